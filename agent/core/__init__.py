@@ -1,0 +1,1 @@
+"""What Mayfly decides, without effects: no files, no network, no clock, no processes."""

@@ -1,0 +1,45 @@
+"""Every failure Mayfly expects, as a type.
+
+An expected failure is raised once, at the edge where it enters, `from` what caused it, and ends as a value in the
+manifest. Anything that is not a `MayflyError` is a defect of ours.
+"""
+
+
+class MayflyError(Exception):
+    """An expected failure.
+
+    Attributes:
+        remedy: What a person can do about it, as one sentence; empty when there is nothing.
+    """
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
+class UsageError(MayflyError):
+    """The command was called in a way that cannot work here, such as a second run beside a first."""
+
+
+class ReleaseError(MayflyError):
+    """A release could not be found, fetched, installed or checked."""
+
+
+class BrowserError(MayflyError):
+    """No WebDriver session could be had."""
+
+
+class SecretsError(MayflyError):
+    """A secret or a credential could not be read from its source."""
+
+
+class StoreError(MayflyError):
+    """The bucket did not do what was asked."""
+
+
+class StoreConflict(StoreError):  # noqa: N818 -- the name states the fact
+    """A key that must be written once holds something else already."""
+
+
+class ProcessTimeout(MayflyError):  # noqa: N818 -- the name states the fact
+    """A helper program outlived its wall-clock limit and was killed with its group."""

@@ -1,0 +1,130 @@
+"""Faults of configuration files: all of them at once, each with its file, key and remedy."""
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from agent.core.errors import MayflyError
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong in a configuration file, an environment variable or a flag.
+
+    Attributes:
+        source: The file, or what else gave the value (`environment`, `--set`).
+        key: The key's dotted path; empty for the file as a whole.
+        problem: What is wrong.
+        remedy: What to write instead; may be empty.
+    """
+
+    source: str
+    key: str
+    problem: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.source}: {self.key}" if self.key else self.source
+        return f"{where}: {self.problem}" + (f" ({self.remedy})" if self.remedy else "")
+
+
+class ConfigurationError(MayflyError):
+    """One or more configuration files have faults.
+
+    Attributes:
+        faults: All that were found, in the order of the files.
+    """
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+def read_toml(text: str, source: str) -> tuple[dict[str, Any], list[Fault]]:
+    """Return a TOML document and its syntax fault, if it has one."""
+    try:
+        return tomllib.loads(text), []
+    except tomllib.TOMLDecodeError as error:
+        return {}, [Fault(source, "", f"not valid TOML: {error}")]
+
+
+def suggest(wrong: str, known: Iterable[str]) -> str:
+    """Return `did you mean "x"?` for the nearest known word, or the words to choose from."""
+    words = sorted(known)
+    near = difflib.get_close_matches(wrong, words, n=1, cutoff=0.6)
+    return f'did you mean "{near[0]}"?' if near else f"known: {', '.join(words)}"
+
+
+def faults_of(
+    error: ValidationError,
+    model: type[BaseModel],
+    data: Mapping[str, Any],
+    source: str,
+) -> list[Fault]:
+    """Translate pydantic's findings on `data` into faults with key and remedy."""
+    return [
+        Fault(source, _key(found["loc"], data), _problem(found), _remedy(found, model))
+        for found in error.errors(include_url=False)
+    ]
+
+
+def _key(location: tuple[int | str, ...], data: Any) -> str:
+    """Return `job[quotes].timeout` rather than `job.0.timeout`: people know names, not positions."""
+    path = ""
+    for step in location:
+        if isinstance(step, int):
+            item = data[step] if isinstance(data, list) and step < len(data) else None
+            name = item.get("name") if isinstance(item, dict) else None
+            path += f"[{name if isinstance(name, str) else step + 1}]"
+            data = item
+            continue
+        path += f".{step}" if path else step
+        data = data.get(step) if isinstance(data, dict) else None
+    return path
+
+
+def _problem(found: Any) -> str:
+    kind, message = str(found["type"]), str(found["msg"])
+    if kind == "extra_forbidden":
+        return "unknown key"
+    if kind == "missing":
+        return "is missing"
+    if kind == "value_error":
+        return str(found["ctx"]["error"])
+    got = found["input"]
+    shown = f", not {got!r}" if isinstance(got, str | int | float | bool) else ""
+    return message[:1].lower() + message[1:] + shown
+
+
+def _remedy(found: Any, model: type[BaseModel]) -> str:
+    if found["type"] != "extra_forbidden":
+        return ""
+    *parents, key = found["loc"]
+    return suggest(str(key), _keys_at(model, parents))
+
+
+def _keys_at(model: type[BaseModel], path: Iterable[int | str]) -> list[str]:
+    """Return the keys that the model knows at a location."""
+    here: type[BaseModel] | None = model
+    for step in path:
+        if here is None or isinstance(step, int):
+            continue
+        field = here.model_fields.get(step) or next(
+            (known for known in here.model_fields.values() if known.alias == step), None
+        )
+        here = _model_in(field.annotation) if field else None
+    if here is None:
+        return []
+    return [field.alias or name for name, field in here.model_fields.items()]
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the model within an annotation such as `tuple[Job, ...]` or `Browser | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    parts = (_model_in(part) for part in getattr(annotation, "__args__", ()))
+    return next((part for part in parts if part is not None), None)

@@ -1,0 +1,259 @@
+"""A release's `jobs.toml`: what runs, when, within which limits, and what counts as success.
+
+`docs/schemas/jobs.schema.json` is generated from these models.
+"""
+
+import hashlib
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from agent.core.faults import Fault, faults_of, read_toml, suggest
+from agent.core.units import Seconds, Size
+from agent.core.versions import requirement_problem
+
+JobName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+OURS = frozenset({"PATH", "HOME", "LANG"})
+"""Variables that the agent sets for every job; `env` may not."""
+
+
+class Table(BaseModel):
+    """A table of `jobs.toml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Expect(Table):
+    """What a job that exited 0 must have produced; otherwise it is `empty`."""
+
+    min_files: int | None = Field(None, ge=1, description="Result files, at least.")
+    min_bytes: Size | None = Field(None, description="Bytes of all result files, at least.")
+    min_items: int | None = Field(None, ge=1, description="Items the job reports, at least.")
+    drop: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Fewer files or items than this share of the recent median is `empty`.",
+    )
+
+
+class ReleaseBrowser(Table):
+    """The browser that this release was written for."""
+
+    image: str = Field(description="Selenium image, instead of the agent's `browser.image`.")
+
+
+class Job(Table):
+    """One `[[job]]`: any program, or a container."""
+
+    name: JobName = Field(description="Unique; a-z, 0-9 and hyphens.")
+    command: tuple[str, ...] | None = Field(None, min_length=1, description="Program, arguments.")
+    image: str | None = Field(None, description="Container image to run.")
+    compose: str | None = Field(None, description="Compose file of an existing stack.")
+    service: str | None = Field(None, description="The stack's batch service.")
+    output: str | None = Field(None, pattern="^/", description="Container path of the results.")
+    browser: bool = Field(False, description="Wants a WebDriver URL.")
+    timeout: Seconds = Field(1800.0, description="Limit of each attempt.")
+    retries: int = Field(0, ge=0, le=10, description="Attempts after a failed first one.")
+    needs: tuple[JobName, ...] = Field((), description="Jobs that must have succeeded before.")
+    on: str | None = Field(None, description='Days it runs: "mon..fri", "sat,sun".')
+    memory: Size | None = Field(None, description="Memory limit.")
+    matrix: Mapping[EnvName, tuple[str, ...]] = Field(
+        {}, description="One job per value (per combination), as MAYFLY_MATRIX_<KEY>."
+    )
+    env: Mapping[EnvName, str] = Field({}, description="Environment of the job.")
+    secrets: tuple[EnvName, ...] = Field((), description="Secrets the job gets, by name.")
+    expect: Expect = Field(Expect(), description="What it must produce to have succeeded.")
+
+    @field_validator("on")
+    @classmethod
+    def _days(cls, on: str | None) -> str | None:
+        if on is not None:
+            parse_days(on)
+        return on
+
+    @field_validator("matrix")
+    @classmethod
+    def _values(cls, matrix: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
+        for key, values in matrix.items():
+            if not values or len(set(values)) != len(values):
+                raise ValueError(f'the values of "{key}" must be there, each once')
+        return matrix
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        kinds = [kind for kind in ("image", "compose") if getattr(self, kind) is not None]
+        if len(kinds) > 1 or (not kinds and self.command is None):
+            raise ValueError('needs one of "command", "image" and "compose"')
+        if self.compose is not None and (self.service is None or self.command is not None):
+            raise ValueError(
+                '"compose" needs "service", the one whose exit code counts, and no "command"'
+            )
+        if self.compose is None and self.service is not None:
+            raise ValueError('"service" goes with "compose"')
+        if not kinds and self.output is not None:
+            raise ValueError('"output" is a container\'s; a program writes to $MAYFLY_OUTPUT_DIR')
+        return self
+
+    @model_validator(mode="after")
+    def _environment(self) -> Self:
+        for name in (*self.env, *self.secrets):
+            if name in OURS or name.startswith("MAYFLY_"):
+                raise ValueError(f'"{name}" is set by the agent and cannot be given')
+        for name in self.secrets:
+            if name in self.env:
+                raise ValueError(f'"{name}" is both in env and in secrets; keep one')
+        return self
+
+    @property
+    def days(self) -> frozenset[int]:
+        """Weekdays on which the job runs, Monday being 0."""
+        return parse_days(self.on) if self.on is not None else frozenset(range(7))
+
+
+class JobsFile(Table):
+    """`jobs.toml`."""
+
+    requires: str | None = Field(None, description='Oldest agent that will do: "mayfly >= 0.1".')
+    browser: ReleaseBrowser | None = Field(None, description="Browser that the release pins.")
+    job: tuple[Job, ...] = Field(min_length=1, description="The jobs.")
+
+
+def parse_days(text: str) -> frozenset[int]:
+    """Return weekdays (Monday is 0) for `"mon..fri"` or `"mon, thu, sat..sun"`; ranges may wrap.
+
+    Raises:
+        ValueError: The text has something else than day names.
+    """
+    days: set[int] = set()
+    for part in text.lower().replace(" ", "").split(","):
+        first, dots, last = part.partition("..")
+        if first not in DAYS or (dots and last not in DAYS):
+            raise ValueError(f'"{part}" is not a day; write for example "mon..fri" or "sat,sun"')
+        start = DAYS.index(first)
+        length = (DAYS.index(last) - start) % 7 if dots else 0
+        days |= {(start + step) % 7 for step in range(length + 1)}
+    return frozenset(days)
+
+
+def parse_jobs(text: str, source: str, version: str) -> tuple[JobsFile | None, list[Fault]]:
+    """Return the jobs of a release, or all faults of its file, for an agent of `version`."""
+    data, faults = read_toml(text, source)
+    if faults:
+        return None, faults
+    requires = data.get("requires")
+    if isinstance(requires, str) and (problem := requirement_problem(requires, version)):
+        # A newer format may have any number of unknown keys: this one sentence is the useful one.
+        return None, [Fault(source, "requires", problem, "update the agent's image")]
+    try:
+        jobs = JobsFile.model_validate(data)
+    except ValidationError as error:
+        # An unwritable name is reported once, by its own key, before relations are looked at.
+        return None, faults_of(error, JobsFile, data, source)
+    faults = _relation_faults(jobs, source) + _kind_faults(jobs, source)
+    return (None, faults) if faults else (expand(jobs), [])
+
+
+def _relation_faults(jobs: JobsFile, source: str) -> list[Fault]:
+    counted = Counter(job.name for job in jobs.job)
+    faults = [
+        Fault(source, f"job[{name}].name", f"is used {count} times", "give each job its own name")
+        for name, count in counted.items()
+        if count > 1
+    ]
+    for job in jobs.job:
+        faults += [
+            Fault(source, f"job[{job.name}].needs", f'no job "{need}"', suggest(need, counted))
+            for need in job.needs
+            if need not in counted
+        ]
+    try:
+        TopologicalSorter({job.name: job.needs for job in jobs.job}).prepare()
+    except CycleError as error:
+        circle = " -> ".join(reversed(error.args[1]))
+        faults.append(Fault(source, "job.needs", f"goes in a circle: {circle}"))
+    return faults
+
+
+def _kind_faults(jobs: JobsFile, source: str) -> list[Fault]:
+    """Refuse what this version does not run, before anything starts."""
+    return [
+        Fault(
+            source,
+            f"job[{job.name}].{'image' if job.image else 'compose'}",
+            "container jobs are not run by this version",
+            'give it a "command"',
+        )
+        for job in jobs.job
+        if job.image is not None or job.compose is not None
+    ]
+
+
+def expand(jobs: JobsFile) -> JobsFile:
+    """Return the file with every matrix job replaced by one job per combination of its values."""
+    names: dict[str, tuple[str, ...]] = {}
+    jobs_out: list[Job] = []
+    for job in jobs.job:
+        instances = list(_instances(job))
+        names[job.name] = tuple(instance.name for instance in instances)
+        jobs_out += instances
+    return jobs.model_copy(
+        update={
+            "job": tuple(
+                job.model_copy(update={"needs": tuple(_flat(names[need] for need in job.needs))})
+                for job in jobs_out
+            )
+        }
+    )
+
+
+def matrix_environment(job: Job) -> dict[str, str]:
+    """Return `MAYFLY_MATRIX_<KEY>` of a job that `expand` made."""
+    return {f"MAYFLY_MATRIX_{key.upper()}": values[0] for key, values in job.matrix.items()}
+
+
+def _instances(job: Job) -> Iterable[Job]:
+    if not job.matrix:
+        yield job
+        return
+    keys = sorted(job.matrix)
+    for values in itertools.product(*(job.matrix[key] for key in keys)):
+        matrix = {key: (value,) for key, value in zip(keys, values, strict=True)}
+        yield job.model_copy(update={"name": _instance_name(job.name, values), "matrix": matrix})
+
+
+def _instance_name(name: str, values: tuple[str, ...]) -> str:
+    """Return a stable name in the alphabet of names; a hash tells apart what the alphabet cannot."""
+    plain = "-".join(values)
+    slug = re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:40].strip("-")
+    if slug == plain and len(values) == 1:
+        return f"{name}-{slug}"
+    digest = hashlib.sha256("\0".join(values).encode()).hexdigest()[:6]
+    return "-".join(part for part in (name, slug, digest) if part)
+
+
+def _flat(groups: Iterable[tuple[str, ...]]) -> Iterable[str]:
+    return itertools.chain.from_iterable(groups)
+
+
+def needs_browser(jobs: JobsFile) -> bool:
+    """Tell whether any job wants a WebDriver URL."""
+    return any(job.browser for job in jobs.job)
+
+
+def program_of(job: Job) -> str:
+    """Return the program that a command job starts."""
+    return job.command[0] if job.command else ""
+
+
+def schema(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of a configuration file, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}

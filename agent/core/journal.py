@@ -1,0 +1,65 @@
+"""What the spool remembers of a run, so that a later one can finish it."""
+
+from agent.core.manifest import RunRecord
+from agent.core.outcome import run_status
+from agent.core.results import JobCause, JobResult, JobStatus, Record
+
+JOURNAL_VERSION = 1
+
+
+class Journal(Record):
+    """A run in the spool: the run so far, and how far its hand-off is.
+
+    Attributes:
+        run: What would stand in the manifest if the run ended now.
+        planned: Every job of the run, in order.
+        sealed: The manifest is written in the spool and will not change any more.
+        index_keys: Keys under which an index entry may have been written already, oldest first.
+    """
+
+    version: int = JOURNAL_VERSION
+    run: RunRecord
+    planned: tuple[str, ...] = ()
+    sealed: bool = False
+    index_keys: tuple[str, ...] = ()
+
+    def with_result(self, result: JobResult) -> "Journal":
+        """Return the journal after a job ended."""
+        jobs = (*self.run.jobs, result)
+        return self.model_copy(update={"run": self.run.model_copy(update={"jobs": jobs})})
+
+    def with_run(self, **changes: object) -> "Journal":
+        """Return the journal with changes to the run's record."""
+        return self.model_copy(update={"run": self.run.model_copy(update=changes)})
+
+
+def after_death(journal: Journal, started: frozenset[str], finder: str) -> Journal:
+    """Return the journal of a run that was killed, as its finder hands it over.
+
+    Args:
+        journal: As the dead run left it.
+        started: Jobs whose program had been started.
+        finder: Id of the run that found it.
+    """
+    ended = {result.name for result in journal.run.jobs}
+    lost = [
+        JobResult(
+            name=name,
+            status=JobStatus.INTERRUPTED,
+            cause=JobCause.INTERRUPTED,
+            message="the machine or the agent died while it ran"
+            if name in started
+            else "the machine or the agent died before it started",
+        )
+        for name in journal.planned
+        if name not in ended
+    ]
+    jobs = (*journal.run.jobs, *lost)
+    whole = bool(journal.planned) and not lost
+    return journal.with_run(
+        jobs=jobs,
+        status=run_status(jobs, interrupted=not whole),
+        interruption=journal.run.interruption
+        or (None if whole else "the machine or the agent died"),
+        recovered=finder,
+    )

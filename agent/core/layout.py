@@ -1,0 +1,118 @@
+"""Where things are in the bucket, and which file names may be there.
+
+Keys are relative to the bucket's prefix. A key belongs to one run and is never written after that run's commit.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from agent.core.ids import RUN_ID, commit_stamp, is_run_id
+
+INDEX = "index/"
+STARTED = "started/"
+RUNS = "runs/"
+STATE = "state/"
+MANIFEST = "datapackage.json"
+LOG = "_run/log.jsonl"
+
+INDEX_OVERLAP = timedelta(minutes=15)
+"""How far before its cursor a reader lists again: a commit's key carries the time at which the writer began to put it,
+so an entry may appear this much later than its name says. Writers take a new key rather than exceed it."""
+
+MAX_PATH_BYTES = 700
+"""S3 keys end at 1024 bytes of UTF-8; the rest is room for the prefix, the run id and the job's name."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_UPLOADING = re.compile(r"#\d+$")
+_INDEX_KEY = re.compile(r"index/(\d{8}T\d{6}\.\d{3}Z)-(" + RUN_ID.pattern + r")\.json")
+
+
+def run_prefix(run: str) -> str:
+    """Return the prefix of everything that belongs to a run."""
+    return f"{RUNS}{run}/"
+
+
+def run_key(run: str, path: str) -> str:
+    """Return the key of a resource of a run; `path` is the resource's path in the manifest."""
+    return f"{RUNS}{run}/{path}"
+
+
+def manifest_key(run: str) -> str:
+    """Return the key of a run's manifest."""
+    return run_key(run, MANIFEST)
+
+
+def started_key(run: str) -> str:
+    """Return the key of the marker that says a run began."""
+    return f"{STARTED}{run}.json"
+
+
+def index_key(run: str, committed: datetime) -> str:
+    """Return the key of the index entry: the commit point of a run."""
+    return f"{INDEX}{commit_stamp(committed)}-{run}.json"
+
+
+def state_key(job: str, run: str) -> str:
+    """Return the key of the memory a job left behind in a run."""
+    return f"{STATE}{job}/{run}.tar.gz"
+
+
+def evidence_path(job: str, name: str) -> str:
+    """Return the resource path of a piece of evidence for a job that did not succeed."""
+    return f"_run/evidence/{job}/{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexKey:
+    """An index entry's key, taken apart."""
+
+    key: str
+    stamp: str
+    run: str
+
+
+def parse_index_key(key: str) -> IndexKey | None:
+    """Return the parts of an index key, or None for a key that is not one."""
+    match = _INDEX_KEY.fullmatch(key)
+    return IndexKey(key, match.group(1), match.group(2)) if match else None
+
+
+def parse_state_key(key: str) -> tuple[str, str] | None:
+    """Return `(job, run)` of a state key, or None for a key that is not one."""
+    parts = key.split("/")
+    if len(parts) != 3 or f"{parts[0]}/" != STATE:  # noqa: PLR2004 -- state/<job>/<run>.tar.gz
+        return None
+    run = parts[2].removesuffix(".tar.gz")
+    return (parts[1], run) if is_run_id(run) else None
+
+
+def path_problem(path: str) -> str | None:
+    """Return why a relative POSIX path cannot be a resource, or None when it can.
+
+    The rules are the narrowest that a file system, S3 and the Data Package standard have in common: the same run must
+    be deliverable to `file://` and to `s3://`, and be fetched back from either.
+    """
+    try:
+        size = len(path.encode())
+    except UnicodeEncodeError:
+        return "its name is not UTF-8"
+    parts = path.split("/")
+    rules = (
+        (size > MAX_PATH_BYTES, f"its path is longer than {MAX_PATH_BYTES} bytes"),
+        (not path or path.startswith("/"), "its path is not relative"),
+        (_CONTROL.search(path), "its name has control characters"),
+        ("\\" in path, "its name has a backslash"),
+        (not {"", ".", ".."}.isdisjoint(parts), "its path has an empty or a dot segment"),
+        (
+            any(_UPLOADING.search(part) for part in parts),
+            "its name ends in # and digits, which local buckets keep for uploads under way",
+        ),
+    )
+    return next((problem for broken, problem in rules if broken), None)
+
+
+def is_result(path: str) -> bool:
+    """Tell whether a file is meant to be a result: not hidden, not still being written (`.part`, `.tmp`)."""
+    parts = path.split("/")
+    return not any(part.startswith(".") for part in parts) and not path.endswith((".part", ".tmp"))

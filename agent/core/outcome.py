@@ -1,0 +1,77 @@
+"""One value from which exit code, manifest status and last log line come."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import IntEnum
+
+from agent.core.results import JobResult, JobStatus, RunStatus
+
+
+class ExitCode(IntEnum):
+    """Exit codes of `mayfly`."""
+
+    DONE = 0
+    INTERNAL = 1
+    USAGE = 2
+    PARTIAL = 3
+    CONFIGURATION = 4
+    NO_RELEASE = 5
+    NOT_DELIVERED = 6
+    INTERRUPTED = 7
+    FAILED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        status: The run's status, as in its manifest.
+        jobs: What became of each job.
+        released: Whether a release was found that could run.
+        delivered: Whether the run was committed to the bucket; otherwise it waits in the spool.
+        undelivered: Why not.
+    """
+
+    status: RunStatus
+    jobs: tuple[JobResult, ...] = ()
+    released: bool = True
+    delivered: bool = True
+    undelivered: str = ""
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The exit code. What needs a person most comes first: files that are not in the bucket."""
+        if not self.delivered:
+            return ExitCode.NOT_DELIVERED
+        if not self.released:
+            return ExitCode.NO_RELEASE
+        return {
+            RunStatus.SUCCEEDED: ExitCode.DONE,
+            RunStatus.PARTIAL: ExitCode.PARTIAL,
+            RunStatus.FAILED: ExitCode.FAILED,
+            RunStatus.INTERRUPTED: ExitCode.INTERRUPTED,
+        }[self.status]
+
+
+def run_status(
+    results: Collection[JobResult], *, interrupted: bool, released: bool = True
+) -> RunStatus:
+    """Return a run's status.
+
+    A job that was not due today (skipped without a cause) counts as neither success nor failure; one that was skipped
+    for a cause, such as the failure of what it needs, did not succeed.
+    """
+    if not released:
+        return RunStatus.FAILED
+    if interrupted:
+        return RunStatus.INTERRUPTED
+    due = [
+        result.status
+        for result in results
+        if result.status is not JobStatus.SKIPPED or result.cause is not None
+    ]
+    succeeded = due.count(JobStatus.SUCCEEDED)
+    if succeeded == len(due):
+        return RunStatus.SUCCEEDED
+    return RunStatus.PARTIAL if succeeded else RunStatus.FAILED

@@ -1,0 +1,120 @@
+"""What became of jobs and runs. These models are written into the manifest as they are."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+
+class JobStatus(StrEnum):
+    """How a job ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    INTERRUPTED = "interrupted"
+    EMPTY = "empty"
+    SKIPPED = "skipped"
+
+
+class JobCause(StrEnum):
+    """Why a job did not succeed, so that an alert can say it."""
+
+    PAGE_CHANGED = "page_changed"
+    BLOCKED = "blocked"
+    SITE_UNREACHABLE = "site_unreachable"
+    BROWSER = "browser"
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out_of_memory"
+    OUT_OF_DISK = "out_of_disk"
+    INTERRUPTED = "interrupted"
+    EXPECTATION = "expectation"
+    RELEASE = "release"
+    ERROR = "error"
+
+
+class RunStatus(StrEnum):
+    """How a run ended."""
+
+    SUCCEEDED = "succeeded"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+Message = Annotated[str, StringConstraints(max_length=2000)]
+
+
+class Record(BaseModel):
+    """A frozen value that is written as JSON; what a newer writer added survives."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class Attempt(Record):
+    """One start of a job's program."""
+
+    number: int = Field(ge=1)
+    started: datetime
+    finished: datetime
+    status: JobStatus
+    cause: JobCause | None = None
+    message: Message = ""
+    exit_code: int | None = None
+    signal: int | None = Field(None, description="The signal that ended the program, if one did.")
+    output_bytes: int = Field(0, ge=0, description="What it wrote to stdout and stderr.")
+
+
+class RefusedFile(Record):
+    """Something in a job's output that cannot be a result, such as a link."""
+
+    path: str
+    reason: str
+
+
+class JobResult(Record):
+    """What became of one job."""
+
+    name: str
+    status: JobStatus
+    cause: JobCause | None = None
+    message: Message = ""
+    started: datetime | None = None
+    finished: datetime | None = None
+    attempts: tuple[Attempt, ...] = ()
+    files: int = Field(0, ge=0)
+    bytes: int = Field(0, ge=0)
+    items: int | None = Field(None, ge=0, description="What the job says it collected.")
+    metrics: dict[str, float] = Field(default_factory=dict)
+    refused: tuple[RefusedFile, ...] = ()
+    state: str | None = Field(None, description="Key of the memory it left for the next run.")
+    notes: tuple[str, ...] = Field(
+        (), description="What was odd without being a failure, such as an unreadable result file."
+    )
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds over all attempts."""
+        if self.started is None or self.finished is None:
+            return 0.0
+        return (self.finished - self.started).total_seconds()
+
+
+class ResultFile(BaseModel):
+    """What a job may say of itself in `MAYFLY_RESULT_FILE`; unknown keys are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    cause: JobCause | None = None
+    items: int | None = Field(None, ge=0, le=2**53)
+    message: str = ""
+    metrics: dict[
+        Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]{0,63}$")], float
+    ] = Field(default_factory=dict, max_length=32)
+
+
+def tally(results: Any) -> dict[str, int]:
+    """Return how many results have each status, in the order of `JobStatus`."""
+    statuses = [result.status for result in results]
+    return {status.value: statuses.count(status) for status in JobStatus if status in statuses}

@@ -1,0 +1,272 @@
+"""The agent's configuration: file, overridden by environment, overridden by flags.
+
+Every key has a default that suits a laptop. `docs/schemas/agent.schema.json` is generated from these models.
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from agent.core.faults import Fault, faults_of, read_toml, suggest
+from agent.core.units import Seconds, Size
+
+ENVIRONMENT = "environment"
+
+
+class Section(BaseModel):
+    """A table of `agent.toml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Release(Section):
+    """Where the scrapers come from."""
+
+    repository: str | None = Field(None, description="URL or path of the git repository.")
+    track: str | None = Field(
+        None, description='Pattern of tags; the newest by version order runs. Default "v*".'
+    )
+    branch: str | None = Field(None, description="A branch to follow instead of tags.")
+    allowed_signers: Path | None = Field(
+        None, description="SSH allowed_signers file; unsigned or foreign releases are refused."
+    )
+    jobs: str = Field("jobs.toml", description="Path of the jobs file in the release.")
+    timeout: Seconds = Field(
+        120.0, description="Wall-clock limit of each git command, and of fetching as a whole."
+    )
+    install_timeout: Seconds = Field(
+        600.0, description="Wall-clock limit of installing a release's locked environment."
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_follow(self) -> Self:
+        if self.track is not None and self.branch is not None:
+            raise ValueError('"track" and "branch" exclude each other; keep one')
+        return self
+
+
+class Store(Section):
+    """The bucket."""
+
+    url: str | None = Field(
+        None,
+        description="`s3://bucket/prefix` or `file:///path`. Default: a folder in `paths.state`.",
+    )
+    endpoint: str | None = Field(None, description="URL of an S3 service other than AWS.")
+    region: str | None = Field(None, description="Region of the bucket.")
+    credentials: str = Field(
+        "default",
+        pattern=r"^(default|ssm:/.+)$",
+        description='"default" (environment, profile, role) or "ssm:/path" (SSM parameters).',
+    )
+    concurrency: int = Field(24, ge=1, le=256, description="Requests under way at once.")
+
+    @field_validator("url")
+    @classmethod
+    def _known_scheme(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("s3://", "file:///")):
+            raise ValueError(
+                f'"{url}" is not a bucket; write "s3://bucket/prefix" or "file:///absolute/path"'
+            )
+        return url.rstrip("/") if url else url
+
+    @field_validator("endpoint")
+    @classmethod
+    def _http(cls, endpoint: str | None) -> str | None:
+        if endpoint is not None and not endpoint.startswith(("https://", "http://")):
+            raise ValueError(f'"{endpoint}" needs a scheme; write "https://{endpoint}"')
+        return endpoint
+
+
+class Browser(Section):
+    """Where WebDriver sessions come from: a remote URL, else a local chromedriver, else a container."""
+
+    image: str | None = Field(
+        None, description="Selenium image. Set: the container is used. A release may pin its own."
+    )
+    url: str | None = Field(
+        None, pattern=r"^https?://", description="A running WebDriver or Grid endpoint."
+    )
+    sessions: int = Field(2, ge=1, le=64, description="Sessions at once.")
+    timeout: Seconds = Field(
+        120.0, description="How long the browser may take until a session has opened."
+    )
+    shared_memory: Size = Field(2 * 1024**3, description="`/dev/shm` of the container.")
+
+    @model_validator(mode="after")
+    def _one_browser(self) -> Self:
+        if self.image is not None and self.url is not None:
+            raise ValueError('"image" and "url" exclude each other; keep one')
+        return self
+
+
+class Paths(Section):
+    """Where the agent keeps things."""
+
+    state: Path | None = Field(
+        None,
+        description="Releases, spool, last good release. Default: /var/lib/mayfly on a machine"
+        " with /etc/mayfly, elsewhere the user's state directory.",
+    )
+    cache: Path | None = Field(
+        None, description="Caches that may be deleted at any time. Default: `cache` in the state."
+    )
+
+
+class Limits(Section):
+    """Bounds of a run."""
+
+    run: Seconds = Field(7200.0, description="The whole run, hand-off included.")
+    handoff: Seconds = Field(
+        600.0, description="What of it is kept for the hand-off, a quarter of the run at most."
+    )
+    jobs: int = Field(2, ge=1, le=256, description="Jobs in parallel.")
+    grace: Seconds = Field(10.0, description="From SIGTERM to SIGKILL.")
+    output: Size = Field(
+        4 * 1024**2, description="What is kept of a job's stdout and stderr, per attempt."
+    )
+    state: Size = Field(64 * 1024**2, description="A job's state directory, packed.")
+
+
+class Power(Section):
+    """What happens after the run."""
+
+    after: Literal["poweroff", "nothing"] | None = Field(
+        None, description='Default: "poweroff" on a machine with /etc/mayfly, else "nothing".'
+    )
+
+
+class Secrets(Section):
+    """Where the jobs' secrets come from."""
+
+    source: str | None = Field(
+        None, description='"ssm:/path", or the path of an env file that only its owner can read.'
+    )
+
+
+class Notify(Section):
+    """Who is told; telling never fails a run."""
+
+    healthchecks: str | None = Field(
+        None, pattern=r"^https?://", description="Healthchecks ping URL."
+    )
+    apprise: tuple[str, ...] = Field(
+        (),
+        description="Apprise URLs (needs the `apprise` extra), told of runs that did not succeed.",
+    )
+
+
+class Settings(Section):
+    """`agent.toml`."""
+
+    release: Release = Release()
+    store: Store = Store()
+    browser: Browser = Browser()
+    paths: Paths = Paths()
+    limits: Limits = Limits()
+    power: Power = Power()
+    secrets: Secrets = Secrets()
+    notify: Notify = Notify()
+
+    @property
+    def job_seconds(self) -> float:
+        """Seconds of a run within which jobs must end, so that the hand-off has its own."""
+        return self.limits.run - min(self.limits.handoff, self.limits.run / 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """One value from outside the file: `key` as `section.name`, where it came from, and its text."""
+
+    key: str
+    source: str
+    text: str
+
+
+def environment_overrides(environ: Mapping[str, str]) -> tuple[list[Override], list[Fault]]:
+    """Return what `MAYFLY_<SECTION>_<KEY>` variables set, and those that name a section but no key of it."""
+    overrides, faults = [], []
+    for name, text in sorted(environ.items()):
+        section, _, key = name.removeprefix("MAYFLY_").lower().partition("_")
+        model = Settings.model_fields.get(section)
+        if not name.startswith("MAYFLY_") or model is None or not key:
+            continue
+        known = list(_section(section).model_fields)
+        if key in known:
+            overrides.append(Override(f"{section}.{key}", f"{ENVIRONMENT} {name}", text))
+        else:
+            names = [f"MAYFLY_{section}_{field}".upper() for field in known]
+            faults.append(Fault(ENVIRONMENT, name, "unknown variable", suggest(name, names)))
+    return overrides, faults
+
+
+def flag_overrides(pairs: Iterable[str]) -> tuple[list[Override], list[Fault]]:
+    """Return what `--set section.key=value` flags set, and those that are not of that form."""
+    overrides, faults = [], []
+    keys = [
+        f"{name}.{key}" for name in Settings.model_fields for key in _section(name).model_fields
+    ]
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            faults.append(Fault("--set", pair, "no value", "write --set section.key=value"))
+        elif key in keys:
+            overrides.append(Override(key, f"--set {key}", text))
+        else:
+            faults.append(Fault("--set", key, "unknown key", suggest(key, keys)))
+    return overrides, faults
+
+
+def parse_settings(
+    text: str, source: str, overrides: Iterable[Override] = ()
+) -> tuple[Settings, list[Fault]]:
+    """Return the settings, and all faults of the file and of what overrides it.
+
+    With faults the returned settings are the defaults, so that other files can still be checked.
+    """
+    data, faults = read_toml(text, source)
+    origin: dict[str, str] = {}
+    for override in overrides:
+        section, _, key = override.key.partition(".")
+        table = data.setdefault(section, {})
+        if isinstance(table, dict):
+            table[key] = _value(override)
+            origin[override.key] = override.source
+    try:
+        settings = Settings.model_validate(data)
+    except ValidationError as error:
+        found = faults_of(error, Settings, data, source)
+        return Settings(), faults + [
+            Fault(
+                origin.get(fault.key.split("[")[0], fault.source),
+                fault.key,
+                fault.problem,
+                fault.remedy,
+            )
+            for fault in found
+        ]
+    return settings, faults
+
+
+def _section(name: str) -> type[BaseModel]:
+    annotation = Settings.model_fields[name].annotation
+    if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        raise TypeError(f"{name} is not a table")
+    return annotation
+
+
+def _value(override: Override) -> Any:
+    """Return an override's value: text stays text; numbers and lists are read as in TOML."""
+    section, _, key = override.key.partition(".")
+    wanted = _section(section).model_fields[key].annotation
+    if wanted in (int, float, tuple[str, ...]):
+        try:
+            return tomllib.loads(f"value = {override.text}")["value"]
+        except tomllib.TOMLDecodeError:
+            if wanted == tuple[str, ...]:
+                return [part.strip() for part in override.text.split(",") if part.strip()]
+    return override.text

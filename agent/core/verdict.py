@@ -1,0 +1,156 @@
+"""How an attempt is judged: exit code, what the job says of itself, what it produced, what was expected of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from agent.core.jobsfile import Expect
+from agent.core.results import JobCause, JobStatus, ResultFile
+from agent.core.units import show_duration, show_size
+
+EX_TEMPFAIL = 75
+"""sysexits.h: try again later. A job that exits with it always gets one more attempt."""
+
+KILLED = 9
+TERMINATED = 15
+
+_OUT_OF_MEMORY = ("MemoryError", "Cannot allocate memory", "std::bad_alloc", "out of memory")
+_OUT_OF_DISK = ("No space left on device", "Disk quota exceeded", "ENOSPC")
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The facts of an attempt that ended.
+
+    Attributes:
+        exit_code: None when a signal ended it, or when it never started.
+        signal: The signal that ended it.
+        timed_out: We stopped it at its time limit, `limit` seconds after its start.
+        interrupted: We stopped it because the run was told to stop.
+        browser_died: The browser died, or was restarted, while the attempt ran.
+        failure: Why it could not be started at all; empty when it was.
+        tail: The last lines of its output.
+    """
+
+    exit_code: int | None = None
+    signal: int | None = None
+    timed_out: bool = False
+    interrupted: bool = False
+    browser_died: bool = False
+    failure: str = ""
+    tail: str = ""
+    limit: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Produced:
+    """What an attempt left in its output directory."""
+
+    files: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What one recent run of the job produced, for `expect.drop`."""
+
+    files: int
+    items: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How an attempt is counted, and whether its own exit code asks for another."""
+
+    status: JobStatus
+    cause: JobCause | None = None
+    message: str = ""
+    asks_retry: bool = False
+
+
+def judge(
+    ended: Ended,
+    reported: ResultFile,
+    produced: Produced,
+    expect: Expect,
+    past: Sequence[Past] = (),
+) -> Verdict:
+    """Return the verdict on one attempt."""
+    if ended.interrupted:
+        return Verdict(
+            JobStatus.INTERRUPTED, JobCause.INTERRUPTED, "stopped because the run was told to stop"
+        )
+    if ended.timed_out:
+        text = f"still running after {show_duration(ended.limit)}"
+        return Verdict(JobStatus.TIMED_OUT, JobCause.TIMEOUT, _both(text, reported.message))
+    if ended.failure:
+        return Verdict(JobStatus.FAILED, JobCause.RELEASE, ended.failure)
+    if ended.exit_code == 0:
+        broken = broken_expectation(expect, produced, reported.items, past)
+        if broken:
+            text = _both(broken, reported.message)
+            return Verdict(JobStatus.EMPTY, reported.cause or JobCause.EXPECTATION, text)
+        return Verdict(JobStatus.SUCCEEDED, None, reported.message)
+    return Verdict(
+        JobStatus.FAILED,
+        _cause(ended, reported),
+        reported.message or _last_line(ended),
+        asks_retry=ended.exit_code == EX_TEMPFAIL,
+    )
+
+
+def broken_expectation(
+    expect: Expect, produced: Produced, items: int | None, past: Sequence[Past]
+) -> str:
+    """Return which expectation the output breaks, as a sentence, or an empty string."""
+    if expect.min_files is not None and produced.files < expect.min_files:
+        return f"{produced.files} files, expected at least {expect.min_files}"
+    if expect.min_bytes is not None and produced.bytes < expect.min_bytes:
+        return f"{show_size(produced.bytes)}, expected at least {show_size(expect.min_bytes)}"
+    if expect.min_items is not None and (items or 0) < expect.min_items:
+        return f"{items or 0} items, expected at least {expect.min_items}"
+    if expect.drop is None or not past:
+        return ""
+    for what, now, before in (
+        ("files", produced.files, [run.files for run in past]),
+        ("items", items or 0, [run.items for run in past if run.items is not None]),
+    ):
+        usual = median(before) if before else 0
+        if now < expect.drop * usual:
+            return f"{now} {what}, fewer than {expect.drop:.0%} of the usual {usual:g}"
+    return ""
+
+
+def wants_retry(verdict: Verdict, number: int, retries: int, *, browser_died: bool) -> bool:
+    """Tell whether attempt `number` (from 1) is followed by another.
+
+    Every failure is retried `retries` times. Exit code 75 gets one retry even when there are none, and so does an
+    attempt that lost its browser: that was not the job's doing.
+    """
+    if verdict.status in {JobStatus.SUCCEEDED, JobStatus.INTERRUPTED, JobStatus.SKIPPED}:
+        return False
+    granted = 1 if verdict.asks_retry or browser_died else 0
+    return number <= max(retries, granted)
+
+
+def _cause(ended: Ended, reported: ResultFile) -> JobCause:
+    if reported.cause is not None:
+        return reported.cause
+    if ended.browser_died:
+        return JobCause.BROWSER
+    if any(sign in ended.tail for sign in _OUT_OF_DISK):
+        return JobCause.OUT_OF_DISK
+    # A SIGKILL that is not ours comes from the kernel's out-of-memory killer.
+    if ended.signal == KILLED or any(sign in ended.tail for sign in _OUT_OF_MEMORY):
+        return JobCause.OUT_OF_MEMORY
+    return JobCause.ERROR
+
+
+def _last_line(ended: Ended) -> str:
+    how = f"killed by signal {ended.signal}" if ended.signal else f"exit code {ended.exit_code}"
+    lines = ended.tail.strip().splitlines()
+    return f"{how}: {lines[-1].strip()[:500]}" if lines else how
+
+
+def _both(first: str, second: str) -> str:
+    return f"{first}; {second}" if second else first
