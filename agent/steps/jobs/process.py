@@ -1,0 +1,83 @@
+"""Isolation by process: a session of its own, kernel limits, and a hunt for what escaped the session.
+
+What this backend cannot do, and the systemd one does: another user, a private /tmp, no network to the metadata
+service, a limit on the memory of all processes together.
+"""
+
+import resource
+import shutil
+import signal
+import sys
+from asyncio import StreamReader
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from agent.steps import processes
+from agent.steps.jobs.interface import Exit, Launch, Running
+
+
+class ProcessIsolation:
+    """Runs each job as a process group; escaped descendants are found by the environment they inherited."""
+
+    @asynccontextmanager
+    async def start(self, launch: Launch) -> AsyncIterator[Running]:
+        """Start a program; leaving the context kills all that it started."""
+        program = _resolve(launch)
+        async with processes.started(
+            (program, *launch.command[1:]), environ=launch.environ, cwd=launch.cwd, merge=True
+        ) as process:
+            _limit(process.pid, launch)
+            try:
+                yield _Group(process)
+            finally:
+                await processes.end_group(process)
+                await processes.kill_marked(
+                    *(f"{name}={launch.environ[name]}" for name in ("MAYFLY_RUN_ID", "MAYFLY_JOB"))
+                )
+
+
+class _Group:
+    """A process and its group."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    @property
+    def output(self) -> StreamReader:
+        if self._process.stdout is None:
+            raise RuntimeError("a job's output is always a pipe")
+        return self._process.stdout
+
+    async def wait(self) -> Exit:
+        code = await self._process.wait()
+        return Exit(code) if code >= 0 else Exit(None, -code)
+
+    def terminate(self) -> None:
+        processes.signal_group(self._process.pid, signal.SIGTERM)
+
+
+def _resolve(launch: Launch) -> str:
+    """Return the program's path: in the release's tree when it has a slash, else on the job's PATH.
+
+    Raises:
+        FileNotFoundError: There is no such program.
+    """
+    name = launch.command[0]
+    if "/" in name:
+        return str(launch.cwd / name)
+    found = shutil.which(name, path=launch.environ["PATH"])
+    if found is None:
+        raise FileNotFoundError(f'program "{name}" is not on the PATH of the job')
+    return found
+
+
+def _limit(pid: int, launch: Launch) -> None:
+    """Set the kernel's limits on a program that has just started, before it can have done much."""
+    if sys.platform != "linux":
+        return
+    with suppress(ProcessLookupError, PermissionError):  # it may be over already
+        resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
+        if launch.memory is not None:
+            # Private writable memory, each process for itself; address space would punish mere reservations.
+            resource.prlimit(pid, resource.RLIMIT_DATA, (launch.memory, launch.memory))

@@ -1,0 +1,82 @@
+"""Logs: one event, redacted once, to every sink. Nothing is configured globally."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import IO, Any
+
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+
+from agent.core.redact import Redactor
+
+Log = FilteringBoundLogger
+Sink = Callable[[dict[str, Any]], None]
+"""Takes one event: `timestamp`, `level`, `event` and its fields, without secrets."""
+
+
+class Journalist:
+    """Owns the logger of a process: its sinks, and the secrets that no sink may see.
+
+    Attributes:
+        log: The logger to pass on; `log.bind(job=...)` for more context.
+    """
+
+    def __init__(self, *sinks: Sink, level: str = "info") -> None:
+        self._sinks = list(sinks)
+        self._secrets: dict[str, str] = {}
+        self._redactor = Redactor({})
+        self.log: Log = structlog.wrap_logger(
+            None,
+            processors=[
+                structlog.processors.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                structlog.processors.format_exc_info,
+                self._tell,
+            ],
+            wrapper_class=structlog.make_filtering_bound_logger(level),
+        )
+
+    def add_sink(self, sink: Sink) -> None:
+        """Send every later event to `sink` as well."""
+        self._sinks.append(sink)
+
+    def remove_sink(self, sink: Sink) -> None:
+        """Send no later event to `sink`."""
+        self._sinks.remove(sink)
+
+    def add_secrets(self, secrets: Mapping[str, str]) -> None:
+        """Hide these values (by name) from now on, in every sink."""
+        self._secrets |= secrets
+        self._redactor = Redactor(self._secrets)
+
+    @property
+    def redactor(self) -> Redactor:
+        """Hides what `add_secrets` has been told so far."""
+        return self._redactor
+
+    def _tell(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        safe = {str(key): self._redactor.value(value) for key, value in event.items()}
+        for sink in self._sinks:
+            sink(safe)
+        raise structlog.DropEvent
+
+
+def json_sink(stream: IO[str]) -> Sink:
+    """Return a sink that writes one JSON object a line."""
+
+    def write(event: dict[str, Any]) -> None:
+        stream.write(json.dumps(event, ensure_ascii=False, default=str) + "\n")
+        stream.flush()
+
+    return write
+
+
+def console_sink(stream: IO[str], *, colors: bool) -> Sink:
+    """Return a sink that writes aligned lines for a person."""
+    renderer = structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=24)
+
+    def write(event: dict[str, Any]) -> None:
+        stream.write(str(renderer(None, "", dict(event))) + "\n")
+        stream.flush()
+
+    return write

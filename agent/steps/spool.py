@@ -1,0 +1,229 @@
+"""The spool: every run that is not yet committed, in a form that a later run can finish.
+
+spool/<run_id>/
+    run.json                    the journal, replaced atomically at every step
+    log.jsonl                   the run's log
+    uploads.jsonl               what is in the bucket already; a lost line costs an upload, nothing else
+    downloads/                  shared with the browser
+    browser/                    the browser's own files
+    jobs/<job>/state.restored.tar.gz, state.tar.gz
+    jobs/<job>/<attempt>/       output/ state/ home/ result.json output.log
+    datapackage.json index.json the sealed manifest and the entry that will commit it
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from agent.core.ids import is_run_id
+from agent.core.journal import Journal
+from agent.core.layout import MANIFEST
+from agent.core.manifest import Sealed
+from agent.core.results import JobStatus
+from agent.steps.durable import remove_tree, sync_directory, write_atomic
+from agent.steps.logs import Log
+from agent.steps.seal import Signature
+
+JOURNAL = "run.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Where one attempt of a job works."""
+
+    root: Path
+
+    @property
+    def output(self) -> Path:
+        """Its results."""
+        return self.root / "output"
+
+    @property
+    def state(self) -> Path:
+        """Its memory."""
+        return self.root / "state"
+
+    @property
+    def home(self) -> Path:
+        """Its home."""
+        return self.root / "home"
+
+    @property
+    def result_file(self) -> Path:
+        """What it says of itself."""
+        return self.root / "result.json"
+
+    @property
+    def captured(self) -> Path:
+        """What it wrote to stdout and stderr."""
+        return self.root / "output.log"
+
+    def make(self) -> None:
+        """Create the folders."""
+        for folder in (self.output, self.state, self.home):
+            folder.mkdir(parents=True)
+
+
+class SpooledRun:
+    """A run in the spool.
+
+    Attributes:
+        root: Its folder.
+        journal: As it was last saved.
+    """
+
+    def __init__(self, root: Path, journal: Journal) -> None:
+        self.root = root
+        self.journal = journal
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self.journal.run.run_id
+
+    @property
+    def log(self) -> Path:
+        """The run's log."""
+        return self.root / "log.jsonl"
+
+    @property
+    def manifest(self) -> Path:
+        """The sealed manifest."""
+        return self.root / MANIFEST
+
+    @property
+    def index(self) -> Path:
+        """The sealed index entry."""
+        return self.root / "index.json"
+
+    @property
+    def downloads(self) -> Path:
+        """Where the browser's downloads appear."""
+        return self.root / "downloads"
+
+    @property
+    def browser(self) -> Path:
+        """What the browser needs for itself."""
+        return self.root / "browser"
+
+    def save(self, journal: Journal) -> None:
+        """Make a new state of the run durable."""
+        write_atomic(self.root / JOURNAL, journal.model_dump_json(indent=1).encode())
+        self.journal = journal
+
+    def job(self, name: str) -> Path:
+        """Return the folder of a job."""
+        return self.root / "jobs" / name
+
+    def restored_state(self, name: str) -> Path:
+        """Return the file of the memory that a job began with."""
+        return self.job(name) / "state.restored.tar.gz"
+
+    def saved_state(self, name: str) -> Path:
+        """Return the file of the memory that a job left."""
+        return self.job(name) / "state.tar.gz"
+
+    def workspace(self, name: str, number: int) -> Workspace:
+        """Return the workspace of an attempt."""
+        return Workspace(self.job(name) / str(number))
+
+    def workspaces(self, name: str) -> list[Workspace]:
+        """Return the workspaces of a job's attempts so far, in order."""
+        if not self.job(name).is_dir():
+            return []
+        numbers = sorted(
+            int(path.name) for path in self.job(name).iterdir() if path.name.isdecimal()
+        )
+        return [self.workspace(name, number) for number in numbers]
+
+    def output(self, name: str) -> Path | None:
+        """Return the output folder whose files are handed over: the last attempt's."""
+        spaces = self.workspaces(name)
+        return spaces[-1].output if spaces else None
+
+    def started_jobs(self) -> frozenset[str]:
+        """Return the jobs whose program was started."""
+        return frozenset(name for name in self.journal.planned if self.workspaces(name))
+
+    def states(self) -> dict[str, Path]:
+        """Return what jobs that succeeded left for the next run: key in the bucket, file."""
+        return {
+            result.state: self.saved_state(result.name)
+            for result in self.journal.run.jobs
+            if result.state and result.status is JobStatus.SUCCEEDED
+        }
+
+    def record_uploads(self, uploads: Iterable[tuple[Sealed, Signature]]) -> None:
+        """Remember what is in the bucket. Not synced: a line that a power cut takes means one more upload."""
+        with (self.root / "uploads.jsonl").open("a") as stream:
+            for sealed, mark in uploads:
+                row = [sealed.path, sealed.bytes, sealed.sha256]
+                row += [mark.inode, mark.size, mark.modified, mark.changed]
+                stream.write(json.dumps(row) + "\n")
+
+    def uploads(self) -> Iterator[tuple[Sealed, Signature]]:
+        """Yield what `record_uploads` remembered; torn lines are left out."""
+        path = self.root / "uploads.jsonl"
+        if not path.exists():
+            return
+        with path.open(errors="replace") as stream:
+            for line in stream:
+                try:
+                    name, size, digest, *mark = json.loads(line)
+                    yield Sealed(name, size, digest), Signature(*mark)
+                except (ValueError, TypeError):
+                    continue
+
+    def discard(self) -> None:
+        """Remove the run, which is committed: first out of sight in one step, then piece by piece."""
+        gone = self.root.with_name(f".gone-{self.root.name}")
+        self.root.rename(gone)
+        sync_directory(gone.parent)
+        remove_tree(gone)
+
+
+class Spool:
+    """All runs that are not committed yet."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def begin(self, journal: Journal) -> SpooledRun:
+        """Enter a new run; from now on a later run will finish it if this one does not."""
+        name = journal.run.run_id
+        draft = self.root / f".begin-{name}"
+        draft.mkdir(parents=True)
+        run = SpooledRun(draft, journal)
+        run.save(journal)
+        run.root = draft.rename(self.root / name)
+        sync_directory(self.root)
+        return run
+
+    def pending(self, log: Log) -> list[SpooledRun]:
+        """Return the runs that wait to be finished, oldest first, and clear away what is half begun or half gone.
+
+        A run whose journal cannot be read is put aside in `broken/`, where nothing removes it.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        runs = []
+        for path in sorted(self.root.iterdir()):
+            if path.name.startswith((".begin-", ".gone-")):
+                remove_tree(path)
+            elif is_run_id(path.name):
+                try:
+                    text = (path / JOURNAL).read_bytes()
+                    runs.append(SpooledRun(path, Journal.model_validate_json(text)))
+                except (OSError, ValidationError) as error:
+                    log.error("spool.unreadable", run_id=path.name, reason=str(error)[:500])
+                    self.put_aside(path)
+        return runs
+
+    def put_aside(self, path: Path) -> None:
+        """Move a run that cannot be finished by a program to `broken/`, for a person to look at."""
+        aside = self.root / "broken"
+        aside.mkdir(exist_ok=True)
+        path.rename(aside / path.name)
+        sync_directory(self.root)

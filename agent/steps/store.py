@@ -1,0 +1,241 @@
+"""The bucket: the one module of the agent in which bytes reach a store.
+
+Requests are retried by the client itself, within `agent.core.storage.RETRY_SECONDS`; nothing above it retries.
+"""
+
+import io
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import IO, Any
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    NotSupportedError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
+from obstore.store import LocalStore, S3Store
+
+from agent.core.errors import StoreConflict, StoreError
+from agent.core.storage import (
+    Credentials,
+    LocalBucket,
+    S3Bucket,
+    client_options,
+    retry_options,
+)
+
+PART_BYTES = 5 * 1024**2
+"""Files above this go in parts of this size: S3 allows 10,000 of them, so 48 GiB."""
+PARTS_AT_ONCE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """An object in a listing."""
+
+    key: str
+    bytes: int
+
+
+class Created(Enum):
+    """How a write-once put went."""
+
+    WRITTEN = "written"
+    THERE = "there"  # with the same content: an earlier attempt of ours arrived after all
+
+
+class Bucket:
+    """A bucket, seen below its prefix. All methods raise `StoreError` when the store fails them."""
+
+    def __init__(self, store: LocalStore | S3Store, name: str) -> None:
+        self._store = store
+        self.name = name
+
+    @classmethod
+    def open(cls, address: LocalBucket | S3Bucket, credentials: Credentials | None) -> "Bucket":
+        """Return a bucket; nothing is sent yet.
+
+        Args:
+            address: Where it is.
+            credentials: Its keys; None leaves them to boto3's chain (profile, role).
+
+        Raises:
+            StoreError: A local bucket's folder cannot be made.
+        """
+        if isinstance(address, LocalBucket):
+            with _edge("open", str(address.root)):
+                return cls(LocalStore(address.root, mkdir=True), f"file://{address.root}")
+        options: dict[str, Any] = {
+            "config": address.config,
+            "client_options": client_options(address),
+            "retry_config": retry_options(),
+        }
+        if address.prefix:
+            options["prefix"] = address.prefix
+        if credentials is not None:
+            options["access_key_id"] = credentials.access_key
+            options["secret_access_key"] = credentials.secret_key
+            if credentials.token:
+                options["token"] = credentials.token
+        else:
+            options["credential_provider"] = _boto3_chain()
+        with _edge("open", address.bucket):
+            name = "/".join(filter(None, (f"s3://{address.bucket}", address.prefix)))
+            return cls(S3Store(address.bucket, **options), name)
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Write an object, whatever was there."""
+        with _edge("put", key):
+            await obstore.put_async(self._store, key, data, use_multipart=False)
+
+    async def put_stream(self, key: str, stream: IO[bytes]) -> None:
+        """Write an object of any size from a stream, in parts, with bounded memory."""
+        with _edge("put", key):
+            await obstore.put_async(
+                self._store,
+                key,
+                stream,
+                use_multipart=True,
+                chunk_size=PART_BYTES,
+                max_concurrency=PARTS_AT_ONCE,
+            )
+
+    async def create(self, key: str, data: bytes) -> Created:
+        """Write an object that must not exist yet: conditionally where the store can, else after a look.
+
+        An answer of 'exists' may be the echo of our own retried request, so it counts as a conflict only when the
+        content differs.
+
+        Raises:
+            StoreConflict: The key holds something else.
+        """
+        with _edge("create", key):
+            try:
+                await obstore.put_async(self._store, key, data, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                return await self._same_or_conflict(key, data)
+            except NotSupportedError:
+                if await self.get(key) is not None:
+                    return await self._same_or_conflict(key, data)
+                await self.put(key, data)
+            return Created.WRITTEN
+
+    async def _same_or_conflict(self, key: str, data: bytes) -> Created:
+        if await self.get(key) == data:
+            return Created.THERE
+        raise StoreConflict(f"{key} holds something else already")
+
+    async def refuses_overwrite(self, key: str, data: bytes) -> bool:
+        """Tell whether the store honours conditions, by asking it to create `key`, which exists with `data`."""
+        with _edge("create", key):
+            try:
+                await obstore.put_async(self._store, key, data, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                return True
+            except NotSupportedError:
+                return False
+            return False
+
+    async def get(self, key: str) -> bytes | None:
+        """Return an object's content, or None when there is none. For small objects: it is held in memory."""
+        with _edge("get", key):
+            try:
+                answer = await obstore.get_async(self._store, key)
+                return bytes(await answer.bytes_async())
+            except FileNotFoundError:
+                return None
+
+    async def download(self, key: str, target: IO[bytes], *, limit: int) -> bool:
+        """Copy an object into a stream; False when there is none.
+
+        Raises:
+            StoreError: It has more than `limit` bytes.
+        """
+        with _edge("get", key):
+            try:
+                answer = await obstore.get_async(self._store, key)
+            except FileNotFoundError:
+                return False
+            if answer.meta["size"] > limit:
+                raise StoreError(f"{key} has {answer.meta['size']} bytes, more than {limit}")
+            async for chunk in answer.stream(min_chunk_size=1024**2):
+                target.write(chunk)
+            return True
+
+    async def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[ObjectInfo]:
+        """Yield the objects under a prefix whose keys sort after `after`; the order is the store's."""
+        with _edge("list", prefix):
+            async for batch in obstore.list(self._store, prefix, offset=after, chunk_size=1000):
+                for item in batch:
+                    yield ObjectInfo(item["path"], item["size"])
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects; what is not there is fine."""
+        if keys:
+            with _edge("delete", keys[0]):
+                try:
+                    await obstore.delete_async(self._store, list(keys))
+                except FileNotFoundError:
+                    return
+
+
+class Hashing(io.RawIOBase):
+    """A reader that hashes what it hands out, so that the hash is that of the bytes that were sent.
+
+    Attributes:
+        count: Bytes handed out so far.
+    """
+
+    def __init__(self, stream: IO[bytes], digest: Any) -> None:
+        super().__init__()
+        self._stream = stream
+        self._digest = digest
+        self.count = 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to `size` bytes."""
+        chunk = self._stream.read(size)
+        self._digest.update(chunk)
+        self.count += len(chunk)
+        return chunk
+
+
+def _boto3_chain() -> Any:
+    # boto3 takes a third of a second and 30 MB: only where no keys were given.
+    from obstore.auth.boto3 import Boto3CredentialProvider  # noqa: PLC0415
+
+    try:
+        return Boto3CredentialProvider()
+    except Exception as error:
+        raise StoreError(
+            "no credentials for the bucket were found",
+            remedy="set store.credentials, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or attach a role",
+        ) from error
+
+
+@contextmanager
+def _edge(action: str, key: str) -> Iterator[None]:
+    """Turn what the client raises into a `StoreError` with one line of reason."""
+    try:
+        yield
+    except (PermissionDeniedError, UnauthenticatedError) as error:
+        raise StoreError(
+            f"the bucket refused to {action} {key}: {_reason(error)}",
+            remedy="check the credentials, the bucket's policy and the clock",
+        ) from error
+    except (BaseError, OSError, ValueError) as error:
+        raise StoreError(f"could not {action} {key}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return the first paragraph of a client's message; what follows is its internals."""
+    return " ".join(str(error).split("\n\n")[0].split())[:300]
