@@ -37,6 +37,10 @@ class StoreError(MayflyError):
     """The bucket did not do what was asked."""
 
 
+class StoreRefused(StoreError):  # noqa: N818 -- the name states the fact
+    """The bucket does not let us: trying again with the same credentials would not help."""
+
+
 class StoreConflict(StoreError):  # noqa: N818 -- the name states the fact
     """A key that must be written once holds something else already."""
 

@@ -3,7 +3,7 @@
 import re
 from datetime import UTC, datetime
 
-RUN_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
+RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
 """`20261122T064205Z-3f9a1c`: the start in UTC and six random hex digits."""
 
 

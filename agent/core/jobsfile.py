@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -252,8 +252,3 @@ def needs_browser(jobs: JobsFile) -> bool:
 def program_of(job: Job) -> str:
     """Return the program that a command job starts."""
     return job.command[0] if job.command else ""
-
-
-def schema(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the JSON Schema (2020-12) of a configuration file, for editors."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}

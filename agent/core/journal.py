@@ -1,5 +1,7 @@
 """What the spool remembers of a run, so that a later one can finish it."""
 
+from datetime import datetime
+
 from agent.core.manifest import RunRecord
 from agent.core.outcome import run_status
 from agent.core.results import JobCause, JobResult, JobStatus, Record
@@ -13,6 +15,7 @@ class Journal(Record):
     Attributes:
         run: What would stand in the manifest if the run ended now.
         planned: Every job of the run, in order.
+        concluded: The run's status, times and jobs are final; only the hand-off is missing.
         sealed: The manifest is written in the spool and will not change any more.
         index_keys: Keys under which an index entry may have been written already, oldest first.
     """
@@ -20,6 +23,7 @@ class Journal(Record):
     version: int = JOURNAL_VERSION
     run: RunRecord
     planned: tuple[str, ...] = ()
+    concluded: bool = False
     sealed: bool = False
     index_keys: tuple[str, ...] = ()
 
@@ -33,14 +37,19 @@ class Journal(Record):
         return self.model_copy(update={"run": self.run.model_copy(update=changes)})
 
 
-def after_death(journal: Journal, started: frozenset[str], finder: str) -> Journal:
-    """Return the journal of a run that was killed, as its finder hands it over.
+def after_death(
+    journal: Journal, started: frozenset[str], finder: str, last_sign: datetime
+) -> Journal:
+    """Return the journal of a run that an earlier process left, as its finder hands it over.
 
     Args:
         journal: As the dead run left it.
         started: Jobs whose program had been started.
         finder: Id of the run that found it.
+        last_sign: When the dead run last wrote anything.
     """
+    if journal.concluded:
+        return journal.with_run(recovered=finder)
     ended = {result.name for result in journal.run.jobs}
     lost = [
         JobResult(
@@ -58,8 +67,9 @@ def after_death(journal: Journal, started: frozenset[str], finder: str) -> Journ
     whole = bool(journal.planned) and not lost
     return journal.with_run(
         jobs=jobs,
+        finished=max(last_sign, journal.run.started),
         status=run_status(jobs, interrupted=not whole),
         interruption=journal.run.interruption
         or (None if whole else "the machine or the agent died"),
         recovered=finder,
-    )
+    ).model_copy(update={"concluded": True})

@@ -25,7 +25,7 @@ MAX_PATH_BYTES = 700
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _UPLOADING = re.compile(r"#\d+$")
-_INDEX_KEY = re.compile(r"index/(\d{8}T\d{6}\.\d{3}Z)-(" + RUN_ID.pattern + r")\.json")
+_INDEX_KEY = re.compile(r"index/([0-9]{8}T[0-9]{6}\.[0-9]{3}Z)-(" + RUN_ID.pattern + r")\.json")
 
 
 def run_prefix(run: str) -> str:

@@ -7,7 +7,7 @@ The models read and describe it; `render` writes it row by row, because a run ma
 import json
 import mimetypes
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.core.layout import LOG, path_problem
-from agent.core.results import JobCause, JobResult, JobStatus, Record, RunStatus
+from agent.core.results import JobCause, JobResult, JobStatus, Record, RefusedFile, RunStatus
 
 PROFILE = "https://datapackage.org/profiles/2.0/datapackage.json"
 MANIFEST_VERSION = 1
@@ -99,6 +99,7 @@ class HostRecord(Record):
     name: str
     system: str
     boot_id: str | None = None
+    booted: datetime | None = None
     instance_id: str | None = None
     instance_type: str | None = None
     zone: str | None = None
@@ -257,6 +258,27 @@ def media_type(path: str) -> str:
             encoding, "application/octet-stream"
         )
     return kind or "application/octet-stream"
+
+
+def with_contents(
+    run: RunRecord, files: Iterable[Sealed], refused: Mapping[str, tuple[RefusedFile, ...]]
+) -> RunRecord:
+    """Return the run with each job's files and bytes as they are in the bucket, and what was refused."""
+    totals: dict[str, tuple[int, int]] = {}
+    for file in files:
+        count, size = totals.get(file.job, (0, 0))
+        totals[file.job] = (count + 1, size + file.bytes)
+    jobs = tuple(
+        job.model_copy(
+            update={
+                "files": totals.get(job.name, (0, 0))[0],
+                "bytes": totals.get(job.name, (0, 0))[1],
+                "refused": refused.get(job.name, ()),
+            }
+        )
+        for job in run.jobs
+    )
+    return run.model_copy(update={"jobs": jobs})
 
 
 def index_entry(run: RunRecord, files: Iterable[Sealed], manifest: ManifestRef) -> IndexEntry:

@@ -31,6 +31,9 @@ class Outcome:
         released: Whether a release was found that could run.
         delivered: Whether the run was committed to the bucket; otherwise it waits in the spool.
         undelivered: Why not.
+        run_id: The run's id.
+        manifest: Where its manifest is; empty when it is not in the bucket.
+        interruption: What asked the run to stop; empty when nothing did.
     """
 
     status: RunStatus
@@ -38,6 +41,9 @@ class Outcome:
     released: bool = True
     delivered: bool = True
     undelivered: str = ""
+    run_id: str = ""
+    manifest: str = ""
+    interruption: str = ""
 
     @property
     def exit_code(self) -> ExitCode:
@@ -75,3 +81,8 @@ def run_status(
     if succeeded == len(due):
         return RunStatus.SUCCEEDED
     return RunStatus.PARTIAL if succeeded else RunStatus.FAILED
+
+
+def proves_release(results: Collection[JobResult]) -> bool:
+    """Tell whether a release has shown that it works: a job of it succeeded."""
+    return any(result.status is JobStatus.SUCCEEDED for result in results)

@@ -49,7 +49,8 @@ Message = Annotated[str, StringConstraints(max_length=2000)]
 class Record(BaseModel):
     """A frozen value that is written as JSON; what a newer writer added survives."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    # JSON has no NaN and no Infinity: what cannot be written is not accepted either.
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
 
 class Attempt(Record):
@@ -104,7 +105,7 @@ class JobResult(Record):
 class ResultFile(BaseModel):
     """What a job may say of itself in `MAYFLY_RESULT_FILE`; unknown keys are ignored."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
     cause: JobCause | None = None
     items: int | None = Field(None, ge=0, le=2**53)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -176,6 +177,16 @@ class Settings(Section):
     def job_seconds(self) -> float:
         """Seconds of a run within which jobs must end, so that the hand-off has its own."""
         return self.limits.run - min(self.limits.handoff, self.limits.run / 4)
+
+    def sensitive(self) -> dict[str, str]:
+        """Return the values in here that no log may show, by name."""
+        values = {f"apprise-{number}": url for number, url in enumerate(self.notify.apprise, 1)}
+        if self.notify.healthchecks:
+            values["healthchecks"] = self.notify.healthchecks
+        password = urlsplit(self.release.repository or "").password
+        if password:
+            values |= {"repository": password, "repository-plain": unquote(password)}
+        return values
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,3 +75,13 @@ def client_options(bucket: S3Bucket) -> dict[str, object]:
 def retry_options() -> dict[str, object]:
     """Return the client's retry policy: the only place in which requests to a bucket are retried."""
     return {"max_retries": MAX_RETRIES, "retry_timeout": timedelta(seconds=RETRY_SECONDS)}
+
+
+def reason_of(message: str) -> str:
+    """Return the first paragraph of a client's message on one line; what follows is its internals."""
+    return " ".join(message.split("\n\n")[0].split())[:300]
+
+
+def is_refusal(message: str) -> bool:
+    """Tell whether a client's message is about credentials or policy: a listing reports 401 and 403 in words only."""
+    return "401 Unauthorized" in message or "403 Forbidden" in message

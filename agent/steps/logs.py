@@ -1,7 +1,9 @@
 """Logs: one event, redacted once, to every sink. Nothing is configured globally."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 import structlog
@@ -36,13 +38,19 @@ class Journalist:
             wrapper_class=structlog.make_filtering_bound_logger(level),
         )
 
-    def add_sink(self, sink: Sink) -> None:
-        """Send every later event to `sink` as well."""
-        self._sinks.append(sink)
-
-    def remove_sink(self, sink: Sink) -> None:
-        """Send no later event to `sink`."""
-        self._sinks.remove(sink)
+    @contextmanager
+    def writing(self, path: Path, **context: str) -> Iterator[None]:
+        """Send every event of the block, with `context`, to a file of JSON lines as well."""
+        outer = self.log
+        with path.open("a", buffering=1) as stream:
+            sink = json_sink(stream)
+            self._sinks.append(sink)
+            self.log = outer.bind(**context)
+            try:
+                yield
+            finally:
+                self.log = outer
+                self._sinks.remove(sink)
 
     def add_secrets(self, secrets: Mapping[str, str]) -> None:
         """Hide these values (by name) from now on, in every sink."""

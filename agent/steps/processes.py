@@ -17,6 +17,10 @@ from agent.core.errors import ProcessTimeout
 REAP_SECONDS = 5.0
 """How long a process that got SIGKILL may take to be gone; longer means that the kernel holds it (broken disk)."""
 
+KEEP_BYTES = 16 * 1024**2
+"""What `run` keeps of a program's stdout and stderr: far more than any helper has to say."""
+
+_CHUNK_BYTES = 64 * 1024
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
@@ -41,6 +45,7 @@ async def run(
     seconds: float,
     cwd: Path | None = None,
     stdin: bytes | None = None,
+    keep: int = KEEP_BYTES,
 ) -> Finished:
     """Run a program to its end.
 
@@ -50,6 +55,8 @@ async def run(
         seconds: Wall-clock limit.
         cwd: Its working directory.
         stdin: What it reads; nothing by default.
+        keep: Bytes of stdout and of stderr, each, that are kept: the last ones. A program that writes more is read
+            to its end, and never held in memory.
 
     Raises:
         ProcessTimeout: It outlived its limit; it and its group are gone.
@@ -58,10 +65,34 @@ async def run(
     async with started(command, environ=environ, cwd=cwd, stdin=stdin is not None) as process:
         try:
             async with asyncio.timeout(seconds):
-                stdout, stderr = await process.communicate(stdin)
+                stdout, stderr, _ = await asyncio.gather(
+                    _end_of(process.stdout, keep),
+                    _end_of(process.stderr, keep),
+                    _feed(process, stdin),
+                )
+                await process.wait()
         except TimeoutError as error:
             raise ProcessTimeout(f"{command[0]} did not end within {seconds:g} s") from error
         return Finished(process.returncode or 0, stdout, stderr)
+
+
+async def _end_of(stream: asyncio.StreamReader | None, keep: int) -> bytes:
+    """Return the last `keep` bytes of a pipe that is read to its end."""
+    end = bytearray()
+    while stream is not None and (chunk := await stream.read(_CHUNK_BYTES)):
+        end += chunk
+        if len(end) > 2 * keep:  # so that cutting costs no more than reading
+            del end[:-keep]
+    return bytes(end[-keep:])
+
+
+async def _feed(process: Process, data: bytes | None) -> None:
+    if process.stdin is not None:
+        # A program need not read what it is given.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            process.stdin.write(data or b"")
+            await process.stdin.drain()
+        process.stdin.close()
 
 
 @asynccontextmanager
@@ -71,7 +102,7 @@ async def started(
     environ: Mapping[str, str],
     cwd: Path | None = None,
     stdin: bool = False,
-    merge: bool = False,
+    output: int | None = None,
 ) -> AsyncIterator[Process]:
     """Start a program in a session of its own; leaving the block kills what is left of it.
 
@@ -80,7 +111,8 @@ async def started(
         environ: Its whole environment.
         cwd: Its working directory.
         stdin: Whether it gets a pipe to read from.
-        merge: Whether stderr goes where stdout goes.
+        output: A descriptor for both stdout and stderr, instead of a pipe for each. With pipes, `wait` also waits
+            for whatever else holds them open (python/cpython#119710); with a descriptor it does not.
 
     Raises:
         OSError: It could not be started.
@@ -90,8 +122,8 @@ async def started(
         env=dict(environ),
         cwd=cwd,
         stdin=PIPE if stdin else DEVNULL,
-        stdout=PIPE,
-        stderr=asyncio.subprocess.STDOUT if merge else PIPE,
+        stdout=PIPE if output is None else output,
+        stderr=PIPE if output is None else output,
         start_new_session=True,
     )
     try:

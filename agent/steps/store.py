@@ -1,14 +1,14 @@
 """The bucket: the one module of the agent in which bytes reach a store.
 
-Requests are retried by the client itself, within `agent.core.storage.RETRY_SECONDS`; nothing above it retries.
+Requests are retried by the client itself, within `agent.core.storage.RETRY_SECONDS`, all but conditional puts, which
+`Bucket.create` retries; nothing above this module does.
 """
 
-import io
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import obstore
 from obstore.exceptions import (
@@ -20,12 +20,15 @@ from obstore.exceptions import (
 )
 from obstore.store import LocalStore, S3Store
 
-from agent.core.errors import StoreConflict, StoreError
+from agent.core.errors import StoreConflict, StoreError, StoreRefused
 from agent.core.storage import (
+    RETRY_SECONDS,
     Credentials,
     LocalBucket,
     S3Bucket,
     client_options,
+    is_refusal,
+    reason_of,
     retry_options,
 )
 
@@ -93,13 +96,13 @@ class Bucket:
         with _edge("put", key):
             await obstore.put_async(self._store, key, data, use_multipart=False)
 
-    async def put_stream(self, key: str, stream: IO[bytes]) -> None:
+    async def put_stream(self, key: str, stream: "Hashing") -> None:
         """Write an object of any size from a stream, in parts, with bounded memory."""
         with _edge("put", key):
             await obstore.put_async(
                 self._store,
                 key,
-                stream,
+                cast("IO[bytes]", stream),  # the client needs its `read` only
                 use_multipart=True,
                 chunk_size=PART_BYTES,
                 max_concurrency=PARTS_AT_ONCE,
@@ -108,27 +111,46 @@ class Bucket:
     async def create(self, key: str, data: bytes) -> Created:
         """Write an object that must not exist yet: conditionally where the store can, else after a look.
 
-        An answer of 'exists' may be the echo of our own retried request, so it counts as a conflict only when the
-        content differs.
+        The client does not retry conditional puts, since an answer of 'exists' may be the echo of one whose own
+        answer was lost. Here it is: after each failure the key is read back.
 
         Raises:
             StoreConflict: The key holds something else.
         """
-        with _edge("create", key):
-            try:
-                await obstore.put_async(self._store, key, data, mode="create", use_multipart=False)
-            except AlreadyExistsError:
-                return await self._same_or_conflict(key, data)
-            except NotSupportedError:
-                if await self.get(key) is not None:
-                    return await self._same_or_conflict(key, data)
-                await self.put(key, data)
-            return Created.WRITTEN
+        # tenacity takes 60 ms to import, and nobody waits for the first commit of a run.
+        import tenacity  # noqa: PLC0415
 
-    async def _same_or_conflict(self, key: str, data: bytes) -> Created:
-        if await self.get(key) == data:
-            return Created.THERE
-        raise StoreConflict(f"{key} holds something else already")
+        tries = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(StoreError)
+            & tenacity.retry_if_not_exception_type((StoreConflict, StoreRefused)),
+            wait=tenacity.wait_exponential_jitter(initial=0.2, max=5),
+            stop=tenacity.stop_after_delay(RETRY_SECONDS),
+            reraise=True,
+        )
+        return await tries(self._create, key, data)
+
+    async def _create(self, key: str, data: bytes) -> Created:
+        try:
+            with _edge("create", key):
+                await self._put_new(key, data)
+        except StoreRefused:
+            raise
+        except StoreError:
+            there = await self.get(key)
+            if there == data:
+                return Created.THERE
+            if there is not None:
+                raise StoreConflict(f"{key} holds something else already") from None
+            raise
+        return Created.WRITTEN
+
+    async def _put_new(self, key: str, data: bytes) -> None:
+        try:
+            await obstore.put_async(self._store, key, data, mode="create", use_multipart=False)
+        except NotSupportedError:
+            if await self.get(key) is not None:
+                raise StoreError(f"{key} exists") from None
+            await self.put(key, data)
 
     async def refuses_overwrite(self, key: str, data: bytes) -> bool:
         """Tell whether the store honours conditions, by asking it to create `key`, which exists with `data`."""
@@ -184,7 +206,7 @@ class Bucket:
                     return
 
 
-class Hashing(io.RawIOBase):
+class Hashing:
     """A reader that hashes what it hands out, so that the hash is that of the bytes that were sent.
 
     Attributes:
@@ -192,14 +214,9 @@ class Hashing(io.RawIOBase):
     """
 
     def __init__(self, stream: IO[bytes], digest: Any) -> None:
-        super().__init__()
         self._stream = stream
         self._digest = digest
         self.count = 0
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
 
     def read(self, size: int = -1) -> bytes:
         """Return up to `size` bytes."""
@@ -227,15 +244,12 @@ def _edge(action: str, key: str) -> Iterator[None]:
     """Turn what the client raises into a `StoreError` with one line of reason."""
     try:
         yield
-    except (PermissionDeniedError, UnauthenticatedError) as error:
-        raise StoreError(
-            f"the bucket refused to {action} {key}: {_reason(error)}",
-            remedy="check the credentials, the bucket's policy and the clock",
-        ) from error
     except (BaseError, OSError, ValueError) as error:
-        raise StoreError(f"could not {action} {key}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    """Return the first paragraph of a client's message; what follows is its internals."""
-    return " ".join(str(error).split("\n\n")[0].split())[:300]
+        reason = reason_of(str(error))
+        denied = isinstance(error, PermissionDeniedError | UnauthenticatedError)
+        if denied or is_refusal(reason):
+            raise StoreRefused(
+                f"the bucket refused to {action} {key}: {reason}",
+                remedy="check the credentials, the bucket's policy and the clock",
+            ) from error
+        raise StoreError(f"could not {action} {key}: {reason}") from error

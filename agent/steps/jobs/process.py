@@ -4,6 +4,8 @@ What this backend cannot do, and the systemd one does: another user, a private /
 service, a limit on the memory of all processes together.
 """
 
+import asyncio
+import os
 import resource
 import shutil
 import signal
@@ -16,6 +18,9 @@ from contextlib import asynccontextmanager, suppress
 from agent.steps import processes
 from agent.steps.jobs.interface import Exit, Launch, Running
 
+MARKS = ("MAYFLY_RUN_ID", "MAYFLY_JOB")
+"""Variables that tell a job's processes from all others."""
+
 
 class ProcessIsolation:
     """Runs each job as a process group; escaped descendants are found by the environment they inherited."""
@@ -24,30 +29,40 @@ class ProcessIsolation:
     async def start(self, launch: Launch) -> AsyncIterator[Running]:
         """Start a program; leaving the context kills all that it started."""
         program = _resolve(launch)
-        async with processes.started(
-            (program, *launch.command[1:]), environ=launch.environ, cwd=launch.cwd, merge=True
-        ) as process:
-            _limit(process.pid, launch)
-            try:
-                yield _Group(process)
-            finally:
-                await processes.end_group(process)
-                await processes.kill_marked(
-                    *(f"{name}={launch.environ[name]}" for name in ("MAYFLY_RUN_ID", "MAYFLY_JOB"))
-                )
+        reading, writing = os.pipe()
+        try:
+            output = await _reader(reading)
+            async with processes.started(
+                (program, *launch.command[1:]),
+                environ=launch.environ,
+                cwd=launch.cwd,
+                output=writing,
+            ) as process:
+                os.close(writing)
+                writing = -1
+                _limit(process.pid, launch)
+                try:
+                    yield _Group(process, output)
+                finally:
+                    await processes.end_group(process)
+                    await processes.kill_marked(
+                        *(f"{name}={launch.environ[name]}" for name in MARKS)
+                    )
+        finally:
+            if writing >= 0:
+                os.close(writing)
 
 
 class _Group:
     """A process and its group."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, output: StreamReader) -> None:
         self._process = process
+        self._output = output
 
     @property
     def output(self) -> StreamReader:
-        if self._process.stdout is None:
-            raise RuntimeError("a job's output is always a pipe")
-        return self._process.stdout
+        return self._output
 
     async def wait(self) -> Exit:
         code = await self._process.wait()
@@ -55,6 +70,16 @@ class _Group:
 
     def terminate(self) -> None:
         processes.signal_group(self._process.pid, signal.SIGTERM)
+
+
+async def _reader(descriptor: int) -> StreamReader:
+    """Return a stream that reads a pipe to its end, and then closes it."""
+    loop = asyncio.get_running_loop()
+    stream = StreamReader()
+    await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(descriptor, "rb", buffering=0)
+    )
+    return stream
 
 
 def _resolve(launch: Launch) -> str:

@@ -1,0 +1,54 @@
+# The one door: every command that the project, its CI and a newcomer need.
+
+MAYFLY := .venv/bin/mayfly
+PYTHON := .venv/bin/python
+SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run)
+
+.PHONY: help demo test check format schemas bench coverage clean
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+.venv/.ready: pyproject.toml uv.lock deploy/setup.sh
+	@deploy/setup.sh
+	@touch $@
+
+.venv/.browser: .venv/.ready
+	@deploy/setup.sh browser
+	@touch $@
+
+.venv/.parts: .venv/.ready tests/parts/install.sh
+	@tests/parts/install.sh
+	@touch $@
+
+demo: .venv/.browser ## A whole run on embedded defaults: local site, release, browser and bucket, in .demo/
+	@$(MAYFLY) demo --dir .demo
+
+test: .venv/.parts ## All tests, with the real git, S3 server, browser and container engine
+	@$(PYTHON) -m tests.parts.selenium_image
+	@rm -f .coverage .coverage.*
+	@$(PYTHON) -m coverage run -m pytest $(PYTEST)
+	@$(PYTHON) -m coverage combine --quiet
+	@$(PYTHON) -m coverage report --include 'agent/*' --fail-under 90
+
+check: .venv/.ready ## Format, lint, types, shell scripts, lock files, schemas
+	@$(PYTHON) -m ruff format --check --quiet .
+	@$(PYTHON) -m ruff check --quiet .
+	@$(PYTHON) -m mypy
+	@.venv/bin/shellcheck $(SHELL_SCRIPTS)
+	@.venv/bin/uv lock --check --quiet
+	@.venv/bin/uv lock --check --quiet --project scrapers
+	@$(PYTHON) docs/schemas/generate.py --check
+
+format: .venv/.ready ## Format the code
+	@$(PYTHON) -m ruff format --quiet .
+	@$(PYTHON) -m ruff check --quiet --fix .
+
+schemas: .venv/.ready ## Write the JSON Schemas of configuration and manifest again
+	@$(PYTHON) docs/schemas/generate.py
+
+bench: .venv/.ready ## Measure; see docs/performance.md
+	@$(PYTHON) -m benchmarks
+
+clean: ## Remove what the other commands made
+	@rm -rf .venv .uv .demo .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,5 @@
+"""`python -m agent` is `mayfly`."""
+
+from agent.cli import main
+
+main()

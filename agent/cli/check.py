@@ -1,0 +1,74 @@
+"""`mayfly check`."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from agent import __version__
+from agent.cli.surroundings import configuration_options, load, surroundings
+from agent.core.faults import Fault
+from agent.core.jobsfile import parse_jobs
+from agent.core.locate import Surroundings
+from agent.core.outcome import ExitCode
+
+
+@click.command()
+@configuration_options
+@click.argument("jobs", type=click.Path(path_type=Path), required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print the faults as JSON.")
+def check(
+    config: Path | None,
+    pairs: tuple[str, ...],
+    store: str | None,
+    jobs: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Check the configuration and a jobs file, and print all faults of both at once.
+
+    JOBS is a jobs.toml, or a folder with one; by default the one in the working directory, if there is one.
+    """
+    around = surroundings()
+    loaded = load(config, pairs, store, around)
+    checked = [loaded.source]
+    faults = list(loaded.faults)
+    path = _jobs_path(jobs, loaded.settings.release.jobs, around)
+    if path is not None:
+        checked.append(str(path))
+        faults += _jobs_faults(path, around)
+    if as_json:
+        click.echo(json.dumps({"checked": checked, "faults": [_data(fault) for fault in faults]}))
+    else:
+        for fault in faults:
+            click.echo(str(fault))
+        count = f"{len(faults)} fault{'s' if len(faults) != 1 else ''}" if faults else "no faults"
+        click.echo(f"checked {', '.join(checked)}: {count}", err=bool(faults))
+    sys.exit(ExitCode.CONFIGURATION if faults else ExitCode.DONE)
+
+
+def _jobs_path(named: Path | None, usual: str, around: Surroundings) -> Path | None:
+    path = around.cwd / (named or usual)
+    if path.is_dir():
+        path /= usual
+    return path if named is not None or path.exists() else None
+
+
+def _jobs_faults(path: Path, around: Surroundings) -> list[Fault]:
+    try:
+        text = around.read(path)
+    except UnicodeDecodeError:
+        return [Fault(str(path), "", "not a text file in UTF-8")]
+    except OSError as error:
+        return [Fault(str(path), "", f"cannot be read: {error.strerror}")]
+    return parse_jobs(text, str(path), __version__)[1]
+
+
+def _data(fault: Fault) -> dict[str, str]:
+    return {
+        "source": fault.source,
+        "key": fault.key,
+        "problem": fault.problem,
+        "remedy": fault.remedy,
+    }

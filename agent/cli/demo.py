@@ -1,0 +1,70 @@
+"""`mayfly demo`."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import click
+
+from agent.cli.report import print_outcome
+from agent.cli.run import perform
+from agent.cli.surroundings import surroundings
+from agent.core.locate import Loaded, Locations, Surroundings, bucket_override, locate
+from agent.core.outcome import Outcome
+from agent.core.settings import Override, parse_settings
+from agent.demo import demo_site, make_release, scrapers_folder
+
+SOURCE = "the demo's defaults"
+
+
+@click.command()
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where everything of the demo goes [default: `demo` in Mayfly's state directory].",
+)
+@click.option(
+    "--scrapers",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The folder that becomes the release [default: the checkout's `scrapers`].",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+def demo(folder: Path | None, scrapers: Path | None, *, as_json: bool) -> None:
+    """Run everything once, here: a local site, a local git release, a local browser, a bucket in a folder.
+
+    Nothing of your configuration is read, nothing leaves this computer, and it is not switched off.
+    """
+    around = surroundings()
+    usual = locate(parse_settings("", SOURCE)[0].paths, around)
+    place = (folder or usual.state / "demo").absolute()
+    outcome = asyncio.run(_demo(place, scrapers_folder(scrapers), around))
+    print_outcome(outcome, as_json=as_json)
+    if not as_json and outcome.manifest:
+        bucket = place / "bucket"
+        click.echo(f"\nLook further:\n  mayfly status --store {bucket}")
+        click.echo(f"  mayfly verify {outcome.run_id} --store {bucket}")
+    sys.exit(outcome.exit_code)
+
+
+async def _demo(place: Path, scrapers: Path, around: Surroundings) -> Outcome:
+    async with demo_site(scrapers, around.environ) as site:
+        repository = place / "scrapers"
+        await make_release(scrapers, repository, site, around.environ)
+        loaded, places = _settings(place, repository, around)
+        return await perform(loaded, places, around)
+
+
+def _settings(place: Path, repository: Path, around: Surroundings) -> tuple[Loaded, Locations]:
+    settings, _ = parse_settings(
+        "",
+        SOURCE,
+        [
+            Override("release.repository", SOURCE, str(repository)),
+            Override("paths.state", SOURCE, str(place / "state")),
+            Override("power.after", SOURCE, "nothing"),
+            Override("limits.run", SOURCE, "10m"),
+            bucket_override(str(place / "bucket"), around.cwd),
+        ],
+    )
+    return Loaded(settings, SOURCE), locate(settings.paths, around)

@@ -1,0 +1,82 @@
+"""What a person sees at the end of a run, and what a program gets with `--json`."""
+
+import json
+
+import click
+
+from agent.core.console import aligned, printable
+from agent.core.outcome import Outcome
+from agent.core.results import JobResult, JobStatus
+from agent.core.units import show_duration, show_size
+
+MARKS = {
+    JobStatus.SUCCEEDED: ("ok", "green"),
+    JobStatus.SKIPPED: ("skipped", "bright_black"),
+    JobStatus.INTERRUPTED: ("interrupted", "yellow"),
+}
+
+
+def print_outcome(outcome: Outcome, *, as_json: bool) -> None:
+    """Print a run's outcome to stdout."""
+    click.echo(json.dumps(as_data(outcome), indent=1) if as_json else "\n".join(lines(outcome)))
+
+
+def as_data(outcome: Outcome) -> dict[str, object]:
+    """Return an outcome as JSON data."""
+    return {
+        "run_id": outcome.run_id,
+        "status": outcome.status.value,
+        "exit_code": int(outcome.exit_code),
+        "delivered": outcome.delivered,
+        "undelivered": outcome.undelivered or None,
+        "manifest": outcome.manifest or None,
+        "jobs": [job.model_dump(mode="json") for job in outcome.jobs],
+    }
+
+
+def lines(outcome: Outcome) -> list[str]:
+    """Return the table of jobs, and below it where the manifest is or why there is none."""
+    rows = [["job", "status", "files", "bytes", "time", ""]]
+    rows += [_row(job) for job in outcome.jobs]
+    if len(outcome.jobs) > 1:
+        files, size = (sum(getattr(job, what) for job in outcome.jobs) for what in ("files", "bytes"))
+        rows.append(["total", "", str(files), show_size(size), "", ""])
+    table = aligned(rows, right=frozenset({2, 3, 4})) if outcome.jobs else []
+    coloured = [
+        click.style(line, fg=_colour(job)) if job else line
+        for line, job in zip(table, _beside(outcome.jobs, len(table)), strict=True)
+    ]
+    return [*coloured, "", *_closing(outcome)] if coloured else _closing(outcome)
+
+
+def _closing(outcome: Outcome) -> list[str]:
+    closing = [f"run {outcome.run_id or '-'} {outcome.status.value} (exit code {outcome.exit_code:d})"]
+    if outcome.manifest:
+        closing.append(f"manifest {outcome.manifest}")
+    if outcome.undelivered:
+        closing.append(f"not handed over: {outcome.undelivered}")
+    return closing
+
+
+def _row(job: JobResult) -> list[str]:
+    label = MARKS.get(job.status, (job.status.value, ""))[0]
+    said = printable(job.message)
+    if job.cause is not None:
+        said = f"{job.cause.value}: {said}" if said else job.cause.value
+    return [
+        job.name,
+        label,
+        str(job.files),
+        show_size(job.bytes),
+        show_duration(job.seconds) if job.attempts else "-",
+        said if len(said) <= 100 else f"{said[:99]}…",  # noqa: PLR2004 -- a line of a terminal
+    ]
+
+
+def _colour(job: JobResult) -> str:
+    return MARKS.get(job.status, ("", "red"))[1]
+
+
+def _beside(jobs: tuple[JobResult, ...], length: int) -> list[JobResult | None]:
+    """Return the job that stands in each line of the table; the heading and the total have none."""
+    return [None, *jobs, None][:length] if jobs else []

@@ -1,0 +1,116 @@
+"""`mayfly run`."""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from agent.cli.report import print_outcome
+from agent.cli.surroundings import configuration_options, load_or_fail, log_sink, surroundings
+from agent.cli.watching import watching
+from agent.core.faults import ConfigurationError, Fault
+from agent.core.locate import Loaded, Locations, Surroundings
+from agent.core.outcome import ExitCode, Outcome
+from agent.core.results import RunStatus
+from agent.run import Call, run_once
+from agent.steps.logs import Journalist
+from agent.steps.power import power_off
+from agent.steps.processes import adopt_orphans, kill_strays
+from agent.steps.stop import Stop
+
+
+@click.command()
+@configuration_options
+@click.option("--job", "only", multiple=True, metavar="NAME", help="Run only this job [repeatable].")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@click.option(
+    "--log",
+    "style",
+    type=click.Choice(["auto", "console", "json"]),
+    default="auto",
+    show_default=True,
+    help="How the log is written to stderr.",
+)
+def run(
+    config: Path | None,
+    pairs: tuple[str, ...],
+    store: str | None,
+    only: tuple[str, ...],
+    style: str,
+    *,
+    as_json: bool,
+) -> None:
+    """Run the newest release's jobs once, here and now.
+
+    Fetches the release, starts the browser, runs the jobs, hands their files over and commits the run to the bucket.
+    On Ctrl-C the jobs are stopped and what they finished is handed over; a second Ctrl-C leaves it for the next run.
+    """
+    around = surroundings()
+    loaded, places = load_or_fail(config, pairs, store, around)
+    if loaded.settings.release.repository is None:
+        raise ConfigurationError(
+            [Fault(loaded.source, "release.repository", "is not set", "or try `mayfly demo`")]
+        )
+    outcome = asyncio.run(perform(loaded, places, around, style=style, only=frozenset(only)))
+    print_outcome(outcome, as_json=as_json)
+    if _powers_off(loaded, around) and outcome.interruption != signal.SIGINT.name:
+        asyncio.run(power_off(around.environ))
+    sys.exit(outcome.exit_code)
+
+
+async def perform(
+    loaded: Loaded,
+    places: Locations,
+    around: Surroundings,
+    *,
+    style: str = "auto",
+    only: frozenset[str] = frozenset(),
+) -> Outcome:
+    """Do one run with progress, log and signals of a foreground process, and leave no process of it."""
+    adopt_orphans()
+    with watching(style, around) as (progress, sink):
+        journalist = Journalist(sink or log_sink(style, around))
+        journalist.add_secrets(loaded.settings.sensitive())
+        return await _perform(
+            Call(
+                settings=loaded.settings,
+                places=places,
+                environ=around.environ,
+                stop=Stop(),
+                journalist=journalist,
+                progress=progress,
+                only=only,
+            )
+        )
+
+
+async def _perform(call: Call) -> Outcome:
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(run_once(call))
+
+    def on_signal(name: str) -> None:
+        if call.stop.requested:
+            task.cancel()
+        call.journalist.log.warning("run.signal", signal=name, again=call.stop.requested)
+        call.stop.request(name)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number.name)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return Outcome(
+            RunStatus.INTERRUPTED,
+            delivered=False,
+            undelivered="told to stop twice; the next run hands over what was finished",
+            interruption=call.stop.reason,
+        )
+    finally:
+        await kill_strays()
+
+
+def _powers_off(loaded: Loaded, around: Surroundings) -> bool:
+    after = loaded.settings.power.after
+    return after == "poweroff" or (after is None and around.machine)

@@ -1,0 +1,133 @@
+"""What the demo needs around a run: a site to scrape and a git repository with a release of the scrapers."""
+
+import asyncio
+import shutil
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from agent.core.errors import MayflyError, UsageError
+from agent.steps import processes
+
+SITE_URL = "http://127.0.0.1:8787"
+"""Where the scrapers' jobs.toml expects the site."""
+SITE_SECONDS = 15.0
+GIT_SECONDS = 30.0
+
+_LEFT_OUT = shutil.ignore_patterns(".venv", "__pycache__", "*.pyc", ".*_cache")
+
+
+def scrapers_folder(named: Path | None) -> Path:
+    """Return the folder that becomes the demo's release: the one that was named, or the checkout's own.
+
+    Raises:
+        UsageError: There is none.
+    """
+    folder = named or Path(__file__).resolve().parent.parent / "scrapers"
+    if not (folder / "jobs.toml").is_file():
+        raise UsageError(
+            f"no scrapers in {folder}",
+            remedy="run it in a checkout of Mayfly, or name a folder: mayfly demo --scrapers DIR",
+        )
+    return folder
+
+
+@asynccontextmanager
+async def demo_site(scrapers: Path, environ: Mapping[str, str]) -> AsyncIterator[str]:
+    """Serve the site from the checkout while the block runs; yield its URL, the usual one when its port is free.
+
+    Raises:
+        MayflyError: It did not start.
+    """
+    usual = int(SITE_URL.rpartition(":")[2])
+    port = usual if _is_free(usual) else 0
+    command = (sys.executable, "-m", "demo_site", "--port", str(port))
+    async with processes.started(command, environ=environ, cwd=scrapers) as process:
+        if process.stdout is None:
+            raise RuntimeError("the site's output is always a pipe")
+        try:
+            async with asyncio.timeout(SITE_SECONDS):
+                line = (await process.stdout.readline()).decode()
+        except TimeoutError as error:
+            raise MayflyError("the demo site did not start") from error
+        url = line.rpartition(" ")[2].strip().rstrip("/")
+        if not url.startswith("http://"):
+            raise MayflyError(f"the demo site did not start: {line.strip() or 'it said nothing'}")
+        yield url
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+async def make_release(
+    scrapers: Path, repository: Path, site: str, environ: Mapping[str, str]
+) -> str:
+    """Bring a git repository to the scrapers' present state, and tag that as the next version if it is new.
+
+    Args:
+        scrapers: The scrapers' folder; its content becomes the root of the repository.
+        repository: The repository, made if it is not there.
+        site: URL of the site that the jobs shall scrape.
+        environ: The environment.
+
+    Returns:
+        The newest tag.
+
+    Raises:
+        MayflyError: git is missing, or failed.
+    """
+    git = _Git(repository, environ)
+    repository.mkdir(parents=True, exist_ok=True)
+    if not (repository / ".git").exists():
+        await git("init", "--quiet", "--initial-branch=main")
+    for entry in repository.iterdir():
+        if entry.name != ".git":
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    shutil.copytree(scrapers, repository, ignore=_LEFT_OUT, dirs_exist_ok=True)
+    jobs = repository / "jobs.toml"
+    jobs.write_text(jobs.read_text("utf-8").replace(SITE_URL, site), "utf-8")
+    await git("add", "--all")
+    tags = (await git("tag", "--list", "v1.0.*", "--sort=-version:refname")).split()
+    if tags and not await git("status", "--porcelain"):
+        return tags[0]
+    tag = f"v1.0.{len(tags)}"
+    await git("commit", "--quiet", "--message", f"Scrapers {tag}")
+    await git("tag", tag)
+    return tag
+
+
+class _Git:
+    """git in a folder of ours, untouched by a person's configuration."""
+
+    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._environ = {
+            "PATH": environ.get("PATH", "/usr/bin:/bin"),
+            "HOME": str(folder),
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": "/dev/null",
+            "GIT_AUTHOR_NAME": "Mayfly demo",
+            "GIT_AUTHOR_EMAIL": "demo@localhost",
+            "GIT_COMMITTER_NAME": "Mayfly demo",
+            "GIT_COMMITTER_EMAIL": "demo@localhost",
+        }
+
+    async def __call__(self, *arguments: str) -> str:
+        try:
+            done = await processes.run(
+                ("git", *arguments), environ=self._environ, seconds=GIT_SECONDS, cwd=self._folder
+            )
+        except FileNotFoundError as error:
+            raise MayflyError("git is not installed", remedy="apt-get install git") from error
+        if done.code != 0:
+            raise MayflyError(f"git {arguments[0]} failed: {done.complaint}")
+        return done.stdout.decode()

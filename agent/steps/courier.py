@@ -1,0 +1,197 @@
+"""Takes a run's files to the bucket, while the jobs still run and at the end.
+
+What is hashed is what was sent: each file is opened once, beneath its folder, and its digest is computed from the very
+bytes that went out. A file that changes afterwards has another signature and is sent again.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.core.errors import StoreError
+from agent.core.layout import run_key
+from agent.core.manifest import Sealed
+from agent.steps import seal
+from agent.steps.logs import Log
+from agent.steps.progress import Progress
+from agent.steps.seal import Signature
+from agent.steps.spool import SpooledRun
+from agent.steps.store import Bucket, Hashing
+
+LOOK_SECONDS = 1.0
+"""Between two looks at a running job's output. A file is settled when two looks agree on its signature."""
+
+SMALL = 1024**2
+"""Files up to this are read in one go; larger ones pass a narrower gate, so that memory stays bounded."""
+LARGE_AT_ONCE = 2
+
+LANDING_SECONDS = 5.0
+PAUSE_SECONDS = 60.0
+"""After a failed upload; the hand-off at the end has its own time for what is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A file to send: `name` beneath `root`, to become the resource `path`."""
+
+    root: Path
+    name: str
+    path: str
+    job: str = ""
+
+
+class Courier:
+    """Sends the files of one run. It remembers what it sent, in the spool as well."""
+
+    def __init__(
+        self,
+        run: SpooledRun,
+        bucket: "asyncio.Future[Bucket]",
+        *,
+        concurrency: int,
+        log: Log,
+        progress: Progress,
+    ) -> None:
+        """Make a courier.
+
+        Args:
+            run: The run.
+            bucket: Awaited before the first file; may raise StoreError each time.
+            concurrency: Requests at once.
+            log: Bound to the run.
+            progress: Told of each file.
+        """
+        self._run = run
+        self._bucket = bucket
+        self._log = log
+        self._progress = progress
+        self._concurrency = concurrency
+        self._slots = asyncio.Semaphore(concurrency)
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
+        self._sent: dict[str, tuple[Signature, Sealed]] = {
+            sealed.path: (mark, sealed) for sealed, mark in run.uploads()
+        }
+
+    @asynccontextmanager
+    async def following(self, job: str, root: Path) -> AsyncIterator[None]:
+        """Send what settles in a job's output while the block runs; failures wait for the end of the run."""
+        stop = asyncio.Event()
+        task = asyncio.create_task(self._follow(job, root, stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            # What is on its way may arrive; what takes longer than this is sent again later.
+            await asyncio.wait([task], timeout=LANDING_SECONDS)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _follow(self, job: str, root: Path, stop: asyncio.Event) -> None:
+        before: dict[str, Signature] = {}
+        pause = LOOK_SECONDS
+        while not await _set_within(stop, pause):
+            contents = await asyncio.to_thread(seal.look, root)
+            settled = [name for name, mark in contents.files.items() if before.get(name) == mark]
+            before = contents.files
+            pause = LOOK_SECONDS
+            try:
+                await self.send(parcels_of(job, root, settled), marks=before, stop=stop)
+            except StoreError as error:
+                self._log.warning("upload.postponed", job=job, reason=str(error))
+                pause = PAUSE_SECONDS
+
+    async def send(
+        self,
+        parcels: Iterable[Parcel],
+        *,
+        marks: Mapping[str, Signature],
+        stop: asyncio.Event | None = None,
+    ) -> None:
+        """Send every parcel that is not in the bucket as it is now.
+
+        Args:
+            parcels: What to send. One whose file is gone, or is no longer a regular file, is left out.
+            marks: Signatures by name, as of a look; a file that was sent with the same one is not sent again.
+            stop: Once set, nothing more is begun.
+
+        Raises:
+            StoreError: One could not be sent; the others may have been.
+        """
+        queue = iter([parcel for parcel in parcels if not self._has(parcel, marks)])
+        failures: list[StoreError] = []
+
+        async def work() -> None:
+            for parcel in queue:
+                if failures or (stop is not None and stop.is_set()):
+                    return
+                async with self._slots:
+                    try:
+                        await self._send(parcel)
+                    except StoreError as error:
+                        failures.append(error)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._concurrency):
+                group.create_task(work())
+        if failures:
+            raise failures[0]
+
+    def _has(self, parcel: Parcel, marks: Mapping[str, Signature]) -> bool:
+        sent = self._sent.get(parcel.path)
+        return sent is not None and sent[0] == marks.get(parcel.name)
+
+    async def _send(self, parcel: Parcel) -> None:
+        bucket = await asyncio.shield(self._bucket)
+        key = run_key(self._run.run_id, parcel.path)
+        digest = hashlib.sha256()
+        try:
+            with seal.open_result(parcel.root, parcel.name) as (stream, mark):
+                data = stream.read(SMALL + 1)
+                if len(data) <= SMALL:
+                    digest.update(data)
+                    size = len(data)
+                    await bucket.put(key, data)
+                else:
+                    del data
+                    stream.seek(0)
+                    async with self._large:
+                        reader = Hashing(stream, digest)
+                        await bucket.put_stream(key, reader)
+                        size = reader.count
+        except OSError:
+            self._sent.pop(parcel.path, None)
+            return
+        sealed = Sealed(parcel.path, size, digest.hexdigest(), parcel.job)
+        self._sent[parcel.path] = (mark, sealed)
+        self._run.record_uploads([(sealed, mark)])
+        self._progress.sent(size)
+
+    def sealed(self, parcels: Iterable[Parcel]) -> list[Sealed]:
+        """Return those of the parcels that are in the bucket, as they are there, in their order."""
+        rows = ((parcel, self._sent.get(parcel.path)) for parcel in parcels)
+        return [
+            Sealed(parcel.path, row[1].bytes, row[1].sha256, parcel.job)
+            for parcel, row in rows
+            if row is not None
+        ]
+
+    def forget(self, path: str) -> None:
+        """Have a resource sent again: the bucket does not have it as it was sent."""
+        self._sent.pop(path, None)
+
+
+def parcels_of(job: str, root: Path, names: Iterable[str]) -> list[Parcel]:
+    """Return a job's results as parcels, in the order of their paths."""
+    return [Parcel(root, name, f"{job}/{name}", job) for name in sorted(names)]
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Tell whether an event was set before `seconds` were over."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False

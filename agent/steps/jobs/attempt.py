@@ -1,0 +1,203 @@
+"""One attempt of a job: start its program, watch it, end it with all it started, judge it."""
+
+import asyncio
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from agent.core.environment import Desk, job_environment
+from agent.core.errors import BrowserError, StoreError
+from agent.core.jobsfile import Job
+from agent.core.results import Attempt, JobCause, JobStatus, ResultFile
+from agent.core.verdict import Ended, Past, Produced, Verdict, judge
+from agent.steps import seal
+from agent.steps.jobs.capture import Capture
+from agent.steps.jobs.interface import Exit, Launch, Running
+from agent.steps.jobs.shop import Shop, now
+from agent.steps.logs import Log
+from agent.steps.memory import unpack
+from agent.steps.spool import Workspace
+from agent.steps.stop import first
+
+DRAIN_SECONDS = 5.0
+"""For what is still in the pipe after everything that could write to it was killed."""
+MAX_RESULT_FILE = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What an attempt came to."""
+
+    record: Attempt
+    verdict: Verdict
+    reported: ResultFile
+    produced: Produced
+    browser_died: bool
+    notes: tuple[str, ...]
+
+
+async def attempt(job: Job, number: int, shop: Shop, log: Log) -> Tried:
+    """Run one attempt to its end.
+
+    Args:
+        job: The job.
+        number: From 1.
+        shop: What jobs share.
+        log: Bound to the job and the attempt.
+    """
+    started = now()
+    space = shop.run.workspace(job.name, number)
+    await asyncio.to_thread(space.make)
+    notes = await _remember(job, space, shop)
+    capture = Capture(space.captured, shop.limits.output, shop.journalist.redactor, log)
+    generation = shop.browser.generation if shop.browser else 0
+    shop.progress.started(job.name, number)
+    try:
+        if job.browser and shop.browser:
+            await shop.browser.ready()
+        ended = await _execute(_launch(job, number, space, shop), space, capture, job, shop)
+        died = bool(job.browser and shop.browser and shop.browser.generation != generation)
+        ended = replace(ended, browser_died=died, tail="\n".join(capture.tail))
+        reported, odd = _read_result(space.result_file, shop)
+        verdict, produced = await _judge(job, ended, reported, space, shop)
+    except BrowserError as error:
+        died, reported, odd, produced = True, ResultFile(), "", Produced()
+        ended = Ended(failure=str(error))
+        verdict = Verdict(JobStatus.FAILED, JobCause.BROWSER, str(error))
+    record = Attempt(
+        number=number,
+        started=started,
+        finished=now(),
+        status=verdict.status,
+        cause=verdict.cause,
+        message=verdict.message[:2000],
+        exit_code=ended.exit_code,
+        signal=ended.signal,
+        output_bytes=capture.total,
+    )
+    return Tried(record, verdict, reported, produced, died, (*notes, *filter(None, [odd])))
+
+
+async def _remember(job: Job, space: Workspace, shop: Shop) -> tuple[str, ...]:
+    """Give the attempt the memory that the job had before the run, untouched by earlier attempts."""
+    archive = shop.run.restored_state(job.name)
+    if not archive.exists():
+        return ()
+    problem = await asyncio.to_thread(unpack, archive, space.state, shop.limits.state)
+    return (problem,) if problem else ()
+
+
+def _launch(job: Job, number: int, space: Workspace, shop: Shop) -> Launch:
+    seconds = min(job.timeout, shop.seconds_left())
+    browser = shop.browser if job.browser else None
+    desk = Desk(
+        run_id=shop.run.run_id,
+        number=number,
+        deadline=int(now().timestamp() + seconds),
+        output=space.output,
+        state=space.state,
+        home=space.home,
+        result_file=space.result_file,
+        downloads=_downloads(job, shop) if browser and browser.shares_downloads else None,
+        webdriver=browser.url if browser else None,
+        programs=shop.programs,
+    )
+    secrets = {name: shop.secrets[name] for name in job.secrets}
+    return Launch(
+        name=f"{job.name}-{number}",
+        command=job.command or (),
+        environ=job_environment(job, desk, secrets, shop.environ),
+        cwd=shop.tree,
+        memory=job.memory,
+    )
+
+
+def _downloads(job: Job, shop: Shop) -> Path:
+    """Return a downloads folder of the job's own, which the browser, another user perhaps, may write to."""
+    folder = shop.run.downloads / job.name
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o777)
+    return folder
+
+
+async def _execute(
+    launch: Launch, space: Workspace, capture: Capture, job: Job, shop: Shop
+) -> Ended:
+    """Start the program, stop it at its limit or when the run stops, and leave nothing of it."""
+    seconds = min(job.timeout, shop.seconds_left())
+    drain: asyncio.Task[None] | None = None
+    try:
+        async with (
+            shop.courier.following(job.name, space.output),
+            shop.isolation.start(launch) as running,
+        ):
+            drain = asyncio.create_task(capture.drain(running.output))
+            return await _watch(running, seconds, shop)
+    except OSError as error:
+        return Ended(failure=f"{launch.command[0]} could not be started: {error}")
+    finally:
+        if drain is not None:
+            await asyncio.wait([drain], timeout=DRAIN_SECONDS)
+            drain.cancel()
+            await asyncio.gather(drain, return_exceptions=True)
+
+
+async def _watch(running: Running, seconds: float, shop: Shop) -> Ended:
+    """Wait for the program; past its limit, or when the run stops, ask it to end and give it its grace."""
+    waiting = asyncio.ensure_future(running.wait())
+    try:
+        which = await first(_outcome(waiting), shop.stop.wait(), seconds=seconds)
+        if which == 0:
+            return _ended(waiting.result())
+        running.terminate()
+        await asyncio.wait([waiting], timeout=shop.limits.grace)
+        last = _ended(waiting.result()) if waiting.done() else Ended()
+        return Ended(
+            exit_code=last.exit_code,
+            signal=last.signal,
+            timed_out=which is None,
+            interrupted=which == 1,
+            limit=seconds,
+        )
+    finally:
+        waiting.cancel()
+
+
+async def _outcome(waiting: "asyncio.Future[Exit]") -> None:
+    await asyncio.wait([waiting])
+
+
+def _ended(end: Exit) -> Ended:
+    return Ended(exit_code=end.code, signal=end.signal)
+
+
+def _read_result(path: Path, shop: Shop) -> tuple[ResultFile, str]:
+    """Return what the job says of itself, and why that could not be read; the file is the job's, so hostile."""
+    try:
+        with seal.open_result(path.parent, path.name) as (stream, _):
+            text = stream.read(MAX_RESULT_FILE + 1)
+        if len(text) > MAX_RESULT_FILE:
+            raise ValueError(f"it has more than {MAX_RESULT_FILE} bytes")  # noqa: TRY301
+        data = shop.journalist.redactor.value(json.loads(text))
+        return ResultFile.model_validate(data), ""
+    except FileNotFoundError:
+        return ResultFile(), ""
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        return ResultFile(), f"its result file could not be read: {reason[:200]}"
+
+
+async def _judge(
+    job: Job, ended: Ended, reported: ResultFile, space: Workspace, shop: Shop
+) -> tuple[Verdict, Produced]:
+    found = await asyncio.to_thread(seal.look, space.output)
+    produced = Produced(len(found.files), sum(mark.size for mark in found.files.values()))
+    past: list[Past] = []
+    if job.expect.drop is not None:
+        try:
+            past = await shop.past_of(job.name)
+        except StoreError as error:
+            shop.journalist.log.warning("job.past_unknown", job=job.name, reason=str(error))
+    return judge(ended, reported, produced, job.expect, past), produced

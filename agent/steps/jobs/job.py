@@ -1,0 +1,92 @@
+"""One job: its memory, its attempts, its result."""
+
+from agent.core.errors import StoreError
+from agent.core.jobsfile import Job
+from agent.core.layout import state_key
+from agent.core.plan import backoff
+from agent.core.results import JobCause, JobResult, JobStatus
+from agent.core.verdict import wants_retry
+from agent.steps.jobs.attempt import Tried, attempt
+from agent.steps.jobs.shop import Shop, now
+from agent.steps.memory import pack
+
+
+async def run_job(job: Job, shop: Shop) -> JobResult:
+    """Run a job, attempt after attempt, and return what became of it; it never raises what is expected."""
+    log = shop.journalist.log.bind(job=job.name)
+    missing = [name for name in job.secrets if name not in shop.secrets]
+    if missing:
+        text = f"secret {', '.join(missing)} is not in the secrets source"
+        return _without_start(job.name, JobStatus.FAILED, JobCause.ERROR, text)
+    notes = await _fetch_state(job, shop)
+    tries: list[Tried] = []
+    while True:
+        number = len(tries) + 1
+        bound = log.bind(attempt=number)
+        bound.info("job.started", timeout=min(job.timeout, round(shop.seconds_left())))
+        tried = await attempt(job, number, shop, bound)
+        tries.append(tried)
+        bound.info(
+            "job.attempt_ended",
+            status=tried.verdict.status.value,
+            cause=tried.verdict.cause and tried.verdict.cause.value,
+            message=tried.verdict.message,
+            seconds=round((tried.record.finished - tried.record.started).total_seconds(), 3),
+        )
+        again = wants_retry(tried.verdict, number, job.retries, browser_died=tried.browser_died)
+        if not again or shop.stop.requested or shop.seconds_left() < backoff(number):
+            break
+        if await shop.stop.pause(backoff(number)):
+            break
+    return _result(job, tries, notes, shop)
+
+
+async def _fetch_state(job: Job, shop: Shop) -> list[str]:
+    try:
+        await shop.fetch_state(job.name)
+    except StoreError as error:
+        return [f"its state could not be fetched, it began without one: {error}"]
+    return []
+
+
+def _result(job: Job, tries: list[Tried], notes: list[str], shop: Shop) -> JobResult:
+    last = tries[-1]
+    state = None
+    if last.verdict.status is JobStatus.SUCCEEDED:
+        archive = shop.run.saved_state(job.name)
+        space = shop.run.workspace(job.name, len(tries))
+        problem = pack(space.state, archive, shop.limits.state)
+        notes += [problem] if problem else []
+        state = state_key(job.name, shop.run.run_id) if archive.exists() else None
+    return JobResult(
+        name=job.name,
+        status=last.verdict.status,
+        cause=last.verdict.cause,
+        message=last.verdict.message[:2000],
+        started=tries[0].record.started,
+        finished=last.record.finished,
+        attempts=tuple(tried.record for tried in tries),
+        files=last.produced.files,
+        bytes=last.produced.bytes,
+        items=last.reported.items,
+        metrics=last.reported.metrics,
+        state=state,
+        notes=(*notes, *(note for tried in tries for note in tried.notes)),
+    )
+
+
+def _without_start(name: str, status: JobStatus, cause: JobCause | None, text: str) -> JobResult:
+    moment = now()
+    return JobResult(
+        name=name, status=status, cause=cause, message=text, started=moment, finished=moment
+    )
+
+
+def skipped(name: str, reason: str, cause: JobCause | None = None) -> JobResult:
+    """Return the result of a job that was not started; without a cause it was simply not due."""
+    return _without_start(name, JobStatus.SKIPPED, cause, reason)
+
+
+def interrupted(name: str, reason: str) -> JobResult:
+    """Return the result of a job that was not started because the run was told to stop."""
+    return _without_start(name, JobStatus.INTERRUPTED, JobCause.INTERRUPTED, reason)

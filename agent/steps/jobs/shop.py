@@ -1,0 +1,113 @@
+"""What the jobs of a run share."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from agent.core.settings import Limits
+from agent.core.verdict import Past
+from agent.steps.courier import Courier
+from agent.steps.jobs.interface import Isolation
+from agent.steps.ledger import Ledger, newest_state
+from agent.steps.logs import Journalist
+from agent.steps.progress import Progress
+from agent.steps.spool import SpooledRun
+from agent.steps.stop import Stop
+from agent.steps.store import Bucket
+
+
+class Sessions(Protocol):
+    """The browser as jobs see it (`agent.steps.browser.Keeper`)."""
+
+    @property
+    def url(self) -> str:
+        """The WebDriver URL, the same for the whole run."""
+
+    @property
+    def shares_downloads(self) -> bool:
+        """Whether the browser writes into the run's own downloads folder."""
+
+    @property
+    def generation(self) -> int:
+        """Rises whenever the browser died: a job that sees it rise has lost its session."""
+
+    async def ready(self) -> None:
+        """Wait, bounded, until a session can be opened.
+
+        Raises:
+            BrowserError: None can.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """Everything a job needs that is not its own.
+
+    Attributes:
+        run: The run in the spool.
+        tree: The release's files: the jobs' working directory.
+        programs: `bin` of the release's environment, or None.
+        browser: Where sessions come from; None when no job wants one.
+        isolation: How programs are started.
+        courier: Takes results to the bucket while a job runs.
+        bucket: Raises StoreError when awaited and there is none.
+        ledger: The recent past; raises StoreError likewise.
+        secrets: All job secrets, by name.
+        limits: Bounds.
+        deadline: When every job must have ended.
+        stop: The wish to end early.
+        environ: The agent's environment, of which jobs get PATH, LANG and TZ.
+        journalist: Log and redaction.
+        progress: Who watches.
+    """
+
+    run: SpooledRun
+    tree: Path
+    programs: Path | None
+    browser: Sessions | None
+    isolation: Isolation
+    courier: Courier
+    bucket: "asyncio.Future[Bucket]"
+    ledger: "asyncio.Future[Ledger]"
+    secrets: Mapping[str, str]
+    limits: Limits
+    deadline: datetime
+    stop: Stop
+    environ: Mapping[str, str]
+    journalist: Journalist
+    progress: Progress
+
+    def seconds_left(self) -> float:
+        """Return the seconds until every job must have ended."""
+        return (self.deadline - now()).total_seconds()
+
+    async def past_of(self, job: str) -> list[Past]:
+        """Return what a job produced in recent runs, newest first."""
+        return (await asyncio.shield(self.ledger)).past.get(job, [])
+
+    async def fetch_state(self, job: str) -> bool:
+        """Copy a job's newest committed memory into the spool; False when there is none yet.
+
+        Raises:
+            StoreError: The bucket did not say.
+        """
+        bucket, ledger = await asyncio.shield(self.bucket), await asyncio.shield(self.ledger)
+        key = await newest_state(bucket, ledger, job, now())
+        if key is None:
+            return False
+        target = self.run.restored_state(job)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_suffix(".part")
+        with draft.open("wb") as stream:
+            found = await bucket.download(key, stream, limit=self.limits.state * 2)
+        if found:
+            draft.replace(target)
+        return found
+
+
+def now() -> datetime:
+    """Return the time, in UTC."""
+    return datetime.now(UTC)

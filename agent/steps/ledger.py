@@ -1,0 +1,79 @@
+"""What the bucket knows of earlier runs: which are committed, and what their jobs produced."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from pydantic import ValidationError
+
+from agent.core.ids import run_started
+from agent.core.layout import INDEX, STATE, parse_index_key, parse_state_key
+from agent.core.manifest import IndexEntry
+from agent.core.results import JobStatus
+from agent.core.verdict import Past
+from agent.steps.store import Bucket
+
+WINDOW = timedelta(days=40)
+"""How far back is looked: a monthly job still has its last run in it."""
+MEDIAN_RUNS = 14
+"""Runs of which `expect.drop` takes the median."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The recent past.
+
+    Attributes:
+        committed: Runs with an index entry inside the window.
+        past: What each job produced in its recent successful runs.
+    """
+
+    committed: frozenset[str] = frozenset()
+    past: dict[str, list[Past]] = field(default_factory=dict)
+
+
+async def read_ledger(bucket: Bucket, now: datetime, *, with_past: bool) -> Ledger:
+    """Read the index of the last `WINDOW`: one listing, and the newest entries when `with_past`."""
+    since = f"{INDEX}{now - WINDOW:%Y%m%d}"
+    found = [parse_index_key(item.key) async for item in bucket.list(INDEX, after=since)]
+    keys = sorted(
+        (key for key in found if key is not None), key=lambda key: key.stamp, reverse=True
+    )
+    past: dict[str, list[Past]] = {}
+    for key in keys[:MEDIAN_RUNS] if with_past else []:
+        try:
+            entry = IndexEntry.model_validate_json(await bucket.get(key.key) or b"")
+        except ValidationError:
+            continue
+        for job in entry.jobs:
+            if job.status is JobStatus.SUCCEEDED:
+                past.setdefault(job.name, []).append(Past(job.files, job.items))
+    return Ledger(frozenset(key.run for key in keys), past)
+
+
+async def newest_state(bucket: Bucket, ledger: Ledger, job: str, now: datetime) -> str | None:
+    """Return the key of the memory that a job left in its newest committed run, or None.
+
+    A memory whose run was never committed is passed over: the files it speaks of never arrived.
+    """
+    prefix = f"{STATE}{job}/"
+    recent = f"{prefix}{now - WINDOW:%Y%m%d}"
+    for after in (recent, None):
+        keys = sorted([item.key async for item in bucket.list(prefix, after=after)], reverse=True)
+        for key in keys[:MEDIAN_RUNS]:
+            parsed = parse_state_key(key)
+            if parsed and (
+                parsed[1] in ledger.committed
+                or (after is None and await _is_committed(bucket, parsed[1]))
+            ):
+                return key
+    return None
+
+
+async def _is_committed(bucket: Bucket, run: str) -> bool:
+    """Look for the index entry of a run older than the ledger's window."""
+    since = f"{INDEX}{run_started(run):%Y%m%dT%H%M%S}"
+    async for item in bucket.list(INDEX, after=since):
+        key = parse_index_key(item.key)
+        if key and key.run == run:
+            return True
+    return False

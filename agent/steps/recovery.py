@@ -1,0 +1,87 @@
+"""Runs that an earlier process left in the spool: what still runs of them ends, what they finished is handed over."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from agent.core.errors import MayflyError, StoreConflict
+from agent.core.journal import after_death
+from agent.steps import processes
+from agent.steps.commit import commit, hand_over
+from agent.steps.courier import Courier
+from agent.steps.logs import Log
+from agent.steps.progress import Unwatched
+from agent.steps.spool import Spool, SpooledRun
+from agent.steps.store import Bucket
+
+
+async def end_leftovers(runs: Sequence[SpooledRun], log: Log) -> None:
+    """Kill the processes of runs whose agent is dead: they would write into what is handed over."""
+    for run in runs:
+        killed = await processes.kill_marked(f"MAYFLY_RUN_ID={run.run_id}")
+        if killed:
+            log.warning("recovery.killed_leftovers", of=run.run_id, processes=killed)
+
+
+async def deliver_pending(
+    spool: Spool,
+    runs: Sequence[SpooledRun],
+    bucket: "asyncio.Future[Bucket]",
+    *,
+    finder: str,
+    concurrency: int,
+    log: Log,
+) -> int:
+    """Hand over every run that waits, oldest first, each under its own id.
+
+    Args:
+        spool: The spool.
+        runs: Its pending runs.
+        bucket: Raises StoreError when there is none.
+        finder: Id of the run that does this.
+        concurrency: Requests at once.
+        log: Bound to the finder.
+
+    Returns:
+        How many were committed. After the first that the bucket fails, the others wait for the next run.
+    """
+    delivered = 0
+    for run in runs:
+        bound = log.bind(of=run.run_id)
+        try:
+            await _deliver(run, await asyncio.shield(bucket), finder, concurrency, bound)
+        except StoreConflict as error:
+            # Another machine has handed over this id; what we hold is for a person to compare.
+            bound.error("recovery.conflict", reason=str(error))
+            spool.put_aside(run.root)
+        except MayflyError as error:
+            bound.warning("recovery.postponed", reason=str(error), waiting=len(runs) - delivered)
+            return delivered
+        else:
+            delivered += 1
+    return delivered
+
+
+async def _deliver(
+    run: SpooledRun, bucket: Bucket, finder: str, concurrency: int, log: Log
+) -> None:
+    if not run.journal.sealed:
+        run.save(after_death(run.journal, run.started_jobs(), finder, _last_sign(run)))
+    courier = Courier(run, _ready(bucket), concurrency=concurrency, log=log, progress=Unwatched())
+    await hand_over(run, courier, bucket, log)
+    key = await commit(run, bucket, datetime.now(UTC))
+    log.info("recovery.committed", status=run.journal.run.status.value, index=key)
+    await asyncio.to_thread(run.discard)
+
+
+def _ready(bucket: Bucket) -> "asyncio.Future[Bucket]":
+    future: asyncio.Future[Bucket] = asyncio.get_running_loop().create_future()
+    future.set_result(bucket)
+    return future
+
+
+def _last_sign(run: SpooledRun) -> datetime:
+    """Return when the dead run last wrote its log or its journal."""
+    paths = (run.log, run.root / "run.json")
+    stamps = [path.stat().st_mtime for path in paths if path.exists()]
+    return datetime.fromtimestamp(max(stamps, default=0.0), UTC)

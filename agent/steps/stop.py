@@ -1,0 +1,45 @@
+"""The wish that a run ends early: asked for once, seen everywhere."""
+
+import asyncio
+from collections.abc import Awaitable
+
+
+class Stop:
+    """Set by a signal, by the run's limit, or by a notice that the machine will be taken."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self.reason = ""
+
+    def request(self, reason: str) -> None:
+        """Ask the run to stop; the first reason counts."""
+        if not self._event.is_set():
+            self.reason = reason
+            self._event.set()
+
+    @property
+    def requested(self) -> bool:
+        """Whether the run was asked to stop."""
+        return self._event.is_set()
+
+    async def wait(self) -> None:
+        """Wait until it is asked to stop."""
+        await self._event.wait()
+
+    async def pause(self, seconds: float) -> bool:
+        """Sleep, but no longer than until the run is asked to stop; tell whether it was."""
+        return await first(self.wait(), seconds=seconds) is not None
+
+
+async def first(*waits: Awaitable[object], seconds: float) -> int | None:
+    """Return the position of the first of `waits` to end within `seconds`, or None; the others are cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        done, _ = await asyncio.wait(
+            tasks, timeout=max(seconds, 0), return_when=asyncio.FIRST_COMPLETED
+        )
+        return next((number for number, task in enumerate(tasks) if task in done), None)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
