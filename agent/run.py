@@ -3,20 +3,22 @@
 import asyncio
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from agent import __version__
 from agent.core.errors import MayflyError, ReleaseError, SecretsError
 from agent.core.ids import run_id
-from agent.core.jobsfile import Job
+from agent.core.jobsfile import Job, JobsFile
 from agent.core.journal import Journal
+from agent.core.layout import manifest_key
 from agent.core.locate import Locations
 from agent.core.manifest import ReleaseRecord, RunRecord, StartedMarker
-from agent.core.outcome import Outcome, run_status
-from agent.core.results import JobResult, RunStatus, tally
+from agent.core.outcome import ExitCode, Outcome, proves_release, run_status
+from agent.core.repository import TRACK
+from agent.core.results import JobResult, JobStatus, RunStatus, tally
 from agent.core.settings import Settings
-from agent.steps.browser import Browsers
+from agent.steps.browser import EarlyBrowser, Place, choose, find_chromedriver, keep
 from agent.steps.commit import commit, hand_over
 from agent.steps.courier import Courier
 from agent.steps.durable import only_one
@@ -30,7 +32,7 @@ from agent.steps.notify import Notifier
 from agent.steps.phases import Phases
 from agent.steps.progress import Progress
 from agent.steps.recovery import end_leftovers
-from agent.steps.release import Obtained, Shelf, obtain, promote
+from agent.steps.release import Obtained, Shelf, good_commit, last_good, obtain, promote
 from agent.steps.spool import Spool, SpooledRun
 from agent.steps.stop import Stop, first
 
@@ -67,8 +69,8 @@ async def run_once(call: Call) -> Outcome:
     with only_one(call.places.state / "lock"):
         spool = Spool(call.places.state / "spool")
         waiting = spool.pending(call.journalist.log)
-        await end_leftovers(waiting, call.journalist.log)
-        spooled = spool.begin(_journal(call))
+        await end_leftovers(waiting, call.environ, call.journalist.log)
+        spooled = spool.begin(_journal())
         with call.journalist.writing(spooled.log, run_id=spooled.run_id):
             orders = _orders(call, spool, waiting, spooled)
             async with Errands(orders) as errands, _browser(call, spooled) as browser:
@@ -96,7 +98,7 @@ class _Run:
         self._log = call.journalist.log
         self._phases = Phases(call.progress)
         self._notifier = Notifier(call.settings.notify, spooled.run_id, self._log)
-        self._shelf = Shelf.at(call.places)
+        self._shelf = Shelf.at(call.places.state, call.places.cache)
         self._courier = Courier(
             spooled,
             errands.bucket,
@@ -108,11 +110,24 @@ class _Run:
     async def announce(self) -> None:
         """Tell whoever wants to know that the run began; begin what the release will probably need."""
         self._log.info(
-            "run.started", agent=__version__, deadline=_deadline(self._spooled).isoformat()
+            "run.started",
+            agent=__version__,
+            deadline=_deadline(self._spooled, self._settings).isoformat(),
         )
         self._notifier.started()
-        known = last_good(self._shelf, __version__, self._settings.release.jobs)
-        self._browser.guess(known.jobs if known else None)
+        await self._browser.guess(self._last_jobs())
+
+    def _last_jobs(self) -> JobsFile | None:
+        try:
+            known = last_good(
+                self._shelf,
+                jobs=self._settings.release.jobs,
+                version=__version__,
+                environ=self._call.environ,
+            )
+        except ReleaseError:
+            return None
+        return known.jobs if known else None
 
     async def fetch_release(self) -> Obtained | None:
         """Get the newest release, or the last good one; None when none can run, or the run was told to stop."""
@@ -164,7 +179,7 @@ class _Run:
         shop = await self._shop(obtained, jobs)
         with self._phases.measure("jobs"):
             await run_jobs(jobs, self._settings.browser.sessions, shop, self._ended)
-        if proves_release(self._record.jobs) or last_good_commit(self._shelf) is None:
+        if proves_release(self._record.jobs) or good_commit(self._shelf) is None:
             promote(self._shelf, release)
 
     async def _shop(self, obtained: Obtained, jobs: tuple[Job, ...]) -> Shop:
@@ -177,9 +192,7 @@ class _Run:
             isolation=ProcessIsolation(),
             courier=self._courier,
             bucket=self._errands.bucket,
-            ledger=self._errands.ledger(
-                with_past=any(job.expect.drop is not None for job in jobs)
-            ),
+            ledger=self._errands.ledger(with_past=any(job.expect.drop is not None for job in jobs)),
             secrets=await self._secrets(jobs),
             limits=self._settings.limits,
             deadline=self._record.started + timedelta(seconds=self._settings.job_seconds),
@@ -289,7 +302,7 @@ class _Run:
         self._spooled.save(journal.model_copy(update={"concluded": concluded}))
 
 
-def _journal(call: Call) -> Journal:
+def _journal() -> Journal:
     started = datetime.now(UTC)
     return Journal(
         run=RunRecord(
@@ -303,17 +316,15 @@ def _journal(call: Call) -> Journal:
     )
 
 
-def _orders(
-    call: Call, spool: Spool, waiting: list[SpooledRun], spooled: SpooledRun
-) -> Orders:
+def _orders(call: Call, spool: Spool, waiting: list[SpooledRun], spooled: SpooledRun) -> Orders:
     record = spooled.journal.run
     release = call.settings.release
     marker = StartedMarker(
         run_id=record.run_id,
         started=record.started,
-        deadline=record.started + timedelta(seconds=call.settings.limits.run),
+        deadline=_deadline(spooled, call.settings),
         host=record.host.name,
-        release_wanted=release.branch or release.track or DEFAULT_TRACK,
+        release_wanted=release.branch or release.track or TRACK,
     )
     return Orders(
         settings=call.settings,
@@ -324,3 +335,32 @@ def _orders(
         waiting=waiting,
         marker=marker,
     )
+
+
+def _browser(call: Call, spooled: SpooledRun) -> EarlyBrowser:
+    settings = call.settings.browser
+    driver = find_chromedriver(call.environ)
+    place = Place(spooled.run_id, spooled.browser, spooled.downloads)
+    return EarlyBrowser(
+        lambda image: choose(settings, image, driver),
+        lambda choice: keep(
+            choice,
+            place,
+            settings=settings,
+            environ=call.environ,
+            log=call.journalist.log,
+        ),
+    )
+
+
+def _deadline(spooled: SpooledRun, settings: Settings) -> datetime:
+    return spooled.journal.run.started + timedelta(seconds=settings.limits.run)
+
+
+def _wanted(job: Job, only: frozenset[str]) -> bool:
+    return not only or job.name in only
+
+
+def _result_of(task: "asyncio.Task[bool | None]") -> bool | None:
+    """Return what an errand found out, if it has."""
+    return task.result() if task.done() and not task.cancelled() else None

@@ -1,12 +1,13 @@
 """Runs that an earlier process left in the spool: what still runs of them ends, what they finished is handed over."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from agent.core.errors import MayflyError, StoreConflict
 from agent.core.journal import after_death
 from agent.steps import processes
+from agent.steps.browser import remove_leftovers
 from agent.steps.commit import commit, hand_over
 from agent.steps.courier import Courier
 from agent.steps.logs import Log
@@ -15,8 +16,9 @@ from agent.steps.spool import Spool, SpooledRun
 from agent.steps.store import Bucket
 
 
-async def end_leftovers(runs: Sequence[SpooledRun], log: Log) -> None:
-    """Kill the processes of runs whose agent is dead: they would write into what is handed over."""
+async def end_leftovers(runs: Sequence[SpooledRun], environ: Mapping[str, str], log: Log) -> None:
+    """End what still runs of runs whose agent is dead: it would write into what is handed over."""
+    await remove_leftovers([run.run_id for run in runs], environ=environ, log=log)
     for run in runs:
         killed = await processes.kill_marked(f"MAYFLY_RUN_ID={run.run_id}")
         if killed:

@@ -13,6 +13,7 @@ from agent.core.jobsfile import Job
 from agent.core.results import Attempt, JobCause, JobStatus, ResultFile
 from agent.core.verdict import Ended, Past, Produced, Verdict, judge
 from agent.steps import seal
+from agent.steps.browser import open_to_browser
 from agent.steps.jobs.capture import Capture
 from agent.steps.jobs.interface import Exit, Launch, Running
 from agent.steps.jobs.shop import Shop, now
@@ -58,7 +59,7 @@ async def attempt(job: Job, number: int, shop: Shop, log: Log) -> Tried:
         if job.browser and shop.browser:
             await shop.browser.ready()
         ended = await _execute(_launch(job, number, space, shop), space, capture, job, shop)
-        died = bool(job.browser and shop.browser and shop.browser.generation != generation)
+        died = await _lost_browser(job, generation, ended, shop)
         ended = replace(ended, browser_died=died, tail="\n".join(capture.tail))
         reported, odd = _read_result(space.result_file, shop)
         verdict, produced = await _judge(job, ended, reported, space, shop)
@@ -89,6 +90,13 @@ async def _remember(job: Job, space: Workspace, shop: Shop) -> tuple[str, ...]:
     return (problem,) if problem else ()
 
 
+async def _lost_browser(job: Job, generation: int, ended: Ended, shop: Shop) -> bool:
+    """Tell whether an attempt that did not succeed had lost its browser."""
+    if not job.browser or shop.browser is None or ended.exit_code == 0:
+        return False
+    return await shop.browser.lost(generation)
+
+
 def _launch(job: Job, number: int, space: Workspace, shop: Shop) -> Launch:
     seconds = min(job.timeout, shop.seconds_left())
     browser = shop.browser if job.browser else None
@@ -117,8 +125,7 @@ def _launch(job: Job, number: int, space: Workspace, shop: Shop) -> Launch:
 def _downloads(job: Job, shop: Shop) -> Path:
     """Return a downloads folder of the job's own, which the browser, another user perhaps, may write to."""
     folder = shop.run.downloads / job.name
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o777)
+    open_to_browser(folder)
     return folder
 
 

@@ -34,6 +34,9 @@ class Sessions(Protocol):
     def generation(self) -> int:
         """Rises whenever the browser died: a job that sees it rise has lost its session."""
 
+    async def lost(self, generation: int) -> bool:
+        """Tell whether the browser of `generation` is gone, or does not answer now."""
+
     async def ready(self) -> None:
         """Wait, bounded, until a session can be opened.
 

@@ -1,0 +1,82 @@
+"""A browser that is started on a guess, while the release is still fetched, and corrected once the release is known."""
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from agent.core.jobsfile import Job, JobsFile, ReleaseBrowser, needs_browser
+from agent.core.manifest import BrowserRecord
+from agent.steps.browser.choice import Choice
+from agent.steps.browser.keeper import Keeper
+
+Choose = Callable[[str | None], Choice]
+Keep = Callable[[Choice], Keeper]
+
+
+class EarlyBrowser:
+    """The browser of one run; leaving the context stops it."""
+
+    def __init__(self, choose: Choose, keep: Keep) -> None:
+        """Make no browser yet.
+
+        Args:
+            choose: Returns which browser to use, given the image that the release pins.
+            keep: Returns the keeper of one.
+        """
+        self._choose = choose
+        self._keep = keep
+        self._choice: Choice | None = None
+        self._keeper: Keeper | None = None
+        self._stopping: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def guess(self, last: JobsFile | None) -> None:
+        """Start what the last good release used; without one, what most releases use."""
+        if last is None or needs_browser(last):
+            await self._start(self._choose(_image(last.browser if last else None)))
+
+    async def settle(self, pinned: ReleaseBrowser | None, jobs: tuple[Job, ...]) -> Keeper | None:
+        """Return the browser that the jobs need, started; None when none of them needs one."""
+        if not any(job.browser for job in jobs):
+            self._dismiss()
+            return None
+        choice = self._choose(_image(pinned))
+        if choice != self._choice:
+            self._dismiss()
+            await self._start(choice)
+        return self._keeper
+
+    async def close(self) -> BrowserRecord | None:
+        """Stop whatever runs, and return what the manifest says of the browser that the jobs had."""
+        record = self._keeper.record() if self._keeper else None
+        self._dismiss()
+        await asyncio.gather(*self._stopping)
+        self._stopping.clear()
+        return record
+
+    async def _start(self, choice: Choice) -> None:
+        self._choice = choice
+        self._keeper = self._keep(choice)
+        await self._keeper.__aenter__()
+
+    def _dismiss(self) -> None:
+        """Stop the present browser beside what comes next."""
+        if self._keeper is not None:
+            leaving = self._keeper.__aexit__(None, None, None)
+            self._stopping.append(asyncio.ensure_future(leaving))
+        self._keeper = self._choice = None
+
+
+def _image(pinned: ReleaseBrowser | None) -> str | None:
+    return pinned.image if pinned else None

@@ -1,0 +1,214 @@
+"""WebDriver over plain HTTP, as far as telling whether a browser works takes."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from agent.core.errors import BrowserError
+from agent.core.redact import without_credentials
+
+if TYPE_CHECKING:
+    import requests
+
+CONNECT_SECONDS = 3.0
+STATUS_SECONDS = 5.0
+CLOSE_SECONDS = 10.0
+POLL_SECONDS = 0.1
+LIFE_SECONDS = 1.0
+"""How often, while a browser is not ready, somebody looks whether it is still there."""
+
+REFUSALS = 4
+"""Sessions that an endpoint may refuse to open before it is given up: it is up, and asking again does not help."""
+
+# The Grid refuses a body that does not say so in these words.
+_HEADERS = {"Content-Type": "application/json; charset=utf-8"}
+
+# Chromium has no sandbox for root; the page that this session shows is empty.
+_CAPABILITIES = {
+    "capabilities": {
+        "alwaysMatch": {
+            "browserName": "chrome",
+            "goog:chromeOptions": {"args": ["--headless=new", "--no-sandbox"]},
+        }
+    }
+}
+
+T = TypeVar("T")
+
+
+class BrowserDied(BrowserError):  # noqa: N818 -- the name states the fact
+    """The browser ended before a session had opened."""
+
+
+class _NotYet(Exception):  # noqa: N818 -- the name states the fact
+    """The endpoint cannot be reached, or says that it is not ready."""
+
+
+class _Refused(Exception):  # noqa: N818 -- the name states the fact
+    """The endpoint is there and did not open a session."""
+
+
+async def answers(url: str, *, seconds: float = STATUS_SECONDS) -> bool:
+    """Tell whether an endpoint says anything at all to `/status`.
+
+    A Grid whose slots are all taken says that it is not ready; that is an answer.
+    """
+    try:
+        await _in_thread(lambda: _status(url, seconds))
+    except _NotYet:
+        return False
+    return True
+
+
+async def wait_for_session(
+    url: str, *, seconds: float, alive: Callable[[], Awaitable[bool]]
+) -> str:
+    """Wait until an endpoint has opened a session, close that, and return browser and version.
+
+    Args:
+        url: The WebDriver URL.
+        seconds: Limit of the whole.
+        alive: Whether the browser is still there; asked now and then.
+
+    Raises:
+        BrowserDied: It is not.
+        BrowserError: No session opened in that time, or it was refused `REFUSALS` times.
+    """
+    from tenacity import (  # noqa: PLC0415 -- a sixth of the agent's start
+        AsyncRetrying,
+        retry_if_exception,
+        stop_after_delay,
+        wait_fixed,
+    )
+
+    seconds = max(seconds, 0.0)
+    deadline = time.monotonic() + seconds
+    looked = time.monotonic()
+    refusals = 0
+
+    def worth_another(error: BaseException) -> bool:
+        return isinstance(error, _NotYet) or (isinstance(error, _Refused) and refusals < REFUSALS)
+
+    attempts = AsyncRetrying(
+        stop=stop_after_delay(seconds),
+        wait=wait_fixed(POLL_SECONDS),
+        retry=retry_if_exception(worth_another),
+        reraise=True,
+    )
+    try:
+        async for attempt in attempts:
+            with attempt:
+                if time.monotonic() - looked >= LIFE_SECONDS:
+                    await _check_life(alive)
+                    looked = time.monotonic()
+                try:
+                    return await _in_thread(lambda: _try_session(url, deadline))
+                except _Refused:
+                    refusals += 1
+                    raise
+    except (_NotYet, _Refused) as error:
+        await _check_life(alive)
+        raise BrowserError(
+            f"no browser session opened within {seconds:g} s at {without_credentials(url)}: {error}"
+            if refusals < REFUSALS
+            else f"{without_credentials(url)} opens no browser session: {error}"
+        ) from error
+    raise AssertionError("the last attempt returns or raises")
+
+
+async def _check_life(alive: Callable[[], Awaitable[bool]]) -> None:
+    if not await alive():
+        raise BrowserDied("the browser ended before a session had opened")
+
+
+def _try_session(url: str, deadline: float) -> str:
+    left = max(deadline - time.monotonic(), 0.1)
+    if not _status(url, min(left, STATUS_SECONDS)).get("ready", True):
+        raise _NotYet("it says that it is not ready")
+    # Not limited further: a Grid would open the session of a request that we have given up.
+    left = max(deadline - time.monotonic(), 0.1)
+    opened = _ask("POST", f"{url}/session", left, _CAPABILITIES)
+    if not opened.ok:
+        raise _Refused(_reason(opened))
+    try:
+        value = opened.json()["value"]
+        session, capabilities = str(value["sessionId"]), value["capabilities"]
+        name = f"{capabilities['browserName']} {capabilities['browserVersion']}"
+    except (ValueError, KeyError, TypeError) as error:
+        raise _Refused("its answer is not WebDriver's") from error
+    with suppress(
+        _NotYet
+    ):  # it opened, which is the question; what stays open ends with the browser
+        _ask("DELETE", f"{url}/session/{session}", CLOSE_SECONDS)
+    return name
+
+
+def _status(url: str, seconds: float) -> dict[str, Any]:
+    answer = _ask("GET", f"{url}/status", seconds)
+    try:
+        value = answer.json()["value"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _NotYet(f"/status answers {answer.status_code} and not WebDriver's JSON") from error
+    return value if isinstance(value, dict) else {}
+
+
+def _ask(method: str, url: str, seconds: float, body: object = None) -> "requests.Response":
+    import requests  # noqa: PLC0415 -- 0.2 s
+
+    with requests.Session() as client:
+        client.trust_env = (
+            False  # no proxy: a browser is near, and jobs reach it without one as well
+        )
+        try:
+            return client.request(
+                method,
+                url,
+                json=body,
+                headers=_HEADERS,
+                timeout=(min(CONNECT_SECONDS, seconds), seconds),
+                allow_redirects=False,
+            )
+        except requests.Timeout as error:
+            raise _NotYet("it does not answer") from error
+        except requests.RequestException as error:
+            raise _NotYet(f"it cannot be reached ({type(error).__name__})") from error
+
+
+def _reason(answer: "requests.Response") -> str:
+    """Return the first line of a WebDriver error; its stack trace says nothing to a person."""
+    try:
+        value = answer.json()["value"]
+        text = str(value.get("message") or value.get("error"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        text = answer.text
+    lines = text.strip().splitlines() or ["it gives no reason"]
+    return lines[0][:300]
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Run blocking `work` in a thread that nobody waits for when we are cancelled, not even the interpreter's end."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        result, failure = None, None
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001 -- handed over to who waits
+            failure = error
+        with suppress(RuntimeError):  # the loop has been closed meanwhile
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=run, name="webdriver", daemon=True).start()
+    return await future

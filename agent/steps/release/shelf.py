@@ -1,0 +1,261 @@
+"""The releases on disk: each complete or not there, and which of them is the last good one.
+
+A release is made under its final name, because a virtual environment cannot be moved. It is complete once its marker
+exists, which is written last; what has none was being made when the power went, and is removed.
+"""
+
+import asyncio
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from agent.core.errors import ReleaseError
+from agent.core.jobsfile import JobsFile
+from agent.steps import durable
+from agent.steps.release.checks import Checks, checked_jobs
+
+MARKER = "release.json"
+TREE = "tree"
+ENVIRONMENT = "env"
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """The places in which releases are kept.
+
+    Attributes:
+        releases: A directory for each release, named by its commit.
+        good: Symbolic link to the last good one.
+        mirror: The bare repository that the agent owns.
+        cache: Caches that may be deleted at any time; uv's is in it.
+    """
+
+    releases: Path
+    good: Path
+    mirror: Path
+    cache: Path
+
+    @classmethod
+    def at(cls, state: Path, cache: Path) -> "Shelf":
+        """Return the shelf in a state directory. Absolute: environments have their path written into them."""
+        state = state.absolute()
+        return cls(state / "releases", state / "good", state / "mirror.git", cache.absolute())
+
+    def root(self, commit: str) -> Path:
+        """Return where the release of a commit is, or would be."""
+        return self.releases / commit
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A release that is complete on disk and was checked by this agent.
+
+    Attributes:
+        commit: Its commit.
+        ref: Tag or branch under which it was last wanted.
+        repository: Where it came from, without credentials.
+        fetched: When it was first fetched (aware, UTC).
+        root: Its directory.
+        jobs: Its jobs, expanded.
+        has_environment: Whether it brought a lock, and so has an environment of its own.
+    """
+
+    commit: str
+    ref: str
+    repository: str
+    fetched: datetime
+    root: Path
+    jobs: JobsFile
+    has_environment: bool
+
+    @property
+    def tree(self) -> Path:
+        """Its files: the working directory of its jobs."""
+        return self.root / TREE
+
+    @property
+    def programs(self) -> Path | None:
+        """The `bin` of its environment, which comes first on its jobs' PATH; None without one."""
+        return self.root / ENVIRONMENT / "bin" if self.has_environment else None
+
+
+class Marker(BaseModel):
+    """`release.json`: says that the directory it is in is complete."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: Literal[1] = 1
+    commit: str = Field(pattern=_COMMIT.pattern)
+    ref: str
+    repository: str
+    fetched: AwareDatetime
+    environment: bool
+
+
+def read_marker(root: Path) -> Marker | None:
+    """Return the marker of a complete release, or None when it is incomplete, damaged, or of a newer agent.
+
+    An environment whose interpreter was removed since is damage too: it can only be made again.
+    """
+    try:
+        marker = Marker.model_validate_json((root / MARKER).read_bytes())
+    except (OSError, ValidationError):
+        return None
+    whole = marker.commit == root.name and (root / TREE).is_dir()
+    python = root / ENVIRONMENT / "bin" / "python"
+    return marker if whole and (not marker.environment or os.access(python, os.X_OK)) else None
+
+
+def write_marker(root: Path, marker: Marker) -> None:
+    """Declare a release complete, or under which name it is wanted now.
+
+    Raises:
+        ReleaseError: The disk does not take it.
+    """
+    try:
+        durable.write_atomic(root / MARKER, marker.model_dump_json(indent=1).encode())
+        durable.sync_directory(root.parent)
+    except OSError as error:
+        raise ReleaseError(f"it could not be written: {error}") from error
+
+
+def load(root: Path, marker: Marker, checks: Checks) -> Installed:
+    """Return a complete release, once its jobs have been checked.
+
+    Raises:
+        ReleaseError: This agent cannot run its jobs; all faults are in the message.
+    """
+    programs = root / ENVIRONMENT / "bin" if marker.environment else None
+    return Installed(
+        commit=marker.commit,
+        ref=marker.ref,
+        repository=marker.repository,
+        fetched=marker.fetched,
+        root=root,
+        jobs=checked_jobs(root / TREE, programs, checks),
+        has_environment=marker.environment,
+    )
+
+
+def promote(shelf: Shelf, release: Installed) -> None:
+    """Make a release the last good one, in a single rename; a kill leaves the old one or the new one.
+
+    Raises:
+        ReleaseError: The disk does not take it; the old one stands.
+    """
+    target = os.path.relpath(release.root, shelf.good.parent)
+    with suppress(OSError):
+        if str(shelf.good.readlink()) == target:
+            return
+    try:
+        durable.point_to(shelf.good, target)
+    except OSError as error:
+        raise ReleaseError(f"{release.ref} could not be made the last good one: {error}") from error
+
+
+def good_commit(shelf: Shelf) -> str | None:
+    """Return the commit of the last good release, or None when there is none."""
+    try:
+        name = shelf.good.readlink().name
+    except OSError:
+        return None
+    return name if _COMMIT.fullmatch(name) else None
+
+
+def last_good(
+    shelf: Shelf, *, jobs: str, version: str, environ: Mapping[str, str]
+) -> Installed | None:
+    """Return the last good release, or None when there is none.
+
+    Args:
+        shelf: Where releases are.
+        jobs: Path of the jobs file in a release.
+        version: This agent's version.
+        environ: Its PATH is where programs are looked for that the release does not bring.
+
+    Raises:
+        ReleaseError: There is one, but this agent cannot run it.
+    """
+    commit = good_commit(shelf)
+    if commit is None:
+        return None
+    root = shelf.root(commit)
+    marker = read_marker(root)
+    if marker is None:
+        raise ReleaseError(f"the last good release {commit[:12]} is damaged")
+    return load(root, marker, Checks(jobs, version, environ))
+
+
+async def sweep(shelf: Shelf) -> list[str]:
+    """Remove what killed agents left unfinished, and return the names of it.
+
+    Raises:
+        ReleaseError: It cannot be removed, or the directory cannot be used.
+    """
+    try:
+        shelf.releases.mkdir(parents=True, exist_ok=True)
+        unfinished = [
+            place
+            for place in shelf.releases.iterdir()
+            if place.is_dir() and (place.name.endswith(".tmp") or not (place / MARKER).exists())
+        ]
+    except OSError as error:
+        raise ReleaseError(f"{shelf.releases} cannot be used: {error}") from error
+    for place in unfinished:
+        await remove(place)
+    return [place.name for place in unfinished]
+
+
+async def remove(root: Path) -> None:
+    """Remove a release. It stops being one at once, in a rename, however long the rest takes.
+
+    Raises:
+        ReleaseError: It cannot be removed.
+    """
+    try:
+        await asyncio.to_thread(_remove, root)
+    except OSError as error:
+        raise ReleaseError(f"{root} cannot be removed: {error}") from error
+
+
+def _remove(root: Path) -> None:
+    if not root.name.endswith(".tmp"):
+        root = root.rename(root.with_name(f"{root.name}.{secrets.token_hex(4)}.tmp"))
+    # What is sealed can be renamed, but not emptied.
+    for folder, _, _ in os.walk(root):  # from the top; links are not followed
+        Path(folder).chmod(0o700)
+    shutil.rmtree(root)
+
+
+async def seal(root: Path) -> None:
+    """Make a release's files read-only for everybody, and readable for everybody: jobs may be other users.
+
+    Raises:
+        ReleaseError: The disk does not take it.
+    """
+    try:
+        await asyncio.to_thread(root.chmod, 0o755)
+        for part in (TREE, ENVIRONMENT):
+            await asyncio.to_thread(_seal, root / part)
+    except OSError as error:
+        raise ReleaseError(f"it could not be made read-only: {error}") from error
+
+
+def _seal(top: Path) -> None:
+    for folder, _, files in os.walk(top, topdown=False):
+        for name in files:
+            file = Path(folder, name)
+            if not file.is_symlink():
+                file.chmod(0o555 if file.stat().st_mode & 0o111 else 0o444)
+        Path(folder).chmod(0o555)

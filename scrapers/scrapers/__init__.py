@@ -1,0 +1,1 @@
+"""The jobs of this repository, one module each, and the kit they share."""

@@ -1,0 +1,1 @@
+"""Tests, with the real parts that they run against in `tests.parts`."""

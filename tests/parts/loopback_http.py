@@ -1,0 +1,91 @@
+"""A small HTTP server on a loopback port, in threads, that stops whatever its requests are doing."""
+
+import socket
+import ssl
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+
+from tests.parts.ports import LOOPBACK
+
+STOP_SECONDS = 10
+
+
+class QuietHandler(BaseHTTPRequestHandler):
+    """A handler that keeps connections open, writes no access log and can read a request's body."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the name is the library's
+        """Say nothing: tests look at what a server recorded, not at its output."""
+
+    def read_body(self) -> bytes:
+        """The request's body, whether its length is given or it comes in chunks."""
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        parts = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    # A person's laptop has IPv6 and slow resolvers; neither matters on the loopback address.
+    address_family = socket.AF_INET
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: a client that goes away is what many tests are about."""
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close without the orderly FIN of the default, so that a handler can choose a reset."""
+        self.close_request(request)
+
+
+class LoopbackHttp:
+    """An HTTP(S) server for a handler class, as a context manager.
+
+    Attributes:
+        port: Where it listens.
+        closing: Set when it stops; a handler that stalls waits for this.
+    """
+
+    def __init__(
+        self, handler: type[QuietHandler], *, tls: ssl.SSLContext | None = None, port: int = 0
+    ) -> None:
+        self._server = _Server((LOOPBACK, port), handler)
+        self._tls = tls
+        if tls is not None:
+            # The handshake belongs to the connection's own thread: a client that stalls must not stop the others.
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        self.port: int = self._server.server_address[1]
+        self.closing = threading.Event()
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
+
+    @property
+    def url(self) -> str:
+        """Its base URL, without a trailing slash."""
+        return f"{'http' if self._tls is None else 'https'}://{LOOPBACK}:{self.port}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(STOP_SECONDS)

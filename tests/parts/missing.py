@@ -1,0 +1,27 @@
+"""What happens when a part is not installed: the test fails and says what to do."""
+
+import shutil
+import sysconfig
+from pathlib import Path
+
+REMEDY = "run tests/parts/install.sh"
+
+
+class MissingPartError(Exception):
+    """A real part that a test needs is not on this machine."""
+
+    def __init__(self, part: str, remedy: str = REMEDY) -> None:
+        super().__init__(f"{part} is missing: {remedy}")
+
+
+def program(name: str, *, remedy: str = REMEDY) -> str:
+    """The path of an installed program, of this environment before the PATH's.
+
+    Raises:
+        MissingPartError: It is in neither place.
+    """
+    own = Path(sysconfig.get_path("scripts")) / name
+    found = str(own) if own.exists() else shutil.which(name) or shutil.which(name, path="/usr/sbin")
+    if found is None:
+        raise MissingPartError(name, remedy)
+    return found

@@ -1,0 +1,95 @@
+"""The other parts do what the tests rely on."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.parts.docker_engine import DockerEngine
+from tests.parts.missing import MissingPartError, program
+from tests.parts.ports import free_port
+from tests.parts.recorder import Recorder
+from tests.parts.waiting import WaitedTooLongError, wait_until
+from tests.parts.webdriver import is_ready, session
+
+
+class TestRecorder:
+    """The receiver of news."""
+
+    def test_it_records_and_answers_as_told(self, recorder: Recorder) -> None:
+        """Method, path and body are kept; status and delay are what the test set."""
+        assert requests.post(f"{recorder.url}/ping/1?rid=2", data=b"log", timeout=5).ok
+        recorder.status, recorder.delay = 404, 5
+        with pytest.raises(requests.ReadTimeout):
+            requests.get(f"{recorder.url}/slow", timeout=0.2)
+        recorder.delay = 0
+        assert requests.head(f"{recorder.url}/gone", timeout=5).status_code == 404
+        first, second, third = recorder.wait_for(3)
+        assert (first.method, first.path, first.body) == ("POST", "/ping/1?rid=2", b"log")
+        assert (second.path, third.method) == ("/slow", "HEAD")
+
+
+def test_a_missing_program_names_the_remedy() -> None:
+    """A part that is not installed says how to install it."""
+    with pytest.raises(
+        MissingPartError, match=r"no-such-part is missing: run tests/parts/install\.sh"
+    ):
+        program("no-such-part")
+
+
+def test_waiting_ends() -> None:
+    """What never becomes true ends the wait, with a message that says what was waited for."""
+    with pytest.raises(WaitedTooLongError, match="the end of time"):
+        wait_until(lambda: False, seconds=0.1, what="the end of time")
+
+
+def test_the_grid_opens_a_session(grid_url: str) -> None:
+    """A real browser runs a script in a page."""
+    with session(grid_url) as browser:
+        browser.visit("data:text/html,<title>real</title>")
+        assert browser.run("return document.title") == "real"
+
+
+@contextmanager
+def container(engine: DockerEngine, image: str, *options: str) -> Iterator[None]:
+    """A container for the length of the block."""
+    started = engine.docker("run", "--detach", *options, image)
+    assert started.returncode == 0, started.stderr
+    try:
+        yield
+    finally:
+        engine.docker("rm", "--force", started.stdout.strip())
+
+
+def test_the_image_serves_a_browser_and_writes_into_a_mount(
+    docker_engine: DockerEngine, selenium_image: str, tmp_path: Path
+) -> None:
+    """The container is the real image's equal: sessions by variable, its user's downloads in a mounted folder."""
+    downloads = tmp_path / "downloads"
+    downloads.mkdir()
+    downloads.chmod(0o777)
+    url = f"http://127.0.0.1:{free_port()}"
+    options = (
+        *("--shm-size=1g", "--publish", f"{url.removeprefix('http://')}:4444"),
+        *("--volume", f"{downloads}:/home/seluser/Downloads"),
+        *("--env", "SE_NODE_MAX_SESSIONS=3", "--env", "SE_NODE_OVERRIDE_MAX_SESSIONS=true"),
+    )
+    with container(docker_engine, selenium_image, *options):
+        wait_until(lambda: is_ready(url), seconds=60, what="the container's Grid")
+        nodes: list[dict[str, Any]] = requests.get(f"{url}/status", timeout=5).json()["value"][
+            "nodes"
+        ]
+        assert nodes[0]["maxSessions"] == 3
+        with session(url) as browser:
+            browser.visit("data:text/html,<a download='a b.txt' href='data:text/plain,hello'>x</a>")
+            browser.run("document.querySelector('a').click()")
+            file = downloads / "a b.txt"
+            wait_until(file.exists, seconds=20, what="the download")
+    assert file.read_text() == "hello"
+    about = file.stat()
+    assert (about.st_uid, about.st_gid, oct(about.st_mode)) == (1200, 1201, "0o100644")
+    shutil.rmtree(downloads)

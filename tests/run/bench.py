@@ -1,0 +1,165 @@
+"""A workbench for whole runs: a repository of releases, a state directory, a bucket, and the real `mayfly`."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.parts.repo import Repo
+
+RUN_SECONDS = 120.0
+"""No run of these tests may take longer, whatever is broken in it."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one run left behind: exit code, its outcome on stdout, its log on stderr."""
+
+    code: int
+    outcome: dict[str, Any]
+    log: list[dict[str, Any]]
+    stderr: str
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return str(self.outcome["run_id"])
+
+    def job(self, name: str) -> dict[str, Any]:
+        """Return a job's result."""
+        return next(job for job in self.outcome["jobs"] if job["name"] == name)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Return the log's events of a name."""
+        return [event for event in self.log if event["event"] == name]
+
+
+@dataclass
+class Bench:
+    """A computer on which Mayfly runs, in a folder.
+
+    Attributes:
+        folder: Everything is in it.
+        repo: The scrapers' repository.
+        store: The bucket's URL.
+        environ: What the command's environment has besides the usual.
+        settings: `section.key` to value, given as `--set`.
+    """
+
+    folder: Path
+    repo: Repo
+    store: str
+    environ: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def state(self) -> Path:
+        """The agent's state directory."""
+        return self.folder / "state"
+
+    @property
+    def spool(self) -> list[Path]:
+        """The runs that wait in the spool."""
+        return sorted(
+            path for path in (self.state / "spool").glob("*") if path.name[0].isdigit()
+        )
+
+    def release(self, tag: str, jobs: str, files: Mapping[str, str] | None = None) -> str:
+        """Publish a release: a jobs.toml and scripts, committed, tagged and pushed; return its commit."""
+        content = {"jobs.toml": textwrap.dedent(jobs)}
+        content |= {name: textwrap.dedent(text) for name, text in (files or {}).items()}
+        return self.repo.release(tag, content)
+
+    def command(self, *arguments: str, **settings: str) -> list[str]:
+        """Return the command line of a run."""
+        pairs = {
+            "release.repository": str(self.repo.bare),
+            "paths.state": str(self.state),
+            "power.after": "nothing",
+            **self.settings,
+            **{key.replace("__", "."): value for key, value in settings.items()},
+        }
+        sets = [text for key, value in pairs.items() for text in ("--set", f"{key}={value}")]
+        return [sys.executable, "-m", "agent", "run", "--json", "--store", self.store, *sets, *arguments]
+
+    def environment(self) -> dict[str, str]:
+        """Return the command's environment: the test's own, without what would reach into the machine's Mayfly."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("MAYFLY_")}
+        return {**kept, "HOME": str(self.folder), "MAYFLY_CONFIG": os.devnull, **self.environ}
+
+    def run(self, *arguments: str, **settings: str) -> Ran:
+        """Do a run to its end."""
+        with self.running(*arguments, **settings) as process:
+            return finish(process)
+
+    @contextmanager
+    def running(self, *arguments: str, **settings: str) -> Iterator[subprocess.Popen[str]]:
+        """Start a run; leaving the block kills it, if it is still there."""
+        process = subprocess.Popen(
+            self.command(*arguments, **settings),
+            env=self.environment(),
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=(self.folder / "stderr.log").open("w+"),
+            text=True,
+            start_new_session=True,
+        )
+        process.args = str(self.folder / "stderr.log")
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+            process.wait(RUN_SECONDS)
+
+
+def finish(process: "subprocess.Popen[str]") -> Ran:
+    """Wait for a run and collect what it said."""
+    stdout, _ = process.communicate(timeout=RUN_SECONDS)
+    stderr = Path(str(process.args)).read_text()
+    log = [json.loads(line) for line in stderr.splitlines() if line.startswith("{")]
+    outcome = json.loads(stdout) if stdout.strip() else {}
+    return Ran(process.returncode, outcome, log, stderr)
+
+
+def until(condition: Callable[[], object], *, seconds: float = 30.0, what: str = "") -> None:
+    """Wait until something is so, bounded."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.02)
+
+
+class Shelf:
+    """A bucket in a folder, read as a consumer would."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def index(self) -> list[dict[str, Any]]:
+        """Return the index entries, oldest first."""
+        return [json.loads(path.read_bytes()) for path in sorted((self.root / "index").glob("*.json"))]
+
+    def manifest(self, run: str) -> dict[str, Any]:
+        """Return a run's manifest."""
+        text = (self.root / "runs" / run / "datapackage.json").read_bytes()
+        manifest: dict[str, Any] = json.loads(text)
+        return manifest
+
+    def files(self, run: str) -> dict[str, bytes]:
+        """Return everything under a run's prefix but the manifest, by resource path."""
+        folder = self.root / "runs" / run
+        return {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file() and path.name != "datapackage.json"
+        }

@@ -1,0 +1,99 @@
+import hashlib
+import json
+from pathlib import Path
+
+from tests.scrapers.conftest import DemoSite, StartJob
+from tests.scrapers.jobs import SCRAPERS
+
+CONTENT = SCRAPERS / "demo_site" / "content"
+
+
+def test_quotes_reads_every_page_and_remembers(
+    start_job: StartJob, demo_site: DemoSite, webdriver_url: str, tmp_path: Path
+) -> None:
+    """All pages are read; what an earlier run has seen is not new, and everything is remembered for the next."""
+    known = [f"q{number:03d}" for number in range(1, 41)]
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "seen.json").write_text(json.dumps(known))
+    ended = start_job(
+        "quotes", MAYFLY_WEBDRIVER_URL=webdriver_url, SCRAPE_BASE_URL=demo_site.url
+    ).ended()
+    assert ended.code == 0, ended.log
+    assert ended.files == {"quotes.jsonl", "summary.md"}
+    assert ended.result == {
+        "items": 48,
+        "message": "8 of 48 are new",
+        "metrics": {"new": 8, "pages": 8},
+    }
+    rows = ended.rows("quotes.jsonl")
+    assert len({row["id"] for row in rows}) == len(rows) == 48
+    assert {"月見の庵主", "Auntie Parabola"} <= {row["author"] for row in rows}
+    assert all(row["text"] and row["tags"] for row in rows)
+    assert "48 quotes, 8 of them new" in (ended.output / "summary.md").read_text()
+    assert json.loads((ended.state / "seen.json").read_text()) == sorted(row["id"] for row in rows)
+
+
+def test_reports_keeps_the_files_under_their_own_names(
+    start_job: StartJob, demo_site: DemoSite, webdriver_url: str, tmp_path: Path
+) -> None:
+    """Downloads arrive whole and bit for bit; what was in the folder before is not taken for one of them."""
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads" / "a stranger.csv").write_text("x")
+    ended = start_job(
+        "reports", MAYFLY_WEBDRIVER_URL=webdriver_url, SCRAPE_BASE_URL=demo_site.url
+    ).ended()
+    assert ended.code == 0, ended.log
+    assert ended.files == expected_reports()
+    check_reports(ended.output)
+    assert [path.name for path in (tmp_path / "downloads").iterdir()] == ["a stranger.csv"]
+
+
+def test_reports_come_through_a_grid_that_shares_no_disk(
+    start_job: StartJob, demo_site: DemoSite, grid_url: str
+) -> None:
+    """Without a downloads folder the same job fetches the same files through the Grid."""
+    environ = {"MAYFLY_WEBDRIVER_URL": grid_url, "MAYFLY_DOWNLOADS_DIR": ""}
+    ended = start_job("reports", SCRAPE_BASE_URL=demo_site.url, **environ).ended()
+    assert ended.code == 0, ended.log
+    assert ended.files == expected_reports()
+    check_reports(ended.output)
+
+
+def test_notes_needs_no_browser(start_job: StartJob, demo_site: DemoSite) -> None:
+    """The digest has every note of the timeline, given on the command line instead of the environment."""
+    ended = start_job("notes", "--base-url", f"{demo_site.url}/").ended()
+    assert ended.code == 0, ended.log
+    assert ended.files == {"notes.jsonl", "digest.md"}
+    rows = ended.rows("notes.jsonl")
+    assert ended.result["items"] == len(rows) == 41
+    digest = (ended.output / "digest.md").read_text("utf-8")
+    assert "## 2026-11-21" in digest
+    assert "> 麦茶を作りすぎた。誰か来てください。" in digest
+    assert "> (no text)" in digest
+
+
+def expected_reports() -> set[str]:
+    """The names the site gives its four reports."""
+    names = [
+        "evening sightings 2026.csv",
+        "川の記録 十一月.csv",
+        "water-temperature.csv",
+        "visitors by lamp.csv",
+    ]
+    return set(names)
+
+
+def check_reports(output: Path) -> None:
+    """Compare the downloaded reports with what the site has."""
+    for name, source in (
+        ("evening sightings 2026.csv", "sightings.csv"),
+        ("川の記録 十一月.csv", "kawa.csv"),
+    ):
+        assert digest_of(output / name) == digest_of(CONTENT / source)
+    assert len((output / "water-temperature.csv").read_text().splitlines()) == 1 + 720 * 40
+    assert len((output / "visitors by lamp.csv").read_text().splitlines()) == 1 + 5 * 24
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
