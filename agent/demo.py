@@ -8,12 +8,15 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from agent.core.errors import MayflyError, UsageError
+from agent.core.errors import MayflyError, ProcessTimeout, UsageError
 from agent.steps import processes
+from agent.steps.browser import find_chromedriver
 
 SITE_URL = "http://127.0.0.1:8787"
 """Where the scrapers' jobs.toml expects the site."""
+LOOPBACK = "127.0.0.1"
 SITE_SECONDS = 15.0
+DOCKER_SECONDS = 15.0
 GIT_SECONDS = 30.0
 
 _LEFT_OUT = shutil.ignore_patterns(".venv", "__pycache__", "*.pyc", ".*_cache")
@@ -34,6 +37,34 @@ def scrapers_folder(named: Path | None) -> Path:
     return folder
 
 
+async def meeting_point(environ: Mapping[str, str]) -> str:
+    """Return the address at which this computer's programs and its browser both find the site.
+
+    That is the loopback for a local browser; a container finds this computer at its network's gateway.
+
+    Raises:
+        MayflyError: The browser will be a container and the engine does not tell its network.
+    """
+    if find_chromedriver(environ) is not None:
+        return LOOPBACK
+    form = "{{range .IPAM.Config}}{{println .Gateway}}{{end}}"
+    command = ("docker", "network", "inspect", "bridge", "--format", form)
+    try:
+        done = await processes.run(command, environ=environ, seconds=DOCKER_SECONDS)
+    except (OSError, ProcessTimeout) as error:
+        raise MayflyError(
+            "there is neither a chromedriver nor Docker",
+            remedy="apt-get install chromium chromium-driver, or install Docker",
+        ) from error
+    gateways = [line for line in done.stdout.decode().split() if "." in line]
+    if done.code != 0 or not gateways:
+        raise MayflyError(
+            f"Docker does not tell its network: {done.complaint or 'it has no gateway'}",
+            remedy="start the engine (systemctl start docker), or install chromium-driver",
+        )
+    return gateways[0]
+
+
 @asynccontextmanager
 async def demo_site(scrapers: Path, environ: Mapping[str, str]) -> AsyncIterator[str]:
     """Serve the site from the checkout while the block runs; yield its URL, the usual one when its port is free.
@@ -41,9 +72,10 @@ async def demo_site(scrapers: Path, environ: Mapping[str, str]) -> AsyncIterator
     Raises:
         MayflyError: It did not start.
     """
+    host = await meeting_point(environ)
     usual = int(SITE_URL.rpartition(":")[2])
-    port = usual if _is_free(usual) else 0
-    command = (sys.executable, "-m", "demo_site", "--port", str(port))
+    port = usual if _is_free(host, usual) else 0
+    command = (sys.executable, "-m", "demo_site", "--host", host, "--port", str(port))
     async with processes.started(command, environ=environ, cwd=scrapers) as process:
         if process.stdout is None:
             raise RuntimeError("the site's output is always a pipe")
@@ -58,11 +90,11 @@ async def demo_site(scrapers: Path, environ: Mapping[str, str]) -> AsyncIterator
         yield url
 
 
-def _is_free(port: int) -> bool:
+def _is_free(host: str, port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
         except OSError:
             return False
         return True

@@ -278,6 +278,7 @@ class _Run:
             undelivered=reason,
             run_id=self._record.run_id,
             interruption=self._record.interruption or "",
+            warnings=self._record.warnings,
             manifest="" if reason else f"{bucket.name}/{manifest_key(self._record.run_id)}",
         )
 

@@ -30,6 +30,8 @@ def as_data(outcome: Outcome) -> dict[str, object]:
         "delivered": outcome.delivered,
         "undelivered": outcome.undelivered or None,
         "manifest": outcome.manifest or None,
+        "interruption": outcome.interruption or None,
+        "warnings": list(outcome.warnings),
         "jobs": [job.model_dump(mode="json") for job in outcome.jobs],
     }
 
@@ -39,7 +41,9 @@ def lines(outcome: Outcome) -> list[str]:
     rows = [["job", "status", "files", "bytes", "time", ""]]
     rows += [_row(job) for job in outcome.jobs]
     if len(outcome.jobs) > 1:
-        files, size = (sum(getattr(job, what) for job in outcome.jobs) for what in ("files", "bytes"))
+        files, size = (
+            sum(getattr(job, what) for job in outcome.jobs) for what in ("files", "bytes")
+        )
         rows.append(["total", "", str(files), show_size(size), "", ""])
     table = aligned(rows, right=frozenset({2, 3, 4})) if outcome.jobs else []
     coloured = [
@@ -50,7 +54,10 @@ def lines(outcome: Outcome) -> list[str]:
 
 
 def _closing(outcome: Outcome) -> list[str]:
-    closing = [f"run {outcome.run_id or '-'} {outcome.status.value} (exit code {outcome.exit_code:d})"]
+    closing = [
+        f"run {outcome.run_id or '-'} {outcome.status.value} (exit code {outcome.exit_code:d})"
+    ]
+    closing += [f"warning: {printable(text)}" for text in outcome.warnings]
     if outcome.manifest:
         closing.append(f"manifest {outcome.manifest}")
     if outcome.undelivered:

@@ -12,7 +12,7 @@ from agent.cli.surroundings import configuration_options, load_or_fail, log_sink
 from agent.cli.watching import watching
 from agent.core.faults import ConfigurationError, Fault
 from agent.core.locate import Loaded, Locations, Surroundings
-from agent.core.outcome import ExitCode, Outcome
+from agent.core.outcome import Outcome
 from agent.core.results import RunStatus
 from agent.run import Call, run_once
 from agent.steps.logs import Journalist
@@ -23,7 +23,9 @@ from agent.steps.stop import Stop
 
 @click.command()
 @configuration_options
-@click.option("--job", "only", multiple=True, metavar="NAME", help="Run only this job [repeatable].")
+@click.option(
+    "--job", "only", multiple=True, metavar="NAME", help="Run only this job [repeatable]."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @click.option(
     "--log",

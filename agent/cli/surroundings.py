@@ -37,9 +37,7 @@ def surroundings() -> Surroundings:
 def configuration_options(command: Command) -> Command:
     """Add `--config`, `--set` and `--store`, which every command has that reads the configuration."""
     for option in (
-        click.option(
-            "--store", metavar="URL", help="The bucket: s3://bucket/prefix, or a folder."
-        ),
+        click.option("--store", metavar="URL", help="The bucket: s3://bucket/prefix, or a folder."),
         click.option(
             "--set",
             "pairs",

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 from agent.core.locate import Surroundings
 from agent.core.results import JobResult, JobStatus
@@ -49,7 +49,7 @@ class LiveView:
             console=console, get_renderable=self._render, refresh_per_second=8, transient=True
         )
 
-    def __enter__(self) -> "LiveView":
+    def __enter__(self) -> Self:
         self._live.start()
         return self
 

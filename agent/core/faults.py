@@ -66,10 +66,20 @@ def faults_of(
     source: str,
 ) -> list[Fault]:
     """Translate pydantic's findings on `data` into faults with key and remedy."""
+    found = error.errors(include_url=False)
     return [
-        Fault(source, _key(found["loc"], data), _problem(found), _remedy(found, model))
-        for found in error.errors(include_url=False)
+        Fault(source, _key(each["loc"], data), _problem(each), _remedy(each, model))
+        for each in found
+        if not _is_echo(each, found)
     ]
+
+
+def _is_echo(one: Any, found: list[Any]) -> bool:
+    """Tell whether a list counts as too short only because its items have faults of their own."""
+    depth = len(one["loc"])
+    return one["type"] == "too_short" and any(
+        len(other["loc"]) > depth and other["loc"][:depth] == one["loc"] for other in found
+    )
 
 
 def _key(location: tuple[int | str, ...], data: Any) -> str:
@@ -95,6 +105,8 @@ def _problem(found: Any) -> str:
         return "is missing"
     if kind == "value_error":
         return str(found["ctx"]["error"])
+    if kind == "too_short":
+        return "must not be empty"
     got = found["input"]
     shown = f", not {got!r}" if isinstance(got, str | int | float | bool) else ""
     return message[:1].lower() + message[1:] + shown

@@ -9,16 +9,46 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from agent.core.faults import Fault, faults_of, read_toml, suggest
 from agent.core.units import Seconds, Size
 from agent.core.versions import requirement_problem
 
-JobName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
-EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+_JOB_NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+_ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+
+
+def _matches(pattern: str, remedy: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if re.search(pattern, text) is None:
+            raise ValueError(f'"{text}" is not possible; {remedy}')
+        return text
+
+    return AfterValidator(check)
+
+
+JobName = Annotated[
+    str,
+    _matches(_JOB_NAME, "use a-z, 0-9 and hyphens between, at most 63"),
+    WithJsonSchema({"type": "string", "pattern": _JOB_NAME}),
+]
+EnvName = Annotated[
+    str,
+    _matches(_ENV_NAME, "use letters, digits and underscores"),
+    WithJsonSchema({"type": "string", "pattern": _ENV_NAME}),
+]
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 OURS = frozenset({"PATH", "HOME", "LANG"})
@@ -153,34 +183,46 @@ def parse_jobs(text: str, source: str, version: str) -> tuple[JobsFile | None, l
     if isinstance(requires, str) and (problem := requirement_problem(requires, version)):
         # A newer format may have any number of unknown keys: this one sentence is the useful one.
         return None, [Fault(source, "requires", problem, "update the agent's image")]
+    faults = _relation_faults(data, source)
     try:
         jobs = JobsFile.model_validate(data)
     except ValidationError as error:
-        # An unwritable name is reported once, by its own key, before relations are looked at.
-        return None, faults_of(error, JobsFile, data, source)
-    faults = _relation_faults(jobs, source) + _kind_faults(jobs, source)
+        return None, faults_of(error, JobsFile, data, source) + faults
+    faults += _kind_faults(jobs, source)
     return (None, faults) if faults else (expand(jobs), [])
 
 
-def _relation_faults(jobs: JobsFile, source: str) -> list[Fault]:
-    counted = Counter(job.name for job in jobs.job)
+def _relation_faults(data: Mapping[str, Any], source: str) -> list[Fault]:
+    """Return what is wrong between jobs, as far as each is readable: its own faults are another matter."""
+    needs = {name: _texts(job.get("needs")) for name, job in _named(data)}
+    counted = Counter(name for name, _ in _named(data))
     faults = [
         Fault(source, f"job[{name}].name", f"is used {count} times", "give each job its own name")
         for name, count in counted.items()
         if count > 1
     ]
-    for job in jobs.job:
+    for name, wanted in needs.items():
         faults += [
-            Fault(source, f"job[{job.name}].needs", f'no job "{need}"', suggest(need, counted))
-            for need in job.needs
+            Fault(source, f"job[{name}].needs", f'no job "{need}"', suggest(need, counted))
+            for need in wanted
             if need not in counted
         ]
     try:
-        TopologicalSorter({job.name: job.needs for job in jobs.job}).prepare()
+        TopologicalSorter(needs).prepare()
     except CycleError as error:
         circle = " -> ".join(reversed(error.args[1]))
         faults.append(Fault(source, "job.needs", f"goes in a circle: {circle}"))
     return faults
+
+
+def _named(data: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    jobs = data.get("job")
+    tables = [job for job in jobs if isinstance(job, dict)] if isinstance(jobs, list) else []
+    return [(job["name"], job) for job in tables if isinstance(job.get("name"), str)]
+
+
+def _texts(value: object) -> list[str]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
 def _kind_faults(jobs: JobsFile, source: str) -> list[Fault]:

@@ -34,6 +34,7 @@ class Outcome:
         run_id: The run's id.
         manifest: Where its manifest is; empty when it is not in the bucket.
         interruption: What asked the run to stop; empty when nothing did.
+        warnings: What a person should look at.
     """
 
     status: RunStatus
@@ -44,6 +45,7 @@ class Outcome:
     run_id: str = ""
     manifest: str = ""
     interruption: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> ExitCode:

@@ -43,6 +43,14 @@ class Release(Section):
         600.0, description="Wall-clock limit of installing a release's locked environment."
     )
 
+    @field_validator("allowed_signers")
+    @classmethod
+    def _not_yet(cls, path: Path | None) -> Path | None:
+        # To accept the key and not to look at signatures would be worse than to have neither.
+        if path is not None:
+            raise ValueError("this version does not verify signatures; remove the key")
+        return path
+
     @model_validator(mode="after")
     def _one_way_to_follow(self) -> Self:
         if self.track is not None and self.branch is not None:

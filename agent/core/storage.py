@@ -79,7 +79,7 @@ def retry_options() -> dict[str, object]:
 
 def reason_of(message: str) -> str:
     """Return the first paragraph of a client's message on one line; what follows is its internals."""
-    return " ".join(message.split("\n\n")[0].split())[:300]
+    return " ".join(message.split("\n\n", maxsplit=1)[0].split())[:300]
 
 
 def is_refusal(message: str) -> bool:

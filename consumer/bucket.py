@@ -1,0 +1,159 @@
+"""The bucket as home sees it: to be read, never written."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import LocalStore, S3Store
+
+from agent.core.errors import StoreError, StoreRefused
+from agent.core.storage import (
+    Credentials,
+    LocalBucket,
+    S3Bucket,
+    client_options,
+    is_refusal,
+    reason_of,
+    retry_options,
+)
+
+CHUNK_BYTES = 1024**2
+"""What is held of an object while it is read as a stream."""
+
+
+class TooLargeError(StoreError):
+    """An object has more bytes than anything of its kind can have."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """An object in a listing."""
+
+    key: str
+    bytes: int
+
+
+class ReadOnlyBucket:
+    """A bucket, seen below its prefix. All methods raise `StoreError` when the store fails them.
+
+    Attributes:
+        name: Its address, for people.
+    """
+
+    def __init__(self, store: LocalStore | S3Store, name: str) -> None:
+        self._store = store
+        self.name = name
+
+    @classmethod
+    def open(
+        cls, address: LocalBucket | S3Bucket, credentials: Credentials | None
+    ) -> "ReadOnlyBucket":
+        """Return a bucket; nothing is sent yet.
+
+        Args:
+            address: Where it is.
+            credentials: Its keys; None leaves them to boto3's chain (profile, role).
+
+        Raises:
+            StoreError: The folder of a local bucket does not exist, or no credentials were found.
+        """
+        if isinstance(address, LocalBucket):
+            return cls(_folder(address.root), f"file://{address.root}")
+        options: dict[str, Any] = {
+            "config": address.config,
+            "client_options": client_options(address),
+            "retry_config": retry_options(),
+        }
+        if address.prefix:
+            options["prefix"] = address.prefix
+        if credentials is None:
+            options["credential_provider"] = _boto3_chain()
+        else:
+            options["access_key_id"] = credentials.access_key
+            options["secret_access_key"] = credentials.secret_key
+            if credentials.token:
+                options["token"] = credentials.token
+        name = "/".join(filter(None, (f"s3://{address.bucket}", address.prefix)))
+        with _edge("open", name):
+            return cls(S3Store(address.bucket, **options), name)
+
+    async def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[ObjectInfo]:
+        """Yield the objects under a prefix whose keys sort after `after`; the order is the store's."""
+        with _edge("list", prefix):
+            async for batch in obstore.list(self._store, prefix, offset=after, chunk_size=1000):
+                for item in batch:
+                    yield ObjectInfo(item["path"], item["size"])
+
+    async def get(self, key: str, *, limit: int) -> bytes | None:
+        """Return an object's content, or None when there is none.
+
+        Raises:
+            TooLargeError: It has more than `limit` bytes.
+        """
+        content = bytearray()
+        with _edge("get", key):
+            try:
+                answer = await obstore.get_async(self._store, key)
+            except FileNotFoundError:
+                return None
+            async for chunk in answer.stream(min_chunk_size=CHUNK_BYTES):
+                content += chunk
+                if len(content) > limit:
+                    raise TooLargeError(f"{key} has more than {limit} bytes")
+        return bytes(content)
+
+    async def stream(self, key: str) -> AsyncIterator[bytes]:
+        """Yield an object's content in pieces of about `CHUNK_BYTES`.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        with _edge("get", key):
+            answer = await obstore.get_async(self._store, key)
+            async for chunk in answer.stream(min_chunk_size=CHUNK_BYTES):
+                yield bytes(chunk)
+
+
+def _folder(root: Path) -> LocalStore:
+    if not root.is_dir():
+        raise StoreError(
+            f"there is no bucket in {root}",
+            remedy="say which one with --store or store.url; the first `mayfly run` makes a local one",
+        )
+    with _edge("open", str(root)):
+        return LocalStore(root)
+
+
+def _boto3_chain() -> Any:
+    # boto3 takes a third of a second and 30 MB: only where no keys were given.
+    from obstore.auth.boto3 import Boto3CredentialProvider  # noqa: PLC0415
+
+    try:
+        return Boto3CredentialProvider()
+    except Exception as error:
+        raise StoreError(
+            "no credentials for the bucket were found",
+            remedy="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+        ) from error
+
+
+@contextmanager
+def _edge(action: str, key: str) -> Iterator[None]:
+    """Turn what the client raises into a `StoreError` with one line of reason."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (BaseError, OSError, ValueError) as error:
+        reason = reason_of(str(error))
+        denied = isinstance(error, PermissionDeniedError | UnauthenticatedError)
+        if denied or is_refusal(reason):
+            raise StoreRefused(
+                f"the bucket refused to {action} {key}: {reason}",
+                remedy="check the credentials, the bucket's policy and the clock",
+            ) from error
+        raise StoreError(f"could not {action} {key}: {reason}") from error

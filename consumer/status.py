@@ -1,0 +1,134 @@
+"""What `mayfly status` shows, for people and for programs."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, tzinfo
+from typing import Any
+
+from agent.core.manifest import JobSummary
+from agent.core.results import JobStatus, RunStatus
+from agent.core.units import show_duration, show_size
+from agent.core.console import aligned, cut, printable
+from consumer.history import Begun, Committed, Row, Unreadable
+
+HEADINGS = ("STATUS", "STARTED", "JOBS", "FILES", "BYTES", "TIME", "RELEASE", "RUN")
+RIGHT = frozenset({2, 3, 4, 5})
+COLOURS = {
+    RunStatus.SUCCEEDED.value: "green",
+    RunStatus.PARTIAL.value: "yellow",
+    RunStatus.FAILED.value: "red",
+    RunStatus.INTERRUPTED.value: "yellow",
+    "running": "cyan",
+    "vanished": "red",
+    "unreadable": "red",
+}
+MAX_CELL = 40
+"""Columns of a cell whose text others choose, such as a tag."""
+
+Paint = Callable[[str, str], str]
+"""Returns text in a colour; without colours, the text."""
+
+
+def status_lines(
+    rows: Sequence[Row], *, paint: Paint, zone: tzinfo | None, width: int
+) -> list[str]:
+    """Return the table of recent runs.
+
+    Args:
+        rows: The runs, in the order in which they are shown.
+        paint: Colours a text.
+        zone: Of the times; None is the computer's.
+        width: Columns after which what a job says is cut.
+    """
+    table = aligned([HEADINGS, *(_cells(row, zone) for row in rows)], RIGHT)
+    lines = [table[0]]
+    for row, line in zip(rows, table[1:], strict=True):
+        word = _word(row)
+        lines.append(paint(word, COLOURS[word]) + line[len(word) :])
+        lines += [cut(f"    {detail}", width) for detail in _details(row, zone)]
+    return lines
+
+
+def _word(row: Row) -> str:
+    match row:
+        case Committed():
+            return row.entry.status.value
+        case Begun():
+            return "vanished" if row.vanished else "running"
+        case Unreadable():
+            return "unreadable"
+
+
+def _cells(row: Row, zone: tzinfo | None) -> tuple[str, ...]:
+    match row:
+        case Committed(entry=entry):
+            due = [job for job in entry.jobs if _was_due(job)]
+            succeeded = sum(job.status is JobStatus.SUCCEEDED for job in due)
+            release = cut(printable(entry.release or "-"), MAX_CELL)
+            return (
+                _word(row),
+                _local(entry.started, zone),
+                f"{succeeded}/{len(due)}",
+                str(entry.files),
+                show_size(entry.bytes),
+                show_duration(max(0.0, (entry.finished - entry.started).total_seconds())),
+                release + (" (stale)" if entry.stale else ""),
+                row.run,
+            )
+        case Begun(marker=marker):
+            release = cut(printable(marker.release_wanted), MAX_CELL)
+            return (_word(row), _local(marker.started, zone), *"----", release, row.run)
+        case Unreadable():
+            return (_word(row), *"------", row.run)
+
+
+def _details(row: Row, zone: tzinfo | None) -> list[str]:
+    match row:
+        case Committed(entry=entry):
+            return [
+                _job_line(job)
+                for job in entry.jobs
+                if job.status is not JobStatus.SUCCEEDED and _was_due(job)
+            ]
+        case Begun(marker=marker):
+            deadline = _local(marker.deadline, zone)
+            host = cut(printable(marker.host), MAX_CELL)
+            if row.vanished:
+                return [f"began on {host}; nothing came of it by its deadline, {deadline}"]
+            return [f"on {host}; its deadline is {deadline}"]
+        case Unreadable():
+            return [f"{printable(row.key)}: {printable(row.problem)}"]
+
+
+def _was_due(job: JobSummary) -> bool:
+    """Tell whether a job counts: one that is skipped without a cause was not due that day."""
+    return job.status is not JobStatus.SKIPPED or job.cause is not None
+
+
+def _job_line(job: JobSummary) -> str:
+    cause = f" ({job.cause.value})" if job.cause else ""
+    message = f": {printable(job.message)}" if job.message else ""
+    return f"{cut(printable(job.name), MAX_CELL)} {job.status.value}{cause}{message}"
+
+
+def _local(moment: datetime, zone: tzinfo | None) -> str:
+    return f"{moment.astimezone(zone):%Y-%m-%d %H:%M}"
+
+
+def status_json(rows: Sequence[Row], bucket: str) -> dict[str, Any]:
+    """Return recent runs as JSON: each with its `state`, and what the bucket says of it."""
+    return {"bucket": bucket, "runs": [_object(row) for row in rows]}
+
+
+def _object(row: Row) -> dict[str, Any]:
+    match row:
+        case Committed(entry=entry):
+            return {"state": "committed", "key": row.key.key, **entry.model_dump(mode="json")}
+        case Begun(marker=marker):
+            return {"state": _word(row), **marker.model_dump(mode="json")}
+        case Unreadable():
+            return {
+                "state": "unreadable",
+                "key": row.key,
+                "run_id": row.run,
+                "problem": row.problem,
+            }
