@@ -4,7 +4,7 @@ MAYFLY := .venv/bin/mayfly
 PYTHON := .venv/bin/python
 SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run)
 
-.PHONY: help demo test check format schemas bench coverage clean
+.PHONY: help demo test check format docs bench clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -31,21 +31,21 @@ test: .venv/.parts ## All tests, with the real git, S3 server, browser and conta
 	@$(PYTHON) -m coverage combine --quiet
 	@$(PYTHON) -m coverage report --include 'agent/*' --fail-under 90
 
-check: .venv/.ready ## Format, lint, types, shell scripts, lock files, schemas
+check: .venv/.ready ## Format, lint, types, shell scripts, lock files, generated docs
 	@$(PYTHON) -m ruff format --check --quiet .
 	@$(PYTHON) -m ruff check --quiet .
 	@$(PYTHON) -m mypy
 	@.venv/bin/shellcheck $(SHELL_SCRIPTS)
 	@.venv/bin/uv lock --check --quiet
 	@.venv/bin/uv lock --check --quiet --project scrapers
-	@$(PYTHON) docs/schemas/generate.py --check
+	@$(PYTHON) docs/generate.py --check
 
 format: .venv/.ready ## Format the code
 	@$(PYTHON) -m ruff format --quiet .
 	@$(PYTHON) -m ruff check --quiet --fix .
 
-schemas: .venv/.ready ## Write the JSON Schemas of configuration and manifest again
-	@$(PYTHON) docs/schemas/generate.py
+docs: .venv/.ready ## Write the JSON Schemas and the configuration reference again
+	@$(PYTHON) docs/generate.py
 
 bench: .venv/.ready ## Measure; see docs/performance.md
 	@$(PYTHON) -m benchmarks

@@ -1,0 +1,124 @@
+"""Writes what follows from the models: the JSON Schemas and the configuration reference. `--check` only compares."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from agent.core.jobsfile import Expect, Job, JobsFile, ReleaseBrowser
+from agent.core.manifest import IndexEntry, Manifest, StartedMarker
+from agent.core.settings import Settings
+
+HERE = Path(__file__).parent
+MODELS: dict[str, type[BaseModel]] = {
+    "agent": Settings,
+    "jobs": JobsFile,
+    "manifest": Manifest,
+    "index": IndexEntry,
+    "started": StartedMarker,
+}
+HEAD = """# Configuration
+
+This page is generated from the models (`make docs`); `mayfly check` finds all faults of both files at once.
+
+## agent.toml
+
+Read from `--config`, else `$MAYFLY_CONFIG`, else `/etc/mayfly/agent.toml`. Every key is optional. Each can be
+overridden by an environment variable (`MAYFLY_STORE_URL` for `store.url`) and that by a flag (`--set store.url=...`).
+Durations are written `"90s"`, `"10m"` or `"1h30m"`, sizes `"500kB"` (1000) or `"2GiB"` (1024). Editors that know JSON Schema can use
+[schemas/agent.schema.json](schemas/agent.schema.json).
+"""
+JOBS = """
+## jobs.toml
+
+At the root of a release (`release.jobs`). Schema: [schemas/jobs.schema.json](schemas/jobs.schema.json).
+"""
+
+
+def schema(model: type[BaseModel]) -> str:
+    """Return a model's JSON Schema (2020-12) as text."""
+    document: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    document |= model.model_json_schema()
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def reference() -> str:
+    """Return the configuration reference."""
+    parts = [HEAD]
+    for name, field in Settings.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            parts.append(f"\n### [{name}]\n\n{section.__doc__}\n\n{table(section)}")
+    parts += [JOBS, f"\n{table(JobsFile)}"]
+    for title, model in (("[[job]]", Job), ("expect", Expect), ("[browser]", ReleaseBrowser)):
+        parts.append(f"\n### {title}\n\n{table(model)}")
+    return "".join(parts)
+
+
+def table(model: type[BaseModel]) -> str:
+    """Return a model's keys as a Markdown table."""
+    rows = ["| key | default | meaning |", "| --- | --- | --- |"]
+    rows += [
+        f"| `{name}` | {default(field)} | {(field.description or '').replace('|', chr(92) + '|')} |"
+        for name, field in model.model_fields.items()
+    ]
+    return "\n".join(rows) + "\n"
+
+
+def default(field: FieldInfo) -> str:
+    """Return a key's default as it would be written."""
+    value = field.default
+    if value is PydanticUndefined:
+        return "required"
+    if value is None or value in ((), {}) or isinstance(value, BaseModel):
+        return ""
+    if _holds(field.annotation, float):
+        return f'`"{duration(value)}"`'
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1024:  # noqa: PLR2004
+        mebibytes = value // 1024**2
+        return f'`"{mebibytes // 1024}GiB"`' if mebibytes % 1024 == 0 else f'`"{mebibytes}MiB"`'
+    return f"`{json.dumps(value)}`"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as it would be written: `2h`, `10m`, `45s`."""
+    for unit, size in (("h", 3600), ("m", 60)):
+        if seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds:g}s"
+
+
+def _holds(annotation: Any, kind: type) -> bool:
+    if get_origin(annotation) in {UnionType, Mapping}:
+        return any(_holds(part, kind) for part in get_args(annotation))
+    return annotation is kind
+
+
+def documents() -> Iterator[tuple[Path, str]]:
+    """Yield every generated file with its text."""
+    yield HERE / "configuration.md", reference()
+    for name, model in MODELS.items():
+        yield HERE / "schemas" / f"{name}.schema.json", schema(model)
+
+
+def main() -> int:
+    """Write or check all documents; the exit code is that of the check."""
+    stale = []
+    for path, text in documents():
+        if "--check" not in sys.argv:
+            path.write_text(text, "utf-8")
+        elif not path.exists() or path.read_text("utf-8") != text:
+            stale.append(path.name)
+    if stale:
+        print(f"not as the models say: {', '.join(stale)}; run `make docs`", file=sys.stderr)  # noqa: T201
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
