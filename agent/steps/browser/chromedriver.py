@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import shutil
 import socket
 import tempfile
@@ -57,7 +58,10 @@ class LocalBrowser:
         self._scratch: Path | None = None
         self._process: Process | None = None
         self._held: AsyncExitStack | None = None
+        # A run may replace its browser: one goes while the next one comes.
+        self._token = secrets.token_hex(2)
         self._written = place.folder / "chromedriver.log"
+        self._begin = 0
 
     async def prepare(self) -> None:
         """Fetch nothing: it is installed."""
@@ -98,7 +102,7 @@ class LocalBrowser:
         if held is not None:
             await held.aclose()
             # Crash handlers live in sessions of their own; they carry our environment all the same.
-            await processes.kill_marked(*_marks(self._place.run_id))
+            await processes.kill_marked(*self._marks())
         scratch, self._scratch = self._scratch, None
         if scratch is not None:
             try:
@@ -112,12 +116,13 @@ class LocalBrowser:
 
     async def _listen(self, port: int) -> None:
         """Start it and wait until it says that it listens: a stranger on that port would answer as well."""
-        scratch = self._scratch = make_scratch(self._place, self._environ)
+        scratch = self._scratch = make_scratch(self._place, self._token, self._environ)
         held = self._held = AsyncExitStack()
         command = (self._program, f"--port={port}", "--log-level=WARNING")
         try:
             # A file, not a pipe: nobody has to read it, and what holds it open keeps nobody waiting.
-            with self._written.open("wb") as log:
+            with self._written.open("ab") as log:
+                self._begin = log.tell()
                 process = self._process = await held.enter_async_context(
                     processes.started(
                         command,
@@ -142,7 +147,7 @@ class LocalBrowser:
     def _tail(self) -> bytes:
         try:
             with self._written.open("rb") as log:
-                log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+                log.seek(max(self._begin, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
                 return log.read()
         except OSError:
             return b""
@@ -157,8 +162,11 @@ class LocalBrowser:
             "HOME": str(scratch),
             "TMPDIR": str(scratch),
             "CHROME_EXTRA_FLAGS": " ".join(flags),
-            **dict(mark.split("=", 1) for mark in _marks(self._place.run_id)),
+            **dict(mark.split("=", 1) for mark in self._marks()),
         }
+
+    def _marks(self) -> tuple[str, ...]:
+        return (*_run_marks(self._place.run_id), f"MAYFLY_BROWSER={self._token}")
 
 
 def browser_flags(*, root: bool, shared_memory: int) -> tuple[str, ...]:
@@ -184,9 +192,9 @@ def browser_flags(*, root: bool, shared_memory: int) -> tuple[str, ...]:
     )
 
 
-def make_scratch(place: Place, environ: Mapping[str, str]) -> Path:
+def make_scratch(place: Place, token: str, environ: Mapping[str, str]) -> Path:
     """Create the folder for profiles and return it: in the run's folder, or in a shorter one where that is too long."""
-    own = place.folder / "tmp"
+    own = place.folder / token
     if len(os.fsencode(own)) <= LONGEST_SCRATCH:
         durable.remove_tree(own)
         own.mkdir(mode=0o700, parents=True)
@@ -210,7 +218,7 @@ async def remove_drivers(run_ids: Collection[str], environ: Mapping[str, str]) -
     """
     killed = 0
     for run_id in run_ids:
-        killed += await processes.kill_marked(*_marks(run_id))
+        killed += await processes.kill_marked(*_run_marks(run_id))
         for base in _temporary(environ):
             for folder in Path(base).glob(f"{_prefix(run_id)}*"):
                 with suppress(OSError):  # a stranger's, by the same name
@@ -223,7 +231,7 @@ def find_chromedriver(environ: Mapping[str, str]) -> str | None:
     return shutil.which("chromedriver", path=environ.get("PATH", os.defpath))
 
 
-def _marks(run_id: str) -> tuple[str, str]:
+def _run_marks(run_id: str) -> tuple[str, str]:
     return (f"MAYFLY_RUN_ID={run_id}", "MAYFLY_PART=browser")
 
 

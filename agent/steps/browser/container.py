@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Literal
 from agent.core.errors import BrowserError
 from agent.steps.browser.docker import WITHOUT, Docker
 from agent.steps.browser.interface import HOST, Facts, Place, open_to_browser
+from agent.steps.browser.session import BrowserDied
 from agent.steps.logs import Log
 
 PULL_SECONDS = 600.0
@@ -68,7 +70,8 @@ class ContainerBrowser:
         self._zone = environ.get("TZ", "")
         self._docker = Docker(environ)
         self._log = log
-        self._name = f"mayfly-{place.run_id}-browser".lower()
+        # A run may replace its browser: one goes while the next one comes.
+        self._name = f"mayfly-{place.run_id}-browser-{secrets.token_hex(2)}".lower()
         self._digest: str | None = None
         self._launch: asyncio.Task[None] | None = None
 
@@ -89,6 +92,7 @@ class ContainerBrowser:
         """Create and start the container; the engine chooses the port the first time.
 
         Raises:
+            BrowserDied: It ended at once.
             BrowserError: The engine refused, for example because the port is no longer free.
         """
         open_to_browser(self._place.downloads)
@@ -155,9 +159,12 @@ class ContainerBrowser:
         )
         await self._docker.do(*arguments, seconds=RUN_SECONDS)
         if not self.url:
+            bound = await self._docker.ask("port", self._name, str(PORT))
+            if bound.code != 0:
+                raise BrowserDied("the container ended at once")
             # One line for each address family, should the engine ever publish on two.
-            bound = (await self._docker.do("port", self._name, str(PORT))).splitlines()[0]
-            self.url = f"http://127.0.0.1:{bound.rpartition(':')[2]}"
+            first = bound.stdout.decode().splitlines()[0]
+            self.url = f"http://127.0.0.1:{first.rpartition(':')[2]}"
 
 
 def run_arguments(
@@ -183,6 +190,7 @@ def run_arguments(
         "SE_SESSION_REQUEST_TIMEOUT": resources.queue,
         "SE_NODE_ENABLE_MANAGED_DOWNLOADS": "true",
         "SE_START_VNC": "false",
+        "SE_START_NO_VNC": "false",
         "SE_ENABLE_TRACING": "false",
         **({"TZ": zone} if zone else {}),
     }

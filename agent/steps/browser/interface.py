@@ -68,6 +68,7 @@ class Backend(Protocol):
         """Launch it, or launch it again after `stop`; that it is ready takes longer.
 
         Raises:
+            BrowserDied: It ended at once; it may live longer the next time.
             BrowserError: It could not be launched.
         """
 

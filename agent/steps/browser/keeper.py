@@ -112,7 +112,7 @@ class Keeper:
 
         A job that fails because its browser died is faster than the next look at it; so this looks itself.
         """
-        if generation != self.generation or not self._settled.is_set():
+        if generation != self.generation or not self._settled.is_set() or self._error is not None:
             return True
         if await session.answers(self.url, seconds=self._pace.answer):
             return generation != self.generation
@@ -164,14 +164,14 @@ class Keeper:
         began = time.monotonic()
         for number in range(1, STARTS + 1):
             self._log.info("browser.starting")
-            await self._backend.start()
             try:
+                await self._backend.start()
                 self._name = await session.wait_for_session(
                     self._backend.url,
                     seconds=began + self._timeout - time.monotonic(),
                     alive=self._backend.running,
                 )
-            except BrowserError as error:
+            except session.NoSession as error:
                 said = await self._last_words()
                 await self._backend.stop()
                 if number == STARTS or not isinstance(error, session.BrowserDied):

@@ -1,7 +1,6 @@
 """WebDriver over plain HTTP, as far as telling whether a browser works takes."""
 
-import asyncio
-import threading
+import functools
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -9,9 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.core.errors import BrowserError
 from agent.core.redact import without_credentials
+from agent.steps.threads import in_thread
 
 if TYPE_CHECKING:
     import requests
+    from tenacity import AsyncRetrying
 
 CONNECT_SECONDS = 3.0
 STATUS_SECONDS = 5.0
@@ -39,8 +40,12 @@ _CAPABILITIES = {
 T = TypeVar("T")
 
 
-class BrowserDied(BrowserError):  # noqa: N818 -- the name states the fact
-    """The browser ended before a session had opened."""
+class NoSession(BrowserError):  # noqa: N818 -- the name states the fact
+    """The browser was launched, and no session opened."""
+
+
+class BrowserDied(NoSession):
+    """It ended before one could."""
 
 
 class _NotYet(Exception):  # noqa: N818 -- the name states the fact
@@ -57,7 +62,7 @@ async def answers(url: str, *, seconds: float = STATUS_SECONDS) -> bool:
     A Grid whose slots are all taken says that it is not ready; that is an answer.
     """
     try:
-        await _in_thread(lambda: _status(url, seconds))
+        await _within(seconds, lambda: _status(url, seconds))
     except _NotYet:
         return False
     return True
@@ -75,48 +80,50 @@ async def wait_for_session(
 
     Raises:
         BrowserDied: It is not.
-        BrowserError: No session opened in that time, or it was refused `REFUSALS` times.
+        NoSession: None opened in that time, or it was refused `REFUSALS` times.
     """
-    from tenacity import (  # noqa: PLC0415 -- a sixth of the agent's start
-        AsyncRetrying,
-        retry_if_exception,
-        stop_after_delay,
-        wait_fixed,
-    )
-
-    seconds = max(seconds, 0.0)
-    deadline = time.monotonic() + seconds
-    looked = time.monotonic()
-    refusals = 0
+    looked = began = time.monotonic()
+    refusals: list[_Refused] = []
 
     def worth_another(error: BaseException) -> bool:
-        return isinstance(error, _NotYet) or (isinstance(error, _Refused) and refusals < REFUSALS)
+        if isinstance(error, _Refused):
+            refusals.append(error)
+        return isinstance(error, _NotYet | _Refused) and len(refusals) < REFUSALS
 
-    attempts = AsyncRetrying(
-        stop=stop_after_delay(seconds),
-        wait=wait_fixed(POLL_SECONDS),
-        retry=retry_if_exception(worth_another),
-        reraise=True,
-    )
     try:
-        async for attempt in attempts:
+        async for attempt in _attempts(seconds, worth_another):
             with attempt:
                 if time.monotonic() - looked >= LIFE_SECONDS:
                     await _check_life(alive)
                     looked = time.monotonic()
-                try:
-                    return await _in_thread(lambda: _try_session(url, deadline))
-                except _Refused:
-                    refusals += 1
-                    raise
+                left = max(began + seconds - time.monotonic(), 0.1)
+                return await _within(left, functools.partial(_try_session, url, left))
     except (_NotYet, _Refused) as error:
         await _check_life(alive)
-        raise BrowserError(
-            f"no browser session opened within {seconds:g} s at {without_credentials(url)}: {error}"
-            if refusals < REFUSALS
-            else f"{without_credentials(url)} opens no browser session: {error}"
+        limit = "" if len(refusals) >= REFUSALS else f" within {round(seconds, 1):g} s"
+        raise NoSession(
+            f"{without_credentials(url)} opened no browser session{limit}: {error}"
         ) from error
     raise AssertionError("the last attempt returns or raises")
+
+
+def _attempts(seconds: float, worth_another: Callable[[BaseException], bool]) -> "AsyncRetrying":
+    import tenacity  # noqa: PLC0415 -- 70 ms
+
+    return tenacity.AsyncRetrying(
+        stop=tenacity.stop_after_delay(seconds),
+        wait=tenacity.wait_fixed(POLL_SECONDS),
+        retry=tenacity.retry_if_exception(worth_another),
+        reraise=True,
+    )
+
+
+async def _within(seconds: float, work: Callable[[], T]) -> T:
+    """Run a request, whose own limit is for each piece of an answer, within a limit for the whole."""
+    try:
+        return await in_thread(work, seconds=seconds)
+    except TimeoutError as error:
+        raise _NotYet("it does not answer") from error
 
 
 async def _check_life(alive: Callable[[], Awaitable[bool]]) -> None:
@@ -124,13 +131,11 @@ async def _check_life(alive: Callable[[], Awaitable[bool]]) -> None:
         raise BrowserDied("the browser ended before a session had opened")
 
 
-def _try_session(url: str, deadline: float) -> str:
-    left = max(deadline - time.monotonic(), 0.1)
-    if not _status(url, min(left, STATUS_SECONDS)).get("ready", True):
+def _try_session(url: str, seconds: float) -> str:
+    if not _status(url, min(seconds, STATUS_SECONDS)).get("ready", True):
         raise _NotYet("it says that it is not ready")
     # Not limited further: a Grid would open the session of a request that we have given up.
-    left = max(deadline - time.monotonic(), 0.1)
-    opened = _ask("POST", f"{url}/session", left, _CAPABILITIES)
+    opened = _ask("POST", f"{url}/session", seconds, _CAPABILITIES)
     if not opened.ok:
         raise _Refused(_reason(opened))
     try:
@@ -186,29 +191,3 @@ def _reason(answer: "requests.Response") -> str:
         text = answer.text
     lines = text.strip().splitlines() or ["it gives no reason"]
     return lines[0][:300]
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    """Run blocking `work` in a thread that nobody waits for when we are cancelled, not even the interpreter's end."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]
-
-    def run() -> None:
-        result, failure = None, None
-        try:
-            result = work()
-        except BaseException as error:  # noqa: BLE001 -- handed over to who waits
-            failure = error
-        with suppress(RuntimeError):  # the loop has been closed meanwhile
-            loop.call_soon_threadsafe(settle, result, failure)
-
-    threading.Thread(target=run, name="webdriver", daemon=True).start()
-    return await future

@@ -1,0 +1,39 @@
+"""A page to open, at an address that the browser can reach."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import ThreadingHTTPServer
+
+from tests.parts.loopback_http import QuietHandler
+
+TITLE = "A page of the tests"
+PAGE = f"""<!doctype html><title>{TITLE}</title>
+<a id="download" href="/report.csv" download>report</a>
+<p id="zone"></p><script>zone.textContent = Intl.DateTimeFormat().resolvedOptions().timeZone</script>"""
+REPORT = b"name,price\nmayfly,1\n"
+
+
+class _Pages(QuietHandler):
+    def do_GET(self) -> None:  # noqa: N802 -- the name is the library's
+        body = REPORT if self.path == "/report.csv" else PAGE.encode()
+        self.send_response(200)
+        kind = "text/csv" if self.path == "/report.csv" else "text/html"
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@contextmanager
+def site(listen: str, host: str) -> Iterator[str]:
+    """Serve the page on the address `listen`; yields its URL with the host name `host`."""
+    with ThreadingHTTPServer((listen, 0), _Pages) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield f"http://{host}:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,194 @@
+"""The browser of this machine: any scraper gets a session, and no process outlives it."""
+
+import asyncio
+import signal
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import requests
+
+from agent.core.errors import BrowserError
+from agent.core.settings import Browser
+from agent.steps.browser import Chromedriver, Place, keep, open_to_browser, remove_leftovers
+from agent.steps.browser.chromedriver import LocalBrowser
+from tests.browser.conftest import Events, keeper_of
+from tests.browser.rigs import ChromedriverRig, browser_processes, profiles
+from tests.browser.site import REPORT, site
+from tests.parts.ports import LOOPBACK
+from tests.parts.waiting import wait_until
+
+
+async def test_browsers_that_jobs_left_open_end_with_the_run(
+    local_rig: ChromedriverRig, place: Place, events: Events
+) -> None:
+    """A scraper that knows nothing of us opens sessions, downloads a file and never closes: all of it is cleared."""
+    async with keeper_of(local_rig, place, events) as keeper:
+        await keeper.ready()
+        with site(LOOPBACK, LOOPBACK) as page:
+            await asyncio.to_thread(_leave_open, keeper.url, page, place.downloads / "quotes")
+        assert len(browser_processes(place.run_id)) > 2
+        assert profiles(place) != []
+        log = await asyncio.to_thread((place.folder / "chromedriver.log").read_text)
+    assert local_rig.remains(place) == []
+    assert "canary" not in log
+
+
+def _leave_open(url: str, page: str, folder: Path) -> None:
+    open_to_browser(folder)
+    options = {"prefs": {"download.default_directory": str(folder)}}
+    opened = f"{url}/session/{_open(url, options)}"
+    requests.post(f"{opened}/url", json={"url": page}, timeout=20).raise_for_status()
+    script = "console.error('canary'); document.getElementById('download').click()"
+    answer = requests.post(
+        f"{opened}/execute/sync", json={"script": script, "args": []}, timeout=20
+    )
+    answer.raise_for_status()
+    report = folder / "report.csv"
+    wait_until(report.exists, seconds=20, what="the download")
+    wait_until(lambda: report.read_bytes() == REPORT, seconds=20, what="its content")
+    _open(url, {})
+
+
+def _open(url: str, options: object) -> str:
+    """Open a session that nobody closes."""
+    wanted = {"browserName": "chrome", "goog:chromeOptions": options}
+    body = {"capabilities": {"alwaysMatch": wanted}}
+    answer = requests.post(f"{url}/session", json=body, timeout=60)
+    answer.raise_for_status()
+    return str(answer.json()["value"]["sessionId"])
+
+
+async def test_a_long_state_directory_is_no_obstacle(
+    local_rig: ChromedriverRig, place: Place, events: Events
+) -> None:
+    """Chromium exits where its socket's path is too long; profiles go elsewhere, and are removed there."""
+    far = replace(place, folder=place.folder.parent / ("long" * 20) / "browser")
+    async with keeper_of(local_rig, far, events) as keeper:
+        await keeper.ready()
+        assert [path.startswith("/tmp/mayfly-") for path in profiles(far)] == [True]
+    assert local_rig.remains(far) == []
+
+
+async def test_a_hung_driver_is_replaced(
+    local_rig: ChromedriverRig, place: Place, events: Events
+) -> None:
+    """It is there and does not answer: after some looks in vain it counts as dead."""
+    async with keeper_of(local_rig, place, events) as keeper:
+        await keeper.ready()
+        local_rig.suspend(place)
+        await asyncio.to_thread(
+            wait_until, lambda: bool(events.named("browser.died")), seconds=30, what="the keeper"
+        )
+        assert events.named("browser.died")[0]["reason"] == "it did not answer 3 times"
+        await keeper.ready()
+        assert keeper.generation == 1
+    assert local_rig.remains(place) == []
+
+
+async def test_a_driver_that_is_slow_once_is_not_replaced(
+    local_rig: ChromedriverRig, place: Place, events: Events
+) -> None:
+    """A machine under load may miss an answer."""
+    async with keeper_of(local_rig, place, events) as keeper:
+        await keeper.ready()
+        driver = local_rig.driver(place)
+        driver.send_signal(signal.SIGSTOP)
+        assert await keeper.lost(0)
+        driver.send_signal(signal.SIGCONT)
+        await asyncio.sleep(1)
+        assert keeper.generation == 0
+        assert not await keeper.lost(0)
+
+
+async def test_its_port_taken_meanwhile_is_waited_for(
+    local_rig: ChromedriverRig, place: Place, events: Events
+) -> None:
+    """Jobs have the URL in their environment: a restart on another port would be of no use to them."""
+    async with keeper_of(local_rig, place, events) as keeper:
+        await keeper.ready()
+        port = int(keeper.url.rpartition(":")[2])
+        with socket.socket() as stranger:
+            stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            driver = local_rig.driver(place)
+            driver.kill()
+            driver.wait(5)
+            stranger.bind((LOOPBACK, port))
+            stranger.listen()
+            await asyncio.to_thread(
+                wait_until,
+                lambda: bool(events.named("browser.not_restarted")),
+                seconds=30,
+                what="the keeper",
+            )
+            with pytest.raises(BrowserError, match=f"does not listen on port {port}"):
+                await keeper.ready()
+        await asyncio.to_thread(
+            wait_until, lambda: bool(events.named("browser.ready")[1:]), seconds=30, what="the port"
+        )
+        await keeper.ready()
+        assert keeper.url.endswith(f":{port}")
+
+
+async def test_a_driver_that_cannot_be_run_says_so(place: Place, events: Events) -> None:
+    """A program that is not there fails at once, with the remedy."""
+    chosen = Chromedriver("/nonexistent/chromedriver")
+    async with keep(chosen, place, settings=Browser(), environ={}, log=events.log) as keeper:
+        with pytest.raises(BrowserError, match="could not be started") as caught:
+            await keeper.ready()
+    assert "install chromium" in caught.value.remedy
+
+
+async def test_a_driver_that_ends_at_once_is_quoted(place: Place, events: Events) -> None:
+    """Another program by that name, or one that lacks a library: what it wrote is in the error."""
+    program = place.folder.parent / "chromedriver"
+    program.write_text("#!/bin/sh\necho libnss3.so is missing >&2; exit 127\n")
+    program.chmod(0o755)
+    async with keep(
+        Chromedriver(str(program)), place, settings=Browser(), environ={}, log=events.log
+    ) as keeper:
+        with pytest.raises(BrowserError, match=r"libnss3\.so is missing"):
+            await keeper.ready()
+    assert profiles(place) == []
+
+
+async def test_a_driver_without_a_browser_is_given_up_soon(
+    local_rig: ChromedriverRig, place: Place, events: Events
+) -> None:
+    """It listens, and refuses every session: that does not get better by waiting for the whole timeout."""
+    local_rig.environ = {"PATH": "/nonexistent"}
+    program = place.folder.parent / "chromedriver"
+    driver = local_rig.choice
+    assert isinstance(driver, Chromedriver)
+    # No socket can be put below so long a path, so Chromium exits at once.
+    program.write_text(f'#!/bin/sh\nexport TMPDIR=/tmp/{"x" * 99}; exec {driver.program} "$@"\n')
+    program.chmod(0o755)
+    local_rig.choice = Chromedriver(str(program))
+    async with keeper_of(local_rig, place, events) as keeper:
+        with pytest.raises(BrowserError, match="opened no browser session: "):
+            await keeper.ready()
+        assert local_rig.remains(place) == []
+
+
+async def test_leftovers_of_dead_runs_are_removed_and_no_others(
+    local_rig: ChromedriverRig, place: Place, events: Events, chromedriver: str
+) -> None:
+    """A run that was killed cannot end its driver; the next run does, profiles included, and only that one's."""
+    far = replace(place, folder=place.folder.parent / ("long" * 20) / "browser")
+    other = replace(place, run_id="20260101T000000Z-ffffff")
+    mine, theirs = (
+        LocalBrowser(chromedriver, here, local_rig.environ, events.log) for here in (far, other)
+    )
+    try:
+        await mine.start()
+        await theirs.start()
+        environ = {"PATH": "/nonexistent"}
+        assert await remove_leftovers([place.run_id], environ=environ, log=events.log) == 1
+        assert await remove_leftovers([], environ=environ, log=events.log) == 0
+        assert local_rig.remains(far) == []
+        assert await theirs.running()
+    finally:
+        await theirs.stop()
+        await mine.stop()
+    assert local_rig.remains(other) == []

@@ -1,0 +1,120 @@
+"""What every kind of browser does, whoever runs it."""
+
+import asyncio
+import time
+
+import requests
+
+from agent.steps.browser import Keeper, Place
+from tests.browser.conftest import Events, keeper_of
+from tests.browser.rigs import Rig
+from tests.browser.site import TITLE, site
+from tests.parts.webdriver import session
+
+
+async def test_a_ready_browser_opens_a_page_and_leaves_nothing(
+    rig: Rig, place: Place, events: Events
+) -> None:
+    """Once it is ready, a session of the simplest kind shows a page; after the run nothing of the browser is there."""
+    keeper = keeper_of(rig, place, events)
+    async with keeper:
+        await keeper.ready()
+        with site(rig.listen, rig.site_host) as page:
+            assert await asyncio.to_thread(_title, keeper.url, page) == TITLE
+        record = keeper.record()
+    assert record is not None
+    assert record.name.startswith("chrome ")
+    assert (keeper.generation, record.restarts) == (0, 0)
+    assert rig.remains(place) == []
+    assert _answers(keeper.url) == (record.kind == "remote")
+    assert events.named("browser.stopped")
+
+
+async def test_a_browser_that_dies_comes_back_under_its_url(
+    rig: Rig, place: Place, events: Events
+) -> None:
+    """A crash is noticed at once by who asks, the generation rises, and jobs go on with the URL they have."""
+    keeper = keeper_of(rig, place, events)
+    async with keeper:
+        await keeper.ready()
+        url = keeper.url
+        assert not await keeper.lost(0)
+        rig.kill(keeper, place)
+        assert await keeper.lost(0)
+        await _generation(keeper, 1)
+        rig.revive()
+        await keeper.ready()
+        assert keeper.url == url
+        assert await keeper.lost(0)
+        assert not await keeper.lost(1)
+        with site(rig.listen, rig.site_host) as page:
+            assert await asyncio.to_thread(_title, url, page) == TITLE
+        record = keeper.record()
+    assert record is not None
+    assert record.restarts == 1
+    assert rig.remains(place) == []
+    assert len(events.named("browser.died")) == 1
+
+
+async def test_a_start_can_be_given_up_at_any_moment(
+    own_rig: Rig, place: Place, events: Events
+) -> None:
+    """The run may find out in the middle of a start that it needs no browser, or another: nothing remains of it."""
+    for seconds in (0.0, 0.02, 0.1, 0.3, 0.8):
+        async with keeper_of(own_rig, place, events):
+            await asyncio.sleep(seconds)
+        assert own_rig.remains(place) == []
+
+
+async def test_a_cancelled_run_leaves_nothing(own_rig: Rig, place: Place, events: Events) -> None:
+    """A run that is cancelled, and cancelled again while it stops its browser, still ends it."""
+
+    async def run() -> None:
+        async with keeper_of(own_rig, place, events) as keeper:
+            await keeper.ready()
+            await asyncio.Event().wait()
+
+    for seconds in (0.05, 0.5):
+        task = asyncio.create_task(run())
+        await asyncio.sleep(seconds)
+        task.cancel()
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert own_rig.remains(place) == []
+
+
+async def test_one_browser_may_come_while_the_other_goes(
+    own_rig: Rig, place: Place, events: Events
+) -> None:
+    """When the release asks for another browser than was guessed, stopping the first does not hurt the second."""
+    first, second = keeper_of(own_rig, place, events), keeper_of(own_rig, place, events)
+    async with first:
+        await asyncio.sleep(0.5)
+        await second.__aenter__()
+    await second.ready()
+    assert not await second.lost(0)
+    await second.__aexit__(None, None, None)
+    assert own_rig.remains(place) == []
+
+
+def _title(url: str, page: str) -> object:
+    with session(url) as browser:
+        browser.visit(page)
+        return browser.run("return document.title")
+
+
+def _answers(url: str) -> bool:
+    try:
+        requests.get(f"{url}/status", timeout=2)
+    except requests.RequestException:
+        return False
+    return True
+
+
+async def _generation(keeper: Keeper, number: int) -> None:
+    deadline = time.monotonic() + 20
+    while keeper.generation < number:
+        assert time.monotonic() < deadline, "the death was not noticed"
+        await asyncio.sleep(0.02)

@@ -1,0 +1,191 @@
+"""The browser in a container: its limits, its shared folder, its ways to fail."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import requests
+
+from agent.core.errors import BrowserError
+from agent.core.settings import Browser
+from agent.steps.browser import Container, Keeper, Place, keep, open_to_browser, remove_leftovers
+from agent.steps.browser.container import ContainerBrowser, Resources
+from tests.browser.conftest import Events, keeper_of
+from tests.browser.rigs import ContainerRig
+from tests.browser.site import REPORT, site
+from tests.parts.docker_engine import DockerEngine
+from tests.parts.waiting import wait_until
+from tests.parts.webdriver import session
+
+ABSENT = "mayfly.test/nobody/has-this:1"
+
+
+async def test_sessions_downloads_and_time_zone_are_the_runs(
+    container_rig: ContainerRig, place: Place, events: Events
+) -> None:
+    """One slot is one session; a download appears in the run's folder, whose path may have any character."""
+    odd = replace(place, downloads=place.downloads / 'a, "b": c=d')
+    async with keeper_of(container_rig, odd, events, sessions=1) as keeper:
+        await keeper.ready()
+        assert keeper.shares_downloads
+        with site(container_rig.listen, container_rig.site_host) as page:
+            await asyncio.to_thread(_use, keeper, page, odd.downloads / "quotes")
+        record = keeper.record()
+    assert record is not None
+    assert record.image == container_rig.image
+    assert (record.digest or "").startswith("sha256:")
+
+
+def _use(keeper: Keeper, page: str, folder: Path) -> None:
+    open_to_browser(folder)
+    options = {"prefs": {"download.default_directory": str(folder)}}
+    with session(keeper.url, options=options) as browser:
+        browser.visit(page)
+        assert browser.run("return zone.textContent") == "Asia/Tokyo"
+        (node,) = requests.get(f"{keeper.url}/status", timeout=5).json()["value"]["nodes"]
+        assert len(node["slots"]) == node["maxSessions"] == 1
+        with pytest.raises(requests.Timeout):  # it waits for the slot
+            requests.post(
+                f"{keeper.url}/session",
+                json={"capabilities": {}},
+                headers={"Content-Type": "application/json; charset=utf-8"},
+                timeout=2,
+            )
+        browser.run("download.click()")
+        report = folder / "report.csv"
+        wait_until(report.exists, seconds=20, what="the download")
+        wait_until(lambda: report.read_bytes() == REPORT, seconds=20, what="its content")
+    assert report.stat().st_mode & 0o444 == 0o444
+    report.unlink()
+
+
+async def test_its_port_taken_meanwhile_is_waited_for(
+    container_rig: ContainerRig, place: Place, events: Events
+) -> None:
+    """Jobs have the URL in their environment: a restart on another port would be of no use to them."""
+    async with keeper_of(container_rig, place, events) as keeper:
+        await keeper.ready()
+        port = int(keeper.url.rpartition(":")[2])
+        (container,) = container_rig.containers(place.run_id)
+        container_rig.engine.docker("rm", "--force", container)
+        with socket.socket() as stranger:
+            stranger.bind(("127.0.0.1", port))
+            stranger.listen()
+            assert await keeper.lost(0)
+            await _until(lambda: bool(events.named("browser.not_restarted")))
+            with pytest.raises(BrowserError, match="address already in use"):
+                await keeper.ready()
+        await _until(lambda: bool(events.named("browser.ready")[1:]))
+        await keeper.ready()
+        assert keeper.url.endswith(f":{port}")
+    assert container_rig.remains(place) == []
+
+
+async def test_without_docker_the_remedy_is_to_install_it(place: Place, events: Events) -> None:
+    """A machine without a browser of any kind says what would be one."""
+    await _fails(
+        place,
+        events,
+        {"PATH": "/nonexistent"},
+        "docker could not be started",
+        "install chromium and chromedriver",
+    )
+
+
+async def test_with_the_engine_down_the_remedy_is_to_start_it(place: Place, events: Events) -> None:
+    """The client is there, nobody answers."""
+    environ = {"PATH": "/usr/local/bin:/usr/bin:/bin", "DOCKER_HOST": "unix:///nonexistent/socket"}
+    await _fails(place, events, environ, "docker version failed", "start the engine")
+
+
+async def test_an_image_that_cannot_be_had_is_named(
+    docker_engine: DockerEngine, place: Place, events: Events
+) -> None:
+    """It is not here, and no registry has it: the image, the engine's reason, and what to do."""
+    environ = {"PATH": "/usr/local/bin:/usr/bin:/bin", **docker_engine.environ}
+    await _fails(place, events, environ, ABSENT, "check its name and the network")
+    assert events.named("browser.image_pulled")
+
+
+async def test_a_container_that_ends_at_once_is_quoted(
+    container_rig: ContainerRig, place: Place, events: Events
+) -> None:
+    """An image that crashes at its start: its last words and its exit code are in the error, and it is removed."""
+    engine, broken = container_rig.engine, f"mayfly.test/broken:{place.run_id.lower()}"
+    made = engine.docker("create", container_rig.image)
+    entry = 'ENTRYPOINT ["/bin/sh", "-c", "echo no display today; exit 3"]'
+    try:
+        engine.docker("commit", "--change", entry, made.stdout.strip(), broken)
+        container_rig.choice = Container(broken)
+        async with keeper_of(container_rig, place, events) as keeper:
+            with pytest.raises(BrowserError, match=r"no display today .*exited, exit code 3"):
+                await keeper.ready()
+            assert container_rig.remains(place) == []
+            assert keeper.record() is None
+        assert len(events.named("browser.died_early")) == 1
+    finally:
+        engine.docker("rm", "--force", made.stdout.strip())
+        engine.docker("rmi", "--force", broken)
+
+
+async def test_leftovers_of_dead_runs_are_removed_and_no_others(
+    container_rig: ContainerRig, place: Place, events: Events
+) -> None:
+    """A run that was killed cannot remove its container; the next run does, by the label, and only that."""
+    other = replace(place, run_id="20260101T000000Z-ffffff")
+    resources = Resources(sessions=1, shared_memory=64 * 1024**2, queue=10)
+    mine, theirs = (
+        ContainerBrowser(container_rig.image, here, resources, container_rig.environ, events.log)
+        for here in (place, other)
+    )
+    try:
+        await mine.start()
+        await theirs.start()
+        environ, log = container_rig.environ, events.log
+        assert await remove_leftovers([place.run_id], environ=environ, log=log) == 1
+        assert await remove_leftovers([place.run_id], environ=environ, log=log) == 0
+        assert container_rig.remains(place) == []
+        assert len(container_rig.remains(other)) == 1
+        assert not await mine.running()
+        assert await mine.last_words() == ""
+        await mine.stop()
+    finally:
+        await theirs.stop()
+    assert container_rig.remains(other) == []
+
+
+async def test_an_engine_that_is_gone_does_not_hold_up_the_end(
+    container_rig: ContainerRig, place: Place, events: Events
+) -> None:
+    """Stopping never raises; that the container may be there still is in the log."""
+    gone = {**container_rig.environ, "DOCKER_HOST": "unix:///nonexistent/socket"}
+    resources = Resources(sessions=1, shared_memory=64 * 1024**2, queue=10)
+    browser = ContainerBrowser(container_rig.image, place, resources, gone, events.log)
+    with pytest.raises(BrowserError):
+        await browser.start()
+    assert await browser.running()
+    assert await browser.last_words() == ""
+    await browser.stop()
+    await browser.stop()
+    assert len(events.named("browser.not_removed")) == 1
+    assert await remove_leftovers([place.run_id], environ=gone, log=events.log) == 0
+
+
+async def _fails(
+    place: Place, events: Events, environ: dict[str, str], reason: str, remedy: str
+) -> None:
+    keeper = keep(Container(ABSENT), place, settings=Browser(), environ=environ, log=events.log)
+    async with keeper:
+        with pytest.raises(BrowserError) as caught:
+            await keeper.ready()
+    assert reason in str(caught.value)
+    assert remedy in caught.value.remedy
+    assert keeper.generation == 0
+    assert len(events.named("browser.failed")) == 1
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    await asyncio.to_thread(wait_until, condition, seconds=60, what="the keeper")

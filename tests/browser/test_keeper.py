@@ -1,0 +1,189 @@
+"""How long a browser is waited for, and what is said of one that never comes."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from agent.core.errors import BrowserError
+from agent.core.settings import Browser
+from agent.steps.browser import Keeper, Place, Remote, keep
+from agent.steps.browser.interface import Facts
+from agent.steps.browser.keeper import STARTS
+from agent.steps.browser.remote import RemoteBrowser
+from tests.browser.conftest import QUICK, Events
+from tests.parts.loopback_http import LoopbackHttp, QuietHandler
+from tests.parts.stalled import refused, silent
+
+READY = {"value": {"ready": True}}
+
+
+@contextmanager
+def endpoint(status: object, opened: object = None, code: int = 200) -> Iterator[str]:
+    """An endpoint that answers `/status` and requests for a session with these values."""
+
+    class Endpoint(QuietHandler):
+        def do_GET(self) -> None:  # noqa: N802 -- the name is the library's
+            self._say(200, status)
+
+        def do_POST(self) -> None:  # noqa: N802 -- the name is the library's
+            self.read_body()
+            self._say(code, opened)
+
+        def do_DELETE(self) -> None:  # noqa: N802 -- the name is the library's
+            self._say(200, {"value": None})
+
+        def _say(self, number: int, value: object) -> None:
+            body = value if isinstance(value, bytes) else json.dumps(value).encode()
+            self.send_response(number)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with LoopbackHttp(Endpoint) as server:
+        yield server.url
+
+
+def remote(url: str, place: Place, events: Events, timeout: str = "1s") -> Keeper:
+    """The keeper of a remote browser that is not waited for long."""
+    settings = Browser.model_validate({"url": url, "timeout": timeout})
+    return keep(Remote(url), place, settings=settings, environ={}, log=events.log, pace=QUICK)
+
+
+async def _reason(keeper: Keeper) -> str:
+    async with keeper, asyncio.timeout(15):
+        with pytest.raises(BrowserError) as caught:
+            await keeper.ready()
+        assert await keeper.lost(0)
+        assert keeper.record() is None
+    return str(caught.value)
+
+
+async def test_an_endpoint_that_is_not_there_is_given_up_in_time(
+    place: Place, events: Events
+) -> None:
+    """Nothing listens: the error says where, without the password that the URL carries."""
+    with refused() as address:
+        reason = await _reason(remote(f"http://me:canary-secret@{address}", place, events))
+    assert f"http://{address} opened no browser session within 1 s" in reason
+    assert "cannot be reached" in reason
+    assert "canary-secret" not in reason + json.dumps(events.seen)
+
+
+async def test_an_endpoint_that_never_answers_is_given_up_in_time(
+    place: Place, events: Events
+) -> None:
+    """It accepts and is silent: that counts against the timeout like everything else."""
+    with silent() as address:
+        assert "it does not answer" in await _reason(remote(f"http://{address}", place, events))
+
+
+@pytest.mark.parametrize(
+    ("status", "opened", "code", "reason"),
+    [
+        ({"value": {"ready": False}}, None, 200, "it says that it is not ready"),
+        (b"<html>hello</html>", None, 200, "/status answers 200 and not WebDriver's JSON"),
+        (
+            READY,
+            {"value": {"message": "no Chrome\nstack"}},
+            500,
+            "opened no browser session: no Chrome",
+        ),
+        (
+            READY,
+            {"value": {"error": "unknown error"}},
+            500,
+            "opened no browser session: unknown error",
+        ),
+        (READY, b"bad gateway", 502, "opened no browser session: bad gateway"),
+        (READY, b"", 502, "opened no browser session: it gives no reason"),
+        (READY, {"value": None}, 200, "its answer is not WebDriver's"),
+        ({"value": "odd"}, {"value": {"sessionId": "1"}}, 200, "its answer is not WebDriver's"),
+    ],
+)
+async def test_what_is_not_a_browser_is_told_apart(  # noqa: PLR0917 -- a row of the table
+    place: Place, events: Events, status: object, opened: object, code: int, reason: str
+) -> None:
+    """A port that answers is not a browser: only a session that opened is, and the reason says what was missing."""
+    with endpoint(status, opened, code) as url:
+        assert reason in await _reason(remote(url, place, events))
+
+
+async def test_a_slash_at_the_end_of_a_url_does_no_harm(place: Place, events: Events) -> None:
+    """People write both; jobs get it without."""
+    capabilities = {"browserName": "firefox", "browserVersion": "155.0"}
+    opened = {"value": {"sessionId": "1", "capabilities": capabilities}}
+    with endpoint(READY, opened) as url:
+        async with remote(f"{url}/", place, events) as keeper:
+            await keeper.ready()
+            assert keeper.url == url
+            record = keeper.record()
+    assert record is not None
+    assert (record.name, record.kind, record.image) == ("firefox 155.0", "remote", None)
+    assert not keeper.shares_downloads
+
+
+async def test_leaving_does_not_wait_for_an_endpoint_that_is_silent(
+    place: Place, events: Events
+) -> None:
+    """A probe under way is left behind, whatever its own limit."""
+    with silent() as address:
+        async with asyncio.timeout(5):
+            async with remote(f"http://{address}", place, events, timeout="10m"):
+                await asyncio.sleep(0.3)
+
+
+async def test_a_stopped_keeper_says_so(place: Place, events: Events) -> None:
+    """A job that asks after the end is told, and not kept waiting; leaving again is harmless."""
+    with refused() as address:
+        keeper = remote(f"http://{address}", place, events)
+        async with keeper:
+            pass
+        with pytest.raises(BrowserError, match="has been stopped"):
+            await keeper.ready()
+        await keeper.__aexit__(None, None, None)
+
+
+class _Dying(RemoteBrowser):
+    """A backend whose browser ends by itself each time it is started."""
+
+    starts = 0
+
+    async def start(self) -> None:
+        self.starts += 1
+
+    async def running(self) -> bool:
+        return False
+
+    async def last_words(self) -> str:
+        return "out of memory"
+
+
+async def test_a_browser_that_dies_at_each_start_is_given_up(events: Events) -> None:
+    """It is started once more, and its last words are in the error."""
+    with refused() as address:
+        dying = _Dying(f"http://{address}")
+        async with Keeper(dying, timeout=60, log=events.log) as keeper:
+            with pytest.raises(BrowserError, match=r"ended before .* it said: out of memory"):
+                await keeper.ready()
+    assert dying.starts == STARTS
+
+
+class _Broken(RemoteBrowser):
+    """A backend with a defect."""
+
+    async def start(self) -> None:
+        raise ZeroDivisionError
+
+    def describe(self) -> Facts:
+        return Facts()
+
+
+async def test_a_defect_keeps_no_job_waiting(events: Events) -> None:
+    """What nobody expected is logged with its traceback, and jobs get an error instead of silence."""
+    async with Keeper(_Broken("http://127.0.0.1:1"), timeout=60, log=events.log) as keeper:
+        with pytest.raises(BrowserError, match="ZeroDivisionError"):
+            await keeper.ready()
+    assert "Traceback" in events.named("browser.defect")[0]["exception"]

@@ -1,0 +1,148 @@
+"""What is said to the engine and to Chromium, and what their answers mean."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.steps.browser.chromedriver import LONGEST_SCRATCH, browser_flags, make_scratch
+from agent.steps.browser.container import Resources, image_digest, run_arguments
+from agent.steps.browser.docker import refusal
+from agent.steps.browser.interface import Place, open_to_browser
+
+RUN = "20261122T064205Z-3f9a1c"
+RESOURCES = Resources(sessions=3, shared_memory=2 * 1024**3, queue=120)
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0\n\r/"), min_size=1)
+
+
+def test_a_container_gets_what_it_needs_and_no_more() -> None:
+    """Loopback port, shared memory, session limit; no capability, no way to gain one, a bound on its processes."""
+    place = Place(RUN, Path("/run/browser"), Path("/run/downloads"))
+    arguments = run_arguments("name", "image:1", place, RESOURCES, port="4999", zone="Asia/Tokyo")
+    line = " ".join(arguments)
+    for part in (
+        "--name name",
+        f"--label mayfly.run={RUN}",
+        "--publish 127.0.0.1:4999:4444",
+        "--shm-size 2147483648",
+        "--cap-drop ALL --security-opt no-new-privileges",
+        "--pids-limit 4096",
+        "--env SE_NODE_MAX_SESSIONS=3 --env SE_NODE_OVERRIDE_MAX_SESSIONS=true",
+        "--env SE_SESSION_REQUEST_TIMEOUT=120",
+        "--env SE_START_VNC=false",
+        "--env SE_NODE_ENABLE_MANAGED_DOWNLOADS=true",
+        "--env TZ=Asia/Tokyo",
+    ):
+        assert part in line
+    assert arguments[-1] == "image:1"
+    assert "--privileged" not in arguments
+
+
+def test_the_engine_chooses_the_port_when_there_is_none_yet() -> None:
+    """The first start names no port, so that it cannot be taken."""
+    place = Place(RUN, Path("/run/browser"), Path("/run/downloads"))
+    arguments = run_arguments("name", "image:1", place, RESOURCES)
+    assert arguments[arguments.index("--publish") + 1] == "127.0.0.1::4444"
+    assert not any(argument.startswith("TZ=") for argument in arguments)
+
+
+@given(names)
+def test_any_downloads_folder_can_be_mounted(name: str) -> None:
+    """Commas, quotes, colons and equals signs in a path reach the engine as they are."""
+    folder = Path("/state") / name
+    arguments = run_arguments("name", "image:1", Place(RUN, Path("/b"), folder), RESOURCES)
+    (fields,) = csv.reader([arguments[arguments.index("--mount") + 1]], strict=True)
+    assert fields == ["type=bind", f"source={folder}", f"target={folder}"]
+
+
+@pytest.mark.parametrize(
+    ("inspected", "digest"),
+    [
+        ([{"Id": "sha256:1", "RepoDigests": ["selenium/x@sha256:2"]}], "sha256:2"),
+        ([{"Id": "sha256:1", "RepoDigests": []}], "sha256:1"),
+        ([{"Id": "sha256:1", "RepoDigests": None}], "sha256:1"),
+        ([{}], None),
+        ([], None),
+        ("odd", None),
+    ],
+)
+def test_the_digest_is_the_registrys_or_the_images_own(
+    inspected: object, digest: str | None
+) -> None:
+    """An image that was built here has no registry's digest; its id says as much."""
+    assert image_digest(json.dumps(inspected).encode()) == digest
+
+
+def test_an_engine_that_answers_no_json_has_no_digest() -> None:
+    """The digest is a fact for the manifest, not something to fail for."""
+    assert image_digest(b"<html>") is None
+
+
+@pytest.mark.parametrize(
+    ("complaint", "remedy"),
+    [
+        (
+            "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?",
+            "start",
+        ),
+        ("permission denied while trying to connect to the Docker daemon socket", "group docker"),
+        ("failed to register layer: no space left on device", "disk"),
+        ("something new", ""),
+    ],
+)
+def test_what_the_engine_refuses_comes_with_a_remedy(complaint: str, remedy: str) -> None:
+    """The usual troubles are told apart; the engine's own words are kept."""
+    error = refusal("run", complaint)
+    assert complaint in str(error)
+    assert remedy in error.remedy
+    assert bool(error.remedy) == bool(remedy)
+
+
+@pytest.mark.parametrize("root", [True, False])
+@pytest.mark.parametrize("shared_memory", [64 * 1024**2, 2 * 1024**3])
+def test_chromium_gets_the_flags_that_its_surroundings_ask_for(
+    root: bool, shared_memory: int
+) -> None:
+    """It has no sandbox for root only, and leaves `/dev/shm` alone only when that is small."""
+    flags = browser_flags(root=root, shared_memory=shared_memory)
+    assert "--headless=new" in flags
+    assert ("--no-sandbox" in flags) == root
+    assert ("--disable-dev-shm-usage" in flags) == (shared_memory < 1024**3)
+
+
+def test_profiles_live_in_the_runs_folder_where_that_is_short(place: Place) -> None:
+    """They vanish with the run; what an earlier browser left there does as well."""
+    (place.folder / "ab12").mkdir(parents=True)
+    (place.folder / "ab12" / "old").touch()
+    scratch = make_scratch(place, "ab12", {})
+    assert scratch == place.folder / "ab12"
+    assert list(scratch.iterdir()) == []
+    assert scratch.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("temporary", ["short", "long", "absent"])
+def test_profiles_live_in_the_temporary_folder_where_the_runs_is_long(
+    place: Place, temporary: str
+) -> None:
+    """Chromium cannot put its socket below a long path; an own folder with the run's id is made elsewhere."""
+    named = place.folder.parent / {"short": "t", "long": "t" * 60, "absent": "none"}[temporary]
+    if temporary != "absent":
+        named.mkdir()
+    far = Place(place.run_id, place.folder / ("x" * LONGEST_SCRATCH), place.downloads)
+    scratch = make_scratch(far, "ab12", {"TMPDIR": str(named)})
+    try:
+        assert scratch.parent == Path("/tmp") or temporary == "short"
+        assert scratch.name.startswith(f"mayfly-{place.run_id}-")
+        assert len(str(scratch)) <= LONGEST_SCRATCH
+    finally:
+        scratch.rmdir()
+
+
+def test_a_downloads_folder_lets_another_user_write(place: Place) -> None:
+    """Whatever the umask, and again when it is there already: the container's user is nobody here."""
+    open_to_browser(place.downloads / "quotes")
+    open_to_browser(place.downloads / "quotes")
+    assert (place.downloads / "quotes").stat().st_mode & 0o777 == 0o777
