@@ -31,8 +31,8 @@ This page is generated from the models (`make docs`); `mayfly check` finds all f
 
 Read from `--config`, else `$MAYFLY_CONFIG`, else `/etc/mayfly/agent.toml`. Every key is optional. Each can be
 overridden by an environment variable (`MAYFLY_STORE_URL` for `store.url`) and that by a flag (`--set store.url=...`).
-Durations are written `"90s"`, `"10m"` or `"1h30m"`, sizes `"500kB"` (1000) or `"2GiB"` (1024). Editors that know JSON Schema can use
-[schemas/agent.schema.json](schemas/agent.schema.json).
+Durations are written `"90s"`, `"10m"` or `"1h30m"`, sizes `"500kB"` (1000) or `"2GiB"` (1024). Editors that
+know JSON Schema can use [schemas/agent.schema.json](schemas/agent.schema.json).
 """
 JOBS = """
 ## jobs.toml

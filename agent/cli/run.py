@@ -98,7 +98,7 @@ async def _perform(call: Call) -> Outcome:
         call.journalist.log.warning("run.signal", signal=name, again=call.stop.requested)
         call.stop.request(name)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, on_signal, number.name)
     try:
         return await task

@@ -50,6 +50,9 @@ EnvName = Annotated[
     WithJsonSchema({"type": "string", "pattern": _ENV_NAME}),
 ]
 
+MAX_NAME = 63
+"""Characters of a job's name: a DNS label, which containers and units take as a name."""
+
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 OURS = frozenset({"PATH", "HOME", "LANG"})
 """Variables that the agent sets for every job; `env` may not."""
@@ -116,6 +119,8 @@ class Job(Table):
         for key, values in matrix.items():
             if not values or len(set(values)) != len(values):
                 raise ValueError(f'the values of "{key}" must be there, each once')
+        if len({key.upper() for key in matrix}) != len(matrix):
+            raise ValueError("two keys differ in case only, and share one environment variable")
         return matrix
 
     @model_validator(mode="after")
@@ -189,7 +194,21 @@ def parse_jobs(text: str, source: str, version: str) -> tuple[JobsFile | None, l
     except ValidationError as error:
         return None, faults_of(error, JobsFile, data, source) + faults
     faults += _kind_faults(jobs, source)
-    return (None, faults) if faults else (expand(jobs), [])
+    if faults:
+        return None, faults
+    expanded = expand(jobs)
+    faults = _name_faults(expanded, source)
+    return (None, faults) if faults else (expanded, [])
+
+
+def _name_faults(expanded: JobsFile, source: str) -> list[Fault]:
+    """Refuse a matrix that gives a job the name of another; its files would overwrite the other's."""
+    counted = Counter(job.name for job in expanded.job)
+    return [
+        Fault(source, f"job[{name}].name", "is also what a matrix makes of another job's name")
+        for name, count in counted.items()
+        if count > 1
+    ]
 
 
 def _relation_faults(data: Mapping[str, Any], source: str) -> list[Fault]:
@@ -276,10 +295,11 @@ def _instance_name(name: str, values: tuple[str, ...]) -> str:
     """Return a stable name in the alphabet of names; a hash tells apart what the alphabet cannot."""
     plain = "-".join(values)
     slug = re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:40].strip("-")
-    if slug == plain and len(values) == 1:
-        return f"{name}-{slug}"
-    digest = hashlib.sha256("\0".join(values).encode()).hexdigest()[:6]
-    return "-".join(part for part in (name, slug, digest) if part)
+    whole = f"{name}-{slug}"
+    if slug == plain and len(values) == 1 and len(whole) <= MAX_NAME:
+        return whole
+    digest = hashlib.sha256("\0".join((name, *values)).encode()).hexdigest()[:6]
+    return f"{whole[: MAX_NAME - 7].strip('-')}-{digest}"
 
 
 def _flat(groups: Iterable[tuple[str, ...]]) -> Iterable[str]:

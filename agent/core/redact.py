@@ -63,4 +63,4 @@ class Redactor:
 
 def without_credentials(url: str) -> str:
     """Return a URL without the user and password it may carry."""
-    return re.sub(r"(?<=://)[^/@\s]*@", "", url)
+    return re.sub(r"(?<=://)[^/\s]*@", "", url)

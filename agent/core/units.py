@@ -5,8 +5,12 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?", re.IGNORECASE)
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?", re.IGNORECASE | re.ASCII)
+_LARGEST = 2**63
+"""No file is as large (bytes)."""
+_LONGEST = 3660 * 86400.0
+"""Nothing here takes ten years; beyond a few thousand of them dates end as well (seconds)."""
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
@@ -17,15 +21,15 @@ def parse_duration(value: object) -> float:
         ValueError: The text is not a duration, or is not above zero.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
+        seconds = float(min(value, 2 * _LONGEST))
     else:
         match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
         if match is None or not any(match.groups()):
             raise ValueError('not a duration; write for example "90s", "10m" or "1h30m"')
         days, hours, minutes, rest = (float(group or 0) for group in match.groups())
         seconds = ((days * 24 + hours) * 60 + minutes) * 60 + rest
-    if not 0 < seconds < float("inf"):
-        raise ValueError("a duration must be above zero")
+    if not 0 < seconds < _LONGEST:
+        raise ValueError("a duration must be above zero, and below ten years")
     return seconds
 
 
@@ -36,15 +40,18 @@ def parse_size(value: object) -> int:
         ValueError: The text is not a size.
     """
     if isinstance(value, int) and not isinstance(value, bool):
-        if value < 0:
-            raise ValueError("a size cannot be negative")
+        if not 0 <= value < _LARGEST:
+            raise ValueError("a size cannot be negative, nor this large")
         return value
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ValueError('not a size; write for example "500kB", "1KiB" or "2GiB"')
     number, prefix = match.group(1), (match.group(2) or "")
     decimal = len(prefix) == 1 and match.group(0).upper().endswith("B")
-    return int(float(number) * (1000 if decimal else 1024) ** _POWERS[prefix[:1].upper()])
+    size = float(number) * (1000 if decimal else 1024) ** _POWERS[prefix[:1].upper()]
+    if not size < _LARGEST:
+        raise ValueError("too large to be a size")
+    return int(size)
 
 
 def show_duration(seconds: float) -> str:

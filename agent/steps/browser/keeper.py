@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -65,6 +65,7 @@ class Keeper:
         self._pace = pace or Pace()
         self._name: str | None = None
         self._restarts = 0
+        self._users = 0
         self._settled = asyncio.Event()
         self._error: BrowserError | None = None
         self._look_now = asyncio.Event()
@@ -118,6 +119,23 @@ class Keeper:
             return generation != self.generation
         self._look_now.set()
         return True
+
+    @asynccontextmanager
+    async def used(self) -> AsyncIterator[None]:
+        """Tell that a job uses it during the block.
+
+        A job that was killed left its session open, which would keep a slot from the next one. Which job a session
+        belongs to cannot be told, so they are closed when no job is left; those of somebody else's Grid never.
+        """
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if self._users == 0 and self._backend.kind != "remote" and self._settled.is_set():
+                left = await session.close_all(self.url)
+                if left:
+                    self._log.info("browser.closed_sessions", sessions=left)
 
     def record(self) -> BrowserRecord | None:
         """Return what the manifest says of it; None when no session ever opened."""

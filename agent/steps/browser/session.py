@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
 from agent.core.errors import BrowserError
 from agent.core.redact import without_credentials
@@ -105,6 +106,35 @@ async def wait_for_session(
             f"{without_credentials(url)} opened no browser session{limit}: {error}"
         ) from error
     raise AssertionError("the last attempt returns or raises")
+
+
+async def close_all(url: str, *, seconds: float = CLOSE_SECONDS) -> int:
+    """Close every session of an endpoint, and return how many there were; one that does not answer has none."""
+    try:
+        return await _within(seconds, functools.partial(_close_all, url, seconds))
+    except _NotYet:
+        return 0
+
+
+def _close_all(url: str, seconds: float) -> int:
+    sessions = _open_sessions(url, seconds)
+    for session in sessions:
+        _ask("DELETE", f"{url}/session/{quote(session, safe='')}", seconds)
+    return len(sessions)
+
+
+def _open_sessions(url: str, seconds: float) -> list[str]:
+    """Return the sessions that a Grid tells in its status, or a chromedriver in a list of its own."""
+    try:
+        nodes = _status(url, seconds).get("nodes")
+        if nodes is None:
+            return [
+                str(each["id"]) for each in _ask("GET", f"{url}/sessions", seconds).json()["value"]
+            ]
+        slots = [slot for node in nodes for slot in node["slots"]]
+        return [str(slot["session"]["sessionId"]) for slot in slots if slot.get("session")]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _NotYet("it does not tell its sessions") from error
 
 
 def _attempts(seconds: float, worth_another: Callable[[BaseException], bool]) -> "AsyncRetrying":

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,19 +55,13 @@ async def attempt(job: Job, number: int, shop: Shop, log: Log) -> Tried:
     await asyncio.to_thread(space.make)
     notes = await _remember(job, space, shop)
     capture = Capture(space.captured, shop.limits.output, shop.journalist.redactor, log)
-    generation = shop.browser.generation if shop.browser else 0
     shop.progress.started(job.name, number)
     try:
-        if job.browser and shop.browser:
-            await shop.browser.ready()
-        ended = await _execute(_launch(job, number, space, shop), space, capture, job, shop)
-        died = await _lost_browser(job, generation, ended, shop)
-        ended = replace(ended, browser_died=died, tail="\n".join(capture.tail))
+        ended = await _run_program(job, number, space, capture, shop)
         reported, odd = _read_result(space.result_file, shop)
         verdict, produced = await _judge(job, ended, reported, space, shop)
     except BrowserError as error:
-        died, reported, odd, produced = True, ResultFile(), "", Produced()
-        ended = Ended(failure=str(error))
+        ended, reported, odd, produced = Ended(browser_died=True), ResultFile(), "", Produced()
         verdict = Verdict(JobStatus.FAILED, JobCause.BROWSER, str(error))
     record = Attempt(
         number=number,
@@ -78,7 +74,39 @@ async def attempt(job: Job, number: int, shop: Shop, log: Log) -> Tried:
         signal=ended.signal,
         output_bytes=capture.total,
     )
-    return Tried(record, verdict, reported, produced, died, (*notes, *filter(None, [odd])))
+    notes = (*notes, *filter(None, [odd]))
+    return Tried(record, verdict, reported, produced, ended.browser_died, notes)
+
+
+async def _run_program(
+    job: Job, number: int, space: Workspace, capture: Capture, shop: Shop
+) -> Ended:
+    """Run the program, with the browser when the job wants it, and return the facts of its end.
+
+    Raises:
+        BrowserError: The job wants a browser and there is none.
+    """
+    async with _browsing(job, shop) as lost_browser:
+        ended = await _execute(_launch(job, number, space, shop), space, capture, job, shop)
+        died = ended.exit_code != 0 and await lost_browser()
+    return replace(ended, browser_died=died, tail="\n".join(capture.tail))
+
+
+@asynccontextmanager
+async def _browsing(job: Job, shop: Shop) -> AsyncIterator[Callable[[], Awaitable[bool]]]:
+    """Have the browser during the block, and yield the question whether it was lost meanwhile."""
+    browser = shop.browser if job.browser else None
+    if browser is None:
+        yield _nothing_to_lose
+        return
+    await browser.ready()
+    generation = browser.generation
+    async with browser.used():
+        yield lambda: browser.lost(generation)
+
+
+async def _nothing_to_lose() -> bool:
+    return False
 
 
 async def _remember(job: Job, space: Workspace, shop: Shop) -> tuple[str, ...]:
@@ -88,13 +116,6 @@ async def _remember(job: Job, space: Workspace, shop: Shop) -> tuple[str, ...]:
         return ()
     problem = await asyncio.to_thread(unpack, archive, space.state, shop.limits.state)
     return (problem,) if problem else ()
-
-
-async def _lost_browser(job: Job, generation: int, ended: Ended, shop: Shop) -> bool:
-    """Tell whether an attempt that did not succeed had lost its browser."""
-    if not job.browser or shop.browser is None or ended.exit_code == 0:
-        return False
-    return await shop.browser.lost(generation)
 
 
 def _launch(job: Job, number: int, space: Workspace, shop: Shop) -> Launch:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +34,9 @@ class Sessions(Protocol):
     @property
     def generation(self) -> int:
         """Rises whenever the browser died: a job that sees it rise has lost its session."""
+
+    def used(self) -> AbstractAsyncContextManager[None]:
+        """Tell that a job uses it during the block; what the last one leaves open is closed."""
 
     async def lost(self, generation: int) -> bool:
         """Tell whether the browser of `generation` is gone, or does not answer now."""

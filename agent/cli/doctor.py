@@ -1,0 +1,59 @@
+"""`mayfly doctor`."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from agent import __version__
+from agent.cli.surroundings import colors, configuration_options, load, surroundings
+from agent.core.locate import locate
+from agent.doctor import CHECKS, Patient, as_data, as_lines, examine, exit_code
+from agent.steps.logs import Journalist, console_sink
+
+
+@click.command()
+@configuration_options
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.option("-v", "--verbose", is_flag=True, help="Show what the parts say meanwhile.")
+def doctor(
+    config: Path | None,
+    pairs: tuple[str, ...],
+    store: str | None,
+    *,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Try every part that a run needs, all at once; each failure prints its remedy.
+
+    Nothing is run and nothing is kept: what is written to the bucket is deleted again.
+    """
+    around = surroundings()
+    loaded = load(config, pairs, store, around)
+    sinks = [console_sink(sys.stderr, colors=colors(around))] if verbose else []
+    journalist = Journalist(*sinks)
+    journalist.add_secrets(loaded.settings.sensitive())
+    patient = Patient(
+        settings=loaded.settings,
+        source=loaded.source,
+        faults=loaded.faults,
+        places=locate(loaded.settings.paths, around),
+        environ=around.environ,
+        machine=around.machine,
+        version=__version__,
+        log=journalist.log,
+    )
+    findings = asyncio.run(examine(patient, CHECKS))
+    if as_json:
+        click.echo(json.dumps(as_data(findings), indent=1))
+    else:
+        plain = not sys.stdout.isatty() or bool(around.environ.get("NO_COLOR"))
+        for line in as_lines(findings, lambda text, colour: _paint(text, colour, plain=plain)):
+            click.echo(line)
+    sys.exit(exit_code(findings))
+
+
+def _paint(text: str, colour: str, *, plain: bool) -> str:
+    return text if plain else click.style(text, fg=colour)

@@ -1,0 +1,20 @@
+"""`mayfly doctor`: every part that a run needs is tried, all at once, and each failure comes with its remedy."""
+
+from agent.doctor.checks import CHECKS
+from agent.doctor.examine import Check, Finding, Patient, State, examine, failed, ok, skipped
+from agent.doctor.report import as_data, as_lines, exit_code
+
+__all__ = [
+    "CHECKS",
+    "Check",
+    "Finding",
+    "Patient",
+    "State",
+    "as_data",
+    "as_lines",
+    "examine",
+    "exit_code",
+    "failed",
+    "ok",
+    "skipped",
+]

@@ -1,0 +1,31 @@
+"""The check that opens a real session, in the browser that a run would use."""
+
+import secrets
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from agent.core.ids import run_id
+from agent.doctor.examine import Finding, Patient, ok
+from agent.steps.browser import Place, choose, find_chromedriver, keep
+
+
+async def session(patient: Patient) -> Finding:
+    """Start the browser, wait for a session, and stop it.
+
+    The image that a release may pin is not known here; the configuration's is tried.
+    """
+    settings = patient.settings.browser
+    choice = choose(settings, None, find_chromedriver(patient.environ))
+    with tempfile.TemporaryDirectory(prefix="mayfly-doctor-") as folder:
+        root = Path(folder)
+        place = Place(
+            run_id(datetime.now(UTC), secrets.token_bytes(3)), root / "browser", root / "downloads"
+        )
+        keeper = keep(choice, place, settings=settings, environ=patient.environ, log=patient.log)
+        async with keeper:
+            await keeper.ready()
+            record = keeper.record()
+    if record is None:
+        return ok("a session opened")
+    return ok(", ".join(filter(None, [record.name, record.kind, record.image])))

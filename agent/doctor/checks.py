@@ -1,0 +1,22 @@
+"""All checks, in the order in which a run needs the parts."""
+
+from agent.doctor import browser, network, parts, storage
+from agent.doctor.examine import Check
+
+CHECKS = (
+    Check("configuration", 10, parts.configuration),
+    Check("state directory", 10, parts.state_directory),
+    Check("git repository", 30, parts.repository),
+    Check("uv", 15, parts.uv),
+    Check("container engine", 25, parts.container_engine),
+    Check("chromedriver", 15, parts.chromedriver),
+    Check("browser session", 180, browser.session),
+    Check("store credentials", 60, storage.credentials),
+    Check("store", 30, storage.store),
+    Check("job secrets", 60, storage.secrets),
+    Check("clock", 15, network.clock),
+    Check("metadata service", 10, network.metadata),
+    Check("power-off", 10, parts.power),
+    Check("healthchecks", 20, network.healthchecks),
+    Check("spool", 10, parts.spool),
+)

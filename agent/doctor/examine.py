@@ -1,0 +1,123 @@
+"""What a check is, and how all of them are run."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from agent.core.errors import MayflyError
+from agent.core.faults import Fault
+from agent.core.locate import Locations
+from agent.core.redact import Redactor
+from agent.core.settings import Settings
+from agent.steps.logs import Log
+
+
+class State(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found.
+
+    Attributes:
+        state: How it ended.
+        detail: What was seen, or why it was skipped.
+        remedy: What a person can do about a failure.
+        name: The check's.
+    """
+
+    state: State
+    detail: str
+    remedy: str = ""
+    name: str = ""
+
+
+def ok(detail: str) -> Finding:
+    """Return the finding that a part works."""
+    return Finding(State.OK, detail)
+
+
+def failed(detail: str, remedy: str) -> Finding:
+    """Return the finding that a part does not work."""
+    return Finding(State.FAILED, detail, remedy)
+
+
+def skipped(reason: str) -> Finding:
+    """Return the finding that a part is not used here."""
+    return Finding(State.SKIPPED, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """The agent as it is set up here.
+
+    Attributes:
+        settings: The configuration; the defaults when it has faults.
+        source: Where it came from.
+        faults: Its faults.
+        places: Where things are.
+        environ: The environment.
+        machine: Whether this is a machine that runs Mayfly and switches itself off.
+        version: The agent's version.
+        log: Gets what the parts have to say.
+    """
+
+    settings: Settings
+    source: str
+    faults: tuple[Fault, ...]
+    places: Locations
+    environ: Mapping[str, str]
+    machine: bool
+    version: str
+    log: Log
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check.
+
+    Attributes:
+        name: In words.
+        seconds: Its limit.
+        ask: Does it; an expected error is a failure with the error's remedy.
+    """
+
+    name: str
+    seconds: float
+    ask: Callable[[Patient], Awaitable[Finding]]
+
+
+async def examine(patient: Patient, checks: Sequence[Check]) -> list[Finding]:
+    """Run all checks at once, and return what each found, in their order and without secrets."""
+    redactor = Redactor(patient.settings.sensitive())
+    findings = await asyncio.gather(*(_one(check, patient) for check in checks))
+    return [
+        replace(
+            finding,
+            name=check.name,
+            detail=redactor.text(finding.detail),
+            remedy=redactor.text(finding.remedy),
+        )
+        for check, finding in zip(checks, findings, strict=True)
+    ]
+
+
+async def _one(check: Check, patient: Patient) -> Finding:
+    try:
+        async with asyncio.timeout(check.seconds):
+            return await check.ask(patient)
+    except TimeoutError:
+        return failed(f"no answer within {check.seconds:g} s", "look at the network")
+    except MayflyError as error:
+        return failed(str(error), error.remedy or "check this part's section of the configuration")
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return failed(f"{where}{error.strerror or error}", "look at the disk and its rights")
+    except Exception as error:  # noqa: BLE001 -- a defect in one check must not hide what the others found
+        return failed(f"the check itself broke: {error!r}", "report it as a defect of Mayfly")

@@ -1,0 +1,101 @@
+"""Checks that ask servers: the clock, the metadata service, the watchdog."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from agent.core.storage import LocalBucket, bucket_at
+from agent.doctor.examine import Finding, Patient, failed, ok, skipped
+from agent.steps.notify import ping_problem
+from agent.steps.threads import in_thread
+
+MOST_SKEW = 300.0
+"""AWS refuses a signature whose time is further off, in seconds (S3 itself allows 900)."""
+ASK_SECONDS = 5.0
+METADATA = "http://169.254.169.254"
+METADATA_SECONDS = 1.0
+"""The service is one hop away; where there is none, nothing answers."""
+
+
+async def clock(patient: Patient) -> Finding:
+    """Compare this computer's time with that of the bucket's server."""
+    store = patient.settings.store
+    if isinstance(bucket_at(store, patient.places.bucket), LocalBucket):
+        return skipped("the bucket is a folder: nothing checks our time")
+    server = store.endpoint or f"https://s3.{store.region or 'us-east-1'}.amazonaws.com"
+    skew = await in_thread(
+        lambda: _skew(server, lambda: datetime.now(UTC)), seconds=3 * ASK_SECONDS
+    )
+    if isinstance(skew, str):
+        return failed(f"{server}: {skew}", "check store.endpoint and the network")
+    if abs(skew) > MOST_SKEW:
+        return failed(
+            f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} {server}",
+            "set the clock: signatures are refused when it is more than 5 minutes off",
+        )
+    return ok(f"{abs(skew):.0f} s off the store's")
+
+
+def _skew(server: str, now: Callable[[], datetime]) -> float | str:
+    """Return how many seconds our time is ahead of a server's, or why that is not known."""
+    import requests  # noqa: PLC0415
+
+    before = now()
+    try:
+        answer = requests.head(server, timeout=ASK_SECONDS, allow_redirects=False)
+        theirs = parsedate_to_datetime(answer.headers["Date"])
+    except requests.RequestException as error:
+        return f"no answer ({type(error).__name__})"
+    except (KeyError, ValueError):
+        return "its answer has no time"
+    if theirs.tzinfo is None:
+        theirs = theirs.replace(tzinfo=UTC)
+    # Its time has whole seconds, and was written somewhere between question and answer.
+    return (before + (now() - before) / 2 - theirs).total_seconds() - 0.5
+
+
+async def metadata(patient: Patient) -> Finding:
+    """Ask the metadata service of EC2 who we are."""
+    if patient.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
+        return skipped("AWS_EC2_METADATA_DISABLED is set")
+    address = patient.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or METADATA
+    found = await in_thread(lambda: _identity(address.rstrip("/")), seconds=5 * METADATA_SECONDS)
+    if found is None:
+        return skipped("no answer: this is not an EC2 instance, or it may not ask")
+    return ok(found)
+
+
+def _identity(address: str) -> str | None:
+    import requests  # noqa: PLC0415
+
+    with requests.Session() as session:
+        session.trust_env = False  # never through a proxy
+        try:
+            token = session.put(
+                f"{address}/latest/api/token",
+                headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"},
+                timeout=METADATA_SECONDS,
+            )
+            token.raise_for_status()
+            session.headers["X-aws-ec2-metadata-token"] = token.text
+            words = []
+            for name in ("instance-id", "instance-type"):
+                answer = session.get(f"{address}/latest/meta-data/{name}", timeout=METADATA_SECONDS)
+                answer.raise_for_status()
+                words.append(answer.text)
+        except (requests.RequestException, ValueError):
+            return None
+    return ", ".join(words)
+
+
+async def healthchecks(patient: Patient) -> Finding:
+    """Leave a line in the check's log, which changes nothing of its state."""
+    url = patient.settings.notify.healthchecks
+    if url is None:
+        return skipped("notify.healthchecks is not set")
+    problem = await ping_problem(url, "/log", "mayfly doctor", run_id="doctor")
+    if problem:
+        return failed(
+            problem, "check notify.healthchecks: the ping URL as the check's page shows it"
+        )
+    return ok("the check exists and takes pings")

@@ -1,0 +1,192 @@
+"""Checks of what is on this computer, and of the repository."""
+
+import asyncio
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from agent.core.errors import ProcessTimeout, ReleaseError
+from agent.core.ids import is_run_id
+from agent.core.repository import TRACK, choose, parse_repository
+from agent.core.units import show_size
+from agent.doctor.examine import Finding, Patient, failed, ok, skipped
+from agent.steps import processes
+from agent.steps.browser import find_chromedriver
+from agent.steps.browser.docker import Docker
+from agent.steps.release import Shelf, last_good
+from agent.steps.release.mirror import Mirror
+
+ROOM = 1024**3
+"""Free space below this fails: a release with its environment takes a few hundred megabytes, and so do outputs."""
+VERSION_SECONDS = 10.0
+ASK_SECONDS = 25.0
+SYSTEMD = Path("/run/systemd/system")
+"""Its existence means that systemd is the init system (sd_booted(3))."""
+
+
+async def configuration(patient: Patient) -> Finding:
+    """Look at the configuration, and at the jobs of the last good release."""
+    if patient.faults:
+        return failed(
+            "\n".join(map(str, patient.faults)), "correct them; `mayfly check` shows them again"
+        )
+    shelf = Shelf.at(patient.places.state, patient.places.cache)
+    try:
+        release = last_good(
+            shelf,
+            jobs=patient.settings.release.jobs,
+            version=patient.version,
+            environ=patient.environ,
+        )
+    except ReleaseError as error:
+        return failed(
+            str(error), error.remedy or "a run that reaches the repository installs it anew"
+        )
+    if release is None:
+        return ok(f"{patient.source}; no release has run here yet")
+    return ok(f"{patient.source}; last good release {release.ref}, {len(release.jobs.job)} jobs")
+
+
+async def state_directory(patient: Patient) -> Finding:
+    """Write into the state directory, or look whether it could be made."""
+    return await asyncio.to_thread(_state_directory, patient.places.state)
+
+
+def _state_directory(state: Path) -> Finding:
+    there = next(path for path in (state, *state.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        return failed(
+            f"{there} cannot be written to by user {os.geteuid()}",
+            "run as its owner, or set paths.state",
+        )
+    if there == state:
+        with tempfile.TemporaryFile(dir=state) as probe:
+            probe.write(b"mayfly")
+            probe.flush()
+            os.fsync(probe.fileno())
+    free = shutil.disk_usage(there).free
+    if free < ROOM:
+        return failed(
+            f"{state} has {show_size(free)} left, less than {show_size(ROOM)}",
+            f"make room, or remove {state / 'cache'}, which may go at any time",
+        )
+    return ok(f"{state}, {show_size(free)} free" + ("" if there == state else ", not made yet"))
+
+
+async def repository(patient: Patient) -> Finding:
+    """Ask the repository what it offers."""
+    settings = patient.settings.release
+    if settings.repository is None:
+        return failed("release.repository is not set", "set it, or see it work first: mayfly demo")
+    if shutil.which("git", path=_path(patient)) is None:
+        return failed("git is not installed", "install git")
+    try:
+        address = parse_repository(settings.repository, patient.environ.get("HOME"))
+    except ValueError as error:
+        return failed(f"release.repository {error}", 'write "https://host/path.git"')
+    with tempfile.TemporaryDirectory(prefix="mayfly-doctor-") as folder:
+        mirror = Mirror(
+            Path(folder) / "mirror.git",
+            address,
+            environ=patient.environ,
+            seconds=VERSION_SECONDS,
+            log=patient.log,
+        )
+        await mirror.prepare()
+        until = asyncio.get_running_loop().time() + min(settings.timeout, ASK_SECONDS)
+        refs = await mirror.refs(settings.branch, until=until)
+    wanted = choose(refs, settings.track, settings.branch)
+    if wanted is None:
+        sought = f"branch {settings.branch}" if settings.branch else settings.track or TRACK
+        return failed(
+            f"{address.url} answers, and has nothing that matches {sought}",
+            "push a tag such as v1.0, or set release.track or release.branch",
+        )
+    return ok(f"{address.url}: {wanted.name} ({wanted.commit[:12]})")
+
+
+async def uv(patient: Patient) -> Finding:
+    """Ask uv for its version."""
+    import uv as package  # noqa: PLC0415 -- next to free, and only here
+
+    try:
+        program = os.fspath(package.find_uv_bin())
+    except FileNotFoundError:
+        return failed("uv is not installed", "install the agent anew: uv is one of its packages")
+    version = await _version(patient, program, "--version")
+    return version or failed(f"{program} does not run", "install the agent anew")
+
+
+async def container_engine(patient: Patient) -> Finding:
+    """Ask the container engine for its version, where the browser may need it."""
+    settings = patient.settings.browser
+    if settings.url is not None:
+        return skipped("browser.url names a running browser")
+    if settings.image is None and find_chromedriver(patient.environ):
+        return skipped("a local chromedriver is used, unless a release pins an image")
+    version = await Docker(patient.environ).do("info", "--format", "{{.ServerVersion}}")
+    return ok(f"docker {version}")
+
+
+async def chromedriver(patient: Patient) -> Finding:
+    """Ask chromedriver for its version."""
+    settings = patient.settings.browser
+    if settings.url is not None or settings.image is not None:
+        return skipped("the configuration names another browser")
+    program = find_chromedriver(patient.environ)
+    if program is None:
+        return skipped("none on the PATH: a container is used")
+    version = await _version(patient, program, "--version")
+    return version or failed(
+        f"{program} does not run", "install chromium and chromedriver of the same version"
+    )
+
+
+async def power(patient: Patient) -> Finding:
+    """Look at what happens after a run."""
+    after = patient.settings.power.after or ("poweroff" if patient.machine else "nothing")
+    if after == "nothing":
+        return ok("this computer stays on after a run")
+    if not SYSTEMD.exists() or shutil.which("systemctl", path=_path(patient)) is None:
+        return failed(
+            "power.after is poweroff, and systemd is not in charge here",
+            'set power.after = "nothing", or run on a machine with systemd',
+        )
+    if os.geteuid() != 0:
+        return failed(
+            "power.after is poweroff, and this user may not switch the machine off", "run as root"
+        )
+    return ok("systemd powers the machine off after a run")
+
+
+async def spool(patient: Patient) -> Finding:
+    """Count the runs that wait to be handed over. Nothing is touched: one of them may be under way."""
+    folder = patient.places.state / "spool"
+    names = os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208 -- names are wanted
+    waiting = sum(map(is_run_id, names))
+    broken = folder / "broken"
+    if broken.is_dir() and any(broken.iterdir()):
+        return failed(
+            f"{broken} has runs that no program can finish",
+            "save what you need of their jobs/ folders, then remove them",
+        )
+    if waiting:
+        noun = "1 run waits" if waiting == 1 else f"{waiting} runs wait"
+        return ok(f"{noun} to be handed over; the next `mayfly run` does it first")
+    return ok("no run waits to be handed over")
+
+
+async def _version(patient: Patient, *command: str) -> Finding | None:
+    """Return what a program says of its version, or None when it does not run."""
+    environ = {"PATH": _path(patient), "LC_ALL": "C"}
+    try:
+        done = await processes.run(command, environ=environ, seconds=VERSION_SECONDS)
+    except (OSError, ProcessTimeout):
+        return None
+    lines = done.stdout.decode(errors="replace").splitlines()
+    return ok(lines[0]) if done.code == 0 and lines else None
+
+
+def _path(patient: Patient) -> str:
+    return patient.environ.get("PATH", os.defpath)

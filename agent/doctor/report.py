@@ -1,0 +1,50 @@
+"""Findings for people and for programs."""
+
+from collections.abc import Callable, Sequence
+
+from agent.core.console import aligned, printable
+from agent.core.outcome import ExitCode
+from agent.doctor.examine import Finding, State
+
+COLOURS = {State.OK: "green", State.FAILED: "red", State.SKIPPED: "bright_black"}
+
+
+def as_lines(findings: Sequence[Finding], paint: Callable[[str, str], str]) -> list[str]:
+    """Return a table: state, check, detail, and below a failure its remedy.
+
+    Args:
+        findings: What was found.
+        paint: Returns a text in a colour, or as it is.
+    """
+    rows: list[tuple[str, str, str]] = []
+    for finding in findings:
+        first, *more = [printable(line) for line in finding.detail.splitlines()] or [""]
+        rows.append((finding.state.value, finding.name, first))
+        rows += [("", "", line) for line in more]
+        if finding.state is State.FAILED and finding.remedy:
+            rows.append(("", "", f"-> {printable(finding.remedy)}"))
+    lines = aligned(rows)
+    states = [row[0] for row in rows]
+    return [
+        paint(state, COLOURS[State(state)]) + line[len(state) :] if state else line
+        for state, line in zip(states, lines, strict=True)
+    ]
+
+
+def as_data(findings: Sequence[Finding]) -> list[dict[str, str]]:
+    """Return the findings as JSON data."""
+    return [
+        {
+            "check": finding.name,
+            "state": finding.state.value,
+            "detail": finding.detail,
+            "remedy": finding.remedy,
+        }
+        for finding in findings
+    ]
+
+
+def exit_code(findings: Sequence[Finding]) -> ExitCode:
+    """Return 0 when nothing failed, otherwise 4: something is not set up as a run needs it."""
+    broken = any(finding.state is State.FAILED for finding in findings)
+    return ExitCode.CONFIGURATION if broken else ExitCode.DONE

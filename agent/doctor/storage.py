@@ -1,0 +1,85 @@
+"""Checks of the bucket, its credentials and the jobs' secrets."""
+
+import secrets as random
+
+from agent.core.storage import LocalBucket, bucket_at
+from agent.doctor.examine import Finding, Patient, failed, ok, skipped
+from agent.steps.credentials import job_secrets, store_credentials
+from agent.steps.store import Bucket
+from agent.steps.threads import in_thread
+
+PREFIX = "doctor/"
+OPEN_SECONDS = 15.0
+"""For boto3's chain, whose last link asks the metadata service."""
+
+
+async def credentials(patient: Patient) -> Finding:
+    """Get the credentials of the bucket from where the configuration says they are."""
+    store = patient.settings.store
+    if isinstance(bucket_at(store, patient.places.bucket), LocalBucket):
+        return skipped("the bucket is a folder")
+    keys = await store_credentials(store, patient.environ)
+    if keys is not None:
+        where = "the environment" if store.credentials == "default" else store.credentials
+        return ok(f"keys from {where}")
+    method = await in_thread(_chain, seconds=OPEN_SECONDS)
+    if method is None:
+        return failed(
+            "neither environment, profile nor role has any",
+            "set store.credentials, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or attach a role",
+        )
+    return ok(f"from boto3's chain ({method})")
+
+
+def _chain() -> str | None:
+    """Return which link of boto3's chain has credentials."""
+    import boto3  # noqa: PLC0415 -- only where no keys were given
+
+    found = boto3.session.Session().get_credentials()
+    return found.method if found else None
+
+
+async def store(patient: Patient) -> Finding:
+    """Write an object, read it back, list it, try to overwrite it, and remove it."""
+    address = bucket_at(patient.settings.store, patient.places.bucket)
+    keys = await store_credentials(patient.settings.store, patient.environ)
+    bucket = await in_thread(lambda: Bucket.open(address, keys), seconds=OPEN_SECONDS)
+    key = f"{PREFIX}{random.token_hex(8)}"
+    data = random.token_bytes(64)
+    await bucket.put(key, data)
+    try:
+        problem = await _look_back(bucket, key, data)
+        honours = await bucket.refuses_overwrite(key, data)
+    finally:
+        await bucket.delete([key])
+    if problem:
+        return failed(
+            problem, "this store cannot be trusted with files: look for a proxy, or another store"
+        )
+    if await bucket.get(key) is not None:
+        return failed(f"{bucket.name} does not delete", "allow s3:DeleteObject on doctor/*")
+    return ok(
+        f"{bucket.name}: write, read, list, delete"
+        + (
+            ""
+            if honours
+            else "; it ignores conditional writes, so the agent looks before it writes"
+        )
+    )
+
+
+async def _look_back(bucket: Bucket, key: str, data: bytes) -> str:
+    """Return what is wrong with an object that was written a moment ago."""
+    if await bucket.get(key) != data:
+        return f"{bucket.name} gave back something else than was written"
+    sizes = [info.bytes async for info in bucket.list(PREFIX) if info.key == key]
+    return "" if sizes == [len(data)] else f"{bucket.name} does not list what was written"
+
+
+async def secrets(patient: Patient) -> Finding:
+    """Read the jobs' secrets."""
+    source = patient.settings.secrets.source
+    if source is None:
+        return skipped("secrets.source is not set")
+    found = await job_secrets(patient.settings.secrets, patient.environ)
+    return ok(f"{len(found)} in {source}: {', '.join(sorted(found))}")

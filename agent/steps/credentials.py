@@ -1,0 +1,165 @@
+"""Credentials of the bucket and secrets of the jobs, from where the configuration says they are."""
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.core.envfile import parse_env
+from agent.core.errors import SecretsError
+from agent.core.settings import Secrets, Store
+from agent.core.storage import Credentials, static_credentials
+from agent.steps.threads import in_thread
+
+if TYPE_CHECKING:
+    from mypy_boto3_ssm import SSMClient
+
+SSM = "ssm:"
+SSM_SECONDS = 45.0
+"""For all pages, retries included."""
+CONNECT_SECONDS = 5
+READ_SECONDS = 10
+ATTEMPTS = 3
+"""Per request; boto3 waits in between, up to 20 s for throttling."""
+MAX_ENV_BYTES = 1024**2
+
+
+async def store_credentials(store: Store, environ: Mapping[str, str]) -> Credentials | None:
+    """Return the keys of the bucket; None leaves them to boto3's chain (profile, role).
+
+    Raises:
+        SecretsError: They could not be read from SSM.
+    """
+    if not store.credentials.startswith(SSM):
+        return static_credentials(environ)
+    path = store.credentials.removeprefix(SSM)
+    found = await _parameters(path, environ)
+    missing = [name for name in ("access_key_id", "secret_access_key") if not found.get(name)]
+    if missing:
+        raise SecretsError(
+            f"SSM has no parameter {' and no '.join(f'{path}/{name}' for name in missing)}",
+            remedy="store each as a SecureString with `aws ssm put-parameter`",
+        )
+    return Credentials(
+        found["access_key_id"], found["secret_access_key"], found.get("session_token")
+    )
+
+
+async def job_secrets(secrets: Secrets, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return every secret that jobs may ask for, by name; none when no source is configured.
+
+    Raises:
+        SecretsError: The source could not be read.
+    """
+    if secrets.source is None:
+        return {}
+    if secrets.source.startswith(SSM):
+        return await _parameters(secrets.source.removeprefix(SSM), environ)
+    path = secrets.source
+    if path.startswith("~/"):
+        path = f"{environ.get('HOME', '')}/{path[2:]}"
+    return read_env_file(Path(path))
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """Return the secrets of an env file that nobody but its owner can read.
+
+    Raises:
+        SecretsError: It cannot be read, others could read it, or it has faults: all of them, by line.
+    """
+    try:
+        # O_NONBLOCK: a pipe in the file's place must not wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as stream:
+            _refuse_open_files(path, os.fstat(descriptor))
+            text = stream.read(MAX_ENV_BYTES + 1).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise SecretsError(
+            f"the secrets in {path} cannot be read: {reason}", remedy="check secrets.source"
+        ) from error
+    values, faults = parse_env(text, str(path))
+    if faults:
+        raise SecretsError("\n".join(map(str, faults)), remedy="write NAME=value, one a line")
+    return values
+
+
+def _refuse_open_files(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_ENV_BYTES:
+        raise SecretsError(
+            f"{path} is not an env file", remedy='secrets.source is a file, or "ssm:/path"'
+        )
+    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise SecretsError(
+            f"others than its owner can read {path} (mode {stat.S_IMODE(status.st_mode):04o})",
+            remedy=f"chmod 600 {path}",
+        )
+
+
+async def _parameters(path: str, environ: Mapping[str, str]) -> dict[str, str]:
+    try:
+        return await in_thread(lambda: _read_parameters(path, environ), seconds=SSM_SECONDS)
+    except TimeoutError as error:
+        raise SecretsError(
+            f"SSM did not give the parameters under {path} within {SSM_SECONDS:g} s",
+            remedy="check the network, and the route or the endpoint to SSM",
+        ) from error
+
+
+def _read_parameters(path: str, environ: Mapping[str, str]) -> dict[str, str]:
+    # boto3 takes a third of a second and 30 MB: only where SSM is used.
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+    prefix = f"/{path.strip('/')}"
+    try:
+        pages = (
+            _client(environ)
+            .get_paginator("get_parameters_by_path")
+            .paginate(Path=prefix, Recursive=False, WithDecryption=True)
+        )
+        found = {
+            parameter["Name"].rpartition("/")[2]: parameter["Value"]
+            for page in pages
+            for parameter in page["Parameters"]
+        }
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "an error")
+        raise SecretsError(
+            f"SSM answered {code} for the parameters under {prefix}",
+            remedy="allow ssm:GetParametersByPath on that path, and kms:Decrypt on its key",
+        ) from error
+    except BotoCoreError as error:
+        raise SecretsError(
+            f"the parameters under {prefix} cannot be read from SSM: {error}",
+            remedy="attach a role or set AWS_PROFILE, and set AWS_REGION",
+        ) from error
+    if not found:
+        raise SecretsError(
+            f"SSM has no parameters under {prefix} in this region",
+            remedy=f"`aws ssm put-parameter --type SecureString --name {prefix}/NAME --value ...`",
+        )
+    return found
+
+
+def _client(environ: Mapping[str, str]) -> "SSMClient":
+    import boto3  # noqa: PLC0415
+    from botocore.config import Config  # noqa: PLC0415
+
+    keys = static_credentials(environ)
+    session = boto3.session.Session(
+        aws_access_key_id=keys.access_key if keys else None,
+        aws_secret_access_key=keys.secret_key if keys else None,
+        aws_session_token=keys.token if keys else None,
+        region_name=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION"),
+        profile_name=environ.get("AWS_PROFILE"),
+    )
+    return session.client(
+        "ssm",
+        endpoint_url=environ.get("AWS_ENDPOINT_URL_SSM") or environ.get("AWS_ENDPOINT_URL"),
+        config=Config(
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=READ_SECONDS,
+            retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
+        ),
+    )

@@ -1,0 +1,117 @@
+"""How a run uses browsers: guessed early, corrected, shared by jobs that may leave sessions open."""
+
+import asyncio
+
+import requests
+
+from agent.core.jobsfile import Job, JobsFile, ReleaseBrowser
+from agent.steps.browser import Choice, Chromedriver, Container, EarlyBrowser, Keeper, Place
+from tests.browser.conftest import Events, keeper_of
+from tests.browser.rigs import ChromedriverRig, Rig
+
+BROWSING = Job(name="browsing", command=("true",), browser=True)
+PLAIN = Job(name="plain", command=("true",))
+HEADLESS = {"goog:chromeOptions": {"args": ["--headless=new", "--no-sandbox"]}}
+
+
+def open_session(url: str) -> str:
+    """Open a session and leave it open."""
+    answer = requests.post(
+        f"{url}/session",
+        json={"capabilities": {"alwaysMatch": {"browserName": "chrome", **HEADLESS}}},
+        headers={"Content-Type": "application/json; charset=utf-8"},
+        timeout=60,
+    )
+    return str(answer.json()["value"]["sessionId"])
+
+
+def is_open(url: str, session: str) -> bool:
+    """Tell whether a session is still there."""
+    return requests.get(f"{url}/session/{session}/url", timeout=10).ok
+
+
+async def test_what_the_last_job_leaves_open_is_closed(
+    own_rig: Rig, place: Place, events: Events
+) -> None:
+    """A job that is killed keeps no slot from the next one; while another job runs, nothing of it is touched."""
+    async with keeper_of(own_rig, place, events, sessions=2) as keeper:
+        await keeper.ready()
+        async with keeper.used():
+            async with keeper.used():
+                left = await asyncio.to_thread(open_session, keeper.url)
+            assert await asyncio.to_thread(is_open, keeper.url, left)
+        assert not await asyncio.to_thread(is_open, keeper.url, left)
+    assert events.named("browser.closed_sessions")[0]["sessions"] == 1
+
+
+async def test_a_foreign_grid_keeps_its_sessions(
+    remote_rig: Rig, place: Place, events: Events
+) -> None:
+    """Sessions of somebody else's Grid may be somebody else's."""
+    async with keeper_of(remote_rig, place, events) as keeper:
+        await keeper.ready()
+        async with keeper.used():
+            left = await asyncio.to_thread(open_session, keeper.url)
+        assert await asyncio.to_thread(is_open, keeper.url, left)
+        await asyncio.to_thread(requests.delete, f"{keeper.url}/session/{left}", timeout=30)
+
+
+class Early:
+    """An early browser whose choices are recorded; every choice is carried out by the local chromedriver."""
+
+    def __init__(self, rig: ChromedriverRig, place: Place, events: Events) -> None:
+        self.chosen: list[Choice] = []
+        self.kept: list[Keeper] = []
+        self._make = lambda: keeper_of(rig, place, events)
+        self.browser = EarlyBrowser(self._choose, self._keep)
+
+    def _choose(self, image: str | None) -> Choice:
+        return Container(image) if image else Chromedriver("chromedriver")
+
+    def _keep(self, choice: Choice) -> Keeper:
+        self.chosen.append(choice)
+        self.kept.append(self._make())
+        return self.kept[-1]
+
+
+async def test_a_right_guess_is_kept(
+    local_rig: ChromedriverRig, place: Place, events: Events
+) -> None:
+    """Without a last release a browser is started at once, and the jobs get that one."""
+    early = Early(local_rig, place, events)
+    async with early.browser as browser:
+        await browser.guess(None)
+        keeper = await browser.settle(None, (PLAIN, BROWSING))
+        assert keeper is early.kept[0]
+        await early.kept[0].ready()
+        record = await browser.close()
+    assert record is not None
+    assert early.chosen == [Chromedriver("chromedriver")]
+    assert local_rig.remains(place) == []
+
+
+async def test_a_wrong_guess_is_replaced(
+    local_rig: ChromedriverRig, place: Place, events: Events
+) -> None:
+    """A release that pins another browser gets that one; the guessed one is stopped."""
+    early = Early(local_rig, place, events)
+    async with early.browser as browser:
+        await browser.guess(None)
+        keeper = await browser.settle(ReleaseBrowser(image="pinned:1"), (BROWSING,))
+        assert keeper is early.kept[1]
+    assert early.chosen == [Chromedriver("chromedriver"), Container("pinned:1")]
+    assert local_rig.remains(place) == []
+
+
+async def test_no_browser_where_none_is_wanted(
+    local_rig: ChromedriverRig, place: Place, events: Events
+) -> None:
+    """Nothing is started when the last release had no browser job, and a guess is dropped when the new one has none."""
+    early = Early(local_rig, place, events)
+    async with early.browser as browser:
+        await browser.guess(JobsFile(job=(PLAIN,)))
+        assert early.chosen == []
+        await browser.guess(JobsFile(job=(BROWSING,)))
+        assert await browser.settle(None, (PLAIN,)) is None
+        assert await browser.close() is None
+    assert local_rig.remains(place) == []

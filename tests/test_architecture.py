@@ -1,0 +1,124 @@
+"""The shape of the code, as docs/architecture.md promises it."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+
+LAYERS = ("agent.core", "agent.steps", "agent.run", "agent.cli")
+"""Each may import what stands before it, and itself."""
+BESIDE = {
+    "agent.doctor": {"agent.core", "agent.steps"},
+    "agent.demo": {"agent.core", "agent.steps"},
+    "agent.cli": {"agent.core", "agent.steps", "agent.run", "agent.doctor", "agent.demo"},
+    "consumer": {"agent.core"},
+}
+EFFECTS = {"subprocess", "socket", "requests", "boto3", "obstore", "asyncio", "threading", "os"}
+
+
+def modules(package: str) -> Iterator[Path]:
+    """Yield the source files of a package."""
+    yield from sorted((ROOT / package.replace(".", "/")).rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """Return a source file's module name."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(path: Path) -> set[str]:
+    """Return the modules that a source file imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def layer(module: str) -> str:
+    """Return the part of the project that a module belongs to."""
+    parts = (*LAYERS, *BESIDE)
+    return next((part for part in parts if f"{module}.".startswith(f"{part}.")), module)
+
+
+def allowed(part: str) -> set[str]:
+    """Return the parts that a part may import."""
+    below = set(LAYERS[: LAYERS.index(part) + 1]) if part in LAYERS else {part}
+    return below | BESIDE.get(part, set())
+
+
+def ours() -> list[Path]:
+    """Return every source file of the agent and the consumer."""
+    return [*modules("agent"), *modules("consumer")]
+
+
+@pytest.mark.parametrize("path", ours(), ids=name_of)
+def test_imports_point_one_way(path: Path) -> None:
+    """Imports go cli -> run -> steps -> core; the consumer knows the agent's core and nothing else of it."""
+    part = layer(name_of(path).replace("agent.__main__", "agent.cli"))
+    reached = {layer(name) for name in imports(path) if name.split(".")[0] in {"agent", "consumer"}}
+    assert reached - {"agent"} <= allowed(part), f"{part} imports {reached}"
+
+
+@pytest.mark.parametrize("path", list(modules("agent.core")), ids=name_of)
+def test_the_core_has_no_effects(path: Path) -> None:
+    """No file, process, network or clock is reachable from the core by an import of its own."""
+    assert imports(path).isdisjoint(EFFECTS)
+    assert not re.search(r"\.now\(|time\.time\(|\bopen\(", path.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("path", ours(), ids=name_of)
+def test_only_command_lines_read_the_environment_and_exit(path: Path) -> None:
+    """Whoever needs the environment is given it; whoever fails says so to its caller."""
+    if layer(name_of(path)) == "agent.cli" or name_of(path) == "consumer.cli":
+        return
+    text = path.read_text("utf-8")
+    assert not re.search(r"os\.environ|os\.getenv|sys\.exit|os\._exit", text)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "scrapers").glob("[a-z]*/**/*.py")), ids=name_of)
+def test_scrapers_and_agent_never_meet(path: Path) -> None:
+    """A scraper needs nothing of the agent's but its environment."""
+    assert {name.split(".")[0] for name in imports(path)}.isdisjoint({"agent", "consumer"})
+
+
+def test_nothing_of_our_own_is_patched() -> None:
+    """Tests use the real parts; what cannot be had is replaced at the protocol's edge."""
+    pattern = re.compile(r"unittest\.mock|mock\.patch|monkeypatch\.setattr|MagicMock")
+    offenders = [
+        path.name
+        for path in (ROOT / "tests").rglob("*.py")
+        if path != Path(__file__) and pattern.search(path.read_text("utf-8"))
+    ]
+    assert offenders == []
+
+
+def test_the_architecture_names_only_what_is_there() -> None:
+    """Every path that the page mentions exists."""
+    named = re.findall(r"`((?:agent|consumer|scrapers|tests|docs|deploy)/[\w./-]*)`", ARCHITECTURE)
+    assert named
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("package", ["agent", "agent.core", "agent.steps", "consumer"])
+def test_every_module_has_its_place_on_the_page(package: str) -> None:
+    """A newcomer finds each module of a package, or the folder it is in, on the page."""
+    folder = ROOT / package.replace(".", "/")
+    names = {
+        path.name
+        for path in folder.iterdir()
+        if path.suffix == ".py" or (path.is_dir() and (path / "__init__.py").exists())
+    }
+    missing = {
+        name
+        for name in names - {"__init__.py", "__main__.py"}
+        if name.removesuffix(".py") not in ARCHITECTURE
+    }
+    assert missing == set()
