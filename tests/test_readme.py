@@ -1,0 +1,85 @@
+"""What the READMEs say is so: commands, options, links, exit codes."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from agent import __version__
+from agent.core.jobsfile import parse_jobs
+from agent.core.outcome import ExitCode
+from agent.core.settings import parse_settings
+
+ROOT = Path(__file__).parent.parent
+READMES = [ROOT / "README.md", ROOT / "README.ja.md"]
+COMMANDS = re.compile(r"^(?:\$ )?(?:\w+=\S+ )?mayfly ([a-z]+)(.*)$", re.MULTILINE)
+
+
+def fences(path: Path, language: str) -> list[str]:
+    """Return the code blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
+
+
+def commands(path: Path) -> set[tuple[str, tuple[str, ...]]]:
+    """Return every `mayfly` command of a page, with its options."""
+    text = "\n".join([*fences(path, "sh"), *re.findall(r"`([^`\n]+)`", path.read_text("utf-8"))])
+    return {
+        (name, tuple(re.findall(r"--[a-z-]+", rest.split("#")[0])))
+        for name, rest in COMMANDS.findall(text)
+    }
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: path.name)
+def test_every_command_exists_with_its_options(path: Path) -> None:
+    """A person can type what the page says."""
+    named = commands(path)
+    assert {"check", "doctor", "run", "status", "verify"} <= {name for name, _ in named}
+    for name, options in named:
+        done = subprocess.run(
+            [sys.executable, "-m", "agent", name, "--help"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env={**os.environ, "COLUMNS": "200"},
+        )
+        assert done.returncode == 0, (name, done.stderr)
+        assert all(option in done.stdout for option in options), (name, options)
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: path.name)
+def test_every_make_target_exists(path: Path) -> None:
+    """The two commands of a first encounter are there."""
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = set(re.findall(r"^make ([a-z-]+)", "\n".join(fences(path, "sh")), re.MULTILINE))
+    assert targets == {"demo", "test"}
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: path.name)
+def test_the_examples_of_both_files_are_valid(path: Path) -> None:
+    """What is copied from the page passes the check."""
+    for text in fences(path, "toml"):
+        if "job" in tomllib.loads(text):
+            assert parse_jobs(text, "README", __version__)[1] == []
+        else:
+            assert parse_settings(text, "README")[1] == []
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(path: Path) -> None:
+    """Links to files of the checkout name files that are there."""
+    links = re.findall(r"\]\(([^)#:]+)\)", path.read_text("utf-8"))
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: path.name)
+def test_every_exit_code_is_explained(path: Path) -> None:
+    """The table has each code once, and no other."""
+    rows = re.findall(r"^\| (\d) \|", path.read_text("utf-8"), re.MULTILINE)
+    assert rows == [str(int(code)) for code in ExitCode]
