@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from agent.core.errors import StoreError
-from agent.core.layout import LOG, evidence_path, index_key, manifest_key, run_key, run_prefix
+from agent.core.layout import LOG, MANIFEST, evidence_path, index_key, manifest_key, run_prefix
 from agent.core.manifest import (
     ManifestRef,
     Sealed,
@@ -87,23 +87,33 @@ async def reconcile(
         StoreError: The bucket still differs.
     """
     for attempt in ("first", "second"):
-        expected = {run_key(run.run_id, file.path): file for file in courier.sealed(parcels)}
-        present = {item.key: item.bytes async for item in bucket.list(run_prefix(run.run_id))}
-        present.pop(manifest_key(run.run_id), None)
-        await bucket.delete([key for key in present if key not in expected])
-        wrong = [file for key, file in expected.items() if present.get(key) != file.bytes]
+        wrong = await _differences(run, courier.sealed(parcels), bucket)
         if not wrong:
             return
         if attempt == "second":
             raise StoreError(
-                f"the bucket accepted {wrong[0].path} and does not hold it as it was sent"
+                f"the bucket accepted {min(wrong)} and does not hold it as it was sent"
                 f" ({len(wrong)} files)",
                 remedy="check the bucket's health and lifecycle rules; the run stays in the spool",
             )
-        bad = {file.path for file in wrong}
-        for path in bad:
+        for path in wrong:
             courier.forget(path)
-        await courier.send([parcel for parcel in parcels if parcel.path in bad], marks={})
+        await courier.send([parcel for parcel in parcels if parcel.path in wrong], marks={})
+
+
+async def _differences(run: SpooledRun, files: list[Sealed], bucket: Bucket) -> set[str]:
+    """Delete what does not belong to a run, and return the paths of what is missing or has another size."""
+    prefix = run_prefix(run.run_id)
+    wanted = {file.path: file.bytes for file in files}
+    surplus = []
+    async for item in bucket.list(prefix):
+        path = item.key.removeprefix(prefix)
+        if wanted.get(path) == item.bytes:
+            del wanted[path]
+        elif path not in wanted and path != MANIFEST:
+            surplus.append(item.key)
+    await bucket.delete(surplus)
+    return set(wanted)
 
 
 async def save_states(run: SpooledRun, bucket: Bucket) -> None:

@@ -149,8 +149,8 @@ class Courier:
         digest = hashlib.sha256()
         try:
             with seal.open_result(parcel.root, parcel.name) as (stream, mark):
-                data = stream.read(SMALL + 1)
-                if len(data) <= SMALL:
+                data = stream.read(min(mark.size, SMALL) + 1)
+                if len(data) <= mark.size <= SMALL:
                     digest.update(data)
                     size = len(data)
                     await bucket.put(key, data)
