@@ -61,9 +61,9 @@ python() {
 }
 
 # uv makes the environment from the lock file; on a machine without it, it comes as the Python package it also is.
-uv() {
+run_uv() {
   if has uv; then
-    command uv "$@"
+    uv "$@"
   else
     "$SETUP/bin/uv" "$@"
   fi
@@ -89,7 +89,7 @@ locked() {
 environment() {
   bring_uv
   say "making the environment in $VENV from uv.lock"
-  with_retries uv sync --frozen --quiet --all-extras --python "$(python)"
+  with_retries run_uv sync --frozen --quiet --all-extras --python "$(python)"
 }
 
 browser() {
