@@ -1,0 +1,335 @@
+"""What runs next, how an attempt counts, how a run ends: decisions, as tables and properties."""
+
+import random
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.jobsfile import Expect, Job
+from agent.core.outcome import ExitCode, Outcome, proves_release, run_status
+from agent.core.plan import Board, Step, backoff, day_problem, next_step
+from agent.core.results import JobCause, JobResult, JobStatus, ResultFile, RunStatus, tally
+from agent.core.verdict import (
+    EX_TEMPFAIL,
+    Ended,
+    Past,
+    Produced,
+    Verdict,
+    broken_expectation,
+    judge,
+    wants_retry,
+)
+
+OK, BAD, SKIPPED = JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.SKIPPED
+SILENT = ResultFile()
+
+
+def job(name: str, *needs: str, browser: bool = False, on: str | None = None) -> Job:
+    """A job."""
+    return Job(name=name, command=("x",), needs=needs, browser=browser, on=on)
+
+
+def board(
+    *jobs: Job,
+    ended: dict[str, JobStatus] | None = None,
+    running: tuple[str, ...] = (),
+    parallel: int = 9,
+    sessions: int = 9,
+    stopping: str = "",
+) -> Board:
+    """A board."""
+    return Board(jobs, ended or {}, frozenset(running), parallel, sessions, stopping)
+
+
+@pytest.mark.parametrize(
+    ("state", "step"),
+    [
+        (board(job("a"), job("b")), Step(("a", "b"))),
+        (board(job("a"), job("b"), parallel=1), Step(("a",))),
+        (board(job("a"), job("b"), parallel=1, running=("a",)), Step()),
+        (board(job("a", "b"), job("b")), Step(("b",))),
+        (board(job("a", "b"), job("b"), ended={"b": OK}), Step(("a",))),
+        (
+            board(job("a", "b"), job("b"), ended={"b": BAD}),
+            Step((), (("a", 'it needs "b", which did not succeed'),)),
+        ),
+        (
+            board(job("a", browser=True), job("b", browser=True), job("c"), sessions=1),
+            Step(("a", "c")),
+        ),
+        (
+            board(job("a", browser=True), job("b", browser=True), sessions=1, running=("a",)),
+            Step(),
+        ),
+        (
+            board(job("a"), job("b"), job("c"), running=("a",), ended={"b": OK}, stopping="late"),
+            Step((), (("c", "late"),)),
+        ),
+    ],
+)
+def test_what_may_start_now(state: Board, step: Step) -> None:
+    """File order decides between equals; needs, parallelism and sessions limit."""
+    assert next_step(state) == step
+
+
+@st.composite
+def boards(draw: st.DrawFn) -> tuple[list[Job], set[str]]:
+    """Jobs that need earlier ones only, in any order, and which of them fail."""
+    names = [f"j{number}" for number in range(draw(st.integers(1, 7)))]
+    jobs = [
+        job(
+            name,
+            *draw(st.lists(st.sampled_from(names[:index]), unique=True)) if index else (),
+            browser=draw(st.booleans()),
+        )
+        for index, name in enumerate(names)
+    ]
+    return draw(st.permutations(jobs)), set(draw(st.lists(st.sampled_from(names))))
+
+
+@given(boards(), st.integers(1, 4), st.integers(1, 3), st.randoms(use_true_random=False))
+def test_every_job_ends_within_the_limits(
+    drawn: tuple[list[Job], set[str]], parallel: int, sessions: int, luck: object
+) -> None:
+    """Whatever needs what and whatever fails, each job is started or skipped once, never beyond the limits."""
+    assert isinstance(luck, random.Random)
+    jobs, failing = drawn
+    by_name = {one.name: one for one in jobs}
+    ended: dict[str, JobStatus] = {}
+    running: set[str] = set()
+    while len(ended) < len(jobs):
+        step = next_step(Board(jobs, ended, frozenset(running), parallel, sessions))
+        assert step.start or step.skip or running, "it stands still"
+        assert not set(step.start) & (ended.keys() | running)
+        for name in step.start:
+            assert all(ended[need] is OK for need in by_name[name].needs)
+        running |= set(step.start)
+        ended |= {name: SKIPPED for name, _ in step.skip}
+        assert len(running) <= parallel
+        assert sum(by_name[name].browser for name in running) <= sessions
+        if running:
+            done = luck.choice(sorted(running))
+            running.remove(done)
+            ended[done] = BAD if done in failing else OK
+    assert all(ended[name] is OK for name in by_name if not _tainted(name, by_name, failing))
+
+
+def _tainted(name: str, jobs: dict[str, Job], failing: set[str]) -> bool:
+    return name in failing or any(_tainted(need, jobs, failing) for need in jobs[name].needs)
+
+
+def test_a_job_runs_on_its_days() -> None:
+    """2026-11-22 is a Sunday."""
+    sunday = datetime(2026, 11, 22, tzinfo=UTC)
+    assert day_problem(job("a"), sunday) is None
+    assert day_problem(job("a", on="sat..mon"), sunday) is None
+    assert day_problem(job("a", on="mon..fri"), sunday) == "it runs on mon..fri, and today is sun"
+
+
+def test_pauses_between_attempts_grow_to_half_a_minute() -> None:
+    """2, 4, 8, 16, 30, 30."""
+    assert [backoff(number) for number in range(1, 7)] == [2, 4, 8, 16, 30, 30]
+
+
+@pytest.mark.parametrize(
+    ("ended", "reported", "verdict"),
+    [
+        (Ended(0), SILENT, Verdict(OK)),
+        (Ended(0), ResultFile(message="12 new"), Verdict(OK, None, "12 new")),
+        (Ended(3), SILENT, Verdict(BAD, JobCause.ERROR, "exit code 3")),
+        (Ended(3, tail="a\nboom \n"), SILENT, Verdict(BAD, JobCause.ERROR, "exit code 3: boom")),
+        (
+            Ended(EX_TEMPFAIL),
+            SILENT,
+            Verdict(BAD, JobCause.ERROR, "exit code 75", asks_retry=True),
+        ),
+        (
+            Ended(1),
+            ResultFile(cause=JobCause.BLOCKED, message="403"),
+            Verdict(BAD, JobCause.BLOCKED, "403"),
+        ),
+        (Ended(signal=9), SILENT, Verdict(BAD, JobCause.OUT_OF_MEMORY, "killed by signal 9")),
+        (Ended(signal=11), SILENT, Verdict(BAD, JobCause.ERROR, "killed by signal 11")),
+        (
+            Ended(1, tail="MemoryError"),
+            SILENT,
+            Verdict(BAD, JobCause.OUT_OF_MEMORY, "exit code 1: MemoryError"),
+        ),
+        (
+            Ended(1, tail="[Errno 28] No space left on device"),
+            SILENT,
+            Verdict(BAD, JobCause.OUT_OF_DISK, "exit code 1: [Errno 28] No space left on device"),
+        ),
+        (Ended(1, browser_died=True), SILENT, Verdict(BAD, JobCause.BROWSER, "exit code 1")),
+        (
+            Ended(timed_out=True, limit=600),
+            SILENT,
+            Verdict(JobStatus.TIMED_OUT, JobCause.TIMEOUT, "still running after 10m 00s"),
+        ),
+        (
+            Ended(timed_out=True, limit=600),
+            ResultFile(message="page 3"),
+            Verdict(JobStatus.TIMED_OUT, JobCause.TIMEOUT, "still running after 10m 00s; page 3"),
+        ),
+        (
+            Ended(0, interrupted=True),
+            SILENT,
+            Verdict(
+                JobStatus.INTERRUPTED,
+                JobCause.INTERRUPTED,
+                "stopped because the run was told to stop",
+            ),
+        ),
+        (
+            Ended(failure="no such program"),
+            SILENT,
+            Verdict(BAD, JobCause.RELEASE, "no such program"),
+        ),
+    ],
+)
+def test_how_an_attempt_counts(ended: Ended, reported: ResultFile, verdict: Verdict) -> None:
+    """What the job says of itself comes before what we can tell from outside."""
+    assert judge(ended, reported, Produced(), Expect()) == verdict
+
+
+@pytest.mark.parametrize(
+    ("expect", "produced", "items", "past", "says"),
+    [
+        ({}, Produced(), None, [], ""),
+        ({"min_files": 1}, Produced(0, 0), None, [], "0 files, expected at least 1"),
+        ({"min_files": 1}, Produced(1, 0), None, [], ""),
+        ({"min_bytes": "1KiB"}, Produced(1, 1000), None, [], "1.0 kB, expected at least 1.0 kB"),
+        ({"min_bytes": "1KiB"}, Produced(1, 1024), None, [], ""),
+        ({"min_items": 5}, Produced(9, 9), 4, [], "4 items, expected at least 5"),
+        ({"min_items": 5}, Produced(9, 9), None, [], "0 items, expected at least 5"),
+        ({"drop": 0.5}, Produced(4), None, [], ""),
+        ({"drop": 0.5}, Produced(4), None, [10, 2, 10], "4 files, fewer than 50% of the usual 10"),
+        ({"drop": 0.5}, Produced(5), None, [10, 2, 10], ""),
+        ({"drop": 0.5}, Produced(0), None, [0, 0], ""),
+    ],
+)
+def test_what_a_job_must_produce(
+    expect: dict[str, object], produced: Produced, items: int | None, past: list[int], says: str
+) -> None:
+    """Each expectation names what was there and what was wanted."""
+    history = [Past(files) for files in past]
+    assert broken_expectation(Expect.model_validate(expect), produced, items, history) == says
+
+
+def test_a_drop_of_items_counts_like_one_of_files() -> None:
+    """The same number of files with hardly anything in them is empty, by the job's own count."""
+    past = [Past(1, 100), Past(1, 120), Past(1, None)]
+    verdict = judge(Ended(0), ResultFile(items=3), Produced(1, 9), Expect(drop=0.5), past)
+    assert (verdict.status, verdict.cause) == (JobStatus.EMPTY, JobCause.EXPECTATION)
+    assert verdict.message == "3 items, fewer than 50% of the usual 110"
+
+
+def test_an_empty_job_that_knows_why_keeps_its_cause() -> None:
+    """Its own cause says more than ours."""
+    reported = ResultFile(cause=JobCause.PAGE_CHANGED, message="no table")
+    verdict = judge(Ended(0), reported, Produced(), Expect(min_files=1))
+    assert verdict == Verdict(
+        JobStatus.EMPTY, JobCause.PAGE_CHANGED, "0 files, expected at least 1; no table"
+    )
+
+
+@pytest.mark.parametrize(
+    ("verdict", "retries", "browser_died", "attempts"),
+    [
+        (Verdict(OK), 5, False, 1),
+        (Verdict(BAD), 0, False, 1),
+        (Verdict(BAD), 2, False, 3),
+        (Verdict(BAD, asks_retry=True), 0, False, 2),
+        (Verdict(BAD, asks_retry=True), 3, False, 4),
+        (Verdict(BAD), 0, True, 2),
+        (Verdict(JobStatus.EMPTY), 1, False, 2),
+        (Verdict(JobStatus.TIMED_OUT), 1, False, 2),
+        (Verdict(JobStatus.INTERRUPTED, asks_retry=True), 9, True, 1),
+    ],
+)
+def test_how_many_attempts_a_job_gets(
+    verdict: Verdict, retries: int, browser_died: bool, attempts: int
+) -> None:
+    """`retries` for every failure; exit code 75 and a lost browser grant one where there are none."""
+    made = 1
+    while wants_retry(verdict, made, retries, browser_died=browser_died):
+        made += 1
+    assert made == attempts
+
+
+def result(status: JobStatus, cause: JobCause | None = None) -> JobResult:
+    """A job's result."""
+    return JobResult(name="x", status=status, cause=cause)
+
+
+@pytest.mark.parametrize(
+    ("results", "interrupted", "released", "status"),
+    [
+        ([], False, True, RunStatus.SUCCEEDED),
+        ([result(OK), result(OK)], False, True, RunStatus.SUCCEEDED),
+        ([result(OK), result(BAD)], False, True, RunStatus.PARTIAL),
+        ([result(BAD), result(JobStatus.EMPTY)], False, True, RunStatus.FAILED),
+        ([result(OK), result(SKIPPED)], False, True, RunStatus.SUCCEEDED),
+        ([result(SKIPPED)], False, True, RunStatus.SUCCEEDED),
+        ([result(OK), result(SKIPPED, JobCause.ERROR)], False, True, RunStatus.PARTIAL),
+        ([result(OK)], True, True, RunStatus.INTERRUPTED),
+        ([], False, False, RunStatus.FAILED),
+        ([], True, False, RunStatus.FAILED),
+    ],
+)
+def test_how_a_run_ends(
+    results: list[JobResult], interrupted: bool, released: bool, status: RunStatus
+) -> None:
+    """A job that was not due today counts neither way; one that was skipped for a cause did not succeed."""
+    assert run_status(results, interrupted=interrupted, released=released) is status
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [
+        (Outcome(RunStatus.SUCCEEDED), ExitCode.DONE),
+        (Outcome(RunStatus.PARTIAL), ExitCode.PARTIAL),
+        (Outcome(RunStatus.FAILED), ExitCode.FAILED),
+        (Outcome(RunStatus.INTERRUPTED), ExitCode.INTERRUPTED),
+        (Outcome(RunStatus.FAILED, released=False), ExitCode.NO_RELEASE),
+        (Outcome(RunStatus.SUCCEEDED, delivered=False), ExitCode.NOT_DELIVERED),
+        (Outcome(RunStatus.FAILED, released=False, delivered=False), ExitCode.NOT_DELIVERED),
+    ],
+)
+def test_the_exit_code_says_what_needs_a_person_most(outcome: Outcome, code: ExitCode) -> None:
+    """Files that are not in the bucket come before everything."""
+    assert outcome.exit_code is code
+
+
+def test_exit_codes_are_those_of_the_contract() -> None:
+    """Alerts and units rely on these numbers."""
+    assert [code.value for code in ExitCode] == list(range(9))
+
+
+def test_results_are_counted_and_a_success_proves_a_release() -> None:
+    """In the order of the statuses; a release whose jobs all fail has proved nothing."""
+    results = [result(BAD), result(OK), result(BAD)]
+    assert tally(results) == {"succeeded": 1, "failed": 2}
+    assert proves_release(results)
+    assert not proves_release([result(BAD)])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"metrics": {"a": NaN}}',
+        '{"metrics": {"a": 1e400}}',
+        '{"metrics": {"a b": 1}}',
+        '{"items": -1}',
+        '{"items": 1e30}',
+        '{"cause": "bad luck"}',
+        "[]",
+        "",
+    ],
+)
+def test_a_result_file_says_only_what_a_manifest_can_hold(text: str) -> None:
+    """JSON has no NaN; a job that reports one is unreadable, not the run's manifest."""
+    with pytest.raises(ValueError, match="ResultFile"):
+        ResultFile.model_validate_json(text)

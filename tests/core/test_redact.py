@@ -1,0 +1,90 @@
+"""Secrets leave every text, in every form in which they travel."""
+
+import base64
+import json
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from agent.core.redact import SHORTEST, Redactor, without_credentials
+
+SECRETS = st.text(st.characters(codec="utf-8"), min_size=SHORTEST, max_size=40).filter(
+    lambda text: len(text.strip()) >= SHORTEST and "[redacted:KEY]".find(text) < 0
+)
+AROUND = st.text(st.characters(codec="utf-8"), max_size=12)
+
+
+@given(SECRETS, AROUND, AROUND)
+def test_a_secret_is_gone_from_any_text(secret: str, before: str, after: str) -> None:
+    """Plain, in a URL, in JSON: the value does not appear, and its name does."""
+    redactor = Redactor({"KEY": secret})
+    for form in (
+        secret,
+        quote(secret, safe=""),
+        quote_plus(secret),
+        json.dumps(secret)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+    ):
+        shown = redactor.text(f"{before}{form}{after}")
+        assert "[redacted:KEY]" in shown
+        assume(form not in f"{before}[redacted:KEY]{after}")
+        assert form not in shown
+
+
+@given(SECRETS, st.binary(max_size=9), st.binary(max_size=9))
+def test_a_secret_is_gone_from_base64_at_every_alignment(
+    secret: str, before: bytes, after: bytes
+) -> None:
+    """As in an Authorization header, where a user name comes before it."""
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        text = encode(before + secret.encode() + after).decode()
+        shown = Redactor({"KEY": secret}).text(text)
+        assert "[redacted:KEY]" in shown
+
+
+def test_the_longer_of_two_secrets_wins() -> None:
+    """One that contains another is hidden whole."""
+    redactor = Redactor({"SHORT": "hunter2", "LONG": "hunter2-and-more"})
+    assert redactor.text("x hunter2-and-more hunter2") == "x [redacted:LONG] [redacted:SHORT]"
+
+
+def test_a_secret_of_several_lines_is_hidden_line_by_line() -> None:
+    """A private key in a log is many lines."""
+    redactor = Redactor({"PEM": "-----BEGIN KEY-----\nabcdefgh\nij\n"})
+    assert redactor.text("got: abcdefgh") == "got: [redacted:PEM]"
+    assert redactor.text("ij") == "ij"
+
+
+@pytest.mark.parametrize("value", ["", "a", "abcd", "    ", "\n\n"])
+def test_very_short_values_are_left_alone(value: str) -> None:
+    """They would take ordinary words out of every line."""
+    assert Redactor({"KEY": value}).text(f"x{value}y abcd") == f"x{value}y abcd"
+
+
+def test_structures_are_redacted_keys_included() -> None:
+    """Events and results are nested; numbers and nothing stay what they are."""
+    redactor = Redactor({"KEY": "hunter2"})
+    value = {"hunter2": ["a hunter2", ("hunter2", 3)], "n": None, "f": 1.5}
+    assert redactor.value(value) == {
+        "[redacted:KEY]": ["a [redacted:KEY]", ["[redacted:KEY]", 3]],
+        "n": None,
+        "f": 1.5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://me:token@example.org/x.git", "https://example.org/x.git"),
+        ("https://token@example.org/x.git", "https://example.org/x.git"),
+        ("https://example.org/a@b", "https://example.org/a@b"),
+        ("ssh://git@example.org/x", "ssh://example.org/x"),
+        ("/home/me/repo", "/home/me/repo"),
+        ("https://me:p@ss@example.org/x", "https://example.org/x"),
+    ],
+)
+def test_urls_lose_their_credentials(url: str, shown: str) -> None:
+    """User and password go, the rest stays."""
+    assert without_credentials(url) == shown

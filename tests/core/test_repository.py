@@ -1,0 +1,171 @@
+"""A repository's address, what it offers, and what git's complaints mean."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.repository import (
+    Repository,
+    Trouble,
+    Wanted,
+    choose,
+    parse_refs,
+    parse_repository,
+    trouble_of,
+)
+
+A, B, C = "a" * 40, "b" * 40, "c" * 40
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/srv/my scrapers", Repository("/srv/my scrapers", "file")),
+        ("~/scrapers", Repository("/home/me/scrapers", "file")),
+        ("file:///srv/a%20b.git", Repository("/srv/a b.git", "file")),
+        ("git@example.com:me/s.git", Repository("git@example.com:me/s.git", "ssh")),
+        ("ssh://git@example.com:22/s", Repository("ssh://git@example.com:22/s", "ssh")),
+        (
+            "https://example.com/me/s.git",
+            Repository("https://example.com/me/s.git", "http:https", "https://example.com"),
+        ),
+        (
+            "https://me:p%40ss@example.com:8443/s.git",
+            Repository(
+                "https://example.com:8443/s.git",
+                "http:https",
+                "https://example.com:8443",
+                "me",
+                "p@ss",
+            ),
+        ),
+        (
+            "https://token@example.com/s",
+            Repository("https://example.com/s", "http:https", "https://example.com", "token"),
+        ),
+    ],
+)
+def test_addresses_are_taken_apart(text: str, expected: Repository) -> None:
+    """Credentials leave the URL; each address may use its own protocol and no other."""
+    assert parse_repository(text, "/home/me") == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "scrapers",
+        "./scrapers",
+        "~other/scrapers",
+        "-oProxyCommand=touch /tmp/x",
+        "ext::sh -c id",
+        "ext::sh",
+        "fd::17",
+        "git://example.com/s.git",
+        "ftp://example.com/s.git",
+        "https://example.com",
+        "https:///s.git",
+        "ssh://-oProxyCommand=x/s",
+        "ssh://git:secret@example.com/s",
+        "-host:path",
+        "host:-path",
+        "https://example.com/s?x=1",
+        "https://example.com/s\n",
+        "file://otherhost/s",
+    ],
+)
+def test_addresses_that_are_refused(text: str) -> None:
+    """Options, other transports, relative paths and half a URL are refused, without repeating them."""
+    with pytest.raises(ValueError, match=r"^(is|has) ") as caught:
+        parse_repository(text, "/home/me")
+    assert "secret" not in str(caught.value)
+
+
+@given(st.text(alphabet=st.characters(min_codepoint=33, max_codepoint=126), min_size=8))
+def test_a_password_is_never_shown(password: str) -> None:
+    """Neither the URL nor the value's own text has it, whatever its characters."""
+    from urllib.parse import quote  # noqa: PLC0415
+
+    secret = f"S3CRET{password}"
+    found = parse_repository(f"https://me:{quote(secret, safe='')}@example.com/s", None)
+    assert found.password == secret
+    assert "S3CRET" not in found.url + repr(found)
+
+
+def test_refs_are_read_with_tags_looked_through() -> None:
+    """An annotated tag is the commit it points to; a branch is its head."""
+    listing = (
+        f"{A}\trefs/tags/v1\n{B}\trefs/tags/v1^{{}}\n{C}\trefs/tags/v2\n{A}\trefs/heads/main\n"
+    )
+    assert parse_refs(listing.encode()) == {
+        "refs/tags/v1": B,
+        "refs/tags/v2": C,
+        "refs/heads/main": A,
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "v1:refs/heads/x",
+        "v*",
+        "-v1",
+        "v1..2",
+        "v1 x",
+        "v@{1}",
+        "v\x1b[31m",
+        "v1.lock",
+        "v^",
+        "a//b",
+    ],
+)
+def test_names_that_no_repository_can_have_are_left_out(name: str) -> None:
+    """A server may say anything; what git itself would not name is not asked for."""
+    assert parse_refs(f"{A}\trefs/tags/{name}\n".encode()) == {}
+
+
+@given(st.binary())
+def test_no_answer_of_a_server_breaks_the_reading(listing: bytes) -> None:
+    """Garbage is left out."""
+    assert all(len(commit) == 40 for commit in parse_refs(listing).values())
+
+
+def test_choice_is_the_newest_tag_or_the_branch() -> None:
+    """`track` chooses among tags, `branch` takes that branch; what is not there is None."""
+    refs = {"refs/tags/v1.9": A, "refs/tags/v1.10": B, "refs/heads/main": C}
+    assert choose(refs, None, None) == Wanted("v1.10", "refs/tags/v1.10", B)
+    assert choose(refs, "v1.9*", None) == Wanted("v1.9", "refs/tags/v1.9", A)
+    assert choose(refs, None, "main") == Wanted("main", "refs/heads/main", C)
+    assert choose(refs, "x*", None) is None
+    assert choose(refs, None, "dev") is None
+    assert Wanted("v1", "refs/tags/v1", A).is_tag
+    assert not Wanted("v1", "refs/heads/v1", A).is_tag
+
+
+@pytest.mark.parametrize(
+    ("complaint", "trouble"),
+    [
+        ("fatal: unable to access 'https://x/': Could not resolve host: x", Trouble.UNREACHABLE),
+        ("fatal: unable to access 'x': Failed to connect to x port 443", Trouble.UNREACHABLE),
+        ("error: RPC failed; curl 28 Operation too slow", Trouble.UNREACHABLE),
+        ("fatal: unable to access 'x': The requested URL returned error: 503", Trouble.UNREACHABLE),
+        ("fatal: the remote end hung up unexpectedly", Trouble.UNREACHABLE),
+        ("ssh: connect to host x port 22: Connection refused", Trouble.UNREACHABLE),
+        ("fatal: Authentication failed for 'https://x/'", Trouble.REFUSED),
+        ("fatal: could not read Username for 'https://x': terminal prompts", Trouble.REFUSED),
+        ("git@x: Permission denied (publickey). fatal: Could not read", Trouble.REFUSED),
+        ("Host key verification failed.", Trouble.REFUSED),
+        ("fatal: unable to access 'x': The requested URL returned error: 403", Trouble.REFUSED),
+        ("fatal: unable to access 'x': SSL certificate problem: expired", Trouble.REFUSED),
+        ("fatal: repository 'https://x/' not found", Trouble.MISSING),
+        ("ERROR: Repository not found.", Trouble.MISSING),
+        ("fatal: '/x' does not appear to be a git repository", Trouble.MISSING),
+        ("fatal: couldn't find remote ref refs/tags/v1", Trouble.MISSING),
+        ("fatal: fsck error in packed object", Trouble.OTHER),
+        ("error: object file is empty", Trouble.OTHER),
+        ("", Trouble.OTHER),
+    ],
+)
+def test_complaints_mean_something(complaint: str, trouble: Trouble) -> None:
+    """What is worth another try is told from what will be the same tomorrow."""
+    assert trouble_of(complaint) is trouble
