@@ -15,6 +15,8 @@ _SCP_LIKE = re.compile(r"(?:[A-Za-z0-9._-]+@)?[A-Za-z0-9][A-Za-z0-9.-]*:(?![-:])
 _USER = re.compile(r"[A-Za-z0-9._-]*")
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 _REF_LINE = re.compile(rb"([0-9a-f]{40})\trefs/(tags|heads)/([^\n]+?)(\^\{\})?")
+MAX_REF_BYTES = 200
+"""Of a tag's or branch's name: git's own limit is that of a file name, less what its locks add."""
 # What git-check-ref-format forbids; a server may say anything.
 _NOT_IN_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/.]|/\.|[/.]$|\.lock$")
 
@@ -119,11 +121,19 @@ def parse_refs(listing: bytes) -> dict[str, str]:
     for line in listing.split(b"\n"):
         match = _REF_LINE.fullmatch(line)
         name = match.group(3).decode(errors="replace") if match else ""
-        if match is None or _NOT_IN_REF.search(name) or "\ufffd" in name:
+        if match is None or not _can_be_asked_for(name):
             continue
         # An annotated tag comes twice: as itself, then with ^{} as the commit it points to.
         refs[f"refs/{match.group(2).decode()}/{name}"] = match.group(1).decode()
     return refs
+
+
+def _can_be_asked_for(name: str) -> bool:
+    return (
+        len(name.encode()) <= MAX_REF_BYTES
+        and _NOT_IN_REF.search(name) is None
+        and "\ufffd" not in name
+    )
 
 
 def choose(refs: Mapping[str, str], track: str | None, branch: str | None) -> Wanted | None:

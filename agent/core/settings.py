@@ -185,16 +185,23 @@ class Settings(Section):
     @property
     def job_seconds(self) -> float:
         """Seconds of a run within which jobs must end, so that the hand-off has its own."""
-        return self.limits.run - min(self.limits.handoff, self.limits.run / 4)
+        return self.limits.run - self.handoff_seconds
+
+    @property
+    def handoff_seconds(self) -> float:
+        """Seconds of a run that are kept for the hand-off; it gets more of what the jobs leave."""
+        return min(self.limits.handoff, self.limits.run / 4)
 
     def sensitive(self) -> dict[str, str]:
         """Return the values in here that no log may show, by name."""
         values = {f"apprise-{number}": url for number, url in enumerate(self.notify.apprise, 1)}
         if self.notify.healthchecks:
             values["healthchecks"] = self.notify.healthchecks
-        password = urlsplit(self.release.repository or "").password
-        if password:
-            values |= {"repository": password, "repository-plain": unquote(password)}
+        url = urlsplit(self.release.repository or "")
+        # A token alone stands where the user's name does.
+        secret = url.password or (url.username if url.scheme in {"http", "https"} else None)
+        if secret:
+            values |= {"repository": secret, "repository-plain": unquote(secret)}
         return values
 
 

@@ -21,6 +21,8 @@ KEEP_BYTES = 16 * 1024**2
 """What `run` keeps of a program's stdout and stderr: far more than any helper has to say."""
 
 _CHUNK_BYTES = 64 * 1024
+QUIET_LOOKS = 2
+
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
@@ -174,14 +176,18 @@ async def kill_marked(*marks: str, seconds: float = REAP_SECONDS) -> int:
         How many were killed. Those that the kernel holds for longer than `seconds` are left.
     """
     killed: set[int] = set()
+    quiet = 0
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            while found := marked(*marks):
+            # Twice: a process in the middle of an exec shows no environment.
+            while quiet < QUIET_LOOKS:
+                found = marked(*marks)
+                quiet = 0 if found else quiet + 1
                 for pid in found:
                     with contextlib.suppress(ProcessLookupError, PermissionError):
                         os.kill(pid, signal.SIGKILL)
                 killed.update(found)
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.02 if found else 0.005)
                 _reap(killed)
     return len(killed)
 

@@ -117,6 +117,7 @@ def test_refs_are_read_with_tags_looked_through() -> None:
         "v1.lock",
         "v^",
         "a//b",
+        "v" + "9" * 5000,
     ],
 )
 def test_names_that_no_repository_can_have_are_left_out(name: str) -> None:

@@ -31,6 +31,7 @@ async def install(
     *,
     cache: Path,
     environ: Mapping[str, str],
+    mark: Mapping[str, str],
     seconds: float,
     log: Log,
 ) -> bool:
@@ -41,6 +42,7 @@ async def install(
         environment: Where the environment is made: its final place.
         cache: uv's cache.
         environ: The agent's environment; uv gets proxies, certificates and index settings of it.
+        mark: The variable by which what is left of a killed agent's uv is found.
         seconds: Limit of it all.
         log: Told when the cache was not enough.
 
@@ -52,7 +54,8 @@ async def install(
     """
     if not (tree / LOCK).is_file() and not (tree / REQUIREMENTS).is_file():
         return False
-    uv = _Uv(tree, environment, cache, environ, asyncio.get_running_loop().time() + seconds)
+    until = asyncio.get_running_loop().time() + seconds
+    uv = _Uv(tree, _environment(environment, cache, environ) | dict(mark), until)
     await uv.run("venv", *_interpreter(tree), "--no-project", str(environment))
     if (tree / LOCK).is_file():
         command: tuple[str, ...] = ("sync", "--frozen", "--no-dev", "--no-editable")
@@ -68,32 +71,12 @@ async def install(
 
 
 class _Uv:
-    """Runs uv for one environment, all of it before one deadline."""
+    """Runs uv for one release, all of it before one deadline."""
 
-    def __init__(
-        self,
-        tree: Path,
-        environment: Path,
-        cache: Path,
-        environ: Mapping[str, str],
-        until: float,
-    ) -> None:
+    def __init__(self, tree: Path, environ: Mapping[str, str], until: float) -> None:
         self._tree = tree
+        self._environ = environ
         self._until = until
-        credentials = (name for name in environ if _INDEX_CREDENTIALS.fullmatch(name))
-        self._environ = passed(environ, (*_PASSED, *credentials)) | {
-            "UV_PROJECT_ENVIRONMENT": str(environment),
-            "VIRTUAL_ENV": str(environment),
-            "UV_CACHE_DIR": str(cache / "uv"),
-            "UV_PYTHON_DOWNLOADS": "never",
-            # Linked files would be shared with the cache and with other releases: what one job damages, all have.
-            "UV_LINK_MODE": "copy",
-            # Jobs cannot write to a sealed environment: without this every start of each would compile anew.
-            "UV_COMPILE_BYTECODE": "1",
-            "UV_NO_PROGRESS": "1",
-            "NO_COLOR": "1",
-            "LC_ALL": "C.UTF-8",
-        }
 
     async def run(self, *arguments: str) -> None:
         """Run uv in the release's files."""
@@ -114,6 +97,23 @@ class _Uv:
             raise ReleaseError(f"uv could not be started: {error}") from error
         if done.code != 0:
             raise ReleaseError(f"uv {arguments[0]}: {done.complaint or f'exit code {done.code}'}")
+
+
+def _environment(environment: Path, cache: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    credentials = (name for name in environ if _INDEX_CREDENTIALS.fullmatch(name))
+    return passed(environ, (*_PASSED, *credentials)) | {
+        "UV_PROJECT_ENVIRONMENT": str(environment),
+        "VIRTUAL_ENV": str(environment),
+        "UV_CACHE_DIR": str(cache / "uv"),
+        "UV_PYTHON_DOWNLOADS": "never",
+        # Linked files would be shared with the cache and with other releases: what one job damages, all have.
+        "UV_LINK_MODE": "copy",
+        # Jobs cannot write to a sealed environment: without this every start of each would compile anew.
+        "UV_COMPILE_BYTECODE": "1",
+        "UV_NO_PROGRESS": "1",
+        "NO_COLOR": "1",
+        "LC_ALL": "C.UTF-8",
+    }
 
 
 def _binary() -> str:

@@ -17,7 +17,7 @@ from agent.steps.release import environment
 from agent.steps.release.checks import Checks, read_jobs
 from agent.steps.release.git import GitError
 from agent.steps.release.mirror import Mirror
-from agent.steps.release.passing import mark_text
+from agent.steps.release.passing import mark, mark_text
 from agent.steps.release.seen import Seen
 from agent.steps.release.shelf import (
     ENVIRONMENT,
@@ -248,6 +248,7 @@ class _Attempt:
             root / ENVIRONMENT,
             cache=self.shelf.cache,
             environ=self.checks.environ,
+            mark=mark(self.shelf.mirror),
             seconds=self.settings.install_timeout,
             log=self.log,
         )

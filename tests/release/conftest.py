@@ -1,0 +1,161 @@
+"""Releases obtained for real: a repository, a state directory, and what was logged."""
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uv
+
+from agent.core.settings import Release
+from agent.steps.logs import Journalist
+from agent.steps.release import Obtained, Shelf, obtain, promote
+
+VERSION = "0.1.0"
+START = datetime(2026, 11, 22, 6, 0, tzinfo=UTC)
+JOBS = '[[job]]\nname = "greet"\ncommand = ["sh", "greet.sh"]\n'
+LOCKED_JOBS = '[[job]]\nname = "greet"\ncommand = ["python", "greet.py"]\n'
+PROJECT = """[project]
+name = "locked"
+version = "1"
+requires-python = ">=3.11"
+dependencies = ["idna==3.10"]
+
+[tool.uv]
+package = false
+"""
+DEAD_PROXY = "http://127.0.0.1:9"
+"""Nothing listens on the discard port: whoever uses it as a proxy has no network."""
+
+
+@dataclass
+class Desk:
+    """A state directory of its own, and `obtain` with everything it needs.
+
+    Attributes:
+        state: The state directory.
+        repository: What the configuration says.
+        environ: The agent's environment.
+        shelf: Where releases are.
+        events: What was logged.
+        now: The time; each call is an hour after the one before.
+    """
+
+    state: Path
+    repository: str
+    environ: dict[str, str]
+    cache: Path
+    events: list[dict[str, Any]] = field(default_factory=list)
+    now: datetime = START
+    timeout: float = 20.0
+
+    @property
+    def shelf(self) -> Shelf:
+        """Where releases are."""
+        return Shelf.at(self.state, self.cache)
+
+    async def obtain(self, *, version: str = VERSION, **settings: Any) -> Obtained:
+        """Obtain the release to run."""
+        self.now += timedelta(hours=1)
+        values = {"repository": self.repository, "timeout": self.timeout, **settings}
+        return await obtain(
+            Release.model_validate(values),
+            self.shelf,
+            environ=self.environ,
+            version=version,
+            now=self.now,
+            log=Journalist(self.events.append).log,
+        )
+
+    async def run_well(self, **settings: Any) -> Obtained:
+        """Obtain a release that then proves itself."""
+        obtained = await self.obtain(**settings)
+        promote(self.shelf, obtained.release)
+        return obtained
+
+    def told(self, event: str) -> list[dict[str, Any]]:
+        """Return the logged events of one name."""
+        return [line for line in self.events if line["event"] == event]
+
+
+def running_in(folder: Path) -> list[str]:
+    """Return the commands that run with a folder's path in their arguments or their environment."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal() and int(process.name) != os.getpid():
+            try:
+                parts = [(process / name).read_bytes() for name in ("cmdline", "environ")]
+            except OSError:  # ended, or another user's
+                continue
+            if str(folder).encode() in b"".join(parts):
+                found.append(parts[0].replace(b"\0", b" ").decode(errors="replace"))
+    return found
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """An environment as an agent has it, with a secret that nobody may pass on."""
+    home = tmp_path / "home"
+    home.mkdir()
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in {"PATH", "TMPDIR"}
+        or name.startswith(("SSL_", "UV_INDEX", "COVERAGE_"))
+        or name.upper().endswith("_PROXY")
+    }
+    return {**kept, "HOME": str(home), "AWS_SECRET_ACCESS_KEY": "never-passed-on"}
+
+
+@pytest.fixture
+def desk(tmp_path: Path, environ: dict[str, str], repo_builder: Any) -> Desk:
+    """A desk for the repository of `repo_builder`, by its path."""
+    return Desk(tmp_path / "state", str(repo_builder.bare), environ, tmp_path / "cache")
+
+
+@dataclass(frozen=True)
+class Locked:
+    """The files of a release whose environment holds one small package, by either kind of lock.
+
+    Attributes:
+        project: Files with `uv.lock`.
+        requirements: The other form, `requirements.txt`.
+        cache: A cache that holds the package, for tests that are about something else than getting it.
+    """
+
+    project: Mapping[str, str]
+    requirements: str
+    cache: Path
+
+
+@pytest.fixture(scope="session")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Locked:
+    """A lock file and a `requirements.txt` with hashes, made by uv itself."""
+    folder = tmp_path_factory.mktemp("locked")
+    (folder / "pyproject.toml").write_text(PROJECT)
+    _uv("lock", "--quiet", at=folder)
+    _uv(
+        *("pip", "compile", "--quiet", "--generate-hashes", "pyproject.toml"),
+        *("--output-file", "requirements.txt"),
+        at=folder,
+    )
+    cache = tmp_path_factory.mktemp("warm")
+    _uv("sync", "--quiet", "--frozen", "--cache-dir", str(cache / "uv"), at=folder)
+    return Locked(
+        {
+            "pyproject.toml": PROJECT,
+            "uv.lock": (folder / "uv.lock").read_text(),
+            "jobs.toml": LOCKED_JOBS,
+            "greet.py": "import idna\nprint(idna.__version__)\n",
+        },
+        (folder / "requirements.txt").read_text(),
+        cache,
+    )
+
+
+def _uv(*arguments: str, at: Path) -> None:
+    subprocess.run([uv.find_uv_bin(), *arguments], cwd=at, check=True, timeout=120)

@@ -1,0 +1,28 @@
+"""Obtains a release once, in a process of its own that a test kills: `python -m tests.release.obtain_once ...`."""
+
+import asyncio
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from agent.core.settings import Release
+from agent.steps.logs import Journalist, json_sink
+from agent.steps.release import Shelf, obtain, promote
+
+
+async def _obtain(repository: str, state: str, cache: str) -> None:
+    shelf = Shelf.at(Path(state), Path(cache))
+    obtained = await obtain(
+        Release(repository=repository),
+        shelf,
+        environ=os.environ,
+        version="0.1.0",
+        now=datetime.now(UTC),
+        log=Journalist(json_sink(sys.stderr)).log,
+    )
+    promote(shelf, obtained.release)
+
+
+if __name__ == "__main__":
+    asyncio.run(_obtain(*sys.argv[1:]))

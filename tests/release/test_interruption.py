@@ -1,0 +1,144 @@
+"""kill -9 in the middle: the old release or the new one, never a mixture, never none."""
+
+import asyncio
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.steps import processes
+from agent.steps.release import Installed, last_good
+from tests.parts.repo import Repo
+from tests.release.conftest import LOCKED_JOBS, VERSION, Desk, Locked, running_in
+
+pytestmark = pytest.mark.usefixtures("git_server")
+
+FILES = 400
+WAIT_SECONDS = 60.0
+
+Moment = Callable[[Path], bool]
+"""Tells, from the state directory and the new commit's place in it, whether a moment has come."""
+
+MOMENTS: dict[str, Moment] = {
+    "mirror": lambda root: any((root.parents[1] / "mirror.git").glob("HEAD")),
+    "pack": lambda root: len(list((root.parents[1] / "mirror.git").glob("objects/pack/*"))) > 2,
+    "directory": lambda root: root.exists(),
+    "files": lambda root: any((root / "tree").glob("data/*")),
+    "environment": lambda root: (root / "env").exists(),
+    "package": lambda root: any((root / "env").glob("lib/*/site-packages/idna/*")),
+    "sealing": lambda root: (root / "tree").exists() and not (root / "tree").stat().st_mode & 0o200,
+    "marker": lambda root: (root / "release.json").exists(),
+}
+
+
+def _content(version: str, number: int) -> str:
+    return f"{version} {number}\n" * 50
+
+
+def _files(locked: Locked, version: str) -> dict[str, str]:
+    data = {f"data/{number:03d}.txt": _content(version, number) for number in range(FILES)}
+    return {**locked.project, "jobs.toml": LOCKED_JOBS, **data}
+
+
+async def _whole(release: Installed, version: str) -> bool:
+    """Tell whether every file is that of one version, and its environment works."""
+    data = sorted((release.tree / "data").iterdir())
+    same = [file.read_text() == _content(version, int(file.stem)) for file in data]
+    python = release.root / "env/bin/python"
+    done = await processes.run([str(python), "greet.py"], environ={}, seconds=20, cwd=release.tree)
+    return same == [True] * FILES and done.stdout == b"3.10\n"
+
+
+def _good(desk: Desk) -> Installed | None:
+    return last_good(desk.shelf, jobs="jobs.toml", version=VERSION, environ=desk.environ)
+
+
+async def _kill_when(desk: Desk, moment: Callable[[], bool]) -> bool:
+    """Start an agent that obtains, kill -9 it when `moment` has come, and tell whether it was still at work."""
+    agent = subprocess.Popen(  # noqa: ASYNC220 -- it is polled, and killed
+        [
+            *(sys.executable, "-m", "tests.release.obtain_once"),
+            *(desk.repository, str(desk.state), str(desk.cache)),
+        ],
+        env=desk.environ,
+        cwd=Path(__file__).parents[2],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while agent.poll() is None and not moment():
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0)
+    finally:
+        agent.send_signal(signal.SIGKILL)
+    return agent.wait(10) == -signal.SIGKILL
+
+
+async def _prepare(desk: Desk, repo: Repo, locked: Locked) -> str:
+    """Make version 1 the good one, warm, and version 2 the wanted one; return its commit."""
+    desk.cache = locked.cache
+    repo.release("v1.0", _files(locked, "1"))
+    await desk.run_well()
+    return repo.release("v2.0", _files(locked, "2"))
+
+
+async def _check(desk: Desk) -> None:
+    """Whatever the kill left: the good release is whole, and the next run has the new one, whole."""
+    good = _good(desk)
+    assert good is not None
+    assert await _whole(good, {"v1.0": "1", "v2.0": "2"}[good.ref])
+    obtained = await desk.run_well()
+    assert obtained.stale is None
+    assert obtained.release.ref == "v2.0"
+    assert await _whole(obtained.release, "2")
+    assert running_in(desk.state) == []
+    assert all(
+        (place / "release.json").exists()
+        for place in desk.shelf.releases.iterdir()
+        if place.is_dir()
+    )
+
+
+@pytest.mark.parametrize("name", MOMENTS)
+async def test_killed_at_a_step_of_the_update(
+    desk: Desk, repo_builder: Repo, locked: Locked, name: str
+) -> None:
+    """At each step of fetching and installing, a kill leaves the old release; the next run makes the new one."""
+    commit = await _prepare(desk, repo_builder, locked)
+    root = desk.shelf.root(commit)
+    if name == "mirror":
+        for file in desk.shelf.mirror.rglob("HEAD"):
+            file.unlink()
+    assert await _kill_when(desk, lambda: MOMENTS[name](root))
+    await _check(desk)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_killed_at_any_time(
+    desk: Desk, repo_builder: Repo, locked: Locked, seed: int
+) -> None:
+    """Killed again and again at random times, the update is finished by the first run that is left alone."""
+    await _prepare(desk, repo_builder, locked)
+    chance = random.Random(seed)
+    for _ in range(3):
+        end = time.monotonic() + chance.uniform(0.2, 2.5)
+        await _kill_when(desk, lambda end=end: time.monotonic() > end)  # type: ignore[misc]
+    await _check(desk)
+
+
+async def test_killed_before_there_was_any_release(
+    desk: Desk, repo_builder: Repo, locked: Locked
+) -> None:
+    """A first installation that was killed is made by the next run."""
+    desk.cache = locked.cache
+    commit = repo_builder.release("v2.0", _files(locked, "2"))
+    root = desk.shelf.root(commit)
+    assert await _kill_when(desk, lambda: MOMENTS["environment"](root))
+    assert _good(desk) is None
+    await desk.run_well()
+    await _check(desk)

@@ -1,0 +1,227 @@
+"""Releases on disk: complete or not there, and one of them good."""
+
+import json
+import resource
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.core.errors import ReleaseError
+from agent.steps.release import Installed, Shelf, last_good, promote
+from agent.steps.release.shelf import good_commit, read_marker, remove, sweep
+from tests.parts.gitserver import GitServer
+from tests.parts.repo import Repo
+from tests.release.conftest import JOBS, VERSION, Desk
+
+pytestmark = pytest.mark.usefixtures("git_server")
+
+
+async def _two(desk: Desk, repo: Repo) -> tuple[Installed, Installed]:
+    repo.release("v1.0", {"jobs.toml": JOBS})
+    first = (await desk.run_well()).release
+    repo.release("v2.0", {"new": "x"})
+    return first, (await desk.run_well()).release
+
+
+def _good(desk: Desk) -> Installed | None:
+    return last_good(desk.shelf, jobs="jobs.toml", version=VERSION, environ=desk.environ)
+
+
+async def test_the_good_release_changes_in_one_step(desk: Desk, repo_builder: Repo) -> None:
+    """While it is switched back and forth, every look finds the one or the other, never nothing."""
+    releases = await _two(desk, repo_builder)
+    seen: set[str | None] = set()
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            seen.add(good_commit(desk.shelf))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    for number in range(100):
+        promote(desk.shelf, releases[number % 2])
+    stop.set()
+    thread.join(10)
+    assert seen == {release.commit for release in releases}
+
+
+async def test_promoting_the_good_release_again_changes_nothing(
+    desk: Desk, repo_builder: Repo
+) -> None:
+    """Every run promotes what proved itself; the link is not written anew."""
+    _, second = await _two(desk, repo_builder)
+    before = desk.shelf.good.lstat()
+    promote(desk.shelf, second)
+    assert desk.shelf.good.lstat().st_ino == before.st_ino
+    assert _good(desk) == second
+
+
+async def test_the_state_directory_can_be_moved(desk: Desk, repo_builder: Repo) -> None:
+    """`good` is a relative link: a release without an environment survives a move of it all."""
+    _, second = await _two(desk, repo_builder)
+    desk.state = desk.state.rename(desk.state.with_name("moved"))
+    good = _good(desk)
+    assert good is not None
+    assert good.commit == second.commit
+
+
+@pytest.mark.parametrize("damage", ["gone", "garbage", "newer", "other", "no tree"])
+async def test_a_release_with_a_damaged_marker_is_made_again(
+    desk: Desk, repo_builder: Repo, damage: str
+) -> None:
+    """A marker that does not say that this release is complete counts as none."""
+    repo_builder.release("v1.0", {"jobs.toml": JOBS})
+    release = (await desk.run_well()).release
+    marker = release.root / "release.json"
+    content = json.loads(marker.read_text())
+    match damage:
+        case "gone":
+            marker.unlink()
+        case "garbage":
+            marker.write_bytes(b"\0" * 100)
+        case "newer":
+            marker.write_text(json.dumps(content | {"version": 2}))
+        case "other":
+            marker.write_text(json.dumps(content | {"commit": "a" * 40}))
+        case "no tree":
+            release.tree.rename(release.root / "else")
+    assert read_marker(release.root) is None
+    with pytest.raises(ReleaseError, match="is damaged"):
+        _good(desk)
+    obtained = await desk.obtain()
+    assert (obtained.release.commit, obtained.stale) == (release.commit, None)
+    assert _good(desk) == obtained.release
+
+
+async def test_a_good_link_to_nowhere_is_no_good_release(desk: Desk, tmp_path: Path) -> None:
+    """No link, and a link to something that is not named like a commit, are both none."""
+    assert _good(desk) is None
+    desk.state.mkdir()
+    desk.shelf.good.symlink_to(tmp_path)
+    assert _good(desk) is None
+
+
+async def test_unfinished_releases_are_swept_and_finished_ones_are_not(
+    desk: Desk, repo_builder: Repo
+) -> None:
+    """What has no marker goes, read-only or not, and what its links point to stays."""
+    first, second = await _two(desk, repo_builder)
+    outside = desk.state / "outside"
+    outside.mkdir()
+    (outside / "kept").write_text("x")
+    unfinished = desk.shelf.root("b" * 40)
+    (unfinished / "tree/deep").mkdir(parents=True)
+    (unfinished / "tree/deep/file").write_text("x")
+    (unfinished / "tree/link").symlink_to(outside)
+    for folder in (unfinished / "tree/deep", unfinished / "tree"):
+        folder.chmod(0o555)
+    assert await sweep(desk.shelf) == ["b" * 40]
+    assert not unfinished.exists()
+    assert (outside / "kept").exists()
+    assert outside.stat().st_mode & 0o200
+    assert {first.root.exists(), second.root.exists()} == {True}
+
+
+async def test_a_sealed_release_can_be_removed(desk: Desk, repo_builder: Repo) -> None:
+    """Read-only is no obstacle to the agent's own clean-up, whoever it runs as."""
+    first, _ = await _two(desk, repo_builder)
+    await remove(first.root)
+    assert not first.root.exists()
+    assert not list(desk.shelf.releases.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+async def test_a_damaged_mirror_is_made_again(
+    desk: Desk, repo_builder: Repo, git_server: GitServer, damage: str
+) -> None:
+    """Packs that a power loss left cut or wrong, old locks and half a pack cost one more transfer."""
+    desk.repository = git_server.url()
+    await _two(desk, repo_builder)
+    packs = list(desk.shelf.mirror.glob("objects/pack/*.pack"))
+    assert packs
+    for pack in packs:
+        pack.chmod(0o644)
+        content = pack.read_bytes()
+        wrong = content[:12] + bytes(byte ^ 0xFF for byte in content[12:-20]) + content[-20:]
+        pack.write_bytes(content[:20] if damage == "cut" else wrong)
+    (desk.shelf.mirror / "shallow.lock").write_text("")
+    (desk.shelf.mirror / "objects/pack/tmp_pack_abc").write_text("")
+    repo_builder.release("v3.0", {"newer": "x"})
+    obtained = await desk.obtain()
+    assert (obtained.release.ref, obtained.stale) == ("v3.0", None)
+    assert not (desk.shelf.mirror / "shallow.lock").exists()
+    assert bool(desk.told("release.mirror_discarded")) == (damage == "changed")
+
+
+async def test_something_else_in_the_mirrors_place_is_replaced(
+    desk: Desk, repo_builder: Repo
+) -> None:
+    """A mirror whose folders are files is discarded and made anew."""
+    repo_builder.release("v1.0", {"jobs.toml": JOBS})
+    desk.shelf.mirror.mkdir(parents=True)
+    (desk.shelf.mirror / "objects").write_text("not a folder")
+    assert (await desk.obtain()).release.ref == "v1.0"
+
+
+async def test_a_state_directory_that_cannot_be_used_is_a_reason(
+    desk: Desk, repo_builder: Repo
+) -> None:
+    """A file where a directory must be ends as a typed error, not as a traceback."""
+    repo_builder.release("v1.0", {"jobs.toml": JOBS})
+    desk.state.write_text("a file")
+    with pytest.raises(ReleaseError, match="cannot be used"):
+        await desk.obtain()
+
+
+async def test_a_machine_without_git_says_so(desk: Desk, repo_builder: Repo) -> None:
+    """Without git on the PATH the last good release runs, and the reason says what is missing."""
+    first, second = await _two(desk, repo_builder)
+    tools = desk.state.parent / "tools"
+    tools.mkdir()
+    for name in ("sh", "sync"):
+        (tools / name).symlink_to(f"/bin/{name}")
+    desk.environ["PATH"] = str(tools)
+    obtained = await desk.obtain()
+    assert obtained.release == second != first
+    assert obtained.stale is not None
+    assert obtained.stale.reason.startswith("git could not be started")
+
+
+async def test_promotion_that_the_disk_refuses_is_an_error(desk: Desk, repo_builder: Repo) -> None:
+    """When the link cannot be written the old good release stands, and the error is typed."""
+    first, second = await _two(desk, repo_builder)
+    blocked = replace(desk.shelf, good=desk.state / "missing" / "good")
+    with pytest.raises(ReleaseError, match="could not be made the last good one"):
+        promote(blocked, first)
+    assert _good(desk) == second
+
+
+def test_a_shelf_is_absolute(tmp_path: Path) -> None:
+    """Environments have their path written into them, so a relative state directory is made absolute."""
+    shelf = Shelf.at(Path("state"), Path("cache"))
+    assert shelf.releases == Path.cwd() / "state" / "releases"
+    assert shelf.cache.is_absolute()
+
+
+async def test_a_disk_that_is_full_leaves_the_last_good_release(
+    desk: Desk, repo_builder: Repo
+) -> None:
+    """A file that cannot be written whole ends the installation, and nothing incomplete is taken for a release."""
+    first, _ = await _two(desk, repo_builder)
+    repo_builder.release("v3.0", {"large": "0" * 4_000_000})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (1_000_000, hard)
+    )  # as good as a full disk, without being root
+    try:
+        obtained = await desk.obtain()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert obtained.release.ref == "v2.0"
+    assert obtained.stale is not None
+    assert obtained.stale.reason.startswith("it could not be written: ")
+    assert (await desk.obtain()).release.ref == "v3.0"
+    assert first.root.exists()
