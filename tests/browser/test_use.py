@@ -1,6 +1,7 @@
 """How a run uses browsers: guessed early, corrected, shared by jobs that may leave sessions open."""
 
 import asyncio
+from collections.abc import Callable
 
 import requests
 
@@ -62,7 +63,7 @@ class Early:
     def __init__(self, rig: ChromedriverRig, place: Place, events: Events) -> None:
         self.chosen: list[Choice] = []
         self.kept: list[Keeper] = []
-        self._make = lambda: keeper_of(rig, place, events)
+        self._make: Callable[[], Keeper] = lambda: keeper_of(rig, place, events)
         self.browser = EarlyBrowser(self._choose, self._keep)
 
     def _choose(self, image: str | None) -> Choice:
