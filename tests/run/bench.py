@@ -15,6 +15,9 @@ from typing import Any
 
 from tests.parts.repo import Repo
 
+NOWHERE = "http://127.0.0.1:9"
+"""An address at which nothing listens: as `browser.url` it keeps runs that need no browser from starting one."""
+
 RUN_SECONDS = 120.0
 """No run of these tests may take longer, whatever is broken in it."""
 
@@ -68,9 +71,7 @@ class Bench:
     @property
     def spool(self) -> list[Path]:
         """The runs that wait in the spool."""
-        return sorted(
-            path for path in (self.state / "spool").glob("*") if path.name[0].isdigit()
-        )
+        return sorted(path for path in (self.state / "spool").glob("*") if path.name[0].isdigit())
 
     def release(self, tag: str, jobs: str, files: Mapping[str, str] | None = None) -> str:
         """Publish a release: a jobs.toml and scripts, committed, tagged and pushed; return its commit."""
@@ -88,7 +89,17 @@ class Bench:
             **{key.replace("__", "."): value for key, value in settings.items()},
         }
         sets = [text for key, value in pairs.items() for text in ("--set", f"{key}={value}")]
-        return [sys.executable, "-m", "agent", "run", "--json", "--store", self.store, *sets, *arguments]
+        return [
+            sys.executable,
+            "-m",
+            "agent",
+            "run",
+            "--json",
+            "--store",
+            self.store,
+            *sets,
+            *arguments,
+        ]
 
     def environment(self) -> dict[str, str]:
         """Return the command's environment: the test's own, without what would reach into the machine's Mayfly."""
@@ -147,7 +158,9 @@ class Shelf:
 
     def index(self) -> list[dict[str, Any]]:
         """Return the index entries, oldest first."""
-        return [json.loads(path.read_bytes()) for path in sorted((self.root / "index").glob("*.json"))]
+        return [
+            json.loads(path.read_bytes()) for path in sorted((self.root / "index").glob("*.json"))
+        ]
 
     def manifest(self, run: str) -> dict[str, Any]:
         """Return a run's manifest."""

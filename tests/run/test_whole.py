@@ -1,0 +1,196 @@
+"""The main job on real input: the scrapers' release, a real browser of each kind, each kind of bucket."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from frictionless import validate
+
+from tests.parts.docker_engine import DockerEngine
+from tests.parts.program import Program
+from tests.parts.recorder import Recorder
+from tests.parts.repo import Repo
+from tests.parts.seaweed import S3Server
+from tests.run.bench import Bench, Ran, Shelf, finish, until
+
+SCRAPERS = Path(__file__).parents[2] / "scrapers"
+RELEASED = ("jobs.toml", "pyproject.toml", "uv.lock", "scrapers/**/*.py")
+SITE = "http://127.0.0.1:8787"
+FILES = {
+    "quotes/quotes.jsonl",
+    "quotes/summary.md",
+    "notes/notes.jsonl",
+    "notes/digest.md",
+    "reports/water-temperature.csv",
+    "reports/evening sightings 2026.csv",
+    "reports/visitors by lamp.csv",
+    "reports/川の記録 十一月.csv",
+    "_run/log.jsonl",
+}
+
+
+@contextmanager
+def demo_site(folder: Path, host: str = "127.0.0.1") -> Iterator[str]:
+    """Serve the site; yield its URL."""
+    log = folder / "site.log"
+    command = [sys.executable, "-m", "demo_site", "--host", host, "--port", "0"]
+    site = Program(command, log=log, environ={"PYTHONPATH": str(SCRAPERS)})
+    site.start(lambda: "listening on " in log.read_text(), seconds=20)
+    found = re.search(r"listening on (http://\S+?)/?\n", log.read_text())
+    assert found is not None
+    try:
+        yield found.group(1)
+    finally:
+        site.stop()
+
+
+def release(repo: Repo, site: str) -> None:
+    """Publish the scrapers as they are, to scrape `site`."""
+    paths = [path for pattern in RELEASED for path in SCRAPERS.glob(pattern)]
+    files = {path.relative_to(SCRAPERS).as_posix(): path.read_text("utf-8") for path in paths}
+    files["jobs.toml"] = files["jobs.toml"].replace(SITE, site)
+    repo.release("v1.0.0", files)
+
+
+def mayfly(bench: Bench, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command of the home side."""
+    return subprocess.run(
+        [sys.executable, "-m", "agent", *arguments],
+        env=bench.environment(),
+        cwd=bench.folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def check_delivered(bench: Bench, ran: Ran, manifest: dict[str, Any], kind: str) -> None:
+    """Assert that every file of the three jobs arrived and verifies, and that a browser of `kind` was used."""
+    assert ran.code == 0, ran.stderr[-3000:]
+    assert {resource["path"] for resource in manifest["resources"]} == FILES
+    assert manifest["mayfly:run"]["browser"]["kind"] == kind
+    verified = mayfly(bench, "verify", ran.run_id, "--store", bench.store)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    status = json.loads(mayfly(bench, "status", "--json", "--store", bench.store).stdout)
+    assert ran.run_id in json.dumps(status)
+
+
+def test_the_scrapers_run_in_a_container_and_arrive_in_s3(
+    bench: Bench,
+    docker_engine: DockerEngine,
+    selenium_image: str,
+    s3_server: S3Server,
+    s3_bucket: str,
+) -> None:
+    """Release from git, the Selenium Grid in Docker, three jobs, S3: the run of the machine, all of it real."""
+    gateway = docker_engine.docker(
+        "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"
+    ).stdout.strip()
+    bench.environ |= docker_engine.environ
+    bench.environ |= {
+        "AWS_ACCESS_KEY_ID": s3_server.access_key,
+        "AWS_SECRET_ACCESS_KEY": s3_server.secret_key,
+        "MAYFLY_STORE_ENDPOINT": s3_server.url,
+    }
+    bench.store = f"s3://{s3_bucket}/prod"
+    with demo_site(bench.folder, gateway) as site:
+        release(bench.repo, site)
+        ran = bench.run(browser__image=selenium_image)
+    content = s3_server.get(s3_bucket, f"prod/runs/{ran.run_id}/datapackage.json")
+    manifest = json.loads(content)
+    check_delivered(bench, ran, manifest, "container")
+    record = manifest["mayfly:run"]
+    assert record["browser"]["image"] == selenium_image
+    assert record["conditional_writes"] is True
+    assert {phase["name"] for phase in record["phases"]} >= {"release", "jobs"}
+    assert ran.run_id.lower() not in docker_engine.docker("ps", "--all").stdout
+
+
+def test_the_scrapers_run_on_a_grid_that_somebody_else_runs(
+    bench: Bench, shelf: Shelf, grid_url: str
+) -> None:
+    """With a URL, nothing is started, and downloads come through the Grid because no disk is shared."""
+    with demo_site(bench.folder) as site:
+        release(bench.repo, site)
+        ran = bench.run(browser__url=grid_url)
+    check_delivered(bench, ran, shelf.manifest(ran.run_id), "remote")
+
+
+def test_a_browser_that_dies_mid_run_costs_one_attempt(
+    bench: Bench, shelf: Shelf, docker_engine: DockerEngine, selenium_image: str
+) -> None:
+    """The container is killed while a job uses it: it comes back, the job is tried again, and the manifest says so."""
+    bench.environ |= docker_engine.environ
+    job = """
+        [[job]]
+        name = "browsing"
+        command = ["sh", "browse.sh"]
+        browser = true
+    """
+    script = """
+        if [ "$MAYFLY_ATTEMPT" = 1 ]; then echo using; sleep 30; fi
+        echo done > "$MAYFLY_OUTPUT_DIR/file"
+    """
+    # The first attempt ends when its browser does, as a WebDriver client would.
+    watcher = (
+        'while curl -sf "$MAYFLY_WEBDRIVER_URL/status" > /dev/null; do sleep 0.2; done; exit 1'
+    )
+    script = script.replace("sleep 30", watcher)
+    bench.release("v1", job, {"browse.sh": script})
+    with bench.running(browser__image=selenium_image) as process:
+        log = bench.folder / "stderr.log"
+        until(lambda: '"line": "using"' in log.read_text(), seconds=60, what="job uses the browser")
+        names = docker_engine.docker("ps", "--format", "{{.Names}}").stdout.split()
+        ours = [name for name in names if name.startswith("mayfly-")]
+        docker_engine.docker("kill", *ours)
+        ran = finish(process)
+    assert ran.code == 0, ran.stderr[-3000:]
+    assert [attempt["cause"] for attempt in ran.job("browsing")["attempts"]] == ["browser", None]
+    assert shelf.manifest(ran.run_id)["mayfly:run"]["browser"]["restarts"] == 1
+
+
+def test_the_demo_shows_what_a_person_wants_to_see(tmp_path: Path) -> None:
+    """A table of jobs, files, bytes and time, and where the manifest is, which an independent reader accepts."""
+    environ = {**os.environ, "HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "agent", "demo", "--dir", str(tmp_path / "demo")]
+    done = subprocess.run(
+        command, env=environ, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for words in (r"quotes +ok +2 ", r"reports +ok +4 ", r"notes +ok +2 ", r"total +8 "):
+        assert re.search(words, done.stdout), done.stdout
+    found = re.search(r"manifest file://(\S+datapackage\.json)", done.stdout)
+    assert found is not None
+    report = validate(found.group(1))
+    assert report.valid, report.flatten(["name", "type", "note"])
+    again = subprocess.run(
+        [*command, "--json"], env=environ, capture_output=True, text=True, timeout=120, check=False
+    )
+    outcome = json.loads(again.stdout)
+    assert outcome["status"] == "succeeded"
+    quotes = next(job for job in outcome["jobs"] if job["name"] == "quotes")
+    assert quotes["message"] == "0 of 48 are new"
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_the_watchdog_hears_of_beginning_and_end_and_fails_no_run(
+    bench: Bench, recorder: Recorder, status: int
+) -> None:
+    """Pings carry the exit code and one id; a watchdog that is broken changes nothing, and no log has its address."""
+    recorder.status = status
+    job = '[[job]]\nname = "failing"\ncommand = ["sh", "-c", "exit 3"]\n'
+    bench.release("v1", job)
+    ran = bench.run(notify__healthchecks=f"{recorder.url}/ping/0aa5b0f5-canary")
+    assert ran.code == 8
+    paths = [seen.path.split("?")[0] for seen in recorder.requests]
+    assert paths[0] == "/ping/0aa5b0f5-canary/start"
+    assert paths[-1] == "/ping/0aa5b0f5-canary/8"
+    assert "0aa5b0f5-canary" not in ran.stderr
