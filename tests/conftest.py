@@ -1,11 +1,12 @@
 """The real parts as fixtures. A part that is not installed fails the test and says what to do; nothing skips."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.parts.aws import Aws
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.gitserver import GitServer
@@ -94,3 +95,34 @@ def recorder() -> Iterator[Recorder]:
     """A receiver of HTTP requests."""
     with Recorder() as receiver:
         yield receiver
+
+
+@pytest.fixture(scope="session")
+def aws_stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+    """A stand-in for AWS that all tests share."""
+    with _part_needed():
+        server = Aws(tmp_path_factory.mktemp("moto"))
+    with server:
+        yield server
+
+
+@pytest.fixture
+def aws(aws_stand_in: Aws) -> dict[str, str]:
+    """An environment whose AWS is a stand-in on this machine."""
+    return dict(aws_stand_in.environ)
+
+
+@pytest.fixture
+def parameters(aws_stand_in: Aws) -> Iterator[Callable[..., None]]:
+    """Stores SSM parameters, `parameters("/path", NAME="value")`, and removes them after the test."""
+    client = aws_stand_in.client("ssm")
+    names: list[str] = []
+
+    def store(path: str, **values: str) -> None:
+        for name, value in values.items():
+            names.append(f"{path}/{name}")
+            client.put_parameter(Name=names[-1], Value=value, Type="SecureString")
+
+    yield store
+    for name in names:
+        client.delete_parameter(Name=name)
