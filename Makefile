@@ -35,6 +35,7 @@ check: .venv/.ready ## Format, lint, types, shell scripts, lock files, generated
 	@$(PYTHON) -m ruff format --check --quiet .
 	@$(PYTHON) -m ruff check --quiet .
 	@$(PYTHON) -m mypy
+	@cd scrapers && ../$(PYTHON) -m mypy --strict -p scrapers -p demo_site
 	@.venv/bin/shellcheck $(SHELL_SCRIPTS)
 	@.venv/bin/uv lock --check --quiet
 	@.venv/bin/uv lock --check --quiet --project scrapers
