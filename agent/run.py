@@ -3,18 +3,21 @@
 import asyncio
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from agent import __version__
-from agent.core.errors import MayflyError, ReleaseError, SecretsError
+from agent.core.errors import MayflyError, ReleaseError, SecretsError, UsageError
+from agent.core.faults import suggest
 from agent.core.ids import run_id
 from agent.core.jobsfile import Job, JobsFile
 from agent.core.journal import Journal
-from agent.core.layout import manifest_key
+from agent.core.layout import manifest_key, started_key
 from agent.core.locate import Locations
 from agent.core.manifest import ReleaseRecord, RunRecord, StartedMarker
 from agent.core.outcome import ExitCode, Outcome, proves_release, run_status
+from agent.core.plan import chosen
 from agent.core.repository import TRACK
 from agent.core.results import JobResult, JobStatus, RunStatus, tally
 from agent.core.settings import Settings
@@ -35,6 +38,9 @@ from agent.steps.recovery import end_leftovers
 from agent.steps.release import Obtained, Shelf, good_commit, last_good, obtain, promote
 from agent.steps.spool import Spool, SpooledRun
 from agent.steps.stop import Stop, first
+
+WITHDRAW_SECONDS = 5.0
+"""For taking back the word that a run began; when that fails, it looks like a run that vanished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ async def run_once(call: Call) -> Outcome:
     """Run the newest release's jobs once, hand everything over, and tell what came of it.
 
     Raises:
-        UsageError: Another run uses the same state directory.
+        UsageError: Another run uses the same state directory, or the release has no such job.
     """
     with only_one(call.places.state / "lock"):
         spool = Spool(call.places.state / "spool")
@@ -78,6 +84,7 @@ async def run_once(call: Call) -> Outcome:
                 await run.announce()
                 release = await run.fetch_release()
                 if release is not None:
+                    await run.check_request(release)
                     await run.do_jobs(release)
                 await run.conclude()
                 outcome = await run.hand_over()
@@ -103,6 +110,8 @@ class _Run:
             spooled,
             errands.bucket,
             concurrency=call.settings.store.concurrency,
+            # A job whose secrets are not known is not started, so that what is known is enough.
+            redactor=lambda: call.journalist.redactor,
             log=self._log,
             progress=call.progress,
         )
@@ -150,11 +159,15 @@ class _Run:
                 obtained = await fetching
             except ReleaseError as error:
                 self._log.error("release.none", reason=str(error))
-                self._note(warnings=(*self._record.warnings, f"no release could run: {error}"))
+                self._warn(f"no release could run: {error}")
                 return None
             except asyncio.CancelledError:
+                if not fetching.cancelled():
+                    raise  # it is us who were cancelled
                 if not self._call.stop.requested:
-                    raise
+                    self._warn(
+                        "no release could run: none was ready before the run's time was over"
+                    )
                 return None
         release = obtained.release
         self._note(
@@ -169,10 +182,31 @@ class _Run:
         )
         return obtained
 
+    async def check_request(self, obtained: Obtained) -> None:
+        """Refuse to run jobs that the release does not have. Such a run leaves no trace: it is nobody's failed day.
+
+        Raises:
+            UsageError: It has not all of them.
+        """
+        release = obtained.release
+        known = [job.name for job in release.jobs.job]
+        unknown = sorted(self._call.only.difference(known))
+        if not unknown:
+            return
+        with suppress(MayflyError, TimeoutError):
+            async with asyncio.timeout(WITHDRAW_SECONDS):
+                await asyncio.shield(self._errands.conditional)
+                bucket = await asyncio.shield(self._errands.bucket)
+                await bucket.delete([started_key(self._record.run_id)])
+        await asyncio.to_thread(self._spooled.discard, self._log)
+        raise UsageError(
+            f'{release.ref} has no job "{unknown[0]}"', remedy=suggest(unknown[0], known)
+        )
+
     async def do_jobs(self, obtained: Obtained) -> None:
         """Run the release's jobs; each result is durable as soon as it is known."""
         release = obtained.release
-        jobs = tuple(job for job in release.jobs.job if _wanted(job, self._call.only))
+        jobs = chosen(release.jobs.job, self._call.only)
         names = tuple(job.name for job in jobs)
         self._spooled.save(self._spooled.journal.model_copy(update={"planned": names}))
         self._call.progress.planned(names)
@@ -209,7 +243,7 @@ class _Run:
             return await self._errands.secrets
         except SecretsError as error:
             self._log.error("secrets.unreadable", reason=str(error))
-            self._note(warnings=(*self._record.warnings, str(error)))
+            self._warn(str(error))
             return {}
 
     def _ended(self, result: JobResult) -> None:
@@ -255,17 +289,19 @@ class _Run:
     async def hand_over(self) -> Outcome:
         """Deliver the run; what cannot be delivered stays in the spool for the next one."""
         reason = ""
+        left = (_deadline(self._spooled, self._settings) - datetime.now(UTC)).total_seconds()
+        seconds = min(self._settings.limits.handoff, max(left, self._settings.handoff_seconds))
         with self._phases.measure("hand-off"):
             try:
-                async with asyncio.timeout(self._settings.limits.handoff):
+                async with asyncio.timeout(seconds):
                     bucket = await asyncio.shield(self._errands.bucket)
                     await asyncio.shield(self._errands.earlier)
                     await hand_over(self._spooled, self._courier, bucket, self._log)
                     key = await commit(self._spooled, bucket, datetime.now(UTC))
                     self._log.info("run.committed", index=key, bucket=bucket.name)
-                await asyncio.to_thread(self._spooled.discard)
+                await asyncio.to_thread(self._spooled.discard, self._log)
             except TimeoutError:
-                reason = f"the hand-off took longer than {self._settings.limits.handoff:g} s"
+                reason = f"the hand-off took longer than {seconds:.0f} s"
             except (MayflyError, OSError) as error:
                 reason = str(error)
         if reason:
@@ -297,6 +333,9 @@ class _Run:
     @property
     def _record(self) -> RunRecord:
         return self._spooled.journal.run
+
+    def _warn(self, text: str) -> None:
+        self._note(warnings=(*self._record.warnings, text))
 
     def _note(self, *, concluded: bool = False, **changes: object) -> None:
         journal = self._spooled.journal.with_run(**changes)
@@ -356,10 +395,6 @@ def _browser(call: Call, spooled: SpooledRun) -> EarlyBrowser:
 
 def _deadline(spooled: SpooledRun, settings: Settings) -> datetime:
     return spooled.journal.run.started + timedelta(seconds=settings.limits.run)
-
-
-def _wanted(job: Job, only: frozenset[str]) -> bool:
-    return not only or job.name in only
 
 
 def _result_of(task: "asyncio.Task[bool | None]") -> bool | None:

@@ -32,11 +32,16 @@ _ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 def _matches(pattern: str, remedy: str) -> AfterValidator:
     def check(text: str) -> str:
-        if re.search(pattern, text) is None:
+        if re.fullmatch(pattern, text) is None:  # `$` alone would let a final line break pass
             raise ValueError(f'"{text}" is not possible; {remedy}')
         return text
 
     return AfterValidator(check)
+
+
+def is_job_name(text: str) -> bool:
+    """Tell whether a job can have this name, which is also that of a folder, a container and a unit."""
+    return re.fullmatch(_JOB_NAME, text) is not None
 
 
 JobName = Annotated[

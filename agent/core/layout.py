@@ -23,6 +23,9 @@ so an entry may appear this much later than its name says. Writers take a new ke
 MAX_PATH_BYTES = 700
 """S3 keys end at 1024 bytes of UTF-8; the rest is room for the prefix, the run id and the job's name."""
 
+MAX_NAME_BYTES = 240
+"""File systems end at 255; a local bucket, and whoever fetches a file, adds something to a name while it is written."""
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _UPLOADING = re.compile(r"#\d+$")
 _INDEX_KEY = re.compile(r"index/([0-9]{8}T[0-9]{6}\.[0-9]{3}Z)-(" + RUN_ID.pattern + r")\.json")
@@ -100,6 +103,10 @@ def path_problem(path: str) -> str | None:
     parts = path.split("/")
     rules = (
         (size > MAX_PATH_BYTES, f"its path is longer than {MAX_PATH_BYTES} bytes"),
+        (
+            any(len(part.encode()) > MAX_NAME_BYTES for part in parts),
+            f"a name longer than {MAX_NAME_BYTES} bytes",
+        ),
         (not path or path.startswith("/"), "its path is not relative"),
         (_CONTROL.search(path), "its name has control characters"),
         ("\\" in path, "its name has a backslash"),

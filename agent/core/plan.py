@@ -37,6 +37,17 @@ class Step:
     skip: tuple[tuple[str, str], ...] = ()
 
 
+def chosen(jobs: tuple[Job, ...], only: frozenset[str]) -> tuple[Job, ...]:
+    """Return the jobs to run: all, or those that were asked for by name, which then run without what they need."""
+    if not only:
+        return jobs
+    return tuple(
+        job.model_copy(update={"needs": tuple(need for need in job.needs if need in only)})
+        for job in jobs
+        if job.name in only
+    )
+
+
 def next_step(board: Board) -> Step:
     """Return what may start and what must be skipped; file order decides between equals."""
     waiting = [

@@ -50,6 +50,11 @@ class Redactor:
             return text
         return self._pattern.sub(lambda match: f"[redacted:{self._names[match.group()]}]", text)
 
+    def data(self, data: bytes) -> bytes:
+        """Return a file's content without any secret; what is not UTF-8 in it stays as it is."""
+        text = self.text(data.decode(errors="surrogateescape"))
+        return text.encode(errors="surrogateescape")
+
     def value(self, value: object) -> object:
         """Return a JSON-like value without any secret, keys included."""
         if isinstance(value, str):

@@ -54,6 +54,9 @@ async def send_results(
         files = parcels_of(result.name, root, found.files)
         await courier.send(files, marks=found.files)
         parcels += files
+        for file in files:
+            if reason := courier.unreadable.get(file.path):
+                found.refuse(file.name, reason)
         if result.status is not JobStatus.SUCCEEDED:
             evidence = list(_evidence(run, result.name, root))
             await courier.send(evidence, marks={})
@@ -66,13 +69,14 @@ def _evidence(run: SpooledRun, job: str, root: Path) -> Iterator[Parcel]:
     for number, space in enumerate(run.workspaces(job), 1):
         if space.captured.exists():
             name = space.captured.name
-            yield Parcel(space.root, name, evidence_path(job, f"attempt-{number}.log"))
+            path = evidence_path(job, f"attempt-{number}.log")
+            yield Parcel(space.root, name, path, evidence=True)
     size = 0
     kept = seal.look(root / EVIDENCE).files
     for name, mark in sorted(kept.items())[:MAX_EVIDENCE]:
         size += mark.size
         if size <= MAX_EVIDENCE_BYTES:
-            yield Parcel(root, f"{EVIDENCE}/{name}", evidence_path(job, name))
+            yield Parcel(root, f"{EVIDENCE}/{name}", evidence_path(job, name), evidence=True)
 
 
 async def reconcile(
@@ -91,11 +95,8 @@ async def reconcile(
         if not wrong:
             return
         if attempt == "second":
-            raise StoreError(
-                f"the bucket accepted {min(wrong)} and does not hold it as it was sent"
-                f" ({len(wrong)} files)",
-                remedy="check the bucket's health and lifecycle rules; the run stays in the spool",
-            )
+            more = f" (and {len(wrong) - 1} more files)" if len(wrong) > 1 else ""
+            raise _not_held(f"{min(wrong)}{more}")
         for path in wrong:
             courier.forget(path)
         await courier.send([parcel for parcel in parcels if parcel.path in wrong], marks={})
@@ -117,10 +118,21 @@ async def _differences(run: SpooledRun, files: list[Sealed], bucket: Bucket) -> 
 
 
 async def save_states(run: SpooledRun, bucket: Bucket) -> None:
-    """Put the jobs' memories into the bucket; only a committed run's are ever restored."""
+    """Put the jobs' memories into the bucket; only a committed run's are ever restored.
+
+    Raises:
+        StoreError: The bucket failed, or twice did not hold what it accepted.
+    """
     for key, path in run.states().items():
-        if path.exists():
-            await bucket.put(key, await asyncio.to_thread(path.read_bytes))
+        if not path.exists():
+            continue
+        data = await asyncio.to_thread(path.read_bytes)
+        for _ in ("first", "second"):
+            await bucket.put(key, data)
+            if await bucket.size(key) == len(data):
+                break
+        else:
+            raise _not_held(key)
 
 
 async def hand_over(run: SpooledRun, courier: Courier, bucket: Bucket, log: Log) -> None:
@@ -187,13 +199,35 @@ async def commit(run: SpooledRun, bucket: Bucket, now: datetime) -> str:
         StoreConflict: Another writer has handed over this run.
         StoreError: The bucket failed; a later call goes on from here.
     """
-    await bucket.create(manifest_key(run.run_id), await asyncio.to_thread(run.manifest.read_bytes))
+    manifest = await asyncio.to_thread(run.manifest.read_bytes)
+    await _put_once(bucket, manifest_key(run.run_id), manifest)
+    entry = run.index.read_bytes()
     for key in run.journal.index_keys:
-        if await bucket.get(key) is not None:
+        if await bucket.get(key) == entry:
             return key
     # A new key each time: an entry that appeared under an old stamp would be missed by readers past it.
     key = index_key(run.run_id, now)
     keys = (*run.journal.index_keys, key)
     run.save(run.journal.model_copy(update={"index_keys": keys}))
-    await bucket.create(key, run.index.read_bytes())
+    await _put_once(bucket, key, entry)
     return key
+
+
+async def _put_once(bucket: Bucket, key: str, data: bytes) -> None:
+    """Put what is written once, and look whether it is there: an answer of 200 is not proof.
+
+    Raises:
+        StoreConflict: There is something else.
+        StoreError: The bucket failed, or does not hold what it accepted.
+    """
+    await bucket.create(key, data)
+    if await bucket.get(key) != data:
+        await bucket.delete([key])  # ours, and of no use; it would look like another writer's
+        raise _not_held(key)
+
+
+def _not_held(what: str) -> StoreError:
+    return StoreError(
+        f"the bucket accepted {what} and does not hold it as it was sent",
+        remedy="check the bucket's health and lifecycle rules; the run stays in the spool",
+    )

@@ -6,14 +6,16 @@ bytes that went out. A file that changes afterwards has another signature and is
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from agent.core.errors import StoreError
 from agent.core.layout import run_key
 from agent.core.manifest import Sealed
+from agent.core.redact import Redactor
 from agent.steps import seal
 from agent.steps.logs import Log
 from agent.steps.progress import Progress
@@ -35,16 +37,29 @@ PAUSE_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """A file to send: `name` beneath `root`, to become the resource `path`."""
+    """A file to send: `name` beneath `root`, to become the resource `path`.
+
+    Attributes:
+        root: A folder that a job may have changed in any way.
+        name: The file's path in it.
+        path: The resource's path.
+        job: The job whose result it is; empty for the run's own.
+        evidence: Whether secrets are taken out of it on the way; results are sent as they are.
+    """
 
     root: Path
     name: str
     path: str
     job: str = ""
+    evidence: bool = False
 
 
 class Courier:
-    """Sends the files of one run. It remembers what it sent, in the spool as well."""
+    """Sends the files of one run. It remembers what it sent, in the spool as well.
+
+    Attributes:
+        unreadable: Resources that were there and could not be read, with the reason.
+    """
 
     def __init__(
         self,
@@ -52,6 +67,7 @@ class Courier:
         bucket: "asyncio.Future[Bucket]",
         *,
         concurrency: int,
+        redactor: Callable[[], Redactor | None],
         log: Log,
         progress: Progress,
     ) -> None:
@@ -61,6 +77,7 @@ class Courier:
             run: The run.
             bucket: Awaited before the first file; may raise StoreError each time.
             concurrency: Requests at once.
+            redactor: Returns what hides secrets in evidence; None when they are not known, so that none is sent.
             log: Bound to the run.
             progress: Told of each file.
         """
@@ -69,11 +86,13 @@ class Courier:
         self._log = log
         self._progress = progress
         self._concurrency = concurrency
+        self._redactor = redactor
         self._slots = asyncio.Semaphore(concurrency)
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._sent: dict[str, tuple[Signature, Sealed]] = {
             sealed.path: (mark, sealed) for sealed, mark in run.uploads()
         }
+        self.unreadable: dict[str, str] = {}
 
     @asynccontextmanager
     async def following(self, job: str, root: Path) -> AsyncIterator[None]:
@@ -129,7 +148,7 @@ class Courier:
                     return
                 async with self._slots:
                     try:
-                        await self._send(parcel)
+                        await self._send(parcel, marks.get(parcel.name) if stop else None)
                     except StoreError as error:
                         failures.append(error)
 
@@ -143,31 +162,47 @@ class Courier:
         sent = self._sent.get(parcel.path)
         return sent is not None and sent[0] == marks.get(parcel.name)
 
-    async def _send(self, parcel: Parcel) -> None:
+    async def _send(self, parcel: Parcel, looked: Signature | None) -> None:
         bucket = await asyncio.shield(self._bucket)
-        key = run_key(self._run.run_id, parcel.path)
-        digest = hashlib.sha256()
         try:
             with seal.open_result(parcel.root, parcel.name) as (stream, mark):
-                data = stream.read(min(mark.size, SMALL) + 1)
-                if len(data) <= mark.size <= SMALL:
-                    digest.update(data)
-                    size = len(data)
-                    await bucket.put(key, data)
-                else:
-                    del data
-                    stream.seek(0)
-                    async with self._large:
-                        reader = Hashing(stream, digest)
-                        await bucket.put_stream(key, reader)
-                        size = reader.count
-        except OSError:
+                if looked not in (None, mark):
+                    return  # it is being written again
+                sealed = await self._put(bucket, parcel, stream, mark.size)
+        except OSError as error:
             self._sent.pop(parcel.path, None)
+            if not isinstance(error, FileNotFoundError):
+                self.unreadable[parcel.path] = seal.why_unreadable(error)
             return
-        sealed = Sealed(parcel.path, size, digest.hexdigest(), parcel.job)
+        if sealed is None:
+            return
+        self.unreadable.pop(parcel.path, None)
         self._sent[parcel.path] = (mark, sealed)
         self._run.record_uploads([(sealed, mark)])
-        self._progress.sent(size)
+        self._progress.sent(sealed.bytes)
+
+    async def _put(
+        self, bucket: Bucket, parcel: Parcel, stream: IO[bytes], size: int
+    ) -> Sealed | None:
+        key = run_key(self._run.run_id, parcel.path)
+        if size > SMALL and not parcel.evidence:
+            async with self._large:
+                reader = Hashing(stream, digest := hashlib.sha256(), limit=size)
+                try:
+                    await bucket.put_stream(key, reader)
+                except StoreError:
+                    if reader.broken is not None:
+                        raise reader.broken from None
+                    raise
+            return Sealed(parcel.path, reader.count, digest.hexdigest(), parcel.job)
+        data = stream.read(size)
+        if parcel.evidence:
+            redactor = self._redactor()
+            if redactor is None:
+                return None
+            data = redactor.data(data)
+        await bucket.put(key, data)
+        return Sealed(parcel.path, len(data), hashlib.sha256(data).hexdigest(), parcel.job)
 
     def sealed(self, parcels: Iterable[Parcel]) -> list[Sealed]:
         """Return those of the parcels that are in the bucket, as they are there, in their order."""

@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from agent.core.errors import MayflyError
+from agent.core.errors import MayflyError, SecretsError, StoreError
 from agent.core.layout import started_key
 from agent.core.locate import Locations
 from agent.core.manifest import StartedMarker
+from agent.core.redact import Redactor
 from agent.core.settings import Settings
 from agent.core.storage import bucket_at
 from agent.steps.credentials import job_secrets, store_credentials
@@ -88,7 +89,10 @@ class Errands:
     async def _open(self) -> Bucket:
         store, environ = self._orders.settings.store, self._orders.environ
         address = bucket_at(store, self._orders.places.bucket)
-        credentials = await store_credentials(store, environ)
+        try:
+            credentials = await store_credentials(store, environ)
+        except SecretsError as error:
+            raise StoreError(f"no credentials: {error}", remedy=error.remedy) from error
         if credentials is not None:
             self._orders.journalist.add_secrets(
                 {"store": credentials.secret_key, "store-token": credentials.token or ""}
@@ -102,14 +106,24 @@ class Errands:
 
     async def _deliver_earlier(self) -> int:
         orders = self._orders
+        if orders.waiting:
+            await asyncio.wait([self.secrets])
         return await deliver_pending(
             orders.spool,
             orders.waiting,
             self.bucket,
             finder=orders.marker.run_id,
             concurrency=orders.settings.store.concurrency,
+            redactor=self._redactor,
             log=orders.journalist.log,
         )
+
+    def _redactor(self) -> Redactor | None:
+        """Return what hides the jobs' secrets; None when they are not known."""
+        known = self.secrets.done() and not self.secrets.cancelled()
+        if not known or self.secrets.exception() is not None:
+            return None
+        return self._orders.journalist.redactor
 
     async def _announce(self) -> bool | None:
         """Say that the run began, and find out on the way whether the store honours conditions."""

@@ -1,11 +1,12 @@
 """Runs that an earlier process left in the spool: what still runs of them ends, what they finished is handed over."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from agent.core.errors import MayflyError, StoreConflict
 from agent.core.journal import after_death
+from agent.core.redact import Redactor
 from agent.steps import processes
 from agent.steps.browser import remove_leftovers
 from agent.steps.commit import commit, hand_over
@@ -32,6 +33,7 @@ async def deliver_pending(
     *,
     finder: str,
     concurrency: int,
+    redactor: Callable[[], Redactor | None],
     log: Log,
 ) -> int:
     """Hand over every run that waits, oldest first, each under its own id.
@@ -42,6 +44,7 @@ async def deliver_pending(
         bucket: Raises StoreError when there is none.
         finder: Id of the run that does this.
         concurrency: Requests at once.
+        redactor: Returns what hides secrets in evidence; None when they are not known.
         log: Bound to the finder.
 
     Returns:
@@ -50,8 +53,16 @@ async def deliver_pending(
     delivered = 0
     for run in runs:
         bound = log.bind(of=run.run_id)
+        courier = Courier(
+            run,
+            bucket,
+            concurrency=concurrency,
+            redactor=redactor,
+            log=bound,
+            progress=Unwatched(),
+        )
         try:
-            await _deliver(run, await asyncio.shield(bucket), finder, concurrency, bound)
+            await _deliver(run, courier, await asyncio.shield(bucket), finder, bound)
         except StoreConflict as error:
             # Another machine has handed over this id; what we hold is for a person to compare.
             bound.error("recovery.conflict", reason=str(error))
@@ -65,21 +76,14 @@ async def deliver_pending(
 
 
 async def _deliver(
-    run: SpooledRun, bucket: Bucket, finder: str, concurrency: int, log: Log
+    run: SpooledRun, courier: Courier, bucket: Bucket, finder: str, log: Log
 ) -> None:
     if not run.journal.sealed:
         run.save(after_death(run.journal, run.started_jobs(), finder, _last_sign(run)))
-    courier = Courier(run, _ready(bucket), concurrency=concurrency, log=log, progress=Unwatched())
     await hand_over(run, courier, bucket, log)
     key = await commit(run, bucket, datetime.now(UTC))
     log.info("recovery.committed", status=run.journal.run.status.value, index=key)
-    await asyncio.to_thread(run.discard)
-
-
-def _ready(bucket: Bucket) -> "asyncio.Future[Bucket]":
-    future: asyncio.Future[Bucket] = asyncio.get_running_loop().create_future()
-    future.set_result(bucket)
-    return future
+    await asyncio.to_thread(run.discard, log)
 
 
 def _last_sign(run: SpooledRun) -> datetime:

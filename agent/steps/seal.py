@@ -4,6 +4,7 @@ Directories are walked by descriptor and nothing is followed: a link that replac
 opening is refused by the kernel, not by our luck.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -53,46 +54,77 @@ class Contents:
 def look(root: Path) -> Contents:
     """Return what is in an output directory; a directory that is gone is empty."""
     contents = Contents()
-    start = f"{root}/"
-    for folder, names, files, descriptor in os.fwalk(root, follow_symlinks=False):
-        inside = f"{folder}/"[len(start) :]
-        for name in list(names):
-            if problem := _folder_problem(inside + name, name, descriptor):
-                contents.refuse(inside + name, problem)
-            if problem is not None:
-                names.remove(name)
-        for name in files:
-            _look_at(inside + name, name, descriptor, contents)
+    waiting = [""]
+    while waiting:
+        inside = waiting.pop()
+        try:
+            # From the root each time: however deep a job nests its folders, one descriptor is open.
+            descriptor = _open_folder(root, inside.split("/")[:-1])
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            contents.refuse(inside.rstrip("/") or ".", why_unreadable(error))
+            continue
+        try:
+            waiting += _look_into(inside, descriptor, contents)
+        finally:
+            os.close(descriptor)
     return contents
 
 
-def _folder_problem(path: str, name: str, parent: int) -> str | None:
-    """Return why a folder is not entered: a reason, or an empty string for one that is hidden."""
-    if name.startswith("."):
-        return ""
+def _look_into(inside: str, descriptor: int, contents: Contents) -> list[str]:
+    """Note the files of an open folder, and return the folders in it, each with its slash."""
+    folders = []
     try:
-        mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
-    except OSError:
-        return ""  # gone meanwhile
-    if not stat.S_ISDIR(mode):
-        return "a link"
+        names = sorted(os.listdir(descriptor))
+    except OSError as error:
+        contents.refuse(inside.rstrip("/") or ".", why_unreadable(error))
+        return []
+    for name in names:
+        path = inside + name
+        try:
+            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+        except OSError:
+            continue  # gone meanwhile
+        is_folder = stat.S_ISDIR(status.st_mode)
+        if name.startswith(".") or not (is_folder or is_result(path)):
+            continue
+        problem = (
+            _folder_problem(path) if is_folder else _kind_problem(status) or path_problem(path)
+        )
+        if problem is not None:
+            contents.refuse(path, problem)
+        elif is_folder:
+            folders.append(f"{path}/")
+        else:
+            contents.files[path] = Signature.of(status)
+    return folders
+
+
+def _folder_problem(path: str) -> str | None:
+    """Return why nothing in a folder could be a result, so that it is not entered."""
     if len(os.fsencode(path)) > MAX_PATH_BYTES:
         return f"its path is longer than {MAX_PATH_BYTES} bytes"
     return None
 
 
-def _look_at(path: str, name: str, parent: int, contents: Contents) -> None:
-    if not is_result(path):
-        return
+def _open_folder(root: Path, folders: list[str]) -> int:
+    """Return a descriptor of a folder beneath `root`, following no link on the way.
+
+    Raises:
+        OSError: It is gone, is no folder, or cannot be read.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    current = os.open(root, flags)
     try:
-        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        for folder in folders:
+            deeper = os.open(folder, flags, dir_fd=current)
+            os.close(current)
+            current = deeper
     except OSError:
-        return  # gone meanwhile
-    problem = _kind_problem(status) or path_problem(path)
-    if problem:
-        contents.refuse(path, problem)
-    else:
-        contents.files[path] = Signature.of(status)
+        os.close(current)
+        raise
+    return current
 
 
 def _kind_problem(status: os.stat_result) -> str | None:
@@ -113,12 +145,8 @@ def open_result(root: Path, path: str) -> Iterator[tuple[IO[bytes], Signature]]:
         OSError: It is gone, or no longer a regular file of its own.
     """
     *folders, name = path.split("/")
-    current = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    current = _open_folder(root, folders)
     try:
-        for folder in folders:
-            deeper = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=current)
-            os.close(current)
-            current = deeper
         # O_NONBLOCK: opening a pipe that took the file's place must not wait for its writer.
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=current)
     finally:
@@ -127,8 +155,15 @@ def open_result(root: Path, path: str) -> Iterator[tuple[IO[bytes], Signature]]:
         status = os.fstat(descriptor)
         problem = _kind_problem(status)
         if problem:
-            raise OSError(f"{path}: {problem}")
+            raise OSError(problem)
         yield stream, Signature.of(status)
+
+
+def why_unreadable(error: OSError) -> str:
+    """Return why a result could not be opened or read, for the list of what was refused."""
+    if error.errno in {errno.ENOTDIR, errno.ELOOP}:
+        return "a link, or no folder"
+    return f"cannot be read: {error.strerror}" if error.strerror else str(error)
 
 
 def _printable(path: str) -> str:

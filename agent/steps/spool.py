@@ -177,12 +177,12 @@ class SpooledRun:
                 except (ValueError, TypeError):
                     continue
 
-    def discard(self) -> None:
+    def discard(self, log: Log) -> None:
         """Remove the run, which is committed: first out of sight in one step, then piece by piece."""
         gone = self.root.with_name(f".gone-{self.root.name}")
         self.root.rename(gone)
         sync_directory(gone.parent)
-        remove_tree(gone)
+        _clear_away(gone, log)
 
 
 class Spool:
@@ -211,7 +211,7 @@ class Spool:
         runs = []
         for path in sorted(self.root.iterdir()):
             if path.name.startswith((".begin-", ".gone-")):
-                remove_tree(path)
+                _clear_away(path, log)
             elif is_run_id(path.name):
                 try:
                     text = (path / JOURNAL).read_bytes()
@@ -227,3 +227,11 @@ class Spool:
         aside.mkdir(exist_ok=True)
         path.rename(aside / path.name)
         sync_directory(self.root)
+
+
+def _clear_away(path: Path, log: Log) -> None:
+    """Remove a folder that no run needs. What a job made undeletable costs disk space, and no run."""
+    try:
+        remove_tree(path)
+    except (OSError, RecursionError) as error:
+        log.warning("spool.not_removed", folder=str(path), reason=str(error))

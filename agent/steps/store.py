@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from typing import IO, Any, cast
+from typing import IO, Any, Self
 
 import obstore
 from obstore.exceptions import (
@@ -35,6 +35,7 @@ from agent.core.storage import (
 PART_BYTES = 5 * 1024**2
 """Files above this go in parts of this size: S3 allows 10,000 of them, so 48 GiB."""
 PARTS_AT_ONCE = 3
+PIECE_BYTES = 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +97,13 @@ class Bucket:
         with _edge("put", key):
             await obstore.put_async(self._store, key, data, use_multipart=False)
 
-    async def put_stream(self, key: str, stream: "Hashing") -> None:
-        """Write an object of any size from a stream, in parts, with bounded memory."""
+    async def put_stream(self, key: str, chunks: Iterator[bytes]) -> None:
+        """Write an object of any size, in parts, with bounded memory."""
         with _edge("put", key):
             await obstore.put_async(
                 self._store,
                 key,
-                cast("IO[bytes]", stream),  # the client needs its `read` only
+                chunks,
                 use_multipart=True,
                 chunk_size=PART_BYTES,
                 max_concurrency=PARTS_AT_ONCE,
@@ -123,7 +124,7 @@ class Bucket:
         tries = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(StoreError)
             & tenacity.retry_if_not_exception_type((StoreConflict, StoreRefused)),
-            wait=tenacity.wait_exponential_jitter(initial=0.2, max=5),
+            wait=tenacity.wait_exponential_jitter(multiplier=0.2, max=5),
             stop=tenacity.stop_after_delay(RETRY_SECONDS),
             reraise=True,
         )
@@ -172,6 +173,14 @@ class Bucket:
             except FileNotFoundError:
                 return None
 
+    async def size(self, key: str) -> int | None:
+        """Return the bytes of an object, or None when there is none."""
+        with _edge("look at", key):
+            try:
+                return int((await obstore.head_async(self._store, key))["size"])
+            except FileNotFoundError:
+                return None
+
     async def download(self, key: str, target: IO[bytes], *, limit: int) -> bool:
         """Copy an object into a stream; False when there is none.
 
@@ -207,20 +216,38 @@ class Bucket:
 
 
 class Hashing:
-    """A reader that hashes what it hands out, so that the hash is that of the bytes that were sent.
+    """Hands out a file in pieces and hashes what it hands out, so that the hash is that of the bytes that were sent.
 
     Attributes:
         count: Bytes handed out so far.
+        broken: Why the file could not be read further; None while it can.
     """
 
-    def __init__(self, stream: IO[bytes], digest: Any) -> None:
+    def __init__(self, stream: IO[bytes], digest: Any, *, limit: int) -> None:
+        """Read a file.
+
+        Args:
+            stream: The file.
+            digest: A hashlib object.
+            limit: Bytes to read at most: somebody may append to the file faster than it is sent.
+        """
         self._stream = stream
         self._digest = digest
+        self._limit = limit
         self.count = 0
+        self.broken: OSError | None = None
 
-    def read(self, size: int = -1) -> bytes:
-        """Return up to `size` bytes."""
-        chunk = self._stream.read(size)
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            chunk = self._stream.read(min(PIECE_BYTES, self._limit - self.count))
+        except OSError as error:
+            self.broken = error
+            raise
+        if not chunk:
+            raise StopIteration
         self._digest.update(chunk)
         self.count += len(chunk)
         return chunk

@@ -220,9 +220,13 @@ def test_colours_are_for_terminals_that_want_them(folder: FolderShelf, no_colour
     leave_run(folder)
     ours, theirs = pty.openpty()
     environ = {**os.environ, **folder.environ, "NO_COLOR": no_colour}
-    program = "from consumer.cli import status; status()"
+    program = "from agent.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", program], stdout=theirs, env=environ, timeout=60, check=True
+        [sys.executable, "-c", program, "status"],
+        stdout=theirs,
+        env=environ,
+        timeout=60,
+        check=True,
     )
     os.close(theirs)
     text = os.read(ours, 65536).decode()

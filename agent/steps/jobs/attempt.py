@@ -13,7 +13,7 @@ from agent.core.environment import Desk, job_environment
 from agent.core.errors import BrowserError, StoreError
 from agent.core.jobsfile import Job
 from agent.core.results import Attempt, JobCause, JobStatus, ResultFile
-from agent.core.verdict import Ended, Past, Produced, Verdict, judge
+from agent.core.verdict import KILLED, Ended, Past, Produced, Verdict, judge
 from agent.steps import seal
 from agent.steps.browser import open_to_browser
 from agent.steps.jobs.capture import Capture
@@ -24,8 +24,9 @@ from agent.steps.memory import unpack
 from agent.steps.spool import Workspace
 from agent.steps.stop import first
 
-DRAIN_SECONDS = 5.0
-"""For what is still in the pipe after everything that could write to it was killed."""
+DRAIN_SECONDS = 2.0
+"""For what is still in the pipe when the program and all that could be found of it is gone: 64 KiB. Only what has left
+both its session and its environment can hold the pipe open; it is killed at the end of the run."""
 MAX_RESULT_FILE = 64 * 1024
 
 
@@ -181,7 +182,8 @@ async def _watch(running: Running, seconds: float, shop: Shop) -> Ended:
             return _ended(waiting.result())
         running.terminate()
         await asyncio.wait([waiting], timeout=shop.limits.grace)
-        last = _ended(waiting.result()) if waiting.done() else Ended()
+        # What is still there after its grace gets SIGKILL with the end of its context.
+        last = _ended(waiting.result()) if waiting.done() else Ended(signal=KILLED)
         return Ended(
             exit_code=last.exit_code,
             signal=last.signal,
@@ -209,6 +211,8 @@ def _read_result(path: Path, shop: Shop) -> tuple[ResultFile, str]:
         if len(text) > MAX_RESULT_FILE:
             raise ValueError(f"it has more than {MAX_RESULT_FILE} bytes")  # noqa: TRY301
         data = shop.journalist.redactor.value(json.loads(text))
+        # JSON can escape half a character, which no file of ours could hold.
+        json.dumps(data, ensure_ascii=False).encode()
         return ResultFile.model_validate(data), ""
     except FileNotFoundError:
         return ResultFile(), ""

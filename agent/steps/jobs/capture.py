@@ -1,5 +1,6 @@
 """A job's stdout and stderr: always drained, kept within a limit, redacted, and told to the log."""
 
+import codecs
 from asyncio import StreamReader
 from collections import deque
 from collections.abc import Callable
@@ -10,7 +11,9 @@ from agent.steps.logs import Log
 
 CHUNK = 64 * 1024
 LONGEST_LINE = 16 * 1024
-"""Longer lines are cut here, so that a job without line ends cannot fill the memory."""
+"""Longer lines are handled in pieces, so that a job without line ends cannot fill the memory."""
+HELD_BACK = 4096
+"""The end of such a piece waits for what follows: a secret up to this length is never cut in two."""
 LOGGED_LINES = 500
 """Lines of an attempt that go to the run's log; the file keeps more."""
 LOGGED_CHARACTERS = 2000
@@ -19,6 +22,9 @@ TAIL_LINES = 40
 
 class Capture:
     """Keeps the first half and the last half of what a job writes, when that is more than the limit.
+
+    It works on blocks of whole lines: a job may write millions of them, and nothing here happens line by line but what
+    is told to the log.
 
     Attributes:
         total: Bytes written by the job.
@@ -38,52 +44,80 @@ class Capture:
         self._half = limit // 2
         self._redactor = redactor
         self._log = log
-        self._written = 0
+        self._early = 0
         self._late: deque[bytes] = deque()
-        self._late_bytes = 0
-        self._left_out = 0
+        self._late_kept = 0
+        self._late_seen = 0
         self._lines = 0
         self.total = 0
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
 
     async def drain(self, stream: StreamReader) -> None:
         """Read a stream to its end; everything that was read is in the file even when this is cancelled."""
-        rest = b""
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        rest = ""
         with self._path.open("wb") as file:
             try:
                 while chunk := await stream.read(CHUNK):
                     self.total += len(chunk)
-                    *lines, rest = (rest + chunk).split(b"\n")
-                    if len(rest) > LONGEST_LINE:
-                        lines.append(rest)
-                        rest = b""
-                    for line in lines:
-                        self._line(line, file.write)
+                    text = self._redactor.text(rest + decoder.decode(chunk))
+                    end = _end_of_block(text)
+                    block, rest = text[:end], text[end:]
+                    if block:
+                        self._take(block, file.write)
             finally:
+                rest = self._redactor.text(rest + decoder.decode(b"", final=True))
                 if rest:
-                    self._line(rest, file.write)
-                if self._left_out:
-                    file.write(f"[... {self._left_out} bytes left out ...]\n".encode())
-                file.writelines(self._late)
+                    self._take(f"{rest}\n", file.write)
+                self._close(file.write)
 
-    def _line(self, raw: bytes, write: Callable[[bytes], int]) -> None:
-        text = self._redactor.text(raw[:LONGEST_LINE].decode(errors="replace").rstrip("\r"))
-        self.tail.append(text)
-        self._tell(text)
-        line = text.encode() + b"\n"
-        if self._written + len(line) <= self._half:
-            self._written += write(line)
+    def _take(self, block: str, write: Callable[[bytes], int]) -> None:
+        block = block.replace("\r\n", "\n")
+        self._tell(block)
+        last = block.removesuffix("\n").rsplit("\n", TAIL_LINES)[-TAIL_LINES:]
+        self.tail.extend(line[-LOGGED_CHARACTERS:] for line in last)
+        data = block.encode()
+        room = self._half - self._early
+        if len(data) <= room:
+            self._early += write(data)
             return
-        self._late.append(line)
-        self._late_bytes += len(line)
-        while self._late_bytes > self._half and len(self._late) > 1:
-            dropped = len(self._late.popleft())
-            self._late_bytes -= dropped
-            self._left_out += dropped
+        end = (data.rfind(b"\n", 0, room) + 1) or len(_whole_characters(data[:room]))
+        write(data[:end])
+        self._early = self._half
+        self._late.append(data[end:])
+        self._late_kept += len(data) - end
+        self._late_seen += len(data) - end
+        while self._late_kept - len(self._late[0]) >= self._half:
+            self._late_kept -= len(self._late.popleft())
 
-    def _tell(self, text: str) -> None:
-        self._lines += 1
-        if self._lines <= LOGGED_LINES:
-            self._log.info("job.output", line=text[:LOGGED_CHARACTERS])
-        elif self._lines == LOGGED_LINES + 1:
+    def _close(self, write: Callable[[bytes], int]) -> None:
+        """Write the last half, which is known only now."""
+        late = b"".join(self._late)
+        if len(late) > self._half:
+            late = late[len(late) - self._half :]
+            late = _whole_characters(late[late.find(b"\n", 0, len(late) - 1) + 1 :])
+        if left_out := self._late_seen - len(late):
+            write(f"\n[... {left_out} bytes left out ...]\n".encode())
+        write(late)
+
+    def _tell(self, block: str) -> None:
+        room = LOGGED_LINES - self._lines
+        if room < 0:
+            return
+        lines = block.removesuffix("\n").split("\n", room)
+        for line in lines[:room]:
+            self._log.info("job.output", line=line[:LOGGED_CHARACTERS])
+        self._lines += len(lines)
+        if len(lines) > room:
             self._log.info("job.output_left_out", after_lines=LOGGED_LINES)
+
+
+def _end_of_block(text: str) -> int:
+    """Return where the whole lines of a text end; within a line that is too long, where a piece of it does."""
+    end = text.rfind("\n") + 1
+    return end if len(text) - end <= LONGEST_LINE else len(text) - HELD_BACK
+
+
+def _whole_characters(data: bytes) -> bytes:
+    """Return UTF-8 without the pieces of characters that a cut has left at its ends."""
+    return data.decode(errors="ignore").encode()

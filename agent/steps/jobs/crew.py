@@ -1,6 +1,7 @@
 """All jobs of a run: who starts when is decided by `agent.core.plan`, this carries it out."""
 
 import asyncio
+import errno
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -8,7 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from agent.core.jobsfile import Job
 from agent.core.plan import Board, Step, day_problem, next_step
 from agent.core.results import JobCause, JobResult
-from agent.steps.jobs.job import interrupted, run_job, skipped
+from agent.steps.jobs.job import failed, interrupted, run_job, skipped
 from agent.steps.jobs.shop import Shop
 
 LEAST_SECONDS = 1.0
@@ -46,11 +47,22 @@ class _Crew:
         self._skip_other_days()
         while len(self._ended) < len(self._jobs):
             for name in (step := next_step(self._board())).start:
-                self._running[name] = asyncio.create_task(run_job(self._jobs[name], self._shop))
+                self._running[name] = asyncio.create_task(self._run(self._jobs[name]))
             if step.skip:
                 self._skip(step)
             elif self._running or not self._browser.done():
                 await self._something_ends()
+
+    async def _run(self, job: Job) -> JobResult:
+        """Run a job; what goes wrong in the agent meanwhile, such as a full disk, costs this job and no other."""
+        try:
+            return await run_job(job, self._shop)
+        except OSError as error:
+            full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+            return failed(job.name, str(error), JobCause.OUT_OF_DISK if full else JobCause.ERROR)
+        except Exception as error:  # a defect of ours must not take the other jobs along
+            self._shop.journalist.log.exception("job.defect", job=job.name)
+            return failed(job.name, f"the agent failed: {error!r}", JobCause.ERROR)
 
     async def dismiss(self) -> None:
         """End what still runs, for a run that is being torn down."""

@@ -1,5 +1,7 @@
 """One job: its memory, its attempts, its result."""
 
+import asyncio
+
 from agent.core.errors import StoreError
 from agent.core.jobsfile import Job
 from agent.core.layout import state_key
@@ -17,7 +19,7 @@ async def run_job(job: Job, shop: Shop) -> JobResult:
     missing = [name for name in job.secrets if name not in shop.secrets]
     if missing:
         text = f"secret {', '.join(missing)} is not in the secrets source"
-        return _without_start(job.name, JobStatus.FAILED, JobCause.ERROR, text)
+        return failed(job.name, text, JobCause.ERROR)
     notes = await _fetch_state(job, shop)
     tries: list[Tried] = []
     while True:
@@ -38,6 +40,8 @@ async def run_job(job: Job, shop: Shop) -> JobResult:
             break
         if await shop.stop.pause(backoff(number)):
             break
+    if tries[-1].verdict.status is JobStatus.SUCCEEDED:
+        notes += await _keep_state(job, len(tries), shop)
     return _result(job, tries, notes, shop)
 
 
@@ -49,15 +53,17 @@ async def _fetch_state(job: Job, shop: Shop) -> list[str]:
     return []
 
 
+async def _keep_state(job: Job, number: int, shop: Shop) -> list[str]:
+    """Pack what the attempt that succeeded remembers, and return what was wrong with it."""
+    state = shop.run.workspace(job.name, number).state
+    archive = shop.run.saved_state(job.name)
+    problem = await asyncio.to_thread(pack, state, archive, shop.limits.state)
+    return [problem] if problem else []
+
+
 def _result(job: Job, tries: list[Tried], notes: list[str], shop: Shop) -> JobResult:
     last = tries[-1]
-    state = None
-    if last.verdict.status is JobStatus.SUCCEEDED:
-        archive = shop.run.saved_state(job.name)
-        space = shop.run.workspace(job.name, len(tries))
-        problem = pack(space.state, archive, shop.limits.state)
-        notes += [problem] if problem else []
-        state = state_key(job.name, shop.run.run_id) if archive.exists() else None
+    kept = shop.run.saved_state(job.name).exists()
     return JobResult(
         name=job.name,
         status=last.verdict.status,
@@ -70,7 +76,7 @@ def _result(job: Job, tries: list[Tried], notes: list[str], shop: Shop) -> JobRe
         bytes=last.produced.bytes,
         items=last.reported.items,
         metrics=last.reported.metrics,
-        state=state,
+        state=state_key(job.name, shop.run.run_id) if kept else None,
         notes=(*notes, *(note for tried in tries for note in tried.notes)),
     )
 
@@ -80,6 +86,11 @@ def _without_start(name: str, status: JobStatus, cause: JobCause | None, text: s
     return JobResult(
         name=name, status=status, cause=cause, message=text, started=moment, finished=moment
     )
+
+
+def failed(name: str, reason: str, cause: JobCause) -> JobResult:
+    """Return the result of a job that came to nothing, for a reason outside of it."""
+    return _without_start(name, JobStatus.FAILED, cause, reason[:2000])
 
 
 def skipped(name: str, reason: str, cause: JobCause | None = None) -> JobResult:

@@ -1,13 +1,14 @@
 """What the jobs of a run share."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from agent.core.errors import StoreError
 from agent.core.settings import Limits
 from agent.core.verdict import Past
 from agent.steps.courier import Courier
@@ -16,8 +17,10 @@ from agent.steps.ledger import Ledger, newest_state
 from agent.steps.logs import Journalist
 from agent.steps.progress import Progress
 from agent.steps.spool import SpooledRun
-from agent.steps.stop import Stop
+from agent.steps.stop import Stop, first
 from agent.steps.store import Bucket
+
+T = TypeVar("T")
 
 
 class Sessions(Protocol):
@@ -92,15 +95,34 @@ class Shop:
         return (self.deadline - now()).total_seconds()
 
     async def past_of(self, job: str) -> list[Past]:
-        """Return what a job produced in recent runs, newest first."""
-        return (await asyncio.shield(self.ledger)).past.get(job, [])
+        """Return what a job produced in recent runs, newest first.
+
+        Raises:
+            StoreError: The bucket did not say, or not in time.
+        """
+        return (await self._in_time(asyncio.shield(self.ledger))).past.get(job, [])
 
     async def fetch_state(self, job: str) -> bool:
         """Copy a job's newest committed memory into the spool; False when there is none yet.
 
         Raises:
-            StoreError: The bucket did not say.
+            StoreError: The bucket did not say, or not in time.
         """
+        return await self._in_time(self._fetch_state(job))
+
+    async def _in_time(self, answer: Awaitable[T]) -> T:
+        """Wait for the bucket, but not for more than a quarter of the jobs' time, nor once the run is told to stop."""
+        seconds = self.seconds_left() / 4
+        task = asyncio.ensure_future(answer)
+        try:
+            if await first(asyncio.wait([task]), self.stop.wait(), seconds=seconds) != 0:
+                raise StoreError(f"the bucket did not answer within {seconds:.0f} s")
+            return task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _fetch_state(self, job: str) -> bool:
         bucket, ledger = await asyncio.shield(self.bucket), await asyncio.shield(self.ledger)
         key = await newest_state(bucket, ledger, job, now())
         if key is None:

@@ -1,0 +1,90 @@
+"""What a consumer can rely on, asked of a bucket in a folder and of one behind S3 alike."""
+
+import hashlib
+import json
+from collections import Counter
+from typing import Any, Protocol
+
+from tests.parts.seaweed import S3Server
+
+
+class Readable(Protocol):
+    """A bucket, read as a consumer would."""
+
+    def index(self) -> list[dict[str, Any]]:
+        """Return the index entries, oldest first."""
+
+    def manifest(self, run: str) -> dict[str, Any]:
+        """Return a run's manifest."""
+
+    def files(self, run: str) -> dict[str, bytes]:
+        """Return everything under a run's prefix but the manifest, by resource path."""
+
+
+class S3Shelf:
+    """A bucket of the S3 server, below a prefix."""
+
+    def __init__(self, server: S3Server, bucket: str, prefix: str) -> None:
+        self.server, self.bucket, self.prefix = server, bucket, prefix
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """Return the keys under a prefix, relative to the bucket's own."""
+        skip = len(self.prefix) + 1
+        return [
+            key[skip:] for key in self.server.keys(self.bucket, prefix=f"{self.prefix}/{prefix}")
+        ]
+
+    def get(self, key: str) -> bytes:
+        """Return an object."""
+        return self.server.get(self.bucket, f"{self.prefix}/{key}")
+
+    def index(self) -> list[dict[str, Any]]:
+        """Return the index entries, oldest first."""
+        return [json.loads(self.get(key)) for key in sorted(self.keys("index/"))]
+
+    def manifest(self, run: str) -> dict[str, Any]:
+        """Return a run's manifest."""
+        manifest: dict[str, Any] = json.loads(self.get(f"runs/{run}/datapackage.json"))
+        return manifest
+
+    def files(self, run: str) -> dict[str, bytes]:
+        """Return everything under a run's prefix but the manifest, by resource path."""
+        prefix = f"runs/{run}/"
+        keys = [key for key in self.keys(prefix) if not key.endswith("/datapackage.json")]
+        return {key.removeprefix(prefix): self.get(key) for key in keys}
+
+
+def sound(shelf: Readable, run: str) -> dict[str, Any]:
+    """Return a run's manifest, which the index commits once and which lists exactly what is there, as it is."""
+    assert Counter(entry["run_id"] for entry in shelf.index())[run] == 1
+    manifest, files = shelf.manifest(run), shelf.files(run)
+    listed = {each["path"]: (each["bytes"], each["hash"]) for each in manifest["resources"]}
+    there = {
+        path: (len(content), f"sha256:{hashlib.sha256(content).hexdigest()}")
+        for path, content in files.items()
+    }
+    assert listed == there
+    assert len(listed) == len(manifest["resources"])
+    return manifest
+
+
+def all_sound(shelf: Readable) -> list[str]:
+    """Return the ids of the runs that are committed, oldest first, each of which is sound."""
+    runs = [str(entry["run_id"]) for entry in shelf.index()]
+    for run in runs:
+        sound(shelf, run)
+    return runs
+
+
+def results(manifest: dict[str, Any]) -> dict[str, bool]:
+    """Return the paths of the jobs' files, and whether each is marked as partial."""
+    return {
+        each["path"]: each.get("mayfly:partial", False)
+        for each in manifest["resources"]
+        if not each["path"].startswith("_run/")
+    }
+
+
+def job_in(manifest: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a job's result as the manifest has it."""
+    return next(job for job in manifest["mayfly:run"]["jobs"] if job["name"] == name)

@@ -1,0 +1,330 @@
+"""Runs that are told to stop, and runs that are killed: what was finished arrives once, under the run's own id."""
+
+import json
+import signal
+import subprocess
+import time
+from typing import Any
+
+import pytest
+
+from agent.steps.processes import marked
+from tests.parts.faultproxy import FaultProxy
+from tests.parts.faults import BlackHole, Delay, Fault, LoseAnswer, Throttle
+from tests.parts.stalled import silent
+from tests.run.bench import NOWHERE, Bench, Shelf, finish, until
+from tests.run.shelves import Readable, S3Shelf, all_sound, job_in, results, sound
+
+JOBS = """
+    [[job]]
+    name = "quick"
+    command = ["sh", "-c", "echo done > $MAYFLY_OUTPUT_DIR/file; echo 1 > $MAYFLY_STATE_DIR/seen"]
+
+    [[job]]
+    name = "slow"
+    command = ["sh", "slow.sh"]
+
+    [[job]]
+    name = "later"
+    needs = ["slow"]
+    command = ["true"]
+"""
+SLOW = """
+    echo half > "$MAYFLY_OUTPUT_DIR/half"
+    echo x > "$MAYFLY_OUTPUT_DIR/unfinished.part"
+    sleep 300 &
+    setsid sleep 300 &
+    echo waiting
+    wait
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_browser(bench: Bench) -> None:
+    """No job here wants one, but where a test says so."""
+    bench.settings["browser.url"] = NOWHERE
+
+
+def _told(bench: Bench) -> list[dict[str, Any]]:
+    """Return what the run under way has logged so far."""
+    lines = (bench.folder / "stderr.log").read_text().split("\n")[:-1]
+    return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def _until_told(bench: Bench, event: str, **fields: object) -> None:
+    """Wait until the run under way has logged an event."""
+
+    def told() -> bool:
+        return any(
+            each["event"] == event and fields.items() <= each.items() for each in _told(bench)
+        )
+
+    until(told, what=f"{event} {fields}")
+
+
+def _under_way(bench: Bench) -> None:
+    """Wait until the quick job has ended and the slow one has written its file."""
+    _until_told(bench, "job.ended", job="quick")
+    _until_told(bench, "job.output", line="waiting")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_told_to_stop_hands_over_what_it_has(
+    bench: Bench, shelf: Shelf, number: signal.Signals
+) -> None:
+    """Exit code 7: finished jobs are there, the one that ran is partial, the others are listed, who asked is named."""
+    bench.release("v1", JOBS, {"slow.sh": SLOW})
+    with bench.running() as process:
+        _under_way(bench)
+        began = time.monotonic()
+        process.send_signal(number)
+        ran = finish(process)
+    assert time.monotonic() - began < 20
+    assert (ran.code, ran.outcome["status"]) == (7, "interrupted"), ran.stderr
+    manifest = sound(shelf, ran.run_id)
+    assert manifest["mayfly:run"]["interruption"] == number.name
+    assert {job["name"]: job["status"] for job in manifest["mayfly:run"]["jobs"]} == {
+        "quick": "succeeded",
+        "slow": "interrupted",
+        "later": "interrupted",
+    }
+    assert results(manifest) == {"quick/file": False, "slow/half": True}
+    assert bench.spool == []
+    assert marked(f"MAYFLY_RUN_ID={ran.run_id}") == []
+
+
+def test_a_run_that_is_told_to_stop_while_it_fetches_is_committed(
+    bench: Bench, shelf: Shelf
+) -> None:
+    """There is no release yet, and no job; that it began and was stopped is known at home all the same."""
+    with (
+        silent() as address,
+        bench.running(release__repository=f"http://{address}/scrapers.git") as process,
+    ):
+        _until_told(bench, "run.started")
+        process.send_signal(signal.SIGTERM)
+        ran = finish(process)
+    assert ran.code == 7, ran.stderr
+    record = sound(shelf, ran.run_id)["mayfly:run"]
+    assert (record["status"], record["release"], record["interruption"]) == (
+        "interrupted",
+        None,
+        "SIGTERM",
+    )
+
+
+def test_told_twice_it_leaves_the_hand_off_to_the_next_run(bench: Bench, shelf: Shelf) -> None:
+    """A second Ctrl-C ends it at once with exit code 6; the next run hands over what was finished."""
+    deaf = "trap '' TERM\n" + SLOW.replace("    wait", "    while :; do sleep 1; done")
+    bench.release("v1", JOBS, {"slow.sh": deaf})
+    with bench.running(limits__grace="60s") as process:
+        _under_way(bench)
+        process.send_signal(signal.SIGINT)
+        _until_told(bench, "run.signal")
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        ran = finish(process)
+    assert time.monotonic() - began < 20
+    assert ran.code == 6, ran.stderr
+    (left,) = bench.spool
+    assert marked(f"MAYFLY_RUN_ID={left.name}") == []
+    assert shelf.index() == []
+    bench.release("v2", '[[job]]\nname = "b"\ncommand = ["true"]\n')
+    again = bench.run()
+    assert again.code == 0, again.stderr
+    assert all_sound(shelf) == [left.name, again.run_id]
+    manifest = shelf.manifest(left.name)
+    assert manifest["mayfly:run"]["status"] == "interrupted"
+    assert results(manifest) == {"quick/file": False, "slow/half": True}
+
+
+def _recovered(bench: Bench, shelf: Readable, dead: str, *, sealed: bool = False) -> dict[str, Any]:
+    """Let the next run come and deliver the dead one; return its manifest, which was sealed before it died, or not."""
+    bench.release("v9", '[[job]]\nname = "b"\ncommand = ["true"]\n')
+    ran = bench.run()
+    assert ran.code == 0, ran.stderr
+    assert all_sound(shelf) == [dead, ran.run_id]
+    assert bench.spool == []
+    assert marked(f"MAYFLY_RUN_ID={dead}") == []
+    manifest = shelf.manifest(dead)
+    assert manifest["mayfly:run"]["recovered"] == (None if sealed else ran.run_id)
+    return manifest
+
+
+def _kill(process: "subprocess.Popen[str]") -> None:
+    """What a power cut, the kernel or a spot instance's end does."""
+    assert process.poll() is None
+    process.kill()
+    process.wait(30)
+
+
+def test_killed_while_it_fetches(bench: Bench, shelf: Shelf) -> None:
+    """A run without a release is handed over as interrupted, with no jobs."""
+    with (
+        silent() as address,
+        bench.running(release__repository=f"http://{address}/scrapers.git") as process,
+    ):
+        _until_told(bench, "run.started")
+        time.sleep(0.3)
+        _kill(process)
+    manifest = _recovered(bench, shelf, bench.spool[0].name)
+    assert manifest["mayfly:run"]["status"] == "interrupted"
+    assert manifest["mayfly:run"]["jobs"] == []
+
+
+def test_killed_while_the_browser_starts(bench: Bench, shelf: Shelf) -> None:
+    """No chromedriver and no browser of the dead run is left, and its jobs are listed as not begun."""
+    del bench.settings["browser.url"]
+    bench.release("v1", '[[job]]\nname = "a"\nbrowser = true\ncommand = ["true"]\n')
+    with bench.running() as process:
+        _until_told(bench, "browser.starting")
+        dead = bench.spool[0].name
+        until(lambda: marked(f"MAYFLY_RUN_ID={dead}"), what="a process of the browser")
+        until(lambda: json.loads((bench.spool[0] / "run.json").read_bytes())["planned"])
+        _kill(process)
+    bench.settings["browser.url"] = NOWHERE
+    job = job_in(_recovered(bench, shelf, dead), "a")
+    assert (job["status"], job["cause"]) == ("interrupted", "interrupted")
+    assert "before it started" in job["message"]
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_killed_while_jobs_run(bench: Bench, shelf: Shelf, early: bool) -> None:
+    """Before or after early uploads: the finished job's files arrive as such, the other's as partial."""
+    bench.release("v1", JOBS, {"slow.sh": SLOW})
+    with bench.running() as process:
+        _under_way(bench)
+        if early:
+            until(lambda: any((shelf.root / "runs").glob("*/slow/half")), what="an early upload")
+        dead = bench.spool[0].name
+        _kill(process)
+    assert marked(f"MAYFLY_RUN_ID={dead}") != []
+    manifest = _recovered(bench, shelf, dead)
+    assert results(manifest) == {"quick/file": False, "slow/half": True}
+    assert manifest["mayfly:run"]["status"] == "interrupted"
+    assert "while it ran" in job_in(manifest, "slow")["message"]
+    assert "before it started" in job_in(manifest, "later")["message"]
+    assert (shelf.root / job_in(manifest, "quick")["state"]).exists()
+
+
+def test_killed_again_and_again(bench: Bench, shelf: Shelf) -> None:
+    """Runs that died one after the other are handed over oldest first by the first one that lives."""
+    bench.release("v1", JOBS, {"slow.sh": SLOW})
+    dead = []
+    for _ in range(3):
+        with bench.running(store__url="s3://nowhere", store__endpoint=NOWHERE) as process:
+            _under_way(bench)
+            dead.append(bench.spool[-1].name)
+            _kill(process)
+        time.sleep(1)  # ids sort by second
+    bench.release("v2", '[[job]]\nname = "b"\ncommand = ["true"]\n')
+    ran = bench.run()
+    assert ran.code == 0, ran.stderr
+    assert all_sound(shelf) == [*dead, ran.run_id]
+
+
+HAND_OFF = """
+    [[job]]
+    name = "a"
+    command = ["sh", "a.sh"]
+"""
+MANY = """
+    cd "$MAYFLY_OUTPUT_DIR"
+    echo x | tee 1 2 3 4 5 6 "$MAYFLY_STATE_DIR/seen"
+    head -c 3000000 /dev/zero > big
+"""
+
+
+def test_killed_during_an_early_upload(
+    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy
+) -> None:
+    """A file that was on its way while its job still ran arrives with the rest."""
+    bench.release("v1", JOBS, {"slow.sh": SLOW})
+    s3_proxy.inject(BlackHole(), method="PUT", path="/slow/half")
+    with bench.running() as process:
+        until(lambda: s3_proxy.count("PUT", "/slow/half") > 0, what="an early upload")
+        dead = bench.spool[0].name
+        _kill(process)
+    s3_proxy.heal()
+    manifest = _recovered(bench, s3_shelf, dead)
+    assert results(manifest) == {"quick/file": False, "slow/half": True}
+
+
+@pytest.mark.parametrize(
+    ("fault", "request_"),
+    [
+        (BlackHole(), "PUT /a/4"),
+        (Throttle(400_000), "PUT /a/big"),
+        (BlackHole(), "HEAD /state/"),
+        (BlackHole(), "PUT /_run/log.jsonl"),
+        (BlackHole(), "GET prefix=prod%2Fruns"),
+        (BlackHole(), "PUT /datapackage.json"),
+        (LoseAnswer(), "PUT /datapackage.json"),
+        (BlackHole(), "PUT /index/"),
+        (LoseAnswer(), "PUT /index/"),
+    ],
+    ids=lambda value: str(value).partition("(")[0],
+)
+def test_killed_at_a_point_of_the_hand_off(
+    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy, fault: Fault, request_: str
+) -> None:
+    """Wherever it was, the next run hands over the rest: all files, one manifest, one index entry."""
+    bench.release("v1", HAND_OFF, {"a.sh": MANY})
+    method, path = request_.split()
+    s3_proxy.inject(fault, method=method, path=path)
+    with bench.running() as process:
+        until(lambda: bool(bench.spool), what="a run")
+        dead = bench.spool[0].name
+        if isinstance(fault, Throttle):
+            _until_told(bench, "run.concluded")
+            time.sleep(1)
+        else:
+            until(lambda: s3_proxy.count(method, path) > 0, what=f"{method} {path}")
+        _kill(process)
+    s3_proxy.heal()
+    sealed = path in {"/datapackage.json", "/index/"}
+    manifest = _recovered(bench, s3_shelf, dead, sealed=sealed)
+    assert manifest["mayfly:run"]["status"] == "succeeded"
+    assert set(results(manifest)) == {f"a/{name}" for name in (*"123456", "big")}
+    assert [key for key in s3_shelf.keys("state/") if dead in key] != []
+
+
+def test_killed_right_after_the_commit(
+    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy
+) -> None:
+    """The next run finds the entry, adds none, and forgets the run."""
+    bench.release("v1", HAND_OFF, {"a.sh": MANY})
+    s3_proxy.inject(BlackHole(), method="GET", path="/index/2")
+    with bench.running() as process:
+        until(lambda: s3_proxy.count("PUT", "/index/") > 0, what="the commit")
+        dead = bench.spool[0].name
+        _kill(process)
+    assert [entry["run_id"] for entry in s3_shelf.index()] == [dead]
+    s3_proxy.heal()
+    bench.release("v9", '[[job]]\nname = "b"\ncommand = ["true"]\n')
+    ran = bench.run()
+    assert ran.code == 0, ran.stderr
+    assert all_sound(s3_shelf) == [dead, ran.run_id]
+    assert s3_shelf.manifest(dead)["mayfly:run"]["recovered"] is None
+    assert bench.spool == []
+
+
+def test_a_slow_store_and_random_kills(
+    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy
+) -> None:
+    """Five runs killed at five times, each delivering some of those before: every one arrives once, and sound."""
+    bench.release("v1", HAND_OFF, {"a.sh": MANY})
+    s3_proxy.inject(Delay(0.05))
+    begun: list[str] = []
+    for seconds in (0.9, 1.2, 1.5, 1.8, 2.2):
+        with bench.running() as process:
+            time.sleep(seconds)
+            begun += [path.name for path in bench.spool if path.name not in begun]
+            process.kill()
+            process.wait(30)
+    s3_proxy.heal()
+    ran = bench.run()
+    assert ran.code == 0, ran.stderr
+    assert sorted(all_sound(s3_shelf)) == sorted({*begun, ran.run_id})
+    assert bench.spool == []
+    assert list((bench.state / "spool").iterdir()) == []

@@ -1,0 +1,320 @@
+"""A real S3 server that is slow, gone, lying or closed to us: nothing is lost, and nothing wrong is committed."""
+
+import time
+
+import pytest
+
+from tests.parts.faultproxy import FaultProxy
+from tests.parts.faults import (
+    Answer,
+    BlackHole,
+    Corrupt,
+    Fault,
+    IgnoreConditions,
+    Lie,
+    LoseAnswer,
+    ResetUpload,
+)
+from tests.parts.stalled import refused, silent
+from tests.run.bench import NOWHERE, Bench, Shelf
+from tests.run.shelves import S3Shelf, all_sound, job_in, results, sound
+
+MANY = """
+    [[job]]
+    name = "many"
+    command = ["python3", "many.py"]
+"""
+PROGRAM = """
+import hashlib, os, time
+from pathlib import Path
+out = Path(os.environ["MAYFLY_OUTPUT_DIR"])
+for n in range(300):
+    folder = out / f"day {n % 7}" / "日本 ü"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"page {n} (1) #x%41+?&=;'.json").write_bytes(b"{}" * n)
+for name, size in (("8 MB", 8_000_000), ("30 MB", 30_000_000)):
+    block = hashlib.sha256(name.encode()).digest()
+    (out / name).write_bytes(block * (size // 32))
+time.sleep(SECONDS)
+"""
+FEW = """
+    [[job]]
+    name = "few"
+    command = ["sh", "-c", "cd $MAYFLY_OUTPUT_DIR && echo x | tee 1 2 3 $MAYFLY_STATE_DIR/file"]
+"""
+PATHS = {"few/1", "few/2", "few/3"}
+
+
+@pytest.fixture(autouse=True)
+def _no_browser(bench: Bench) -> None:
+    """No job here wants one."""
+    bench.settings["browser.url"] = NOWHERE
+
+
+def test_a_run_arrives_in_s3(bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy) -> None:
+    """Hundreds of files, any decent name, large ones in parts; the manifest says that the store keeps conditions."""
+    bench.release("v1", MANY, {"many.py": PROGRAM.replace("SECONDS", "0")})
+    ran = bench.run()
+    assert ran.code == 0, ran.stderr
+    manifest = sound(s3_shelf, ran.run_id)
+    assert (job_in(manifest, "many")["files"], len(results(manifest))) == (302, 302)
+    assert manifest["mayfly:run"]["conditional_writes"] is True
+    assert s3_proxy.count("PUT", "partNumber=") == 2 + 6
+    assert bench.spool == []
+    assert bench.environ["AWS_SECRET_ACCESS_KEY"] not in ran.stderr
+
+
+def test_a_bucket_that_goes_away_during_the_upload(
+    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy
+) -> None:
+    """Exit code 6 and everything in the spool; the next run hands it over before its own."""
+    bench.release("v1", MANY, {"many.py": PROGRAM.replace("SECONDS", "0")})
+    s3_proxy.inject(Answer(404, "NoSuchBucket"), method="PUT", path="page%2015")
+    ran = bench.run()
+    assert (ran.code, ran.outcome["delivered"]) == (6, False), ran.stderr
+    assert "page 15" in ran.outcome["undelivered"]
+    assert [path.name for path in bench.spool] == [ran.run_id]
+    assert s3_shelf.index() == []
+    s3_proxy.heal()
+    bench.release("v2", FEW)
+    again = bench.run()
+    assert again.code == 0, again.stderr
+    assert all_sound(s3_shelf) == [ran.run_id, again.run_id]
+    manifest = s3_shelf.manifest(ran.run_id)
+    assert manifest["mayfly:run"]["status"] == "succeeded"
+    assert manifest["mayfly:run"]["release"]["ref"] == "v1"
+    assert job_in(manifest, "many")["files"] == 302
+    assert bench.spool == []
+
+
+def test_a_bucket_that_is_not_there_at_all(
+    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy
+) -> None:
+    """The jobs run all the same; run after run waits in the spool, and all arrive once it is there, in order."""
+    bench.release("v1", FEW)
+    s3_proxy.refuse()
+    left = []
+    for _ in range(2):
+        ran = bench.run(limits__handoff="2s")
+        assert ran.code == 6, ran.stderr
+        assert ran.job("few")["status"] == "succeeded"
+        left.append(ran.run_id)
+        time.sleep(1)  # ids sort by second
+    assert [path.name for path in bench.spool] == left
+    s3_proxy.accept()
+    ran = bench.run()
+    assert ran.code == 0, ran.stderr
+    assert all_sound(s3_shelf) == [*left, ran.run_id]
+
+
+def test_refused_credentials_are_told_at_once(bench: Bench, s3_shelf: S3Shelf) -> None:
+    """403 is not retried: exit code 6 within seconds, with the reason, and the spool keeps the run."""
+    bench.release("v1", FEW)
+    right = bench.environ["AWS_SECRET_ACCESS_KEY"]
+    bench.environ["AWS_SECRET_ACCESS_KEY"] = "wrong-secret"
+    began = time.monotonic()
+    ran = bench.run()
+    assert time.monotonic() - began < 15
+    assert ran.code == 6, ran.stderr
+    assert "refused" in ran.outcome["undelivered"]
+    assert "wrong-secret" not in ran.stderr
+    assert ran.job("few")["status"] == "succeeded"
+    bench.environ["AWS_SECRET_ACCESS_KEY"] = right
+    again = bench.run()
+    assert all_sound(s3_shelf) == [ran.run_id, again.run_id]
+
+
+def test_credentials_that_cannot_be_read_stop_no_job(bench: Bench, shelf: Shelf) -> None:
+    """Without the parameters of SSM the jobs run, and the run waits for a day on which there are some."""
+    bench.release("v1", FEW)
+    folder = bench.store
+    with refused() as address:
+        bench.environ |= {
+            "AWS_ENDPOINT_URL_SSM": f"http://{address}",
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+            "AWS_SECRET_ACCESS_KEY": "secretsecret",
+        }
+        bench.store = "s3://scraped/prod"
+        ran = bench.run(store__credentials="ssm:/mayfly/store")
+    assert ran.code == 6, ran.stderr
+    assert ran.job("few")["status"] == "succeeded"
+    assert "SSM" in ran.outcome["undelivered"]
+    bench.store = folder
+    again = bench.run()
+    assert all_sound(shelf) == [ran.run_id, again.run_id]
+
+
+@pytest.mark.parametrize(
+    ("fault", "path"),
+    [
+        (Lie(), "/few/2"),
+        (Lie(), "/_run/log.jsonl"),
+        (Corrupt(), "/few/2"),
+        (Lie(), "/state/"),
+        (Corrupt(), "/state/"),
+        (ResetUpload(1), "/few/2"),
+        (LoseAnswer(), "/few/2"),
+        (Answer(503, "SlowDown"), "/few/"),
+        (Answer(500), "/datapackage.json"),
+        (LoseAnswer(), "/datapackage.json"),
+        (LoseAnswer(), "/index/"),
+        (ResetUpload(1), "/index/"),
+        (Answer(503, "SlowDown"), "/index/"),
+        (LoseAnswer(), "/started/"),
+    ],
+    ids=lambda value: str(value).partition("(")[0].strip("/"),
+)
+def test_one_fault_of_a_store_is_got_over(
+    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy, fault: Fault, path: str
+) -> None:
+    """A put that was lost, cut, refused once, or claimed and not done is repeated: one sound run, one index entry."""
+    bench.release("v1", FEW)
+    s3_proxy.inject(fault, times=1, method="PUT", path=path)
+    ran = bench.run()
+    assert ran.code == 0, ran.stderr
+    assert all_sound(s3_shelf) == [ran.run_id]
+    assert set(results(s3_shelf.manifest(ran.run_id))) == PATHS
+    assert bench.spool == []
+    state = job_in(s3_shelf.manifest(ran.run_id), "few")["state"]
+    assert s3_shelf.get(state)[:2] == b"\x1f\x8b"
+    following = bench.run()
+    assert following.job("few")["notes"] == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "path"),
+    [
+        (Lie(), "/few/2"),
+        (Corrupt(), "/few/2"),
+        (Lie(), "/datapackage.json"),
+        (Corrupt(), "/datapackage.json"),
+        (Lie(), "/index/"),
+        (Corrupt(), "/index/"),
+        (Corrupt(bytes.swapcase), "/index/"),
+    ],
+    ids=lambda value: str(value).partition("(")[0].strip("/"),
+)
+def test_a_store_that_keeps_lying_gets_no_commit(
+    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy, fault: Fault, path: str
+) -> None:
+    """What it says it has and has not is noticed before the spool lets go; an honest day later all is delivered."""
+    bench.release("v1", FEW)
+    s3_proxy.inject(fault, method="PUT", path=path)
+    ran = bench.run(limits__handoff="20s")
+    assert ran.code == 6, ran.stderr
+    assert "does not hold it" in ran.outcome["undelivered"]
+    assert s3_shelf.keys("index/") == []
+    assert [folder.name for folder in bench.spool] == [ran.run_id]
+    s3_proxy.heal()
+    again = bench.run()
+    assert again.code == 0, again.stderr
+    assert all_sound(s3_shelf) == [ran.run_id, again.run_id]
+
+
+def test_a_store_without_conditions_is_used_and_named(
+    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy
+) -> None:
+    """The manifest says that the store did not refuse a second write."""
+    bench.release("v1", FEW)
+    s3_proxy.inject(IgnoreConditions())
+    ran = bench.run()
+    assert ran.code == 0, ran.stderr
+    assert sound(s3_shelf, ran.run_id)["mayfly:run"]["conditional_writes"] is False
+
+
+def test_a_burst_of_refusals_is_waited_out(
+    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy
+) -> None:
+    """Forty answers of 503 in a row, as a throttled account gives them, cost seconds and nothing else."""
+    bench.release("v1", MANY, {"many.py": PROGRAM.replace("SECONDS", "0")})
+    s3_proxy.inject(Answer(503, "SlowDown"), times=40)
+    ran = bench.run()
+    assert ran.code == 0, ran.stderr
+    assert len(results(sound(s3_shelf, ran.run_id))) == 302
+
+
+@pytest.mark.parametrize("fault", [BlackHole(), Answer(503, "SlowDown")], ids=str)
+def test_the_hand_off_keeps_to_the_run_s_limit(
+    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy, fault: Fault
+) -> None:
+    """A store that never answers, or never with anything else than 'later', does not keep the machine up."""
+    bench.release("v1", FEW)
+    s3_proxy.inject(fault)
+    began = time.monotonic()
+    ran = bench.run(limits__run="6s")
+    assert time.monotonic() - began < 20
+    assert ran.code == 6, ran.stderr
+    assert ran.job("few")["status"] == "succeeded"
+    assert [folder.name for folder in bench.spool] == [ran.run_id]
+
+
+def test_an_endpoint_that_accepts_and_says_nothing(bench: Bench) -> None:
+    """Jobs do not wait for the bucket, and the run ends in its time."""
+    bench.release("v1", FEW)
+    bench.environ |= {"AWS_ACCESS_KEY_ID": "a" * 8, "AWS_SECRET_ACCESS_KEY": "b" * 8}
+    bench.store = "s3://scraped/prod"
+    with silent() as address:
+        began = time.monotonic()
+        ran = bench.run(store__endpoint=f"http://{address}", limits__run="6s")
+    assert time.monotonic() - began < 20
+    assert ran.code == 6, ran.stderr
+    assert ran.job("few")["status"] == "succeeded"
+
+
+MEMORY = """
+    [[job]]
+    name = "few"
+    command = ["sh", "-c", "cat $MAYFLY_STATE_DIR/runs 2>/dev/null; echo TAG >> $MAYFLY_STATE_DIR/runs; exit CODE"]
+"""
+
+
+def _remembering(bench: Bench, tag: str, code: int = 0) -> None:
+    bench.release(f"v{tag}", MEMORY.replace("TAG", tag).replace("CODE", str(code)))
+
+
+def _remembered(log: list[dict[str, object]]) -> list[object]:
+    return [event["line"] for event in log if event["event"] == "job.output"]
+
+
+def test_a_job_remembers_its_last_committed_success(
+    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy
+) -> None:
+    """Not what a failed attempt wrote, nor a run that never arrived: a lost machine takes its memories with it."""
+    _remembering(bench, "1")
+    assert _remembered(bench.run().log) == []
+    _remembering(bench, "2", code=1)
+    assert _remembered(bench.run().log) == ["1"]
+    _remembering(bench, "3")
+    s3_proxy.inject(Answer(403, "AccessDenied"), method="PUT", path="/index/")
+    lost = bench.run()
+    assert (lost.code, _remembered(lost.log)) == (6, ["1"])
+    assert any(lost.run_id in key for key in s3_shelf.keys("state/few/"))
+    s3_proxy.heal()
+    other = Bench(bench.folder / "other", bench.repo, bench.store, bench.environ, bench.settings)
+    other.folder.mkdir()
+    _remembering(bench, "4", code=1)
+    assert _remembered(other.run().log) == ["1"]
+    assert _remembered(bench.run().log) == ["1", "3"], "delivered by now"
+
+
+DROP = """
+    [[job]]
+    name = "a"
+    command = ["sh", "-c", "for n in $(seq COUNT); do echo > $MAYFLY_OUTPUT_DIR/$n; done"]
+    expect = { drop = 0.5 }
+"""
+
+
+def test_far_fewer_files_than_usual_are_a_failure(bench: Bench, shelf: Shelf) -> None:
+    """Less than half of the recent median is `empty`, whichever machine made that history; half is still fine."""
+    seen = []
+    for number, count in enumerate((10, 12, 8, 4, 5)):
+        bench.release(f"v{number}", DROP.replace("COUNT", str(count)))
+        other = Bench(bench.folder / str(number), bench.repo, bench.store, {}, bench.settings)
+        other.folder.mkdir()
+        seen.append(other.run().job("a"))
+    assert [job["status"] for job in seen] == [*["succeeded"] * 3, "empty", "succeeded"]
+    assert seen[3]["cause"] == "expectation"
+    assert seen[3]["message"] == "4 files, fewer than 50% of the usual 10"
+    assert len(all_sound(shelf)) == 5
