@@ -211,7 +211,7 @@ def test_killed_again_and_again(bench: Bench, shelf: Shelf) -> None:
     """Runs that died one after the other are handed over oldest first by the first one that lives."""
     bench.release("v1", JOBS, {"slow.sh": SLOW})
     dead = []
-    for _ in range(3):
+    for _ in range(2):
         with bench.running(store__url="s3://nowhere", store__endpoint=NOWHERE) as process:
             _under_way(bench)
             dead.append(bench.spool[-1].name)
@@ -312,11 +312,11 @@ def test_killed_right_after_the_commit(
 def test_a_slow_store_and_random_kills(
     bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy
 ) -> None:
-    """Five runs killed at five times, each delivering some of those before: every one arrives once, and sound."""
+    """Runs killed at four times, each delivering some of those before: every one arrives once, and sound."""
     bench.release("v1", HAND_OFF, {"a.sh": MANY})
     s3_proxy.inject(Delay(0.05))
     begun: list[str] = []
-    for seconds in (0.9, 1.2, 1.5, 1.8, 2.2):
+    for seconds in (0.8, 1.2, 1.6, 2.0):
         with bench.running() as process:
             time.sleep(seconds)
             begun += [path.name for path in bench.spool if path.name not in begun]

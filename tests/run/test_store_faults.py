@@ -25,17 +25,16 @@ MANY = """
     command = ["python3", "many.py"]
 """
 PROGRAM = """
-import hashlib, os, time
+import hashlib, os
 from pathlib import Path
 out = Path(os.environ["MAYFLY_OUTPUT_DIR"])
-for n in range(300):
+for n in range(FILES):
     folder = out / f"day {n % 7}" / "日本 ü"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"page {n} (1) #x%41+?&=;'.json").write_bytes(b"{}" * n)
-for name, size in (("8 MB", 8_000_000), ("30 MB", 30_000_000)):
-    block = hashlib.sha256(name.encode()).digest()
-    (out / name).write_bytes(block * (size // 32))
-time.sleep(SECONDS)
+for size in LARGE:
+    block = hashlib.sha256(b"%d" % size).digest()
+    (out / f"{size} MB").write_bytes(block * (size * 10**6 // 32))
 """
 FEW = """
     [[job]]
@@ -51,9 +50,15 @@ def _no_browser(bench: Bench) -> None:
     bench.settings["browser.url"] = NOWHERE
 
 
+def _many(bench: Bench, files: int, large: list[int]) -> None:
+    """Publish a job that writes so many files, and large ones of so many megabytes."""
+    program = f"FILES, LARGE = {files}, {large}\n{PROGRAM}"
+    bench.release("v1", MANY, {"many.py": program})
+
+
 def test_a_run_arrives_in_s3(bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy) -> None:
     """Hundreds of files, any decent name, large ones in parts; the manifest says that the store keeps conditions."""
-    bench.release("v1", MANY, {"many.py": PROGRAM.replace("SECONDS", "0")})
+    _many(bench, 300, [8, 30])
     ran = bench.run()
     assert ran.code == 0, ran.stderr
     manifest = sound(s3_shelf, ran.run_id)
@@ -68,7 +73,7 @@ def test_a_bucket_that_goes_away_during_the_upload(
     bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy
 ) -> None:
     """Exit code 6 and everything in the spool; the next run hands it over before its own."""
-    bench.release("v1", MANY, {"many.py": PROGRAM.replace("SECONDS", "0")})
+    _many(bench, 50, [8])
     s3_proxy.inject(Answer(404, "NoSuchBucket"), method="PUT", path="page%2015")
     ran = bench.run()
     assert (ran.code, ran.outcome["delivered"]) == (6, False), ran.stderr
@@ -83,7 +88,7 @@ def test_a_bucket_that_goes_away_during_the_upload(
     manifest = s3_shelf.manifest(ran.run_id)
     assert manifest["mayfly:run"]["status"] == "succeeded"
     assert manifest["mayfly:run"]["release"]["ref"] == "v1"
-    assert job_in(manifest, "many")["files"] == 302
+    assert job_in(manifest, "many")["files"] == 51
     assert bench.spool == []
 
 
@@ -95,7 +100,7 @@ def test_a_bucket_that_is_not_there_at_all(
     s3_proxy.refuse()
     left = []
     for _ in range(2):
-        ran = bench.run(limits__handoff="2s")
+        ran = bench.run(limits__run="6s")
         assert ran.code == 6, ran.stderr
         assert ran.job("few")["status"] == "succeeded"
         left.append(ran.run_id)
@@ -178,19 +183,17 @@ def test_one_fault_of_a_store_is_got_over(
     assert bench.spool == []
     state = job_in(s3_shelf.manifest(ran.run_id), "few")["state"]
     assert s3_shelf.get(state)[:2] == b"\x1f\x8b"
-    following = bench.run()
-    assert following.job("few")["notes"] == []
+    if path == "/state/":
+        assert bench.run().job("few")["notes"] == []
 
 
 @pytest.mark.parametrize(
     ("fault", "path"),
     [
         (Lie(), "/few/2"),
-        (Corrupt(), "/few/2"),
         (Lie(), "/datapackage.json"),
         (Corrupt(), "/datapackage.json"),
         (Lie(), "/index/"),
-        (Corrupt(), "/index/"),
         (Corrupt(bytes.swapcase), "/index/"),
     ],
     ids=lambda value: str(value).partition("(")[0].strip("/"),
@@ -227,11 +230,11 @@ def test_a_burst_of_refusals_is_waited_out(
     bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy
 ) -> None:
     """Forty answers of 503 in a row, as a throttled account gives them, cost seconds and nothing else."""
-    bench.release("v1", MANY, {"many.py": PROGRAM.replace("SECONDS", "0")})
+    _many(bench, 50, [])
     s3_proxy.inject(Answer(503, "SlowDown"), times=40)
     ran = bench.run()
     assert ran.code == 0, ran.stderr
-    assert len(results(sound(s3_shelf, ran.run_id))) == 302
+    assert len(results(sound(s3_shelf, ran.run_id))) == 50
 
 
 @pytest.mark.parametrize("fault", [BlackHole(), Answer(503, "SlowDown")], ids=str)
@@ -242,7 +245,7 @@ def test_the_hand_off_keeps_to_the_run_s_limit(
     bench.release("v1", FEW)
     s3_proxy.inject(fault)
     began = time.monotonic()
-    ran = bench.run(limits__run="6s")
+    ran = bench.run(limits__run="4s")
     assert time.monotonic() - began < 20
     assert ran.code == 6, ran.stderr
     assert ran.job("few")["status"] == "succeeded"
@@ -256,7 +259,7 @@ def test_an_endpoint_that_accepts_and_says_nothing(bench: Bench) -> None:
     bench.store = "s3://scraped/prod"
     with silent() as address:
         began = time.monotonic()
-        ran = bench.run(store__endpoint=f"http://{address}", limits__run="6s")
+        ran = bench.run(store__endpoint=f"http://{address}", limits__run="4s")
     assert time.monotonic() - began < 20
     assert ran.code == 6, ran.stderr
     assert ran.job("few")["status"] == "succeeded"
