@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, tzinfo
 from typing import Any
 
+from agent.core.console import aligned, cut, printable
 from agent.core.manifest import JobSummary
 from agent.core.results import JobStatus, RunStatus
 from agent.core.units import show_duration, show_size
-from agent.core.console import aligned, cut, printable
 from consumer.history import Begun, Committed, Row, Unreadable
 
 HEADINGS = ("STATUS", "STARTED", "JOBS", "FILES", "BYTES", "TIME", "RELEASE", "RUN")

@@ -52,7 +52,7 @@ install() {
 python() {
   local candidate
   for candidate in python3.13 python3.12 python3.11 python3; do
-    if has "$candidate" && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    if has "$candidate" && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
       command -v "$candidate"
       return 0
     fi
