@@ -1,10 +1,11 @@
 """The bucket as home sees it: to be read, never written."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
@@ -12,6 +13,8 @@ from obstore.store import LocalStore, S3Store
 
 from agent.core.errors import StoreError, StoreRefused
 from agent.core.storage import (
+    REQUEST_SECONDS,
+    RETRY_SECONDS,
     Credentials,
     LocalBucket,
     S3Bucket,
@@ -21,8 +24,15 @@ from agent.core.storage import (
     retry_options,
 )
 
+if TYPE_CHECKING:
+    from obstore import GetOptions
+
 CHUNK_BYTES = 1024**2
 """What is held of an object while it is read as a stream."""
+PART_BYTES = 8 * 1024**2
+"""What one request asks of a large object: sixteen at once take a minute on 20 Mbit/s, and the client allows two."""
+ANSWER_SECONDS = float(REQUEST_SECONDS + RETRY_SECONDS)
+"""How long a store may be silent: the client's own limits in sum, for stores that are folders and pipes as well."""
 
 
 class TooLargeError(StoreError):
@@ -116,6 +126,41 @@ class ReadOnlyBucket:
             answer = await obstore.get_async(self._store, key)
             async for chunk in answer.stream(min_chunk_size=CHUNK_BYTES):
                 yield bytes(chunk)
+
+    async def size(self, key: str) -> int:
+        """Return an object's size.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        with _edge("look at", key):
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return int((await obstore.head_async(self._store, key))["size"])
+
+    async def pieces(self, key: str, size: int) -> AsyncIterator[bytes]:
+        """Yield the content of an object that should have `size` bytes; of a large one, no more than that.
+
+        Large objects come in requests of `PART_BYTES`, because the client bounds each request as a whole. When no
+        piece comes for `ANSWER_SECONDS`, that is a failure of the store.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        with _edge("get", key):
+            for start in range(0, max(size, 1), PART_BYTES):
+                options: GetOptions = {}
+                if size > PART_BYTES:
+                    options = {"range": (start, min(start + PART_BYTES, size))}
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    answer = await obstore.get_async(self._store, key, options=options)
+                stream = aiter(answer.stream(min_chunk_size=CHUNK_BYTES))
+                # Not around the loop: a limit must not run while the reader of these pieces has the word.
+                while True:
+                    async with asyncio.timeout(ANSWER_SECONDS):
+                        chunk = await anext(stream, None)
+                    if chunk is None:
+                        break
+                    yield bytes(chunk)
 
 
 def _folder(root: Path) -> LocalStore:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from agent.core.layout import MANIFEST, path_problem, run_prefix
 from agent.core.manifest import IndexEntry, Manifest, ManifestRef, Resource, manifest_problems
 from consumer.bucket import ReadOnlyBucket, TooLargeError
-from consumer.history import Committed, commit_of, read_entry
+from consumer.history import MOST, Committed, commit_of, read_entry
 
 MAX_MANIFEST_BYTES = 256 * 1024**2
 """Nearly a million files."""
@@ -158,6 +158,9 @@ def _form_problems(error: ValidationError) -> Iterator[Problem]:
 
 def summary_problems(entry: IndexEntry, manifest: Manifest) -> list[Problem]:
     """Return where an index entry and the manifest that it commits tell different stories."""
+    if any(resource.bytes >= MOST for resource in manifest.resources):
+        # Their sum may have more digits than Python is willing to print.
+        return [Problem(Kind.MANIFEST, "", "it lists a file of an impossible size")]
     results = [resource for resource in manifest.resources if resource.job]
     pairs = (
         ("status", entry.status, manifest.run.status),

@@ -29,6 +29,7 @@ COMMANDS = {
         "Try every part a run needs; each failure has its remedy.",
     ),
     "status": ("consumer.cli:status", "What the bucket says of recent runs."),
+    "pull": ("consumer.cli:pull", "Fetch new runs into a folder, verified and whole."),
     "verify": ("consumer.cli:verify", "Check a run's files against its manifest, both ways."),
 }
 

@@ -124,6 +124,21 @@ async def test_summary_and_manifest_must_tell_the_same_story(folder: FolderShelf
     assert told == ["status", "files", "bytes", "jobs"]
 
 
+async def test_sizes_beyond_printing_are_a_problem_not_a_crash(folder: FolderShelf) -> None:
+    """Two files of 4300 digits: their sum has more than Python prints."""
+    leave_run(folder)
+
+    def enlarge(manifest: dict[str, object]) -> None:
+        resources = manifest["resources"]
+        assert isinstance(resources, list)
+        for resource in resources:
+            resource["bytes"] = 10**4300 - 1
+
+    rewrite(folder, enlarge)
+    details = [problem.detail for problem in (await verify_run(folder.reader(), RUN)).problems]
+    assert "it lists a file of an impossible size" in details
+
+
 async def test_a_manifest_of_another_run_is_told(folder: FolderShelf) -> None:
     """A manifest that was copied from another run does not pass for this one's."""
     leave_run(folder)

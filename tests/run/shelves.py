@@ -25,18 +25,22 @@ class S3Shelf:
     """A bucket of the S3 server, below a prefix."""
 
     def __init__(self, server: S3Server, bucket: str, prefix: str) -> None:
-        self.server, self.bucket, self.prefix = server, bucket, prefix
+        self._client = server.client()
+        self._bucket, self._prefix = bucket, prefix
 
     def keys(self, prefix: str = "") -> list[str]:
         """Return the keys under a prefix, relative to the bucket's own."""
-        skip = len(self.prefix) + 1
-        return [
-            key[skip:] for key in self.server.keys(self.bucket, prefix=f"{self.prefix}/{prefix}")
-        ]
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=f"{self._prefix}/{prefix}"
+        )
+        skip = len(self._prefix) + 1
+        return [entry["Key"][skip:] for page in pages for entry in page.get("Contents", [])]
 
     def get(self, key: str) -> bytes:
         """Return an object."""
-        return self.server.get(self.bucket, f"{self.prefix}/{key}")
+        answer = self._client.get_object(Bucket=self._bucket, Key=f"{self._prefix}/{key}")
+        content: bytes = answer["Body"].read()
+        return content
 
     def index(self) -> list[dict[str, Any]]:
         """Return the index entries, oldest first."""

@@ -259,7 +259,6 @@ def test_killed_during_an_early_upload(
         (BlackHole(), "PUT /_run/log.jsonl"),
         (BlackHole(), "GET prefix=prod%2Fruns"),
         (BlackHole(), "PUT /datapackage.json"),
-        (LoseAnswer(), "PUT /datapackage.json"),
         (BlackHole(), "PUT /index/"),
         (LoseAnswer(), "PUT /index/"),
     ],

@@ -150,7 +150,7 @@ FLOOD = """
 """
 
 
-@pytest.mark.parametrize("line", ["x\n", "x" * 79 + "\n", "x"])
+@pytest.mark.parametrize("line", ["x\n", "x"])
 def test_a_flood_on_stderr_is_bounded(bench: Bench, shelf: Shelf, line: str) -> None:
     """100 MB of output leave a log of the set size with its first and its last lines, in little time and memory."""
     flood = f"    LINE = {line.encode()!r}{FLOOD}"

@@ -1,0 +1,265 @@
+"""Pulls beside everything that goes on at the same time: runs being made, readers, kills, other pulls, bad lines."""
+
+import json
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from agent.core.ids import is_run_id
+from tests.consumer.pulling import content, placed, pull_into, pulling
+from tests.consumer.runs import leave_run
+from tests.consumer.shelf import PREFIX, FolderShelf, S3Shelf, Shelf
+from tests.parts.faultproxy import FaultProxy
+from tests.parts.faults import Answer, Delay, ResetDownload
+from tests.parts.repo import Repo
+from tests.parts.waiting import wait_until
+from tests.run.bench import Bench
+
+RUNS = [f"202611{day}T064205Z-3f9a1c" for day in (18, 19)]
+MANY = {f"quotes/{number:03d}.bin": bytes([number]) * 30_000 for number in range(48)}
+
+TWO_JOBS = """
+    [[job]]
+    name = "first"
+    command = ["sh", "many.sh"]
+
+    [[job]]
+    name = "second"
+    command = ["sh", "many.sh"]
+"""
+MANY_FILES = """
+    for number in $(seq 40); do
+        head -c $((number * 997)) /dev/urandom > "$MAYFLY_OUTPUT_DIR/$number.bin"
+    done
+    cd "$MAYFLY_OUTPUT_DIR" && sha256sum *.bin > SHA256SUMS
+"""
+
+
+@pytest.fixture
+def dest(tmp_path: Path) -> Path:
+    """A folder at home."""
+    return tmp_path / "at home"
+
+
+@pytest.fixture
+def distant(s3_proxy: FaultProxy, s3_bucket: str) -> S3Shelf:
+    """A bucket behind the proxy."""
+    shelf = S3Shelf(s3_proxy.store, s3_bucket)
+    shelf.store = shelf.store.model_copy(update={"endpoint": s3_proxy.url})
+    return shelf
+
+
+class Reader:
+    """Somebody who looks every 50 ms at what is there, and takes it for whole."""
+
+    def __init__(self, dest: Path) -> None:
+        self._dest = dest
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._read)
+        self.faults: list[str] = []
+        self.looks = 0
+        self.known: set[Path] = set()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(30)
+
+    def _read(self) -> None:
+        while not self._stop.wait(0.05):
+            self.looks += 1
+            for job in ("first", "second"):
+                for folder in (self._dest / job).glob("*"):
+                    self._look_at(folder)
+
+    def _look_at(self, folder: Path) -> None:
+        if folder.name == "latest":
+            if not (folder / "SHA256SUMS").exists():
+                self.faults.append(f"{folder} leads nowhere")
+        elif folder not in self.known:
+            self.known.add(folder)
+            try:
+                sums = (folder / "SHA256SUMS").read_text().splitlines()
+                for line in sums:
+                    digest, _, name = line.partition("  ")
+                    if sha256((folder / name).read_bytes()).hexdigest() != digest:
+                        self.faults.append(f"{folder / name} is another")
+                if len(sums) != 40 or not is_run_id(folder.name):
+                    self.faults.append(f"{folder} has {len(sums)}")
+            except OSError as error:
+                self.faults.append(f"{folder}: {error}")
+
+
+def test_a_reader_never_sees_a_partial_run(
+    distant: S3Shelf, s3_proxy: FaultProxy, s3_bucket: str, dest: Path, tmp_path: Path
+) -> None:
+    """Real runs are pulled while the agent commits the next; whoever looks sees whole runs, and all of them."""
+    git = tmp_path / "git"
+    git.mkdir()
+    keys = {name: text for name, text in distant.environ.items() if name.startswith("AWS_")}
+    bench = Bench(
+        tmp_path,
+        Repo(git),
+        f"s3://{s3_bucket}/{PREFIX}",
+        environ=keys,
+        settings={"store.endpoint": s3_proxy.store.url},
+    )
+    bench.release("v1", TWO_JOBS, {"many.sh": MANY_FILES})
+    s3_proxy.inject(Delay(0.02), method="GET", path="/runs/")
+    log = tmp_path / "log"
+    with Reader(dest) as reader, pulling(dest, distant.environ, "--watch", "1", log=log) as process:
+        runs = [bench.run().run_id for _ in range(3)]
+        wait_until(
+            lambda: len(placed(dest, ("first", "second"))) == 6, seconds=30, what="6 folders"
+        )
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert reader.faults == []
+    assert (len(reader.known), reader.looks > 10) == (6, True)
+    assert (dest / "first" / "latest").readlink() == Path(runs[-1])
+    told = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [row["run"] for line in told for row in line["placed"]] == [
+        run for run in runs for _ in range(2)
+    ]
+
+
+def staged(dest: Path) -> list[Path]:
+    """The files that are being fetched, or were."""
+    return [path for path in (dest / ".mayfly" / "staging").rglob("*") if path.is_file()]
+
+
+def test_a_killed_pull_goes_on_where_it_was(
+    distant: S3Shelf, s3_proxy: FaultProxy, dest: Path, tmp_path: Path
+) -> None:
+    """SIGKILL at any point leaves nothing half visible, and what was verified is not fetched again."""
+    for run in RUNS:
+        leave_run(distant, run, files=MANY)
+    s3_proxy.inject(Delay(0.25), method="GET", path="/quotes/")
+    for least in (10, 20, 40):
+        log = tmp_path / "log"
+        with pulling(dest, distant.environ, log=log) as process:
+            wait_until(lambda least=least: len(staged(dest)) >= least, seconds=20, what="files")  # type: ignore[misc]
+            process.kill()
+        for run, job in placed(dest, ("quotes",)):
+            assert len(content(dest / job / run)) == len(MANY)
+    s3_proxy.heal()
+    assert pull_into(dest, distant).code == 0
+    for run in RUNS:
+        assert content(dest / "quotes" / run) == {
+            path.removeprefix("quotes/"): data for path, data in MANY.items()
+        }
+    asked = s3_proxy.count("GET", f"{RUNS[0]}/quotes/")
+    # Each kill loses what was under way, sixteen at most, and nothing that was done.
+    assert asked <= len(MANY) + 3 * 16
+    assert staged(dest) == []
+
+
+def test_an_interrupted_pull_says_so_and_keeps_what_it_has(
+    distant: S3Shelf, s3_proxy: FaultProxy, dest: Path, tmp_path: Path
+) -> None:
+    """SIGTERM in the middle of a download ends it at once, with exit code 7."""
+    leave_run(distant, RUNS[0], files=MANY)
+    s3_proxy.inject(Delay(0.3), method="GET", path="/quotes/")
+    with pulling(dest, distant.environ, log=tmp_path / "log") as process:
+        wait_until(lambda: len(staged(dest)) > 16, seconds=20, what="files")
+        process.terminate()
+        assert process.wait(10) == 7
+    assert placed(dest) == []
+    assert "Traceback" not in (tmp_path / "log.err").read_text()
+    s3_proxy.heal()
+    assert pull_into(dest, distant).code == 0
+    assert len(content(dest / "quotes" / "latest")) == len(MANY)
+
+
+def test_two_pulls_at_once_do_the_work_once(
+    distant: S3Shelf, s3_proxy: FaultProxy, dest: Path, tmp_path: Path
+) -> None:
+    """The second waits for the first; each job of each run is placed, and its hook called, by one of them."""
+    for run in RUNS:
+        leave_run(distant, run, files=MANY)
+    s3_proxy.inject(Delay(0.05), method="GET", path="/quotes/")
+    hook = ("--exec", f'echo "$MAYFLY_RUN_ID $MAYFLY_JOB" >> "{tmp_path}/calls"')
+    logs = [tmp_path / "one", tmp_path / "two"]
+    started = [pulling(dest, distant.environ, *hook, log=log) for log in logs]
+    assert [ended(process) for process in started] == [0, 0]
+    told = [
+        (row["run"], row["job"]) for log in logs for row in json.loads(log.read_text())["placed"]
+    ]
+    everything = sorted((run, job) for run in RUNS for job in ("quotes", "notes"))
+    assert sorted(told) == placed(dest) == everything
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert sorted(calls) == [f"{run} {job}" for run, job in everything]
+    assert s3_proxy.count("GET", "/quotes/") == 2 * len(MANY)
+
+
+def ended(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a pull."""
+    with process:
+        return process.wait(60)
+
+
+def test_connections_that_break_cost_a_retry(
+    distant: S3Shelf, s3_proxy: FaultProxy, dest: Path
+) -> None:
+    """A download that is cut off in the middle is fetched again, in this pull or in the next."""
+    leave_run(distant, RUNS[0], files=MANY)
+    s3_proxy.inject(ResetDownload(10_000), times=5, method="GET", path="/quotes/")
+    codes = [pull_into(dest, distant).code for _ in range(2)]
+    assert codes[-1] == 0
+    assert len(content(dest / "quotes" / "latest")) == len(MANY)
+
+
+@contextmanager
+def watched(
+    dest: Path, shelf: Shelf, log: Path, *options: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Watch a bucket; the end of the block ends it."""
+    with pulling(dest, shelf.environ, "--watch", "1", *options, log=log) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_watch_outlives_a_store_that_goes_away(
+    distant: S3Shelf, s3_proxy: FaultProxy, dest: Path, tmp_path: Path
+) -> None:
+    """What fails one pull is told, and the next one tries again; idle pulls say nothing."""
+    log = tmp_path / "log"
+    leave_run(distant, RUNS[0], files={"quotes/a": b"a"})
+    with watched(dest, distant, log) as process:
+        wait_until(lambda: len(placed(dest)) == 2, seconds=20, what="the first run")
+        s3_proxy.inject(Answer(403, "AccessDenied"), path="list-type=2")
+        leave_run(distant, RUNS[1], files={"quotes/a": b"a"})
+        wait_until(lambda: len(log.read_text().splitlines()) >= 2, seconds=20, what="a complaint")
+        assert len(placed(dest)) == 2
+        s3_proxy.heal()
+        wait_until(lambda: len(placed(dest)) == 4, seconds=20, what="the second run")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert (len(lines[0]["placed"]), len(lines[-1]["placed"])) == (2, 2)
+    assert all("refused to list" in line["unreachable"] for line in lines[1:-1])
+    assert [line["exit_code"] for line in lines[1:-1]] == [6] * (len(lines) - 2)
+
+
+def test_a_watch_and_a_pull_beside_it_do_not_meet(
+    folder: FolderShelf, dest: Path, tmp_path: Path
+) -> None:
+    """A watch holds the folder only while it works."""
+    leave_run(folder, RUNS[0], files={"quotes/a": b"a"})
+    with watched(dest, folder, tmp_path / "log"):
+        wait_until(lambda: len(placed(dest)) == 2, seconds=20, what="the first run")
+        assert pull_into(dest, folder, "--lock-timeout", "5s").code == 0
