@@ -11,17 +11,15 @@ import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, S3Store
 
-from agent.core.errors import StoreError, StoreRefused
+from agent.core.errors import StoreError
 from agent.core.storage import (
     REQUEST_SECONDS,
     RETRY_SECONDS,
     Credentials,
     LocalBucket,
     S3Bucket,
-    client_options,
-    is_refusal,
-    reason_of,
-    retry_options,
+    s3_parameters,
+    store_error,
 )
 
 if TYPE_CHECKING:
@@ -73,23 +71,9 @@ class ReadOnlyBucket:
         """
         if isinstance(address, LocalBucket):
             return cls(_folder(address.root), f"file://{address.root}")
-        options: dict[str, Any] = {
-            "config": address.config,
-            "client_options": client_options(address),
-            "retry_config": retry_options(),
-        }
-        if address.prefix:
-            options["prefix"] = address.prefix
-        if credentials is None:
-            options["credential_provider"] = _boto3_chain()
-        else:
-            options["access_key_id"] = credentials.access_key
-            options["secret_access_key"] = credentials.secret_key
-            if credentials.token:
-                options["token"] = credentials.token
-        name = "/".join(filter(None, (f"s3://{address.bucket}", address.prefix)))
-        with _edge("open", name):
-            return cls(S3Store(address.bucket, **options), name)
+        parameters = s3_parameters(address, credentials, _boto3_chain)
+        with _edge("open", address.name):
+            return cls(S3Store(address.bucket, **parameters), address.name)
 
     async def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[ObjectInfo]:
         """Yield the objects under a prefix whose keys sort after `after`; the order is the store's."""
@@ -194,11 +178,5 @@ def _edge(action: str, key: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except (BaseError, OSError, ValueError) as error:
-        reason = reason_of(str(error))
         denied = isinstance(error, PermissionDeniedError | UnauthenticatedError)
-        if denied or is_refusal(reason):
-            raise StoreRefused(
-                f"the bucket refused to {action} {key}: {reason}",
-                remedy="check the credentials, the bucket's policy and the clock",
-            ) from error
-        raise StoreError(f"could not {action} {key}: {reason}") from error
+        raise store_error(action, key, str(error), denied=denied) from error

@@ -1,11 +1,13 @@
 """How a bucket is addressed: from a URL and settings to the parameters of a client, without opening anything."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from agent.core.errors import StoreError, StoreRefused
 from agent.core.settings import Store
 
 CONNECT_SECONDS = 5
@@ -40,6 +42,11 @@ class S3Bucket:
     prefix: str
     config: dict[str, str | bool]
 
+    @property
+    def name(self) -> str:
+        """Its address, for people."""
+        return "/".join(filter(None, (f"s3://{self.bucket}", self.prefix)))
+
 
 def bucket_at(store: Store, default: Path) -> LocalBucket | S3Bucket:
     """Return what `store.url` addresses; without one, the folder `default`."""
@@ -63,18 +70,53 @@ def static_credentials(environ: Mapping[str, str]) -> Credentials | None:
     )
 
 
-def client_options(bucket: S3Bucket) -> dict[str, object]:
-    """Return the HTTP client's limits; plain HTTP only where the endpoint says so itself."""
-    return {
-        "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
-        "timeout": timedelta(seconds=REQUEST_SECONDS),
-        "allow_http": str(bucket.config.get("endpoint", "")).startswith("http://"),
+def s3_parameters(
+    address: S3Bucket, credentials: Credentials | None, chain: Callable[[], object]
+) -> dict[str, Any]:
+    """Return the parameters of an S3 client: limits on every wait, and the only retries there are.
+
+    Args:
+        address: The bucket. Plain HTTP is spoken only where its endpoint says so itself.
+        credentials: Its keys.
+        chain: Returns a provider of keys, where none were given.
+    """
+    parameters: dict[str, Any] = {
+        "config": address.config,
+        "client_options": {
+            "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+            "timeout": timedelta(seconds=REQUEST_SECONDS),
+            "allow_http": str(address.config.get("endpoint", "")).startswith("http://"),
+        },
+        "retry_config": {
+            "max_retries": MAX_RETRIES,
+            "retry_timeout": timedelta(seconds=RETRY_SECONDS),
+        },
     }
+    if address.prefix:
+        parameters["prefix"] = address.prefix
+    if credentials is None:
+        return parameters | {"credential_provider": chain()}
+    parameters["access_key_id"] = credentials.access_key
+    parameters["secret_access_key"] = credentials.secret_key
+    return parameters | ({"token": credentials.token} if credentials.token else {})
 
 
-def retry_options() -> dict[str, object]:
-    """Return the client's retry policy: the only place in which requests to a bucket are retried."""
-    return {"max_retries": MAX_RETRIES, "retry_timeout": timedelta(seconds=RETRY_SECONDS)}
+def store_error(action: str, key: str, message: str, *, denied: bool) -> StoreError:
+    """Return what a client's complaint means.
+
+    Args:
+        action: What was tried, such as `put`.
+        key: With what.
+        message: The complaint.
+        denied: Whether the client itself says that it was about credentials or rights.
+    """
+    reason = reason_of(message)
+    if denied or is_refusal(reason):
+        return StoreRefused(
+            f"the bucket refused to {action} {key}: {reason}",
+            remedy="check the credentials, the bucket's policy and the clock",
+        )
+    return StoreError(f"could not {action} {key}: {reason}")
 
 
 def reason_of(message: str) -> str:

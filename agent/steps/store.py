@@ -26,10 +26,8 @@ from agent.core.storage import (
     Credentials,
     LocalBucket,
     S3Bucket,
-    client_options,
-    is_refusal,
-    reason_of,
-    retry_options,
+    s3_parameters,
+    store_error,
 )
 
 PART_BYTES = 5 * 1024**2
@@ -74,23 +72,9 @@ class Bucket:
         if isinstance(address, LocalBucket):
             with _edge("open", str(address.root)):
                 return cls(LocalStore(address.root, mkdir=True), f"file://{address.root}")
-        options: dict[str, Any] = {
-            "config": address.config,
-            "client_options": client_options(address),
-            "retry_config": retry_options(),
-        }
-        if address.prefix:
-            options["prefix"] = address.prefix
-        if credentials is not None:
-            options["access_key_id"] = credentials.access_key
-            options["secret_access_key"] = credentials.secret_key
-            if credentials.token:
-                options["token"] = credentials.token
-        else:
-            options["credential_provider"] = _boto3_chain()
-        with _edge("open", address.bucket):
-            name = "/".join(filter(None, (f"s3://{address.bucket}", address.prefix)))
-            return cls(S3Store(address.bucket, **options), name)
+        parameters = s3_parameters(address, credentials, _boto3_chain)
+        with _edge("open", address.name):
+            return cls(S3Store(address.bucket, **parameters), address.name)
 
     async def put(self, key: str, data: bytes) -> None:
         """Write an object, whatever was there."""
@@ -272,11 +256,5 @@ def _edge(action: str, key: str) -> Iterator[None]:
     try:
         yield
     except (BaseError, OSError, ValueError) as error:
-        reason = reason_of(str(error))
         denied = isinstance(error, PermissionDeniedError | UnauthenticatedError)
-        if denied or is_refusal(reason):
-            raise StoreRefused(
-                f"the bucket refused to {action} {key}: {reason}",
-                remedy="check the credentials, the bucket's policy and the clock",
-            ) from error
-        raise StoreError(f"could not {action} {key}: {reason}") from error
+        raise store_error(action, key, str(error), denied=denied) from error

@@ -22,10 +22,9 @@ from agent.core.storage import (
     LocalBucket,
     S3Bucket,
     bucket_at,
-    client_options,
     is_refusal,
     reason_of,
-    retry_options,
+    s3_parameters,
     static_credentials,
 )
 
@@ -181,8 +180,31 @@ def test_plain_http_is_for_endpoints_that_say_so() -> None:
     for url, allowed in (("http://x", True), ("https://x", False)):
         address = bucket_at(Store(url="s3://b", endpoint=url), Path())
         assert isinstance(address, S3Bucket)
-        assert client_options(address)["allow_http"] is allowed
-    assert retry_options()["max_retries"]
+        parameters = s3_parameters(address, Credentials("a", "s"), lambda: None)
+        assert parameters["client_options"]["allow_http"] is allowed
+        assert parameters["retry_config"]["max_retries"]
+
+
+@pytest.mark.parametrize(
+    ("credentials", "expected"),
+    [
+        (None, {"credential_provider": "the chain's"}),
+        (Credentials("a", "s"), {"access_key_id": "a", "secret_access_key": "s"}),
+        (
+            Credentials("a", "s", "t"),
+            {"access_key_id": "a", "secret_access_key": "s", "token": "t"},
+        ),
+    ],
+)
+def test_keys_are_given_or_left_to_the_chain(
+    credentials: Credentials | None, expected: dict[str, str]
+) -> None:
+    """Only without keys is somebody asked for them, which is expensive."""
+    address = S3Bucket("b", "p", {})
+    parameters = s3_parameters(address, credentials, lambda: "the chain's")
+    keys = {"credential_provider", "access_key_id", "secret_access_key", "token"}
+    assert {key: parameters[key] for key in keys & set(parameters)} == expected
+    assert parameters["prefix"] == "p"
 
 
 @pytest.mark.parametrize(
