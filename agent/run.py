@@ -21,7 +21,7 @@ from agent.core.plan import chosen
 from agent.core.repository import TRACK
 from agent.core.results import JobResult, JobStatus, RunStatus, tally
 from agent.core.settings import Settings
-from agent.steps.browser import EarlyBrowser, Place, choose, find_chromedriver, keep
+from agent.steps.browser import EarlyBrowser, Place, early
 from agent.steps.commit import commit, hand_over
 from agent.steps.courier import Courier
 from agent.steps.durable import only_one
@@ -378,18 +378,9 @@ def _orders(call: Call, spool: Spool, waiting: list[SpooledRun], spooled: Spoole
 
 
 def _browser(call: Call, spooled: SpooledRun) -> EarlyBrowser:
-    settings = call.settings.browser
-    driver = find_chromedriver(call.environ)
     place = Place(spooled.run_id, spooled.browser, spooled.downloads)
-    return EarlyBrowser(
-        lambda image: choose(settings, image, driver),
-        lambda choice: keep(
-            choice,
-            place,
-            settings=settings,
-            environ=call.environ,
-            log=call.journalist.log,
-        ),
+    return early(
+        place, settings=call.settings.browser, environ=call.environ, log=call.journalist.log
     )
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "Place",
     "Remote",
     "choose",
+    "early",
     "find_chromedriver",
     "keep",
     "open_to_browser",
@@ -59,6 +60,15 @@ def keep(
     """
     backend = _backend(choice, place, settings, environ, log)
     return Keeper(backend, timeout=settings.timeout, log=log, pace=pace)
+
+
+def early(place: Place, *, settings: Browser, environ: Mapping[str, str], log: Log) -> EarlyBrowser:
+    """Return the browser of a run, of which nothing is started yet; the arguments are those of `keep`."""
+    driver = find_chromedriver(environ)
+    return EarlyBrowser(
+        lambda image: choose(settings, image, driver),
+        lambda choice: keep(choice, place, settings=settings, environ=environ, log=log),
+    )
 
 
 async def remove_leftovers(
