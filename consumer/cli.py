@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
-from agent.core.errors import MayflyError, UsageError
+from agent.core.errors import UsageError
 from agent.core.outcome import ExitCode
 from consumer.options import Since, Units
 
@@ -42,15 +42,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _command(function: Function) -> Function:
-    """Give a command the options that say which bucket, and turn expected failures into exit codes."""
+    """Give a command the options that say which bucket, and have it exit with the code that it returns."""
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> None:
-        try:
-            code = function(*args, **kwargs)
-        except MayflyError as error:
-            code = _complain(error)
-        sys.exit(int(code))
+        sys.exit(int(function(*args, **kwargs)))
 
     options = (
         click.option("--store", metavar="URL", help="Bucket: s3://..., file:///... or a folder."),
@@ -63,20 +59,6 @@ def _command(function: Function) -> Function:
     for option in reversed(options):
         guarded = option(guarded)
     return guarded  # type: ignore[return-value]  # click adds its options to the function it is given
-
-
-def _complain(error: MayflyError) -> ExitCode:
-    """Say what went wrong, and return the exit code for it."""
-    from agent.core.console import printable  # noqa: PLC0415
-    from agent.core.faults import ConfigurationError  # noqa: PLC0415
-
-    for line in str(error).splitlines():
-        click.echo(f"mayfly: {printable(line)}", err=True)
-    if error.remedy:
-        click.echo(f"        {printable(error.remedy)}", err=True)
-    if isinstance(error, ConfigurationError):
-        return ExitCode.CONFIGURATION
-    return ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.NOT_DELIVERED
 
 
 def _open(store: str | None, config: Path | None, pairs: tuple[str, ...]) -> "ReadOnlyBucket":

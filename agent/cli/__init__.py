@@ -13,9 +13,9 @@ from typing import NoReturn
 import click
 
 from agent import __version__
-from agent.core.errors import MayflyError, UsageError
-from agent.core.faults import ConfigurationError
-from agent.core.outcome import ExitCode
+from agent.core.console import printable
+from agent.core.errors import MayflyError
+from agent.core.outcome import ExitCode, exit_code_of
 
 COMMANDS = {
     "run": ("agent.cli.run:run", "One run, here and now."),
@@ -49,6 +49,13 @@ class LazyGroup(click.Group):
         command = getattr(importlib.import_module(module), name)
         return command if isinstance(command, click.Command) else None
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command; every expected failure ends with its remedy and its exit code."""
+        try:
+            return super().invoke(ctx)
+        except MayflyError as error:
+            sys.exit(_complain(error))
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the commands without importing any."""
         with formatter.section("Commands"):
@@ -68,7 +75,7 @@ def mayfly() -> None:
 
 
 def main() -> NoReturn:
-    """Run the command line; every expected failure ends with its remedy and its exit code."""
+    """Run the command line and end the process."""
     code: int = ExitCode.DONE
     try:
         mayfly(standalone_mode=False)
@@ -81,8 +88,6 @@ def main() -> NoReturn:
     except click.ClickException as error:
         error.show()
         code = ExitCode.USAGE
-    except MayflyError as error:
-        code = _complain(error)
     except BaseException:  # noqa: BLE001 -- a defect of ours, told with all that is known of it
         traceback.print_exc()
         code = ExitCode.INTERNAL
@@ -90,14 +95,12 @@ def main() -> NoReturn:
 
 
 def _complain(error: MayflyError) -> ExitCode:
-    if isinstance(error, ConfigurationError):
-        for fault in error.faults:
-            click.echo(f"error: {fault}", err=True)
-        return ExitCode.CONFIGURATION
-    click.echo(f"error: {error}", err=True)
+    """Say what went wrong and what can be done; the words may come from a bucket, so nothing in them moves a cursor."""
+    for line in str(error).splitlines():
+        click.echo(f"error: {printable(line)}", err=True)
     if error.remedy:
-        click.echo(f"       {error.remedy}", err=True)
-    return ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.INTERNAL
+        click.echo(f"       {printable(error.remedy)}", err=True)
+    return exit_code_of(error)
 
 
 def _leave(code: int) -> NoReturn:

@@ -105,7 +105,7 @@ def path_problem(path: str) -> str | None:
         (size > MAX_PATH_BYTES, f"its path is longer than {MAX_PATH_BYTES} bytes"),
         (
             any(len(part.encode()) > MAX_NAME_BYTES for part in parts),
-            f"a name longer than {MAX_NAME_BYTES} bytes",
+            f"its path has a name longer than {MAX_NAME_BYTES} bytes",
         ),
         (not path or path.startswith("/"), "its path is not relative"),
         (_CONTROL.search(path), "its name has control characters"),

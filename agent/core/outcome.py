@@ -4,6 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import IntEnum
 
+from agent.core.errors import MayflyError, ReleaseError, StoreError, UsageError
+from agent.core.faults import ConfigurationError
 from agent.core.results import JobResult, JobStatus, RunStatus
 
 
@@ -19,6 +21,17 @@ class ExitCode(IntEnum):
     NOT_DELIVERED = 6
     INTERRUPTED = 7
     FAILED = 8
+
+
+def exit_code_of(error: MayflyError) -> ExitCode:
+    """Return the exit code of a command that an expected failure ended."""
+    codes: tuple[tuple[type[MayflyError], ExitCode], ...] = (
+        (ConfigurationError, ExitCode.CONFIGURATION),
+        (UsageError, ExitCode.USAGE),
+        (ReleaseError, ExitCode.NO_RELEASE),
+        (StoreError, ExitCode.NOT_DELIVERED),
+    )
+    return next((code for kind, code in codes if isinstance(error, kind)), ExitCode.INTERNAL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from typing import Any
 
 from click.testing import CliRunner
 
+from agent.cli import mayfly
 from agent.core.layout import index_key, manifest_key
-from consumer.cli import pull
 from tests.consumer.runs import FILES, RUN, record
 from tests.consumer.shelf import Shelf
 
@@ -35,7 +35,7 @@ def pull_into(dest: Path, shelf: Shelf, *options: str) -> Pulled:
     """Pull once, in this process."""
     ours = {name: None for name in os.environ if name.startswith(("MAYFLY_", "AWS_"))}
     result = CliRunner().invoke(
-        pull, [str(dest), "--json", *options], env={**ours, **shelf.environ}
+        mayfly, ["pull", str(dest), "--json", *options], env={**ours, **shelf.environ}
     )
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     document = json.loads(result.stdout) if result.stdout.strip() else {}

@@ -9,11 +9,13 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.cli import mayfly
 from agent.core.console import aligned, columns_of, cut, printable
 from agent.core.ids import run_id
 from agent.core.layout import index_key, run_key, started_key
@@ -26,12 +28,12 @@ from tests.parts.ports import free_port
 EVIL = "gone\x1b[2J\x1b]0;owned\x07\r\n\u202emoc\x9b31m\u2028 \udce2"
 
 
-def ask(command: object, *arguments: str, environ: dict[str, str] | None = None) -> Result:
+def ask(command: click.Command, *arguments: str, environ: dict[str, str] | None = None) -> Result:
     """Call a command in an environment without anything of ours."""
     ours = {name: None for name in os.environ if name.startswith(("MAYFLY_", "AWS_"))}
     result = CliRunner().invoke(
-        command,  # type: ignore[arg-type]
-        arguments,
+        mayfly,
+        [str(command.name), *arguments],
         env={**ours, "TZ": "Asia/Tokyo", **(environ or {})},
     )
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
@@ -189,7 +191,7 @@ def test_verify_takes_a_folder_or_its_manifest(folder: FolderShelf, tmp_path: Pa
     ],
 )
 def test_what_cannot_work_says_why_and_exits_with_its_code(
-    command: object, arguments: list[str], environ: dict[str, str], code: int, says: str
+    command: click.Command, arguments: list[str], environ: dict[str, str], code: int, says: str
 ) -> None:
     """Usage, configuration and an unreachable bucket have exit codes of their own, and nothing on stdout."""
     result = ask(command, *arguments, environ={"HOME": "/nowhere", **environ})
@@ -203,7 +205,7 @@ def test_all_faults_of_a_configuration_are_reported_at_once(tmp_path: Path) -> N
     config.write_text('[store]\nurll = "x"\n[limits]\nrun = "soon"\n')
     result = ask(status, "--config", str(config), environ={"MAYFLY_LIMITS_X": "1"})
     assert result.exit_code == 4
-    assert result.stderr.count("mayfly: ") == 3
+    assert result.stderr.count("error: ") == 3
 
 
 def test_a_laptop_without_configuration_looks_into_its_own_bucket(tmp_path: Path) -> None:

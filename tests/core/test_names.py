@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from agent.core.ids import commit_stamp, is_run_id, run_id, run_started
 from agent.core.layout import (
     LOG,
+    MAX_NAME_BYTES,
     MAX_PATH_BYTES,
     evidence_path,
     index_key,
@@ -131,7 +132,8 @@ def test_a_state_key_can_be_taken_apart() -> None:
         "100%+#?&=.txt",
         "\U0001f98b",
         "a#b",
-        "x" * MAX_PATH_BYTES,
+        "x" * MAX_NAME_BYTES,
+        "xxx/" * (MAX_PATH_BYTES // 4 - 1) + "xxxx",
         "..a/b..",
         "~",
     ],
@@ -155,7 +157,8 @@ def test_honest_paths_are_taken(path: str) -> None:
         ("a\nb", "control"),
         ("a\x7f", "control"),
         ("a\0b", "control"),
-        ("x" * (MAX_PATH_BYTES + 1), "longer"),
+        ("xxx/" * (MAX_PATH_BYTES // 4) + "x", "path is longer"),
+        ("x" * (MAX_NAME_BYTES + 1), "name longer"),
         ("\u540d" * 300, "longer"),
         ("file#1", "uploads"),
         ("folder#12/x", "uploads"),
