@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -65,7 +65,9 @@ class Journalist:
     def _tell(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         safe = {str(key): self._redactor.value(value) for key, value in event.items()}
         for sink in self._sinks:
-            sink(safe)
+            # A full disk, or a terminal that was closed, must not end what the log is about.
+            with suppress(OSError, ValueError):
+                sink(safe)
         raise structlog.DropEvent
 
 

@@ -75,7 +75,8 @@ async def attempt(job: Job, number: int, shop: Shop, log: Log) -> Tried:
         signal=ended.signal,
         output_bytes=capture.total,
     )
-    notes = (*notes, *filter(None, [odd]))
+    lost = f"its output was not kept: {capture.lost}" if capture.lost else ""
+    notes = (*notes, *filter(None, [odd, lost]))
     return Tried(record, verdict, reported, produced, ended.browser_died, notes)
 
 

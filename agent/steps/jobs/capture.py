@@ -3,7 +3,8 @@
 import codecs
 from asyncio import StreamReader
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from agent.core.redact import Redactor
@@ -29,6 +30,7 @@ class Capture:
     Attributes:
         total: Bytes written by the job.
         tail: Its last lines, redacted.
+        lost: Why the file does not have all that it should; empty when it does.
     """
 
     def __init__(self, path: Path, limit: int, redactor: Redactor, log: Log) -> None:
@@ -50,13 +52,17 @@ class Capture:
         self._late_seen = 0
         self._lines = 0
         self.total = 0
+        self.lost = ""
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
 
     async def drain(self, stream: StreamReader) -> None:
-        """Read a stream to its end; everything that was read is in the file even when this is cancelled."""
+        """Read a stream to its end; everything that was read is in the file even when this is cancelled.
+
+        A disk that does not take it is no reason to stop reading: the job would stall.
+        """
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         rest = ""
-        with self._path.open("wb") as file:
+        with self._opened() as write:
             try:
                 while chunk := await stream.read(CHUNK):
                     self.total += len(chunk)
@@ -64,12 +70,32 @@ class Capture:
                     end = _end_of_block(text)
                     block, rest = text[:end], text[end:]
                     if block:
-                        self._take(block, file.write)
+                        self._take(block, write)
             finally:
                 rest = self._redactor.text(rest + decoder.decode(b"", final=True))
                 if rest:
-                    self._take(f"{rest}\n", file.write)
-                self._close(file.write)
+                    self._take(f"{rest}\n", write)
+                self._close(write)
+
+    @contextmanager
+    def _opened(self) -> Iterator[Callable[[bytes], int]]:
+        """Open the file, and yield what writes to it; `lost` tells why something was not written."""
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context(self._path.open("wb", buffering=0))
+            except OSError as error:
+                self.lost = error.strerror or str(error)
+                yield len
+                return
+
+            def write(data: bytes) -> int:
+                try:
+                    file.write(data)
+                except OSError as error:
+                    self.lost = error.strerror or str(error)
+                return len(data)
+
+            yield write
 
     def _take(self, block: str, write: Callable[[bytes], int]) -> None:
         block = block.replace("\r\n", "\n")

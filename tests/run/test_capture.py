@@ -1,0 +1,37 @@
+"""A job's output, where the disk does not take it."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.core.redact import Redactor
+from agent.steps.jobs.capture import Capture
+from agent.steps.logs import Journalist
+
+LINES = "".join(f"line {number}\n" for number in range(200_000)).encode()
+
+
+@pytest.mark.parametrize("path", [Path("/dev/full"), Path("/nowhere/output.log")])
+async def test_a_disk_that_takes_nothing_stalls_no_job(path: Path) -> None:
+    """Everything is read to its end, the tail is known, and the reason is told."""
+    stream = asyncio.StreamReader()
+    stream.feed_data(LINES)
+    stream.feed_eof()
+    capture = Capture(path, 64 * 1024, Redactor({}), Journalist().log)
+    await capture.drain(stream)
+    assert capture.total == len(LINES)
+    assert capture.tail[-1] == "line 199999"
+    assert capture.lost in {"No space left on device", "No such file or directory"}
+
+
+def test_a_log_that_cannot_be_written_ends_nothing() -> None:
+    """The other sinks get their events."""
+    seen: list[dict[str, Any]] = []
+
+    def broken(_event: dict[str, Any]) -> None:
+        raise OSError(28, "No space left on device")
+
+    Journalist(broken, seen.append).log.info("something.happened")
+    assert [event["event"] for event in seen] == ["something.happened"]
