@@ -163,4 +163,7 @@ def _command(data: Path) -> list[str]:
         "-s3.port.lance=0",
         # A put into a bucket that is gone must fail, as it does elsewhere.
         "-s3.autoCreateBucket=false",
+        # Each bucket takes volumes of its own, and by default there are only as many as gigabytes free on the disk:
+        # a session of a hundred tests with a bucket each would run out of them.
+        "-volume.max=2000",
     ]
