@@ -8,7 +8,7 @@ import click
 
 from agent.cli.report import print_outcome
 from agent.cli.run import perform
-from agent.cli.surroundings import surroundings
+from agent.cli.surroundings import colors, surroundings
 from agent.core.locate import Loaded, Locations, Surroundings, bucket_override, locate
 from agent.core.outcome import Outcome
 from agent.core.settings import Override, parse_settings
@@ -39,7 +39,7 @@ def demo(folder: Path | None, scrapers: Path | None, *, as_json: bool) -> None:
     usual = locate(parse_settings("", SOURCE)[0].paths, around)
     place = (folder or usual.state / "demo").absolute()
     outcome = asyncio.run(_demo(place, scrapers_folder(scrapers), around))
-    print_outcome(outcome, as_json=as_json)
+    print_outcome(outcome, as_json=as_json, coloured=colors(sys.stdout, around))
     if not as_json and outcome.manifest:
         bucket = place / "bucket"
         click.echo(f"\nLook further:\n  mayfly status --store {bucket}")

@@ -32,7 +32,7 @@ def doctor(
     """
     around = surroundings()
     loaded = load(config, pairs, store, around)
-    sinks = [console_sink(sys.stderr, colors=colors(around))] if verbose else []
+    sinks = [console_sink(sys.stderr, colors=colors(sys.stderr, around))] if verbose else []
     journalist = Journalist(*sinks)
     journalist.add_secrets(loaded.settings.sensitive())
     patient = Patient(
@@ -49,11 +49,11 @@ def doctor(
     if as_json:
         click.echo(json.dumps(as_data(findings), indent=1))
     else:
-        plain = not sys.stdout.isatty() or bool(around.environ.get("NO_COLOR"))
-        for line in as_lines(findings, lambda text, colour: _paint(text, colour, plain=plain)):
+        coloured = colors(sys.stdout, around)
+        for line in as_lines(findings, lambda text, colour: _paint(text, colour, coloured)):
             click.echo(line)
     sys.exit(exit_code(findings))
 
 
-def _paint(text: str, colour: str, *, plain: bool) -> str:
-    return text if plain else click.style(text, fg=colour)
+def _paint(text: str, colour: str, coloured: bool) -> str:
+    return click.style(text, fg=colour) if coloured else text

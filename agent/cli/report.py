@@ -16,9 +16,12 @@ MARKS = {
 }
 
 
-def print_outcome(outcome: Outcome, *, as_json: bool) -> None:
+def print_outcome(outcome: Outcome, *, as_json: bool, coloured: bool) -> None:
     """Print a run's outcome to stdout."""
-    click.echo(json.dumps(as_data(outcome), indent=1) if as_json else "\n".join(lines(outcome)))
+    if as_json:
+        click.echo(json.dumps(as_data(outcome), indent=1))
+    else:
+        click.echo("\n".join(lines(outcome, coloured=coloured)))
 
 
 def as_data(outcome: Outcome) -> dict[str, object]:
@@ -36,7 +39,7 @@ def as_data(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def lines(outcome: Outcome) -> list[str]:
+def lines(outcome: Outcome, *, coloured: bool) -> list[str]:
     """Return the table of jobs, and below it where the manifest is or why there is none."""
     rows = [["job", "status", "files", "bytes", "time", ""]]
     rows += [_row(job) for job in outcome.jobs]
@@ -46,11 +49,11 @@ def lines(outcome: Outcome) -> list[str]:
         )
         rows.append(["total", "", str(files), show_size(size), "", ""])
     table = aligned(rows, right=frozenset({2, 3, 4})) if outcome.jobs else []
-    coloured = [
-        click.style(line, fg=_colour(job)) if job else line
+    painted = [
+        click.style(line, fg=_colour(job)) if job and coloured else line
         for line, job in zip(table, _beside(outcome.jobs, len(table)), strict=True)
     ]
-    return [*coloured, "", *_closing(outcome)] if coloured else _closing(outcome)
+    return [*painted, "", *_closing(outcome)] if painted else _closing(outcome)
 
 
 def _closing(outcome: Outcome) -> list[str]:

@@ -8,7 +8,13 @@ from pathlib import Path
 import click
 
 from agent.cli.report import print_outcome
-from agent.cli.surroundings import configuration_options, load_or_fail, log_sink, surroundings
+from agent.cli.surroundings import (
+    colors,
+    configuration_options,
+    load_or_fail,
+    log_sink,
+    surroundings,
+)
 from agent.cli.watching import watching
 from agent.core.faults import ConfigurationError, Fault
 from agent.core.locate import Loaded, Locations, Surroundings
@@ -56,7 +62,7 @@ def run(
             [Fault(loaded.source, "release.repository", "is not set", "or try `mayfly demo`")]
         )
     outcome = asyncio.run(perform(loaded, places, around, style=style, only=frozenset(only)))
-    print_outcome(outcome, as_json=as_json)
+    print_outcome(outcome, as_json=as_json, coloured=colors(sys.stdout, around))
     if _powers_off(loaded, around) and outcome.interruption != signal.SIGINT.name:
         asyncio.run(power_off(around.environ))
     sys.exit(outcome.exit_code)

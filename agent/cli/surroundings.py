@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import click
 
@@ -77,13 +77,13 @@ def load_or_fail(
     return loaded, locate(loaded.settings.paths, around)
 
 
-def colors(around: Surroundings) -> bool:
-    """Tell whether stderr wants colours (https://no-color.org)."""
-    return sys.stderr.isatty() and not around.environ.get("NO_COLOR")
+def colors(stream: IO[str], around: Surroundings) -> bool:
+    """Tell whether a stream wants colours (https://no-color.org)."""
+    return stream.isatty() and not around.environ.get("NO_COLOR")
 
 
 def log_sink(style: str, around: Surroundings) -> Sink:
     """Return where the log goes: `json`, `console`, or `auto` (console on a terminal, else JSON)."""
     if style == "console" or (style == "auto" and sys.stderr.isatty()):
-        return console_sink(sys.stderr, colors=colors(around))
+        return console_sink(sys.stderr, colors=colors(sys.stderr, around))
     return json_sink(sys.stderr)

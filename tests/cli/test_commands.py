@@ -1,0 +1,240 @@
+"""Commands, options, exit codes, and what a terminal shows."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from agent.cli import COMMANDS, mayfly
+from tests.parts.repo import Repo
+from tests.run.bench import NOWHERE, Bench, until
+
+TWO_FAULTS = '[release]\nrepositry = "x"\n[limits]\nrun = "soon"\n'
+JOBS = '[[job]]\nname = "fine"\ncommand = ["true"]\n'
+BAD_JOBS = '[[job]]\nname = "B"\ncommand = []\n'
+MIXED = """
+    [[job]]
+    name = "good"
+    command = ["sh", "-c", "echo 1 > $MAYFLY_OUTPUT_DIR/file; echo '{\\"items\\": 3}' > $MAYFLY_RESULT_FILE"]
+
+    [[job]]
+    name = "bad"
+    command = ["sh", "-c", "sleep 1; echo went wrong; exit 3"]
+    retries = 1
+
+    [[job]]
+    name = "later"
+    command = ["true"]
+    needs = ["bad"]
+"""
+
+
+def ask(*arguments: str, environ: dict[str, str] | None = None) -> Result:
+    """Call the command in this process, in an environment without anything of ours."""
+    ours = {name: None for name in os.environ if name.startswith("MAYFLY_")}
+    env: dict[str, str | None] = {**ours, "MAYFLY_CONFIG": os.devnull, **(environ or {})}
+    return CliRunner().invoke(mayfly, list(arguments), env=env)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """A computer with a release of three jobs, of which one fails."""
+    git = tmp_path / "git"
+    git.mkdir()
+    bench = Bench(tmp_path, Repo(git), (tmp_path / "bucket").as_uri())
+    bench.environ["MAYFLY_BROWSER_URL"] = NOWHERE
+    bench.release("v1", MIXED)
+    return bench
+
+
+def test_help_names_every_command_and_imports_none() -> None:
+    """The first thing a person types is quick."""
+    result = ask("--help")
+    assert result.exit_code == 0
+    assert all(name in result.stdout for name in COMMANDS)
+    program = (
+        "import sys, agent.cli; sys.exit('pydantic' in sys.modules and 'obstore' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
+
+
+def test_check_tells_all_faults_of_both_files(tmp_path: Path) -> None:
+    """File, key and remedy of each; exit code 4."""
+    (tmp_path / "agent.toml").write_text(TWO_FAULTS)
+    (tmp_path / "jobs.toml").write_text(BAD_JOBS)
+    config = str(tmp_path / "agent.toml")
+    result = ask("check", "--config", config, str(tmp_path))
+    assert result.exit_code == 4
+    for words in ("repositry", 'did you mean "repository"?', "limits.run", "job[B].name"):
+        assert words in result.stdout
+    assert "job[B].command: must not be empty" in result.stdout
+    listed = json.loads(ask("check", "--config", config, str(tmp_path), "--json").stdout)
+    assert {fault["key"] for fault in listed["faults"]} == {
+        "release.repositry",
+        "limits.run",
+        "job[B].name",
+        "job[B].command",
+    }
+
+
+def test_check_is_content_with_what_is_right(tmp_path: Path) -> None:
+    """It says what it looked at."""
+    (tmp_path / "jobs.toml").write_text(JOBS)
+    result = ask("check", str(tmp_path / "jobs.toml"))
+    assert (result.exit_code, "no faults" in result.stdout) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(None, "cannot be read"), (b"\xff\xfe", "not a text file"), (b"[[job]", "not valid TOML")],
+)
+def test_check_of_what_is_no_jobs_file(tmp_path: Path, content: bytes | None, says: str) -> None:
+    """A file that is not there, or is something else, is a fault like any other."""
+    path = tmp_path / "jobs.toml"
+    if content is not None:
+        path.write_bytes(content)
+    result = ask("check", str(path))
+    assert (result.exit_code, says in result.stdout) == (4, True)
+
+
+def test_a_run_needs_a_repository() -> None:
+    """The error names file, key and remedy."""
+    result = ask("run")
+    assert result.exit_code == 4
+    assert "release.repository: is not set (or try `mayfly demo`)" in result.stderr
+
+
+def test_an_unknown_command_is_a_usage_error() -> None:
+    """As everywhere."""
+    assert ask("bogus").exit_code == 2
+
+
+def test_the_demo_needs_scrapers(tmp_path: Path) -> None:
+    """Away from a checkout it says what to do."""
+    result = ask("demo", "--scrapers", str(tmp_path), "--dir", str(tmp_path / "demo"))
+    assert (result.exit_code, "no scrapers in" in result.stderr) == (2, True)
+
+
+def test_doctor_tries_everything_and_says_what_to_do(bench: Bench, tmp_path: Path) -> None:
+    """A set-up that works passes; a repository that is gone fails with a remedy, and nothing else does."""
+    options = ["--store", str(tmp_path / "bucket"), "--set", f"paths.state={tmp_path / 'state'}"]
+    quiet = {"AWS_EC2_METADATA_SERVICE_ENDPOINT": NOWHERE}
+    good = ask("doctor", *options, "--set", f"release.repository={bench.repo.bare}", environ=quiet)
+    assert good.exit_code == 0, good.stdout
+    assert re.search(r"ok +browser session +chrome", good.stdout)
+    assert re.search(r"ok +store +file://", good.stdout)
+    bad = ask(
+        "doctor", *options, "--json", "--set", f"release.repository={tmp_path}/gone", environ=quiet
+    )
+    assert bad.exit_code == 4
+    failed = [found for found in json.loads(bad.stdout) if found["state"] == "failed"]
+    assert [found["check"] for found in failed] == ["git repository"]
+    assert failed[0]["remedy"]
+
+
+def on_a_terminal(bench: Bench, *, interrupt: bool = False, **environ: str) -> tuple[int, str]:
+    """Do a run with a terminal for stdout and stderr; return its exit code and all that was shown."""
+    ours, theirs = pty.openpty()
+    command = [word for word in bench.command() if word != "--json"]
+    process = subprocess.Popen(
+        command,
+        env={**bench.environment(), "TERM": "xterm-256color", "COLUMNS": "120", **environ},
+        cwd=bench.folder,
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    if interrupt:
+        jobs = bench.state / "spool"
+        until(lambda: list(jobs.glob("*/jobs/bad/1/output.log")), what="the job runs")
+        process.send_signal(signal.SIGINT)
+    shown = b""
+    while True:
+        try:
+            chunk = os.read(ours, 65536)
+        except OSError:  # Linux's way of saying that the other end is closed
+            break
+        if not chunk:
+            break
+        shown += chunk
+    os.close(ours)
+    return process.wait(60), shown.decode()
+
+
+def test_a_terminal_sees_progress_and_then_a_table(bench: Bench) -> None:
+    """Jobs appear while they run, warnings stand above, the table comes last."""
+    code, shown = on_a_terminal(bench)
+    assert code == 3
+    for words in ("running", "attempt 2", "waiting", "✓", "✗"):
+        assert words in shown, words
+    table = shown[shown.rindex("status") :]
+    assert re.search(r"good +ok +1 +2 B", table)
+    assert re.search(r"bad +failed +0 .*error: exit code 3: went wrong", table)
+    assert re.search(r"later +skipped", table)
+    assert "partial (exit code 3)" in table
+    assert "\x1b[3" in shown
+
+
+def test_a_terminal_without_colours_has_none(bench: Bench) -> None:
+    """NO_COLOR is respected, in the view, the log and the table."""
+    _, shown = on_a_terminal(bench, NO_COLOR="1")
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", shown)
+
+
+def test_a_dumb_terminal_gets_lines(bench: Bench) -> None:
+    """Where nothing can be drawn, the log is written as aligned lines."""
+    _, shown = on_a_terminal(bench, TERM="dumb", NO_COLOR="1")
+    assert re.search(r"\[info *\] job.started", shown)
+
+
+def test_ctrl_c_hands_over_what_is_finished(bench: Bench) -> None:
+    """A person who interrupts sees the table, and the finished job's file is in the bucket."""
+    code, shown = on_a_terminal(bench, interrupt=True)
+    assert code == 7
+    assert re.search(r"good +ok +1", shown)
+    assert re.search(r"bad +interrupted", shown)
+    assert list((bench.folder / "bucket" / "runs").glob("*/good/file"))
+
+
+def switches(bench: Bench, **scripts: str) -> Path:
+    """Put programs on the PATH in the place of those that would switch this machine off; return their record."""
+    folder, record = bench.folder / "switches", bench.folder / "switched"
+    folder.mkdir()
+    for name, script in scripts.items():
+        path = folder / name
+        path.write_text(f'#!/bin/sh\necho {name} "$@" >> {record}\n{script}\n')
+        path.chmod(0o755)
+    bench.environ["PATH"] = f"{folder}:{Path(sys.executable).parent}:/usr/bin:/bin"
+    return record
+
+
+@pytest.mark.parametrize(
+    ("systemctl", "asked"),
+    [
+        ("exit 0", ["systemctl poweroff --no-block"]),
+        ("exit 1", ["systemctl poweroff --no-block", "shutdown -P now"]),
+    ],
+)
+def test_the_machine_is_switched_off_after_the_run(
+    bench: Bench, systemctl: str, asked: list[str]
+) -> None:
+    """Whatever the jobs did; a second way is tried when the first refuses. The exit code stays the run's."""
+    record = switches(bench, systemctl=systemctl, shutdown="exit 0")
+    assert bench.run(power__after="poweroff").code == 3
+    assert record.read_text().splitlines() == asked
+
+
+def test_a_laptop_stays_on(bench: Bench) -> None:
+    """Without a machine's configuration nothing is switched off."""
+    record = switches(bench, systemctl="exit 0", shutdown="exit 0")
+    bench.run(power__after="nothing")
+    assert not record.exists()
