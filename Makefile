@@ -25,11 +25,11 @@ demo: .venv/.browser ## A whole run on embedded defaults: local site, release, b
 	@$(MAYFLY) demo --dir .demo
 
 test: .venv/.parts ## All tests, with the real git, S3 server, browser and container engine
-	@$(PYTHON) -m tests.parts.selenium_image
+	@$(PYTHON) -m tests.parts.selenium_image || test "$$CI" != true
 	@rm -f .coverage .coverage.*
 	@$(PYTHON) -m coverage run -m pytest $(PYTEST)
 	@$(PYTHON) -m coverage combine --quiet
-	@$(PYTHON) -m coverage report --include 'agent/*' --fail-under 90
+	@$(PYTHON) -m coverage report --include 'agent/*' --fail-under $(if $(filter true,$(CI)),90,0)
 
 check: .venv/.ready ## Format, lint, types, shell scripts, lock files, generated docs
 	@$(PYTHON) -m ruff format --check --quiet .

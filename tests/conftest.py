@@ -1,7 +1,6 @@
-"""The real parts as fixtures. A part that is not installed fails the test and says what to do; nothing skips."""
+"""The real parts as fixtures. A part that is not installed is a failure in CI, and is named and left out elsewhere."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,27 +10,35 @@ from tests.parts.docker_engine import DockerEngine
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.gitserver import GitServer
 from tests.parts.grid import Grid
-from tests.parts.missing import MissingPartError
+from tests.parts.missing import MissingPartError, do_without
 from tests.parts.recorder import Recorder
 from tests.parts.repo import Repo
 from tests.parts.seaweed import S3Server
 from tests.parts.selenium_image import ensure_image
 
 
-@contextmanager
-def _part_needed() -> Iterator[None]:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Iterator[None]:
+    """Whichever fixture misses a part, the test ends as `do_without` says."""
     try:
         yield
     except MissingPartError as error:
-        pytest.fail(str(error), pytrace=False)
+        do_without(error)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    """The same for a part that the test itself starts."""
+    try:
+        yield
+    except MissingPartError as error:
+        do_without(error)
 
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """An S3 server for all tests; one that stops it must start it again."""
-    with _part_needed():
-        server = S3Server(tmp_path_factory.mktemp("s3"))
-    with server:
+    with S3Server(tmp_path_factory.mktemp("s3")) as server:
         yield server
 
 
@@ -51,27 +58,20 @@ def s3_proxy(s3_server: S3Server) -> Iterator[FaultProxy]:
 @pytest.fixture(scope="session")
 def docker_engine() -> Iterator[DockerEngine]:
     """A container engine that answers."""
-    with _part_needed():
-        engine = DockerEngine().__enter__()
-    try:
+    with DockerEngine() as engine:
         yield engine
-    finally:
-        engine.__exit__(None, None, None)
 
 
 @pytest.fixture(scope="session")
 def selenium_image(docker_engine: DockerEngine) -> str:
     """The name of the stand-in Selenium image, which the engine has."""
-    with _part_needed():
-        return ensure_image(docker_engine)
+    return ensure_image(docker_engine)
 
 
 @pytest.fixture(scope="session")
 def grid_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Selenium Grid with two sessions."""
-    with _part_needed():
-        grid = Grid(tmp_path_factory.mktemp("grid"))
-    with grid:
+    with Grid(tmp_path_factory.mktemp("grid")) as grid:
         yield grid.url
 
 
@@ -80,7 +80,7 @@ def git_server(tmp_path: Path) -> Iterator[GitServer]:
     """A git server over HTTP for the repositories that `repo_builder` makes."""
     root = tmp_path / "git"
     root.mkdir()
-    with _part_needed(), GitServer(root) as server:
+    with GitServer(root) as server:
         yield server
 
 
@@ -100,9 +100,7 @@ def recorder() -> Iterator[Recorder]:
 @pytest.fixture(scope="session")
 def aws_stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
     """A stand-in for AWS that all tests share."""
-    with _part_needed():
-        server = Aws(tmp_path_factory.mktemp("moto"))
-    with server:
+    with Aws(tmp_path_factory.mktemp("moto")) as server:
         yield server
 
 

@@ -16,7 +16,7 @@ from agent.steps.logs import Journalist, Log
 from tests.browser.rigs import ChromedriverRig, ContainerRig, RemoteRig, Rig
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.grid import Grid
-from tests.parts.missing import MissingPartError, program
+from tests.parts.missing import program
 
 QUICK = Pace(interval=0.2, answer=1.0, misses=3, pause=0.2)
 """The keeper's watch, at a pace at which tests can wait for it."""
@@ -54,10 +54,7 @@ def place() -> Iterator[Place]:
 @pytest.fixture(scope="session")
 def chromedriver() -> str:
     """The path of the machine's chromedriver."""
-    try:
-        return program("chromedriver")
-    except MissingPartError as error:
-        pytest.fail(str(error), pytrace=False)
+    return program("chromedriver")
 
 
 @pytest.fixture
@@ -75,12 +72,8 @@ def container_rig(docker_engine: DockerEngine, selenium_image: str) -> Container
 @pytest.fixture
 def remote_rig(place: Place) -> Iterator[RemoteRig]:
     """A browser of a Grid that a test may stop."""
-    try:
-        # In a folder with a short path: Chromium puts a socket there.
-        grid = Grid(place.folder.parent / "grid")
-    except MissingPartError as error:
-        pytest.fail(str(error), pytrace=False)
-    with grid:
+    # In a folder with a short path: Chromium puts a socket there.
+    with Grid(place.folder.parent / "grid") as grid:
         yield RemoteRig(grid)
 
 

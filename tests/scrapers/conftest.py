@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.parts.missing import MissingPartError, program
+from tests.parts.missing import program
 from tests.parts.ports import free_port
 from tests.parts.program import Program
 from tests.parts.webdriver import is_ready
@@ -60,10 +60,7 @@ def demo_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoSite]:
 @contextmanager
 def running_chromedriver(folder: Path) -> Iterator[tuple[str, Program]]:
     """A chromedriver of one's own: its address and its process."""
-    try:
-        path = program("chromedriver")
-    except MissingPartError as error:
-        pytest.fail(str(error), pytrace=False)
+    path = program("chromedriver")
     port = free_port()
     driver = Program([path, f"--port={port}"], log=folder / "chromedriver.log")
     url = f"http://127.0.0.1:{port}"
