@@ -23,7 +23,7 @@ from agent.core.results import RunStatus
 from agent.run import Call, run_once
 from agent.steps.logs import Journalist
 from agent.steps.power import power_off
-from agent.steps.processes import adopt_orphans, kill_strays
+from agent.steps.processes import adopt_orphans, kill_strays, share_arenas
 from agent.steps.stop import Stop
 
 
@@ -77,6 +77,7 @@ async def perform(
     only: frozenset[str] = frozenset(),
 ) -> Outcome:
     """Do one run with progress, log and signals of a foreground process, and leave no process of it."""
+    share_arenas()
     adopt_orphans()
     with watching(style, around) as (progress, sink):
         journalist = Journalist(sink or log_sink(style, around))

@@ -199,8 +199,9 @@ async def commit(run: SpooledRun, bucket: Bucket, now: datetime) -> str:
         StoreConflict: Another writer has handed over this run.
         StoreError: The bucket failed; a later call goes on from here.
     """
-    manifest = await asyncio.to_thread(run.manifest.read_bytes)
-    await _put_once(bucket, manifest_key(run.run_id), manifest)
+    await _put_once(
+        bucket, manifest_key(run.run_id), await asyncio.to_thread(run.manifest.read_bytes)
+    )
     entry = run.index.read_bytes()
     for key in run.journal.index_keys:
         if await bucket.get(key) == entry:
@@ -221,7 +222,7 @@ async def _put_once(bucket: Bucket, key: str, data: bytes) -> None:
         StoreError: The bucket failed, or does not hold what it accepted.
     """
     await bucket.create(key, data)
-    if await bucket.get(key) != data:
+    if not await bucket.holds(key, data):
         await bucket.delete([key])  # ours, and of no use; it would look like another writer's
         raise _not_held(key)
 

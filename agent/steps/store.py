@@ -165,6 +165,23 @@ class Bucket:
             except FileNotFoundError:
                 return None
 
+    async def holds(self, key: str, data: bytes) -> bool:
+        """Tell whether an object is there with exactly this content, without holding it a second time."""
+        with _edge("get", key):
+            try:
+                answer = await obstore.get_async(self._store, key)
+            except FileNotFoundError:
+                return False
+            if answer.meta["size"] != len(data):
+                return False
+            expected, position = memoryview(data), 0
+            async for chunk in answer.stream(min_chunk_size=PIECE_BYTES):
+                end = position + len(chunk)
+                if expected[position:end] != memoryview(chunk):
+                    return False
+                position = end
+            return position == len(data)
+
     async def download(self, key: str, target: IO[bytes], *, limit: int) -> bool:
         """Copy an object into a stream; False when there is none.
 
