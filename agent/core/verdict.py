@@ -12,7 +12,6 @@ EX_TEMPFAIL = 75
 """sysexits.h: try again later. A job that exits with it always gets one more attempt."""
 
 KILLED = 9
-TERMINATED = 15
 
 _OUT_OF_MEMORY = ("MemoryError", "Cannot allocate memory", "std::bad_alloc", "out of memory")
 _OUT_OF_DISK = ("No space left on device", "Disk quota exceeded", "ENOSPC")
