@@ -8,6 +8,9 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+from obstore.store import S3Store
+
+from benchmarks import home
 from benchmarks.memory import Peak, measure
 from tests.parts.seaweed import S3Server
 
@@ -44,8 +47,44 @@ def memory(mayfly: Path) -> dict[str, list[Peak]]:
     return peaks
 
 
+def at_home() -> None:
+    """Measure the service at home against both kinds of bucket, and report."""
+    mayfly = Path(sys.executable).with_name(
+        "mayfly"
+    )  # with its extra, which the machine does not have
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("MAYFLY_")}
+    with tempfile.TemporaryDirectory() as name, S3Server(Path(name)) as server:
+        folder = Path(name) / "folder"
+        keys = {
+            "AWS_ACCESS_KEY_ID": server.access_key,
+            "AWS_SECRET_ACCESS_KEY": server.secret_key,
+            "MAYFLY_STORE_ENDPOINT": server.url,
+        }
+        bucket = server.make_bucket()
+        store = S3Store(
+            bucket,
+            prefix="bench",
+            endpoint=server.url,
+            region="us-east-1",
+            access_key_id=server.access_key,
+            secret_access_key=server.secret_key,
+            client_options={"allow_http": True},
+        )
+        found = (
+            home.measure(mayfly, folder.as_uri(), home.into_folder(folder), environ),
+            home.measure(mayfly, f"s3://{bucket}/bench", home.into_s3(store), {**environ, **keys}),
+        )
+    for figures in found:
+        print("\n".join(home.report(figures)), end="\n\n")  # noqa: T201
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "home.json").write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n")
+
+
 def main() -> None:
-    """Measure and report."""
+    """Measure and report; with `home` as the argument, the service at home only."""
+    at_home()
+    if sys.argv[1:] == ["home"]:
+        return
     peaks = memory(machine_environment())
     print("| bucket | files | peak memory of the agent, median of 5 (min to max), MB |")  # noqa: T201
     print("| --- | --- | --- |")  # noqa: T201

@@ -158,10 +158,10 @@ def _folder(root: Path) -> LocalStore:
 
 
 def _boto3_chain() -> Any:
-    # boto3 takes a third of a second and 30 MB: only where no keys were given.
-    from obstore.auth.boto3 import Boto3CredentialProvider  # noqa: PLC0415
-
+    # boto3 takes a third of a second and 30 MB: only where no keys were given. The image for home does without it.
     try:
+        from obstore.auth.boto3 import Boto3CredentialProvider  # noqa: PLC0415
+
         return Boto3CredentialProvider()
     except Exception as error:
         raise StoreError(

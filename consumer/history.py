@@ -23,6 +23,9 @@ MAX_ENTRY_BYTES = 8 * 1024**2
 MAX_MARKER_BYTES = 64 * 1024
 READS_AT_ONCE = 8
 
+GONE = "it is gone"
+"""The problem of an object that was listed and is not there."""
+
 MOST = 2**63
 """Counts and sizes at or above this are not of this world: S3 holds no such object."""
 EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
@@ -161,7 +164,7 @@ async def recent(bucket: ReadOnlyBucket, *, now: datetime, limit: int) -> list[R
         async with gate:
             if run in commits:
                 return await read_entry(bucket, commits[run])
-            return await _read_marker(bucket, run, now)
+            return await read_marker(bucket, run, now)
 
     return await asyncio.gather(*(row(run) for run in newest))
 
@@ -203,7 +206,12 @@ async def _begun(bucket: ReadOnlyBucket) -> set[str]:
     return runs
 
 
-async def _read_marker(bucket: ReadOnlyBucket, run: str, now: datetime) -> Begun | Unreadable:
+async def read_marker(bucket: ReadOnlyBucket, run: str, now: datetime) -> Begun | Unreadable:
+    """Return what the started marker of a run says.
+
+    Raises:
+        StoreError: The bucket cannot be read.
+    """
     key = started_key(run)
     try:
         marker = StartedMarker.model_validate_json(await _read(bucket, key, MAX_MARKER_BYTES))
@@ -221,7 +229,7 @@ async def _read(bucket: ReadOnlyBucket, key: str, limit: int) -> bytes:
     except TooLargeError as error:
         raise GarbageError("it is too large") from error
     if content is None:
-        raise GarbageError("it is gone")
+        raise GarbageError(GONE)
     return content
 
 

@@ -1,13 +1,18 @@
 """What `mayfly status` shows, for people and for programs."""
 
 from collections.abc import Callable, Sequence
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 from agent.core.console import aligned, cut, printable
 from agent.core.manifest import JobSummary
 from agent.core.results import JobStatus, RunStatus
 from agent.core.units import show_duration, show_size
+from consumer.answers import Facts, Rules, facts_of
+from consumer.archive.intake import IncredibleError, take_entry, take_marker
+from consumer.archive.reader import Past
+from consumer.facts.jobs import JobFacts
+from consumer.facts.rows import BegunRow, JobRow, RunRow, was_due
 from consumer.history import Begun, Committed, Row, Unreadable
 
 HEADINGS = ("STATUS", "STARTED", "JOBS", "FILES", "BYTES", "TIME", "RELEASE", "RUN")
@@ -61,7 +66,7 @@ def _word(row: Row) -> str:
 def _cells(row: Row, zone: tzinfo | None) -> tuple[str, ...]:
     match row:
         case Committed(entry=entry):
-            due = [job for job in entry.jobs if _was_due(job)]
+            due = [job for job in entry.jobs if was_due(job.status, job.cause)]
             succeeded = sum(job.status is JobStatus.SUCCEEDED for job in due)
             release = cut(printable(entry.release or "-"), MAX_CELL)
             return (
@@ -87,7 +92,7 @@ def _details(row: Row, zone: tzinfo | None) -> list[str]:
             return [
                 _job_line(job)
                 for job in entry.jobs
-                if job.status is not JobStatus.SUCCEEDED and _was_due(job)
+                if job.status is not JobStatus.SUCCEEDED and was_due(job.status, job.cause)
             ]
         case Begun(marker=marker):
             deadline = _local(marker.deadline, zone)
@@ -97,11 +102,6 @@ def _details(row: Row, zone: tzinfo | None) -> list[str]:
             return [f"on {host}; its deadline is {deadline}"]
         case Unreadable():
             return [f"{printable(row.key)}: {printable(row.problem)}"]
-
-
-def _was_due(job: JobSummary) -> bool:
-    """Tell whether a job counts: one that is skipped without a cause was not due that day."""
-    return job.status is not JobStatus.SKIPPED or job.cause is not None
 
 
 def _job_line(job: JobSummary) -> str:
@@ -114,9 +114,72 @@ def _local(moment: datetime, zone: tzinfo | None) -> str:
     return f"{moment.astimezone(zone):%Y-%m-%d %H:%M}"
 
 
-def status_json(rows: Sequence[Row], bucket: str) -> dict[str, Any]:
-    """Return recent runs as JSON: each with its `state`, and what the bucket says of it."""
-    return {"bucket": bucket, "runs": [_object(row) for row in rows]}
+def past_of(rows: Sequence[Row], now: datetime) -> Past:
+    """Return the history that these runs are; what is not credible is no part of it."""
+    runs: list[RunRow] = []
+    begun: list[BegunRow] = []
+    jobs: dict[str, list[JobRow]] = {}
+    for row in sorted(rows, key=lambda row: row.run):
+        try:
+            if isinstance(row, Committed):
+                taken = take_entry(row.key, row.entry)
+                runs.append(taken.run)
+                for job in taken.jobs:
+                    jobs.setdefault(job.name, []).append(job)
+            elif isinstance(row, Begun):
+                begun.append(take_marker(row.marker, now))
+        except IncredibleError:
+            continue
+    kept = {name: tuple(of_job) for name, of_job in jobs.items()}
+    return Past(tuple(runs), kept, tuple(begun))
+
+
+def facts_now(past: Past, zone: tzinfo, now: datetime) -> Facts:
+    """Return what follows from a history, for the days of a zone."""
+    return facts_of(past, Rules(zone), now.timestamp())
+
+
+def job_lines(facts: Facts, *, paint: Paint, zone: tzinfo | None) -> list[str]:
+    """Return a line for each job that does not go well now."""
+    return [
+        f"{paint(job.name, 'red')}: {', '.join(_worries(job, zone))}"
+        for job in facts.jobs
+        if job.failure or job.missed_days
+    ]
+
+
+def _worries(job: JobFacts, zone: tzinfo | None) -> list[str]:
+    worries = []
+    if job.failure:
+        worries.append(_days("failed", job.failed_days, job.consecutive_failures))
+    if job.missed_days:
+        worries.append(_days("missed", job.missed_days, job.missed_days))
+    success = job.last_success
+    if success is None:
+        return [*worries, "no success among the runs that were looked at"]
+    moment = datetime.fromtimestamp(success.started, UTC)
+    return [*worries, f"last success {_local(moment, zone)}"]
+
+
+def _days(what: str, days: int, times: int) -> str:
+    if days > 1:
+        return f"{what} {days} days in a row"
+    return f"{what} {times} times in a row" if times > 1 else what
+
+
+def status_json(rows: Sequence[Row], facts: Facts, bucket: str) -> dict[str, Any]:
+    """Return recent runs as JSON: each with its `state`, and what the bucket says of it; and how jobs go."""
+    jobs = [
+        {
+            "name": job.name,
+            "consecutive_failures": job.consecutive_failures,
+            "failed_days": job.failed_days,
+            "missed_days": job.missed_days,
+            "last_success": job.last_success.run if job.last_success else None,
+        }
+        for job in facts.jobs
+    ]
+    return {"bucket": bucket, "runs": [_object(row) for row in rows], "jobs": jobs}
 
 
 def _object(row: Row) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.parts.aws import Aws
 from tests.parts.docker_engine import DockerEngine
@@ -15,6 +16,10 @@ from tests.parts.recorder import Recorder
 from tests.parts.repo import Repo
 from tests.parts.seaweed import S3Server
 from tests.parts.selenium_image import ensure_image
+
+# A busy machine is no defect of what is tested; `timeout` of pytest ends what hangs.
+settings.register_profile("mayfly", deadline=None, print_blob=True)
+settings.load_profile("mayfly")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,5 +1,6 @@
 """`mayfly status` and `mayfly verify` as commands: output, exit codes, and nothing hostile on the terminal."""
 
+import asyncio
 import json
 import os
 import pty
@@ -20,7 +21,10 @@ from agent.core.console import aligned, columns_of, cut, printable
 from agent.core.ids import run_id
 from agent.core.layout import index_key, run_key, started_key
 from agent.core.results import JobCause, JobResult, JobStatus
-from consumer.cli import SHOWN_PROBLEMS, status, verify
+from consumer.archive.follow import look
+from consumer.archive.writer import Writer
+from consumer.cli.status import status
+from consumer.cli.verify import SHOWN_PROBLEMS, verify
 from tests.consumer.runs import FILES, RUN, leave_marker, leave_run, record
 from tests.consumer.shelf import FolderShelf, Shelf
 from tests.parts.ports import free_port
@@ -91,6 +95,38 @@ def test_status_tells_vanished_running_and_unreadable_runs(folder: FolderShelf) 
     ]
     document = json.loads(ask(status, "--json", environ=folder.environ).output)
     assert [run["state"] for run in document["runs"]] == ["running", "vanished", "unreadable"]
+
+
+def test_status_says_which_jobs_do_not_go_well(folder: FolderShelf) -> None:
+    """Below the runs: since when a job fails, by the days of this computer, for people and for programs."""
+    now = datetime.now(UTC)
+    for days in (4, 3, 2, 1):
+        jobs = (JobResult(name="fine", status=JobStatus.SUCCEEDED), failed("quotes", "gone"))
+        run = run_id(now - timedelta(days=days), bytes([days, 2, 3]))
+        leave_run(folder, run, jobs=jobs if days < 4 else (), files={})
+    result = ask(status, environ=folder.environ)
+    (line,) = [line for line in result.output.splitlines() if line.startswith("quotes:")]
+    assert line.startswith("quotes: failed 3 days in a row, last success 20")
+    document = json.loads(ask(status, "--json", environ=folder.environ).output)
+    found = {job["name"]: job["failed_days"] for job in document["jobs"]}
+    assert (found["fine"], found["quotes"]) == (0, 3)
+
+
+def test_status_reads_the_history_of_the_service(folder: FolderShelf, tmp_path: Path) -> None:
+    """With `--history` the bucket is not asked, and the answer is the same."""
+    leave_run(folder, RUN, jobs=(failed("quotes", "gone"),))
+    bucket = folder.reader()
+    history = tmp_path / "history.sqlite"
+    writer = Writer(history, bucket.name)
+    asyncio.run(look(bucket, writer, datetime.now(UTC)))
+    writer.close()
+    there = ask(status, environ=folder.environ).output
+    here = ask(status, "--history", str(history), environ={"MAYFLY_STORE_URL": "s3://nowhere"})
+    assert here.output == there
+    history.write_text("no database")
+    broken = ask(status, "--history", str(history))
+    assert broken.exit_code == 2
+    assert "history" in broken.stderr
 
 
 def test_an_empty_bucket_is_no_failure(folder: FolderShelf) -> None:

@@ -1,0 +1,269 @@
+"""The history follows the bucket, and believes nothing that cannot be."""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from agent.core.layout import index_key, manifest_key, started_key
+from agent.core.results import JobResult, JobStatus, RunStatus
+from consumer.archive.follow import CHECKED_AGAIN, Look
+from consumer.archive.intake import MAX_EVIDENCE, MAX_TEXT, cost_of
+from consumer.archive.recall import recall
+from consumer.archive.schema import ArchiveError
+from consumer.archive.writer import Writer
+from consumer.history import Committed, recent
+from tests.consumer.following import NOW, SHOT, Home, failed, run_at
+from tests.consumer.pulling import rewrite
+from tests.consumer.runs import RUN, leave_marker, leave_run, record
+from tests.consumer.shelf import FolderShelf, Shelf
+
+
+async def test_what_the_bucket_says_is_known(home: Home, shelf: Shelf) -> None:
+    """Runs, jobs, evidence and what vanished arrive with one look, and nothing is read twice."""
+    leave_run(shelf, run_at(1), jobs=(failed(),), files={SHOT: b"\x89PNG"}, stale=True)
+    leave_run(shelf, run_at(2))
+    leave_marker(shelf, run_at(3))
+    assert await home.looks() == Look(runs=2, begun=1)
+    assert await home.looks() == Look()
+    past = home.reader.past()
+    assert [row.run for row in past.runs] == [run_at(1), run_at(2)]
+    assert past.runs[0].status is RunStatus.FAILED
+    assert past.runs[0].stale_reason == "no network"
+    assert past.jobs is not None
+    assert [row.message for row in past.jobs["quotes"]] == ["no .quote", ""]
+    assert [row.run for row in past.begun] == [run_at(3)]
+    assert [(row.job, row.path) for row in home.reader.evidence(run_at(1))] == [("quotes", SHOT)]
+
+
+async def test_a_run_that_was_under_way_is_committed_later(home: Home, shelf: Shelf) -> None:
+    """A marker is no vanished run any more once its run is in the index, however late that is."""
+    leave_marker(shelf, RUN)
+    await home.looks()
+    assert [row.run for row in home.reader.begun()] == [RUN]
+    leave_run(shelf, RUN)
+    assert (await home.looks(NOW + timedelta(days=30))).runs == 1
+    assert home.reader.begun() == ()
+
+
+async def test_an_entry_that_appears_late_is_found(local: Home, folder: FolderShelf) -> None:
+    """A commit that sorts before the cursor, by less than the overlap, is seen."""
+    entry = folder.get(leave_run(folder, run_at(1), files={}))
+    folder.delete(index_key(run_at(1), record(run_at(1)).finished))
+    leave_run(folder, run_at(2), files={})
+    await local.looks()
+    folder.put(index_key(run_at(1), record(run_at(2)).finished - timedelta(minutes=10)), entry)
+    assert (await local.looks()).runs == 1
+    assert len(local.reader.runs(9)) == 2
+
+
+async def test_a_run_committed_twice_counts_once_by_its_first_commit(
+    local: Home, folder: FolderShelf
+) -> None:
+    """Whichever of the two is seen first."""
+    first = leave_run(folder, RUN, files={})
+    entry = json.loads(folder.get(first))
+    later = json.dumps(entry | {"release": "v9"}).encode()
+    folder.put(index_key(RUN, record(RUN).finished + timedelta(minutes=5)), later)
+    folder.delete(first)
+    await local.looks()
+    assert local.reader.runs(1)[0].release == "v9"
+    folder.put(first, json.dumps(entry).encode())
+    await local.looks()
+    assert [row.release for row in local.reader.runs(9)] == ["v1.2"]
+
+
+async def test_a_time_to_come_hides_nothing(local: Home, folder: FolderShelf) -> None:
+    """A forged stamp of the year 2199 is left alone until then, and does not move the cursor."""
+    entry = folder.get(leave_run(folder, RUN, files={}))
+    folder.put(f"index/21991231T235959.000Z-{run_at(9)}.json", entry)
+    assert await local.looks() == Look(runs=1, ahead=1)
+    leave_run(folder, run_at(8), files={})
+    assert (await local.looks()).runs == 1
+
+
+async def test_what_was_removed_from_the_bucket_is_forgiven(
+    local: Home, folder: FolderShelf
+) -> None:
+    """A forged entry that somebody deleted, or a marker, is not told for ever; one that was mended is taken."""
+    good = folder.get(leave_run(folder, RUN, files={}))
+    key = index_key(RUN, record(RUN).finished)
+    folder.put(key, b"{}")
+    folder.put(index_key(run_at(3), NOW), b"{}")
+    folder.put(started_key(run_at(4)), b"{}")
+    await local.looks()
+    assert len(local.refused()) == 3
+    folder.put(key, good)
+    folder.delete(index_key(run_at(3), NOW))
+    folder.delete(started_key(run_at(4)))
+    assert (await local.looks()).runs == 1
+    assert local.refused() == []
+
+
+async def test_refused_entries_are_checked_again_a_few_at_a_time(
+    local: Home, folder: FolderShelf
+) -> None:
+    """A bucket full of forgeries costs a bounded number of reads each time, and all have their turn."""
+    for number in range(CHECKED_AGAIN * 2):
+        folder.put(index_key(run_at(number % 24, 1 + number // 24), NOW), b"{}")
+    await local.looks()
+    for number in range(CHECKED_AGAIN * 2):
+        folder.delete(index_key(run_at(number % 24, 1 + number // 24), NOW))
+    counts = []
+    for seconds in (1, 2, 3):
+        await local.looks(NOW + timedelta(seconds=seconds))
+        counts.append(local.reader.past().refused)
+    assert counts == [CHECKED_AGAIN, 0, 0]
+
+
+async def test_a_manifest_may_have_been_removed_by_a_lifecycle_rule(
+    local: Home, folder: FolderShelf
+) -> None:
+    """A run of long ago is known by its index entry; one of today must have its manifest."""
+    leave_run(folder, RUN, files={})
+    folder.delete(manifest_key(RUN))
+    await local.looks()
+    assert local.refused() == ["its manifest is not in the bucket"]
+    await local.looks(NOW + timedelta(days=8))
+    assert local.refused() == []
+    assert len(local.reader.runs(9)) == 1
+
+
+async def test_costs_appear_as_soon_as_manifests_have_them(
+    local: Home, folder: FolderShelf
+) -> None:
+    """A run that could not tell its index entry may still tell it in its manifest."""
+    leave_run(folder, RUN, files={})
+    cost = {"total_usd": 0.25, "standing_usd_month": 1.5}
+    rewrite(folder, lambda manifest: manifest["mayfly:run"].update(cost=cost))
+    await local.looks()
+    (row,) = local.reader.runs(1)
+    assert (row.cost, row.standing) == (0.25, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("cost", "expected"),
+    [
+        ({"total_usd": 1}, 1.0),
+        ({"total_usd": 0.5}, 0.5),
+        ({"total_usd": True}, None),
+        ({"total_usd": "1"}, None),
+        ({"total_usd": -1}, None),
+        ({"total_usd": 1e9}, None),
+        ({"total_usd": 10**400}, None),
+        ({"usd": 1}, None),
+        (None, None),
+        (1, None),
+        ([1], None),
+    ],
+)
+def test_costs_are_numbers_of_this_world(cost: object, expected: float | None) -> None:
+    """What is none is unknown, not zero."""
+    assert cost_of({"cost": cost}) == expected
+
+
+async def test_evidence_is_bounded_and_belongs_to_failed_jobs(
+    local: Home, folder: FolderShelf
+) -> None:
+    """A manifest with a thousand screenshots leaves a dozen behind, and those of a job that succeeded none."""
+    shots = {f"_run/evidence/quotes/{number:04d}.png": b"x" for number in range(1000)}
+    shots["_run/evidence/notes/1.png"] = b"x"
+    jobs = (failed("x" * 2000), JobResult(name="notes", status=JobStatus.SUCCEEDED))
+    leave_run(folder, RUN, jobs=jobs, files=shots)
+    await local.looks()
+    assert len(local.reader.evidence(RUN)) == MAX_EVIDENCE
+    assert {row.job for row in local.reader.evidence(RUN)} == {"quotes"}
+    assert len(local.reader.jobs_of(RUN)[0].message) == MAX_TEXT
+
+
+def damage(path: Path) -> None:
+    """Overwrite the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[200:6000] = b"?" * 5800
+    path.write_bytes(content)
+
+
+def other_version(path: Path) -> None:
+    """Make it a file of a version to come."""
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE about SET value = '99' WHERE name = 'version'")
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        damage,
+        other_version,
+        lambda path: path.write_bytes(b"not a database, not at all" * 99),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.unlink(),
+    ],
+)
+async def test_a_history_that_cannot_be_used_is_made_again(
+    local: Home, folder: FolderShelf, harm: Callable[[Path], object]
+) -> None:
+    """The bucket is the truth: a broken file, or one of another version, is thrown away."""
+    leave_run(folder, RUN, files={})
+    await local.looks()
+    harm(local.path)
+    assert await local.looks() == Look(runs=1)
+    assert len(local.reader.runs(9)) == 1
+
+
+async def test_the_history_of_another_bucket_is_not_mixed_in(
+    local: Home, folder: FolderShelf, tmp_path: Path
+) -> None:
+    """Whoever points the service at another bucket sees that bucket."""
+    leave_run(folder, RUN, files={})
+    await local.looks()
+    other = FolderShelf(tmp_path / "other")
+    leave_run(other, run_at(5), files={})
+    await Home(tmp_path, other).looks()
+    assert [row.run for row in local.reader.runs(9)] == [run_at(5)]
+
+
+def test_a_history_that_cannot_be_written_says_where(tmp_path: Path) -> None:
+    """A folder that is a file is an error with a remedy."""
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ArchiveError, match="cannot be used") as caught:
+        Writer(tmp_path / "file" / "history", "b")
+    assert "--history" in caught.value.remedy
+
+
+async def test_a_first_look_that_was_killed_goes_on_where_it_was(
+    local: Home, folder: FolderShelf
+) -> None:
+    """What was written stays; asking meanwhile is always possible."""
+    for hour in range(20):
+        leave_run(folder, run_at(hour, 20), files={})
+    task = asyncio.create_task(local.looks())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await local.looks()
+    assert len(local.reader.runs(99)) == 20
+
+
+async def test_the_history_tells_the_same_story_as_the_bucket(
+    local: Home, folder: FolderShelf
+) -> None:
+    """`mayfly status` shows the same from either."""
+    leave_run(folder, run_at(1), jobs=(failed(),))
+    leave_run(folder, run_at(2), stale=True)
+    leave_marker(folder, run_at(3))
+    folder.put(index_key(run_at(4), NOW), b"{}")
+    await local.looks()
+    there = await recent(folder.reader(), now=NOW, limit=9)
+    here = recall(local.reader, NOW, 9)
+    assert [(type(row).__name__, row.run) for row in here] == [
+        (type(row).__name__, row.run) for row in there
+    ]
+    pairs = [(a, b) for a, b in zip(here, there, strict=True) if isinstance(a, Committed)]
+    for mine, theirs in pairs:
+        assert isinstance(theirs, Committed)
+        assert mine.entry == theirs.entry
