@@ -1,0 +1,1 @@
+"""What is deployed at home: rules, dashboard, Kubernetes manifests, image."""

@@ -1,0 +1,21 @@
+"""The image and the bucket that the tests of deployments share."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.consumer.shelf import FolderShelf
+from tests.deploy.images import build_home_image
+from tests.parts.docker_engine import DockerEngine
+
+
+@pytest.fixture(scope="session")
+def home_image(docker_engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of the home image, built from this checkout."""
+    return build_home_image(docker_engine, tmp_path_factory.mktemp("home-image"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> FolderShelf:
+    """An empty bucket in a folder."""
+    return FolderShelf(tmp_path / "bucket")

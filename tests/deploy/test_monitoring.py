@@ -1,0 +1,150 @@
+"""Rules, routes and dashboard, each judged by the program that loads it."""
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.deploy.tools import MONITORING, REPOSITORY, accepts, run
+
+RULES = sorted((MONITORING / "rules").glob("*.yml"))
+RULE_TESTS = sorted(
+    path
+    for path in (MONITORING / "rules" / "tests").glob("*.yml")
+    if "tests:" in path.read_text("utf-8")
+)
+DASHBOARD = MONITORING / "mayfly-dashboard.json"
+
+
+def test_prometheus_accepts_rules_and_configuration() -> None:
+    """Every expression and template parses, and the example configuration finds the rules."""
+    accepts("promtool", "check", "rules", *RULES)
+    accepts("promtool", "check", "config", MONITORING / "prometheus.yml")
+
+
+@pytest.mark.parametrize("file", RULE_TESTS, ids=lambda file: file.stem)
+def test_alerts_fire_and_resolve_when_they_should(file: Path) -> None:
+    """Promtool plays a history against the rules and compares the alerts, with their texts."""
+    accepts("promtool", "test", "rules", file.name, cwd=file.parent)
+
+
+def test_every_alert_has_a_test() -> None:
+    """No alert is shipped whose firing was never seen."""
+    tested = "".join(path.read_text("utf-8") for path in RULE_TESTS)
+    untested = {name for name in alerts() if name not in tested}
+    assert alerts()
+    assert not untested
+
+
+def test_every_alert_says_what_and_how_bad() -> None:
+    """An alert has a severity that the routes know, a sentence for a chat and one for a mail."""
+    for rule in rules():
+        if "alert" in rule:
+            assert rule["labels"]["severity"] in {"warning", "critical"}
+            assert set(rule["annotations"]) == {"summary", "description"}
+            # Apprise cuts a note for Misskey at 512 characters; values make a text longer.
+            assert len(rule["annotations"]["summary"]) < 400
+
+
+def test_alertmanager_accepts_the_example() -> None:
+    """The example is a whole configuration, with secrets in files only."""
+    accepts("amtool", "check-config", MONITORING / "alertmanager.yml")
+    text = (MONITORING / "alertmanager.yml").read_text("utf-8")
+    assert "smtp_auth_password_file:" in text
+    assert not re.search(r"(password|token|secret):", text)
+
+
+@pytest.mark.parametrize(
+    ("labels", "receivers"),
+    [
+        (("alertname=MayflyJobFailing", "severity=warning", "job_name=a"), "misskey"),
+        (("alertname=MayflyJobFailing", "severity=critical", "job_name=a"), "misskey,mail"),
+        (("alertname=MayflyExporterAbsent", "severity=critical"), "misskey,mail"),
+        (("alertname=DiskFull", "severity=critical"), "mail"),
+    ],
+)
+def test_alerts_reach_the_people_they_should(labels: tuple[str, ...], receivers: str) -> None:
+    """Everything of Mayfly is a note, what is critical is a mail too, and other alerts go their own way."""
+    config = f"--config.file={MONITORING / 'alertmanager.yml'}"
+    assert accepts("amtool", "config", "routes", "test", config, *labels).strip() == receivers
+
+
+def test_written_files_are_as_their_sources_say() -> None:
+    """Dashboard and PrometheusRules were written again after the last change."""
+    accepts(sys.executable, MONITORING / "render.py", "--check")
+
+
+def test_a_stale_file_is_noticed(tmp_path: Path) -> None:
+    """The check compares; it does not merely run."""
+    for folder in ("monitoring", "kubernetes"):
+        source = MONITORING.parent / folder
+        for file in source.rglob("*"):
+            if file.is_file() and "__pycache__" not in file.parts:
+                copy = tmp_path / folder / file.relative_to(source)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(file.read_bytes())
+    limits = tmp_path / "monitoring" / "rules" / "limits.yml"
+    limits.write_text(limits.read_text("utf-8").replace("expr: 7", "expr: 9"), "utf-8")
+    done = run(sys.executable, tmp_path / "monitoring" / "render.py", "--check")
+    assert done.returncode == 1
+    assert "limits.yaml" in done.stderr
+    assert "rules.yaml" not in done.stderr
+
+
+def test_prometheus_can_answer_every_panel(tmp_path: Path) -> None:
+    """Every expression of the dashboard parses, with the variables filled in."""
+    asked = list(expressions())
+    assert len(asked) > 15
+    rows = [{"record": f"panel:{number}", "expr": text} for number, text in enumerate(asked)]
+    file = tmp_path / "panels.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rows}]}), "utf-8")
+    accepts("promtool", "check", "rules", "--lint=none", file)
+
+
+def test_panels_are_whole() -> None:
+    """Each panel has an id and a title of its own place, and asks the source that was chosen above."""
+    panels = json.loads(DASHBOARD.read_text("utf-8"))["panels"]
+    ids = [panel["id"] for panel in panels]
+    assert len(set(ids)) == len(ids)
+    for panel in panels:
+        if panel["type"] != "row":
+            assert panel["datasource"]["uid"] in {"${datasource}", "${loki}"}
+            assert panel["targets"]
+            letters = [target["refId"] for target in panel["targets"]]
+            assert len(set(letters)) == len(letters)
+
+
+def test_whatever_is_asked_for_is_exported() -> None:
+    """Rules and dashboard use no metric that `mayfly serve` does not have."""
+    source = (REPOSITORY / "consumer" / "serve" / "metrics.py").read_text("utf-8")
+    exported = set(re.findall(r'"([a-z_]+)"', source))
+    text = "\n".join([*(rule["expr"] if isinstance(rule["expr"], str) else "" for rule in rules())])
+    text += "\n".join(expressions())
+    asked = set(re.findall(r"\bmayfly_([a-z_]+)\b", text))
+    assert len(asked) > 20
+    assert not {name for name in asked if not {name, name.removeprefix("job_")} & exported}
+
+
+def rules() -> Iterator[dict[str, Any]]:
+    """Yield all rules that are shipped."""
+    for path in RULES:
+        for group in yaml.safe_load(path.read_text("utf-8"))["groups"]:
+            yield from group["rules"]
+
+
+def alerts() -> set[str]:
+    """Return the names of all alerts."""
+    return {rule["alert"] for rule in rules() if "alert" in rule}
+
+
+def expressions() -> Iterator[str]:
+    """Yield what the dashboard asks Prometheus."""
+    for panel in json.loads(DASHBOARD.read_text("utf-8"))["panels"]:
+        for target in panel.get("targets", ()):
+            if target["datasource"]["type"] == "prometheus":
+                yield target["expr"].replace("$job_name", ".*")

@@ -1,0 +1,133 @@
+"""The real Prometheus and Alertmanager on this machine, with what the repository ships."""
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import yaml
+
+from tests.deploy.tools import MONITORING
+from tests.parts.missing import MissingPartError, program
+from tests.parts.ports import LOOPBACK, free_port
+from tests.parts.program import Program
+
+START_SECONDS = 30.0
+
+
+def asked(url: str) -> Any:
+    """Return the JSON that a URL answers with."""
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return json.load(answer)
+
+
+def answers(url: str) -> bool:
+    """Tell whether somebody answers there with success."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return int(answer.status) == 200
+    except OSError:
+        return False
+
+
+@contextmanager
+def alertmanager(folder: Path, receiver: str) -> Iterator[str]:
+    """Run Alertmanager with the example's routes; the notes' bridge is `receiver`, and nobody waits for more alerts.
+
+    Of the example are changed: the two servers' addresses, the password's file, and the times for which alerts are
+    collected before they are sent.
+    """
+    folder.mkdir()
+    config = yaml.safe_load((MONITORING / "alertmanager.yml").read_text("utf-8"))
+    secret = folder / "smtp-password"
+    secret.write_text("none", "utf-8")
+    config["global"] |= {
+        "smtp_auth_password_file": str(secret),
+        "smtp_smarthost": f"{LOOPBACK}:{free_port()}",
+    }
+    for route in config["route"]["routes"]:
+        route |= {"group_wait": "1s", "group_interval": "1s"}
+    (hook,) = config["receivers"][0]["webhook_configs"]
+    hook["url"] = hook["url"].replace("http://apprise:8000", receiver)
+    file = folder / "alertmanager.yml"
+    file.write_text(yaml.safe_dump(config), "utf-8")
+    url = f"http://{LOOPBACK}:{free_port()}"
+    server = Program(
+        [
+            _alertmanager(),
+            f"--config.file={file}",
+            f"--storage.path={folder / 'data'}",
+            f"--web.listen-address={urlsplit(url).netloc}",
+            "--cluster.listen-address=",
+        ],
+        log=folder / "alertmanager.log",
+    )
+    server.start(lambda: answers(f"{url}/-/ready"), seconds=START_SECONDS)
+    try:
+        yield url
+    finally:
+        server.stop()
+
+
+@contextmanager
+def prometheus(folder: Path, target: str, alerts_to: str) -> Iterator[str]:
+    """Run Prometheus with the rules as shipped, scraping and judging every second instead of every minute."""
+    folder.mkdir()
+    config = yaml.safe_load((MONITORING / "prometheus.yml").read_text("utf-8"))
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config["rule_files"] = [str(MONITORING / "rules" / "*.yml")]
+    config["scrape_configs"][0]["static_configs"][0]["targets"] = [urlsplit(target).netloc]
+    config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [
+        urlsplit(alerts_to).netloc
+    ]
+    file = folder / "prometheus.yml"
+    file.write_text(yaml.safe_dump(config), "utf-8")
+    url = f"http://{LOOPBACK}:{free_port()}"
+    server = Program(
+        [
+            program("prometheus"),
+            f"--config.file={file}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            f"--web.listen-address={urlsplit(url).netloc}",
+        ],
+        log=folder / "prometheus.log",
+    )
+    server.start(lambda: answers(f"{url}/-/ready"), seconds=START_SECONDS)
+    try:
+        yield url
+    finally:
+        server.stop()
+
+
+def value(prometheus_url: str, expression: str) -> float | None:
+    """Return the one value of an expression now; None when there is none."""
+    query = urlencode({"query": expression})
+    found = asked(f"{prometheus_url}/api/v1/query?{query}")["data"]["result"]
+    return float(found[0]["value"][1]) if found else None
+
+
+def note(target: str, body: bytes) -> tuple[str, str]:
+    """Return title and text that Apprise API makes of a message, by the rules in the query of its address.
+
+    `:status=title` names a field, and `:alerts[0].annotations.summary=body` a path
+    (github.com/caronc/apprise-api, README, 'Third Party Webhook Support').
+    """
+    message = json.loads(body)
+    found = {}
+    for rule, field in parse_qsl(urlsplit(target).query):
+        node = message
+        for step in rule.removeprefix(":").replace("[", ".").replace("]", "").split("."):
+            node = node[int(step)] if step.isdigit() else node[step]
+        found[field] = node
+    return found["title"], found["body"]
+
+
+def _alertmanager() -> str:
+    """Debian's name of it, or its makers'."""
+    try:
+        return program("prometheus-alertmanager")
+    except MissingPartError:
+        return program("alertmanager")
