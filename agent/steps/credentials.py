@@ -39,7 +39,7 @@ async def store_credentials(store: Store, environ: Mapping[str, str]) -> Credent
     if missing:
         raise SecretsError(
             f"SSM has no parameter {' and no '.join(f'{path}/{name}' for name in missing)}",
-            remedy="store each as a SecureString with `aws ssm put-parameter`",
+            remedy="`mayfly secrets set --bucket NAME` stores each",
         )
     return Credentials(
         found["access_key_id"], found["secret_access_key"], found.get("session_token")
@@ -114,7 +114,7 @@ def _read_parameters(path: str, environ: Mapping[str, str]) -> dict[str, str]:
     prefix = f"/{path.strip('/')}"
     try:
         pages = (
-            _client(environ)
+            ssm_client(environ)
             .get_paginator("get_parameters_by_path")
             .paginate(Path=prefix, Recursive=False, WithDecryption=True)
         )
@@ -137,12 +137,17 @@ def _read_parameters(path: str, environ: Mapping[str, str]) -> dict[str, str]:
     if not found:
         raise SecretsError(
             f"SSM has no parameters under {prefix} in this region",
-            remedy=f"`aws ssm put-parameter --type SecureString --name {prefix}/NAME --value ...`",
+            remedy="`mayfly secrets set NAME` stores one (`aws ssm put-parameter` does, too)",
         )
     return found
 
 
-def _client(environ: Mapping[str, str]) -> "SSMClient":
+def ssm_client(environ: Mapping[str, str]) -> "SSMClient":
+    """Return a client of SSM that waits for nothing for long.
+
+    Raises:
+        BotoCoreError: The environment names a profile or a region that is none.
+    """
     import boto3  # noqa: PLC0415
     from botocore.config import Config  # noqa: PLC0415
 

@@ -1,0 +1,1 @@
+"""Mayfly on AWS: stand-ins at the protocols' edges."""

@@ -1,0 +1,152 @@
+"""The deployment's template, made real as far as the stand-in for AWS knows its parts.
+
+It knows neither the Scheduler nor custom resources: what those would send stands in the outputs of the stack, so that
+the stand-in itself resolves the template's own words.
+"""
+
+import ast
+import io
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from cfnlint.decode import decode
+
+from tests.parts.aws import REGION, Aws
+
+TEMPLATE = Path(__file__).parents[2] / "deploy/aws/mayfly.yaml"
+IMAGE = "ami-12c6146b"
+"""An image that the stand-in knows."""
+SCHEDULED = "2026-11-22T18:00:00Z"
+CONTEXT = "<aws.scheduler.scheduled-time>"
+
+
+def template() -> dict[str, Any]:
+    """The template, with intrinsic functions in their long form."""
+    parsed, matches = decode(str(TEMPLATE))
+    assert not matches
+    document: dict[str, Any] = json.loads(json.dumps(parsed))
+    return document
+
+
+def reduced(document: dict[str, Any]) -> dict[str, Any]:
+    """The template without what the stand-in has not, and with each schedule's input, target and role as outputs."""
+    resources = dict(document["Resources"])
+    outputs: dict[str, Any] = dict(document["Outputs"])
+    for name, resource in document["Resources"].items():
+        if resource["Type"] == "AWS::Scheduler::Schedule":
+            target = resource["Properties"]["Target"]
+            condition = {"Condition": resource["Condition"]} if "Condition" in resource else {}
+            for what in ("Input", "Arn"):
+                value = target[what]
+                if value == {"Fn::GetAtt": ["Guard", "Arn"]}:
+                    value = "guard"
+                outputs[f"{name}{what}"] = {**condition, "Value": value}
+        if resource["Type"] == "AWS::IAM::Role":
+            outputs[name] = {"Value": {"Ref": name}}
+        if resource["Type"].startswith(
+            ("AWS::Scheduler", "Custom::", "AWS::Lambda", "AWS::CloudWatch")
+        ):
+            del resources[name]
+    text = json.dumps({**document, "Resources": resources, "Outputs": outputs})
+    # The function itself is not made: its name stands for its ARN.
+    arn = json.dumps({"Fn::GetAtt": ["Guard", "Arn"]})
+    text = text.replace(arn, '"guard"').replace("${Guard.Arn}", "guard")
+    made: dict[str, Any] = json.loads(text)
+    for resource in made["Resources"].values():
+        resource.pop("DependsOn", None)
+    # The stand-in does not look into a launch template for the image and the tags of a machine of the stack itself.
+    made["Resources"]["Instance"]["Properties"] |= {
+        "ImageId": {"Ref": "ImageId"},
+        "InstanceType": {"Ref": "InstanceType"},
+        "Tags": [{"Key": "mayfly-stack", "Value": {"Ref": "AWS::StackName"}}],
+    }
+    return made
+
+
+class Stack:
+    """A stack in the stand-in.
+
+    Attributes:
+        name: Its name.
+        outputs: Its outputs, with the schedules' inputs.
+    """
+
+    def __init__(self, aws: Aws, **parameters: str) -> None:
+        self.aws = aws
+        self.name = f"mayfly-{uuid.uuid4().hex[:6]}"
+        self._cloud = aws.client("cloudformation")
+        self._cloud.create_stack(
+            StackName=self.name,
+            TemplateBody=json.dumps(reduced(template())),
+            Capabilities=["CAPABILITY_IAM"],
+            Parameters=[
+                {"ParameterKey": name, "ParameterValue": value}
+                for name, value in {"ImageId": IMAGE, **parameters}.items()
+            ],
+        )
+        (found,) = self._cloud.describe_stacks(StackName=self.name)["Stacks"]
+        assert found["StackStatus"] == "CREATE_COMPLETE", found
+        self.outputs = {one["OutputKey"]: one["OutputValue"] for one in found["Outputs"]}
+
+    def input_of(self, schedule: str) -> Any:
+        """What a schedule sends at `SCHEDULED`."""
+        return json.loads(self.outputs[f"{schedule}Input"].replace(CONTEXT, SCHEDULED))
+
+    def policies(self, role: str) -> list[dict[str, Any]]:
+        """The policies of a role, as the stand-in has them."""
+        iam = self.aws.client("iam")
+        name = self.outputs[role]
+        names = iam.list_role_policies(RoleName=name)["PolicyNames"]
+        found = [
+            iam.get_role_policy(RoleName=name, PolicyName=one)["PolicyDocument"] for one in names
+        ]
+        # A policy that is a resource of its own comes back as the text of a Python literal from the stand-in.
+        return [ast.literal_eval(one) if isinstance(one, str) else one for one in found]
+
+    def machines(self) -> dict[str, str]:
+        """State by id, of this stack's machines."""
+        pages = self.aws.client("ec2").describe_instances(
+            Filters=[{"Name": "tag:mayfly-stack", "Values": [self.name]}]
+        )
+        return {
+            one["InstanceId"]: one["State"]["Name"]
+            for page in pages["Reservations"]
+            for one in page["Instances"]
+        }
+
+    def guard(self, event: dict[str, Any], **changes: Callable[..., Any]) -> Any:
+        """Run the template's own guard on an event, against the stand-in.
+
+        Args:
+            event: What the schedule or CloudFormation sends.
+            changes: Functions of the guard that stand in for its own, such as an `age`.
+        """
+        code = template()["Resources"]["Guard"]["Properties"]["Code"]["ZipFile"]
+        variables = {
+            **self.aws.environ,
+            "AWS_DEFAULT_REGION": REGION,
+            "STACK": self.name,
+            "ACCOUNT": "123456789012",
+        }
+        with _environment(variables), redirect_stdout(io.StringIO()):
+            module: dict[str, Any] = {"__name__": "index"}
+            exec(compile(code, "index.py", "exec"), module)  # noqa: S102 -- the template's own code is under test
+            module.update(changes)
+            return module["handler"](event, None)
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Run with some variables of the environment."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

@@ -1,0 +1,130 @@
+"""`make deploy` and `make undeploy`: what would change is shown, what is there is kept, and all of it goes."""
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.aws.deploy import DeployError, Deployment, Wish, image_for, parameters_of
+from tests.aws.stack import IMAGE, reduced, template
+from tests.parts.aws import REGION, Aws
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "deploy/aws/deploy.py"
+IMAGES = {REGION: {"x86_64": {"image": IMAGE}, "arm64": {"image": "ami-arm"}}}
+
+
+@pytest.fixture
+def deployment(aws_stand_in: Aws) -> Deployment:
+    """The template, as far as the stand-in has its parts, without what it cannot delete in order."""
+    document = reduced(template())
+    network = ("AWS::EC2::VPC", "AWS::EC2::InternetGateway", "AWS::EC2::Subnet", "AWS::EC2::Route")
+    document["Resources"] = {
+        name: part
+        for name, part in document["Resources"].items()
+        if not part["Type"].startswith((*network, "AWS::EC2::SecurityGroup"))
+        and name not in {"LaunchTemplate", "LaunchPolicy", "Instance", "StartPolicy", "Alarms"}
+    }
+    document["Outputs"] = {"Mode": {"Value": {"Ref": "Mode"}}}
+    client = aws_stand_in.client("cloudformation")
+    return Deployment(client, json.dumps(document), IMAGES, poll=0.01)
+
+
+def wish(stack: str, *, dry: bool = False, **given: str) -> Wish:
+    """A wish for a stack."""
+    return Wish(stack, REGION, given, dry)
+
+
+def test_a_stack_comes_changes_and_goes(
+    deployment: Deployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Deployed twice it is changed, with its parameters kept; undeployed it is gone, and once more is no failure."""
+    stack = f"mayfly-{uuid.uuid4().hex[:6]}"
+    deployment.up(wish(stack, VolumeSize="30"))
+    assert "InstanceRole" in capsys.readouterr().out
+    # The stand-in sees a change only where the template's own text has one.
+    deployment._template = deployment._template.replace(
+        '"Description": "What', '"Description": "All'
+    )
+    deployment.up(wish(stack, BucketName="scraped"))
+    found = deployment._known(stack)
+    values = {row["ParameterKey"]: row["ParameterValue"] for row in found["Parameters"]}
+    assert (values["VolumeSize"], values["BucketName"]) == ("30", "scraped")
+    assert values["ImageId"] == IMAGE
+    assert "Modify   AWS::IAM::Role  InstanceRole" in capsys.readouterr().out
+    assert deployment.down(stack, dry=True)
+    assert deployment._known(stack) is not None
+    assert deployment.down(stack, dry=False)
+    assert deployment._known(stack) is None
+    assert not deployment.down(stack, dry=False)
+    assert "every machine of the stack" in capsys.readouterr().out
+
+
+def test_a_dry_run_shows_and_leaves_nothing(
+    deployment: Deployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The changes are listed, and no stack stays behind, not even an empty one."""
+    stack = f"mayfly-{uuid.uuid4().hex[:6]}"
+    assert deployment.up(wish(stack, dry=True)) == {}
+    shown = capsys.readouterr().out
+    assert "Add      AWS::IAM::Role  InstanceRole" in shown
+    assert shown.endswith("nothing was changed\n")
+    assert deployment._known(stack) is None
+
+
+def test_a_misspelt_parameter_is_named(deployment: Deployment) -> None:
+    """The message lists what there is."""
+    with pytest.raises(DeployError, match=r"InstanceTyp; there are .*InstanceType"):
+        deployment.up(wish("mayfly-x", InstanceTyp="t3.large"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "image"),
+    [("t3.medium", IMAGE), ("t4g.medium", "ami-arm"), ("m7gd.large", "ami-arm"), ("g5.x", IMAGE)],
+)
+def test_the_image_fits_the_processor(kind: str, image: str) -> None:
+    """Types with a g after their number are arm64; g5 is a machine with graphics."""
+    assert image_for(IMAGES, REGION, kind) == image
+
+
+def test_without_an_image_the_way_to_one_is_told() -> None:
+    """Before `make ami` there is nothing to launch."""
+    cases: list[dict[str, Any]] = [{}, {REGION: {}}, {REGION: {"x86_64": {"image": None}}}]
+    for images in cases:
+        with pytest.raises(DeployError, match="make ami"):
+            image_for(images, REGION, "t3.medium")
+
+
+@pytest.mark.parametrize("pair", ["", "=", "=x", "Mode", "--mode=x"])
+def test_what_is_no_parameter_is_refused(pair: str) -> None:
+    """NAME=VALUE; a value may be empty, and may have an equals sign."""
+    with pytest.raises(DeployError):
+        parameters_of([pair])
+    assert parameters_of(["Email=", "A=b=c"]) == {"Email": "", "A": "b=c"}
+
+
+def test_without_credentials_it_says_so(tmp_path: Path) -> None:
+    """No traceback, but what to set."""
+    for words in (["up", "ImageId=ami-1"], ["down", "--yes"], ["down"]):
+        done = subprocess.run(
+            [sys.executable, str(SCRIPT), *words],
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(tmp_path),
+                "AWS_EC2_METADATA_DISABLED": "true",
+            },
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert done.stderr.startswith("deploy: ")
+        assert ("AWS_PROFILE" in done.stderr) or ("--yes" in done.stderr)
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,206 @@
+"""`mayfly secrets`: values come in unseen and never go out; every refusal says what would help."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import requests
+
+from agent.core.errors import SecretsError, UsageError
+from agent.core.parameters import LONGEST_VALUE, check_name, check_value, parameter_path
+from agent.core.settings import Secrets, Store
+from agent.steps.credentials import job_secrets, store_credentials
+from agent.steps.parameters import Parameters
+from tests.parts.aws import Aws
+from tests.parts.stalled import refused
+
+CANARY = "hunter2 \u5bc6 'quoted' $x"
+
+
+class Keeper:
+    """A person at a command line, whose secrets are below a path of this test's own."""
+
+    def __init__(self, aws: dict[str, str]) -> None:
+        self.path = f"/mayfly-{uuid.uuid4().hex[:8]}"
+        self.environ = {
+            **aws,
+            "MAYFLY_CONFIG": os.devnull,
+            "MAYFLY_SECRETS_SOURCE": f"ssm:{self.path}/jobs",
+            "MAYFLY_STORE_CREDENTIALS": f"ssm:{self.path}/store",
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        }
+
+    def say(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        """Call `mayfly secrets` with a pipe for stdin."""
+        return subprocess.run(
+            [sys.executable, "-m", "agent", "secrets", *words],
+            env=self.environ,
+            input=stdin,
+            capture_output=True,
+            timeout=120,
+            check=False,
+        )
+
+
+@pytest.fixture
+def keeper(aws: dict[str, str]) -> Keeper:
+    """With an AWS that answers."""
+    return Keeper(aws)
+
+
+async def test_what_is_set_is_what_a_job_gets_and_nobody_else_sees(keeper: Keeper) -> None:
+    """Set by stdin, changed, listed and removed; the value is in no output, and exactly what the agent reads."""
+    first = keeper.say("set", "TOKEN", stdin=b"old\n")
+    assert (first.returncode, first.stdout) == (0, f"{keeper.path}/jobs/TOKEN: set\n".encode())
+    again = keeper.say("set", "TOKEN", stdin=f"{CANARY}\n".encode())
+    assert again.stdout.endswith(b"changed, version 2\n")
+    secrets = Secrets(source=f"ssm:{keeper.path}/jobs")
+    assert await job_secrets(secrets, keeper.environ) == {"TOKEN": CANARY}
+    table = keeper.say("list")
+    assert re.search(rb"^TOKEN +\d{4}-\d\d-\d\d \d\d:\d\d +2$", table.stdout, re.MULTILINE)
+    document = json.loads(keeper.say("list", "--json").stdout)
+    assert [one["name"] for one in document["secrets"]] == ["TOKEN"]
+    assert set(document["secrets"][0]) == {"name", "changed", "version"}
+    for done in (first, again, table):
+        assert b"hunter2" not in done.stdout + done.stderr
+    assert keeper.say("rm", "TOKEN", "--yes").returncode == 0
+    gone = keeper.say("rm", "TOKEN", "--yes")
+    assert (gone.returncode, b"was not there" in gone.stderr) == (3, True)
+    assert keeper.say("list").stderr == f"no secrets under {keeper.path}/jobs\n".encode()
+
+
+async def test_keys_of_the_bucket_have_names_of_their_own(keeper: Keeper) -> None:
+    """With --bucket only the three names exist that the agent reads."""
+    for name in ("access_key_id", "secret_access_key"):
+        assert keeper.say("set", "--bucket", name, stdin=name.encode()).returncode == 0
+    store = Store(url="s3://b", credentials=f"ssm:{keeper.path}/store")
+    found = await store_credentials(store, keeper.environ)
+    assert found is not None
+    assert (found.access_key, found.secret_key) == ("access_key_id", "secret_access_key")
+    wrong = keeper.say("set", "--bucket", "acces_key_id", stdin=b"x")
+    assert (wrong.returncode, b"access_key_id" in wrong.stderr) == (2, True)
+
+
+def test_a_person_types_the_value_twice_and_does_not_see_it(keeper: Keeper) -> None:
+    """On a terminal there is a hidden prompt; it never shows what is typed."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "agent", "secrets", "set", "TYPED"],
+        env=keeper.environ,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        for prompt in (b"TYPED: ", b"confirmation: "):
+            while prompt not in shown:
+                shown += os.read(ours, 4096)
+            os.write(ours, b"hunter2\n")
+        while b": set" not in shown:
+            shown += os.read(ours, 4096)
+        assert process.wait(60) == 0
+    os.close(ours)
+    assert b"hunter2" not in shown
+
+
+def test_nothing_is_removed_unasked(keeper: Keeper) -> None:
+    """Without a terminal to ask on, --yes is needed."""
+    keeper.say("set", "KEEP", stdin=b"1")
+    done = keeper.say("rm", "KEEP", stdin=b"y\n")
+    assert (done.returncode, b"--yes" in done.stderr) == (2, True)
+    assert b"KEEP" in keeper.say("list").stdout
+
+
+def test_a_value_is_no_argument(keeper: Keeper) -> None:
+    """Process lists and shell histories show arguments: there is none for a value."""
+    assert keeper.say("set", "TOKEN", "hunter2").returncode == 2
+    assert b"--value" not in keeper.say("set", "--help").stdout
+
+
+@pytest.mark.parametrize("value", [b"", b"\n", b"\xff\xfe", b"a\0b", b"x" * (LONGEST_VALUE + 1)])
+def test_a_value_that_no_job_could_get_is_refused(keeper: Keeper, value: bytes) -> None:
+    """Empty, binary and oversized values are told as such, without a trace of them."""
+    done = keeper.say("set", "TOKEN", stdin=value)
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
+    assert b"xxx" not in done.stderr
+
+
+def test_without_a_path_the_command_says_which_key_to_set(keeper: Keeper) -> None:
+    """An agent.toml without secrets.source has nowhere to put a secret."""
+    del keeper.environ["MAYFLY_SECRETS_SOURCE"]
+    done = keeper.say("list")
+    assert (done.returncode, b"secrets.source" in done.stderr) == (2, True)
+
+
+def test_nobodys_keys_are_an_error_with_a_remedy(tmp_path: Path) -> None:
+    """No credentials, no region and no connection each end in one sentence and one remedy."""
+    nobody = {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path)}
+    profile = {"AWS_PROFILE": "nobody", "AWS_REGION": "ap-northeast-3"}
+    with refused() as address:
+        unreachable = {
+            "AWS_ENDPOINT_URL": f"http://{address}",
+            "AWS_REGION": "ap-northeast-3",
+            "AWS_ACCESS_KEY_ID": "a",
+            "AWS_SECRET_ACCESS_KEY": "b",
+        }
+        for environ in (nobody, profile, unreachable):
+            with pytest.raises(SecretsError) as caught:
+                Parameters("/mayfly/jobs", environ).all()
+            assert "AWS_REGION" in caught.value.remedy
+
+
+def test_what_iam_refuses_is_named(tmp_path: Path) -> None:
+    """A person without the right is told the action to allow, for each of the three commands."""
+    with Aws(tmp_path) as server:
+        iam = server.client("iam")
+        iam.create_user(UserName="me")
+        key = iam.create_access_key(UserName="me")["AccessKey"]
+        requests.post(f"{server.url}/moto-api/reset-auth", data=b"0", timeout=10)
+        environ = {
+            **server.environ,
+            "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
+        }
+        parameters = Parameters("/mayfly/jobs", environ)
+        acts: dict[str, Callable[[], object]] = {
+            "ssm:PutParameter": lambda: parameters.set("A", "hunter2"),
+            "ssm:GetParametersByPath": parameters.all,
+            "ssm:DeleteParameters": lambda: parameters.remove("A"),
+        }
+        for action, act in acts.items():
+            with pytest.raises(SecretsError) as caught:
+                act()
+            assert caught.value.remedy.startswith(f"allow {action} on ")
+            assert "hunter2" not in str(caught.value) + caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "source", [None, "", "/mayfly", "ssm:", "ssm:/a b", "ssm:/a\n", "ssm:/a//b"]
+)
+def test_only_a_path_of_ssm_is_one(source: str | None) -> None:
+    """A file of secrets, an empty path and a path with spaces are refused before AWS is asked."""
+    with pytest.raises(UsageError):
+        parameter_path(source, "secrets.source")
+
+
+@pytest.mark.parametrize("name", ["", "1A", "A-B", "A B", "A/B", "\u00c4", "A\n", "A" * 200])
+def test_a_name_is_one_of_the_environment(name: str) -> None:
+    """What could not be an environment variable is no name."""
+    with pytest.raises(UsageError):
+        check_name(name, store=False)
+
+
+def test_only_the_last_newline_is_not_the_values() -> None:
+    """What a pipe adds is dropped, once; spaces and inner newlines belong to the value."""
+    assert check_value(" a\nb \r\n") == " a\nb "
+    assert check_value("a\n\n") == "a\n"

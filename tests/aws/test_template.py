@@ -1,0 +1,375 @@
+"""The template: sound, and its own words start and end machines, in both modes, with no right more than they need."""
+
+import functools
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from moto.iam.access_control import IAMPolicy, PermissionResult
+
+from tests.aws.stack import SCHEDULED, TEMPLATE, Stack, template
+from tests.parts.aws import REGION, Aws
+from tests.parts.missing import program
+from tests.parts.recorder import Recorder
+
+Make = Callable[..., Stack]
+
+
+@pytest.fixture
+def make(aws_stand_in: Aws) -> Make:
+    """Makes stacks, each with a name of its own; they end with the stand-in."""
+    return functools.partial(Stack, aws_stand_in)
+
+
+def test_the_template_is_sound() -> None:
+    """cfn-lint has nothing to say, for Osaka and for the largest region."""
+    done = subprocess.run(
+        [program("cfn-lint"), "--regions", REGION, "us-east-1", "--template", str(TEMPLATE)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_every_parameter_is_in_the_form_and_has_a_default() -> None:
+    """The console shows each in a group with a label; only the image has no default."""
+    document = template()
+    form = document["Metadata"]["AWS::CloudFormation::Interface"]
+    grouped = [name for group in form["ParameterGroups"] for name in group["Parameters"]]
+    assert sorted(grouped) == sorted(document["Parameters"]) == sorted(form["ParameterLabels"])
+    assert [n for n, p in document["Parameters"].items() if "Default" not in p] == ["ImageId"]
+
+
+def test_each_schedule_has_few_retries_a_dead_letter_queue_and_no_surprise() -> None:
+    """Scheduler's own default is 185 retries over a day: here it is minutes, and what fails is kept."""
+    schedules = {
+        name: resource["Properties"]
+        for name, resource in template()["Resources"].items()
+        if resource["Type"] == "AWS::Scheduler::Schedule"
+    }
+    assert len(schedules) == 5
+    for properties in schedules.values():
+        assert properties["Target"]["RetryPolicy"]["MaximumEventAgeInSeconds"] <= 900
+        assert properties["Target"]["DeadLetterConfig"]
+        assert properties["FlexibleTimeWindow"] == {"Mode": "OFF"}
+
+
+def test_launch_starts_a_spot_machine_with_the_templates_settings(
+    make: Make, aws_stand_in: Aws
+) -> None:
+    """The schedule's own input, sent to EC2, gives one spot machine that terminates itself and knows its slot."""
+    stack = make()
+    assert stack.outputs["LaunchScheduleArn"].endswith(":aws-sdk:ec2:runInstances")
+    ec2 = aws_stand_in.client("ec2")
+    sent = stack.input_of("LaunchSchedule")
+    assert len(sent["ClientToken"]) <= 64
+    (machine,) = ec2.run_instances(**sent)["Instances"]
+    name = machine["InstanceId"]
+    ((found,),) = (
+        page["Instances"] for page in ec2.describe_instances(InstanceIds=[name])["Reservations"]
+    )
+    assert found["InstanceLifecycle"] == "spot"
+    assert found["SubnetId"] == stack.outputs["Subnet"]
+    tags = {tag["Key"]: tag["Value"] for tag in found["Tags"]}
+    assert (tags["mayfly-slot"], tags["mayfly-stack"]) == (SCHEDULED, stack.name)
+    data = launch_data(aws_stand_in, sent["LaunchTemplate"])
+    assert data["InstanceType"] == found["InstanceType"] == "t3.medium"
+    assert data["InstanceInitiatedShutdownBehavior"] == "terminate"
+    assert data["CreditSpecification"] == {"CpuCredits": "unlimited"}
+    assert data["MetadataOptions"] == {
+        "HttpEndpoint": "enabled",
+        "HttpTokens": "required",
+        "HttpPutResponseHopLimit": 1,
+        "InstanceMetadataTags": "enabled",
+    }
+    assert "InstanceMarketOptions" not in data
+    (disk,) = data["BlockDeviceMappings"]
+    assert disk["Ebs"] == {
+        "VolumeType": "gp3",
+        "VolumeSize": 20,
+        "Encrypted": True,
+        "DeleteOnTermination": True,
+    }
+
+
+def test_stopped_starts_its_one_machine_and_tells_it_the_slot(
+    make: Make, aws_stand_in: Aws
+) -> None:
+    """The schedules' inputs tag and start the machine; it is a persistent one that stops when it powers off."""
+    stack = make(Mode="stopped")
+    ec2 = aws_stand_in.client("ec2")
+    name = stack.outputs["Instance"]
+    ec2.stop_instances(InstanceIds=[name])
+    assert stack.outputs["StartScheduleArn"].endswith(":aws-sdk:ec2:startInstances")
+    assert stack.outputs["SlotScheduleArn"].endswith(":aws-sdk:ec2:createTags")
+    ec2.create_tags(**stack.input_of("SlotSchedule"))
+    ec2.start_instances(**stack.input_of("StartSchedule"))
+    ((found,),) = (
+        page["Instances"] for page in ec2.describe_instances(InstanceIds=[name])["Reservations"]
+    )
+    assert found["State"]["Name"] in {"pending", "running"}
+    assert {"Key": "mayfly-slot", "Value": SCHEDULED} in found["Tags"]
+    data = launch_data(aws_stand_in, {"LaunchTemplateId": stack.outputs["LaunchTemplate"]})
+    assert data["InstanceInitiatedShutdownBehavior"] == "stop"
+    assert data["InstanceMarketOptions"] == {
+        "MarketType": "spot",
+        "SpotOptions": {"SpotInstanceType": "persistent", "InstanceInterruptionBehavior": "stop"},
+    }
+
+
+def test_a_fleet_takes_the_cheapest_of_several_types_and_zones(
+    make: Make, aws_stand_in: Aws
+) -> None:
+    """With Spread, one `instant` request names three types in two zones, and gives one machine."""
+    stack = make(Spread="yes", ThirdType="m7i.large")
+    assert stack.outputs["LaunchScheduleArn"].endswith(":aws-sdk:ec2:createFleet")
+    sent = stack.input_of("LaunchSchedule")
+    (config,) = sent["LaunchTemplateConfigs"]
+    assert {one["InstanceType"] for one in config["Overrides"]} == {
+        "t3.medium",
+        "t3.large",
+        "m7i.large",
+    }
+    assert len({one["SubnetId"] for one in config["Overrides"]}) == 2
+    sent.pop("ClientToken")  # the stand-in does not know it
+    answer = aws_stand_in.client("ec2").create_fleet(**sent)
+    assert len([one for row in answer["Instances"] for one in row["InstanceIds"]]) == 1
+
+
+def test_the_guard_ends_what_is_on_for_too_long(make: Make, aws_stand_in: Aws) -> None:
+    """The guard's own input leaves a machine alone before the deadline, and terminates it after that."""
+    stack = make(DeadlineMinutes="90")
+    ec2 = aws_stand_in.client("ec2")
+    (machine,) = ec2.run_instances(**stack.input_of("LaunchSchedule"))["Instances"]
+    name = machine["InstanceId"]
+    stranger = ec2.run_instances(ImageId=machine["ImageId"], MinCount=1, MaxCount=1)["Instances"][0]
+    event = stack.input_of("GuardSchedule")
+    assert stack.guard(event, age=lambda _: timedelta(minutes=89)) == {"ended": []}
+    assert stack.machines() == {name: "running"}
+    assert stack.guard(event, age=lambda _: timedelta(minutes=91)) == {"ended": [name]}
+    assert stack.machines()[name] in {"shutting-down", "terminated"}
+    states = ec2.describe_instances(InstanceIds=[stranger["InstanceId"]])["Reservations"]
+    assert states[0]["Instances"][0]["State"]["Name"] == "running"
+
+
+def test_the_guard_stops_the_machine_that_is_kept(make: Make, aws_stand_in: Aws) -> None:
+    """In the mode `stopped` it is stopped, not terminated; once it is, there is nothing to do."""
+    stack = make(Mode="stopped")
+    name = stack.outputs["Instance"]
+    event = stack.input_of("GuardSchedule")
+    late = {"age": lambda _: timedelta(minutes=181)}
+    assert stack.guard(event, **late) == {"ended": [name]}
+    assert stack.machines()[name] in {"stopping", "stopped"}
+    assert stack.guard(event, **late) == {"ended": []}
+
+
+def test_a_machine_that_its_request_launched_again_is_ended(make: Make, aws_stand_in: Aws) -> None:
+    """Only the stack's own machine is kept: another one of a persistent request is terminated."""
+    stack = make(Mode="stopped")
+    ec2 = aws_stand_in.client("ec2")
+    other = ec2.run_instances(
+        LaunchTemplate={"LaunchTemplateId": stack.outputs["LaunchTemplate"], "Version": "1"},
+        MinCount=1,
+        MaxCount=1,
+    )["Instances"][0]["InstanceId"]
+    event = stack.input_of("GuardSchedule")
+    assert stack.guard(event, age=lambda _: timedelta(minutes=16)) == {"ended": [other]}
+    assert stack.machines()[stack.outputs["Instance"]] == "running"
+
+
+def test_a_machine_under_maintenance_gets_a_day_and_no_more(make: Make, aws_stand_in: Aws) -> None:
+    """The tag of a lease moves the guard's deadline, and does not remove it."""
+    stack = make()
+    ec2 = aws_stand_in.client("ec2")
+    (machine,) = ec2.run_instances(**stack.input_of("LaunchSchedule"))["Instances"]
+    name = machine["InstanceId"]
+    ec2.create_tags(Resources=[name], Tags=[{"Key": "mayfly-maintain", "Value": "4h"}])
+    event = stack.input_of("GuardSchedule")
+    assert stack.guard(event, age=lambda _: timedelta(hours=20)) == {"ended": []}
+    assert stack.guard(event, age=lambda _: timedelta(hours=25)) == {"ended": [name]}
+
+
+def test_the_last_resort_buys_a_machine_only_when_there_was_none(
+    make: Make, aws_stand_in: Aws
+) -> None:
+    """A machine within the hour is enough; without one, a machine on demand is launched with the same settings."""
+    stack = make(LastResortExpression="cron(20 3 * * ? *)")
+    assert stack.outputs["LastResortScheduleArn"] == "guard"
+    event = stack.input_of("LastResortSchedule")
+    name = stack.guard(event)["launched"]
+    ((found,),) = (
+        page["Instances"]
+        for page in aws_stand_in.client("ec2").describe_instances(InstanceIds=[name])[
+            "Reservations"
+        ]
+    )
+    assert "InstanceLifecycle" not in found
+    assert {"Key": "mayfly-slot", "Value": SCHEDULED} in found["Tags"]
+    assert stack.guard(event) == {"found": name}
+    assert "launched" in stack.guard(event, age=lambda _: timedelta(minutes=61))
+
+
+def test_deleting_the_stack_ends_its_machines(make: Make, aws_stand_in: Aws) -> None:
+    """CloudFormation's own request ends every machine, and is answered."""
+    stack = make()
+    ec2 = aws_stand_in.client("ec2")
+    ec2.run_instances(**stack.input_of("LaunchSchedule"))
+    answers = [
+        custom(stack, RequestType=kind, ResourceType="Custom::Machines")
+        for kind in ("Create", "Delete")
+    ]
+    assert [answer["Status"] for answer in answers] == ["SUCCESS", "SUCCESS"]
+    assert set(stack.machines().values()) == {"terminated"}
+
+
+def test_the_budget_comes_and_goes_with_the_stack(make: Make, aws_stand_in: Aws) -> None:
+    """It mails at 80 % and on the forecast; a changed amount replaces it."""
+    stack = make(Email="me@example.org")
+    budgets = aws_stand_in.client("budgets")
+    account = "123456789012"
+    for kind, amount in (("Create", "10"), ("Update", "20")):
+        answer = custom(
+            stack,
+            RequestType=kind,
+            ResourceType="Custom::Budget",
+            ResourceProperties={"Amount": amount, "Email": "me@example.org"},
+        )
+        assert answer["Status"] == "SUCCESS", answer
+        found = budgets.describe_budget(AccountId=account, BudgetName=stack.name)["Budget"]
+        assert float(found["BudgetLimit"]["Amount"]) == float(amount)
+    told = budgets.describe_notifications_for_budget(AccountId=account, BudgetName=stack.name)
+    kinds = {(one["NotificationType"], one["Threshold"]) for one in told["Notifications"]}
+    assert kinds == {("ACTUAL", 80), ("FORECASTED", 100)}
+    gone = {"RequestType": "Delete", "ResourceType": "Custom::Budget", "ResourceProperties": {}}
+    assert [custom(stack, **gone)["Status"] for _ in range(2)] == ["SUCCESS", "SUCCESS"]
+
+
+def custom(stack: Stack, **event: Any) -> Any:
+    """Send the guard what CloudFormation sends, and return what it answers."""
+    with Recorder() as cloudformation:
+        stack.guard(
+            {
+                "StackId": "stack",
+                "RequestId": "request",
+                "LogicalResourceId": "One",
+                "ResponseURL": f"{cloudformation.url}/answer",
+                **event,
+            }
+        )
+        (answer,) = cloudformation.requests
+    assert answer.method == "PUT"
+    return json.loads(answer.body)
+
+
+def launch_data(aws: Aws, which: dict[str, str]) -> dict[str, Any]:
+    """The launch template's newest data."""
+    versions = aws.client("ec2").describe_launch_template_versions(
+        LaunchTemplateId=which["LaunchTemplateId"], Versions=["$Latest"]
+    )
+    data: dict[str, Any] = versions["LaunchTemplateVersions"][0]["LaunchTemplateData"]
+    return data
+
+
+def allowed(stack: Stack, role: str, action: str, resource: str) -> bool:
+    """Tell whether a role's policies allow something by action and resource, as the stand-in judges them.
+
+    The stand-in does not know the conditions of these policies; a statement with one counts as if it were met.
+    """
+    for document in stack.policies(role):
+        for statement in document["Statement"]:
+            statement.pop("Condition", None)
+        judged = IAMPolicy({"policy_document": json.dumps(document)}).is_action_permitted(
+            action, resource
+        )
+        if judged is PermissionResult.PERMITTED:
+            return True
+    return False
+
+
+SSM = f"arn:aws:ssm:{REGION}:123456789012:parameter"
+
+
+def test_the_machine_may_read_its_secrets_and_write_its_bucket(make: Make) -> None:
+    """The instance's role reads below its path, lists and puts, and removes nothing but the doctor's files."""
+    stack = make(ParameterPrefix="/mayfly", BucketName="scraped")
+    cases = {
+        ("ssm:GetParametersByPath", f"{SSM}/mayfly/store"): True,
+        ("ssm:GetParametersByPath", f"{SSM}/mayfly"): True,
+        ("ssm:GetParametersByPath", f"{SSM}/mayflyer/store"): False,
+        ("ssm:GetParametersByPath", f"{SSM}/other"): False,
+        ("ssm:PutParameter", f"{SSM}/mayfly/store"): False,
+        ("s3:PutObject", "arn:aws:s3:::scraped/prod/runs/1/a.json"): True,
+        ("s3:ListBucket", "arn:aws:s3:::scraped"): True,
+        ("s3:DeleteObject", "arn:aws:s3:::scraped/prod/runs/1/a.json"): False,
+        ("s3:DeleteObject", "arn:aws:s3:::scraped/prod/doctor/x"): True,
+        ("s3:GetObject", "arn:aws:s3:::private/a"): False,
+        ("ec2:DescribeSpotPriceHistory", "*"): True,
+        ("ec2:RunInstances", "*"): False,
+        ("ec2:CreateTags", "*"): False,
+        ("iam:PassRole", "*"): False,
+    }
+    for (action, resource), expected in cases.items():
+        assert allowed(stack, "InstanceRole", action, resource) is expected, (action, resource)
+
+
+def test_a_bucket_elsewhere_needs_no_rights_here(make: Make) -> None:
+    """Without a bucket in this account, the role has no right on S3 at all."""
+    assert not allowed(make(), "InstanceRole", "s3:PutObject", "arn:aws:s3:::scraped/a")
+
+
+def test_schedules_may_do_their_own_mode_and_nothing_else(make: Make) -> None:
+    """Launching may not start or stop; starting may not launch; both may not terminate."""
+    launch, stopped = make(), make(Mode="stopped")
+    own = f"arn:aws:ec2:{REGION}:123456789012:instance/{stopped.outputs['Instance']}"
+    other = f"arn:aws:ec2:{REGION}:123456789012:instance/i-00000000000000000"
+    assert allowed(launch, "SchedulerRole", "ec2:RunInstances", "*")
+    assert not allowed(launch, "SchedulerRole", "ec2:StartInstances", own)
+    assert allowed(stopped, "SchedulerRole", "ec2:StartInstances", own)
+    assert not allowed(stopped, "SchedulerRole", "ec2:StartInstances", other)
+    assert not allowed(stopped, "SchedulerRole", "ec2:RunInstances", "*")
+    for stack in (launch, stopped):
+        assert not allowed(stack, "SchedulerRole", "ec2:TerminateInstances", own)
+        assert not allowed(stack, "SchedulerRole", "iam:PassRole", "arn:aws:iam::1:role/admin")
+
+
+def test_rights_that_name_no_resource_have_a_condition() -> None:
+    """What is allowed on everything only reads, or is bound to this stack by a condition, or makes a fleet."""
+    harmless = re.compile(r"(ec2:Describe\w+|ec2:CreateFleet)$")
+    roles = [
+        policy["PolicyDocument"]
+        for resource in template()["Resources"].values()
+        if resource["Type"] in {"AWS::IAM::Role", "AWS::IAM::Policy"}
+        for policy in policies_in(resource["Properties"])
+    ]
+    assert len(roles) >= 6
+    for document in roles:
+        for statement in document["Statement"]:
+            actions = statement["Action"]
+            for action in [actions] if isinstance(actions, str) else actions:
+                assert "*" not in action
+                if statement["Resource"] == "*" and not harmless.match(action):
+                    assert statement["Condition"], action
+
+
+def policies_in(properties: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every inline policy, those behind a condition as well."""
+    if "PolicyDocument" in properties:
+        yield properties
+    for policy in properties.get("Policies", []):
+        branches = policy.get("Fn::If", [None, policy])[1:]
+        yield from (one for one in branches if "PolicyDocument" in one)
+
+
+def test_nothing_comes_in() -> None:
+    """No security group has a rule for what comes in, and no machine a key to log in with."""
+    resources = template()["Resources"]
+    groups = [one for one in resources.values() if one["Type"] == "AWS::EC2::SecurityGroup"]
+    assert len(groups) == 1
+    assert "SecurityGroupIngress" not in groups[0]["Properties"]
+    assert "KeyName" not in json.dumps(resources)
