@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from agent.core.containers import is_clients_own, output_problem
 from agent.core.faults import Fault, faults_of, read_toml, suggest
 from agent.core.units import Seconds, Size
 from agent.core.versions import requirement_problem
@@ -93,8 +94,12 @@ class Job(Table):
     """One `[[job]]`: any program, or a container."""
 
     name: JobName = Field(description="Unique; a-z, 0-9 and hyphens.")
-    command: tuple[str, ...] | None = Field(None, min_length=1, description="Program, arguments.")
-    image: str | None = Field(None, description="Container image to run.")
+    command: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Program, arguments; with `image` the container's arguments.",
+    )
+    image: str | None = Field(None, min_length=1, description="Container image to run.")
     compose: str | None = Field(None, description="Compose file of an existing stack.")
     service: str | None = Field(None, description="The stack's batch service.")
     output: str | None = Field(None, pattern="^/", description="Container path of the results.")
@@ -144,6 +149,21 @@ class Job(Table):
         return self
 
     @model_validator(mode="after")
+    def _contained(self) -> Self:
+        if self.output is not None and (problem := output_problem(self.output)):
+            raise ValueError(f'"output" {problem}; write for example "/data"')
+        if self.compose is not None and self.memory is not None:
+            raise ValueError(
+                '"memory" of a stack\'s services is set in the compose file: mem_limit'
+            )
+        if self.compose is not None and self.browser:
+            raise ValueError('a stack brings its own browser; remove "browser"')
+        for name in self.secrets if self.in_container else ():
+            if is_clients_own(name):
+                raise ValueError(f'a container\'s secret cannot be named "{name}"; rename it')
+        return self
+
+    @model_validator(mode="after")
     def _environment(self) -> Self:
         for name in (*self.env, *self.secrets):
             if name in OURS or name.startswith("MAYFLY_"):
@@ -152,6 +172,11 @@ class Job(Table):
             if name in self.env:
                 raise ValueError(f'"{name}" is both in env and in secrets; keep one')
         return self
+
+    @property
+    def in_container(self) -> bool:
+        """Whether it is a container, or a stack of them, and not a program of this machine."""
+        return self.image is not None or self.compose is not None
 
     @property
     def days(self) -> frozenset[int]:
@@ -164,6 +189,11 @@ class JobsFile(Table):
 
     requires: str | None = Field(None, description='Oldest agent that will do: "mayfly >= 0.1".')
     browser: ReleaseBrowser | None = Field(None, description="Browser that the release pins.")
+    retired: tuple[JobName, ...] = Field(
+        (),
+        description="Jobs that earlier releases had and this one means to be without; a job that is"
+        " missing without a word is taken for an accident, and the last good release runs.",
+    )
     job: tuple[Job, ...] = Field(min_length=1, description="The jobs.")
 
 
@@ -198,12 +228,16 @@ def parse_jobs(text: str, source: str, version: str) -> tuple[JobsFile | None, l
         jobs = JobsFile.model_validate(data)
     except ValidationError as error:
         return None, faults_of(error, JobsFile, data, source) + faults
-    faults += _kind_faults(jobs, source)
     if faults:
         return None, faults
     expanded = expand(jobs)
     faults = _name_faults(expanded, source)
     return (None, faults) if faults else (expanded, [])
+
+
+def declared_names(text: str) -> frozenset[str]:
+    """Return the names of a jobs file's jobs as they are written, before any matrix; none of a broken file."""
+    return frozenset(name for name, _ in _named(read_toml(text, "")[0]))
 
 
 def _name_faults(expanded: JobsFile, source: str) -> list[Fault]:
@@ -247,20 +281,6 @@ def _named(data: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def _texts(value: object) -> list[str]:
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
-
-
-def _kind_faults(jobs: JobsFile, source: str) -> list[Fault]:
-    """Refuse what this version does not run, before anything starts."""
-    return [
-        Fault(
-            source,
-            f"job[{job.name}].{'image' if job.image else 'compose'}",
-            "container jobs are not run by this version",
-            'give it a "command"',
-        )
-        for job in jobs.job
-        if job.image is not None or job.compose is not None
-    ]
 
 
 def expand(jobs: JobsFile) -> JobsFile:
@@ -317,5 +337,5 @@ def needs_browser(jobs: JobsFile) -> bool:
 
 
 def program_of(job: Job) -> str:
-    """Return the program that a command job starts."""
-    return job.command[0] if job.command else ""
+    """Return the program that a command job starts; empty for a container, whose programs are its image's."""
+    return job.command[0] if job.command and not job.in_container else ""

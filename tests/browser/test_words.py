@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.steps.browser.chromedriver import LONGEST_SCRATCH, browser_flags, make_scratch
-from agent.steps.browser.container import Resources, image_digest, run_arguments
+from agent.steps.browser.container import Resources, run_arguments
 from agent.steps.browser.docker import refusal
 from agent.steps.browser.interface import Place, open_to_browser
+from agent.steps.engine import image_digest
 
 RUN = "20261122T064205Z-3f9a1c"
 RESOURCES = Resources(sessions=3, shared_memory=2 * 1024**3, queue=120)

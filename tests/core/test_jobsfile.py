@@ -117,7 +117,10 @@ def test_all_faults_are_told_at_once_by_the_jobs_names() -> None:
         (job('service = "x"'), '"service" goes with "compose"'),
         (job('compose = "c.yml"'), '"compose" needs "service"'),
         (job("expect = { drop = 1.0 }"), "job[a].expect.drop"),
-        ('[[job]]\nname = "a"\nimage = "hoge:1.4"', "container jobs are not run by this version"),
+        ('[[job]]\nname = "a"\nimage = "x"\noutput = "/"', "not a plain absolute path"),
+        ('[[job]]\nname = "a"\ncompose = "c"\nservice = "s"\nbrowser = true', "its own browser"),
+        ('[[job]]\nname = "a"\ncompose = "c"\nservice = "s"\nmemory = "1GiB"', "mem_limit"),
+        ('[[job]]\nname = "a"\nimage = "x"\nsecrets = ["LD_PRELOAD"]', "cannot be named"),
         ('requires = "mayfly > 1"\n' + job(""), "is not understood"),
     ],
 )

@@ -13,6 +13,7 @@ from agent.steps.browser.choice import (
 )
 from agent.steps.browser.chromedriver import LocalBrowser, find_chromedriver, remove_drivers
 from agent.steps.browser.container import ContainerBrowser, Resources, remove_containers
+from agent.steps.browser.door import door
 from agent.steps.browser.early import EarlyBrowser
 from agent.steps.browser.interface import HOST, Backend, Place, open_to_browser
 from agent.steps.browser.keeper import Keeper, Pace
@@ -31,6 +32,7 @@ __all__ = [
     "Place",
     "Remote",
     "choose",
+    "door",
     "early",
     "find_chromedriver",
     "keep",
@@ -68,6 +70,7 @@ def early(place: Place, *, settings: Browser, environ: Mapping[str, str], log: L
     return EarlyBrowser(
         lambda image: choose(settings, image, driver),
         lambda choice: keep(choice, place, settings=settings, environ=environ, log=log),
+        port=settings.port,
     )
 
 

@@ -1,28 +1,22 @@
 """The browser in a container: the Selenium image, on a loopback port, with nothing it does not need."""
 
 import asyncio
-import json
 import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from agent.core.errors import BrowserError
 from agent.steps.browser.docker import WITHOUT, Docker
 from agent.steps.browser.interface import HOST, Facts, Place, open_to_browser
 from agent.steps.browser.session import BrowserDied
+from agent.steps.engine import LABEL, PULL_SECONDS, REMOVE_SECONDS, bind_mount, image_digest
 from agent.steps.logs import Log
 
-PULL_SECONDS = 600.0
-"""For an image of half a gigabyte: enough at 1 MB/s."""
-
 RUN_SECONDS = 50.0
-REMOVE_SECONDS = 30.0
 IDLE_SECONDS = 300
 """After this long without a command the Grid ends a session that a job left open: its own default."""
 
-LABEL = "mayfly.run"
 PORT = 4444
 
 _TASKS = 1024
@@ -202,20 +196,10 @@ def run_arguments(
         *("--shm-size", str(resources.shared_memory)),
         *("--pids-limit", str(_TASKS * (resources.sessions + 1))),
         *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
-        *("--mount", _mount(place.downloads)),
+        *("--mount", bind_mount(place.downloads, str(place.downloads))),
         *(part for item in variables.items() for part in ("--env", f"{item[0]}={item[1]}")),
         image,
     ]
-
-
-def image_digest(inspected: bytes) -> str | None:
-    """Return an image's digest from `docker image inspect`: the registry's, or its id when it never came from one."""
-    try:
-        image = json.loads(inspected)[0]
-        pulled = image.get("RepoDigests") or []
-        return str(pulled[0]).rpartition("@")[2] if pulled else str(image["Id"])
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return None
 
 
 async def remove_containers(run_ids: Collection[str], environ: Mapping[str, str], log: Log) -> int:
@@ -248,9 +232,3 @@ async def _remove(docker: Docker, names: list[str], log: Log) -> None:
         return
     if done.code != 0 and "no such container" not in done.complaint.lower():
         log.warning("browser.not_removed", containers=names, reason=done.complaint)
-
-
-def _mount(folder: Path) -> str:
-    """Return a bind mount of a folder at its own path; the option's value is a line of CSV."""
-    path = str(folder).replace('"', '""')
-    return f'type=bind,"source={path}","target={path}"'

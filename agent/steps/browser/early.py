@@ -2,28 +2,42 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 from agent.core.jobsfile import Job, JobsFile, ReleaseBrowser, needs_browser
 from agent.core.manifest import BrowserRecord
 from agent.steps.browser.choice import Choice
+from agent.steps.browser.door import door
 from agent.steps.browser.keeper import Keeper
 
 Choose = Callable[[str | None], Choice]
 Keep = Callable[[Choice], Keeper]
 
 
-class EarlyBrowser:
-    """The browser of one run; leaving the context stops it."""
+LOOPBACK = "127.0.0.1"
 
-    def __init__(self, choose: Choose, keep: Keep) -> None:
+
+class EarlyBrowser:
+    """The browser of one run; leaving the context stops it.
+
+    Attributes:
+        warnings: What a person should know of it.
+    """
+
+    def __init__(self, choose: Choose, keep: Keep, *, port: int = 0) -> None:
         """Make no browser yet.
 
         Args:
             choose: Returns which browser to use, given the image that the release pins.
             keep: Returns the keeper of one.
+            port: A port of the loopback address at which jobs find it as well; 0 for none.
         """
+        self.warnings: tuple[str, ...] = ()
+        self._port = port
+        self._door = AsyncExitStack()
         self._choose = choose
         self._keep = keep
         self._choice: Choice | None = None
@@ -55,11 +69,13 @@ class EarlyBrowser:
         if choice != self._choice:
             self._dismiss()
             await self._start(choice)
+        await self._open_door()
         return self._keeper
 
     async def close(self) -> BrowserRecord | None:
         """Stop whatever runs, and return what the manifest says of the browser that the jobs had."""
         record = self._keeper.record() if self._keeper else None
+        await self._door.aclose()
         self._dismiss()
         await asyncio.gather(*self._stopping)
         self._stopping.clear()
@@ -69,6 +85,21 @@ class EarlyBrowser:
         self._choice = choice
         self._keeper = self._keep(choice)
         await self._keeper.__aenter__()
+
+    async def _open_door(self) -> None:
+        """Offer the browser where older scrapers look for it, unless it is there itself."""
+        url = urlsplit(self._url())
+        there = url.hostname in {LOOPBACK, "localhost"} and url.port == self._port
+        if not self._port or there:
+            return
+        try:
+            await self._door.enter_async_context(door(LOOPBACK, self._port, self._url))
+        except OSError as error:
+            where = f"http://localhost:{self._port}, for scrapers that look there"
+            self.warnings = (f"the browser is not at {where}: {error.strerror} (browser.port)",)
+
+    def _url(self) -> str:
+        return self._keeper.url if self._keeper else ""
 
     def _dismiss(self) -> None:
         """Stop the present browser beside what comes next."""

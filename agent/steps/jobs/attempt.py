@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,13 +10,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from agent.core.environment import Desk, job_environment
-from agent.core.errors import BrowserError, StoreError
+from agent.core.errors import BrowserError, ContainerError, StoreError
 from agent.core.jobsfile import Job
 from agent.core.results import Attempt, JobCause, JobStatus, ResultFile
 from agent.core.verdict import KILLED, Ended, Past, Produced, Verdict, judge
 from agent.steps import seal
 from agent.steps.browser import open_to_browser
 from agent.steps.jobs.capture import Capture
+from agent.steps.jobs.container import Containers, into_container, told
 from agent.steps.jobs.interface import Exit, Launch, Running
 from agent.steps.jobs.shop import Shop, now
 from agent.steps.logs import Log
@@ -73,6 +74,7 @@ async def attempt(job: Job, number: int, shop: Shop, log: Log) -> Tried:
         message=verdict.message[:2000],
         exit_code=ended.exit_code,
         signal=ended.signal,
+        image=ended.image,
         output_bytes=capture.total,
     )
     lost = f"its output was not kept: {capture.lost}" if capture.lost else ""
@@ -91,7 +93,12 @@ async def _run_program(
     async with _browsing(job, shop) as lost_browser:
         ended = await _execute(_launch(job, number, space, shop), space, capture, job, shop)
         died = ended.exit_code != 0 and await lost_browser()
-    return replace(ended, browser_died=died, tail="\n".join(capture.tail))
+    ended = replace(ended, browser_died=died, tail="\n".join(capture.tail))
+    if ended.failure and job.in_container:
+        # It may quote what the job's environment went into.
+        failure = shop.journalist.redactor.text(told(ended.failure, capture.tail))
+        ended = replace(ended, failure=failure, failed_by=JobCause.ERROR)
+    return ended
 
 
 @asynccontextmanager
@@ -136,13 +143,29 @@ def _launch(job: Job, number: int, space: Workspace, shop: Shop) -> Launch:
         programs=shop.programs,
     )
     secrets = {name: shop.secrets[name] for name in job.secrets}
+    contained = None
+    if job.in_container:
+        desk, contained = into_container(job, desk, space)
     return Launch(
         name=f"{job.name}-{number}",
         command=job.command or (),
         environ=job_environment(job, desk, secrets, shop.environ),
         cwd=shop.tree,
         memory=job.memory,
+        container=contained,
+        writable=tuple(_writable(desk, space)),
+        readable=(shop.tree, *([shop.programs.parent] if shop.programs else [])),
+        scratch=space.scratch,
+        file=shop.limits.file,
+        seconds=seconds + shop.limits.grace,
     )
+
+
+def _writable(desk: Desk, space: Workspace) -> Iterator[Path]:
+    """Yield the folders that are the attempt's own."""
+    yield from (space.output, space.state, space.home, space.result_file.parent)
+    if desk.downloads is not None:
+        yield desk.downloads
 
 
 def _downloads(job: Job, shop: Shop) -> Path:
@@ -157,14 +180,18 @@ async def _execute(
 ) -> Ended:
     """Start the program, stop it at its limit or when the run stops, and leave nothing of it."""
     seconds = min(job.timeout, shop.seconds_left())
+    log = shop.journalist.log.bind(job=job.name)
+    isolation = Containers(shop.environ, log) if launch.container else shop.isolation
     drain: asyncio.Task[None] | None = None
     try:
         async with (
             shop.courier.following(job.name, space.output),
-            shop.isolation.start(launch) as running,
+            isolation.start(launch) as running,
         ):
             drain = asyncio.create_task(capture.drain(running.output))
             return await _watch(running, seconds, shop)
+    except ContainerError as error:
+        return Ended(failure=f"{error}; {error.remedy}" if error.remedy else str(error))
     except OSError as error:
         return Ended(failure=f"{launch.command[0]} could not be started: {error}")
     finally:
@@ -180,7 +207,7 @@ async def _watch(running: Running, seconds: float, shop: Shop) -> Ended:
     try:
         which = await first(_outcome(waiting), shop.stop.wait(), seconds=seconds)
         if which == 0:
-            return _ended(waiting.result())
+            return replace(_ended(waiting.result()), limit=seconds)
         running.terminate()
         await asyncio.wait([waiting], timeout=shop.limits.grace)
         # What is still there after its grace gets SIGKILL with the end of its context.
@@ -191,6 +218,7 @@ async def _watch(running: Running, seconds: float, shop: Shop) -> Ended:
             timed_out=which is None,
             interrupted=which == 1,
             limit=seconds,
+            image=last.image,
         )
     finally:
         waiting.cancel()
@@ -201,7 +229,14 @@ async def _outcome(waiting: "asyncio.Future[Exit]") -> None:
 
 
 def _ended(end: Exit) -> Ended:
-    return Ended(exit_code=end.code, signal=end.signal)
+    return Ended(
+        exit_code=end.code,
+        signal=end.signal,
+        timed_out=end.timed_out,
+        out_of_memory=end.out_of_memory,
+        out_of_disk=end.out_of_disk,
+        image=end.image,
+    )
 
 
 def _read_result(path: Path, shop: Shop) -> tuple[ResultFile, str]:

@@ -1,0 +1,116 @@
+"""The second address of a browser: who may come in, what is rewritten, and that sessions work through it."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+import requests
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.steps.browser import Place, door
+from agent.steps.browser.door import Refused, passed_on
+from tests.browser.conftest import Events, keeper_of
+from tests.browser.rigs import Rig
+from tests.parts.ports import LOOPBACK, free_port
+from tests.parts.webdriver import session
+
+TARGET = "http://127.0.0.1:9515"
+
+
+def head(path: str = "/status", host: str = "localhost:4444", **fields: str) -> bytes:
+    """A request's head."""
+    lines = [f"GET {path} HTTP/1.1", f"Host: {host}", *(f"{k}: {v}" for k, v in fields.items())]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+@pytest.mark.parametrize(
+    ("asked", "passed"),
+    [
+        ("/wd/hub/session", "/session"),
+        ("/wd/hub", "/"),
+        ("/session/1/url", "/session/1/url"),
+        ("/status", "/status"),
+    ],
+)
+def test_the_root_of_old_servers_is_taken_off(asked: str, passed: str) -> None:
+    """Both spellings reach the browser, under the name it answers to."""
+    lines = passed_on(head(asked, "selenium:4444"), TARGET).head.split(b"\r\n")
+    assert lines[0] == f"GET {passed} HTTP/1.1".encode()
+    assert b"Host: 127.0.0.1:9515" in lines
+    prefixed = passed_on(head(asked), f"http://me:word@grid:4444{'/wd/hub'}").head
+    assert prefixed.startswith(f"GET /wd/hub{passed} ".encode())
+    assert b"Host: grid:4444\r\n" in prefixed
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        head(host="rebound.example:4444"),
+        head(host=""),
+        head(Origin="https://page.example"),
+        head(**{"Content-Length": "-1"}),
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+    ],
+)
+def test_pages_and_nonsense_are_refused(request_: bytes) -> None:
+    """A page says where it comes from, and a name that was led here is not ours."""
+    with pytest.raises(Refused):
+        passed_on(request_, TARGET)
+
+
+def test_a_client_that_names_itself_as_origin_is_none_of_those() -> None:
+    """WebSocket clients in Python do."""
+    websocket = head(Origin="http://localhost:4444", Connection="Upgrade", Upgrade="websocket")
+    assert passed_on(websocket, TARGET).upgrade
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_passed_on_or_refused(text: bytes) -> None:
+    """Nothing else happens to what a stranger sends."""
+    with suppress(Refused):
+        passed_on(text + b"\r\n\r\n", TARGET)
+
+
+@asynccontextmanager
+async def opened(target: str) -> AsyncIterator[str]:
+    """A door on a free port, by its URL."""
+    port = free_port()
+    async with door(LOOPBACK, port, lambda: target):
+        yield f"http://localhost:{port}"
+
+
+async def test_sessions_work_through_it(rig: Rig, place: Place, events: Events) -> None:
+    """With each kind of browser, under the address that scrapers of old have in their code."""
+    async with keeper_of(rig, place, events) as keeper:
+        await keeper.ready()
+        async with opened(keeper.url) as url:
+            await asyncio.to_thread(_use, f"{url}/wd/hub")
+            await asyncio.to_thread(_use, url)
+
+
+def _use(url: str) -> None:
+    with session(url) as browser:
+        browser.visit("data:text/html,<title>through</title>" + "x" * 100_000)
+        assert browser.run("return document.title") == "through"
+
+
+async def test_without_a_browser_it_says_so_in_webdriver_s_words() -> None:
+    """A scraper that comes too early gets an error it can show."""
+    async with opened(f"http://{LOOPBACK}:{free_port()}") as url:
+        answer = await asyncio.to_thread(requests.get, f"{url}/status", timeout=10)
+    assert answer.status_code == 502
+    assert "there is no browser at" in answer.json()["value"]["message"]
+
+
+async def test_an_address_that_is_taken_is_an_error() -> None:
+    """Whoever opens it decides what that means."""
+    with socket.socket() as stranger:
+        stranger.bind((LOOPBACK, 0))
+        stranger.listen()
+        with pytest.raises(OSError, match="in use"):
+            async with door(LOOPBACK, stranger.getsockname()[1], lambda: TARGET):
+                pass

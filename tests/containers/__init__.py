@@ -1,0 +1,1 @@
+"""Jobs in containers and stacks, in a real engine."""

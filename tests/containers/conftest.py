@@ -1,0 +1,63 @@
+"""Fixtures of container jobs."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.parts.busybox_image import ensure_busybox
+from tests.parts.compose import with_plugin, with_program
+from tests.parts.docker_engine import DockerEngine
+from tests.run.bench import NOWHERE, Bench
+from tests.run.conftest import bench, shelf
+
+__all__ = ["bench", "shelf"]
+
+
+@pytest.fixture(scope="session")
+def busybox(docker_engine: DockerEngine) -> str:
+    """The name of a small image with a shell."""
+    return ensure_busybox(docker_engine)
+
+
+@pytest.fixture
+def yard(bench: Bench, docker_engine: DockerEngine) -> Iterator[Bench]:
+    """A computer with a container engine, and no browser unless a test says so."""
+    bench.environ |= docker_engine.environ
+    bench.settings["browser.url"] = NOWHERE
+    yield bench
+    assert remains(docker_engine, bench) == []
+
+
+@pytest.fixture(params=["plugin", "program"])
+def compose_yard(yard: Bench, request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
+    """The same with each compose in turn: the plugin of today, and the program of old."""
+    if request.param == "plugin":
+        yard.environ |= with_plugin(yard.environ)
+    else:
+        yard.environ |= with_program(yard.environ, tmp_path / "no-plugins")
+    return yard
+
+
+def path_without(folder: Path, *names: str) -> str:
+    """A PATH on which there are all programs of the usual one but these."""
+    folder.mkdir()
+    for usual in os.get_exec_path():
+        for program in Path(usual).iterdir() if Path(usual).is_dir() else ():
+            if program.name not in names and not (folder / program.name).is_symlink():
+                (folder / program.name).symlink_to(program)
+    return str(folder)
+
+
+def remains(engine: DockerEngine, bench: Bench) -> list[str]:
+    """What is left in the engine of this computer's runs and their stacks; others may use the engine as well."""
+    markers = (bench.folder / "bucket" / "started").glob("*.json")
+    ours = tuple(f"mayfly-{marker.stem.lower()}-" for marker in markers)
+    found = []
+    for kind in ("container", "network", "volume"):
+        listing = ["container", "ls", "--all"] if kind == "container" else [kind, "ls"]
+        name = "{{.Names}}" if kind == "container" else "{{.Name}}"
+        listed = engine.docker(*listing, "--format", name)
+        found += [line for line in listed.stdout.split() if line.startswith(ours)]
+    return found

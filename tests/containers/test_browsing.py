@@ -1,0 +1,190 @@
+"""Scrapers that were written for a Grid beside them: as programs, in a container, in their own stack; unchanged."""
+
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.containers.test_image import job
+from tests.parts.compose import with_plugin
+from tests.parts.docker_engine import DockerEngine
+from tests.parts.missing import program
+from tests.run.bench import Bench, Shelf
+
+SCRAPER = """
+import os, sys
+from pathlib import Path
+from selenium import webdriver
+
+options = webdriver.ChromeOptions()
+address = sys.argv[1] if len(sys.argv) > 1 else os.environ["MAYFLY_WEBDRIVER_URL"]
+driver = webdriver.Remote(address, options=options)
+try:
+    driver.get("data:text/html,<title>scraped</title>")
+    Path(os.environ["MAYFLY_OUTPUT_DIR"], "title.txt").write_text(driver.title)
+finally:
+    driver.quit()
+"""
+
+
+def jobs() -> str:
+    """Three scrapers: one that reads its environment, and two with the address in their code."""
+    python = sys.executable
+    return f"""
+        [[job]]
+        name = "reads"
+        command = ["{python}", "scraper.py"]
+        browser = true
+
+        [[job]]
+        name = "localhost"
+        command = ["{python}", "scraper.py", "http://localhost:4444/wd/hub"]
+        browser = true
+
+        [[job]]
+        name = "selenium"
+        command = ["unshare", "--mount", "sh", "named.sh", "{python}", "scraper.py", "http://selenium:4444"]
+        browser = true
+    """
+
+
+FILES = {
+    "scraper.py": SCRAPER,
+    "named.sh": 'mount --bind hosts /etc/hosts\nexec "$@"\n',
+    "hosts": "127.0.0.1 localhost selenium\n",
+}
+
+
+@pytest.fixture(params=["chromedriver", "container"])
+def browsing(bench: Bench, request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """A computer with a browser of each kind, offered at the usual port."""
+    program("unshare")
+    bench.settings["browser.port"] = "4444"
+    # Chromium puts a socket into the run's folder, whose path must be short.
+    state = Path("/tmp") / f"mayfly-{bench.folder.name[-12:]}"
+    bench.settings["paths.state"] = str(state)
+    if request.param == "container":
+        engine: DockerEngine = request.getfixturevalue("docker_engine")
+        bench.environ |= engine.environ
+        bench.settings["browser.image"] = request.getfixturevalue("selenium_image")
+        bench.settings["browser.shared_memory"] = "512MiB"
+    else:
+        program("chromedriver")
+    yield bench
+    shutil.rmtree(state, ignore_errors=True)
+
+
+def test_addresses_in_the_code_work_beside_the_environment(browsing: Bench, shelf: Shelf) -> None:
+    """`localhost:4444/wd/hub` and `selenium:4444` reach the run's browser, whichever kind it is."""
+    browsing.release("v1", jobs(), FILES)
+    ran = browsing.run()
+    assert ran.code == 0, ran.stderr
+    files = shelf.files(ran.run_id)
+    for name in ("reads", "localhost", "selenium"):
+        assert files[f"{name}/title.txt"] == b"scraped"
+    assert ran.outcome["warnings"] == []
+
+
+def test_a_port_that_is_taken_is_a_warning(bench: Bench, shelf: Shelf) -> None:
+    """Jobs that read their environment do not need it."""
+    program("chromedriver")
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.listen()
+        port = stranger.getsockname()[1]
+        only = jobs().split("[[job]]")[1]
+        bench.release("v1", f"[[job]]{only}", FILES)
+        ran = bench.run(browser__port=str(port))
+    assert ran.code == 0, ran.stderr
+    (warning,) = shelf.manifest(ran.run_id)["mayfly:run"]["warnings"]
+    assert warning.startswith(f"the browser is not at http://localhost:{port}")
+    assert "in use" in warning
+
+
+OPENS = """
+    set -e
+    session() { wget -q -O - --header 'Content-Type: application/json; charset=utf-8' --post-data "$2" $1/session; }
+    session BASE '{"capabilities": {"alwaysMatch": {"browserName": "chrome"}}}' > OUT/session.json
+"""
+
+
+def test_a_container_reaches_the_run_s_browser_and_no_other_one(
+    browsing: Bench, shelf: Shelf, docker_engine: DockerEngine, busybox: str
+) -> None:
+    """By its environment and by the address in its code; a container that did not ask for a browser by neither."""
+    browsing.environ |= docker_engine.environ
+    browsing.settings["browser.port"] = "0"
+    by_name = OPENS.replace("BASE", "http://selenium:4444/wd/hub").replace(
+        "OUT", "$MAYFLY_OUTPUT_DIR"
+    )
+    by_environment = OPENS.replace("BASE", "$MAYFLY_WEBDRIVER_URL").replace(
+        "OUT", "$MAYFLY_OUTPUT_DIR"
+    )
+    downloads = "ls -d $MAYFLY_DOWNLOADS_DIR; touch $MAYFLY_DOWNLOADS_DIR/x"
+    text = job(busybox, by_name + downloads, browser=True)
+    text += job(busybox, by_environment, browser=True).replace('"a"', '"b"')
+    text += job(busybox, "wget -T 3 -q -O - http://selenium:4444/status").replace('"a"', '"c"')
+    browsing.release("v1", text)
+    ran = browsing.run()
+    files = shelf.files(ran.run_id)
+    assert b'"sessionId"' in files["a/session.json"], ran.stderr
+    assert b'"sessionId"' in files["b/session.json"]
+    assert [ran.job(name)["status"] for name in "abc"] == ["succeeded", "succeeded", "failed"]
+
+
+SEED = """
+version: "3"
+services:
+  python-scripts:
+    image: {busybox}
+    env_file: .env
+    environment:
+      TZ: Asia/Tokyo
+    volumes:
+      - ./data:/data
+    depends_on:
+      - selenium
+    command: ["sh", "scrape.sh"]
+    working_dir: /scripts
+  selenium:
+    image: {selenium}
+    ports:
+      - "4444:4444"
+    volumes:
+      - /dev/shm:/dev/shm
+"""
+SCRAPE = """
+set -e
+until wget -q -O - http://selenium:4444/wd/hub/status | tee /tmp/status | grep -q '"ready": true'; do sleep 1; done
+"""
+
+
+def test_the_seed_stack_drives_its_own_browser(
+    yard: Bench, shelf: Shelf, docker_engine: DockerEngine, selenium_image: str, busybox: str
+) -> None:
+    """A batch service beside `selenium/standalone-chrome`, from the file as it was on the old server."""
+    yard.environ |= with_plugin(yard.environ)
+    name = "selenium/standalone-chrome:4.48.0-mayfly-test"
+    assert docker_engine.docker("tag", selenium_image, name).returncode == 0
+    script = SCRAPE + OPENS.replace("BASE", "http://selenium:4444/wd/hub").replace("OUT", "/data")
+    stack = SEED.format(busybox=busybox, selenium=name).replace(
+        "- ./data:/data", "- ./data:/data\n      - ./scripts:/scripts"
+    )
+    text = """
+        [[job]]
+        name = "legacy"
+        compose = "compose.yml"
+        service = "python-scripts"
+        output = "/data"
+        env = { SHOP = "north" }
+    """
+    try:
+        yard.release("v1", text, {"compose.yml": stack, "scripts/scrape.sh": script})
+        ran = yard.run()
+    finally:
+        docker_engine.docker("rmi", name)
+    assert ran.code == 0, ran.stderr
+    assert b'"sessionId"' in shelf.files(ran.run_id)["legacy/session.json"]

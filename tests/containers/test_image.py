@@ -1,0 +1,246 @@
+"""Jobs that are one container, run by the real `mayfly run`: the contract holds for them as for any program."""
+
+import json
+import signal
+from pathlib import Path
+
+from tests.containers.conftest import path_without, remains
+from tests.parts.docker_engine import DockerEngine
+from tests.run.bench import Bench, Shelf, finish, until
+from tests.run.shelves import job_in, sound
+
+ABSENT = "mayfly.test/nobody/has-this:1"
+
+
+def job(image: str, script: str, **extra: object) -> str:
+    """A `[[job]]` named `a` whose container runs a shell script."""
+    keys = {"name": "a", "image": image, "command": ["sh", "-c", script], **extra}
+    return "[[job]]\n" + "".join(f"{key} = {_toml(value)}\n" for key, value in keys.items())
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
+    return json.dumps(value)
+
+
+def test_a_container_is_given_the_contract_and_its_files_are_handed_over(
+    yard: Bench, shelf: Shelf, busybox: str
+) -> None:
+    """Environment, output at the path it names, state from the last success, result file; and the image's own HOME."""
+    script = """
+        set -e
+        env
+        echo "ran before: $(cat $MAYFLY_STATE_DIR/count 2>/dev/null)"
+        echo 1 >> $MAYFLY_STATE_DIR/count
+        mkdir /data/deep
+        echo found > /data/deep/a.csv
+        echo half > /data/b.csv.part
+        echo no > /data/.hidden
+        ln -s /etc/passwd /data/link
+        echo '{"items": 3, "metrics": {"pages": 2}}' > $MAYFLY_RESULT_FILE
+    """
+    text = job(busybox, script, output="/data", env={"GREETING": "good day", "TZ": "Asia/Tokyo"})
+    yard.release("v1", text)
+    first = yard.run()
+    assert first.code == 0, first.stderr
+    second = yard.run()
+    manifest = sound(shelf, second.run_id)
+    said = [event["line"] for event in second.events("job.output")]
+    seen = dict(line.split("=", 1) for line in said if "=" in line)
+    assert seen["MAYFLY_OUTPUT_DIR"] == "/data"
+    assert seen["MAYFLY_RUN_ID"] == second.run_id
+    assert (seen["MAYFLY_JOB"], seen["MAYFLY_ATTEMPT"]) == ("a", "1")
+    assert (seen["GREETING"], seen["TZ"]) == ("good day", "Asia/Tokyo")
+    assert not seen["HOME"].startswith(str(yard.folder))
+    assert {"MAYFLY_STATE_DIR", "MAYFLY_RESULT_FILE", "MAYFLY_DEADLINE"} <= set(seen)
+    assert "ran before: 1" in said
+    assert set(shelf.files(second.run_id)) == {"a/deep/a.csv", "_run/log.jsonl"}
+    result = job_in(manifest, "a")
+    assert (result["items"], result["metrics"]) == (3, {"pages": 2})
+    assert result["refused"] == [{"path": "link", "reason": "a link"}]
+    assert result["attempts"][0]["image"].startswith(f"{busybox} (sha256:")
+
+
+def test_exit_codes_mean_what_they_mean_for_programs(yard: Bench, busybox: str) -> None:
+    """Any but 0 is a failure, quoted with the last line; 75 gets one more attempt."""
+    script = "echo try $MAYFLY_ATTEMPT; [ $MAYFLY_ATTEMPT = 2 ] || exit 75; echo gone wrong; exit 3"
+    yard.release("v1", job(busybox, script))
+    ran = yard.run()
+    assert ran.code == 8
+    result = ran.job("a")
+    assert [attempt["exit_code"] for attempt in result["attempts"]] == [75, 3]
+    assert (result["cause"], result["message"]) == ("error", "exit code 3: gone wrong")
+
+
+def test_a_container_past_its_limit_gets_its_grace_and_then_goes(
+    yard: Bench, shelf: Shelf, busybox: str
+) -> None:
+    """SIGTERM reaches the program, what it still writes counts; one that ignores it is killed."""
+    polite = (
+        "trap 'echo late > /mayfly/output/late.csv; exit 0' TERM; while true; do sleep 0.1; done"
+    )
+    deaf = "trap '' TERM; echo early > /mayfly/output/early.csv; while true; do sleep 0.1; done"
+    text = job(busybox, polite, timeout="4s") + job(busybox, deaf, timeout="4s").replace(
+        '"a"', '"b"'
+    )
+    yard.release("v1", text)
+    ran = yard.run(limits__grace="2s")
+    assert ran.code == 8, ran.stderr
+    assert [ran.job(name)["cause"] for name in "ab"] == ["timeout", "timeout"]
+    assert {"a/late.csv", "b/early.csv"} <= set(shelf.files(ran.run_id))
+
+
+def test_a_run_that_is_told_to_stop_stops_its_containers(yard: Bench, busybox: str) -> None:
+    """As a spot notice would: SIGTERM inside, and the manifest says interrupted."""
+    script = "trap 'echo bye; exit 0' TERM; echo ready; while true; do sleep 0.1; done"
+    yard.release("v1", job(busybox, script))
+    with yard.running() as process:
+        until(
+            lambda: "ready" in (yard.folder / "stderr.log").read_text(), what="the job", seconds=90
+        )
+        process.send_signal(signal.SIGTERM)
+        ran = finish(process)
+    assert ran.code == 7, ran.stderr
+    assert ran.job("a")["status"] == "interrupted"
+    assert [event["line"] for event in ran.events("job.output")] == ["ready", "bye"]
+
+
+def test_a_flood_of_output_is_bounded(yard: Bench, busybox: str) -> None:
+    """200 MB on stdout pass through the agent's limit, and none of it is lost count of."""
+    script = "yes 'a line that says nothing' | head -c 200000000; echo the end >&2"
+    yard.release("v1", job(busybox, script))
+    ran = yard.run(limits__output="1MiB")
+    assert ran.code == 0, ran.stderr
+    assert ran.job("a")["attempts"][0]["output_bytes"] == 200_000_000 + len("the end\n")
+
+
+def test_a_container_that_uses_too_much_memory_is_told_so(yard: Bench, busybox: str) -> None:
+    """Its limit is the container's, all processes together, and costs nobody else."""
+    yard.release("v1", job(busybox, "head -c 200000000 /dev/zero | tail", memory="24MiB"))
+    ran = yard.run()
+    assert ran.job("a")["cause"] == "out_of_memory", ran.outcome
+
+
+def test_secrets_reach_the_container_and_no_command_line(
+    yard: Bench, docker_engine: DockerEngine, busybox: str
+) -> None:
+    """Not that of the engine's client, nor the log; a value may have more than one line."""
+    script = 'echo "$TOKEN" | head -n 1; echo ready; sleep 30'
+    yard.release("v1", job(busybox, script, secrets=["TOKEN"]))
+    secrets = yard.folder / "secrets.env"
+    secrets.touch(0o600)
+    secrets.write_text("TOKEN='hush-hush-hush second'\n")
+    with yard.running(secrets__source=str(secrets)) as process:
+        until(
+            lambda: "ready" in (yard.folder / "stderr.log").read_text(), what="the job", seconds=90
+        )
+        lines = [_command_line(path) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+        (name,) = {name for name in remains(docker_engine, yard) if name.endswith("-a-1")}
+        inspected = docker_engine.docker(
+            "inspect", "--format", "{{json .Args}} {{json .Config.Env}}", name
+        ).stdout
+        process.send_signal(signal.SIGTERM)
+        ran = finish(process)
+    assert [line for line in lines if b"hush" in line] == []
+    arguments, _, environment = inspected.partition("] [")
+    assert "hush" not in arguments
+    assert "TOKEN=hush-hush-hush second" in environment
+    assert "hush" not in ran.stderr + json.dumps(ran.outcome)
+
+
+def _command_line(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_container_has_no_way_out(yard: Bench, busybox: str) -> None:
+    """It cannot mount, gain capabilities, or see the engine's socket; it may change owners of its own files."""
+    script = """
+        grep -E '^(NoNewPrivs|CapEff)' /proc/self/status
+        mount -t tmpfs none /tmp && echo mounted
+        ls /var/run/docker.sock && echo socket
+        touch $MAYFLY_OUTPUT_DIR/mine && chmod 600 $MAYFLY_OUTPUT_DIR/mine && echo wrote
+    """
+    yard.release("v1", job(busybox, script))
+    ran = yard.run()
+    said = {event["line"].replace("\t", " ") for event in ran.events("job.output")}
+    assert {"NoNewPrivs: 1", "wrote"} <= said
+    assert said.isdisjoint({"mounted", "socket"})
+    (effective,) = (line for line in said if line.startswith("CapEff"))
+    # CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID: bits 0, 1, 3, 5, 6, 7.
+    assert int(effective.split()[1], 16) == 0b11101011
+
+
+def test_an_unprivileged_image_can_write_its_output_and_go_on_with_its_state(
+    yard: Bench, shelf: Shelf, docker_engine: DockerEngine, busybox: str
+) -> None:
+    """Whoever the image runs as, output, state and result are its own to write."""
+    name = f"{busybox}-user"
+    made = docker_engine.docker("create", busybox, "true").stdout.strip()
+    changed = docker_engine.docker("commit", "--change", "USER 1000:1000", made, name)
+    docker_engine.docker("rm", made)
+    assert changed.returncode == 0, changed.stderr
+    script = """
+        set -e
+        id -u
+        mkdir -p $MAYFLY_STATE_DIR/deep
+        echo again >> $MAYFLY_STATE_DIR/deep/n
+        cat $MAYFLY_STATE_DIR/deep/n > $MAYFLY_OUTPUT_DIR/n.txt
+        echo '{"items": 1}' > $MAYFLY_RESULT_FILE
+    """
+    try:
+        yard.release("v1", job(name, script))
+        assert yard.run().code == 0
+        ran = yard.run()
+    finally:
+        docker_engine.docker("rmi", name)
+    assert ran.code == 0, ran.stderr
+    assert ran.job("a")["items"] == 1
+    assert shelf.files(ran.run_id)["a/n.txt"] == b"again\nagain\n"
+
+
+def test_what_cannot_be_started_is_named_with_a_remedy(
+    yard: Bench, busybox: str, tmp_path: Path
+) -> None:
+    """An image nobody has, a program that is not in the image, an engine that is down, no engine at all."""
+    lacking = job(busybox, "true").replace('["sh", "-c", "true"]', '["no-such-program"]')
+    text = job(ABSENT, "true") + lacking.replace('"a"', '"b"')
+    yard.release("v1", text)
+    ran = yard.run()
+    message = ran.job("a")["message"]
+    assert f"the image {ABSENT} is not here and could not be fetched" in message
+    assert "check its name" in message
+    assert "no-such-program" in ran.job("b")["message"], ran.outcome
+    usual = dict(yard.environ)
+    yard.environ["DOCKER_HOST"] = f"unix://{tmp_path}/nobody.sock"
+    ran = yard.run()
+    assert "start the engine" in ran.job("a")["message"]
+    yard.environ |= usual | {"PATH": path_without(tmp_path / "bin", "docker")}
+    ran = yard.run()
+    assert ran.job("a")["message"] == (
+        "docker could not be started: No such file or directory; install Docker"
+    )
+
+
+def test_the_container_of_a_killed_agent_is_removed_at_the_next_start(
+    yard: Bench, shelf: Shelf, docker_engine: DockerEngine, busybox: str
+) -> None:
+    """It no longer writes into what is handed over; what it had finished is."""
+    script = "echo done > /mayfly/output/a.csv; echo ready; sleep 300"
+    yard.release("v1", job(busybox, script))
+    with yard.running() as process:
+        until(
+            lambda: "ready" in (yard.folder / "stderr.log").read_text(), what="the job", seconds=90
+        )
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+    assert len(remains(docker_engine, yard)) == 2
+    yard.release("v2", job(busybox, "true"))
+    ran = yard.run()
+    assert ran.code == 0, ran.stderr
+    dead, alive = shelf.index()
+    assert (dead["status"], alive["status"]) == ("interrupted", "succeeded")
+    assert shelf.files(dead["run_id"])["a/a.csv"] == b"done\n"
