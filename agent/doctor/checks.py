@@ -1,6 +1,6 @@
 """All checks, in the order in which a run needs the parts."""
 
-from agent.doctor import browser, network, parts, storage
+from agent.doctor import browser, guard, network, parts, storage
 from agent.doctor.examine import Check
 
 CHECKS = (
@@ -17,6 +17,7 @@ CHECKS = (
     Check("clock", 15, network.clock),
     Check("metadata service", 10, network.metadata),
     Check("power-off", 10, parts.power),
+    Check("units", 20, guard.units),
     Check("healthchecks", 20, network.healthchecks),
     Check("spool", 10, parts.spool),
 )

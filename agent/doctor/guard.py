@@ -1,0 +1,47 @@
+"""Check of the units that switch the machine off."""
+
+import os
+import shutil
+
+from agent.core.errors import ProcessTimeout
+from agent.core.guard import complaint, deadline_of, parse_span
+from agent.doctor.examine import Finding, Patient, failed, ok, skipped
+from agent.steps import processes
+
+ASK_SECONDS = 8.0
+
+
+async def units(patient: Patient) -> Finding:
+    """Look whether the limits of the units leave a run its time."""
+    path = patient.environ.get("PATH", os.defpath)
+    if not patient.machine or shutil.which("systemctl", path=path) is None:
+        return skipped("this computer is not a machine that switches itself off")
+    shown = await _show(patient, "mayfly.service", "LoadState", "RuntimeMaxUSec")
+    if shown.get("LoadState") != "loaded":
+        return skipped("mayfly.service is not installed here: something else starts the run")
+    timer = await _show(patient, "mayfly-deadman.timer", "TimersMonotonic")
+    run = patient.settings.limits.run
+    deadline = deadline_of(timer.get("TimersMonotonic", ""))
+    wrong = complaint(run, parse_span(shown.get("RuntimeMaxUSec", "")), deadline)
+    if wrong:
+        return failed(
+            wrong, f"systemd/install.sh --limit {run / 60:.0f}m moves both, see docs/power.md"
+        )
+    return ok("the run's limit, mayfly.service and the dead-man timer fit")
+
+
+async def _show(patient: Patient, unit: str, *names: str) -> dict[str, str]:
+    """Return properties of a unit; none when the service manager does not answer."""
+    try:
+        done = await processes.run(
+            ["systemctl", "show", f"--property={','.join(names)}", unit],
+            environ=patient.environ,
+            seconds=ASK_SECONDS,
+        )
+    except (OSError, ProcessTimeout):
+        return {}
+    return dict(
+        line.split("=", 1)
+        for line in done.stdout.decode(errors="replace").splitlines()
+        if "=" in line
+    )

@@ -1,0 +1,34 @@
+#!/bin/bash
+# Builds the root file system of the Debian disk, on which `make image` builds, as a tar archive.
+# Usage: packer/disk/root.sh OUTPUT.tar
+set -euo pipefail
+
+output=$1
+partial=$output.part
+trap 'rm -f "$partial"' EXIT
+
+readonly PACKAGES=(
+  # a machine that boots, has a network and a clock, and lets Packer in
+  systemd systemd-sysv systemd-timesyncd udev dbus libpam-systemd kmod linux-image-cloud-amd64 initramfs-tools
+  iproute2 openssh-server apparmor
+  # what the agent and its jobs need; packages-debian.sh looks whether it is there
+  python3 python3-venv git docker.io docker-compose iptables ca-certificates curl
+  # what a person looks for first
+  e2fsprogs less procps tzdata util-linux
+)
+
+include=$(IFS=,; printf '%s' "${PACKAGES[*]}")
+# Documentation and translations are thousands of small files that nothing reads.
+# unsafe-io: a root that is thrown away when it is incomplete needs no fsync for every file.
+mmdebstrap \
+  --variant=minbase \
+  --include="$include" \
+  --aptopt='Acquire::Retries "3"' \
+  --dpkgopt='force-unsafe-io' \
+  --dpkgopt='path-exclude=/usr/share/doc/*' \
+  --dpkgopt='path-exclude=/usr/share/locale/*' \
+  --dpkgopt='path-exclude=/usr/share/man/*' \
+  --dpkgopt='path-include=/usr/share/doc/*/copyright' \
+  --format=tar \
+  bookworm "$partial"
+mv "$partial" "$output"

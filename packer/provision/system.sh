@@ -1,0 +1,51 @@
+#!/bin/bash
+# Makes the system the agent's: units, configuration, names, and no service that a machine of minutes can do without.
+# Usage: system.sh amazon|debian
+set -euo pipefail
+
+cd "$(dirname "$0")"
+readonly SYSTEM=$1
+
+install -d -m 0700 /etc/mayfly
+install -m 0600 -t /etc/mayfly config/*
+install -m 0644 release /etc/mayfly-release
+/opt/mayfly/bin/mayfly check
+
+# The units' own limits follow the run's.
+limit=$(/opt/mayfly/bin/python - <<'END'
+import tomllib
+
+with open("/etc/mayfly/agent.toml", "rb") as file:
+    run = tomllib.load(file).get("limits", {}).get("run", "")
+print(f"{run:g}s" if isinstance(run, int | float) else run)
+END
+)
+systemd/install.sh ${limit:+--limit "$limit"}
+
+# Scrapers that were written for a compose stack look for its browser under this name.
+if ! grep -q '[[:space:]]selenium$' /etc/hosts; then
+  printf '127.0.0.1 selenium\n' >>/etc/hosts
+fi
+
+# Logs of jobs go to the bucket. What stays here is for a person who looks at a machine that is kept up, and must not
+# fill its disk.
+install -d /etc/systemd/journald.conf.d /etc/docker
+printf '[Journal]\nStorage=persistent\nSystemMaxUse=64M\n' >/etc/systemd/journald.conf.d/mayfly.conf
+# A browser's log goes into the run's; containers that write a lot must not fill the disk.
+printf '{"log-driver": "local", "log-opts": {"max-size": "8m", "max-file": "2"}, "live-restore": false}\n' \
+  >/etc/docker/daemon.json
+
+# Upkeep of machines that live for months: each costs processor time in the minutes that are paid for, and a package
+# manager that runs beside the batch can restart what the batch needs. The image is built anew instead. Masked by hand:
+# `systemctl mask` reloads the service manager for each.
+for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
+  fstrim.timer man-db.timer systemd-pstore.service dnf-makecache.timer update-motd.timer update-motd.service \
+  sysstat-collect.timer sysstat-summary.timer sysstat.service logrotate.timer; do
+  ln -sfn /dev/null "/etc/systemd/system/$unit"
+done
+
+# Nobody logs in: no port is open at Amazon. Its session manager (SSM), where a role allows it, reaches a machine that a
+# maintenance lease keeps up. The Debian disk is for tests and trials, with a login by the key that lies beside it.
+if [[ $SYSTEM == amazon ]]; then
+  systemctl disable --quiet sshd.service
+fi
