@@ -4,7 +4,7 @@ MAYFLY := .venv/bin/mayfly
 PYTHON := .venv/bin/python
 SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run)
 
-.PHONY: help demo test check format docs bench clean
+.PHONY: help demo test image image-home ami test-vm test-power deploy undeploy check format docs bench clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -27,9 +27,32 @@ demo: .venv/.browser ## A whole run on embedded defaults: local site, release, b
 test: .venv/.parts ## All tests, with the real git, S3 server, browser and container engine
 	@$(PYTHON) -m tests.parts.selenium_image || test "$$CI" != true
 	@rm -f .coverage .coverage.*
-	@$(PYTHON) -m coverage run -m pytest $(PYTEST)
+	@$(PYTHON) -m coverage run -m pytest -m 'not machine' $(PYTEST)
 	@$(PYTHON) -m coverage combine --quiet
 	@$(PYTHON) -m coverage report --include 'agent/*' --fail-under $(if $(filter true,$(CI)),90,0)
+
+image: .venv/.parts ## The machine's image on a Debian disk, by Packer in QEMU, into build/image/ [CONFIG=agent.toml]
+	@packer/image.sh build/image $(CONFIG)
+
+image-home: ## The container image for home: make image-home [IMAGE=registry.home/mayfly-home:0.1.0]
+	@docker build --file deploy/home/Dockerfile --tag $(or $(IMAGE),mayfly-home:0.1.0) .
+
+ami: .venv/.ready ## The machine's image on Amazon Linux 2023: make ami CONFIG=agent.toml [ARCH="x86_64 arm64"]
+	@packer/ami.sh $(or $(CONFIG),packer/agent.example.toml) $(ARCH)
+
+deploy: .venv/.ready ## The stack on AWS: make deploy [DRY_RUN=1] [REGION=...] [STACK=...] [PARAMETERS="Mode=stopped"]
+	@$(PYTHON) deploy/aws/deploy.py up $(if $(DRY_RUN),--dry-run) $(if $(STACK),--stack $(STACK)) \
+	  $(if $(REGION),--region $(REGION)) $(PARAMETERS)
+
+undeploy: .venv/.ready ## Delete the stack on AWS and every machine of it: make undeploy [DRY_RUN=1] [YES=1]
+	@$(PYTHON) deploy/aws/deploy.py down $(if $(DRY_RUN),--dry-run) $(if $(YES),--yes) \
+	  $(if $(STACK),--stack $(STACK)) $(if $(REGION),--region $(REGION))
+
+test-vm: .venv/.parts ## Boot the image: work, turn itself off, survive pulled plugs, keep jobs apart
+	@$(PYTHON) -m pytest -m machine -s tests/machine --ignore tests/machine/test_power.py $(PYTEST)
+
+test-power: .venv/.parts ## Break the machine in every way we know: each case must end with the power off
+	@$(PYTHON) -m pytest -m machine -s tests/machine/test_power.py $(PYTEST)
 
 check: .venv/.ready ## Format, lint, types, shell scripts, lock files, generated docs
 	@$(PYTHON) -m ruff format --check --quiet .
@@ -40,13 +63,16 @@ check: .venv/.ready ## Format, lint, types, shell scripts, lock files, generated
 	@.venv/bin/uv lock --check --quiet
 	@.venv/bin/uv lock --check --quiet --project scrapers
 	@$(PYTHON) docs/generate.py --check
+	@$(PYTHON) deploy/monitoring/render.py --check
+	@.venv/bin/hadolint deploy/home/Dockerfile
 
 format: .venv/.ready ## Format the code
 	@$(PYTHON) -m ruff format --quiet .
 	@$(PYTHON) -m ruff check --quiet --fix .
 
-docs: .venv/.ready ## Write the JSON Schemas and the configuration reference again
+docs: .venv/.ready ## Write the JSON Schemas, the configuration reference, the dashboard and the operator's rules again
 	@$(PYTHON) docs/generate.py
+	@$(PYTHON) deploy/monitoring/render.py
 
 bench: .venv/.ready ## Measure; see docs/performance.md
 	@$(PYTHON) -m benchmarks

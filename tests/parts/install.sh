@@ -10,6 +10,8 @@ readonly SELENIUM=4.48.0
 readonly JAR_SHA256=c3119218bcd07b221622ffd57874519891718029358c85a2dccf506e17815cd7
 readonly CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/mayfly-tests
 readonly JAR=$CACHE/selenium-server-$SELENIUM.jar
+readonly COMPOSE=$CACHE/docker-config/cli-plugins/docker-compose
+readonly KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 
 export DEBIAN_FRONTEND=noninteractive
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -81,12 +83,24 @@ choose_packages() {
   need make make "the project's one door"
   need openssl openssl "certificates of the tests' own servers"
   need ssh-keygen openssh-client "signatures of releases"
+  need promtool prometheus "scrapes the service at home, and checks its metrics and rules"
+  need amtool prometheus-alertmanager "gets the alerts"
   need setpriv util-linux "ends the tests' servers when the tests end"
   choose_browser
   choose_java
   need docker docker.io "the container engine"
   need iptables iptables "the container engine's networks"
+  need busybox busybox-static "the smallest image there is"
+  need docker-compose docker-compose "runs stacks, as machines of old do"
+  if is_ubuntu && ! docker compose version >/dev/null 2>&1; then
+    say "docker-compose-v2: runs stacks"
+    packages+=(docker-compose-v2)
+  fi
   need mmdebstrap mmdebstrap "builds the stand-in Selenium image from Debian packages"
+  need qemu-system-x86_64 qemu-system-x86 "boots the machine's image"
+  need qemu-img qemu-utils "makes its disks"
+  need packer packer "builds it"
+  need mke2fs e2fsprogs "makes its file system"
   # Only needed where the packages' keys are not Debian's own.
   if is_ubuntu && [[ ! -e /usr/share/keyrings/debian-archive-keyring.gpg ]]; then
     say "debian-archive-keyring: the same"
@@ -131,15 +145,48 @@ fetch_jar() {
   rm -rf "$folder"
 }
 
+# The plugin of today. Debian 12 has only the program of old, so it is taken out of Debian 13's package, through an apt
+# with a configuration of its own: the same mirror, the same keys, and nothing on this machine changes.
+fetch_compose() {
+  if [[ -x $COMPOSE ]] || docker compose version >/dev/null 2>&1; then return; fi
+  local folder mirror
+  # shellcheck disable=SC2016 # it is apt that fills in the fields
+  mirror=$(apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' 2>/dev/null \
+    | sed -n '/security/d; s/^Debian //p' | sed -n 1p) || mirror=
+  if [[ -z $mirror || ! -e $KEYRING ]]; then
+    missing+=("docker compose (the plugin)")
+    return
+  fi
+  say "docker compose: the plugin, out of Debian 13's package, 60 MB into $CACHE"
+  folder=$(mktemp -d)
+  mkdir -p "$folder/lists/partial" "$folder/cache/archives/partial"
+  printf 'deb [signed-by=%s] %s trixie main\n' "$KEYRING" "$mirror" >"$folder/sources.list"
+  local options=(
+    -o "Dir::Etc::sourcelist=$folder/sources.list" -o Dir::Etc::sourceparts=-
+    -o "Dir::State::lists=$folder/lists" -o "Dir::Cache=$folder/cache" -o APT::Sandbox::User=root
+  )
+  if with_retries timeout 180 apt-get "${options[@]}" --quiet update >&2 \
+    && (cd "$folder" && with_retries timeout 180 apt-get "${options[@]}" --quiet download docker-compose/trixie >&2) \
+    && dpkg-deb -x "$folder"/docker-compose_*.deb "$folder/root"; then
+    mkdir -p "$(dirname "$COMPOSE")"
+    cp "$folder/root/usr/libexec/docker/cli-plugins/docker-compose" "$COMPOSE.part"
+    mv "$COMPOSE.part" "$COMPOSE"
+  else
+    missing+=("docker compose (the plugin)")
+  fi
+  rm -rf "$folder"
+}
+
 main() {
   # The lists of packages are old or absent on a fresh machine; choosing a Java needs them.
-  if may_install && ! { has java && has mmdebstrap && has docker; }; then
+  if may_install && ! { has java && has mmdebstrap && has docker && has packer; }; then
     say "refreshing the lists of packages"
     with_retries as_root apt-get update --quiet >&2 || say "the lists could not be refreshed"
   fi
   choose_packages
   install_packages
   fetch_jar
+  fetch_compose
   if ((${#missing[@]})); then
     say "missing, so the tests that need it will fail:"
     printf '  %s\n' "${missing[@]}" >&2

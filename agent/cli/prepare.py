@@ -1,0 +1,129 @@
+"""`mayfly prepare`."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from agent import __version__
+from agent.cli.surroundings import configuration_options, load_or_fail, log_sink, surroundings
+from agent.core.errors import ContainerError, ProcessTimeout, ReleaseError
+from agent.core.faults import ConfigurationError, Fault
+from agent.core.jobsfile import JobsFile, needs_browser
+from agent.core.locate import Loaded, Locations, Surroundings
+from agent.core.outcome import ExitCode
+from agent.core.settings import Browser
+from agent.steps.browser import Container, choose, find_chromedriver
+from agent.steps.durable import only_one, point_to
+from agent.steps.engine import Engine
+from agent.steps.jobs.container.compose import find_compose
+from agent.steps.logs import Journalist, Log
+from agent.steps.processes import run
+from agent.steps.release import Installed, Shelf, obtain, promote
+
+BAKED = "baked"
+"""Beside `good` in the state directory: a link to the release that `prepare` installed last. No run moves it."""
+
+PULL_SECONDS = 900.0
+"""For an image of a gigabyte: enough at 1.2 MB/s."""
+
+
+@click.command()
+@configuration_options
+@click.option(
+    "--log",
+    "style",
+    type=click.Choice(["auto", "console", "json"]),
+    default="auto",
+    show_default=True,
+    help="How the log is written to stderr.",
+)
+def prepare(config: Path | None, pairs: tuple[str, ...], store: str | None, style: str) -> None:
+    """Have everything here that a run needs, and run nothing.
+
+    Fetches the newest release, makes its environment, and makes it the last good one. Fetches the images of its
+    browser and its container jobs. The machine's image is built with this, so that its first run needs neither git
+    nor a registry.
+    """
+    around = surroundings()
+    loaded, places = load_or_fail(config, pairs, store, around)
+    if loaded.settings.release.repository is None:
+        raise ConfigurationError([Fault(loaded.source, "release.repository", "is not set")])
+    journalist = Journalist(log_sink(style, around))
+    journalist.add_secrets(loaded.settings.sensitive())
+    with only_one(places.state / "lock"):
+        release = asyncio.run(_prepare(loaded, places, around, journalist.log))
+    names = [job.name for job in release.jobs.job]
+    click.echo(f"{release.ref} {release.commit} is ready: {', '.join(names)}")
+    sys.exit(ExitCode.DONE)
+
+
+async def _prepare(loaded: Loaded, places: Locations, around: Surroundings, log: Log) -> Installed:
+    shelf = Shelf.at(places.state, places.cache)
+    obtained = await obtain(
+        loaded.settings.release,
+        shelf,
+        environ=around.environ,
+        version=__version__,
+        now=datetime.now(UTC),
+        log=log,
+    )
+    if obtained.stale is not None:
+        raise ReleaseError(f"{obtained.stale.wanted} cannot be had: {obtained.stale.reason}")
+    release = obtained.release
+    await _fetch_images(release, loaded.settings.browser, around, log)
+    promote(shelf, release)
+    try:
+        point_to(places.state / BAKED, os.path.relpath(release.root, places.state))
+    except OSError as error:
+        raise ReleaseError(f"{release.ref} could not be marked: {error}") from error
+    log.info("release.prepared", ref=release.ref, commit=release.commit)
+    return release
+
+
+async def _fetch_images(
+    release: Installed, settings: Browser, around: Surroundings, log: Log
+) -> None:
+    engine = Engine(around.environ)
+    for image in dict.fromkeys(images(release.jobs, settings, find_chromedriver(around.environ))):
+        if (await engine.ask("image", "inspect", image)).code == 0:
+            continue
+        log.info("image.pulled", image=image)
+        await engine.do("pull", "--quiet", image, seconds=PULL_SECONDS)
+    for stack in dict.fromkeys(job.compose for job in release.jobs.job if job.compose):
+        await _fetch_stack(release.tree / stack, engine, log)
+
+
+async def _fetch_stack(file: Path, engine: Engine, log: Log) -> None:
+    """Have compose pull what a stack names; what it cannot get may be here already, or be built by the job."""
+    compose = await find_compose(engine)
+    command = (*compose.command("mayfly-prepare", (file,)), "pull", "--ignore-pull-failures")
+    log.info("stack.pulled", file=str(file))
+    try:
+        done = await run(command, environ=engine.environ, seconds=PULL_SECONDS, cwd=file.parent)
+    except (OSError, ProcessTimeout) as error:
+        raise ContainerError(f"the images of {file} could not be fetched: {error}") from error
+    if done.code != 0:
+        log.warning("stack.incomplete", file=str(file), reason=done.complaint)
+
+
+def images(jobs: JobsFile, settings: Browser, chromedriver: str | None) -> Iterator[str]:
+    """Yield the container images that a run of these jobs uses; those of stacks are in their compose files.
+
+    Args:
+        jobs: The release's jobs.
+        settings: Which browser the configuration prefers.
+        chromedriver: Path of this machine's chromedriver, if there is one.
+    """
+    if needs_browser(jobs):
+        pinned = jobs.browser.image if jobs.browser else None
+        choice = choose(settings, pinned, chromedriver)
+        if isinstance(choice, Container):
+            yield choice.image
+    for job in jobs.job:
+        if job.image is not None:
+            yield job.image

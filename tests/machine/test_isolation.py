@@ -1,0 +1,305 @@
+"""Jobs as hostile guests of a real machine: each in a unit of its own, and its neighbour does not notice."""
+
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.machine.inside import BUCKET, EC2, Inside, Row
+from tests.run.bench import Ran, until
+
+pytestmark = pytest.mark.timeout(1800)
+
+HERE = Path(__file__).parent
+NEIGHBOUR = """
+    [[job]]
+    name = "neighbour"
+    command = ["sh", "-c", "echo mine > $MAYFLY_OUTPUT_DIR/secret; for i in 1 2 3 4 5 6 7 8; do date; sleep 1; done"]
+    expect = { min_files = 1 }
+"""
+
+
+def no_units_left(inside: Inside) -> bool:
+    """Tell whether no unit of a job is loaded, and no process of a job's user runs."""
+    units = inside.sh("systemctl list-units --all --plain --no-legend 'mayfly-job-*'")
+    users = inside.sh("ps -e -o uid= | awk '$1 >= 61184 && $1 <= 65519'")
+    return not units.strip() and not users.strip()
+
+
+CONTRACT = """
+    [[job]]
+    name = "environment"
+    command = ["env"]
+    env = { GREETING = "good day", ODD = "a\\n\\"b\\" $HOME %n \\\\" }
+    matrix = { shop = ["north"] }
+    secrets = ["TOKEN"]
+
+    [[job]]
+    name = "files"
+    command = ["sh", "files.sh"]
+
+    [[job]]
+    name = "after"
+    needs = ["files"]
+    command = ["sh", "-c", "yes | head -1; echo > $MAYFLY_OUTPUT_DIR/n; test $MAYFLY_ATTEMPT = 2 || exit 75"]
+
+    [[job]]
+    name = "code-203"
+    command = ["sh", "-c", "exit 203"]
+
+    [[job]]
+    name = "segfault"
+    command = ["sh", "-c", "kill -SEGV $$"]
+
+    [[job]]
+    name = "terminated"
+    command = ["sh", "-c", "kill -TERM $$"]
+
+    [[job]]
+    name = "cannot-start"
+    command = ["./broken"]
+
+    [[job]]
+    name = "polite"
+    timeout = "3s"
+    command = ["sh", "-c", "trap 'echo whole > $MAYFLY_OUTPUT_DIR/whole; exit 0' TERM; while :; do sleep 0.1; done"]
+
+    [[job]]
+    name = "deaf"
+    timeout = "3s"
+    command = ["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"]
+
+    [[job]]
+    name = "flood"
+    command = ["sh", "-c", "head -c 20000000 /dev/zero | tr '\\\\0' x; echo; echo the end; exit 1"]
+"""
+
+FILES = """
+    set -e
+    cd "$MAYFLY_OUTPUT_DIR"
+    mkdir deep; echo 1 > deep/a.csv; echo 2 > .hidden; echo 3 > b.part
+    ln -s /etc/passwd link
+    cat "$MAYFLY_STATE_DIR/count" > before 2>/dev/null || echo none > before
+    echo once >> "$MAYFLY_STATE_DIR/count"
+    echo '{"items": 7, "message": "as agreed"}' > "$MAYFLY_RESULT_FILE.new"
+    mv "$MAYFLY_RESULT_FILE.new" "$MAYFLY_RESULT_FILE"
+"""
+
+
+def test_the_contract_of_a_job_holds_in_a_unit(inside: Inside, row: Row) -> None:
+    """Environment, files, memory, exit codes, signals, retries, grace and floods are those of a process."""
+    files = {"files.sh": FILES, "broken": "#!/no/such/interpreter\n"}
+    inside.release(CONTRACT, files)
+    first = inside.run("--job", "files", limits__isolation="systemd")
+    assert first.code == 0, first.stderr
+    ran = inside.run(
+        secrets__source="/etc/mayfly/secrets.env", limits__grace="5s", limits__jobs="3"
+    )
+    manifest = inside.manifest(ran.run_id)
+    assert manifest["mayfly:run"]["isolation"]["backend"] == "systemd"
+    seen = {
+        job["name"]: (
+            *(job["status"], job["cause"], len(job["attempts"])),
+            *(job["attempts"][-1]["exit_code"], job["attempts"][-1]["signal"]),
+        )
+        for job in manifest["mayfly:run"]["jobs"]
+    }
+    for name, facts in seen.items():
+        row(f"contract: {name}", facts)
+    assert seen == {
+        "environment-north": ("succeeded", None, 1, 0, None),
+        "files": ("succeeded", None, 1, 0, None),
+        "after": ("succeeded", None, 2, 0, None),
+        "code-203": ("failed", "error", 1, 203, None),
+        "segfault": ("failed", "error", 1, None, 11),
+        "terminated": ("failed", "error", 1, None, 15),
+        "cannot-start": ("failed", "release", 1, None, None),
+        "polite": ("timed_out", "timeout", 1, 0, None),
+        "deaf": ("timed_out", "timeout", 1, None, 9),
+        "flood": ("failed", "error", 1, 1, None),
+    }
+    assert inside.result(ran.run_id, "polite/whole") == "whole\n"
+    assert inside.result(ran.run_id, "files/before") == "once\n"
+    assert ran.job("files")["items"] == 7
+    results = {r["path"] for r in manifest["resources"] if r.get("mayfly:job") == "files"}
+    assert results == {"files/deep/a.csv", "files/before"}
+    flood = ran.job("flood")
+    assert (flood["message"], flood["attempts"][0]["output_bytes"]) == (
+        "exit code 1: the end",
+        20_000_009,
+    )
+    assert "Broken pipe" not in ran.stderr
+    assert_environment(ran)
+
+
+def assert_environment(ran: Ran) -> None:
+    """A job sees the contract, its own variables as they are, and nothing of systemd's or the agent's."""
+    lines = [e["line"] for e in ran.events("job.output") if e["job"] == "environment-north"]
+    names = {line.partition("=")[0] for line in lines if re.match(r"[A-Z_]+=", line)}
+    ours = {f"MAYFLY_{name}" for name in ("OUTPUT_DIR", "STATE_DIR", "RESULT_FILE", "RUN_ID")}
+    ours |= {f"MAYFLY_{name}" for name in ("JOB", "ATTEMPT", "DEADLINE", "MATRIX_SHOP")}
+    assert names == ours | {"PATH", "HOME", "LANG", "GREETING", "ODD", "TOKEN"}
+    assert "ODD=a" in lines
+    assert '"b" $HOME %n \\' in lines
+    assert "TOKEN=[redacted:TOKEN]" in lines
+
+
+def test_what_no_job_may_do_is_refused(inside: Inside, row: Row) -> None:
+    """From inside a job: credentials, sockets, other jobs, the system, more than its limits; the useful works."""
+    spy = '[[job]]\nname = "spy"\ncommand = ["sh", "-c", "exec python3 spy.py"]\ntimeout = "10m"\n'
+    inside.release(spy + NEIGHBOUR, {"spy.py": (HERE / "spy.py").read_text()})
+    inside.environ = {"AWS_SECRET_ACCESS_KEY": "CANARY-of-the-agent", **EC2}
+    try:
+        ran = inside.run()
+    finally:
+        inside.environ = {}
+    assert ran.code == 0, ran.stderr
+    report = json.loads(inside.result(ran.run_id, "spy/report.json"))
+    for name, why in report["refused"].items():
+        row(f"a job tries: {name}", why or "IT WORKED")
+    for name, why in report["worked"].items():
+        row(f"a job needs: {name}", why or "works")
+    assert [name for name, why in report["refused"].items() if not why] == []
+    assert {name: why for name, why in report["worked"].items() if why} == {}
+    isolation = inside.manifest(ran.run_id)["mayfly:run"]["isolation"]
+    assert isolation == {
+        "backend": "systemd",
+        "metadata": "unreachable",
+        "containers": "unreachable",
+    }
+    assert ran.outcome["warnings"] == []
+
+
+HOSTILE = """
+    [[job]]
+    name = "fork-bomb"
+    timeout = "15s"
+    command = ["bash", "-c", "b() { b | b & }; b; sleep 300"]
+
+    [[job]]
+    name = "large-file"
+    command = ["sh", "-c", "head -c 10G /dev/zero > $MAYFLY_OUTPUT_DIR/large"]
+
+    [[job]]
+    name = "survivors"
+    command = ["sh", "survivors.sh"]
+
+    [[job]]
+    name = "hog"
+    command = ["python3", "-c", "x = []\\nwhile True: x.append(bytearray(10_000_000))"]
+    memory = "200MiB"
+
+    [[job]]
+    name = "forked-hog"
+    command = ["bash", "-c", "for i in 1 2 3 4; do python3 hog.py & done; wait"]
+    memory = "300MiB"
+"""
+
+SURVIVORS = """
+    exec 2>/dev/null
+    sleep 1001 &
+    setsid sleep 1002 &
+    (setsid sh -c 'sleep 1003 & exit' &)
+    (env -i PATH="$PATH" setsid sh -c 'exec sleep 1004' &)
+    (env -i PATH="$PATH" nohup setsid sh -c 'trap "" TERM HUP INT; while :; do sleep 1005; done' &)
+    sleep 1
+"""
+
+
+def test_hostile_jobs_are_contained_and_the_neighbour_succeeds(inside: Inside, row: Row) -> None:
+    """A fork bomb, 10 GB, memory without end, and processes that leave every session: all of it ends with its unit."""
+    hog = "import time\nx = bytearray(200_000_000)\ntime.sleep(300)\n"
+    inside.release(HOSTILE + NEIGHBOUR, {"survivors.sh": SURVIVORS, "hog.py": hog})
+    ran = inside.run(limits__jobs="6", limits__grace="3s", limits__file="300MiB")
+    seen = {job["name"]: (job["status"], job["cause"]) for job in ran.outcome["jobs"]}
+    for name, end in seen.items():
+        row(f"hostile: {name}", f"{end}: {ran.job(name)['message'][:80]}")
+    assert seen == {
+        "fork-bomb": ("timed_out", "timeout"),
+        "large-file": ("failed", "out_of_disk"),
+        "survivors": ("succeeded", None),
+        "hog": ("failed", "out_of_memory"),
+        "forked-hog": ("failed", "out_of_memory"),
+        "neighbour": ("succeeded", None),
+    }, ran.stderr
+    assert no_units_left(inside)
+    assert inside.sh("pgrep -f 'sleep 100[1-5]' || true") == ""
+
+
+FILLS = """
+    [[job]]
+    name = "fills"
+    command = ["sh", "-c", "for i in $(seq 1000); do head -c 50M /dev/zero > $HOME/$i; sleep 0.2; done"]
+"""
+
+
+def test_a_job_that_fills_the_disk_is_ended(inside: Inside, row: Row) -> None:
+    """Many files, each within its limit: before the disk is full the job that occupies most is ended."""
+    free = int(inside.sh("df -k --output=avail /var/lib/mayfly | tail -1")) // 1024
+    inside.release(FILLS + NEIGHBOUR)
+    ran = inside.run(limits__free=f"{free - 400}MiB")
+    fills, neighbour = ran.job("fills"), ran.job("neighbour")
+    row("fills the disk", f"{fills['status']}, {fills['cause']}: {fills['message'][:80]}")
+    assert (fills["status"], fills["cause"]) == ("failed", "out_of_disk"), ran.stderr
+    assert neighbour["status"] == "succeeded"
+
+
+LONG = """
+    [[job]]
+    name = "long"
+    command = ["sh", "long.sh"]
+
+    [[job]]
+    name = "ok"
+    command = ["true"]
+"""
+
+
+def test_a_killed_agent_leaves_nothing_that_the_next_run_does_not_end(
+    inside: Inside, row: Row
+) -> None:
+    """After a kill -9 of the agent its units go on, and the next run ends them before anything else."""
+    inside.release(
+        LONG, {"long.sh": SURVIVORS + "echo half > $MAYFLY_OUTPUT_DIR/half; sleep 1006\n"}
+    )
+    inside.sh(
+        f"nohup setsid {inside.command('--job', 'long')} > /root/killed.log 2>&1 & echo $! > /root/agent.pid"
+    )
+    until(
+        lambda: inside.sh("pgrep -f 'sleep 100[6]' || true").strip(),
+        seconds=180,
+        what="the job to be under way",
+    )
+    inside.sh("pkill -KILL -f '[m]ayfly run --json'")
+    time.sleep(2)
+    alive = inside.sh("pgrep -fc 'sleep 100[1-6]' || true").strip()
+    ran = inside.run("--job", "ok")
+    assert ran.code == 0, ran.stderr
+    left = inside.sh("pgrep -f 'sleep 100[1-6]' || true")
+    row("killed agent", f"{alive} survivors, {len(left.split())} after the next run")
+    assert int(alive) >= 5
+    assert left == ""
+    assert no_units_left(inside)
+    entries = inside.sh(f"cat {BUCKET}/index/*.json")
+    assert '"status":"interrupted"' in entries.replace(" ", "")
+
+
+def test_a_unit_is_hardened_and_shows_no_secret(inside: Inside, row: Row) -> None:
+    """`systemd-analyze security` gives at most 1.5; a unit's properties, which all may read, have no secret."""
+    job = '[[job]]\nname = "waits"\ncommand = ["sleep", "1007"]\nsecrets = ["TOKEN"]\ntimeout = "90s"\n'
+    inside.release(job)
+    command = inside.command(secrets__source="/etc/mayfly/secrets.env", limits__grace="1s")
+    inside.sh(f"nohup setsid {command} > /root/waits.log 2>&1 &")
+    until(lambda: inside.sh("pgrep -f 'sleep 100[7]' || true").strip(), seconds=180, what="the job")
+    unit = inside.sh("systemctl list-units --plain --no-legend 'mayfly-job-*'").split()[0]
+    shown = inside.sh(f"systemctl show {unit}; systemctl cat {unit}; ps -ef")
+    analysis = inside.sh(f"systemd-analyze security --no-pager {unit}")
+    until(lambda: no_units_left(inside), seconds=240, what="the run to end")
+    found = re.search(r"exposure level.*?: (\d+\.\d)", analysis)
+    assert found
+    row("systemd-analyze security of a job's unit", found[1])
+    assert float(found[1]) <= 1.5, analysis
+    assert "CANARY" not in shown
+    assert re.search(r"-([a-z0-9-]+)-waits-1\.service", unit), "its name tells whose it is"

@@ -1,0 +1,166 @@
+"""The template and the scripts that make the image: what can be known of them without building one."""
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import hcl2
+import pytest
+
+from tests.parts.aws import Aws
+from tests.parts.machine_disk import ROOT
+from tests.parts.missing import program
+from tests.parts.repo import make_signer
+
+PACKER = ROOT / "packer"
+SCRIPTS = sorted(path for path in PACKER.rglob("*.sh"))
+QUIET = {**os.environ, "CHECKPOINT_DISABLE": "1"}
+
+
+def blocks(kind: str) -> list[dict[str, Any]]:
+    """Return the blocks of a kind in the full text, plugins included."""
+    found: list[dict[str, Any]] = []
+    for path in sorted(PACKER.glob("*.pkr.hcl")):
+        found += hcl2.loads(path.read_text("utf-8")).get(kind, [])
+    return found
+
+
+def amazon() -> dict[str, Any]:
+    """Return the source that makes Amazon's image."""
+    text = json.dumps(blocks("source"))
+    sources = json.loads(text.replace('\\"', ""))
+    return next(one["amazon-ebs"]["mayfly"] for one in sources if "amazon-ebs" in one)
+
+
+def test_packer_accepts_the_part_that_every_version_knows(tmp_path: Path) -> None:
+    """Debian's Packer 1.6.6 validates both builders, once the modern lines are left out."""
+    made = subprocess.run(
+        [str(PACKER / "template.sh"), str(tmp_path / "template"), "old"],
+        env=QUIET,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert made.stdout == "old\n"
+    (tmp_path / "payload.tar").touch()
+    make_signer(tmp_path).key.rename(tmp_path / "key")
+    variables = {
+        "payload": tmp_path / "payload.tar",
+        "version": "1.0.0",
+        "commit": "abc",
+        "built": "20261122T000000Z",
+        "disk": tmp_path,
+        "output": tmp_path / "output",
+    }
+    for arch in ("x86_64", "arm64"):
+        words = [f"-var={name}={value}" for name, value in {**variables, "arch": arch}.items()]
+        done = subprocess.run(
+            [program("packer"), "validate", *words, str(tmp_path / "template")],
+            env=QUIET,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_full_text_parses_and_requires_imdsv2() -> None:
+    """A modern reader understands the whole; metadata needs a token while building and on every machine made of it."""
+    source = amazon()
+    assert source["imds_support"] == "v2.0"
+    (options,) = source["metadata_options"]
+    assert options["http_tokens"] == "required"
+    assert options["http_put_response_hop_limit"] == 1
+    (volume,) = source["launch_block_device_mappings"]
+    assert volume["volume_type"] == "gp3"
+    (base,) = source["source_ami_filter"]
+    assert base["owners"] == ["amazon"]
+    assert base["most_recent"] is True
+    assert blocks("packer")[0]["required_plugins"]
+
+
+def test_what_is_fenced_is_only_what_old_packers_refuse() -> None:
+    """The fences come in pairs, once, so that both versions build from nearly the same text."""
+    text = (PACKER / "mayfly.pkr.hcl").read_text("utf-8")
+    marks = re.findall(r"^ *# (modern|end modern)$", text, re.MULTILINE)
+    assert marks == ["modern", "end modern"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_shell_scripts_are_strict_and_clean(script: Path) -> None:
+    """Every script stops at its first error, and shellcheck has nothing to say."""
+    assert "set -euo pipefail" in script.read_text("utf-8")
+    done = subprocess.run(
+        [program("shellcheck"), str(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_no_amazon_image_without_credentials(tmp_path: Path) -> None:
+    """The first thing said is what is missing, and what to do about it; nothing is built."""
+    environ = {key: value for key, value in QUIET.items() if not key.startswith("AWS_")}
+    environ |= {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [str(PACKER / "ami.sh"), str(PACKER / "agent.example.toml")],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "no AWS account to build in" in done.stderr
+    assert "AWS_PROFILE" in done.stderr
+
+
+def test_an_old_packer_is_refused_for_amazon(aws_stand_in: Aws, tmp_path: Path) -> None:
+    """With an account, but with a Packer that would leave IMDSv1 open, nothing is built either."""
+    old = tmp_path / "packer"
+    old.write_text("#!/bin/sh\necho 'Packer v1.6.6'\n")
+    old.chmod(0o755)
+    done = subprocess.run(
+        [str(PACKER / "ami.sh"), str(PACKER / "agent.example.toml")],
+        env={**QUIET, **aws_stand_in.environ, "PATH": f"{tmp_path}:{QUIET['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "ami: account " in done.stderr
+    assert "Packer 1.6.6 cannot require IMDSv2" in done.stderr
+
+
+def test_the_image_is_recorded_where_the_deployment_looks(tmp_path: Path) -> None:
+    """By region and architecture, the newest one; what was known of others stays."""
+    destination = tmp_path / "aws" / "ami.json"
+    for arch, image in (("x86_64", "ami-1"), ("arm64", "ami-2"), ("x86_64", "ami-3")):
+        assert _record(tmp_path, destination, arch, f"ap-northeast-3:{image}") == f"{image}\n"
+    known = json.loads(destination.read_text())["ap-northeast-3"]
+    assert {arch: known[arch]["image"] for arch in known} == {"x86_64": "ami-3", "arm64": "ami-2"}
+    assert known["x86_64"]["version"] == "1.0.0"
+
+
+def _record(folder: Path, destination: Path, arch: str, artifact: str) -> str:
+    facts = {"version": "1.0.0", "commit": "abc", "built": "20261122T000000Z", "arch": arch}
+    build = {"name": "mayfly", "builder_type": "amazon-ebs", "artifact_id": artifact}
+    manifest = folder / "manifest.json"
+    manifest.write_text(json.dumps({"builds": [{**build, "custom_data": facts}]}))
+    done = subprocess.run(
+        [str(program("python")), str(PACKER / "ami.py"), "record", str(manifest), str(destination)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout

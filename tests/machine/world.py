@@ -1,0 +1,176 @@
+"""The world that a machine of these tests wakes up in: git, a bucket, a site and a metadata service on this machine."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.parts.faultproxy import FaultProxy
+from tests.parts.gitserver import GitServer
+from tests.parts.machine import Disk, Machine
+from tests.parts.machine_release import BUCKET, GIT, SCRAPERS, SITE, STORE, publish_baked
+from tests.parts.metadata import Metadata
+from tests.parts.ports import free_port
+from tests.parts.program import Program
+from tests.parts.repo import Repo
+from tests.parts.seaweed import S3Server
+
+OFF_SECONDS = 900
+"""From power-on to power-off, jobs and all; emulated beside other work it takes one to five minutes."""
+
+MEMORY = 3072
+
+
+@dataclass
+class World:
+    """Everything that is not the machine.
+
+    Attributes:
+        repo: The scrapers' repository.
+        git: The server that hands it out.
+        s3: The store.
+        proxy: What stands before the store, to hold it up.
+        metadata: The metadata service; its role has the keys of the store.
+        site: The demo site's port.
+        site_log: The demo site's log of requests.
+        seen: Index entries that a test has looked at.
+        rows: What came of each case, for the table.
+    """
+
+    repo: Repo
+    git: GitServer
+    s3: S3Server
+    proxy: FaultProxy
+    metadata: Metadata
+    site: int
+    site_log: Path
+    seen: set[str] = field(default_factory=set)
+    rows: list[tuple[str, str]] = field(default_factory=list)
+
+    def services(self, *, git: bool = True) -> dict[str, int]:
+        """Return what a machine sees; without `git`, nobody listens at its address."""
+        return {
+            GIT: _port(self.git.base_url) if git else free_port(),
+            STORE: _port(self.proxy.url),
+            SITE: self.site,
+        }
+
+    def machine(self, disk: Disk, folder: Path) -> Machine:
+        """Return a machine in this world, not booted yet."""
+        return Machine(
+            disk, folder, memory=MEMORY, services=self.services(), metadata=self.metadata.port
+        )
+
+    def committed(self) -> list[dict[str, Any]]:
+        """Return the index entries that no earlier call returned, in their order."""
+        keys = [key for key in self.s3.keys(BUCKET, "prod/index/") if key not in self.seen]
+        self.seen.update(keys)
+        return [json.loads(self.s3.get(BUCKET, key)) for key in keys]
+
+    def begun(self) -> list[str]:
+        """Return the ids of all runs that began."""
+        keys = self.s3.keys(BUCKET, "prod/started/")
+        return [Path(key).stem for key in keys]
+
+    def visits(self, path: str) -> int:
+        """Return how often the demo site was asked for a path."""
+        return self.site_log.read_text().count(f" {path} HTTP/")
+
+    def manifest(self, run: str) -> dict[str, Any]:
+        """Return a run's manifest."""
+        text = self.s3.get(BUCKET, f"prod/runs/{run}/datapackage.json")
+        manifest: dict[str, Any] = json.loads(text)
+        return manifest
+
+    def file(self, run: str, path: str) -> bytes:
+        """Return a file of a run."""
+        return self.s3.get(BUCKET, f"prod/runs/{run}/{path}")
+
+    def verify(self, run: str = "latest") -> str:
+        """Run `mayfly verify` as home would, and return what it says.
+
+        Raises:
+            AssertionError: It found a difference.
+        """
+        environ = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("MAYFLY_")},
+            "AWS_ACCESS_KEY_ID": self.s3.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.s3.secret_key,
+        }
+        pairs = (f"store.endpoint={self.s3.url}", "store.region=us-east-1")
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "agent", "verify", run, "--config", os.devnull),
+                *("--store", f"s3://{BUCKET}/prod"),
+                *(text for pair in pairs for text in ("--set", pair)),
+            ],
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.strip()
+
+    def tell(self, case: str, what: str) -> None:
+        """Add a row to the table, and print it."""
+        self.rows.append((case, what))
+        print(f"\n{case:34} {what}", flush=True)
+
+
+@contextmanager
+def world(folder: Path) -> Iterator[World]:
+    """Start everything; the repository has the release that is baked into the image."""
+    (folder / "git").mkdir()
+    repo = Repo(folder / "git")
+    publish_baked(repo)
+    with ExitStack() as stack:
+        s3 = stack.enter_context(S3Server(folder / "s3"))
+        s3.make_bucket(BUCKET)
+        site = _site(folder / "site.log")
+        stack.callback(site.stop)
+        yield World(
+            repo=repo,
+            git=stack.enter_context(GitServer(folder / "git")),
+            s3=s3,
+            proxy=stack.enter_context(FaultProxy(s3)),
+            metadata=stack.enter_context(Metadata(credentials=(s3.access_key, s3.secret_key))),
+            site=_listening(site.log),
+            site_log=site.log,
+        )
+
+
+def live(machine: Machine, *, append: str = "") -> float:
+    """Boot a machine and leave it alone until its power is off; return its seconds."""
+    begun = time.monotonic()
+    machine.boot(append=append)
+    machine.wait_off(OFF_SECONDS)
+    return time.monotonic() - begun
+
+
+def _site(log: Path) -> Program:
+    site = Program(
+        [sys.executable, "-m", "demo_site", "--port", "0"],
+        log=log,
+        environ={"PYTHONPATH": str(SCRAPERS)},
+    )
+    site.start(lambda: "listening on " in log.read_text(), seconds=10)
+    return site
+
+
+def _listening(log: Path) -> int:
+    found = re.search(r"listening on http://127\.0\.0\.1:(\d+)/", log.read_text())
+    assert found is not None
+    return int(found.group(1))
+
+
+def _port(url: str) -> int:
+    return int(url.rpartition(":")[2])

@@ -1,0 +1,128 @@
+"""The image of the machines in tests, built by `packer/image.sh` when anything that goes into it has changed."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from tests.parts.cache import cache_folder
+from tests.parts.gitserver import GitServer
+from tests.parts.machine import Disk, forwards
+from tests.parts.machine_release import BAKED_JOBS, CONFIG, GIT, files, publish_baked
+from tests.parts.missing import MissingPartError, program
+from tests.parts.repo import Repo
+
+ROOT = Path(__file__).parents[2]
+INPUTS = ("agent", "consumer", "systemd", "packer", "pyproject.toml", "uv.lock", "scrapers/uv.lock")
+BUILD_SECONDS = 1500
+KEPT = 2
+"""Images in the cache: two checkouts may take turns; each has two gigabytes."""
+
+
+class ImageBuildError(Exception):
+    """The image could not be built; the message carries the end of what the builder said."""
+
+
+def built_disk() -> Disk:
+    """Return the image; of two test runs one builds, and the other waits for it.
+
+    Raises:
+        ImageBuildError: A step of the build failed.
+        MissingPartError: A program that the build needs is not installed.
+    """
+    if os.geteuid() != 0:
+        raise MissingPartError("the machine's image", "building it needs root")
+    cache = cache_folder() / "image"
+    cache.mkdir(exist_ok=True)
+    folder = cache / f"built-{image_key()}"
+    with (cache / "built.lock").open("wb") as gate:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        if not (folder / "disk.qcow2").exists():
+            _build(cache, folder)
+        os.utime(folder)
+        _forget(cache)
+    return Disk.at(folder)
+
+
+def image_key() -> str:
+    """Return a hash of all that goes into the image."""
+    digest = hashlib.sha256(repr((CONFIG, sorted(files(*BAKED_JOBS).items()))).encode())
+    for path in _inputs():
+        digest.update(f"{path.relative_to(ROOT)}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _inputs() -> Iterator[Path]:
+    for name in INPUTS:
+        top = ROOT / name
+        found = [top] if top.is_file() else sorted(top.rglob("*"))
+        yield from (path for path in found if path.is_file() and "__pycache__" not in path.parts)
+
+
+def _build(cache: Path, folder: Path) -> None:
+    for needed in ("packer", "qemu-system-x86_64", "qemu-img", "mmdebstrap", "dockerd"):
+        program(needed)
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        (place / "git").mkdir()
+        publish_baked(Repo(place / "git"))
+        config = place / "agent.toml"
+        config.write_text(CONFIG)
+        draft = Path(tempfile.mkdtemp(dir=cache, prefix="draft-"))
+        try:
+            with GitServer(place / "git") as git:
+                _run_builder(draft, config, {GIT: int(git.base_url.rpartition(":")[2])}, cache)
+            shutil.rmtree(folder, ignore_errors=True)
+            draft.rename(folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _run_builder(folder: Path, config: Path, services: dict[str, int], cache: Path) -> None:
+    environ = {
+        **os.environ,
+        "MAYFLY_IMAGE_CACHE": str(cache),
+        "MAYFLY_IMAGE_NETDEV": forwards(services),
+        "LC_ALL": "C.UTF-8",
+    }
+    log = cache / "build.log"
+    with log.open("wb") as said:
+        done = subprocess.run(
+            [str(ROOT / "packer" / "image.sh"), str(folder), str(config)],
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            timeout=BUILD_SECONDS,
+            check=False,
+        )
+    if done.returncode != 0:
+        end = log.read_text(errors="replace")[-4000:]
+        raise ImageBuildError(f"packer/image.sh ended with {done.returncode} ({log}):\n{end}")
+
+
+def _forget(cache: Path) -> None:
+    built = sorted(cache.glob("built-*/"), key=lambda path: path.stat().st_mtime)
+    for old in built[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    for old in sorted(cache.glob("disk-*/"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    for draft in cache.glob("draft-*"):
+        with suppress(OSError):
+            shutil.rmtree(draft)
+
+
+def main() -> None:
+    """Build the image ahead of the tests, so that no test has to wait for it, and say where it is."""
+    sys.stdout.write(f"{built_disk().image.parent}\n")
+
+
+if __name__ == "__main__":
+    main()

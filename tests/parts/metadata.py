@@ -1,0 +1,187 @@
+"""An instance metadata service: the IMDSv2 protocol of Amazon's, for machines that QEMU boots.
+
+Without a token it answers 401, as `http_tokens = required` makes the real one do.
+"""
+
+import json
+import secrets
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from tests.parts.loopback_http import LoopbackHttp, QuietHandler
+
+ADDRESS = "169.254.169.254"
+TOKEN_PATH = "/latest/api/token"
+TOKEN_SECONDS = 21600
+ROLE = "mayfly"
+
+
+class Metadata:
+    """The service of one instance, as a context manager.
+
+    Attributes:
+        tags: The instance's tags.
+        notice: When the instance will be taken away; None for never.
+        rebalance: Whether it may be taken away soon.
+        credentials: Access key and secret key of the instance's role; None for an instance without a role.
+        requests: Method, path and whether the token was good, of each request in order.
+        said: What it says at a path below `/latest/` instead of the truth; None for a 404.
+        status: When set, what it answers to everything, such as 503.
+        delay: Seconds that each answer takes from now on.
+    """
+
+    def __init__(
+        self,
+        *,
+        tags: dict[str, str] | None = None,
+        credentials: tuple[str, str] | None = None,
+        instance_id: str = "i-0123456789abcdef0",
+        instance_type: str = "t3.medium",
+        zone: str = "ap-northeast-3a",
+        image: str = "ami-0123456789abcdef0",
+    ) -> None:
+        self.tags = dict(tags or {})
+        self.notice: datetime | None = None
+        self.rebalance = False
+        self.credentials = credentials
+        self.requests: list[tuple[str, str, bool]] = []
+        self.said: dict[str, str | None] = {}
+        self.status: int | None = None
+        self.delay = 0.0
+        self._facts = {
+            "instance-id": instance_id,
+            "instance-type": instance_type,
+            "instance-life-cycle": "spot",
+            "ami-id": image,
+            "ami-launch-index": "0",
+            "placement/availability-zone": zone,
+            "placement/region": zone[:-1],
+        }
+        self._tokens: set[str] = set()
+        self._http = LoopbackHttp(_handler(self))
+
+    @property
+    def port(self) -> int:
+        """Where it listens on the loopback address."""
+        return self._http.port
+
+    @property
+    def url(self) -> str:
+        """Where it listens, without a trailing slash."""
+        return self._http.url
+
+    def __enter__(self) -> Self:
+        self._http.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._http.__exit__(kind, error, trace)
+
+    def make_token(self) -> str:
+        """A new session token."""
+        token = secrets.token_urlsafe(24)
+        self._tokens.add(token)
+        return token
+
+    def knows(self, token: str) -> bool:
+        """Whether a session token is one of its own."""
+        return token in self._tokens
+
+    def forget_tokens(self) -> None:
+        """Accept no token that was given so far."""
+        self._tokens.clear()
+
+    def pause(self) -> None:
+        """Wait for the delay, or for the end of the server when that comes first."""
+        self._http.closing.wait(self.delay)
+
+    def answer(self, path: str) -> str | None:
+        """What it says at a path below `/latest/`; None for a 404."""
+        if path in self.said:
+            return self.said[path]
+        tree = self._tree()
+        name = path.strip("/")
+        if name in tree:
+            return tree[name]
+        inside = {key[len(name) + 1 :] for key in tree if key.startswith(f"{name}/")}
+        names = {part.split("/")[0] + ("/" if "/" in part else "") for part in inside}
+        return "\n".join(sorted(names)) or None
+
+    def _tree(self) -> dict[str, str]:
+        data = dict(self._facts)
+        data |= {f"tags/instance/{name}": value for name, value in self.tags.items()}
+        if self.notice is not None:
+            action = {"action": "terminate", "time": _time(self.notice)}
+            data["spot/instance-action"] = json.dumps(action)
+        if self.rebalance:
+            data["events/recommendations/rebalance"] = json.dumps(
+                {"noticeTime": _time(datetime.now(UTC))}
+            )
+        if self.credentials is not None:
+            data[f"iam/security-credentials/{ROLE}"] = json.dumps(self._role(*self.credentials))
+        document = {
+            "region": data["placement/region"],
+            "instanceId": data["instance-id"],
+            "instanceType": data["instance-type"],
+        }
+        below = {f"meta-data/{name}": value for name, value in data.items()}
+        return {**below, "dynamic/instance-identity/document": json.dumps(document)}
+
+    def _role(self, key: str, secret: str) -> dict[str, Any]:
+        now = datetime.now(UTC)
+        return {
+            "Code": "Success",
+            "LastUpdated": _time(now),
+            "Type": "AWS-HMAC",
+            "AccessKeyId": key,
+            "SecretAccessKey": secret,
+            "Token": "",
+            "Expiration": _time(now + timedelta(hours=6)),
+        }
+
+
+def _handler(service: Metadata) -> type[QuietHandler]:
+    class Handler(QuietHandler):
+        def do_PUT(self) -> None:  # noqa: N802 -- the library's name
+            good = self.path == TOKEN_PATH and "X-Forwarded-For" not in self.headers
+            service.requests.append(("PUT", self.path, good))
+            self.read_body()
+            if not good:
+                self._say(403, "")
+            elif not self.headers.get("X-aws-ec2-metadata-token-ttl-seconds"):
+                self._say(400, "")
+            else:
+                self._say(200, service.make_token(), ttl=True)
+
+        def do_GET(self) -> None:  # noqa: N802 -- the library's name
+            good = service.knows(self.headers.get("X-aws-ec2-metadata-token", ""))
+            service.requests.append(("GET", self.path, good))
+            if not good:
+                self._say(401, "")
+                return
+            said = service.answer(self.path.removeprefix("/latest/"))
+            self._say(404 if said is None else 200, said or "")
+
+        def _say(self, status: int, text: str, *, ttl: bool = False) -> None:
+            service.pause()
+            status = service.status or status
+            body = text.encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "text/plain")
+            self.send_header("Content-Length", str(len(body)))
+            if ttl:
+                self.send_header("X-aws-ec2-metadata-token-ttl-seconds", str(TOKEN_SECONDS))
+            self.end_headers()
+            self.wfile.write(body)
+
+    return Handler
+
+
+def _time(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
