@@ -6,17 +6,19 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
 
 from agent import __version__
 from agent.core.errors import MayflyError, ReleaseError, SecretsError, UsageError
 from agent.core.faults import suggest
 from agent.core.ids import run_id
-from agent.core.jobsfile import Job, JobsFile
+from agent.core.jobsfile import Job
 from agent.core.journal import Journal
 from agent.core.layout import manifest_key, started_key
 from agent.core.locate import Locations
-from agent.core.manifest import ReleaseRecord, RunRecord, StartedMarker
-from agent.core.outcome import ExitCode, Outcome, proves_release, run_status
+from agent.core.manifest import RunRecord, StartedMarker
+from agent.core.outcome import ExitCode, Outcome, run_status
 from agent.core.plan import chosen
 from agent.core.repository import TRACK
 from agent.core.results import JobResult, JobStatus, RunStatus, tally
@@ -26,18 +28,19 @@ from agent.steps.commit import commit, hand_over
 from agent.steps.courier import Courier
 from agent.steps.durable import only_one
 from agent.steps.errands import Errands, Orders
-from agent.steps.host import host_record
+from agent.steps.host import boot_phases, host_record, refused_boots
 from agent.steps.jobs.crew import run_jobs
-from agent.steps.jobs.process import ProcessIsolation
+from agent.steps.jobs.interface import Isolation
 from agent.steps.jobs.shop import Shop
 from agent.steps.logs import Journalist
 from agent.steps.notify import Notifier
 from agent.steps.phases import Phases
 from agent.steps.progress import Progress
 from agent.steps.recovery import end_leftovers
-from agent.steps.release import Obtained, Shelf, good_commit, last_good, obtain, promote
+from agent.steps.release import Obtained, Shelf
 from agent.steps.spool import Spool, SpooledRun
-from agent.steps.stop import Stop, first
+from agent.steps.stop import Stop
+from agent.steps.update import Update, after_trial, run_again, with_origin
 
 WITHDRAW_SECONDS = 5.0
 """For taking back the word that a run began; when that fails, it looks like a run that vanished."""
@@ -55,6 +58,7 @@ class Call:
         journalist: Where the log goes.
         progress: Who watches.
         only: Names of the jobs to run; empty for all.
+        machine: Whether this is a machine of its own, which nobody watches.
     """
 
     settings: Settings
@@ -64,6 +68,7 @@ class Call:
     journalist: Journalist
     progress: Progress
     only: frozenset[str] = frozenset()
+    machine: bool = False
 
 
 async def run_once(call: Call) -> Outcome:
@@ -76,7 +81,7 @@ async def run_once(call: Call) -> Outcome:
         spool = Spool(call.places.state / "spool")
         waiting = spool.pending(call.journalist.log)
         await end_leftovers(waiting, call.environ, call.journalist.log)
-        spooled = spool.begin(_journal())
+        spooled = spool.begin(_journal(call.places.state))
         with call.journalist.writing(spooled.log, run_id=spooled.run_id):
             orders = _orders(call, spool, waiting, spooled)
             async with Errands(orders) as errands, _browser(call, spooled) as browser:
@@ -88,6 +93,7 @@ async def run_once(call: Call) -> Outcome:
                     await run.do_jobs(release)
                 await run.conclude()
                 outcome = await run.hand_over()
+                await run.clear_away(outcome)
             return await run.tell(outcome)
 
 
@@ -105,7 +111,14 @@ class _Run:
         self._log = call.journalist.log
         self._phases = Phases(call.progress)
         self._notifier = Notifier(call.settings.notify, spooled.run_id, self._log)
-        self._shelf = Shelf.at(call.places.state, call.places.cache)
+        self._update = Update(
+            call.settings,
+            Shelf.at(call.places.state, call.places.cache),
+            version=__version__,
+            environ=call.environ,
+            machine=call.machine,
+            log=self._log,
+        )
         self._courier = Courier(
             spooled,
             errands.bucket,
@@ -124,62 +137,22 @@ class _Run:
             deadline=_deadline(self._spooled, self._settings).isoformat(),
         )
         self._notifier.started()
-        await self._browser.guess(self._last_jobs())
-
-    def _last_jobs(self) -> JobsFile | None:
-        try:
-            known = last_good(
-                self._shelf,
-                jobs=self._settings.release.jobs,
-                version=__version__,
-                environ=self._call.environ,
-            )
-        except ReleaseError:
-            return None
-        return known.jobs if known else None
+        await self._browser.guess(self._update.last_jobs())
 
     async def fetch_release(self) -> Obtained | None:
         """Get the newest release, or the last good one; None when none can run, or the run was told to stop."""
-        fetching = asyncio.create_task(
-            obtain(
-                self._settings.release,
-                self._shelf,
-                environ=self._call.environ,
-                version=__version__,
-                now=datetime.now(UTC),
-                log=self._log,
-            )
-        )
         with self._phases.measure("release"):
-            stopped = self._call.stop.wait()
-            await first(asyncio.wait([fetching]), stopped, seconds=self._settings.job_seconds)
-            if not fetching.done():
-                fetching.cancel()
             try:
-                obtained = await fetching
+                obtained = await self._update.obtain(
+                    self._call.stop, self._record.run_id, self._isolation
+                )
             except ReleaseError as error:
                 self._log.error("release.none", reason=str(error))
                 self._warn(f"no release could run: {error}")
                 return None
-            except asyncio.CancelledError:
-                if not fetching.cancelled():
-                    raise  # it is us who were cancelled
-                if not self._call.stop.requested:
-                    self._warn(
-                        "no release could run: none was ready before the run's time was over"
-                    )
-                return None
-        release = obtained.release
-        self._note(
-            release=ReleaseRecord(
-                repository=release.repository,
-                ref=release.ref,
-                commit=release.commit,
-                fetched=release.fetched,
-                stale=obtained.stale,
-            ),
-            warnings=(*self._record.warnings, *obtained.warnings),
-        )
+        if obtained is not None:
+            warnings = (*self._record.warnings, *obtained.warnings)
+            self._note(release=obtained.record, warnings=warnings)
         return obtained
 
     async def check_request(self, obtained: Obtained) -> None:
@@ -193,6 +166,7 @@ class _Run:
         unknown = sorted(self._call.only.difference(known))
         if not unknown:
             return
+        self._update.withdraw()
         with suppress(MayflyError, TimeoutError):
             async with asyncio.timeout(WITHDRAW_SECONDS):
                 await asyncio.shield(self._errands.conditional)
@@ -213,17 +187,39 @@ class _Run:
         shop = await self._shop(obtained, jobs)
         with self._phases.measure("jobs"):
             await run_jobs(jobs, self._settings.browser.sessions, shop, self._ended)
-        if proves_release(self._record.jobs) or good_commit(self._shelf) is None:
-            promote(self._shelf, release)
+            if obtained.on_trial:
+                await self._end_trial(obtained, shop)
+        if not obtained.on_trial:
+            self._update.remember(release, self._record.jobs)
+
+    async def _end_trial(self, obtained: Obtained, shop: Shop) -> None:
+        """Judge a new release; what it broke runs once more on the last good one, in this run."""
+        release = obtained.release
+        rerun = partial(
+            run_again,
+            shop=shop,
+            settle=self._browser.settle,
+            sessions=self._settings.browser.sessions,
+            before=self._record.jobs,
+            ended=self._ended,
+        )
+        left = 0.0 if self._call.stop.requested else shop.seconds_left()
+        verdict = await self._update.end_trial(release, lambda: self._record.jobs, rerun, left)
+        record = after_trial(obtained.record, release, verdict, datetime.now(UTC))
+        self._note(release=record, jobs=with_origin(self._record.jobs, verdict, release))
+        if verdict.judgement.reason:
+            self._warn(f"{release.ref} failed its trial: {verdict.judgement.reason}")
 
     async def _shop(self, obtained: Obtained, jobs: tuple[Job, ...]) -> Shop:
         release = obtained.release
+        browser = await self._browser.settle(release.jobs.browser, jobs)
+        self._note(warnings=(*self._record.warnings, *self._browser.warnings))
         return Shop(
             run=self._spooled,
             tree=release.tree,
             programs=release.programs,
-            browser=await self._browser.settle(release.jobs.browser, jobs),
-            isolation=ProcessIsolation(),
+            browser=browser,
+            isolation=await self._isolation(),
             courier=self._courier,
             bucket=self._errands.bucket,
             ledger=self._errands.ledger(with_past=any(job.expect.drop is not None for job in jobs)),
@@ -235,6 +231,12 @@ class _Run:
             journalist=self._call.journalist,
             progress=self._call.progress,
         )
+
+    async def _isolation(self) -> Isolation:
+        chosen = await asyncio.shield(self._errands.isolation)
+        if self._record.isolation is None:
+            self._note(isolation=chosen.record, warnings=(*self._record.warnings, *chosen.warnings))
+        return chosen.isolation
 
     async def _secrets(self, jobs: tuple[Job, ...]) -> Mapping[str, str]:
         if not any(job.secrets for job in jobs):
@@ -263,7 +265,10 @@ class _Run:
     async def conclude(self) -> None:
         """Stop the browser and write down how the run ended; from here on only the hand-off is missing."""
         with self._phases.measure("browser-stop"):
-            browser = await self._browser.close()
+            browser, boot = await asyncio.gather(
+                self._browser.close(),
+                boot_phases(self._call.environ, run=self._record.started),
+            )
         stopped = self._call.stop.reason if self._call.stop.requested else None
         cut_short = stopped is not None and (
             self._record.release is None
@@ -278,8 +283,8 @@ class _Run:
             finished=datetime.now(UTC),
             browser=browser,
             interruption=stopped,
-            phases=self._phases.so_far(),
-            conditional_writes=_result_of(self._errands.conditional),
+            phases=(*boot, *self._phases.so_far()),
+            conditional_writes=self._errands.conditional_writes,
             concluded=True,
         )
         self._log.info(
@@ -318,6 +323,11 @@ class _Run:
             manifest="" if reason else f"{bucket.name}/{manifest_key(self._record.run_id)}",
         )
 
+    async def clear_away(self, outcome: Outcome) -> None:
+        """Remove old releases and what they brought; never before the run is in the bucket."""
+        if outcome.delivered and self._record.release and not self._call.stop.requested:
+            await self._update.tidy(self._record.release)
+
     async def tell(self, outcome: Outcome) -> Outcome:
         """Tell the watchers how it ended, and close the log with the same words."""
         await self._notifier.ended(outcome)
@@ -342,8 +352,9 @@ class _Run:
         self._spooled.save(journal.model_copy(update={"concluded": concluded}))
 
 
-def _journal() -> Journal:
+def _journal(state: Path) -> Journal:
     started = datetime.now(UTC)
+    refused = refused_boots(state)
     return Journal(
         run=RunRecord(
             run_id=run_id(started, os.urandom(3)),
@@ -351,7 +362,8 @@ def _journal() -> Journal:
             started=started,
             finished=started,
             agent=__version__,
-            host=host_record(),
+            host=host_record(state=state),
+            warnings=(refused,) if refused else (),
         )
     )
 
@@ -386,8 +398,3 @@ def _browser(call: Call, spooled: SpooledRun) -> EarlyBrowser:
 
 def _deadline(spooled: SpooledRun, settings: Settings) -> datetime:
     return spooled.journal.run.started + timedelta(seconds=settings.limits.run)
-
-
-def _result_of(task: "asyncio.Task[bool | None]") -> bool | None:
-    """Return what an errand found out, if it has."""
-    return task.result() if task.done() and not task.cancelled() else None

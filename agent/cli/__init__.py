@@ -28,9 +28,21 @@ COMMANDS = {
         "agent.cli.doctor:doctor",
         "Try every part a run needs; each failure has its remedy.",
     ),
-    "status": ("consumer.cli:status", "What the bucket says of recent runs."),
-    "pull": ("consumer.cli:pull", "Fetch new runs into a folder, verified and whole."),
-    "verify": ("consumer.cli:verify", "Check a run's files against its manifest, both ways."),
+    "prepare": ("agent.cli.prepare:prepare", "Fetch what a run needs, and run nothing."),
+    "secrets": ("agent.cli.secrets:secrets", "Set, list and remove secrets in AWS."),
+    "release": (
+        "agent.cli.release:release",
+        "Which releases are here; pin one, go back, make a new one.",
+    ),
+    "maintain": ("agent.cli.maintain:maintain", "Keep the machine on for a person, for a while."),
+    "status": ("consumer.cli.status:status", "What the bucket says of recent runs."),
+    "cost": ("consumer.cli.cost:cost", "What the runs of a month cost, and a forecast."),
+    "pull": ("consumer.cli.pull:pull", "Fetch new runs into a folder, verified and whole."),
+    "serve": ("consumer.cli.serve:serve", "At home: metrics, status page, and pulling."),
+    "verify": (
+        "consumer.cli.verify:verify",
+        "Check a run's files against its manifest, both ways.",
+    ),
 }
 
 

@@ -12,6 +12,7 @@ from agent.core.faults import Fault
 from agent.core.jobsfile import parse_jobs
 from agent.core.locate import Surroundings
 from agent.core.outcome import ExitCode
+from agent.steps.release.checks import stack_faults
 
 
 @click.command()
@@ -62,7 +63,8 @@ def _jobs_faults(path: Path, around: Surroundings) -> list[Fault]:
         return [Fault(str(path), "", "not a text file in UTF-8")]
     except OSError as error:
         return [Fault(str(path), "", f"cannot be read: {error.strerror}")]
-    return parse_jobs(text, str(path), __version__)[1]
+    jobs, faults = parse_jobs(text, str(path), __version__)
+    return faults if jobs is None else stack_faults(jobs, path.parent, str(path))
 
 
 def _data(fault: Fault) -> dict[str, str]:

@@ -61,6 +61,7 @@ def _settings(place: Path, repository: Path, around: Surroundings) -> tuple[Load
         SOURCE,
         [
             Override("release.repository", SOURCE, str(repository)),
+            Override("release.trust", SOURCE, "none"),
             Override("paths.state", SOURCE, str(place / "state")),
             Override("power.after", SOURCE, "nothing"),
             Override("limits.run", SOURCE, "10m"),

@@ -20,11 +20,13 @@ from agent.core.faults import ConfigurationError, Fault
 from agent.core.locate import Loaded, Locations, Surroundings
 from agent.core.outcome import Outcome
 from agent.core.results import RunStatus
+from agent.core.units import show_duration
 from agent.run import Call, run_once
 from agent.steps.logs import Journalist
-from agent.steps.power import power_off
+from agent.steps.power import Lease, power_off
 from agent.steps.processes import adopt_orphans, kill_strays, share_arenas
 from agent.steps.stop import Stop
+from agent.steps.supervision import Manager, Reporting, supervised
 
 
 @click.command()
@@ -64,7 +66,7 @@ def run(
     outcome = asyncio.run(perform(loaded, places, around, style=style, only=frozenset(only)))
     print_outcome(outcome, as_json=as_json, coloured=colors(sys.stdout, around))
     if _powers_off(loaded, around) and outcome.interruption != signal.SIGINT.name:
-        asyncio.run(power_off(around.environ))
+        _leave_machine(around)
     sys.exit(outcome.exit_code)
 
 
@@ -79,20 +81,22 @@ async def perform(
     """Do one run with progress, log and signals of a foreground process, and leave no process of it."""
     share_arenas()
     adopt_orphans()
+    stop, manager = Stop(), Manager.of(around.environ)
     with watching(style, around) as (progress, sink):
         journalist = Journalist(sink or log_sink(style, around))
         journalist.add_secrets(loaded.settings.sensitive())
-        return await _perform(
-            Call(
-                settings=loaded.settings,
-                places=places,
-                environ=around.environ,
-                stop=Stop(),
-                journalist=journalist,
-                progress=progress,
-                only=only,
-            )
+        call = Call(
+            settings=loaded.settings,
+            places=places,
+            environ=around.environ,
+            stop=stop,
+            journalist=journalist,
+            progress=Reporting(manager, progress) if manager.address else progress,
+            only=only,
+            machine=around.machine,
         )
+        async with supervised(manager, stop):
+            return await _perform(call)
 
 
 async def _perform(call: Call) -> Outcome:
@@ -123,3 +127,11 @@ async def _perform(call: Call) -> Outcome:
 def _powers_off(loaded: Loaded, around: Surroundings) -> bool:
     after = loaded.settings.power.after
     return after == "poweroff" or (after is None and around.machine)
+
+
+def _leave_machine(around: Surroundings) -> None:
+    held = Lease().left()
+    if held:
+        click.echo(f"the machine stays on for {show_duration(held)}: a lease is held", err=True)
+    else:
+        asyncio.run(power_off(around.environ))

@@ -4,6 +4,11 @@ An expected failure is raised once, at the edge where it enters, `from` what cau
 manifest. Anything that is not a `MayflyError` is a defect of ours.
 """
 
+from typing import Literal
+
+Refusal = Literal["unverified", "downgrade", "moved", "content", "install", "check", "trial", "bad"]
+"""At which step a release is refused."""
+
 
 class MayflyError(Exception):
     """An expected failure.
@@ -25,8 +30,33 @@ class ReleaseError(MayflyError):
     """A release could not be found, fetched, installed or checked."""
 
 
+class ReleaseRefused(ReleaseError):  # noqa: N818 -- the name states the fact
+    """A release is there and must not run.
+
+    Attributes:
+        kind: At which step it was refused, as the manifest says it.
+        remedy: What a person can do about it.
+    """
+
+    def __init__(self, kind: Refusal, message: str, *, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.kind: Refusal = kind
+
+
 class BrowserError(MayflyError):
     """No WebDriver session could be had."""
+
+
+class ContainerError(MayflyError):
+    """A container of a job could not be had: no engine, no image, a stack that does not come up."""
+
+
+class MetadataError(MayflyError):
+    """The metadata service of the machine did not answer."""
+
+
+class PriceError(MayflyError):
+    """Nobody said what the machine costs."""
 
 
 class SecretsError(MayflyError):

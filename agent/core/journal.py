@@ -28,8 +28,8 @@ class Journal(Record):
     index_keys: tuple[str, ...] = ()
 
     def with_result(self, result: JobResult) -> "Journal":
-        """Return the journal after a job ended."""
-        jobs = (*self.run.jobs, result)
+        """Return the journal after a job ended; of a job that ran once more, the last result counts."""
+        jobs = (*(job for job in self.run.jobs if job.name != result.name), result)
         return self.model_copy(update={"run": self.run.model_copy(update={"jobs": jobs})})
 
     def with_run(self, **changes: object) -> "Journal":

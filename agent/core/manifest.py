@@ -15,8 +15,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent.core.errors import Refusal
 from agent.core.layout import LOG, path_problem
-from agent.core.results import JobCause, JobResult, JobStatus, Record, RefusedFile, RunStatus
+from agent.core.results import (
+    CostRecord,
+    IsolationRecord,
+    JobCause,
+    JobResult,
+    JobStatus,
+    Record,
+    RefusedFile,
+    RunStatus,
+)
+from agent.core.trust import Signer
 
 PROFILE = "https://datapackage.org/profiles/2.0/datapackage.json"
 MANIFEST_VERSION = 1
@@ -69,18 +80,49 @@ class Stale(Record):
     wanted: str = Field(description="The ref that was wanted, such as a tag or a tracking pattern.")
     reason: str
     age_seconds: float = Field(ge=0, description="Since the running release was first fetched.")
+    since: datetime | None = Field(None, description="The first run in a row in which it was so.")
+
+
+class RefusedRelease(Record):
+    """A release that was offered and did not run."""
+
+    ref: str
+    commit: str | None = None
+    kind: Refusal = Field(description="At which step it was refused.")
+    reason: str
+
+
+class RolledBack(Record):
+    """The release that failed its trial in this run."""
+
+    ref: str
+    commit: str
+    reason: str
+    jobs: tuple[str, ...] = Field(description="What ran once more, on the last good release.")
 
 
 class ReleaseRecord(Record):
-    """The release that ran."""
+    """The release that ran; after a rollback, the one that took over."""
 
     repository: str = Field(description="Without credentials.")
     ref: str
     commit: str
     fetched: datetime
-    verified_by: str | None = Field(None, description="Who signed it; null when nobody was asked.")
+    age_seconds: float | None = Field(None, ge=0, description="Since it was first fetched.")
+    trust: Literal["signed", "none"] = Field(
+        "none", description='"signed": only what `release.allowed_signers` names may run.'
+    )
+    verified_by: Signer | None = Field(None, description="Who signed it; null without a check.")
+    reached: datetime | None = Field(None, description="When the repository last answered.")
+    unreachable_since: datetime | None = Field(
+        None, description="The first run in a row to which it did not."
+    )
+    trial: Literal["passed", "failed", "undecided"] | None = Field(
+        None, description="How the trial of a new release ended; null when it was good already."
+    )
     stale: Stale | None = None
-    rolled_back_from: str | None = None
+    refused: tuple[RefusedRelease, ...] = ()
+    rolled_back_from: RolledBack | None = None
 
 
 class BrowserRecord(Record):
@@ -91,6 +133,13 @@ class BrowserRecord(Record):
     image: str | None = None
     digest: str | None = None
     restarts: int = 0
+
+
+class PreviousBoot(Record):
+    """The boot before this one, on a machine that keeps its disk."""
+
+    boot_id: str
+    off: datetime = Field(description="When the last of its units was stopped.")
 
 
 class HostRecord(Record):
@@ -104,6 +153,12 @@ class HostRecord(Record):
     instance_type: str | None = None
     zone: str | None = None
     image: str | None = None
+    life_cycle: Literal["on-demand", "spot"] | None = Field(
+        None, description="How the machine is paid for."
+    )
+    previous: PreviousBoot | None = Field(
+        None, description="Null without one, or when it did not end in order."
+    )
 
 
 class Phase(Record):
@@ -126,10 +181,14 @@ class RunRecord(Record):
     host: HostRecord
     release: ReleaseRecord | None = Field(None, description="Null when none could run.")
     browser: BrowserRecord | None = None
+    isolation: IsolationRecord | None = Field(
+        None, description="Null when no job was about to start."
+    )
     jobs: tuple[JobResult, ...] = ()
     phases: tuple[Phase, ...] = ()
     interruption: str | None = Field(None, description="Who or what stopped the run.")
     recovered: str | None = Field(None, description="The later run that handed this one over.")
+    cost: CostRecord | None = Field(None, description="Null where nothing is billed or known.")
     conditional_writes: bool | None = Field(
         None, description="Whether the bucket was seen to refuse a second write of a key."
     )
@@ -187,6 +246,7 @@ class IndexEntry(Record):
     stale: bool = False
     files: int = Field(ge=0)
     bytes: int = Field(ge=0)
+    cost: CostRecord | None = None
     jobs: tuple[JobSummary, ...]
     manifest: ManifestRef
 
@@ -296,6 +356,7 @@ def index_entry(run: RunRecord, files: Iterable[Sealed], manifest: ManifestRef) 
         stale=run.release is not None and run.release.stale is not None,
         files=count,
         bytes=size,
+        cost=run.cost,
         jobs=tuple(
             JobSummary(
                 name=job.name,

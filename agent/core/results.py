@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -65,6 +65,29 @@ class Attempt(Record):
     exit_code: int | None = None
     signal: int | None = Field(None, description="The signal that ended the program, if one did.")
     output_bytes: int = Field(0, ge=0, description="What it wrote to stdout and stderr.")
+    image: str | None = Field(
+        None,
+        description="For a container: its image and that image's digest, or its stack's service.",
+    )
+
+
+class Reach(StrEnum):
+    """Whether something can be reached."""
+
+    UNREACHABLE = "unreachable"
+    REACHABLE = "reachable"
+    ABSENT = "absent"
+    UNKNOWN = "unknown"
+
+
+class IsolationRecord(Record):
+    """How the jobs of a run were kept apart, and what a probe found."""
+
+    backend: Literal["systemd", "process"]
+    metadata: Reach = Field(
+        description="The metadata service from a job; absent: the machine has none."
+    )
+    containers: Reach = Field(description="The metadata service from a container.")
 
 
 class RefusedFile(Record):
@@ -90,6 +113,9 @@ class JobResult(Record):
     metrics: dict[str, float] = Field(default_factory=dict)
     refused: tuple[RefusedFile, ...] = ()
     state: str | None = Field(None, description="Key of the memory it left for the next run.")
+    release: str | None = Field(
+        None, description="The commit that made it, where that is not the run's release."
+    )
     notes: tuple[str, ...] = Field(
         (), description="What was odd without being a failure, such as an unreadable result file."
     )
@@ -119,3 +145,27 @@ def tally(results: Any) -> dict[str, int]:
     """Return how many results have each status, in the order of `JobStatus`."""
     statuses = [result.status for result in results]
     return {status.value: statuses.count(status) for status in JobStatus if status in statuses}
+
+
+Dollars = Annotated[float, Field(ge=0, le=1_000_000)]
+"""US dollars. No run of ours costs a million: a larger number is a forgery or a mistake."""
+
+
+class CostRecord(Record):
+    """What a run cost, as the machine estimates it before it goes off; US dollars."""
+
+    total_usd: Dollars = Field(description="The sum of the four parts.")
+    billed_seconds: float = Field(
+        ge=0, le=366 * 86400, description="From launch to the expected power-off."
+    )
+    market: Literal["on-demand", "spot"]
+    rate_usd_hour: Dollars = Field(description="Of the instance.")
+    rate_source: Literal["spot-history", "configured", "list"]
+    rate_as_of: datetime | None = Field(None, description="Since when a spot price holds.")
+    instance_usd: Dollars
+    surplus_usd: Dollars = Field(0.0, description="CPU credits that a T instance bought.")
+    volume_usd: Dollars = Field(0.0, description="A disk that exists only for this run.")
+    address_usd: Dollars = Field(0.0, description="The public IPv4 address.")
+    standing_usd_month: Dollars = Field(
+        0.0, description="What is billed all month, run or no run; not in the total."
+    )

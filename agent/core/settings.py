@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -34,7 +34,12 @@ class Release(Section):
     branch: str | None = Field(None, description="A branch to follow instead of tags.")
     allowed_signers: Path | None = Field(
         None,
-        description="SSH allowed_signers file. Refused for now: this version verifies nothing.",
+        description="SSH allowed_signers file, absolute. Set: only what these people signed runs.",
+    )
+    trust: Literal["signed", "none"] | None = Field(
+        None,
+        description='"none" says that you run whatever the repository holds, and ends the warning about'
+        ' it. Default: "signed" with `allowed_signers`.',
     )
     jobs: str = Field("jobs.toml", description="Path of the jobs file in the release.")
     timeout: Seconds = Field(
@@ -43,14 +48,24 @@ class Release(Section):
     install_timeout: Seconds = Field(
         600.0, description="Wall-clock limit of installing a release's locked environment."
     )
+    check_timeout: Seconds = Field(
+        60.0, description="Limit of a new release's self-check, in which its programs are imported."
+    )
 
     @field_validator("allowed_signers")
     @classmethod
-    def _not_yet(cls, path: Path | None) -> Path | None:
-        # To accept the key and not to look at signatures would be worse than to have neither.
-        if path is not None:
-            raise ValueError("this version does not verify signatures; remove the key")
+    def _absolute(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_absolute():
+            raise ValueError(f'"{path}" is not an absolute path; a run may begin in any folder')
         return path
+
+    @model_validator(mode="after")
+    def _one_kind_of_trust(self) -> Self:
+        if self.trust == "none" and self.allowed_signers is not None:
+            raise ValueError('"allowed_signers" and trust = "none" exclude each other; keep one')
+        if self.trust == "signed" and self.allowed_signers is None:
+            raise ValueError('trust = "signed" needs "allowed_signers", the file that names them')
+        return self
 
     @model_validator(mode="after")
     def _one_way_to_follow(self) -> Self:
@@ -106,6 +121,12 @@ class Browser(Section):
         120.0, description="How long the browser may take until a session has opened."
     )
     shared_memory: Size = Field(2 * 1024**3, description="`/dev/shm` of the container.")
+    port: int = Field(
+        4444,
+        ge=0,
+        le=65535,
+        description="Jobs find the browser at `http://localhost:<port>` too, also below `/wd/hub`; 0: they do not.",
+    )
 
     @model_validator(mode="after")
     def _one_browser(self) -> Self:
@@ -140,6 +161,24 @@ class Limits(Section):
         4 * 1024**2, description="What is kept of a job's stdout and stderr, per attempt."
     )
     state: Size = Field(64 * 1024**2, description="A job's state directory, packed.")
+    file: Size = Field(4 * 1024**3, description="The largest file that a job may write.")
+    free: Size = Field(
+        512 * 1024**2,
+        description="Disk space that jobs must leave free; under systemd, the job that occupies most is ended.",
+    )
+    tasks: int = Field(
+        1024, ge=16, le=4194304, description="Processes and threads of a job, under systemd."
+    )
+    isolation: Literal["auto", "systemd", "process"] = Field(
+        "auto",
+        description='How jobs are kept apart: "systemd" (a unit of its own for each), "process" (a process group),'
+        ' "auto": systemd where the agent is root and systemd runs the machine.',
+    )
+    disk: Size = Field(
+        8 * 1024**3,
+        description="What releases, their environments and uv's cache may take; the oldest go first,"
+        " after the commit. The releases that a run may need always stay.",
+    )
 
 
 class Power(Section):
@@ -170,6 +209,40 @@ class Notify(Section):
     )
 
 
+Dollars = Annotated[float, Field(ge=0, le=10_000)]
+
+
+class Cost(Section):
+    """What the machine costs, in US dollars. The defaults are Osaka's; sources and dates are in docs/aws.md."""
+
+    hourly: Dollars | None = Field(
+        None,
+        description="An hour of the machine. Default: EC2's history of spot prices; for a machine on"
+        " demand in Osaka the list price of its type.",
+    )
+    credits: Literal["unlimited", "standard"] = Field(
+        "unlimited", description="CPU credits of a T machine: bought when they run out, or not."
+    )
+    volume: Size = Field(20 * 1024**3, description="The machine's disk.")
+    volume_month: Dollars = Field(0.096, description="A GiB of disk (gp3) for a month.")
+    keeps_volume: bool = Field(
+        False, description="Whether the disk stays between runs, as in the mode `stopped`."
+    )
+    snapshot: Size = Field(6 * 1024**3, description="What the image's snapshot stores.")
+    snapshot_month: Dollars = Field(0.05, description="A GiB of snapshot for a month.")
+    address_hour: Dollars = Field(0.005, description="An hour of the public IPv4 address.")
+    always_on_month: Dollars | None = Field(
+        None,
+        description="What an always-on machine costs you, for comparison. Default: a t3.medium on demand.",
+    )
+    currency: str = Field(
+        "USD", pattern=r"^[A-Z]{3}$", description="In which `mayfly cost` shows amounts as well."
+    )
+    exchange: Annotated[float, Field(gt=0, le=1_000_000)] = Field(
+        1.0, description="Units of that currency for one US dollar."
+    )
+
+
 class Settings(Section):
     """`agent.toml`."""
 
@@ -181,6 +254,7 @@ class Settings(Section):
     power: Power = Power()
     secrets: Secrets = Secrets()
     notify: Notify = Notify()
+    cost: Cost = Cost()
 
     @property
     def job_seconds(self) -> float:

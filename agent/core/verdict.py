@@ -12,9 +12,14 @@ EX_TEMPFAIL = 75
 """sysexits.h: try again later. A job that exits with it always gets one more attempt."""
 
 KILLED = 9
+TOO_LARGE = 25
+"""SIGXFSZ: it wrote a file beyond its limit. A shell that saw it in its child exits with 128 more."""
 
 _OUT_OF_MEMORY = ("MemoryError", "Cannot allocate memory", "std::bad_alloc", "out of memory")
-_OUT_OF_DISK = ("No space left on device", "Disk quota exceeded", "ENOSPC")
+_OUT_OF_DISK = (
+    *("No space left on device", "Disk quota exceeded", "ENOSPC"),
+    *("File size limit exceeded", "File too large"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +31,27 @@ class Ended:
         signal: The signal that ended it.
         timed_out: We stopped it at its time limit, `limit` seconds after its start.
         interrupted: We stopped it because the run was told to stop.
+        out_of_memory: It was ended because it used more memory than it may; False when that is not known.
+        out_of_disk: It was ended because it left no room on the disk.
         browser_died: The browser died, or was restarted, while the attempt ran.
         failure: Why it could not be started at all; empty when it was.
+        failed_by: The cause of that.
         tail: The last lines of its output.
+        image: What ran, for a container.
     """
 
     exit_code: int | None = None
     signal: int | None = None
     timed_out: bool = False
     interrupted: bool = False
+    out_of_memory: bool = False
+    out_of_disk: bool = False
     browser_died: bool = False
     failure: str = ""
+    failed_by: JobCause = JobCause.RELEASE
     tail: str = ""
     limit: float = 0.0
+    image: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +96,7 @@ def judge(
         text = f"still running after {show_duration(ended.limit)}"
         return Verdict(JobStatus.TIMED_OUT, JobCause.TIMEOUT, _both(text, reported.message))
     if ended.failure:
-        return Verdict(JobStatus.FAILED, JobCause.RELEASE, ended.failure)
+        return Verdict(JobStatus.FAILED, ended.failed_by, ended.failure)
     if ended.exit_code == 0:
         broken = broken_expectation(expect, produced, reported.items, past)
         if broken:
@@ -133,11 +146,15 @@ def wants_retry(verdict: Verdict, number: int, retries: int, *, browser_died: bo
 
 
 def _cause(ended: Ended, reported: ResultFile) -> JobCause:
-    if reported.cause is not None:
-        return reported.cause
-    if ended.browser_died:
-        return JobCause.BROWSER
-    if any(sign in ended.tail for sign in _OUT_OF_DISK):
+    for so, cause in (
+        (ended.out_of_disk, JobCause.OUT_OF_DISK),
+        (ended.out_of_memory, JobCause.OUT_OF_MEMORY),
+        (reported.cause is not None, reported.cause),
+        (ended.browser_died, JobCause.BROWSER),
+    ):
+        if so and cause is not None:
+            return cause
+    if ended.signal == TOO_LARGE or any(sign in ended.tail for sign in _OUT_OF_DISK):
         return JobCause.OUT_OF_DISK
     # A SIGKILL that is not ours comes from the kernel's out-of-memory killer.
     if ended.signal == KILLED or any(sign in ended.tail for sign in _OUT_OF_MEMORY):
@@ -147,6 +164,12 @@ def _cause(ended: Ended, reported: ResultFile) -> JobCause:
 
 def _last_line(ended: Ended) -> str:
     how = f"killed by signal {ended.signal}" if ended.signal else f"exit code {ended.exit_code}"
+    if ended.out_of_memory:
+        how = "it used more memory than it may"
+    elif ended.out_of_disk:
+        how = "ended because the disk was nearly full"
+    elif ended.signal == TOO_LARGE:
+        how = "it wrote a file beyond limits.file"
     lines = ended.tail.strip().splitlines()
     return f"{how}: {lines[-1].strip()[:500]}" if lines else how
 

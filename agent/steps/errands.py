@@ -18,6 +18,7 @@ from agent.core.redact import Redactor
 from agent.core.settings import Settings
 from agent.core.storage import bucket_at
 from agent.steps.credentials import job_secrets, store_credentials
+from agent.steps.jobs.choice import Chosen, choose_isolation
 from agent.steps.ledger import Ledger, read_ledger
 from agent.steps.logs import Journalist
 from agent.steps.recovery import deliver_pending
@@ -60,6 +61,7 @@ class Errands:
         self.secrets = self._start(self._secrets())
         self.earlier = self._start(self._deliver_earlier())
         self.conditional = self._start(self._announce())
+        self.isolation = self._start(self._isolate())
         self._ledger: asyncio.Task[Ledger] | None = None
 
     def ledger(self, *, with_past: bool) -> "asyncio.Task[Ledger]":
@@ -67,6 +69,12 @@ class Errands:
         if self._ledger is None:
             self._ledger = self._start(self._look_back(with_past))
         return self._ledger
+
+    @property
+    def conditional_writes(self) -> bool | None:
+        """Whether the bucket was seen to refuse a second write of a key; None while that is not known."""
+        task = self.conditional
+        return task.result() if task.done() and not task.cancelled() else None
 
     async def __aenter__(self) -> Self:
         return self
@@ -136,6 +144,16 @@ class Errands:
         except MayflyError as error:
             self._orders.journalist.log.warning("run.not_announced", reason=str(error))
             return None
+
+    async def _isolate(self) -> Chosen:
+        orders = self._orders
+        return await choose_isolation(
+            orders.settings,
+            orders.places,
+            orders.marker.run_id,
+            orders.environ,
+            orders.journalist.log,
+        )
 
     async def _look_back(self, with_past: bool) -> Ledger:
         bucket = await asyncio.shield(self.bucket)

@@ -105,6 +105,7 @@ async def started(
     environ: Mapping[str, str],
     cwd: Path | None = None,
     stdin: bool = False,
+    feed: int | None = None,
     output: int | None = None,
 ) -> AsyncIterator[Process]:
     """Start a program in a session of its own; leaving the block kills what is left of it.
@@ -114,6 +115,7 @@ async def started(
         environ: Its whole environment.
         cwd: Its working directory.
         stdin: Whether it gets a pipe to read from.
+        feed: A descriptor for it to read from, instead of a pipe.
         output: A descriptor for both stdout and stderr, instead of a pipe for each. With pipes, `wait` also waits
             for whatever else holds them open (python/cpython#119710); with a descriptor it does not.
 
@@ -124,7 +126,7 @@ async def started(
         *command,
         env=dict(environ),
         cwd=cwd,
-        stdin=PIPE if stdin else DEVNULL,
+        stdin=feed if feed is not None else PIPE if stdin else DEVNULL,
         stdout=PIPE if output is None else output,
         stderr=PIPE if output is None else output,
         start_new_session=True,

@@ -11,6 +11,8 @@ from agent.steps import processes
 from agent.steps.browser import remove_leftovers
 from agent.steps.commit import commit, hand_over
 from agent.steps.courier import Courier
+from agent.steps.jobs.container import remove_stacks
+from agent.steps.jobs.unit import end_units
 from agent.steps.logs import Log
 from agent.steps.progress import Unwatched
 from agent.steps.spool import Spool, SpooledRun
@@ -19,7 +21,12 @@ from agent.steps.store import Bucket
 
 async def end_leftovers(runs: Sequence[SpooledRun], environ: Mapping[str, str], log: Log) -> None:
     """End what still runs of runs whose agent is dead: it would write into what is handed over."""
-    await remove_leftovers([run.run_id for run in runs], environ=environ, log=log)
+    ids = [run.run_id for run in runs]
+    await remove_leftovers(ids, environ=environ, log=log)
+    await end_units(ids, environ, log)
+    stacks = await remove_stacks(ids, environ, log)
+    if stacks:
+        log.warning("recovery.removed_stacks", stacks=stacks)
     for run in runs:
         killed = await processes.kill_marked(f"MAYFLY_RUN_ID={run.run_id}")
         if killed:

@@ -7,7 +7,7 @@ spool/<run_id>/
     downloads/                  shared with the browser
     browser/                    the browser's own files
     jobs/<job>/state.restored.tar.gz, state.tar.gz
-    jobs/<job>/<attempt>/       output/ state/ home/ result.json output.log
+    jobs/<job>/<attempt>/       output/ state/ home/ tmp/ said/result.json output.log
     datapackage.json index.json the sealed manifest and the entry that will commit it
 """
 
@@ -54,7 +54,12 @@ class Workspace:
     @property
     def result_file(self) -> Path:
         """What it says of itself."""
-        return self.root / "result.json"
+        return self.root / "said" / "result.json"
+
+    @property
+    def scratch(self) -> Path:
+        """Its temporary files, where the isolation gives it a place of its own for them."""
+        return self.root / "tmp"
 
     @property
     def captured(self) -> Path:
@@ -63,7 +68,7 @@ class Workspace:
 
     def make(self) -> None:
         """Create the folders."""
-        for folder in (self.output, self.state, self.home):
+        for folder in (self.output, self.state, self.home, self.result_file.parent):
             folder.mkdir(parents=True)
 
 

@@ -43,6 +43,7 @@ class Desk:
         shelf: Where releases are.
         events: What was logged.
         now: The time; each call is an hour after the one before.
+        machine: Whether nobody watches.
     """
 
     state: Path
@@ -52,6 +53,7 @@ class Desk:
     events: list[dict[str, Any]] = field(default_factory=list)
     now: datetime = START
     timeout: float = 20.0
+    machine: bool = False
 
     @property
     def shelf(self) -> Shelf:
@@ -69,6 +71,7 @@ class Desk:
             version=version,
             now=self.now,
             log=Journalist(self.events.append).log,
+            machine=self.machine,
         )
 
     async def run_well(self, **settings: Any) -> Obtained:

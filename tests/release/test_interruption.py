@@ -1,6 +1,7 @@
 """kill -9 in the middle: the old release or the new one, never a mixture, never none."""
 
 import asyncio
+import os
 import random
 import signal
 import subprocess
@@ -18,6 +19,8 @@ from tests.release.conftest import LOCKED_JOBS, VERSION, Desk, Locked, running_i
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
+SEEDS = range(int(os.environ.get("MAYFLY_TEST_SEEDS", "4")))
+"""A few for every day; the whole matrix has 20."""
 FILES = 400
 WAIT_SECONDS = 60.0
 
@@ -118,7 +121,7 @@ async def test_killed_at_a_step_of_the_update(
     await _check(desk)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", SEEDS)
 async def test_killed_at_any_time(
     desk: Desk, repo_builder: Repo, locked: Locked, seed: int
 ) -> None:

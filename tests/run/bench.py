@@ -85,6 +85,8 @@ class Bench:
             "release.repository": str(self.repo.bare),
             "paths.state": str(self.state),
             "power.after": "nothing",
+            # Runs of several tests at once would contend for the usual one.
+            "browser.port": "0",
             **self.settings,
             **{key.replace("__", "."): value for key, value in settings.items()},
         }

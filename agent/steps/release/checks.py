@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent.core.errors import ReleaseError
 from agent.core.faults import Fault
-from agent.core.jobsfile import Job, JobsFile, parse_jobs, program_of
+from agent.core.jobsfile import Job, JobsFile, declared_names, parse_jobs, program_of
 from agent.core.layout import path_problem
 from agent.core.units import show_size
 
@@ -48,7 +48,33 @@ def checked_jobs(tree: Path, programs: Path | None, checks: Checks) -> JobsFile:
         for job in jobs.job
         for problem, remedy in _program_problems(job, tree, path)
     )
+    _refuse(stack_faults(jobs, tree, checks.jobs))
     return jobs
+
+
+def stack_faults(jobs: JobsFile, tree: Path, source: str) -> list[Fault]:
+    """Return what is wrong with the compose files that jobs name, as far as it shows without an engine."""
+    return [
+        Fault(source, f"job[{job.name}].{key}", problem, remedy)
+        for job in jobs.job
+        if job.compose is not None and job.service is not None
+        for key, problem, remedy in _stack_problems(job.compose, job.service, tree)
+    ]
+
+
+def _stack_problems(compose: str, service: str, tree: Path) -> list[tuple[str, str, str]]:
+    """Return key, problem and remedy of what is wrong with a stack. The file's YAML is for compose to judge."""
+    if problem := path_problem(compose):
+        return [("compose", f'is "{compose}", and {problem}', "write a path in the release")]
+    try:
+        with (tree / compose).open(errors="replace") as file:
+            text = file.read(MAX_JOBS_BYTES)
+    except OSError as error:
+        return [("compose", f"{compose} cannot be read: {error.strerror}", "commit the file")]
+    # A service may come from a file that this one names.
+    if service in text or any(word in text for word in ("include", "extends")):
+        return []
+    return [("service", f'{compose} has no service "{service}"', "")]
 
 
 def read_jobs(tree: Path, checks: Checks) -> JobsFile:
@@ -62,6 +88,24 @@ def read_jobs(tree: Path, checks: Checks) -> JobsFile:
     if jobs is None:
         raise AssertionError("a jobs file without faults has jobs")
     return jobs
+
+
+def missing_jobs(good: Path, tree: Path, jobs: JobsFile, checks: Checks) -> list[str]:
+    """Return the jobs that an older release has and a newer one lost without a word.
+
+    Names are compared as they are written: a matrix with fewer values is nobody's accident.
+
+    Args:
+        good: The older release's files.
+        tree: The newer release's files.
+        jobs: Its jobs.
+        checks: Where the jobs files are.
+    """
+    try:
+        before = declared_names(_read(good, checks.jobs))
+    except ReleaseError:
+        return []
+    return sorted(before - declared_names(_read(tree, checks.jobs)) - set(jobs.retired))
 
 
 def _refuse(faults: Iterable[Fault]) -> None:
@@ -98,9 +142,7 @@ def _search_path(programs: Path | None, environ: Mapping[str, str]) -> str:
 def _program_problems(job: Job, tree: Path, path: str) -> list[tuple[str, str]]:
     """Return why a job's program cannot be started, each with its remedy; containers have none."""
     program = program_of(job)
-    if job.command is None or shutil.which(
-        program if "/" not in program else tree / program, path=path
-    ):
+    if not program or shutil.which(program if "/" not in program else tree / program, path=path):
         return []
     if "/" in program:
         return [(f'"{program}" is not an executable file', "commit it with its executable bit")]

@@ -116,6 +116,15 @@ def _environment(environment: Path, cache: Path, environ: Mapping[str, str]) -> 
     }
 
 
+def uv_command(*arguments: str) -> tuple[str, ...]:
+    """Return the command that runs uv.
+
+    Raises:
+        ReleaseError: It is not installed.
+    """
+    return (_binary(), *arguments)
+
+
 def _binary() -> str:
     # Looks through the file system when it is imported.
     import uv  # noqa: PLC0415

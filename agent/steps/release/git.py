@@ -19,7 +19,7 @@ ATTEMPTS = 6
 SLOW_BYTES = 1000
 SLOW_SECONDS = 20
 """A transfer below this many bytes a second for this long is given up, while there is time for another attempt."""
-KEEP_BYTES = 8 * 1024**2
+KEEP_BYTES = 16 * 1024**2
 """No listing of refs or files that we accept is longer; a flood of either is not held in memory."""
 LEAST_SECONDS = 0.1
 
@@ -34,13 +34,22 @@ PINNED = {
     "core.fsmonitor": "false",
     "core.fsync": "all",
     "core.askPass": "",
+    # Streamed to disk from this size on, so that a blob of gigabytes costs no memory.
+    "core.bigFileThreshold": "16m",
     "credential.helper": "",
     "fetch.fsckObjects": "true",
     "fetch.recurseSubmodules": "false",
     # A pack is synced to disk as a whole; loose objects would not be.
     "fetch.unpackLimit": "1",
     "gc.auto": "0",
+    # A signature names its own kind, so that the programs of the other kinds are pinned as well.
+    "gpg.format": "ssh",
+    "gpg.program": "false",
+    "gpg.openpgp.program": "false",
+    "gpg.x509.program": "false",
     "gpg.ssh.program": "ssh-keygen",
+    "gpg.ssh.defaultKeyCommand": "false",
+    "gpg.minTrustLevel": "fully",
     "http.followRedirects": "initial",
     "http.lowSpeedLimit": str(SLOW_BYTES),
     "http.lowSpeedTime": str(SLOW_SECONDS),
@@ -85,13 +94,34 @@ class Git:
         self.command = ("git", f"--git-dir={mirror}", *options)
         self.environ = _environment(mirror, repository, environ)
 
-    async def local(self, *arguments: str, seconds: float) -> bytes:
+    async def local(self, *arguments: str, seconds: float, stdin: bytes | None = None) -> bytes:
         """Return what a command that needs no network printed.
 
         Raises:
             GitError: It failed or took longer than `seconds`.
         """
-        return await self._run(arguments, self.environ, seconds)
+        return await self._run(arguments, self.environ, seconds, stdin)
+
+    async def verify(
+        self, kind: str, oid: str, signers: Path, *, seconds: float
+    ) -> tuple[bool, str]:
+        """Return whether git and ssh-keygen accept an object's signature, and what they said.
+
+        A key counts with the validity that `signers` gives it at the time that the object says it was made.
+
+        Args:
+            kind: `tag` or `commit`.
+            oid: The object, which the mirror has.
+            signers: The allowed_signers file, absolute.
+            seconds: Limit of it.
+
+        Raises:
+            GitError: It could not be asked, or took too long.
+        """
+        pin = f"gpg.ssh.allowedSignersFile={signers}"
+        command = (*self.command, "-c", pin, f"verify-{kind}", "--raw", oid)
+        done = await self._finished(f"verify-{kind}", command, self.environ, seconds)
+        return done.code == 0, done.stderr.decode(errors="replace")
 
     async def network(self, *arguments: str, until: float) -> bytes:
         """Return what a command that asks the repository printed; what was unreachable is asked again.
@@ -131,14 +161,35 @@ class Git:
         raise AssertionError("tenacity ends with a result or an error")
 
     async def _run(
-        self, arguments: tuple[str, ...], environ: Mapping[str, str], seconds: float
+        self,
+        arguments: tuple[str, ...],
+        environ: Mapping[str, str],
+        seconds: float,
+        stdin: bytes | None = None,
     ) -> bytes:
         action = f"git {arguments[0]}"
+        command = (*self.command, *arguments)
+        done = await self._finished(action, command, environ, seconds, stdin)
+        if done.code != 0:
+            raise _failure(action, done)
+        if len(done.stdout) >= KEEP_BYTES:
+            raise GitError(f"{action}: the answer has no end", Trouble.OTHER)
+        return done.stdout
+
+    async def _finished(
+        self,
+        action: str,
+        command: tuple[str, ...],
+        environ: Mapping[str, str],
+        seconds: float,
+        stdin: bytes | None = None,
+    ) -> processes.Finished:
         try:
-            done = await processes.run(
-                (*self.command, *arguments),
+            return await processes.run(
+                command,
                 environ=environ,
                 seconds=max(LEAST_SECONDS, seconds),
+                stdin=stdin,
                 keep=KEEP_BYTES,
             )
         except ProcessTimeout as error:
@@ -151,11 +202,6 @@ class Git:
             raise GitError(
                 f"git could not be started: {error}", Trouble.OTHER, remedy="install git"
             ) from error
-        if done.code != 0:
-            raise _failure(action, done)
-        if len(done.stdout) >= KEEP_BYTES:
-            raise GitError(f"{action}: the answer has no end", Trouble.OTHER)
-        return done.stdout
 
 
 def _worth_another(error: BaseException) -> bool:

@@ -3,18 +3,34 @@
 import asyncio
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from agent.core.errors import ReleaseError
+from agent.core.errors import ReleaseError, ReleaseRefused
 from agent.core.repository import Repository, Trouble, Wanted, parse_refs
-from agent.core.tree import Entry, Kind, link_problems, parse_listing, tree_problems
+from agent.core.tree import (
+    MAX_BYTES,
+    Entry,
+    Kind,
+    link_problems,
+    parse_listing,
+    tree_problems,
+)
+from agent.core.trust import Signed
+from agent.core.units import show_size
 from agent.steps import durable, processes
 from agent.steps.logs import Log
 from agent.steps.release.git import Git, GitError
 
 FETCHED = "refs/mayfly/wanted"
 """Where a fetched ref is kept: not under the name it has upstream, so that one which was moved cannot clash."""
+
+MAX_SIGNED_BYTES = 64 * 1024
+"""Of a tag or a commit: a signature is 300 bytes, and a message that is longer is no message."""
+LOOK_SECONDS = 0.1
+"""Between two looks at the growth of what is fetched: at 1 GB/s this is 100 MB too much."""
 
 _CHUNK_BYTES = 64 * 1024
 
@@ -28,6 +44,7 @@ class Mirror:
         environ: The agent's environment.
         seconds: Limit of each command that needs no network.
         log: Gets what is noteworthy.
+        most: Bytes that one fetch may bring.
     """
 
     def __init__(
@@ -38,11 +55,13 @@ class Mirror:
         environ: Mapping[str, str],
         seconds: float,
         log: Log,
+        most: int = MAX_BYTES,
     ) -> None:
         self._place = place
         self._repository = repository
         self._seconds = seconds
         self._log = log
+        self._most = most
         self._git = Git(place, repository, environ, log)
 
     async def prepare(self) -> None:
@@ -101,18 +120,86 @@ class Mirror:
         """Fetch one ref without its history, and return the commit it was when it arrived.
 
         Raises:
+            ReleaseRefused: It is too large.
             GitError: It could not be fetched.
         """
-        await self._git.network(
-            *("fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules"),
-            *("--no-auto-maintenance", "--no-write-fetch-head", "--update-shallow", "--"),
-            *(self._repository.url, f"+{wanted.ref}:{FETCHED}"),
-            until=until,
+        await self._bounded(
+            self._git.network(
+                *("fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules"),
+                *("--no-auto-maintenance", "--no-write-fetch-head", "--update-shallow", "--"),
+                *(self._repository.url, f"+{wanted.ref}:{FETCHED}"),
+                until=until,
+            )
         )
         commit = await self._git.local(
             "rev-parse", "--verify", "--quiet", f"{FETCHED}^{{commit}}", seconds=self._seconds
         )
         return commit.decode().strip()
+
+    async def _bounded(self, fetching: Coroutine[Any, Any, bytes]) -> None:
+        """Fetch, and stop as soon as more has come than a release may be: git has no limit of its own for this.
+
+        Raises:
+            ReleaseRefused: It is too large; git is killed and what came is removed.
+        """
+        task = asyncio.create_task(fetching)
+        packs = self._place / "objects" / "pack"
+        before = _size(packs)
+        try:
+            while not (await asyncio.wait([task], timeout=LOOK_SECONDS))[0]:
+                if _size(packs) - before > self._most:
+                    raise ReleaseRefused(
+                        "content",
+                        f"fetching it brought more than {show_size(self._most)}",
+                        remedy="take large files out of the release",
+                    )
+            await task
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                for leftover in packs.glob("tmp_*"):
+                    leftover.unlink(missing_ok=True)
+
+    async def signed(self, wanted: Wanted) -> Signed:
+        """Return the object that must be signed: the tag itself, or a branch's commit.
+
+        Raises:
+            ReleaseRefused: The tag is no object, so that nobody can have signed it.
+            GitError: git lost it.
+        """
+        if not wanted.is_tag:
+            return Signed("commit", await self._object("commit", wanted.commit))
+        kind = await self._git.local("cat-file", "-t", FETCHED, seconds=self._seconds)
+        if kind.strip() != b"tag":
+            raise ReleaseRefused(
+                "unverified",
+                f"the tag {wanted.name} is not signed: it is a lightweight one",
+                remedy="make it with mayfly release new, or git tag --sign",
+            )
+        return Signed("tag", await self._object("tag", FETCHED))
+
+    async def _object(self, kind: str, name: str) -> bytes:
+        size = int(await self._git.local("cat-file", "-s", name, seconds=self._seconds))
+        if size > MAX_SIGNED_BYTES:
+            raise ReleaseRefused("content", f"its {kind} has {show_size(size)} of text")
+        return await self._git.local("cat-file", kind, name, seconds=self._seconds)
+
+    async def verify(self, signed: Signed, signers: Path) -> tuple[bool, str]:
+        """Return whether git and ssh-keygen accept a signature, and what they said.
+
+        The object is put into the mirror first, so that a release can be verified whose mirror is gone.
+
+        Raises:
+            GitError: git refuses the object itself, or could not be asked.
+        """
+        made = await self._git.local(
+            *("hash-object", "-w", "-t", signed.kind, "--stdin"),
+            seconds=self._seconds,
+            stdin=signed.data,
+        )
+        oid = made.decode().strip()
+        return await self._git.verify(signed.kind, oid, signers, seconds=self._seconds)
 
     async def entries(self, commit: str) -> tuple[Entry, ...]:
         """Return the files of a commit, if all of them may be exported.
@@ -172,6 +259,15 @@ class Mirror:
             (target / path).symlink_to(points_to)
 
 
+def _size(folder: Path) -> int:
+    """Return the bytes of a folder's files; those that go meanwhile do not count."""
+    total = 0
+    for file in folder.glob("*"):
+        with suppress(OSError):
+            total += file.stat().st_size
+    return total
+
+
 async def _expect_header(stream: asyncio.StreamReader, entry: Entry) -> None:
     header = (await stream.readline()).decode().split()
     if header != [entry.oid, "blob", str(entry.bytes)]:
@@ -193,6 +289,8 @@ async def _copy(stream: asyncio.StreamReader, entry: Entry, file: Path) -> None:
 
 def _refuse(problems: list[str]) -> None:
     if problems:
-        raise ReleaseError(
-            f"it may not be installed: {'; '.join(problems)}", remedy="take it out of the release"
+        raise ReleaseRefused(
+            "content",
+            f"it may not be installed: {'; '.join(problems)}",
+            remedy="take it out of the release",
         )

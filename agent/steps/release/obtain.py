@@ -1,41 +1,27 @@
-"""Which release runs today: the newest that can be fetched, installed and checked, else the last good one."""
+"""Which release runs today: the newest, if it is verified, installed and checked; the last good one; the image's."""
 
-import asyncio
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
+from typing import Literal
 
-from agent.core.errors import ProcessTimeout, ReleaseError
-from agent.core.manifest import Stale
-from agent.core.repository import TRACK, Repository, Trouble, Wanted, choose, parse_repository
+from agent.core.errors import ReleaseError, ReleaseRefused
+from agent.core.manifest import RefusedRelease, ReleaseRecord, Stale
+from agent.core.repository import Repository, parse_repository
 from agent.core.settings import Release
-from agent.steps import processes
+from agent.core.trial import Bad
 from agent.steps.logs import Log
-from agent.steps.release import environment
-from agent.steps.release.checks import Checks, read_jobs
-from agent.steps.release.git import GitError
-from agent.steps.release.mirror import Mirror
-from agent.steps.release.passing import mark, mark_text
-from agent.steps.release.seen import Seen
-from agent.steps.release.shelf import (
-    ENVIRONMENT,
-    TREE,
-    Installed,
-    Marker,
-    Shelf,
-    last_good,
-    load,
-    read_marker,
-    remove,
-    seal,
-    sweep,
-    write_marker,
-)
+from agent.steps.release.checks import Checks
+from agent.steps.release.images import Images
+from agent.steps.release.means import Means
+from agent.steps.release.newest import Attempt
+from agent.steps.release.selfcheck import SelfCheck
+from agent.steps.release.shelf import Installed, Shelf, linked_commit, on_disk
 
-SYNC_SECONDS = 120.0
-"""What writing a new release's files to the disk may take; a small cloud disk does 125 MB/s."""
+UNVERIFIED = (
+    "releases are not verified: whoever can push to the repository has programs run here;"
+    ' set release.allowed_signers, or release.trust = "none" to say that it is meant'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +32,15 @@ class Obtained:
         release: It.
         stale: Why it is not the newest; None when it is.
         warnings: What a person should look at, such as a tag that was moved.
+        on_trial: Whether it has not proved itself yet; then its trial is written down.
+        record: What the manifest says of it.
     """
 
     release: Installed
     stale: Stale | None
     warnings: tuple[str, ...]
+    on_trial: bool
+    record: ReleaseRecord
 
 
 async def obtain(
@@ -61,6 +51,9 @@ async def obtain(
     version: str,
     now: datetime,
     log: Log,
+    self_check: SelfCheck | None = None,
+    images: Images | None = None,
+    machine: bool = False,
 ) -> Obtained:
     """Return the release to run, complete on disk and checked: the newest, or the last good one with the reason.
 
@@ -71,18 +64,55 @@ async def obtain(
         version: This agent's version.
         now: The time (aware).
         log: Told of each step, with its seconds.
+        self_check: How a new release's programs are tried; without one they are not.
+        images: How the image that a new release pins is had; without it the browser will see to it.
+        machine: Whether nobody watches, so that a repository that is not verified deserves a warning.
 
     Raises:
-        ReleaseError: Neither can run, or the configuration names no repository.
+        ReleaseError: None can run, or the configuration names no repository.
     """
-    repository = _repository(settings, environ)
     checks = Checks(settings.jobs, version, environ)
-    attempt = _Attempt(settings, shelf, repository, checks=checks, now=now, log=log)
+    means = Means(
+        settings, shelf, _repository(settings, environ), checks, self_check, images, now, log
+    )
+    attempt = Attempt(means)
+    if machine and not attempt.trust.stated:
+        attempt.warnings.append(UNVERIFIED)
     try:
         release = await attempt.newest()
     except ReleaseError as error:
-        return _last_good(attempt, error)
-    return Obtained(release, None, tuple(attempt.warnings))
+        return await _stand_in(attempt, error)
+    attempt.note(stale_since=None)
+    return _obtained(attempt, release, None, ())
+
+
+async def stand_in_for(
+    commit: str,
+    settings: Release,
+    shelf: Shelf,
+    *,
+    environ: Mapping[str, str],
+    version: str,
+    now: datetime,
+    log: Log,
+) -> Installed | None:
+    """Return the release that takes over from one that failed; None when there is no other that can run.
+
+    Args:
+        commit: The one that failed.
+        settings: As for `obtain`, like all others.
+        shelf: Where releases are kept.
+        environ: The agent's environment.
+        version: This agent's version.
+        now: The time (aware).
+        log: Told why one cannot take over.
+    """
+    checks = Checks(settings.jobs, version, environ)
+    means = Means(settings, shelf, _repository(settings, environ), checks, None, None, now, log)
+    release, reasons = await _other(Attempt(means), besides=commit)
+    for reason in reasons:
+        log.warning("release.no_stand_in", reason=reason)
+    return release
 
 
 def _repository(settings: Release, environ: Mapping[str, str]) -> Repository:
@@ -100,198 +130,110 @@ def _repository(settings: Release, environ: Mapping[str, str]) -> Repository:
         ) from error
 
 
-def _last_good(attempt: "_Attempt", why: ReleaseError) -> Obtained:
-    """Return the last good release in the place of the one that could not be had."""
-    checks = attempt.checks
-    try:
-        good = last_good(
-            attempt.shelf, jobs=checks.jobs, version=checks.version, environ=checks.environ
-        )
-    except ReleaseError as error:
-        also = "" if str(error) == str(why) else f"; the last good one: {error}"
+async def _stand_in(attempt: Attempt, why: ReleaseError) -> Obtained:
+    """Return another release in the place of the one that could not be had."""
+    _remember(attempt, why)
+    release, reasons = await _other(attempt)
+    if release is None:
+        also = "".join(f"; {reason}" for reason in reasons if not reason.endswith(str(why)))
+        before = "" if reasons else ", and none did before"
         raise ReleaseError(
-            f"no release can run; {attempt.wanted}: {why}{also}", remedy=why.remedy
+            f"no release can run{before}; {attempt.wanted}: {why}{also}", remedy=why.remedy
         ) from why
-    if good is None:
-        raise ReleaseError(
-            f"no release can run, and none did before; {attempt.wanted}: {why}", remedy=why.remedy
-        ) from why
-    age = max(0.0, (attempt.now - good.fetched).total_seconds())
-    stale = Stale(wanted=attempt.wanted, reason=str(why), age_seconds=age)
-    attempt.log.warning(
-        "release.stale", wanted=stale.wanted, reason=stale.reason, ref=good.ref, commit=good.commit
+    now = attempt.means.now
+    stale = Stale(
+        wanted=attempt.wanted,
+        reason=str(why),
+        age_seconds=_age(release, now),
+        since=attempt.record.memory.stale_since,
     )
-    return Obtained(good, stale, tuple(attempt.warnings))
-
-
-class _Attempt:
-    """One attempt at the newest release.
-
-    Attributes:
-        wanted: What is wanted, as precisely as is known by now.
-        warnings: What a person should look at.
-    """
-
-    def __init__(
-        self,
-        settings: Release,
-        shelf: Shelf,
-        repository: Repository,
-        *,
-        checks: Checks,
-        now: datetime,
-        log: Log,
-    ) -> None:
-        self.settings, self.shelf, self.repository = settings, shelf, repository
-        self.checks, self.now, self.log = checks, now, log
-        self.wanted = settings.branch or settings.track or TRACK
-        self.warnings: list[str] = []
-        self._seen = Seen.read(shelf.releases / "seen.json")
-        self._mirror = Mirror(
-            shelf.mirror,
-            repository,
-            environ=checks.environ,
-            seconds=settings.timeout,
-            log=log,
+    attempt.log.warning(
+        "release.stale",
+        wanted=stale.wanted,
+        reason=stale.reason,
+        ref=release.ref,
+        commit=release.commit,
+    )
+    refused: tuple[RefusedRelease, ...] = ()
+    if isinstance(why, ReleaseRefused):
+        refused = (
+            RefusedRelease(
+                ref=attempt.wanted, commit=attempt.commit, kind=why.kind, reason=str(why)
+            ),
         )
+    return _obtained(attempt, release, stale, refused)
 
-    async def newest(self) -> Installed:
-        """Return the newest release, which is fetched and installed when it is not on disk yet.
 
-        Raises:
-            ReleaseError: It cannot be had, or cannot run.
-        """
-        # A killed agent's git and uv outlive it, and would write into what is made now.
-        await processes.kill_marked(mark_text(self.shelf.mirror))
-        for name in await sweep(self.shelf):
-            self.log.info("release.swept", name=name)
-        await self._mirror.prepare()
-        until = asyncio.get_running_loop().time() + self.settings.timeout
-        wanted = await self._look(until)
-        self._warn_if_moved(wanted)
-        release = await self._present(wanted) or await self._bring(wanted, until)
-        if wanted.is_tag:
-            self._seen.remember(self.repository.url, wanted.name, release.commit)
-        return release
-
-    async def _look(self, until: float) -> Wanted:
-        """Ask the repository which release is the newest."""
-        started = time.monotonic()
-        branch = self.settings.branch
-        refs = await self._mirror.refs(branch, until=until)
-        wanted = choose(refs, self.settings.track, branch)
-        if wanted is None:
-            raise ReleaseError(
-                f'{self.repository.url} has no {"branch" if branch else "tag that matches"} "{self.wanted}"',
-                remedy="push one, or set release.track or release.branch to what is there",
-            )
-        self.wanted = wanted.name
-        self.log.info(
-            "release.wanted", ref=wanted.name, commit=wanted.commit, seconds=_since(started)
+def _remember(attempt: Attempt, why: ReleaseError) -> None:
+    """Write down since when the newest cannot run; and that it is bad, when it is so of its own."""
+    memory, now = attempt.record.memory, attempt.means.now
+    failed = isinstance(why, ReleaseRefused) and why.kind in {"check", "trial"}
+    if failed and attempt.commit is not None:
+        bad = Bad(
+            ref=attempt.wanted,
+            reason=str(why)[:500],
+            since=now,
+            agent=attempt.means.checks.version,
         )
-        return wanted
+        memory = memory.with_bad(attempt.commit, bad)
+    attempt.note(bad=memory.bad, trial=memory.trial, stale_since=memory.stale_since or now)
 
-    def _warn_if_moved(self, wanted: Wanted) -> None:
-        before = self._seen.commit(self.repository.url, wanted.name) if wanted.is_tag else None
-        if before is not None and before != wanted.commit:
-            self.warnings.append(
-                f"the tag {wanted.name} was moved: it was commit {before[:12]}, and is {wanted.commit[:12]} now"
-            )
-            self.log.warning(
-                "release.tag_moved", ref=wanted.name, before=before, commit=wanted.commit
-            )
 
-    async def _present(self, wanted: Wanted) -> Installed | None:
-        """Return the wanted release if it is complete on disk, under the name it is wanted by now."""
-        root = self.shelf.root(wanted.commit)
-        marker = read_marker(root)
-        if marker is None:
-            return None
-        named = marker.model_copy(update={"ref": wanted.name, "repository": self.repository.url})
-        if named != marker:
-            write_marker(root, named)
-        return load(root, named, self.checks)
-
-    async def _bring(self, wanted: Wanted, until: float) -> Installed:
-        """Fetch and install the wanted release; a damaged mirror is made anew, once."""
+async def _other(
+    attempt: Attempt, besides: str | None = None
+) -> tuple[Installed | None, list[str]]:
+    """Return the last good release, else the image's, and why those before it in this order cannot run."""
+    shelf, reasons, seen = attempt.shelf, list[str](), {besides}
+    for name, link in (("the last good one", shelf.good), ("the image's", shelf.baked)):
+        commit = linked_commit(link)
+        if commit is None or commit in seen:
+            continue
+        seen.add(commit)
         try:
-            return await self._fetch_and_install(wanted, until)
-        except GitError as error:
-            if error.trouble is not Trouble.OTHER:
-                raise
-            self.log.warning("release.mirror_damaged", reason=str(error))
-        await self._mirror.discard()
-        await self._mirror.prepare()
-        return await self._fetch_and_install(wanted, until)
+            return await _trusted(attempt, commit), reasons
+        except ReleaseError as error:
+            reasons.append(f"{name}: {error}")
+    return None, reasons
 
-    async def _fetch_and_install(self, wanted: Wanted, until: float) -> Installed:
-        started = time.monotonic()
-        commit = await self._mirror.fetch(wanted, until=until)
-        self.log.info("release.fetched", ref=wanted.name, commit=commit, seconds=_since(started))
-        if commit != wanted.commit:  # it was moved since we looked
-            wanted = replace(wanted, commit=commit)
-            present = await self._present(wanted)
-            if present is not None:
-                return present
-        return await self._install(wanted)
 
-    async def _install(self, wanted: Wanted) -> Installed:
-        """Export a fetched release, make its environment, check it, and only then declare it complete."""
-        started = time.monotonic()
-        root = self.shelf.root(wanted.commit)
-        if root.exists():
-            await remove(root)
-        await self._export(wanted.commit, root)
-        read_jobs(root / TREE, self.checks)  # before an environment is made for nothing
-        has_environment = await environment.install(
-            root / TREE,
-            root / ENVIRONMENT,
-            cache=self.shelf.cache,
-            environ=self.checks.environ,
-            mark=mark(self.shelf.mirror),
-            seconds=self.settings.install_timeout,
-            log=self.log,
-        )
-        marker = Marker(
-            commit=wanted.commit,
-            ref=wanted.name,
-            repository=self.repository.url,
-            fetched=self.now,
-            environment=has_environment,
-        )
-        release = load(root, marker, self.checks)
-        await seal(root)
-        await _to_disk(root, self.checks.environ)
-        write_marker(root, marker)
-        self.log.info(
-            "release.installed", ref=wanted.name, commit=wanted.commit, seconds=_since(started)
-        )
+async def _trusted(attempt: Attempt, commit: str) -> Installed:
+    """Return a release that ran before, if it still may.
+
+    When the file that names the signers is gone, what was verified while it was there may go on.
+    """
+    release = on_disk(attempt.shelf, commit, attempt.means.checks)
+    if attempt.trust.problem() is not None and release.verified_by is not None:
         return release
-
-    async def _export(self, commit: str, root: Path) -> None:
-        started = time.monotonic()
-        entries = await self._mirror.entries(commit)
-        await self._mirror.export(entries, root / TREE)
-        self.log.info(
-            "release.exported",
-            commit=commit,
-            files=len(entries),
-            bytes=sum(entry.bytes for entry in entries),
-            seconds=_since(started),
-        )
+    if attempt.trust.signers is None:
+        return replace(release, verified_by=None)
+    await attempt.mirror.prepare()
+    return await attempt.verified(release)
 
 
-async def _to_disk(root: Path, environ: Mapping[str, str]) -> None:
-    """Have the whole file system written: one call, where thousands of files would need one each."""
-    try:
-        done = await processes.run(
-            ("sync", "--file-system", str(root)), environ=environ, seconds=SYNC_SECONDS
-        )
-    except (ProcessTimeout, OSError) as error:
-        raise ReleaseError(f"it could not be written to the disk: {error}") from error
-    if done.code != 0:
-        raise ReleaseError(f"it could not be written to the disk: {done.complaint}")
+def _obtained(
+    attempt: Attempt,
+    release: Installed,
+    stale: Stale | None,
+    refused: tuple[RefusedRelease, ...],
+) -> Obtained:
+    memory = attempt.record.memory
+    trust: Literal["signed", "none"] = "none" if attempt.trust.signers is None else "signed"
+    record = ReleaseRecord(
+        repository=release.repository,
+        ref=release.ref,
+        commit=release.commit,
+        fetched=release.fetched,
+        age_seconds=_age(release, attempt.means.now),
+        trust=trust,
+        verified_by=release.verified_by,
+        reached=memory.reached,
+        unreachable_since=memory.unreachable_since,
+        stale=stale,
+        refused=refused,
+    )
+    on_trial = stale is None and attempt.on_trial
+    return Obtained(release, stale, tuple(attempt.warnings), on_trial, record)
 
 
-def _since(started: float) -> float:
-    return round(time.monotonic() - started, 3)
+def _age(release: Installed, now: datetime) -> float:
+    return max(0.0, (now - release.fetched).total_seconds())

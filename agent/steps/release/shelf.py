@@ -5,6 +5,7 @@ exists, which is written last; what has none was being made when the power went,
 """
 
 import asyncio
+import base64
 import os
 import re
 import secrets
@@ -16,12 +17,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
 from agent.core.errors import ReleaseError
 from agent.core.jobsfile import JobsFile
+from agent.core.trust import Floor, Signed, Signer, raised
 from agent.steps import durable
 from agent.steps.release.checks import Checks, checked_jobs
+from agent.steps.release.record import Remembered
 
 MARKER = "release.json"
 TREE = "tree"
@@ -37,12 +46,16 @@ class Shelf:
     Attributes:
         releases: A directory for each release, named by its commit.
         good: Symbolic link to the last good one.
+        baked: Symbolic link to the one that came with the machine's image; no run moves it.
+        record: What is remembered about releases.
         mirror: The bare repository that the agent owns.
         cache: Caches that may be deleted at any time; uv's is in it.
     """
 
     releases: Path
     good: Path
+    baked: Path
+    record: Path
     mirror: Path
     cache: Path
 
@@ -50,7 +63,14 @@ class Shelf:
     def at(cls, state: Path, cache: Path) -> "Shelf":
         """Return the shelf in a state directory. Absolute: environments have their path written into them."""
         state = state.absolute()
-        return cls(state / "releases", state / "good", state / "mirror.git", cache.absolute())
+        return cls(
+            releases=state / "releases",
+            good=state / "good",
+            baked=state / "baked",
+            record=state / "releases" / "record.json",
+            mirror=state / "mirror.git",
+            cache=cache.absolute(),
+        )
 
     def root(self, commit: str) -> Path:
         """Return where the release of a commit is, or would be."""
@@ -69,6 +89,11 @@ class Installed:
         root: Its directory.
         jobs: Its jobs, expanded.
         has_environment: Whether it brought a lock, and so has an environment of its own.
+        line: The line of releases it belongs to (`agent.core.trust.line_of`).
+        is_tag: Whether `ref` is a tag.
+        time: When it was tagged or committed, as it says itself, in Unix seconds.
+        signed: The object that carries its signature; None when nobody asked for one.
+        verified_by: Who signed it; None likewise.
     """
 
     commit: str
@@ -78,6 +103,11 @@ class Installed:
     root: Path
     jobs: JobsFile
     has_environment: bool
+    line: str = ""
+    is_tag: bool = True
+    time: int = 0
+    signed: Signed | None = None
+    verified_by: Signer | None = None
 
     @property
     def tree(self) -> Path:
@@ -101,6 +131,12 @@ class Marker(BaseModel):
     repository: str
     fetched: AwareDatetime
     environment: bool
+    line: str = ""
+    tag: bool = True
+    time: int = 0
+    signed: str | None = None
+    """The signed object, in base64."""
+    verified_by: Signer | None = None
 
 
 def read_marker(root: Path) -> Marker | None:
@@ -145,29 +181,82 @@ def load(root: Path, marker: Marker, checks: Checks) -> Installed:
         root=root,
         jobs=checked_jobs(root / TREE, programs, checks),
         has_environment=marker.environment,
+        line=marker.line,
+        is_tag=marker.tag,
+        time=marker.time,
+        signed=_signed(marker),
+        verified_by=marker.verified_by,
     )
+
+
+def _signed(marker: Marker) -> Signed | None:
+    if marker.signed is None:
+        return None
+    return Signed("tag" if marker.tag else "commit", base64.b64decode(marker.signed))
+
+
+def encoded(signed: Signed | None) -> str | None:
+    """Return a signed object as a marker holds it."""
+    return None if signed is None else base64.b64encode(signed.data).decode()
+
+
+def floor_of(release: Installed) -> Floor:
+    """Return the floor that a release sets."""
+    return Floor(ref=release.ref, commit=release.commit, time=release.time)
 
 
 def promote(shelf: Shelf, release: Installed) -> None:
     """Make a release the last good one, in a single rename; a kill leaves the old one or the new one.
 
+    Its trial is over, and of its line nothing older will run by itself any more.
+
     Raises:
         ReleaseError: The disk does not take it; the old one stands.
     """
-    target = os.path.relpath(release.root, shelf.good.parent)
+    point_good(shelf, release.root, release.ref)
+    record = Remembered.read(shelf.record)
+    memory = record.memory.with_good(release.commit)
+    floors = raised(memory.floors, release.line, floor_of(release), is_tag=release.is_tag)
+    record.keep(memory.model_copy(update={"floors": floors}))
+
+
+def bake(shelf: Shelf, release: Installed) -> None:
+    """Make a release the one that came with the machine's image: the last resort.
+
+    Raises:
+        ReleaseError: The disk does not take it.
+    """
+    try:
+        durable.point_to(shelf.baked, os.path.relpath(release.root, shelf.baked.parent))
+    except OSError as error:
+        raise ReleaseError(f"{release.ref} could not be marked: {error}") from error
+
+
+def point_good(shelf: Shelf, root: Path, ref: str) -> None:
+    """Have the link to the last good release name another one, unless it does.
+
+    Raises:
+        ReleaseError: The disk does not take it; the old one stands.
+    """
+    target = os.path.relpath(root, shelf.good.parent)
     with suppress(OSError):
         if str(shelf.good.readlink()) == target:
             return
     try:
         durable.point_to(shelf.good, target)
     except OSError as error:
-        raise ReleaseError(f"{release.ref} could not be made the last good one: {error}") from error
+        raise ReleaseError(f"{ref} could not be made the last good one: {error}") from error
 
 
 def good_commit(shelf: Shelf) -> str | None:
     """Return the commit of the last good release, or None when there is none."""
+    return linked_commit(shelf.good)
+
+
+def linked_commit(link: Path) -> str | None:
+    """Return the commit that a link of the shelf names, or None when there is none."""
     try:
-        name = shelf.good.readlink().name
+        name = link.readlink().name
     except OSError:
         return None
     return name if _COMMIT.fullmatch(name) else None
@@ -188,13 +277,21 @@ def last_good(
         ReleaseError: There is one, but this agent cannot run it.
     """
     commit = good_commit(shelf)
-    if commit is None:
-        return None
+    return None if commit is None else on_disk(shelf, commit, Checks(jobs, version, environ))
+
+
+def on_disk(shelf: Shelf, commit: str, checks: Checks) -> Installed:
+    """Return the release of a commit.
+
+    Raises:
+        ReleaseError: It is not whole, or this agent cannot run it.
+    """
     root = shelf.root(commit)
     marker = read_marker(root)
     if marker is None:
-        raise ReleaseError(f"the last good release {commit[:12]} is damaged")
-    return load(root, marker, Checks(jobs, version, environ))
+        which = "last good " if commit == good_commit(shelf) else ""
+        raise ReleaseError(f"the {which}release {commit[:12]} is damaged")
+    return load(root, marker, checks)
 
 
 async def sweep(shelf: Shelf) -> list[str]:

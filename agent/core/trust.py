@@ -1,0 +1,173 @@
+"""Whom a release may come from, and which way versions go: decisions about signatures, without checking any.
+
+git and ssh-keygen check the signature itself (`agent.steps.release.trust`). What they do not look at is decided here:
+that the signed object is the one that was asked for, and that it is not an old one put back.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from agent.core.results import Record
+from agent.core.versions import version_order
+
+Kind = Literal["tag", "commit"]
+
+_GOOD = re.compile(r'Good "git" signature for (\S+) with \S+ key (SHA256:[A-Za-z0-9+/=]+)')
+_HEADER = re.compile(rb"([a-z]+) ([^\n]*)")
+_TIME = re.compile(rb".*> (\d{1,15}) [+-]\d{4}")
+
+
+class Signer(Record):
+    """Who signed: the principal of the allowed_signers file, and the fingerprint of the key."""
+
+    principal: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A git object that carries the signature of a release.
+
+    Attributes:
+        kind: A tag, or the commit of a branch.
+        data: The object as git stores it, without git's own header.
+    """
+
+    kind: Kind
+    data: bytes
+
+    @property
+    def oid(self) -> str:
+        """Its name in git."""
+        head = f"{self.kind} {len(self.data)}\0".encode()
+        return hashlib.sha1(head + self.data, usedforsecurity=False).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a signed object says of itself.
+
+    Attributes:
+        commit: The commit that it stands for; empty when it stands for none.
+        name: The tag's name; empty for a commit.
+        time: When it was made, by its maker's clock, in Unix seconds; 0 when it does not say.
+    """
+
+    commit: str
+    name: str
+    time: int
+
+
+def claim_of(signed: Signed) -> Claim:
+    """Return what the headers say. They come first, so that the signature covers them."""
+    headers: dict[bytes, bytes] = {}
+    for line in signed.data.partition(b"\n\n")[0].split(b"\n"):
+        match = _HEADER.fullmatch(line)
+        if match is not None:
+            headers.setdefault(match.group(1), match.group(2))
+    if signed.kind == "commit":
+        return Claim(signed.oid, "", _time(headers.get(b"committer", b"")))
+    commit = headers.get(b"object", b"") if headers.get(b"type") == b"commit" else b""
+    name = headers.get(b"tag", b"").decode(errors="replace")
+    return Claim(commit.decode(errors="replace"), name, _time(headers.get(b"tagger", b"")))
+
+
+def _time(text: bytes) -> int:
+    match = _TIME.fullmatch(text)
+    return int(match.group(1)) if match else 0
+
+
+def claim_problem(signed: Signed, name: str, commit: str) -> str | None:
+    """Return why a signed object does not stand for a release, or None.
+
+    A signature says that somebody made this object, not where it may lie: a tag object that was signed as `v1.0` is
+    as valid under `refs/tags/v3.0`.
+
+    Args:
+        signed: The object.
+        name: The tag or branch that was asked for.
+        commit: The commit that would run.
+    """
+    claim = claim_of(signed)
+    if signed.kind == "tag" and claim.name != name:
+        return f'its tag object was made as "{claim.name}", and lies under the name "{name}"'
+    if claim.commit != commit:
+        return f"what is signed is not commit {commit[:12]}"
+    return None
+
+
+def signer_of(said: str) -> Signer | None:
+    """Return who signed, from what git's verification printed; None when it is nobody that is allowed."""
+    lines = [line for line in said.splitlines() if line.startswith("Good ")]
+    match = _GOOD.fullmatch(lines[0]) if len(lines) == 1 else None
+    return Signer(principal=match.group(1), key=match.group(2)) if match else None
+
+
+def unsigned_reason(kind: Kind, said: str) -> str:
+    """Return why there is no signer, from what git's verification printed."""
+    what = "the tag" if kind == "tag" else "the commit"
+    key = re.search(r"key (SHA256:\S+)", said)
+    if "no signature found" in said or not said.strip():
+        return f"{what} is not signed"
+    if "No principal matched" in said and key:
+        return (
+            f"{what} was signed with a key that is not in release.allowed_signers: {key.group(1)}"
+        )
+    if "expired" in said or "not yet valid" in said or "not valid" in said:
+        return f"{what} was signed outside of the time in which its key is valid"
+    return f"{what} has no valid ssh signature: {' '.join(said.split())[:200]}"
+
+
+def signers_problem(text: bytes) -> str | None:
+    """Return why a file cannot be an allowed_signers file, or None."""
+    lines = [line.strip() for line in text.split(b"\n")]
+    if not any(line and not line.startswith(b"#") for line in lines):
+        return "names nobody"
+    return None
+
+
+class Floor(Record):
+    """The newest release of a line that was ever verified and found good: nothing below it runs by itself."""
+
+    ref: str
+    commit: str
+    time: int = 0
+
+
+def line_of(repository: str, branch: str | None, track: str) -> str:
+    """Return the name of a line of releases: versions are compared within it, and nowhere else."""
+    return f"{repository} {'branch' if branch else 'tags'} {branch or track}"
+
+
+def floor_problem(floor: Floor | None, ref: str, *, is_tag: bool) -> str | None:
+    """Return why a tag is a step back, or None."""
+    if floor is None or not is_tag or version_order(ref) >= version_order(floor.ref):
+        return None
+    return f"it is older than {floor.ref}, which ran here before"
+
+
+def forced_back_problem(floor: Floor | None, branch: str, claim: Claim) -> str | None:
+    """Return why the head of a branch is a step back, or None.
+
+    The commit's own time is signed with it, so that an old commit cannot be passed off as new. Its history is not
+    asked: the mirror has none, and an owner who amends the last commit does no harm.
+    """
+    if floor is None or claim.commit == floor.commit or claim.time >= floor.time:
+        return None
+    return (
+        f"the branch {branch} was forced back: commit {claim.commit[:12]} is older than"
+        f" {floor.commit[:12]}, which ran here before"
+    )
+
+
+def raised(floors: Mapping[str, Floor], line: str, new: Floor, *, is_tag: bool) -> dict[str, Floor]:
+    """Return the floors after a release was found good: they only rise."""
+    old = floors.get(line)
+    if old is not None:
+        lower = version_order(new.ref) < version_order(old.ref) if is_tag else new.time < old.time
+        if lower:
+            return dict(floors)
+    return {**floors, line: new}

@@ -1,0 +1,68 @@
+"""Carries out the imports of Python programs, and nothing else of them. Run by a release's own interpreter.
+
+It is handed to `python -c`, so it uses the standard library alone, and no syntax that an old Python lacks. It gets
+a word, and a list of programs as JSON; it prints the word, a space and what is wrong with each program as JSON.
+
+What stands at the left margin of a program is what it cannot start without. What it imports within `try`, within
+`if`, or later is its own business; so is what it does: importing it as a whole would run a program that has no
+`if __name__ == "__main__"`.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import os
+import sys
+
+
+def source_of(module: str) -> tuple[str | None, str | None]:
+    """Return the file of a module, and the package that its relative imports mean."""
+    spec = importlib.util.find_spec(module)
+    if spec is not None and spec.submodule_search_locations is not None:
+        module += ".__main__"
+        spec = importlib.util.find_spec(module)
+    if spec is None:
+        raise ModuleNotFoundError("No module named " + repr(module))
+    found = spec.origin if spec.origin and spec.origin.endswith(".py") else None
+    return found, spec.parent
+
+
+def try_imports(file: str, package: str | None) -> None:
+    """Carry out the imports at the left margin of a file."""
+    with open(file, "rb") as stream:  # noqa: PTH123
+        tree = ast.parse(stream.read(), file)
+    names = {"__name__": "mayfly_self_check", "__package__": package, "__file__": file}
+    for node in tree.body:
+        future = isinstance(node, ast.ImportFrom) and node.module == "__future__"
+        if isinstance(node, (ast.Import, ast.ImportFrom)) and not future:
+            exec(compile(ast.Module([node], []), file, "exec"), names)  # noqa: S102
+
+
+def problem_of(program: dict[str, str]) -> str:
+    """Return why a program could not start, or an empty text."""
+    path = list(sys.path)
+    try:
+        if program["module"]:
+            file, package = source_of(program["module"])
+        else:
+            package = None
+            file = program["script"]
+            sys.path[0] = os.path.dirname(os.path.abspath(file))  # noqa: PTH100, PTH120
+        if file is not None:
+            try_imports(file, package)
+    except BaseException as error:  # noqa: BLE001 -- what a module does when it is imported is anybody's guess
+        return type(error).__name__ + ": " + str(error)
+    finally:
+        sys.path[:] = path
+    return ""
+
+
+if __name__ == "__main__":
+    word, programs = sys.argv[1], json.loads(sys.argv[2])
+    problems = [problem_of(program)[:500] for program in programs]
+    sys.stdout.flush()
+    os.write(1, ("\n" + word + " " + json.dumps(problems) + "\n").encode())
+    # Threads that an import began must not keep it.
+    os._exit(0)

@@ -1,0 +1,333 @@
+"""One attempt at the newest release: look, judge, fetch, verify, install, put on trial."""
+
+import asyncio
+import time
+from dataclasses import replace
+
+from agent.core.errors import ReleaseError, ReleaseRefused
+from agent.core.repository import TRACK, Trouble, Wanted, choose
+from agent.core.trial import bad_reason, installing, starting
+from agent.core.trust import (
+    Claim,
+    Floor,
+    Signed,
+    claim_of,
+    floor_problem,
+    forced_back_problem,
+    raised,
+)
+from agent.steps import processes
+from agent.steps.release.checks import missing_jobs
+from agent.steps.release.git import GitError
+from agent.steps.release.install import install
+from agent.steps.release.means import Means, refusing, since
+from agent.steps.release.passing import mark_text
+from agent.steps.release.record import Remembered
+from agent.steps.release.seen import Seen
+from agent.steps.release.shelf import (
+    TREE,
+    Installed,
+    Marker,
+    encoded,
+    good_commit,
+    linked_commit,
+    load,
+    on_disk,
+    read_marker,
+    sweep,
+    write_marker,
+)
+from agent.steps.release.trust import Trust
+
+
+class Attempt:
+    """One attempt at the newest release.
+
+    Attributes:
+        wanted: What is wanted, as precisely as is known by now.
+        commit: Its commit, once the repository has named it.
+        warnings: What a person should look at.
+        record: What is remembered about releases.
+        on_trial: Whether what was returned has not proved itself yet.
+    """
+
+    def __init__(self, means: Means) -> None:
+        self.means = means
+        self.settings, self.shelf, self.log = means.settings, means.shelf, means.log
+        self.wanted = means.settings.branch or means.settings.track or TRACK
+        self.commit: str | None = None
+        self.warnings: list[str] = []
+        self.on_trial = False
+        self.record = Remembered.read(means.shelf.record)
+        self.trust = Trust.of(means.settings)
+        self._seen = Seen.read(means.shelf.releases / "seen.json")
+        self.mirror = means.mirror()
+
+    async def newest(self) -> Installed:
+        """Return the newest release, which is fetched and installed when it is not on disk yet.
+
+        Raises:
+            ReleaseRefused: It is there and must not run.
+            ReleaseError: It cannot be had, or cannot run.
+        """
+        # A killed agent's git and uv outlive it, and would write into what is made now.
+        await processes.kill_marked(mark_text(self.shelf.mirror))
+        for name in await sweep(self.shelf):
+            self.log.info("release.swept", name=name)
+        await self.mirror.prepare()
+        self.trust.insist()
+        pinned = await self._pinned_on_disk()
+        release = pinned or await self._from_repository()
+        if release.commit != good_commit(self.shelf):
+            await self._put_on_trial(release)
+        return release
+
+    async def _pinned_on_disk(self) -> Installed | None:
+        """Return the release that an operator pinned, when it is on disk: nobody has to be asked for it."""
+        pin = self.record.memory.pin
+        if pin is None:
+            return None
+        self.wanted, self.commit = pin.ref, pin.commit
+        if pin.commit is None or read_marker(self.shelf.root(pin.commit)) is None:
+            return None
+        release = on_disk(self.shelf, pin.commit, self.means.checks)
+        return await self.verified(release)
+
+    async def _from_repository(self) -> Installed:
+        until = asyncio.get_running_loop().time() + self.settings.timeout
+        try:
+            wanted = await self._look(until)
+            self._judge(wanted)
+            release = await self._present(wanted) or await self._bring(wanted, until)
+        except GitError:
+            if self.record.memory.unreachable_since is None:
+                self.note(unreachable_since=self.means.now)
+            raise
+        if wanted.is_tag:
+            self._seen.remember(self.means.repository.url, wanted.name, release.commit)
+        return release
+
+    async def _look(self, until: float) -> Wanted:
+        """Ask the repository which release is the newest."""
+        started = time.monotonic()
+        pin = self.record.memory.pin
+        branch = None if pin else self.settings.branch
+        refs = await self.mirror.refs(branch, until=until)
+        self.note(reached=self.means.now, unreachable_since=None)
+        # A tag's name has no signs that mean something in a pattern.
+        wanted = choose(refs, pin.ref if pin else self.settings.track, branch)
+        if wanted is None:
+            raise ReleaseError(
+                f'{self.means.repository.url} has no {"branch" if branch else "tag that matches"} "{self.wanted}"',
+                remedy="push one, or set release.track or release.branch to what is there",
+            )
+        self.wanted, self.commit = wanted.name, wanted.commit
+        self.log.info(
+            "release.wanted", ref=wanted.name, commit=wanted.commit, seconds=since(started)
+        )
+        return wanted
+
+    def _judge(self, wanted: Wanted) -> None:
+        """Refuse what must not even be fetched.
+
+        Raises:
+            ReleaseRefused: It was found bad, was moved, or is a step back.
+        """
+        memory = self.record.memory
+        if memory.pin is not None:
+            return
+        self._look_at_move(wanted)
+        bad = bad_reason(memory, wanted.commit, wanted.name, self.means.checks.version)
+        if bad is not None and self._has_other(wanted.commit):
+            raise ReleaseRefused("bad", bad, remedy="publish a newer one")
+        if bad is not None:
+            self.warnings.append(f"{wanted.name} runs for want of another release, although {bad}")
+        problem = floor_problem(self.floor(), wanted.name, is_tag=wanted.is_tag)
+        if problem is None:
+            return
+        if self.trust.signers is not None:
+            raise ReleaseRefused(
+                "downgrade",
+                f"{wanted.name} is the newest that is offered, and {problem}",
+                remedy="publish a newer one, or mayfly release pin on the machine",
+            )
+        self.warnings.append(f"{wanted.name} is the newest that is offered, and {problem}")
+
+    def _look_at_move(self, wanted: Wanted) -> None:
+        """Refuse a tag that is another commit now; where nothing is verified, only tell of it."""
+        url = self.means.repository.url
+        before = self._seen.commit(url, wanted.name) if wanted.is_tag else None
+        if before is None or before == wanted.commit:
+            return
+        text = f"the tag {wanted.name} was moved: it was commit {before[:12]}, and is {wanted.commit[:12]} now"
+        self.log.warning("release.tag_moved", ref=wanted.name, before=before, commit=wanted.commit)
+        if self.trust.signers is not None:
+            raise ReleaseRefused("moved", text, remedy="give what is new a new tag")
+        self.warnings.append(text)
+
+    def _has_other(self, commit: str) -> bool:
+        links = (self.shelf.good, self.shelf.baked)
+        return any(linked_commit(link) not in {None, commit} for link in links)
+
+    def floor(self) -> Floor | None:
+        """Return the newest release of this line that was found good, also when the memory of it is lost."""
+        floors = self.record.memory.floors
+        commit = good_commit(self.shelf)
+        marker = read_marker(self.shelf.root(commit)) if commit else None
+        if marker is not None and marker.line == self.means.line and not floors:
+            good = Floor(ref=marker.ref, commit=marker.commit, time=marker.time)
+            floors = raised(floors, self.means.line, good, is_tag=marker.tag)
+        return floors.get(self.means.line)
+
+    async def _present(self, wanted: Wanted) -> Installed | None:
+        """Return the wanted release if it is complete on disk, under the name it is wanted by now, and verified."""
+        root = self.shelf.root(wanted.commit)
+        marker = read_marker(root)
+        if marker is None:
+            return None
+        same = marker.ref == wanted.name and marker.repository == self.means.repository.url
+        if self.trust.signers is not None and not (same and marker.signed):
+            return None  # what is signed has to be fetched first
+        named = marker.model_copy(
+            update={
+                "ref": wanted.name,
+                "repository": self.means.repository.url,
+                "line": self.means.line,
+                "tag": wanted.is_tag,
+            }
+        )
+        self._refuse_step_back(wanted, named)
+        if named != marker:
+            write_marker(root, named)
+        with refusing("content"):
+            release = load(root, named, self.means.checks)
+        return await self.verified(release)
+
+    async def _bring(self, wanted: Wanted, until: float) -> Installed:
+        """Fetch and install the wanted release; a damaged mirror is made anew, once."""
+        try:
+            return await self._fetch_and_install(wanted, until)
+        except GitError as error:
+            if error.trouble is not Trouble.OTHER:
+                raise
+            self.log.warning("release.mirror_damaged", reason=str(error))
+        await self.mirror.discard()
+        await self.mirror.prepare()
+        return await self._fetch_and_install(wanted, until)
+
+    async def _fetch_and_install(self, wanted: Wanted, until: float) -> Installed:
+        started = time.monotonic()
+        commit = await self.mirror.fetch(wanted, until=until)
+        self.log.info("release.fetched", ref=wanted.name, commit=commit, seconds=since(started))
+        if commit != wanted.commit:  # it was moved since we looked
+            wanted = replace(wanted, commit=commit)
+            self.commit = commit
+            self._judge(wanted)
+        marker = await self._marker(wanted)
+        there = read_marker(self.shelf.root(commit))
+        if there is not None:
+            kept = {"fetched": there.fetched, "environment": there.environment}
+            write_marker(self.shelf.root(commit), marker.model_copy(update=kept))
+            release = await self._present(wanted)
+            if release is not None:
+                return release
+        return await self._install(wanted, marker)
+
+    async def _marker(self, wanted: Wanted) -> Marker:
+        """Verify what was fetched, and return what will be written down of it."""
+        signed: Signed | None = None
+        claim = Claim(wanted.commit, wanted.name, 0)
+        if self.trust.signers is not None:
+            signed = await self.mirror.signed(wanted)
+            claim = claim_of(signed)
+        signer = await self.trust.verified(signed, wanted.name, wanted.commit, self.mirror)
+        if signer is not None:
+            self.log.info("release.verified", ref=wanted.name, **signer.model_dump())
+        return Marker(
+            commit=wanted.commit,
+            ref=wanted.name,
+            repository=self.means.repository.url,
+            fetched=self.means.now,
+            environment=False,
+            line=self.means.line,
+            tag=wanted.is_tag,
+            time=claim.time,
+            signed=encoded(signed),
+            verified_by=signer,
+        )
+
+    async def verified(self, release: Installed) -> Installed:
+        """Return a release on disk with its signer, as far as one is asked for.
+
+        Raises:
+            ReleaseRefused: Nobody who may has signed it.
+        """
+        signer = await self.trust.verified(release.signed, release.ref, release.commit, self.mirror)
+        return replace(release, verified_by=signer)
+
+    async def _install(self, wanted: Wanted, marker: Marker) -> Installed:
+        """Install what was fetched, and count how often that was cut off."""
+        self._refuse_step_back(wanted, marker)
+        memory, problem = installing(self.record.memory, wanted.commit, wanted.name, self.means.now)
+        if problem is not None and self._has_other(wanted.commit):
+            raise ReleaseRefused("install", problem, remedy="publish a newer one")
+        self.record.keep(memory)
+        try:
+            return await install(self.means, self.mirror, wanted, marker)
+        except ReleaseError:
+            self.note(trial=None)  # it ended in order: nothing was cut off
+            raise
+
+    def _refuse_step_back(self, wanted: Wanted, marker: Marker) -> None:
+        if self.trust.signers is None or wanted.is_tag or self.record.memory.pin is not None:
+            return
+        claim = Claim(wanted.commit, "", marker.time)
+        problem = forced_back_problem(self.floor(), wanted.name, claim)
+        if problem is not None:
+            raise ReleaseRefused(
+                "downgrade", problem, remedy="commit what is wanted once more, on top"
+            )
+
+    async def _put_on_trial(self, release: Installed) -> None:
+        """Write down that a release begins, and look whether it can; what comes of it is known after its jobs.
+
+        Raises:
+            ReleaseRefused: It cannot, or it was begun too often.
+        """
+        has_other = self._has_other(release.commit)
+        if has_other and self.record.memory.pin is None:
+            self._refuse_lost_jobs(release)
+            await self._have_image(release)
+        memory, problem = starting(self.record.memory, release.commit, release.ref, self.means.now)
+        if problem is not None and has_other:
+            raise ReleaseRefused("trial", problem, remedy="publish a newer one")
+        self.record.keep(memory)
+        self.on_trial = True
+        if self.means.self_check is not None and has_other:
+            await self.means.self_check.pass_or_refuse(release)
+        self.log.info("release.on_trial", ref=release.ref, commit=release.commit)
+
+    async def _have_image(self, release: Installed) -> None:
+        """Have the browser's image that a new release pins, or refuse the release until it can be had."""
+        images = self.means.images
+        image = images.pinned(release.jobs) if images is not None else None
+        if images is not None and image is not None and await images.have(image):
+            self.note(images=(*self.record.memory.images, image))
+
+    def _refuse_lost_jobs(self, release: Installed) -> None:
+        commit = good_commit(self.shelf)
+        good = self.shelf.root(commit) / TREE if commit else None
+        lost = missing_jobs(good, release.tree, release.jobs, self.means.checks) if good else []
+        if lost:
+            raise ReleaseRefused(
+                "check",
+                f"it has no job {', '.join(lost)} any more",
+                remedy=f'if that is meant, write retired = ["{lost[0]}"] at the top of {self.settings.jobs}',
+            )
+
+    def note(self, **changes: object) -> None:
+        """Change what is remembered; what only helps a person to understand is not worth a failure."""
+        try:
+            self.record.keep(self.record.memory.model_copy(update=changes))
+        except ReleaseError as error:
+            self.log.warning("release.not_remembered", reason=str(error))

@@ -1,0 +1,211 @@
+"""Trials: how often, whose fault, what runs once more, and what becomes of a release."""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.jobsfile import Job
+from agent.core.results import Attempt, JobCause, JobResult, JobStatus
+from agent.core.trial import (
+    KEPT_BAD,
+    MAX_INSTALLS,
+    MAX_STARTS,
+    Bad,
+    Blame,
+    Decision,
+    Memory,
+    again,
+    bad_reason,
+    blame,
+    guilty_of,
+    installing,
+    judge,
+    starting,
+    with_passed,
+)
+
+NOW = datetime(2026, 11, 22, 6, 42, tzinfo=UTC)
+COMMIT, OTHER = "a" * 40, "b" * 40
+
+
+def result(
+    name: str,
+    status: JobStatus = JobStatus.SUCCEEDED,
+    cause: JobCause | None = None,
+    message: str = "",
+    code: int | None = None,
+) -> JobResult:
+    """Return what became of a job that was tried once."""
+    tried = Attempt(number=1, started=NOW, finished=NOW, status=status, exit_code=code)
+    return JobResult(name=name, status=status, cause=cause, message=message, attempts=(tried,))
+
+
+def job(name: str, *needs: str) -> Job:
+    """Return a job."""
+    return Job(name=name, command=("true",), needs=needs)
+
+
+@pytest.mark.parametrize(
+    ("status", "cause", "message", "code", "who"),
+    [
+        (JobStatus.SUCCEEDED, None, "", 0, Blame.NOBODY),
+        (JobStatus.SKIPPED, None, "it runs on mon", None, Blame.NOBODY),
+        (JobStatus.FAILED, JobCause.RELEASE, "could not be started", None, Blame.RELEASE),
+        (JobStatus.FAILED, JobCause.ERROR, "exit code 1: ImportError: x", 1, Blame.RELEASE),
+        (JobStatus.FAILED, JobCause.ERROR, "exit code 1: No module named x", 1, Blame.RELEASE),
+        (JobStatus.FAILED, JobCause.ERROR, "exit code 127: sh: x: not found", 127, Blame.RELEASE),
+        (JobStatus.FAILED, JobCause.ERROR, "exit code 3", 3, Blame.UNKNOWN),
+        (JobStatus.FAILED, JobCause.ERROR, "killed by signal 6", None, Blame.UNKNOWN),
+        (JobStatus.FAILED, JobCause.PAGE_CHANGED, "", 1, Blame.UNKNOWN),
+        (JobStatus.FAILED, JobCause.OUT_OF_MEMORY, "", 1, Blame.UNKNOWN),
+        (JobStatus.TIMED_OUT, JobCause.TIMEOUT, "", None, Blame.UNKNOWN),
+        (JobStatus.EMPTY, JobCause.EXPECTATION, "0 files", 0, Blame.UNKNOWN),
+        (JobStatus.FAILED, JobCause.SITE_UNREACHABLE, "ImportError", 1, Blame.OTHERS),
+        (JobStatus.FAILED, JobCause.BLOCKED, "", 1, Blame.OTHERS),
+        (JobStatus.FAILED, JobCause.BROWSER, "", 1, Blame.OTHERS),
+        (JobStatus.FAILED, JobCause.OUT_OF_DISK, "", 1, Blame.OTHERS),
+        (JobStatus.INTERRUPTED, JobCause.INTERRUPTED, "", None, Blame.OTHERS),
+    ],
+)
+def test_whose_fault_a_failure_is(
+    status: JobStatus, cause: JobCause | None, message: str, code: int | None, *, who: Blame
+) -> None:
+    """A site that is down is never the release's fault, and a missing import always is."""
+    assert blame(result("x", status, cause, message, code)) is who
+
+
+FAILED = (JobStatus.FAILED, JobCause.ERROR, "exit code 3", 3)
+BROKEN = (JobStatus.FAILED, JobCause.RELEASE, "no program", None)
+DOWN = (JobStatus.FAILED, JobCause.SITE_UNREACHABLE, "", 1)
+AFTER = (JobStatus.SKIPPED, JobCause.ERROR, 'it needs "a"', None)
+
+
+def test_what_runs_once_more() -> None:
+    """What may be the release's fault, and what was skipped for it, in the last good one's order and as it can."""
+    good = [job("c", "a"), job("a"), job("b"), job("d", "a", "b")]
+    results = [
+        result("a", *FAILED),
+        result("b", *DOWN),
+        result("c", *AFTER),
+        result("d", *AFTER),
+        result("new", *BROKEN),
+    ]
+    assert again(results, good, None, 100) == ("c", "a")
+    assert again(results, good, {"b"}, 100) == ()
+    assert again(results, good, None, 0) == ()
+    assert again([result("a", *BROKEN)], good, {"b"}, 100) == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("results", "rerun", "decision", "words"),
+    [
+        ([result("a")], [], Decision.PROMOTE, ""),
+        ([result("a", *DOWN)], [], Decision.UNDECIDED, ""),
+        ([], [], Decision.UNDECIDED, ""),
+        ([result("a"), result("b", *DOWN)], [], Decision.PROMOTE, ""),
+        ([result("a"), result("b", *FAILED)], [result("b")], Decision.BAD, "works on the last"),
+        ([result("a"), result("b", *FAILED)], [result("b", *FAILED)], Decision.PROMOTE, ""),
+        ([result("b", *FAILED)], [result("b", *DOWN)], Decision.UNDECIDED, ""),
+        ([result("a"), result("b", *BROKEN)], [result("b", *DOWN)], Decision.BAD, "no program"),
+        (
+            [result("a", *FAILED), result("b", *AFTER)],
+            [result("a", *FAILED), result("b")],
+            Decision.UNDECIDED,
+            "",
+        ),
+    ],
+)
+def test_what_becomes_of_a_release(
+    results: list[JobResult], rerun: list[JobResult], decision: Decision, words: str
+) -> None:
+    """Bad is what failed by itself, or what the last good release does and it does not."""
+    judgement = judge(results, rerun, guilty_of(results))
+    assert judgement.decision is decision
+    assert words in judgement.reason
+    assert bool(judgement.reason) is (decision is Decision.BAD)
+
+
+CAUSES = list(JobCause)
+RESULTS = st.lists(
+    st.builds(
+        result,
+        st.sampled_from("abcd"),
+        st.sampled_from([JobStatus.FAILED, JobStatus.SUCCEEDED, JobStatus.TIMED_OUT]),
+        st.sampled_from(CAUSES),
+    ),
+    unique_by=lambda each: each.name,
+)
+
+
+@given(RESULTS, st.sets(st.sampled_from("abcd")), st.booleans())
+def test_only_what_failed_runs_once_more(
+    results: list[JobResult], passed: set[str], known: bool
+) -> None:
+    """Nothing that succeeded, and nothing that a site or the machine failed, is ever repeated."""
+    names = again(results, [job(name) for name in "abcd"], passed if known else None, 60)
+    by_name = {each.name: each for each in results}
+    for name in names:
+        assert blame(by_name[name]) in {Blame.UNKNOWN, Blame.RELEASE}
+
+
+@given(RESULTS)
+def test_without_a_reason_of_its_own_no_release_is_bad(results: list[JobResult]) -> None:
+    """As long as the last good release does nothing better, only certain guilt counts."""
+    bad = judge(results, (), guilty_of(results)).decision is Decision.BAD
+    assert bad is any(blame(each) is Blame.RELEASE for each in results)
+
+
+def test_a_trial_begins_a_counted_number_of_times() -> None:
+    """Starts and installations are counted apart; another commit begins anew."""
+    for count, begin in ((MAX_STARTS, starting), (MAX_INSTALLS, installing)):
+        memory = Memory()
+        for _ in range(count):
+            memory, problem = begin(memory, COMMIT, "v1", NOW)
+            assert problem is None
+        _, problem = begin(memory, COMMIT, "v1", NOW)
+        assert problem is not None
+        fresh, problem = begin(memory, OTHER, "v2", NOW)
+        assert problem is None
+        assert fresh.trial is not None
+        assert fresh.trial.commit == OTHER
+
+
+def test_a_bad_mark_holds_for_one_name_and_one_agent() -> None:
+    """A newer tag on the same commit, or another agent, looks again; an operator's word holds for every agent."""
+    mark = Bad(ref="v2", reason="it crashed", since=NOW, agent="1.0")
+    memory = Memory().with_bad(COMMIT, mark)
+    assert "it crashed" in (bad_reason(memory, COMMIT, "v2", "1.0") or "")
+    assert bad_reason(memory, COMMIT, "v2.1", "1.0") is None
+    assert bad_reason(memory, COMMIT, "v2", "1.1") is None
+    assert bad_reason(memory, OTHER, "v2", "1.0") is None
+    memory = memory.with_bad(COMMIT, mark.model_copy(update={"by": "operator"}))
+    assert bad_reason(memory, COMMIT, "v2", "1.1") is not None
+    assert bad_reason(memory.with_good(COMMIT), COMMIT, "v2", "1.0") is None
+
+
+def test_the_memory_stays_small_and_knows_the_way_back() -> None:
+    """The oldest marks go; of the good commits the one before comes first, bad ones never."""
+    memory = Memory()
+    for number in range(KEPT_BAD + 5):
+        mark = Bad(ref="v", reason="x", since=NOW, agent="1")
+        memory = memory.with_bad(f"{number:040x}", mark)
+    assert len(memory.bad) == KEPT_BAD
+    for commit in ("c" * 40, COMMIT, OTHER):
+        memory = memory.with_good(commit)
+    assert memory.previous_good(OTHER) == (COMMIT, "c" * 40)
+    marked = memory.with_bad(COMMIT, Bad(ref="v", reason="x", since=NOW, agent="1"))
+    assert marked.previous_good(OTHER) == ("c" * 40,)
+
+
+def test_what_the_last_good_release_does_well_is_remembered() -> None:
+    """A job that a site failed keeps its mark; one that failed by itself loses it; another release changes nothing."""
+    memory = Memory().with_good(COMMIT)
+    memory = with_passed(memory, COMMIT, [result("a"), result("b"), result("c")])
+    assert memory.passed == ("a", "b", "c")
+    memory = with_passed(memory, COMMIT, [result("a", *DOWN), result("b", *FAILED)])
+    assert memory.passed == ("a", "c")
+    assert with_passed(memory, OTHER, [result("d")]) == memory
+    assert memory.with_good(COMMIT).passed == ("a", "c")
+    assert memory.with_good(OTHER).passed is None

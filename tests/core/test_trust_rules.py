@@ -1,0 +1,184 @@
+"""What is decided about signed objects, versions, disk space and commands, without any of them."""
+
+import hashlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.programs import Entry, entry_of, is_python
+from agent.core.tidy import NEWEST_KEPT, Shelved, to_remove
+from agent.core.trust import (
+    Claim,
+    Floor,
+    Signed,
+    claim_of,
+    claim_problem,
+    floor_problem,
+    forced_back_problem,
+    raised,
+    signer_of,
+    signers_problem,
+    unsigned_reason,
+)
+from agent.core.versions import version_order
+
+COMMIT = "a" * 40
+TAG = f"object {COMMIT}\ntype commit\ntag v1.0\ntagger A <a@x> 1767225900 +0000\n\nRelease\n"
+GOOD = 'Good "git" signature for ada@example.com with ED25519 key SHA256:abcDEF+/0\n'
+
+
+def test_a_tag_stands_for_its_name_and_its_commit() -> None:
+    """Only under the name and for the commit that were signed."""
+    signed = Signed("tag", TAG.encode())
+    assert claim_of(signed) == Claim(COMMIT, "v1.0", 1767225900)
+    assert claim_problem(signed, "v1.0", COMMIT) is None
+    assert "v3.0" in (claim_problem(signed, "v3.0", COMMIT) or "")
+    assert claim_problem(signed, "v1.0", "b" * 40) is not None
+
+
+def test_headers_count_once_and_only_before_the_message() -> None:
+    """A message, or a second header, cannot make a tag stand for something else."""
+    evil = TAG.replace("\n\nRelease", f"\ntag v9\nobject {'b' * 40}\n\ntag v8")
+    assert claim_of(Signed("tag", evil.encode())) == claim_of(Signed("tag", TAG.encode()))
+    tree = TAG.replace("type commit", "type tree")
+    assert claim_of(Signed("tag", tree.encode())).commit == ""
+
+
+def test_a_commit_stands_for_itself() -> None:
+    """Its name is the hash of what is signed, so that another commit's signature is of no use."""
+    data = b"tree x\nauthor A <a@x> 5 +0000\ncommitter A <a@x> 1767225900 +0900\n\nx\n"
+    oid = hashlib.sha1(b"commit %d\0" % len(data) + data).hexdigest()
+    assert claim_of(Signed("commit", data)) == Claim(oid, "", 1767225900)
+    assert claim_problem(Signed("commit", data), "main", oid) is None
+    assert claim_problem(Signed("commit", data), "main", COMMIT) is not None
+
+
+@given(st.binary(max_size=300), st.sampled_from(["tag", "commit"]))
+def test_no_bytes_break_the_reading_of_an_object(data: bytes, kind: str) -> None:
+    """Whatever git holds, reading it ends in a claim."""
+    claim = claim_of(Signed("tag" if kind == "tag" else "commit", data))
+    assert claim.time >= 0
+
+
+@pytest.mark.parametrize(
+    ("said", "principal"),
+    [
+        (GOOD, "ada@example.com"),
+        (GOOD + GOOD, None),
+        ('Good "git" signature with ED25519 key SHA256:abc\nNo principal matched.\n', None),
+        (GOOD.replace("git", "file"), None),
+        ("", None),
+    ],
+)
+def test_only_one_plain_answer_names_a_signer(said: str, principal: str | None) -> None:
+    """Anything but the one line of a good signature by a principal is nobody."""
+    signer = signer_of(said)
+    assert (signer.principal if signer else None) == principal
+
+
+def test_why_nobody_signed() -> None:
+    """The reason says what a person has to do with it."""
+    assert unsigned_reason("tag", "error: no signature found") == "the tag is not signed"
+    foreign = 'Good "git" signature with ED25519 key SHA256:abc\nNo principal matched.'
+    assert unsigned_reason("commit", foreign).endswith("SHA256:abc")
+    assert "valid ssh signature: what" in unsigned_reason("tag", "what")
+
+
+def test_a_file_of_signers_names_somebody() -> None:
+    """Comments and blank lines are nobody."""
+    assert signers_problem(b"") == signers_problem(b"\n # x\n\n") == "names nobody"
+    assert signers_problem(b"ada ssh-ed25519 AAAA\n") is None
+
+
+FLOOR = Floor(ref="v1.10", commit=COMMIT, time=1000)
+
+
+@pytest.mark.parametrize(
+    ("ref", "back"),
+    [("v1.10", False), ("v1.9", True), ("v1.11", False), ("v2.0-rc1", False), ("v1.10-rc1", True)],
+)
+def test_versions_do_not_go_back(ref: str, *, back: bool) -> None:
+    """By version order; without a floor, and on a branch, every name is fine."""
+    assert (floor_problem(FLOOR, ref, is_tag=True) is not None) is back
+    assert floor_problem(None, ref, is_tag=True) is None
+    assert floor_problem(FLOOR, ref, is_tag=False) is None
+
+
+def test_a_branch_does_not_go_back() -> None:
+    """By the commit's own time, which is signed; the same commit is no step back."""
+    assert forced_back_problem(FLOOR, "main", Claim("b" * 40, "", 999)) is not None
+    assert forced_back_problem(FLOOR, "main", Claim("b" * 40, "", 1000)) is None
+    assert forced_back_problem(FLOOR, "main", Claim(COMMIT, "", 5)) is None
+    assert forced_back_problem(None, "main", Claim("b" * 40, "", 5)) is None
+
+
+@given(st.lists(st.from_regex(r"v[0-9]{1,2}\.[0-9]{1,2}(-rc[0-9])?", fullmatch=True), min_size=1))
+def test_the_floor_is_the_highest_version_that_was_good(names: list[str]) -> None:
+    """In whatever order they come; lines do not touch each other."""
+    floors: dict[str, Floor] = {"other": FLOOR}
+    for name in names:
+        floors = raised(floors, "line", Floor(ref=name, commit=COMMIT), is_tag=True)
+    assert version_order(floors["line"].ref) == max(map(version_order, names))
+    assert floors["other"] == FLOOR
+
+
+SHELVED = st.lists(
+    st.builds(
+        Shelved,
+        commit=st.sampled_from([letter * 40 for letter in "abcdefgh"]),
+        bytes=st.integers(0, 100),
+        age=st.floats(0, 10),
+    ),
+    unique_by=lambda each: each.commit,
+)
+COMMITS = st.lists(st.sampled_from([letter * 40 for letter in "abcdefgh"]), unique=True)
+
+
+@given(SHELVED, COMMITS, COMMITS, st.integers(0, 300))
+def test_clean_up_keeps_what_is_needed_and_what_fits(
+    shelved: list[Shelved], needed: list[str], good: list[str], budget: int
+) -> None:
+    """What is needed stays whatever it takes; besides, at most two former good ones that fit, and nothing else."""
+    removed = to_remove(shelved, needed=needed, good=good, budget=budget)
+    kept = [each for each in shelved if each.commit not in removed]
+    extra = [each for each in kept if each.commit not in needed]
+    assert set(removed).isdisjoint(needed)
+    assert len(extra) <= NEWEST_KEPT
+    assert all(each.commit in good for each in extra)
+    if extra:
+        assert sum(each.bytes for each in kept) <= budget
+
+
+def test_the_newest_good_releases_stay() -> None:
+    """Of the others, what never was good goes first, then the oldest good one."""
+    shelved = [Shelved(letter * 40, 10, age) for age, letter in enumerate("abcde")]
+    good = [letter * 40 for letter in "abce"]
+    removed = to_remove(shelved, needed=["e" * 40], good=good, budget=100)
+    assert removed == ["d" * 40, "a" * 40]
+
+
+@pytest.mark.parametrize(
+    ("command", "entry"),
+    [
+        (("python", "-m", "scrapers.quotes"), Entry(module="scrapers.quotes")),
+        (("python3.11", "-mscrapers", "x"), Entry(module="scrapers")),
+        (("/usr/bin/python3", "-u", "-W", "error", "job.py", "-m"), Entry(script="job.py")),
+        (("python", "-uBm", "x"), Entry(module="x")),
+        (("python", "-Werror", "-X", "dev", "x.py"), Entry(script="x.py")),
+        (("python", "-c", "print()"), None),
+        (("python", "-"), None),
+        (("python",), None),
+        (("python", "-m"), None),
+        (("python", "--version"), None),
+    ],
+)
+def test_where_a_python_program_begins(command: tuple[str, ...], entry: Entry | None) -> None:
+    """Options that stand alone are passed over; what cannot be told is not guessed."""
+    assert entry_of(command) == entry
+
+
+def test_what_is_an_interpreter() -> None:
+    """By its name alone."""
+    assert all(map(is_python, ("python", "python3", "/x/python3.13")))
+    assert not any(map(is_python, ("pythonic", "sh", "python-x", "python3/x")))

@@ -1,0 +1,162 @@
+"""Attacks on a machine that verifies, through the real `mayfly run`: the last good release does the day's work."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tests.parts.repo import Repo, Signer, make_signer
+from tests.run.bench import Bench, Shelf
+from tests.run.shelves import results, sound
+
+JOB = """
+[[job]]
+name = "only"
+command = ["sh", "job.sh"]
+"""
+SCRIPT = 'echo good > "$MAYFLY_OUTPUT_DIR/file"\n'
+
+
+class Stage:
+    """A repository with two good releases, and what attacks on it need.
+
+    Attributes:
+        repo: The repository.
+        ada: Who may publish.
+        mallory: Who may not.
+        evil: A program that leaves a canary.
+        canary: The file that it leaves.
+    """
+
+    def __init__(self, bench: Bench) -> None:
+        self.repo: Repo = bench.repo
+        self.ada: Signer = make_signer(bench.folder)
+        self.mallory: Signer = make_signer(bench.folder, "mallory@example.com")
+        self.canary = bench.folder / "canary"
+        self.evil = bench.folder / "evil.sh"
+        self.evil.write_text(f"#!/bin/sh\ntouch {self.canary}\ncat\n")
+        self.evil.chmod(0o755)
+        signers = bench.folder / "allowed_signers"
+        signers.write_text(self.ada.allowed_signers_line)
+        bench.settings["release.allowed_signers"] = str(signers)
+        files = {"jobs.toml": JOB, "job.sh": SCRIPT}
+        self.repo.release("v0.9", files, signer=self.ada)
+        self.good = self.repo.release("v1.0", {"README": "x"}, signer=self.ada)
+
+    def tag(self, commit: str, signer: Signer | None) -> None:
+        """Publish a commit as v2.0."""
+        self.repo.tag("v2.0", at=commit, signer=signer, force=True)
+        self.repo.push()
+
+    def commit(self) -> str:
+        """Commit a job that leaves a canary, and return to where it began."""
+        self.repo.write("job.sh", f"touch {self.canary}\n")
+        commit = self.repo.commit()
+        self.repo.git("reset", "--quiet", "--hard", self.good)
+        return commit
+
+    @contextmanager
+    def attacked(self, attack: "Callable[[Stage], None]") -> Iterator[None]:
+        """Carry out an attack, and take it back."""
+        attack(self)
+        yield
+        assert not self.canary.exists(), attack.__name__
+        # Now git shall work here again without starting anything.
+        (self.repo.bare / "config").write_text(self.config)
+        shutil.rmtree(self.repo.bare / "hooks", ignore_errors=True)
+        for name in ("v2.0", "v3.0"):
+            if name in self.repo.git("tag", "--list").split():
+                self.repo.git("tag", "--delete", name)
+        for name, commit in self.tags.items():
+            self.repo.git("update-ref", f"refs/tags/{name}", commit)
+        self.repo.push()
+
+    def remember(self) -> None:
+        """Note what is good, so that `attacked` can restore it."""
+        self.config = (self.repo.bare / "config").read_text()
+        self.tags = {name: self.repo.git("rev-parse", name) for name in ("v0.9", "v1.0")}
+
+
+def _unsigned(stage: Stage) -> None:
+    stage.tag(stage.commit(), None)
+
+
+def _foreign(stage: Stage) -> None:
+    stage.tag(stage.commit(), stage.mallory)
+
+
+def _replayed(stage: Stage) -> None:
+    stage.repo.git("update-ref", "refs/tags/v3.0", "refs/tags/v0.9")
+    stage.repo.push()
+
+
+def _moved(stage: Stage) -> None:
+    stage.repo.tag("v1.0", at=stage.commit(), signer=stage.ada, force=True)
+    stage.repo.push()
+
+
+def _downgraded(stage: Stage) -> None:
+    stage.repo.git("tag", "--delete", "v1.0")
+    stage.repo.push()
+
+
+def _configured(stage: Stage) -> None:
+    """A signature program, a monitor, hooks and filters in the repository's own configuration."""
+    stage.repo.write(".gitattributes", "* filter=evil\n")
+    _unsigned(stage)
+    bare = stage.repo.bare
+    for key in ("gpg.ssh.program", "gpg.program", "core.fsmonitor", "filter.evil.smudge"):
+        stage.repo.git("config", key, str(stage.evil), at=bare)
+    (bare / "hooks").mkdir(exist_ok=True)
+    for name in ("post-checkout", "reference-transaction", "fsmonitor-watchman"):
+        (bare / "hooks" / name).write_text(stage.evil.read_text())
+        (bare / "hooks" / name).chmod(0o755)
+
+
+def _planted(stage: Stage, mode: str, path: str, oid: str) -> None:
+    """A signed release with an entry that no release may have."""
+    stage.repo.git("update-index", "--add", "--cacheinfo", f"{mode},{oid},{path}")
+    tree = stage.repo.git("write-tree")
+    stage.repo.git("reset", "--quiet", "--hard", stage.good)
+    stage.tag(stage.repo.git("commit-tree", "-m", "Planted", tree), stage.ada)
+
+
+def _submodule(stage: Stage) -> None:
+    _planted(stage, "160000", "lib", stage.good)
+
+
+def _link(stage: Stage) -> None:
+    target = stage.repo.write(".git/target", "../../../../etc/passwd")
+    _planted(stage, "120000", "link", stage.repo.git("hash-object", "-w", str(target)))
+
+
+ATTACKS: dict[str, tuple[Callable[[Stage], None], str, str]] = {
+    "an unsigned tag": (_unsigned, "unverified", "not signed"),
+    "a foreign key": (_foreign, "unverified", "not in release.allowed_signers"),
+    "a tag object under a higher name": (_replayed, "unverified", 'made as "v0.9"'),
+    "a moved tag": (_moved, "moved", "was moved"),
+    "a downgrade": (_downgraded, "downgrade", "older than v1.0"),
+    "a hostile configuration": (_configured, "unverified", "not signed"),
+    "a submodule": (_submodule, "content", "is a submodule"),
+    "a link out of the tree": (_link, "content", "link out of the release"),
+}
+
+
+def test_every_attack_is_refused_and_the_files_arrive(bench: Bench, shelf: Shelf) -> None:
+    """One after the other on one machine: what was refused and why is in each manifest; no canary ever appears."""
+    stage = Stage(bench)
+    assert bench.run().code == 0
+    stage.remember()
+    for name, (attack, kind, words) in ATTACKS.items():
+        with stage.attacked(attack):
+            ran = bench.run()
+        assert ran.code == 0, f"{name}: {ran.stderr[-2000:]}"
+        manifest = sound(shelf, ran.run_id)
+        assert results(manifest) == {"only/file": False}
+        release = manifest["mayfly:run"]["release"]
+        assert (release["commit"], release["trust"]) == (stage.good, "signed"), name
+        assert release["verified_by"]["principal"] == "ada@example.com"
+        (refused,) = release["refused"]
+        assert (refused["kind"], words in refused["reason"]) == (kind, True), (name, refused)
+        assert shelf.files(ran.run_id)["only/file"] == b"good\n"
+    after = shelf.manifest(bench.run().run_id)["mayfly:run"]["release"]
+    assert (after["commit"], after["stale"], after["refused"]) == (stage.good, None, [])

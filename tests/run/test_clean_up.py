@@ -1,0 +1,67 @@
+"""Clean-up after the commit: old releases, images and caches go; what a run may need stays."""
+
+import json
+from pathlib import Path
+
+from tests.parts.docker_engine import DockerEngine
+from tests.run.bench import Bench
+
+JOB = """
+[[job]]
+name = "only"
+command = ["sh", "-c", "echo x > $MAYFLY_OUTPUT_DIR/file"]
+"""
+
+
+def releases(bench: Bench) -> set[str]:
+    """Return the refs of the releases on disk."""
+    markers = (bench.state / "releases").glob("*/release.json")
+    return {json.loads(marker.read_text())["ref"] for marker in markers}
+
+
+def publish(bench: Bench, *versions: str) -> None:
+    """Publish versions, each a little larger than a megabyte, and run each."""
+    for version in versions:
+        bench.release(version, JOB, {"data": version * 300_000})
+        assert bench.run().code == 0
+
+
+def test_the_newest_good_releases_stay(bench: Bench) -> None:
+    """Two former good ones for an operator, the image's, and the pinned one; the others go after the commit."""
+    publish(bench, "v1.0")
+    (bench.state / "baked").symlink_to((bench.state / "good").readlink())
+    publish(bench, "v2.0", "v3.0", "v4.0", "v5.0")
+    assert releases(bench) == {"v1.0", "v3.0", "v4.0", "v5.0"}
+    ran = bench.run()
+    assert not ran.events("tidy.release_removed")
+
+
+def test_the_budget_of_the_disk_is_kept(bench: Bench) -> None:
+    """With no room even the former good ones go, and the mirror is emptied; the next release comes all the same."""
+    bench.settings["limits.disk"] = "1kB"
+    publish(bench, "v1.0", "v2.0", "v3.0")
+    assert releases(bench) == {"v3.0"}
+    assert not list((bench.state / "mirror.git").rglob("*.pack"))
+    publish(bench, "v4.0")
+    assert releases(bench) == {"v4.0"}
+
+
+def test_images_that_releases_brought_go_with_them(
+    bench: Bench, docker_engine: DockerEngine, tmp_path: Path
+) -> None:
+    """Only what the agent fetched for a release is removed, once no release on disk pins it."""
+    bench.environ |= docker_engine.environ
+    (tmp_path / "empty.tar").write_bytes(bytes(10240))
+    names = ["mayfly-test/ours:1", "mayfly-test/theirs:1"]
+    for name in names:
+        docker_engine.docker("import", str(tmp_path / "empty.tar"), name)
+    publish(bench, "v1.0")
+    record = bench.state / "releases" / "record.json"
+    memory = json.loads(record.read_text())
+    record.write_text(json.dumps({**memory, "images": ["mayfly-test/ours:1"]}))
+    assert bench.run().code == 0
+    listed = docker_engine.docker("images", "--format", "{{.Repository}}:{{.Tag}}").stdout
+    assert names[0] not in listed
+    assert names[1] in listed
+    docker_engine.docker("rmi", names[1])
+    assert json.loads(record.read_text())["images"] == []

@@ -1,0 +1,247 @@
+"""The parts of the isolation that need no systemd; tests/machine/test_isolation.py has the rest."""
+
+import asyncio
+import errno
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.jobsfile import Expect
+from agent.core.locate import Locations
+from agent.core.results import IsolationRecord, JobCause, Reach, ResultFile
+from agent.core.settings import Limits, Settings
+from agent.core.verdict import Ended, Produced, judge
+from agent.steps.jobs import launcher
+from agent.steps.jobs.choice import choose_isolation
+from agent.steps.jobs.confinement import Confinement, properties, unit_name
+from agent.steps.jobs.diskwatch import DiskWatch, occupied
+from agent.steps.jobs.interface import Exit, Launch
+from agent.steps.jobs.probe import reach_of_jobs
+from agent.steps.jobs.process import ProcessIsolation
+from agent.steps.jobs.unit import exit_of
+from tests.run.bench import NOWHERE, Bench, Shelf
+from tests.run.shelves import job_in
+
+LOG = structlog.get_logger()
+
+
+def launch(**changes: object) -> Launch:
+    """Return a launch of nothing in particular."""
+    values: dict[str, object] = {
+        "name": "a-1",
+        "command": ("true",),
+        "environ": {"PATH": os.defpath, "MAYFLY_RUN_ID": "r", "MAYFLY_JOB": "a"},
+        "cwd": Path("/"),
+    }
+    return Launch(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def become(command: list[bytes], environ: dict[bytes, bytes]) -> tuple[bytes, bytes, int]:
+    """Let the launcher become a program; return what it answered, what the program wrote, and its exit code."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", Path(launcher.__file__).read_text()],
+            stdin=theirs.fileno(),
+            stdout=subprocess.PIPE,
+        )
+        theirs.close()
+        stream = ours.makefile("rb")
+        assert int(stream.readline()) == os.getuid()
+        variables = [name + b"=" + value for name, value in environ.items()]
+        ours.sendall(b"\0".join([b"%d" % len(command), *command, *variables]))
+        ours.shutdown(socket.SHUT_WR)
+        output, _ = process.communicate(timeout=30)
+        return stream.read(), output, process.returncode
+
+
+def test_the_launcher_becomes_the_program_with_exactly_its_environment() -> None:
+    """Empty words, blanks, line ends and bytes that are no text arrive as they are; signals are as usual."""
+    environ = {b"ODD": b"a\n\x1b=\xff \"$HOME'", b"EMPTY": b""}
+    said = become([b"/usr/bin/env", b"-0"], environ)
+    assert said == (b"", b"ODD=" + environ[b"ODD"] + b"\0EMPTY=\0", 0)
+    _, words, _ = become([b"/usr/bin/printf", b"[%s]", b"", b"two words"], environ)
+    assert words == b"[][two words]"
+    _, status, _ = become([b"/bin/grep", b"SigIgn", b"/proc/self/status"], environ)
+    assert int(status.split()[1], 16) == 0
+
+
+def test_the_launcher_tells_why_a_program_cannot_be_started() -> None:
+    """It answers the number of the error, which no exit code could tell."""
+    answer, output, code = become([b"/no/such/program"], {b"A": b"b"})
+    assert (int(answer), output, code) == (errno.ENOENT, b"", 1)
+
+
+ROWS = [
+    ("1", "3", "exit-code", Exit(3)),
+    ("1", "203", "exit-code", Exit(203)),
+    ("2", "15", "signal", Exit(None, 15)),
+    ("3", "11", "core-dump", Exit(None, 11)),
+    ("2", "9", "oom-kill", Exit(None, 9, out_of_memory=True)),
+    ("1", "1", "oom-kill", Exit(1, out_of_memory=True)),
+    ("2", "9", "timeout", Exit(None, 9, timed_out=True)),
+]
+
+
+@pytest.mark.parametrize(("code", "status", "result", "expected"), ROWS)
+def test_what_systemd_says_of_an_end(code: str, status: str, result: str, expected: Exit) -> None:
+    """Exit code or signal, exactly, and whose limit it was."""
+    shown = {
+        "LoadState": "loaded",
+        "ActiveState": "failed",
+        "Result": result,
+        "ExecMainCode": code,
+        "ExecMainStatus": status,
+    }
+    assert exit_of(shown) == expected
+
+
+@pytest.mark.parametrize("shown", [{}, {"LoadState": "not-found", "ExecMainStatus": "0"}])
+def test_a_unit_that_is_not_known_any_more_is_no_success(shown: dict[str, str]) -> None:
+    """It is an error, and not exit code 0."""
+    with pytest.raises(OSError, match="forgotten"):
+        exit_of(shown)
+
+
+CAUSES = [
+    (Ended(signal=9, out_of_memory=True, browser_died=True), JobCause.OUT_OF_MEMORY),
+    (Ended(signal=9, out_of_disk=True), JobCause.OUT_OF_DISK),
+    (Ended(signal=25), JobCause.OUT_OF_DISK),
+    (Ended(exit_code=153, tail="File size limit exceeded"), JobCause.OUT_OF_DISK),
+    (Ended(signal=9, timed_out=True), JobCause.TIMEOUT),
+]
+
+
+@pytest.mark.parametrize(("ended", "cause"), CAUSES)
+def test_a_limit_that_was_hit_is_the_cause(ended: Ended, cause: JobCause) -> None:
+    """Whatever else the job says."""
+    assert judge(ended, ResultFile(), Produced(), Expect()).cause is cause
+
+
+PLACES = Confinement(
+    state=Path("/var/lib/mayfly"),
+    closed=(Path("/srv/bucket"), Path("/var/lib/mayfly/cache")),
+    interpreter=Path("/usr"),
+    limits=Limits(),
+)
+
+
+def test_a_unit_has_its_limits_and_sees_only_its_own() -> None:
+    """Memory, tasks, file size and time are the configured ones; what is hidden with the state is not closed twice."""
+    own = Path("/var/lib/mayfly/spool/r/jobs/a/1/output")
+    rules = properties(launch(memory=2**30, seconds=90.0, writable=(own,)), PLACES)
+    assert {"MemoryMax=1073741824", "TasksMax=1024", "LimitFSIZE=4294967296"} <= set(rules)
+    assert {"TimeoutStartSec=150", "ProtectHome=yes", f"BindPaths={own}"} <= set(rules)
+    closed = next(rule for rule in rules if rule.startswith("InaccessiblePaths="))
+    assert "-/srv/bucket" in closed
+    assert "-/etc/mayfly" in closed
+    assert "/var/lib/mayfly/cache" not in closed
+    assert not any(rule.startswith("BindReadOnlyPaths=") for rule in rules)
+
+
+def test_what_is_in_a_home_stays_visible() -> None:
+    """A state, or a Python, below a home directory needs an empty home and not a closed one."""
+    rules = properties(launch(readable=(Path("/root/.local/state/mayfly/r/tree"),)), PLACES)
+    assert "ProtectHome=tmpfs" in rules
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0/\n"), min_size=1))
+def test_no_path_adds_a_word_to_a_property(name: str) -> None:
+    """Blanks, colons, quotes and backslashes stay within their word."""
+    rules = properties(launch(writable=(Path("/s") / name,)), PLACES)
+    value = next(rule for rule in rules if rule.startswith("BindPaths=")).removeprefix("BindPaths=")
+    inner = value.removeprefix('"').removesuffix('"')
+    if inner != value:
+        inner = inner.replace('\\"', "").replace("\\\\", "")
+        assert '"' not in inner
+    else:
+        assert not set(value) & set(" \t:\"'\\")
+
+
+def test_units_have_names_that_systemd_takes() -> None:
+    """The longest job, in the last attempt: fewer than systemd's 255 characters, and lower case."""
+    name = unit_name("20261122T064205Z-3f9a1c", f"{'x' * 63}-11")
+    assert name == f"mayfly-job-20261122t064205z-3f9a1c-{'x' * 63}-11.service"
+    assert len(name) < 255
+
+
+def test_what_folders_occupy_is_counted_without_following_links(tmp_path: Path) -> None:
+    """Blocks on disk, of files in folders in folders; a hole and a link count nothing."""
+    (tmp_path / "deep/er").mkdir(parents=True)
+    (tmp_path / "deep/er/a").write_bytes(b"x" * 1_000_000)
+    with (tmp_path / "hole").open("wb") as stream:
+        stream.truncate(10**9)
+    (tmp_path / "link").symlink_to("/usr")
+    assert 1_000_000 <= occupied([tmp_path, tmp_path / "gone"]) < 1_200_000
+
+
+async def test_only_the_job_that_occupies_most_is_ended(tmp_path: Path) -> None:
+    """When less is free than must be, the small neighbour is left alone."""
+    ended: list[str] = []
+    watch = DiskWatch(free=2**62, log=LOG)
+    for name, size in (("small", 1000), ("large", 20 * 2**20)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(b"x" * size)
+    small = launch(name="small", writable=(tmp_path / "small",))
+    large = launch(name="large", writable=(tmp_path / "large",))
+    async with (
+        watch.watching(small, lambda: ended.append("small")),
+        watch.watching(large, lambda: ended.append("large")),
+    ):
+        await asyncio.sleep(1.5)
+    assert ended == ["large"]
+
+
+async def test_a_probe_says_what_a_program_can_reach() -> None:
+    """A listener is reachable, a closed port is not."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        there = await reach_of_jobs(ProcessIsolation(), "r", os.environ, ["127.0.0.1"], port)
+    gone = await reach_of_jobs(ProcessIsolation(), "r", os.environ, ["127.0.0.1"], port)
+    assert (there, gone) == (Reach.REACHABLE, Reach.UNREACHABLE)
+
+
+async def test_a_computer_without_a_metadata_service_is_not_asked_for_one(tmp_path: Path) -> None:
+    """The manifest says `absent`, nobody is warned, and nothing is started to find out."""
+    settings = Settings(limits=Limits(isolation="process"))
+    places = Locations(tmp_path, tmp_path / "cache", tmp_path / "bucket")
+    environ = {"PATH": os.defpath, "AWS_EC2_METADATA_DISABLED": "true"}
+    chosen = await choose_isolation(settings, places, "r", environ, LOG)
+    assert chosen.record == IsolationRecord(
+        backend="process", metadata=Reach.ABSENT, containers=Reach.ABSENT
+    )
+    assert chosen.warnings == ()
+
+
+async def test_units_that_were_asked_for_by_name_are_not_replaced(tmp_path: Path) -> None:
+    """Where there is no systemd every job fails, and the run says why: better none than an open one."""
+    settings = Settings(limits=Limits(isolation="systemd"))
+    places = Locations(tmp_path, tmp_path / "cache", tmp_path / "bucket")
+    nowhere = {"PATH": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true"}
+    chosen = await choose_isolation(settings, places, "r", nowhere, LOG)
+    assert chosen.record.backend == "systemd"
+    assert "no job can run in a unit of its own" in chosen.warnings[0]
+
+
+LARGE = """
+    [[job]]
+    name = "large"
+    command = ["python3", "-c", "import os; open(os.environ['MAYFLY_OUTPUT_DIR'] + '/x', 'wb').write(bytes(3000000))"]
+"""
+
+
+def test_a_file_beyond_the_limit_is_out_of_disk(bench: Bench, shelf: Shelf) -> None:
+    """As a plain process, too; what was written up to the limit is handed over as partial."""
+    bench.settings["browser.url"] = NOWHERE
+    bench.release("v1", LARGE)
+    ran = bench.run(limits__file="1MiB", limits__isolation="process")
+    job = job_in(shelf.manifest(ran.run_id), "large")
+    assert (job["status"], job["cause"]) == ("failed", "out_of_disk")
+    assert len(shelf.files(ran.run_id)["large/x"]) == 2**20
