@@ -93,7 +93,9 @@ def now() -> list[Panels]:
             'count(ALERTS{alertname=~"Mayfly.+", alertstate="firing"}) or vector(0)',
             bad=1,
         ),
-        figure("Failed days, worst job", f"max(mayfly_job_failed_day_streak{{{JOBS}}})", warn=1, bad=3),
+        figure(
+            "Failed days, worst job", f"max(mayfly_job_failed_day_streak{{{JOBS}}})", warn=1, bad=3
+        ),
         figure("Missed days, worst job", f"max(mayfly_job_missed_day_streak{{{JOBS}}})", bad=1),
         figure(
             "Last run",

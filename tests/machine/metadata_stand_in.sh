@@ -4,9 +4,9 @@
 # Traffic of containers is forwarded there, as it is on EC2.
 set -euo pipefail
 
-# Or networkd would take the addresses away again.
+# Or networkd would take the addresses away again, and the containers' ends out of their bridge.
 mkdir -p /run/systemd/network
-printf '[Match]\nName=link0\n[Link]\nUnmanaged=yes\n' >/run/systemd/network/05-link0.network
+printf '[Match]\nName=link0 veth*\n[Link]\nUnmanaged=yes\n' >/run/systemd/network/05-link0.network
 networkctl reload
 
 ip netns add link

@@ -1,5 +1,7 @@
 """The metadata service, seen from containers and from users of a real machine."""
 
+import shlex
+
 import pytest
 
 from tests.machine.inside import EC2, Inside, Row
@@ -19,10 +21,10 @@ BOX = """
 
 def in_a_container(inside: Inside, address: str, port: int, network: str) -> tuple[bool, float]:
     """Try to connect from a container; tell whether it worked, and the seconds it took inside."""
-    script = f"SECONDS=0; timeout 20 bash -c 'exec 3<>/dev/tcp/{address}/{port}' 2>/dev/null; echo $? $SECONDS"
-    said = inside.sh(
-        f'docker run --rm --network {network} box /bin/bash -c "{script}"', seconds=300
-    )
+    connect = f"exec 3<>/dev/tcp/{address}/{port}"
+    script = f"SECONDS=0; timeout 20 /bin/bash -c {shlex.quote(connect)}; echo $? $SECONDS"
+    command = f"docker run --rm --network {network} box /bin/bash -c {shlex.quote(script)}"
+    said = inside.sh(command, seconds=300)
     code, seconds = said.split()
     return code == "0", float(seconds)
 

@@ -22,8 +22,9 @@ async def run_job(job: Job, shop: Shop) -> JobResult:
         return failed(job.name, text, JobCause.ERROR)
     notes = await _fetch_state(job, shop)
     tries: list[Tried] = []
+    before = len(shop.run.workspaces(job.name))  # of the same job on another release
     while True:
-        number = len(tries) + 1
+        number = before + len(tries) + 1
         bound = log.bind(attempt=number)
         bound.info("job.started", timeout=min(job.timeout, round(shop.seconds_left())))
         tried = await attempt(job, number, shop, bound)
@@ -35,13 +36,14 @@ async def run_job(job: Job, shop: Shop) -> JobResult:
             message=tried.verdict.message,
             seconds=round((tried.record.finished - tried.record.started).total_seconds(), 3),
         )
-        again = wants_retry(tried.verdict, number, job.retries, browser_died=tried.browser_died)
-        if not again or shop.stop.requested or shop.seconds_left() < backoff(number):
+        count = len(tries)
+        again = wants_retry(tried.verdict, count, job.retries, browser_died=tried.browser_died)
+        if not again or shop.stop.requested or shop.seconds_left() < backoff(count):
             break
-        if await shop.stop.pause(backoff(number)):
+        if await shop.stop.pause(backoff(count)):
             break
     if tries[-1].verdict.status is JobStatus.SUCCEEDED:
-        notes += await _keep_state(job, len(tries), shop)
+        notes += await _keep_state(job, before + len(tries), shop)
     return _result(job, tries, notes, shop)
 
 

@@ -28,10 +28,10 @@ class ProcessIsolation:
     @asynccontextmanager
     async def start(self, launch: Launch) -> AsyncIterator[Running]:
         """Start a program; leaving the context kills all that it started."""
-        program = _resolve(launch)
+        program = resolve(launch)
         reading, writing = os.pipe()
         try:
-            output = await _reader(reading)
+            output = await reader(reading)
             async with processes.started(
                 (program, *launch.command[1:]),
                 environ=launch.environ,
@@ -72,7 +72,7 @@ class _Group:
         processes.signal_group(self._process.pid, signal.SIGTERM)
 
 
-async def _reader(descriptor: int) -> StreamReader:
+async def reader(descriptor: int) -> StreamReader:
     """Return a stream that reads a pipe to its end, and then closes it."""
     loop = asyncio.get_running_loop()
     stream = StreamReader()
@@ -82,7 +82,7 @@ async def _reader(descriptor: int) -> StreamReader:
     return stream
 
 
-def _resolve(launch: Launch) -> str:
+def resolve(launch: Launch) -> str:
     """Return the program's path: in the release's tree when it has a slash, else on the job's PATH.
 
     Raises:
@@ -106,3 +106,5 @@ def _limit(pid: int, launch: Launch) -> None:
         if launch.memory is not None:
             # Private writable memory, each process for itself; address space would punish mere reservations.
             resource.prlimit(pid, resource.RLIMIT_DATA, (launch.memory, launch.memory))
+        if launch.file is not None:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (launch.file, launch.file))

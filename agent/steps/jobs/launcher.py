@@ -1,0 +1,37 @@
+"""The first program of a job's unit: it learns from the agent what to run, and becomes it.
+
+What to run, and with which environment, comes over the socket that is its standard input: a unit's properties, its
+command line among them, can be read by everybody on the machine, and a file would have to be removed again.
+
+It runs from its text (`python -I -S -c`), as the job's user, inside the unit's confinement: it imports nothing of the
+agent, and nothing that takes long.
+"""
+
+import os
+import signal
+import sys
+
+
+def main() -> None:
+    """Tell who we are, read what to run, and become it; or tell the number of the error, and end."""
+    channel = os.dup(0)  # which the program does not inherit
+    os.write(channel, b"%d\n" % os.getuid())
+    parts = []
+    while part := os.read(channel, 65536):
+        parts.append(part)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    count, *fields = b"".join(parts).split(b"\0")
+    program = fields[: int(count)]
+    environ = dict(field.split(b"=", 1) for field in fields[int(count) :])
+    # Python ignores these two, and a program would inherit that.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        os.execve(program[0], program, environ)  # noqa: S606 -- the release says what runs
+    except OSError as error:
+        os.write(channel, b"%d" % (error.errno or 0))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
