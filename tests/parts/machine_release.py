@@ -1,5 +1,7 @@
 """The scrapers that machines run in tests: this repository's own, against the demo site on the tests' machine."""
 
+import json
+import re
 from pathlib import Path
 
 from tests.parts.repo import Repo
@@ -73,6 +75,9 @@ timeout = "8m"
 
 BAKED_JOBS = (QUOTES, NOTES, WHICH)
 
+NAMES = frozenset({"quotes", "notes", "which", "legacy", "slow", "many"})
+"""Every job that a release of these tests ever has."""
+
 COMPOSE = f"""\
 version: "3.7"
 services:
@@ -138,8 +143,11 @@ def files(*jobs: str) -> dict[str, str]:
 
     A release without a scraper has no lock either: making an environment takes an emulated machine a minute.
     """
+    present = set(re.findall(r'^name = "(.+)"$', "".join(jobs), re.MULTILINE))
+    # A release that loses a job of the one before must say that it means to.
+    head = f'requires = "mayfly >= 0.1"\nretired = {json.dumps(sorted(NAMES - present))}\n'
     made = {
-        "jobs.toml": 'requires = "mayfly >= 0.1"\n' + "".join(jobs),
+        "jobs.toml": head + "".join(jobs),
         "which.sh": 'set -eu\ncat release.txt > "$MAYFLY_OUTPUT_DIR/which.txt"\n',
     }
     if LEGACY in jobs:
