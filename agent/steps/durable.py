@@ -20,6 +20,29 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def sync_file_system(folder: Path) -> None:
+    """Make durable all that anybody has written to the file system of a folder.
+
+    One call of syncfs(2) instead of an fsync for each of ten thousand files. Where there is none, of all file systems.
+
+    Raises:
+        OSError: Something could not be written.
+    """
+    import ctypes  # noqa: PLC0415 -- 5 ms, and only a run needs it
+
+    library = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(library, "syncfs"):  # macOS
+        os.sync()
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if library.syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
+    finally:
+        os.close(descriptor)
+
+
 def write_atomic(path: Path, chunks: bytes | Iterable[bytes]) -> None:
     """Replace a file's content: after this returns it is the new one, and at no time anything but old or new.
 

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -70,7 +71,8 @@ def test_the_launcher_becomes_the_program_with_exactly_its_environment() -> None
     _, words, _ = become([b"/usr/bin/printf", b"[%s]", b"", b"two words"], environ)
     assert words == b"[][two words]"
     _, status, _ = become([b"/bin/grep", b"SigIgn", b"/proc/self/status"], environ)
-    assert int(status.split()[1], 16) == 0
+    ignored = int(status.split()[1], 16)  # whoever started the tests may have others ignored
+    assert not any(ignored & 1 << number - 1 for number in (signal.SIGPIPE, signal.SIGXFSZ))
 
 
 def test_the_launcher_tells_why_a_program_cannot_be_started() -> None:

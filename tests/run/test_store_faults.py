@@ -263,11 +263,16 @@ def test_an_endpoint_that_accepts_and_says_nothing(bench: Bench) -> None:
     assert ran.job("few")["status"] == "succeeded"
 
 
-MEMORY = """
+MEMORY = '''
     [[job]]
     name = "few"
-    command = ["sh", "-c", "cat $MAYFLY_STATE_DIR/runs 2>/dev/null; echo TAG >> $MAYFLY_STATE_DIR/runs; exit CODE"]
-"""
+    command = ["sh", "-c", """
+cat $MAYFLY_STATE_DIR/runs 2>/dev/null
+echo TAG >> $MAYFLY_STATE_DIR/runs
+echo '{"cause": "site_unreachable"}' > $MAYFLY_RESULT_FILE
+exit CODE
+"""]
+'''
 
 
 def _remembering(bench: Bench, tag: str, code: int = 0) -> None:
