@@ -1,8 +1,6 @@
 """Releases that are too large: refused by what git lists, or stopped while they are still coming."""
 
-import hashlib
 import os
-import zlib
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ from agent.core.errors import ReleaseRefused
 from agent.core.repository import Wanted, parse_repository
 from agent.steps.logs import Journalist
 from agent.steps.release.mirror import Mirror
+from tests.parts.heavy import tree_of_many, tree_of_zeros
 from tests.parts.repo import Repo
 from tests.release.conftest import JOBS, Desk, running_in
 
@@ -20,23 +19,9 @@ HUGE = 576 * 1024**2
 """More than a release may have; it takes 600 kB in a pack, and two gigabytes are refused in the same way."""
 
 
-def plant_zeros(repo: Repo, tag: str, size: int) -> None:
-    """Publish a release with a file of zeros, written as git would store it, in no more memory than a block."""
-    head = f"blob {size}\0".encode()
-    digest, packed = hashlib.sha1(head), zlib.compressobj(1)
-    pieces, block = [packed.compress(head)], bytes(4 * 1024**2)
-    for _ in range(size // len(block)):
-        digest.update(block)
-        pieces.append(packed.compress(block))
-    pieces.append(packed.flush())
-    oid = digest.hexdigest()
-    file = repo.work / ".git" / "objects" / oid[:2] / oid[2:]
-    file.parent.mkdir(exist_ok=True)
-    file.write_bytes(b"".join(pieces))
-    repo.git("update-index", "--add", "--cacheinfo", f"100644,{oid},zeros.bin")
-    tree = repo.git("write-tree")
-    repo.git("tag", tag, repo.git("commit-tree", "-m", "Zeros", tree))
-    repo.git("rm", "--quiet", "--cached", "zeros.bin")
+def publish_tree(repo: Repo, tag: str, tree: str) -> None:
+    """Publish a release of a tree."""
+    repo.git("tag", tag, repo.git("commit-tree", "-m", "Heavy", tree))
     repo.push()
 
 
@@ -46,7 +31,7 @@ async def test_a_blob_that_is_small_on_the_way_and_huge_on_the_disk_is_refused(
     """Its size is read from git's listing; not a byte of it is written into a release."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
     await desk.run_well()
-    plant_zeros(repo_builder, "v2.0", HUGE)
+    publish_tree(repo_builder, "v2.0", tree_of_zeros(repo_builder, HUGE))
     desk.timeout = 120.0
     obtained = await desk.obtain()
     (refused,) = obtained.record.refused
@@ -83,14 +68,7 @@ async def test_a_hundred_thousand_files_are_refused(desk: Desk, repo_builder: Re
     """They are counted in git's listing, and none reaches the disk."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
     await desk.run_well()
-    blob = repo_builder.git("hash-object", "-w", "jobs.toml")
-    listing = repo_builder.write(
-        ".git/listing", "".join(f"100644 blob {blob}\tf{number:06d}\n" for number in range(100_000))
-    )
-    repo_builder.git("-c", f"alias.many=!git mktree < {listing} > .git/tree", "many")
-    tree = (repo_builder.work / ".git/tree").read_text().strip()
-    repo_builder.git("tag", "v2.0", repo_builder.git("commit-tree", "-m", "Many", tree))
-    repo_builder.push()
+    publish_tree(repo_builder, "v2.0", tree_of_many(repo_builder, 100_000))
     obtained = await desk.obtain()
     assert obtained.release.ref == "v1.0"
     assert "it has 100000 files, more than 20000" in obtained.record.refused[0].reason

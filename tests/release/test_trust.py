@@ -31,14 +31,6 @@ def signers(tmp_path: Path, ada: Signer) -> Path:
     return file
 
 
-def signed_commit(repo: Repo, signer: Signer, message: str = "A change") -> str:
-    """Commit everything with a signature, a minute later than the last commit."""
-    repo.commit(message)
-    key = ("-c", "gpg.format=ssh", "-c", f"user.signingKey={signer.key}")
-    repo.git(*key, "commit", "--quiet", "--amend", "--no-edit", "--gpg-sign")
-    return repo.git("rev-parse", "HEAD")
-
-
 async def test_a_signed_tag_runs_and_its_signer_is_recorded(
     desk: Desk, repo_builder: Repo, ada: Signer, signers: Path
 ) -> None:
@@ -297,11 +289,11 @@ async def test_a_branch_goes_by_its_commits_and_not_back(
     """The head must be signed; forced back to an older commit, also a signed one, it is refused."""
     follow: dict[str, Any] = {"branch": "main", "allowed_signers": signers}
     repo_builder.write("jobs.toml", JOBS)
-    first = signed_commit(repo_builder, ada)
+    first = repo_builder.commit_signed(ada)
     repo_builder.push()
     assert (await desk.run_well(**follow)).release.commit == first
     repo_builder.write("more", "x")
-    second = signed_commit(repo_builder, ada)
+    second = repo_builder.commit_signed(ada)
     repo_builder.push()
     assert (await desk.run_well(**follow)).release.commit == second
     repo_builder.git("reset", "--quiet", "--hard", first)

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from tests.parts.heavy import tree_of_many, tree_of_zeros
 from tests.parts.repo import Repo, Signer, make_signer
 from tests.run.bench import Bench, Shelf
 from tests.run.shelves import results, sound
@@ -129,6 +130,18 @@ def _link(stage: Stage) -> None:
     _planted(stage, "120000", "link", stage.repo.git("hash-object", "-w", str(target)))
 
 
+def _heavy(stage: Stage, tree: str) -> None:
+    stage.tag(stage.repo.git("commit-tree", "-m", "Heavy", tree), stage.ada)
+
+
+def _huge(stage: Stage) -> None:
+    _heavy(stage, tree_of_zeros(stage.repo, 576 * 1024**2))
+
+
+def _crowded(stage: Stage) -> None:
+    _heavy(stage, tree_of_many(stage.repo, 100_000))
+
+
 ATTACKS: dict[str, tuple[Callable[[Stage], None], str, str]] = {
     "an unsigned tag": (_unsigned, "unverified", "not signed"),
     "a foreign key": (_foreign, "unverified", "not in release.allowed_signers"),
@@ -138,6 +151,8 @@ ATTACKS: dict[str, tuple[Callable[[Stage], None], str, str]] = {
     "a hostile configuration": (_configured, "unverified", "not signed"),
     "a submodule": (_submodule, "content", "is a submodule"),
     "a link out of the tree": (_link, "content", "link out of the release"),
+    "a huge blob": (_huge, "content", "more than 536.9 MB"),
+    "a hundred thousand files": (_crowded, "content", "100000 files, more than 20000"),
 }
 
 
@@ -160,3 +175,26 @@ def test_every_attack_is_refused_and_the_files_arrive(bench: Bench, shelf: Shelf
         assert shelf.files(ran.run_id)["only/file"] == b"good\n"
     after = shelf.manifest(bench.run().run_id)["mayfly:run"]["release"]
     assert (after["commit"], after["stale"], after["refused"]) == (stage.good, None, [])
+
+
+def test_a_branch_that_is_forced_back_is_refused(bench: Bench, shelf: Shelf) -> None:
+    """An older commit, also a signed one, does not run again; the last good one does, and the manifest says why."""
+    stage = Stage(bench)
+    bench.settings["release.branch"] = "main"
+    files = {"jobs.toml": JOB, "job.sh": SCRIPT}
+    commits = []
+    for number in range(2):
+        for path, text in {**files, "number": str(number)}.items():
+            stage.repo.write(path, text)
+        commits.append(stage.repo.commit_signed(stage.ada))
+        stage.repo.push()
+        assert bench.run().code == 0
+    stage.repo.git("reset", "--quiet", "--hard", commits[0])
+    stage.repo.push()
+    ran = bench.run()
+    manifest = sound(shelf, ran.run_id)
+    release = manifest["mayfly:run"]["release"]
+    (refused,) = release["refused"]
+    assert (ran.code, release["commit"], refused["kind"]) == (0, commits[1], "downgrade")
+    assert "forced back" in refused["reason"]
+    assert shelf.files(ran.run_id)["only/file"] == b"good\n"
