@@ -15,6 +15,7 @@ from tests.parts.machine import Disk, Machine
 from tests.parts.machine_release import (
     BAKED,
     BUCKET,
+    FENCED,
     LEGACY,
     NOTES,
     QUOTES,
@@ -84,7 +85,7 @@ def mayfly(
 
 def test_boots_works_and_turns_itself_off(mayfly: Machine, around: World) -> None:
     """A release newer than the image's is pulled, all kinds of jobs run, and home finds their files in the bucket."""
-    commit = publish(around.repo, "v1.1.0", QUOTES, NOTES, WHICH, LEGACY)
+    commit = publish(around.repo, "v1.1.0", QUOTES, NOTES, WHICH, LEGACY, FENCED)
     seconds = live(mayfly)
     (entry,) = around.committed()
     run = around.manifest(entry["run_id"])["mayfly:run"]
@@ -99,13 +100,19 @@ def test_boots_works_and_turns_itself_off(mayfly: Machine, around: World) -> Non
         "notes": "succeeded",
         "which": "succeeded",
         "legacy": "succeeded",
+        "fenced": "succeeded",
     }
     assert run["browser"]["kind"] == "container"
     assert around.file(entry["run_id"], "which/which.txt") == b"v1.1.0\n"
     assert b"JST" in around.file(entry["run_id"], "legacy/title.txt")
+    seen = json.loads(around.file(entry["run_id"], "fenced/seen.json"))
+    assert seen["site"]
+    assert "ERR_" in seen["page"], f"the agent's keys came from there, and a page sees {seen}"
+    assert seen["job"] != "reached"
     around.verify()
     phases = " ".join(f"{phase['name']} {phase['seconds']:.0f}" for phase in run["phases"])
     around.tell("power-on to power-off", f"{seconds:.0f} s; {phases}")
+    around.tell("metadata service", f"page: {seen['page'][:60]}; job: {seen['job']}")
 
 
 def test_the_next_boot_runs_the_new_release(mayfly: Machine, around: World) -> None:

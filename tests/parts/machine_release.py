@@ -73,9 +73,18 @@ output = "/data"
 timeout = "8m"
 """
 
+FENCED = f"""
+[[job]]
+name = "fenced"
+command = ["python3", "fenced.py"]
+browser = true
+timeout = "8m"
+env = {{ SITE = "http://{SITE.removesuffix(":80")}/" }}
+"""
+
 BAKED_JOBS = (QUOTES, NOTES, WHICH)
 
-NAMES = frozenset({"quotes", "notes", "which", "legacy", "slow", "many"})
+NAMES = frozenset({"quotes", "notes", "which", "legacy", "fenced", "slow", "many"})
 """Every job that a release of these tests ever has."""
 
 COMPOSE = f"""\
@@ -98,6 +107,51 @@ services:
     volumes:
       - /dev/shm:/dev/shm
 """
+
+PROBE = '''\
+"""Where the metadata service is: from a page in the browser, and from the job itself."""
+
+import json
+import os
+import socket
+import urllib.error
+import urllib.request
+
+METADATA = "169.254.169.254"
+FLAGS = {"args": ["--headless=new", "--no-sandbox"]}
+CAPABILITIES = {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": FLAGS}}
+
+
+def ask(path, body=None, method=None):
+    data = None if body is None else json.dumps(body).encode()
+    url = os.environ["MAYFLY_WEBDRIVER_URL"] + path
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
+    with urllib.request.urlopen(request, timeout=240) as answer:
+        return json.load(answer)["value"]
+
+
+def page(url):
+    try:
+        ask(f"/session/{session}/url", {"url": url})
+    except urllib.error.HTTPError as error:
+        return json.load(error)["value"]["message"].splitlines()[0]
+    return ask(f"/session/{session}/title")
+
+
+def job():
+    try:
+        socket.create_connection((METADATA, 80), 10).close()
+    except OSError as error:
+        return type(error).__name__
+    return "reached"
+
+
+session = ask("/session", {"capabilities": CAPABILITIES})["sessionId"]
+seen = {"site": page(os.environ["SITE"]), "page": page(f"http://{METADATA}/latest/"), "job": job()}
+ask(f"/session/{session}", method="DELETE")
+with open(os.environ["MAYFLY_OUTPUT_DIR"] + "/seen.json", "w") as file:
+    json.dump(seen, file)
+'''
 
 SCRIPT = '''\
 """A scraper as it was before Mayfly: Selenium under the name of its service, results in /data."""
@@ -157,6 +211,8 @@ def files(*jobs: str) -> dict[str, str]:
             "legacy/main.py": SCRIPT,
             "legacy/data/.keep": "",
         }
+    if FENCED in jobs:
+        made["fenced.py"] = PROBE
     if QUOTES in jobs or NOTES in jobs:
         for name in ("pyproject.toml", "uv.lock", "scrapers"):
             for path in _below(SCRAPERS / name):
