@@ -13,6 +13,7 @@ from agent.core.jobsfile import parse_jobs
 from agent.core.locate import Surroundings
 from agent.core.outcome import ExitCode
 from agent.steps.release.checks import stack_faults
+from agent.steps.release.trust import signers_faults
 
 
 @click.command()
@@ -34,8 +35,11 @@ def check(
     around = surroundings()
     loaded = load(config, pairs, store, around)
     checked = [loaded.source]
-    faults = list(loaded.faults)
-    path = _jobs_path(jobs, loaded.settings.release.jobs, around)
+    release = loaded.settings.release
+    faults = [*loaded.faults, *signers_faults(release)]
+    if release.allowed_signers is not None:
+        checked.append(str(release.allowed_signers))
+    path = _jobs_path(jobs, release.jobs, around)
     if path is not None:
         checked.append(str(path))
         faults += _jobs_faults(path, around)

@@ -14,6 +14,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
+from agent.core.errors import Refusal
 from agent.core.jobsfile import Job
 from agent.core.outcome import proves_release
 from agent.core.results import JobCause, JobResult, JobStatus, Record
@@ -31,6 +32,17 @@ _MACHINES = frozenset({JobCause.BROWSER, JobCause.INTERRUPTED, JobCause.OUT_OF_D
 _IMPORT = re.compile(
     r"\b(ModuleNotFoundError|ImportError|SyntaxError|IndentationError)\b|No module named "
 )
+_BROKEN_LOCK = re.compile(
+    # A newer uv may understand a newer kind of lock ("..., which uses an unsupported schema version").
+    r"^uv \w+: (?:(?:Using|warning:) (?:(?!error:).)*)?error: (?:"
+    r"Failed to parse:? `?(?:uv\.lock|pyproject\.toml)`?(?!`?,)"
+    r"|failed to read from file `[^`]*/(?:uv\.lock|pyproject\.toml)`: stream did not contain valid UTF-8"
+    r"|No interpreter found for Python "
+    r"|The current Python version \([\d.]+\) is not compatible with the locked Python requirement"
+    r"|Unexpected .{1,100}: requirements\.txt:\d+:\d+"
+    r")|^requirements\.txt has no hashes for "
+)
+"""What uv 0.13 says of a release's own files, and we of requirements. Other words of another uv only cost a retry."""
 _NOT_FOUND_CODES = frozenset({126, 127})
 """What a shell says of a program that is not executable, or not there."""
 
@@ -116,6 +128,17 @@ def with_passed(memory: Memory, commit: str, results: Sequence[JobResult]) -> Me
     fine = {result.name for result in results if result.status is JobStatus.SUCCEEDED}
     kept = {name for name in memory.passed or () if name not in ran}
     return memory.model_copy(update={"passed": tuple(sorted(kept | fine))})
+
+
+def own_fault(kind: Refusal, reason: str) -> bool:
+    """Tell whether a refusal is for certain the release's own doing, so that another attempt would end the same.
+
+    Of an installation this is known only where its own lock or project cannot be read, or asks for a Python that is
+    not here. All else that uv says may be the network's, an index's or the disk's doing.
+    """
+    return kind in {"check", "trial"} or (
+        kind == "install" and _BROKEN_LOCK.search(reason) is not None
+    )
 
 
 def bad_reason(memory: Memory, commit: str, ref: str, agent: str) -> str | None:

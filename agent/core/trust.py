@@ -4,10 +4,13 @@ git and ssh-keygen check the signature itself (`agent.steps.release.trust`). Wha
 that the signed object is the one that was asked for, and that it is not an old one put back.
 """
 
+import base64
+import binascii
 import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from agent.core.results import Record
@@ -16,6 +19,8 @@ from agent.core.versions import version_order
 Kind = Literal["tag", "commit"]
 
 _GOOD = re.compile(r'Good "git" signature for (\S+) with \S+ key (SHA256:[A-Za-z0-9+/=]+)')
+_WORD = re.compile(rb'(?:"[^"]*"|[^\s"])+')
+"""A word of an allowed_signers line: what is between quotes belongs together."""
 _HEADER = re.compile(rb"([a-z]+) ([^\n]*)")
 _TIME = re.compile(rb".*> (\d{1,15}) [+-]\d{4}")
 
@@ -123,10 +128,38 @@ def unsigned_reason(kind: Kind, said: str) -> str:
 
 def signers_problem(text: bytes) -> str | None:
     """Return why a file cannot be an allowed_signers file, or None."""
-    lines = [line.strip() for line in text.split(b"\n")]
-    if not any(line and not line.startswith(b"#") for line in lines):
+    lines = _signer_lines(text)
+    if not lines:
         return "names nobody"
+    if not any(map(_has_key, lines.values())):
+        return "has no line with a key"
     return None
+
+
+def keyless_lines(text: bytes) -> tuple[int, ...]:
+    """Return the numbers of the lines that are to name somebody and have no key; ssh-keygen passes over them."""
+    return tuple(number for number, line in _signer_lines(text).items() if not _has_key(line))
+
+
+def _signer_lines(text: bytes) -> dict[int, bytes]:
+    lines = ((number, line.strip()) for number, line in enumerate(text.split(b"\n"), 1))
+    return {number: line for number, line in lines if line and not line.startswith(b"#")}
+
+
+def _has_key(line: bytes) -> bool:
+    """Tell whether a line has principals, perhaps options, and a key: its kind, and the same kind within it."""
+    words = _WORD.findall(line)
+    return any(_is_key(kind, data) for kind, data in pairwise(words[1:4]))
+
+
+def _is_key(kind: bytes, data: bytes) -> bool:
+    try:
+        blob = base64.b64decode(data, validate=True)
+    except binascii.Error:
+        return False
+    # RFC 4253, 6.6: a length of four bytes, and the kind; the key itself follows.
+    head = len(kind).to_bytes(4, "big") + kind
+    return blob.startswith(head) and len(blob) > len(head)
 
 
 class Floor(Record):

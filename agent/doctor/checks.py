@@ -7,6 +7,7 @@ CHECKS = (
     Check("configuration", 10, parts.configuration),
     Check("state directory", 10, parts.state_directory),
     Check("git repository", 30, parts.repository),
+    Check("release signers", 10, parts.signers),
     Check("uv", 15, parts.uv),
     Check("container engine", 25, parts.container_engine),
     Check("chromedriver", 15, parts.chromedriver),

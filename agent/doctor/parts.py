@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from agent.core.errors import ProcessTimeout, ReleaseError
+from agent.core.faults import Fault
 from agent.core.ids import is_run_id
 from agent.core.repository import TRACK, choose, parse_repository
 from agent.core.units import show_size
@@ -16,6 +17,7 @@ from agent.steps.browser import find_chromedriver
 from agent.steps.browser.docker import Docker
 from agent.steps.release import Shelf, last_good
 from agent.steps.release.mirror import Mirror
+from agent.steps.release.trust import signers_faults
 
 ROOM = 1024**3
 """Free space below this fails: a release with its environment takes a few hundred megabytes, and so do outputs."""
@@ -104,6 +106,23 @@ async def repository(patient: Patient) -> Finding:
             "push a tag such as v1.0, or set release.track or release.branch",
         )
     return ok(f"{address.url}: {wanted.name} ({wanted.commit[:12]})")
+
+
+async def signers(patient: Patient) -> Finding:
+    """Look at the file that names who may sign a release, and whether there is something to verify with."""
+    settings = patient.settings.release
+    if settings.allowed_signers is None:
+        return skipped("release.allowed_signers is not set: releases are not verified")
+    faults = await asyncio.to_thread(signers_faults, settings)
+    if faults:
+        return failed("\n".join(map(_without_remedy, faults)), faults[0].remedy)
+    if shutil.which("ssh-keygen", path=_path(patient)) is None:
+        return failed("ssh-keygen is not installed", "install the client programs of OpenSSH")
+    return ok(str(settings.allowed_signers))
+
+
+def _without_remedy(fault: Fault) -> str:
+    return f"{fault.source}: {fault.key}: {fault.problem}"
 
 
 async def uv(patient: Patient) -> Finding:

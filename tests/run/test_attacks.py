@@ -1,8 +1,13 @@
-"""Attacks on a machine that verifies, through the real `mayfly run`: the last good release does the day's work."""
+"""Attacks on a machine that verifies, through the real `mayfly run`: the last good release does the day's work.
 
+`MAYFLY_TEST_HUGE=1` makes the huge blob one of 2 GiB; every day it is just larger than a release may be.
+"""
+
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tests.parts.heavy import tree_of_many, tree_of_zeros
 from tests.parts.repo import Repo, Signer, make_signer
@@ -14,7 +19,19 @@ JOB = """
 name = "only"
 command = ["sh", "job.sh"]
 """
+HUGE = (2048 if os.environ.get("MAYFLY_TEST_HUGE") else 576) * 1024**2
 SCRIPT = 'echo good > "$MAYFLY_OUTPUT_DIR/file"\n'
+PROGRAMS = (
+    *("gpg.ssh.program", "gpg.program", "gpg.ssh.defaultKeyCommand", "credential.helper"),
+    *("core.fsmonitor", "core.sshCommand", "core.gitProxy", "core.alternateRefsCommand"),
+    *("core.askPass", "core.pager", "core.editor", "uploadpack.packObjectsHook"),
+    *("filter.evil.smudge", "filter.evil.clean", "filter.evil.process", "diff.evil.textconv"),
+)
+"""Settings of git that name a program."""
+HOOKS = (
+    *("post-checkout", "post-merge", "post-rewrite", "post-index-change", "pre-auto-gc"),
+    *("reference-transaction", "fsmonitor-watchman", "proc-receive", "sendemail-validate"),
+)
 
 
 class Stage:
@@ -104,13 +121,17 @@ def _configured(stage: Stage) -> None:
     """A signature program, a monitor, hooks and filters in the repository's own configuration."""
     stage.repo.write(".gitattributes", "* filter=evil\n")
     _unsigned(stage)
-    bare = stage.repo.bare
-    for key in ("gpg.ssh.program", "gpg.program", "core.fsmonitor", "filter.evil.smudge"):
-        stage.repo.git("config", key, str(stage.evil), at=bare)
-    (bare / "hooks").mkdir(exist_ok=True)
-    for name in ("post-checkout", "reference-transaction", "fsmonitor-watchman"):
-        (bare / "hooks" / name).write_text(stage.evil.read_text())
-        (bare / "hooks" / name).chmod(0o755)
+    _poison(stage, stage.repo.bare)
+
+
+def _poison(stage: Stage, repository: Path) -> None:
+    """Have a repository's configuration and hooks start a program, whatever git does in it."""
+    for key in PROGRAMS:
+        stage.repo.git("config", "--file", str(repository / "config"), key, str(stage.evil))
+    (repository / "hooks").mkdir(exist_ok=True)
+    for name in HOOKS:
+        (repository / "hooks" / name).write_text(stage.evil.read_text())
+        (repository / "hooks" / name).chmod(0o755)
 
 
 def _planted(stage: Stage, mode: str, path: str, oid: str) -> None:
@@ -135,7 +156,7 @@ def _heavy(stage: Stage, tree: str) -> None:
 
 
 def _huge(stage: Stage) -> None:
-    _heavy(stage, tree_of_zeros(stage.repo, 576 * 1024**2))
+    _heavy(stage, tree_of_zeros(stage.repo, HUGE))
 
 
 def _crowded(stage: Stage) -> None:
@@ -198,3 +219,29 @@ def test_a_branch_that_is_forced_back_is_refused(bench: Bench, shelf: Shelf) -> 
     assert (ran.code, release["commit"], refused["kind"]) == (0, commits[1], "downgrade")
     assert "forced back" in refused["reason"]
     assert shelf.files(ran.run_id)["only/file"] == b"good\n"
+
+
+def test_a_good_release_from_a_poisoned_repository_runs_and_starts_nothing(
+    bench: Bench, shelf: Shelf
+) -> None:
+    """Attributes in the release, configuration and hooks of both repositories, and git's own at home: no canary."""
+    stage = Stage(bench)
+    assert bench.run().code == 0
+    text = "$Id$ $Format:%H$\n"
+    attributes = "* filter=evil diff=evil ident export-subst text eol=crlf\n"
+    files = {
+        ".gitattributes": attributes,
+        ".lfsconfig": f"[lfs]\n\turl = {stage.evil}\n",
+        "t": text,
+    }
+    commit = stage.repo.release("v2.0", files, signer=stage.ada)
+    for repository in (stage.repo.bare, bench.state / "mirror.git"):
+        _poison(stage, repository)
+    (stage.repo.bare / "config").rename(bench.folder / ".gitconfig")
+    shutil.copy(bench.folder / ".gitconfig", stage.repo.bare / "config")
+    ran = bench.run()
+    assert ran.code == 0, ran.stderr[-2000:]
+    release = shelf.manifest(ran.run_id)["mayfly:run"]["release"]
+    assert (release["commit"], release["refused"], release["trust"]) == (commit, [], "signed")
+    assert (bench.state / "good" / "tree" / "t").read_text() == text
+    assert not stage.canary.exists()

@@ -162,7 +162,7 @@ def test_a_bad_release_costs_no_files(bench: Bench, shelf: Shelf, name: str) -> 
         assert release["trial"] == "failed"
         (again,) = broken.again
         assert [attempt["number"] for attempt in job_in(manifest, again)["attempts"]] == [1, 2]
-    if name in {"import", "exit"}:
+    if name in {"import", "exit", "lock"}:
         second = bench.run()
         release = _delivered(shelf, second)["mayfly:run"]["release"]
         assert [refused["kind"] for refused in release["refused"]] == ["bad"]

@@ -23,11 +23,13 @@ class Images:
         settings: Which browser the configuration prefers.
         environ: Where the container engine is found.
         log: Told of a pull, and of what was removed.
+        seconds: Limit of a pull.
     """
 
     settings: Browser
     environ: Mapping[str, str]
     log: Log
+    seconds: float = PULL_SECONDS
 
     def pinned(self, jobs: JobsFile) -> str | None:
         """Return the image that a release pins, if its run will use it."""
@@ -47,7 +49,7 @@ class Images:
             if (await docker.ask("image", "inspect", image)).code == 0:
                 return False
             self.log.info("browser.image_pulled", image=image)
-            await docker.do("pull", "--quiet", image, seconds=PULL_SECONDS)
+            await docker.do("pull", "--quiet", image, seconds=self.seconds)
         except BrowserError as error:
             raise ReleaseRefused(
                 "install",

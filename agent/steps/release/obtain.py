@@ -9,7 +9,7 @@ from agent.core.errors import ReleaseError, ReleaseRefused
 from agent.core.manifest import RefusedRelease, ReleaseRecord, Stale
 from agent.core.repository import Repository, parse_repository
 from agent.core.settings import Release
-from agent.core.trial import Bad
+from agent.core.trial import Bad, own_fault
 from agent.steps.logs import Log
 from agent.steps.release.checks import Checks
 from agent.steps.release.images import Images
@@ -167,7 +167,7 @@ async def _stand_in(attempt: Attempt, why: ReleaseError) -> Obtained:
 def _remember(attempt: Attempt, why: ReleaseError) -> None:
     """Write down since when the newest cannot run; and that it is bad, when it is so of its own."""
     memory, now = attempt.record.memory, attempt.means.now
-    failed = isinstance(why, ReleaseRefused) and why.kind in {"check", "trial"}
+    failed = isinstance(why, ReleaseRefused) and own_fault(why.kind, str(why))
     if failed and attempt.commit is not None:
         bad = Bad(
             ref=attempt.wanted,

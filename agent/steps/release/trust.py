@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.core.errors import ReleaseRefused
+from agent.core.faults import Fault
 from agent.core.settings import Release
 from agent.core.trust import (
     Signed,
     Signer,
     claim_problem,
+    keyless_lines,
     signer_of,
     signers_problem,
     unsigned_reason,
@@ -20,6 +22,31 @@ from agent.core.trust import (
 from agent.steps.release.mirror import Mirror
 
 MAX_SIGNERS_BYTES = 1024**2
+KEY = "release.allowed_signers"
+REMEDY = 'put the file there, one line a signer (docs/releases.md), or set release.trust = "none"'
+
+
+def signers_faults(settings: Release) -> list[Fault]:
+    """Return what is wrong with the file that names the signers; nothing where none is configured."""
+    if settings.allowed_signers is None:
+        return []
+    file = settings.allowed_signers
+    try:
+        text = _read(file)
+    except OSError as error:
+        return [Fault(str(file), KEY, f"cannot be read: {error.strerror}", REMEDY)]
+    problem = signers_problem(text)
+    if problem is not None:
+        return [Fault(str(file), KEY, problem, REMEDY)]
+    return [
+        Fault(str(file), KEY, f"line {number} has no key", "mayfly release new prints such a line")
+        for number in keyless_lines(text)
+    ]
+
+
+def _read(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return stream.read(MAX_SIGNERS_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +72,10 @@ class Trust:
         if self.signers is None:
             return None
         try:
-            with self.signers.open("rb") as stream:
-                found = signers_problem(stream.read(MAX_SIGNERS_BYTES))
+            found = signers_problem(_read(self.signers))
         except OSError as error:
-            return f"release.allowed_signers: {self.signers} cannot be read: {error.strerror}"
-        return f"release.allowed_signers: {self.signers} {found}" if found else None
+            return f"{KEY}: {self.signers} cannot be read: {error.strerror}"
+        return f"{KEY}: {self.signers} {found}" if found else None
 
     def insist(self) -> None:
         """Refuse to go on when nobody can be verified.
@@ -59,11 +85,7 @@ class Trust:
         """
         problem = self.problem()
         if problem is not None:
-            raise ReleaseRefused(
-                "unverified",
-                problem,
-                remedy='put the file there, one line a signer (docs/releases.md), or set release.trust = "none"',
-            )
+            raise ReleaseRefused("unverified", problem, remedy=REMEDY)
 
     async def verified(
         self, signed: Signed | None, name: str, commit: str, mirror: Mirror

@@ -1,0 +1,141 @@
+"""A registry with one tiny image, which can stop answering: the part of the protocol that a pull needs."""
+
+import gzip
+import hashlib
+import io
+import json
+import platform
+import tarfile
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from tests.parts.loopback_http import LoopbackHttp, QuietHandler
+from tests.parts.ports import LOOPBACK
+
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+CONFIG = "application/vnd.docker.container.image.v1+json"
+LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+STALL_SECONDS = 60.0
+"""Longer than any test waits."""
+MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image: its parts by digest, and the digest of the manifest that names them."""
+
+    digest: str
+    parts: Mapping[str, tuple[str, bytes]]
+
+
+def make_image() -> Image:
+    """Make an image of one file that no other image has: an engine cannot have its layer already."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        content = str(time.time_ns()).encode()
+        entry = tarfile.TarInfo("file")
+        entry.size = len(content)
+        tar.addfile(entry, io.BytesIO(content))
+    layer = gzip.compress(buffer.getvalue())
+    config = json.dumps(
+        {
+            "architecture": MACHINES.get(platform.machine(), platform.machine()),
+            "os": "linux",
+            "config": {},
+            "rootfs": {"type": "layers", "diff_ids": [digest_of(buffer.getvalue())]},
+        }
+    ).encode()
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": {"mediaType": CONFIG, "size": len(config), "digest": digest_of(config)},
+            "layers": [{"mediaType": LAYER, "size": len(layer), "digest": digest_of(layer)}],
+        }
+    ).encode()
+    parts = {
+        digest_of(manifest): (MANIFEST, manifest),
+        digest_of(config): (CONFIG, config),
+        digest_of(layer): (LAYER, layer),
+    }
+    return Image(digest_of(manifest), parts)
+
+
+def digest_of(data: bytes) -> str:
+    """Return a digest as registries write it."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+class Registry:
+    """A registry at a loopback address, which an engine takes for one without TLS.
+
+    Attributes:
+        image: What it has.
+        asked: The paths of all requests.
+        stalls: A request whose path has this in it is not answered until it `wakes`; nothing by default.
+        forges: Whether it gives other bytes than the digest says.
+    """
+
+    def __init__(self) -> None:
+        self.image = make_image()
+        self.asked: list[str] = []
+        self.stalls: str | None = None
+        self.forges = False
+        self._awake = threading.Event()
+        registry = self
+
+        class Handler(QuietHandler):
+            def do_GET(self) -> None:  # noqa: N802 -- the name is the library's
+                registry.answer(self)
+
+            def do_HEAD(self) -> None:  # noqa: N802 -- the name is the library's
+                registry.answer(self)
+
+        self._server = LoopbackHttp(Handler)
+
+    @property
+    def name(self) -> str:
+        """The image's name, pinned by digest."""
+        return f"{LOOPBACK}:{self._server.port}/browser@{self.image.digest}"
+
+    def __enter__(self) -> Self:
+        self._server.__enter__()
+        return self
+
+    def wakes(self) -> None:
+        """Stall no more, and cut the connections that do: an engine goes on waiting for them when nobody else does."""
+        self.stalls = None
+        self._awake.set()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.wakes()
+        self._server.__exit__(kind, error, trace)
+
+    def answer(self, request: QuietHandler) -> None:
+        """Answer one request, or do not."""
+        self.asked.append(request.path)
+        if self.stalls is not None and self.stalls in request.path:
+            self._awake.wait(STALL_SECONDS)
+            request.close_connection = True
+            return
+        kind, body = "application/json", b"{}"
+        if request.path != "/v2/":
+            kind, body = self.image.parts.get(request.path.rpartition("/")[2], ("", b""))
+        if self.forges and kind == MANIFEST:
+            body = body.replace(b"schemaVersion", b"schemaversion")
+        request.send_response(200 if kind else 404)
+        request.send_header("Content-Type", kind or "application/json")
+        request.send_header("Content-Length", str(len(body)))
+        request.send_header("Docker-Content-Digest", request.path.rpartition("/")[2])
+        request.end_headers()
+        if request.command == "GET":
+            request.wfile.write(body)

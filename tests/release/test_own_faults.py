@@ -1,0 +1,137 @@
+"""Which failures of an installation are the release's own for certain, so that it is not tried again."""
+
+import os
+from collections.abc import Mapping
+
+import pytest
+
+from agent.core.errors import Refusal
+from agent.core.trial import Bad, own_fault
+from agent.steps.release.record import Remembered
+from tests.parts.repo import Repo
+from tests.release.conftest import DEAD_PROXY, JOBS, Desk
+
+pytestmark = pytest.mark.usefixtures("git_server")
+
+BUILD = "uv sync: error: Failed to build `dep`   [stderr] error: Failed to parse: pyproject.toml"
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "own"),
+    [
+        ("check", "job a: ModuleNotFoundError: x", True),
+        ("trial", "it was started 3 times, and no run came to its end", True),
+        ("install", "uv sync: error: Failed to parse `uv.lock`   cause: TOML parse error", True),
+        ("install", "uv sync: error: Failed to parse `uv.lock`, which uses an unsupported", False),
+        ("install", "uv sync: error: Failed to parse: pyproject.toml   cause: TOML", True),
+        ("install", "uv sync: error: Failed to parse: `pyproject.toml`   cause: TOML", True),
+        ("install", BUILD, False),
+        ("install", BUILD.replace("error: Failed to build `dep`   ", ""), False),
+        ("install", "uv sync: error: No interpreter found for Python >=3.99 in search path", True),
+        ("install", "requirements.txt has no hashes for idna==3.10", True),
+        ("install", "requirements.txt cannot be read: Input/output error", False),
+        ("install", "uv sync: no end within the time limit", False),
+        ("install", "uv sync: error: Failed to fetch: `https://pypi.org/simple/idna/`", False),
+        ("install", "uv sync: error: Failed to download `idna==3.10`: Hash mismatch", False),
+        ("install", "uv sync: error: No space left on device (os error 28)", False),
+        ("install", "uv could not be started: No such file or directory", False),
+        ("install", "the browser's image x is not here and could not be fetched: y", False),
+        ("content", "jobs.toml: job[a].command: no program", False),
+        ("unverified", "the tag is not signed", False),
+        ("moved", "the tag v1.0 was moved", False),
+        ("downgrade", "it is older than v1.0", False),
+        ("bad", "it was found bad", False),
+    ],
+)
+def test_only_what_is_certain_counts_against_a_release(
+    kind: Refusal, reason: str, *, own: bool
+) -> None:
+    """A network, an index, a disk, a dependency's build or a newer uv may each cure it by themselves."""
+    assert own_fault(kind, reason) is own
+
+
+PROJECT = (
+    '[project]\nname = "p"\nversion = "1"\nrequires-python = ">=3.11"\n[tool.uv]\npackage = false\n'
+)
+LOCK = """version = 1
+revision = 3
+requires-python = ">=3.11"
+
+[[package]]
+name = "p"
+version = "1"
+source = { virtual = "." }
+"""
+LOCKED = {"pyproject.toml": PROJECT, "uv.lock": LOCK}
+NEEDS_MORE = (
+    LOCK.replace(
+        'source = { virtual = "." }',
+        'source = { virtual = "." }\ndependencies = [{ name = "six" }]',
+    )
+    + """
+[[package]]
+name = "six"
+version = "1.16.0"
+source = { registry = "https://pypi.org/simple" }
+wheels = [
+    { url = "https://files.pythonhosted.org/packages/six-1.16.0-py2.py3-none-any.whl", """
+    + f'hash = "sha256:{"0" * 64}" }},\n]\n'
+)
+OWN: dict[str, Mapping[str, str]] = {
+    "no TOML": {"uv.lock": "version = ["},
+    "no lock": {"uv.lock": "hello"},
+    "an empty lock": {"uv.lock": ""},
+    "a lock that is no text": {"uv.lock": "\udcff\udcfe"},
+    "a project that is no TOML": {"pyproject.toml": "[project\n"},
+    "a Python that is not here": {"uv.lock": LOCK.replace("3.11", "3.99")},
+    "a project's Python": {name: text.replace("3.11", "3.99") for name, text in LOCKED.items()},
+    "a pinned Python": {".python-version": "3.99\n"},
+    "no hashes": {"requirements.txt": "six==1.16.0\n"},
+    "no requirements": {"requirements.txt": f"=== --hash=sha256:{'0' * 64}\n"},
+}
+OTHERS: dict[str, Mapping[str, str]] = {
+    "no network": {"uv.lock": NEEDS_MORE},
+    "no network for requirements": {"requirements.txt": f"six==1.16.0 --hash=sha256:{'0' * 64}\n"},
+    "a newer kind of lock": {"uv.lock": "version = 9\n"},
+}
+
+
+async def _refused(desk: Desk, repo: Repo, files: Mapping[str, str]) -> Mapping[str, Bad]:
+    """Publish a release after a good one, while there is no network; return what is bad, after it was refused."""
+    repo.release("v1.0", {"jobs.toml": JOBS})
+    good = await desk.run_well()
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        desk.environ[name] = desk.environ[name.lower()] = DEAD_PROXY
+    desk.environ["UV_HTTP_RETRIES"] = "0"
+    # A shim of pyenv ends with an error of its own where a version is asked for that it lacks.
+    folders = desk.environ["PATH"].split(os.pathsep)
+    desk.environ["PATH"] = os.pathsep.join(one for one in folders if "shims" not in one)
+    for name, text in ({} if "requirements.txt" in files else {**LOCKED, **files}).items():
+        repo.write(name, text.encode(errors="surrogateescape"))
+    commit = repo.release("v2.0", dict(files) if "requirements.txt" in files else {})
+    obtained = await desk.obtain()
+    assert obtained.release.commit == good.release.commit
+    (refused,) = obtained.record.refused
+    assert (refused.kind, refused.commit) == ("install", commit), refused
+    return Remembered.read(desk.shelf.record).memory.bad
+
+
+@pytest.mark.parametrize("name", OWN)
+async def test_what_no_retry_mends_is_found_bad(desk: Desk, repo_builder: Repo, name: str) -> None:
+    """By the words of the real uv. The next run says that it is bad, and installs nothing."""
+    bad = await _refused(desk, repo_builder, OWN[name])
+    assert [mark.ref for mark in bad.values()] == ["v2.0"]
+    installing = len(desk.told("release.exported"))
+    obtained = await desk.obtain()
+    assert [refused.kind for refused in obtained.record.refused] == ["bad"]
+    assert len(desk.told("release.exported")) == installing
+
+
+@pytest.mark.parametrize("name", OTHERS)
+async def test_what_may_mend_itself_is_tried_again(
+    desk: Desk, repo_builder: Repo, name: str
+) -> None:
+    """The network, and a uv that is too old, are nobody's fault: the next run installs it anew."""
+    assert await _refused(desk, repo_builder, OTHERS[name]) == {}
+    obtained = await desk.obtain()
+    assert [refused.kind for refused in obtained.record.refused] == ["install"]

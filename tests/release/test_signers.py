@@ -1,0 +1,138 @@
+"""The file that names who may sign: what is wrong with it is told by `mayfly check` and `mayfly doctor`."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent import __version__
+from agent.cli import mayfly
+from agent.core.locate import Locations
+from agent.core.settings import Settings
+from agent.core.trust import keyless_lines, signers_problem
+from agent.doctor import CHECKS, Finding, Patient, State, examine
+from agent.steps.logs import Journalist
+from tests.parts.missing import program
+from tests.parts.repo import make_signer
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE1QE1ZWNUWvGEfMc3DByH2QcuOatEi7nmjTktP66pTk"
+LINES = {
+    f"ada@example.com {KEY}": True,
+    f'ada@example.com namespaces="git" {KEY} a comment': True,
+    f'"ada,bob" valid-after="20260101",namespaces="git file" {KEY}\r': True,
+    f"*@example.com cert-authority {KEY}": True,
+    KEY: False,
+    f"ada {KEY[:-8]}!": False,
+    f"ada ecdsa-sha2-nistp256 {KEY.split()[1]}": False,
+    "ada ssh-ed25519 AAAA": False,
+    "ada ssh-ed25519": False,
+    "-----BEGIN OPENSSH PRIVATE KEY-----": False,
+}
+FILES: dict[str, tuple[str | None, str]] = {
+    "missing": (None, "cannot be read: No such file or directory"),
+    "empty": ("", "names nobody"),
+    "comments": ("# nobody yet\n\n", "names nobody"),
+    "a key without a name": (f"{KEY}\n", "has no line with a key"),
+    "a line of two": (
+        f"ada@example.com {KEY}\nbob@example.com {KEY[:40]}...\n",
+        "line 2 has no key",
+    ),
+}
+
+
+@pytest.mark.parametrize(("line", "has_key"), LINES.items())
+def test_a_line_has_a_key_when_ssh_keygen_finds_one(
+    line: str, *, has_key: bool, tmp_path: Path
+) -> None:
+    """Of the same lines the real ssh-keygen says "missing key" or "invalid key"."""
+    assert keyless_lines(f"# people\n\n{line}\n".encode()) == (() if has_key else (3,))
+    key = make_signer(tmp_path).key
+    (tmp_path / "text").write_text("x")
+    sign = [program("ssh-keygen"), "-q", "-Y", "sign", "-f", str(key), "-n", "git"]
+    subprocess.run([*sign, str(tmp_path / "text")], check=True, capture_output=True, timeout=20)
+    (tmp_path / "signers").write_text(f"{line}\n", newline="")
+    find = [program("ssh-keygen"), "-Y", "find-principals", "-f", str(tmp_path / "signers")]
+    done = subprocess.run(
+        [*find, "-s", str(tmp_path / "text.sig")],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert (not any(words in done.stderr for words in ("missing key", "invalid key"))) == has_key
+
+
+@given(st.binary())
+def test_any_bytes_may_be_in_the_file(text: bytes) -> None:
+    """It is of no use when all of its lines lack a key, and only then."""
+    lines = [line for line in map(bytes.strip, text.split(b"\n")) if line and line[:1] != b"#"]
+    assert (signers_problem(text) is not None) == (len(keyless_lines(text)) == len(lines))
+
+
+def check(signers: Path) -> Result:
+    """Call `mayfly check --json`, with a configuration that is fine but for the signers."""
+    config = signers.with_name("agent.toml")
+    config.write_text(f'[release]\nrepository = "/srv/x.git"\nallowed_signers = "{signers}"\n')
+    env: dict[str, str | None] = {name: None for name in os.environ if name.startswith("MAYFLY_")}
+    jobs = signers.with_name("jobs.toml")
+    jobs.write_text('[[job]]\nname = "fine"\ncommand = ["true"]\n')
+    return CliRunner().invoke(
+        mayfly, ["check", "--json", "--config", str(config), str(jobs)], env=env
+    )
+
+
+async def doctor(signers: Path | None) -> Finding:
+    """Ask the doctor about the signers alone."""
+    state = Path("/nonexistent/state")
+    patient = Patient(
+        settings=Settings.model_validate({"release": {"allowed_signers": signers}}),
+        source="defaults",
+        faults=(),
+        places=Locations(state, state, state),
+        environ=dict(os.environ),
+        machine=False,
+        version=__version__,
+        log=Journalist().log,
+    )
+    checks = [one for one in CHECKS if one.name == "release signers"]
+    (finding,) = await examine(patient, checks)
+    return finding
+
+
+@pytest.mark.parametrize("name", FILES)
+async def test_a_file_that_names_nobody_is_a_fault(name: str, tmp_path: Path) -> None:
+    """Both commands name the file, the key of the configuration, what is wrong, and what to do."""
+    text, problem = FILES[name]
+    signers = tmp_path / "allowed_signers"
+    if text is not None:
+        signers.write_text(text)
+    result = check(signers)
+    assert result.exit_code == 4
+    (fault,) = json.loads(result.stdout)["faults"]
+    assert (fault["source"], fault["key"]) == (str(signers), "release.allowed_signers")
+    assert (fault["problem"], bool(fault["remedy"])) == (problem, True)
+    finding = await doctor(signers)
+    assert (finding.state, bool(finding.remedy)) == (State.FAILED, True)
+    assert finding.detail == f"{signers}: release.allowed_signers: {problem}"
+
+
+async def test_a_folder_in_its_place_cannot_be_read(tmp_path: Path) -> None:
+    """Whatever the reason: also root is told."""
+    (tmp_path / "allowed_signers").mkdir()
+    assert "cannot be read: Is a directory" in check(tmp_path / "allowed_signers").stdout
+    assert (await doctor(tmp_path / "allowed_signers")).state is State.FAILED
+
+
+async def test_a_file_with_signers_is_fine(tmp_path: Path) -> None:
+    """It is named among what was checked; without one there is nothing to look at."""
+    signers = tmp_path / "allowed_signers"
+    signers.write_text(make_signer(tmp_path).allowed_signers_line)
+    result = check(signers)
+    assert (result.exit_code, str(signers) in json.loads(result.stdout)["checked"]) == (0, True)
+    assert (await doctor(signers)).state is State.OK
+    assert (await doctor(None)).state is State.SKIPPED
