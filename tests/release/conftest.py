@@ -14,6 +14,7 @@ import uv
 from agent.core.settings import Release
 from agent.steps.logs import Journalist
 from agent.steps.release import Obtained, Shelf, obtain, promote
+from tests.parts.waiting import wait_until
 
 VERSION = "0.1.0"
 START = datetime(2026, 11, 22, 6, 0, tzinfo=UTC)
@@ -97,6 +98,15 @@ def running_in(folder: Path) -> list[str]:
             if str(folder).encode() in b"".join(parts):
                 found.append(parts[0].replace(b"\0", b" ").decode(errors="replace"))
     return found
+
+
+def ends_in(folder: Path) -> None:
+    """Wait until nothing runs there: a killed process is seen until the kernel has taken it apart.
+
+    Raises:
+        WaitedTooLongError: Something goes on.
+    """
+    wait_until(lambda: running_in(folder) == [], seconds=10, what=f"processes in {folder} to end")
 
 
 @pytest.fixture

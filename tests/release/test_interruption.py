@@ -15,7 +15,7 @@ import pytest
 from agent.steps import processes
 from agent.steps.release import Installed, last_good
 from tests.parts.repo import Repo
-from tests.release.conftest import LOCKED_JOBS, VERSION, Desk, Locked, running_in
+from tests.release.conftest import LOCKED_JOBS, VERSION, Desk, Locked, ends_in
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
@@ -99,7 +99,7 @@ async def _check(desk: Desk) -> None:
     assert obtained.stale is None
     assert obtained.release.ref == "v2.0"
     assert await _whole(obtained.release, "2")
-    assert running_in(desk.state) == []
+    ends_in(desk.state)
     assert all(
         (place / "release.json").exists()
         for place in desk.shelf.releases.iterdir()
