@@ -149,8 +149,8 @@ def _agent_out_of_memory(case: Case) -> None:
 def _disk_full(case: Case) -> None:
     case.free()
     # Reserved, not written: a disk of gigabytes takes an emulated machine minutes.
-    case.sh("fallocate -l $(($(stat -f -c '%f * %S' /) - 4194304)) /var/full")
-    case.sh("dd if=/dev/zero of=/var/rest bs=1k status=none; true")
+    case.sh("n=0; while fallocate -l 128M /var/full$n; do n=$((n + 1)); done; true", check=False)
+    case.sh("dd if=/dev/zero of=/var/rest bs=64k status=none; true")
     case.mark()
     case.sh(f"systemctl start --no-block {UNIT}", check=False)
 
