@@ -37,12 +37,15 @@ class _Visit:
         return Page(self.words, "../" * depth, query)
 
 
-def respond(request: Request, queries: Queries) -> Response | None:
-    """Return the page at a path, or None when there is none."""
+def respond(request: Request, queries: Queries) -> Response:
+    """Return the page at a path, or the one that says that there is none."""
     words = words_for(request.query.get("lang"), request.headers.get("accept-language", ""))
     visit = _Visit(request, queries, words)
-    parts = request.path.strip("/").split("/")
-    match parts:
+    return _page(visit) or _html(visit.page(request.path.count("/") - 1).missing(), status=404)
+
+
+def _page(visit: _Visit) -> Response | None:
+    match visit.request.path.strip("/").split("/"):
         case [""]:
             return _front(visit)
         case ["static", name]:
@@ -52,13 +55,6 @@ def respond(request: Request, queries: Queries) -> Response | None:
         case ["runs", run]:
             return _run(visit, run)
     return None
-
-
-def missing(request: Request) -> Response:
-    """Return the page that says that there is nothing."""
-    words = words_for(request.query.get("lang"), request.headers.get("accept-language", ""))
-    depth = request.path.count("/") - 1
-    return _html(Page(words, "../" * depth, {}).missing(), status=404)
 
 
 def _front(visit: _Visit) -> Response:

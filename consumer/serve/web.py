@@ -12,8 +12,8 @@ from consumer.serve.http import MOST_QUERY, Request, Response, plain
 from consumer.serve.logs import Log
 from consumer.serve.state import State
 
-Page = Callable[[Request], Response | None]
-"""Answers what no other route does; None is a 404."""
+Page = Callable[[Request], Response]
+"""Answers what no other route does; what it does not know is a 404."""
 
 
 class Application:
@@ -67,7 +67,7 @@ class Application:
         first, run, kind, path = _parts(request.path)
         if first == "runs" and kind == "files" and path:
             return self._files.respond(run, path, content=content)
-        return self._page(request) or plain(404, "no such page")
+        return self._page(request)
 
     def _metrics(self, request: Request) -> Response:
         encode, kind = choose_encoder(request.headers.get("accept", ""))

@@ -103,12 +103,21 @@ def test_links_lead_somewhere(year: Serving) -> None:
     assert not broken
 
 
+def _home(page: str) -> str:
+    """Return where the page's own name leads."""
+    found = re.search(r'class="brand" href="([^"]+)"', page)
+    assert found is not None
+    return found[1]
+
+
 @pytest.mark.parametrize(
     "path", ["/nothing", "/runs/20200101T000000Z-000000", "/runs/%2e%2e", "/static/../x"]
 )
 def test_what_is_not_there_is_a_404(year: Serving, path: str) -> None:
-    """A page that does not exist says so."""
-    assert requests.get(f"{year.url}{path}", timeout=10).status_code == 404
+    """A page that does not exist says so, in the reader's language, with the way home."""
+    answer = requests.get(f"{year.url}{path}?lang=ja", timeout=10)
+    assert (answer.status_code, JAPANESE.not_found in answer.text) == (404, True)
+    assert requests.get(requests.compat.urljoin(answer.url, _home(answer.text)), timeout=10).ok
 
 
 def test_the_language_follows_the_browser_and_the_choice(year: Serving) -> None:
