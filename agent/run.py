@@ -1,74 +1,39 @@
 """A run: wake, fetch the release, do the jobs, hand the files over, go away. `run_once` is the whole story."""
 
 import asyncio
-import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 
 from agent import __version__
 from agent.core.errors import MayflyError, ReleaseError, SecretsError, UsageError
 from agent.core.faults import suggest
-from agent.core.ids import run_id
 from agent.core.jobsfile import Job
-from agent.core.journal import Journal
 from agent.core.layout import manifest_key, started_key
-from agent.core.locate import Locations
-from agent.core.manifest import RunRecord, StartedMarker
+from agent.core.manifest import RunRecord
 from agent.core.outcome import ExitCode, Outcome, run_status
 from agent.core.plan import chosen
-from agent.core.repository import TRACK
-from agent.core.results import JobResult, JobStatus, RunStatus, tally
-from agent.core.settings import Settings
-from agent.steps.browser import EarlyBrowser, Place, early
+from agent.core.results import JobResult, JobStatus, tally
+from agent.steps.browser import EarlyBrowser
 from agent.steps.commit import commit, hand_over
 from agent.steps.courier import Courier
 from agent.steps.durable import only_one
-from agent.steps.errands import Errands, Orders
-from agent.steps.host import boot_phases, host_record, refused_boots
+from agent.steps.errands import Errands
+from agent.steps.host import boot_phases
 from agent.steps.jobs.crew import run_jobs
 from agent.steps.jobs.interface import Isolation
 from agent.steps.jobs.shop import Shop
-from agent.steps.logs import Journalist
 from agent.steps.notify import Notifier
+from agent.steps.opening import Call, browser_of, deadline_of, new_journal, orders_of
 from agent.steps.phases import Phases
-from agent.steps.progress import Progress
 from agent.steps.recovery import end_leftovers
 from agent.steps.release import Obtained, Shelf
 from agent.steps.spool import Spool, SpooledRun
-from agent.steps.stop import Stop
 from agent.steps.update import Update, after_trial, run_again, with_origin
 
 WITHDRAW_SECONDS = 5.0
 """For taking back the word that a run began; when that fails, it looks like a run that vanished."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """What a run is asked to do, and with what.
-
-    Attributes:
-        settings: The configuration.
-        places: Where state, cache and the default bucket are.
-        environ: The environment, of which programs get what they need.
-        stop: The wish to end early.
-        journalist: Where the log goes.
-        progress: Who watches.
-        only: Names of the jobs to run; empty for all.
-        machine: Whether this is a machine of its own, which nobody watches.
-    """
-
-    settings: Settings
-    places: Locations
-    environ: Mapping[str, str]
-    stop: Stop
-    journalist: Journalist
-    progress: Progress
-    only: frozenset[str] = frozenset()
-    machine: bool = False
 
 
 async def run_once(call: Call) -> Outcome:
@@ -81,10 +46,10 @@ async def run_once(call: Call) -> Outcome:
         spool = Spool(call.places.state / "spool")
         waiting = spool.pending(call.journalist.log)
         await end_leftovers(waiting, call.environ, call.journalist.log)
-        spooled = spool.begin(_journal(call.places.state))
+        spooled = spool.begin(new_journal(call.places.state))
         with call.journalist.writing(spooled.log, run_id=spooled.run_id):
-            orders = _orders(call, spool, waiting, spooled)
-            async with Errands(orders) as errands, _browser(call, spooled) as browser:
+            orders = orders_of(call, spool, waiting, spooled)
+            async with Errands(orders) as errands, browser_of(call, spooled) as browser:
                 run = _Run(call, spooled, errands, browser)
                 await run.announce()
                 release = await run.fetch_release()
@@ -134,7 +99,7 @@ class _Run:
         self._log.info(
             "run.started",
             agent=__version__,
-            deadline=_deadline(self._spooled, self._settings).isoformat(),
+            deadline=deadline_of(self._spooled, self._settings).isoformat(),
         )
         self._notifier.started()
         await self._browser.guess(self._update.last_jobs())
@@ -294,7 +259,7 @@ class _Run:
     async def hand_over(self) -> Outcome:
         """Deliver the run; what cannot be delivered stays in the spool for the next one."""
         reason = ""
-        left = (_deadline(self._spooled, self._settings) - datetime.now(UTC)).total_seconds()
+        left = (deadline_of(self._spooled, self._settings) - datetime.now(UTC)).total_seconds()
         seconds = min(self._settings.limits.handoff, max(left, self._settings.handoff_seconds))
         with self._phases.measure("hand-off"):
             try:
@@ -350,51 +315,3 @@ class _Run:
     def _note(self, *, concluded: bool = False, **changes: object) -> None:
         journal = self._spooled.journal.with_run(**changes)
         self._spooled.save(journal.model_copy(update={"concluded": concluded}))
-
-
-def _journal(state: Path) -> Journal:
-    started = datetime.now(UTC)
-    refused = refused_boots(state)
-    return Journal(
-        run=RunRecord(
-            run_id=run_id(started, os.urandom(3)),
-            status=RunStatus.INTERRUPTED,  # until it is known better
-            started=started,
-            finished=started,
-            agent=__version__,
-            host=host_record(state=state),
-            warnings=(refused,) if refused else (),
-        )
-    )
-
-
-def _orders(call: Call, spool: Spool, waiting: list[SpooledRun], spooled: SpooledRun) -> Orders:
-    record = spooled.journal.run
-    release = call.settings.release
-    marker = StartedMarker(
-        run_id=record.run_id,
-        started=record.started,
-        deadline=_deadline(spooled, call.settings),
-        host=record.host.name,
-        release_wanted=release.branch or release.track or TRACK,
-    )
-    return Orders(
-        settings=call.settings,
-        places=call.places,
-        environ=call.environ,
-        journalist=call.journalist,
-        spool=spool,
-        waiting=waiting,
-        marker=marker,
-    )
-
-
-def _browser(call: Call, spooled: SpooledRun) -> EarlyBrowser:
-    place = Place(spooled.run_id, spooled.browser, spooled.downloads)
-    return early(
-        place, settings=call.settings.browser, environ=call.environ, log=call.journalist.log
-    )
-
-
-def _deadline(spooled: SpooledRun, settings: Settings) -> datetime:
-    return spooled.journal.run.started + timedelta(seconds=settings.limits.run)

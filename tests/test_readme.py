@@ -12,7 +12,7 @@ import pytest
 from agent import __version__
 from agent.core.jobsfile import parse_jobs
 from agent.core.outcome import ExitCode
-from agent.core.settings import parse_settings
+from agent.core.overrides import parse_settings
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.ja.md"]

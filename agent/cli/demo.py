@@ -11,7 +11,7 @@ from agent.cli.run import perform
 from agent.cli.surroundings import colors, surroundings
 from agent.core.locate import Loaded, Locations, Surroundings, bucket_override, locate
 from agent.core.outcome import Outcome
-from agent.core.settings import Override, parse_settings
+from agent.core.overrides import Override, parse_settings
 from agent.demo import demo_site, make_release, scrapers_folder
 
 SOURCE = "the demo's defaults"

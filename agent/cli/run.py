@@ -21,8 +21,9 @@ from agent.core.locate import Loaded, Locations, Surroundings
 from agent.core.outcome import Outcome
 from agent.core.results import RunStatus
 from agent.core.units import show_duration
-from agent.run import Call, run_once
+from agent.run import run_once
 from agent.steps.logs import Journalist
+from agent.steps.opening import Call
 from agent.steps.power import Lease, power_off
 from agent.steps.processes import adopt_orphans, kill_strays, share_arenas
 from agent.steps.stop import Stop

@@ -18,7 +18,7 @@ from agent.core.locate import (
     load_settings,
     locate,
 )
-from agent.core.settings import Override
+from agent.core.overrides import Override
 from agent.steps.logs import Sink, console_sink, json_sink
 
 Command = TypeVar("Command", bound=Callable[..., Any])

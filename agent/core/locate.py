@@ -5,14 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.core.faults import Fault
-from agent.core.settings import (
-    Override,
-    Paths,
-    Settings,
-    environment_overrides,
-    flag_overrides,
-    parse_settings,
-)
+from agent.core.overrides import Override, environment_overrides, flag_overrides, parse_settings
+from agent.core.settings import Paths, Settings
 
 MACHINE = Path("/etc/mayfly")
 """Its existence makes a computer 'the machine': state in /var/lib, and it switches itself off after a run."""

@@ -9,15 +9,10 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+from agent.core.datapackage import Sealed, index_entry, render, with_contents
 from agent.core.errors import StoreError
 from agent.core.layout import LOG, MANIFEST, evidence_path, index_key, manifest_key, run_prefix
-from agent.core.manifest import (
-    ManifestRef,
-    Sealed,
-    index_entry,
-    render,
-    with_contents,
-)
+from agent.core.manifest import ManifestRef
 from agent.core.results import JobStatus, RefusedFile
 from agent.steps import seal
 from agent.steps.courier import Courier, Parcel, parcels_of

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from agent.core.datapackage import Sealed
 from agent.core.errors import StoreError
 from agent.core.layout import run_key
-from agent.core.manifest import Sealed
 from agent.core.redact import Redactor
 from agent.steps import seal
 from agent.steps.logs import Log

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from agent.core.datapackage import Sealed
 from agent.core.ids import is_run_id
 from agent.core.journal import Journal
 from agent.core.layout import MANIFEST
-from agent.core.manifest import Sealed
 from agent.core.results import JobStatus
 from agent.steps.durable import remove_tree, sync_directory, write_atomic
 from agent.steps.logs import Log

@@ -9,6 +9,7 @@ from hashlib import sha256
 
 from pydantic import ValidationError
 
+from agent.core.datapackage import manifest_problems
 from agent.core.ids import commit_stamp, run_started
 from agent.core.jobsfile import is_job_name
 from agent.core.layout import (
@@ -17,7 +18,7 @@ from agent.core.layout import (
     IndexKey,
     parse_index_key,
 )
-from agent.core.manifest import IndexEntry, JobSummary, Manifest, Resource, manifest_problems
+from agent.core.manifest import IndexEntry, JobSummary, Manifest, Resource
 from agent.core.results import JobStatus
 from consumer.history import reason
 from consumer.pull.state import Selection

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from agent.cli import mayfly
 from agent.core.cost import Rate, Usage, run_cost
+from agent.core.datapackage import index_entry
 from agent.core.ids import run_id
 from agent.core.layout import index_key, manifest_key
-from agent.core.manifest import IndexEntry, ManifestRef, index_entry
+from agent.core.manifest import IndexEntry, ManifestRef
 from agent.core.settings import Cost
 from consumer.costs import cost_lines, month_costs, month_of
 from tests.consumer.runs import leave_run, record

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
+from agent.core.datapackage import Sealed, index_entry, render
 from agent.core.ids import run_id
 from agent.core.layout import LOG, index_key, manifest_key, run_key, started_key
 from agent.core.manifest import (
@@ -14,11 +15,8 @@ from agent.core.manifest import (
     ManifestRef,
     ReleaseRecord,
     RunRecord,
-    Sealed,
     Stale,
     StartedMarker,
-    index_entry,
-    render,
 )
 from agent.core.outcome import run_status
 from agent.core.results import CostRecord, JobCause, JobResult, JobStatus

@@ -20,8 +20,9 @@ from agent.core.cost import (
     surplus_usd,
     volume_usd,
 )
+from agent.core.overrides import parse_settings
 from agent.core.results import CostRecord
-from agent.core.settings import Cost, parse_settings
+from agent.core.settings import Cost
 
 BEGAN = datetime(2026, 11, 22, 18, tzinfo=UTC)
 SPOT = Rate(0.0217, "spot-history", BEGAN - timedelta(hours=3))

@@ -12,6 +12,16 @@ from frictionless import Package, system, validate
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.core.datapackage import (
+    Sealed,
+    index_entry,
+    manifest_problems,
+    media_type,
+    render,
+    resource_name,
+    resource_of,
+    with_contents,
+)
 from agent.core.layout import LOG, manifest_key, path_problem
 from agent.core.manifest import (
     PROFILE,
@@ -21,15 +31,7 @@ from agent.core.manifest import (
     ManifestRef,
     ReleaseRecord,
     RunRecord,
-    Sealed,
     StartedMarker,
-    index_entry,
-    manifest_problems,
-    media_type,
-    render,
-    resource_name,
-    resource_of,
-    with_contents,
 )
 from agent.core.results import JobCause, JobResult, JobStatus, RefusedFile, RunStatus
 

@@ -9,13 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.faults import ConfigurationError, Fault, suggest
-from agent.core.settings import (
-    Override,
-    Settings,
-    environment_overrides,
-    flag_overrides,
-    parse_settings,
-)
+from agent.core.overrides import Override, environment_overrides, flag_overrides, parse_settings
+from agent.core.settings import Settings
 
 FILE = "agent.toml"
 

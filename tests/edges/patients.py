@@ -8,7 +8,7 @@ import pytest
 
 from agent import __version__
 from agent.core.locate import Locations
-from agent.core.settings import flag_overrides, parse_settings
+from agent.core.overrides import flag_overrides, parse_settings
 from agent.doctor import CHECKS, Finding, Patient, State, examine
 from agent.steps.logs import Journalist
 from tests.parts.ports import LOOPBACK, free_port

@@ -1,0 +1,107 @@
+"""What a run begins with: what it is asked, its journal, the orders of its errands, its browser, its deadline."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from agent import __version__
+from agent.core.ids import run_id
+from agent.core.journal import Journal
+from agent.core.locate import Locations
+from agent.core.manifest import RunRecord, StartedMarker
+from agent.core.repository import TRACK
+from agent.core.results import RunStatus
+from agent.core.settings import Settings
+from agent.steps.browser import EarlyBrowser, Place, early
+from agent.steps.errands import Orders
+from agent.steps.host import host_record, refused_boots
+from agent.steps.logs import Journalist
+from agent.steps.progress import Progress
+from agent.steps.spool import Spool, SpooledRun
+from agent.steps.stop import Stop
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a run is asked to do, and with what.
+
+    Attributes:
+        settings: The configuration.
+        places: Where state, cache and the default bucket are.
+        environ: The environment, of which programs get what they need.
+        stop: The wish to end early.
+        journalist: Where the log goes.
+        progress: Who watches.
+        only: Names of the jobs to run; empty for all.
+        machine: Whether this is a machine of its own, which nobody watches.
+    """
+
+    settings: Settings
+    places: Locations
+    environ: Mapping[str, str]
+    stop: Stop
+    journalist: Journalist
+    progress: Progress
+    only: frozenset[str] = frozenset()
+    machine: bool = False
+
+
+def new_journal(state: Path) -> Journal:
+    """Return the journal of a run that begins now, on the machine whose state is in `state`."""
+    started = datetime.now(UTC)
+    refused = refused_boots(state)
+    return Journal(
+        run=RunRecord(
+            run_id=run_id(started, os.urandom(3)),
+            status=RunStatus.INTERRUPTED,  # until it is known better
+            started=started,
+            finished=started,
+            agent=__version__,
+            host=host_record(state=state),
+            warnings=(refused,) if refused else (),
+        )
+    )
+
+
+def orders_of(call: Call, spool: Spool, waiting: list[SpooledRun], spooled: SpooledRun) -> Orders:
+    """Return what the run's errands need to know.
+
+    Args:
+        call: What the run is asked to do.
+        spool: The spool.
+        waiting: Runs in it that an earlier process left.
+        spooled: This run.
+    """
+    record = spooled.journal.run
+    release = call.settings.release
+    marker = StartedMarker(
+        run_id=record.run_id,
+        started=record.started,
+        deadline=deadline_of(spooled, call.settings),
+        host=record.host.name,
+        release_wanted=release.branch or release.track or TRACK,
+    )
+    return Orders(
+        settings=call.settings,
+        places=call.places,
+        environ=call.environ,
+        journalist=call.journalist,
+        spool=spool,
+        waiting=waiting,
+        marker=marker,
+    )
+
+
+def browser_of(call: Call, spooled: SpooledRun) -> EarlyBrowser:
+    """Return the run's browser, which nobody has asked for yet."""
+    place = Place(spooled.run_id, spooled.browser, spooled.downloads)
+    return early(
+        place, settings=call.settings.browser, environ=call.environ, log=call.journalist.log
+    )
+
+
+def deadline_of(spooled: SpooledRun, settings: Settings) -> datetime:
+    """Return when the run must be over, its hand-off included."""
+    return spooled.journal.run.started + timedelta(seconds=settings.limits.run)
