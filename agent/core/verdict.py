@@ -1,5 +1,6 @@
 """How an attempt is judged: exit code, what the job says of itself, what it produced, what was expected of it."""
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -20,6 +21,11 @@ _OUT_OF_DISK = (
     *("No space left on device", "Disk quota exceeded", "ENOSPC"),
     *("File size limit exceeded", "File too large"),
 )
+
+
+_NO_PROGRAM = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+_NOT_EXECUTABLE = frozenset({errno.ENOEXEC, errno.ELOOP, errno.ENAMETOOLONG, errno.E2BIG})
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,17 @@ class Verdict:
     cause: JobCause | None = None
     message: str = ""
     asks_retry: bool = False
+
+
+def not_started(error: OSError) -> JobCause:
+    """Return why a program could not be started.
+
+    It is the release's doing that there is no such program, or that it is none. Everything else is the machine's: it
+    has no room, or so much to do that its service manager does not come to it.
+    """
+    if isinstance(error, _NO_PROGRAM) or error.errno in _NOT_EXECUTABLE:
+        return JobCause.RELEASE
+    return JobCause.OUT_OF_DISK if error.errno in _NO_ROOM else JobCause.ERROR
 
 
 def judge(

@@ -18,6 +18,7 @@ step() {
 step "./packages-$SYSTEM.sh"
 step ./agent.sh
 step ./system.sh "$SYSTEM"
+step ./kernel.sh
 step ./release.sh
 step ./clean.sh "$SYSTEM"
 printf '== provisioned in %s s\n' "$((SECONDS - began))"

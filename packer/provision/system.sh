@@ -44,6 +44,17 @@ for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub
   ln -sfn /dev/null "/etc/systemd/system/$unit"
 done
 
+# What a boot starts by default and no batch uses, while the processor is what the boot waits for: file systems for kernel
+# developers and the modules that are loaded for them, prompts at consoles without a password to give, and at Amazon
+# services for hibernation, storage arrays, Kerberos on NFS, home directories and jobs of at(1).
+for unit in dev-hugepages.mount dev-mqueue.mount sys-kernel-debug.mount sys-kernel-tracing.mount \
+  sys-kernel-config.mount sys-fs-fuse-connections.mount modprobe@configfs.service modprobe@drm.service \
+  modprobe@fuse.service modprobe@dm_mod.service modprobe@loop.service \
+  getty@tty1.service serial-getty@ttyS0.service systemd-update-utmp.service systemd-update-utmp-runlevel.service \
+  hibinit-agent.service libstoragemgmt.service gssproxy.service systemd-homed.service atd.service; do
+  ln -sfn /dev/null "/etc/systemd/system/$unit"
+done
+
 # Nobody logs in: no port is open at Amazon. Its session manager (SSM), where a role allows it, reaches a machine that a
 # maintenance lease keeps up. The Debian disk is for tests and trials, with a login by the key that lies beside it.
 if [[ $SYSTEM == amazon ]]; then

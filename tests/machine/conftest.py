@@ -6,6 +6,7 @@ already.
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def disk() -> Disk:
+def disk() -> Iterator[Disk]:
     """The image that machines boot from; built by Packer when its inputs have changed."""
     folder = os.environ.get("MAYFLY_TEST_DISK")
-    return Disk.at(Path(folder)) if folder else built_disk()
+    with nullcontext(Disk.at(Path(folder))) if folder else built_disk() as image:
+        yield image
 
 
 @pytest.fixture

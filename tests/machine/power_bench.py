@@ -20,7 +20,8 @@ OFF = "reboot: Power down"
 
 TEST_LIMITS = {
     # Shorter than on a machine that is in use, so that a case takes a minute, and long enough for a busy computer.
-    "mayfly.service.d": "[Service]\nWatchdogSec=20s\nTimeoutStopSec=40s\n",
+    # And the run's log on the console, which is still there when the machine is off.
+    "mayfly.service.d": "[Service]\nWatchdogSec=20s\nTimeoutStopSec=40s\nStandardError=journal+console\n",
     "poweroff.target.d": "[Unit]\nJobTimeoutSec=30s\n",
     "docker.service.d": "[Service]\nTimeoutStopSec=20s\n",
 }
@@ -60,12 +61,12 @@ class Case:
 
     def write(self, path: str, text: str) -> None:
         """Write a file in the machine."""
-        self.sh(_writing(path, text))
+        self.sh(writing(path, text))
 
     def dropin(self, unit: str, text: str) -> None:
         """Add to a unit."""
-        path = f"/etc/systemd/system/{unit}.d/case.conf"
-        self.sh(f"{_writing(path, text)}; systemctl daemon-reload")
+        path = f"/etc/systemd/system/{unit}.d/zz-case.conf"  # after the image's own limit.conf
+        self.sh(f"{writing(path, text)}; systemctl daemon-reload")
 
     def idle_from(self, seconds: int) -> None:
         """Have the machine look whether it is idle from this uptime on, at the next boot."""
@@ -160,21 +161,36 @@ class Frozen:
             yield machine
 
 
-def prepare(disk: Disk, folder: Path, limits: Mapping[str, str] = TEST_LIMITS) -> Frozen:
+def prepare(
+    disk: Disk,
+    folder: Path,
+    limits: Mapping[str, str] = TEST_LIMITS,
+    *,
+    services: Mapping[str, int] | None = None,
+    setup: str = "true",
+) -> Frozen:
     """Boot, install the units and the agent of this working copy, hold the run back, and freeze the machine.
 
-    The lease of this boot is not that of a later one: a thawed machine that restarts has another command line.
+    The lease of this boot is not that of a later one: a thawed machine that restarts has another command line. The
+    releases of the image are removed: one of ours would be refused as a worse version of them.
+
+    Args:
+        disk: What to boot from.
+        folder: For the machine's layer and what it has in memory.
+        limits: Drop-ins, by the name of their folder.
+        services: Addresses that the guest sees, and the ports of this machine behind them.
+        setup: A shell command that is done last.
     """
-    with Machine(disk, folder, memory=MEMORY) as machine:
+    with Machine(disk, folder, memory=MEMORY, services=services) as machine:
         machine.boot(append="mayfly.maintain=1h")
         machine.wait_up()
-        machine.ssh(_writing(HOLD, "[Unit]\nConditionPathExists=/run/nothing\n"))
+        machine.ssh(writing(HOLD, "[Unit]\nConditionPathExists=/run/nothing\n"))
         site = machine.ssh("echo /opt/mayfly/lib/python3.*/site-packages").stdout.strip()
         for package in ("agent", "consumer"):
             machine.put(ROOT / package, f"{site}/{package}")
         machine.put(ROOT / "systemd", "/root/systemd")
         dropins = [
-            _writing(f"/etc/systemd/system/{name}/test.conf", text) for name, text in limits.items()
+            writing(f"/etc/systemd/system/{name}/test.conf", text) for name, text in limits.items()
         ]
         settle = [
             "/root/systemd/install.sh",
@@ -183,7 +199,9 @@ def prepare(disk: Disk, folder: Path, limits: Mapping[str, str] = TEST_LIMITS) -
             "systemctl restart systemd-sysctl.service mayfly-boots.service",
             "systemctl start docker.service",
             "systemctl reset-failed",
-            "rm -rf /run/mayfly/lease /var/lib/mayfly/spool",
+            "rm -rf /run/mayfly/lease",
+            "find /var/lib/mayfly -mindepth 1 -maxdepth 1 ! -name boots ! -name cache -exec rm -rf {} +",
+            setup,
             "sync",
         ]
         machine.ssh(_repository())
@@ -193,7 +211,7 @@ def prepare(disk: Disk, folder: Path, limits: Mapping[str, str] = TEST_LIMITS) -
         return Frozen(Disk(machine.layer, disk.kernel, disk.initrd, disk.key), state)
 
 
-def _writing(path: str, text: str) -> str:
+def writing(path: str, text: str) -> str:
     """Return the command that writes a file."""
     folder = shlex.quote(str(Path(path).parent))
     return f"mkdir -p {folder}; printf %s {shlex.quote(text)} > {shlex.quote(path)}"
@@ -201,7 +219,7 @@ def _writing(path: str, text: str) -> str:
 
 def _freeing(which: str) -> str:
     """Return the command that configures one of `JOBS` and no longer holds the run back."""
-    configuration = _writing("/etc/mayfly/agent.toml", CONFIGURATION.format(track=which))
+    configuration = writing("/etc/mayfly/agent.toml", CONFIGURATION.format(track=which))
     return f"{configuration}; rm -f {HOLD}; systemctl daemon-reload; sync"
 
 

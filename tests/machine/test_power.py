@@ -14,7 +14,7 @@ from tests.parts.metadata import ADDRESS, Metadata
 
 PAGE = ROOT / "docs" / "power.md"
 TABLE = re.compile(r"(?<=<!-- matrix -->\n).*(?=<!-- /matrix -->)", re.DOTALL)
-OTHERS = 6
+OTHERS = 7
 """Rows of the table besides `FAULTS`."""
 
 INSTANCE = "10.0.2.10:80"
@@ -135,6 +135,20 @@ def test_a_bad_fstab_ends(frozen: Frozen, tmp_path: Path, matrix: Matrix) -> Non
         case.inject("systemctl reboot")
         seen = case.off(budget)
     matrix.add("emergency mode by a bad fstab", budget, seen)
+
+
+def test_without_its_disk_it_restarts(frozen: Frozen, tmp_path: Path, matrix: Matrix) -> None:
+    """A kernel that finds no disk, and so reads no setting of ours, does not wait at a prompt: `panic=10` ends it."""
+    budget = 300
+    with frozen.booted(tmp_path) as machine:
+        begun = time.monotonic()
+        machine.boot(append="root=/dev/none")
+        machine.wait_off(budget)
+        seen = time.monotonic() - begun
+        said = machine.console.read_text(errors="replace")
+        assert "/dev/none does not exist" in said
+        assert "reboot: Restarting system" in said
+    matrix.add("no disk (restarts)", budget, seen)
 
 
 def test_a_lease_of_the_kernels_command_line(

@@ -105,6 +105,35 @@ def test_shell_scripts_are_strict_and_clean(script: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+GRUBBY = """\
+#!/bin/bash
+case $1 in
+  --update-kernel=ALL) printf '%s\\n' "${2#--args=}" >>"$KEPT" ;;
+  --info=DEFAULT) printf 'kernel="/boot/vmlinuz"\\nargs="ro %s"\\n' "$(cut -d ' ' -f "$TAKES" "$KEPT")" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(("takes", "code"), [("1-", 0), ("1,2", 1)], ids=["all", "not all"])
+def test_the_kernel_is_told_to_end_a_panic(tmp_path: Path, takes: str, code: int) -> None:
+    """Every kernel of Amazon's image gets the words; grubby, here a stand-in, that does not take all ends the build."""
+    grubby = tmp_path / "grubby"
+    grubby.write_text(GRUBBY)
+    grubby.chmod(0o755)
+    done = subprocess.run(
+        [str(PACKER / "provision" / "kernel.sh")],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "KEPT": str(tmp_path / "kept"), "TAKES": takes},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    kept = (tmp_path / "kept").read_text()
+    assert kept == "panic=10 rd.emergency=poweroff rd.shell=0\n"
+    assert ("did not take rd.shell=0" in done.stderr) == bool(code)
+
+
 def test_no_amazon_image_without_credentials(tmp_path: Path) -> None:
     """The first thing said is what is missing, and what to do about it; nothing is built."""
     environ = {key: value for key, value in QUIET.items() if not key.startswith("AWS_")}

@@ -126,7 +126,7 @@ class Machine:
         """
         self._port = free_port()
         self._qmp.unlink(missing_ok=True)
-        words = f"root=/dev/vda rw console=ttyS0 {self._append} {append}"
+        words = f"root=/dev/vda rw console=ttyS0 panic=10 {self._append} {append}"
         self._qemu = Program(
             [
                 *(program("qemu-system-x86_64"), "-M", "q35", "-cpu", "max"),

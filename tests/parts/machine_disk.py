@@ -8,8 +8,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from tests.parts.cache import cache_folder
 from tests.parts.gitserver import GitServer
@@ -22,15 +23,19 @@ ROOT = Path(__file__).parents[2]
 INPUTS = ("agent", "consumer", "systemd", "packer", "pyproject.toml", "uv.lock", "scrapers/uv.lock")
 BUILD_SECONDS = 1500
 KEPT = 2
-"""Images in the cache: two checkouts may take turns; each has two gigabytes."""
+"""Images in the cache: two checkouts may take turns; each has two gigabytes. What is in use is kept besides."""
+
+HELD = "held"
+"""In an image's folder: whoever uses the image holds a shared lock on this file."""
 
 
 class ImageBuildError(Exception):
     """The image could not be built; the message carries the end of what the builder said."""
 
 
-def built_disk() -> Disk:
-    """Return the image; of two test runs one builds, and the other waits for it.
+@contextmanager
+def built_disk() -> Iterator[Disk]:
+    """Yield the image, and keep it from being removed meanwhile; of two test runs one builds, the other waits.
 
     Raises:
         ImageBuildError: A step of the build failed.
@@ -46,8 +51,43 @@ def built_disk() -> Disk:
         if not (folder / "disk.qcow2").exists():
             _build(cache, folder)
         os.utime(folder)
-        _forget(cache)
-    return Disk.at(folder)
+        # Under the gate, so that nobody clears away between the build and this.
+        held = hold(folder)
+        forget(cache)
+    with held:
+        yield Disk.at(folder)
+
+
+def forget(cache: Path, kept: int = KEPT) -> None:
+    """Remove all images but the newest ones and those that are in use; the caller holds the gate."""
+    for old in _oldest(cache, "built-*/", kept):
+        with suppress(BlockingIOError), hold(old, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            shutil.rmtree(old, ignore_errors=True)
+    # Only a build reads bare disks and drafts, and it would hold the gate.
+    for old in _oldest(cache, "disk-*/", kept):
+        shutil.rmtree(old, ignore_errors=True)
+    for draft in cache.glob("draft-*"):
+        with suppress(OSError):
+            shutil.rmtree(draft)
+
+
+def _oldest(cache: Path, pattern: str, kept: int) -> list[Path]:
+    return sorted(cache.glob(pattern), key=lambda path: path.stat().st_mtime)[:-kept]
+
+
+def hold(folder: Path, how: int = fcntl.LOCK_SH) -> IO[bytes]:
+    """Return an open file with the lock; the lock ends when it is closed, or the process dies.
+
+    Raises:
+        BlockingIOError: Somebody else holds it, and `how` says not to wait.
+    """
+    file = (folder / HELD).open("ab")
+    try:
+        fcntl.flock(file, how)
+    except OSError:
+        file.close()
+        raise
+    return file
 
 
 def image_key() -> str:
@@ -108,20 +148,10 @@ def _run_builder(folder: Path, config: Path, services: dict[str, int], cache: Pa
         raise ImageBuildError(f"packer/image.sh ended with {done.returncode} ({log}):\n{end}")
 
 
-def _forget(cache: Path) -> None:
-    built = sorted(cache.glob("built-*/"), key=lambda path: path.stat().st_mtime)
-    for old in built[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
-    for old in sorted(cache.glob("disk-*/"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
-    for draft in cache.glob("draft-*"):
-        with suppress(OSError):
-            shutil.rmtree(draft)
-
-
 def main() -> None:
     """Build the image ahead of the tests, so that no test has to wait for it, and say where it is."""
-    sys.stdout.write(f"{built_disk().image.parent}\n")
+    with built_disk() as disk:
+        sys.stdout.write(f"{disk.image.parent}\n")
 
 
 if __name__ == "__main__":

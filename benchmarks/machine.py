@@ -1,0 +1,117 @@
+"""From power-on to the first job, in a virtual machine: what each stage takes, stage by stage.
+
+`python -m benchmarks.machine [NAME=FOLDER...]` boots images in turn, each in a folder as `make image` leaves it.
+By default it is the image that the tests boot.
+"""
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from itertools import count, pairwise
+from pathlib import Path
+
+from benchmarks.results import Case, Findings, Sample, find, in_turn
+from tests.machine.world import World, world
+from tests.parts.machine import Disk, Machine
+from tests.parts.machine_disk import built_disk
+from tests.parts.machine_release import WHICH, publish
+from tests.parts.waiting import wait_until
+
+ROUNDS = 3
+RUN_SECONDS = 600
+MICROSECONDS = 1e6
+
+STAGES = ("kernel", "userspace", "network", "agent", "run", "job")
+"""What is reached, one after the other: the kernel runs, systemd runs, an address is there, the unit's program starts,
+the run has begun, its first job starts. Beside them the container engine, for which the agent waits."""
+
+
+def first_boot(disk: Disk, around: World, folder: Path) -> tuple[dict[str, float], str]:
+    """Boot a machine that has never booted; return when each stage was reached, and systemd's own report.
+
+    Seconds from power-on. Nobody logs in before the run is committed.
+    """
+    with around.machine(disk, folder) as machine:
+        begun = time.monotonic()
+        machine.boot(append="mayfly.maintain=20m")
+        wait_until(lambda: bool(around.committed()), seconds=RUN_SECONDS, what="the run to end")
+        machine.wait_up()
+        asked = time.monotonic()
+        uptime = float(machine.ssh("cat /proc/uptime").stdout.split()[0])
+        reached = {name: stamp + asked - begun - uptime for name, stamp in _stamps(machine).items()}
+        chain = machine.ssh(
+            "systemd-analyze critical-chain --no-pager mayfly.service; systemd-analyze blame --no-pager | head -n 25"
+        )
+        return reached, chain.stdout
+
+
+def _stamps(machine: Machine) -> dict[str, float]:
+    """Return seconds from the kernel's start."""
+    show = "systemctl show --value --property"
+    said = machine.ssh(
+        f"{show}=UserspaceTimestampMonotonic; {show}=ActiveEnterTimestampMonotonic network-online.target;"
+        f"{show}=ExecMainStartTimestampMonotonic mayfly.service;"
+        f"{show}=ActiveEnterTimestampMonotonic docker.service"
+    ).stdout.split()
+    names = ("userspace", "network", "agent", "engine")
+    stamps = {name: int(text) / MICROSECONDS for name, text in zip(names, said, strict=True)}
+    lines = machine.ssh("journalctl --boot --unit mayfly.service --output json").stdout.splitlines()
+    for entry in map(json.loads, lines):
+        stage = _stage(entry)
+        if stage is not None:
+            stamps.setdefault(stage, int(entry["__MONOTONIC_TIMESTAMP"]) / MICROSECONDS)
+    return {"kernel": 0.0, **stamps}
+
+
+def _stage(entry: Mapping[str, object]) -> str | None:
+    message = str(entry.get("MESSAGE", ""))
+    for stage, event in (("run", "run.started"), ("job", "job.started")):
+        if f'"{event}"' in message:
+            return stage
+    return None
+
+
+def measure(disks: Mapping[str, Disk]) -> Findings:
+    """Boot each image several times, in turn."""
+    numbers = count()
+    notes = [
+        "QEMU without hardware virtualization, two cores: every second here is several times one of a real machine."
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+
+        def sample(who: str, disk: Disk) -> Sample:
+            reached, chain = first_boot(disk, around, place / f"machine-{next(numbers)}")
+            print(f"\n{who}: {reached}\n{chain}", file=sys.stderr, flush=True)  # noqa: T201
+            took = {f"to {stage}": reached[stage] for stage in (*STAGES, "engine")}
+            took |= {f"{one}-{two}": reached[two] - reached[one] for one, two in pairwise(STAGES)}
+            return Sample(who, {"wall": reached["job"], **took})
+
+        with world(place) as around:
+            publish(around.repo, "v1.1.0", WHICH)
+            turns = {who: (lambda w=who, d=disk: (sample(w, d),)) for who, disk in disks.items()}
+            samples = in_turn(turns, ROUNDS)
+    case = Case("first boot, from power-on to the first job", "virtual machine", samples)
+    return Findings((case,), notes=tuple(notes))
+
+
+def main() -> None:
+    """Measure, and keep what was found."""
+    named = dict(word.split("=", 1) for word in sys.argv[1:])
+    with ExitStack() as stack:
+        disks = {who: Disk.at(Path(folder)) for who, folder in named.items()}
+        if not disks:
+            disks = {"image": stack.enter_context(built_disk())}
+        result = find("machine", lambda: measure(disks))
+    for case in result.findings.cases:
+        figures = list(case.samples[0].figures)
+        for who in case.everybody:
+            row = ", ".join(f"{figure} {case.median(who, figure):.1f}" for figure in figures)
+            print(f"{who}: {row}")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
