@@ -1,39 +1,41 @@
 """A run: wake, fetch the release, do the jobs, hand the files over, go away. `run_once` is the whole story."""
 
 import asyncio
+import random
 from collections.abc import Mapping
-from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from agent import __version__
-from agent.core.errors import MayflyError, ReleaseError, SecretsError, UsageError
-from agent.core.faults import suggest
+from agent.core.errors import MayflyError, ReleaseError, SecretsError, StateError, UsageError
+from agent.core.instance import with_facts
 from agent.core.jobsfile import Job
-from agent.core.layout import manifest_key, started_key
+from agent.core.layout import manifest_key
 from agent.core.manifest import RunRecord
 from agent.core.outcome import ExitCode, Outcome, run_status
-from agent.core.plan import chosen
-from agent.core.results import JobResult, JobStatus, tally
+from agent.core.results import JobResult, JobStatus, RunStatus, tally
+from agent.core.shards import requested
 from agent.steps.browser import EarlyBrowser
 from agent.steps.commit import commit, hand_over
 from agent.steps.courier import Courier
 from agent.steps.durable import only_one
 from agent.steps.errands import Errands
 from agent.steps.host import boot_phases
+from agent.steps.hurry import give_way
 from agent.steps.jobs.crew import run_jobs
 from agent.steps.jobs.interface import Isolation
 from agent.steps.jobs.shop import Shop
 from agent.steps.notify import Notifier
 from agent.steps.opening import Call, browser_of, deadline_of, new_journal, orders_of
 from agent.steps.phases import Phases
-from agent.steps.recovery import end_leftovers
+from agent.steps.recovery import end_leftovers, leave_spool
 from agent.steps.release import Obtained, Shelf
+from agent.steps.slots import Settled
 from agent.steps.spool import Spool, SpooledRun
+from agent.steps.statedisk import state_disk
+from agent.steps.stop import first
 from agent.steps.update import Update, after_trial, run_again, with_origin
-
-WITHDRAW_SECONDS = 5.0
-"""For taking back the word that a run began; when that fails, it looks like a run that vanished."""
 
 
 async def run_once(call: Call) -> Outcome:
@@ -41,8 +43,9 @@ async def run_once(call: Call) -> Outcome:
 
     Raises:
         UsageError: Another run uses the same state directory, or the release has no such job.
+        StateError: The state directory takes nothing, so that no run could begin.
     """
-    with only_one(call.places.state / "lock"):
+    with state_disk(call.places.state), only_one(call.places.state / "lock"):
         spool = Spool(call.places.state / "spool")
         waiting = spool.pending(call.journalist.log)
         await end_leftovers(waiting, call.environ, call.journalist.log)
@@ -51,13 +54,19 @@ async def run_once(call: Call) -> Outcome:
             orders = orders_of(call, spool, waiting, spooled)
             async with Errands(orders) as errands, browser_of(call, spooled) as browser:
                 run = _Run(call, spooled, errands, browser)
-                await run.announce()
-                release = await run.fetch_release()
-                if release is not None:
-                    await run.check_request(release)
-                    await run.do_jobs(release)
-                await run.conclude()
-                outcome = await run.hand_over()
+                try:
+                    with state_disk(call.places.state):
+                        await run.announce()
+                        release = await run.fetch_release()
+                        if await run.stands_back():
+                            return await run.leave_to_the_other()
+                        if release is not None:
+                            await run.check_request(release)
+                            await run.do_jobs(release)
+                        await run.conclude()
+                    outcome = await run.hand_over()
+                except StateError as error:
+                    outcome = run.leave(error)
                 await run.clear_away(outcome)
             return await run.tell(outcome)
 
@@ -73,6 +82,7 @@ class _Run:
         self._spooled = spooled
         self._errands = errands
         self._browser = browser
+        self._jobs: tuple[Job, ...] = ()
         self._log = call.journalist.log
         self._phases = Phases(call.progress)
         self._notifier = Notifier(call.settings.notify, spooled.run_id, self._log)
@@ -101,7 +111,7 @@ class _Run:
             agent=__version__,
             deadline=deadline_of(self._spooled, self._settings).isoformat(),
         )
-        self._notifier.started()
+        self._errands.place.add_done_callback(self._placed)
         await self._browser.guess(self._update.last_jobs())
 
     async def fetch_release(self) -> Obtained | None:
@@ -120,36 +130,73 @@ class _Run:
             self._note(release=obtained.record, warnings=warnings)
         return obtained
 
+    def _placed(self, place: "asyncio.Task[Settled]") -> None:
+        """Tell the watchdog that the run began, once it is known that it will go on: it would wait for the end."""
+        if not place.cancelled() and not place.result().why_not:
+            self._notifier.started()
+
+    async def stands_back(self) -> bool:
+        """Wait until it is settled whether this run or another machine's works for the slot, if it has one."""
+        waiting = asyncio.wait([self._errands.place])
+        await first(waiting, self._call.stop.wait(), seconds=self._settings.job_seconds)
+        settled = self._place
+        if settled.warning:
+            self._warn(settled.warning)
+        host = with_facts(self._record.host, self._errands.facts_so_far)
+        self._note(slot=settled.slot, host=host)
+        return bool(settled.why_not)
+
+    async def leave_to_the_other(self) -> Outcome:
+        """Go off, because another machine has the slot: this run leaves no trace, and what waits is delivered."""
+        self._update.withdraw()
+        await self._errands.withdraw()
+        await self._discard()
+        self._log.info("run.stood_back", reason=self._place.why_not)
+        await asyncio.wait([self._errands.earlier], timeout=self._settings.limits.handoff)
+        return Outcome(
+            RunStatus.SUCCEEDED, run_id=self._record.run_id, stood_back=self._place.why_not
+        )
+
+    @property
+    def _place(self) -> Settled:
+        """How the run stands to its slot; while that is not known, it works."""
+        place = self._errands.place
+        return place.result() if place.done() and not place.cancelled() else Settled()
+
     async def check_request(self, obtained: Obtained) -> None:
-        """Refuse to run jobs that the release does not have. Such a run leaves no trace: it is nobody's failed day.
+        """Refuse to run jobs that the release does not have, or a shard that nobody can name.
+
+        Such a run leaves no trace: it is nobody's failed day.
 
         Raises:
-            UsageError: It has not all of them.
+            UsageError: It has not all of them, or they cannot be dealt to shards.
         """
         release = obtained.release
-        known = [job.name for job in release.jobs.job]
-        unknown = sorted(self._call.only.difference(known))
-        if not unknown:
-            return
-        self._update.withdraw()
-        with suppress(MayflyError, TimeoutError):
-            async with asyncio.timeout(WITHDRAW_SECONDS):
-                await asyncio.shield(self._errands.conditional)
-                bucket = await asyncio.shield(self._errands.bucket)
-                await bucket.delete([started_key(self._record.run_id)])
-        await asyncio.to_thread(self._spooled.discard, self._log)
-        raise UsageError(
-            f'{release.ref} has no job "{unknown[0]}"', remedy=suggest(unknown[0], known)
-        )
+        try:
+            shard = await asyncio.shield(self._errands.shard)
+            self._jobs = requested(release.jobs.job, self._call.only, shard, release.ref)
+        except UsageError:
+            self._update.withdraw()
+            await self._errands.withdraw()
+            await asyncio.to_thread(self._spooled.discard, self._log)
+            raise
+        if shard is not None:
+            self._note(group=shard.group, shard=shard.shard, shards=shard.shards)
 
     async def do_jobs(self, obtained: Obtained) -> None:
         """Run the release's jobs; each result is durable as soon as it is known."""
         release = obtained.release
-        jobs = chosen(release.jobs.job, self._call.only)
-        names = tuple(job.name for job in jobs)
-        self._spooled.save(self._spooled.journal.model_copy(update={"planned": names}))
+        jobs, names = self._jobs, tuple(job.name for job in self._jobs)
+        standing = await self._errands.standing(self._call.stop, self._settings.job_seconds)
+        planned = {"planned": names, "place": standing.place}
+        self._spooled.save(self._spooled.journal.model_copy(update=planned))
         self._call.progress.planned(names)
-        shop = await self._shop(obtained, jobs)
+        shop = replace(
+            await self._shop(obtained, jobs),
+            finished=standing.finished,
+            pace=self._settings.paths.pace or self._call.places.cache / "pace",
+        )
+        await self._call.stop.pause(random.uniform(0, self._settings.limits.jitter))  # noqa: S311 -- no secret
         with self._phases.measure("jobs"):
             await run_jobs(jobs, self._settings.browser.sessions, shop, self._ended)
             if obtained.on_trial:
@@ -230,11 +277,12 @@ class _Run:
     async def conclude(self) -> None:
         """Stop the browser and write down how the run ended; from here on only the hand-off is missing."""
         with self._phases.measure("browser-stop"):
-            browser, boot = await asyncio.gather(
+            stopped = self._call.stop.reason if self._call.stop.requested else None
+            browser, boot, cost = await asyncio.gather(
                 self._browser.close(),
                 boot_phases(self._call.environ, run=self._record.started),
+                self._errands.cost(taken_back=(stopped or "").startswith("spot")),
             )
-        stopped = self._call.stop.reason if self._call.stop.requested else None
         cut_short = stopped is not None and (
             self._record.release is None
             or any(job.status is JobStatus.INTERRUPTED for job in self._record.jobs)
@@ -246,7 +294,9 @@ class _Run:
                 released=self._record.release is not None or cut_short,
             ),
             finished=datetime.now(UTC),
+            host=with_facts(self._record.host, self._errands.facts_so_far),
             browser=browser,
+            cost=cost,
             interruption=stopped,
             phases=(*boot, *self._phases.so_far()),
             conditional_writes=self._errands.conditional_writes,
@@ -258,22 +308,46 @@ class _Run:
 
     async def hand_over(self) -> Outcome:
         """Deliver the run; what cannot be delivered stays in the spool for the next one."""
-        reason = ""
+        reason = where = ""
         left = (deadline_of(self._spooled, self._settings) - datetime.now(UTC)).total_seconds()
         seconds = min(self._settings.limits.handoff, max(left, self._settings.handoff_seconds))
         with self._phases.measure("hand-off"):
             try:
-                async with asyncio.timeout(seconds):
-                    bucket = await asyncio.shield(self._errands.bucket)
-                    await asyncio.shield(self._errands.earlier)
-                    await hand_over(self._spooled, self._courier, bucket, self._log)
-                    key = await commit(self._spooled, bucket, datetime.now(UTC))
-                    self._log.info("run.committed", index=key, bucket=bucket.name)
-                await asyncio.to_thread(self._spooled.discard, self._log)
+                with state_disk(self._call.places.state):
+                    async with asyncio.timeout(seconds):
+                        where = await self._deliver()
             except TimeoutError:
                 reason = f"the hand-off took longer than {seconds:.0f} s"
-            except (MayflyError, OSError) as error:
-                reason = str(error)
+            except MayflyError as error:
+                reason = error.with_remedy
+        outcome = self._outcome(reason, where)
+        if not reason:
+            await self._discard()
+        return outcome
+
+    async def _deliver(self) -> str:
+        """Send what is left and commit; return the bucket's name."""
+        bucket = await asyncio.shield(self._errands.bucket)
+        await give_way(self._errands.earlier, self._call.stop)
+        await hand_over(self._spooled, self._courier, bucket, self._log, self._call.stop)
+        key = await commit(self._spooled, bucket, datetime.now(UTC))
+        self._log.info("run.committed", index=key, bucket=bucket.name)
+        return bucket.name
+
+    async def _discard(self) -> None:
+        """Take the committed run out of the spool; where the disk refuses, the next run finds it committed."""
+        try:
+            # A machine that goes off now is not kept on to delete files.
+            remove = not self._settings.power.goes_off(machine=self._call.machine)
+            await asyncio.to_thread(leave_spool, self._spooled, self._log, remove=remove)
+        except OSError as error:
+            self._log.warning("spool.not_removed", reason=str(error))
+
+    def leave(self, error: StateError) -> Outcome:
+        """Leave the run to the next one, because what it does cannot be written down any more."""
+        return self._outcome(error.with_remedy, "")
+
+    def _outcome(self, reason: str, bucket: str) -> Outcome:
         if reason:
             self._log.error("handoff.postponed", reason=reason, spool=str(self._spooled.root))
         return Outcome(
@@ -285,7 +359,7 @@ class _Run:
             run_id=self._record.run_id,
             interruption=self._record.interruption or "",
             warnings=self._record.warnings,
-            manifest="" if reason else f"{bucket.name}/{manifest_key(self._record.run_id)}",
+            manifest="" if reason else f"{bucket}/{manifest_key(self._record.run_id)}",
         )
 
     async def clear_away(self, outcome: Outcome) -> None:
@@ -313,5 +387,7 @@ class _Run:
         self._note(warnings=(*self._record.warnings, text))
 
     def _note(self, *, concluded: bool = False, **changes: object) -> None:
-        journal = self._spooled.journal.with_run(**changes)
-        self._spooled.save(journal.model_copy(update={"concluded": concluded}))
+        before = self._spooled.journal
+        journal = before.with_run(**changes).model_copy(update={"concluded": concluded})
+        if journal != before:  # each time costs the disk two syncs
+            self._spooled.save(journal)

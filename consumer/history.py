@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TypeGuard
 
 from pydantic import ValidationError
 
@@ -166,7 +167,13 @@ async def recent(bucket: ReadOnlyBucket, *, now: datetime, limit: int) -> list[R
                 return await read_entry(bucket, commits[run])
             return await read_marker(bucket, run, now)
 
-    return await asyncio.gather(*(row(run) for run in newest))
+    rows = await asyncio.gather(*(row(run) for run in newest))
+    # A marker that was taken back since the listing: its run stood back, and is none.
+    return [row for row in rows if not (_is_marker(row) and row.problem == GONE)]
+
+
+def _is_marker(row: Row) -> TypeGuard[Unreadable]:
+    return isinstance(row, Unreadable) and row.key.startswith(STARTED)
 
 
 async def latest(bucket: ReadOnlyBucket) -> IndexKey | None:

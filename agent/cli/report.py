@@ -28,12 +28,13 @@ def as_data(outcome: Outcome) -> dict[str, object]:
     """Return an outcome as JSON data."""
     return {
         "run_id": outcome.run_id,
-        "status": outcome.status.value,
+        "status": outcome.word,
         "exit_code": int(outcome.exit_code),
         "delivered": outcome.delivered,
         "undelivered": outcome.undelivered or None,
         "manifest": outcome.manifest or None,
         "interruption": outcome.interruption or None,
+        "stood_back": outcome.stood_back or None,
         "warnings": list(outcome.warnings),
         "jobs": [job.model_dump(mode="json") for job in outcome.jobs],
     }
@@ -57,6 +58,8 @@ def lines(outcome: Outcome, *, coloured: bool) -> list[str]:
 
 
 def _closing(outcome: Outcome) -> list[str]:
+    if outcome.stood_back:
+        return [f"nothing to do: {printable(outcome.stood_back)} (exit code {outcome.exit_code:d})"]
     closing = [
         f"run {outcome.run_id or '-'} {outcome.status.value} (exit code {outcome.exit_code:d})"
     ]

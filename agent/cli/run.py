@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sys
 from pathlib import Path
+from typing import Literal, cast
 
 import click
 
@@ -20,8 +21,11 @@ from agent.core.faults import ConfigurationError, Fault
 from agent.core.locate import Loaded, Locations, Surroundings
 from agent.core.outcome import Outcome
 from agent.core.results import RunStatus
+from agent.core.shards import NOTHING_ASKED, Asked, asked
+from agent.core.slots import parse_slot
 from agent.core.units import show_duration
 from agent.run import run_once
+from agent.steps.errands import SlotWish
 from agent.steps.logs import Journalist
 from agent.steps.opening import Call
 from agent.steps.power import Lease, power_off
@@ -34,6 +38,19 @@ from agent.steps.supervision import Manager, Reporting, supervised
 @configuration_options
 @click.option(
     "--job", "only", multiple=True, metavar="NAME", help="Run only this job [repeatable]."
+)
+@click.option(
+    "--slot",
+    metavar="TIME",
+    callback=lambda _context, _parameter, text: slot_wish(text),
+    help="The scheduled time that this run is for, such as 2026-11-22T03:00:00+09:00: of all runs for it, one works."
+    ' "tag": EC2\'s tag `mayfly-slot` of this machine has it.',
+)
+@click.option(
+    "--shard", metavar="I/N", help='Do a part of the batch: "2/8" is the second of eight shards.'
+)
+@click.option(
+    "--group", metavar="NAME", help="What the shards of one batch have in common [default: slot]."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @click.option(
@@ -51,6 +68,9 @@ def run(
     only: tuple[str, ...],
     style: str,
     *,
+    slot: SlotWish,
+    shard: str | None,
+    group: str | None,
     as_json: bool,
 ) -> None:
     """Run the newest release's jobs once, here and now.
@@ -59,16 +79,36 @@ def run(
     On Ctrl-C the jobs are stopped and what they finished is handed over; a second Ctrl-C leaves it for the next run.
     """
     around = surroundings()
+    part = asked(shard, group, around.environ)
     loaded, places = load_or_fail(config, pairs, store, around)
     if loaded.settings.release.repository is None:
         raise ConfigurationError(
             [Fault(loaded.source, "release.repository", "is not set", "or try `mayfly demo`")]
         )
-    outcome = asyncio.run(perform(loaded, places, around, style=style, only=frozenset(only)))
+    outcome = asyncio.run(
+        perform(loaded, places, around, style=style, only=frozenset(only), slot=slot, part=part)
+    )
     print_outcome(outcome, as_json=as_json, coloured=colors(sys.stdout, around))
-    if _powers_off(loaded, around) and outcome.interruption != signal.SIGINT.name:
+    goes_off = loaded.settings.power.goes_off(machine=around.machine)
+    if goes_off and outcome.interruption != signal.SIGINT.name:
         _leave_machine(around)
     sys.exit(outcome.exit_code)
+
+
+def slot_wish(text: str | None) -> SlotWish:
+    """Return what `--slot` asks for.
+
+    Raises:
+        click.BadParameter: It is no time.
+    """
+    if text is None or text == "tag":
+        return cast('Literal["tag"] | None', text)
+    slot = parse_slot(text)
+    if slot is None:
+        raise click.BadParameter(
+            f'"{text}" is no time with a zone; write 2026-11-22T03:00:00+09:00, or "tag"'
+        )
+    return slot
 
 
 async def perform(
@@ -78,6 +118,8 @@ async def perform(
     *,
     style: str = "auto",
     only: frozenset[str] = frozenset(),
+    slot: SlotWish = None,
+    part: Asked = NOTHING_ASKED,
 ) -> Outcome:
     """Do one run with progress, log and signals of a foreground process, and leave no process of it."""
     share_arenas()
@@ -95,6 +137,8 @@ async def perform(
             progress=Reporting(manager, progress) if manager.address else progress,
             only=only,
             machine=around.machine,
+            slot=slot,
+            asked=part,
         )
         async with supervised(manager, stop):
             return await _perform(call)
@@ -123,11 +167,6 @@ async def _perform(call: Call) -> Outcome:
         )
     finally:
         await kill_strays()
-
-
-def _powers_off(loaded: Loaded, around: Surroundings) -> bool:
-    after = loaded.settings.power.after
-    return after == "poweroff" or (after is None and around.machine)
 
 
 def _leave_machine(around: Surroundings) -> None:

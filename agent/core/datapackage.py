@@ -135,6 +135,8 @@ def index_entry(run: RunRecord, files: Iterable[Sealed], manifest: ManifestRef) 
         stale=run.release is not None and run.release.stale is not None,
         files=count,
         bytes=size,
+        interruption=run.interruption and run.interruption[:300],
+        continues=run.continues,
         slot=run.slot,
         group=run.group,
         shard=run.shard,

@@ -21,9 +21,22 @@ class MayflyError(Exception):
         super().__init__(message)
         self.remedy = remedy
 
+    @property
+    def with_remedy(self) -> str:
+        """What went wrong and what can be done about it, on one line."""
+        return f"{self} ({self.remedy})" if self.remedy else str(self)
+
 
 class UsageError(MayflyError):
     """The command was called in a way that cannot work here, such as a second run beside a first."""
+
+
+class ShardError(UsageError):
+    """Nobody can say which shard a run is, or two say different things; or its jobs cannot be dealt to shards."""
+
+
+class StateError(MayflyError):
+    """The state directory does not take what must be written: its disk is full, read-only, or broken."""
 
 
 class ReleaseError(MayflyError):
@@ -73,6 +86,10 @@ class StoreRefused(StoreError):  # noqa: N818 -- the name states the fact
 
 class StoreConflict(StoreError):  # noqa: N818 -- the name states the fact
     """A key that must be written once holds something else already."""
+
+
+class ShardTaken(StoreConflict):
+    """Another run has committed for the same shard of the same group since this one looked."""
 
 
 class ProcessTimeout(MayflyError):  # noqa: N818 -- the name states the fact

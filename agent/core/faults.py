@@ -10,6 +10,9 @@ from pydantic import BaseModel, ValidationError
 
 from agent.core.errors import MayflyError
 
+LONGEST_SHOWN = 200
+"""Characters of a wrong value, or of what is wrong with it, that a person is shown."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -45,11 +48,27 @@ class ConfigurationError(MayflyError):
 
 
 def read_toml(text: str, source: str) -> tuple[dict[str, Any], list[Fault]]:
-    """Return a TOML document and its syntax fault, if it has one."""
+    """Return a TOML document and its fault, if it cannot be read.
+
+    No text in it has a NUL: neither an argument nor a variable nor a path can, and so nothing that is written here.
+    """
     try:
-        return tomllib.loads(text), []
-    except tomllib.TOMLDecodeError as error:
-        return {}, [Fault(source, "", f"not valid TOML: {error}")]
+        data = tomllib.loads(text)
+    except ValueError as error:  # not every number that it cannot make is a TOMLDecodeError
+        return {}, [Fault(source, "", f"not valid TOML: {str(error)[:LONGEST_SHOWN]}")]
+    except RecursionError:
+        return {}, [Fault(source, "", "not valid TOML: nested too deeply")]
+    if "0000" in text and _has_nul(data):
+        return {}, [Fault(source, "", "has a NUL in a text (\\u0000)", "remove it")]
+    return data, []
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any("\0" in key or _has_nul(item) for key, item in value.items())
+    if isinstance(value, list):
+        return any(map(_has_nul, value))
+    return isinstance(value, str) and "\0" in value
 
 
 def suggest(wrong: str, known: Iterable[str]) -> str:
@@ -108,8 +127,17 @@ def _problem(found: Any) -> str:
     if kind == "too_short":
         return "must not be empty"
     got = found["input"]
-    shown = f", not {got!r}" if isinstance(got, str | int | float | bool) else ""
-    return message[:1].lower() + message[1:] + shown
+    return message[:1].lower() + message[1:] + _shown(got)
+
+
+def _shown(got: object) -> str:
+    """Return what stood there instead, where that helps: a long text or number does not."""
+    if isinstance(got, int) and got.bit_length() > LONGEST_SHOWN:
+        return ", not a number as large"  # Python itself refuses to print some
+    if not isinstance(got, str | int | float | bool):
+        return ""
+    text = repr(got)
+    return f", not {text}" if len(text) <= LONGEST_SHOWN else f", not {text[:LONGEST_SHOWN]}..."
 
 
 def _remedy(found: Any, model: type[BaseModel]) -> str:

@@ -5,6 +5,7 @@
 
 import hashlib
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -24,6 +25,7 @@ from pydantic import (
 
 from agent.core.containers import is_clients_own, output_problem
 from agent.core.faults import Fault, faults_of, read_toml, suggest
+from agent.core.pace import interval_of, is_site
 from agent.core.units import Seconds, Size
 from agent.core.versions import requirement_problem
 
@@ -58,6 +60,10 @@ EnvName = Annotated[
 
 MAX_NAME = 63
 """Characters of a job's name: a DNS label, which containers and units take as a name."""
+
+MAX_JOBS = 1_000_000
+"""Jobs of a file once its matrices are taken apart, over all shards. Twelve keys of nine values each would be
+282,429,536,481."""
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 OURS = frozenset({"PATH", "HOME", "LANG"})
@@ -114,6 +120,10 @@ class Job(Table):
     )
     env: Mapping[EnvName, str] = Field({}, description="Environment of the job.")
     secrets: tuple[EnvName, ...] = Field((), description="Secrets the job gets, by name.")
+    rate: Mapping[str, str] = Field(
+        {},
+        description='Starts of jobs for each site, over all jobs of the machine: { "example.org" = "1/s" }.',
+    )
     expect: Expect = Field(Expect(), description="What it must produce to have succeeded.")
 
     @field_validator("on")
@@ -122,6 +132,15 @@ class Job(Table):
         if on is not None:
             parse_days(on)
         return on
+
+    @field_validator("rate")
+    @classmethod
+    def _paces(cls, rate: Mapping[str, str]) -> Mapping[str, str]:
+        for site, text in rate.items():
+            if not is_site(site):
+                raise ValueError(f'"{site}" is not a host name in lower case')
+            interval_of(text)
+        return rate
 
     @field_validator("matrix")
     @classmethod
@@ -230,6 +249,9 @@ def parse_jobs(text: str, source: str, version: str) -> tuple[JobsFile | None, l
         return None, faults_of(error, JobsFile, data, source) + faults
     if faults:
         return None, faults
+    if (count := sum(map(_combinations, jobs.job))) > MAX_JOBS:
+        problem = f"its matrices make {count} jobs, more than {MAX_JOBS}"
+        return None, [Fault(source, "job", problem, "split it into several releases")]
     expanded = expand(jobs)
     faults = _name_faults(expanded, source)
     return (None, faults) if faults else (expanded, [])
@@ -325,6 +347,10 @@ def _instance_name(name: str, values: tuple[str, ...]) -> str:
         return whole
     digest = hashlib.sha256("\0".join((name, *values)).encode()).hexdigest()[:6]
     return f"{whole[: MAX_NAME - 7].strip('-')}-{digest}"
+
+
+def _combinations(job: Job) -> int:
+    return math.prod(map(len, job.matrix.values()))
 
 
 def _flat(groups: Iterable[tuple[str, ...]]) -> Iterable[str]:

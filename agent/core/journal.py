@@ -18,6 +18,9 @@ class Journal(Record):
         concluded: The run's status, times and jobs are final; only the hand-off is missing.
         sealed: The manifest is written in the spool and will not change any more.
         index_keys: Keys under which an index entry may have been written already, oldest first.
+        place: For a shard: how many commits of it this run knew of when it decided what to do.
+        late: Of a follow-up: the paths that it holds. None for every other run, which holds all of its jobs' files.
+        follow_up: The run that holds what this one could not send in time; it takes this one's place after its commit.
     """
 
     version: int = JOURNAL_VERSION
@@ -26,6 +29,21 @@ class Journal(Record):
     concluded: bool = False
     sealed: bool = False
     index_keys: tuple[str, ...] = ()
+    place: int = 0
+    late: tuple[str, ...] | None = None
+    follow_up: RunRecord | None = None
+
+    def continued(self) -> "Journal | None":
+        """Return the journal of the follow-up; None for a run that has sent everything."""
+        if self.follow_up is None:
+            return None
+        return Journal(
+            run=self.follow_up,
+            planned=tuple(job.name for job in self.follow_up.jobs),
+            concluded=True,
+            place=self.place + 1,
+            late=tuple(file.path for file in self.run.unsent),
+        )
 
     def with_result(self, result: JobResult) -> "Journal":
         """Return the journal after a job ended; of a job that ran once more, the last result counts."""

@@ -13,6 +13,8 @@ INDEX = "index/"
 STARTED = "started/"
 RUNS = "runs/"
 STATE = "state/"
+SLOTS = "slots/"
+SHARDS = "shards/"
 MANIFEST = "datapackage.json"
 LOG = "_run/log.jsonl"
 
@@ -59,6 +61,31 @@ def index_key(run: str, committed: datetime) -> str:
 def state_key(job: str, run: str) -> str:
     """Return the key of the memory a job left behind in a run."""
     return f"{STATE}{job}/{run}.tar.gz"
+
+
+def slot_prefix(slot: str) -> str:
+    """Return the prefix of all claims of a slot but the first conditional one."""
+    return f"{SLOTS}{slot}/"
+
+
+def slot_key(slot: str, number: int = 1) -> str:
+    """Return the key of a slot's conditional claim: the first has the slot's own, later ones follow below it."""
+    return f"{SLOTS}{slot}.json" if number == 1 else f"{slot_prefix(slot)}{number}.json"
+
+
+def named_slot_key(slot: str, run: str) -> str:
+    """Return the key of the claim of one run, where the store ignores conditions."""
+    return f"{slot_prefix(slot)}{run}.json"
+
+
+def shard_prefix(group: str, shard: int, shards: int) -> str:
+    """Return the prefix of the commits of one shard (from 0) of a group."""
+    return f"{SHARDS}{group}/{shard}-of-{shards}/"
+
+
+def shard_key(group: str, shard: int, shards: int, place: int) -> str:
+    """Return the key that the commit number `place` (from 0) of a shard must have for itself."""
+    return f"{shard_prefix(group, shard, shards)}{place}.json"
 
 
 def evidence_path(job: str, name: str) -> str:

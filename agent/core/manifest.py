@@ -7,7 +7,7 @@ The models read and describe it; `render` writes it row by row, because a run ma
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from agent.core.errors import Refusal
 from agent.core.results import (
@@ -135,14 +135,22 @@ class Phase(Record):
     seconds: float = Field(ge=0)
 
 
+class Unsent(Record):
+    """A file that could not be sent before the machine was taken back; the run that continues this one has it."""
+
+    path: str
+    bytes: int = Field(ge=0)
+    job: str
+
+
 class RunRecord(Record):
     """What Mayfly knows about a run."""
 
     version: int = MANIFEST_VERSION
     run_id: str
     status: RunStatus
-    started: datetime
-    finished: datetime
+    started: AwareDatetime
+    finished: AwareDatetime
     agent: str = Field(description="The agent's version.")
     host: HostRecord
     release: ReleaseRecord | None = Field(None, description="Null when none could run.")
@@ -154,6 +162,12 @@ class RunRecord(Record):
     phases: tuple[Phase, ...] = ()
     interruption: str | None = Field(None, description="Who or what stopped the run.")
     recovered: str | None = Field(None, description="The later run that handed this one over.")
+    unsent: tuple[Unsent, ...] = Field(
+        (), description="What was not sent in time; a run that `continues` this one holds it."
+    )
+    continues: str | None = Field(
+        None, description="The run of which this one holds what that could not send in time."
+    )
     slot: datetime | None = Field(
         None, description="The scheduled time that the run was for; null when nobody said."
     )
@@ -218,6 +232,8 @@ class IndexEntry(Record):
     stale: bool = False
     files: int = Field(ge=0)
     bytes: int = Field(ge=0)
+    interruption: str | None = Field(None, description="Who or what stopped the run.")
+    continues: str | None = Field(None, description="The run whose late files this one holds.")
     slot: datetime | None = None
     group: str | None = None
     shard: int | None = Field(None, ge=0)

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import IntEnum
 
-from agent.core.errors import MayflyError, ReleaseError, StoreError, UsageError
+from agent.core.errors import MayflyError, ReleaseError, StateError, StoreError, UsageError
 from agent.core.faults import ConfigurationError
 from agent.core.results import JobResult, JobStatus, RunStatus
 
@@ -27,6 +27,7 @@ def exit_code_of(error: MayflyError) -> ExitCode:
     """Return the exit code of a command that an expected failure ended."""
     codes: tuple[tuple[type[MayflyError], ExitCode], ...] = (
         (ConfigurationError, ExitCode.CONFIGURATION),
+        (StateError, ExitCode.CONFIGURATION),
         (UsageError, ExitCode.USAGE),
         (ReleaseError, ExitCode.NO_RELEASE),
         (StoreError, ExitCode.NOT_DELIVERED),
@@ -48,6 +49,7 @@ class Outcome:
         manifest: Where its manifest is; empty when it is not in the bucket.
         interruption: What asked the run to stop; empty when nothing did.
         warnings: What a person should look at.
+        stood_back: Why the run did nothing, because another machine has its slot; empty for one that worked.
     """
 
     status: RunStatus
@@ -59,10 +61,18 @@ class Outcome:
     manifest: str = ""
     interruption: str = ""
     warnings: tuple[str, ...] = ()
+    stood_back: str = ""
+
+    @property
+    def word(self) -> str:
+        """The status, and what a run that stood back has instead of one."""
+        return "stood_back" if self.stood_back else self.status.value
 
     @property
     def exit_code(self) -> ExitCode:
         """The exit code. What needs a person most comes first: files that are not in the bucket."""
+        if self.stood_back:
+            return ExitCode.DONE
         if not self.delivered:
             return ExitCode.NOT_DELIVERED
         if not self.released:

@@ -1,6 +1,5 @@
 """What overrides the configuration's file, and the file read with it."""
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -99,9 +98,9 @@ def _value(override: Override) -> Any:
     section, _, key = override.key.partition(".")
     wanted = _section(section).model_fields[key].annotation
     if wanted in (int, float, tuple[str, ...]):
-        try:
-            return tomllib.loads(f"value = {override.text}")["value"]
-        except tomllib.TOMLDecodeError:
-            if wanted == tuple[str, ...]:
-                return [part.strip() for part in override.text.split(",") if part.strip()]
+        read, unread = read_toml(f"value = {override.text}", override.source)
+        if not unread:
+            return read["value"]
+        if wanted == tuple[str, ...]:
+            return [part.strip() for part in override.text.split(",") if part.strip()]
     return override.text

@@ -19,6 +19,7 @@ class Board:
         parallel: How many may run at once.
         sessions: How many of them may use the browser.
         stopping: Why nothing may start any more; empty while it may.
+        finished: Jobs that ended as skipped because an earlier run had done them: what needs them may start.
     """
 
     jobs: Sequence[Job]
@@ -27,6 +28,11 @@ class Board:
     parallel: int
     sessions: int
     stopping: str = ""
+    finished: frozenset[str] = frozenset()
+
+    def has_done(self, job: str) -> bool:
+        """Tell whether a job has succeeded, in this run or in an earlier one."""
+        return job in self.finished or self.ended.get(job) is JobStatus.SUCCEEDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +65,13 @@ def next_step(board: Board) -> Step:
         job.name: need
         for job in waiting
         for need in job.needs
-        if board.ended.get(need, JobStatus.SUCCEEDED) is not JobStatus.SUCCEEDED
+        if need in board.ended and not board.has_done(need)
     }
     browsing = sum(job.browser for job in board.jobs if job.name in board.running)
     free, sessions = board.parallel - len(board.running), board.sessions - browsing
     start: list[str] = []
     for job in waiting:
-        ready = all(board.ended.get(need) is JobStatus.SUCCEEDED for need in job.needs)
+        ready = all(board.has_done(need) for need in job.needs)
         if not ready or free == 0 or (job.browser and sessions == 0):
             continue
         start.append(job.name)

@@ -9,12 +9,21 @@ from urllib.parse import quote, quote_plus
 SHORTEST = 5
 """Values shorter than this are not searched for: they would take ordinary words out of every line."""
 
+_HEX = re.compile(r"%[0-9A-F]{2}")
+
 
 def _forms(value: str) -> set[str]:
-    """Return the ways one secret may be spelled: plain, URL, JSON, and base64 at each of the three alignments."""
-    forms = {value, quote(value, safe=""), quote(value), quote_plus(value)}
-    forms |= {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+    """Return the ways one secret may be spelled: plain, URL, JSON, Python, and base64 at each alignment."""
     data = value.encode(errors="surrogateescape")
+    urls = {quote(value, safe=""), quote(value), quote_plus(value)}
+    forms = {value, *urls, *(_HEX.sub(lambda match: match.group().lower(), url) for url in urls)}
+    for text in (value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]):
+        # Twice: a document that is a text in another one.
+        forms |= {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
+    for shown in (repr(value)[1:-1], ascii(value)[1:-1], repr(data)[2:-1]):
+        # As tracebacks show it; which quotes have a backslash depends on what stands around it.
+        bare = shown.replace("\\'", "'")
+        forms |= {bare, bare.replace("'", "\\'")}
     for shift in range(3):
         # Of the encoding of (shift unknown bytes + value + unknown bytes) only the middle is fixed.
         encoded = base64.b64encode(b"\0" * shift + data).decode().rstrip("=")
@@ -40,15 +49,32 @@ class Redactor:
                 if len(part) >= SHORTEST:
                     names |= dict.fromkeys(_forms(part), name)
         self._names = names
+        # Only how each begins is a pattern: of a long one, all of it would take seconds to compile.
+        self._beginning: dict[str, list[str]] = {}
         # Longest first: the whole before any part that it contains.
-        longest = sorted(names, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, longest))) if longest else None
+        for form in sorted(names, key=len, reverse=True):
+            self._beginning.setdefault(form[:SHORTEST], []).append(form)
+        begin = "|".join(map(re.escape, self._beginning))
+        self._pattern = re.compile(begin) if begin else None
 
     def text(self, text: str) -> str:
         """Return `text` without any secret."""
         if self._pattern is None:
             return text
-        return self._pattern.sub(lambda match: f"[redacted:{self._names[match.group()]}]", text)
+        kept: list[str] = []
+        done = look = 0
+        while match := self._pattern.search(text, look):
+            start = look = match.start()
+            found = next(
+                (form for form in self._beginning[match.group()] if text.startswith(form, start)),
+                None,
+            )
+            if found is None:
+                look += 1
+                continue
+            kept += (text[done:start], f"[redacted:{self._names[found]}]")
+            done = look = start + len(found)
+        return "".join((*kept, text[done:]))
 
     def data(self, data: bytes) -> bytes:
         """Return a file's content without any secret; what is not UTF-8 in it stays as it is."""

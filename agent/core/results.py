@@ -1,10 +1,16 @@
 """What became of jobs and runs. These models are written into the manifest as they are."""
 
+import json
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from agent.core.redact import Redactor
+
+MAX_RESULT_FILE = 64 * 1024
+"""Bytes of what a job may say of itself."""
 
 
 class JobStatus(StrEnum):
@@ -57,8 +63,8 @@ class Attempt(Record):
     """One start of a job's program."""
 
     number: int = Field(ge=1)
-    started: datetime
-    finished: datetime
+    started: AwareDatetime
+    finished: AwareDatetime
     status: JobStatus
     cause: JobCause | None = None
     message: Message = ""
@@ -104,8 +110,8 @@ class JobResult(Record):
     status: JobStatus
     cause: JobCause | None = None
     message: Message = ""
-    started: datetime | None = None
-    finished: datetime | None = None
+    started: AwareDatetime | None = None
+    finished: AwareDatetime | None = None
     attempts: tuple[Attempt, ...] = ()
     files: int = Field(0, ge=0)
     bytes: int = Field(0, ge=0)
@@ -139,6 +145,20 @@ class ResultFile(BaseModel):
     metrics: dict[
         Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]{0,63}$")], float
     ] = Field(default_factory=dict, max_length=32)
+
+
+def read_result(text: bytes, redactor: Redactor) -> tuple[ResultFile, str]:
+    """Return what a job says of itself, and why that could not be read; the text is the job's, so hostile."""
+    try:
+        if len(text) > MAX_RESULT_FILE:
+            raise ValueError(f"it has more than {MAX_RESULT_FILE} bytes")  # noqa: TRY301
+        data = redactor.value(json.loads(text))
+        # JSON can escape half a character, which no file of ours could hold.
+        json.dumps(data, ensure_ascii=False).encode()
+        return ResultFile.model_validate(data), ""
+    except (ValueError, RecursionError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        return ResultFile(), f"its result file could not be read: {reason[:200]}"
 
 
 def tally(results: Any) -> dict[str, int]:

@@ -9,13 +9,22 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from agent.core.units import Seconds, Size
+from agent.core.units import Seconds, Size, Span
 
 
 class Section(BaseModel):
     """A table of `agent.toml`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _sound(url: str | None) -> str | None:
+    """Return a URL that can be taken apart, which is not so of `http://[`."""
+    try:
+        urlsplit(url or "")
+    except ValueError as error:
+        raise ValueError(f"this is no address: {error}") from error
+    return url
 
 
 class Release(Section):
@@ -45,6 +54,11 @@ class Release(Section):
     check_timeout: Seconds = Field(
         60.0, description="Limit of a new release's self-check, in which its programs are imported."
     )
+
+    @field_validator("repository")
+    @classmethod
+    def _address(cls, repository: str | None) -> str | None:
+        return _sound(repository)
 
     @field_validator("allowed_signers")
     @classmethod
@@ -82,7 +96,7 @@ class Store(Section):
         pattern=r"^(default|ssm:/.+)$",
         description='"default" (environment, profile, role) or "ssm:/path" (SSM parameters).',
     )
-    concurrency: int = Field(24, ge=1, le=256, description="Requests under way at once.")
+    concurrency: int = Field(64, ge=1, le=256, description="Requests under way at once.")
 
     @field_validator("url")
     @classmethod
@@ -91,6 +105,7 @@ class Store(Section):
             raise ValueError(
                 f'"{url}" is not a bucket; write "s3://bucket/prefix" or "file:///absolute/path"'
             )
+        _sound(url)
         return url.rstrip("/") if url else url
 
     @field_validator("endpoint")
@@ -98,7 +113,7 @@ class Store(Section):
     def _http(cls, endpoint: str | None) -> str | None:
         if endpoint is not None and not endpoint.startswith(("https://", "http://")):
             raise ValueError(f'"{endpoint}" needs a scheme; write "https://{endpoint}"')
-        return endpoint
+        return _sound(endpoint)
 
 
 class Browser(Section):
@@ -140,6 +155,18 @@ class Paths(Section):
     cache: Path | None = Field(
         None, description="Caches that may be deleted at any time. Default: `cache` in the state."
     )
+    pace: Path | None = Field(
+        None,
+        description="Where the jobs' `rate` is kept, absolute; agents on one machine that share it keep it together."
+        " Default: `pace` in the cache.",
+    )
+
+    @field_validator("pace")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_absolute():
+            raise ValueError(f'"{path}" is not an absolute path; agents would not share it')
+        return path
 
 
 class Limits(Section):
@@ -150,6 +177,13 @@ class Limits(Section):
         600.0, description="What of it is kept for the hand-off, a quarter of the run at most."
     )
     jobs: int = Field(2, ge=1, le=256, description="Jobs in parallel.")
+    catch_up: Span = Field(
+        6 * 3600.0,
+        description="A run that begins so soon after one that was interrupted does what that did not finish; 0: all.",
+    )
+    jitter: Span = Field(
+        0.0, description="Jobs begin at a random moment within this time, so that shards spread."
+    )
     grace: Seconds = Field(10.0, description="From SIGTERM to SIGKILL.")
     output: Size = Field(
         4 * 1024**2, description="What is kept of a job's stdout and stderr, per attempt."
@@ -181,6 +215,10 @@ class Power(Section):
     after: Literal["poweroff", "nothing"] | None = Field(
         None, description='Default: "poweroff" on a machine with /etc/mayfly, else "nothing".'
     )
+
+    def goes_off(self, *, machine: bool) -> bool:
+        """Tell whether the power goes off after a run; `machine` says whether this is a machine of its own."""
+        return self.after == "poweroff" or (self.after is None and machine)
 
 
 class Secrets(Section):

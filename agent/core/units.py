@@ -89,6 +89,32 @@ Seconds = Annotated[
 ]
 """A duration in seconds, written as `"10m"` or as a number."""
 
+
+def parse_span(value: object) -> float:
+    """Return seconds as `parse_duration` does, and zero for `0`, `"0"` and `"0s"`.
+
+    Raises:
+        ValueError: The text is not a duration.
+    """
+    nothing = value in {"0", "0s"} or (value == 0 and not isinstance(value, bool))
+    return 0.0 if nothing else parse_duration(value)
+
+
+Span = Annotated[
+    float,
+    BeforeValidator(parse_span),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^(0|(\d+d)?(\d+h)?(\d+m)?(\d+(\.\d+)?s)?)$"},
+                {"type": "number", "minimum": 0},
+            ],
+            "description": 'Duration such as "90s" or "6h", or seconds; 0 for none.',
+        }
+    ),
+]
+"""A duration in seconds that may be zero."""
+
 Size = Annotated[
     int,
     BeforeValidator(parse_size),

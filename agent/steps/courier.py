@@ -7,9 +7,10 @@ bytes that went out. A file that changes afterwards has another signature and is
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import IO
 
 from agent.core.datapackage import Sealed
@@ -29,6 +30,13 @@ LOOK_SECONDS = 1.0
 SMALL = 1024**2
 """Files up to this are read in one go; larger ones pass a narrower gate, so that memory stays bounded."""
 LARGE_AT_ONCE = 2
+TINY = 128 * 1024
+MIDDLING_AT_ONCE = 16
+"""Files between tiny and large that are held in memory at once; of tiny ones, as many as there are requests."""
+
+RECEIPTS = 16
+RECEIPT_SECONDS = 0.25
+"""What was sent is written down for so many small files together, or after so long: a kill costs their upload again."""
 
 LANDING_SECONDS = 5.0
 PAUSE_SECONDS = 60.0
@@ -89,9 +97,12 @@ class Courier:
         self._redactor = redactor
         self._slots = asyncio.Semaphore(concurrency)
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
+        self._middling = asyncio.Semaphore(MIDDLING_AT_ONCE)
         self._sent: dict[str, tuple[Signature, Sealed]] = {
             sealed.path: (mark, sealed) for sealed, mark in run.uploads()
         }
+        self._receipts: list[tuple[Sealed, Signature]] = []
+        self._recorded = monotonic()
         self.unreadable: dict[str, str] = {}
 
     @asynccontextmanager
@@ -139,7 +150,8 @@ class Courier:
         Raises:
             StoreError: One could not be sent; the others may have been.
         """
-        queue = iter([parcel for parcel in parcels if not self._has(parcel, marks)])
+        waiting = [parcel for parcel in parcels if not self._has(parcel, marks)]
+        queue = iter(waiting)
         failures: list[StoreError] = []
 
         async def work() -> None:
@@ -152,9 +164,12 @@ class Courier:
                     except StoreError as error:
                         failures.append(error)
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self._concurrency):
-                group.create_task(work())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self._concurrency, len(waiting))):
+                    group.create_task(work())
+        finally:
+            self._record()
         if failures:
             raise failures[0]
 
@@ -178,31 +193,51 @@ class Courier:
             return
         self.unreadable.pop(parcel.path, None)
         self._sent[parcel.path] = (mark, sealed)
-        self._run.record_uploads([(sealed, mark)])
+        self._receipts.append((sealed, mark))
+        late = monotonic() - self._recorded > RECEIPT_SECONDS
+        if late or len(self._receipts) >= RECEIPTS or sealed.bytes > SMALL:
+            self._record()
         self._progress.sent(sealed.bytes)
+
+    def _record(self) -> None:
+        """Write down in the spool what was sent."""
+        receipts, self._receipts, self._recorded = self._receipts, [], monotonic()
+        if not receipts:
+            return
+        try:
+            self._run.record_uploads(receipts)
+        except OSError as error:
+            # A later run sends the files once more; this one has them in memory.
+            self._log.warning("upload.not_noted", files=len(receipts), reason=str(error))
 
     async def _put(
         self, bucket: Bucket, parcel: Parcel, stream: IO[bytes], size: int
     ) -> Sealed | None:
         key = run_key(self._run.run_id, parcel.path)
         if size > SMALL and not parcel.evidence:
-            async with self._large:
-                reader = Hashing(stream, digest := hashlib.sha256(), limit=size)
-                try:
-                    await bucket.put_stream(key, reader)
-                except StoreError:
-                    if reader.broken is not None:
-                        raise reader.broken from None
-                    raise
-            return Sealed(parcel.path, reader.count, digest.hexdigest(), parcel.job)
-        data = stream.read(size)
-        if parcel.evidence:
-            redactor = self._redactor()
-            if redactor is None:
-                return None
-            data = redactor.data(data)
-        await bucket.put(key, data)
+            return await self._put_large(bucket, key, parcel, stream, size)
+        async with self._middling if size > TINY else nullcontext():
+            data = _read(stream, size)
+            if parcel.evidence:
+                redactor = self._redactor()
+                if redactor is None:
+                    return None
+                data = redactor.data(data)
+            await bucket.put(key, data)
         return Sealed(parcel.path, len(data), hashlib.sha256(data).hexdigest(), parcel.job)
+
+    async def _put_large(
+        self, bucket: Bucket, key: str, parcel: Parcel, stream: IO[bytes], size: int
+    ) -> Sealed:
+        async with self._large:
+            reader = Hashing(stream, digest := hashlib.sha256(), limit=size)
+            try:
+                await bucket.put_stream(key, reader)
+            except StoreError:
+                if reader.broken is not None:
+                    raise reader.broken from None
+                raise
+        return Sealed(parcel.path, reader.count, digest.hexdigest(), parcel.job)
 
     def sealed(self, parcels: Iterable[Parcel]) -> list[Sealed]:
         """Return those of the parcels that are in the bucket, as they are there, in their order."""
@@ -213,6 +248,10 @@ class Courier:
             if row is not None
         ]
 
+    def has_sent(self, parcel: Parcel, mark: Signature) -> bool:
+        """Tell whether a file is in the bucket as it is now."""
+        return self._has(parcel, {parcel.name: mark})
+
     def forget(self, path: str) -> None:
         """Have a resource sent again: the bucket does not have it as it was sent."""
         self._sent.pop(path, None)
@@ -221,6 +260,14 @@ class Courier:
 def parcels_of(job: str, root: Path, names: Iterable[str]) -> list[Parcel]:
     """Return a job's results as parcels, in the order of their paths."""
     return [Parcel(root, name, f"{job}/{name}", job) for name in sorted(names)]
+
+
+def _read(stream: IO[bytes], size: int) -> bytes:
+    """Return a file's first `size` bytes, or all when it has fewer."""
+    data = stream.read(size)
+    while 0 < len(data) < size and (more := stream.read(size - len(data))):
+        data += more
+    return data
 
 
 async def _set_within(event: asyncio.Event, seconds: float) -> bool:

@@ -44,7 +44,8 @@ async def read_ledger(bucket: Bucket, now: datetime, *, with_past: bool) -> Ledg
             entry = IndexEntry.model_validate_json(await bucket.get(key.key) or b"")
         except ValidationError:
             continue
-        for job in entry.jobs:
+        # What a follow-up holds is a part of what its jobs produced.
+        for job in entry.jobs if entry.continues is None else ():
             if job.status is JobStatus.SUCCEEDED:
                 past.setdefault(job.name, []).append(Past(job.files, job.items))
     return Ledger(frozenset(key.run for key in keys), past)
@@ -63,13 +64,13 @@ async def newest_state(bucket: Bucket, ledger: Ledger, job: str, now: datetime) 
             parsed = parse_state_key(key)
             if parsed and (
                 parsed[1] in ledger.committed
-                or (after is None and await _is_committed(bucket, parsed[1]))
+                or (after is None and await is_committed(bucket, parsed[1]))
             ):
                 return key
     return None
 
 
-async def _is_committed(bucket: Bucket, run: str) -> bool:
+async def is_committed(bucket: Bucket, run: str) -> bool:
     """Look for the index entry of a run older than the ledger's window."""
     since = f"{INDEX}{run_started(run):%Y%m%dT%H%M%S}"
     async for item in bucket.list(INDEX, after=since):

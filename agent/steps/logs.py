@@ -42,15 +42,18 @@ class Journalist:
     def writing(self, path: Path, **context: str) -> Iterator[None]:
         """Send every event of the block, with `context`, to a file of JSON lines as well."""
         outer = self.log
-        with path.open("a", buffering=1) as stream:
-            sink = json_sink(stream)
-            self._sinks.append(sink)
-            self.log = outer.bind(**context)
-            try:
-                yield
-            finally:
-                self.log = outer
-                self._sinks.remove(sink)
+        stream = path.open("a", buffering=1)
+        sink = json_sink(stream)
+        self._sinks.append(sink)
+        self.log = outer.bind(**context)
+        try:
+            yield
+        finally:
+            self.log = outer
+            self._sinks.remove(sink)
+            # A full disk has refused lines before; what it still refuses must not end the run.
+            with suppress(OSError):
+                stream.close()
 
     def add_secrets(self, secrets: Mapping[str, str]) -> None:
         """Hide these values (by name) from now on, in every sink."""

@@ -14,8 +14,9 @@ from agent.core.manifest import RunRecord, StartedMarker
 from agent.core.repository import TRACK
 from agent.core.results import RunStatus
 from agent.core.settings import Settings
+from agent.core.shards import NOTHING_ASKED, Asked
 from agent.steps.browser import EarlyBrowser, Place, early
-from agent.steps.errands import Orders
+from agent.steps.errands import Orders, SlotWish
 from agent.steps.host import host_record, refused_boots
 from agent.steps.logs import Journalist
 from agent.steps.progress import Progress
@@ -36,6 +37,8 @@ class Call:
         progress: Who watches.
         only: Names of the jobs to run; empty for all.
         machine: Whether this is a machine of its own, which nobody watches.
+        slot: The scheduled time that the run is for; "tag" when EC2's tag of the machine tells it.
+        asked: What is known of the shard that the run is.
     """
 
     settings: Settings
@@ -46,6 +49,8 @@ class Call:
     progress: Progress
     only: frozenset[str] = frozenset()
     machine: bool = False
+    slot: SlotWish = None
+    asked: Asked = NOTHING_ASKED
 
 
 def new_journal(state: Path) -> Journal:
@@ -91,6 +96,11 @@ def orders_of(call: Call, spool: Spool, waiting: list[SpooledRun], spooled: Spoo
         spool=spool,
         waiting=waiting,
         marker=marker,
+        host=record.host,
+        slot=call.slot,
+        stop=call.stop,
+        asked=call.asked,
+        only=call.only,
     )
 
 

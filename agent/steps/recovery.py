@@ -1,6 +1,7 @@
 """Runs that an earlier process left in the spool: what still runs of them ends, what they finished is handed over."""
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -57,19 +58,25 @@ async def deliver_pending(
     Returns:
         How many were committed. After the first that the bucket fails, the others wait for the next run.
     """
-    delivered = 0
-    for run in runs:
-        bound = log.bind(of=run.run_id)
-        courier = Courier(
+
+    def courier_of(run: SpooledRun) -> Courier:
+        return Courier(
             run,
             bucket,
             concurrency=concurrency,
             redactor=redactor,
-            log=bound,
+            log=log.bind(of=run.run_id),
             progress=Unwatched(),
         )
+
+    delivered = 0
+    for run in runs:
+        bound = log.bind(of=run.run_id)
         try:
-            await _deliver(run, courier, await asyncio.shield(bucket), finder, bound)
+            while not await _deliver(
+                run, courier_of(run), await asyncio.shield(bucket), finder, bound
+            ):
+                bound.info("recovery.continues", with_run=run.run_id)
         except StoreConflict as error:
             # Another machine has handed over this id; what we hold is for a person to compare.
             bound.error("recovery.conflict", reason=str(error))
@@ -84,13 +91,41 @@ async def deliver_pending(
 
 async def _deliver(
     run: SpooledRun, courier: Courier, bucket: Bucket, finder: str, log: Log
-) -> None:
+) -> bool:
+    """Hand over a run, and tell whether that was all: False when it has become its follow-up."""
     if not run.journal.sealed:
         run.save(after_death(run.journal, run.started_jobs(), finder, _last_sign(run)))
     await hand_over(run, courier, bucket, log)
     key = await commit(run, bucket, datetime.now(UTC))
     log.info("recovery.committed", status=run.journal.run.status.value, index=key)
-    await asyncio.to_thread(run.discard, log)
+    return await asyncio.to_thread(leave_spool, run, log)
+
+
+def leave_spool(run: SpooledRun, log: Log, *, remove: bool = True) -> bool:
+    """Take a committed run out of the spool; False when its follow-up has taken its place.
+
+    Args:
+        run: The run.
+        log: Where to tell of what cannot be removed.
+        remove: Whether its files are removed now; else the next run does so beside its jobs.
+
+    Raises:
+        OSError: The disk refused; the next run finds the run committed, and tries again.
+    """
+    follow_up = run.journal.continued()
+    if follow_up is None:
+        run.discard(log, remove=remove)
+        return True
+    line = {
+        "event": "run.continued",
+        "level": "info",
+        "timestamp": datetime.now(UTC).isoformat(),
+        "run_id": follow_up.run.run_id,
+        "continues": run.run_id,
+        "files": len(follow_up.late or ()),
+    }
+    run.become(follow_up, f"{json.dumps(line)}\n".encode())
+    return False
 
 
 def _last_sign(run: SpooledRun) -> datetime:

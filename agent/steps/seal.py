@@ -151,7 +151,8 @@ def open_result(root: Path, path: str) -> Iterator[tuple[IO[bytes], Signature]]:
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=current)
     finally:
         os.close(current)
-    with os.fdopen(descriptor, "rb") as stream:
+    # Unbuffered: whoever reads asks for a mebibyte at a time, or for all of it.
+    with os.fdopen(descriptor, "rb", buffering=0) as stream:
         status = os.fstat(descriptor)
         problem = _kind_problem(status)
         if problem:

@@ -182,12 +182,27 @@ class SpooledRun:
                 except (ValueError, TypeError):
                     continue
 
-    def discard(self, log: Log) -> None:
-        """Remove the run, which is committed: first out of sight in one step, then piece by piece."""
+    def become(self, journal: Journal, first_line: bytes) -> None:
+        """Turn the run, which is committed, into the one that follows it; a kill leaves the one or the other.
+
+        Args:
+            journal: The follow-up's.
+            first_line: What its log begins with.
+        """
+        # Of what was sent, the follow-up has nothing: its keys are others.
+        (self.root / "uploads.jsonl").unlink(missing_ok=True)
+        write_atomic(self.log, first_line)
+        self.save(journal)
+        self.root = self.root.rename(self.root.with_name(journal.run.run_id))
+        sync_directory(self.root.parent)
+
+    def discard(self, log: Log, *, remove: bool = True) -> None:
+        """Take the run, which is committed, out of sight in one step; then, with `remove`, remove it piece by piece."""
         gone = self.root.with_name(f".gone-{self.root.name}")
         self.root.rename(gone)
         sync_directory(gone.parent)
-        _clear_away(gone, log)
+        if remove:
+            _clear_away(gone, log)
 
 
 class Spool:
@@ -195,6 +210,7 @@ class Spool:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._remains: list[Path] = []
 
     def begin(self, journal: Journal) -> SpooledRun:
         """Enter a new run; from now on a later run will finish it if this one does not."""
@@ -208,7 +224,7 @@ class Spool:
         return run
 
     def pending(self, log: Log) -> list[SpooledRun]:
-        """Return the runs that wait to be finished, oldest first, and clear away what is half begun or half gone.
+        """Return the runs that wait to be finished, oldest first; what is half begun or half gone waits for `sweep`.
 
         A run whose journal cannot be read is put aside in `broken/`, where nothing removes it.
         """
@@ -216,7 +232,7 @@ class Spool:
         runs = []
         for path in sorted(self.root.iterdir()):
             if path.name.startswith((".begin-", ".gone-")):
-                _clear_away(path, log)
+                self._remains.append(path)
             elif is_run_id(path.name):
                 try:
                     text = (path / JOURNAL).read_bytes()
@@ -225,6 +241,11 @@ class Spool:
                     log.error("spool.unreadable", run_id=path.name, reason=str(error)[:500])
                     self.put_aside(path)
         return runs
+
+    def sweep(self, log: Log) -> None:
+        """Clear away what `pending` found half begun or half gone: thousands of files, for which no job should wait."""
+        while self._remains:
+            _clear_away(self._remains.pop(), log)
 
     def put_aside(self, path: Path) -> None:
         """Move a run that cannot be finished by a program to `broken/`, for a person to look at."""

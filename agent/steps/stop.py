@@ -2,17 +2,28 @@
 
 import asyncio
 from collections.abc import Awaitable
+from datetime import datetime
 
 
 class Stop:
-    """Set by a signal, by the run's limit, or by a notice that the machine will be taken."""
+    """Set by a signal, by the run's limit, or by a notice that the machine will be taken.
+
+    Attributes:
+        reason: Why; the first counts.
+        gone: When the machine will be gone; None when nobody takes it.
+    """
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
+        self._taken = asyncio.Event()
         self.reason = ""
+        self.gone: datetime | None = None
 
-    def request(self, reason: str) -> None:
-        """Ask the run to stop; the first reason counts."""
+    def request(self, reason: str, *, gone: datetime | None = None) -> None:
+        """Ask the run to stop; the first reason counts, but that the machine is taken is noted whenever it comes."""
+        if gone is not None:
+            self.gone = gone
+            self._taken.set()
         if not self._event.is_set():
             self.reason = reason
             self._event.set()
@@ -25,6 +36,10 @@ class Stop:
     async def wait(self) -> None:
         """Wait until it is asked to stop."""
         await self._event.wait()
+
+    async def taken(self) -> None:
+        """Wait until the machine is taken back."""
+        await self._taken.wait()
 
     async def pause(self, seconds: float) -> bool:
         """Sleep, but no longer than until the run is asked to stop; tell whether it was."""

@@ -7,6 +7,7 @@ Requests are retried by the client itself, within `agent.core.storage.RETRY_SECO
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from typing import IO, Any, Self
 
@@ -38,10 +39,17 @@ PIECE_BYTES = 1024**2
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """An object in a listing."""
+    """An object in a listing.
+
+    Attributes:
+        key: Relative to the bucket's prefix.
+        bytes: Its size.
+        written: When it was last written, by the store's clock.
+    """
 
     key: str
     bytes: int
+    written: datetime
 
 
 class Created(Enum):
@@ -204,7 +212,7 @@ class Bucket:
         with _edge("list", prefix):
             async for batch in obstore.list(self._store, prefix, offset=after, chunk_size=1000):
                 for item in batch:
-                    yield ObjectInfo(item["path"], item["size"])
+                    yield ObjectInfo(item["path"], item["size"], item["last_modified"])
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; what is not there is fine."""

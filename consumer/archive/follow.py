@@ -58,17 +58,19 @@ class Look:
         refused: New objects that say nothing credible.
         begun: Runs without a commit that were read, again or for the first time.
         ahead: Index keys that claim a time that has not come.
+        withdrawn: Runs whose agents took back that they began.
     """
 
     runs: int = 0
     refused: tuple[RefusedRow, ...] = ()
     begun: int = 0
     ahead: int = 0
+    withdrawn: int = 0
 
     @property
     def changed(self) -> bool:
         """Whether the history is another one now."""
-        return bool(self.runs or self.refused or self.begun)
+        return bool(self.runs or self.refused or self.begun or self.withdrawn)
 
 
 async def look(bucket: ReadOnlyBucket, writer: Writer, now: datetime) -> Look:
@@ -81,7 +83,8 @@ async def look(bucket: ReadOnlyBucket, writer: Writer, now: datetime) -> Look:
     moment = now.timestamp()
     position = await asyncio.to_thread(writer.position)
     # In this order: a run that commits between the two looks is then seen as committed.
-    begun = await _begun_keys(bucket, position)
+    since = _since(position)
+    begun = await _begun_keys(bucket, since)
     after = _after(position)
     keys = await index_keys(bucket, after)
     known = await asyncio.to_thread(writer.known, after or "")
@@ -96,10 +99,16 @@ async def look(bucket: ReadOnlyBucket, writer: Writer, now: datetime) -> Look:
         refused += batch.refused
     again = await _again(bucket, writer, now)
     await asyncio.to_thread(writer.take, again, position, moment)
-    found = await _read_begun(bucket, writer, begun, now)
+    found = await _read_begun(bucket, writer, begun, since, now)
     position = replace(position, began=_newest(position.began, begun, now), read=moment)
     await asyncio.to_thread(writer.take, found, position, moment)
-    return Look(runs + len(again.taken), (*refused, *found.refused), len(found.begun), len(ahead))
+    return Look(
+        runs + len(again.taken),
+        (*refused, *found.refused),
+        len(found.begun),
+        len(ahead),
+        len(found.withdrawn),
+    )
 
 
 async def _again(bucket: ReadOnlyBucket, writer: Writer, now: datetime) -> Batch:
@@ -193,14 +202,17 @@ async def _details(bucket: ReadOnlyBucket, taken: Taken, now: datetime) -> Detai
 # Started markers.
 
 
-async def _begun_keys(bucket: ReadOnlyBucket, position: Position) -> list[str]:
-    """Return the runs whose markers are new, or within a day of the newest: a marker may come late."""
-    after = None
-    if position.began:
-        since = run_started(position.began) - CLOCKS
-        after = started_key(run_id(since, b"\0\0\0"))
+def _since(position: Position) -> str:
+    """Return the run id from which on markers are listed: a day before the newest, since a marker may come late."""
+    if not position.began:
+        return ""
+    return run_id(run_started(position.began) - CLOCKS, b"\0\0\0")
+
+
+async def _begun_keys(bucket: ReadOnlyBucket, since: str) -> list[str]:
+    """Return the runs that have a marker, from a run id on."""
     found = []
-    async for info in bucket.list(STARTED, after=after):
+    async for info in bucket.list(STARTED, after=started_key(since) if since else None):
         name = info.key.removeprefix(STARTED).removesuffix(".json")
         if is_run_id(name) and info.key == started_key(name):
             found.append(name)
@@ -208,12 +220,17 @@ async def _begun_keys(bucket: ReadOnlyBucket, position: Position) -> list[str]:
 
 
 async def _read_begun(
-    bucket: ReadOnlyBucket, writer: Writer, runs: Sequence[str], now: datetime
+    bucket: ReadOnlyBucket, writer: Writer, runs: Sequence[str], since: str, now: datetime
 ) -> Batch:
-    """Return what markers of uncommitted runs say, those that are not known yet."""
+    """Return what markers of uncommitted runs say, those that are not known yet, and which were taken back."""
     done = await asyncio.to_thread(writer.committed, runs)
-    done |= await asyncio.to_thread(writer.unresolved)
-    return await _markers(bucket, [run for run in runs if run not in done], now)
+    unresolved = await asyncio.to_thread(writer.unresolved)
+    found = await _markers(bucket, [run for run in runs if run not in done | unresolved], now)
+    # A run that stood back, because another machine has its slot, did not vanish.
+    withdrawn = {run for run in unresolved if run > since}.difference(runs)
+    # Neither did one whose marker went between the listing and the look at it.
+    refused = tuple(row for row in found.refused if row.problem != GONE)
+    return replace(found, refused=refused, withdrawn=tuple(withdrawn))
 
 
 async def _markers(bucket: ReadOnlyBucket, runs: Iterable[str], now: datetime) -> Batch:

@@ -41,12 +41,14 @@ class Batch:
         refused: What says nothing credible.
         begun: Runs without a commit.
         gone: Keys of refused objects that are not there any more.
+        withdrawn: Runs whose agents took back that they began.
     """
 
     taken: tuple[tuple[Taken, Details | None], ...] = ()
     refused: tuple[RefusedRow, ...] = ()
     begun: tuple[BegunRow, ...] = ()
     gone: tuple[str, ...] = ()
+    withdrawn: tuple[str, ...] = ()
 
 
 class Writer:
@@ -142,6 +144,8 @@ class Writer:
                     for row in batch.begun
                 ],
             )
+            withdrawn = [(run,) for run in batch.withdrawn]
+            connection.executemany("DELETE FROM begun WHERE run = ?", withdrawn)
             connection.execute(
                 "DELETE FROM begun WHERE run IN (SELECT run FROM run)"
                 " OR run NOT IN (SELECT run FROM begun ORDER BY run DESC LIMIT ?)",
@@ -182,7 +186,7 @@ class Writer:
             with self._lock:
                 yield
         except sqlite3.Error as error:
-            raise ArchiveError(f"the history cannot be written: {error}") from error
+            raise ArchiveError(f"the history {self._path} cannot be written: {error}") from error
 
 
 def _add(connection: sqlite3.Connection, taken: Taken, details: Details | None) -> None:

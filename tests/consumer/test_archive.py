@@ -50,6 +50,28 @@ async def test_a_run_that_was_under_way_is_committed_later(home: Home, shelf: Sh
     assert home.reader.begun() == ()
 
 
+async def test_a_run_that_stood_back_did_not_vanish(home: Home, shelf: Shelf) -> None:
+    """Its agent took the marker away, because another machine has the slot; the others' markers still count."""
+    leave_marker(shelf, run_at(1))
+    leave_marker(shelf, run_at(2))
+    assert (await home.looks()).begun == 2
+    shelf.delete(started_key(run_at(2)))
+    later = await home.looks(NOW + timedelta(hours=3))
+    assert later.withdrawn == 1
+    assert later.changed
+    assert [row.run for row in home.reader.past().begun] == [run_at(1)]
+    assert await home.looks(NOW + timedelta(hours=3)) == Look()
+
+
+async def test_a_marker_of_long_ago_is_not_listed_again(home: Home, shelf: Shelf) -> None:
+    """What vanished more than a day before the newest marker stays known, though no listing shows it any more."""
+    leave_marker(shelf, run_at(1))
+    leave_marker(shelf, run_at(9))
+    await home.looks()
+    assert (await home.looks()).withdrawn == 0
+    assert [row.run for row in home.reader.past().begun] == [run_at(1), run_at(9)]
+
+
 async def test_an_entry_that_appears_late_is_found(local: Home, folder: FolderShelf) -> None:
     """A commit that sorts before the cursor, by less than the overlap, is seen."""
     entry = folder.get(leave_run(folder, run_at(1), files={}))

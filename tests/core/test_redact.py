@@ -88,3 +88,23 @@ def test_structures_are_redacted_keys_included() -> None:
 def test_urls_lose_their_credentials(url: str, shown: str) -> None:
     """User and password go, the rest stays."""
     assert without_credentials(url) == shown
+
+
+@given(SECRETS)
+def test_a_secret_is_gone_from_a_traceback(secret: str) -> None:
+    """Python shows values as it would read them, with backslashes before quotes that depend on the whole text."""
+    redactor = Redactor({"KEY": secret})
+    for shown in (repr(secret), ascii(secret), repr([secret, "'", '"']), repr(secret.encode())):
+        assert "[redacted:KEY]" in redactor.text(f"KeyError: {shown}")
+
+
+@given(SECRETS)
+def test_a_secret_is_gone_from_json_in_json(secret: str) -> None:
+    """As a service answers that passes on another's answer as a text."""
+    document = json.dumps({"answer": json.dumps({"token": secret})})
+    assert "[redacted:KEY]" in Redactor({"KEY": secret}).text(document)
+
+
+def test_hexadecimal_digits_of_a_url_may_be_small() -> None:
+    """Java and .NET write them so."""
+    assert Redactor({"KEY": "a/b?c=d"}).text("t=a%2fb%3fc%3dd") == "t=[redacted:KEY]"

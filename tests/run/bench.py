@@ -87,6 +87,8 @@ class Bench:
             "power.after": "nothing",
             # Runs of several tests at once would contend for the usual one.
             "browser.port": "0",
+            # Each run of a test is a day of its own, but where it is about catching up.
+            "limits.catch_up": "0",
             **self.settings,
             **{key.replace("__", "."): value for key, value in settings.items()},
         }

@@ -188,6 +188,7 @@ class Keeper:
                     self._backend.url,
                     seconds=began + self._timeout - time.monotonic(),
                     alive=self._backend.running,
+                    shared=self._backend.kind == "remote",
                 )
             except session.NoSession as error:
                 said = await self._last_words()

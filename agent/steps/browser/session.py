@@ -70,7 +70,7 @@ async def answers(url: str, *, seconds: float = STATUS_SECONDS) -> bool:
 
 
 async def wait_for_session(
-    url: str, *, seconds: float, alive: Callable[[], Awaitable[bool]]
+    url: str, *, seconds: float, alive: Callable[[], Awaitable[bool]], shared: bool = False
 ) -> str:
     """Wait until an endpoint has opened a session, close that, and return browser and version.
 
@@ -78,6 +78,8 @@ async def wait_for_session(
         url: The WebDriver URL.
         seconds: Limit of the whole.
         alive: Whether the browser is still there; asked now and then.
+        shared: Whether others use it as well. A Grid without a free slot says that it is not ready, and queues the
+            request all the same; one that grows with its queue has no slot before somebody asks.
 
     Raises:
         BrowserDied: It is not.
@@ -98,7 +100,9 @@ async def wait_for_session(
                     await _check_life(alive)
                     looked = time.monotonic()
                 left = max(began + seconds - time.monotonic(), 0.1)
-                return await _within(left, functools.partial(_try_session, url, left))
+                return await _within(
+                    left, functools.partial(_try_session, url, left, shared=shared)
+                )
     except (_NotYet, _Refused) as error:
         await _check_life(alive)
         limit = "" if len(refusals) >= REFUSALS else f" within {round(seconds, 1):g} s"
@@ -161,8 +165,9 @@ async def _check_life(alive: Callable[[], Awaitable[bool]]) -> None:
         raise BrowserDied("the browser ended before a session had opened")
 
 
-def _try_session(url: str, seconds: float) -> str:
-    if not _status(url, min(seconds, STATUS_SECONDS)).get("ready", True):
+def _try_session(url: str, seconds: float, *, shared: bool) -> str:
+    status = _status(url, min(seconds, STATUS_SECONDS))
+    if not status.get("ready", True) and not (shared and "nodes" in status):
         raise _NotYet("it says that it is not ready")
     # Not limited further: a Grid would open the session of a request that we have given up.
     opened = _ask("POST", f"{url}/session", seconds, _CAPABILITIES)

@@ -1,19 +1,23 @@
 """One attempt of a job: start its program, watch it, end it with all it started, judge it."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from agent.core.environment import Desk, job_environment
 from agent.core.errors import BrowserError, ContainerError, StoreError
 from agent.core.jobsfile import Job
-from agent.core.results import Attempt, JobCause, JobStatus, ResultFile
-from agent.core.verdict import KILLED, Ended, Past, Produced, Verdict, judge
+from agent.core.results import (
+    MAX_RESULT_FILE,
+    Attempt,
+    JobCause,
+    JobStatus,
+    ResultFile,
+    read_result,
+)
+from agent.core.verdict import KILLED, Ended, Past, Produced, Verdict, judge, not_started
 from agent.steps import seal
 from agent.steps.browser import open_to_browser
 from agent.steps.jobs.capture import Capture
@@ -28,7 +32,6 @@ from agent.steps.stop import first
 DRAIN_SECONDS = 2.0
 """For what is still in the pipe when the program and all that could be found of it is gone: 64 KiB. Only what has left
 both its session and its environment can hold the pipe open; it is killed at the end of the run."""
-MAX_RESULT_FILE = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +196,8 @@ async def _execute(
     except ContainerError as error:
         return Ended(failure=f"{error}; {error.remedy}" if error.remedy else str(error))
     except OSError as error:
-        return Ended(failure=f"{launch.command[0]} could not be started: {error}")
+        failure = f"{launch.command[0]} could not be started: {error}"
+        return Ended(failure=failure, failed_by=not_started(error))
     finally:
         if drain is not None:
             await asyncio.wait([drain], timeout=DRAIN_SECONDS)
@@ -209,7 +213,7 @@ async def _watch(running: Running, seconds: float, shop: Shop) -> Ended:
         if which == 0:
             return replace(_ended(waiting.result()), limit=seconds)
         running.terminate()
-        await asyncio.wait([waiting], timeout=shop.limits.grace)
+        await asyncio.wait([waiting], timeout=await shop.grace())
         # What is still there after its grace gets SIGKILL with the end of its context.
         last = _ended(waiting.result()) if waiting.done() else Ended(signal=KILLED)
         return Ended(
@@ -240,21 +244,15 @@ def _ended(end: Exit) -> Ended:
 
 
 def _read_result(path: Path, shop: Shop) -> tuple[ResultFile, str]:
-    """Return what the job says of itself, and why that could not be read; the file is the job's, so hostile."""
+    """Return what the job says of itself, and why that could not be read."""
     try:
         with seal.open_result(path.parent, path.name) as (stream, _):
             text = stream.read(MAX_RESULT_FILE + 1)
-        if len(text) > MAX_RESULT_FILE:
-            raise ValueError(f"it has more than {MAX_RESULT_FILE} bytes")  # noqa: TRY301
-        data = shop.journalist.redactor.value(json.loads(text))
-        # JSON can escape half a character, which no file of ours could hold.
-        json.dumps(data, ensure_ascii=False).encode()
-        return ResultFile.model_validate(data), ""
     except FileNotFoundError:
         return ResultFile(), ""
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        return ResultFile(), f"its result file could not be read: {reason[:200]}"
+    except OSError as error:
+        return ResultFile(), f"its result file could not be read: {str(error)[:200]}"
+    return read_result(text, shop.journalist.redactor)
 
 
 async def _judge(

@@ -44,6 +44,7 @@ class _Crew:
         self._browser = asyncio.create_task(self._browser_settled())
 
     async def work(self) -> None:
+        self._skip_finished()
         self._skip_other_days()
         while len(self._ended) < len(self._jobs):
             for name in (step := next_step(self._board())).start:
@@ -80,6 +81,7 @@ class _Crew:
             # While the browser still starts, the others have the machine.
             sessions=self._sessions if self._browser.done() else 0,
             stopping=self._stopping(),
+            finished=frozenset(self._shop.finished),
         )
 
     def _stopping(self) -> str:
@@ -122,8 +124,15 @@ class _Crew:
         causes = (self._ended[need].cause for need in job.needs if need in self._ended)
         return next((cause for cause in causes if cause is not None), None)
 
+    def _skip_finished(self) -> None:
+        for name in self._jobs:
+            if name in self._shop.finished:
+                self._end(skipped(name, self._shop.finished[name]))
+
     def _skip_other_days(self) -> None:
         for name, job in self._jobs.items():
+            if name in self._ended:
+                continue
             if problem := day_problem(job, datetime.now(_zone(job, self._shop))):
                 self._end(skipped(name, problem))
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from agent.core.errors import StoreError
+from agent.core.errors import StateError, StoreError
 from agent.core.jobsfile import Job
 from agent.core.layout import state_key
 from agent.core.plan import backoff
@@ -30,6 +30,11 @@ async def run_job(job: Job, shop: Shop) -> JobResult:
     tries: list[Tried] = []
     before = len(shop.run.workspaces(job.name))  # of the same job on another release
     while True:
+        missed = await _missed_turn(job, shop) if job.rate else None
+        if missed is not None and not tries:
+            return missed
+        if missed is not None:
+            break
         number = before + len(tries) + 1
         bound = log.bind(attempt=number)
         bound.info("job.started", timeout=min(job.timeout, round(shop.seconds_left())))
@@ -52,6 +57,18 @@ async def run_job(job: Job, shop: Shop) -> JobResult:
         notes += await _keep_state(job, before + len(tries), shop)
     notes += await _make_durable(shop, log)
     return _result(job, tries, notes, shop)
+
+
+async def _missed_turn(job: Job, shop: Shop) -> JobResult | None:
+    """Wait for the job's turn at its sites; return what it comes to when there is none for it any more."""
+    try:
+        if await shop.turn_of(job):
+            return None
+    except StateError as error:
+        return failed(job.name, str(error), JobCause.ERROR)
+    if shop.stop.requested:
+        return interrupted(job.name, f"not started: {shop.stop.reason}")
+    return failed(job.name, "its turn at the site came after the run's time", JobCause.TIMEOUT)
 
 
 async def _fetch_state(job: Job, shop: Shop) -> list[str]:

@@ -3,18 +3,22 @@
 import asyncio
 from collections.abc import Awaitable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from agent.core.errors import StoreError
+from agent.core.jobsfile import Job
+from agent.core.pace import interval_of
 from agent.core.settings import Limits
 from agent.core.verdict import Past
+from agent.steps import hurry
 from agent.steps.courier import Courier
 from agent.steps.jobs.interface import Isolation
 from agent.steps.ledger import Ledger, newest_state
 from agent.steps.logs import Journalist
+from agent.steps.pace import take_turn
 from agent.steps.progress import Progress
 from agent.steps.spool import SpooledRun
 from agent.steps.stop import Stop, first
@@ -72,6 +76,8 @@ class Shop:
         environ: The agent's environment, of which jobs get PATH, LANG and TZ.
         journalist: Log and redaction.
         progress: Who watches.
+        pace: Where turns at sites are kept; None takes none.
+        finished: Jobs that need not run because an earlier run has done them, each with the reason.
     """
 
     run: SpooledRun
@@ -89,10 +95,31 @@ class Shop:
     environ: Mapping[str, str]
     journalist: Journalist
     progress: Progress
+    pace: Path | None = None
+    finished: Mapping[str, str] = field(default_factory=dict)
 
     def seconds_left(self) -> float:
         """Return the seconds until every job must have ended."""
         return (self.deadline - now()).total_seconds()
+
+    async def grace(self) -> float:
+        """Return the seconds from SIGTERM to SIGKILL."""
+        return await hurry.grace(self.run, self.courier, self.stop, self.limits.grace)
+
+    async def turn_of(self, job: Job) -> bool:
+        """Wait for a job's turn at each of its sites; False when the run stops or its time is over before that.
+
+        Raises:
+            StateError: Turns cannot be kept.
+        """
+        if self.pace is None:
+            return True
+        for site, rate in sorted(job.rate.items()):
+            left = self.seconds_left()
+            wait = await take_turn(self.pace, site, interval_of(rate), within=left)
+            if wait is None or (wait and await self.stop.pause(wait)):
+                return False
+        return True
 
     async def past_of(self, job: str) -> list[Past]:
         """Return what a job produced in recent runs, newest first.

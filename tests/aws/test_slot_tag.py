@@ -1,0 +1,77 @@
+"""The slot in a machine's tag: at once where it is this boot's, with a bounded wait where it may be the last one's."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import structlog
+
+from agent.core.slots import TAG_COMES_WITHIN
+from agent.steps.logs import Log
+from agent.steps.metadata import read_facts
+from agent.steps.slots import slot_of_tag
+from tests.parts.metadata import Metadata
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+TODAY = NOW - timedelta(seconds=50)
+YESTERDAY = TODAY - timedelta(days=1)
+LOG: Log = structlog.wrap_logger(None, processors=[lambda _logger, _name, event: str(event)])
+
+
+def tagged(slot: datetime) -> dict[str, str]:
+    """The tag as the Scheduler writes it."""
+    return {"mayfly-slot": f"{slot:%Y-%m-%dT%H:%M:%SZ}"}
+
+
+@pytest.fixture
+def service() -> Iterator[Metadata]:
+    """A machine that still has the tag of yesterday's slot."""
+    with Metadata(tags=tagged(YESTERDAY)) as metadata:
+        yield metadata
+
+
+async def slot(service: Metadata, *, up: float) -> tuple[datetime | None, float]:
+    """Return what slot the machine is for, seconds after its boot, and how long it took to know."""
+    environ = {"AWS_EC2_METADATA_SERVICE_ENDPOINT": service.url}
+    facts = await read_facts(environ, LOG)
+    began = time.monotonic()
+    booted = datetime.now(UTC) - timedelta(seconds=up)
+    found = await slot_of_tag(facts, booted, environ, LOG)
+    return found, time.monotonic() - began
+
+
+async def test_a_tag_that_comes_after_the_machine_is_waited_for(service: Metadata) -> None:
+    """The two schedules of mode stopped differ by up to a minute."""
+
+    async def write() -> None:
+        await asyncio.sleep(2)
+        service.tags |= tagged(TODAY)
+
+    writing = asyncio.create_task(write())
+    found, seconds = await slot(service, up=20)
+    await writing
+    assert found == TODAY
+    assert 2 <= seconds < 40
+
+
+async def test_a_machine_off_schedule_keeps_its_last_slot(service: Metadata) -> None:
+    """When no newer tag comes within the limit, EC2 or a person started it, and its slot is the one it had."""
+    found, seconds = await slot(service, up=TAG_COMES_WITHIN.total_seconds() - 3)
+    assert found == YESTERDAY
+    assert seconds < 30
+
+
+async def test_the_tag_of_this_boot_is_taken_at_once(service: Metadata) -> None:
+    """In mode launch it is there from the beginning."""
+    service.tags = tagged(TODAY)
+    found, seconds = await slot(service, up=20)
+    assert found == TODAY
+    assert seconds < 3
+
+
+async def test_a_machine_without_the_tag_has_no_slot(service: Metadata) -> None:
+    """A person launched it."""
+    service.tags = {}
+    assert (await slot(service, up=20))[0] is None

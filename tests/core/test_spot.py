@@ -1,0 +1,46 @@
+"""What is left to do when a machine is taken back: pure decisions."""
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.instance import SpotNotice
+from agent.core.spot import LINK, departure, smallest_first, timetable
+
+NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
+
+
+@given(st.floats(30, 120), st.integers(0, 10**12), st.floats(0.1, 3600))
+def test_the_commit_has_its_time_whatever_waits(left: float, pending: int, grace: float) -> None:
+    """Sending ends 30 s before the machine does and the commit 15 s before; no job gets more than its grace."""
+    gone = NOW + timedelta(seconds=left)
+    table = timetable(gone, NOW, pending=pending, grace=grace)
+    assert table.commit_by == gone - timedelta(seconds=15)
+    assert table.send_by == gone - timedelta(seconds=30)
+    assert table.begin_by >= NOW
+    assert NOW <= table.jobs_end <= NOW + timedelta(seconds=grace)
+
+
+def test_what_waits_takes_from_the_jobs_grace() -> None:
+    """With 200 MB on 20 Mbit/s, of two minutes a job gets the ten seconds that are left, and of 110 s two."""
+    for left, expected in ((120, 10.0), (110, 2.0), (115, 5.0)):
+        gone = NOW + timedelta(seconds=left)
+        table = timetable(gone, NOW, pending=int(80 * LINK), grace=30)
+        assert (table.jobs_end - NOW).total_seconds() == expected
+
+
+@given(st.floats(-1e6, 1e6))
+def test_a_clock_that_is_wrong_neither_hastens_nor_delays_beyond_reason(ahead: float) -> None:
+    """The machine is gone between 30 s and two minutes after the notice was seen, whatever time it names."""
+    notice = SpotNotice("terminate", NOW + timedelta(seconds=ahead))
+    left = (departure(notice, NOW) - NOW).total_seconds()
+    assert 30 <= left <= 120
+
+
+@given(st.dictionaries(st.text(max_size=5), st.integers(0, 10**9)))
+def test_smaller_files_go_first(sizes: dict[str, int]) -> None:
+    """Everything is in the order once, and no file is before a smaller one."""
+    order = smallest_first(sizes)
+    assert sorted(order) == sorted(sizes)
+    assert [sizes[one] for one in order] == sorted(sizes.values())

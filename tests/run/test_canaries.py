@@ -1,0 +1,234 @@
+"""Secrets go to the jobs that name them and nowhere else, in whatever spelling a job lets them out."""
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote, quote_plus
+
+import pytest
+
+from tests.consumer.serving import serving
+from tests.parts.seaweed import S3Server
+from tests.run.bench import NOWHERE, Bench, until
+from tests.run.shelves import S3Shelf, all_sound
+
+CANARY = 'cAnary-7f3 "q/u+o&t=e%d" \u5bc6\\x\'y'
+"""With everything that some spelling changes: both quotes, a backslash, reserved characters, another script."""
+
+JOBS = """
+    [[job]]
+    name = "careless"
+    command = ["PYTHON", "careless.py"]
+    secrets = ["TOKEN"]
+
+    [[job]]
+    name = "lasting"
+    command = ["PYTHON", "lasting.py"]
+    secrets = ["TOKEN"]
+"""
+SPELLINGS = """
+import base64, json, os, pathlib, sys
+from urllib.parse import quote, quote_plus
+token = os.environ["TOKEN"]
+data = token.encode()
+said = [
+    token, repr(token), ascii(token), repr(data), json.dumps(token), json.dumps(token, ensure_ascii=False),
+    json.dumps({"nested": json.dumps({"token": token})}), quote(token, safe=""), quote(token), quote_plus(token),
+    f"https://user:{quote(token, safe='')}@example.org/?t={quote_plus(token)}",
+    *(base64.b64encode(b"user:"[:n] + data).decode() for n in range(5)),
+    *(base64.urlsafe_b64encode(b"user:"[:n] + data).decode() for n in range(5)),
+]
+"""
+CARELESS = f"""{SPELLINGS}
+for text in said:
+    print(text)
+    print(text, file=sys.stderr)
+    print(f"before{{text}}after " * 3)
+out = pathlib.Path(os.environ["MAYFLY_OUTPUT_DIR"])
+(out / ".evidence").mkdir()
+(out / ".evidence" / "page.html").write_text("<p>" + "</p><p>".join(said))
+(out / "result.txt").write_text("a result\\n")
+pathlib.Path(os.environ["MAYFLY_RESULT_FILE"]).write_text(json.dumps({{"message": " ".join(said)}}))
+def inner(secret):
+    raise KeyError(secret)
+try:
+    inner(token)
+except KeyError as error:
+    raise RuntimeError(f"could not log in with {{token!r}}") from error
+"""
+LASTING = f"""{SPELLINGS}
+import time
+print("\\n".join(said), flush=True)
+time.sleep(float(os.environ.get("LASTS", "1.5")))
+print("end")
+"""
+
+
+def spellings(secret: str) -> dict[str, bytes]:
+    """Return how a secret is spelled, by the name of the spelling; of base64 the part that is always the same."""
+    data = secret.encode()
+    found = {
+        "plain": secret,
+        "json": json.dumps(secret)[1:-1],
+        "json-utf8": json.dumps(secret, ensure_ascii=False)[1:-1],
+        "url": quote(secret, safe=""),
+        "url-path": quote(secret),
+        "url-form": quote_plus(secret),
+        "repr": repr(secret)[1:-1],
+        "ascii": ascii(secret)[1:-1],
+        "bytes": repr(data)[2:-1],
+    }
+    for shift in range(3):
+        whole = base64.b64encode(b"\0" * shift + data).decode()
+        middle = whole[4 if shift else 0 : (shift + len(data)) // 3 * 4]
+        found[f"base64-{shift}"] = middle
+        found[f"base64url-{shift}"] = middle.replace("+", "-").replace("/", "_")
+    return {name: text.encode() for name, text in found.items()}
+
+
+def hits(content: bytes, secrets: list[str]) -> list[str]:
+    """Return the spellings of secrets that are in a content, also inside a JSON text of it."""
+    inside = content.replace(b"\\\\", b"\\").replace(b'\\"', b'"')
+    return [
+        f"{name} of {secret[:4]}..."
+        for secret in secrets
+        for name, text in spellings(secret).items()
+        if text in content or text in inside
+    ]
+
+
+@contextmanager
+def process_list() -> Iterator[list[bytes]]:
+    """Collect every command line of the machine while the block runs."""
+    seen: set[bytes] = set()
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.05):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    seen.add(path.read_bytes())
+                except OSError:
+                    continue
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    found: list[bytes] = []
+    try:
+        yield found
+    finally:
+        over.set()
+        thread.join()
+        found += sorted(seen)
+
+
+@pytest.fixture
+def canaries(
+    bench: Bench,
+    s3_server: S3Server,
+    s3_bucket: str,
+    aws: dict[str, str],
+    parameters: Callable[..., None],
+) -> list[str]:
+    """The secrets of a bench whose store keys and job secrets are in the parameter store."""
+    keys = {"access_key_id": s3_server.access_key, "secret_access_key": s3_server.secret_key}
+    parameters("/canaries/store", **keys)
+    parameters("/canaries/jobs", TOKEN=CANARY)
+    bench.environ |= aws | {"MAYFLY_STORE_ENDPOINT": s3_server.url, "MAYFLY_BROWSER_URL": NOWHERE}
+    bench.settings |= {
+        "store.credentials": "ssm:/canaries/store",
+        "secrets.source": "ssm:/canaries/jobs",
+    }
+    bench.store = f"s3://{s3_bucket}/prod"
+    files = {"careless.py": CARELESS, "lasting.py": LASTING}
+    bench.release("v1.0", JOBS.replace("PYTHON", sys.executable), files)
+    return [CANARY, s3_server.secret_key]
+
+
+def home(server: S3Server, bucket: str) -> dict[str, str]:
+    """The environment of a command at home, whose keys are the usual ones."""
+    return {
+        "PATH": os.environ["PATH"],
+        "MAYFLY_CONFIG": os.devnull,
+        "MAYFLY_STORE_URL": f"s3://{bucket}/prod",
+        "MAYFLY_STORE_ENDPOINT": server.url,
+        "AWS_ACCESS_KEY_ID": server.access_key,
+        "AWS_SECRET_ACCESS_KEY": server.secret_key,
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_no_canary_leaves_a_run(
+    bench: Bench, s3_server: S3Server, s3_bucket: str, canaries: list[str], style: str
+) -> None:
+    """Neither bucket nor log, outcome, process list, metrics, page, status nor doctor has one, in any spelling."""
+    with process_list() as commands:
+        ran = bench.run("--log", style)
+    shelf = S3Shelf(s3_server, s3_bucket, "prod")
+    assert ran.outcome["status"] in {"partial", "failed"}, ran.stderr[-3000:]
+    (run,) = all_sound(shelf)
+    # It was there, and was told: otherwise nothing is shown by its absence.
+    assert "[redacted:TOKEN]" in ran.stderr
+    page = shelf.get(f"runs/{run}/_run/evidence/careless/page.html")
+    assert page.count(b"[redacted:TOKEN]") >= 20
+    places = {key: shelf.get(key) for key in shelf.keys("")}
+    places |= {"stderr": ran.stderr.encode(), "outcome": json.dumps(ran.outcome).encode()}
+    places |= {f"command {command[:40]!r}": command for command in commands}
+    around = home(s3_server, s3_bucket)
+    machine = bench.environment() | {
+        "MAYFLY_RELEASE_REPOSITORY": str(bench.repo.bare),
+        "MAYFLY_STORE_URL": bench.store,
+        "MAYFLY_STORE_CREDENTIALS": "ssm:/canaries/store",
+        "MAYFLY_SECRETS_SOURCE": "ssm:/canaries/jobs",
+        "MAYFLY_BROWSER_TIMEOUT": "2s",
+    }
+    for name, words in (("status", ["status"]), ("doctor", ["doctor"])):
+        environ = around if name == "status" else machine
+        places[name] = said(words, environ)
+    folder = bench.folder / "home"
+    folder.mkdir()
+    with serving(folder, around) as service:
+        service.looked()
+        for path in ("/", "/metrics", "/healthz"):
+            places[f"serve {path}"] = service.get(path).body
+    places |= {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    assert b"careless" in places["serve /metrics"]
+    found = {name: hits(content, canaries) for name, content in places.items()}
+    assert {name: what for name, what in found.items() if what} == {}
+
+
+def said(words: list[str], environ: dict[str, str]) -> bytes:
+    """Return everything that a command says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "agent", *words],
+        env=environ,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+def test_no_canary_stays_in_the_spool(bench: Bench, canaries: list[str]) -> None:
+    """What a killed run leaves on the disk, other than what its jobs wrote themselves, has none."""
+    bench.environ["LASTS"] = "60"
+    with bench.running() as process:
+        log = bench.folder / "stderr.log"
+        until(lambda: log.read_text().count("[redacted:TOKEN]") > 20, what="the job's output")
+        process.send_signal(signal.SIGKILL)
+        process.wait(20)
+    (spooled,) = bench.spool
+    own = {"output", "state", "home", "tmp", "said"}
+    files = [path for path in bench.state.rglob("*") if path.is_file()]
+    ours = [path for path in files if own.isdisjoint(path.relative_to(bench.state).parts)]
+    assert spooled / "run.json" in ours
+    found = {str(path): hits(path.read_bytes(), canaries) for path in ours}
+    assert {name: what for name, what in found.items() if what} == {}

@@ -1,0 +1,223 @@
+"""What could not be sent in time, from the spool to the bucket, step by step and with a death after each."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import structlog
+
+from agent.core.journal import Journal
+from agent.core.manifest import HostRecord, RunRecord
+from agent.core.redact import Redactor
+from agent.core.results import JobResult, JobStatus, RunStatus
+from agent.core.storage import LocalBucket
+from agent.steps.commit import commit, hand_over
+from agent.steps.courier import Courier
+from agent.steps.logs import Log
+from agent.steps.progress import Unwatched
+from agent.steps.recovery import deliver_pending, leave_spool
+from agent.steps.spool import Spool, SpooledRun
+from agent.steps.stop import Stop
+from agent.steps.store import Bucket
+from tests.run.bench import Shelf
+from tests.run.shelves import all_sound, job_in, results
+
+RUN = "20261122T180030Z-aaaaaa"
+START = datetime(2026, 11, 22, 18, 0, 30, tzinfo=UTC)
+LOG: Log = structlog.get_logger()
+
+
+def spooled(spool: Spool) -> SpooledRun:
+    """Return a run that is concluded: two jobs succeeded, with two files and a memory each."""
+    names = ("one", "two")
+    jobs = tuple(
+        JobResult(name=name, status=JobStatus.SUCCEEDED, state=f"state/{name}/{RUN}.tar.gz")
+        for name in names
+    )
+    record = RunRecord(
+        run_id=RUN,
+        status=RunStatus.SUCCEEDED,
+        started=START,
+        finished=START + timedelta(minutes=1),
+        agent="1",
+        host=HostRecord(name="h", system="s"),
+        jobs=jobs,
+    )
+    spool.root.mkdir(parents=True, exist_ok=True)
+    run = spool.begin(Journal(run=record, planned=names, concluded=True))
+    run.log.write_text("{}\n")
+    for name in names:
+        space = run.workspace(name, 1)
+        space.make()
+        (space.output / "small").write_text(name)
+        (space.output / "large").write_bytes(name.encode() * 1000)
+        run.saved_state(name).write_bytes(b"memory of " + name.encode())
+    return run
+
+
+def courier_of(run: SpooledRun, bucket: Bucket) -> Courier:
+    """Return a courier to a bucket that is open."""
+    opened: asyncio.Future[Bucket] = asyncio.get_running_loop().create_future()
+    opened.set_result(bucket)
+    return Courier(
+        run, opened, concurrency=4, redactor=lambda: Redactor({}), log=LOG, progress=Unwatched()
+    )
+
+
+def taken(seconds: float) -> Stop:
+    """Return the wish to end of a machine that is gone in so many seconds."""
+    stop = Stop()
+    stop.request(
+        "spot: EC2 will stop the machine", gone=datetime.now(UTC) + timedelta(seconds=seconds)
+    )
+    return stop
+
+
+async def deliver(spool: Spool, bucket: Bucket) -> int:
+    """Do what the next run does with the spool."""
+    opened: asyncio.Future[Bucket] = asyncio.get_running_loop().create_future()
+    opened.set_result(bucket)
+    return await deliver_pending(
+        spool,
+        spool.pending(LOG),
+        opened,
+        finder="20261123T180000Z-ffffff",
+        concurrency=4,
+        redactor=lambda: Redactor({}),
+        log=LOG,
+    )
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Bucket:
+    """A bucket in a folder."""
+    return Bucket.open(LocalBucket(tmp_path / "bucket"), None)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    """The same, as a consumer reads it."""
+    return Shelf(tmp_path / "bucket")
+
+
+async def test_with_enough_time_there_is_no_follow_up(
+    tmp_path: Path, bucket: Bucket, shelf: Shelf
+) -> None:
+    """Everything arrives, memories too, and the run is what it would have been."""
+    spool = Spool(tmp_path / "spool")
+    run = spooled(spool)
+    await hand_over(run, courier_of(run, bucket), bucket, LOG, taken(100))
+    await commit(run, bucket, datetime.now(UTC))
+    assert leave_spool(run, LOG)
+    assert spool.pending(LOG) == []
+    assert all_sound(shelf) == [RUN]
+    assert (shelf.root / f"state/one/{RUN}.tar.gz").exists()
+    assert shelf.manifest(RUN)["mayfly:run"]["status"] == "succeeded"
+
+
+async def test_a_notice_in_the_middle_of_the_hand_off_hurries_it(
+    tmp_path: Path, bucket: Bucket, shelf: Shelf
+) -> None:
+    """A hand-off that nothing pressed becomes one that is pressed; with no time left, all files are late."""
+    spool = Spool(tmp_path / "spool")
+    run, stop = spooled(spool), Stop()
+    sent = courier_of(run, bucket)
+    waiting: asyncio.Future[Bucket] = asyncio.get_running_loop().create_future()
+    stuck = Courier(
+        run, waiting, concurrency=4, redactor=lambda: Redactor({}), log=LOG, progress=Unwatched()
+    )
+    assert sent.sealed([]) == []
+    handing = asyncio.create_task(hand_over(run, stuck, bucket, LOG, stop))
+    await asyncio.sleep(0.2)
+    assert not handing.done()
+    stop.request("spot", gone=datetime.now(UTC) + timedelta(seconds=30.5))
+    await asyncio.sleep(1)
+    waiting.set_result(bucket)
+    await asyncio.wait_for(handing, 30)
+    assert len(run.journal.run.unsent) == 4
+    await commit(run, bucket, datetime.now(UTC))
+    assert all_sound(shelf) == [RUN]
+
+
+Step = Callable[[SpooledRun, Bucket], Awaitable[object]]
+
+
+async def _seal(run: SpooledRun, bucket: Bucket) -> None:
+    await hand_over(run, courier_of(run, bucket), bucket, LOG, taken(20))
+
+
+async def _commit(run: SpooledRun, bucket: Bucket) -> None:
+    await commit(run, bucket, datetime.now(UTC))
+
+
+async def _half_become(run: SpooledRun, _: Bucket) -> None:
+    (run.root / "uploads.jsonl").unlink(missing_ok=True)
+    run.log.write_text('{"event": "run.continued"}\n')
+
+
+async def _become(run: SpooledRun, _: Bucket) -> None:
+    assert not leave_spool(run, LOG)
+
+
+async def _seal_follow_up(run: SpooledRun, bucket: Bucket) -> None:
+    await hand_over(run, courier_of(run, bucket), bucket, LOG)
+
+
+STEPS: tuple[Step, ...] = (_seal, _commit, _half_become, _become, _seal_follow_up, _commit)
+
+
+@pytest.mark.parametrize("done", range(1, len(STEPS) + 1))
+async def test_a_death_after_any_step(
+    tmp_path: Path, bucket: Bucket, shelf: Shelf, done: int
+) -> None:
+    """The next run commits both: the run without its late files, and the one that continues it with them."""
+    spool = Spool(tmp_path / "spool")
+    run = spooled(spool)
+    early = run.output("one")
+    assert early is not None
+    for step in STEPS[:done]:
+        await step(run, bucket)
+    if done >= 4:
+        # The name of the folder is no promise: a death before its renaming leaves the old one.
+        shutil.move(run.root, spool.root / RUN)
+    assert await deliver(spool, bucket) == 1
+    assert spool.pending(LOG) == []
+    first, second = all_sound(shelf)
+    assert first == RUN
+    before, after = shelf.manifest(first), shelf.manifest(second)
+    assert results(before) == {}
+    late = {each["path"] for each in before["mayfly:run"]["unsent"]}
+    assert late == {"one/large", "one/small", "two/large", "two/small"}
+    assert results(after) == dict.fromkeys(sorted(late), False)
+    assert job_in(before, "one")["status"] == "interrupted"
+    assert job_in(before, "one")["state"] is None
+    assert job_in(after, "one")["state"] == f"state/one/{second}.tar.gz"
+    assert (shelf.root / f"state/one/{second}.tar.gz").read_bytes() == b"memory of one"
+    assert not (shelf.root / f"state/one/{RUN}.tar.gz").exists()
+    assert after["mayfly:run"]["continues"] == RUN
+    entries = {entry["run_id"]: entry for entry in shelf.index()}
+    assert (entries[first]["status"], entries[second]["status"]) == ("interrupted", "succeeded")
+    lines = shelf.files(second)["_run/log.jsonl"].splitlines()
+    assert json.loads(lines[0])["event"] == "run.continued"
+
+
+async def test_what_was_sent_early_stays(tmp_path: Path, bucket: Bucket, shelf: Shelf) -> None:
+    """Files that left while the job ran are in the run, as partial ones; only the others are late."""
+    spool = Spool(tmp_path / "spool")
+    run = spooled(spool)
+    courier = courier_of(run, bucket)
+    root = run.output("one")
+    assert root is not None
+    async with courier.following("one", root):
+        await asyncio.sleep(3)
+    await hand_over(run, courier, bucket, LOG, taken(20))
+    await commit(run, bucket, datetime.now(UTC))
+    assert results(shelf.manifest(RUN)) == {"one/large": True, "one/small": True}
+    assert {each.job for each in run.journal.run.unsent} == {"two"}
+    assert not leave_spool(run, LOG)
+    assert await deliver(spool, bucket) == 1
+    assert len(all_sound(shelf)) == 2

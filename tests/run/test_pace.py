@@ -1,0 +1,91 @@
+"""Politeness: jobs of several agents on one machine visit a site one after the other, at its rate."""
+
+import asyncio
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from agent.core.errors import StateError
+from agent.steps.pace import take_turn
+from tests.run.bench import NOWHERE, Bench, Shelf
+from tests.run.fleet import Fleet
+
+JOBS = """
+    [[job]]
+    name = "shop"
+    command = ["sh", "-c", "date +%s.%N >> {visits}"]
+    matrix = {{ shop = ["0", "1", "2", "3", "4", "5", "6", "7"] }}
+    rate = {{ "shop.example" = "2/s" }}
+"""
+
+
+@pytest.fixture
+def fleet(bench: Bench) -> Iterator[Fleet]:
+    """Two shards on one machine that keep the pace together."""
+    bench.settings |= {
+        "browser.url": NOWHERE,
+        "limits.jobs": "4",
+        "limits.jitter": "1s",
+        "paths.pace": str(bench.folder / "pace"),
+    }
+    bench.release("v1", JOBS.format(visits=bench.folder / "visits"))
+    fleet = Fleet(bench, "night-1", 2)
+    yield fleet
+    fleet.end()
+
+
+def test_shards_of_a_machine_keep_one_pace(fleet: Fleet, shelf: Shelf) -> None:
+    """Two agents with four places each take their turns from one file: nobody starts before its turn."""
+    members = [fleet.start(shard) for shard in range(2)]
+    assert [member.wait() for member in members] == [0, 0]
+    starts = sorted(
+        each["timestamp"]
+        for member in members
+        for each in member.told
+        if each["event"] == "job.started"
+    )
+    assert len(starts) == 8
+    times = sorted(float(line) for line in (fleet.bench.folder / "visits").read_text().split())
+    # A start may be late on a busy machine, never early: the last cannot come before its turn.
+    assert times[-1] - float((fleet.bench.folder / "pace" / "shop.example").read_text()) >= -0.6
+    assert len(shelf.index()) == 2
+
+
+async def test_turns_that_are_taken_at_once_are_apart(tmp_path: Path) -> None:
+    """Twenty visitors at the same moment get twenty turns, each a second after the one before."""
+    waits = await asyncio.gather(
+        *(take_turn(tmp_path / "pace", "shop.example", 1.0, within=60.0) for _ in range(20))
+    )
+    known = sorted(wait for wait in waits if wait is not None)
+    assert len(known) == 20
+    # Each asked a little later than the one before, and waits so much less.
+    assert all(0.0 < after - before < 1.001 for before, after in pairwise(known))
+    assert 19.0 - known[-1] < 5.0
+    assert await take_turn(tmp_path / "pace", "shop.example", 1.0, within=5.0) is None
+    assert await take_turn(tmp_path / "pace", "other.example", 1.0, within=5.0) == 0.0
+
+
+async def test_a_pace_that_cannot_be_kept_is_an_error(tmp_path: Path) -> None:
+    """Nobody visits a site without its turn."""
+    (tmp_path / "pace").write_text("in the way")
+    with pytest.raises(StateError, match=r"the pace of shop\.example cannot be kept"):
+        await take_turn(tmp_path / "pace", "shop.example", 1.0, within=60.0)
+
+
+def test_a_job_whose_turn_comes_too_late_fails_in_time(bench: Bench, shelf: Shelf) -> None:
+    """A run does not wait beyond its time, and says why the job did not start."""
+    bench.settings |= {"browser.url": NOWHERE, "limits.run": "30s"}
+    jobs = JOBS.format(visits=bench.folder / "visits").replace('"2/s"', '"1/h"')
+    bench.release("v1", jobs)
+    ran = bench.run()
+    assert ran.code == 3
+    (entry,) = shelf.index()
+    statuses = [job["status"] for job in entry["jobs"]]
+    assert (statuses.count("succeeded"), statuses.count("failed")) == (1, 7)
+    late = next(job for job in entry["jobs"] if job["status"] == "failed")
+    assert (late["cause"], late["message"]) == (
+        "timeout",
+        "its turn at the site came after the run's time",
+    )

@@ -1,0 +1,294 @@
+"""EC2 takes the machine back: what is finished is in the bucket before it is gone, and the rest is named and follows.
+
+`MAYFLY_TEST_SEEDS=50` for fifty random moments of a run, and for 200 MB on a link of 20 Mbit/s; without it four moments
+and a tenth of that.
+"""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.parts.metadata import Metadata
+from tests.parts.seaweed import S3Server
+from tests.run.bench import NOWHERE, Bench, Ran, Shelf, finish, until
+from tests.run.shelves import Readable, S3Shelf, all_sound, job_in, results, sound
+
+SEEDS = int(os.environ.get("MAYFLY_TEST_SEEDS", "4"))
+LONG = SEEDS >= 50
+NOTICE = timedelta(seconds=120)
+LINK = Path(__file__).parents[2] / "benchmarks" / "link.py"
+MBIT, MEGABYTES = 20, 200 if LONG else 40
+
+JOBS = """
+    [[job]]
+    name = "quick"
+    command = ["sh", "-c", "echo done > $MAYFLY_OUTPUT_DIR/file; echo 1 > $MAYFLY_STATE_DIR/seen"]
+
+    [[job]]
+    name = "steady"
+    command = ["sh", "-c", "for n in 1 2 3 4; do sleep 0.5; echo $n > $MAYFLY_OUTPUT_DIR/$n; done"]
+
+    [[job]]
+    name = "slow"
+    command = ["sh", "-c", "echo half > $MAYFLY_OUTPUT_DIR/half; sleep 12; echo > $MAYFLY_OUTPUT_DIR/end"]
+"""
+
+
+@pytest.fixture
+def ec2(bench: Bench) -> Iterator[Metadata]:
+    """A spot machine's metadata service, which the bench's runs ask."""
+    with Metadata() as service:
+        bench.environ["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = service.url
+        bench.settings |= {"browser.url": NOWHERE, "cost.hourly": "0.02"}
+        yield service
+
+
+def taken(ec2: Metadata) -> float:
+    """Let EC2 say that it takes the machine in two minutes; return the time (Unix seconds)."""
+    now = datetime.now(UTC)
+    ec2.notice = now + NOTICE
+    return now.timestamp()
+
+
+def told(bench: Bench, event: str) -> list[dict[str, Any]]:
+    """Return the events of a name that the run under way has logged."""
+    lines = (bench.folder / "stderr.log").read_text().split("\n")[:-1]
+    events = [json.loads(line) for line in lines if line.startswith("{")]
+    return [each for each in events if each["event"] == event]
+
+
+def at(event: dict[str, Any]) -> float:
+    """Return when an event was logged (Unix seconds)."""
+    return datetime.fromisoformat(event["timestamp"]).timestamp()
+
+
+def interrupted(
+    bench: Bench, ec2: Metadata, *, after: float = 0.0, job: str = "", **settings: str
+) -> tuple[Ran, float, float]:
+    """Run, and let the notice come after a time, or once a job has ended.
+
+    Returns:
+        The run; seconds until the notice was seen (-1: the run was over before) and until the commit.
+    """
+    with bench.running(**settings) as process:
+        if job:
+            until(
+                lambda: any(each["job"] == job for each in told(bench, "job.ended")),
+                what=f"the end of {job}",
+                seconds=60,
+            )
+        time.sleep(after)
+        since = taken(ec2)
+        ran = finish(process)
+    ec2.notice = None
+    seen = [at(each) - since for each in ran.events("spot.notice")]
+    committed = [at(each) - since for each in ran.events("run.committed")]
+    assert committed, ran.stderr[-3000:]
+    return ran, seen[0] if seen else -1.0, committed[0]
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_a_notice_at_any_moment(bench: Bench, shelf: Shelf, ec2: Metadata, seed: int) -> None:
+    """It is seen within 6 s; what was finished is committed well inside the two minutes; the run says why it ended."""
+    bench.release("v1.0", JOBS)
+    after = random.Random(seed).uniform(0.3, 14.0)
+    ran, seen, committed = interrupted(bench, ec2, after=after)
+    print(f"seed {seed}: notice {after:.1f} s after the start, {seen=:.2f} s, {committed=:.2f} s")
+    assert seen < 6
+    assert committed < 60
+    manifest = sound(shelf, ran.run_id)
+    run = manifest["mayfly:run"]
+    for each in ran.events("job.ended"):
+        if each["status"] == "succeeded":
+            assert job_in(manifest, each["job"])["files"] == each["files"]
+    assert (ran.code, run["unsent"], bench.spool) == (7 if seen >= 0 else ran.code, [], [])
+    if seen >= 0:
+        assert run["status"] == "interrupted"
+        assert run["interruption"].startswith("spot: EC2 will terminate the machine at 20")
+    again = bench.run(limits__catch_up="6h")
+    assert again.code == 0, again.stderr[-3000:]
+    done = {
+        job["name"]
+        for entry in shelf.index()
+        for job in entry["jobs"]
+        if job["status"] == "succeeded"
+    }
+    assert done == {"quick", "steady", "slow"}
+    all_sound(shelf)
+
+
+def test_a_slow_service_does_not_delay_the_look(bench: Bench, shelf: Shelf, ec2: Metadata) -> None:
+    """With half a second for each answer the notice is seen in time as well."""
+    bench.release("v1.0", JOBS.replace("sleep 12", "sleep 60"))
+    ec2.delay = 0.5
+    ran, seen, _ = interrupted(bench, ec2, job="quick")
+    assert 0 <= seen < 6
+    assert shelf.manifest(ran.run_id)["mayfly:run"]["status"] == "interrupted"
+
+
+def test_a_recommendation_stops_nothing(bench: Bench, shelf: Shelf, ec2: Metadata) -> None:
+    """It is noted once, and the run goes on to its end."""
+    bench.release("v1.0", JOBS)
+    ec2.rebalance = True
+    ran = bench.run()
+    assert ran.code == 0, ran.stderr[-3000:]
+    assert len(ran.events("spot.rebalance_recommended")) == 1
+    assert len(results(shelf.manifest(ran.run_id))) == 7
+
+
+def test_the_next_run_does_what_was_not_finished(bench: Bench, shelf: Shelf, ec2: Metadata) -> None:
+    """Inside the window only that, with the reason for the rest; by name, or without a window, everything."""
+    bench.release("v1.0", JOBS)
+    first, _, _ = interrupted(bench, ec2, job="steady")
+    named = bench.run("--job", "quick", limits__catch_up="6h")
+    assert named.job("quick")["status"] == "succeeded"
+    # The run by name was not interrupted: nothing is left to catch up with.
+    assert bench.run(limits__catch_up="6h").job("steady")["status"] == "succeeded"
+    second, _, _ = interrupted(bench, ec2, job="steady")
+    ran = bench.run(limits__catch_up="6h")
+    assert ran.code == 0, ran.stderr[-3000:]
+    assert ran.job("slow")["status"] == "succeeded"
+    for name in ("quick", "steady"):
+        assert ran.job(name)["status"] == "skipped"
+        assert ran.job(name)["cause"] is None
+        assert ran.job(name)["message"] == f"succeeded in {second.run_id}, which was interrupted"
+    assert first.run_id in all_sound(shelf)
+
+
+def test_another_slot_is_another_day(bench: Bench, shelf: Shelf, ec2: Metadata) -> None:
+    """The same slot, and a run without one, go on with an interrupted run; one for the next slot does everything."""
+    bench.release("v1.0", JOBS)
+    day, next_day = "2026-11-22T18:00:00Z", "2026-11-23T18:00:00Z"
+    with bench.running("--slot", day) as process:
+        until(lambda: len(told(bench, "job.ended")) == 2, what="two jobs", seconds=60)
+        taken(ec2)
+        assert finish(process).code == 7
+    ec2.notice = None
+    other = bench.run("--slot", next_day, limits__catch_up="6h")
+    assert {job["status"] for job in other.outcome["jobs"]} == {"succeeded"}
+    all_sound(shelf)
+
+
+@pytest.fixture
+def narrow(bench: Bench, s3_server: S3Server, s3_bucket: str) -> Iterator[S3Shelf]:
+    """The bench's bucket at the end of a link that all connections share."""
+    bench.store = f"s3://{s3_bucket}/prod"
+    bench.environ |= {
+        "AWS_ACCESS_KEY_ID": s3_server.access_key,
+        "AWS_SECRET_ACCESS_KEY": s3_server.secret_key,
+    }
+    command = [sys.executable, "-S", "-E", str(LINK), str(s3_server.port), "20", str(MBIT)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as link:
+        assert link.stdout is not None
+        bench.settings["store.endpoint"] = f"http://127.0.0.1:{int(link.stdout.readline())}"
+        yield S3Shelf(s3_server, s3_bucket, "prod")
+        link.kill()
+
+
+BIG = """
+    import os, pathlib, time
+    out = pathlib.Path(os.environ["MAYFLY_OUTPUT_DIR"])
+    for number, size in enumerate(map(int, os.environ["SIZES"].split())):
+        (out / f"{number}.part").write_bytes(os.urandom(size * 1000))
+    for part in sorted(out.glob("*.part")):
+        part.rename(part.with_suffix(".bin"))
+"""
+
+
+def big_release(bench: Bench, sizes: list[int]) -> None:
+    """Publish a release whose jobs leave a small file, and files of so many kB each, all at once."""
+    bench.release(
+        "v1.0",
+        f"""
+        [[job]]
+        name = "small"
+        command = ["sh", "-c", "echo small > $MAYFLY_OUTPUT_DIR/file"]
+
+        [[job]]
+        name = "zbig"
+        command = ["{sys.executable}", "big.py"]
+        env = {{ SIZES = "{" ".join(map(str, sizes))}" }}
+        """,
+        {"big.py": BIG},
+    )
+
+
+def test_what_waits_on_a_narrow_link_is_sent_or_named(
+    bench: Bench, narrow: S3Shelf, ec2: Metadata
+) -> None:
+    """200 MB on 20 Mbit/s (long): committed inside the two minutes, and afterwards nothing is missing."""
+    bench.settings["limits.catch_up"] = "6h"
+    big_release(bench, [MEGABYTES * 1000 // 40] * 40)
+    ran, seen, committed = interrupted(bench, ec2, job="zbig")
+    manifest = sound(narrow, ran.run_id)
+    unsent = manifest["mayfly:run"]["unsent"]
+    size = sum(each["bytes"] for each in unsent)
+    print(
+        f"{MEGABYTES} MB on {MBIT} Mbit/s: {seen=:.1f} s, {committed=:.1f} s, unsent {size} bytes"
+    )
+    assert committed < 110
+    check_the_rest(bench, narrow, ran, ["small/file", *(f"zbig/{n}.bin" for n in range(40))])
+
+
+def test_what_cannot_be_sent_in_time_follows(bench: Bench, narrow: S3Shelf, ec2: Metadata) -> None:
+    """More than the link carries: small files are there, the manifest names the rest, the next run delivers it."""
+    ec2.said["meta-data/spot/instance-action"] = None
+    bench.settings["limits.catch_up"] = "6h"
+    big_release(bench, [40, 40, *[MBIT * 1500] * 3])
+    with bench.running() as process:
+        until(lambda: len(told(bench, "job.ended")) == 2, what="both jobs", seconds=60)
+        # A notice of which most of the time is over: what the agent would find after a busy start.
+        soon = datetime.now(UTC) + timedelta(seconds=45)
+        ec2.said["meta-data/spot/instance-action"] = json.dumps(
+            {"action": "stop", "time": f"{soon:%Y-%m-%dT%H:%M:%SZ}"}
+        )
+        ran = finish(process)
+    del ec2.said["meta-data/spot/instance-action"]
+    assert ran.code == 7, ran.stderr[-3000:]
+    committed = at(ran.events("run.committed")[0])
+    assert committed < soon.timestamp() - 5
+    manifest = sound(narrow, ran.run_id)
+    run = manifest["mayfly:run"]
+    named = {each["path"]: each["bytes"] for each in run["unsent"]}
+    assert named
+    assert set(named) <= {"zbig/2.bin", "zbig/3.bin", "zbig/4.bin"}
+    assert set(named.values()) == {MBIT * 1_500_000}
+    assert job_in(manifest, "small")["status"] == "succeeded"
+    assert job_in(manifest, "zbig")["status"] == "interrupted"
+    assert results(manifest)["zbig/0.bin"] is True
+    assert len(bench.spool) == 1
+    check_the_rest(
+        bench, narrow, ran, ["small/file", *(f"zbig/{number}.bin" for number in range(5))]
+    )
+
+
+def check_the_rest(bench: Bench, shelf: Readable, ran: Ran, wanted: list[str]) -> None:
+    """The next run delivers what was late, as a run that continues the first, and does nothing twice."""
+    late = {each["path"] for each in shelf.manifest(ran.run_id)["mayfly:run"]["unsent"]}
+    again = bench.run()
+    assert again.code == 0, again.stderr[-3000:]
+    assert bench.spool == []
+    runs = all_sound(shelf)
+    follow_ups = [run for run in runs if shelf.manifest(run)["mayfly:run"]["continues"]]
+    assert len(runs) == 2 + bool(late)
+    assert len(follow_ups) == bool(late)
+    there = set(results(shelf.manifest(ran.run_id)))
+    for run in follow_ups:
+        manifest = shelf.manifest(run)
+        assert manifest["mayfly:run"]["continues"] == ran.run_id
+        assert manifest["mayfly:run"]["recovered"] == again.run_id
+        assert set(results(manifest)) == late
+        assert not any(results(manifest).values())
+        there |= late
+    assert there == set(wanted)
+    if late or ran.code == 7:
+        assert {job["status"] for job in again.outcome["jobs"]} == {"skipped"}
