@@ -5,8 +5,8 @@ import http.client
 import os
 import random
 import re
-import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +25,9 @@ from agent.core.layout import LOG, index_key, manifest_key, started_key
 from agent.core.manifest import HostRecord, ManifestRef, ReleaseRecord, RunRecord, StartedMarker
 from agent.core.outcome import run_status
 from agent.core.results import CostRecord, JobCause, JobResult, JobStatus
+from benchmarks.results import Case, Findings, Sample, Target
 from tests.parts.ports import LOOPBACK, free_port
+from tests.parts.seaweed import S3Server
 
 YEARS = 10
 JOBS = ("quotes", "timeline", "reports", "notes", "backup")
@@ -38,6 +40,8 @@ VANISHING = 100
 SCRAPES = 101
 PAGES = 51
 START_SECONDS = 300.0
+SCRAPE_LIMIT, PAGE_LIMIT = 0.05, 0.15
+PEAK_LIMIT = 120.0
 
 
 Put = Callable[[Mapping[str, bytes]], None]
@@ -108,23 +112,67 @@ def measure(mayfly: Path, store: str, put: Put, environ: Mapping[str, str]) -> F
     )
 
 
-def report(figures: Figures) -> Iterator[str]:
-    """Yield the figures as a table."""
-    yield f"| `{figures.bucket}://`, {figures.runs} runs x {len(JOBS)} jobs | measured | limit |"
-    yield "| --- | --- | --- |"
-    yield f"| first start, empty history | {figures.first:.1f} s | |"
-    yield f"| start with its history | {figures.again:.1f} s | |"
-    yield f"| a new run in the metrics (interval 1 s) | {figures.increment:.2f} s | |"
-    for what, values, limit in (
-        ("scrape", figures.scrapes, 50),
-        ("page", figures.pages, 150),
-        ("page of a year", figures.years, 150),
+def at_home(_rounds: int) -> Findings:
+    """Measure the service against both kinds of bucket, once: it is asked often enough in one go."""
+    # The one of this environment: it has the extra `home`.
+    mayfly = Path(sys.executable).with_name("mayfly")
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("MAYFLY_")}
+    with tempfile.TemporaryDirectory(prefix="mayfly-bench-") as name:
+        folder, bucket = Path(name) / "folder", ""
+        with S3Server(Path(name)) as server:
+            bucket = server.make_bucket()
+            keys = {
+                "AWS_ACCESS_KEY_ID": server.access_key,
+                "AWS_SECRET_ACCESS_KEY": server.secret_key,
+                "MAYFLY_STORE_ENDPOINT": server.url,
+            }
+            put = into_s3(_store(server, bucket))
+            found = (
+                measure(mayfly, folder.as_uri(), into_folder(folder), environ),
+                measure(mayfly, f"s3://{bucket}/bench", put, {**environ, **keys}),
+            )
+    notes = (f"{found[0].runs} runs of {len(JOBS)} jobs. A new run is looked for every second.",)
+    targets = tuple(target for figures in found for target in _targets(figures))
+    return Findings(tuple(_case(figures) for figures in found), targets, {}, notes)
+
+
+def _store(server: S3Server, bucket: str) -> S3Store:
+    return S3Store(
+        bucket,
+        prefix="bench",
+        endpoint=server.url,
+        region="us-east-1",
+        access_key_id=server.access_key,
+        secret_access_key=server.secret_key,
+        client_options={"allow_http": True},
+    )
+
+
+def _targets(figures: Figures) -> Iterator[Target]:
+    where = f"{figures.bucket}://, ten years"
+    yield Target(f"home: scrape ({where})", SCRAPE_LIMIT, "s", figures.scrapes)
+    yield Target(f"home: page ({where})", PAGE_LIMIT, "s", figures.pages)
+    yield Target(f"home: page of a year ({where})", PAGE_LIMIT, "s", figures.years)
+    peak = max(figures.first_peak, figures.peak)
+    yield Target(f"home: peak memory ({where})", PEAK_LIMIT, "MB", (peak,))
+
+
+def _case(figures: Figures) -> Case:
+    samples = [
+        Sample(
+            "first start, empty history", {"seconds": figures.first, "peak": figures.first_peak}
+        ),
+        Sample("start with its history", {"seconds": figures.again, "peak": figures.peak}),
+        Sample("a new run in the metrics", {"seconds": figures.increment}),
+    ]
+    for who, values in (
+        ("scrape", figures.scrapes),
+        ("page", figures.pages),
+        ("page of a year", figures.years),
     ):
-        middle, worst = statistics.median(values) * 1000, max(values) * 1000
-        yield f"| {what}, median (worst) | {middle:.1f} ms ({worst:.0f} ms) | {limit} ms |"
-    yield f"| memory, peak of the first start | {figures.first_peak:.0f} MB | 120 MB |"
-    yield f"| memory, peak after all this | {figures.peak:.0f} MB | 120 MB |"
-    yield f"| database | {figures.database:.1f} MB | |"
+        samples += [Sample(who, {"seconds": seconds}) for seconds in values]
+    name = f"history of {figures.database:.1f} MB, {figures.steady:.0f} MB of memory at rest"
+    return Case(name, f"{figures.bucket}://", tuple(samples))
 
 
 def run_of(today: datetime, day: int) -> tuple[str, dict[str, bytes]]:

@@ -1,20 +1,22 @@
-"""Peak memory of the agent for a run with many files: does it grow with them, and does it stay below 80 MB?"""
+"""What many files cost the agent: its peak memory in a whole run, and the CPU time of the hand-off."""
 
 import os
-import re
-import statistics
 import subprocess
+import sys
 import tempfile
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-JOBS = """
-[[job]]
-name = "many"
-command = ["python3", "make.py"]
-"""
+from benchmarks.measured import measured
+from benchmarks.peers import Endpoint
+from benchmarks.results import ROOT, Case, Findings, Sample, Target, in_turn
+from tests.parts.repo import Repo
+from tests.parts.seaweed import S3Server
+
+VENV = ROOT / "benchmarks" / ".venv"
+FEW, MANY = 1_000, 10_000
+PEAK_LIMIT, GROWTH_LIMIT = 80.0, 10.5
+JOBS = '[[job]]\nname = "many"\ncommand = ["python3", "make.py"]\n'
 MAKE = """
 import os
 for number in range({files}):
@@ -23,89 +25,101 @@ for number in range({files}):
     with open(f"{{folder}}/{{number}}.bin", "wb") as file:
         file.write(os.urandom(2000 + number * 37 % 20000))
 """
-LOOK_SECONDS = 0.05
-RUN_SECONDS = 300.0
+INSTALL_SECONDS = 600.0
 
 
-@dataclass(frozen=True)
-class Peak:
-    """Peaks of several runs.
-
-    Attributes:
-        files: Files of each run.
-        megabytes: Peak resident memory of the agent's process in each run (VmHWM, in units of 2**20 bytes).
-        seconds: Wall-clock time of each run, the job's own included.
-    """
-
-    files: int
-    megabytes: tuple[float, ...]
-    seconds: tuple[float, ...]
-
-    @property
-    def median(self) -> float:
-        """The median of the peaks."""
-        return statistics.median(self.megabytes)
-
-
-def measure(mayfly: Path, files: int, runs: int, store: str, environ: Mapping[str, str]) -> Peak:
-    """Run a release that makes `files` files of 2 to 22 kB, `runs` times, each from an empty state directory."""
-    peaks, times = [], []
-    for _ in range(runs):
-        with tempfile.TemporaryDirectory(prefix="mayfly-bench-") as folder:
-            began = time.monotonic()
-            peaks.append(_peak(mayfly, Path(folder), files, store, environ))
-            times.append(time.monotonic() - began)
-    return Peak(files, tuple(peaks), tuple(times))
-
-
-def _peak(mayfly: Path, folder: Path, files: int, store: str, environ: Mapping[str, str]) -> float:
-    release = folder / "release"
-    _release(release, files)
-    settings = {
-        "release.repository": str(release),
-        "paths.state": str(folder / "state"),
-        "power.after": "nothing",
-    }
-    pairs = [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
-    target = store or str(folder / "bucket")
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [str(mayfly), "run", "--json", "--store", target, *pairs],
-            env=dict(environ),
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-        )
-        peak = _watch(process)
-    if process.returncode != 0:
-        raise RuntimeError((folder / "log").read_text()[-2000:])
-    return peak
+def many_files(rounds: int) -> Findings:
+    """Measure whole runs against both kinds of bucket, and hand-offs of few files and many."""
+    mayfly = machine_environment()
+    with tempfile.TemporaryDirectory(prefix="mayfly-bench-") as name:
+        folder = Path(name)
+        with S3Server(folder / "server") as server:
+            endpoint = Endpoint(server.url, server, server.make_bucket())
+            runs = in_turn(dict(_runs(folder, mayfly, endpoint)), rounds)
+            turns = {
+                str(count): _hand_off(_files(folder, count), count, endpoint)
+                for count in (FEW, MANY)
+            }
+            handed = in_turn(turns, rounds)
+    whole, handoffs = Case("whole runs", "memory", runs), Case("hand-offs", "growth", handed)
+    peaks = whole.values(_name("s3", MANY), "peak")
+    pairs = zip(handoffs.values(str(MANY), "cpu"), handoffs.values(str(FEW), "cpu"), strict=True)
+    targets = (
+        Target(f"peak memory of the agent, {MANY} files, S3", PEAK_LIMIT, "MB", peaks),
+        Target(
+            "CPU of the hand-off, 10 x the files", GROWTH_LIMIT, "x", tuple(a / b for a, b in pairs)
+        ),
+    )
+    notes = (
+        (
+            "Whole runs begin with an empty state directory, in the machine's environment, without the extras. "
+            "Peaks are those of a run's largest process; the hand-offs' CPU is the process's own without its start."
+        ),
+    )
+    return Findings((whole, handoffs), targets, {}, notes)
 
 
-def _watch(process: "subprocess.Popen[bytes]") -> float:
-    peak, until = 0, time.monotonic() + RUN_SECONDS
-    while process.poll() is None:
-        if time.monotonic() > until:
-            process.kill()
-        try:
-            status = Path(f"/proc/{process.pid}/status").read_text()
-        except OSError:
-            continue
-        found = re.search(r"VmHWM:\s+(\d+) kB", status)
-        peak = max(peak, int(found.group(1)) if found else 0)
-        time.sleep(LOOK_SECONDS)
-    return peak / 1024
+def machine_environment() -> Path:
+    """Make an environment as the machine has it, without extras and development tools; return its `mayfly`."""
+    environ = {**os.environ, "UV_PROJECT_ENVIRONMENT": str(VENV)}
+    uv = Path(sys.executable).with_name("uv")
+    command = [str(uv), "sync", "--frozen", "--no-dev", "--quiet"]
+    subprocess.run(command, cwd=ROOT, env=environ, check=True, timeout=INSTALL_SECONDS)
+    return VENV / "bin" / "mayfly"
 
 
-def _release(folder: Path, files: int) -> None:
-    folder.mkdir()
-    (folder / "jobs.toml").write_text(JOBS)
-    (folder / "make.py").write_text(MAKE.format(files=files))
-    identity = ("-c", "user.name=bench", "-c", "user.email=bench@localhost")
-    for arguments in (
-        ("init", "--quiet", "--initial-branch=main"),
-        ("add", "--all"),
-        (*identity, "commit", "--quiet", "--message", "bench"),
-        ("tag", "v1.0.0"),
-    ):
-        environ = {"PATH": os.environ["PATH"], "GIT_CONFIG_GLOBAL": os.devnull}
-        subprocess.run(["git", *arguments], cwd=folder, env=environ, check=True, timeout=60)
+def _name(store: str, files: int) -> str:
+    return f"{store}://, {files:,} files"
+
+
+def _runs(
+    folder: Path, mayfly: Path, endpoint: Endpoint
+) -> Iterator[tuple[str, Callable[[], Iterable[Sample]]]]:
+    for files in (FEW, MANY):
+        repo = Repo(folder, f"release-{files}")
+        repo.release("v1.0.0", {"jobs.toml": JOBS, "make.py": MAKE.format(files=files)})
+        for store in ("file", "s3"):
+            environ = {**endpoint.environ, "HOME": str(folder)}
+            where = f"s3://{endpoint.bucket}/runs" if store == "s3" else ""
+            yield _name(store, files), _run(_name(store, files), mayfly, repo.bare, where, environ)
+
+
+def _run(
+    who: str, mayfly: Path, repository: Path, store: str, environ: Mapping[str, str]
+) -> Callable[[], Iterable[Sample]]:
+    def run() -> Iterable[Sample]:
+        with tempfile.TemporaryDirectory(prefix="mayfly-bench-") as name:
+            settings = {
+                "release.repository": str(repository),
+                "paths.state": f"{name}/state",
+                "power.after": "nothing",
+                "browser.port": "0",
+            }
+            pairs = [
+                text for key, value in settings.items() for text in ("--set", f"{key}={value}")
+            ]
+            command = [str(mayfly), "run", "--json", "--store", store or f"{name}/bucket", *pairs]
+            return (measured(who, command, environ),)
+
+    return run
+
+
+def _files(folder: Path, count: int) -> Path:
+    """Make the files of a hand-off; return the folder that `benchmarks.handoff` is told."""
+    source = folder / f"files-{count}"
+    source.mkdir()
+    environ = {**os.environ, "MAYFLY_OUTPUT_DIR": str(source / "many")}
+    command = [sys.executable, "-c", MAKE.format(files=count)]
+    subprocess.run(command, env=environ, check=True, timeout=INSTALL_SECONDS)
+    return source
+
+
+def _hand_off(source: Path, files: int, endpoint: Endpoint) -> Callable[[], Iterable[Sample]]:
+    def hand_off() -> Iterable[Sample]:
+        report = source / "report"
+        command = [sys.executable, "-m", "benchmarks.handoff", str(source), endpoint.bucket]
+        whole = measured(str(files), [*command, "h", str(report)], endpoint.environ, cwd=ROOT)
+        wall, cpu = (float(word) for word in report.read_text().split())
+        return (Sample(str(files), {"wall": wall, "cpu": cpu, "peak": whole.figures["peak"]}),)
+
+    return hand_off
