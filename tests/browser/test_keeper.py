@@ -84,6 +84,13 @@ async def test_an_endpoint_that_never_answers_is_given_up_in_time(
     ("status", "opened", "code", "reason"),
     [
         ({"value": {"ready": False}}, None, 200, "it says that it is not ready"),
+        # A Grid that is full, or has no node before somebody asks, queues what is asked all the same.
+        (
+            {"value": {"ready": False, "nodes": []}},
+            {"value": {"message": "asked"}},
+            500,
+            "opened no browser session: asked",
+        ),
         (b"<html>hello</html>", None, 200, "/status answers 200 and not WebDriver's JSON"),
         (
             READY,

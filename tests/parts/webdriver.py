@@ -46,12 +46,18 @@ def session(url: str, *, options: dict[str, Any] | None = None) -> Iterator[Sess
         opened.close()
 
 
+def status(url: str) -> dict[str, Any] | None:
+    """What the endpoint says of itself; None when it says nothing."""
+    try:
+        told: dict[str, Any] = _ask("GET", f"{url}/status", seconds=5)
+    except (requests.RequestException, KeyError, ValueError):
+        return None
+    return told
+
+
 def is_ready(url: str) -> bool:
     """Whether the endpoint says of itself that it can take a session."""
-    try:
-        return bool(_ask("GET", f"{url}/status", seconds=5)["ready"])
-    except (requests.RequestException, KeyError, ValueError):
-        return False
+    return bool((status(url) or {}).get("ready"))
 
 
 def _ask(

@@ -1,0 +1,121 @@
+"""The template for AWS Batch: sound, and its own words start an array whose children know which shard they are."""
+
+import json
+import subprocess
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cfnlint.decode import decode
+
+from agent.core.overrides import environment_overrides, parse_settings
+from agent.core.shards import Shard, asked, identify
+from tests.aws.stack import CONTEXT, SCHEDULED
+from tests.parts.aws import REGION, Aws
+from tests.parts.missing import program
+
+TEMPLATE = Path(__file__).parents[2] / "deploy/aws/batch.yaml"
+PARAMETERS = {
+    "Image": "registry.example.org/mayfly-fleet@sha256:" + "0" * 64,
+    "Repository": "https://github.com/me/scrapers.git",
+    "StoreUrl": "s3://scraped/prod",
+    "StoreEndpoint": "https://s3.ap-northeast-2.wasabisys.com",
+    "BrowserUrl": "http://selenium-hub.internal:4444",
+}
+
+
+def template() -> dict[str, Any]:
+    """The template, with intrinsic functions in their long form."""
+    parsed, matches = decode(str(TEMPLATE))
+    assert not matches
+    document: dict[str, Any] = json.loads(json.dumps(parsed))
+    return document
+
+
+def test_the_template_is_sound() -> None:
+    """cfn-lint has nothing to say, for Osaka and for the largest region."""
+    done = subprocess.run(
+        [program("cfn-lint"), "--regions", REGION, "us-east-1", "--template", str(TEMPLATE)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_nothing_runs_between_two_nights() -> None:
+    """Spot machines only, down to none; the schedule has few retries and a dead-letter queue."""
+    resources = template()["Resources"]
+    machines = resources["Machines"]["Properties"]["ComputeResources"]
+    assert (machines["Type"], machines["MinvCpus"], machines["DesiredvCpus"]) == ("SPOT", 0, 0)
+    target = resources["Schedule"]["Properties"]["Target"]
+    assert target["RetryPolicy"]["MaximumEventAgeInSeconds"] <= 900
+    assert target["DeadLetterConfig"]
+    assert resources["Schedule"]["Properties"]["FlexibleTimeWindow"] == {"Mode": "OFF"}
+
+
+def test_a_machine_that_was_taken_back_costs_a_shard_an_attempt_and_no_result() -> None:
+    """What may get better is tried again; what has told how it ended is not. Batch allows five rules."""
+    strategy = template()["Resources"]["Shard"]["Properties"]["RetryStrategy"]
+    rules = strategy["EvaluateOnExit"]
+    assert len(rules) <= 5
+    assert rules[0] == {"OnStatusReason": "Host EC2*", "Action": "RETRY"}
+    assert [one["OnExitCode"] for one in rules[1:-1]] == ["5", "6", "7"]
+    assert rules[-1] == {"OnReason": "*", "Action": "EXIT"}
+
+
+@pytest.fixture
+def outputs(aws_stand_in: Aws) -> dict[str, str]:
+    """The stack in the stand-in, without the Scheduler, whose input is an output."""
+    document = template()
+    target = document["Resources"].pop("Schedule")["Properties"]["Target"]
+    document["Outputs"] |= {"Input": {"Value": target["Input"]}, "Arn": {"Value": target["Arn"]}}
+    for resource in document["Resources"].values():
+        resource.pop("DependsOn", None)
+    # Without one AWS takes the service-linked role, which the stand-in does not have.
+    machines = document["Resources"]["Machines"]["Properties"]
+    machines["ServiceRole"] = {"Fn::GetAtt": ["MachineRole", "Arn"]}
+    cloud = aws_stand_in.client("cloudformation")
+    name = f"fleet-{uuid.uuid4().hex[:6]}"
+    cloud.create_stack(
+        StackName=name,
+        TemplateBody=json.dumps(document),
+        Capabilities=["CAPABILITY_IAM"],
+        Parameters=[
+            {"ParameterKey": key, "ParameterValue": value} for key, value in PARAMETERS.items()
+        ],
+    )
+    (found,) = cloud.describe_stacks(StackName=name)["Stacks"]
+    assert found["StackStatus"] == "CREATE_COMPLETE", found
+    return {one["OutputKey"]: one["OutputValue"] for one in found["Outputs"]}
+
+
+def test_the_schedules_input_submits_an_array(aws_stand_in: Aws, outputs: dict[str, str]) -> None:
+    """What the schedule sends is a job of the stack's queue and definition, with one child for each shard."""
+    assert outputs["Arn"].endswith(":aws-sdk:batch:submitJob")
+    sent = json.loads(outputs["Input"].replace(CONTEXT, SCHEDULED))
+    assert sent["ArrayProperties"] == {"Size": 8}
+    batch = aws_stand_in.client("batch")
+    (queue,) = batch.describe_job_queues(jobQueues=[sent["JobQueue"]])["jobQueues"]
+    (definition,) = batch.describe_job_definitions(jobDefinitions=[sent["JobDefinition"]])[
+        "jobDefinitions"
+    ]
+    assert queue["state"] == "ENABLED"
+    container = definition["containerProperties"]
+    assert container["image"] == PARAMETERS["Image"]
+    environ = {one["name"]: one["value"] for one in container["environment"]}
+    environ |= {one["Name"]: one["Value"] for one in sent["ContainerOverrides"]["Environment"]}
+    overrides, faults = environment_overrides(environ)
+    settings, more = parse_settings("", "none", overrides)
+    assert (faults, more) == ([], [])
+    assert settings.store.credentials == "ssm:/mayfly/store"
+    for index in range(8):
+        told = environ | {
+            "AWS_BATCH_JOB_ARRAY_INDEX": str(index),
+            "AWS_BATCH_JOB_ARRAY_SIZE": "8",
+            "AWS_BATCH_JOB_ID": f"{uuid.uuid4()}:{index}",
+        }
+        shard = identify(asked(None, None, told), None, None)
+        assert shard == Shard("20261122T180000Z", index, 8)

@@ -1,0 +1,155 @@
+"""The manifests for shards in a cluster: what Kubernetes accepts, and what the agent makes of what it is told there."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agent import __version__
+from agent.core.outcome import ExitCode
+from agent.core.overrides import environment_overrides, parse_settings
+from agent.core.shards import Shard, asked, identify
+from agent.core.units import parse_duration
+from tests.deploy.tools import REPOSITORY, accepts, run
+
+FLEET = REPOSITORY / "deploy" / "kubernetes" / "fleet"
+HOME_IMAGE = REPOSITORY / "deploy" / "home" / "Dockerfile"
+IMAGE = REPOSITORY / "deploy" / "fleet" / "Dockerfile"
+
+
+def build() -> dict[str, dict[str, Any]]:
+    """Return the manifests, by kind."""
+    manifests = list(yaml.safe_load_all(accepts("kubectl", "kustomize", FLEET)))
+    assert len({one["kind"] for one in manifests}) == len(manifests)
+    return {one["kind"]: one for one in manifests}
+
+
+def job() -> dict[str, Any]:
+    """Return what the CronJob makes."""
+    found: dict[str, Any] = build()["CronJob"]["spec"]["jobTemplate"]["spec"]
+    return found
+
+
+def pod() -> dict[str, Any]:
+    """Return a shard's pod."""
+    found: dict[str, Any] = job()["template"]["spec"]
+    return found
+
+
+def variables() -> dict[str, str]:
+    """Return a shard's environment as far as the manifests have it."""
+    environ: dict[str, str] = dict(build()["ConfigMap"]["data"])
+    return environ | {
+        one["name"]: one["value"] for one in pod()["containers"][0]["env"] if "value" in one
+    }
+
+
+def test_kubernetes_accepts_the_manifests(tmp_path: Path) -> None:
+    """They build, and have no key that Kubernetes does not know; a misspelt one is caught."""
+    file = tmp_path / "manifests.yaml"
+    file.write_text(yaml.safe_dump_all(build().values()), "utf-8")
+    accepts("kubernetes-validate", "--strict", file)
+    wrong = build()["CronJob"]
+    wrong["spec"]["jobTemplate"]["spec"]["backoffLimitsPerIndex"] = 3
+    file.write_text(yaml.safe_dump(wrong), "utf-8")
+    assert run("kubernetes-validate", "--strict", file).returncode != 0
+
+
+def test_each_pod_learns_which_shard_it_is() -> None:
+    """The count that the agent is told is the job's, each index is a shard, and the group is the night's job."""
+    spec, environ = job(), variables()
+    assert spec["completionMode"] == "Indexed"
+    for index in range(spec["completions"]):
+        told = environ | {"JOB_COMPLETION_INDEX": str(index), "MAYFLY_GROUP": "fleet-29381234"}
+        shard = identify(asked(None, None, told), None, None)
+        assert shard == Shard("fleet-29381234", index, spec["completions"])
+    (group,) = [one for one in pod()["containers"][0]["env"] if one["name"] == "MAYFLY_GROUP"]
+    assert (
+        group["valueFrom"]["fieldRef"]["fieldPath"]
+        == "metadata.labels['batch.kubernetes.io/job-name']"
+    )
+
+
+def test_the_agent_understands_its_settings() -> None:
+    """Every variable is a key of the configuration with a value that it takes."""
+    overrides, faults = environment_overrides(variables())
+    settings, more = parse_settings("", "none", overrides)
+    assert (faults, more) == ([], [])
+    assert settings.browser.url == "http://selenium-hub:4444"
+    assert settings.release.repository is not None
+
+
+def test_a_lost_shard_comes_back_and_a_failed_one_does_not() -> None:
+    """Evictions cost no attempt; what has told how it ended is not started again; no twin while a node answers."""
+    spec = job()
+    assert spec["podReplacementPolicy"] == "Failed"
+    assert spec["backoffLimitPerIndex"] >= 1
+    ignore, final = spec["podFailurePolicy"]["rules"]
+    assert (ignore["action"], ignore["onPodConditions"][0]["type"]) == (
+        "Ignore",
+        "DisruptionTarget",
+    )
+    assert final["action"] == "FailIndex"
+    ends = {ExitCode.USAGE, ExitCode.PARTIAL, ExitCode.CONFIGURATION, ExitCode.FAILED}
+    assert set(final["onExitCodes"]["values"]) == ends
+    assert build()["CronJob"]["spec"]["concurrencyPolicy"] == "Forbid"
+
+
+def test_the_limits_fit_into_each_other() -> None:
+    """A shard may use its whole time more than once; on SIGTERM it has more than the jobs' grace."""
+    settings, _ = parse_settings("", "none", environment_overrides(variables())[0])
+    assert job()["activeDeadlineSeconds"] >= 2 * settings.limits.run
+    assert pod()["terminationGracePeriodSeconds"] >= settings.limits.grace + 60
+
+
+def test_pods_have_no_rights() -> None:
+    """Non-root, read-only root, no capabilities, no token, bounded memory and disk; nothing switches a node off."""
+    spec = pod()
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    (container,) = spec["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert container["resources"]["limits"].keys() == {"memory", "ephemeral-storage"}
+    assert {one["mountPath"] for one in container["volumeMounts"]} == {"/var/lib/mayfly", "/tmp"}
+    assert {"secretRef": {"name": "mayfly-store"}} in container["envFrom"]
+    assert "Secret" not in build()
+    assert "MAYFLY_POWER_AFTER=nothing" in IMAGE.read_text("utf-8")
+
+
+def test_the_network_lets_nobody_in_and_no_shard_to_the_metadata_service() -> None:
+    """Egress has names, git, the web and the Grid."""
+    policy = build()["NetworkPolicy"]["spec"]
+    labels = job()["template"]["metadata"]["labels"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in policy
+    assert policy["egress"][1]["to"][0]["ipBlock"]["except"] == ["169.254.0.0/16"]
+
+
+def test_the_grid_waits_as_long_as_the_shards() -> None:
+    """The values for the chart and the shards' settings are about the same Grid."""
+    values = yaml.safe_load((FLEET / "selenium-grid.yaml").read_text("utf-8"))
+    environ = variables()
+    hub = {one["name"]: one["value"] for one in values["hub"]["extraEnvironmentVariables"]}
+    assert float(hub["SE_SESSION_REQUEST_TIMEOUT"]) == parse_duration(
+        environ["MAYFLY_BROWSER_TIMEOUT"]
+    )
+    scaled = values["autoscaling"]["scaledOptions"]
+    assert scaled["minReplicaCount"] == 0
+    shards = int(environ["MAYFLY_SHARDS"])
+    assert scaled["maxReplicaCount"] == shards * int(environ["MAYFLY_BROWSER_SESSIONS"])
+
+
+def test_the_image_is_of_this_version_and_made_like_the_one_for_home() -> None:
+    """The tag is the version of the code; both images come from the same base and the same uv."""
+    assert pod()["containers"][0]["image"] == f"mayfly-fleet:{__version__}"
+    own, home = (
+        [line for line in file.read_text("utf-8").splitlines() if line.startswith("ARG ")]
+        for file in (IMAGE, HOME_IMAGE)
+    )
+    assert own == home

@@ -1,0 +1,165 @@
+"""Eight shards as separate processes, one Selenium Grid, one bucket: each value is scraped once, whoever is killed.
+
+`MAYFLY_TEST_VALUES=400` for the figures of docs/shards.md; sixteen values are enough for every day.
+"""
+
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+
+from tests.parts.grid import Hub
+from tests.parts.loopback_http import LoopbackHttp, QuietHandler
+from tests.run.bench import Bench, until
+from tests.run.fleet import Fleet, Member, succeeded
+from tests.run.shelves import S3Shelf, all_sound
+
+SHARDS = 8
+VALUES = int(os.environ.get("MAYFLY_TEST_VALUES", "16"))
+SECONDS = 120.0 + 8.0 * VALUES
+"""A session takes two seconds of two cores; the rest is for a machine that others use."""
+
+NAMES = [f"shop-{number}" for number in range(VALUES)]
+JOBS = f"""
+    [[job]]
+    name = "shop"
+    command = ["python3", "shop.py"]
+    browser = true
+    retries = 2
+    timeout = "15m"
+    matrix = {{ shop = [{", ".join(f'"{number}"' for number in range(VALUES))}] }}
+    expect = {{ min_items = 1 }}
+"""
+SHOP = """
+import json, os, urllib.request
+
+def ask(method, path, body=None):
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(os.environ["MAYFLY_WEBDRIVER_URL"] + path, data, method=method,
+        headers={"Content-Type": "application/json; charset=utf-8"})
+    with urllib.request.urlopen(request, timeout=600) as answer:
+        return json.load(answer)["value"]
+
+shop = os.environ["MAYFLY_MATRIX_SHOP"]
+session = ask("POST", "/session", {"capabilities": {"alwaysMatch": {"browserName": "chrome"}}})["sessionId"]
+try:
+    ask("POST", f"/session/{session}/url", {"url": f"SITE/shop/{shop}"})
+    price = ask("POST", f"/session/{session}/execute/sync",
+        {"script": "return document.querySelector('b').textContent", "args": []})
+finally:
+    ask("DELETE", f"/session/{session}")
+assert price == f"price of {shop}", price
+with open(os.path.join(os.environ["MAYFLY_OUTPUT_DIR"], "price.txt"), "w") as file:
+    file.write(price)
+with open(os.environ["MAYFLY_RESULT_FILE"], "w") as file:
+    json.dump({"items": 1}, file)
+"""
+
+
+@contextmanager
+def shops() -> Iterator[tuple[str, Counter[str]]]:
+    """A site that renders prices by script and counts who looks at which shop."""
+    seen: Counter[str] = Counter()
+    lock = threading.Lock()
+
+    class Shops(QuietHandler):
+        def do_GET(self) -> None:  # noqa: N802 -- the name is the library's
+            shop = self.path.removeprefix("/shop/")
+            if shop != self.path:
+                with lock:
+                    seen[f"shop-{shop}"] += 1
+            script = f"document.body.innerHTML = '<b>price of {shop}</b>'"
+            page = f"<!doctype html><body><script>{script}</script></body>".encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            self.wfile.write(page)
+
+    with LoopbackHttp(Shops) as server:
+        yield server.url, seen
+
+
+@pytest.fixture
+def fleet(
+    bench: Bench, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Fleet, Counter[str]]]:
+    """Eight shards beside a Grid of a hub and two nodes."""
+    # A short path: Chromium puts a socket below it, whose name may have 108 bytes.
+    with Hub(tmp_path_factory.mktemp("hub"), nodes=2, sessions=2) as grid, shops() as (site, seen):
+        bench.settings |= {
+            "browser.url": grid.url,
+            "browser.sessions": "1",
+            "browser.timeout": "280s",
+            "limits.run": "1h",
+        }
+        bench.release("v1", JOBS, {"shop.py": SHOP.replace("SITE", site)})
+        fleet = Fleet(bench, "night-1", SHARDS)
+        try:
+            yield fleet, seen
+        finally:
+            fleet.end()
+
+
+def _engine(fleet: Fleet, seconds: float) -> None:
+    """Start again each shard that failed or is lost, until all have succeeded, as an engine does."""
+    deadline = time.monotonic() + seconds
+    done: set[int] = set()
+    while len(done) < fleet.shards:
+        latest: dict[int, Member] = {member.shard: member for member in fleet.started}
+        for shard, member in latest.items():
+            code = member.process.poll()
+            if code == 0:
+                done.add(shard)
+            elif code is not None:
+                fleet.start(shard)
+        assert len(fleet.started) <= 3 * fleet.shards, "shards fail again and again"
+        assert time.monotonic() < deadline, f"{sorted(done)} of {fleet.shards} after {seconds:g} s"
+        time.sleep(0.2)
+
+
+@pytest.mark.timeout(SECONDS + 120)
+@pytest.mark.usefixtures("s3_shelf")
+def test_each_value_once_with_two_shards_killed(
+    fleet: tuple[Fleet, Counter[str]], s3_shelf: S3Shelf
+) -> None:
+    """Of eight shards two are killed and one is evicted in the middle; the index has each value once, with its file."""
+    shards, seen = fleet
+    began = time.monotonic()
+    members = [shards.start(shard) for shard in range(SHARDS)]
+    killed, evicted = [1, 4], 6
+    for shard in (*killed, evicted):
+        until(partial(members[shard].tells, "job.ended"), seconds=SECONDS, what="a job")
+        if shard == evicted:
+            members[shard].told_to_stop()
+        else:
+            members[shard].kill()
+    _engine(shards, SECONDS)
+    assert succeeded(s3_shelf) == dict.fromkeys(NAMES, 1)
+    runs = all_sound(s3_shelf)
+    prices = [
+        content.decode()
+        for run in runs
+        for path, content in s3_shelf.files(run).items()
+        if path.endswith("price.txt")
+    ]
+    assert sorted(prices) == sorted(f"price of {number}" for number in range(VALUES))
+    # What the killed had seen and not committed was looked at again; nothing else was.
+    again = [name for name, count in seen.items() if count > 1]
+    lost = {
+        each["job"]
+        for shard in (*killed, evicted)
+        for each in members[shard].told
+        if each["event"] == "job.started"
+    }
+    print(
+        f"{VALUES} values, {len(runs)} runs, {len(shards.started)} processes,"
+        f" {len(again)} seen again, {time.monotonic() - began:.0f} s"
+    )
+    assert set(seen) == set(NAMES)
+    assert set(again) <= lost
