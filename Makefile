@@ -4,7 +4,7 @@ MAYFLY := .venv/bin/mayfly
 PYTHON := .venv/bin/python
 SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run)
 
-.PHONY: help demo test image image-home ami test-vm test-power deploy undeploy check format docs bench clean
+.PHONY: help demo test image image-home ami test-faults test-vm test-power deploy undeploy check format docs bench clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -30,6 +30,14 @@ test: .venv/.parts ## All tests, with the real git, S3 server, browser and conta
 	@$(PYTHON) -m coverage run -m pytest -m 'not machine' $(PYTEST)
 	@$(PYTHON) -m coverage combine --quiet
 	@$(PYTHON) -m coverage report --include 'agent/*' --fail-under $(if $(filter true,$(CI)),90,0)
+
+test-faults: .venv/.parts ## Break everything, in full; takes hours and writes the figures of docs/reliability.md again
+	@rm -rf build/reliability
+	@MAYFLY_CRASH_SEEDS=25 MAYFLY_SYSCALLS=all MAYFLY_RACES=20 MAYFLY_STORE_FAULT_RUNS=20 MAYFLY_LYING_STORES=all \
+	  MAYFLY_READER_KILLS=20 MAYFLY_DISK_STEP=1 MAYFLY_HOME_DISK_STEP=1 MAYFLY_FUZZ_INPUTS=100000 MAYFLY_MODEL_SEQUENCES=1000 MAYFLY_LOAD=1 \
+	  $(PYTHON) -m pytest -s tests/faults -o timeout=0 $(PYTEST); status=$$?; \
+	  MAYFLY_TEST_SEEDS=30 $(PYTHON) -m pytest -m machine -s tests/machine/test_kills.py || status=$$?; \
+	  $(PYTHON) -m tests.faults.figures; exit $$status
 
 image: .venv/.parts ## The machine's image on a Debian disk, by Packer in QEMU, into build/image/ [CONFIG=agent.toml]
 	@packer/image.sh build/image $(CONFIG)

@@ -10,6 +10,18 @@ VERSION = 1
 """Another one in the file means: fill it again from the bucket."""
 BUSY_SECONDS = 5.0
 """How long a statement waits for a lock: writes take milliseconds."""
+DISK_FAILS = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_NOMEM,
+    }
+)
+"""Of these the file is innocent, and stays. SQLite says `IOERR` also where a full disk has no page for its index."""
 CACHE_KIB = 4096
 """Of each connection."""
 
@@ -54,7 +66,7 @@ def open_database(path: Path, bucket: str) -> tuple[sqlite3.Connection, str]:
         bucket: The bucket's address: the history of another one is thrown away.
 
     Raises:
-        ArchiveError: The folder, or the file, cannot be written.
+        ArchiveError: The folder, or the file, cannot be written. What the file knows stays.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +79,7 @@ def open_database(path: Path, bucket: str) -> tuple[sqlite3.Connection, str]:
     except (OSError, sqlite3.Error) as error:
         raise ArchiveError(
             f"the history {path} cannot be used: {error}",
-            remedy="say with --history where a file can be written",
+            remedy="make room there, or say with --history where a file can be written",
         ) from error
     return connection, problem
 
@@ -103,10 +115,21 @@ def _problem(path: Path, bucket: str) -> str:
                 return "it is damaged"
             about = dict(connection.execute("SELECT name, value FROM about"))
     except sqlite3.Error as error:
+        if disk_fails(error):
+            raise
         return f"it cannot be read: {error}"
     if about.get("version") != str(VERSION):
         return "it is of another version"
     return "" if about.get("bucket") == bucket else "it is about another bucket"
+
+
+def disk_fails(error: sqlite3.Error) -> bool:
+    """Tell whether a complaint is about what is around the file, such as a full disk, and not about what is in it."""
+    code = getattr(error, "sqlite_errorcode", None)
+    # A file that ends too early is read past its end.
+    return (
+        code is not None and code != sqlite3.SQLITE_IOERR_SHORT_READ and code & 0xFF in DISK_FAILS
+    )
 
 
 def _create(connection: sqlite3.Connection, bucket: str) -> None:

@@ -21,12 +21,10 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from pydantic import ValidationError
-
 from agent.core.errors import MayflyError, UsageError
 from agent.core.ids import is_run_id
 from agent.core.jobsfile import is_job_name
-from consumer.pull.state import State
+from consumer.pull.state import State, read_state
 
 OURS = ".mayfly"
 LATEST = "latest"
@@ -122,12 +120,10 @@ class Destination:
                 text = _read(self._ours, STATE, MAX_STATE_BYTES)
             except FileNotFoundError:
                 return State(), ""
-            try:
-                return State.model_validate_json(text), ""
-            except ValidationError:
-                os.replace(
-                    STATE, f"{STATE}.unreadable", src_dir_fd=self._ours, dst_dir_fd=self._ours
-                )
+            state = read_state(text)
+            if state is not None:
+                return state, ""
+            os.replace(STATE, f"{STATE}.unreadable", src_dir_fd=self._ours, dst_dir_fd=self._ours)
         aside = f"{OURS}/{STATE}.unreadable"
         return State(), f"the state could not be read, is now {aside}, and begins anew"
 

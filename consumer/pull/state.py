@@ -5,9 +5,10 @@ next pull lists the whole index once, and finds in place what is in place.
 """
 
 from collections.abc import Collection, Iterable
+from datetime import datetime
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from agent.core.ids import is_run_id
 from agent.core.jobsfile import is_job_name
@@ -16,6 +17,8 @@ from agent.core.layout import parse_index_key
 MAX_REFUSED = 1000
 """Refusals that are remembered, the newest: a bucket full of forgeries must not fill the disk with their names."""
 MAX_SELECTIONS = 50
+MIN_YEAR, MAX_YEAR = 1970, 9999
+"""Both excluded: a reader looks a little before and after the moments it remembers, and there is no year 0 or 10000."""
 
 
 def _run(text: str) -> str:
@@ -36,9 +39,24 @@ def _index(text: str) -> str:
     return text
 
 
+def _moment(text: str) -> str:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None or not MIN_YEAR < moment.year < MAX_YEAR:
+        raise ValueError("not a moment of ours")
+    return text
+
+
+def _cursor(text: str) -> str:
+    if text and not MIN_YEAR < datetime.strptime(text, "%Y%m%dT%H%M%S.%f%z").year < MAX_YEAR:
+        raise ValueError("not a stamp of ours")
+    return text
+
+
 RunId = Annotated[str, AfterValidator(_run)]
 Job = Annotated[str, AfterValidator(_job)]
 Key = Annotated[str, AfterValidator(_index)]
+Moment = Annotated[str, AfterValidator(_moment)]
+Cursor = Annotated[str, AfterValidator(_cursor)]
 
 
 class Kept(BaseModel):
@@ -57,8 +75,8 @@ class Selection(Kept):
         waiting: Keys of runs that could not be fetched, to be tried again.
     """
 
-    since: str | None = None
-    cursor: str = ""
+    since: Moment | None = None
+    cursor: Cursor = ""
     seen: tuple[Key, ...] = ()
     waiting: tuple[Key, ...] = ()
 
@@ -154,3 +172,11 @@ class State(Kept):
         gone = {(run, job) for run in runs}
         kept = tuple(one for one in self.partial if (one.run, one.job) not in gone)
         return self.model_copy(update={"partial": kept})
+
+
+def read_state(text: bytes) -> State | None:
+    """Return the state in a file, or None when it holds none that could be gone on from."""
+    try:
+        return State.model_validate_json(text)
+    except ValidationError:
+        return None

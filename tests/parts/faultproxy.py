@@ -23,6 +23,7 @@ from tests.parts.faults import (
     Corrupt,
     Delay,
     Fault,
+    HalfClose,
     IgnoreConditions,
     Lie,
     LoseAnswer,
@@ -74,11 +75,13 @@ class FaultProxy:
 
     Attributes:
         seen: The requests that were answered or given up, in the order in which they were.
+        met: How many requests have met a fault.
     """
 
     def __init__(self, store: S3Server) -> None:
         self.store = store
         self.seen: list[Seen] = []
+        self.met = 0
         self._rules: list[_Rule] = []
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
@@ -112,10 +115,14 @@ class FaultProxy:
         with self._lock:
             self._rules.append(_Rule(fault, method, path, float("inf") if times is None else times))
 
-    def heal(self) -> None:
-        """Take all faults away; requests that are stuck in one are reset."""
+    def relent(self) -> None:
+        """Take all faults away; what has met one already has met it."""
         with self._lock:
             self._rules.clear()
+
+    def heal(self) -> None:
+        """Take all faults away; requests that are stuck in one are reset."""
+        self.relent()
         self.disconnect()
 
     def disconnect(self) -> None:
@@ -150,6 +157,7 @@ class FaultProxy:
             for rule in self._rules:
                 if rule.left > 0 and _matches(method, target, rule.method, rule.path):
                     rule.left -= 1
+                    self.met += 1
                     return rule.fault
         return None
 
@@ -264,6 +272,9 @@ class _Exchange(QuietHandler):
             case Delay(seconds):
                 self.proxy.wait(seconds)
             case BlackHole():
+                self._hold()
+            case HalfClose():
+                self.connection.shutdown(socket.SHUT_WR)
                 self._hold()
             case Answer(status, code):
                 text = f"<Error><Code>{code}</Code><Message>injected</Message></Error>"

@@ -38,6 +38,11 @@ class LoseAnswer:
 
 
 @dataclass(frozen=True)
+class HalfClose:
+    """The request is read, and the way back is closed without a byte of an answer; the way there stays open."""
+
+
+@dataclass(frozen=True)
 class BlackHole:
     """The request is read, and nothing ever comes back."""
 
@@ -73,6 +78,7 @@ Fault = (
     | ResetUpload
     | ResetDownload
     | LoseAnswer
+    | HalfClose
     | BlackHole
     | Answer
     | IgnoreConditions

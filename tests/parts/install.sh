@@ -101,6 +101,7 @@ choose_packages() {
   need qemu-img qemu-utils "makes its disks"
   need packer packer "builds it"
   need mke2fs e2fsprogs "makes its file system"
+  need strace strace "kills the agent at a system call"
   # Only needed where the packages' keys are not Debian's own.
   if is_ubuntu && [[ ! -e /usr/share/keyrings/debian-archive-keyring.gpg ]]; then
     say "debian-archive-keyring: the same"
@@ -177,6 +178,13 @@ fetch_compose() {
   rm -rf "$folder"
 }
 
+# Into the project's environment, beside what the lock file puts there for every day.
+bring_fuzzer() {
+  if .venv/bin/python -c 'import atheris' 2>/dev/null; then return; fi
+  say "atheris: the coverage-guided fuzzer, 130 MB"
+  with_retries .venv/bin/uv sync --frozen --inexact --quiet --all-extras --group fuzz >&2 || missing+=("atheris")
+}
+
 main() {
   # The lists of packages are old or absent on a fresh machine; choosing a Java needs them.
   if may_install && ! { has java && has mmdebstrap && has docker && has packer; }; then
@@ -187,6 +195,7 @@ main() {
   install_packages
   fetch_jar
   fetch_compose
+  bring_fuzzer
   if ((${#missing[@]})); then
     say "missing, so the tests that need it will fail:"
     printf '  %s\n' "${missing[@]}" >&2

@@ -1,0 +1,1 @@
+"""Faults: what the program promises, broken on purpose."""

@@ -1,0 +1,65 @@
+"""The crash points: every step of a run that makes something durable, here or in the bucket, by name."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A moment of a run.
+
+    Attributes:
+        name: What the tables call it.
+        where: `module:function:edge` as tests/faults/crash.py understands it.
+    """
+
+    name: str
+    where: str
+
+    @property
+    def place(self) -> str:
+        """The function."""
+        return self.where.rpartition(":")[0]
+
+
+def _at(name: str, module: str, function: str, *edges: str) -> tuple[Point, ...]:
+    return tuple(
+        Point(f"{name}: {_EDGES[edge]}", f"agent.{module}:{function}:{edge}") for edge in edges
+    )
+
+
+_EDGES = {"enter": "before", "leave": "after", "yield": "held"}
+
+POINTS: tuple[Point, ...] = (
+    *_at("lock of the state directory", "steps.durable", "only_one", "yield"),
+    *_at("run entered in the spool", "steps.spool", "Spool.begin", "enter", "leave"),
+    *_at("journal saved", "steps.spool", "SpooledRun.save", "enter", "leave"),
+    *_at("file replaced: its draft", "steps.durable", "_draft_of", "leave"),
+    *_at("file replaced: the directory's fsync", "steps.durable", "sync_directory", "enter"),
+    *_at("file replaced", "steps.durable", "write_atomic", "leave"),
+    *_at("release fetched", "steps.release.mirror", "Mirror.fetch", "enter", "leave"),
+    *_at("release's marker", "steps.release.shelf", "write_marker", "enter", "leave"),
+    *_at("trial written down", "steps.release.record", "Remembered.keep", "enter", "leave"),
+    *_at("link to the last good release", "steps.release.shelf", "point_good", "enter", "leave"),
+    *_at("link replaced", "steps.durable", "point_to", "enter", "leave"),
+    *_at("floors raised", "steps.release.shelf", "promote", "leave"),
+    *_at("old release removed", "steps.release.shelf", "_remove", "enter", "leave"),
+    *_at("memory restored", "steps.jobs.shop", "Shop._fetch_state", "leave"),
+    *_at("memory packed", "steps.memory", "pack", "enter", "leave"),
+    *_at("job's files on the disk", "steps.durable", "sync_file_system", "enter", "leave"),
+    *_at("file sent", "steps.courier", "Courier._put", "enter", "leave"),
+    *_at("upload noted", "steps.spool", "SpooledRun.record_uploads", "enter", "leave"),
+    *_at("object put", "steps.store", "Bucket.put", "enter", "leave"),
+    *_at("large object put", "steps.store", "Bucket.put_stream", "enter", "leave"),
+    *_at("object created", "steps.store", "Bucket._put_new", "enter", "leave"),
+    *_at("objects deleted", "steps.store", "Bucket.delete", "enter", "leave"),
+    *_at("results sent", "steps.packing", "send_results", "leave"),
+    *_at("memories saved", "steps.packing", "save_states", "enter", "leave"),
+    *_at("bucket reconciled", "steps.commit", "reconcile", "enter", "leave"),
+    *_at("manifest sealed", "steps.commit", "seal_manifest", "enter", "leave"),
+    *_at("commit", "steps.commit", "commit", "enter", "leave"),
+    *_at("manifest or index entry put", "steps.once", "put_once", "enter", "leave"),
+    *_at("no second index entry", "steps.once", "leave_one", "enter", "leave"),
+    *_at("run discarded", "steps.spool", "SpooledRun.discard", "enter", "leave"),
+    *_at("run cleared away", "steps.spool", "_clear_away", "enter"),
+    *_at("earlier run delivered", "steps.recovery", "_deliver", "enter", "leave"),
+)

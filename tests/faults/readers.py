@@ -1,0 +1,241 @@
+"""Readers that look all the time, and trust nothing: what is visible at home must be what a committed manifest says.
+
+Nothing here uses the project's own reading code to judge: the index, the manifests and the files are read as plain JSON
+and plain bytes. Only the pull itself is the real one.
+"""
+
+import asyncio
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+from typing import Any, Self
+
+from agent.core.errors import MayflyError
+from agent.core.storage import Credentials, LocalBucket, S3Bucket
+from consumer.bucket import ReadOnlyBucket
+from consumer.pull.place import Destination
+from consumer.pull.plan import Wishes
+from consumer.pull.session import pull_once
+from tests.run.shelves import Readable
+
+Signature = tuple[int, int, int, int]
+
+PAUSE_SECONDS = 0.05
+LAST_SECONDS = 60.0
+"""For the pull at the end of a trial, after all faults: it must see everything."""
+
+
+class Quiet:
+    """Watches a pull and says nothing."""
+
+    def expects(self, run: str, files: int, size: int) -> None:
+        """Say nothing."""
+
+    def received(self, size: int) -> None:
+        """Say nothing."""
+
+    def told(self, event: object) -> None:
+        """Say nothing."""
+
+
+class Inspector:
+    """Looks into a folder of pulled runs every 50 ms, and compares all that is visible with the bucket.
+
+    Attributes:
+        looks: How often it looked.
+        wrong: What was visible and not as a committed manifest says.
+        seen: The `(job, run)` that were visible.
+    """
+
+    def __init__(self, dest: Path, shelf: Readable) -> None:
+        self._dest, self._shelf = dest, shelf
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+        self._manifests: dict[str, dict[str, Any]] = {}
+        self._right: dict[Path, dict[str, Signature]] = {}
+        self.looks = 0
+        self.wrong: list[str] = []
+        self.seen: set[tuple[str, str]] = set()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(LAST_SECONDS)
+        self._right.clear()
+        self.look()
+
+    def _work(self) -> None:
+        while not self._stop.wait(PAUSE_SECONDS):
+            self.look()
+
+    def look(self) -> None:
+        """Look once. A folder that was right is read again when any of its files is another, and at the end."""
+        self.looks += 1
+        for job in self._dest.glob("[!.]*"):
+            for folder in job.glob("*"):
+                if folder.name == "latest":
+                    if not folder.exists():
+                        self.wrong.append(f"{folder} leads nowhere")
+                    continue
+                try:
+                    problem = self._problem(job.name, folder)
+                except (OSError, ValueError, LookupError) as error:
+                    problem = repr(error)
+                if problem:
+                    self.wrong.append(f"{folder}: {problem}")
+                self.seen.add((job.name, folder.name))
+
+    def _problem(self, job: str, folder: Path) -> str:
+        signatures = _signatures(folder)
+        if self._right.get(folder) == signatures:
+            return ""
+        problem = self._difference(job, folder)
+        if not problem:
+            self._right[folder] = signatures
+        return problem
+
+    def _difference(self, job: str, folder: Path) -> str:
+        manifest = self._manifest(folder.name)
+        wanted = {
+            one["path"].removeprefix(f"{job}/"): (one["bytes"], one["hash"])
+            for one in manifest["resources"]
+            if one.get("mayfly:job") == job
+        }
+        there = {
+            path.relative_to(folder).as_posix(): _mark(path)
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+        return "" if wanted == there else f"{there} instead of {wanted}"
+
+    def _manifest(self, run: str) -> dict[str, Any]:
+        """Return a run's manifest, which the index must have committed when its files are visible."""
+        if run not in self._manifests:
+            if run not in {entry["run_id"] for entry in self._shelf.index()}:
+                raise LookupError(f"{run} is visible and not committed")
+            self._manifests[run] = self._shelf.manifest(run)
+        return self._manifests[run]
+
+
+def _signatures(folder: Path) -> dict[str, Signature]:
+    """Return what cannot stay the same when a file is replaced or written to."""
+    return {
+        str(path): (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        for path in folder.rglob("*")
+        if (status := path.stat()) and path.is_file()
+    }
+
+
+def _mark(path: Path) -> tuple[int, str]:
+    content = path.read_bytes()
+    return len(content), f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+class Puller:
+    """Pulls every 50 ms in a loop of its own, through whatever stands in its way.
+
+    Attributes:
+        pulls: How many pulls ended, whichever way.
+        defects: What ended a pull and is no expected failure.
+    """
+
+    def __init__(
+        self, address: LocalBucket | S3Bucket, credentials: Credentials | None, dest: Path
+    ) -> None:
+        self._address, self._credentials, self._dest = address, credentials, dest
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._work()))
+        self.pulls = 0
+        self.defects: list[str] = []
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(LAST_SECONDS)
+
+    async def _work(self) -> None:
+        pulling = asyncio.create_task(self._pull_for_ever())
+        await asyncio.to_thread(self._stop.wait)
+        pulling.cancel()
+        await asyncio.gather(pulling, return_exceptions=True)
+        try:
+            async with asyncio.timeout(LAST_SECONDS):
+                await self._pull()
+        except (MayflyError, TimeoutError) as error:
+            self.defects.append(f"the last pull: {error!r}")
+
+    async def _pull_for_ever(self) -> None:
+        while True:
+            try:
+                await self._pull()
+            except MayflyError:
+                self.pulls += 1
+            except Exception as error:
+                self.defects.append(repr(error))
+                raise
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _pull(self) -> None:
+        bucket = ReadOnlyBucket.open(self._address, self._credentials)
+        with Destination.open(self._dest) as place:
+            await pull_once(bucket, place, Wishes(), Quiet())
+        self.pulls += 1
+
+
+class KilledPuller:
+    """Starts `mayfly pull` as a process, kills it after a random time, and starts it again.
+
+    Attributes:
+        kills: How many were killed before they ended.
+    """
+
+    def __init__(self, dest: Path, environ: Mapping[str, str], log: Path, rng: Random) -> None:
+        self._dest, self._environ, self._log, self._rng = dest, environ, log, rng
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+        self.kills = 0
+        self.problems: list[str] = []
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(LAST_SECONDS)
+        with self._start() as process:
+            code = process.wait(LAST_SECONDS)
+        if code != 0:
+            self.problems.append(f"the last pull: {code}: {self._log.read_text()[-1000:]}")
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            with self._start() as process:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(self._rng.uniform(0.3, 2.5))
+                if process.poll() is None:
+                    process.send_signal(signal.SIGKILL)
+                    self.kills += 1
+                process.wait(LAST_SECONDS)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        kept = {key: text for key, text in os.environ.items() if not key.startswith("MAYFLY_")}
+        return subprocess.Popen(
+            [sys.executable, "-m", "agent", "pull", str(self._dest), "--json"],
+            env={**kept, "MAYFLY_CONFIG": os.devnull, **self._environ},
+            stdout=subprocess.DEVNULL,
+            stderr=self._log.open("wb"),
+        )

@@ -1,0 +1,157 @@
+"""kill -9 of the real `mayfly run` at every named step, and run again: nothing lost, nothing twice, nothing wrong.
+
+`MAYFLY_CRASH_SEEDS=25` for all points with 25 seeds each. A single case again:
+`MAYFLY_CRASH_FROM=7 MAYFLY_CRASH_SEEDS=1 MAYFLY_CRASH_POINT='journal saved: after'`.
+"""
+
+import importlib
+import json
+import os
+import random
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.faults.figures import Figures
+from tests.faults.ledger import Broken
+from tests.faults.points import POINTS, Point
+from tests.faults.scenario import Scenario
+from tests.parts.seaweed import S3Server
+
+SEEDS = int(os.environ.get("MAYFLY_CRASH_SEEDS", "0"))
+FIRST = int(os.environ.get("MAYFLY_CRASH_FROM", "1"))
+ONLY = os.environ.get("MAYFLY_CRASH_POINT", "")
+EVERY = 1 if SEEDS else 5
+"""The short form takes every fifth point."""
+HOURS = 6 * 3600
+NEEDS_A_DEAD_RUN = "agent.steps.recovery"
+
+
+@dataclass
+class Tally:
+    """What became of a point's cases."""
+
+    cases: int = 0
+    broken: Broken = field(default_factory=Broken)
+    converged: int = 0
+    most: int = 0
+    not_reached: int = 0
+
+
+@pytest.mark.parametrize("point", POINTS, ids=lambda point: point.name)
+def test_the_points_are_places_in_the_program(point: Point) -> None:
+    """A function that is renamed takes its crash point with it, or this fails."""
+    module, function, edge = point.where.split(":")
+    value: object = importlib.import_module(module)
+    for name in function.split("."):
+        value = getattr(value, name)
+    assert callable(value)
+    assert edge in {"enter", "leave", "yield"}
+
+
+@pytest.mark.timeout(HOURS)
+def test_killed_at_every_point(tmp_path: Path, s3_server: S3Server) -> None:
+    """Each time the next run, or the one after it, has all that was finished in the bucket, once, as it was."""
+    seeds = range(FIRST, FIRST + max(SEEDS, 1))
+    points = [point for point in POINTS if ONLY in point.name][:: 1 if ONLY else EVERY]
+    assert points, ONLY
+    began = time.monotonic()
+    tallies: defaultdict[str, Tally] = defaultdict(Tally)
+
+    def chain(seed: int) -> list[str]:
+        return _chain(tmp_path / str(seed), seed, points, s3_server, tallies)
+
+    with ThreadPoolExecutor(2) as pool:
+        wrong = [line for lines in pool.map(chain, seeds) for line in lines]
+    _report(tallies, points, time.monotonic() - began)
+    assert not wrong, "\n".join(wrong)
+
+
+def _chain(
+    folder: Path,
+    seed: int,
+    points: Sequence[Point],
+    server: S3Server,
+    tallies: dict[str, Tally],
+) -> list[str]:
+    """Break one computer at each of the points in turn; return what was wrong, with how to see it again."""
+    in_s3, early = seed % 3 == 0, seed % 5 == 0
+    scenario = Scenario.make(folder, str(seed), server if in_s3 else None, early=early)
+    counts = folder / "counts.json"
+    scenario.release()
+    assert not scenario.crashing("none", 0, counts)
+    passed: dict[str, int] = json.loads(counts.read_text())
+    wrong = []
+    before = Broken()
+    for point in points:
+        chance = random.Random(f"{seed} {point.name}")
+        occurrence = chance.randint(1, passed.get(point.where, 1))
+        tally = tallies[point.name]
+        killed = _kill_at(scenario, point, occurrence)
+        runs = scenario.converge()
+        seen = scenario.examine()
+        tally.cases += 1
+        tally.not_reached += not killed
+        tally.converged += runs <= 2
+        tally.most = max(tally.most, runs)
+        # What was wrong already is the earlier point's.
+        tally.broken += seen - before
+        if seen != before or runs > 2 or not killed:
+            wrong.append(
+                f"MAYFLY_CRASH_FROM={seed} MAYFLY_CRASH_SEEDS=1 MAYFLY_CRASH_POINT={point.name!r}: "
+                f"occurrence {occurrence}, killed {killed}, runs {runs}, {seen - before}"
+            )
+            sys.stdout.write(f"{wrong[-1]}\n")
+        before = seen
+    return wrong
+
+
+def _kill_at(scenario: Scenario, point: Point, occurrence: int) -> bool:
+    """Have a run killed at a point, the first time it is passed where it is not passed so often."""
+    for number in dict.fromkeys((occurrence, 1)):
+        scenario.release()
+        if point.where.startswith(NEEDS_A_DEAD_RUN):
+            scenario.crashing("agent.steps.packing:send_results:leave", 1)
+        if scenario.crashing(point.where, number):
+            return True
+    return False
+
+
+def _report(tallies: dict[str, Tally], points: Sequence[Point], seconds: float) -> None:
+    figures = Figures(
+        point="1",
+        title="kill -9 at the named steps of a run",
+        command="MAYFLY_CRASH_SEEDS=25 pytest tests/faults/test_crash_points.py -s",
+        columns=(
+            *("killed at", "cases", "finished files lost", "committed twice"),
+            *("objects missing or different", "unlisted or vanished", "converged", "runs it took"),
+        ),
+        seed=FIRST,
+        long=bool(SEEDS) and not ONLY,
+    )
+    whole = Tally()
+    for point in points:
+        tally = tallies[point.name]
+        figures.row(point.name, *_cells(tally))
+        whole.cases += tally.cases
+        whole.broken += tally.broken
+        whole.converged += tally.converged
+        whole.most = max(whole.most, tally.most)
+    figures.row("all", *_cells(whole))
+    figures.write()
+    each = seconds / max(whole.cases, 1)
+    sys.stdout.write(f"\n{seconds:.0f} s, {each:.1f} s for each case\n")
+
+
+def _cells(tally: Tally) -> tuple[int | str, ...]:
+    broken = tally.broken
+    share = f"{100 * tally.converged / max(tally.cases, 1):g} %"
+    wrong = broken.missing + broken.different
+    extra = broken.unlisted + broken.vanished
+    return (tally.cases, broken.lost, broken.twice, wrong, extra, share, f"<= {tally.most}")

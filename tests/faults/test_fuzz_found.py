@@ -1,0 +1,88 @@
+"""What the fuzzers have found, each as the input that broke a reader: refused with words from now on."""
+
+import time
+
+import pytest
+
+from agent.core.faults import LONGEST_SHOWN
+from agent.core.jobsfile import MAX_JOBS, parse_jobs
+from agent.core.overrides import flag_overrides, parse_settings
+from agent.core.redact import Redactor
+from consumer.pull.state import read_state
+
+COMMAND = 'job = [{ name = "a", command = ["x"], %s }]'
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("x = " + "1" * 5000, "not valid TOML: Exceeds the limit"),
+        ("x = " + "[" * 3000, "not valid TOML: nested too deeply"),
+        (COMMAND % ("timeout = 0x" + "f" * 5000), "must be above zero, and below ten years"),
+        (COMMAND % ("retries = 0x" + "f" * 5000), ", not a number as large"),
+        (COMMAND % 'env = { A = "b\\u0000" }', "has a NUL in a text"),
+        (COMMAND % 'matrix = { "\\u0000" = ["b"] }', "has a NUL in a text"),
+    ],
+)
+def test_jobs_files_that_ended_in_a_traceback(text: str, problem: str) -> None:
+    """Numbers that Python does not print, depth that it does not follow, and what no program can be given."""
+    jobs, faults = parse_jobs(text, "jobs.toml", "1.2.0")
+    assert jobs is None
+    assert problem in " ".join(map(str, faults))
+    assert all(len(fault.problem) < LONGEST_SHOWN + 100 for fault in faults)
+
+
+def test_a_matrix_of_billions_is_refused_at_once() -> None:
+    """Nobody counts to 282,429,536,481, and no memory holds as many jobs."""
+    keys = ", ".join(f"k{number} = {list('123456789')}" for number in range(12)).replace("'", '"')
+    began = time.monotonic()
+    jobs, faults = parse_jobs(COMMAND % f"matrix = {{ {keys} }}", "jobs.toml", "1.2.0")
+    assert jobs is None
+    assert f"282429536481 jobs, more than {MAX_JOBS}" in str(faults[0])
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "release.repository=http://[",
+        "store.url=s3://[",
+        "store.endpoint=http://[::1",
+        "store.concurrency=" + "1" * 5000,
+        "store.concurrency=" + "[" * 3000,
+    ],
+)
+def test_settings_that_ended_in_a_traceback(flag: str) -> None:
+    """Addresses that cannot be taken apart, and numbers of flags."""
+    overrides, _ = flag_overrides([flag])
+    settings, faults = parse_settings("", "agent.toml", overrides)
+    assert faults[0].source.startswith("--set")
+    assert settings.sensitive() == {}
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        '"since": "yesterday"',
+        '"since": "2026-11-22T06:42:05"',
+        '"cursor": "x"',
+        '"cursor": "99990230T000000.000Z"',
+        '"cursor": "00010101T000000.000Z"',
+    ],
+)
+def test_states_of_a_pull_that_ended_in_a_traceback(selection: str) -> None:
+    """A state that cannot be gone on from is none: it is put aside, and the index is read anew."""
+    assert read_state(b'{"selections": {"x": {%s}}}' % selection.encode()) is None
+    assert read_state(b'{"selections": {"x": {"cursor": "20261122T064605.000Z"}}}') is not None
+
+
+def test_a_secret_of_a_hundred_kilobytes_costs_no_seconds() -> None:
+    """Only how a secret begins is a pattern; the whole of it is compared, and what only begins like it stays."""
+    secret = "begin" + "x" * 100_000
+    began = time.process_time()
+    redactor = Redactor({"KEY": secret, "SHORT": "beginning"})
+    assert (
+        redactor.text(f"a {secret} b beginning c begin d")
+        == "a [redacted:KEY] b [redacted:SHORT] c begin d"
+    )
+    assert time.process_time() - began < 2

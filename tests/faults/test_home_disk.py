@@ -1,0 +1,174 @@
+"""At home, on a disk that fails: nothing partial is visible, nothing that was there is lost, and it says what is full.
+
+`MAYFLY_HOME_DISK_STEP=1` tries every number of inodes that are left; by default every seventh.
+"""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from agent.core.layout import index_key
+from tests.consumer.pulling import Pulled, content, of_job, placed, pulling
+from tests.consumer.runs import leave_run, record
+from tests.consumer.serving import serving
+from tests.consumer.shelf import FolderShelf
+from tests.faults.figures import Figures
+from tests.parts.small_disk import SmallDisk
+from tests.parts.waiting import wait_until
+
+STEP = int(os.environ.get("MAYFLY_HOME_DISK_STEP", "7"))
+SECONDS = 60.0
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> FolderShelf:
+    """A bucket that is on another disk."""
+    return FolderShelf(tmp_path / "bucket")
+
+
+def pull(dest: Path, bucket: FolderShelf, folder: Path) -> Pulled:
+    """Pull once, by a process of its own."""
+    log = folder / "pull.json"
+    with pulling(dest, bucket.environ, log=log) as process:
+        code = process.wait(SECONDS)
+    text, stderr = log.read_text(), log.with_suffix(".err").read_text()
+    return Pulled(code, json.loads(text) if text.strip() else {}, stderr)
+
+
+def run_number(number: int) -> str:
+    """Return the id of the n-th run of a month."""
+    return f"202611{1 + number // 24:02d}T{number % 24:02d}4205Z-3f9a1c"
+
+
+def whole(dest: Path) -> bool:
+    """Tell whether every folder that is visible is as the bucket has it."""
+    return all(content(dest / job / run) == of_job(job) for run, job in placed(dest))
+
+
+@pytest.mark.timeout(1800)
+def test_a_pull_without_room(tmp_path: Path, bucket: FolderShelf) -> None:
+    """Whichever file cannot be made: what is visible is whole, the disk is named, and with room the pull completes."""
+    figures = Figures(
+        point="6b",
+        title="A pull into a folder without room",
+        command="MAYFLY_HOME_DISK_STEP=1 pytest tests/faults/test_home_disk.py -s",
+        columns=(
+            "what is left",
+            "pulls",
+            "exit codes: times",
+            "unclear",
+            "partial",
+            "not completed",
+        ),
+        seed=None,
+        long=STEP == 1,
+    )
+    runs, dest, problems = count(), tmp_path / "home", []
+    with SmallDisk(dest) as disk:
+        ways: dict[str, tuple[Callable[[int], None], range]] = {
+            "pages, 0 to 20": (disk.leave_pages, range(0, 21, STEP)),
+            "inodes, 0 to 20": (disk.leave_inodes, range(0, 21, STEP)),
+            "a read-only disk": (lambda _: disk.read_only(), range(1)),
+        }
+        for name, (shrink, amounts) in ways.items():
+            codes: Counter[int] = Counter()
+            unclear = partial = stuck = 0
+            for amount in amounts:
+                leave_run(bucket, run_number(next(runs)))
+                before = placed(dest)
+                shrink(amount)
+                pulled = pull(dest, bucket, tmp_path)
+                codes[pulled.code] += 1
+                told = pulled.code in (0, 3, 4) and "Traceback" not in pulled.stderr
+                named = pulled.code == 0 or str(dest) in pulled.stderr
+                unclear += not (told and named)
+                partial += not whole(dest) or not set(before) <= set(placed(dest))
+                disk.give_back()
+                again = pull(dest, bucket, tmp_path)
+                stuck += again.code != 0 or len(placed(dest)) != len(before) + 2
+                partial += not whole(dest)
+                if unclear or partial or stuck:
+                    problems.append(f"{name}, {amount}: {pulled} then {again}")
+            figures.row(
+                name,
+                len(amounts),
+                ", ".join(f"{code}: {times}" for code, times in sorted(codes.items())),
+                unclear,
+                partial,
+                stuck,
+            )
+    figures.write()
+    assert problems == []
+
+
+def runs_in(history: Path) -> set[str]:
+    """Return the runs that a history knows."""
+    with closing(sqlite3.connect(f"{history.as_uri()}?mode=ro", uri=True)) as connection:
+        return {run for (run,) in connection.execute("SELECT run FROM run")}
+
+
+@pytest.mark.parametrize("pages", [0, 3])
+def test_a_history_that_fills_up_while_it_is_written(
+    tmp_path: Path, bucket: FolderShelf, pages: int
+) -> None:
+    """The service goes on with what it knows, says which file has no room, and catches up once there is some."""
+    old, new = run_number(1), [run_number(2 + number) for number in range(20)]
+    leave_run(bucket, old)
+    history = tmp_path / "service" / "h.sqlite"
+    with (
+        SmallDisk(history.parent) as disk,
+        serving(tmp_path, bucket.environ, "--history", str(history)) as service,
+    ):
+        bucket.delete(index_key(old, record(old).finished))
+        disk.leave_pages(pages)
+        for run in new:
+            leave_run(bucket, run)
+        wait_until(
+            lambda: bool(service.events("bucket.failed")), seconds=SECONDS, what="a complaint"
+        )
+        told = service.events("bucket.failed")[0]
+        assert str(history) in told
+        assert "full" in told or "disk I/O error" in told
+        assert service.get("/metrics").status == 200
+        disk.give_back()
+        wait_until(lambda: len(runs_in(history)) == 21, seconds=SECONDS, what="all runs")
+        assert runs_in(history) == {old, *new}
+
+
+@pytest.mark.parametrize("pages", [0, 2])
+def test_a_history_on_a_full_disk_is_not_thrown_away(
+    tmp_path: Path, bucket: FolderShelf, pages: int
+) -> None:
+    """A service that is started there knows afterwards what it knew, also of runs that the bucket has forgotten."""
+    leave_run(bucket, old := run_number(1))
+    history = tmp_path / "service" / "h.sqlite"
+    options = ("--history", str(history))
+    with SmallDisk(history.parent) as disk:
+        with serving(tmp_path, bucket.environ, *options):
+            bucket.delete(index_key(old, record(old).finished))
+        disk.leave_pages(pages)
+        done = subprocess.run(
+            [sys.executable, "-m", "agent", "serve", "--listen", "127.0.0.1:0", *options],
+            env={**os.environ, "MAYFLY_CONFIG": os.devnull, **bucket.environ},
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        assert done.returncode == 2, done.stderr
+        assert str(history) in done.stderr
+        assert "make room there" in done.stderr
+        disk.give_back()
+        leave_run(bucket, new := run_number(2))
+        with serving(tmp_path, bucket.environ, *options) as service:
+            service.looked()
+        assert runs_in(history) == {old, new}

@@ -1,0 +1,128 @@
+"""Stores that say 200 and do something else: noticed before the commit, whatever they lie about.
+
+`MAYFLY_LYING_STORES=all` for every lie about every object; by default each lie and each object once.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.faults.figures import Figures
+from tests.faults.readers import Inspector, Puller
+from tests.faults.world import World, expected, framed
+from tests.parts.faultproxy import FaultProxy
+from tests.parts.faults import Corrupt, Fault, IgnoreConditions, Lie
+from tests.run.shelves import all_sound, sound
+
+LONG = os.environ.get("MAYFLY_LYING_STORES") == "all"
+
+LIES: dict[str, Fault] = {
+    "200, nothing stored": Lie(),
+    "200, half of it stored": Corrupt(),
+    "200, all but the last byte stored": Corrupt(lambda content: content[:-1]),
+    "200, stored with its chunk framing": Corrupt(framed),
+}
+OBJECTS = {
+    "a result": "/many/d%200/0",
+    "the log": "/_run/log.jsonl",
+    "the state": "/state/",
+    "the manifest": "/datapackage.json",
+    "the index entry": "/index/",
+}
+SAMPLE = ((0, 0), (1, 1), (2, 3), (3, 2), (3, 4))
+
+
+def cases() -> list[tuple[str, str]]:
+    """Return the lies and the objects to try."""
+    lies, objects = list(LIES), list(OBJECTS)
+    if LONG:
+        return [(lie, what) for lie in lies for what in objects]
+    return [(lies[lie], objects[what]) for lie, what in SAMPLE]
+
+
+def seed_for_lies() -> int:
+    """Return a seed whose first file is not empty: half of nothing is nothing."""
+    return next(
+        seed
+        for seed in range(1, 100)
+        if seed % 8 and all(size for size, _ in expected(seed).values())
+    )
+
+
+@pytest.mark.timeout(1800)
+def test_a_lie_is_noticed_before_the_commit(tmp_path: Path, s3_proxy: FaultProxy) -> None:
+    """Exit code 6 and no index entry while the store lies; once it is honest, the next run delivers both."""
+    figures = Figures(
+        point="4b",
+        title="Stores that lie",
+        command="MAYFLY_LYING_STORES=all pytest tests/faults/test_lying_stores.py -s",
+        columns=(
+            "lie",
+            "about",
+            "noticed before the commit",
+            "delivered afterwards",
+            "wrong reads",
+        ),
+        seed=None,
+        long=LONG,
+    )
+    world = World.make(tmp_path / "world", s3_proxy, "prod")
+    world.seed(seed := seed_for_lies())
+    problems = []
+    dest = tmp_path / "home"
+    with (
+        Inspector(dest, world.shelf) as inspector,
+        Puller(world.address, world.credentials, dest) as puller,
+    ):
+        for lie, what in cases():
+            before = len(world.shelf.keys("index/"))
+            s3_proxy.inject(LIES[lie], method="PUT", path=OBJECTS[what])
+            ran = world.bench.run(limits__handoff="10s")
+            noticed = ran.code == 6 and len(world.shelf.keys("index/")) == before
+            told = "does not hold it" in str(ran.outcome.get("undelivered"))
+            s3_proxy.heal()
+            again = world.bench.run()
+            wrong = [*world.problems(ran, seed), *world.problems(again, seed)]
+            figures.row(
+                lie,
+                what,
+                "yes" if noticed else "no",
+                "no" if wrong else "yes",
+                len(inspector.wrong),
+            )
+            if not (noticed and told) or wrong:
+                problems.append(f"{lie}, {what}: {ran.code}: {ran.stderr[-1500:]}; {wrong}")
+    figures.write()
+    assert [*problems, *inspector.wrong, *puller.defects] == []
+    assert len(inspector.seen) == len(all_sound(world.shelf))
+
+
+def test_a_store_without_conditions_commits_once(tmp_path: Path, s3_proxy: FaultProxy) -> None:
+    """It overwrites where it should refuse: it is found out, the manifest says so, and a lost answer costs nothing."""
+    world = World.make(tmp_path / "world", s3_proxy, "prod")
+    world.seed(3)
+    s3_proxy.inject(IgnoreConditions())
+    ran = world.bench.run()
+    assert ran.code == 0, ran.stderr
+    assert world.problems(ran, 3) == []
+    assert sound(world.shelf, ran.run_id)["mayfly:run"]["conditional_writes"] is False
+
+
+def test_parts_of_a_large_file_that_are_not_stored(tmp_path: Path, s3_proxy: FaultProxy) -> None:
+    """A part is answered with 200 and dropped: the run is not committed, and is delivered by the next."""
+    world = World.make(tmp_path / "world", s3_proxy, "prod")
+    seed = next(n for n in range(1, 200) if n % 8 and _has_large(n))
+    world.seed(seed)
+    s3_proxy.inject(Lie(), method="PUT", path="partNumber=")
+    ran = world.bench.run(limits__handoff="10s")
+    assert ran.code == 6, ran.stderr
+    assert len(world.shelf.index()) == 1
+    s3_proxy.heal()
+    again = world.bench.run()
+    assert again.code == 0, again.stderr
+    assert world.problems(ran, seed) + world.problems(again, seed) == []
+
+
+def _has_large(seed: int) -> bool:
+    return "many/large.bin" in expected(seed)

@@ -1,0 +1,145 @@
+"""SIGKILL at the n-th system call of the real `mayfly run` that changes the disk or speaks to the network, by strace.
+
+Only the agent is killed: strace follows its threads, and lets go of a child when that becomes another program (git, a
+job). strace counts the calls of each thread by itself, so the one that dies is the first thread that comes to its n-th;
+n goes from 1 to the most that any thread made in a run that was watched before. The call that kills is not done.
+
+`MAYFLY_SYSCALLS=all` for every n, `MAYFLY_SYSCALLS='rename 7'` for a single case.
+"""
+
+import json
+import os
+import random
+import re
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.faults.figures import Figures
+from tests.faults.ledger import Broken
+from tests.faults.scenario import Scenario
+from tests.parts.missing import program
+from tests.parts.seaweed import S3Server
+
+WANTED = os.environ.get("MAYFLY_SYSCALLS", "")
+SEED = 1
+SAMPLE = 4
+"""Cases of the short form, for each kind of bucket."""
+HOURS = 6 * 3600
+
+CALLS = (
+    *("fsync", "fdatasync", "syncfs", "rename", "renameat", "renameat2", "unlink", "unlinkat"),
+    *("rmdir", "link", "linkat", "symlink", "symlinkat", "mkdir", "mkdirat", "ftruncate"),
+    *("sendto", "sendmsg", "sendmmsg", "writev", "connect"),
+)
+
+
+@dataclass
+class Seen:
+    """What became of the kills at one system call."""
+
+    cases: int = 0
+    killed: int = 0
+    invalid: int = 0
+    slow: int = 0
+    broken: Broken = field(default_factory=Broken)
+
+
+def _strace(scenario: Scenario, *options: str) -> list[str]:
+    """Return a run's command line under strace."""
+    follow = ("-f", "-b", "execve", "-qq", "-o", str(scenario.bench.folder / "trace"))
+    return [program("strace"), *follow, *options, *scenario.bench.command()]
+
+
+def _most(scenario: Scenario) -> dict[str, int]:
+    """Return how often the busiest thread of a run made each of the calls."""
+    scenario.release()
+    assert not scenario.killed(_strace(scenario, "-e", f"trace={','.join(CALLS)}"))
+    trace = (scenario.bench.folder / "trace").read_text(errors="replace")
+    made = Counter(re.findall(r"^(\d+) +(\w+)\(", trace, re.MULTILINE))
+    most: dict[str, int] = {}
+    for (_, call), times in made.items():
+        most[call] = max(times, most.get(call, 0))
+    return most
+
+
+def _cases(most: dict[str, int]) -> list[tuple[str, int]]:
+    """Return the calls and numbers to kill at."""
+    every = [(call, number) for call in CALLS for number in range(1, most.get(call, 0) + 1)]
+    if WANTED == "all":
+        return every
+    if WANTED:
+        call, number = WANTED.split()
+        return [(call, int(number))]
+    return random.Random(SEED).sample(every, SAMPLE)
+
+
+def _invalid(spool: Path) -> int:
+    """Return how many runs in the spool have no journal that is whole."""
+    invalid = 0
+    for run in spool.glob("[0-9]*"):
+        try:
+            json.loads((run / "run.json").read_bytes())
+        except (OSError, ValueError):
+            invalid += 1
+    return invalid + sum(1 for _ in (spool / "broken").glob("*"))
+
+
+def _kill(scenario: Scenario, call: str, number: int) -> Seen:
+    """Kill a run at a call, and have the next ones finish it."""
+    before = scenario.examine()
+    scenario.release()
+    inject = f"inject={call}:signal=KILL:when={number}"
+    killed = scenario.killed(_strace(scenario, "-e", f"trace={call}", "-e", inject))
+    invalid = _invalid(scenario.bench.state / "spool")
+    slow = scenario.converge() > 2
+    invalid += _invalid(scenario.bench.state / "spool")
+    return Seen(1, killed, invalid, slow, scenario.examine() - before)
+
+
+@pytest.mark.timeout(HOURS)
+@pytest.mark.parametrize("kind", ["folder", "S3"])
+def test_killed_at_every_system_call(tmp_path: Path, s3_server: S3Server, kind: str) -> None:
+    """Whatever call was the last: the spool is valid, and the next run, or the one after it, delivers all of it."""
+    server = s3_server if kind == "S3" else None
+    scenario = Scenario.make(tmp_path / "computer", f"calls {SEED}", server, early=False)
+    seen: dict[str, Seen] = {}
+    wrong = []
+    began = time.monotonic()
+    for call, number in _cases(_most(scenario)):
+        one = _kill(scenario, call, number)
+        if one.invalid or one.slow or one.broken != Broken():
+            wrong.append(f"MAYFLY_SYSCALLS='{call} {number}': {one}")
+        all_ = seen.setdefault(call, Seen())
+        all_.cases += one.cases
+        all_.killed += one.killed
+        all_.invalid += one.invalid
+        all_.slow += one.slow
+        all_.broken += one.broken
+    _report(kind, seen, time.monotonic() - began)
+    assert not wrong, "\n".join(wrong)
+    assert any(each.killed for each in seen.values())
+
+
+def _report(kind: str, seen: dict[str, Seen], seconds: float) -> None:
+    figures = Figures(
+        point="2" if kind == "folder" else "2b",
+        title=f"SIGKILL at the n-th system call, for every n; the bucket is in {kind}",
+        command="MAYFLY_SYSCALLS=all pytest tests/faults/test_system_calls.py -s",
+        columns=(
+            *("system call", "cases", "killed", "invalid spools", "finished files lost"),
+            *("committed twice", "other faults", "not converged within two runs"),
+        ),
+        seed=SEED,
+        long=WANTED == "all",
+    )
+    for call, one in seen.items():
+        lost, twice = one.broken.lost, one.broken.twice
+        rest = one.broken.missing + one.broken.different + one.broken.unlisted + one.broken.vanished
+        figures.row(call, one.cases, one.killed, one.invalid, lost, twice, rest, one.slow)
+    figures.write()
+    sys.stdout.write(f"\n{seconds:.0f} s\n")

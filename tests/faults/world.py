@@ -1,0 +1,148 @@
+"""A computer whose bucket is behind a proxy with faults, with a job whose files are known beforehand."""
+
+import hashlib
+import textwrap
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from agent.core.settings import Store
+from agent.core.storage import Credentials, S3Bucket, bucket_at
+from tests.parts.faultproxy import FaultProxy
+from tests.parts.repo import Repo
+from tests.run.bench import NOWHERE, Bench, Ran
+from tests.run.shelves import S3Shelf, sound
+
+JOBS = """
+    [[job]]
+    name = "many"
+    command = ["python3", "many.py"]
+"""
+PROGRAM = """
+import os, random, time
+from pathlib import Path
+
+def files(seed):
+    rng = random.Random(seed)
+    for n in range(rng.randint(1, 12)):
+        size = rng.choice([0, 1, 900, 30_000, 200_000])
+        yield f"d {n % 3}/{n} ü.bin", rng.randbytes(size)
+    if rng.random() < 0.25:
+        yield "large.bin", rng.randbytes(6_000_000)
+"""
+MAIN = """
+seed = int(Path("SEED").read_text())
+out = Path(os.environ["MAYFLY_OUTPUT_DIR"])
+for name, content in files(seed):
+    (out / name).parent.mkdir(exist_ok=True)
+    (out / name).write_bytes(content)
+(Path(os.environ["MAYFLY_STATE_DIR"]) / "seed").write_text(str(seed))
+if seed % 8 == 0:
+    time.sleep(2.5)  # long enough for files to leave while the job runs
+"""
+
+
+def expected(seed: int) -> dict[str, tuple[int, str]]:
+    """Return the files that the job leaves with a seed: path in the manifest, bytes, hash."""
+    space: dict[str, Any] = {}
+    exec(PROGRAM, space)  # noqa: S102 -- the very text that the job runs
+    return {
+        f"many/{name}": (len(content), f"sha256:{hashlib.sha256(content).hexdigest()}")
+        for name, content in space["files"](seed)
+    }
+
+
+@dataclass
+class World:
+    """A computer, its bucket behind a proxy, and what was committed.
+
+    Attributes:
+        bench: The computer.
+        shelf: The bucket, without the proxy.
+        proxy: What stands between.
+        store: The bucket as a configuration says it.
+    """
+
+    bench: Bench
+    shelf: S3Shelf
+    proxy: FaultProxy
+    store: Store
+
+    @classmethod
+    def make(cls, folder: Path, proxy: FaultProxy, prefix: str) -> "World":
+        """Make a computer in a folder, with a release that has run once."""
+        (git := folder / "git").mkdir(parents=True)
+        server = proxy.store
+        bucket = server.make_bucket()
+        environ = {
+            "AWS_ACCESS_KEY_ID": server.access_key,
+            "AWS_SECRET_ACCESS_KEY": server.secret_key,
+        }
+        settings = {"browser.url": NOWHERE, "store.endpoint": proxy.url}
+        url = f"s3://{bucket}/{prefix}"
+        bench = Bench(folder, Repo(git), url, environ, settings)
+        main = MAIN.replace("SEED", str(folder / "seed"))
+        bench.release("v1", JOBS, {"many.py": textwrap.dedent(PROGRAM + main)})
+        world = cls(
+            bench, S3Shelf(server, bucket, prefix), proxy, Store(url=url, endpoint=proxy.url)
+        )
+        world.seed(1)
+        first = bench.run()
+        assert first.code == 0, first.stderr
+        assert world.problems(first, 1) == []
+        return world
+
+    def seed(self, seed: int) -> None:
+        """Choose the files of the runs to come."""
+        (self.bench.folder / "seed").write_text(str(seed))
+
+    @property
+    def address(self) -> S3Bucket:
+        """The bucket as a reader addresses it, through the proxy."""
+        address = bucket_at(self.store, Path("/nowhere"))
+        assert isinstance(address, S3Bucket)
+        return address
+
+    @property
+    def credentials(self) -> Credentials:
+        """The reader's."""
+        return Credentials(self.proxy.store.access_key, self.proxy.store.secret_key)
+
+    @property
+    def reader_environ(self) -> dict[str, str]:
+        """What `mayfly pull` must be told to read the bucket through the proxy."""
+        return {
+            **self.bench.environ,
+            "MAYFLY_STORE_URL": str(self.store.url),
+            "MAYFLY_STORE_ENDPOINT": self.proxy.url,
+        }
+
+    def copies(self, run: str) -> int:
+        """Return how often a run is committed."""
+        return Counter(entry["run_id"] for entry in self.shelf.index())[run]
+
+    def problems(self, ran: Ran, seed: int) -> list[str]:
+        """Return what is not as it must be of a run that is said to be delivered."""
+        if (copies := self.copies(ran.run_id)) != 1:
+            return [f"{ran.run_id} is committed {copies} times" if copies else f"{ran.run_id} lost"]
+        try:
+            manifest = sound(self.shelf, ran.run_id)
+        except AssertionError as error:
+            return [f"{ran.run_id} is not sound: {error}"]
+        there = {one["path"]: (one["bytes"], one["hash"]) for one in manifest["resources"]}
+        lost = {path for path, mark in expected(seed).items() if there.get(path) != mark}
+        return [f"{ran.run_id} lost {sorted(lost)}"] if lost else []
+
+
+def framed(content: bytes) -> bytes:
+    """Return content as a store keeps it that does not take the framing of `aws-chunked` off."""
+    size = f"{len(content):x}".encode()
+    signature = b";chunk-signature=" + b"0" * 64 + b"\r\n"
+    return size + signature + content + b"\r\n0" + signature + b"\r\n"
+
+
+def seeds(first: int, count: int) -> list[tuple[int, Random]]:
+    """Return seeds, and for each the numbers that its trial draws."""
+    return [(seed, Random(seed)) for seed in range(first, first + count)]
