@@ -28,7 +28,8 @@ async def put_once(bucket: Bucket, key: str, data: bytes) -> None:
     await bucket.create(key, data)
     if await bucket.holds(key, data):
         return
-    if _whole(await bucket.get(key)):
+    there = await bucket.get(key) or b""
+    if not data.startswith(there) and _whole(there):
         # A store without conditions let another writer in, between our put and our look.
         raise StoreConflict(f"{key} holds something else already")
     await bucket.delete([key])  # ours, and of no use; it would look like another writer's
@@ -78,8 +79,8 @@ async def _keys_of(bucket: Bucket, run: str) -> list[str]:
     return sorted(key.key for key in found if key is not None and key.run == run)
 
 
-def _whole(content: bytes | None) -> bool:
+def _whole(content: bytes) -> bool:
     """Tell whether this is a document that somebody wrote, and not what a store made of ours."""
     with suppress(ValueError, RecursionError):
-        return isinstance(json.loads(content or b""), dict)
+        return isinstance(json.loads(content), dict)
     return False
