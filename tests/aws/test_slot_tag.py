@@ -14,10 +14,14 @@ from agent.steps.metadata import read_facts
 from agent.steps.slots import slot_of_tag
 from tests.parts.metadata import Metadata
 
-NOW = datetime.now(UTC).replace(microsecond=0)
-TODAY = NOW - timedelta(seconds=50)
-YESTERDAY = TODAY - timedelta(days=1)
+DAY = timedelta(days=1)
 LOG: Log = structlog.wrap_logger(None, processors=[lambda _logger, _name, event: str(event)])
+
+
+@pytest.fixture
+def today() -> datetime:
+    """The slot of this boot, 50 s ago; as of the test, not of its import some minutes before."""
+    return datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=50)
 
 
 def tagged(slot: datetime) -> dict[str, str]:
@@ -26,9 +30,9 @@ def tagged(slot: datetime) -> dict[str, str]:
 
 
 @pytest.fixture
-def service() -> Iterator[Metadata]:
+def service(today: datetime) -> Iterator[Metadata]:
     """A machine that still has the tag of yesterday's slot."""
-    with Metadata(tags=tagged(YESTERDAY)) as metadata:
+    with Metadata(tags=tagged(today - DAY)) as metadata:
         yield metadata
 
 
@@ -42,36 +46,40 @@ async def slot(service: Metadata, *, up: float) -> tuple[datetime | None, float]
     return found, time.monotonic() - began
 
 
-async def test_a_tag_that_comes_after_the_machine_is_waited_for(service: Metadata) -> None:
+async def test_a_tag_that_comes_after_the_machine_is_waited_for(
+    service: Metadata, today: datetime
+) -> None:
     """The two schedules of mode stopped differ by up to a minute."""
 
     async def write() -> None:
         await asyncio.sleep(2)
-        service.tags |= tagged(TODAY)
+        service.tags |= tagged(today)
 
     writing = asyncio.create_task(write())
     found, seconds = await slot(service, up=20)
     await writing
-    assert found == TODAY
+    assert found == today
     assert 2 <= seconds < 40
 
 
-async def test_a_machine_off_schedule_keeps_its_last_slot(service: Metadata) -> None:
+async def test_a_machine_off_schedule_keeps_its_last_slot(
+    service: Metadata, today: datetime
+) -> None:
     """When no newer tag comes within the limit, EC2 or a person started it, and its slot is the one it had."""
     found, seconds = await slot(service, up=TAG_COMES_WITHIN.total_seconds() - 3)
-    assert found == YESTERDAY
+    assert found == today - DAY
     assert seconds < 30
 
 
-async def test_the_tag_of_this_boot_is_taken_at_once(service: Metadata) -> None:
+async def test_the_tag_of_this_boot_is_taken_at_once(service: Metadata, today: datetime) -> None:
     """In mode launch it is there from the beginning."""
-    service.tags = tagged(TODAY)
+    service.tags = tagged(today)
     found, seconds = await slot(service, up=20)
-    assert found == TODAY
+    assert found == today
     assert seconds < 3
 
 
-async def test_a_machine_without_the_tag_has_no_slot(service: Metadata) -> None:
+async def test_a_machine_without_the_tag_has_no_slot(service: Metadata, today: datetime) -> None:
     """A person launched it."""
     service.tags = {}
     assert (await slot(service, up=20))[0] is None

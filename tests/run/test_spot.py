@@ -1,6 +1,6 @@
 """EC2 takes the machine back: what is finished is in the bucket before it is gone, and the rest is named and follows.
 
-`MAYFLY_TEST_SEEDS=50` for fifty random moments of a run, and for 200 MB on a link of 20 Mbit/s; without it four moments
+`MAYFLY_TEST_SEEDS=50` for fifty random moments of a run, and for 200 MB on a link of 20 Mbit/s; without it two moments
 and a tenth of that.
 """
 
@@ -22,11 +22,11 @@ from tests.parts.seaweed import S3Server
 from tests.run.bench import NOWHERE, Bench, Ran, Shelf, finish, until
 from tests.run.shelves import Readable, S3Shelf, all_sound, job_in, results, sound
 
-SEEDS = int(os.environ.get("MAYFLY_TEST_SEEDS", "4"))
+SEEDS = int(os.environ.get("MAYFLY_TEST_SEEDS", "2"))
 LONG = SEEDS >= 50
 NOTICE = timedelta(seconds=120)
 LINK = Path(__file__).parents[2] / "benchmarks" / "link.py"
-MBIT, MEGABYTES = 20, 200 if LONG else 40
+MBIT, MEGABYTES = 20, 200 if LONG else 20
 
 JOBS = """
     [[job]]
