@@ -86,6 +86,11 @@ NOTHING_ASKED = Asked()
 """A run that nobody told of shards."""
 
 
+def is_group(text: str) -> bool:
+    """Tell whether a group can have this name."""
+    return _GROUP.fullmatch(text) is not None
+
+
 def asked(flag: str | None, group: str | None, environ: Mapping[str, str]) -> Asked:
     """Return what the command line and the environment say.
 
@@ -112,7 +117,7 @@ def asked(flag: str | None, group: str | None, environ: Mapping[str, str]) -> As
     name = group or environ.get(GROUP_VARIABLE) or parent
     slot = parse_slot(name)
     name = slot_name(slot) if slot else name
-    if name and _GROUP.fullmatch(name) is None:
+    if name and not is_group(name):
         raise ShardError(
             f'"{name}" cannot be a group',
             remedy="use letters, digits, dots, hyphens and underscores, at most 100",

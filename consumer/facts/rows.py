@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, tzinfo
 
 from agent.core.results import JobCause, JobStatus, RunStatus
+from agent.core.shards import Shard
 
 FAILURES = frozenset(
     {JobStatus.FAILED, JobStatus.TIMED_OUT, JobStatus.INTERRUPTED, JobStatus.EMPTY}
@@ -68,6 +69,7 @@ class RunRow:
         cost: US dollars; None when the run does not say.
         standing: US dollars that a month costs, run or no run; None when the run does not say.
         jobs: How many it lists.
+        part: Which shard of which group it is; None for a whole batch.
     """
 
     run: str
@@ -83,6 +85,7 @@ class RunRow:
     cost: float | None = None
     standing: float | None = None
     jobs: int = 0
+    part: Shard | None = None
 
     @property
     def seconds(self) -> float:
@@ -92,13 +95,18 @@ class RunRow:
 
 @dataclass(frozen=True, slots=True)
 class BegunRow:
-    """A run that began and is not committed; past its deadline it has vanished. Times in Unix seconds."""
+    """A run that began and is not committed; past its deadline it has vanished. Times in Unix seconds.
+
+    Attributes:
+        part: Which shard of which group it is; None for a whole batch.
+    """
 
     run: str
     started: float
     deadline: float
     host: str = ""
     release_wanted: str = ""
+    part: Shard | None = None
 
 
 @dataclass(frozen=True, slots=True)
