@@ -38,6 +38,11 @@ SHORTEST_WATCH = 1.0
 )
 @click.option("--partial", is_flag=True, help="Also what jobs left that did not succeed.")
 @click.option(
+    "--complete-groups",
+    is_flag=True,
+    help="Shards only when their whole group is committed.",
+)
+@click.option(
     "--keep",
     metavar="N",
     type=click.IntRange(1),
@@ -86,6 +91,7 @@ def pull(
     jobs: tuple[str, ...],
     since: datetime | None,
     partial: bool,
+    complete_groups: bool,
     keep: int | None,
     command: str | None,
     exec_timeout: float,
@@ -112,7 +118,7 @@ def pull(
         raise UsageError(f"--watch takes {SHORTEST_WATCH:g} seconds or more")
     if watch is not None and again:
         raise UsageError("--again is for one pull, not for a watch")
-    wishes = Wishes(frozenset(jobs), partial, since, keep, max_bytes, again)
+    wishes = Wishes(frozenset(jobs), partial, since, keep, max_bytes, again, complete_groups)
     hook = Hook(command, dict(os.environ), exec_timeout) if command else None
     bucket = open_bucket(store, config, pairs)
     try:

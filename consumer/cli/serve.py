@@ -61,6 +61,7 @@ SHORTEST_INTERVAL = 1.0
 )
 @click.option("--job", "jobs", metavar="NAME", multiple=True, help="Pull only this job.")
 @click.option("--partial", is_flag=True, help="Pull also what jobs left that did not succeed.")
+@click.option("--complete-groups", is_flag=True, help="Pull shards only when all are committed.")
 @click.option("--keep", metavar="N", type=click.IntRange(1), help="Of each job, in DEST.")
 @click.option("--exec", "command", metavar="CMD", help="Run CMD for each pulled run and job.")
 @click.option("--exec-timeout", type=Units("duration"), default="10m", show_default=True)
@@ -78,6 +79,7 @@ def serve(
     dest: Path | None,
     jobs: tuple[str, ...],
     partial: bool,
+    complete_groups: bool,
     keep: int | None,
     command: str | None,
     exec_timeout: float,
@@ -112,7 +114,7 @@ def serve(
         pulling = None
         if dest is not None:
             place = stack.enter_context(_destination(dest))
-            wanted = (jobs, partial, keep, max_bytes)
+            wanted = (jobs, partial, keep, max_bytes, complete_groups)
             pulling = _pulling(place, wanted, command, exec_timeout)
         plan = service.Plan(
             host=host,
@@ -170,7 +172,7 @@ def _destination(dest: Path) -> "Iterator[Destination]":
 
 def _pulling(
     place: "Destination",
-    wanted: tuple[tuple[str, ...], bool, int | None, int],
+    wanted: tuple[tuple[str, ...], bool, int | None, int, bool],
     command: str | None,
     exec_timeout: float,
 ) -> "Pulling":
@@ -179,9 +181,10 @@ def _pulling(
     from consumer.pull.plan import Wishes  # noqa: PLC0415
     from consumer.serve.service import Pulling  # noqa: PLC0415
 
-    jobs, partial, keep, max_bytes = wanted
+    jobs, partial, keep, max_bytes, complete = wanted
     for job in jobs:
         if not is_job_name(job):
             raise UsageError(f"{job!r} cannot be the name of a job")
     hook = Hook(command, dict(os.environ), exec_timeout) if command else None
-    return Pulling(place, Wishes(frozenset(jobs), partial, None, keep, max_bytes), hook)
+    wishes = Wishes(frozenset(jobs), partial, None, keep, max_bytes, complete_groups=complete)
+    return Pulling(place, wishes, hook)

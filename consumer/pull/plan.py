@@ -2,7 +2,7 @@
 
 import json
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -19,7 +19,9 @@ from agent.core.layout import (
     parse_index_key,
 )
 from agent.core.manifest import IndexEntry, JobSummary, Manifest, Resource
-from agent.core.results import JobStatus
+from agent.core.results import JobStatus, RunStatus
+from agent.core.shards import Shard
+from consumer.facts.groups import Whole, complete_of, counts, shard_of, whole_of
 from consumer.history import reason
 from consumer.pull.state import Selection
 from consumer.verify import summary_problems
@@ -36,6 +38,13 @@ MAX_PROBLEMS = 20
 """Of a refused run: the first few tell it all."""
 CLOCKS = timedelta(days=1)
 """How much earlier than its run's start a commit may claim to be, where a clock was set back meanwhile."""
+MOST_GROUPS = 1000
+"""Complete groups that are remembered, the newest: a run may come after its group was complete."""
+GROUPS_WAIT = timedelta(days=14)
+"""How long after its commit a run waits for its group: each look at it costs a request."""
+NEVER_COMPLETE = f"its group was not complete within {GROUPS_WAIT.days} days"
+Part = tuple[Shard, RunStatus]
+"""Which shard a committed run is, and how it ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,7 @@ class Wishes:
         keep: How many runs of each job stay; None for all.
         max_bytes: What the wanted files of one run may declare in sum.
         again: Whether runs that were refused before are tried once more.
+        complete_groups: Whether shards are wanted only when all shards of their group are committed.
     """
 
     jobs: frozenset[str] = frozenset()
@@ -57,10 +67,11 @@ class Wishes:
     keep: int | None = None
     max_bytes: int = MAX_BYTES
     again: bool = False
+    complete_groups: bool = False
 
-    def wants(self, job: str) -> bool:
-        """Tell whether a job is wanted."""
-        return not self.jobs or job in self.jobs
+    def wants(self, job: str | None) -> bool:
+        """Tell whether a job is wanted; None is a whole run, of which something may be."""
+        return not self.jobs or job is None or job in self.jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +95,9 @@ class JobFiles:
 
 def selection_name(wishes: Wishes) -> str:
     """Return the name under which the cursor of such a choice is kept: another choice has seen other runs."""
-    return json.dumps({"jobs": sorted(wishes.jobs), "partial": wishes.partial})
+    choice = {"jobs": sorted(wishes.jobs), "partial": wishes.partial}
+    # Only when asked for: a choice that is older than groups goes on under its name.
+    return json.dumps(choice | ({"complete_groups": True} if wishes.complete_groups else {}))
 
 
 def continued(selection: Selection | None, since: datetime | None) -> Selection:
@@ -175,6 +188,68 @@ def deferred(selection: Selection, key: IndexKey, now: datetime) -> Selection:
     """Return the selection after a run could not be fetched for now."""
     moved = settled(selection, [key], now)
     return waiting_for(moved, [key.key])
+
+
+def held_as(
+    key: IndexKey, entry: IndexEntry, selection: Selection
+) -> tuple[Shard | None, list[str]]:
+    """Return as which shard a run has to wait for its group, None when it has not; and why it is refused."""
+    problem = date_problem(key)
+    problems = [problem] if problem else entry_problems(entry)
+    try:
+        shard = shard_of(entry)
+    except ValueError as error:
+        return None, [*problems, str(error)]
+    waits = shard is not None and group_name(shard) not in selection.complete
+    return (shard if waits and not problems else None), problems
+
+
+def group_name(shard: Shard) -> str:
+    """Return the name under which a complete group is remembered."""
+    name, shards = whole_of(shard)
+    return f"{name}/{shards}"
+
+
+def held(parts: Mapping[IndexKey, Part], selection: Selection) -> dict[IndexKey, Part]:
+    """Return the runs whose groups are not complete."""
+    return {
+        key: part for key, part in parts.items() if group_name(part[0]) not in selection.complete
+    }
+
+
+def with_complete(selection: Selection, parts: Iterable[Part]) -> Selection:
+    """Return the selection that knows which of the groups of these runs are complete.
+
+    That is remembered before the first of them is fetched: a pull that is killed in the middle goes on with the others.
+    """
+    new = sorted(f"{name}/{shards}" for name, shards in complete_of(parts))
+    old = [name for name in selection.complete if name not in new]
+    complete = (*old, *new)[-MOST_GROUPS:]
+    return selection if not new else _changed(selection, complete=complete)
+
+
+def waited_enough(keys: Iterable[IndexKey], now: datetime) -> list[IndexKey]:
+    """Return the runs that are not looked at again for the sake of their group."""
+    return [key for key in keys if stamp_time(key.stamp) < now - GROUPS_WAIT]
+
+
+def waiting_lines(parts: Mapping[IndexKey, Part], known: Collection[str]) -> list[str]:
+    """Return what a person is told of groups that wait.
+
+    Args:
+        parts: Their runs.
+        known: Index keys of runs that waited before: a group without a new one is not told of again.
+    """
+    done: dict[Whole, set[int]] = {}
+    for shard, status in parts.values():
+        shards = done.setdefault(whole_of(shard), set())
+        shards |= {shard.shard} if counts(status) else set()
+    new = {whole_of(shard) for key, (shard, _) in parts.items() if key.key not in known}
+    return [
+        f"group {name}: {len(done[name, shards])} of {shards} shards are committed;"
+        " its runs wait for the others"
+        for name, shards in sorted(new)
+    ]
 
 
 def may_be_second(key: IndexKey, after: str | None) -> bool:

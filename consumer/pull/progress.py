@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from consumer.pull.report import Event, is_problem, lines_of
-from consumer.pull.session import Watcher
+from consumer.pull.report import Event, Watcher, is_problem, lines_of
 
 Say = Callable[[str, bool], None]
 """Writes a line; the second argument tells whether a person should look at it."""

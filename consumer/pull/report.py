@@ -1,7 +1,7 @@
 """What came of a pull: for people line by line, for programs as JSON, for scripts as an exit code."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from agent.core.console import printable
 from agent.core.outcome import ExitCode
@@ -66,6 +66,19 @@ class Note:
 
 
 Event = Placed | Refused | Hooked | Removed | Delayed | Note
+
+
+class Watcher(Protocol):
+    """Who watches a pull. Its methods return at once and never raise."""
+
+    def expects(self, run: str, files: int, size: int) -> None:
+        """A run is going to be fetched."""
+
+    def received(self, size: int) -> None:
+        """Bytes of it arrived."""
+
+    def told(self, event: Event) -> None:
+        """Something came of the pull."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,8 @@
 """The story of a pull: look, fetch, verify, place, tell the hook, remove what is old."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Protocol
 
 from agent.core.errors import StoreError
 from agent.core.layout import IndexKey, manifest_key
@@ -14,8 +13,18 @@ from consumer.pull import hooks, plan
 from consumer.pull.fetch import fetch_job
 from consumer.pull.hooks import Hook
 from consumer.pull.place import LOCK_SECONDS, Destination, PlaceError
-from consumer.pull.plan import JobFiles, Wishes
-from consumer.pull.report import Delayed, Event, Hooked, Note, Placed, Refused, Removed, Report
+from consumer.pull.plan import JobFiles, Part, Wishes
+from consumer.pull.report import (
+    Delayed,
+    Event,
+    Hooked,
+    Note,
+    Placed,
+    Refused,
+    Removed,
+    Report,
+    Watcher,
+)
 from consumer.pull.state import Owed, Refusal
 
 ENTRIES_AHEAD = 64
@@ -26,19 +35,6 @@ FAILURES = 2
 
 Entry = Committed | Unreadable | StoreError | None
 """What an index key holds; None when nobody asked."""
-
-
-class Watcher(Protocol):
-    """Who watches a pull. Its methods return at once and never raise."""
-
-    def expects(self, run: str, files: int, size: int) -> None:
-        """A run is going to be fetched."""
-
-    def received(self, size: int) -> None:
-        """Bytes of it arrived."""
-
-    def told(self, event: Event) -> None:
-        """Something came of the pull."""
 
 
 async def pull_once(
@@ -104,6 +100,7 @@ class _Session:
         self._hook = hook
         self._events: list[Event] = []
         self._called: set[tuple[str, str]] = set()
+        self._parts: dict[IndexKey, Part] = {}
         self._failures = 0
         self._after: str | None = None
         self._now = datetime.now(UTC)
@@ -115,7 +112,7 @@ class _Session:
         self._before = self._state.selections.get(self._name)
         self._selection = plan.continued(self._before, wishes.since)
         self._anew = not self._selection.cursor
-        self._refused_before = tuple(one for one in self._state.refused if self._concerns(one.job))
+        self._refused_before = tuple(one for one in self._state.refused if wishes.wants(one.job))
 
     async def pull(self, *, remind: bool) -> Report:
         """Do it."""
@@ -124,9 +121,9 @@ class _Session:
         try:
             keys = await self._keys()
             self._sweep(keys)
-            for first in range(0, len(keys), ENTRIES_AHEAD):
-                for key, row in await self._read(keys[first : first + ENTRIES_AHEAD]):
-                    await self._deal_with(key, row)
+            known = frozenset(self._selection.waiting)
+            await self._deal_with_all(keys)
+            await self._deal_with_groups(known)
             self._forget_gone()
         except (StoreError, _UnreachableError) as error:
             unreachable = str(error)
@@ -151,11 +148,39 @@ class _Session:
         fits_now = refusal.needed is not None and refusal.needed <= self._wishes.max_bytes
         return self._wishes.again or fits_now
 
+    async def _deal_with_all(self, keys: Sequence[IndexKey]) -> None:
+        for first in range(0, len(keys), ENTRIES_AHEAD):
+            for key, row in await self._read(keys[first : first + ENTRIES_AHEAD]):
+                await self._deal_with(key, row)
+
+    async def _deal_with_groups(self, known: Collection[str]) -> None:
+        """Fetch the groups that are complete now; the entries of their runs are read once more."""
+        self._selection = plan.with_complete(self._selection, self._parts.values())
+        self._save()
+        held = plan.held(self._parts, self._selection)
+        await self._deal_with_all([key for key in self._parts if key not in held])
+        for key in plan.waited_enough(held, self._now):
+            self._refuse(key, None, [plan.NEVER_COMPLETE])
+            self._selection = plan.settled(self._selection, [key], self._now)
+        for line in plan.waiting_lines(held, known):
+            self._tell(Note(line))
+
+    def _holds(self, key: IndexKey, row: Entry) -> bool:
+        """Tell whether a run has to wait for its group; then it is remembered as one of it."""
+        if not self._wishes.complete_groups or not isinstance(row, Committed):
+            return False
+        shard, problems = plan.held_as(key, row.entry, self._selection)
+        if problems:
+            raise _RefusedError(problems)
+        if shard is not None:
+            self._parts[key] = (shard, row.entry.status)
+        return shard is not None
+
     async def _read(self, keys: Sequence[IndexKey]) -> list[tuple[IndexKey, Entry]]:
         gate = asyncio.Semaphore(READS_AT_ONCE)
 
         async def read(key: IndexKey) -> tuple[IndexKey, Entry]:
-            if plan.too_early(key, self._wishes.since):
+            if self._is_too_early(key) and not self._wishes.complete_groups:
                 return key, None
             async with gate:
                 try:
@@ -165,12 +190,18 @@ class _Session:
 
         return await asyncio.gather(*(read(key) for key in keys))
 
+    def _is_too_early(self, key: IndexKey) -> bool:
+        return plan.too_early(key, self._wishes.since)
+
     # One run.
 
     async def _deal_with(self, key: IndexKey, row: Entry) -> None:
         """Fetch a run, or say why not; other runs do not suffer from it."""
         try:
-            if row is None:
+            if self._holds(key, row):
+                self._selection = plan.deferred(self._selection, key, self._now)
+                return
+            if row is None or self._is_too_early(key):
                 self._selection = plan.passed_over(self._selection, self._wishes.since)
             else:
                 await self._take(key, row)
@@ -355,9 +386,6 @@ class _Session:
                 self._tell(Refused(one.run, one.job, one.problems, again=True))
 
     # What is remembered.
-
-    def _concerns(self, job: str | None) -> bool:
-        return job is None or self._wishes.wants(job)
 
     def _save(self) -> None:
         if self._selection != self._before:

@@ -4,6 +4,7 @@ Which runs are there is not in here: a run is there when its folder is. So the s
 next pull lists the whole index once, and finds in place what is in place.
 """
 
+import re
 from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Annotated, Self
@@ -13,10 +14,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from agent.core.ids import is_run_id
 from agent.core.jobsfile import is_job_name
 from agent.core.layout import parse_index_key
+from agent.core.shards import is_group
 
 MAX_REFUSED = 1000
 """Refusals that are remembered, the newest: a bucket full of forgeries must not fill the disk with their names."""
 MAX_SELECTIONS = 50
+_GROUP = re.compile(r"(.+)/([1-9][0-9]{0,5})", re.ASCII)
 MIN_YEAR, MAX_YEAR = 1970, 9999
 """Both excluded: a reader looks a little before and after the moments it remembers, and there is no year 0 or 10000."""
 
@@ -52,11 +55,19 @@ def _cursor(text: str) -> str:
     return text
 
 
+def _group(text: str) -> str:
+    match = _GROUP.fullmatch(text)
+    if match is None or not is_group(match.group(1)):
+        raise ValueError("not a group and the number of its shards")
+    return text
+
+
 RunId = Annotated[str, AfterValidator(_run)]
 Job = Annotated[str, AfterValidator(_job)]
 Key = Annotated[str, AfterValidator(_index)]
 Moment = Annotated[str, AfterValidator(_moment)]
 Cursor = Annotated[str, AfterValidator(_cursor)]
+Group = Annotated[str, AfterValidator(_group)]
 
 
 class Kept(BaseModel):
@@ -72,13 +83,15 @@ class Selection(Kept):
         since: Runs that began before this were passed over (ISO 8601); None when none was.
         cursor: Stamp of the newest index key that is settled; empty before the first.
         seen: Settled keys that a listing from the cursor, less the overlap, still shows.
-        waiting: Keys of runs that could not be fetched, to be tried again.
+        waiting: Keys of runs that could not be fetched, or wait for their group, to be tried again.
+        complete: Groups that were complete, as `name/shards`, in the order in which that was seen.
     """
 
     since: Moment | None = None
     cursor: Cursor = ""
     seen: tuple[Key, ...] = ()
     waiting: tuple[Key, ...] = ()
+    complete: tuple[Group, ...] = ()
 
 
 class Refusal(Kept):

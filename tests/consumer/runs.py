@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from hashlib import sha256
+from typing import TypeVar
 
 from agent.core.datapackage import Sealed, index_entry, render
 from agent.core.ids import run_started
@@ -16,7 +17,8 @@ from agent.core.manifest import (
     StartedMarker,
 )
 from agent.core.outcome import run_status
-from agent.core.results import JobResult, JobStatus
+from agent.core.results import JobResult, JobStatus, RunStatus
+from agent.core.shards import Shard
 from tests.consumer.shelf import Shelf
 
 RUN = "20261122T064205Z-3f9a1c"
@@ -72,13 +74,17 @@ def leave_run(
     jobs: Iterable[JobResult] = (),
     stale: bool = False,
     commit: bool = True,
+    part: Shard | None = None,
+    interrupted: bool = False,
 ) -> str:
     """Leave a run in a bucket, in the agent's order, and return the key of its index entry."""
-    leave_marker(shelf, run)
+    leave_marker(shelf, run, part=part)
     for path, content in {**files, LOG: LOG_TEXT}.items():
         shelf.put(run_key(run, path), content)
     rows = [*sealed(files), Sealed(LOG, len(LOG_TEXT), sha256(LOG_TEXT).hexdigest())]
-    about = record(run, jobs, stale=stale)
+    about = as_part(record(run, jobs, stale=stale), part)
+    if interrupted:
+        about = about.model_copy(update={"status": RunStatus.INTERRUPTED})
     manifest = b"".join(render(about, rows))
     shelf.put(manifest_key(run), manifest)
     ref = ManifestRef(
@@ -90,7 +96,20 @@ def leave_run(
     return key
 
 
-def leave_marker(shelf: Shelf, run: str, *, deadline: datetime | None = None) -> None:
+Said = TypeVar("Said", RunRecord, StartedMarker)
+
+
+def as_part(said: Said, part: Shard | None) -> Said:
+    """What a run says of itself, when it is a shard."""
+    if part is None:
+        return said
+    told = {"group": part.group, "shard": part.shard, "shards": part.shards}
+    return said.model_copy(update=told)
+
+
+def leave_marker(
+    shelf: Shelf, run: str, *, deadline: datetime | None = None, part: Shard | None = None
+) -> None:
     """Leave what a run writes first."""
     began = run_started(run)
     marker = StartedMarker(
@@ -100,4 +119,5 @@ def leave_marker(shelf: Shelf, run: str, *, deadline: datetime | None = None) ->
         host="ip-10-0-0-7",
         release_wanted="v*",
     )
+    marker = as_part(marker, part)
     shelf.put(started_key(run), marker.model_dump_json().encode())
