@@ -10,6 +10,7 @@ from urllib.parse import quote
 from consumer.archive.reader import Past, Reader
 from consumer.archive.schema import ArchiveError
 from consumer.facts.days import Calendar, Day, DayState, run_days
+from consumer.facts.groups import Family, GroupFacts, families_of, groups_of, newest_of
 from consumer.facts.jobs import JobFacts, facts_of_jobs
 from consumer.facts.rows import BegunRow, EvidenceRow, JobRow, RunRow
 from consumer.facts.runs import RunFacts, facts_of_runs
@@ -44,12 +45,16 @@ class Facts:
 
     Attributes:
         now: Unix seconds.
+        groups: By the begin of their first run.
+        families: Of the last of them.
     """
 
     now: float
     past: Past
     jobs: tuple[JobFacts, ...]
     runs: RunFacts
+    groups: tuple[GroupFacts, ...] = ()
+    families: tuple[Family, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +64,35 @@ class Rules:
     Attributes:
         zone: Where people live.
         every: Seconds between runs that are expected; None to learn it from the history.
+        group_limit: Seconds after its begin when an incomplete group is late; None to go by its runs' deadlines.
     """
 
     zone: tzinfo = field(default=UTC)
     every: float | None = None
+    group_limit: float | None = None
 
 
 def facts_of(past: Past, rules: Rules, now: float) -> Facts:
     """Return what follows from a history."""
     calendar = Calendar(rules.zone, now, rules.every)
     jobs = facts_of_jobs(past.jobs or {}, past.runs, calendar)
-    return Facts(now, past, jobs, facts_of_runs(past.runs, past.begun, rules.zone, now))
+    groups = groups_of(past.runs, past.begun, now, rules.group_limit)
+    return Facts(
+        now=now,
+        past=past,
+        jobs=jobs,
+        runs=facts_of_runs(past.runs, past.begun, rules.zone, now),
+        groups=groups,
+        families=_families(past, newest_of(groups)),
+    )
+
+
+def _families(past: Past, group: GroupFacts | None) -> tuple[Family, ...]:
+    if group is None:
+        return ()
+    mine = frozenset(group.runs)
+    parts = {run.run: run.part for run in past.runs if run.part is not None and run.run in mine}
+    return families_of(past.grouped, parts)
 
 
 class Answers:

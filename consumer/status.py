@@ -11,6 +11,7 @@ from agent.core.units import show_duration, show_size
 from consumer.answers import Facts, Rules, facts_of
 from consumer.archive.intake import IncredibleError, take_entry, take_marker
 from consumer.archive.reader import Past
+from consumer.facts.groups import GroupFacts, GroupState, groups_of, newest_of
 from consumer.facts.jobs import JobFacts
 from consumer.facts.rows import BegunRow, JobRow, RunRow, was_due
 from consumer.history import Begun, Committed, Row, Unreadable
@@ -26,6 +27,13 @@ COLOURS = {
     "vanished": "red",
     "unreadable": "red",
 }
+GROUP_COLOURS = {
+    GroupState.COMPLETE: "green",
+    GroupState.INCOMPLETE: "cyan",
+    GroupState.LATE: "red",
+}
+GROUPS_SHOWN = 5
+"""The newest ones."""
 MAX_CELL = 40
 """Columns of a cell whose text others choose, such as a tag."""
 
@@ -131,7 +139,10 @@ def past_of(rows: Sequence[Row], now: datetime) -> Past:
         except IncredibleError:
             continue
     kept = {name: tuple(of_job) for name, of_job in jobs.items()}
-    return Past(tuple(runs), kept, tuple(begun))
+    newest = newest_of(groups_of(runs, begun, now.timestamp()))
+    mine = frozenset(newest.runs if newest else ())
+    grouped = tuple(job for of_job in kept.values() for job in of_job if job.run in mine)
+    return Past(tuple(runs), kept, tuple(begun), grouped=grouped)
 
 
 def facts_now(past: Past, zone: tzinfo, now: datetime) -> Facts:
@@ -146,6 +157,59 @@ def job_lines(facts: Facts, *, paint: Paint, zone: tzinfo | None) -> list[str]:
         for job in facts.jobs
         if job.failure or job.missed_days
     ]
+
+
+def group_lines(facts: Facts, *, cut_off: bool, paint: Paint, zone: tzinfo | None) -> list[str]:
+    """Return a line for each of the newest groups, newest first.
+
+    Args:
+        facts: What is known.
+        cut_off: Whether older runs were not looked at: what is missing of a group may be among them.
+        paint: Colours a text.
+        zone: Of the times; None is the computer's.
+    """
+    return [
+        _group_line(group, cut_off=cut_off, paint=paint, zone=zone)
+        for group in facts.groups[: -GROUPS_SHOWN - 1 : -1]
+    ]
+
+
+def _group_line(group: GroupFacts, *, cut_off: bool, paint: Paint, zone: tzinfo | None) -> str:
+    state = _group_state(group, cut_off=cut_off)
+    word = paint(state.value, GROUP_COLOURS[state]) if state else "not all runs looked at"
+    line = f"group {group.name}: {word}, {group.committed} of {group.shards} shards committed"
+    if state is None:
+        return f"{line} (-n looks at more)"
+    if group.running:
+        line += f", {group.running} running"
+    if state is GroupState.INCOMPLETE:
+        due = datetime.fromtimestamp(group.due, UTC)
+        line += f", late after {_local(due, zone)}"
+    if not group.missing:
+        return line
+    # Counted from 1, as `--shard` does.
+    named = ", ".join(str(shard + 1) for shard in group.missing)
+    more = group.shards - group.committed - len(group.missing)
+    return f"{line}; missing {named}" + (f" and {more} more" if more else "")
+
+
+def _group_state(group: GroupFacts, *, cut_off: bool) -> GroupState | None:
+    """Return how a group stands, None when that cannot be told."""
+    return None if cut_off and group.state is not GroupState.COMPLETE else group.state
+
+
+def _group_object(group: GroupFacts, *, cut_off: bool) -> dict[str, Any]:
+    state = _group_state(group, cut_off=cut_off)
+    return {
+        "group": group.name,
+        "shards": group.shards,
+        "committed": group.committed,
+        "state": state and state.value,
+        "missing": list(group.missing),
+        "running": group.running,
+        "began": datetime.fromtimestamp(group.began, UTC).isoformat(),
+        "due": datetime.fromtimestamp(group.due, UTC).isoformat(),
+    }
 
 
 def _worries(job: JobFacts, zone: tzinfo | None) -> list[str]:
@@ -167,8 +231,8 @@ def _days(what: str, days: int, times: int) -> str:
     return f"{what} {times} times in a row" if times > 1 else what
 
 
-def status_json(rows: Sequence[Row], facts: Facts, bucket: str) -> dict[str, Any]:
-    """Return recent runs as JSON: each with its `state`, and what the bucket says of it; and how jobs go."""
+def status_json(rows: Sequence[Row], facts: Facts, bucket: str, *, cut_off: bool) -> dict[str, Any]:
+    """Return recent runs as JSON: each with its `state`, and what the bucket says of it; and how jobs and groups go."""
     jobs = [
         {
             "name": job.name,
@@ -179,7 +243,9 @@ def status_json(rows: Sequence[Row], facts: Facts, bucket: str) -> dict[str, Any
         }
         for job in facts.jobs
     ]
-    return {"bucket": bucket, "runs": [_object(row) for row in rows], "jobs": jobs}
+    groups = [_group_object(one, cut_off=cut_off) for one in facts.groups[: -GROUPS_SHOWN - 1 : -1]]
+    runs = [_object(row) for row in rows]
+    return {"bucket": bucket, "runs": runs, "jobs": jobs, "groups": groups}
 
 
 def _object(row: Row) -> dict[str, Any]:

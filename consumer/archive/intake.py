@@ -14,11 +14,13 @@ from agent.core.ids import commit_stamp, run_started
 from agent.core.jobsfile import is_job_name
 from agent.core.layout import IndexKey, path_problem
 from agent.core.manifest import IndexEntry, StartedMarker
+from agent.core.shards import Shard
+from consumer.facts.groups import shard_of
 from consumer.facts.rows import BegunRow, EvidenceRow, JobRow, RunRow
 from consumer.pull.plan import stamp_time
 
-MAX_JOBS = 1000
-"""Jobs that one run may list."""
+MAX_JOBS = 10_000
+"""Jobs that one run may list: a shard has a thousand, where a thousand shards share a million."""
 MAX_TEXT = 300
 """Characters of a text that others choose: what an agent keeps of a message."""
 MAX_REF = 100
@@ -92,6 +94,7 @@ def take_entry(key: IndexKey, entry: IndexEntry) -> Taken:
         raise IncredibleError(f"it lists {len(entry.jobs)} jobs, more than {MAX_JOBS}")
     if any(not is_job_name(job.name) for job in entry.jobs):
         raise IncredibleError("it lists a job with an impossible name")
+    part = _part(entry)
     release = text_of(entry.release, MAX_REF) if entry.release is not None else None
     commit = entry.commit if entry.commit and _COMMIT.fullmatch(entry.commit) else None
     run = RunRow(
@@ -107,6 +110,7 @@ def take_entry(key: IndexKey, entry: IndexEntry) -> Taken:
         cost=None if entry.cost is None else entry.cost.total_usd,
         standing=None if entry.cost is None else entry.cost.standing_usd_month,
         jobs=len(entry.jobs),
+        part=part,
     )
     jobs = tuple(
         JobRow(
@@ -125,6 +129,13 @@ def take_entry(key: IndexKey, entry: IndexEntry) -> Taken:
         for job in entry.jobs
     )
     return Taken(key, run, jobs, entry.manifest.bytes, entry.manifest.sha256)
+
+
+def _part(said: IndexEntry | StartedMarker) -> Shard | None:
+    try:
+        return shard_of(said)
+    except ValueError as error:
+        raise IncredibleError(str(error)) from error
 
 
 def _check_dates(key: IndexKey, started: float, finished: float) -> None:
@@ -165,6 +176,7 @@ def take_marker(marker: StartedMarker, now: datetime) -> BegunRow:
         deadline=deadline,
         host=text_of(marker.host, MAX_REF),
         release_wanted=text_of(marker.release_wanted, MAX_REF),
+        part=_part(marker),
     )
 
 

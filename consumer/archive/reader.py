@@ -1,14 +1,16 @@
 """Reads the history. Each call opens the file for itself, so any thread may ask at any time."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.core.results import JobCause, JobStatus, RunStatus
+from agent.core.shards import Shard
 from consumer.archive.schema import ArchiveError, connect
+from consumer.facts.groups import groups_of, newest_of
 from consumer.facts.jobs import FORGOTTEN_AFTER, MOST_JOBS
 from consumer.facts.rows import BegunRow, EvidenceRow, JobRow, RefusedRow, RunRow
 
@@ -20,7 +22,7 @@ MOST_ROWS = 100_000
 JOB_COLUMNS = "run, name, started, finished, status, cause, message, files, bytes, items, seconds"
 RUN_COLUMNS = (
     "run, started, finished, status, release_ref, release_commit, stale, stale_reason, files, bytes,"
-    " cost, standing, jobs"
+    " cost, standing, jobs, group_name, shard, shards"
 )
 
 
@@ -32,6 +34,7 @@ class Past:
         jobs: Rows of each job, by name.
         refused: How many objects of the bucket say nothing credible.
         unshipped: Runs whose log waits to be shipped.
+        grouped: Rows of the jobs of the newest group, of all its shards.
     """
 
     runs: tuple[RunRow, ...] = ()
@@ -39,6 +42,7 @@ class Past:
     begun: tuple[BegunRow, ...] = ()
     refused: int = 0
     unshipped: int = 0
+    grouped: tuple[JobRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +72,10 @@ class Reader:
                 runs = _runs(ask, "started >= ?", (newest - HORIZON,), MOST_RUNS)[::-1]
                 jobs = _jobs(ask, newest - HORIZON)
             begun = _begun(ask)
+            grouped = _grouped(ask, runs, begun)
             (refused,) = ask.execute("SELECT count(*) FROM refused").fetchone()
             (unshipped,) = ask.execute("SELECT count(*) FROM run WHERE shipped = ''").fetchone()
-            return Past(runs, jobs, begun, refused, unshipped)
+            return Past(runs, jobs, begun, refused, unshipped, grouped)
 
     def begun(self) -> tuple[BegunRow, ...]:
         """Return the runs that began and are not committed, oldest first."""
@@ -171,12 +176,33 @@ class Reader:
             raise ArchiveError(f"the history cannot be read: {error}") from error
 
 
+def _grouped(
+    ask: sqlite3.Connection, runs: Iterable[RunRow], begun: Iterable[BegunRow]
+) -> tuple[JobRow, ...]:
+    newest = newest_of(groups_of(runs, begun, 0.0))
+    if newest is None:
+        return ()
+    rows = ask.execute(
+        f"SELECT {JOB_COLUMNS} FROM job WHERE run IN"  # noqa: S608
+        " (SELECT run FROM run WHERE group_name = ? AND shards = ?) LIMIT ?",
+        (newest.name, newest.shards, MOST_ROWS),
+    )
+    return tuple(map(_job, rows))
+
+
 def _begun(ask: sqlite3.Connection) -> tuple[BegunRow, ...]:
     rows = ask.execute(
-        "SELECT run, started, deadline, host, release_wanted FROM begun ORDER BY run DESC LIMIT ?",
+        "SELECT run, started, deadline, host, release_wanted, group_name, shard, shards FROM begun"
+        " ORDER BY run DESC LIMIT ?",
         (MOST_RUNS,),
     )
-    return tuple(BegunRow(*row) for row in rows)[::-1]
+    return tuple(_begun_row(*row) for row in rows)[::-1]
+
+
+def _begun_row(
+    run: str, started: float, deadline: float, host: str, release: str, *part: Any
+) -> BegunRow:
+    return BegunRow(run, started, deadline, host, release, _part(*part))
 
 
 def _runs(
@@ -204,6 +230,7 @@ def _run(row: tuple[Any, ...]) -> RunRow:
         cost,
         standing,
         jobs,
+        *part,
     ) = row
     return RunRow(
         run=run,
@@ -219,7 +246,12 @@ def _run(row: tuple[Any, ...]) -> RunRow:
         cost=cost,
         standing=standing,
         jobs=jobs,
+        part=_part(*part),
     )
+
+
+def _part(group: str | None, shard: int | None, shards: int | None) -> Shard | None:
+    return None if group is None else Shard(group, shard or 0, shards or 1)
 
 
 def _jobs(ask: sqlite3.Connection, since: float) -> dict[str, tuple[JobRow, ...]]:

@@ -1,9 +1,11 @@
 """Runs of the history as if they were read from the bucket, for what shows both."""
 
 from datetime import UTC, datetime
+from typing import TypedDict
 
 from agent.core.layout import manifest_key, parse_index_key
 from agent.core.manifest import IndexEntry, JobSummary, ManifestRef, StartedMarker
+from agent.core.shards import Shard
 from consumer.archive.reader import Reader
 from consumer.facts.rows import BegunRow, JobRow, RunRow
 from consumer.history import Begun, Committed, Row, Unreadable
@@ -30,6 +32,7 @@ def _begun(row: BegunRow, now: datetime) -> Begun:
         deadline=_at(row.deadline),
         host=row.host,
         release_wanted=row.release_wanted,
+        **_of_part(row.part),
     )
     return Begun(marker, vanished=row.deadline < now.timestamp())
 
@@ -51,8 +54,21 @@ def _committed(reader: Reader, row: RunRow) -> Committed | None:
         bytes=row.bytes,
         jobs=tuple(_summary(job) for job in reader.jobs_of(row.run)),
         manifest=manifest,
+        **_of_part(row.part),
     )
     return Committed(key, entry)
+
+
+class _Told(TypedDict, total=False):
+    group: str
+    shard: int
+    shards: int
+
+
+def _of_part(part: Shard | None) -> _Told:
+    if part is None:
+        return {}
+    return {"group": part.group, "shard": part.shard, "shards": part.shards}
 
 
 def _summary(job: JobRow) -> JobSummary:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agent.core.errors import UsageError
 
-VERSION = 1
+VERSION = 2
 """Another one in the file means: fill it again from the bucket."""
 BUSY_SECONDS = 5.0
 """How long a statement waits for a lock: writes take milliseconds."""
@@ -32,8 +32,10 @@ CREATE TABLE run (
   release_ref TEXT, release_commit TEXT, stale INTEGER NOT NULL, stale_reason TEXT NOT NULL DEFAULT '',
   files INTEGER NOT NULL, bytes INTEGER NOT NULL, cost REAL, standing REAL, jobs INTEGER NOT NULL,
   manifest_bytes INTEGER NOT NULL, manifest_sha256 TEXT NOT NULL,
+  group_name TEXT, shard INTEGER, shards INTEGER,
   shipped TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
+CREATE INDEX run_of_group ON run (group_name, shards) WHERE group_name IS NOT NULL;
 CREATE TABLE job (
   name TEXT NOT NULL, run TEXT NOT NULL, started REAL NOT NULL, finished REAL NOT NULL, status TEXT NOT NULL,
   cause TEXT, message TEXT NOT NULL, files INTEGER NOT NULL, bytes INTEGER NOT NULL, items INTEGER,
@@ -42,7 +44,8 @@ CREATE TABLE job (
 ) WITHOUT ROWID;
 CREATE INDEX job_of_run ON job (run);
 CREATE TABLE begun (
-  run TEXT PRIMARY KEY, started REAL NOT NULL, deadline REAL NOT NULL, host TEXT NOT NULL, release_wanted TEXT NOT NULL
+  run TEXT PRIMARY KEY, started REAL NOT NULL, deadline REAL NOT NULL, host TEXT NOT NULL, release_wanted TEXT NOT NULL,
+  group_name TEXT, shard INTEGER, shards INTEGER
 ) WITHOUT ROWID;
 CREATE TABLE evidence (
   run TEXT NOT NULL, job TEXT NOT NULL, path TEXT NOT NULL, bytes INTEGER NOT NULL, mediatype TEXT NOT NULL,

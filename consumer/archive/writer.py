@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.core.shards import Shard
 from consumer.archive.intake import Details, Taken
 from consumer.archive.schema import ArchiveError, open_database
 from consumer.facts.rows import BegunRow, RefusedRow
@@ -138,11 +139,8 @@ class Writer:
                 (MAX_REFUSED,),
             )
             connection.executemany(
-                "INSERT OR REPLACE INTO begun VALUES (?, ?, ?, ?, ?)",
-                [
-                    (row.run, row.started, row.deadline, row.host, row.release_wanted)
-                    for row in batch.begun
-                ],
+                "INSERT OR REPLACE INTO begun VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [_begun(row) for row in batch.begun],
             )
             withdrawn = [(run,) for run in batch.withdrawn]
             connection.executemany("DELETE FROM begun WHERE run = ?", withdrawn)
@@ -189,6 +187,15 @@ class Writer:
             raise ArchiveError(f"the history {self._path} cannot be written: {error}") from error
 
 
+def _columns(part: Shard | None) -> tuple[str | None, int | None, int | None]:
+    return (None, None, None) if part is None else (part.group, part.shard, part.shards)
+
+
+def _begun(row: BegunRow) -> tuple[str | float | None, ...]:
+    known = (row.run, row.started, row.deadline, row.host, row.release_wanted)
+    return (*known, *_columns(row.part))
+
+
 def _add(connection: sqlite3.Connection, taken: Taken, details: Details | None) -> None:
     """Add a run, unless it was committed before under an older key: a second commit is a no-op."""
     connection.execute("DELETE FROM refused WHERE key = ?", (taken.key.key,))
@@ -201,11 +208,12 @@ def _add(connection: sqlite3.Connection, taken: Taken, details: Details | None) 
     connection.execute("DELETE FROM evidence WHERE run = ?", (run.run,))
     known = run.cost is not None
     costs = (run.cost, run.standing) if known else (details.cost, details.standing)
+    about_run = (run.run, taken.key.key, run.started, run.finished, run.status.value)
     release = (run.release, run.commit, run.stale, details.stale_reason)
     numbers = (run.files, run.bytes, *costs, run.jobs, taken.manifest_bytes, taken.manifest_sha256)
     connection.execute(
-        f"INSERT INTO run VALUES ({', '.join('?' * 16)}, '')",  # noqa: S608 -- question marks
-        (run.run, taken.key.key, run.started, run.finished, run.status.value, *release, *numbers),
+        f"INSERT INTO run VALUES ({', '.join('?' * 19)}, '')",  # noqa: S608 -- question marks
+        (*about_run, *release, *numbers, *_columns(run.part)),
     )
     for place, job in enumerate(taken.jobs):
         about = (job.name, job.run, job.started, job.finished, job.status.value)

@@ -53,6 +53,12 @@ SHORTEST_INTERVAL = 1.0
     help="When jobs should run [learnt].",
 )
 @click.option(
+    "--group-limit",
+    type=Units("duration"),
+    metavar="DURATION",
+    help="After it a group is late [its runs' deadlines].",
+)
+@click.option(
     "--pull",
     "dest",
     metavar="DEST",
@@ -76,6 +82,7 @@ def serve(
     unhealthy_after: float,
     timezone: str | None,
     expect_every: float | None,
+    group_limit: float | None,
     dest: Path | None,
     jobs: tuple[str, ...],
     partial: bool,
@@ -106,7 +113,7 @@ def serve(
     if interval < SHORTEST_INTERVAL:
         raise UsageError(f"--interval takes {SHORTEST_INTERVAL:g} seconds or more")
     host, port = parse_address(listen)
-    rules = Rules(zone_of(timezone), expect_every)
+    rules = Rules(zone_of(timezone), expect_every, group_limit)
     terminal = sys.stderr.isatty() and not as_json
     log = make_log(sys.stderr, terminal=terminal, colours=not os.environ.get("NO_COLOR"))
     bucket = open_bucket(store, config, pairs)

@@ -35,6 +35,7 @@ def status(
     """Show recent runs, from the bucket alone, and which jobs do not go well."""
     from consumer.status import (  # noqa: PLC0415
         facts_now,
+        group_lines,
         job_lines,
         past_of,
         status_json,
@@ -48,16 +49,17 @@ def status(
 
         bucket = open_bucket(store, config, pairs)
         name, rows = bucket.name, asyncio.run(recent(bucket, now=now, limit=limit))
-        past = past_of(rows, now)
+        past, cut_off = past_of(rows, now), len(rows) == limit
     else:
         from consumer.archive.reader import Reader  # noqa: PLC0415
         from consumer.archive.recall import recall  # noqa: PLC0415
 
         reader = Reader(history)
         name, rows, past = reader.bucket(), recall(reader, now, limit), reader.past()
+        cut_off = False
     facts = facts_now(past, here, now)
     if as_json:
-        dump(status_json(rows, facts, name))
+        dump(status_json(rows, facts, name, cut_off=cut_off))
         return ExitCode.DONE
     click.echo(f"{name} (times in {now.astimezone():%Z})")
     if not rows:
@@ -65,6 +67,8 @@ def status(
         return ExitCode.DONE
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_WIDTH
     for line in status_lines(rows, paint=paint, zone=None, width=width):
+        click.echo(line, color=True)
+    for line in group_lines(facts, cut_off=cut_off, paint=paint, zone=None):
         click.echo(line, color=True)
     for line in job_lines(facts, paint=paint, zone=None):
         click.echo(line, color=True)

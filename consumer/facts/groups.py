@@ -174,6 +174,11 @@ def _facts(
     )
 
 
+def newest_of(groups: Sequence[GroupFacts]) -> GroupFacts | None:
+    """Return the group that began last, also when nothing of it is committed yet: it may be late."""
+    return groups[-1] if groups else None
+
+
 def late_of(groups: Iterable[GroupFacts], now: float) -> tuple[GroupFacts, ...]:
     """Return the late groups that began in the last seven days."""
     return tuple(

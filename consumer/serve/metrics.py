@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 from agent.core.results import JobCause, JobStatus, RunStatus
 from consumer.answers import Facts
 from consumer.archive.schema import ArchiveError
+from consumer.facts.groups import Family, GroupFacts, GroupState, late_of, newest_of
 from consumer.facts.jobs import JobFacts
 from consumer.serve.state import Pulse
 
@@ -60,6 +61,7 @@ class HomeCollector(Collector):
         yield from _of_release(facts)
         yield from _of_costs(facts)
         yield from _of_jobs(facts.jobs)
+        yield from _of_groups(facts)
         if pulse.shipping:
             yield _one(
                 "loki_pending_runs",
@@ -231,6 +233,63 @@ def _of_jobs(jobs: tuple[JobFacts, ...]) -> Families:
                 causes.add_metric([job.name, one.value], float(one is cause))
     yield states
     yield causes
+
+
+GROUP_NUMBERS: tuple[tuple[str, str, Callable[[GroupFacts], float]], ...] = (
+    (
+        "group_began_timestamp_seconds",
+        "When the first run of the newest group began.",
+        lambda group: group.began,
+    ),
+    ("group_shards_expected", "Shards of the newest group.", lambda group: group.shards),
+    (
+        "group_shards_committed",
+        "Shards of the newest group with a committed run that was not interrupted.",
+        lambda group: group.committed,
+    ),
+    (
+        "group_complete",
+        "Whether all shards of the newest group are committed.",
+        lambda group: float(group.state is GroupState.COMPLETE),
+    ),
+    (
+        "group_late",
+        "Whether the newest group is not complete, and nothing more is to be expected.",
+        lambda group: float(group.state is GroupState.LATE),
+    ),
+)
+
+FAMILY_NUMBERS: tuple[tuple[str, str, Callable[[Family], float]], ...] = (
+    ("group_jobs", "Jobs that were due in the newest group, by kind.", lambda kind: kind.jobs),
+    ("group_jobs_succeeded", "Those of them that succeeded.", lambda kind: kind.succeeded),
+    ("group_files", "Files of the jobs of the newest group, by kind.", lambda kind: kind.files),
+    ("group_bytes", "Bytes of these files.", lambda kind: kind.bytes),
+    ("group_job_seconds", "How long these jobs took in sum.", lambda kind: kind.seconds),
+)
+
+
+def _of_groups(facts: Facts) -> Families:
+    """Yield series of the newest group alone, whose name is in one of them: each batch has a new one."""
+    group = newest_of(facts.groups)
+    if group is None:
+        return
+    yield _one("group_info", "The newest group.", 1, {"group": group.name})
+    for name, text, number in GROUP_NUMBERS:
+        yield _one(name, text, number(group))
+    late = len(late_of(facts.groups, facts.now))
+    yield _one("groups_late", "Late groups that began in the last seven days.", late)
+    for name, text, value in FAMILY_NUMBERS:
+        family = _family(name, text, "family")
+        for kind in facts.families:
+            family.add_metric([kind.name], value(kind))
+        yield family
+    failures = _family(
+        "group_job_failures", "Jobs of the newest group that failed.", "family", "cause"
+    )
+    for kind in facts.families:
+        for cause in JobCause:
+            failures.add_metric([kind.name, cause.value], kind.failures.get(cause, 0))
+    yield failures
 
 
 def _family(name: str, text: str, *labels: str) -> GaugeMetricFamily:

@@ -20,7 +20,10 @@ from tests.consumer.shelf import FolderShelf
 
 CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"jobs": [{"name": "../x", "status": "failed"}]}, "it lists a job with an impossible name"),
-    ({"jobs": [{"name": f"j{n}", "status": "failed"} for n in range(1001)]}, "it lists 1001 jobs"),
+    (
+        {"jobs": [{"name": f"j{n}", "status": "failed"} for n in range(10_001)]},
+        "it lists 10001 jobs",
+    ),
     ({"started": "2026-11-01T00:00:00Z"}, "it began at another time than its id says"),
     ({"finished": "2026-12-24T00:00:00Z"}, "it was committed before it began or ended"),
     ({"bytes": 10**400}, "its numbers are impossible"),
