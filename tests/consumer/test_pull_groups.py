@@ -91,6 +91,15 @@ def test_a_run_after_its_group_was_complete_comes_at_once(shelf: Shelf, dest: Pa
     assert runs_in(dest) == runs
 
 
+def test_a_group_of_which_a_part_came_goes_on(shelf: Shelf, dest: Path) -> None:
+    """What could not be fetched with the others does not wait for them: they are not looked at again."""
+    first, second = leave(shelf, 1, shard(0)), leave(shelf, 222, shard(1))
+    some = pull_into(dest, shelf, ONLY, "--max-bytes", "4")
+    assert (some.code, runs_in(dest)) == (ExitCode.PARTIAL, [first])
+    assert pull_into(dest, shelf, ONLY).code == ExitCode.DONE
+    assert runs_in(dest) == [first, second]
+
+
 def test_without_the_flag_shards_come_one_by_one(shelf: Shelf, dest: Path) -> None:
     """The flag is another choice: a pull without it has its own place in the index."""
     first = leave(shelf, 1, shard(0))
