@@ -20,10 +20,13 @@ from consumer.archive.writer import Writer
 from consumer.cli.status import status
 from consumer.facts.groups import GroupState
 from consumer.history import recent
+from tests.consumer.pulling import pull_into
 from tests.consumer.runs import leave_marker, leave_run
 from tests.consumer.serving import serving
 from tests.consumer.shelf import FolderShelf, Shelf
 from tests.consumer.test_cli import ask
+from tests.parts.repo import Repo
+from tests.run.bench import Bench
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
@@ -207,3 +210,29 @@ def test_without_groups_there_are_no_such_series(folder: FolderShelf, tmp_path: 
     leave_run(folder, run_at(3, 0))
     with serving(tmp_path / "home", folder.environ) as service:
         assert not [name for name in service.metrics() if "group" in name]
+
+
+def test_shards_of_the_real_agent_are_a_group(tmp_path: Path) -> None:
+    """From a matrix in a jobs.toml to one family of a complete group, which a pull waits for."""
+    (tmp_path / "git").mkdir()
+    bench = Bench(tmp_path, Repo(tmp_path / "git"), (tmp_path / "bucket").as_uri())
+    bench.release(
+        "v1.0.0",
+        """
+        [[job]]
+        name = "shop"
+        command = ["sh", "-c", "echo $MAYFLY_MATRIX_CITY > $MAYFLY_OUTPUT_DIR/city"]
+        matrix = { city = ["akasaka", "umeda", "tenjin", "Ginza"] }
+        """,
+    )
+    shelf, dest = FolderShelf(tmp_path / "bucket"), tmp_path / "dest"
+    assert bench.run("--shard", "1/2", "--group", "monday").code == 0
+    assert pull_into(dest, shelf, "--complete-groups").document["placed"] == []
+    assert bench.run("--shard", "2/2", "--group", "monday").code == 0
+    names = {row["job"] for row in pull_into(dest, shelf, "--complete-groups").document["placed"]}
+    assert len(names) == 4
+    with serving(tmp_path / "home", shelf.environ) as service:
+        found = service.metrics()
+    assert found["mayfly_group_complete"] == 1
+    assert found['mayfly_group_jobs_succeeded{family="shop"}'] == 4
+    assert found['mayfly_group_files{family="shop"}'] == 4
