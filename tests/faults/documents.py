@@ -170,6 +170,7 @@ STATE: dict[str, Any] = json.loads(
                 since="2026-11-01T00:00:00+00:00",
                 cursor="20261122T064605.000Z",
                 seen=(INDEX_KEY,),
+                complete=("20261122T0642Z/8",),
                 waiting=(INDEX_KEY,),
             )
         },

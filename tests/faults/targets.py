@@ -29,6 +29,7 @@ from agent.core.jobsfile import Expect, declared_names, matrix_environment, pars
 from agent.core.journal import Journal, after_death
 from agent.core.layout import (
     MANIFEST,
+    IndexKey,
     is_result,
     manifest_key,
     parse_index_key,
@@ -50,9 +51,9 @@ from consumer.costs import cost_json, cost_lines, month_costs, month_of
 from consumer.history import Row, Unreadable, read_entry, read_marker
 from consumer.pull import plan
 from consumer.pull.plan import Wishes
-from consumer.pull.state import Item, Owed, Refusal, read_state
+from consumer.pull.state import Item, Owed, Refusal, Selection, read_state
 from consumer.serve.ship import pushes
-from consumer.status import facts_now, job_lines, past_of, status_json, status_lines
+from consumer.status import facts_now, group_lines, job_lines, past_of, status_json, status_lines
 from consumer.verify import verify_folder
 from tests.faults import documents
 from tests.faults.mutations import env_text, json_text, toml_text
@@ -228,7 +229,10 @@ def _shown(row: Row) -> None:
         line.encode()
     for line in job_lines(facts, paint=lambda text, _: text, zone=UTC):
         line.encode()
-    json.dumps(status_json([row], facts, "memory")).encode()
+    for cut_off in (False, True):
+        json.dumps(status_json([row], facts, "memory", cut_off=cut_off)).encode()
+        for line in group_lines(facts, cut_off=cut_off, paint=lambda text, _: text, zone=UTC):
+            assert printable(line) == line
 
 
 def _entry(data: bytes) -> None:
@@ -243,8 +247,21 @@ def _entry(data: bytes) -> None:
     json.dumps(cost_json(costs, Cost(), "memory")).encode()
     if not plan.entry_problems(row.entry):
         plan.wanted_jobs(row.entry, Wishes(partial=True))
+    _held(key, row.entry)
     with contextlib.suppress(IncredibleError):
         take_entry(key, row.entry)
+
+
+def _held(key: IndexKey, entry: IndexEntry) -> None:
+    """Let a run wait for its group, and remember the group when it is complete."""
+    shard, problems = plan.held_as(key, entry, Selection())
+    if shard is None or problems:
+        return
+    parts = {key: (shard, entry.status)}
+    selection = plan.with_complete(Selection(), parts.values())
+    assert Selection.model_validate_json(selection.model_dump_json()) == selection
+    for line in plan.waiting_lines(plan.held(parts, selection), frozenset()):
+        assert printable(line) == line
 
 
 def _marker(data: bytes) -> None:
