@@ -3,7 +3,6 @@
 import asyncio
 import random
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -191,11 +190,7 @@ class _Run:
         planned = {"planned": names, "place": standing.place}
         self._spooled.save(self._spooled.journal.model_copy(update=planned))
         self._call.progress.planned(names)
-        shop = replace(
-            await self._shop(obtained, jobs),
-            finished=standing.finished,
-            pace=self._settings.paths.pace or self._call.places.cache / "pace",
-        )
+        shop = await self._shop(obtained, jobs, standing.finished)
         await self._call.stop.pause(random.uniform(0, self._settings.limits.jitter))  # noqa: S311 -- no secret
         with self._phases.measure("jobs"):
             await run_jobs(jobs, self._settings.browser.sessions, shop, self._ended)
@@ -222,7 +217,9 @@ class _Run:
         if verdict.judgement.reason:
             self._warn(f"{release.ref} failed its trial: {verdict.judgement.reason}")
 
-    async def _shop(self, obtained: Obtained, jobs: tuple[Job, ...]) -> Shop:
+    async def _shop(
+        self, obtained: Obtained, jobs: tuple[Job, ...], finished: Mapping[str, str]
+    ) -> Shop:
         release = obtained.release
         browser = await self._browser.settle(release.jobs.browser, jobs)
         self._note(warnings=(*self._record.warnings, *self._browser.warnings))
@@ -242,6 +239,8 @@ class _Run:
             environ=self._call.environ,
             journalist=self._call.journalist,
             progress=self._call.progress,
+            finished=finished,
+            pace=self._settings.paths.pace or self._call.places.cache / "pace",
         )
 
     async def _isolation(self) -> Isolation:
@@ -281,7 +280,7 @@ class _Run:
             browser, boot, cost = await asyncio.gather(
                 self._browser.close(),
                 boot_phases(self._call.environ, run=self._record.started),
-                self._errands.cost(taken_back=(stopped or "").startswith("spot")),
+                self._errands.cost(taken_back=self._call.stop.gone is not None),
             )
         cut_short = stopped is not None and (
             self._record.release is None

@@ -322,7 +322,7 @@ class Errands:
             async with asyncio.timeout(STANDING_SECONDS):
                 standing = await standing_of(bucket, shard, datetime.now(UTC), log)
         except (MayflyError, TimeoutError) as error:
-            log.warning("shard.standing_unknown", reason=str(error) or "the bucket took too long")
+            log.warning("run.standing_unknown", reason=str(error) or "the bucket took too long")
             return Standing()
         log.info(
             "shard.stands",
