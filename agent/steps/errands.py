@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 from agent.core.catchup import Beginning
+from agent.core.cost import Rate
 from agent.core.errors import MayflyError, SecretsError, ShardError, StoreError
 from agent.core.instance import HostFacts
 from agent.core.layout import started_key
@@ -29,7 +30,7 @@ from agent.steps.ledger import Ledger, read_ledger
 from agent.steps.logs import Journalist
 from agent.steps.lookback import finished_before
 from agent.steps.metadata import read_facts
-from agent.steps.prices import cost_of_run
+from agent.steps.prices import cost_of_run, spot_price
 from agent.steps.recovery import deliver_pending
 from agent.steps.shards import Standing, standing_of
 from agent.steps.slots import CLAIM_SECONDS, Settled, claim_slot, slot_of_tag
@@ -44,7 +45,7 @@ SlotWish = datetime | Literal["tag"] | None
 WITHDRAW_SECONDS = 5.0
 """For taking back the word that a run began; when that fails, it looks like a run that vanished."""
 COST_SECONDS = 12.0
-"""For the price of the machine: a little more than what its own question is limited to."""
+"""For a price that is still not known when the run ends: a little more than what its question is limited to."""
 STANDING_SECONDS = 60.0
 """For looking what a shard has committed."""
 CATCH_UP_SECONDS = 10.0
@@ -95,6 +96,7 @@ class Errands:
         self._tasks: list[asyncio.Task[Any]] = []
         self.facts = self._start(read_facts(orders.environ, orders.journalist.log))
         self._start(watch_spot(orders.environ, orders.stop, orders.journalist.log))
+        self._price = self._start(self._ask_price())
         self.bucket = self._start(self._open())
         self.secrets = self._start(self._secrets())
         self.earlier = self._start(self._deliver_earlier())
@@ -136,23 +138,17 @@ class Errands:
             taken_back: Whether EC2 takes the machine away.
         """
         orders, log = self._orders, self._orders.journalist.log
-        facts = await asyncio.shield(self.facts)
         seconds = HURRIED_COST_SECONDS if taken_back else COST_SECONDS
-        try:
-            async with asyncio.timeout(seconds):
-                return await cost_of_run(
-                    facts,
-                    orders.settings.cost,
-                    began=orders.host.booted or orders.marker.started,
-                    now=datetime.now(UTC),
-                    taken_back=taken_back,
-                    cache=orders.places.cache,
-                    environ=orders.environ,
-                    log=log,
-                )
-        except (MayflyError, OSError, TimeoutError) as error:
-            log.warning("cost.unknown", reason=str(error) or f"no price within {seconds:g} s")
-            return None
+        await asyncio.wait([self._price], timeout=seconds)
+        return cost_of_run(
+            self.facts_so_far,
+            orders.settings.cost,
+            self._price.result() if self._price.done() else None,
+            began=orders.host.booted or orders.marker.started,
+            now=datetime.now(UTC),
+            taken_back=taken_back,
+            log=log,
+        )
 
     async def withdraw(self) -> None:
         """Take back, as far as that is possible at once, that the run began and what it claimed."""
@@ -234,6 +230,16 @@ class Errands:
         except MayflyError as error:
             self._orders.journalist.log.warning("run.not_announced", reason=str(error))
             return None
+
+    async def _ask_price(self) -> Rate | None:
+        """Ask what the machine costs while the run works, so that its end does not wait for the answer."""
+        orders = self._orders
+        return await spot_price(
+            await asyncio.shield(self.facts),
+            cache=orders.places.cache,
+            environ=orders.environ,
+            log=orders.journalist.log,
+        )
 
     async def _slot_at_once(self) -> datetime | None:
         """Return the slot if it is known without waiting for a schedule."""

@@ -55,15 +55,40 @@ class _Known:
     asked: float
 
 
-async def cost_of_run(
+async def spot_price(
+    facts: HostFacts | None, *, cache: Path, environ: Mapping[str, str], log: Log
+) -> Rate | None:
+    """Return the spot price that a run's cost needs; None where it needs none, or nobody knows it.
+
+    Args:
+        facts: What EC2 said of the machine.
+        cache: A folder for the price.
+        environ: Credentials, region and endpoint for boto3.
+        log: Is told when there is no price.
+    """
+    if facts is None or facts.life_cycle != "spot":
+        return None
+    if facts.instance_type is None or facts.zone is None:
+        return None
+    return await spot_rate(
+        facts.instance_type,
+        facts.zone,
+        region=facts.region or facts.zone[:-1],
+        now=datetime.now(UTC),
+        cache=cache,
+        environ=environ,
+        log=log,
+    )
+
+
+def cost_of_run(
     facts: HostFacts | None,
     prices: Cost,
+    spot: Rate | None,
     *,
     began: datetime,
     now: datetime,
     taken_back: bool,
-    cache: Path,
-    environ: Mapping[str, str],
     log: Log,
 ) -> CostRecord | None:
     """Return what this run costs, until the machine is off; None on a machine that nobody bills by the second.
@@ -71,11 +96,10 @@ async def cost_of_run(
     Args:
         facts: What EC2 said of the machine.
         prices: As configured.
+        spot: From `spot_price`.
         began: When the machine booted, or the run began where that is not known.
         now: The end of the run.
         taken_back: Whether EC2 takes the machine away.
-        cache: A folder for the spot price.
-        environ: Credentials, region and endpoint for boto3.
         log: Is told when there is no price.
     """
     if facts is None or facts.instance_type is None or facts.life_cycle is None:
@@ -89,17 +113,6 @@ async def cost_of_run(
         public_address=facts.public_address,
         taken_back=taken_back,
     )
-    spot = None
-    if usage.spot and facts.zone:
-        spot = await spot_rate(
-            facts.instance_type,
-            facts.zone,
-            region=facts.region or facts.zone[:-1],
-            now=now,
-            cache=cache,
-            environ=environ,
-            log=log,
-        )
     rate = rate_of(usage, facts.region, prices, spot)
     if rate is None:
         log.warning("cost.unknown", instance_type=facts.instance_type, remedy="set cost.hourly")

@@ -10,9 +10,18 @@ from structlog.testing import LogCapture
 
 from agent.core.cost import Rate
 from agent.core.instance import HostFacts
+from agent.core.results import CostRecord
 from agent.core.settings import Cost
 from agent.steps.logs import Log
-from agent.steps.prices import CACHE_NAME, FRESH, USABLE, cost_of_run, cpu_seconds, spot_rate
+from agent.steps.prices import (
+    CACHE_NAME,
+    FRESH,
+    USABLE,
+    cost_of_run,
+    cpu_seconds,
+    spot_price,
+    spot_rate,
+)
 from tests.parts.aws import REGION
 from tests.parts.stalled import refused
 
@@ -132,18 +141,15 @@ async def test_a_broken_cache_is_no_failure(asker: Asker) -> None:
     assert json.loads((asker.cache / CACHE_NAME).read_text())["zone"] == ZONE
 
 
+async def costs(asker: Asker, facts: HostFacts | None, prices: Cost) -> CostRecord | None:
+    """Ask for the price as a run does at its start, and for the cost as at its end."""
+    spot = await spot_price(facts, prices, cache=asker.cache, environ=asker.environ, log=asker.log)
+    return cost_of_run(facts, prices, spot, began=NOW, now=NOW, taken_back=False, log=asker.log)
+
+
 async def test_a_run_on_spot_knows_what_it_cost(asker: Asker) -> None:
     """From launch to the expected power-off, at EC2's price."""
-    cost = await cost_of_run(
-        FACTS,
-        Cost(),
-        began=NOW,
-        now=NOW,
-        taken_back=False,
-        cache=asker.cache,
-        environ=asker.environ,
-        log=asker.log,
-    )
+    cost = await costs(asker, FACTS, Cost())
     assert cost is not None
     assert cost.billed_seconds == 1830
     assert cost.market == "spot"
@@ -154,35 +160,14 @@ async def test_a_run_on_spot_knows_what_it_cost(asker: Asker) -> None:
 async def test_without_permission_the_configured_price_counts(lost: Asker) -> None:
     """Nobody needs to allow the history of prices; without any price there is no number at all."""
     for prices, expected in ((Cost(hourly=0.02), "configured"), (Cost(), None)):
-        cost = await cost_of_run(
-            FACTS,
-            prices,
-            began=NOW,
-            now=NOW,
-            taken_back=False,
-            cache=lost.cache,
-            environ=lost.environ,
-            log=lost.log,
-        )
+        cost = await costs(lost, FACTS, prices)
         assert (cost.rate_source if cost else None) == expected
 
 
 @pytest.mark.parametrize("facts", [None, HostFacts(), HostFacts(instance_type="t3.medium")])
 async def test_a_laptop_costs_nothing_that_we_know(lost: Asker, facts: HostFacts | None) -> None:
     """Without an instance there is no cost, and nobody is asked."""
-    assert (
-        await cost_of_run(
-            facts,
-            Cost(hourly=1),
-            began=NOW,
-            now=NOW,
-            taken_back=False,
-            cache=lost.cache,
-            environ=lost.environ,
-            log=lost.log,
-        )
-        is None
-    )
+    assert await costs(lost, facts, Cost(hourly=1)) is None
     assert lost.events.entries == []
 
 
