@@ -143,7 +143,7 @@ async def test_a_broken_cache_is_no_failure(asker: Asker) -> None:
 
 async def costs(asker: Asker, facts: HostFacts | None, prices: Cost) -> CostRecord | None:
     """Ask for the price as a run does at its start, and for the cost as at its end."""
-    spot = await spot_price(facts, prices, cache=asker.cache, environ=asker.environ, log=asker.log)
+    spot = await spot_price(facts, cache=asker.cache, environ=asker.environ, log=asker.log)
     return cost_of_run(facts, prices, spot, began=NOW, now=NOW, taken_back=False, log=asker.log)
 
 
