@@ -8,6 +8,7 @@ import ast
 import io
 import json
 import os
+import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -17,6 +18,7 @@ from typing import Any
 from cfnlint.decode import decode
 
 from tests.parts.aws import REGION, Aws
+from tests.parts.missing import program
 
 TEMPLATE = Path(__file__).parents[2] / "deploy/aws/mayfly.yaml"
 IMAGE = "ami-12c6146b"
@@ -25,12 +27,24 @@ SCHEDULED = "2026-11-22T18:00:00Z"
 CONTEXT = "<aws.scheduler.scheduled-time>"
 
 
-def template() -> dict[str, Any]:
-    """The template, with intrinsic functions in their long form."""
-    parsed, matches = decode(str(TEMPLATE))
+def template(path: Path = TEMPLATE) -> dict[str, Any]:
+    """A template, with intrinsic functions in their long form."""
+    parsed, matches = decode(str(path))
     assert not matches
     document: dict[str, Any] = json.loads(json.dumps(parsed))
     return document
+
+
+def assert_sound(path: Path) -> None:
+    """Let cfn-lint say nothing of a template, for Osaka and for the largest region."""
+    done = subprocess.run(
+        [program("cfn-lint"), "--regions", REGION, "us-east-1", "--template", str(path)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def reduced(document: dict[str, Any]) -> dict[str, Any]:

@@ -1,19 +1,15 @@
 """The template for AWS Batch: sound, and its own words start an array whose children know which shard they are."""
 
 import json
-import subprocess
 import uuid
 from pathlib import Path
-from typing import Any
 
 import pytest
-from cfnlint.decode import decode
 
 from agent.core.overrides import environment_overrides, parse_settings
 from agent.core.shards import Shard, asked, identify
-from tests.aws.stack import CONTEXT, SCHEDULED
-from tests.parts.aws import REGION, Aws
-from tests.parts.missing import program
+from tests.aws.stack import CONTEXT, SCHEDULED, assert_sound, template
+from tests.parts.aws import Aws
 
 TEMPLATE = Path(__file__).parents[2] / "deploy/aws/batch.yaml"
 PARAMETERS = {
@@ -25,29 +21,14 @@ PARAMETERS = {
 }
 
 
-def template() -> dict[str, Any]:
-    """The template, with intrinsic functions in their long form."""
-    parsed, matches = decode(str(TEMPLATE))
-    assert not matches
-    document: dict[str, Any] = json.loads(json.dumps(parsed))
-    return document
-
-
 def test_the_template_is_sound() -> None:
     """cfn-lint has nothing to say, for Osaka and for the largest region."""
-    done = subprocess.run(
-        [program("cfn-lint"), "--regions", REGION, "us-east-1", "--template", str(TEMPLATE)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert_sound(TEMPLATE)
 
 
 def test_nothing_runs_between_two_nights() -> None:
     """Spot machines only, down to none; the schedule has few retries and a dead-letter queue."""
-    resources = template()["Resources"]
+    resources = template(TEMPLATE)["Resources"]
     machines = resources["Machines"]["Properties"]["ComputeResources"]
     assert (machines["Type"], machines["MinvCpus"], machines["DesiredvCpus"]) == ("SPOT", 0, 0)
     target = resources["Schedule"]["Properties"]["Target"]
@@ -58,7 +39,7 @@ def test_nothing_runs_between_two_nights() -> None:
 
 def test_a_machine_that_was_taken_back_costs_a_shard_an_attempt_and_no_result() -> None:
     """What may get better is tried again; what has told how it ended is not. Batch allows five rules."""
-    strategy = template()["Resources"]["Shard"]["Properties"]["RetryStrategy"]
+    strategy = template(TEMPLATE)["Resources"]["Shard"]["Properties"]["RetryStrategy"]
     rules = strategy["EvaluateOnExit"]
     assert len(rules) <= 5
     assert rules[0] == {"OnStatusReason": "Host EC2*", "Action": "RETRY"}
@@ -69,7 +50,7 @@ def test_a_machine_that_was_taken_back_costs_a_shard_an_attempt_and_no_result() 
 @pytest.fixture
 def outputs(aws_stand_in: Aws) -> dict[str, str]:
     """The stack in the stand-in, without the Scheduler, whose input is an output."""
-    document = template()
+    document = template(TEMPLATE)
     target = document["Resources"].pop("Schedule")["Properties"]["Target"]
     document["Outputs"] |= {"Input": {"Value": target["Input"]}, "Arn": {"Value": target["Arn"]}}
     for resource in document["Resources"].values():

@@ -45,7 +45,30 @@ class Quiet:
         """Say nothing."""
 
 
-class Inspector:
+class _Beside:
+    """Does its work in a thread of its own while the block runs, and then comes to an end."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(LAST_SECONDS)
+        self._end()
+
+    def _work(self) -> None:
+        raise NotImplementedError
+
+    def _end(self) -> None:
+        """Look once more, when nothing happens any more."""
+
+
+class Inspector(_Beside):
     """Looks into a folder of pulled runs every 50 ms, and compares all that is visible with the bucket.
 
     Attributes:
@@ -55,22 +78,15 @@ class Inspector:
     """
 
     def __init__(self, dest: Path, shelf: Readable) -> None:
+        super().__init__()
         self._dest, self._shelf = dest, shelf
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work)
         self._manifests: dict[str, dict[str, Any]] = {}
         self._right: dict[Path, dict[str, Signature]] = {}
         self.looks = 0
         self.wrong: list[str] = []
         self.seen: set[tuple[str, str]] = set()
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(LAST_SECONDS)
+    def _end(self) -> None:
         self._right.clear()
         self.look()
 
@@ -141,7 +157,7 @@ def _mark(path: Path) -> tuple[int, str]:
     return len(content), f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-class Puller:
+class Puller(_Beside):
     """Pulls every 50 ms in a loop of its own, through whatever stands in its way.
 
     Attributes:
@@ -152,21 +168,15 @@ class Puller:
     def __init__(
         self, address: LocalBucket | S3Bucket, credentials: Credentials | None, dest: Path
     ) -> None:
+        super().__init__()
         self._address, self._credentials, self._dest = address, credentials, dest
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._work()))
         self.pulls = 0
         self.defects: list[str] = []
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+    def _work(self) -> None:
+        asyncio.run(self._pull_until_told())
 
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(LAST_SECONDS)
-
-    async def _work(self) -> None:
+    async def _pull_until_told(self) -> None:
         pulling = asyncio.create_task(self._pull_for_ever())
         await asyncio.to_thread(self._stop.wait)
         pulling.cancel()
@@ -195,7 +205,7 @@ class Puller:
         self.pulls += 1
 
 
-class KilledPuller:
+class KilledPuller(_Beside):
     """Starts `mayfly pull` as a process, kills it after a random time, and starts it again.
 
     Attributes:
@@ -203,19 +213,12 @@ class KilledPuller:
     """
 
     def __init__(self, dest: Path, environ: Mapping[str, str], log: Path, rng: Random) -> None:
+        super().__init__()
         self._dest, self._environ, self._log, self._rng = dest, environ, log, rng
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work)
         self.kills = 0
         self.problems: list[str] = []
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(LAST_SECONDS)
+    def _end(self) -> None:
         with self._start() as process:
             code = process.wait(LAST_SECONDS)
         if code != 0:
