@@ -329,8 +329,6 @@ class Errands:
                 standing = await standing_of(bucket, shard, datetime.now(UTC), log)
         except ShardError:
             return Standing()  # the run itself refuses
-        except ShardError:
-            return Standing()  # the run itself refuses
         except (MayflyError, TimeoutError) as error:
             log.warning("run.standing_unknown", reason=str(error) or "the bucket took too long")
             return Standing()
