@@ -164,6 +164,14 @@ async def commit(run: SpooledRun, bucket: Bucket, now: datetime) -> str:
         StoreConflict: Another writer has handed over this run, or, as `ShardTaken`, a run of the same shard.
         StoreError: The bucket failed; a later call goes on from here.
     """
+    # After a power cut nothing may be named that is not there, and the spool goes only after the name is durable.
+    await bucket.sync()
+    key = await _commit(run, bucket, now)
+    await bucket.sync()
+    return key
+
+
+async def _commit(run: SpooledRun, bucket: Bucket, now: datetime) -> str:
     entry = run.index.read_bytes()
     manifest = await asyncio.to_thread(run.manifest.read_bytes)
     if key := await committed_as(bucket, run.run_id, entry):

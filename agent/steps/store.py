@@ -4,11 +4,13 @@ Requests are retried by the client itself, within `agent.core.storage.RETRY_SECO
 `Bucket.create` retries; nothing above this module does.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from pathlib import Path
 from typing import IO, Any, Self
 
 import obstore
@@ -30,6 +32,7 @@ from agent.core.storage import (
     s3_parameters,
     store_error,
 )
+from agent.steps.durable import sync_file_system
 
 PART_BYTES = 5 * 1024**2
 """Files above this go in parts of this size: S3 allows 10,000 of them, so 48 GiB."""
@@ -62,8 +65,9 @@ class Created(Enum):
 class Bucket:
     """A bucket, seen below its prefix. All methods raise `StoreError` when the store fails them."""
 
-    def __init__(self, store: LocalStore | S3Store, name: str) -> None:
+    def __init__(self, store: LocalStore | S3Store, name: str, folder: Path | None = None) -> None:
         self._store = store
+        self._folder = folder
         self.name = name
 
     @classmethod
@@ -79,10 +83,17 @@ class Bucket:
         """
         if isinstance(address, LocalBucket):
             with _edge("open", str(address.root)):
-                return cls(LocalStore(address.root, mkdir=True), f"file://{address.root}")
+                store = LocalStore(address.root, mkdir=True)
+                return cls(store, f"file://{address.root}", address.root)
         parameters = s3_parameters(address, credentials, _boto3_chain)
         with _edge("open", address.name):
             return cls(S3Store(address.bucket, **parameters), address.name)
+
+    async def sync(self) -> None:
+        """Make durable what was put: a store did so before it answered, a folder, also a network's, is asked to."""
+        if self._folder is not None:
+            with _edge("sync", str(self._folder)):
+                await asyncio.to_thread(sync_file_system, self._folder)
 
     async def put(self, key: str, data: bytes) -> None:
         """Write an object, whatever was there."""

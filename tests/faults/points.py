@@ -63,3 +63,11 @@ POINTS: tuple[Point, ...] = (
     *_at("run cleared away", "steps.spool", "_clear_away", "enter"),
     *_at("earlier run delivered", "steps.recovery", "_deliver", "enter", "leave"),
 )
+
+SHARD_POINTS: tuple[Point, ...] = (
+    *_at("shard's earlier commits read", "steps.shards", "standing_of", "leave"),
+    *_at("shard's place taken", "steps.shards", "take_place", "enter", "leave"),
+    *_at("commit of a shard", "steps.commit", "commit", "enter", "leave"),
+    *_at("shard's run discarded", "steps.spool", "SpooledRun.discard", "enter", "leave"),
+)
+"""What a run that is a shard does besides, and the steps around it."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.ledger import Broken, examine, finished, objects_in
-from tests.faults.points import POINTS
+from tests.faults.points import POINTS, SHARD_POINTS
 from tests.parts.repo import Repo
 from tests.parts.seaweed import S3Server
 from tests.run.bench import NOWHERE, Bench, Ran, finish
@@ -48,6 +48,7 @@ class Scenario:
         chance: What all of it follows from.
         ends: The jobs' exit codes.
         early: Whether a job lasts long enough for files to be sent while it runs.
+        shard: Whether its runs are the one shard of a group, another group for each release.
     """
 
     bench: Bench
@@ -56,10 +57,19 @@ class Scenario:
     chance: random.Random
     ends: tuple[int, ...]
     early: bool
+    shard: bool = False
     releases: int = 0
 
     @classmethod
-    def make(cls, folder: Path, seed: str, server: S3Server | None, *, early: bool) -> "Scenario":
+    def make(
+        cls,
+        folder: Path,
+        seed: str,
+        server: S3Server | None,
+        *,
+        early: bool = False,
+        shard: bool = False,
+    ) -> "Scenario":
         """Publish a release and run it, so that later runs are warm.
 
         Args:
@@ -67,6 +77,7 @@ class Scenario:
             seed: What the jobs, the files and their sizes follow from.
             server: Where the bucket is; None for a folder.
             early: Whether a job lasts long enough for files to be sent while it runs.
+            shard: Whether its runs are a shard.
         """
         chance = random.Random(seed)
         folder.mkdir(parents=True)
@@ -85,7 +96,7 @@ class Scenario:
             }
             shelf = S3Shelf(server, bucket, "prod")
         ends = (0, 0, 1)[: chance.randint(1, 3)]
-        made = cls(bench, folder / "ledger", shelf, chance, ends, early)
+        made = cls(bench, folder / "ledger", shelf, chance, ends, early, shard)
         made.release()
         ran = made.settle()
         assert ran.code in (0, 3), ran.stderr[-3000:]
@@ -108,12 +119,20 @@ class Scenario:
 
     def settle(self) -> Ran:
         """Do a run to its end."""
-        return self.bench.run()
+        return self.bench.run(*self._asked)
+
+    def command(self) -> list[str]:
+        """Return a run's command line."""
+        return self.bench.command(*self._asked)
+
+    @property
+    def _asked(self) -> list[str]:
+        return ["--shard", "1/1", "--group", f"g{self.releases}"] if self.shard else []
 
     def crashing(self, where: str, occurrence: int, counts: Path | None = None) -> bool:
         """Do a run that is killed at a point, and tell whether it was."""
-        command = self.bench.command()
-        places = ",".join(sorted({point.place for point in POINTS}))
+        command = self.command()
+        places = ",".join(sorted({point.place for point in (*POINTS, *SHARD_POINTS)}))
         killer = ["-P", str(CRASH), f"{where}:{occurrence}", str(counts or "-"), places]
         position = command.index("-m")
         command[position : position + 2] = killer

@@ -20,7 +20,7 @@ import pytest
 
 from tests.faults.figures import Figures
 from tests.faults.ledger import Broken
-from tests.faults.points import POINTS, Point
+from tests.faults.points import POINTS, SHARD_POINTS, Point
 from tests.faults.scenario import Scenario
 from tests.parts.seaweed import S3Server
 
@@ -44,7 +44,7 @@ class Tally:
     not_reached: int = 0
 
 
-@pytest.mark.parametrize("point", POINTS, ids=lambda point: point.name)
+@pytest.mark.parametrize("point", [*POINTS, *SHARD_POINTS], ids=lambda point: point.name)
 def test_the_points_are_places_in_the_program(point: Point) -> None:
     """A function that is renamed takes its crash point with it, or this fails."""
     module, function, edge = point.where.split(":")
@@ -56,34 +56,37 @@ def test_the_points_are_places_in_the_program(point: Point) -> None:
 
 
 @pytest.mark.timeout(HOURS)
-def test_killed_at_every_point(tmp_path: Path, s3_server: S3Server) -> None:
+@pytest.mark.parametrize("kind", ["run", "shard"])
+def test_killed_at_every_point(tmp_path: Path, s3_server: S3Server, kind: str) -> None:
     """Each time the next run, or the one after it, has all that was finished in the bucket, once, as it was."""
     seeds = range(FIRST, FIRST + max(SEEDS, 1))
-    points = [point for point in POINTS if ONLY in point.name][:: 1 if ONLY else EVERY]
-    assert points, ONLY
+    every = SHARD_POINTS if kind == "shard" else POINTS
+    points = [point for point in every if ONLY in point.name][:: 1 if ONLY else EVERY]
     began = time.monotonic()
     tallies: defaultdict[str, Tally] = defaultdict(Tally)
 
     def chain(seed: int) -> list[str]:
-        return _chain(tmp_path / str(seed), seed, points, s3_server, tallies)
+        in_s3, early = seed % 3 == 0, seed % 5 == 0
+        scenario = Scenario.make(
+            tmp_path / str(seed),
+            str(seed),
+            s3_server if in_s3 else None,
+            early=early,
+            shard=kind == "shard",
+        )
+        return _chain(scenario, seed, points, tallies)
 
     with ThreadPoolExecutor(2) as pool:
         wrong = [line for lines in pool.map(chain, seeds) for line in lines]
-    _report(tallies, points, time.monotonic() - began)
+    _report(kind, tallies, points, time.monotonic() - began)
     assert not wrong, "\n".join(wrong)
 
 
 def _chain(
-    folder: Path,
-    seed: int,
-    points: Sequence[Point],
-    server: S3Server,
-    tallies: dict[str, Tally],
+    scenario: Scenario, seed: int, points: Sequence[Point], tallies: dict[str, Tally]
 ) -> list[str]:
     """Break one computer at each of the points in turn; return what was wrong, with how to see it again."""
-    in_s3, early = seed % 3 == 0, seed % 5 == 0
-    scenario = Scenario.make(folder, str(seed), server if in_s3 else None, early=early)
-    counts = folder / "counts.json"
+    counts = scenario.bench.folder / "counts.json"
     scenario.release()
     assert not scenario.crashing("none", 0, counts)
     passed: dict[str, int] = json.loads(counts.read_text())
@@ -123,10 +126,10 @@ def _kill_at(scenario: Scenario, point: Point, occurrence: int) -> bool:
     return False
 
 
-def _report(tallies: dict[str, Tally], points: Sequence[Point], seconds: float) -> None:
+def _report(kind: str, tallies: dict[str, Tally], points: Sequence[Point], seconds: float) -> None:
     figures = Figures(
-        point="1",
-        title="kill -9 at the named steps of a run",
+        point="1" if kind == "run" else "1b",
+        title=f"kill -9 at the named steps of a {kind}",
         command="MAYFLY_CRASH_SEEDS=25 pytest tests/faults/test_crash_points.py -s",
         columns=(
             *("killed at", "cases", "finished files lost", "committed twice"),

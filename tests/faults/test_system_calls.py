@@ -52,7 +52,7 @@ class Seen:
 def _strace(scenario: Scenario, *options: str) -> list[str]:
     """Return a run's command line under strace."""
     follow = ("-f", "-b", "execve", "-qq", "-o", str(scenario.bench.folder / "trace"))
-    return [program("strace"), *follow, *options, *scenario.bench.command()]
+    return [program("strace"), *follow, *options, *scenario.command()]
 
 
 def _most(scenario: Scenario) -> dict[str, int]:
@@ -106,7 +106,7 @@ def _kill(scenario: Scenario, call: str, number: int) -> Seen:
 def test_killed_at_every_system_call(tmp_path: Path, s3_server: S3Server, kind: str) -> None:
     """Whatever call was the last: the spool is valid, and the next run, or the one after it, delivers all of it."""
     server = s3_server if kind == "S3" else None
-    scenario = Scenario.make(tmp_path / "computer", f"calls {SEED}", server, early=False)
+    scenario = Scenario.make(tmp_path / "computer", f"calls {SEED}", server)
     seen: dict[str, Seen] = {}
     wrong = []
     began = time.monotonic()

@@ -50,6 +50,14 @@ name = "p"
 version = "1"
 source = { virtual = "." }
 """
+# It writes what it takes for the self-check's own answer.
+LIAR = """
+import os
+import sys
+
+print(sys.argv[1], "[" * 20_000, flush=True)
+os._exit(0)
+"""
 FAULTS = """
 [[job]]
 name = "Quotes"
@@ -82,6 +90,11 @@ class Broken:
 BROKEN = {
     "import": Broken({"quotes.py": "import nonesuch\n" + LATER}, "check", "nonesuch"),
     "syntax": Broken({"quotes.py": "def (:\n"}, "check", "SyntaxError"),
+    "liar": Broken(
+        {"quotes.py": "import liar\n" + LATER, "liar.py": LIAR},
+        "check",
+        "said something else",
+    ),
     "late-import": Broken(
         {"quotes.py": "def go():\n    import nonesuch\n\ngo()\n"},
         "trial",

@@ -1,8 +1,11 @@
 """What a run leaves in the spool when the power goes off right after it, and who removes it."""
 
 import os
+import re
+import subprocess
 
-from tests.run.bench import Bench, Shelf
+from tests.parts.missing import program
+from tests.run.bench import NOWHERE, RUN_SECONDS, Bench, Shelf
 from tests.run.shelves import sound
 
 JOBS = """
@@ -33,3 +36,29 @@ def test_a_machine_that_goes_off_leaves_the_deleting_to_the_next_run(
         assert [path.name for path in spool.glob(".*")] == [f".gone-{ran.run_id}"], number
     assert bench.run().code == 0
     assert list(spool.glob(".*")) == []
+
+
+def test_a_bucket_in_a_folder_is_durable_before_the_spool_goes(bench: Bench) -> None:
+    """Files reach the disk before the manifest that names them, and the commit before the run leaves the spool."""
+    bench.store = (bench.folder / "bucket").as_uri()
+    bench.settings["browser.url"] = NOWHERE
+    bench.release("v1", JOBS)
+    trace = bench.folder / "trace"
+    calls = "trace=syncfs,rename,renameat,renameat2,link,linkat"
+    strace = [program("strace"), "-f", "-qq", "-e", calls, "-o", str(trace), *bench.command()]
+    environ = bench.environment()
+    subprocess.run(
+        strace, env=environ, cwd=bench.folder, capture_output=True, timeout=RUN_SECONDS, check=True
+    )
+    steps = {
+        "file": r'bucket/runs/[^"]*/one/file"',
+        "sync": r"syncfs\(",
+        "manifest": r'bucket/runs/[^"]*/datapackage\.json"',
+        "entry": r'bucket/index/[^"]*"',
+        "gone": r'\.gone-[^"]*"',
+    }
+    done = [name for line in trace.open() for name in steps if re.search(steps[name], line)]
+    assert re.fullmatch(
+        r"(sync )*file (file |sync )*sync manifest (manifest )*entry (entry )*sync gone ?",
+        " ".join([*done, ""]),
+    ), done

@@ -96,12 +96,25 @@ class SelfCheck:
         if line is None:
             words = " ".join(said.split())[-300:]
             return [f"its self-check ended early: {words}"]
-        problems = json.loads(line.removeprefix(f"{word} "))
+        problems = _problems(line.removeprefix(f"{word} "), len(entries))
+        if problems is None:
+            return [f"its self-check said something else than what it was asked: {line[-300:]}"]
         return [
             f"job {group.jobs[entry]}: {problem}"
             for entry, problem in zip(entries, problems, strict=True)
             if problem
         ]
+
+
+def _problems(text: str, count: int) -> list[str] | None:
+    """Read what the check found for each program; None where it is something else: the release may have written it."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, list) or len(found) != count:
+        return None
+    return [str(each) if each else "" for each in found]
 
 
 @dataclass(frozen=True, slots=True)
