@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.ledger import Broken, examine, finished, objects_in
+from tests.faults.ledger import Broken, Looker, examine, files_in, finished
 from tests.faults.points import POINTS, SHARD_POINTS
 from tests.parts.repo import Repo
 from tests.parts.seaweed import S3Server
@@ -44,7 +44,7 @@ class Scenario:
     Attributes:
         bench: Runs the real program.
         ledger: What the jobs wrote down.
-        shelf: The bucket, where it is not a folder.
+        looker: Looks at the bucket.
         chance: What all of it follows from.
         ends: The jobs' exit codes.
         early: Whether a job lasts long enough for files to be sent while it runs.
@@ -53,7 +53,7 @@ class Scenario:
 
     bench: Bench
     ledger: Path
-    shelf: S3Shelf | None
+    looker: Looker
     chance: random.Random
     ends: tuple[int, ...]
     early: bool
@@ -85,7 +85,8 @@ class Scenario:
         git.mkdir()
         bench = Bench(folder, Repo(git), (folder / "bucket").as_uri())
         bench.settings |= {"browser.url": NOWHERE, "limits.isolation": "process"}
-        shelf = None
+        shelved = folder / "bucket"
+        looker = Looker(lambda: files_in(shelved), lambda key: (shelved / key).read_bytes())
         if server is not None:
             bucket = server.make_bucket()
             bench.store = f"s3://{bucket}/prod"
@@ -95,8 +96,9 @@ class Scenario:
                 "AWS_SECRET_ACCESS_KEY": server.secret_key,
             }
             shelf = S3Shelf(server, bucket, "prod")
+            looker = Looker(shelf.stamps, shelf.get)
         ends = (0, 0, 1)[: chance.randint(1, 3)]
-        made = cls(bench, folder / "ledger", shelf, chance, ends, early, shard)
+        made = cls(bench, folder / "ledger", looker, chance, ends, early, shard)
         made.release()
         ran = made.settle()
         assert ran.code in (0, 3), ran.stderr[-3000:]
@@ -165,9 +167,4 @@ class Scenario:
 
     def examine(self) -> Broken:
         """Return what does not hold of the bucket now."""
-        if self.shelf is None:
-            objects = objects_in(self.bench.folder / "bucket")
-        else:
-            keys = self.shelf.keys()
-            objects = {key: self.shelf.get(key) for key in keys}
-        return examine(objects, finished(self.ledger))
+        return examine(self.looker.look(), finished(self.ledger))

@@ -30,11 +30,19 @@ class S3Shelf:
 
     def keys(self, prefix: str = "") -> list[str]:
         """Return the keys under a prefix, relative to the bucket's own."""
+        return list(self.stamps(prefix))
+
+    def stamps(self, prefix: str = "") -> dict[str, object]:
+        """Return the keys under a prefix, each with what changes whenever it is written again."""
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket, Prefix=f"{self._prefix}/{prefix}"
         )
         skip = len(self._prefix) + 1
-        return [entry["Key"][skip:] for page in pages for entry in page.get("Contents", [])]
+        return {
+            entry["Key"][skip:]: (entry["ETag"], entry["Size"], entry["LastModified"])
+            for page in pages
+            for entry in page.get("Contents", [])
+        }
 
     def get(self, key: str) -> bytes:
         """Return an object."""
