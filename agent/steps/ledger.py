@@ -16,6 +16,8 @@ WINDOW = timedelta(days=40)
 """How far back is looked: a monthly job still has its last run in it."""
 MEDIAN_RUNS = 14
 """Runs of which `expect.drop` takes the median."""
+ONE_ANSWER = 1000
+"""Keys that a store lists with one request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +60,35 @@ async def newest_state(bucket: Bucket, ledger: Ledger, job: str, now: datetime) 
     """
     prefix = f"{STATE}{job}/"
     recent = f"{prefix}{now - WINDOW:%Y%m%d}"
-    for after in (recent, None):
-        keys = sorted([item.key async for item in bucket.list(prefix, after=after)], reverse=True)
-        for key in keys[:MEDIAN_RUNS]:
+
+    async def newest(keys: list[str]) -> str | None:
+        for key in sorted(keys, reverse=True)[:MEDIAN_RUNS]:
             parsed = parse_state_key(key)
             if parsed and (
                 parsed[1] in ledger.committed
-                or (after is None and await is_committed(bucket, parsed[1]))
+                or (key < recent and await is_committed(bucket, parsed[1]))
             ):
                 return key
-    return None
+        return None
+
+    keys = await _keys(bucket, prefix, most=ONE_ANSWER)
+    if len(keys) < ONE_ANSWER:
+        return await newest(keys)
+    # Years of memories: the newest are at the end of many answers.
+    return await newest(await _keys(bucket, prefix, after=recent)) or await newest(
+        await _keys(bucket, prefix)
+    )
+
+
+async def _keys(
+    bucket: Bucket, prefix: str, *, after: str | None = None, most: int | None = None
+) -> list[str]:
+    keys = []
+    async for item in bucket.list(prefix, after=after):
+        keys.append(item.key)
+        if len(keys) == most:
+            break
+    return keys
 
 
 async def is_committed(bucket: Bucket, run: str) -> bool:
