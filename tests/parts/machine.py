@@ -25,6 +25,9 @@ HOST = "10.0.2.2"
 BOOT_SECONDS = 300
 """Until ssh answers. Emulated, it takes 20 to 60 s, and several times that beside other work."""
 
+STEADY = "nohz=off highres=off"
+"""A tick that repeats by itself: on a busy host the emulator may lose a timer that fires once, and the kernel hangs."""
+
 
 class MachineError(Exception):
     """The machine did something else than it was waited for; the message carries the end of its console."""
@@ -126,7 +129,7 @@ class Machine:
         """
         self._port = free_port()
         self._qmp.unlink(missing_ok=True)
-        words = f"root=/dev/vda rw console=ttyS0 panic=10 {self._append} {append}"
+        words = f"root=/dev/vda rw console=ttyS0 panic=10 {STEADY} {self._append} {append}"
         self._qemu = Program(
             [
                 *(program("qemu-system-x86_64"), "-M", "q35", "-cpu", "max"),
