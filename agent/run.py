@@ -187,8 +187,7 @@ class _Run:
         release = obtained.release
         jobs, names = self._jobs, tuple(job.name for job in self._jobs)
         standing = await self._errands.standing(self._call.stop, self._settings.job_seconds)
-        planned = {"planned": names, "place": standing.place}
-        self._spooled.save(self._spooled.journal.model_copy(update=planned))
+        self._spooled.save(self._spooled.journal.with_plan(jobs, standing.place))
         self._call.progress.planned(names)
         shop = await self._shop(obtained, jobs, standing.finished)
         await self._call.stop.pause(random.uniform(0, self._settings.limits.jitter))  # noqa: S311 -- no secret
@@ -274,11 +273,11 @@ class _Run:
         )
 
     async def conclude(self) -> None:
-        """Stop the browser and write down how the run ended; from here on only the hand-off is missing."""
-        with self._phases.measure("browser-stop"):
+        """Let the browser go and write down how the run ended; from here on only the hand-off is missing."""
+        browser = self._browser.leave()
+        with self._phases.measure("conclude"):
             stopped = self._call.stop.reason if self._call.stop.requested else None
-            browser, boot, cost = await asyncio.gather(
-                self._browser.close(),
+            boot, cost = await asyncio.gather(
                 boot_phases(self._call.environ, run=self._record.started),
                 self._errands.cost(taken_back=self._call.stop.gone is not None),
             )

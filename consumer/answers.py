@@ -4,9 +4,11 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from itertools import islice
 from typing import TypeVar
 from urllib.parse import quote
 
+from agent.core.results import RunStatus
 from consumer.archive.reader import Past, Reader
 from consumer.archive.schema import ArchiveError
 from consumer.facts.days import Calendar, Day, DayState, run_days
@@ -18,6 +20,7 @@ from consumer.queries import (
     BeginLine,
     Evidence,
     Failure,
+    GroupLine,
     Health,
     JobLine,
     JobView,
@@ -33,6 +36,8 @@ MOST_DAYS = 400
 MOST_CALENDAR_DAYS = 4000
 MOST_LINES = 500
 RECENT_RUNS = 20
+MOST_GROUPS = 10
+MOST_SHARD_LINES = 50
 FRESH_SECONDS = 60.0
 """How long facts hold while nothing new comes: they depend on the clock by the minute at most."""
 
@@ -169,6 +174,7 @@ class Answers:
         if problem:
             health = replace(health, problem=problem)
         runs = [run for run in past.runs if run.started >= begin]
+        alone = (run for run in reversed(past.runs) if run.part is None)
         return Overview(
             bucket=self._bucket,
             now=_at(facts.now, zone),
@@ -178,11 +184,41 @@ class Answers:
                 _job_view(job, (first, calendar.today), zone, evidence) for job in facts.jobs
             ),
             points=tuple(_run_point(run, zone) for run in runs),
-            runs=tuple(_line(run, zone) for run in past.runs[: -RECENT_RUNS - 1 : -1]),
-            running=tuple(_begin_line(one, zone) for one in facts.runs.running),
+            runs=tuple(_line(run, zone) for run in islice(alone, RECENT_RUNS)),
+            last=_line(past.runs[-1], zone) if past.runs else None,
+            groups=self._group_lines(facts, begin),
+            running=tuple(_begin_line(one, zone) for one in facts.runs.running if one.part is None),
             vanished=tuple(_begin_line(one, zone) for one in facts.runs.vanished),
             release=facts.runs.release,
             costs=facts.runs.costs,
+        )
+
+    def _group_lines(self, facts: Facts, begin: float) -> tuple[GroupLine, ...]:
+        groups = [group for group in facts.groups if group.began >= begin][: -MOST_GROUPS - 1 : -1]
+        mine = {run for group in groups for run in group.runs}
+        rows = {run.run: run for run in facts.past.runs if run.run in mine}
+        return tuple(
+            self._group_line(group, [rows[run] for run in group.runs if run in rows])
+            for group in groups
+        )
+
+    def _group_line(self, group: GroupFacts, rows: list[RunRow]) -> GroupLine:
+        zone = self._rules.zone
+        rows.sort(key=lambda row: (row.status is RunStatus.SUCCEEDED, row.part and row.part.shard))
+        jobs = self._asked(lambda: self._reader.group_jobs(group.name, group.shards))
+        return GroupLine(
+            name=group.name,
+            shards=group.shards,
+            committed=group.committed,
+            missing=tuple(shard + 1 for shard in group.missing),
+            state=group.state,
+            running=group.running,
+            began=_at(group.began, zone),
+            due=_at(group.due, zone),
+            jobs=jobs and jobs[0],
+            failed=jobs and jobs[1],
+            runs=tuple(_line(row, zone) for row in rows[:MOST_SHARD_LINES]),
+            more=max(0, len(rows) - MOST_SHARD_LINES),
         )
 
     def _evidence_of(self, facts: Facts, begin: float) -> dict[tuple[str, str], list[Evidence]]:
@@ -326,6 +362,8 @@ def _line(row: RunRow, zone: tzinfo) -> RunLine:
         files=row.files,
         bytes=row.bytes,
         cost=row.cost,
+        shard=row.part.label if row.part else "",
+        group=row.part.group if row.part else "",
     )
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from agent.core.results import JobCause, JobStatus, RunStatus
 from consumer.facts.days import Day, DayState
+from consumer.facts.groups import GroupState
 from consumer.facts.runs import Costs, Release
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "Evidence",
     "Failure",
     "FileLine",
+    "GroupLine",
+    "GroupState",
     "Health",
     "JobLine",
     "JobView",
@@ -140,7 +143,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class RunLine:
-    """A committed run, in a list."""
+    """A committed run, in a list; `shard` is which of its `group` it is, as `2/8`."""
 
     run: str
     started: datetime
@@ -152,11 +155,41 @@ class RunLine:
     files: int
     bytes: int
     cost: float | None
+    shard: str = ""
+    group: str = ""
 
     @property
     def seconds(self) -> float:
         """How long it took."""
         return max(0.0, (self.finished - self.started).total_seconds())
+
+
+@dataclass(frozen=True, slots=True)
+class GroupLine:
+    """A group of shards, as one line.
+
+    Attributes:
+        shards, committed: How many there are to be, and how many are done.
+        missing: The first of the others, counted from 1, as `--shard` counts.
+        running: Runs of it that are under way.
+        due: When it is late, unless it is complete.
+        jobs, failed: Jobs that were due, and those of them that failed; None when they are too many to count.
+        runs: Its committed runs: first those that did not succeed, then by shard; the first fifty.
+        more: How many there are besides these.
+    """
+
+    name: str
+    shards: int
+    committed: int
+    missing: tuple[int, ...]
+    state: GroupState
+    running: int
+    began: datetime
+    due: datetime
+    jobs: int | None
+    failed: int | None
+    runs: tuple[RunLine, ...]
+    more: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +202,11 @@ class Overview:
         days: Of all runs together: the best run of a day is the day's.
         jobs: By name.
         points: Runs within `days`, oldest first.
-        runs: The newest committed runs, newest first.
-        running, vanished: Runs without a commit; vanished are those of the last seven days.
+        runs: The newest committed runs that are no shards, newest first.
+        last: The newest committed run of all.
+        groups: Groups of shards that began within `days`, newest first; not more than ten.
+        running: Runs that are under way and no shards; `groups` has how many of these there are.
+        vanished: Runs of the last seven days that were never committed.
         release: What ran last; None when nothing did.
         costs: US dollars.
     """
@@ -182,6 +218,8 @@ class Overview:
     jobs: tuple[JobView, ...]
     points: tuple[RunPoint, ...]
     runs: tuple[RunLine, ...]
+    last: RunLine | None
+    groups: tuple[GroupLine, ...]
     running: tuple[BeginLine, ...]
     vanished: tuple[BeginLine, ...]
     release: Release | None

@@ -145,6 +145,7 @@ def index_entry(run: RunRecord, files: Iterable[Sealed], manifest: ManifestRef) 
         jobs=tuple(
             JobSummary(
                 name=job.name,
+                family=job.family,
                 status=job.status,
                 cause=job.cause,
                 message=job.message[:300],

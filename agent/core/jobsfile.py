@@ -305,6 +305,21 @@ def _texts(value: object) -> list[str]:
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
+class MatrixJob(Job):
+    """One job of a matrix, as `expand` makes it; never read from a file.
+
+    Attributes:
+        family: The name of the job whose matrix it is of.
+    """
+
+    family: str
+
+
+def family_of(job: Job) -> str:
+    """Return the name that a job has in jobs.toml: of all values of a matrix the same."""
+    return job.family if isinstance(job, MatrixJob) else job.name
+
+
 def expand(jobs: JobsFile) -> JobsFile:
     """Return the file with every matrix job replaced by one job per combination of its values."""
     names: dict[str, tuple[str, ...]] = {}
@@ -335,7 +350,8 @@ def _instances(job: Job) -> Iterable[Job]:
     keys = sorted(job.matrix)
     for values in itertools.product(*(job.matrix[key] for key in keys)):
         matrix = {key: (value,) for key, value in zip(keys, values, strict=True)}
-        yield job.model_copy(update={"name": _instance_name(job.name, values), "matrix": matrix})
+        own = {"name": _instance_name(job.name, values), "matrix": matrix, "family": job.name}
+        yield MatrixJob.model_construct(**{**dict(job), **own})
 
 
 def _instance_name(name: str, values: tuple[str, ...]) -> str:

@@ -1,7 +1,11 @@
 """What the spool remembers of a run, so that a later one can finish it."""
 
+from collections.abc import Iterable
 from datetime import datetime
 
+from pydantic import Field
+
+from agent.core.jobsfile import Job, family_of
 from agent.core.manifest import RunRecord
 from agent.core.outcome import run_status
 from agent.core.results import JobCause, JobResult, JobStatus, Record
@@ -15,6 +19,7 @@ class Journal(Record):
     Attributes:
         run: What would stand in the manifest if the run ended now.
         planned: Every job of the run, in order.
+        families: What these are called in jobs.toml; none of a job that an older agent planned.
         concluded: The run's status, times and jobs are final; only the hand-off is missing.
         sealed: The manifest is written in the spool and will not change any more.
         index_keys: Keys under which an index entry may have been written already, oldest first.
@@ -26,6 +31,7 @@ class Journal(Record):
     version: int = JOURNAL_VERSION
     run: RunRecord
     planned: tuple[str, ...] = ()
+    families: dict[str, str] = Field(default_factory=dict)
     concluded: bool = False
     sealed: bool = False
     index_keys: tuple[str, ...] = ()
@@ -45,8 +51,15 @@ class Journal(Record):
             late=tuple(file.path for file in self.run.unsent),
         )
 
+    def with_plan(self, jobs: Iterable[Job], place: int) -> "Journal":
+        """Return the journal when it is known which jobs the run has, and its `place`."""
+        families = {job.name: family_of(job) for job in jobs}
+        known = {"planned": tuple(families), "families": families, "place": place}
+        return self.model_copy(update=known)
+
     def with_result(self, result: JobResult) -> "Journal":
         """Return the journal after a job ended; of a job that ran once more, the last result counts."""
+        result = result.model_copy(update={"family": self.families.get(result.name)})
         jobs = (*(job for job in self.run.jobs if job.name != result.name), result)
         return self.model_copy(update={"run": self.run.model_copy(update={"jobs": jobs})})
 
@@ -72,6 +85,7 @@ def after_death(
     lost = [
         JobResult(
             name=name,
+            family=journal.families.get(name),
             status=JobStatus.INTERRUPTED,
             cause=JobCause.INTERRUPTED,
             message="the machine or the agent died while it ran"

@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from agent.core.errors import Refusal
 from agent.core.results import (
     CostRecord,
+    Family,
     IsolationRecord,
     JobCause,
     JobResult,
@@ -201,6 +202,7 @@ class JobSummary(Record):
     """A job in an index entry: what a dashboard needs without opening the manifest."""
 
     name: str
+    family: Family = None
     status: JobStatus
     cause: JobCause | None = None
     message: str = ""

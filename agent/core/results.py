@@ -103,10 +103,19 @@ class RefusedFile(Record):
     reason: str
 
 
+Family = Annotated[
+    str | None,
+    Field(
+        description="The job's name in jobs.toml, the same for all values of a matrix; null of an older agent."
+    ),
+]
+
+
 class JobResult(Record):
     """What became of one job."""
 
     name: str
+    family: Family = None
     status: JobStatus
     cause: JobCause | None = None
     message: Message = ""

@@ -92,7 +92,9 @@ def take_entry(key: IndexKey, entry: IndexEntry) -> Taken:
     _check_dates(key, started, finished)
     if len(entry.jobs) > MAX_JOBS:
         raise IncredibleError(f"it lists {len(entry.jobs)} jobs, more than {MAX_JOBS}")
-    if any(not is_job_name(job.name) for job in entry.jobs):
+    if any(
+        not is_job_name(name) for job in entry.jobs for name in {job.name, job.family or job.name}
+    ):
         raise IncredibleError("it lists a job with an impossible name")
     part = _part(entry)
     release = text_of(entry.release, MAX_REF) if entry.release is not None else None
@@ -125,6 +127,7 @@ def take_entry(key: IndexKey, entry: IndexEntry) -> Taken:
             bytes=job.bytes,
             items=job.items,
             seconds=job.seconds,
+            family=job.family or None,
         )
         for job in entry.jobs
     )

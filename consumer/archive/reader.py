@@ -12,14 +12,16 @@ from agent.core.shards import Shard
 from consumer.archive.schema import ArchiveError, connect
 from consumer.facts.groups import groups_of, newest_of
 from consumer.facts.jobs import FORGOTTEN_AFTER, MOST_JOBS
-from consumer.facts.rows import BegunRow, EvidenceRow, JobRow, RefusedRow, RunRow
+from consumer.facts.rows import BegunRow, EvidenceRow, JobRow, RefusedRow, RunRow, is_failure
 
 HORIZON = 400 * 86400.0
 """Seconds before the newest run that are looked at: the longest row of failures that is told, and a year of days."""
 MOST_RUNS = 10_000
 MOST_ROWS = 100_000
 """Rows of jobs that are held at a time, about 30 MB; each job has its part, and 60 at least."""
-JOB_COLUMNS = "run, name, started, finished, status, cause, message, files, bytes, items, seconds"
+JOB_COLUMNS = (
+    "run, name, started, finished, status, cause, message, files, bytes, items, seconds, family"
+)
 RUN_COLUMNS = (
     "run, started, finished, status, release_ref, release_commit, stale, stale_reason, files, bytes,"
     " cost, standing, jobs, group_name, shard, shards"
@@ -105,6 +107,28 @@ class Reader:
         """Return the committed runs that began in a span (Unix seconds), oldest first; the newest `limit` of them."""
         with self._asking() as ask:
             return _runs(ask, "started >= ? AND started < ?", (first, last), limit)[::-1]
+
+    def group_jobs(self, name: str, shards: int) -> tuple[int, int] | None:
+        """Return how many jobs were due in a group, and how many failed; None of one with more than `MOST_ROWS`.
+
+        Of each job on each shard the last run counts in which it was due, as in `consumer.facts.groups.families_of`.
+        """
+        mine = (name, shards)
+        with self._asking() as ask:
+            (listed,) = ask.execute(
+                "SELECT total(jobs) FROM run WHERE group_name = ? AND shards = ?", mine
+            ).fetchone()
+            if listed > MOST_ROWS:
+                return None
+            # SQLite takes the other columns from the row that has the maximum.
+            found = ask.execute(
+                "SELECT max(job.run), job.status, job.cause FROM job JOIN run ON run.run = job.run"
+                " WHERE group_name = ? AND shards = ? AND (job.status != 'skipped' OR cause IS NOT NULL)"
+                " GROUP BY job.name, run.shard",
+                mine,
+            ).fetchall()
+            failed = sum(is_failure(JobStatus(status), cause) for _, status, cause in found)
+            return len(found), failed
 
     def run(self, run: str) -> RunRow | None:
         """Return a committed run."""
@@ -276,7 +300,7 @@ def _jobs(ask: sqlite3.Connection, since: float) -> dict[str, tuple[JobRow, ...]
 
 
 def _job(row: tuple[Any, ...]) -> JobRow:
-    run, name, started, finished, status, cause, message, files, size, items, seconds = row
+    run, name, started, finished, status, cause, message, files, size, items, seconds, family = row
     return JobRow(
         run=run,
         name=name,
@@ -289,4 +313,5 @@ def _job(row: tuple[Any, ...]) -> JobRow:
         bytes=size,
         items=items,
         seconds=seconds,
+        family=family,
     )

@@ -74,6 +74,7 @@ def _of_part(part: Shard | None) -> _Told:
 def _summary(job: JobRow) -> JobSummary:
     return JobSummary(
         name=job.name,
+        family=job.family,
         status=job.status,
         cause=job.cause,
         message=job.message,

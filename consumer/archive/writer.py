@@ -218,9 +218,9 @@ def _add(connection: sqlite3.Connection, taken: Taken, details: Details | None) 
     for place, job in enumerate(taken.jobs):
         about = (job.name, job.run, job.started, job.finished, job.status.value)
         why = (job.cause.value if job.cause else None, job.message)
-        counts = (job.files, job.bytes, job.items, job.seconds)
+        counts = (job.files, job.bytes, job.items, job.seconds, job.family)
         connection.execute(
-            "INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (*about, *why, *counts, place),
         )
     connection.executemany(

@@ -187,7 +187,7 @@ def late_of(groups: Iterable[GroupFacts], now: float) -> tuple[GroupFacts, ...]:
 
 
 def families_of(rows: Iterable[JobRow], parts: Mapping[str, Shard]) -> tuple[Family, ...]:
-    """Return what came of the jobs of a group, by kind.
+    """Return what came of the jobs of a group, by kind: the name in jobs.toml, which a matrix shares.
 
     Of each job on each shard the last run counts in which it was due: an attempt that repeats what was missing leaves
     out what an earlier one finished.
@@ -201,6 +201,7 @@ def families_of(rows: Iterable[JobRow], parts: Mapping[str, Shard]) -> tuple[Fam
         if row.due and row.run in parts:
             last[row.name, parts[row.run].shard] = row
     kinds = families(name for name, _ in last)
+    kinds |= {name: row.family for (name, _), row in last.items() if row.family is not None}
     sizes = Counter(kinds[name] for name, _ in last)
     kept = set(sorted(sizes, key=lambda kind: (-sizes[kind], kind))[:MOST_FAMILIES])
     of_kind: dict[str, list[JobRow]] = {}
@@ -224,10 +225,10 @@ def _family(name: str, rows: Sequence[JobRow]) -> Family:
 
 
 def families(names: Iterable[str]) -> dict[str, str]:
-    """Return the kind of each job: the shortest begin of its name, up to a hyphen, that another name has, too.
+    """Return what the kind of each job may be, where its run does not say.
 
-    A value of a matrix is a job called `<job>-<value>`, and nothing else of the matrix reaches the bucket. So jobs
-    whose names begin alike are one kind even when they are no matrix, and a job that is like no other is its own.
+    It is the shortest begin of its name, up to a hyphen, that another name has, too: a value of a matrix is a job
+    called `<job>-<value>`. Jobs whose names begin alike are one kind even when they are no matrix.
     """
     unique = set(names)
     begins = Counter(name[:at] for name in unique for at in _hyphens(name))

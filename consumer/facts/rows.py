@@ -29,6 +29,7 @@ class JobRow:
     Attributes:
         run: The run's id; sorts by time.
         started: When the run began (Unix seconds).
+        family: The name that its release gives it, before a matrix; None when the run does not say.
         message: Why it did not succeed; for people.
         files, bytes: What it left.
         items: What it says it collected; None when it does not say.
@@ -46,6 +47,7 @@ class JobRow:
     bytes: int = 0
     items: int | None = None
     seconds: float = 0.0
+    family: str | None = None
 
     @property
     def due(self) -> bool:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from agent.core.results import JobCause, JobStatus, RunStatus
 from consumer.facts.days import DayState
+from consumer.facts.groups import GroupState
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,13 @@ class Words:
     refused: str
     vanished: str
     vanished_line: str
+    groups: str
+    shard: str
+    of_shards: str
+    missing_shards: str
+    late_after: str
+    jobs_failed: str
+    more_shards: str
     recent: str
     older: str
     newest: str
@@ -68,6 +76,7 @@ class Words:
     day_states: Mapping[DayState, str]
     job_states: Mapping[JobStatus, str]
     run_states: Mapping[RunStatus, str]
+    group_states: Mapping[GroupState, str]
     causes: Mapping[JobCause, str]
 
     def duration_of(self, seconds: float) -> str:
@@ -126,6 +135,13 @@ ENGLISH = Words(
     refused="Objects in the bucket that say nothing credible: {}",
     vanished="Runs that started and vanished",
     vanished_line="started {}, should have ended by {}",
+    groups="Groups of shards",
+    shard="Shard",
+    of_shards="{} of {} shards",
+    missing_shards="missing: {}",
+    late_after="late after {}",
+    jobs_failed="{} of {} jobs failed",
+    more_shards="{} more are in the list of runs",
     recent="Recent runs",
     older="older runs",
     newest="newest runs",
@@ -178,6 +194,11 @@ ENGLISH = Words(
         RunStatus.FAILED: "failed",
         RunStatus.INTERRUPTED: "interrupted",
     },
+    group_states={
+        GroupState.COMPLETE: "complete",
+        GroupState.INCOMPLETE: "incomplete",
+        GroupState.LATE: "late",
+    },
     causes={
         JobCause.PAGE_CHANGED: "the page changed",
         JobCause.BLOCKED: "the site blocks us",
@@ -218,6 +239,13 @@ JAPANESE = Words(
     refused="信用できないオブジェクト: {}件",
     vanished="開始後に消えた実行",
     vanished_line="{}に開始、{}までに終わるはずでした",
+    groups="シャードのグループ",
+    shard="シャード",
+    of_shards="シャード {}/{}",
+    missing_shards="未完了: {}",
+    late_after="{}を過ぎると遅延",
+    jobs_failed="失敗したジョブ {}/{}",
+    more_shards="ほか{}件は実行一覧にあります",
     recent="最近の実行",
     older="前の実行一覧",
     newest="最新の実行一覧",
@@ -269,6 +297,11 @@ JAPANESE = Words(
         RunStatus.PARTIAL: "一部成功",
         RunStatus.FAILED: "失敗",
         RunStatus.INTERRUPTED: "中断",
+    },
+    group_states={
+        GroupState.COMPLETE: "完了",
+        GroupState.INCOMPLETE: "未完了",
+        GroupState.LATE: "遅延",
     },
     causes={
         JobCause.PAGE_CHANGED: "ページが変わった",

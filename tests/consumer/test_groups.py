@@ -214,6 +214,27 @@ def test_jobs_are_summed_up_over_shards_and_attempts() -> None:
     assert report.failures == {JobCause.ERROR: 1}
 
 
+def test_what_a_run_says_of_its_jobs_is_not_guessed() -> None:
+    """A job that is no value of the matrix is its own kind, whatever it is called; older runs are guessed as before."""
+    run, older = run_of(0, 0), run_of(1, 1)
+    parts = {one.run: one.part for one in (run, older) if one.part}
+    said = {
+        "shop-a": "shop",
+        "shop-b": "shop",
+        "shop-list": "shop-list",
+        "x-1": "x-1",
+        "x-2": "x-2",
+    }
+    rows = [replace(row_of(run, name), family=family) for name, family in said.items()]
+    rows += [row_of(older, "shop-c"), row_of(older, "shop-d")]
+    assert {one.name: one.jobs for one in families_of(rows, parts)} == {
+        "shop": 4,
+        "shop-list": 1,
+        "x-1": 1,
+        "x-2": 1,
+    }
+
+
 def test_kinds_are_few() -> None:
     """However many jobs are like no other, at most fifty kinds are told of, and the others as one."""
     run = run_of(0, 0)

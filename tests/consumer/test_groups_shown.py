@@ -155,6 +155,18 @@ async def test_forged_shards_are_refused(folder: FolderShelf, tmp_path: Path) ->
     assert facts_of(reader.past(), Rules(), NOW.timestamp()).groups == ()
 
 
+async def test_forged_kinds_are_refused(folder: FolderShelf, tmp_path: Path) -> None:
+    """A kind is the name of a job: a label that no job can have is none, and an empty one says nothing."""
+    forged = job("shop-a").model_copy(update={"family": "\x1b[2J"})
+    leave_shard(folder, 5, Shard("monday", 0, 2), [forged])
+    silent = [job(name).model_copy(update={"family": ""}) for name in ("shop-a", "shop-b")]
+    leave_shard(folder, 5, Shard("monday", 1, 2), silent)
+    reader = await home_of(folder, tmp_path / "history.sqlite")
+    assert [row.problem for row in reader.refused(5)] == ["it lists a job with an impossible name"]
+    facts = facts_of(reader.past(), Rules(), NOW.timestamp())
+    assert [(kind.name, kind.jobs) for kind in facts.families] == [("shop", 2)]
+
+
 def test_a_forged_group_writes_nothing_on_the_terminal(folder: FolderShelf) -> None:
     """Its name is no group's, and no byte of it is shown."""
     leave_marker(folder, run_at(0.5, 2), part=Shard("\x1b[2J", 0, 1))
@@ -223,6 +235,9 @@ def test_shards_of_the_real_agent_are_a_group(tmp_path: Path) -> None:
         name = "shop"
         command = ["sh", "-c", "echo $MAYFLY_MATRIX_CITY > $MAYFLY_OUTPUT_DIR/city"]
         matrix = { city = ["akasaka", "umeda", "tenjin", "Ginza"] }
+        [[job]]
+        name = "shop-list"
+        command = ["sh", "-c", "echo all > $MAYFLY_OUTPUT_DIR/list"]
         """,
     )
     shelf, dest = FolderShelf(tmp_path / "bucket"), tmp_path / "dest"
@@ -230,9 +245,10 @@ def test_shards_of_the_real_agent_are_a_group(tmp_path: Path) -> None:
     assert pull_into(dest, shelf, "--complete-groups").document["placed"] == []
     assert bench.run("--shard", "2/2", "--group", "monday").code == 0
     names = {row["job"] for row in pull_into(dest, shelf, "--complete-groups").document["placed"]}
-    assert len(names) == 4
+    assert len(names) == 5
     with serving(tmp_path / "home", shelf.environ) as service:
         found = service.metrics()
     assert found["mayfly_group_complete"] == 1
+    assert found['mayfly_group_jobs{family="shop-list"}'] == 1
     assert found['mayfly_group_jobs_succeeded{family="shop"}'] == 4
     assert found['mayfly_group_files{family="shop"}'] == 4

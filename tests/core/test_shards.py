@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from agent.core.catchup import finished_in
 from agent.core.errors import ShardError, UsageError
 from agent.core.instance import HostFacts
-from agent.core.jobsfile import Job, parse_jobs
-from agent.core.manifest import IndexEntry, JobSummary, ManifestRef
+from agent.core.jobsfile import Job, family_of, parse_jobs
+from agent.core.journal import Journal, after_death
+from agent.core.manifest import HostRecord, IndexEntry, JobSummary, ManifestRef, RunRecord
 from agent.core.plan import Board, next_step
-from agent.core.results import JobStatus, RunStatus
+from agent.core.results import JobResult, JobStatus, RunStatus
 from agent.core.shards import (
     NOTHING_ASKED,
     Shard,
@@ -197,6 +198,48 @@ def test_an_unknown_job_is_refused_before_the_deal() -> None:
         requested(jobs, frozenset({"c"}), Shard("g", 0, 8), "v1")
     parts = [requested(jobs, frozenset({"a"}), Shard("g", number, 8), "v1") for number in range(8)]
     assert [each.name for part in parts for each in part] == ["a"]
+
+
+MATRIX = """
+[[job]]
+name = "shop"
+command = ["x"]
+matrix = { city = ["akasaka", "Ume Da"] }
+
+[[job]]
+name = "shop-list"
+command = ["x"]
+"""
+
+
+def journal() -> Journal:
+    """A run that has planned nothing yet."""
+    known: dict[str, Any] = {"started": SLOT, "finished": SLOT, "agent": "1"}
+    host = HostRecord(name="h", system="s")
+    return Journal(run=RunRecord(run_id="R", status=RunStatus.SUCCEEDED, host=host, **known))
+
+
+def test_a_value_of_a_matrix_knows_its_job() -> None:
+    """Whatever its own name became, it has the one in jobs.toml besides; a job without a matrix has one name."""
+    jobs, faults = parse_jobs(MATRIX, "jobs.toml", "1.0")
+    assert (jobs is not None, faults) == (True, [])
+    assert jobs is not None
+    assert [family_of(each) for each in jobs.job] == ["shop", "shop", "shop-list"]
+    assert len({each.name for each in jobs.job}) == 3
+    assert all(each.command == ("x",) for each in jobs.job)
+
+
+def test_results_say_which_job_of_the_file_they_are_of() -> None:
+    """Those that ended and those that a death cut off; a journal of an older agent does not say, and nobody guesses."""
+    jobs, _ = parse_jobs(MATRIX, "jobs.toml", "1.0")
+    assert jobs is not None
+    planned = journal().with_plan(jobs.job, 3)
+    assert (planned.planned, planned.place) == (tuple(each.name for each in jobs.job), 3)
+    done = JobResult(name="shop-akasaka", status=JobStatus.SUCCEEDED)
+    dead = after_death(planned.with_result(done), frozenset(), "X", SLOT)
+    assert [each.family for each in dead.run.jobs] == ["shop", "shop", "shop-list"]
+    older = planned.model_copy(update={"families": {}}).with_result(done)
+    assert [each.family for each in older.run.jobs] == [None]
 
 
 def entry(run: str, status: RunStatus, hours: int, **jobs: JobStatus) -> IndexEntry:

@@ -5,14 +5,20 @@ from pathlib import Path
 import pytest
 
 from tests.consumer.shelf import FolderShelf
-from tests.deploy.images import build_home_image
+from tests.deploy.images import FLEET, HOME, build_image
 from tests.parts.docker_engine import DockerEngine
 
 
 @pytest.fixture(scope="session")
 def home_image(docker_engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name of the home image, built from this checkout."""
-    return build_home_image(docker_engine, tmp_path_factory.mktemp("home-image"))
+    return build_image(HOME, docker_engine, tmp_path_factory.mktemp("home-image"))
+
+
+@pytest.fixture(scope="session")
+def fleet_image(docker_engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of the image of a shard, built from this checkout."""
+    return build_image(FLEET, docker_engine, tmp_path_factory.mktemp("fleet-image"))
 
 
 @pytest.fixture

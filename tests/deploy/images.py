@@ -1,8 +1,9 @@
-"""The home image, built from deploy/home/Dockerfile by a real engine that reaches no registry.
+"""The images for home and for shards, built from their Dockerfiles by a real engine that reaches no registry.
 
-The two images that the Dockerfile starts from are stand-ins, imported from this machine: a Debian root with Python in
+The two images that a Dockerfile starts from are stand-ins, imported from this machine: a Debian root with Python in
 place of `python`, and the locked uv in place of its image. The root brings a warm cache of the locked packages, so that
-the build's own `uv sync --frozen` needs no network.
+the build's own `uv sync --frozen` needs no network; and it has the Debian packages that the Dockerfile installs, so
+that its `apt-get install` has nothing to do.
 """
 
 import fcntl
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.parts.cache import cache_folder
@@ -21,10 +23,9 @@ from tests.parts.missing import program
 REPOSITORY = Path(__file__).parents[2]
 # A host name that can never exist (RFC 6761), so that nobody takes these for the real images.
 PLACE = "mayfly.test"
-HOME_IMAGE = f"{PLACE}/mayfly-home:test"
 PYTHON = "3.11"
 """Debian bookworm's; packages are cached for it."""
-INCLUDED = "python3,ca-certificates,tzdata"
+SLIM = "python3,ca-certificates,tzdata"
 """What the real `python:...-slim` has too."""
 ROOT_SECONDS, FETCH_SECONDS, IMPORT_SECONDS, BUILD_SECONDS = 600, 300, 120, 300
 
@@ -33,8 +34,34 @@ class ImageBuildError(Exception):
     """A step failed; the message carries the end of what it said."""
 
 
-def build_home_image(engine: DockerEngine, scratch: Path) -> str:
-    """Build the image and return its name.
+@dataclass(frozen=True)
+class Recipe:
+    """An image of this repository.
+
+    Attributes:
+        name: Its folder in deploy/.
+        base: The repository of the stand-in for `python`.
+        included: Debian packages of that stand-in.
+        extras: Extras of the project that it installs.
+    """
+
+    name: str
+    base: str
+    included: str
+    extras: tuple[str, ...] = ()
+
+    @property
+    def image(self) -> str:
+        """The name of the image."""
+        return f"{PLACE}/mayfly-{self.name}:test"
+
+
+HOME = Recipe("home", f"{PLACE}/python", SLIM, ("home",))
+FLEET = Recipe("fleet", f"{PLACE}/python-fleet", f"{SLIM},git,openssh-client")
+
+
+def build_image(recipe: Recipe, engine: DockerEngine, scratch: Path) -> str:
+    """Build an image and return its name.
 
     Raises:
         ImageBuildError: A step failed.
@@ -42,32 +69,32 @@ def build_home_image(engine: DockerEngine, scratch: Path) -> str:
     """
     with (cache_folder() / "home-image.lock").open("wb") as gate:
         fcntl.flock(gate, fcntl.LOCK_EX)
-        base, uv = _base(engine, scratch), _uv(engine, scratch)
+        base, uv = _base(recipe, engine, scratch), _uv(engine, scratch)
         # The classic builder: the other one is a plug-in that Debian's package does not bring.
         engine.environ["DOCKER_BUILDKIT"] = "0"
         arguments = ["--build-arg", f"BASE={base}", "--build-arg", f"UV={uv}", "--network", "none"]
-        dockerfile = REPOSITORY / "deploy" / "home" / "Dockerfile"
+        dockerfile = REPOSITORY / "deploy" / recipe.name / "Dockerfile"
         _check(
             engine.docker(
-                *("build", "--tag", HOME_IMAGE, "--file", str(dockerfile), *arguments),
+                *("build", "--tag", recipe.image, "--file", str(dockerfile), *arguments),
                 str(REPOSITORY),
                 seconds=BUILD_SECONDS,
             )
         )
-    return HOME_IMAGE
+    return recipe.image
 
 
-def _base(engine: DockerEngine, scratch: Path) -> str:
-    key = _key((REPOSITORY / "uv.lock").read_bytes(), PYTHON.encode(), INCLUDED.encode())
-    name = f"{PLACE}/python:{key}"
+def _base(recipe: Recipe, engine: DockerEngine, scratch: Path) -> str:
+    included = recipe.included.encode()
+    name = f"{recipe.base}:{_key((REPOSITORY / 'uv.lock').read_bytes(), PYTHON.encode(), included)}"
     if engine.docker("image", "inspect", name).returncode == 0:
         return name
-    root = cache_folder() / f"home-root-{_key(INCLUDED.encode())}.tar"
+    root = cache_folder() / f"home-root-{_key(included)}.tar"
     if not root.exists():
         partial = root.with_suffix(".part")
         _run(
             program("mmdebstrap"),
-            *("--variant=minbase", f"--include={INCLUDED}"),
+            *("--variant=minbase", f"--include={recipe.included}"),
             *("--dpkgopt=force-unsafe-io", "--dpkgopt=path-exclude=/usr/share/doc/*"),
             *("--format=tar", "bookworm", str(partial)),
             seconds=ROOT_SECONDS,
@@ -76,9 +103,9 @@ def _base(engine: DockerEngine, scratch: Path) -> str:
     whole = scratch / "base.tar"
     shutil.copyfile(root, whole)
     with tarfile.open(whole, "a") as archive:
-        archive.add(_warm_cache(scratch), "var/cache/uv")
+        archive.add(_warm_cache(recipe, scratch), "var/cache/uv")
     changes = ["--change", "ENV UV_CACHE_DIR=/var/cache/uv UV_OFFLINE=1"]
-    older = engine.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", f"{PLACE}/python")
+    older = engine.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", recipe.base)
     _check(engine.docker("import", *changes, str(whole), name, seconds=IMPORT_SECONDS))
     whole.unlink()
     # Each has 300 MB, and nobody asks for one of an older lock file again; one that is in use stays.
@@ -87,11 +114,12 @@ def _base(engine: DockerEngine, scratch: Path) -> str:
     return name
 
 
-def _warm_cache(scratch: Path) -> Path:
-    """Let uv fetch what is locked for home, and what builds the project, as any of its clients would."""
+def _warm_cache(recipe: Recipe, scratch: Path) -> Path:
+    """Let uv fetch what is locked for an image, and what builds the project, as any of its clients would."""
     cache, locked = scratch / "uv-cache", scratch / "requirements.txt"
     uv = program("uv")
-    export = ["export", "--frozen", "--no-dev", "--extra", "home", "--no-emit-project"]
+    extras = [word for extra in recipe.extras for word in ("--extra", extra)]
+    export = ["export", "--frozen", "--no-dev", *extras, "--no-emit-project"]
     _run(uv, *export, "--output-file", str(locked), seconds=60)
     for wanted in (["--requirements", str(locked), "--require-hashes"], ["hatchling"]):
         _run(

@@ -135,10 +135,12 @@ def test_the_grid_waits_as_long_as_the_shards() -> None:
     """The values for the chart and the shards' settings are about the same Grid."""
     values = yaml.safe_load((FLEET / "selenium-grid.yaml").read_text("utf-8"))
     environ = variables()
-    hub = {one["name"]: one["value"] for one in values["hub"]["extraEnvironmentVariables"]}
-    assert float(hub["SE_SESSION_REQUEST_TIMEOUT"]) == parse_duration(
-        environ["MAYFLY_BROWSER_TIMEOUT"]
-    )
+    waits = values["hub"]["sessionRequestTimeout"]
+    assert waits == parse_duration(environ["MAYFLY_BROWSER_TIMEOUT"])
+    # The chart sets the hub's variables itself, and a node's session ends by a variable of the node.
+    assert "extraEnvironmentVariables" not in values["hub"]
+    node = {one["name"]: one["value"] for one in values["chromeNode"]["extraEnvironmentVariables"]}
+    assert 0 < float(node["SE_NODE_SESSION_TIMEOUT"]) < waits
     scaled = values["autoscaling"]["scaledOptions"]
     assert scaled["minReplicaCount"] == 0
     shards = int(environ["MAYFLY_SHARDS"])

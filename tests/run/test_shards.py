@@ -70,6 +70,7 @@ def test_a_group_of_shards_does_everything_once(fleet: Fleet, shelf: Shelf) -> N
     for entry in shelf.index():
         run = shelf.manifest(entry["run_id"])["mayfly:run"]
         assert (run["group"], run["shards"]) == ("night-1", SHARDS)
+        assert {job["family"] for job in [*run["jobs"], *entry["jobs"]]} == {"shop"}
         marker = json.loads((shelf.root / "started" / f"{entry['run_id']}.json").read_bytes())
         assert (marker["group"], marker["shard"]) == ("night-1", run["shard"])
 
