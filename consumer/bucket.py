@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import obstore
-from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import (
+    BaseError,
+    GenericError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
 from obstore.store import LocalStore, S3Store
 
 from agent.core.errors import StoreError
@@ -120,6 +125,23 @@ class ReadOnlyBucket:
         with _edge("look at", key):
             async with asyncio.timeout(ANSWER_SECONDS):
                 return int((await obstore.head_async(self._store, key))["size"])
+
+    async def part(self, key: str, start: int, stop: int) -> bytes:
+        """Return the bytes of an object from `start` to before `stop`, in one answer; fewer where it ends before.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        with _edge("get", key):
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    content = await obstore.get_range_async(self._store, key, start=start, end=stop)
+            except GenericError as error:
+                # From its end on there is no range, and the client has no error of its own for that.
+                if "range" in str(error).lower() and await self.size(key) <= start:
+                    return b""
+                raise
+            return bytes(content)
 
     async def pieces(self, key: str, size: int) -> AsyncIterator[bytes]:
         """Yield the content of an object that should have `size` bytes; of a large one, no more than that.

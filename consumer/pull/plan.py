@@ -347,6 +347,8 @@ def collisions(job: JobFiles) -> list[str]:
 
 def folded(path: str) -> str:
     """Return a path as a file system that ignores case and the form of accents sees it."""
+    if path.isascii():
+        return path.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
 
 

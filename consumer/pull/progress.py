@@ -63,6 +63,10 @@ def watching(say: Say, *, terminal: bool, colours: bool) -> Iterator[Watcher]:
         terminal: Whether stderr is a terminal on which a bar can be drawn.
         colours: Whether it may have colours.
     """
+    if not terminal:
+        # Before rich is imported: that takes as long as fetching a hundred files.
+        yield Lines(say)
+        return
     try:
         from rich.console import Console  # noqa: PLC0415 -- an extra
         from rich.progress import (  # noqa: PLC0415
@@ -74,8 +78,6 @@ def watching(say: Say, *, terminal: bool, colours: bool) -> Iterator[Watcher]:
             TransferSpeedColumn,
         )
     except ImportError:
-        terminal = False
-    if not terminal:
         yield Lines(say)
         return
     columns = (

@@ -91,6 +91,21 @@ async def test_a_right_guess_is_kept(
     assert local_rig.remains(place) == []
 
 
+async def test_leaving_is_not_waited_for(
+    local_rig: ChromedriverRig, place: Place, events: Events
+) -> None:
+    """The record is there at once, while the browser still stops; the end of the context has stopped it."""
+    early = Early(local_rig, place, events)
+    async with early.browser as browser:
+        await browser.guess(None)
+        await early.kept[0].ready()
+        assert browser.leave() is not None
+        assert not events.named("browser.stopped")
+        assert browser.leave() is None
+    assert len(events.named("browser.stopped")) == 1
+    assert local_rig.remains(place) == []
+
+
 async def test_a_wrong_guess_is_replaced(
     local_rig: ChromedriverRig, place: Place, events: Events
 ) -> None:

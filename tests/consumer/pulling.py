@@ -43,14 +43,14 @@ def pull_into(dest: Path, shelf: Shelf, *options: str) -> Pulled:
 
 
 def pulling(
-    dest: Path, environ: Mapping[str, str], *options: str, log: Path
+    dest: Path, environ: Mapping[str, str], *options: str, log: Path, before: Sequence[str] = ()
 ) -> subprocess.Popen[bytes]:
-    """Start a pull as a process of its own, whose document goes to `log`."""
+    """Start a pull as a process of its own, whose document goes to `log`; `before` is a program that starts it."""
     kept = {
         key: text for key, text in os.environ.items() if not key.startswith(("MAYFLY_", "AWS_"))
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "agent", "pull", str(dest), "--json", *options],
+        [*before, sys.executable, "-m", "agent", "pull", str(dest), "--json", *options],
         env={**kept, "MAYFLY_CONFIG": os.devnull, **environ},
         stdout=log.open("wb"),
         stderr=log.with_suffix(".err").open("wb"),

@@ -72,11 +72,19 @@ class EarlyBrowser:
         await self._open_door()
         return self._keeper
 
+    def leave(self) -> BrowserRecord | None:
+        """Begin to stop whatever runs, and return what the manifest says of the browser that the jobs had.
+
+        The end of the context waits for it: half a second for a container, in which files can be sent.
+        """
+        record = self._keeper.record() if self._keeper else None
+        self._dismiss()
+        return record
+
     async def close(self) -> BrowserRecord | None:
         """Stop whatever runs, and return what the manifest says of the browser that the jobs had."""
-        record = self._keeper.record() if self._keeper else None
+        record = self.leave()
         await self._door.aclose()
-        self._dismiss()
         await asyncio.gather(*self._stopping)
         self._stopping.clear()
         return record

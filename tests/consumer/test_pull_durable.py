@@ -1,0 +1,132 @@
+"""What a pull has on the disk before anybody sees it, by the system calls of the real command."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from consumer.bucket import PART_BYTES
+from consumer.pull.durable import tells_errors
+from tests.consumer.pulling import content, placed, pull_into, pulling
+from tests.consumer.runs import RUN, leave_run
+from tests.consumer.shelf import FolderShelf
+from tests.parts.missing import program
+
+SECONDS = 120.0
+FILES = {f"quotes/{number % 4}/{number}.bin": bytes([number]) * 3000 for number in range(40)}
+CALLS = "trace=fsync,syncfs,rename,renameat,renameat2"
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> FolderShelf:
+    """A bucket with one run of forty files."""
+    shelf = FolderShelf(tmp_path / "bucket")
+    leave_run(shelf, files=FILES)
+    return shelf
+
+
+def traced(
+    dest: Path, bucket: FolderShelf, *, broken: str = "", old: bool = False
+) -> tuple[int, list[str], str]:
+    """Pull once under strace; return the exit code, the calls that were made, in order, and stderr.
+
+    Args:
+        dest: Where to.
+        bucket: Where from.
+        broken: A call that fails as on a broken disk.
+        old: Whether the kernel says that it is one of long ago.
+    """
+    trace, log = dest.with_suffix(".trace"), dest.with_suffix(".json")
+    fault = ["-e", f"inject={broken}:error=EIO"] if broken else []
+    before = [program("strace"), "-f", "-qq", "-y", "-e", CALLS, *fault, "-o", str(trace)]
+    before += [program("setarch"), "--uname-2.6"] if old else []
+    with pulling(dest, bucket.environ, log=log, before=before) as process:
+        code = process.wait(SECONDS)
+    return code, trace.read_text().splitlines(), log.with_suffix(".err").read_text()
+
+
+def before_visible(calls: list[str]) -> list[str]:
+    """Return the calls before the rename that makes the job visible."""
+    shown = next(number for number, call in enumerate(calls) if f'"{RUN}"' in call)
+    return calls[:shown]
+
+
+def synced_files(calls: list[str]) -> set[str]:
+    """Return the files of the job that were synced one by one."""
+    return {found for call in calls for found in re.findall(r"fsync\(\d+<[^>]*/(\d+\.bin)>", call)}
+
+
+def test_a_job_is_on_the_disk_before_it_is_visible(tmp_path: Path, bucket: FolderShelf) -> None:
+    """One call syncs all files where the file system is known to keep that; elsewhere each file is synced."""
+    code, calls, stderr = traced(tmp_path / "home", bucket)
+    assert code == 0, stderr
+    before = before_visible(calls)
+    at_once = any(re.search(r"syncfs\(.*= 0$", call) for call in before)
+    assert at_once or len(synced_files(before)) == len(FILES)
+    assert not (at_once and synced_files(before))
+
+
+def test_a_kernel_that_does_not_tell_errors(tmp_path: Path, bucket: FolderShelf) -> None:
+    """Where syncfs would not tell what was lost, each file and each folder is synced before the job is visible."""
+    code, calls, stderr = traced(tmp_path / "home", bucket, old=True)
+    assert code == 0, stderr
+    before = before_visible(calls)
+    assert len(synced_files(before)) == len(FILES)
+    folders = {found for call in before for found in re.findall(r"fsync.*quotes/(\d)>", call)}
+    assert folders == set("0123")
+    assert not any("syncfs(" in call for call in before)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_what_the_disk_did_not_keep_is_fetched_again(
+    tmp_path: Path, bucket: FolderShelf, *, old: bool
+) -> None:
+    """A sync that fails leaves nothing visible and nothing staged, and is told; the next pull completes."""
+    dest = tmp_path / "home"
+    _, calls, _ = traced(tmp_path / "probe", bucket, old=old)
+    at_once = any("syncfs(" in call for call in calls)
+    code, _, stderr = traced(dest, bucket, broken="syncfs" if at_once else "fsync", old=old)
+    assert code in {3, 4}
+    assert "Input/output error" in stderr
+    assert placed(dest) == []
+    assert list(dest.glob(f".mayfly/staging/{RUN}/*")) == []
+    assert pull_into(dest, bucket).code == 0
+    assert content(dest / "quotes" / RUN) == {
+        path.removeprefix("quotes/"): data for path, data in FILES.items()
+    }
+
+
+def test_a_large_file_that_the_disk_did_not_keep(tmp_path: Path) -> None:
+    """A large file is synced as soon as it is there; when that fails, nothing of its job stays staged."""
+    bucket, dest = FolderShelf(tmp_path / "large"), tmp_path / "home"
+    large = {"quotes/0.bin": bytes(PART_BYTES + 1), "quotes/1.bin": b"small"}
+    leave_run(bucket, files=large)
+    _, calls, _ = traced(tmp_path / "probe", bucket)
+    assert "0.bin" in synced_files(before_visible(calls))
+    code, _, stderr = traced(dest, bucket, broken="fsync")
+    assert code in {3, 4}
+    assert "Input/output error" in stderr
+    assert list(dest.glob(f".mayfly/staging/{RUN}/*")) == []
+    assert pull_into(dest, bucket).code == 0
+    assert content(dest / "quotes" / RUN) == {
+        path.removeprefix("quotes/"): data for path, data in large.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("release", "told"),
+    [
+        ("6.1.0-18-amd64", True),
+        ("5.8.0", True),
+        ("5.10-rc1", True),
+        ("10.0", True),
+        ("5.7.19", False),
+        ("4.4.302+", False),
+        ("5.x", False),
+        ("", False),
+        ("\u0665.8", False),
+    ],
+)
+def test_kernels_that_tell_errors(release: str, *, told: bool) -> None:
+    """From Linux 5.8 on syncfs tells what could not be written; what is no such number is not believed."""
+    assert tells_errors(release) is told
