@@ -12,6 +12,7 @@ from benchmarks.peers import Endpoint
 from benchmarks.results import ROOT, Case, Findings, Sample, Target, in_turn
 from tests.parts.repo import Repo
 from tests.parts.seaweed import S3Server
+from tests.run.bench import NOWHERE
 
 VENV = ROOT / "benchmarks" / ".venv"
 FEW, MANY = 1_000, 10_000
@@ -94,7 +95,8 @@ def _run(
                 "release.repository": str(repository),
                 "paths.state": f"{name}/state",
                 "power.after": "nothing",
-                "browser.port": "0",
+                # Else a first run, which knows of no jobs yet, would begin a browser, and that is measured too.
+                "browser.url": NOWHERE,
             }
             pairs = [
                 text for key, value in settings.items() for text in ("--set", f"{key}={value}")

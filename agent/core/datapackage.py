@@ -4,9 +4,9 @@ import json
 import mimetypes
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Any
+from typing import Any, Self
 
 from agent.core.layout import LOG, path_problem
 from agent.core.manifest import PROFILE, IndexEntry, JobSummary, Manifest, ManifestRef, RunRecord
@@ -39,6 +39,12 @@ class Sealed:
     sha256: str
     job: str = ""
     partial: bool = False
+
+    def of_job(self, job: str, *, partial: bool = False) -> Self:
+        """Return it as a file of a job; itself, where it is that already."""
+        if (self.job, self.partial) == (job, partial):
+            return self
+        return replace(self, job=job, partial=partial)
 
 
 def render(run: RunRecord, files: Iterable[Sealed]) -> Iterator[bytes]:

@@ -121,9 +121,7 @@ def seal_manifest(run: SpooledRun, files: list[Sealed], handed: Handed) -> None:
     """Write the manifest and its index entry into the spool; from then on they do not change."""
     own = handed.cut.run if handed.cut else run.journal.run
     partial = {job.name for job in own.jobs if job.status is not JobStatus.SUCCEEDED}
-    rows = [
-        Sealed(file.path, file.bytes, file.sha256, file.job, file.job in partial) for file in files
-    ]
+    rows = [file.of_job(file.job, partial=file.job in partial) for file in files]
     refused = {name: _refused(found) for name, found in handed.contents.items()}
     record = with_contents(own, rows, refused)
     write_atomic(run.manifest, render(record, rows))

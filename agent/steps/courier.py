@@ -160,7 +160,7 @@ class Courier:
                     return
                 async with self._slots:
                     try:
-                        await self._send(parcel, marks.get(parcel.name) if stop else None)
+                        await self._send(parcel, marks.get(parcel.name), settled=stop is not None)
                     except StoreError as error:
                         failures.append(error)
 
@@ -177,12 +177,15 @@ class Courier:
         sent = self._sent.get(parcel.path)
         return sent is not None and sent[0] == marks.get(parcel.name)
 
-    async def _send(self, parcel: Parcel, looked: Signature | None) -> None:
+    async def _send(self, parcel: Parcel, looked: Signature | None, *, settled: bool) -> None:
+        """Send a parcel; with `settled`, only one that is as it was when it was looked at."""
         bucket = await asyncio.shield(self._bucket)
         try:
-            with seal.open_result(parcel.root, parcel.name) as (stream, mark):
-                if looked not in (None, mark):
+            with seal.open_result(parcel.root, parcel.name) as (stream, found):
+                if settled and found != looked:
                     return  # it is being written again
+                # Of a hundred thousand files one signature each is enough in memory.
+                mark = looked if looked == found else found
                 sealed = await self._put(bucket, parcel, stream, mark.size)
         except OSError as error:
             self._sent.pop(parcel.path, None)
@@ -242,11 +245,7 @@ class Courier:
     def sealed(self, parcels: Iterable[Parcel]) -> list[Sealed]:
         """Return those of the parcels that are in the bucket, as they are there, in their order."""
         rows = ((parcel, self._sent.get(parcel.path)) for parcel in parcels)
-        return [
-            Sealed(parcel.path, row[1].bytes, row[1].sha256, parcel.job)
-            for parcel, row in rows
-            if row is not None
-        ]
+        return [row[1].of_job(parcel.job) for parcel, row in rows if row is not None]
 
     def has_sent(self, parcel: Parcel, mark: Signature) -> bool:
         """Tell whether a file is in the bucket as it is now."""
