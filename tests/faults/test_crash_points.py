@@ -27,6 +27,8 @@ from tests.parts.seaweed import S3Server
 SEEDS = int(os.environ.get("MAYFLY_CRASH_SEEDS", "0"))
 FIRST = int(os.environ.get("MAYFLY_CRASH_FROM", "1"))
 ONLY = os.environ.get("MAYFLY_CRASH_POINT", "")
+LONG = 25
+"""Seeds of which the figures are kept."""
 EVERY = 1 if SEEDS else 5
 """The short form takes every fifth point."""
 HOURS = 6 * 3600
@@ -136,7 +138,7 @@ def _report(kind: str, tallies: dict[str, Tally], points: Sequence[Point], secon
             *("objects missing or different", "unlisted or vanished", "converged", "runs it took"),
         ),
         seed=FIRST,
-        long=bool(SEEDS) and not ONLY,
+        long=SEEDS >= LONG and not ONLY,
     )
     whole = Tally()
     for point in points:
