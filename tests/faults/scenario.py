@@ -18,6 +18,9 @@ CRASH = Path(__file__).with_name("crash.py")
 LARGE = 1024**2 + 1
 """More than the agent sends in one go."""
 
+DONE = frozenset({0, 3, 8})
+"""Exit codes of a run that has committed. A shard that is tried again may have nothing left but what fails."""
+
 # Each file is finished out of sight, takes its name in one step, and only then is written down.
 SCRIPT = """\
 set -e
@@ -101,7 +104,7 @@ class Scenario:
         made = cls(bench, folder / "ledger", looker, chance, ends, early, shard)
         made.release()
         ran = made.settle()
-        assert ran.code in (0, 3), ran.stderr[-3000:]
+        assert ran.code in DONE, ran.stderr[-3000:]
         return made
 
     def release(self) -> None:
@@ -154,14 +157,14 @@ class Scenario:
             )
             process.args = str(self.bench.folder / "stderr.log")
             ran = finish(process)
-        assert ran.code in (0, 3, -9, 137), ran.stderr[-3000:]
+        assert ran.code in {*DONE, -9, 137}, ran.stderr[-3000:]
         return ran.code in (-9, 137)
 
     def converge(self, most: int = 2) -> int:
         """Do runs until nothing waits any more; return how many, `most` + 1 for never."""
         for number in range(1, most + 1):
             ran = self.settle()
-            if ran.code in (0, 3) and not self.bench.spool:
+            if ran.code in DONE and not self.bench.spool:
                 return number
         return most + 1
 
