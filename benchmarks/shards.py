@@ -151,7 +151,11 @@ def _kind(seen: Seen) -> str:
 def _prices(few: Counter[str], many: Counter[str]) -> tuple[str, ...]:
     """Return what a shard asks, as a constant and a price for each value, and what that makes of a large batch."""
     values = BIG_VALUES // BIG_SHARDS
-    price = {kind: (many[kind] - few[kind]) / (MANY - FEW) for kind in sorted(few | many)}
+    # One request more or less among so many values is chance.
+    price = {
+        kind: max(0.0, round((many[kind] - few[kind]) / (MANY - FEW), 1))
+        for kind in sorted(few | many)
+    }
     constant = {kind: few[kind] - FEW * price[kind] for kind in price}
     each = " ".join(f"{kind} {constant[kind]:.3g} + {price[kind]:.3g} v" for kind in price)
     total = {kind: constant[kind] + values * price[kind] for kind in price}
