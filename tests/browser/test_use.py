@@ -85,7 +85,7 @@ async def test_a_right_guess_is_kept(
         keeper = await browser.settle(None, (PLAIN, BROWSING))
         assert keeper is early.kept[0]
         await early.kept[0].ready()
-        record = await browser.close()
+        record = browser.leave()
     assert record is not None
     assert early.chosen == [Chromedriver("chromedriver")]
     assert local_rig.remains(place) == []
@@ -129,5 +129,5 @@ async def test_no_browser_where_none_is_wanted(
         assert early.chosen == []
         await browser.guess(JobsFile(job=(BROWSING,)))
         assert await browser.settle(None, (PLAIN,)) is None
-        assert await browser.close() is None
+        assert browser.leave() is None
     assert local_rig.remains(place) == []

@@ -53,7 +53,9 @@ class EarlyBrowser:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        await self.close()
+        self.leave()
+        await self._door.aclose()
+        await asyncio.gather(*self._stopping)
 
     async def guess(self, last: JobsFile | None) -> None:
         """Start what the last good release used; without one, what most releases use."""
@@ -79,14 +81,6 @@ class EarlyBrowser:
         """
         record = self._keeper.record() if self._keeper else None
         self._dismiss()
-        return record
-
-    async def close(self) -> BrowserRecord | None:
-        """Stop whatever runs, and return what the manifest says of the browser that the jobs had."""
-        record = self.leave()
-        await self._door.aclose()
-        await asyncio.gather(*self._stopping)
-        self._stopping.clear()
         return record
 
     async def _start(self, choice: Choice) -> None:
