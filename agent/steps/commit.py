@@ -5,29 +5,33 @@ Everything here can be killed and begun again, by the same run or by a later one
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
+from itertools import chain
 
 from agent.core.datapackage import Sealed, index_entry, render, with_contents
 from agent.core.errors import StoreError
 from agent.core.layout import LOG, MANIFEST, index_key, manifest_key, run_prefix
 from agent.core.manifest import ManifestRef
 from agent.core.results import JobStatus, RefusedFile
-from agent.steps.courier import Courier, Parcel
-from agent.steps.durable import write_atomic
+from agent.steps.courier import Courier
+from agent.steps.durable import mapped, write_atomic
 from agent.steps.hurry import EARLIER_SECONDS, Handed, send_in_time
 from agent.steps.logs import Log
 from agent.steps.once import committed_as, leave_one, put_once
-from agent.steps.packing import not_held, save_states, send_results
-from agent.steps.seal import Contents
+from agent.steps.packing import left_by_jobs, not_held, save_states, send_results
+from agent.steps.receipts import Parcel
+from agent.steps.seal import Seen
 from agent.steps.shards import take_place
 from agent.steps.spool import SpooledRun
 from agent.steps.stop import Stop, first
-from agent.steps.store import Bucket
+from agent.steps.store import Bucket, ObjectInfo
+
+PAGE = 1000
+"""Objects of a listing that are compared at once."""
 
 
-async def reconcile(
-    run: SpooledRun, courier: Courier, parcels: list[Parcel], bucket: Bucket
-) -> None:
+async def reconcile(run: SpooledRun, courier: Courier, bucket: Bucket) -> None:
     """Make the bucket hold what the manifest will say, and nothing else of this run.
 
     An answer of 200 is not proof that a store has kept a file, so its own listing is asked. What differs is sent once
@@ -37,30 +41,40 @@ async def reconcile(
         StoreError: The bucket still differs.
     """
     for attempt in ("first", "second"):
-        wrong = await _differences(run, courier.sealed(parcels), bucket)
+        wrong = await _differences(run, bucket)
         if not wrong:
             return
         if attempt == "second":
             more = f" (and {len(wrong) - 1} more files)" if len(wrong) > 1 else ""
             raise not_held(f"{min(wrong)}{more}")
-        for path in wrong:
-            courier.forget(path)
-        await courier.send([parcel for parcel in parcels if parcel.path in wrong], marks={})
+        run.receipts.forget(wrong)
+        everything = chain([[_log_of(run)]], left_by_jobs(run, {}))
+        await courier.send([file for file in some if file.path in wrong] for some in everything)
 
 
-async def _differences(run: SpooledRun, files: list[Sealed], bucket: Bucket) -> set[str]:
+async def _differences(run: SpooledRun, bucket: Bucket) -> set[str]:
     """Delete what does not belong to a run, and return the paths of what is missing or has another size."""
     prefix = run_prefix(run.run_id)
-    wanted = {file.path: file.bytes for file in files}
-    surplus = []
-    async for item in bucket.list(prefix):
-        path = item.key.removeprefix(prefix)
-        if wanted.get(path) == item.bytes:
-            del wanted[path]
-        elif path not in wanted and path != MANIFEST:
-            surplus.append(item.key)
-    await bucket.delete(surplus)
-    return set(wanted)
+    run.receipts.hold_nothing()
+    async for page in _pages(bucket.list(prefix)):
+        listed = [(item.key.removeprefix(prefix), item.bytes) for item in page]
+        surplus = await asyncio.to_thread(run.receipts.hold, listed)
+        await bucket.delete([prefix + path for path in surplus if path != MANIFEST])
+    return set(await asyncio.to_thread(run.receipts.missing))
+
+
+async def _pages(items: AsyncIterator[ObjectInfo]) -> AsyncIterator[list[ObjectInfo]]:
+    page: list[ObjectInfo] = []
+    async for item in items:
+        page.append(item)
+        if len(page) == PAGE:
+            yield page
+            page = []
+    yield page
+
+
+def _log_of(run: SpooledRun) -> Parcel:
+    return Parcel(run.root, run.log.name, LOG)
 
 
 async def hand_over(
@@ -81,14 +95,11 @@ async def hand_over(
     if run.journal.sealed:
         return
     handed = await _send(run, courier, bucket, log, stop)
-    parcels = handed.parcels
-    log.info("handoff.sent", files=sum(len(found.files) for found in handed.contents.values()))
+    log.info("handoff.sent", files=sum(seen.files for seen in handed.contents.values()))
     # The log ends here: the manifest must hold the hash of all of it.
-    log_parcel = Parcel(run.root, run.log.name, LOG)
-    await courier.send([log_parcel], marks={})
-    parcels.append(log_parcel)
-    await reconcile(run, courier, parcels, bucket)
-    await asyncio.to_thread(seal_manifest, run, courier.sealed(parcels), handed)
+    await courier.send([[_log_of(run)]], expected=True)
+    await reconcile(run, courier, bucket)
+    await asyncio.to_thread(seal_manifest, run, handed)
 
 
 async def _send(
@@ -97,9 +108,10 @@ async def _send(
     """Send results, evidence and memories: everything, or what goes in time."""
 
     async def everything() -> Handed:
-        parcels, contents = await send_results(run, courier)
+        run.receipts.expect_nothing()
+        contents = await send_results(run, courier)
         await save_states(run, bucket)
-        return Handed(parcels, contents)
+        return Handed(contents)
 
     if stop is None:
         return await everything()
@@ -117,33 +129,37 @@ async def _send(
     return await send_in_time(run, courier, bucket, stop.gone, log)
 
 
-def seal_manifest(run: SpooledRun, files: list[Sealed], handed: Handed) -> None:
+def seal_manifest(run: SpooledRun, handed: Handed) -> None:
     """Write the manifest and its index entry into the spool; from then on they do not change."""
     own = handed.cut.run if handed.cut else run.journal.run
     partial = {job.name for job in own.jobs if job.status is not JobStatus.SUCCEEDED}
-    rows = [file.of_job(file.job, partial=file.job in partial) for file in files]
-    refused = {name: _refused(found) for name, found in handed.contents.items()}
-    record = with_contents(own, rows, refused)
-    write_atomic(run.manifest, render(record, rows))
+
+    def files() -> Iterator[Sealed]:
+        for file in run.receipts.sealed():
+            yield file.of_job(file.job, partial=file.job in partial)
+
+    refused = {name: _refused(seen) for name, seen in handed.contents.items()}
+    record = with_contents(own, files(), refused)
+    write_atomic(run.manifest, render(record, files()))
     digest, size = hashlib.sha256(), 0
     with run.manifest.open("rb") as stream:
         while chunk := stream.read(1024**2):
             digest.update(chunk)
             size += len(chunk)
     reference = ManifestRef(key=manifest_key(run.run_id), bytes=size, sha256=digest.hexdigest())
-    entry = index_entry(record, rows, reference)
+    entry = index_entry(record, files(), reference)
     write_atomic(run.index, entry.model_dump_json(indent=1).encode())
     follow_up = handed.cut.follow_up if handed.cut else None
     sealed = {"run": record, "sealed": True, "follow_up": follow_up}
     run.save(run.journal.model_copy(update=sealed))
 
 
-def _refused(found: Contents) -> tuple[RefusedFile, ...]:
-    if not found.more_refused:
-        return tuple(found.refused)
+def _refused(seen: Seen) -> tuple[RefusedFile, ...]:
+    if not seen.more_refused:
+        return tuple(seen.refused)
     return (
-        *found.refused,
-        RefusedFile(path="...", reason=f"and {found.more_refused} more entries"),
+        *seen.refused,
+        RefusedFile(path="...", reason=f"and {seen.more_refused} more entries"),
     )
 
 
@@ -171,7 +187,7 @@ async def commit(run: SpooledRun, bucket: Bucket, now: datetime) -> str:
 
 async def _commit(run: SpooledRun, bucket: Bucket, now: datetime) -> str:
     entry = run.index.read_bytes()
-    manifest = await asyncio.to_thread(run.manifest.read_bytes)
+    manifest = mapped(run.manifest)
     if key := await committed_as(bucket, run.run_id, entry):
         return await leave_one(bucket, run.run_id, key, entry, manifest)
     await put_once(bucket, manifest_key(run.run_id), manifest)

@@ -6,9 +6,9 @@ bytes that went out. A file that changes afterwards has another signature and is
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import IO
@@ -20,7 +20,8 @@ from agent.core.redact import Redactor
 from agent.steps import seal
 from agent.steps.logs import Log
 from agent.steps.progress import Progress
-from agent.steps.seal import Signature
+from agent.steps.receipts import Parcel
+from agent.steps.seal import Seen, Signature
 from agent.steps.spool import SpooledRun
 from agent.steps.store import Bucket, Hashing
 
@@ -38,35 +39,19 @@ RECEIPTS = 16
 RECEIPT_SECONDS = 0.25
 """What was sent is written down for so many small files together, or after so long: a kill costs their upload again."""
 
+MOST_REMEMBERED = 10_000
+"""Files of one look that the next is compared with; what is beyond has its turn when these are sent."""
+
 LANDING_SECONDS = 5.0
 PAUSE_SECONDS = 60.0
 """After a failed upload; the hand-off at the end has its own time for what is left."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parcel:
-    """A file to send: `name` beneath `root`, to become the resource `path`.
-
-    Attributes:
-        root: A folder that a job may have changed in any way.
-        name: The file's path in it.
-        path: The resource's path.
-        job: The job whose result it is; empty for the run's own.
-        evidence: Whether secrets are taken out of it on the way; results are sent as they are.
-    """
-
-    root: Path
-    name: str
-    path: str
-    job: str = ""
-    evidence: bool = False
-
-
 class Courier:
-    """Sends the files of one run. It remembers what it sent, in the spool as well.
+    """Sends the files of one run. What it sent, it writes down in the spool, and nowhere else.
 
     Attributes:
-        unreadable: Resources that were there and could not be read, with the reason.
+        unreadable: What was there and could not be read, with the reason.
     """
 
     def __init__(
@@ -98,12 +83,9 @@ class Courier:
         self._slots = asyncio.Semaphore(concurrency)
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._middling = asyncio.Semaphore(MIDDLING_AT_ONCE)
-        self._sent: dict[str, tuple[Signature, Sealed]] = {
-            sealed.path: (mark, sealed) for sealed, mark in run.uploads()
-        }
         self._receipts: list[tuple[Sealed, Signature]] = []
         self._recorded = monotonic()
-        self.unreadable: dict[str, str] = {}
+        self.unreadable: dict[Parcel, str] = {}
 
     @asynccontextmanager
     async def following(self, job: str, root: Path) -> AsyncIterator[None]:
@@ -123,80 +105,85 @@ class Courier:
         before: dict[str, Signature] = {}
         pause = LOOK_SECONDS
         while not await _set_within(stop, pause):
-            contents = await asyncio.to_thread(seal.look, root)
-            settled = [name for name, mark in contents.files.items() if before.get(name) == mark]
-            before = contents.files
             pause = LOOK_SECONDS
             try:
-                await self.send(parcels_of(job, root, settled), marks=before, stop=stop)
-            except StoreError as error:
+                unsent = await asyncio.to_thread(self._unsent, job, root)
+                settled = [parcel for parcel in unsent if before.get(parcel.path) == parcel.mark]
+                before = {parcel.path: parcel.mark for parcel in unsent if parcel.mark}
+                await self.send([settled], stop=stop)
+            except (StoreError, OSError) as error:
                 self._log.warning("upload.postponed", job=job, reason=str(error))
                 pause = PAUSE_SECONDS
 
+    def _unsent(self, job: str, root: Path) -> list[Parcel]:
+        """Return the files of a job that are not in the bucket, or not as they are now; the first thousands of them."""
+        unsent: list[Parcel] = []
+        for some in parcels_of(job, root, Seen()):
+            unsent += self._run.receipts.lacking(some)
+            if len(unsent) >= MOST_REMEMBERED:
+                break
+        return unsent
+
     async def send(
         self,
-        parcels: Iterable[Parcel],
+        parcels: Iterable[Sequence[Parcel]],
         *,
-        marks: Mapping[str, Signature],
+        expected: bool = False,
         stop: asyncio.Event | None = None,
     ) -> None:
         """Send every parcel that is not in the bucket as it is now.
 
         Args:
-            parcels: What to send. One whose file is gone, or is no longer a regular file, is left out.
-            marks: Signatures by name, as of a look; a file that was sent with the same one is not sent again.
-            stop: Once set, nothing more is begun.
+            parcels: What to send, some at a time; taken in a thread. One whose file is gone, or is no longer a regular
+                file, is left out.
+            expected: Whether the manifest shall name them.
+            stop: Once set, nothing more is begun; what is no longer as it was when it was looked at, is left out.
 
         Raises:
             StoreError: One could not be sent; the others may have been.
+            OSError: The disk refuses to remember what was sent.
         """
-        waiting = [parcel for parcel in parcels if not self._has(parcel, marks)]
-        queue = iter(waiting)
-        failures: list[StoreError] = []
+        receipts = self._run.receipts
+        supply = _Supply(parcels, receipts.expect if expected else receipts.lacking)
+        failures: list[StoreError | OSError] = []
 
         async def work() -> None:
-            for parcel in queue:
-                if failures or (stop is not None and stop.is_set()):
-                    return
-                async with self._slots:
-                    try:
-                        await self._send(parcel, marks.get(parcel.name), settled=stop is not None)
-                    except StoreError as error:
-                        failures.append(error)
+            while not failures and not (stop is not None and stop.is_set()):
+                try:
+                    parcel = await supply.next()
+                    if parcel is None:
+                        return
+                    async with self._slots:
+                        await self._send(parcel, settled=stop is not None)
+                except (StoreError, OSError) as error:
+                    failures.append(error)
 
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(self._concurrency, len(waiting))):
+                for _ in range(self._concurrency):
                     group.create_task(work())
         finally:
             self._record()
         if failures:
             raise failures[0]
 
-    def _has(self, parcel: Parcel, marks: Mapping[str, Signature]) -> bool:
-        sent = self._sent.get(parcel.path)
-        return sent is not None and sent[0] == marks.get(parcel.name)
-
-    async def _send(self, parcel: Parcel, looked: Signature | None, *, settled: bool) -> None:
+    async def _send(self, parcel: Parcel, *, settled: bool) -> None:
         """Send a parcel; with `settled`, only one that is as it was when it was looked at."""
         bucket = await asyncio.shield(self._bucket)
         try:
             with seal.open_result(parcel.root, parcel.name) as (stream, found):
-                if settled and found != looked:
+                if settled and found != parcel.mark:
                     return  # it is being written again
-                # Of a hundred thousand files one signature each is enough in memory.
-                mark = looked if looked == found else found
-                sealed = await self._put(bucket, parcel, stream, mark.size)
+                sealed = await self._put(bucket, parcel, stream, found.size)
         except OSError as error:
-            self._sent.pop(parcel.path, None)
+            self._run.receipts.drop(parcel.path)
             if not isinstance(error, FileNotFoundError):
-                self.unreadable[parcel.path] = seal.why_unreadable(error)
+                self.unreadable[parcel] = seal.why_unreadable(error)
             return
         if sealed is None:
             return
-        self.unreadable.pop(parcel.path, None)
-        self._sent[parcel.path] = (mark, sealed)
-        self._receipts.append((sealed, mark))
+        self.unreadable.pop(parcel, None)
+        self._receipts.append((sealed, found))
         late = monotonic() - self._recorded > RECEIPT_SECONDS
         if late or len(self._receipts) >= RECEIPTS or sealed.bytes > SMALL:
             self._record()
@@ -205,13 +192,8 @@ class Courier:
     def _record(self) -> None:
         """Write down in the spool what was sent."""
         receipts, self._receipts, self._recorded = self._receipts, [], monotonic()
-        if not receipts:
-            return
-        try:
-            self._run.record_uploads(receipts)
-        except OSError as error:
-            # A later run sends the files once more; this one has them in memory.
-            self._log.warning("upload.not_noted", files=len(receipts), reason=str(error))
+        if receipts:
+            self._run.receipts.note(receipts)
 
     async def _put(
         self, bucket: Bucket, parcel: Parcel, stream: IO[bytes], size: int
@@ -227,7 +209,7 @@ class Courier:
                     return None
                 data = redactor.data(data)
             await bucket.put(key, data)
-        return Sealed(parcel.path, len(data), hashlib.sha256(data).hexdigest(), parcel.job)
+        return Sealed(parcel.path, len(data), hashlib.sha256(data).hexdigest(), parcel.of_job)
 
     async def _put_large(
         self, bucket: Bucket, key: str, parcel: Parcel, stream: IO[bytes], size: int
@@ -240,25 +222,41 @@ class Courier:
                 if reader.broken is not None:
                     raise reader.broken from None
                 raise
-        return Sealed(parcel.path, reader.count, digest.hexdigest(), parcel.job)
-
-    def sealed(self, parcels: Iterable[Parcel]) -> list[Sealed]:
-        """Return those of the parcels that are in the bucket, as they are there, in their order."""
-        rows = ((parcel, self._sent.get(parcel.path)) for parcel in parcels)
-        return [row[1].of_job(parcel.job) for parcel, row in rows if row is not None]
-
-    def has_sent(self, parcel: Parcel, mark: Signature) -> bool:
-        """Tell whether a file is in the bucket as it is now."""
-        return self._has(parcel, {parcel.name: mark})
-
-    def forget(self, path: str) -> None:
-        """Have a resource sent again: the bucket does not have it as it was sent."""
-        self._sent.pop(path, None)
+        return Sealed(parcel.path, reader.count, digest.hexdigest(), parcel.of_job)
 
 
-def parcels_of(job: str, root: Path, names: Iterable[str]) -> list[Parcel]:
-    """Return a job's results as parcels, in the order of their paths."""
-    return [Parcel(root, name, f"{job}/{name}", job) for name in sorted(names)]
+class _Supply:
+    """Hands out what lacks in the bucket, to many at once; threads ask the disk, no further than is needed."""
+
+    def __init__(
+        self,
+        parcels: Iterable[Sequence[Parcel]],
+        lacking: Callable[[Sequence[Parcel]], list[Parcel]],
+    ) -> None:
+        self._rest = iter(parcels)
+        self._lacking = lacking
+        self._ready: deque[Parcel] = deque()
+        self._turn = asyncio.Lock()
+
+    async def next(self) -> Parcel | None:
+        """Return one more; None when there is none."""
+        async with self._turn:
+            while not self._ready:
+                more = await asyncio.to_thread(self._more)
+                if more is None:
+                    return None
+                self._ready += more
+            return self._ready.popleft()
+
+    def _more(self) -> list[Parcel] | None:
+        some = next(self._rest, None)
+        return None if some is None else self._lacking(some)
+
+
+def parcels_of(job: str, root: Path, seen: Seen) -> Iterator[list[Parcel]]:
+    """Yield a job's results as parcels, in the order of their paths, some at a time."""
+    for some in seal.walk(root, seen):
+        yield [Parcel(root, name, f"{job}/{name}", job, mark) for name, mark in some]
 
 
 def _read(stream: IO[bytes], size: int) -> bytes:

@@ -12,13 +12,13 @@ from agent.core.errors import StoreConflict
 from agent.core.ids import run_started
 from agent.core.layout import INDEX, index_key, manifest_key, parse_index_key
 from agent.steps.packing import not_held
-from agent.steps.store import Bucket
+from agent.steps.store import Bucket, Data
 
 CLOCKS_APART = timedelta(days=1)
 """How much earlier than the run's start another writer's clock may be when it commits."""
 
 
-async def put_once(bucket: Bucket, key: str, data: bytes) -> None:
+async def put_once(bucket: Bucket, key: str, data: Data) -> None:
     """Put what is written once, and look whether it is there: an answer of 200 is not proof.
 
     Raises:
@@ -29,7 +29,7 @@ async def put_once(bucket: Bucket, key: str, data: bytes) -> None:
     if await bucket.holds(key, data):
         return
     there = await bucket.get(key) or b""
-    if not data.startswith(there) and _whole(there):
+    if data[: len(there)] != there and _whole(there):
         # A store without conditions let another writer in, between our put and our look.
         raise StoreConflict(f"{key} holds something else already")
     await bucket.delete([key])  # ours, and of no use; it would look like another writer's
@@ -51,7 +51,7 @@ async def committed_as(bucket: Bucket, run: str, entry: bytes) -> str | None:
     return keys[0]
 
 
-async def leave_one(bucket: Bucket, run: str, own: str, entry: bytes, manifest: bytes) -> str:
+async def leave_one(bucket: Bucket, run: str, own: str, entry: bytes, manifest: Data) -> str:
     """Leave one index entry of a run, and return its key: of those that name the manifest that is there, the oldest.
 
     Who sees two entries may decide, whichever is its own: both writers have put their manifest by then, so that both

@@ -1,15 +1,17 @@
 """What a run's jobs left, as parcels: their results, what explains a failure, their memories."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import chain, islice
 from pathlib import Path
 
 from agent.core.errors import StoreError
 from agent.core.layout import evidence_path
 from agent.core.results import JobResult, JobStatus
 from agent.steps import seal
-from agent.steps.courier import Courier, Parcel, parcels_of
-from agent.steps.seal import Contents
+from agent.steps.courier import Courier, parcels_of
+from agent.steps.receipts import Parcel
+from agent.steps.seal import Seen
 from agent.steps.spool import SpooledRun
 from agent.steps.store import Bucket
 
@@ -19,59 +21,57 @@ MAX_EVIDENCE = 30
 MAX_EVIDENCE_BYTES = 20 * 1024**2
 
 
-async def send_results(
-    run: SpooledRun, courier: Courier
-) -> tuple[list[Parcel], dict[str, Contents]]:
-    """Send everything the run's jobs left: results and evidence.
+async def send_results(run: SpooledRun, courier: Courier) -> dict[str, Seen]:
+    """Send everything the run's jobs left, results and evidence, to be named by the manifest.
 
     Returns:
-        What was sent, in the manifest's order, and what each job's output holds.
+        What each job's output holds.
 
     Raises:
         StoreError: Something could not be sent.
     """
-    parcels: list[Parcel] = []
-    contents: dict[str, Contents] = {}
+    contents: dict[str, Seen] = {}
+    await courier.send(left_by_jobs(run, contents), expected=True)
+    refuse_unreadable(contents, courier)
+    return contents
+
+
+def left_by_jobs(run: SpooledRun, contents: dict[str, Seen]) -> Iterator[list[Parcel]]:
+    """Yield everything that the run's jobs left, some at a time, and note in `contents` what each output holds."""
     for result in run.journal.run.jobs:
         root = run.output(result.name)
-        if root is None:
-            continue
-        found = contents[result.name] = await asyncio.to_thread(seal.look, root)
-        files = results_of(run, result.name, root, found)
-        await courier.send(files, marks=found.files)
-        parcels += files
-        refuse_unreadable(found, files, courier)
-        evidence = evidence_of(run, result, root)
-        await courier.send(evidence, marks={})
-        parcels += evidence
-    return parcels, contents
+        if root is not None:
+            yield from results_of(run, result.name, root, contents.setdefault(result.name, Seen()))
+            yield evidence_of(run, result, root)
 
 
-def results_of(run: SpooledRun, job: str, root: Path, found: Contents) -> list[Parcel]:
-    """Return a job's results; of a follow-up, those that are late."""
-    return _due(run, parcels_of(job, root, found.files))
+def results_of(run: SpooledRun, job: str, root: Path, seen: Seen) -> Iterator[list[Parcel]]:
+    """Yield a job's results, some at a time; of a follow-up, those that are late."""
+    late = _late(run)
+    for some in parcels_of(job, root, seen):
+        yield _due(late, some)
 
 
 def evidence_of(run: SpooledRun, result: JobResult, root: Path) -> list[Parcel]:
     """Return what explains that a job did not succeed."""
     if result.status is JobStatus.SUCCEEDED:
         return []
-    return _due(run, list(_evidence(run, result.name, root)))
+    return _due(_late(run), list(_evidence(run, result.name, root)))
 
 
-def refuse_unreadable(found: Contents, files: list[Parcel], courier: Courier) -> None:
-    """Note which of a job's files the courier could not read."""
-    for file in files:
-        if reason := courier.unreadable.get(file.path):
-            found.refuse(file.name, reason)
+def refuse_unreadable(contents: Mapping[str, Seen], courier: Courier) -> None:
+    """Note which results the courier could not read."""
+    for parcel, reason in courier.unreadable.items():
+        if not parcel.evidence and parcel.job in contents:
+            contents[parcel.job].refuse(parcel.name, reason)
 
 
-def _due(run: SpooledRun, parcels: list[Parcel]) -> list[Parcel]:
-    late = run.journal.late
-    if late is None:
-        return parcels
-    wanted = frozenset(late)
-    return [parcel for parcel in parcels if parcel.path in wanted]
+def _late(run: SpooledRun) -> frozenset[str] | None:
+    return None if run.journal.late is None else frozenset(run.journal.late)
+
+
+def _due(late: frozenset[str] | None, parcels: list[Parcel]) -> list[Parcel]:
+    return parcels if late is None else [parcel for parcel in parcels if parcel.path in late]
 
 
 def _evidence(run: SpooledRun, job: str, root: Path) -> Iterator[Parcel]:
@@ -80,13 +80,13 @@ def _evidence(run: SpooledRun, job: str, root: Path) -> Iterator[Parcel]:
         if space.captured.exists():
             name = space.captured.name
             path = evidence_path(job, f"attempt-{number}.log")
-            yield Parcel(space.root, name, path, evidence=True)
+            yield Parcel(space.root, name, path, job, evidence=True)
     size = 0
-    kept = seal.look(root / EVIDENCE).files
-    for name, mark in sorted(kept.items())[:MAX_EVIDENCE]:
+    kept = chain.from_iterable(seal.walk(root / EVIDENCE, Seen()))
+    for name, mark in islice(kept, MAX_EVIDENCE):
         size += mark.size
         if size <= MAX_EVIDENCE_BYTES:
-            yield Parcel(root, f"{EVIDENCE}/{name}", evidence_path(job, name), evidence=True)
+            yield Parcel(root, f"{EVIDENCE}/{name}", evidence_path(job, name), job, evidence=True)
 
 
 async def save_states(run: SpooledRun, bucket: Bucket) -> None:

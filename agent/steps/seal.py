@@ -18,6 +18,8 @@ from agent.core.results import RefusedFile
 
 MAX_REFUSED = 100
 """Refused entries that are listed one by one."""
+LOOKED_AT_ONCE = 500
+"""Files whose status is taken before they are handed on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +38,11 @@ class Signature:
 
 
 @dataclass(slots=True)
-class Contents:
-    """An output directory's results by relative POSIX path, and what in it cannot be a result."""
+class Seen:
+    """What walks through an output directory have seen: how much there is, and what cannot be a result."""
 
-    files: dict[str, Signature] = field(default_factory=dict)
+    files: int = 0
+    bytes: int = 0
     refused: list[RefusedFile] = field(default_factory=list)
     more_refused: int = 0
 
@@ -51,54 +54,79 @@ class Contents:
             self.more_refused += 1
 
 
-def look(root: Path) -> Contents:
-    """Return what is in an output directory; a directory that is gone is empty."""
-    contents = Contents()
-    waiting = [""]
-    while waiting:
-        inside = waiting.pop()
-        try:
-            # From the root each time: however deep a job nests its folders, one descriptor is open.
-            descriptor = _open_folder(root, inside.split("/")[:-1])
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            contents.refuse(inside.rstrip("/") or ".", why_unreadable(error))
-            continue
-        try:
-            waiting += _look_into(inside, descriptor, contents)
-        finally:
-            os.close(descriptor)
-    return contents
+def look(root: Path) -> Seen:
+    """Return how much there is in an output directory; in one that is gone, nothing."""
+    seen = Seen()
+    for _ in walk(root, seen):
+        pass
+    return seen
 
 
-def _look_into(inside: str, descriptor: int, contents: Contents) -> list[str]:
-    """Note the files of an open folder, and return the folders in it, each with its slash."""
-    folders = []
-    try:
-        names = sorted(os.listdir(descriptor))
-    except OSError as error:
-        contents.refuse(inside.rstrip("/") or ".", why_unreadable(error))
-        return []
-    for name in names:
-        path = inside + name
-        try:
-            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-        except OSError:
-            continue  # gone meanwhile
-        is_folder = stat.S_ISDIR(status.st_mode)
-        if name.startswith(".") or not (is_folder or is_result(path)):
-            continue
-        problem = (
-            _folder_problem(path) if is_folder else _kind_problem(status) or path_problem(path)
-        )
-        if problem is not None:
-            contents.refuse(path, problem)
-        elif is_folder:
-            folders.append(f"{path}/")
+def walk(root: Path, seen: Seen) -> Iterator[list[tuple[str, Signature]]]:
+    """Yield the results in an output directory with their signatures, in the order of their paths, some at a time.
+
+    Args:
+        root: The directory; nothing is in one that is gone.
+        seen: Is told of each.
+    """
+    folders = [("", _names_in(root, "", seen))]
+    while folders:
+        inside, names = folders[-1]
+        some: list[str] = []
+        while names and not names[-1].endswith("/") and len(some) < LOOKED_AT_ONCE:
+            some.append(names.pop())
+        if some:
+            yield _look_at(root, inside, some, seen)
+        elif names:
+            deeper = inside + names.pop()
+            folders.append((deeper, _names_in(root, deeper, seen)))
         else:
-            contents.files[path] = Signature.of(status)
-    return folders
+            folders.pop()
+
+
+def _names_in(root: Path, inside: str, seen: Seen) -> list[str]:
+    """Return the names in a folder that may be results, the last one first; those of folders have their slash."""
+    names = []
+    try:
+        with _opened(root, inside) as descriptor, os.scandir(descriptor) as entries:
+            for entry in entries:
+                is_folder = entry.is_dir(follow_symlinks=False)
+                path = inside + entry.name
+                if entry.name.startswith(".") or not (is_folder or is_result(path)):
+                    continue
+                if is_folder and (problem := _folder_problem(path)):
+                    seen.refuse(path, problem)
+                else:
+                    names.append(f"{entry.name}/" if is_folder else entry.name)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        seen.refuse(inside.rstrip("/") or ".", why_unreadable(error))
+    return sorted(names, reverse=True)
+
+
+def _look_at(root: Path, inside: str, names: list[str], seen: Seen) -> list[tuple[str, Signature]]:
+    """Return those files of a folder that are results."""
+    found = []
+    try:
+        with _opened(root, inside) as descriptor:
+            for name in names:
+                try:
+                    status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                except OSError:
+                    continue  # gone meanwhile
+                path = inside + name
+                if problem := _kind_problem(status) or path_problem(path):
+                    seen.refuse(path, problem)
+                else:
+                    found.append((path, Signature.of(status)))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        seen.refuse(inside.rstrip("/") or ".", why_unreadable(error))
+    seen.files += len(found)
+    seen.bytes += sum(mark.size for _, mark in found)
+    return found
 
 
 def _folder_problem(path: str) -> str | None:
@@ -108,8 +136,11 @@ def _folder_problem(path: str) -> str | None:
     return None
 
 
-def _open_folder(root: Path, folders: list[str]) -> int:
-    """Return a descriptor of a folder beneath `root`, following no link on the way.
+@contextmanager
+def _opened(root: Path, inside: str) -> Iterator[int]:
+    """Hold a descriptor of the folder `inside` (with its slash; empty for `root` itself), following no link to it.
+
+    From the root each time: however deep a job nests its folders, one descriptor is open.
 
     Raises:
         OSError: It is gone, is no folder, or cannot be read.
@@ -117,14 +148,13 @@ def _open_folder(root: Path, folders: list[str]) -> int:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
     current = os.open(root, flags)
     try:
-        for folder in folders:
+        for folder in inside.split("/")[:-1]:
             deeper = os.open(folder, flags, dir_fd=current)
             os.close(current)
             current = deeper
-    except OSError:
+        yield current
+    finally:
         os.close(current)
-        raise
-    return current
 
 
 def _kind_problem(status: os.stat_result) -> str | None:
@@ -144,13 +174,10 @@ def open_result(root: Path, path: str) -> Iterator[tuple[IO[bytes], Signature]]:
     Raises:
         OSError: It is gone, or no longer a regular file of its own.
     """
-    *folders, name = path.split("/")
-    current = _open_folder(root, folders)
-    try:
+    inside, slash, name = path.rpartition("/")
+    with _opened(root, inside + slash) as folder:
         # O_NONBLOCK: opening a pipe that took the file's place must not wait for its writer.
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=current)
-    finally:
-        os.close(current)
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     # Unbuffered: whoever reads asks for a mebibyte at a time, or for all of it.
     with os.fdopen(descriptor, "rb", buffering=0) as stream:
         status = os.fstat(descriptor)

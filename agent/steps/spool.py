@@ -3,7 +3,7 @@
 spool/<run_id>/
     run.json                    the journal, replaced atomically at every step
     log.jsonl                   the run's log
-    uploads.jsonl               what is in the bucket already; a lost line costs an upload, nothing else
+    sent.sqlite                 what is in the bucket already; a lost row costs an upload, nothing else
     downloads/                  shared with the browser
     browser/                    the browser's own files
     jobs/<job>/state.restored.tar.gz, state.tar.gz
@@ -11,23 +11,21 @@ spool/<run_id>/
     datapackage.json index.json the sealed manifest and the entry that will commit it
 """
 
-import json
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from agent.core.datapackage import Sealed
 from agent.core.ids import is_run_id
 from agent.core.journal import Journal
 from agent.core.layout import MANIFEST
 from agent.core.results import JobStatus
 from agent.steps.durable import remove_tree, sync_directory, write_atomic
 from agent.steps.logs import Log
-from agent.steps.seal import Signature
+from agent.steps.receipts import Receipts
 
 JOURNAL = "run.json"
+RECEIPTS = "sent.sqlite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +81,7 @@ class SpooledRun:
     def __init__(self, root: Path, journal: Journal) -> None:
         self.root = root
         self.journal = journal
+        self._receipts: Receipts | None = None
 
     @property
     def run_id(self) -> str:
@@ -103,6 +102,13 @@ class SpooledRun:
     def index(self) -> Path:
         """The sealed index entry."""
         return self.root / "index.json"
+
+    @property
+    def receipts(self) -> Receipts:
+        """What the bucket has of its files."""
+        if self._receipts is None:
+            self._receipts = Receipts(self.root / RECEIPTS)
+        return self._receipts
 
     @property
     def downloads(self) -> Path:
@@ -161,27 +167,6 @@ class SpooledRun:
             if result.state and result.status is JobStatus.SUCCEEDED
         }
 
-    def record_uploads(self, uploads: Iterable[tuple[Sealed, Signature]]) -> None:
-        """Remember what is in the bucket. Not synced: a line that a power cut takes means one more upload."""
-        with (self.root / "uploads.jsonl").open("a") as stream:
-            for sealed, mark in uploads:
-                row = [sealed.path, sealed.bytes, sealed.sha256]
-                row += [mark.inode, mark.size, mark.modified, mark.changed]
-                stream.write(json.dumps(row) + "\n")
-
-    def uploads(self) -> Iterator[tuple[Sealed, Signature]]:
-        """Yield what `record_uploads` remembered; torn lines are left out."""
-        path = self.root / "uploads.jsonl"
-        if not path.exists():
-            return
-        with path.open(errors="replace") as stream:
-            for line in stream:
-                try:
-                    name, size, digest, *mark = json.loads(line)
-                    yield Sealed(name, size, digest), Signature(*mark)
-                except (ValueError, TypeError):
-                    continue
-
     def become(self, journal: Journal, first_line: bytes) -> None:
         """Turn the run, which is committed, into the one that follows it; a kill leaves the one or the other.
 
@@ -190,14 +175,16 @@ class SpooledRun:
             first_line: What its log begins with.
         """
         # Of what was sent, the follow-up has nothing: its keys are others.
-        (self.root / "uploads.jsonl").unlink(missing_ok=True)
+        self.receipts.remove()
         write_atomic(self.log, first_line)
         self.save(journal)
         self.root = self.root.rename(self.root.with_name(journal.run.run_id))
+        self._receipts = None
         sync_directory(self.root.parent)
 
     def discard(self, log: Log, *, remove: bool = True) -> None:
         """Take the run, which is committed, out of sight in one step; then, with `remove`, remove it piece by piece."""
+        self.receipts.close()
         gone = self.root.with_name(f".gone-{self.root.name}")
         self.root.rename(gone)
         sync_directory(gone.parent)

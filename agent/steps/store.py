@@ -39,6 +39,9 @@ PART_BYTES = 5 * 1024**2
 PARTS_AT_ONCE = 3
 PIECE_BYTES = 1024**2
 
+Data = bytes | memoryview
+"""An object's content: in memory, or in a file that is mapped into it."""
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
@@ -95,7 +98,7 @@ class Bucket:
             with _edge("sync", str(self._folder)):
                 await asyncio.to_thread(sync_file_system, self._folder)
 
-    async def put(self, key: str, data: bytes) -> None:
+    async def put(self, key: str, data: Data) -> None:
         """Write an object, whatever was there."""
         with _edge("put", key):
             await obstore.put_async(self._store, key, data, use_multipart=False)
@@ -112,7 +115,7 @@ class Bucket:
                 max_concurrency=PARTS_AT_ONCE,
             )
 
-    async def create(self, key: str, data: bytes) -> Created:
+    async def create(self, key: str, data: Data) -> Created:
         """Write an object that must not exist yet: conditionally where the store can, else after a look.
 
         The client does not retry conditional puts, since an answer of 'exists' may be the echo of one whose own
@@ -133,26 +136,25 @@ class Bucket:
         )
         return await tries(self._create, key, data)
 
-    async def _create(self, key: str, data: bytes) -> Created:
+    async def _create(self, key: str, data: Data) -> Created:
         try:
             with _edge("create", key):
                 await self._put_new(key, data)
         except StoreRefused:
             raise
         except StoreError:
-            there = await self.get(key)
-            if there == data:
+            if await self.holds(key, data):
                 return Created.THERE
-            if there is not None:
+            if await self.size(key) is not None:
                 raise StoreConflict(f"{key} holds something else already") from None
             raise
         return Created.WRITTEN
 
-    async def _put_new(self, key: str, data: bytes) -> None:
+    async def _put_new(self, key: str, data: Data) -> None:
         try:
             await obstore.put_async(self._store, key, data, mode="create", use_multipart=False)
         except NotSupportedError:
-            if await self.get(key) is not None:
+            if await self.size(key) is not None:
                 raise StoreError(f"{key} exists") from None
             await self.put(key, data)
 
@@ -184,7 +186,7 @@ class Bucket:
             except FileNotFoundError:
                 return None
 
-    async def holds(self, key: str, data: bytes) -> bool:
+    async def holds(self, key: str, data: Data) -> bool:
         """Tell whether an object is there with exactly this content, without holding it a second time."""
         with _edge("get", key):
             try:

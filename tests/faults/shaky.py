@@ -10,7 +10,7 @@ from obstore.store import LocalStore
 
 from agent.core.errors import StoreError, StoreRefused
 from agent.core.layout import INDEX, MANIFEST
-from agent.steps.store import Bucket, ObjectInfo
+from agent.steps.store import Bucket, Data, ObjectInfo
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ class Shaky(Bucket):
             raise StoreError("the answer is lost")
         return answer
 
-    async def put(self, key: str, data: bytes) -> None:
+    async def put(self, key: str, data: Data) -> None:
         """Write."""
         put = super().put
         await self._request(key, lambda: _true(put(key, data)), otherwise=True)
@@ -97,7 +97,7 @@ class Shaky(Bucket):
         data = b"".join(chunks)  # read and hashed, whatever becomes of it
         await self.put(key, data)
 
-    async def _put_new(self, key: str, data: bytes) -> None:
+    async def _put_new(self, key: str, data: Data) -> None:
         put = super()._put_new if self.conditions else super().put
         await self._request(key, lambda: _true(put(key, data)), otherwise=True)
 
@@ -111,7 +111,7 @@ class Shaky(Bucket):
         size = super().size
         return await self._request(key, lambda: size(key), otherwise=None)
 
-    async def holds(self, key: str, data: bytes) -> bool:
+    async def holds(self, key: str, data: Data) -> bool:
         """Compare."""
         holds = super().holds
         return await self._request(key, lambda: holds(key, data), otherwise=None)

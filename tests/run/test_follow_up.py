@@ -16,10 +16,11 @@ from agent.core.redact import Redactor
 from agent.core.results import JobResult, JobStatus, RunStatus
 from agent.core.storage import LocalBucket
 from agent.steps.commit import commit, hand_over
-from agent.steps.courier import Courier
+from agent.steps.courier import Courier, parcels_of
 from agent.steps.logs import Log
 from agent.steps.progress import Unwatched
 from agent.steps.recovery import deliver_pending, leave_spool
+from agent.steps.seal import Seen
 from agent.steps.spool import Spool, SpooledRun
 from agent.steps.stop import Stop
 from agent.steps.store import Bucket
@@ -125,12 +126,10 @@ async def test_a_notice_in_the_middle_of_the_hand_off_hurries_it(
     """A hand-off that nothing pressed becomes one that is pressed; with no time left, all files are late."""
     spool = Spool(tmp_path / "spool")
     run, stop = spooled(spool), Stop()
-    sent = courier_of(run, bucket)
     waiting: asyncio.Future[Bucket] = asyncio.get_running_loop().create_future()
     stuck = Courier(
         run, waiting, concurrency=4, redactor=lambda: Redactor({}), log=LOG, progress=Unwatched()
     )
-    assert sent.sealed([]) == []
     handing = asyncio.create_task(hand_over(run, stuck, bucket, LOG, stop))
     await asyncio.sleep(0.2)
     assert not handing.done()
@@ -141,6 +140,29 @@ async def test_a_notice_in_the_middle_of_the_hand_off_hurries_it(
     assert len(run.journal.run.unsent) == 4
     await commit(run, bucket, datetime.now(UTC))
     assert all_sound(shelf) == [RUN]
+
+
+async def test_a_file_that_grew_after_it_was_sent_is_late(
+    tmp_path: Path, bucket: Bucket, shelf: Shelf
+) -> None:
+    """What the bucket has of it is not what the job left: the follow-up has it whole, and no manifest half of it."""
+    spool = Spool(tmp_path / "spool")
+    run = spooled(spool)
+    output = run.workspace("one", 1).output
+    await courier_of(run, bucket).send(parcels_of("one", output, Seen()))
+    with (output / "small").open("a") as stream:
+        stream.write(" and more")
+    await hand_over(run, courier_of(run, bucket), bucket, LOG, taken(20))  # no time is left
+    assert sorted(file.path for file in run.journal.run.unsent if file.job == "one") == [
+        "one/small"
+    ]
+    await commit(run, bucket, datetime.now(UTC))
+    assert not (shelf.root / f"runs/{RUN}/one/small").exists()
+    assert not leave_spool(run, LOG)
+    await hand_over(run, courier_of(run, bucket), bucket, LOG)
+    await commit(run, bucket, datetime.now(UTC))
+    assert (shelf.root / f"runs/{run.run_id}/one/small").read_text() == "one and more"
+    assert len(all_sound(shelf)) == 2
 
 
 Step = Callable[[SpooledRun, Bucket], Awaitable[object]]
@@ -155,7 +177,7 @@ async def _commit(run: SpooledRun, bucket: Bucket) -> None:
 
 
 async def _half_become(run: SpooledRun, _: Bucket) -> None:
-    (run.root / "uploads.jsonl").unlink(missing_ok=True)
+    run.receipts.remove()
     run.log.write_text('{"event": "run.continued"}\n')
 
 

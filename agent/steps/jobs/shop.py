@@ -104,7 +104,7 @@ class Shop:
 
     async def grace(self) -> float:
         """Return the seconds from SIGTERM to SIGKILL."""
-        return await hurry.grace(self.run, self.courier, self.stop, self.limits.grace)
+        return await hurry.grace(self.run, self.stop, self.limits.grace)
 
     async def turn_of(self, job: Job) -> bool:
         """Wait for a job's turn at each of its sites; False when the run stops or its time is over before that.
