@@ -34,6 +34,7 @@ def test_a_container_gets_what_it_needs_and_no_more() -> None:
         "--env SE_NODE_MAX_SESSIONS=3 --env SE_NODE_OVERRIDE_MAX_SESSIONS=true",
         "--env SE_SESSION_REQUEST_TIMEOUT=120",
         "--env SE_START_VNC=false",
+        "--env SE_JAVA_OPTS=-XX:TieredStopAtLevel=1",
         "--env SE_NODE_ENABLE_MANAGED_DOWNLOADS=true",
         "--env TZ=Asia/Tokyo",
     ):
