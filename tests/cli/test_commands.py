@@ -65,6 +65,18 @@ def test_help_names_every_command_and_imports_none() -> None:
     assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
 
 
+def test_a_run_begins_without_what_it_may_never_need() -> None:
+    """A machine that is billed by the second imports these when it comes to them."""
+    program = (
+        "import sys, agent.cli.run, agent.run; "
+        "print(*{'rich', 'requests', 'boto3', 'tenacity', 'apprise'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], timeout=60, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split() == []
+
+
 def test_check_tells_all_faults_of_both_files(tmp_path: Path) -> None:
     """File, key and remedy of each; exit code 4."""
     (tmp_path / "agent.toml").write_text(TWO_FAULTS)
