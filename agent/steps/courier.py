@@ -35,7 +35,7 @@ TINY = 128 * 1024
 MIDDLING_AT_ONCE = 16
 """Files between tiny and large that are held in memory at once; of tiny ones, as many as there are requests."""
 
-RECEIPTS = 16
+RECEIPTS = 64
 RECEIPT_SECONDS = 0.25
 """What was sent is written down for so many small files together, or after so long: a kill costs their upload again."""
 
