@@ -4,6 +4,7 @@ Mayfly's side is the whole hand-off: reading as if the job were hostile, hashing
 listing, sealing, committing; and the whole pull: hashes compared, files synced, folders renamed into place.
 """
 
+import json
 import random
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measured import measured
 from benchmarks.peers import Endpoint, Peers, peers
@@ -25,6 +27,7 @@ MB = 10**6
 AGENT = "mayfly"
 PROCESS = "mayfly, with Python's start"
 PULL = "mayfly pull"
+SHOWN_SECONDS = 0.02
 FAST = frozenset({"s5cmd", "rclone"})
 """The peers that large loads are measured against; the others take four times as long, as the smaller loads show."""
 
@@ -77,7 +80,8 @@ def loopback(rounds: int) -> Findings:
     found = peers()
     cases = [case for load in LOADS for case in _carry(found, load, rounds, slow=False)]
     targets = (*_small_targets(cases), *_large_targets(cases))
-    return Findings(tuple(cases), targets, found.versions(), _notes())
+    profiles = tuple(_profile(found, load) for load in (THOUSAND, FOUR))
+    return Findings(tuple(cases), targets, found.versions(), (*_notes(), *profiles))
 
 
 def link(rounds: int) -> Findings:
@@ -101,6 +105,17 @@ def _notes() -> tuple[str, ...]:
         ),
         "Client and server share the machine's cores; the server's part is the same for all.",
     )
+
+
+def _profile(found: Peers, load: Load) -> str:
+    """Tell where a pull spends its time."""
+    with tempfile.TemporaryDirectory(prefix="mayfly-bench-") as name:
+        folder = Path(name)
+        load.make(folder / "source" / "many")
+        with _endpoint(folder / "server", slow=False) as endpoint:
+            seen = _Carrier(found, load, folder, endpoint).profile()
+    rows = "; ".join(f"{own:.2f} s {what}" for own, _, what in seen["rows"] if own >= SHOWN_SECONDS)
+    return f"Where `{PULL}` of {load.name} spends {seen['whole']:.2f} s of its main thread, under the profiler: {rows}."
 
 
 def _carry(found: Peers, load: Load, rounds: int, *, slow: bool) -> list[Case]:
@@ -207,6 +222,25 @@ class _Carrier:
             sample = measured(PULL, command, self._endpoint.environ)
             self._check(target)
         return (sample,)
+
+    def profile(self) -> dict[str, Any]:
+        """Fetch once under the profiler, and return its report."""
+        self._hand_over("home")
+        report = self._folder / "profile"
+        with self._empty() as target:
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.profiled",
+                str(report),
+                "pull",
+                str(target),
+            ]
+            command += ["--store", f"s3://{self._endpoint.bucket}/home"]
+            measured("a pull under the profiler", command, self._endpoint.environ, cwd=ROOT)
+            self._check(target)
+        told: dict[str, Any] = json.loads(report.read_text())
+        return told
 
     def _check(self, target: Path) -> None:
         there = sum(1 for path in target.rglob("*.bin") if path.is_file())

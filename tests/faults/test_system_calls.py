@@ -33,7 +33,17 @@ HOURS = 6 * 3600
 
 CALLS = (
     *("fsync", "fdatasync", "syncfs", "rename", "renameat", "renameat2", "unlink", "unlinkat"),
-    *("rmdir", "link", "linkat", "symlink", "symlinkat", "mkdir", "mkdirat", "ftruncate"),
+    *(
+        "rmdir",
+        "link",
+        "linkat",
+        "symlink",
+        "symlinkat",
+        "mkdir",
+        "mkdirat",
+        "ftruncate",
+        "pwrite64",
+    ),
     *("sendto", "sendmsg", "sendmmsg", "writev", "connect"),
 )
 
