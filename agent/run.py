@@ -7,12 +7,19 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from agent import __version__
-from agent.core.errors import MayflyError, ReleaseError, SecretsError, StateError, UsageError
+from agent.core.errors import (
+    ExitCode,
+    MayflyError,
+    ReleaseError,
+    SecretsError,
+    StateError,
+    UsageError,
+)
 from agent.core.instance import with_facts
 from agent.core.jobsfile import Job
 from agent.core.layout import manifest_key
 from agent.core.manifest import RunRecord
-from agent.core.outcome import ExitCode, Outcome, run_status
+from agent.core.outcome import Outcome, run_status
 from agent.core.results import JobResult, JobStatus, RunStatus, tally
 from agent.core.shards import requested
 from agent.steps.browser import EarlyBrowser

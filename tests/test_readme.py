@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from agent import __version__
+from agent.core.errors import ExitCode
 from agent.core.jobsfile import parse_jobs
-from agent.core.outcome import ExitCode
 from agent.core.overrides import parse_settings
 
 ROOT = Path(__file__).parent.parent

@@ -15,8 +15,7 @@ import click
 
 from agent import __version__
 from agent.core.console import printable
-from agent.core.errors import MayflyError
-from agent.core.outcome import ExitCode, exit_code_of
+from agent.core.errors import ExitCode, MayflyError
 
 COMMANDS = {
     "run": ("agent.cli.run:run", "One run, here and now."),
@@ -94,6 +93,8 @@ GARBAGE = 10_000
 def main() -> NoReturn:
     """Run the command line and end the process."""
     gc.set_threshold(GARBAGE)
+    # Else pydantic looks into the metadata of every installed package for one.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     code: int = ExitCode.DONE
     try:
         mayfly(standalone_mode=False)
@@ -118,7 +119,7 @@ def _complain(error: MayflyError) -> ExitCode:
         click.echo(f"error: {printable(line)}", err=True)
     if error.remedy:
         click.echo(f"       {printable(error.remedy)}", err=True)
-    return exit_code_of(error)
+    return error.exit_code
 
 
 def _leave(code: int) -> NoReturn:

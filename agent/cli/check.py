@@ -8,10 +8,10 @@ import click
 
 from agent import __version__
 from agent.cli.surroundings import configuration_options, load, surroundings
+from agent.core.errors import ExitCode
 from agent.core.faults import Fault
 from agent.core.jobsfile import parse_jobs
 from agent.core.locate import Surroundings
-from agent.core.outcome import ExitCode
 from agent.steps.release.checks import stack_faults
 from agent.steps.release.trust import signers_faults
 

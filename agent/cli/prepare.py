@@ -11,11 +11,10 @@ import click
 
 from agent import __version__
 from agent.cli.surroundings import configuration_options, load_or_fail, log_sink, surroundings
-from agent.core.errors import ContainerError, ProcessTimeout, ReleaseError
+from agent.core.errors import ContainerError, ExitCode, ProcessTimeout, ReleaseError
 from agent.core.faults import ConfigurationError, Fault
 from agent.core.jobsfile import JobsFile, needs_browser
 from agent.core.locate import Loaded, Locations, Surroundings
-from agent.core.outcome import ExitCode
 from agent.core.settings import Browser
 from agent.steps.browser import Container, choose, find_chromedriver
 from agent.steps.durable import only_one, point_to

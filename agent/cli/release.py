@@ -13,8 +13,7 @@ import click
 from agent import __version__
 from agent.cli.surroundings import configuration_options, load_or_fail, surroundings
 from agent.core.console import aligned, printable
-from agent.core.errors import UsageError
-from agent.core.outcome import ExitCode
+from agent.core.errors import ExitCode, UsageError
 from agent.core.repository import TRACK
 from agent.core.trial import Memory
 from agent.steps.durable import only_one

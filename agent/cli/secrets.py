@@ -10,8 +10,7 @@ import click
 
 from agent.cli.surroundings import configuration_options, load_or_fail, surroundings
 from agent.core.console import aligned, printable
-from agent.core.errors import UsageError
-from agent.core.outcome import ExitCode
+from agent.core.errors import ExitCode, UsageError
 from agent.core.parameters import (
     LONGEST_VALUE,
     STORE_NAMES,

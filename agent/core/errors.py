@@ -4,18 +4,36 @@ An expected failure is raised once, at the edge where it enters, `from` what cau
 manifest. Anything that is not a `MayflyError` is a defect of ours.
 """
 
-from typing import Literal
+from enum import IntEnum
+from typing import ClassVar, Literal
 
 Refusal = Literal["unverified", "downgrade", "moved", "content", "install", "check", "trial", "bad"]
 """At which step a release is refused."""
+
+
+class ExitCode(IntEnum):
+    """Exit codes of `mayfly`."""
+
+    DONE = 0
+    INTERNAL = 1
+    USAGE = 2
+    PARTIAL = 3
+    CONFIGURATION = 4
+    NO_RELEASE = 5
+    NOT_DELIVERED = 6
+    INTERRUPTED = 7
+    FAILED = 8
 
 
 class MayflyError(Exception):
     """An expected failure.
 
     Attributes:
+        exit_code: That of a command which it ends.
         remedy: What a person can do about it, as one sentence; empty when there is nothing.
     """
+
+    exit_code: ClassVar[ExitCode] = ExitCode.INTERNAL
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
         super().__init__(message)
@@ -30,6 +48,8 @@ class MayflyError(Exception):
 class UsageError(MayflyError):
     """The command was called in a way that cannot work here, such as a second run beside a first."""
 
+    exit_code = ExitCode.USAGE
+
 
 class ShardError(UsageError):
     """Nobody can say which shard a run is, or two say different things; or its jobs cannot be dealt to shards."""
@@ -38,9 +58,13 @@ class ShardError(UsageError):
 class StateError(MayflyError):
     """The state directory does not take what must be written: its disk is full, read-only, or broken."""
 
+    exit_code = ExitCode.CONFIGURATION
+
 
 class ReleaseError(MayflyError):
     """A release could not be found, fetched, installed or checked."""
+
+    exit_code = ExitCode.NO_RELEASE
 
 
 class ReleaseRefused(ReleaseError):  # noqa: N818 -- the name states the fact
@@ -78,6 +102,8 @@ class SecretsError(MayflyError):
 
 class StoreError(MayflyError):
     """The bucket did not do what was asked."""
+
+    exit_code = ExitCode.NOT_DELIVERED
 
 
 class StoreRefused(StoreError):  # noqa: N818 -- the name states the fact

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from agent.core.errors import MayflyError
+from agent.core.errors import ExitCode, MayflyError
 
 LONGEST_SHOWN = 200
 """Characters of a wrong value, or of what is wrong with it, that a person is shown."""
@@ -41,6 +41,8 @@ class ConfigurationError(MayflyError):
     Attributes:
         faults: All that were found, in the order of the files.
     """
+
+    exit_code = ExitCode.CONFIGURATION
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = tuple(faults)

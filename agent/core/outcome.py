@@ -2,37 +2,9 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from enum import IntEnum
 
-from agent.core.errors import MayflyError, ReleaseError, StateError, StoreError, UsageError
-from agent.core.faults import ConfigurationError
+from agent.core.errors import ExitCode
 from agent.core.results import JobResult, JobStatus, RunStatus
-
-
-class ExitCode(IntEnum):
-    """Exit codes of `mayfly`."""
-
-    DONE = 0
-    INTERNAL = 1
-    USAGE = 2
-    PARTIAL = 3
-    CONFIGURATION = 4
-    NO_RELEASE = 5
-    NOT_DELIVERED = 6
-    INTERRUPTED = 7
-    FAILED = 8
-
-
-def exit_code_of(error: MayflyError) -> ExitCode:
-    """Return the exit code of a command that an expected failure ended."""
-    codes: tuple[tuple[type[MayflyError], ExitCode], ...] = (
-        (ConfigurationError, ExitCode.CONFIGURATION),
-        (StateError, ExitCode.CONFIGURATION),
-        (UsageError, ExitCode.USAGE),
-        (ReleaseError, ExitCode.NO_RELEASE),
-        (StoreError, ExitCode.NOT_DELIVERED),
-    )
-    return next((code for kind, code in codes if isinstance(error, kind)), ExitCode.INTERNAL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from agent.core.console import aligned, printable
-from agent.core.outcome import ExitCode
+from agent.core.errors import ExitCode
 from agent.doctor.examine import Finding, State
 
 COLOURS = {State.OK: "green", State.FAILED: "red", State.SKIPPED: "bright_black"}

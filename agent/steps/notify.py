@@ -9,8 +9,9 @@ import uuid
 from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING
 
+from agent.core.errors import ExitCode
 from agent.core.news import News, compose
-from agent.core.outcome import ExitCode, Outcome
+from agent.core.outcome import Outcome
 from agent.core.settings import Notify
 from agent.steps.logs import Log
 from agent.steps.threads import in_thread

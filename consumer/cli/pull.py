@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.core.errors import UsageError
-from agent.core.outcome import ExitCode
+from agent.core.errors import ExitCode, UsageError
 from consumer.cli.command import bucket_command, open_bucket
 from consumer.options import Since, Units
 

@@ -12,8 +12,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from agent.core.errors import UsageError
-from agent.core.outcome import ExitCode
+from agent.core.errors import ExitCode, UsageError
 from consumer.cli.command import bucket_command, open_bucket, state_folder
 from consumer.options import Units
 

@@ -7,8 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
-from agent.core.errors import UsageError
-from agent.core.outcome import ExitCode
+from agent.core.errors import ExitCode, UsageError
 from consumer.cli.command import bucket_command, dump, open_bucket, paint
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from agent.core.console import printable
-from agent.core.outcome import ExitCode
+from agent.core.errors import ExitCode
 from agent.core.units import show_size
 
 

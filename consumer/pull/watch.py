@@ -5,8 +5,7 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Protocol
 
-from agent.core.errors import MayflyError
-from agent.core.outcome import ExitCode
+from agent.core.errors import ExitCode, MayflyError
 from consumer.pull.report import Note, Report
 
 Done = Callable[[Report], None]

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from agent.core.errors import MayflyError, StoreError
-from agent.core.outcome import ExitCode
+from agent.core.errors import ExitCode, MayflyError, StoreError
 from consumer.answers import Answers, Rules
 from consumer.archive.follow import Look, look
 from consumer.archive.reader import Reader

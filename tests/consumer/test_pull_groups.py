@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.core.errors import ExitCode
 from agent.core.ids import run_id
 from agent.core.layout import IndexKey, index_key, parse_index_key
-from agent.core.outcome import ExitCode
 from agent.core.results import RunStatus
 from agent.core.shards import Shard
 from consumer.pull import plan

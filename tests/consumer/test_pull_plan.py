@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.console import printable
+from agent.core.errors import ExitCode
 from agent.core.ids import commit_stamp
 from agent.core.layout import INDEX, INDEX_OVERLAP, IndexKey, index_key, parse_index_key
 from agent.core.manifest import Resource
-from agent.core.outcome import ExitCode
 from agent.core.results import JobStatus
 from consumer.pull import plan
 from consumer.pull.plan import JobFiles, Wishes

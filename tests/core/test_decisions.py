@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.core.errors import ExitCode
 from agent.core.jobsfile import Expect, Job
-from agent.core.outcome import ExitCode, Outcome, proves_release, run_status
+from agent.core.outcome import Outcome, proves_release, run_status
 from agent.core.plan import Board, Step, backoff, day_problem, next_step
 from agent.core.results import JobCause, JobResult, JobStatus, ResultFile, RunStatus, tally
 from agent.core.verdict import (

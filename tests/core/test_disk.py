@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent.core.disk import disk_refusal, state_error
-from agent.core.outcome import ExitCode, exit_code_of
+from agent.core.errors import ExitCode
 
 FOLDER = Path("/var/lib/mayfly")
 
@@ -34,7 +34,7 @@ def test_a_refusal_names_the_folder_and_the_remedy(
     assert remedy in error.remedy
     assert "next run" in error.remedy
     assert error.with_remedy == f"{error} ({error.remedy})"
-    assert exit_code_of(error) is ExitCode.CONFIGURATION
+    assert error.exit_code is ExitCode.CONFIGURATION
 
 
 def test_a_refusal_is_found_in_a_group_and_a_defect_is_none() -> None:

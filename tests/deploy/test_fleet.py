@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from agent import __version__
-from agent.core.outcome import ExitCode
+from agent.core.errors import ExitCode
 from agent.core.overrides import environment_overrides, parse_settings
 from agent.core.shards import Shard, asked, identify
 from agent.core.units import parse_duration

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.core.outcome import ExitCode
+from agent.core.errors import ExitCode
 from tests.deploy.test_fleet import IMAGE, job, pod, variables
 from tests.deploy.test_image import NO_RIGHTS, said
 from tests.deploy.tools import accepts

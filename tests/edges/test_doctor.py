@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent import __version__
-from agent.core.errors import StoreError
+from agent.core.errors import ExitCode, StoreError
 from agent.core.faults import Fault
-from agent.core.outcome import ExitCode
 from agent.doctor import (
     CHECKS,
     Check,

@@ -9,7 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from agent.core.outcome import ExitCode, Outcome
+from agent.core.errors import ExitCode
+from agent.core.outcome import Outcome
 from agent.core.results import JobCause, JobResult, JobStatus, RunStatus
 from agent.core.settings import Notify
 from agent.steps.logs import Journalist
