@@ -110,7 +110,8 @@ class Courier:
                 unsent = await asyncio.to_thread(self._unsent, job, root)
                 settled = [parcel for parcel in unsent if before.get(parcel.path) == parcel.mark]
                 before = {parcel.path: parcel.mark for parcel in unsent if parcel.mark}
-                await self.send([settled], stop=stop)
+                if settled:
+                    await self.send([settled], stop=stop)
             except (StoreError, OSError) as error:
                 self._log.warning("upload.postponed", job=job, reason=str(error))
                 pause = PAUSE_SECONDS
