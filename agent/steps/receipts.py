@@ -20,7 +20,7 @@ from agent.steps.seal import Signature
 T = TypeVar("T")
 
 ROWS_AT_ONCE = 1000
-SUFFIXES = ("", "-wal", "-journal")
+SUFFIXES = ("", "-wal", "-shm", "-journal")
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS file (
@@ -228,8 +228,6 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 def _connect(path: Path) -> sqlite3.Connection:
     table = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    # The state directory has one user: no file of locks is needed beside the table.
-    table.execute("PRAGMA locking_mode = EXCLUSIVE")
     table.execute("PRAGMA journal_mode = WAL")
     # A power cut may take the last rows, and never the file.
     table.execute("PRAGMA synchronous = NORMAL")
