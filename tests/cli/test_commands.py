@@ -166,8 +166,7 @@ def on_a_terminal(bench: Bench, *, interrupt: bool = False, **environ: str) -> t
     )
     os.close(theirs)
     if interrupt:
-        jobs = bench.state / "spool"
-        until(lambda: list(jobs.glob("*/jobs/bad/1/output.log")), what="the job runs")
+        until(lambda: _finished_and_running(bench), what="one job to end, and one to run")
         process.send_signal(signal.SIGINT)
     shown = b""
     while True:
@@ -180,6 +179,13 @@ def on_a_terminal(bench: Bench, *, interrupt: bool = False, **environ: str) -> t
         shown += chunk
     os.close(ours)
     return process.wait(60), shown.decode()
+
+
+def _finished_and_running(bench: Bench) -> bool:
+    spool = bench.state / "spool"
+    lines = [line for log in spool.glob("*/log.jsonl") for line in log.read_text().splitlines()]
+    ended = any('"job.ended"' in line and '"good"' in line for line in lines)
+    return ended and any(spool.glob("*/jobs/bad/1/output.log"))
 
 
 def test_a_terminal_sees_progress_and_then_a_table(bench: Bench) -> None:
@@ -210,6 +216,7 @@ def test_a_dumb_terminal_gets_lines(bench: Bench) -> None:
 
 def test_ctrl_c_hands_over_what_is_finished(bench: Bench) -> None:
     """A person who interrupts sees the table, and the finished job's file is in the bucket."""
+    bench.release("v2", MIXED.replace("sleep 1", "sleep 30"))
     code, shown = on_a_terminal(bench, interrupt=True)
     assert code == 7
     assert re.search(r"good +ok +1", shown)
