@@ -72,6 +72,9 @@ def main() -> None:
 
     options = [
         f"-runs={runs}",
+        # It takes what its parent had at the start for its own; a single allocation that is too large it still tells.
+        "-rss_limit_mb=0",
+        "-malloc_limit_mb=2048",
         f"-seed={seed}",
         f"-artifact_prefix={folder}/",
         "-max_len=16384",

@@ -26,6 +26,9 @@ from tests.faults.targets import TARGETS, Target
 SHORT = 150
 INPUTS = int(os.environ.get("MAYFLY_FUZZ_INPUTS", str(SHORT)))
 SEED = int(os.environ.get("MAYFLY_FUZZ_SEED", "1"))
+LARGEST = 4 * 1024**2
+"""Bytes of an input: changes upon changes make a hundred megabytes, of which a reader only shows that it takes time.
+How much may be read at all is for the limits of those who read, which have tests of their own."""
 GUIDED_SECONDS = 180 + INPUTS // 20
 """A limit for the fuzzer's process: twenty inputs a second, which are hundreds on a machine with nothing else to do."""
 ROOT = Path(__file__).parents[2]
@@ -71,7 +74,7 @@ def test_changed_documents_and_any_bytes(target: Target, figures: Figures) -> No
         phases=(Phase.generate, Phase.shrink),
         suppress_health_check=[*HealthCheck],
     )
-    @given(data=texts(target.documents, target.dump))
+    @given(data=texts(target.documents, target.dump).filter(lambda data: len(data) <= LARGEST))
     def read(data: bytes) -> None:
         nonlocal count, slowest
         start = time.process_time()
