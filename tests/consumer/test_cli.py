@@ -56,11 +56,13 @@ def test_status_shows_runs_and_why_jobs_failed(shelf: Shelf) -> None:
         failed("notes", "no element .note"),
         JobResult(name="weekly", status=JobStatus.SKIPPED, message="it runs on sun"),
     )
-    leave_run(shelf, jobs=jobs, stale=True)
+    # Of an hour ago: on a later day the job that was not due would be missed.
+    run = run_id(datetime.now(UTC) - timedelta(hours=1), b"abc")
+    leave_run(shelf, run, jobs=jobs, stale=True)
     result = ask(status, environ=shelf.environ)
     assert result.exit_code == 0
     assert "partial" in result.output
-    assert re.search(r"1/2 +5 +2\.3 MB +3m 05s +v1\.2 \(stale\) +" + RUN, result.output)
+    assert re.search(r"1/2 +5 +2\.3 MB +3m 05s +v1\.2 \(stale\) +" + run, result.output)
     assert "    notes failed (page_changed): no element .note\n" in result.output
     assert "weekly" not in result.output
     assert "\x1b" not in result.output
