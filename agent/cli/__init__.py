@@ -17,6 +17,9 @@ from agent import __version__
 from agent.core.console import printable
 from agent.core.errors import ExitCode, MayflyError
 
+GARBAGE = 10_000
+"""Objects after which cycles are looked for, instead of 700: imports make many, and leave no garbage."""
+
 COMMANDS = {
     "run": ("agent.cli.run:run", "One run, here and now."),
     "demo": (
@@ -84,10 +87,6 @@ def mayfly() -> None:
     5 no release could run, 6 hand-off failed (kept for the next run),
     7 interrupted, 8 all jobs failed.
     """  # noqa: D301 -- \b is the backspace that tells click to keep the lines
-
-
-GARBAGE = 10_000
-"""Objects after which cycles are looked for, instead of 700: imports make many, and leave no garbage."""
 
 
 def main() -> NoReturn:
