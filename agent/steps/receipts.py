@@ -6,11 +6,13 @@ is lost, by a power cut or with a damaged table, costs one more upload, nothing 
 
 import errno
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -20,6 +22,8 @@ from agent.steps.seal import Signature
 T = TypeVar("T")
 
 ROWS_AT_ONCE = 1000
+ROOM = 64 * 1024
+"""Bytes; SQLite lengthens its files by half of it at most."""
 SUFFIXES = ("", "-wal", "-shm", "-journal")
 
 TABLE = """
@@ -189,15 +193,19 @@ class Receipts:
                 raise self._refusal(error) from error
 
     def _refusal(self, error: sqlite3.Error) -> OSError:
-        """Return what the operating system would say; SQLite keeps its words to itself, so the disk is asked again."""
+        """Return what the operating system would say; SQLite keeps its words to itself, so the disk is asked again.
+
+        Want of room is an "I/O error" to SQLite where the file it lengthens is the one it maps.
+        """
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
             return OSError(errno.ENOSPC, str(error), str(self._path))
-        probe = self._path.with_name(f".{self._path.name}.probe")
         try:
-            probe.touch()
-            probe.unlink()
+            with TemporaryFile(dir=self._path.parent) as probe:
+                probe.write(bytes(ROOM))
+                probe.flush()
+                os.fsync(probe.fileno())
         except OSError as reason:
-            return reason
+            return OSError(reason.errno, f"{reason.strerror}: {error}", str(self._path))
         return OSError(errno.EIO, str(error), str(self._path))
 
 

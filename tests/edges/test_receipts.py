@@ -3,6 +3,7 @@
 import errno
 import os
 import sqlite3
+from itertools import count
 from pathlib import Path
 from string import ascii_lowercase
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from agent.core.datapackage import Sealed
 from agent.steps.receipts import Parcel, Receipts
 from agent.steps.seal import Seen, Signature, walk
+from tests.parts.small_disk import SmallDisk
 
 EARLIER = Signature(1, 10, 100, 100)
 LATER = Signature(1, 20, 200, 200)
@@ -128,6 +130,25 @@ def test_a_disk_that_refuses_is_the_operating_systems_complaint(tmp_path: Path) 
         nowhere.lacking([parcel("a")])
     assert caught.value.errno == errno.ENOTDIR
     assert isinstance(caught.value.__cause__, sqlite3.Error)
+
+
+def test_a_full_disk_is_told_as_full_wherever_it_fills(tmp_path: Path) -> None:
+    """Also where SQLite only speaks of an I/O error: while it lengthens the file that it maps."""
+    said: list[OSError] = []
+    with SmallDisk(tmp_path / "disk") as disk:
+        for pages in count():
+            disk.leave_pages(pages)
+            receipts = Receipts(disk.path / "sent.sqlite")
+            try:
+                receipts.note([(sealed(f"{number:0200}"), EARLIER) for number in range(100)])
+                break
+            except OSError as error:
+                said.append(error)
+            disk.give_back()
+            receipts.remove()
+    assert {error.errno for error in said} == {errno.ENOSPC}
+    reasons = {getattr(error.__cause__, "sqlite_errorname", None) for error in said}
+    assert reasons == {"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"}
 
 
 NAMES = st.text(alphabet=ascii_lowercase[:2] + ".-0 é", min_size=1, max_size=3).filter(
