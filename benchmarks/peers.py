@@ -12,6 +12,8 @@ from tests.parts.seaweed import REGION, S3Server
 HERE = Path(__file__).parent
 PINNED = HERE / "peers.txt"
 INSTALL_SECONDS = 600
+CHECKED = "s5cmd, sha256sum, sync"
+"""What a careful user would write: fetched, hashed and on the disk, which the programs alone do not see to."""
 AT_ONCE = "16"
 """Transfers at once where a peer's own choice is lower (rclone: 4, s3transfer: 10); s5cmd's is 256."""
 
@@ -80,8 +82,12 @@ class Peers:
         source = f"s3://{of.bucket}/{prefix}/"
         plain = ["--endpoint-url", of.url]
         aws, boto = self.program("aws"), [self.program("python"), str(HERE / "threads.py")]
+        fetch = [self.s5cmd, *plain, "cp", f"{source}*", f"{target}/"]
+        check = 'cd "$1" && find . -type f -exec sha256sum {} + > sums && sync --file-system .'
+        careful = ["sh", "-ec", f'target=$1; shift; "$@"; set -- "$target"; {check}', "sh"]
         return {
-            "s5cmd": [self.s5cmd, *plain, "cp", f"{source}*", f"{target}/"],
+            "s5cmd": fetch,
+            CHECKED: [*careful, str(target), *fetch],
             "rclone": [*self._rclone(of), "copy", f":s3:{of.bucket}/{prefix}", str(target)],
             "aws s3 cp": [aws, *plain, "s3", "cp", source, str(target), "--recursive", "--quiet"],
             "aws s3 sync": [aws, *plain, "s3", "sync", source, str(target), "--quiet"],

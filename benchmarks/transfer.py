@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measured import measured
-from benchmarks.peers import Endpoint, Peers, peers
+from benchmarks.peers import CHECKED, Endpoint, Peers, peers
 from benchmarks.results import ROOT, Case, Findings, Sample, Target, in_turn, ratio
 from tests.parts.seaweed import S3Server
 
@@ -28,8 +28,10 @@ AGENT = "mayfly"
 PROCESS = "mayfly, with Python's start"
 PULL = "mayfly pull"
 SHOWN_SECONDS = 0.02
-FAST = frozenset({"s5cmd", "rclone"})
+FAST = frozenset({"s5cmd", CHECKED, "rclone"})
 """The peers that large loads are measured against; the others take four times as long, as the smaller loads show."""
+SLOW_TO_CARRY = 100 * MB
+"""Over the slow link, what is larger takes everybody the same half a minute: the fastest peers are enough."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def _profile(found: Peers, load: Load) -> str:
         folder = Path(name)
         load.make(folder / "source" / "many")
         with _endpoint(folder / "server", slow=False) as endpoint:
-            seen = _Carrier(found, load, folder, endpoint).profile()
+            seen = _Carrier(found, load, folder, endpoint, slow=False).profile()
     rows = "; ".join(f"{own:.2f} s {what}" for own, _, what in seen["rows"] if own >= SHOWN_SECONDS)
     return f"Where `{PULL}` of {load.name} spends {seen['whole']:.2f} s of its main thread, under the profiler: {rows}."
 
@@ -128,7 +130,7 @@ def _carry(found: Peers, load: Load, rounds: int, *, slow: bool) -> list[Case]:
         # A server keeps what was deleted for a while; with one for each round the disk stays small.
         for portion in (1,) * rounds if load.large else (rounds,):
             with _endpoint(folder / "server", slow=slow) as endpoint:
-                carrier = _Carrier(found, load, folder, endpoint)
+                carrier = _Carrier(found, load, folder, endpoint, slow=slow)
                 up += carrier.up(portion)
                 down += carrier.down(portion)
             shutil.rmtree(folder / "server")
@@ -157,7 +159,10 @@ def _endpoint(folder: Path, *, slow: bool) -> Iterator[Endpoint]:
 class _Carrier:
     """Carries one load to and from one server."""
 
-    def __init__(self, found: Peers, load: Load, folder: Path, endpoint: Endpoint) -> None:
+    def __init__(
+        self, found: Peers, load: Load, folder: Path, endpoint: Endpoint, *, slow: bool
+    ) -> None:
+        self._slow = slow
         self._peers = found
         self._load = load
         self._folder = folder
@@ -181,7 +186,8 @@ class _Carrier:
         return in_turn(turns | fetchers, rounds)
 
     def _who(self, names: Iterable[str]) -> list[str]:
-        return [name for name in names if name in FAST or not self._load.large]
+        everybody = not (self._load.large or (self._slow and sum(self._load.sizes) > SLOW_TO_CARRY))
+        return [name for name in names if name in FAST or everybody]
 
     def _prefix(self) -> str:
         self._number += 1
@@ -279,5 +285,5 @@ def _large_targets(cases: Iterable[Case]) -> Iterator[Target]:
 
 def _pull_target(cases: Iterable[Case], what: str, load: Load) -> Target:
     case = _case(cases, "down", load)
-    against = case.fastest("wall", but=(PULL,))
+    against = case.fastest("wall", but=(PULL, CHECKED))
     return ratio(f"{what} pulled, verified, wall", case, "wall", 1.0, who=PULL, against=against)
