@@ -73,8 +73,18 @@ async def main(port: int, milliseconds: float, mbit: float) -> None:
     """Serve until killed."""
     delay, rate = milliseconds / 2000, mbit * 1e6 / 8
     up, down = Lane(rate), Lane(rate)
+    # The loop forgets a connection whose client has said its last, and with it whoever waits for the answer.
+    held: set[asyncio.Task[None] | None] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        held.add(task)
+        try:
+            await relay(reader, writer)
+        finally:
+            held.discard(task)
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(2 * delay)  # its handshake, which the loopback has had already
         try:
             far_reader, far_writer = await asyncio.open_connection(HOST, port)
