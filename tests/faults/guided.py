@@ -7,7 +7,6 @@ Inputs that reached new lines are in FOLDER afterwards, and so is what broke a r
 import json
 import random
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -58,17 +57,10 @@ def main() -> None:
     corpus.mkdir(parents=True)
     for number, document in enumerate(target.documents):
         (corpus / f"good-{number}").write_bytes(target.dump(document))
-    slowest = 0.0
 
     def read(data: bytes) -> None:
-        nonlocal slowest
-        began = time.process_time()
         with watched(seconds=0):
             target.read(data)
-        took = time.process_time() - began
-        if took > slowest:
-            slowest = took
-            print(f"slowest_input_seconds: {slowest:.2f}", file=sys.stderr, flush=True)
 
     options = [
         f"-runs={runs}",
