@@ -36,7 +36,8 @@ from agent.steps.durable import sync_file_system
 
 PART_BYTES = 5 * 1024**2
 """Files above this go in parts of this size: S3 allows 10,000 of them, so 48 GiB."""
-PARTS_AT_ONCE = 3
+PARTS_AT_ONCE = 2
+"""Of one file, and several files leave at once: a third costs 11 MB of memory with four files, and saves no time."""
 PIECE_BYTES = 1024**2
 
 Data = bytes | memoryview
