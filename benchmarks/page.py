@@ -51,7 +51,8 @@ def _seen(target: Target) -> str:
 
 
 def _figure(value: float, target: Target) -> str:
-    return f"{value:.3g} {target.unit}"
+    # Four digits: what misses its limit by a little does not look as if it reached it.
+    return f"{value:.4g} {target.unit}"
 
 
 def _verdict(target: Target) -> str:
