@@ -1,10 +1,19 @@
-"""What a reader of text must not do: write, delete, connect, start. The interpreter itself reports it (audit hooks)."""
+"""What a reader of text must not do: write, delete, connect, start. The interpreter itself reports it (audit hooks).
 
+Such a hook can't be taken away again, and while there is one, threads that start at once under a tracer (coverage) can
+fail: CPython refuses the second `sys.settrace` during the first's audit. So only programs of their own watch, never the
+runner of tests. `python -m tests.faults.effects FOLDER` shows what the watch sees.
+"""
+
+import itertools
+import json
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -89,3 +98,28 @@ def _limited(seconds: float) -> Iterator[None]:
 
 def _too_long(number: int, frame: FrameType | None) -> None:
     raise HangError("not read in time")
+
+
+def main() -> None:
+    """Do what a reader may, and then what it must not; print as JSON what the watch said of each."""
+    folder = Path(sys.argv[1])
+    seen = {
+        "reads a file": _said(Path(__file__).read_bytes),
+        "writes a file": _said(lambda: (folder / "file").write_bytes(b"")),
+        "starts a program": _said(lambda: subprocess.run(["true"], check=True)),
+        "does not end": _said(lambda: all(number >= 0 for number in itertools.count()), 0.2),
+    }
+    print(json.dumps(seen))
+
+
+def _said(action: Callable[[], object], seconds: float = INPUT_SECONDS) -> str:
+    try:
+        with watched(seconds):
+            action()
+    except (EffectError, HangError) as error:
+        return str(error)
+    return ""
+
+
+if __name__ == "__main__":
+    main()

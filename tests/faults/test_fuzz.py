@@ -6,7 +6,7 @@ inputs that reach new lines of our code and changes those. Both find the same de
 `MAYFLY_FUZZ_INPUTS=100000` is the long form: as many inputs for each reader, by each way. `MAYFLY_FUZZ_SEED` replays.
 """
 
-import itertools
+import json
 import os
 import re
 import subprocess
@@ -16,21 +16,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from tests.faults.effects import INPUT_SECONDS, EffectError, HangError, watched
+from tests.faults.effects import INPUT_SECONDS
 from tests.faults.figures import Figures
-from tests.faults.mutations import texts
 from tests.faults.targets import TARGETS, Target
 
 SHORT = 150
 INPUTS = int(os.environ.get("MAYFLY_FUZZ_INPUTS", str(SHORT)))
 SEED = int(os.environ.get("MAYFLY_FUZZ_SEED", "1"))
-LARGEST = 4 * 1024**2
-"""Bytes of an input: changes upon changes make a hundred megabytes, of which a reader only shows that it takes time.
-How much may be read at all is for the limits of those who read, which have tests of their own."""
+CHANGED_SECONDS = 120 + INPUTS // 10
 GUIDED_SECONDS = 180 + INPUTS // 20
-"""A limit for the fuzzer's process: twenty inputs a second, which are hundreds on a machine with nothing else to do."""
+"""Limits for the two programs: ten and twenty inputs a second, which are hundreds on a machine that has nothing else
+to do."""
 ROOT = Path(__file__).parents[2]
 ALL = list(TARGETS.values())
 GUIDED = ALL if INPUTS > SHORT else [TARGETS["jobs files"], TARGETS["index entries"]]
@@ -70,34 +67,33 @@ def guided() -> Iterator[Figures]:
     yield from table_of("8b", "made by Atheris to reach new lines", "reaches")
 
 
+def program(name: str, *arguments: str, seconds: float) -> str:
+    """Run a program of this package to its good end, and return what it said."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"tests.faults.{name}", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=seconds,
+        check=False,
+    )
+    said = done.stderr + done.stdout
+    assert done.returncode == 0, f"seed {SEED}: {said[-6000:]}"
+    return said
+
+
 @pytest.mark.parametrize("target", ALL, ids=name_of)
-@pytest.mark.timeout(120 + INPUTS // 10)
+@pytest.mark.timeout(90 + CHANGED_SECONDS)
 def test_changed_documents_and_any_bytes(target: Target, changed: Figures) -> None:
     """Each input ends within its time, in a value or in faults that can be told, without an effect."""
-    count, slowest = 0, 0.0
     began = time.monotonic()
-
-    @seed(SEED)
-    @settings(
-        max_examples=INPUTS,
-        deadline=None,
-        database=None,
-        phases=(Phase.generate, Phase.shrink),
-        suppress_health_check=[*HealthCheck],
-    )
-    @given(data=texts(target.documents, target.dump).filter(lambda data: len(data) <= LARGEST))
-    def read(data: bytes) -> None:
-        nonlocal count, slowest
-        start = time.process_time()
-        with watched():
-            target.read(data)
-        count, slowest = count + 1, max(slowest, time.process_time() - start)
-
-    for document in target.documents:
-        target.read(target.dump(document))
-    read()
-    rate = round(count / (time.monotonic() - began))
-    changed.row(target.name, count, rate, f"{slowest:.2f}", 0)
+    said = program("changed", target.name, str(INPUTS), str(SEED), seconds=CHANGED_SECONDS)
+    found = json.loads(said.splitlines()[-1])
+    rate = round(found["inputs"] / (time.monotonic() - began))
+    slowest = found["slowest_cpu_seconds"]
+    changed.row(target.name, found["inputs"], rate, f"{slowest:.2f}", 0)
+    assert found["inputs"] >= INPUTS
     assert slowest < INPUT_SECONDS
 
 
@@ -107,17 +103,7 @@ def test_what_reaches_new_lines(target: Target, guided: Figures, tmp_path: Path)
     """The fuzzer does all its runs; what it finds is printed with its traceback, and kept as a file."""
     began = time.monotonic()
     arguments = (target.name, str(tmp_path), str(INPUTS), str(SEED))
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.faults.guided", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=GUIDED_SECONDS,
-        check=False,
-    )
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, f"seed {SEED}: {said[-6000:]}"
+    said = program("guided", *arguments, seconds=GUIDED_SECONDS)
     seconds = time.monotonic() - began
     found = re.search(r"number_of_executed_units: (\d+)", said)
     assert found is not None, said[-3000:]
@@ -128,11 +114,8 @@ def test_what_reaches_new_lines(target: Target, guided: Figures, tmp_path: Path)
 
 def test_the_watch_sees_effects(tmp_path: Path) -> None:
     """A reader that wrote a file, started a program or hung would be noticed; one that only reads a file is not."""
-    with watched():
-        Path(__file__).read_bytes()
-    with pytest.raises(EffectError, match="open"), watched():
-        (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(EffectError, match="Popen"), watched():
-        subprocess.run(["true"], check=True)
-    with pytest.raises(HangError), watched(seconds=0.2):
-        all(number >= 0 for number in itertools.count())
+    seen = json.loads(program("effects", str(tmp_path), seconds=60))
+    assert seen["reads a file"] == ""
+    assert "open" in seen["writes a file"]
+    assert "Popen" in seen["starts a program"]
+    assert seen["does not end"] == "not read in time"
