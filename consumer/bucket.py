@@ -28,7 +28,7 @@ from agent.core.storage import (
 )
 
 if TYPE_CHECKING:
-    from obstore import GetOptions
+    from obstore import GetOptions, GetResult
 
 CHUNK_BYTES = 1024**2
 """What is held of an object while it is read as a stream."""
@@ -146,27 +146,40 @@ class ReadOnlyBucket:
     async def pieces(self, key: str, size: int) -> AsyncIterator[bytes]:
         """Yield the content of an object that should have `size` bytes; of a large one, no more than that.
 
-        Large objects come in requests of `PART_BYTES`, because the client bounds each request as a whole. When no
-        piece comes for `ANSWER_SECONDS`, that is a failure of the store.
+        Large objects come in requests of `PART_BYTES`, because the client bounds each request as a whole; the next is
+        sent before this one is read, since a store takes milliseconds to answer. When no piece comes for
+        `ANSWER_SECONDS`, that is a failure of the store.
 
         Raises:
             FileNotFoundError: There is none.
         """
-        with _edge("get", key):
-            for start in range(0, max(size, 1), PART_BYTES):
-                options: GetOptions = {}
-                if size > PART_BYTES:
-                    options = {"range": (start, min(start + PART_BYTES, size))}
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    answer = await obstore.get_async(self._store, key, options=options)
-                stream = aiter(answer.stream(min_chunk_size=CHUNK_BYTES))
-                # Not around the loop: a limit must not run while the reader of these pieces has the word.
-                while True:
-                    async with asyncio.timeout(ANSWER_SECONDS):
-                        chunk = await anext(stream, None)
-                    if chunk is None:
-                        break
-                    yield bytes(chunk)
+        starts = [*range(0, size, PART_BYTES)] or [0]
+        asked = asyncio.create_task(self._ask(key, starts[0], size))
+        try:
+            with _edge("get", key):
+                for following in [*starts[1:], None]:
+                    answer = await asked
+                    if following is not None:
+                        asked = asyncio.create_task(self._ask(key, following, size))
+                    stream = aiter(answer.stream(min_chunk_size=CHUNK_BYTES))
+                    # Not around the loop: a limit must not run while the reader of these pieces has the word.
+                    while True:
+                        async with asyncio.timeout(ANSWER_SECONDS):
+                            chunk = await anext(stream, None)
+                        if chunk is None:
+                            break
+                        yield bytes(chunk)
+        finally:
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
+
+    async def _ask(self, key: str, start: int, size: int) -> "GetResult":
+        """Ask for the part of an object that begins at `start`; for all of an object that should be no larger."""
+        options: GetOptions = {}
+        if size > PART_BYTES:
+            options = {"range": (start, min(start + PART_BYTES, size))}
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await obstore.get_async(self._store, key, options=options)
 
 
 def _folder(root: Path) -> LocalStore:
