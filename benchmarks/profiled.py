@@ -1,9 +1,13 @@
-"""`mayfly` under Python's profiler: `profiled.py REPORT ARGUMENTS...`. The report has what its main thread did longest.
+"""A program under Python's profiler. The report has what its main thread did longest.
+
+    profiled.py REPORT mayfly ARGUMENTS...
+    profiled.py REPORT handoff FOLDER BUCKET PREFIX, whose imports do not count
 
 The profiler makes Python's own code slower, and not what the kernel and the libraries do: the rows tell where the time
 goes, and the sum is more than a run takes without it.
 """
 
+import asyncio
 import cProfile
 import json
 import os
@@ -30,15 +34,13 @@ KNOWN = {
 
 
 def main() -> None:
-    """Run the command line under the profiler, and write the report."""
-    report, arguments = Path(sys.argv[1]), sys.argv[2:]
+    """Run the program under the profiler, and write the report."""
+    report, program, arguments = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
     profiler = cProfile.Profile()
-    profiler.enable()
-    from agent.cli import mayfly  # noqa: PLC0415 -- the imports are a part of it
-
-    with suppress(SystemExit):
-        mayfly(arguments, standalone_mode=False)
-    profiler.disable()
+    if program == "mayfly":
+        _mayfly(profiler, arguments)
+    else:
+        _handoff(profiler, *arguments)
     rows = []
     for (file, _, name), (_, calls, own, *_) in pstats.Stats(profiler).stats.items():  # type: ignore[attr-defined]
         where = re.sub(r"^.*/(site-packages|lib/python[^/]*)/", "", file)
@@ -48,6 +50,23 @@ def main() -> None:
     report.write_text(json.dumps({"whole": sum(row[0] for row in rows), "rows": rows[:ROWS]}))
     # As the program itself leaves: the bucket's client has threads.
     os._exit(0)
+
+
+def _mayfly(profiler: cProfile.Profile, arguments: list[str]) -> None:
+    profiler.enable()
+    from agent.cli import mayfly  # noqa: PLC0415 -- the imports are a part of it
+
+    with suppress(SystemExit):
+        mayfly(arguments, standalone_mode=False)
+    profiler.disable()
+
+
+def _handoff(profiler: cProfile.Profile, folder: str, bucket: str, prefix: str) -> None:
+    from benchmarks.handoff import main as hand_over  # noqa: PLC0415 -- as late as the other
+
+    profiler.enable()
+    asyncio.run(hand_over(Path(folder), bucket, prefix))
+    profiler.disable()
 
 
 if __name__ == "__main__":

@@ -82,7 +82,10 @@ def loopback(rounds: int) -> Findings:
     found = peers()
     cases = [case for load in LOADS for case in _carry(found, load, rounds, slow=False)]
     targets = (*_small_targets(cases), *_large_targets(cases))
-    profiles = tuple(_profile(found, load) for load in (THOUSAND, FOUR))
+    profiles = (
+        _profile(found, THOUSAND, "the hand-off"),
+        *(_profile(found, load, f"`{PULL}`") for load in (THOUSAND, FOUR)),
+    )
     return Findings(tuple(cases), targets, found.versions(), (*_notes(), *profiles))
 
 
@@ -110,15 +113,16 @@ def _notes() -> tuple[str, ...]:
     )
 
 
-def _profile(found: Peers, load: Load) -> str:
-    """Tell where a pull spends its time."""
+def _profile(found: Peers, load: Load, what: str) -> str:
+    """Tell where a pull, or a hand-off, spends its time."""
     with tempfile.TemporaryDirectory(prefix="mayfly-bench-") as name:
         folder = Path(name)
         load.make(folder / "source" / "many")
         with _endpoint(folder / "server", slow=False) as endpoint:
-            seen = _Carrier(found, load, folder, endpoint, slow=False).profile()
+            carrier = _Carrier(found, load, folder, endpoint, slow=False)
+            seen = carrier.profiled_pull() if PULL in what else carrier.profiled_hand_off()
     rows = "; ".join(f"{own:.2f} s {what}" for own, _, what in seen["rows"] if own >= SHOWN_SECONDS)
-    return f"Where `{PULL}` of {load.name} spends {seen['whole']:.2f} s of its main thread, under the profiler: {rows}."
+    return f"Where {what} of {load.name} spends {seen['whole']:.2f} s of its main thread, under the profiler: {rows}."
 
 
 def _carry(found: Peers, load: Load, rounds: int, *, slow: bool) -> list[Case]:
@@ -230,22 +234,24 @@ class _Carrier:
             self._check(target)
         return (sample,)
 
-    def profile(self) -> dict[str, Any]:
+    def profiled_pull(self) -> dict[str, Any]:
         """Fetch once under the profiler, and return its report."""
         self._hand_over("home")
-        report = self._folder / "profile"
         with self._empty() as target:
-            command = [
-                sys.executable,
-                "-m",
-                "benchmarks.profiled",
-                str(report),
-                "pull",
-                str(target),
-            ]
-            command += ["--store", f"s3://{self._endpoint.bucket}/home"]
-            measured("a pull under the profiler", command, self._endpoint.environ, cwd=ROOT)
+            store = f"s3://{self._endpoint.bucket}/home"
+            told = self._profiled("mayfly", "pull", str(target), "--store", store)
             self._check(target)
+        return told
+
+    def profiled_hand_off(self) -> dict[str, Any]:
+        """Hand over once under the profiler, and return its report."""
+        source = str(self._folder / "source")
+        return self._profiled("handoff", source, self._endpoint.bucket, self._prefix())
+
+    def _profiled(self, *arguments: str) -> dict[str, Any]:
+        report = self._folder / "profile"
+        command = [sys.executable, "-m", "benchmarks.profiled", str(report), *arguments]
+        measured("under the profiler", command, self._endpoint.environ, cwd=ROOT)
         told: dict[str, Any] = json.loads(report.read_text())
         return told
 
