@@ -20,7 +20,7 @@ from tests.parts.machine_disk import built_disk
 from tests.parts.machine_release import WHICH, publish
 from tests.parts.waiting import wait_until
 
-ROUNDS = 3
+ROUNDS = 5
 RUN_SECONDS = 600
 MICROSECONDS = 1e6
 
@@ -74,18 +74,26 @@ def _stage(entry: Mapping[str, object]) -> str | None:
     return None
 
 
+def _block(title: str, text: str) -> str:
+    """Return a note with a program's own words below it."""
+    lines = ["```text", *text.strip().splitlines(), "```"]
+    return "\n".join([title, "", *(f"  {line}".rstrip() for line in lines)])
+
+
 def measure(disks: Mapping[str, Disk]) -> Findings:
     """Boot each image several times, in turn."""
     numbers = count()
     notes = [
         "QEMU without hardware virtualization, two cores: every second here is several times one of a real machine."
     ]
+    chains: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
 
         def sample(who: str, disk: Disk) -> Sample:
             reached, chain = first_boot(disk, around, place / f"machine-{next(numbers)}")
             print(f"\n{who}: {reached}\n{chain}", file=sys.stderr, flush=True)  # noqa: T201
+            chains[who] = chain
             took = {f"to {stage}": reached[stage] for stage in (*STAGES, "engine")}
             took |= {f"{one}-{two}": reached[two] - reached[one] for one, two in pairwise(STAGES)}
             return Sample(who, {"wall": reached["job"], **took})
@@ -94,6 +102,9 @@ def measure(disks: Mapping[str, Disk]) -> Findings:
             publish(around.repo, "v1.1.0", WHICH)
             turns = {who: (lambda w=who, d=disk: (sample(w, d),)) for who, disk in disks.items()}
             samples = in_turn(turns, ROUNDS)
+    notes += [
+        _block(f"`systemd` about the last boot of {who}:", text) for who, text in chains.items()
+    ]
     case = Case("first boot, from power-on to the first job", "virtual machine", samples)
     return Findings((case,), notes=tuple(notes))
 
