@@ -84,7 +84,8 @@ def measure(disks: Mapping[str, Disk]) -> Findings:
     """Boot each image several times, in turn."""
     numbers = count()
     notes = [
-        "QEMU without hardware virtualization, two cores: every second here is several times one of a real machine."
+        "QEMU without hardware virtualization, two cores: every second here is several times one of a real machine.",
+        "The guest's clock is asked over SSH, which takes up to a second: by so much may all stamps be too early.",
     ]
     chains: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -103,7 +104,7 @@ def measure(disks: Mapping[str, Disk]) -> Findings:
             turns = {who: (lambda w=who, d=disk: (sample(w, d),)) for who, disk in disks.items()}
             samples = in_turn(turns, ROUNDS)
     notes += [
-        _block(f"`systemd` about the last boot of {who}:", text) for who, text in chains.items()
+        _block(f"`systemd` about the last boot, {who}:", text) for who, text in chains.items()
     ]
     case = Case("first boot, from power-on to the first job", "virtual machine", samples)
     return Findings((case,), notes=tuple(notes))
