@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 1024**2
 """What is held of an object while it is read as a stream."""
-PART_BYTES = 4 * 1024**2
-"""What one request asks of a large object: two each of eight take half a minute on 20 Mbit/s, and the client allows
-two minutes."""
+PART_BYTES = 8 * 1024**2
+"""What one request asks of a large object. Two each of four objects take half a minute on 20 Mbit/s, and the client
+allows two minutes; who reads one object has to take a megabit a second."""
 ANSWER_SECONDS = float(REQUEST_SECONDS + RETRY_SECONDS)
 """How long a store may be silent: the client's own limits in sum, for stores that are folders and pipes as well."""
 

@@ -20,8 +20,8 @@ SMALL_BYTES, SMALL_AT_ONCE = 128 * 1024, 64
 """Most files are small, and what takes time with them is the way to the store: 1,280 files a second over 50 ms."""
 MIDDLE_BYTES, MIDDLE_AT_ONCE = 1024**2, 16
 """Up to this, a file comes with one answer, and reaches the disk when it is right."""
-LARGE_AT_ONCE = 8
-"""Of each larger one about a mebibyte is in memory."""
+LARGE_AT_ONCE = 4
+"""Of each larger one about a mebibyte is in memory, and two requests are on their way."""
 FOLDERS_AT_HAND = 16
 """Descriptors that are kept; manifests list files by folder."""
 CHUNK_BYTES = 1024**2
