@@ -82,10 +82,8 @@ def loopback(rounds: int) -> Findings:
     found = peers()
     cases = [case for load in LOADS for case in _carry(found, load, rounds, slow=False)]
     targets = (*_small_targets(cases), *_large_targets(cases))
-    profiles = (
-        _profile(found, THOUSAND, "the hand-off"),
-        *(_profile(found, load, f"`{PULL}`") for load in (THOUSAND, FOUR)),
-    )
+    whats = ("the hand-off", f"`{PULL}`")
+    profiles = (_profile(found, load, what) for what in whats for load in (THOUSAND, FOUR))
     return Findings(tuple(cases), targets, found.versions(), (*_notes(), *profiles))
 
 
