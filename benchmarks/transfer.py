@@ -82,8 +82,12 @@ def loopback(rounds: int) -> Findings:
     found = peers()
     cases = [case for load in LOADS for case in _carry(found, load, rounds, slow=False)]
     targets = (*_small_targets(cases), *_large_targets(cases))
-    whats = ("the hand-off", f"`{PULL}`")
-    profiles = (_profile(found, load, what) for what in whats for load in (THOUSAND, FOUR))
+    programs = {"the hand-off": _Carrier.profiled_hand_off, f"`{PULL}`": _Carrier.profiled_pull}
+    profiles = (
+        _profile(found, load, what, profiled)
+        for what, profiled in programs.items()
+        for load in (THOUSAND, FOUR)
+    )
     return Findings(tuple(cases), targets, found.versions(), (*_notes(), *profiles))
 
 
@@ -111,15 +115,16 @@ def _notes() -> tuple[str, ...]:
     )
 
 
-def _profile(found: Peers, load: Load, what: str) -> str:
-    """Tell where a pull, or a hand-off, spends its time."""
+def _profile(
+    found: Peers, load: Load, what: str, profiled: "Callable[[_Carrier], dict[str, Any]]"
+) -> str:
+    """Tell where a program spends its time."""
     with tempfile.TemporaryDirectory(prefix="mayfly-bench-") as name:
         folder = Path(name)
         load.make(folder / "source" / "many")
         with _endpoint(folder / "server", slow=False) as endpoint:
-            carrier = _Carrier(found, load, folder, endpoint, slow=False)
-            seen = carrier.profiled_pull() if PULL in what else carrier.profiled_hand_off()
-    rows = "; ".join(f"{own:.2f} s {what}" for own, _, what in seen["rows"] if own >= SHOWN_SECONDS)
+            seen = profiled(_Carrier(found, load, folder, endpoint, slow=False))
+    rows = "; ".join(f"{own:.2f} s {row}" for own, _, row in seen["rows"] if own >= SHOWN_SECONDS)
     return f"Where {what} of {load.name} spends {seen['whole']:.2f} s of its main thread, under the profiler: {rows}."
 
 

@@ -114,7 +114,8 @@ def test_what_reaches_new_lines(target: Target, guided: Figures, tmp_path: Path)
 
 def test_the_watch_sees_effects(tmp_path: Path) -> None:
     """A reader that wrote a file, started a program or hung would be noticed; one that only reads a file is not."""
-    seen = json.loads(program("effects", str(tmp_path), seconds=60))
+    said = program("effects", str(tmp_path), seconds=60)
+    seen = json.loads(said.splitlines()[-1])
     assert seen["reads a file"] == ""
     assert "open" in seen["writes a file"]
     assert "Popen" in seen["starts a program"]
