@@ -88,7 +88,7 @@ choose_packages() {
   need setpriv util-linux "ends the tests' servers when the tests end"
   choose_browser
   choose_java
-  need docker docker.io "the container engine"
+  need dockerd docker.io "the container engine"
   need iptables iptables "the container engine's networks"
   need busybox busybox-static "the smallest image there is"
   need docker-compose docker-compose "runs stacks, as machines of old do"
@@ -187,7 +187,7 @@ bring_fuzzer() {
 
 main() {
   # The lists of packages are old or absent on a fresh machine; choosing a Java needs them.
-  if may_install && ! { has java && has mmdebstrap && has docker && has packer; }; then
+  if may_install && ! { has java && has mmdebstrap && has dockerd && has packer; }; then
     say "refreshing the lists of packages"
     with_retries as_root apt-get update --quiet >&2 || say "the lists could not be refreshed"
   fi
