@@ -2,18 +2,18 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import Any, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from agent.core.jobsfile import Expect, Job, JobsFile, ReleaseBrowser
 from agent.core.manifest import IndexEntry, Manifest, StartedMarker
 from agent.core.settings import Settings
+from agent.core.units import parse_duration, parse_size, parse_span
 
 HERE = Path(__file__).parent
 MODELS: dict[str, type[BaseModel]] = {
@@ -78,26 +78,45 @@ def default(field: FieldInfo) -> str:
         return "required"
     if value is None or value in ((), {}) or isinstance(value, BaseModel):
         return ""
-    if _holds(field.annotation, float):
-        return f'`"{duration(value)}"`'
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1024:  # noqa: PLR2004
-        mebibytes = value // 1024**2
-        return f'`"{mebibytes // 1024}GiB"`' if mebibytes % 1024 == 0 else f'`"{mebibytes}MiB"`'
-    return f"`{json.dumps(value)}`"
+    if not isinstance(value, bool):
+        written = next(filter(None, map(WRITTEN.get, parsers(field))), None)
+        if written is not None:
+            return f"`{json.dumps(written(value))}`"
+    return f"`{json.dumps(value, ensure_ascii=False)}`"
 
 
 def duration(seconds: float) -> str:
     """Return a duration as it would be written: `2h`, `10m`, `45s`."""
     for unit, size in (("h", 3600), ("m", 60)):
-        if seconds % size == 0:
+        if seconds and seconds % size == 0:
             return f"{seconds / size:g}{unit}"
     return f"{seconds:g}s"
 
 
-def _holds(annotation: Any, kind: type) -> bool:
-    if get_origin(annotation) in {UnionType, Mapping}:
-        return any(_holds(part, kind) for part in get_args(annotation))
-    return annotation is kind
+def size(number: int) -> str:
+    """Return a size as it would be written: `2GiB`, `1MiB`, `100B`."""
+    for unit, power in (("GiB", 3), ("MiB", 2), ("KiB", 1)):
+        if number and number % 1024**power == 0:
+            return f"{number // 1024**power}{unit}"
+    return f"{number}B"
+
+
+WRITTEN: dict[object, Callable[[Any], str]] = {
+    parse_duration: duration,
+    parse_span: duration,
+    parse_size: size,
+}
+"""How a value is written, by the function that reads it."""
+
+
+def parsers(field: FieldInfo) -> Iterator[object]:
+    """Yield the functions that read a key's value, wherever its type names them."""
+    waiting: list[Any] = [*field.metadata, field.annotation]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, BeforeValidator):
+            yield part.func
+        waiting += get_args(part)
 
 
 def documents() -> Iterator[tuple[Path, str]]:
