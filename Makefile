@@ -2,9 +2,11 @@
 
 MAYFLY := .venv/bin/mayfly
 PYTHON := .venv/bin/python
-SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run)
+SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci)
+# One process of pytest for each core; one that has nothing left takes of another's tests.
+PARALLEL := -n logical --dist worksteal
 
-.PHONY: help demo test image image-home ami test-faults test-vm test-power deploy undeploy check format docs bench clean
+.PHONY: help demo quick test test-all image image-home ami test-faults test-vm test-power deploy undeploy check format docs bench clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -24,10 +26,17 @@ help: ## This list
 demo: .venv/.browser ## A whole run on embedded defaults: local site, release, browser and bucket, in .demo/
 	@$(MAYFLY) demo --dir .demo
 
-test: .venv/.parts ## All tests, with the real git, S3 server, browser and container engine
+quick: .venv/.ready ## Decisions, parsers and texts: no server, no browser; under a minute
+	@$(PYTHON) -m pytest --quiet $(PARALLEL) -m quick $(PYTEST)
+
+test: .venv/.parts ## Every subject and every real part: git, S3 server, browser, Grid, container engine; 15 minutes
+	@$(PYTHON) -m tests.parts.selenium_image || test "$$CI" != true
+	@$(PYTHON) -m pytest $(PARALLEL) -m 'not machine and not long' --durations=10 $(PYTEST)
+
+test-all: .venv/.parts ## All tests but those of the booted machine, with branch coverage
 	@$(PYTHON) -m tests.parts.selenium_image || test "$$CI" != true
 	@rm -f .coverage .coverage.*
-	@$(PYTHON) -m coverage run -m pytest -m 'not machine' $(PYTEST)
+	@$(PYTHON) -m coverage run -m pytest $(PARALLEL) -m 'not machine' $(PYTEST)
 	@$(PYTHON) -m coverage combine --quiet
 	@$(PYTHON) -m coverage report --include 'agent/*' --fail-under $(if $(filter true,$(CI)),90,0)
 

@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from ipaddress import ip_network
 from pathlib import Path
 
 from agent.core.errors import MayflyError, ProcessTimeout, UsageError
@@ -47,7 +48,7 @@ async def meeting_point(environ: Mapping[str, str]) -> str:
     """
     if find_chromedriver(environ) is not None:
         return LOOPBACK
-    form = "{{range .IPAM.Config}}{{println .Gateway}}{{end}}"
+    form = "{{range .IPAM.Config}}{{println .Subnet .Gateway}}{{end}}"
     command = ("docker", "network", "inspect", "bridge", "--format", form)
     try:
         done = await processes.run(command, environ=environ, seconds=DOCKER_SECONDS)
@@ -56,13 +57,26 @@ async def meeting_point(environ: Mapping[str, str]) -> str:
             "there is neither a chromedriver nor Docker",
             remedy="apt-get install chromium chromium-driver, or install Docker",
         ) from error
-    gateways = [line for line in done.stdout.decode().split() if "." in line]
-    if done.code != 0 or not gateways:
+    address = gateway(done.stdout.decode()) if done.code == 0 else None
+    if address is None:
         raise MayflyError(
-            f"Docker does not tell its network: {done.complaint or 'it has no gateway'}",
+            f"Docker does not tell its network: {done.complaint or 'it has no IPv4 subnet'}",
             remedy="start the engine (systemctl start docker), or install chromium-driver",
         )
-    return gateways[0]
+    return address
+
+
+def gateway(networks: str) -> str | None:
+    """Return this computer's IPv4 address in a container network, from lines of `SUBNET GATEWAY`.
+
+    An engine that has just been installed names no gateway for its default network until it is restarted; it is the
+    subnet's first address (https://github.com/moby/moby/issues/26799).
+    """
+    for line in networks.splitlines():
+        subnet, *gateways = line.split() or [""]
+        if "." in subnet:
+            return next(iter(gateways), None) or str(next(ip_network(subnet, strict=False).hosts()))
+    return None
 
 
 @asynccontextmanager

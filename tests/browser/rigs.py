@@ -103,10 +103,7 @@ class ContainerRig:
             **engine.environ,
         }
         self.engine = engine
-        gateway = engine.docker(
-            "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"
-        )
-        self.listen = gateway.stdout.strip()
+        self.listen = engine.gateway()
 
     def containers(self, run_id: str) -> list[str]:
         """The containers of a run, whatever their state."""

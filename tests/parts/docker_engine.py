@@ -6,6 +6,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_network
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -70,6 +71,17 @@ class DockerEngine:
             check=False,
             cwd=cwd,
         )
+
+    def gateway(self) -> str:
+        """This machine's address in the engine's default network.
+
+        An engine with a new data root names none until it is restarted; it is the subnet's first address then.
+        """
+        form = "{{(index .IPAM.Config 0).Subnet}} {{(index .IPAM.Config 0).Gateway}}"
+        done = self.docker("network", "inspect", "bridge", "--format", form)
+        assert done.returncode == 0, done.stderr
+        subnet, *named = done.stdout.split()
+        return named[0] if named else str(next(ip_network(subnet).hosts()))
 
     def _answers(self) -> bool:
         try:

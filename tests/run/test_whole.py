@@ -91,9 +91,6 @@ def test_the_scrapers_run_in_a_container_and_arrive_in_s3(
     s3_bucket: str,
 ) -> None:
     """Release from git, the Selenium Grid in Docker, three jobs, S3: the run of the machine, all of it real."""
-    gateway = docker_engine.docker(
-        "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"
-    ).stdout.strip()
     bench.environ |= docker_engine.environ
     bench.environ |= {
         "AWS_ACCESS_KEY_ID": s3_server.access_key,
@@ -101,7 +98,7 @@ def test_the_scrapers_run_in_a_container_and_arrive_in_s3(
         "MAYFLY_STORE_ENDPOINT": s3_server.url,
     }
     bench.store = f"s3://{s3_bucket}/prod"
-    with demo_site(bench.folder, gateway) as site:
+    with demo_site(bench.folder, docker_engine.gateway()) as site:
         release(bench.repo, site)
         ran = bench.run(browser__image=selenium_image)
     content = s3_server.get(s3_bucket, f"prod/runs/{ran.run_id}/datapackage.json")
