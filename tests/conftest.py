@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.imports import reaches_a_part
 from tests.parts.aws import Aws
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.faultproxy import FaultProxy
@@ -20,6 +21,17 @@ from tests.parts.selenium_image import ensure_image
 # A busy machine is no defect of what is tested; `timeout` of pytest ends what hangs.
 settings.register_profile("mayfly", deadline=None, print_blob=True)
 settings.load_profile("mayfly")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as `quick` what starts no program and asks no server: neither the test nor a fixture reaches a part."""
+    for item in items:
+        if not isinstance(item, pytest.Function):
+            continue
+        fixtures = [each for defs in item._fixtureinfo.name2fixturedefs.values() for each in defs]
+        modules = {item.module.__name__, *(fixture.func.__module__ for fixture in fixtures)}
+        if not any(map(reaches_a_part, modules)):
+            item.add_marker("quick")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -19,14 +19,14 @@ class Fault:
         name: For the table.
         play: Does it; the time counts from what it marks.
         budget: Seconds within which the power must be off, on a busy computer with emulation.
-        quick: Whether it is one of those that every change is tested with.
+        smoke: Whether it is one of those that every change is tested with.
         console: What the machine must have said on its console.
     """
 
     name: str
     play: Callable[[Case], None]
     budget: float = 240
-    quick: bool = False
+    smoke: bool = False
     console: str = ""
 
 
@@ -168,18 +168,18 @@ SILENT_ENGINE = shlex.quote(
 )
 
 FAULTS = (
-    Fault("success", _run("ok"), quick=True, console='"status": "succeeded", "exit_code": 0'),
+    Fault("success", _run("ok"), smoke=True, console='"status": "succeeded", "exit_code": 0'),
     Fault("all jobs failed", _run("bad")),
     Fault(
         "agent exits 1",
         _broken(f"echo 'raise RuntimeError' >> $(echo {PYTHON_LIBRARY}/agent/run.py)"),
     ),
-    Fault("corrupt configuration", _corrupt_configuration, quick=True),
-    Fault("broken virtual environment", _broken("rm -f /opt/mayfly/bin/python*"), quick=True),
+    Fault("corrupt configuration", _corrupt_configuration, smoke=True),
+    Fault("broken virtual environment", _broken("rm -f /opt/mayfly/bin/python*"), smoke=True),
     Fault(
         "agent stopped (SIGSTOP)",
         _while_running(f"systemctl kill -s STOP --kill-who=main {UNIT}"),
-        quick=True,
+        smoke=True,
     ),
     Fault(
         "agent killed (SIGKILL)", _while_running(f"systemctl kill -s KILL --kill-who=main {UNIT}")
@@ -199,15 +199,15 @@ FAULTS = (
             "systemctl daemon-reload"
         ),
     ),
-    Fault("dockerd hangs (SIGSTOP)", _broken("pkill -STOP -x dockerd"), quick=True),
+    Fault("dockerd hangs (SIGSTOP)", _broken("pkill -STOP -x dockerd"), smoke=True),
     Fault("a unit's stop hangs", _hanging_stop, console="job timed out"),
     Fault("the run never starts", _run_never_starts, console="no run and no lease"),
-    Fault("emergency mode", _emergency, quick=True),
+    Fault("emergency mode", _emergency, smoke=True),
     Fault("a unit of cloud-init fails", _cloud_init, console="no run and no lease"),
     Fault("operator stops the run", _operator_stops),
     Fault("halt", lambda case: case.inject("systemctl halt")),
     Fault("lease", _lease, console="lease: it is over"),
-    Fault("dead-man alone", _deadman_alone, quick=True, console="dead-man: uptime"),
+    Fault("dead-man alone", _deadman_alone, smoke=True, console="dead-man: uptime"),
     Fault("dead-man in a hanging shutdown", _deadman_in_shutdown, console="dead-man: uptime"),
     Fault("dead-man without systemctl", _deadman_without_systemctl, console="asking the kernel"),
 )

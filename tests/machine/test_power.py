@@ -66,7 +66,7 @@ def case(frozen: Frozen, tmp_path: Path) -> Iterator[Case]:
 @pytest.mark.parametrize(
     "fault",
     [
-        pytest.param(fault, id=fault.name, marks=[pytest.mark.quick] if fault.quick else [])
+        pytest.param(fault, id=fault.name, marks=[pytest.mark.smoke] if fault.smoke else [])
         for fault in FAULTS
     ],
 )
