@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from agent.core.errors import MayflyError, ProcessTimeout, UsageError
 from agent.steps import processes
@@ -20,7 +21,10 @@ SITE_SECONDS = 15.0
 DOCKER_SECONDS = 15.0
 GIT_SECONDS = 30.0
 
-_LEFT_OUT = shutil.ignore_patterns(".venv", "__pycache__", "*.pyc", ".*_cache")
+MARKER = ".mayfly-demo"
+"""The file that marks a folder as the demo's own; it is written while the folder is still empty."""
+
+_LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "__pycache__", "*.pyc", ".*_cache")
 
 
 def scrapers_folder(named: Path | None) -> Path:
@@ -36,6 +40,29 @@ def scrapers_folder(named: Path | None) -> Path:
             remedy="run it in a checkout of Mayfly, or name a folder: mayfly demo --scrapers DIR",
         )
     return folder
+
+
+def claim_folder(folder: Path) -> None:
+    """Make the demo's folder and mark it, or check that an earlier demo did.
+
+    Raises:
+        UsageError: The folder belongs to somebody else, or cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / MARKER).is_file():
+            return
+        if any(folder.iterdir()):
+            raise UsageError(
+                f"{folder} holds files that the demo did not make, and nothing in it was changed",
+                remedy="name a new or an empty folder: mayfly demo --dir DIR",
+            )
+        (folder / MARKER).write_text("Made by `mayfly demo`, which writes into this folder.\n")
+    except OSError as error:
+        raise UsageError(
+            f"the demo cannot use {folder}: {error.strerror}",
+            remedy="name a folder that can be written: mayfly demo --dir DIR",
+        ) from error
 
 
 async def meeting_point(environ: Mapping[str, str]) -> str:
@@ -117,11 +144,13 @@ def _is_free(host: str, port: int) -> bool:
 async def make_release(
     scrapers: Path, repository: Path, site: str, environ: Mapping[str, str]
 ) -> str:
-    """Bring a git repository to the scrapers' present state, and tag that as the next version if it is new.
+    """Commit the scrapers' present state to a bare repository, and tag it as the next version if it is new.
+
+    The repository has no work tree, so there is none in which a person's changes could be lost.
 
     Args:
         scrapers: The scrapers' folder; its content becomes the root of the repository.
-        repository: The repository, made if it is not there.
+        repository: The bare repository, made if it is not there.
         site: URL of the site that the jobs shall scrape.
         environ: The environment.
 
@@ -131,34 +160,36 @@ async def make_release(
     Raises:
         MayflyError: git is missing, or failed.
     """
-    git = _Git(repository, environ)
-    repository.mkdir(parents=True, exist_ok=True)
-    if not (repository / ".git").exists():
-        await git("init", "--quiet", "--initial-branch=main")
-    for entry in repository.iterdir():
-        if entry.name != ".git":
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    shutil.copytree(scrapers, repository, ignore=_LEFT_OUT, dirs_exist_ok=True)
-    jobs = repository / "jobs.toml"
-    jobs.write_text(jobs.read_text("utf-8").replace(SITE_URL, site), "utf-8")
-    await git("add", "--all")
-    tags = (await git("tag", "--list", "v1.0.*", "--sort=-version:refname")).split()
-    if tags and not await git("status", "--porcelain"):
-        return tags[0]
-    tag = f"v1.0.{len(tags)}"
-    await git("commit", "--quiet", "--message", f"Scrapers {tag}")
-    await git("tag", tag)
-    return tag
+    with TemporaryDirectory(prefix="mayfly-demo-") as name:
+        tree = Path(name) / "tree"
+        shutil.copytree(scrapers, tree, ignore=_LEFT_OUT)
+        jobs = tree / "jobs.toml"
+        jobs.write_text(jobs.read_text("utf-8").replace(SITE_URL, site), "utf-8")
+        make = ("init", "--quiet", "--bare", "--initial-branch=main", str(repository))
+        await _Git(tree, environ)(*make)
+        git = _Git(tree, environ, repository)
+        await git("add", "--all")
+        tags = (await git("tag", "--list", "v1.0.*", "--sort=-version:refname")).split()
+        if tags and not await git("status", "--porcelain"):
+            return tags[0]
+        tag = f"v1.0.{len(tags)}"
+        await git("commit", "--quiet", "--message", f"Scrapers {tag}")
+        await git("tag", tag)
+        return tag
 
 
 class _Git:
-    """git in a folder of ours, untouched by a person's configuration."""
+    """git in a folder, without a person's configuration; with a repository, the folder is its work tree."""
 
-    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, environ: Mapping[str, str], repository: Path | None = None
+    ) -> None:
         self._folder = folder
+        places = {"GIT_DIR": str(repository), "GIT_WORK_TREE": str(folder)} if repository else {}
         self._environ = {
             "PATH": environ.get("PATH", "/usr/bin:/bin"),
-            "HOME": str(folder),
+            "HOME": str(folder.parent),
+            **places,
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_CONFIG_GLOBAL": "/dev/null",
             "GIT_AUTHOR_NAME": "Mayfly demo",

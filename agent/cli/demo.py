@@ -12,7 +12,7 @@ from agent.cli.surroundings import colors, surroundings
 from agent.core.locate import Loaded, Locations, Surroundings, bucket_override, locate
 from agent.core.outcome import Outcome
 from agent.core.overrides import Override, parse_settings
-from agent.demo import demo_site, make_release, scrapers_folder
+from agent.demo import claim_folder, demo_site, make_release, scrapers_folder
 
 SOURCE = "the demo's defaults"
 
@@ -22,7 +22,8 @@ SOURCE = "the demo's defaults"
     "--dir",
     "folder",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Where everything of the demo goes [default: `demo` in Mayfly's state directory].",
+    help="Where everything of the demo goes: a new or an empty folder, or that of an earlier demo "
+    "[default: `demo` in Mayfly's state directory].",
 )
 @click.option(
     "--scrapers",
@@ -38,7 +39,9 @@ def demo(folder: Path | None, scrapers: Path | None, *, as_json: bool) -> None:
     around = surroundings()
     usual = locate(parse_settings("", SOURCE)[0].paths, around)
     place = (folder or usual.state / "demo").absolute()
-    outcome = asyncio.run(_demo(place, scrapers_folder(scrapers), around))
+    release = scrapers_folder(scrapers)
+    claim_folder(place)
+    outcome = asyncio.run(_demo(place, release, around))
     print_outcome(outcome, as_json=as_json, coloured=colors(sys.stdout, around))
     if not as_json and outcome.manifest:
         bucket = place / "bucket"
@@ -49,7 +52,7 @@ def demo(folder: Path | None, scrapers: Path | None, *, as_json: bool) -> None:
 
 async def _demo(place: Path, scrapers: Path, around: Surroundings) -> Outcome:
     async with demo_site(scrapers, around.environ) as site:
-        repository = place / "scrapers"
+        repository = place / "scrapers.git"
         await make_release(scrapers, repository, site, around.environ)
         loaded, places = _settings(place, repository, around)
         return await perform(loaded, places, around)

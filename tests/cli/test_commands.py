@@ -123,6 +123,21 @@ def test_a_run_needs_a_repository() -> None:
     assert "release.repository: is not set (or try `mayfly demo`)" in result.stderr
 
 
+def test_the_demo_writes_only_into_a_folder_of_its_own(tmp_path: Path) -> None:
+    """A folder with a person's work in it is refused with a remedy, before anything in it is touched."""
+    work = {"scrapers/jobs.toml": "# not committed yet\n", "scrapers/mine/notes.md": "kept\n"}
+    for path, text in work.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    result = ask("demo", "--dir", str(tmp_path))
+    found = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {str(path.relative_to(tmp_path)) for path in found} == set(work)
+    assert all((tmp_path / path).read_text() == text for path, text in work.items())
+    assert result.exit_code == 2
+    assert str(tmp_path) in result.stderr
+    assert "mayfly demo --dir DIR" in result.stderr
+
+
 def test_an_unknown_command_is_a_usage_error() -> None:
     """As everywhere."""
     assert ask("bogus").exit_code == 2
