@@ -3,6 +3,7 @@
 # login. For tests and trials; Amazon's is ami.sh.
 # Usage: packer/image.sh FOLDER [CONFIG]
 #
+#   FOLDER               new or empty, or that of an earlier build, whose files are replaced
 #   CONFIG               the agent's configuration that goes into the image (packer/agent.example.toml)
 #   MAYFLY_IMAGE_CACHE   where root file systems and the bare disk are kept between builds (~/.cache/mayfly-image)
 #   MAYFLY_IMAGE_ACCEL   kvm where it works; tcg, the default, works everywhere
@@ -31,6 +32,18 @@ need() {
       exit 1
     fi
   done
+}
+
+# claim: mark the folder as this script's own, or refuse one with somebody's files, among which may be a key or a kernel.
+claim() {
+  mkdir -p "$folder"
+  if [[ -e $folder/.mayfly-image ]]; then return; fi
+  if [[ -n $(ls -A "$folder") ]]; then
+    printf 'image: %s holds files that no build made, and nothing in it was changed; name a new or an empty folder\n' \
+      "$folder" >&2
+    exit 2
+  fi
+  : >"$folder/.mayfly-image"
 }
 
 key_of() { cat "$@" | sha256sum | cut -c1-12; }
@@ -78,8 +91,9 @@ build() {
     "$work/template" >&2
 }
 
+claim
 need packer qemu-system-x86_64 qemu-img mmdebstrap dockerd docker mke2fs ssh-keygen
-mkdir -p "$cache" "$folder"
+mkdir -p "$cache"
 work=$(mktemp -d "$folder/.build.XXXXXX")
 trap 'rm -rf --one-file-system "$work"' EXIT
 exec {gate}>"$cache/lock"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Writes the template into a folder as the installed Packer understands it, fetches the plugins where Packer has plugins,
+# Writes the template into a new folder as the installed Packer understands it, fetches the plugins where Packer has plugins,
 # and prints "modern" or "old".
 # Usage: packer/template.sh FOLDER [old]
 set -euo pipefail
@@ -14,8 +14,7 @@ if [[ -z $kind ]]; then
   if [[ $oldest == 1.9.0 ]]; then kind=modern; else kind=old; fi
 fi
 
-mkdir -p "$FOLDER"
-rm -f "$FOLDER"/*.pkr.hcl
+mkdir "$FOLDER"
 if [[ $kind == old ]]; then
   sed '/^ *# modern$/,/^ *# end modern$/d' "$here/mayfly.pkr.hcl" >"$FOLDER/mayfly.pkr.hcl"
 else

@@ -62,12 +62,16 @@ class Destination:
     @classmethod
     @contextmanager
     def open(cls, path: Path) -> Iterator[Self]:
-        """Open a folder, which is made when it is not there."""
+        """Open a folder, which is made when it is not there.
+
+        One with runs that no pull put there, such as a bucket, is refused: `--keep` would remove them.
+        """
         path = path.absolute()
         with _edge("use", path):
             path.mkdir(parents=True, exist_ok=True)
             root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            _refuse_what_is_not_ours(path, root)
             with _edge("use", path / OURS):
                 ours = open_folder(root, OURS, make=True)
         except BaseException:
@@ -141,12 +145,8 @@ class Destination:
 
     def jobs(self) -> list[str]:
         """Return the jobs that have a folder."""
-        with _edge("list", self.path), os.scandir(self._root) as entries:
-            return sorted(
-                entry.name
-                for entry in entries
-                if is_job_name(entry.name) and entry.is_dir(follow_symlinks=False)
-            )
+        with _edge("list", self.path):
+            return _folders(self._root, is_job_name)
 
     def runs(self, job: str) -> list[str]:
         """Return the runs of a job that are in place, oldest first."""
@@ -155,12 +155,8 @@ class Destination:
                 folder = open_folder(self._root, job)
             except FileNotFoundError:
                 return []
-            with _closing(folder), os.scandir(folder) as entries:
-                return sorted(
-                    entry.name
-                    for entry in entries
-                    if is_run_id(entry.name) and entry.is_dir(follow_symlinks=False)
-                )
+            with _closing(folder):
+                return _folders(folder, is_run_id)
 
     def has(self, job: str, run: str) -> bool:
         """Tell whether a job of a run is in place."""
@@ -291,6 +287,20 @@ class Destination:
             yield of_run
 
 
+def _refuse_what_is_not_ours(path: Path, root: int) -> None:
+    with _edge("use", path):
+        if OURS in _names(root):
+            return
+        for job in _folders(root, is_job_name):
+            with _closing(open_folder(root, job)) as folder:
+                runs = _folders(folder, is_run_id)
+            if runs:
+                raise PlaceError(
+                    f"{path / job / runs[0]} is there, and no pull has used {path} before",
+                    remedy=f"pull into another folder; if pulls made this one, make {path / OURS}",
+                )
+
+
 def open_folder(parent: int, name: str, *, make: bool = False) -> int:
     """Return a descriptor of a folder in a folder; links are not followed.
 
@@ -316,6 +326,15 @@ def new_file(parent: int, name: str) -> int:
 def _names(folder: int) -> set[str]:
     with os.scandir(folder) as entries:
         return {entry.name for entry in entries}
+
+
+def _folders(folder: int, is_wanted: Callable[[str], bool]) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(
+            entry.name
+            for entry in entries
+            if is_wanted(entry.name) and entry.is_dir(follow_symlinks=False)
+        )
 
 
 def _is_folder(parent: int, name: str) -> bool:
@@ -346,9 +365,9 @@ def _lock(descriptor: int) -> bool:
 
 
 @contextmanager
-def _closing(descriptor: int) -> Iterator[None]:
+def _closing(descriptor: int) -> Iterator[int]:
     try:
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

@@ -315,6 +315,20 @@ def test_a_store_that_does_not_answer_is_6(s3_bucket: str, tmp_path: Path) -> No
     assert (pulled.code, bool(pulled.document["unreachable"])) == (6, True)
 
 
+def test_a_folder_with_runs_that_no_pull_put_there_is_refused(
+    folder: FolderShelf, tmp_path: Path
+) -> None:
+    """A bucket looks like a job named `runs`, and `--keep` would remove runs from it."""
+    for run in DAYS[:3]:
+        leave_run(folder, run)
+    bucket = tmp_path / "bucket with spaces"
+    before = content(bucket)
+    pulled = pull_into(bucket, folder, "--keep", "1")
+    assert content(bucket) == before
+    assert pulled.code == 4
+    assert "no pull has used" in pulled.stderr
+
+
 def test_an_unreadable_state_is_put_aside(folder: FolderShelf, dest: Path) -> None:
     """A damaged state costs one whole listing, and is told; nothing is fetched twice."""
     leave_run(folder)

@@ -134,6 +134,23 @@ def test_the_kernel_is_told_to_end_a_panic(tmp_path: Path, takes: str, code: int
     assert ("did not take rd.shell=0" in done.stderr) == bool(code)
 
 
+def test_no_image_is_put_among_the_files_of_others(tmp_path: Path) -> None:
+    """A folder with somebody's key in it is refused, before the build begins."""
+    (tmp_path / "key").write_text("somebody's")
+    built = subprocess.run(
+        [str(PACKER / "image.sh"), str(tmp_path)],
+        # A build that is not refused fails here.
+        env={**QUIET, "MAYFLY_IMAGE_CACHE": "/dev/null/none"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (built.returncode, built.stdout) == (2, "")
+    assert f"{tmp_path} holds files that no build made" in built.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]
+
+
 def test_no_amazon_image_without_credentials(tmp_path: Path) -> None:
     """The first thing said is what is missing, and what to do about it; nothing is built."""
     environ = {key: value for key, value in QUIET.items() if not key.startswith("AWS_")}

@@ -107,11 +107,13 @@ async def test_a_good_link_to_nowhere_is_no_good_release(desk: Desk, tmp_path: P
 async def test_unfinished_releases_are_swept_and_finished_ones_are_not(
     desk: Desk, repo_builder: Repo
 ) -> None:
-    """What has no marker goes, read-only or not, and what its links point to stays."""
+    """What has no marker goes, read-only or not; what its links point to, and what is not the agent's, stays."""
     first, second = await _two(desk, repo_builder)
     outside = desk.state / "outside"
     outside.mkdir()
     (outside / "kept").write_text("x")
+    theirs = desk.shelf.releases / "v1.tmp"
+    theirs.mkdir()
     unfinished = desk.shelf.root("b" * 40)
     (unfinished / "tree/deep").mkdir(parents=True)
     (unfinished / "tree/deep/file").write_text("x")
@@ -120,6 +122,7 @@ async def test_unfinished_releases_are_swept_and_finished_ones_are_not(
         folder.chmod(0o555)
     assert await sweep(desk.shelf) == ["b" * 40]
     assert not unfinished.exists()
+    assert theirs.exists()
     assert (outside / "kept").exists()
     assert outside.stat().st_mode & 0o200
     assert {first.root.exists(), second.root.exists()} == {True}

@@ -294,6 +294,17 @@ def on_disk(shelf: Shelf, commit: str, checks: Checks) -> Installed:
     return load(root, marker, checks)
 
 
+def folders(shelf: Shelf) -> list[Path]:
+    """Return the folders of releases, whole or not; one that is not named after a commit is not the agent's.
+
+    Raises:
+        OSError: The directory cannot be read.
+    """
+    return [
+        place for place in shelf.releases.iterdir() if _COMMIT.match(place.name) and place.is_dir()
+    ]
+
+
 async def sweep(shelf: Shelf) -> list[str]:
     """Remove what killed agents left unfinished, and return the names of it.
 
@@ -304,8 +315,8 @@ async def sweep(shelf: Shelf) -> list[str]:
         shelf.releases.mkdir(parents=True, exist_ok=True)
         unfinished = [
             place
-            for place in shelf.releases.iterdir()
-            if place.is_dir() and (place.name.endswith(".tmp") or not (place / MARKER).exists())
+            for place in folders(shelf)
+            if place.name.endswith(".tmp") or not (place / MARKER).exists()
         ]
     except OSError as error:
         raise ReleaseError(f"{shelf.releases} cannot be used: {error}") from error

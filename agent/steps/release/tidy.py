@@ -16,7 +16,15 @@ from agent.steps.release.checks import Checks
 from agent.steps.release.environment import uv_command
 from agent.steps.release.images import Images
 from agent.steps.release.record import Remembered
-from agent.steps.release.shelf import Shelf, linked_commit, on_disk, read_marker, remove, sweep
+from agent.steps.release.shelf import (
+    Shelf,
+    folders,
+    linked_commit,
+    on_disk,
+    read_marker,
+    remove,
+    sweep,
+)
 
 SECONDS = 30.0
 """For all of it. The machine is paid for meanwhile; what is not done is left for the next run."""
@@ -65,7 +73,7 @@ class Broom:
 
     async def _releases(self, running: str) -> None:
         await sweep(self.shelf)
-        present = [place for place in self.shelf.releases.iterdir() if place.is_dir()]
+        present = folders(self.shelf)
         memory = Remembered.read(self.shelf.record).memory
         needed = {running, linked_commit(self.shelf.good), linked_commit(self.shelf.baked)}
         needed |= {memory.pin.commit} if memory.pin else set()
