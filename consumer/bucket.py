@@ -56,11 +56,13 @@ class ReadOnlyBucket:
 
     Attributes:
         name: Its address, for people.
+        identity: Tells it from every other bucket.
     """
 
-    def __init__(self, store: LocalStore | S3Store, name: str) -> None:
+    def __init__(self, store: LocalStore | S3Store, name: str, identity: str = "") -> None:
         self._store = store
         self.name = name
+        self.identity = identity or name
 
     @classmethod
     def open(
@@ -76,10 +78,12 @@ class ReadOnlyBucket:
             StoreError: The folder of a local bucket does not exist, or no credentials were found.
         """
         if isinstance(address, LocalBucket):
-            return cls(_folder(address.root), f"file://{address.root}")
+            identity = f"file://{address.root.resolve()}"
+            return cls(_folder(address.root), f"file://{address.root}", identity)
         parameters = s3_parameters(address, credentials, _boto3_chain)
         with _edge("open", address.name):
-            return cls(S3Store(address.bucket, **parameters), address.name)
+            store = S3Store(address.bucket, **parameters)
+            return cls(store, address.name, address.identity)
 
     async def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[ObjectInfo]:
         """Yield the objects under a prefix whose keys sort after `after`; the order is the store's."""

@@ -47,6 +47,17 @@ class S3Bucket:
         """Its address, for people."""
         return "/".join(filter(None, (f"s3://{self.bucket}", self.prefix)))
 
+    @property
+    def identity(self) -> str:
+        """Its address and that of its service, the same in each spelling: services may have buckets of one name."""
+        endpoint = urlsplit(str(self.config.get("endpoint", "")))
+        if not endpoint.hostname:
+            return self.name
+        usual = {"http": 80, "https": 443}.get(endpoint.scheme)
+        port = "" if endpoint.port in (None, usual) else f":{endpoint.port}"
+        service = f"{endpoint.scheme}://{endpoint.hostname}{port}{endpoint.path.rstrip('/')}"
+        return f"{self.name} at {service}"
+
 
 def bucket_at(store: Store, default: Path) -> LocalBucket | S3Bucket:
     """Return what `store.url` addresses; without one, the folder `default`."""

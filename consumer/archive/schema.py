@@ -1,13 +1,24 @@
-"""The database: its tables, how it is opened, and how it is thrown away."""
+"""The database: its tables, how it is told from other files, and how it is opened."""
 
+import re
 import sqlite3
 from contextlib import closing, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 from agent.core.errors import UsageError
 
-VERSION = 3
-"""Another one in the file means: fill it again from the bucket."""
+VERSION = 4
+"""Another one in the file means: fill a new one from the bucket."""
+APPLICATION_ID = int.from_bytes(b"Mayf")
+"""Marks a file as a history of ours (https://www.sqlite.org/fileformat.html#application_id)."""
+MAGIC = b"SQLite format 3\0"
+HEADER_BYTES = 100
+APPLICATION_ID_AT = slice(68, 72)
+MAX_WORDS = 60
+"""Characters of a file's name that tell a person which bucket it is about."""
 BUSY_SECONDS = 5.0
 """How long a statement waits for a lock: writes take milliseconds."""
 DISK_FAILS = frozenset(
@@ -61,30 +72,77 @@ class ArchiveError(UsageError):
     """The database cannot be used where it is said to be."""
 
 
-def open_database(path: Path, bucket: str) -> tuple[sqlite3.Connection, str]:
-    """Return a connection that writes, and why the history begins anew; empty when it goes on.
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A database that is open for writing.
+
+    Attributes:
+        anew: Why it begins anew; empty when it goes on.
+        aside: Where the file is that could not be gone on with; None when there was none.
+    """
+
+    connection: sqlite3.Connection
+    anew: str = ""
+    aside: Path | None = None
+
+
+def default_name(bucket: str) -> str:
+    """Return the file name of a bucket's history, so that each bucket has a file of its own."""
+    words = re.sub(r"[^a-z0-9]+", "-", bucket.lower()).strip("-")
+    return f"{words[-MAX_WORDS:]}-{sha256(bucket.encode()).hexdigest()[:12]}.sqlite"
+
+
+def open_database(path: Path, bucket: str) -> Opened:
+    """Open a history for writing. One that is damaged, or of another version, is moved aside and begins anew.
 
     Args:
         path: The file; its folder is made.
-        bucket: The bucket's address: the history of another one is thrown away.
+        bucket: The bucket's identity.
 
     Raises:
-        ArchiveError: The folder, or the file, cannot be written. What the file knows stays.
+        ArchiveError: The file is not a history of this bucket, and stays as it is; or it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        problem = _problem(path, bucket) if path.exists() else "there is none yet"
-        if problem:
-            _remove(path)
-        connection = connect(path)
-        if problem:
-            _create(connection, bucket)
+        if not _exists(path):
+            return Opened(_create(path, bucket), "there is none yet")
+        problem = _problem(path, bucket)
+        if not problem:
+            return Opened(connect(path))
+        aside = _move_aside(path)
+        return Opened(_create(path, bucket), problem, aside)
     except (OSError, sqlite3.Error) as error:
+        raise unusable(path, error) from error
+
+
+def unusable(path: Path, error: Exception) -> ArchiveError:
+    """Return what a failure of the disk or of the folder means for a history."""
+    return ArchiveError(
+        f"the history {path} cannot be used: {error}",
+        remedy="make room there, or say with --history where a file can be written",
+    )
+
+
+def _exists(path: Path) -> bool:
+    """Tell whether there is a history; an empty file is none yet.
+
+    Raises:
+        ArchiveError: What is there is something else.
+    """
+    if not path.exists():
+        return False
+    header = b""
+    if path.is_file():
+        with path.open("rb") as stream:
+            header = stream.read(HEADER_BYTES)
+        if not header:
+            return False
+    if header[:16] != MAGIC or int.from_bytes(header[APPLICATION_ID_AT]) != APPLICATION_ID:
         raise ArchiveError(
-            f"the history {path} cannot be used: {error}",
-            remedy="make room there, or say with --history where a file can be written",
-        ) from error
-    return connection, problem
+            f"{path} is not a history of Mayfly, and was left alone",
+            remedy="name another file with --history, or move this one away",
+        )
+    return True
 
 
 def connect(path: Path, *, write: bool = True) -> sqlite3.Connection:
@@ -112,6 +170,11 @@ def connect(path: Path, *, write: bool = True) -> sqlite3.Connection:
 
 
 def _problem(path: Path, bucket: str) -> str:
+    """Return why a history cannot be gone on with; empty when it can.
+
+    Raises:
+        ArchiveError: It is about another bucket.
+    """
     try:
         with closing(connect(path)) as connection:
             if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
@@ -123,7 +186,12 @@ def _problem(path: Path, bucket: str) -> str:
         return f"it cannot be read: {error}"
     if about.get("version") != str(VERSION):
         return "it is of another version"
-    return "" if about.get("bucket") == bucket else "it is about another bucket"
+    if about.get("bucket") != bucket:
+        raise ArchiveError(
+            f"the history {path} is about {about.get('bucket')}, and was left alone",
+            remedy="name another file with --history, or leave the option out: each bucket has its own",
+        )
+    return ""
 
 
 def disk_fails(error: sqlite3.Error) -> bool:
@@ -135,15 +203,21 @@ def disk_fails(error: sqlite3.Error) -> bool:
     )
 
 
-def _create(connection: sqlite3.Connection, bucket: str) -> None:
-    connection.executescript(f"BEGIN; {TABLES}")
-    connection.executemany(
-        "INSERT INTO about VALUES (?, ?)", [("version", str(VERSION)), ("bucket", bucket)]
-    )
-    connection.execute("COMMIT")
+def _create(path: Path, bucket: str) -> sqlite3.Connection:
+    # One transaction before the write-ahead log is used: the file itself is marked and complete, or empty.
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript(f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; {TABLES}")
+        connection.executemany(
+            "INSERT INTO about VALUES (?, ?)", [("version", str(VERSION)), ("bucket", bucket)]
+        )
+        connection.execute("COMMIT")
+    return connect(path)
 
 
-def _remove(path: Path) -> None:
-    for suffix in ("", "-wal", "-shm", "-journal"):
+def _move_aside(path: Path) -> Path:
+    """Rename a database, and return its new path. Its logs go first: SQLite would add them to a new file."""
+    aside = path.with_name(f"{path.name}.{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
+    for suffix in ("-wal", "-shm", "-journal", ""):
         with suppress(FileNotFoundError):
-            path.with_name(path.name + suffix).unlink()
+            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+    return aside

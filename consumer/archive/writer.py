@@ -1,15 +1,17 @@
 """Writes the history. One connection, which one thread uses at a time; each method is one transaction."""
 
+import fcntl
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from agent.core.shards import Shard
 from consumer.archive.intake import Details, Taken
-from consumer.archive.schema import ArchiveError, open_database
+from consumer.archive.schema import ArchiveError, open_database, unusable
 from consumer.facts.rows import BegunRow, RefusedRow
 
 MAX_BEGUN = 10_000
@@ -57,10 +59,18 @@ class Writer:
 
     Attributes:
         anew: Why the history begins anew; empty when it goes on.
+        aside: Where the file is that could not be gone on with; None when there was none.
     """
 
     def __init__(self, path: Path, bucket: str) -> None:
-        self._connection, self.anew = open_database(path, bucket)
+        path = path.resolve()
+        self._held = _lock(path)
+        try:
+            opened = open_database(path, bucket)
+        except ArchiveError:
+            self._held.close()
+            raise
+        self._connection, self.anew, self.aside = opened.connection, opened.anew, opened.aside
         self._lock = threading.Lock()
         self._path = path
         mark = path.stat()
@@ -70,6 +80,7 @@ class Writer:
         """Close the file."""
         with self._lock:
             self._connection.close()
+            self._held.close()
 
     def is_there(self) -> bool:
         """Tell whether the file is still the one that was opened: somebody may have removed it."""
@@ -185,6 +196,30 @@ class Writer:
                 yield
         except sqlite3.Error as error:
             raise ArchiveError(f"the history {self._path} cannot be written: {error}") from error
+
+
+def _lock(path: Path) -> BinaryIO:
+    """Return the lock of a history, held until it is closed. It is a file beside the database, which SQLite locks.
+
+    Raises:
+        ArchiveError: Another process holds it, or it cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_name(f"{path.name}.lock").open("ab")
+    except OSError as error:
+        raise unusable(path, error) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        if not isinstance(error, BlockingIOError):
+            raise unusable(path, error) from error
+        raise ArchiveError(
+            f"another `mayfly serve` writes the history {path}",
+            remedy="stop it, or name another file with --history",
+        ) from error
+    return lock
 
 
 def _columns(part: Shard | None) -> tuple[str | None, int | None, int | None]:

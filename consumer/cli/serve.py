@@ -28,7 +28,9 @@ SHORTEST_INTERVAL = 1.0
 @click.command()
 @click.option("--listen", metavar="ADDRESS", default="127.0.0.1:9464", show_default=True)
 @click.option(
-    "--history", type=click.Path(path_type=Path, dir_okay=False), help="Database of what was seen."
+    "--history",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Database of what was seen [one of each bucket, in the state directory].",
 )
 @click.option(
     "--interval",
@@ -103,6 +105,7 @@ def serve(
     _need_extra()
     from agent import __version__  # noqa: PLC0415
     from consumer.answers import Rules  # noqa: PLC0415
+    from consumer.archive.schema import default_name  # noqa: PLC0415
     from consumer.pull.watch import until_stopped  # noqa: PLC0415
     from consumer.serve import service  # noqa: PLC0415
     from consumer.serve.listen import parse_address  # noqa: PLC0415
@@ -125,7 +128,7 @@ def serve(
         plan = service.Plan(
             host=host,
             port=port,
-            history=history or state_folder(config, pairs) / "home" / "history.sqlite",
+            history=history or state_folder(config, pairs) / "home" / default_name(bucket.identity),
             interval=interval,
             stale_after=unhealthy_after,
             rules=rules,

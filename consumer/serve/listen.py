@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from agent.core.errors import UsageError
@@ -32,20 +32,19 @@ def parse_address(text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port)  # noqa: S104
 
 
-@contextmanager
-def listening(application: Any, host: str, port: int) -> Iterator[int]:
-    """Serve a WSGI application in threads; yield the port.
+class Listener:
+    """An address that is taken; requests wait until there is an application for them.
 
-    Raises:
-        UsageError: The address cannot be had.
+    Attributes:
+        port: The port.
     """
-    from waitress.server import create_server  # noqa: PLC0415 -- an extra
 
-    # Its words about slow readers and full queues are no events of ours.
-    logging.getLogger("waitress").setLevel(logging.CRITICAL)
-    try:
-        server = create_server(
-            application,
+    def __init__(self, host: str, port: int) -> None:
+        from waitress.server import create_server  # noqa: PLC0415 -- an extra
+
+        self._application: Any = None
+        self._server = create_server(
+            self._answer,
             host=host,
             port=port,
             threads=THREADS,
@@ -58,16 +57,40 @@ def listening(application: Any, host: str, port: int) -> Iterator[int]:
             ident="",
             clear_untrusted_proxy_headers=True,
         )
+        # An address with several families, such as a name, makes several servers.
+        self.port = port or int(getattr(self._server, "effective_port", 0))
+        self._thread = threading.Thread(target=self._server.run, name="serve", daemon=True)
+
+    def serve(self, application: Any) -> None:
+        """Answer requests with a WSGI application, in threads."""
+        self._application = application
+        self._thread.start()
+
+    def _answer(self, environ: Any, start_response: Any) -> Any:
+        return self._application(environ, start_response)
+
+    def close(self) -> None:
+        """Give the address back, and end the threads."""
+        self._server.close()
+        self._server.task_dispatcher.shutdown(cancel_pending=True, timeout=STOP_SECONDS)
+        if self._thread.ident is not None:
+            self._thread.join(STOP_SECONDS)
+
+
+@contextmanager
+def listening(host: str, port: int) -> Iterator[Listener]:
+    """Take an address.
+
+    Raises:
+        UsageError: The address cannot be had.
+    """
+    # Its words about slow readers and full queues are no events of ours.
+    logging.getLogger("waitress").setLevel(logging.CRITICAL)
+    try:
+        listener = Listener(host, port)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"cannot listen at {host}:{port}: {error}", remedy="choose another with --listen"
         ) from error
-    thread = threading.Thread(target=server.run, name="serve", daemon=True)
-    thread.start()
-    try:
-        # An address with several families, such as a name, makes several servers.
-        yield port or int(getattr(server, "effective_port", 0))
-    finally:
-        server.close()
-        server.task_dispatcher.shutdown(cancel_pending=True, timeout=STOP_SECONDS)
-        thread.join(STOP_SECONDS)
+    with closing(listener):
+        yield listener

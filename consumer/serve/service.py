@@ -74,27 +74,35 @@ async def serve(bucket: ReadOnlyBucket, plan: Plan, log: Log) -> ExitCode:
 
     Raises:
         UsageError: The address cannot be had.
-        ArchiveError: The history cannot be written.
+        ArchiveError: The history is not this bucket's, or cannot be written.
     """
     began = time.time()
-    history = _History(plan.history, bucket.name, log)
-    pulse = Pulse(began, history.writer.position().read, shipping=plan.loki is not None)
-    state = State(pulse, time.time, plan.stale_after)
-    reader = Reader(plan.history)
-    files = Files(bucket, reader, Bridge(asyncio.get_running_loop()))
-    answers = Answers(
-        reader,
-        bucket.name,
-        plan.rules,
-        clock=time.time,
-        health=state.health,
-        files=files.listed,
-    )
-    application = _application(answers, state, files, plan.version, log)
     async with AsyncExitStack() as stack:
+        # The address first: a start that fails for want of it must not have touched the history.
+        listener = stack.enter_context(listening(plan.host, plan.port))
+        history = _History(plan.history, bucket.identity, log)
         stack.callback(history.close)
-        port = stack.enter_context(listening(application, plan.host, plan.port))
-        log.info("serve.listening", host=plan.host, port=port, bucket=bucket.name, pid=os.getpid())
+        pulse = Pulse(began, history.writer.position().read, shipping=plan.loki is not None)
+        state = State(pulse, time.time, plan.stale_after)
+        reader = Reader(plan.history)
+        files = Files(bucket, reader, Bridge(asyncio.get_running_loop()))
+        answers = Answers(
+            reader,
+            bucket.name,
+            plan.rules,
+            clock=time.time,
+            health=state.health,
+            files=files.listed,
+        )
+        listener.serve(_application(answers, state, files, plan.version, log))
+        log.info(
+            "serve.listening",
+            host=plan.host,
+            port=listener.port,
+            bucket=bucket.name,
+            history=str(plan.history),
+            pid=os.getpid(),
+        )
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         tasks.create_task(_follow(bucket, history, state, answers, interval=plan.interval, log=log))
         if plan.pulling is not None:
@@ -131,7 +139,8 @@ class _History:
     def _open(self) -> Writer:
         writer = Writer(self._path, self._bucket)
         if writer.anew:
-            self._log.info("history.begins_anew", file=str(self._path), reason=writer.anew)
+            moved = {"moved_to": str(writer.aside)} if writer.aside else {}
+            self._log.info("history.begins_anew", file=str(self._path), reason=writer.anew, **moved)
         return writer
 
     def there(self) -> Writer:
@@ -145,7 +154,7 @@ class _History:
         return self.writer
 
     def again(self) -> None:
-        """Open the file once more; what is broken in it is thrown away."""
+        """Open the file once more; one that is broken is moved aside."""
         self.close()
         self.writer = self._open()
 
@@ -179,10 +188,12 @@ async def _follow(
             problem = str(error) or f"a look took longer than {LOOK_SECONDS:g} s"
         except ArchiveError as error:
             problem = str(error)
-            with suppress(ArchiveError):
+            try:
                 await asyncio.to_thread(history.again)
                 state.tell(last_read=history.writer.position().read)
                 answers.changed()
+            except ArchiveError as still:
+                problem = still.with_remedy
         if problem:
             state.tell(up=False, problem=problem)
         if problem != told:

@@ -100,7 +100,11 @@ class Serving:
 
 @contextmanager
 def serving(
-    folder: Path, environ: Mapping[str, str], *options: str, wait: bool = True
+    folder: Path,
+    environ: Mapping[str, str],
+    *options: str,
+    wait: bool = True,
+    history: bool = True,
 ) -> Iterator[Serving]:
     """Start `mayfly serve` with an interval of a second, and stop it at the end.
 
@@ -109,14 +113,16 @@ def serving(
         environ: What tells it the bucket, such as `Shelf.environ`.
         options: More of its options; a later one counts.
         wait: Whether to wait until it has read the bucket.
+        history: Whether to name its history; without a name it has the default one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     command = [sys.executable, "-m", "agent", "serve", "--listen", f"{LOOPBACK}:{port}"]
-    history, log = folder / "history.sqlite", folder / "serve.log"
-    command += ["--history", str(history), "--interval", "1s", "--timezone", "UTC", *options]
+    file, log = folder / "history.sqlite", folder / "serve.log"
+    command += ["--history", str(file)] if history else []
+    command += ["--interval", "1s", "--timezone", "UTC", *options]
     program = Program(command, log=log, environ={"MAYFLY_CONFIG": os.devnull, **environ})
-    service = Serving(f"http://{LOOPBACK}:{port}", history, log, program)
+    service = Serving(f"http://{LOOPBACK}:{port}", file, log, program)
 
     def ready() -> bool:
         try:

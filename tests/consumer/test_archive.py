@@ -4,6 +4,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import pytest
 
 from agent.core.layout import index_key, manifest_key, started_key
 from agent.core.results import JobResult, JobStatus, RunStatus
+from agent.core.settings import Store
+from agent.core.storage import S3Bucket, bucket_at
 from consumer.archive.follow import CHECKED_AGAIN, Look
 from consumer.archive.intake import MAX_EVIDENCE, MAX_TEXT, cost_of
 from consumer.archive.recall import recall
-from consumer.archive.schema import ArchiveError
+from consumer.archive.schema import ArchiveError, default_name
 from consumer.archive.writer import Writer
 from consumer.history import Committed, recent
 from tests.consumer.following import NOW, SHOT, Home, failed, run_at
@@ -216,20 +219,28 @@ def other_version(path: Path) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize(
-    "harm",
-    [
-        damage,
-        other_version,
-        lambda path: path.write_bytes(b"not a database, not at all" * 99),
-        lambda path: path.write_bytes(b""),
-        lambda path: path.unlink(),
-    ],
-)
-async def test_a_history_that_cannot_be_used_is_made_again(
+@pytest.mark.parametrize("harm", [damage, other_version])
+async def test_a_history_that_cannot_be_used_is_moved_aside(
     local: Home, folder: FolderShelf, harm: Callable[[Path], object]
 ) -> None:
-    """The bucket is the truth: a broken file, or one of another version, is thrown away."""
+    """The bucket is the truth: a new file is filled, and the broken one, or that of another version, is still there."""
+    leave_run(folder, RUN, files={})
+    await local.looks()
+    harm(local.path)
+    before = local.path.read_bytes()
+    assert await local.looks() == Look(runs=1)
+    assert len(local.reader.runs(9)) == 1
+    (aside,) = set(local.path.parent.glob("history.sqlite.2*Z"))
+    assert aside.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "harm", [lambda path: path.write_bytes(b""), lambda path: path.unlink()], ids=["empty", "gone"]
+)
+async def test_a_history_that_is_gone_is_made_again(
+    local: Home, folder: FolderShelf, harm: Callable[[Path], object]
+) -> None:
+    """A file that is empty is as good as none."""
     leave_run(folder, RUN, files={})
     await local.looks()
     harm(local.path)
@@ -237,16 +248,69 @@ async def test_a_history_that_cannot_be_used_is_made_again(
     assert len(local.reader.runs(9)) == 1
 
 
-async def test_the_history_of_another_bucket_is_not_mixed_in(
+def text_file(path: Path) -> None:
+    """Write a text."""
+    path.write_text("my notes of ten years\n" * 9)
+
+
+def other_database(path: Path) -> None:
+    """Make another program's database."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("CREATE TABLE about (name, value); CREATE TABLE album (title);")
+
+
+@pytest.mark.parametrize("make", [text_file, other_database])
+def test_a_file_of_somebody_else_is_refused_and_left_alone(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    """A text, or the database of another program, is not a broken history."""
+    path = tmp_path / "notes"
+    make(path)
+    before = path.read_bytes()
+    with pytest.raises(ArchiveError, match="not a history of Mayfly") as caught:
+        Writer(path, "b")
+    assert path.read_bytes() == before
+    assert "--history" in caught.value.remedy
+
+
+async def test_the_history_of_another_bucket_is_refused_and_left_alone(
     local: Home, folder: FolderShelf, tmp_path: Path
 ) -> None:
-    """Whoever points the service at another bucket sees that bucket."""
+    """A trial with another bucket costs no history of years."""
     leave_run(folder, RUN, files={})
     await local.looks()
-    other = FolderShelf(tmp_path / "other")
-    leave_run(other, run_at(5), files={})
-    await Home(tmp_path, other).looks()
-    assert [row.run for row in local.reader.runs(9)] == [run_at(5)]
+    with pytest.raises(ArchiveError, match=r"is about file://.*, and was left alone"):
+        await Home(tmp_path, FolderShelf(tmp_path / "other")).looks()
+    assert [row.run for row in local.reader.runs(9)] == [RUN]
+
+
+def test_a_history_has_one_writer_at_a_time(tmp_path: Path) -> None:
+    """A second is refused, and has its turn when the first has ended."""
+    first = Writer(tmp_path / "history", "b")
+    with pytest.raises(ArchiveError, match="another `mayfly serve` writes"):
+        Writer(tmp_path / "history", "b")
+    first.close()
+    Writer(tmp_path / "history", "b").close()
+
+
+def test_each_bucket_has_a_history_of_its_own() -> None:
+    """The bucket's name in two services is two buckets; spellings of one address are one."""
+
+    def name_of(url: str, endpoint: str | None = None) -> str:
+        address = bucket_at(Store(url=url, endpoint=endpoint), Path("/none"))
+        return default_name(address.identity) if isinstance(address, S3Bucket) else ""
+
+    names = {
+        name_of("s3://scraped/prod"),
+        name_of("s3://scraped/test"),
+        name_of("s3://scraped/prod", "http://nas:9000"),
+        name_of("s3://scraped/prod", "https://nas"),
+    }
+    assert len(names) == 4
+    assert name_of("s3://scraped/prod/") in names
+    assert name_of("s3://scraped/prod", "http://NAS:9000/") in names
+    assert name_of("s3://scraped/prod", "https://nas:443") in names
+    assert all(name.startswith("s3-scraped-") for name in names)
 
 
 def test_a_history_that_cannot_be_written_says_where(tmp_path: Path) -> None:

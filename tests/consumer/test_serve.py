@@ -18,6 +18,7 @@ from agent.core.results import JobCause, JobResult, JobStatus
 from tests.consumer.runs import leave_marker, leave_run
 from tests.consumer.serving import SECONDS, Serving, serving
 from tests.consumer.shelf import FolderShelf, S3Shelf, Shelf
+from tests.parts.faultproxy import FaultProxy
 from tests.parts.missing import program
 from tests.parts.ports import LOOPBACK, free_port
 from tests.parts.program import Program
@@ -205,10 +206,11 @@ def test_a_bucket_that_is_gone_is_told(s3_server: S3Server, s3_bucket: str, tmp_
     shelf = S3Shelf(s3_server, s3_bucket)
     leave_history(shelf)
     options = ("--unhealthy-after", "2s")
-    with serving(tmp_path / "home", shelf.environ, *options) as service:
-        assert service.get("/healthz").status == 200
-    nowhere = {**shelf.environ, "MAYFLY_STORE_ENDPOINT": f"http://{LOOPBACK}:{free_port()}"}
-    with serving(tmp_path / "home", nowhere, *options, wait=False) as service:
+    with FaultProxy(s3_server) as proxy:
+        environ = {**shelf.environ, "MAYFLY_STORE_ENDPOINT": proxy.url}
+        with serving(tmp_path / "home", environ, *options) as service:
+            assert service.get("/healthz").status == 200
+    with serving(tmp_path / "home", environ, *options, wait=False) as service:
         wait_until(lambda: service.get("/healthz").status == 503, seconds=SECONDS, what="503")
         reason = service.get("/healthz").text
         found = service.metrics()
@@ -220,11 +222,12 @@ def test_a_bucket_that_is_gone_is_told(s3_server: S3Server, s3_bucket: str, tmp_
 def test_a_history_that_is_lost_while_it_serves_is_made_again(
     folder: FolderShelf, tmp_path: Path
 ) -> None:
-    """Removed, or overwritten with something else: the next looks fill it from the bucket."""
+    """The next looks fill it from the bucket; what somebody else puts in its place is left alone, and told."""
     leave_history(folder)
     with serving(tmp_path / "home", folder.environ) as service:
-        for harm in (service.history.unlink, lambda: service.history.write_bytes(b"?" * 20_000)):
-            harm()
+
+        def remove() -> None:
+            service.history.unlink()
             service.looked()
             wait_until(
                 lambda: (
@@ -233,7 +236,50 @@ def test_a_history_that_is_lost_while_it_serves_is_made_again(
                 seconds=SECONDS,
                 what="the history",
             )
+
+        def told() -> bool:
+            return any("not a history of Mayfly" in one for one in service.events("bucket.failed"))
+
+        remove()
+        (tmp_path / "notes").write_text("somebody's")
+        (tmp_path / "notes").replace(service.history)
+        wait_until(told, seconds=SECONDS, what="the refusal")
+        assert service.history.read_text() == "somebody's"
+        remove()
         assert "Traceback" not in service.log.read_text()
+
+
+def test_a_service_beside_another_takes_nothing_from_it(tmp_path: Path) -> None:
+    """Without `--history` each bucket has a file of its own; a second service of one bucket is refused."""
+    one, two = FolderShelf(tmp_path / "one"), FolderShelf(tmp_path / "two")
+    leave_run(one, days_ago(1), jobs=(job("first"),))
+    leave_run(two, days_ago(1), jobs=(job("second"),))
+    state = {"MAYFLY_PATHS_STATE": str(tmp_path / "state")}
+
+    def told(service: Serving, name: str) -> bool:
+        return f'mayfly_job_last_files{{job_name="{name}"}}' in service.metrics()
+
+    with (
+        serving(tmp_path / "a", one.environ | state, history=False) as first,
+        serving(tmp_path / "b", two.environ | state, history=False) as second,
+    ):
+        for _ in range(2):
+            first.looked()
+            second.looked()
+        assert told(first, "first")
+        assert told(second, "second")
+        assert len(list((tmp_path / "state" / "home").glob("*.sqlite"))) == 2
+        assert [len(service.events("history.begins_anew")) for service in (first, second)] == [1, 1]
+        done = subprocess.run(
+            [sys.executable, "-m", "agent", "serve", "--listen", f"{LOOPBACK}:{free_port()}"],
+            env={**os.environ, "MAYFLY_CONFIG": os.devnull, **one.environ, **state},
+            capture_output=True,
+            timeout=60,
+            check=False,
+            text=True,
+        )
+    assert done.returncode == 2
+    assert "another `mayfly serve` writes the history" in done.stderr
 
 
 def test_a_history_that_is_being_filled_tells_of_no_jobs(tmp_path: Path) -> None:
@@ -336,3 +382,4 @@ def test_an_address_that_is_taken_is_a_usage_error(folder: FolderShelf, tmp_path
             )
             assert (done.returncode, done.stdout) == (2, "")
             assert says in done.stderr
+    assert not list(tmp_path.glob("h*"))
