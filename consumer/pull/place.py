@@ -16,8 +16,8 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -198,6 +198,18 @@ class Destination:
         finally:
             os.close(folder)
 
+    def meeting(self, pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return which pairs of paths this file system takes for one, found by making each path as an empty file."""
+        with _edge("try names in", self.path):
+            trash = open_folder(self._ours, TRASH, make=True)
+            with _closing(trash):
+                name = f"names.{secrets.token_hex(4)}"
+                with _closing(open_folder(trash, name, make=True)) as folder:
+                    made: set[str] = set()
+                    found = [pair for pair in pairs if not _all_made(folder, pair, made)]
+                shutil.rmtree(name, dir_fd=trash)
+        return found
+
     def clear_staging(self, run: str, job: str) -> None:
         """Throw away what is staged of a job of a run."""
         with (
@@ -311,6 +323,25 @@ def open_folder(parent: int, name: str, *, make: bool = False) -> int:
         with suppress(FileExistsError):
             os.mkdir(name, dir_fd=parent)
     return os.open(name, _FOLDER, dir_fd=parent)
+
+
+def _all_made(folder: int, paths: Iterable[str], made: set[str]) -> bool:
+    """Make empty files with their folders, those that are not made yet; tell whether no other was in the way."""
+    for path in paths:
+        if path in made:
+            continue
+        *above, name = path.split("/")
+        with ExitStack() as stack:
+            parent = folder
+            try:
+                for part in above:
+                    parent = open_folder(parent, part, make=True)
+                    stack.callback(os.close, parent)
+                os.close(new_file(parent, name))
+            except (FileExistsError, NotADirectoryError):
+                return False
+        made.add(path)
+    return True
 
 
 def new_file(parent: int, name: str) -> int:

@@ -325,28 +325,32 @@ def path_problems(manifest: Manifest) -> list[str]:
     return problems
 
 
-def collisions(job: JobFiles) -> list[str]:
-    """Return which names of a job would meet on a file system that ignores case, or on any."""
-    problems: list[str] = []
+def alike(job: JobFiles) -> list[tuple[str, str]]:
+    """Return pairs of a job's paths that a file system could take for one, or for a file and its folder.
+
+    Some ignore case, some the form of accents; each has its own idea of both. Which pairs meet, only it can tell.
+    """
+    pairs: list[tuple[str, str]] = []
     files: dict[str, str] = {}
     folders: dict[str, str] = {}
     for resource in job.files:
-        path = resource.path
+        path = job.inner(resource)
         same = folded(path)
         if files.setdefault(same, path) != path:
-            problems.append(f"{path!r}: differs from {files[same]!r} in case or in accents only")
+            pairs.append((files[same], path))
         parts = same.split("/")
         for depth in range(1, len(parts)):
             folders.setdefault("/".join(parts[:depth]), path)
-    problems += [
-        f"{files[same]!r}: is also a folder, of {folders[same]!r}"
-        for same in sorted(files.keys() & folders.keys())
-    ]
-    return _few(problems)
+    return pairs + [(files[same], folders[same]) for same in sorted(files.keys() & folders.keys())]
+
+
+def collisions(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Return what a person is told of paths that meet in the folder at home."""
+    return _few([f"{one!r} and {other!r}: DEST cannot hold both" for one, other in pairs])
 
 
 def folded(path: str) -> str:
-    """Return a path as a file system that ignores case and the form of accents sees it."""
+    """Return what a path has in common with all that any file system may take for it."""
     if path.isascii():
         return path.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())

@@ -264,7 +264,9 @@ class _Session:
             raise PlaceError(f"{size} bytes, and no room for them in {self._dest.path}")
         self._watcher.expects(key.run, sum(len(job.files) for job in jobs), size)
         for job in jobs:
-            problems = plan.collisions(job) or await fetch_job(
+            pairs = plan.alike(job)
+            meeting = await asyncio.to_thread(self._dest.meeting, pairs) if pairs else []
+            problems = plan.collisions(meeting) or await fetch_job(
                 self._bucket, self._dest, key.run, job, self._watcher.received
             )
             if problems:

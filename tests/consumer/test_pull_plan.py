@@ -172,11 +172,11 @@ def job(*paths: str) -> JobFiles:
         (("a.b", "a/b"), False),
     ],
 )
-def test_names_that_meet_on_some_file_system_are_told(
+def test_names_that_meet_on_some_file_system_are_known(
     paths: tuple[str, ...], *, meet: bool
 ) -> None:
     """Names that differ in case or accents only, and a file that is a folder as well."""
-    assert bool(plan.collisions(job(*paths))) is meet
+    assert [set(pair) for pair in plan.alike(job(*paths))] == [set(paths)] * meet
 
 
 def test_refusals_are_bounded_and_each_is_kept_once() -> None:

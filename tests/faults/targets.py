@@ -283,7 +283,10 @@ def _manifest(data: bytes) -> None:
     if manifest is None:
         return
     for job in plan.jobs_of(manifest, Wishes(partial=True)):
-        plan.collisions(job)
+        assert all(
+            {one, other} <= {job.inner(file) for file in job.files}
+            for one, other in plan.alike(job)
+        )
         assert job.bytes >= 0
         for file in job.files:
             inner = job.inner(file)

@@ -1,0 +1,57 @@
+"""Names that some file systems take for one: the folder at home is asked, and only what meets there is withheld."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from agent.core.results import JobResult, JobStatus
+from tests.consumer.pulling import content, pull_into
+from tests.consumer.runs import RUN, leave_run
+from tests.consumer.shelf import FolderShelf
+from tests.parts.folding_disk import FoldingDisk
+
+NAMES = {
+    "case": ("Page.html", "page.html"),
+    "sharp-s": ("stra\u00dfe.txt", "strasse.txt"),
+    "accents": ("\u00e9.txt", "e\u0301.txt"),
+    "folder": ("A", "a/b"),
+}
+MEET = {
+    "sensitive": set[str](),
+    "lower": {"case", "folder"},
+    "casefold": set(NAMES),
+}
+
+
+@pytest.fixture(params=sorted(MEET))
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """What a file system takes for one, and a folder on it."""
+    with ExitStack() as stack:
+        path = tmp_path / "home"
+        if request.param != "sensitive":
+            path = stack.enter_context(FoldingDisk(path, request.param, tmp_path / "disk.log")).path
+        yield request.param, path / "scraped"
+
+
+def test_only_what_meets_in_the_folder_at_home_is_withheld(
+    folder: FolderShelf, disk: tuple[str, Path]
+) -> None:
+    """Each job has a pair of names; its files come where both can be, and else are refused with both names told."""
+    kind, dest = disk
+    files = {f"{job}/{name}": name.encode() for job, names in NAMES.items() for name in names}
+    jobs = tuple(JobResult(name=name, status=JobStatus.SUCCEEDED) for name in NAMES)
+    leave_run(folder, files=files, jobs=jobs)
+    pulled = pull_into(dest, folder)
+    refused = {job for _, job in pulled.rows("refused")}
+    assert refused == MEET[kind]
+    assert pulled.code == (3 if refused else 0)
+    for job, names in NAMES.items():
+        if job not in refused:
+            assert content(dest / job / RUN) == {name: name.encode() for name in names}
+    for row in pulled.document["refused"]:
+        one, other = NAMES[row["job"]]
+        assert row["problems"] == [f"{one!r} and {other!r}: DEST cannot hold both"]
+    assert not list((dest / ".mayfly" / "trash").glob("*"))
+    assert pull_into(dest, folder).document["placed"] == []
