@@ -57,12 +57,22 @@ class ReadOnlyBucket:
     Attributes:
         name: Its address, for people.
         identity: Tells it from every other bucket.
+        checks_clocks: Whether it refuses a writer whose clock is more than 15 minutes off, as S3 does and a folder
+            does not: only then is a new index key never further behind.
     """
 
-    def __init__(self, store: LocalStore | S3Store, name: str, identity: str = "") -> None:
+    def __init__(
+        self,
+        store: LocalStore | S3Store,
+        name: str,
+        identity: str = "",
+        folder: Path | None = None,
+    ) -> None:
         self._store = store
+        self._folder = folder
         self.name = name
         self.identity = identity or name
+        self.checks_clocks = folder is None
 
     @classmethod
     def open(
@@ -78,8 +88,9 @@ class ReadOnlyBucket:
             StoreError: The folder of a local bucket does not exist, or no credentials were found.
         """
         if isinstance(address, LocalBucket):
-            identity = f"file://{address.root.resolve()}"
-            return cls(_folder(address.root), f"file://{address.root}", identity)
+            root = address.root.resolve()
+            name, identity = f"file://{address.root}", f"file://{root}"
+            return cls(_local(address.root), name, identity, root)
         parameters = s3_parameters(address, credentials, _boto3_chain)
         with _edge("open", address.name):
             store = S3Store(address.bucket, **parameters)
@@ -87,7 +98,8 @@ class ReadOnlyBucket:
 
     async def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[ObjectInfo]:
         """Yield the objects under a prefix whose keys sort after `after`; the order is the store's."""
-        with _edge("list", prefix):
+        with self._asking("list", prefix):
+            self._check_folder()
             async for batch in obstore.list(self._store, prefix, offset=after, chunk_size=1000):
                 for item in batch:
                     yield ObjectInfo(item["path"], item["size"])
@@ -99,10 +111,11 @@ class ReadOnlyBucket:
             TooLargeError: It has more than `limit` bytes.
         """
         content = bytearray()
-        with _edge("get", key):
+        with self._asking("get", key):
             try:
                 answer = await obstore.get_async(self._store, key)
             except FileNotFoundError:
+                self._check_folder()
                 return None
             async for chunk in answer.stream(min_chunk_size=CHUNK_BYTES):
                 content += chunk
@@ -116,7 +129,7 @@ class ReadOnlyBucket:
         Raises:
             FileNotFoundError: There is none.
         """
-        with _edge("get", key):
+        with self._asking("get", key):
             answer = await obstore.get_async(self._store, key)
             async for chunk in answer.stream(min_chunk_size=CHUNK_BYTES):
                 yield bytes(chunk)
@@ -127,7 +140,7 @@ class ReadOnlyBucket:
         Raises:
             FileNotFoundError: There is none.
         """
-        with _edge("look at", key):
+        with self._asking("look at", key):
             async with asyncio.timeout(ANSWER_SECONDS):
                 return int((await obstore.head_async(self._store, key))["size"])
 
@@ -137,7 +150,7 @@ class ReadOnlyBucket:
         Raises:
             FileNotFoundError: There is none.
         """
-        with _edge("get", key):
+        with self._asking("get", key):
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     content = await obstore.get_range_async(self._store, key, start=start, end=stop)
@@ -161,7 +174,7 @@ class ReadOnlyBucket:
         starts = [*range(0, size, PART_BYTES)] or [0]
         asked = asyncio.create_task(self._ask(key, starts[0], size))
         try:
-            with _edge("get", key):
+            with self._asking("get", key):
                 for following in [*starts[1:], None]:
                     answer = await asked
                     if following is not None:
@@ -178,6 +191,20 @@ class ReadOnlyBucket:
             asked.cancel()
             await asyncio.gather(asked, return_exceptions=True)
 
+    @contextmanager
+    def _asking(self, action: str, key: str) -> Iterator[None]:
+        try:
+            with _edge(action, key):
+                yield
+        except FileNotFoundError:
+            self._check_folder()
+            raise
+
+    def _check_folder(self) -> None:
+        """Tell a folder that was removed, or is not mounted any more, from one without objects."""
+        if self._folder is not None and not self._folder.is_dir():
+            raise _no_bucket(self._folder)
+
     async def _ask(self, key: str, start: int, size: int) -> "GetResult":
         """Ask for the part of an object that begins at `start`; for all of an object that should be no larger."""
         options: GetOptions = {}
@@ -187,12 +214,16 @@ class ReadOnlyBucket:
             return await obstore.get_async(self._store, key, options=options)
 
 
-def _folder(root: Path) -> LocalStore:
+def _no_bucket(root: Path) -> StoreError:
+    return StoreError(
+        f"there is no bucket in {root}",
+        remedy="say which one with --store or store.url; the first `mayfly run` makes a local one",
+    )
+
+
+def _local(root: Path) -> LocalStore:
     if not root.is_dir():
-        raise StoreError(
-            f"there is no bucket in {root}",
-            remedy="say which one with --store or store.url; the first `mayfly run` makes a local one",
-        )
+        raise _no_bucket(root)
     with _edge("open", str(root)):
         return LocalStore(root)
 

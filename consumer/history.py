@@ -7,7 +7,7 @@ from typing import TypeGuard
 
 from pydantic import ValidationError
 
-from agent.core.ids import commit_stamp, is_run_id, run_started
+from agent.core.ids import commit_stamp, is_run_id, run_id, run_started
 from agent.core.layout import (
     INDEX,
     STARTED,
@@ -29,6 +29,8 @@ GONE = "it is gone"
 
 MOST = 2**63
 """Counts and sizes at or above this are not of this world: S3 holds no such object."""
+CLOCKS = timedelta(days=1)
+"""How far ahead of ours the clock of a machine may be."""
 EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
 LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 """Times outside are forged or broken; they also break conversions to local time."""
@@ -176,13 +178,19 @@ def _is_marker(row: Row) -> TypeGuard[Unreadable]:
     return isinstance(row, Unreadable) and row.key.startswith(STARTED)
 
 
-async def latest(bucket: ReadOnlyBucket) -> IndexKey | None:
+async def latest(bucket: ReadOnlyBucket, now: datetime) -> IndexKey | None:
     """Return the commit of the run that began last; None when nothing was ever committed.
 
     Raises:
         StoreError: The bucket cannot be listed.
     """
-    return max(await index_keys(bucket), key=lambda key: key.run, default=None)
+    keys = await index_keys(bucket)
+    return max(keys, key=lambda key: by_start(key.run, now), default=None)
+
+
+def by_start(run: str, now: datetime) -> tuple[bool, str]:
+    """Return the place of a run by its start; one that a wrong clock dated to come is before all others."""
+    return run <= run_id(now + CLOCKS, b"\xff\xff\xff"), run
 
 
 async def commit_of(bucket: ReadOnlyBucket, run: str) -> IndexKey | None:

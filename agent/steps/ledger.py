@@ -14,6 +14,8 @@ from agent.steps.store import Bucket
 
 WINDOW = timedelta(days=40)
 """How far back is looked: a monthly job still has its last run in it."""
+CLOCKS = timedelta(days=1)
+"""How far ahead of ours the clock of a machine may be."""
 MEDIAN_RUNS = 14
 """Runs of which `expect.drop` takes the median."""
 ONE_ANSWER = 1000
@@ -60,9 +62,11 @@ async def newest_state(bucket: Bucket, ledger: Ledger, job: str, now: datetime) 
     """
     prefix = f"{STATE}{job}/"
     recent = f"{prefix}{now - WINDOW:%Y%m%d}"
+    # What a clock that was wrong has dated later counts only where there is nothing else.
+    to_come = f"{prefix}{now + CLOCKS:%Y%m%dT%H%M%S}"
 
     async def newest(keys: list[str]) -> str | None:
-        for key in sorted(keys, reverse=True)[:MEDIAN_RUNS]:
+        for key in sorted(keys, key=lambda key: (key < to_come, key), reverse=True)[:MEDIAN_RUNS]:
             parsed = parse_state_key(key)
             if parsed and (
                 parsed[1] in ledger.committed
@@ -93,7 +97,10 @@ async def _keys(
 
 async def is_committed(bucket: Bucket, run: str) -> bool:
     """Look for the index entry of a run older than the ledger's window."""
-    since = f"{INDEX}{run_started(run):%Y%m%dT%H%M%S}"
+    try:
+        since = f"{INDEX}{run_started(run):%Y%m%dT%H%M%S}"
+    except ValueError:  # the form of a run id, and no date
+        return False
     async for item in bucket.list(INDEX, after=since):
         key = parse_index_key(item.key)
         if key and key.run == run:

@@ -85,7 +85,7 @@ async def look(bucket: ReadOnlyBucket, writer: Writer, now: datetime) -> Look:
     # In this order: a run that commits between the two looks is then seen as committed.
     since = _since(position)
     begun = await _begun_keys(bucket, since)
-    after = _after(position)
+    after = _after(position) if bucket.checks_clocks else None
     keys = await index_keys(bucket, after)
     known = await asyncio.to_thread(writer.known, after or "")
     ahead = {key.key for key in keys if is_ahead(key, now)}

@@ -69,10 +69,11 @@ async def _entries(bucket: "ReadOnlyBucket", begin: datetime, end: datetime) -> 
     from agent.core.ids import commit_stamp, run_started  # noqa: PLC0415
     from agent.core.layout import INDEX  # noqa: PLC0415
     from consumer.history import Committed, index_keys, read_entry  # noqa: PLC0415
+    from consumer.pull.plan import date_problem  # noqa: PLC0415
 
     # A run commits after it began, so its key sorts after the first moment.
     keys = await index_keys(bucket, after=f"{INDEX}{commit_stamp(begin)}")
-    wanted = [key for key in keys if begin <= run_started(key.run) < end]
+    wanted = [key for key in keys if not date_problem(key) and begin <= run_started(key.run) < end]
     limit = asyncio.Semaphore(READS_AT_ONCE)
 
     async def read(index: int) -> "IndexEntry | None":

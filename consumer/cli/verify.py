@@ -1,6 +1,7 @@
 """`mayfly verify`."""
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -70,7 +71,7 @@ async def _verified(bucket: "ReadOnlyBucket", run: str | None) -> "Report":
     if run is None:
         return await verify_folder(bucket)
     if run == "latest":
-        key = await latest(bucket)
+        key = await latest(bucket, datetime.now(UTC))
         if key is None:
             raise UsageError(f"no run was ever committed to {bucket.name}")
         run = key.run

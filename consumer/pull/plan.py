@@ -22,7 +22,7 @@ from agent.core.manifest import IndexEntry, JobSummary, Manifest, Resource
 from agent.core.results import JobStatus, RunStatus
 from agent.core.shards import Shard
 from consumer.facts.groups import Whole, complete_of, counts, shard_of, whole_of
-from consumer.history import reason
+from consumer.history import by_start, reason
 from consumer.pull.state import Selection
 from consumer.verify import summary_problems
 
@@ -100,17 +100,22 @@ def selection_name(wishes: Wishes) -> str:
     return json.dumps(choice | ({"complete_groups": True} if wishes.complete_groups else {}))
 
 
-def continued(selection: Selection | None, since: datetime | None) -> Selection:
+def continued(
+    selection: Selection | None, since: datetime | None, *, whole: bool = False
+) -> Selection:
     """Return the selection to go on from: a new one when earlier runs are wanted than it has looked at."""
-    if selection is None:
-        return Selection(since=None if since is None else since.isoformat())
+    new = Selection(since=None if since is None else since.isoformat(), whole=whole)
+    if selection is None or selection.whole != whole:
+        return new
     if selection.since is None or (since and since >= datetime.fromisoformat(selection.since)):
         return selection
-    return Selection(since=None if since is None else since.isoformat())
+    return new
 
 
 def list_after(selection: Selection) -> str | None:
     """Return the key after which the index is listed; None for all of it."""
+    if selection.whole:
+        return None
     if selection.cursor:
         return f"{INDEX}{commit_stamp(stamp_time(selection.cursor) - INDEX_OVERLAP)}"
     if selection.since is not None:
@@ -371,24 +376,30 @@ def jobs_of(manifest: Manifest, wishes: Wishes) -> list[JobFiles]:
     return found
 
 
-def latest_of(runs: Iterable[str], partial: Collection[str]) -> str | None:
+def latest_of(runs: Iterable[str], partial: Collection[str], now: datetime) -> str | None:
     """Return the run that `latest` leads to: the last that began, and succeeded; None when there is none."""
-    return max((run for run in runs if run not in partial), default=None)
+    good = (run for run in runs if run not in partial)
+    return max(good, key=lambda run: by_start(run, now), default=None)
 
 
-def would_go(run: str, runs: Collection[str], keep: int | None) -> bool:
+def would_go(run: str, runs: Collection[str], keep: int | None, now: datetime) -> bool:
     """Tell whether a run would be removed as soon as it is there, because enough newer ones are."""
-    return keep is not None and sum(one > run for one in runs) >= keep
+    return keep is not None and run in to_remove({*runs, run}, keep, (), now)
 
 
-def to_remove(runs: Iterable[str], keep: int, protected: Collection[str]) -> list[str]:
+def to_remove(
+    runs: Iterable[str], keep: int, protected: Collection[str], now: datetime
+) -> list[str]:
     """Return the runs of a job that go, oldest first.
 
     Args:
         runs: Those that are there.
-        keep: How many of the newest stay.
+        keep: How many of the newest stay; of those that a wrong clock dated to come, as many beside them.
         protected: What stays whatever its age: the latest, and runs whose hook has not succeeded.
+        now: What is later than this was dated by a wrong clock.
     """
     ordered = sorted(runs)
-    old = ordered[: max(0, len(ordered) - keep)]
+    to_come = [run for run in ordered if not by_start(run, now)[0]]
+    past = ordered[: len(ordered) - len(to_come)]
+    old = [*past[:-keep], *to_come[:-keep]]
     return [run for run in old if run not in protected]

@@ -110,7 +110,7 @@ class _Session:
             self._tell(Note(problem, fault=True))
         self._name = plan.selection_name(wishes)
         self._before = self._state.selections.get(self._name)
-        self._selection = plan.continued(self._before, wishes.since)
+        self._selection = plan.continued(self._before, wishes.since, whole=not bucket.checks_clocks)
         self._anew = not self._selection.cursor
         self._refused_before = tuple(one for one in self._state.refused if wishes.wants(one.job))
 
@@ -239,7 +239,7 @@ class _Session:
     def _is_done(self, job: str, run: str) -> bool:
         """Tell whether a job of a run is in place; or was, as far as can be told when all is looked at anew."""
         return self._dest.has(job, run) or (
-            self._anew and plan.would_go(run, self._dest.runs(job), self._wishes.keep)
+            self._anew and plan.would_go(run, self._dest.runs(job), self._wishes.keep, self._now)
         )
 
     async def _manifest(self, run: str, entry: IndexEntry) -> Manifest:
@@ -366,7 +366,7 @@ class _Session:
 
     def _point(self, job: str) -> None:
         partial = {item.run for item in self._state.partial if item.job == job}
-        run = plan.latest_of(self._dest.runs(job), partial)
+        run = plan.latest_of(self._dest.runs(job), partial, self._now)
         if run is not None and self._dest.latest(job) != run:
             self._dest.point(job, run)
 
@@ -375,7 +375,7 @@ class _Session:
             return
         owed = {one.run for one in self._state.owed if one.job == job}
         protected = owed | {self._dest.latest(job) or ""}
-        gone = plan.to_remove(self._dest.runs(job), self._wishes.keep, protected)
+        gone = plan.to_remove(self._dest.runs(job), self._wishes.keep, protected, self._now)
         for run in gone:
             self._dest.remove(job, run)
             self._tell(Removed(run, job))

@@ -84,6 +84,8 @@ class Selection(Kept):
         cursor: Stamp of the newest index key that is settled; empty before the first.
         seen: Settled keys that a listing from the cursor, less the overlap, still shows.
         waiting: Keys of runs that could not be fetched, or wait for their group, to be tried again.
+        whole: Whether all of the index is listed each time, and all keys stay in `seen`: for a bucket that checks
+            nobody's clock, where a new key may be further behind the cursor than any overlap.
         complete: Groups that were complete, as `name/shards`, in the order in which that was seen.
     """
 
@@ -91,6 +93,7 @@ class Selection(Kept):
     cursor: Cursor = ""
     seen: tuple[Key, ...] = ()
     waiting: tuple[Key, ...] = ()
+    whole: bool = False
     complete: tuple[Group, ...] = ()
 
 

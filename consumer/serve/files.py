@@ -24,6 +24,7 @@ from consumer.archive.intake import (
     verified_document,
 )
 from consumer.archive.reader import Reader
+from consumer.archive.schema import ArchiveError
 from consumer.bucket import ANSWER_SECONDS, ReadOnlyBucket, TooLargeError
 from consumer.queries import FileLine, RunFiles
 from consumer.serve.http import Response, plain
@@ -162,7 +163,11 @@ class Files:
         """Return a file; `content` is False for HEAD."""
         if not self._slots.acquire(blocking=False):
             return plain(503, BUSY)
-        response = self._answer(run, path, content=content)
+        try:
+            response = self._answer(run, path, content=content)
+        except BaseException:
+            self._slots.release()
+            raise
         if isinstance(response.body, bytes):
             self._slots.release()
             return response
@@ -181,6 +186,8 @@ class Files:
             return plain(404, str(error))
         except StoreError:
             return plain(502, "the bucket cannot be read now")
+        except ArchiveError:
+            return plain(503, "the history cannot be read now")
 
     def _file(self, run: str, one: Named, *, content: bool) -> Response:
         if one.mediatype in PICTURES and one.bytes <= MAX_PICTURE_BYTES:

@@ -86,6 +86,15 @@ async def test_an_entry_that_appears_late_is_found(local: Home, folder: FolderSh
     assert len(local.reader.runs(9)) == 2
 
 
+async def test_a_run_of_a_clock_that_is_behind_is_found(local: Home, folder: FolderShelf) -> None:
+    """A folder refuses no writer's clock, as S3 does: a run may be committed hours behind the last."""
+    leave_run(folder, run_at(9), files={})
+    await local.looks()
+    leave_run(folder, run_at(1), files={})
+    assert await local.looks() == Look(runs=1)
+    assert await local.looks() == Look()
+
+
 async def test_a_run_committed_twice_counts_once_by_its_first_commit(
     local: Home, folder: FolderShelf
 ) -> None:

@@ -154,3 +154,14 @@ def test_an_empty_month_is_a_month(tmp_path: Path) -> None:
     (tmp_path / "bucket").mkdir()
     done = ask(tmp_path / "bucket")
     assert done.exit_code == 0
+
+
+def test_an_index_key_with_an_impossible_date_costs_nothing(tmp_path: Path) -> None:
+    """A month 99, in the key's stamp or in its run, is left out as everything forged is."""
+    shelf = FolderShelf(tmp_path / "bucket")
+    leave_run(shelf, "20261122T064205Z-3f9a1c", files={})
+    shelf.put("index/20269922T064205.000Z-20269922T064205Z-3f9a1c.json", b"{}")
+    shelf.put("index/20261122T064205.000Z-20269922T064205Z-3f9a1d.json", b"{}")
+    shown = ask(tmp_path / "bucket", "--month", "2026-11", "--json")
+    assert shown.exit_code == 0, shown.exception
+    assert len(json.loads(shown.output)["runs"]) == 1

@@ -70,7 +70,34 @@ async def test_a_run_that_vanished_is_told_from_one_under_way(shelf: Shelf) -> N
 async def test_an_empty_bucket_has_no_runs(shelf: Shelf) -> None:
     """Nothing is no error."""
     assert await recent(shelf.reader(), now=NOON, limit=9) == []
-    assert await latest(shelf.reader()) is None
+    assert await latest(shelf.reader(), NOON) is None
+
+
+async def test_the_latest_run_is_not_one_that_a_wrong_clock_dated_to_come(
+    folder: FolderShelf,
+) -> None:
+    """It is the latest only where there is no other."""
+    wrong = "20360101T000000Z-abcdef"
+    leave_run(folder, wrong, files={})
+    assert (only := await latest(folder.reader(), NOON)) is not None
+    leave_run(folder, RUN, files={})
+    assert (last := await latest(folder.reader(), NOON)) is not None
+    assert (only.run, last.run) == (wrong, RUN)
+
+
+async def test_a_folder_that_was_removed_is_not_an_empty_bucket(
+    folder: FolderShelf, tmp_path: Path
+) -> None:
+    """A disk that is not mounted any more is a failure of the bucket, for each way to read it."""
+    key = leave_run(folder, files={})
+    bucket = folder.reader()
+    (tmp_path / "bucket with spaces").rename(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match="there is no bucket"):
+        await index_keys(bucket)
+    with pytest.raises(StoreError, match="there is no bucket"):
+        await bucket.get(key, limit=1)
+    with pytest.raises(StoreError, match="there is no bucket"):
+        await bucket.size(key)
 
 
 async def test_a_run_committed_twice_counts_once_by_its_first_commit(shelf: Shelf) -> None:

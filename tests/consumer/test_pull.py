@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -23,6 +24,7 @@ from tests.consumer.shelf import FolderShelf, S3Shelf, Shelf
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import Answer
 from tests.parts.ports import free_port
+from tests.parts.seaweed import S3Server
 
 DAYS = [f"202611{day}T064205Z-3f9a1c" for day in (18, 19, 20, 21)]
 HALF = (
@@ -189,6 +191,35 @@ def test_keep_removes_older_runs_and_never_the_latest(folder: FolderShelf, dest:
     assert placed(dest) == [(DAYS[2], "notes"), (DAYS[3], "notes"), (DAYS[3], "quotes")]
     assert len(pulled.document["removed"]) == 5
     assert pull_into(dest, folder, "--partial", "--keep", "1").document["placed"] == []
+
+
+def test_a_run_that_a_wrong_clock_dated_to_come_takes_no_place(
+    folder: FolderShelf, dest: Path
+) -> None:
+    """`latest` leads to the last of the others, and `--keep` counts them without it."""
+    wrong = "20360101T000000Z-abcdef"
+    leave_run(folder, wrong)
+    pull_into(dest, folder, "--keep", "1")
+    assert (dest / "quotes" / "latest").readlink() == Path(wrong)
+    for run in DAYS[:2]:
+        leave_run(folder, run)
+        pulled = pull_into(dest, folder, "--keep", "1")
+        assert pulled.rows("placed") == [(run, "quotes"), (run, "notes")]
+        assert (dest / "quotes" / "latest").readlink() == Path(run)
+    assert placed(dest, ("quotes",)) == [(DAYS[1], "quotes"), (wrong, "quotes")]
+
+
+def test_a_run_of_a_clock_that_is_behind_comes_home(folder: FolderShelf, dest: Path) -> None:
+    """A folder refuses no writer's clock, as S3 does: a run may be committed years behind the last."""
+    leave_run(folder, DAYS[3])
+    pull_into(dest, folder)
+    late = ["20210101T000000Z-abcdef", DAYS[2]]
+    for run in late:
+        leave_run(folder, run)
+    pulled = pull_into(dest, folder)
+    assert sorted({run for run, _ in pulled.rows("placed")}) == late
+    shutil.rmtree(dest / "quotes" / DAYS[2])
+    assert pull_into(dest, folder).document["placed"] == []
 
 
 def test_keep_does_not_bring_back_what_it_removed(folder: FolderShelf, dest: Path) -> None:
@@ -359,11 +390,14 @@ def in_process(dest: Path, shelf: Shelf) -> tuple[int, str]:
         return process.wait(30), log.with_suffix(".err").read_text()
 
 
-def test_the_state_is_small_and_says_what_it_is(folder: FolderShelf, dest: Path) -> None:
-    """After many runs only the overlap is remembered."""
+def test_the_state_is_small_and_says_what_it_is(
+    s3_server: S3Server, s3_bucket: str, dest: Path
+) -> None:
+    """After many runs only the overlap is remembered, where the store checks clocks."""
+    shelf = S3Shelf(s3_server, s3_bucket)
     for number in range(40):
-        leave_run(folder, f"202610{number // 2 + 1:02d}T0{number % 2}4205Z-3f9a1c", files={})
-    pull_into(dest, folder)
+        leave_run(shelf, f"202610{number // 2 + 1:02d}T0{number % 2}4205Z-3f9a1c", files={})
+    pull_into(dest, shelf)
     state = json.loads((dest / ".mayfly" / "state.json").read_text())
     (selection,) = state["selections"].values()
     assert len(selection["seen"]) == 1

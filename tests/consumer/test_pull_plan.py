@@ -131,19 +131,19 @@ def test_keep_removes_only_what_is_old_and_free(
 ) -> None:
     """The newest stay, the protected stay, and everything else goes."""
     protected = data.draw(st.sets(st.sampled_from(runs))) if runs else set()
-    gone = plan.to_remove(runs, keep, protected)
+    gone = plan.to_remove(runs, keep, protected, NOW)
     newest = sorted(runs)[-keep:]
     assert set(gone) == set(runs) - set(newest) - protected
     assert gone == sorted(gone)
-    assert all(plan.would_go(run, runs, keep) for run in gone)
-    assert not any(plan.would_go(run, runs, keep) for run in newest)
+    assert all(plan.would_go(run, runs, keep, NOW) for run in gone)
+    assert not any(plan.would_go(run, runs, keep, NOW) for run in newest)
 
 
 @given(runs=RUNS, data=st.data())
 def test_latest_is_the_last_that_succeeded(runs: list[str], data: st.DataObject) -> None:
     """Partial runs do not count, however new."""
     partial = data.draw(st.sets(st.sampled_from(runs))) if runs else set()
-    latest = plan.latest_of(runs, partial)
+    latest = plan.latest_of(runs, partial, NOW)
     assert latest == max(set(runs) - partial, default=None)
 
 

@@ -219,6 +219,20 @@ def test_a_bucket_that_is_gone_is_told(s3_server: S3Server, s3_bucket: str, tmp_
     assert found['mayfly_job_failed_day_streak{job_name="quotes"}'] == 2
 
 
+def test_a_folder_that_is_gone_is_told(folder: FolderShelf, tmp_path: Path) -> None:
+    """A bucket on a disk that was taken away is not one without news; when it is back, all is well."""
+    leave_history(folder)
+    there, away = tmp_path / "bucket with spaces", tmp_path / "away"
+    with serving(tmp_path / "home", folder.environ, "--unhealthy-after", "2s") as service:
+        there.rename(away)
+        wait_until(lambda: service.get("/healthz").status == 503, seconds=SECONDS, what="503")
+        assert "there is no bucket in" in service.get("/healthz").text
+        assert service.metrics()["mayfly_bucket_up"] == 0
+        away.rename(there)
+        wait_until(lambda: service.get("/healthz").status == 200, seconds=SECONDS, what="200")
+        assert service.metrics()["mayfly_bucket_up"] == 1
+
+
 def test_a_history_that_is_lost_while_it_serves_is_made_again(
     folder: FolderShelf, tmp_path: Path
 ) -> None:

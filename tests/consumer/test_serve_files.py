@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.layout import LOG, run_key
+from consumer.serve.files import AT_ONCE
 from tests.consumer.pulling import rewrite
 from tests.consumer.runs import FILES, leave_run
 from tests.consumer.serving import serving
@@ -78,6 +79,22 @@ def test_only_what_a_manifest_names_is_served(folder: FolderShelf, tmp_path: Pat
     assert found == dict.fromkeys(paths, 404)
     assert bad == 400
     assert (posted.status, posted.headers["allow"]) == (405, "GET, HEAD")
+
+
+def test_a_history_that_is_away_for_a_moment_leaves_the_files_reachable(
+    folder: FolderShelf, tmp_path: Path
+) -> None:
+    """Requests that could not be answered meanwhile hold no place among those that may wait for the bucket."""
+    run = days_ago(1)
+    leave_run(folder, run)
+    path = f"/runs/{run}/files/datapackage.json"
+    # One look into the bucket, so that the history is not brought back before this test does.
+    with serving(tmp_path / "home", folder.environ, "--interval", "1h") as service:
+        service.history.rename(tmp_path / "away")
+        meanwhile = [service.get(path).status for _ in range(AT_ONCE + 1)]
+        (tmp_path / "away").rename(service.history)
+        after = service.get(path).status
+    assert (meanwhile, after) == ([503] * (AT_ONCE + 1), 200)
 
 
 def test_a_file_that_is_not_as_declared_ends_short(folder: FolderShelf, tmp_path: Path) -> None:

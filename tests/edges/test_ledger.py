@@ -59,6 +59,16 @@ async def test_the_newest_of_a_committed_run_is_taken(bucket: Bucket, s3_proxy: 
     assert await _found(bucket, s3_proxy) == (wanted, 1)
 
 
+async def test_a_memory_that_is_dated_to_come_is_not_the_newest(
+    bucket: Bucket, s3_proxy: FaultProxy
+) -> None:
+    """A clock that was wrong once does not give every later run the memory of that day; a date that is none is none."""
+    await _remember(bucket, _run(timedelta(days=-3650)), committed=True)
+    await _remember(bucket, "20251399T000000Z-abcdef", committed=False)
+    wanted = await _remember(bucket, _run(timedelta(days=1)), committed=True)
+    assert await _found(bucket, s3_proxy) == (wanted, 1)
+
+
 async def test_one_older_than_the_ledger_is_found(bucket: Bucket, s3_proxy: FaultProxy) -> None:
     """A job that runs once a year still has its memory; its run's index entry is looked for."""
     wanted = await _remember(bucket, _run(timedelta(days=300)), committed=False)
