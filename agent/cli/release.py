@@ -191,6 +191,10 @@ def _locked(config: Path | None, pairs: Pairs, store: str | None, act: Callable[
 
 
 def _lines(rows: list[Row], memory: Memory) -> list[str]:
+    return [*_table(rows), *_notes(memory)]
+
+
+def _table(rows: list[Row]) -> list[str]:
     if not rows:
         return ["no release is here yet"]
     table = [["release", "commit", "fetched", "", "signed by"]]
@@ -207,7 +211,13 @@ def _lines(rows: list[Row], memory: Memory) -> list[str]:
                 printable(signer.principal) if signer else "-",
             ]
         )
-    lines = aligned(table)
+    return aligned(table)
+
+
+def _notes(memory: Memory) -> list[str]:
+    lines = []
+    if memory.lost:
+        lines.append(f"warning: {printable(memory.lost)}")
     if memory.pin and memory.pin.commit is None:
         lines.append(f"pinned: {memory.pin.ref}, which the next run fetches")
     if memory.unreachable_since:
@@ -233,6 +243,7 @@ def _data(rows: list[Row], memory: Memory) -> dict[str, object]:
         "releases": [_row_data(row, memory) for row in rows],
         "pin": memory.pin and memory.pin.model_dump(mode="json"),
         "floors": {line: floor.ref for line, floor in memory.floors.items()},
+        "lost": memory.lost,
         "reached": memory.reached and memory.reached.isoformat(),
         "unreachable_since": memory.unreachable_since and memory.unreachable_since.isoformat(),
     }

@@ -4,9 +4,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-from agent.core.versions import newest
+from agent.core.versions import Track
 
 TRACK = "v*"
 """Tags that are releases when the configuration names neither a pattern nor a branch."""
@@ -14,7 +15,7 @@ TRACK = "v*"
 _SCP_LIKE = re.compile(r"(?:[A-Za-z0-9._-]+@)?[A-Za-z0-9][A-Za-z0-9.-]*:(?![-:]).+")
 _USER = re.compile(r"[A-Za-z0-9._-]*")
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
-_REF_LINE = re.compile(rb"([0-9a-f]{40})\trefs/(tags|heads)/([^\n]+?)(\^\{\})?")
+_REF_LINE = re.compile(rb"([0-9a-f]{40}|[0-9a-f]{64})\trefs/(tags|heads)/([^\n]+?)(\^\{\})?")
 MAX_REF_BYTES = 200
 """Of a tag's or branch's name: git's own limit is that of a file name, less what its locks add."""
 # What git-check-ref-format forbids; a server may say anything.
@@ -92,6 +93,16 @@ def _from_url(text: str) -> Repository:
     )
 
 
+ObjectFormat = Literal["sha1", "sha256"]
+"""How a repository names its objects, in git's words (`extensions.objectFormat`)."""
+_SHA256_DIGITS = 64
+
+
+def format_of(oid: str) -> ObjectFormat:
+    """Return the format of the repository in which an object has this name."""
+    return "sha256" if len(oid) == _SHA256_DIGITS else "sha1"
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """The release that should run.
@@ -136,15 +147,17 @@ def _can_be_asked_for(name: str) -> bool:
     )
 
 
-def choose(refs: Mapping[str, str], track: str | None, branch: str | None) -> Wanted | None:
-    """Return the release to run: the head of `branch`, or the newest tag that matches `track`; None without one."""
+def candidates(
+    refs: Mapping[str, str], track: str | None, branch: str | None
+) -> tuple[Wanted, ...]:
+    """Return the releases that are offered, the newest first: the head of `branch`, or the tags that match `track`."""
     if branch is not None:
         ref = f"refs/heads/{branch}"
-        return Wanted(branch, ref, refs[ref]) if ref in refs else None
+        return (Wanted(branch, ref, refs[ref]),) if ref in refs else ()
     prefix = "refs/tags/"
     tags = [ref.removeprefix(prefix) for ref in refs if ref.startswith(prefix)]
-    tag = newest(tags, track or TRACK)
-    return None if tag is None else Wanted(tag, prefix + tag, refs[prefix + tag])
+    ordered = Track(track or TRACK).newest_first(tags)
+    return tuple(Wanted(tag, prefix + tag, refs[prefix + tag]) for tag in ordered)
 
 
 class Trouble(Enum):

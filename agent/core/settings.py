@@ -32,7 +32,9 @@ class Release(Section):
 
     repository: str | None = Field(None, description="URL or path of the git repository.")
     track: str | None = Field(
-        None, description='Pattern of tags; the newest by version order runs. Default "v*".'
+        None,
+        description="Pattern of tags: what stands before the wildcard, followed by a version. The newest runs."
+        ' Default "v*".',
     )
     branch: str | None = Field(None, description="A branch to follow instead of tags.")
     allowed_signers: Path | None = Field(
@@ -46,7 +48,8 @@ class Release(Section):
     )
     jobs: str = Field("jobs.toml", description="Path of the jobs file in the release.")
     timeout: Seconds = Field(
-        120.0, description="Wall-clock limit of each git command, and of fetching as a whole."
+        120.0,
+        description="Wall-clock limit of each git command, and of fetching a release as a whole.",
     )
     install_timeout: Seconds = Field(
         600.0, description="Wall-clock limit of installing a release's locked environment."

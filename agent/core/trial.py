@@ -87,6 +87,13 @@ class Memory(Record):
     trial: Trial | None = None
     bad: Mapping[str, Bad] = {}
     floors: Mapping[str, Floor] = {}
+    tags: Mapping[str, Mapping[str, str]] = Field(
+        {}, description="Repository to tag to the commit that it was when it was last installed."
+    )
+    lost: str | None = Field(
+        None,
+        description="What became of an earlier memory that was damaged; an operator's word on releases ends it.",
+    )
     pin: Pin | None = None
     good: tuple[str, ...] = Field(
         (), description="Commits that were found good, the last one last."
@@ -104,6 +111,11 @@ class Memory(Record):
         marks = {**{key: value for key, value in self.bad.items() if key != commit}, commit: bad}
         kept = dict(list(marks.items())[-KEPT_BAD:])
         return self.model_copy(update={"bad": kept, "trial": None})
+
+    def with_tag(self, repository: str, tag: str, commit: str) -> "Memory":
+        """Return the memory with what a tag is now."""
+        known = {**self.tags.get(repository, {}), tag: commit}
+        return self.model_copy(update={"tags": {**self.tags, repository: known}})
 
     def with_good(self, commit: str) -> "Memory":
         """Return the memory with a commit as the last good one; what was held against it is forgotten."""

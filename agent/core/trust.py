@@ -8,13 +8,14 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from agent.core.repository import ObjectFormat, Wanted, format_of
 from agent.core.results import Record
-from agent.core.versions import version_order
+from agent.core.versions import Track
 
 Kind = Literal["tag", "commit"]
 
@@ -45,10 +46,16 @@ class Signed:
     data: bytes
 
     @property
+    def object_format(self) -> ObjectFormat:
+        """How its repository names objects: as this one names the tree or the commit that it stands for."""
+        first = _HEADER.match(self.data)
+        return format_of(first.group(2).decode(errors="replace") if first else "")
+
+    @property
     def oid(self) -> str:
         """Its name in git."""
         head = f"{self.kind} {len(self.data)}\0".encode()
-        return hashlib.sha1(head + self.data, usedforsecurity=False).hexdigest()
+        return hashlib.new(self.object_format, head + self.data, usedforsecurity=False).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +182,35 @@ def line_of(repository: str, branch: str | None, track: str) -> str:
     return f"{repository} {'branch' if branch else 'tags'} {branch or track}"
 
 
-def floor_problem(floor: Floor | None, ref: str, *, is_tag: bool) -> str | None:
+def _track_of(line: str) -> Track:
+    """Return the pattern of a line of tags; no tag has a space in its name."""
+    return Track(line.rpartition(" ")[2])
+
+
+def floor_problem(floor: Floor | None, line: str, ref: str, *, is_tag: bool) -> str | None:
     """Return why a tag is a step back, or None."""
-    if floor is None or not is_tag or version_order(ref) >= version_order(floor.ref):
+    order = _track_of(line).order
+    if floor is None or not is_tag or order(ref) >= order(floor.ref):
         return None
     return f"it is older than {floor.ref}, which ran here before"
+
+
+def to_try(candidates: Sequence[Wanted], floor: Floor | None, line: str) -> tuple[Wanted, ...]:
+    """Return which of the releases that a repository offers may be tried, one after the other until one can run.
+
+    The newest is judged in any case; an older one is tried in its place unless it is older than what ran here before.
+
+    Args:
+        candidates: What is offered, the newest first.
+        floor: The newest release of the line that was found good.
+        line: The line.
+    """
+    older = (
+        each
+        for each in candidates[1:]
+        if floor_problem(floor, line, each.name, is_tag=each.is_tag) is None
+    )
+    return (*candidates[:1], *older)
 
 
 def forced_back_problem(floor: Floor | None, branch: str, claim: Claim) -> str | None:
@@ -200,7 +231,8 @@ def raised(floors: Mapping[str, Floor], line: str, new: Floor, *, is_tag: bool) 
     """Return the floors after a release was found good: they only rise."""
     old = floors.get(line)
     if old is not None:
-        lower = version_order(new.ref) < version_order(old.ref) if is_tag else new.time < old.time
+        order = _track_of(line).order
+        lower = order(new.ref) < order(old.ref) if is_tag else new.time < old.time
         if lower:
             return dict(floors)
     return {**floors, line: new}

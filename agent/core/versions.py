@@ -1,58 +1,100 @@
-"""Which of a repository's refs is the newest release, and whether this agent is new enough for it."""
+"""Which of a repository's tags are releases, in which order, and whether this agent is new enough for one."""
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-_NUMBERS = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})*")
-LONGEST_NUMBER = 18
-"""Digits that are read as a number: more of them are somebody's joke, and Python refuses 4,301."""
-_PRERELEASE = re.compile(r"-[A-Za-z]")
+from packaging.version import Version
+
 _REQUIRES = re.compile(r"\s*mayfly\s*>=\s*([0-9]{1,9}(?:\.[0-9]{1,9}){0,2})\s*")
 
-VersionKey = tuple[tuple[int, ...], bool, tuple[tuple[bool, int, str], ...], str]
+_WILDCARD = re.compile(r"[*?[]")
+_SET = re.compile(r"\[[^]]*\]")
+_BEGUN = re.compile(
+    r"(?:^|(?<=[vV/_-]))[0-9]+(?:\.[0-9]+)*\.?"
+    r"(?:[-_.]?(?:alpha|beta|preview|pre|dev|rc|a|b|c)[-_.]?[0-9]*)?$"
+)
+"""A version's beginning at the end of what a pattern has before its first wildcard: `1.` in `v1.*`."""
+_BUILD = re.compile(r"\+[0-9A-Za-z.-]+$")
+_SEMVER = re.compile(r"([0-9]+(?:\.[0-9]+)*)-([A-Za-z]*+)[A-Za-z.-]*+([0-9]*+)[0-9A-Za-z.-]*+")
+_PHASES = {"alpha": "a", "beta": "b", "rc": "rc"}
+
+_NONE = Version("0")
+
+Order = tuple[bool, Version, str]
 
 
-def version_order(tag: str) -> VersionKey:
-    """Return a sort key: numbers as numbers, and `v2.0-rc1` before `v2.0` (as in SemVer)."""
-    match = _NUMBERS.search(tag)
-    if match is None:
-        return ((), False, (), tag)
-    numbers = tuple(map(_number, match.group().split(".")))
-    while numbers and numbers[-1] == 0:
-        numbers = numbers[:-1]
-    suffix = tag[match.end() :]
-    parts = re.findall(r"[0-9]+|[^0-9.-]+", suffix)
-    natural = tuple(_natural(part) for part in parts)
-    return (numbers, _PRERELEASE.match(suffix) is None, natural, tag)
+@dataclass(frozen=True, slots=True)
+class Track:
+    """A pattern of the tags that are releases: what stands before its first wildcard, followed by a version.
 
+    Versions and their order are those of PEP 440, as `packaging` reads them; forms of SemVer are mapped to it. So `v*`
+    means `v1.10` and neither `vendor/libfoo-99.1` nor `vps-backup-20250101`. A pattern without a wildcard is the name
+    of one tag, whatever that is.
 
-def _natural(part: str) -> tuple[bool, int, str]:
-    """Return a sort key for a run of digits (of ASCII: `²` is a digit to Python) or of anything else."""
-    numeric = part.isascii() and part.isdigit() and len(part) <= LONGEST_NUMBER
-    return (numeric, _number(part) if numeric else 0, part)
-
-
-def _number(digits: str) -> int:
-    """Return digits as a number; Python refuses more than 4300 of them, and no honest version has a hundred."""
-    return int(digits[:100])
-
-
-def is_prerelease(tag: str) -> bool:
-    """Tell whether a tag is a pre-release as in SemVer: a hyphen and a letter follow its numbers (`v2.0-rc1`)."""
-    match = _NUMBERS.search(tag)
-    return match is not None and _PRERELEASE.match(tag[match.end() :]) is not None
-
-
-def newest(tags: Iterable[str], track: str) -> str | None:
-    """Return the newest tag that matches the pattern `track`, or None.
-
-    A pre-release counts only when the pattern itself names one (has a hyphen): `v*` never picks `v2.0-rc1`.
+    Attributes:
+        pattern: As the configuration has it, such as `v*`, `scrapers/v*`, `*` or `v*-rc*`.
     """
-    matching = [tag for tag in tags if fnmatchcase(tag, track)]
-    if "-" not in track:
-        matching = [tag for tag in matching if not is_prerelease(tag)]
-    return max(matching, key=version_order, default=None)
+
+    pattern: str
+
+    @property
+    def _prefix(self) -> str:
+        return _BEGUN.sub("", _WILDCARD.split(self.pattern, maxsplit=1)[0])
+
+    @property
+    def _takes_prereleases(self) -> bool:
+        """Whether the pattern names a pre-release: a hyphen or a letter in the place of the version."""
+        version = _SET.sub("", self.pattern[len(self._prefix) :])
+        return re.search(r"[-A-Za-z]", version) is not None
+
+    def version(self, tag: str) -> Version | None:
+        """Return the version of a tag of the pattern's shape, also of a pre-release; None for any other tag."""
+        if not fnmatchcase(tag, self.pattern):
+            return None
+        return parse_version(tag[len(self._prefix) :])
+
+    def order(self, tag: str) -> Order:
+        """Return a sort key; a tag that has no version comes first."""
+        version = self.version(tag)
+        return (version is not None, version or _NONE, tag)
+
+    def newest_first(self, tags: Iterable[str]) -> list[str]:
+        """Return the tags that are releases of this track, the newest first.
+
+        Pre-releases are left out unless the pattern names one.
+        """
+        if not _WILDCARD.search(self.pattern):
+            return [tag for tag in tags if tag == self.pattern]
+        wanted = [
+            tag
+            for tag in tags
+            if (version := self.version(tag)) is not None
+            and (self._takes_prereleases or not version.is_prerelease)
+        ]
+        return sorted(wanted, key=self.order, reverse=True)
+
+
+def parse_version(text: str) -> Version | None:
+    """Return a version that is written as in PEP 440 or SemVer, or None. SemVer's build metadata does not count."""
+    if not re.match(r"[0-9]", text):
+        return None  # packaging would accept white space and a "v"
+    release = _BUILD.sub("", text)
+    semver = _SEMVER.fullmatch(release)
+    return _pep440(release) or (_pep440(_mapped(*semver.groups())) if semver else None)
+
+
+def _mapped(numbers: str, word: str, number: str) -> str:
+    """Return a pre-release of SemVer that PEP 440 does not know, such as `1.0-canary.5`, in words of PEP 440."""
+    return f"{numbers}{_PHASES.get(word.lower(), '.dev')}{number or 0}"
+
+
+def _pep440(text: str) -> Version | None:
+    try:
+        return Version(text)
+    except ValueError:  # InvalidVersion, or a number of more than 4300 digits
+        return None
 
 
 def requirement_problem(requires: str, version: str) -> str | None:
@@ -60,8 +102,8 @@ def requirement_problem(requires: str, version: str) -> str | None:
     match = _REQUIRES.fullmatch(requires)
     if match is None:
         return f'"{requires}" is not understood; write for example "mayfly >= 0.1"'
-    wanted = tuple(map(_number, match.group(1).split(".")))
-    have = tuple(map(_number, re.findall(r"[0-9]+", version)[:3]))
+    wanted = tuple(map(int, match.group(1).split(".")))
+    have = tuple(map(int, re.findall(r"[0-9]+", version)[:3]))
     if have + (0,) * (3 - len(have)) < wanted + (0,) * (3 - len(wanted)):
         return f"it needs mayfly >= {match.group(1)} and this is {version}"
     return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from agent.core.errors import ProcessTimeout, ReleaseError
 from agent.core.faults import Fault
 from agent.core.ids import is_run_id
-from agent.core.repository import TRACK, choose, parse_repository
+from agent.core.repository import TRACK, candidates, parse_repository
 from agent.core.units import show_size
 from agent.doctor.examine import Finding, Patient, failed, ok, skipped
 from agent.steps import processes
@@ -98,14 +98,14 @@ async def repository(patient: Patient) -> Finding:
         await mirror.prepare()
         until = asyncio.get_running_loop().time() + min(settings.timeout, ASK_SECONDS)
         refs = await mirror.refs(settings.branch, until=until)
-    wanted = choose(refs, settings.track, settings.branch)
-    if wanted is None:
+    offered = candidates(refs, settings.track, settings.branch)
+    if not offered:
         sought = f"branch {settings.branch}" if settings.branch else settings.track or TRACK
         return failed(
             f"{address.url} answers, and has nothing that matches {sought}",
             "push a tag such as v1.0, or set release.track or release.branch",
         )
-    return ok(f"{address.url}: {wanted.name} ({wanted.commit[:12]})")
+    return ok(f"{address.url}: {offered[0].name} ({offered[0].commit[:12]})")
 
 
 async def signers(patient: Patient) -> Finding:

@@ -285,6 +285,7 @@ def after_trial(
     if other is None:
         return tried
     age = max(0.0, (now - other.fetched).total_seconds())
+    before = record.stale  # the release on trial was not the newest either
     return tried.model_copy(
         update={
             "repository": other.repository,
@@ -294,10 +295,10 @@ def after_trial(
             "age_seconds": age,
             "verified_by": other.verified_by,
             "stale": Stale(
-                wanted=release.ref,
-                reason=f"it failed its trial: {judgement.reason}",
+                wanted=before.wanted if before else release.ref,
+                reason=before.reason if before else f"it failed its trial: {judgement.reason}",
                 age_seconds=age,
-                since=now,
+                since=(before and before.since) or now,
             ),
             "rolled_back_from": RolledBack(
                 ref=release.ref,

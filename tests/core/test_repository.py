@@ -8,7 +8,7 @@ from agent.core.repository import (
     Repository,
     Trouble,
     Wanted,
-    choose,
+    candidates,
     parse_refs,
     parse_repository,
     trouble_of,
@@ -128,19 +128,26 @@ def test_names_that_no_repository_can_have_are_left_out(name: str) -> None:
 @given(st.binary())
 def test_no_answer_of_a_server_breaks_the_reading(listing: bytes) -> None:
     """Garbage is left out."""
-    assert all(len(commit) == 40 for commit in parse_refs(listing).values())
+    assert all(len(commit) in {40, 64} for commit in parse_refs(listing).values())
 
 
-def test_choice_is_the_newest_tag_or_the_branch() -> None:
-    """`track` chooses among tags, `branch` takes that branch; what is not there is None."""
+def test_the_refs_of_a_sha256_repository_are_read() -> None:
+    """Their commits have names of 64 digits; one of any other length is none."""
+    commit = "d" * 64
+    listing = f"{commit}\trefs/tags/v1\n{commit[:50]}\trefs/tags/v2\n"
+    assert parse_refs(listing.encode()) == {"refs/tags/v1": commit}
+
+
+def test_candidates_are_the_tags_of_the_track_or_the_branch() -> None:
+    """`track` chooses among tags, the newest first, `branch` takes that branch; what is not there is not offered."""
     refs = {"refs/tags/v1.9": A, "refs/tags/v1.10": B, "refs/heads/main": C}
-    assert choose(refs, None, None) == Wanted("v1.10", "refs/tags/v1.10", B)
-    assert choose(refs, "v1.9*", None) == Wanted("v1.9", "refs/tags/v1.9", A)
-    assert choose(refs, None, "main") == Wanted("main", "refs/heads/main", C)
-    assert choose(refs, "x*", None) is None
-    assert choose(refs, None, "dev") is None
-    assert Wanted("v1", "refs/tags/v1", A).is_tag
-    assert not Wanted("v1", "refs/heads/v1", A).is_tag
+    newer, older = Wanted("v1.10", "refs/tags/v1.10", B), Wanted("v1.9", "refs/tags/v1.9", A)
+    assert candidates(refs, None, None) == (newer, older)
+    assert candidates(refs, "v1.9*", None) == (older,)
+    assert candidates(refs, "v1.9", None) == (older,)
+    assert candidates(refs, None, "main") == (Wanted("main", "refs/heads/main", C),)
+    assert candidates(refs, "x*", None) == ()
+    assert candidates(refs, None, "dev") == ()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.programs import Entry, entry_of, is_python
+from agent.core.repository import Wanted
 from agent.core.tidy import NEWEST_KEPT, Shelved, to_remove
 from agent.core.trust import (
     Claim,
@@ -16,12 +17,14 @@ from agent.core.trust import (
     claim_problem,
     floor_problem,
     forced_back_problem,
+    line_of,
     raised,
     signer_of,
     signers_problem,
+    to_try,
     unsigned_reason,
 )
-from agent.core.versions import version_order
+from agent.core.versions import Track
 
 COMMIT = "a" * 40
 TAG = f"object {COMMIT}\ntype commit\ntag v1.0\ntagger A <a@x> 1767225900 +0000\n\nRelease\n"
@@ -52,6 +55,18 @@ def test_a_commit_stands_for_itself() -> None:
     assert claim_of(Signed("commit", data)) == Claim(oid, "", 1767225900)
     assert claim_problem(Signed("commit", data), "main", oid) is None
     assert claim_problem(Signed("commit", data), "main", COMMIT) is not None
+
+
+def test_the_names_of_a_sha256_repository_are_longer() -> None:
+    """An object is named as the one that it stands for is."""
+    commit = "b" * 64
+    tag = Signed("tag", TAG.replace(COMMIT, commit).encode())
+    assert (tag.object_format, len(tag.oid)) == ("sha256", 64)
+    assert claim_problem(tag, "v1.0", commit) is None
+    data = f"tree {commit}\ncommitter A <a@x> 1767225900 +0000\n\nx\n".encode()
+    oid = hashlib.sha256(b"commit %d\0" % len(data) + data).hexdigest()
+    assert claim_problem(Signed("commit", data), "main", oid) is None
+    assert Signed("tag", TAG.encode()).object_format == "sha1"
 
 
 @given(st.binary(max_size=300), st.sampled_from(["tag", "commit"]))
@@ -91,18 +106,32 @@ def test_a_file_of_signers_names_somebody() -> None:
     assert signers_problem(b"ada ssh-ed25519 AAAA\n") == "has no line with a key"
 
 
+LINE = line_of("https://example.com/my scrapers.git", None, "v*")
 FLOOR = Floor(ref="v1.10", commit=COMMIT, time=1000)
 
 
 @pytest.mark.parametrize(
     ("ref", "back"),
-    [("v1.10", False), ("v1.9", True), ("v1.11", False), ("v2.0-rc1", False), ("v1.10-rc1", True)],
+    [
+        *(("v1.10", False), ("v1.9", True), ("v1.11", False), ("v2.0-rc1", False)),
+        *(("v1.10-rc1", True), ("v1.10rc1", True)),
+    ],
 )
 def test_versions_do_not_go_back(ref: str, *, back: bool) -> None:
     """By version order; without a floor, and on a branch, every name is fine."""
-    assert (floor_problem(FLOOR, ref, is_tag=True) is not None) is back
-    assert floor_problem(None, ref, is_tag=True) is None
-    assert floor_problem(FLOOR, ref, is_tag=False) is None
+    assert (floor_problem(FLOOR, LINE, ref, is_tag=True) is not None) is back
+    assert floor_problem(None, LINE, ref, is_tag=True) is None
+    assert floor_problem(FLOOR, LINE, ref, is_tag=False) is None
+
+
+def test_older_releases_are_tried_down_to_the_floor() -> None:
+    """The newest in any case, so that it is judged; what is older than the floor never is."""
+    names = ("v2.0", "v1.11", "v1.10", "v1.9")
+    offered = tuple(Wanted(name, f"refs/tags/{name}", COMMIT) for name in names)
+    assert to_try(offered, FLOOR, LINE) == offered[:3]
+    assert to_try(offered, None, LINE) == offered
+    assert to_try(offered[3:], FLOOR, LINE) == offered[3:]
+    assert to_try((), FLOOR, LINE) == ()
 
 
 def test_a_branch_does_not_go_back() -> None:
@@ -118,8 +147,9 @@ def test_the_floor_is_the_highest_version_that_was_good(names: list[str]) -> Non
     """In whatever order they come; lines do not touch each other."""
     floors: dict[str, Floor] = {"other": FLOOR}
     for name in names:
-        floors = raised(floors, "line", Floor(ref=name, commit=COMMIT), is_tag=True)
-    assert version_order(floors["line"].ref) == max(map(version_order, names))
+        floors = raised(floors, LINE, Floor(ref=name, commit=COMMIT), is_tag=True)
+    order = Track("v*").order
+    assert order(floors[LINE].ref) == max(map(order, names))
     assert floors["other"] == FLOOR
 
 

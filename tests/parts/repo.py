@@ -51,13 +51,16 @@ class Repo:
         bare: The bare repository, `<name>.git` in the folder that was given.
     """
 
-    def __init__(self, folder: Path, name: str = "scrapers") -> None:
+    def __init__(
+        self, folder: Path, name: str = "scrapers", *, object_format: str = "sha1"
+    ) -> None:
         self.name = name
         self.bare = folder / f"{name}.git"
         self.work = folder / f"{name}-work"
         self._clock = FIRST_COMMIT
-        self.git("init", "--quiet", "--bare", "--initial-branch=main", str(self.bare), at=folder)
-        self.git("init", "--quiet", "--initial-branch=main", str(self.work), at=folder)
+        init = ("init", "--quiet", "--initial-branch=main", f"--object-format={object_format}")
+        self.git(*init, "--bare", str(self.bare), at=folder)
+        self.git(*init, str(self.work), at=folder)
         self.git("remote", "add", "origin", str(self.bare))
 
     def git(self, *arguments: str, at: Path | None = None, now: int | None = None) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 from agent.core.errors import ReleaseError
 from agent.steps.release import last_good
+from agent.steps.release.operate import pin, unpin
 from tests.parts.certificate import make_certificate
 from tests.parts.gitserver import GitServer
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
@@ -69,8 +70,31 @@ async def test_a_prerelease_is_not_taken_unasked(desk: Desk, repo_builder: Repo)
     """`v2.0-rc1` runs only for those who track candidates."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
     repo_builder.release("v2.0-rc1", {"new": "x"})
+    repo_builder.release("v1.1.0rc1", {"newer": "x"})
     assert (await desk.obtain()).release.ref == "v1.0"
     assert (await desk.obtain(track="v*-rc*")).release.ref == "v2.0-rc1"
+    assert (await desk.run_well(track="v*rc*")).release.ref == "v2.0-rc1"
+
+
+async def test_a_release_takes_the_place_of_its_candidate(desk: Desk, repo_builder: Repo) -> None:
+    """`v1.1.0` is newer than `v1.1.0rc1`, which ran because an operator had pinned it."""
+    repo_builder.release("v1.1.0rc1", {"jobs.toml": JOBS})
+    pin(desk.shelf, "v1.1.0rc1", desk.now)
+    assert (await desk.run_well()).release.ref == "v1.1.0rc1"
+    unpin(desk.shelf)
+    repo_builder.release("v1.1.0", {"final": "x"})
+    obtained = await desk.run_well()
+    assert (obtained.release.ref, obtained.warnings) == ("v1.1.0", ())
+
+
+async def test_other_tags_that_begin_alike_are_no_releases(desk: Desk, repo_builder: Repo) -> None:
+    """Only what is the pattern and a version counts, however large the number in another name."""
+    commit = repo_builder.release("v1.0", {"jobs.toml": JOBS})
+    for name in ("vps-backup-20250101", "vendor/libfoo-99.1", "v99-snapshot"):
+        repo_builder.release(name, {"other": name})
+    assert (await desk.obtain()).release.commit == commit
+    named = repo_builder.release("scrapers/v0.9", {"named": "x"})
+    assert (await desk.obtain(track="scrapers/v*")).release.commit == named
 
 
 async def test_lightweight_and_annotated_tags_are_the_same_release(
@@ -106,7 +130,7 @@ async def test_a_moved_tag_runs_and_is_told_once(desk: Desk, repo_builder: Repo)
 
 
 async def test_a_moved_tag_is_told_until_it_is_installed(desk: Desk, repo_builder: Repo) -> None:
-    """While what the tag was moved to cannot run, every run says so; damage to the memory only forgets."""
+    """While what the tag was moved to cannot run, every run says so."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
     await desk.run_well()
     repo_builder.write("jobs.toml", "broken")
@@ -117,8 +141,6 @@ async def test_a_moved_tag_is_told_until_it_is_installed(desk: Desk, repo_builde
         obtained = await desk.obtain()
         assert obtained.stale is not None
         assert len(obtained.warnings) == 1
-    (desk.shelf.releases / "seen.json").write_text("{")
-    assert (await desk.obtain()).warnings == ()
 
 
 async def test_without_the_repository_the_last_good_release_runs(

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from agent.core.errors import ReleaseError
-from agent.core.trial import Memory
 from agent.steps.release import Obtained
 from agent.steps.release.record import Remembered
 from tests.parts.repo import Repo, Signer, make_signer
@@ -319,7 +318,7 @@ async def test_the_floor_only_rises_and_survives_the_loss_of_its_memory(
     repo_builder.git("tag", "--delete", "v2.0")
     repo_builder.push()
     desk.shelf.record.write_text("{")
-    assert Remembered.read(desk.shelf.record).memory == Memory()
+    assert Remembered.read(desk.shelf.record).memory.floors == {}
     _refused(await desk.obtain(allowed_signers=signers), good, "downgrade", "older than v2.0")
 
 

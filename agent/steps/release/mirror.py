@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.errors import ReleaseError, ReleaseRefused
-from agent.core.repository import Repository, Trouble, Wanted, parse_refs
+from agent.core.repository import (
+    ObjectFormat,
+    Repository,
+    Trouble,
+    Wanted,
+    format_of,
+    parse_refs,
+)
 from agent.core.tree import (
     MAX_BYTES,
     Entry,
@@ -33,6 +40,15 @@ LOOK_SECONDS = 0.1
 """Between two looks at the growth of what is fetched: at 1 GB/s this is 100 MB too much."""
 
 _CHUNK_BYTES = 64 * 1024
+
+_CONFIGS: Mapping[ObjectFormat, str] = {
+    "sha1": "[core]\n\trepositoryformatversion = 0\n\tbare = true\n",
+    "sha256": (
+        "[core]\n\trepositoryformatversion = 1\n\tbare = true\n"
+        "[extensions]\n\tobjectFormat = sha256\n"
+    ),
+}
+"""The mirror's whole configuration."""
 
 
 class Mirror:
@@ -70,12 +86,15 @@ class Mirror:
         Raises:
             ReleaseError: It cannot be made.
         """
+        await self._prepare(self._object_format())
+
+    async def _prepare(self, object_format: ObjectFormat) -> None:
         try:
             try:
-                self._make()
+                self._make(object_format)
             except OSError:
                 await self.discard()
-                self._make()
+                self._make(object_format)
         except OSError as error:
             raise ReleaseError(f"the mirror {self._place} cannot be used: {error}") from error
 
@@ -84,7 +103,24 @@ class Mirror:
         self._log.warning("release.mirror_discarded")
         await asyncio.to_thread(shutil.rmtree, self._place, ignore_errors=True)
 
-    def _make(self) -> None:
+    async def _adopt(self, object_format: ObjectFormat) -> None:
+        """Have the mirror name objects as its repository does; one that names them otherwise is made anew.
+
+        Raises:
+            ReleaseError: It cannot be made.
+        """
+        if object_format != self._object_format():
+            await self.discard()
+            await self._prepare(object_format)
+
+    def _object_format(self) -> ObjectFormat:
+        """Return how the mirror names objects; sha1 for one whose configuration is not ours."""
+        with suppress(OSError):
+            if (self._place / "config").read_bytes() == _CONFIGS["sha256"].encode():
+                return "sha256"
+        return "sha1"
+
+    def _make(self, object_format: ObjectFormat) -> None:
         """Write what makes a directory a repository, each time: a job may have tampered with it."""
         for folder in ("objects", "refs"):
             (self._place / folder).mkdir(parents=True, exist_ok=True)
@@ -93,7 +129,7 @@ class Mirror:
         trust = "[safe]\n\tdirectory = *\n" if self._repository.local else ""
         texts = {
             "HEAD": "ref: refs/heads/none\n",
-            "config": "[core]\n\trepositoryformatversion = 0\n\tbare = true\n",
+            "config": _CONFIGS[object_format],
             ".gitconfig": trust,
         }
         for name, text in texts.items():
@@ -123,6 +159,7 @@ class Mirror:
             ReleaseRefused: It is too large.
             GitError: It could not be fetched.
         """
+        await self._adopt(format_of(wanted.commit))
         await self._bounded(
             self._git.network(
                 *("fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules"),
@@ -193,6 +230,7 @@ class Mirror:
         Raises:
             GitError: git refuses the object itself, or could not be asked.
         """
+        await self._adopt(signed.object_format)
         made = await self._git.local(
             *("hash-object", "-w", "-t", signed.kind, "--stdin"),
             seconds=self._seconds,

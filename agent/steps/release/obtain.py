@@ -9,7 +9,6 @@ from agent.core.errors import ReleaseError, ReleaseRefused
 from agent.core.manifest import RefusedRelease, ReleaseRecord, Stale
 from agent.core.repository import Repository, parse_repository
 from agent.core.settings import Release
-from agent.core.trial import Bad, own_fault
 from agent.steps.logs import Log
 from agent.steps.release.checks import Checks
 from agent.steps.release.images import Images
@@ -55,7 +54,7 @@ async def obtain(
     images: Images | None = None,
     machine: bool = False,
 ) -> Obtained:
-    """Return the release to run, complete on disk and checked: the newest, or the last good one with the reason.
+    """Return the release to run, complete on disk and checked: the newest that can, or the last good one.
 
     Args:
         settings: Which repository, and what of it.
@@ -81,9 +80,8 @@ async def obtain(
     try:
         release = await attempt.newest()
     except ReleaseError as error:
-        return await _stand_in(attempt, error)
-    attempt.note(stale_since=None)
-    return _obtained(attempt, release, None, ())
+        return await _stand_in(attempt, attempt.why or error)
+    return _obtained(attempt, release, attempt.why)
 
 
 async def stand_in_for(
@@ -131,52 +129,19 @@ def _repository(settings: Release, environ: Mapping[str, str]) -> Repository:
 
 
 async def _stand_in(attempt: Attempt, why: ReleaseError) -> Obtained:
-    """Return another release in the place of the one that could not be had."""
-    _remember(attempt, why)
+    """Return another release in the place of those that could not be had."""
     release, reasons = await _other(attempt)
-    if release is None:
-        also = "".join(f"; {reason}" for reason in reasons if not reason.endswith(str(why)))
-        before = "" if reasons else ", and none did before"
-        raise ReleaseError(
-            f"no release can run{before}; {attempt.wanted}: {why}{also}", remedy=why.remedy
-        ) from why
-    now = attempt.means.now
-    stale = Stale(
-        wanted=attempt.wanted,
-        reason=str(why),
-        age_seconds=_age(release, now),
-        since=attempt.record.memory.stale_since,
-    )
-    attempt.log.warning(
-        "release.stale",
-        wanted=stale.wanted,
-        reason=stale.reason,
-        ref=release.ref,
-        commit=release.commit,
-    )
-    refused: tuple[RefusedRelease, ...] = ()
-    if isinstance(why, ReleaseRefused):
-        refused = (
-            RefusedRelease(
-                ref=attempt.wanted, commit=attempt.commit, kind=why.kind, reason=str(why)
-            ),
-        )
-    return _obtained(attempt, release, stale, refused)
-
-
-def _remember(attempt: Attempt, why: ReleaseError) -> None:
-    """Write down since when the newest cannot run; and that it is bad, when it is so of its own."""
-    memory, now = attempt.record.memory, attempt.means.now
-    failed = isinstance(why, ReleaseRefused) and own_fault(why.kind, str(why))
-    if failed and attempt.commit is not None:
-        bad = Bad(
-            ref=attempt.wanted,
-            reason=str(why)[:500],
-            since=now,
-            agent=attempt.means.checks.version,
-        )
-        memory = memory.with_bad(attempt.commit, bad)
-    attempt.note(bad=memory.bad, trial=memory.trial, stale_since=memory.stale_since or now)
+    if release is not None:
+        attempt.on_trial = False
+        return _obtained(attempt, release, why)
+    attempt.note(stale_since=attempt.record.memory.stale_since or attempt.means.now)
+    others = [f"{each.ref}: {each.reason}" for each in attempt.refused[1:]]
+    others += [reason for reason in reasons if not reason.endswith(str(why))]
+    also = "".join(f"; {reason}" for reason in others)
+    before = "" if reasons else ", and none did before"
+    raise ReleaseError(
+        f"no release can run{before}; {attempt.wanted}: {why}{also}", remedy=why.remedy
+    ) from why
 
 
 async def _other(
@@ -210,29 +175,56 @@ async def _trusted(attempt: Attempt, commit: str) -> Installed:
     return await attempt.verified(release)
 
 
-def _obtained(
-    attempt: Attempt,
-    release: Installed,
-    stale: Stale | None,
-    refused: tuple[RefusedRelease, ...],
-) -> Obtained:
-    memory = attempt.record.memory
+def _obtained(attempt: Attempt, release: Installed, why: ReleaseError | None) -> Obtained:
+    """Return a release with what is told of it.
+
+    Args:
+        attempt: What was tried.
+        release: What runs.
+        why: Why it is not the newest; None when it is.
+    """
+    memory, now = attempt.record.memory, attempt.means.now
+    stale = None if why is None else _stale(attempt, release, why)
+    attempt.note(stale_since=stale and stale.since)
+    refused = attempt.refused
+    if not refused and isinstance(why, ReleaseRefused):  # before anything was offered
+        refused = [
+            RefusedRelease(
+                ref=attempt.wanted, commit=attempt.commit, kind=why.kind, reason=str(why)
+            )
+        ]
     trust: Literal["signed", "none"] = "none" if attempt.trust.signers is None else "signed"
     record = ReleaseRecord(
         repository=release.repository,
         ref=release.ref,
         commit=release.commit,
         fetched=release.fetched,
-        age_seconds=_age(release, attempt.means.now),
+        age_seconds=_age(release, now),
         trust=trust,
         verified_by=release.verified_by,
         reached=memory.reached,
         unreachable_since=memory.unreachable_since,
         stale=stale,
-        refused=refused,
+        refused=tuple(refused),
     )
-    on_trial = stale is None and attempt.on_trial
-    return Obtained(release, stale, tuple(attempt.warnings), on_trial, record)
+    return Obtained(release, stale, tuple(attempt.warnings), attempt.on_trial, record)
+
+
+def _stale(attempt: Attempt, release: Installed, why: ReleaseError) -> Stale:
+    stale = Stale(
+        wanted=attempt.wanted,
+        reason=str(why),
+        age_seconds=_age(release, attempt.means.now),
+        since=attempt.record.memory.stale_since or attempt.means.now,
+    )
+    attempt.log.warning(
+        "release.stale",
+        wanted=stale.wanted,
+        reason=stale.reason,
+        ref=release.ref,
+        commit=release.commit,
+    )
+    return stale
 
 
 def _age(release: Installed, now: datetime) -> float:

@@ -94,7 +94,7 @@ def pin(shelf: Shelf, name: str, now: datetime) -> Pin:
     pinned = Pin(ref=row.ref if row else name, commit=row.commit if row else None, since=now)
     record = Remembered.read(shelf.record)
     bad = {commit: mark for commit, mark in memory.bad.items() if commit != pinned.commit}
-    record.keep(record.memory.model_copy(update={"pin": pinned, "bad": bad}))
+    record.keep(record.memory.model_copy(update={"pin": pinned, "bad": bad, "lost": None}))
     return pinned
 
 
@@ -106,7 +106,7 @@ def unpin(shelf: Shelf) -> Pin | None:
     """
     record = Remembered.read(shelf.record)
     was = record.memory.pin
-    record.keep(record.memory.model_copy(update={"pin": None}))
+    record.keep(record.memory.model_copy(update={"pin": None, "lost": None}))
     return was
 
 
@@ -147,7 +147,8 @@ def rollback(shelf: Shelf, to: str | None, *, version: str, now: datetime) -> tu
     floor = Floor(ref=target.ref, commit=target.commit, time=target.marker.time)
     floors = {**memory.floors, target.marker.line: floor}
     # First the mark: killed between the two, the release that was left stays the last good one, and nothing is lost.
-    record.keep(memory.model_copy(update={"floors": floors, "pin": None, "passed": None}))
+    changes = {"floors": floors, "pin": None, "passed": None, "lost": None}
+    record.keep(memory.model_copy(update=changes))
     point_good(shelf, shelf.root(target.commit), target.ref)
     return left, target
 

@@ -8,7 +8,7 @@ from agent.core.errors import ProcessTimeout, ReleaseError, UsageError
 from agent.core.faults import ConfigurationError
 from agent.core.jobsfile import parse_jobs
 from agent.core.trust import Signer, signer_of, unsigned_reason
-from agent.core.versions import newest, version_order
+from agent.core.versions import Track
 from agent.steps import processes
 from agent.steps.release.checks import stack_faults
 
@@ -176,11 +176,15 @@ async def _refuse_version(git: _Git, plan: Plan) -> None:
         raise UsageError(
             f"there is a {name} already", remedy="a tag never moves: take the next number"
         )
-    if newest([name], plan.track) is None and newest([name], f"{plan.track}-*") is None:
-        raise UsageError(f'"{name}" does not match "{plan.track}", which machines follow')
-    before = newest(tags, plan.track)
-    if before is not None and version_order(name) < version_order(before):
-        raise UsageError(f"{name} is older than {before}, so that no machine would run it")
+    track = Track(plan.track)
+    if track.version(name) is None and name != plan.track:
+        raise UsageError(
+            f'"{name}" does not match "{plan.track}", which machines follow',
+            remedy="take the pattern's own shape: with v*, a v and a version, such as v1.4 or v1.4rc1",
+        )
+    before = track.newest_first(tags)
+    if before and track.order(name) < track.order(before[0]):
+        raise UsageError(f"{name} is older than {before[0]}, so that no machine would run it")
 
 
 async def _verify(git: _Git, plan: Plan) -> Signer | None:

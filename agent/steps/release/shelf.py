@@ -36,7 +36,7 @@ MARKER = "release.json"
 TREE = "tree"
 ENVIRONMENT = "env"
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+_COMMIT = re.compile(r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")
 
 
 @dataclass(frozen=True, slots=True)
