@@ -55,11 +55,11 @@ async def run_once(call: Call) -> Outcome:
         spool = Spool(call.places.state / "spool")
         waiting = spool.pending(call.journalist.log)
         await end_leftovers(waiting, call.environ, call.journalist.log)
-        spooled = spool.begin(new_journal(call.places.state))
+        spooled = spool.begin(new_journal(call.places.state, spool.warnings))
         with call.journalist.writing(spooled.log, run_id=spooled.run_id):
             orders = orders_of(call, spool, waiting, spooled)
             async with Errands(orders) as errands, browser_of(call, spooled) as browser:
-                run = _Run(call, spooled, errands, browser)
+                run = _Run(call, spool, spooled, errands, browser)
                 try:
                     with state_disk(call.places.state):
                         await run.announce()
@@ -81,9 +81,15 @@ class _Run:
     """The parts of the story, in its order, and what they leave for each other."""
 
     def __init__(
-        self, call: Call, spooled: SpooledRun, errands: Errands, browser: EarlyBrowser
+        self,
+        call: Call,
+        spool: Spool,
+        spooled: SpooledRun,
+        errands: Errands,
+        browser: EarlyBrowser,
     ) -> None:
         self._call = call
+        self._spool = spool
         self._settings = call.settings
         self._spooled = spooled
         self._errands = errands
@@ -334,10 +340,17 @@ class _Run:
         """Send what is left and commit; return the bucket's name."""
         bucket = await asyncio.shield(self._errands.bucket)
         await give_way(self._errands.earlier, self._call.stop)
+        self._warn_of_damaged_runs()
         await hand_over(self._spooled, self._courier, bucket, self._log, self._call.stop)
         key = await commit(self._spooled, bucket, datetime.now(UTC))
         self._log.info("run.committed", index=key, bucket=bucket.name)
         return bucket.name
+
+    def _warn_of_damaged_runs(self) -> None:
+        """Tell of earlier runs that turned out to be damaged while they were handed over."""
+        known = self._record.warnings
+        new = (warning for warning in self._spool.warnings if warning not in known)
+        self._note(concluded=True, warnings=(*known, *new))
 
     async def _discard(self) -> None:
         """Take the committed run out of the spool; where the disk refuses, the next run finds it committed."""

@@ -23,6 +23,11 @@ def disk_refusal(error: BaseException) -> OSError | None:
     return next((one for one in _leaves(error) if one.errno in REFUSALS), None)
 
 
+def whole_disk(error: BaseException) -> bool:
+    """Tell whether a file system takes nothing at all: this is no damage of the one file that was asked for."""
+    return any(one.errno in FULL | {errno.EROFS} for one in _leaves(error))
+
+
 def _leaves(error: BaseException) -> Iterator[OSError]:
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:

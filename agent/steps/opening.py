@@ -53,8 +53,13 @@ class Call:
     asked: Asked = NOTHING_ASKED
 
 
-def new_journal(state: Path) -> Journal:
-    """Return the journal of a run that begins now, on the machine whose state is in `state`."""
+def new_journal(state: Path, warnings: tuple[str, ...] = ()) -> Journal:
+    """Return the journal of a run that begins now.
+
+    Args:
+        state: The machine's state directory.
+        warnings: What was found wrong there.
+    """
     started = datetime.now(UTC)
     refused = refused_boots(state)
     return Journal(
@@ -65,7 +70,7 @@ def new_journal(state: Path) -> Journal:
             finished=started,
             agent=__version__,
             host=host_record(state=state),
-            warnings=(refused,) if refused else (),
+            warnings=(*warnings, refused) if refused else warnings,
         )
     )
 

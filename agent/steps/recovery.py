@@ -1,12 +1,15 @@
 """Runs that an earlier process left in the spool: what still runs of them ends, what they finished is handed over."""
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
+from agent.core.disk import whole_disk
 from agent.core.errors import MayflyError, StoreConflict
 from agent.core.journal import after_death
+from agent.core.manifest import IndexEntry
 from agent.core.redact import Redactor
 from agent.steps import processes
 from agent.steps.browser import remove_leftovers
@@ -18,6 +21,9 @@ from agent.steps.logs import Log
 from agent.steps.progress import Unwatched
 from agent.steps.spool import Spool, SpooledRun
 from agent.steps.store import Bucket
+
+_DAMAGE = (OSError, ValueError, LookupError, RecursionError, ExceptionGroup)
+"""What reading a damaged run raises; what the bucket's client raises has become a StoreError."""
 
 
 async def end_leftovers(runs: Sequence[SpooledRun], environ: Mapping[str, str], log: Log) -> None:
@@ -56,7 +62,11 @@ async def deliver_pending(
         log: Bound to the finder.
 
     Returns:
-        How many were committed. After the first that the bucket fails, the others wait for the next run.
+        How many were committed. After the first that the bucket fails, the others wait for the next run; one that is
+        damaged is put aside, and they do not wait for it.
+
+    Raises:
+        OSError: The disk takes nothing.
     """
 
     def courier_of(run: SpooledRun) -> Courier:
@@ -79,26 +89,50 @@ async def deliver_pending(
                 bound.info("recovery.continues", with_run=run.run_id)
         except StoreConflict as error:
             # Another machine has handed over this id; what we hold is for a person to compare.
-            bound.error("recovery.conflict", reason=str(error))
-            spool.put_aside(run.root)
+            _put_aside(run, f"another machine has handed it over: {error}", spool, log)
         except MayflyError as error:
             bound.warning("recovery.postponed", reason=str(error), waiting=len(runs) - delivered)
             return delivered
+        except _DAMAGE as error:
+            if whole_disk(error):
+                raise
+            _put_aside(run, f"{type(error).__name__}: {error}", spool, log)
         else:
             delivered += 1
     return delivered
+
+
+def _put_aside(run: SpooledRun, reason: str, spool: Spool, log: Log) -> None:
+    run.receipts.close()
+    spool.put_aside(run.root, reason, log)
 
 
 async def _deliver(
     run: SpooledRun, courier: Courier, bucket: Bucket, finder: str, log: Log
 ) -> bool:
     """Hand over a run, and tell whether that was all: False when it has become its follow-up."""
-    if not run.journal.sealed:
+    if run.journal.sealed:
+        await asyncio.to_thread(_look_at_seal, run)
+    else:
         run.save(after_death(run.journal, run.started_jobs(), finder, _last_sign(run)))
     await hand_over(run, courier, bucket, log)
     key = await commit(run, bucket, datetime.now(UTC))
     log.info("recovery.committed", status=run.journal.run.status.value, index=key)
     return await asyncio.to_thread(leave_spool, run, log)
+
+
+def _look_at_seal(run: SpooledRun) -> None:
+    """Look whether a sealed run still has the manifest that its index entry commits.
+
+    Raises:
+        ValueError: One of the two is damaged.
+        OSError: One of the two cannot be read.
+    """
+    entry = IndexEntry.model_validate_json(run.index.read_bytes())
+    with run.manifest.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if digest != entry.manifest.sha256:
+        raise ValueError(f"{run.manifest.name} is not what {run.index.name} commits")
 
 
 def leave_spool(run: SpooledRun, log: Log, *, remove: bool = True) -> bool:

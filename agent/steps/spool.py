@@ -12,6 +12,7 @@ spool/<run_id>/
 """
 
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -193,10 +194,15 @@ class SpooledRun:
 
 
 class Spool:
-    """All runs that are not committed yet."""
+    """All runs that are not committed yet.
+
+    Attributes:
+        warnings: What was damaged, and where it is now: for the manifest of the run that found it.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.warnings: tuple[str, ...] = ()
         self._remains: list[Path] = []
 
     def begin(self, journal: Journal) -> SpooledRun:
@@ -213,7 +219,7 @@ class Spool:
     def pending(self, log: Log) -> list[SpooledRun]:
         """Return the runs that wait to be finished, oldest first; what is half begun or half gone waits for `sweep`.
 
-        A run whose journal cannot be read is put aside in `broken/`, where nothing removes it.
+        A run whose journal cannot be read is put aside.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         runs = []
@@ -225,8 +231,7 @@ class Spool:
                     text = (path / JOURNAL).read_bytes()
                     runs.append(SpooledRun(path, Journal.model_validate_json(text)))
                 except (OSError, ValidationError) as error:
-                    log.error("spool.unreadable", run_id=path.name, reason=str(error)[:500])
-                    self.put_aside(path)
+                    self.put_aside(path, f"its journal cannot be read: {error}", log)
         return runs
 
     def sweep(self, log: Log) -> None:
@@ -234,12 +239,26 @@ class Spool:
         while self._remains:
             _clear_away(self._remains.pop(), log)
 
-    def put_aside(self, path: Path) -> None:
-        """Move a run that cannot be finished by a program to `broken/`, for a person to look at."""
+    def put_aside(self, path: Path, reason: str, log: Log) -> None:
+        """Move a run that no program can finish to `broken/`, for a person to look at; one that cannot be moved stays.
+
+        Whatever is wrong with one run, the others go on.
+        """
+        reason = " ".join(reason.split())[:500]
         aside = self.root / "broken"
-        aside.mkdir(exist_ok=True)
-        path.rename(aside / path.name)
-        sync_directory(self.root)
+        names = chain([path.name], (f"{path.name}.{number}" for number in count(2)))
+        try:
+            aside.mkdir(exist_ok=True)
+            target = next(aside / name for name in names if not (aside / name).exists())
+            path.rename(target)
+            sync_directory(self.root)
+        except OSError as error:
+            target, reason = path, f"{reason}; it cannot be moved to {aside}: {error}"
+        log.error("spool.put_aside", of=path.name, folder=str(target), reason=reason)
+        self.warnings = (
+            *self.warnings,
+            f"the earlier run {path.name} cannot be handed over ({reason}); its files are in {target}",
+        )
 
 
 def _clear_away(path: Path, log: Log) -> None:

@@ -4,6 +4,8 @@ import json
 import signal
 import subprocess
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -327,3 +329,74 @@ def test_a_slow_store_and_random_kills(
     assert sorted(all_sound(s3_shelf)) == sorted({*begun, ran.run_id})
     assert bench.spool == []
     assert list((bench.state / "spool").iterdir()) == []
+
+
+def _no_manifest(run: Path) -> None:
+    journal = json.loads((run / "run.json").read_bytes())
+    (run / "run.json").write_text(json.dumps(journal | {"concluded": True, "sealed": True}))
+
+
+def _empty_manifest(run: Path) -> None:
+    _no_manifest(run)
+    (run / "datapackage.json").touch()
+    (run / "index.json").write_bytes(b"\0" * 100)
+
+
+def _another_manifest(run: Path) -> None:
+    _no_manifest(run)
+    reference = {"key": f"runs/{run.name}/datapackage.json", "bytes": 2, "sha256": "0" * 64}
+    now = "2026-11-22T06:00:00Z"
+    entry: dict[str, Any] = {"run_id": run.name, "status": "succeeded", "jobs": []}
+    entry |= {"started": now, "finished": now, "files": 0, "bytes": 0, "manifest": reference}
+    (run / "datapackage.json").write_text("{}")
+    (run / "index.json").write_text(json.dumps(entry))
+
+
+def _no_table(run: Path) -> None:
+    for file in run.glob("sent.sqlite*"):
+        file.unlink()
+    (run / "sent.sqlite").mkdir()
+
+
+def _no_journal(run: Path) -> None:
+    """It was put aside once before, and came back from a backup."""
+    (run / "run.json").write_bytes(b"\0" * 100)
+    (run.parent / "broken" / run.name).mkdir(parents=True)
+    (run.parent / "broken" / run.name / "kept").touch()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [_no_manifest, _empty_manifest, _another_manifest, _no_table, _no_journal],
+    ids=lambda damage: damage.__name__.strip("_"),
+)
+def test_a_damaged_run_does_not_keep_others_from_the_bucket(
+    bench: Bench, shelf: Shelf, damage: Callable[[Path], None]
+) -> None:
+    """It is put aside whole, and the run that found it says so; what waited behind it arrives."""
+    bench.release("v1", HAND_OFF, {"a.sh": MANY})
+    waiting = []
+    store, bench.store = bench.store, "file:///dev/null/nowhere"
+    for _ in range(2):
+        ran = bench.run()
+        assert ran.code == 6, ran.stderr
+        waiting.append(ran.run_id)
+        time.sleep(1)  # ids sort by second
+    bench.store = store
+    damage(bench.state / "spool" / waiting[0])
+    found = bench.run()
+    assert found.code == 0, found.stderr
+    assert all_sound(shelf) == [waiting[1], found.run_id]
+    (warning,) = _warnings_of(shelf, found.run_id, waiting[0])
+    (told,) = found.events("spool.put_aside")
+    assert told["of"] == waiting[0]
+    assert told["folder"] in warning
+    assert len(list(Path(told["folder"], "jobs").rglob("big"))) == 1
+    again = bench.run()
+    assert again.code == 0, again.stderr
+    assert _warnings_of(shelf, again.run_id, waiting[0]) == []
+
+
+def _warnings_of(shelf: Shelf, run: str, about: str) -> list[str]:
+    warnings: list[str] = shelf.manifest(run)["mayfly:run"]["warnings"]
+    return [warning for warning in warnings if about in warning]
