@@ -1,6 +1,5 @@
 """`mayfly demo`."""
 
-import asyncio
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from agent.core.locate import Loaded, Locations, Surroundings, bucket_override, 
 from agent.core.outcome import Outcome
 from agent.core.overrides import Override, parse_settings
 from agent.demo import claim_folder, demo_site, make_release, scrapers_folder
+from agent.steps import threads
 
 SOURCE = "the demo's defaults"
 
@@ -41,7 +41,7 @@ def demo(folder: Path | None, scrapers: Path | None, *, as_json: bool) -> None:
     place = (folder or usual.state / "demo").absolute()
     release = scrapers_folder(scrapers)
     claim_folder(place)
-    outcome = asyncio.run(_demo(place, release, around))
+    outcome = threads.run(_demo(place, release, around))
     print_outcome(outcome, as_json=as_json, coloured=colors(sys.stdout, around))
     if not as_json and outcome.manifest:
         bucket = place / "bucket"

@@ -1,6 +1,5 @@
 """`mayfly doctor`."""
 
-import asyncio
 import json
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from agent import __version__
 from agent.cli.surroundings import colors, configuration_options, load, surroundings
 from agent.core.locate import locate
 from agent.doctor import CHECKS, Patient, as_data, as_lines, examine, exit_code
+from agent.steps import threads
 from agent.steps.logs import Journalist, console_sink
 
 
@@ -45,7 +45,7 @@ def doctor(
         version=__version__,
         log=journalist.log,
     )
-    findings = asyncio.run(examine(patient, CHECKS))
+    findings = threads.run(examine(patient, CHECKS))
     if as_json:
         click.echo(json.dumps(as_data(findings), indent=1))
     else:

@@ -1,6 +1,5 @@
 """`mayfly maintain`."""
 
-import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -9,6 +8,7 @@ import click
 from agent.cli.surroundings import surroundings
 from agent.core.errors import UsageError
 from agent.core.units import parse_duration, show_duration
+from agent.steps import threads
 from agent.steps.power import Lease, look_whether_idle
 
 
@@ -44,7 +44,7 @@ def maintain(span: str | None, *, end: bool, show: bool, as_json: bool) -> None:
     else:
         click.echo(_words(left, ended=ended))
     if end:
-        asyncio.run(look_whether_idle(around.environ))
+        threads.run(look_whether_idle(around.environ))
 
 
 def _seconds(span: str) -> float:

@@ -1,6 +1,5 @@
 """`mayfly prepare`."""
 
-import asyncio
 import os
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from agent.core.faults import ConfigurationError, Fault
 from agent.core.jobsfile import JobsFile, needs_browser
 from agent.core.locate import Loaded, Locations, Surroundings
 from agent.core.settings import Browser
+from agent.steps import threads
 from agent.steps.browser import Container, choose, find_chromedriver
 from agent.steps.durable import only_one, point_to
 from agent.steps.engine import Engine
@@ -55,7 +55,7 @@ def prepare(config: Path | None, pairs: tuple[str, ...], store: str | None, styl
     journalist = Journalist(log_sink(style, around))
     journalist.add_secrets(loaded.settings.sensitive())
     with only_one(places.state / "lock"):
-        release = asyncio.run(_prepare(loaded, places, around, journalist.log))
+        release = threads.run(_prepare(loaded, places, around, journalist.log))
     names = [job.name for job in release.jobs.job]
     click.echo(f"{release.ref} {release.commit} is ready: {', '.join(names)}")
     sys.exit(ExitCode.DONE)

@@ -1,6 +1,5 @@
 """`mayfly release`: what an operator sees of releases and does about them."""
 
-import asyncio
 import json
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from agent.core.console import aligned, printable
 from agent.core.errors import ExitCode, UsageError
 from agent.core.repository import TRACK
 from agent.core.trial import Memory
+from agent.steps import threads
 from agent.steps.durable import only_one
 from agent.steps.release.operate import Row, find, overview, pin, rollback, unpin
 from agent.steps.release.publish import Plan, Published, publish
@@ -153,7 +153,7 @@ def new(
         message=message,
         remote=remote,
     )
-    made = asyncio.run(publish(plan, environ=around.environ, version=__version__))
+    made = threads.run(publish(plan, environ=around.environ, version=__version__))
     if as_json:
         signer = made.signer and made.signer.model_dump()
         click.echo(

@@ -25,6 +25,7 @@ from agent.core.shards import NOTHING_ASKED, Asked, asked
 from agent.core.slots import parse_slot
 from agent.core.units import show_duration
 from agent.run import run_once
+from agent.steps import threads
 from agent.steps.errands import SlotWish
 from agent.steps.logs import Journalist
 from agent.steps.opening import Call
@@ -85,7 +86,7 @@ def run(
         raise ConfigurationError(
             [Fault(loaded.source, "release.repository", "is not set", "or try `mayfly demo`")]
         )
-    outcome = asyncio.run(
+    outcome = threads.run(
         perform(loaded, places, around, style=style, only=frozenset(only), slot=slot, part=part)
     )
     print_outcome(outcome, as_json=as_json, coloured=colors(sys.stdout, around))
@@ -174,4 +175,4 @@ def _leave_machine(around: Surroundings) -> None:
     if held:
         click.echo(f"the machine stays on for {show_duration(held)}: a lease is held", err=True)
     else:
-        asyncio.run(power_off(around.environ))
+        threads.run(power_off(around.environ))

@@ -1,16 +1,35 @@
 """Blocking calls with a limit that holds.
 
-`asyncio.to_thread` cannot be abandoned: its threads are waited for when the program ends. A name server that does not
-answer, or an HTTP server that sends a byte a second, would so keep a machine from switching itself off.
+A thread cannot be ended, only abandoned, and by itself `asyncio.run` waits for the threads of `asyncio.to_thread`. A
+disk or a name server that does not answer, or an HTTP server that sends a byte a second, would so keep a machine from
+switching itself off, whatever limit stood around the call.
 """
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+class _Workers(ThreadPoolExecutor):
+    """The threads of `asyncio.to_thread`, for which nobody waits once the event loop ends."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = True) -> None:  # noqa: ARG002
+        super().shutdown(wait=False, cancel_futures=cancel_futures)
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run a command's main coroutine, and return when it does, whatever its threads still do.
+
+    The process has to end as `mayfly` does (docs/decisions/0003): the interpreter would wait for them as well.
+    """
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_default_executor(_Workers())
+        return runner.run(main)
 
 
 async def in_thread(function: Callable[[], T], *, seconds: float) -> T:
