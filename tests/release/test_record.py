@@ -56,3 +56,16 @@ def test_only_a_file_that_is_not_there_is_an_empty_memory(tmp_path: Path) -> Non
     (tmp_path / "folder.json").mkdir()
     assert Remembered.read(tmp_path / "folder.json").memory.lost
     assert [path.name for path in tmp_path.glob("*.json*")] == ["folder.json"]
+
+
+async def test_a_lost_link_to_the_last_good_release_is_reported(
+    desk: Desk, repo_builder: Repo
+) -> None:
+    """The record knows that there was one; once a release is found good again there is nothing to report."""
+    repo_builder.release("v1.0", {"jobs.toml": JOBS})
+    await desk.run_well()
+    desk.shelf.good.unlink()
+    desk.shelf.good.write_text("")
+    (warning,) = (await desk.run_well()).warnings
+    assert str(desk.shelf.good) in warning
+    assert (await desk.obtain()).warnings == ()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.parts.repo import Signer, make_signer
+from tests.parts.repo import Repo, Signer, make_signer
 from tests.run.bench import Bench, Shelf
 
 JOB = """
@@ -70,6 +70,17 @@ def test_an_operator_goes_back_and_the_next_release_goes_on(bench: Bench, shelf:
     assert (rows["v1.0"]["good"], rows["v2.0"]["bad"]["by"]) == (True, "operator")
     bench.release("v3.0", JOB.format(version="v3.0"))
     assert ran(bench, shelf)[0] == "v3.0"
+
+
+def test_a_repository_of_longer_names_is_operated_alike(bench: Bench, shelf: Shelf) -> None:
+    """In git's SHA-256 format releases run, are listed, found by the beginning of a commit, and left again."""
+    bench.repo = Repo(bench.folder, object_format="sha256")
+    versions(bench, "v1.0", "v2.0")
+    commit = listed(bench)["v1.0"]["commit"]
+    assert len(commit) == 64
+    assert mayfly(bench, "rollback", "--to", commit[:12]).returncode == 0
+    ref, release = ran(bench, shelf)
+    assert (ref, release["commit"]) == ("v1.0", commit)
 
 
 def test_a_pinned_release_runs_until_it_is_unpinned(bench: Bench, shelf: Shelf) -> None:

@@ -82,7 +82,7 @@ class Attempt:
             ReleaseRefused: None of those that are offered may run.
             ReleaseError: None can be had, or can run.
         """
-        self._tell_of_lost_memory()
+        self._warn_of_damage()
         # A killed agent's git and uv outlive it, and would write into what is made now.
         await processes.kill_marked(mark_text(self.shelf.mirror))
         for name in await sweep(self.shelf):
@@ -92,12 +92,17 @@ class Attempt:
         pinned = await self._pinned_on_disk()
         return await (self._ready_pinned(pinned) if pinned else self._from_repository())
 
-    def _tell_of_lost_memory(self) -> None:
-        lost = self.record.memory.lost
-        if lost is not None:
-            self.log.error("release.record_lost", reason=lost)
-            self.warnings.append(lost)
-            self.note(lost=lost)
+    def _warn_of_damage(self) -> None:
+        """Tell of what is remembered no more, which is nothing to begin anew with in silence."""
+        memory = self.record.memory
+        if memory.lost is not None:
+            self.log.error("release.record_lost", reason=memory.lost)
+            self.warnings.append(memory.lost)
+            self.note(lost=memory.lost)
+        if memory.good and good_commit(self.shelf) is None:
+            text = f"{self.shelf.good} is gone or damaged, so that the last good release is not known any more"
+            self.log.error("release.good_lost", reason=text)
+            self.warnings.append(text)
 
     async def _pinned_on_disk(self) -> Installed | None:
         """Return the release that an operator pinned, when it is on disk: nobody has to be asked for it."""
