@@ -120,8 +120,11 @@ async def test_unfinished_releases_are_swept_and_finished_ones_are_not(
     (unfinished / "tree/link").symlink_to(outside)
     for folder in (unfinished / "tree/deep", unfinished / "tree"):
         folder.chmod(0o555)
-    assert await sweep(desk.shelf) == ["b" * 40]
+    draft = desk.shelf.root("c" * 40).with_name(f"{'c' * 40}.0a1b2c3d.tmp")
+    draft.mkdir()
+    assert sorted(await sweep(desk.shelf)) == ["b" * 40, draft.name]
     assert not unfinished.exists()
+    assert not draft.exists()
     assert theirs.exists()
     assert (outside / "kept").exists()
     assert outside.stat().st_mode & 0o200

@@ -35,6 +35,8 @@ from agent.steps.release.record import Remembered
 MARKER = "release.json"
 TREE = "tree"
 ENVIRONMENT = "env"
+DRAFT = ".tmp"
+"""At the end of the name of a release that is being made."""
 
 _COMMIT = re.compile(r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")
 
@@ -301,7 +303,9 @@ def folders(shelf: Shelf) -> list[Path]:
         OSError: The directory cannot be read.
     """
     return [
-        place for place in shelf.releases.iterdir() if _COMMIT.match(place.name) and place.is_dir()
+        place
+        for place in shelf.releases.iterdir()
+        if _COMMIT.fullmatch(place.name.partition(".")[0]) and place.is_dir()
     ]
 
 
@@ -316,7 +320,7 @@ async def sweep(shelf: Shelf) -> list[str]:
         unfinished = [
             place
             for place in folders(shelf)
-            if place.name.endswith(".tmp") or not (place / MARKER).exists()
+            if place.name.endswith(DRAFT) or not (place / MARKER).exists()
         ]
     except OSError as error:
         raise ReleaseError(f"{shelf.releases} cannot be used: {error}") from error
@@ -338,8 +342,8 @@ async def remove(root: Path) -> None:
 
 
 def _remove(root: Path) -> None:
-    if not root.name.endswith(".tmp"):
-        root = root.rename(root.with_name(f"{root.name}.{secrets.token_hex(4)}.tmp"))
+    if not root.name.endswith(DRAFT):
+        root = root.rename(root.with_name(f"{root.name}.{secrets.token_hex(4)}{DRAFT}"))
     # What is sealed can be renamed, but not emptied.
     for folder, _, _ in os.walk(root):  # from the top; links are not followed
         Path(folder).chmod(0o700)
