@@ -1,5 +1,6 @@
 """`mayfly check`."""
 
+import asyncio
 import json
 import sys
 from pathlib import Path
@@ -8,10 +9,11 @@ import click
 
 from agent import __version__
 from agent.cli.surroundings import configuration_options, load, surroundings
-from agent.core.errors import ExitCode
+from agent.core.errors import ContainerError, ExitCode
 from agent.core.faults import Fault
 from agent.core.jobsfile import parse_jobs
 from agent.core.locate import Surroundings
+from agent.steps.jobs.container.stackfile import examine_stacks
 from agent.steps.release.checks import stack_faults
 from agent.steps.release.trust import signers_faults
 
@@ -40,12 +42,21 @@ def check(
     if release.allowed_signers is not None:
         checked.append(str(release.allowed_signers))
     path = _jobs_path(jobs, release.jobs, around)
+    unchecked: list[str] = []
     if path is not None:
         checked.append(str(path))
-        faults += _jobs_faults(path, around)
+        found, unchecked = _jobs_faults(path, around)
+        faults += found
     if as_json:
-        click.echo(json.dumps({"checked": checked, "faults": [_data(fault) for fault in faults]}))
+        data = {
+            "checked": checked,
+            "unchecked": unchecked,
+            "faults": [_data(fault) for fault in faults],
+        }
+        click.echo(json.dumps(data))
     else:
+        for reason in unchecked:
+            click.echo(f"not checked: {reason}", err=True)
         for fault in faults:
             click.echo(str(fault))
         count = f"{len(faults)} fault{'s' if len(faults) != 1 else ''}" if faults else "no faults"
@@ -60,15 +71,24 @@ def _jobs_path(named: Path | None, usual: str, around: Surroundings) -> Path | N
     return path if named is not None or path.exists() else None
 
 
-def _jobs_faults(path: Path, around: Surroundings) -> list[Fault]:
+def _jobs_faults(path: Path, around: Surroundings) -> tuple[list[Fault], list[str]]:
+    """Return what is wrong with a jobs file and the stacks that it names, and which of them could not be checked."""
     try:
         text = around.read(path)
     except UnicodeDecodeError:
-        return [Fault(str(path), "", "not a text file in UTF-8")]
+        return [Fault(str(path), "", "not a text file in UTF-8")], []
     except OSError as error:
-        return [Fault(str(path), "", f"cannot be read: {error.strerror}")]
+        return [Fault(str(path), "", f"cannot be read: {error.strerror}")], []
     jobs, faults = parse_jobs(text, str(path), __version__)
-    return faults if jobs is None else stack_faults(jobs, path.parent, str(path))
+    if jobs is None:
+        return faults, []
+    if faults := stack_faults(jobs, path.parent, str(path)):
+        return faults, []
+    try:
+        return [*asyncio.run(examine_stacks(jobs, path.parent, around.environ))], []
+    except ContainerError as error:
+        stacks = dict.fromkeys(job.compose for job in jobs.job if job.compose)
+        return [], [f"{', '.join(stacks)}: {error}"]
 
 
 def _data(fault: Fault) -> dict[str, str]:

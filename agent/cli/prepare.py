@@ -19,7 +19,8 @@ from agent.steps import threads
 from agent.steps.browser import Container, choose, find_chromedriver
 from agent.steps.durable import only_one, point_to
 from agent.steps.engine import Engine
-from agent.steps.jobs.container.compose import find_compose
+from agent.steps.jobs.container.compose import compose_command
+from agent.steps.jobs.container.stackfile import examine_stacks, summary
 from agent.steps.logs import Journalist, Log
 from agent.steps.processes import run
 from agent.steps.release import Installed, Shelf, obtain, promote
@@ -93,14 +94,16 @@ async def _fetch_images(
             continue
         log.info("image.pulled", image=image)
         await engine.do("pull", "--quiet", image, seconds=PULL_SECONDS)
+    if faults := await examine_stacks(release.jobs, release.tree, around.environ):
+        log.warning("stack.not_pulled", reason=summary(faults))
+        return
     for stack in dict.fromkeys(job.compose for job in release.jobs.job if job.compose):
         await _fetch_stack(release.tree / stack, engine, log)
 
 
 async def _fetch_stack(file: Path, engine: Engine, log: Log) -> None:
     """Have compose pull what a stack names; what it cannot get may be here already, or be built by the job."""
-    compose = await find_compose(engine)
-    command = (*compose.command("mayfly-prepare", (file,)), "pull", "--ignore-pull-failures")
+    command = (*compose_command("mayfly-prepare", (file,)), "pull", "--ignore-pull-failures")
     log.info("stack.pulled", file=str(file))
     try:
         done = await run(command, environ=engine.environ, seconds=PULL_SECONDS, cwd=file.parent)

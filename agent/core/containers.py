@@ -13,6 +13,8 @@ OUTPUT, STATE, RESULT = "/mayfly/output", "/mayfly/state", "/mayfly/result"
 SELENIUM = "selenium"
 """The name under which a job in a container reaches the run's browser: the one that compose stacks give theirs."""
 
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 -- no file: a mount of the machine, in whose place a stack gets its own
+
 BROWSER_PORT = 4444
 BROWSER = f"http://{SELENIUM}:{BROWSER_PORT}"
 """The run's browser, as every job in a container reaches it: at the address that a Grid in a stack would have."""
@@ -23,6 +25,9 @@ TASKS = 1024
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID")
 """What root in a container keeps: to handle its own files and to become another user, as many entry points do."""
 
+IMAGE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$"
+"""Names of images that are no options of the engine's command line: `--privileged` would be one."""
+
 _IMAGES_OWN = frozenset({"PATH", "HOME", "LANG", "VIRTUAL_ENV"})
 """Variables whose right values only the image knows."""
 
@@ -30,12 +35,6 @@ _CLIENTS_OWN = re.compile(
     r"PATH|HOME|TMPDIR|GLIBC_TUNABLES|GCONV_PATH|(LD|DOCKER|COMPOSE|BUILDKIT|BUILDX|PYTHON|GO|SSL)_?[A-Z_]*"
 )
 """Variables that the engine's command line itself, which runs as the agent's user, might obey."""
-
-_CONFLICT = re.compile(r'container name "/?([^"]+)" is already in use')
-_PORT = re.compile(
-    r"(?:bind for |listen tcp4? )?\S*?:(\d+)(?::| failed).*?(?:already)", re.IGNORECASE
-)
-_NO_ENV_FILE = re.compile(r"(?:find env file: |env file )(.+?)(?: not found.*)?$", re.IGNORECASE)
 
 
 def is_clients_own(name: str) -> bool:
@@ -93,32 +92,6 @@ def project_prefix(run_id: str) -> str:
     return f"mayfly-{run_id}-".lower()
 
 
-def stack_problem(config: str) -> str | None:
-    """Return what a stack asks for and must not have, or None.
-
-    Args:
-        config: The stack as compose itself writes it (`config`), in YAML or in JSON.
-    """
-    for pattern, what in _REFUSED:
-        if pattern.search(config):
-            return what
-    return None
-
-
-_REFUSED = tuple(
-    (re.compile(rf'^\s*(?:- )?"?{pattern}"?,?\s*$', re.MULTILINE), what)
-    for pattern, what in (
-        (r'privileged"?: "?true', "privileged: true"),
-        (r'network_mode"?: "?host', "network_mode: host"),
-        (r'pid"?: "?host', "pid: host"),
-        (
-            r'(?:source"?: )?"?[^\s:]*(?:docker|containerd|podman)\.sock[^\s"]*',
-            "the engine's socket",
-        ),
-    )
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Mount:
     """A folder of this machine in a container."""
@@ -127,47 +100,72 @@ class Mount:
     target: str
 
 
-def override(config: Mapping[str, Any], service: str, mounts: Sequence[Mount], built: str) -> str:
-    """Return the file that is merged over a stack's own, for compose 2.24.4 or newer.
+def override(
+    model: Mapping[str, Any],
+    *,
+    project: str,
+    service: str,
+    mounts: Sequence[Mount],
+    files: Mapping[str, Mapping[str, Sequence[str]]],
+    built: str,
+) -> str:
+    """Return the file that is merged over a stack's own.
 
-    It maps the job's folders into the batch service, and takes from all services what collides with other runs or
-    outlives them: fixed names (which stay as names in the stack's networks), ports of this machine, restarts.
+    It maps the job's folders into the batch service, and takes from all services what collides with other runs,
+    outlives them or is shared with the machine: fixed names (which stay as names in the stack's networks), ports,
+    restarts, the machine's shared memory.
 
     Args:
-        config: The stack, from `docker compose config --format json`.
+        model: The stack, from `docker compose config --no-interpolate --format json`.
+        project: The name of its project.
         service: The batch service.
         mounts: What is mounted into it; what the stack mounts there itself gives way.
+        files: For services that name env files that compose must not read, or cannot: the key, and what remains of it.
         built: Begins the names of images that the stack builds, so that each is built once.
     """
     lines = ["services:"]
-    for name, own in sorted(config.get("services", {}).items()):
+    for name, own in sorted(model.get("services", {}).items()):
         lines += [f"  {json.dumps(name)}:", '    restart: "no"', "    ports: !reset []"]
+        lines += ["    develop: !reset null"] if "develop" in own else []
         if "container_name" in own:
             lines.append("    container_name: !reset null")
             lines += _alias(own, str(own["container_name"]))
         if "build" in own and "image" not in own:
             lines.append(f"    image: {json.dumps(f'{built}-{name.lower()}')}")
-        if name == service:
-            lines += ["    init: true", "    volumes:"]
-            lines += [f"      - {json.dumps(_volume(mount))}" for mount in mounts]
+        lines += [_replaced(key, paths) for key, paths in files.get(name, {}).items()]
+        lines += ["    init: true"] if name == service else []
+        if volumes := [*_memory(own), *(map(_volume, mounts) if name == service else ())]:
+            lines += ["    volumes:", *(f"      - {json.dumps(volume)}" for volume in volumes)]
+    for kind in ("networks", "volumes"):
+        if fixed := _fixed_names(model.get(kind) or {}, project):
+            lines += [f"{kind}:", *(f"  {json.dumps(key)}: {{name: !reset null}}" for key in fixed)]
     return "\n".join(lines) + "\n"
 
 
-def plain_override(text: str, service: str, mounts: Sequence[Mount]) -> str:
-    """Return the file that is merged over a stack's own for compose 1: it maps the job's folders, and no more.
-
-    Args:
-        text: The stack's own file, whose version the other must have.
-        service: The batch service.
-        mounts: What is mounted into it.
-    """
-    version = _VERSION.search(text)
-    volumes = [f"{mount.source.replace('$', '$$')}:{mount.target}" for mount in mounts]
-    merged = {"services": {service: {"volumes": volumes}}}
-    return json.dumps(({"version": version.group(1)} if version else {}) | merged)
+def _replaced(key: str, values: Sequence[str]) -> str:
+    """Return the line that gives a service other values; an empty list would be no change."""
+    tag = f"!override {json.dumps(list(values))}" if values else "!reset []"
+    return f"    {key}: {tag}"
 
 
-_VERSION = re.compile(r"""^version\s*:\s*["']?([0-9.]+)["']?\s*(?:#.*)?$""", re.MULTILINE)
+def _memory(own: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return the memory of its own that a service gets in the place of the machine's."""
+    volumes = [volume for volume in own.get("volumes") or () if isinstance(volume, dict)]
+    shared = any(
+        volume.get("source") == volume.get("target") == SHARED_MEMORY for volume in volumes
+    )
+    return [{"type": "tmpfs", "target": SHARED_MEMORY}] if shared else []
+
+
+def _fixed_names(tables: Mapping[str, Any], project: str) -> list[str]:
+    """Return the networks or volumes whose names are not the project's; those of others keep theirs."""
+    return [
+        key
+        for key, own in sorted(tables.items())
+        if own
+        and not own.get("external")
+        and own.get("name", f"{project}_{key}") != f"{project}_{key}"
+    ]
 
 
 def _volume(mount: Mount) -> dict[str, str]:
@@ -190,14 +188,6 @@ def _alias(own: Mapping[str, Any], alias: str) -> list[str]:
     ]
 
 
-def missing_env_file(complaint: str) -> str | None:
-    """Return the path of the env file that a stack names and that is not there, from what compose says."""
-    for line in complaint.splitlines():
-        if found := _NO_ENV_FILE.search(line.strip()):
-            return found.group(1)
-    return None
-
-
 def told(failure: str, tail: Collection[str]) -> str:
     """Return why a container did not start, with what was said last and what can be done about it."""
     said = [line.strip() for line in tail if line.strip() and "level=warning" not in line]
@@ -207,18 +197,6 @@ def told(failure: str, tail: Collection[str]) -> str:
 
 def remedy_for(said: str) -> str:
     """Return what can be done about the end of what the engine or compose said; empty when it is not known."""
-    if conflict := _CONFLICT.search(said):
-        return (
-            f'something else on this machine has the name "{conflict.group(1)}": remove container_name from the'
-            " compose file, or use compose 2.24.4 or newer, with which names are the run's own"
-        )
-    if "already allocated" in said or "already in use" in said:
-        port = _PORT.search(said)
-        which = f"port {port.group(1)}" if port else "a port"
-        return (
-            f"{which} of this machine is taken: remove ports from the compose file (services reach each other"
-            " without), or use compose 2.24.4 or newer; 4444 may be the agent's own: browser.port = 0"
-        )
     if "manifest unknown" in said or "pull access denied" in said or "not found: manifest" in said:
         return "check the image's name, and that this machine may pull it"
     return ""

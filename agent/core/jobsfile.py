@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from agent.core.containers import is_clients_own, output_problem
+from agent.core.containers import IMAGE_NAME, is_clients_own, output_problem
 from agent.core.faults import Fault, faults_of, read_toml, suggest
 from agent.core.pace import interval_of, is_site
 from agent.core.units import Seconds, Size
@@ -31,6 +31,7 @@ from agent.core.versions import requirement_problem
 
 _JOB_NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 _ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+_SERVICE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
 
 
 def _matches(pattern: str, remedy: str) -> AfterValidator:
@@ -56,6 +57,17 @@ EnvName = Annotated[
     str,
     _matches(_ENV_NAME, "use letters, digits and underscores"),
     WithJsonSchema({"type": "string", "pattern": _ENV_NAME}),
+]
+
+ImageName = Annotated[
+    str,
+    _matches(IMAGE_NAME, "write the image's name, such as example.org/shop:1.4"),
+    WithJsonSchema({"type": "string", "pattern": IMAGE_NAME}),
+]
+ServiceName = Annotated[
+    str,
+    _matches(_SERVICE_NAME, "a service's name begins with a letter, a digit or an underscore"),
+    WithJsonSchema({"type": "string", "pattern": _SERVICE_NAME}),
 ]
 
 MAX_NAME = 63
@@ -93,7 +105,7 @@ class Expect(Table):
 class ReleaseBrowser(Table):
     """The browser that this release was written for."""
 
-    image: str = Field(description="Selenium image, instead of the agent's `browser.image`.")
+    image: ImageName = Field(description="Selenium image, instead of the agent's `browser.image`.")
 
 
 class Job(Table):
@@ -105,9 +117,9 @@ class Job(Table):
         min_length=1,
         description="Program, arguments; with `image` the container's arguments.",
     )
-    image: str | None = Field(None, min_length=1, description="Container image to run.")
+    image: ImageName | None = Field(None, description="Container image to run.")
     compose: str | None = Field(None, description="Compose file of an existing stack.")
-    service: str | None = Field(None, description="The stack's batch service.")
+    service: ServiceName | None = Field(None, description="The stack's batch service.")
     output: str | None = Field(None, pattern="^/", description="Container path of the results.")
     browser: bool = Field(False, description="Wants a WebDriver URL.")
     timeout: Seconds = Field(1800.0, description="Limit of each attempt.")

@@ -11,6 +11,7 @@ from agent.cli.prepare import images
 from agent.core.jobsfile import parse_jobs
 from agent.core.settings import Browser
 from agent.steps.browser import DEFAULT_IMAGE
+from tests.parts.compose import with_plugin
 from tests.parts.repo import Repo
 from tests.run.bench import NOWHERE, RUN_SECONDS, Bench
 
@@ -73,6 +74,19 @@ def test_no_release_is_an_error_and_leaves_no_mark(bench: Bench) -> None:
     assert done.returncode == 5
     assert "no tag" in done.stderr
     assert not (bench.state / "baked").is_symlink()
+
+
+def test_a_stack_that_no_job_may_have_is_not_pulled(bench: Bench) -> None:
+    """Compose would read files of the machine for it."""
+    bench.environ |= with_plugin({})
+    stack = "services: {batch: {image: x, env_file: /etc/hostname}}\n"
+    jobs = JOBS + '[[job]]\nname = "stack"\ncompose = "compose.yml"\nservice = "batch"\n'
+    bench.release("v1.0.0", jobs, HELLO | {"compose.yml": stack})
+    done = prepare(bench)
+    assert done.returncode == 0, done.stderr
+    assert "stack.not_pulled" in done.stderr
+    assert "services.batch.env_file: /etc/hostname: is not a file of the release" in done.stderr
+    assert "stack.pulled" not in done.stderr
 
 
 def test_only_the_newest_will_do(bench: Bench) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.parts.busybox_image import ensure_busybox
-from tests.parts.compose import with_plugin, with_program
+from tests.parts.compose import with_plugin
 from tests.parts.docker_engine import DockerEngine
 from tests.run.bench import NOWHERE, Bench
 from tests.run.conftest import bench, shelf
@@ -30,13 +30,10 @@ def yard(bench: Bench, docker_engine: DockerEngine) -> Iterator[Bench]:
     assert remains(docker_engine, bench) == []
 
 
-@pytest.fixture(params=["plugin", "program"])
-def compose_yard(yard: Bench, request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
-    """The same with each compose in turn: the plugin of today, and the program of old."""
-    if request.param == "plugin":
-        yard.environ |= with_plugin(yard.environ)
-    else:
-        yard.environ |= with_program(yard.environ, tmp_path / "no-plugins")
+@pytest.fixture
+def compose_yard(yard: Bench) -> Bench:
+    """The same with docker compose."""
+    yard.environ |= with_plugin(yard.environ)
     return yard
 
 

@@ -1,11 +1,11 @@
-"""Jobs that are an existing compose stack, with the plugin of today and with the program of old."""
+"""Jobs that are an existing compose stack."""
 
 import signal
 from pathlib import Path
 
 import pytest
 
-from tests.containers.conftest import path_without, remains
+from tests.containers.conftest import remains
 from tests.parts.docker_engine import DockerEngine
 from tests.run.bench import Bench, Shelf, until
 from tests.run.shelves import job_in, sound
@@ -88,7 +88,7 @@ def test_an_env_file_that_git_does_not_have_is_replaced_by_the_job_s_secrets(
     compose_yard.release("v1", JOB, {"compose.yml": text})
     ran = compose_yard.run()
     message = ran.job("legacy")["message"]
-    assert "the stack's env_file .env.production is not in the release" in message, ran.outcome
+    assert "env_file: .env.production: is not in the release" in message, ran.outcome
     assert "secrets = [...]" in message
     secrets = compose_yard.folder / "secrets.env"
     secrets.touch(0o600)
@@ -143,53 +143,111 @@ services:
     image: {image}
     container_name: mayfly-test-batch
     depends_on: [selenium]
-    command: ["sh", "-c", "until nc -w 5 mayfly-test-chrome 4444 </dev/null; do sleep 1; done; sleep 2"]
+    volumes: ["scraped:/scraped"]
+    command: ["sh", "-c", "{wait} [ -e /scraped/x ] || echo new volume; touch /scraped/x; sleep 2"]
   selenium:
     image: {image}
     container_name: mayfly-test-chrome
     ports: ["127.0.0.1:45671:4444"]
     command: ["sh", "-c", "while true; do echo page | nc -l -p 4444; done"]
+networks: {{ default: {{ name: mayfly-test-network }} }}
+volumes: {{ scraped: {{ name: mayfly-test-volume }} }}
+"""
+WAIT = "until nc -w 5 mayfly-test-chrome 4444 </dev/null; do sleep 1; done;"
+
+
+def test_fixed_names_and_ports_do_not_collide(compose_yard: Bench, busybox: str) -> None:
+    """Two stacks at once: each has its own containers, networks and volumes, whatever their names."""
+    jobs = JOB + JOB.replace('"legacy"', '"twin"')
+    compose_yard.release("v1", jobs, {"compose.yml": FIXED.format(image=busybox, wait=WAIT)})
+    ran = compose_yard.run()
+    assert ran.code == 0, ran.stderr
+    lines = [event["line"] for event in ran.events("job.output")]
+    assert lines.count("page") == 2
+    assert lines.count("new volume") == 2
+
+
+ORDINARY = """
+name: shop
+x-common: &common
+  restart: unless-stopped
+  logging: {{ driver: json-file, options: {{ max-size: 10m }} }}
+  labels: {{ org.example.team: data }}
+services:
+  python-scripts:
+    <<: *common
+    image: {image}
+    container_name: shop-batch
+    hostname: batch
+    user: "0:0"
+    working_dir: /work
+    entrypoint: [sh, -c]
+    command:
+      - id -u; hostname; cat note.txt /run/secrets/token /greeting; df /dev/shm | tail -n 1; date +%Z; ulimit -n
+    environment: [TZ=UTC]
+    volumes: ["./:/work:ro", "../data:/data", "scraped:/scraped", "/etc/localtime:/etc/localtime:ro", /cache]
+    depends_on: {{ db: {{ condition: service_healthy }} }}
+    networks: [default, back]
+    extra_hosts: ["host.docker.internal:host-gateway"]
+    dns: [1.1.1.1]
+    expose: ["8080"]
+    ports: ["127.0.0.1:45672:80"]
+    profiles: [batch]
+    read_only: true
+    tmpfs: [/tmp]
+    shm_size: 32m
+    cap_drop: [ALL]
+    cap_add: [CHOWN]
+    security_opt: ["no-new-privileges:true"]
+    ulimits: {{ nofile: 4096 }}
+    mem_limit: 64m
+    cpus: 0.5
+    pids_limit: 100
+    init: true
+    tty: false
+    stdin_open: true
+    stop_grace_period: 5s
+    secrets: [token]
+    configs: [{{ source: greeting, target: /greeting }}]
+    develop: {{ watch: [{{ path: ., action: rebuild }}] }}
+  db:
+    <<: *common
+    image: {image}
+    command: sleep 60
+    healthcheck: {{ test: ["CMD", "true"], interval: 1s }}
+    deploy: {{ resources: {{ limits: {{ memory: 64M, cpus: "0.5" }} }} }}
+    volumes: ["/dev/shm:/dev/shm"]
+    networks: {{ back: {{ aliases: [database] }} }}
+networks: {{ back: {{ driver: bridge, internal: true }} }}
+volumes: {{ scraped: {{}} }}
+secrets: {{ token: {{ file: ./token.txt }} }}
+configs: {{ greeting: {{ file: ./greeting.txt }} }}
 """
 
 
-def test_fixed_names_and_ports_do_not_collide(
-    compose_yard: Bench, docker_engine: DockerEngine, busybox: str
-) -> None:
-    """Two stacks at once: the plugin gives each its own, the old program says what is taken and what helps."""
-    jobs = JOB + JOB.replace('"legacy"', '"twin"')
-    compose_yard.release("v1", jobs, {"compose.yml": FIXED.format(image=busybox)})
+def test_what_public_stacks_ask_for_still_works(compose_yard: Bench, busybox: str) -> None:
+    """Nothing of it reaches the machine."""
+    files = {
+        "deploy/compose.yml": ORDINARY.format(image=busybox),
+        "deploy/note.txt": "a note\n",
+        "deploy/token.txt": "a token\n",
+        "deploy/greeting.txt": "good day\n",
+    }
+    compose_yard.release("v1", JOB.replace("compose.yml", "deploy/compose.yml"), files)
     ran = compose_yard.run()
-    if "no-plugins" not in compose_yard.environ["DOCKER_CONFIG"]:
-        assert ran.code == 0, ran.stderr
-        assert [event["line"] for event in ran.events("job.output")].count("page") == 2
-        return
-    assert ran.code == 3, ran.stderr
-    (message,) = (job["message"] for job in ran.outcome["jobs"] if job["status"] == "failed")
-    assert "did not start" in message
-    assert "remove container_name" in message or "is taken: remove ports" in message
-
-
-WISHES = {
-    "privileged": "privileged: true",
-    "network": "network_mode: host",
-    "pid": "pid: host",
-    "socket": 'volumes: ["/var/run/docker.sock:/s"]',
-}
-
-
-def test_a_stack_does_not_get_the_machine(compose_yard: Bench, busybox: str) -> None:
-    """What would lead out of its containers is refused before anything of it starts."""
-    head = f"services:\n  python-scripts:\n    image: {busybox}\n    command: echo ran\n    "
-    jobs = "".join(
-        JOB.replace('"legacy"', f'"{name}"').replace("compose.yml", f"{name}.yml")
-        for name in WISHES
-    )
-    files = {f"{name}.yml": f"{head}{wish}\n" for name, wish in WISHES.items()}
-    compose_yard.release("v1", jobs, files)
-    ran = compose_yard.run()
-    for name in WISHES:
-        assert "which a job must not have" in ran.job(name)["message"], ran.outcome
-    assert "ran" not in [event["line"] for event in ran.events("job.output")]
+    assert ran.code == 0, ran.stderr
+    said = [" ".join(event["line"].split()) for event in ran.events("job.output")]
+    found = said[said.index("0") :]
+    assert [*found[:5], *found[6:]] == [
+        "0",
+        "batch",
+        "a note",
+        "a token",
+        "good day",
+        "UTC",
+        "4096",
+    ]
+    assert found[5].startswith("shm 32768 ")
 
 
 def test_what_compose_does_not_accept_is_quoted(compose_yard: Bench, busybox: str) -> None:
@@ -197,7 +255,7 @@ def test_what_compose_does_not_accept_is_quoted(compose_yard: Bench, busybox: st
     other = f"services:\n  other:\n    image: {busybox}\n# not python-scripts\n"
     compose_yard.release("v1", JOB, {"compose.yml": other})
     message = compose_yard.run().job("legacy")["message"]
-    assert message == ('compose.yml has no service "python-scripts"; its services are other')
+    assert 'has no "python-scripts" (its services are other)' in message
     absent = "services:\n  python-scripts:\n    image: mayfly.test/nobody/has-this:1\n"
     compose_yard.release("v2", JOB, {"compose.yml": absent})
     message = compose_yard.run().job("legacy")["message"]
@@ -212,11 +270,116 @@ def test_what_compose_does_not_accept_is_quoted(compose_yard: Bench, busybox: st
 def test_without_compose_the_error_says_how_to_get_it(
     yard: Bench, busybox: str, tmp_path: Path
 ) -> None:
-    """Neither the plugin nor the program: package, path and address."""
-    path = path_without(tmp_path / "bin", "docker-compose")
-    yard.environ |= {"PATH": path, "DOCKER_CONFIG": str(tmp_path)}
+    """Package, path and address; the program of old does not count."""
+    yard.environ |= {"DOCKER_CONFIG": str(tmp_path)}
     yard.release("v1", JOB, {"compose.yml": stack(busybox, "true")})
     message = yard.run().job("legacy")["message"]
-    assert message.startswith("a stack needs docker compose, which is not installed; install")
+    assert message.startswith(
+        "a stack needs docker compose 2.26.0 or newer, which is not installed"
+    )
     assert "/usr/local/lib/docker/cli-plugins/docker-compose" in message
     assert "https://github.com/docker/compose/releases" in message
+
+
+CANARY = "a-line-of-the-machine-s-own"
+HEAD = """
+services:
+  python-scripts:
+    image: {image}
+    command: ["sh", "-c", "env; cat /host/secret.env /host{folder}/secret.env /run/secrets/s /c; ls -l /host"]
+"""
+LINKER = """
+    depends_on: {{linker: {{condition: service_completed_successfully}}}}
+  linker:
+    image: {image}
+    volumes: ['./deep:/deep']
+    command: ['sh', '-c', 'rm -rf /deep/data; ln -s {folder} /deep/data']
+"""
+WAYS = {
+    "root": ("volumes", "    volumes: ['/:/host']"),
+    "folder": ("volumes", "    volumes: ['{folder}:/host:ro']"),
+    "up": ("volumes", "    volumes: ['./../../../../../../../../../../../..{folder}:/host']"),
+    "variable": ("volumes", "    volumes: ['${{HERE}}:/host']"),
+    "socket": ("volumes", "    volumes: ['/var/run:/host']"),
+    "configuration": ("volumes", "    volumes: ['/etc/mayfly:/host']"),
+    "spread": (
+        "volumes.bind.propagation",
+        "    volumes: [{{type: bind, source: ./scripts, target: /host, bind: {{propagation: shared}}}}]",
+    ),
+    "options": (
+        "volumes.disk.driver_opts",
+        "    volumes: ['disk:/host']\nvolumes: {{disk: {{driver_opts: {{type: none, o: bind, device: '{folder}'}}}}}}",
+    ),
+    "others": (
+        "volumes.disk.external",
+        "    volumes: ['disk:/host']\nvolumes: {{disk: {{external: true}}}}",
+    ),
+    "secret": (
+        "secrets.s.file",
+        "    secrets: [s]\nsecrets: {{s: {{file: '{folder}/secret.env'}}}}",
+    ),
+    "config": (
+        "configs.c.file",
+        "    configs: [c]\nconfigs: {{c: {{file: '{folder}/secret.env'}}}}",
+    ),
+    "env-file": ("env_file", "    env_file: ['{folder}/secret.env']"),
+    "extends": ("extends", "    extends: {{file: '{folder}/base.yml', service: base}}"),
+    "written-otherwise": (
+        "hide a key",
+        '    "ext\\x65nds": {{file: "{folder}/base.yml", service: base}}',
+    ),
+    "include": (
+        "include",
+        "    environment: {{X: y}}\ninclude: [{{path: other.yml, env_file: '{folder}/secret.env'}}]",
+    ),
+    "link": (
+        "put a link to any folder in its place",
+        "    volumes: ['./deep/data:/host']" + LINKER,
+    ),
+    "build": (
+        "build.context",
+        "    build: {{context: '{folder}', dockerfile_inline: 'FROM {image}\\nCOPY secret.env /host/'}}",
+    ),
+    "capability": ("cap_add", "    cap_add: [SYS_ADMIN]"),
+    "devices": ("devices", "    devices: ['/dev/null:/dev/sda']"),
+    "ipc": ("ipc", "    ipc: host"),
+    "users": ("userns_mode", "    userns_mode: host"),
+    "pid": ("pid", "    pid: host"),
+    "uts": ("uts", "    uts: host"),
+    "network": ("network_mode", "    network_mode: host"),
+    "named-network": (
+        "networks.n.external",
+        "    networks: [n]\nnetworks: {{n: {{external: true, name: host}}}}",
+    ),
+    "seccomp": ("security_opt", "    security_opt: ['seccomp:unconfined']"),
+    "parent": ("cgroup_parent", "    cgroup_parent: system.slice"),
+    "hidden-service": (
+        "services.python-scripts.privileged",
+        "    privileged: true\n    profiles: [batch]",
+    ),
+    "client": ("DOCKER_HOST", ""),
+}
+"""For each way to the machine: what the message must name, and the lines of the stack."""
+
+
+def test_a_stack_does_not_get_the_machine(compose_yard: Bench, busybox: str) -> None:
+    """Whatever leads out of its containers is refused before anything of it starts, and named."""
+    folder = compose_yard.folder / "machine"
+    folder.mkdir()
+    (folder / "secret.env").write_text(f"CANARY={CANARY}\n")
+    (folder / "base.yml").write_text(f"services: {{base: {{environment: [CANARY={CANARY}]}}}}\n")
+    jobs, files = (
+        "",
+        {"scripts/x": "", "deep/data/x": "", "client/.env": "DOCKER_HOST=tcp://nobody\n"},
+    )
+    for name, (_, lines) in WAYS.items():
+        jobs += JOB.replace('"legacy"', f'"{name}"').replace("compose.yml", f"{name}/compose.yml")
+        jobs += f'    env = {{ HERE = "{folder}" }}\n'
+        files[f"{name}/compose.yml"] = (HEAD + lines).format(image=busybox, folder=folder) + "\n"
+        files[f"{name}/other.yml"] = "services: {x: {image: x, labels: {l: $CANARY}}}\n"
+    compose_yard.release("v1", jobs, files)
+    ran = compose_yard.run()
+    assert CANARY not in ran.stderr + str(ran.outcome)
+    said = {name: ran.job(name)["message"] for name in WAYS}
+    assert {name: said[name] for name, (key, _) in WAYS.items() if key not in said[name]} == {}
+    assert ran.events("job.output") == []

@@ -1,7 +1,5 @@
 """What containers and stacks are told, and what is made of what engines and composes say."""
 
-import json
-
 import pytest
 from hypothesis import given as values
 from hypothesis import strategies as st
@@ -10,13 +8,10 @@ from agent.core.containers import (
     Mount,
     given,
     is_clients_own,
-    missing_env_file,
     output_problem,
     override,
-    plain_override,
     project_name,
     remedy_for,
-    stack_problem,
     told,
 )
 
@@ -54,91 +49,62 @@ def test_odd_output_paths_are_refused(path: str) -> None:
     assert output_problem("/data/out-1") is None
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        "services:\n  a:\n    privileged: true\n",
-        '{\n  "services": {\n    "a": {\n      "network_mode": "host",\n      "image": "x"\n',
-        "    pid: host\n",
-        "    - /var/run/docker.sock:/var/run/docker.sock:rw\n",
-        '          "source": "/var/run/docker.sock",\n',
-        "      source: /run/user/1000/podman/podman.sock\n",
-    ],
-)
-def test_a_stack_that_wants_the_machine_is_found_out(config: str) -> None:
-    """In compose's own YAML and in its JSON."""
-    assert stack_problem(config)
-
-
-def test_an_ordinary_stack_wants_nothing_of_it() -> None:
-    """Names and texts that only look like it are no reason."""
-    text = "    privileged: false\n    network_mode: bridge\n    command: echo docker.sock privileged: true\n"
-    assert stack_problem(text) is None
-
-
 CONFIG = {
     "services": {
         "batch": {
             "build": {"context": "."},
             "networks": {"default": None, "b": {"aliases": ["x"]}},
+            "env_file": [{"path": "/t/a.env"}, {"path": "/t/b.env"}],
         },
-        "selenium": {"image": "s", "container_name": "chrome", "networks": {"default": None}},
-    }
+        "selenium": {
+            "image": "s",
+            "container_name": "chrome",
+            "develop": {"watch": []},
+            "networks": {"default": None},
+            "volumes": [{"type": "bind", "source": "/dev/shm", "target": "/dev/shm"}],
+        },
+    },
+    "networks": {"default": {"name": "web"}, "b": {"name": "p_b"}},
+    "volumes": {"db": {"name": "prod"}, "theirs": {"name": "prod", "external": True}},
 }
 
 
 def test_the_second_file_maps_folders_and_takes_what_collides() -> None:
     """Ports, fixed names and restarts go; a fixed name stays a name in the stack's network."""
-    text = override(CONFIG, "batch", [Mount("/spool/o$1", "/data")], "built-1")
+    text = override(
+        CONFIG,
+        project="p",
+        service="batch",
+        mounts=[Mount("/spool/o$1", "/data")],
+        files={"batch": {"env_file": ("/t/a.env",)}},
+        built="built-1",
+    )
     batch, selenium = text.split('  "selenium":')
     assert '{"type": "bind", "source": "/spool/o$$1", "target": "/data"}' in batch
     assert 'image: "built-1-batch"' in batch
+    assert 'env_file: !override ["/t/a.env"]' in batch
     assert "container_name" not in batch
     assert "container_name: !reset null" in selenium
+    assert "develop: !reset null" in selenium
     assert '"default": {"aliases": ["chrome"]}' in selenium
-    assert "volumes" not in selenium
     assert text.count("ports: !reset []") == text.count('restart: "no"') == 2
+    assert text.endswith(
+        'networks:\n  "default": {name: !reset null}\nvolumes:\n  "db": {name: !reset null}\n'
+    )
 
 
-@pytest.mark.parametrize(
-    ("first", "version"),
-    [('version: "3.8"', "3.8"), ("version: '2.4' # old", "2.4"), ("version: 3", "3"), ("", None)],
-)
-def test_for_compose_1_the_second_file_has_the_version_of_the_first(
-    first: str, version: str | None
-) -> None:
-    """It refuses to mix versions."""
-    text = plain_override(f"{first}\nservices: {{}}\n", "batch", [Mount("/o", "/data")])
-    data = json.loads(text)
-    assert data.get("version") == version
-    assert data["services"] == {"batch": {"volumes": ["/o:/data"]}}
+def test_the_machine_s_shared_memory_becomes_the_container_s_own() -> None:
+    """Its programs keep what they share there; browsers' images ask for it by mounting /dev/shm."""
+    text = override(CONFIG, project="p", service="batch", mounts=[], files={}, built="b")
+    batch, selenium = text.split('  "selenium":')
+    assert "volumes" not in batch
+    assert '    volumes:\n      - {"type": "tmpfs", "target": "/dev/shm"}\n' in selenium
 
 
-@pytest.mark.parametrize(
-    ("complaint", "path"),
-    [
-        ("Couldn't find env file: /x/stack/.env", "/x/stack/.env"),
-        ("level=warning\nenv file /x/.env not found: stat /x/.env: no such file", "/x/.env"),
-        ("services.a.imagination is not allowed", None),
-    ],
-)
-def test_a_missing_env_file_is_recognised(complaint: str, path: str | None) -> None:
-    """In the words of compose 1.29 and of 2.26."""
-    assert missing_env_file(complaint) == path
-
-
-@pytest.mark.parametrize(
-    ("said", "remedy"),
-    [
-        ('Conflict. The container name "/chrome" is already in use by container "1"', '"chrome"'),
-        ("Bind for 0.0.0.0:4444 failed: port is already allocated", "port 4444"),
-        ("listen tcp4 127.0.0.1:4444: bind: address already in use", "port 4444"),
-        ("manifest unknown: manifest unknown", "check the image's name"),
-    ],
-)
-def test_a_collision_is_explained(said: str, remedy: str) -> None:
-    """What is taken, and what helps."""
-    assert remedy in remedy_for(said)
+def test_a_missing_image_is_explained() -> None:
+    """What helps comes last."""
+    said = "manifest unknown: manifest unknown"
+    assert "check the image's name" in remedy_for(said)
     assert told("it did not start", ["level=warning x", said]).startswith("it did not start; ")
 
 

@@ -121,6 +121,10 @@ def test_all_faults_are_told_at_once_by_the_jobs_names() -> None:
         ('[[job]]\nname = "a"\ncompose = "c"\nservice = "s"\nbrowser = true', "its own browser"),
         ('[[job]]\nname = "a"\ncompose = "c"\nservice = "s"\nmemory = "1GiB"', "mem_limit"),
         ('[[job]]\nname = "a"\nimage = "x"\nsecrets = ["LD_PRELOAD"]', "cannot be named"),
+        ('[[job]]\nname = "a"\nimage = "--privileged"\ncommand = ["x"]', "write the image's name"),
+        ('[[job]]\nname = "a"\nimage = "-v/:/x"', '"-v/:/x" is not possible'),
+        ('[[job]]\nname = "a"\ncompose = "c"\nservice = "--service-ports"', "a service's name"),
+        (job("") + '[browser]\nimage = "--volume=/:/x"', "browser.image"),
         ('requires = "mayfly > 1"\n' + job(""), "is not understood"),
     ],
 )

@@ -1,10 +1,8 @@
-"""The composes: the plugin, as tests/parts/install.sh fetches it or as the machine has it, and the program of old."""
+"""Docker compose: the plugin, as tests/parts/install.sh fetches it or as the machine has it."""
 
 import os
-import shutil
 import subprocess
 from collections.abc import Mapping
-from pathlib import Path
 
 from tests.parts.cache import cache_folder
 from tests.parts.missing import MissingPartError
@@ -30,20 +28,3 @@ def with_plugin(environ: Mapping[str, str]) -> dict[str, str]:
     if done.returncode != 0:
         raise MissingPartError("docker compose", "run tests/parts/install.sh")
     return found
-
-
-def with_program(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """What finds only `docker-compose` 1.29 has in its environment.
-
-    Raises:
-        MissingPartError: It is not installed.
-    """
-    if shutil.which("docker-compose") is None:
-        raise MissingPartError("docker-compose", "run tests/parts/install.sh")
-    return without_plugin(environ, folder)
-
-
-def without_plugin(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """What finds no plugin in its configuration has in its environment."""
-    folder.mkdir(exist_ok=True)
-    return {**environ, "DOCKER_CONFIG": str(folder)}

@@ -1,23 +1,19 @@
-"""The two composes: the plugin of today (`docker compose`), and the program of old (`docker-compose` 1.29)."""
+"""Docker compose: the plugin of the engine's command line (`docker compose`)."""
 
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from agent.core.errors import ContainerError, ProcessTimeout
 from agent.steps import processes
-from agent.steps.engine import Engine
 from agent.steps.processes import Finished
 
 CONFIG_SECONDS = 30.0
-"""`docker-compose` 1.29 takes 0.4 s to say its version on an idle machine."""
 
-OVERRIDES = (2, 24, 4)
-"""From here on a file can take things from another (`!reset`, `!override` of the Compose specification)."""
-
-OLDEST = (1, 27, 0)
-"""The first that knows conditions of `depends_on` again, and needs no `version:` in the file."""
+OLDEST = (2, 26, 0)
+"""The first that shows a stack both resolved and as it was before files of variables were read, as JSON."""
 
 HOW_TO_GET = (
     "install the plugin: dnf or apt install docker-compose-plugin from Docker's repository, or put the binary of"
@@ -25,73 +21,73 @@ HOW_TO_GET = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Compose:
-    """A compose that is installed.
-
-    Attributes:
-        program: How it is called.
-        overrides: Whether a second file can take things from the first; else it can only add.
-    """
-
-    program: tuple[str, ...]
-    overrides: bool
-
-    def command(self, project: str, files: tuple[Path, ...]) -> tuple[str, ...]:
-        """Return the command line up to the verb."""
-        named = (part for file in files for part in ("-f", str(file)))
-        return (*self.program, "-p", project, *named)
-
-    async def config(self, project: str, file: Path, environ: Mapping[str, str]) -> Finished:
-        """Have it read a stack and write it again: as JSON if it has overrides, else as YAML.
-
-        Raises:
-            ContainerError: It cannot be started, or does not end.
-        """
-        json = ("--format", "json") if self.overrides else ()
-        return await _ask((*self.command(project, (file,)), "config", *json), environ, file.parent)
-
-    async def services(self, project: str, file: Path, environ: Mapping[str, str]) -> list[str]:
-        """Return the names of a stack's services.
-
-        Raises:
-            ContainerError: It cannot be started, or does not end.
-        """
-        command = (*self.command(project, (file,)), "config", "--services")
-        done = await _ask(command, environ, file.parent)
-        return sorted(done.stdout.decode(errors="replace").split())
+def compose_command(project: str, files: tuple[Path, ...]) -> tuple[str, ...]:
+    """Return the command line up to the verb."""
+    named = (part for file in files for part in ("-f", str(file)))
+    return ("docker", "compose", "-p", project, *named)
 
 
-async def find_compose(engine: Engine) -> Compose:
-    """Return the compose of this machine, the plugin before the old program.
+async def require_compose(environ: Mapping[str, str]) -> None:
+    """Make sure that this machine has a compose that will do; no engine is asked.
 
     Raises:
-        ContainerError: There is none that will do, or no engine.
+        ContainerError: It has none, or one that is too old.
     """
-    await engine.do("version", "--format", "{{.Server.Version}}")
-    seen = []
-    for program in (("docker", "compose"), ("docker-compose",)):
-        try:
-            done = await _ask((*program, "version", "--short"), engine.environ, None)
-        except ContainerError:
-            continue
-        version = _version(done.stdout.decode(errors="replace"))
-        if done.code != 0 or version is None:
-            continue
-        if version >= OVERRIDES or OLDEST <= version < (2, 0, 0):
-            return Compose(program, overrides=version >= OVERRIDES)
-        seen.append(f"{' '.join(program)} is {'.'.join(map(str, version))}, too old")
-    raise ContainerError(
-        "a stack needs docker compose, which is not installed"
-        if not seen
-        else f"a stack needs docker compose 2.24.4 or newer: {'; '.join(seen)}",
-        remedy=HOW_TO_GET,
+    done = await _ask(("docker", "compose", "version", "--short"), environ, None)
+    found = re.match(r"v?(\d+)\.(\d+)\.(\d+)", done.stdout.decode(errors="replace").strip())
+    needed = f"a stack needs docker compose {'.'.join(map(str, OLDEST))} or newer"
+    if done.code != 0 or found is None:
+        raise ContainerError(f"{needed}, which is not installed", remedy=HOW_TO_GET)
+    if tuple(map(int, found.groups())) < OLDEST:
+        raise ContainerError(f"{needed}, and this is {found.group()}", remedy=HOW_TO_GET)
+
+
+async def resolved(
+    project: str, files: tuple[Path, ...], environ: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the stack that these files make together, as compose would run it, services of all profiles included.
+
+    Raises:
+        ContainerError: Compose does not accept it, or does not answer.
+    """
+    text = await _config(project, files, environ, "--profile", "*")
+    # So that its output is a compose file again, compose doubles what begins a variable.
+    document: dict[str, Any] = json.loads(text.replace("$$", "$"))
+    return document
+
+
+async def written(
+    project: str, files: tuple[Path, ...], environ: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the stack as it is written: with variables' names, and with the names of files of variables.
+
+    Raises:
+        ContainerError: Compose does not accept it, or does not answer.
+    """
+    model: dict[str, Any] = json.loads(
+        await _config(project, files, environ, verbatim=("--no-interpolate",))
     )
+    return model
 
 
-def _version(text: str) -> tuple[int, int, int] | None:
-    found = re.match(r"v?(\d+)\.(\d+)\.(\d+)", text.strip())
-    return (int(found[1]), int(found[2]), int(found[3])) if found else None
+async def _config(
+    project: str,
+    files: tuple[Path, ...],
+    environ: Mapping[str, str],
+    *options: str,
+    verbatim: tuple[str, ...] = (),
+) -> str:
+    command = (*compose_command(project, files), *options, "config", "--format", "json", *verbatim)
+    done = await _ask(command, environ, files[0].parent)
+    if done.code != 0:
+        complaint = _last(done.stderr.decode(errors="replace"))
+        raise ContainerError(f"compose does not accept {files[0].name}: {complaint}")
+    return done.stdout.decode(errors="replace")
+
+
+def _last(complaint: str) -> str:
+    lines = [line for line in complaint.strip().splitlines() if "level=warning" not in line]
+    return " ".join(" ".join(lines).split())[-400:] or "it gives no reason"
 
 
 async def _ask(
@@ -100,6 +96,6 @@ async def _ask(
     try:
         return await processes.run(command, environ=environ, seconds=CONFIG_SECONDS, cwd=folder)
     except OSError as error:
-        raise ContainerError(f"{command[0]} could not be started: {error.strerror}") from error
+        raise ContainerError(f"docker could not be started: {error.strerror}") from error
     except ProcessTimeout as error:
-        raise ContainerError(f"{' '.join(command[:2])} did not end") from error
+        raise ContainerError("docker compose did not end") from error
