@@ -20,6 +20,7 @@ from agent.core.jobsfile import Job
 from agent.core.layout import manifest_key
 from agent.core.manifest import RunRecord
 from agent.core.outcome import Outcome, run_status
+from agent.core.redact import Redactor
 from agent.core.results import JobResult, JobStatus, RunStatus, tally
 from agent.core.shards import requested
 from agent.steps.browser import EarlyBrowser
@@ -111,7 +112,7 @@ class _Run:
             errands.bucket,
             concurrency=call.settings.store.concurrency,
             # A job whose secrets are not known is not started, so that what is known is enough.
-            redactor=lambda: call.journalist.redactor,
+            redactor=lambda: self._redactor,
             log=self._log,
             progress=call.progress,
         )
@@ -272,6 +273,7 @@ class _Run:
             return {}
 
     def _ended(self, result: JobResult) -> None:
+        result = self._redactor.record(result)
         self._spooled.save(self._spooled.journal.with_result(result))
         self._call.progress.ended(result)
         self._log.info(
@@ -366,6 +368,7 @@ class _Run:
         return self._outcome(error.with_remedy, "")
 
     def _outcome(self, reason: str, bucket: str) -> Outcome:
+        reason = self._redactor.text(reason)
         if reason:
             self._log.error("handoff.postponed", reason=reason, spool=str(self._spooled.root))
         return Outcome(
@@ -404,8 +407,13 @@ class _Run:
     def _warn(self, text: str) -> None:
         self._note(warnings=(*self._record.warnings, text))
 
+    @property
+    def _redactor(self) -> Redactor:
+        return self._call.journalist.redactor
+
     def _note(self, *, concluded: bool = False, **changes: object) -> None:
         before = self._spooled.journal
-        journal = before.with_run(**changes).model_copy(update={"concluded": concluded})
+        clean = {name: self._redactor.field(name, value) for name, value in changes.items()}
+        journal = before.with_run(**clean).model_copy(update={"concluded": concluded})
         if journal != before:  # each time costs the disk two syncs
             self._spooled.save(journal)

@@ -107,18 +107,26 @@ def main() -> NoReturn:
         error.show()
         code = ExitCode.USAGE
     except BaseException:  # noqa: BLE001 -- a defect of ours, told with all that is known of it
-        traceback.print_exc()
+        click.echo(_safe(traceback.format_exc()), err=True, nl=False)
         code = ExitCode.INTERNAL
     _leave(code)
 
 
 def _complain(error: MayflyError) -> ExitCode:
     """Say what went wrong and what can be done; the words may come from a bucket, so nothing in them moves a cursor."""
-    for line in str(error).splitlines():
+    for line in _safe(str(error)).splitlines():
         click.echo(f"error: {printable(line)}", err=True)
     if error.remedy:
-        click.echo(f"       {printable(error.remedy)}", err=True)
+        click.echo(f"       {printable(_safe(error.remedy))}", err=True)
     return error.exit_code
+
+
+def _safe(text: str) -> str:
+    """Return an error's text without secrets, as far as they show without the configuration."""
+    from agent.core.redact import Redactor, without_credentials  # noqa: PLC0415 -- only failures need them
+    from agent.core.urlsecrets import environment_secrets  # noqa: PLC0415
+
+    return Redactor(environment_secrets(os.environ)).text(without_credentials(text))
 
 
 def _leave(code: int) -> NoReturn:

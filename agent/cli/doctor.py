@@ -9,6 +9,7 @@ import click
 from agent import __version__
 from agent.cli.surroundings import colors, configuration_options, load, surroundings
 from agent.core.locate import locate
+from agent.core.urlsecrets import environment_secrets
 from agent.doctor import CHECKS, Patient, as_data, as_lines, examine, exit_code
 from agent.steps import threads
 from agent.steps.logs import Journalist, console_sink
@@ -34,7 +35,7 @@ def doctor(
     loaded = load(config, pairs, store, around)
     sinks = [console_sink(sys.stderr, colors=colors(sys.stderr, around))] if verbose else []
     journalist = Journalist(*sinks)
-    journalist.add_secrets(loaded.settings.sensitive())
+    journalist.add_secrets(loaded.settings.sensitive() | environment_secrets(around.environ))
     patient = Patient(
         settings=loaded.settings,
         source=loaded.source,

@@ -15,6 +15,7 @@ from agent.core.faults import ConfigurationError, Fault
 from agent.core.jobsfile import JobsFile, needs_browser
 from agent.core.locate import Loaded, Locations, Surroundings
 from agent.core.settings import Browser
+from agent.core.urlsecrets import environment_secrets
 from agent.steps import threads
 from agent.steps.browser import Container, choose, find_chromedriver
 from agent.steps.durable import only_one, point_to
@@ -54,7 +55,7 @@ def prepare(config: Path | None, pairs: tuple[str, ...], store: str | None, styl
     if loaded.settings.release.repository is None:
         raise ConfigurationError([Fault(loaded.source, "release.repository", "is not set")])
     journalist = Journalist(log_sink(style, around))
-    journalist.add_secrets(loaded.settings.sensitive())
+    journalist.add_secrets(loaded.settings.sensitive() | environment_secrets(around.environ))
     with only_one(places.state / "lock"):
         release = threads.run(_prepare(loaded, places, around, journalist.log))
     names = [job.name for job in release.jobs.job]

@@ -24,6 +24,7 @@ from agent.core.results import RunStatus
 from agent.core.shards import NOTHING_ASKED, Asked, asked
 from agent.core.slots import parse_slot
 from agent.core.units import show_duration
+from agent.core.urlsecrets import environment_secrets
 from agent.run import run_once
 from agent.steps import threads
 from agent.steps.errands import SlotWish
@@ -128,7 +129,7 @@ async def perform(
     stop, manager = Stop(), Manager.of(around.environ)
     with watching(style, around) as (progress, sink):
         journalist = Journalist(sink or log_sink(style, around))
-        journalist.add_secrets(loaded.settings.sensitive())
+        journalist.add_secrets(loaded.settings.sensitive() | environment_secrets(around.environ))
         call = Call(
             settings=loaded.settings,
             places=places,

@@ -7,7 +7,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from agent.core.faults import Fault, faults_of, read_toml, suggest
+from agent.core.redact import Redactor
 from agent.core.settings import Settings
+from agent.core.urlsecrets import settings_secrets
 
 ENVIRONMENT = "environment"
 
@@ -74,11 +76,12 @@ def parse_settings(
         settings = Settings.model_validate(data)
     except ValidationError as error:
         found = faults_of(error, Settings, data, source)
+        redactor = Redactor(settings_secrets(data))
         return Settings(), faults + [
             Fault(
                 origin.get(fault.key.split("[")[0], fault.source),
                 fault.key,
-                fault.problem,
+                redactor.text(fault.problem),
                 fault.remedy,
             )
             for fault in found

@@ -4,7 +4,18 @@ import base64
 import json
 import re
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import TypeVar
 from urllib.parse import quote, quote_plus
+
+from pydantic import BaseModel
+
+from agent.core.urlsecrets import REVEALING_NAMES
+
+Model = TypeVar("Model", bound=BaseModel)
+
+FOR_PEOPLE = frozenset({"interruption", "message", "notes", "reason", "warnings"})
+"""Fields of records that are sentences, into which errors' texts go."""
 
 SHORTEST = 5
 """Values shorter than this are not searched for: they would take ordinary words out of every line."""
@@ -82,16 +93,48 @@ class Redactor:
         return text.encode(errors="surrogateescape")
 
     def value(self, value: object) -> object:
-        """Return a JSON-like value without any secret, keys included."""
+        """Return a JSON-like value without any secret: keys included, and what JSON does not have as its text."""
+        if value is None or isinstance(value, bool | int | float):
+            return value
         if isinstance(value, str):
             return self.text(value)
-        if isinstance(value, dict):
-            return {self.text(str(key)): self.value(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
+        if isinstance(value, Mapping):
+            return {self.text(_shown(key)): self.value(item) for key, item in value.items()}
+        if isinstance(value, list | tuple | AbstractSet):
             return [self.value(item) for item in value]
+        return self.text(_shown(value))
+
+    def record(self, record: Model) -> Model:
+        """Return a record whose texts for people have no secret; names and paths, by which things are found, stay."""
+        clean = {name: (value, self.field(name, value)) for name, value in record}
+        changed = {name: after for name, (before, after) in clean.items() if after != before}
+        return record.model_copy(update=changed)
+
+    def field(self, name: str, value: object) -> object:
+        """Return the value of a record's field: see `record`."""
+        if isinstance(value, BaseModel):
+            return self.record(value)
+        if isinstance(value, tuple) and all(isinstance(item, BaseModel) for item in value):
+            return tuple(self.record(item) for item in value)
+        if name in FOR_PEOPLE:
+            texts = value if isinstance(value, tuple) else (value,)
+            clean = tuple(self.text(item) if isinstance(item, str) else item for item in texts)
+            return clean if isinstance(value, tuple) else clean[0]
         return value
 
 
-def without_credentials(url: str) -> str:
-    """Return a URL without the user and password it may carry."""
-    return re.sub(r"(?<=://)[^/\s]*@", "", url)
+def _shown(value: object) -> str:
+    """Return an object's text; whatever its class may do, the log goes on."""
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 -- it may be anybody's class
+        return f"<{type(value).__name__}>"
+
+
+def without_credentials(text: str) -> str:
+    """Return a text whose URLs have neither user nor password, nor values in a query that are named like secrets."""
+    return _QUERY.sub(r"\1", _LOGIN.sub("", text))
+
+
+_LOGIN = re.compile(r"(?<=://)[^/\s]*@")
+_QUERY = re.compile(rf"([?&;][\w.-]*{REVEALING_NAMES}[\w.-]*=)[^&;#\s\"')]*")

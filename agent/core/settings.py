@@ -5,11 +5,12 @@ Every key has a default that suits a laptop. `docs/schemas/agent.schema.json` is
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from agent.core.units import Seconds, Size, Span
+from agent.core.urlsecrets import settings_secrets
 
 
 class Section(BaseModel):
@@ -115,7 +116,8 @@ class Store(Section):
     @classmethod
     def _http(cls, endpoint: str | None) -> str | None:
         if endpoint is not None and not endpoint.startswith(("https://", "http://")):
-            raise ValueError(f'"{endpoint}" needs a scheme; write "https://{endpoint}"')
+            address = endpoint.rpartition("@")[2]
+            raise ValueError(f'"{address}" needs a scheme; write "https://{address}"')
         return _sound(endpoint)
 
 
@@ -303,12 +305,4 @@ class Settings(Section):
 
     def sensitive(self) -> dict[str, str]:
         """Return the values in here that no log may show, by name."""
-        values = {f"apprise-{number}": url for number, url in enumerate(self.notify.apprise, 1)}
-        if self.notify.healthchecks:
-            values["healthchecks"] = self.notify.healthchecks
-        url = urlsplit(self.release.repository or "")
-        # A token alone stands where the user's name does.
-        secret = url.password or (url.username if url.scheme in {"http", "https"} else None)
-        if secret:
-            values |= {"repository": secret, "repository-plain": unquote(secret)}
-        return values
+        return settings_secrets(self.model_dump())

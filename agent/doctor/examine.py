@@ -10,6 +10,7 @@ from agent.core.faults import Fault
 from agent.core.locate import Locations
 from agent.core.redact import Redactor
 from agent.core.settings import Settings
+from agent.core.urlsecrets import environment_secrets
 from agent.steps.logs import Log
 
 
@@ -95,7 +96,7 @@ class Check:
 
 async def examine(patient: Patient, checks: Sequence[Check]) -> list[Finding]:
     """Run all checks at once, and return what each found, in their order and without secrets."""
-    redactor = Redactor(patient.settings.sensitive())
+    redactor = Redactor(patient.settings.sensitive() | environment_secrets(patient.environ))
     findings = await asyncio.gather(*(_one(check, patient) for check in checks))
     return [
         replace(

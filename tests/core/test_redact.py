@@ -2,13 +2,18 @@
 
 import base64
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from agent.core.manifest import Stale
 from agent.core.redact import SHORTEST, Redactor, without_credentials
+from agent.core.results import JobResult, JobStatus
 
 SECRETS = st.text(st.characters(codec="utf-8"), min_size=SHORTEST, max_size=40).filter(
     lambda text: len(text.strip()) >= SHORTEST and "[redacted:KEY]".find(text) < 0
@@ -83,6 +88,8 @@ def test_structures_are_redacted_keys_included() -> None:
         ("ssh://git@example.org/x", "ssh://example.org/x"),
         ("/home/me/repo", "/home/me/repo"),
         ("https://me:p@ss@example.org/x", "https://example.org/x"),
+        ("http://grid/wd/hub?token=abc&x=1", "http://grid/wd/hub?token=&x=1"),
+        ("url: /status?apiKey=abc (Caused by", "url: /status?apiKey= (Caused by"),
     ],
 )
 def test_urls_lose_their_credentials(url: str, shown: str) -> None:
@@ -108,3 +115,91 @@ def test_a_secret_is_gone_from_json_in_json(secret: str) -> None:
 def test_hexadecimal_digits_of_a_url_may_be_small() -> None:
     """Java and .NET write them so."""
     assert Redactor({"KEY": "a/b?c=d"}).text("t=a%2fb%3fc%3dd") == "t=[redacted:KEY]"
+
+
+@dataclass(frozen=True)
+class Told:
+    """A value that JSON does not have."""
+
+    value: object
+
+
+class Stubborn:
+    """One whose text is an error."""
+
+    def __str__(self) -> str:
+        """Fail."""
+        raise RuntimeError("no text")
+
+
+PLAIN = SECRETS.filter(lambda text: "\0" not in text and "/" not in text)
+WRAPPED = st.recursive(
+    st.sampled_from(
+        [
+            str,
+            str.encode,
+            Path,
+            ValueError,
+            KeyError,
+            OSError,
+            Told,
+            lambda text: Told(text.encode()),
+        ]
+    ),
+    lambda inner: st.one_of(
+        inner.map(lambda wrap: lambda text: [wrap(text)]),
+        inner.map(lambda wrap: lambda text: (1, wrap(text))),
+        inner.map(
+            lambda wrap: lambda text: {wrap(text): None} if wrap is str else {"key": wrap(text)}
+        ),
+        inner.map(lambda wrap: lambda text: Told(wrap(text))),
+    ),
+    max_leaves=3,
+)
+
+
+@given(PLAIN, WRAPPED)
+def test_a_secret_is_gone_from_any_value(secret: str, wrap: Callable[[str], object]) -> None:
+    """Errors, paths, bytes, sets and objects too: a sink makes a text of them after everything else."""
+    clean = Redactor({"KEY": secret}).value(wrap(secret))
+    text = json.dumps(
+        clean, ensure_ascii=False
+    )  # without `default`: nothing is left that JSON does not have
+    assert "[redacted:KEY]" in text
+
+
+@given(PLAIN)
+def test_a_secret_is_gone_from_sets_and_keys(secret: str) -> None:
+    """Of whatever type they are."""
+    redactor = Redactor({"KEY": secret})
+    value = {
+        "set": {secret},
+        "frozen": frozenset({secret.encode()}),
+        Path(secret): 1,
+        secret.encode(): 2,
+    }
+    text = json.dumps(redactor.value(value))
+    assert text.count("[redacted:KEY]") >= 3
+
+
+def test_a_value_without_a_text_is_named() -> None:
+    """The log must not end what it is about."""
+    assert Redactor({"KEY": "hunter2"}).value(Stubborn()) == "<Stubborn>"
+
+
+def test_of_a_record_the_sentences_are_redacted() -> None:
+    """Names stay, by which things are found."""
+    redactor = Redactor({"KEY": "hunter2"})
+    record = JobResult(
+        name="hunter2", status=JobStatus.FAILED, message="no hunter2", notes=("hunter2?",)
+    )
+    clean = redactor.record(record)
+    assert (clean.name, clean.message) == ("hunter2", "no [redacted:KEY]")
+    assert clean.notes == ("[redacted:KEY]?",)
+    assert redactor.field("warnings", ("hunter2",)) == ("[redacted:KEY]",)
+    stale = Stale(wanted="v2", reason="hunter2", age_seconds=1)
+    assert redactor.field("stale", stale) == Stale(
+        wanted="v2", reason="[redacted:KEY]", age_seconds=1
+    )
+    untouched = JobResult(name="a", status=JobStatus.FAILED)
+    assert redactor.record(untouched) == untouched

@@ -15,8 +15,10 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from tests.consumer.serving import serving
+from tests.parts.gitserver import GitServer
+from tests.parts.recorder import Recorder
 from tests.parts.seaweed import S3Server
-from tests.run.bench import NOWHERE, Bench, until
+from tests.run.bench import NOWHERE, Bench, Shelf, until
 from tests.run.shelves import S3Shelf, all_sound
 
 CANARY = 'cAnary-7f3 "q/u+o&t=e%d" \u5bc6\\x\'y'
@@ -231,4 +233,89 @@ def test_no_canary_stays_in_the_spool(bench: Bench, canaries: list[str]) -> None
     ours = [path for path in files if own.isdisjoint(path.relative_to(bench.state).parts)]
     assert spooled / "run.json" in ours
     found = {str(path): hits(path.read_bytes(), canaries) for path in ours}
+    assert {name: what for name, what in found.items() if what} == {}
+
+
+ADDRESSED = {
+    "user": "ghp_cAnary0123456789abc",
+    "browser": "cAnary-browser-password",
+    "query": "cAnary-query-token",
+    "ping": "2f1c7b54-9a1e-4d0e-8d53-0c6a1f5b7e21",
+    "chat": "cAnary-chat-password",
+    "proxy": "cAnary-proxy-password",
+    "index": "cAnary-index-password",
+}
+"""Secrets that are part of an address, by where it is."""
+
+TALKS = """
+import json, os, pathlib
+known = os.environ["KNOWN"]
+print(known)
+out = pathlib.Path(os.environ["MAYFLY_OUTPUT_DIR"])
+(out / ".evidence").mkdir()
+(out / ".evidence" / "page.html").write_text(known)
+pathlib.Path(os.environ["MAYFLY_RESULT_FILE"]).write_text(json.dumps({"message": known}))
+raise RuntimeError(known)
+"""
+
+
+def test_no_part_of_an_address_leaves_a_run(bench: Bench, shelf: Shelf) -> None:
+    """Tokens and passwords in the addresses of repository, browser, watchdog, chat, proxy and package index."""
+    known = " ".join(ADDRESSED.values())
+    jobs = f"""
+        [[job]]
+        name = "talks"
+        command = ["{sys.executable}", "talks.py"]
+        env = {{ KNOWN = "{known}" }}
+
+        [[job]]
+        name = "browses"
+        command = ["true"]
+        browser = true
+    """
+    bench.release("v1.0", jobs, {"talks.py": TALKS})
+    with (
+        Recorder() as watchdog,
+        GitServer(bench.repo.bare.parent, user=ADDRESSED["user"], password="x-oauth-basic") as git,
+    ):
+        login = f"//{ADDRESSED['user']}:x-oauth-basic@"
+        bench.settings["release.repository"] = git.url(bench.repo.bare.stem).replace("//", login)
+        config = bench.folder / "agent.toml"
+        config.write_text(
+            '[browser]\ntimeout = "2s"\n'
+            f'url = "http://me:{ADDRESSED["browser"]}@127.0.0.1:9/wd/hub?token={ADDRESSED["query"]}"\n'
+            f'[notify]\nhealthchecks = "{watchdog.url}/{ADDRESSED["ping"]}"\n'
+            f'apprise = ["json://me:{ADDRESSED["chat"]}@127.0.0.1:9/"]\n'
+        )
+        bench.environ |= {
+            "MAYFLY_CONFIG": str(config),
+            "HTTPS_PROXY": f"http://me:{ADDRESSED['proxy']}@127.0.0.1:9",
+            "NO_PROXY": "127.0.0.1",
+            "UV_INDEX": f"shop=https://me:{ADDRESSED['index']}@example.org/simple",
+        }
+        with process_list() as commands:
+            ran = bench.run()
+        pings = list(watchdog.requests)
+        doctor = said(["doctor"], bench.environment() | {"MAYFLY_RELEASE_REPOSITORY": "/nowhere"})
+    assert [ran.job(name)["status"] for name in ("talks", "browses")] == ["failed", "failed"], (
+        ran.stderr
+    )
+    # It was there, and was told: otherwise nothing is shown by its absence.
+    (run,) = all_sound(shelf)
+    bucket = bench.folder / "bucket"
+    page = bucket / "runs" / run / "_run" / "evidence" / "talks" / "page.html"
+    assert page.read_bytes().count(b"[redacted:") == len(ADDRESSED)
+    assert "opened no browser session" in ran.job("browses")["message"]
+    places = {str(path): path.read_bytes() for path in bucket.rglob("*") if path.is_file()}
+    places |= {"stderr": ran.stderr.encode(), "outcome": json.dumps(ran.outcome).encode()}
+    places |= {f"ping {number}": ping.body for number, ping in enumerate(pings)} | {
+        "doctor": doctor
+    }
+    places |= {
+        f"command {command[:40]!r}": command
+        for command in commands
+        if b"release.repository=" not in command  # the test's own
+    }
+    assert len(pings) == 2
+    found = {name: hits(content, [*ADDRESSED.values()]) for name, content in places.items()}
     assert {name: what for name, what in found.items() if what} == {}

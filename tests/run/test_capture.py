@@ -1,6 +1,7 @@
 """A job's output, where the disk does not take it."""
 
 import asyncio
+import io
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from agent.core.redact import Redactor
 from agent.steps.jobs.capture import Capture
-from agent.steps.logs import Journalist
+from agent.steps.logs import Journalist, console_sink, json_sink
 
 LINES = "".join(f"line {number}\n" for number in range(200_000)).encode()
 
@@ -35,3 +36,20 @@ def test_a_log_that_cannot_be_written_ends_nothing() -> None:
 
     Journalist(broken, seen.append).log.info("something.happened")
     assert [event["event"] for event in seen] == ["something.happened"]
+
+
+def test_the_log_redacts_what_json_does_not_have() -> None:
+    """Errors, paths and bytes become texts in the sinks, and come there without secrets."""
+    plain, coloured = io.StringIO(), io.StringIO()
+    journalist = Journalist(json_sink(plain), console_sink(coloured, colors=False))
+    journalist.add_secrets({"TOKEN": "hunter2-hunter2"})
+    journalist.log.warning(
+        "x",
+        error=ValueError("no hunter2-hunter2"),
+        path=Path("/hunter2-hunter2"),
+        data=b"hunter2-hunter2",
+        several={Path("hunter2-hunter2"): {"hunter2-hunter2"}},
+    )
+    for stream in (plain, coloured):
+        assert "hunter2" not in stream.getvalue()
+        assert stream.getvalue().count("[redacted:TOKEN]") == 5
