@@ -321,13 +321,14 @@ def _is_below(path: str, folder: str) -> bool:
 
 def _replaceable(document: Mapping[str, Any], stack: Stack) -> Iterator[Fault]:
     """Yield the paths that one service mounts, and another may replace by a link to any place before it does."""
+    services = _table(document, "services")
     mounted = [
         (name, volume)
-        for name, service in sorted(_table(document, "services").items())
+        for name, service in sorted(services.items())
         for volume in _mounted(service, document)
     ]
     for (writer, folder), (reader, below) in permutations(mounted, 2):
-        if writer == reader or folder.get("read_only"):
+        if folder.get("read_only") or (writer == reader and _is_single(services[writer])):
             continue
         outer, inner = str(folder.get("source", "")), str(below.get("source", ""))
         if inner != outer and stack.has(outer) and _is_below(inner, outer):
@@ -337,6 +338,12 @@ def _replaceable(document: Mapping[str, Any], stack: Stack) -> Iterator[Fault]:
                 f'is in {stack.shown(outer)}, where the service "{writer}" can put a link to any folder in its place',
                 f'mount {stack.shown(outer)} into "{writer}" with :ro, or mount folders that are not in each other',
             )
+
+
+def _is_single(service: Mapping[str, Any]) -> bool:
+    """Tell whether one container of a service is started: all that it mounts is mounted before it runs."""
+    replicas = service.get("scale") or _table(service, "deploy").get("replicas") or 1
+    return str(replicas) == "1"
 
 
 def _mounted(

@@ -267,6 +267,28 @@ def test_what_compose_does_not_accept_is_quoted(compose_yard: Bench, busybox: st
     assert "imagination" in message
 
 
+def test_a_stack_does_not_read_the_agent_s_environment(compose_yard: Bench, busybox: str) -> None:
+    """Proxies and registries have passwords there; what the job names, it gets."""
+    agents = {"HTTPS_PROXY": CANARY, "DOCKER_AUTH_CONFIG": CANARY, "AWS_PROFILE": CANARY}
+    compose_yard.environ |= agents
+    names = ", ".join((*agents, "MINE", "X=$HTTPS_PROXY"))
+    file = f"""
+services:
+  python-scripts:
+    image: {busybox}
+    environment: [{names}]
+    secrets: [s]
+    command: ["sh", "-c", "env; cat /run/secrets/s"]
+secrets: {{s: {{environment: MINE}}}}
+"""
+    jobs = JOB + '    env = { MINE = "its own" }\n'
+    compose_yard.release("v1", jobs, {"compose.yml": file})
+    ran = compose_yard.run()
+    said = [event["line"] for event in ran.events("job.output")]
+    assert CANARY not in ran.stderr + str(ran.outcome)
+    assert {"MINE=its own", "its own"} <= {*said}, ran.stderr
+
+
 def test_without_compose_the_error_says_how_to_get_it(
     yard: Bench, busybox: str, tmp_path: Path
 ) -> None:

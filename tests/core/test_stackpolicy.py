@@ -302,7 +302,11 @@ def test_a_mount_that_another_service_can_replace_is_refused() -> None:
     assert two(bind(f"{TREE}/data", read_only=True), volumes=[inner]) == []
     assert two(bind(f"{TREE}/data/x"), volumes=[inner]) == []
     assert two(bind(f"{TREE}/dat"), volumes=[inner]) == []
-    assert keys_of(one(volumes=[bind(TREE), bind(f"{TREE}/data")])) == []
+    both = [bind(TREE), bind(f"{TREE}/data")]
+    assert keys_of(one(volumes=both)) == []
+    assert keys_of(one(volumes=both, deploy={"replicas": 1})) == []
+    assert keys_of(one(volumes=both, deploy={"replicas": 2})) == ["services.a.volumes"]
+    assert keys_of(one(volumes=both, scale=3)) == ["services.a.volumes"]
 
 
 def test_files_of_variables_are_the_release_s_own() -> None:

@@ -8,9 +8,15 @@ from typing import Any
 
 from agent.core.errors import ContainerError, ProcessTimeout
 from agent.steps import processes
+from agent.steps.engine import Engine
 from agent.steps.processes import Finished
 
 CONFIG_SECONDS = 30.0
+
+_CLIENTS = re.compile(
+    r"PATH|HOME|LANG|XDG_RUNTIME_DIR|DOCKER_(HOST|CONTEXT|CONFIG|CERT_PATH|TLS|TLS_VERIFY|API_VERSION)"
+)
+"""What compose itself needs of the engine's environment. A stack can read all that compose has: no proxy's password."""
 
 OLDEST = (2, 26, 0)
 """The first that shows a stack both resolved and as it was before files of variables were read, as JSON."""
@@ -19,6 +25,12 @@ HOW_TO_GET = (
     "install the plugin: dnf or apt install docker-compose-plugin from Docker's repository, or put the binary of"
     " https://github.com/docker/compose/releases to /usr/local/lib/docker/cli-plugins/docker-compose, executable"
 )
+
+
+def compose_environ(engine: Engine, job: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of compose: of the agent's what says where the engine is, and the job's."""
+    own = {name: value for name, value in engine.environ.items() if _CLIENTS.fullmatch(name)}
+    return {**job, **own}
 
 
 def compose_command(project: str, files: tuple[Path, ...]) -> tuple[str, ...]:

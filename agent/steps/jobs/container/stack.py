@@ -10,7 +10,11 @@ from agent.core.containers import given, project_name
 from agent.core.errors import ContainerError
 from agent.steps.durable import remove_tree
 from agent.steps.engine import LABEL, Engine
-from agent.steps.jobs.container.compose import compose_command, require_compose
+from agent.steps.jobs.container.compose import (
+    compose_command,
+    compose_environ,
+    require_compose,
+)
 from agent.steps.jobs.container.folders import open_up
 from agent.steps.jobs.container.leftovers import remove_container, remove_stack
 from agent.steps.jobs.container.stackfile import StackFile, read_stack, summary
@@ -109,7 +113,7 @@ class StackVessel:
 
     @property
     def _environ(self) -> Mapping[str, str]:
-        return {**self._given.environ, **self._engine.environ}
+        return compose_environ(self._engine, self._given.environ)
 
 
 def _copy(tree: Path, target: Path) -> None:

@@ -21,7 +21,12 @@ from agent.core.stackpolicy import (
     text_faults,
 )
 from agent.steps.engine import Engine
-from agent.steps.jobs.container.compose import require_compose, resolved, written
+from agent.steps.jobs.container.compose import (
+    compose_environ,
+    require_compose,
+    resolved,
+    written,
+)
 
 Paths = Mapping[str, Mapping[str, tuple[str, ...]]]
 """For services and their keys: paths of files."""
@@ -191,21 +196,21 @@ async def examine_stacks(
         ContainerError: There is no compose.
     """
     stacks = [job for job in jobs.job if job.compose is not None]
-    client = Engine(environ).environ
+    engine = Engine(environ)
     if stacks:
-        await require_compose(client)
-    faults = [fault for job in stacks for fault in await _examine(job, tree.resolve(), client)]
+        await require_compose(engine.environ)
+    faults = [fault for job in stacks for fault in await _examine(job, tree.resolve(), engine)]
     return tuple(dict.fromkeys(faults))
 
 
-async def _examine(job: Job, tree: Path, client: Mapping[str, str]) -> tuple[Fault, ...]:
+async def _examine(job: Job, tree: Path, engine: Engine) -> tuple[Fault, ...]:
     with TemporaryDirectory() as name:
         stack = StackFile(
             file=job.compose or "",
             service=job.service or "",
             tree=tree,
             project=f"mayfly-{job.name}",
-            environ={**given(job.env, []).environ, **client},
+            environ=compose_environ(engine, given(job.env, []).environ),
             mounts=(Mount(name, job.output or OUTPUT),),
             stands_in=bool(job.secrets or job.env),
         )
