@@ -331,6 +331,8 @@ class _Run:
                         where = await self._deliver()
             except TimeoutError:
                 reason = f"the hand-off took longer than {seconds:.0f} s"
+                if self._errands.unopened:
+                    reason += f": no credentials: {self._errands.unopened}"
             except MayflyError as error:
                 reason = error.with_remedy
         outcome = self._outcome(reason, where)

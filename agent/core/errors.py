@@ -100,6 +100,10 @@ class SecretsError(MayflyError):
     """A secret or a credential could not be read from its source."""
 
 
+class SecretsUnreachable(SecretsError):  # noqa: N818 -- the name states the fact
+    """A source of secrets did not answer: asking again later may help."""
+
+
 class StoreError(MayflyError):
     """The bucket did not do what was asked."""
 

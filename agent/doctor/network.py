@@ -6,15 +6,14 @@ from email.utils import parsedate_to_datetime
 
 from agent.core.storage import LocalBucket, bucket_at
 from agent.doctor.examine import Finding, Patient, failed, ok, skipped
+from agent.steps.metadata import REMEDY as METADATA_REMEDY
+from agent.steps.metadata import Metadata, metadata_endpoint
 from agent.steps.notify import ping_problem
 from agent.steps.threads import in_thread
 
 MOST_SKEW = 300.0
 """AWS refuses a signature whose time is further off, in seconds (S3 itself allows 900)."""
 ASK_SECONDS = 5.0
-METADATA = "http://169.254.169.254"
-METADATA_SECONDS = 1.0
-"""The service is one hop away; where there is none, nothing answers."""
 
 
 async def clock(patient: Patient) -> Finding:
@@ -55,37 +54,15 @@ def _skew(server: str, now: Callable[[], datetime]) -> float | str:
 
 
 async def metadata(patient: Patient) -> Finding:
-    """Ask the metadata service of EC2 who we are."""
-    if patient.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
-        return skipped("AWS_EC2_METADATA_DISABLED is set")
-    address = patient.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or METADATA
-    found = await in_thread(lambda: _identity(address.rstrip("/")), seconds=5 * METADATA_SECONDS)
-    if found is None:
-        return skipped("no answer: this is not an EC2 instance, or it may not ask")
-    return ok(found)
-
-
-def _identity(address: str) -> str | None:
-    import requests  # noqa: PLC0415
-
-    with requests.Session() as session:
-        session.trust_env = False  # never through a proxy
-        try:
-            token = session.put(
-                f"{address}/latest/api/token",
-                headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"},
-                timeout=METADATA_SECONDS,
-            )
-            token.raise_for_status()
-            session.headers["X-aws-ec2-metadata-token"] = token.text
-            words = []
-            for name in ("instance-id", "instance-type"):
-                answer = session.get(f"{address}/latest/meta-data/{name}", timeout=METADATA_SECONDS)
-                answer.raise_for_status()
-                words.append(answer.text)
-        except (requests.RequestException, ValueError):
-            return None
-    return ", ".join(words)
+    """Ask the metadata service who this machine is, where there is one."""
+    endpoint = metadata_endpoint(patient.environ)
+    if endpoint is None:
+        return skipped("this is no machine of EC2, or AWS_EC2_METADATA_DISABLED is set")
+    facts = await Metadata(endpoint).facts()
+    known = [facts.instance_id, facts.instance_type, facts.region]
+    if None in known:
+        return failed("it does not say which machine this is, or where", METADATA_REMEDY)
+    return ok(", ".join(filter(None, known)))
 
 
 async def healthchecks(patient: Patient) -> Finding:

@@ -1,9 +1,11 @@
 """Checks of the bucket, its credentials and the jobs' secrets."""
 
 import secrets as random
+from collections.abc import Mapping
 
 from agent.core.storage import LocalBucket, bucket_at
 from agent.doctor.examine import Finding, Patient, failed, ok, skipped
+from agent.steps.aws import aws_session
 from agent.steps.credentials import job_secrets, store_credentials
 from agent.steps.store import Bucket
 from agent.steps.threads import in_thread
@@ -22,7 +24,7 @@ async def credentials(patient: Patient) -> Finding:
     if keys is not None:
         where = "the environment" if store.credentials == "default" else store.credentials
         return ok(f"keys from {where}")
-    method = await in_thread(_chain, seconds=OPEN_SECONDS)
+    method = await in_thread(lambda: _chain(patient.environ), seconds=OPEN_SECONDS)
     if method is None:
         return failed(
             "neither environment, profile nor role has any",
@@ -31,11 +33,9 @@ async def credentials(patient: Patient) -> Finding:
     return ok(f"from boto3's chain ({method})")
 
 
-def _chain() -> str | None:
+def _chain(environ: Mapping[str, str]) -> str | None:
     """Return which link of boto3's chain has credentials."""
-    import boto3  # noqa: PLC0415 -- only where no keys were given
-
-    found = boto3.session.Session().get_credentials()
+    found = aws_session(environ).get_credentials()
     return found.method if found else None
 
 
@@ -43,7 +43,9 @@ async def store(patient: Patient) -> Finding:
     """Write an object, read it back, list it, try to overwrite it, and remove it."""
     address = bucket_at(patient.settings.store, patient.places.bucket)
     keys = await store_credentials(patient.settings.store, patient.environ)
-    bucket = await in_thread(lambda: Bucket.open(address, keys), seconds=OPEN_SECONDS)
+    bucket = await in_thread(
+        lambda: Bucket.open(address, keys, patient.environ), seconds=OPEN_SECONDS
+    )
     key = f"{PREFIX}{random.token_hex(8)}"
     data = random.token_bytes(64)
     await bucket.put(key, data)

@@ -1,28 +1,34 @@
 """Credentials of the bucket and secrets of the jobs, from where the configuration says they are."""
 
+import asyncio
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from agent.core.envfile import parse_env
-from agent.core.errors import SecretsError
+from agent.core.errors import SecretsError, SecretsUnreachable
 from agent.core.settings import Secrets, Store
 from agent.core.storage import Credentials, static_credentials
+from agent.steps.aws import Waits, aws_client
+from agent.steps.metadata import SERVER_ERROR, TOO_MANY, metadata_endpoint
 from agent.steps.threads import in_thread
 
 if TYPE_CHECKING:
+    from botocore.exceptions import BotoCoreError, ClientError
     from mypy_boto3_ssm import SSMClient
 
 SSM = "ssm:"
 SSM_SECONDS = 45.0
 """For all pages, retries included."""
-CONNECT_SECONDS = 5
-READ_SECONDS = 10
-ATTEMPTS = 3
-"""Per request; boto3 waits in between, up to 20 s for throttling."""
+SSM_WAITS = Waits(connect=5, read=10, attempts=3)
+FIRST_PAUSE = 1.0
+MOST_PAUSE = 30.0
+"""Between two attempts of a run, in seconds."""
 MAX_ENV_BYTES = 1024**2
+
+T = TypeVar("T")
 
 
 async def store_credentials(store: Store, environ: Mapping[str, str]) -> Credentials | None:
@@ -44,6 +50,48 @@ async def store_credentials(store: Store, environ: Mapping[str, str]) -> Credent
     return Credentials(
         found["access_key_id"], found["secret_access_key"], found.get("session_token")
     )
+
+
+async def until_answered(
+    read: Callable[[], Awaitable[T]], *, seconds: float, again: Callable[[SecretsError], None]
+) -> T:
+    """Return what a source answers; while it does not answer, ask again.
+
+    Args:
+        read: Asks once.
+        seconds: No attempt but the first begins after this.
+        again: Told of each failure that another attempt follows.
+
+    Raises:
+        SecretsUnreachable: It did not answer in time.
+        SecretsError: Asking again would not help.
+    """
+    try:
+        return await read()
+    except SecretsUnreachable as error:
+        if seconds <= FIRST_PAUSE:
+            raise
+        again(error)
+    await asyncio.sleep(FIRST_PAUSE)
+    # 60 ms that only a run pays whose first attempt failed.
+    import tenacity  # noqa: PLC0415
+
+    def failed(state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, SecretsError):
+            again(error)
+
+    attempts = tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception_type(SecretsUnreachable),
+        stop=tenacity.stop_before_delay(seconds - FIRST_PAUSE),
+        wait=tenacity.wait_random_exponential(multiplier=1, max=MOST_PAUSE),
+        before_sleep=failed,
+        reraise=True,
+    )
+    async for attempt in attempts:
+        with attempt:
+            return await read()
+    raise AssertionError("tenacity ends with a result or an error")
 
 
 async def job_secrets(secrets: Secrets, environ: Mapping[str, str]) -> dict[str, str]:
@@ -101,7 +149,7 @@ async def _parameters(path: str, environ: Mapping[str, str]) -> dict[str, str]:
     try:
         return await in_thread(lambda: _read_parameters(path, environ), seconds=SSM_SECONDS)
     except TimeoutError as error:
-        raise SecretsError(
+        raise SecretsUnreachable(
             f"SSM did not give the parameters under {path} within {SSM_SECONDS:g} s",
             remedy="check the network, and the route or the endpoint to SSM",
         ) from error
@@ -125,14 +173,14 @@ def _read_parameters(path: str, environ: Mapping[str, str]) -> dict[str, str]:
         }
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "an error")
-        raise SecretsError(
+        raise _kind(error, environ)(
             f"SSM answered {code} for the parameters under {prefix}",
             remedy="allow ssm:GetParametersByPath on that path, and kms:Decrypt on its key",
         ) from error
     except BotoCoreError as error:
-        raise SecretsError(
+        raise _kind(error, environ)(
             f"the parameters under {prefix} cannot be read from SSM: {error}",
-            remedy="attach a role or set AWS_PROFILE, and set AWS_REGION",
+            remedy="attach a role or set AWS_PROFILE",
         ) from error
     if not found:
         raise SecretsError(
@@ -143,28 +191,33 @@ def _read_parameters(path: str, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def ssm_client(environ: Mapping[str, str]) -> "SSMClient":
-    """Return a client of SSM that waits for nothing for long.
+    """Return an SSM client with short timeouts.
 
     Raises:
-        BotoCoreError: The environment names a profile or a region that is none.
+        SecretsError: Nothing says in which region the secrets are.
+        BotoCoreError: The environment names a profile or a region that does not exist.
     """
-    import boto3  # noqa: PLC0415
-    from botocore.config import Config  # noqa: PLC0415
+    client: SSMClient = aws_client("ssm", environ, SSM_WAITS)
+    return client
 
-    keys = static_credentials(environ)
-    session = boto3.session.Session(
-        aws_access_key_id=keys.access_key if keys else None,
-        aws_secret_access_key=keys.secret_key if keys else None,
-        aws_session_token=keys.token if keys else None,
-        region_name=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION"),
-        profile_name=environ.get("AWS_PROFILE"),
+
+def _kind(error: "ClientError | BotoCoreError", environ: Mapping[str, str]) -> type[SecretsError]:
+    """Return what an error of AWS is: one that another attempt may not meet, or one for a person."""
+    from botocore.exceptions import (  # noqa: PLC0415
+        ClientError,
+        ConnectionError,  # noqa: A004 -- the library's name
+        CredentialRetrievalError,
+        HTTPClientError,
+        NoCredentialsError,
     )
-    return session.client(
-        "ssm",
-        endpoint_url=environ.get("AWS_ENDPOINT_URL_SSM") or environ.get("AWS_ENDPOINT_URL"),
-        config=Config(
-            connect_timeout=CONNECT_SECONDS,
-            read_timeout=READ_SECONDS,
-            retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
-        ),
-    )
+
+    if isinstance(error, ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        code = error.response.get("Error", {}).get("Code", "")
+        passing = status >= SERVER_ERROR or status == TOO_MANY or "Throttl" in code
+    elif isinstance(error, NoCredentialsError):
+        # A role's keys are in the metadata service, which may be late after a boot.
+        passing = metadata_endpoint(environ) is not None
+    else:
+        passing = isinstance(error, ConnectionError | HTTPClientError | CredentialRetrievalError)
+    return SecretsUnreachable if passing else SecretsError

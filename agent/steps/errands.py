@@ -24,7 +24,7 @@ from agent.core.settings import Settings
 from agent.core.shards import Asked, Shard, identify
 from agent.core.slots import Claim, slot_name, tag_may_change
 from agent.core.storage import bucket_at
-from agent.steps.credentials import job_secrets, store_credentials
+from agent.steps.credentials import job_secrets, store_credentials, until_answered
 from agent.steps.jobs.choice import Chosen, choose_isolation
 from agent.steps.ledger import Ledger, read_ledger
 from agent.steps.logs import Journalist
@@ -52,6 +52,8 @@ CATCH_UP_SECONDS = 10.0
 """For looking what an interrupted run has finished: jobs wait for it, and a bucket that is away must not keep them."""
 HURRIED_COST_SECONDS = 3.0
 """The same when EC2 takes the machine away: the files need the time more."""
+SECRETS_SECONDS = 120.0
+"""For asking for the jobs' secrets again: jobs wait for them, also those that need none."""
 STANDS_BACK = "another machine has the slot"
 
 
@@ -89,10 +91,15 @@ class Orders:
 
 
 class Errands:
-    """The errands of one run, as tasks; leaving the context ends what is still under way."""
+    """The errands of one run, as tasks; leaving the context ends what is still under way.
+
+    Attributes:
+        unopened: Why the bucket is not open yet; empty before the first failure, and once it is open.
+    """
 
     def __init__(self, orders: Orders) -> None:
         self._orders = orders
+        self.unopened = ""
         self._tasks: list[asyncio.Task[Any]] = []
         self.facts = self._start(read_facts(orders.environ, orders.journalist.log))
         self._start(watch_spot(orders.environ, orders.stop, orders.journalist.log))
@@ -179,21 +186,41 @@ class Errands:
         return task
 
     async def _open(self) -> Bucket:
-        store, environ = self._orders.settings.store, self._orders.environ
-        address = bucket_at(store, self._orders.places.bucket)
+        """Open the bucket. Its keys are asked for as long as jobs may run: without it, all that they do is lost."""
+        orders = self._orders
+        until = orders.marker.started + timedelta(seconds=orders.settings.job_seconds)
+
+        def again(error: SecretsError) -> None:
+            self.unopened = error.with_remedy
+            orders.journalist.log.info("store.retry", reason=str(error))
+
         try:
-            credentials = await store_credentials(store, environ)
+            bucket = await until_answered(
+                self._open_once, seconds=(until - datetime.now(UTC)).total_seconds(), again=again
+            )
         except SecretsError as error:
             raise StoreError(f"no credentials: {error}", remedy=error.remedy) from error
+        self.unopened = ""
+        return bucket
+
+    async def _open_once(self) -> Bucket:
+        store, environ = self._orders.settings.store, self._orders.environ
+        address = bucket_at(store, self._orders.places.bucket)
+        credentials = await store_credentials(store, environ)
         if credentials is not None:
             self._orders.journalist.add_secrets(
                 {"store": credentials.secret_key, "store-token": credentials.token or ""}
             )
-        return await asyncio.to_thread(Bucket.open, address, credentials)
+        return await asyncio.to_thread(Bucket.open, address, credentials, environ)
 
     async def _secrets(self) -> dict[str, str]:
-        secrets = await job_secrets(self._orders.settings.secrets, self._orders.environ)
-        self._orders.journalist.add_secrets(secrets)
+        orders = self._orders
+        secrets = await until_answered(
+            lambda: job_secrets(orders.settings.secrets, orders.environ),
+            seconds=SECRETS_SECONDS,
+            again=lambda error: orders.journalist.log.info("secrets.retry", reason=str(error)),
+        )
+        orders.journalist.add_secrets(secrets)
         return secrets
 
     async def _deliver_earlier(self) -> int:
@@ -266,7 +293,7 @@ class Errands:
         if orders.asked.group:
             # The engine that named the group starts a shard again as soon as it is lost: a claim would be in its way.
             return Settled(slot)
-        if orders.waiting:
+        if orders.waiting and (await asyncio.wait([self.bucket], timeout=CLAIM_SECONDS))[0]:
             # One of them may be what the slot was for.
             await asyncio.wait([self.earlier])
         try:
@@ -323,7 +350,8 @@ class Errands:
             shard = await asyncio.shield(self.shard)
             if shard is None:
                 return await self._catch_up()
-            bucket = await asyncio.shield(self.bucket)
+            async with asyncio.timeout(STANDING_SECONDS):
+                bucket = await asyncio.shield(self.bucket)
             await asyncio.shield(self.earlier)
             async with asyncio.timeout(STANDING_SECONDS):
                 standing = await standing_of(bucket, shard, datetime.now(UTC), log)

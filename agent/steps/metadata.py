@@ -41,6 +41,7 @@ DMI = Path("/sys/devices/virtual/dmi/id")
 
 FACTS_SECONDS = 8.0
 """For all facts, retries included; the service answers each in milliseconds."""
+REGION_SECONDS = 5.0
 NOTICE_SECONDS = 3.0
 """For one look at the notices, so that one every 5 s is possible even where the service is slow."""
 REQUEST_SECONDS = 1.0
@@ -123,6 +124,15 @@ class Metadata:
         answer = await self._bounded(lambda visit: visit.text(REBALANCE_PATH), NOTICE_SECONDS)
         return rebalance_notice(answer)
 
+    def region(self) -> str | None:
+        """Return the machine's region; None when the answer is not credible. Blocks, for callers in a thread.
+
+        Raises:
+            MetadataError: The service did not answer.
+        """
+        answer = self._visit(lambda visit: visit.text(PATHS["region"]), REGION_SECONDS)
+        return host_facts({"region": answer}, {}).region
+
     def token(self, visit: "_Visit") -> str:
         """Return a token that the service accepts, asking for one when there is none."""
         if time.monotonic() >= self._token_ends:
@@ -135,22 +145,21 @@ class Metadata:
         self._token_ends = 0.0
 
     async def _bounded(self, work: "Callable[[_Visit], T]", seconds: float) -> T:
-        deadline = time.monotonic() + seconds
-
-        def visit() -> T:
-            import requests  # noqa: PLC0415 -- 220 ms that only a machine of EC2 pays
-
-            with requests.Session() as session:
-                # No proxy and no .netrc of the environment: this address is the machine's own.
-                session.trust_env = False
-                return work(_Visit(self, self._endpoint, session, deadline))
-
         try:
-            return await in_thread(visit, seconds=seconds)
+            return await in_thread(lambda: self._visit(work, seconds), seconds=seconds)
         except TimeoutError as error:
             raise MetadataError(
                 f"the metadata service did not answer within {seconds:g} s", remedy=REMEDY
             ) from error
+
+    def _visit(self, work: "Callable[[_Visit], T]", seconds: float) -> T:
+        import requests  # noqa: PLC0415 -- 220 ms that only a machine of EC2 pays
+
+        deadline = time.monotonic() + seconds
+        with requests.Session() as session:
+            # No proxy and no .netrc of the environment: this address is the machine's own.
+            session.trust_env = False
+            return work(_Visit(self, self._endpoint, session, deadline))
 
 
 class _AgainError(Exception):

@@ -93,7 +93,7 @@ class Parameters:
         except BotoCoreError as error:
             raise SecretsError(
                 f"SSM cannot be asked: {error}",
-                remedy="set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_REGION",
+                remedy="set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
             ) from error
 
 

@@ -13,7 +13,7 @@ from agent.core.errors import PriceError
 from agent.core.instance import HostFacts
 from agent.core.results import CostRecord
 from agent.core.settings import Cost
-from agent.core.storage import static_credentials
+from agent.steps.aws import Waits, aws_client
 from agent.steps.durable import write_atomic
 from agent.steps.logs import Log
 from agent.steps.threads import in_thread
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 PRICE_SECONDS = 10.0
 """For the question, retries included: it is asked while a run works, and no run waits longer for it."""
-CONNECT_SECONDS = 3
-READ_SECONDS = 5
-ATTEMPTS = 2
+WAITS = Waits(connect=3, read=5, attempts=2)
 FRESH = timedelta(hours=6)
 """Spot prices move slowly; a price of the same zone that is younger is not asked for again."""
 USABLE = timedelta(days=7)
@@ -166,7 +164,9 @@ def _history(question: _Question, environ: Mapping[str, str]) -> Rate:
 
     instance_type, zone = question.instance_type, question.zone
     try:
-        answer = _client(question.region, environ).describe_spot_price_history(
+        # A machine asks where it stands, whatever the environment's region is.
+        client: EC2Client = aws_client("ec2", environ, WAITS, region=question.region)
+        answer = client.describe_spot_price_history(
             InstanceTypes=[instance_type],  # type: ignore[list-item]  # a literal of a thousand names
             AvailabilityZone=zone,
             ProductDescriptions=[PRODUCT],
@@ -198,30 +198,6 @@ def _price(text: str) -> float | None:
     except ValueError:
         return None
     return price if math.isfinite(price) and 0 < price < 1000 else None  # noqa: PLR2004 -- dollars an hour
-
-
-def _client(region: str, environ: Mapping[str, str]) -> "EC2Client":
-    import boto3  # noqa: PLC0415
-    from botocore.config import Config  # noqa: PLC0415
-
-    keys = static_credentials(environ)
-    session = boto3.session.Session(
-        aws_access_key_id=keys.access_key if keys else None,
-        aws_secret_access_key=keys.secret_key if keys else None,
-        aws_session_token=keys.token if keys else None,
-        # A machine asks where it stands, whatever the bucket's region is.
-        region_name=region,
-        profile_name=environ.get("AWS_PROFILE"),
-    )
-    return session.client(
-        "ec2",
-        endpoint_url=environ.get("AWS_ENDPOINT_URL_EC2") or environ.get("AWS_ENDPOINT_URL"),
-        config=Config(
-            connect_timeout=CONNECT_SECONDS,
-            read_timeout=READ_SECONDS,
-            retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
-        ),
-    )
 
 
 def _cached(path: Path, instance_type: str, zone: str, now: datetime) -> _Known | None:

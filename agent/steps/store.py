@@ -5,12 +5,13 @@ Requests are retried by the client itself, within `agent.core.storage.RETRY_SECO
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, Self
 
 import obstore
@@ -23,7 +24,7 @@ from obstore.exceptions import (
 )
 from obstore.store import LocalStore, S3Store
 
-from agent.core.errors import StoreConflict, StoreError, StoreRefused
+from agent.core.errors import SecretsUnreachable, StoreConflict, StoreError, StoreRefused
 from agent.core.storage import (
     RETRY_SECONDS,
     Credentials,
@@ -32,7 +33,9 @@ from agent.core.storage import (
     s3_parameters,
     store_error,
 )
+from agent.steps.aws import aws_session
 from agent.steps.durable import sync_file_system
+from agent.steps.metadata import metadata_endpoint
 
 PART_BYTES = 5 * 1024**2
 """Files above this go in parts of this size: S3 allows 10,000 of them, so 48 GiB."""
@@ -75,21 +78,28 @@ class Bucket:
         self.name = name
 
     @classmethod
-    def open(cls, address: LocalBucket | S3Bucket, credentials: Credentials | None) -> "Bucket":
+    def open(
+        cls,
+        address: LocalBucket | S3Bucket,
+        credentials: Credentials | None,
+        environ: Mapping[str, str] = MappingProxyType({}),
+    ) -> "Bucket":
         """Return a bucket; nothing is sent yet.
 
         Args:
             address: Where it is.
             credentials: Its keys; None leaves them to boto3's chain (profile, role).
+            environ: What that chain is told.
 
         Raises:
-            StoreError: A local bucket's folder cannot be made.
+            StoreError: A local bucket's folder cannot be made, or nobody has keys.
+            SecretsUnreachable: The machine's metadata service has no keys of a role, or not yet.
         """
         if isinstance(address, LocalBucket):
             with _edge("open", str(address.root)):
                 store = LocalStore(address.root, mkdir=True)
                 return cls(store, f"file://{address.root}", address.root)
-        parameters = s3_parameters(address, credentials, _boto3_chain)
+        parameters = s3_parameters(address, credentials, lambda: _boto3_chain(environ))
         with _edge("open", address.name):
             return cls(S3Store(address.bucket, **parameters), address.name)
 
@@ -276,14 +286,16 @@ class Hashing:
         return chunk
 
 
-def _boto3_chain() -> Any:
+def _boto3_chain(environ: Mapping[str, str]) -> Any:
     # boto3 takes a third of a second and 30 MB: only where no keys were given.
     from obstore.auth.boto3 import Boto3CredentialProvider  # noqa: PLC0415
 
     try:
-        return Boto3CredentialProvider()
+        return Boto3CredentialProvider(aws_session(environ))
     except Exception as error:
-        raise StoreError(
+        # On EC2 they are a role's, and its metadata service may be late after a boot.
+        late = metadata_endpoint(environ) is not None
+        raise (SecretsUnreachable if late else StoreError)(
             "no credentials for the bucket were found",
             remedy="set store.credentials, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or attach a role",
         ) from error

@@ -153,10 +153,11 @@ def test_nobodys_keys_are_an_error_with_a_remedy(tmp_path: Path) -> None:
             "AWS_ACCESS_KEY_ID": "a",
             "AWS_SECRET_ACCESS_KEY": "b",
         }
-        for environ in (nobody, profile, unreachable):
+        cases = ((nobody, "AWS_REGION"), (profile, "AWS_PROFILE"), (unreachable, "AWS_PROFILE"))
+        for environ, remedy in cases:
             with pytest.raises(SecretsError) as caught:
                 Parameters("/mayfly/jobs", environ).all()
-            assert "AWS_REGION" in caught.value.remedy
+            assert remedy in caught.value.remedy
 
 
 def test_what_iam_refuses_is_named(tmp_path: Path) -> None:

@@ -35,8 +35,6 @@ def patient(tmp_path: Path, journalist: Journalist) -> Ask:
             environ={
                 "PATH": os.environ["PATH"],
                 "HOME": str(tmp_path),
-                # No test asks the real one, which is on the link and not on this machine.
-                "AWS_EC2_METADATA_SERVICE_ENDPOINT": NOBODY,
                 **environ,
             },
             machine=machine,

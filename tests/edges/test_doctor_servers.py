@@ -1,5 +1,6 @@
 """The doctor asks servers: the store, the clock, the metadata service, the watchdog."""
 
+import sys
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.edges.patients import NOBODY, Ask, ask
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import BlackHole, Corrupt, IgnoreConditions, Lie
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
+from tests.parts.metadata import Metadata
 from tests.parts.recorder import Recorder
 from tests.parts.seaweed import S3Server
 
@@ -75,6 +77,25 @@ async def test_wrong_keys_are_refused_with_a_remedy(
     assert "not-the-secret-key" not in finding.detail
 
 
+_CONNECTIONS: list[str] = []
+
+
+def _note(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "socket.connect" and isinstance(arguments[1], tuple):
+        _CONNECTIONS.append(str(arguments[1][0]))
+
+
+# Such a hook cannot be taken away again.
+sys.addaudithook(_note)
+
+
+@pytest.fixture
+def connections() -> list[str]:
+    """The addresses that this process has connected to since the test began."""
+    _CONNECTIONS.clear()
+    return _CONNECTIONS
+
+
 async def test_no_credentials_anywhere_is_a_failure(
     patient: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,7 +105,6 @@ async def test_no_credentials_anywhere_is_a_failure(
         monkeypatch.delenv(name, raising=False)
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, "/nowhere")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     finding = await ask("store credentials", patient("store.url=s3://bucket"))
     assert (finding.state, "attach a role" in finding.remedy) == (State.FAILED, True)
 
@@ -152,17 +172,29 @@ async def test_a_clock_without_a_server_is_a_failure(patient: Ask) -> None:
     assert (await ask("clock", who)).state is State.FAILED
 
 
-async def test_the_metadata_service_is_for_information_only(
-    patient: Ask, recorder: Recorder
+async def test_the_metadata_service_says_which_machine_this_is(patient: Ask) -> None:
+    """With one the machine is named; one that does not answer has a remedy: no role would work there."""
+    with Metadata() as service:
+        here = patient(AWS_EC2_METADATA_SERVICE_ENDPOINT=service.url)
+        found = await ask("metadata service", here)
+        assert found.detail == "i-0123456789abcdef0, t3.medium, ap-northeast-3"
+        service.said["meta-data/placement/region"] = None
+        assert (await ask("metadata service", here)).state is State.FAILED
+        service.status = 403
+        assert "metadata options" in (await ask("metadata service", here)).remedy
+
+
+async def test_a_computer_that_is_not_ec2s_asks_nobody_who_it_is(
+    patient: Ask, connections: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With one the instance is named, by IMDSv2; without one the check is skipped."""
-    here = patient(AWS_EC2_METADATA_SERVICE_ENDPOINT=recorder.url)
-    assert (await ask("metadata service", here)).detail == "OK, OK"
-    assert [request.method for request in recorder.requests] == ["PUT", "GET", "GET"]
-    assert recorder.requests[1].headers["x-aws-ec2-metadata-token"] == "OK"
-    recorder.delay = 60
-    for who in (here, patient(), patient(AWS_EC2_METADATA_DISABLED="true")):
-        assert (await ask("metadata service", who)).state is State.SKIPPED
+    """The service's address is somebody else's there: neither the check nor boto3's search for keys goes to it."""
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, "/nowhere")
+    who = patient("store.url=s3://bucket", "store.endpoint=http://127.0.0.1:9")
+    assert (await ask("metadata service", who)).state is State.SKIPPED
+    assert (await ask("store credentials", who)).state is State.FAILED
+    assert (await ask("store", who)).state is State.FAILED
+    assert "169.254.169.254" not in connections
 
 
 async def test_healthchecks_is_asked_without_changing_its_state(

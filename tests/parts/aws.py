@@ -1,4 +1,8 @@
-"""A stand-in for AWS, which cannot be had: moto's server, at the protocol's edge."""
+"""A stand-in for AWS, which cannot be had: moto's server, at the protocol's edge.
+
+A program under test gets what a machine of EC2 gives it and no more: no keys and no region in its environment. Both
+come from the metadata service.
+"""
 
 import os
 from pathlib import Path
@@ -7,11 +11,13 @@ from typing import Any, Self
 import boto3
 import requests
 
+from tests.parts.metadata import Metadata
 from tests.parts.missing import program
 from tests.parts.ports import LOOPBACK, free_port
 from tests.parts.program import Program
 
 REGION = "ap-northeast-3"
+KEYS = ("testing", "testing-too")
 READY_SECONDS = 60
 
 
@@ -20,29 +26,33 @@ class Aws:
 
     Attributes:
         url: Its endpoint, for every service.
-        environ: What makes a client use it, with the keys of an account.
+        machine: The metadata service of a machine in it.
+        environ: That of a program on this machine: it has neither keys nor a region.
     """
 
     def __init__(self, folder: Path) -> None:
         port = free_port()
         self.url = f"http://{LOOPBACK}:{port}"
+        self.machine = Metadata(credentials=KEYS, zone=f"{REGION}a")
         self.environ = {
             "PATH": os.environ["PATH"],
             "AWS_ENDPOINT_URL": self.url,
-            "AWS_REGION": REGION,
-            "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": "testing-too",
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": self.machine.url,
+            # A bench or a developer may have switched it off.
+            "AWS_EC2_METADATA_DISABLED": "false",
         }
         self._server = Program(
             [program("moto_server"), "-H", LOOPBACK, "-p", str(port)], log=folder / "moto.log"
         )
 
     def __enter__(self) -> Self:
+        self.machine.__enter__()
         self._server.start(self._ready, seconds=READY_SECONDS)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._server.stop()
+        self.machine.__exit__(None, None, None)
 
     def client(self, service: str) -> Any:
         """Return a client of a service."""
@@ -50,8 +60,8 @@ class Aws:
             service,  # type: ignore[call-overload]  # the stubs list services by literal name
             endpoint_url=self.url,
             region_name=REGION,
-            aws_access_key_id="testing",
-            aws_secret_access_key="testing-too",
+            aws_access_key_id=KEYS[0],
+            aws_secret_access_key=KEYS[1],
         )
 
     def _ready(self) -> bool:

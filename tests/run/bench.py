@@ -106,8 +106,12 @@ class Bench:
         ]
 
     def environment(self) -> dict[str, str]:
-        """Return the command's environment: the test's own, without what would reach into the machine's Mayfly."""
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("MAYFLY_")}
+        """Return the command's environment: the test's own, without this machine's Mayfly and account at AWS."""
+        kept = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("MAYFLY_", "AWS_"))
+        }
         return {**kept, "HOME": str(self.folder), "MAYFLY_CONFIG": os.devnull, **self.environ}
 
     def run(self, *arguments: str, **settings: str) -> Ran:

@@ -2,8 +2,11 @@
 
 from collections.abc import Callable
 
+from tests.parts.awsproxy import LateAws
+from tests.parts.metadata import Metadata
 from tests.parts.seaweed import S3Server
-from tests.run.bench import NOWHERE, Bench, Ran
+from tests.parts.waiting import wait_until
+from tests.run.bench import NOWHERE, Bench, Ran, finish
 
 JOB = """
     [[job]]
@@ -56,6 +59,58 @@ def test_keys_and_secrets_come_from_ssm(
     ran = bench.run(store__credentials="ssm:/mayfly/store", secrets__source="ssm:/mayfly/jobs")
     assert delivered(bench, s3_server, s3_bucket, ran, "secretive/file")
     assert "canary-token" not in ran.stderr
+
+
+def test_a_parameter_store_that_is_late_costs_the_run_nothing(
+    bench: Bench,
+    s3_server: S3Server,
+    s3_bucket: str,
+    aws: dict[str, str],
+    parameters: Callable[..., None],
+) -> None:
+    """SSM is away while the machine boots: bucket and secrets are asked for again, within the run's time."""
+    parameters(
+        "/mayfly/store",
+        access_key_id=s3_server.access_key,
+        secret_access_key=s3_server.secret_key,
+    )
+    parameters("/mayfly/jobs", TOKEN="canary-token")
+    bench.store = f"s3://{s3_bucket}/prod"
+    bench.release("v1", JOB)
+    # boto3 itself sends each of the two requests up to three times.
+    with LateAws(aws["AWS_ENDPOINT_URL"], away=8) as late:
+        bench.environ |= aws | {
+            "MAYFLY_STORE_ENDPOINT": s3_server.url,
+            "MAYFLY_BROWSER_URL": NOWHERE,
+            "AWS_ENDPOINT_URL_SSM": late.url,
+        }
+        ran = bench.run(store__credentials="ssm:/mayfly/store", secrets__source="ssm:/mayfly/jobs")
+    assert delivered(bench, s3_server, s3_bucket, ran, "secretive/file")
+    assert ran.events("store.retry") + ran.events("secrets.retry")
+
+
+def test_a_role_whose_keys_are_late_costs_the_run_nothing(
+    bench: Bench, s3_server: S3Server, s3_bucket: str
+) -> None:
+    """The bucket's keys are the role's, and the metadata service has none yet."""
+    bench.store = f"s3://{s3_bucket}/prod"
+    bench.release("v1", PLAIN)
+    with Metadata() as machine:
+        bench.environ |= {
+            "MAYFLY_STORE_ENDPOINT": s3_server.url,
+            "MAYFLY_BROWSER_URL": NOWHERE,
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": machine.url,
+            "AWS_EC2_METADATA_DISABLED": "false",
+        }
+        with bench.running() as process:
+            wait_until(
+                lambda: any("/iam/" in path for _, path, _ in machine.requests),
+                seconds=60,
+                what="the question for keys",
+            )
+            machine.credentials = (s3_server.access_key, s3_server.secret_key)
+            ran = finish(process)
+    assert delivered(bench, s3_server, s3_bucket, ran, "plain/file")
 
 
 def test_without_any_keys_the_run_is_kept(bench: Bench, s3_server: S3Server) -> None:

@@ -141,7 +141,8 @@ def test_credentials_that_cannot_be_read_stop_no_job(bench: Bench, shelf: Shelf)
             "AWS_SECRET_ACCESS_KEY": "secretsecret",
         }
         bench.store = "s3://scraped/prod"
-        ran = bench.run(store__credentials="ssm:/mayfly/store")
+        # The run asks again for as long as it may take.
+        ran = bench.run(store__credentials="ssm:/mayfly/store", limits__run="60")
     assert ran.code == 6, ran.stderr
     assert ran.job("few")["status"] == "succeeded"
     assert "SSM" in ran.outcome["undelivered"]

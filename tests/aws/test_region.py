@@ -1,0 +1,111 @@
+"""In which region AWS is asked: the environment first, then the profile, then the machine's own metadata service."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.core.errors import SecretsError, SecretsUnreachable
+from agent.core.settings import Secrets
+from agent.steps.aws import Waits, aws_client
+from agent.steps.credentials import job_secrets
+from agent.steps.metadata import REGION_SECONDS
+from tests.parts.aws import KEYS
+from tests.parts.metadata import Metadata
+from tests.parts.stalled import refused
+
+WAITS = Waits(connect=1, read=1, attempts=1)
+SLACK = 5.0
+"""Seconds on top of a documented limit, for a busy machine."""
+
+
+@pytest.fixture
+def machine() -> Iterator[Metadata]:
+    """The metadata service of a machine with a role, in Tokyo."""
+    with Metadata(credentials=KEYS, zone="ap-northeast-1c") as service:
+        yield service
+
+
+def on(machine: Metadata, **more: str) -> dict[str, str]:
+    """What EC2 gives a program on a machine: no variable with a key or a region."""
+    return {"AWS_EC2_METADATA_SERVICE_ENDPOINT": machine.url, **more}
+
+
+def region(environ: dict[str, str]) -> str:
+    """In which region a client asks."""
+    return str(aws_client("ssm", environ, WAITS).meta.region_name)
+
+
+@pytest.fixture
+def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A profile, `home`, with a region; boto3 looks for its files in the process's environment."""
+    (tmp_path / "config").write_text("[profile home]\nregion = eu-central-1\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+
+
+async def test_secrets_are_read_on_a_machine_that_has_no_variables(
+    aws: dict[str, str], machine: Metadata, parameters: Callable[..., None]
+) -> None:
+    """Keys and region come from the metadata service, which is asked for the region once for two readings."""
+    machine.said["meta-data/placement/region"] = "ap-northeast-3"
+    parameters("/region/jobs", TOKEN="1")
+    for _ in range(2):
+        assert await job_secrets(Secrets(source="ssm:/region/jobs"), aws | on(machine)) == {
+            "TOKEN": "1"
+        }
+    asked = [path for _, path, _ in machine.requests]
+    assert asked.count("/latest/meta-data/placement/region") == 1
+
+
+@pytest.mark.usefixtures("profile")
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-west-2"}, "us-east-1"),
+        ({"AWS_DEFAULT_REGION": "us-west-2", "AWS_PROFILE": "home"}, "us-west-2"),
+        ({"AWS_PROFILE": "home"}, "eu-central-1"),
+        ({}, "ap-northeast-1"),
+    ],
+)
+def test_the_first_that_names_a_region_is_believed(
+    machine: Metadata, environ: dict[str, str], expected: str
+) -> None:
+    """In the order of the documentation; the metadata service is not even asked before its turn."""
+    assert region(on(machine, **environ)) == expected
+    asked = any(path.endswith("/placement/region") for _, path, _ in machine.requests)
+    assert asked is (expected == "ap-northeast-1")
+
+
+def test_where_nobody_knows_the_remedy_says_what_to_set(machine: Metadata) -> None:
+    """Neither a computer that is no machine of EC2, nor one whose service says nonsense, has a region."""
+    machine.said["meta-data/placement/region"] = "../../evil"
+    for environ in (on(machine), {"AWS_EC2_METADATA_DISABLED": "true"}):
+        with pytest.raises(SecretsError, match="AWS has no region") as caught:
+            region(environ)
+        assert "AWS_REGION" in caught.value.remedy
+
+
+def test_a_service_that_is_late_is_asked_again(machine: Metadata) -> None:
+    """Its silence is bounded, is no answer that is kept, and is told apart from a fault that stays."""
+    machine.status = 503
+    began = time.monotonic()
+    with pytest.raises(SecretsUnreachable):
+        region(on(machine))
+    assert time.monotonic() - began < REGION_SECONDS + SLACK
+    machine.status = None
+    assert region(on(machine)) == "ap-northeast-1"
+
+
+async def test_what_may_pass_is_told_apart_from_what_stays(
+    aws: dict[str, str], parameters: Callable[..., None]
+) -> None:
+    """Nobody at the address, and a role whose keys are not there yet, may pass; a path without parameters stays."""
+    parameters("/region/jobs", TOKEN="1")
+    with refused() as address, Metadata(credentials=None) as roleless:
+        for late in ({"AWS_ENDPOINT_URL_SSM": f"http://{address}"}, on(roleless)):
+            with pytest.raises(SecretsUnreachable):
+                await job_secrets(Secrets(source="ssm:/region/jobs"), aws | late)
+    with pytest.raises(SecretsError) as caught:
+        await job_secrets(Secrets(source="ssm:/region/none"), aws)
+    assert not isinstance(caught.value, SecretsUnreachable)
