@@ -122,7 +122,8 @@ def store_error(action: str, key: str, message: str, *, denied: bool) -> StoreEr
         denied: Whether the client itself says that it was about credentials or rights.
     """
     reason = reason_of(message)
-    if denied or is_refusal(reason):
+    # The reason is cut, and the status may stand behind the cut.
+    if denied or is_refusal(message):
         return StoreRefused(
             f"the bucket refused to {action} {key}: {reason}",
             remedy="check the credentials, the bucket's policy and the clock",

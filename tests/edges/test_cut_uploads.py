@@ -1,0 +1,121 @@
+"""A large upload that is cut off: its parts would be paid for, unseen, until somebody removed them."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.core.errors import StoreError, StoreRefused
+from agent.core.settings import Store
+from agent.core.storage import Credentials, bucket_at
+from agent.steps.store import PARTS_AT_ONCE, PIECE_BYTES, Bucket
+from tests.parts.aws import Aws
+from tests.parts.faultproxy import FaultProxy
+from tests.parts.faults import Answer, BlackHole
+from tests.parts.seaweed import S3Server
+from tests.parts.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+PARTS = 4
+PIECES = 5 * PARTS + 2
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server, s3_bucket: str, s3_proxy: FaultProxy) -> Bucket:
+    """A bucket of the S3 server, behind the proxy."""
+    store = Store(url=f"s3://{s3_bucket}/prod", endpoint=s3_proxy.url, region="us-east-1")
+    keys = Credentials(s3_server.access_key, s3_server.secret_key)
+    return Bucket.open(bucket_at(store, Path()), keys)
+
+
+def pieces(count: int = PIECES) -> Iterator[bytes]:
+    """A file of a few parts."""
+    return (bytes([number]) * PIECE_BYTES for number in range(count))
+
+
+def unfinished(server: S3Server, bucket: str) -> list[str]:
+    """The keys of uploads whose parts lie in the bucket."""
+    uploads = server.client().list_multipart_uploads(Bucket=bucket).get("Uploads", [])
+    return [upload["Key"] for upload in uploads]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until parts are on their way."""
+    await asyncio.to_thread(wait_until, condition, seconds=30, what="the upload")
+
+
+async def test_a_large_file_arrives_as_it_was(bucket: Bucket) -> None:
+    """In parts, the last of which is smaller."""
+    await bucket.put_stream("large", pieces())
+    assert await bucket.holds("large", b"".join(pieces()))
+
+
+async def test_an_upload_that_is_cancelled_leaves_no_parts(
+    bucket: Bucket, s3_server: S3Server, s3_bucket: str, s3_proxy: FaultProxy
+) -> None:
+    """As when EC2 takes the machine: the time to send is over while parts are on their way."""
+    s3_proxy.inject(BlackHole(), method="PUT", path="partNumber=2")
+    sending = asyncio.create_task(bucket.put_stream("large", pieces()))
+    await until(lambda: bool(s3_proxy.met and unfinished(s3_server, s3_bucket)))
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert unfinished(s3_server, s3_bucket) == []
+    assert s3_server.keys(s3_bucket) == []
+
+
+@pytest.mark.parametrize("part", [1, PARTS, PARTS + 1])
+async def test_an_upload_that_the_store_refuses_leaves_no_parts(
+    bucket: Bucket, s3_server: S3Server, s3_bucket: str, s3_proxy: FaultProxy, part: int
+) -> None:
+    """Whichever part it was, also the last, which is sent when all has been read."""
+    s3_proxy.inject(Answer(403, "AccessDenied"), method="PUT", path=f"partNumber={part}")
+    with pytest.raises(StoreRefused):
+        await bucket.put_stream("large", pieces())
+    assert unfinished(s3_server, s3_bucket) == []
+
+
+async def test_a_file_that_cannot_be_read_to_its_end_leaves_no_parts(
+    bucket: Bucket, s3_server: S3Server, s3_bucket: str
+) -> None:
+    """A disk's fault ends the upload as well."""
+
+    def broken() -> Iterator[bytes]:
+        yield from pieces(5 * (PARTS_AT_ONCE + 1))
+        raise OSError(5, "Input/output error")
+
+    with pytest.raises(StoreError, match="Input/output error"):
+        await bucket.put_stream("large", broken())
+    assert unfinished(s3_server, s3_bucket) == []
+
+
+async def test_a_store_that_is_away_does_not_hold_who_goes(
+    bucket: Bucket, s3_server: S3Server, s3_bucket: str, s3_proxy: FaultProxy
+) -> None:
+    """Removing the parts is tried for a moment only: what remains is the lifecycle rule's."""
+    s3_proxy.inject(BlackHole(), method="PUT", path="partNumber=2")
+    s3_proxy.inject(BlackHole(), method="DELETE")
+    sending = asyncio.create_task(bucket.put_stream("large", pieces()))
+    await until(lambda: bool(s3_proxy.met))
+    began = time.monotonic()
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert time.monotonic() - began < 15
+
+
+def test_the_lifecycle_rule_of_the_docs_is_one(aws_stand_in: Aws) -> None:
+    """S3 takes it; it removes parts after some days, and never an object."""
+    s3 = aws_stand_in.client("s3")
+    rules = json.loads((ROOT / "deploy/aws/lifecycle.json").read_text())
+    s3.create_bucket(
+        Bucket="scraped", CreateBucketConfiguration={"LocationConstraint": "ap-northeast-3"}
+    )
+    s3.put_bucket_lifecycle_configuration(Bucket="scraped", LifecycleConfiguration=rules)
+    (rule,) = s3.get_bucket_lifecycle_configuration(Bucket="scraped")["Rules"]
+    assert rule["Status"] == "Enabled"
+    assert rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] <= 7
+    assert "Expiration" not in rule
