@@ -17,7 +17,8 @@ from typing import Any
 
 from cfnlint.decode import decode
 
-from tests.parts.aws import REGION, Aws
+from tests.aws.ec2 import ACCOUNT, Ec2, SpotRequest, SpotRequests
+from tests.parts.aws import KEYS, REGION, Aws
 from tests.parts.missing import program
 
 TEMPLATE = Path(__file__).parents[2] / "deploy/aws/mayfly.yaml"
@@ -88,6 +89,7 @@ class Stack:
     Attributes:
         name: Its name.
         outputs: Its outputs, with the schedules' inputs.
+        spot: The spot requests of its machines.
     """
 
     def __init__(self, aws: Aws, **parameters: str) -> None:
@@ -106,6 +108,29 @@ class Stack:
         (found,) = self._cloud.describe_stacks(StackName=self.name)["Stacks"]
         assert found["StackStatus"] == "CREATE_COMPLETE", found
         self.outputs = {one["OutputKey"]: one["OutputValue"] for one in found["Outputs"]}
+        self.spot: SpotRequests = {}
+        if "Instance" in self.outputs:
+            self.spot[self.outputs["Instance"]] = self.request_of_template()
+
+    def request_of_template(self) -> SpotRequest:
+        """The request that a launch from the template makes, where the template itself is on spot."""
+        versions = self.aws.client("ec2").describe_launch_template_versions(
+            LaunchTemplateId=self.outputs["LaunchTemplate"], Versions=["$Latest"]
+        )
+        data = versions["LaunchTemplateVersions"][0]["LaunchTemplateData"]
+        tags = {
+            tag["Key"]: tag["Value"]
+            for one in data["TagSpecifications"]
+            if one["ResourceType"] == "spot-instances-request"
+            for tag in one["Tags"]
+        }
+        return SpotRequest(data["InstanceMarketOptions"]["SpotOptions"]["SpotInstanceType"], tags)
+
+    @contextmanager
+    def ec2_of(self, role: str) -> Iterator[Any]:
+        """A client of EC2 with a role's rights, which must suffice."""
+        with Ec2(self.aws, self.policies(role), self.spot) as ec2:
+            yield self.aws.client("ec2", ec2.url)
 
     def input_of(self, schedule: str) -> Any:
         """What a schedule sends at `SCHEDULED`."""
@@ -141,17 +166,23 @@ class Stack:
             changes: Functions of the guard that stand in for its own, such as an `age`.
         """
         code = template()["Resources"]["Guard"]["Properties"]["Code"]["ZipFile"]
-        variables = {
-            **self.aws.environ,
-            "AWS_DEFAULT_REGION": REGION,
-            "STACK": self.name,
-            "ACCOUNT": "123456789012",
-        }
-        with _environment(variables), redirect_stdout(io.StringIO()):
-            module: dict[str, Any] = {"__name__": "index"}
-            exec(compile(code, "index.py", "exec"), module)  # noqa: S102 -- the template's own code is under test
-            module.update(changes)
-            return module["handler"](event, None)
+        with Ec2(self.aws, self.policies("GuardRole"), self.spot) as ec2:
+            variables = {
+                **self.aws.environ,
+                # What Lambda sets: region and keys of the role.
+                "AWS_REGION": REGION,
+                "AWS_DEFAULT_REGION": REGION,
+                "AWS_ACCESS_KEY_ID": KEYS[0],
+                "AWS_SECRET_ACCESS_KEY": KEYS[1],
+                "AWS_ENDPOINT_URL_EC2": ec2.url,
+                "STACK": self.name,
+                "ACCOUNT": ACCOUNT,
+            }
+            with _environment(variables), redirect_stdout(io.StringIO()):
+                module: dict[str, Any] = {"__name__": "index"}
+                exec(compile(code, "index.py", "exec"), module)  # noqa: S102 -- the template's own code is under test
+                module.update(changes)
+                return module["handler"](event, None)
 
 
 @contextmanager

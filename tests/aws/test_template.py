@@ -5,12 +5,15 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
-from moto.iam.access_control import IAMPolicy, PermissionResult
+from botocore.exceptions import ClientError
 
-from tests.aws.stack import SCHEDULED, TEMPLATE, Stack, assert_sound, template
+from tests.aws.ec2 import SpotRequest
+from tests.aws.policy import DATA, allows, keys_of, listed, type_of, types_of
+from tests.aws.stack import IMAGE, SCHEDULED, TEMPLATE, Stack, assert_sound, template
 from tests.parts.aws import REGION, Aws
 from tests.parts.recorder import Recorder
 
@@ -60,8 +63,8 @@ def test_launch_starts_a_spot_machine_with_the_templates_settings(
     ec2 = aws_stand_in.client("ec2")
     sent = stack.input_of("LaunchSchedule")
     assert len(sent["ClientToken"]) <= 64
-    (machine,) = ec2.run_instances(**sent)["Instances"]
-    name = machine["InstanceId"]
+    name = launch(stack)
+    assert stack.spot[name].kind == "one-time"
     ((found,),) = (
         page["Instances"] for page in ec2.describe_instances(InstanceIds=[name])["Reservations"]
     )
@@ -99,8 +102,9 @@ def test_stopped_starts_its_one_machine_and_tells_it_the_slot(
     ec2.stop_instances(InstanceIds=[name])
     assert stack.outputs["StartScheduleArn"].endswith(":aws-sdk:ec2:startInstances")
     assert stack.outputs["SlotScheduleArn"].endswith(":aws-sdk:ec2:createTags")
-    ec2.create_tags(**stack.input_of("SlotSchedule"))
-    ec2.start_instances(**stack.input_of("StartSchedule"))
+    with stack.ec2_of("SchedulerRole") as schedule:
+        schedule.create_tags(**stack.input_of("SlotSchedule"))
+        schedule.start_instances(**stack.input_of("StartSchedule"))
     ((found,),) = (
         page["Instances"] for page in ec2.describe_instances(InstanceIds=[name])["Reservations"]
     )
@@ -129,7 +133,8 @@ def test_a_fleet_takes_the_cheapest_of_several_types_and_zones(
     }
     assert len({one["SubnetId"] for one in config["Overrides"]}) == 2
     sent.pop("ClientToken")  # the stand-in does not know it
-    answer = aws_stand_in.client("ec2").create_fleet(**sent)
+    with stack.ec2_of("SchedulerRole") as schedule:
+        answer = schedule.create_fleet(**sent)
     assert len([one for row in answer["Instances"] for one in row["InstanceIds"]]) == 1
 
 
@@ -137,9 +142,8 @@ def test_the_guard_ends_what_is_on_for_too_long(make: Make, aws_stand_in: Aws) -
     """The guard's own input leaves a machine alone before the deadline, and terminates it after that."""
     stack = make(DeadlineMinutes="90")
     ec2 = aws_stand_in.client("ec2")
-    (machine,) = ec2.run_instances(**stack.input_of("LaunchSchedule"))["Instances"]
-    name = machine["InstanceId"]
-    stranger = ec2.run_instances(ImageId=machine["ImageId"], MinCount=1, MaxCount=1)["Instances"][0]
+    name = launch(stack)
+    stranger = ec2.run_instances(ImageId=IMAGE, MinCount=1, MaxCount=1)["Instances"][0]
     event = stack.input_of("GuardSchedule")
     assert stack.guard(event, age=lambda _: timedelta(minutes=89)) == {"ended": []}
     assert stack.machines() == {name: "running"}
@@ -169,17 +173,46 @@ def test_a_machine_that_its_request_launched_again_is_ended(make: Make, aws_stan
         MinCount=1,
         MaxCount=1,
     )["Instances"][0]["InstanceId"]
+    stack.spot[other] = stack.request_of_template()
     event = stack.input_of("GuardSchedule")
     assert stack.guard(event, age=lambda _: timedelta(minutes=16)) == {"ended": [other]}
+    assert stack.spot[other].cancelled
+    assert not stack.spot[stack.outputs["Instance"]].cancelled
     assert stack.machines()[stack.outputs["Instance"]] == "running"
+
+
+def test_what_cannot_be_cancelled_is_ended_all_the_same(make: Make, aws_stand_in: Aws) -> None:
+    """A request without our tag is none that the guard may cancel: its machine ends, the others end, and it is told."""
+    stack = make(Mode="stopped")
+    ec2 = aws_stand_in.client("ec2")
+    others = [
+        ec2.run_instances(
+            LaunchTemplate={"LaunchTemplateId": stack.outputs["LaunchTemplate"], "Version": "1"},
+            MinCount=1,
+            MaxCount=1,
+        )["Instances"][0]["InstanceId"]
+        for _ in range(2)
+    ]
+    stack.spot[others[0]] = SpotRequest("persistent")
+    with pytest.raises(RuntimeError, match=f"{others[0]}.*CancelSpotInstanceRequests"):
+        stack.guard(stack.input_of("GuardSchedule"), age=lambda _: timedelta(minutes=16))
+    assert {stack.machines()[name] for name in others} <= {"shutting-down", "terminated"}
+
+
+def test_deleting_the_stack_cancels_what_would_launch_again(make: Make) -> None:
+    """In the mode `stopped` the machine's request goes first."""
+    stack = make(Mode="stopped")
+    answer = custom(stack, RequestType="Delete", ResourceType="Custom::Machines")
+    assert answer["Status"] == "SUCCESS", answer
+    assert stack.spot[stack.outputs["Instance"]].cancelled
+    assert set(stack.machines().values()) == {"terminated"}
 
 
 def test_a_machine_under_maintenance_gets_a_day_and_no_more(make: Make, aws_stand_in: Aws) -> None:
     """The tag of a lease moves the guard's deadline, and does not remove it."""
     stack = make()
     ec2 = aws_stand_in.client("ec2")
-    (machine,) = ec2.run_instances(**stack.input_of("LaunchSchedule"))["Instances"]
-    name = machine["InstanceId"]
+    name = launch(stack)
     ec2.create_tags(Resources=[name], Tags=[{"Key": "mayfly-maintain", "Value": "4h"}])
     event = stack.input_of("GuardSchedule")
     assert stack.guard(event, age=lambda _: timedelta(hours=20)) == {"ended": []}
@@ -206,11 +239,10 @@ def test_the_last_resort_buys_a_machine_only_when_there_was_none(
     assert "launched" in stack.guard(event, age=lambda _: timedelta(minutes=61))
 
 
-def test_deleting_the_stack_ends_its_machines(make: Make, aws_stand_in: Aws) -> None:
+def test_deleting_the_stack_ends_its_machines(make: Make) -> None:
     """CloudFormation's own request ends every machine, and is answered."""
     stack = make()
-    ec2 = aws_stand_in.client("ec2")
-    ec2.run_instances(**stack.input_of("LaunchSchedule"))
+    launch(stack)
     answers = [
         custom(stack, RequestType=kind, ResourceType="Custom::Machines")
         for kind in ("Create", "Delete")
@@ -267,20 +299,18 @@ def launch_data(aws: Aws, which: dict[str, str]) -> dict[str, Any]:
     return data
 
 
-def allowed(stack: Stack, role: str, action: str, resource: str) -> bool:
-    """Tell whether a role's policies allow something by action and resource, as the stand-in judges them.
+def launch(stack: Stack) -> str:
+    """Launch a machine as the schedule does, with its rights; return the machine's id."""
+    with stack.ec2_of("SchedulerRole") as schedule:
+        answer = schedule.run_instances(**stack.input_of("LaunchSchedule"))
+    (machine,) = answer["Instances"]
+    return str(machine["InstanceId"])
 
-    The stand-in does not know the conditions of these policies; a statement with one counts as if it were met.
-    """
-    for document in stack.policies(role):
-        for statement in document["Statement"]:
-            statement.pop("Condition", None)
-        judged = IAMPolicy({"policy_document": json.dumps(document)}).is_action_permitted(
-            action, resource
-        )
-        if judged is PermissionResult.PERMITTED:
-            return True
-    return False
+
+def allowed(stack: Stack, role: str, action: str, resource: str, **context: str) -> bool:
+    """Tell whether a role's policies allow something; keys of the context have `__` for their colon."""
+    given = {name.replace("__", ":"): value for name, value in context.items()}
+    return allows(stack.policies(role), action, resource, given)
 
 
 SSM = f"arn:aws:ssm:{REGION}:123456789012:parameter"
@@ -315,29 +345,68 @@ def test_a_bucket_elsewhere_needs_no_rights_here(make: Make) -> None:
 
 
 def test_schedules_may_do_their_own_mode_and_nothing_else(make: Make) -> None:
-    """Launching may not start or stop; starting may not launch; both may not terminate."""
-    launch, stopped = make(), make(Mode="stopped")
+    """A schedule that launches does not start or stop; one that starts does not launch; none terminates."""
+    launching, stopped = make(), make(Mode="stopped")
     own = f"arn:aws:ec2:{REGION}:123456789012:instance/{stopped.outputs['Instance']}"
     other = f"arn:aws:ec2:{REGION}:123456789012:instance/i-00000000000000000"
-    assert allowed(launch, "SchedulerRole", "ec2:RunInstances", "*")
-    assert not allowed(launch, "SchedulerRole", "ec2:StartInstances", own)
+    assert not allowed(launching, "SchedulerRole", "ec2:StartInstances", own)
     assert allowed(stopped, "SchedulerRole", "ec2:StartInstances", own)
     assert not allowed(stopped, "SchedulerRole", "ec2:StartInstances", other)
     assert not allowed(stopped, "SchedulerRole", "ec2:RunInstances", "*")
-    for stack in (launch, stopped):
+    for stack in (launching, stopped):
         assert not allowed(stack, "SchedulerRole", "ec2:TerminateInstances", own)
         assert not allowed(stack, "SchedulerRole", "iam:PassRole", "arn:aws:iam::1:role/admin")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"LaunchTemplate": None, "ImageId": IMAGE},
+        {"ImageId": IMAGE},
+        {"SecurityGroupIds": ["sg-00000000000000000"]},
+        {"SubnetId": "subnet-00000000000000000"},
+    ],
+    ids=["no template", "image", "security group", "subnet"],
+)
+def test_a_launch_is_bound_to_the_template(make: Make, change: dict[str, Any]) -> None:
+    """Neither without it, nor with it and another image, security group or network."""
+    stack = make()
+    sent = {**stack.input_of("LaunchSchedule"), **change}
+    with stack.ec2_of("SchedulerRole") as schedule, pytest.raises(ClientError) as caught:
+        schedule.run_instances(**{name: value for name, value in sent.items() if value})
+    assert caught.value.response["Error"]["Code"] == "UnauthorizedOperation"
+
+
+@pytest.mark.parametrize("path", [TEMPLATE, TEMPLATE.with_name("batch.yaml")], ids=["one", "batch"])
+def test_no_condition_is_one_that_is_never_met(path: Path) -> None:
+    """AWS knows each action, and each key of a condition for each type of resource that its statement names.
+
+    A key that a type of resource does not have allows nothing there, in silence.
+    """
+    for document in policies_of(path):
+        for statement in document["Statement"]:
+            keys = {
+                key.split("/")[0] for one in statement.get("Condition", {}).values() for key in one
+            }
+            for action in listed(statement["Action"]):
+                assert DATA.actions.action_exists(*action.split(":")), action
+                for kind in kinds_of(statement["Resource"], action):
+                    assert keys <= keys_of(action, kind), (action, kind)
+
+
+def kinds_of(resource: Any, action: str) -> set[str]:
+    """Return the types of resources that a statement names; what stands for all is all that the action is judged by."""
+    texts = [
+        one["Fn::Sub"] for one in listed(resource) if isinstance(one, dict) and "Fn::Sub" in one
+    ]
+    kinds = {type_of(text.replace("${AWS::", "")) for text in texts}
+    return set(types_of(action)) if "*" in listed(resource) or kinds & {"*"} else kinds
 
 
 def test_rights_that_name_no_resource_have_a_condition() -> None:
     """What is allowed on everything only reads, or is bound to this stack by a condition, or makes a fleet."""
     harmless = re.compile(r"(ec2:Describe\w+|ec2:CreateFleet)$")
-    roles = [
-        policy["PolicyDocument"]
-        for resource in template()["Resources"].values()
-        if resource["Type"] in {"AWS::IAM::Role", "AWS::IAM::Policy"}
-        for policy in policies_in(resource["Properties"])
-    ]
+    roles = policies_of(TEMPLATE)
     assert len(roles) >= 6
     for document in roles:
         for statement in document["Statement"]:
@@ -346,6 +415,16 @@ def test_rights_that_name_no_resource_have_a_condition() -> None:
                 assert "*" not in action
                 if statement["Resource"] == "*" and not harmless.match(action):
                     assert statement["Condition"], action
+
+
+def policies_of(path: Path) -> list[dict[str, Any]]:
+    """Every policy that a template writes itself."""
+    return [
+        policy["PolicyDocument"]
+        for resource in template(path)["Resources"].values()
+        if resource["Type"] in {"AWS::IAM::Role", "AWS::IAM::Policy"}
+        for policy in policies_in(resource["Properties"])
+    ]
 
 
 def policies_in(properties: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -54,11 +54,11 @@ class Aws:
         self._server.stop()
         self.machine.__exit__(None, None, None)
 
-    def client(self, service: str) -> Any:
-        """Return a client of a service."""
+    def client(self, service: str, url: str | None = None) -> Any:
+        """Return a client of a service, or of what stands before it at a URL."""
         return boto3.client(
             service,  # type: ignore[call-overload]  # the stubs list services by literal name
-            endpoint_url=self.url,
+            endpoint_url=url or self.url,
             region_name=REGION,
             aws_access_key_id=KEYS[0],
             aws_secret_access_key=KEYS[1],
