@@ -5,6 +5,7 @@
 #   AWS_REGION       where (ap-northeast-3)
 #   MAYFLY_SUBNET    a public subnet to build in, for an account without a default VPC
 #   MAYFLY_ENCRYPT   true (the default) or false
+#   MAYFLY_KERNEL    of Amazon Linux 2023 (6.1)
 set -euo pipefail
 
 if (($# < 1)); then
@@ -50,6 +51,7 @@ for architecture in "${architectures[@]}"; do
     -var "payload=$work/payload.tar" -var "version=$version" -var "commit=$commit" -var "built=$built" \
     -var "region=$region" -var "arch=$architecture" -var "subnet=${MAYFLY_SUBNET:-}" \
     -var "encrypt=${MAYFLY_ENCRYPT:-true}" -var "manifest=$work/$architecture.json" \
+    -var "kernel=${MAYFLY_KERNEL:-6.1}" \
     "$work/template" >&2
   "$python" "$here/ami.py" record "$work/$architecture.json" "$destination"
 done

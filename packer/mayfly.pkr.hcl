@@ -36,6 +36,18 @@ variable "arch" {
   description = "x86_64 or arm64."
 }
 
+variable "kernel" {
+  type        = string
+  default     = "6.1"
+  description = "Of Amazon Linux 2023, which comes with several: 6.1 has all that docker's firewall and the fence need."
+}
+
+variable "minutes" {
+  type        = number
+  default     = 90
+  description = "After which the machine that builds ends itself, whatever became of Packer. A build takes some ten."
+}
+
 variable "subnet" {
   type        = string
   default     = ""
@@ -106,7 +118,7 @@ source "amazon-ebs" "mayfly" {
     most_recent = true
     filters = {
       # Not the minimal image, which has no SSM agent.
-      name                = "al2023-ami-2023.*-kernel-*-${var.arch}"
+      name                = "al2023-ami-2023.*-kernel-${var.kernel}-${var.arch}"
       root-device-type    = "ebs"
       virtualization-type = "hvm"
     }
@@ -125,7 +137,9 @@ source "amazon-ebs" "mayfly" {
   ssh_username                = "ec2-user"
   ssh_timeout                 = "5m"
   associate_public_ip_address = true
-  # Should Packer die, the machine it built on ends with its shutdown and is not left behind stopped.
+  # Should Packer die, the machine that builds switches itself off, and what is off is gone. Packer itself stops it by EC2's
+  # own call, which ends nothing. User data is no part of the image.
+  user_data         = "#!/bin/sh\n/usr/sbin/shutdown -h +${var.minutes}\n"
   shutdown_behavior = "terminate"
 
   tags            = local.tags
@@ -195,6 +209,7 @@ build {
     only = ["amazon-ebs.mayfly"]
     inline = [
       "sudo cloud-init status --wait >/dev/null || true",
+      "test -e /run/systemd/shutdown/scheduled || { echo 'this machine would not end itself' >&2; exit 1; }",
       "sudo tar -xf /tmp/mayfly.tar -C /var/tmp",
       "sudo bash /var/tmp/mayfly/provision.sh amazon",
     ]

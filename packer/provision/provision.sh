@@ -17,7 +17,9 @@ step() {
 
 step "./packages-$SYSTEM.sh"
 step ./agent.sh
-step ./system.sh "$SYSTEM"
+step ./system.sh
+step ./fence.sh
+step ./login.sh "$SYSTEM"
 step ./kernel.sh
 step ./release.sh
 step ./clean.sh "$SYSTEM"

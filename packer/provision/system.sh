@@ -1,10 +1,8 @@
 #!/bin/bash
 # Makes the system the agent's: units, configuration, names, and no service that a machine of minutes can do without.
-# Usage: system.sh amazon|debian
 set -euo pipefail
 
 cd "$(dirname "$0")"
-readonly SYSTEM=$1
 
 install -d -m 0700 /etc/mayfly
 install -m 0600 -t /etc/mayfly config/*
@@ -54,9 +52,3 @@ for unit in dev-hugepages.mount dev-mqueue.mount sys-kernel-debug.mount sys-kern
   hibinit-agent.service libstoragemgmt.service gssproxy.service systemd-homed.service atd.service; do
   ln -sfn /dev/null "/etc/systemd/system/$unit"
 done
-
-# Nobody logs in: no port is open at Amazon. Its session manager (SSM), where a role allows it, reaches a machine that a
-# maintenance lease keeps up. The Debian disk is for tests and trials, with a login by the key that lies beside it.
-if [[ $SYSTEM == amazon ]]; then
-  systemctl disable --quiet sshd.service
-fi

@@ -84,6 +84,22 @@ def test_the_full_text_parses_and_requires_imdsv2() -> None:
     assert blocks("packer")[0]["required_plugins"]
 
 
+def test_a_builder_ends_itself_whatever_becomes_of_packer() -> None:
+    """Its user data switches it off, off is gone, and nothing is installed before that is certain."""
+    source = amazon()
+    assert re.search(r"^#!/bin/sh\\*n.*shutdown -h \+\$\{var.minutes\}", source["user_data"])
+    assert source["shutdown_behavior"] == "terminate"
+    steps = json.dumps(blocks("build"))
+    assert 0 < steps.index("/run/systemd/shutdown/scheduled") < steps.index("provision.sh amazon")
+
+
+def test_the_base_is_of_one_kernel() -> None:
+    """The newest image of a pattern that several kernels match would be any of them."""
+    (base,) = amazon()["source_ami_filter"]
+    name = base["filters"]["name"]
+    assert name == "al2023-ami-2023.*-kernel-${var.kernel}-${var.arch}"
+
+
 def test_what_is_fenced_is_only_what_old_packers_refuse() -> None:
     """The fences come in pairs, once, so that both versions build from nearly the same text."""
     text = (PACKER / "mayfly.pkr.hcl").read_text("utf-8")
@@ -103,6 +119,61 @@ def test_shell_scripts_are_strict_and_clean(script: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_cloud_init_starts_no_login(tmp_path: Path) -> None:
+    """It wants sshd by its name: a service that is only disabled would run, one that is masked does not."""
+    units = tmp_path / "usr/lib/systemd/system"
+    units.mkdir(parents=True)
+    (tmp_path / "etc/systemd/system").mkdir(parents=True)
+    service = "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n"
+    (units / "sshd.service").write_text(service)
+    (units / "sshd.socket").write_text("[Socket]\nListenStream=22\n")
+    (units / "cloud-init.service").write_text(f"[Unit]\nWants=sshd.service\n{service}")
+    root = f"--root={tmp_path}"
+    systemctl(root, "enable", "sshd.service", "cloud-init.service")
+    for name, state in (("debian", "enabled"), ("amazon", "masked")):
+        subprocess.run(
+            [str(PACKER / "provision" / "login.sh"), name],
+            env={**os.environ, "ROOT": str(tmp_path)},
+            timeout=60,
+            check=True,
+        )
+        assert systemctl(root, "is-enabled", "sshd.service") == f"{state}\n"
+
+
+def systemctl(*words: str) -> str:
+    """What systemctl says of a system that does not run."""
+    done = subprocess.run(
+        [program("systemctl"), *words], capture_output=True, text=True, timeout=60, check=False
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("broken", ["", "--check"])
+def test_a_kernel_that_cannot_keep_the_fence_ends_the_build(tmp_path: Path, broken: str) -> None:
+    """Whether the rules cannot be put up, or are not there afterwards; with a kernel that can, the build goes on."""
+    fence = tmp_path / "fence.sh"
+    fence.write_text(f'#!/bin/sh\n[ "$1" != "{broken}" ]\n')
+    fence.chmod(0o755)
+    done = build_fence(fence)
+    assert (done.returncode, "choose another base" in done.stderr) == (1, True)
+    fence.write_text(f'#!/bin/sh\necho "$1" >>{tmp_path}/said\n')
+    assert build_fence(fence).returncode == 0
+    assert (tmp_path / "said").read_text() == "\n--check\n"
+    assert "step ./fence.sh\n" in (PACKER / "provision/provision.sh").read_text("utf-8")
+
+
+def build_fence(fence: Path) -> subprocess.CompletedProcess[str]:
+    """Run the build's step with a fence that stands in."""
+    return subprocess.run(
+        [str(PACKER / "provision" / "fence.sh")],
+        env={**os.environ, "FENCE": str(fence)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 GRUBBY = """\
