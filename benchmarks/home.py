@@ -185,7 +185,7 @@ def run_of(today: datetime, day: int) -> tuple[str, dict[str, bytes]]:
     files = [_file(f"{job}/{n}.json", job) for job in JOBS if job not in bad for n in range(FILES)]
     files += [_file(f"_run/evidence/{job}/shot.png") for job in bad]
     files.append(_file(LOG))
-    record = with_contents(_record(run, began, jobs), files, {})
+    record = with_contents(_record(run, began, jobs), files)
     manifest = b"".join(render(record, files))
     digest = sha256(manifest).hexdigest()
     ref = ManifestRef(key=manifest_key(run), bytes=len(manifest), sha256=digest)

@@ -22,6 +22,7 @@ from consumer.queries import (
     Failure,
     GroupLine,
     Health,
+    Incomplete,
     JobLine,
     JobView,
     Overview,
@@ -317,6 +318,7 @@ def _job_view(
         consecutive_failures=job.consecutive_failures,
         failed_days=job.failed_days,
         missed_days=job.missed_days,
+        incomplete=_incomplete(job.incomplete, zone) if job.incomplete else None,
         failure=_failure(failure, zone, evidence) if failure else None,
         points=tuple(_point(row, zone) for row in job.rows if row.due and row.started >= begin),
         median_files=job.median_files,
@@ -333,6 +335,10 @@ def _failure(
 ) -> Failure:
     files = tuple(evidence.get((row.run, row.name), ()))
     return Failure(row.run, _at(row.started, zone), row.status, row.cause, row.message, files)
+
+
+def _incomplete(row: JobRow, zone: tzinfo) -> Incomplete:
+    return Incomplete(row.run, _at(row.started, zone), row.message)
 
 
 def _evidence(row: EvidenceRow) -> Evidence:
@@ -382,4 +388,5 @@ def _job_line(row: JobRow, evidence: Mapping[str, list[Evidence]]) -> JobLine:
         items=row.items,
         seconds=row.seconds,
         evidence=tuple(evidence.get(row.name, ())),
+        incomplete=row.incomplete,
     )

@@ -123,7 +123,11 @@ def entry_problem(entry: IndexEntry, run: str) -> str | None:
     """Return why an index entry cannot be what the run's agent wrote, or None when it can."""
     jobs = entry.jobs
     whole = [entry.files, entry.bytes, entry.manifest.bytes]
-    whole += [number for job in jobs for number in (job.files, job.bytes, job.items or 0)]
+    whole += [
+        number
+        for job in jobs
+        for number in (job.files, job.bytes, job.items or 0, job.refused_files)
+    ]
     rules = (
         (entry.run_id != run, "it is about another run"),
         (entry.manifest.key != manifest_key(run), "its manifest is not the run's"),

@@ -23,6 +23,7 @@ __all__ = [
     "GroupLine",
     "GroupState",
     "Health",
+    "Incomplete",
     "JobLine",
     "JobView",
     "Overview",
@@ -41,7 +42,7 @@ class Evidence:
     """A file that explains a failure.
 
     Attributes:
-        path: The resource's path, such as `_run/evidence/quotes/screenshot.png`.
+        path: The resource's path, such as `_run/evidence/quotes/files/screenshot.png`.
         url: Where this server has it, percent-encoded and relative to the root: `runs/<run>/files/<path>`.
         bytes: Its size.
         image: Whether its name is that of a picture; the server sends it as one only if its content is PNG or JPEG.
@@ -63,6 +64,15 @@ class Failure:
     cause: JobCause | None
     message: str
     evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Incomplete:
+    """A success of which files could not be handed over."""
+
+    run: str
+    started: datetime
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +109,7 @@ class JobView:
         days: One for each day of the overview, oldest first, without gaps; all jobs have the same days.
         last: Its last run in which it was due.
         last_success: When it last succeeded.
+        incomplete: Its last run, when that succeeded without being able to hand over all that it wrote.
         failure: Its last failure: of now when `consecutive_failures` is above 0, else one that is over; within `days`.
         points: Due runs within `days`, oldest first.
         median_files: Files of its recent successes before the last run.
@@ -111,6 +122,7 @@ class JobView:
     consecutive_failures: int
     failed_days: int
     missed_days: int
+    incomplete: Incomplete | None
     failure: Failure | None
     points: tuple[Point, ...]
     median_files: float | None
@@ -228,7 +240,11 @@ class Overview:
 
 @dataclass(frozen=True, slots=True)
 class JobLine:
-    """A job, on the page of a run."""
+    """A job, on the page of a run.
+
+    Attributes:
+        incomplete: Whether it succeeded, and not all that it wrote could be handed over.
+    """
 
     name: str
     status: JobStatus
@@ -239,6 +255,7 @@ class JobLine:
     items: int | None
     seconds: float
     evidence: tuple[Evidence, ...] = ()
+    incomplete: bool = False
 
 
 @dataclass(frozen=True, slots=True)

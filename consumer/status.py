@@ -100,7 +100,8 @@ def _details(row: Row, zone: tzinfo | None) -> list[str]:
             return [
                 _job_line(job)
                 for job in entry.jobs
-                if job.status is not JobStatus.SUCCEEDED and was_due(job.status, job.cause)
+                if job.incomplete
+                or (job.status is not JobStatus.SUCCEEDED and was_due(job.status, job.cause))
             ]
         case Begun(marker=marker):
             deadline = _local(marker.deadline, zone)
@@ -115,7 +116,8 @@ def _details(row: Row, zone: tzinfo | None) -> list[str]:
 def _job_line(job: JobSummary) -> str:
     cause = f" ({job.cause.value})" if job.cause else ""
     message = f": {printable(job.message)}" if job.message else ""
-    return f"{cut(printable(job.name), MAX_CELL)} {job.status.value}{cause}{message}"
+    status = "incomplete" if job.incomplete else job.status.value
+    return f"{cut(printable(job.name), MAX_CELL)} {status}{cause}{message}"
 
 
 def _local(moment: datetime, zone: tzinfo | None) -> str:
@@ -151,11 +153,11 @@ def facts_now(past: Past, zone: tzinfo, now: datetime) -> Facts:
 
 
 def job_lines(facts: Facts, *, paint: Paint, zone: tzinfo | None) -> list[str]:
-    """Return a line for each job that does not go well now."""
+    """Return a line for each job that does not go well now, or of which something did not arrive."""
     return [
         f"{paint(job.name, 'red')}: {', '.join(_worries(job, zone))}"
         for job in facts.jobs
-        if job.failure or job.missed_days
+        if job.failure or job.incomplete or job.missed_days
     ]
 
 
@@ -216,6 +218,8 @@ def _worries(job: JobFacts, zone: tzinfo | None) -> list[str]:
     worries = []
     if job.failure:
         worries.append(_days("failed", job.failed_days, job.consecutive_failures))
+    if job.incomplete:
+        worries.append(f"incomplete: {printable(job.incomplete.message)}")
     if job.missed_days:
         worries.append(_days("missed", job.missed_days, job.missed_days))
     success = job.last_success
@@ -239,6 +243,7 @@ def status_json(rows: Sequence[Row], facts: Facts, bucket: str, *, cut_off: bool
             "consecutive_failures": job.consecutive_failures,
             "failed_days": job.failed_days,
             "missed_days": job.missed_days,
+            "refused_files": job.last.refused_files if job.last else 0,
             "last_success": job.last_success.run if job.last_success else None,
         }
         for job in facts.jobs

@@ -72,7 +72,7 @@ def _closing(outcome: Outcome) -> list[str]:
 
 
 def _row(job: JobResult) -> list[str]:
-    label = MARKS.get(job.status, (job.status.value, ""))[0]
+    label = "incomplete" if job.incomplete else MARKS.get(job.status, (job.status.value, ""))[0]
     said = printable(job.message)
     if job.cause is not None:
         said = f"{job.cause.value}: {said}" if said else job.cause.value
@@ -87,7 +87,7 @@ def _row(job: JobResult) -> list[str]:
 
 
 def _colour(job: JobResult) -> str:
-    return MARKS.get(job.status, ("", "red"))[1]
+    return "yellow" if job.incomplete else MARKS.get(job.status, ("", "red"))[1]
 
 
 def _beside(jobs: tuple[JobResult, ...], length: int) -> list[JobResult | None]:

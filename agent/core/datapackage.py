@@ -3,16 +3,22 @@
 import json
 import mimetypes
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Self
 
 from agent.core.layout import LOG, path_problem
-from agent.core.manifest import PROFILE, IndexEntry, JobSummary, Manifest, ManifestRef, RunRecord
-from agent.core.results import (
-    RefusedFile,
+from agent.core.manifest import (
+    PROFILE,
+    IndexEntry,
+    JobSummary,
+    Manifest,
+    ManifestRef,
+    Resource,
+    RunRecord,
 )
+from agent.core.names import bucket_path, parse_written
 
 # The built-in table only: the same file has the same media type on every machine.
 _TYPES = mimetypes.MimeTypes(filenames=())
@@ -32,6 +38,8 @@ class Sealed:
         sha256: Hex digest of exactly the bytes that were sent.
         job: The job it belongs to; empty for the run's own files.
         partial: Whether that job did not succeed.
+        original: The name that it had in that job's folder, as `agent.core.names.written` gives it; empty where the
+            path has it.
     """
 
     path: str
@@ -39,6 +47,7 @@ class Sealed:
     sha256: str
     job: str = ""
     partial: bool = False
+    original: str = ""
 
     def of_job(self, job: str, *, partial: bool = False) -> Self:
         """Return it as a file of a job; itself, where it is that already."""
@@ -80,6 +89,8 @@ def resource_of(file: Sealed) -> dict[str, Any]:
         "hash": f"sha256:{file.sha256}",
         "mediatype": media_type(file.path),
     }
+    if file.original:
+        resource["mayfly:path"] = file.original
     if file.job:
         resource["mayfly:job"] = file.job
     if file.partial:
@@ -105,10 +116,8 @@ def media_type(path: str) -> str:
     return kind or "application/octet-stream"
 
 
-def with_contents(
-    run: RunRecord, files: Iterable[Sealed], refused: Mapping[str, tuple[RefusedFile, ...]]
-) -> RunRecord:
-    """Return the run with each job's files and bytes as they are in the bucket, and what was refused."""
+def with_contents(run: RunRecord, files: Iterable[Sealed]) -> RunRecord:
+    """Return the run with each job's files and bytes as they are in the bucket."""
     totals: dict[str, tuple[int, int]] = {}
     for file in files:
         count, size = totals.get(file.job, (0, 0))
@@ -118,7 +127,6 @@ def with_contents(
             update={
                 "files": totals.get(job.name, (0, 0))[0],
                 "bytes": totals.get(job.name, (0, 0))[1],
-                "refused": refused.get(job.name, ()),
             }
         )
         for job in run.jobs
@@ -160,6 +168,7 @@ def index_entry(run: RunRecord, files: Iterable[Sealed], manifest: ManifestRef) 
                 items=job.items,
                 seconds=job.seconds,
                 state=job.state,
+                refused_files=job.refused_files,
             )
             for job in run.jobs
         ),
@@ -176,6 +185,8 @@ def manifest_problems(manifest: Manifest) -> list[str]:
         problem = path_problem(resource.path)
         if problem:
             problems.append(f"{resource.path!r}: {problem}")
+        if problem := _original_problem(resource):
+            problems.append(f"{resource.path!r}: {problem}")
         if resource.path in paths:
             problems.append(f"{resource.path!r}: listed twice")
         if resource.name in names:
@@ -185,3 +196,16 @@ def manifest_problems(manifest: Manifest) -> list[str]:
     if LOG not in paths:
         problems.append(f"{LOG!r}: the run log is not listed")
     return problems
+
+
+def _original_problem(resource: Resource) -> str | None:
+    """Return why the name that a file is said to have had cannot be. One that can leads to this path and no other."""
+    if resource.original is None:
+        return None
+    try:
+        name = parse_written(resource.original)
+    except ValueError as error:
+        return f"its original name is impossible: {error}"
+    if resource.path != f"{resource.job}/{bucket_path(name)}":
+        return "its original name is another file's"
+    return None

@@ -28,8 +28,12 @@ MAX_PATH_BYTES = 700
 MAX_NAME_BYTES = 240
 """File systems end at 255; a local bucket, and whoever fetches a file, adds something to a name while it is written."""
 
+MAX_FILE_BYTES = 48 * 1024**3
+"""S3 takes 10,000 parts, and a writer has one size for all of them."""
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_UPLOADING = re.compile(r"#\d+$")
+_NO_XML = re.compile(r"[\ufffe\uffff]")
+_UPLOADING = re.compile(r"(^|/)[^/#]*#[0-9]+$")
 _INDEX_KEY = re.compile(r"index/([0-9]{8}T[0-9]{6}\.[0-9]{3}Z)-(" + RUN_ID.pattern + r")\.json")
 
 
@@ -88,9 +92,14 @@ def shard_key(group: str, shard: int, shards: int, place: int) -> str:
     return f"{shard_prefix(group, shard, shards)}{place}.json"
 
 
-def evidence_path(job: str, name: str) -> str:
-    """Return the resource path of a piece of evidence for a job that did not succeed."""
-    return f"_run/evidence/{job}/{name}"
+def captured_path(job: str, attempt: int) -> str:
+    """Return the resource path of what an attempt wrote to stdout and stderr; no file of a job has it."""
+    return f"_run/evidence/{job}/attempt-{attempt}.log"
+
+
+def evidence_path(job: str, path: str) -> str:
+    """Return the resource path of what a job put aside itself to explain why it did not succeed."""
+    return f"_run/evidence/{job}/files/{path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +146,10 @@ def path_problem(path: str) -> str | None:
         (not path or path.startswith("/"), "its path is not relative"),
         (_CONTROL.search(path), "its name has control characters"),
         ("\\" in path, "its name has a backslash"),
+        (_NO_XML.search(path), "its name has a character that no listing of S3 can hold"),
         (not {"", ".", ".."}.isdisjoint(parts), "its path has an empty or a dot segment"),
         (
-            any(_UPLOADING.search(part) for part in parts),
+            _UPLOADING.search(path),
             "its name ends in # and digits, which local buckets keep for uploads under way",
         ),
     )

@@ -18,6 +18,7 @@ from agent.core.results import (
     JobResult,
     JobStatus,
     Record,
+    RefusedFiles,
     RunStatus,
 )
 from agent.core.trust import Signer
@@ -37,6 +38,12 @@ class Resource(BaseModel):
     bytes: int = Field(ge=0)
     hash: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
     mediatype: str
+    original: str | None = Field(
+        None,
+        alias="mayfly:path",
+        description="The name that the file had in its job's folder, where `path` could not hold it. `%`, control"
+        " characters and bytes that are not UTF-8 are `%` and two hex digits for each byte.",
+    )
     job: str | None = Field(None, alias="mayfly:job")
     partial: bool = Field(False, alias="mayfly:partial")
 
@@ -211,6 +218,12 @@ class JobSummary(Record):
     items: int | None = None
     seconds: float = 0.0
     state: str | None = None
+    refused_files: RefusedFiles = 0
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether it succeeded, and not all that it wrote could be handed over."""
+        return self.status is JobStatus.SUCCEEDED and self.refused_files > 0
 
 
 class ManifestRef(Record):

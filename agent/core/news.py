@@ -37,7 +37,7 @@ def compose(outcome: Outcome, run_id: str) -> News:
     lines = [f"run {run_id}, exit code {int(outcome.exit_code)}"]
     if not outcome.delivered:
         lines.append(f"the files wait on the machine: {outcome.undelivered}")
-    lines += [_line(job) for job in due if job.status is not JobStatus.SUCCEEDED]
+    lines += [_line(job) for job in due if job.incomplete or job.status is not JobStatus.SUCCEEDED]
     if outcome.manifest:
         lines.append(outcome.manifest)
     return News(title, _shortened("\n".join(lines)))
@@ -46,7 +46,8 @@ def compose(outcome: Outcome, run_id: str) -> News:
 def _line(job: JobResult) -> str:
     cause = f" ({job.cause.value})" if job.cause else ""
     message = f": {job.message[:MAX_MESSAGE]}" if job.message else ""
-    return f"{job.name} {job.status.value}{cause}{message}"
+    status = "incomplete" if job.incomplete else job.status.value
+    return f"{job.name} {status}{cause}{message}"
 
 
 def _shortened(text: str) -> str:

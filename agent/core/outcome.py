@@ -63,19 +63,20 @@ def run_status(
     """Return a run's status.
 
     A job that was not due today (skipped without a cause) counts as neither success nor failure; one that was skipped
-    for a cause, such as the failure of what it needs, did not succeed.
+    for a cause, such as the failure of what it needs, did not succeed. One that is incomplete succeeded, and its run is
+    partial all the same: somebody has to look.
     """
     if not released:
         return RunStatus.FAILED
     if interrupted:
         return RunStatus.INTERRUPTED
     due = [
-        result.status
+        result
         for result in results
         if result.status is not JobStatus.SKIPPED or result.cause is not None
     ]
-    succeeded = due.count(JobStatus.SUCCEEDED)
-    if succeeded == len(due):
+    succeeded = [result for result in due if result.status is JobStatus.SUCCEEDED]
+    if len(succeeded) == len(due) and not any(result.incomplete for result in due):
         return RunStatus.SUCCEEDED
     return RunStatus.PARTIAL if succeeded else RunStatus.FAILED
 

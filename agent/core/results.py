@@ -111,6 +111,15 @@ Family = Annotated[
 ]
 
 
+RefusedFiles = Annotated[
+    int,
+    Field(
+        ge=0,
+        description="Entries of its output that could not be handed over, such as links: it is incomplete.",
+    ),
+]
+
+
 class JobResult(Record):
     """What became of one job."""
 
@@ -126,7 +135,8 @@ class JobResult(Record):
     bytes: int = Field(0, ge=0)
     items: int | None = Field(None, ge=0, description="What the job says it collected.")
     metrics: dict[str, float] = Field(default_factory=dict)
-    refused: tuple[RefusedFile, ...] = ()
+    refused: tuple[RefusedFile, ...] = Field((), description="The first hundred of them.")
+    refused_files: RefusedFiles = 0
     state: str | None = Field(None, description="Key of the memory it left for the next run.")
     release: str | None = Field(
         None, description="The commit that made it, where that is not the run's release."
@@ -134,6 +144,11 @@ class JobResult(Record):
     notes: tuple[str, ...] = Field(
         (), description="What was odd without being a failure, such as an unreadable result file."
     )
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether it succeeded, and not all that it wrote could be handed over."""
+        return self.status is JobStatus.SUCCEEDED and self.refused_files > 0
 
     @property
     def seconds(self) -> float:

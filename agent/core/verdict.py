@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from agent.core.jobsfile import Expect
+from agent.core.refusals import NO_REFUSALS, Refusals
 from agent.core.results import JobCause, JobStatus, ResultFile
 from agent.core.units import show_duration, show_size
 
@@ -23,9 +24,31 @@ _OUT_OF_DISK = (
 )
 
 
+_READ_ONLY = "Read-only file system"
+NOT_KEPT = "only what is in $MAYFLY_OUTPUT_DIR is handed over"
+
 _NO_PROGRAM = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
 _NOT_EXECUTABLE = frozenset({errno.ENOEXEC, errno.ELOOP, errno.ENAMETOOLONG, errno.E2BIG})
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@dataclass(frozen=True, slots=True)
+class Strays:
+    """Files that a program wrote or changed in its working directory, where nobody collects them."""
+
+    count: int = 0
+    first: str = ""
+
+    @property
+    def text(self) -> str:
+        """A sentence about them; empty without any."""
+        if not self.count:
+            return ""
+        files = "1 file" if self.count == 1 else f"{self.count} files"
+        return f"it wrote {files} outside $MAYFLY_OUTPUT_DIR, such as {self.first}: {NOT_KEPT}"
+
+
+NO_STRAYS = Strays()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +67,7 @@ class Ended:
         failed_by: The cause of that.
         tail: The last lines of its output.
         image: What ran, for a container.
+        strays: What it wrote outside of its output.
     """
 
     exit_code: int | None = None
@@ -58,6 +82,7 @@ class Ended:
     tail: str = ""
     limit: float = 0.0
     image: str | None = None
+    strays: Strays = NO_STRAYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +91,7 @@ class Produced:
 
     files: int = 0
     bytes: int = 0
+    refused: Refusals = NO_REFUSALS
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,25 +131,28 @@ def judge(
     past: Sequence[Past] = (),
 ) -> Verdict:
     """Return the verdict on one attempt."""
+    # What it wrote elsewhere explains why it has no results, and is a note where it has some.
+    astray = "" if produced.files else ended.strays.text
     if ended.interrupted:
         return Verdict(
             JobStatus.INTERRUPTED, JobCause.INTERRUPTED, "stopped because the run was told to stop"
         )
     if ended.timed_out:
         text = f"still running after {show_duration(ended.limit)}"
-        return Verdict(JobStatus.TIMED_OUT, JobCause.TIMEOUT, _both(text, reported.message))
+        return Verdict(JobStatus.TIMED_OUT, JobCause.TIMEOUT, _all(text, reported.message, astray))
     if ended.failure:
         return Verdict(JobStatus.FAILED, ended.failed_by, ended.failure)
     if ended.exit_code == 0:
         broken = broken_expectation(expect, produced, reported.items, past)
-        if broken:
-            text = _both(broken, reported.message)
+        refused = "" if produced.files else produced.refused.text
+        if broken or refused or astray:
+            text = _all(broken, refused, astray, reported.message)
             return Verdict(JobStatus.EMPTY, reported.cause or JobCause.EXPECTATION, text)
         return Verdict(JobStatus.SUCCEEDED, None, reported.message)
     return Verdict(
         JobStatus.FAILED,
         _cause(ended, reported),
-        reported.message or _last_line(ended),
+        _all(reported.message or _last_line(ended), astray or _tried(ended)),
         asks_retry=ended.exit_code == EX_TEMPFAIL,
     )
 
@@ -191,5 +220,10 @@ def _last_line(ended: Ended) -> str:
     return f"{how}: {lines[-1].strip()[:500]}" if lines else how
 
 
-def _both(first: str, second: str) -> str:
-    return f"{first}; {second}" if second else first
+def _tried(ended: Ended) -> str:
+    """Return what a program is told that could not write, as far as its output says so."""
+    return f"the release's files are read-only, {NOT_KEPT}" if _READ_ONLY in ended.tail else ""
+
+
+def _all(*texts: str) -> str:
+    return "; ".join(filter(None, texts))

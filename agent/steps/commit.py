@@ -13,7 +13,8 @@ from agent.core.datapackage import Sealed, index_entry, render, with_contents
 from agent.core.errors import StoreError
 from agent.core.layout import LOG, MANIFEST, index_key, manifest_key, run_prefix
 from agent.core.manifest import ManifestRef
-from agent.core.results import JobStatus, RefusedFile
+from agent.core.refusals import with_refusals
+from agent.core.results import JobStatus
 from agent.steps.courier import Courier
 from agent.steps.durable import mapped, write_atomic
 from agent.steps.hurry import EARLIER_SECONDS, Handed, send_in_time
@@ -21,7 +22,6 @@ from agent.steps.logs import Log
 from agent.steps.once import committed_as, leave_one, put_once
 from agent.steps.packing import left_by_jobs, not_held, save_states, send_results
 from agent.steps.receipts import Parcel
-from agent.steps.seal import Seen
 from agent.steps.shards import take_place
 from agent.steps.spool import SpooledRun
 from agent.steps.stop import Stop, first
@@ -138,8 +138,8 @@ def seal_manifest(run: SpooledRun, handed: Handed) -> None:
         for file in run.receipts.sealed():
             yield file.of_job(file.job, partial=file.job in partial)
 
-    refused = {name: _refused(seen) for name, seen in handed.contents.items()}
-    record = with_contents(own, files(), refused)
+    refused = {name: seen.told() for name, seen in handed.contents.items()}
+    record = with_refusals(with_contents(own, files()), refused)
     write_atomic(run.manifest, render(record, files()))
     digest, size = hashlib.sha256(), 0
     with run.manifest.open("rb") as stream:
@@ -152,15 +152,6 @@ def seal_manifest(run: SpooledRun, handed: Handed) -> None:
     follow_up = handed.cut.follow_up if handed.cut else None
     sealed = {"run": record, "sealed": True, "follow_up": follow_up}
     run.save(run.journal.model_copy(update=sealed))
-
-
-def _refused(seen: Seen) -> tuple[RefusedFile, ...]:
-    if not seen.more_refused:
-        return tuple(seen.refused)
-    return (
-        *seen.refused,
-        RefusedFile(path="...", reason=f"and {seen.more_refused} more entries"),
-    )
 
 
 async def commit(run: SpooledRun, bucket: Bucket, now: datetime) -> str:

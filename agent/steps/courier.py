@@ -16,6 +16,7 @@ from typing import IO
 from agent.core.datapackage import Sealed
 from agent.core.errors import StoreError
 from agent.core.layout import run_key
+from agent.core.names import bucket_path, written
 from agent.core.redact import Redactor
 from agent.steps import seal
 from agent.steps.logs import Log
@@ -210,7 +211,7 @@ class Courier:
                     return None
                 data = redactor.data(data)
             await bucket.put(key, data)
-        return Sealed(parcel.path, len(data), hashlib.sha256(data).hexdigest(), parcel.of_job)
+        return _sealed(parcel, len(data), hashlib.sha256(data).hexdigest())
 
     async def _put_large(
         self, bucket: Bucket, key: str, parcel: Parcel, stream: IO[bytes], size: int
@@ -223,7 +224,11 @@ class Courier:
                 if reader.broken is not None:
                     raise reader.broken from None
                 raise
-        return Sealed(parcel.path, reader.count, digest.hexdigest(), parcel.of_job)
+        return _sealed(parcel, reader.count, digest.hexdigest())
+
+
+def _sealed(parcel: Parcel, size: int, digest: str) -> Sealed:
+    return Sealed(parcel.path, size, digest, parcel.of_job, original=parcel.original)
 
 
 class _Supply:
@@ -257,7 +262,13 @@ class _Supply:
 def parcels_of(job: str, root: Path, seen: Seen) -> Iterator[list[Parcel]]:
     """Yield a job's results as parcels, in the order of their paths, some at a time."""
     for some in seal.walk(root, seen):
-        yield [Parcel(root, name, f"{job}/{name}", job, mark) for name, mark in some]
+        yield [_result(job, root, name, mark) for name, mark in some]
+
+
+def _result(job: str, root: Path, name: str, mark: Signature) -> Parcel:
+    path = bucket_path(name)
+    original = "" if path == name else written(name)
+    return Parcel(root, name, f"{job}/{path}", job, mark, original=original)
 
 
 def _read(stream: IO[bytes], size: int) -> bytes:

@@ -6,7 +6,8 @@ from itertools import chain, islice
 from pathlib import Path
 
 from agent.core.errors import StoreError
-from agent.core.layout import evidence_path
+from agent.core.layout import captured_path, evidence_path
+from agent.core.names import bucket_path
 from agent.core.results import JobResult, JobStatus
 from agent.steps import seal
 from agent.steps.courier import Courier, parcels_of
@@ -78,15 +79,15 @@ def _evidence(run: SpooledRun, job: str, root: Path) -> Iterator[Parcel]:
     """Yield what explains a failure: what the job wrote, and what its kit put aside."""
     for number, space in enumerate(run.workspaces(job), 1):
         if space.captured.exists():
-            name = space.captured.name
-            path = evidence_path(job, f"attempt-{number}.log")
-            yield Parcel(space.root, name, path, job, evidence=True)
+            path = captured_path(job, number)
+            yield Parcel(space.root, space.captured.name, path, job, evidence=True)
     size = 0
     kept = chain.from_iterable(seal.walk(root / EVIDENCE, Seen()))
     for name, mark in islice(kept, MAX_EVIDENCE):
         size += mark.size
         if size <= MAX_EVIDENCE_BYTES:
-            yield Parcel(root, f"{EVIDENCE}/{name}", evidence_path(job, name), job, evidence=True)
+            path = evidence_path(job, bucket_path(name))
+            yield Parcel(root, f"{EVIDENCE}/{name}", path, job, evidence=True)
 
 
 async def save_states(run: SpooledRun, bucket: Bucket) -> None:

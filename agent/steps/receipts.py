@@ -30,6 +30,7 @@ TABLE = """
 CREATE TABLE IF NOT EXISTS file (
   path TEXT PRIMARY KEY,
   job TEXT NOT NULL,               -- as the manifest says; empty for the run's own files
+  original TEXT NOT NULL,          -- likewise: the name on the disk, where the path could not hold it
   due INTEGER NOT NULL DEFAULT 0,  -- the manifest names it
   held INTEGER NOT NULL DEFAULT 0, -- the bucket's listing shows it as it was sent
   bytes INTEGER, sha256 TEXT,      -- as it was sent; null when the bucket has it not, or as it was earlier
@@ -37,11 +38,12 @@ CREATE TABLE IF NOT EXISTS file (
 ) WITHOUT ROWID
 """
 EXPECT = """
-INSERT INTO file (path, job, due) VALUES (?, ?, 1)
+INSERT INTO file (path, job, original, due) VALUES (?, ?, ?, 1)
 ON CONFLICT (path) DO UPDATE SET due = 1, job = excluded.job, sha256 = iif(?, NULL, sha256)
 """
 NOTE = """
-INSERT INTO file (path, job, bytes, sha256, inode, size, modified, changed) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO file (path, job, original, bytes, sha256, inode, size, modified, changed)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (path) DO UPDATE SET job = excluded.job, bytes = excluded.bytes, sha256 = excluded.sha256,
   inode = excluded.inode, size = excluded.size, modified = excluded.modified, changed = excluded.changed
 """
@@ -58,6 +60,7 @@ class Parcel:
         root: A folder that a job may have changed in any way.
         name: The file's path in it.
         path: The resource's path.
+        original: What the manifest says of the name on the disk, where the path could not hold it.
         job: The job that left it; empty for the run's own.
         mark: Its signature, as of a look; None has it sent in any case.
         evidence: Whether it explains a failure: secrets are taken out of it on the way; results are sent as they are.
@@ -69,6 +72,7 @@ class Parcel:
     job: str = ""
     mark: Signature | None = None
     evidence: bool = False
+    original: str = ""
 
     @property
     def of_job(self) -> str:
@@ -90,7 +94,8 @@ class Receipts:
     def note(self, sent: Iterable[tuple[Sealed, Signature]]) -> None:
         """Remember what is in the bucket now, with the file's signature when it was read."""
         rows = [
-            (file.path, file.job, file.bytes, file.sha256, *astuple(mark)) for file, mark in sent
+            (file.path, file.job, file.original, file.bytes, file.sha256, *astuple(mark))
+            for file, mark in sent
         ]
         self._within(lambda table: table.executemany(NOTE, rows))
 
@@ -107,7 +112,7 @@ class Receipts:
         def change(table: sqlite3.Connection) -> list[Parcel]:
             lacking = _lacking(table, parcels)
             paths = {parcel.path for parcel in lacking}
-            rows = [(file.path, file.of_job, file.path in paths) for file in parcels]
+            rows = [(file.path, file.of_job, file.original, file.path in paths) for file in parcels]
             table.executemany(EXPECT, rows)
             return lacking
 
@@ -130,12 +135,13 @@ class Receipts:
     def sealed(self) -> Iterator[Sealed]:
         """Yield what the manifest shall name, in the order of the paths."""
         query = (
-            f"SELECT path, bytes, sha256, job FROM file WHERE {NAMED} AND path > ?"  # noqa: S608 -- a constant
+            f"SELECT path, bytes, sha256, job, original FROM file WHERE {NAMED} AND path > ?"  # noqa: S608 -- a constant
             f" ORDER BY path LIMIT {ROWS_AT_ONCE}"
         )
         after = ""
         while rows := self._rows(query, after):
-            yield from (Sealed(*row) for row in rows)
+            for path, size, digest, job, original in rows:
+                yield Sealed(path, size, digest, job, original=original)
             after = rows[-1][0]
 
     def unsent(self) -> set[str]:

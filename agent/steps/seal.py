@@ -13,11 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from agent.core.layout import MAX_PATH_BYTES, is_result, path_problem
+from agent.core.layout import MAX_FILE_BYTES, is_result
+from agent.core.names import MAX_DISK_PATH_BYTES, written
+from agent.core.refusals import Refusals
 from agent.core.results import RefusedFile
+from agent.core.units import show_size
 
 MAX_REFUSED = 100
 """Refused entries that are listed one by one."""
+MAX_SHOWN = 700
+"""Characters of a name that is listed."""
 LOOKED_AT_ONCE = 500
 """Files whose status is taken before they are handed on."""
 
@@ -44,14 +49,19 @@ class Seen:
     files: int = 0
     bytes: int = 0
     refused: list[RefusedFile] = field(default_factory=list)
-    more_refused: int = 0
+    refusals: int = 0
 
     def refuse(self, path: str, reason: str) -> None:
         """List an entry as refused, up to the limit."""
+        self.refusals += 1
         if len(self.refused) < MAX_REFUSED:
-            self.refused.append(RefusedFile(path=_printable(path), reason=reason))
-        else:
-            self.more_refused += 1
+            self.refused.append(RefusedFile(path=written(path)[:MAX_SHOWN], reason=reason))
+
+    def told(self) -> Refusals:
+        """Return what was refused, as the manifest tells it."""
+        more = self.refusals - len(self.refused)
+        rest = RefusedFile(path="...", reason=f"and {more} more entries")
+        return Refusals((*self.refused, rest) if more else tuple(self.refused), self.refusals)
 
 
 def look(root: Path) -> Seen:
@@ -94,7 +104,7 @@ def _names_in(root: Path, inside: str, seen: Seen) -> list[str]:
                 path = inside + entry.name
                 if entry.name.startswith(".") or not (is_folder or is_result(path)):
                     continue
-                if is_folder and (problem := _folder_problem(path)):
+                if is_folder and (problem := _path_problem(path)):
                     seen.refuse(path, problem)
                 else:
                     names.append(f"{entry.name}/" if is_folder else entry.name)
@@ -116,7 +126,7 @@ def _look_at(root: Path, inside: str, names: list[str], seen: Seen) -> list[tupl
                 except OSError:
                     continue  # gone meanwhile
                 path = inside + name
-                if problem := _kind_problem(status) or path_problem(path):
+                if problem := _kind_problem(status) or _size_problem(path, status):
                     seen.refuse(path, problem)
                 else:
                     found.append((path, Signature.of(status)))
@@ -129,11 +139,17 @@ def _look_at(root: Path, inside: str, names: list[str], seen: Seen) -> list[tupl
     return found
 
 
-def _folder_problem(path: str) -> str | None:
-    """Return why nothing in a folder could be a result, so that it is not entered."""
-    if len(os.fsencode(path)) > MAX_PATH_BYTES:
-        return f"its path is longer than {MAX_PATH_BYTES} bytes"
+def _path_problem(path: str) -> str | None:
+    """Return why neither this file nor anything in this folder could be a result."""
+    if len(os.fsencode(path)) > MAX_DISK_PATH_BYTES:
+        return f"its path is longer than {MAX_DISK_PATH_BYTES} bytes"
     return None
+
+
+def _size_problem(path: str, status: os.stat_result) -> str | None:
+    if status.st_size > MAX_FILE_BYTES:
+        return f"larger than {show_size(MAX_FILE_BYTES)}, the most that a bucket takes"
+    return _path_problem(path)
 
 
 @contextmanager
@@ -192,8 +208,3 @@ def why_unreadable(error: OSError) -> str:
     if error.errno in {errno.ENOTDIR, errno.ELOOP}:
         return "a link, or no folder"
     return f"cannot be read: {error.strerror}" if error.strerror else str(error)
-
-
-def _printable(path: str) -> str:
-    """Return a path that any JSON reader can hold."""
-    return path.encode(errors="backslashreplace").decode()[:MAX_PATH_BYTES]

@@ -128,6 +128,7 @@ def take_entry(key: IndexKey, entry: IndexEntry) -> Taken:
             items=job.items,
             seconds=job.seconds,
             family=job.family or None,
+            refused_files=job.refused_files,
         )
         for job in entry.jobs
     )

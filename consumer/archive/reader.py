@@ -20,7 +20,8 @@ MOST_RUNS = 10_000
 MOST_ROWS = 100_000
 """Rows of jobs that are held at a time, about 30 MB; each job has its part, and 60 at least."""
 JOB_COLUMNS = (
-    "run, name, started, finished, status, cause, message, files, bytes, items, seconds, family"
+    "run, name, started, finished, status, cause, message, files, bytes, items, seconds, family,"
+    " refused_files"
 )
 RUN_COLUMNS = (
     "run, started, finished, status, release_ref, release_commit, stale, stale_reason, files, bytes,"
@@ -300,7 +301,8 @@ def _jobs(ask: sqlite3.Connection, since: float) -> dict[str, tuple[JobRow, ...]
 
 
 def _job(row: tuple[Any, ...]) -> JobRow:
-    run, name, started, finished, status, cause, message, files, size, items, seconds, family = row
+    run, name, started, finished, status, cause, message, *numbers = row
+    files, size, items, seconds, family, refused_files = numbers
     return JobRow(
         run=run,
         name=name,
@@ -314,4 +316,5 @@ def _job(row: tuple[Any, ...]) -> JobRow:
         items=items,
         seconds=seconds,
         family=family,
+        refused_files=refused_files,
     )

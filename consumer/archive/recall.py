@@ -82,6 +82,7 @@ def _summary(job: JobRow) -> JobSummary:
         bytes=job.bytes,
         items=job.items,
         seconds=job.seconds,
+        refused_files=job.refused_files,
     )
 
 

@@ -50,7 +50,7 @@ CREATE INDEX run_of_group ON run (group_name, shards) WHERE group_name IS NOT NU
 CREATE TABLE job (
   name TEXT NOT NULL, run TEXT NOT NULL, started REAL NOT NULL, finished REAL NOT NULL, status TEXT NOT NULL,
   cause TEXT, message TEXT NOT NULL, files INTEGER NOT NULL, bytes INTEGER NOT NULL, items INTEGER,
-  seconds REAL NOT NULL, family TEXT, place INTEGER NOT NULL,
+  seconds REAL NOT NULL, family TEXT, refused_files INTEGER NOT NULL, place INTEGER NOT NULL,
   PRIMARY KEY (name, run)
 ) WITHOUT ROWID;
 CREATE INDEX job_of_run ON job (run);

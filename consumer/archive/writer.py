@@ -253,9 +253,9 @@ def _add(connection: sqlite3.Connection, taken: Taken, details: Details | None) 
     for place, job in enumerate(taken.jobs):
         about = (job.name, job.run, job.started, job.finished, job.status.value)
         why = (job.cause.value if job.cause else None, job.message)
-        counts = (job.files, job.bytes, job.items, job.seconds, job.family)
+        counts = (job.files, job.bytes, job.items, job.seconds, job.family, job.refused_files)
         connection.execute(
-            "INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO job VALUES ({', '.join('?' * 14)})",  # noqa: S608 -- question marks
             (*about, *why, *counts, place),
         )
     connection.executemany(

@@ -49,6 +49,11 @@ class JobFacts:
     rows: tuple[JobRow, ...]
 
     @property
+    def incomplete(self) -> JobRow | None:
+        """Its last run, when that succeeded without being able to hand over all that it wrote."""
+        return self.last if self.last is not None and self.last.incomplete else None
+
+    @property
     def failure(self) -> JobRow | None:
         """Its last run, when that failed."""
         return self.last if self.last is not None and self.last.failed else None

@@ -30,6 +30,7 @@ class JobRow:
         run: The run's id; sorts by time.
         started: When the run began (Unix seconds).
         family: The name that its release gives it, before a matrix; None when the run does not say.
+        refused_files: Entries of its output that could not be handed over.
         message: Why it did not succeed; for people.
         files, bytes: What it left.
         items: What it says it collected; None when it does not say.
@@ -48,6 +49,12 @@ class JobRow:
     items: int | None = None
     seconds: float = 0.0
     family: str | None = None
+    refused_files: int = 0
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether it succeeded, and not all that it wrote could be handed over."""
+        return self.status is JobStatus.SUCCEEDED and self.refused_files > 0
 
     @property
     def due(self) -> bool:

@@ -71,6 +71,7 @@ class Page:
             "front.html",
             overview=overview,
             failing=failing,
+            incomplete=[job for job in overview.jobs if job.incomplete],
             spans=spans,
             span=len(overview.days),
             run_cells=self._cells(overview.days, links),

@@ -24,6 +24,8 @@ class Words:
     nothing_fails: str
     failed_in_a_row: str
     missed_in_a_row: str
+    incomplete: str
+    incomplete_jobs: str
     failed_last: str
     last_success: str
     never: str
@@ -122,6 +124,8 @@ ENGLISH = Words(
     nothing_fails="every job succeeded when it last ran",
     failed_in_a_row="failed {} days in a row",
     missed_in_a_row="missed on {} days in a row",
+    incomplete="incomplete",
+    incomplete_jobs="Succeeded, and not all files could be handed over",
     failed_last="last failure",
     last_success="last success",
     never="never",
@@ -226,6 +230,8 @@ JAPANESE = Words(
     nothing_fails="すべてのジョブが直近の実行で成功しています",
     failed_in_a_row="{}日連続で失敗",
     missed_in_a_row="{}日連続で未実行",
+    incomplete="一部欠落",
+    incomplete_jobs="成功したが、渡せなかったファイルがあるジョブ",
     failed_last="直近の失敗",
     last_success="最後の成功",
     never="なし",

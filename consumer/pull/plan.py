@@ -3,7 +3,7 @@
 import json
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
@@ -76,12 +76,17 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True)
 class JobFiles:
-    """What a run holds of one job; paths are relative to the run."""
+    """What a run holds of one job; paths are relative to the run.
+
+    Attributes:
+        names: What files are called at home that the bucket could not call so, by their paths.
+    """
 
     name: str
     status: JobStatus
     partial: bool
     files: tuple[Resource, ...]
+    names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
@@ -90,7 +95,7 @@ class JobFiles:
 
     def inner(self, file: Resource) -> str:
         """Return a file's path within the job's folder."""
-        return file.path.removeprefix(f"{self.name}/")
+        return self.names.get(file.path) or file.path.removeprefix(f"{self.name}/")
 
 
 def selection_name(wishes: Wishes) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from agent.core.errors import StoreError
@@ -12,6 +13,7 @@ from consumer.history import READS_AT_ONCE, Committed, Unreadable, commit_of, in
 from consumer.pull import hooks, plan
 from consumer.pull.fetch import fetch_job
 from consumer.pull.hooks import Hook
+from consumer.pull.names import held_by, names_at_home
 from consumer.pull.place import LOCK_SECONDS, Destination, PlaceError
 from consumer.pull.plan import JobFiles, Part, Wishes
 from consumer.pull.report import (
@@ -263,7 +265,8 @@ class _Session:
         if not self._dest.room_for(size):
             raise PlaceError(f"{size} bytes, and no room for them in {self._dest.path}")
         self._watcher.expects(key.run, sum(len(job.files) for job in jobs), size)
-        for job in jobs:
+        for wanted in jobs:
+            job = self._named(key.run, wanted)
             pairs = plan.alike(job)
             meeting = await asyncio.to_thread(self._dest.meeting, pairs) if pairs else []
             problems = plan.collisions(meeting) or await fetch_job(
@@ -276,6 +279,13 @@ class _Session:
                 await self._call_hooks()
                 self._prune(job.name)
         self._dest.finish(key.run)
+
+    def _named(self, run: str, job: JobFiles) -> JobFiles:
+        """Give files their own names again, where the folder's disk can hold them."""
+        if all(file.original is None for file in job.files):
+            return job
+        with self._dest.staging(run, job.name) as folder:
+            return replace(job, names=names_at_home(job, held_by(folder)))
 
     def _place(self, run: str, job: JobFiles) -> None:
         """Make a job of a run visible. What it brings with it is remembered before, so that a kill loses nothing."""

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from agent.core.errors import MayflyError, StoreError
 from agent.core.ids import is_run_id
-from agent.core.layout import MANIFEST, manifest_key, path_problem, run_key
+from agent.core.layout import MANIFEST, MAX_PATH_BYTES, manifest_key, path_problem, run_key
 from consumer.answers import run_url
 from consumer.archive.intake import (
     MAX_REF,
@@ -67,6 +67,12 @@ class Named:
     mediatype: str
     job: str
     partial: bool
+    original: str
+
+    @property
+    def shown(self) -> str:
+        """What people call it: the name that the job gave it."""
+        return f"{self.job}/{self.original}" if self.original else self.path
 
 
 class Bridge:
@@ -121,7 +127,7 @@ class Files:
             self._slots.release()
         lines = (
             FileLine(
-                one.path, run_url(run, one.path), one.bytes, one.mediatype, one.job, one.partial
+                one.shown, run_url(run, one.path), one.bytes, one.mediatype, one.job, one.partial
             )
             for _, one in zip(range(LISTED), named.values(), strict=False)
         )
@@ -268,7 +274,7 @@ class _Stream:
 
 
 def _download(one: Named) -> dict[str, str]:
-    name = quote(one.path.rpartition("/")[2], safe="")
+    name = quote(one.shown.rpartition("/")[2], safe="")
     return {
         "Content-Type": "application/octet-stream",
         "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
@@ -286,7 +292,7 @@ def _named(document: dict[str, object]) -> dict[str, Named]:
             continue
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 2**63:
             continue
-        kind, job = one.get("mediatype"), one.get("mayfly:job")
+        kind, job, original = (one.get(key) for key in ("mediatype", "mayfly:job", "mayfly:path"))
         found[path] = Named(
             path=path,
             bytes=size,
@@ -294,5 +300,6 @@ def _named(document: dict[str, object]) -> dict[str, Named]:
             mediatype=text_of(kind, MAX_REF) if isinstance(kind, str) else "",
             job=text_of(job, MAX_REF) if isinstance(job, str) else "",
             partial=one.get("mayfly:partial") is True,
+            original=text_of(original, MAX_PATH_BYTES) if isinstance(original, str) else "",
         )
     return found

@@ -192,6 +192,11 @@ JOB_NUMBERS: tuple[tuple[str, str, Callable[[JobFacts], float | None]], ...] = (
         lambda job: job.last.items if job.last else None,
     ),
     (
+        "last_refused_files",
+        "Files of the last run that could not be handed over.",
+        lambda job: job.last.refused_files if job.last else None,
+    ),
+    (
         "last_duration_seconds",
         "How long the job took in the last run.",
         lambda job: job.last.seconds if job.last else None,

@@ -128,9 +128,10 @@ def jobs() -> list[Panels]:
         "Missed days": f"max by (job_name) (mayfly_job_missed_day_streak{{{JOBS}}})",
         "Last success": f"max by (job_name) (mayfly_job_last_success_timestamp_seconds{{{JOBS}}}) * 1000",
         "Files": f"max by (job_name) (mayfly_job_last_files{{{JOBS}}})",
+        "Refused": f"max by (job_name) (mayfly_job_last_refused_files{{{JOBS}}})",
     }
     listing = table.Panel().title("Jobs now").datasource(METRICS).span(HALF).height(9)
-    for letter, expression in zip("ABCDEF", columns.values(), strict=True):
+    for letter, expression in zip("ABCDEFG", columns.values(), strict=True):
         listing = listing.with_target(
             query(expression).ref_id(letter).instant().format(PromQueryFormat.TABLE)
         )
@@ -151,6 +152,7 @@ def jobs() -> list[Panels]:
                     "Value #D": "Missed days",
                     "Value #E": "Last success",
                     "Value #F": "Files",
+                    "Value #G": "Refused",
                 },
             },
         )
@@ -180,7 +182,7 @@ def jobs() -> list[Panels]:
 
 def hidden_columns() -> list[str]:
     """Return the table's columns that Grafana adds and nobody wants to see."""
-    times = [f"Time {number}" for number in range(1, 7)]
+    times = [f"Time {number}" for number in range(1, 8)]
     return ["Time", *times, "Value #A", "Value #B"]
 
 

@@ -68,6 +68,19 @@ def test_status_shows_runs_and_why_jobs_failed(shelf: Shelf) -> None:
     assert "\x1b" not in result.output
 
 
+def test_status_tells_of_a_success_that_is_incomplete(shelf: Shelf) -> None:
+    """In the table below its run, and first, among what does not go well now."""
+    job = JobResult(name="quotes", status=JobStatus.SUCCEEDED, refused_files=2, message="2 links")
+    leave_run(shelf, run_id(datetime.now(UTC) - timedelta(hours=1), b"abc"), jobs=(job,))
+    result = ask(status, environ=shelf.environ)
+    assert "partial" in result.output
+    assert "    quotes incomplete: 2 links\n" in result.output
+    assert "quotes: incomplete: 2 links, last success" in result.output
+    document = json.loads(ask(status, "--json", environ=shelf.environ).output)
+    assert document["runs"][0]["jobs"][0]["refused_files"] == 2
+    assert document["jobs"][0]["refused_files"] == 2
+
+
 def test_status_as_json_has_all_the_bucket_says(shelf: Shelf) -> None:
     """Programs get every field of the index entry, under one document, in ASCII."""
     leave_run(shelf, jobs=(failed("notes", "\u304a\u304b\u3057\u3044"),))

@@ -8,14 +8,17 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.core.ids import run_id
 from agent.core.layout import index_key, manifest_key, run_key
+from agent.core.names import bucket_path
 from agent.core.results import JobResult, JobStatus
 from consumer.pull.place import Destination
 from tests.consumer.pulling import commit, content, of_job, placed, pull_into, pulling, rewrite
@@ -66,6 +69,33 @@ def test_a_run_comes_home_by_job_with_every_byte(shelf: Shelf, dest: Path) -> No
     assert content(dest / "quotes" / RUN) == of_job("quotes")
     assert content(dest / "notes" / "latest") == of_job("notes")
     assert (dest / "notes" / "latest").readlink() == Path(RUN)
+
+
+def test_a_name_that_the_disk_at_home_cannot_hold_stays_that_of_the_bucket(
+    shelf: Shelf, dest: Path
+) -> None:
+    """Of each file by itself; a pull that goes on where one was killed decides in the same way."""
+    names = {
+        "back\\slash.csv": "back\\slash.csv",
+        "n" * 300: bucket_path("n" * 300),
+        "plain": "plain",
+    }
+    files = {f"quotes/{bucket_path(name)}": name.encode() for name in names}
+    leave_run(shelf, files=files, jobs=[JobResult(name="quotes", status=JobStatus.SUCCEEDED)])
+    rewrite(shelf, lambda manifest: _name_originals(manifest, names))
+    staged = dest / ".mayfly" / "staging" / RUN / "quotes"
+    staged.mkdir(parents=True)
+    (staged / "back\\slash.csv").write_bytes(b"back\\slash.csv")
+    assert pull_into(dest, shelf).code == 0
+    there = {at_home: name.encode() for name, at_home in names.items()}
+    assert content(dest / "quotes" / RUN) == there
+
+
+def _name_originals(manifest: dict[str, Any], names: Iterable[str]) -> None:
+    for name in names:
+        for resource in manifest["resources"]:
+            if bucket_path(name) != name and resource["path"] == f"quotes/{bucket_path(name)}":
+                resource["mayfly:path"] = name
 
 
 def test_a_second_pull_finds_nothing_new(shelf: Shelf, dest: Path) -> None:

@@ -200,6 +200,30 @@ def test_a_manifest_that_is_none_is_refused(folder: FolderShelf, dest: Path, tex
     assert "manifest" in told(pulled)
 
 
+ORIGINALS = [
+    "../x",
+    "/etc/passwd",
+    "a/../../b",
+    "a//b",
+    "a%00b",
+    "",
+    "..",
+    "other",
+    "page 1.json/x",
+]
+
+
+@pytest.mark.parametrize("original", ORIGINALS)
+def test_an_original_name_that_is_not_the_file_s_is_refused(
+    folder: FolderShelf, dest: Path, original: str
+) -> None:
+    """Nothing comes home under a name that leads elsewhere, or onto another file, also not by its own name."""
+    leave_run(folder)
+    rewrite(folder, lambda manifest: manifest["resources"][0].update({"mayfly:path": original}))
+    assert pull_into(dest, folder).rows("refused")
+    assert placed(dest) == []
+
+
 def test_a_million_resources_are_not_read(folder: FolderShelf, dest: Path) -> None:
     """A manifest beyond all measure costs nothing but its index entry."""
     key = leave_run(folder)

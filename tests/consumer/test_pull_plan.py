@@ -11,8 +11,10 @@ from agent.core.errors import ExitCode
 from agent.core.ids import commit_stamp
 from agent.core.layout import INDEX, INDEX_OVERLAP, IndexKey, index_key, parse_index_key
 from agent.core.manifest import Resource
+from agent.core.names import bucket_path
 from agent.core.results import JobStatus
 from consumer.pull import plan
+from consumer.pull.names import names_at_home
 from consumer.pull.plan import JobFiles, Wishes
 from consumer.pull.report import (
     Delayed,
@@ -233,3 +235,31 @@ def test_wishes_name_their_own_cursor() -> None:
     assert plan.selection_name(one) == plan.selection_name(two)
     assert plan.selection_name(one) != plan.selection_name(Wishes())
     assert plan.selection_name(Wishes(partial=True)) != plan.selection_name(Wishes())
+
+
+def test_no_two_files_meet_where_one_keeps_the_name_of_the_bucket() -> None:
+    """A job may have named a file as another is called in the bucket: then all keep what they have there."""
+    odd = "n" * 300
+    twin = bucket_path(odd)
+    files = {bucket_path(name): name for name in (odd, twin, "a\\b")}
+    job = JobFiles(
+        "j",
+        JobStatus.SUCCEEDED,
+        partial=False,
+        files=tuple(
+            Resource.model_validate(
+                {
+                    "name": path,
+                    "path": f"j/{path}",
+                    "bytes": 0,
+                    "hash": f"sha256:{'0' * 64}",
+                    "mediatype": "x/y",
+                    "mayfly:path": name,
+                }
+            )
+            for path, name in files.items()
+        ),
+    )
+    assert names_at_home(job, lambda _: True) == {f"j/{path}": name for path, name in files.items()}
+    assert names_at_home(job, lambda name: name != odd) == {}
+    assert names_at_home(job, lambda _: False) == {}

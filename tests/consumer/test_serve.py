@@ -162,6 +162,10 @@ def test_runs_of_the_real_agent_are_understood(tmp_path: Path) -> None:
         command = ["sh", "-c", "echo 1 > $MAYFLY_OUTPUT_DIR/a; echo '{\\"items\\": 3}' > $MAYFLY_RESULT_FILE"]
 
         [[job]]
+        name = "links"
+        command = ["sh", "-c", "cd $MAYFLY_OUTPUT_DIR; echo 1 > 'Episode #1'; ln -s / up; ln -s / on"]
+
+        [[job]]
         name = "bad"
         command = ["sh", "bad.sh"]
         """,
@@ -178,7 +182,16 @@ def test_runs_of_the_real_agent_are_understood(tmp_path: Path) -> None:
     with serving(tmp_path / "home", {"MAYFLY_STORE_URL": bench.store}) as service:
         found = service.metrics()
         log = service.get(f"/runs/{run.run_id}/files/{LOG}")
-        evidence = service.get(f"/runs/{run.run_id}/files/_run/evidence/bad/y.txt")
+        evidence = service.get(f"/runs/{run.run_id}/files/_run/evidence/bad/files/y.txt")
+        front = service.get("/").body.decode()
+        page = service.get(f"/runs/{run.run_id}").body.decode()
+    assert found['mayfly_job_last_refused_files{job_name="links"}'] == 2
+    assert found['mayfly_job_last_refused_files{job_name="fine"}'] == 0
+    assert found['mayfly_job_last_status{job_name="links",status="succeeded"}'] == 1
+    for text in (front, page):
+        assert "2 files could not be handed over, such as on (a link)" in text
+        assert '<span class="badge partial">incomplete</span>' in text
+    assert ">links/Episode #1</a>" in page
     assert found['mayfly_job_last_files{job_name="fine"}'] == 1
     assert found['mayfly_job_last_items{job_name="fine"}'] == 3
     assert found['mayfly_job_consecutive_failures{job_name="bad"}'] == 1

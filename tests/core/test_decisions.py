@@ -11,18 +11,33 @@ from agent.core.errors import ExitCode
 from agent.core.jobsfile import Expect, Job
 from agent.core.outcome import Outcome, proves_release, run_status
 from agent.core.plan import Board, Step, backoff, day_problem, next_step
-from agent.core.results import JobCause, JobResult, JobStatus, ResultFile, RunStatus, tally
+from agent.core.refusals import Refusals
+from agent.core.results import (
+    JobCause,
+    JobResult,
+    JobStatus,
+    RefusedFile,
+    ResultFile,
+    RunStatus,
+    tally,
+)
 from agent.core.verdict import (
     EX_TEMPFAIL,
     Ended,
     Past,
     Produced,
+    Strays,
     Verdict,
     broken_expectation,
     judge,
     wants_retry,
 )
 
+ASTRAY = (
+    "it wrote 3 files outside $MAYFLY_OUTPUT_DIR, such as out.csv:"
+    " only what is in $MAYFLY_OUTPUT_DIR is handed over"
+)
+LINKS = Refusals((RefusedFile(path="l", reason="a link"),), 2)
 OK, BAD, SKIPPED = JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.SKIPPED
 SILENT = ResultFile()
 
@@ -188,6 +203,26 @@ def test_pauses_between_attempts_grow_to_half_a_minute() -> None:
             SILENT,
             Verdict(BAD, JobCause.RELEASE, "no such program"),
         ),
+        (
+            Ended(0, strays=Strays(3, "out.csv")),
+            SILENT,
+            Verdict(JobStatus.EMPTY, JobCause.EXPECTATION, ASTRAY),
+        ),
+        (
+            Ended(1, strays=Strays(3, "out.csv")),
+            SILENT,
+            Verdict(BAD, JobCause.ERROR, f"exit code 1; {ASTRAY}"),
+        ),
+        (
+            Ended(1, tail="OSError: [Errno 30] Read-only file system: 'out.csv'"),
+            SILENT,
+            Verdict(
+                BAD,
+                JobCause.ERROR,
+                "exit code 1: OSError: [Errno 30] Read-only file system: 'out.csv'; the release's files are read-only,"
+                " only what is in $MAYFLY_OUTPUT_DIR is handed over",
+            ),
+        ),
     ],
 )
 def test_how_an_attempt_counts(ended: Ended, reported: ResultFile, verdict: Verdict) -> None:
@@ -227,6 +262,15 @@ def test_a_drop_of_items_counts_like_one_of_files() -> None:
     assert verdict.message == "3 items, fewer than 50% of the usual 110"
 
 
+def test_a_job_of_which_nothing_can_be_handed_over_is_empty() -> None:
+    """With one file that can be, it succeeded, whatever it wrote besides; the run tells that it is incomplete."""
+    reported, ended = ResultFile(), Ended(0, strays=Strays(1, "x"))
+    empty = judge(Ended(0), reported, Produced(0, 0, LINKS), Expect())
+    assert (empty.status, empty.cause) == (JobStatus.EMPTY, JobCause.EXPECTATION)
+    assert empty.message == "2 files could not be handed over, such as l (a link)"
+    assert judge(ended, reported, Produced(1, 1, LINKS), Expect()) == Verdict(OK)
+
+
 def test_an_empty_job_that_knows_why_keeps_its_cause() -> None:
     """Its own cause says more than ours."""
     reported = ResultFile(cause=JobCause.PAGE_CHANGED, message="no table")
@@ -260,9 +304,9 @@ def test_how_many_attempts_a_job_gets(
     assert made == attempts
 
 
-def result(status: JobStatus, cause: JobCause | None = None) -> JobResult:
+def result(status: JobStatus, cause: JobCause | None = None, *, refused: int = 0) -> JobResult:
     """A job's result."""
-    return JobResult(name="x", status=status, cause=cause)
+    return JobResult(name="x", status=status, cause=cause, refused_files=refused)
 
 
 @pytest.mark.parametrize(
@@ -272,6 +316,10 @@ def result(status: JobStatus, cause: JobCause | None = None) -> JobResult:
         ([result(OK), result(OK)], False, True, RunStatus.SUCCEEDED),
         ([result(OK), result(BAD)], False, True, RunStatus.PARTIAL),
         ([result(BAD), result(JobStatus.EMPTY)], False, True, RunStatus.FAILED),
+        ([result(OK), result(OK, refused=1)], False, True, RunStatus.PARTIAL),
+        ([result(OK, refused=1)], False, True, RunStatus.PARTIAL),
+        ([result(BAD, refused=1)], False, True, RunStatus.FAILED),
+        ([result(OK, refused=1)], True, True, RunStatus.INTERRUPTED),
         ([result(OK), result(SKIPPED)], False, True, RunStatus.SUCCEEDED),
         ([result(SKIPPED)], False, True, RunStatus.SUCCEEDED),
         ([result(OK), result(SKIPPED, JobCause.ERROR)], False, True, RunStatus.PARTIAL),

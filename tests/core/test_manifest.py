@@ -33,7 +33,7 @@ from agent.core.manifest import (
     RunRecord,
     StartedMarker,
 )
-from agent.core.results import JobCause, JobResult, JobStatus, RefusedFile, RunStatus
+from agent.core.results import JobCause, JobResult, JobStatus, RunStatus
 
 RUN = "20261122T064205Z-3f9a1c"
 BEGAN = datetime(2026, 11, 22, 6, 42, 5, tzinfo=UTC)
@@ -181,11 +181,10 @@ def test_the_index_entry_has_what_a_dashboard_needs() -> None:
 
 
 def test_contents_are_counted_as_they_are_in_the_bucket() -> None:
-    """Files and bytes of each job come from what was sent, refusals from what was not."""
-    refused = {"notes": (RefusedFile(path="link", reason="a link"),)}
-    quotes, notes = with_contents(record(), all_sealed(), refused).jobs
-    assert (quotes.files, quotes.bytes, quotes.refused) == (5, 27, ())
-    assert (notes.files, notes.bytes, notes.refused) == (1, 8, refused["notes"])
+    """Files and bytes of each job come from what was sent."""
+    quotes, notes = with_contents(record(), all_sealed()).jobs
+    assert (quotes.files, quotes.bytes) == (5, 27)
+    assert (notes.files, notes.bytes) == (1, 8)
 
 
 @pytest.mark.parametrize(

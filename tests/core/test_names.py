@@ -12,6 +12,7 @@ from agent.core.layout import (
     LOG,
     MAX_NAME_BYTES,
     MAX_PATH_BYTES,
+    captured_path,
     evidence_path,
     index_key,
     is_result,
@@ -88,6 +89,7 @@ def test_keys_are_where_the_contract_puts_them() -> None:
         started_key(RUN),
         index_key(RUN, moment),
         state_key("quotes", RUN),
+        captured_path("quotes", 1),
         evidence_path("quotes", "page.html"),
     ] == [
         f"runs/{RUN}/",
@@ -96,7 +98,8 @@ def test_keys_are_where_the_contract_puts_them() -> None:
         f"started/{RUN}.json",
         f"index/20261122T064817.123Z-{RUN}.json",
         f"state/quotes/{RUN}.tar.gz",
-        "_run/evidence/quotes/page.html",
+        "_run/evidence/quotes/attempt-1.log",
+        "_run/evidence/quotes/files/page.html",
     ]
 
 
@@ -135,6 +138,8 @@ def test_a_state_key_can_be_taken_apart() -> None:
         "x" * MAX_NAME_BYTES,
         "xxx/" * (MAX_PATH_BYTES // 4 - 1) + "xxxx",
         "..a/b..",
+        "folder#12/x",
+        "a#b#1",
         "~",
     ],
 )
@@ -161,7 +166,8 @@ def test_honest_paths_are_taken(path: str) -> None:
         ("x" * (MAX_NAME_BYTES + 1), "name longer"),
         ("\u540d" * 300, "longer"),
         ("file#1", "uploads"),
-        ("folder#12/x", "uploads"),
+        ("folder/#12", "uploads"),
+        ("a\uffff", "listing"),
         ("\udce2", "not UTF-8"),
     ],
 )

@@ -94,6 +94,14 @@ def test_news_say_what_failed_and_why() -> None:
     ]
 
 
+def test_news_tell_of_a_success_that_is_incomplete() -> None:
+    """As they tell of a failure: some of its files were on that machine only."""
+    job = JobResult(name="a", status=JobStatus.SUCCEEDED, refused_files=1, message="1 file: a link")
+    news = compose(outcome(jobs=(job,)), RUN)
+    assert news.title == "mayfly: partial, 1 of 1 jobs"
+    assert "a incomplete: 1 file: a link" in news.text.splitlines()
+
+
 def test_news_of_what_needs_a_person_come_first() -> None:
     """Files that wait on the machine, and a day without a release."""
     late = compose(outcome(delivered=False, undelivered="no route"), RUN)

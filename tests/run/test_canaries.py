@@ -179,7 +179,7 @@ def test_no_canary_leaves_a_run(
     (run,) = all_sound(shelf)
     # It was there, and was told: otherwise nothing is shown by its absence.
     assert "[redacted:TOKEN]" in ran.stderr
-    page = shelf.get(f"runs/{run}/_run/evidence/careless/page.html")
+    page = shelf.get(f"runs/{run}/_run/evidence/careless/files/page.html")
     assert page.count(b"[redacted:TOKEN]") >= 20
     places = {key: shelf.get(key) for key in shelf.keys("")}
     places |= {"stderr": ran.stderr.encode(), "outcome": json.dumps(ran.outcome).encode()}

@@ -117,11 +117,11 @@ def test_secrets_appear_nowhere(bench: Bench, shelf: Shelf) -> None:
     assert set(files) == {
         "_run/log.jsonl",
         "_run/evidence/a/attempt-1.log",
-        "_run/evidence/a/page.html",
-        "_run/evidence/a/screenshot.png",
+        "_run/evidence/a/files/page.html",
+        "_run/evidence/a/files/screenshot.png",
     }
-    assert files["_run/evidence/a/screenshot.png"] == b"\x89PNG\xff\xfe"
-    assert b"[redacted:TOKEN]</a>" in files["_run/evidence/a/page.html"]
+    assert files["_run/evidence/a/files/screenshot.png"] == b"\x89PNG\xff\xfe"
+    assert b"[redacted:TOKEN]</a>" in files["_run/evidence/a/files/page.html"]
     assert files["_run/evidence/a/attempt-1.log"].count(b"[redacted:TOKEN]") == 8
     told = [ran.stderr.encode(), json.dumps(ran.outcome).encode()]
     told += [path.read_bytes() for path in shelf.root.rglob("*") if path.is_file()]

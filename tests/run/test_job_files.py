@@ -1,12 +1,17 @@
 """What a job may leave in its output folder, and what becomes of it: delivered whole, or refused aloud."""
 
 import os
+import shutil
 import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import pytest
 
 from tests.run.bench import NOWHERE, Bench, Shelf, until
-from tests.run.shelves import job_in, results, sound
+from tests.run.shelves import S3Shelf, job_in, results, sound
 
 JOB = """
     [[job]]
@@ -54,10 +59,13 @@ if os.geteuid() == 0:
 """
     bench.release("v1", JOB, _program(program))
     ran = bench.run()
-    assert ran.code == 0, ran.stderr
+    assert ran.code == 3, ran.stderr
     manifest = sound(shelf, ran.run_id)
     assert results(manifest) == {"a/good": False}
     refused = _refused(manifest)
+    summary = shelf.index()[0]["jobs"][0]
+    assert (summary["status"], summary["refused_files"]) == ("succeeded", len(refused))
+    assert summary["message"].startswith(f"{len(refused)} files could not be handed over, such as ")
     if os.geteuid() == 0:
         assert refused.pop("device") == "not a regular file"
     assert refused == {
@@ -91,47 +99,164 @@ elif {replacement!r} == "file":
 """
     bench.release("v1", JOB, _program(program))
     ran = bench.run()
-    assert ran.code == 0, ran.stderr
     manifest = sound(shelf, ran.run_id)
     assert results(manifest) == {}
-    assert _refused(manifest) == ({} if replacement == "nothing" else {".": "a link, or no folder"})
+    if replacement == "nothing":
+        assert (ran.code, _refused(manifest)) == (0, {})
+        return
+    assert (ran.code, _refused(manifest)) == (8, {".": "a link, or no folder"})
+    assert ran.job("a")["status"] == "empty"
 
 
-def test_names_that_no_bucket_can_hold_are_refused(bench: Bench, shelf: Shelf) -> None:
-    """Each file that cannot be delivered everywhere is listed; its neighbours are delivered."""
-    program = """
+ODD_NAMES = """
 raw = os.fsencode(out)
-for name in (b"caf\\xe9", b"line\\nbreak", b"esc\\x1b[31m", b"back\\\\slash", b"upload#1", b"good", b"n" * 255):
-    open(raw + b"/" + name, "wb").close()
-(out / ("日" * 80)).touch()
+def leave(path):
+    with open(path, "wb") as stream: stream.write(os.path.basename(path))
+names = (b"caf\\xe9", b"line\\nbreak", b"esc\\x1b[31m", b"back\\\\slash")
+names += (b"back/slash", b"Episode #1", b"a#b#1", b"good")
+for name in names:
+    os.makedirs(os.path.dirname(raw + b"/" + name), exist_ok=True)
+    leave(raw + b"/" + name)
+for name in ("n" * 255, "日" * 85, "日" * 80 + ".html", "100% %41", "bom\\ufffe", "x~" + "0" * 32):
+    leave(os.fsencode(out / name))
+os.mkdir(raw + b"/folder \\\\ #2")
+leave(raw + b"/folder \\\\ #2/file")
 deep = raw
 for _ in range(9):
     deep += b"/" + b"d" * 90
     os.mkdir(deep)
-    open(deep + b"/file", "wb").close()
-os.chdir(raw)
-for _ in range(400):
-    os.mkdir("x")
-    os.chdir("x")
+    leave(deep + b"/file")
+(out / "note.txt").write_text("same name, other folder")
+"""
+ODD_COUNT = 8 + 6 + 1 + 9 + 1
+
+
+def _originals(manifest: dict[str, Any]) -> set[bytes]:
+    """The names that a job gave its files, as the manifest has them."""
+    return {
+        unquote_to_bytes(each["mayfly:path"])
+        if "mayfly:path" in each
+        else each["path"].removeprefix("a/").encode()
+        for each in manifest["resources"]
+        if each.get("mayfly:job") == "a"
+    }
+
+
+def _below(root: Path) -> dict[bytes, bytes]:
+    top = os.fsencode(root)
+    return {
+        os.path.relpath(path, top): Path(os.fsdecode(path)).read_bytes()
+        for folder, _, names in os.walk(top)
+        for path in (folder + b"/" + name for name in names)
+    }
+
+
+def test_every_name_that_a_linux_disk_allows_arrives(bench: Bench, shelf: Shelf) -> None:
+    """Through a bucket in a folder: the manifest has the names, and at home the files have them again."""
+    bench.release("v1", JOB, _program(ODD_NAMES))
+    ran = bench.run()
+    assert ran.code == 0, ran.stderr
+    _check_odd_names(bench, sound(shelf, ran.run_id), ran.run_id)
+    copy = bench.folder / "copy"
+    shutil.copytree(shelf.root / "runs" / ran.run_id, copy)
+    _mayfly(bench, "verify", str(copy))
+
+
+def test_every_name_arrives_through_s3_as_well(bench: Bench, s3_shelf: S3Shelf) -> None:
+    """A server that takes a backslash for a folder, and whose listings are XML, sees neither."""
+    bench.release("v1", JOB, _program(ODD_NAMES))
+    ran = bench.run()
+    assert ran.code == 0, ran.stderr
+    _check_odd_names(bench, sound(s3_shelf, ran.run_id), ran.run_id)
+
+
+def _check_odd_names(bench: Bench, manifest: dict[str, Any], run: str) -> None:
+    names = _originals(manifest)
+    assert {b"caf\xe9", b"line\nbreak", b"back\\slash", b"Episode #1", b"n" * 255} <= names
+    assert len(names) == ODD_COUNT
+    assert _refused(manifest) == {}
+    _mayfly(bench, "verify", run)
+    home = bench.folder / "home"
+    _mayfly(bench, "pull", str(home))
+    there = _below(home / "a" / run)
+    assert there.keys() == names
+    own = {name: data for name, data in there.items() if name != b"note.txt"}
+    assert all(name.rpartition(b"/")[2] == data for name, data in own.items())
+
+
+def _mayfly(bench: Bench, *arguments: str) -> None:
+    """Do something at home, with the bucket of the bench."""
+    endpoint = bench.settings.get("store.endpoint", "")
+    told = {"MAYFLY_STORE_URL": bench.store} | (
+        {"MAYFLY_STORE_ENDPOINT": endpoint} if endpoint else {}
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "agent", *arguments],
+        env={**bench.environment(), **told},
+        cwd=bench.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_path_that_no_program_can_open_is_refused(bench: Bench, shelf: Shelf) -> None:
+    """What is deeper than the kernel opens at once is listed, and makes the run partial."""
+    program = """
+(out / "good").touch()
+os.chdir(out)
+for _ in range(50):
+    os.mkdir("x" * 90)
+    os.chdir("x" * 90)
 Path("bottom").touch()
 """
     bench.release("v1", JOB, _program(program))
     ran = bench.run()
-    assert ran.code == 0, ran.stderr
+    assert ran.code == 3, ran.stderr
+    (reason,) = _refused(sound(shelf, ran.run_id)).values()
+    assert reason == "its path is longer than 4095 bytes"
+
+
+def test_a_file_that_no_bucket_can_hold_is_refused(bench: Bench, shelf: Shelf) -> None:
+    """A file that S3 has too few parts for is told, and does not keep the run in the spool for ever."""
+    program = """
+(out / "good").touch()
+with open(out / "huge", "wb") as stream: stream.truncate(49 * 1024**3)
+"""
+    bench.release("v1", JOB, _program(program))
+    ran = bench.run(limits__file="50GiB")
+    assert ran.code == 3, ran.stderr
     manifest = sound(shelf, ran.run_id)
-    delivered = results(manifest)
-    assert {path for path in delivered if "/d" not in path} == {"a/good", f"a/{'日' * 80}"}
-    assert max(len(path) for path in delivered if "/d" in path) == 2 + 7 * 91 + len("file")
-    refused = _refused(manifest)
-    assert refused["caf\\udce9"] == "its name is not UTF-8"
-    assert "control characters" in refused["line\nbreak"]
-    assert "control characters" in refused["esc\x1b[31m"]
-    assert "backslash" in refused["back\\slash"]
-    assert "#" in refused["upload#1"]
-    assert "name longer than" in refused["n" * 255]
-    assert "longer than 700 bytes" in refused["/".join(["d" * 90] * 8)[:700]]
-    assert "longer than 700 bytes" in refused["/".join("x" * 351)[:700]]
-    assert len(refused) == 8
+    assert results(manifest) == {"a/good": False}
+    assert _refused(manifest) == {"huge": "larger than 51.5 GB, the most that a bucket takes"}
+
+
+def test_a_job_of_which_everything_was_refused_is_empty(bench: Bench, shelf: Shelf) -> None:
+    """It succeeded by its exit code alone: nothing of it comes home."""
+    bench.release("v1", JOB, _program("(out / 'link').symlink_to('/etc/passwd')"))
+    ran = bench.run()
+    assert ran.code == 8, ran.stderr
+    job = job_in(sound(shelf, ran.run_id), "a")
+    assert (job["status"], job["cause"], job["refused_files"]) == ("empty", "expectation", 1)
+    assert job["message"] == "1 file could not be handed over, such as link (a link)"
+
+
+def test_what_a_job_prints_and_what_it_puts_aside_never_meet(bench: Bench, shelf: Shelf) -> None:
+    """Its evidence may have any name, also that of the agent's record of its output."""
+    program = """
+(out / ".evidence").mkdir()
+(out / ".evidence" / "attempt-1.log").write_text("of the job")
+print("printed")
+sys.exit(1)
+"""
+    bench.release("v1", JOB, _program(program))
+    ran = bench.run()
+    assert ran.code == 8, ran.stderr
+    sound(shelf, ran.run_id)
+    files = shelf.files(ran.run_id)
+    assert files["_run/evidence/a/attempt-1.log"] == b"printed\n"
+    assert files["_run/evidence/a/files/attempt-1.log"] == b"of the job"
 
 
 def test_a_flood_of_refused_files_is_summed_up(bench: Bench, shelf: Shelf) -> None:

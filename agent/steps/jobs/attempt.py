@@ -259,7 +259,7 @@ async def _judge(
     job: Job, ended: Ended, reported: ResultFile, space: Workspace, shop: Shop
 ) -> tuple[Verdict, Produced]:
     found = await asyncio.to_thread(seal.look, space.output)
-    produced = Produced(found.files, found.bytes)
+    produced = Produced(found.files, found.bytes, found.told())
     past: list[Past] = []
     if job.expect.drop is not None:
         try:

@@ -110,6 +110,8 @@ def _result(job: Job, tries: list[Tried], notes: list[str], shop: Shop) -> JobRe
         attempts=tuple(tried.record for tried in tries),
         files=last.produced.files,
         bytes=last.produced.bytes,
+        refused=last.produced.refused.listed,
+        refused_files=last.produced.refused.count,
         items=last.reported.items,
         metrics=last.reported.metrics,
         state=state_key(job.name, shop.run.run_id) if kept else None,

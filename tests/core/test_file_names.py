@@ -1,0 +1,101 @@
+"""Which path a file gets in the bucket: total, injective, and the original comes back from what is written of it."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.jobsfile import is_job_name
+from agent.core.layout import evidence_path, path_problem
+from agent.core.names import bucket_path, looks_encoded, parse_written, written
+
+LONGEST_JOB = "j" * 63
+ODD = b"\\%~#01a\n\xe9\xff\x80 \xe3\x81\x82.csv"
+"""Bytes that names of trouble are made of: escapes, ends of uploads, line ends, halves of characters, an ending."""
+
+PARTS = (
+    st.text(st.sampled_from(ODD.decode("latin-1")), min_size=1, max_size=12).map(
+        lambda odd: odd.encode("latin-1")
+    )
+    | st.binary(min_size=1, max_size=255)
+    | st.text(min_size=1, max_size=80).map(lambda text: text.encode(errors="ignore") or b"x")
+).filter(lambda part: part not in {b".", b".."} and not {0, ord("/")} & {*part} and len(part) < 256)
+NAMES = st.lists(PARTS, min_size=1, max_size=16).map(
+    lambda parts: b"/".join(parts).decode("utf-8", "surrogateescape")
+)
+"""Paths as a Linux disk may have them, and Python shows them."""
+
+
+@given(NAMES)
+def test_every_name_has_a_path_that_every_bucket_holds(name: str) -> None:
+    """In the folder of a job and of its evidence; a second time it would be another, so that nothing is mistaken."""
+    path = bucket_path(name)
+    assert path_problem(f"{LONGEST_JOB}/{path}") is None
+    assert path_problem(evidence_path(LONGEST_JOB, path)) is None
+    assert path == name or (looks_encoded(path) and bucket_path(path) != path)
+    assert not any(part.startswith(".") for part in path.split("/")) or "/." in f"/{name}"
+
+
+@given(NAMES)
+def test_what_is_written_of_a_name_leads_back_to_it(name: str) -> None:
+    """As printable text that is UTF-8, also through JSON."""
+    text = json.loads(json.dumps(written(name)))
+    text.encode()
+    assert parse_written(text) == name
+    assert not any(ord(letter) < 32 or letter == "\x7f" for letter in text)
+
+
+@given(st.sets(NAMES, min_size=2, max_size=6))
+def test_no_two_names_have_one_path(names: set[str]) -> None:
+    """Nor has one the path of another's folder, which no file system could hold."""
+    paths = {bucket_path(name) for name in names}
+    assert len(paths) == len(names)
+
+
+@given(NAMES)
+def test_a_file_that_is_named_as_another_is_called_in_the_bucket(name: str) -> None:
+    """It gets a path of its own, whatever it is."""
+    assert bucket_path(bucket_path(name)) != bucket_path(name) or bucket_path(name) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "begin", "end"),
+    [
+        ("Episode #1", "Episode _1~", ""),
+        ("back\\slash.csv", "back_slash~", ".csv"),
+        ("日" * 80 + ".json", "日" * 40 + "~", ".json"),
+        ("日" * 85, "日" * 40 + "~", ""),
+        ("caf\udce9.txt", "caf_~", ".txt"),
+        ("line\nbreak/plain", "line_break~", "/plain"),
+        ("/".join(["d" * 90] * 8) + "/data.csv", "data~", ".csv"),
+        ("x~" + "0" * 32, "x_", ""),
+    ],
+)
+def test_what_can_be_read_of_a_name_stays(name: str, begin: str, end: str) -> None:
+    """Its begin and its ending; what stands between is of its digest."""
+    path = bucket_path(name)
+    assert path.startswith(begin)
+    assert path.endswith(end)
+    assert path != name
+
+
+@pytest.mark.parametrize("name", ["a.csv", "100%.txt", "a~b", "日" * 80, "a#b#1", "a b", "n" * 240])
+def test_most_names_are_their_own_path(name: str) -> None:
+    """Also those that are only unusual."""
+    assert bucket_path(name) == name
+
+
+@pytest.mark.parametrize(
+    "text", ["", "/a", "../a", "a/../b", "a//b", "a%00b", "%2e%2e/a", "a" * 5000]
+)
+def test_what_is_no_name_below_a_folder_is_refused(text: str) -> None:
+    """Whoever forges a manifest gets no file out of its folder."""
+    with pytest.raises(ValueError, match="it is"):
+        parse_written(text)
+
+
+def test_no_job_has_a_longer_name() -> None:
+    """What these tests take for the longest name of a job is it."""
+    assert is_job_name(LONGEST_JOB)
+    assert not is_job_name(f"{LONGEST_JOB}j")
