@@ -33,6 +33,7 @@ from agent.steps.hurry import give_way
 from agent.steps.jobs.crew import run_jobs
 from agent.steps.jobs.interface import Isolation
 from agent.steps.jobs.shop import Shop
+from agent.steps.jobs.worktree import WorkingTrees
 from agent.steps.notify import Notifier
 from agent.steps.opening import Call, browser_of, deadline_of, new_journal, orders_of
 from agent.steps.phases import Phases
@@ -252,6 +253,7 @@ class _Run:
             environ=self._call.environ,
             journalist=self._call.journalist,
             progress=self._call.progress,
+            trees=WorkingTrees(self._spooled.trees),
             finished=finished,
             pace=self._settings.paths.pace or self._call.places.cache / "pace",
         )

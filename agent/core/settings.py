@@ -193,7 +193,10 @@ class Limits(Section):
     output: Size = Field(
         4 * 1024**2, description="What is kept of a job's stdout and stderr, per attempt."
     )
-    state: Size = Field(64 * 1024**2, description="A job's state directory, packed.")
+    state: Size = Field(
+        64 * 1024**2,
+        description="What is in a job's state directory; of files and folders, 10,000.",
+    )
     file: Size = Field(4 * 1024**3, description="The largest file that a job may write.")
     free: Size = Field(
         512 * 1024**2,

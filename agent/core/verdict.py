@@ -1,6 +1,7 @@
 """How an attempt is judged: exit code, what the job says of itself, what it produced, what was expected of it."""
 
 import errno
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -24,7 +25,8 @@ _OUT_OF_DISK = (
 )
 
 
-_READ_ONLY = "Read-only file system"
+_READ_ONLY = re.compile(r"Read-only file system|\[Errno 13\] Permission denied: '[^/]")
+"""What a program says that may not write in its working directory: in a unit, and as a process of a usual user."""
 NOT_KEPT = "only what is in $MAYFLY_OUTPUT_DIR is handed over"
 
 _NO_PROGRAM = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
@@ -222,7 +224,7 @@ def _last_line(ended: Ended) -> str:
 
 def _tried(ended: Ended) -> str:
     """Return what a program is told that could not write, as far as its output says so."""
-    return f"the release's files are read-only, {NOT_KEPT}" if _READ_ONLY in ended.tail else ""
+    return f"the release's files are read-only, {NOT_KEPT}" if _READ_ONLY.search(ended.tail) else ""
 
 
 def _all(*texts: str) -> str:

@@ -6,6 +6,7 @@ spool/<run_id>/
     sent.sqlite                 what is in the bucket already; a lost row costs an upload, nothing else
     downloads/                  shared with the browser
     browser/                    the browser's own files
+    trees/                      copies of the release's files, in which jobs work
     jobs/<job>/state.restored.tar.gz, state.tar.gz
     jobs/<job>/<attempt>/       output/ state/ home/ tmp/ said/result.json output.log
     datapackage.json index.json the sealed manifest and the entry that will commit it
@@ -120,6 +121,11 @@ class SpooledRun:
     def browser(self) -> Path:
         """What the browser needs for itself."""
         return self.root / "browser"
+
+    @property
+    def trees(self) -> Path:
+        """Where copies of the release's files are."""
+        return self.root / "trees"
 
     def save(self, journal: Journal) -> None:
         """Make a new state of the run durable."""

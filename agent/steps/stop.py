@@ -1,8 +1,14 @@
 """The wish that a run ends early: asked for once, seen everywhere."""
 
 import asyncio
+import math
 from collections.abc import Awaitable
 from datetime import datetime
+from time import monotonic
+
+
+class StoppedError(Exception):
+    """The run was told to stop, and what was being done was given up."""
 
 
 class Stop:
@@ -18,6 +24,7 @@ class Stop:
         self._taken = asyncio.Event()
         self.reason = ""
         self.gone: datetime | None = None
+        self._asked = math.inf
 
     def request(self, reason: str, *, gone: datetime | None = None) -> None:
         """Ask the run to stop; the first reason counts, but that the machine is taken is noted whenever it comes."""
@@ -26,12 +33,17 @@ class Stop:
             self._taken.set()
         if not self._event.is_set():
             self.reason = reason
+            self._asked = monotonic()
             self._event.set()
 
     @property
     def requested(self) -> bool:
         """Whether the run was asked to stop."""
         return self._event.is_set()
+
+    def overdue(self, seconds: float) -> bool:
+        """Tell whether it was asked to stop more than so many seconds ago; any thread may ask."""
+        return monotonic() - self._asked > seconds
 
     async def wait(self) -> None:
         """Wait until it is asked to stop."""

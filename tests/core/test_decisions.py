@@ -214,6 +214,25 @@ def test_pauses_between_attempts_grow_to_half_a_minute() -> None:
             Verdict(BAD, JobCause.ERROR, f"exit code 1; {ASTRAY}"),
         ),
         (
+            Ended(1, tail="PermissionError: [Errno 13] Permission denied: 'out.csv'"),
+            SILENT,
+            Verdict(
+                BAD,
+                JobCause.ERROR,
+                "exit code 1: PermissionError: [Errno 13] Permission denied: 'out.csv'; the release's files are"
+                " read-only, only what is in $MAYFLY_OUTPUT_DIR is handed over",
+            ),
+        ),
+        (
+            Ended(1, tail="PermissionError: [Errno 13] Permission denied: '/etc/shadow'"),
+            SILENT,
+            Verdict(
+                BAD,
+                JobCause.ERROR,
+                "exit code 1: PermissionError: [Errno 13] Permission denied: '/etc/shadow'",
+            ),
+        ),
+        (
             Ended(1, tail="OSError: [Errno 30] Read-only file system: 'out.csv'"),
             SILENT,
             Verdict(

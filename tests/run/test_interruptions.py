@@ -1,6 +1,8 @@
 """Runs that are told to stop, and runs that are killed: what was finished arrives once, under the run's own id."""
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import time
@@ -93,6 +95,48 @@ def test_a_run_that_is_told_to_stop_hands_over_what_it_has(
     assert results(manifest) == {"quick/file": False, "slow/half": True}
     assert bench.spool == []
     assert marked(f"MAYFLY_RUN_ID={ran.run_id}") == []
+
+
+KILLS_THE_BROWSER = """
+    import os, signal, sys, time
+    from pathlib import Path
+    if os.environ["MAYFLY_ATTEMPT"] == "1":
+        mine = f"MAYFLY_RUN_ID={os.environ['MAYFLY_RUN_ID']}".encode()
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if os.readlink(process / "exe").endswith("chromedriver") and mine in (process / "environ").read_bytes():
+                    os.kill(int(process.name), signal.SIGKILL)
+            except OSError:
+                continue
+        sys.exit(1)
+    time.sleep(300)
+"""
+
+
+def test_a_job_that_waits_for_its_browser_hears_that_the_run_is_told_to_stop(
+    bench: Bench, shelf: Shelf
+) -> None:
+    """A driver that was killed comes back slowly: of the two minutes of a spot notice none is spent on it."""
+    del bench.settings["browser.url"]
+    real = shutil.which("chromedriver")
+    folder = bench.folder / "bin"
+    folder.mkdir()
+    driver = folder / "chromedriver"
+    driver.write_text(
+        f'#!/bin/sh\nmkdir {folder}/once && exec {real} "$@"\nexec sleep 300\n', "utf-8"
+    )
+    driver.chmod(0o755)
+    bench.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
+    job = '[[job]]\nname = "a"\ncommand = ["python3", "a.py"]\nbrowser = true\nretries = 1'
+    bench.release("v1", job, {"a.py": KILLS_THE_BROWSER})
+    with bench.running(limits__isolation="process") as process:
+        _until_told(bench, "job.started", attempt=2)
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        ran = finish(process)
+    assert time.monotonic() - began < 20
+    assert (ran.code, ran.job("a")["status"]) == (7, "interrupted"), ran.stderr
+    sound(shelf, ran.run_id)
 
 
 def test_a_run_that_is_told_to_stop_while_it_fetches_is_committed(

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from agent.core.environment import Desk, job_environment
@@ -22,12 +23,13 @@ from agent.steps import seal
 from agent.steps.browser import open_to_browser
 from agent.steps.jobs.capture import Capture
 from agent.steps.jobs.container import Containers, into_container, told
-from agent.steps.jobs.interface import Exit, Launch, Running
-from agent.steps.jobs.shop import Shop, now
+from agent.steps.jobs.interface import Exit, Isolation, Launch, Running
+from agent.steps.jobs.shop import Sessions, Shop, now
+from agent.steps.jobs.worktree import WorkingDirectory
 from agent.steps.logs import Log
 from agent.steps.memory import unpack
 from agent.steps.spool import Workspace
-from agent.steps.stop import first
+from agent.steps.stop import StoppedError, first
 
 DRAIN_SECONDS = 2.0
 """For what is still in the pipe when the program and all that could be found of it is gone: 64 KiB. Only what has left
@@ -68,6 +70,9 @@ async def attempt(job: Job, number: int, shop: Shop, log: Log) -> Tried:
     except BrowserError as error:
         ended, reported, odd, produced = Ended(browser_died=True), ResultFile(), "", Produced()
         verdict = Verdict(JobStatus.FAILED, JobCause.BROWSER, str(error))
+    except StoppedError:
+        ended, reported, odd, produced = Ended(interrupted=True), ResultFile(), "", Produced()
+        verdict = judge(ended, reported, produced, job.expect)
     record = Attempt(
         number=number,
         started=started,
@@ -81,7 +86,8 @@ async def attempt(job: Job, number: int, shop: Shop, log: Log) -> Tried:
         output_bytes=capture.total,
     )
     lost = f"its output was not kept: {capture.lost}" if capture.lost else ""
-    notes = (*notes, *filter(None, [odd, lost]))
+    astray = ended.strays.text if produced.files else ""
+    notes = (*notes, *filter(None, [odd, lost, astray]))
     return Tried(record, verdict, reported, produced, ended.browser_died, notes)
 
 
@@ -92,16 +98,37 @@ async def _run_program(
 
     Raises:
         BrowserError: The job wants a browser and there is none.
+        StoppedError: The run was told to stop before the program could start.
     """
-    async with _browsing(job, shop) as lost_browser:
-        ended = await _execute(_launch(job, number, space, shop), space, capture, job, shop)
+    if shop.stop.requested:
+        raise StoppedError("the run was told to stop before the program started")
+    async with _browsing(job, shop) as lost_browser, _working(job, shop) as working:
+        launch = _launch(job, number, space, working.path, shop)
+        ended = await _execute(launch, space, capture, job, shop)
         died = ended.exit_code != 0 and await lost_browser()
-    ended = replace(ended, browser_died=died, tail="\n".join(capture.tail))
+    tail = "\n".join(capture.tail)
+    ended = replace(ended, browser_died=died, tail=tail, strays=working.strays)
     if ended.failure and job.in_container:
         # It may quote what the job's environment went into.
         failure = shop.journalist.redactor.text(told(ended.failure, capture.tail))
         ended = replace(ended, failure=failure, failed_by=JobCause.ERROR)
     return ended
+
+
+def _isolation_of(job: Job, shop: Shop) -> Isolation:
+    if job.in_container:
+        return Containers(shop.environ, shop.journalist.log.bind(job=job.name))
+    return shop.isolation
+
+
+@asynccontextmanager
+async def _working(job: Job, shop: Shop) -> AsyncIterator[WorkingDirectory]:
+    """Yield where the program works: in the release's own tree only where it cannot change that."""
+    if _isolation_of(job, shop).protects_tree:
+        yield WorkingDirectory(shop.tree)
+        return
+    async with shop.trees.lend(shop.tree, stopped=partial(shop.stop.overdue, 0.0)) as working:
+        yield working
 
 
 @asynccontextmanager
@@ -111,10 +138,30 @@ async def _browsing(job: Job, shop: Shop) -> AsyncIterator[Callable[[], Awaitabl
     if browser is None:
         yield _nothing_to_lose
         return
-    await browser.ready()
+    await _ready(browser, shop)
     generation = browser.generation
     async with browser.used():
         yield lambda: browser.lost(generation)
+
+
+async def _ready(browser: Sessions, shop: Shop) -> None:
+    """Wait until the browser is ready, but not once the run is told to stop.
+
+    Raises:
+        BrowserError: It cannot be.
+        StoppedError: The run was told to stop before it was.
+    """
+    waiting = asyncio.ensure_future(browser.ready())
+    try:
+        await first(asyncio.wait([waiting]), shop.stop.wait(), seconds=shop.seconds_left())
+        if waiting.done():
+            return waiting.result()
+        if shop.stop.requested:
+            raise StoppedError("the run was told to stop while the browser was not ready")
+        raise BrowserError("the browser was not ready within the run's time")
+    finally:
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
 
 
 async def _nothing_to_lose() -> bool:
@@ -126,11 +173,12 @@ async def _remember(job: Job, space: Workspace, shop: Shop) -> tuple[str, ...]:
     archive = shop.run.restored_state(job.name)
     if not archive.exists():
         return ()
-    problem = await asyncio.to_thread(unpack, archive, space.state, shop.limits.state)
+    stopped = partial(shop.stop.overdue, 0.0)
+    problem = await asyncio.to_thread(unpack, archive, space.state, shop.limits.state, stopped)
     return (problem,) if problem else ()
 
 
-def _launch(job: Job, number: int, space: Workspace, shop: Shop) -> Launch:
+def _launch(job: Job, number: int, space: Workspace, cwd: Path, shop: Shop) -> Launch:
     seconds = min(job.timeout, shop.seconds_left())
     browser = shop.browser if job.browser else None
     desk = Desk(
@@ -153,7 +201,7 @@ def _launch(job: Job, number: int, space: Workspace, shop: Shop) -> Launch:
         name=f"{job.name}-{number}",
         command=job.command or (),
         environ=job_environment(job, desk, secrets, shop.environ),
-        cwd=shop.tree,
+        cwd=cwd,
         memory=job.memory,
         container=contained,
         writable=tuple(_writable(desk, space)),
@@ -183,13 +231,11 @@ async def _execute(
 ) -> Ended:
     """Start the program, stop it at its limit or when the run stops, and leave nothing of it."""
     seconds = min(job.timeout, shop.seconds_left())
-    log = shop.journalist.log.bind(job=job.name)
-    isolation = Containers(shop.environ, log) if launch.container else shop.isolation
     drain: asyncio.Task[None] | None = None
     try:
         async with (
             shop.courier.following(job.name, space.output),
-            isolation.start(launch) as running,
+            _isolation_of(job, shop).start(launch) as running,
         ):
             drain = asyncio.create_task(capture.drain(running.output))
             return await _watch(running, seconds, shop)

@@ -43,7 +43,7 @@ class Launch:
         name: Unique in the run, such as `quotes-1`.
         command: Program and arguments; no shell.
         environ: Its whole environment. `MAYFLY_RUN_ID` and `MAYFLY_JOB` in it mark what it starts.
-        cwd: Its working directory: the release's tree.
+        cwd: Its working directory: the release's tree, or a copy of it.
         memory: Bytes it may use; None for no limit.
         container: What it has besides when it is a container.
         writable: Folders it may write to, besides `scratch`; under an isolation that grants, it gets no others.
@@ -107,6 +107,10 @@ class Running(Protocol):
 
 class Isolation(Protocol):
     """A way to run jobs apart from the agent and from each other."""
+
+    @property
+    def protects_tree(self) -> bool:
+        """Whether no program can change its working directory where that is the release's own tree."""
 
     def start(self, launch: Launch) -> AbstractAsyncContextManager[Running]:
         """Start a program; leaving the context kills all that it started, within bounded time.

@@ -25,6 +25,8 @@ MARKS = ("MAYFLY_RUN_ID", "MAYFLY_JOB")
 class ProcessIsolation:
     """Runs each job as a process group; escaped descendants are found by the environment they inherited."""
 
+    protects_tree = False
+
     @asynccontextmanager
     async def start(self, launch: Launch) -> AsyncIterator[Running]:
         """Start a program; leaving the context kills all that it started."""

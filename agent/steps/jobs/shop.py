@@ -16,6 +16,7 @@ from agent.core.verdict import Past
 from agent.steps import hurry
 from agent.steps.courier import Courier
 from agent.steps.jobs.interface import Isolation
+from agent.steps.jobs.worktree import WorkingTrees
 from agent.steps.ledger import Ledger, newest_state
 from agent.steps.logs import Journalist
 from agent.steps.pace import take_turn
@@ -62,7 +63,7 @@ class Shop:
 
     Attributes:
         run: The run in the spool.
-        tree: The release's files: the jobs' working directory.
+        tree: The release's files: the jobs' working directory, or what that is a copy of.
         programs: `bin` of the release's environment, or None.
         browser: Where sessions come from; None when no job wants one.
         isolation: How programs are started.
@@ -76,6 +77,7 @@ class Shop:
         environ: The agent's environment, of which jobs get PATH, LANG and TZ.
         journalist: Log and redaction.
         progress: Who watches.
+        trees: Lends the copies.
         pace: Where turns at sites are kept; None takes none.
         finished: Jobs that need not run because an earlier run has done them, each with the reason.
     """
@@ -95,6 +97,7 @@ class Shop:
     environ: Mapping[str, str]
     journalist: Journalist
     progress: Progress
+    trees: WorkingTrees
     pace: Path | None = None
     finished: Mapping[str, str] = field(default_factory=dict)
 

@@ -48,6 +48,8 @@ _LONGEST_WORDS = 500
 class UnitIsolation:
     """Runs each job in a unit of its own; the end of the unit's control group is the end of all it started."""
 
+    protects_tree = True
+
     def __init__(self, rules: Confinement, environ: Mapping[str, str], log: Log) -> None:
         """Run jobs in units.
 

@@ -19,7 +19,12 @@ __all__ = ["Containers", "into_container", "remove_stacks", "told"]
 
 
 class Containers:
-    """Runs each job in a container, or in a compose stack, of its own; an `Isolation` like the others."""
+    """Runs each job in a container, or in a compose stack, of its own; an `Isolation` like the others.
+
+    A container sees nothing of the release, and a stack a copy.
+    """
+
+    protects_tree = True
 
     def __init__(self, environ: Mapping[str, str], log: Log) -> None:
         """Describe where containers run; nothing is asked of the engine yet.

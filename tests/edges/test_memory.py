@@ -1,0 +1,95 @@
+"""A job's memory on the disk: packed and unpacked within its limits, in bytes and in files, and never for long."""
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from agent.steps.memory import MAX_ENTRIES, pack, unpack
+
+LIMIT = 1024**2
+
+
+def never() -> bool:
+    """The run goes on."""
+    return False
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A job's state folder, with two files."""
+    folder = tmp_path / "state"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "cookies").write_text("yes")
+    (folder / "empty").touch()
+    return folder
+
+
+def test_what_was_packed_comes_out_again(state: Path, tmp_path: Path) -> None:
+    """Files with their content, at their paths; nothing of the machine's users is in the archive."""
+    archive = tmp_path / "state.tar.gz"
+    assert pack(state, archive, LIMIT, never) == ""
+    with tarfile.open(archive) as tar:
+        assert {(member.name, member.uname) for member in tar} == {
+            ("deep/cookies", ""),
+            ("empty", ""),
+        }
+    again = tmp_path / "again"
+    again.mkdir()
+    assert unpack(archive, again, LIMIT, never) == ""
+    assert (again / "deep" / "cookies").read_text() == "yes"
+    assert (again / "empty").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_more_files_than_a_memory_may_have_are_not_packed(
+    state: Path, tmp_path: Path, kind: str
+) -> None:
+    """However small they are: each would cost every later run something. Nothing is begun, and it is told."""
+    for number in range(MAX_ENTRIES):
+        path = state / str(number)
+        path.touch() if kind == "file" else path.mkdir()
+    archive = tmp_path / "state.tar.gz"
+    told = pack(state, archive, LIMIT, never)
+    assert told == f"its state was not kept: it has more than {MAX_ENTRIES} files and folders"
+    assert not archive.exists()
+
+
+def test_an_archive_with_too_many_files_is_not_unpacked(tmp_path: Path) -> None:
+    """Whoever put it into the bucket: half a memory is none."""
+    archive, state = tmp_path / "state.tar.gz", tmp_path / "state"
+    with tarfile.open(archive, "w:gz") as tar:
+        for number in range(MAX_ENTRIES + 1):
+            tar.addfile(tarfile.TarInfo(str(number)))
+    state.mkdir()
+    assert f"more than {MAX_ENTRIES} files" in unpack(archive, state, LIMIT, never)
+    assert list(state.iterdir()) == []
+
+
+def test_too_many_bytes_are_refused_both_ways(state: Path, tmp_path: Path) -> None:
+    """As they are on the disk, not as they are packed."""
+    (state / "large").write_bytes(bytes(LIMIT))
+    archive = tmp_path / "state.tar.gz"
+    assert "more than 1.0 MB" in pack(state, archive, LIMIT, never)
+    assert not archive.exists()
+    assert pack(state, archive, 2 * LIMIT, never) == ""
+    again = tmp_path / "again"
+    again.mkdir()
+    assert "more than 1.0 MB" in unpack(archive, again, LIMIT, never)
+    assert list(again.iterdir()) == []
+
+
+def test_both_are_given_up_when_the_run_is_told_to_stop(state: Path, tmp_path: Path) -> None:
+    """Between two files; what was there before stays, and what was begun goes."""
+    archive = tmp_path / "state.tar.gz"
+    assert pack(state, archive, LIMIT, never) == ""
+    before = archive.read_bytes()
+    answers = iter([False, False, True])
+    assert "told to stop" in pack(state, archive, LIMIT, lambda: next(answers, True))
+    assert archive.read_bytes() == before
+    again = tmp_path / "again"
+    again.mkdir()
+    answers = iter([False, False, True])
+    assert "told to stop" in unpack(archive, again, LIMIT, lambda: next(answers, True))
+    assert list(again.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} == {"state", "state.tar.gz", "again"}

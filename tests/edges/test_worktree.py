@@ -1,0 +1,116 @@
+"""Copies of a release's files: what a job does in one reaches neither the release nor the next job."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from agent.core.verdict import Strays
+from agent.steps.jobs.worktree import WorkingTrees
+from agent.steps.stop import StoppedError
+
+
+def never() -> bool:
+    """The run goes on."""
+    return False
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """The files of a release, sealed as the agent seals them."""
+    tree = tmp_path / "tree"
+    (tree / "scrapers").mkdir(parents=True)
+    (tree / "a.py").write_text("original")
+    (tree / "scrapers" / "run.sh").write_text("echo")
+    (tree / "scrapers" / "run.sh").chmod(0o555)
+    (tree / "link").symlink_to("a.py")
+    (tree / "a.py").chmod(0o444)
+    for folder in (tree / "scrapers", tree):
+        folder.chmod(0o555)
+    return tree
+
+
+def content(tree: Path) -> dict[str, tuple[int, str]]:
+    """All files with their modes."""
+    return {
+        str(path.relative_to(tree)): (stat.S_IMODE(path.lstat().st_mode), path.read_text())
+        for path in sorted(tree.rglob("*"))
+        if path.is_file()
+    }
+
+
+async def test_a_copy_that_was_left_alone_is_lent_again(tree: Path, tmp_path: Path) -> None:
+    """It is the release, with its modes and links, somewhere else; caches and new files are gone when it comes back."""
+    trees = WorkingTrees(tmp_path / "trees")
+    async with trees.lend(tree, stopped=never) as first:
+        assert content(first.path) == content(tree)
+        assert (first.path / "link").readlink() == Path("a.py")
+        first.path.chmod(0o755)
+        first.path.chmod(0o555)
+    assert first.strays == Strays()
+    async with trees.lend(tree, stopped=never) as second:
+        assert second.path == first.path
+        async with trees.lend(tree, stopped=never) as beside:
+            assert beside.path != second.path
+
+
+async def test_what_is_written_into_a_copy_is_told_and_gone(tree: Path, tmp_path: Path) -> None:
+    """New files and folders count; what is hidden, half written, or Python's own does not."""
+    trees = WorkingTrees(tmp_path / "trees")
+    async with trees.lend(tree, stopped=never) as working:
+        here = working.path
+        for folder in (here, here / "scrapers"):
+            folder.chmod(0o755)
+        (here / "out.csv").touch()
+        (here / "data" / "deep").mkdir(parents=True)
+        (here / "data" / "deep" / "x\udce9").touch()
+        (here / ".cache").touch()
+        (here / "scrapers" / "__pycache__").mkdir()
+        (here / "scrapers" / "__pycache__" / "a.pyc").touch()
+        for folder in (here / "scrapers", here):
+            folder.chmod(0o555)
+    assert working.strays == Strays(2, "out.csv")
+    async with trees.lend(tree, stopped=never) as again:
+        assert content(again.path) == content(tree)
+
+
+@pytest.mark.parametrize("how", ["rewritten", "in place", "removed", "replaced", "mode"])
+async def test_a_copy_that_was_changed_is_not_lent_again(
+    tree: Path, tmp_path: Path, how: str
+) -> None:
+    """Also when size and time are as before; the release is what it was in any case."""
+    before, times = content(tree), (tree / "a.py").stat()
+    trees = WorkingTrees(tmp_path / "trees")
+    async with trees.lend(tree, stopped=never) as working:
+        working.path.chmod(0o755)
+        file = working.path / "a.py"
+        file.chmod(0o644)
+        if how == "rewritten":
+            file.write_text("other")
+        elif how == "in place":
+            with file.open("r+") as stream:
+                stream.write("ORIGINAL")
+            os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+        elif how == "removed":
+            file.unlink()
+        elif how == "replaced":
+            file.unlink()
+            file.symlink_to("/etc/passwd")
+        file.chmod(0o444) if how in {"rewritten", "in place"} else None
+        working.path.chmod(0o555)
+    assert working.strays.count == (how != "removed")
+    assert not working.path.exists()
+    assert content(tree) == before
+    async with trees.lend(tree, stopped=never) as again:
+        assert content(again.path) == before
+
+
+async def test_copying_is_given_up_when_the_run_is_told_to_stop(tree: Path, tmp_path: Path) -> None:
+    """Between two files, and nothing of it stays."""
+    answers = iter([False, True])
+    trees = WorkingTrees(tmp_path / "trees")
+    with pytest.raises(StoppedError):
+        async with trees.lend(tree, stopped=lambda: next(answers, True)):
+            pass
+    assert list((tmp_path / "trees").iterdir()) == []

@@ -1,0 +1,76 @@
+"""Where a job works: in the release's files, which it cannot change, and where nobody looks for results."""
+
+import pytest
+
+from tests.run.bench import NOWHERE, Bench, Shelf
+from tests.run.shelves import job_in, results, sound
+
+JOBS = """
+    [[job]]
+    name = "a"
+    command = ["python3", "scrapers/a.py"]
+
+    [[job]]
+    name = "b"
+    command = ["sh", "b.sh"]
+"""
+B = 'test ! -e out.csv && cp scrapers/data.txt "$MAYFLY_OUTPUT_DIR"\n'
+
+
+@pytest.fixture(autouse=True)
+def _processes(bench: Bench) -> None:
+    """Jobs are processes of this user, one after the other, and none wants a browser."""
+    bench.settings |= {"browser.url": NOWHERE, "limits.isolation": "process", "limits.jobs": "1"}
+
+
+def _release(bench: Bench, program: str) -> None:
+    head = "import os\nfrom pathlib import Path\nout = Path(os.environ['MAYFLY_OUTPUT_DIR'])\n"
+    # Whoever is no superuser opens the folders first, which nobody can forbid.
+    head += "for folder in ('.', 'scrapers'): os.chmod(folder, 0o755)\n"
+    bench.release(
+        "v1", JOBS, {"scrapers/a.py": head + program, "scrapers/data.txt": "original", "b.sh": B}
+    )
+
+
+STRAYS = {
+    "relative": "Path('out.csv').write_text('1'); Path('scrapers/more.csv').write_text('2')",
+    "beside the program": "[Path(__file__).resolve().with_name(name).touch() for name in ('c', 'd')]",
+    "over the release": """
+for name in ('scrapers/data.txt', 'b.sh'):
+    os.chmod(name, 0o644)
+    open(name, 'r+').write('X')
+""",
+}
+
+
+@pytest.mark.parametrize("how", sorted(STRAYS))
+def test_a_job_that_writes_into_its_working_directory_only_is_empty(
+    bench: Bench, shelf: Shelf, how: str
+) -> None:
+    """It is told what it wrote and where results belong; the release and the next job see nothing of it."""
+    _release(bench, STRAYS[how])
+    ran = bench.run()
+    manifest = sound(shelf, ran.run_id)
+    (tree,) = (bench.state / "releases").glob("*/tree")
+    assert (tree / "scrapers" / "data.txt").read_text() == "original"
+    assert (tree / "b.sh").read_text() == B
+    assert {path.name for path in tree.rglob("*")} == {
+        *("jobs.toml", "b.sh", "scrapers", "a.py", "data.txt"),
+    }
+    assert results(manifest) == {"b/data.txt": False}
+    assert shelf.files(ran.run_id)["b/data.txt"] == b"original"
+    job = job_in(manifest, "a")
+    assert (ran.code, job["status"], job["cause"]) == (3, "empty", "expectation"), ran.stderr
+    assert job["message"].startswith("it wrote 2 files outside $MAYFLY_OUTPUT_DIR, such as ")
+
+
+def test_a_job_with_results_is_told_in_a_note(bench: Bench, shelf: Shelf) -> None:
+    """Drivers write logs beside themselves, which is no failure; none of it is handed over, or stays on the disk."""
+    _release(bench, "(out / 'x').touch(); Path('driver.log').touch()")
+    ran = bench.run()
+    assert ran.code == 0, ran.stderr
+    manifest = sound(shelf, ran.run_id)
+    (note,) = job_in(manifest, "a")["notes"]
+    assert note.startswith("it wrote 1 file outside $MAYFLY_OUTPUT_DIR, such as driver.log: ")
+    assert results(manifest) == {"a/x": False, "b/data.txt": False}
+    assert list((bench.state / "spool").iterdir()) == []
