@@ -11,7 +11,7 @@ LONG = 16
 REVEALING_NAMES = r"(?i:token|secret|passw|pwd|api_?key|access_?key|auth|sig|cred|jwt)"
 """What is in the names of secrets in a query."""
 
-_PUBLIC = frozenset(
+PUBLIC = frozenset(
     {
         *("anonymous", "git", "gitlab-ci-token", "oauth2", "token", "x-access-token"),
         *("x-oauth-basic", "x-token-auth"),
@@ -57,7 +57,7 @@ def url_secrets(url: str) -> tuple[str, ...]:
 
 def _login(parts: SplitResult) -> Iterator[str]:
     user, _, password = parts.netloc.rpartition("@")[0].partition(":")
-    told = {user, password} - _PUBLIC - {""}
+    told = {user, password} - PUBLIC - {""}
     if password in told:
         yield password
     is_name = "ssh" in parts.scheme or (password in told and len(user) < LONG)
