@@ -13,8 +13,8 @@ from typing import Any, Self
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
+from tests.bucket.bucket import Bucket
 from tests.consumer.serving import serving
-from tests.consumer.shelf import FolderShelf
 from tests.consumer.year import leave_year
 from tests.parts.missing import program
 
@@ -94,7 +94,7 @@ def main() -> None:
     """Make the pictures of a year of runs."""
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name, Camera() as camera:
-        shelf = FolderShelf(Path(name) / "bucket")
+        shelf = Bucket.in_folder(Path(name) / "bucket")
         leave_year(shelf, datetime.now(UTC))
         with serving(Path(name), shelf.environ, "--timezone", "Asia/Tokyo") as service:
             camera.visit(f"{service.url}/?days=365", 1000, Light.BRIGHT)

@@ -8,7 +8,7 @@ from agent.core.results import JobCause, JobResult, JobStatus
 from consumer.archive.follow import Look, look
 from consumer.archive.reader import Reader
 from consumer.archive.writer import Writer
-from tests.consumer.shelf import Shelf
+from tests.bucket.bucket import Bucket
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 SHOT = "_run/evidence/quotes/shot.png"
@@ -22,7 +22,7 @@ def run_at(hour: int, day: int = 22) -> str:
 class Home:
     """A history in a folder, and the bucket it follows."""
 
-    def __init__(self, folder: Path, shelf: Shelf) -> None:
+    def __init__(self, folder: Path, shelf: Bucket) -> None:
         self.path = folder / "history.sqlite"
         self.reader = Reader(self.path)
         self._shelf = shelf

@@ -4,7 +4,6 @@ import json
 import os
 import re
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -15,14 +14,12 @@ from hypothesis import strategies as st
 
 from agent.cli import mayfly
 from agent.core.cost import Rate, Usage, run_cost
-from agent.core.datapackage import index_entry
 from agent.core.ids import run_id
-from agent.core.layout import index_key, manifest_key
-from agent.core.manifest import IndexEntry, ManifestRef
+from agent.core.manifest import IndexEntry
 from agent.core.settings import Cost
 from consumer.costs import cost_lines, month_costs, month_of
-from tests.consumer.runs import leave_run, record
-from tests.consumer.shelf import FolderShelf
+from tests.bucket.bucket import Bucket, reference
+from tests.bucket.leaving import entry_of, leave_run, record
 
 TOKYO = ZoneInfo("Asia/Tokyo")
 NOVEMBER = month_of(2026, 11, TOKYO)
@@ -35,8 +32,7 @@ def entry(began: datetime, *, minutes: float = 30, priced: bool = True) -> Index
     used = Usage("t3.medium", True, began, began + timedelta(minutes=minutes))
     cost = run_cost(used, Rate(0.0217, "spot-history", began), Cost()) if priced else None
     about = record(run).model_copy(update={"cost": cost})
-    ref = ManifestRef(key=manifest_key(run), bytes=1, sha256=sha256(b"").hexdigest())
-    return index_entry(about, [], ref)
+    return IndexEntry.model_validate(entry_of(about, {}) | reference(run, b""))
 
 
 def at(day: int, hour: int = 3) -> datetime:
@@ -121,15 +117,15 @@ def ask(folder: Path, *arguments: str) -> Result:
 
 def test_the_command_reads_a_bucket(tmp_path: Path) -> None:
     """A run with a price, one without and a forged one: the first two are shown, for people and as JSON."""
-    folder = FolderShelf(tmp_path / "bucket")
+    folder = Bucket.in_folder(tmp_path / "bucket")
     priced = entry(at(2))
-    folder.put(index_key(priced.run_id, priced.finished), priced.model_dump_json().encode())
+    folder.put_entry(priced.run_id, priced.model_dump_json().encode(), at=priced.finished)
     leave_run(folder, "20261122T064205Z-3f9a1c")
     forged = entry(at(4))
     text = forged.model_dump_json().replace(
         f'"total_usd":{forged.cost.total_usd if forged.cost else 0}', '"total_usd":-5'
     )
-    folder.put(index_key(forged.run_id, forged.finished), text.encode())
+    folder.put_entry(forged.run_id, text.encode(), at=forged.finished)
     shown = ask(tmp_path / "bucket", "--month", "2026-11")
     assert shown.exit_code == 0, shown.output
     assert "November 2026" in shown.output

@@ -9,15 +9,16 @@ from hypothesis import strategies as st
 
 from agent.core.errors import ExitCode
 from agent.core.ids import run_id
-from agent.core.layout import IndexKey, index_key, parse_index_key
+from agent.core.layout import IndexKey, parse_index_key
 from agent.core.results import RunStatus
 from agent.core.shards import Shard
 from consumer.pull import plan
 from consumer.pull.plan import GROUPS_WAIT, MOST_GROUPS, Wishes
 from consumer.pull.state import Selection, read_state
+from tests.bucket.bucket import Bucket
+from tests.bucket.layout import entry_key
+from tests.bucket.leaving import leave_run
 from tests.consumer.pulling import placed, pull_into
-from tests.consumer.runs import leave_run
-from tests.consumer.shelf import FolderShelf, Shelf
 
 ONLY = "--complete-groups"
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -30,13 +31,13 @@ def dest(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
+def shelf(tmp_path: Path) -> Bucket:
     """A bucket in a folder: which kind it is makes no difference to groups."""
-    return FolderShelf(tmp_path / "bucket")
+    return Bucket.in_folder(tmp_path / "bucket")
 
 
 def leave(
-    shelf: Shelf, number: int, part: Shard | None, *, days: int = 0, interrupted: bool = False
+    shelf: Bucket, number: int, part: Shard | None, *, days: int = 0, interrupted: bool = False
 ) -> str:
     """Leave a run that began so many minutes after the others, `days` ago."""
     run = run_id(
@@ -57,7 +58,7 @@ def runs_in(dest: Path) -> list[str]:
     return [run for run, _ in placed(dest, ["quotes"])]
 
 
-def test_a_shard_waits_for_its_group(shelf: Shelf, dest: Path) -> None:
+def test_a_shard_waits_for_its_group(shelf: Bucket, dest: Path) -> None:
     """A run without a group comes at once, a shard with the last of its group; what waits is told of once."""
     alone, first = leave(shelf, 0, None), leave(shelf, 1, shard(0))
     before = pull_into(dest, shelf, ONLY)
@@ -72,7 +73,7 @@ def test_a_shard_waits_for_its_group(shelf: Shelf, dest: Path) -> None:
     assert runs_in(dest) == [alone, first, second]
 
 
-def test_an_interrupted_shard_does_not_complete_a_group(shelf: Shelf, dest: Path) -> None:
+def test_an_interrupted_shard_does_not_complete_a_group(shelf: Bucket, dest: Path) -> None:
     """Its next attempt does; then what the interrupted one finished comes, too."""
     runs = [leave(shelf, 1, shard(0)), leave(shelf, 2, shard(1), interrupted=True)]
     pull_into(dest, shelf, ONLY)
@@ -82,7 +83,7 @@ def test_an_interrupted_shard_does_not_complete_a_group(shelf: Shelf, dest: Path
     assert runs_in(dest) == runs
 
 
-def test_a_run_after_its_group_was_complete_comes_at_once(shelf: Shelf, dest: Path) -> None:
+def test_a_run_after_its_group_was_complete_comes_at_once(shelf: Bucket, dest: Path) -> None:
     """A group that was complete stays so, also in the next pull."""
     runs = [leave(shelf, 1, shard(0)), leave(shelf, 2, shard(1))]
     pull_into(dest, shelf, ONLY)
@@ -91,7 +92,7 @@ def test_a_run_after_its_group_was_complete_comes_at_once(shelf: Shelf, dest: Pa
     assert runs_in(dest) == runs
 
 
-def test_a_group_of_which_a_part_came_goes_on(shelf: Shelf, dest: Path) -> None:
+def test_a_group_of_which_a_part_came_goes_on(shelf: Bucket, dest: Path) -> None:
     """What could not be fetched with the others does not wait for them: they are not looked at again."""
     first, second = leave(shelf, 1, shard(0)), leave(shelf, 222, shard(1))
     some = pull_into(dest, shelf, ONLY, "--max-bytes", "4")
@@ -100,7 +101,7 @@ def test_a_group_of_which_a_part_came_goes_on(shelf: Shelf, dest: Path) -> None:
     assert runs_in(dest) == [first, second]
 
 
-def test_without_the_flag_shards_come_one_by_one(shelf: Shelf, dest: Path) -> None:
+def test_without_the_flag_shards_come_one_by_one(shelf: Bucket, dest: Path) -> None:
     """The flag is another choice: a pull without it has its own place in the index."""
     first = leave(shelf, 1, shard(0))
     pull_into(dest, shelf, ONLY)
@@ -108,7 +109,7 @@ def test_without_the_flag_shards_come_one_by_one(shelf: Shelf, dest: Path) -> No
     assert runs_in(dest) == [first]
 
 
-def test_more_shards_than_are_read_at_once_are_one_group(shelf: Shelf, dest: Path) -> None:
+def test_more_shards_than_are_read_at_once_are_one_group(shelf: Bucket, dest: Path) -> None:
     """Seventy shards, whose entries are read in two parts, wait for the last of them and then come together."""
     runs = [leave(shelf, number, shard(number, 70)) for number in range(69)]
     pull_into(dest, shelf, ONLY)
@@ -118,7 +119,7 @@ def test_more_shards_than_are_read_at_once_are_one_group(shelf: Shelf, dest: Pat
     assert runs_in(dest) == sorted(runs)
 
 
-def test_a_group_that_is_never_complete_is_given_up(shelf: Shelf, dest: Path) -> None:
+def test_a_group_that_is_never_complete_is_given_up(shelf: Bucket, dest: Path) -> None:
     """After two weeks its runs are refused, and not asked for any more; `--again` sees the whole group."""
     days = GROUPS_WAIT.days + 1
     first = leave(shelf, 1, shard(0), days=days)
@@ -131,7 +132,7 @@ def test_a_group_that_is_never_complete_is_given_up(shelf: Shelf, dest: Path) ->
     assert runs_in(dest) == [first, second]
 
 
-def test_an_old_group_that_is_complete_comes(shelf: Shelf, dest: Path) -> None:
+def test_an_old_group_that_is_complete_comes(shelf: Bucket, dest: Path) -> None:
     """A first pull of an old bucket does not take complete groups for late ones."""
     days = GROUPS_WAIT.days * 3
     runs = [leave(shelf, number, shard(number), days=days) for number in range(2)]
@@ -139,7 +140,7 @@ def test_an_old_group_that_is_complete_comes(shelf: Shelf, dest: Path) -> None:
     assert runs_in(dest) == runs
 
 
-def test_since_cuts_what_comes_not_what_counts(shelf: Shelf, dest: Path) -> None:
+def test_since_cuts_what_comes_not_what_counts(shelf: Bucket, dest: Path) -> None:
     """A shard that began too early is not fetched, and its group is complete all the same."""
     leave(shelf, 1, shard(0))
     second = leave(shelf, 30, shard(1))
@@ -148,7 +149,7 @@ def test_since_cuts_what_comes_not_what_counts(shelf: Shelf, dest: Path) -> None
     assert runs_in(dest) == [second]
 
 
-def test_an_impossible_shard_is_refused(shelf: Shelf, dest: Path) -> None:
+def test_an_impossible_shard_is_refused(shelf: Bucket, dest: Path) -> None:
     """The third shard of two is nothing that an agent wrote."""
     leave(shelf, 1, Shard("monday", 2, 2))
     refused = pull_into(dest, shelf, ONLY)
@@ -165,7 +166,7 @@ PARTS = st.tuples(
 def key_of(number: int) -> IndexKey:
     """The index key of some run."""
     run = run_id(NOW, bytes([0, 0, number]))
-    key = parse_index_key(index_key(run, NOW))
+    key = parse_index_key(entry_key(run, NOW))
     assert key is not None
     return key
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bucket.bucket import Bucket
 from tests.parts.busybox_image import ensure_busybox
 from tests.parts.compose import with_plugin, with_program
 from tests.parts.docker_engine import DockerEngine
@@ -52,8 +53,8 @@ def path_without(folder: Path, *names: str) -> str:
 
 def remains(engine: DockerEngine, bench: Bench) -> list[str]:
     """What is left in the engine of this computer's runs and their stacks; others may use the engine as well."""
-    markers = (bench.folder / "bucket" / "started").glob("*.json")
-    ours = tuple(f"mayfly-{marker.stem.lower()}-" for marker in markers)
+    begun = Bucket.in_folder(bench.folder / "bucket").begun()
+    ours = tuple(f"mayfly-{run.lower()}-" for run in begun)
     found = []
     for kind in ("container", "network", "volume"):
         listing = ["container", "ls", "--all"] if kind == "container" else [kind, "ls"]

@@ -4,10 +4,11 @@ import json
 import signal
 from pathlib import Path
 
+from tests.bucket.bucket import Bucket
+from tests.bucket.sound import sound
 from tests.containers.conftest import path_without, remains
 from tests.parts.docker_engine import DockerEngine
-from tests.run.bench import Bench, Shelf, finish, until
-from tests.run.shelves import job_in, sound
+from tests.run.bench import Bench, finish, until
 
 ABSENT = "mayfly.test/nobody/has-this:1"
 
@@ -25,7 +26,7 @@ def _toml(value: object) -> str:
 
 
 def test_a_container_is_given_the_contract_and_its_files_are_handed_over(
-    yard: Bench, shelf: Shelf, busybox: str
+    yard: Bench, shelf: Bucket, busybox: str
 ) -> None:
     """Environment, output at the path it names, state from the last success, result file; and the image's own HOME."""
     script = """
@@ -56,7 +57,7 @@ def test_a_container_is_given_the_contract_and_its_files_are_handed_over(
     assert {"MAYFLY_STATE_DIR", "MAYFLY_RESULT_FILE", "MAYFLY_DEADLINE"} <= set(seen)
     assert "ran before: 1" in said
     assert set(shelf.files(second.run_id)) == {"a/deep/a.csv", "_run/log.jsonl"}
-    result = job_in(manifest, "a")
+    result = manifest.job("a")
     assert (result["items"], result["metrics"]) == (3, {"pages": 2})
     assert result["refused"] == [{"path": "link", "reason": "a link"}]
     assert result["attempts"][0]["image"].startswith(f"{busybox} (sha256:")
@@ -74,7 +75,7 @@ def test_exit_codes_mean_what_they_mean_for_programs(yard: Bench, busybox: str) 
 
 
 def test_a_container_past_its_limit_gets_its_grace_and_then_goes(
-    yard: Bench, shelf: Shelf, busybox: str
+    yard: Bench, shelf: Bucket, busybox: str
 ) -> None:
     """SIGTERM reaches the program, what it still writes counts; one that ignores it is killed."""
     polite = (
@@ -175,7 +176,7 @@ def test_a_container_has_no_way_out(yard: Bench, busybox: str) -> None:
 
 
 def test_an_unprivileged_image_can_write_its_output_and_go_on_with_its_state(
-    yard: Bench, shelf: Shelf, docker_engine: DockerEngine, busybox: str
+    yard: Bench, shelf: Bucket, docker_engine: DockerEngine, busybox: str
 ) -> None:
     """Whoever the image runs as, output, state and result are its own to write."""
     name = f"{busybox}-user"
@@ -226,7 +227,7 @@ def test_what_cannot_be_started_is_named_with_a_remedy(
 
 
 def test_the_container_of_a_killed_agent_is_removed_at_the_next_start(
-    yard: Bench, shelf: Shelf, docker_engine: DockerEngine, busybox: str
+    yard: Bench, shelf: Bucket, docker_engine: DockerEngine, busybox: str
 ) -> None:
     """It no longer writes into what is handed over; what it had finished is."""
     script = "echo done > /mayfly/output/a.csv; echo ready; sleep 300"
@@ -241,6 +242,6 @@ def test_the_container_of_a_killed_agent_is_removed_at_the_next_start(
     yard.release("v2", job(busybox, "true"))
     ran = yard.run()
     assert ran.code == 0, ran.stderr
-    dead, alive = shelf.index()
+    dead, alive = shelf.entries()
     assert (dead["status"], alive["status"]) == ("interrupted", "succeeded")
     assert shelf.files(dead["run_id"])["a/a.csv"] == b"done\n"

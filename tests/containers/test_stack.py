@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.bucket.bucket import Bucket
+from tests.bucket.sound import sound
 from tests.containers.conftest import path_without, remains
 from tests.parts.docker_engine import DockerEngine
-from tests.run.bench import Bench, Shelf, until
-from tests.run.shelves import job_in, sound
+from tests.run.bench import Bench, until
 
 JOB = """
     [[job]]
@@ -47,7 +48,7 @@ def stack(image: str, script: str, volumes: str = VOLUMES["bind"]) -> str:
 
 @pytest.mark.parametrize("volumes", VOLUMES.values(), ids=VOLUMES.keys())
 def test_an_unchanged_stack_runs_and_its_mount_is_the_job_s_output(
-    compose_yard: Bench, shelf: Shelf, busybox: str, volumes: str
+    compose_yard: Bench, shelf: Bucket, busybox: str, volumes: str
 ) -> None:
     """Its services are up, they reach each other by name, and what is written to the mount is handed over."""
     script = (
@@ -63,7 +64,7 @@ def test_an_unchanged_stack_runs_and_its_mount_is_the_job_s_output(
     assert files["legacy/zone.txt"] == b"Asia/Tokyo\n"
     assert set(files) == {"legacy/page.txt", "legacy/zone.txt", "_run/log.jsonl"}
     assert "/data" in [event["line"] for event in ran.events("job.output")]
-    result = job_in(manifest, "legacy")
+    result = manifest.job("legacy")
     assert result["attempts"][0]["image"] == "compose.yml: python-scripts"
     assert result["state"]
 
@@ -100,7 +101,7 @@ def test_an_env_file_that_git_does_not_have_is_replaced_by_the_job_s_secrets(
 
 
 def test_a_stack_past_its_limit_is_told_and_then_removed(
-    compose_yard: Bench, shelf: Shelf, busybox: str
+    compose_yard: Bench, shelf: Bucket, busybox: str
 ) -> None:
     """SIGTERM reaches the batch service while the others still serve it."""
     script = (
@@ -115,7 +116,7 @@ def test_a_stack_past_its_limit_is_told_and_then_removed(
 
 
 def test_the_stack_of_a_killed_agent_is_removed_at_the_next_start(
-    compose_yard: Bench, docker_engine: DockerEngine, shelf: Shelf, busybox: str
+    compose_yard: Bench, docker_engine: DockerEngine, shelf: Bucket, busybox: str
 ) -> None:
     """Although its services restart always: containers, networks and volumes go, what was finished is kept."""
     script = "echo done > /data/a.csv; echo ready; sleep 300"
@@ -133,7 +134,7 @@ def test_the_stack_of_a_killed_agent_is_removed_at_the_next_start(
     ran = compose_yard.run()
     assert ran.code == 0, ran.stderr
     assert remains(docker_engine, compose_yard) == []
-    dead, _ = shelf.index()
+    dead, _ = shelf.entries()
     assert shelf.files(dead["run_id"])["legacy/a.csv"] == b"done\n"
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.bucket.bucket import Bucket
+from tests.bucket.sound import all_sound, sound
 from tests.faults.figures import Figures
 from tests.parts.repo import Repo
 from tests.parts.small_disk import FailingDisk, SmallDisk
-from tests.run.bench import NOWHERE, Bench, Ran, Shelf, finish, until
-from tests.run.shelves import all_sound, results, sound
+from tests.run.bench import NOWHERE, Bench, Ran, finish, until
 
 STEP = int(os.environ.get("MAYFLY_DISK_STEP", "13"))
 ENOUGH = 2
@@ -41,12 +42,12 @@ CODES = {0, 3, 4, 5, 6, 8}
 """Of runs on a failing disk: done, or a failure that has a name."""
 
 
-def new_bench(folder: Path) -> tuple[Bench, Shelf]:
+def new_bench(folder: Path) -> tuple[Bench, Bucket]:
     """Return a computer whose state is going to be on a disk of its own, and its bucket, which is not."""
     (git := folder / "git").mkdir(parents=True)
     bucket = folder / "bucket"
     settings = {"browser.url": NOWHERE}
-    return Bench(folder, Repo(git), bucket.as_uri(), settings=settings), Shelf(bucket)
+    return Bench(folder, Repo(git), bucket.as_uri(), settings=settings), Bucket.in_folder(bucket)
 
 
 @dataclass
@@ -97,7 +98,7 @@ class Sweep:
     """
 
     bench: Bench
-    shelf: Shelf
+    shelf: Bucket
     disk: SmallDisk
     kind: str
     new: bool
@@ -137,13 +138,13 @@ class Sweep:
         if again.code != 0 or self.bench.spool:
             self.tally.stuck.append(f"{label}: then {again.code}: {again.stderr[-2000:]}")
             return
-        if (ref := sound(self.shelf, again.run_id)["mayfly:run"]["release"]["ref"]) != version:
+        if (ref := sound(self.shelf, again.run_id).release["ref"]) != version:
             self.tally.stuck.append(f"{label}: afterwards {ref}, not {version}")
         committed = all_sound(self.shelf)
         for run in (ran, again):
             if run.outcome and (
                 run.run_id not in committed
-                or finished(run) - set(results(self.shelf.manifest(run.run_id)))
+                or finished(run) - set(self.shelf.run(run.run_id).results)
             ):
                 self.tally.lost.append(f"{label}: {run.run_id}")
 
@@ -196,7 +197,7 @@ def test_a_disk_that_is_read_only_from_the_start(tmp_path: Path) -> None:
         again = bench.run()
         assert again.code == 0, again.stderr
         assert all_sound(shelf) == [first.run_id, again.run_id]
-        assert len(list((tmp_path / "bucket" / "started").iterdir())) == 2
+        assert len(shelf.begun()) == 2
 
 
 WAITING = """
@@ -224,11 +225,11 @@ def test_a_disk_that_fails_while_jobs_run(tmp_path: Path) -> None:
         assert f"the file system of {bench.state} is read-only" in ran.outcome["undelivered"]
         assert "mount it writable" in ran.outcome["undelivered"]
         assert "Traceback" not in ran.stderr
-        assert shelf.index() == []
+        assert shelf.entries() == []
         disk.mend()
         bench.release("v2", JOBS)
         again = bench.run()
         assert again.code == 0, again.stderr
         assert all_sound(shelf) == [ran.run_id, again.run_id]
-        assert {"one/1"} <= set(results(shelf.manifest(ran.run_id)))
+        assert {"one/1"} <= set(shelf.run(ran.run_id).results)
         assert bench.spool == []

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.bucket.bucket import Bucket
 from tests.faults.figures import Figures
-from tests.parts.repo import Repo
 from tests.parts.seaweed import S3Server
 from tests.run.bench import NOWHERE, Bench
 
@@ -150,19 +150,12 @@ def figures() -> Iterator[Figures]:
 @pytest.fixture(params=STORES)
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     """A computer whose bucket is a folder, and one whose bucket is behind S3."""
-    git = tmp_path / "git"
-    git.mkdir()
-    bench = Bench(tmp_path, Repo(git), (tmp_path / "bucket").as_uri())
+    bench = Bench.make(tmp_path)
     bench.settings |= {"browser.url": NOWHERE, "limits.file": "8GiB"}
     if request.param == "s3":
         # A server of its own: what it stores is gone with it.
         with S3Server(tmp_path / "weed") as server:
-            bench.store = f"s3://{server.make_bucket()}/prod"
-            bench.settings["store.endpoint"] = server.url
-            bench.environ |= {
-                "AWS_ACCESS_KEY_ID": server.access_key,
-                "AWS_SECRET_ACCESS_KEY": server.secret_key,
-            }
+            bench.deliver_to(Bucket.on_s3(server, server.make_bucket()))
             yield bench
     else:
         yield bench

@@ -40,6 +40,7 @@ class S3Server:
         url: Its endpoint, without a trailing slash.
         access_key: The access key id of its one user, an administrator.
         secret_key: The secret of that key.
+        environ: Both, as an environment has them.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,7 +51,7 @@ class S3Server:
         self.secret_key = secrets.token_hex(20)
         data = folder / "data"
         data.mkdir(parents=True, exist_ok=True)
-        credentials = {
+        self.environ = {
             "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
         }
@@ -58,7 +59,7 @@ class S3Server:
         self._program = Program(
             [program("weed"), *_command(data), *flags],
             log=folder / "weed.log",
-            environ=credentials,
+            environ=self.environ,
         )
 
     def __enter__(self) -> Self:

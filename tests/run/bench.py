@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.bucket.bucket import Bucket
 from tests.parts.repo import Repo
 
 NOWHERE = "http://127.0.0.1:9"
@@ -55,6 +56,7 @@ class Bench:
         store: The bucket's URL.
         environ: What the command's environment has besides the usual.
         settings: `section.key` to value, given as `--set`.
+        bucket: The bucket as a test reads it, where `deliver_to` chose one.
     """
 
     folder: Path
@@ -62,6 +64,23 @@ class Bench:
     store: str
     environ: dict[str, str] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
+    bucket: Bucket = field(init=False)
+
+    @classmethod
+    def make(cls, folder: Path, bucket: Bucket | None = None) -> "Bench":
+        """Return a computer with an empty state directory and repository, and a bucket in its folder or elsewhere."""
+        (git := folder / "git").mkdir(parents=True, exist_ok=True)
+        bench = cls(folder, Repo(git), "")
+        bench.deliver_to(bucket or Bucket.in_folder(folder / "bucket"))
+        return bench
+
+    def deliver_to(self, bucket: Bucket) -> None:
+        """Let the runs to come deliver into a bucket."""
+        self.bucket = bucket
+        self.store = bucket.environ["MAYFLY_STORE_URL"]
+        if endpoint := bucket.objects.store.endpoint:
+            self.settings["store.endpoint"] = endpoint
+        self.environ |= bucket.objects.credentials
 
     @property
     def state(self) -> Path:
@@ -152,31 +171,3 @@ def until(condition: Callable[[], object], *, seconds: float = 30.0, what: str =
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:g} s: {what}")
         time.sleep(0.02)
-
-
-class Shelf:
-    """A bucket in a folder, read as a consumer would."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def index(self) -> list[dict[str, Any]]:
-        """Return the index entries, oldest first."""
-        return [
-            json.loads(path.read_bytes()) for path in sorted((self.root / "index").glob("*.json"))
-        ]
-
-    def manifest(self, run: str) -> dict[str, Any]:
-        """Return a run's manifest."""
-        text = (self.root / "runs" / run / "datapackage.json").read_bytes()
-        manifest: dict[str, Any] = json.loads(text)
-        return manifest
-
-    def files(self, run: str) -> dict[str, bytes]:
-        """Return everything under a run's prefix but the manifest, by resource path."""
-        folder = self.root / "runs" / run
-        return {
-            path.relative_to(folder).as_posix(): path.read_bytes()
-            for path in folder.rglob("*")
-            if path.is_file() and path.name != "datapackage.json"
-        }

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.steps.processes import kill_marked
+from tests.bucket.bucket import Bucket
 from tests.run.bench import RUN_SECONDS, Bench
-from tests.run.shelves import Readable
 
 
 @dataclass
@@ -103,11 +103,11 @@ class Fleet:
                 member.kill()
 
 
-def succeeded(shelf: Readable) -> Counter[str]:
+def succeeded(shelf: Bucket) -> Counter[str]:
     """Return how many times the index says of each job that it succeeded."""
     return Counter(
         job["name"]
-        for entry in shelf.index()
+        for entry in shelf.entries()
         for job in entry["jobs"]
         if job["status"] == "succeeded"
     )

@@ -14,10 +14,12 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
+from tests.bucket.bucket import Bucket
+from tests.bucket.layout import evidence_path
+from tests.bucket.sound import all_sound
 from tests.consumer.serving import serving
 from tests.parts.seaweed import S3Server
 from tests.run.bench import NOWHERE, Bench, until
-from tests.run.shelves import S3Shelf, all_sound
 
 CANARY = 'cAnary-7f3 "q/u+o&t=e%d" \u5bc6\\x\'y'
 """With everything that some spelling changes: both quotes, a backslash, reserved characters, another script."""
@@ -146,7 +148,7 @@ def canaries(
         "store.credentials": "ssm:/canaries/store",
         "secrets.source": "ssm:/canaries/jobs",
     }
-    bench.store = f"s3://{s3_bucket}/prod"
+    bench.store = Bucket.on_s3(s3_server, s3_bucket).environ["MAYFLY_STORE_URL"]
     files = {"careless.py": CARELESS, "lasting.py": LASTING}
     bench.release("v1.0", JOBS.replace("PYTHON", sys.executable), files)
     return [CANARY, s3_server.secret_key]
@@ -157,10 +159,7 @@ def home(server: S3Server, bucket: str) -> dict[str, str]:
     return {
         "PATH": os.environ["PATH"],
         "MAYFLY_CONFIG": os.devnull,
-        "MAYFLY_STORE_URL": f"s3://{bucket}/prod",
-        "MAYFLY_STORE_ENDPOINT": server.url,
-        "AWS_ACCESS_KEY_ID": server.access_key,
-        "AWS_SECRET_ACCESS_KEY": server.secret_key,
+        **Bucket.on_s3(server, bucket).environ,
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
 
@@ -172,14 +171,14 @@ def test_no_canary_leaves_a_run(
     """Neither bucket nor log, outcome, process list, metrics, page, status nor doctor has one, in any spelling."""
     with process_list() as commands:
         ran = bench.run("--log", style)
-    shelf = S3Shelf(s3_server, s3_bucket, "prod")
+    shelf = Bucket.on_s3(s3_server, s3_bucket)
     assert ran.outcome["status"] in {"partial", "failed"}, ran.stderr[-3000:]
     (run,) = all_sound(shelf)
     # It was there, and was told: otherwise nothing is shown by its absence.
     assert "[redacted:TOKEN]" in ran.stderr
-    page = shelf.get(f"runs/{run}/_run/evidence/careless/page.html")
+    page = shelf.file(run, evidence_path("careless", "page.html"))
     assert page.count(b"[redacted:TOKEN]") >= 20
-    places = {key: shelf.get(key) for key in shelf.keys("")}
+    places = {key: shelf.objects.get(key) for key in shelf.objects.stamps()}
     places |= {"stderr": ran.stderr.encode(), "outcome": json.dumps(ran.outcome).encode()}
     places |= {f"command {command[:40]!r}": command for command in commands}
     around = home(s3_server, s3_bucket)

@@ -5,15 +5,19 @@ import signal
 import subprocess
 import time
 from typing import Any
+from urllib.parse import quote_plus
 
 import pytest
 
 from agent.steps.processes import marked
+from tests.bucket.bucket import Bucket, Run
+from tests.bucket.layout import ENTRIES, LOG, MANIFEST, RUNS, STATES
+from tests.bucket.objects import PREFIX
+from tests.bucket.sound import all_sound, sound
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import BlackHole, Delay, Fault, LoseAnswer, Throttle
 from tests.parts.stalled import silent
-from tests.run.bench import NOWHERE, Bench, Shelf, finish, until
-from tests.run.shelves import Readable, S3Shelf, all_sound, job_in, results, sound
+from tests.run.bench import NOWHERE, Bench, finish, until
 
 JOBS = """
     [[job]]
@@ -70,7 +74,7 @@ def _under_way(bench: Bench) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_told_to_stop_hands_over_what_it_has(
-    bench: Bench, shelf: Shelf, number: signal.Signals
+    bench: Bench, shelf: Bucket, number: signal.Signals
 ) -> None:
     """Exit code 7: finished jobs are there, the one that ran is partial, the others are listed, who asked is named."""
     bench.release("v1", JOBS, {"slow.sh": SLOW})
@@ -82,19 +86,19 @@ def test_a_run_that_is_told_to_stop_hands_over_what_it_has(
     assert time.monotonic() - began < 20
     assert (ran.code, ran.outcome["status"]) == (7, "interrupted"), ran.stderr
     manifest = sound(shelf, ran.run_id)
-    assert manifest["mayfly:run"]["interruption"] == number.name
-    assert {job["name"]: job["status"] for job in manifest["mayfly:run"]["jobs"]} == {
+    assert manifest.record["interruption"] == number.name
+    assert {job["name"]: job["status"] for job in manifest.jobs} == {
         "quick": "succeeded",
         "slow": "interrupted",
         "later": "interrupted",
     }
-    assert results(manifest) == {"quick/file": False, "slow/half": True}
+    assert manifest.results == {"quick/file": False, "slow/half": True}
     assert bench.spool == []
     assert marked(f"MAYFLY_RUN_ID={ran.run_id}") == []
 
 
 def test_a_run_that_is_told_to_stop_while_it_fetches_is_committed(
-    bench: Bench, shelf: Shelf
+    bench: Bench, shelf: Bucket
 ) -> None:
     """There is no release yet, and no job; that it began and was stopped is known at home all the same."""
     with (
@@ -105,7 +109,7 @@ def test_a_run_that_is_told_to_stop_while_it_fetches_is_committed(
         process.send_signal(signal.SIGTERM)
         ran = finish(process)
     assert ran.code == 7, ran.stderr
-    record = sound(shelf, ran.run_id)["mayfly:run"]
+    record = sound(shelf, ran.run_id).record
     assert (record["status"], record["release"], record["interruption"]) == (
         "interrupted",
         None,
@@ -113,7 +117,7 @@ def test_a_run_that_is_told_to_stop_while_it_fetches_is_committed(
     )
 
 
-def test_told_twice_it_leaves_the_hand_off_to_the_next_run(bench: Bench, shelf: Shelf) -> None:
+def test_told_twice_it_leaves_the_hand_off_to_the_next_run(bench: Bench, shelf: Bucket) -> None:
     """A second Ctrl-C ends it at once with exit code 6; the next run hands over what was finished."""
     deaf = "trap '' TERM\n" + SLOW.replace("    wait", "    while :; do sleep 1; done")
     bench.release("v1", JOBS, {"slow.sh": deaf})
@@ -128,17 +132,17 @@ def test_told_twice_it_leaves_the_hand_off_to_the_next_run(bench: Bench, shelf: 
     assert ran.code == 6, ran.stderr
     (left,) = bench.spool
     assert marked(f"MAYFLY_RUN_ID={left.name}") == []
-    assert shelf.index() == []
+    assert shelf.entries() == []
     bench.release("v2", '[[job]]\nname = "b"\ncommand = ["true"]\n')
     again = bench.run()
     assert again.code == 0, again.stderr
     assert all_sound(shelf) == [left.name, again.run_id]
-    manifest = shelf.manifest(left.name)
-    assert manifest["mayfly:run"]["status"] == "interrupted"
-    assert results(manifest) == {"quick/file": False, "slow/half": True}
+    manifest = shelf.run(left.name)
+    assert manifest.record["status"] == "interrupted"
+    assert manifest.results == {"quick/file": False, "slow/half": True}
 
 
-def _recovered(bench: Bench, shelf: Readable, dead: str, *, sealed: bool = False) -> dict[str, Any]:
+def _recovered(bench: Bench, shelf: Bucket, dead: str, *, sealed: bool = False) -> Run:
     """Let the next run come and deliver the dead one; return its manifest, which was sealed before it died, or not."""
     bench.release("v9", '[[job]]\nname = "b"\ncommand = ["true"]\n')
     ran = bench.run()
@@ -146,8 +150,8 @@ def _recovered(bench: Bench, shelf: Readable, dead: str, *, sealed: bool = False
     assert all_sound(shelf) == [dead, ran.run_id]
     assert bench.spool == []
     assert marked(f"MAYFLY_RUN_ID={dead}") == []
-    manifest = shelf.manifest(dead)
-    assert manifest["mayfly:run"]["recovered"] == (None if sealed else ran.run_id)
+    manifest = shelf.run(dead)
+    assert manifest.record["recovered"] == (None if sealed else ran.run_id)
     return manifest
 
 
@@ -158,7 +162,7 @@ def _kill(process: "subprocess.Popen[str]") -> None:
     process.wait(30)
 
 
-def test_killed_while_it_fetches(bench: Bench, shelf: Shelf) -> None:
+def test_killed_while_it_fetches(bench: Bench, shelf: Bucket) -> None:
     """A run without a release is handed over as interrupted, with no jobs."""
     with (
         silent() as address,
@@ -168,11 +172,11 @@ def test_killed_while_it_fetches(bench: Bench, shelf: Shelf) -> None:
         time.sleep(0.3)
         _kill(process)
     manifest = _recovered(bench, shelf, bench.spool[0].name)
-    assert manifest["mayfly:run"]["status"] == "interrupted"
-    assert manifest["mayfly:run"]["jobs"] == []
+    assert manifest.record["status"] == "interrupted"
+    assert manifest.jobs == []
 
 
-def test_killed_while_the_browser_starts(bench: Bench, shelf: Shelf) -> None:
+def test_killed_while_the_browser_starts(bench: Bench, shelf: Bucket) -> None:
     """No chromedriver and no browser of the dead run is left, and its jobs are listed as not begun."""
     del bench.settings["browser.url"]
     bench.release("v1", '[[job]]\nname = "a"\nbrowser = true\ncommand = ["true"]\n')
@@ -183,31 +187,34 @@ def test_killed_while_the_browser_starts(bench: Bench, shelf: Shelf) -> None:
         until(lambda: json.loads((bench.spool[0] / "run.json").read_bytes())["planned"])
         _kill(process)
     bench.settings["browser.url"] = NOWHERE
-    job = job_in(_recovered(bench, shelf, dead), "a")
+    job = _recovered(bench, shelf, dead).job("a")
     assert (job["status"], job["cause"]) == ("interrupted", "interrupted")
     assert "before it started" in job["message"]
 
 
 @pytest.mark.parametrize("early", [False, True])
-def test_killed_while_jobs_run(bench: Bench, shelf: Shelf, early: bool) -> None:
+def test_killed_while_jobs_run(bench: Bench, shelf: Bucket, early: bool) -> None:
     """Before or after early uploads: the finished job's files arrive as such, the other's as partial."""
     bench.release("v1", JOBS, {"slow.sh": SLOW})
     with bench.running() as process:
         _under_way(bench)
         if early:
-            until(lambda: any((shelf.root / "runs").glob("*/slow/half")), what="an early upload")
+            until(
+                lambda: any("slow/half" in shelf.paths(run) for run in shelf.begun()),
+                what="an early upload",
+            )
         dead = bench.spool[0].name
         _kill(process)
     assert marked(f"MAYFLY_RUN_ID={dead}") != []
     manifest = _recovered(bench, shelf, dead)
-    assert results(manifest) == {"quick/file": False, "slow/half": True}
-    assert manifest["mayfly:run"]["status"] == "interrupted"
-    assert "while it ran" in job_in(manifest, "slow")["message"]
-    assert "before it started" in job_in(manifest, "later")["message"]
-    assert (shelf.root / job_in(manifest, "quick")["state"]).exists()
+    assert manifest.results == {"quick/file": False, "slow/half": True}
+    assert manifest.record["status"] == "interrupted"
+    assert "while it ran" in manifest.job("slow")["message"]
+    assert "before it started" in manifest.job("later")["message"]
+    assert manifest.job("quick")["state"] in shelf.states("quick")
 
 
-def test_killed_again_and_again(bench: Bench, shelf: Shelf) -> None:
+def test_killed_again_and_again(bench: Bench, shelf: Bucket) -> None:
     """Runs that died one after the other are handed over oldest first by the first one that lives."""
     bench.release("v1", JOBS, {"slow.sh": SLOW})
     dead = []
@@ -236,7 +243,7 @@ MANY = """
 
 
 def test_killed_during_an_early_upload(
-    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy
+    bench: Bench, s3_shelf: Bucket, s3_proxy: FaultProxy
 ) -> None:
     """A file that was on its way while its job still ran arrives with the rest."""
     bench.release("v1", JOBS, {"slow.sh": SLOW})
@@ -247,7 +254,7 @@ def test_killed_during_an_early_upload(
         _kill(process)
     s3_proxy.heal()
     manifest = _recovered(bench, s3_shelf, dead)
-    assert results(manifest) == {"quick/file": False, "slow/half": True}
+    assert manifest.results == {"quick/file": False, "slow/half": True}
 
 
 @pytest.mark.parametrize(
@@ -255,17 +262,17 @@ def test_killed_during_an_early_upload(
     [
         (BlackHole(), "PUT /a/4"),
         (Throttle(400_000), "PUT /a/big"),
-        (BlackHole(), "HEAD /state/"),
-        (BlackHole(), "PUT /_run/log.jsonl"),
-        (BlackHole(), "GET prefix=prod%2Fruns"),
-        (BlackHole(), "PUT /datapackage.json"),
-        (BlackHole(), "PUT /index/"),
-        (LoseAnswer(), "PUT /index/"),
+        (BlackHole(), f"HEAD /{STATES}"),
+        (BlackHole(), f"PUT /{LOG}"),
+        (BlackHole(), f"GET prefix={quote_plus(PREFIX)}%2F{RUNS[:-1]}"),
+        (BlackHole(), f"PUT /{MANIFEST}"),
+        (BlackHole(), f"PUT /{ENTRIES}"),
+        (LoseAnswer(), f"PUT /{ENTRIES}"),
     ],
     ids=lambda value: str(value).partition("(")[0],
 )
 def test_killed_at_a_point_of_the_hand_off(
-    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy, fault: Fault, request_: str
+    bench: Bench, s3_shelf: Bucket, s3_proxy: FaultProxy, fault: Fault, request_: str
 ) -> None:
     """Wherever it was, the next run hands over the rest: all files, one manifest, one index entry."""
     bench.release("v1", HAND_OFF, {"a.sh": MANY})
@@ -281,35 +288,35 @@ def test_killed_at_a_point_of_the_hand_off(
             until(lambda: s3_proxy.count(method, path) > 0, what=f"{method} {path}")
         _kill(process)
     s3_proxy.heal()
-    sealed = path in {"/datapackage.json", "/index/"}
+    sealed = path in {f"/{MANIFEST}", f"/{ENTRIES}"}
     manifest = _recovered(bench, s3_shelf, dead, sealed=sealed)
-    assert manifest["mayfly:run"]["status"] == "succeeded"
-    assert set(results(manifest)) == {f"a/{name}" for name in (*"123456", "big")}
-    assert [key for key in s3_shelf.keys("state/") if dead in key] != []
+    assert manifest.record["status"] == "succeeded"
+    assert set(manifest.results) == {f"a/{name}" for name in (*"123456", "big")}
+    assert any(dead in key for key in s3_shelf.states())
 
 
 def test_killed_right_after_the_commit(
-    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy
+    bench: Bench, s3_shelf: Bucket, s3_proxy: FaultProxy
 ) -> None:
     """The next run finds the entry, adds none, and forgets the run."""
     bench.release("v1", HAND_OFF, {"a.sh": MANY})
-    s3_proxy.inject(BlackHole(), method="GET", path="/index/2")
+    s3_proxy.inject(BlackHole(), method="GET", path=f"/{ENTRIES}2")
     with bench.running() as process:
-        until(lambda: s3_proxy.count("PUT", "/index/") > 0, what="the commit")
+        until(lambda: s3_proxy.count("PUT", f"/{ENTRIES}") > 0, what="the commit")
         dead = bench.spool[0].name
         _kill(process)
-    assert [entry["run_id"] for entry in s3_shelf.index()] == [dead]
+    assert list(s3_shelf.committed()) == [dead]
     s3_proxy.heal()
     bench.release("v9", '[[job]]\nname = "b"\ncommand = ["true"]\n')
     ran = bench.run()
     assert ran.code == 0, ran.stderr
     assert all_sound(s3_shelf) == [dead, ran.run_id]
-    assert s3_shelf.manifest(dead)["mayfly:run"]["recovered"] is None
+    assert s3_shelf.run(dead).record["recovered"] is None
     assert bench.spool == []
 
 
 def test_a_slow_store_and_random_kills(
-    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy
+    bench: Bench, s3_shelf: Bucket, s3_proxy: FaultProxy
 ) -> None:
     """Runs killed at four times, each delivering some of those before: every one arrives once, and sound."""
     bench.release("v1", HAND_OFF, {"a.sh": MANY})

@@ -8,8 +8,9 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.run.bench import NOWHERE, Bench, Shelf, until
-from tests.run.shelves import job_in, results, sound
+from tests.bucket.bucket import Bucket
+from tests.bucket.sound import sound
+from tests.run.bench import NOWHERE, Bench, until
 
 CONTRACT = {
     "MAYFLY_OUTPUT_DIR",
@@ -101,7 +102,7 @@ sys.exit(1)
 """
 
 
-def test_secrets_appear_nowhere(bench: Bench, shelf: Shelf) -> None:
+def test_secrets_appear_nowhere(bench: Bench, shelf: Bucket) -> None:
     """In plain, in base64 and in URLs: not in the log, the evidence, the manifest, the index, nor on the terminal."""
     job = '[[job]]\nname = "a"\ncommand = ["python3", "a.py"]\nsecrets = ["TOKEN"]\n'
     bench.release("v1", job, {"a.py": TELLS})
@@ -111,7 +112,7 @@ def test_secrets_appear_nowhere(bench: Bench, shelf: Shelf) -> None:
     ran = bench.run(secrets__source=str(secrets))
     assert ran.code == 8, ran.stderr
     manifest = sound(shelf, ran.run_id)
-    message = job_in(manifest, "a")["message"]
+    message = manifest.job("a")["message"]
     assert message.startswith("failed with [redacted:TOKEN] ")
     files = shelf.files(ran.run_id)
     assert set(files) == {
@@ -198,14 +199,14 @@ ORDER = """
 """
 
 
-def test_order_days_and_matrix(bench: Bench, shelf: Shelf) -> None:
+def test_order_days_and_matrix(bench: Bench, shelf: Bucket) -> None:
     """Needs come first and their failure skips; another day's job is skipped without blame; a matrix is many jobs."""
     day = f"{datetime.now(UTC) + timedelta(days=3):%a}".lower()
     bench.release("v1", ORDER.replace("DAY", day))
     ran = bench.run(limits__jobs="2")
     assert ran.code == 3, ran.stderr
     manifest = sound(shelf, ran.run_id)
-    seen = {job["name"]: (job["status"], job["cause"]) for job in manifest["mayfly:run"]["jobs"]}
+    seen = {job["name"]: (job["status"], job["cause"]) for job in manifest.jobs}
     odd = next(name for name in seen if name.startswith("each-b"))
     assert seen == {
         "after": ("succeeded", None),
@@ -218,19 +219,19 @@ def test_order_days_and_matrix(bench: Bench, shelf: Shelf) -> None:
         odd: ("succeeded", None),
         "all": ("succeeded", None),
     }
-    assert day in job_in(manifest, "another-day")["message"]
-    assert '"fails"' in job_in(manifest, "hopeless")["message"]
+    assert day in manifest.job("another-day")["message"]
+    assert '"fails"' in manifest.job("hopeless")["message"]
     files = shelf.files(ran.run_id)
     assert int(files["first/at"]) < int(files["after/at"])
     assert {files["each-a/shop"], files[f"{odd}/shop"]} == {b"a\n", b"b c\n"}
 
 
-def test_a_run_of_which_nothing_is_due_succeeds(bench: Bench, shelf: Shelf) -> None:
+def test_a_run_of_which_nothing_is_due_succeeds(bench: Bench, shelf: Bucket) -> None:
     """It is committed, so that the day is not missed."""
     day = f"{datetime.now(UTC) + timedelta(days=3):%a}".lower()
     bench.release("v1", f'[[job]]\nname = "a"\ncommand = ["true"]\non = "{day}"\n')
     ran = bench.run()
-    assert (ran.code, shelf.index()[0]["status"]) == (0, "succeeded")
+    assert (ran.code, shelf.entries()[0]["status"]) == (0, "succeeded")
 
 
 PAIR = """
@@ -245,15 +246,15 @@ PAIR = """
 """
 
 
-def test_a_job_that_was_asked_for_by_name_runs_alone(bench: Bench, shelf: Shelf) -> None:
+def test_a_job_that_was_asked_for_by_name_runs_alone(bench: Bench, shelf: Bucket) -> None:
     """`--job` runs that job and no other, not even one that it needs."""
     bench.release("v1", PAIR)
     ran = bench.run("--job", "second")
     assert ran.code == 0, ran.stderr
-    assert results(sound(shelf, ran.run_id)) == {"second/x": False}
+    assert sound(shelf, ran.run_id).results == {"second/x": False}
 
 
-def test_an_unknown_job_is_a_usage_error(bench: Bench, shelf: Shelf) -> None:
+def test_an_unknown_job_is_a_usage_error(bench: Bench, shelf: Bucket) -> None:
     """The command says what it meant to find and exits with 2; nothing of it looks like a run that failed or died."""
     bench.release("v1", PAIR)
     ran = bench.run("--job", "secnod", "--job", "first")

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.run.bench import NOWHERE, Bench, Shelf
-from tests.run.shelves import job_in, results, sound
+from tests.bucket.bucket import Bucket
+from tests.bucket.sound import sound
+from tests.run.bench import NOWHERE, Bench
 
 ENDS = """
     [[job]]
@@ -52,7 +53,7 @@ def _no_browser(bench: Bench) -> None:
     bench.settings["browser.url"] = NOWHERE
 
 
-def test_every_end_has_its_status_and_cause(bench: Bench, shelf: Shelf) -> None:
+def test_every_end_has_its_status_and_cause(bench: Bench, shelf: Bucket) -> None:
     """Each way to end has its own status, cause, attempts and words; exit code 75 gets one more attempt."""
     bench.repo.write("broken", "#!/no/such/interpreter\n", executable=True)
     bench.release("v1", ENDS)
@@ -60,8 +61,7 @@ def test_every_end_has_its_status_and_cause(bench: Bench, shelf: Shelf) -> None:
     assert (ran.code, ran.outcome["status"]) == (3, "partial"), ran.stderr
     manifest = sound(shelf, ran.run_id)
     seen = {
-        job["name"]: (job["status"], job["cause"], len(job["attempts"]))
-        for job in manifest["mayfly:run"]["jobs"]
+        job["name"]: (job["status"], job["cause"], len(job["attempts"])) for job in manifest.jobs
     }
     assert seen == {
         "fails": ("failed", "error", 1),
@@ -73,23 +73,23 @@ def test_every_end_has_its_status_and_cause(bench: Bench, shelf: Shelf) -> None:
         "empty": ("empty", "expectation", 1),
         "too-little": ("empty", "expectation", 1),
     }
-    assert job_in(manifest, "fails")["message"] == "exit code 3: no such luck"
-    assert job_in(manifest, "fails")["attempts"][0]["exit_code"] == 3
-    assert job_in(manifest, "killed")["attempts"][0]["signal"] == 11
-    assert "could not be started" in job_in(manifest, "cannot-start")["message"]
-    assert "expected at least 1" in job_in(manifest, "empty")["message"]
+    assert manifest.job("fails")["message"] == "exit code 3: no such luck"
+    assert manifest.job("fails")["attempts"][0]["exit_code"] == 3
+    assert manifest.job("killed")["attempts"][0]["signal"] == 11
+    assert "could not be started" in manifest.job("cannot-start")["message"]
+    assert "expected at least 1" in manifest.job("empty")["message"]
     partial = {"fails/half.txt": True, "too-little/x": True, "asks-again/n": False}
-    assert results(manifest) == partial
+    assert manifest.results == partial
     evidence = shelf.files(ran.run_id)["_run/evidence/fails/attempt-1.log"]
     assert evidence == b"no such luck\n"
 
 
-def test_when_no_job_succeeds_the_run_failed(bench: Bench, shelf: Shelf) -> None:
+def test_when_no_job_succeeds_the_run_failed(bench: Bench, shelf: Bucket) -> None:
     """The exit code is 8, and the run is committed all the same."""
     bench.release("v1", '[[job]]\nname = "a"\ncommand = ["false"]\n')
     ran = bench.run()
     assert (ran.code, ran.outcome["status"]) == (8, "failed")
-    assert shelf.index()[0]["status"] == "failed"
+    assert shelf.entries()[0]["status"] == "failed"
     sound(shelf, ran.run_id)
 
 
@@ -116,7 +116,7 @@ HANGS = """
 """
 
 
-def test_a_job_past_its_time_is_stopped(bench: Bench, shelf: Shelf) -> None:
+def test_a_job_past_its_time_is_stopped(bench: Bench, shelf: Bucket) -> None:
     """SIGTERM at the limit, SIGKILL after the grace period; what was written is handed over as partial."""
     bench.release("v1", HANGS)
     began = time.monotonic()
@@ -124,11 +124,11 @@ def test_a_job_past_its_time_is_stopped(bench: Bench, shelf: Shelf) -> None:
     assert time.monotonic() - began < 30
     assert ran.code == 8, ran.stderr
     manifest = sound(shelf, ran.run_id)
-    assert {job["status"] for job in manifest["mayfly:run"]["jobs"]} == {"timed_out"}
-    assert {job["cause"] for job in manifest["mayfly:run"]["jobs"]} == {"timeout"}
+    assert {job["status"] for job in manifest.jobs} == {"timed_out"}
+    assert {job["cause"] for job in manifest.jobs} == {"timeout"}
     ends = {
         job["name"]: (job["attempts"][0]["exit_code"], job["attempts"][0]["signal"])
-        for job in manifest["mayfly:run"]["jobs"]
+        for job in manifest.jobs
     }
     assert ends == {
         "hangs": (None, 15),
@@ -136,7 +136,7 @@ def test_a_job_past_its_time_is_stopped(bench: Bench, shelf: Shelf) -> None:
         "polite": (0, None),
         "closes": (None, 15),
     }
-    assert results(manifest) == {"deaf/half": True, "polite/whole": True}
+    assert manifest.results == {"deaf/half": True, "polite/whole": True}
 
 
 FLOOD = """
@@ -151,7 +151,7 @@ FLOOD = """
 
 
 @pytest.mark.parametrize("line", ["x\n", "x"])
-def test_a_flood_on_stderr_is_bounded(bench: Bench, shelf: Shelf, line: str) -> None:
+def test_a_flood_on_stderr_is_bounded(bench: Bench, shelf: Bucket, line: str) -> None:
     """100 MB of output leave a log of the set size with its first and its last lines, in little time and memory."""
     flood = f"    LINE = {line.encode()!r}{FLOOD}"
     bench.release("v1", '[[job]]\nname = "a"\ncommand = ["python3", "a.py"]\n', {"a.py": flood})
@@ -161,7 +161,7 @@ def test_a_flood_on_stderr_is_bounded(bench: Bench, shelf: Shelf, line: str) -> 
     began = time.monotonic()
     ran = bench.run(secrets__source=str(secrets))
     assert time.monotonic() - began < 30
-    job = job_in(sound(shelf, ran.run_id), "a")
+    job = sound(shelf, ran.run_id).job("a")
     assert job["attempts"][0]["output_bytes"] > 99 * 2**20
     assert job["message"] == "exit code 1: the end"
     files = shelf.files(ran.run_id)
@@ -187,7 +187,7 @@ CHILDREN = """
 
 @pytest.mark.parametrize("ending", ["exit 0", "sleep 300"])
 def test_nothing_that_a_job_started_survives_the_run(
-    bench: Bench, shelf: Shelf, ending: str
+    bench: Bench, shelf: Bucket, ending: str
 ) -> None:
     """Children in the background, in sessions of their own, orphaned, and without any environment are gone."""
     jobs = '[[job]]\nname = "a"\ncommand = ["sh", "a.sh"]\ntimeout = "2s"\n'
@@ -239,7 +239,7 @@ LATE = """
 
 
 def test_the_run_s_limit_stops_its_jobs_in_time_for_the_hand_off(
-    bench: Bench, shelf: Shelf
+    bench: Bench, shelf: Bucket
 ) -> None:
     """Jobs end when three quarters of the run are over; what has not begun by then is skipped, not forgotten."""
     bench.release("v1", LATE)
@@ -247,8 +247,8 @@ def test_the_run_s_limit_stops_its_jobs_in_time_for_the_hand_off(
     ran = bench.run(limits__run="4s", limits__jobs="1", limits__grace="1s")
     assert time.time() - began < 20
     manifest = sound(shelf, ran.run_id)
-    assert (ran.code, job_in(manifest, "long")["status"]) == (8, "timed_out")
-    waits = job_in(manifest, "waits")
+    assert (ran.code, manifest.job("long")["status"]) == (8, "timed_out")
+    waits = manifest.job("waits")
     assert (waits["status"], waits["cause"]) == ("skipped", "timeout")
     assert "the run's time was over" in waits["message"]
     deadline = int(shelf.files(ran.run_id)["long/deadline"])

@@ -5,8 +5,9 @@ import subprocess
 
 import pytest
 
-from tests.run.bench import NOWHERE, Bench, Shelf, until
-from tests.run.shelves import job_in, results, sound
+from tests.bucket.bucket import Bucket, Run
+from tests.bucket.sound import sound
+from tests.run.bench import NOWHERE, Bench, until
 
 JOB = """
     [[job]]
@@ -27,11 +28,11 @@ def _program(text: str) -> dict[str, str]:
     return {"a.py": head + text}
 
 
-def _refused(manifest: dict[str, object]) -> dict[str, str]:
-    return {each["path"]: each["reason"] for each in job_in(manifest, "a")["refused"]}
+def _refused(manifest: Run) -> dict[str, str]:
+    return {each["path"]: each["reason"] for each in manifest.job("a")["refused"]}
 
 
-def test_links_and_special_files_are_refused(bench: Bench, shelf: Shelf) -> None:
+def test_links_and_special_files_are_refused(bench: Bench, shelf: Bucket) -> None:
     """Nothing that leads out of the folder is followed; each is listed with its reason, and the rest is delivered."""
     secret = bench.folder / "secret"
     secret.mkdir()
@@ -56,7 +57,7 @@ if os.geteuid() == 0:
     ran = bench.run()
     assert ran.code == 0, ran.stderr
     manifest = sound(shelf, ran.run_id)
-    assert results(manifest) == {"a/good": False}
+    assert manifest.results == {"a/good": False}
     refused = _refused(manifest)
     if os.geteuid() == 0:
         assert refused.pop("device") == "not a regular file"
@@ -74,7 +75,7 @@ if os.geteuid() == 0:
 
 @pytest.mark.parametrize("replacement", ["link", "file", "nothing"])
 def test_an_output_folder_that_was_replaced_has_no_results(
-    bench: Bench, shelf: Shelf, replacement: str
+    bench: Bench, shelf: Bucket, replacement: str
 ) -> None:
     """The agent reads the folder it made, or none; what was uploaded from the first one is gone again."""
     secret = bench.folder / "secret"
@@ -93,11 +94,11 @@ elif {replacement!r} == "file":
     ran = bench.run()
     assert ran.code == 0, ran.stderr
     manifest = sound(shelf, ran.run_id)
-    assert results(manifest) == {}
+    assert manifest.results == {}
     assert _refused(manifest) == ({} if replacement == "nothing" else {".": "a link, or no folder"})
 
 
-def test_names_that_no_bucket_can_hold_are_refused(bench: Bench, shelf: Shelf) -> None:
+def test_names_that_no_bucket_can_hold_are_refused(bench: Bench, shelf: Bucket) -> None:
     """Each file that cannot be delivered everywhere is listed; its neighbours are delivered."""
     program = """
 raw = os.fsencode(out)
@@ -119,7 +120,7 @@ Path("bottom").touch()
     ran = bench.run()
     assert ran.code == 0, ran.stderr
     manifest = sound(shelf, ran.run_id)
-    delivered = results(manifest)
+    delivered = manifest.results
     assert {path for path in delivered if "/d" not in path} == {"a/good", f"a/{'日' * 80}"}
     assert max(len(path) for path in delivered if "/d" in path) == 2 + 7 * 91 + len("file")
     refused = _refused(manifest)
@@ -134,13 +135,13 @@ Path("bottom").touch()
     assert len(refused) == 8
 
 
-def test_a_flood_of_refused_files_is_summed_up(bench: Bench, shelf: Shelf) -> None:
+def test_a_flood_of_refused_files_is_summed_up(bench: Bench, shelf: Bucket) -> None:
     """A manifest lists a hundred of them, and how many more there are."""
     bench.release(
         "v1", JOB, _program("for n in range(500): (out / f'link-{n:03}').symlink_to('/etc/passwd')")
     )
     ran = bench.run()
-    refused = job_in(sound(shelf, ran.run_id), "a")["refused"]
+    refused = sound(shelf, ran.run_id).job("a")["refused"]
     assert (len(refused), refused[-1]["reason"]) == (101, "and 400 more entries")
 
 
@@ -166,7 +167,7 @@ os.utime(out / "touched")
 
 
 def test_what_changes_after_an_early_upload_arrives_as_it_was_at_the_end(
-    bench: Bench, shelf: Shelf
+    bench: Bench, shelf: Bucket
 ) -> None:
     """While a job runs its settled files are on their way already; in the end only the final ones are there."""
     bench.release("v1", JOB, _program(CHANGES))
@@ -175,7 +176,7 @@ def test_what_changes_after_an_early_upload_arrives_as_it_was_at_the_end(
         until(lambda: any(early.glob("*/a/deleted")), what="an early upload")
         until(lambda: any(early.glob("*/a/big")), what="an early upload of parts")
         assert process.wait(60) == 0
-    run = str(shelf.index()[0]["run_id"])
+    run = str(shelf.entries()[0]["run_id"])
     sound(shelf, run)
     files = shelf.files(run)
     assert {path: files[path][:20] for path in files if path.startswith("a/")} == {
@@ -189,7 +190,7 @@ def test_what_changes_after_an_early_upload_arrives_as_it_was_at_the_end(
     }
 
 
-def test_files_of_a_failed_attempt_are_not_delivered(bench: Bench, shelf: Shelf) -> None:
+def test_files_of_a_failed_attempt_are_not_delivered(bench: Bench, shelf: Bucket) -> None:
     """Only the last attempt's files are results; what the first had uploaded already is removed from the bucket."""
     program = """
 if os.environ["MAYFLY_ATTEMPT"] == "1":
@@ -204,8 +205,8 @@ if os.environ["MAYFLY_ATTEMPT"] == "1":
     with bench.running() as process:
         until(lambda: any((bench.folder / "bucket/runs").glob("*/a/only first")), what="early")
         assert process.wait(60) == 0
-    run = str(shelf.index()[0]["run_id"])
-    assert results(sound(shelf, run)) == {"a/both": False, "a/only second": False}
+    run = str(shelf.entries()[0]["run_id"])
+    assert sound(shelf, run).results == {"a/both": False, "a/only second": False}
     assert shelf.files(run)["a/both"] == b"second"
 
 
@@ -224,7 +225,7 @@ RESULT_FILES = {
 
 
 def test_a_result_file_that_cannot_be_read_is_noted_and_nothing_else(
-    bench: Bench, shelf: Shelf
+    bench: Bench, shelf: Bucket
 ) -> None:
     """The job's exit code decides; a note says why what it said of itself is missing."""
     jobs = "".join(
@@ -247,10 +248,10 @@ else: file.write_bytes(texts[name].encode("latin-1"))
     assert ran.code == 0, ran.stderr
     manifest = sound(shelf, ran.run_id)
     for name in (*RESULT_FILES, "link", "folder", "pipe"):
-        notes = job_in(manifest, name)["notes"]
+        notes = manifest.job(name)["notes"]
         assert [note.split(":")[0] for note in notes] == ["its result file could not be read"], name
         assert len(notes[0]) < 300
-    good = job_in(manifest, "good")
+    good = manifest.job("good")
     assert (good["items"], good["message"], good["metrics"], good["notes"]) == (
         3,
         "as usual",
@@ -259,7 +260,7 @@ else: file.write_bytes(texts[name].encode("latin-1"))
     )
 
 
-def test_files_that_cannot_be_read_are_listed(bench: Bench, shelf: Shelf) -> None:
+def test_files_that_cannot_be_read_are_listed(bench: Bench, shelf: Bucket) -> None:
     """A file or folder that the agent may not read is no silent loss (the superuser may read all)."""
     program = """
 (out / "good").touch()
@@ -274,10 +275,10 @@ def test_files_that_cannot_be_read_are_listed(bench: Bench, shelf: Shelf) -> Non
     manifest = sound(shelf, ran.run_id)
     reason = "cannot be read: Permission denied"
     if os.geteuid() == 0:
-        assert set(results(manifest)) == {"a/good", "a/mine", "a/closed/file"}
+        assert set(manifest.results) == {"a/good", "a/mine", "a/closed/file"}
     else:
         assert _refused(manifest) == {"mine": reason, "closed": reason}
-        assert set(results(manifest)) == {"a/good"}
+        assert set(manifest.results) == {"a/good"}
     assert bench.spool == []
     assert list((bench.state / "spool").glob(".gone-*")) == []
 
@@ -291,7 +292,7 @@ for _ in range(1500):
 """Deeper than Python's recursion reaches: stands in for all that cannot be removed, such as another user's files."""
 
 
-def test_a_job_s_folder_that_cannot_be_removed_costs_no_run(bench: Bench, shelf: Shelf) -> None:
+def test_a_job_s_folder_that_cannot_be_removed_costs_no_run(bench: Bench, shelf: Bucket) -> None:
     """What is left of a committed run in the spool is a warning, now and in the next run."""
     bench.release("v1", JOB, _program(DEEP))
     try:
@@ -301,7 +302,7 @@ def test_a_job_s_folder_that_cannot_be_removed_costs_no_run(bench: Bench, shelf:
         assert len(second.events("spool.not_removed")) == 2
     finally:
         subprocess.run(["rm", "-rf", str(bench.state / "spool")], check=True)
-    assert len(shelf.index()) == 2
+    assert len(shelf.entries()) == 2
 
 
 TAMPERS = """
@@ -319,12 +320,12 @@ TAMPERS = """
 """
 
 
-def test_what_goes_wrong_around_one_job_costs_no_other(bench: Bench, shelf: Shelf) -> None:
+def test_what_goes_wrong_around_one_job_costs_no_other(bench: Bench, shelf: Bucket) -> None:
     """A workspace that cannot be made, here by a neighbour's doing, fails that job with its reason."""
     bench.release("v1", TAMPERS)
     ran = bench.run(limits__jobs="1")
     assert ran.code == 3, ran.stderr
     manifest = sound(shelf, ran.run_id)
-    assert results(manifest) == {"a/x": False, "c/x": False}
-    assert job_in(manifest, "b")["status"] == "failed"
-    assert "jobs/b" in job_in(manifest, "b")["message"]
+    assert manifest.results == {"a/x": False, "c/x": False}
+    assert manifest.job("b")["status"] == "failed"
+    assert "jobs/b" in manifest.job("b")["message"]

@@ -4,9 +4,11 @@ import os
 import re
 import subprocess
 
+from tests.bucket.bucket import Bucket
+from tests.bucket.layout import ENTRIES
+from tests.bucket.sound import sound
 from tests.parts.missing import program
-from tests.run.bench import NOWHERE, RUN_SECONDS, Bench, Shelf
-from tests.run.shelves import sound
+from tests.run.bench import NOWHERE, RUN_SECONDS, Bench
 
 JOBS = """
     [[job]]
@@ -16,7 +18,7 @@ JOBS = """
 
 
 def test_a_machine_that_goes_off_leaves_the_deleting_to_the_next_run(
-    bench: Bench, shelf: Shelf
+    bench: Bench, shelf: Bucket
 ) -> None:
     """The committed run is out of the spool at once, its files go in the next run, and that one leaves its own."""
     programs = bench.folder / "programs"
@@ -54,7 +56,7 @@ def test_a_bucket_in_a_folder_is_durable_before_the_spool_goes(bench: Bench) -> 
         "file": r'bucket/runs/[^"]*/one/file"',
         "sync": r"syncfs\(",
         "manifest": r'bucket/runs/[^"]*/datapackage\.json"',
-        "entry": r'bucket/index/[^"]*"',
+        "entry": rf'bucket/{ENTRIES}[^"]*"',
         "gone": r'\.gone-[^"]*"',
     }
     done = [name for line in trace.open() for name in steps if re.search(steps[name], line)]

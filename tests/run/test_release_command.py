@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from tests.bucket.bucket import Bucket
 from tests.parts.repo import Signer, make_signer
-from tests.run.bench import Bench, Shelf
+from tests.run.bench import Bench
 
 JOB = """
 [[job]]
@@ -41,11 +42,11 @@ def listed(bench: Bench) -> dict[str, dict[str, Any]]:
     return {row["ref"]: row for row in json.loads(done.stdout)["releases"]}
 
 
-def ran(bench: Bench, shelf: Shelf) -> tuple[str, dict[str, Any]]:
+def ran(bench: Bench, shelf: Bucket) -> tuple[str, dict[str, Any]]:
     """Do a run, and return the release's ref and what the manifest says of it."""
     done = bench.run()
     assert done.code == 0, done.stderr[-2000:]
-    release = shelf.manifest(done.run_id)["mayfly:run"]["release"]
+    release = shelf.run(done.run_id).release
     return release["ref"], release
 
 
@@ -56,7 +57,7 @@ def versions(bench: Bench, *names: str) -> None:
         assert bench.run().code == 0
 
 
-def test_an_operator_goes_back_and_the_next_release_goes_on(bench: Bench, shelf: Shelf) -> None:
+def test_an_operator_goes_back_and_the_next_release_goes_on(bench: Bench, shelf: Bucket) -> None:
     """After a rollback the older release runs, and the manifest says why; a newer one is taken again."""
     versions(bench, "v1.0", "v2.0")
     assert listed(bench)["v2.0"]["good"]
@@ -72,7 +73,7 @@ def test_an_operator_goes_back_and_the_next_release_goes_on(bench: Bench, shelf:
     assert ran(bench, shelf)[0] == "v3.0"
 
 
-def test_a_pinned_release_runs_until_it_is_unpinned(bench: Bench, shelf: Shelf) -> None:
+def test_a_pinned_release_runs_until_it_is_unpinned(bench: Bench, shelf: Bucket) -> None:
     """One that is here needs no git; one that is not is fetched; a commit will do for a name."""
     versions(bench, "v1.0")
     bench.release("v1.5", JOB.format(version="v1.5"))
@@ -112,7 +113,7 @@ def author(bench: Bench) -> Signer:
 
 
 def test_a_new_release_is_signed_verified_pushed_and_run(
-    bench: Bench, shelf: Shelf, author: Signer
+    bench: Bench, shelf: Bucket, author: Signer
 ) -> None:
     """From the working tree to a machine that verifies: the command says who signed, and the machine agrees."""
     signers = bench.folder / "allowed_signers"

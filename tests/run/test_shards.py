@@ -1,16 +1,16 @@
 """Shards of a batch as separate processes: each value once, whoever dies, and whatever the engine starts twice."""
 
-import json
 import shutil
 from collections.abc import Iterator
 
 import pytest
 
+from tests.bucket.bucket import Bucket
+from tests.bucket.sound import all_sound
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import IgnoreConditions
-from tests.run.bench import NOWHERE, Bench, Shelf, until
+from tests.run.bench import NOWHERE, Bench, until
 from tests.run.fleet import Fleet, succeeded
-from tests.run.shelves import S3Shelf, all_sound, results
 
 VALUES = 24
 SHARDS = 3
@@ -58,24 +58,24 @@ def open_gate(bench: Bench) -> None:
     (bench.folder / "gate").unlink()
 
 
-def test_a_group_of_shards_does_everything_once(fleet: Fleet, shelf: Shelf) -> None:
+def test_a_group_of_shards_does_everything_once(fleet: Fleet, shelf: Bucket) -> None:
     """Three processes share the values; each commits a run of its own that says which part it is."""
     members = [fleet.start(shard) for shard in range(SHARDS)]
     assert [member.wait() for member in members] == [0, 0, 0]
     assert sorted(visits(fleet.bench)) == sorted(NAMES)
     assert succeeded(shelf) == dict.fromkeys(NAMES, 1)
     assert len(all_sound(shelf)) == SHARDS
-    parts = sorted((each["group"], each["shard"], each["shards"]) for each in shelf.index())
+    parts = sorted((each["group"], each["shard"], each["shards"]) for each in shelf.entries())
     assert parts == [("night-1", shard, SHARDS) for shard in range(SHARDS)]
-    for entry in shelf.index():
-        run = shelf.manifest(entry["run_id"])["mayfly:run"]
+    for entry in shelf.entries():
+        run = shelf.run(entry["run_id"]).record
         assert (run["group"], run["shards"]) == ("night-1", SHARDS)
         assert {job["family"] for job in [*run["jobs"], *entry["jobs"]]} == {"shop"}
-        marker = json.loads((shelf.root / "started" / f"{entry['run_id']}.json").read_bytes())
+        marker = shelf.begun()[entry["run_id"]]
         assert (marker["group"], marker["shard"]) == ("night-1", run["shard"])
 
 
-def test_a_shard_that_lost_its_disk_begins_again(fleet: Fleet, shelf: Shelf) -> None:
+def test_a_shard_that_lost_its_disk_begins_again(fleet: Fleet, shelf: Bucket) -> None:
     """Killed without a word, it had committed nothing: the engine's next attempt does all of it, once in the index."""
     close_gate(fleet.bench)
     first = fleet.start(1)
@@ -88,7 +88,7 @@ def test_a_shard_that_lost_its_disk_begins_again(fleet: Fleet, shelf: Shelf) -> 
     assert succeeded(shelf) == dict.fromkeys(NAMES, 1)
 
 
-def test_an_evicted_shard_repeats_only_what_was_missing(fleet: Fleet, shelf: Shelf) -> None:
+def test_an_evicted_shard_repeats_only_what_was_missing(fleet: Fleet, shelf: Bucket) -> None:
     """It had time to commit what was finished; the next attempt, on another disk, leaves that out and says why."""
     close_gate(fleet.bench)
     first = fleet.start(1)
@@ -99,7 +99,7 @@ def test_an_evicted_shard_repeats_only_what_was_missing(fleet: Fleet, shelf: She
     open_gate(fleet.bench)
     before = visits(fleet.bench)
     assert fleet.start(1).wait() == 0
-    cut, rest = shelf.index()
+    cut, rest = shelf.entries()
     assert (cut["status"], rest["status"]) == ("interrupted", "succeeded")
     done = [job for job in rest["jobs"] if job["status"] == "skipped"]
     assert {job["message"] for job in done} == {
@@ -110,7 +110,7 @@ def test_an_evicted_shard_repeats_only_what_was_missing(fleet: Fleet, shelf: She
     assert set(succeeded(shelf).values()) == {1}
 
 
-def test_a_shard_that_was_done_does_nothing(fleet: Fleet, shelf: Shelf) -> None:
+def test_a_shard_that_was_done_does_nothing(fleet: Fleet, shelf: Bucket) -> None:
     """An engine that starts a completed shard again gets its success, and no page is fetched twice."""
     assert [fleet.start(0).wait(), fleet.start(0).wait()] == [0, 0]
     seen = visits(fleet.bench)
@@ -119,7 +119,7 @@ def test_a_shard_that_was_done_does_nothing(fleet: Fleet, shelf: Shelf) -> None:
     assert len(all_sound(shelf)) == 2
 
 
-def test_another_group_does_everything_again(fleet: Fleet, shelf: Shelf) -> None:
+def test_another_group_does_everything_again(fleet: Fleet, shelf: Bucket) -> None:
     """The next night is another batch."""
     fleet.shards = 1
     assert fleet.start(0).wait() == 0
@@ -130,7 +130,7 @@ def test_another_group_does_everything_again(fleet: Fleet, shelf: Shelf) -> None
 
 @pytest.mark.parametrize("honest", [True, False])
 def test_a_twin_commits_nothing_twice(
-    fleet: Fleet, s3_shelf: S3Shelf, s3_proxy: FaultProxy, *, honest: bool
+    fleet: Fleet, s3_shelf: Bucket, s3_proxy: FaultProxy, *, honest: bool
 ) -> None:
     """Two live processes of one shard do the work twice, and one of them commits; the other says so and fails.
 
@@ -154,28 +154,27 @@ def test_a_twin_commits_nothing_twice(
     # The engine starts the one that failed again, and it does what neither had done.
     assert fleet.start(1).wait() == 0
     assert set(succeeded(s3_shelf).values()) == {1}
-    assert len(results(s3_shelf.manifest(s3_shelf.index()[-1]["run_id"]))) > 0
+    assert len(s3_shelf.run(s3_shelf.entries()[-1]["run_id"]).results) > 0
 
 
 def test_a_run_that_died_inside_its_commit_is_published_by_the_next(
-    fleet: Fleet, shelf: Shelf
+    fleet: Fleet, shelf: Bucket
 ) -> None:
     """It had the number of its commit and no index entry: everything it did is there, so that it counts."""
     assert fleet.start(2).wait() == 0
-    (entry,) = (shelf.root / "index").glob("*.json")
-    content = entry.read_bytes()
-    entry.unlink()
+    (entry,) = shelf.entries()
+    shelf.remove_entry(entry["run_id"])
     seen = visits(fleet.bench)
     again = fleet.start(2)
     assert again.wait() == 0
     assert again.tells("shard.published")
     assert visits(fleet.bench) == seen
-    assert content in [path.read_bytes() for path in (shelf.root / "index").glob("*.json")]
+    assert entry in shelf.entries()
     assert len(all_sound(shelf)) == 2
     assert set(succeeded(shelf).values()) == {1}
 
 
-def test_what_nobody_can_deal_is_refused(fleet: Fleet, shelf: Shelf) -> None:
+def test_what_nobody_can_deal_is_refused(fleet: Fleet, shelf: Bucket) -> None:
     """Contradictions, and jobs that need a whole matrix, end the run before it leaves a trace."""
     bench = fleet.bench
     ran = bench.run("--shard", "2/8")
@@ -191,6 +190,6 @@ def test_what_nobody_can_deal_is_refused(fleet: Fleet, shelf: Shelf) -> None:
     ran = bench.run("--group", "g")
     assert ran.code == 2
     assert "a value of a matrix" in ran.stderr
-    assert shelf.index() == []
-    assert list((shelf.root / "started").glob("*")) == []
+    assert shelf.entries() == []
+    assert shelf.begun() == {}
     assert bench.spool == []

@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 
+from tests.bucket.bucket import Bucket
+from tests.bucket.layout import CLAIMS
+from tests.bucket.sound import all_sound
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import IgnoreConditions
 from tests.parts.metadata import Metadata
 from tests.parts.recorder import Recorder
-from tests.run.bench import Bench, Ran, Shelf, finish, until
-from tests.run.shelves import Readable, S3Shelf, all_sound
+from tests.run.bench import Bench, Ran, finish, until
 
 SLOT = "2026-11-22T18:00:00Z"
 JOB = """
@@ -48,31 +50,29 @@ def both(bench: Bench, other: Bench, slot: str = SLOT) -> tuple[Ran, Ran]:
     return ran[1], ran[0]
 
 
-def assert_one_run(shelf: Readable, worked: Ran, stood_back: Ran) -> None:
+def assert_one_run(shelf: Bucket, worked: Ran, stood_back: Ran) -> None:
     """One run is in the bucket, with its slot, and nothing of the other."""
     assert (worked.code, stood_back.code) == (0, 0)
     assert worked.run_id in stood_back.outcome["stood_back"]
     assert stood_back.outcome["jobs"] == []
     assert all_sound(shelf) == [worked.run_id]
-    assert shelf.index()[0]["slot"] == SLOT
-    assert shelf.manifest(worked.run_id)["mayfly:run"]["slot"] == SLOT
+    assert shelf.entries()[0]["slot"] == SLOT
+    assert shelf.run(worked.run_id).record["slot"] == SLOT
 
 
-def test_of_two_machines_one_works(bench: Bench, other: Bench, shelf: Shelf) -> None:
+def test_of_two_machines_one_works(bench: Bench, other: Bench, shelf: Bucket) -> None:
     """The other goes off at once, with exit code 0, says who works, and leaves nothing: no marker, no spool."""
     worked, stood_back = both(bench, other)
     assert_one_run(shelf, worked, stood_back)
-    markers = {path.stem for path in (shelf.root / "started").iterdir()}
-    assert markers == {worked.run_id}
+    assert list(shelf.begun()) == [worked.run_id]
     assert bench.spool == other.spool == []
-    claims = [path for path in (shelf.root / "slots").rglob("*") if path.is_file()]
-    assert [path.name for path in claims] == ["20261122T180000Z.json"]
-    assert json.loads(claims[0].read_bytes())["run_id"] == worked.run_id
+    ((slot, claim),) = shelf.claims().items()
+    assert (slot, claim["run_id"]) == ("20261122T180000Z", worked.run_id)
 
 
 @pytest.mark.parametrize("ignores", [False, True], ids=["conditions", "ignores conditions"])
 def test_of_two_machines_one_works_with_a_store_behind_s3(
-    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy, other: Bench, *, ignores: bool
+    bench: Bench, s3_shelf: Bucket, s3_proxy: FaultProxy, other: Bench, *, ignores: bool
 ) -> None:
     """With conditions and without; the loser takes its marker and its claim away."""
     other.store = bench.store
@@ -80,14 +80,14 @@ def test_of_two_machines_one_works_with_a_store_behind_s3(
         s3_proxy.inject(IgnoreConditions(), method="PUT")
     worked, stood_back = both(bench, other)
     assert_one_run(s3_shelf, worked, stood_back)
-    assert s3_shelf.keys("started/") == [f"started/{worked.run_id}.json"]
-    below = f"slots/20261122T180000Z/{worked.run_id}.json"
-    assert s3_shelf.keys("slots/") == [below if ignores else "slots/20261122T180000Z.json"]
-    record = s3_shelf.manifest(worked.run_id)["mayfly:run"]
+    assert list(s3_shelf.begun()) == [worked.run_id]
+    below = f"20261122T180000Z/{worked.run_id}"
+    assert list(s3_shelf.claims()) == [below if ignores else "20261122T180000Z"]
+    record = s3_shelf.run(worked.run_id).record
     assert record["conditional_writes"] is not ignores
 
 
-def test_a_slot_that_is_done_is_not_done_again(bench: Bench, shelf: Shelf) -> None:
+def test_a_slot_that_is_done_is_not_done_again(bench: Bench, shelf: Bucket) -> None:
     """A machine that is started once more goes off; one for the next slot, or for none, works."""
     bench.release("v1.0", JOB, {"job.sh": "exit 3\n"})
     assert bench.run("--slot", SLOT).code == 8
@@ -98,11 +98,11 @@ def test_a_slot_that_is_done_is_not_done_again(bench: Bench, shelf: Shelf) -> No
     assert not again.events("job.started")
     assert bench.run("--slot", "2026-11-23T18:00:00Z").code == 8
     assert bench.run().code == 8
-    assert [entry["slot"] for entry in shelf.index()] == [SLOT, "2026-11-23T18:00:00Z", None]
+    assert [entry["slot"] for entry in shelf.entries()] == [SLOT, "2026-11-23T18:00:00Z", None]
 
 
 def test_a_machine_that_died_takes_its_own_slot_over(
-    bench: Bench, other: Bench, shelf: Shelf
+    bench: Bench, other: Bench, shelf: Bucket
 ) -> None:
     """It finishes what waits in its spool, and works again, because an interrupted run is no day's result."""
     bench.release("v1.1", JOB, {"job.sh": SLOW})
@@ -116,7 +116,7 @@ def test_a_machine_that_died_takes_its_own_slot_over(
     assert "works for it" in elsewhere.outcome["stood_back"]
     ran = bench.run("--slot", SLOT)
     assert (ran.code, ran.outcome["status"]) == (0, "succeeded"), ran.stderr[-2000:]
-    assert [(entry["status"], entry["slot"]) for entry in shelf.index()] == [
+    assert [(entry["status"], entry["slot"]) for entry in shelf.entries()] == [
         ("interrupted", SLOT),
         ("succeeded", SLOT),
     ]
@@ -124,7 +124,7 @@ def test_a_machine_that_died_takes_its_own_slot_over(
 
 
 def test_what_waits_is_delivered_before_the_machine_goes_off(
-    bench: Bench, other: Bench, shelf: Shelf
+    bench: Bench, other: Bench, shelf: Bucket
 ) -> None:
     """The spool of a machine whose slot was done elsewhere meanwhile is emptied all the same."""
     shelf.root.write_text("no folder")
@@ -135,18 +135,17 @@ def test_what_waits_is_delivered_before_the_machine_goes_off(
     ran = bench.run("--slot", SLOT)
     assert ran.outcome["status"] == "stood_back"
     assert bench.spool == []
-    assert lost.run_id in {entry["run_id"] for entry in shelf.index()}
+    assert lost.run_id in shelf.committed()
 
 
-def test_without_the_bucket_a_run_works_without_a_claim(bench: Bench, shelf: Shelf) -> None:
+def test_without_the_bucket_a_run_works_without_a_claim(bench: Bench, shelf: Bucket) -> None:
     """Two runs of one slot are better than none; the manifest says that it may be so."""
     bench.release("v1.0", JOB, {"job.sh": SCRIPT})
-    shelf.root.mkdir()
-    (shelf.root / "slots").write_text("in the way")
+    shelf.objects.put(CLAIMS.rstrip("/"), b"in the way")
     ran = bench.run("--slot", SLOT)
     assert ran.outcome["status"] == "succeeded"
     assert ran.events("slot.unsettled")
-    record = shelf.manifest(ran.run_id)["mayfly:run"]
+    record = shelf.run(ran.run_id).record
     assert record["slot"] == SLOT
     assert "another machine may have worked for the slot" in record["warnings"][0]
 
@@ -204,14 +203,14 @@ def consumer(bench: Bench, *arguments: str) -> Any:
 
 
 def test_a_machine_of_ec2_says_what_it_is_and_what_it_cost(
-    bench: Bench, shelf: Shelf, ec2: Metadata
+    bench: Bench, shelf: Bucket, ec2: Metadata
 ) -> None:
     """Instance, type, zone, image, life cycle and slot are in the manifest; the cost also in the index, and at home."""
     pending = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     ec2.said["dynamic/instance-identity/document"] = json.dumps({"pendingTime": pending})
     ran = bench.run("--slot", "tag")
     assert ran.code == 0, ran.stderr[-2000:]
-    record = shelf.manifest(ran.run_id)["mayfly:run"]
+    record = shelf.run(ran.run_id).record
     facts = ("instance_id", "instance_type", "zone", "image", "life_cycle")
     assert [record["host"][fact] for fact in facts] == [
         "i-0123456789abcdef0",
@@ -222,10 +221,10 @@ def test_a_machine_of_ec2_says_what_it_is_and_what_it_cost(
     ]
     assert record["slot"] == SLOT
     cost = record["cost"]
-    assert cost == shelf.index()[0]["cost"]
+    assert cost == shelf.entries()[0]["cost"]
     assert 30 < cost["billed_seconds"] < 240
     assert cost["total_usd"] > 0
-    marker = json.loads((shelf.root / "started" / f"{ran.run_id}.json").read_bytes())
+    marker = shelf.begun()[ran.run_id]
     assert marker["slot"] == SLOT
     month = consumer(bench, "cost")
     assert [run["run_id"] for run in month["runs"]] == [ran.run_id]
@@ -235,7 +234,7 @@ def test_a_machine_of_ec2_says_what_it_is_and_what_it_cost(
 
 
 def test_the_same_machine_booted_again_takes_its_claim_over(
-    bench: Bench, shelf: Shelf, ec2: Metadata
+    bench: Bench, shelf: Bucket, ec2: Metadata
 ) -> None:
     """Even where its disk is gone: the claim bears its id and another boot's."""
     claim = {
@@ -246,18 +245,16 @@ def test_the_same_machine_booted_again_takes_its_claim_over(
         "instance_id": "i-0123456789abcdef0",
         "boot_id": "an earlier one",
     }
-    path = shelf.root / "slots" / "20261122T180000Z.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({**claim, "instance_id": "i-0fedcba9876543210"}))
+    shelf.put_claim("20261122T180000Z", {**claim, "instance_id": "i-0fedcba9876543210"})
     assert bench.run("--slot", "tag").outcome["status"] == "stood_back"
-    path.write_text(json.dumps(claim))
+    shelf.put_claim("20261122T180000Z", claim)
     ran = bench.run("--slot", "tag")
     assert ran.outcome["status"] == "succeeded"
-    assert (shelf.root / "slots" / "20261122T180000Z" / "2.json").exists()
+    assert "20261122T180000Z/2" in shelf.claims()
 
 
 def test_a_metadata_service_that_fails_costs_the_slot_and_no_run(
-    bench: Bench, shelf: Shelf, ec2: Metadata
+    bench: Bench, shelf: Bucket, ec2: Metadata
 ) -> None:
     """Without its answers the run works, without slot and cost."""
     ec2.status = 503
@@ -265,15 +262,15 @@ def test_a_metadata_service_that_fails_costs_the_slot_and_no_run(
     ran = bench.run("--slot", "tag")
     assert ran.code == 0
     assert time.monotonic() - began < 60
-    record = shelf.manifest(ran.run_id)["mayfly:run"]
+    record = shelf.run(ran.run_id).record
     assert (record["slot"], record["cost"], record["host"]["zone"]) == (None, None, None)
 
 
-def test_elsewhere_nothing_is_asked(bench: Bench, shelf: Shelf, ec2: Metadata) -> None:
+def test_elsewhere_nothing_is_asked(bench: Bench, shelf: Bucket, ec2: Metadata) -> None:
     """A laptop with the unit's own command line has no tag, no slot and no cost, and asks nobody."""
     bench.environ["AWS_EC2_METADATA_DISABLED"] = "true"
     ran = bench.run("--slot", "tag")
     assert ran.code == 0
     assert ec2.requests == []
-    record = shelf.manifest(ran.run_id)["mayfly:run"]
+    record = shelf.run(ran.run_id).record
     assert (record["slot"], record["cost"]) == (None, None)

@@ -8,17 +8,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from frictionless import validate
 
+from tests.bucket.bucket import Bucket, Run
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.program import Program
 from tests.parts.recorder import Recorder
 from tests.parts.repo import Repo
 from tests.parts.seaweed import S3Server
-from tests.run.bench import Bench, Ran, Shelf, finish, until
+from tests.run.bench import Bench, Ran, finish, until
 
 SCRAPERS = Path(__file__).parents[2] / "scrapers"
 RELEASED = ("jobs.toml", "pyproject.toml", "uv.lock", "scrapers/**/*.py")
@@ -72,11 +72,11 @@ def mayfly(bench: Bench, *arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def check_delivered(bench: Bench, ran: Ran, manifest: dict[str, Any], kind: str) -> None:
+def check_delivered(bench: Bench, ran: Ran, run: Run, kind: str) -> None:
     """Assert that every file of the three jobs arrived and verifies, and that a browser of `kind` was used."""
     assert ran.code == 0, ran.stderr[-3000:]
-    assert {resource["path"] for resource in manifest["resources"]} == FILES
-    assert manifest["mayfly:run"]["browser"]["kind"] == kind
+    assert run.resources.keys() == FILES
+    assert run.record["browser"]["kind"] == kind
     verified = mayfly(bench, "verify", ran.run_id, "--store", bench.store)
     assert verified.returncode == 0, verified.stdout + verified.stderr
     status = json.loads(mayfly(bench, "status", "--json", "--store", bench.store).stdout)
@@ -95,19 +95,15 @@ def test_the_scrapers_run_in_a_container_and_arrive_in_s3(
         "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"
     ).stdout.strip()
     bench.environ |= docker_engine.environ
-    bench.environ |= {
-        "AWS_ACCESS_KEY_ID": s3_server.access_key,
-        "AWS_SECRET_ACCESS_KEY": s3_server.secret_key,
-        "MAYFLY_STORE_ENDPOINT": s3_server.url,
-    }
-    bench.store = f"s3://{s3_bucket}/prod"
+    bucket = Bucket.on_s3(s3_server, s3_bucket)
+    bench.environ |= bucket.environ
+    bench.store = bucket.environ["MAYFLY_STORE_URL"]
     with demo_site(bench.folder, gateway) as site:
         release(bench.repo, site)
         ran = bench.run(browser__image=selenium_image)
-    content = s3_server.get(s3_bucket, f"prod/runs/{ran.run_id}/datapackage.json")
-    manifest = json.loads(content)
-    check_delivered(bench, ran, manifest, "container")
-    record = manifest["mayfly:run"]
+    run = bucket.run(ran.run_id)
+    check_delivered(bench, ran, run, "container")
+    record = run.record
     assert record["browser"]["image"] == selenium_image
     assert record["conditional_writes"] is True
     assert {phase["name"] for phase in record["phases"]} >= {"release", "jobs"}
@@ -115,17 +111,17 @@ def test_the_scrapers_run_in_a_container_and_arrive_in_s3(
 
 
 def test_the_scrapers_run_on_a_grid_that_somebody_else_runs(
-    bench: Bench, shelf: Shelf, grid_url: str
+    bench: Bench, shelf: Bucket, grid_url: str
 ) -> None:
     """With a URL, nothing is started, and downloads come through the Grid because no disk is shared."""
     with demo_site(bench.folder) as site:
         release(bench.repo, site)
         ran = bench.run(browser__url=grid_url)
-    check_delivered(bench, ran, shelf.manifest(ran.run_id), "remote")
+    check_delivered(bench, ran, shelf.run(ran.run_id), "remote")
 
 
 def test_a_browser_that_dies_mid_run_costs_one_attempt(
-    bench: Bench, shelf: Shelf, docker_engine: DockerEngine, selenium_image: str
+    bench: Bench, shelf: Bucket, docker_engine: DockerEngine, selenium_image: str
 ) -> None:
     """The container is killed while a job uses it: it comes back, the job is tried again, and the manifest says so."""
     bench.environ |= docker_engine.environ
@@ -154,7 +150,7 @@ def test_a_browser_that_dies_mid_run_costs_one_attempt(
         ran = finish(process)
     assert ran.code == 0, ran.stderr[-3000:]
     assert [attempt["cause"] for attempt in ran.job("browsing")["attempts"]] == ["browser", None]
-    assert shelf.manifest(ran.run_id)["mayfly:run"]["browser"]["restarts"] == 1
+    assert shelf.run(ran.run_id).record["browser"]["restarts"] == 1
 
 
 def test_the_demo_shows_what_a_person_wants_to_see(tmp_path: Path) -> None:

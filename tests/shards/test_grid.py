@@ -13,11 +13,12 @@ from functools import partial
 
 import pytest
 
+from tests.bucket.bucket import Bucket
+from tests.bucket.sound import all_sound
 from tests.parts.grid import Hub
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
 from tests.run.bench import Bench, until
 from tests.run.fleet import Fleet, Member, succeeded
-from tests.run.shelves import S3Shelf, all_sound
 
 SHARDS = 8
 VALUES = int(os.environ.get("MAYFLY_TEST_VALUES", "16"))
@@ -126,7 +127,7 @@ def _engine(fleet: Fleet, seconds: float) -> None:
 @pytest.mark.timeout(SECONDS + 120)
 @pytest.mark.usefixtures("s3_shelf")
 def test_each_value_once_with_two_shards_killed(
-    fleet: tuple[Fleet, Counter[str]], s3_shelf: S3Shelf
+    fleet: tuple[Fleet, Counter[str]], s3_shelf: Bucket
 ) -> None:
     """Of eight shards two are killed and one is evicted in the middle; the index has each value once, with its file."""
     shards, seen = fleet
