@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from agent.cli import COMMANDS, mayfly
-from tests.parts.repo import Repo
-from tests.run.bench import NOWHERE, Bench, until
+from agent.cli import COMMANDS
+from tests.parts.command import call
+from tests.parts.waiting import wait_until
+from tests.run.bench import NOWHERE, Bench
 
 TWO_FAULTS = '[release]\nrepositry = "x"\n[limits]\nrun = "soon"\n'
 JOBS = '[[job]]\nname = "fine"\ncommand = ["true"]\n'
@@ -36,19 +36,10 @@ MIXED = """
 """
 
 
-def ask(*arguments: str, environ: dict[str, str] | None = None) -> Result:
-    """Call the command in this process, in an environment without anything of ours."""
-    ours = {name: None for name in os.environ if name.startswith("MAYFLY_")}
-    env: dict[str, str | None] = {**ours, "MAYFLY_CONFIG": os.devnull, **(environ or {})}
-    return CliRunner().invoke(mayfly, list(arguments), env=env)
-
-
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     """A computer with a release of three jobs, of which one fails."""
-    git = tmp_path / "git"
-    git.mkdir()
-    bench = Bench(tmp_path, Repo(git), (tmp_path / "bucket").as_uri())
+    bench = Bench.make(tmp_path)
     bench.environ["MAYFLY_BROWSER_URL"] = NOWHERE
     bench.release("v1", MIXED)
     return bench
@@ -56,7 +47,7 @@ def bench(tmp_path: Path) -> Bench:
 
 def test_help_names_every_command_and_imports_none() -> None:
     """The first thing a person types is quick."""
-    result = ask("--help")
+    result = call("--help")
     assert result.exit_code == 0
     assert all(name in result.stdout for name in COMMANDS)
     program = (
@@ -82,12 +73,12 @@ def test_check_tells_all_faults_of_both_files(tmp_path: Path) -> None:
     (tmp_path / "agent.toml").write_text(TWO_FAULTS)
     (tmp_path / "jobs.toml").write_text(BAD_JOBS)
     config = str(tmp_path / "agent.toml")
-    result = ask("check", "--config", config, str(tmp_path))
+    result = call("check", "--config", config, str(tmp_path))
     assert result.exit_code == 4
     for words in ("repositry", 'did you mean "repository"?', "limits.run", "job[B].name"):
         assert words in result.stdout
     assert "job[B].command: must not be empty" in result.stdout
-    listed = json.loads(ask("check", "--config", config, str(tmp_path), "--json").stdout)
+    listed = json.loads(call("check", "--config", config, str(tmp_path), "--json").stdout)
     assert {fault["key"] for fault in listed["faults"]} == {
         "release.repositry",
         "limits.run",
@@ -99,7 +90,7 @@ def test_check_tells_all_faults_of_both_files(tmp_path: Path) -> None:
 def test_check_is_content_with_what_is_right(tmp_path: Path) -> None:
     """It says what it looked at."""
     (tmp_path / "jobs.toml").write_text(JOBS)
-    result = ask("check", str(tmp_path / "jobs.toml"))
+    result = call("check", str(tmp_path / "jobs.toml"))
     assert (result.exit_code, "no faults" in result.stdout) == (0, True)
 
 
@@ -112,25 +103,25 @@ def test_check_of_what_is_no_jobs_file(tmp_path: Path, content: bytes | None, sa
     path = tmp_path / "jobs.toml"
     if content is not None:
         path.write_bytes(content)
-    result = ask("check", str(path))
+    result = call("check", str(path))
     assert (result.exit_code, says in result.stdout) == (4, True)
 
 
 def test_a_run_needs_a_repository() -> None:
     """The error names file, key and remedy."""
-    result = ask("run")
+    result = call("run")
     assert result.exit_code == 4
     assert "release.repository: is not set (or try `mayfly demo`)" in result.stderr
 
 
 def test_an_unknown_command_is_a_usage_error() -> None:
     """As everywhere."""
-    assert ask("bogus").exit_code == 2
+    assert call("bogus").exit_code == 2
 
 
 def test_the_demo_needs_scrapers(tmp_path: Path) -> None:
     """Away from a checkout it says what to do."""
-    result = ask("demo", "--scrapers", str(tmp_path), "--dir", str(tmp_path / "demo"))
+    result = call("demo", "--scrapers", str(tmp_path), "--dir", str(tmp_path / "demo"))
     assert (result.exit_code, "no scrapers in" in result.stderr) == (2, True)
 
 
@@ -138,11 +129,11 @@ def test_doctor_tries_everything_and_says_what_to_do(bench: Bench, tmp_path: Pat
     """A set-up that works passes; a repository that is gone fails with a remedy, and nothing else does."""
     options = ["--store", str(tmp_path / "bucket"), "--set", f"paths.state={tmp_path / 'state'}"]
     quiet = {"AWS_EC2_METADATA_SERVICE_ENDPOINT": NOWHERE}
-    good = ask("doctor", *options, "--set", f"release.repository={bench.repo.bare}", environ=quiet)
+    good = call("doctor", *options, "--set", f"release.repository={bench.repo.bare}", environ=quiet)
     assert good.exit_code == 0, good.stdout
     assert re.search(r"ok +browser session +chrome", good.stdout)
     assert re.search(r"ok +store +file://", good.stdout)
-    bad = ask(
+    bad = call(
         "doctor", *options, "--json", "--set", f"release.repository={tmp_path}/gone", environ=quiet
     )
     assert bad.exit_code == 4
@@ -166,7 +157,7 @@ def on_a_terminal(bench: Bench, *, interrupt: bool = False, **environ: str) -> t
     )
     os.close(theirs)
     if interrupt:
-        until(lambda: _finished_and_running(bench), what="one job to end, and one to run")
+        wait_until(lambda: _finished_and_running(bench), what="one job to end, and one to run")
         process.send_signal(signal.SIGINT)
     shown = b""
     while True:

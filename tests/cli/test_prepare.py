@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,7 @@ from agent.cli.prepare import images
 from agent.core.jobsfile import parse_jobs
 from agent.core.settings import Browser
 from agent.steps.browser import DEFAULT_IMAGE
-from tests.parts.repo import Repo
-from tests.run.bench import NOWHERE, RUN_SECONDS, Bench
+from tests.run.bench import NOWHERE, Bench
 
 JOBS = '[[job]]\nname = "hello"\ncommand = ["sh", "hello.sh"]\n'
 HELLO = {"hello.sh": 'echo hello > "$MAYFLY_OUTPUT_DIR/hello.txt"\n'}
@@ -21,25 +19,15 @@ HELLO = {"hello.sh": 'echo hello > "$MAYFLY_OUTPUT_DIR/hello.txt"\n'}
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     """A computer that has not run anything yet; its jobs need no browser."""
-    bucket = (tmp_path / "bucket").as_uri()
-    return Bench(tmp_path, Repo(tmp_path), bucket, settings={"browser.url": NOWHERE})
+    bench = Bench.make(tmp_path)
+    bench.environ["MAYFLY_BROWSER_URL"] = NOWHERE
+    return bench
 
 
 def prepare(bench: Bench) -> subprocess.CompletedProcess[str]:
     """Run `mayfly prepare` on the bench."""
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", "agent", "prepare"),
-            *("--set", f"release.repository={bench.repo.bare}"),
-            *("--set", f"paths.state={bench.state}", "--set", f"browser.url={NOWHERE}"),
-        ],
-        env=bench.environment(),
-        cwd=bench.folder,
-        capture_output=True,
-        text=True,
-        timeout=RUN_SECONDS,
-        check=False,
-    )
+    pairs = (f"release.repository={bench.repo.bare}", f"paths.state={bench.state}")
+    return bench.mayfly("prepare", *(text for pair in pairs for text in ("--set", pair)))
 
 
 def test_the_first_run_needs_no_repository(bench: Bench) -> None:

@@ -1,19 +1,15 @@
 """How tests pull: as a command in this process, or as a process of its own."""
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from click.testing import CliRunner
-
-from agent.cli import mayfly
 from tests.bucket.bucket import Bucket
 from tests.bucket.leaving import FILES
+from tests.parts.command import MAYFLY, call, surroundings
 
 
 @dataclass(frozen=True)
@@ -31,11 +27,7 @@ class Pulled:
 
 def pull_into(dest: Path, shelf: Bucket, *options: str) -> Pulled:
     """Pull once, in this process."""
-    ours = {name: None for name in os.environ if name.startswith(("MAYFLY_", "AWS_"))}
-    result = CliRunner().invoke(
-        mayfly, ["pull", str(dest), "--json", *options], env={**ours, **shelf.environ}
-    )
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    result = call("pull", str(dest), "--json", *options, environ=shelf.environ)
     document = json.loads(result.stdout) if result.stdout.strip() else {}
     return Pulled(result.exit_code, document, result.stderr)
 
@@ -44,12 +36,9 @@ def pulling(
     dest: Path, environ: Mapping[str, str], *options: str, log: Path, before: Sequence[str] = ()
 ) -> subprocess.Popen[bytes]:
     """Start a pull as a process of its own, whose document goes to `log`; `before` is a program that starts it."""
-    kept = {
-        key: text for key, text in os.environ.items() if not key.startswith(("MAYFLY_", "AWS_"))
-    }
     return subprocess.Popen(
-        [*before, sys.executable, "-m", "agent", "pull", str(dest), "--json", *options],
-        env={**kept, "MAYFLY_CONFIG": os.devnull, **environ},
+        [*before, *MAYFLY, "pull", str(dest), "--json", *options],
+        env=surroundings(environ),
         stdout=log.open("wb"),
         stderr=log.with_suffix(".err").open("wb"),
     )

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.cli import mayfly
 from agent.core.console import aligned, columns_of, cut, printable
 from agent.core.ids import run_id
 from agent.core.results import JobCause, JobResult, JobStatus
@@ -27,6 +26,7 @@ from consumer.cli.verify import SHOWN_PROBLEMS, verify
 from tests.bucket.bucket import Bucket
 from tests.bucket.layout import begun_key, file_key
 from tests.bucket.leaving import FILES, RUN, leave_begun, leave_run, record
+from tests.parts.command import call
 from tests.parts.ports import free_port
 
 EVIL = "gone\x1b[2J\x1b]0;owned\x07\r\n\u202emoc\x9b31m\u2028 \udce2"
@@ -34,14 +34,7 @@ EVIL = "gone\x1b[2J\x1b]0;owned\x07\r\n\u202emoc\x9b31m\u2028 \udce2"
 
 def ask(command: click.Command, *arguments: str, environ: dict[str, str] | None = None) -> Result:
     """Call a command in an environment without anything of ours."""
-    ours = {name: None for name in os.environ if name.startswith(("MAYFLY_", "AWS_"))}
-    result = CliRunner().invoke(
-        mayfly,
-        [str(command.name), *arguments],
-        env={**ours, "TZ": "Asia/Tokyo", **(environ or {})},
-    )
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
+    return call(str(command.name), *arguments, environ={"TZ": "Asia/Tokyo", **(environ or {})})
 
 
 def failed(name: str, message: str, cause: JobCause = JobCause.PAGE_CHANGED) -> JobResult:

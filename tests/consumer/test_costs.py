@@ -8,11 +8,10 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.cli import mayfly
 from agent.core.cost import Rate, Usage, run_cost
 from agent.core.ids import run_id
 from agent.core.manifest import IndexEntry
@@ -20,6 +19,7 @@ from agent.core.settings import Cost
 from consumer.costs import cost_lines, month_costs, month_of
 from tests.bucket.bucket import Bucket, reference
 from tests.bucket.leaving import entry_of, leave_run, record
+from tests.parts.command import call
 
 TOKYO = ZoneInfo("Asia/Tokyo")
 NOVEMBER = month_of(2026, 11, TOKYO)
@@ -110,9 +110,8 @@ def test_a_forecast_is_never_below_what_was_spent(days: list[tuple[int, bool]], 
 
 def ask(folder: Path, *arguments: str) -> Result:
     """Call `mayfly cost` for a bucket in a folder."""
-    ours = {name: None for name in os.environ if name.startswith(("MAYFLY_", "AWS_"))}
-    environ = {**ours, "TZ": "Asia/Tokyo", "MAYFLY_CONFIG": os.devnull}
-    return CliRunner().invoke(mayfly, ["cost", "--store", str(folder), *arguments], env=environ)
+    environ = {"TZ": "Asia/Tokyo"}
+    return call("cost", "--store", str(folder), *arguments, environ=environ)
 
 
 def test_the_command_reads_a_bucket(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """What `mayfly check` and the choice of a release see of container jobs, without an engine."""
 
 import subprocess
-import sys
 from pathlib import Path
+
+from tests.parts.command import mayfly, surroundings
 
 JOBS = """
 [[job]]
@@ -20,8 +21,7 @@ command = ["--all"]
 def check(folder: Path) -> subprocess.CompletedProcess[str]:
     """Run `mayfly check` on a folder with a jobs file."""
     (folder / "jobs.toml").write_text(JOBS)
-    command = [sys.executable, "-m", "agent", "check", "--config", "/dev/null", str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return mayfly("check", str(folder), environ=surroundings({}))
 
 
 def test_a_compose_file_must_be_there_and_have_the_service(tmp_path: Path) -> None:

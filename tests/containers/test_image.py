@@ -8,7 +8,8 @@ from tests.bucket.bucket import Bucket
 from tests.bucket.sound import sound
 from tests.containers.conftest import path_without, remains
 from tests.parts.docker_engine import DockerEngine
-from tests.run.bench import Bench, finish, until
+from tests.parts.waiting import wait_until
+from tests.run.bench import Bench, finish
 
 ABSENT = "mayfly.test/nobody/has-this:1"
 
@@ -97,7 +98,7 @@ def test_a_run_that_is_told_to_stop_stops_its_containers(yard: Bench, busybox: s
     script = "trap 'echo bye; exit 0' TERM; echo ready; while true; do sleep 0.1; done"
     yard.release("v1", job(busybox, script))
     with yard.running() as process:
-        until(
+        wait_until(
             lambda: "ready" in (yard.folder / "stderr.log").read_text(), what="the job", seconds=90
         )
         process.send_signal(signal.SIGTERM)
@@ -133,7 +134,7 @@ def test_secrets_reach_the_container_and_no_command_line(
     secrets.touch(0o600)
     secrets.write_text("TOKEN='hush-hush-hush second'\n")
     with yard.running(secrets__source=str(secrets)) as process:
-        until(
+        wait_until(
             lambda: "ready" in (yard.folder / "stderr.log").read_text(), what="the job", seconds=90
         )
         lines = [_command_line(path) for path in Path("/proc").iterdir() if path.name.isdecimal()]
@@ -233,7 +234,7 @@ def test_the_container_of_a_killed_agent_is_removed_at_the_next_start(
     script = "echo done > /mayfly/output/a.csv; echo ready; sleep 300"
     yard.release("v1", job(busybox, script))
     with yard.running() as process:
-        until(
+        wait_until(
             lambda: "ready" in (yard.folder / "stderr.log").read_text(), what="the job", seconds=90
         )
         process.send_signal(signal.SIGKILL)

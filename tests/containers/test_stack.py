@@ -9,7 +9,8 @@ from tests.bucket.bucket import Bucket
 from tests.bucket.sound import sound
 from tests.containers.conftest import path_without, remains
 from tests.parts.docker_engine import DockerEngine
-from tests.run.bench import Bench, until
+from tests.parts.waiting import wait_until
+from tests.run.bench import Bench
 
 JOB = """
     [[job]]
@@ -122,7 +123,7 @@ def test_the_stack_of_a_killed_agent_is_removed_at_the_next_start(
     script = "echo done > /data/a.csv; echo ready; sleep 300"
     compose_yard.release("v1", JOB, {"compose.yml": stack(busybox, script)})
     with compose_yard.running() as process:
-        until(
+        wait_until(
             lambda: '"ready"' in (compose_yard.folder / "stderr.log").read_text(),
             what="the job",
             seconds=90,

@@ -1,6 +1,5 @@
 """The image of a shard in the real container engine: run as Kubernetes runs it, stopped, killed and started again."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +13,13 @@ from tests.bucket.sound import all_sound
 from tests.deploy.test_fleet import IMAGE, job, pod, variables
 from tests.deploy.test_image import NO_RIGHTS, said
 from tests.deploy.tools import accepts
+from tests.parts.command import events_in
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.gitserver import GitServer
 from tests.parts.repo import Repo
 from tests.parts.seaweed import S3Server
-from tests.run.bench import NOWHERE, until
+from tests.parts.waiting import wait_until
+from tests.run.bench import NOWHERE
 from tests.run.fleet import succeeded
 
 # The first build makes a root file system and fetches packages, which takes minutes where the machine is busy.
@@ -81,8 +82,7 @@ class Engine:
 
     def told(self, name: str) -> list[dict[str, Any]]:
         """Return what a container has logged."""
-        lines = self.docker.docker("logs", name).stderr.splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        return events_in(self.docker.docker("logs", name).stderr)
 
     def until_at(self, name: str, jobs: int) -> None:
         """Wait until a container has started so many jobs."""
@@ -90,7 +90,7 @@ class Engine:
         def started() -> bool:
             return len([one for one in self.told(name) if one["event"] == "job.started"]) >= jobs
 
-        until(started, seconds=SECONDS, what=f"{jobs} jobs")
+        wait_until(started, seconds=SECONDS, what=f"{jobs} jobs")
 
     @property
     def visits(self) -> list[str]:

@@ -6,10 +6,8 @@ and plain bytes. Only the pull itself is the real one.
 
 import asyncio
 import hashlib
-import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -24,6 +22,7 @@ from consumer.pull.place import Destination
 from consumer.pull.plan import Wishes
 from consumer.pull.session import pull_once
 from tests.bucket.bucket import Bucket, Run
+from tests.parts.command import MAYFLY, surroundings
 
 Signature = tuple[int, int, int, int]
 
@@ -230,10 +229,9 @@ class KilledPuller(_Beside):
                 process.wait(LAST_SECONDS)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        kept = {key: text for key, text in os.environ.items() if not key.startswith("MAYFLY_")}
         return subprocess.Popen(
-            [sys.executable, "-m", "agent", "pull", str(self._dest), "--json"],
-            env={**kept, "MAYFLY_CONFIG": os.devnull, **self._environ},
+            [*MAYFLY, "pull", str(self._dest), "--json"],
+            env=surroundings(self._environ),
             stdout=subprocess.DEVNULL,
             stderr=self._log.open("wb"),
         )

@@ -18,7 +18,8 @@ from tests.bucket.sound import all_sound, sound
 from tests.faults.figures import Figures
 from tests.parts.repo import Repo
 from tests.parts.small_disk import FailingDisk, SmallDisk
-from tests.run.bench import NOWHERE, Bench, Ran, finish, until
+from tests.parts.waiting import wait_until
+from tests.run.bench import NOWHERE, Bench, Ran, finish
 
 STEP = int(os.environ.get("MAYFLY_DISK_STEP", "13"))
 ENOUGH = 2
@@ -218,7 +219,7 @@ def test_a_disk_that_fails_while_jobs_run(tmp_path: Path) -> None:
     bench.release("v1", WAITING.replace("FOLDER", str(tmp_path)))
     with FailingDisk(bench.state, tmp_path / "disk.img") as disk:
         with bench.running() as process:
-            until((tmp_path / "up").exists, what="the second job")
+            wait_until((tmp_path / "up").exists, what="the second job")
             disk.abort()
             ran = finish(process)
         assert ran.code == 6, ran.stderr

@@ -6,8 +6,6 @@
 import json
 import os
 import sqlite3
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -21,6 +19,7 @@ from tests.bucket.leaving import leave_run
 from tests.consumer.pulling import Pulled, content, of_job, placed, pulling
 from tests.consumer.serving import serving
 from tests.faults.figures import Figures
+from tests.parts.command import mayfly, surroundings
 from tests.parts.small_disk import SmallDisk
 from tests.parts.waiting import wait_until
 
@@ -155,14 +154,8 @@ def test_a_history_on_a_full_disk_is_not_thrown_away(
         with serving(tmp_path, bucket.environ, *options):
             bucket.remove_entry(old)
         disk.leave_pages(pages)
-        done = subprocess.run(
-            [sys.executable, "-m", "agent", "serve", "--listen", "127.0.0.1:0", *options],
-            env={**os.environ, "MAYFLY_CONFIG": os.devnull, **bucket.environ},
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
+        around = surroundings(bucket.environ)
+        done = mayfly("serve", "--listen", "127.0.0.1:0", *options, environ=around)
         assert done.returncode == 2, done.stderr
         assert str(history) in done.stderr
         assert "make room there" in done.stderr

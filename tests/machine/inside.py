@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.bucket.bucket import Run
 from tests.bucket.layout import file_key, manifest_key
+from tests.parts.command import events_in
 from tests.parts.machine import Machine
 from tests.run.bench import NOWHERE, Ran
 
@@ -109,6 +110,5 @@ class Inside:
 
 def ran(done: "subprocess.CompletedProcess[str]") -> Ran:
     """Return what a run said that has ended."""
-    log = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
     outcome = json.loads(done.stdout) if done.stdout.strip().startswith("{") else {}
-    return Ran(done.returncode, outcome, log, done.stderr)
+    return Ran(done.returncode, outcome, events_in(done.stderr), done.stderr)

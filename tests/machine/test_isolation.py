@@ -9,7 +9,8 @@ import pytest
 
 from tests.bucket.layout import ENTRIES
 from tests.machine.inside import BUCKET, EC2, Inside, Row
-from tests.run.bench import Ran, until
+from tests.parts.waiting import wait_until
+from tests.run.bench import Ran
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -268,7 +269,7 @@ def test_a_killed_agent_leaves_nothing_that_the_next_run_does_not_end(
     inside.sh(
         f"nohup setsid {inside.command('--job', 'long')} > /root/killed.log 2>&1 & echo $! > /root/agent.pid"
     )
-    until(
+    wait_until(
         lambda: inside.sh("pgrep -f 'sleep 100[6]' || true").strip(),
         seconds=180,
         what="the job to be under way",
@@ -293,11 +294,13 @@ def test_a_unit_is_hardened_and_shows_no_secret(inside: Inside, row: Row) -> Non
     inside.release(job)
     command = inside.command(secrets__source="/etc/mayfly/secrets.env", limits__grace="1s")
     inside.sh(f"nohup setsid {command} > /root/waits.log 2>&1 &")
-    until(lambda: inside.sh("pgrep -f 'sleep 100[7]' || true").strip(), seconds=180, what="the job")
+    wait_until(
+        lambda: inside.sh("pgrep -f 'sleep 100[7]' || true").strip(), seconds=180, what="the job"
+    )
     unit = inside.sh("systemctl list-units --plain --no-legend 'mayfly-job-*'").split()[0]
     shown = inside.sh(f"systemctl show {unit}; systemctl cat {unit}; ps -ef")
     analysis = inside.sh(f"systemd-analyze security --no-pager {unit}")
-    until(lambda: no_units_left(inside), seconds=240, what="the run to end")
+    wait_until(lambda: no_units_left(inside), seconds=240, what="the run to end")
     found = re.search(r"exposure level.*?: (\d+\.\d)", analysis)
     assert found
     row("systemd-analyze security of a job's unit", found[1])

@@ -1,8 +1,6 @@
 """The world that a machine of these tests wakes up in: git, a bucket, a site and a metadata service on this machine."""
 
-import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bucket.bucket import Bucket
+from tests.parts.command import mayfly, surroundings
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.gitserver import GitServer
 from tests.parts.machine import Disk, Machine
@@ -86,18 +85,8 @@ class World:
         Raises:
             AssertionError: It found a difference.
         """
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("MAYFLY_")}
-        environ = {**kept, **self.bucket.environ, "MAYFLY_STORE_REGION": REGION}
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "agent", "verify", run, "--config", os.devnull),
-            ],
-            env=environ,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        around = surroundings({**self.bucket.environ, "MAYFLY_STORE_REGION": REGION})
+        done = mayfly("verify", run, environ=around)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout.strip()
 

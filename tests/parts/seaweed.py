@@ -3,7 +3,6 @@
 import secrets
 import uuid
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import boto3
@@ -66,12 +65,7 @@ class S3Server:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         # Nobody reads its data again, so there is nothing to wait for.
         self.kill()
         # It puts its sockets there, wherever TMPDIR points, and leaves some of them.

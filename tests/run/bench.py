@@ -1,19 +1,17 @@
 """A workbench for whole runs: a repository of releases, a state directory, a bucket, and the real `mayfly`."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.bucket.bucket import Bucket
+from tests.parts.command import MAYFLY, LogFile, events_in, mayfly, surroundings
 from tests.parts.repo import Repo
 
 NOWHERE = "http://127.0.0.1:9"
@@ -88,6 +86,11 @@ class Bench:
         return self.folder / "state"
 
     @property
+    def log(self) -> LogFile:
+        """The log of the last run, which may be under way."""
+        return LogFile(self.folder / "stderr.log")
+
+    @property
     def spool(self) -> list[Path]:
         """The runs that wait in the spool."""
         return sorted(path for path in (self.state / "spool").glob("*") if path.name[0].isdigit())
@@ -112,22 +115,18 @@ class Bench:
             **{key.replace("__", "."): value for key, value in settings.items()},
         }
         sets = [text for key, value in pairs.items() for text in ("--set", f"{key}={value}")]
-        return [
-            sys.executable,
-            "-m",
-            "agent",
-            "run",
-            "--json",
-            "--store",
-            self.store,
-            *sets,
-            *arguments,
-        ]
+        return [*MAYFLY, "run", "--json", "--store", self.store, *sets, *arguments]
 
     def environment(self) -> dict[str, str]:
         """Return the command's environment: the test's own, without what would reach into the machine's Mayfly."""
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("MAYFLY_")}
-        return {**kept, "HOME": str(self.folder), "MAYFLY_CONFIG": os.devnull, **self.environ}
+        return surroundings({"HOME": str(self.folder), **self.environ})
+
+    def mayfly(
+        self, *arguments: str, at: Path | None = None, **environ: str
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run another command on this computer to its end."""
+        around = {**self.environment(), **environ}
+        return mayfly(*arguments, environ=around, at=at or self.folder)
 
     def run(self, *arguments: str, **settings: str) -> Ran:
         """Do a run to its end."""
@@ -142,11 +141,11 @@ class Bench:
             env=self.environment(),
             cwd=self.folder,
             stdout=subprocess.PIPE,
-            stderr=(self.folder / "stderr.log").open("w+"),
+            stderr=self.log.path.open("w+"),
             text=True,
             start_new_session=True,
         )
-        process.args = str(self.folder / "stderr.log")
+        process.args = str(self.log.path)
         try:
             yield process
         finally:
@@ -159,15 +158,5 @@ def finish(process: "subprocess.Popen[str]") -> Ran:
     """Wait for a run and collect what it said."""
     stdout, _ = process.communicate(timeout=RUN_SECONDS)
     stderr = Path(str(process.args)).read_text()
-    log = [json.loads(line) for line in stderr.splitlines() if line.startswith("{")]
     outcome = json.loads(stdout) if stdout.strip() else {}
-    return Ran(process.returncode, outcome, log, stderr)
-
-
-def until(condition: Callable[[], object], *, seconds: float = 30.0, what: str = "") -> None:
-    """Wait until something is so, bounded."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:g} s: {what}")
-        time.sleep(0.02)
+    return Ran(process.returncode, outcome, events_in(stderr), stderr)

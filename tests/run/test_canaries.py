@@ -4,7 +4,6 @@ import base64
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -18,8 +17,10 @@ from tests.bucket.bucket import Bucket
 from tests.bucket.layout import evidence_path
 from tests.bucket.sound import all_sound
 from tests.consumer.serving import serving
+from tests.parts.command import mayfly
 from tests.parts.seaweed import S3Server
-from tests.run.bench import NOWHERE, Bench, until
+from tests.parts.waiting import wait_until
+from tests.run.bench import NOWHERE, Bench
 
 CANARY = 'cAnary-7f3 "q/u+o&t=e%d" \u5bc6\\x\'y'
 """With everything that some spelling changes: both quotes, a backslash, reserved characters, another script."""
@@ -206,14 +207,8 @@ def test_no_canary_leaves_a_run(
 
 def said(words: list[str], environ: dict[str, str]) -> bytes:
     """Return everything that a command says."""
-    done = subprocess.run(
-        [sys.executable, "-m", "agent", *words],
-        env=environ,
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )
-    return done.stdout + done.stderr
+    done = mayfly(*words, environ=environ)
+    return (done.stdout + done.stderr).encode()
 
 
 def test_no_canary_stays_in_the_spool(bench: Bench, canaries: list[str]) -> None:
@@ -221,7 +216,7 @@ def test_no_canary_stays_in_the_spool(bench: Bench, canaries: list[str]) -> None
     bench.environ["LASTS"] = "60"
     with bench.running() as process:
         log = bench.folder / "stderr.log"
-        until(lambda: log.read_text().count("[redacted:TOKEN]") > 20, what="the job's output")
+        wait_until(lambda: log.read_text().count("[redacted:TOKEN]") > 20, what="the job's output")
         process.send_signal(signal.SIGKILL)
         process.wait(20)
     (spooled,) = bench.spool

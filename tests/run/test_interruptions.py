@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import time
-from typing import Any
 from urllib.parse import quote_plus
 
 import pytest
@@ -17,7 +16,8 @@ from tests.bucket.sound import all_sound, sound
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import BlackHole, Delay, Fault, LoseAnswer, Throttle
 from tests.parts.stalled import silent
-from tests.run.bench import NOWHERE, Bench, finish, until
+from tests.parts.waiting import wait_until
+from tests.run.bench import NOWHERE, Bench, finish
 
 JOBS = """
     [[job]]
@@ -49,27 +49,10 @@ def _no_browser(bench: Bench) -> None:
     bench.settings["browser.url"] = NOWHERE
 
 
-def _told(bench: Bench) -> list[dict[str, Any]]:
-    """Return what the run under way has logged so far."""
-    lines = (bench.folder / "stderr.log").read_text().split("\n")[:-1]
-    return [json.loads(line) for line in lines if line.startswith("{")]
-
-
-def _until_told(bench: Bench, event: str, **fields: object) -> None:
-    """Wait until the run under way has logged an event."""
-
-    def told() -> bool:
-        return any(
-            each["event"] == event and fields.items() <= each.items() for each in _told(bench)
-        )
-
-    until(told, what=f"{event} {fields}")
-
-
 def _under_way(bench: Bench) -> None:
     """Wait until the quick job has ended and the slow one has written its file."""
-    _until_told(bench, "job.ended", job="quick")
-    _until_told(bench, "job.output", line="waiting")
+    bench.log.wait_for("job.ended", job="quick")
+    bench.log.wait_for("job.output", line="waiting")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -105,7 +88,7 @@ def test_a_run_that_is_told_to_stop_while_it_fetches_is_committed(
         silent() as address,
         bench.running(release__repository=f"http://{address}/scrapers.git") as process,
     ):
-        _until_told(bench, "run.started")
+        bench.log.wait_for("run.started")
         process.send_signal(signal.SIGTERM)
         ran = finish(process)
     assert ran.code == 7, ran.stderr
@@ -124,7 +107,7 @@ def test_told_twice_it_leaves_the_hand_off_to_the_next_run(bench: Bench, shelf: 
     with bench.running(limits__grace="60s") as process:
         _under_way(bench)
         process.send_signal(signal.SIGINT)
-        _until_told(bench, "run.signal")
+        bench.log.wait_for("run.signal")
         process.send_signal(signal.SIGINT)
         began = time.monotonic()
         ran = finish(process)
@@ -168,7 +151,7 @@ def test_killed_while_it_fetches(bench: Bench, shelf: Bucket) -> None:
         silent() as address,
         bench.running(release__repository=f"http://{address}/scrapers.git") as process,
     ):
-        _until_told(bench, "run.started")
+        bench.log.wait_for("run.started")
         time.sleep(0.3)
         _kill(process)
     manifest = _recovered(bench, shelf, bench.spool[0].name)
@@ -181,10 +164,13 @@ def test_killed_while_the_browser_starts(bench: Bench, shelf: Bucket) -> None:
     del bench.settings["browser.url"]
     bench.release("v1", '[[job]]\nname = "a"\nbrowser = true\ncommand = ["true"]\n')
     with bench.running() as process:
-        _until_told(bench, "browser.starting")
+        bench.log.wait_for("browser.starting")
         dead = bench.spool[0].name
-        until(lambda: marked(f"MAYFLY_RUN_ID={dead}"), what="a process of the browser")
-        until(lambda: json.loads((bench.spool[0] / "run.json").read_bytes())["planned"])
+        wait_until(lambda: marked(f"MAYFLY_RUN_ID={dead}"), what="a process of the browser")
+        wait_until(
+            lambda: json.loads((bench.spool[0] / "run.json").read_bytes())["planned"],
+            what="the plan",
+        )
         _kill(process)
     bench.settings["browser.url"] = NOWHERE
     job = _recovered(bench, shelf, dead).job("a")
@@ -199,7 +185,7 @@ def test_killed_while_jobs_run(bench: Bench, shelf: Bucket, early: bool) -> None
     with bench.running() as process:
         _under_way(bench)
         if early:
-            until(
+            wait_until(
                 lambda: any("slow/half" in shelf.paths(run) for run in shelf.begun()),
                 what="an early upload",
             )
@@ -249,7 +235,7 @@ def test_killed_during_an_early_upload(
     bench.release("v1", JOBS, {"slow.sh": SLOW})
     s3_proxy.inject(BlackHole(), method="PUT", path="/slow/half")
     with bench.running() as process:
-        until(lambda: s3_proxy.count("PUT", "/slow/half") > 0, what="an early upload")
+        wait_until(lambda: s3_proxy.count("PUT", "/slow/half") > 0, what="an early upload")
         dead = bench.spool[0].name
         _kill(process)
     s3_proxy.heal()
@@ -279,13 +265,13 @@ def test_killed_at_a_point_of_the_hand_off(
     method, path = request_.split()
     s3_proxy.inject(fault, method=method, path=path)
     with bench.running() as process:
-        until(lambda: bool(bench.spool), what="a run")
+        wait_until(lambda: bool(bench.spool), what="a run")
         dead = bench.spool[0].name
         if isinstance(fault, Throttle):
-            _until_told(bench, "run.concluded")
+            bench.log.wait_for("run.concluded")
             time.sleep(1)
         else:
-            until(lambda: s3_proxy.count(method, path) > 0, what=f"{method} {path}")
+            wait_until(lambda: s3_proxy.count(method, path) > 0, what=f"{method} {path}")
         _kill(process)
     s3_proxy.heal()
     sealed = path in {f"/{MANIFEST}", f"/{ENTRIES}"}
@@ -302,7 +288,7 @@ def test_killed_right_after_the_commit(
     bench.release("v1", HAND_OFF, {"a.sh": MANY})
     s3_proxy.inject(BlackHole(), method="GET", path=f"/{ENTRIES}2")
     with bench.running() as process:
-        until(lambda: s3_proxy.count("PUT", f"/{ENTRIES}") > 0, what="the commit")
+        wait_until(lambda: s3_proxy.count("PUT", f"/{ENTRIES}") > 0, what="the commit")
         dead = bench.spool[0].name
         _kill(process)
     assert list(s3_shelf.committed()) == [dead]

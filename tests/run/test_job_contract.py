@@ -10,7 +10,8 @@ import pytest
 
 from tests.bucket.bucket import Bucket
 from tests.bucket.sound import sound
-from tests.run.bench import NOWHERE, Bench, until
+from tests.parts.waiting import wait_until
+from tests.run.bench import NOWHERE, Bench
 
 CONTRACT = {
     "MAYFLY_OUTPUT_DIR",
@@ -270,7 +271,7 @@ def test_a_second_run_beside_a_first_is_refused(bench: Bench) -> None:
     bench.release("v1", '[[job]]\nname = "a"\ncommand = ["sleep", "30"]\n')
     with bench.running() as first:
         lock = bench.state / "lock"
-        until(lambda: lock.exists() and lock.read_text(), what="the first run")
+        wait_until(lambda: lock.exists() and lock.read_text(), what="the first run")
         second = subprocess.run(
             bench.command(),
             env=bench.environment(),

@@ -7,7 +7,8 @@ import pytest
 
 from tests.bucket.bucket import Bucket, Run
 from tests.bucket.sound import sound
-from tests.run.bench import NOWHERE, Bench, until
+from tests.parts.waiting import wait_until
+from tests.run.bench import NOWHERE, Bench
 
 JOB = """
     [[job]]
@@ -173,8 +174,8 @@ def test_what_changes_after_an_early_upload_arrives_as_it_was_at_the_end(
     bench.release("v1", JOB, _program(CHANGES))
     with bench.running() as process:
         early = bench.folder / "bucket/runs"
-        until(lambda: any(early.glob("*/a/deleted")), what="an early upload")
-        until(lambda: any(early.glob("*/a/big")), what="an early upload of parts")
+        wait_until(lambda: any(early.glob("*/a/deleted")), what="an early upload")
+        wait_until(lambda: any(early.glob("*/a/big")), what="an early upload of parts")
         assert process.wait(60) == 0
     run = str(shelf.entries()[0]["run_id"])
     sound(shelf, run)
@@ -203,7 +204,7 @@ if os.environ["MAYFLY_ATTEMPT"] == "1":
 """
     bench.release("v1", JOB, _program(program))
     with bench.running() as process:
-        until(lambda: any((bench.folder / "bucket/runs").glob("*/a/only first")), what="early")
+        wait_until(lambda: any((bench.folder / "bucket/runs").glob("*/a/only first")), what="early")
         assert process.wait(60) == 0
     run = str(shelf.entries()[0]["run_id"])
     assert sound(shelf, run).results == {"a/both": False, "a/only second": False}

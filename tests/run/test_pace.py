@@ -44,7 +44,7 @@ def test_shards_of_a_machine_keep_one_pace(fleet: Fleet, shelf: Bucket) -> None:
     starts = sorted(
         each["timestamp"]
         for member in members
-        for each in member.told
+        for each in member.log.events()
         if each["event"] == "job.started"
     )
     assert len(starts) == 8

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +22,8 @@ def mayfly(
     bench: Bench, *arguments: str, at: Path | None = None
 ) -> "subprocess.CompletedProcess[str]":
     """Run `mayfly release ...` on the workbench."""
-    command = [sys.executable, "-m", "agent", "release", *arguments]
-    return subprocess.run(
-        [*command, "--set", f"paths.state={bench.state}"],
-        env={**bench.environment(), "GIT_AUTHOR_DATE": "", "GIT_CONFIG_NOSYSTEM": "1"},
-        cwd=at or bench.folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    git = {"GIT_AUTHOR_DATE": "", "GIT_CONFIG_NOSYSTEM": "1"}
+    return bench.mayfly("release", *arguments, "--set", f"paths.state={bench.state}", at=at, **git)
 
 
 def listed(bench: Bench) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,8 @@ from tests.bucket.bucket import Bucket
 from tests.bucket.sound import all_sound
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import IgnoreConditions
-from tests.run.bench import NOWHERE, Bench, until
+from tests.parts.waiting import wait_until
+from tests.run.bench import NOWHERE, Bench
 from tests.run.fleet import Fleet, succeeded
 
 VALUES = 24
@@ -79,7 +80,7 @@ def test_a_shard_that_lost_its_disk_begins_again(fleet: Fleet, shelf: Bucket) ->
     """Killed without a word, it had committed nothing: the engine's next attempt does all of it, once in the index."""
     close_gate(fleet.bench)
     first = fleet.start(1)
-    until(lambda: first.tells("job.ended", 2), what="two jobs")
+    wait_until(lambda: first.tells("job.ended", 2), what="two jobs")
     first.kill()
     shutil.rmtree(first.folder / "state")
     open_gate(fleet.bench)
@@ -92,7 +93,7 @@ def test_an_evicted_shard_repeats_only_what_was_missing(fleet: Fleet, shelf: Buc
     """It had time to commit what was finished; the next attempt, on another disk, leaves that out and says why."""
     close_gate(fleet.bench)
     first = fleet.start(1)
-    until(lambda: first.tells("job.started", 3), what="three jobs")
+    wait_until(lambda: first.tells("job.started", 3), what="three jobs")
     first.told_to_stop()
     assert first.wait() == 7
     shutil.rmtree(first.folder / "state")
@@ -140,7 +141,7 @@ def test_a_twin_commits_nothing_twice(
         s3_proxy.inject(IgnoreConditions(), method="PUT")
     close_gate(fleet.bench)
     twins = [fleet.start(1), fleet.start(1)]
-    until(lambda: all(twin.tells("job.started", 3) for twin in twins), what="both at work")
+    wait_until(lambda: all(twin.tells("job.started", 3) for twin in twins), what="both at work")
     for twin in twins:
         twin.told_to_stop()
     codes = sorted(twin.wait() for twin in twins)
@@ -148,7 +149,9 @@ def test_a_twin_commits_nothing_twice(
     assert len(all_sound(s3_shelf)) == 1
     assert sum(succeeded(s3_shelf).values()) == 2
     lost = next(twin for twin in twins if twin.tells("handoff.postponed"))
-    reason = next(each for each in lost.told if each["event"] == "handoff.postponed")["reason"]
+    reason = next(each for each in lost.log.events() if each["event"] == "handoff.postponed")[
+        "reason"
+    ]
     assert "another run of this shard committed first" in reason
     open_gate(fleet.bench)
     # The engine starts the one that failed again, and it does what neither had done.

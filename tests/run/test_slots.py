@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -19,7 +17,7 @@ from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import IgnoreConditions
 from tests.parts.metadata import Metadata
 from tests.parts.recorder import Recorder
-from tests.run.bench import Bench, Ran, finish, until
+from tests.run.bench import Bench, Ran, finish
 
 SLOT = "2026-11-22T18:00:00Z"
 JOB = """
@@ -107,8 +105,7 @@ def test_a_machine_that_died_takes_its_own_slot_over(
     """It finishes what waits in its spool, and works again, because an interrupted run is no day's result."""
     bench.release("v1.1", JOB, {"job.sh": SLOW})
     with bench.running("--slot", SLOT) as process:
-        log = bench.folder / "stderr.log"
-        until(lambda: '"job.started"' in log.read_text(), what="the job")
+        bench.log.wait_for("job.started")
         process.send_signal(signal.SIGKILL)
         process.wait(20)
     bench.release("v1.2", JOB, {"job.sh": SCRIPT})
@@ -191,14 +188,8 @@ def ec2(bench: Bench, aws: dict[str, str]) -> Iterator[Metadata]:
 
 def consumer(bench: Bench, *arguments: str) -> Any:
     """Return what a command at home says of the bucket."""
-    done = subprocess.run(
-        [sys.executable, "-m", "agent", *arguments, "--json", "--store", bench.store],
-        env=bench.environment(),
-        cwd=bench.folder,
-        stdout=subprocess.PIPE,
-        check=True,
-        timeout=60,
-    )
+    done = bench.mayfly(*arguments, "--json", "--store", bench.store)
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 

@@ -21,7 +21,7 @@ from tests.bucket.bucket import Bucket
 from tests.bucket.sound import all_sound, sound
 from tests.parts.metadata import Metadata
 from tests.parts.seaweed import S3Server
-from tests.run.bench import NOWHERE, Bench, Ran, finish, until
+from tests.run.bench import NOWHERE, Bench, Ran, finish
 
 SEEDS = int(os.environ.get("MAYFLY_TEST_SEEDS", "2"))
 LONG = SEEDS >= 50
@@ -60,13 +60,6 @@ def taken(ec2: Metadata) -> float:
     return now.timestamp()
 
 
-def told(bench: Bench, event: str) -> list[dict[str, Any]]:
-    """Return the events of a name that the run under way has logged."""
-    lines = (bench.folder / "stderr.log").read_text().split("\n")[:-1]
-    events = [json.loads(line) for line in lines if line.startswith("{")]
-    return [each for each in events if each["event"] == event]
-
-
 def at(event: dict[str, Any]) -> float:
     """Return when an event was logged (Unix seconds)."""
     return datetime.fromisoformat(event["timestamp"]).timestamp()
@@ -82,11 +75,7 @@ def interrupted(
     """
     with bench.running(**settings) as process:
         if job:
-            until(
-                lambda: any(each["job"] == job for each in told(bench, "job.ended")),
-                what=f"the end of {job}",
-                seconds=60,
-            )
+            bench.log.wait_for("job.ended", job=job, seconds=60)
         time.sleep(after)
         since = taken(ec2)
         ran = finish(process)
@@ -174,7 +163,7 @@ def test_another_slot_is_another_day(bench: Bench, shelf: Bucket, ec2: Metadata)
     bench.release("v1.0", JOBS)
     day, next_day = "2026-11-22T18:00:00Z", "2026-11-23T18:00:00Z"
     with bench.running("--slot", day) as process:
-        until(lambda: len(told(bench, "job.ended")) == 2, what="two jobs", seconds=60)
+        bench.log.wait_for("job.ended", count=2, seconds=60)
         taken(ec2)
         assert finish(process).code == 7
     ec2.notice = None
@@ -246,7 +235,7 @@ def test_what_cannot_be_sent_in_time_follows(bench: Bench, narrow: Bucket, ec2: 
     bench.settings["limits.catch_up"] = "6h"
     big_release(bench, [40, 40, *[MBIT * 1500] * 3])
     with bench.running() as process:
-        until(lambda: len(told(bench, "job.ended")) == 2, what="both jobs", seconds=60)
+        bench.log.wait_for("job.ended", count=2, seconds=60)
         # A notice of which most of the time is over: what the agent would find after a busy start.
         soon = datetime.now(UTC) + timedelta(seconds=45)
         ec2.said["meta-data/spot/instance-action"] = json.dumps(

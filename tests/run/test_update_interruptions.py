@@ -13,7 +13,7 @@ import pytest
 
 from tests.bucket.bucket import Bucket
 from tests.bucket.sound import all_sound
-from tests.run.bench import Bench, until
+from tests.run.bench import Bench
 
 SEEDS = range(int(os.environ.get("MAYFLY_TEST_SEEDS", "3")))
 JOB = """
@@ -40,8 +40,7 @@ def killed(bench: Bench, seconds: float) -> bool:
 
 def wait_for_the_job(bench: Bench) -> None:
     """Return when the run that is under way has started its job."""
-    log = bench.folder / "stderr.log"
-    until(lambda: '"job.started"' in log.read_text(), what="the job of the new release")
+    bench.log.wait_for("job.started")
 
 
 def good(bench: Bench) -> str:

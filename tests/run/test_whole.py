@@ -18,7 +18,8 @@ from tests.parts.program import Program
 from tests.parts.recorder import Recorder
 from tests.parts.repo import Repo
 from tests.parts.seaweed import S3Server
-from tests.run.bench import Bench, Ran, finish, until
+from tests.parts.waiting import wait_until
+from tests.run.bench import Bench, Ran, finish
 
 SCRAPERS = Path(__file__).parents[2] / "scrapers"
 RELEASED = ("jobs.toml", "pyproject.toml", "uv.lock", "scrapers/**/*.py")
@@ -59,27 +60,14 @@ def release(repo: Repo, site: str) -> None:
     repo.release("v1.0.0", files)
 
 
-def mayfly(bench: Bench, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run a command of the home side."""
-    return subprocess.run(
-        [sys.executable, "-m", "agent", *arguments],
-        env=bench.environment(),
-        cwd=bench.folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 def check_delivered(bench: Bench, ran: Ran, run: Run, kind: str) -> None:
     """Assert that every file of the three jobs arrived and verifies, and that a browser of `kind` was used."""
     assert ran.code == 0, ran.stderr[-3000:]
     assert run.resources.keys() == FILES
     assert run.record["browser"]["kind"] == kind
-    verified = mayfly(bench, "verify", ran.run_id, "--store", bench.store)
+    verified = bench.mayfly("verify", ran.run_id, "--store", bench.store)
     assert verified.returncode == 0, verified.stdout + verified.stderr
-    status = json.loads(mayfly(bench, "status", "--json", "--store", bench.store).stdout)
+    status = json.loads(bench.mayfly("status", "--json", "--store", bench.store).stdout)
     assert ran.run_id in json.dumps(status)
 
 
@@ -143,7 +131,9 @@ def test_a_browser_that_dies_mid_run_costs_one_attempt(
     bench.release("v1", job, {"browse.sh": script})
     with bench.running(browser__image=selenium_image) as process:
         log = bench.folder / "stderr.log"
-        until(lambda: '"line": "using"' in log.read_text(), seconds=60, what="job uses the browser")
+        wait_until(
+            lambda: '"line": "using"' in log.read_text(), seconds=60, what="job uses the browser"
+        )
         names = docker_engine.docker("ps", "--format", "{{.Names}}").stdout.split()
         ours = [name for name in names if name.startswith("mayfly-")]
         docker_engine.docker("kill", *ours)

@@ -17,7 +17,8 @@ from tests.bucket.bucket import Bucket
 from tests.bucket.sound import all_sound
 from tests.parts.grid import Hub
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
-from tests.run.bench import Bench, until
+from tests.parts.waiting import wait_until
+from tests.run.bench import Bench
 from tests.run.fleet import Fleet, Member, succeeded
 
 SHARDS = 8
@@ -135,7 +136,7 @@ def test_each_value_once_with_two_shards_killed(
     members = [shards.start(shard) for shard in range(SHARDS)]
     killed, evicted = [1, 4], 6
     for shard in (*killed, evicted):
-        until(partial(members[shard].tells, "job.ended"), seconds=SECONDS, what="a job")
+        wait_until(partial(members[shard].tells, "job.ended"), seconds=SECONDS, what="a job")
         if shard == evicted:
             members[shard].told_to_stop()
         else:
@@ -155,7 +156,7 @@ def test_each_value_once_with_two_shards_killed(
     lost = {
         each["job"]
         for shard in (*killed, evicted)
-        for each in members[shard].told
+        for each in members[shard].log.events()
         if each["event"] == "job.started"
     }
     print(
