@@ -40,7 +40,6 @@ MIXED = """
 def bench(tmp_path: Path) -> Bench:
     """A computer with a release of three jobs, of which one fails."""
     bench = Bench.make(tmp_path)
-    bench.environ["MAYFLY_BROWSER_URL"] = NOWHERE
     bench.release("v1", MIXED)
     return bench
 

@@ -10,7 +10,7 @@ from agent.cli.prepare import images
 from agent.core.jobsfile import parse_jobs
 from agent.core.settings import Browser
 from agent.steps.browser import DEFAULT_IMAGE
-from tests.run.bench import NOWHERE, Bench
+from tests.run.bench import Bench
 
 JOBS = '[[job]]\nname = "hello"\ncommand = ["sh", "hello.sh"]\n'
 HELLO = {"hello.sh": 'echo hello > "$MAYFLY_OUTPUT_DIR/hello.txt"\n'}
@@ -19,14 +19,13 @@ HELLO = {"hello.sh": 'echo hello > "$MAYFLY_OUTPUT_DIR/hello.txt"\n'}
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     """A computer that has not run anything yet; its jobs need no browser."""
-    bench = Bench.make(tmp_path)
-    bench.environ["MAYFLY_BROWSER_URL"] = NOWHERE
-    return bench
+    return Bench.make(tmp_path)
 
 
 def prepare(bench: Bench) -> subprocess.CompletedProcess[str]:
     """Run `mayfly prepare` on the bench."""
-    pairs = (f"release.repository={bench.repo.bare}", f"paths.state={bench.state}")
+    settings = {"release.repository": bench.repo.bare, "paths.state": bench.state}
+    pairs = [f"{key}={value}" for key, value in (settings | bench.settings).items()]
     return bench.mayfly("prepare", *(text for pair in pairs for text in ("--set", pair)))
 
 

@@ -16,11 +16,9 @@ import pytest
 from agent.core.ids import is_run_id
 from tests.bucket.bucket import Bucket
 from tests.bucket.leaving import leave_run
-from tests.bucket.objects import PREFIX
 from tests.consumer.pulling import content, placed, pull_into, pulling
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import Answer, Delay, ResetDownload
-from tests.parts.repo import Repo
 from tests.parts.waiting import wait_until
 from tests.run.bench import Bench
 
@@ -104,16 +102,7 @@ def test_a_reader_never_sees_a_partial_run(
     distant: Bucket, s3_proxy: FaultProxy, s3_bucket: str, dest: Path, tmp_path: Path
 ) -> None:
     """Real runs are pulled while the agent commits the next; whoever looks sees whole runs, and all of them."""
-    git = tmp_path / "git"
-    git.mkdir()
-    keys = {name: text for name, text in distant.environ.items() if name.startswith("AWS_")}
-    bench = Bench(
-        tmp_path,
-        Repo(git),
-        f"s3://{s3_bucket}/{PREFIX}",
-        environ=keys,
-        settings={"store.endpoint": s3_proxy.store.url},
-    )
+    bench = Bench.make(tmp_path, Bucket.on_s3(s3_proxy.store, s3_bucket))
     bench.release("v1", TWO_JOBS, {"many.sh": MANY_FILES})
     s3_proxy.inject(Delay(0.02), method="GET", path="/runs/")
     log = tmp_path / "log"

@@ -10,7 +10,7 @@ from tests.bucket.bucket import Bucket
 from tests.parts.busybox_image import ensure_busybox
 from tests.parts.compose import with_plugin, with_program
 from tests.parts.docker_engine import DockerEngine
-from tests.run.bench import NOWHERE, Bench
+from tests.run.bench import Bench
 from tests.run.conftest import bench, shelf
 
 __all__ = ["bench", "shelf"]
@@ -26,7 +26,6 @@ def busybox(docker_engine: DockerEngine) -> str:
 def yard(bench: Bench, docker_engine: DockerEngine) -> Iterator[Bench]:
     """A computer with a container engine, and no browser unless a test says so."""
     bench.environ |= docker_engine.environ
-    bench.settings["browser.url"] = NOWHERE
     yield bench
     assert remains(docker_engine, bench) == []
 

@@ -63,6 +63,7 @@ FILES = {
 def browsing(bench: Bench, request: pytest.FixtureRequest) -> Iterator[Bench]:
     """A computer with a browser of each kind, offered at the usual port."""
     program("unshare")
+    bench.with_browser()
     bench.settings["browser.port"] = "4444"
     # Chromium puts a socket into the run's folder, whose path must be short.
     state = Path("/tmp") / f"mayfly-{bench.folder.name[-12:]}"
@@ -92,6 +93,7 @@ def test_addresses_in_the_code_work_beside_the_environment(browsing: Bench, shel
 def test_a_port_that_is_taken_is_a_warning(bench: Bench, shelf: Bucket) -> None:
     """Jobs that read their environment do not need it."""
     program("chromedriver")
+    bench.with_browser()
     with socket.socket() as stranger:
         stranger.bind(("127.0.0.1", 0))
         stranger.listen()

@@ -12,7 +12,7 @@ from tests.bucket.sound import Broken, Looker, examine
 from tests.faults.ledger import finished
 from tests.faults.points import POINTS, SHARD_POINTS
 from tests.parts.seaweed import S3Server
-from tests.run.bench import NOWHERE, Bench, Ran, finish
+from tests.run.bench import Bench, Ran, finish
 
 CRASH = Path(__file__).with_name("crash.py")
 LARGE = 1024**2 + 1
@@ -86,7 +86,7 @@ class Scenario:
         folder.mkdir(parents=True)
         bucket = Bucket.on_s3(server, server.make_bucket()) if server else None
         bench = Bench.make(folder, bucket)
-        bench.settings |= {"browser.url": NOWHERE, "limits.isolation": "process"}
+        bench.settings |= {"limits.isolation": "process"}
         looker = Looker(bench.bucket.objects)
         ends = (0, 0, 1)[: chance.randint(1, 3)]
         made = cls(bench, folder / "ledger", looker, chance, ends, early, shard)

@@ -16,10 +16,9 @@ import pytest
 from tests.bucket.bucket import Bucket
 from tests.bucket.sound import all_sound, sound
 from tests.faults.figures import Figures
-from tests.parts.repo import Repo
 from tests.parts.small_disk import FailingDisk, SmallDisk
 from tests.parts.waiting import wait_until
-from tests.run.bench import NOWHERE, Bench, Ran, finish
+from tests.run.bench import Bench, Ran, finish
 
 STEP = int(os.environ.get("MAYFLY_DISK_STEP", "13"))
 ENOUGH = 2
@@ -45,10 +44,8 @@ CODES = {0, 3, 4, 5, 6, 8}
 
 def new_bench(folder: Path) -> tuple[Bench, Bucket]:
     """Return a computer whose state is going to be on a disk of its own, and its bucket, which is not."""
-    (git := folder / "git").mkdir(parents=True)
-    bucket = folder / "bucket"
-    settings = {"browser.url": NOWHERE}
-    return Bench(folder, Repo(git), bucket.as_uri(), settings=settings), Bucket.in_folder(bucket)
+    bench = Bench.make(folder)
+    return bench, bench.bucket
 
 
 @dataclass

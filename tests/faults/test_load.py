@@ -19,7 +19,7 @@ import pytest
 from tests.bucket.bucket import Bucket
 from tests.faults.figures import Figures
 from tests.parts.seaweed import S3Server
-from tests.run.bench import NOWHERE, Bench
+from tests.run.bench import Bench
 
 LONG = bool(os.environ.get("MAYFLY_LOAD"))
 COUNTS = (1_000, 10_000, 100_000) if LONG else (1_000, 5_000)
@@ -151,7 +151,7 @@ def figures() -> Iterator[Figures]:
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     """A computer whose bucket is a folder, and one whose bucket is behind S3."""
     bench = Bench.make(tmp_path)
-    bench.settings |= {"browser.url": NOWHERE, "limits.file": "8GiB"}
+    bench.settings |= {"limits.file": "8GiB"}
     if request.param == "s3":
         # A server of its own: what it stores is gone with it.
         with S3Server(tmp_path / "weed") as server:

@@ -11,7 +11,7 @@ from agent.core.storage import Credentials, S3Bucket, bucket_at
 from tests.bucket.bucket import Bucket
 from tests.bucket.sound import sound
 from tests.parts.faultproxy import FaultProxy
-from tests.run.bench import NOWHERE, Bench, Ran
+from tests.run.bench import Bench, Ran
 
 JOBS = """
     [[job]]
@@ -71,7 +71,6 @@ class World:
         """Make a computer in a folder, with a release that has run once."""
         bucket = Bucket.on_s3(proxy.store, proxy.store.make_bucket(), endpoint=proxy.url)
         bench = Bench.make(folder, bucket)
-        bench.settings["browser.url"] = NOWHERE
         main = MAIN.replace("SEED", str(folder / "seed"))
         bench.release("v1", JOBS, {"many.py": textwrap.dedent(PROGRAM + main)})
         world = cls(bench, bucket, proxy)

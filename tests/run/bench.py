@@ -66,11 +66,20 @@ class Bench:
 
     @classmethod
     def make(cls, folder: Path, bucket: Bucket | None = None) -> "Bench":
-        """Return a computer with an empty state directory and repository, and a bucket in its folder or elsewhere."""
+        """Return a computer without a browser, with nothing in its state, its repository and its bucket.
+
+        Args:
+            folder: Everything is in it, the bucket too if no other is given.
+            bucket: Where the runs deliver to.
+        """
         (git := folder / "git").mkdir(parents=True, exist_ok=True)
-        bench = cls(folder, Repo(git), "")
+        bench = cls(folder, Repo(git), "", settings={"browser.url": NOWHERE})
         bench.deliver_to(bucket or Bucket.in_folder(folder / "bucket"))
         return bench
+
+    def with_browser(self) -> None:
+        """Let the runs to come have a browser, which the first one starts before it knows whether a job wants it."""
+        del self.settings["browser.url"]
 
     def deliver_to(self, bucket: Bucket) -> None:
         """Let the runs to come deliver into a bucket."""

@@ -157,6 +157,8 @@ def test_a_bad_release_costs_no_files(bench: Bench, shelf: Bucket, name: str) ->
     broken = BROKEN[name]
     # Wherever this machine has its container engine: the image is nowhere.
     bench.environ["DOCKER_HOST"] = "unix:///nonexistent/docker.sock"
+    if name == "browser":
+        bench.with_browser()
     good = bench.release("v1.0", JOBS, GOOD)
     assert bench.run().code == 0
     bad = bench.release("v2.0", broken.jobs, broken.files)

@@ -43,12 +43,6 @@ SLOW = """
 """
 
 
-@pytest.fixture(autouse=True)
-def _no_browser(bench: Bench) -> None:
-    """No job here wants one, but where a test says so."""
-    bench.settings["browser.url"] = NOWHERE
-
-
 def _under_way(bench: Bench) -> None:
     """Wait until the quick job has ended and the slow one has written its file."""
     bench.log.wait_for("job.ended", job="quick")

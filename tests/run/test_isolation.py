@@ -28,7 +28,7 @@ from agent.steps.jobs.probe import reach_of_jobs
 from agent.steps.jobs.process import ProcessIsolation
 from agent.steps.jobs.unit import exit_of
 from tests.bucket.bucket import Bucket
-from tests.run.bench import NOWHERE, Bench
+from tests.run.bench import Bench
 
 LOG = structlog.get_logger()
 
@@ -241,7 +241,6 @@ LARGE = """
 
 def test_a_file_beyond_the_limit_is_out_of_disk(bench: Bench, shelf: Bucket) -> None:
     """As a plain process, too; what was written up to the limit is handed over as partial."""
-    bench.settings["browser.url"] = NOWHERE
     bench.release("v1", LARGE)
     ran = bench.run(limits__file="1MiB", limits__isolation="process")
     job = shelf.run(ran.run_id).job("large")

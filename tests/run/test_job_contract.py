@@ -6,12 +6,10 @@ import subprocess
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
-import pytest
-
 from tests.bucket.bucket import Bucket
 from tests.bucket.sound import sound
 from tests.parts.waiting import wait_until
-from tests.run.bench import NOWHERE, Bench
+from tests.run.bench import Bench
 
 CONTRACT = {
     "MAYFLY_OUTPUT_DIR",
@@ -26,12 +24,6 @@ CONTRACT = {
     "LANG",
     "TZ",
 }
-
-
-@pytest.fixture(autouse=True)
-def _no_browser(bench: Bench) -> None:
-    """No job here wants one."""
-    bench.settings["browser.url"] = NOWHERE
 
 
 def test_a_job_s_environment_is_the_contract_and_nothing_else(bench: Bench) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.bucket.bucket import Bucket
 from tests.bucket.sound import sound
-from tests.run.bench import NOWHERE, Bench
+from tests.run.bench import Bench
 
 ENDS = """
     [[job]]
@@ -45,12 +45,6 @@ ENDS = """
     command = ["sh", "-c", "echo x > $MAYFLY_OUTPUT_DIR/x"]
     expect = { min_bytes = "1KiB" }
 """
-
-
-@pytest.fixture(autouse=True)
-def _no_browser(bench: Bench) -> None:
-    """No job here wants one."""
-    bench.settings["browser.url"] = NOWHERE
 
 
 def test_every_end_has_its_status_and_cause(bench: Bench, shelf: Bucket) -> None:

@@ -8,7 +8,7 @@ import pytest
 from tests.bucket.bucket import Bucket, Run
 from tests.bucket.sound import sound
 from tests.parts.waiting import wait_until
-from tests.run.bench import NOWHERE, Bench
+from tests.run.bench import Bench
 
 JOB = """
     [[job]]
@@ -16,12 +16,6 @@ JOB = """
     command = ["python3", "a.py"]
 """
 CANARY = "only-root-may-know"
-
-
-@pytest.fixture(autouse=True)
-def _no_browser(bench: Bench) -> None:
-    """No job here wants one."""
-    bench.settings["browser.url"] = NOWHERE
 
 
 def _program(text: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from tests.bucket.bucket import Bucket
 from tests.bucket.layout import ENTRIES
 from tests.bucket.sound import sound
 from tests.parts.missing import program
-from tests.run.bench import NOWHERE, RUN_SECONDS, Bench
+from tests.run.bench import RUN_SECONDS, Bench
 
 JOBS = """
     [[job]]
@@ -43,7 +43,6 @@ def test_a_machine_that_goes_off_leaves_the_deleting_to_the_next_run(
 def test_a_bucket_in_a_folder_is_durable_before_the_spool_goes(bench: Bench) -> None:
     """Files reach the disk before the manifest that names them, and the commit before the run leaves the spool."""
     bench.store = (bench.folder / "bucket").as_uri()
-    bench.settings["browser.url"] = NOWHERE
     bench.release("v1", JOBS)
     trace = bench.folder / "trace"
     calls = "trace=syncfs,rename,renameat,renameat2,link,linkat"

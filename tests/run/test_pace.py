@@ -10,7 +10,7 @@ import pytest
 from agent.core.errors import StateError
 from agent.steps.pace import take_turn
 from tests.bucket.bucket import Bucket
-from tests.run.bench import NOWHERE, Bench
+from tests.run.bench import Bench
 from tests.run.fleet import Fleet
 
 JOBS = """
@@ -26,7 +26,6 @@ JOBS = """
 def fleet(bench: Bench) -> Iterator[Fleet]:
     """Two shards on one machine that keep the pace together."""
     bench.settings |= {
-        "browser.url": NOWHERE,
         "limits.jobs": "4",
         "limits.jitter": "1s",
         "paths.pace": str(bench.folder / "pace"),
@@ -77,7 +76,7 @@ async def test_a_pace_that_cannot_be_kept_is_an_error(tmp_path: Path) -> None:
 
 def test_a_job_whose_turn_comes_too_late_fails_in_time(bench: Bench, shelf: Bucket) -> None:
     """A run does not wait beyond its time, and says why the job did not start."""
-    bench.settings |= {"browser.url": NOWHERE, "limits.run": "30s"}
+    bench.settings |= {"limits.run": "30s"}
     jobs = JOBS.format(visits=bench.folder / "visits").replace('"2/s"', '"1/h"')
     bench.release("v1", jobs)
     ran = bench.run()

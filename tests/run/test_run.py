@@ -25,6 +25,7 @@ FIRST = """
 
 def test_a_run_delivers_its_files_and_its_manifest(bench: Bench, shelf: Bucket) -> None:
     """Files with any decent name arrive with their bytes, and the manifest tells their hashes."""
+    bench.with_browser()
     bench.release("v1.0.0", TWO, {"first.sh": FIRST})
     ran = bench.run()
     assert ran.code == 0, ran.stderr

@@ -10,7 +10,7 @@ from tests.bucket.sound import all_sound
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import IgnoreConditions
 from tests.parts.waiting import wait_until
-from tests.run.bench import NOWHERE, Bench
+from tests.run.bench import Bench
 from tests.run.fleet import Fleet, succeeded
 
 VALUES = 24
@@ -34,7 +34,7 @@ NAMES = {f"shop-{number}" for number in range(VALUES)}
 @pytest.fixture
 def fleet(bench: Bench) -> Iterator[Fleet]:
     """Three shards of one group, on a laptop's bucket."""
-    bench.settings |= {"browser.url": NOWHERE, "limits.jobs": "1"}
+    bench.settings |= {"limits.jobs": "1"}
     visits, gate = bench.folder / "visits", bench.folder / "gate"
     visits.touch()
     bench.release("v1", JOBS, {"shop.sh": SHOP.format(visits=visits, gate=gate)})

@@ -21,7 +21,7 @@ from tests.bucket.bucket import Bucket
 from tests.bucket.sound import all_sound, sound
 from tests.parts.metadata import Metadata
 from tests.parts.seaweed import S3Server
-from tests.run.bench import NOWHERE, Bench, Ran, finish
+from tests.run.bench import Bench, Ran, finish
 
 SEEDS = int(os.environ.get("MAYFLY_TEST_SEEDS", "2"))
 LONG = SEEDS >= 50
@@ -49,7 +49,7 @@ def ec2(bench: Bench) -> Iterator[Metadata]:
     """A spot machine's metadata service, which the bench's runs ask."""
     with Metadata() as service:
         bench.environ["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = service.url
-        bench.settings |= {"browser.url": NOWHERE, "cost.hourly": "0.02"}
+        bench.settings |= {"cost.hourly": "0.02"}
         yield service
 
 

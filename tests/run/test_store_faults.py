@@ -19,7 +19,7 @@ from tests.parts.faults import (
     ResetUpload,
 )
 from tests.parts.stalled import refused, silent
-from tests.run.bench import NOWHERE, Bench
+from tests.run.bench import Bench
 
 MANY = """
     [[job]]
@@ -44,12 +44,6 @@ FEW = """
     command = ["sh", "-c", "cd $MAYFLY_OUTPUT_DIR && echo x | tee 1 2 3 $MAYFLY_STATE_DIR/file"]
 """
 PATHS = {"few/1", "few/2", "few/3"}
-
-
-@pytest.fixture(autouse=True)
-def _no_browser(bench: Bench) -> None:
-    """No job here wants one."""
-    bench.settings["browser.url"] = NOWHERE
 
 
 def _many(bench: Bench, files: int, large: list[int]) -> None:

@@ -18,7 +18,6 @@ from tests.parts.program import Program
 from tests.parts.recorder import Recorder
 from tests.parts.repo import Repo
 from tests.parts.seaweed import S3Server
-from tests.parts.waiting import wait_until
 from tests.run.bench import Bench, Ran, finish
 
 SCRAPERS = Path(__file__).parents[2] / "scrapers"
@@ -82,6 +81,7 @@ def test_the_scrapers_run_in_a_container_and_arrive_in_s3(
     gateway = docker_engine.docker(
         "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"
     ).stdout.strip()
+    bench.with_browser()
     bench.environ |= docker_engine.environ
     bucket = Bucket.on_s3(s3_server, s3_bucket)
     bench.environ |= bucket.environ
@@ -112,6 +112,7 @@ def test_a_browser_that_dies_mid_run_costs_one_attempt(
     bench: Bench, shelf: Bucket, docker_engine: DockerEngine, selenium_image: str
 ) -> None:
     """The container is killed while a job uses it: it comes back, the job is tried again, and the manifest says so."""
+    bench.with_browser()
     bench.environ |= docker_engine.environ
     job = """
         [[job]]
@@ -130,10 +131,7 @@ def test_a_browser_that_dies_mid_run_costs_one_attempt(
     script = script.replace("sleep 30", watcher)
     bench.release("v1", job, {"browse.sh": script})
     with bench.running(browser__image=selenium_image) as process:
-        log = bench.folder / "stderr.log"
-        wait_until(
-            lambda: '"line": "using"' in log.read_text(), seconds=60, what="job uses the browser"
-        )
+        bench.log.wait_for("job.output", line="using", seconds=60)
         names = docker_engine.docker("ps", "--format", "{{.Names}}").stdout.split()
         ours = [name for name in names if name.startswith("mayfly-")]
         docker_engine.docker("kill", *ours)
