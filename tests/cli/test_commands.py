@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli import COMMANDS
-from tests.parts.command import call
+from tests.parts.command import call, completed
 from tests.parts.waiting import wait_until
 from tests.run.bench import NOWHERE, Bench
 
@@ -61,10 +61,8 @@ def test_a_run_begins_without_what_it_may_never_need() -> None:
         "import sys, agent.cli.run, agent.run; "
         "print(*{'rich', 'requests', 'boto3', 'tenacity', 'apprise'} & set(sys.modules))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], timeout=60, check=True, capture_output=True, text=True
-    )
-    assert done.stdout.split() == []
+    done = completed([sys.executable, "-c", program])
+    assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
 
 
 def test_check_tells_all_faults_of_both_files(tmp_path: Path) -> None:

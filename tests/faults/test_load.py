@@ -18,6 +18,7 @@ import pytest
 
 from tests.bucket.bucket import Bucket
 from tests.faults.figures import Figures
+from tests.parts.command import completed
 from tests.parts.seaweed import S3Server
 from tests.run.bench import Bench
 
@@ -187,13 +188,8 @@ def _verified(bench: Bench, run: str, files: int) -> None:
     store = ["--store", bench.store]
     pairs = [text for text in command if text.startswith("store.endpoint")]
     sets = [text for pair in pairs for text in ("--set", pair)]
-    done = subprocess.run(
-        [*command[:3], "verify", run, "--json", *store, *sets],
-        env=bench.environment(),
-        capture_output=True,
-        text=True,
-        timeout=RUN_SECONDS,
-        check=False,
+    done = completed(
+        [*command[:3], "verify", run, "--json", *store, *sets], environ=bench.environment()
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     report: dict[str, Any] = json.loads(done.stdout)

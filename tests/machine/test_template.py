@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import hcl2
 import pytest
 
 from tests.parts.aws import Aws
+from tests.parts.command import completed
 from tests.parts.machine_disk import ROOT
 from tests.parts.missing import program
 from tests.parts.repo import make_signer
@@ -37,15 +37,10 @@ def amazon() -> dict[str, Any]:
 
 def test_packer_accepts_the_part_that_every_version_knows(tmp_path: Path) -> None:
     """Debian's Packer 1.6.6 validates both builders, once the modern lines are left out."""
-    made = subprocess.run(
-        [str(PACKER / "template.sh"), str(tmp_path / "template"), "old"],
-        env=QUIET,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
+    made = completed(
+        [str(PACKER / "template.sh"), str(tmp_path / "template"), "old"], environ=QUIET
     )
-    assert made.stdout == "old\n"
+    assert (made.returncode, made.stdout) == (0, "old\n"), made.stderr
     (tmp_path / "payload.tar").touch()
     make_signer(tmp_path).key.rename(tmp_path / "key")
     variables = {
@@ -58,13 +53,8 @@ def test_packer_accepts_the_part_that_every_version_knows(tmp_path: Path) -> Non
     }
     for arch in ("x86_64", "arm64"):
         words = [f"-var={name}={value}" for name, value in {**variables, "arch": arch}.items()]
-        done = subprocess.run(
-            [program("packer"), "validate", *words, str(tmp_path / "template")],
-            env=QUIET,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
+        done = completed(
+            [program("packer"), "validate", *words, str(tmp_path / "template")], environ=QUIET
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -95,13 +85,7 @@ def test_what_is_fenced_is_only_what_old_packers_refuse() -> None:
 def test_shell_scripts_are_strict_and_clean(script: Path) -> None:
     """Every script stops at its first error, and shellcheck has nothing to say."""
     assert "set -euo pipefail" in script.read_text("utf-8")
-    done = subprocess.run(
-        [program("shellcheck"), str(script)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = completed([program("shellcheck"), str(script)])
     assert done.returncode == 0, done.stdout
 
 
@@ -120,13 +104,13 @@ def test_the_kernel_is_told_to_end_a_panic(tmp_path: Path, takes: str, code: int
     grubby = tmp_path / "grubby"
     grubby.write_text(GRUBBY)
     grubby.chmod(0o755)
-    done = subprocess.run(
+    done = completed(
         [str(PACKER / "provision" / "kernel.sh")],
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "KEPT": str(tmp_path / "kept"), "TAKES": takes},
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
+        environ={
+            "PATH": f"{tmp_path}:/usr/bin:/bin",
+            "KEPT": str(tmp_path / "kept"),
+            "TAKES": takes,
+        },
     )
     assert done.returncode == code, done.stderr
     kept = (tmp_path / "kept").read_text()
@@ -138,14 +122,7 @@ def test_no_amazon_image_without_credentials(tmp_path: Path) -> None:
     """The first thing said is what is missing, and what to do about it; nothing is built."""
     environ = {key: value for key, value in QUIET.items() if not key.startswith("AWS_")}
     environ |= {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path)}
-    done = subprocess.run(
-        [str(PACKER / "ami.sh"), str(PACKER / "agent.example.toml")],
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = completed([str(PACKER / "ami.sh"), str(PACKER / "agent.example.toml")], environ=environ)
     assert done.returncode == 1
     assert done.stdout == ""
     assert "no AWS account to build in" in done.stderr
@@ -157,13 +134,9 @@ def test_an_old_packer_is_refused_for_amazon(aws_stand_in: Aws, tmp_path: Path) 
     old = tmp_path / "packer"
     old.write_text("#!/bin/sh\necho 'Packer v1.6.6'\n")
     old.chmod(0o755)
-    done = subprocess.run(
+    done = completed(
         [str(PACKER / "ami.sh"), str(PACKER / "agent.example.toml")],
-        env={**QUIET, **aws_stand_in.environ, "PATH": f"{tmp_path}:{QUIET['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+        environ={**QUIET, **aws_stand_in.environ, "PATH": f"{tmp_path}:{QUIET['PATH']}"},
     )
     assert done.returncode == 1
     assert "ami: account " in done.stderr
@@ -185,11 +158,8 @@ def _record(folder: Path, destination: Path, arch: str, artifact: str) -> str:
     build = {"name": "mayfly", "builder_type": "amazon-ebs", "artifact_id": artifact}
     manifest = folder / "manifest.json"
     manifest.write_text(json.dumps({"builds": [{**build, "custom_data": facts}]}))
-    done = subprocess.run(
-        [str(program("python")), str(PACKER / "ami.py"), "record", str(manifest), str(destination)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
+    done = completed(
+        [str(program("python")), str(PACKER / "ami.py"), "record", str(manifest), str(destination)]
     )
+    assert done.returncode == 0, done.stderr
     return done.stdout

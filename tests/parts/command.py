@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +24,33 @@ def surroundings(environ: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "MAYFLY_CONFIG": os.devnull, **environ}
 
 
-def mayfly(
-    *arguments: str, environ: Mapping[str, str], at: Path | None = None, stdin: str | None = None
+def completed(
+    command: Sequence[str],
+    *,
+    environ: Mapping[str, str] | None = None,
+    at: Path | None = None,
+    stdin: str | None = None,
+    seconds: float = COMMAND_SECONDS,
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a command to its end, whatever that is; it gets `environ` and nothing else."""
+    """Run a program to its end, whatever that is; it gets this process's environment if no other is given."""
     return subprocess.run(
-        [*MAYFLY, *arguments],
-        env=dict(environ),
+        command,
+        env=None if environ is None else dict(environ),
         cwd=at,
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=COMMAND_SECONDS,
+        errors="replace",
+        timeout=seconds,
         check=False,
     )
+
+
+def mayfly(
+    *arguments: str, environ: Mapping[str, str], at: Path | None = None, stdin: str | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command to its end, whatever that is; it gets `environ` and nothing else."""
+    return completed([*MAYFLY, *arguments], environ=environ, at=at, stdin=stdin)
 
 
 def call(*arguments: str, environ: Mapping[str, str] | None = None) -> Result:

@@ -2,12 +2,12 @@
 
 import base64
 import json
-import subprocess
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 from tests.bucket.bucket import Bucket
 from tests.bucket.sound import sound
+from tests.parts.command import completed
 from tests.parts.waiting import wait_until
 from tests.run.bench import Bench
 
@@ -264,13 +264,6 @@ def test_a_second_run_beside_a_first_is_refused(bench: Bench) -> None:
     with bench.running() as first:
         lock = bench.state / "lock"
         wait_until(lambda: lock.exists() and lock.read_text(), what="the first run")
-        second = subprocess.run(
-            bench.command(),
-            env=bench.environment(),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        second = completed(bench.command(), environ=bench.environment())
         assert (second.returncode, second.stdout) == (2, "")
         assert f"process {first.pid}" in second.stderr

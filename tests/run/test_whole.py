@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import pytest
 from frictionless import validate
 
 from tests.bucket.bucket import Bucket, Run
+from tests.parts.command import completed
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.program import Program
 from tests.parts.recorder import Recorder
@@ -145,9 +145,7 @@ def test_the_demo_shows_what_a_person_wants_to_see(tmp_path: Path) -> None:
     """A table of jobs, files, bytes and time, and where the manifest is, which an independent reader accepts."""
     environ = {**os.environ, "HOME": str(tmp_path)}
     command = [sys.executable, "-m", "agent", "demo", "--dir", str(tmp_path / "demo")]
-    done = subprocess.run(
-        command, env=environ, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = completed(command, environ=environ)
     assert done.returncode == 0, done.stderr[-3000:]
     for words in (r"quotes +ok +2 ", r"reports +ok +4 ", r"notes +ok +2 ", r"total +8 "):
         assert re.search(words, done.stdout), done.stdout
@@ -155,9 +153,7 @@ def test_the_demo_shows_what_a_person_wants_to_see(tmp_path: Path) -> None:
     assert found is not None
     report = validate(found.group(1))
     assert report.valid, report.flatten(["name", "type", "note"])
-    again = subprocess.run(
-        [*command, "--json"], env=environ, capture_output=True, text=True, timeout=120, check=False
-    )
+    again = completed([*command, "--json"], environ=environ)
     outcome = json.loads(again.stdout)
     assert outcome["status"] == "succeeded"
     quotes = next(job for job in outcome["jobs"] if job["name"] == "quotes")
