@@ -88,9 +88,9 @@ def main() -> None:
     """Make the pictures of a year of runs."""
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name, Camera() as camera:
-        shelf = Bucket.in_folder(Path(name) / "bucket")
-        leave_year(shelf, datetime.now(UTC))
-        with serving(Path(name), shelf.environ, "--timezone", "Asia/Tokyo") as service:
+        bucket = Bucket.in_folder(Path(name) / "bucket")
+        leave_year(bucket, datetime.now(UTC))
+        with serving(Path(name), bucket.environ, "--timezone", "Asia/Tokyo") as service:
             camera.visit(f"{service.url}/?days=365", 1000, Light.BRIGHT)
             camera.take(PICTURES / "page-desktop-light.png", 1300)
             run = camera.ask("document.querySelector('article.failure p a').href")

@@ -17,7 +17,7 @@ def folder(tmp_path: Path) -> Bucket:
 
 
 @pytest.fixture(params=["file", "s3"])
-def shelf(request: pytest.FixtureRequest, folder: Bucket) -> Bucket:
+def bucket(request: pytest.FixtureRequest, folder: Bucket) -> Bucket:
     """An empty bucket of each kind that a store URL can name."""
     if request.param == "file":
         return folder
@@ -25,9 +25,9 @@ def shelf(request: pytest.FixtureRequest, folder: Bucket) -> Bucket:
 
 
 @pytest.fixture
-def home(tmp_path: Path, shelf: Bucket) -> Home:
+def home(tmp_path: Path, bucket: Bucket) -> Home:
     """A history that is not there yet, of a bucket of each kind."""
-    return Home(tmp_path, shelf)
+    return Home(tmp_path, bucket)
 
 
 @pytest.fixture

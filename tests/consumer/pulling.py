@@ -25,9 +25,9 @@ class Pulled:
         return [(row["run"], row["job"]) for row in self.document[kind]]
 
 
-def pull_into(dest: Path, shelf: Bucket, *options: str) -> Pulled:
+def pull_into(dest: Path, bucket: Bucket, *options: str) -> Pulled:
     """Pull once, in this process."""
-    result = call("pull", str(dest), "--json", *options, environ=shelf.environ)
+    result = call("pull", str(dest), "--json", *options, environ=bucket.environ)
     document = json.loads(result.stdout) if result.stdout.strip() else {}
     return Pulled(result.exit_code, document, result.stderr)
 

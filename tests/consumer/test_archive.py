@@ -21,11 +21,11 @@ from tests.bucket.leaving import RUN, leave_begun, leave_run, record
 from tests.consumer.following import NOW, SHOT, Home, failed, run_at
 
 
-async def test_what_the_bucket_says_is_known(home: Home, shelf: Bucket) -> None:
+async def test_what_the_bucket_says_is_known(home: Home, bucket: Bucket) -> None:
     """Runs, jobs, evidence and what vanished arrive with one look, and nothing is read twice."""
-    leave_run(shelf, run_at(1), jobs=(failed(),), files={SHOT: b"\x89PNG"}, stale=True)
-    leave_run(shelf, run_at(2))
-    leave_begun(shelf, run_at(3))
+    leave_run(bucket, run_at(1), jobs=(failed(),), files={SHOT: b"\x89PNG"}, stale=True)
+    leave_run(bucket, run_at(2))
+    leave_begun(bucket, run_at(3))
     assert await home.looks() == Look(runs=2, begun=1)
     assert await home.looks() == Look()
     past = home.reader.past()
@@ -38,22 +38,22 @@ async def test_what_the_bucket_says_is_known(home: Home, shelf: Bucket) -> None:
     assert [(row.job, row.path) for row in home.reader.evidence(run_at(1))] == [("quotes", SHOT)]
 
 
-async def test_a_run_that_was_under_way_is_committed_later(home: Home, shelf: Bucket) -> None:
+async def test_a_run_that_was_under_way_is_committed_later(home: Home, bucket: Bucket) -> None:
     """A marker is no vanished run any more once its run is in the index, however late that is."""
-    leave_begun(shelf, RUN)
+    leave_begun(bucket, RUN)
     await home.looks()
     assert [row.run for row in home.reader.begun()] == [RUN]
-    leave_run(shelf, RUN)
+    leave_run(bucket, RUN)
     assert (await home.looks(NOW + timedelta(days=30))).runs == 1
     assert home.reader.begun() == ()
 
 
-async def test_a_run_that_stood_back_did_not_vanish(home: Home, shelf: Bucket) -> None:
+async def test_a_run_that_stood_back_did_not_vanish(home: Home, bucket: Bucket) -> None:
     """Its agent took the marker away, because another machine has the slot; the others' markers still count."""
-    leave_begun(shelf, run_at(1))
-    leave_begun(shelf, run_at(2))
+    leave_begun(bucket, run_at(1))
+    leave_begun(bucket, run_at(2))
     assert (await home.looks()).begun == 2
-    shelf.remove_begun(run_at(2))
+    bucket.remove_begun(run_at(2))
     later = await home.looks(NOW + timedelta(hours=3))
     assert later.withdrawn == 1
     assert later.changed
@@ -61,10 +61,10 @@ async def test_a_run_that_stood_back_did_not_vanish(home: Home, shelf: Bucket) -
     assert await home.looks(NOW + timedelta(hours=3)) == Look()
 
 
-async def test_a_marker_of_long_ago_is_not_listed_again(home: Home, shelf: Bucket) -> None:
+async def test_a_marker_of_long_ago_is_not_listed_again(home: Home, bucket: Bucket) -> None:
     """What vanished more than a day before the newest marker stays known, though no listing shows it any more."""
-    leave_begun(shelf, run_at(1))
-    leave_begun(shelf, run_at(9))
+    leave_begun(bucket, run_at(1))
+    leave_begun(bucket, run_at(9))
     await home.looks()
     assert (await home.looks()).withdrawn == 0
     assert [row.run for row in home.reader.past().begun] == [run_at(1), run_at(9)]

@@ -42,7 +42,7 @@ def failed(name: str, message: str, cause: JobCause = JobCause.PAGE_CHANGED) -> 
     return JobResult(name=name, status=JobStatus.FAILED, cause=cause, message=message)
 
 
-def test_status_shows_runs_and_why_jobs_failed(shelf: Bucket) -> None:
+def test_status_shows_runs_and_why_jobs_failed(bucket: Bucket) -> None:
     """One line a run and one for each job that did not succeed; jobs that were not due are no failures."""
     jobs = (
         JobResult(name="quotes", status=JobStatus.SUCCEEDED),
@@ -51,8 +51,8 @@ def test_status_shows_runs_and_why_jobs_failed(shelf: Bucket) -> None:
     )
     # Of an hour ago: on a later day the job that was not due would be missed.
     run = run_id(datetime.now(UTC) - timedelta(hours=1), b"abc")
-    leave_run(shelf, run, jobs=jobs, stale=True)
-    result = ask(status, environ=shelf.environ)
+    leave_run(bucket, run, jobs=jobs, stale=True)
+    result = ask(status, environ=bucket.environ)
     assert result.exit_code == 0
     assert "partial" in result.output
     assert re.search(r"1/2 +5 +2\.3 MB +3m 05s +v1\.2 \(stale\) +" + run, result.output)
@@ -61,10 +61,10 @@ def test_status_shows_runs_and_why_jobs_failed(shelf: Bucket) -> None:
     assert "\x1b" not in result.output
 
 
-def test_status_as_json_has_all_the_bucket_says(shelf: Bucket) -> None:
+def test_status_as_json_has_all_the_bucket_says(bucket: Bucket) -> None:
     """Programs get every field of the index entry, under one document, in ASCII."""
-    leave_run(shelf, jobs=(failed("notes", "\u304a\u304b\u3057\u3044"),))
-    result = ask(status, "--json", environ=shelf.environ)
+    leave_run(bucket, jobs=(failed("notes", "\u304a\u304b\u3057\u3044"),))
+    result = ask(status, "--json", environ=bucket.environ)
     document = json.loads(result.output)
     assert result.output.isascii()
     assert document["runs"][0]["state"] == "committed"
@@ -143,24 +143,24 @@ def test_nothing_hostile_reaches_the_terminal(folder: Bucket) -> None:
     assert len(result.output.splitlines()) == 4
 
 
-def test_verify_of_a_sound_run_exits_0(shelf: Bucket) -> None:
+def test_verify_of_a_sound_run_exits_0(bucket: Bucket) -> None:
     """`latest` and the id itself name the same run."""
-    leave_run(shelf)
+    leave_run(bucket)
     for name in (RUN, "latest"):
-        result = ask(verify, name, environ=shelf.environ)
+        result = ask(verify, name, environ=bucket.environ)
         assert (result.exit_code, result.stderr) == (0, "")
         assert f"{RUN}: fine; {len(FILES) + 1} files" in result.output
 
 
-def test_verify_of_a_broken_run_exits_3_and_lists_the_problems(shelf: Bucket) -> None:
+def test_verify_of_a_broken_run_exits_3_and_lists_the_problems(bucket: Bucket) -> None:
     """Each problem is a line with its kind and path; `--json` has the same."""
-    leave_run(shelf)
-    shelf.remove_file(RUN, "quotes/empty")
-    result = ask(verify, RUN, environ=shelf.environ)
+    leave_run(bucket)
+    bucket.remove_file(RUN, "quotes/empty")
+    result = ask(verify, RUN, environ=bucket.environ)
     assert result.exit_code == 3
     assert "missing  quotes/empty  it is not there" in result.output
     assert "1 problem;" in result.output
-    document = json.loads(ask(verify, RUN, "--json", environ=shelf.environ).output)
+    document = json.loads(ask(verify, RUN, "--json", environ=bucket.environ).output)
     assert document["problems"] == [
         {"kind": "missing", "path": "quotes/empty", "detail": "it is not there"}
     ]

@@ -24,16 +24,16 @@ OPEN = "[...document.querySelectorAll('details')].forEach(one => one.open = true
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """A service that has seen a whole group, a late one, one of many shards that is under way, and a run by itself."""
     folder = tmp_path_factory.mktemp("groups")
-    shelf = Bucket.in_folder(folder / "bucket")
-    leave_groups(shelf)
+    bucket = Bucket.in_folder(folder / "bucket")
+    leave_groups(bucket)
     for number in range(MANY - 1):
         status = "failed" if number == 7 else "succeeded"
         cause = JobCause.BLOCKED if number == 7 else None
         part = Shard("tuesday", number, MANY)
-        leave_shard(shelf, 1, part, [job(f"shop-{number}", status, cause)])
-    leave_begun(shelf, run_at(0.5, MANY - 1), part=Shard("tuesday", MANY - 1, MANY))
-    leave_run(shelf, run_at(3, 0))
-    with serving(folder, shelf.environ) as service:
+        leave_shard(bucket, 1, part, [job(f"shop-{number}", status, cause)])
+    leave_begun(bucket, run_at(0.5, MANY - 1), part=Shard("tuesday", MANY - 1, MANY))
+    leave_run(bucket, run_at(3, 0))
+    with serving(folder, bucket.environ) as service:
         yield service
 
 
@@ -104,9 +104,9 @@ def test_the_page_fits_with_all_shards_unfolded(
 def test_without_groups_nothing_speaks_of_them(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whoever has one machine sees the page as it was."""
     folder = tmp_path_factory.mktemp("alone")
-    shelf = Bucket.in_folder(folder / "bucket")
-    leave_run(shelf, run_at(3, 0))
-    with serving(folder, shelf.environ) as service:
+    bucket = Bucket.in_folder(folder / "bucket")
+    leave_run(bucket, run_at(3, 0))
+    with serving(folder, bucket.environ) as service:
         for words in (ENGLISH, JAPANESE):
             text = requests.get(f"{service.url}/?lang={words.tag}", timeout=10).text
             assert words.recent in text

@@ -44,19 +44,19 @@ def shard(group: str, number: int, hours: float) -> tuple[str, Shard]:
     return run_id(began, number.to_bytes(3)), Shard(group, number, SHARDS)
 
 
-def begin(shelf: Bucket, group: str, hours: float) -> None:
+def begin(bucket: Bucket, group: str, hours: float) -> None:
     """Leave the markers of a group that is under way."""
     for number in range(SHARDS):
         run, part = shard(group, number, hours)
-        leave_begun(shelf, run, part=part)
+        leave_begun(bucket, run, part=part)
 
 
-def leave_group(shelf: Bucket, group: str, hours: float) -> None:
+def leave_group(bucket: Bucket, group: str, hours: float) -> None:
     """Leave a whole group."""
     for number in range(SHARDS):
         run, part = shard(group, number, hours)
         jobs = [JobResult(name=f"shop-{number}", status=JobStatus.SUCCEEDED, family="shop")]
-        leave_run(shelf, run, files={}, jobs=jobs, part=part)
+        leave_run(bucket, run, files={}, jobs=jobs, part=part)
 
 
 def asked(proxy: FaultProxy) -> dict[str, int]:

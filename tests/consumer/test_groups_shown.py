@@ -44,7 +44,7 @@ def job(name: str, status_: str = "succeeded", cause: JobCause | None = None) ->
 
 
 def leave_shard(
-    shelf: Bucket,
+    bucket: Bucket,
     hours: float,
     part: Shard,
     jobs: Sequence[JobResult],
@@ -53,17 +53,17 @@ def leave_shard(
 ) -> str:
     """Leave a committed shard that began so many hours ago."""
     run = run_at(hours, part.shard)
-    leave_run(shelf, run, files={}, jobs=jobs, part=part, interrupted=interrupted)
+    leave_run(bucket, run, files={}, jobs=jobs, part=part, interrupted=interrupted)
     return run
 
 
-def leave_groups(shelf: Bucket) -> None:
+def leave_groups(bucket: Bucket) -> None:
     """Leave a whole group of yesterday, and one of today of which a shard was interrupted and one never came."""
     for number in range(2):
-        leave_shard(shelf, 26, Shard("sunday", number, 2), [job(f"shop-{number}")])
-    leave_shard(shelf, 5, Shard("monday", 0, 3), [job("shop-a"), job("report")])
+        leave_shard(bucket, 26, Shard("sunday", number, 2), [job(f"shop-{number}")])
+    leave_shard(bucket, 5, Shard("monday", 0, 3), [job("shop-a"), job("report")])
     bad = [job("shop-b"), job("shop-c", "interrupted", JobCause.INTERRUPTED)]
-    leave_shard(shelf, 5, Shard("monday", 1, 3), bad, interrupted=True)
+    leave_shard(bucket, 5, Shard("monday", 1, 3), bad, interrupted=True)
 
 
 def groups_in(output: str) -> list[dict[str, Any]]:
@@ -75,11 +75,11 @@ def groups_in(output: str) -> list[dict[str, Any]]:
     ]
 
 
-async def home_of(shelf: Bucket, path: Path) -> Reader:
+async def home_of(bucket: Bucket, path: Path) -> Reader:
     """A history that has read a bucket."""
-    bucket = shelf.reader()
-    writer = Writer(path, bucket.name)
-    await look(bucket, writer, NOW)
+    reader = bucket.reader()
+    writer = Writer(path, reader.name)
+    await look(reader, writer, NOW)
     writer.close()
     return Reader(path)
 
@@ -120,12 +120,12 @@ def test_status_without_groups_is_as_it_was(folder: Bucket) -> None:
     assert not [line for line in output.splitlines() if line.startswith("group")]
 
 
-async def test_the_history_knows_groups(shelf: Bucket, tmp_path: Path) -> None:
+async def test_the_history_knows_groups(bucket: Bucket, tmp_path: Path) -> None:
     """Group, shard and shards of runs and markers are the same from the history as from the bucket."""
-    leave_groups(shelf)
-    leave_begun(shelf, run_at(0.5, 2), part=Shard("monday", 2, 3))
-    reader = await home_of(shelf, tmp_path / "history.sqlite")
-    there = await recent(shelf.reader(), now=NOW, limit=10)
+    leave_groups(bucket)
+    leave_begun(bucket, run_at(0.5, 2), part=Shard("monday", 2, 3))
+    reader = await home_of(bucket, tmp_path / "history.sqlite")
+    there = await recent(bucket.reader(), now=NOW, limit=10)
     assert recall(reader, NOW, 10) == there
     facts = facts_of(reader.past(), Rules(), NOW.timestamp())
     assert [(one.name, one.state) for one in facts.groups] == [
@@ -183,10 +183,10 @@ async def test_a_shard_of_a_million_values_is_credible(folder: Bucket, tmp_path:
     assert (shop.name, shop.jobs, shop.files) == ("shop", 1100, 2200)
 
 
-def test_metrics_are_of_the_newest_group(shelf: Bucket, tmp_path: Path) -> None:
+def test_metrics_are_of_the_newest_group(bucket: Bucket, tmp_path: Path) -> None:
     """Its name is in one series; jobs are summed up by kind; the last shard makes it complete."""
-    leave_groups(shelf)
-    with serving(tmp_path / "home", shelf.environ) as service:
+    leave_groups(bucket)
+    with serving(tmp_path / "home", bucket.environ) as service:
         found = service.metrics()
         assert found['mayfly_group_info{group="monday"}'] == 1
         assert found["mayfly_group_shards_expected"] == 3
@@ -197,8 +197,8 @@ def test_metrics_are_of_the_newest_group(shelf: Bucket, tmp_path: Path) -> None:
         assert found['mayfly_group_files{family="shop"}'] == 4
         assert found['mayfly_group_job_failures{cause="interrupted",family="shop"}'] == 1
         assert found['mayfly_group_bytes{family="report"}'] == 20
-        leave_shard(shelf, 1, Shard("monday", 1, 3), [job("shop-c"), job("shop-b", "skipped")])
-        leave_shard(shelf, 1, Shard("monday", 2, 3), [job("shop-d")])
+        leave_shard(bucket, 1, Shard("monday", 1, 3), [job("shop-c"), job("shop-b", "skipped")])
+        leave_shard(bucket, 1, Shard("monday", 2, 3), [job("shop-d")])
         service.looked()
         found = service.metrics()
     assert (found["mayfly_group_late"], found["mayfly_group_complete"]) == (0, 1)
@@ -238,13 +238,13 @@ def test_shards_of_the_real_agent_are_a_group(tmp_path: Path) -> None:
         command = ["sh", "-c", "echo all > $MAYFLY_OUTPUT_DIR/list"]
         """,
     )
-    shelf, dest = Bucket.in_folder(tmp_path / "bucket"), tmp_path / "dest"
+    bucket, dest = Bucket.in_folder(tmp_path / "bucket"), tmp_path / "dest"
     assert bench.run("--shard", "1/2", "--group", "monday").code == 0
-    assert pull_into(dest, shelf, "--complete-groups").document["placed"] == []
+    assert pull_into(dest, bucket, "--complete-groups").document["placed"] == []
     assert bench.run("--shard", "2/2", "--group", "monday").code == 0
-    names = {row["job"] for row in pull_into(dest, shelf, "--complete-groups").document["placed"]}
+    names = {row["job"] for row in pull_into(dest, bucket, "--complete-groups").document["placed"]}
     assert len(names) == 5
-    with serving(tmp_path / "home", shelf.environ) as service:
+    with serving(tmp_path / "home", bucket.environ) as service:
         found = service.metrics()
     assert found["mayfly_group_complete"] == 1
     assert found['mayfly_group_jobs{family="shop-list"}'] == 1

@@ -45,20 +45,20 @@ def words(rows: list[Row]) -> list[tuple[str, str]]:
     return [(type(row).__name__, row.run) for row in rows]
 
 
-async def test_runs_come_newest_first_and_no_more_than_asked_for(shelf: Bucket) -> None:
+async def test_runs_come_newest_first_and_no_more_than_asked_for(bucket: Bucket) -> None:
     """Committed runs are ordered by their start."""
     for hour in (1, 3, 2):
-        leave_run(shelf, run_at(hour), files={})
-    rows = await recent(shelf.reader(), now=NOON, limit=2)
+        leave_run(bucket, run_at(hour), files={})
+    rows = await recent(bucket.reader(), now=NOON, limit=2)
     assert words(rows) == [("Committed", run_at(3)), ("Committed", run_at(2))]
 
 
-async def test_a_run_that_vanished_is_told_from_one_under_way(shelf: Bucket) -> None:
+async def test_a_run_that_vanished_is_told_from_one_under_way(bucket: Bucket) -> None:
     """A marker without a commit is under way until its deadline, and vanished after it."""
-    leave_run(shelf, run_at(1), files={})
-    leave_begun(shelf, run_at(9))
-    leave_begun(shelf, run_at(11))
-    rows = await recent(shelf.reader(), now=NOON, limit=9)
+    leave_run(bucket, run_at(1), files={})
+    leave_begun(bucket, run_at(9))
+    leave_begun(bucket, run_at(11))
+    rows = await recent(bucket.reader(), now=NOON, limit=9)
     assert words(rows) == [
         ("Begun", run_at(11)),
         ("Begun", run_at(9)),
@@ -67,25 +67,25 @@ async def test_a_run_that_vanished_is_told_from_one_under_way(shelf: Bucket) -> 
     assert [row.vanished for row in rows if isinstance(row, Begun)] == [False, True]
 
 
-async def test_an_empty_bucket_has_no_runs(shelf: Bucket) -> None:
+async def test_an_empty_bucket_has_no_runs(bucket: Bucket) -> None:
     """Nothing is no error."""
-    assert await recent(shelf.reader(), now=NOON, limit=9) == []
-    assert await latest(shelf.reader()) is None
+    assert await recent(bucket.reader(), now=NOON, limit=9) == []
+    assert await latest(bucket.reader()) is None
 
 
-async def test_a_run_committed_twice_counts_once_by_its_first_commit(shelf: Bucket) -> None:
+async def test_a_run_committed_twice_counts_once_by_its_first_commit(bucket: Bucket) -> None:
     """A second commit of the same run is a no-op, also when it says something else."""
-    first = leave_run(shelf, RUN, files={})
-    entry = shelf.entry(RUN) | {"status": "failed"}
-    shelf.put_entry(RUN, entry, at=record(RUN).finished + timedelta(hours=5))
-    rows = await recent(shelf.reader(), now=NOON, limit=9)
+    first = leave_run(bucket, RUN, files={})
+    entry = bucket.entry(RUN) | {"status": "failed"}
+    bucket.put_entry(RUN, entry, at=record(RUN).finished + timedelta(hours=5))
+    rows = await recent(bucket.reader(), now=NOON, limit=9)
     assert [row.key.key for row in rows if isinstance(row, Committed)] == [first]
 
 
-async def test_a_cursor_saves_what_was_seen(shelf: Bucket) -> None:
+async def test_a_cursor_saves_what_was_seen(bucket: Bucket) -> None:
     """Keys that sort up to the cursor are not listed again."""
-    keys = [leave_run(shelf, run_at(hour), files={}) for hour in (1, 2, 3)]
-    assert [key.key for key in await index_keys(shelf.reader(), after=keys[0])] == keys[1:]
+    keys = [leave_run(bucket, run_at(hour), files={}) for hour in (1, 2, 3)]
+    assert [key.key for key in await index_keys(bucket.reader(), after=keys[0])] == keys[1:]
 
 
 async def test_the_commit_of_a_run_is_found_however_late_it_came(folder: Bucket) -> None:

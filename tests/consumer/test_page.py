@@ -27,9 +27,9 @@ PHONE, DESKTOP = 390, 1200
 def year(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """A service that has seen a year of runs."""
     folder = tmp_path_factory.mktemp("year")
-    shelf = Bucket.in_folder(folder / "bucket")
-    leave_year(shelf, datetime.now(UTC))
-    with serving(folder, shelf.environ, "--timezone", "Asia/Tokyo") as service:
+    bucket = Bucket.in_folder(folder / "bucket")
+    leave_year(bucket, datetime.now(UTC))
+    with serving(folder, bucket.environ, "--timezone", "Asia/Tokyo") as service:
         yield service
 
 

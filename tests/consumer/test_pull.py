@@ -36,9 +36,9 @@ def dest(tmp_path: Path) -> Path:
     return tmp_path / "at home" / "scraped"
 
 
-def leave_half(shelf: Bucket, run: str) -> None:
+def leave_half(bucket: Bucket, run: str) -> None:
     """Leave a run one of whose two jobs failed after it had written a file."""
-    leave_run(shelf, run, jobs=HALF)
+    leave_run(bucket, run, jobs=HALF)
 
     def partial(manifest: dict[str, object]) -> None:
         resources = manifest["resources"]
@@ -51,41 +51,41 @@ def leave_half(shelf: Bucket, run: str) -> None:
         {"name": "quotes", "status": "succeeded", "files": 4},
         {"name": "notes", "status": "failed", "files": 1},
     ]
-    shelf.rewrite(run, partial)
-    shelf.commit(run, shelf.manifest_text(run), jobs=jobs)
+    bucket.rewrite(run, partial)
+    bucket.commit(run, bucket.manifest_text(run), jobs=jobs)
 
 
-def test_a_run_comes_home_by_job_with_every_byte(shelf: Bucket, dest: Path) -> None:
+def test_a_run_comes_home_by_job_with_every_byte(bucket: Bucket, dest: Path) -> None:
     """Each job of a run is a folder with the job's own paths, and `latest` leads to it."""
-    leave_run(shelf)
-    pulled = pull_into(dest, shelf)
+    leave_run(bucket)
+    pulled = pull_into(dest, bucket)
     assert (pulled.code, placed(dest)) == (0, [(RUN, "notes"), (RUN, "quotes")])
     assert content(dest / "quotes" / RUN) == of_job("quotes")
     assert content(dest / "notes" / "latest") == of_job("notes")
     assert (dest / "notes" / "latest").readlink() == Path(RUN)
 
 
-def test_a_second_pull_finds_nothing_new(shelf: Bucket, dest: Path) -> None:
+def test_a_second_pull_finds_nothing_new(bucket: Bucket, dest: Path) -> None:
     """To pull again changes nothing, also when the state is lost."""
-    leave_run(shelf)
-    first = pull_into(dest, shelf)
+    leave_run(bucket)
+    first = pull_into(dest, bucket)
     marks = {path: path.stat().st_mtime_ns for path in dest.rglob("*") if path.name != "lock"}
-    assert pull_into(dest, shelf).document["placed"] == []
+    assert pull_into(dest, bucket).document["placed"] == []
     assert {path: path.stat().st_mtime_ns for path in marks} == marks
     (dest / ".mayfly" / "state.json").unlink()
-    again = pull_into(dest, shelf)
+    again = pull_into(dest, bucket)
     assert (len(first.document["placed"]), again.document["placed"], again.code) == (2, [], 0)
 
 
 def test_an_idle_pull_is_one_list(s3_proxy: FaultProxy, s3_bucket: str, dest: Path) -> None:
     """When everything is seen, the bucket is asked once, and never listed from its beginning."""
-    shelf = Bucket.on_s3(s3_proxy.store, s3_bucket, endpoint=s3_proxy.url)
+    bucket = Bucket.on_s3(s3_proxy.store, s3_bucket, endpoint=s3_proxy.url)
     for run in DAYS:
-        leave_run(shelf, run, files={"quotes/a": b"a"})
-    assert pull_into(dest, shelf).code == 0
+        leave_run(bucket, run, files={"quotes/a": b"a"})
+    assert pull_into(dest, bucket).code == 0
     for options in ((), ("--keep", "9"), ("--since", "2026-01-01")):
         before = len(s3_proxy.seen)
-        assert pull_into(dest, shelf, *options).code == 0
+        assert pull_into(dest, bucket, *options).code == 0
         (only,) = s3_proxy.seen[before:]
         assert "list-type=2" in only.path
         assert "start-after=" in only.path
@@ -235,12 +235,12 @@ def test_a_run_above_the_limit_waits_for_a_higher_one(folder: Bucket, dest: Path
     assert (pulled.code, len(placed(dest))) == (0, 2)
 
 
-def test_a_missing_object_is_a_refusal_and_not_a_failure(shelf: Bucket, dest: Path) -> None:
+def test_a_missing_object_is_a_refusal_and_not_a_failure(bucket: Bucket, dest: Path) -> None:
     """A manifest that names what is not there does not stop the runs after it."""
-    leave_run(shelf, DAYS[0])
-    shelf.remove_file(DAYS[0], "quotes/page 1.json")
-    leave_run(shelf, DAYS[1], files={"quotes/a": b"a"})
-    pulled = pull_into(dest, shelf)
+    leave_run(bucket, DAYS[0])
+    bucket.remove_file(DAYS[0], "quotes/page 1.json")
+    leave_run(bucket, DAYS[1], files={"quotes/a": b"a"})
+    pulled = pull_into(dest, bucket)
     assert (pulled.code, pulled.rows("refused")) == (3, [(DAYS[0], "quotes")])
     assert (DAYS[1], "quotes") in placed(dest)
 
@@ -249,26 +249,26 @@ def test_an_object_that_the_store_refuses_waits_and_stops_nobody(
     s3_proxy: FaultProxy, s3_bucket: str, dest: Path
 ) -> None:
     """A run that cannot be fetched now is fetched later; others do not wait for it."""
-    shelf = Bucket.on_s3(s3_proxy.store, s3_bucket, endpoint=s3_proxy.url)
+    bucket = Bucket.on_s3(s3_proxy.store, s3_bucket, endpoint=s3_proxy.url)
     for run in DAYS[:2]:
-        leave_run(shelf, run, files={"quotes/a": b"a"})
+        leave_run(bucket, run, files={"quotes/a": b"a"})
     s3_proxy.inject(Answer(403, "AccessDenied"), path=f"{DAYS[0]}/quotes")
-    pulled = pull_into(dest, shelf)
+    pulled = pull_into(dest, bucket)
     assert (pulled.code, [row["run"] for row in pulled.document["delayed"]]) == (6, [DAYS[0]])
     assert (DAYS[1], "quotes") in placed(dest)
     s3_proxy.heal()
-    pulled = pull_into(dest, shelf)
+    pulled = pull_into(dest, bucket)
     assert (pulled.code, (DAYS[0], "quotes") in placed(dest)) == (0, True)
     assert (dest / "quotes" / "latest").readlink() == Path(DAYS[1])
 
 
-def test_large_files_come_in_parts(shelf: Bucket, dest: Path) -> None:
+def test_large_files_come_in_parts(bucket: Bucket, dest: Path) -> None:
     """A file larger than one request is whole at home; one that lies about its size is not."""
     data = bytes(range(256)) * (40 * 4096 + 1)  # 40 MiB and a little
-    leave_run(shelf, DAYS[0], files={"quotes/large.bin": data})
-    leave_run(shelf, DAYS[1], files={"quotes/large.bin": data})
-    shelf.put_file(DAYS[1], "quotes/large.bin", data[:-1])
-    pulled = pull_into(dest, shelf)
+    leave_run(bucket, DAYS[0], files={"quotes/large.bin": data})
+    leave_run(bucket, DAYS[1], files={"quotes/large.bin": data})
+    bucket.put_file(DAYS[1], "quotes/large.bin", data[:-1])
+    pulled = pull_into(dest, bucket)
     assert (dest / "quotes" / DAYS[0] / "large.bin").read_bytes() == data
     assert pulled.rows("refused") == [(DAYS[1], "quotes")]
 
@@ -293,9 +293,9 @@ def test_a_store_that_does_not_answer_is_6(s3_bucket: str, tmp_path: Path) -> No
         f"store.endpoint=http://127.0.0.1:{free_port()}",
     )
     environ = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
-    shelf = Bucket.in_folder(tmp_path / "unused")
-    shelf.objects.credentials |= environ
-    pulled = pull_into(tmp_path / "d", shelf, *options)
+    bucket = Bucket.in_folder(tmp_path / "unused")
+    bucket.objects.credentials |= environ
+    pulled = pull_into(tmp_path / "d", bucket, *options)
     assert (pulled.code, bool(pulled.document["unreachable"])) == (6, True)
 
 
@@ -320,10 +320,10 @@ async def test_a_folder_in_use_is_refused_after_a_bounded_wait(folder: Bucket, d
     assert pulled[1].count(f"process {os.getpid()}") == 2  # that it waits, and that it gives up
 
 
-def in_process(dest: Path, shelf: Bucket) -> tuple[int, str]:
+def in_process(dest: Path, bucket: Bucket) -> tuple[int, str]:
     """Pull as a process of its own: a command in a thread could not handle signals."""
     log = dest.parent / "pull.json"
-    with pulling(dest, shelf.environ, "--lock-timeout", "0.3s", log=log) as process:
+    with pulling(dest, bucket.environ, "--lock-timeout", "0.3s", log=log) as process:
         return process.wait(30), log.with_suffix(".err").read_text()
 
 

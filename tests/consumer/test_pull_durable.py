@@ -20,9 +20,9 @@ CALLS = "trace=fsync,syncfs,rename,renameat,renameat2"
 @pytest.fixture
 def bucket(tmp_path: Path) -> Bucket:
     """A bucket with one run of forty files."""
-    shelf = Bucket.in_folder(tmp_path / "bucket")
-    leave_run(shelf, files=FILES)
-    return shelf
+    bucket = Bucket.in_folder(tmp_path / "bucket")
+    leave_run(bucket, files=FILES)
+    return bucket
 
 
 def traced(

@@ -211,10 +211,10 @@ def test_connections_that_break_cost_a_retry(
 
 @contextmanager
 def watched(
-    dest: Path, shelf: Bucket, log: Path, *options: str
+    dest: Path, bucket: Bucket, log: Path, *options: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Watch a bucket; the end of the block ends it."""
-    with pulling(dest, shelf.environ, "--watch", "1", *options, log=log) as process:
+    with pulling(dest, bucket.environ, "--watch", "1", *options, log=log) as process:
         try:
             yield process
         finally:

@@ -44,20 +44,20 @@ def job(
     )
 
 
-def leave_history(shelf: Bucket) -> list[str]:
+def leave_history(bucket: Bucket) -> list[str]:
     """Five days: two good, one vanished, two bad for one of two jobs; return the committed runs, oldest first."""
     runs = [days_ago(days) for days in (5, 4, 2, 1)]
     for number, run in enumerate(runs):
         bad = JobCause.PAGE_CHANGED if number > 1 else None
-        leave_run(shelf, run, jobs=(job(cause=bad), job("notes", items=7)), stale=number > 1)
-    leave_begun(shelf, days_ago(3))
+        leave_run(bucket, run, jobs=(job(cause=bad), job("notes", items=7)), stale=number > 1)
+    leave_begun(bucket, days_ago(3))
     return runs
 
 
-def test_metrics_tell_what_the_bucket_says(shelf: Bucket, tmp_path: Path) -> None:
+def test_metrics_tell_what_the_bucket_says(bucket: Bucket, tmp_path: Path) -> None:
     """One scrape has it all: failures with their cause, sizes, what vanished, what is stale."""
-    leave_history(shelf)
-    with serving(tmp_path / "home", shelf.environ) as service:
+    leave_history(bucket)
+    with serving(tmp_path / "home", bucket.environ) as service:
         found = service.metrics()
     quotes = '{job_name="quotes"}'
     assert found[f"mayfly_job_consecutive_failures{quotes}"] == 2
@@ -135,11 +135,11 @@ def test_the_real_prometheus_scrapes_it(folder: Bucket, tmp_path: Path) -> None:
     assert [value for _, value in up] == [1]
 
 
-def test_a_new_run_is_told_of_and_a_success_heals(shelf: Bucket, tmp_path: Path) -> None:
+def test_a_new_run_is_told_of_and_a_success_heals(bucket: Bucket, tmp_path: Path) -> None:
     """What is committed while the service runs is seen by the next look."""
-    leave_history(shelf)
-    with serving(tmp_path / "home", shelf.environ) as service:
-        leave_run(shelf, days_ago(0.01), jobs=(job(), job("notes")))
+    leave_history(bucket)
+    with serving(tmp_path / "home", bucket.environ) as service:
+        leave_run(bucket, days_ago(0.01), jobs=(job(), job("notes")))
         service.looked()
         found = service.metrics()
     assert found['mayfly_job_consecutive_failures{job_name="quotes"}'] == 0
@@ -200,12 +200,12 @@ def test_forged_entries_are_a_metric_and_no_traceback(folder: Bucket, tmp_path: 
 
 def test_a_bucket_that_is_gone_is_told(s3_server: S3Server, s3_bucket: str, tmp_path: Path) -> None:
     """Metrics go on from the history; health says what is wrong, after the time it was given."""
-    shelf = Bucket.on_s3(s3_server, s3_bucket)
-    leave_history(shelf)
+    bucket = Bucket.on_s3(s3_server, s3_bucket)
+    leave_history(bucket)
     options = ("--unhealthy-after", "2s")
-    with serving(tmp_path / "home", shelf.environ, *options) as service:
+    with serving(tmp_path / "home", bucket.environ, *options) as service:
         assert service.get("/healthz").status == 200
-    nowhere = {**shelf.environ, "MAYFLY_STORE_ENDPOINT": f"http://{LOOPBACK}:{free_port()}"}
+    nowhere = {**bucket.environ, "MAYFLY_STORE_ENDPOINT": f"http://{LOOPBACK}:{free_port()}"}
     with serving(tmp_path / "home", nowhere, *options, wait=False) as service:
         wait_until(lambda: service.get("/healthz").status == 503, seconds=SECONDS, what="503")
         reason = service.get("/healthz").text
@@ -251,14 +251,14 @@ def test_a_history_that_is_being_filled_tells_of_no_jobs(tmp_path: Path) -> None
     assert not [name for name in found if name.startswith(("mayfly_job", "mayfly_run"))]
 
 
-def test_a_pull_runs_beside_it(shelf: Bucket, tmp_path: Path) -> None:
+def test_a_pull_runs_beside_it(bucket: Bucket, tmp_path: Path) -> None:
     """Files come home, refused runs are counted, and both are metrics."""
     run, bad = days_ago(2), days_ago(1)
-    leave_run(shelf, run)
-    leave_run(shelf, bad)
-    shelf.put_file(bad, "quotes/page 1.json", b"??")
+    leave_run(bucket, run)
+    leave_run(bucket, bad)
+    bucket.put_file(bad, "quotes/page 1.json", b"??")
     dest = tmp_path / "dest"
-    with serving(tmp_path / "home", shelf.environ, "--pull", str(dest)) as service:
+    with serving(tmp_path / "home", bucket.environ, "--pull", str(dest)) as service:
         wait_until(
             lambda: "mayfly_pull_refused_runs" in service.metrics(), seconds=SECONDS, what="a pull"
         )

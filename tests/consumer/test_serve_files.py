@@ -10,7 +10,7 @@ from tests.consumer.serving import serving
 from tests.consumer.test_serve import PNG, days_ago
 
 
-def test_files_of_a_run_are_harmless(shelf: Bucket, tmp_path: Path) -> None:
+def test_files_of_a_run_are_harmless(bucket: Bucket, tmp_path: Path) -> None:
     """Pictures are pictures by their content, the run's texts are plain, all else is a download; scripts never run."""
     run = days_ago(1)
     files = {
@@ -20,10 +20,10 @@ def test_files_of_a_run_are_harmless(shelf: Bucket, tmp_path: Path) -> None:
         "_run/evidence/quotes/page.html": b"<script>alert(1)</script>",
         "quotes/evil.html": b"<script>alert(1)</script>",
     }
-    leave_run(shelf, run, files=files)
-    shelf.rewrite(run, _own_evidence)
+    leave_run(bucket, run, files=files)
+    bucket.rewrite(run, _own_evidence)
     base = f"/runs/{run}/files"
-    with serving(tmp_path / "home", shelf.environ) as service:
+    with serving(tmp_path / "home", bucket.environ) as service:
         shot = service.get(f"{base}/_run/evidence/quotes/shot.png")
         lie = service.get(f"{base}/_run/evidence/quotes/lie.png")
         page = service.get(f"{base}/_run/evidence/quotes/page.html")

@@ -25,22 +25,22 @@ def found(report: Report) -> list[tuple[str, str]]:
     return [(problem.kind.value, problem.path) for problem in report.problems]
 
 
-async def test_a_run_as_the_agent_left_it_is_fine(shelf: Bucket) -> None:
+async def test_a_run_as_the_agent_left_it_is_fine(bucket: Bucket) -> None:
     """All files, with whatever names they have, are found and read, and the log is counted with them."""
-    leave_run(shelf)
-    report = await verify_run(shelf.reader(), RUN)
+    leave_run(bucket)
+    report = await verify_run(bucket.reader(), RUN)
     assert found(report) == []
     assert report.files == len(FILES) + 1
 
 
-async def test_every_kind_of_difference_is_found_at_once(shelf: Bucket) -> None:
+async def test_every_kind_of_difference_is_found_at_once(bucket: Bucket) -> None:
     """A missing, an extra, a grown and a changed file are four problems, and the rest is still counted."""
-    leave_run(shelf)
-    shelf.remove_file(RUN, PAGE)
-    shelf.put_file(RUN, "quotes/stranger", b"?")
-    shelf.put_file(RUN, "quotes/empty", b"no more")
-    shelf.put_file(RUN, "notes/\U0001f98b.md", b"# Mayfly")
-    report = await verify_run(shelf.reader(), RUN)
+    leave_run(bucket)
+    bucket.remove_file(RUN, PAGE)
+    bucket.put_file(RUN, "quotes/stranger", b"?")
+    bucket.put_file(RUN, "quotes/empty", b"no more")
+    bucket.put_file(RUN, "notes/\U0001f98b.md", b"# Mayfly")
+    report = await verify_run(bucket.reader(), RUN)
     assert found(report) == [
         ("hash", "notes/\U0001f98b.md"),
         ("size", "quotes/empty"),
@@ -50,25 +50,25 @@ async def test_every_kind_of_difference_is_found_at_once(shelf: Bucket) -> None:
     assert report.files == 3
 
 
-async def test_a_changed_manifest_is_not_what_the_index_committed(shelf: Bucket) -> None:
+async def test_a_changed_manifest_is_not_what_the_index_committed(bucket: Bucket) -> None:
     """A manifest that was exchanged after the commit is told by its hash, however sound it is."""
-    leave_run(shelf)
-    text = shelf.manifest_text(RUN)
-    shelf.put_manifest(RUN, text.replace(b"\n ", b"\n\t"))
-    report = await verify_run(shelf.reader(), RUN)
+    leave_run(bucket)
+    text = bucket.manifest_text(RUN)
+    bucket.put_manifest(RUN, text.replace(b"\n ", b"\n\t"))
+    report = await verify_run(bucket.reader(), RUN)
     assert found(report) == [("hash", "datapackage.json")]
 
 
-async def test_a_run_without_an_index_entry_does_not_exist_yet(shelf: Bucket) -> None:
+async def test_a_run_without_an_index_entry_does_not_exist_yet(bucket: Bucket) -> None:
     """Files and manifest without a commit are reported as such, even when they are whole."""
-    leave_run(shelf, commit=False)
-    assert found(await verify_run(shelf.reader(), RUN)) == [("index", "")]
+    leave_run(bucket, commit=False)
+    assert found(await verify_run(bucket.reader(), RUN)) == [("index", "")]
 
 
-async def test_a_run_that_never_was_has_neither_entry_nor_manifest(shelf: Bucket) -> None:
+async def test_a_run_that_never_was_has_neither_entry_nor_manifest(bucket: Bucket) -> None:
     """Asking for an id that nobody used is answered, with both facts."""
-    shelf.objects.put(f"{ENTRIES}unrelated", b"")
-    report = await verify_run(shelf.reader(), RUN)
+    bucket.objects.put(f"{ENTRIES}unrelated", b"")
+    report = await verify_run(bucket.reader(), RUN)
     assert found(report) == [("index", ""), ("missing", "datapackage.json")]
 
 

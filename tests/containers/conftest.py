@@ -11,9 +11,9 @@ from tests.parts.busybox_image import ensure_busybox
 from tests.parts.compose import with_plugin, with_program
 from tests.parts.docker_engine import DockerEngine
 from tests.run.bench import Bench
-from tests.run.conftest import bench, shelf
+from tests.run.conftest import bench, bucket
 
-__all__ = ["bench", "shelf"]
+__all__ = ["bench", "bucket"]
 
 
 @pytest.fixture(scope="session")

@@ -79,18 +79,18 @@ def browsing(bench: Bench, request: pytest.FixtureRequest) -> Iterator[Bench]:
     shutil.rmtree(state, ignore_errors=True)
 
 
-def test_addresses_in_the_code_work_beside_the_environment(browsing: Bench, shelf: Bucket) -> None:
+def test_addresses_in_the_code_work_beside_the_environment(browsing: Bench, bucket: Bucket) -> None:
     """`localhost:4444/wd/hub` and `selenium:4444` reach the run's browser, whichever kind it is."""
     browsing.release("v1", jobs(), FILES)
     ran = browsing.run()
     assert ran.code == 0, ran.stderr
-    files = shelf.files(ran.run_id)
+    files = bucket.files(ran.run_id)
     for name in ("reads", "localhost", "selenium"):
         assert files[f"{name}/title.txt"] == b"scraped"
     assert ran.outcome["warnings"] == []
 
 
-def test_a_port_that_is_taken_is_a_warning(bench: Bench, shelf: Bucket) -> None:
+def test_a_port_that_is_taken_is_a_warning(bench: Bench, bucket: Bucket) -> None:
     """Jobs that read their environment do not need it."""
     program("chromedriver")
     bench.with_browser()
@@ -102,7 +102,7 @@ def test_a_port_that_is_taken_is_a_warning(bench: Bench, shelf: Bucket) -> None:
         bench.release("v1", f"[[job]]{only}", FILES)
         ran = bench.run(browser__port=str(port))
     assert ran.code == 0, ran.stderr
-    (warning,) = shelf.run(ran.run_id).record["warnings"]
+    (warning,) = bucket.run(ran.run_id).record["warnings"]
     assert warning.startswith(f"the browser is not at http://localhost:{port}")
     assert "in use" in warning
 
@@ -115,7 +115,7 @@ OPENS = """
 
 
 def test_a_container_reaches_the_run_s_browser_and_no_other_one(
-    browsing: Bench, shelf: Bucket, docker_engine: DockerEngine, busybox: str
+    browsing: Bench, bucket: Bucket, docker_engine: DockerEngine, busybox: str
 ) -> None:
     """By its environment and by the address in its code; a container that did not ask for a browser by neither."""
     browsing.environ |= docker_engine.environ
@@ -132,7 +132,7 @@ def test_a_container_reaches_the_run_s_browser_and_no_other_one(
     text += job(busybox, "wget -T 3 -q -O - http://selenium:4444/status").replace('"a"', '"c"')
     browsing.release("v1", text)
     ran = browsing.run()
-    files = shelf.files(ran.run_id)
+    files = bucket.files(ran.run_id)
     assert b'"sessionId"' in files["a/session.json"], ran.stderr
     assert b'"sessionId"' in files["b/session.json"]
     assert [ran.job(name)["status"] for name in "abc"] == ["succeeded", "succeeded", "failed"]
@@ -166,7 +166,7 @@ until wget -q -O - http://selenium:4444/wd/hub/status | tee /tmp/status | grep -
 
 
 def test_the_seed_stack_drives_its_own_browser(
-    yard: Bench, shelf: Bucket, docker_engine: DockerEngine, selenium_image: str, busybox: str
+    yard: Bench, bucket: Bucket, docker_engine: DockerEngine, selenium_image: str, busybox: str
 ) -> None:
     """A batch service beside `selenium/standalone-chrome`, from the file as it was on the old server."""
     yard.environ |= with_plugin(yard.environ)
@@ -190,4 +190,4 @@ def test_the_seed_stack_drives_its_own_browser(
     finally:
         docker_engine.docker("rmi", name)
     assert ran.code == 0, ran.stderr
-    assert b'"sessionId"' in shelf.files(ran.run_id)["legacy/session.json"]
+    assert b'"sessionId"' in bucket.files(ran.run_id)["legacy/session.json"]

@@ -104,13 +104,13 @@ class Engine:
 
 
 @pytest.fixture
-def shelf(s3_server: S3Server, s3_bucket: str) -> Bucket:
+def bucket(s3_server: S3Server, s3_bucket: str) -> Bucket:
     """The bucket of the shards."""
     return Bucket.on_s3(s3_server, s3_bucket)
 
 
 @pytest.fixture
-def environ(repo_builder: Repo, git_server: GitServer, shelf: Bucket) -> dict[str, str]:
+def environ(repo_builder: Repo, git_server: GitServer, bucket: Bucket) -> dict[str, str]:
     """The settings of the manifests, but for where the release and the bucket are."""
     repo_builder.release("v1.0.0", {"jobs.toml": JOBS, "shop.sh": SHOP})
     return variables() | {
@@ -118,7 +118,7 @@ def environ(repo_builder: Repo, git_server: GitServer, shelf: Bucket) -> dict[st
         "MAYFLY_RELEASE_REPOSITORY": git_server.url(),
         "MAYFLY_BROWSER_URL": NOWHERE,
         "MAYFLY_LIMITS_JOBS": "1",
-        **shelf.environ,
+        **bucket.environ,
     }
 
 
@@ -161,15 +161,15 @@ def test_the_image_has_what_a_shard_needs(docker_engine: DockerEngine, fleet_ima
 
 
 def test_shards_are_told_by_their_index_and_end_by_their_exit_code(
-    engine: Engine, shelf: Bucket
+    engine: Engine, bucket: Bucket
 ) -> None:
     """As nobody, on a read-only root, without a capability: each does its part, and the index names it."""
     shards = [engine.start(shard) for shard in range(SHARDS)]
     assert [engine.wait(shard) for shard in shards] == [0, 0], engine.told(shards[0])
-    parts = sorted((one["group"], one["shard"], one["shards"]) for one in shelf.entries())
+    parts = sorted((one["group"], one["shard"], one["shards"]) for one in bucket.entries())
     assert parts == [(GROUP, 0, SHARDS), (GROUP, 1, SHARDS)]
-    assert succeeded(shelf) == dict.fromkeys(VALUES, 1)
-    files = {path: text for run in all_sound(shelf) for path, text in shelf.files(run).items()}
+    assert succeeded(bucket) == dict.fromkeys(VALUES, 1)
+    files = {path: text for run in all_sound(bucket) for path, text in bucket.files(run).items()}
     prices = {text.decode() for path, text in files.items() if path.endswith("/price")}
     assert prices == {f"price of {value}, seen by 10001\n" for value in VALUES}
     for shard in shards:
@@ -177,7 +177,7 @@ def test_shards_are_told_by_their_index_and_end_by_their_exit_code(
 
 
 def test_a_shard_that_is_started_again_repeats_only_what_was_not_committed(
-    engine: Engine, shelf: Bucket
+    engine: Engine, bucket: Bucket
 ) -> None:
     """Evicted, it commits what is finished, and ends with 7; killed, nothing; the next attempt does the rest."""
     engine.close(closed=True)
@@ -192,20 +192,20 @@ def test_a_shard_that_is_started_again_repeats_only_what_was_not_committed(
     assert engine.wait(killed) == 137
     engine.close(closed=False)
     assert engine.wait(engine.start(0)) == 0
-    first, last = shelf.entries()
+    first, last = bucket.entries()
     assert (first["status"], last["status"]) == ("interrupted", "succeeded")
-    assert len(all_sound(shelf)) == 2
+    assert len(all_sound(bucket)) == 2
     assert engine.visits.count(done) == 1
     assert engine.visits.count(cut) == 3
-    assert set(succeeded(shelf).values()) == {1}
+    assert set(succeeded(bucket).values()) == {1}
     (skipped,) = [one for one in last["jobs"] if one["status"] == "skipped"]
     assert (skipped["name"], first["run_id"] in skipped["message"]) == (done, True)
 
 
-def test_what_no_attempt_can_mend_is_not_tried_again(engine: Engine, shelf: Bucket) -> None:
+def test_what_no_attempt_can_mend_is_not_tried_again(engine: Engine, bucket: Bucket) -> None:
     """A pod that is not told how many shards there are ends with a code that the manifests call final."""
     engine.environ = {key: value for key, value in engine.environ.items() if key != "MAYFLY_SHARDS"}
     code = engine.wait(engine.start(1))
     final = job()["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"]
     assert (code, code in final) == (ExitCode.USAGE, True)
-    assert shelf.entries() == []
+    assert bucket.entries() == []

@@ -18,13 +18,13 @@ def bench(tmp_path: Path) -> Bench:
 
 
 @pytest.fixture
-def shelf(bench: Bench) -> Bucket:
+def bucket(bench: Bench) -> Bucket:
     """The workbench's bucket."""
     return bench.bucket
 
 
 @pytest.fixture
-def s3_shelf(
+def bucket_on_s3(
     bench: Bench, s3_server: S3Server, s3_bucket: str, s3_proxy: FaultProxy
 ) -> Iterator[Bucket]:
     """The workbench's bucket, moved to the S3 server, which the agent reaches through the proxy."""

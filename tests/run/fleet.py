@@ -101,11 +101,11 @@ class Fleet:
                 member.kill()
 
 
-def succeeded(shelf: Bucket) -> Counter[str]:
+def succeeded(bucket: Bucket) -> Counter[str]:
     """Return how many times the index says of each job that it succeeded."""
     return Counter(
         job["name"]
-        for entry in shelf.entries()
+        for entry in bucket.entries()
         for job in entry["jobs"]
         if job["status"] == "succeeded"
     )

@@ -178,7 +178,7 @@ ATTACKS: dict[str, tuple[Callable[[Stage], None], str, str]] = {
 }
 
 
-def test_every_attack_is_refused_and_the_files_arrive(bench: Bench, shelf: Bucket) -> None:
+def test_every_attack_is_refused_and_the_files_arrive(bench: Bench, bucket: Bucket) -> None:
     """One after the other on one machine: what was refused and why is in each manifest; no canary ever appears."""
     stage = Stage(bench)
     assert bench.run().code == 0
@@ -187,19 +187,19 @@ def test_every_attack_is_refused_and_the_files_arrive(bench: Bench, shelf: Bucke
         with stage.attacked(attack):
             ran = bench.run()
         assert ran.code == 0, f"{name}: {ran.stderr[-2000:]}"
-        manifest = sound(shelf, ran.run_id)
+        manifest = sound(bucket, ran.run_id)
         assert manifest.results == {"only/file": False}
         release = manifest.release
         assert (release["commit"], release["trust"]) == (stage.good, "signed"), name
         assert release["verified_by"]["principal"] == "ada@example.com"
         (refused,) = release["refused"]
         assert (refused["kind"], words in refused["reason"]) == (kind, True), (name, refused)
-        assert shelf.files(ran.run_id)["only/file"] == b"good\n"
-    after = shelf.run(bench.run().run_id).release
+        assert bucket.files(ran.run_id)["only/file"] == b"good\n"
+    after = bucket.run(bench.run().run_id).release
     assert (after["commit"], after["stale"], after["refused"]) == (stage.good, None, [])
 
 
-def test_a_branch_that_is_forced_back_is_refused(bench: Bench, shelf: Bucket) -> None:
+def test_a_branch_that_is_forced_back_is_refused(bench: Bench, bucket: Bucket) -> None:
     """An older commit, also a signed one, does not run again; the last good one does, and the manifest says why."""
     stage = Stage(bench)
     bench.settings["release.branch"] = "main"
@@ -214,16 +214,16 @@ def test_a_branch_that_is_forced_back_is_refused(bench: Bench, shelf: Bucket) ->
     stage.repo.git("reset", "--quiet", "--hard", commits[0])
     stage.repo.push()
     ran = bench.run()
-    manifest = sound(shelf, ran.run_id)
+    manifest = sound(bucket, ran.run_id)
     release = manifest.release
     (refused,) = release["refused"]
     assert (ran.code, release["commit"], refused["kind"]) == (0, commits[1], "downgrade")
     assert "forced back" in refused["reason"]
-    assert shelf.files(ran.run_id)["only/file"] == b"good\n"
+    assert bucket.files(ran.run_id)["only/file"] == b"good\n"
 
 
 def test_a_good_release_from_a_poisoned_repository_runs_and_starts_nothing(
-    bench: Bench, shelf: Bucket
+    bench: Bench, bucket: Bucket
 ) -> None:
     """Attributes in the release, configuration and hooks of both repositories, and git's own at home: no canary."""
     stage = Stage(bench)
@@ -242,7 +242,7 @@ def test_a_good_release_from_a_poisoned_repository_runs_and_starts_nothing(
     shutil.copy(bench.folder / ".gitconfig", stage.repo.bare / "config")
     ran = bench.run()
     assert ran.code == 0, ran.stderr[-2000:]
-    release = shelf.run(ran.run_id).release
+    release = bucket.run(ran.run_id).release
     assert (release["commit"], release["refused"], release["trust"]) == (commit, [], "signed")
     assert (bench.state / "good" / "tree" / "t").read_text() == text
     assert not stage.canary.exists()

@@ -143,16 +143,16 @@ BROKEN = {
 }
 
 
-def _delivered(shelf: Bucket, ran: Ran) -> Run:
+def _delivered(bucket: Bucket, ran: Ran) -> Run:
     """Return the manifest of a run in which all of the day's files arrived, made by version 1."""
     assert ran.code == 0, ran.stderr[-3000:]
-    manifest = sound(shelf, ran.run_id)
+    manifest = sound(bucket, ran.run_id)
     assert manifest.results == {"quotes/quotes.txt": False, "notes/notes.txt": False}
     return manifest
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_bad_release_costs_no_files(bench: Bench, shelf: Bucket, name: str) -> None:
+def test_a_bad_release_costs_no_files(bench: Bench, bucket: Bucket, name: str) -> None:
     """The files arrive in the same run; the manifest says what was refused and why; it is not tried again."""
     broken = BROKEN[name]
     # Wherever this machine has its container engine: the image is nowhere.
@@ -163,7 +163,7 @@ def test_a_bad_release_costs_no_files(bench: Bench, shelf: Bucket, name: str) ->
     assert bench.run().code == 0
     bad = bench.release("v2.0", broken.jobs, broken.files)
     ran = bench.run(**{key.replace(".", "__"): text for key, text in broken.settings.items()})
-    manifest = _delivered(shelf, ran)
+    manifest = _delivered(bucket, ran)
     release = manifest.release
     assert (release["ref"], release["commit"]) == ("v1.0", good)
     (refused,) = release["refused"]
@@ -179,13 +179,13 @@ def test_a_bad_release_costs_no_files(bench: Bench, shelf: Bucket, name: str) ->
         assert [attempt["number"] for attempt in manifest.job(again)["attempts"]] == [1, 2]
     if name in {"import", "exit", "lock"}:
         second = bench.run()
-        release = _delivered(shelf, second).release
+        release = _delivered(bucket, second).release
         assert [refused["kind"] for refused in release["refused"]] == ["bad"]
         assert "found bad on" in release["stale"]["reason"]
         assert not second.events("release.installed")
 
 
-def test_a_repaired_release_is_tried_and_becomes_the_good_one(bench: Bench, shelf: Bucket) -> None:
+def test_a_repaired_release_is_tried_and_becomes_the_good_one(bench: Bench, bucket: Bucket) -> None:
     """What is bad is one commit under one name: the next version is a new chance."""
     bench.release("v1.0", JOBS, GOOD)
     bench.run()
@@ -194,13 +194,13 @@ def test_a_repaired_release_is_tried_and_becomes_the_good_one(bench: Bench, shel
     commit = bench.release("v2.1", JOBS, {"notes.sh": NOTES.format(version="3")})
     for trial in ("passed", None):
         ran = bench.run()
-        release = shelf.run(ran.run_id).release
+        release = bucket.run(ran.run_id).release
         assert (release["commit"], release["trial"], release["stale"]) == (commit, trial, None)
-    assert shelf.files(ran.run_id)["notes/notes.txt"] == b"3\n"
+    assert bucket.files(ran.run_id)["notes/notes.txt"] == b"3\n"
 
 
 def test_what_a_good_job_of_a_bad_release_made_is_kept_and_named(
-    bench: Bench, shelf: Bucket
+    bench: Bench, bucket: Bucket
 ) -> None:
     """Only what broke runs once more; the manifest says which commit made the rest."""
     bench.release("v1.0", JOBS, GOOD)
@@ -209,15 +209,15 @@ def test_what_a_good_job_of_a_bad_release_made_is_kept_and_named(
         "v2.0", JOBS, {"quotes.py": QUOTES.format(version="2"), "notes.sh": "exit 3\n"}
     )
     ran = bench.run()
-    manifest = _delivered(shelf, ran)
-    assert shelf.files(ran.run_id)["quotes/quotes.txt"] == b"2"
-    assert shelf.files(ran.run_id)["notes/notes.txt"] == b"1\n"
+    manifest = _delivered(bucket, ran)
+    assert bucket.files(ran.run_id)["quotes/quotes.txt"] == b"2"
+    assert bucket.files(ran.run_id)["notes/notes.txt"] == b"1\n"
     assert manifest.job("quotes")["release"] == bad
     assert manifest.job("notes")["release"] is None
 
 
 @pytest.mark.parametrize("cause", ["site_unreachable", "blocked"])
-def test_a_site_that_is_down_rolls_nothing_back(bench: Bench, shelf: Bucket, cause: str) -> None:
+def test_a_site_that_is_down_rolls_nothing_back(bench: Bench, bucket: Bucket, cause: str) -> None:
     """Neither does it count against a release, however often: it is on trial until the site is there."""
     bench.release("v1.0", JOBS, GOOD)
     bench.run()
@@ -231,14 +231,14 @@ def test_a_site_that_is_down_rolls_nothing_back(bench: Bench, shelf: Bucket, cau
     for _ in range(2):
         ran = bench.run()
         assert ran.code == 8
-        release = shelf.run(ran.run_id).release
+        release = bucket.run(ran.run_id).release
         assert (release["commit"], release["trial"]) == (commit, "undecided")
         assert (release["rolled_back_from"], release["refused"]) == (None, [])
         assert not ran.events("release.asks_last_good")
 
 
 def test_what_fails_on_the_last_good_release_too_is_not_the_new_ones_fault(
-    bench: Bench, shelf: Bucket
+    bench: Bench, bucket: Bucket
 ) -> None:
     """The last good release is asked once; it fails as well, so the new one, which did something well, is good."""
     switch = bench.folder / "down"
@@ -249,7 +249,7 @@ def test_what_fails_on_the_last_good_release_too_is_not_the_new_ones_fault(
     commit = bench.release("v2.0", JOBS, {"quotes.py": LATER})
     ran = bench.run()
     assert ran.code == 3
-    manifest = sound(shelf, ran.run_id)
+    manifest = sound(bucket, ran.run_id)
     release = manifest.release
     assert (release["commit"], release["trial"]) == (commit, "passed")
     assert len(manifest.job("notes")["attempts"]) == 2
@@ -258,18 +258,18 @@ def test_what_fails_on_the_last_good_release_too_is_not_the_new_ones_fault(
     assert not again.events("release.asks_last_good")
 
 
-def test_jobs_that_need_a_broken_one_run_once_more_as_well(bench: Bench, shelf: Bucket) -> None:
+def test_jobs_that_need_a_broken_one_run_once_more_as_well(bench: Bench, bucket: Bucket) -> None:
     """What was skipped because of the broken job is done after it, on the last good release."""
     jobs = JOBS.replace('"notes.sh"]', '"notes.sh"]\nneeds = ["quotes"]')
     bench.release("v1.0", jobs, GOOD)
     bench.run()
     bench.release("v2.0", jobs, {"quotes.py": "raise SystemExit(3)\n"})
     ran = bench.run()
-    manifest = _delivered(shelf, ran)
+    manifest = _delivered(bucket, ran)
     assert manifest.release["rolled_back_from"]["jobs"] == ["quotes", "notes"]
 
 
-def test_a_job_that_is_retired_in_words_may_go(bench: Bench, shelf: Bucket) -> None:
+def test_a_job_that_is_retired_in_words_may_go(bench: Bench, bucket: Bucket) -> None:
     """`retired` says that it is meant; the release runs with what is left."""
     bench.release("v1.0", JOBS, GOOD)
     bench.run()
@@ -277,21 +277,21 @@ def test_a_job_that_is_retired_in_words_may_go(bench: Bench, shelf: Bucket) -> N
     commit = bench.release("v2.0", jobs)
     ran = bench.run()
     assert ran.code == 0
-    manifest = sound(shelf, ran.run_id)
+    manifest = sound(bucket, ran.run_id)
     assert manifest.release["commit"] == commit
     assert manifest.results == {"quotes/quotes.txt": False}
 
 
 def test_without_a_good_release_a_broken_first_one_is_all_there_is(
-    bench: Bench, shelf: Bucket
+    bench: Bench, bucket: Bucket
 ) -> None:
     """It runs each time for what it is worth; the first that works takes its place."""
     bench.release("v1.0", JOBS, {**GOOD, "notes.sh": "exit 3\n"})
     for _ in range(2):
         ran = bench.run()
         assert ran.code == 3
-        assert re.match("v1", shelf.run(ran.run_id).release["ref"])
+        assert re.match("v1", bucket.run(ran.run_id).release["ref"])
     commit = bench.release("v2.0", JOBS, {"notes.sh": NOTES.format(version="2")})
     ran = bench.run()
     assert ran.code == 0
-    assert shelf.run(ran.run_id).release["commit"] == commit
+    assert bucket.run(ran.run_id).release["commit"] == commit

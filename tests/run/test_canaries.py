@@ -172,14 +172,14 @@ def test_no_canary_leaves_a_run(
     """Neither bucket nor log, outcome, process list, metrics, page, status nor doctor has one, in any spelling."""
     with process_list() as commands:
         ran = bench.run("--log", style)
-    shelf = Bucket.on_s3(s3_server, s3_bucket)
+    bucket = Bucket.on_s3(s3_server, s3_bucket)
     assert ran.outcome["status"] in {"partial", "failed"}, ran.stderr[-3000:]
-    (run,) = all_sound(shelf)
+    (run,) = all_sound(bucket)
     # It was there, and was told: otherwise nothing is shown by its absence.
     assert "[redacted:TOKEN]" in ran.stderr
-    page = shelf.file(run, evidence_path("careless", "page.html"))
+    page = bucket.file(run, evidence_path("careless", "page.html"))
     assert page.count(b"[redacted:TOKEN]") >= 20
-    places = {key: shelf.objects.get(key) for key in shelf.objects.stamps()}
+    places = {key: bucket.objects.get(key) for key in bucket.objects.stamps()}
     places |= {"stderr": ran.stderr.encode(), "outcome": json.dumps(ran.outcome).encode()}
     places |= {f"command {command[:40]!r}": command for command in commands}
     around = home(s3_server, s3_bucket)

@@ -51,7 +51,7 @@ def _under_way(bench: Bench) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_told_to_stop_hands_over_what_it_has(
-    bench: Bench, shelf: Bucket, number: signal.Signals
+    bench: Bench, bucket: Bucket, number: signal.Signals
 ) -> None:
     """Exit code 7: finished jobs are there, the one that ran is partial, the others are listed, who asked is named."""
     bench.release("v1", JOBS, {"slow.sh": SLOW})
@@ -62,7 +62,7 @@ def test_a_run_that_is_told_to_stop_hands_over_what_it_has(
         ran = finish(process)
     assert time.monotonic() - began < 20
     assert (ran.code, ran.outcome["status"]) == (7, "interrupted"), ran.stderr
-    manifest = sound(shelf, ran.run_id)
+    manifest = sound(bucket, ran.run_id)
     assert manifest.record["interruption"] == number.name
     assert {job["name"]: job["status"] for job in manifest.jobs} == {
         "quick": "succeeded",
@@ -75,7 +75,7 @@ def test_a_run_that_is_told_to_stop_hands_over_what_it_has(
 
 
 def test_a_run_that_is_told_to_stop_while_it_fetches_is_committed(
-    bench: Bench, shelf: Bucket
+    bench: Bench, bucket: Bucket
 ) -> None:
     """There is no release yet, and no job; that it began and was stopped is known at home all the same."""
     with (
@@ -86,7 +86,7 @@ def test_a_run_that_is_told_to_stop_while_it_fetches_is_committed(
         process.send_signal(signal.SIGTERM)
         ran = finish(process)
     assert ran.code == 7, ran.stderr
-    record = sound(shelf, ran.run_id).record
+    record = sound(bucket, ran.run_id).record
     assert (record["status"], record["release"], record["interruption"]) == (
         "interrupted",
         None,
@@ -94,7 +94,7 @@ def test_a_run_that_is_told_to_stop_while_it_fetches_is_committed(
     )
 
 
-def test_told_twice_it_leaves_the_hand_off_to_the_next_run(bench: Bench, shelf: Bucket) -> None:
+def test_told_twice_it_leaves_the_hand_off_to_the_next_run(bench: Bench, bucket: Bucket) -> None:
     """A second Ctrl-C ends it at once with exit code 6; the next run hands over what was finished."""
     deaf = "trap '' TERM\n" + SLOW.replace("    wait", "    while :; do sleep 1; done")
     bench.release("v1", JOBS, {"slow.sh": deaf})
@@ -109,25 +109,25 @@ def test_told_twice_it_leaves_the_hand_off_to_the_next_run(bench: Bench, shelf: 
     assert ran.code == 6, ran.stderr
     (left,) = bench.spool
     assert marked(f"MAYFLY_RUN_ID={left.name}") == []
-    assert shelf.entries() == []
+    assert bucket.entries() == []
     bench.release("v2", '[[job]]\nname = "b"\ncommand = ["true"]\n')
     again = bench.run()
     assert again.code == 0, again.stderr
-    assert all_sound(shelf) == [left.name, again.run_id]
-    manifest = shelf.run(left.name)
+    assert all_sound(bucket) == [left.name, again.run_id]
+    manifest = bucket.run(left.name)
     assert manifest.record["status"] == "interrupted"
     assert manifest.results == {"quick/file": False, "slow/half": True}
 
 
-def _recovered(bench: Bench, shelf: Bucket, dead: str, *, sealed: bool = False) -> Run:
+def _recovered(bench: Bench, bucket: Bucket, dead: str, *, sealed: bool = False) -> Run:
     """Let the next run come and deliver the dead one; return its manifest, which was sealed before it died, or not."""
     bench.release("v9", '[[job]]\nname = "b"\ncommand = ["true"]\n')
     ran = bench.run()
     assert ran.code == 0, ran.stderr
-    assert all_sound(shelf) == [dead, ran.run_id]
+    assert all_sound(bucket) == [dead, ran.run_id]
     assert bench.spool == []
     assert marked(f"MAYFLY_RUN_ID={dead}") == []
-    manifest = shelf.run(dead)
+    manifest = bucket.run(dead)
     assert manifest.record["recovered"] == (None if sealed else ran.run_id)
     return manifest
 
@@ -139,7 +139,7 @@ def _kill(process: "subprocess.Popen[str]") -> None:
     process.wait(30)
 
 
-def test_killed_while_it_fetches(bench: Bench, shelf: Bucket) -> None:
+def test_killed_while_it_fetches(bench: Bench, bucket: Bucket) -> None:
     """A run without a release is handed over as interrupted, with no jobs."""
     with (
         silent() as address,
@@ -148,12 +148,12 @@ def test_killed_while_it_fetches(bench: Bench, shelf: Bucket) -> None:
         bench.log.wait_for("run.started")
         time.sleep(0.3)
         _kill(process)
-    manifest = _recovered(bench, shelf, bench.spool[0].name)
+    manifest = _recovered(bench, bucket, bench.spool[0].name)
     assert manifest.record["status"] == "interrupted"
     assert manifest.jobs == []
 
 
-def test_killed_while_the_browser_starts(bench: Bench, shelf: Bucket) -> None:
+def test_killed_while_the_browser_starts(bench: Bench, bucket: Bucket) -> None:
     """No chromedriver and no browser of the dead run is left, and its jobs are listed as not begun."""
     del bench.settings["browser.url"]
     bench.release("v1", '[[job]]\nname = "a"\nbrowser = true\ncommand = ["true"]\n')
@@ -167,34 +167,34 @@ def test_killed_while_the_browser_starts(bench: Bench, shelf: Bucket) -> None:
         )
         _kill(process)
     bench.settings["browser.url"] = NOWHERE
-    job = _recovered(bench, shelf, dead).job("a")
+    job = _recovered(bench, bucket, dead).job("a")
     assert (job["status"], job["cause"]) == ("interrupted", "interrupted")
     assert "before it started" in job["message"]
 
 
 @pytest.mark.parametrize("early", [False, True])
-def test_killed_while_jobs_run(bench: Bench, shelf: Bucket, early: bool) -> None:
+def test_killed_while_jobs_run(bench: Bench, bucket: Bucket, early: bool) -> None:
     """Before or after early uploads: the finished job's files arrive as such, the other's as partial."""
     bench.release("v1", JOBS, {"slow.sh": SLOW})
     with bench.running() as process:
         _under_way(bench)
         if early:
             wait_until(
-                lambda: any("slow/half" in shelf.paths(run) for run in shelf.begun()),
+                lambda: any("slow/half" in bucket.paths(run) for run in bucket.begun()),
                 what="an early upload",
             )
         dead = bench.spool[0].name
         _kill(process)
     assert marked(f"MAYFLY_RUN_ID={dead}") != []
-    manifest = _recovered(bench, shelf, dead)
+    manifest = _recovered(bench, bucket, dead)
     assert manifest.results == {"quick/file": False, "slow/half": True}
     assert manifest.record["status"] == "interrupted"
     assert "while it ran" in manifest.job("slow")["message"]
     assert "before it started" in manifest.job("later")["message"]
-    assert manifest.job("quick")["state"] in shelf.states("quick")
+    assert manifest.job("quick")["state"] in bucket.states("quick")
 
 
-def test_killed_again_and_again(bench: Bench, shelf: Bucket) -> None:
+def test_killed_again_and_again(bench: Bench, bucket: Bucket) -> None:
     """Runs that died one after the other are handed over oldest first by the first one that lives."""
     bench.release("v1", JOBS, {"slow.sh": SLOW})
     dead = []
@@ -207,7 +207,7 @@ def test_killed_again_and_again(bench: Bench, shelf: Bucket) -> None:
     bench.release("v2", '[[job]]\nname = "b"\ncommand = ["true"]\n')
     ran = bench.run()
     assert ran.code == 0, ran.stderr
-    assert all_sound(shelf) == [*dead, ran.run_id]
+    assert all_sound(bucket) == [*dead, ran.run_id]
 
 
 HAND_OFF = """
@@ -223,7 +223,7 @@ MANY = """
 
 
 def test_killed_during_an_early_upload(
-    bench: Bench, s3_shelf: Bucket, s3_proxy: FaultProxy
+    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy
 ) -> None:
     """A file that was on its way while its job still ran arrives with the rest."""
     bench.release("v1", JOBS, {"slow.sh": SLOW})
@@ -233,7 +233,7 @@ def test_killed_during_an_early_upload(
         dead = bench.spool[0].name
         _kill(process)
     s3_proxy.heal()
-    manifest = _recovered(bench, s3_shelf, dead)
+    manifest = _recovered(bench, bucket_on_s3, dead)
     assert manifest.results == {"quick/file": False, "slow/half": True}
 
 
@@ -252,7 +252,7 @@ def test_killed_during_an_early_upload(
     ids=lambda value: str(value).partition("(")[0],
 )
 def test_killed_at_a_point_of_the_hand_off(
-    bench: Bench, s3_shelf: Bucket, s3_proxy: FaultProxy, fault: Fault, request_: str
+    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy, fault: Fault, request_: str
 ) -> None:
     """Wherever it was, the next run hands over the rest: all files, one manifest, one index entry."""
     bench.release("v1", HAND_OFF, {"a.sh": MANY})
@@ -269,14 +269,14 @@ def test_killed_at_a_point_of_the_hand_off(
         _kill(process)
     s3_proxy.heal()
     sealed = path in {f"/{MANIFEST}", f"/{ENTRIES}"}
-    manifest = _recovered(bench, s3_shelf, dead, sealed=sealed)
+    manifest = _recovered(bench, bucket_on_s3, dead, sealed=sealed)
     assert manifest.record["status"] == "succeeded"
     assert set(manifest.results) == {f"a/{name}" for name in (*"123456", "big")}
-    assert any(dead in key for key in s3_shelf.states())
+    assert any(dead in key for key in bucket_on_s3.states())
 
 
 def test_killed_right_after_the_commit(
-    bench: Bench, s3_shelf: Bucket, s3_proxy: FaultProxy
+    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy
 ) -> None:
     """The next run finds the entry, adds none, and forgets the run."""
     bench.release("v1", HAND_OFF, {"a.sh": MANY})
@@ -285,18 +285,18 @@ def test_killed_right_after_the_commit(
         wait_until(lambda: s3_proxy.count("PUT", f"/{ENTRIES}") > 0, what="the commit")
         dead = bench.spool[0].name
         _kill(process)
-    assert list(s3_shelf.committed()) == [dead]
+    assert list(bucket_on_s3.committed()) == [dead]
     s3_proxy.heal()
     bench.release("v9", '[[job]]\nname = "b"\ncommand = ["true"]\n')
     ran = bench.run()
     assert ran.code == 0, ran.stderr
-    assert all_sound(s3_shelf) == [dead, ran.run_id]
-    assert s3_shelf.run(dead).record["recovered"] is None
+    assert all_sound(bucket_on_s3) == [dead, ran.run_id]
+    assert bucket_on_s3.run(dead).record["recovered"] is None
     assert bench.spool == []
 
 
 def test_a_slow_store_and_random_kills(
-    bench: Bench, s3_shelf: Bucket, s3_proxy: FaultProxy
+    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy
 ) -> None:
     """Runs killed at four times, each delivering some of those before: every one arrives once, and sound."""
     bench.release("v1", HAND_OFF, {"a.sh": MANY})
@@ -311,6 +311,6 @@ def test_a_slow_store_and_random_kills(
     s3_proxy.heal()
     ran = bench.run()
     assert ran.code == 0, ran.stderr
-    assert sorted(all_sound(s3_shelf)) == sorted({*begun, ran.run_id})
+    assert sorted(all_sound(bucket_on_s3)) == sorted({*begun, ran.run_id})
     assert bench.spool == []
     assert list((bench.state / "spool").iterdir()) == []

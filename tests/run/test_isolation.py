@@ -239,10 +239,10 @@ LARGE = """
 """
 
 
-def test_a_file_beyond_the_limit_is_out_of_disk(bench: Bench, shelf: Bucket) -> None:
+def test_a_file_beyond_the_limit_is_out_of_disk(bench: Bench, bucket: Bucket) -> None:
     """As a plain process, too; what was written up to the limit is handed over as partial."""
     bench.release("v1", LARGE)
     ran = bench.run(limits__file="1MiB", limits__isolation="process")
-    job = shelf.run(ran.run_id).job("large")
+    job = bucket.run(ran.run_id).job("large")
     assert (job["status"], job["cause"]) == ("failed", "out_of_disk")
-    assert len(shelf.files(ran.run_id)["large/x"]) == 2**20
+    assert len(bucket.files(ran.run_id)["large/x"]) == 2**20

@@ -27,7 +27,7 @@ def _refused(manifest: Run) -> dict[str, str]:
     return {each["path"]: each["reason"] for each in manifest.job("a")["refused"]}
 
 
-def test_links_and_special_files_are_refused(bench: Bench, shelf: Bucket) -> None:
+def test_links_and_special_files_are_refused(bench: Bench, bucket: Bucket) -> None:
     """Nothing that leads out of the folder is followed; each is listed with its reason, and the rest is delivered."""
     secret = bench.folder / "secret"
     secret.mkdir()
@@ -51,7 +51,7 @@ if os.geteuid() == 0:
     bench.release("v1", JOB, _program(program))
     ran = bench.run()
     assert ran.code == 0, ran.stderr
-    manifest = sound(shelf, ran.run_id)
+    manifest = sound(bucket, ran.run_id)
     assert manifest.results == {"a/good": False}
     refused = _refused(manifest)
     if os.geteuid() == 0:
@@ -65,12 +65,12 @@ if os.geteuid() == 0:
         "pipe": "not a regular file",
         "socket": "not a regular file",
     }
-    assert all(CANARY.encode() not in content for content in shelf.files(ran.run_id).values())
+    assert all(CANARY.encode() not in content for content in bucket.files(ran.run_id).values())
 
 
 @pytest.mark.parametrize("replacement", ["link", "file", "nothing"])
 def test_an_output_folder_that_was_replaced_has_no_results(
-    bench: Bench, shelf: Bucket, replacement: str
+    bench: Bench, bucket: Bucket, replacement: str
 ) -> None:
     """The agent reads the folder it made, or none; what was uploaded from the first one is gone again."""
     secret = bench.folder / "secret"
@@ -88,12 +88,12 @@ elif {replacement!r} == "file":
     bench.release("v1", JOB, _program(program))
     ran = bench.run()
     assert ran.code == 0, ran.stderr
-    manifest = sound(shelf, ran.run_id)
+    manifest = sound(bucket, ran.run_id)
     assert manifest.results == {}
     assert _refused(manifest) == ({} if replacement == "nothing" else {".": "a link, or no folder"})
 
 
-def test_names_that_no_bucket_can_hold_are_refused(bench: Bench, shelf: Bucket) -> None:
+def test_names_that_no_bucket_can_hold_are_refused(bench: Bench, bucket: Bucket) -> None:
     """Each file that cannot be delivered everywhere is listed; its neighbours are delivered."""
     program = """
 raw = os.fsencode(out)
@@ -114,7 +114,7 @@ Path("bottom").touch()
     bench.release("v1", JOB, _program(program))
     ran = bench.run()
     assert ran.code == 0, ran.stderr
-    manifest = sound(shelf, ran.run_id)
+    manifest = sound(bucket, ran.run_id)
     delivered = manifest.results
     assert {path for path in delivered if "/d" not in path} == {"a/good", f"a/{'日' * 80}"}
     assert max(len(path) for path in delivered if "/d" in path) == 2 + 7 * 91 + len("file")
@@ -130,13 +130,13 @@ Path("bottom").touch()
     assert len(refused) == 8
 
 
-def test_a_flood_of_refused_files_is_summed_up(bench: Bench, shelf: Bucket) -> None:
+def test_a_flood_of_refused_files_is_summed_up(bench: Bench, bucket: Bucket) -> None:
     """A manifest lists a hundred of them, and how many more there are."""
     bench.release(
         "v1", JOB, _program("for n in range(500): (out / f'link-{n:03}').symlink_to('/etc/passwd')")
     )
     ran = bench.run()
-    refused = sound(shelf, ran.run_id).job("a")["refused"]
+    refused = sound(bucket, ran.run_id).job("a")["refused"]
     assert (len(refused), refused[-1]["reason"]) == (101, "and 400 more entries")
 
 
@@ -162,7 +162,7 @@ os.utime(out / "touched")
 
 
 def test_what_changes_after_an_early_upload_arrives_as_it_was_at_the_end(
-    bench: Bench, shelf: Bucket
+    bench: Bench, bucket: Bucket
 ) -> None:
     """While a job runs its settled files are on their way already; in the end only the final ones are there."""
     bench.release("v1", JOB, _program(CHANGES))
@@ -171,9 +171,9 @@ def test_what_changes_after_an_early_upload_arrives_as_it_was_at_the_end(
         wait_until(lambda: any(early.glob("*/a/deleted")), what="an early upload")
         wait_until(lambda: any(early.glob("*/a/big")), what="an early upload of parts")
         assert process.wait(60) == 0
-    run = str(shelf.entries()[0]["run_id"])
-    sound(shelf, run)
-    files = shelf.files(run)
+    run = str(bucket.entries()[0]["run_id"])
+    sound(bucket, run)
+    files = bucket.files(run)
     assert {path: files[path][:20] for path in files if path.startswith("a/")} == {
         "a/rewritten": b"final",
         "a/appended": b"first and final",
@@ -185,7 +185,7 @@ def test_what_changes_after_an_early_upload_arrives_as_it_was_at_the_end(
     }
 
 
-def test_files_of_a_failed_attempt_are_not_delivered(bench: Bench, shelf: Bucket) -> None:
+def test_files_of_a_failed_attempt_are_not_delivered(bench: Bench, bucket: Bucket) -> None:
     """Only the last attempt's files are results; what the first had uploaded already is removed from the bucket."""
     program = """
 if os.environ["MAYFLY_ATTEMPT"] == "1":
@@ -200,9 +200,9 @@ if os.environ["MAYFLY_ATTEMPT"] == "1":
     with bench.running() as process:
         wait_until(lambda: any((bench.folder / "bucket/runs").glob("*/a/only first")), what="early")
         assert process.wait(60) == 0
-    run = str(shelf.entries()[0]["run_id"])
-    assert sound(shelf, run).results == {"a/both": False, "a/only second": False}
-    assert shelf.files(run)["a/both"] == b"second"
+    run = str(bucket.entries()[0]["run_id"])
+    assert sound(bucket, run).results == {"a/both": False, "a/only second": False}
+    assert bucket.files(run)["a/both"] == b"second"
 
 
 RESULT_FILES = {
@@ -220,7 +220,7 @@ RESULT_FILES = {
 
 
 def test_a_result_file_that_cannot_be_read_is_noted_and_nothing_else(
-    bench: Bench, shelf: Bucket
+    bench: Bench, bucket: Bucket
 ) -> None:
     """The job's exit code decides; a note says why what it said of itself is missing."""
     jobs = "".join(
@@ -241,7 +241,7 @@ else: file.write_bytes(texts[name].encode("latin-1"))
     bench.release("v1", jobs, _program(program))
     ran = bench.run(limits__jobs="4")
     assert ran.code == 0, ran.stderr
-    manifest = sound(shelf, ran.run_id)
+    manifest = sound(bucket, ran.run_id)
     for name in (*RESULT_FILES, "link", "folder", "pipe"):
         notes = manifest.job(name)["notes"]
         assert [note.split(":")[0] for note in notes] == ["its result file could not be read"], name
@@ -255,7 +255,7 @@ else: file.write_bytes(texts[name].encode("latin-1"))
     )
 
 
-def test_files_that_cannot_be_read_are_listed(bench: Bench, shelf: Bucket) -> None:
+def test_files_that_cannot_be_read_are_listed(bench: Bench, bucket: Bucket) -> None:
     """A file or folder that the agent may not read is no silent loss (the superuser may read all)."""
     program = """
 (out / "good").touch()
@@ -267,7 +267,7 @@ def test_files_that_cannot_be_read_are_listed(bench: Bench, shelf: Bucket) -> No
     bench.release("v1", JOB, _program(program))
     ran = bench.run()
     assert ran.code == 0, ran.stderr
-    manifest = sound(shelf, ran.run_id)
+    manifest = sound(bucket, ran.run_id)
     reason = "cannot be read: Permission denied"
     if os.geteuid() == 0:
         assert set(manifest.results) == {"a/good", "a/mine", "a/closed/file"}
@@ -287,7 +287,7 @@ for _ in range(1500):
 """Deeper than Python's recursion reaches: stands in for all that cannot be removed, such as another user's files."""
 
 
-def test_a_job_s_folder_that_cannot_be_removed_costs_no_run(bench: Bench, shelf: Bucket) -> None:
+def test_a_job_s_folder_that_cannot_be_removed_costs_no_run(bench: Bench, bucket: Bucket) -> None:
     """What is left of a committed run in the spool is a warning, now and in the next run."""
     bench.release("v1", JOB, _program(DEEP))
     try:
@@ -297,7 +297,7 @@ def test_a_job_s_folder_that_cannot_be_removed_costs_no_run(bench: Bench, shelf:
         assert len(second.events("spool.not_removed")) == 2
     finally:
         subprocess.run(["rm", "-rf", str(bench.state / "spool")], check=True)
-    assert len(shelf.entries()) == 2
+    assert len(bucket.entries()) == 2
 
 
 TAMPERS = """
@@ -315,12 +315,12 @@ TAMPERS = """
 """
 
 
-def test_what_goes_wrong_around_one_job_costs_no_other(bench: Bench, shelf: Bucket) -> None:
+def test_what_goes_wrong_around_one_job_costs_no_other(bench: Bench, bucket: Bucket) -> None:
     """A workspace that cannot be made, here by a neighbour's doing, fails that job with its reason."""
     bench.release("v1", TAMPERS)
     ran = bench.run(limits__jobs="1")
     assert ran.code == 3, ran.stderr
-    manifest = sound(shelf, ran.run_id)
+    manifest = sound(bucket, ran.run_id)
     assert manifest.results == {"a/x": False, "c/x": False}
     assert manifest.job("b")["status"] == "failed"
     assert "jobs/b" in manifest.job("b")["message"]

@@ -18,7 +18,7 @@ JOBS = """
 
 
 def test_a_machine_that_goes_off_leaves_the_deleting_to_the_next_run(
-    bench: Bench, shelf: Bucket
+    bench: Bench, bucket: Bucket
 ) -> None:
     """The committed run is out of the spool at once, its files go in the next run, and that one leaves its own."""
     programs = bench.folder / "programs"
@@ -33,7 +33,7 @@ def test_a_machine_that_goes_off_leaves_the_deleting_to_the_next_run(
     for number in (1, 2):
         ran = bench.run(power__after="poweroff")
         assert ran.code == 0, ran.stderr
-        sound(shelf, ran.run_id)
+        sound(bucket, ran.run_id)
         assert bench.spool == []
         assert [path.name for path in spool.glob(".*")] == [f".gone-{ran.run_id}"], number
     assert bench.run().code == 0

@@ -36,7 +36,7 @@ def fleet(bench: Bench) -> Iterator[Fleet]:
     fleet.end()
 
 
-def test_shards_of_a_machine_keep_one_pace(fleet: Fleet, shelf: Bucket) -> None:
+def test_shards_of_a_machine_keep_one_pace(fleet: Fleet, bucket: Bucket) -> None:
     """Two agents with four places each take their turns from one file: nobody starts before its turn."""
     members = [fleet.start(shard) for shard in range(2)]
     assert [member.wait() for member in members] == [0, 0]
@@ -50,7 +50,7 @@ def test_shards_of_a_machine_keep_one_pace(fleet: Fleet, shelf: Bucket) -> None:
     times = sorted(float(line) for line in (fleet.bench.folder / "visits").read_text().split())
     # A start may be late on a busy machine, never early: the last cannot come before its turn.
     assert times[-1] - float((fleet.bench.folder / "pace" / "shop.example").read_text()) >= -0.6
-    assert len(shelf.entries()) == 2
+    assert len(bucket.entries()) == 2
 
 
 async def test_turns_that_are_taken_at_once_are_apart(tmp_path: Path) -> None:
@@ -74,14 +74,14 @@ async def test_a_pace_that_cannot_be_kept_is_an_error(tmp_path: Path) -> None:
         await take_turn(tmp_path / "pace", "shop.example", 1.0, within=60.0)
 
 
-def test_a_job_whose_turn_comes_too_late_fails_in_time(bench: Bench, shelf: Bucket) -> None:
+def test_a_job_whose_turn_comes_too_late_fails_in_time(bench: Bench, bucket: Bucket) -> None:
     """A run does not wait beyond its time, and says why the job did not start."""
     bench.settings |= {"limits.run": "30s"}
     jobs = JOBS.format(visits=bench.folder / "visits").replace('"2/s"', '"1/h"')
     bench.release("v1", jobs)
     ran = bench.run()
     assert ran.code == 3
-    (entry,) = shelf.entries()
+    (entry,) = bucket.entries()
     statuses = [job["status"] for job in entry["jobs"]]
     assert (statuses.count("succeeded"), statuses.count("failed")) == (1, 7)
     late = next(job for job in entry["jobs"] if job["status"] == "failed")

@@ -33,11 +33,11 @@ def listed(bench: Bench) -> dict[str, dict[str, Any]]:
     return {row["ref"]: row for row in json.loads(done.stdout)["releases"]}
 
 
-def ran(bench: Bench, shelf: Bucket) -> tuple[str, dict[str, Any]]:
+def ran(bench: Bench, bucket: Bucket) -> tuple[str, dict[str, Any]]:
     """Do a run, and return the release's ref and what the manifest says of it."""
     done = bench.run()
     assert done.code == 0, done.stderr[-2000:]
-    release = shelf.run(done.run_id).release
+    release = bucket.run(done.run_id).release
     return release["ref"], release
 
 
@@ -48,23 +48,23 @@ def versions(bench: Bench, *names: str) -> None:
         assert bench.run().code == 0
 
 
-def test_an_operator_goes_back_and_the_next_release_goes_on(bench: Bench, shelf: Bucket) -> None:
+def test_an_operator_goes_back_and_the_next_release_goes_on(bench: Bench, bucket: Bucket) -> None:
     """After a rollback the older release runs, and the manifest says why; a newer one is taken again."""
     versions(bench, "v1.0", "v2.0")
     assert listed(bench)["v2.0"]["good"]
     done = mayfly(bench, "rollback")
     assert done.returncode == 0, done.stderr
     assert "v1.0" in done.stdout.splitlines()[0]
-    ref, release = ran(bench, shelf)
+    ref, release = ran(bench, bucket)
     assert ref == "v1.0"
     assert "an operator went back" in release["stale"]["reason"]
     rows = listed(bench)
     assert (rows["v1.0"]["good"], rows["v2.0"]["bad"]["by"]) == (True, "operator")
     bench.release("v3.0", JOB.format(version="v3.0"))
-    assert ran(bench, shelf)[0] == "v3.0"
+    assert ran(bench, bucket)[0] == "v3.0"
 
 
-def test_a_pinned_release_runs_until_it_is_unpinned(bench: Bench, shelf: Bucket) -> None:
+def test_a_pinned_release_runs_until_it_is_unpinned(bench: Bench, bucket: Bucket) -> None:
     """One that is here needs no git; one that is not is fetched; a commit will do for a name."""
     versions(bench, "v1.0")
     bench.release("v1.5", JOB.format(version="v1.5"))
@@ -72,12 +72,12 @@ def test_a_pinned_release_runs_until_it_is_unpinned(bench: Bench, shelf: Bucket)
     commit = listed(bench)["v1.0"]["commit"]
     assert mayfly(bench, "pin", commit[:10]).returncode == 0
     bare = bench.repo.bare.rename(bench.repo.bare.with_suffix(".away"))
-    assert ran(bench, shelf)[0] == "v1.0"
+    assert ran(bench, bucket)[0] == "v1.0"
     bare.rename(bench.repo.bare)
     assert "next run fetches" in mayfly(bench, "pin", "v1.5").stdout
-    assert ran(bench, shelf)[0] == "v1.5"
+    assert ran(bench, bucket)[0] == "v1.5"
     assert "unpinned v1.5" in mayfly(bench, "unpin").stdout
-    assert ran(bench, shelf)[0] == "v2.0"
+    assert ran(bench, bucket)[0] == "v2.0"
     assert "nothing was pinned" in mayfly(bench, "unpin").stdout
 
 
@@ -104,7 +104,7 @@ def author(bench: Bench) -> Signer:
 
 
 def test_a_new_release_is_signed_verified_pushed_and_run(
-    bench: Bench, shelf: Bucket, author: Signer
+    bench: Bench, bucket: Bucket, author: Signer
 ) -> None:
     """From the working tree to a machine that verifies: the command says who signed, and the machine agrees."""
     signers = bench.folder / "allowed_signers"
@@ -116,7 +116,7 @@ def test_a_new_release_is_signed_verified_pushed_and_run(
     made = json.loads(done.stdout)
     assert (made["pushed"], made["signer"]["principal"]) == (True, "ada@example.com")
     bench.settings["release.allowed_signers"] = str(signers)
-    ref, release = ran(bench, shelf)
+    ref, release = ran(bench, bucket)
     assert (ref, release["commit"], release["trust"]) == ("v1.0", made["commit"], "signed")
     assert release["verified_by"] == made["signer"]
 

@@ -59,24 +59,24 @@ def open_gate(bench: Bench) -> None:
     (bench.folder / "gate").unlink()
 
 
-def test_a_group_of_shards_does_everything_once(fleet: Fleet, shelf: Bucket) -> None:
+def test_a_group_of_shards_does_everything_once(fleet: Fleet, bucket: Bucket) -> None:
     """Three processes share the values; each commits a run of its own that says which part it is."""
     members = [fleet.start(shard) for shard in range(SHARDS)]
     assert [member.wait() for member in members] == [0, 0, 0]
     assert sorted(visits(fleet.bench)) == sorted(NAMES)
-    assert succeeded(shelf) == dict.fromkeys(NAMES, 1)
-    assert len(all_sound(shelf)) == SHARDS
-    parts = sorted((each["group"], each["shard"], each["shards"]) for each in shelf.entries())
+    assert succeeded(bucket) == dict.fromkeys(NAMES, 1)
+    assert len(all_sound(bucket)) == SHARDS
+    parts = sorted((each["group"], each["shard"], each["shards"]) for each in bucket.entries())
     assert parts == [("night-1", shard, SHARDS) for shard in range(SHARDS)]
-    for entry in shelf.entries():
-        run = shelf.run(entry["run_id"]).record
+    for entry in bucket.entries():
+        run = bucket.run(entry["run_id"]).record
         assert (run["group"], run["shards"]) == ("night-1", SHARDS)
         assert {job["family"] for job in [*run["jobs"], *entry["jobs"]]} == {"shop"}
-        marker = shelf.begun()[entry["run_id"]]
+        marker = bucket.begun()[entry["run_id"]]
         assert (marker["group"], marker["shard"]) == ("night-1", run["shard"])
 
 
-def test_a_shard_that_lost_its_disk_begins_again(fleet: Fleet, shelf: Bucket) -> None:
+def test_a_shard_that_lost_its_disk_begins_again(fleet: Fleet, bucket: Bucket) -> None:
     """Killed without a word, it had committed nothing: the engine's next attempt does all of it, once in the index."""
     close_gate(fleet.bench)
     first = fleet.start(1)
@@ -86,10 +86,10 @@ def test_a_shard_that_lost_its_disk_begins_again(fleet: Fleet, shelf: Bucket) ->
     open_gate(fleet.bench)
     members = [fleet.start(shard) for shard in range(SHARDS)]
     assert [member.wait() for member in members] == [0, 0, 0]
-    assert succeeded(shelf) == dict.fromkeys(NAMES, 1)
+    assert succeeded(bucket) == dict.fromkeys(NAMES, 1)
 
 
-def test_an_evicted_shard_repeats_only_what_was_missing(fleet: Fleet, shelf: Bucket) -> None:
+def test_an_evicted_shard_repeats_only_what_was_missing(fleet: Fleet, bucket: Bucket) -> None:
     """It had time to commit what was finished; the next attempt, on another disk, leaves that out and says why."""
     close_gate(fleet.bench)
     first = fleet.start(1)
@@ -100,7 +100,7 @@ def test_an_evicted_shard_repeats_only_what_was_missing(fleet: Fleet, shelf: Buc
     open_gate(fleet.bench)
     before = visits(fleet.bench)
     assert fleet.start(1).wait() == 0
-    cut, rest = shelf.entries()
+    cut, rest = bucket.entries()
     assert (cut["status"], rest["status"]) == ("interrupted", "succeeded")
     done = [job for job in rest["jobs"] if job["status"] == "skipped"]
     assert {job["message"] for job in done} == {
@@ -108,30 +108,30 @@ def test_an_evicted_shard_repeats_only_what_was_missing(fleet: Fleet, shelf: Buc
     }
     assert sorted(job["name"] for job in done) == sorted(before[:2])
     assert set(before[:2]).isdisjoint(visits(fleet.bench)[3:])
-    assert set(succeeded(shelf).values()) == {1}
+    assert set(succeeded(bucket).values()) == {1}
 
 
-def test_a_shard_that_was_done_does_nothing(fleet: Fleet, shelf: Bucket) -> None:
+def test_a_shard_that_was_done_does_nothing(fleet: Fleet, bucket: Bucket) -> None:
     """An engine that starts a completed shard again gets its success, and no page is fetched twice."""
     assert [fleet.start(0).wait(), fleet.start(0).wait()] == [0, 0]
     seen = visits(fleet.bench)
     assert len(seen) == len(set(seen))
-    assert set(succeeded(shelf).values()) == {1}
-    assert len(all_sound(shelf)) == 2
+    assert set(succeeded(bucket).values()) == {1}
+    assert len(all_sound(bucket)) == 2
 
 
-def test_another_group_does_everything_again(fleet: Fleet, shelf: Bucket) -> None:
+def test_another_group_does_everything_again(fleet: Fleet, bucket: Bucket) -> None:
     """The next night is another batch."""
     fleet.shards = 1
     assert fleet.start(0).wait() == 0
     fleet.group = "night-2"
     assert fleet.start(0).wait() == 0
-    assert succeeded(shelf) == dict.fromkeys(NAMES, 2)
+    assert succeeded(bucket) == dict.fromkeys(NAMES, 2)
 
 
 @pytest.mark.parametrize("honest", [True, False])
 def test_a_twin_commits_nothing_twice(
-    fleet: Fleet, s3_shelf: Bucket, s3_proxy: FaultProxy, *, honest: bool
+    fleet: Fleet, bucket_on_s3: Bucket, s3_proxy: FaultProxy, *, honest: bool
 ) -> None:
     """Two live processes of one shard do the work twice, and one of them commits; the other says so and fails.
 
@@ -146,8 +146,8 @@ def test_a_twin_commits_nothing_twice(
         twin.told_to_stop()
     codes = sorted(twin.wait() for twin in twins)
     assert codes == [6, 7]
-    assert len(all_sound(s3_shelf)) == 1
-    assert sum(succeeded(s3_shelf).values()) == 2
+    assert len(all_sound(bucket_on_s3)) == 1
+    assert sum(succeeded(bucket_on_s3).values()) == 2
     lost = next(twin for twin in twins if twin.tells("handoff.postponed"))
     reason = next(each for each in lost.log.events() if each["event"] == "handoff.postponed")[
         "reason"
@@ -156,28 +156,28 @@ def test_a_twin_commits_nothing_twice(
     open_gate(fleet.bench)
     # The engine starts the one that failed again, and it does what neither had done.
     assert fleet.start(1).wait() == 0
-    assert set(succeeded(s3_shelf).values()) == {1}
-    assert len(s3_shelf.run(s3_shelf.entries()[-1]["run_id"]).results) > 0
+    assert set(succeeded(bucket_on_s3).values()) == {1}
+    assert len(bucket_on_s3.run(bucket_on_s3.entries()[-1]["run_id"]).results) > 0
 
 
 def test_a_run_that_died_inside_its_commit_is_published_by_the_next(
-    fleet: Fleet, shelf: Bucket
+    fleet: Fleet, bucket: Bucket
 ) -> None:
     """It had the number of its commit and no index entry: everything it did is there, so that it counts."""
     assert fleet.start(2).wait() == 0
-    (entry,) = shelf.entries()
-    shelf.remove_entry(entry["run_id"])
+    (entry,) = bucket.entries()
+    bucket.remove_entry(entry["run_id"])
     seen = visits(fleet.bench)
     again = fleet.start(2)
     assert again.wait() == 0
     assert again.tells("shard.published")
     assert visits(fleet.bench) == seen
-    assert entry in shelf.entries()
-    assert len(all_sound(shelf)) == 2
-    assert set(succeeded(shelf).values()) == {1}
+    assert entry in bucket.entries()
+    assert len(all_sound(bucket)) == 2
+    assert set(succeeded(bucket).values()) == {1}
 
 
-def test_what_nobody_can_deal_is_refused(fleet: Fleet, shelf: Bucket) -> None:
+def test_what_nobody_can_deal_is_refused(fleet: Fleet, bucket: Bucket) -> None:
     """Contradictions, and jobs that need a whole matrix, end the run before it leaves a trace."""
     bench = fleet.bench
     ran = bench.run("--shard", "2/8")
@@ -193,6 +193,6 @@ def test_what_nobody_can_deal_is_refused(fleet: Fleet, shelf: Bucket) -> None:
     ran = bench.run("--group", "g")
     assert ran.code == 2
     assert "a value of a matrix" in ran.stderr
-    assert shelf.entries() == []
-    assert shelf.begun() == {}
+    assert bucket.entries() == []
+    assert bucket.begun() == {}
     assert bench.spool == []

@@ -87,7 +87,7 @@ def interrupted(
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_a_notice_at_any_moment(bench: Bench, shelf: Bucket, ec2: Metadata, seed: int) -> None:
+def test_a_notice_at_any_moment(bench: Bench, bucket: Bucket, ec2: Metadata, seed: int) -> None:
     """It is seen within 6 s; what was finished is committed well inside the two minutes; the run says why it ended."""
     bench.release("v1.0", JOBS)
     after = random.Random(seed).uniform(0.3, 14.0)
@@ -95,7 +95,7 @@ def test_a_notice_at_any_moment(bench: Bench, shelf: Bucket, ec2: Metadata, seed
     print(f"seed {seed}: notice {after:.1f} s after the start, {seen=:.2f} s, {committed=:.2f} s")
     assert seen < 6
     assert committed < 60
-    manifest = sound(shelf, ran.run_id)
+    manifest = sound(bucket, ran.run_id)
     run = manifest.record
     for each in ran.events("job.ended"):
         if each["status"] == "succeeded":
@@ -110,35 +110,37 @@ def test_a_notice_at_any_moment(bench: Bench, shelf: Bucket, ec2: Metadata, seed
     assert again.code == 0, again.stderr[-3000:]
     done = {
         job["name"]
-        for entry in shelf.entries()
+        for entry in bucket.entries()
         for job in entry["jobs"]
         if job["status"] == "succeeded"
     }
     assert done == {"quick", "steady", "slow"}
-    all_sound(shelf)
+    all_sound(bucket)
 
 
-def test_a_slow_service_does_not_delay_the_look(bench: Bench, shelf: Bucket, ec2: Metadata) -> None:
+def test_a_slow_service_does_not_delay_the_look(
+    bench: Bench, bucket: Bucket, ec2: Metadata
+) -> None:
     """With half a second for each answer the notice is seen in time as well."""
     bench.release("v1.0", JOBS.replace("sleep 12", "sleep 60"))
     ec2.delay = 0.5
     ran, seen, _ = interrupted(bench, ec2, job="quick")
     assert 0 <= seen < 6
-    assert shelf.run(ran.run_id).record["status"] == "interrupted"
+    assert bucket.run(ran.run_id).record["status"] == "interrupted"
 
 
-def test_a_recommendation_stops_nothing(bench: Bench, shelf: Bucket, ec2: Metadata) -> None:
+def test_a_recommendation_stops_nothing(bench: Bench, bucket: Bucket, ec2: Metadata) -> None:
     """It is noted once, and the run goes on to its end."""
     bench.release("v1.0", JOBS)
     ec2.rebalance = True
     ran = bench.run()
     assert ran.code == 0, ran.stderr[-3000:]
     assert len(ran.events("spot.rebalance_recommended")) == 1
-    assert len(shelf.run(ran.run_id).results) == 7
+    assert len(bucket.run(ran.run_id).results) == 7
 
 
 def test_the_next_run_does_what_was_not_finished(
-    bench: Bench, shelf: Bucket, ec2: Metadata
+    bench: Bench, bucket: Bucket, ec2: Metadata
 ) -> None:
     """Inside the window only that, with the reason for the rest; by name, or without a window, everything."""
     bench.release("v1.0", JOBS)
@@ -155,10 +157,10 @@ def test_the_next_run_does_what_was_not_finished(
         assert ran.job(name)["status"] == "skipped"
         assert ran.job(name)["cause"] is None
         assert ran.job(name)["message"] == f"succeeded in {second.run_id}, which was interrupted"
-    assert first.run_id in all_sound(shelf)
+    assert first.run_id in all_sound(bucket)
 
 
-def test_another_slot_is_another_day(bench: Bench, shelf: Bucket, ec2: Metadata) -> None:
+def test_another_slot_is_another_day(bench: Bench, bucket: Bucket, ec2: Metadata) -> None:
     """The same slot, and a run without one, go on with an interrupted run; one for the next slot does everything."""
     bench.release("v1.0", JOBS)
     day, next_day = "2026-11-22T18:00:00Z", "2026-11-23T18:00:00Z"
@@ -169,7 +171,7 @@ def test_another_slot_is_another_day(bench: Bench, shelf: Bucket, ec2: Metadata)
     ec2.notice = None
     other = bench.run("--slot", next_day, limits__catch_up="6h")
     assert {job["status"] for job in other.outcome["jobs"]} == {"succeeded"}
-    all_sound(shelf)
+    all_sound(bucket)
 
 
 @pytest.fixture
@@ -261,19 +263,19 @@ def test_what_cannot_be_sent_in_time_follows(bench: Bench, narrow: Bucket, ec2: 
     )
 
 
-def check_the_rest(bench: Bench, shelf: Bucket, ran: Ran, wanted: list[str]) -> None:
+def check_the_rest(bench: Bench, bucket: Bucket, ran: Ran, wanted: list[str]) -> None:
     """The next run delivers what was late, as a run that continues the first, and does nothing twice."""
-    late = {each["path"] for each in shelf.run(ran.run_id).record["unsent"]}
+    late = {each["path"] for each in bucket.run(ran.run_id).record["unsent"]}
     again = bench.run()
     assert again.code == 0, again.stderr[-3000:]
     assert bench.spool == []
-    runs = all_sound(shelf)
-    follow_ups = [run for run in runs if shelf.run(run).record["continues"]]
+    runs = all_sound(bucket)
+    follow_ups = [run for run in runs if bucket.run(run).record["continues"]]
     assert len(runs) == 2 + bool(late)
     assert len(follow_ups) == bool(late)
-    there = set(shelf.run(ran.run_id).results)
+    there = set(bucket.run(ran.run_id).results)
     for run in follow_ups:
-        manifest = shelf.run(run)
+        manifest = bucket.run(run)
         assert manifest.record["continues"] == ran.run_id
         assert manifest.record["recovered"] == again.run_id
         assert set(manifest.results) == late

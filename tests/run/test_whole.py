@@ -99,17 +99,17 @@ def test_the_scrapers_run_in_a_container_and_arrive_in_s3(
 
 
 def test_the_scrapers_run_on_a_grid_that_somebody_else_runs(
-    bench: Bench, shelf: Bucket, grid_url: str
+    bench: Bench, bucket: Bucket, grid_url: str
 ) -> None:
     """With a URL, nothing is started, and downloads come through the Grid because no disk is shared."""
     with demo_site(bench.folder) as site:
         release(bench.repo, site)
         ran = bench.run(browser__url=grid_url)
-    check_delivered(bench, ran, shelf.run(ran.run_id), "remote")
+    check_delivered(bench, ran, bucket.run(ran.run_id), "remote")
 
 
 def test_a_browser_that_dies_mid_run_costs_one_attempt(
-    bench: Bench, shelf: Bucket, docker_engine: DockerEngine, selenium_image: str
+    bench: Bench, bucket: Bucket, docker_engine: DockerEngine, selenium_image: str
 ) -> None:
     """The container is killed while a job uses it: it comes back, the job is tried again, and the manifest says so."""
     bench.with_browser()
@@ -138,7 +138,7 @@ def test_a_browser_that_dies_mid_run_costs_one_attempt(
         ran = finish(process)
     assert ran.code == 0, ran.stderr[-3000:]
     assert [attempt["cause"] for attempt in ran.job("browsing")["attempts"]] == ["browser", None]
-    assert shelf.run(ran.run_id).record["browser"]["restarts"] == 1
+    assert bucket.run(ran.run_id).record["browser"]["restarts"] == 1
 
 
 def test_the_demo_shows_what_a_person_wants_to_see(tmp_path: Path) -> None:

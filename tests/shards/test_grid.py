@@ -126,9 +126,9 @@ def _engine(fleet: Fleet, seconds: float) -> None:
 
 
 @pytest.mark.timeout(SECONDS + 120)
-@pytest.mark.usefixtures("s3_shelf")
+@pytest.mark.usefixtures("bucket_on_s3")
 def test_each_value_once_with_two_shards_killed(
-    fleet: tuple[Fleet, Counter[str]], s3_shelf: Bucket
+    fleet: tuple[Fleet, Counter[str]], bucket_on_s3: Bucket
 ) -> None:
     """Of eight shards two are killed and one is evicted in the middle; the index has each value once, with its file."""
     shards, seen = fleet
@@ -142,12 +142,12 @@ def test_each_value_once_with_two_shards_killed(
         else:
             members[shard].kill()
     _engine(shards, SECONDS)
-    assert succeeded(s3_shelf) == dict.fromkeys(NAMES, 1)
-    runs = all_sound(s3_shelf)
+    assert succeeded(bucket_on_s3) == dict.fromkeys(NAMES, 1)
+    runs = all_sound(bucket_on_s3)
     prices = [
         content.decode()
         for run in runs
-        for path, content in s3_shelf.files(run).items()
+        for path, content in bucket_on_s3.files(run).items()
         if path.endswith("price.txt")
     ]
     assert sorted(prices) == sorted(f"price of {number}" for number in range(VALUES))
