@@ -99,10 +99,7 @@ class _SaysNotFound(QuietHandler):
     def do_POST(self) -> None:  # noqa: N802 -- the name is the library's
         """Answer as Healthchecks does for a UUID it does not know."""
         self.read_body()
-        self.send_response(200)
-        self.send_header("Content-Length", "14")
-        self.end_headers()
-        self.wfile.write(b"OK (not found)")
+        self.answer(200, b"OK (not found)")
 
 
 async def test_an_ok_that_says_not_found_is_not_a_success(

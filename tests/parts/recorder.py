@@ -54,12 +54,7 @@ def _handler(recorder: Recorder) -> type[QuietHandler]:
             headers = {name.lower(): value for name, value in self.headers.items()}
             recorder.requests.append(Recorded(self.command, self.path, headers, self.read_body()))
             recorder.pause()
-            answer = b"OK" if recorder.status < 400 else b"not today"
-            self.send_response(recorder.status)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(answer)
+            self.answer(recorder.status, b"OK" if recorder.status < 400 else b"not today")
 
         do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _record  # noqa: N815 -- the library's names
 

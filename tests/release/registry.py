@@ -120,10 +120,8 @@ class Registry(LoopbackHttp):
             kind, body = self.image.parts.get(request.path.rpartition("/")[2], ("", b""))
         if self.forges and kind == MANIFEST:
             body = body.replace(b"schemaVersion", b"schemaversion")
-        request.send_response(200 if kind else 404)
-        request.send_header("Content-Type", kind or "application/json")
-        request.send_header("Content-Length", str(len(body)))
-        request.send_header("Docker-Content-Digest", request.path.rpartition("/")[2])
-        request.end_headers()
-        if request.command == "GET":
-            request.wfile.write(body)
+        headers = {
+            "Content-Type": kind or "application/json",
+            "Docker-Content-Digest": request.path.rpartition("/")[2],
+        }
+        request.answer(200 if kind else 404, body, headers)

@@ -77,11 +77,7 @@ def shops() -> Iterator[tuple[str, Counter[str]]]:
                     seen[f"shop-{shop}"] += 1
             script = f"document.body.innerHTML = '<b>price of {shop}</b>'"
             page = f"<!doctype html><body><script>{script}</script></body>".encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html")
-            self.send_header("Content-Length", str(len(page)))
-            self.end_headers()
-            self.wfile.write(page)
+            self.answer(200, page, {"Content-Type": "text/html"})
 
     with LoopbackHttp(Shops) as server:
         yield server.url, seen
