@@ -122,8 +122,7 @@ def at_home(_rounds: int) -> Findings:
         with S3Server(Path(name)) as server:
             bucket = server.make_bucket()
             keys = {
-                "AWS_ACCESS_KEY_ID": server.access_key,
-                "AWS_SECRET_ACCESS_KEY": server.secret_key,
+                **server.environ,
                 "MAYFLY_STORE_ENDPOINT": server.url,
             }
             put = into_s3(_store(server, bucket))

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from agent.core.shards import home_of
 from benchmarks.results import Case, Findings, Sample, Target, in_turn
+from tests.bucket.bucket import Bucket
 from tests.parts.faultproxy import FaultProxy, Seen
-from tests.parts.repo import Repo
 from tests.parts.seaweed import S3Server
-from tests.run.bench import NOWHERE, Bench
+from tests.run.bench import Bench
 from tests.run.fleet import Fleet
 
 SHARDS = (1, 2, 4, 8)
@@ -124,17 +124,9 @@ class _Yard:
     def _fleet(self, values: int, script: str, count: int) -> Fleet:
         self._number += 1
         folder = self._folder / str(self._number)
-        (folder / "git").mkdir(parents=True)
-        bench = Bench(folder, Repo(folder / "git"), f"s3://{self._server.make_bucket()}/prod")
-        bench.settings |= {
-            "store.endpoint": self._proxy.url,
-            "browser.url": NOWHERE,
-            "limits.jobs": str(AT_ONCE),
-        }
-        bench.environ |= {
-            "AWS_ACCESS_KEY_ID": self._server.access_key,
-            "AWS_SECRET_ACCESS_KEY": self._server.secret_key,
-        }
+        store, bucket = self._server, self._server.make_bucket()
+        bench = Bench.make(folder, Bucket.on_s3(store, bucket, endpoint=self._proxy.url))
+        bench.settings["limits.jobs"] = str(AT_ONCE)
         shops = ", ".join(f'"{number}"' for number in range(values))
         jobs = (
             '[[job]]\nname = "shop"\ncommand = ["sh", "shop.sh"]\n'

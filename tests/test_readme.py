@@ -2,8 +2,6 @@
 
 import os
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from agent import __version__
 from agent.core.errors import ExitCode
 from agent.core.jobsfile import parse_jobs
 from agent.core.overrides import parse_settings
+from tests.parts.command import mayfly
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.ja.md"]
@@ -39,14 +38,7 @@ def test_every_command_exists_with_its_options(path: Path) -> None:
     named = commands(path)
     assert {"check", "doctor", "run", "status", "verify"} <= {name for name, _ in named}
     for name, options in named:
-        done = subprocess.run(
-            [sys.executable, "-m", "agent", name, "--help"],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            env={**os.environ, "COLUMNS": "200"},
-        )
+        done = mayfly(name, "--help", environ={**os.environ, "COLUMNS": "200"})
         assert done.returncode == 0, (name, done.stderr)
         assert all(option in done.stdout for option in options), (name, options)
 

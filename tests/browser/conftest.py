@@ -1,5 +1,6 @@
 """A run's place, its log, and the three kinds of browser."""
 
+import asyncio
 import secrets
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from tests.browser.rigs import ChromedriverRig, ContainerRig, RemoteRig, Rig
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.grid import Grid
 from tests.parts.missing import program
+from tests.parts.waiting import wait_until
 
 QUICK = Pace(interval=0.2, answer=1.0, misses=3, pause=0.2)
 """The keeper's watch, at a pace at which tests can wait for it."""
@@ -34,6 +36,12 @@ class Events:
     def named(self, name: str) -> list[dict[str, Any]]:
         """The events of one name."""
         return [event for event in self.seen if event["event"] == name]
+
+    async def wait_for(self, name: str, count: int = 1) -> None:
+        """Wait until so many events of a name are there."""
+        await asyncio.to_thread(
+            wait_until, lambda: len(self.named(name)) >= count, seconds=60, what=f"{count} {name}"
+        )
 
 
 @pytest.fixture

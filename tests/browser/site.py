@@ -16,13 +16,9 @@ REPORT = b"name,price\nmayfly,1\n"
 
 class _Pages(QuietHandler):
     def do_GET(self) -> None:  # noqa: N802 -- the name is the library's
-        body = REPORT if self.path == "/report.csv" else PAGE.encode()
-        self.send_response(200)
-        kind = "text/csv" if self.path == "/report.csv" else "text/html"
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        is_report = self.path == "/report.csv"
+        kind = {"Content-Type": "text/csv" if is_report else "text/html"}
+        self.answer(200, REPORT if is_report else PAGE.encode(), kind)
 
 
 @contextmanager

@@ -78,9 +78,7 @@ async def test_a_hung_driver_is_replaced(
     async with keeper_of(local_rig, place, events) as keeper:
         await keeper.ready()
         local_rig.suspend(place)
-        await asyncio.to_thread(
-            wait_until, lambda: bool(events.named("browser.died")), seconds=30, what="the keeper"
-        )
+        await events.wait_for("browser.died")
         assert events.named("browser.died")[0]["reason"] == "it did not answer 3 times"
         await keeper.ready()
         assert keeper.generation == 1
@@ -116,17 +114,10 @@ async def test_its_port_taken_meanwhile_is_waited_for(
             driver.wait(5)
             stranger.bind((LOOPBACK, port))
             stranger.listen()
-            await asyncio.to_thread(
-                wait_until,
-                lambda: bool(events.named("browser.not_restarted")),
-                seconds=30,
-                what="the keeper",
-            )
+            await events.wait_for("browser.not_restarted")
             with pytest.raises(BrowserError, match=f"does not listen on port {port}"):
                 await keeper.ready()
-        await asyncio.to_thread(
-            wait_until, lambda: bool(events.named("browser.ready")[1:]), seconds=30, what="the port"
-        )
+        await events.wait_for("browser.ready", 2)
         await keeper.ready()
         assert keeper.url.endswith(f":{port}")
 

@@ -1,14 +1,14 @@
 """What every kind of browser does, whoever runs it."""
 
 import asyncio
-import time
 
 import requests
 
-from agent.steps.browser import Keeper, Place
+from agent.steps.browser import Place
 from tests.browser.conftest import Events, keeper_of
 from tests.browser.rigs import Rig
 from tests.browser.site import TITLE, site
+from tests.parts.waiting import wait_until
 from tests.parts.webdriver import session
 
 
@@ -41,7 +41,9 @@ async def test_a_browser_that_dies_comes_back_under_its_url(
         assert not await keeper.lost(0)
         rig.kill(keeper, place)
         assert await keeper.lost(0)
-        await _generation(keeper, 1)
+        await asyncio.to_thread(
+            wait_until, lambda: keeper.generation >= 1, seconds=20, what="its death to be noticed"
+        )
         rig.revive()
         await keeper.ready()
         assert keeper.url == url
@@ -111,10 +113,3 @@ def _answers(url: str) -> bool:
     except requests.RequestException:
         return False
     return True
-
-
-async def _generation(keeper: Keeper, number: int) -> None:
-    deadline = time.monotonic() + 20
-    while keeper.generation < number:
-        assert time.monotonic() < deadline, "the death was not noticed"
-        await asyncio.sleep(0.02)

@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,10 +74,10 @@ async def test_its_port_taken_meanwhile_is_waited_for(
             stranger.bind(("127.0.0.1", port))
             stranger.listen()
             assert await keeper.lost(0)
-            await _until(lambda: bool(events.named("browser.not_restarted")))
+            await events.wait_for("browser.not_restarted")
             with pytest.raises(BrowserError, match="address already in use"):
                 await keeper.ready()
-        await _until(lambda: bool(events.named("browser.ready")[1:]))
+        await events.wait_for("browser.ready", 2)
         await keeper.ready()
         assert keeper.url.endswith(f":{port}")
     assert container_rig.remains(place) == []
@@ -185,7 +184,3 @@ async def _fails(
     assert remedy in caught.value.remedy
     assert keeper.generation == 0
     assert len(events.named("browser.failed")) == 1
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    await asyncio.to_thread(wait_until, condition, seconds=60, what="the keeper")

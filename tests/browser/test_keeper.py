@@ -36,11 +36,7 @@ def endpoint(status: object, opened: object = None, code: int = 200) -> Iterator
             self._say(200, {"value": None})
 
         def _say(self, number: int, value: object) -> None:
-            body = value if isinstance(value, bytes) else json.dumps(value).encode()
-            self.send_response(number)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer(number, value if isinstance(value, bytes) else json.dumps(value).encode())
 
     with LoopbackHttp(Endpoint) as server:
         yield server.url

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from agent.cli import COMMANDS, mayfly
-from tests.parts.repo import Repo
-from tests.run.bench import NOWHERE, Bench, until
+from agent.cli import COMMANDS
+from tests.parts.command import call, completed
+from tests.parts.waiting import wait_until
+from tests.run.bench import Bench
 
 TWO_FAULTS = '[release]\nrepositry = "x"\n[limits]\nrun = "soon"\n'
 JOBS = '[[job]]\nname = "fine"\ncommand = ["true"]\n'
@@ -36,27 +36,17 @@ MIXED = """
 """
 
 
-def ask(*arguments: str, environ: dict[str, str] | None = None) -> Result:
-    """Call the command in this process, in an environment without anything of ours."""
-    ours = {name: None for name in os.environ if name.startswith("MAYFLY_")}
-    env: dict[str, str | None] = {**ours, "MAYFLY_CONFIG": os.devnull, **(environ or {})}
-    return CliRunner().invoke(mayfly, list(arguments), env=env)
-
-
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     """A computer with a release of three jobs, of which one fails."""
-    git = tmp_path / "git"
-    git.mkdir()
-    bench = Bench(tmp_path, Repo(git), (tmp_path / "bucket").as_uri())
-    bench.environ["MAYFLY_BROWSER_URL"] = NOWHERE
+    bench = Bench.make(tmp_path)
     bench.release("v1", MIXED)
     return bench
 
 
 def test_help_names_every_command_and_imports_none() -> None:
     """The first thing a person types is quick."""
-    result = ask("--help")
+    result = call("--help")
     assert result.exit_code == 0
     assert all(name in result.stdout for name in COMMANDS)
     program = (
@@ -71,10 +61,8 @@ def test_a_run_begins_without_what_it_may_never_need() -> None:
         "import sys, agent.cli.run, agent.run; "
         "print(*{'rich', 'requests', 'boto3', 'tenacity', 'apprise'} & set(sys.modules))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], timeout=60, check=True, capture_output=True, text=True
-    )
-    assert done.stdout.split() == []
+    done = completed([sys.executable, "-c", program])
+    assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
 
 
 def test_check_tells_all_faults_of_both_files(tmp_path: Path) -> None:
@@ -82,12 +70,12 @@ def test_check_tells_all_faults_of_both_files(tmp_path: Path) -> None:
     (tmp_path / "agent.toml").write_text(TWO_FAULTS)
     (tmp_path / "jobs.toml").write_text(BAD_JOBS)
     config = str(tmp_path / "agent.toml")
-    result = ask("check", "--config", config, str(tmp_path))
+    result = call("check", "--config", config, str(tmp_path))
     assert result.exit_code == 4
     for words in ("repositry", 'did you mean "repository"?', "limits.run", "job[B].name"):
         assert words in result.stdout
     assert "job[B].command: must not be empty" in result.stdout
-    listed = json.loads(ask("check", "--config", config, str(tmp_path), "--json").stdout)
+    listed = json.loads(call("check", "--config", config, str(tmp_path), "--json").stdout)
     assert {fault["key"] for fault in listed["faults"]} == {
         "release.repositry",
         "limits.run",
@@ -99,7 +87,7 @@ def test_check_tells_all_faults_of_both_files(tmp_path: Path) -> None:
 def test_check_is_content_with_what_is_right(tmp_path: Path) -> None:
     """It says what it looked at."""
     (tmp_path / "jobs.toml").write_text(JOBS)
-    result = ask("check", str(tmp_path / "jobs.toml"))
+    result = call("check", str(tmp_path / "jobs.toml"))
     assert (result.exit_code, "no faults" in result.stdout) == (0, True)
 
 
@@ -112,13 +100,13 @@ def test_check_of_what_is_no_jobs_file(tmp_path: Path, content: bytes | None, sa
     path = tmp_path / "jobs.toml"
     if content is not None:
         path.write_bytes(content)
-    result = ask("check", str(path))
+    result = call("check", str(path))
     assert (result.exit_code, says in result.stdout) == (4, True)
 
 
 def test_a_run_needs_a_repository() -> None:
     """The error names file, key and remedy."""
-    result = ask("run")
+    result = call("run")
     assert result.exit_code == 4
     assert "release.repository: is not set (or try `mayfly demo`)" in result.stderr
 
@@ -129,7 +117,7 @@ def test_the_demo_writes_only_into_a_folder_of_its_own(tmp_path: Path) -> None:
     for path, text in work.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
-    result = ask("demo", "--dir", str(tmp_path))
+    result = call("demo", "--dir", str(tmp_path))
     found = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {str(path.relative_to(tmp_path)) for path in found} == set(work)
     assert all((tmp_path / path).read_text() == text for path, text in work.items())
@@ -140,26 +128,23 @@ def test_the_demo_writes_only_into_a_folder_of_its_own(tmp_path: Path) -> None:
 
 def test_an_unknown_command_is_a_usage_error() -> None:
     """As everywhere."""
-    assert ask("bogus").exit_code == 2
+    assert call("bogus").exit_code == 2
 
 
 def test_the_demo_needs_scrapers(tmp_path: Path) -> None:
     """Away from a checkout it says what to do."""
-    result = ask("demo", "--scrapers", str(tmp_path), "--dir", str(tmp_path / "demo"))
+    result = call("demo", "--scrapers", str(tmp_path), "--dir", str(tmp_path / "demo"))
     assert (result.exit_code, "no scrapers in" in result.stderr) == (2, True)
 
 
 def test_doctor_tries_everything_and_says_what_to_do(bench: Bench, tmp_path: Path) -> None:
     """A set-up that works passes; a repository that is gone fails with a remedy, and nothing else does."""
     options = ["--store", str(tmp_path / "bucket"), "--set", f"paths.state={tmp_path / 'state'}"]
-    quiet = {"AWS_EC2_METADATA_SERVICE_ENDPOINT": NOWHERE}
-    good = ask("doctor", *options, "--set", f"release.repository={bench.repo.bare}", environ=quiet)
+    good = call("doctor", *options, "--set", f"release.repository={bench.repo.bare}")
     assert good.exit_code == 0, good.stdout
     assert re.search(r"ok +browser session +chrome", good.stdout)
     assert re.search(r"ok +store +file://", good.stdout)
-    bad = ask(
-        "doctor", *options, "--json", "--set", f"release.repository={tmp_path}/gone", environ=quiet
-    )
+    bad = call("doctor", *options, "--json", "--set", f"release.repository={tmp_path}/gone")
     assert bad.exit_code == 4
     failed = [found for found in json.loads(bad.stdout) if found["state"] == "failed"]
     assert [found["check"] for found in failed] == ["git repository"]
@@ -181,7 +166,7 @@ def on_a_terminal(bench: Bench, *, interrupt: bool = False, **environ: str) -> t
     )
     os.close(theirs)
     if interrupt:
-        until(lambda: _finished_and_running(bench), what="one job to end, and one to run")
+        wait_until(lambda: _finished_and_running(bench), what="one job to end, and one to run")
         process.send_signal(signal.SIGINT)
     shown = b""
     while True:
@@ -236,7 +221,7 @@ def test_ctrl_c_hands_over_what_is_finished(bench: Bench) -> None:
     assert code == 7
     assert re.search(r"good +ok +1", shown)
     assert re.search(r"bad +interrupted", shown)
-    assert list((bench.folder / "bucket" / "runs").glob("*/good/file"))
+    assert all("good/file" in bench.bucket.paths(run) for run in bench.bucket.committed())
 
 
 def switches(bench: Bench, **scripts: str) -> Path:

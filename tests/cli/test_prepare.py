@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,7 @@ from agent.core.jobsfile import parse_jobs
 from agent.core.settings import Browser
 from agent.steps.browser import DEFAULT_IMAGE
 from tests.parts.compose import with_plugin
-from tests.parts.repo import Repo
-from tests.run.bench import NOWHERE, RUN_SECONDS, Bench
+from tests.run.bench import Bench
 
 JOBS = '[[job]]\nname = "hello"\ncommand = ["sh", "hello.sh"]\n'
 HELLO = {"hello.sh": 'echo hello > "$MAYFLY_OUTPUT_DIR/hello.txt"\n'}
@@ -22,25 +20,14 @@ HELLO = {"hello.sh": 'echo hello > "$MAYFLY_OUTPUT_DIR/hello.txt"\n'}
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     """A computer that has not run anything yet; its jobs need no browser."""
-    bucket = (tmp_path / "bucket").as_uri()
-    return Bench(tmp_path, Repo(tmp_path), bucket, settings={"browser.url": NOWHERE})
+    return Bench.make(tmp_path)
 
 
 def prepare(bench: Bench) -> subprocess.CompletedProcess[str]:
     """Run `mayfly prepare` on the bench."""
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", "agent", "prepare"),
-            *("--set", f"release.repository={bench.repo.bare}"),
-            *("--set", f"paths.state={bench.state}", "--set", f"browser.url={NOWHERE}"),
-        ],
-        env=bench.environment(),
-        cwd=bench.folder,
-        capture_output=True,
-        text=True,
-        timeout=RUN_SECONDS,
-        check=False,
-    )
+    settings = {"release.repository": bench.repo.bare, "paths.state": bench.state}
+    pairs = [f"{key}={value}" for key, value in (settings | bench.settings).items()]
+    return bench.mayfly("prepare", *(text for pair in pairs for text in ("--set", pair)))
 
 
 def test_the_first_run_needs_no_repository(bench: Bench) -> None:

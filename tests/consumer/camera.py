@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
+from tests.bucket.bucket import Bucket
 from tests.consumer.serving import serving
-from tests.consumer.shelf import FolderShelf
 from tests.consumer.year import leave_year
 from tests.parts.missing import program
 
@@ -44,12 +43,7 @@ class Camera:
         self._driver.set_page_load_timeout(60)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._driver.quit()
 
     @property
@@ -94,9 +88,9 @@ def main() -> None:
     """Make the pictures of a year of runs."""
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name, Camera() as camera:
-        shelf = FolderShelf(Path(name) / "bucket")
-        leave_year(shelf, datetime.now(UTC))
-        with serving(Path(name), shelf.environ, "--timezone", "Asia/Tokyo") as service:
+        bucket = Bucket.in_folder(Path(name) / "bucket")
+        leave_year(bucket, datetime.now(UTC))
+        with serving(Path(name), bucket.environ, "--timezone", "Asia/Tokyo") as service:
             camera.visit(f"{service.url}/?days=365", 1000, Light.BRIGHT)
             camera.take(PICTURES / "page-desktop-light.png", 1300)
             run = camera.ask("document.querySelector('article.failure p a').href")

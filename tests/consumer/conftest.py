@@ -4,31 +4,33 @@ from pathlib import Path
 
 import pytest
 
+from tests.bucket.bucket import Bucket
 from tests.consumer.following import Home
-from tests.consumer.shelf import FolderShelf, S3Shelf, Shelf
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> FolderShelf:
+def folder(tmp_path: Path) -> Bucket:
     """An empty bucket in a folder."""
-    return FolderShelf(tmp_path / "bucket with spaces")
+    root = tmp_path / "bucket with spaces"
+    root.mkdir()
+    return Bucket.in_folder(root)
 
 
 @pytest.fixture(params=["file", "s3"])
-def shelf(request: pytest.FixtureRequest, folder: FolderShelf) -> Shelf:
+def bucket(request: pytest.FixtureRequest, folder: Bucket) -> Bucket:
     """An empty bucket of each kind that a store URL can name."""
     if request.param == "file":
         return folder
-    return S3Shelf(request.getfixturevalue("s3_server"), request.getfixturevalue("s3_bucket"))
+    return Bucket.on_s3(request.getfixturevalue("s3_server"), request.getfixturevalue("s3_bucket"))
 
 
 @pytest.fixture
-def home(tmp_path: Path, shelf: Shelf) -> Home:
+def home(tmp_path: Path, bucket: Bucket) -> Home:
     """A history that is not there yet, of a bucket of each kind."""
-    return Home(tmp_path, shelf)
+    return Home(tmp_path, bucket)
 
 
 @pytest.fixture
-def local(tmp_path: Path, folder: FolderShelf) -> Home:
+def local(tmp_path: Path, folder: Bucket) -> Home:
     """A history that is not there yet, of a bucket in a folder."""
     return Home(tmp_path, folder)

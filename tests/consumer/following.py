@@ -8,7 +8,7 @@ from agent.core.results import JobCause, JobResult, JobStatus
 from consumer.archive.follow import Look, look
 from consumer.archive.reader import Reader
 from consumer.archive.writer import Writer
-from tests.consumer.shelf import Shelf
+from tests.bucket.bucket import Bucket
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 SHOT = "_run/evidence/quotes/shot.png"
@@ -22,14 +22,14 @@ def run_at(hour: int, day: int = 22) -> str:
 class Home:
     """A history in a folder, and the bucket it follows."""
 
-    def __init__(self, folder: Path, shelf: Shelf) -> None:
+    def __init__(self, folder: Path, bucket: Bucket) -> None:
         self.path = folder / "history.sqlite"
         self.reader = Reader(self.path)
-        self._shelf = shelf
+        self._bucket = bucket
 
     async def looks(self, now: datetime = NOW) -> Look:
         """Look once, with a process of its own, so to say."""
-        bucket = self._shelf.reader()
+        bucket = self._bucket.reader()
         writer = Writer(self.path, bucket.name)
         try:
             return await look(bucket, writer, now)

@@ -1,21 +1,15 @@
 """How tests pull: as a command in this process, or as a process of its own."""
 
 import json
-import os
 import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from click.testing import CliRunner
-
-from agent.cli import mayfly
-from agent.core.layout import index_key, manifest_key
-from tests.consumer.runs import FILES, RUN, record
-from tests.consumer.shelf import Shelf
+from tests.bucket.bucket import Bucket
+from tests.bucket.leaving import FILES
+from tests.parts.command import MAYFLY, call, surroundings
 
 
 @dataclass(frozen=True)
@@ -31,13 +25,9 @@ class Pulled:
         return [(row["run"], row["job"]) for row in self.document[kind]]
 
 
-def pull_into(dest: Path, shelf: Shelf, *options: str) -> Pulled:
+def pull_into(dest: Path, bucket: Bucket, *options: str) -> Pulled:
     """Pull once, in this process."""
-    ours = {name: None for name in os.environ if name.startswith(("MAYFLY_", "AWS_"))}
-    result = CliRunner().invoke(
-        mayfly, ["pull", str(dest), "--json", *options], env={**ours, **shelf.environ}
-    )
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    result = call("pull", str(dest), "--json", *options, environ=bucket.environ)
     document = json.loads(result.stdout) if result.stdout.strip() else {}
     return Pulled(result.exit_code, document, result.stderr)
 
@@ -46,40 +36,12 @@ def pulling(
     dest: Path, environ: Mapping[str, str], *options: str, log: Path, before: Sequence[str] = ()
 ) -> subprocess.Popen[bytes]:
     """Start a pull as a process of its own, whose document goes to `log`; `before` is a program that starts it."""
-    kept = {
-        key: text for key, text in os.environ.items() if not key.startswith(("MAYFLY_", "AWS_"))
-    }
     return subprocess.Popen(
-        [*before, sys.executable, "-m", "agent", "pull", str(dest), "--json", *options],
-        env={**kept, "MAYFLY_CONFIG": os.devnull, **environ},
+        [*before, *MAYFLY, "pull", str(dest), "--json", *options],
+        env=surroundings(environ),
         stdout=log.open("wb"),
         stderr=log.with_suffix(".err").open("wb"),
     )
-
-
-def rewrite(shelf: Shelf, change: Callable[[dict[str, Any]], object], run: str = RUN) -> None:
-    """Change the manifest of a run, and commit what comes out of it."""
-    manifest = json.loads(shelf.get(manifest_key(run)))
-    change(manifest)
-    commit(shelf, json.dumps(manifest).encode(), run)
-
-
-def commit(shelf: Shelf, text: bytes, run: str = RUN, **changes: object) -> None:
-    """Let the index entry of a run commit this text as its manifest, with a summary that fits where it can."""
-    shelf.put(manifest_key(run), text)
-    key = index_key(run, record(run).finished)
-    entry = json.loads(shelf.get(key))
-    entry["manifest"] |= {"bytes": len(text), "sha256": sha256(text).hexdigest()}
-    entry |= _summary(text) | changes
-    shelf.put(key, json.dumps(entry).encode())
-
-
-def _summary(text: bytes) -> dict[str, object]:
-    try:
-        rows = [row for row in json.loads(text)["resources"] if row.get("mayfly:job")]
-        return {"files": len(rows), "bytes": sum(int(row["bytes"]) for row in rows)}
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return {}
 
 
 def placed(dest: Path, jobs: Sequence[str] = ("quotes", "notes")) -> list[tuple[str, str]]:

@@ -110,7 +110,7 @@ def serving(
 
     Args:
         folder: For its history and its log.
-        environ: What tells it the bucket, such as `Shelf.environ`.
+        environ: What tells it the bucket, such as `Bucket.environ`.
         options: More of its options; a later one counts.
         wait: Whether to wait until it has read the bucket.
         history: Whether to name its history; without a name it has the default one.

@@ -14,8 +14,8 @@ from consumer.archive.reader import Reader
 from consumer.archive.writer import Writer
 from consumer.facts.days import DayState
 from consumer.queries import Health, RunFiles
-from tests.consumer.runs import leave_marker, leave_run
-from tests.consumer.shelf import FolderShelf
+from tests.bucket.bucket import Bucket
+from tests.bucket.leaving import leave_begun, leave_run
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 SHOT = "_run/evidence/quotes/\u540d\u524d 1.png"
@@ -27,11 +27,11 @@ def run_at(days: int, number: int = 0) -> str:
 
 
 @pytest.fixture
-async def answers(tmp_path: Path, folder: FolderShelf) -> Answers:
+async def answers(tmp_path: Path, folder: Bucket) -> Answers:
     """Answers about four days: two good, a vanished one, a bad one with a screenshot."""
     for days in (4, 3):
         leave_run(folder, run_at(days))
-    leave_marker(folder, run_at(2))
+    leave_begun(folder, run_at(2))
     bad = JobResult(
         name="quotes", status=JobStatus.FAILED, cause=JobCause.BLOCKED, message="<b>\x1b[1m"
     )

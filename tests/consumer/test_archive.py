@@ -1,16 +1,14 @@
 """The history follows the bucket, and believes nothing that cannot be."""
 
 import asyncio
-import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from agent.core.layout import index_key, manifest_key, started_key
 from agent.core.results import JobResult, JobStatus, RunStatus
 from agent.core.settings import Store
 from agent.core.storage import S3Bucket, bucket_at
@@ -20,17 +18,17 @@ from consumer.archive.recall import recall
 from consumer.archive.schema import ArchiveError, default_name
 from consumer.archive.writer import Writer
 from consumer.history import Committed, recent
+from tests.bucket.bucket import Bucket
+from tests.bucket.layout import manifest_key
+from tests.bucket.leaving import RUN, leave_begun, leave_run, record
 from tests.consumer.following import NOW, SHOT, Home, failed, run_at
-from tests.consumer.pulling import rewrite
-from tests.consumer.runs import RUN, leave_marker, leave_run, record
-from tests.consumer.shelf import FolderShelf, Shelf
 
 
-async def test_what_the_bucket_says_is_known(home: Home, shelf: Shelf) -> None:
+async def test_what_the_bucket_says_is_known(home: Home, bucket: Bucket) -> None:
     """Runs, jobs, evidence and what vanished arrive with one look, and nothing is read twice."""
-    leave_run(shelf, run_at(1), jobs=(failed(),), files={SHOT: b"\x89PNG"}, stale=True)
-    leave_run(shelf, run_at(2))
-    leave_marker(shelf, run_at(3))
+    leave_run(bucket, run_at(1), jobs=(failed(),), files={SHOT: b"\x89PNG"}, stale=True)
+    leave_run(bucket, run_at(2))
+    leave_begun(bucket, run_at(3))
     assert await home.looks() == Look(runs=2, begun=1)
     assert await home.looks() == Look()
     past = home.reader.past()
@@ -43,22 +41,22 @@ async def test_what_the_bucket_says_is_known(home: Home, shelf: Shelf) -> None:
     assert [(row.job, row.path) for row in home.reader.evidence(run_at(1))] == [("quotes", SHOT)]
 
 
-async def test_a_run_that_was_under_way_is_committed_later(home: Home, shelf: Shelf) -> None:
+async def test_a_run_that_was_under_way_is_committed_later(home: Home, bucket: Bucket) -> None:
     """A marker is no vanished run any more once its run is in the index, however late that is."""
-    leave_marker(shelf, RUN)
+    leave_begun(bucket, RUN)
     await home.looks()
     assert [row.run for row in home.reader.begun()] == [RUN]
-    leave_run(shelf, RUN)
+    leave_run(bucket, RUN)
     assert (await home.looks(NOW + timedelta(days=30))).runs == 1
     assert home.reader.begun() == ()
 
 
-async def test_a_run_that_stood_back_did_not_vanish(home: Home, shelf: Shelf) -> None:
+async def test_a_run_that_stood_back_did_not_vanish(home: Home, bucket: Bucket) -> None:
     """Its agent took the marker away, because another machine has the slot; the others' markers still count."""
-    leave_marker(shelf, run_at(1))
-    leave_marker(shelf, run_at(2))
+    leave_begun(bucket, run_at(1))
+    leave_begun(bucket, run_at(2))
     assert (await home.looks()).begun == 2
-    shelf.delete(started_key(run_at(2)))
+    bucket.remove_begun(run_at(2))
     later = await home.looks(NOW + timedelta(hours=3))
     assert later.withdrawn == 1
     assert later.changed
@@ -66,27 +64,28 @@ async def test_a_run_that_stood_back_did_not_vanish(home: Home, shelf: Shelf) ->
     assert await home.looks(NOW + timedelta(hours=3)) == Look()
 
 
-async def test_a_marker_of_long_ago_is_not_listed_again(home: Home, shelf: Shelf) -> None:
+async def test_a_marker_of_long_ago_is_not_listed_again(home: Home, bucket: Bucket) -> None:
     """What vanished more than a day before the newest marker stays known, though no listing shows it any more."""
-    leave_marker(shelf, run_at(1))
-    leave_marker(shelf, run_at(9))
+    leave_begun(bucket, run_at(1))
+    leave_begun(bucket, run_at(9))
     await home.looks()
     assert (await home.looks()).withdrawn == 0
     assert [row.run for row in home.reader.past().begun] == [run_at(1), run_at(9)]
 
 
-async def test_an_entry_that_appears_late_is_found(local: Home, folder: FolderShelf) -> None:
+async def test_an_entry_that_appears_late_is_found(local: Home, folder: Bucket) -> None:
     """A commit that sorts before the cursor, by less than the overlap, is seen."""
-    entry = folder.get(leave_run(folder, run_at(1), files={}))
-    folder.delete(index_key(run_at(1), record(run_at(1)).finished))
+    leave_run(folder, run_at(1), files={})
+    entry = folder.entry(run_at(1))
+    folder.remove_entry(run_at(1))
     leave_run(folder, run_at(2), files={})
     await local.looks()
-    folder.put(index_key(run_at(1), record(run_at(2)).finished - timedelta(minutes=10)), entry)
+    folder.put_entry(run_at(1), entry, at=record(run_at(2)).finished - timedelta(minutes=10))
     assert (await local.looks()).runs == 1
     assert len(local.reader.runs(9)) == 2
 
 
-async def test_a_run_of_a_clock_that_is_behind_is_found(local: Home, folder: FolderShelf) -> None:
+async def test_a_run_of_a_clock_that_is_behind_is_found(local: Home, folder: Bucket) -> None:
     """A folder refuses no writer's clock, as S3 does: a run may be committed hours behind the last."""
     leave_run(folder, run_at(9), files={})
     await local.looks()
@@ -96,57 +95,55 @@ async def test_a_run_of_a_clock_that_is_behind_is_found(local: Home, folder: Fol
 
 
 async def test_a_run_committed_twice_counts_once_by_its_first_commit(
-    local: Home, folder: FolderShelf
+    local: Home, folder: Bucket
 ) -> None:
     """Whichever of the two is seen first."""
-    first = leave_run(folder, RUN, files={})
-    entry = json.loads(folder.get(first))
-    later = json.dumps(entry | {"release": "v9"}).encode()
-    folder.put(index_key(RUN, record(RUN).finished + timedelta(minutes=5)), later)
-    folder.delete(first)
+    leave_run(folder, RUN, files={})
+    entry = folder.entry(RUN)
+    folder.move_entry(RUN, record(RUN).finished + timedelta(minutes=5))
+    folder.amend(RUN, release="v9")
     await local.looks()
     assert local.reader.runs(1)[0].release == "v9"
-    folder.put(first, json.dumps(entry).encode())
+    folder.put_entry(RUN, entry, at=record(RUN).finished)
     await local.looks()
     assert [row.release for row in local.reader.runs(9)] == ["v1.2"]
 
 
-async def test_a_time_to_come_hides_nothing(local: Home, folder: FolderShelf) -> None:
+async def test_a_time_to_come_hides_nothing(local: Home, folder: Bucket) -> None:
     """A forged stamp of the year 2199 is left alone until then, and does not move the cursor."""
-    entry = folder.get(leave_run(folder, RUN, files={}))
-    folder.put(f"index/21991231T235959.000Z-{run_at(9)}.json", entry)
+    leave_run(folder, RUN, files={})
+    entry = folder.entry(RUN)
+    folder.put_entry(run_at(9), entry, at=datetime(2199, 12, 31, 23, 59, 59, tzinfo=UTC))
     assert await local.looks() == Look(runs=1, ahead=1)
     leave_run(folder, run_at(8), files={})
     assert (await local.looks()).runs == 1
 
 
-async def test_what_was_removed_from_the_bucket_is_forgiven(
-    local: Home, folder: FolderShelf
-) -> None:
+async def test_what_was_removed_from_the_bucket_is_forgiven(local: Home, folder: Bucket) -> None:
     """A forged entry that somebody deleted, or a marker, is not told for ever; one that was mended is taken."""
-    good = folder.get(leave_run(folder, RUN, files={}))
-    key = index_key(RUN, record(RUN).finished)
-    folder.put(key, b"{}")
-    folder.put(index_key(run_at(3), NOW), b"{}")
-    folder.put(started_key(run_at(4)), b"{}")
+    leave_run(folder, RUN, files={})
+    good = folder.entry(RUN)
+    folder.put_entry(RUN, b"{}")
+    folder.put_entry(run_at(3), b"{}", at=NOW)
+    folder.put_begun(run_at(4), b"{}")
     await local.looks()
     assert len(local.refused()) == 3
-    folder.put(key, good)
-    folder.delete(index_key(run_at(3), NOW))
-    folder.delete(started_key(run_at(4)))
+    folder.put_entry(RUN, good)
+    folder.remove_entry(run_at(3))
+    folder.remove_begun(run_at(4))
     assert (await local.looks()).runs == 1
     assert local.refused() == []
 
 
 async def test_refused_entries_are_checked_again_a_few_at_a_time(
-    local: Home, folder: FolderShelf
+    local: Home, folder: Bucket
 ) -> None:
     """A bucket full of forgeries costs a bounded number of reads each time, and all have their turn."""
     for number in range(CHECKED_AGAIN * 2):
-        folder.put(index_key(run_at(number % 24, 1 + number // 24), NOW), b"{}")
+        folder.put_entry(run_at(number % 24, 1 + number // 24), b"{}", at=NOW)
     await local.looks()
     for number in range(CHECKED_AGAIN * 2):
-        folder.delete(index_key(run_at(number % 24, 1 + number // 24), NOW))
+        folder.remove_entry(run_at(number % 24, 1 + number // 24))
     counts = []
     for seconds in (1, 2, 3):
         await local.looks(NOW + timedelta(seconds=seconds))
@@ -155,11 +152,11 @@ async def test_refused_entries_are_checked_again_a_few_at_a_time(
 
 
 async def test_a_manifest_may_have_been_removed_by_a_lifecycle_rule(
-    local: Home, folder: FolderShelf
+    local: Home, folder: Bucket
 ) -> None:
     """A run of long ago is known by its index entry; one of today must have its manifest."""
     leave_run(folder, RUN, files={})
-    folder.delete(manifest_key(RUN))
+    folder.objects.delete(manifest_key(RUN))
     await local.looks()
     assert local.refused() == ["its manifest is not in the bucket"]
     await local.looks(NOW + timedelta(days=8))
@@ -167,13 +164,11 @@ async def test_a_manifest_may_have_been_removed_by_a_lifecycle_rule(
     assert len(local.reader.runs(9)) == 1
 
 
-async def test_costs_appear_as_soon_as_manifests_have_them(
-    local: Home, folder: FolderShelf
-) -> None:
+async def test_costs_appear_as_soon_as_manifests_have_them(local: Home, folder: Bucket) -> None:
     """A run that could not tell its index entry may still tell it in its manifest."""
     leave_run(folder, RUN, files={})
     cost = {"total_usd": 0.25, "standing_usd_month": 1.5}
-    rewrite(folder, lambda manifest: manifest["mayfly:run"].update(cost=cost))
+    folder.rewrite(RUN, lambda manifest: manifest["mayfly:run"].update(cost=cost))
     await local.looks()
     (row,) = local.reader.runs(1)
     assert (row.cost, row.standing) == (0.25, 1.5)
@@ -200,9 +195,7 @@ def test_costs_are_numbers_of_this_world(cost: object, expected: float | None) -
     assert cost_of({"cost": cost}) == expected
 
 
-async def test_evidence_is_bounded_and_belongs_to_failed_jobs(
-    local: Home, folder: FolderShelf
-) -> None:
+async def test_evidence_is_bounded_and_belongs_to_failed_jobs(local: Home, folder: Bucket) -> None:
     """A manifest with a thousand screenshots leaves a dozen behind, and those of a job that succeeded none."""
     shots = {f"_run/evidence/quotes/{number:04d}.png": b"x" for number in range(1000)}
     shots["_run/evidence/notes/1.png"] = b"x"
@@ -230,7 +223,7 @@ def other_version(path: Path) -> None:
 
 @pytest.mark.parametrize("harm", [damage, other_version])
 async def test_a_history_that_cannot_be_used_is_moved_aside(
-    local: Home, folder: FolderShelf, harm: Callable[[Path], object]
+    local: Home, folder: Bucket, harm: Callable[[Path], object]
 ) -> None:
     """The bucket is the truth: a new file is filled, and the broken one, or that of another version, is still there."""
     leave_run(folder, RUN, files={})
@@ -247,7 +240,7 @@ async def test_a_history_that_cannot_be_used_is_moved_aside(
     "harm", [lambda path: path.write_bytes(b""), lambda path: path.unlink()], ids=["empty", "gone"]
 )
 async def test_a_history_that_is_gone_is_made_again(
-    local: Home, folder: FolderShelf, harm: Callable[[Path], object]
+    local: Home, folder: Bucket, harm: Callable[[Path], object]
 ) -> None:
     """A file that is empty is as good as none."""
     leave_run(folder, RUN, files={})
@@ -283,13 +276,15 @@ def test_a_file_of_somebody_else_is_refused_and_left_alone(
 
 
 async def test_the_history_of_another_bucket_is_refused_and_left_alone(
-    local: Home, folder: FolderShelf, tmp_path: Path
+    local: Home, folder: Bucket, tmp_path: Path
 ) -> None:
     """A trial with another bucket costs no history of years."""
     leave_run(folder, RUN, files={})
     await local.looks()
+    other = Bucket.in_folder(tmp_path / "other")
+    leave_run(other, run_at(5), files={})
     with pytest.raises(ArchiveError, match=r"is about file://.*, and was left alone"):
-        await Home(tmp_path, FolderShelf(tmp_path / "other")).looks()
+        await Home(tmp_path, other).looks()
     assert [row.run for row in local.reader.runs(9)] == [RUN]
 
 
@@ -331,7 +326,7 @@ def test_a_history_that_cannot_be_written_says_where(tmp_path: Path) -> None:
 
 
 async def test_a_first_look_that_was_killed_goes_on_where_it_was(
-    local: Home, folder: FolderShelf
+    local: Home, folder: Bucket
 ) -> None:
     """What was written stays; asking meanwhile is always possible."""
     for hour in range(20):
@@ -344,14 +339,12 @@ async def test_a_first_look_that_was_killed_goes_on_where_it_was(
     assert len(local.reader.runs(99)) == 20
 
 
-async def test_the_history_tells_the_same_story_as_the_bucket(
-    local: Home, folder: FolderShelf
-) -> None:
+async def test_the_history_tells_the_same_story_as_the_bucket(local: Home, folder: Bucket) -> None:
     """`mayfly status` shows the same from either."""
     leave_run(folder, run_at(1), jobs=(failed(),))
     leave_run(folder, run_at(2), stale=True)
-    leave_marker(folder, run_at(3))
-    folder.put(index_key(run_at(4), NOW), b"{}")
+    leave_begun(folder, run_at(3))
+    folder.put_entry(run_at(4), b"{}", at=NOW)
     await local.looks()
     there = await recent(folder.reader(), now=NOW, limit=9)
     here = recall(local.reader, NOW, 9)

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.core.layout import index_key, manifest_key
 from consumer.archive.intake import MAX_TEXT, text_of
+from tests.bucket.bucket import Bucket
+from tests.bucket.layout import manifest_key
+from tests.bucket.leaving import RUN, leave_begun, leave_run
 from tests.consumer.following import NOW, Home, failed, run_at
-from tests.consumer.pulling import commit
-from tests.consumer.runs import RUN, leave_marker, leave_run, record
-from tests.consumer.shelf import FolderShelf
 
 CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"jobs": [{"name": "../x", "status": "failed"}]}, "it lists a job with an impossible name"),
@@ -34,11 +32,11 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("change", "problem"), CHANGES)
 async def test_an_entry_that_cannot_be_true_is_refused_and_counted(
-    local: Home, folder: FolderShelf, change: dict[str, Any], problem: str
+    local: Home, folder: Bucket, change: dict[str, Any], problem: str
 ) -> None:
     """It costs nobody but itself."""
-    key = leave_run(folder, RUN, files={})
-    folder.put(key, json.dumps(json.loads(folder.get(key)) | change).encode())
+    leave_run(folder, RUN, files={})
+    folder.amend(RUN, **change)
     leave_run(folder, run_at(2), files={})
     found = await local.looks()
     assert (found.runs, len(found.refused)) == (1, 1)
@@ -46,14 +44,13 @@ async def test_an_entry_that_cannot_be_true_is_refused_and_counted(
     assert local.reader.past().refused == 1
 
 
-async def test_a_run_of_a_time_to_come_pushes_nobody_out(local: Home, folder: FolderShelf) -> None:
+async def test_a_run_of_a_time_to_come_pushes_nobody_out(local: Home, folder: Bucket) -> None:
     """An id of the year 2199 under a stamp of today, or in a marker, would make all others old."""
     far = "21990101T000000Z-000000"
-    key = leave_run(folder, far, files={})
-    folder.put(index_key(far, NOW), folder.get(key))
-    folder.delete(key)
-    leave_marker(folder, "21990101T000000Z-000001")
-    leave_marker(folder, RUN, deadline=datetime(2100, 1, 1, tzinfo=UTC))
+    leave_run(folder, far, files={})
+    folder.move_entry(far, NOW)
+    leave_begun(folder, "21990101T000000Z-000001")
+    leave_begun(folder, RUN, deadline=datetime(2100, 1, 1, tzinfo=UTC))
     await local.looks()
     assert sorted(local.refused()) == [
         "it begins at a time to come",
@@ -76,17 +73,11 @@ async def test_a_run_of_a_time_to_come_pushes_nobody_out(local: Home, folder: Fo
     ],
 )
 async def test_a_manifest_that_is_none_refuses_its_run(
-    local: Home, folder: FolderShelf, text: bytes, problem: str
+    local: Home, folder: Bucket, text: bytes, problem: str
 ) -> None:
     """An entry is believed together with the manifest that it commits."""
-    key = leave_run(folder, RUN, files={})
-    entry = json.loads(folder.get(key))
-    commit(folder, json.dumps({"mayfly:run": json.loads(record(RUN).model_dump_json())}).encode())
-    rewritten = json.loads(folder.get(key))
-    assert rewritten["manifest"] != entry["manifest"]
-    folder.put(manifest_key(RUN), text)
-    rewritten["manifest"] |= {"bytes": len(text), "sha256": sha256(text).hexdigest()}
-    folder.put(key, json.dumps(rewritten).encode())
+    leave_run(folder, RUN, files={})
+    folder.commit(RUN, text)
     await local.looks()
     assert local.refused() == [problem]
 
@@ -118,7 +109,7 @@ JOB = ["name", "status", "cause", "message", "files", "bytes", "items", "seconds
 )
 def test_two_hundred_forged_runs_end_in_rows_or_refusals(
     tmp_path: Path,
-    folder: FolderShelf,
+    folder: Bucket,
     *,
     entry: dict[str, Any],
     job: dict[str, Any],
@@ -128,17 +119,14 @@ def test_two_hundred_forged_runs_end_in_rows_or_refusals(
     """Whatever an entry and its manifest say, the look ends, and what was kept can be read again."""
     for old in tmp_path.glob("history.sqlite*"):
         old.unlink()
-    key = leave_run(folder, RUN, files={}, jobs=(failed(),))
-    manifest = json.loads(folder.get(manifest_key(RUN)))
+    leave_run(folder, RUN, files={}, jobs=(failed(),))
+    manifest = json.loads(folder.manifest_text(RUN))
     manifest["mayfly:run"] |= about
     if resources is not None:
         manifest["resources"] = resources
+    (about_job,) = folder.entry(RUN)["jobs"]
     text = json.dumps(manifest).encode()
-    folder.put(manifest_key(RUN), text)
-    forged = json.loads(folder.get(key))
-    forged["manifest"] |= {"bytes": len(text), "sha256": sha256(text).hexdigest()}
-    forged["jobs"][0] |= job
-    folder.put(key, json.dumps(forged | entry).encode())
+    folder.commit(RUN, text, **{"files": 0, "bytes": 0, "jobs": [about_job | job], **entry})
     home = Home(tmp_path, folder)
     found = asyncio.run(home.looks())
     assert found.runs + len(found.refused) == 1

@@ -12,21 +12,21 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.cli import mayfly
 from agent.core.console import aligned, columns_of, cut, printable
 from agent.core.ids import run_id
-from agent.core.layout import index_key, run_key, started_key
 from agent.core.results import JobCause, JobResult, JobStatus
 from consumer.archive.follow import look
 from consumer.archive.writer import Writer
 from consumer.cli.status import status
 from consumer.cli.verify import SHOWN_PROBLEMS, verify
-from tests.consumer.runs import FILES, RUN, leave_marker, leave_run, record
-from tests.consumer.shelf import FolderShelf, Shelf
+from tests.bucket.bucket import Bucket
+from tests.bucket.layout import begun_key, file_key
+from tests.bucket.leaving import FILES, RUN, leave_begun, leave_run, record
+from tests.parts.command import call
 from tests.parts.ports import free_port
 
 EVIL = "gone\x1b[2J\x1b]0;owned\x07\r\n\u202emoc\x9b31m\u2028 \udce2"
@@ -34,14 +34,7 @@ EVIL = "gone\x1b[2J\x1b]0;owned\x07\r\n\u202emoc\x9b31m\u2028 \udce2"
 
 def ask(command: click.Command, *arguments: str, environ: dict[str, str] | None = None) -> Result:
     """Call a command in an environment without anything of ours."""
-    ours = {name: None for name in os.environ if name.startswith(("MAYFLY_", "AWS_"))}
-    result = CliRunner().invoke(
-        mayfly,
-        [str(command.name), *arguments],
-        env={**ours, "TZ": "Asia/Tokyo", **(environ or {})},
-    )
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
+    return call(str(command.name), *arguments, environ={"TZ": "Asia/Tokyo", **(environ or {})})
 
 
 def failed(name: str, message: str, cause: JobCause = JobCause.PAGE_CHANGED) -> JobResult:
@@ -49,7 +42,7 @@ def failed(name: str, message: str, cause: JobCause = JobCause.PAGE_CHANGED) -> 
     return JobResult(name=name, status=JobStatus.FAILED, cause=cause, message=message)
 
 
-def test_status_shows_runs_and_why_jobs_failed(shelf: Shelf) -> None:
+def test_status_shows_runs_and_why_jobs_failed(bucket: Bucket) -> None:
     """One line a run and one for each job that did not succeed; jobs that were not due are no failures."""
     jobs = (
         JobResult(name="quotes", status=JobStatus.SUCCEEDED),
@@ -58,8 +51,8 @@ def test_status_shows_runs_and_why_jobs_failed(shelf: Shelf) -> None:
     )
     # Of an hour ago: on a later day the job that was not due would be missed.
     run = run_id(datetime.now(UTC) - timedelta(hours=1), b"abc")
-    leave_run(shelf, run, jobs=jobs, stale=True)
-    result = ask(status, environ=shelf.environ)
+    leave_run(bucket, run, jobs=jobs, stale=True)
+    result = ask(status, environ=bucket.environ)
     assert result.exit_code == 0
     assert "partial" in result.output
     assert re.search(r"1/2 +5 +2\.3 MB +3m 05s +v1\.2 \(stale\) +" + run, result.output)
@@ -68,36 +61,36 @@ def test_status_shows_runs_and_why_jobs_failed(shelf: Shelf) -> None:
     assert "\x1b" not in result.output
 
 
-def test_status_tells_of_a_success_that_is_incomplete(shelf: Shelf) -> None:
+def test_status_tells_of_a_success_that_is_incomplete(bucket: Bucket) -> None:
     """In the table below its run, and first, among what does not go well now."""
     job = JobResult(name="quotes", status=JobStatus.SUCCEEDED, refused_files=2, message="2 links")
-    leave_run(shelf, run_id(datetime.now(UTC) - timedelta(hours=1), b"abc"), jobs=(job,))
-    result = ask(status, environ=shelf.environ)
+    leave_run(bucket, run_id(datetime.now(UTC) - timedelta(hours=1), b"abc"), jobs=(job,))
+    result = ask(status, environ=bucket.environ)
     assert "partial" in result.output
     assert "    quotes incomplete: 2 links\n" in result.output
     assert "quotes: incomplete: 2 links, last success" in result.output
-    document = json.loads(ask(status, "--json", environ=shelf.environ).output)
+    document = json.loads(ask(status, "--json", environ=bucket.environ).output)
     assert document["runs"][0]["jobs"][0]["refused_files"] == 2
     assert document["jobs"][0]["refused_files"] == 2
 
 
-def test_status_as_json_has_all_the_bucket_says(shelf: Shelf) -> None:
+def test_status_as_json_has_all_the_bucket_says(bucket: Bucket) -> None:
     """Programs get every field of the index entry, under one document, in ASCII."""
-    leave_run(shelf, jobs=(failed("notes", "\u304a\u304b\u3057\u3044"),))
-    result = ask(status, "--json", environ=shelf.environ)
+    leave_run(bucket, jobs=(failed("notes", "\u304a\u304b\u3057\u3044"),))
+    result = ask(status, "--json", environ=bucket.environ)
     document = json.loads(result.output)
     assert result.output.isascii()
     assert document["runs"][0]["state"] == "committed"
     assert document["runs"][0]["jobs"][0]["message"] == "\u304a\u304b\u3057\u3044"
 
 
-def test_status_tells_vanished_running_and_unreadable_runs(folder: FolderShelf) -> None:
+def test_status_tells_vanished_running_and_unreadable_runs(folder: Bucket) -> None:
     """What is not committed is shown with what is known of it, for people and for programs."""
     now = datetime.now(UTC)
-    leave_marker(folder, RUN)
+    leave_begun(folder, RUN)
     running = run_id(now, b"\x01\x02\x03")
-    leave_marker(folder, running, deadline=now + timedelta(hours=1))
-    folder.put(started_key("20251122T064205Z-000000"), b"?")
+    leave_begun(folder, running, deadline=now + timedelta(hours=1))
+    folder.put_begun("20251122T064205Z-000000", b"?")
     result = ask(status, environ=folder.environ)
     lines = result.output.splitlines()
     assert [line.split()[0] for line in lines[2:]] == [
@@ -106,13 +99,13 @@ def test_status_tells_vanished_running_and_unreadable_runs(folder: FolderShelf) 
         "vanished",
         "began",
         "unreadable",
-        "started/20251122T064205Z-000000.json:",
+        f"{begun_key('20251122T064205Z-000000')}:",
     ]
     document = json.loads(ask(status, "--json", environ=folder.environ).output)
     assert [run["state"] for run in document["runs"]] == ["running", "vanished", "unreadable"]
 
 
-def test_status_says_which_jobs_do_not_go_well(folder: FolderShelf) -> None:
+def test_status_says_which_jobs_do_not_go_well(folder: Bucket) -> None:
     """Below the runs: since when a job fails, by the days of this computer, for people and for programs."""
     now = datetime.now(UTC)
     for days in (4, 3, 2, 1):
@@ -127,7 +120,7 @@ def test_status_says_which_jobs_do_not_go_well(folder: FolderShelf) -> None:
     assert (found["fine"], found["quotes"]) == (0, 3)
 
 
-def test_status_reads_the_history_of_the_service(folder: FolderShelf, tmp_path: Path) -> None:
+def test_status_reads_the_history_of_the_service(folder: Bucket, tmp_path: Path) -> None:
     """With `--history` the bucket is not asked, and the answer is the same."""
     leave_run(folder, RUN, jobs=(failed("quotes", "gone"),))
     bucket = folder.reader()
@@ -144,65 +137,63 @@ def test_status_reads_the_history_of_the_service(folder: FolderShelf, tmp_path: 
     assert "history" in broken.stderr
 
 
-def test_an_empty_bucket_is_no_failure(folder: FolderShelf) -> None:
+def test_an_empty_bucket_is_no_failure(folder: Bucket) -> None:
     """A bucket without runs says so and exits 0."""
     result = ask(status, "--store", folder.environ["MAYFLY_STORE_URL"])
     assert result.exit_code == 0
     assert "no runs yet" in result.output
 
 
-def test_nothing_hostile_reaches_the_terminal(folder: FolderShelf) -> None:
+def test_nothing_hostile_reaches_the_terminal(folder: Bucket) -> None:
     """Escape sequences, line breaks and overrides of the direction in any text are gone."""
-    key = leave_run(folder, jobs=(failed("notes", "x"),))
-    entry = json.loads(folder.get(key))
+    leave_run(folder, jobs=(failed("notes", "x"),))
+    (job,) = folder.entry(RUN)["jobs"]
     evil = EVIL.encode("utf-8", "ignore").decode()
-    entry["release"] = evil
-    entry["jobs"][0] |= {"name": evil, "message": evil * 50}
-    folder.put(key, json.dumps(entry).encode())
+    folder.amend(RUN, release=evil, jobs=[job | {"name": evil, "message": evil * 50}])
     result = ask(status, environ=folder.environ)
     assert result.exit_code == 0
     assert not set(result.output) & set("\x1b\x07\r\u202e\x9b\u2028")
     assert len(result.output.splitlines()) == 4
 
 
-def test_verify_of_a_sound_run_exits_0(shelf: Shelf) -> None:
+def test_verify_of_a_sound_run_exits_0(bucket: Bucket) -> None:
     """`latest` and the id itself name the same run."""
-    leave_run(shelf)
+    leave_run(bucket)
     for name in (RUN, "latest"):
-        result = ask(verify, name, environ=shelf.environ)
+        result = ask(verify, name, environ=bucket.environ)
         assert (result.exit_code, result.stderr) == (0, "")
         assert f"{RUN}: fine; {len(FILES) + 1} files" in result.output
 
 
-def test_verify_of_a_broken_run_exits_3_and_lists_the_problems(shelf: Shelf) -> None:
+def test_verify_of_a_broken_run_exits_3_and_lists_the_problems(bucket: Bucket) -> None:
     """Each problem is a line with its kind and path; `--json` has the same."""
-    leave_run(shelf)
-    shelf.delete(run_key(RUN, "quotes/empty"))
-    result = ask(verify, RUN, environ=shelf.environ)
+    leave_run(bucket)
+    bucket.remove_file(RUN, "quotes/empty")
+    result = ask(verify, RUN, environ=bucket.environ)
     assert result.exit_code == 3
     assert "missing  quotes/empty  it is not there" in result.output
     assert "1 problem;" in result.output
-    document = json.loads(ask(verify, RUN, "--json", environ=shelf.environ).output)
+    document = json.loads(ask(verify, RUN, "--json", environ=bucket.environ).output)
     assert document["problems"] == [
         {"kind": "missing", "path": "quotes/empty", "detail": "it is not there"}
     ]
     assert document["ok"] is False
 
 
-def test_very_many_problems_are_cut_for_people(folder: FolderShelf) -> None:
+def test_very_many_problems_are_cut_for_people(folder: Bucket) -> None:
     """A person sees the first ones and how many more there are."""
     leave_run(folder, files={})
     for number in range(SHOWN_PROBLEMS + 7):
-        folder.put(run_key(RUN, f"x/{number}"), b"")
+        folder.put_file(RUN, f"x/{number}", b"")
     result = ask(verify, RUN, environ=folder.environ)
     assert "... and 7 more" in result.output
     assert result.output.count("\nextra") == SHOWN_PROBLEMS - 1
 
 
-def test_verify_takes_a_folder_or_its_manifest(folder: FolderShelf, tmp_path: Path) -> None:
+def test_verify_takes_a_folder_or_its_manifest(folder: Bucket, tmp_path: Path) -> None:
     """A run that was copied somewhere is verified there, without any bucket."""
     leave_run(folder)
-    root = tmp_path / "bucket with spaces" / "runs" / RUN
+    root = folder.root / file_key(RUN, "").rstrip("/")
     for name in (str(root), f"{root}/datapackage.json", root.as_uri()):
         assert ask(verify, name).exit_code == 0
 
@@ -262,13 +253,13 @@ def test_all_faults_of_a_configuration_are_reported_at_once(tmp_path: Path) -> N
 def test_a_laptop_without_configuration_looks_into_its_own_bucket(tmp_path: Path) -> None:
     """The default bucket is where `mayfly run` would have put it."""
     state = tmp_path / ".local" / "state"
-    leave_run(FolderShelf(state / "mayfly" / "bucket"))
+    leave_run(Bucket.in_folder(state / "mayfly" / "bucket"))
     result = ask(status, environ={"HOME": str(tmp_path), "XDG_STATE_HOME": str(state)})
     assert RUN in result.output
 
 
 @pytest.mark.parametrize("no_colour", ["", "1"])
-def test_colours_are_for_terminals_that_want_them(folder: FolderShelf, no_colour: str) -> None:
+def test_colours_are_for_terminals_that_want_them(folder: Bucket, no_colour: str) -> None:
     """A terminal gets colours, unless NO_COLOR is set."""
     leave_run(folder)
     ours, theirs = pty.openpty()
@@ -311,9 +302,9 @@ def test_columns_stand_below_each_other_in_any_script() -> None:
     assert lines == ["a      1", "\u65e5\u672c  22", "\U0001f98b     3"]
 
 
-def test_a_commit_key_with_an_impossible_stamp_is_no_trap(folder: FolderShelf) -> None:
+def test_a_commit_key_with_an_impossible_stamp_is_no_trap(folder: Bucket) -> None:
     """A run id that is no date, committed by somebody, is listed and verified like any other garbage."""
     run = "20269999T999999Z-abcdef"
-    folder.put(index_key(RUN, record(RUN).finished).replace(RUN, run), b"{}")
+    folder.put_entry(run, b"{}", at=record(RUN).finished)
     assert "unreadable" in ask(status, environ=folder.environ).output
     assert ask(verify, "latest", environ=folder.environ).exit_code == 3

@@ -4,25 +4,22 @@ import json
 import os
 import re
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.cli import mayfly
 from agent.core.cost import Rate, Usage, run_cost
-from agent.core.datapackage import index_entry
 from agent.core.ids import run_id
-from agent.core.layout import index_key, manifest_key
-from agent.core.manifest import IndexEntry, ManifestRef
+from agent.core.manifest import IndexEntry
 from agent.core.settings import Cost
 from consumer.costs import cost_lines, month_costs, month_of
-from tests.consumer.runs import leave_run, record
-from tests.consumer.shelf import FolderShelf
+from tests.bucket.bucket import Bucket, reference
+from tests.bucket.leaving import entry_of, leave_run, record
+from tests.parts.command import call
 
 TOKYO = ZoneInfo("Asia/Tokyo")
 NOVEMBER = month_of(2026, 11, TOKYO)
@@ -35,8 +32,7 @@ def entry(began: datetime, *, minutes: float = 30, priced: bool = True) -> Index
     used = Usage("t3.medium", True, began, began + timedelta(minutes=minutes))
     cost = run_cost(used, Rate(0.0217, "spot-history", began), Cost()) if priced else None
     about = record(run).model_copy(update={"cost": cost})
-    ref = ManifestRef(key=manifest_key(run), bytes=1, sha256=sha256(b"").hexdigest())
-    return index_entry(about, [], ref)
+    return IndexEntry.model_validate(entry_of(about, {}) | reference(run, b""))
 
 
 def at(day: int, hour: int = 3) -> datetime:
@@ -114,22 +110,21 @@ def test_a_forecast_is_never_below_what_was_spent(days: list[tuple[int, bool]], 
 
 def ask(folder: Path, *arguments: str) -> Result:
     """Call `mayfly cost` for a bucket in a folder."""
-    ours = {name: None for name in os.environ if name.startswith(("MAYFLY_", "AWS_"))}
-    environ = {**ours, "TZ": "Asia/Tokyo", "MAYFLY_CONFIG": os.devnull}
-    return CliRunner().invoke(mayfly, ["cost", "--store", str(folder), *arguments], env=environ)
+    environ = {"TZ": "Asia/Tokyo"}
+    return call("cost", "--store", str(folder), *arguments, environ=environ)
 
 
 def test_the_command_reads_a_bucket(tmp_path: Path) -> None:
     """A run with a price, one without and a forged one: the first two are shown, for people and as JSON."""
-    folder = FolderShelf(tmp_path / "bucket")
+    folder = Bucket.in_folder(tmp_path / "bucket")
     priced = entry(at(2))
-    folder.put(index_key(priced.run_id, priced.finished), priced.model_dump_json().encode())
+    folder.put_entry(priced.run_id, priced.model_dump_json().encode(), at=priced.finished)
     leave_run(folder, "20261122T064205Z-3f9a1c")
     forged = entry(at(4))
     text = forged.model_dump_json().replace(
         f'"total_usd":{forged.cost.total_usd if forged.cost else 0}', '"total_usd":-5'
     )
-    folder.put(index_key(forged.run_id, forged.finished), text.encode())
+    folder.put_entry(forged.run_id, text.encode(), at=forged.finished)
     shown = ask(tmp_path / "bucket", "--month", "2026-11")
     assert shown.exit_code == 0, shown.output
     assert "November 2026" in shown.output
@@ -158,10 +153,10 @@ def test_an_empty_month_is_a_month(tmp_path: Path) -> None:
 
 def test_an_index_key_with_an_impossible_date_costs_nothing(tmp_path: Path) -> None:
     """A month 99, in the key's stamp or in its run, is left out as everything forged is."""
-    shelf = FolderShelf(tmp_path / "bucket")
-    leave_run(shelf, "20261122T064205Z-3f9a1c", files={})
-    shelf.put("index/20269922T064205.000Z-20269922T064205Z-3f9a1c.json", b"{}")
-    shelf.put("index/20261122T064205.000Z-20269922T064205Z-3f9a1d.json", b"{}")
+    bucket = Bucket.in_folder(tmp_path / "bucket")
+    leave_run(bucket, "20261122T064205Z-3f9a1c", files={})
+    bucket.objects.put("index/20269922T064205.000Z-20269922T064205Z-3f9a1c.json", b"{}")
+    bucket.objects.put("index/20261122T064205.000Z-20269922T064205Z-3f9a1d.json", b"{}")
     shown = ask(tmp_path / "bucket", "--month", "2026-11", "--json")
     assert shown.exit_code == 0, shown.exception
     assert len(json.loads(shown.output)["runs"]) == 1

@@ -9,10 +9,10 @@ from agent.core.results import JobCause
 from agent.core.shards import Shard
 from consumer.page.words import ENGLISH, JAPANESE, LANGUAGES
 from consumer.queries import GroupState
+from tests.bucket.bucket import Bucket
+from tests.bucket.leaving import leave_begun, leave_run
 from tests.consumer.camera import Camera, Light
-from tests.consumer.runs import leave_marker, leave_run
 from tests.consumer.serving import Serving, serving
-from tests.consumer.shelf import FolderShelf
 from tests.consumer.test_groups_shown import job, leave_groups, leave_shard, run_at
 
 PHONE, DESKTOP = 390, 1200
@@ -24,16 +24,16 @@ OPEN = "[...document.querySelectorAll('details')].forEach(one => one.open = true
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """A service that has seen a whole group, a late one, one of many shards that is under way, and a run by itself."""
     folder = tmp_path_factory.mktemp("groups")
-    shelf = FolderShelf(folder / "bucket")
-    leave_groups(shelf)
+    bucket = Bucket.in_folder(folder / "bucket")
+    leave_groups(bucket)
     for number in range(MANY - 1):
         status = "failed" if number == 7 else "succeeded"
         cause = JobCause.BLOCKED if number == 7 else None
         part = Shard("tuesday", number, MANY)
-        leave_shard(shelf, 1, part, [job(f"shop-{number}", status, cause)])
-    leave_marker(shelf, run_at(0.5, MANY - 1), part=Shard("tuesday", MANY - 1, MANY))
-    leave_run(shelf, run_at(3, 0))
-    with serving(folder, shelf.environ) as service:
+        leave_shard(bucket, 1, part, [job(f"shop-{number}", status, cause)])
+    leave_begun(bucket, run_at(0.5, MANY - 1), part=Shard("tuesday", MANY - 1, MANY))
+    leave_run(bucket, run_at(3, 0))
+    with serving(folder, bucket.environ) as service:
         yield service
 
 
@@ -104,9 +104,9 @@ def test_the_page_fits_with_all_shards_unfolded(
 def test_without_groups_nothing_speaks_of_them(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whoever has one machine sees the page as it was."""
     folder = tmp_path_factory.mktemp("alone")
-    shelf = FolderShelf(folder / "bucket")
-    leave_run(shelf, run_at(3, 0))
-    with serving(folder, shelf.environ) as service:
+    bucket = Bucket.in_folder(folder / "bucket")
+    leave_run(bucket, run_at(3, 0))
+    with serving(folder, bucket.environ) as service:
         for words in (ENGLISH, JAPANESE):
             text = requests.get(f"{service.url}/?lang={words.tag}", timeout=10).text
             assert words.recent in text

@@ -14,10 +14,12 @@ import pytest
 from agent.core.ids import run_id
 from agent.core.results import JobResult, JobStatus
 from agent.core.shards import Shard
+from tests.bucket.bucket import Bucket
+from tests.bucket.layout import BEGUN, ENTRIES, RUNS
+from tests.bucket.leaving import leave_begun, leave_run
+from tests.bucket.objects import PREFIX
 from tests.consumer.following import Home
-from tests.consumer.runs import leave_marker, leave_run
 from tests.consumer.serving import serving
-from tests.consumer.shelf import PREFIX, S3Shelf
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.seaweed import S3Server
 
@@ -25,17 +27,15 @@ SHARDS = int(os.environ.get("MAYFLY_TEST_SHARDS", "30"))
 LISTED = 1000
 """Keys in an answer to a LIST."""
 NOW = datetime.now(UTC).replace(microsecond=0)
-KINDS = ("index/", "started/", "runs/")
+KINDS = (ENTRIES, BEGUN, RUNS)
 
 pytestmark = pytest.mark.timeout(300 + SHARDS)
 
 
 @pytest.fixture
-def watched(s3_server: S3Server, s3_bucket: str, s3_proxy: FaultProxy) -> S3Shelf:
+def watched(s3_server: S3Server, s3_bucket: str, s3_proxy: FaultProxy) -> Bucket:
     """A bucket that home reaches through the proxy."""
-    shelf = S3Shelf(s3_server, s3_bucket)
-    shelf.store = shelf.store.model_copy(update={"endpoint": s3_proxy.url})
-    return shelf
+    return Bucket.on_s3(s3_server, s3_bucket, endpoint=s3_proxy.url)
 
 
 def shard(group: str, number: int, hours: float) -> tuple[str, Shard]:
@@ -44,23 +44,23 @@ def shard(group: str, number: int, hours: float) -> tuple[str, Shard]:
     return run_id(began, number.to_bytes(3)), Shard(group, number, SHARDS)
 
 
-def begin(shelf: S3Shelf, group: str, hours: float) -> None:
+def begin(bucket: Bucket, group: str, hours: float) -> None:
     """Leave the markers of a group that is under way."""
     for number in range(SHARDS):
         run, part = shard(group, number, hours)
-        leave_marker(shelf, run, part=part)
+        leave_begun(bucket, run, part=part)
 
 
-def leave_group(shelf: S3Shelf, group: str, hours: float) -> None:
+def leave_group(bucket: Bucket, group: str, hours: float) -> None:
     """Leave a whole group."""
     for number in range(SHARDS):
         run, part = shard(group, number, hours)
         jobs = [JobResult(name=f"shop-{number}", status=JobStatus.SUCCEEDED, family="shop")]
-        leave_run(shelf, run, files={}, jobs=jobs, part=part)
+        leave_run(bucket, run, files={}, jobs=jobs, part=part)
 
 
 def asked(proxy: FaultProxy) -> dict[str, int]:
-    """Return what was asked since the last time, by kind: `LIST index/`, `GET runs/`."""
+    """Return what was asked since the last time, by method and kind."""
     found: Counter[str] = Counter()
     for seen in proxy.seen:
         assert seen.method == "GET", seen
@@ -77,7 +77,7 @@ def lists(keys: int) -> int:
 
 
 async def test_a_look_asks_twice_for_each_new_shard_and_once_for_each_that_begins(
-    watched: S3Shelf, s3_proxy: FaultProxy, tmp_path: Path
+    watched: Bucket, s3_proxy: FaultProxy, tmp_path: Path
 ) -> None:
     """Otherwise it lists a day of markers and a quarter of an hour of commits, a thousand with each request."""
     home = Home(tmp_path, watched)
@@ -100,26 +100,26 @@ async def test_a_look_asks_twice_for_each_new_shard_and_once_for_each_that_begin
     n, one, two = SHARDS, lists(SHARDS), lists(2 * SHARDS)
     assert told == {
         "the first look": {
-            "LIST started/": one,
-            "LIST index/": one,
-            "GET index/": n,
+            f"LIST {BEGUN}": one,
+            f"LIST {ENTRIES}": one,
+            f"GET {ENTRIES}": n,
             "GET runs/": n,
         },
-        "nothing new": {"LIST started/": one, "LIST index/": one},
-        "a group begins": {"LIST started/": two, "LIST index/": one, "GET started/": n},
-        "it is under way": {"LIST started/": one, "LIST index/": one},
+        "nothing new": {f"LIST {BEGUN}": one, f"LIST {ENTRIES}": one},
+        "a group begins": {f"LIST {BEGUN}": two, f"LIST {ENTRIES}": one, f"GET {BEGUN}": n},
+        "it is under way": {f"LIST {BEGUN}": one, f"LIST {ENTRIES}": one},
         "all of it commits": {
-            "LIST started/": one,
-            "LIST index/": two,
-            "GET index/": n,
+            f"LIST {BEGUN}": one,
+            f"LIST {ENTRIES}": two,
+            f"GET {ENTRIES}": n,
             "GET runs/": n,
         },
-        "nothing new again": {"LIST started/": one, "LIST index/": one},
+        "nothing new again": {f"LIST {BEGUN}": one, f"LIST {ENTRIES}": one},
     }
 
 
 def test_pages_and_metrics_ask_nothing(
-    watched: S3Shelf, s3_proxy: FaultProxy, tmp_path: Path
+    watched: Bucket, s3_proxy: FaultProxy, tmp_path: Path
 ) -> None:
     """However many people look at a group and Prometheus asks, the bucket hears nothing of it."""
     leave_group(watched, "monday", hours=1)

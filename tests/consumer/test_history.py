@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from agent.core.errors import StoreError
 from agent.core.ids import run_id
-from agent.core.layout import index_key, started_key
 from agent.core.manifest import IndexEntry
 from agent.core.settings import Store
 from agent.core.storage import Credentials, LocalBucket, S3Bucket, bucket_at
@@ -28,8 +27,9 @@ from consumer.history import (
     latest,
     recent,
 )
-from tests.consumer.runs import RUN, leave_marker, leave_run, record
-from tests.consumer.shelf import FolderShelf, Shelf
+from tests.bucket.bucket import Bucket, reference
+from tests.bucket.layout import BEGUN, ENTRIES, entry_key
+from tests.bucket.leaving import RUN, leave_begun, leave_run, record
 from tests.parts.seaweed import S3Server
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -45,20 +45,20 @@ def words(rows: list[Row]) -> list[tuple[str, str]]:
     return [(type(row).__name__, row.run) for row in rows]
 
 
-async def test_runs_come_newest_first_and_no_more_than_asked_for(shelf: Shelf) -> None:
+async def test_runs_come_newest_first_and_no_more_than_asked_for(bucket: Bucket) -> None:
     """Committed runs are ordered by their start."""
     for hour in (1, 3, 2):
-        leave_run(shelf, run_at(hour), files={})
-    rows = await recent(shelf.reader(), now=NOON, limit=2)
+        leave_run(bucket, run_at(hour), files={})
+    rows = await recent(bucket.reader(), now=NOON, limit=2)
     assert words(rows) == [("Committed", run_at(3)), ("Committed", run_at(2))]
 
 
-async def test_a_run_that_vanished_is_told_from_one_under_way(shelf: Shelf) -> None:
+async def test_a_run_that_vanished_is_told_from_one_under_way(bucket: Bucket) -> None:
     """A marker without a commit is under way until its deadline, and vanished after it."""
-    leave_run(shelf, run_at(1), files={})
-    leave_marker(shelf, run_at(9))
-    leave_marker(shelf, run_at(11))
-    rows = await recent(shelf.reader(), now=NOON, limit=9)
+    leave_run(bucket, run_at(1), files={})
+    leave_begun(bucket, run_at(9))
+    leave_begun(bucket, run_at(11))
+    rows = await recent(bucket.reader(), now=NOON, limit=9)
     assert words(rows) == [
         ("Begun", run_at(11)),
         ("Begun", run_at(9)),
@@ -67,14 +67,14 @@ async def test_a_run_that_vanished_is_told_from_one_under_way(shelf: Shelf) -> N
     assert [row.vanished for row in rows if isinstance(row, Begun)] == [False, True]
 
 
-async def test_an_empty_bucket_has_no_runs(shelf: Shelf) -> None:
+async def test_an_empty_bucket_has_no_runs(bucket: Bucket) -> None:
     """Nothing is no error."""
-    assert await recent(shelf.reader(), now=NOON, limit=9) == []
-    assert await latest(shelf.reader(), NOON) is None
+    assert await recent(bucket.reader(), now=NOON, limit=9) == []
+    assert await latest(bucket.reader(), NOON) is None
 
 
 async def test_the_latest_run_is_not_one_that_a_wrong_clock_dated_to_come(
-    folder: FolderShelf,
+    folder: Bucket,
 ) -> None:
     """It is the latest only where there is no other."""
     wrong = "20360101T000000Z-abcdef"
@@ -86,7 +86,7 @@ async def test_the_latest_run_is_not_one_that_a_wrong_clock_dated_to_come(
 
 
 async def test_a_folder_that_was_removed_is_not_an_empty_bucket(
-    folder: FolderShelf, tmp_path: Path
+    folder: Bucket, tmp_path: Path
 ) -> None:
     """A disk that is not mounted any more is a failure of the bucket, for each way to read it."""
     key = leave_run(folder, files={})
@@ -100,28 +100,25 @@ async def test_a_folder_that_was_removed_is_not_an_empty_bucket(
         await bucket.size(key)
 
 
-async def test_a_run_committed_twice_counts_once_by_its_first_commit(shelf: Shelf) -> None:
+async def test_a_run_committed_twice_counts_once_by_its_first_commit(bucket: Bucket) -> None:
     """A second commit of the same run is a no-op, also when it says something else."""
-    first = leave_run(shelf, RUN, files={})
-    entry = json.loads(shelf.get(first)) | {"status": "failed"}
-    second = index_key(RUN, record(RUN).finished + timedelta(hours=5))
-    shelf.put(second, json.dumps(entry).encode())
-    rows = await recent(shelf.reader(), now=NOON, limit=9)
+    first = leave_run(bucket, RUN, files={})
+    entry = bucket.entry(RUN) | {"status": "failed"}
+    bucket.put_entry(RUN, entry, at=record(RUN).finished + timedelta(hours=5))
+    rows = await recent(bucket.reader(), now=NOON, limit=9)
     assert [row.key.key for row in rows if isinstance(row, Committed)] == [first]
 
 
-async def test_a_cursor_saves_what_was_seen(shelf: Shelf) -> None:
+async def test_a_cursor_saves_what_was_seen(bucket: Bucket) -> None:
     """Keys that sort up to the cursor are not listed again."""
-    keys = [leave_run(shelf, run_at(hour), files={}) for hour in (1, 2, 3)]
-    assert [key.key for key in await index_keys(shelf.reader(), after=keys[0])] == keys[1:]
+    keys = [leave_run(bucket, run_at(hour), files={}) for hour in (1, 2, 3)]
+    assert [key.key for key in await index_keys(bucket.reader(), after=keys[0])] == keys[1:]
 
 
-async def test_the_commit_of_a_run_is_found_however_late_it_came(folder: FolderShelf) -> None:
+async def test_the_commit_of_a_run_is_found_however_late_it_came(folder: Bucket) -> None:
     """A run that a later one handed over is committed under that later time."""
-    entry = folder.get(leave_run(folder, RUN, files={}))
-    folder.delete(index_key(RUN, record(RUN).finished))
-    late = index_key(RUN, record(RUN).finished + timedelta(days=40))
-    folder.put(late, entry)
+    leave_run(folder, RUN, files={})
+    late = folder.move_entry(RUN, record(RUN).finished + timedelta(days=40))
     found = await commit_of(folder.reader(), RUN)
     assert found is not None
     assert found.key == late
@@ -147,11 +144,11 @@ async def test_the_commit_of_a_run_is_found_however_late_it_came(folder: FolderS
     ],
 )
 async def test_an_entry_that_cannot_be_true_is_unreadable(
-    folder: FolderShelf, change: dict[str, Any], problem: str
+    folder: Bucket, change: dict[str, Any], problem: str
 ) -> None:
     """What an index entry claims is checked before anybody computes with it."""
-    key = leave_run(folder, RUN, files={})
-    folder.put(key, json.dumps(json.loads(folder.get(key)) | change).encode())
+    leave_run(folder, RUN, files={})
+    folder.amend(RUN, **change)
     (row,) = await recent(folder.reader(), now=NOON, limit=9)
     assert isinstance(row, Unreadable)
     assert row.problem.startswith(problem)
@@ -161,11 +158,11 @@ async def test_an_entry_that_cannot_be_true_is_unreadable(
     "text", [b"", b"\x00", b"[[[[" * 10_000, b"NaN", b'{"seconds": NaN}', b"\xff", b'"' * 99]
 )
 async def test_garbage_where_an_entry_or_a_marker_should_be_is_a_value(
-    folder: FolderShelf, text: bytes
+    folder: Bucket, text: bytes
 ) -> None:
     """No content of an object ends in a traceback."""
-    folder.put(index_key(RUN, NOON), text)
-    folder.put(started_key(run_at(4)), text)
+    folder.put_entry(RUN, text, at=NOON)
+    folder.put_begun(run_at(4), text)
     rows = await recent(folder.reader(), now=NOON, limit=9)
     assert words(rows) == [("Unreadable", RUN), ("Unreadable", run_at(4))]
 
@@ -174,31 +171,30 @@ async def test_garbage_where_an_entry_or_a_marker_should_be_is_a_value(
     "change",
     [{"run_id": "x"}, {"deadline": "0001-01-01T00:00:00Z"}, {"deadline": "2026-11-22T00:00:00"}],
 )
-async def test_a_forged_marker_is_unreadable(folder: FolderShelf, change: dict[str, str]) -> None:
+async def test_a_forged_marker_is_unreadable(folder: Bucket, change: dict[str, str]) -> None:
     """A marker is believed as little as an entry."""
-    leave_marker(folder, RUN)
-    marker = json.loads(folder.get(started_key(RUN))) | change
-    folder.put(started_key(RUN), json.dumps(marker).encode())
+    leave_begun(folder, RUN)
+    folder.put_begun(RUN, folder.begun()[RUN] | change)
     assert words(await recent(folder.reader(), now=NOON, limit=9)) == [("Unreadable", RUN)]
 
 
 async def test_an_object_too_large_to_be_a_marker_is_not_read_to_its_end(
-    folder: FolderShelf,
+    folder: Bucket,
 ) -> None:
     """Sizes are bounded before anything is parsed."""
-    folder.put(started_key(RUN), b" " * (MAX_MARKER_BYTES + 1))
+    folder.put_begun(RUN, b" " * (MAX_MARKER_BYTES + 1))
     (row,) = await recent(folder.reader(), now=NOON, limit=9)
     assert isinstance(row, Unreadable)
     assert row.problem == "it is too large"
 
 
-async def test_objects_that_only_resemble_entries_are_no_runs(folder: FolderShelf) -> None:
+async def test_objects_that_only_resemble_entries_are_no_runs(folder: Bucket) -> None:
     """Whatever else somebody leaves under index/ and started/ is passed over."""
-    folder.put("index/README.txt", b"hello")
-    folder.put(f"index/{RUN}.json", b"{}")
-    folder.put("index/\u0662\u0660261122T064817.123Z-20261122T064205Z-3f9a1c.json", b"{}")
-    folder.put("started/deep/er.json", b"{}")
-    folder.put(f"started/{RUN}.txt", b"{}")
+    folder.objects.put(f"{ENTRIES}README.txt", b"hello")
+    folder.objects.put(f"{ENTRIES}{RUN}.json", b"{}")
+    folder.objects.put(entry_key(RUN, NOON).replace("20", "\u0662\u0660", 1), b"{}")
+    folder.put_begun("deep/er", b"{}")
+    folder.objects.put(f"{BEGUN}{RUN}.txt", b"{}")
     assert await recent(folder.reader(), now=NOON, limit=9) == []
 
 
@@ -224,11 +220,7 @@ def test_no_change_of_an_entry_escapes_its_judgement(changes: dict[str, Any]) ->
         "files": 0,
         "bytes": 0,
         "jobs": [],
-        "manifest": {
-            "key": f"runs/{RUN}/datapackage.json",
-            "bytes": 1,
-            "sha256": "0" * 64,
-        },
+        **reference(RUN, b"x"),
     }
     try:
         parsed = IndexEntry.model_validate_json(json.dumps(entry | changes))

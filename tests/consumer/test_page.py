@@ -15,9 +15,9 @@ from agent.core.results import JobCause, JobStatus, RunStatus
 from consumer.facts.days import DayState
 from consumer.page.lines import HEIGHT, MOST_POINTS, WIDTH, sparkline
 from consumer.page.words import ENGLISH, JAPANESE, LANGUAGES, Words, words_for
+from tests.bucket.bucket import Bucket
 from tests.consumer.camera import Camera, Light
 from tests.consumer.serving import Serving, serving
-from tests.consumer.shelf import FolderShelf
 from tests.consumer.year import JOBS, leave_year
 
 PHONE, DESKTOP = 390, 1200
@@ -27,9 +27,9 @@ PHONE, DESKTOP = 390, 1200
 def year(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """A service that has seen a year of runs."""
     folder = tmp_path_factory.mktemp("year")
-    shelf = FolderShelf(folder / "bucket")
-    leave_year(shelf, datetime.now(UTC))
-    with serving(folder, shelf.environ, "--timezone", "Asia/Tokyo") as service:
+    bucket = Bucket.in_folder(folder / "bucket")
+    leave_year(bucket, datetime.now(UTC))
+    with serving(folder, bucket.environ, "--timezone", "Asia/Tokyo") as service:
         yield service
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from consumer.bucket import PART_BYTES
 from consumer.pull.durable import tells_errors
+from tests.bucket.bucket import Bucket
+from tests.bucket.leaving import RUN, leave_run
 from tests.consumer.pulling import content, placed, pull_into, pulling
-from tests.consumer.runs import RUN, leave_run
-from tests.consumer.shelf import FolderShelf
 from tests.parts.missing import program
 
 SECONDS = 120.0
@@ -18,15 +18,15 @@ CALLS = "trace=fsync,syncfs,rename,renameat,renameat2"
 
 
 @pytest.fixture
-def bucket(tmp_path: Path) -> FolderShelf:
+def bucket(tmp_path: Path) -> Bucket:
     """A bucket with one run of forty files."""
-    shelf = FolderShelf(tmp_path / "bucket")
-    leave_run(shelf, files=FILES)
-    return shelf
+    bucket = Bucket.in_folder(tmp_path / "bucket")
+    leave_run(bucket, files=FILES)
+    return bucket
 
 
 def traced(
-    dest: Path, bucket: FolderShelf, *, broken: str = "", old: bool = False
+    dest: Path, bucket: Bucket, *, broken: str = "", old: bool = False
 ) -> tuple[int, list[str], str]:
     """Pull once under strace; return the exit code, the calls that were made, in order, and stderr.
 
@@ -56,7 +56,7 @@ def synced_files(calls: list[str]) -> set[str]:
     return {found for call in calls for found in re.findall(r"fsync\(\d+<[^>]*/(\d+\.bin)>", call)}
 
 
-def test_a_job_is_on_the_disk_before_it_is_visible(tmp_path: Path, bucket: FolderShelf) -> None:
+def test_a_job_is_on_the_disk_before_it_is_visible(tmp_path: Path, bucket: Bucket) -> None:
     """One call syncs all files where the file system is known to keep that; elsewhere each file is synced."""
     code, calls, stderr = traced(tmp_path / "home", bucket)
     assert code == 0, stderr
@@ -66,7 +66,7 @@ def test_a_job_is_on_the_disk_before_it_is_visible(tmp_path: Path, bucket: Folde
     assert not (at_once and synced_files(before))
 
 
-def test_a_kernel_that_does_not_tell_errors(tmp_path: Path, bucket: FolderShelf) -> None:
+def test_a_kernel_that_does_not_tell_errors(tmp_path: Path, bucket: Bucket) -> None:
     """Where syncfs would not tell what was lost, each file and each folder is synced before the job is visible."""
     code, calls, stderr = traced(tmp_path / "home", bucket, old=True)
     assert code == 0, stderr
@@ -79,7 +79,7 @@ def test_a_kernel_that_does_not_tell_errors(tmp_path: Path, bucket: FolderShelf)
 
 @pytest.mark.parametrize("old", [False, True])
 def test_what_the_disk_did_not_keep_is_fetched_again(
-    tmp_path: Path, bucket: FolderShelf, *, old: bool
+    tmp_path: Path, bucket: Bucket, *, old: bool
 ) -> None:
     """A sync that fails leaves nothing visible and nothing staged, and is told; the next pull completes."""
     dest = tmp_path / "home"
@@ -98,7 +98,7 @@ def test_what_the_disk_did_not_keep_is_fetched_again(
 
 def test_a_large_file_that_the_disk_did_not_keep(tmp_path: Path) -> None:
     """A large file is synced as soon as it is there; when that fails, nothing of its job stays staged."""
-    bucket, dest = FolderShelf(tmp_path / "large"), tmp_path / "home"
+    bucket, dest = Bucket.in_folder(tmp_path / "large"), tmp_path / "home"
     large = {"quotes/0.bin": bytes(PART_BYTES + 1), "quotes/1.bin": b"small"}
     leave_run(bucket, files=large)
     _, calls, _ = traced(tmp_path / "probe", bucket)

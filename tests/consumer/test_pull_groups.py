@@ -9,15 +9,16 @@ from hypothesis import strategies as st
 
 from agent.core.errors import ExitCode
 from agent.core.ids import run_id
-from agent.core.layout import IndexKey, index_key, parse_index_key
+from agent.core.layout import IndexKey, parse_index_key
 from agent.core.results import RunStatus
 from agent.core.shards import Shard
 from consumer.pull import plan
 from consumer.pull.plan import GROUPS_WAIT, MOST_GROUPS, Wishes
 from consumer.pull.state import Selection, read_state
+from tests.bucket.bucket import Bucket
+from tests.bucket.layout import entry_key
+from tests.bucket.leaving import leave_run
 from tests.consumer.pulling import placed, pull_into
-from tests.consumer.runs import leave_run
-from tests.consumer.shelf import FolderShelf, Shelf
 
 ONLY = "--complete-groups"
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -30,20 +31,20 @@ def dest(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
+def bucket(tmp_path: Path) -> Bucket:
     """A bucket in a folder: which kind it is makes no difference to groups."""
-    return FolderShelf(tmp_path / "bucket")
+    return Bucket.in_folder(tmp_path / "bucket")
 
 
 def leave(
-    shelf: Shelf, number: int, part: Shard | None, *, days: int = 0, interrupted: bool = False
+    bucket: Bucket, number: int, part: Shard | None, *, days: int = 0, interrupted: bool = False
 ) -> str:
     """Leave a run that began so many minutes after the others, `days` ago."""
     run = run_id(
         NOW - timedelta(days=days, hours=3) + timedelta(minutes=number), bytes([number] * 3)
     )
     name = f"job{number}"
-    leave_run(shelf, run, files={"quotes/a": name.encode()}, part=part, interrupted=interrupted)
+    leave_run(bucket, run, files={"quotes/a": name.encode()}, part=part, interrupted=interrupted)
     return run
 
 
@@ -57,101 +58,101 @@ def runs_in(dest: Path) -> list[str]:
     return [run for run, _ in placed(dest, ["quotes"])]
 
 
-def test_a_shard_waits_for_its_group(shelf: Shelf, dest: Path) -> None:
+def test_a_shard_waits_for_its_group(bucket: Bucket, dest: Path) -> None:
     """A run without a group comes at once, a shard with the last of its group; what waits is told of once."""
-    alone, first = leave(shelf, 0, None), leave(shelf, 1, shard(0))
-    before = pull_into(dest, shelf, ONLY)
+    alone, first = leave(bucket, 0, None), leave(bucket, 1, shard(0))
+    before = pull_into(dest, bucket, ONLY)
     assert before.code == ExitCode.DONE
     assert [row["text"] for row in before.document["notes"]] == [
         "group monday: 1 of 2 shards are committed; its runs wait for the others"
     ]
     assert runs_in(dest) == [alone]
-    assert pull_into(dest, shelf, ONLY).document["notes"] == []
-    second = leave(shelf, 2, shard(1))
-    assert pull_into(dest, shelf, ONLY).code == ExitCode.DONE
+    assert pull_into(dest, bucket, ONLY).document["notes"] == []
+    second = leave(bucket, 2, shard(1))
+    assert pull_into(dest, bucket, ONLY).code == ExitCode.DONE
     assert runs_in(dest) == [alone, first, second]
 
 
-def test_an_interrupted_shard_does_not_complete_a_group(shelf: Shelf, dest: Path) -> None:
+def test_an_interrupted_shard_does_not_complete_a_group(bucket: Bucket, dest: Path) -> None:
     """Its next attempt does; then what the interrupted one finished comes, too."""
-    runs = [leave(shelf, 1, shard(0)), leave(shelf, 2, shard(1), interrupted=True)]
-    pull_into(dest, shelf, ONLY)
+    runs = [leave(bucket, 1, shard(0)), leave(bucket, 2, shard(1), interrupted=True)]
+    pull_into(dest, bucket, ONLY)
     assert runs_in(dest) == []
-    runs.append(leave(shelf, 3, shard(1)))
-    pull_into(dest, shelf, ONLY)
+    runs.append(leave(bucket, 3, shard(1)))
+    pull_into(dest, bucket, ONLY)
     assert runs_in(dest) == runs
 
 
-def test_a_run_after_its_group_was_complete_comes_at_once(shelf: Shelf, dest: Path) -> None:
+def test_a_run_after_its_group_was_complete_comes_at_once(bucket: Bucket, dest: Path) -> None:
     """A group that was complete stays so, also in the next pull."""
-    runs = [leave(shelf, 1, shard(0)), leave(shelf, 2, shard(1))]
-    pull_into(dest, shelf, ONLY)
-    runs.append(leave(shelf, 3, shard(0)))
-    pull_into(dest, shelf, ONLY)
+    runs = [leave(bucket, 1, shard(0)), leave(bucket, 2, shard(1))]
+    pull_into(dest, bucket, ONLY)
+    runs.append(leave(bucket, 3, shard(0)))
+    pull_into(dest, bucket, ONLY)
     assert runs_in(dest) == runs
 
 
-def test_a_group_of_which_a_part_came_goes_on(shelf: Shelf, dest: Path) -> None:
+def test_a_group_of_which_a_part_came_goes_on(bucket: Bucket, dest: Path) -> None:
     """What could not be fetched with the others does not wait for them: they are not looked at again."""
-    first, second = leave(shelf, 1, shard(0)), leave(shelf, 222, shard(1))
-    some = pull_into(dest, shelf, ONLY, "--max-bytes", "4")
+    first, second = leave(bucket, 1, shard(0)), leave(bucket, 222, shard(1))
+    some = pull_into(dest, bucket, ONLY, "--max-bytes", "4")
     assert (some.code, runs_in(dest)) == (ExitCode.PARTIAL, [first])
-    assert pull_into(dest, shelf, ONLY).code == ExitCode.DONE
+    assert pull_into(dest, bucket, ONLY).code == ExitCode.DONE
     assert runs_in(dest) == [first, second]
 
 
-def test_without_the_flag_shards_come_one_by_one(shelf: Shelf, dest: Path) -> None:
+def test_without_the_flag_shards_come_one_by_one(bucket: Bucket, dest: Path) -> None:
     """The flag is another choice: a pull without it has its own place in the index."""
-    first = leave(shelf, 1, shard(0))
-    pull_into(dest, shelf, ONLY)
-    pull_into(dest, shelf)
+    first = leave(bucket, 1, shard(0))
+    pull_into(dest, bucket, ONLY)
+    pull_into(dest, bucket)
     assert runs_in(dest) == [first]
 
 
-def test_more_shards_than_are_read_at_once_are_one_group(shelf: Shelf, dest: Path) -> None:
+def test_more_shards_than_are_read_at_once_are_one_group(bucket: Bucket, dest: Path) -> None:
     """Seventy shards, whose entries are read in two parts, wait for the last of them and then come together."""
-    runs = [leave(shelf, number, shard(number, 70)) for number in range(69)]
-    pull_into(dest, shelf, ONLY)
+    runs = [leave(bucket, number, shard(number, 70)) for number in range(69)]
+    pull_into(dest, bucket, ONLY)
     assert runs_in(dest) == []
-    runs.append(leave(shelf, 69, shard(69, 70)))
-    pull_into(dest, shelf, ONLY)
+    runs.append(leave(bucket, 69, shard(69, 70)))
+    pull_into(dest, bucket, ONLY)
     assert runs_in(dest) == sorted(runs)
 
 
-def test_a_group_that_is_never_complete_is_given_up(shelf: Shelf, dest: Path) -> None:
+def test_a_group_that_is_never_complete_is_given_up(bucket: Bucket, dest: Path) -> None:
     """After two weeks its runs are refused, and not asked for any more; `--again` sees the whole group."""
     days = GROUPS_WAIT.days + 1
-    first = leave(shelf, 1, shard(0), days=days)
-    refused = pull_into(dest, shelf, ONLY)
+    first = leave(bucket, 1, shard(0), days=days)
+    refused = pull_into(dest, bucket, ONLY)
     assert refused.code == ExitCode.PARTIAL
     assert refused.document["refused"][0]["problems"] == [plan.NEVER_COMPLETE]
-    assert pull_into(dest, shelf, ONLY).document["refused"][0]["again"]
-    second = leave(shelf, 2, shard(1), days=days)
-    assert pull_into(dest, shelf, ONLY, "--again").code == ExitCode.DONE
+    assert pull_into(dest, bucket, ONLY).document["refused"][0]["again"]
+    second = leave(bucket, 2, shard(1), days=days)
+    assert pull_into(dest, bucket, ONLY, "--again").code == ExitCode.DONE
     assert runs_in(dest) == [first, second]
 
 
-def test_an_old_group_that_is_complete_comes(shelf: Shelf, dest: Path) -> None:
+def test_an_old_group_that_is_complete_comes(bucket: Bucket, dest: Path) -> None:
     """A first pull of an old bucket does not take complete groups for late ones."""
     days = GROUPS_WAIT.days * 3
-    runs = [leave(shelf, number, shard(number), days=days) for number in range(2)]
-    assert pull_into(dest, shelf, ONLY).code == ExitCode.DONE
+    runs = [leave(bucket, number, shard(number), days=days) for number in range(2)]
+    assert pull_into(dest, bucket, ONLY).code == ExitCode.DONE
     assert runs_in(dest) == runs
 
 
-def test_since_cuts_what_comes_not_what_counts(shelf: Shelf, dest: Path) -> None:
+def test_since_cuts_what_comes_not_what_counts(bucket: Bucket, dest: Path) -> None:
     """A shard that began too early is not fetched, and its group is complete all the same."""
-    leave(shelf, 1, shard(0))
-    second = leave(shelf, 30, shard(1))
+    leave(bucket, 1, shard(0))
+    second = leave(bucket, 30, shard(1))
     since = f"{NOW - timedelta(hours=3) + timedelta(minutes=20):%Y-%m-%dT%H:%M:%SZ}"
-    assert pull_into(dest, shelf, ONLY, "--since", since).code == ExitCode.DONE
+    assert pull_into(dest, bucket, ONLY, "--since", since).code == ExitCode.DONE
     assert runs_in(dest) == [second]
 
 
-def test_an_impossible_shard_is_refused(shelf: Shelf, dest: Path) -> None:
+def test_an_impossible_shard_is_refused(bucket: Bucket, dest: Path) -> None:
     """The third shard of two is nothing that an agent wrote."""
-    leave(shelf, 1, Shard("monday", 2, 2))
-    refused = pull_into(dest, shelf, ONLY)
+    leave(bucket, 1, Shard("monday", 2, 2))
+    refused = pull_into(dest, bucket, ONLY)
     assert refused.document["refused"][0]["problems"] == ["its shard is impossible"]
 
 
@@ -165,7 +166,7 @@ PARTS = st.tuples(
 def key_of(number: int) -> IndexKey:
     """The index key of some run."""
     run = run_id(NOW, bytes([0, 0, number]))
-    key = parse_index_key(index_key(run, NOW))
+    key = parse_index_key(entry_key(run, NOW))
     assert key is not None
     return key
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.bucket.bucket import Bucket
+from tests.bucket.leaving import RUN, leave_run
 from tests.consumer.pulling import placed, pull_into, pulling
-from tests.consumer.runs import RUN, leave_run
-from tests.consumer.shelf import FolderShelf
 
 DAYS = [f"202611{day}T064205Z-3f9a1c" for day in (18, 19, 20)]
 
@@ -26,7 +26,7 @@ def calls(tmp_path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def test_a_hook_is_told_where_and_what(folder: FolderShelf, dest: Path, tmp_path: Path) -> None:
+def test_a_hook_is_told_where_and_what(folder: Bucket, dest: Path, tmp_path: Path) -> None:
     """It runs when the job is in place, once, with everything in its environment."""
     leave_run(folder)
     names = ["RUN_ID", "JOB", "PATH", "DEST", "STATUS", "PARTIAL", "FILES", "BYTES"]
@@ -43,7 +43,7 @@ def test_a_hook_is_told_where_and_what(folder: FolderShelf, dest: Path, tmp_path
 
 
 def test_a_failing_hook_is_told_and_called_again(
-    folder: FolderShelf, dest: Path, tmp_path: Path
+    folder: Bucket, dest: Path, tmp_path: Path
 ) -> None:
     """What failed is tried at the next pull, what succeeded is not, and a pull without --exec keeps what is owed."""
     leave_run(folder)
@@ -60,7 +60,7 @@ def test_a_failing_hook_is_told_and_called_again(
     assert calls(tmp_path) == ["quotes", "notes"]
 
 
-def test_keep_never_removes_what_a_hook_has_not_taken(folder: FolderShelf, dest: Path) -> None:
+def test_keep_never_removes_what_a_hook_has_not_taken(folder: Bucket, dest: Path) -> None:
     """A run whose hook failed outlives its turn."""
     for run in DAYS:
         leave_run(folder, run, files={"quotes/a": b"a"})
@@ -72,7 +72,7 @@ def test_keep_never_removes_what_a_hook_has_not_taken(folder: FolderShelf, dest:
     assert placed(dest) == [(DAYS[2], "quotes")]
 
 
-def test_a_hook_for_what_a_person_removed_is_dropped(folder: FolderShelf, dest: Path) -> None:
+def test_a_hook_for_what_a_person_removed_is_dropped(folder: Bucket, dest: Path) -> None:
     """There is nothing to call it with, and that is said once."""
     leave_run(folder, files={"quotes/a": b"a"})
     pull_into(dest, folder, "--exec", "false")
@@ -101,7 +101,7 @@ def ends(pid: int) -> bool:
 
 
 def test_a_hook_that_hangs_is_killed_with_its_group(
-    folder: FolderShelf, dest: Path, tmp_path: Path
+    folder: Bucket, dest: Path, tmp_path: Path
 ) -> None:
     """Its limit ends it, and what it started."""
     leave_run(folder, files={"quotes/a": b"a"})
@@ -111,7 +111,7 @@ def test_a_hook_that_hangs_is_killed_with_its_group(
     assert ends(int(calls(tmp_path)[0]))
 
 
-def test_a_hook_leaves_nothing_behind(folder: FolderShelf, dest: Path, tmp_path: Path) -> None:
+def test_a_hook_leaves_nothing_behind(folder: Bucket, dest: Path, tmp_path: Path) -> None:
     """What a hook put into the background ends with it."""
     leave_run(folder, files={"quotes/a": b"a"})
     command = f'sleep 600 & echo $! >> "{tmp_path}/calls"'
@@ -121,7 +121,7 @@ def test_a_hook_leaves_nothing_behind(folder: FolderShelf, dest: Path, tmp_path:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_pull_ends_its_hook_and_owes_it(
-    folder: FolderShelf, dest: Path, tmp_path: Path, number: signal.Signals
+    folder: Bucket, dest: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     """A signal ends the hook, the exit code says so, and the next pull calls it again."""
     leave_run(folder, files={"quotes/a": b"a"})
@@ -139,7 +139,7 @@ def test_a_stopped_pull_ends_its_hook_and_owes_it(
     assert (again.code, again.rows("hooks")) == (0, [(RUN, "quotes")])
 
 
-def test_a_killed_pull_owes_the_hook(folder: FolderShelf, dest: Path, tmp_path: Path) -> None:
+def test_a_killed_pull_owes_the_hook(folder: Bucket, dest: Path, tmp_path: Path) -> None:
     """After SIGKILL between placing and the hook's end, the hook is called once more, and then never again."""
     leave_run(folder, files={"quotes/a": b"a"})
     command = f'echo x >> "{tmp_path}/calls"; kill -9 $PPID'
@@ -153,7 +153,7 @@ def test_a_killed_pull_owes_the_hook(folder: FolderShelf, dest: Path, tmp_path: 
 
 
 def test_what_a_hook_writes_is_not_in_the_document(
-    folder: FolderShelf, dest: Path, tmp_path: Path
+    folder: Bucket, dest: Path, tmp_path: Path
 ) -> None:
     """A hook's stdout goes to stderr: stdout is one JSON document."""
     leave_run(folder)

@@ -14,11 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.core.ids import is_run_id
-from agent.core.layout import MAX_PATH_BYTES, index_key, manifest_key, path_problem, run_key
+from agent.core.layout import MAX_PATH_BYTES, path_problem
 from consumer.pull.plan import MAX_VALUES
-from tests.consumer.pulling import Pulled, commit, content, of_job, placed, pull_into, rewrite
-from tests.consumer.runs import RUN, leave_run
-from tests.consumer.shelf import FolderShelf
+from tests.bucket.bucket import Bucket
+from tests.bucket.layout import ENTRIES, entry_key
+from tests.bucket.leaving import RUN, leave_run
+from tests.consumer.pulling import Pulled, content, of_job, placed, pull_into
 
 GOOD = "20261121T064205Z-aaaaaa"
 JOBS = {"quotes", "notes"}
@@ -118,14 +119,14 @@ def add(manifest: dict[str, Any], path: str, **changes: object) -> None:
 
 @pytest.mark.parametrize("path", EVIL_PATHS)
 def test_no_path_leads_outside_or_onto_another(
-    folder: FolderShelf, dest: Path, tmp_path: Path, path: str
+    folder: Bucket, dest: Path, tmp_path: Path, path: str
 ) -> None:
     """A run with one bad name is refused whole, told, and the next run comes; what is only odd stays inside."""
     leave_run(folder)
-    rewrite(folder, lambda manifest: add(manifest, path))
+    folder.rewrite(RUN, lambda manifest: add(manifest, path))
     if path_problem(path) is None and path_problem(f"x/{path}") is None:
         with suppress(OSError):  # onto another, in the bucket as well
-            folder.put(run_key(RUN, path), b"[]")
+            folder.put_file(RUN, path, b"[]")
     leave_run(folder, GOOD)
     before = outside(tmp_path, dest)
     pulled = pull_into(dest, folder)
@@ -165,12 +166,12 @@ def test_no_path_leads_outside_or_onto_another(
     ],
 )
 def test_a_resource_that_lies_is_refused(
-    folder: FolderShelf, dest: Path, changes: dict[str, object], problem: str
+    folder: Bucket, dest: Path, changes: dict[str, object], problem: str
 ) -> None:
     """Sizes, hashes and jobs are checked; nothing of the job is in place, or left in staging."""
     leave_run(folder)
-    folder.put(run_key(RUN, "quotes/x"), b"[]")
-    rewrite(folder, lambda manifest: add(manifest, "quotes/x", **changes))
+    folder.put_file(RUN, "quotes/x", b"[]")
+    folder.rewrite(RUN, lambda manifest: add(manifest, "quotes/x", **changes))
     pulled = pull_into(dest, folder)
     assert pulled.code == 3
     assert problem in told(pulled)
@@ -191,10 +192,10 @@ def test_a_resource_that_lies_is_refused(
         b"[" + b"0," * (MAX_VALUES + 1) + b"0]",
     ],
 )
-def test_a_manifest_that_is_none_is_refused(folder: FolderShelf, dest: Path, text: bytes) -> None:
+def test_a_manifest_that_is_none_is_refused(folder: Bucket, dest: Path, text: bytes) -> None:
     """Whatever stands in its place, and is committed, is told in a line."""
     leave_run(folder)
-    commit(folder, text)
+    folder.commit(RUN, text)
     pulled = pull_into(dest, folder)
     assert (pulled.code, placed(dest)) == (3, [])
     assert "manifest" in told(pulled)
@@ -215,49 +216,45 @@ ORIGINALS = [
 
 @pytest.mark.parametrize("original", ORIGINALS)
 def test_an_original_name_that_is_not_the_file_s_is_refused(
-    folder: FolderShelf, dest: Path, original: str
+    folder: Bucket, dest: Path, original: str
 ) -> None:
     """Nothing comes home under a name that leads elsewhere, or onto another file, also not by its own name."""
     leave_run(folder)
-    rewrite(folder, lambda manifest: manifest["resources"][0].update({"mayfly:path": original}))
+    folder.rewrite(RUN, lambda manifest: manifest["resources"][0].update({"mayfly:path": original}))
     assert pull_into(dest, folder).rows("refused")
     assert placed(dest) == []
 
 
-def test_a_million_resources_are_not_read(folder: FolderShelf, dest: Path) -> None:
+def test_a_million_resources_are_not_read(folder: Bucket, dest: Path) -> None:
     """A manifest beyond all measure costs nothing but its index entry."""
-    key = leave_run(folder)
+    leave_run(folder)
     row = {"name": "x", "path": "quotes/x", "bytes": 0, "hash": "sha256:" + "0" * 64}
     text = (json.dumps({**row, "mediatype": "a/b"}) + ",").encode() * 1_000_000
-    folder.put(manifest_key(RUN), text)
-    entry = json.loads(folder.get(key))
+    folder.put_manifest(RUN, text)
+    named = folder.entry(RUN)["manifest"]
     for size, problem in ((len(text), "its manifest has"), (1000, "larger than the index entry")):
-        entry["manifest"]["bytes"] = size
-        folder.put(key, json.dumps(entry).encode())
+        folder.amend(RUN, manifest={**named, "bytes": size})
         assert problem in told(pull_into(dest, folder, "--again"))
     assert placed(dest) == []
 
 
-def test_a_manifest_is_believed_only_as_it_was_committed(folder: FolderShelf, dest: Path) -> None:
+def test_a_manifest_is_believed_only_as_it_was_committed(folder: Bucket, dest: Path) -> None:
     """One that was exchanged later, or is another run's, is refused."""
     leave_run(folder)
     leave_run(folder, GOOD)
-    folder.put(manifest_key(RUN), folder.get(manifest_key(RUN)).replace(b"\n ", b"\n\t"))
+    folder.put_manifest(RUN, folder.manifest_text(RUN).replace(b"\n ", b"\n\t"))
     pulled = pull_into(dest, folder)
     assert "not what the index entry committed" in told(pulled)
-    commit(folder, folder.get(manifest_key(GOOD)))
+    folder.commit(RUN, folder.manifest_text(GOOD))
     assert "about another run" in told(pull_into(dest, folder, "--again"))
 
 
 @pytest.mark.parametrize("name", ["..", ".mayfly", "a/b", "", "a\n", "A", "x" * 64, "-a", "\u0661"])
-def test_a_job_without_a_possible_name_is_refused(
-    folder: FolderShelf, dest: Path, name: str
-) -> None:
+def test_a_job_without_a_possible_name_is_refused(folder: Bucket, dest: Path, name: str) -> None:
     """A job's name is a folder at home: the run is refused before its manifest is looked at."""
-    key = leave_run(folder)
-    entry = json.loads(folder.get(key))
-    entry["jobs"][0]["name"] = name
-    folder.put(key, json.dumps(entry).encode())
+    leave_run(folder)
+    first, *others = folder.entry(RUN)["jobs"]
+    folder.amend(RUN, jobs=[{**first, "name": name}, *others])
     pulled = pull_into(dest, folder)
     assert "cannot be the name of a job" in told(pulled)
     assert placed(dest) == []
@@ -266,16 +263,16 @@ def test_a_job_without_a_possible_name_is_refused(
 @pytest.mark.parametrize(
     "key",
     [
-        "index/99991231T235959.999Z-20261122T064205Z-bbbbbb.json",
-        "index/20269999T999999.999Z-20261122T064205Z-bbbbbb.json",
-        "index/20261122T064510.000Z-20269999T999999Z-bbbbbb.json",
-        "index/00000000T000000.000Z-20261122T064205Z-bbbbbb.json",
+        "99991231T235959.999Z-20261122T064205Z-bbbbbb.json",
+        "20269999T999999.999Z-20261122T064205Z-bbbbbb.json",
+        "20261122T064510.000Z-20269999T999999Z-bbbbbb.json",
+        "00000000T000000.000Z-20261122T064205Z-bbbbbb.json",
     ],
 )
-def test_a_forged_stamp_hides_no_run(folder: FolderShelf, dest: Path, key: str) -> None:
+def test_a_forged_stamp_hides_no_run(folder: Bucket, dest: Path, key: str) -> None:
     """A commit of the year 9999, or of no year, does not move the cursor past what is to come."""
     leave_run(folder)
-    folder.put(key, b"{}")
+    folder.objects.put(ENTRIES + key, b"{}")
     pulled = pull_into(dest, folder)
     assert (pulled.code, len(placed(dest))) == (3, 2)
     leave_run(folder, "20261122T074205Z-3f9a1c")
@@ -284,7 +281,7 @@ def test_a_forged_stamp_hides_no_run(folder: FolderShelf, dest: Path, key: str) 
 
 
 def test_links_that_somebody_left_at_home_are_not_followed(
-    folder: FolderShelf, dest: Path, tmp_path: Path
+    folder: Bucket, dest: Path, tmp_path: Path
 ) -> None:
     """A link in the place of a job, of a staging or of a lock is in the way, and is told."""
     elsewhere = tmp_path / "elsewhere"
@@ -306,9 +303,7 @@ def test_links_that_somebody_left_at_home_are_not_followed(
     assert content(dest / "quotes" / RUN) == of_job("quotes")
 
 
-def test_what_lies_in_staging_is_not_believed(
-    folder: FolderShelf, dest: Path, tmp_path: Path
-) -> None:
+def test_what_lies_in_staging_is_not_believed(folder: Bucket, dest: Path, tmp_path: Path) -> None:
     """Links, strangers and wrong bytes in a staging folder are thrown away."""
     leave_run(folder)
     (tmp_path / "secret").write_text("secret")
@@ -324,9 +319,7 @@ def test_what_lies_in_staging_is_not_believed(
     is_sound(dest)
 
 
-def test_a_folder_or_a_file_named_latest_is_not_overwritten(
-    folder: FolderShelf, dest: Path
-) -> None:
+def test_a_folder_or_a_file_named_latest_is_not_overwritten(folder: Bucket, dest: Path) -> None:
     """What is no link of ours stays, is told, and the run is there all the same."""
     leave_run(folder)
     (dest / "notes" / "latest").mkdir(parents=True)
@@ -375,7 +368,7 @@ def test_two_hundred_forged_manifests(
     """Whatever a committed manifest says: home stays as it was, or has whole and verified jobs; and it is told."""
     with tempfile.TemporaryDirectory() as name:
         sandbox = Path(name)
-        dest, folder = sandbox / "home", FolderShelf(sandbox / "bucket")
+        dest, folder = sandbox / "home", Bucket.in_folder(sandbox / "bucket")
         leave_run(folder, files={"quotes/page 1.json": b"[]", "notes/\U0001f98b.md": b"n"})
 
         def forge(manifest: dict[str, Any]) -> None:
@@ -383,11 +376,11 @@ def test_two_hundred_forged_manifests(
                 add(manifest, **resource)
             manifest.update(changes)
 
-        rewrite(folder, forge)
+        folder.rewrite(RUN, forge)
         for resource in resources:
             if path_problem(resource["path"]) is None:
                 with suppress(OSError):
-                    folder.put(run_key(RUN, resource["path"]), b"[]")
+                    folder.put_file(RUN, resource["path"], b"[]")
         leave_run(folder, GOOD, files={"quotes/a": b"a"})
         before = outside(sandbox, dest)
         pulled = pull_into(dest, folder, *(["--partial"] if partial else []))
@@ -398,7 +391,7 @@ def test_two_hundred_forged_manifests(
         assert (GOOD, "quotes") in placed(dest)
         listed = {
             (row.get("mayfly:job"), row.get("path")): row.get("hash")
-            for row in as_rows(json.loads(folder.get(manifest_key(RUN))))
+            for row in as_rows(json.loads(folder.manifest_text(RUN)))
         }
         for run, job in placed(dest):
             if run == RUN:
@@ -417,11 +410,11 @@ def as_rows(manifest: dict[str, Any]) -> list[dict[str, Any]]:
 def test_forged_index_entries(changes: dict[str, Any]) -> None:
     """An index entry with arbitrary values is told or harmless, and stops no other run."""
     with tempfile.TemporaryDirectory() as name:
-        dest, folder = Path(name) / "home", FolderShelf(Path(name) / "bucket")
-        key = leave_run(folder, files={"quotes/a": b"a"})
-        folder.put(key, json.dumps(json.loads(folder.get(key)) | changes).encode())
+        dest, folder = Path(name) / "home", Bucket.in_folder(Path(name) / "bucket")
+        leave_run(folder, files={"quotes/a": b"a"})
+        folder.amend(RUN, **changes)
         other = leave_run(folder, GOOD, files={"quotes/a": b"a"})
-        assert other == index_key(GOOD, datetime(2026, 11, 21, 6, 45, 10, tzinfo=UTC))
+        assert other == entry_key(GOOD, datetime(2026, 11, 21, 6, 45, 10, tzinfo=UTC))
         pulled = pull_into(dest, folder)
         assert pulled.code in (0, 3)
         assert (GOOD, "quotes") in placed(dest)

@@ -14,12 +14,11 @@ from typing import Self
 import pytest
 
 from agent.core.ids import is_run_id
+from tests.bucket.bucket import Bucket
+from tests.bucket.leaving import leave_run
 from tests.consumer.pulling import content, placed, pull_into, pulling
-from tests.consumer.runs import leave_run
-from tests.consumer.shelf import PREFIX, FolderShelf, S3Shelf, Shelf
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import Answer, Delay, ResetDownload
-from tests.parts.repo import Repo
 from tests.parts.waiting import wait_until
 from tests.run.bench import Bench
 
@@ -50,11 +49,9 @@ def dest(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def distant(s3_proxy: FaultProxy, s3_bucket: str) -> S3Shelf:
+def distant(s3_proxy: FaultProxy, s3_bucket: str) -> Bucket:
     """A bucket behind the proxy."""
-    shelf = S3Shelf(s3_proxy.store, s3_bucket)
-    shelf.store = shelf.store.model_copy(update={"endpoint": s3_proxy.url})
-    return shelf
+    return Bucket.on_s3(s3_proxy.store, s3_bucket, endpoint=s3_proxy.url)
 
 
 class Reader:
@@ -102,19 +99,10 @@ class Reader:
 
 
 def test_a_reader_never_sees_a_partial_run(
-    distant: S3Shelf, s3_proxy: FaultProxy, s3_bucket: str, dest: Path, tmp_path: Path
+    distant: Bucket, s3_proxy: FaultProxy, s3_bucket: str, dest: Path, tmp_path: Path
 ) -> None:
     """Real runs are pulled while the agent commits the next; whoever looks sees whole runs, and all of them."""
-    git = tmp_path / "git"
-    git.mkdir()
-    keys = {name: text for name, text in distant.environ.items() if name.startswith("AWS_")}
-    bench = Bench(
-        tmp_path,
-        Repo(git),
-        f"s3://{s3_bucket}/{PREFIX}",
-        environ=keys,
-        settings={"store.endpoint": s3_proxy.store.url},
-    )
+    bench = Bench.make(tmp_path, Bucket.on_s3(s3_proxy.store, s3_bucket))
     bench.release("v1", TWO_JOBS, {"many.sh": MANY_FILES})
     s3_proxy.inject(Delay(0.02), method="GET", path="/runs/")
     log = tmp_path / "log"
@@ -141,7 +129,7 @@ def staged(dest: Path) -> list[Path]:
 
 
 def test_a_killed_pull_goes_on_where_it_was(
-    distant: S3Shelf, s3_proxy: FaultProxy, dest: Path, tmp_path: Path
+    distant: Bucket, s3_proxy: FaultProxy, dest: Path, tmp_path: Path
 ) -> None:
     """SIGKILL at any point leaves nothing half visible, and what was verified is not fetched again."""
     for run in RUNS:
@@ -167,7 +155,7 @@ def test_a_killed_pull_goes_on_where_it_was(
 
 
 def test_an_interrupted_pull_says_so_and_keeps_what_it_has(
-    distant: S3Shelf, s3_proxy: FaultProxy, dest: Path, tmp_path: Path
+    distant: Bucket, s3_proxy: FaultProxy, dest: Path, tmp_path: Path
 ) -> None:
     """SIGTERM in the middle of a download ends it at once, with exit code 7."""
     leave_run(distant, RUNS[0], files=MANY)
@@ -184,7 +172,7 @@ def test_an_interrupted_pull_says_so_and_keeps_what_it_has(
 
 
 def test_two_pulls_at_once_do_the_work_once(
-    distant: S3Shelf, s3_proxy: FaultProxy, dest: Path, tmp_path: Path
+    distant: Bucket, s3_proxy: FaultProxy, dest: Path, tmp_path: Path
 ) -> None:
     """The second waits for the first; each job of each run is placed, and its hook called, by one of them."""
     for run in RUNS:
@@ -211,7 +199,7 @@ def ended(process: subprocess.Popen[bytes]) -> int:
 
 
 def test_connections_that_break_cost_a_retry(
-    distant: S3Shelf, s3_proxy: FaultProxy, dest: Path
+    distant: Bucket, s3_proxy: FaultProxy, dest: Path
 ) -> None:
     """A download that is cut off in the middle is fetched again, in this pull or in the next."""
     leave_run(distant, RUNS[0], files=MANY)
@@ -223,10 +211,10 @@ def test_connections_that_break_cost_a_retry(
 
 @contextmanager
 def watched(
-    dest: Path, shelf: Shelf, log: Path, *options: str
+    dest: Path, bucket: Bucket, log: Path, *options: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Watch a bucket; the end of the block ends it."""
-    with pulling(dest, shelf.environ, "--watch", "1", *options, log=log) as process:
+    with pulling(dest, bucket.environ, "--watch", "1", *options, log=log) as process:
         try:
             yield process
         finally:
@@ -234,7 +222,7 @@ def watched(
 
 
 def test_a_watch_outlives_a_store_that_goes_away(
-    distant: S3Shelf, s3_proxy: FaultProxy, dest: Path, tmp_path: Path
+    distant: Bucket, s3_proxy: FaultProxy, dest: Path, tmp_path: Path
 ) -> None:
     """What fails one pull is told, and the next one tries again; idle pulls say nothing."""
     log = tmp_path / "log"
@@ -256,7 +244,7 @@ def test_a_watch_outlives_a_store_that_goes_away(
 
 
 def test_a_watch_and_a_pull_beside_it_do_not_meet(
-    folder: FolderShelf, dest: Path, tmp_path: Path
+    folder: Bucket, dest: Path, tmp_path: Path
 ) -> None:
     """A watch holds the folder only while it works."""
     leave_run(folder, RUNS[0], files={"quotes/a": b"a"})

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from agent.core.results import JobResult, JobStatus
+from tests.bucket.bucket import Bucket
+from tests.bucket.leaving import RUN, leave_run
 from tests.consumer.pulling import content, pull_into
-from tests.consumer.runs import RUN, leave_run
-from tests.consumer.shelf import FolderShelf
 from tests.parts.folding_disk import FoldingDisk
 
 NAMES = {
@@ -36,7 +36,7 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, 
 
 
 def test_only_what_meets_in_the_folder_at_home_is_withheld(
-    folder: FolderShelf, disk: tuple[str, Path]
+    folder: Bucket, disk: tuple[str, Path]
 ) -> None:
     """Each job has a pair of names; its files come where both can be, and else are refused with both names told."""
     kind, dest = disk

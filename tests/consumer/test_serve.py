@@ -13,16 +13,15 @@ from pathlib import Path
 import pytest
 
 from agent.core.ids import run_id
-from agent.core.layout import LOG, index_key, run_key
 from agent.core.results import JobCause, JobResult, JobStatus
-from tests.consumer.runs import leave_marker, leave_run
+from tests.bucket.bucket import Bucket
+from tests.bucket.layout import LOG
+from tests.bucket.leaving import leave_begun, leave_run
 from tests.consumer.serving import SECONDS, Serving, serving
-from tests.consumer.shelf import FolderShelf, S3Shelf, Shelf
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.missing import program
 from tests.parts.ports import LOOPBACK, free_port
 from tests.parts.program import Program
-from tests.parts.repo import Repo
 from tests.parts.seaweed import S3Server
 from tests.parts.waiting import wait_until
 from tests.run.bench import Bench
@@ -46,20 +45,20 @@ def job(
     )
 
 
-def leave_history(shelf: Shelf) -> list[str]:
+def leave_history(bucket: Bucket) -> list[str]:
     """Five days: two good, one vanished, two bad for one of two jobs; return the committed runs, oldest first."""
     runs = [days_ago(days) for days in (5, 4, 2, 1)]
     for number, run in enumerate(runs):
         bad = JobCause.PAGE_CHANGED if number > 1 else None
-        leave_run(shelf, run, jobs=(job(cause=bad), job("notes", items=7)), stale=number > 1)
-    leave_marker(shelf, days_ago(3))
+        leave_run(bucket, run, jobs=(job(cause=bad), job("notes", items=7)), stale=number > 1)
+    leave_begun(bucket, days_ago(3))
     return runs
 
 
-def test_metrics_tell_what_the_bucket_says(shelf: Shelf, tmp_path: Path) -> None:
+def test_metrics_tell_what_the_bucket_says(bucket: Bucket, tmp_path: Path) -> None:
     """One scrape has it all: failures with their cause, sizes, what vanished, what is stale."""
-    leave_history(shelf)
-    with serving(tmp_path / "home", shelf.environ) as service:
+    leave_history(bucket)
+    with serving(tmp_path / "home", bucket.environ) as service:
         found = service.metrics()
     quotes = '{job_name="quotes"}'
     assert found[f"mayfly_job_consecutive_failures{quotes}"] == 2
@@ -80,7 +79,7 @@ def test_metrics_tell_what_the_bucket_says(shelf: Shelf, tmp_path: Path) -> None
     assert not [name for name in found if "cost" in name or "pull" in name or "loki" in name]
 
 
-def test_metrics_are_as_prometheus_wants_them(folder: FolderShelf, tmp_path: Path) -> None:
+def test_metrics_are_as_prometheus_wants_them(folder: Bucket, tmp_path: Path) -> None:
     """`promtool check metrics` finds nothing to say."""
     leave_history(folder)
     with serving(tmp_path / "home", folder.environ) as service:
@@ -95,7 +94,7 @@ def test_metrics_are_as_prometheus_wants_them(folder: FolderShelf, tmp_path: Pat
     assert (checked.returncode, checked.stderr, checked.stdout) == (0, b"", b"")
 
 
-def test_the_real_prometheus_scrapes_it(folder: FolderShelf, tmp_path: Path) -> None:
+def test_the_real_prometheus_scrapes_it(folder: Bucket, tmp_path: Path) -> None:
     """Prometheus finds the target up, and answers questions about it."""
     leave_history(folder)
     port = free_port()
@@ -137,11 +136,11 @@ def test_the_real_prometheus_scrapes_it(folder: FolderShelf, tmp_path: Path) -> 
     assert [value for _, value in up] == [1]
 
 
-def test_a_new_run_is_told_of_and_a_success_heals(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_new_run_is_told_of_and_a_success_heals(bucket: Bucket, tmp_path: Path) -> None:
     """What is committed while the service runs is seen by the next look."""
-    leave_history(shelf)
-    with serving(tmp_path / "home", shelf.environ) as service:
-        leave_run(shelf, days_ago(0.01), jobs=(job(), job("notes")))
+    leave_history(bucket)
+    with serving(tmp_path / "home", bucket.environ) as service:
+        leave_run(bucket, days_ago(0.01), jobs=(job(), job("notes")))
         service.looked()
         found = service.metrics()
     assert found['mayfly_job_consecutive_failures{job_name="quotes"}'] == 0
@@ -152,8 +151,7 @@ def test_a_new_run_is_told_of_and_a_success_heals(shelf: Shelf, tmp_path: Path) 
 
 def test_runs_of_the_real_agent_are_understood(tmp_path: Path) -> None:
     """From a jobs.toml to a metric, with nothing between them that a test made up."""
-    (tmp_path / "git").mkdir()
-    bench = Bench(tmp_path, Repo(tmp_path / "git"), (tmp_path / "bucket").as_uri())
+    bench = Bench.make(tmp_path)
     bench.release(
         "v1.0.0",
         """
@@ -200,11 +198,11 @@ def test_runs_of_the_real_agent_are_understood(tmp_path: Path) -> None:
     assert (evidence.status, evidence.body) == (200, b"x\n")
 
 
-def test_forged_entries_are_a_metric_and_no_traceback(folder: FolderShelf, tmp_path: Path) -> None:
+def test_forged_entries_are_a_metric_and_no_traceback(folder: Bucket, tmp_path: Path) -> None:
     """Garbage beside a good run costs that garbage."""
     leave_run(folder, days_ago(1), jobs=(job(),))
     for number in range(5):
-        folder.put(index_key(days_ago(2, number), datetime.now(UTC)), b"\xff" * number)
+        folder.put_entry(days_ago(2, number), b"\xff" * number, at=datetime.now(UTC))
     with serving(tmp_path / "home", folder.environ) as service:
         found = service.metrics()
         assert len(service.events("entry.refused")) == 5
@@ -216,11 +214,11 @@ def test_forged_entries_are_a_metric_and_no_traceback(folder: FolderShelf, tmp_p
 
 def test_a_bucket_that_is_gone_is_told(s3_server: S3Server, s3_bucket: str, tmp_path: Path) -> None:
     """Metrics go on from the history; health says what is wrong, after the time it was given."""
-    shelf = S3Shelf(s3_server, s3_bucket)
-    leave_history(shelf)
+    bucket = Bucket.on_s3(s3_server, s3_bucket)
+    leave_history(bucket)
     options = ("--unhealthy-after", "2s")
     with FaultProxy(s3_server) as proxy:
-        environ = {**shelf.environ, "MAYFLY_STORE_ENDPOINT": proxy.url}
+        environ = {**bucket.environ, "MAYFLY_STORE_ENDPOINT": proxy.url}
         with serving(tmp_path / "home", environ, *options) as service:
             assert service.get("/healthz").status == 200
     with serving(tmp_path / "home", environ, *options, wait=False) as service:
@@ -232,7 +230,7 @@ def test_a_bucket_that_is_gone_is_told(s3_server: S3Server, s3_bucket: str, tmp_
     assert found['mayfly_job_failed_day_streak{job_name="quotes"}'] == 2
 
 
-def test_a_folder_that_is_gone_is_told(folder: FolderShelf, tmp_path: Path) -> None:
+def test_a_folder_that_is_gone_is_told(folder: Bucket, tmp_path: Path) -> None:
     """A bucket on a disk that was taken away is not one without news; when it is back, all is well."""
     leave_history(folder)
     there, away = tmp_path / "bucket with spaces", tmp_path / "away"
@@ -247,7 +245,7 @@ def test_a_folder_that_is_gone_is_told(folder: FolderShelf, tmp_path: Path) -> N
 
 
 def test_a_history_that_is_lost_while_it_serves_is_made_again(
-    folder: FolderShelf, tmp_path: Path
+    folder: Bucket, tmp_path: Path
 ) -> None:
     """The next looks fill it from the bucket; what somebody else puts in its place is left alone, and told."""
     leave_history(folder)
@@ -278,7 +276,7 @@ def test_a_history_that_is_lost_while_it_serves_is_made_again(
 
 def test_a_service_beside_another_takes_nothing_from_it(tmp_path: Path) -> None:
     """Without `--history` each bucket has a file of its own; a second service of one bucket is refused."""
-    one, two = FolderShelf(tmp_path / "one"), FolderShelf(tmp_path / "two")
+    one, two = Bucket.in_folder(tmp_path / "one"), Bucket.in_folder(tmp_path / "two")
     leave_run(one, days_ago(1), jobs=(job("first"),))
     leave_run(two, days_ago(1), jobs=(job("second"),))
     state = {"MAYFLY_PATHS_STATE": str(tmp_path / "state")}
@@ -311,7 +309,7 @@ def test_a_service_beside_another_takes_nothing_from_it(tmp_path: Path) -> None:
 
 def test_a_history_that_is_being_filled_tells_of_no_jobs(tmp_path: Path) -> None:
     """Before the first look has ended, what is known is of years ago; nothing of it is told."""
-    bucket = FolderShelf(tmp_path / "bucket")
+    bucket = Bucket.in_folder(tmp_path / "bucket")
     nowhere = {
         "MAYFLY_STORE_URL": "s3://none/x",
         "MAYFLY_STORE_ENDPOINT": f"http://{LOOPBACK}:{free_port()}",
@@ -326,14 +324,14 @@ def test_a_history_that_is_being_filled_tells_of_no_jobs(tmp_path: Path) -> None
     assert not [name for name in found if name.startswith(("mayfly_job", "mayfly_run"))]
 
 
-def test_a_pull_runs_beside_it(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_pull_runs_beside_it(bucket: Bucket, tmp_path: Path) -> None:
     """Files come home, refused runs are counted, and both are metrics."""
     run, bad = days_ago(2), days_ago(1)
-    leave_run(shelf, run)
-    leave_run(shelf, bad)
-    shelf.put(run_key(bad, "quotes/page 1.json"), b"??")
+    leave_run(bucket, run)
+    leave_run(bucket, bad)
+    bucket.put_file(bad, "quotes/page 1.json", b"??")
     dest = tmp_path / "dest"
-    with serving(tmp_path / "home", shelf.environ, "--pull", str(dest)) as service:
+    with serving(tmp_path / "home", bucket.environ, "--pull", str(dest)) as service:
         wait_until(
             lambda: "mayfly_pull_refused_runs" in service.metrics(), seconds=SECONDS, what="a pull"
         )
@@ -345,7 +343,7 @@ def test_a_pull_runs_beside_it(shelf: Shelf, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_at_once_and_in_order(
-    folder: FolderShelf, tmp_path: Path, number: signal.Signals
+    folder: Bucket, tmp_path: Path, number: signal.Signals
 ) -> None:
     """A signal ends it within seconds, with clients that hold connections open."""
     leave_history(folder)
@@ -360,9 +358,7 @@ def test_it_ends_at_once_and_in_order(
         assert service.events("serve.stopped")
 
 
-def test_many_idle_connections_do_not_keep_metrics_away(
-    folder: FolderShelf, tmp_path: Path
-) -> None:
+def test_many_idle_connections_do_not_keep_metrics_away(folder: Bucket, tmp_path: Path) -> None:
     """Connections that say nothing, and readers that take nothing, cost no thread."""
     run = days_ago(1)
     leave_run(folder, run, files={"quotes/large": bytes(30_000_000)})
@@ -381,7 +377,7 @@ def test_many_idle_connections_do_not_keep_metrics_away(
             one.close()
 
 
-def test_an_address_that_is_taken_is_a_usage_error(folder: FolderShelf, tmp_path: Path) -> None:
+def test_an_address_that_is_taken_is_a_usage_error(folder: Bucket, tmp_path: Path) -> None:
     """And so is one that is none, or a zone that is nowhere."""
     with socket.create_server((LOOPBACK, 0)) as taken:
         address = f"{LOOPBACK}:{taken.getsockname()[1]}"

@@ -3,16 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from agent.core.layout import LOG, run_key
 from consumer.serve.files import AT_ONCE
-from tests.consumer.pulling import rewrite
-from tests.consumer.runs import FILES, leave_run
+from tests.bucket.bucket import Bucket
+from tests.bucket.layout import LOG
+from tests.bucket.leaving import FILES, leave_run
 from tests.consumer.serving import serving
-from tests.consumer.shelf import FolderShelf, Shelf
 from tests.consumer.test_serve import PNG, days_ago
 
 
-def test_files_of_a_run_are_harmless(shelf: Shelf, tmp_path: Path) -> None:
+def test_files_of_a_run_are_harmless(bucket: Bucket, tmp_path: Path) -> None:
     """Pictures are pictures by their content, the run's texts are plain, all else is a download; scripts never run."""
     run = days_ago(1)
     files = {
@@ -22,10 +21,10 @@ def test_files_of_a_run_are_harmless(shelf: Shelf, tmp_path: Path) -> None:
         "_run/evidence/quotes/page.html": b"<script>alert(1)</script>",
         "quotes/evil.html": b"<script>alert(1)</script>",
     }
-    leave_run(shelf, run, files=files)
-    rewrite(shelf, _own_evidence, run)
+    leave_run(bucket, run, files=files)
+    bucket.rewrite(run, _own_evidence)
     base = f"/runs/{run}/files"
-    with serving(tmp_path / "home", shelf.environ) as service:
+    with serving(tmp_path / "home", bucket.environ) as service:
         shot = service.get(f"{base}/_run/evidence/quotes/shot.png")
         lie = service.get(f"{base}/_run/evidence/quotes/lie.png")
         page = service.get(f"{base}/_run/evidence/quotes/page.html")
@@ -53,12 +52,12 @@ def _own_evidence(manifest: dict[str, Any]) -> None:
             resource.pop("mayfly:job", None)
 
 
-def test_only_what_a_manifest_names_is_served(folder: FolderShelf, tmp_path: Path) -> None:
+def test_only_what_a_manifest_names_is_served(folder: Bucket, tmp_path: Path) -> None:
     """No other object of the bucket, no file of the server, no run that was not committed."""
     run, uncommitted = days_ago(1), days_ago(2)
     leave_run(folder, run)
     leave_run(folder, uncommitted, commit=False)
-    folder.put(run_key(run, "quotes/stranger"), b"secret")
+    folder.put_file(run, "quotes/stranger", b"secret")
     paths = [
         f"/runs/{run}/files/quotes/stranger",
         f"/runs/{run}/files/../../../index",
@@ -82,7 +81,7 @@ def test_only_what_a_manifest_names_is_served(folder: FolderShelf, tmp_path: Pat
 
 
 def test_a_history_that_is_away_for_a_moment_leaves_the_files_reachable(
-    folder: FolderShelf, tmp_path: Path
+    folder: Bucket, tmp_path: Path
 ) -> None:
     """Requests that could not be answered meanwhile hold no place among those that may wait for the bucket."""
     run = days_ago(1)
@@ -97,12 +96,12 @@ def test_a_history_that_is_away_for_a_moment_leaves_the_files_reachable(
     assert (meanwhile, after) == ([503] * (AT_ONCE + 1), 200)
 
 
-def test_a_file_that_is_not_as_declared_ends_short(folder: FolderShelf, tmp_path: Path) -> None:
+def test_a_file_that_is_not_as_declared_ends_short(folder: Bucket, tmp_path: Path) -> None:
     """The last piece is sent when all of it is right; a client notices that it did not come."""
     run, size = days_ago(1), len(FILES["quotes/deep/er/and/deeper.bin"])
     leave_run(folder, run)
-    folder.put(run_key(run, "quotes/deep/er/and/deeper.bin"), b"x" * size)
-    folder.put(run_key(run, "quotes/page 1.json"), b"[]" * 100)
+    folder.put_file(run, "quotes/deep/er/and/deeper.bin", b"x" * size)
+    folder.put_file(run, "quotes/page 1.json", b"[]" * 100)
     with serving(tmp_path / "home", folder.environ) as service:
         changed = service.get(f"/runs/{run}/files/quotes/deep/er/and/deeper.bin")
         grown = service.get(f"/runs/{run}/files/quotes/page%201.json")

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.ids import run_id
-from agent.core.layout import LOG, run_key
 from consumer.serve.ship import BATCH_LINES, LINE_BYTES, PUSH, loki_at, pushes
-from tests.consumer.runs import leave_run
+from tests.bucket.bucket import Bucket
+from tests.bucket.layout import LOG
+from tests.bucket.leaving import leave_run
 from tests.consumer.serving import SECONDS, Serving, serving
-from tests.consumer.shelf import FolderShelf
 from tests.parts.recorder import Recorder
 from tests.parts.waiting import wait_until
 
@@ -91,7 +91,7 @@ def test_credentials_come_from_the_environment(
     assert "Authorization" not in loki_at("http://loki:3100", {}).headers
 
 
-def test_each_log_is_pushed_once(folder: FolderShelf, recorder: Recorder, tmp_path: Path) -> None:
+def test_each_log_is_pushed_once(folder: Bucket, recorder: Recorder, tmp_path: Path) -> None:
     """Two runs are two pushes, also after a restart; what is too old for Loki is passed over."""
     expected = {recent_run(1), recent_run(2)}
     for run in (*expected, recent_run(3, days=30)):
@@ -111,7 +111,7 @@ def test_each_log_is_pushed_once(folder: FolderShelf, recorder: Recorder, tmp_pa
 
 
 def test_a_loki_that_fails_disturbs_nothing_and_gets_the_log_later(
-    folder: FolderShelf, recorder: Recorder, tmp_path: Path
+    folder: Bucket, recorder: Recorder, tmp_path: Path
 ) -> None:
     """While it answers 500 the service goes on; when it is back it gets what waited."""
     recorder.status = 500
@@ -126,14 +126,14 @@ def test_a_loki_that_fails_disturbs_nothing_and_gets_the_log_later(
 
 
 def test_a_log_that_loki_refuses_does_not_stop_the_next(
-    folder: FolderShelf, recorder: Recorder, tmp_path: Path
+    folder: Bucket, recorder: Recorder, tmp_path: Path
 ) -> None:
     """A 400 is final for that run; a log that is not as declared is passed over."""
     recorder.status = 400
     leave_run(folder, recent_run(1))
     lying = recent_run(2)
     leave_run(folder, lying)
-    folder.put(run_key(lying, LOG), b"not what was declared")
+    folder.put_file(lying, LOG, b"not what was declared")
     with serving(tmp_path / "home", folder.environ, "--loki", recorder.url) as service:
         wait_until(lambda: shipped(service), seconds=SECONDS, what="the end of it")
         assert len(service.events("loki.refused")) == 1

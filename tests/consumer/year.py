@@ -7,21 +7,18 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
-from agent.core.datapackage import Sealed, index_entry, render
 from agent.core.ids import run_id
-from agent.core.layout import LOG, index_key, manifest_key, run_key, started_key
 from agent.core.manifest import (
     HostRecord,
-    ManifestRef,
     ReleaseRecord,
     RunRecord,
     Stale,
-    StartedMarker,
 )
 from agent.core.outcome import run_status
 from agent.core.results import CostRecord, JobCause, JobResult, JobStatus
-from tests.consumer.runs import LOG_TEXT
-from tests.consumer.shelf import Shelf
+from tests.bucket.bucket import Bucket
+from tests.bucket.layout import evidence_path
+from tests.bucket.leaving import leave_begun, leave_record
 
 NIGHT = timedelta(hours=19, minutes=10)
 """Of the day in UTC: ten past four in the morning in Tokyo."""
@@ -39,7 +36,7 @@ HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.
 """What a scraped page may put into a message."""
 
 
-def leave_year(shelf: Shelf, now: datetime, days: int = 365, *, seed: int = 7) -> list[str]:
+def leave_year(bucket: Bucket, now: datetime, days: int = 365, *, seed: int = 7) -> list[str]:
     """Leave a run for most nights before `now`, and return their ids.
 
     The last four nights `prices` fails because of a changed page; its message tries to be markup.
@@ -52,10 +49,10 @@ def leave_year(shelf: Shelf, now: datetime, days: int = 365, *, seed: int = 7) -
         if began > now or chance.random() < 0.012:
             continue
         run = run_id(began, chance.randbytes(3))
-        shelf.put(started_key(run), _marker(run, began))
+        leave_begun(bucket, run)
         if chance.random() < 0.008:
             continue
-        _leave(shelf, run, began, list(_results(chance, began, back, days)), stale=9 < back < 15)
+        _leave(bucket, run, began, list(_results(chance, began, back, days)), stale=9 < back < 15)
         runs.append(run)
     return runs
 
@@ -86,7 +83,9 @@ def _produced(chance: random.Random, size: float) -> dict[str, int]:
     return {"files": files, "bytes": files * chance.randrange(900, 2400), "items": files * 11}
 
 
-def _leave(shelf: Shelf, run: str, began: datetime, jobs: list[JobResult], *, stale: bool) -> None:
+def _leave(
+    bucket: Bucket, run: str, began: datetime, jobs: list[JobResult], *, stale: bool
+) -> None:
     finished = max(job.finished or began for job in jobs) + timedelta(seconds=15)
     record = RunRecord(
         run_id=run,
@@ -107,37 +106,15 @@ def _leave(shelf: Shelf, run: str, began: datetime, jobs: list[JobResult], *, st
         jobs=tuple(jobs),
         cost=_cost((finished - began).total_seconds() + 60),
     )
-    contents = {LOG: LOG_TEXT}
+    contents = {}
     for job in jobs:
         if job.status is not JobStatus.SUCCEEDED:
-            contents[f"_run/evidence/{job.name}/screenshot.png"] = picture(320, 180)
-            contents[f"_run/evidence/{job.name}/page.html"] = HOSTILE.encode()
+            contents[evidence_path(job.name, "screenshot.png")] = picture(320, 180)
+            contents[evidence_path(job.name, "page.html")] = HOSTILE.encode()
         for number in range(job.files):
             path = f"{job.name}/{began:%Y-%m-%d}/page-{number + 1}.json"
             contents[path] = bytes(job.bytes // job.files)
-    sealed = []
-    for path, content in contents.items():
-        shelf.put(run_key(run, path), content)
-        owner = "" if path.startswith("_run/") else path.split("/")[0]
-        sealed.append(Sealed(path, len(content), sha256(content).hexdigest(), owner))
-    manifest = b"".join(render(record, sealed))
-    shelf.put(manifest_key(run), manifest)
-    ref = ManifestRef(
-        key=manifest_key(run), bytes=len(manifest), sha256=sha256(manifest).hexdigest()
-    )
-    entry = index_entry(record, sealed, ref).model_dump_json().encode()
-    shelf.put(index_key(run, finished), entry)
-
-
-def _marker(run: str, began: datetime) -> bytes:
-    marker = StartedMarker(
-        run_id=run,
-        started=began,
-        deadline=began + timedelta(hours=2),
-        host="ip-10-0-0-7",
-        release_wanted="v*",
-    )
-    return marker.model_dump_json().encode()
+    leave_record(bucket, record, contents)
 
 
 def _cost(seconds: float) -> CostRecord:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.bucket.bucket import Bucket
 from tests.parts.busybox_image import ensure_busybox
 from tests.parts.compose import with_plugin
 from tests.parts.docker_engine import DockerEngine
-from tests.run.bench import NOWHERE, Bench
-from tests.run.conftest import bench, shelf
+from tests.run.bench import Bench
+from tests.run.conftest import bench, bucket
 
-__all__ = ["bench", "shelf"]
+__all__ = ["bench", "bucket"]
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +26,6 @@ def busybox(docker_engine: DockerEngine) -> str:
 def yard(bench: Bench, docker_engine: DockerEngine) -> Iterator[Bench]:
     """A computer with a container engine, and no browser unless a test says so."""
     bench.environ |= docker_engine.environ
-    bench.settings["browser.url"] = NOWHERE
     yield bench
     assert remains(docker_engine, bench) == []
 
@@ -49,8 +49,8 @@ def path_without(folder: Path, *names: str) -> str:
 
 def remains(engine: DockerEngine, bench: Bench) -> list[str]:
     """What is left in the engine of this computer's runs and their stacks; others may use the engine as well."""
-    markers = (bench.folder / "bucket" / "started").glob("*.json")
-    ours = tuple(f"mayfly-{marker.stem.lower()}-" for marker in markers)
+    begun = Bucket.in_folder(bench.folder / "bucket").begun()
+    ours = tuple(f"mayfly-{run.lower()}-" for run in begun)
     found = []
     for kind in ("container", "network", "volume"):
         listing = ["container", "ls", "--all"] if kind == "container" else [kind, "ls"]

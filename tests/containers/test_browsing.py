@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.bucket.bucket import Bucket
 from tests.containers.test_image import job
 from tests.parts.compose import with_plugin
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.missing import program
-from tests.run.bench import Bench, Shelf
+from tests.run.bench import Bench
 
 SCRAPER = """
 import os, sys
@@ -62,6 +63,7 @@ FILES = {
 def browsing(bench: Bench, request: pytest.FixtureRequest) -> Iterator[Bench]:
     """A computer with a browser of each kind, offered at the usual port."""
     program("unshare")
+    bench.with_browser()
     bench.settings["browser.port"] = "4444"
     # Chromium puts a socket into the run's folder, whose path must be short.
     state = Path("/tmp") / f"mayfly-{bench.folder.name[-12:]}"
@@ -77,20 +79,21 @@ def browsing(bench: Bench, request: pytest.FixtureRequest) -> Iterator[Bench]:
     shutil.rmtree(state, ignore_errors=True)
 
 
-def test_addresses_in_the_code_work_beside_the_environment(browsing: Bench, shelf: Shelf) -> None:
+def test_addresses_in_the_code_work_beside_the_environment(browsing: Bench, bucket: Bucket) -> None:
     """`localhost:4444/wd/hub` and `selenium:4444` reach the run's browser, whichever kind it is."""
     browsing.release("v1", jobs(), FILES)
     ran = browsing.run()
     assert ran.code == 0, ran.stderr
-    files = shelf.files(ran.run_id)
+    files = bucket.files(ran.run_id)
     for name in ("reads", "localhost", "selenium"):
         assert files[f"{name}/title.txt"] == b"scraped"
     assert ran.outcome["warnings"] == []
 
 
-def test_a_port_that_is_taken_is_a_warning(bench: Bench, shelf: Shelf) -> None:
+def test_a_port_that_is_taken_is_a_warning(bench: Bench, bucket: Bucket) -> None:
     """Jobs that read their environment do not need it."""
     program("chromedriver")
+    bench.with_browser()
     with socket.socket() as stranger:
         stranger.bind(("127.0.0.1", 0))
         stranger.listen()
@@ -99,7 +102,7 @@ def test_a_port_that_is_taken_is_a_warning(bench: Bench, shelf: Shelf) -> None:
         bench.release("v1", f"[[job]]{only}", FILES)
         ran = bench.run(browser__port=str(port))
     assert ran.code == 0, ran.stderr
-    (warning,) = shelf.manifest(ran.run_id)["mayfly:run"]["warnings"]
+    (warning,) = bucket.run(ran.run_id).record["warnings"]
     assert warning.startswith(f"the browser is not at http://localhost:{port}")
     assert "in use" in warning
 
@@ -112,7 +115,7 @@ OPENS = """
 
 
 def test_a_container_reaches_the_run_s_browser_and_no_other_one(
-    browsing: Bench, shelf: Shelf, docker_engine: DockerEngine, busybox: str
+    browsing: Bench, bucket: Bucket, docker_engine: DockerEngine, busybox: str
 ) -> None:
     """By its environment and by the address in its code; a container that did not ask for a browser by neither."""
     browsing.environ |= docker_engine.environ
@@ -129,7 +132,7 @@ def test_a_container_reaches_the_run_s_browser_and_no_other_one(
     text += job(busybox, "wget -T 3 -q -O - http://selenium:4444/status").replace('"a"', '"c"')
     browsing.release("v1", text)
     ran = browsing.run()
-    files = shelf.files(ran.run_id)
+    files = bucket.files(ran.run_id)
     assert b'"sessionId"' in files["a/session.json"], ran.stderr
     assert b'"sessionId"' in files["b/session.json"]
     assert [ran.job(name)["status"] for name in "abc"] == ["succeeded", "succeeded", "failed"]
@@ -163,7 +166,7 @@ until wget -q -O - http://selenium:4444/wd/hub/status | tee /tmp/status | grep -
 
 
 def test_the_seed_stack_drives_its_own_browser(
-    yard: Bench, shelf: Shelf, docker_engine: DockerEngine, selenium_image: str, busybox: str
+    yard: Bench, bucket: Bucket, docker_engine: DockerEngine, selenium_image: str, busybox: str
 ) -> None:
     """A batch service beside `selenium/standalone-chrome`, from the file as it was on the old server."""
     yard.environ |= with_plugin(yard.environ)
@@ -187,4 +190,4 @@ def test_the_seed_stack_drives_its_own_browser(
     finally:
         docker_engine.docker("rmi", name)
     assert ran.code == 0, ran.stderr
-    assert b'"sessionId"' in shelf.files(ran.run_id)["legacy/session.json"]
+    assert b'"sessionId"' in bucket.files(ran.run_id)["legacy/session.json"]

@@ -1,11 +1,10 @@
 """What `mayfly check` sees of container jobs, without an engine."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
+from tests.parts.command import mayfly, surroundings
 from tests.parts.compose import with_plugin
 
 JOBS = """
@@ -24,20 +23,9 @@ command = ["--all"]
 def check(folder: Path, *options: str, compose: bool = True) -> subprocess.CompletedProcess[str]:
     """Run `mayfly check` on a folder with a jobs file."""
     (folder / "jobs.toml").write_text(JOBS)
-    command = [
-        sys.executable,
-        "-m",
-        "agent",
-        "check",
-        "--config",
-        "/dev/null",
-        *options,
-        str(folder),
-    ]
-    environ = with_plugin(os.environ) if compose else os.environ | {"DOCKER_CONFIG": str(folder)}
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, env=environ
-    )
+    around = surroundings({"DOCKER_CONFIG": str(folder)})
+    environ = with_plugin(surroundings({})) if compose else around
+    return mayfly("check", *options, str(folder), environ=environ)
 
 
 def compose_file(folder: Path, text: str) -> Path:

@@ -4,10 +4,12 @@ import json
 import signal
 from pathlib import Path
 
+from tests.bucket.bucket import Bucket
+from tests.bucket.sound import sound
 from tests.containers.conftest import path_without, remains
 from tests.parts.docker_engine import DockerEngine
-from tests.run.bench import Bench, Shelf, finish, until
-from tests.run.shelves import job_in, sound
+from tests.parts.waiting import wait_until
+from tests.run.bench import Bench, finish
 
 ABSENT = "mayfly.test/nobody/has-this:1"
 
@@ -25,7 +27,7 @@ def _toml(value: object) -> str:
 
 
 def test_a_container_is_given_the_contract_and_its_files_are_handed_over(
-    yard: Bench, shelf: Shelf, busybox: str
+    yard: Bench, bucket: Bucket, busybox: str
 ) -> None:
     """Environment, output at the path it names, state from the last success, result file; and the image's own HOME."""
     script = """
@@ -45,7 +47,7 @@ def test_a_container_is_given_the_contract_and_its_files_are_handed_over(
     first = yard.run()
     assert first.code == 3, first.stderr  # a link is not handed over
     second = yard.run()
-    manifest = sound(shelf, second.run_id)
+    manifest = sound(bucket, second.run_id)
     said = [event["line"] for event in second.events("job.output")]
     seen = dict(line.split("=", 1) for line in said if "=" in line)
     assert seen["MAYFLY_OUTPUT_DIR"] == "/data"
@@ -55,8 +57,8 @@ def test_a_container_is_given_the_contract_and_its_files_are_handed_over(
     assert not seen["HOME"].startswith(str(yard.folder))
     assert {"MAYFLY_STATE_DIR", "MAYFLY_RESULT_FILE", "MAYFLY_DEADLINE"} <= set(seen)
     assert "ran before: 1" in said
-    assert set(shelf.files(second.run_id)) == {"a/deep/a.csv", "_run/log.jsonl"}
-    result = job_in(manifest, "a")
+    assert set(bucket.files(second.run_id)) == {"a/deep/a.csv", "_run/log.jsonl"}
+    result = manifest.job("a")
     assert (result["items"], result["metrics"]) == (3, {"pages": 2})
     assert result["refused"] == [{"path": "link", "reason": "a link"}]
     assert result["attempts"][0]["image"].startswith(f"{busybox} (sha256:")
@@ -74,7 +76,7 @@ def test_exit_codes_mean_what_they_mean_for_programs(yard: Bench, busybox: str) 
 
 
 def test_a_container_past_its_limit_gets_its_grace_and_then_goes(
-    yard: Bench, shelf: Shelf, busybox: str
+    yard: Bench, bucket: Bucket, busybox: str
 ) -> None:
     """SIGTERM reaches the program, what it still writes counts; one that ignores it is killed."""
     polite = (
@@ -88,7 +90,7 @@ def test_a_container_past_its_limit_gets_its_grace_and_then_goes(
     ran = yard.run(limits__grace="2s")
     assert ran.code == 8, ran.stderr
     assert [ran.job(name)["cause"] for name in "ab"] == ["timeout", "timeout"]
-    assert {"a/late.csv", "b/early.csv"} <= set(shelf.files(ran.run_id))
+    assert {"a/late.csv", "b/early.csv"} <= set(bucket.files(ran.run_id))
 
 
 def test_a_run_that_is_told_to_stop_stops_its_containers(yard: Bench, busybox: str) -> None:
@@ -96,7 +98,7 @@ def test_a_run_that_is_told_to_stop_stops_its_containers(yard: Bench, busybox: s
     script = "trap 'echo bye; exit 0' TERM; echo ready; while true; do sleep 0.1; done"
     yard.release("v1", job(busybox, script))
     with yard.running() as process:
-        until(
+        wait_until(
             lambda: "ready" in (yard.folder / "stderr.log").read_text(), what="the job", seconds=90
         )
         process.send_signal(signal.SIGTERM)
@@ -132,7 +134,7 @@ def test_secrets_reach_the_container_and_no_command_line(
     secrets.touch(0o600)
     secrets.write_text("TOKEN='hush-hush-hush second'\n")
     with yard.running(secrets__source=str(secrets)) as process:
-        until(
+        wait_until(
             lambda: "ready" in (yard.folder / "stderr.log").read_text(), what="the job", seconds=90
         )
         lines = [_command_line(path) for path in Path("/proc").iterdir() if path.name.isdecimal()]
@@ -175,7 +177,7 @@ def test_a_container_has_no_way_out(yard: Bench, busybox: str) -> None:
 
 
 def test_an_unprivileged_image_can_write_its_output_and_go_on_with_its_state(
-    yard: Bench, shelf: Shelf, docker_engine: DockerEngine, busybox: str
+    yard: Bench, bucket: Bucket, docker_engine: DockerEngine, busybox: str
 ) -> None:
     """Whoever the image runs as, output, state and result are its own to write."""
     name = f"{busybox}-user"
@@ -199,7 +201,7 @@ def test_an_unprivileged_image_can_write_its_output_and_go_on_with_its_state(
         docker_engine.docker("rmi", name)
     assert ran.code == 0, ran.stderr
     assert ran.job("a")["items"] == 1
-    assert shelf.files(ran.run_id)["a/n.txt"] == b"again\nagain\n"
+    assert bucket.files(ran.run_id)["a/n.txt"] == b"again\nagain\n"
 
 
 def test_what_cannot_be_started_is_named_with_a_remedy(
@@ -226,13 +228,13 @@ def test_what_cannot_be_started_is_named_with_a_remedy(
 
 
 def test_the_container_of_a_killed_agent_is_removed_at_the_next_start(
-    yard: Bench, shelf: Shelf, docker_engine: DockerEngine, busybox: str
+    yard: Bench, bucket: Bucket, docker_engine: DockerEngine, busybox: str
 ) -> None:
     """It no longer writes into what is handed over; what it had finished is."""
     script = "echo done > /mayfly/output/a.csv; echo ready; sleep 300"
     yard.release("v1", job(busybox, script))
     with yard.running() as process:
-        until(
+        wait_until(
             lambda: "ready" in (yard.folder / "stderr.log").read_text(), what="the job", seconds=90
         )
         process.send_signal(signal.SIGKILL)
@@ -241,6 +243,6 @@ def test_the_container_of_a_killed_agent_is_removed_at_the_next_start(
     yard.release("v2", job(busybox, "true"))
     ran = yard.run()
     assert ran.code == 0, ran.stderr
-    dead, alive = shelf.index()
+    dead, alive = bucket.entries()
     assert (dead["status"], alive["status"]) == ("interrupted", "succeeded")
-    assert shelf.files(dead["run_id"])["a/a.csv"] == b"done\n"
+    assert bucket.files(dead["run_id"])["a/a.csv"] == b"done\n"

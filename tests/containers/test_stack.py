@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.bucket.bucket import Bucket
+from tests.bucket.sound import sound
 from tests.containers.conftest import remains
 from tests.parts.docker_engine import DockerEngine
-from tests.run.bench import Bench, Shelf, until
-from tests.run.shelves import job_in, sound
+from tests.parts.waiting import wait_until
+from tests.run.bench import Bench
 
 JOB = """
     [[job]]
@@ -47,7 +49,7 @@ def stack(image: str, script: str, volumes: str = VOLUMES["bind"]) -> str:
 
 @pytest.mark.parametrize("volumes", VOLUMES.values(), ids=VOLUMES.keys())
 def test_an_unchanged_stack_runs_and_its_mount_is_the_job_s_output(
-    compose_yard: Bench, shelf: Shelf, busybox: str, volumes: str
+    compose_yard: Bench, bucket: Bucket, busybox: str, volumes: str
 ) -> None:
     """Its services are up, they reach each other by name, and what is written to the mount is handed over."""
     script = (
@@ -57,13 +59,13 @@ def test_an_unchanged_stack_runs_and_its_mount_is_the_job_s_output(
     compose_yard.release("v1", JOB, {"compose.yml": stack(busybox, script, volumes)})
     ran = compose_yard.run()
     assert ran.code == 0, ran.stderr
-    manifest = sound(shelf, ran.run_id)
-    files = shelf.files(ran.run_id)
+    manifest = sound(bucket, ran.run_id)
+    files = bucket.files(ran.run_id)
     assert files["legacy/page.txt"] == b"page\n"
     assert files["legacy/zone.txt"] == b"Asia/Tokyo\n"
     assert set(files) == {"legacy/page.txt", "legacy/zone.txt", "_run/log.jsonl"}
     assert "/data" in [event["line"] for event in ran.events("job.output")]
-    result = job_in(manifest, "legacy")
+    result = manifest.job("legacy")
     assert result["attempts"][0]["image"] == "compose.yml: python-scripts"
     assert result["state"]
 
@@ -100,7 +102,7 @@ def test_an_env_file_that_git_does_not_have_is_replaced_by_the_job_s_secrets(
 
 
 def test_a_stack_past_its_limit_is_told_and_then_removed(
-    compose_yard: Bench, shelf: Shelf, busybox: str
+    compose_yard: Bench, bucket: Bucket, busybox: str
 ) -> None:
     """SIGTERM reaches the batch service while the others still serve it."""
     script = (
@@ -111,17 +113,17 @@ def test_a_stack_past_its_limit_is_told_and_then_removed(
     )
     ran = compose_yard.run(limits__grace="8s")
     assert ran.job("legacy")["status"] == "timed_out", ran.stderr
-    assert shelf.files(ran.run_id)["legacy/late.csv"] == b"late\n"
+    assert bucket.files(ran.run_id)["legacy/late.csv"] == b"late\n"
 
 
 def test_the_stack_of_a_killed_agent_is_removed_at_the_next_start(
-    compose_yard: Bench, docker_engine: DockerEngine, shelf: Shelf, busybox: str
+    compose_yard: Bench, docker_engine: DockerEngine, bucket: Bucket, busybox: str
 ) -> None:
     """Although its services restart always: containers, networks and volumes go, what was finished is kept."""
     script = "echo done > /data/a.csv; echo ready; sleep 300"
     compose_yard.release("v1", JOB, {"compose.yml": stack(busybox, script)})
     with compose_yard.running() as process:
-        until(
+        wait_until(
             lambda: '"ready"' in (compose_yard.folder / "stderr.log").read_text(),
             what="the job",
             seconds=90,
@@ -133,8 +135,8 @@ def test_the_stack_of_a_killed_agent_is_removed_at_the_next_start(
     ran = compose_yard.run()
     assert ran.code == 0, ran.stderr
     assert remains(docker_engine, compose_yard) == []
-    dead, _ = shelf.index()
-    assert shelf.files(dead["run_id"])["legacy/a.csv"] == b"done\n"
+    dead, _ = bucket.entries()
+    assert bucket.files(dead["run_id"])["legacy/a.csv"] == b"done\n"
 
 
 FIXED = """

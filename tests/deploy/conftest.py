@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.consumer.shelf import FolderShelf
+from tests.bucket.bucket import Bucket
 from tests.deploy.images import FLEET, HOME, build_image
 from tests.parts.docker_engine import DockerEngine
 
@@ -22,6 +22,8 @@ def fleet_image(docker_engine: DockerEngine, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> FolderShelf:
+def folder(tmp_path: Path) -> Bucket:
     """An empty bucket in a folder."""
-    return FolderShelf(tmp_path / "bucket")
+    root = tmp_path / "bucket"
+    root.mkdir()
+    return Bucket.in_folder(root)

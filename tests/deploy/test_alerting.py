@@ -5,9 +5,9 @@ from pathlib import Path
 
 from agent.core.ids import run_id
 from agent.core.results import JobCause, JobResult, JobStatus
-from tests.consumer.runs import leave_run
+from tests.bucket.bucket import Bucket
+from tests.bucket.leaving import leave_run
 from tests.consumer.serving import Serving, serving
-from tests.consumer.shelf import FolderShelf
 from tests.deploy.watchers import alertmanager, answers, note, prometheus, value
 from tests.parts.recorder import Recorder
 from tests.parts.waiting import wait_until
@@ -17,7 +17,7 @@ FAILING = 'mayfly:job_failed_days:held{job_name="quotes"}'
 
 
 def test_three_failed_days_are_told_and_a_success_ends_it(
-    folder: FolderShelf, recorder: Recorder, tmp_path: Path
+    folder: Bucket, recorder: Recorder, tmp_path: Path
 ) -> None:
     """Two days are no news, the third is, a restart of the exporter repeats nothing, and one success resolves it."""
     fail_on(folder, days_ago=3)
@@ -77,7 +77,7 @@ def notes(recorder: Recorder) -> list[tuple[str, str]]:
     return [(title, text) for title, text in made if "failed on" in text]
 
 
-def fail_on(folder: FolderShelf, *, days_ago: int) -> None:
+def fail_on(folder: Bucket, *, days_ago: int) -> None:
     """Leave a run of an earlier day, at six in the morning, in which the job failed."""
     morning = datetime.now(UTC).replace(hour=6, minute=0, second=0, microsecond=0)
     failed = JobResult(name="quotes", status=JobStatus.FAILED, cause=JobCause.PAGE_CHANGED)

@@ -1,6 +1,5 @@
 """The image of a shard in the real container engine: run as Kubernetes runs it, stopped, killed and started again."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,16 +8,19 @@ from typing import Any
 import pytest
 
 from agent.core.errors import ExitCode
+from tests.bucket.bucket import Bucket
+from tests.bucket.sound import all_sound
 from tests.deploy.test_fleet import IMAGE, job, pod, variables
 from tests.deploy.test_image import NO_RIGHTS, said
 from tests.deploy.tools import accepts
+from tests.parts.command import events_in
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.gitserver import GitServer
 from tests.parts.repo import Repo
 from tests.parts.seaweed import S3Server
-from tests.run.bench import NOWHERE, until
+from tests.parts.waiting import wait_until
+from tests.run.bench import NOWHERE
 from tests.run.fleet import succeeded
-from tests.run.shelves import S3Shelf, all_sound
 
 # The first build makes a root file system and fetches packages, which takes minutes where the machine is busy.
 pytestmark = pytest.mark.timeout(900)
@@ -80,8 +82,7 @@ class Engine:
 
     def told(self, name: str) -> list[dict[str, Any]]:
         """Return what a container has logged."""
-        lines = self.docker.docker("logs", name).stderr.splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        return events_in(self.docker.docker("logs", name).stderr)
 
     def until_at(self, name: str, jobs: int) -> None:
         """Wait until a container has started so many jobs."""
@@ -89,7 +90,7 @@ class Engine:
         def started() -> bool:
             return len([one for one in self.told(name) if one["event"] == "job.started"]) >= jobs
 
-        until(started, seconds=SECONDS, what=f"{jobs} jobs")
+        wait_until(started, seconds=SECONDS, what=f"{jobs} jobs")
 
     @property
     def visits(self) -> list[str]:
@@ -103,26 +104,21 @@ class Engine:
 
 
 @pytest.fixture
-def shelf(s3_server: S3Server, s3_bucket: str) -> S3Shelf:
+def bucket(s3_server: S3Server, s3_bucket: str) -> Bucket:
     """The bucket of the shards."""
-    return S3Shelf(s3_server, s3_bucket, "prod")
+    return Bucket.on_s3(s3_server, s3_bucket)
 
 
 @pytest.fixture
-def environ(
-    repo_builder: Repo, git_server: GitServer, s3_server: S3Server, s3_bucket: str
-) -> dict[str, str]:
+def environ(repo_builder: Repo, git_server: GitServer, bucket: Bucket) -> dict[str, str]:
     """The settings of the manifests, but for where the release and the bucket are."""
     repo_builder.release("v1.0.0", {"jobs.toml": JOBS, "shop.sh": SHOP})
     return variables() | {
         "MAYFLY_SHARDS": str(SHARDS),
         "MAYFLY_RELEASE_REPOSITORY": git_server.url(),
-        "MAYFLY_STORE_URL": f"s3://{s3_bucket}/prod",
-        "MAYFLY_STORE_ENDPOINT": s3_server.url,
         "MAYFLY_BROWSER_URL": NOWHERE,
         "MAYFLY_LIMITS_JOBS": "1",
-        "AWS_ACCESS_KEY_ID": s3_server.access_key,
-        "AWS_SECRET_ACCESS_KEY": s3_server.secret_key,
+        **bucket.environ,
     }
 
 
@@ -165,15 +161,15 @@ def test_the_image_has_what_a_shard_needs(docker_engine: DockerEngine, fleet_ima
 
 
 def test_shards_are_told_by_their_index_and_end_by_their_exit_code(
-    engine: Engine, shelf: S3Shelf
+    engine: Engine, bucket: Bucket
 ) -> None:
     """As nobody, on a read-only root, without a capability: each does its part, and the index names it."""
     shards = [engine.start(shard) for shard in range(SHARDS)]
     assert [engine.wait(shard) for shard in shards] == [0, 0], engine.told(shards[0])
-    parts = sorted((one["group"], one["shard"], one["shards"]) for one in shelf.index())
+    parts = sorted((one["group"], one["shard"], one["shards"]) for one in bucket.entries())
     assert parts == [(GROUP, 0, SHARDS), (GROUP, 1, SHARDS)]
-    assert succeeded(shelf) == dict.fromkeys(VALUES, 1)
-    files = {path: text for run in all_sound(shelf) for path, text in shelf.files(run).items()}
+    assert succeeded(bucket) == dict.fromkeys(VALUES, 1)
+    files = {path: text for run in all_sound(bucket) for path, text in bucket.files(run).items()}
     prices = {text.decode() for path, text in files.items() if path.endswith("/price")}
     assert prices == {f"price of {value}, seen by 10001\n" for value in VALUES}
     for shard in shards:
@@ -181,7 +177,7 @@ def test_shards_are_told_by_their_index_and_end_by_their_exit_code(
 
 
 def test_a_shard_that_is_started_again_repeats_only_what_was_not_committed(
-    engine: Engine, shelf: S3Shelf
+    engine: Engine, bucket: Bucket
 ) -> None:
     """Evicted, it commits what is finished, and ends with 7; killed, nothing; the next attempt does the rest."""
     engine.close(closed=True)
@@ -196,20 +192,20 @@ def test_a_shard_that_is_started_again_repeats_only_what_was_not_committed(
     assert engine.wait(killed) == 137
     engine.close(closed=False)
     assert engine.wait(engine.start(0)) == 0
-    first, last = shelf.index()
+    first, last = bucket.entries()
     assert (first["status"], last["status"]) == ("interrupted", "succeeded")
-    assert len(all_sound(shelf)) == 2
+    assert len(all_sound(bucket)) == 2
     assert engine.visits.count(done) == 1
     assert engine.visits.count(cut) == 3
-    assert set(succeeded(shelf).values()) == {1}
+    assert set(succeeded(bucket).values()) == {1}
     (skipped,) = [one for one in last["jobs"] if one["status"] == "skipped"]
     assert (skipped["name"], first["run_id"] in skipped["message"]) == (done, True)
 
 
-def test_what_no_attempt_can_mend_is_not_tried_again(engine: Engine, shelf: S3Shelf) -> None:
+def test_what_no_attempt_can_mend_is_not_tried_again(engine: Engine, bucket: Bucket) -> None:
     """A pod that is not told how many shards there are ends with a code that the manifests call final."""
     engine.environ = {key: value for key, value in engine.environ.items() if key != "MAYFLY_SHARDS"}
     code = engine.wait(engine.start(1))
     final = job()["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"]
     assert (code, code in final) == (ExitCode.USAGE, True)
-    assert shelf.index() == []
+    assert bucket.entries() == []

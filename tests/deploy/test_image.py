@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.consumer.runs import RUN, leave_run
-from tests.consumer.shelf import FolderShelf
+from tests.bucket.bucket import Bucket
+from tests.bucket.leaving import RUN, leave_run
 from tests.deploy.tools import REPOSITORY, accepts
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.waiting import wait_until
@@ -45,7 +45,7 @@ def test_the_dockerfile_names_the_locked_uv() -> None:
 
 
 def test_it_serves_and_pulls_without_any_rights(
-    docker_engine: DockerEngine, home_image: str, folder: FolderShelf, tmp_path: Path
+    docker_engine: DockerEngine, home_image: str, folder: Bucket, tmp_path: Path
 ) -> None:
     """As nobody, on a read-only root, it reads the bucket, is healthy, exports metrics, pulls, and ends when told."""
     leave_run(folder)
@@ -69,7 +69,7 @@ def test_it_serves_and_pulls_without_any_rights(
 
 
 def test_it_pulls_once_and_ends(
-    docker_engine: DockerEngine, home_image: str, folder: FolderShelf, tmp_path: Path
+    docker_engine: DockerEngine, home_image: str, folder: Bucket, tmp_path: Path
 ) -> None:
     """The same image pulls by itself, as the CronJob has it do."""
     leave_run(folder)

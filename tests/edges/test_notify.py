@@ -1,7 +1,6 @@
 """Pings and chat messages: what is sent, what counts as arrived, and that nothing of it can hurt a run."""
 
 import asyncio
-import subprocess
 import sys
 import time
 import uuid
@@ -17,6 +16,7 @@ from agent.steps.logs import Journalist
 from agent.steps.notify import PING_SECONDS, Notifier, ping
 from agent.steps.threads import in_thread
 from tests.edges.conftest import Events
+from tests.parts.command import completed
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
 from tests.parts.ports import LOOPBACK, free_port
 from tests.parts.recorder import Recorder
@@ -99,10 +99,7 @@ class _SaysNotFound(QuietHandler):
     def do_POST(self) -> None:  # noqa: N802 -- the name is the library's
         """Answer as Healthchecks does for a UUID it does not know."""
         self.read_body()
-        self.send_response(200)
-        self.send_header("Content-Length", "14")
-        self.end_headers()
-        self.wfile.write(b"OK (not found)")
+        self.answer(200, b"OK (not found)")
 
 
 async def test_an_ok_that_says_not_found_is_not_a_success(
@@ -194,10 +191,8 @@ from agent.steps.notify import tell_people
 journalist = Journalist(json_sink(sys.stdout))
 assert not asyncio.run(tell_people(["json://x"], News("t", "b"), log=journalist.log))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert "mayfly[apprise]" in done.stdout
+    done = completed([sys.executable, "-c", program])
+    assert (done.returncode, "mayfly[apprise]" in done.stdout) == (0, True)
     assert done.stderr == ""
 
 
@@ -218,10 +213,8 @@ try:
 except TimeoutError:
     print("gave up")
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True
-    )
-    assert done.stdout == "gave up\n"
+    done = completed([sys.executable, "-c", program])
+    assert (done.returncode, done.stdout) == (0, "gave up\n"), done.stderr
 
 
 async def test_a_blocking_call_hands_over_its_error() -> None:

@@ -1,5 +1,6 @@
 """One manifest and one index entry for a run, whoever else holds a copy of its spool."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,14 @@ from agent.core.layout import manifest_key
 from agent.core.storage import LocalBucket
 from agent.steps.once import committed_as, leave_one, put_once
 from agent.steps.store import Bucket
+from tests.bucket.layout import entry_key
 
 RUN = "20261122T064205Z-3f9a1c"
-OLDER = f"index/20261122T064300.000Z-{RUN}.json"
-YOUNGER = f"index/20261122T064300.001Z-{RUN}.json"
-ANOTHER_RUNS = "index/20261122T064259.000Z-20261122T064205Z-000000.json"
-BEFORE_THE_START = f"index/20261121T234205.000Z-{RUN}.json"
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+OLDER = entry_key(RUN, NOON)
+YOUNGER = entry_key(RUN, NOON + timedelta(milliseconds=1))
+ANOTHER_RUNS = entry_key("20261122T064205Z-000000", NOON - timedelta(seconds=1))
+BEFORE_THE_START = entry_key(RUN, NOON - timedelta(hours=12))
 
 
 @pytest.fixture

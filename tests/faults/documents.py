@@ -2,21 +2,20 @@
 
 import json
 from datetime import timedelta
-from hashlib import sha256
 from typing import Any
 
-from agent.core.datapackage import Sealed, index_entry, render
 from agent.core.ids import run_started
 from agent.core.journal import Journal
-from agent.core.layout import LOG, index_key, manifest_key
-from agent.core.manifest import ManifestRef, StartedMarker
+from agent.core.manifest import StartedMarker
 from agent.core.results import Attempt, CostRecord, JobCause, JobResult, JobStatus, RefusedFile
 from consumer.pull.state import Item, Owed, Refusal, Selection, State
-from tests.consumer.runs import record
+from tests.bucket.bucket import reference
+from tests.bucket.layout import LOG, entry_key
+from tests.bucket.leaving import entry_of, manifest_of, record
 
 RUN = "20261122T064205Z-3f9a1c"
 _BEGAN = run_started(RUN)
-INDEX_KEY = index_key(RUN, _BEGAN + timedelta(minutes=4))
+INDEX_KEY = entry_key(RUN, _BEGAN + timedelta(minutes=4))
 
 SETTINGS: dict[str, Any] = {
     "release": {
@@ -129,22 +128,8 @@ def _results() -> list[JobResult]:
 _RECORD = record(RUN, _results(), stale=True).model_copy(
     update={"cost": COST, "slot": _BEGAN, "group": "g", "shard": 0, "shards": 2, "warnings": ("w",)}
 )
-_SEALED = [
-    Sealed(
-        path,
-        len(content),
-        sha256(content).hexdigest(),
-        path.split("/")[0] if path[0] != "_" else "",
-    )
-    for path, content in FILES.items()
-]
-_MANIFEST = b"".join(render(_RECORD, _SEALED))
-_REFERENCE = ManifestRef(
-    key=manifest_key(RUN), bytes=len(_MANIFEST), sha256=sha256(_MANIFEST).hexdigest()
-)
-
-DESCRIPTOR: dict[str, Any] = json.loads(_MANIFEST)
-ENTRY: dict[str, Any] = json.loads(index_entry(_RECORD, _SEALED, _REFERENCE).model_dump_json())
+DESCRIPTOR: dict[str, Any] = manifest_of(_RECORD, FILES)
+ENTRY: dict[str, Any] = entry_of(_RECORD, FILES) | reference(RUN, json.dumps(DESCRIPTOR).encode())
 MARKER: dict[str, Any] = json.loads(
     StartedMarker(
         run_id=RUN,

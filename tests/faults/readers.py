@@ -6,16 +6,14 @@ and plain bytes. Only the pull itself is the real one.
 
 import asyncio
 import hashlib
-import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from random import Random
-from typing import Any, Self
+from typing import Self
 
 from agent.core.errors import MayflyError
 from agent.core.storage import Credentials, LocalBucket, S3Bucket
@@ -23,7 +21,8 @@ from consumer.bucket import ReadOnlyBucket
 from consumer.pull.place import Destination
 from consumer.pull.plan import Wishes
 from consumer.pull.session import pull_once
-from tests.run.shelves import Readable
+from tests.bucket.bucket import Bucket, Run
+from tests.parts.command import MAYFLY, surroundings
 
 Signature = tuple[int, int, int, int]
 
@@ -77,10 +76,10 @@ class Inspector(_Beside):
         seen: The `(job, run)` that were visible.
     """
 
-    def __init__(self, dest: Path, shelf: Readable) -> None:
+    def __init__(self, dest: Path, bucket: Bucket) -> None:
         super().__init__()
-        self._dest, self._shelf = dest, shelf
-        self._manifests: dict[str, dict[str, Any]] = {}
+        self._dest, self._bucket = dest, bucket
+        self._runs: dict[str, Run] = {}
         self._right: dict[Path, dict[str, Signature]] = {}
         self.looks = 0
         self.wrong: list[str] = []
@@ -121,12 +120,7 @@ class Inspector(_Beside):
         return problem
 
     def _difference(self, job: str, folder: Path) -> str:
-        manifest = self._manifest(folder.name)
-        wanted = {
-            one["path"].removeprefix(f"{job}/"): (one["bytes"], one["hash"])
-            for one in manifest["resources"]
-            if one.get("mayfly:job") == job
-        }
+        wanted = self._run(folder.name).marks_of(job)
         there = {
             path.relative_to(folder).as_posix(): _mark(path)
             for path in folder.rglob("*")
@@ -134,13 +128,13 @@ class Inspector(_Beside):
         }
         return "" if wanted == there else f"{there} instead of {wanted}"
 
-    def _manifest(self, run: str) -> dict[str, Any]:
-        """Return a run's manifest, which the index must have committed when its files are visible."""
-        if run not in self._manifests:
-            if run not in {entry["run_id"] for entry in self._shelf.index()}:
+    def _run(self, run: str) -> Run:
+        """Return a run, which must be committed when its files are visible."""
+        if run not in self._runs:
+            if run not in self._bucket.committed():
                 raise LookupError(f"{run} is visible and not committed")
-            self._manifests[run] = self._shelf.manifest(run)
-        return self._manifests[run]
+            self._runs[run] = self._bucket.run(run)
+        return self._runs[run]
 
 
 def _signatures(folder: Path) -> dict[str, Signature]:
@@ -235,10 +229,9 @@ class KilledPuller(_Beside):
                 process.wait(LAST_SECONDS)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        kept = {key: text for key, text in os.environ.items() if not key.startswith("MAYFLY_")}
         return subprocess.Popen(
-            [sys.executable, "-m", "agent", "pull", str(self._dest), "--json"],
-            env={**kept, "MAYFLY_CONFIG": os.devnull, **self._environ},
+            [*MAYFLY, "pull", str(self._dest), "--json"],
+            env=surroundings(self._environ),
             stdout=subprocess.DEVNULL,
             stderr=self._log.open("wb"),
         )

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.ledger import Broken, Looker, examine, files_in, finished
+from tests.bucket.bucket import Bucket
+from tests.bucket.sound import Broken, Looker, examine
+from tests.faults.ledger import finished
 from tests.faults.points import POINTS, SHARD_POINTS
-from tests.parts.repo import Repo
 from tests.parts.seaweed import S3Server
-from tests.run.bench import NOWHERE, Bench, Ran, finish
-from tests.run.shelves import S3Shelf
+from tests.run.bench import Bench, Ran, finish
 
 CRASH = Path(__file__).with_name("crash.py")
 LARGE = 1024**2 + 1
@@ -84,22 +84,10 @@ class Scenario:
         """
         chance = random.Random(seed)
         folder.mkdir(parents=True)
-        git = folder / "git"
-        git.mkdir()
-        bench = Bench(folder, Repo(git), (folder / "bucket").as_uri())
-        bench.settings |= {"browser.url": NOWHERE, "limits.isolation": "process"}
-        shelved = folder / "bucket"
-        looker = Looker(lambda: files_in(shelved), lambda key: (shelved / key).read_bytes())
-        if server is not None:
-            bucket = server.make_bucket()
-            bench.store = f"s3://{bucket}/prod"
-            bench.settings["store.endpoint"] = server.url
-            bench.environ |= {
-                "AWS_ACCESS_KEY_ID": server.access_key,
-                "AWS_SECRET_ACCESS_KEY": server.secret_key,
-            }
-            shelf = S3Shelf(server, bucket, "prod")
-            looker = Looker(shelf.stamps, shelf.get)
+        bucket = Bucket.on_s3(server, server.make_bucket()) if server else None
+        bench = Bench.make(folder, bucket)
+        bench.settings |= {"limits.isolation": "process"}
+        looker = Looker(bench.bucket.objects)
         ends = (0, 0, 1)[: chance.randint(1, 3)]
         made = cls(bench, folder / "ledger", looker, chance, ends, early, shard)
         made.release()

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from obstore.store import LocalStore
 
 from agent.core.errors import StoreError, StoreRefused
-from agent.core.layout import INDEX, MANIFEST
 from agent.steps.store import Bucket, Data, ObjectInfo
+from tests.bucket.layout import ENTRIES, MANIFEST
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class Shaky(Bucket):
         self, key: str, effect: Callable[[], Awaitable[T]], otherwise: T | None
     ) -> T:
         """Do a request; `otherwise` is the answer of a store that keeps nothing, None where it cannot lie."""
-        counts = not self._fault.committing or key.startswith(INDEX) or key.endswith(MANIFEST)
+        counts = not self._fault.committing or key.startswith(ENTRIES) or key.endswith(MANIFEST)
         here = counts and self.requests == self._fault.at
         trouble = self._over or (self._fault.trouble if here else Trouble.NONE)
         self.requests += counts

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.bucket.sound import Broken
 from tests.faults.figures import Figures
-from tests.faults.ledger import Broken
 from tests.faults.points import POINTS, SHARD_POINTS, Point
 from tests.faults.scenario import Scenario
 from tests.parts.seaweed import S3Server

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.bucket.bucket import Bucket
+from tests.bucket.sound import all_sound, sound
 from tests.faults.figures import Figures
-from tests.parts.repo import Repo
 from tests.parts.small_disk import FailingDisk, SmallDisk
-from tests.run.bench import NOWHERE, Bench, Ran, Shelf, finish, until
-from tests.run.shelves import all_sound, results, sound
+from tests.parts.waiting import wait_until
+from tests.run.bench import Bench, Ran, finish
 
 STEP = int(os.environ.get("MAYFLY_DISK_STEP", "13"))
 ENOUGH = 2
@@ -41,12 +42,10 @@ CODES = {0, 3, 4, 5, 6, 8}
 """Of runs on a failing disk: done, or a failure that has a name."""
 
 
-def new_bench(folder: Path) -> tuple[Bench, Shelf]:
+def new_bench(folder: Path) -> tuple[Bench, Bucket]:
     """Return a computer whose state is going to be on a disk of its own, and its bucket, which is not."""
-    (git := folder / "git").mkdir(parents=True)
-    bucket = folder / "bucket"
-    settings = {"browser.url": NOWHERE}
-    return Bench(folder, Repo(git), bucket.as_uri(), settings=settings), Shelf(bucket)
+    bench = Bench.make(folder)
+    return bench, bench.bucket
 
 
 @dataclass
@@ -97,7 +96,7 @@ class Sweep:
     """
 
     bench: Bench
-    shelf: Shelf
+    bucket: Bucket
     disk: SmallDisk
     kind: str
     new: bool
@@ -120,14 +119,14 @@ class Sweep:
         label, version = f"{n} {self.kind}, new={self.new}", "v0.0"
         if self.new:
             self.bench.release(version := f"v1.{n}", JOBS)
-        before = all_sound(self.shelf)
+        before = all_sound(self.bucket)
         (self.disk.leave_pages if self.kind == "pages" else self.disk.leave_inodes)(n)
         ran = self.bench.run()
         self.disk.give_back()
         self.tally.codes[ran.code] += 1
         if not is_clear(ran, self.bench.state):
             self.tally.unclear.append(f"{label}: {ran.code}: {ran.stderr[-2000:]}")
-        if all_sound(self.shelf)[: len(before)] != before:
+        if all_sound(self.bucket)[: len(before)] != before:
             self.tally.touched.append(label)
         self._finish(label, version, ran)
         return ran.code
@@ -137,13 +136,13 @@ class Sweep:
         if again.code != 0 or self.bench.spool:
             self.tally.stuck.append(f"{label}: then {again.code}: {again.stderr[-2000:]}")
             return
-        if (ref := sound(self.shelf, again.run_id)["mayfly:run"]["release"]["ref"]) != version:
+        if (ref := sound(self.bucket, again.run_id).release["ref"]) != version:
             self.tally.stuck.append(f"{label}: afterwards {ref}, not {version}")
-        committed = all_sound(self.shelf)
+        committed = all_sound(self.bucket)
         for run in (ran, again):
             if run.outcome and (
                 run.run_id not in committed
-                or finished(run) - set(results(self.shelf.manifest(run.run_id)))
+                or finished(run) - set(self.bucket.run(run.run_id).results)
             ):
                 self.tally.lost.append(f"{label}: {run.run_id}")
 
@@ -170,9 +169,9 @@ def test_a_disk_that_is_full_at_any_write(tmp_path: Path) -> None:
     faults = []
     for kind in ("pages", "inodes"):
         for new in (False, True):
-            bench, shelf = new_bench(tmp_path / f"{kind}-{new}")
+            bench, bucket = new_bench(tmp_path / f"{kind}-{new}")
             with SmallDisk(bench.state) as disk:
-                tally = Sweep(bench, shelf, disk, kind, new).all()
+                tally = Sweep(bench, bucket, disk, kind, new).all()
             release = "a new release" if new else "the release is there"
             figures.row(f"{kind}, {release}", *tally.row())
             faults += tally.faults
@@ -182,7 +181,7 @@ def test_a_disk_that_is_full_at_any_write(tmp_path: Path) -> None:
 
 def test_a_disk_that_is_read_only_from_the_start(tmp_path: Path) -> None:
     """Nothing is run or announced: exit code 4, the folder and what to do; a writable disk is all that it takes."""
-    bench, shelf = new_bench(tmp_path)
+    bench, bucket = new_bench(tmp_path)
     bench.release("v1", JOBS)
     with SmallDisk(bench.state) as disk:
         first = bench.run()
@@ -195,8 +194,8 @@ def test_a_disk_that_is_read_only_from_the_start(tmp_path: Path) -> None:
         disk.give_back()
         again = bench.run()
         assert again.code == 0, again.stderr
-        assert all_sound(shelf) == [first.run_id, again.run_id]
-        assert len(list((tmp_path / "bucket" / "started").iterdir())) == 2
+        assert all_sound(bucket) == [first.run_id, again.run_id]
+        assert len(bucket.begun()) == 2
 
 
 WAITING = """
@@ -213,22 +212,22 @@ WAITING = """
 
 def test_a_disk_that_fails_while_jobs_run(tmp_path: Path) -> None:
     """Its kernel makes it read-only: the run ends at once with exit code 6; on the mended disk the next delivers it."""
-    bench, shelf = new_bench(tmp_path)
+    bench, bucket = new_bench(tmp_path)
     bench.release("v1", WAITING.replace("FOLDER", str(tmp_path)))
     with FailingDisk(bench.state, tmp_path / "disk.img") as disk:
         with bench.running() as process:
-            until((tmp_path / "up").exists, what="the second job")
+            wait_until((tmp_path / "up").exists, what="the second job")
             disk.abort()
             ran = finish(process)
         assert ran.code == 6, ran.stderr
         assert f"the file system of {bench.state} is read-only" in ran.outcome["undelivered"]
         assert "mount it writable" in ran.outcome["undelivered"]
         assert "Traceback" not in ran.stderr
-        assert shelf.index() == []
+        assert bucket.entries() == []
         disk.mend()
         bench.release("v2", JOBS)
         again = bench.run()
         assert again.code == 0, again.stderr
-        assert all_sound(shelf) == [ran.run_id, again.run_id]
-        assert {"one/1"} <= set(results(shelf.manifest(ran.run_id)))
+        assert all_sound(bucket) == [ran.run_id, again.run_id]
+        assert {"one/1"} <= set(bucket.run(ran.run_id).results)
         assert bench.spool == []

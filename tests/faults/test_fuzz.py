@@ -9,7 +9,6 @@ inputs that reach new lines of our code and changes those. Both find the same de
 import json
 import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import pytest
 from tests.faults.effects import INPUT_SECONDS
 from tests.faults.figures import Figures
 from tests.faults.targets import TARGETS, Target
+from tests.parts.command import completed
 
 SHORT = 150
 INPUTS = int(os.environ.get("MAYFLY_FUZZ_INPUTS", str(SHORT)))
@@ -69,14 +69,8 @@ def guided() -> Iterator[Figures]:
 
 def program(name: str, *arguments: str, seconds: float) -> str:
     """Run a program of this package to its good end, and return what it said."""
-    done = subprocess.run(
-        [sys.executable, "-m", f"tests.faults.{name}", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=seconds,
-        check=False,
+    done = completed(
+        [sys.executable, "-m", f"tests.faults.{name}", *arguments], at=ROOT, seconds=seconds
     )
     said = done.stderr + done.stdout
     assert done.returncode == 0, f"seed {SEED}: {said[-6000:]}"

@@ -6,8 +6,6 @@
 import json
 import os
 import sqlite3
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -16,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.layout import index_key
+from tests.bucket.bucket import Bucket
+from tests.bucket.leaving import leave_run
 from tests.consumer.pulling import Pulled, content, of_job, placed, pulling
-from tests.consumer.runs import leave_run, record
 from tests.consumer.serving import serving
-from tests.consumer.shelf import FolderShelf
 from tests.faults.figures import Figures
+from tests.parts.command import mayfly, surroundings
 from tests.parts.small_disk import SmallDisk
 from tests.parts.waiting import wait_until
 
@@ -30,12 +28,12 @@ SECONDS = 60.0
 
 
 @pytest.fixture
-def bucket(tmp_path: Path) -> FolderShelf:
+def bucket(tmp_path: Path) -> Bucket:
     """A bucket that is on another disk."""
-    return FolderShelf(tmp_path / "bucket")
+    return Bucket.in_folder(tmp_path / "bucket")
 
 
-def pull(dest: Path, bucket: FolderShelf, folder: Path) -> Pulled:
+def pull(dest: Path, bucket: Bucket, folder: Path) -> Pulled:
     """Pull once, by a process of its own."""
     log = folder / "pull.json"
     with pulling(dest, bucket.environ, log=log) as process:
@@ -55,7 +53,7 @@ def whole(dest: Path) -> bool:
 
 
 @pytest.mark.timeout(1800)
-def test_a_pull_without_room(tmp_path: Path, bucket: FolderShelf) -> None:
+def test_a_pull_without_room(tmp_path: Path, bucket: Bucket) -> None:
     """Whichever file cannot be made: what is visible is whole, the disk is named, and with room the pull completes."""
     figures = Figures(
         point="6b",
@@ -118,7 +116,7 @@ def runs_in(history: Path) -> set[str]:
 
 @pytest.mark.parametrize("pages", [0, 3])
 def test_a_history_that_fills_up_while_it_is_written(
-    tmp_path: Path, bucket: FolderShelf, pages: int
+    tmp_path: Path, bucket: Bucket, pages: int
 ) -> None:
     """The service goes on with what it knows, says which file has no room, and catches up once there is some."""
     old, new = run_number(1), [run_number(2 + number) for number in range(20)]
@@ -128,7 +126,7 @@ def test_a_history_that_fills_up_while_it_is_written(
         SmallDisk(history.parent) as disk,
         serving(tmp_path, bucket.environ, "--history", str(history)) as service,
     ):
-        bucket.delete(index_key(old, record(old).finished))
+        bucket.remove_entry(old)
         disk.leave_pages(pages)
         for run in new:
             leave_run(bucket, run)
@@ -146,7 +144,7 @@ def test_a_history_that_fills_up_while_it_is_written(
 
 @pytest.mark.parametrize("pages", [0, 2])
 def test_a_history_on_a_full_disk_is_not_thrown_away(
-    tmp_path: Path, bucket: FolderShelf, pages: int
+    tmp_path: Path, bucket: Bucket, pages: int
 ) -> None:
     """A service that is started there knows afterwards what it knew, also of runs that the bucket has forgotten."""
     leave_run(bucket, old := run_number(1))
@@ -154,16 +152,10 @@ def test_a_history_on_a_full_disk_is_not_thrown_away(
     options = ("--history", str(history))
     with SmallDisk(history.parent) as disk:
         with serving(tmp_path, bucket.environ, *options):
-            bucket.delete(index_key(old, record(old).finished))
+            bucket.remove_entry(old)
         disk.leave_pages(pages)
-        done = subprocess.run(
-            [sys.executable, "-m", "agent", "serve", "--listen", "127.0.0.1:0", *options],
-            env={**os.environ, "MAYFLY_CONFIG": os.devnull, **bucket.environ},
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
+        around = surroundings(bucket.environ)
+        done = mayfly("serve", "--listen", "127.0.0.1:0", *options, environ=around)
         assert done.returncode == 2, done.stderr
         assert str(history) in done.stderr
         assert "make room there" in done.stderr

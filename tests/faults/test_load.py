@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
+from tests.bucket.bucket import Bucket
 from tests.faults.figures import Figures
-from tests.parts.repo import Repo
+from tests.parts.command import completed
 from tests.parts.seaweed import S3Server
-from tests.run.bench import NOWHERE, Bench
+from tests.run.bench import Bench
 
 LONG = bool(os.environ.get("MAYFLY_LOAD"))
 COUNTS = (1_000, 10_000, 100_000) if LONG else (1_000, 5_000)
@@ -150,19 +151,12 @@ def figures() -> Iterator[Figures]:
 @pytest.fixture(params=STORES)
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     """A computer whose bucket is a folder, and one whose bucket is behind S3."""
-    git = tmp_path / "git"
-    git.mkdir()
-    bench = Bench(tmp_path, Repo(git), (tmp_path / "bucket").as_uri())
-    bench.settings |= {"browser.url": NOWHERE, "limits.file": "8GiB"}
+    bench = Bench.make(tmp_path)
+    bench.settings |= {"limits.file": "8GiB"}
     if request.param == "s3":
         # A server of its own: what it stores is gone with it.
         with S3Server(tmp_path / "weed") as server:
-            bench.store = f"s3://{server.make_bucket()}/prod"
-            bench.settings["store.endpoint"] = server.url
-            bench.environ |= {
-                "AWS_ACCESS_KEY_ID": server.access_key,
-                "AWS_SECRET_ACCESS_KEY": server.secret_key,
-            }
+            bench.deliver_to(Bucket.on_s3(server, server.make_bucket()))
             yield bench
     else:
         yield bench
@@ -194,13 +188,8 @@ def _verified(bench: Bench, run: str, files: int) -> None:
     store = ["--store", bench.store]
     pairs = [text for text in command if text.startswith("store.endpoint")]
     sets = [text for pair in pairs for text in ("--set", pair)]
-    done = subprocess.run(
-        [*command[:3], "verify", run, "--json", *store, *sets],
-        env=bench.environment(),
-        capture_output=True,
-        text=True,
-        timeout=RUN_SECONDS,
-        check=False,
+    done = completed(
+        [*command[:3], "verify", run, "--json", *store, *sets], environ=bench.environment()
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     report: dict[str, Any] = json.loads(done.stdout)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.bucket.layout import ENTRIES, MANIFEST, STATES
+from tests.bucket.sound import all_sound, sound
 from tests.faults.figures import Figures
 from tests.faults.readers import Inspector, Puller
 from tests.faults.world import World, expected, framed
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import Corrupt, Fault, IgnoreConditions, Lie
-from tests.run.shelves import all_sound, sound
 
 LONG = os.environ.get("MAYFLY_LYING_STORES") == "all"
 
@@ -26,9 +27,9 @@ LIES: dict[str, Fault] = {
 OBJECTS = {
     "a result": "/many/d%200/0",
     "the log": "/_run/log.jsonl",
-    "the state": "/state/",
-    "the manifest": "/datapackage.json",
-    "the index entry": "/index/",
+    "the state": f"/{STATES}",
+    "the manifest": f"/{MANIFEST}",
+    "the index entry": f"/{ENTRIES}",
 }
 SAMPLE = ((0, 0), (1, 1), (2, 3), (3, 2), (3, 4))
 
@@ -67,19 +68,19 @@ def test_a_lie_is_noticed_before_the_commit(tmp_path: Path, s3_proxy: FaultProxy
         seed=None,
         long=LONG,
     )
-    world = World.make(tmp_path / "world", s3_proxy, "prod")
+    world = World.make(tmp_path / "world", s3_proxy)
     world.seed(seed := seed_for_lies())
     problems = []
     dest = tmp_path / "home"
     with (
-        Inspector(dest, world.shelf) as inspector,
+        Inspector(dest, world.bucket) as inspector,
         Puller(world.address, world.credentials, dest) as puller,
     ):
         for lie, what in cases():
-            before = len(world.shelf.keys("index/"))
+            before = len(world.bucket.entry_keys())
             s3_proxy.inject(LIES[lie], method="PUT", path=OBJECTS[what])
             ran = world.bench.run(limits__handoff="10s")
-            noticed = ran.code == 6 and len(world.shelf.keys("index/")) == before
+            noticed = ran.code == 6 and len(world.bucket.entry_keys()) == before
             told = "does not hold it" in str(ran.outcome.get("undelivered"))
             s3_proxy.heal()
             again = world.bench.run()
@@ -95,29 +96,29 @@ def test_a_lie_is_noticed_before_the_commit(tmp_path: Path, s3_proxy: FaultProxy
                 problems.append(f"{lie}, {what}: {ran.code}: {ran.stderr[-1500:]}; {wrong}")
     figures.write()
     assert [*problems, *inspector.wrong, *puller.defects] == []
-    assert len(inspector.seen) == len(all_sound(world.shelf))
+    assert len(inspector.seen) == len(all_sound(world.bucket))
 
 
 def test_a_store_without_conditions_commits_once(tmp_path: Path, s3_proxy: FaultProxy) -> None:
     """It overwrites where it should refuse: it is found out, the manifest says so, and a lost answer costs nothing."""
-    world = World.make(tmp_path / "world", s3_proxy, "prod")
+    world = World.make(tmp_path / "world", s3_proxy)
     world.seed(8)  # whose job is long enough for the run to find out
     s3_proxy.inject(IgnoreConditions())
     ran = world.bench.run()
     assert ran.code == 0, ran.stderr
     assert world.problems(ran, 8) == []
-    assert sound(world.shelf, ran.run_id)["mayfly:run"]["conditional_writes"] is False
+    assert sound(world.bucket, ran.run_id).record["conditional_writes"] is False
 
 
 def test_parts_of_a_large_file_that_are_not_stored(tmp_path: Path, s3_proxy: FaultProxy) -> None:
     """A part is answered with 200 and dropped: the run is not committed, and is delivered by the next."""
-    world = World.make(tmp_path / "world", s3_proxy, "prod")
+    world = World.make(tmp_path / "world", s3_proxy)
     seed = next(n for n in range(1, 200) if n % 8 and _has_large(n))
     world.seed(seed)
     s3_proxy.inject(Lie(), method="PUT", path="partNumber=")
     ran = world.bench.run(limits__handoff="10s")
     assert ran.code == 6, ran.stderr
-    assert len(world.shelf.index()) == 1
+    assert len(world.bucket.entries()) == 1
     s3_proxy.heal()
     again = world.bench.run()
     assert again.code == 0, again.stderr

@@ -9,7 +9,6 @@ holds is judged with json and hashlib alone.
 
 import asyncio
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -28,7 +27,6 @@ from agent.core.journal import Journal
 from agent.core.outcome import run_status
 from agent.core.redact import Redactor
 from agent.core.results import JobResult, JobStatus
-from agent.core.storage import LocalBucket
 from agent.steps.logs import Journalist
 from agent.steps.recovery import deliver_pending
 from agent.steps.spool import Spool, SpooledRun
@@ -41,7 +39,10 @@ from consumer.pull.place import Destination
 from consumer.pull.plan import Wishes
 from consumer.pull.report import Refused
 from consumer.pull.session import pull_once
-from tests.consumer.runs import record
+from tests.bucket.bucket import Bucket as Delivered
+from tests.bucket.layout import MANIFEST
+from tests.bucket.leaving import record
+from tests.bucket.sound import all_sound
 from tests.faults.figures import Figures
 from tests.faults.readers import Quiet
 from tests.faults.shaky import Fault, Killed, Shaky, Trouble
@@ -86,7 +87,9 @@ class Visible(RuleBasedStateMachine):
         self.log = Journalist().log
         self.spool = Spool(self.root / "spool")
         self.finished: dict[str, Files] = {}
+        self.bucket = Delivered.in_folder(self.root / "bucket")
         self.entries: dict[str, bytes] = {}
+        self.committed: set[str] = set()
         self.home: dict[str, bytes] = {}
         self.history: set[str] = set()
         self.conditions = True
@@ -132,7 +135,7 @@ class Visible(RuleBasedStateMachine):
     @rule(fault=FAULTS)
     def hand_over(self, fault: Fault) -> None:
         """The next process finds what waits, and hands it over as far as it gets."""
-        bucket = Shaky(self.root / "bucket", fault, conditions=self.conditions)
+        bucket = Shaky(self.bucket.root, fault, conditions=self.conditions)
         runs = self.spool.pending(self.log)
         try:
             delivered = self._wait(self._deliver(bucket, runs))
@@ -170,7 +173,7 @@ class Visible(RuleBasedStateMachine):
     @rule()
     def pull(self) -> None:
         """At home is what is committed: each file of each job, whole, and nothing that was there is gone."""
-        if not (self.root / "bucket").is_dir():
+        if not (self.bucket.root).is_dir():
             return
         self._wait(self._pull())
         found = {
@@ -181,11 +184,10 @@ class Visible(RuleBasedStateMachine):
         assert found.items() >= self.home.items(), "something at home has changed"
         wanted = {
             f"{path.split('/')[0]}/{run}/{path.partition('/')[2]}"
-            for run in self._committed()
-            for path in self._listed(run)
-            if not path.startswith("_run/")
+            for run in self.committed
+            for path in self.bucket.run(run).results
         }
-        assert {path for path in found if not path.endswith("/datapackage.json")} == wanted
+        assert {path for path in found if not path.endswith(f"/{MANIFEST}")} == wanted
         self.home = found
         TALLY["pulls"] += 1
 
@@ -198,7 +200,7 @@ class Visible(RuleBasedStateMachine):
     @rule()
     def follow(self) -> None:
         """The history has the committed runs, and no other."""
-        if not (self.root / "bucket").is_dir():
+        if not (self.bucket.root).is_dir():
             return
         path = self.root / "history.sqlite"
         writer = Writer(path, "shaky")
@@ -210,50 +212,26 @@ class Visible(RuleBasedStateMachine):
         known = {row.run for row in past.runs}
         assert past.refused == 0
         assert known >= self.history, "the history has forgotten a run"
-        assert known == self._committed()
+        assert known == self.committed
         self.history = known
         TALLY["looks of the history"] += 1
 
     def _reader(self) -> ReadOnlyBucket:
-        return ReadOnlyBucket.open(LocalBucket(self.root / "bucket"), None)
+        return self.bucket.reader()
 
     # What always holds.
 
     @invariant()
     def visible_runs_are_whole_and_stay(self) -> None:
         """Each visible run is one that began, visible once, with all that it finished; none is gone or has changed."""
-        entries = {
-            path.name: path.read_bytes() for path in (self.root / "bucket" / "index").glob("*.json")
-        }
+        entries = {key: self.bucket.objects.get(key) for key in self.bucket.entry_keys()}
         assert entries.items() >= self.entries.items(), "a visible run is gone, or has changed"
-        runs = [json.loads(entry)["run_id"] for entry in entries.values()]
-        assert len(runs) == len(set(runs)), "a run is visible twice"
-        for name, entry in entries.items():
-            if name not in self.entries:
-                self._check(json.loads(entry))
-        self.entries = entries
-
-    def _check(self, entry: dict[str, Any]) -> None:
-        run = entry["run_id"]
-        folder = self.root / "bucket" / "runs" / run
-        text = (folder / "datapackage.json").read_bytes()
-        assert hashlib.sha256(text).hexdigest() == entry["manifest"]["sha256"]
-        listed = {row["path"]: row["hash"] for row in json.loads(text)["resources"]}
-        there = {
-            path.relative_to(folder).as_posix(): _hash(path.read_bytes())
-            for path in folder.rglob("*")
-            if path.is_file() and path.name != "datapackage.json"
-        }
-        assert there == listed, "the bucket holds something else than the manifest says"
-        finished = {path: _hash(content) for path, content in self.finished[run].items()}
-        assert listed.items() >= finished.items(), "what was finished is lost"
-
-    def _committed(self) -> set[str]:
-        return {json.loads(entry)["run_id"] for entry in self.entries.values()}
-
-    def _listed(self, run: str) -> list[str]:
-        text = (self.root / "bucket" / "runs" / run / "datapackage.json").read_bytes()
-        return [row["path"] for row in json.loads(text)["resources"] if row.get("mayfly:job")]
+        committed = set(all_sound(self.bucket)) if entries != self.entries else self.committed
+        for run in committed - self.committed:
+            finished = {path: _mark(content) for path, content in self.finished[run].items()}
+            marks = self.bucket.run(run).marks
+            assert marks.items() >= finished.items(), "what was finished is lost"
+        self.entries, self.committed = entries, committed
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)
@@ -263,7 +241,7 @@ class Visible(RuleBasedStateMachine):
         try:
             self.hand_over(Fault(0, Trouble.NONE))
             self.visible_runs_are_whole_and_stay()
-            assert self._committed() == set(self.finished), "a run was lost"
+            assert self.committed == set(self.finished), "a run was lost"
             self.pull()
             self.follow()
             TALLY["runs"] += len(self.finished)
@@ -278,8 +256,8 @@ def _write(output: Path, files: Files) -> None:
         (output / path).write_bytes(content)
 
 
-def _hash(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+def _mark(content: bytes) -> tuple[int, str]:
+    return len(content), f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def _is_latest(path: Path, root: Path) -> bool:

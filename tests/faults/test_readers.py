@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.bucket.sound import all_sound
 from tests.faults.figures import Figures
 from tests.faults.readers import Inspector, KilledPuller
 from tests.faults.world import World, seeds
 from tests.parts.faultproxy import FaultProxy
-from tests.run.shelves import all_sound
 
 KILLS = int(os.environ.get("MAYFLY_READER_KILLS", "2"))
 SEED = int(os.environ.get("MAYFLY_READER_SEED", "1"))
@@ -25,15 +25,15 @@ SEED = int(os.environ.get("MAYFLY_READER_SEED", "1"))
 @pytest.mark.timeout(3600)
 def test_readers_beside_kills(tmp_path: Path, s3_proxy: FaultProxy) -> None:
     """Runs and pulls are killed at random moments: nothing partial or wrong is visible, and at the end all is there."""
-    world = World.make(tmp_path / "world", s3_proxy, "prod")
+    world = World.make(tmp_path / "world", s3_proxy)
     began = time.monotonic()
     assert world.bench.run().code == 0
     usual = time.monotonic() - began
     dest, killed, problems = tmp_path / "home", 0, []
     with (
-        Inspector(dest, world.shelf) as inspector,
+        Inspector(dest, world.bucket) as inspector,
         KilledPuller(
-            dest, world.reader_environ, tmp_path / "pull.log", seeds(SEED, 1)[0][1]
+            dest, world.bucket.environ, tmp_path / "pull.log", seeds(SEED, 1)[0][1]
         ) as puller,
     ):
         for seed, rng in seeds(SEED, KILLS):
@@ -58,11 +58,11 @@ def test_readers_beside_kills(tmp_path: Path, s3_proxy: FaultProxy) -> None:
     figures.row(killed, puller.kills, inspector.looks, len(inspector.seen), len(inspector.wrong))
     figures.write()
     assert [*problems, *inspector.wrong, *puller.problems] == []
-    with_files = [run for run in all_sound(world.shelf) if _has_job(world, run)]
+    with_files = [run for run in all_sound(world.bucket) if _has_job(world, run)]
     assert {run for _, run in inspector.seen} == set(with_files)
 
 
 def _has_job(world: World, run: str) -> bool:
     """Tell whether a run has a job that succeeded: of others nothing is pulled."""
-    jobs = world.shelf.manifest(run)["mayfly:run"]["jobs"]
+    jobs = world.bucket.run(run).jobs
     return any(job["status"] == "succeeded" for job in jobs)

@@ -16,6 +16,7 @@ from statistics import median
 
 import pytest
 
+from tests.bucket.layout import BEGUN, ENTRIES, MANIFEST, STATES
 from tests.faults.figures import Figures
 from tests.faults.readers import Inspector, Puller
 from tests.faults.world import World, seeds
@@ -38,7 +39,7 @@ LONG = RUNS >= 20
 LASTING_SECONDS = 100.0
 """A fault that outlives the run; it ends with it."""
 
-ANYWHERE = ("", "", "/many/", "/_run/", "/datapackage.json", "/index/", "/state/", "/started/")
+ANYWHERE = ("", "", "/many/", "/_run/", f"/{MANIFEST}", f"/{ENTRIES}", f"/{STATES}", f"/{BEGUN}")
 COMMAND = "MAYFLY_STORE_FAULT_RUNS=20 pytest tests/faults/test_store.py -s"
 
 FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
@@ -48,7 +49,7 @@ FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
     "reset in the middle of an answer": (ResetDownload(100), ANYWHERE),
     "half-closed without an answer": (HalfClose(), ANYWHERE),
     "answer lost, of any request": (LoseAnswer(), ANYWHERE),
-    "answer lost, of the commit": (LoseAnswer(), ("/index/",)),
+    "answer lost, of the commit": (LoseAnswer(), (f"/{ENTRIES}",)),
     "500": (Answer(500), ANYWHERE),
     "503 SlowDown": (Answer(503, "SlowDown"), ANYWHERE),
     "403 AccessDenied": (Answer(403, "AccessDenied"), ANYWHERE),
@@ -172,11 +173,11 @@ def test_faults_of_a_store(tmp_path: Path, s3_proxy: FaultProxy) -> None:
     for number, (name, (fault, places)) in enumerate(FAULTS.items()):
         if not RUNS and name not in EVERY_DAY:
             continue
-        world = World.make(tmp_path / str(number), s3_proxy, "prod")
+        world = World.make(tmp_path / str(number), s3_proxy)
         dest = tmp_path / str(number) / "home"
         whole = Tally()
         with (
-            Inspector(dest, world.shelf) as inspector,
+            Inspector(dest, world.bucket) as inspector,
             Puller(world.address, world.credentials, dest) as puller,
         ):
             for seed, rng in seeds(SEED + 1000 * number, RUNS or 1):
@@ -190,7 +191,7 @@ def test_faults_of_a_store(tmp_path: Path, s3_proxy: FaultProxy) -> None:
         readers.row(name, puller.pulls, inspector.looks, len(inspector.seen), len(inspector.wrong))
         problems += [f"{name}: {text}" for text in whole.problems]
         problems += [f"{name}: {text}" for text in (*inspector.wrong, *puller.defects)]
-        if len(inspector.seen) != len(world.shelf.index()):
+        if len(inspector.seen) != len(world.bucket.entries()):
             problems.append(f"{name}: the reader saw {len(inspector.seen)} runs of what is there")
     store.write()
     readers.write()

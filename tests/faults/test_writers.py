@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.bucket.sound import Broken
 from tests.faults.figures import Figures
-from tests.faults.ledger import Broken
 from tests.faults.scenario import Scenario
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import IgnoreConditions

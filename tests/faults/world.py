@@ -2,18 +2,16 @@
 
 import hashlib
 import textwrap
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from agent.core.settings import Store
 from agent.core.storage import Credentials, S3Bucket, bucket_at
+from tests.bucket.bucket import Bucket
+from tests.bucket.sound import sound
 from tests.parts.faultproxy import FaultProxy
-from tests.parts.repo import Repo
-from tests.run.bench import NOWHERE, Bench, Ran
-from tests.run.shelves import S3Shelf, sound
+from tests.run.bench import Bench, Ran
 
 JOBS = """
     [[job]]
@@ -60,34 +58,22 @@ class World:
 
     Attributes:
         bench: The computer.
-        shelf: The bucket, without the proxy.
+        bucket: The bucket; programs reach it through the proxy.
         proxy: What stands between.
-        store: The bucket as a configuration says it.
     """
 
     bench: Bench
-    shelf: S3Shelf
+    bucket: Bucket
     proxy: FaultProxy
-    store: Store
 
     @classmethod
-    def make(cls, folder: Path, proxy: FaultProxy, prefix: str) -> "World":
+    def make(cls, folder: Path, proxy: FaultProxy) -> "World":
         """Make a computer in a folder, with a release that has run once."""
-        (git := folder / "git").mkdir(parents=True)
-        server = proxy.store
-        bucket = server.make_bucket()
-        environ = {
-            "AWS_ACCESS_KEY_ID": server.access_key,
-            "AWS_SECRET_ACCESS_KEY": server.secret_key,
-        }
-        settings = {"browser.url": NOWHERE, "store.endpoint": proxy.url}
-        url = f"s3://{bucket}/{prefix}"
-        bench = Bench(folder, Repo(git), url, environ, settings)
+        bucket = Bucket.on_s3(proxy.store, proxy.store.make_bucket(), endpoint=proxy.url)
+        bench = Bench.make(folder, bucket)
         main = MAIN.replace("SEED", str(folder / "seed"))
         bench.release("v1", JOBS, {"many.py": textwrap.dedent(PROGRAM + main)})
-        world = cls(
-            bench, S3Shelf(server, bucket, prefix), proxy, Store(url=url, endpoint=proxy.url)
-        )
+        world = cls(bench, bucket, proxy)
         world.seed(1)
         first = bench.run()
         assert first.code == 0, first.stderr
@@ -101,7 +87,7 @@ class World:
     @property
     def address(self) -> S3Bucket:
         """The bucket as a reader addresses it, through the proxy."""
-        address = bucket_at(self.store, Path("/nowhere"))
+        address = bucket_at(self.bucket.objects.store, Path("/nowhere"))
         assert isinstance(address, S3Bucket)
         return address
 
@@ -110,29 +96,19 @@ class World:
         """The reader's."""
         return Credentials(self.proxy.store.access_key, self.proxy.store.secret_key)
 
-    @property
-    def reader_environ(self) -> dict[str, str]:
-        """What `mayfly pull` must be told to read the bucket through the proxy."""
-        return {
-            **self.bench.environ,
-            "MAYFLY_STORE_URL": str(self.store.url),
-            "MAYFLY_STORE_ENDPOINT": self.proxy.url,
-        }
-
     def copies(self, run: str) -> int:
         """Return how often a run is committed."""
-        return Counter(entry["run_id"] for entry in self.shelf.index())[run]
+        return self.bucket.committed()[run]
 
     def problems(self, ran: Ran, seed: int) -> list[str]:
         """Return what is not as it must be of a run that is said to be delivered."""
         if (copies := self.copies(ran.run_id)) != 1:
             return [f"{ran.run_id} is committed {copies} times" if copies else f"{ran.run_id} lost"]
         try:
-            manifest = sound(self.shelf, ran.run_id)
+            run = sound(self.bucket, ran.run_id)
         except AssertionError as error:
             return [f"{ran.run_id} is not sound: {error}"]
-        there = {one["path"]: (one["bytes"], one["hash"]) for one in manifest["resources"]}
-        lost = {path for path, mark in expected(seed).items() if there.get(path) != mark}
+        lost = {path for path, mark in expected(seed).items() if run.marks.get(path) != mark}
         return [f"{ran.run_id} lost {sorted(lost)}"] if lost else []
 
 

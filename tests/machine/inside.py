@@ -6,8 +6,10 @@ import subprocess
 import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
+from tests.bucket.bucket import Run
+from tests.bucket.layout import file_key, manifest_key
+from tests.parts.command import events_in
 from tests.parts.machine import Machine
 from tests.run.bench import NOWHERE, Ran
 
@@ -97,18 +99,16 @@ class Inside:
         )
         return ran(done)
 
-    def manifest(self, run_id: str) -> dict[str, Any]:
-        """Return a run's manifest."""
-        found: dict[str, Any] = json.loads(self.sh(f"cat {BUCKET}/runs/{run_id}/datapackage.json"))
-        return found
+    def manifest(self, run_id: str) -> Run:
+        """Return what a run's manifest says."""
+        return Run(run_id, json.loads(self.sh(f"cat {BUCKET}/{manifest_key(run_id)}")))
 
     def result(self, run_id: str, path: str) -> str:
         """Return a result file of a run."""
-        return self.sh(f"cat {BUCKET}/runs/{run_id}/{path}")
+        return self.sh(f"cat {BUCKET}/{file_key(run_id, path)}")
 
 
 def ran(done: "subprocess.CompletedProcess[str]") -> Ran:
     """Return what a run said that has ended."""
-    log = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
     outcome = json.loads(done.stdout) if done.stdout.strip().startswith("{") else {}
-    return Ran(done.returncode, outcome, log, done.stderr)
+    return Ran(done.returncode, outcome, events_in(done.stderr), done.stderr)

@@ -5,16 +5,16 @@ import json
 import random
 import re
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bucket.bucket import Bucket
+from tests.bucket.sound import Looker, examine
 from tests.machine.power_bench import HOLD, TEST_LIMITS, Case, Frozen, prepare, writing
 from tests.parts.machine import Disk, Machine
 from tests.parts.machine_release import STORE
 from tests.parts.seaweed import REGION, S3Server
-from tests.run.shelves import S3Shelf
 
 BUCKET = "kills"
 JOBS, FILES, FILE_BYTES = 6, 8, 40_000
@@ -117,7 +117,7 @@ class Life:
         self._services = {STORE: s3.port}
         self._folder = folder
         self._prefix = prefix
-        self._shelf = S3Shelf(s3, BUCKET, prefix)
+        self._bucket = Bucket.on_s3(s3, BUCKET, prefix)
 
     def whole(self) -> float:
         """Let it do a run undisturbed; return the seconds from its start to the power-off."""
@@ -135,11 +135,16 @@ class Life:
             said = machine.console.read_text(errors="replace")
             witnesses = set(_finished(said))
             boots = self._until_committed(machine)
-        lost = sum(self._lost(run, job) for run, job in witnesses)
+        wanted = [
+            (run, f"{job}/{n}.txt", _sha256(content(run, job, n)))
+            for run, job in witnesses
+            for n in range(1, FILES + 1)
+        ]
+        broken = examine(Looker(self._bucket.objects).look(), wanted)
         return Seen(
-            lost=lost,
-            twice=sum(count > 1 for count in self._committed().values()),
-            wrong=sum(1 for run in self._committed() for _ in self._wrong(run)),
+            lost=broken.lost,
+            twice=broken.twice,
+            wrong=broken.missing + broken.different,
             finished=len(witnesses),
             boots=boots,
             said=_last_event(said),
@@ -157,33 +162,10 @@ class Life:
         for boot in range(1, BOOTS + 1):
             machine.boot(append=QUICK)
             machine.wait_off(OFF_SECONDS)
-            begun = {Path(key).stem for key in self._shelf.keys("started/")}
-            if begun and begun <= self._committed().keys():
+            begun = self._bucket.begun().keys()
+            if begun and begun <= self._bucket.committed().keys():
                 return boot
         return 0
-
-    def _committed(self) -> Counter[str]:
-        return Counter(str(entry["run_id"]) for entry in self._shelf.index())
-
-    def _lost(self, run: str, job: str) -> int:
-        if not self._committed()[run]:
-            return FILES
-        listed = {each["path"] for each in self._shelf.manifest(run)["resources"]}
-        files = self._shelf.files(run)
-        wanted = {f"{job}/{n}.txt": content(run, job, n) for n in range(1, FILES + 1)}
-        return sum(path not in listed or files.get(path) != wanted[path] for path in wanted)
-
-    def _wrong(self, run: str) -> Iterator[str]:
-        """Yield the paths that a manifest, or the index entry for it, names and that are not there as it says."""
-        files = self._shelf.files(run)
-        text = self._shelf.get(f"runs/{run}/datapackage.json")
-        for entry in self._shelf.index():
-            if entry["run_id"] == run and entry["manifest"]["sha256"] != _sha256(text):
-                yield "datapackage.json"
-        for each in json.loads(text)["resources"]:
-            there = files.get(each["path"], b"")
-            if (len(there), f"sha256:{_sha256(there)}") != (each["bytes"], each["hash"]):
-                yield each["path"]
 
 
 def moment(seed: int, usual: float) -> float:

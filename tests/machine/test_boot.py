@@ -14,7 +14,6 @@ from tests.parts.faults import Throttle
 from tests.parts.machine import Disk, Machine
 from tests.parts.machine_release import (
     BAKED,
-    BUCKET,
     FENCED,
     LEGACY,
     NOTES,
@@ -88,7 +87,7 @@ def test_boots_works_and_turns_itself_off(mayfly: Machine, around: World) -> Non
     commit = publish(around.repo, "v1.1.0", QUOTES, NOTES, WHICH, LEGACY, FENCED)
     seconds = live(mayfly)
     (entry,) = around.committed()
-    run = around.manifest(entry["run_id"])["mayfly:run"]
+    run = around.bucket.run(entry["run_id"]).record
     assert (run["status"], run["release"]["ref"], run["release"]["commit"]) == (
         "succeeded",
         "v1.1.0",
@@ -103,9 +102,9 @@ def test_boots_works_and_turns_itself_off(mayfly: Machine, around: World) -> Non
         "fenced": "succeeded",
     }
     assert run["browser"]["kind"] == "container"
-    assert around.file(entry["run_id"], "which/which.txt") == b"v1.1.0\n"
-    assert b"JST" in around.file(entry["run_id"], "legacy/title.txt")
-    seen = json.loads(around.file(entry["run_id"], "fenced/seen.json"))
+    assert around.bucket.file(entry["run_id"], "which/which.txt") == b"v1.1.0\n"
+    assert b"JST" in around.bucket.file(entry["run_id"], "legacy/title.txt")
+    seen = json.loads(around.bucket.file(entry["run_id"], "fenced/seen.json"))
     assert seen["site"]
     assert "ERR_" in seen["page"], f"the agent's keys came from there, and a page sees {seen}"
     assert seen["job"] != "reached"
@@ -120,9 +119,9 @@ def test_the_next_boot_runs_the_new_release(mayfly: Machine, around: World) -> N
     commit = publish(around.repo, "v1.2.0", WHICH)
     seconds = live(mayfly)
     (entry,) = around.committed()
-    release = around.manifest(entry["run_id"])["mayfly:run"]["release"]
+    release = around.bucket.run(entry["run_id"]).release
     assert (release["commit"], release["stale"]) == (commit, None)
-    assert around.file(entry["run_id"], "which/which.txt") == b"v1.2.0\n"
+    assert around.bucket.file(entry["run_id"], "which/which.txt") == b"v1.2.0\n"
     around.verify()
     around.tell("a new tag", f"{seconds:.0f} s, {release['ref']} ran")
 
@@ -133,7 +132,7 @@ def test_without_git_the_last_good_release_runs(mayfly: Machine, around: World) 
     seconds = live(mayfly)
     mayfly.services = around.services()
     (entry,) = around.committed()
-    run = around.manifest(entry["run_id"])["mayfly:run"]
+    run = around.bucket.run(entry["run_id"]).record
     assert (run["status"], run["release"]["ref"]) == ("succeeded", "v1.2.0")
     assert run["release"]["stale"]["reason"]
     around.verify()
@@ -151,17 +150,17 @@ def test_a_plug_pulled_in_the_middle_of_jobs_and_of_uploads_loses_nothing(
     second = _cut(mayfly, around, when=lambda: around.visits("/after-many") > 0)
     around.proxy.heal()
     assert second != first
-    sent = set(around.s3.keys(BUCKET, f"prod/runs/{second}/many/"))
+    sent = {path for path in around.bucket.paths(second) if path.startswith("many/")}
     publish(around.repo, "v1.5.0", WHICH)
     seconds = live(mayfly)
     runs = {entry["run_id"] for entry in around.committed()}
     assert {first, second} < runs
     for run in runs:
         around.verify(run)
-    statuses = {job["name"]: job["status"] for job in around.manifest(first)["mayfly:run"]["jobs"]}
+    statuses = {job["name"]: job["status"] for job in around.bucket.run(first).jobs}
     assert statuses == {"which": "succeeded", "slow": "interrupted"}
-    assert around.file(first, "which/which.txt") == b"v1.3.0\n"
-    many = set(around.s3.keys(BUCKET, f"prod/runs/{second}/many/"))
+    assert around.bucket.file(first, "which/which.txt") == b"v1.3.0\n"
+    many = {path for path in around.bucket.paths(second) if path.startswith("many/")}
     assert sent < many
     assert len(many) == UPLOADS
     around.tell("plug pulled twice", f"{seconds:.0f} s for the third boot, {len(runs)} runs whole")
@@ -175,7 +174,7 @@ def test_without_git_the_first_boot_runs_what_was_baked_in(
         machine.services = around.services(git=False)
         seconds = live(machine)
     (entry,) = around.committed()
-    run = around.manifest(entry["run_id"])["mayfly:run"]
+    run = around.bucket.run(entry["run_id"]).record
     assert (run["status"], run["release"]["ref"]) == ("succeeded", BAKED), json.dumps(run, indent=1)
     assert run["release"]["stale"]["reason"]
     around.verify()
@@ -190,4 +189,4 @@ def _cut(machine: Machine, around: World, *, when: Callable[[], bool]) -> str:
     )
     assert machine.running, machine.tail()
     machine.kill()
-    return max(around.begun())
+    return max(around.bucket.begun())

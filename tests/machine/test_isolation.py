@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.bucket.layout import ENTRIES
 from tests.machine.inside import BUCKET, EC2, Inside, Row
-from tests.run.bench import Ran, until
+from tests.parts.waiting import wait_until
+from tests.run.bench import Ran
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -98,13 +100,13 @@ def test_the_contract_of_a_job_holds_in_a_unit(inside: Inside, row: Row) -> None
         secrets__source="/etc/mayfly/secrets.env", limits__grace="5s", limits__jobs="3"
     )
     manifest = inside.manifest(ran.run_id)
-    assert manifest["mayfly:run"]["isolation"]["backend"] == "systemd"
+    assert manifest.record["isolation"]["backend"] == "systemd"
     seen = {
         job["name"]: (
             *(job["status"], job["cause"], len(job["attempts"])),
             *(job["attempts"][-1]["exit_code"], job["attempts"][-1]["signal"]),
         )
-        for job in manifest["mayfly:run"]["jobs"]
+        for job in manifest.jobs
     }
     for name, facts in seen.items():
         row(f"contract: {name}", facts)
@@ -123,8 +125,8 @@ def test_the_contract_of_a_job_holds_in_a_unit(inside: Inside, row: Row) -> None
     assert inside.result(ran.run_id, "polite/whole") == "whole\n"
     assert inside.result(ran.run_id, "files/before") == "once\n"
     assert ran.job("files")["items"] == 7
-    results = {r["path"] for r in manifest["resources"] if r.get("mayfly:job") == "files"}
-    assert results == {"files/deep/a.csv", "files/before"}
+    results = manifest.marks_of("files").keys()
+    assert results == {"deep/a.csv", "before"}
     flood = ran.job("flood")
     assert (flood["message"], flood["attempts"][0]["output_bytes"]) == (
         "exit code 1: the end",
@@ -163,7 +165,7 @@ def test_what_no_job_may_do_is_refused(inside: Inside, row: Row) -> None:
         row(f"a job needs: {name}", why or "works")
     assert [name for name, why in report["refused"].items() if not why] == []
     assert {name: why for name, why in report["worked"].items() if why} == {}
-    isolation = inside.manifest(ran.run_id)["mayfly:run"]["isolation"]
+    isolation = inside.manifest(ran.run_id).record["isolation"]
     assert isolation == {
         "backend": "systemd",
         "metadata": "unreachable",
@@ -267,7 +269,7 @@ def test_a_killed_agent_leaves_nothing_that_the_next_run_does_not_end(
     inside.sh(
         f"nohup setsid {inside.command('--job', 'long')} > /root/killed.log 2>&1 & echo $! > /root/agent.pid"
     )
-    until(
+    wait_until(
         lambda: inside.sh("pgrep -f 'sleep 100[6]' || true").strip(),
         seconds=180,
         what="the job to be under way",
@@ -282,7 +284,7 @@ def test_a_killed_agent_leaves_nothing_that_the_next_run_does_not_end(
     assert int(alive) >= 5
     assert left == ""
     assert no_units_left(inside)
-    entries = inside.sh(f"cat {BUCKET}/index/*.json")
+    entries = inside.sh(f"cat {BUCKET}/{ENTRIES}*.json")
     assert '"status":"interrupted"' in entries.replace(" ", "")
 
 
@@ -292,11 +294,13 @@ def test_a_unit_is_hardened_and_shows_no_secret(inside: Inside, row: Row) -> Non
     inside.release(job)
     command = inside.command(secrets__source="/etc/mayfly/secrets.env", limits__grace="1s")
     inside.sh(f"nohup setsid {command} > /root/waits.log 2>&1 &")
-    until(lambda: inside.sh("pgrep -f 'sleep 100[7]' || true").strip(), seconds=180, what="the job")
+    wait_until(
+        lambda: inside.sh("pgrep -f 'sleep 100[7]' || true").strip(), seconds=180, what="the job"
+    )
     unit = inside.sh("systemctl list-units --plain --no-legend 'mayfly-job-*'").split()[0]
     shown = inside.sh(f"systemctl show {unit}; systemctl cat {unit}; ps -ef")
     analysis = inside.sh(f"systemd-analyze security --no-pager {unit}")
-    until(lambda: no_units_left(inside), seconds=240, what="the run to end")
+    wait_until(lambda: no_units_left(inside), seconds=240, what="the run to end")
     found = re.search(r"exposure level.*?: (\d+\.\d)", analysis)
     assert found
     row("systemd-analyze security of a job's unit", found[1])

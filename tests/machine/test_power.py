@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bucket.layout import manifest_key
 from tests.machine.power_bench import ROOT, Case, Frozen, prepare
 from tests.machine.power_cases import FAULTS, Fault
 from tests.parts.machine import Disk
@@ -119,7 +120,7 @@ def test_a_panic_loop_ends(frozen: Frozen, tmp_path: Path, matrix: Matrix) -> No
         machine.boot(append="panic.never mayfly.maintain=20m")
         machine.wait_up()
         Case(machine).ended()
-        manifest = machine.ssh("cat /var/lib/mayfly/bucket/runs/*/datapackage.json").stdout
+        manifest = machine.ssh(f"cat /var/lib/mayfly/bucket/{manifest_key('*')}").stdout
         assert "boots in a row did not end with a power-off" in manifest
     matrix.add("panic loop", budget, seen)
 

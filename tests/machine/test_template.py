@@ -11,6 +11,7 @@ import hcl2
 import pytest
 
 from tests.parts.aws import Aws
+from tests.parts.command import completed
 from tests.parts.machine_disk import ROOT
 from tests.parts.missing import program
 from tests.parts.repo import make_signer
@@ -37,15 +38,10 @@ def amazon() -> dict[str, Any]:
 
 def test_packer_accepts_the_part_that_every_version_knows(tmp_path: Path) -> None:
     """Debian's Packer 1.6.6 validates both builders, once the modern lines are left out."""
-    made = subprocess.run(
-        [str(PACKER / "template.sh"), str(tmp_path / "template"), "old"],
-        env=QUIET,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
+    made = completed(
+        [str(PACKER / "template.sh"), str(tmp_path / "template"), "old"], environ=QUIET
     )
-    assert made.stdout == "old\n"
+    assert (made.returncode, made.stdout) == (0, "old\n"), made.stderr
     (tmp_path / "payload.tar").touch()
     make_signer(tmp_path).key.rename(tmp_path / "key")
     variables = {
@@ -58,13 +54,8 @@ def test_packer_accepts_the_part_that_every_version_knows(tmp_path: Path) -> Non
     }
     for arch in ("x86_64", "arm64"):
         words = [f"-var={name}={value}" for name, value in {**variables, "arch": arch}.items()]
-        done = subprocess.run(
-            [program("packer"), "validate", *words, str(tmp_path / "template")],
-            env=QUIET,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
+        done = completed(
+            [program("packer"), "validate", *words, str(tmp_path / "template")], environ=QUIET
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -111,13 +102,7 @@ def test_what_is_fenced_is_only_what_old_packers_refuse() -> None:
 def test_shell_scripts_are_strict_and_clean(script: Path) -> None:
     """Every script stops at its first error, and shellcheck has nothing to say."""
     assert "set -euo pipefail" in script.read_text("utf-8")
-    done = subprocess.run(
-        [program("shellcheck"), str(script)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = completed([program("shellcheck"), str(script)])
     assert done.returncode == 0, done.stdout
 
 
@@ -133,21 +118,14 @@ def test_cloud_init_starts_no_login(tmp_path: Path) -> None:
     root = f"--root={tmp_path}"
     systemctl(root, "enable", "sshd.service", "cloud-init.service")
     for name, state in (("debian", "enabled"), ("amazon", "masked")):
-        subprocess.run(
-            [str(PACKER / "provision" / "login.sh"), name],
-            env={**os.environ, "ROOT": str(tmp_path)},
-            timeout=60,
-            check=True,
-        )
+        login = [str(PACKER / "provision" / "login.sh"), name]
+        assert completed(login, environ={**os.environ, "ROOT": str(tmp_path)}).returncode == 0
         assert systemctl(root, "is-enabled", "sshd.service") == f"{state}\n"
 
 
 def systemctl(*words: str) -> str:
     """What systemctl says of a system that does not run."""
-    done = subprocess.run(
-        [program("systemctl"), *words], capture_output=True, text=True, timeout=60, check=False
-    )
-    return done.stdout
+    return completed([program("systemctl"), *words]).stdout
 
 
 @pytest.mark.parametrize("broken", ["", "--check"])
@@ -164,16 +142,10 @@ def test_a_kernel_that_cannot_keep_the_fence_ends_the_build(tmp_path: Path, brok
     assert "step ./fence.sh\n" in (PACKER / "provision/provision.sh").read_text("utf-8")
 
 
-def build_fence(fence: Path) -> subprocess.CompletedProcess[str]:
+def build_fence(fence: Path) -> "subprocess.CompletedProcess[str]":
     """Run the build's step with a fence that stands in."""
-    return subprocess.run(
-        [str(PACKER / "provision" / "fence.sh")],
-        env={**os.environ, "FENCE": str(fence)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    command = [str(PACKER / "provision" / "fence.sh")]
+    return completed(command, environ={**os.environ, "FENCE": str(fence)})
 
 
 GRUBBY = """\
@@ -191,13 +163,13 @@ def test_the_kernel_is_told_to_end_a_panic(tmp_path: Path, takes: str, code: int
     grubby = tmp_path / "grubby"
     grubby.write_text(GRUBBY)
     grubby.chmod(0o755)
-    done = subprocess.run(
+    done = completed(
         [str(PACKER / "provision" / "kernel.sh")],
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "KEPT": str(tmp_path / "kept"), "TAKES": takes},
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
+        environ={
+            "PATH": f"{tmp_path}:/usr/bin:/bin",
+            "KEPT": str(tmp_path / "kept"),
+            "TAKES": takes,
+        },
     )
     assert done.returncode == code, done.stderr
     kept = (tmp_path / "kept").read_text()
@@ -208,15 +180,9 @@ def test_the_kernel_is_told_to_end_a_panic(tmp_path: Path, takes: str, code: int
 def test_no_image_is_put_among_the_files_of_others(tmp_path: Path) -> None:
     """A folder with somebody's key in it is refused, before the build begins."""
     (tmp_path / "key").write_text("somebody's")
-    built = subprocess.run(
-        [str(PACKER / "image.sh"), str(tmp_path)],
-        # A build that is not refused fails here.
-        env={**QUIET, "MAYFLY_IMAGE_CACHE": "/dev/null/none"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    # A build that is not refused fails with this cache.
+    environ = {**QUIET, "MAYFLY_IMAGE_CACHE": "/dev/null/none"}
+    built = completed([str(PACKER / "image.sh"), str(tmp_path)], environ=environ)
     assert (built.returncode, built.stdout) == (2, "")
     assert f"{tmp_path} holds files that no build made" in built.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["key"]
@@ -226,14 +192,7 @@ def test_no_amazon_image_without_credentials(tmp_path: Path) -> None:
     """The first thing said is what is missing, and what to do about it; nothing is built."""
     environ = {key: value for key, value in QUIET.items() if not key.startswith("AWS_")}
     environ |= {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path)}
-    done = subprocess.run(
-        [str(PACKER / "ami.sh"), str(PACKER / "agent.example.toml")],
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = completed([str(PACKER / "ami.sh"), str(PACKER / "agent.example.toml")], environ=environ)
     assert done.returncode == 1
     assert done.stdout == ""
     assert "no AWS account to build in" in done.stderr
@@ -245,13 +204,9 @@ def test_an_old_packer_is_refused_for_amazon(aws_stand_in: Aws, tmp_path: Path) 
     old = tmp_path / "packer"
     old.write_text("#!/bin/sh\necho 'Packer v1.6.6'\n")
     old.chmod(0o755)
-    done = subprocess.run(
+    done = completed(
         [str(PACKER / "ami.sh"), str(PACKER / "agent.example.toml")],
-        env={**QUIET, **aws_stand_in.environ, "PATH": f"{tmp_path}:{QUIET['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+        environ={**QUIET, **aws_stand_in.environ, "PATH": f"{tmp_path}:{QUIET['PATH']}"},
     )
     assert done.returncode == 1
     assert "ami: account " in done.stderr
@@ -273,11 +228,8 @@ def _record(folder: Path, destination: Path, arch: str, artifact: str) -> str:
     build = {"name": "mayfly", "builder_type": "amazon-ebs", "artifact_id": artifact}
     manifest = folder / "manifest.json"
     manifest.write_text(json.dumps({"builds": [{**build, "custom_data": facts}]}))
-    done = subprocess.run(
-        [str(program("python")), str(PACKER / "ami.py"), "record", str(manifest), str(destination)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
+    done = completed(
+        [str(program("python")), str(PACKER / "ami.py"), "record", str(manifest), str(destination)]
     )
+    assert done.returncode == 0, done.stderr
     return done.stdout

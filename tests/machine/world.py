@@ -1,9 +1,6 @@
 """The world that a machine of these tests wakes up in: git, a bucket, a site and a metadata service on this machine."""
 
-import json
-import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.bucket.bucket import Bucket
+from tests.parts.command import mayfly, surroundings
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.gitserver import GitServer
 from tests.parts.machine import Disk, Machine
@@ -20,7 +19,7 @@ from tests.parts.metadata import Metadata
 from tests.parts.ports import free_port
 from tests.parts.program import Program
 from tests.parts.repo import Repo
-from tests.parts.seaweed import S3Server
+from tests.parts.seaweed import REGION, S3Server
 
 OFF_SECONDS = 900
 """From power-on to power-off, jobs and all; emulated beside other work it takes one to five minutes."""
@@ -36,17 +35,19 @@ class World:
         repo: The scrapers' repository.
         git: The server that hands it out.
         s3: The store.
+        bucket: The machine's bucket in it.
         proxy: What stands before the store, to hold it up.
         metadata: The metadata service; its role has the keys of the store.
         site: The demo site's port.
         site_log: The demo site's log of requests.
-        seen: Index entries that a test has looked at.
+        seen: Runs whose entries a test has looked at.
         rows: What came of each case, for the table.
     """
 
     repo: Repo
     git: GitServer
     s3: S3Server
+    bucket: Bucket
     proxy: FaultProxy
     metadata: Metadata
     site: int
@@ -70,28 +71,13 @@ class World:
 
     def committed(self) -> list[dict[str, Any]]:
         """Return the index entries that no earlier call returned, in their order."""
-        keys = [key for key in self.s3.keys(BUCKET, "prod/index/") if key not in self.seen]
-        self.seen.update(keys)
-        return [json.loads(self.s3.get(BUCKET, key)) for key in keys]
-
-    def begun(self) -> list[str]:
-        """Return the ids of all runs that began."""
-        keys = self.s3.keys(BUCKET, "prod/started/")
-        return [Path(key).stem for key in keys]
+        entries = [each for each in self.bucket.entries() if each["run_id"] not in self.seen]
+        self.seen.update(each["run_id"] for each in entries)
+        return entries
 
     def visits(self, path: str) -> int:
         """Return how often the demo site was asked for a path."""
         return self.site_log.read_text().count(f" {path} HTTP/")
-
-    def manifest(self, run: str) -> dict[str, Any]:
-        """Return a run's manifest."""
-        text = self.s3.get(BUCKET, f"prod/runs/{run}/datapackage.json")
-        manifest: dict[str, Any] = json.loads(text)
-        return manifest
-
-    def file(self, run: str, path: str) -> bytes:
-        """Return a file of a run."""
-        return self.s3.get(BUCKET, f"prod/runs/{run}/{path}")
 
     def verify(self, run: str = "latest") -> str:
         """Run `mayfly verify` as home would, and return what it says.
@@ -99,24 +85,8 @@ class World:
         Raises:
             AssertionError: It found a difference.
         """
-        environ = {
-            **{key: value for key, value in os.environ.items() if not key.startswith("MAYFLY_")},
-            "AWS_ACCESS_KEY_ID": self.s3.access_key,
-            "AWS_SECRET_ACCESS_KEY": self.s3.secret_key,
-        }
-        pairs = (f"store.endpoint={self.s3.url}", "store.region=us-east-1")
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "agent", "verify", run, "--config", os.devnull),
-                *("--store", f"s3://{BUCKET}/prod"),
-                *(text for pair in pairs for text in ("--set", pair)),
-            ],
-            env=environ,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        around = surroundings({**self.bucket.environ, "MAYFLY_STORE_REGION": REGION})
+        done = mayfly("verify", run, environ=around)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout.strip()
 
@@ -141,6 +111,7 @@ def world(folder: Path) -> Iterator[World]:
             repo=repo,
             git=stack.enter_context(GitServer(folder / "git")),
             s3=s3,
+            bucket=Bucket.on_s3(s3, BUCKET, "prod"),
             proxy=stack.enter_context(FaultProxy(s3)),
             metadata=stack.enter_context(Metadata(credentials=(s3.access_key, s3.secret_key))),
             site=_listening(site.log),

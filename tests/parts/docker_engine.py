@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_network
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self
 
 from tests.parts.cache import cache_folder
@@ -42,12 +41,7 @@ class DockerEngine:
             self._join_our_own()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         if self._in_use is None:
             return
         with self._one_at_a_time(), self._in_use as users:

@@ -6,7 +6,6 @@ import ssl
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from tests.parts.certificate import Certificate
@@ -55,13 +54,8 @@ class GitServer:
         self._http.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._http.__exit__(kind, error, trace)
+    def __exit__(self, *raised: object) -> None:
+        self._http.__exit__(*raised)
 
     def stall(self, seconds: float | None = None) -> None:
         """Wait for `seconds`, or for the end of the server when that comes first."""

@@ -6,8 +6,7 @@ Without a token it answers 401, as `http_tokens = required` makes the real one d
 import json
 import secrets
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
 
@@ -17,7 +16,7 @@ TOKEN_SECONDS = 21600
 ROLE = "mayfly"
 
 
-class Metadata:
+class Metadata(LoopbackHttp):
     """The service of one instance, as a context manager.
 
     Attributes:
@@ -59,29 +58,7 @@ class Metadata:
             "placement/region": zone[:-1],
         }
         self._tokens: set[str] = set()
-        self._http = LoopbackHttp(_handler(self))
-
-    @property
-    def port(self) -> int:
-        """Where it listens on the loopback address."""
-        return self._http.port
-
-    @property
-    def url(self) -> str:
-        """Where it listens, without a trailing slash."""
-        return self._http.url
-
-    def __enter__(self) -> Self:
-        self._http.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._http.__exit__(kind, error, trace)
+        super().__init__(_handler(self))
 
     def make_token(self) -> str:
         """A new session token."""
@@ -99,7 +76,7 @@ class Metadata:
 
     def pause(self) -> None:
         """Wait for the delay, or for the end of the server when that comes first."""
-        self._http.closing.wait(self.delay)
+        self.closing.wait(self.delay)
 
     def answer(self, path: str) -> str | None:
         """What it says at a path below `/latest/`; None for a 404."""

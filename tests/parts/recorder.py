@@ -1,8 +1,6 @@
 """An HTTP server that records what it is sent: stands in for Healthchecks, ntfy and other receivers of news."""
 
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
 from tests.parts.waiting import wait_until
@@ -23,7 +21,7 @@ class Recorded:
     body: bytes
 
 
-class Recorder:
+class Recorder(LoopbackHttp):
     """A receiver of HTTP requests, as a context manager.
 
     Attributes:
@@ -36,24 +34,7 @@ class Recorder:
         self.status = 200
         self.delay = 0.0
         self.requests: list[Recorded] = []
-        self._http = LoopbackHttp(_handler(self))
-
-    @property
-    def url(self) -> str:
-        """Its base URL, without a trailing slash."""
-        return self._http.url
-
-    def __enter__(self) -> Self:
-        self._http.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._http.__exit__(kind, error, trace)
+        super().__init__(_handler(self))
 
     def wait_for(self, count: int, *, seconds: float = 10) -> list[Recorded]:
         """Wait until `count` requests have arrived, and return all."""
@@ -64,7 +45,7 @@ class Recorder:
 
     def pause(self) -> None:
         """Wait for the delay, or for the end of the server when that comes first."""
-        self._http.closing.wait(self.delay)
+        self.closing.wait(self.delay)
 
 
 def _handler(recorder: Recorder) -> type[QuietHandler]:
@@ -73,12 +54,7 @@ def _handler(recorder: Recorder) -> type[QuietHandler]:
             headers = {name.lower(): value for name, value in self.headers.items()}
             recorder.requests.append(Recorded(self.command, self.path, headers, self.read_body()))
             recorder.pause()
-            answer = b"OK" if recorder.status < 400 else b"not today"
-            self.send_response(recorder.status)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(answer)
+            self.answer(recorder.status, b"OK" if recorder.status < 400 else b"not today")
 
         do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _record  # noqa: N815 -- the library's names
 

@@ -3,7 +3,6 @@
 import secrets
 import uuid
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import boto3
@@ -40,6 +39,7 @@ class S3Server:
         url: Its endpoint, without a trailing slash.
         access_key: The access key id of its one user, an administrator.
         secret_key: The secret of that key.
+        environ: Both, as an environment has them.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,7 +50,7 @@ class S3Server:
         self.secret_key = secrets.token_hex(20)
         data = folder / "data"
         data.mkdir(parents=True, exist_ok=True)
-        credentials = {
+        self.environ = {
             "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
         }
@@ -58,19 +58,14 @@ class S3Server:
         self._program = Program(
             [program("weed"), *_command(data), *flags],
             log=folder / "weed.log",
-            environ=credentials,
+            environ=self.environ,
         )
 
     def __enter__(self) -> Self:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         # Nobody reads its data again, so there is nothing to wait for.
         self.kill()
         # It puts its sockets there, wherever TMPDIR points, and leaves some of them.

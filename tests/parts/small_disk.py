@@ -3,7 +3,6 @@
 import os
 import subprocess
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from tests.parts.missing import MissingPartError, program
@@ -33,12 +32,7 @@ class _Mounted:
         self._begin()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         # Lazily: a process of the test that still has a file open there ends with the test.
         _call("umount", "--lazy", str(self.path))
 

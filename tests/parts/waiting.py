@@ -3,14 +3,14 @@
 import time
 from collections.abc import Callable
 
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.02
 
 
 class WaitedTooLongError(Exception):
     """Something did not become true in the time it was given."""
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float, what: str) -> None:
+def wait_until(condition: Callable[[], object], *, what: str, seconds: float = 30.0) -> None:
     """Ask `condition` until it is true.
 
     Raises:

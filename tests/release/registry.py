@@ -10,8 +10,6 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
 from tests.parts.ports import LOOPBACK
@@ -70,7 +68,7 @@ def digest_of(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-class Registry:
+class Registry(LoopbackHttp):
     """A registry at a loopback address, which an engine takes for one without TLS.
 
     Attributes:
@@ -89,36 +87,26 @@ class Registry:
         registry = self
 
         class Handler(QuietHandler):
-            def do_GET(self) -> None:  # noqa: N802 -- the name is the library's
+            def _answer(self) -> None:
                 registry.answer(self)
 
-            def do_HEAD(self) -> None:  # noqa: N802 -- the name is the library's
-                registry.answer(self)
+            do_GET = do_HEAD = _answer  # noqa: N815 -- the library's names
 
-        self._server = LoopbackHttp(Handler)
+        super().__init__(Handler)
 
     @property
     def name(self) -> str:
         """The image's name, pinned by digest."""
-        return f"{LOOPBACK}:{self._server.port}/browser@{self.image.digest}"
-
-    def __enter__(self) -> Self:
-        self._server.__enter__()
-        return self
+        return f"{LOOPBACK}:{self.port}/browser@{self.image.digest}"
 
     def wakes(self) -> None:
         """Stall no more, and cut the connections that do: an engine goes on waiting for them when nobody else does."""
         self.stalls = None
         self._awake.set()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.wakes()
-        self._server.__exit__(kind, error, trace)
+        super().__exit__(*raised)
 
     def answer(self, request: QuietHandler) -> None:
         """Answer one request, or do not."""
@@ -132,10 +120,8 @@ class Registry:
             kind, body = self.image.parts.get(request.path.rpartition("/")[2], ("", b""))
         if self.forges and kind == MANIFEST:
             body = body.replace(b"schemaVersion", b"schemaversion")
-        request.send_response(200 if kind else 404)
-        request.send_header("Content-Type", kind or "application/json")
-        request.send_header("Content-Length", str(len(body)))
-        request.send_header("Docker-Content-Digest", request.path.rpartition("/")[2])
-        request.end_headers()
-        if request.command == "GET":
-            request.wfile.write(body)
+        headers = {
+            "Content-Type": kind or "application/json",
+            "Docker-Content-Digest": request.path.rpartition("/")[2],
+        }
+        request.answer(200 if kind else 404, body, headers)

@@ -234,10 +234,7 @@ async def test_credentials_do_not_follow_a_redirect_to_another_server(
 
         class Redirect(QuietHandler):
             def do_GET(self) -> None:  # noqa: N802 -- the name is the library's
-                self.send_response(302)
-                self.send_header("Location", f"{server.base_url}{self.path}")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
+                self.answer(302, headers={"Location": f"{server.base_url}{self.path}"})
 
         with LoopbackHttp(Redirect) as redirect:
             desk.repository = f"http://me:secret1@127.0.0.1:{redirect.port}/scrapers.git"

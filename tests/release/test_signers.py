@@ -6,17 +6,17 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import __version__
-from agent.cli import mayfly
 from agent.core.locate import Locations
 from agent.core.settings import Settings
 from agent.core.trust import keyless_lines, signers_problem
 from agent.doctor import CHECKS, Finding, Patient, State, examine
 from agent.steps.logs import Journalist
+from tests.parts.command import call
 from tests.parts.missing import program
 from tests.parts.repo import make_signer
 
@@ -78,12 +78,9 @@ def check(signers: Path) -> Result:
     """Call `mayfly check --json`, with a configuration that is fine but for the signers."""
     config = signers.with_name("agent.toml")
     config.write_text(f'[release]\nrepository = "/srv/x.git"\nallowed_signers = "{signers}"\n')
-    env: dict[str, str | None] = {name: None for name in os.environ if name.startswith("MAYFLY_")}
     jobs = signers.with_name("jobs.toml")
     jobs.write_text('[[job]]\nname = "fine"\ncommand = ["true"]\n')
-    return CliRunner().invoke(
-        mayfly, ["check", "--json", "--config", str(config), str(jobs)], env=env
-    )
+    return call("check", "--json", "--config", str(config), str(jobs))
 
 
 async def doctor(signers: Path | None) -> Finding:

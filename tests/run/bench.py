@@ -1,18 +1,17 @@
 """A workbench for whole runs: a repository of releases, a state directory, a bucket, and the real `mayfly`."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.bucket.bucket import Bucket
+from tests.parts.command import MAYFLY, LogFile, events_in, mayfly, surroundings
 from tests.parts.repo import Repo
 
 NOWHERE = "http://127.0.0.1:9"
@@ -55,6 +54,7 @@ class Bench:
         store: The bucket's URL.
         environ: What the command's environment has besides the usual.
         settings: `section.key` to value, given as `--set`.
+        bucket: The bucket as a test reads it, where `deliver_to` chose one.
     """
 
     folder: Path
@@ -62,11 +62,42 @@ class Bench:
     store: str
     environ: dict[str, str] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
+    bucket: Bucket = field(init=False)
+
+    @classmethod
+    def make(cls, folder: Path, bucket: Bucket | None = None) -> "Bench":
+        """Return a computer without a browser, with nothing in its state, its repository and its bucket.
+
+        Args:
+            folder: Everything is in it, the bucket too if no other is given.
+            bucket: Where the runs deliver to.
+        """
+        (git := folder / "git").mkdir(parents=True, exist_ok=True)
+        bench = cls(folder, Repo(git), "", settings={"browser.url": NOWHERE})
+        bench.deliver_to(bucket or Bucket.in_folder(folder / "bucket"))
+        return bench
+
+    def with_browser(self) -> None:
+        """Let the runs to come have a browser, which the first one starts before it knows whether a job wants it."""
+        del self.settings["browser.url"]
+
+    def deliver_to(self, bucket: Bucket) -> None:
+        """Let the runs to come deliver into a bucket."""
+        self.bucket = bucket
+        self.store = bucket.environ["MAYFLY_STORE_URL"]
+        if endpoint := bucket.objects.store.endpoint:
+            self.settings["store.endpoint"] = endpoint
+        self.environ |= bucket.objects.credentials
 
     @property
     def state(self) -> Path:
         """The agent's state directory."""
         return self.folder / "state"
+
+    @property
+    def log(self) -> LogFile:
+        """The log of the last run, which may be under way."""
+        return LogFile(self.folder / "stderr.log")
 
     @property
     def spool(self) -> list[Path]:
@@ -93,26 +124,18 @@ class Bench:
             **{key.replace("__", "."): value for key, value in settings.items()},
         }
         sets = [text for key, value in pairs.items() for text in ("--set", f"{key}={value}")]
-        return [
-            sys.executable,
-            "-m",
-            "agent",
-            "run",
-            "--json",
-            "--store",
-            self.store,
-            *sets,
-            *arguments,
-        ]
+        return [*MAYFLY, "run", "--json", "--store", self.store, *sets, *arguments]
 
     def environment(self) -> dict[str, str]:
         """Return the command's environment: the test's own, without this machine's Mayfly and account at AWS."""
-        kept = {
-            key: value
-            for key, value in os.environ.items()
-            if not key.startswith(("MAYFLY_", "AWS_"))
-        }
-        return {**kept, "HOME": str(self.folder), "MAYFLY_CONFIG": os.devnull, **self.environ}
+        return surroundings({"HOME": str(self.folder), **self.environ})
+
+    def mayfly(
+        self, *arguments: str, at: Path | None = None, **environ: str
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run another command on this computer to its end."""
+        around = {**self.environment(), **environ}
+        return mayfly(*arguments, environ=around, at=at or self.folder)
 
     def run(self, *arguments: str, **settings: str) -> Ran:
         """Do a run to its end."""
@@ -127,11 +150,11 @@ class Bench:
             env=self.environment(),
             cwd=self.folder,
             stdout=subprocess.PIPE,
-            stderr=(self.folder / "stderr.log").open("w+"),
+            stderr=self.log.path.open("w+"),
             text=True,
             start_new_session=True,
         )
-        process.args = str(self.folder / "stderr.log")
+        process.args = str(self.log.path)
         try:
             yield process
         finally:
@@ -144,43 +167,5 @@ def finish(process: "subprocess.Popen[str]") -> Ran:
     """Wait for a run and collect what it said."""
     stdout, _ = process.communicate(timeout=RUN_SECONDS)
     stderr = Path(str(process.args)).read_text()
-    log = [json.loads(line) for line in stderr.splitlines() if line.startswith("{")]
     outcome = json.loads(stdout) if stdout.strip() else {}
-    return Ran(process.returncode, outcome, log, stderr)
-
-
-def until(condition: Callable[[], object], *, seconds: float = 30.0, what: str = "") -> None:
-    """Wait until something is so, bounded."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:g} s: {what}")
-        time.sleep(0.02)
-
-
-class Shelf:
-    """A bucket in a folder, read as a consumer would."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def index(self) -> list[dict[str, Any]]:
-        """Return the index entries, oldest first."""
-        return [
-            json.loads(path.read_bytes()) for path in sorted((self.root / "index").glob("*.json"))
-        ]
-
-    def manifest(self, run: str) -> dict[str, Any]:
-        """Return a run's manifest."""
-        text = (self.root / "runs" / run / "datapackage.json").read_bytes()
-        manifest: dict[str, Any] = json.loads(text)
-        return manifest
-
-    def files(self, run: str) -> dict[str, bytes]:
-        """Return everything under a run's prefix but the manifest, by resource path."""
-        folder = self.root / "runs" / run
-        return {
-            path.relative_to(folder).as_posix(): path.read_bytes()
-            for path in folder.rglob("*")
-            if path.is_file() and path.name != "datapackage.json"
-        }
+    return Ran(process.returncode, outcome, events_in(stderr), stderr)

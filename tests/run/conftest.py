@@ -5,37 +5,29 @@ from pathlib import Path
 
 import pytest
 
+from tests.bucket.bucket import Bucket
 from tests.parts.faultproxy import FaultProxy
-from tests.parts.repo import Repo
 from tests.parts.seaweed import S3Server
-from tests.run.bench import Bench, Shelf
-from tests.run.shelves import S3Shelf
+from tests.run.bench import Bench
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     """A computer with an empty state directory and a bucket in a folder."""
-    git = tmp_path / "git"
-    git.mkdir()
-    return Bench(tmp_path, Repo(git), (tmp_path / "bucket").as_uri())
+    return Bench.make(tmp_path)
 
 
 @pytest.fixture
-def shelf(bench: Bench) -> Shelf:
+def bucket(bench: Bench) -> Bucket:
     """The workbench's bucket."""
-    return Shelf(bench.folder / "bucket")
+    return bench.bucket
 
 
 @pytest.fixture
-def s3_shelf(
+def bucket_on_s3(
     bench: Bench, s3_server: S3Server, s3_bucket: str, s3_proxy: FaultProxy
-) -> Iterator[S3Shelf]:
+) -> Iterator[Bucket]:
     """The workbench's bucket, moved to the S3 server, which the agent reaches through the proxy."""
-    bench.store = f"s3://{s3_bucket}/prod"
-    bench.settings["store.endpoint"] = s3_proxy.url
-    bench.environ |= {
-        "AWS_ACCESS_KEY_ID": s3_server.access_key,
-        "AWS_SECRET_ACCESS_KEY": s3_server.secret_key,
-    }
-    yield S3Shelf(s3_server, s3_bucket, "prod")
+    bench.deliver_to(Bucket.on_s3(s3_server, s3_bucket, endpoint=s3_proxy.url))
+    yield bench.bucket
     s3_proxy.heal()

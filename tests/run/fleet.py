@@ -1,18 +1,17 @@
 """An engine's stand-in: starts shards as separate processes, kills some, and starts again what was lost."""
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from agent.steps.processes import kill_marked
+from tests.bucket.bucket import Bucket
+from tests.parts.command import LogFile
 from tests.run.bench import RUN_SECONDS, Bench
-from tests.run.shelves import Readable
 
 
 @dataclass
@@ -30,14 +29,13 @@ class Member:
     folder: Path
 
     @property
-    def told(self) -> list[dict[str, Any]]:
+    def log(self) -> LogFile:
         """What it has logged so far."""
-        lines = (self.folder / "stderr.log").read_text().split("\n")[:-1]
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        return LogFile(self.folder / "stderr.log")
 
     def tells(self, event: str, count: int = 1) -> bool:
         """Tell whether it has logged an event so many times."""
-        return len([each for each in self.told if each["event"] == event]) >= count
+        return len(self.log.events(event)) >= count
 
     def wait(self, seconds: float = RUN_SECONDS) -> int:
         """Wait for its end, and return its exit code."""
@@ -51,7 +49,7 @@ class Member:
         """End it and everything it started, at once, as a node that is gone does."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(RUN_SECONDS)
-        for run in {each["run_id"] for each in self.told if "run_id" in each}:
+        for run in {each["run_id"] for each in self.log.events() if "run_id" in each}:
             asyncio.run(kill_marked(f"MAYFLY_RUN_ID={run}"))
 
 
@@ -103,11 +101,11 @@ class Fleet:
                 member.kill()
 
 
-def succeeded(shelf: Readable) -> Counter[str]:
+def succeeded(bucket: Bucket) -> Counter[str]:
     """Return how many times the index says of each job that it succeeded."""
     return Counter(
         job["name"]
-        for entry in shelf.index()
+        for entry in bucket.entries()
         for job in entry["jobs"]
         if job["status"] == "succeeded"
     )

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.bucket.bucket import Bucket
+from tests.bucket.sound import sound
 from tests.parts.heavy import tree_of_many, tree_of_zeros
 from tests.parts.repo import Repo, Signer, make_signer
-from tests.run.bench import Bench, Shelf
-from tests.run.shelves import results, sound
+from tests.run.bench import Bench
 
 JOB = """
 [[job]]
@@ -177,7 +178,7 @@ ATTACKS: dict[str, tuple[Callable[[Stage], None], str, str]] = {
 }
 
 
-def test_every_attack_is_refused_and_the_files_arrive(bench: Bench, shelf: Shelf) -> None:
+def test_every_attack_is_refused_and_the_files_arrive(bench: Bench, bucket: Bucket) -> None:
     """One after the other on one machine: what was refused and why is in each manifest; no canary ever appears."""
     stage = Stage(bench)
     assert bench.run().code == 0
@@ -186,19 +187,19 @@ def test_every_attack_is_refused_and_the_files_arrive(bench: Bench, shelf: Shelf
         with stage.attacked(attack):
             ran = bench.run()
         assert ran.code == 0, f"{name}: {ran.stderr[-2000:]}"
-        manifest = sound(shelf, ran.run_id)
-        assert results(manifest) == {"only/file": False}
-        release = manifest["mayfly:run"]["release"]
+        manifest = sound(bucket, ran.run_id)
+        assert manifest.results == {"only/file": False}
+        release = manifest.release
         assert (release["commit"], release["trust"]) == (stage.good, "signed"), name
         assert release["verified_by"]["principal"] == "ada@example.com"
         (refused,) = release["refused"]
         assert (refused["kind"], words in refused["reason"]) == (kind, True), (name, refused)
-        assert shelf.files(ran.run_id)["only/file"] == b"good\n"
-    after = shelf.manifest(bench.run().run_id)["mayfly:run"]["release"]
+        assert bucket.files(ran.run_id)["only/file"] == b"good\n"
+    after = bucket.run(bench.run().run_id).release
     assert (after["commit"], after["stale"], after["refused"]) == (stage.good, None, [])
 
 
-def test_a_branch_that_is_forced_back_is_refused(bench: Bench, shelf: Shelf) -> None:
+def test_a_branch_that_is_forced_back_is_refused(bench: Bench, bucket: Bucket) -> None:
     """An older commit, also a signed one, does not run again; the last good one does, and the manifest says why."""
     stage = Stage(bench)
     bench.settings["release.branch"] = "main"
@@ -213,16 +214,16 @@ def test_a_branch_that_is_forced_back_is_refused(bench: Bench, shelf: Shelf) -> 
     stage.repo.git("reset", "--quiet", "--hard", commits[0])
     stage.repo.push()
     ran = bench.run()
-    manifest = sound(shelf, ran.run_id)
-    release = manifest["mayfly:run"]["release"]
+    manifest = sound(bucket, ran.run_id)
+    release = manifest.release
     (refused,) = release["refused"]
     assert (ran.code, release["commit"], refused["kind"]) == (0, commits[1], "downgrade")
     assert "forced back" in refused["reason"]
-    assert shelf.files(ran.run_id)["only/file"] == b"good\n"
+    assert bucket.files(ran.run_id)["only/file"] == b"good\n"
 
 
 def test_a_good_release_from_a_poisoned_repository_runs_and_starts_nothing(
-    bench: Bench, shelf: Shelf
+    bench: Bench, bucket: Bucket
 ) -> None:
     """Attributes in the release, configuration and hooks of both repositories, and git's own at home: no canary."""
     stage = Stage(bench)
@@ -241,7 +242,7 @@ def test_a_good_release_from_a_poisoned_repository_runs_and_starts_nothing(
     shutil.copy(bench.folder / ".gitconfig", stage.repo.bare / "config")
     ran = bench.run()
     assert ran.code == 0, ran.stderr[-2000:]
-    release = shelf.manifest(ran.run_id)["mayfly:run"]["release"]
+    release = bucket.run(ran.run_id).release
     assert (release["commit"], release["refused"], release["trust"]) == (commit, [], "signed")
     assert (bench.state / "good" / "tree" / "t").read_text() == text
     assert not stage.canary.exists()

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 
-from tests.run.bench import Bench, Ran, Shelf
-from tests.run.shelves import job_in, results, sound
+from tests.bucket.bucket import Bucket, Run
+from tests.bucket.sound import sound
+from tests.run.bench import Bench, Ran
 
 JOBS = """
 [[job]]
@@ -143,26 +143,28 @@ BROKEN = {
 }
 
 
-def _delivered(shelf: Shelf, ran: Ran) -> dict[str, Any]:
+def _delivered(bucket: Bucket, ran: Ran) -> Run:
     """Return the manifest of a run in which all of the day's files arrived, made by version 1."""
     assert ran.code == 0, ran.stderr[-3000:]
-    manifest = sound(shelf, ran.run_id)
-    assert results(manifest) == {"quotes/quotes.txt": False, "notes/notes.txt": False}
+    manifest = sound(bucket, ran.run_id)
+    assert manifest.results == {"quotes/quotes.txt": False, "notes/notes.txt": False}
     return manifest
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_bad_release_costs_no_files(bench: Bench, shelf: Shelf, name: str) -> None:
+def test_a_bad_release_costs_no_files(bench: Bench, bucket: Bucket, name: str) -> None:
     """The files arrive in the same run; the manifest says what was refused and why; it is not tried again."""
     broken = BROKEN[name]
     # Wherever this machine has its container engine: the image is nowhere.
     bench.environ["DOCKER_HOST"] = "unix:///nonexistent/docker.sock"
+    if name == "browser":
+        bench.with_browser()
     good = bench.release("v1.0", JOBS, GOOD)
     assert bench.run().code == 0
     bad = bench.release("v2.0", broken.jobs, broken.files)
     ran = bench.run(**{key.replace(".", "__"): text for key, text in broken.settings.items()})
-    manifest = _delivered(shelf, ran)
-    release = manifest["mayfly:run"]["release"]
+    manifest = _delivered(bucket, ran)
+    release = manifest.release
     assert (release["ref"], release["commit"]) == ("v1.0", good)
     (refused,) = release["refused"]
     assert (refused["ref"], refused["commit"], refused["kind"]) == ("v2.0", bad, broken.kind)
@@ -174,16 +176,16 @@ def test_a_bad_release_costs_no_files(bench: Bench, shelf: Shelf, name: str) -> 
         assert (rolled_back["ref"], tuple(rolled_back["jobs"])) == ("v2.0", broken.again)
         assert release["trial"] == "failed"
         (again,) = broken.again
-        assert [attempt["number"] for attempt in job_in(manifest, again)["attempts"]] == [1, 2]
+        assert [attempt["number"] for attempt in manifest.job(again)["attempts"]] == [1, 2]
     if name in {"import", "exit", "lock"}:
         second = bench.run()
-        release = _delivered(shelf, second)["mayfly:run"]["release"]
+        release = _delivered(bucket, second).release
         assert [refused["kind"] for refused in release["refused"]] == ["bad"]
         assert "found bad on" in release["stale"]["reason"]
         assert not second.events("release.installed")
 
 
-def test_a_repaired_release_is_tried_and_becomes_the_good_one(bench: Bench, shelf: Shelf) -> None:
+def test_a_repaired_release_is_tried_and_becomes_the_good_one(bench: Bench, bucket: Bucket) -> None:
     """What is bad is one commit under one name: the next version is a new chance."""
     bench.release("v1.0", JOBS, GOOD)
     bench.run()
@@ -192,13 +194,13 @@ def test_a_repaired_release_is_tried_and_becomes_the_good_one(bench: Bench, shel
     commit = bench.release("v2.1", JOBS, {"notes.sh": NOTES.format(version="3")})
     for trial in ("passed", None):
         ran = bench.run()
-        release = shelf.manifest(ran.run_id)["mayfly:run"]["release"]
+        release = bucket.run(ran.run_id).release
         assert (release["commit"], release["trial"], release["stale"]) == (commit, trial, None)
-    assert shelf.files(ran.run_id)["notes/notes.txt"] == b"3\n"
+    assert bucket.files(ran.run_id)["notes/notes.txt"] == b"3\n"
 
 
 def test_what_a_good_job_of_a_bad_release_made_is_kept_and_named(
-    bench: Bench, shelf: Shelf
+    bench: Bench, bucket: Bucket
 ) -> None:
     """Only what broke runs once more; the manifest says which commit made the rest."""
     bench.release("v1.0", JOBS, GOOD)
@@ -207,15 +209,15 @@ def test_what_a_good_job_of_a_bad_release_made_is_kept_and_named(
         "v2.0", JOBS, {"quotes.py": QUOTES.format(version="2"), "notes.sh": "exit 3\n"}
     )
     ran = bench.run()
-    manifest = _delivered(shelf, ran)
-    assert shelf.files(ran.run_id)["quotes/quotes.txt"] == b"2"
-    assert shelf.files(ran.run_id)["notes/notes.txt"] == b"1\n"
-    assert job_in(manifest, "quotes")["release"] == bad
-    assert job_in(manifest, "notes")["release"] is None
+    manifest = _delivered(bucket, ran)
+    assert bucket.files(ran.run_id)["quotes/quotes.txt"] == b"2"
+    assert bucket.files(ran.run_id)["notes/notes.txt"] == b"1\n"
+    assert manifest.job("quotes")["release"] == bad
+    assert manifest.job("notes")["release"] is None
 
 
 @pytest.mark.parametrize("cause", ["site_unreachable", "blocked"])
-def test_a_site_that_is_down_rolls_nothing_back(bench: Bench, shelf: Shelf, cause: str) -> None:
+def test_a_site_that_is_down_rolls_nothing_back(bench: Bench, bucket: Bucket, cause: str) -> None:
     """Neither does it count against a release, however often: it is on trial until the site is there."""
     bench.release("v1.0", JOBS, GOOD)
     bench.run()
@@ -229,14 +231,14 @@ def test_a_site_that_is_down_rolls_nothing_back(bench: Bench, shelf: Shelf, caus
     for _ in range(2):
         ran = bench.run()
         assert ran.code == 8
-        release = shelf.manifest(ran.run_id)["mayfly:run"]["release"]
+        release = bucket.run(ran.run_id).release
         assert (release["commit"], release["trial"]) == (commit, "undecided")
         assert (release["rolled_back_from"], release["refused"]) == (None, [])
         assert not ran.events("release.asks_last_good")
 
 
 def test_what_fails_on_the_last_good_release_too_is_not_the_new_ones_fault(
-    bench: Bench, shelf: Shelf
+    bench: Bench, bucket: Bucket
 ) -> None:
     """The last good release is asked once; it fails as well, so the new one, which did something well, is good."""
     switch = bench.folder / "down"
@@ -247,27 +249,27 @@ def test_what_fails_on_the_last_good_release_too_is_not_the_new_ones_fault(
     commit = bench.release("v2.0", JOBS, {"quotes.py": LATER})
     ran = bench.run()
     assert ran.code == 3
-    manifest = sound(shelf, ran.run_id)
-    release = manifest["mayfly:run"]["release"]
+    manifest = sound(bucket, ran.run_id)
+    release = manifest.release
     assert (release["commit"], release["trial"]) == (commit, "passed")
-    assert len(job_in(manifest, "notes")["attempts"]) == 2
+    assert len(manifest.job("notes")["attempts"]) == 2
     assert len(ran.events("release.asks_last_good")) == 1
     again = bench.run()
     assert not again.events("release.asks_last_good")
 
 
-def test_jobs_that_need_a_broken_one_run_once_more_as_well(bench: Bench, shelf: Shelf) -> None:
+def test_jobs_that_need_a_broken_one_run_once_more_as_well(bench: Bench, bucket: Bucket) -> None:
     """What was skipped because of the broken job is done after it, on the last good release."""
     jobs = JOBS.replace('"notes.sh"]', '"notes.sh"]\nneeds = ["quotes"]')
     bench.release("v1.0", jobs, GOOD)
     bench.run()
     bench.release("v2.0", jobs, {"quotes.py": "raise SystemExit(3)\n"})
     ran = bench.run()
-    manifest = _delivered(shelf, ran)
-    assert manifest["mayfly:run"]["release"]["rolled_back_from"]["jobs"] == ["quotes", "notes"]
+    manifest = _delivered(bucket, ran)
+    assert manifest.release["rolled_back_from"]["jobs"] == ["quotes", "notes"]
 
 
-def test_a_job_that_is_retired_in_words_may_go(bench: Bench, shelf: Shelf) -> None:
+def test_a_job_that_is_retired_in_words_may_go(bench: Bench, bucket: Bucket) -> None:
     """`retired` says that it is meant; the release runs with what is left."""
     bench.release("v1.0", JOBS, GOOD)
     bench.run()
@@ -275,21 +277,21 @@ def test_a_job_that_is_retired_in_words_may_go(bench: Bench, shelf: Shelf) -> No
     commit = bench.release("v2.0", jobs)
     ran = bench.run()
     assert ran.code == 0
-    manifest = sound(shelf, ran.run_id)
-    assert manifest["mayfly:run"]["release"]["commit"] == commit
-    assert results(manifest) == {"quotes/quotes.txt": False}
+    manifest = sound(bucket, ran.run_id)
+    assert manifest.release["commit"] == commit
+    assert manifest.results == {"quotes/quotes.txt": False}
 
 
 def test_without_a_good_release_a_broken_first_one_is_all_there_is(
-    bench: Bench, shelf: Shelf
+    bench: Bench, bucket: Bucket
 ) -> None:
     """It runs each time for what it is worth; the first that works takes its place."""
     bench.release("v1.0", JOBS, {**GOOD, "notes.sh": "exit 3\n"})
     for _ in range(2):
         ran = bench.run()
         assert ran.code == 3
-        assert re.match("v1", shelf.manifest(ran.run_id)["mayfly:run"]["release"]["ref"])
+        assert re.match("v1", bucket.run(ran.run_id).release["ref"])
     commit = bench.release("v2.0", JOBS, {"notes.sh": NOTES.format(version="2")})
     ran = bench.run()
     assert ran.code == 0
-    assert shelf.manifest(ran.run_id)["mayfly:run"]["release"]["commit"] == commit
+    assert bucket.run(ran.run_id).release["commit"] == commit

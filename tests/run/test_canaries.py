@@ -4,7 +4,6 @@ import base64
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,12 +13,16 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
+from tests.bucket.bucket import Bucket
+from tests.bucket.layout import evidence_path
+from tests.bucket.sound import all_sound
 from tests.consumer.serving import serving
+from tests.parts.command import mayfly
 from tests.parts.gitserver import GitServer
 from tests.parts.recorder import Recorder
 from tests.parts.seaweed import S3Server
-from tests.run.bench import NOWHERE, Bench, Shelf, until
-from tests.run.shelves import S3Shelf, all_sound
+from tests.parts.waiting import wait_until
+from tests.run.bench import NOWHERE, Bench
 
 CANARY = 'cAnary-7f3 "q/u+o&t=e%d" \u5bc6\\x\'y'
 """With everything that some spelling changes: both quotes, a backslash, reserved characters, another script."""
@@ -148,7 +151,7 @@ def canaries(
         "store.credentials": "ssm:/canaries/store",
         "secrets.source": "ssm:/canaries/jobs",
     }
-    bench.store = f"s3://{s3_bucket}/prod"
+    bench.store = Bucket.on_s3(s3_server, s3_bucket).environ["MAYFLY_STORE_URL"]
     files = {"careless.py": CARELESS, "lasting.py": LASTING}
     bench.release("v1.0", JOBS.replace("PYTHON", sys.executable), files)
     return [CANARY, s3_server.secret_key]
@@ -159,10 +162,7 @@ def home(server: S3Server, bucket: str) -> dict[str, str]:
     return {
         "PATH": os.environ["PATH"],
         "MAYFLY_CONFIG": os.devnull,
-        "MAYFLY_STORE_URL": f"s3://{bucket}/prod",
-        "MAYFLY_STORE_ENDPOINT": server.url,
-        "AWS_ACCESS_KEY_ID": server.access_key,
-        "AWS_SECRET_ACCESS_KEY": server.secret_key,
+        **Bucket.on_s3(server, bucket).environ,
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
 
@@ -174,14 +174,14 @@ def test_no_canary_leaves_a_run(
     """Neither bucket nor log, outcome, process list, metrics, page, status nor doctor has one, in any spelling."""
     with process_list() as commands:
         ran = bench.run("--log", style)
-    shelf = S3Shelf(s3_server, s3_bucket, "prod")
+    bucket = Bucket.on_s3(s3_server, s3_bucket)
     assert ran.outcome["status"] in {"partial", "failed"}, ran.stderr[-3000:]
-    (run,) = all_sound(shelf)
+    (run,) = all_sound(bucket)
     # It was there, and was told: otherwise nothing is shown by its absence.
     assert "[redacted:TOKEN]" in ran.stderr
-    page = shelf.get(f"runs/{run}/_run/evidence/careless/files/page.html")
+    page = bucket.file(run, evidence_path("careless", "files/page.html"))
     assert page.count(b"[redacted:TOKEN]") >= 20
-    places = {key: shelf.get(key) for key in shelf.keys("")}
+    places = {key: bucket.objects.get(key) for key in bucket.objects.stamps()}
     places |= {"stderr": ran.stderr.encode(), "outcome": json.dumps(ran.outcome).encode()}
     places |= {f"command {command[:40]!r}": command for command in commands}
     around = home(s3_server, s3_bucket)
@@ -209,14 +209,8 @@ def test_no_canary_leaves_a_run(
 
 def said(words: list[str], environ: dict[str, str]) -> bytes:
     """Return everything that a command says."""
-    done = subprocess.run(
-        [sys.executable, "-m", "agent", *words],
-        env=environ,
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )
-    return done.stdout + done.stderr
+    done = mayfly(*words, environ=environ)
+    return (done.stdout + done.stderr).encode()
 
 
 def test_no_canary_stays_in_the_spool(bench: Bench, canaries: list[str]) -> None:
@@ -224,7 +218,7 @@ def test_no_canary_stays_in_the_spool(bench: Bench, canaries: list[str]) -> None
     bench.environ["LASTS"] = "60"
     with bench.running() as process:
         log = bench.folder / "stderr.log"
-        until(lambda: log.read_text().count("[redacted:TOKEN]") > 20, what="the job's output")
+        wait_until(lambda: log.read_text().count("[redacted:TOKEN]") > 20, what="the job's output")
         process.send_signal(signal.SIGKILL)
         process.wait(20)
     (spooled,) = bench.spool
@@ -259,7 +253,7 @@ raise RuntimeError(known)
 """
 
 
-def test_no_part_of_an_address_leaves_a_run(bench: Bench, shelf: Shelf) -> None:
+def test_no_part_of_an_address_leaves_a_run(bench: Bench, bucket: Bucket) -> None:
     """Tokens and passwords in the addresses of repository, browser, watchdog, chat, proxy and package index."""
     known = " ".join(ADDRESSED.values())
     jobs = f"""
@@ -274,6 +268,7 @@ def test_no_part_of_an_address_leaves_a_run(bench: Bench, shelf: Shelf) -> None:
         browser = true
     """
     bench.release("v1.0", jobs, {"talks.py": TALKS})
+    del bench.settings["browser.url"]
     with (
         Recorder() as watchdog,
         GitServer(bench.repo.bare.parent, user=ADDRESSED["user"], password="x-oauth-basic") as git,
@@ -301,12 +296,11 @@ def test_no_part_of_an_address_leaves_a_run(bench: Bench, shelf: Shelf) -> None:
         ran.stderr
     )
     # It was there, and was told: otherwise nothing is shown by its absence.
-    (run,) = all_sound(shelf)
-    bucket = bench.folder / "bucket"
-    page = bucket / "runs" / run / "_run" / "evidence" / "talks" / "page.html"
-    assert page.read_bytes().count(b"[redacted:") == len(ADDRESSED)
+    (run,) = all_sound(bucket)
+    page = bucket.file(run, evidence_path("talks", "files/page.html"))
+    assert page.count(b"[redacted:") == len(ADDRESSED)
     assert "opened no browser session" in ran.job("browses")["message"]
-    places = {str(path): path.read_bytes() for path in bucket.rglob("*") if path.is_file()}
+    places = {key: bucket.objects.get(key) for key in bucket.objects.stamps()}
     places |= {"stderr": ran.stderr.encode(), "outcome": json.dumps(ran.outcome).encode()}
     places |= {f"ping {number}": ping.body for number, ping in enumerate(pings)} | {
         "doctor": doctor

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from tests.bucket.bucket import Bucket
 from tests.parts.awsproxy import LateAws
 from tests.parts.metadata import Metadata
 from tests.parts.seaweed import S3Server
@@ -21,7 +22,7 @@ def delivered(bench: Bench, server: S3Server, bucket: str, ran: Ran, path: str) 
     """Tell whether a run's file is in the bucket, and none of the keys is in the log."""
     assert ran.code == 0, ran.stderr[-3000:]
     assert server.secret_key not in ran.stderr
-    return f"prod/runs/{ran.run_id}/{path}" in server.keys(bucket)
+    return path in Bucket.on_s3(server, bucket).paths(ran.run_id)
 
 
 def test_keys_come_from_the_usual_chain(bench: Bench, s3_server: S3Server, s3_bucket: str) -> None:
@@ -33,7 +34,7 @@ def test_keys_come_from_the_usual_chain(bench: Bench, s3_server: S3Server, s3_bu
         f"aws_secret_access_key = {s3_server.secret_key}\n"
     )
     bench.environ |= {"MAYFLY_STORE_ENDPOINT": s3_server.url, "MAYFLY_BROWSER_URL": NOWHERE}
-    bench.store = f"s3://{s3_bucket}/prod"
+    bench.store = Bucket.on_s3(s3_server, s3_bucket).environ["MAYFLY_STORE_URL"]
     bench.release("v1", PLAIN)
     ran = bench.run()
     assert delivered(bench, s3_server, s3_bucket, ran, "plain/file")
@@ -54,7 +55,7 @@ def test_keys_and_secrets_come_from_ssm(
     )
     parameters("/mayfly/jobs", TOKEN="canary-token")
     bench.environ |= aws | {"MAYFLY_STORE_ENDPOINT": s3_server.url, "MAYFLY_BROWSER_URL": NOWHERE}
-    bench.store = f"s3://{s3_bucket}/prod"
+    bench.store = Bucket.on_s3(s3_server, s3_bucket).environ["MAYFLY_STORE_URL"]
     bench.release("v1", JOB)
     ran = bench.run(store__credentials="ssm:/mayfly/store", secrets__source="ssm:/mayfly/jobs")
     assert delivered(bench, s3_server, s3_bucket, ran, "secretive/file")
@@ -75,7 +76,7 @@ def test_a_parameter_store_that_is_late_costs_the_run_nothing(
         secret_access_key=s3_server.secret_key,
     )
     parameters("/mayfly/jobs", TOKEN="canary-token")
-    bench.store = f"s3://{s3_bucket}/prod"
+    bench.store = Bucket.on_s3(s3_server, s3_bucket).environ["MAYFLY_STORE_URL"]
     bench.release("v1", JOB)
     # boto3 itself sends each of the two requests up to three times.
     with LateAws(aws["AWS_ENDPOINT_URL"], away=8) as late:
@@ -93,7 +94,7 @@ def test_a_role_whose_keys_are_late_costs_the_run_nothing(
     bench: Bench, s3_server: S3Server, s3_bucket: str
 ) -> None:
     """The bucket's keys are the role's, and the metadata service has none yet."""
-    bench.store = f"s3://{s3_bucket}/prod"
+    bench.store = Bucket.on_s3(s3_server, s3_bucket).environ["MAYFLY_STORE_URL"]
     bench.release("v1", PLAIN)
     with Metadata() as machine:
         bench.environ |= {

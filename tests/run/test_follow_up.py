@@ -1,7 +1,6 @@
 """What could not be sent in time, from the spool to the bucket, step by step and with a death after each."""
 
 import asyncio
-import json
 import shutil
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -24,8 +23,9 @@ from agent.steps.seal import Seen
 from agent.steps.spool import Spool, SpooledRun
 from agent.steps.stop import Stop
 from agent.steps.store import Bucket
-from tests.run.bench import Shelf
-from tests.run.shelves import all_sound, job_in, results
+from tests.bucket.bucket import Bucket as Delivered
+from tests.bucket.layout import state_key
+from tests.bucket.sound import all_sound
 
 RUN = "20261122T180030Z-aaaaaa"
 START = datetime(2026, 11, 22, 18, 0, 30, tzinfo=UTC)
@@ -36,7 +36,7 @@ def spooled(spool: Spool) -> SpooledRun:
     """Return a run that is concluded: two jobs succeeded, with two files and a memory each."""
     names = ("one", "two")
     jobs = tuple(
-        JobResult(name=name, status=JobStatus.SUCCEEDED, state=f"state/{name}/{RUN}.tar.gz")
+        JobResult(name=name, status=JobStatus.SUCCEEDED, state=state_key(name, RUN))
         for name in names
     )
     record = RunRecord(
@@ -100,13 +100,13 @@ def bucket(tmp_path: Path) -> Bucket:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
+def delivered(tmp_path: Path) -> Delivered:
     """The same, as a consumer reads it."""
-    return Shelf(tmp_path / "bucket")
+    return Delivered.in_folder(tmp_path / "bucket")
 
 
 async def test_with_enough_time_there_is_no_follow_up(
-    tmp_path: Path, bucket: Bucket, shelf: Shelf
+    tmp_path: Path, bucket: Bucket, delivered: Delivered
 ) -> None:
     """Everything arrives, memories too, and the run is what it would have been."""
     spool = Spool(tmp_path / "spool")
@@ -115,13 +115,13 @@ async def test_with_enough_time_there_is_no_follow_up(
     await commit(run, bucket, datetime.now(UTC))
     assert leave_spool(run, LOG)
     assert spool.pending(LOG) == []
-    assert all_sound(shelf) == [RUN]
-    assert (shelf.root / f"state/one/{RUN}.tar.gz").exists()
-    assert shelf.manifest(RUN)["mayfly:run"]["status"] == "succeeded"
+    assert all_sound(delivered) == [RUN]
+    assert delivered.states("one") == [state_key("one", RUN)]
+    assert delivered.run(RUN).record["status"] == "succeeded"
 
 
 async def test_a_notice_in_the_middle_of_the_hand_off_hurries_it(
-    tmp_path: Path, bucket: Bucket, shelf: Shelf
+    tmp_path: Path, bucket: Bucket, delivered: Delivered
 ) -> None:
     """A hand-off that nothing pressed becomes one that is pressed; with no time left, all files are late."""
     spool = Spool(tmp_path / "spool")
@@ -139,11 +139,11 @@ async def test_a_notice_in_the_middle_of_the_hand_off_hurries_it(
     await asyncio.wait_for(handing, 30)
     assert len(run.journal.run.unsent) == 4
     await commit(run, bucket, datetime.now(UTC))
-    assert all_sound(shelf) == [RUN]
+    assert all_sound(delivered) == [RUN]
 
 
 async def test_a_file_that_grew_after_it_was_sent_is_late(
-    tmp_path: Path, bucket: Bucket, shelf: Shelf
+    tmp_path: Path, bucket: Bucket, delivered: Delivered
 ) -> None:
     """What the bucket has of it is not what the job left: the follow-up has it whole, and no manifest half of it."""
     spool = Spool(tmp_path / "spool")
@@ -157,12 +157,12 @@ async def test_a_file_that_grew_after_it_was_sent_is_late(
         "one/small"
     ]
     await commit(run, bucket, datetime.now(UTC))
-    assert not (shelf.root / f"runs/{RUN}/one/small").exists()
+    assert "one/small" not in delivered.paths(RUN)
     assert not leave_spool(run, LOG)
     await hand_over(run, courier_of(run, bucket), bucket, LOG)
     await commit(run, bucket, datetime.now(UTC))
-    assert (shelf.root / f"runs/{run.run_id}/one/small").read_text() == "one and more"
-    assert len(all_sound(shelf)) == 2
+    assert delivered.file(run.run_id, "one/small") == b"one and more"
+    assert len(all_sound(delivered)) == 2
 
 
 Step = Callable[[SpooledRun, Bucket], Awaitable[object]]
@@ -194,7 +194,7 @@ STEPS: tuple[Step, ...] = (_seal, _commit, _half_become, _become, _seal_follow_u
 
 @pytest.mark.parametrize("done", range(1, len(STEPS) + 1))
 async def test_a_death_after_any_step(
-    tmp_path: Path, bucket: Bucket, shelf: Shelf, done: int
+    tmp_path: Path, bucket: Bucket, delivered: Delivered, done: int
 ) -> None:
     """The next run commits both: the run without its late files, and the one that continues it with them."""
     spool = Spool(tmp_path / "spool")
@@ -208,26 +208,27 @@ async def test_a_death_after_any_step(
         shutil.move(run.root, spool.root / RUN)
     assert await deliver(spool, bucket) == 1
     assert spool.pending(LOG) == []
-    first, second = all_sound(shelf)
+    first, second = all_sound(delivered)
     assert first == RUN
-    before, after = shelf.manifest(first), shelf.manifest(second)
-    assert results(before) == {}
-    late = {each["path"] for each in before["mayfly:run"]["unsent"]}
+    before, after = delivered.run(first), delivered.run(second)
+    assert before.results == {}
+    late = {each["path"] for each in before.record["unsent"]}
     assert late == {"one/large", "one/small", "two/large", "two/small"}
-    assert results(after) == dict.fromkeys(sorted(late), False)
-    assert job_in(before, "one")["status"] == "interrupted"
-    assert job_in(before, "one")["state"] is None
-    assert job_in(after, "one")["state"] == f"state/one/{second}.tar.gz"
-    assert (shelf.root / f"state/one/{second}.tar.gz").read_bytes() == b"memory of one"
-    assert not (shelf.root / f"state/one/{RUN}.tar.gz").exists()
-    assert after["mayfly:run"]["continues"] == RUN
-    entries = {entry["run_id"]: entry for entry in shelf.index()}
-    assert (entries[first]["status"], entries[second]["status"]) == ("interrupted", "succeeded")
-    lines = shelf.files(second)["_run/log.jsonl"].splitlines()
-    assert json.loads(lines[0])["event"] == "run.continued"
+    assert after.results == dict.fromkeys(sorted(late), False)
+    assert before.job("one")["status"] == "interrupted"
+    assert before.job("one")["state"] is None
+    assert after.job("one")["state"] == state_key("one", second)
+    assert delivered.states("one") == [state_key("one", second)]
+    assert delivered.objects.get(state_key("one", second)) == b"memory of one"
+    assert after.record["continues"] == RUN
+    statuses = (delivered.entry(first)["status"], delivered.entry(second)["status"])
+    assert statuses == ("interrupted", "succeeded")
+    assert delivered.log(second)[0]["event"] == "run.continued"
 
 
-async def test_what_was_sent_early_stays(tmp_path: Path, bucket: Bucket, shelf: Shelf) -> None:
+async def test_what_was_sent_early_stays(
+    tmp_path: Path, bucket: Bucket, delivered: Delivered
+) -> None:
     """Files that left while the job ran are in the run, as partial ones; only the others are late."""
     spool = Spool(tmp_path / "spool")
     run = spooled(spool)
@@ -238,8 +239,8 @@ async def test_what_was_sent_early_stays(tmp_path: Path, bucket: Bucket, shelf: 
         await asyncio.sleep(3)
     await hand_over(run, courier, bucket, LOG, taken(20))
     await commit(run, bucket, datetime.now(UTC))
-    assert results(shelf.manifest(RUN)) == {"one/large": True, "one/small": True}
+    assert delivered.run(RUN).results == {"one/large": True, "one/small": True}
     assert {each.job for each in run.journal.run.unsent} == {"two"}
     assert not leave_spool(run, LOG)
     assert await deliver(spool, bucket) == 1
-    assert len(all_sound(shelf)) == 2
+    assert len(all_sound(delivered)) == 2

@@ -9,15 +9,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 import pytest
 
 from agent.steps.processes import marked
+from tests.bucket.bucket import Bucket, Run
+from tests.bucket.layout import ENTRIES, LOG, MANIFEST, RUNS, STATES
+from tests.bucket.objects import PREFIX
+from tests.bucket.sound import all_sound, sound
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import BlackHole, Delay, Fault, LoseAnswer, Throttle
 from tests.parts.stalled import silent
-from tests.run.bench import NOWHERE, Bench, Shelf, finish, until
-from tests.run.shelves import Readable, S3Shelf, all_sound, job_in, results, sound
+from tests.parts.waiting import wait_until
+from tests.run.bench import NOWHERE, Bench, finish
 
 JOBS = """
     [[job]]
@@ -43,38 +48,15 @@ SLOW = """
 """
 
 
-@pytest.fixture(autouse=True)
-def _no_browser(bench: Bench) -> None:
-    """No job here wants one, but where a test says so."""
-    bench.settings["browser.url"] = NOWHERE
-
-
-def _told(bench: Bench) -> list[dict[str, Any]]:
-    """Return what the run under way has logged so far."""
-    lines = (bench.folder / "stderr.log").read_text().split("\n")[:-1]
-    return [json.loads(line) for line in lines if line.startswith("{")]
-
-
-def _until_told(bench: Bench, event: str, **fields: object) -> None:
-    """Wait until the run under way has logged an event."""
-
-    def told() -> bool:
-        return any(
-            each["event"] == event and fields.items() <= each.items() for each in _told(bench)
-        )
-
-    until(told, what=f"{event} {fields}")
-
-
 def _under_way(bench: Bench) -> None:
     """Wait until the quick job has ended and the slow one has written its file."""
-    _until_told(bench, "job.ended", job="quick")
-    _until_told(bench, "job.output", line="waiting")
+    bench.log.wait_for("job.ended", job="quick")
+    bench.log.wait_for("job.output", line="waiting")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_told_to_stop_hands_over_what_it_has(
-    bench: Bench, shelf: Shelf, number: signal.Signals
+    bench: Bench, bucket: Bucket, number: signal.Signals
 ) -> None:
     """Exit code 7: finished jobs are there, the one that ran is partial, the others are listed, who asked is named."""
     bench.release("v1", JOBS, {"slow.sh": SLOW})
@@ -85,14 +67,14 @@ def test_a_run_that_is_told_to_stop_hands_over_what_it_has(
         ran = finish(process)
     assert time.monotonic() - began < 20
     assert (ran.code, ran.outcome["status"]) == (7, "interrupted"), ran.stderr
-    manifest = sound(shelf, ran.run_id)
-    assert manifest["mayfly:run"]["interruption"] == number.name
-    assert {job["name"]: job["status"] for job in manifest["mayfly:run"]["jobs"]} == {
+    manifest = sound(bucket, ran.run_id)
+    assert manifest.record["interruption"] == number.name
+    assert {job["name"]: job["status"] for job in manifest.jobs} == {
         "quick": "succeeded",
         "slow": "interrupted",
         "later": "interrupted",
     }
-    assert results(manifest) == {"quick/file": False, "slow/half": True}
+    assert manifest.results == {"quick/file": False, "slow/half": True}
     assert bench.spool == []
     assert marked(f"MAYFLY_RUN_ID={ran.run_id}") == []
 
@@ -114,10 +96,10 @@ KILLS_THE_BROWSER = """
 
 
 def test_a_job_that_waits_for_its_browser_hears_that_the_run_is_told_to_stop(
-    bench: Bench, shelf: Shelf
+    bench: Bench, bucket: Bucket
 ) -> None:
     """A driver that was killed comes back slowly: of the two minutes of a spot notice none is spent on it."""
-    del bench.settings["browser.url"]
+    bench.with_browser()
     real = shutil.which("chromedriver")
     folder = bench.folder / "bin"
     folder.mkdir()
@@ -130,28 +112,28 @@ def test_a_job_that_waits_for_its_browser_hears_that_the_run_is_told_to_stop(
     job = '[[job]]\nname = "a"\ncommand = ["python3", "a.py"]\nbrowser = true\nretries = 1'
     bench.release("v1", job, {"a.py": KILLS_THE_BROWSER})
     with bench.running(limits__isolation="process") as process:
-        _until_told(bench, "job.started", attempt=2)
+        bench.log.wait_for("job.started", attempt=2)
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
         ran = finish(process)
     assert time.monotonic() - began < 20
     assert (ran.code, ran.job("a")["status"]) == (7, "interrupted"), ran.stderr
-    sound(shelf, ran.run_id)
+    sound(bucket, ran.run_id)
 
 
 def test_a_run_that_is_told_to_stop_while_it_fetches_is_committed(
-    bench: Bench, shelf: Shelf
+    bench: Bench, bucket: Bucket
 ) -> None:
     """There is no release yet, and no job; that it began and was stopped is known at home all the same."""
     with (
         silent() as address,
         bench.running(release__repository=f"http://{address}/scrapers.git") as process,
     ):
-        _until_told(bench, "run.started")
+        bench.log.wait_for("run.started")
         process.send_signal(signal.SIGTERM)
         ran = finish(process)
     assert ran.code == 7, ran.stderr
-    record = sound(shelf, ran.run_id)["mayfly:run"]
+    record = sound(bucket, ran.run_id).record
     assert (record["status"], record["release"], record["interruption"]) == (
         "interrupted",
         None,
@@ -159,14 +141,14 @@ def test_a_run_that_is_told_to_stop_while_it_fetches_is_committed(
     )
 
 
-def test_told_twice_it_leaves_the_hand_off_to_the_next_run(bench: Bench, shelf: Shelf) -> None:
+def test_told_twice_it_leaves_the_hand_off_to_the_next_run(bench: Bench, bucket: Bucket) -> None:
     """A second Ctrl-C ends it at once with exit code 6; the next run hands over what was finished."""
     deaf = "trap '' TERM\n" + SLOW.replace("    wait", "    while :; do sleep 1; done")
     bench.release("v1", JOBS, {"slow.sh": deaf})
     with bench.running(limits__grace="60s") as process:
         _under_way(bench)
         process.send_signal(signal.SIGINT)
-        _until_told(bench, "run.signal")
+        bench.log.wait_for("run.signal")
         process.send_signal(signal.SIGINT)
         began = time.monotonic()
         ran = finish(process)
@@ -174,26 +156,26 @@ def test_told_twice_it_leaves_the_hand_off_to_the_next_run(bench: Bench, shelf: 
     assert ran.code == 6, ran.stderr
     (left,) = bench.spool
     assert marked(f"MAYFLY_RUN_ID={left.name}") == []
-    assert shelf.index() == []
+    assert bucket.entries() == []
     bench.release("v2", '[[job]]\nname = "b"\ncommand = ["true"]\n')
     again = bench.run()
     assert again.code == 0, again.stderr
-    assert all_sound(shelf) == [left.name, again.run_id]
-    manifest = shelf.manifest(left.name)
-    assert manifest["mayfly:run"]["status"] == "interrupted"
-    assert results(manifest) == {"quick/file": False, "slow/half": True}
+    assert all_sound(bucket) == [left.name, again.run_id]
+    manifest = bucket.run(left.name)
+    assert manifest.record["status"] == "interrupted"
+    assert manifest.results == {"quick/file": False, "slow/half": True}
 
 
-def _recovered(bench: Bench, shelf: Readable, dead: str, *, sealed: bool = False) -> dict[str, Any]:
+def _recovered(bench: Bench, bucket: Bucket, dead: str, *, sealed: bool = False) -> Run:
     """Let the next run come and deliver the dead one; return its manifest, which was sealed before it died, or not."""
     bench.release("v9", '[[job]]\nname = "b"\ncommand = ["true"]\n')
     ran = bench.run()
     assert ran.code == 0, ran.stderr
-    assert all_sound(shelf) == [dead, ran.run_id]
+    assert all_sound(bucket) == [dead, ran.run_id]
     assert bench.spool == []
     assert marked(f"MAYFLY_RUN_ID={dead}") == []
-    manifest = shelf.manifest(dead)
-    assert manifest["mayfly:run"]["recovered"] == (None if sealed else ran.run_id)
+    manifest = bucket.run(dead)
+    assert manifest.record["recovered"] == (None if sealed else ran.run_id)
     return manifest
 
 
@@ -204,56 +186,62 @@ def _kill(process: "subprocess.Popen[str]") -> None:
     process.wait(30)
 
 
-def test_killed_while_it_fetches(bench: Bench, shelf: Shelf) -> None:
+def test_killed_while_it_fetches(bench: Bench, bucket: Bucket) -> None:
     """A run without a release is handed over as interrupted, with no jobs."""
     with (
         silent() as address,
         bench.running(release__repository=f"http://{address}/scrapers.git") as process,
     ):
-        _until_told(bench, "run.started")
+        bench.log.wait_for("run.started")
         time.sleep(0.3)
         _kill(process)
-    manifest = _recovered(bench, shelf, bench.spool[0].name)
-    assert manifest["mayfly:run"]["status"] == "interrupted"
-    assert manifest["mayfly:run"]["jobs"] == []
+    manifest = _recovered(bench, bucket, bench.spool[0].name)
+    assert manifest.record["status"] == "interrupted"
+    assert manifest.jobs == []
 
 
-def test_killed_while_the_browser_starts(bench: Bench, shelf: Shelf) -> None:
+def test_killed_while_the_browser_starts(bench: Bench, bucket: Bucket) -> None:
     """No chromedriver and no browser of the dead run is left, and its jobs are listed as not begun."""
-    del bench.settings["browser.url"]
+    bench.with_browser()
     bench.release("v1", '[[job]]\nname = "a"\nbrowser = true\ncommand = ["true"]\n')
     with bench.running() as process:
-        _until_told(bench, "browser.starting")
+        bench.log.wait_for("browser.starting")
         dead = bench.spool[0].name
-        until(lambda: marked(f"MAYFLY_RUN_ID={dead}"), what="a process of the browser")
-        until(lambda: json.loads((bench.spool[0] / "run.json").read_bytes())["planned"])
+        wait_until(lambda: marked(f"MAYFLY_RUN_ID={dead}"), what="a process of the browser")
+        wait_until(
+            lambda: json.loads((bench.spool[0] / "run.json").read_bytes())["planned"],
+            what="the plan",
+        )
         _kill(process)
     bench.settings["browser.url"] = NOWHERE
-    job = job_in(_recovered(bench, shelf, dead), "a")
+    job = _recovered(bench, bucket, dead).job("a")
     assert (job["status"], job["cause"]) == ("interrupted", "interrupted")
     assert "before it started" in job["message"]
 
 
 @pytest.mark.parametrize("early", [False, True])
-def test_killed_while_jobs_run(bench: Bench, shelf: Shelf, early: bool) -> None:
+def test_killed_while_jobs_run(bench: Bench, bucket: Bucket, early: bool) -> None:
     """Before or after early uploads: the finished job's files arrive as such, the other's as partial."""
     bench.release("v1", JOBS, {"slow.sh": SLOW})
     with bench.running() as process:
         _under_way(bench)
         if early:
-            until(lambda: any((shelf.root / "runs").glob("*/slow/half")), what="an early upload")
+            wait_until(
+                lambda: any("slow/half" in bucket.paths(run) for run in bucket.begun()),
+                what="an early upload",
+            )
         dead = bench.spool[0].name
         _kill(process)
     assert marked(f"MAYFLY_RUN_ID={dead}") != []
-    manifest = _recovered(bench, shelf, dead)
-    assert results(manifest) == {"quick/file": False, "slow/half": True}
-    assert manifest["mayfly:run"]["status"] == "interrupted"
-    assert "while it ran" in job_in(manifest, "slow")["message"]
-    assert "before it started" in job_in(manifest, "later")["message"]
-    assert (shelf.root / job_in(manifest, "quick")["state"]).exists()
+    manifest = _recovered(bench, bucket, dead)
+    assert manifest.results == {"quick/file": False, "slow/half": True}
+    assert manifest.record["status"] == "interrupted"
+    assert "while it ran" in manifest.job("slow")["message"]
+    assert "before it started" in manifest.job("later")["message"]
+    assert manifest.job("quick")["state"] in bucket.states("quick")
 
 
-def test_killed_again_and_again(bench: Bench, shelf: Shelf) -> None:
+def test_killed_again_and_again(bench: Bench, bucket: Bucket) -> None:
     """Runs that died one after the other are handed over oldest first by the first one that lives."""
     bench.release("v1", JOBS, {"slow.sh": SLOW})
     dead = []
@@ -266,7 +254,7 @@ def test_killed_again_and_again(bench: Bench, shelf: Shelf) -> None:
     bench.release("v2", '[[job]]\nname = "b"\ncommand = ["true"]\n')
     ran = bench.run()
     assert ran.code == 0, ran.stderr
-    assert all_sound(shelf) == [*dead, ran.run_id]
+    assert all_sound(bucket) == [*dead, ran.run_id]
 
 
 HAND_OFF = """
@@ -282,18 +270,18 @@ MANY = """
 
 
 def test_killed_during_an_early_upload(
-    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy
+    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy
 ) -> None:
     """A file that was on its way while its job still ran arrives with the rest."""
     bench.release("v1", JOBS, {"slow.sh": SLOW})
     s3_proxy.inject(BlackHole(), method="PUT", path="/slow/half")
     with bench.running() as process:
-        until(lambda: s3_proxy.count("PUT", "/slow/half") > 0, what="an early upload")
+        wait_until(lambda: s3_proxy.count("PUT", "/slow/half") > 0, what="an early upload")
         dead = bench.spool[0].name
         _kill(process)
     s3_proxy.heal()
-    manifest = _recovered(bench, s3_shelf, dead)
-    assert results(manifest) == {"quick/file": False, "slow/half": True}
+    manifest = _recovered(bench, bucket_on_s3, dead)
+    assert manifest.results == {"quick/file": False, "slow/half": True}
 
 
 @pytest.mark.parametrize(
@@ -301,61 +289,61 @@ def test_killed_during_an_early_upload(
     [
         (BlackHole(), "PUT /a/4"),
         (Throttle(400_000), "PUT /a/big"),
-        (BlackHole(), "HEAD /state/"),
-        (BlackHole(), "PUT /_run/log.jsonl"),
-        (BlackHole(), "GET prefix=prod%2Fruns"),
-        (BlackHole(), "PUT /datapackage.json"),
-        (BlackHole(), "PUT /index/"),
-        (LoseAnswer(), "PUT /index/"),
+        (BlackHole(), f"HEAD /{STATES}"),
+        (BlackHole(), f"PUT /{LOG}"),
+        (BlackHole(), f"GET prefix={quote_plus(PREFIX)}%2F{RUNS[:-1]}"),
+        (BlackHole(), f"PUT /{MANIFEST}"),
+        (BlackHole(), f"PUT /{ENTRIES}"),
+        (LoseAnswer(), f"PUT /{ENTRIES}"),
     ],
     ids=lambda value: str(value).partition("(")[0],
 )
 def test_killed_at_a_point_of_the_hand_off(
-    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy, fault: Fault, request_: str
+    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy, fault: Fault, request_: str
 ) -> None:
     """Wherever it was, the next run hands over the rest: all files, one manifest, one index entry."""
     bench.release("v1", HAND_OFF, {"a.sh": MANY})
     method, path = request_.split()
     s3_proxy.inject(fault, method=method, path=path)
     with bench.running() as process:
-        until(lambda: bool(bench.spool), what="a run")
+        wait_until(lambda: bool(bench.spool), what="a run")
         dead = bench.spool[0].name
         if isinstance(fault, Throttle):
-            _until_told(bench, "run.concluded")
+            bench.log.wait_for("run.concluded")
             time.sleep(1)
         else:
-            until(lambda: s3_proxy.count(method, path) > 0, what=f"{method} {path}")
+            wait_until(lambda: s3_proxy.count(method, path) > 0, what=f"{method} {path}")
         _kill(process)
     s3_proxy.heal()
-    sealed = path in {"/datapackage.json", "/index/"}
-    manifest = _recovered(bench, s3_shelf, dead, sealed=sealed)
-    assert manifest["mayfly:run"]["status"] == "succeeded"
-    assert set(results(manifest)) == {f"a/{name}" for name in (*"123456", "big")}
-    assert [key for key in s3_shelf.keys("state/") if dead in key] != []
+    sealed = path in {f"/{MANIFEST}", f"/{ENTRIES}"}
+    manifest = _recovered(bench, bucket_on_s3, dead, sealed=sealed)
+    assert manifest.record["status"] == "succeeded"
+    assert set(manifest.results) == {f"a/{name}" for name in (*"123456", "big")}
+    assert any(dead in key for key in bucket_on_s3.states())
 
 
 def test_killed_right_after_the_commit(
-    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy
+    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy
 ) -> None:
     """The next run finds the entry, adds none, and forgets the run."""
     bench.release("v1", HAND_OFF, {"a.sh": MANY})
-    s3_proxy.inject(BlackHole(), method="GET", path="/index/2")
+    s3_proxy.inject(BlackHole(), method="GET", path=f"/{ENTRIES}2")
     with bench.running() as process:
-        until(lambda: s3_proxy.count("PUT", "/index/") > 0, what="the commit")
+        wait_until(lambda: s3_proxy.count("PUT", f"/{ENTRIES}") > 0, what="the commit")
         dead = bench.spool[0].name
         _kill(process)
-    assert [entry["run_id"] for entry in s3_shelf.index()] == [dead]
+    assert list(bucket_on_s3.committed()) == [dead]
     s3_proxy.heal()
     bench.release("v9", '[[job]]\nname = "b"\ncommand = ["true"]\n')
     ran = bench.run()
     assert ran.code == 0, ran.stderr
-    assert all_sound(s3_shelf) == [dead, ran.run_id]
-    assert s3_shelf.manifest(dead)["mayfly:run"]["recovered"] is None
+    assert all_sound(bucket_on_s3) == [dead, ran.run_id]
+    assert bucket_on_s3.run(dead).record["recovered"] is None
     assert bench.spool == []
 
 
 def test_a_slow_store_and_random_kills(
-    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy
+    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy
 ) -> None:
     """Runs killed at four times, each delivering some of those before: every one arrives once, and sound."""
     bench.release("v1", HAND_OFF, {"a.sh": MANY})
@@ -370,7 +358,7 @@ def test_a_slow_store_and_random_kills(
     s3_proxy.heal()
     ran = bench.run()
     assert ran.code == 0, ran.stderr
-    assert sorted(all_sound(s3_shelf)) == sorted({*begun, ran.run_id})
+    assert sorted(all_sound(bucket_on_s3)) == sorted({*begun, ran.run_id})
     assert bench.spool == []
     assert list((bench.state / "spool").iterdir()) == []
 
@@ -415,7 +403,7 @@ def _no_journal(run: Path) -> None:
     ids=lambda damage: damage.__name__.strip("_"),
 )
 def test_a_damaged_run_does_not_keep_others_from_the_bucket(
-    bench: Bench, shelf: Shelf, damage: Callable[[Path], None]
+    bench: Bench, bucket: Bucket, damage: Callable[[Path], None]
 ) -> None:
     """It is put aside whole, and the run that found it says so; what waited behind it arrives."""
     bench.release("v1", HAND_OFF, {"a.sh": MANY})
@@ -430,17 +418,17 @@ def test_a_damaged_run_does_not_keep_others_from_the_bucket(
     damage(bench.state / "spool" / waiting[0])
     found = bench.run()
     assert found.code == 0, found.stderr
-    assert all_sound(shelf) == [waiting[1], found.run_id]
-    (warning,) = _warnings_of(shelf, found.run_id, waiting[0])
+    assert all_sound(bucket) == [waiting[1], found.run_id]
+    (warning,) = _warnings_of(bucket, found.run_id, waiting[0])
     (told,) = found.events("spool.put_aside")
     assert told["of"] == waiting[0]
     assert told["folder"] in warning
     assert len(list(Path(told["folder"], "jobs").rglob("big"))) == 1
     again = bench.run()
     assert again.code == 0, again.stderr
-    assert _warnings_of(shelf, again.run_id, waiting[0]) == []
+    assert _warnings_of(bucket, again.run_id, waiting[0]) == []
 
 
-def _warnings_of(shelf: Shelf, run: str, about: str) -> list[str]:
-    warnings: list[str] = shelf.manifest(run)["mayfly:run"]["warnings"]
+def _warnings_of(bucket: Bucket, run: str, about: str) -> list[str]:
+    warnings: list[str] = bucket.run(run).record["warnings"]
     return [warning for warning in warnings if about in warning]

@@ -27,8 +27,8 @@ from agent.steps.jobs.interface import Exit, Launch
 from agent.steps.jobs.probe import reach_of_jobs
 from agent.steps.jobs.process import ProcessIsolation
 from agent.steps.jobs.unit import exit_of
-from tests.run.bench import NOWHERE, Bench, Shelf
-from tests.run.shelves import job_in
+from tests.bucket.bucket import Bucket
+from tests.run.bench import Bench
 
 LOG = structlog.get_logger()
 
@@ -239,11 +239,10 @@ LARGE = """
 """
 
 
-def test_a_file_beyond_the_limit_is_out_of_disk(bench: Bench, shelf: Shelf) -> None:
+def test_a_file_beyond_the_limit_is_out_of_disk(bench: Bench, bucket: Bucket) -> None:
     """As a plain process, too; what was written up to the limit is handed over as partial."""
-    bench.settings["browser.url"] = NOWHERE
     bench.release("v1", LARGE)
     ran = bench.run(limits__file="1MiB", limits__isolation="process")
-    job = job_in(shelf.manifest(ran.run_id), "large")
+    job = bucket.run(ran.run_id).job("large")
     assert (job["status"], job["cause"]) == ("failed", "out_of_disk")
-    assert len(shelf.files(ran.run_id)["large/x"]) == 2**20
+    assert len(bucket.files(ran.run_id)["large/x"]) == 2**20

@@ -2,14 +2,14 @@
 
 import base64
 import json
-import subprocess
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
-import pytest
-
-from tests.run.bench import NOWHERE, Bench, Shelf, until
-from tests.run.shelves import job_in, results, sound
+from tests.bucket.bucket import Bucket
+from tests.bucket.sound import sound
+from tests.parts.command import completed
+from tests.parts.waiting import wait_until
+from tests.run.bench import Bench
 
 CONTRACT = {
     "MAYFLY_OUTPUT_DIR",
@@ -24,12 +24,6 @@ CONTRACT = {
     "LANG",
     "TZ",
 }
-
-
-@pytest.fixture(autouse=True)
-def _no_browser(bench: Bench) -> None:
-    """No job here wants one."""
-    bench.settings["browser.url"] = NOWHERE
 
 
 def test_a_job_s_environment_is_the_contract_and_nothing_else(bench: Bench) -> None:
@@ -101,7 +95,7 @@ sys.exit(1)
 """
 
 
-def test_secrets_appear_nowhere(bench: Bench, shelf: Shelf) -> None:
+def test_secrets_appear_nowhere(bench: Bench, bucket: Bucket) -> None:
     """In plain, in base64 and in URLs: not in the log, the evidence, the manifest, the index, nor on the terminal."""
     job = '[[job]]\nname = "a"\ncommand = ["python3", "a.py"]\nsecrets = ["TOKEN"]\n'
     bench.release("v1", job, {"a.py": TELLS})
@@ -110,10 +104,10 @@ def test_secrets_appear_nowhere(bench: Bench, shelf: Shelf) -> None:
     secrets.write_text(f"TOKEN='{SECRET}'\n")
     ran = bench.run(secrets__source=str(secrets))
     assert ran.code == 8, ran.stderr
-    manifest = sound(shelf, ran.run_id)
-    message = job_in(manifest, "a")["message"]
+    manifest = sound(bucket, ran.run_id)
+    message = manifest.job("a")["message"]
     assert message.startswith("failed with [redacted:TOKEN] ")
-    files = shelf.files(ran.run_id)
+    files = bucket.files(ran.run_id)
     assert set(files) == {
         "_run/log.jsonl",
         "_run/evidence/a/attempt-1.log",
@@ -124,7 +118,7 @@ def test_secrets_appear_nowhere(bench: Bench, shelf: Shelf) -> None:
     assert b"[redacted:TOKEN]</a>" in files["_run/evidence/a/files/page.html"]
     assert files["_run/evidence/a/attempt-1.log"].count(b"[redacted:TOKEN]") == 8
     told = [ran.stderr.encode(), json.dumps(ran.outcome).encode()]
-    told += [path.read_bytes() for path in shelf.root.rglob("*") if path.is_file()]
+    told += [path.read_bytes() for path in bucket.root.rglob("*") if path.is_file()]
     data = SECRET.encode()
     forms = [data, base64.b64encode(data), base64.b64encode(b"user:" + data)[8:-4]]
     forms += [quote(SECRET).encode(), b"s3cr3t"]
@@ -198,14 +192,14 @@ ORDER = """
 """
 
 
-def test_order_days_and_matrix(bench: Bench, shelf: Shelf) -> None:
+def test_order_days_and_matrix(bench: Bench, bucket: Bucket) -> None:
     """Needs come first and their failure skips; another day's job is skipped without blame; a matrix is many jobs."""
     day = f"{datetime.now(UTC) + timedelta(days=3):%a}".lower()
     bench.release("v1", ORDER.replace("DAY", day))
     ran = bench.run(limits__jobs="2")
     assert ran.code == 3, ran.stderr
-    manifest = sound(shelf, ran.run_id)
-    seen = {job["name"]: (job["status"], job["cause"]) for job in manifest["mayfly:run"]["jobs"]}
+    manifest = sound(bucket, ran.run_id)
+    seen = {job["name"]: (job["status"], job["cause"]) for job in manifest.jobs}
     odd = next(name for name in seen if name.startswith("each-b"))
     assert seen == {
         "after": ("succeeded", None),
@@ -218,19 +212,19 @@ def test_order_days_and_matrix(bench: Bench, shelf: Shelf) -> None:
         odd: ("succeeded", None),
         "all": ("succeeded", None),
     }
-    assert day in job_in(manifest, "another-day")["message"]
-    assert '"fails"' in job_in(manifest, "hopeless")["message"]
-    files = shelf.files(ran.run_id)
+    assert day in manifest.job("another-day")["message"]
+    assert '"fails"' in manifest.job("hopeless")["message"]
+    files = bucket.files(ran.run_id)
     assert int(files["first/at"]) < int(files["after/at"])
     assert {files["each-a/shop"], files[f"{odd}/shop"]} == {b"a\n", b"b c\n"}
 
 
-def test_a_run_of_which_nothing_is_due_succeeds(bench: Bench, shelf: Shelf) -> None:
+def test_a_run_of_which_nothing_is_due_succeeds(bench: Bench, bucket: Bucket) -> None:
     """It is committed, so that the day is not missed."""
     day = f"{datetime.now(UTC) + timedelta(days=3):%a}".lower()
     bench.release("v1", f'[[job]]\nname = "a"\ncommand = ["true"]\non = "{day}"\n')
     ran = bench.run()
-    assert (ran.code, shelf.index()[0]["status"]) == (0, "succeeded")
+    assert (ran.code, bucket.entries()[0]["status"]) == (0, "succeeded")
 
 
 PAIR = """
@@ -245,15 +239,15 @@ PAIR = """
 """
 
 
-def test_a_job_that_was_asked_for_by_name_runs_alone(bench: Bench, shelf: Shelf) -> None:
+def test_a_job_that_was_asked_for_by_name_runs_alone(bench: Bench, bucket: Bucket) -> None:
     """`--job` runs that job and no other, not even one that it needs."""
     bench.release("v1", PAIR)
     ran = bench.run("--job", "second")
     assert ran.code == 0, ran.stderr
-    assert results(sound(shelf, ran.run_id)) == {"second/x": False}
+    assert sound(bucket, ran.run_id).results == {"second/x": False}
 
 
-def test_an_unknown_job_is_a_usage_error(bench: Bench, shelf: Shelf) -> None:
+def test_an_unknown_job_is_a_usage_error(bench: Bench, bucket: Bucket) -> None:
     """The command says what it meant to find and exits with 2; nothing of it looks like a run that failed or died."""
     bench.release("v1", PAIR)
     ran = bench.run("--job", "secnod", "--job", "first")
@@ -261,7 +255,7 @@ def test_an_unknown_job_is_a_usage_error(bench: Bench, shelf: Shelf) -> None:
     assert 'v1 has no job "secnod"' in ran.stderr
     assert 'did you mean "second"?' in ran.stderr
     assert bench.spool == []
-    assert [path for path in shelf.root.rglob("*") if path.is_file()] == []
+    assert [path for path in bucket.root.rglob("*") if path.is_file()] == []
 
 
 def test_a_second_run_beside_a_first_is_refused(bench: Bench) -> None:
@@ -269,14 +263,7 @@ def test_a_second_run_beside_a_first_is_refused(bench: Bench) -> None:
     bench.release("v1", '[[job]]\nname = "a"\ncommand = ["sleep", "30"]\n')
     with bench.running() as first:
         lock = bench.state / "lock"
-        until(lambda: lock.exists() and lock.read_text(), what="the first run")
-        second = subprocess.run(
-            bench.command(),
-            env=bench.environment(),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        wait_until(lambda: lock.exists() and lock.read_text(), what="the first run")
+        second = completed(bench.command(), environ=bench.environment())
         assert (second.returncode, second.stdout) == (2, "")
         assert f"process {first.pid}" in second.stderr

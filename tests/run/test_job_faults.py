@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.run.bench import NOWHERE, Bench, Shelf
-from tests.run.shelves import job_in, results, sound
+from tests.bucket.bucket import Bucket
+from tests.bucket.sound import sound
+from tests.run.bench import Bench
 
 ENDS = """
     [[job]]
@@ -46,22 +47,15 @@ ENDS = """
 """
 
 
-@pytest.fixture(autouse=True)
-def _no_browser(bench: Bench) -> None:
-    """No job here wants one."""
-    bench.settings["browser.url"] = NOWHERE
-
-
-def test_every_end_has_its_status_and_cause(bench: Bench, shelf: Shelf) -> None:
+def test_every_end_has_its_status_and_cause(bench: Bench, bucket: Bucket) -> None:
     """Each way to end has its own status, cause, attempts and words; exit code 75 gets one more attempt."""
     bench.repo.write("broken", "#!/no/such/interpreter\n", executable=True)
     bench.release("v1", ENDS)
     ran = bench.run(limits__jobs="16")
     assert (ran.code, ran.outcome["status"]) == (3, "partial"), ran.stderr
-    manifest = sound(shelf, ran.run_id)
+    manifest = sound(bucket, ran.run_id)
     seen = {
-        job["name"]: (job["status"], job["cause"], len(job["attempts"]))
-        for job in manifest["mayfly:run"]["jobs"]
+        job["name"]: (job["status"], job["cause"], len(job["attempts"])) for job in manifest.jobs
     }
     assert seen == {
         "fails": ("failed", "error", 1),
@@ -73,24 +67,24 @@ def test_every_end_has_its_status_and_cause(bench: Bench, shelf: Shelf) -> None:
         "empty": ("empty", "expectation", 1),
         "too-little": ("empty", "expectation", 1),
     }
-    assert job_in(manifest, "fails")["message"] == "exit code 3: no such luck"
-    assert job_in(manifest, "fails")["attempts"][0]["exit_code"] == 3
-    assert job_in(manifest, "killed")["attempts"][0]["signal"] == 11
-    assert "could not be started" in job_in(manifest, "cannot-start")["message"]
-    assert "expected at least 1" in job_in(manifest, "empty")["message"]
+    assert manifest.job("fails")["message"] == "exit code 3: no such luck"
+    assert manifest.job("fails")["attempts"][0]["exit_code"] == 3
+    assert manifest.job("killed")["attempts"][0]["signal"] == 11
+    assert "could not be started" in manifest.job("cannot-start")["message"]
+    assert "expected at least 1" in manifest.job("empty")["message"]
     partial = {"fails/half.txt": True, "too-little/x": True, "asks-again/n": False}
-    assert results(manifest) == partial
-    evidence = shelf.files(ran.run_id)["_run/evidence/fails/attempt-1.log"]
+    assert manifest.results == partial
+    evidence = bucket.files(ran.run_id)["_run/evidence/fails/attempt-1.log"]
     assert evidence == b"no such luck\n"
 
 
-def test_when_no_job_succeeds_the_run_failed(bench: Bench, shelf: Shelf) -> None:
+def test_when_no_job_succeeds_the_run_failed(bench: Bench, bucket: Bucket) -> None:
     """The exit code is 8, and the run is committed all the same."""
     bench.release("v1", '[[job]]\nname = "a"\ncommand = ["false"]\n')
     ran = bench.run()
     assert (ran.code, ran.outcome["status"]) == (8, "failed")
-    assert shelf.index()[0]["status"] == "failed"
-    sound(shelf, ran.run_id)
+    assert bucket.entries()[0]["status"] == "failed"
+    sound(bucket, ran.run_id)
 
 
 HANGS = """
@@ -116,19 +110,19 @@ HANGS = """
 """
 
 
-def test_a_job_past_its_time_is_stopped(bench: Bench, shelf: Shelf) -> None:
+def test_a_job_past_its_time_is_stopped(bench: Bench, bucket: Bucket) -> None:
     """SIGTERM at the limit, SIGKILL after the grace period; what was written is handed over as partial."""
     bench.release("v1", HANGS)
     began = time.monotonic()
     ran = bench.run(limits__grace="1s", limits__jobs="8")
     assert time.monotonic() - began < 30
     assert ran.code == 8, ran.stderr
-    manifest = sound(shelf, ran.run_id)
-    assert {job["status"] for job in manifest["mayfly:run"]["jobs"]} == {"timed_out"}
-    assert {job["cause"] for job in manifest["mayfly:run"]["jobs"]} == {"timeout"}
+    manifest = sound(bucket, ran.run_id)
+    assert {job["status"] for job in manifest.jobs} == {"timed_out"}
+    assert {job["cause"] for job in manifest.jobs} == {"timeout"}
     ends = {
         job["name"]: (job["attempts"][0]["exit_code"], job["attempts"][0]["signal"])
-        for job in manifest["mayfly:run"]["jobs"]
+        for job in manifest.jobs
     }
     assert ends == {
         "hangs": (None, 15),
@@ -136,7 +130,7 @@ def test_a_job_past_its_time_is_stopped(bench: Bench, shelf: Shelf) -> None:
         "polite": (0, None),
         "closes": (None, 15),
     }
-    assert results(manifest) == {"deaf/half": True, "polite/whole": True}
+    assert manifest.results == {"deaf/half": True, "polite/whole": True}
 
 
 FLOOD = """
@@ -151,7 +145,7 @@ FLOOD = """
 
 
 @pytest.mark.parametrize("line", ["x\n", "x"])
-def test_a_flood_on_stderr_is_bounded(bench: Bench, shelf: Shelf, line: str) -> None:
+def test_a_flood_on_stderr_is_bounded(bench: Bench, bucket: Bucket, line: str) -> None:
     """100 MB of output leave a log of the set size with its first and its last lines, in little time and memory."""
     flood = f"    LINE = {line.encode()!r}{FLOOD}"
     bench.release("v1", '[[job]]\nname = "a"\ncommand = ["python3", "a.py"]\n', {"a.py": flood})
@@ -161,10 +155,10 @@ def test_a_flood_on_stderr_is_bounded(bench: Bench, shelf: Shelf, line: str) -> 
     began = time.monotonic()
     ran = bench.run(secrets__source=str(secrets))
     assert time.monotonic() - began < 30
-    job = job_in(sound(shelf, ran.run_id), "a")
+    job = sound(bucket, ran.run_id).job("a")
     assert job["attempts"][0]["output_bytes"] > 99 * 2**20
     assert job["message"] == "exit code 1: the end"
-    files = shelf.files(ran.run_id)
+    files = bucket.files(ran.run_id)
     captured = files["_run/evidence/a/attempt-1.log"]
     assert len(captured) < 4.1 * 2**20
     assert captured.startswith(line.encode() * 10)
@@ -187,14 +181,14 @@ CHILDREN = """
 
 @pytest.mark.parametrize("ending", ["exit 0", "sleep 300"])
 def test_nothing_that_a_job_started_survives_the_run(
-    bench: Bench, shelf: Shelf, ending: str
+    bench: Bench, bucket: Bucket, ending: str
 ) -> None:
     """Children in the background, in sessions of their own, orphaned, and without any environment are gone."""
     jobs = '[[job]]\nname = "a"\ncommand = ["sh", "a.sh"]\ntimeout = "2s"\n'
     bench.release("v1", jobs, {"a.sh": CHILDREN + ending + "\n"})
     ran = bench.run(limits__grace="1s")
     assert ran.code == (0 if ending == "exit 0" else 8), ran.stderr
-    pids = [int(line) for line in shelf.files(ran.run_id)["a/pids"].split()]
+    pids = [int(line) for line in bucket.files(ran.run_id)["a/pids"].split()]
     assert len(pids) == 5
     assert [pid for pid in pids if _alive(pid)] == []
 
@@ -239,17 +233,17 @@ LATE = """
 
 
 def test_the_run_s_limit_stops_its_jobs_in_time_for_the_hand_off(
-    bench: Bench, shelf: Shelf
+    bench: Bench, bucket: Bucket
 ) -> None:
     """Jobs end when three quarters of the run are over; what has not begun by then is skipped, not forgotten."""
     bench.release("v1", LATE)
     began = time.time()
     ran = bench.run(limits__run="4s", limits__jobs="1", limits__grace="1s")
     assert time.time() - began < 20
-    manifest = sound(shelf, ran.run_id)
-    assert (ran.code, job_in(manifest, "long")["status"]) == (8, "timed_out")
-    waits = job_in(manifest, "waits")
+    manifest = sound(bucket, ran.run_id)
+    assert (ran.code, manifest.job("long")["status"]) == (8, "timed_out")
+    waits = manifest.job("waits")
     assert (waits["status"], waits["cause"]) == ("skipped", "timeout")
     assert "the run's time was over" in waits["message"]
-    deadline = int(shelf.files(ran.run_id)["long/deadline"])
+    deadline = int(bucket.files(ran.run_id)["long/deadline"])
     assert began + 2 <= deadline <= began + 6

@@ -3,15 +3,16 @@
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from tests.run.bench import NOWHERE, Bench, Shelf, until
-from tests.run.shelves import S3Shelf, job_in, results, sound
+from tests.bucket.bucket import Bucket, Run
+from tests.bucket.sound import sound
+from tests.parts.command import mayfly
+from tests.parts.waiting import wait_until
+from tests.run.bench import Bench
 
 JOB = """
     [[job]]
@@ -21,22 +22,16 @@ JOB = """
 CANARY = "only-root-may-know"
 
 
-@pytest.fixture(autouse=True)
-def _no_browser(bench: Bench) -> None:
-    """No job here wants one."""
-    bench.settings["browser.url"] = NOWHERE
-
-
 def _program(text: str) -> dict[str, str]:
     head = "import os, sys, time\nfrom pathlib import Path\nout = Path(os.environ['MAYFLY_OUTPUT_DIR'])\n"
     return {"a.py": head + text}
 
 
-def _refused(manifest: dict[str, object]) -> dict[str, str]:
-    return {each["path"]: each["reason"] for each in job_in(manifest, "a")["refused"]}
+def _refused(manifest: Run) -> dict[str, str]:
+    return {each["path"]: each["reason"] for each in manifest.job("a")["refused"]}
 
 
-def test_links_and_special_files_are_refused(bench: Bench, shelf: Shelf) -> None:
+def test_links_and_special_files_are_refused(bench: Bench, bucket: Bucket) -> None:
     """Nothing that leads out of the folder is followed; each is listed with its reason, and the rest is delivered."""
     secret = bench.folder / "secret"
     secret.mkdir()
@@ -60,10 +55,10 @@ if os.geteuid() == 0:
     bench.release("v1", JOB, _program(program))
     ran = bench.run()
     assert ran.code == 3, ran.stderr
-    manifest = sound(shelf, ran.run_id)
-    assert results(manifest) == {"a/good": False}
+    manifest = sound(bucket, ran.run_id)
+    assert manifest.results == {"a/good": False}
     refused = _refused(manifest)
-    summary = shelf.index()[0]["jobs"][0]
+    summary = bucket.entries()[0]["jobs"][0]
     assert (summary["status"], summary["refused_files"]) == ("succeeded", len(refused))
     assert summary["message"].startswith(f"{len(refused)} files could not be handed over, such as ")
     if os.geteuid() == 0:
@@ -77,12 +72,12 @@ if os.geteuid() == 0:
         "pipe": "not a regular file",
         "socket": "not a regular file",
     }
-    assert all(CANARY.encode() not in content for content in shelf.files(ran.run_id).values())
+    assert all(CANARY.encode() not in content for content in bucket.files(ran.run_id).values())
 
 
 @pytest.mark.parametrize("replacement", ["link", "file", "nothing"])
 def test_an_output_folder_that_was_replaced_has_no_results(
-    bench: Bench, shelf: Shelf, replacement: str
+    bench: Bench, bucket: Bucket, replacement: str
 ) -> None:
     """The agent reads the folder it made, or none; what was uploaded from the first one is gone again."""
     secret = bench.folder / "secret"
@@ -99,8 +94,8 @@ elif {replacement!r} == "file":
 """
     bench.release("v1", JOB, _program(program))
     ran = bench.run()
-    manifest = sound(shelf, ran.run_id)
-    assert results(manifest) == {}
+    manifest = sound(bucket, ran.run_id)
+    assert manifest.results == {}
     if replacement == "nothing":
         assert (ran.code, _refused(manifest)) == (0, {})
         return
@@ -131,13 +126,13 @@ for _ in range(9):
 ODD_COUNT = 8 + 6 + 1 + 9 + 1
 
 
-def _originals(manifest: dict[str, Any]) -> set[bytes]:
+def _originals(manifest: Run) -> set[bytes]:
     """The names that a job gave its files, as the manifest has them."""
     return {
         unquote_to_bytes(each["mayfly:path"])
         if "mayfly:path" in each
         else each["path"].removeprefix("a/").encode()
-        for each in manifest["resources"]
+        for each in manifest.resources.values()
         if each.get("mayfly:job") == "a"
     }
 
@@ -151,26 +146,26 @@ def _below(root: Path) -> dict[bytes, bytes]:
     }
 
 
-def test_every_name_that_a_linux_disk_allows_arrives(bench: Bench, shelf: Shelf) -> None:
+def test_every_name_that_a_linux_disk_allows_arrives(bench: Bench, bucket: Bucket) -> None:
     """Through a bucket in a folder: the manifest has the names, and at home the files have them again."""
     bench.release("v1", JOB, _program(ODD_NAMES))
     ran = bench.run()
     assert ran.code == 0, ran.stderr
-    _check_odd_names(bench, sound(shelf, ran.run_id), ran.run_id)
+    _check_odd_names(bench, sound(bucket, ran.run_id), ran.run_id)
     copy = bench.folder / "copy"
-    shutil.copytree(shelf.root / "runs" / ran.run_id, copy)
+    shutil.copytree(bucket.root / "runs" / ran.run_id, copy)
     _mayfly(bench, "verify", str(copy))
 
 
-def test_every_name_arrives_through_s3_as_well(bench: Bench, s3_shelf: S3Shelf) -> None:
+def test_every_name_arrives_through_s3_as_well(bench: Bench, bucket_on_s3: Bucket) -> None:
     """A server that takes a backslash for a folder, and whose listings are XML, sees neither."""
     bench.release("v1", JOB, _program(ODD_NAMES))
     ran = bench.run()
     assert ran.code == 0, ran.stderr
-    _check_odd_names(bench, sound(s3_shelf, ran.run_id), ran.run_id)
+    _check_odd_names(bench, sound(bucket_on_s3, ran.run_id), ran.run_id)
 
 
-def _check_odd_names(bench: Bench, manifest: dict[str, Any], run: str) -> None:
+def _check_odd_names(bench: Bench, manifest: Run, run: str) -> None:
     names = _originals(manifest)
     assert {b"caf\xe9", b"line\nbreak", b"back\\slash", b"Episode #1", b"n" * 255} <= names
     assert len(names) == ODD_COUNT
@@ -186,22 +181,12 @@ def _check_odd_names(bench: Bench, manifest: dict[str, Any], run: str) -> None:
 
 def _mayfly(bench: Bench, *arguments: str) -> None:
     """Do something at home, with the bucket of the bench."""
-    endpoint = bench.settings.get("store.endpoint", "")
-    told = {"MAYFLY_STORE_URL": bench.store} | (
-        {"MAYFLY_STORE_ENDPOINT": endpoint} if endpoint else {}
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "agent", *arguments],
-        env={**bench.environment(), **told},
-        cwd=bench.folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environ = {**bench.environment(), **bench.bucket.environ}
+    done = mayfly(*arguments, environ=environ, at=bench.folder)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_path_that_no_program_can_open_is_refused(bench: Bench, shelf: Shelf) -> None:
+def test_a_path_that_no_program_can_open_is_refused(bench: Bench, bucket: Bucket) -> None:
     """What is deeper than the kernel opens at once is listed, and makes the run partial."""
     program = """
 (out / "good").touch()
@@ -214,11 +199,11 @@ Path("bottom").touch()
     bench.release("v1", JOB, _program(program))
     ran = bench.run()
     assert ran.code == 3, ran.stderr
-    (reason,) = _refused(sound(shelf, ran.run_id)).values()
+    (reason,) = _refused(sound(bucket, ran.run_id)).values()
     assert reason == "its path is longer than 4095 bytes"
 
 
-def test_a_file_that_no_bucket_can_hold_is_refused(bench: Bench, shelf: Shelf) -> None:
+def test_a_file_that_no_bucket_can_hold_is_refused(bench: Bench, bucket: Bucket) -> None:
     """A file that S3 has too few parts for is told, and does not keep the run in the spool for ever."""
     program = """
 (out / "good").touch()
@@ -227,22 +212,22 @@ with open(out / "huge", "wb") as stream: stream.truncate(49 * 1024**3)
     bench.release("v1", JOB, _program(program))
     ran = bench.run(limits__file="50GiB")
     assert ran.code == 3, ran.stderr
-    manifest = sound(shelf, ran.run_id)
-    assert results(manifest) == {"a/good": False}
+    manifest = sound(bucket, ran.run_id)
+    assert manifest.results == {"a/good": False}
     assert _refused(manifest) == {"huge": "larger than 51.5 GB, the most that a bucket takes"}
 
 
-def test_a_job_of_which_everything_was_refused_is_empty(bench: Bench, shelf: Shelf) -> None:
+def test_a_job_of_which_everything_was_refused_is_empty(bench: Bench, bucket: Bucket) -> None:
     """It succeeded by its exit code alone: nothing of it comes home."""
     bench.release("v1", JOB, _program("(out / 'link').symlink_to('/etc/passwd')"))
     ran = bench.run()
     assert ran.code == 8, ran.stderr
-    job = job_in(sound(shelf, ran.run_id), "a")
+    job = sound(bucket, ran.run_id).job("a")
     assert (job["status"], job["cause"], job["refused_files"]) == ("empty", "expectation", 1)
     assert job["message"] == "1 file could not be handed over, such as link (a link)"
 
 
-def test_what_a_job_prints_and_what_it_puts_aside_never_meet(bench: Bench, shelf: Shelf) -> None:
+def test_what_a_job_prints_and_what_it_puts_aside_never_meet(bench: Bench, bucket: Bucket) -> None:
     """Its evidence may have any name, also that of the agent's record of its output."""
     program = """
 (out / ".evidence").mkdir()
@@ -253,19 +238,19 @@ sys.exit(1)
     bench.release("v1", JOB, _program(program))
     ran = bench.run()
     assert ran.code == 8, ran.stderr
-    sound(shelf, ran.run_id)
-    files = shelf.files(ran.run_id)
+    sound(bucket, ran.run_id)
+    files = bucket.files(ran.run_id)
     assert files["_run/evidence/a/attempt-1.log"] == b"printed\n"
     assert files["_run/evidence/a/files/attempt-1.log"] == b"of the job"
 
 
-def test_a_flood_of_refused_files_is_summed_up(bench: Bench, shelf: Shelf) -> None:
+def test_a_flood_of_refused_files_is_summed_up(bench: Bench, bucket: Bucket) -> None:
     """A manifest lists a hundred of them, and how many more there are."""
     bench.release(
         "v1", JOB, _program("for n in range(500): (out / f'link-{n:03}').symlink_to('/etc/passwd')")
     )
     ran = bench.run()
-    refused = job_in(sound(shelf, ran.run_id), "a")["refused"]
+    refused = sound(bucket, ran.run_id).job("a")["refused"]
     assert (len(refused), refused[-1]["reason"]) == (101, "and 400 more entries")
 
 
@@ -291,18 +276,18 @@ os.utime(out / "touched")
 
 
 def test_what_changes_after_an_early_upload_arrives_as_it_was_at_the_end(
-    bench: Bench, shelf: Shelf
+    bench: Bench, bucket: Bucket
 ) -> None:
     """While a job runs its settled files are on their way already; in the end only the final ones are there."""
     bench.release("v1", JOB, _program(CHANGES))
     with bench.running() as process:
         early = bench.folder / "bucket/runs"
-        until(lambda: any(early.glob("*/a/deleted")), what="an early upload")
-        until(lambda: any(early.glob("*/a/big")), what="an early upload of parts")
+        wait_until(lambda: any(early.glob("*/a/deleted")), what="an early upload")
+        wait_until(lambda: any(early.glob("*/a/big")), what="an early upload of parts")
         assert process.wait(60) == 0
-    run = str(shelf.index()[0]["run_id"])
-    sound(shelf, run)
-    files = shelf.files(run)
+    run = str(bucket.entries()[0]["run_id"])
+    sound(bucket, run)
+    files = bucket.files(run)
     assert {path: files[path][:20] for path in files if path.startswith("a/")} == {
         "a/rewritten": b"final",
         "a/appended": b"first and final",
@@ -314,7 +299,7 @@ def test_what_changes_after_an_early_upload_arrives_as_it_was_at_the_end(
     }
 
 
-def test_files_of_a_failed_attempt_are_not_delivered(bench: Bench, shelf: Shelf) -> None:
+def test_files_of_a_failed_attempt_are_not_delivered(bench: Bench, bucket: Bucket) -> None:
     """Only the last attempt's files are results; what the first had uploaded already is removed from the bucket."""
     program = """
 if os.environ["MAYFLY_ATTEMPT"] == "1":
@@ -327,11 +312,11 @@ if os.environ["MAYFLY_ATTEMPT"] == "1":
 """
     bench.release("v1", JOB, _program(program))
     with bench.running() as process:
-        until(lambda: any((bench.folder / "bucket/runs").glob("*/a/only first")), what="early")
+        wait_until(lambda: any((bench.folder / "bucket/runs").glob("*/a/only first")), what="early")
         assert process.wait(60) == 0
-    run = str(shelf.index()[0]["run_id"])
-    assert results(sound(shelf, run)) == {"a/both": False, "a/only second": False}
-    assert shelf.files(run)["a/both"] == b"second"
+    run = str(bucket.entries()[0]["run_id"])
+    assert sound(bucket, run).results == {"a/both": False, "a/only second": False}
+    assert bucket.files(run)["a/both"] == b"second"
 
 
 RESULT_FILES = {
@@ -349,7 +334,7 @@ RESULT_FILES = {
 
 
 def test_a_result_file_that_cannot_be_read_is_noted_and_nothing_else(
-    bench: Bench, shelf: Shelf
+    bench: Bench, bucket: Bucket
 ) -> None:
     """The job's exit code decides; a note says why what it said of itself is missing."""
     jobs = "".join(
@@ -370,12 +355,12 @@ else: file.write_bytes(texts[name].encode("latin-1"))
     bench.release("v1", jobs, _program(program))
     ran = bench.run(limits__jobs="4")
     assert ran.code == 0, ran.stderr
-    manifest = sound(shelf, ran.run_id)
+    manifest = sound(bucket, ran.run_id)
     for name in (*RESULT_FILES, "link", "folder", "pipe"):
-        notes = job_in(manifest, name)["notes"]
+        notes = manifest.job(name)["notes"]
         assert [note.split(":")[0] for note in notes] == ["its result file could not be read"], name
         assert len(notes[0]) < 300
-    good = job_in(manifest, "good")
+    good = manifest.job("good")
     assert (good["items"], good["message"], good["metrics"], good["notes"]) == (
         3,
         "as usual",
@@ -384,7 +369,7 @@ else: file.write_bytes(texts[name].encode("latin-1"))
     )
 
 
-def test_files_that_cannot_be_read_are_listed(bench: Bench, shelf: Shelf) -> None:
+def test_files_that_cannot_be_read_are_listed(bench: Bench, bucket: Bucket) -> None:
     """A file or folder that the agent may not read is no silent loss (the superuser may read all)."""
     program = """
 (out / "good").touch()
@@ -396,13 +381,13 @@ def test_files_that_cannot_be_read_are_listed(bench: Bench, shelf: Shelf) -> Non
     bench.release("v1", JOB, _program(program))
     ran = bench.run()
     assert ran.code == 0, ran.stderr
-    manifest = sound(shelf, ran.run_id)
+    manifest = sound(bucket, ran.run_id)
     reason = "cannot be read: Permission denied"
     if os.geteuid() == 0:
-        assert set(results(manifest)) == {"a/good", "a/mine", "a/closed/file"}
+        assert set(manifest.results) == {"a/good", "a/mine", "a/closed/file"}
     else:
         assert _refused(manifest) == {"mine": reason, "closed": reason}
-        assert set(results(manifest)) == {"a/good"}
+        assert set(manifest.results) == {"a/good"}
     assert bench.spool == []
     assert list((bench.state / "spool").glob(".gone-*")) == []
 
@@ -416,7 +401,7 @@ for _ in range(1500):
 """Deeper than Python's recursion reaches: stands in for all that cannot be removed, such as another user's files."""
 
 
-def test_a_job_s_folder_that_cannot_be_removed_costs_no_run(bench: Bench, shelf: Shelf) -> None:
+def test_a_job_s_folder_that_cannot_be_removed_costs_no_run(bench: Bench, bucket: Bucket) -> None:
     """What is left of a committed run in the spool is a warning, now and in the next run."""
     bench.release("v1", JOB, _program(DEEP))
     try:
@@ -426,7 +411,7 @@ def test_a_job_s_folder_that_cannot_be_removed_costs_no_run(bench: Bench, shelf:
         assert len(second.events("spool.not_removed")) == 2
     finally:
         subprocess.run(["rm", "-rf", str(bench.state / "spool")], check=True)
-    assert len(shelf.index()) == 2
+    assert len(bucket.entries()) == 2
 
 
 TAMPERS = """
@@ -444,12 +429,12 @@ TAMPERS = """
 """
 
 
-def test_what_goes_wrong_around_one_job_costs_no_other(bench: Bench, shelf: Shelf) -> None:
+def test_what_goes_wrong_around_one_job_costs_no_other(bench: Bench, bucket: Bucket) -> None:
     """A workspace that cannot be made, here by a neighbour's doing, fails that job with its reason."""
     bench.release("v1", TAMPERS)
     ran = bench.run(limits__jobs="1")
     assert ran.code == 3, ran.stderr
-    manifest = sound(shelf, ran.run_id)
-    assert results(manifest) == {"a/x": False, "c/x": False}
-    assert job_in(manifest, "b")["status"] == "failed"
-    assert "jobs/b" in job_in(manifest, "b")["message"]
+    manifest = sound(bucket, ran.run_id)
+    assert manifest.results == {"a/x": False, "c/x": False}
+    assert manifest.job("b")["status"] == "failed"
+    assert "jobs/b" in manifest.job("b")["message"]

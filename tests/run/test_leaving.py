@@ -4,9 +4,11 @@ import os
 import re
 import subprocess
 
+from tests.bucket.bucket import Bucket
+from tests.bucket.layout import ENTRIES
+from tests.bucket.sound import sound
 from tests.parts.missing import program
-from tests.run.bench import NOWHERE, RUN_SECONDS, Bench, Shelf
-from tests.run.shelves import sound
+from tests.run.bench import RUN_SECONDS, Bench
 
 JOBS = """
     [[job]]
@@ -16,7 +18,7 @@ JOBS = """
 
 
 def test_a_machine_that_goes_off_leaves_the_deleting_to_the_next_run(
-    bench: Bench, shelf: Shelf
+    bench: Bench, bucket: Bucket
 ) -> None:
     """The committed run is out of the spool at once, its files go in the next run, and that one leaves its own."""
     programs = bench.folder / "programs"
@@ -31,7 +33,7 @@ def test_a_machine_that_goes_off_leaves_the_deleting_to_the_next_run(
     for number in (1, 2):
         ran = bench.run(power__after="poweroff")
         assert ran.code == 0, ran.stderr
-        sound(shelf, ran.run_id)
+        sound(bucket, ran.run_id)
         assert bench.spool == []
         assert [path.name for path in spool.glob(".*")] == [f".gone-{ran.run_id}"], number
     assert bench.run().code == 0
@@ -41,7 +43,6 @@ def test_a_machine_that_goes_off_leaves_the_deleting_to_the_next_run(
 def test_a_bucket_in_a_folder_is_durable_before_the_spool_goes(bench: Bench) -> None:
     """Files reach the disk before the manifest that names them, and the commit before the run leaves the spool."""
     bench.store = (bench.folder / "bucket").as_uri()
-    bench.settings["browser.url"] = NOWHERE
     bench.release("v1", JOBS)
     trace = bench.folder / "trace"
     calls = "trace=syncfs,rename,renameat,renameat2,link,linkat"
@@ -54,7 +55,7 @@ def test_a_bucket_in_a_folder_is_durable_before_the_spool_goes(bench: Bench) -> 
         "file": r'bucket/runs/[^"]*/one/file"',
         "sync": r"syncfs\(",
         "manifest": r'bucket/runs/[^"]*/datapackage\.json"',
-        "entry": r'bucket/index/[^"]*"',
+        "entry": rf'bucket/{ENTRIES}[^"]*"',
         "gone": r'\.gone-[^"]*"',
     }
     done = [name for line in trace.open() for name in steps if re.search(steps[name], line)]

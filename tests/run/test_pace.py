@@ -9,7 +9,8 @@ import pytest
 
 from agent.core.errors import StateError
 from agent.steps.pace import take_turn
-from tests.run.bench import NOWHERE, Bench, Shelf
+from tests.bucket.bucket import Bucket
+from tests.run.bench import Bench
 from tests.run.fleet import Fleet
 
 JOBS = """
@@ -25,7 +26,6 @@ JOBS = """
 def fleet(bench: Bench) -> Iterator[Fleet]:
     """Two shards on one machine that keep the pace together."""
     bench.settings |= {
-        "browser.url": NOWHERE,
         "limits.jobs": "4",
         "limits.jitter": "1s",
         "paths.pace": str(bench.folder / "pace"),
@@ -36,21 +36,21 @@ def fleet(bench: Bench) -> Iterator[Fleet]:
     fleet.end()
 
 
-def test_shards_of_a_machine_keep_one_pace(fleet: Fleet, shelf: Shelf) -> None:
+def test_shards_of_a_machine_keep_one_pace(fleet: Fleet, bucket: Bucket) -> None:
     """Two agents with four places each take their turns from one file: nobody starts before its turn."""
     members = [fleet.start(shard) for shard in range(2)]
     assert [member.wait() for member in members] == [0, 0]
     starts = sorted(
         each["timestamp"]
         for member in members
-        for each in member.told
+        for each in member.log.events()
         if each["event"] == "job.started"
     )
     assert len(starts) == 8
     times = sorted(float(line) for line in (fleet.bench.folder / "visits").read_text().split())
     # A start may be late on a busy machine, never early: the last cannot come before its turn.
     assert times[-1] - float((fleet.bench.folder / "pace" / "shop.example").read_text()) >= -0.6
-    assert len(shelf.index()) == 2
+    assert len(bucket.entries()) == 2
 
 
 async def test_turns_that_are_taken_at_once_are_apart(tmp_path: Path) -> None:
@@ -74,14 +74,14 @@ async def test_a_pace_that_cannot_be_kept_is_an_error(tmp_path: Path) -> None:
         await take_turn(tmp_path / "pace", "shop.example", 1.0, within=60.0)
 
 
-def test_a_job_whose_turn_comes_too_late_fails_in_time(bench: Bench, shelf: Shelf) -> None:
+def test_a_job_whose_turn_comes_too_late_fails_in_time(bench: Bench, bucket: Bucket) -> None:
     """A run does not wait beyond its time, and says why the job did not start."""
-    bench.settings |= {"browser.url": NOWHERE, "limits.run": "30s"}
+    bench.settings |= {"limits.run": "30s"}
     jobs = JOBS.format(visits=bench.folder / "visits").replace('"2/s"', '"1/h"')
     bench.release("v1", jobs)
     ran = bench.run()
     assert ran.code == 3
-    (entry,) = shelf.index()
+    (entry,) = bucket.entries()
     statuses = [job["status"] for job in entry["jobs"]]
     assert (statuses.count("succeeded"), statuses.count("failed")) == (1, 7)
     late = next(job for job in entry["jobs"] if job["status"] == "failed")

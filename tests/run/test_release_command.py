@@ -2,14 +2,14 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.bucket.bucket import Bucket
 from tests.parts.repo import Repo, Signer, make_signer
-from tests.run.bench import Bench, Shelf
+from tests.run.bench import Bench
 
 JOB = """
 [[job]]
@@ -22,16 +22,8 @@ def mayfly(
     bench: Bench, *arguments: str, at: Path | None = None
 ) -> "subprocess.CompletedProcess[str]":
     """Run `mayfly release ...` on the workbench."""
-    command = [sys.executable, "-m", "agent", "release", *arguments]
-    return subprocess.run(
-        [*command, "--set", f"paths.state={bench.state}"],
-        env={**bench.environment(), "GIT_AUTHOR_DATE": "", "GIT_CONFIG_NOSYSTEM": "1"},
-        cwd=at or bench.folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    git = {"GIT_AUTHOR_DATE": "", "GIT_CONFIG_NOSYSTEM": "1"}
+    return bench.mayfly("release", *arguments, "--set", f"paths.state={bench.state}", at=at, **git)
 
 
 def listed(bench: Bench) -> dict[str, dict[str, Any]]:
@@ -41,11 +33,11 @@ def listed(bench: Bench) -> dict[str, dict[str, Any]]:
     return {row["ref"]: row for row in json.loads(done.stdout)["releases"]}
 
 
-def ran(bench: Bench, shelf: Shelf) -> tuple[str, dict[str, Any]]:
+def ran(bench: Bench, bucket: Bucket) -> tuple[str, dict[str, Any]]:
     """Do a run, and return the release's ref and what the manifest says of it."""
     done = bench.run()
     assert done.code == 0, done.stderr[-2000:]
-    release = shelf.manifest(done.run_id)["mayfly:run"]["release"]
+    release = bucket.run(done.run_id).release
     return release["ref"], release
 
 
@@ -56,34 +48,34 @@ def versions(bench: Bench, *names: str) -> None:
         assert bench.run().code == 0
 
 
-def test_an_operator_goes_back_and_the_next_release_goes_on(bench: Bench, shelf: Shelf) -> None:
+def test_an_operator_goes_back_and_the_next_release_goes_on(bench: Bench, bucket: Bucket) -> None:
     """After a rollback the older release runs, and the manifest says why; a newer one is taken again."""
     versions(bench, "v1.0", "v2.0")
     assert listed(bench)["v2.0"]["good"]
     done = mayfly(bench, "rollback")
     assert done.returncode == 0, done.stderr
     assert "v1.0" in done.stdout.splitlines()[0]
-    ref, release = ran(bench, shelf)
+    ref, release = ran(bench, bucket)
     assert ref == "v1.0"
     assert "an operator went back" in release["stale"]["reason"]
     rows = listed(bench)
     assert (rows["v1.0"]["good"], rows["v2.0"]["bad"]["by"]) == (True, "operator")
     bench.release("v3.0", JOB.format(version="v3.0"))
-    assert ran(bench, shelf)[0] == "v3.0"
+    assert ran(bench, bucket)[0] == "v3.0"
 
 
-def test_a_repository_of_longer_names_is_operated_alike(bench: Bench, shelf: Shelf) -> None:
+def test_a_repository_of_longer_names_is_operated_alike(bench: Bench, bucket: Bucket) -> None:
     """In git's SHA-256 format releases run, are listed, found by the beginning of a commit, and left again."""
     bench.repo = Repo(bench.folder, object_format="sha256")
     versions(bench, "v1.0", "v2.0")
     commit = listed(bench)["v1.0"]["commit"]
     assert len(commit) == 64
     assert mayfly(bench, "rollback", "--to", commit[:12]).returncode == 0
-    ref, release = ran(bench, shelf)
+    ref, release = ran(bench, bucket)
     assert (ref, release["commit"]) == ("v1.0", commit)
 
 
-def test_a_pinned_release_runs_until_it_is_unpinned(bench: Bench, shelf: Shelf) -> None:
+def test_a_pinned_release_runs_until_it_is_unpinned(bench: Bench, bucket: Bucket) -> None:
     """One that is here needs no git; one that is not is fetched; a commit will do for a name."""
     versions(bench, "v1.0")
     bench.release("v1.5", JOB.format(version="v1.5"))
@@ -91,12 +83,12 @@ def test_a_pinned_release_runs_until_it_is_unpinned(bench: Bench, shelf: Shelf) 
     commit = listed(bench)["v1.0"]["commit"]
     assert mayfly(bench, "pin", commit[:10]).returncode == 0
     bare = bench.repo.bare.rename(bench.repo.bare.with_suffix(".away"))
-    assert ran(bench, shelf)[0] == "v1.0"
+    assert ran(bench, bucket)[0] == "v1.0"
     bare.rename(bench.repo.bare)
     assert "next run fetches" in mayfly(bench, "pin", "v1.5").stdout
-    assert ran(bench, shelf)[0] == "v1.5"
+    assert ran(bench, bucket)[0] == "v1.5"
     assert "unpinned v1.5" in mayfly(bench, "unpin").stdout
-    assert ran(bench, shelf)[0] == "v2.0"
+    assert ran(bench, bucket)[0] == "v2.0"
     assert "nothing was pinned" in mayfly(bench, "unpin").stdout
 
 
@@ -123,7 +115,7 @@ def author(bench: Bench) -> Signer:
 
 
 def test_a_new_release_is_signed_verified_pushed_and_run(
-    bench: Bench, shelf: Shelf, author: Signer
+    bench: Bench, bucket: Bucket, author: Signer
 ) -> None:
     """From the working tree to a machine that verifies: the command says who signed, and the machine agrees."""
     signers = bench.folder / "allowed_signers"
@@ -135,7 +127,7 @@ def test_a_new_release_is_signed_verified_pushed_and_run(
     made = json.loads(done.stdout)
     assert (made["pushed"], made["signer"]["principal"]) == (True, "ada@example.com")
     bench.settings["release.allowed_signers"] = str(signers)
-    ref, release = ran(bench, shelf)
+    ref, release = ran(bench, bucket)
     assert (ref, release["commit"], release["trust"]) == ("v1.0", made["commit"], "signed")
     assert release["verified_by"] == made["signer"]
 

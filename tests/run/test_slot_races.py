@@ -41,11 +41,6 @@ def race(
     )
     common = {"url": f"s3://{bucket}/prod", "slots": slots, "seed": seed, "settle": settle}
     common |= {"conditional": conditional, "spread": spread, "begin": time.time() + START_SECONDS}
-    environ = {
-        **os.environ,
-        "AWS_ACCESS_KEY_ID": server.access_key,
-        "AWS_SECRET_ACCESS_KEY": server.secret_key,
-    }
     runners = [
         subprocess.Popen(
             [
@@ -54,7 +49,7 @@ def race(
                 "tests.run.claim_slots",
                 json.dumps({**common, "endpoint": endpoint, "runner": f"host-{number}"}),
             ],
-            env=environ,
+            env={**os.environ, **server.environ},
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from tests.bucket.bucket import Bucket
+from tests.bucket.layout import CLAIMS
+from tests.bucket.sound import all_sound
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import IgnoreConditions
 from tests.parts.metadata import Metadata
 from tests.parts.recorder import Recorder
-from tests.run.bench import Bench, Ran, Shelf, finish, until
-from tests.run.shelves import Readable, S3Shelf, all_sound
+from tests.run.bench import Bench, Ran, finish
 
 SLOT = "2026-11-22T18:00:00Z"
 JOB = """
@@ -48,46 +48,44 @@ def both(bench: Bench, other: Bench, slot: str = SLOT) -> tuple[Ran, Ran]:
     return ran[1], ran[0]
 
 
-def assert_one_run(shelf: Readable, worked: Ran, stood_back: Ran) -> None:
+def assert_one_run(bucket: Bucket, worked: Ran, stood_back: Ran) -> None:
     """One run is in the bucket, with its slot, and nothing of the other."""
     assert (worked.code, stood_back.code) == (0, 0)
     assert worked.run_id in stood_back.outcome["stood_back"]
     assert stood_back.outcome["jobs"] == []
-    assert all_sound(shelf) == [worked.run_id]
-    assert shelf.index()[0]["slot"] == SLOT
-    assert shelf.manifest(worked.run_id)["mayfly:run"]["slot"] == SLOT
+    assert all_sound(bucket) == [worked.run_id]
+    assert bucket.entries()[0]["slot"] == SLOT
+    assert bucket.run(worked.run_id).record["slot"] == SLOT
 
 
-def test_of_two_machines_one_works(bench: Bench, other: Bench, shelf: Shelf) -> None:
+def test_of_two_machines_one_works(bench: Bench, other: Bench, bucket: Bucket) -> None:
     """The other goes off at once, with exit code 0, says who works, and leaves nothing: no marker, no spool."""
     worked, stood_back = both(bench, other)
-    assert_one_run(shelf, worked, stood_back)
-    markers = {path.stem for path in (shelf.root / "started").iterdir()}
-    assert markers == {worked.run_id}
+    assert_one_run(bucket, worked, stood_back)
+    assert list(bucket.begun()) == [worked.run_id]
     assert bench.spool == other.spool == []
-    claims = [path for path in (shelf.root / "slots").rglob("*") if path.is_file()]
-    assert [path.name for path in claims] == ["20261122T180000Z.json"]
-    assert json.loads(claims[0].read_bytes())["run_id"] == worked.run_id
+    ((slot, claim),) = bucket.claims().items()
+    assert (slot, claim["run_id"]) == ("20261122T180000Z", worked.run_id)
 
 
 @pytest.mark.parametrize("ignores", [False, True], ids=["conditions", "ignores conditions"])
 def test_of_two_machines_one_works_with_a_store_behind_s3(
-    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy, other: Bench, *, ignores: bool
+    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy, other: Bench, *, ignores: bool
 ) -> None:
     """With conditions and without; the loser takes its marker and its claim away."""
     other.store = bench.store
     if ignores:
         s3_proxy.inject(IgnoreConditions(), method="PUT")
     worked, stood_back = both(bench, other)
-    assert_one_run(s3_shelf, worked, stood_back)
-    assert s3_shelf.keys("started/") == [f"started/{worked.run_id}.json"]
-    below = f"slots/20261122T180000Z/{worked.run_id}.json"
-    assert s3_shelf.keys("slots/") == [below if ignores else "slots/20261122T180000Z.json"]
-    record = s3_shelf.manifest(worked.run_id)["mayfly:run"]
+    assert_one_run(bucket_on_s3, worked, stood_back)
+    assert list(bucket_on_s3.begun()) == [worked.run_id]
+    below = f"20261122T180000Z/{worked.run_id}"
+    assert list(bucket_on_s3.claims()) == [below if ignores else "20261122T180000Z"]
+    record = bucket_on_s3.run(worked.run_id).record
     assert record["conditional_writes"] is not ignores
 
 
-def test_a_slot_that_is_done_is_not_done_again(bench: Bench, shelf: Shelf) -> None:
+def test_a_slot_that_is_done_is_not_done_again(bench: Bench, bucket: Bucket) -> None:
     """A machine that is started once more goes off; one for the next slot, or for none, works."""
     bench.release("v1.0", JOB, {"job.sh": "exit 3\n"})
     assert bench.run("--slot", SLOT).code == 8
@@ -98,17 +96,16 @@ def test_a_slot_that_is_done_is_not_done_again(bench: Bench, shelf: Shelf) -> No
     assert not again.events("job.started")
     assert bench.run("--slot", "2026-11-23T18:00:00Z").code == 8
     assert bench.run().code == 8
-    assert [entry["slot"] for entry in shelf.index()] == [SLOT, "2026-11-23T18:00:00Z", None]
+    assert [entry["slot"] for entry in bucket.entries()] == [SLOT, "2026-11-23T18:00:00Z", None]
 
 
 def test_a_machine_that_died_takes_its_own_slot_over(
-    bench: Bench, other: Bench, shelf: Shelf
+    bench: Bench, other: Bench, bucket: Bucket
 ) -> None:
     """It finishes what waits in its spool, and works again, because an interrupted run is no day's result."""
     bench.release("v1.1", JOB, {"job.sh": SLOW})
     with bench.running("--slot", SLOT) as process:
-        log = bench.folder / "stderr.log"
-        until(lambda: '"job.started"' in log.read_text(), what="the job")
+        bench.log.wait_for("job.started")
         process.send_signal(signal.SIGKILL)
         process.wait(20)
     bench.release("v1.2", JOB, {"job.sh": SCRIPT})
@@ -116,7 +113,7 @@ def test_a_machine_that_died_takes_its_own_slot_over(
     assert "works for it" in elsewhere.outcome["stood_back"]
     ran = bench.run("--slot", SLOT)
     assert (ran.code, ran.outcome["status"]) == (0, "succeeded"), ran.stderr[-2000:]
-    assert [(entry["status"], entry["slot"]) for entry in shelf.index()] == [
+    assert [(entry["status"], entry["slot"]) for entry in bucket.entries()] == [
         ("interrupted", SLOT),
         ("succeeded", SLOT),
     ]
@@ -124,29 +121,28 @@ def test_a_machine_that_died_takes_its_own_slot_over(
 
 
 def test_what_waits_is_delivered_before_the_machine_goes_off(
-    bench: Bench, other: Bench, shelf: Shelf
+    bench: Bench, other: Bench, bucket: Bucket
 ) -> None:
     """The spool of a machine whose slot was done elsewhere meanwhile is emptied all the same."""
-    shelf.root.write_text("no folder")
+    bucket.root.write_text("no folder")
     lost = bench.run()
     assert lost.code == 6
-    shelf.root.unlink()
+    bucket.root.unlink()
     assert other.run("--slot", SLOT).code == 0
     ran = bench.run("--slot", SLOT)
     assert ran.outcome["status"] == "stood_back"
     assert bench.spool == []
-    assert lost.run_id in {entry["run_id"] for entry in shelf.index()}
+    assert lost.run_id in bucket.committed()
 
 
-def test_without_the_bucket_a_run_works_without_a_claim(bench: Bench, shelf: Shelf) -> None:
+def test_without_the_bucket_a_run_works_without_a_claim(bench: Bench, bucket: Bucket) -> None:
     """Two runs of one slot are better than none; the manifest says that it may be so."""
     bench.release("v1.0", JOB, {"job.sh": SCRIPT})
-    shelf.root.mkdir()
-    (shelf.root / "slots").write_text("in the way")
+    bucket.objects.put(CLAIMS.rstrip("/"), b"in the way")
     ran = bench.run("--slot", SLOT)
     assert ran.outcome["status"] == "succeeded"
     assert ran.events("slot.unsettled")
-    record = shelf.manifest(ran.run_id)["mayfly:run"]
+    record = bucket.run(ran.run_id).record
     assert record["slot"] == SLOT
     assert "another machine may have worked for the slot" in "\n".join(record["warnings"])
 
@@ -192,26 +188,20 @@ def ec2(bench: Bench, aws: dict[str, str]) -> Iterator[Metadata]:
 
 def consumer(bench: Bench, *arguments: str) -> Any:
     """Return what a command at home says of the bucket."""
-    done = subprocess.run(
-        [sys.executable, "-m", "agent", *arguments, "--json", "--store", bench.store],
-        env=bench.environment(),
-        cwd=bench.folder,
-        stdout=subprocess.PIPE,
-        check=True,
-        timeout=60,
-    )
+    done = bench.mayfly(*arguments, "--json", "--store", bench.store)
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 def test_a_machine_of_ec2_says_what_it_is_and_what_it_cost(
-    bench: Bench, shelf: Shelf, ec2: Metadata
+    bench: Bench, bucket: Bucket, ec2: Metadata
 ) -> None:
     """Instance, type, zone, image, life cycle and slot are in the manifest; the cost also in the index, and at home."""
     pending = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     ec2.said["dynamic/instance-identity/document"] = json.dumps({"pendingTime": pending})
     ran = bench.run("--slot", "tag")
     assert ran.code == 0, ran.stderr[-2000:]
-    record = shelf.manifest(ran.run_id)["mayfly:run"]
+    record = bucket.run(ran.run_id).record
     facts = ("instance_id", "instance_type", "zone", "image", "life_cycle")
     assert [record["host"][fact] for fact in facts] == [
         "i-0123456789abcdef0",
@@ -222,10 +212,10 @@ def test_a_machine_of_ec2_says_what_it_is_and_what_it_cost(
     ]
     assert record["slot"] == SLOT
     cost = record["cost"]
-    assert cost == shelf.index()[0]["cost"]
+    assert cost == bucket.entries()[0]["cost"]
     assert 30 < cost["billed_seconds"] < 240
     assert cost["total_usd"] > 0
-    marker = json.loads((shelf.root / "started" / f"{ran.run_id}.json").read_bytes())
+    marker = bucket.begun()[ran.run_id]
     assert marker["slot"] == SLOT
     month = consumer(bench, "cost")
     assert [run["run_id"] for run in month["runs"]] == [ran.run_id]
@@ -235,7 +225,7 @@ def test_a_machine_of_ec2_says_what_it_is_and_what_it_cost(
 
 
 def test_the_same_machine_booted_again_takes_its_claim_over(
-    bench: Bench, shelf: Shelf, ec2: Metadata
+    bench: Bench, bucket: Bucket, ec2: Metadata
 ) -> None:
     """Even where its disk is gone: the claim bears its id and another boot's."""
     claim = {
@@ -246,18 +236,16 @@ def test_the_same_machine_booted_again_takes_its_claim_over(
         "instance_id": "i-0123456789abcdef0",
         "boot_id": "an earlier one",
     }
-    path = shelf.root / "slots" / "20261122T180000Z.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({**claim, "instance_id": "i-0fedcba9876543210"}))
+    bucket.put_claim("20261122T180000Z", {**claim, "instance_id": "i-0fedcba9876543210"})
     assert bench.run("--slot", "tag").outcome["status"] == "stood_back"
-    path.write_text(json.dumps(claim))
+    bucket.put_claim("20261122T180000Z", claim)
     ran = bench.run("--slot", "tag")
     assert ran.outcome["status"] == "succeeded"
-    assert (shelf.root / "slots" / "20261122T180000Z" / "2.json").exists()
+    assert "20261122T180000Z/2" in bucket.claims()
 
 
 def test_a_metadata_service_that_fails_costs_the_slot_and_no_run(
-    bench: Bench, shelf: Shelf, ec2: Metadata
+    bench: Bench, bucket: Bucket, ec2: Metadata
 ) -> None:
     """Without its answers the run works, without slot and cost."""
     ec2.status = 503
@@ -265,15 +253,15 @@ def test_a_metadata_service_that_fails_costs_the_slot_and_no_run(
     ran = bench.run("--slot", "tag")
     assert ran.code == 0
     assert time.monotonic() - began < 60
-    record = shelf.manifest(ran.run_id)["mayfly:run"]
+    record = bucket.run(ran.run_id).record
     assert (record["slot"], record["cost"], record["host"]["zone"]) == (None, None, None)
 
 
-def test_elsewhere_nothing_is_asked(bench: Bench, shelf: Shelf, ec2: Metadata) -> None:
+def test_elsewhere_nothing_is_asked(bench: Bench, bucket: Bucket, ec2: Metadata) -> None:
     """A laptop with the unit's own command line has no tag, no slot and no cost, and asks nobody."""
     bench.environ["AWS_EC2_METADATA_DISABLED"] = "true"
     ran = bench.run("--slot", "tag")
     assert ran.code == 0
     assert ec2.requests == []
-    record = shelf.manifest(ran.run_id)["mayfly:run"]
+    record = bucket.run(ran.run_id).record
     assert (record["slot"], record["cost"]) == (None, None)

@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 
+from tests.bucket.bucket import Bucket
+from tests.bucket.sound import all_sound, sound
 from tests.parts.metadata import Metadata
 from tests.parts.seaweed import S3Server
-from tests.run.bench import NOWHERE, Bench, Ran, Shelf, finish, until
-from tests.run.shelves import Readable, S3Shelf, all_sound, job_in, results, sound
+from tests.run.bench import Bench, Ran, finish
 
 SEEDS = int(os.environ.get("MAYFLY_TEST_SEEDS", "2"))
 LONG = SEEDS >= 50
@@ -48,7 +49,7 @@ def ec2(bench: Bench) -> Iterator[Metadata]:
     """A spot machine's metadata service, which the bench's runs ask."""
     with Metadata() as service:
         bench.environ["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = service.url
-        bench.settings |= {"browser.url": NOWHERE, "cost.hourly": "0.02"}
+        bench.settings |= {"cost.hourly": "0.02"}
         yield service
 
 
@@ -57,13 +58,6 @@ def taken(ec2: Metadata) -> float:
     now = datetime.now(UTC)
     ec2.notice = now + NOTICE
     return now.timestamp()
-
-
-def told(bench: Bench, event: str) -> list[dict[str, Any]]:
-    """Return the events of a name that the run under way has logged."""
-    lines = (bench.folder / "stderr.log").read_text().split("\n")[:-1]
-    events = [json.loads(line) for line in lines if line.startswith("{")]
-    return [each for each in events if each["event"] == event]
 
 
 def at(event: dict[str, Any]) -> float:
@@ -81,11 +75,7 @@ def interrupted(
     """
     with bench.running(**settings) as process:
         if job:
-            until(
-                lambda: any(each["job"] == job for each in told(bench, "job.ended")),
-                what=f"the end of {job}",
-                seconds=60,
-            )
+            bench.log.wait_for("job.ended", job=job, seconds=60)
         time.sleep(after)
         since = taken(ec2)
         ran = finish(process)
@@ -97,7 +87,7 @@ def interrupted(
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_a_notice_at_any_moment(bench: Bench, shelf: Shelf, ec2: Metadata, seed: int) -> None:
+def test_a_notice_at_any_moment(bench: Bench, bucket: Bucket, ec2: Metadata, seed: int) -> None:
     """It is seen within 6 s; what was finished is committed well inside the two minutes; the run says why it ended."""
     bench.release("v1.0", JOBS)
     after = random.Random(seed).uniform(0.3, 14.0)
@@ -105,11 +95,11 @@ def test_a_notice_at_any_moment(bench: Bench, shelf: Shelf, ec2: Metadata, seed:
     print(f"seed {seed}: notice {after:.1f} s after the start, {seen=:.2f} s, {committed=:.2f} s")
     assert seen < 6
     assert committed < 60
-    manifest = sound(shelf, ran.run_id)
-    run = manifest["mayfly:run"]
+    manifest = sound(bucket, ran.run_id)
+    run = manifest.record
     for each in ran.events("job.ended"):
         if each["status"] == "succeeded":
-            assert job_in(manifest, each["job"])["files"] == each["files"]
+            assert manifest.job(each["job"])["files"] == each["files"]
     # A notice that comes when every job is over interrupts nothing; one before the release finds no jobs.
     cut = run["status"] == "interrupted"
     assert cut != ("slow" in [job["name"] for job in run["jobs"] if job["status"] == "succeeded"])
@@ -120,34 +110,38 @@ def test_a_notice_at_any_moment(bench: Bench, shelf: Shelf, ec2: Metadata, seed:
     assert again.code == 0, again.stderr[-3000:]
     done = {
         job["name"]
-        for entry in shelf.index()
+        for entry in bucket.entries()
         for job in entry["jobs"]
         if job["status"] == "succeeded"
     }
     assert done == {"quick", "steady", "slow"}
-    all_sound(shelf)
+    all_sound(bucket)
 
 
-def test_a_slow_service_does_not_delay_the_look(bench: Bench, shelf: Shelf, ec2: Metadata) -> None:
+def test_a_slow_service_does_not_delay_the_look(
+    bench: Bench, bucket: Bucket, ec2: Metadata
+) -> None:
     """With half a second for each answer the notice is seen in time as well."""
     bench.release("v1.0", JOBS.replace("sleep 12", "sleep 60"))
     ec2.delay = 0.5
     ran, seen, _ = interrupted(bench, ec2, job="quick")
     assert 0 <= seen < 6
-    assert shelf.manifest(ran.run_id)["mayfly:run"]["status"] == "interrupted"
+    assert bucket.run(ran.run_id).record["status"] == "interrupted"
 
 
-def test_a_recommendation_stops_nothing(bench: Bench, shelf: Shelf, ec2: Metadata) -> None:
+def test_a_recommendation_stops_nothing(bench: Bench, bucket: Bucket, ec2: Metadata) -> None:
     """It is noted once, and the run goes on to its end."""
     bench.release("v1.0", JOBS)
     ec2.rebalance = True
     ran = bench.run()
     assert ran.code == 0, ran.stderr[-3000:]
     assert len(ran.events("spot.rebalance_recommended")) == 1
-    assert len(results(shelf.manifest(ran.run_id))) == 7
+    assert len(bucket.run(ran.run_id).results) == 7
 
 
-def test_the_next_run_does_what_was_not_finished(bench: Bench, shelf: Shelf, ec2: Metadata) -> None:
+def test_the_next_run_does_what_was_not_finished(
+    bench: Bench, bucket: Bucket, ec2: Metadata
+) -> None:
     """Inside the window only that, with the reason for the rest; by name, or without a window, everything."""
     bench.release("v1.0", JOBS)
     first, _, _ = interrupted(bench, ec2, job="steady")
@@ -163,36 +157,32 @@ def test_the_next_run_does_what_was_not_finished(bench: Bench, shelf: Shelf, ec2
         assert ran.job(name)["status"] == "skipped"
         assert ran.job(name)["cause"] is None
         assert ran.job(name)["message"] == f"succeeded in {second.run_id}, which was interrupted"
-    assert first.run_id in all_sound(shelf)
+    assert first.run_id in all_sound(bucket)
 
 
-def test_another_slot_is_another_day(bench: Bench, shelf: Shelf, ec2: Metadata) -> None:
+def test_another_slot_is_another_day(bench: Bench, bucket: Bucket, ec2: Metadata) -> None:
     """The same slot, and a run without one, go on with an interrupted run; one for the next slot does everything."""
     bench.release("v1.0", JOBS)
     day, next_day = "2026-11-22T18:00:00Z", "2026-11-23T18:00:00Z"
     with bench.running("--slot", day) as process:
-        until(lambda: len(told(bench, "job.ended")) == 2, what="two jobs", seconds=60)
+        bench.log.wait_for("job.ended", count=2, seconds=60)
         taken(ec2)
         assert finish(process).code == 7
     ec2.notice = None
     other = bench.run("--slot", next_day, limits__catch_up="6h")
     assert {job["status"] for job in other.outcome["jobs"]} == {"succeeded"}
-    all_sound(shelf)
+    all_sound(bucket)
 
 
 @pytest.fixture
-def narrow(bench: Bench, s3_server: S3Server, s3_bucket: str) -> Iterator[S3Shelf]:
+def narrow(bench: Bench, s3_server: S3Server, s3_bucket: str) -> Iterator[Bucket]:
     """The bench's bucket at the end of a link that all connections share."""
-    bench.store = f"s3://{s3_bucket}/prod"
-    bench.environ |= {
-        "AWS_ACCESS_KEY_ID": s3_server.access_key,
-        "AWS_SECRET_ACCESS_KEY": s3_server.secret_key,
-    }
     command = [sys.executable, "-S", "-E", str(LINK), str(s3_server.port), "20", str(MBIT)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as link:
         assert link.stdout is not None
-        bench.settings["store.endpoint"] = f"http://127.0.0.1:{int(link.stdout.readline())}"
-        yield S3Shelf(s3_server, s3_bucket, "prod")
+        endpoint = f"http://127.0.0.1:{int(link.stdout.readline())}"
+        bench.deliver_to(Bucket.on_s3(s3_server, s3_bucket, endpoint=endpoint))
+        yield bench.bucket
         link.kill()
 
 
@@ -225,14 +215,14 @@ def big_release(bench: Bench, sizes: list[int]) -> None:
 
 
 def test_what_waits_on_a_narrow_link_is_sent_or_named(
-    bench: Bench, narrow: S3Shelf, ec2: Metadata
+    bench: Bench, narrow: Bucket, ec2: Metadata
 ) -> None:
     """200 MB on 20 Mbit/s (long): committed inside the two minutes, and afterwards nothing is missing."""
     bench.settings["limits.catch_up"] = "6h"
     big_release(bench, [MEGABYTES * 1000 // 40] * 40)
     ran, seen, committed = interrupted(bench, ec2, job="zbig")
     manifest = sound(narrow, ran.run_id)
-    unsent = manifest["mayfly:run"]["unsent"]
+    unsent = manifest.record["unsent"]
     size = sum(each["bytes"] for each in unsent)
     print(
         f"{MEGABYTES} MB on {MBIT} Mbit/s: {seen=:.1f} s, {committed=:.1f} s, unsent {size} bytes"
@@ -241,13 +231,13 @@ def test_what_waits_on_a_narrow_link_is_sent_or_named(
     check_the_rest(bench, narrow, ran, ["small/file", *(f"zbig/{n}.bin" for n in range(40))])
 
 
-def test_what_cannot_be_sent_in_time_follows(bench: Bench, narrow: S3Shelf, ec2: Metadata) -> None:
+def test_what_cannot_be_sent_in_time_follows(bench: Bench, narrow: Bucket, ec2: Metadata) -> None:
     """More than the link carries: small files are there, the manifest names the rest, the next run delivers it."""
     ec2.said["meta-data/spot/instance-action"] = None
     bench.settings["limits.catch_up"] = "6h"
     big_release(bench, [40, 40, *[MBIT * 1500] * 3])
     with bench.running() as process:
-        until(lambda: len(told(bench, "job.ended")) == 2, what="both jobs", seconds=60)
+        bench.log.wait_for("job.ended", count=2, seconds=60)
         # A notice of which most of the time is over: what the agent would find after a busy start.
         soon = datetime.now(UTC) + timedelta(seconds=45)
         ec2.said["meta-data/spot/instance-action"] = json.dumps(
@@ -259,37 +249,37 @@ def test_what_cannot_be_sent_in_time_follows(bench: Bench, narrow: S3Shelf, ec2:
     committed = at(ran.events("run.committed")[0])
     assert committed < soon.timestamp() - 5
     manifest = sound(narrow, ran.run_id)
-    run = manifest["mayfly:run"]
+    run = manifest.record
     named = {each["path"]: each["bytes"] for each in run["unsent"]}
     assert named
     assert set(named) <= {"zbig/2.bin", "zbig/3.bin", "zbig/4.bin"}
     assert set(named.values()) == {MBIT * 1_500_000}
-    assert job_in(manifest, "small")["status"] == "succeeded"
-    assert job_in(manifest, "zbig")["status"] == "interrupted"
-    assert results(manifest)["zbig/0.bin"] is True
+    assert manifest.job("small")["status"] == "succeeded"
+    assert manifest.job("zbig")["status"] == "interrupted"
+    assert manifest.results["zbig/0.bin"] is True
     assert len(bench.spool) == 1
     check_the_rest(
         bench, narrow, ran, ["small/file", *(f"zbig/{number}.bin" for number in range(5))]
     )
 
 
-def check_the_rest(bench: Bench, shelf: Readable, ran: Ran, wanted: list[str]) -> None:
+def check_the_rest(bench: Bench, bucket: Bucket, ran: Ran, wanted: list[str]) -> None:
     """The next run delivers what was late, as a run that continues the first, and does nothing twice."""
-    late = {each["path"] for each in shelf.manifest(ran.run_id)["mayfly:run"]["unsent"]}
+    late = {each["path"] for each in bucket.run(ran.run_id).record["unsent"]}
     again = bench.run()
     assert again.code == 0, again.stderr[-3000:]
     assert bench.spool == []
-    runs = all_sound(shelf)
-    follow_ups = [run for run in runs if shelf.manifest(run)["mayfly:run"]["continues"]]
+    runs = all_sound(bucket)
+    follow_ups = [run for run in runs if bucket.run(run).record["continues"]]
     assert len(runs) == 2 + bool(late)
     assert len(follow_ups) == bool(late)
-    there = set(results(shelf.manifest(ran.run_id)))
+    there = set(bucket.run(ran.run_id).results)
     for run in follow_ups:
-        manifest = shelf.manifest(run)
-        assert manifest["mayfly:run"]["continues"] == ran.run_id
-        assert manifest["mayfly:run"]["recovered"] == again.run_id
-        assert set(results(manifest)) == late
-        assert not any(results(manifest).values())
+        manifest = bucket.run(run)
+        assert manifest.record["continues"] == ran.run_id
+        assert manifest.record["recovered"] == again.run_id
+        assert set(manifest.results) == late
+        assert not any(manifest.results.values())
         there |= late
     assert there == set(wanted)
     if late or ran.code == 7:

@@ -4,6 +4,9 @@ import time
 
 import pytest
 
+from tests.bucket.bucket import Bucket
+from tests.bucket.layout import ENTRIES, MANIFEST, STATES
+from tests.bucket.sound import all_sound, sound
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import (
     Answer,
@@ -16,8 +19,7 @@ from tests.parts.faults import (
     ResetUpload,
 )
 from tests.parts.stalled import refused, silent
-from tests.run.bench import NOWHERE, Bench, Shelf
-from tests.run.shelves import S3Shelf, all_sound, job_in, results, sound
+from tests.run.bench import Bench
 
 MANY = """
     [[job]]
@@ -44,33 +46,27 @@ FEW = """
 PATHS = {"few/1", "few/2", "few/3"}
 
 
-@pytest.fixture(autouse=True)
-def _no_browser(bench: Bench) -> None:
-    """No job here wants one."""
-    bench.settings["browser.url"] = NOWHERE
-
-
 def _many(bench: Bench, files: int, large: list[int]) -> None:
     """Publish a job that writes so many files, and large ones of so many megabytes."""
     program = f"FILES, LARGE = {files}, {large}\n{PROGRAM}"
     bench.release("v1", MANY, {"many.py": program})
 
 
-def test_a_run_arrives_in_s3(bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy) -> None:
+def test_a_run_arrives_in_s3(bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy) -> None:
     """Hundreds of files, any decent name, large ones in parts; the manifest says that the store keeps conditions."""
     _many(bench, 300, [8, 30])
     ran = bench.run()
     assert ran.code == 0, ran.stderr
-    manifest = sound(s3_shelf, ran.run_id)
-    assert (job_in(manifest, "many")["files"], len(results(manifest))) == (302, 302)
-    assert manifest["mayfly:run"]["conditional_writes"] is True
+    manifest = sound(bucket_on_s3, ran.run_id)
+    assert (manifest.job("many")["files"], len(manifest.results)) == (302, 302)
+    assert manifest.record["conditional_writes"] is True
     assert s3_proxy.count("PUT", "partNumber=") == 2 + 6
     assert bench.spool == []
     assert bench.environ["AWS_SECRET_ACCESS_KEY"] not in ran.stderr
 
 
 def test_a_bucket_that_goes_away_during_the_upload(
-    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy
+    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy
 ) -> None:
     """Exit code 6 and everything in the spool; the next run hands it over before its own."""
     _many(bench, 50, [8])
@@ -79,21 +75,21 @@ def test_a_bucket_that_goes_away_during_the_upload(
     assert (ran.code, ran.outcome["delivered"]) == (6, False), ran.stderr
     assert "page 15" in ran.outcome["undelivered"]
     assert [path.name for path in bench.spool] == [ran.run_id]
-    assert s3_shelf.index() == []
+    assert bucket_on_s3.entries() == []
     s3_proxy.heal()
     bench.release("v2", FEW)
     again = bench.run()
     assert again.code == 0, again.stderr
-    assert all_sound(s3_shelf) == [ran.run_id, again.run_id]
-    manifest = s3_shelf.manifest(ran.run_id)
-    assert manifest["mayfly:run"]["status"] == "succeeded"
-    assert manifest["mayfly:run"]["release"]["ref"] == "v1"
-    assert job_in(manifest, "many")["files"] == 51
+    assert all_sound(bucket_on_s3) == [ran.run_id, again.run_id]
+    manifest = bucket_on_s3.run(ran.run_id)
+    assert manifest.record["status"] == "succeeded"
+    assert manifest.release["ref"] == "v1"
+    assert manifest.job("many")["files"] == 51
     assert bench.spool == []
 
 
 def test_a_bucket_that_is_not_there_at_all(
-    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy
+    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy
 ) -> None:
     """The jobs run all the same; run after run waits in the spool, and all arrive once it is there, in order."""
     bench.release("v1", FEW)
@@ -109,10 +105,10 @@ def test_a_bucket_that_is_not_there_at_all(
     s3_proxy.accept()
     ran = bench.run()
     assert ran.code == 0, ran.stderr
-    assert all_sound(s3_shelf) == [*left, ran.run_id]
+    assert all_sound(bucket_on_s3) == [*left, ran.run_id]
 
 
-def test_refused_credentials_are_told_at_once(bench: Bench, s3_shelf: S3Shelf) -> None:
+def test_refused_credentials_are_told_at_once(bench: Bench, bucket_on_s3: Bucket) -> None:
     """403 is not retried: exit code 6 within seconds, with the reason, and the spool keeps the run."""
     bench.release("v1", FEW)
     right = bench.environ["AWS_SECRET_ACCESS_KEY"]
@@ -126,10 +122,10 @@ def test_refused_credentials_are_told_at_once(bench: Bench, s3_shelf: S3Shelf) -
     assert ran.job("few")["status"] == "succeeded"
     bench.environ["AWS_SECRET_ACCESS_KEY"] = right
     again = bench.run()
-    assert all_sound(s3_shelf) == [ran.run_id, again.run_id]
+    assert all_sound(bucket_on_s3) == [ran.run_id, again.run_id]
 
 
-def test_credentials_that_cannot_be_read_stop_no_job(bench: Bench, shelf: Shelf) -> None:
+def test_credentials_that_cannot_be_read_stop_no_job(bench: Bench, bucket: Bucket) -> None:
     """Without the parameters of SSM the jobs run, and the run waits for a day on which there are some."""
     bench.release("v1", FEW)
     folder = bench.store
@@ -148,7 +144,7 @@ def test_credentials_that_cannot_be_read_stop_no_job(bench: Bench, shelf: Shelf)
     assert "SSM" in ran.outcome["undelivered"]
     bench.store = folder
     again = bench.run()
-    assert all_sound(shelf) == [ran.run_id, again.run_id]
+    assert all_sound(bucket) == [ran.run_id, again.run_id]
 
 
 @pytest.mark.parametrize(
@@ -157,32 +153,32 @@ def test_credentials_that_cannot_be_read_stop_no_job(bench: Bench, shelf: Shelf)
         (Lie(), "/few/2"),
         (Lie(), "/_run/log.jsonl"),
         (Corrupt(), "/few/2"),
-        (Lie(), "/state/"),
-        (Corrupt(), "/state/"),
+        (Lie(), f"/{STATES}"),
+        (Corrupt(), f"/{STATES}"),
         (ResetUpload(1), "/few/2"),
         (Answer(503, "SlowDown"), "/few/"),
-        (Answer(500), "/datapackage.json"),
-        (LoseAnswer(), "/datapackage.json"),
-        (LoseAnswer(), "/index/"),
-        (ResetUpload(1), "/index/"),
-        (Answer(503, "SlowDown"), "/index/"),
+        (Answer(500), f"/{MANIFEST}"),
+        (LoseAnswer(), f"/{MANIFEST}"),
+        (LoseAnswer(), f"/{ENTRIES}"),
+        (ResetUpload(1), f"/{ENTRIES}"),
+        (Answer(503, "SlowDown"), f"/{ENTRIES}"),
     ],
     ids=lambda value: str(value).partition("(")[0].strip("/"),
 )
 def test_one_fault_of_a_store_is_got_over(
-    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy, fault: Fault, path: str
+    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy, fault: Fault, path: str
 ) -> None:
     """A put that was lost, cut, refused once, or claimed and not done is repeated: one sound run, one index entry."""
     bench.release("v1", FEW)
     s3_proxy.inject(fault, times=1, method="PUT", path=path)
     ran = bench.run()
     assert ran.code == 0, ran.stderr
-    assert all_sound(s3_shelf) == [ran.run_id]
-    assert set(results(s3_shelf.manifest(ran.run_id))) == PATHS
+    assert all_sound(bucket_on_s3) == [ran.run_id]
+    assert set(bucket_on_s3.run(ran.run_id).results) == PATHS
     assert bench.spool == []
-    state = job_in(s3_shelf.manifest(ran.run_id), "few")["state"]
-    assert s3_shelf.get(state)[:2] == b"\x1f\x8b"
-    if path == "/state/":
+    state = bucket_on_s3.run(ran.run_id).job("few")["state"]
+    assert bucket_on_s3.objects.get(state)[:2] == b"\x1f\x8b"
+    if path == f"/{STATES}":
         assert bench.run().job("few")["notes"] == []
 
 
@@ -190,15 +186,15 @@ def test_one_fault_of_a_store_is_got_over(
     ("fault", "path"),
     [
         (Lie(), "/few/2"),
-        (Lie(), "/datapackage.json"),
-        (Corrupt(), "/datapackage.json"),
-        (Lie(), "/index/"),
-        (Corrupt(bytes.swapcase), "/index/"),
+        (Lie(), f"/{MANIFEST}"),
+        (Corrupt(), f"/{MANIFEST}"),
+        (Lie(), f"/{ENTRIES}"),
+        (Corrupt(bytes.swapcase), f"/{ENTRIES}"),
     ],
     ids=lambda value: str(value).partition("(")[0].strip("/"),
 )
 def test_a_store_that_keeps_lying_gets_no_commit(
-    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy, fault: Fault, path: str
+    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy, fault: Fault, path: str
 ) -> None:
     """What it says it has and has not is noticed before the spool lets go; an honest day later all is delivered."""
     bench.release("v1", FEW)
@@ -206,39 +202,39 @@ def test_a_store_that_keeps_lying_gets_no_commit(
     ran = bench.run(limits__handoff="20s")
     assert ran.code == 6, ran.stderr
     assert "does not hold it" in ran.outcome["undelivered"]
-    assert s3_shelf.keys("index/") == []
+    assert bucket_on_s3.entries() == []
     assert [folder.name for folder in bench.spool] == [ran.run_id]
     s3_proxy.heal()
     again = bench.run()
     assert again.code == 0, again.stderr
-    assert all_sound(s3_shelf) == [ran.run_id, again.run_id]
+    assert all_sound(bucket_on_s3) == [ran.run_id, again.run_id]
 
 
 def test_a_store_without_conditions_is_used_and_named(
-    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy
+    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy
 ) -> None:
     """The manifest says that the store did not refuse a second write, if the run was long enough to find out."""
     bench.release("v1", f'{FEW}\n[[job]]\nname = "slow"\ncommand = ["sleep", "3"]\n')
     s3_proxy.inject(IgnoreConditions())
     ran = bench.run()
     assert ran.code == 0, ran.stderr
-    assert sound(s3_shelf, ran.run_id)["mayfly:run"]["conditional_writes"] is False
+    assert sound(bucket_on_s3, ran.run_id).record["conditional_writes"] is False
 
 
 def test_a_burst_of_refusals_is_waited_out(
-    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy
+    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy
 ) -> None:
     """Forty answers of 503 in a row, as a throttled account gives them, cost seconds and nothing else."""
     _many(bench, 50, [])
     s3_proxy.inject(Answer(503, "SlowDown"), times=40)
     ran = bench.run()
     assert ran.code == 0, ran.stderr
-    assert len(results(sound(s3_shelf, ran.run_id))) == 50
+    assert len(sound(bucket_on_s3, ran.run_id).results) == 50
 
 
 @pytest.mark.parametrize("fault", [BlackHole(), Answer(503, "SlowDown")], ids=str)
 def test_the_hand_off_keeps_to_the_run_s_limit(
-    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy, fault: Fault
+    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy, fault: Fault
 ) -> None:
     """A store that never answers, or never with anything else than 'later', does not keep the machine up."""
     bench.release("v1", FEW)
@@ -285,7 +281,7 @@ def _remembered(log: list[dict[str, object]]) -> list[object]:
 
 
 def test_a_job_remembers_its_last_committed_success(
-    bench: Bench, s3_shelf: S3Shelf, s3_proxy: FaultProxy
+    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy
 ) -> None:
     """Not what a failed attempt wrote, nor a run that never arrived: a lost machine takes its memories with it."""
     _remembering(bench, "1")
@@ -293,10 +289,10 @@ def test_a_job_remembers_its_last_committed_success(
     _remembering(bench, "2", code=1)
     assert _remembered(bench.run().log) == ["1"]
     _remembering(bench, "3")
-    s3_proxy.inject(Answer(403, "AccessDenied"), method="PUT", path="/index/")
+    s3_proxy.inject(Answer(403, "AccessDenied"), method="PUT", path=f"/{ENTRIES}")
     lost = bench.run()
     assert (lost.code, _remembered(lost.log)) == (6, ["1"])
-    assert any(lost.run_id in key for key in s3_shelf.keys("state/few/"))
+    assert any(lost.run_id in key for key in bucket_on_s3.states("few"))
     s3_proxy.heal()
     other = Bench(bench.folder / "other", bench.repo, bench.store, bench.environ, bench.settings)
     other.folder.mkdir()
@@ -313,7 +309,7 @@ DROP = """
 """
 
 
-def test_far_fewer_files_than_usual_are_a_failure(bench: Bench, shelf: Shelf) -> None:
+def test_far_fewer_files_than_usual_are_a_failure(bench: Bench, bucket: Bucket) -> None:
     """Less than half of the recent median is `empty`, whichever machine made that history; half is still fine."""
     seen = []
     for number, count in enumerate((10, 12, 8, 4, 5)):
@@ -324,4 +320,4 @@ def test_far_fewer_files_than_usual_are_a_failure(bench: Bench, shelf: Shelf) ->
     assert [job["status"] for job in seen] == [*["succeeded"] * 3, "empty", "succeeded"]
     assert seen[3]["cause"] == "expectation"
     assert seen[3]["message"] == "4 files, fewer than 50% of the usual 10"
-    assert len(all_sound(shelf)) == 5
+    assert len(all_sound(bucket)) == 5

@@ -11,8 +11,9 @@ import time
 
 import pytest
 
-from tests.run.bench import Bench, Shelf, until
-from tests.run.shelves import all_sound, results
+from tests.bucket.bucket import Bucket
+from tests.bucket.sound import all_sound
+from tests.run.bench import Bench
 
 SEEDS = range(int(os.environ.get("MAYFLY_TEST_SEEDS", "3")))
 JOB = """
@@ -39,8 +40,7 @@ def killed(bench: Bench, seconds: float) -> bool:
 
 def wait_for_the_job(bench: Bench) -> None:
     """Return when the run that is under way has started its job."""
-    log = bench.folder / "stderr.log"
-    until(lambda: '"job.started"' in log.read_text(), what="the job of the new release")
+    bench.log.wait_for("job.started")
 
 
 def good(bench: Bench) -> str:
@@ -55,7 +55,7 @@ def good(bench: Bench) -> str:
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("works", [True, False], ids=["good", "bad"])
 def test_killed_at_any_time_of_an_update(
-    bench: Bench, shelf: Shelf, seed: int, *, works: bool
+    bench: Bench, bucket: Bucket, seed: int, *, works: bool
 ) -> None:
     """After the kill the next run delivers the day's file, whole, of the one version or the other; then it settles."""
     release(bench, "v1.0")
@@ -69,15 +69,15 @@ def test_killed_at_any_time_of_an_update(
     wanted = b"v2.0 v2.0\n" if works else b"v1.0 v1.0\n"
     ran = bench.run()
     assert ran.code == 0, ran.stderr[-3000:]
-    assert results(shelf.manifest(ran.run_id)) == {"only/file": False}
-    assert shelf.files(ran.run_id)["only/file"] == wanted
+    assert bucket.run(ran.run_id).results == {"only/file": False}
+    assert bucket.files(ran.run_id)["only/file"] == wanted
     assert good(bench) == ("v2.0" if works else "v1.0")
     assert bench.spool == []
-    all_sound(shelf)
+    all_sound(bucket)
 
 
 def test_a_release_that_takes_the_machine_down_is_left_after_three_times(
-    bench: Bench, shelf: Shelf
+    bench: Bench, bucket: Bucket
 ) -> None:
     """Each time the trial was written down before; the fourth run takes the last good release, and says why."""
     release(bench, "v1.0")
@@ -90,14 +90,16 @@ def test_a_release_that_takes_the_machine_down_is_left_after_three_times(
             process.wait(20)
     ran = bench.run()
     assert ran.code == 0, ran.stderr[-3000:]
-    record = shelf.manifest(ran.run_id)["mayfly:run"]["release"]
+    record = bucket.run(ran.run_id).release
     assert record["ref"] == "v1.0"
     assert record["refused"][0]["kind"] == "trial"
     assert "started 3 times" in record["refused"][0]["reason"]
-    assert shelf.files(ran.run_id)["only/file"] == b"v1.0 v1.0\n"
+    assert bucket.files(ran.run_id)["only/file"] == b"v1.0 v1.0\n"
 
 
-def test_runs_that_end_in_order_do_not_count_against_a_release(bench: Bench, shelf: Shelf) -> None:
+def test_runs_that_end_in_order_do_not_count_against_a_release(
+    bench: Bench, bucket: Bucket
+) -> None:
     """A machine that is told to stop in the middle, again and again, finishes the trial when it is left alone."""
     release(bench, "v1.0")
     assert bench.run().code == 0
@@ -108,4 +110,4 @@ def test_runs_that_end_in_order_do_not_count_against_a_release(bench: Bench, she
             process.send_signal(signal.SIGTERM)
             process.wait(60)
     ran = bench.run()
-    assert shelf.manifest(ran.run_id)["mayfly:run"]["release"]["ref"] == "v2.0"
+    assert bucket.run(ran.run_id).release["ref"] == "v2.0"

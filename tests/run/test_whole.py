@@ -3,22 +3,22 @@
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from frictionless import validate
 
+from tests.bucket.bucket import Bucket, Run
+from tests.parts.command import completed
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.program import Program
 from tests.parts.recorder import Recorder
 from tests.parts.repo import Repo
 from tests.parts.seaweed import S3Server
-from tests.run.bench import Bench, Ran, Shelf, finish, until
+from tests.run.bench import Bench, Ran, finish
 
 SCRAPERS = Path(__file__).parents[2] / "scrapers"
 RELEASED = ("jobs.toml", "pyproject.toml", "uv.lock", "scrapers/**/*.py")
@@ -59,27 +59,14 @@ def release(repo: Repo, site: str) -> None:
     repo.release("v1.0.0", files)
 
 
-def mayfly(bench: Bench, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run a command of the home side."""
-    return subprocess.run(
-        [sys.executable, "-m", "agent", *arguments],
-        env=bench.environment(),
-        cwd=bench.folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def check_delivered(bench: Bench, ran: Ran, manifest: dict[str, Any], kind: str) -> None:
+def check_delivered(bench: Bench, ran: Ran, run: Run, kind: str) -> None:
     """Assert that every file of the three jobs arrived and verifies, and that a browser of `kind` was used."""
     assert ran.code == 0, ran.stderr[-3000:]
-    assert {resource["path"] for resource in manifest["resources"]} == FILES
-    assert manifest["mayfly:run"]["browser"]["kind"] == kind
-    verified = mayfly(bench, "verify", ran.run_id, "--store", bench.store)
+    assert run.resources.keys() == FILES
+    assert run.record["browser"]["kind"] == kind
+    verified = bench.mayfly("verify", ran.run_id, "--store", bench.store)
     assert verified.returncode == 0, verified.stdout + verified.stderr
-    status = json.loads(mayfly(bench, "status", "--json", "--store", bench.store).stdout)
+    status = json.loads(bench.mayfly("status", "--json", "--store", bench.store).stdout)
     assert ran.run_id in json.dumps(status)
 
 
@@ -91,20 +78,17 @@ def test_the_scrapers_run_in_a_container_and_arrive_in_s3(
     s3_bucket: str,
 ) -> None:
     """Release from git, the Selenium Grid in Docker, three jobs, S3: the run of the machine, all of it real."""
+    bench.with_browser()
     bench.environ |= docker_engine.environ
-    bench.environ |= {
-        "AWS_ACCESS_KEY_ID": s3_server.access_key,
-        "AWS_SECRET_ACCESS_KEY": s3_server.secret_key,
-        "MAYFLY_STORE_ENDPOINT": s3_server.url,
-    }
-    bench.store = f"s3://{s3_bucket}/prod"
+    bucket = Bucket.on_s3(s3_server, s3_bucket)
+    bench.environ |= bucket.environ
+    bench.store = bucket.environ["MAYFLY_STORE_URL"]
     with demo_site(bench.folder, docker_engine.gateway()) as site:
         release(bench.repo, site)
         ran = bench.run(browser__image=selenium_image)
-    content = s3_server.get(s3_bucket, f"prod/runs/{ran.run_id}/datapackage.json")
-    manifest = json.loads(content)
-    check_delivered(bench, ran, manifest, "container")
-    record = manifest["mayfly:run"]
+    run = bucket.run(ran.run_id)
+    check_delivered(bench, ran, run, "container")
+    record = run.record
     assert record["browser"]["image"] == selenium_image
     assert record["conditional_writes"] is True
     assert {phase["name"] for phase in record["phases"]} >= {"release", "jobs"}
@@ -112,19 +96,20 @@ def test_the_scrapers_run_in_a_container_and_arrive_in_s3(
 
 
 def test_the_scrapers_run_on_a_grid_that_somebody_else_runs(
-    bench: Bench, shelf: Shelf, grid_url: str
+    bench: Bench, bucket: Bucket, grid_url: str
 ) -> None:
     """With a URL, nothing is started, and downloads come through the Grid because no disk is shared."""
     with demo_site(bench.folder) as site:
         release(bench.repo, site)
         ran = bench.run(browser__url=grid_url)
-    check_delivered(bench, ran, shelf.manifest(ran.run_id), "remote")
+    check_delivered(bench, ran, bucket.run(ran.run_id), "remote")
 
 
 def test_a_browser_that_dies_mid_run_costs_one_attempt(
-    bench: Bench, shelf: Shelf, docker_engine: DockerEngine, selenium_image: str
+    bench: Bench, bucket: Bucket, docker_engine: DockerEngine, selenium_image: str
 ) -> None:
     """The container is killed while a job uses it: it comes back, the job is tried again, and the manifest says so."""
+    bench.with_browser()
     bench.environ |= docker_engine.environ
     job = """
         [[job]]
@@ -143,24 +128,21 @@ def test_a_browser_that_dies_mid_run_costs_one_attempt(
     script = script.replace("sleep 30", watcher)
     bench.release("v1", job, {"browse.sh": script})
     with bench.running(browser__image=selenium_image) as process:
-        log = bench.folder / "stderr.log"
-        until(lambda: '"line": "using"' in log.read_text(), seconds=60, what="job uses the browser")
+        bench.log.wait_for("job.output", line="using", seconds=60)
         names = docker_engine.docker("ps", "--format", "{{.Names}}").stdout.split()
         ours = [name for name in names if name.startswith("mayfly-")]
         docker_engine.docker("kill", *ours)
         ran = finish(process)
     assert ran.code == 0, ran.stderr[-3000:]
     assert [attempt["cause"] for attempt in ran.job("browsing")["attempts"]] == ["browser", None]
-    assert shelf.manifest(ran.run_id)["mayfly:run"]["browser"]["restarts"] == 1
+    assert bucket.run(ran.run_id).record["browser"]["restarts"] == 1
 
 
 def test_the_demo_shows_what_a_person_wants_to_see(tmp_path: Path) -> None:
     """A table of jobs, files, bytes and time, and where the manifest is, which an independent reader accepts."""
     environ = {**os.environ, "HOME": str(tmp_path)}
     command = [sys.executable, "-m", "agent", "demo", "--dir", str(tmp_path / "demo")]
-    done = subprocess.run(
-        command, env=environ, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = completed(command, environ=environ)
     assert done.returncode == 0, done.stderr[-3000:]
     for words in (r"quotes +ok +2 ", r"reports +ok +4 ", r"notes +ok +2 ", r"total +8 "):
         assert re.search(words, done.stdout), done.stdout
@@ -168,9 +150,7 @@ def test_the_demo_shows_what_a_person_wants_to_see(tmp_path: Path) -> None:
     assert found is not None
     report = validate(found.group(1))
     assert report.valid, report.flatten(["name", "type", "note"])
-    again = subprocess.run(
-        [*command, "--json"], env=environ, capture_output=True, text=True, timeout=120, check=False
-    )
+    again = completed([*command, "--json"], environ=environ)
     outcome = json.loads(again.stdout)
     assert outcome["status"] == "succeeded"
     quotes = next(job for job in outcome["jobs"] if job["name"] == "quotes")

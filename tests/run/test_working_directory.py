@@ -2,8 +2,9 @@
 
 import pytest
 
-from tests.run.bench import NOWHERE, Bench, Shelf
-from tests.run.shelves import job_in, results, sound
+from tests.bucket.bucket import Bucket
+from tests.bucket.sound import sound
+from tests.run.bench import Bench
 
 JOBS = """
     [[job]]
@@ -19,8 +20,8 @@ B = 'test ! -e out.csv && cp scrapers/data.txt "$MAYFLY_OUTPUT_DIR"\n'
 
 @pytest.fixture(autouse=True)
 def _processes(bench: Bench) -> None:
-    """Jobs are processes of this user, one after the other, and none wants a browser."""
-    bench.settings |= {"browser.url": NOWHERE, "limits.isolation": "process", "limits.jobs": "1"}
+    """Jobs are processes of this user, one after the other."""
+    bench.settings |= {"limits.isolation": "process", "limits.jobs": "1"}
 
 
 def _release(bench: Bench, program: str) -> None:
@@ -45,32 +46,32 @@ for name in ('scrapers/data.txt', 'b.sh'):
 
 @pytest.mark.parametrize("how", sorted(STRAYS))
 def test_a_job_that_writes_into_its_working_directory_only_is_empty(
-    bench: Bench, shelf: Shelf, how: str
+    bench: Bench, bucket: Bucket, how: str
 ) -> None:
     """It is told what it wrote and where results belong; the release and the next job see nothing of it."""
     _release(bench, STRAYS[how])
     ran = bench.run()
-    manifest = sound(shelf, ran.run_id)
+    manifest = sound(bucket, ran.run_id)
     (tree,) = (bench.state / "releases").glob("*/tree")
     assert (tree / "scrapers" / "data.txt").read_text() == "original"
     assert (tree / "b.sh").read_text() == B
     assert {path.name for path in tree.rglob("*")} == {
         *("jobs.toml", "b.sh", "scrapers", "a.py", "data.txt"),
     }
-    assert results(manifest) == {"b/data.txt": False}
-    assert shelf.files(ran.run_id)["b/data.txt"] == b"original"
-    job = job_in(manifest, "a")
+    assert manifest.results == {"b/data.txt": False}
+    assert bucket.files(ran.run_id)["b/data.txt"] == b"original"
+    job = manifest.job("a")
     assert (ran.code, job["status"], job["cause"]) == (3, "empty", "expectation"), ran.stderr
     assert job["message"].startswith("it wrote 2 files outside $MAYFLY_OUTPUT_DIR, such as ")
 
 
-def test_a_job_with_results_is_told_in_a_note(bench: Bench, shelf: Shelf) -> None:
+def test_a_job_with_results_is_told_in_a_note(bench: Bench, bucket: Bucket) -> None:
     """Drivers write logs beside themselves, which is no failure; none of it is handed over, or stays on the disk."""
     _release(bench, "(out / 'x').touch(); Path('driver.log').touch()")
     ran = bench.run()
     assert ran.code == 0, ran.stderr
-    manifest = sound(shelf, ran.run_id)
-    (note,) = job_in(manifest, "a")["notes"]
+    manifest = sound(bucket, ran.run_id)
+    (note,) = manifest.job("a")["notes"]
     assert note.startswith("it wrote 1 file outside $MAYFLY_OUTPUT_DIR, such as driver.log: ")
-    assert results(manifest) == {"a/x": False, "b/data.txt": False}
+    assert manifest.results == {"a/x": False, "b/data.txt": False}
     assert list((bench.state / "spool").iterdir()) == []

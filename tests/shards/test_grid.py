@@ -13,11 +13,13 @@ from functools import partial
 
 import pytest
 
+from tests.bucket.bucket import Bucket
+from tests.bucket.sound import all_sound
 from tests.parts.grid import Hub
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
-from tests.run.bench import Bench, until
+from tests.parts.waiting import wait_until
+from tests.run.bench import Bench
 from tests.run.fleet import Fleet, Member, succeeded
-from tests.run.shelves import S3Shelf, all_sound
 
 SHARDS = 8
 VALUES = int(os.environ.get("MAYFLY_TEST_VALUES", "16"))
@@ -75,11 +77,7 @@ def shops() -> Iterator[tuple[str, Counter[str]]]:
                     seen[f"shop-{shop}"] += 1
             script = f"document.body.innerHTML = '<b>price of {shop}</b>'"
             page = f"<!doctype html><body><script>{script}</script></body>".encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html")
-            self.send_header("Content-Length", str(len(page)))
-            self.end_headers()
-            self.wfile.write(page)
+            self.answer(200, page, {"Content-Type": "text/html"})
 
     with LoopbackHttp(Shops) as server:
         yield server.url, seen
@@ -124,9 +122,9 @@ def _engine(fleet: Fleet, seconds: float) -> None:
 
 
 @pytest.mark.timeout(SECONDS + 120)
-@pytest.mark.usefixtures("s3_shelf")
+@pytest.mark.usefixtures("bucket_on_s3")
 def test_each_value_once_with_two_shards_killed(
-    fleet: tuple[Fleet, Counter[str]], s3_shelf: S3Shelf
+    fleet: tuple[Fleet, Counter[str]], bucket_on_s3: Bucket
 ) -> None:
     """Of eight shards two are killed and one is evicted in the middle; the index has each value once, with its file."""
     shards, seen = fleet
@@ -134,18 +132,18 @@ def test_each_value_once_with_two_shards_killed(
     members = [shards.start(shard) for shard in range(SHARDS)]
     killed, evicted = [1, 4], 6
     for shard in (*killed, evicted):
-        until(partial(members[shard].tells, "job.ended"), seconds=SECONDS, what="a job")
+        wait_until(partial(members[shard].tells, "job.ended"), seconds=SECONDS, what="a job")
         if shard == evicted:
             members[shard].told_to_stop()
         else:
             members[shard].kill()
     _engine(shards, SECONDS)
-    assert succeeded(s3_shelf) == dict.fromkeys(NAMES, 1)
-    runs = all_sound(s3_shelf)
+    assert succeeded(bucket_on_s3) == dict.fromkeys(NAMES, 1)
+    runs = all_sound(bucket_on_s3)
     prices = [
         content.decode()
         for run in runs
-        for path, content in s3_shelf.files(run).items()
+        for path, content in bucket_on_s3.files(run).items()
         if path.endswith("price.txt")
     ]
     assert sorted(prices) == sorted(f"price of {number}" for number in range(VALUES))
@@ -154,7 +152,7 @@ def test_each_value_once_with_two_shards_killed(
     lost = {
         each["job"]
         for shard in (*killed, evicted)
-        for each in members[shard].told
+        for each in members[shard].log.events()
         if each["event"] == "job.started"
     }
     print(
