@@ -12,7 +12,7 @@ readonly PACKAGES=(
   systemd systemd-sysv systemd-timesyncd udev dbus libpam-systemd kmod linux-image-cloud-amd64 initramfs-tools
   iproute2 openssh-server apparmor
   # what the agent and its jobs need; packages-debian.sh looks whether it is there
-  python3 python3-venv git docker.io docker-compose iptables ca-certificates curl
+  python3 python3-venv git docker.io iptables ca-certificates curl
   # what a person looks for first
   e2fsprogs less procps tzdata util-linux
 )

@@ -3,7 +3,7 @@
 set -euo pipefail
 
 missing=()
-for program in python3 git docker docker-compose iptables curl; do
+for program in python3 git docker iptables curl; do
   command -v "$program" >/dev/null || missing+=("$program")
 done
 if ((${#missing[@]})); then

@@ -362,6 +362,7 @@ FIELDS = st.sampled_from(["$schema", "id", "created", "resources", "mayfly:run",
     changes=st.dictionaries(FIELDS, JSON, max_size=1) | st.just({}),
     partial=st.booleans(),
 )
+@pytest.mark.long
 def test_two_hundred_forged_manifests(
     resources: list[dict[str, Any]], changes: dict[str, Any], *, partial: bool
 ) -> None:

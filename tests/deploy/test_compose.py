@@ -1,5 +1,6 @@
-"""Home without a cluster: the compose file, as docker-compose reads it."""
+"""Home without a cluster: the compose file, as docker compose reads it."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ import pytest
 import yaml
 
 from agent import __version__
-from tests.deploy.tools import REPOSITORY, accepts
+from tests.deploy.tools import REPOSITORY
+from tests.parts.command import completed
+from tests.parts.compose import with_plugin
 
 HOME = REPOSITORY / "deploy" / "home"
 
@@ -22,8 +25,10 @@ def services(tmp_path: Path) -> dict[str, Any]:
     (folder / "home.env").write_bytes((HOME / "home.env.example").read_bytes())
     (folder / "compose.yml").write_bytes((HOME / "compose.yml").read_bytes())
     file = str(folder / "compose.yml")
-    said = accepts("docker-compose", "--file", file, "--profile", "monitoring", "config")
-    found: dict[str, Any] = yaml.safe_load(said)["services"]
+    command = ["docker", "compose", "--file", file, "--profile", "monitoring", "config"]
+    done = completed(command, environ=with_plugin(os.environ))
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = yaml.safe_load(done.stdout)["services"]
     return found
 
 
@@ -45,7 +50,7 @@ def test_home_has_no_rights(services: dict[str, Any]) -> None:
     assert home["mem_limit"]
     for service in services.values():
         for port in service.get("ports", ()):
-            assert str(port).startswith("127.0.0.1:")
+            assert port["host_ip"] == "127.0.0.1"
 
 
 def test_what_is_mounted_from_the_repository_is_there() -> None:

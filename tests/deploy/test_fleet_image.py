@@ -23,7 +23,7 @@ from tests.run.bench import NOWHERE
 from tests.run.fleet import succeeded
 
 # The first build makes a root file system and fetches packages, which takes minutes where the machine is busy.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
 SECONDS = 120.0
 GROUP = "fleet-29381234"
 SHARDS = 2

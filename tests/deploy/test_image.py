@@ -68,6 +68,7 @@ def test_it_serves_and_pulls_without_any_rights(
         assert said(docker_engine, "inspect", "-f", "{{.State.ExitCode}}", name) == "0\n"
 
 
+@pytest.mark.long
 def test_it_pulls_once_and_ends(
     docker_engine: DockerEngine, home_image: str, folder: Bucket, tmp_path: Path
 ) -> None:

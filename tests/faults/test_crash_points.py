@@ -59,6 +59,7 @@ def test_the_points_are_places_in_the_program(point: Point) -> None:
 
 @pytest.mark.timeout(HOURS)
 @pytest.mark.parametrize("kind", ["run", "shard"])
+@pytest.mark.long
 def test_killed_at_every_point(tmp_path: Path, s3_server: S3Server, kind: str) -> None:
     """Each time the next run, or the one after it, has all that was finished in the bucket, once, as it was."""
     seeds = range(FIRST, FIRST + max(SEEDS, 1))

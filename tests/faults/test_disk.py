@@ -148,6 +148,7 @@ class Sweep:
 
 
 @pytest.mark.timeout(1800)
+@pytest.mark.long
 def test_a_disk_that_is_full_at_any_write(tmp_path: Path) -> None:
     """Whichever write fails, the run says what is full and what to do; with room, the next delivers everything."""
     figures = Figures(

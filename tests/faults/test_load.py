@@ -197,6 +197,7 @@ def _verified(bench: Bench, run: str, files: int) -> None:
 
 
 @pytest.mark.timeout(RUN_SECONDS * 4)
+@pytest.mark.long
 def test_many_files(bench: Bench, figures: Figures) -> None:
     """A hundred times the files take a hundred times as long, and no more memory."""
     _made(bench, "v0.1", 0)  # the first run also fetches, installs and tries the release
@@ -218,6 +219,7 @@ def test_many_files(bench: Bench, figures: Figures) -> None:
 
 
 @pytest.mark.timeout(RUN_SECONDS * 2)
+@pytest.mark.long
 def test_one_large_file(bench: Bench, figures: Figures) -> None:
     """It goes out in pieces: memory is that of a small run."""
     bench.release("v1.0", LARGE.format(mib=1))
@@ -232,6 +234,7 @@ def test_one_large_file(bench: Bench, figures: Figures) -> None:
 
 
 @pytest.mark.timeout(RUN_SECONDS * 2)
+@pytest.mark.long
 def test_many_jobs(bench: Bench, figures: Figures) -> None:
     """Each ends, and is in the manifest; ten times the jobs take no more memory."""
     peaks = []

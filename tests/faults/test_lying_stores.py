@@ -52,6 +52,7 @@ def seed_for_lies() -> int:
 
 
 @pytest.mark.timeout(1800)
+@pytest.mark.long
 def test_a_lie_is_noticed_before_the_commit(tmp_path: Path, s3_proxy: FaultProxy) -> None:
     """Exit code 6 and no index entry while the store lies; once it is honest, the next run delivers both."""
     figures = Figures(

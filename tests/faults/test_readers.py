@@ -23,6 +23,7 @@ SEED = int(os.environ.get("MAYFLY_READER_SEED", "1"))
 
 
 @pytest.mark.timeout(3600)
+@pytest.mark.long
 def test_readers_beside_kills(tmp_path: Path, s3_proxy: FaultProxy) -> None:
     """Runs and pulls are killed at random moments: nothing partial or wrong is visible, and at the end all is there."""
     world = World.make(tmp_path / "world", s3_proxy)

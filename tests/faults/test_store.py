@@ -142,6 +142,7 @@ def trial(world: World, fault: Fault, places: tuple[str, ...], seed: int, rng: R
 
 
 @pytest.mark.timeout(7200)
+@pytest.mark.long
 def test_faults_of_a_store(tmp_path: Path, s3_proxy: FaultProxy) -> None:
     """Nothing is committed twice or lost, the same run or the next delivers it, and no reader sees anything wrong."""
     store = Figures(

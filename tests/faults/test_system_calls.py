@@ -113,6 +113,7 @@ def _kill(scenario: Scenario, call: str, number: int) -> Seen:
 
 @pytest.mark.timeout(HOURS)
 @pytest.mark.parametrize("kind", ["folder", "S3"])
+@pytest.mark.long
 def test_killed_at_every_system_call(tmp_path: Path, s3_server: S3Server, kind: str) -> None:
     """Whatever call was the last: the spool is valid, and the next run, or the one after it, delivers all of it."""
     server = s3_server if kind == "S3" else None

@@ -68,6 +68,7 @@ def _figures(point: str, title: str, *columns: str) -> Figures:
 
 
 @pytest.mark.timeout(LONG_SECONDS)
+@pytest.mark.long
 def test_one_state_directory_has_one_agent_at_a_time(tmp_path: Path) -> None:
     """The second ends at once with exit code 2 and a remedy, and disturbs nothing."""
     scenario = Scenario.make(tmp_path / "computer", "agents", None, early=True)
@@ -102,6 +103,7 @@ def _copy(scenario: Scenario, folder: Path) -> Scenario:
 
 
 @pytest.mark.timeout(LONG_SECONDS)
+@pytest.mark.long
 def test_of_two_writers_of_one_run_one_wins(
     tmp_path: Path, s3_server: S3Server, s3_proxy: FaultProxy
 ) -> None:

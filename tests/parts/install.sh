@@ -91,7 +91,6 @@ choose_packages() {
   need dockerd docker.io "the container engine"
   need iptables iptables "the container engine's networks"
   need busybox busybox-static "the smallest image there is"
-  need docker-compose docker-compose "runs stacks, as machines of old do"
   if is_ubuntu && ! docker compose version >/dev/null 2>&1; then
     say "docker-compose-v2: runs stacks"
     packages+=(docker-compose-v2)
@@ -146,7 +145,7 @@ fetch_jar() {
   rm -rf "$folder"
 }
 
-# The plugin of today. Debian 12 has only the program of old, so it is taken out of Debian 13's package, through an apt
+# Debian 12 has no compose plugin, so it is taken out of Debian 13's package, through an apt
 # with a configuration of its own: the same mirror, the same keys, and nothing on this machine changes.
 fetch_compose() {
   if [[ -x $COMPOSE ]] || docker compose version >/dev/null 2>&1; then return; fi

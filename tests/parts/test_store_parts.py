@@ -55,6 +55,7 @@ def store(server: S3Server | FaultProxy, bucket: str, *, retries: int = 0) -> S3
 class TestS3Server:
     """SeaweedFS."""
 
+    @pytest.mark.long
     def test_it_keeps_what_was_stored_when_it_is_killed_and_started_again(
         self, tmp_path: Path
     ) -> None:

@@ -25,6 +25,7 @@ def publish_tree(repo: Repo, tag: str, tree: str) -> None:
     repo.push()
 
 
+@pytest.mark.long
 async def test_a_blob_that_is_small_on_the_way_and_huge_on_the_disk_is_refused(
     desk: Desk, repo_builder: Repo
 ) -> None:
@@ -40,6 +41,7 @@ async def test_a_blob_that_is_small_on_the_way_and_huge_on_the_disk_is_refused(
     assert len(list(desk.shelf.releases.glob("*/tree"))) == 1
 
 
+@pytest.mark.long
 async def test_a_fetch_that_brings_too_much_is_stopped(
     desk: Desk, repo_builder: Repo, tmp_path: Path
 ) -> None:
@@ -64,6 +66,7 @@ async def test_a_fetch_that_brings_too_much_is_stopped(
     ends_in(place)
 
 
+@pytest.mark.long
 async def test_a_hundred_thousand_files_are_refused(desk: Desk, repo_builder: Repo) -> None:
     """They are counted in git's listing, and none reaches the disk."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.bucket.bucket import Bucket
 from tests.bucket.sound import sound
 from tests.parts.heavy import tree_of_many, tree_of_zeros
@@ -178,6 +180,7 @@ ATTACKS: dict[str, tuple[Callable[[Stage], None], str, str]] = {
 }
 
 
+@pytest.mark.long
 def test_every_attack_is_refused_and_the_files_arrive(bench: Bench, bucket: Bucket) -> None:
     """One after the other on one machine: what was refused and why is in each manifest; no canary ever appears."""
     stage = Stage(bench)

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.parts.docker_engine import DockerEngine
 from tests.run.bench import Bench
 
@@ -26,6 +28,7 @@ def publish(bench: Bench, *versions: str) -> None:
         assert bench.run().code == 0
 
 
+@pytest.mark.long
 def test_the_newest_good_releases_stay(bench: Bench) -> None:
     """Two former good ones for an operator, the image's, and the pinned one; the others go after the commit."""
     publish(bench, "v1.0")
@@ -36,6 +39,7 @@ def test_the_newest_good_releases_stay(bench: Bench) -> None:
     assert not ran.events("tidy.release_removed")
 
 
+@pytest.mark.long
 def test_the_budget_of_the_disk_is_kept(bench: Bench) -> None:
     """With no room even the former good ones go, and the mirror is emptied; the next release comes all the same."""
     bench.settings["limits.disk"] = "1kB"

@@ -342,6 +342,7 @@ def test_killed_right_after_the_commit(
     assert bench.spool == []
 
 
+@pytest.mark.long
 def test_a_slow_store_and_random_kills(
     bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy
 ) -> None:

@@ -78,12 +78,14 @@ def assert_one_winner(answers: dict[str, list[dict[str, str]]], claimants: int) 
             assert not reason or any(run in reason for run in runs if run != one["run"]), said
 
 
+@pytest.mark.long
 def test_races_in_a_store_with_conditions(s3_server: S3Server, s3_bucket: str) -> None:
     """SeaweedFS refuses the second claim: one winner each time, without any wait."""
     answers = race(s3_server, s3_bucket, [s3_server.url] * 2, conditional=True, settle=0.0)
     assert_one_winner(answers, 2)
 
 
+@pytest.mark.long
 def test_races_in_a_store_that_ignores_conditions(
     s3_server: S3Server, s3_bucket: str, s3_proxy: FaultProxy
 ) -> None:
@@ -102,6 +104,7 @@ def test_races_in_a_store_that_ignores_conditions(
     ],
     ids=["late puts", "late looks", "late puts on condition"],
 )
+@pytest.mark.long
 def test_a_claimant_whose_requests_are_late(
     s3_server: S3Server, s3_bucket: str, method: str, fault: Fault, *, conditional: bool
 ) -> None:

@@ -87,6 +87,7 @@ def interrupted(
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.long
 def test_a_notice_at_any_moment(bench: Bench, bucket: Bucket, ec2: Metadata, seed: int) -> None:
     """It is seen within 6 s; what was finished is committed well inside the two minutes; the run says why it ended."""
     bench.release("v1.0", JOBS)
@@ -160,6 +161,7 @@ def test_the_next_run_does_what_was_not_finished(
     assert first.run_id in all_sound(bucket)
 
 
+@pytest.mark.long
 def test_another_slot_is_another_day(bench: Bench, bucket: Bucket, ec2: Metadata) -> None:
     """The same slot, and a run without one, go on with an interrupted run; one for the next slot does everything."""
     bench.release("v1.0", JOBS)
@@ -214,6 +216,7 @@ def big_release(bench: Bench, sizes: list[int]) -> None:
     )
 
 
+@pytest.mark.long
 def test_what_waits_on_a_narrow_link_is_sent_or_named(
     bench: Bench, narrow: Bucket, ec2: Metadata
 ) -> None:
@@ -231,6 +234,7 @@ def test_what_waits_on_a_narrow_link_is_sent_or_named(
     check_the_rest(bench, narrow, ran, ["small/file", *(f"zbig/{n}.bin" for n in range(40))])
 
 
+@pytest.mark.long
 def test_what_cannot_be_sent_in_time_follows(bench: Bench, narrow: Bucket, ec2: Metadata) -> None:
     """More than the link carries: small files are there, the manifest names the rest, the next run delivers it."""
     ec2.said["meta-data/spot/instance-action"] = None

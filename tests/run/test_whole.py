@@ -95,6 +95,7 @@ def test_the_scrapers_run_in_a_container_and_arrive_in_s3(
     assert ran.run_id.lower() not in docker_engine.docker("ps", "--all").stdout
 
 
+@pytest.mark.long
 def test_the_scrapers_run_on_a_grid_that_somebody_else_runs(
     bench: Bench, bucket: Bucket, grid_url: str
 ) -> None:

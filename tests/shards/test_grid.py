@@ -123,6 +123,7 @@ def _engine(fleet: Fleet, seconds: float) -> None:
 
 @pytest.mark.timeout(SECONDS + 120)
 @pytest.mark.usefixtures("bucket_on_s3")
+@pytest.mark.long
 def test_each_value_once_with_two_shards_killed(
     fleet: tuple[Fleet, Counter[str]], bucket_on_s3: Bucket
 ) -> None:
