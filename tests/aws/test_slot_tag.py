@@ -52,7 +52,7 @@ async def test_a_tag_that_comes_after_the_machine_is_waited_for(
     """The two schedules of mode stopped differ by up to a minute."""
 
     async def write() -> None:
-        await asyncio.sleep(2)
+        await asyncio.sleep(2)  # so that it is asked for, and missing, before
         service.tags |= tagged(today)
 
     writing = asyncio.create_task(write())

@@ -95,7 +95,7 @@ async def test_a_driver_that_is_slow_once_is_not_replaced(
         driver.send_signal(signal.SIGSTOP)
         assert await keeper.lost(0)
         driver.send_signal(signal.SIGCONT)
-        await asyncio.sleep(1)
+        await asyncio.sleep(1)  # a restart would have begun by then
         assert keeper.generation == 0
         assert not await keeper.lost(0)
 

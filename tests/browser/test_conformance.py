@@ -64,7 +64,7 @@ async def test_a_start_can_be_given_up_at_any_moment(
     """The run may find out in the middle of a start that it needs no browser, or another: nothing remains of it."""
     for seconds in (0.0, 0.02, 0.1, 0.3, 0.8):
         async with keeper_of(own_rig, place, events):
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(seconds)  # the moment is what is tried
         assert own_rig.remains(place) == []
 
 
@@ -78,7 +78,7 @@ async def test_a_cancelled_run_leaves_nothing(own_rig: Rig, place: Place, events
 
     for seconds in (0.05, 0.5):
         task = asyncio.create_task(run())
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(seconds)  # the moment is what is tried
         task.cancel()
         await asyncio.sleep(0.01)
         task.cancel()
@@ -93,7 +93,7 @@ async def test_one_browser_may_come_while_the_other_goes(
     """When the release asks for another browser than was guessed, stopping the first does not hurt the second."""
     first, second = keeper_of(own_rig, place, events), keeper_of(own_rig, place, events)
     async with first:
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)  # in the middle of the first one's start
         await second.__aenter__()
     await second.ready()
     assert not await second.lost(0)

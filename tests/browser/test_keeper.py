@@ -135,7 +135,7 @@ async def test_leaving_does_not_wait_for_an_endpoint_that_is_silent(
     with silent() as address:
         async with asyncio.timeout(5):
             async with remote(f"http://{address}", place, events, timeout="10m"):
-                await asyncio.sleep(0.3)
+                await asyncio.sleep(0.3)  # a probe is under way by then
 
 
 async def test_a_stopped_keeper_says_so(place: Place, events: Events) -> None:

@@ -111,7 +111,7 @@ def test_a_reader_never_sees_a_partial_run(
         wait_until(
             lambda: len(placed(dest, ("first", "second"))) == 6, seconds=30, what="6 folders"
         )
-        time.sleep(0.2)
+        time.sleep(0.2)  # the reader looks once more at what is complete
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
     assert reader.faults == []

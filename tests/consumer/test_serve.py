@@ -369,7 +369,7 @@ def test_many_idle_connections_do_not_keep_metrics_away(folder: Bucket, tmp_path
             one.sendall(b"GET /metr")
         for one in held[20:]:
             one.sendall(f"GET /runs/{run}/files/quotes/large HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        time.sleep(0.5)
+        time.sleep(0.5)  # until the server has accepted what it can
         began = time.monotonic()
         assert service.get("/metrics").status == 200
         assert time.monotonic() - began < 5

@@ -17,6 +17,9 @@ from agent.steps.progress import Unwatched
 from agent.steps.stop import Stop
 from agent.steps.supervision import Manager, Reporting, supervised
 
+SOON = 5.0
+"""Before the next sign of life of a run without a watchdog would be due."""
+
 
 class Listener:
     """The other end: what was said to it."""
@@ -63,7 +66,7 @@ def manager_of(listener: Listener, watchdog: float | None = None) -> Manager:
 async def test_a_run_says_that_it_is_ready_alive_and_leaving(listener: Listener) -> None:
     """The manager hears of the beginning, gets signs of life at half the watchdog's time, and of the end."""
     async with supervised(manager_of(listener, watchdog=0.2), Stop()):
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)  # several signs of life are due
         heard = listener.heard()
     assert heard[0] == "READY=1"
     assert heard.count("WATCHDOG=1") >= 3
@@ -84,11 +87,14 @@ async def test_a_run_that_is_stopping_asks_for_time_at_once(listener: Listener) 
     """Once told to stop, it asks for the time to hand over, before its next sign of life would be due."""
     stop = Stop()
     async with supervised(manager_of(listener), stop):
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # it has said that it is ready
         listener.heard()
         stop.request("SIGTERM")
-        await asyncio.sleep(0.1)
-        assert "EXTEND_TIMEOUT_USEC=60000000" in listener.heard()
+        heard: list[str] = []
+        async with asyncio.timeout(SOON):
+            while "EXTEND_TIMEOUT_USEC=60000000" not in heard:
+                await asyncio.sleep(0.01)
+                heard += listener.heard()
 
 
 async def test_the_status_tells_phase_and_jobs(listener: Listener) -> None:

@@ -275,7 +275,7 @@ def test_a_killed_agent_leaves_nothing_that_the_next_run_does_not_end(
         what="the job to be under way",
     )
     inside.sh("pkill -KILL -f '[m]ayfly run --json'")
-    time.sleep(2)
+    time.sleep(2)  # what systemd would end with the agent has ended
     alive = inside.sh("pgrep -fc 'sleep 100[1-6]' || true").strip()
     ran = inside.run("--job", "ok")
     assert ran.code == 0, ran.stderr

@@ -131,10 +131,10 @@ async def test_a_notice_in_the_middle_of_the_hand_off_hurries_it(
         run, waiting, concurrency=4, redactor=lambda: Redactor({}), log=LOG, progress=Unwatched()
     )
     handing = asyncio.create_task(hand_over(run, stuck, bucket, LOG, stop))
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.2)  # it waits for the bucket by then
     assert not handing.done()
     stop.request("spot", gone=datetime.now(UTC) + timedelta(seconds=30.5))
-    await asyncio.sleep(1)
+    await asyncio.sleep(1)  # the time for this hand-off is over by then
     waiting.set_result(bucket)
     await asyncio.wait_for(handing, 30)
     assert len(run.journal.run.unsent) == 4
@@ -236,7 +236,7 @@ async def test_what_was_sent_early_stays(
     root = run.output("one")
     assert root is not None
     async with courier.following("one", root):
-        await asyncio.sleep(3)
+        await asyncio.sleep(3)  # files that do not change are sent by then
     await hand_over(run, courier, bucket, LOG, taken(20))
     await commit(run, bucket, datetime.now(UTC))
     assert delivered.run(RUN).results == {"one/large": True, "one/small": True}

@@ -193,7 +193,7 @@ def test_killed_while_it_fetches(bench: Bench, bucket: Bucket) -> None:
         bench.running(release__repository=f"http://{address}/scrapers.git") as process,
     ):
         bench.log.wait_for("run.started")
-        time.sleep(0.3)
+        time.sleep(0.3)  # git waits for an answer by then
         _kill(process)
     manifest = _recovered(bench, bucket, bench.spool[0].name)
     assert manifest.record["status"] == "interrupted"
@@ -310,7 +310,7 @@ def test_killed_at_a_point_of_the_hand_off(
         dead = bench.spool[0].name
         if isinstance(fault, Throttle):
             bench.log.wait_for("run.concluded")
-            time.sleep(1)
+            time.sleep(1)  # some of the files are under way by then
         else:
             wait_until(lambda: s3_proxy.count(method, path) > 0, what=f"{method} {path}")
         _kill(process)
@@ -352,7 +352,7 @@ def test_a_slow_store_and_random_kills(
     begun: list[str] = []
     for seconds in (0.8, 1.2, 1.6, 2.0):
         with bench.running() as process:
-            time.sleep(seconds)
+            time.sleep(seconds)  # the moment is what is tried
             begun += [path.name for path in bench.spool if path.name not in begun]
             process.kill()
             process.wait(30)

@@ -197,7 +197,7 @@ async def test_only_the_job_that_occupies_most_is_ended(tmp_path: Path) -> None:
         watch.watching(small, lambda: ended.append("small")),
         watch.watching(large, lambda: ended.append("large")),
     ):
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(1.5)  # the disk is looked at more than once
     assert ended == ["large"]
 
 

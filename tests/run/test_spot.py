@@ -76,7 +76,7 @@ def interrupted(
     with bench.running(**settings) as process:
         if job:
             bench.log.wait_for("job.ended", job=job, seconds=60)
-        time.sleep(after)
+        time.sleep(after)  # the moment is what is tried
         since = taken(ec2)
         ran = finish(process)
     ec2.notice = None

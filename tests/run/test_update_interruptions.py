@@ -33,7 +33,7 @@ def release(bench: Bench, version: str, *, script: str = SCRIPT) -> str:
 def killed(bench: Bench, seconds: float) -> bool:
     """Start a run, kill it after a time, and tell whether it was still under way."""
     with bench.running() as process:
-        time.sleep(seconds)
+        time.sleep(seconds)  # the moment is what is tried
         process.send_signal(signal.SIGKILL)
         return process.wait(20) == -signal.SIGKILL
 

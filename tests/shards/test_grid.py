@@ -118,7 +118,7 @@ def _engine(fleet: Fleet, seconds: float) -> None:
                 fleet.start(shard)
         assert len(fleet.started) <= 3 * fleet.shards, "shards fail again and again"
         assert time.monotonic() < deadline, f"{sorted(done)} of {fleet.shards} after {seconds:g} s"
-        time.sleep(0.2)
+        time.sleep(0.2)  # between two looks
 
 
 @pytest.mark.timeout(SECONDS + 120)
