@@ -10,6 +10,9 @@ from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from agent.contract.entries import Entry
+from agent.contract.manifest import Manifest as RunManifest
+from agent.contract.package import Package
 from agent.core.jobsfile import Expect, Job, JobsFile, ReleaseBrowser
 from agent.core.manifest import IndexEntry, Manifest, StartedMarker
 from agent.core.settings import Settings
@@ -22,6 +25,9 @@ MODELS: dict[str, type[BaseModel]] = {
     "manifest": Manifest,
     "index": IndexEntry,
     "started": StartedMarker,
+    "entry": Entry,
+    "job-package": Package,
+    "run-manifest": RunManifest,
 }
 HEAD = """# Configuration
 

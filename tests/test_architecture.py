@@ -11,13 +11,13 @@ from tests.imports import imports
 ROOT = Path(__file__).parent.parent
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
 
-LAYERS = ("agent.core", "agent.steps", "agent.run", "agent.cli")
+LAYERS = ("agent.contract", "agent.core", "agent.batch", "agent.steps", "agent.run", "agent.cli")
 """Each may import what stands before it, and itself."""
 BESIDE = {
     "agent.doctor": {"agent.core", "agent.steps"},
     "agent.demo": {"agent.core", "agent.steps"},
     "agent.cli": {"agent.core", "agent.steps", "agent.run", "agent.doctor", "agent.demo"},
-    "consumer": {"agent.core"},
+    "consumer": {"agent.contract", "agent.core", "agent.batch"},
 }
 EFFECTS = {"subprocess", "socket", "requests", "boto3", "obstore", "asyncio", "threading", "os"}
 
@@ -51,15 +51,46 @@ def ours() -> list[Path]:
 
 @pytest.mark.parametrize("path", ours(), ids=name_of)
 def test_imports_point_one_way(path: Path) -> None:
-    """Imports go cli -> run -> steps -> core; the consumer knows the agent's core and nothing else of it."""
+    """Imports go cli -> run -> steps -> batch -> core -> contract; the consumer knows the last three and nothing else."""
     part = layer(name_of(path).replace("agent.__main__", "agent.cli"))
     reached = {layer(name) for name in imports(path) if name.split(".")[0] in {"agent", "consumer"}}
     assert reached - {"agent"} <= allowed(part), f"{part} imports {reached}"
 
 
-@pytest.mark.parametrize("path", list(modules("agent.core")), ids=name_of)
-def test_the_core_has_no_effects(path: Path) -> None:
-    """No file, process, network or clock is reachable from the core by an import of its own."""
+def decisions() -> list[Path]:
+    """Return the modules that decide: the whole core, and those of the packages by subject that say so."""
+    by_subject = [*modules("agent.contract"), *modules("agent.batch")]
+    return [*modules("agent.core"), *filter(says_decisions_only, by_subject)]
+
+
+def says_decisions_only(path: Path) -> bool:
+    """Tell whether a module promises to have no effects."""
+    docstring = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+    return "Decisions only." in docstring
+
+
+@pytest.mark.parametrize("path", list(modules("agent.contract")), ids=name_of)
+def test_the_contract_is_decisions_alone(path: Path) -> None:
+    """What others read is written down without any effect, and needs nothing else of ours."""
+    assert says_decisions_only(path)
+
+
+def test_a_batch_has_effects_in_its_log_alone() -> None:
+    """The rules can be read, and tried, without a bucket."""
+    effects = [path.stem for path in modules("agent.batch") if not says_decisions_only(path)]
+    assert effects == ["__init__", "log"]
+
+
+@pytest.mark.parametrize("path", list(modules("agent.batch")), ids=name_of)
+def test_a_batch_knows_the_contract_and_the_errors(path: Path) -> None:
+    """Nothing else, so that whoever has a bucket can use it."""
+    core = {name for name in imports(path) if layer(name) == "agent.core"}
+    assert core <= {"agent.core.errors"}
+
+
+@pytest.mark.parametrize("path", decisions(), ids=name_of)
+def test_decisions_have_no_effects(path: Path) -> None:
+    """No file, process, network or clock is reachable from them by an import of their own."""
     assert imports(path).isdisjoint(EFFECTS)
     assert not re.search(r"\.now\(|time\.time\(|\bopen\(", path.read_text("utf-8"))
 
@@ -103,7 +134,9 @@ def test_the_architecture_names_only_what_is_there() -> None:
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
-@pytest.mark.parametrize("package", ["agent", "agent.core", "agent.steps", "consumer"])
+@pytest.mark.parametrize(
+    "package", ["agent", "agent.contract", "agent.batch", "agent.core", "agent.steps", "consumer"]
+)
 def test_every_module_has_its_place_on_the_page(package: str) -> None:
     """A newcomer finds each module of a package, or the folder it is in, on the page."""
     folder = ROOT / package.replace(".", "/")

@@ -1,14 +1,15 @@
 """The bucket: the one module of the agent in which bytes reach a store.
 
 Requests are retried by the client itself, within `agent.core.storage.RETRY_SECONDS`, all but conditional puts, which
-`Bucket.create` retries; nothing above this module does.
+`Bucket.create` retries, and those of `Bucket.put_once`, which a batch's log repeats under another key; nothing else
+above this module does.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
@@ -44,6 +45,8 @@ PARTS_AT_ONCE = 2
 ABORT_SECONDS = 3.0
 """For removing the parts of an upload that is cut off: on a machine that is taken back, the commit needs the time."""
 PIECE_BYTES = 1024**2
+NO_RETRIES = {"retry_config": {"max_retries": 0, "retry_timeout": timedelta(0)}}
+"""A client that repeats a request changes the time at which the object arrived, as the store has it."""
 
 Data = bytes | memoryview
 """An object's content: in memory, or in a file that is mapped into it."""
@@ -74,8 +77,15 @@ class Created(Enum):
 class Bucket:
     """A bucket, seen below its prefix. All methods raise `StoreError` when the store fails them."""
 
-    def __init__(self, store: LocalStore | S3Store, name: str, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        store: LocalStore | S3Store,
+        name: str,
+        folder: Path | None = None,
+        once: S3Store | None = None,
+    ) -> None:
         self._store = store
+        self._once = once or store
         self._folder = folder
         self.name = name
 
@@ -103,7 +113,8 @@ class Bucket:
                 return cls(store, f"file://{address.root}", address.root)
         parameters = s3_parameters(address, credentials, lambda: _boto3_chain(environ))
         with _edge("open", address.name):
-            return cls(S3Store(address.bucket, **parameters), address.name)
+            once = S3Store(address.bucket, **parameters | NO_RETRIES)
+            return cls(S3Store(address.bucket, **parameters), address.name, once=once)
 
     async def sync(self) -> None:
         """Make durable what was put: a store did so before it answered, a folder, also a network's, is asked to."""
@@ -115,6 +126,11 @@ class Bucket:
         """Write an object, whatever was there."""
         with _edge("put", key):
             await obstore.put_async(self._store, key, data, use_multipart=False)
+
+    async def put_once(self, key: str, data: Data) -> None:
+        """Write an object with one request: after an error it may be there, or arrive later, or never."""
+        with _edge("put", key):
+            await obstore.put_async(self._once, key, data, use_multipart=False)
 
     async def put_stream(self, key: str, chunks: Iterator[bytes]) -> None:
         """Write an object of any size, in parts, with bounded memory; when it is cut off, its parts are removed."""

@@ -1,0 +1,207 @@
+"""Which of several runs works on a batch, and whether there is anything to do. Decisions only.
+
+A run looks at its batch's log, puts its `began`, fetches its release, and looks again after `SETTLE` at least. The
+first to have begun by the store's time works; a run that began later works only if every earlier claim was over by
+then. Only the store's clock is asked: when the run's own `began` arrived tells what time it is there.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from agent.batch.fold import Run, State
+from agent.contract.results import RunStatus
+
+SETTLE = timedelta(seconds=5)
+"""Between the answer to `began` and the second look: what was answered before is in a listing by then."""
+PAST_DEADLINE = timedelta(minutes=5)
+"""By how much the clock that set a deadline may be behind the store's."""
+SILENCE = timedelta(minutes=10)
+"""Without a sign of life; a part of the log goes out every five minutes, news or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimant:
+    """A run that wants to work on a batch.
+
+    Attributes:
+        run: Its id.
+        retried: Whether it is a shard, or an engine started it again: then it never stands back.
+        dead: Runs that are known to have died: of the state directory whose lock this process holds.
+        heard: When parts of other runs' logs arrived, by run: signs of life that are not in the batch's log.
+    """
+
+    run: str
+    retried: bool = False
+    dead: Collection[str] = ()
+    heard: Mapping[str, Collection[datetime]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The run works.
+
+    Attributes:
+        leave_out: The jobs that it leaves out, each with the reason.
+    """
+
+    leave_out: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class StandBack:
+    """The run does nothing.
+
+    Attributes:
+        reason: Why.
+        run: The run that has the batch.
+    """
+
+    reason: str
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class LookAgain:
+    """The listing does not show the run's own `began` yet, so that it may lack those of others too."""
+
+
+def before_beginning(state: State, claimant: Claimant) -> StandBack | None:
+    """Return why a run need not even begin, at the first look: the batch is done.
+
+    Others' claims are judged at the second look alone: until its own `began` has arrived, a run does not know the
+    store's time, and by its own clock a live run could be dead.
+    """
+    done = None if claimant.retried else state.done_by
+    return StandBack(f"run {done.id} has done it", done.id) if done else None
+
+
+def decide(state: State, claimant: Claimant) -> Work | StandBack | LookAgain:
+    """Return what a run does, at the second look."""
+    own = state.runs.get(claimant.run)
+    if own is None or own.began is None:
+        return LookAgain()
+    if not claimant.retried:
+        rivals = (run for run in earlier(state, own) if not _over_for(run, own, claimant))
+        back = before_beginning(state, claimant) or next(map(_to, rivals), None)
+        # Between its beginning and this look, a run can have been silent for so long that another took over.
+        back = back or overtaken(state, claimant)
+        if back is not None:
+            return back
+    return Work(state.finished)
+
+
+def overtaken(state: State, claimant: Claimant) -> StandBack | None:
+    """Return who has taken over from a run that works; None while nobody has.
+
+    A later run took over if this one's claim was over when that began: it commits what ended, starts nothing more and
+    closes. `heard` must have the parts of the run's own log.
+    """
+    own = state.runs.get(claimant.run)
+    if own is None or claimant.retried:
+        return None
+    later = [run for run in state.runs.values() if run.order > own.order and run.began]
+    return next(
+        (
+            _to(run)
+            for run in later
+            if not run.stood_back and is_over(own, run.first, claimant.heard)
+        ),
+        None,
+    )
+
+
+def earlier(state: State, own: Run) -> list[Run]:
+    """Return the runs that began before a run: those whose signs of life it has to know."""
+    return [run for run in state.runs.values() if run.order < own.order and run.id != own.id]
+
+
+def is_over(
+    run: Run, at: datetime, heard: Mapping[str, Collection[datetime]] | None = None
+) -> bool:
+    """Tell whether a claim had ended at a moment of the store's time, from what everybody can see.
+
+    That moment is fixed, so that all who have seen the same say the same, and say it for ever.
+    """
+    signs = [*run.signs, *(heard or {}).get(run.id, ())]
+    last = max((sign for sign in signs if sign <= at), default=run.first)
+    return run.deadline + PAST_DEADLINE < at or last + SILENCE < at
+
+
+def _over_for(run: Run, own: Run, claimant: Claimant) -> bool:
+    """Tell whether an earlier run's claim is over for a claimant, which may know that it died."""
+    ended = run.closed is not None or run.stood_back is not None
+    dead = run.id in claimant.dead or _rebooted(run, own)
+    return ended or dead or is_over(run, own.first, claimant.heard)
+
+
+def _rebooted(run: Run, own: Run) -> bool:
+    """Tell whether a run was of an earlier boot of the same machine."""
+    if run.began is None or own.began is None:
+        return False
+    then, now = run.began.host, own.began.host
+    known = None not in {then.instance_id, then.boot_id, now.boot_id}
+    return known and then.instance_id == now.instance_id and then.boot_id != now.boot_id
+
+
+def _to(run: Run) -> StandBack:
+    host = run.began.host if run.began else None
+    where = f" on {host.instance_id or host.name}" if host else ""
+    return StandBack(f"run {run.id}{where} works for it", run.id)
+
+
+PERSON = "SIGINT"
+"""Ctrl-C: who ends a run by hand and starts another wants it whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """A run that nobody scheduled, and that is no shard: it may go on with an earlier batch.
+
+    Attributes:
+        now: When it begins.
+        window: How long ago an interruption may be (`limits.catch_up`).
+        channel: Which releases it follows.
+        dead: Runs that are known to have died.
+    """
+
+    now: datetime
+    window: timedelta
+    channel: str
+    dead: Collection[str] = ()
+
+
+def catch_up(batches: Collection[State], begins: Beginning) -> State | None:
+    """Return the batch that a run goes on with; None when it is a batch by itself.
+
+    Only the newest batch of the schedule counts, and only if its last run was lost or interrupted inside the window, by
+    no person, on the same channel. A batch that is done, or that somebody works on, is left alone.
+
+    Args:
+        batches: Batches of the same schedule that had news inside the window.
+        begins: The run.
+    """
+    worked = [
+        (state, runs)
+        for state in batches
+        if state.batch.shard is None
+        and (runs := [run for run in state.runs.values() if not run.stood_back])
+    ]
+    if not worked:
+        return None
+    state, runs = max(worked, key=lambda one: one[1][-1].order)
+    last = runs[-1]
+    unfinished = state.done_by is None and _gone(last, begins)
+    recent = begins.now - (last.ended or last.heard) <= begins.window
+    return state if unfinished and recent and _alike(last, begins) else None
+
+
+def _gone(run: Run, begins: Beginning) -> bool:
+    lost = run.status(begins.now - PAST_DEADLINE) is RunStatus.LOST
+    return run.interrupted or lost or run.id in begins.dead
+
+
+def _alike(run: Run, begins: Beginning) -> bool:
+    by_person = run.closed is not None and run.closed.interruption == PERSON
+    same = run.began is None or run.began.channel == begins.channel
+    return same and not by_person

@@ -1,0 +1,44 @@
+"""When results are committed, in which order, and what rides in one entry. Decisions only."""
+
+from collections.abc import Iterable, Iterator
+from enum import IntEnum
+
+from agent.contract.entries import MOST_BYTES, MOST_JOBS, Ended
+
+EVERY_SECONDS = 5.0
+"""From the start of one commit to that of the next; what ends meanwhile goes with it."""
+
+
+class Stage(IntEnum):
+    """The order of a commit: nothing names what is not there, and a kill in between leaves orphans at worst."""
+
+    FILES = 1  # and compared with a listing
+    PACKAGE = 2  # its bytes are sealed first, so that they can be put again as they are
+    STATE = 3
+    ENTRY = 4  # now it is committed
+    POINTER = 5
+
+
+def next_commit(last_began: float | None, now: float) -> float:
+    """Return in how many seconds the next commit may begin.
+
+    Args:
+        last_began: When the last one began, on a clock that does not jump; None before the first.
+        now: The time on that clock.
+    """
+    return 0.0 if last_began is None else max(0.0, last_began + EVERY_SECONDS - now)
+
+
+def in_entries(jobs: Iterable[Ended]) -> Iterator[tuple[Ended, ...]]:
+    """Yield results in portions that fit one entry each, by number and by size, in their order."""
+    portion: list[Ended] = []
+    size = 0
+    for job in jobs:
+        more = len(job.model_dump_json().encode())
+        if portion and (len(portion) == MOST_JOBS or size + more > MOST_BYTES // 2):
+            yield tuple(portion)
+            portion, size = [], 0
+        portion.append(job)
+        size += more
+    if portion:
+        yield tuple(portion)

@@ -1,0 +1,85 @@
+"""How a reader follows a bucket from its index alone. Decisions only.
+
+A pointer says where there is news, and no more: the entries themselves are read from the batch's log, all that the
+reader lacks. Pointers can be late, missing, or from the future; so the reader lists again what it has listed, and looks
+into a batch's log, whatever the index says, when a run of it should have ended.
+"""
+
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from agent.batch.fold import Run
+from agent.contract.ids import Batch
+from agent.contract.layout import INDEX, EntryKey, PointerKey, index_start, parse_key
+from agent.contract.results import RunStatus
+
+LOOK_BACK = timedelta(hours=1)
+"""By how much the clocks of writers may differ, from each other's and from the reader's."""
+REACH = 900
+"""Pointers that are listed again, however old: with a hundred new ones they fit one page of a thousand."""
+CLOCKS = timedelta(minutes=5)
+"""After a deadline: a run that closes just before it has put its last entry by then, on whichever clock."""
+ONCE_MORE = timedelta(minutes=20)
+"""After a deadline, for what arrived late."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a reader is in the index.
+
+    Attributes:
+        floor: The key after which it began to read.
+        recent: The last pointers that it saw, in order; none that is later than the reader's clock was then.
+        reach: How many of them it keeps.
+    """
+
+    floor: str = INDEX
+    recent: tuple[str, ...] = ()
+    reach: int = REACH
+
+    def start(self, now: datetime) -> str:
+        """Return the key after which the next listing begins."""
+        newest = parse_key(self.recent[-1]) if self.recent else None
+        if len(self.recent) < self.reach or not isinstance(newest, PointerKey):
+            return self.floor
+        hour = index_start(min(newest.time, now) - LOOK_BACK)
+        return max(self.floor, min(hour, self.recent[0]))
+
+    def advance(self, pointers: Iterable[PointerKey], now: datetime) -> "Cursor":
+        """Return the cursor after a listing; a pointer from the future is news, and does not move it."""
+        limit = index_start(now)
+        seen = {*self.recent, *(key.text for key in pointers)}
+        recent = sorted(key for key in seen if key <= limit)[-self.reach :]
+        return replace(self, recent=tuple(recent))
+
+
+def with_news(pointers: Iterable[PointerKey], held: Container[EntryKey]) -> set[Batch]:
+    """Return the batches whose log is looked into: the reader lacks an entry that a pointer names."""
+    return {pointer.entry.batch for pointer in pointers if pointer.entry not in held}
+
+
+def is_due(runs: Iterable[Run], looked: datetime, now: datetime) -> bool:
+    """Tell whether a batch's log is looked into without any news: a run of it should have ended.
+
+    Args:
+        runs: The batch's runs.
+        looked: When the reader last did so, by its own clock.
+        now: The time on that clock.
+    """
+    return any(
+        looked < moment <= now
+        for run in runs
+        if not run.settled
+        for moment in (run.deadline + CLOCKS, run.deadline + ONCE_MORE)
+    )
+
+
+def shown(run: Run, looked: datetime) -> RunStatus:
+    """Return how a reader shows a run: nobody is called lost before the log was looked into after its deadline.
+
+    Args:
+        run: The run, as it was then.
+        looked: When that was, by the reader's clock.
+    """
+    return run.status(looked - CLOCKS)

@@ -1,0 +1,259 @@
+"""A batch's log in the bucket: entries are appended, and looked at. The only module here with effects.
+
+Nothing is conditional, changed or deleted. Each put has a key of its own, also when what it holds was put before and
+the answer was lost: so an object arrives once, when the store says so, or never, and a late request does no harm.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from agent.batch.fold import Arrived
+from agent.contract.entries import (
+    MOST_BYTES,
+    Began,
+    Closed,
+    Ended,
+    Entry,
+    Invalid,
+    Object,
+    Planned,
+    StoodBack,
+    read_entry,
+    write_entry,
+)
+from agent.contract.ids import Batch
+from agent.contract.layout import (
+    EntryKey,
+    LogKey,
+    PointerKey,
+    batch_prefix,
+    log_prefix,
+    parse_key,
+)
+from agent.core.errors import StoreError, StoreRefused
+
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+"""Seconds between attempts at a put: half a minute, after which the entry waits for the next append."""
+MOST_ENTRIES = 20_000
+"""Of one batch, that are read; a run that commits every five seconds has fewer in a day."""
+GETS_AT_ONCE = 16
+
+
+class Listed(Protocol):
+    """An object in a listing."""
+
+    @property
+    def key(self) -> str:
+        """Relative to the bucket's prefix."""
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+
+    @property
+    def written(self) -> datetime:
+        """When it arrived, by the store's clock."""
+
+
+class Bucket(Protocol):
+    """What a log needs of a bucket; each method raises `StoreError` when the store fails it."""
+
+    def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[Listed]:
+        """Yield the objects under a prefix whose keys sort after `after`; some that are new may be lacking."""
+
+    async def get(self, key: str) -> bytes | None:
+        """Return an object's content; None when there is none."""
+
+    async def put_once(self, key: str, data: bytes) -> None:
+        """Write an object with one request: after an error it may be there, or arrive later, or never."""
+
+
+class LogWriter:
+    """Appends the entries of one process of a run.
+
+    An entry that could not be put waits, and everything after it waits behind it: so nothing of a run comes before its
+    beginning. What waits is in memory; whoever must not lose it keeps it elsewhere until `append` has returned.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        batch: Batch,
+        run: str,
+        nonce: str,
+        *,
+        now: Callable[[], datetime],
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._bucket = bucket
+        self._batch = batch
+        self._run = run
+        self._nonce = nonce
+        self._now = now
+        self._pause = pause
+        self._number = 0
+        self._began = False
+        self._waiting: deque[Entry] = deque()
+        self._unpointed: list[tuple[EntryKey, str]] = []
+        self._turn = asyncio.Lock()
+
+    @property
+    def pending(self) -> int:
+        """How many entries wait."""
+        return len(self._waiting)
+
+    @property
+    def unpointed(self) -> int:
+        """How many entries are in the log without a pointer that tells of them."""
+        return len(self._unpointed)
+
+    async def append(
+        self,
+        *,
+        began: Began | None = None,
+        planned: Planned | None = None,
+        jobs: Sequence[Ended] = (),
+        log: Sequence[Object] = (),
+        closed: Closed | None = None,
+        stood_back: StoodBack | None = None,
+    ) -> None:
+        """Append an entry, after all that wait; when this returns, it is committed.
+
+        Raises:
+            StoreError: The bucket failed; the entry waits, and may be in the log nevertheless.
+            ValueError: The first entry of a process has no `began`, or the entry breaks the contract.
+        """
+        entry = Entry(
+            schedule=self._batch.schedule,
+            batch=self._batch.name,
+            run=self._run,
+            nonce=self._nonce,
+            written=self._now(),
+            began=began,
+            planned=planned,
+            jobs=tuple(jobs),
+            log=tuple(log),
+            closed=closed,
+            stood_back=stood_back,
+        )
+        if began is None and not self._began:
+            raise ValueError("the first entry of a process says how its run began")
+        write_entry(entry)
+        self._began = True
+        self._waiting.append(entry)
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Put what waits, and pointers that are missing.
+
+        Raises:
+            StoreError: The bucket failed; the rest still waits.
+        """
+        async with self._turn:
+            while self._waiting:
+                await self._commit(self._waiting[0])
+                self._waiting.popleft()
+            await self._point_to_rest()
+
+    async def _commit(self, entry: Entry) -> None:
+        announced = None
+        if entry.began is not None:
+            # A machine that vanishes now has left nothing else to know it by.
+            announced = self._key()
+            await self._point(announced, entry.kind)
+        key = await self._put(entry)
+        if key != announced:
+            self._unpointed.append((key, entry.kind))
+        await self._point_to_rest()
+
+    async def _put(self, entry: Entry) -> EntryKey:
+        data = write_entry(entry)
+        for pause in (*PAUSES, None):
+            key = self._key()
+            self._number += 1
+            try:
+                await self._bucket.put_once(key.text, data)
+            except StoreError as error:
+                if pause is None or isinstance(error, StoreRefused):
+                    raise
+                await self._pause(pause)
+            else:
+                return key
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _point_to_rest(self) -> None:
+        self._unpointed = [
+            (key, kind) for key, kind in self._unpointed if not await self._point(key, kind)
+        ]
+
+    async def _point(self, key: EntryKey, kind: str) -> bool:
+        """Put a pointer, and tell whether that went well: a reader finds the entry without it, only later."""
+        for pause in (*PAUSES[:3], None):
+            pointer = PointerKey(self._now(), kind, key)
+            try:
+                await self._bucket.put_once(pointer.text, b"")
+            except StoreError as error:
+                if pause is None or isinstance(error, StoreRefused):
+                    return False
+                await self._pause(pause)
+            else:
+                return True
+        return False
+
+    def _key(self) -> EntryKey:
+        return EntryKey(self._batch, self._run, self._nonce, self._number)
+
+
+class LogReader:
+    """Looks at a batch's log; what it has read once it does not read again."""
+
+    def __init__(self, bucket: Bucket, batch: Batch) -> None:
+        self._bucket = bucket
+        self._batch = batch
+        self._known: dict[EntryKey, Arrived] = {}
+
+    @property
+    def seen(self) -> tuple[Arrived, ...]:
+        """Everything that was seen so far."""
+        return tuple(self._known.values())
+
+    async def look(self) -> tuple[Arrived, ...]:
+        """List the log, get what is new, and return everything that was seen so far.
+
+        Raises:
+            StoreError: The bucket failed.
+        """
+        new: list[tuple[EntryKey, Listed]] = []
+        async for item in self._bucket.list(batch_prefix(self._batch)):
+            key = parse_key(item.key)
+            if isinstance(key, EntryKey) and key.batch == self._batch and key not in self._known:
+                new.append((key, item))
+            if len(self._known) + len(new) == MOST_ENTRIES:
+                break
+        for start in range(0, len(new), GETS_AT_ONCE):
+            some = new[start : start + GETS_AT_ONCE]
+            for one in await asyncio.gather(*(self._read(key, item) for key, item in some)):
+                if one is not None:
+                    self._known[one.key] = one
+        return self.seen
+
+    async def _read(self, key: EntryKey, item: Listed) -> Arrived | None:
+        if item.bytes > MOST_BYTES:
+            return Arrived(key, item.written, Invalid(f"it has {item.bytes} bytes"))
+        content = await self._bucket.get(key.text)
+        if content is None:  # a listing that runs ahead of the objects; the next look has it
+            return None
+        return Arrived(key, item.written, read_entry(key, content))
+
+
+async def heard(bucket: Bucket, run: str) -> tuple[datetime, ...]:
+    """Return when the parts of a run's log arrived: signs of life that are not in its batch's log.
+
+    Raises:
+        StoreError: The bucket failed.
+    """
+    parts = [item async for item in bucket.list(log_prefix(run))]
+    return tuple(item.written for item in parts if isinstance(parse_key(item.key), LogKey))

@@ -1,0 +1,160 @@
+"""What packages and manifests have in common: Data Package v2 (https://datapackage.org). Decisions only."""
+
+import json
+import mimetypes
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from agent.contract.layout import path_problem
+from agent.contract.results import LARGEST, Record, Word
+
+PROFILE = "https://datapackage.org/profiles/2.0/datapackage.json"
+NO_RELEASE = "none"
+"""The `version` of what was made without a release."""
+
+# The built-in table only: the same file has the same media type on every machine.
+_TYPES = mimetypes.MimeTypes(filenames=())
+_TYPES.add_type("application/x-ndjson", ".jsonl")
+_TYPES.add_type("text/markdown", ".md")
+_TYPES.add_type("image/webp", ".webp")
+_TYPES.add_type("application/vnd.apache.parquet", ".parquet")
+_COMPRESSED = {"gzip": "application/gzip", "xz": "application/x-xz"}
+
+
+class Role(Word):
+    """What a resource is."""
+
+    RESULT = "result"
+    LOG = "log"
+    EVIDENCE = "evidence"
+    PACKAGE = "package"
+    OTHER = "other"
+
+    @classmethod
+    def fallback(cls) -> "Role":
+        """Return `other`."""
+        return cls("other")
+
+
+class Resource(Record):
+    """A file, as a Data Package resource."""
+
+    name: str = Field(min_length=1, max_length=300)
+    path: str = Field(max_length=1024)
+    bytes: int = Field(ge=0, le=LARGEST)
+    hash: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+    mediatype: str = Field(max_length=200)
+    role: Role = Field(alias="mayfly:role")
+    original: str | None = Field(
+        None,
+        alias="mayfly:path",
+        max_length=20_000,
+        description="Its path where the job wrote it, percent-encoded, if `path` could not be that.",
+    )
+
+
+class Descriptor(Record):
+    """A Data Package of ours."""
+
+    profile: Literal["https://datapackage.org/profiles/2.0/datapackage.json"] = Field(
+        alias="$schema"
+    )
+    id: str = Field(max_length=300)
+    name: str = Field(max_length=300)
+    created: str = Field(max_length=64)
+    version: str = Field(max_length=300, description="The release's ref.")
+    resources: tuple[Resource, ...] = Field(min_length=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A file as it is in the bucket.
+
+    Attributes:
+        path: Relative to the descriptor, such as `files/page 1.json`.
+        bytes: Its size.
+        sha256: Hex digest of exactly the bytes that were sent.
+        role: What it is.
+        original: Its path on the disk, percent-encoded; None where `path` is that.
+    """
+
+    path: str
+    bytes: int
+    sha256: str
+    role: Role
+    original: str | None = None
+
+
+def render(
+    head: Mapping[str, Any],
+    files: Iterable[Sealed],
+    carried: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Iterator[bytes]:
+    """Yield a descriptor as UTF-8 JSON in small pieces: there may be a hundred thousand files.
+
+    The same arguments make the same bytes, on every machine.
+
+    Args:
+        head: Everything but the resources.
+        files: The files, in the order in which they shall be listed.
+        carried: What else is known of a file, by its path.
+    """
+    yield json.dumps(head, ensure_ascii=False, indent=1).removesuffix("\n}").encode()
+    yield b',\n "resources": ['
+    separator = b"\n  "
+    for file in files:
+        resource = resource_of(file) | dict((carried or {}).get(file.path, {}))
+        yield separator + json.dumps(resource, ensure_ascii=False).encode()
+        separator = b",\n  "
+    yield b"\n ]\n}\n"
+
+
+def resource_of(file: Sealed) -> dict[str, Any]:
+    """Return a file as a Data Package resource."""
+    resource: dict[str, Any] = {
+        "name": resource_name(file.path),
+        "path": file.path,
+        "bytes": file.bytes,
+        "hash": f"sha256:{file.sha256}",
+        "mediatype": media_type(file.path),
+        "mayfly:role": file.role.value,
+    }
+    return resource if file.original is None else resource | {"mayfly:path": file.original}
+
+
+def resource_name(path: str) -> str:
+    """Return a name that is unique as the path is, in the alphabet that Data Package recommends."""
+    slug = re.sub(r"[^a-z0-9._/-]+", "-", path.lower()).strip("-")
+    if slug == path:
+        return slug
+    return f"{slug[:100].rstrip('-')}-{sha256(path.encode()).hexdigest()[:8]}"
+
+
+def media_type(path: str) -> str:
+    """Return a file's media type by its name; `application/octet-stream` when that says nothing."""
+    kind, encoding = _TYPES.guess_type(path)
+    if encoding is not None:
+        return _COMPRESSED.get(encoding, "application/octet-stream")
+    return kind or "application/octet-stream"
+
+
+def resource_problem(resources: Iterable[Resource]) -> str | None:
+    """Return the first thing that is wrong with resources: a path that leads elsewhere, a name or path used twice."""
+    paths: set[str] = set()
+    names: set[str] = set()
+    for resource in resources:
+        problem = path_problem(resource.path)
+        if problem:
+            return f"{resource.path!r}: {problem}"
+        if resource.path in paths:
+            return f"{resource.path!r}: listed twice"
+        if resource.name in names:
+            return f"{resource.name!r}: two resources have this name"
+        paths.add(resource.path)
+        names.add(resource.name)
+    return None

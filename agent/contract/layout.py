@@ -1,0 +1,345 @@
+"""Every key of the bucket, built and taken apart again. Decisions only.
+
+Keys are relative to the bucket's prefix. `parse_key(key.text) == key` for every key, and `parse_key(text).text == text`
+for every text that it accepts: nobody can write one thing under two names. No object is ever changed.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from urllib.parse import quote, unquote_to_bytes
+
+from agent.contract.ids import (
+    BATCH,
+    JOB,
+    NONCE,
+    RUN,
+    SCHEDULE,
+    STAMP,
+    Batch,
+    is_run_id,
+    parse_stamp,
+    stamp,
+)
+
+BATCHES = "batches/"
+INDEX = "index/"
+RUNS = "runs/"
+STATE = "state/"
+RELEASES = "releases/"
+DESCRIPTOR = "datapackage.json"
+FILES = "files/"
+LOGS = "logs/"
+EVIDENCE = "evidence/"
+
+KIND = r"[a-z][a-z_]{0,31}"
+NUMBER = r"(?:0|[1-9][0-9]{0,8})"
+CHANNEL = r"[A-Za-z0-9_.~%-]{1,200}"
+
+
+@dataclass(frozen=True, slots=True)
+class EntryKey:
+    """An entry of a batch's log: the put number `number` (from 0) of one process of a run."""
+
+    batch: Batch
+    run: str
+    nonce: str
+    number: int
+
+    @property
+    def text(self) -> str:
+        """The key."""
+        return f"{batch_prefix(self.batch)}{self.run}-{self.nonce}.{self.number}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class PointerKey:
+    """An empty object that tells of an entry.
+
+    Attributes:
+        time: When it was put, by the writer's clock, in whole milliseconds.
+        kind: What the entry is mainly about; a reader skips none that it does not know.
+        entry: The entry.
+    """
+
+    time: datetime
+    kind: str
+    entry: EntryKey
+
+    @property
+    def text(self) -> str:
+        """The key; its parts hold no dot but the batch's, which stands between parts of a fixed form."""
+        entry = self.entry
+        batch = f"{entry.batch.schedule}.{entry.batch.name}"
+        last = f"{entry.run}-{entry.nonce}.{entry.number}"
+        return f"{INDEX}{stamp(self.time)}.{self.kind}.{batch}.{last}"
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestKey:
+    """A run's manifest."""
+
+    run: str
+
+    @property
+    def text(self) -> str:
+        """The key."""
+        return f"{run_prefix(self.run)}{DESCRIPTOR}"
+
+
+@dataclass(frozen=True, slots=True)
+class LogKey:
+    """A part of a run's log."""
+
+    run: str
+    number: int
+
+    @property
+    def text(self) -> str:
+        """The key."""
+        return f"{log_prefix(self.run)}{self.number}.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class JobKey:
+    """An object of a job; `path` is relative to the job's package, and `datapackage.json` is the package itself."""
+
+    run: str
+    job: str
+    path: str = DESCRIPTOR
+
+    @property
+    def text(self) -> str:
+        """The key."""
+        return f"{job_prefix(self.run, self.job)}{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class StateKey:
+    """A job's state, as its success in a run left it, or a checkpoint of an attempt that did not succeed."""
+
+    job: str
+    run: str
+    checkpoint: bool = False
+
+    @property
+    def text(self) -> str:
+        """The key."""
+        middle = ".checkpoint" if self.checkpoint else ""
+        return f"{STATE}{self.job}/{self.run}{middle}.tar.gz"
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseKey:
+    """What one process, of a run or of an operator, learnt of the releases of a channel."""
+
+    channel: str
+    run: str
+    nonce: str
+    number: int
+
+    @property
+    def text(self) -> str:
+        """The key."""
+        return f"{channel_prefix(self.channel)}{self.run}-{self.nonce}.{self.number}.json"
+
+
+Key = EntryKey | PointerKey | ManifestKey | LogKey | JobKey | StateKey | ReleaseKey
+
+
+def batch_prefix(batch: Batch) -> str:
+    """Return the prefix of a batch's log."""
+    return f"{BATCHES}{batch.schedule}/{batch.name}/"
+
+
+def run_prefix(run: str) -> str:
+    """Return the prefix of everything that belongs to a run."""
+    return f"{RUNS}{run}/"
+
+
+def log_prefix(run: str) -> str:
+    """Return the prefix of the parts of a run's log."""
+    return f"{RUNS}{run}/log/"
+
+
+def job_prefix(run: str, job: str) -> str:
+    """Return the prefix of a job's package and of all that it names."""
+    return f"{RUNS}{run}/jobs/{job}/"
+
+
+def channel_prefix(channel: str) -> str:
+    """Return the prefix of what is known of the releases of a channel, such as `main` or `v*`."""
+    name = quote(channel, safe="")
+    # quote() keeps dots, and a folder cannot be called "." or "..".
+    return f"{RELEASES}{name if name.strip('.') else name.replace('.', '%2E')}/"
+
+
+def index_start(moment: datetime) -> str:
+    """Return a key that sorts before every pointer of `moment` or later, and after all earlier ones."""
+    return f"{INDEX}{stamp(moment)}"
+
+
+def parse_key(text: str) -> Key | None:
+    """Return a key taken apart; None for a text that no writer of ours could have made."""
+    for pattern, build in _FORMS:
+        match = pattern.fullmatch(text)
+        if match is not None:
+            key = build(match)
+            return key if key is not None and key.text == text else None
+    return None
+
+
+def _entry(match: re.Match[str]) -> EntryKey | None:
+    batch = Batch(match["schedule"], match["batch"])
+    if not batch.valid or not is_run_id(match["run"]):
+        return None
+    return EntryKey(batch, match["run"], match["nonce"], int(match["n"]))
+
+
+def _pointer(match: re.Match[str]) -> PointerKey | None:
+    entry, time = _entry(match), parse_stamp(match["time"])
+    return PointerKey(time, match["kind"], entry) if entry and time else None
+
+
+def _manifest(match: re.Match[str]) -> ManifestKey | None:
+    return ManifestKey(match["run"]) if is_run_id(match["run"]) else None
+
+
+def _log(match: re.Match[str]) -> LogKey | None:
+    return LogKey(match["run"], int(match["n"])) if is_run_id(match["run"]) else None
+
+
+def _job(match: re.Match[str]) -> JobKey | None:
+    path = match["path"]
+    sound = is_run_id(match["run"]) and path_problem(path) is None
+    known = path == DESCRIPTOR or path.startswith((FILES, LOGS, EVIDENCE))
+    return JobKey(match["run"], match["job"], path) if sound and known else None
+
+
+def _state(match: re.Match[str]) -> StateKey | None:
+    run = match["run"]
+    return StateKey(match["job"], run, match["checkpoint"] is not None) if is_run_id(run) else None
+
+
+def _release(match: re.Match[str]) -> ReleaseKey | None:
+    try:
+        channel = unquote_to_bytes(match["channel"]).decode()
+    except UnicodeDecodeError:
+        return None
+    run = match["run"]
+    return ReleaseKey(channel, run, match["nonce"], int(match["n"])) if is_run_id(run) else None
+
+
+_WRITER = rf"(?P<run>{RUN})-(?P<nonce>{NONCE})\.(?P<n>{NUMBER})"
+_FORMS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Key | None]], ...] = tuple(
+    (re.compile(pattern, re.DOTALL), build)
+    for pattern, build in (
+        (rf"batches/(?P<schedule>{SCHEDULE})/(?P<batch>{BATCH})/{_WRITER}\.json", _entry),
+        (
+            rf"index/(?P<time>{STAMP})\.(?P<kind>{KIND})\.(?P<schedule>{SCHEDULE})\.(?P<batch>{BATCH})\.{_WRITER}",
+            _pointer,
+        ),
+        (r"runs/(?P<run>[^/]+)/datapackage\.json", _manifest),
+        (rf"runs/(?P<run>[^/]+)/log/(?P<n>{NUMBER})\.jsonl", _log),
+        (rf"runs/(?P<run>[^/]+)/jobs/(?P<job>{JOB})/(?P<path>.+)", _job),
+        (rf"state/(?P<job>{JOB})/(?P<run>{RUN})(?P<checkpoint>\.checkpoint)?\.tar\.gz", _state),
+        (rf"releases/(?P<channel>{CHANNEL})/{_WRITER}\.json", _release),
+    )
+)
+
+
+# Names of files. A Linux disk allows every byte but "/" and NUL; a key must survive S3, its listings in XML, a local
+# bucket, and the file system of whoever fetches it.
+
+MAX_PATH_BYTES = 700
+"""Of a path in a package: S3 keys end at 1,024 bytes; the rest is for prefix, run and job."""
+MAX_NAME_BYTES = 240
+"""File systems end at 255; a local bucket, and whoever fetches a file, adds something to a name while it is written."""
+ESCAPED = "="
+"""An escaped name begins with it; what follows is percent-encoded."""
+SHORTENED = "=="
+"""A shortened name begins with it; what follows is a digest of the whole name, and its end."""
+_TAIL = 60
+_DIGEST = 32
+
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\\\\\ufffe\uffff]")
+_UPLOADING = re.compile(r"#[0-9]+\Z")
+
+
+def path_problem(path: str) -> str | None:
+    """Return why a path cannot be in a package; None when S3, disks and the standard all allow it."""
+    try:
+        names = [name.encode() for name in path.split("/")]
+    except UnicodeEncodeError:
+        return "its name is not UTF-8"
+    rules = (
+        (not path or path.startswith("/"), "its path is not relative"),
+        (not {b"", b".", b".."}.isdisjoint(names), "its path has an empty or a dot segment"),
+        (len(path.encode()) > MAX_PATH_BYTES, f"its path is longer than {MAX_PATH_BYTES} bytes"),
+        (
+            max(map(len, names)) > MAX_NAME_BYTES,
+            f"its path has a name longer than {MAX_NAME_BYTES} bytes",
+        ),
+        (_FORBIDDEN.search(path), "its name has control characters or a backslash"),
+        (
+            any(_UPLOADING.search(name) for name in path.split("/")),
+            "its name ends in # and digits, which local buckets keep for uploads under way",
+        ),
+    )
+    return next((problem for broken, problem in rules if broken), None)
+
+
+def stored_path(original: bytes, room: int = MAX_PATH_BYTES - len(FILES)) -> str:
+    """Return the path under which a file of a job is stored: its own wherever possible.
+
+    A name that no key can hold is escaped (`original_path` is the inverse); one that is too long is shortened, with a
+    digest, and only `mayfly:path` still knows the original.
+
+    Args:
+        original: The relative path on the disk, without dot segments.
+        room: Bytes that the result may have.
+    """
+    path = "/".join(map(_stored_name, original.split(b"/")))
+    if len(path.encode()) <= room:
+        return path
+    return _shortened(original, _stored_name(original.rpartition(b"/")[2]))
+
+
+def original_path(path: str) -> bytes | None:
+    """Return the path on the disk of a stored path; None where it was shortened."""
+    names = path.split("/")
+    if any(name.startswith(SHORTENED) for name in names):
+        return None
+    return b"/".join(
+        unquote_to_bytes(name[1:]) if name.startswith(ESCAPED) else name.encode() for name in names
+    )
+
+
+def shown_original(original: bytes) -> str:
+    """Return a path on the disk as `mayfly:path` has it: percent-encoded, so that any bytes can be in JSON."""
+    return quote(original, safe="/")
+
+
+def _stored_name(name: bytes) -> str:
+    text = name.decode(errors="surrogateescape")
+    bad = text.startswith(ESCAPED) or _FORBIDDEN.search(text) or _UPLOADING.search(text)
+    stored = ESCAPED + "".join(map(_escaped, text)) if bad or _surrogate(text) else text
+    return stored if len(stored.encode()) <= MAX_NAME_BYTES else _shortened(name, stored)
+
+
+def _escaped(character: str) -> str:
+    if character in "%=#" or _FORBIDDEN.match(character) or _surrogate(character):
+        return quote(character.encode(errors="surrogateescape"), safe="")
+    return character
+
+
+def _surrogate(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _shortened(original: bytes, stored: str) -> str:
+    # The end of a name is kept, for it has the extension; never half an escape or half a character.
+    tail = re.sub(r"[^A-Za-z0-9._-]+", "-", stored)[-_TAIL:].lstrip(".")
+    return f"{SHORTENED}{sha256(original).hexdigest()[:_DIGEST]}={tail}"

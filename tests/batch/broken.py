@@ -1,0 +1,159 @@
+"""Rules of the protocol that are broken on purpose, each with the scenario in which the model notices, and how."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from agent.batch import claim, follow
+from agent.batch.claim import Claimant, LookAgain, StandBack, Work
+from agent.batch.fold import Arrived, State, fold
+from agent.batch.log import LogWriter
+from agent.contract.entries import Entry, write_entry
+from agent.contract.ids import Batch
+from agent.contract.layout import EntryKey, PointerKey
+from agent.core.errors import StoreError
+from tests.batch.actors import Rules
+
+
+class SameKey(LogWriter):
+    """Repeats a put under the same key."""
+
+    async def _put(self, entry: Entry) -> EntryKey:
+        key = self._key()
+        self._number += 1
+        for _ in range(6):
+            with suppress(StoreError):
+                await self._bucket.put_once(key.text, write_entry(entry))
+                return key
+            await self._pause(1.0)
+        raise StoreError("never")
+
+
+class PointerLast(LogWriter):
+    """Tells of a beginning when it is in the log."""
+
+    async def _commit(self, entry: Entry) -> None:
+        self._unpointed.append((await self._put(entry), entry.kind))
+        await self._point_to_rest()
+
+
+class Impatient(LogWriter):
+    """Puts what can be put, whatever waits before it."""
+
+    async def flush(self) -> None:
+        """Put what waits; what fails waits no longer."""
+        try:
+            await super().flush()
+        except StoreError:
+            self._waiting.popleft()
+            raise
+
+
+class Hasty(follow.Cursor):
+    """Goes on after the last pointer that it saw, whenever that is from."""
+
+    def start(self, now: datetime) -> str:
+        """Return that pointer."""
+        return self.recent[-1] if self.recent else self.floor
+
+    def advance(self, pointers: Iterable[PointerKey], now: datetime) -> follow.Cursor:
+        """Move to it."""
+        return replace(self, recent=tuple(sorted({*self.recent, *(key.text for key in pointers)})))
+
+
+def _by_writers_clock(batch: Batch, log: Iterable[Arrived], *pointers: Any) -> State:
+    told = [
+        replace(one, at=one.entry.written) if isinstance(one.entry, Entry) else one for one in log
+    ]
+    return fold(batch, told, *pointers)
+
+
+def _last_counts(batch: Batch, log: Iterable[Arrived], *pointers: Any) -> State:
+    state = fold(batch, log, *pointers)
+    results = [one for run in state.runs.values() for one in run.results.values()]
+    return replace(state, successes={one.job.name: one for one in results if one.job.succeeded})
+
+
+def _by_own_clock(state: State, claimant: Claimant) -> Work | StandBack | LookAgain:
+    """Decide by a clock that is eleven minutes ahead of the store's."""
+    own = state.runs.get(claimant.run)
+    if own is None:
+        return claim.decide(state, claimant)
+    later = replace(own, order=(own.order[0] + timedelta(minutes=11), own.order[1]))
+    return claim.decide(replace(state, runs={**state.runs, own.id: later}), claimant)
+
+
+BROKEN: dict[str, tuple[str, Rules, str]] = {
+    "numbered names": (
+        "one machine, its disk kept",
+        Rules(nonce=lambda _: "0" * 8),
+        "was changed",
+    ),
+    "a put is repeated under its key": (
+        "a shard and its twin, clocks that jump",
+        Rules(writer=SameKey),
+        "another",
+    ),
+    "no queue behind the beginning": (
+        "two machines, one after the other",
+        Rules(writer=Impatient),
+        "came before its beginning",
+    ),
+    "the beginning's pointer last": (
+        "one machine that does not come back",
+        Rules(writer=PointerLast),
+        "never heard",
+    ),
+    "no second look": (
+        "two machines at once",
+        Rules(second_look=False),
+        "work at the same time",
+    ),
+    "claims by the own clock": (
+        "two machines at once",
+        Rules(decide=_by_own_clock),
+        "work at the same time",
+    ),
+    "nobody looks whether it was overtaken": (
+        "two machines that stand still",
+        Rules(overtaken=lambda *_: None),
+        "work at the same time",
+    ),
+    "a batch that is done is not looked for": (
+        "two machines, one after the other",
+        Rules(before_beginning=lambda *_: None, decide=lambda *_: Work({})),
+        "again, after its success|is worked again|at the same time",
+    ),
+    "time by the writers' clocks": (
+        "a shard and its twin, clocks that jump",
+        Rules(fold=_by_writers_clock),
+        "another",
+    ),
+    "the last success counts": (
+        "a shard and its twin, clocks that jump",
+        Rules(fold=_last_counts),
+        "another",
+    ),
+    "the entry before the package": (
+        "one machine, its disk kept",
+        Rules(package_first=False),
+        "which is not there",
+    ),
+    "nobody looks at the deadline": (
+        "one machine that does not come back",
+        Rules(is_due=lambda *_: False),
+        "another picture",
+    ),
+    "the cursor follows the last pointer": (
+        "two machines, one after the other",
+        Rules(cursor=Hasty),
+        "another picture|never heard",
+    ),
+    "lost is who is past its deadline by home's clock": (
+        "two machines at once",
+        Rules(shown=lambda run, looked: run.status(looked + timedelta(minutes=20))),
+        "is called lost",
+    ),
+}

@@ -1,0 +1,354 @@
+"""The protocol of a batch's log, explored: the real decisions and the real log, over a store that misbehaves.
+
+Each scenario is run with every single piece of trouble at every request, and with a sample of several. What is promised
+is in `Verdict`; what happens without one of the rules is in `BROKEN`: the model notices each.
+
+`MAYFLY_BATCH_MODEL=1` is the long form: all pairs, and more of the sample; `MAYFLY_BATCH_SEED` draws another one.
+"""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from agent.batch.fold import Arrived, Result, State
+from agent.contract.entries import Entry
+from agent.contract.ids import Batch
+from agent.contract.layout import EntryKey, JobKey, LogKey, PointerKey, parse_key
+from agent.contract.results import COMPLETE, RunStatus
+from tests.batch.actors import (
+    Home,
+    Machine,
+    Rules,
+    Truth,
+    arrived_of,
+    entry_of,
+    object_of,
+)
+from tests.batch.broken import BROKEN
+from tests.batch.world import (
+    BEGINNING,
+    DEATHS,
+    FAULTS,
+    LAG,
+    Choices,
+    Stored,
+    Trouble,
+    World,
+    explore,
+)
+
+LONG = os.environ.get("MAYFLY_BATCH_MODEL") == "1"
+SLOT = Batch.of_slot("main", BEGINNING)
+SHARD = Batch.of_shard("main", "nightly", 0, 2)
+MINUTE = 60.0
+LOOKS = (5.0, 20.0, 45.0, 90.0, 180.0, 420.0, *(MINUTE * n for n in (13, 18, 33, 38, 70)))
+"""Seconds at which home looks; deadlines are at twelve minutes, five and twenty minutes before looks of it."""
+DAYS = 2 * 86400.0
+PAIRS = 2 if LONG else 1
+MOST = 1_000_000
+SAMPLES = 2000 if LONG else 10
+SEED = int(os.environ.get("MAYFLY_BATCH_SEED", "1"))
+
+STORE = frozenset({*FAULTS, *DEATHS})
+Meaning = dict[str, Any]
+Machines = Callable[[World, Rules, Truth], list[tuple[float, Machine]]]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Who takes part, and what can happen to them."""
+
+    batch: Batch
+    machines: Machines
+    troubles: frozenset[Trouble]
+    preempt: bool = False
+    home_skew: timedelta = timedelta(0)
+
+
+def _one(**options: Any) -> Machines:
+    return lambda world, rules, truth: [(0.0, Machine(world, rules, truth, SLOT, "m", **options))]
+
+
+def _two(gap: float, batch: Batch = SLOT, **options: Any) -> Machines:
+    def machines(world: World, rules: Rules, truth: Truth) -> list[tuple[float, Machine]]:
+        ahead, behind = timedelta(minutes=4), timedelta(minutes=-4)
+        first = Machine(world, rules, truth, batch, "m", skew=ahead, **options)
+        second = Machine(world, rules, truth, batch, "n", skew=behind, **options)
+        return [(0.0, first), (gap, second)]
+
+    return machines
+
+
+SCENARIOS = {
+    "one machine, its disk kept": Scenario(SLOT, _one(), STORE | {Trouble.NO_POINTERS}),
+    "one machine, its disk wiped": Scenario(
+        SLOT, _one(keeps_disk=False), STORE | {Trouble.NO_POINTERS}
+    ),
+    "one machine that does not come back": Scenario(
+        SLOT, _one(comes_back=False), frozenset({*DEATHS, Trouble.NO_POINTERS, Trouble.OUTAGE})
+    ),
+    "two machines at once": Scenario(
+        SLOT, _two(0.0, keeps_disk=False), STORE, preempt=LONG, home_skew=timedelta(minutes=-3)
+    ),
+    "two machines at once, disks kept": Scenario(
+        SLOT, _two(1.0), STORE | {Trouble.NO_POINTERS}, home_skew=timedelta(minutes=3)
+    ),
+    "two machines, one after the other": Scenario(
+        SLOT, _two(50.0, keeps_disk=False), STORE | {Trouble.OUTAGE}
+    ),
+    "two machines, listings that lag": Scenario(
+        SLOT, _two(2.0), frozenset({Trouble.LAGS, Trouble.FAILED, Trouble.DIES_AFTER})
+    ),
+    "two machines that stand still": Scenario(
+        SLOT,
+        _two(700.0, job_seconds=400.0, limit=timedelta(hours=1)),
+        frozenset({Trouble.SUSPENDED}),
+    ),
+    "a long job, and a second machine": Scenario(
+        SLOT,
+        _two(720.0, job_seconds=900.0, limit=timedelta(hours=1)),
+        frozenset({Trouble.FAILED, Trouble.DIES_BEFORE}),
+    ),
+    "a shard and its twin, clocks that jump": Scenario(
+        SHARD,
+        _two(3.0, SHARD, retried=True, keeps_disk=False, jump=timedelta(minutes=-7)),
+        STORE,
+        preempt=LONG,
+    ),
+}
+
+
+@dataclass
+class Verdict:
+    """Watches a run of the world, and says what is wrong with it."""
+
+    scenario: Scenario
+    world: World
+    rules: Rules
+    truth: Truth
+    home: Home
+    entries: list[tuple[Stored, EntryKey, Entry]] = field(default_factory=list)
+    tally: Counter[str] = field(default_factory=Counter)
+
+    def applied(self, stored: Stored) -> None:
+        """Check an object at the moment at which it arrives."""
+        before = [one for one in self.world.history[:-1] if one.key == stored.key]
+        assert all(one.data == stored.data for one in before), f"{stored.key} was changed"
+        key = parse_key(stored.key)
+        assert key is not None, f"{stored.key} is not a key of the contract"
+        if not isinstance(key, EntryKey):
+            return
+        entry = entry_of(stored.data)
+        self.entries.append((stored, key, entry))
+        beginnings = [one for _, _, one in self.entries if one.run == entry.run and one.began]
+        assert beginnings, "something of a run came before its beginning"
+        for job in entry.jobs:
+            assert job.package is not None
+            package = self.world.objects.get(job.package.key)
+            assert package is not None, f"an entry names {job.package.key}, which is not there"
+            assert object_of(package.key, package.data) == job.package
+            assert JobKey(entry.run, job.name, "files/page.html").text in self.world.objects
+
+    def judge(self, log: list[Arrived]) -> None:
+        """Check the whole, when nothing is under way any more and home has seen everything."""
+        pointers = self._pointers()
+        state = self.rules.fold(self.scenario.batch, log, pointers)
+        now = self.world.moment()
+        self._jobs_are_kept(state)
+        self._each_counts_once(state, log)
+        self._home_agrees(state)
+        self._lost_is_lost()
+        self._starts()
+        for reader in (log[::-1], sorted(log, key=lambda one: one.key.text), [*log, *log]):
+            assert self.rules.fold(self.scenario.batch, reader, pointers) == state
+        for run in state.runs.values():
+            assert not (run.stood_back and run.results), "a run that stood back has results"
+            self.tally[f"runs {run.status(now).value}"] += 1
+        self.tally["jobs done twice"] += sum(len(run.results) for run in state.runs.values()) - len(
+            {name for run in state.runs.values() for name in run.results}
+        )
+
+    def _jobs_are_kept(self, state: State) -> None:
+        arrived = {
+            (entry.run, job.name)
+            for _, _, entry in self.entries
+            for job in entry.jobs
+            if job.succeeded
+        }
+        assert self.truth.committed <= arrived, (
+            "an entry was told to be committed, and is not there"
+        )
+        for run, job in arrived:
+            assert job in state.successes, f"{job} of {run} was committed and is lost"
+            assert state.runs[run].results[job].job.succeeded, f"{job} of {run} is lost"
+
+    def _each_counts_once(self, state: State, log: list[Arrived]) -> None:
+        first: dict[str, tuple[Any, ...]] = {}
+        for stored, key, entry in self.entries:
+            for job in entry.jobs:
+                order = (stored.written, key.text, entry.run)
+                if job.succeeded:
+                    first[job.name] = min(first.get(job.name, order), order)
+        counts = {job: result.run for job, result in state.successes.items()}
+        wanted = {job: order[2] for job, order in first.items()}
+        assert counts == wanted, "another success counts than the first to arrive"
+        if not self.world.happened[Trouble.LAGS]:
+            self._count_never_changes(self.home.counted)
+
+    def _count_never_changes(self, counted: list[Result]) -> None:
+        """Check that what once counts counts for ever, but for two that arrived in the same second."""
+        for job in {one.job.name for one in counted}:
+            mine = [one for one in counted if one.job.name == job]
+            for one, other in pairwise(mine):
+                assert one.run == other.run or one.at == other.at, f"another {job} counts"
+
+    def _home_agrees(self, state: State) -> None:
+        """Check that home sees what there is; it cannot know of a run that never had a pointer put."""
+        home = self.home.states.get(self.scenario.batch, State(self.scenario.batch))
+        told = {key.entry.run for key in self._pointers()}
+        unknown = set(state.runs) - set(home.runs)
+        happened = self.world.happened
+        cut_off = {Trouble.NO_POINTERS, Trouble.OUTAGE} & set(happened)
+        assert not unknown & told, "home has never heard of a run"
+        assert not unknown or cut_off or sum(happened[one] for one in FAULTS) > 3, (
+            "home has never heard of a run"
+        )
+        seen, there = self._meaning(home), self._meaning(state)
+        assert seen["runs"].items() <= there["runs"].items(), "home has another picture of a run"
+        assert seen == there or unknown, "home has another picture"
+        self.tally["runs that home cannot know"] += len(unknown)
+
+    def _pointers(self) -> list[PointerKey]:
+        return [
+            key for text in self.world.objects if isinstance(key := parse_key(text), PointerKey)
+        ]
+
+    def _meaning(self, state: State) -> Meaning:
+        now = self.world.moment()
+        done = state.done_by
+        return {
+            "done": done.id if done else None,
+            "counts": {job: one.run for job, one in state.successes.items()},
+            "runs": {
+                run.id: (run.status(now), {job: one.job for job, one in run.results.items()})
+                for run in state.runs.values()
+            },
+        }
+
+    def _lost_is_lost(self) -> None:
+        """Check that home called nobody lost whose end it could have seen."""
+        lag = LAG if self.world.happened[Trouble.LAGS] else 0.0
+        ended = {
+            entry.run: stored.at
+            for stored, _, entry in reversed(self.entries)
+            if entry.closed or entry.stood_back
+        }
+        for asked, run, status in self.home.shown:
+            if status is RunStatus.LOST:
+                self.tally["lost, as home shows"] += 1
+                assert ended.get(run, 1e9) > asked - lag, f"{run} is called lost, and had ended"
+                alive = self.truth.stopped.get(run, 1e9) > asked
+                assert not alive or self.world.happened[Trouble.SUSPENDED], (
+                    f"{run} is called lost, and works"
+                )
+
+    def _starts(self) -> None:
+        """Check that no job was started without a right to, again after its success, or beside another run."""
+        trouble = self.world.happened
+        for start in self.truth.started:
+            if trouble[Trouble.LAGS] or start.run in self.truth.claimless:
+                continue
+            decided = self.truth.decided[start.run]
+            for stored, _, entry in self.entries:
+                if stored.at > decided:
+                    continue
+                again = any(job.name == start.job and job.succeeded for job in entry.jobs)
+                assert not again, f"{start.job} was started again, after its success"
+                done = entry.closed is not None and entry.closed.status in COMPLETE
+                retried = start.run in self.truth.retried
+                assert retried or not done, "a batch that is done is worked again"
+            self._alone(start, suspended=bool(trouble[Trouble.SUSPENDED]))
+
+    def _alone(self, start: Any, *, suspended: bool) -> None:
+        for other in self.truth.started:
+            if other.run == start.run or {other.run, start.run} & self.truth.claimless:
+                continue
+            ended = self.truth.stopped.get(other.run, 1e9) <= start.at
+            if start.run in self.truth.retried or ended or other.at > start.at:
+                continue
+            # Who stood still may have lost the batch; it notices at its next look.
+            noticed = not suspended or other.at < start.looked
+            if self._silent(other.run, before=start.run):
+                continue
+            assert not noticed, f"{start.run} and {other.run} work at the same time"
+
+    def _silent(self, run: str, *, before: str) -> bool:
+        """Tell whether a run had given no sign of life for ten minutes when another began."""
+        began = min(one.at for one, _, entry in self.entries if entry.run == before and entry.began)
+        signs = [
+            stored.at
+            for stored in self.world.history
+            if isinstance(key := parse_key(stored.key), EntryKey | LogKey) and key.run == run
+        ]
+        return max((sign for sign in signs if sign <= began), default=began) < began - 10 * MINUTE
+
+
+async def play(scenario: Scenario, rules: Rules, choices: Choices, tally: Counter[str]) -> None:
+    """Let one run of the world happen, and judge it."""
+    world = World(choices, scenario.troubles, preempt=scenario.preempt)
+    truth = Truth()
+    home = Home(world, rules, scenario.home_skew)
+    verdict = Verdict(scenario, world, rules, truth, home, tally=tally)
+    world.on_applied = verdict.applied
+    for moment, machine in scenario.machines(world, rules, truth):
+        world.at(moment, machine.boot)
+    home.start(LOOKS)
+    await world.run()
+    world.troubles = frozenset()
+    world.preempt = False
+    tally.update(
+        trouble.value for trouble in world.happened.elements() if trouble is not Trouble.NONE
+    )
+    tally["requests"] += sum(world.happened.values())
+    home.start_again(world.now + DAYS)
+    await world.run()
+    verdict.judge(arrived_of(world, scenario.batch))
+
+
+def check(
+    scenario: Scenario, rules: Rules, *, budget: int, most: int, seed: int | None = None
+) -> Counter[str]:
+    """Explore a scenario."""
+    tally: Counter[str] = Counter()
+
+    async def once(choices: Choices) -> None:
+        await play(scenario, rules, choices, tally)
+
+    for choices in explore(once, budget, most, seed):
+        tally["worlds"] += 1
+        tally[f"worlds with {sum(map(bool, choices))} pieces of trouble"] += 1
+    return tally
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_protocol_keeps_its_promises(name: str) -> None:
+    """With any one piece of trouble anywhere, and with several: nothing is lost, changed, or counted twice."""
+    began = time.monotonic()
+    tally = check(SCENARIOS[name], Rules(), budget=PAIRS, most=MOST)
+    tally += check(SCENARIOS[name], Rules(), budget=6, most=SAMPLES, seed=SEED)
+    print(f"\n{name}: {time.monotonic() - began:.1f} s, {dict(sorted(tally.items()))}")
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_the_model_notices_a_broken_rule(name: str) -> None:
+    """Each rule is there for something: without it, a promise breaks in a scenario that it keeps else."""
+    scenario, rules, promise = BROKEN[name]
+    with pytest.raises(AssertionError, match=promise):
+        check(SCENARIOS[scenario], rules, budget=1, most=MOST)

@@ -1,0 +1,439 @@
+"""A job's package and a run's manifest: Data Packages that other tools read, and that nobody can forge unnoticed."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from frictionless import system, validate
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.contract.described import MOST_OWN_BYTES, Said, carry_over
+from agent.contract.descriptor import Role, Sealed, media_type, resource_name
+from agent.contract.entries import Invalid, Object
+from agent.contract.layout import (
+    DESCRIPTOR,
+    FILES,
+    JobKey,
+    LogKey,
+    ManifestKey,
+    shown_original,
+    stored_path,
+)
+from agent.contract.manifest import Manifest, RunRecord, read_manifest, seal_manifest
+from agent.contract.package import (
+    Attempt,
+    JobRecord,
+    Package,
+    RefusedFile,
+    read_package,
+    seal_package,
+)
+from agent.contract.results import JobStatus, RunStatus
+from tests.contract.examples import BATCH, RELEASE, RUN, STARTED, an_object, closed
+from tests.contract.test_layout import PATHS
+
+KEY = JobKey(RUN, "quotes")
+FINISHED = STARTED + timedelta(seconds=30)
+TABLE = b"id,name\n1,a\n"
+RESULTS = {
+    b"page 1.json": b'{"a": 1}',
+    "\u540d\u524d \u3068 100%+#?.txt".encode(): b"name",
+    b"table.csv": TABLE,
+    b"deep/er/deeper.bin": b"\0\1\2",
+    b"empty": b"",
+    b"line\nbreak.md": b"# mayfly",
+    b"caf\xe9.csv": TABLE,
+    b"x" * 250: b"long",
+}
+LOG = Sealed("logs/attempt-1.log", 3, hashlib.sha256(b"ran").hexdigest(), Role.LOG)
+
+
+def result(original: bytes, content: bytes) -> Sealed:
+    """Return a result as it is in the bucket."""
+    stored = stored_path(original)
+    shown = None if stored.encode() == original else shown_original(original)
+    digest = hashlib.sha256(content).hexdigest()
+    return Sealed(FILES + stored, len(content), digest, Role.RESULT, shown)
+
+
+def job(**changes: Any) -> JobRecord:
+    """Return a job that succeeded."""
+    values: dict[str, Any] = {
+        "run": RUN,
+        "name": "quotes",
+        "status": JobStatus.SUCCEEDED,
+        "started": STARTED,
+        "finished": FINISHED,
+        "seconds": 27.5,
+        "attempts": (
+            Attempt(
+                number=1,
+                started=STARTED,
+                finished=FINISHED,
+                status=JobStatus.SUCCEEDED,
+                exit_code=0,
+            ),
+        ),
+        "items": 7,
+        "metrics": {"pages": 3.0},
+        "refused": (RefusedFile(path="link", reason="it is a link"),),
+        "release": "v1.2",
+        "commit": "c" * 40,
+    }
+    return JobRecord(**values | changes)
+
+
+def sealed(
+    record: JobRecord | None = None,
+    files: Mapping[bytes, bytes] = RESULTS,
+    said: Said | None = None,
+) -> bytes:
+    """Return a package."""
+    results = [result(name, content) for name, content in files.items()]
+    return b"".join(seal_package(record or job(), [*results, LOG], said))
+
+
+def on_disk(root: Path, package: bytes, files: Mapping[bytes, bytes] = RESULTS) -> Path:
+    """Write a job as it is in a bucket, and return its package."""
+    root = root / "jobs" / "quotes"
+    for name, content in {**files}.items():
+        path = root / result(name, content).path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    (root / "logs").mkdir(parents=True)
+    (root / "logs" / "attempt-1.log").write_bytes(b"ran")
+    (root / DESCRIPTOR).write_bytes(package)
+    return root / DESCRIPTOR
+
+
+def run(**changes: Any) -> RunRecord:
+    """Return a run that closed."""
+    end = closed()
+    values: dict[str, Any] = {
+        "run": RUN,
+        "schedule": BATCH.schedule,
+        "batch": BATCH.name,
+        "status": RunStatus.SUCCEEDED,
+        "started": STARTED,
+        "finished": end.finished,
+        "agent": "0.2.0",
+        "host": {"name": "ip-10-0-0-1"},
+        "release": RELEASE,
+        "phases": end.phases,
+        "cost": end.cost,
+    }
+    return RunRecord(**values | changes)
+
+
+def sound(path: Path) -> bool:
+    """Tell whether frictionless finds nothing wrong; it trusts no path but those below the descriptor."""
+    with system.use_context(trusted=False):
+        report = validate(str(path))
+    assert report.valid, report.flatten(["type", "message"])
+    return bool(report.valid)
+
+
+def test_a_package_is_a_data_package(tmp_path: Path) -> None:
+    """Frictionless checks each file's size and hash, whatever it is called."""
+    path = on_disk(tmp_path, sealed())
+    assert sound(path)
+    table = path.parent / "files" / "table.csv"
+    table.write_bytes(b"id,name\n1,b\n")
+    assert not validate(str(path)).valid
+
+
+def test_a_job_without_files_is_one_too(tmp_path: Path) -> None:
+    """Its log is a resource."""
+    failed = job(status=JobStatus.FAILED, release=None)
+    assert sound(on_disk(tmp_path, sealed(failed, {}), {}))
+    assert json.loads(sealed(failed, {}))["version"] == "none"
+
+
+def test_a_manifest_is_a_data_package(tmp_path: Path) -> None:
+    """It names the packages as a package names its files, so that each level can be checked alone."""
+    package = sealed()
+    on_disk(tmp_path, package)
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "0.jsonl").write_bytes(b'{"event":"run.started"}\n')
+    manifest = b"".join(
+        seal_manifest(
+            run(),
+            [an_object(KEY.text, package)],
+            [an_object(LogKey(RUN, 0).text, b'{"event":"run.started"}\n')],
+        )
+    )
+    (tmp_path / DESCRIPTOR).write_bytes(manifest)
+    assert sound(tmp_path / DESCRIPTOR)
+    read = read_manifest(ManifestKey(RUN), manifest)
+    assert isinstance(read, Manifest)
+    assert [one.role for one in read.resources] == [Role.PACKAGE, Role.LOG]
+    assert read.run == run()
+
+
+def test_what_is_sealed_is_the_same_every_time() -> None:
+    """A later process puts the same bytes again."""
+    assert sealed() == sealed()
+    package = read_package(KEY, sealed())
+    assert isinstance(package, Package)
+    assert package.job == job()
+    originals = {one.path: one.original for one in package.resources}
+    assert originals["files/page 1.json"] is None
+    assert originals["files/=line%0Abreak.md"] == "line%0Abreak.md"
+    assert originals["files/=caf%E9.csv"] == "caf%E9.csv"
+
+
+@given(st.lists(PATHS, unique=True, max_size=6))
+def test_any_files_make_a_sound_package(paths: list[bytes]) -> None:
+    """Names are unique and in the recommended alphabet, whatever a disk holds."""
+    package = read_package(KEY, sealed(files=dict.fromkeys(paths, b"x")))
+    assert isinstance(package, Package)
+    assert len(package.resources) == len(paths) + 1
+    alphabet = set("abcdefghijklmnopqrstuvwxyz0123456789._/-")
+    assert all(set(one.name) <= alphabet for one in package.resources)
+
+
+def _changed(text: bytes, change: Any) -> bytes:
+    document = json.loads(text)
+    change(document)
+    return json.dumps(document).encode()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda one: one["resources"][0].update(path="../x"), "dot segment"),
+        (lambda one: one["resources"][0].update(path="/etc/passwd"), "not relative"),
+        (lambda one: one["resources"][0].update(path="other/x"), "no file of a job"),
+        (lambda one: one["resources"][0].update(path=one["resources"][1]["path"]), "listed twice"),
+        (lambda one: one["resources"][0].update(name=one["resources"][1]["name"]), "this name"),
+        (lambda one: one["resources"][0].update(bytes=-1), "resources.0.bytes"),
+        (lambda one: one["resources"][0].update(hash="md5:1"), "resources.0.hash"),
+        (lambda one: one.update(resources=[]), "at least 1"),
+        (lambda one: one["mayfly:job"].update(run="20261122T180009Z-aaaaaa"), "another job"),
+        (lambda one: one["mayfly:job"].update(name="notes"), "another job"),
+        (lambda one: one.pop("mayfly:job"), "mayfly:job"),
+        (lambda one: one.update({"$schema": "x"}), "$schema"),
+    ],
+)
+def test_a_forged_package_is_a_value(change: Any, reason: str) -> None:
+    """Before any file is looked at."""
+    read = read_package(KEY, _changed(sealed(), change))
+    assert isinstance(read, Invalid)
+    assert reason in read.reason
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda one: one["resources"][0].update(path="jobs/quotes/files/x"), "neither a package"),
+        (lambda one: one["resources"][0].update(path="datapackage.json"), "neither a package"),
+        (lambda one: one["resources"][0].update(path="../x"), "dot segment"),
+        (lambda one: one["mayfly:run"].update(run="20261122T180009Z-aaaaaa"), "another run"),
+        (lambda one: one.update(resources=[]), "at least 1"),
+    ],
+)
+def test_a_forged_manifest_is_a_value(change: Any, reason: str) -> None:
+    """It names packages and parts of the log of its own run."""
+    text = b"".join(seal_manifest(run(), [an_object(KEY.text)], []))
+    read = read_manifest(ManifestKey(RUN), _changed(text, change))
+    assert isinstance(read, Invalid)
+    assert reason in read.reason
+
+
+@given(st.binary(max_size=100))
+def test_no_bytes_raise(text: bytes) -> None:
+    """Whatever a store gives back."""
+    assert isinstance(read_package(KEY, text), Invalid)
+    assert isinstance(read_manifest(ManifestKey(RUN), text), Invalid)
+
+
+def test_what_a_newer_agent_adds_survives() -> None:
+    """Unknown fields and words at every level."""
+    document = json.loads(sealed())
+    document["extra"] = {"a": 1}
+    document["resources"][0] |= {"mayfly:colour": "red", "mayfly:role": "thumbnail"}
+    document["mayfly:job"] |= {"status": "evaporated"}
+    document["mayfly:job"]["attempts"][0]["mood"] = "good"
+    read = read_package(KEY, json.dumps(document).encode())
+    assert isinstance(read, Package)
+    assert read.resources[0].role.known is Role.OTHER
+    assert json.loads(read.model_dump_json(by_alias=True, exclude_unset=True)) == document
+
+
+def test_they_fit_their_published_schemas() -> None:
+    """As they are written."""
+    jsonschema.validate(json.loads(sealed()), Package.model_json_schema())
+    manifest = b"".join(seal_manifest(run(), [an_object(KEY.text)], []))
+    jsonschema.validate(json.loads(manifest), Manifest.model_json_schema())
+
+
+# What a job says of its own data.
+
+FIELDS = {"fields": [{"name": "id", "type": "integer"}, {"name": "name", "type": "string"}]}
+OWN: dict[str, Any] = {
+    "title": "Quotes",
+    "licenses": [{"name": "CC-BY-4.0"}],
+    "contributors": [{"title": "me"}],
+    "resources": [
+        {
+            "name": "the-table",
+            "path": "table.csv",
+            "schema": FIELDS,
+            "bytes": len(TABLE),
+            "hash": f"sha256:{hashlib.sha256(TABLE).hexdigest()}",
+        }
+    ],
+}
+
+
+def said(**changes: Any) -> Said:
+    """Return what is carried over."""
+    files = [result(name, content) for name, content in RESULTS.items()]
+    own = json.dumps(OWN | changes).encode()
+    return carry_over(own, {file.path: file for file in files})
+
+
+def test_what_a_job_says_of_its_data_is_carried_over(tmp_path: Path) -> None:
+    """Title, licences, and the schema of a table, by which frictionless then reads it."""
+    package = sealed(said=said())
+    assert said().notes == ()
+    path = on_disk(tmp_path, package)
+    assert sound(path)
+    document = json.loads(package)
+    assert (document["title"], document["licenses"]) == ("Quotes", OWN["licenses"])
+    table = next(one for one in document["resources"] if one["path"] == "files/table.csv")
+    assert (table["name"], table["schema"]) == ("the-table", FIELDS)
+    assert table["mayfly:role"] == "result"
+
+
+@pytest.mark.parametrize(
+    ("resource", "note"),
+    [
+        ({"path": "table.csv", "bytes": 1}, "has 12 bytes, not 1"),
+        ({"path": "table.csv", "hash": "sha256:" + "0" * 64}, "another sha256"),
+        ({"path": "gone.csv"}, "no single file"),
+        ({"path": "../../x"}, "no single file"),
+        ({"path": ["table.csv", "empty"]}, "no single file"),
+        ("table.csv", "no single file"),
+        ({"path": "table.csv", "schema": "https://example.org/x"}, "'schema' is not used"),
+        ({"path": "table.csv", "schema": {"fields": 3}}, "'schema' is not used"),
+        ({"path": "table.csv", "mayfly:role": "log"}, "'mayfly:role' is not used"),
+        ({"path": "table.csv", "data": [1]}, "'data' is not used"),
+        ({"path": "table.csv", "name": "No Name"}, "'name' is not used"),
+        ({"path": "table.csv", "name": resource_name("files/empty")}, "is another's"),
+    ],
+)
+def test_what_contradicts_is_dropped_with_a_note(resource: Any, note: str, tmp_path: Path) -> None:
+    """What was sent is what holds, and the package stays one."""
+    carried = said(resources=[resource])
+    assert any(note in one for one in carried.notes), carried.notes
+    package = sealed(said=carried)
+    assert sound(on_disk(tmp_path, package))
+    read = read_package(KEY, package)
+    assert isinstance(read, Package)
+    assert carried.notes[0] in read.job.notes
+
+
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        ({"licenses": "MIT"}, "'licenses' is not used"),
+        ({"title": 3}, "'title' is not used"),
+        ({"mayfly:job": {}}, "'mayfly:job' is not used"),
+        ({"custom": 1}, "'custom' is not used"),
+    ],
+)
+def test_what_is_not_of_the_standard_is_not_carried_over(change: Any, note: str) -> None:
+    """A tool that reads the package must not stumble over what a job wrote."""
+    assert any(note in one for one in said(**change).notes)
+
+
+def test_our_own_properties_are_ours_without_a_word() -> None:
+    """A tool of the job's wrote them, and they are of no use to anybody."""
+    assert said(id="x", name="x", created="yesterday", version="9").notes == ()
+
+
+def test_a_resource_that_is_named_twice_counts_once() -> None:
+    """The first."""
+    carried = said(resources=[{"path": "empty", "title": "a"}, {"path": "empty", "title": "b"}])
+    assert carried.resources == {"files/empty": {"title": "a"}}
+    assert len(carried.notes) == 1
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        b"",
+        b"[]",
+        b'"x"',
+        b"\xff",
+        b"[" * 100_000,
+        b'{"title": "\\ud800"}',
+        b'{"a": NaN}',
+        b" " * (MOST_OWN_BYTES + 1),
+    ],
+)
+def test_a_damaged_description_is_a_note(own: bytes) -> None:
+    """The job's success is not touched by it."""
+    carried = carry_over(own, {})
+    assert (carried.package, carried.resources, len(carried.notes)) == ({}, {}, 1)
+    assert "is not used" in carried.notes[0]
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(
+                    ["title", "licenses", "resources", "path", "schema", "fields", "name"]
+                ),
+                inner,
+                max_size=4,
+            )
+        ),
+    )
+)
+def test_no_description_breaks_a_package(own: Any) -> None:
+    """Whatever a job wrote, its package can be read."""
+    files = [result(name, content) for name, content in RESULTS.items()]
+    carried = carry_over(json.dumps(own).encode(), {file.path: file for file in files})
+    assert isinstance(read_package(KEY, sealed(said=carried)), Package)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("a.json", "application/json"),
+        ("a.jsonl", "application/x-ndjson"),
+        ("a.csv.gz", "application/gzip"),
+        ("a.parquet", "application/vnd.apache.parquet"),
+        ("a", "application/octet-stream"),
+        ("a.tar.bz2", "application/octet-stream"),
+    ],
+)
+def test_media_types_are_the_same_everywhere(path: str, kind: str) -> None:
+    """By the name, from a table that no machine changes."""
+    assert media_type(path) == kind
+
+
+def test_a_hundred_thousand_files_are_written_piece_by_piece() -> None:
+    """Nobody holds the whole."""
+    files = (Sealed(f"files/{n}", 1, "0" * 64, Role.RESULT) for n in range(100_000))
+    assert max(map(len, seal_package(job(), files))) < 10_000
+
+
+def test_the_examples_are_objects() -> None:
+    """A package is named by its size and its digest."""
+    package = sealed()
+    named = an_object(KEY.text, package)
+    assert named == Object(
+        key=KEY.text, bytes=len(package), sha256=hashlib.sha256(package).hexdigest()
+    )
