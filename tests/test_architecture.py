@@ -51,7 +51,7 @@ def ours() -> list[Path]:
 
 @pytest.mark.parametrize("path", ours(), ids=name_of)
 def test_imports_point_one_way(path: Path) -> None:
-    """Imports go cli -> run -> steps -> batch -> core -> contract; the consumer knows the last three and nothing else."""
+    """Imports go cli -> run -> steps -> batch -> core -> contract; the consumer knows the last three alone."""
     part = layer(name_of(path).replace("agent.__main__", "agent.cli"))
     reached = {layer(name) for name in imports(path) if name.split(".")[0] in {"agent", "consumer"}}
     assert reached - {"agent"} <= allowed(part), f"{part} imports {reached}"

@@ -28,7 +28,8 @@ class Claimant:
         run: Its id.
         retried: Whether it is a shard, or an engine started it again: then it never stands back.
         dead: Runs that are known to have died: of the state directory whose lock this process holds.
-        heard: When parts of other runs' logs arrived, by run: signs of life that are not in the batch's log.
+        heard: When parts of the runs' logs arrived, by run: signs of life that are not in the batch's log. Needed where
+            more than one run is open, and then of its own log as well.
     """
 
     run: str
@@ -82,7 +83,7 @@ def decide(state: State, claimant: Claimant) -> Work | StandBack | LookAgain:
     if own is None or own.began is None:
         return LookAgain()
     if not claimant.retried:
-        rivals = (run for run in earlier(state, own) if not _over_for(run, own, claimant))
+        rivals = (run for run in _earlier(state, own) if not _over_for(run, own, claimant))
         back = before_beginning(state, claimant) or next(map(_to, rivals), None)
         # Between its beginning and this look, a run can have been silent for so long that another took over.
         back = back or overtaken(state, claimant)
@@ -95,7 +96,7 @@ def overtaken(state: State, claimant: Claimant) -> StandBack | None:
     """Return who has taken over from a run that works; None while nobody has.
 
     A later run took over if this one's claim was over when that began: it commits what ended, starts nothing more and
-    closes. `heard` must have the parts of the run's own log.
+    closes.
     """
     own = state.runs.get(claimant.run)
     if own is None or claimant.retried:
@@ -111,11 +112,6 @@ def overtaken(state: State, claimant: Claimant) -> StandBack | None:
     )
 
 
-def earlier(state: State, own: Run) -> list[Run]:
-    """Return the runs that began before a run: those whose signs of life it has to know."""
-    return [run for run in state.runs.values() if run.order < own.order and run.id != own.id]
-
-
 def is_over(
     run: Run, at: datetime, heard: Mapping[str, Collection[datetime]] | None = None
 ) -> bool:
@@ -126,6 +122,10 @@ def is_over(
     signs = [*run.signs, *(heard or {}).get(run.id, ())]
     last = max((sign for sign in signs if sign <= at), default=run.first)
     return run.deadline + PAST_DEADLINE < at or last + SILENCE < at
+
+
+def _earlier(state: State, own: Run) -> list[Run]:
+    return [run for run in state.runs.values() if run.order < own.order]
 
 
 def _over_for(run: Run, own: Run, claimant: Claimant) -> bool:

@@ -1,0 +1,106 @@
+"""Where a reader looks: what it lists again, and when it looks without being told to."""
+
+from datetime import datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.batch.fold import fold
+from agent.batch.follow import CLOCKS, ONCE_MORE, Cursor, is_due, shown, with_news
+from agent.contract.layout import EntryKey, PointerKey, index_start
+from agent.contract.results import RunStatus
+from tests.batch.entries import HOUR, SLOT, STOOD_BACK, A, arrived, at, began, closed, jobs
+
+
+def pointer(seconds: float, number: int = 0) -> PointerKey:
+    """Return a pointer of that time."""
+    return PointerKey(at(seconds), "jobs", EntryKey(SLOT, A, "00000000", number))
+
+
+def test_a_small_index_is_listed_whole() -> None:
+    """From where the reader began: one page holds it."""
+    assert Cursor().start(at(0)) == "index/"
+    assert Cursor(reach=3).advance([pointer(1), pointer(2)], at(9)).start(at(9)) == "index/"
+
+
+def test_a_large_one_from_an_hour_before_the_newest() -> None:
+    """Or as far back as the last pointers reach, if that is farther."""
+    cursor = Cursor(reach=2).advance([pointer(n, n) for n in range(9)], at(10))
+    assert cursor.start(at(10)) == index_start(at(8 - 3600))
+    quiet = Cursor(reach=2).advance([pointer(0), pointer(9000)], at(9001))
+    assert quiet.start(at(9001)) == pointer(0).text
+
+
+def test_a_pointer_from_the_future_moves_nothing() -> None:
+    """A clock that is days ahead would hide everybody else's entries."""
+    cursor = Cursor(reach=1).advance([pointer(0), pointer(500_000)], at(60))
+    assert cursor.recent == (pointer(0).text,)
+    assert cursor.start(at(60)) < pointer(0).text
+
+
+def test_a_clock_that_was_ahead_once_does_no_lasting_harm() -> None:
+    """The reader's own: it lists from an hour before now."""
+    ahead = Cursor(reach=1).advance([pointer(500_000)], at(500_001))
+    assert ahead.start(at(60)) == index_start(at(60 - 3600))
+
+
+@given(st.lists(st.integers(-7200, 7200), min_size=1, max_size=30), st.integers(1, 5))
+def test_whatever_arrives_within_the_hour_is_listed(seconds: list[int], reach: int) -> None:
+    """In whichever order pointers become visible, none of the last hour is ever before the start."""
+    cursor = Cursor(reach=reach)
+    newest = max((one for one in seconds if one <= 0), default=0)
+    for number, one in enumerate(seconds):
+        cursor = cursor.advance([pointer(one, number)], at(0))
+        assert cursor.start(at(0)) < pointer(newest - 3599).text
+
+
+def test_news_is_what_the_reader_lacks() -> None:
+    """A pointer to an entry that it holds is none; one to an entry that is not there yet stays news."""
+    held = {pointer(1, 1).entry}
+    assert with_news([pointer(1, 1), pointer(2, 1)], held) == set()
+    assert with_news([pointer(1, 1), pointer(3, 2)], held) == {SLOT}
+
+
+DEADLINE = at(0) + HOUR
+RUNNING = [arrived(A, 0, began=began())]
+
+
+@pytest.mark.parametrize(
+    ("looked", "now", "due"),
+    [
+        (at(10), DEADLINE, False),
+        (at(10), DEADLINE + CLOCKS, True),
+        (DEADLINE + CLOCKS, DEADLINE + CLOCKS + timedelta(minutes=1), False),
+        (DEADLINE + CLOCKS, DEADLINE + ONCE_MORE, True),
+        (DEADLINE + ONCE_MORE, DEADLINE + timedelta(days=9), False),
+        (at(10), DEADLINE + timedelta(days=9), True),
+    ],
+)
+def test_a_log_is_looked_into_when_its_run_should_have_ended(
+    looked: datetime, now: datetime, *, due: bool
+) -> None:
+    """Twice, and never again."""
+    runs = fold(SLOT, RUNNING).runs.values()
+    assert is_due(runs, looked, now) is due
+
+
+def test_nothing_is_due_once_a_run_is_settled() -> None:
+    """Closed, or stood back; but not while jobs are pending."""
+    now = DEADLINE + CLOCKS
+    for parts, due in (
+        ({"closed": closed()}, False),
+        ({"stood_back": STOOD_BACK}, False),
+        ({"closed": closed(pending=("x",))}, True),
+        ({"closed": closed(pending=("x",)), "jobs": jobs(A, ["x"])}, False),
+    ):
+        log = [*RUNNING, arrived(A, 5, 1, **parts)]
+        assert is_due(fold(SLOT, log).runs.values(), at(9), now) is due, parts
+
+
+def test_nobody_is_called_lost_without_a_look() -> None:
+    """However late it is."""
+    run = fold(SLOT, RUNNING).runs[A]
+    assert shown(run, at(10)) is RunStatus.RUNNING
+    assert shown(run, DEADLINE + CLOCKS) is RunStatus.RUNNING
+    assert shown(run, DEADLINE + CLOCKS + timedelta(seconds=1)) is RunStatus.LOST
