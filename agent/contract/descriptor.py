@@ -54,7 +54,7 @@ class Resource(Record):
         None,
         alias="mayfly:path",
         max_length=20_000,
-        description="Its path where the job wrote it, percent-encoded, if `path` could not be that.",
+        description="Its path where the job wrote it, if `path` could not be that; `%XX` is a byte.",
     )
 
 
@@ -80,7 +80,7 @@ class Sealed:
         bytes: Its size.
         sha256: Hex digest of exactly the bytes that were sent.
         role: What it is.
-        original: Its path on the disk, percent-encoded; None where `path` is that.
+        original: Its path on the disk, as `shown_original` has it; None where `path` is that.
     """
 
     path: str

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from hashlib import sha256
 from urllib.parse import quote, unquote_to_bytes
 
@@ -181,8 +182,12 @@ def index_start(moment: datetime) -> str:
     return f"{INDEX}{stamp(moment)}"
 
 
+@lru_cache(maxsize=4096)
 def parse_key(text: str) -> Key | None:
-    """Return a key taken apart; None for a text that no writer of ours could have made."""
+    """Return a key taken apart; None for a text that no writer of ours could have made.
+
+    It is remembered: a reader lists the same thousand pointers every minute.
+    """
     for pattern, build in _FORMS:
         match = pattern.fullmatch(text)
         if match is not None:
@@ -318,8 +323,8 @@ def original_path(path: str) -> bytes | None:
 
 
 def shown_original(original: bytes) -> str:
-    """Return a path on the disk as `mayfly:path` has it: percent-encoded, so that any bytes can be in JSON."""
-    return quote(original, safe="/")
+    """Return a path on the disk as `mayfly:path` has it: text, in which what JSON or people cannot read is `%XX`."""
+    return "".join(map(_escaped, original.decode(errors="surrogateescape")))
 
 
 def _stored_name(name: bytes) -> str:

@@ -43,7 +43,7 @@ class Attempt(Record):
 class RefusedFile(Record):
     """Something in a job's output that cannot be a result, such as a link."""
 
-    path: str = Field(max_length=20_000)
+    path: str = Field(max_length=20_000, description="`%XX` is a byte that is no text.")
     reason: Message
 
 

@@ -4,7 +4,7 @@ What can be exchanged is in `Rules`: a test that breaks one shows that the model
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -107,7 +107,7 @@ class Machine:
     job_seconds: float = 20.0
     limit: timedelta = timedelta(minutes=12)
     spool: list[Spooled] = field(default_factory=list)
-    numbers: Any = field(default_factory=count)
+    numbers: Iterator[int] = field(default_factory=count)
     starts: int = 0
 
     def boot(self) -> None:
@@ -391,18 +391,17 @@ class Home:
     shown: list[tuple[float, str, RunStatus]] = field(default_factory=list)
     counted: list[Result] = field(default_factory=list)
 
-    def start(self, moments: Iterable[float]) -> None:
+    def start(self, *moments: float) -> None:
         """Look at these moments."""
         self.cursor = self.rules.cursor()
-        self.start_again(*moments)
-
-    def start_again(self, *moments: float) -> None:
-        """Go on where it was, with looks at these moments."""
         self.process = Process("home", self.skew)
         self.view = View(self.world, self.process)
-        for batch, reader in self.readers.items():
-            fresh = self.readers[batch] = LogReader(self.view, batch)
-            fresh._known |= reader._known
+        self.world.start(self.process, self._story(moments))
+
+    def go_on(self, *moments: float) -> None:
+        """Look at these moments too, in a new process that knows what the old one knew."""
+        self.process = Process("home", self.skew)
+        self.view.move_to(self.process)
         self.world.start(self.process, self._story(moments))
 
     async def _story(self, moments: Iterable[float]) -> None:

@@ -6,7 +6,7 @@ well, every other one is a piece of trouble, and a run has at most so many of th
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -23,6 +23,8 @@ LATE = 1500.0
 """Seconds until a put arrives whose answer was an error."""
 LAG = 9.0
 """Seconds for which a listing lacks what arrived; more than a claim waits."""
+PATIENCE = 60.0
+"""Seconds that a request may take."""
 SUSPENDED = 1000.0
 """Seconds for which a process stands still; more than a claim may be silent."""
 
@@ -43,6 +45,7 @@ class Trouble(Enum):
     DIES_AFTER = "process dies, applied"
     DIES_LATE = "process dies, applied later"
     LAGS = "listing lacks what is new"
+    GAPS = "listing lacks some of what is new"
     SUSPENDED = "process stands still"
     OUTAGE = "nothing of this process is answered for a minute"
     NO_POINTERS = "no pointer of this process can be put from here on"
@@ -51,7 +54,7 @@ class Trouble(Enum):
 FAULTS = (Trouble.LOST_ANSWER, Trouble.FAILED, Trouble.LATE, Trouble.VERY_LATE)
 DEATHS = (Trouble.DIES_BEFORE, Trouble.DIES_AFTER, Trouble.DIES_LATE)
 OF_BOTH = frozenset({Trouble.FAILED, Trouble.DIES_BEFORE, Trouble.SUSPENDED, Trouble.OUTAGE})
-OF_LISTINGS = OF_BOTH | {Trouble.LAGS}
+OF_LISTINGS = OF_BOTH | {Trouble.LAGS, Trouble.GAPS}
 OF_PUTS = OF_BOTH | {*FAULTS, *DEATHS}
 
 
@@ -212,6 +215,8 @@ class World:
         options = len(asking) + (moment is not None) if self.preempt else 1
         choice = self.choices.pick(options)
         if choice == len(asking) and moment is not None:
+            # A request that is under way for minutes is as good as a process that stands still.
+            self.happened[Trouble.SUSPENDED] += moment - self.now > PATIENCE
             self._pass_time(moment)
             return
         self._serve(asking[choice])
@@ -282,17 +287,16 @@ class World:
         elif trouble in {Trouble.FAILED, Trouble.OUTAGE}:
             self._fail(process, request)
         else:
-            until = self.now - LAG if trouble is Trouble.LAGS else self.now
-            self._answer(
-                process,
-                [
-                    one
-                    for key, one in sorted(self.objects.items())
-                    if key.startswith(request.key)
-                    and key > (request.after or "")
-                    and one.at <= until
-                ],
-            )
+            shown = self._shown(trouble)
+            after = request.after or ""
+            listed = [one for one in shown if one.key.startswith(request.key) and one.key > after]
+            self._answer(process, sorted(listed, key=lambda one: one.key))
+
+    def _shown(self, trouble: Trouble) -> Iterable[Stored]:
+        """Return the objects that a listing shows: all, those that are not new, or every other of the new ones."""
+        new = [one for one in self.objects.values() if one.at > self.now - LAG]
+        hidden = {Trouble.LAGS: new, Trouble.GAPS: new[::2]}.get(trouble, [])
+        return [one for one in self.objects.values() if one not in hidden]
 
     def apply(self, key: str, data: bytes) -> None:
         """Let a put arrive."""
@@ -326,6 +330,10 @@ class View:
 
     def __init__(self, world: World, process: Process) -> None:
         self._world = world
+        self._process = process
+
+    def move_to(self, process: Process) -> None:
+        """Be the view of another process, which goes on with what this one knew."""
         self._process = process
 
     async def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[Stored]:

@@ -1,7 +1,7 @@
 """Keys can be taken apart again, all of them, and nothing else can."""
 
-import re
 from datetime import UTC, datetime
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from hypothesis import example, given
@@ -153,7 +153,8 @@ def test_every_name_of_a_disk_has_a_place(path: bytes) -> None:
     assert original in {None, path}
     if len(path) * 3 < MAX_NAME_BYTES:
         assert original == path
-    assert re.fullmatch(r"[A-Za-z0-9_.~/%-]+", shown_original(path))
+    assert unquote_to_bytes(shown_original(path)) == path
+    assert path_problem(f"a{shown_original(path)}"[:200].replace("/", "-")) is None
 
 
 @given(st.lists(PATHS, min_size=2, max_size=2, unique=True))
@@ -181,6 +182,13 @@ def test_two_files_never_share_a_place(paths: list[bytes]) -> None:
 def test_a_file_keeps_its_name_where_it_can(path: bytes, stored: str) -> None:
     """And stays readable where it cannot."""
     assert stored_path(path) == stored
+    assert path_problem(stored) is None
+
+
+def test_an_original_path_is_readable() -> None:
+    """In a package, beside the path under which the file is stored."""
+    assert shown_original("\u540d\u524d/a\nb".encode()) == "\u540d\u524d/a%0Ab"
+    assert shown_original(b"100%/caf\xe9") == "100%25/caf%E9"
 
 
 @pytest.mark.parametrize(
