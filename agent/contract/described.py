@@ -14,7 +14,7 @@ from pydantic_core import from_json
 
 from agent.contract.descriptor import Sealed, resource_name
 from agent.contract.entries import reason_of
-from agent.contract.layout import DESCRIPTOR, FILES
+from agent.contract.layout import DESCRIPTOR, FILES, stored_path
 
 MOST_OWN_BYTES = 4 * 1024**2
 """Of such a file that is read; a longer one is an ordinary result."""
@@ -48,26 +48,60 @@ def _texts(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(map(_text, value))
 
 
-def _mappings(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
+def _mappings(value: object, *wanted: str) -> bool:
+    """Tell whether it is a list of objects, each of which has texts alone, and one of those that are wanted."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(one, dict) and all(map(_text, one.values())) for one in value)
+        and all(not one.keys().isdisjoint(wanted) for one in value)
+    )
 
 
 def _licenses(value: object) -> bool:
-    return _mappings(value) and all("name" in one or "path" in one for one in value)  # type: ignore[attr-defined]
+    return _mappings(value, "name", "path")
 
 
 def _titled(value: object) -> bool:
-    return _mappings(value) and all("title" in one for one in value)  # type: ignore[attr-defined]
+    return _mappings(value, "title")
 
 
 def _schema(value: object) -> bool:
     """Tell whether it is a Table Schema; a reference to another file is none."""
     fields = value.get("fields") if isinstance(value, dict) else None
-    return _mappings(fields) and all(_text(one.get("name")) for one in fields)  # type: ignore[union-attr]
+    return isinstance(fields, list) and bool(fields) and all(map(_field, fields))
 
 
-def _mapping(value: object) -> bool:
-    return isinstance(value, dict)
+def _field(value: object) -> bool:
+    if not isinstance(value, dict) or not _text(value.get("name")):
+        return False
+    return value.get("type", "any") in _TYPES and _text(value.get("format", "default"))
+
+
+def _media_type(value: object) -> bool:
+    return (
+        isinstance(value, str) and re.fullmatch(r"[\w.+-]{1,80}/[\w.+-]{1,80}", value) is not None
+    )
+
+
+def _dialect(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(one, _DIALECT.get(name, ())) for name, one in value.items()
+    )
+
+
+_DIALECT: Mapping[str, type] = {
+    **dict.fromkeys(("delimiter", "lineTerminator", "quoteChar", "escapeChar"), str),
+    **dict.fromkeys(("nullSequence", "commentChar"), str),
+    **dict.fromkeys(("header", "doubleQuote", "skipInitialSpace"), bool),
+}
+
+
+_TYPES = (
+    *("any", "string", "number", "integer", "boolean", "object", "array", "list"),
+    *("datetime", "date", "time", "year", "yearmonth", "duration", "geopoint", "geojson"),
+)
+"""Of a field, as Table Schema has them."""
 
 
 _OF_ALL: Mapping[str, Callable[[object], bool]] = {
@@ -85,12 +119,12 @@ _OF_A_FILE: Mapping[str, Callable[[object], bool]] = {
     "title": _text,
     "description": _text,
     "format": _text,
-    "mediatype": _text,
+    "mediatype": _media_type,
     "encoding": _text,
     "licenses": _licenses,
     "sources": _titled,
     "schema": _schema,
-    "dialect": _mapping,
+    "dialect": _dialect,
 }
 _OURS = frozenset({"$schema", "profile", "id", "name", "created", "version", "resources"})
 _FACTS = frozenset({"path", "bytes", "hash", "type", "profile", "$schema"})
@@ -127,8 +161,8 @@ def _of_files(
     seen: set[str] = set()
     for resource in listed if isinstance(listed, list) else []:
         path = resource.get("path") if isinstance(resource, dict) else None
-        stored = f"{FILES}{path}"
-        if not isinstance(path, str) or stored not in files or stored in seen:
+        stored = f"{FILES}{stored_path(path.encode())}" if isinstance(path, str) else ""
+        if stored not in files or stored in seen:
             notes.append(f"{DESCRIPTOR} of the job: {_short(path)} is no single file of it")
             continue
         seen.add(stored)

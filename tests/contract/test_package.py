@@ -9,6 +9,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from frictionless import Package as DataPackage
 from frictionless import system, validate
 from hypothesis import given
 from hypothesis import strategies as st
@@ -323,6 +324,11 @@ def test_what_a_job_says_of_its_data_is_carried_over(tmp_path: Path) -> None:
         ("table.csv", "no single file"),
         ({"path": "table.csv", "schema": "https://example.org/x"}, "'schema' is not used"),
         ({"path": "table.csv", "schema": {"fields": 3}}, "'schema' is not used"),
+        ({"path": "table.csv", "schema": {"fields": [{"name": "id", "type": 3}]}}, "'schema' is"),
+        ({"path": "table.csv", "dialect": {"delimiter": 3}}, "'dialect' is not used"),
+        ({"path": "table.csv", "dialect": {"path": "../x"}}, "'dialect' is not used"),
+        ({"path": "table.csv", "mediatype": "x" * 300}, "'mediatype' is not used"),
+        ({"path": "table.csv", "sources": [{"title": 3}]}, "'sources' is not used"),
         ({"path": "table.csv", "mayfly:role": "log"}, "'mayfly:role' is not used"),
         ({"path": "table.csv", "data": [1]}, "'data' is not used"),
         ({"path": "table.csv", "name": "No Name"}, "'name' is not used"),
@@ -366,6 +372,12 @@ def test_a_resource_that_is_named_twice_counts_once() -> None:
     assert len(carried.notes) == 1
 
 
+def test_a_file_is_called_as_the_job_calls_it() -> None:
+    """Wherever it is stored."""
+    carried = said(resources=[{"path": "line\nbreak.md", "title": "a"}])
+    assert carried.resources == {"files/=line%0Abreak.md": {"title": "a"}}
+
+
 @pytest.mark.parametrize(
     "own",
     [
@@ -386,26 +398,32 @@ def test_a_damaged_description_is_a_note(own: bytes) -> None:
     assert "is not used" in carried.notes[0]
 
 
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(),
-        lambda inner: (
-            st.lists(inner, max_size=3)
-            | st.dictionaries(
-                st.sampled_from(
-                    ["title", "licenses", "resources", "path", "schema", "fields", "name"]
-                ),
-                inner,
-                max_size=4,
-            )
-        ),
-    )
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["", "x", "string", "a/b"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(["name", "title", "path", "fields", "type", "delimiter", "header"]),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=6,
 )
-def test_no_description_breaks_a_package(own: Any) -> None:
-    """Whatever a job wrote, its package can be read."""
-    files = [result(name, content) for name, content in RESULTS.items()]
-    carried = carry_over(json.dumps(own).encode(), {file.path: file for file in files})
-    assert isinstance(read_package(KEY, sealed(said=carried)), Package)
+OF_ALL = ("title", "homepage", "keywords", "licenses", "sources", "contributors", "resources")
+OF_A_FILE = ("path", "name", "title", "format", "mediatype", "sources", "schema", "dialect")
+
+
+@given(
+    st.dictionaries(st.sampled_from(OF_ALL), ANYTHING, max_size=4),
+    st.dictionaries(st.sampled_from(OF_A_FILE), ANYTHING, max_size=4),
+)
+def test_no_description_breaks_a_package(own: dict[str, Any], file: dict[str, Any]) -> None:
+    """Whatever a job wrote: we can read its package, and so can frictionless."""
+    described = {"resources": [{"path": "table.csv"} | file]} | own
+    package = sealed(said=said(**described))
+    assert isinstance(read_package(KEY, package), Package)
+    DataPackage.from_descriptor(json.loads(package))
 
 
 @pytest.mark.parametrize(
