@@ -5,7 +5,7 @@ first to have begun by the store's time works; a run that began later works only
 then. Only the store's clock is asked: when the run's own `began` arrived tells what time it is there.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -78,38 +78,18 @@ def before_beginning(state: State, claimant: Claimant) -> StandBack | None:
 
 
 def decide(state: State, claimant: Claimant) -> Work | StandBack | LookAgain:
-    """Return what a run does, at the second look."""
+    """Return what a run does: at the second look, and at every look while it works.
+
+    Who has to stand back while it works commits what ended, starts nothing more and closes. That happens when it was
+    silent for so long that another took over, or when its second look lacked somebody.
+    """
     own = state.runs.get(claimant.run)
     if own is None or own.began is None:
         return LookAgain()
-    if not claimant.retried:
-        rivals = (run for run in _earlier(state, own) if not _over_for(run, own, claimant))
-        back = before_beginning(state, claimant) or next(map(_to, rivals), None)
-        # Between its beginning and this look, a run can have been silent for so long that another took over.
-        back = back or overtaken(state, claimant)
-        if back is not None:
-            return back
-    return Work(state.finished)
-
-
-def overtaken(state: State, claimant: Claimant) -> StandBack | None:
-    """Return who has taken over from a run that works; None while nobody has.
-
-    A later run took over if this one's claim was over when that began: it commits what ended, starts nothing more and
-    closes.
-    """
-    own = state.runs.get(claimant.run)
-    if own is None or claimant.retried:
-        return None
-    later = [run for run in state.runs.values() if run.order > own.order and run.began]
-    return next(
-        (
-            _to(run)
-            for run in later
-            if not run.stood_back and is_over(own, run.first, claimant.heard)
-        ),
-        None,
-    )
+    if claimant.retried:
+        return Work(state.finished)
+    rivals = (*_earlier(state, own, claimant), *_overtaking(state, own, claimant))
+    return before_beginning(state, claimant) or next(map(_to, rivals), Work(state.finished))
 
 
 def is_over(
@@ -124,15 +104,22 @@ def is_over(
     return run.deadline + PAST_DEADLINE < at or last + SILENCE < at
 
 
-def _earlier(state: State, own: Run) -> list[Run]:
-    return [run for run in state.runs.values() if run.order < own.order]
+def _earlier(state: State, own: Run, claimant: Claimant) -> Iterator[Run]:
+    """Yield the runs that began before a run and whose claims were not over then."""
+    for run in state.runs.values():
+        ended = run.closed is not None or run.stood_back is not None
+        dead = run.id in claimant.dead or _rebooted(run, own)
+        gone = ended or dead or is_over(run, own.first, claimant.heard)
+        if run.order < own.order and not gone:
+            yield run
 
 
-def _over_for(run: Run, own: Run, claimant: Claimant) -> bool:
-    """Tell whether an earlier run's claim is over for a claimant, which may know that it died."""
-    ended = run.closed is not None or run.stood_back is not None
-    dead = run.id in claimant.dead or _rebooted(run, own)
-    return ended or dead or is_over(run, own.first, claimant.heard)
+def _overtaking(state: State, own: Run, claimant: Claimant) -> Iterator[Run]:
+    """Yield the runs that began when a run's claim was over, and work."""
+    for run in state.runs.values():
+        works = run.began is not None and run.stood_back is None
+        if run.order > own.order and works and is_over(own, run.first, claimant.heard):
+            yield run
 
 
 def _rebooted(run: Run, own: Run) -> bool:

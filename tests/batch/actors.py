@@ -48,7 +48,7 @@ class Rules:
     second_look: bool = True
     before_beginning: Callable[[State, Claimant], StandBack | None] = claim.before_beginning
     decide: Callable[[State, Claimant], Work | StandBack | LookAgain] = claim.decide
-    overtaken: Callable[[State, Claimant], StandBack | None] = claim.overtaken
+    go_on: Callable[[State, Claimant], Work | StandBack | LookAgain] = claim.decide
     package_first: bool = True
     cursor: Callable[[], follow.Cursor] = lambda: follow.Cursor(reach=3)
     is_due: Callable[..., bool] = follow.is_due
@@ -204,13 +204,14 @@ class _Work:
         self.truth.decided[self.run] = self.truth.looked.get(self.run, -1.0)
         names = tuple(name for name in JOBS if name not in decision.leave_out)
         await self._try(planned=Planned(count=len(names), jobs=names))
-        overtaken = False
+        again: Work | StandBack | LookAgain = decision
         for name in names:
-            overtaken = await self._overtaken()
-            if overtaken:
+            again = await self._look_while_working()
+            if isinstance(again, StandBack):
                 break
-            await self._job(name)
-        await self._close(overtaken=overtaken)
+            if isinstance(again, LookAgain) or name not in again.leave_out:
+                await self._job(name)
+        await self._close(interrupted=isinstance(again, StandBack))
 
     async def _claim(self) -> Work | StandBack:
         try:
@@ -244,11 +245,11 @@ class _Work:
         self.truth.looked[self.run] = asked
         return state, Claimant(self.run, self.machine.retried, self.dead, signs)
 
-    async def _overtaken(self) -> bool:
+    async def _look_while_working(self) -> Work | StandBack | LookAgain:
         try:
-            return self.rules.overtaken(*await self._look()) is not None
+            return self.rules.go_on(*await self._look())
         except StoreError:
-            return False
+            return LookAgain()
 
     async def _job(self, name: str) -> None:
         looked = self.truth.looked.get(self.run, -1.0)
@@ -278,7 +279,7 @@ class _Work:
             if not self.rules.package_first:
                 await put_job(self.view, job)
 
-    async def _close(self, *, overtaken: bool) -> None:
+    async def _close(self, *, interrupted: bool) -> None:
         missing = [
             job
             for job in self.spooled.ended.values()
@@ -287,7 +288,7 @@ class _Work:
         for job in missing:
             await self._commit(job)
         sent = all((self.run, name) in self.truth.committed for name in self.spooled.ended)
-        status = RunStatus.INTERRUPTED if overtaken or not sent else RunStatus.SUCCEEDED
+        status = RunStatus.INTERRUPTED if interrupted or not sent else RunStatus.SUCCEEDED
         await self._finish(closed=Closed(status=status, finished=self.world.clock(self.process)))
 
     async def _close_as_stood_back(self, back: StandBack) -> None:

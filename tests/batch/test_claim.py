@@ -18,7 +18,6 @@ from agent.batch.claim import (
     before_beginning,
     catch_up,
     decide,
-    overtaken,
 )
 from agent.batch.fold import Arrived, State, fold
 from agent.contract.ids import Batch
@@ -163,7 +162,6 @@ def test_a_reason_names_run_and_machine() -> None:
 @pytest.mark.parametrize(
     ("log", "lost"),
     [
-        ([], False),
         ([arrived(B, 0, began=began())], False),
         # C came later, and B was alive; or C stood back.
         ([arrived(B, 0, began=began()), arrived(C, 100, began=began())], False),
@@ -189,12 +187,22 @@ def test_a_reason_names_run_and_machine() -> None:
     ],
 )
 def test_who_was_silent_finds_out_that_it_was_overtaken(log: list[Arrived], *, lost: bool) -> None:
-    """It starts nothing more, also at its second look, if it was silent before that."""
-    state = fold(SLOT, log)
-    assert (overtaken(state, Claimant(B)) is not None) is lost
-    assert overtaken(state, Claimant(B, retried=True)) is None
-    if B in state.runs and not state.done_by:
-        assert works(decide(state, Claimant(B))) is not lost
+    """At its second look, if it was silent before that, and while it works: then it starts nothing more."""
+    assert works(b_decides(log)) is not lost
+    assert works(b_decides(log, retried=True))
+
+
+def test_who_worked_beside_another_stops_when_it_sees_that() -> None:
+    """Its second look lacked an earlier run: the listing lagged."""
+    log = [arrived(B, 10, began=began())]
+    assert works(b_decides(log))
+    assert not works(b_decides([FIRST, *log]))
+
+
+def test_who_works_leaves_out_what_a_twin_has_done_meanwhile() -> None:
+    """A shard and its replacement look as they go."""
+    log = [FIRST, arrived(B, 10, began=began()), arrived(A, 20, 1, jobs=jobs(A, ["x"]))]
+    assert b_decides(log, retried=True) == Work({"x": f"succeeded in {A}"})
 
 
 BEGINNINGS = st.lists(st.integers(0, 3000), min_size=2, max_size=4)
@@ -204,7 +212,7 @@ BEGINNINGS = st.lists(st.integers(0, 3000), min_size=2, max_size=4)
 def test_of_runs_that_see_the_same_one_works_and_the_others_know(
     starts: list[int], signs: list[tuple[int, int]]
 ) -> None:
-    """Whatever the times: the newest that may work is nobody's rival, and whoever it overtook knows it."""
+    """Whatever the times: who may work is nobody's rival, and whoever it overtook knows it."""
     runs = [run_of(str(number), number) for number in range(len(starts))]
     log = [arrived(run, start, began=began()) for run, start in zip(runs, starts, strict=True)]
     log += [
@@ -215,8 +223,7 @@ def test_of_runs_that_see_the_same_one_works_and_the_others_know(
     state = fold(SLOT, log)
     working = [run for run in runs if works(decide(state, Claimant(run)))]
     assert len(working) <= 1
-    if not working:  # the one that was first to hold is overtaken by one that saw another rival
-        assert any(overtaken(state, Claimant(run)) for run in runs)
+    assert working or len(runs) > 2, "of two, one works"
 
 
 # What a run that nobody scheduled goes on with.

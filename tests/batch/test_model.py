@@ -27,6 +27,7 @@ from tests.batch.actors import (
     Home,
     Machine,
     Rules,
+    Started,
     Truth,
     arrived_of,
     entry_of,
@@ -266,37 +267,60 @@ class Verdict:
 
     def _starts(self) -> None:
         """Check that no job was started without a right to, again after its success, or beside another run."""
-        trouble = self.world.happened
         for start in self.truth.started:
-            if self._lagged or start.run in self.truth.claimless:
-                continue
-            decided = self.truth.decided[start.run]
-            for stored, _, entry in self.entries:
-                if stored.at > decided:
-                    continue
+            if start.run not in self.truth.claimless:
+                self._wanted(start)
+            if start.run not in self.truth.retried:
+                self._nobody_else(start)
+
+    def _wanted(self, start: Started) -> None:
+        """Check that neither the job nor the batch was done when the run last looked."""
+        retried = start.run in self.truth.retried
+        for stored, _, entry in self.entries:
+            if stored.at <= self._surely_seen(start):
                 again = any(job.name == start.job and job.succeeded for job in entry.jobs)
                 assert not again, f"{start.job} was started again, after its success"
                 done = entry.closed is not None and entry.closed.status in COMPLETE
-                retried = start.run in self.truth.retried
                 assert retried or not done, "a batch that is done is worked again"
-            self._alone(start, suspended=bool(trouble[Trouble.SUSPENDED]))
 
-    def _alone(self, start: Any, *, suspended: bool) -> None:
-        for other in self.truth.started:
-            if other.run == start.run or {other.run, start.run} & self.truth.claimless:
+    def _nobody_else(self, start: Started) -> None:
+        """Check that no other run works, or that this one could not know."""
+        for other in {one.run for one in self.truth.started if one.at <= start.at} - {start.run}:
+            alive = self.truth.stopped.get(other, 1e9) > start.at
+            if not alive or self._right(start.run, other):
                 continue
-            ended = self.truth.stopped.get(other.run, 1e9) <= start.at
-            if start.run in self.truth.retried or ended or other.at > start.at:
-                continue
-            # Who stood still may have lost the batch; it notices at its next look.
-            noticed = not suspended or other.at < start.looked
-            if self._silent(other.run, before=start.run):
-                continue
-            assert not noticed, f"{start.run} and {other.run} work at the same time"
+            known = self._began(other) <= self._surely_seen(start)
+            claimless = {other, start.run} & self.truth.claimless
+            excused = self._lagged or self.world.happened[Trouble.SUSPENDED] or claimless
+            assert excused, f"{start.run} and {other} work at the same time"
+            assert not known, f"{start.run} works, and knows that {other} works at the same time"
+
+    def _right(self, run: str, other: str) -> bool:
+        """Tell whether a run has the better claim by the store's time: it was first, or the other silent, not it."""
+        runs = {run: self._order(run), other: self._order(other)}
+        first, second = sorted(runs, key=lambda one: runs[one])
+        return run == (second if self._silent(first, before=second) else first)
+
+    def _surely_seen(self, start: Started) -> float:
+        """Return until when what arrived was in the last listing that a run had seen."""
+        return start.looked - LAG if self._lagged else start.looked
+
+    def _order(self, run: str) -> tuple[Any, ...]:
+        return min(
+            (one.written, key.text)
+            for one, key, entry in self.entries
+            if entry.run == run and entry.began
+        )
+
+    def _began(self, run: str) -> float:
+        return min(
+            (one.at for one, _, entry in self.entries if entry.run == run and entry.began),
+            default=1e9,
+        )
 
     def _silent(self, run: str, *, before: str) -> bool:
         """Tell whether a run had given no sign of life for ten minutes when another began."""
-        began = min(one.at for one, _, entry in self.entries if entry.run == before and entry.began)
+        began = self._began(before)
         signs = [
             stored.at
             for stored in self.world.history
