@@ -1,4 +1,4 @@
-"""Which of several runs works on a batch, and whether there is anything to do. Decisions only.
+"""Which of several runs works on a batch. Decisions only.
 
 A run looks at its batch's log, puts its `began`, fetches its release, and looks again after `SETTLE` at least. The
 first to have begun by the store's time works; a run that began later works only if every earlier claim was over by
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from agent.batch.fold import Run, State
-from agent.contract.results import RunStatus
 
 SETTLE = timedelta(seconds=5)
 """Between the answer to `began` and the second look: what was answered before is in a listing by then."""
@@ -115,9 +114,9 @@ def _earlier(state: State, own: Run, claimant: Claimant) -> Iterator[Run]:
 
 
 def _overtaking(state: State, own: Run, claimant: Claimant) -> Iterator[Run]:
-    """Yield the runs that began when a run's claim was over, and work."""
+    """Yield the runs that began when a run's claim was over, and work still."""
     for run in state.runs.values():
-        works = run.began is not None and run.stood_back is None
+        works = run.began is not None and run.closed is None and run.stood_back is None
         if run.order > own.order and works and is_over(own, run.first, claimant.heard):
             yield run
 
@@ -135,60 +134,3 @@ def _to(run: Run) -> StandBack:
     host = run.began.host if run.began else None
     where = f" on {host.instance_id or host.name}" if host else ""
     return StandBack(f"run {run.id}{where} works for it", run.id)
-
-
-PERSON = "SIGINT"
-"""Ctrl-C: who ends a run by hand and starts another wants it whole."""
-
-
-@dataclass(frozen=True, slots=True)
-class Beginning:
-    """A run that nobody scheduled, and that is no shard: it may go on with an earlier batch.
-
-    Attributes:
-        now: When it begins.
-        window: How long ago an interruption may be (`limits.catch_up`).
-        channel: Which releases it follows.
-        dead: Runs that are known to have died.
-    """
-
-    now: datetime
-    window: timedelta
-    channel: str
-    dead: Collection[str] = ()
-
-
-def catch_up(batches: Collection[State], begins: Beginning) -> State | None:
-    """Return the batch that a run goes on with; None when it is a batch by itself.
-
-    Only the newest batch of the schedule counts, and only if its last run was lost or interrupted inside the window, by
-    no person, on the same channel. A batch that is done, or that somebody works on, is left alone.
-
-    Args:
-        batches: Batches of the same schedule that had news inside the window.
-        begins: The run.
-    """
-    worked = [
-        (state, runs)
-        for state in batches
-        if state.batch.shard is None
-        and (runs := [run for run in state.runs.values() if not run.stood_back])
-    ]
-    if not worked:
-        return None
-    state, runs = max(worked, key=lambda one: one[1][-1].order)
-    last = runs[-1]
-    unfinished = state.done_by is None and _gone(last, begins)
-    recent = begins.now - (last.ended or last.heard) <= begins.window
-    return state if unfinished and recent and _alike(last, begins) else None
-
-
-def _gone(run: Run, begins: Beginning) -> bool:
-    lost = run.status(begins.now - PAST_DEADLINE) is RunStatus.LOST
-    return run.interrupted or lost or run.id in begins.dead
-
-
-def _alike(run: Run, begins: Beginning) -> bool:
-    by_person = run.closed is not None and run.closed.interruption == PERSON
-    same = run.began is None or run.began.channel == begins.channel
-    return same and not by_person

@@ -58,14 +58,18 @@ class Listed(Protocol):
         """When it arrived, by the store's clock."""
 
 
-class Bucket(Protocol):
-    """What a log needs of a bucket; each method raises `StoreError` when the store fails it."""
+class Source(Protocol):
+    """What a reader of logs needs of a bucket; each method raises `StoreError` when the store fails it."""
 
     def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[Listed]:
         """Yield the objects under a prefix whose keys sort after `after`; some that are new may be lacking."""
 
     async def get(self, key: str) -> bytes | None:
         """Return an object's content; None when there is none."""
+
+
+class Bucket(Source, Protocol):
+    """What a writer needs besides."""
 
     async def put_once(self, key: str, data: bytes) -> None:
         """Write an object with one request: after an error it may be there, or arrive later, or never."""
@@ -210,7 +214,7 @@ class LogWriter:
 class LogReader:
     """Looks at a batch's log; what it has read once it does not read again."""
 
-    def __init__(self, bucket: Bucket, batch: Batch) -> None:
+    def __init__(self, bucket: Source, batch: Batch) -> None:
         self._bucket = bucket
         self._batch = batch
         self._known: dict[EntryKey, Arrived] = {}
@@ -249,7 +253,7 @@ class LogReader:
         return Arrived(key, item.written, read_entry(key, content))
 
 
-async def heard(bucket: Bucket, run: str) -> tuple[datetime, ...]:
+async def heard(bucket: Source, run: str) -> tuple[datetime, ...]:
     """Return when the parts of a run's log arrived: signs of life that are not in its batch's log.
 
     Raises:

@@ -111,7 +111,7 @@ SCENARIOS = {
     "two machines that stand still": Scenario(
         SLOT,
         _two(700.0, job_seconds=400.0, limit=timedelta(hours=1)),
-        frozenset({Trouble.SUSPENDED}),
+        frozenset({Trouble.SUSPENDED, Trouble.DIES_AFTER}),
     ),
     "a long job, and a second machine": Scenario(
         SLOT,
