@@ -64,8 +64,8 @@ class Source(Protocol):
     def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[Listed]:
         """Yield the objects under a prefix whose keys sort after `after`; some that are new may be lacking."""
 
-    async def get(self, key: str) -> bytes | None:
-        """Return an object's content; None when there is none."""
+    async def get(self, key: str, *, limit: int) -> bytes | None:
+        """Return an object's content, of `limit` bytes at most; None when there is none."""
 
 
 class Bucket(Source, Protocol):
@@ -247,7 +247,7 @@ class LogReader:
     async def _read(self, key: EntryKey, item: Listed) -> Arrived | None:
         if item.bytes > MOST_BYTES:
             return Arrived(key, item.written, Invalid(f"it has {item.bytes} bytes"))
-        content = await self._bucket.get(key.text)
+        content = await self._bucket.get(key.text, limit=MOST_BYTES)
         if content is None:  # a listing that runs ahead of the objects; the next look has it
             return None
         return Arrived(key, item.written, read_entry(key, content))

@@ -201,14 +201,20 @@ class Bucket:
                 return False
             return False
 
-    async def get(self, key: str) -> bytes | None:
-        """Return an object's content, or None when there is none. For small objects: it is held in memory."""
+    async def get(self, key: str, *, limit: int | None = None) -> bytes | None:
+        """Return an object's content, or None when there is none. For small objects: it is held in memory.
+
+        Raises:
+            StoreError: It has more than `limit` bytes.
+        """
         with _edge("get", key):
             try:
                 answer = await obstore.get_async(self._store, key)
-                return bytes(await answer.bytes_async())
             except FileNotFoundError:
                 return None
+            if limit is not None and answer.meta["size"] > limit:
+                raise StoreError(f"{key} has {answer.meta['size']} bytes, more than {limit}")
+            return bytes(await answer.bytes_async())
 
     async def size(self, key: str) -> int | None:
         """Return the bytes of an object, or None when there is none."""

@@ -95,11 +95,11 @@ async def test_what_is_appended_is_seen(bucket: Bucket) -> None:
     assert list(state.successes) == ["x"]
     assert all(before <= sign <= now() + timedelta(seconds=2) for sign in state.runs[RUN].signs)
     pointers = await keys(bucket, INDEX)
-    assert [(one.kind, one.entry.number) for one in pointers] == [
+    assert {(one.kind, one.entry.number) for one in pointers} == {
         ("began", 0),
         ("jobs", 1),
         ("closed", 2),
-    ]
+    }
     assert (log.pending, log.unpointed) == (0, 0)
 
 
@@ -139,6 +139,14 @@ async def test_damage_is_seen_as_such(bucket: Bucket) -> None:
     state = fold(BATCH, await LogReader(bucket, BATCH).look())
     assert len(state.invalid) == 3
     assert state.runs[RUN].began is not None
+
+
+async def test_no_more_is_read_than_was_listed(bucket: Bucket) -> None:
+    """An object can have grown since; nobody holds what has no limit."""
+    await bucket.put("a", b"xyz")
+    assert await bucket.get("a", limit=3) == b"xyz"
+    with pytest.raises(StoreError, match="3 bytes, more than 2"):
+        await bucket.get("a", limit=2)
 
 
 async def test_parts_of_a_runs_log_are_signs_of_life(bucket: Bucket) -> None:

@@ -342,7 +342,7 @@ class View:
         for one in await self._world.ask(self._process, request):
             yield one
 
-    async def get(self, key: str) -> bytes | None:
+    async def get(self, key: str, *, limit: int) -> bytes | None:
         """Return an object: it never changes, so that the moment does not matter."""
         stored = self._world.objects.get(key)
         return stored.data if stored else None

@@ -101,7 +101,7 @@ class Shaky(Bucket):
         put = super()._put_new if self.conditions else super().put
         await self._request(key, lambda: _true(put(key, data)), otherwise=True)
 
-    async def get(self, key: str) -> bytes | None:
+    async def get(self, key: str, *, limit: int | None = None) -> bytes | None:
         """Read."""
         get = super().get
         return await self._request(key, lambda: get(key), otherwise=None)
