@@ -176,7 +176,8 @@ def _run(run: str, arrived: list[Arrived]) -> Run:
     """Fold the objects of one run, the first to arrive first."""
     valid = [(one, one.entry) for one in arrived if isinstance(one.entry, Entry)]
     began = next(((one, entry) for one, entry in valid if entry.began), None)
-    closed = next(((one, entry) for one, entry in valid if entry.closed), None)
+    # Only the first end counts: a later process may have closed a run whose own last word comes late.
+    end = next(((one, entry) for one, entry in valid if entry.closed or entry.stood_back), None)
     return Run(
         run,
         (began[0] if began else arrived[0]).order,
@@ -184,9 +185,9 @@ def _run(run: str, arrived: list[Arrived]) -> Run:
         began=began[1].began if began else None,
         planned=_latest_plan(valid),
         results=_results(run, valid),
-        closed=closed[1].closed if closed else None,
-        ended=closed[0].at if closed else None,
-        stood_back=next((entry.stood_back for _, entry in valid if entry.stood_back), None),
+        closed=end[1].closed if end else None,
+        ended=end[0].at if end else None,
+        stood_back=end[1].stood_back if end else None,
     )
 
 

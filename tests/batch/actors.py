@@ -63,7 +63,7 @@ class Spooled:
     began: Began
     running: str = ""
     ended: dict[str, Ended] = field(default_factory=dict)
-    closed: Closed | None = None
+    last: dict[str, Any] = field(default_factory=dict)
     committed: bool = False
 
 
@@ -146,15 +146,14 @@ class Machine:
         """Finish a run that an earlier process left: the same bytes once more, under an entry of its own."""
         writer = self.new_writer(process, view, left.run)
         ended = dict(left.ended)
-        if left.running and left.closed is None:
+        if left.running and not left.last:
             ended[left.running] = job_of(left.run, left.running, JobStatus.INTERRUPTED)
         try:
             for job in ended.values():
                 await put_job(view, job)
-            closed = left.closed or Closed(
-                status=RunStatus.INTERRUPTED, finished=self.world.clock(process)
-            )
-            await writer.append(began=left.began, jobs=tuple(ended.values()), closed=closed)
+            end = Closed(status=RunStatus.INTERRUPTED, finished=self.world.clock(process))
+            last = left.last or {"closed": end}
+            await writer.append(began=left.began, jobs=tuple(ended.values()), **last)
         except StoreError:
             return
         self.truth.committed |= {(left.run, name) for name, job in ended.items() if job.succeeded}
@@ -296,13 +295,13 @@ class _Work:
 
     async def _finish(self, **last: Any) -> None:
         self.truth.stopped[self.run] = self.world.now
-        self.spooled.closed = last.get("closed")
+        self.spooled.last = last
         done = await self._try(**last)
         for _ in range(3):
             if done:
                 break
             done = await self._try_flush()
-        self.spooled.committed = done or "stood_back" in last
+        self.spooled.committed = done
 
     async def _try(self, **parts: Any) -> bool:
         """Append an entry; tell whether everything up to it is committed."""

@@ -146,6 +146,17 @@ def test_the_first_end_counts() -> None:
     assert (run.status(at(0)), run.ended) == (RunStatus.SUCCEEDED, at(10))
 
 
+def test_a_run_that_was_closed_does_not_stand_back_any_more() -> None:
+    """Its own last word was late: a process on the same disk had closed it."""
+    log = [
+        arrived(A, 1, 0, began=began()),
+        arrived(A, 20, 0, "bb", began=began(), closed=closed("interrupted")),
+        arrived(A, 1500, 1, stood_back=STOOD_BACK),
+    ]
+    assert status(log, 9999) is RunStatus.INTERRUPTED
+    assert status([log[0], replace(log[2], at=at(2)), log[1]], 9999) is RunStatus.STOOD_BACK
+
+
 def test_pending_jobs_may_follow_the_end() -> None:
     """On a machine that keeps its disk; until then the run is not settled."""
     log = [
@@ -232,4 +243,6 @@ def test_what_counts_is_not_changed_by_what_arrives_later(log: list[Arrived], se
         assert after.done_by is not None
         assert after.done_by.id == before.done_by.id
     for run, known in before.runs.items():
-        assert known.closed is None or after.runs[run].closed == known.closed
+        if known.closed or known.stood_back:
+            later = after.runs[run]
+            assert (later.closed, later.stood_back) == (known.closed, known.stood_back)

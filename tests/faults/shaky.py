@@ -104,7 +104,7 @@ class Shaky(Bucket):
     async def get(self, key: str, *, limit: int | None = None) -> bytes | None:
         """Read."""
         get = super().get
-        return await self._request(key, lambda: get(key), otherwise=None)
+        return await self._request(key, lambda: get(key, limit=limit), otherwise=None)
 
     async def size(self, key: str) -> int | None:
         """Look."""
