@@ -38,7 +38,7 @@ from agent.core.errors import StoreError, StoreRefused
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 """Seconds between attempts at a put: half a minute, after which the entry waits for the next append."""
 MOST_ENTRIES = 20_000
-"""Of one batch, that are read; a run that commits every five seconds has fewer in a day."""
+"""Of one batch, and parts of one log, that are read; a run that commits every five seconds has fewer in a day."""
 GETS_AT_ONCE = 16
 
 
@@ -259,5 +259,10 @@ async def heard(bucket: Source, run: str) -> tuple[datetime, ...]:
     Raises:
         StoreError: The bucket failed.
     """
-    parts = [item async for item in bucket.list(log_prefix(run))]
-    return tuple(item.written for item in parts if isinstance(parse_key(item.key), LogKey))
+    signs: list[datetime] = []
+    async for item in bucket.list(log_prefix(run)):
+        if isinstance(parse_key(item.key), LogKey):
+            signs.append(item.written)
+        if len(signs) == MOST_ENTRIES:
+            break
+    return tuple(signs)

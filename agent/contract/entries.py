@@ -6,9 +6,10 @@ trusts nothing: damage and forgery are a value, `Invalid`.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated, Self
 
-from pydantic import AwareDatetime, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import from_json
 
 from agent.contract.facts import Cost, Host, Phase, Release, Schedule
@@ -19,6 +20,7 @@ from agent.contract.results import (
     JobCause,
     JobStatus,
     Message,
+    Moment,
     Name,
     Record,
     RunStatus,
@@ -27,6 +29,7 @@ from agent.contract.results import (
 )
 
 VERSION = 1
+LONGEST_RUN = timedelta(days=31)
 MOST_JOBS = 200
 """Results in one entry; what ends beyond it goes into further entries of the same commit."""
 MOST_PLANNED = 10_000
@@ -44,16 +47,23 @@ RunId = Annotated[str, Field(pattern=f"^{RUN}$")]
 class Began(Record):
     """A run began. Nothing else of the run comes before it."""
 
-    started: AwareDatetime
-    deadline: AwareDatetime = Field(description="A run that did not close until then is lost.")
+    started: Moment
+    deadline: Moment = Field(description="A run that did not close until then is lost.")
     host: Host
     agent: Name = Field(description="The agent's version.")
     channel: Name = Field(description="Which releases it follows.")
-    slot: AwareDatetime | None = Field(None, description="The scheduled time that it is for.")
+    slot: Moment | None = Field(None, description="The scheduled time that it is for.")
     group: Name | None = Field(None, description="What the shards of one batch have in common.")
     shard: Count | None = Field(None, description="Which shard of the group, from 0.")
     shards: Count | None = None
     schedule: Schedule | None = Field(None, description="Null where nobody scheduled it.")
+
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        """Refuse a deadline that would keep a run alive, and others away, for ever."""
+        if not timedelta(0) <= self.deadline - self.started <= LONGEST_RUN:
+            raise ValueError("its deadline is before its start, or months after it")
+        return self
 
 
 class LeftOut(Record):
@@ -129,7 +139,7 @@ class Closed(Record):
     """How the run ended. On a machine that keeps its disk, `jobs` of what is pending may follow."""
 
     status: RunStatus
-    finished: AwareDatetime
+    finished: Moment
     manifest: Object | None = Field(None, description="Null when there was no time for one.")
     phases: tuple[Phase, ...] = Field((), max_length=100)
     cost: Cost | None = Field(None, description="Null where nothing is billed or known.")
@@ -157,9 +167,7 @@ class Entry(Record):
     batch: Name
     run: RunId
     nonce: str = Field(pattern=f"^{NONCE}$", description="Of the process that wrote it.")
-    written: AwareDatetime = Field(
-        description="By the writer's clock; only the store's time decides."
-    )
+    written: Moment = Field(description="By the writer's clock; only the store's time decides.")
     began: Began | None = None
     planned: Planned | None = None
     jobs: tuple[Ended, ...] = Field((), max_length=MOST_JOBS)

@@ -2,9 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
-from agent.contract.results import Count, Dollars, Message, Name, Record, Seconds
+from agent.contract.results import Count, Dollars, Message, Moment, Name, Record, Seconds
 
 Term = Annotated[str, Field(max_length=64)]
 """One of a few words; a newer writer may know more, and a reader only shows it."""
@@ -22,7 +22,7 @@ class PreviousBoot(Record):
     """The boot before this one, on a machine that keeps its disk."""
 
     boot_id: Name
-    off: AwareDatetime = Field(description="When the last of its units was stopped.")
+    off: Moment = Field(description="When the last of its units was stopped.")
 
 
 class Host(Record):
@@ -31,7 +31,7 @@ class Host(Record):
     name: Name
     system: Name = ""
     boot_id: Name | None = None
-    booted: AwareDatetime | None = None
+    booted: Moment | None = None
     instance_id: Name | None = None
     instance_type: Name | None = None
     zone: Name | None = None
@@ -55,9 +55,7 @@ class Stale(Record):
     wanted: Name = Field(description="The ref that was wanted: a tag or a tracking pattern.")
     reason: Message
     age_seconds: Seconds = Field(description="Since the running release was first fetched.")
-    since: AwareDatetime | None = Field(
-        None, description="The first run in a row in which it was so."
-    )
+    since: Moment | None = Field(None, description="The first run in a row in which it was so.")
 
 
 class RefusedRelease(Record):
@@ -86,14 +84,14 @@ class Release(Record):
     repository: Message = Field(description="Without credentials.")
     ref: Name
     commit: Name
-    fetched: AwareDatetime
+    fetched: Moment
     trust: Term = Field("none", description="`signed`: only what `allowed_signers` names may run.")
     verified_by: Signer | None = Field(None, description="Who signed it; null without a check.")
     pin: Name | None = Field(None, description="The pin that chose it.")
-    reached: AwareDatetime | None = Field(
+    reached: Moment | None = Field(
         None, description="When the repository last answered; null when that is not known."
     )
-    unreachable_since: AwareDatetime | None = None
+    unreachable_since: Moment | None = None
     trial: Term | None = Field(
         None, description="How a trial ended: passed, failed, undecided; null for a good release."
     )
@@ -124,7 +122,7 @@ class Phase(Record):
     """When a part of the run began and how long it took; phases overlap."""
 
     name: Name
-    started: AwareDatetime
+    started: Moment
     seconds: Seconds
 
 
@@ -136,7 +134,7 @@ class Cost(Record):
     market: Term = Field(description="`on-demand` or `spot`.")
     rate_usd_hour: Dollars = Field(description="Of the instance.")
     rate_source: Term = Field(description="`spot-history`, `configured` or `list`.")
-    rate_as_of: AwareDatetime | None = Field(None, description="Since when a spot price holds.")
+    rate_as_of: Moment | None = Field(None, description="Since when a spot price holds.")
     instance_usd: Dollars
     surplus_usd: Dollars = Field(0.0, description="CPU credits that a T instance bought.")
     volume_usd: Dollars = Field(0.0, description="A disk that exists only for this run.")

@@ -8,6 +8,10 @@ from typing import Self
 MOST_SHARDS = 100_000
 """Completions of an Indexed Job that Kubernetes accepts; AWS Batch ends at 10,000."""
 
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+LATEST = datetime(9000, 1, 1, tzinfo=UTC)
+"""Times outside are forged: nobody may be brought to count beyond the calendar."""
+
 # ASCII digits only, and always with `fullmatch`: `$` would let a final line break pass.
 RUN = r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}"
 NONCE = r"[0-9a-f]{8}"
@@ -113,6 +117,7 @@ def parse_stamp(text: str) -> datetime | None:
 def _time(text: str) -> datetime | None:
     """Return the time of a text that has the right form; there may be no such day."""
     try:
-        return datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError:
         return None
+    return time if EARLIEST <= time <= LATEST else None

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Self
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import from_json
 
 from agent.contract.descriptor import (
@@ -19,7 +19,7 @@ from agent.contract.entries import Invalid, Object, RunId, reason_of
 from agent.contract.facts import Browser, Cost, Host, Isolation, Phase, Release, Schedule
 from agent.contract.ids import SCHEDULE
 from agent.contract.layout import JobKey, LogKey, ManifestKey, parse_key, run_prefix
-from agent.contract.results import Count, Message, Name, Record, RunStatus
+from agent.contract.results import Count, Message, Moment, Name, Record, RunStatus
 
 VERSION = 1
 
@@ -32,11 +32,11 @@ class RunRecord(Record):
     schedule: str = Field(pattern=f"^{SCHEDULE}$")
     batch: Name
     status: RunStatus
-    started: AwareDatetime
-    finished: AwareDatetime
+    started: Moment
+    finished: Moment
     agent: Name = Field(description="The agent's version.")
     host: Host
-    slot: AwareDatetime | None = Field(None, description="The scheduled time that it was for.")
+    slot: Moment | None = Field(None, description="The scheduled time that it was for.")
     scheduled: Schedule | None = Field(None, description="Null where nobody scheduled it.")
     channel: Name = Field("", description="Which releases it followed.")
     release: Release | None = Field(None, description="Null when none could run.")

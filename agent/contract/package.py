@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Self
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import from_json
 
 from agent.contract.described import Said
@@ -17,7 +17,16 @@ from agent.contract.descriptor import (
 )
 from agent.contract.entries import Invalid, JobName, Object, RunId, reason_of
 from agent.contract.layout import EVIDENCE, FILES, LOGS, JobKey
-from agent.contract.results import Count, JobCause, JobStatus, Message, Name, Record, Seconds
+from agent.contract.results import (
+    Count,
+    JobCause,
+    JobStatus,
+    Message,
+    Moment,
+    Name,
+    Record,
+    Seconds,
+)
 
 VERSION = 1
 MOST_REFUSED = 1000
@@ -27,8 +36,8 @@ class Attempt(Record):
     """One start of a job's program."""
 
     number: int = Field(ge=1, le=1_000_000)
-    started: AwareDatetime
-    finished: AwareDatetime
+    started: Moment
+    finished: Moment
     status: JobStatus
     cause: JobCause | None = None
     message: Message = ""
@@ -59,8 +68,8 @@ class JobRecord(Record):
     status: JobStatus
     cause: JobCause | None = None
     message: Message = ""
-    started: AwareDatetime | None = None
-    finished: AwareDatetime
+    started: Moment | None = None
+    finished: Moment
     seconds: Seconds = 0.0
     attempts: tuple[Attempt, ...] = Field((), max_length=1000)
     items: Count | None = Field(None, description="What the job says it collected.")

@@ -4,9 +4,18 @@ import re
 from enum import Enum, StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
+
+from agent.contract.ids import EARLIEST, LATEST
 
 _WORD = r"^[a-z][a-z0-9_]{0,31}$"
 
@@ -146,6 +155,7 @@ LARGEST = 2**53
 """Integers above it are not the same in every program that reads JSON."""
 
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
+Moment = Annotated[AwareDatetime, Field(ge=EARLIEST, le=LATEST)]
 Seconds = Annotated[float, Field(ge=0, le=10 * 366 * 86400)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Dollars = Annotated[float, Field(ge=0, le=1_000_000)]

@@ -82,6 +82,11 @@ def test_what_a_newer_writer_says_is_read_and_survives() -> None:
     assert isinstance(read_entry(KEY, write_entry(read)), Entry)
 
 
+def began_until(deadline: str) -> bytes:
+    """Return the full entry with another deadline."""
+    return changed(began=json.loads(began().model_dump_json()) | {"deadline": deadline})
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -102,6 +107,9 @@ def test_what_a_newer_writer_says_is_read_and_survives() -> None:
         (changed(jobs=[{"name": "x"}]), "jobs.0.status"),
         (changed(written="2026-11-22T18:00:03"), "written"),
         (changed(version=0), "version"),
+        (changed(written="9999-12-31T23:59:59Z"), "written"),
+        (began_until("2026-11-22T17:00:00Z"), "its deadline is before its start"),
+        (began_until("2027-11-22T17:00:00Z"), "months after it"),
         (changed(stood_back={"reason": "x"}), "stood back"),
         (changed(jobs=[json.loads(ended().model_dump_json())] * 2), "listed twice"),
         (
