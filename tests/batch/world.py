@@ -238,9 +238,8 @@ class World:
         trouble = self._trouble(process, request)
         self.happened[trouble] += 1
         if trouble is Trouble.SUSPENDED:
-            process.request, process.wakes = None, None
-            future = process.future
-            self.at(SUSPENDED, lambda: self._resume(process, request, future))
+            process.request = None
+            self.at(SUSPENDED, lambda: self._resume(process, request))
             return
         if trouble is Trouble.NO_POINTERS:
             process.pointers_fail = True
@@ -251,11 +250,9 @@ class World:
         else:
             self._list(process, request, trouble)
 
-    def _resume(
-        self, process: Process, request: Request, future: asyncio.Future[Any] | None
-    ) -> None:
+    def _resume(self, process: Process, request: Request) -> None:
         if not process.dead:
-            process.request, process.future = request, future
+            process.request = request
 
     def _trouble(self, process: Process, request: Request) -> Trouble:
         if process.away_until > self.now:
