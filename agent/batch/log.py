@@ -153,6 +153,8 @@ class LogWriter:
     async def flush(self) -> None:
         """Put what waits, and pointers that are missing.
 
+        A run does so before each look: while its beginning waits, whoever else is in the log was first.
+
         Raises:
             StoreError: The bucket failed; the rest still waits.
         """

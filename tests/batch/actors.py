@@ -237,6 +237,8 @@ class _Work:
         return Work({})
 
     async def _look(self) -> tuple[State, Claimant]:
+        # A beginning that waits is nobody's claim: whoever else is there would be first.
+        await self.writer.flush()
         asked = self.world.now
         state = self.rules.fold(self.machine.batch, await self.reader.look())
         runs = [run for run in state.runs.values() if not run.closed and not run.stood_back]

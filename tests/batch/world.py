@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from itertools import count
 from random import Random
 from typing import Any
 
@@ -151,6 +152,7 @@ class World:
     history: list[Stored] = field(default_factory=list)
     processes: list[Process] = field(default_factory=list)
     timers: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
+    numbers: Iterator[int] = field(default_factory=count)
     happened: Counter[Trouble] = field(default_factory=Counter)
     on_applied: Callable[[Stored], None] = lambda _: None
 
@@ -164,7 +166,7 @@ class World:
 
     def at(self, seconds: float, action: Callable[[], None]) -> None:
         """Do something later."""
-        self.timers.append((self.now + seconds, len(self.timers), action))
+        self.timers.append((self.now + seconds, next(self.numbers), action))
 
     def start(self, process: Process, work: Coroutine[Any, Any, None]) -> None:
         """Start a process."""
