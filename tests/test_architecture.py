@@ -1,5 +1,6 @@
 """The shape of the code, as docs/architecture.md promises it."""
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -14,7 +14,8 @@ from pydantic_core import from_json
 
 from agent.contract.descriptor import Sealed, resource_name
 from agent.contract.entries import reason_of
-from agent.contract.layout import DESCRIPTOR, FILES, stored_path
+from agent.contract.layout import DESCRIPTOR, FILES
+from agent.contract.names import bucket_path
 
 MOST_OWN_BYTES = 4 * 1024**2
 """Of such a file that is read; a longer one is an ordinary result."""
@@ -161,7 +162,7 @@ def _of_files(
     seen: set[str] = set()
     for resource in listed if isinstance(listed, list) else []:
         path = resource.get("path") if isinstance(resource, dict) else None
-        stored = f"{FILES}{stored_path(path.encode())}" if isinstance(path, str) else ""
+        stored = f"{FILES}{bucket_path(path)}" if isinstance(path, str) else ""
         if stored not in files or stored in seen:
             notes.append(f"{DESCRIPTOR} of the job: {_short(path)} is no single file of it")
             continue

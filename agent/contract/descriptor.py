@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from agent.contract.layout import path_problem
+from agent.contract.names import path_problem
 from agent.contract.results import LARGEST, Record, Word
 
 PROFILE = "https://datapackage.org/profiles/2.0/datapackage.json"
@@ -80,7 +80,7 @@ class Sealed:
         bytes: Its size.
         sha256: Hex digest of exactly the bytes that were sent.
         role: What it is.
-        original: Its path on the disk, as `shown_original` has it; None where `path` is that.
+        original: Its path on the disk, as `written` has it; None where `path` is that.
     """
 
     path: str

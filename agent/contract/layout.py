@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from hashlib import sha256
 from urllib.parse import quote, unquote_to_bytes
 
 from agent.contract.ids import (
@@ -24,6 +23,7 @@ from agent.contract.ids import (
     parse_stamp,
     stamp,
 )
+from agent.contract.names import path_problem
 
 BATCHES = "batches/"
 INDEX = "index/"
@@ -253,98 +253,3 @@ _FORMS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Key | None]], ...
         (rf"releases/(?P<channel>{CHANNEL})/{_WRITER}\.json", _release),
     )
 )
-
-
-# Names of files. A Linux disk allows every byte but "/" and NUL; a key must survive S3, its listings in XML, a local
-# bucket, and the file system of whoever fetches it.
-
-MAX_PATH_BYTES = 700
-"""Of a path in a package: S3 keys end at 1,024 bytes; the rest is for prefix, run and job."""
-MAX_NAME_BYTES = 240
-"""File systems end at 255; a local bucket, and whoever fetches a file, adds something to a name while it is written."""
-ESCAPED = "="
-"""An escaped name begins with it; what follows is percent-encoded."""
-SHORTENED = "=="
-"""A shortened name begins with it; what follows is a digest of the whole name, and its end."""
-_TAIL = 60
-_DIGEST = 32
-
-_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\\\\\ufffe\uffff]")
-_UPLOADING = re.compile(r"#[0-9]+\Z")
-
-
-def path_problem(path: str) -> str | None:
-    """Return why a path cannot be in a package; None when S3, disks and the standard all allow it."""
-    try:
-        names = [name.encode() for name in path.split("/")]
-    except UnicodeEncodeError:
-        return "its name is not UTF-8"
-    rules = (
-        (not path or path.startswith("/"), "its path is not relative"),
-        (not {b"", b".", b".."}.isdisjoint(names), "its path has an empty or a dot segment"),
-        (len(path.encode()) > MAX_PATH_BYTES, f"its path is longer than {MAX_PATH_BYTES} bytes"),
-        (
-            max(map(len, names)) > MAX_NAME_BYTES,
-            f"its path has a name longer than {MAX_NAME_BYTES} bytes",
-        ),
-        (_FORBIDDEN.search(path), "its name has control characters or a backslash"),
-        (
-            any(_UPLOADING.search(name) for name in path.split("/")),
-            "its name ends in # and digits, which local buckets keep for uploads under way",
-        ),
-    )
-    return next((problem for broken, problem in rules if broken), None)
-
-
-def stored_path(original: bytes, room: int = MAX_PATH_BYTES - len(FILES)) -> str:
-    """Return the path under which a file of a job is stored: its own wherever possible.
-
-    A name that no key can hold is escaped (`original_path` is the inverse); one that is too long is shortened, with a
-    digest, and only `mayfly:path` still knows the original.
-
-    Args:
-        original: The relative path on the disk, without dot segments.
-        room: Bytes that the result may have.
-    """
-    path = "/".join(map(_stored_name, original.split(b"/")))
-    if len(path.encode()) <= room:
-        return path
-    return _shortened(original, _stored_name(original.rpartition(b"/")[2]))
-
-
-def original_path(path: str) -> bytes | None:
-    """Return the path on the disk of a stored path; None where it was shortened."""
-    names = path.split("/")
-    if any(name.startswith(SHORTENED) for name in names):
-        return None
-    return b"/".join(
-        unquote_to_bytes(name[1:]) if name.startswith(ESCAPED) else name.encode() for name in names
-    )
-
-
-def shown_original(original: bytes) -> str:
-    """Return a path on the disk as `mayfly:path` has it: text, in which what JSON or people cannot read is `%XX`."""
-    return "".join(map(_escaped, original.decode(errors="surrogateescape")))
-
-
-def _stored_name(name: bytes) -> str:
-    text = name.decode(errors="surrogateescape")
-    bad = text.startswith(ESCAPED) or _FORBIDDEN.search(text) or _UPLOADING.search(text)
-    stored = ESCAPED + "".join(map(_escaped, text)) if bad or _surrogate(text) else text
-    return stored if len(stored.encode()) <= MAX_NAME_BYTES else _shortened(name, stored)
-
-
-def _escaped(character: str) -> str:
-    if character in "%=#" or _FORBIDDEN.match(character) or _surrogate(character):
-        return quote(character.encode(errors="surrogateescape"), safe="")
-    return character
-
-
-def _surrogate(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _shortened(original: bytes, stored: str) -> str:
-    # The end of a name is kept, for it has the extension; never half an escape or half a character.
-    tail = re.sub(r"[^A-Za-z0-9._-]+", "-", stored)[-_TAIL:].lstrip(".")
-    return f"{SHORTENED}{sha256(original).hexdigest()[:_DIGEST]}={tail}"

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Self
 
-from agent.core.layout import LOG, path_problem
+from agent.contract.names import bucket_path, parse_written, path_problem
+from agent.core.layout import LOG
 from agent.core.manifest import (
     PROFILE,
     IndexEntry,
@@ -18,7 +19,6 @@ from agent.core.manifest import (
     Resource,
     RunRecord,
 )
-from agent.core.names import bucket_path, parse_written
 
 # The built-in table only: the same file has the same media type on every machine.
 _TYPES = mimetypes.MimeTypes(filenames=())
@@ -38,7 +38,7 @@ class Sealed:
         sha256: Hex digest of exactly the bytes that were sent.
         job: The job it belongs to; empty for the run's own files.
         partial: Whether that job did not succeed.
-        original: The name that it had in that job's folder, as `agent.core.names.written` gives it; empty where the
+        original: The name that it had in that job's folder, as `agent.contract.names.written` gives it; empty where the
             path has it.
     """
 

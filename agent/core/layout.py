@@ -22,18 +22,9 @@ INDEX_OVERLAP = timedelta(minutes=15)
 """How far before its cursor a reader lists again: a commit's key carries the time at which the writer began to put it,
 so an entry may appear this much later than its name says. Writers take a new key rather than exceed it."""
 
-MAX_PATH_BYTES = 700
-"""S3 keys end at 1024 bytes of UTF-8; the rest is room for the prefix, the run id and the job's name."""
-
-MAX_NAME_BYTES = 240
-"""File systems end at 255; a local bucket, and whoever fetches a file, adds something to a name while it is written."""
-
 MAX_FILE_BYTES = 48 * 1024**3
 """S3 takes 10,000 parts, and a writer has one size for all of them."""
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_NO_XML = re.compile(r"[\ufffe\uffff]")
-_UPLOADING = re.compile(r"(^|/)[^/#]*#[0-9]+$")
 _INDEX_KEY = re.compile(r"index/([0-9]{8}T[0-9]{6}\.[0-9]{3}Z)-(" + RUN_ID.pattern + r")\.json")
 
 
@@ -124,36 +115,6 @@ def parse_state_key(key: str) -> tuple[str, str] | None:
         return None
     run = parts[2].removesuffix(".tar.gz")
     return (parts[1], run) if is_run_id(run) else None
-
-
-def path_problem(path: str) -> str | None:
-    """Return why a relative POSIX path cannot be a resource, or None when it can.
-
-    The rules are the narrowest that a file system, S3 and the Data Package standard have in common: the same run must
-    be deliverable to `file://` and to `s3://`, and be fetched back from either.
-    """
-    try:
-        size = len(path.encode())
-    except UnicodeEncodeError:
-        return "its name is not UTF-8"
-    parts = path.split("/")
-    rules = (
-        (size > MAX_PATH_BYTES, f"its path is longer than {MAX_PATH_BYTES} bytes"),
-        (
-            any(len(part.encode()) > MAX_NAME_BYTES for part in parts),
-            f"its path has a name longer than {MAX_NAME_BYTES} bytes",
-        ),
-        (not path or path.startswith("/"), "its path is not relative"),
-        (_CONTROL.search(path), "its name has control characters"),
-        ("\\" in path, "its name has a backslash"),
-        (_NO_XML.search(path), "its name has a character that no listing of S3 can hold"),
-        (not {"", ".", ".."}.isdisjoint(parts), "its path has an empty or a dot segment"),
-        (
-            _UPLOADING.search(path),
-            "its name ends in # and digits, which local buckets keep for uploads under way",
-        ),
-    )
-    return next((problem for broken, problem in rules if broken), None)
 
 
 def is_result(path: str) -> bool:

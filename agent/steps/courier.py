@@ -13,10 +13,10 @@ from pathlib import Path
 from time import monotonic
 from typing import IO
 
+from agent.contract.names import bucket_path, written
 from agent.core.datapackage import Sealed
 from agent.core.errors import StoreError
 from agent.core.layout import run_key
-from agent.core.names import bucket_path, written
 from agent.core.redact import Redactor
 from agent.steps import seal
 from agent.steps.logs import Log

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
 
+from agent.contract.names import bucket_path
 from agent.core.errors import StoreError
 from agent.core.layout import captured_path, evidence_path
-from agent.core.names import bucket_path
 from agent.core.results import JobResult, JobStatus
 from agent.steps import seal
 from agent.steps.courier import Courier, parcels_of

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 
-from agent.core.names import looks_encoded, parse_written
+from agent.contract.names import looks_encoded, parse_written
 from consumer.pull.plan import JobFiles
 
 Holds = Callable[[str], bool]

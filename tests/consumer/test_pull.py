@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from agent.contract.names import bucket_path
 from agent.core.ids import run_id
-from agent.core.names import bucket_path
 from agent.core.results import JobResult, JobStatus
 from consumer.pull.place import Destination
 from tests.bucket.bucket import Bucket

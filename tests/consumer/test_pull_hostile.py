@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agent.contract.names import MAX_PATH_BYTES, path_problem
 from agent.core.ids import is_run_id
-from agent.core.layout import MAX_PATH_BYTES, path_problem
 from consumer.pull.plan import MAX_VALUES
 from tests.bucket.bucket import Bucket
 from tests.bucket.layout import ENTRIES, entry_key

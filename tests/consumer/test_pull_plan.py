@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.contract.names import bucket_path
 from agent.core.console import printable
 from agent.core.errors import ExitCode
 from agent.core.ids import commit_stamp
 from agent.core.layout import INDEX, INDEX_OVERLAP, IndexKey, index_key, parse_index_key
 from agent.core.manifest import Resource
-from agent.core.names import bucket_path
 from agent.core.results import JobStatus
 from consumer.pull import plan
 from consumer.pull.names import names_at_home

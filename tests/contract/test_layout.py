@@ -1,17 +1,15 @@
 """Keys can be taken apart again, all of them, and nothing else can."""
 
+import os
 from datetime import UTC, datetime
-from urllib.parse import unquote_to_bytes
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.contract.ids import Batch, run_id
 from agent.contract.layout import (
     FILES,
-    MAX_NAME_BYTES,
-    MAX_PATH_BYTES,
     EntryKey,
     JobKey,
     Key,
@@ -21,12 +19,9 @@ from agent.contract.layout import (
     ReleaseKey,
     StateKey,
     index_start,
-    original_path,
     parse_key,
-    path_problem,
-    shown_original,
-    stored_path,
 )
+from agent.contract.names import bucket_path, path_problem
 from tests.contract.test_ids import MOMENTS
 
 RUNS = st.builds(run_id, MOMENTS, st.binary(min_size=3, max_size=3))
@@ -47,7 +42,7 @@ POINTERS = st.builds(PointerKey, TIMES, KINDS, ENTRIES)
 NAMES = st.binary(min_size=1, max_size=300).map(lambda name: name.translate(None, b"/\0") or b"x")
 DISK_NAMES = NAMES.map(lambda name: name[:255]).filter(lambda name: name not in {b".", b".."})
 PATHS = st.lists(DISK_NAMES, min_size=1, max_size=5).map(b"/".join)
-STORED = PATHS.map(lambda path: FILES + stored_path(path))
+STORED = PATHS.map(lambda path: FILES + bucket_path(os.fsdecode(path)))
 CHANNELS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=15)
 KEYS = st.one_of(
     ENTRIES,
@@ -136,59 +131,6 @@ def test_the_index_sorts_by_time(one: PointerKey, other: PointerKey) -> None:
     if one.time < other.time:
         assert one.text < other.text
     assert (index_start(other.time) < one.text) == (other.time <= one.time)
-
-
-@given(PATHS)
-@example(b"a\nb/=c/d#12")
-@example(b"==x")
-@example(b"\xff\xfe/%41")
-@example(b"x" * 255)
-@example(b"/".join([b"y" * 200] * 5))
-def test_every_name_of_a_disk_has_a_place(path: bytes) -> None:
-    """It can be a key; where it was not shortened, it can be had back; `mayfly:path` has it always."""
-    stored = stored_path(path)
-    assert path_problem(FILES + stored) is None
-    assert len((FILES + stored).encode()) <= MAX_PATH_BYTES
-    original = original_path(stored)
-    assert original in {None, path}
-    if len(path) * 3 < MAX_NAME_BYTES:
-        assert original == path
-    assert unquote_to_bytes(shown_original(path)) == path
-    assert path_problem(f"a{shown_original(path)}"[:200].replace("/", "-")) is None
-
-
-@given(st.lists(PATHS, min_size=2, max_size=2, unique=True))
-@example([b"a\n", b"=a%0A"])
-@example([b"=a", b"=%3Da"])
-@example([b"x" * 250, b"x" * 251])
-def test_two_files_never_share_a_place(paths: list[bytes]) -> None:
-    """Whatever they are called."""
-    assert stored_path(paths[0]) != stored_path(paths[1])
-
-
-@pytest.mark.parametrize(
-    ("path", "stored"),
-    [
-        (b"page 1.html", "page 1.html"),
-        (b"https%3A%2F%2Fshop", "https%3A%2F%2Fshop"),
-        ("\u540d\u524d/\U0001f98b.md".encode(), "\u540d\u524d/\U0001f98b.md"),
-        (b"a\nb.csv", "=a%0Ab.csv"),
-        (b"caf\xe9.txt", "=caf%E9.txt"),
-        (b"back\\slash", "=back%5Cslash"),
-        (b"part#12", "=part%2312"),
-        (b"=x", "=%3Dx"),
-    ],
-)
-def test_a_file_keeps_its_name_where_it_can(path: bytes, stored: str) -> None:
-    """And stays readable where it cannot."""
-    assert stored_path(path) == stored
-    assert path_problem(stored) is None
-
-
-def test_an_original_path_is_readable() -> None:
-    """In a package, beside the path under which the file is stored."""
-    assert shown_original("\u540d\u524d/a\nb".encode()) == "\u540d\u524d/a%0Ab"
-    assert shown_original(b"100%/caf\xe9") == "100%25/caf%E9"
 
 
 @pytest.mark.parametrize(

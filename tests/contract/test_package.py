@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -23,10 +24,9 @@ from agent.contract.layout import (
     JobKey,
     LogKey,
     ManifestKey,
-    shown_original,
-    stored_path,
 )
 from agent.contract.manifest import Manifest, RunRecord, read_manifest, seal_manifest
+from agent.contract.names import bucket_path, written
 from agent.contract.package import (
     Attempt,
     JobRecord,
@@ -57,8 +57,9 @@ LOG = Sealed("logs/attempt-1.log", 3, hashlib.sha256(b"ran").hexdigest(), Role.L
 
 def result(original: bytes, content: bytes) -> Sealed:
     """Return a result as it is in the bucket."""
-    stored = stored_path(original)
-    shown = None if stored.encode() == original else shown_original(original)
+    name = os.fsdecode(original)
+    stored = bucket_path(name)
+    shown = None if stored == name else written(name)
     digest = hashlib.sha256(content).hexdigest()
     return Sealed(FILES + stored, len(content), digest, Role.RESULT, shown)
 
@@ -185,8 +186,8 @@ def test_what_is_sealed_is_the_same_every_time() -> None:
     assert package.job == job()
     originals = {one.path: one.original for one in package.resources}
     assert originals["files/page 1.json"] is None
-    assert originals["files/=line%0Abreak.md"] == "line%0Abreak.md"
-    assert originals["files/=caf%E9.csv"] == "caf%E9.csv"
+    for name in ("line\nbreak.md", os.fsdecode(b"caf\xe9.csv")):
+        assert originals[f"files/{bucket_path(name)}"] == written(name)
 
 
 @given(st.lists(PATHS, unique=True, max_size=6))
@@ -374,8 +375,9 @@ def test_a_resource_that_is_named_twice_counts_once() -> None:
 
 def test_a_file_is_called_as_the_job_calls_it() -> None:
     """Wherever it is stored."""
-    carried = said(resources=[{"path": "line\nbreak.md", "title": "a"}])
-    assert carried.resources == {"files/=line%0Abreak.md": {"title": "a"}}
+    name = "line\nbreak.md"
+    carried = said(resources=[{"path": name, "title": "a"}])
+    assert carried.resources == {f"files/{bucket_path(name)}": {"title": "a"}}
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from frictionless import Package, system, validate
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.contract.names import path_problem
 from agent.core.datapackage import (
     Sealed,
     index_entry,
@@ -22,7 +23,7 @@ from agent.core.datapackage import (
     resource_of,
     with_contents,
 )
-from agent.core.layout import LOG, manifest_key, path_problem
+from agent.core.layout import LOG, manifest_key
 from agent.core.manifest import (
     PROFILE,
     HostRecord,

@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.contract.names import MAX_NAME_BYTES, MAX_PATH_BYTES, path_problem
 from agent.core.ids import commit_stamp, is_run_id, run_id, run_started
 from agent.core.layout import (
     LOG,
-    MAX_NAME_BYTES,
-    MAX_PATH_BYTES,
     captured_path,
     evidence_path,
     index_key,
@@ -19,7 +18,6 @@ from agent.core.layout import (
     manifest_key,
     parse_index_key,
     parse_state_key,
-    path_problem,
     run_key,
     run_prefix,
     started_key,

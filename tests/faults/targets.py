@@ -14,6 +14,7 @@ import obstore
 from obstore.store import LocalStore, MemoryStore
 from pydantic import ValidationError
 
+from agent.contract.names import path_problem
 from agent.core.console import printable
 from agent.core.datapackage import Sealed, index_entry, render
 from agent.core.envfile import parse_env
@@ -33,7 +34,6 @@ from agent.core.layout import (
     is_result,
     manifest_key,
     parse_index_key,
-    path_problem,
     started_key,
 )
 from agent.core.locate import Surroundings, load_settings, locate

@@ -16,8 +16,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.contract.names import written
 from agent.core.layout import is_result
-from agent.core.names import written
 from agent.core.verdict import NO_STRAYS, Strays
 from agent.steps.durable import remove_tree
 from agent.steps.seal import Signature

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.contract.names import path_problem
 from agent.core.errors import ReleaseError
 from agent.core.faults import Fault
 from agent.core.jobsfile import Job, JobsFile, declared_names, parse_jobs, program_of
-from agent.core.layout import path_problem
 from agent.core.units import show_size
 
 MAX_JOBS_BYTES = 1024**2

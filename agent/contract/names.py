@@ -11,7 +11,11 @@ import re
 from hashlib import sha256
 from urllib.parse import unquote_to_bytes
 
-from agent.core.layout import path_problem
+MAX_PATH_BYTES = 700
+"""S3 keys end at 1024 bytes of UTF-8; the rest is room for the prefix, the run id and the job's name."""
+
+MAX_NAME_BYTES = 240
+"""File systems end at 255; a local bucket, and whoever fetches a file, adds something to a name while it is written."""
 
 MAX_KEY_BYTES = 600
 """Of a path in the folder of a job or of its evidence, which itself has less than 100 bytes."""
@@ -20,10 +24,43 @@ MAX_DISK_PATH_BYTES = 4095
 READABLE_BYTES = 120
 """What is kept of a name that is not its own path."""
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_NO_XML = re.compile(r"[\ufffe\uffff]")
+_UPLOADING = re.compile(r"(^|/)[^/#]*#[0-9]+$")
 _ENCODED = re.compile(r"~[0-9a-f]{32}(\.[0-9A-Za-z]{1,10})?$")
 _ENDING = re.compile(r"\.[0-9A-Za-z]{1,10}$")
 _UNREADABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\\#~\ud800-\udfff\ufffe\uffff]")
 _ESCAPED = re.compile(r"[%\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
+
+
+def path_problem(path: str) -> str | None:
+    """Return why a relative POSIX path cannot be a resource, or None when it can.
+
+    The rules are the narrowest that a file system, S3 and the Data Package standard have in common: the same run must
+    be deliverable to `file://` and to `s3://`, and be fetched back from either.
+    """
+    try:
+        size = len(path.encode())
+    except UnicodeEncodeError:
+        return "its name is not UTF-8"
+    parts = path.split("/")
+    rules = (
+        (size > MAX_PATH_BYTES, f"its path is longer than {MAX_PATH_BYTES} bytes"),
+        (
+            any(len(part.encode()) > MAX_NAME_BYTES for part in parts),
+            f"its path has a name longer than {MAX_NAME_BYTES} bytes",
+        ),
+        (not path or path.startswith("/"), "its path is not relative"),
+        (_CONTROL.search(path), "its name has control characters"),
+        ("\\" in path, "its name has a backslash"),
+        (_NO_XML.search(path), "its name has a character that no listing of S3 can hold"),
+        (not {"", ".", ".."}.isdisjoint(parts), "its path has an empty or a dot segment"),
+        (
+            _UPLOADING.search(path),
+            "its name ends in # and digits, which local buckets keep for uploads under way",
+        ),
+    )
+    return next((problem for broken, problem in rules if broken), None)
 
 
 def bucket_path(name: str) -> str:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.contract.names import bucket_path, looks_encoded, parse_written, path_problem, written
 from agent.core.jobsfile import is_job_name
-from agent.core.layout import evidence_path, path_problem
-from agent.core.names import bucket_path, looks_encoded, parse_written, written
+from agent.core.layout import evidence_path
 
 LONGEST_JOB = "j" * 63
 ODD = b"\\%~#01a\n\xe9\xff\x80 \xe3\x81\x82.csv"
