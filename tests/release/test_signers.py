@@ -6,7 +6,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +15,7 @@ from agent.core.settings import Settings
 from agent.core.trust import keyless_lines, signers_problem
 from agent.doctor import CHECKS, Finding, Patient, State, examine
 from agent.steps.logs import Journalist
-from tests.parts.command import call
+from tests.parts.command import mayfly, surroundings
 from tests.parts.missing import program
 from tests.parts.repo import make_signer
 
@@ -74,13 +73,13 @@ def test_any_bytes_may_be_in_the_file(text: bytes) -> None:
     assert (signers_problem(text) is not None) == (len(keyless_lines(text)) == len(lines))
 
 
-def check(signers: Path) -> Result:
+def check(signers: Path) -> "subprocess.CompletedProcess[str]":
     """Call `mayfly check --json`, with a configuration that is fine but for the signers."""
     config = signers.with_name("agent.toml")
     config.write_text(f'[release]\nrepository = "/srv/x.git"\nallowed_signers = "{signers}"\n')
     jobs = signers.with_name("jobs.toml")
     jobs.write_text('[[job]]\nname = "fine"\ncommand = ["true"]\n')
-    return call("check", "--json", "--config", str(config), str(jobs))
+    return mayfly("check", "--json", "--config", str(config), str(jobs), environ=surroundings({}))
 
 
 async def doctor(signers: Path | None) -> Finding:
@@ -109,7 +108,7 @@ async def test_a_file_that_names_nobody_is_a_fault(name: str, tmp_path: Path) ->
     if text is not None:
         signers.write_text(text)
     result = check(signers)
-    assert result.exit_code == 4
+    assert result.returncode == 4
     (fault,) = json.loads(result.stdout)["faults"]
     assert (fault["source"], fault["key"]) == (str(signers), "release.allowed_signers")
     assert (fault["problem"], bool(fault["remedy"])) == (problem, True)
@@ -130,6 +129,6 @@ async def test_a_file_with_signers_is_fine(tmp_path: Path) -> None:
     signers = tmp_path / "allowed_signers"
     signers.write_text(make_signer(tmp_path).allowed_signers_line)
     result = check(signers)
-    assert (result.exit_code, str(signers) in json.loads(result.stdout)["checked"]) == (0, True)
+    assert (result.returncode, str(signers) in json.loads(result.stdout)["checked"]) == (0, True)
     assert (await doctor(signers)).state is State.OK
     assert (await doctor(None)).state is State.SKIPPED
