@@ -46,7 +46,7 @@ may_install() {
   has apt-get && { ((EUID == 0)) || { has sudo && sudo -n true 2>/dev/null; }; }
 }
 
-# need PROGRAM PACKAGE REASON
+# need PROGRAM PACKAGE REASON: the program is the one that the tests start, not another of its package.
 need() {
   if has "$1"; then return; fi
   say "$2: $3"
@@ -83,8 +83,10 @@ choose_packages() {
   need make make "the project's one door"
   need openssl openssl "certificates of the tests' own servers"
   need ssh-keygen openssh-client "signatures of releases"
-  need promtool prometheus "scrapes the service at home, and checks its metrics and rules"
-  need amtool prometheus-alertmanager "gets the alerts"
+  need prometheus prometheus "scrapes the service at home"
+  need promtool prometheus "checks its metrics and rules"
+  if ! has alertmanager; then need prometheus-alertmanager prometheus-alertmanager "gets the alerts"; fi
+  need systemctl systemd "enables and masks units in the root of an image"
   need setpriv util-linux "ends the tests' servers when the tests end"
   choose_browser
   choose_java
