@@ -109,9 +109,8 @@ class _Copy:
 
     def _without_new(self) -> bool:
         try:
-            for path, status in list(_entries(self.root))[
-                ::-1
-            ]:  # what is in a folder before the folder
+            # What is in a folder goes before the folder.
+            for path, status in reversed(list(_entries(self.root))):
                 if path not in self._before:
                     target = self.root / path
                     target.rmdir() if stat.S_ISDIR(status.st_mode) else target.unlink()
