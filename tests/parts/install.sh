@@ -87,6 +87,7 @@ choose_packages() {
   need promtool prometheus "checks its metrics and rules"
   if ! has alertmanager; then need prometheus-alertmanager prometheus-alertmanager "gets the alerts"; fi
   need systemctl systemd "enables and masks units in the root of an image"
+  need curl curl "asks the browser, in jobs of tests"
   need setpriv util-linux "ends the tests' servers when the tests end"
   choose_browser
   choose_java
