@@ -15,6 +15,7 @@ from agent.core.settings import Settings
 from agent.core.trust import keyless_lines, signers_problem
 from agent.doctor import CHECKS, Finding, Patient, State, examine
 from agent.steps.logs import Journalist
+from agent.steps.release.trust import Trust
 from tests.parts.command import mayfly, surroundings
 from tests.parts.missing import program
 from tests.parts.repo import make_signer
@@ -122,6 +123,15 @@ async def test_a_folder_in_its_place_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "allowed_signers").mkdir()
     assert "cannot be read: Is a directory" in check(tmp_path / "allowed_signers").stdout
     assert (await doctor(tmp_path / "allowed_signers")).state is State.FAILED
+
+
+async def test_a_pipe_in_its_place_is_refused_at_once(tmp_path: Path) -> None:
+    """Nobody writes into it: whoever opened it as a file would wait for ever, deaf to a stop."""
+    signers = tmp_path / "allowed_signers"
+    os.mkfifo(signers)
+    assert "cannot be read: it is no file" in check(signers).stdout
+    assert (await doctor(signers)).state is State.FAILED
+    assert Trust(signers, stated=True).problem() is not None
 
 
 async def test_a_file_with_signers_is_fine(tmp_path: Path) -> None:

@@ -250,7 +250,6 @@ def test_killed_again_and_again(bench: Bench, bucket: Bucket) -> None:
             _under_way(bench)
             dead.append(bench.spool[-1].name)
             _kill(process)
-        time.sleep(1)  # ids sort by second
     bench.release("v2", '[[job]]\nname = "b"\ncommand = ["true"]\n')
     ran = bench.run()
     assert ran.code == 0, ran.stderr
@@ -414,7 +413,6 @@ def test_a_damaged_run_does_not_keep_others_from_the_bucket(
         ran = bench.run()
         assert ran.code == 6, ran.stderr
         waiting.append(ran.run_id)
-        time.sleep(1)  # ids sort by second
     bench.store = store
     damage(bench.state / "spool" / waiting[0])
     found = bench.run()
