@@ -73,6 +73,8 @@ load_browser() {
   kill "$engine_pid"
   wait "$engine_pid" || true
   engine_pid=
+  # Where mounts are private the engine mounts its data on themselves, and leaves the mount when something is busy at its end.
+  if mountpoint --quiet "$work/root/var/lib/docker"; then umount --lazy "$work/root/var/lib/docker"; fi
   rm -rf "${socket%/*}"
   # What belongs to the engine that ran here, and not to its images.
   rm -rf "$work/root/var/lib/docker/"{containerd,runtimes,network,tmp,engine-id}

@@ -5,7 +5,8 @@ set -euo pipefail
 
 output=$1
 partial=$output.part
-trap 'rm -f "$partial"' EXIT
+compose=$(mktemp -d)
+trap 'rm -rf "$partial" "$compose"' EXIT
 
 readonly PACKAGES=(
   # a machine that boots, has a network and a clock, and lets Packer in
@@ -16,6 +17,10 @@ readonly PACKAGES=(
   # what a person looks for first
   e2fsprogs less procps tzdata util-linux
 )
+
+# Debian 12 has no compose plugin. It is taken out of Debian 13's package, which runs with the libraries of 12.
+readonly PLUGINS=/usr/libexec/docker/cli-plugins
+mmdebstrap --quiet --variant=extract --include=docker-compose --aptopt='Acquire::Retries "3"' trixie "$compose/root"
 
 include=$(IFS=,; printf '%s' "${PACKAGES[*]}")
 # Documentation and translations are thousands of small files that nothing reads.
@@ -29,6 +34,8 @@ mmdebstrap \
   --dpkgopt='path-exclude=/usr/share/locale/*' \
   --dpkgopt='path-exclude=/usr/share/man/*' \
   --dpkgopt='path-include=/usr/share/doc/*/copyright' \
+  --customize-hook="mkdir -p \"\$1$PLUGINS\"" \
+  --customize-hook="copy-in $compose/root$PLUGINS/docker-compose $PLUGINS" \
   --format=tar \
   bookworm "$partial"
 mv "$partial" "$output"

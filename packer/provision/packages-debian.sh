@@ -6,6 +6,7 @@ missing=()
 for program in python3 git docker iptables curl; do
   command -v "$program" >/dev/null || missing+=("$program")
 done
+docker compose version >/dev/null 2>&1 || missing+=("docker compose")
 if ((${#missing[@]})); then
   printf 'packages-debian.sh: the disk lacks %s; add it to packer/disk/root.sh\n' "${missing[*]}" >&2
   exit 1
