@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from agent.contract.names import path_problem
-from agent.contract.results import LARGEST, Record, Word
+from agent.contract.results import LARGEST, OpenEnum, Record
 
 PROFILE = "https://datapackage.org/profiles/2.0/datapackage.json"
 NO_RELEASE = "none"
@@ -26,7 +26,7 @@ _TYPES.add_type("application/vnd.apache.parquet", ".parquet")
 _COMPRESSED = {"gzip": "application/gzip", "xz": "application/x-xz"}
 
 
-class Role(Word):
+class Role(OpenEnum):
     """What a resource is."""
 
     RESULT = "result"

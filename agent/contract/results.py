@@ -20,7 +20,7 @@ from agent.contract.ids import EARLIEST, LATEST
 _WORD = r"^[a-z][a-z0-9_]{0,31}$"
 
 
-class Word(StrEnum):
+class OpenEnum(StrEnum):
     """An enum that is open: an unknown word keeps its text, and is treated as the member `fallback()`."""
 
     @classmethod
@@ -65,7 +65,7 @@ class Fault(Enum):
     UNKNOWN = "unknown"  # the last good release can tell
 
 
-class JobCause(Word):
+class JobCause(OpenEnum):
     """Why a job did not succeed."""
 
     fault: Fault
@@ -102,7 +102,7 @@ class JobCause(Word):
         return cls("error")
 
 
-class JobStatus(Word):
+class JobStatus(OpenEnum):
     """How a job ended."""
 
     SUCCEEDED = "succeeded"
@@ -119,7 +119,7 @@ class JobStatus(Word):
         return cls("unknown")
 
 
-class RunStatus(Word):
+class RunStatus(OpenEnum):
     """How a run stands; the last four are what a reader says of a run, and no writer writes them."""
 
     SUCCEEDED = "succeeded"

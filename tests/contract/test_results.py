@@ -4,7 +4,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from agent.contract.descriptor import Role
-from agent.contract.results import Fault, JobCause, JobStatus, RunStatus, Word
+from agent.contract.results import Fault, JobCause, JobStatus, OpenEnum, RunStatus
 from tests.contract.examples import ended
 
 
@@ -29,7 +29,7 @@ def test_an_unknown_word_survives_and_counts_as_its_fallback() -> None:
 
 
 @pytest.mark.parametrize("words", [JobStatus, JobCause, RunStatus, Role])
-def test_a_known_word_is_its_member(words: type[Word]) -> None:
+def test_a_known_word_is_its_member(words: type[OpenEnum]) -> None:
     """So that decisions can use `is`."""
     for member in words:
         assert words(member.value) is member
