@@ -348,6 +348,8 @@ class _Run:
         await give_way(self._errands.earlier, self._call.stop)
         self._warn_of_damaged_runs()
         await hand_over(self._spooled, self._courier, bucket, self._log, self._call.stop)
+        # A short run concludes before the bucket has answered to its announcement.
+        self._note(concluded=True, conditional_writes=self._errands.conditional_writes)
         key = await commit(self._spooled, bucket, datetime.now(UTC))
         self._log.info("run.committed", index=key, bucket=bucket.name)
         return bucket.name
