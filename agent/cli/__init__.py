@@ -109,7 +109,7 @@ def main() -> NoReturn:
     except BaseException:  # noqa: BLE001 -- a defect of ours, told with all that is known of it
         click.echo(_safe(traceback.format_exc()), err=True, nl=False)
         code = ExitCode.INTERNAL
-    _leave(code)
+    leave(code)
 
 
 def _complain(error: MayflyError) -> ExitCode:
@@ -129,7 +129,7 @@ def _safe(text: str) -> str:
     return Redactor(environment_secrets(os.environ)).text(without_credentials(text))
 
 
-def _leave(code: int) -> NoReturn:
+def leave(code: int) -> NoReturn:
     """End the process without taking the interpreter apart.
 
     The bucket's client has threads that may want the interpreter's lock while it is being finalised, which ends the

@@ -10,6 +10,7 @@ import time
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
+from agent.cli import leave
 from tests.faults.effects import watched
 from tests.faults.mutations import texts
 from tests.faults.targets import TARGETS
@@ -49,3 +50,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    # The client of the bucket in memory has threads, too.
+    leave(0)

@@ -6,6 +6,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from agent.cli import leave
 from agent.core.settings import Release
 from agent.steps.logs import Journalist, json_sink
 from agent.steps.release import Shelf, obtain, promote
@@ -26,3 +27,4 @@ async def _obtain(repository: str, state: str, cache: str) -> None:
 
 if __name__ == "__main__":
     asyncio.run(_obtain(*sys.argv[1:]))
+    leave(0)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from agent.cli import leave
 from agent.core.errors import StoreError
 from agent.core.settings import Store
 from agent.core.slots import Claim
@@ -54,5 +55,4 @@ async def _claim(bucket: Bucket, slot: str, race: dict[str, Any], offset: float)
 
 if __name__ == "__main__":
     asyncio.run(_race(json.loads(sys.argv[1])))
-    # The client's threads do not survive the interpreter's end (docs/decisions/0003-leave-without-finalising.md).
-    os._exit(0)
+    leave(0)
