@@ -10,9 +10,9 @@ from ipaddress import ip_network
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from agent.core.errors import MayflyError, ProcessTimeout, UsageError
-from agent.steps import processes
-from agent.steps.browser import find_chromedriver
+from agent.base import processes
+from agent.base.errors import MayflyError, ProcessTimeout, UsageError
+from agent.browser import find_chromedriver
 
 SITE_URL = "http://127.0.0.1:8787"
 """Where the scrapers' jobs.toml expects the site."""

@@ -12,17 +12,18 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from agent.base.logs import Journalist
+from agent.base.progress import Unwatched
+from agent.bucket.address import bucket_at
+from agent.bucket.store import Bucket
 from agent.cli import leave
+from agent.config.credentials import static_credentials
+from agent.config.settings import Store
 from agent.core.results import JobResult, JobStatus
-from agent.core.settings import Store
-from agent.core.storage import bucket_at, static_credentials
 from agent.steps.commit import commit, hand_over
 from agent.steps.courier import Courier
-from agent.steps.logs import Journalist
 from agent.steps.opening import new_journal
-from agent.steps.progress import Unwatched
 from agent.steps.spool import Spool
-from agent.steps.store import Bucket
 
 JOB = "many"
 

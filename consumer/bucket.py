@@ -16,16 +16,16 @@ from obstore.exceptions import (
 )
 from obstore.store import LocalStore, S3Store
 
-from agent.core.errors import StoreError
-from agent.core.storage import (
+from agent.base.errors import StoreError
+from agent.bucket.address import (
     REQUEST_SECONDS,
     RETRY_SECONDS,
-    Credentials,
     LocalBucket,
     S3Bucket,
     s3_parameters,
     store_error,
 )
+from agent.config.credentials import Credentials
 
 if TYPE_CHECKING:
     from obstore import GetOptions, GetResult

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from agent.core.units import parse_duration, parse_size
+from agent.base.units import parse_duration, parse_size
 
 
 class Units(click.ParamType[float]):

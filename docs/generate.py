@@ -10,13 +10,13 @@ from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from agent.base.units import parse_duration, parse_size, parse_span
+from agent.config.jobsfile import Expect, Job, JobsFile, ReleaseBrowser
+from agent.config.settings import Settings
 from agent.contract.entries import Entry
 from agent.contract.manifest import Manifest as RunManifest
 from agent.contract.package import Package
-from agent.core.jobsfile import Expect, Job, JobsFile, ReleaseBrowser
 from agent.core.manifest import IndexEntry, Manifest, StartedMarker
-from agent.core.settings import Settings
-from agent.core.units import parse_duration, parse_size, parse_span
 
 HERE = Path(__file__).parent
 MODELS: dict[str, type[BaseModel]] = {

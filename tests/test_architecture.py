@@ -7,19 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.imports import imports
+from tests.imports import imports, source_of
 
 ROOT = Path(__file__).parent.parent
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
 
-LAYERS = ("agent.contract", "agent.core", "agent.batch", "agent.steps", "agent.run", "agent.cli")
-"""Each may import what stands before it, and itself."""
-BESIDE = {
-    "agent.doctor": {"agent.core", "agent.steps"},
-    "agent.demo": {"agent.core", "agent.steps"},
-    "agent.cli": {"agent.core", "agent.steps", "agent.run", "agent.doctor", "agent.demo"},
-    "consumer": {"agent.contract", "agent.core", "agent.batch"},
-}
+ORDER = (
+    *("contract", "base", "config", "machine", "bucket", "secrets", "batch", "browser", "jobs"),
+    *("release", "notify", "run", "doctor", "demo", "cli"),
+)
+"""Each package of the agent may import those that stand before it, and itself."""
+ALONE = {"contract": set[str](), "base": set[str](), "batch": {"contract", "base"}}
+"""What these may import at most: not all that stands before them."""
+LEFT = {"core", "steps"}
+"""What is left of the former layers; whoever needs it may import it, until it is gone."""
+FOR_HOME = {"contract", "base", "config", "batch", "bucket", "machine", "release", *LEFT}
 EFFECTS = {"subprocess", "socket", "requests", "boto3", "obstore", "asyncio", "threading", "os"}
 
 
@@ -33,16 +35,18 @@ def name_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def layer(module: str) -> str:
-    """Return the part of the project that a module belongs to."""
-    parts = (*LAYERS, *BESIDE)
-    return next((part for part in parts if f"{module}.".startswith(f"{part}.")), module)
+def package(module: str) -> str:
+    """Return the package of the agent that a module is in; `consumer` for home's."""
+    parts = module.split(".")
+    return parts[0] if parts[0] != "agent" else (*parts, "")[1]
 
 
 def allowed(part: str) -> set[str]:
-    """Return the parts that a part may import."""
-    below = set(LAYERS[: LAYERS.index(part) + 1]) if part in LAYERS else {part}
-    return below | BESIDE.get(part, set())
+    """Return the packages that a package may import."""
+    if part == "consumer":
+        return {part, *FOR_HOME}
+    below = ALONE.get(part, set(ORDER[: ORDER.index(part)])) if part in ORDER else set(ORDER)
+    return {part, *below, *LEFT}
 
 
 def ours() -> list[Path]:
@@ -52,16 +56,32 @@ def ours() -> list[Path]:
 
 @pytest.mark.parametrize("path", ours(), ids=name_of)
 def test_imports_point_one_way(path: Path) -> None:
-    """Imports go cli -> run -> steps -> batch -> core -> contract; the consumer knows the last three alone."""
-    part = layer(name_of(path).replace("agent.__main__", "agent.cli"))
-    reached = {layer(name) for name in imports(path) if name.split(".")[0] in {"agent", "consumer"}}
-    assert reached - {"agent"} <= allowed(part), f"{part} imports {reached}"
+    """The packages form a DAG, whose order the page tells."""
+    part = package(name_of(path).replace("agent.__main__", "agent.cli"))
+    reached = {
+        package(name) for name in imports(path) if name.split(".")[0] in {"agent", "consumer"}
+    }
+    assert reached - {""} <= allowed(part), f"{part} imports {reached}"
+
+
+@pytest.mark.parametrize("path", list(modules("consumer")), ids=name_of)
+def test_home_takes_the_contract_and_decisions(path: Path) -> None:
+    """Of the agent, home has what both read, and decisions; of effects only what `base` has for everybody."""
+    taken = {
+        name for name in imports(path) if name.startswith("agent.") and source_of(name).is_file()
+    }
+    acting = {
+        name
+        for name in taken
+        if package(name) not in {"contract", "base", "core"}
+        and not says_decisions_only(source_of(name))
+    }
+    assert acting <= set()
 
 
 def decisions() -> list[Path]:
-    """Return the modules that decide: the whole core, and those of the packages by subject that say so."""
-    by_subject = [*modules("agent.contract"), *modules("agent.batch")]
-    return [*modules("agent.core"), *filter(says_decisions_only, by_subject)]
+    """Return the modules that decide: those that say so, and what is left of the core."""
+    return [*modules("agent.core"), *filter(says_decisions_only, ours())]
 
 
 def says_decisions_only(path: Path) -> bool:
@@ -85,8 +105,8 @@ def test_a_batch_has_effects_in_its_log_alone() -> None:
 @pytest.mark.parametrize("path", list(modules("agent.batch")), ids=name_of)
 def test_a_batch_knows_the_contract_and_the_errors(path: Path) -> None:
     """Nothing else, so that whoever has a bucket can use it."""
-    core = {name for name in imports(path) if layer(name) == "agent.core"}
-    assert core <= {"agent.core.errors"}
+    base = {name for name in imports(path) if package(name) == "base"}
+    assert base <= {"agent.base.errors"}
 
 
 @pytest.mark.parametrize("path", decisions(), ids=name_of)
@@ -96,14 +116,14 @@ def test_decisions_have_no_effects(path: Path) -> None:
     assert not re.search(r"\.now\(|time\.time\(|\bopen\(", path.read_text("utf-8"))
 
 
-OF_THEIR_OWN = {"agent.steps.jobs.launcher", "agent.steps.release.imports"}
+OF_THEIR_OWN = {"agent.jobs.isolation.launcher", "agent.release.imports"}
 """Programs that another interpreter gets as a text: they have an environment and an end of their own."""
 
 
 @pytest.mark.parametrize("path", ours(), ids=name_of)
 def test_only_command_lines_read_the_environment_and_exit(path: Path) -> None:
     """Whoever needs the environment is given it; whoever fails says so to its caller."""
-    if layer(name_of(path)) == "agent.cli" or name_of(path).startswith("consumer.cli"):
+    if package(name_of(path)) == "cli" or name_of(path).startswith("consumer.cli"):
         return
     if name_of(path) in OF_THEIR_OWN:
         return
@@ -135,20 +155,19 @@ def test_the_architecture_names_only_what_is_there() -> None:
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
-@pytest.mark.parametrize(
-    "package", ["agent", "agent.contract", "agent.batch", "agent.core", "agent.steps", "consumer"]
-)
-def test_every_module_has_its_place_on_the_page(package: str) -> None:
-    """A newcomer finds each module of a package, or the folder it is in, on the page."""
-    folder = ROOT / package.replace(".", "/")
-    names = {
-        path.name
-        for path in folder.iterdir()
-        if path.suffix == ".py" or (path.is_dir() and (path / "__init__.py").exists())
-    }
-    missing = {
-        name
-        for name in names - {"__init__.py", "__main__.py"}
-        if name.removesuffix(".py") not in ARCHITECTURE
-    }
-    assert missing == set()
+WORDS = set(re.findall(r"[a-z_]+", " ".join(re.findall(r"`([^`\n]*)`", ARCHITECTURE))))
+
+
+def places_of(path: Path) -> set[str]:
+    """Return the words of which one has to be on the page: of home's inner packages, the folder does."""
+    *_, folder, stem = path.relative_to(ROOT).with_suffix("").parts
+    inner = path.is_relative_to(ROOT / "consumer") and folder != "consumer"
+    return {stem, folder} if inner else {stem}
+
+
+@pytest.mark.parametrize("path", ours(), ids=name_of)
+def test_every_module_has_its_place_on_the_page(path: Path) -> None:
+    """A newcomer finds each module of the agent by its name; of home, the module or the folder that it is in."""
+    if path.name in {"__init__.py", "__main__.py"} or "agent/cli/" in str(path):
+        return
+    assert not places_of(path).isdisjoint(WORDS)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, TypeAdapter
 
-from agent.core.jobsfile import Expect, Job, ReleaseBrowser
-from agent.core.settings import Settings
+from agent.config.jobsfile import Expect, Job, ReleaseBrowser
+from agent.config.settings import Settings
 
 DOCS = Path(__file__).parent.parent / "docs"
 sys.path.insert(0, str(DOCS))

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from agent import __version__
-from agent.core.errors import ExitCode
-from agent.core.jobsfile import parse_jobs
-from agent.core.overrides import parse_settings
+from agent.base.errors import ExitCode
+from agent.config.jobsfile import parse_jobs
+from agent.config.overrides import parse_settings
 from tests.parts.command import mayfly
 
 ROOT = Path(__file__).parent.parent

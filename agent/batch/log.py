@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from agent.base.errors import StoreError, StoreRefused
 from agent.batch.fold import Arrived
 from agent.contract.entries import (
     MOST_BYTES,
@@ -33,7 +34,6 @@ from agent.contract.layout import (
     log_prefix,
     parse_key,
 )
-from agent.core.errors import StoreError, StoreRefused
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 """Seconds between attempts at a put: half a minute, after which the entry waits for the next append."""

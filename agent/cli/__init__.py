@@ -14,8 +14,8 @@ from typing import NoReturn
 import click
 
 from agent import __version__
-from agent.core.console import printable
-from agent.core.errors import ExitCode, MayflyError
+from agent.base.console import printable
+from agent.base.errors import ExitCode, MayflyError
 
 GARBAGE = 10_000
 """Objects after which cycles are looked for, instead of 700: imports make many, and leave no garbage."""
@@ -123,8 +123,8 @@ def _complain(error: MayflyError) -> ExitCode:
 
 def _safe(text: str) -> str:
     """Return an error's text without secrets, as far as they show without the configuration."""
-    from agent.core.redact import Redactor, without_credentials  # noqa: PLC0415 -- only failures need them
-    from agent.core.urlsecrets import environment_secrets  # noqa: PLC0415
+    from agent.base.redact import Redactor, without_credentials  # noqa: PLC0415 -- only failures need them
+    from agent.base.urlsecrets import environment_secrets  # noqa: PLC0415
 
     return Redactor(environment_secrets(os.environ)).text(without_credentials(text))
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import click
 
 from agent import __version__
+from agent.base.errors import ContainerError, ExitCode
 from agent.cli.surroundings import configuration_options, load, surroundings
-from agent.core.errors import ContainerError, ExitCode
-from agent.core.faults import Fault
-from agent.core.jobsfile import parse_jobs
-from agent.core.locate import Surroundings
-from agent.steps.jobs.container.stackfile import examine_stacks
-from agent.steps.release.checks import stack_faults
-from agent.steps.release.trust import signers_faults
+from agent.config.faults import Fault
+from agent.config.jobsfile import parse_jobs
+from agent.config.locate import Surroundings
+from agent.jobs.containers.stackfile import examine_stacks
+from agent.release.checks import stack_faults
+from agent.release.verify import signers_faults
 
 
 @click.command()

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import click
 
+from agent.base import threads
 from agent.cli.report import print_outcome
 from agent.cli.run import perform
 from agent.cli.surroundings import colors, surroundings
-from agent.core.locate import Loaded, Locations, Surroundings, bucket_override, locate
+from agent.config.locate import Loaded, Locations, Surroundings, bucket_override, locate
+from agent.config.overrides import Override, parse_settings
 from agent.core.outcome import Outcome
-from agent.core.overrides import Override, parse_settings
 from agent.demo import claim_folder, demo_site, make_release, scrapers_folder
-from agent.steps import threads
 
 SOURCE = "the demo's defaults"
 

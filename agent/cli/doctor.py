@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 
 from agent import __version__
+from agent.base import threads
+from agent.base.logs import Journalist, console_sink
+from agent.base.urlsecrets import environment_secrets
 from agent.cli.surroundings import colors, configuration_options, load, surroundings
-from agent.core.locate import locate
-from agent.core.urlsecrets import environment_secrets
+from agent.config.locate import locate
 from agent.doctor import CHECKS, Patient, as_data, as_lines, examine, exit_code
-from agent.steps import threads
-from agent.steps.logs import Journalist, console_sink
 
 
 @click.command()

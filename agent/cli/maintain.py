@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
+from agent.base import threads
+from agent.base.errors import UsageError
+from agent.base.units import parse_duration, show_duration
 from agent.cli.surroundings import surroundings
-from agent.core.errors import UsageError
-from agent.core.units import parse_duration, show_duration
-from agent.steps import threads
-from agent.steps.power import Lease, look_whether_idle
+from agent.machine.power import Lease, look_whether_idle
 
 
 @click.command()

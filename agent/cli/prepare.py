@@ -9,22 +9,23 @@ from pathlib import Path
 import click
 
 from agent import __version__
+from agent.base import threads
+from agent.base.durable import only_one, point_to
+from agent.base.engine import Engine
+from agent.base.errors import ContainerError, ExitCode, ProcessTimeout, ReleaseError
+from agent.base.logs import Journalist, Log
+from agent.base.processes import run
+from agent.base.urlsecrets import environment_secrets
+from agent.browser import Container, choose, find_chromedriver
 from agent.cli.surroundings import configuration_options, load_or_fail, log_sink, surroundings
-from agent.core.errors import ContainerError, ExitCode, ProcessTimeout, ReleaseError
-from agent.core.faults import ConfigurationError, Fault
-from agent.core.jobsfile import JobsFile, needs_browser
-from agent.core.locate import Loaded, Locations, Surroundings
-from agent.core.settings import Browser
-from agent.core.urlsecrets import environment_secrets
-from agent.steps import threads
-from agent.steps.browser import Container, choose, find_chromedriver
-from agent.steps.durable import only_one, point_to
-from agent.steps.engine import Engine
-from agent.steps.jobs.container.compose import compose_command
-from agent.steps.jobs.container.stackfile import examine_stacks, summary
-from agent.steps.logs import Journalist, Log
-from agent.steps.processes import run
-from agent.steps.release import Installed, Shelf, obtain, promote
+from agent.config.faults import ConfigurationError, Fault
+from agent.config.jobsfile import JobsFile, needs_browser
+from agent.config.locate import Loaded, Locations, Surroundings
+from agent.config.settings import Browser
+from agent.jobs.containers.compose import compose_command
+from agent.jobs.containers.stackfile import examine_stacks, summary
+from agent.release.obtain import obtain
+from agent.release.shelf import Installed, Shelf, promote
 
 BAKED = "baked"
 """Beside `good` in the state directory: a link to the release that `prepare` installed last. No run moves it."""

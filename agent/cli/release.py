@@ -10,16 +10,16 @@ from typing import TypeVar
 import click
 
 from agent import __version__
+from agent.base import threads
+from agent.base.console import aligned, printable
+from agent.base.durable import only_one
+from agent.base.errors import ExitCode, UsageError
 from agent.cli.surroundings import configuration_options, load_or_fail, surroundings
-from agent.core.console import aligned, printable
-from agent.core.errors import ExitCode, UsageError
-from agent.core.repository import TRACK
-from agent.core.trial import Memory
-from agent.steps import threads
-from agent.steps.durable import only_one
-from agent.steps.release.operate import Row, find, overview, pin, rollback, unpin
-from agent.steps.release.publish import Plan, Published, publish
-from agent.steps.release.shelf import Shelf
+from agent.release.operate import Row, find, overview, pin, rollback, unpin
+from agent.release.publish import Plan, Published, publish
+from agent.release.repository import TRACK
+from agent.release.shelf import Shelf
+from agent.release.trial import Memory
 
 T = TypeVar("T")
 Pairs = tuple[str, ...]

@@ -4,10 +4,10 @@ import json
 
 import click
 
-from agent.core.console import aligned, printable
+from agent.base.console import aligned, printable
+from agent.base.units import show_duration, show_size
 from agent.core.outcome import Outcome
 from agent.core.results import JobResult, JobStatus
-from agent.core.units import show_duration, show_size
 
 MARKS = {
     JobStatus.SUCCEEDED: ("ok", "green"),

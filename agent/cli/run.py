@@ -8,6 +8,12 @@ from typing import Literal, cast
 
 import click
 
+from agent.base import threads
+from agent.base.logs import Journalist
+from agent.base.processes import adopt_orphans, kill_strays, share_arenas
+from agent.base.stop import Stop
+from agent.base.units import show_duration
+from agent.base.urlsecrets import environment_secrets
 from agent.cli.report import print_outcome
 from agent.cli.surroundings import (
     colors,
@@ -17,23 +23,17 @@ from agent.cli.surroundings import (
     surroundings,
 )
 from agent.cli.watching import watching
-from agent.core.faults import ConfigurationError, Fault
-from agent.core.locate import Loaded, Locations, Surroundings
+from agent.config.faults import ConfigurationError, Fault
+from agent.config.locate import Loaded, Locations, Surroundings
 from agent.core.outcome import Outcome
 from agent.core.results import RunStatus
 from agent.core.shards import NOTHING_ASKED, Asked, asked
 from agent.core.slots import parse_slot
-from agent.core.units import show_duration
-from agent.core.urlsecrets import environment_secrets
-from agent.run import run_once
-from agent.steps import threads
+from agent.machine.power import Lease, power_off
+from agent.machine.supervision import Manager, Reporting, supervised
+from agent.run.story import run_once
 from agent.steps.errands import SlotWish
-from agent.steps.logs import Journalist
 from agent.steps.opening import Call
-from agent.steps.power import Lease, power_off
-from agent.steps.processes import adopt_orphans, kill_strays, share_arenas
-from agent.steps.stop import Stop
-from agent.steps.supervision import Manager, Reporting, supervised
 
 
 @click.command()

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agent.base.console import aligned, printable
+from agent.base.errors import ExitCode, UsageError
 from agent.cli.surroundings import configuration_options, load_or_fail, surroundings
-from agent.core.console import aligned, printable
-from agent.core.errors import ExitCode, UsageError
-from agent.core.parameters import (
+from agent.secrets.parameters import (
     LONGEST_VALUE,
     STORE_NAMES,
     check_name,
@@ -20,7 +20,7 @@ from agent.core.parameters import (
 )
 
 if TYPE_CHECKING:
-    from agent.steps.parameters import Parameters
+    from agent.secrets.ssm import Parameters
 
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -121,7 +121,7 @@ def remove_secret(
 def _open(
     config: Path | None, pairs: tuple[str, ...], store: str | None, *, of_store: bool
 ) -> "tuple[str, Parameters]":
-    from agent.steps.parameters import Parameters  # noqa: PLC0415 -- boto3 is slow to import
+    from agent.secrets.ssm import Parameters  # noqa: PLC0415 -- boto3 is slow to import
 
     around = surroundings()
     settings = load_or_fail(config, pairs, store, around)[0].settings

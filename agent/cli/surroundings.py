@@ -8,8 +8,9 @@ from typing import IO, Any, TypeVar
 
 import click
 
-from agent.core.faults import ConfigurationError
-from agent.core.locate import (
+from agent.base.logs import Sink, console_sink, json_sink
+from agent.config.faults import ConfigurationError
+from agent.config.locate import (
     MACHINE,
     Loaded,
     Locations,
@@ -18,8 +19,7 @@ from agent.core.locate import (
     load_settings,
     locate,
 )
-from agent.core.overrides import Override
-from agent.steps.logs import Sink, console_sink, json_sink
+from agent.config.overrides import Override
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

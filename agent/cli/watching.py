@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
-from agent.core.locate import Surroundings
+from agent.base.logs import Sink
+from agent.base.progress import Progress, Unwatched
+from agent.base.units import show_duration, show_size
+from agent.config.locate import Surroundings
 from agent.core.results import JobResult, JobStatus
-from agent.core.units import show_duration, show_size
-from agent.steps.logs import Sink
-from agent.steps.progress import Progress, Unwatched
 
 
 @contextmanager

@@ -7,11 +7,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from agent.base.units import show_size
 from agent.core.ids import run_id
 from agent.core.layout import state_key
 from agent.core.manifest import RunRecord, Unsent
 from agent.core.results import JobCause, JobResult, JobStatus, RunStatus
-from agent.core.units import show_size
 
 NEXT = timedelta(seconds=1)
 """From a run's start to its follow-up's, so that it is the next by name and belongs to the same day."""

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from agent.core.jobsfile import Job, family_of
+from agent.config.jobsfile import Job, family_of
 from agent.core.manifest import RunRecord
 from agent.core.outcome import run_status
 from agent.core.results import JobCause, JobResult, JobStatus, Record

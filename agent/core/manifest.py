@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from agent.core.errors import Refusal
+from agent.base.errors import Refusal
 from agent.core.results import (
     CostRecord,
     Family,
@@ -21,7 +21,7 @@ from agent.core.results import (
     RefusedFiles,
     RunStatus,
 )
-from agent.core.trust import Signer
+from agent.release.trust import Signer
 
 PROFILE = "https://datapackage.org/profiles/2.0/datapackage.json"
 MANIFEST_VERSION = 1

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from agent.core.errors import ExitCode
+from agent.base.errors import ExitCode
 from agent.core.results import JobResult, JobStatus, RunStatus
 
 

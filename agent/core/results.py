@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from agent.core.redact import Redactor
+from agent.base.redact import Redactor
 
 MAX_RESULT_FILE = 64 * 1024
 """Bytes of what a job may say of itself."""

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from agent.core.errors import ShardError, UsageError
-from agent.core.faults import suggest
-from agent.core.instance import HostFacts
-from agent.core.jobsfile import Job
-from agent.core.plan import chosen
+from agent.base.errors import ShardError, UsageError
+from agent.config.faults import suggest
+from agent.config.jobsfile import Job
 from agent.core.slots import parse_slot, slot_name
+from agent.jobs.plan import chosen
+from agent.machine.instance import HostFacts
 
 GROUP_VARIABLE = "MAYFLY_GROUP"
 COUNT_VARIABLE = "MAYFLY_SHARDS"

@@ -5,9 +5,9 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+from agent.browser import Place, choose, find_chromedriver, keep
 from agent.core.ids import run_id
 from agent.doctor.examine import Finding, Patient, ok
-from agent.steps.browser import Place, choose, find_chromedriver, keep
 
 
 async def session(patient: Patient) -> Finding:

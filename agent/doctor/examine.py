@@ -5,13 +5,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from agent.core.errors import MayflyError
-from agent.core.faults import Fault
-from agent.core.locate import Locations
-from agent.core.redact import Redactor
-from agent.core.settings import Settings
-from agent.core.urlsecrets import environment_secrets
-from agent.steps.logs import Log
+from agent.base.errors import MayflyError
+from agent.base.logs import Log
+from agent.base.redact import Redactor
+from agent.base.urlsecrets import environment_secrets
+from agent.config.faults import Fault
+from agent.config.locate import Locations
+from agent.config.settings import Settings
 
 
 class State(StrEnum):

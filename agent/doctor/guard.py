@@ -3,10 +3,10 @@
 import os
 import shutil
 
-from agent.core.errors import ProcessTimeout
-from agent.core.guard import complaint, deadline_of, parse_span
+from agent.base import processes
+from agent.base.errors import ProcessTimeout
 from agent.doctor.examine import Finding, Patient, failed, ok, skipped
-from agent.steps import processes
+from agent.machine.guard import complaint, deadline_of, parse_span
 
 ASK_SECONDS = 8.0
 

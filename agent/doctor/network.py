@@ -4,12 +4,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from agent.core.storage import LocalBucket, bucket_at
+from agent.base.threads import in_thread
+from agent.bucket.address import LocalBucket, bucket_at
 from agent.doctor.examine import Finding, Patient, failed, ok, skipped
-from agent.steps.metadata import REMEDY as METADATA_REMEDY
-from agent.steps.metadata import Metadata, metadata_endpoint
-from agent.steps.notify import ping_problem
-from agent.steps.threads import in_thread
+from agent.machine.metadata import REMEDY as METADATA_REMEDY
+from agent.machine.metadata import Metadata, metadata_endpoint
+from agent.notify.notifier import ping_problem
 
 MOST_SKEW = 300.0
 """AWS refuses a signature whose time is further off, in seconds (S3 itself allows 900)."""

@@ -6,18 +6,18 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from agent.core.errors import ProcessTimeout, ReleaseError
-from agent.core.faults import Fault
+from agent.base import processes
+from agent.base.errors import ProcessTimeout, ReleaseError
+from agent.base.units import show_size
+from agent.browser import find_chromedriver
+from agent.browser.docker import Docker
+from agent.config.faults import Fault
 from agent.core.ids import is_run_id
-from agent.core.repository import TRACK, candidates, parse_repository
-from agent.core.units import show_size
 from agent.doctor.examine import Finding, Patient, failed, ok, skipped
-from agent.steps import processes
-from agent.steps.browser import find_chromedriver
-from agent.steps.browser.docker import Docker
-from agent.steps.release import Shelf, last_good
-from agent.steps.release.mirror import Mirror
-from agent.steps.release.trust import signers_faults
+from agent.release.mirror import Mirror
+from agent.release.repository import TRACK, candidates, parse_repository
+from agent.release.shelf import Shelf, last_good
+from agent.release.verify import signers_faults
 
 ROOM = 1024**3
 """Free space below this fails: a release with its environment takes a few hundred megabytes, and so do outputs."""

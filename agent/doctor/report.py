@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from agent.core.console import aligned, printable
-from agent.core.errors import ExitCode
+from agent.base.console import aligned, printable
+from agent.base.errors import ExitCode
 from agent.doctor.examine import Finding, State
 
 COLOURS = {State.OK: "green", State.FAILED: "red", State.SKIPPED: "bright_black"}

@@ -3,12 +3,12 @@
 import secrets as random
 from collections.abc import Mapping
 
-from agent.core.storage import LocalBucket, bucket_at
+from agent.base.threads import in_thread
+from agent.bucket.address import LocalBucket, bucket_at
+from agent.bucket.store import Bucket
 from agent.doctor.examine import Finding, Patient, failed, ok, skipped
-from agent.steps.aws import aws_session
-from agent.steps.credentials import job_secrets, store_credentials
-from agent.steps.store import Bucket
-from agent.steps.threads import in_thread
+from agent.machine.aws import aws_session
+from agent.secrets.sources import job_secrets, store_credentials
 
 PREFIX = "doctor/"
 OPEN_SECONDS = 15.0

@@ -9,23 +9,23 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from itertools import chain
 
+from agent.base.durable import mapped, write_atomic
+from agent.base.errors import StoreError
+from agent.base.logs import Log
+from agent.base.stop import Stop, first
+from agent.bucket.store import Bucket, ObjectInfo
 from agent.core.datapackage import Sealed, index_entry, render, with_contents
-from agent.core.errors import StoreError
 from agent.core.layout import LOG, MANIFEST, index_key, manifest_key, run_prefix
 from agent.core.manifest import ManifestRef
 from agent.core.refusals import with_refusals
 from agent.core.results import JobStatus
 from agent.steps.courier import Courier
-from agent.steps.durable import mapped, write_atomic
 from agent.steps.hurry import EARLIER_SECONDS, Handed, send_in_time
-from agent.steps.logs import Log
 from agent.steps.once import committed_as, leave_one, put_once
 from agent.steps.packing import left_by_jobs, not_held, save_states, send_results
 from agent.steps.receipts import Parcel
 from agent.steps.shards import take_place
 from agent.steps.spool import SpooledRun
-from agent.steps.stop import Stop, first
-from agent.steps.store import Bucket, ObjectInfo
 
 PAGE = 1000
 """Objects of a listing that are compared at once."""

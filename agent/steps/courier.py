@@ -13,18 +13,18 @@ from pathlib import Path
 from time import monotonic
 from typing import IO
 
+from agent.base.errors import StoreError
+from agent.base.logs import Log
+from agent.base.progress import Progress
+from agent.base.redact import Redactor
+from agent.bucket.store import Bucket, Hashing
 from agent.contract.names import bucket_path, written
 from agent.core.datapackage import Sealed
-from agent.core.errors import StoreError
 from agent.core.layout import run_key
-from agent.core.redact import Redactor
 from agent.steps import seal
-from agent.steps.logs import Log
-from agent.steps.progress import Progress
 from agent.steps.receipts import Parcel
 from agent.steps.seal import Seen, Signature
 from agent.steps.spool import SpooledRun
-from agent.steps.store import Bucket, Hashing
 
 LOOK_SECONDS = 1.0
 """Between two looks at a running job's output. A file is settled when two looks agree on its signature."""

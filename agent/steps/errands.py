@@ -11,33 +11,33 @@ from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
+from agent.base.errors import MayflyError, SecretsError, ShardError, StoreError
+from agent.base.logs import Journalist
+from agent.base.redact import Redactor
+from agent.base.stop import Stop, first
+from agent.bucket.address import bucket_at
+from agent.bucket.store import Bucket
+from agent.config.locate import Locations
+from agent.config.settings import Settings
 from agent.core.catchup import Beginning
-from agent.core.cost import Rate
-from agent.core.errors import MayflyError, SecretsError, ShardError, StoreError
-from agent.core.instance import HostFacts
 from agent.core.layout import started_key
-from agent.core.locate import Locations
 from agent.core.manifest import HostRecord, StartedMarker
-from agent.core.redact import Redactor
 from agent.core.results import CostRecord
-from agent.core.settings import Settings
 from agent.core.shards import Asked, Shard, identify
 from agent.core.slots import Claim, slot_name, tag_may_change
-from agent.core.storage import bucket_at
-from agent.steps.credentials import job_secrets, store_credentials, until_answered
-from agent.steps.jobs.choice import Chosen, choose_isolation
+from agent.jobs.isolation.choice import Chosen, choose_isolation
+from agent.machine.cost import Rate
+from agent.machine.instance import HostFacts
+from agent.machine.metadata import read_facts
+from agent.machine.prices import cost_of_run, spot_price
+from agent.machine.spot_watch import watch_spot
+from agent.secrets.sources import job_secrets, store_credentials, until_answered
 from agent.steps.ledger import Ledger, read_ledger
-from agent.steps.logs import Journalist
 from agent.steps.lookback import finished_before
-from agent.steps.metadata import read_facts
-from agent.steps.prices import cost_of_run, spot_price
 from agent.steps.recovery import deliver_pending
 from agent.steps.shards import Standing, standing_of
 from agent.steps.slots import CLAIM_SECONDS, Settled, claim_slot, slot_of_tag
 from agent.steps.spool import Spool, SpooledRun
-from agent.steps.spot import watch_spot
-from agent.steps.stop import Stop, first
-from agent.steps.store import Bucket
 
 T = TypeVar("T")
 SlotWish = datetime | Literal["tag"] | None

@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from agent.base.errors import StoreError
+from agent.base.logs import Log
+from agent.base.stop import Stop, first
+from agent.bucket.store import Bucket
 from agent.core.continuation import Cut, cut
-from agent.core.errors import StoreError
 from agent.core.manifest import Unsent
-from agent.core.spot import smallest_first, timetable
+from agent.machine.spot import smallest_first, timetable
 from agent.steps.courier import Courier
-from agent.steps.logs import Log
 from agent.steps.packing import left_by_jobs, refuse_unreadable, results_of, save_state
 from agent.steps.receipts import Parcel
 from agent.steps.seal import Seen
 from agent.steps.spool import SpooledRun
-from agent.steps.stop import Stop, first
-from agent.steps.store import Bucket
 
 EARLIER_SECONDS = 86400.0
 """Longer than any run: the run's own limit ends the wait."""

@@ -5,12 +5,12 @@ from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
+from agent.bucket.store import Bucket
 from agent.core.ids import run_started
 from agent.core.layout import INDEX, STATE, parse_index_key, parse_state_key
 from agent.core.manifest import IndexEntry
 from agent.core.results import JobStatus
-from agent.core.verdict import Past
-from agent.steps.store import Bucket
+from agent.jobs.verdict import Past
 
 WINDOW = timedelta(days=40)
 """How far back is looked: a monthly job still has its last run in it."""

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
+from agent.bucket.store import Bucket
 from agent.core.catchup import Beginning, Earlier, caught_up, earlier
 from agent.core.layout import INDEX, INDEX_OVERLAP, parse_index_key, started_key
 from agent.core.manifest import IndexEntry, StartedMarker
 from agent.core.results import RunStatus
 from agent.steps.spool import SpooledRun
-from agent.steps.store import Bucket
 
 MOST_RUNS = 50
 """That are read, the newest: a machine that starts more often within the window has other worries."""

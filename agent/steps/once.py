@@ -8,11 +8,11 @@ import json
 from contextlib import suppress
 from datetime import timedelta
 
-from agent.core.errors import StoreConflict
+from agent.base.errors import StoreConflict
+from agent.bucket.store import Bucket, Data
 from agent.core.ids import run_started
 from agent.core.layout import INDEX, index_key, manifest_key, parse_index_key
 from agent.steps.packing import not_held
-from agent.steps.store import Bucket, Data
 
 CLOCKS_APART = timedelta(days=1)
 """How much earlier than the run's start another writer's clock may be when it commits."""

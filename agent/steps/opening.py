@@ -7,21 +7,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from agent import __version__
+from agent.base.logs import Journalist
+from agent.base.progress import Progress
+from agent.base.stop import Stop
+from agent.browser import EarlyBrowser, Place, early
+from agent.config.locate import Locations
+from agent.config.settings import Settings
 from agent.core.ids import run_id
 from agent.core.journal import Journal
-from agent.core.locate import Locations
 from agent.core.manifest import RunRecord, StartedMarker
-from agent.core.repository import TRACK
 from agent.core.results import RunStatus
-from agent.core.settings import Settings
 from agent.core.shards import NOTHING_ASKED, Asked
-from agent.steps.browser import EarlyBrowser, Place, early
+from agent.machine.host import host_record, refused_boots
+from agent.release.repository import TRACK
 from agent.steps.errands import Orders, SlotWish
-from agent.steps.host import host_record, refused_boots
-from agent.steps.logs import Journalist
-from agent.steps.progress import Progress
 from agent.steps.spool import Spool, SpooledRun
-from agent.steps.stop import Stop
 
 
 @dataclass(frozen=True, slots=True)

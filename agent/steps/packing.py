@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
 
+from agent.base.errors import StoreError
+from agent.bucket.store import Bucket
 from agent.contract.names import bucket_path
-from agent.core.errors import StoreError
 from agent.core.layout import captured_path, evidence_path
 from agent.core.results import JobResult, JobStatus
 from agent.steps import seal
@@ -14,7 +15,6 @@ from agent.steps.courier import Courier, parcels_of
 from agent.steps.receipts import Parcel
 from agent.steps.seal import Seen
 from agent.steps.spool import SpooledRun
-from agent.steps.store import Bucket
 
 EVIDENCE = ".evidence"
 """Folder in a job's output for what explains a failure; hidden, so never a result."""

@@ -6,21 +6,21 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
-from agent.core.disk import whole_disk
-from agent.core.errors import MayflyError, StoreConflict
+from agent.base import processes
+from agent.base.disk import whole_disk
+from agent.base.errors import MayflyError, StoreConflict
+from agent.base.logs import Log
+from agent.base.progress import Unwatched
+from agent.base.redact import Redactor
+from agent.browser import remove_leftovers
+from agent.bucket.store import Bucket
 from agent.core.journal import after_death
 from agent.core.manifest import IndexEntry
-from agent.core.redact import Redactor
-from agent.steps import processes
-from agent.steps.browser import remove_leftovers
+from agent.jobs.containers import remove_stacks
+from agent.jobs.isolation.unit import end_units
 from agent.steps.commit import commit, hand_over
 from agent.steps.courier import Courier
-from agent.steps.jobs.container import remove_stacks
-from agent.steps.jobs.unit import end_units
-from agent.steps.logs import Log
-from agent.steps.progress import Unwatched
 from agent.steps.spool import Spool, SpooledRun
-from agent.steps.store import Bucket
 
 _DAMAGE = (OSError, ValueError, LookupError, RecursionError, ExceptionGroup)
 """What reading a damaged run raises; what the bucket's client raises has become a StoreError."""

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from agent.base.units import show_size
 from agent.contract.names import MAX_DISK_PATH_BYTES, written
 from agent.core.layout import MAX_FILE_BYTES, is_result
 from agent.core.refusals import Refusals
 from agent.core.results import RefusedFile
-from agent.core.units import show_size
 
 MAX_REFUSED = 100
 """Refused entries that are listed one by one."""

@@ -14,15 +14,15 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
+from agent.base.errors import ShardTaken, StoreConflict, StoreError
+from agent.base.logs import Log
+from agent.bucket.store import Bucket
 from agent.core.catchup import finished_in
-from agent.core.errors import ShardTaken, StoreConflict, StoreError
 from agent.core.layout import index_key, shard_key, shard_prefix
 from agent.core.manifest import IndexEntry
 from agent.core.shards import Shard
 from agent.steps.ledger import is_committed
-from agent.steps.logs import Log
 from agent.steps.spool import SpooledRun
-from agent.steps.store import Bucket
 
 MOST_COMMITS = 1000
 """Of one shard, that are read; an engine gives up long before."""

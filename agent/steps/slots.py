@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from agent.core.errors import StoreConflict, StoreError
-from agent.core.instance import HostFacts
+from agent.base.errors import StoreConflict, StoreError
+from agent.bucket.store import Bucket
 from agent.core.layout import (
     INDEX,
     INDEX_OVERLAP,
@@ -37,14 +37,14 @@ from agent.core.slots import (
     why_not,
     winner,
 )
-from agent.steps.metadata import read_facts
-from agent.steps.store import Bucket
+from agent.machine.instance import HostFacts
+from agent.machine.metadata import read_facts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from agent.base.logs import Log
     from agent.core.results import RunStatus
-    from agent.steps.logs import Log
 
 CLAIM_SECONDS = 90.0
 """For the whole claim; then the run works without one, because a lost day is worse than two runs of one."""

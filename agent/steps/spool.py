@@ -18,12 +18,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from agent.base.durable import remove_tree, sync_directory, write_atomic
+from agent.base.logs import Log
 from agent.core.ids import is_run_id
 from agent.core.journal import Journal
 from agent.core.layout import MANIFEST
 from agent.core.results import JobStatus
-from agent.steps.durable import remove_tree, sync_directory, write_atomic
-from agent.steps.logs import Log
 from agent.steps.receipts import Receipts
 
 JOURNAL = "run.json"

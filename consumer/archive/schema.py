@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
-from agent.core.errors import UsageError
+from agent.base.errors import UsageError
 
 VERSION = 4
 """Another one in the file means: fill a new one from the bucket."""

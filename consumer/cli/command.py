@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from agent.core.locate import Loaded, Locations
-    from agent.core.settings import Settings
+    from agent.config.locate import Loaded, Locations
+    from agent.config.settings import Settings
     from consumer.bucket import ReadOnlyBucket
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -45,8 +45,9 @@ def open_bucket(store: str | None, config: Path | None, pairs: tuple[str, ...]) 
         ConfigurationError: They have faults.
         StoreError: There is no such bucket, or there are no credentials for it.
     """
-    from agent.core.faults import ConfigurationError, Fault  # noqa: PLC0415
-    from agent.core.storage import LocalBucket, bucket_at, static_credentials  # noqa: PLC0415
+    from agent.bucket.address import LocalBucket, bucket_at  # noqa: PLC0415
+    from agent.config.credentials import static_credentials  # noqa: PLC0415
+    from agent.config.faults import ConfigurationError, Fault  # noqa: PLC0415
     from consumer.bucket import ReadOnlyBucket  # noqa: PLC0415
 
     loaded, places = _loaded(store, config, pairs)
@@ -79,7 +80,7 @@ def loaded_settings(config: Path | None, pairs: tuple[str, ...]) -> "Settings":
 def _loaded(
     store: str | None, config: Path | None, pairs: tuple[str, ...]
 ) -> "tuple[Loaded, Locations]":
-    from agent.core.locate import (  # noqa: PLC0415
+    from agent.config.locate import (  # noqa: PLC0415
         MACHINE,
         Surroundings,
         bucket_override,

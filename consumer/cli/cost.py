@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.core.errors import ExitCode, UsageError
+from agent.base.errors import ExitCode, UsageError
 from consumer.cli.command import bucket_command, dump, loaded_settings, open_bucket
 
 if TYPE_CHECKING:

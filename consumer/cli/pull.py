@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.core.errors import ExitCode, UsageError
+from agent.base.errors import ExitCode, UsageError
 from consumer.cli.command import bucket_command, open_bucket
 from consumer.options import Since, Units
 
@@ -104,8 +104,8 @@ def pull(
     as_json: bool,
 ) -> ExitCode:
     """Fetch new runs into DEST: verified, each job of a run at once, as DEST/JOB/RUN, with a link DEST/JOB/latest."""
-    from agent.core.faults import ConfigurationError, Fault  # noqa: PLC0415
-    from agent.core.jobsfile import is_job_name  # noqa: PLC0415
+    from agent.config.faults import ConfigurationError, Fault  # noqa: PLC0415
+    from agent.config.jobsfile import is_job_name  # noqa: PLC0415
     from consumer.pull.hooks import Hook  # noqa: PLC0415
     from consumer.pull.place import Destination, PlaceError  # noqa: PLC0415
     from consumer.pull.plan import Wishes  # noqa: PLC0415

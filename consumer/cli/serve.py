@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from agent.core.errors import ExitCode, UsageError
+from agent.base.errors import ExitCode, UsageError
 from consumer.cli.command import bucket_command, open_bucket, state_folder
 from consumer.options import Units
 
@@ -169,7 +169,7 @@ def _need_extra() -> None:
 
 @contextmanager
 def _destination(dest: Path) -> "Iterator[Destination]":
-    from agent.core.faults import ConfigurationError, Fault  # noqa: PLC0415
+    from agent.config.faults import ConfigurationError, Fault  # noqa: PLC0415
     from consumer.pull.place import Destination, PlaceError  # noqa: PLC0415
 
     try:
@@ -185,7 +185,7 @@ def _pulling(
     command: str | None,
     exec_timeout: float,
 ) -> "Pulling":
-    from agent.core.jobsfile import is_job_name  # noqa: PLC0415
+    from agent.config.jobsfile import is_job_name  # noqa: PLC0415
     from consumer.pull.hooks import Hook  # noqa: PLC0415
     from consumer.pull.plan import Wishes  # noqa: PLC0415
     from consumer.serve.service import Pulling  # noqa: PLC0415

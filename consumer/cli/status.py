@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from agent.core.errors import ExitCode
+from agent.base.errors import ExitCode
 from consumer.cli.command import bucket_command, dump, open_bucket, paint
 
 PIPE_WIDTH = 10_000

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
-from agent.core.errors import ExitCode, UsageError
+from agent.base.errors import ExitCode, UsageError
 from consumer.cli.command import bucket_command, dump, open_bucket, paint
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def verify(
     """
     folder = _folder_of(run)
     if folder is not None:
-        from agent.core.storage import LocalBucket  # noqa: PLC0415
+        from agent.bucket.address import LocalBucket  # noqa: PLC0415
         from consumer.bucket import ReadOnlyBucket  # noqa: PLC0415
 
         bucket = ReadOnlyBucket.open(LocalBucket(folder), None)
@@ -79,8 +79,8 @@ async def _verified(bucket: "ReadOnlyBucket", run: str | None) -> "Report":
 
 
 def _show_report(report: "Report", bucket: str, *, as_json: bool) -> None:
-    from agent.core.console import aligned, printable  # noqa: PLC0415
-    from agent.core.units import show_size  # noqa: PLC0415
+    from agent.base.console import aligned, printable  # noqa: PLC0415
+    from agent.base.units import show_size  # noqa: PLC0415
 
     if as_json:
         problems = [

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from agent.core.units import show_size
+from agent.base.units import show_size
 from consumer.page.lines import Sparkline, sparkline
 from consumer.page.words import LANGUAGES, Words
 from consumer.queries import Day, JobView, Overview, RunFiles, RunLine, RunView

@@ -21,9 +21,9 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from agent.core.errors import MayflyError, UsageError
+from agent.base.errors import MayflyError, UsageError
+from agent.config.jobsfile import is_job_name
 from agent.core.ids import is_run_id
-from agent.core.jobsfile import is_job_name
 from consumer.pull.state import State, read_state
 
 OURS = ".mayfly"

@@ -9,9 +9,9 @@ from hashlib import sha256
 
 from pydantic import ValidationError
 
+from agent.config.jobsfile import is_job_name
 from agent.core.datapackage import manifest_problems
 from agent.core.ids import commit_stamp, run_started
-from agent.core.jobsfile import is_job_name
 from agent.core.layout import (
     INDEX,
     INDEX_OVERLAP,

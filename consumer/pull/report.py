@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from agent.core.console import printable
-from agent.core.errors import ExitCode
-from agent.core.units import show_size
+from agent.base.console import printable
+from agent.base.errors import ExitCode
+from agent.base.units import show_size
 
 
 @dataclass(frozen=True, slots=True)

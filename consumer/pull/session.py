@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from agent.core.errors import StoreError
+from agent.base.errors import StoreError
 from agent.core.layout import IndexKey, manifest_key
 from agent.core.manifest import IndexEntry, Manifest
 from consumer.bucket import ReadOnlyBucket, TooLargeError

@@ -11,8 +11,8 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from agent.config.jobsfile import is_job_name
 from agent.core.ids import is_run_id
-from agent.core.jobsfile import is_job_name
 from agent.core.layout import parse_index_key
 from agent.core.shards import is_group
 

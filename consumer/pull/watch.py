@@ -5,7 +5,7 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Protocol
 
-from agent.core.errors import ExitCode, MayflyError
+from agent.base.errors import ExitCode, MayflyError
 from consumer.pull.report import Note, Report
 
 Done = Callable[[Report], None]

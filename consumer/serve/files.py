@@ -13,8 +13,8 @@ from hashlib import sha256
 from typing import Self, TypeVar
 from urllib.parse import quote
 
+from agent.base.errors import MayflyError, StoreError
 from agent.contract.names import MAX_PATH_BYTES, path_problem
-from agent.core.errors import MayflyError, StoreError
 from agent.core.ids import is_run_id
 from agent.core.layout import MANIFEST, manifest_key, run_key
 from consumer.answers import run_url

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-from agent.core.errors import UsageError
+from agent.base.errors import UsageError
 
 THREADS = 8
 CONNECTIONS = 100

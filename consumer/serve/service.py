@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from agent.core.errors import ExitCode, MayflyError, StoreError
+from agent.base.errors import ExitCode, MayflyError, StoreError
 from consumer.answers import Answers, Rules
 from consumer.archive.follow import Look, look
 from consumer.archive.reader import Reader

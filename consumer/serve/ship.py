@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from agent.core.errors import MayflyError
+from agent.base.errors import MayflyError
 from agent.core.layout import LOG
 from consumer.archive.reader import Committed, Reader
 from consumer.serve.files import Files, NotThereError

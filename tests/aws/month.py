@@ -2,7 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
-from agent.core.cost import (
+from agent.config.settings import Cost
+from agent.machine.cost import (
     LIST_PRICES,
     Rate,
     Usage,
@@ -10,7 +11,6 @@ from agent.core.cost import (
     run_cost,
     standing_usd_month,
 )
-from agent.core.settings import Cost
 
 SPOT = 0.0218
 """US dollars an hour for a t3.medium in Osaka on spot: what docs/aws.md quotes."""

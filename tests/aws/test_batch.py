@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.overrides import environment_overrides, parse_settings
+from agent.config.overrides import environment_overrides, parse_settings
 from agent.core.shards import Shard, asked, identify
 from tests.aws.stack import CONTEXT, SCHEDULED, assert_sound, template
 from tests.parts.aws import Aws

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.settings import Cost
+from agent.config.settings import Cost
 from tests.aws.month import table
 from tests.aws.stack import template
 

@@ -10,10 +10,10 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from agent.core.errors import MetadataError
-from agent.core.instance import HostFacts
-from agent.steps.logs import Log
-from agent.steps.metadata import (
+from agent.base.errors import MetadataError
+from agent.base.logs import Log
+from agent.machine.instance import HostFacts
+from agent.machine.metadata import (
     ENDPOINT,
     FACTS_SECONDS,
     NOTICE_SECONDS,

@@ -8,12 +8,12 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from agent.core.cost import Rate
-from agent.core.instance import HostFacts
+from agent.base.logs import Log
+from agent.config.settings import Cost
 from agent.core.results import CostRecord
-from agent.core.settings import Cost
-from agent.steps.logs import Log
-from agent.steps.prices import (
+from agent.machine.cost import Rate
+from agent.machine.instance import HostFacts
+from agent.machine.prices import (
     CACHE_NAME,
     FRESH,
     USABLE,

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.errors import SecretsError, SecretsUnreachable
-from agent.core.settings import Secrets
-from agent.steps.aws import Waits, aws_client
-from agent.steps.credentials import job_secrets
-from agent.steps.metadata import REGION_SECONDS
+from agent.base.errors import SecretsError, SecretsUnreachable
+from agent.config.settings import Secrets
+from agent.machine.aws import Waits, aws_client
+from agent.machine.metadata import REGION_SECONDS
+from agent.secrets.sources import job_secrets
 from tests.parts.aws import KEYS
 from tests.parts.metadata import Metadata
 from tests.parts.stalled import refused

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import requests
 
-from agent.core.errors import SecretsError, UsageError
-from agent.core.parameters import LONGEST_VALUE, check_name, check_value, parameter_path
-from agent.core.settings import Secrets, Store
-from agent.steps.credentials import job_secrets, store_credentials
-from agent.steps.parameters import Parameters
+from agent.base.errors import SecretsError, UsageError
+from agent.config.settings import Secrets, Store
+from agent.secrets.parameters import LONGEST_VALUE, check_name, check_value, parameter_path
+from agent.secrets.sources import job_secrets, store_credentials
+from agent.secrets.ssm import Parameters
 from tests.parts.aws import Aws
 from tests.parts.stalled import refused
 

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import structlog
 
+from agent.base.logs import Log
 from agent.core.slots import TAG_COMES_WITHIN
-from agent.steps.logs import Log
-from agent.steps.metadata import read_facts
+from agent.machine.metadata import read_facts
 from agent.steps.slots import slot_of_tag
 from tests.parts.metadata import Metadata
 

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
 
+from agent.base.errors import StoreError
 from agent.batch import claim, follow
 from agent.batch.claim import Claimant, LookAgain, StandBack, Work
 from agent.batch.commit import in_entries
@@ -30,7 +31,6 @@ from agent.contract.facts import Host
 from agent.contract.ids import Batch, run_id
 from agent.contract.layout import INDEX, EntryKey, JobKey, LogKey, PointerKey, parse_key
 from agent.contract.results import JobCause, JobStatus, RunStatus
-from agent.core.errors import StoreError
 from tests.batch.world import Process, View, World
 
 JOBS = ("a", "b")

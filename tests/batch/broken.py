@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from agent.base.errors import StoreError
 from agent.batch import claim, follow
 from agent.batch.claim import Claimant, LookAgain, StandBack, Work
 from agent.batch.fold import Arrived, State, fold
@@ -13,7 +14,6 @@ from agent.batch.log import LogWriter
 from agent.contract.entries import Entry, write_entry
 from agent.contract.ids import Batch
 from agent.contract.layout import EntryKey, PointerKey
-from agent.core.errors import StoreError
 from tests.batch.actors import Rules
 
 

@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
+from agent.base.errors import StoreError, StoreRefused
 from agent.batch.claim import Claimant, LookAgain, StandBack, Work, decide
 from agent.batch.fold import fold
 from agent.batch.log import PAUSES, LogReader, LogWriter, heard
+from agent.bucket.address import LocalBucket, S3Bucket
+from agent.bucket.store import Bucket
+from agent.config.credentials import Credentials
 from agent.contract.entries import MOST_BYTES, Began, Invalid
 from agent.contract.facts import Host
 from agent.contract.ids import Batch, process_nonce, run_id
 from agent.contract.layout import INDEX, EntryKey, LogKey, PointerKey, batch_prefix, parse_key
-from agent.core.errors import StoreError, StoreRefused
-from agent.core.storage import Credentials, LocalBucket, S3Bucket
-from agent.steps.store import Bucket
 from tests.batch.entries import closed, job, planned
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import Answer, LoseAnswer

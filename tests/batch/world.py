@@ -14,7 +14,7 @@ from itertools import count
 from random import Random
 from typing import Any
 
-from agent.core.errors import StoreError
+from agent.base.errors import StoreError
 
 BEGINNING = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
 REQUEST_SECONDS = 0.25

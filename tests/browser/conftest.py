@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from agent.core.settings import Browser
-from agent.steps.browser import Keeper, Pace, Place, keep
-from agent.steps.logs import Journalist, Log
+from agent.base.logs import Journalist, Log
+from agent.browser import Keeper, Pace, Place, keep
+from agent.config.settings import Browser
 from tests.browser.rigs import ChromedriverRig, ContainerRig, RemoteRig, Rig
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.grid import Grid

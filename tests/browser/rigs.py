@@ -8,7 +8,7 @@ from typing import Protocol
 
 import psutil
 
-from agent.steps.browser import HOST, Choice, Chromedriver, Container, Keeper, Place, Remote
+from agent.browser import HOST, Choice, Chromedriver, Container, Keeper, Place, Remote
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.grid import Grid
 from tests.parts.ports import LOOPBACK

@@ -2,8 +2,7 @@
 
 import pytest
 
-from agent.core.settings import Browser
-from agent.steps.browser import (
+from agent.browser import (
     DEFAULT_IMAGE,
     Choice,
     Chromedriver,
@@ -12,6 +11,7 @@ from agent.steps.browser import (
     choose,
     find_chromedriver,
 )
+from agent.config.settings import Browser
 
 DRIVER = "/usr/bin/chromedriver"
 

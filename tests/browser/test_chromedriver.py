@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from agent.core.errors import BrowserError
-from agent.core.settings import Browser
-from agent.steps.browser import Chromedriver, Place, keep, open_to_browser, remove_leftovers
-from agent.steps.browser.chromedriver import LocalBrowser
+from agent.base.errors import BrowserError
+from agent.browser import Chromedriver, Place, keep, open_to_browser, remove_leftovers
+from agent.browser.chromedriver import LocalBrowser
+from agent.config.settings import Browser
 from tests.browser.conftest import Events, keeper_of
 from tests.browser.rigs import ChromedriverRig, browser_processes, profiles
 from tests.browser.site import REPORT, site

@@ -4,7 +4,7 @@ import asyncio
 
 import requests
 
-from agent.steps.browser import Place
+from agent.browser import Place
 from tests.browser.conftest import Events, keeper_of
 from tests.browser.rigs import Rig
 from tests.browser.site import TITLE, site

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from agent.core.errors import BrowserError
-from agent.core.settings import Browser
-from agent.steps.browser import Container, Keeper, Place, keep, open_to_browser, remove_leftovers
-from agent.steps.browser.container import ContainerBrowser, Resources
+from agent.base.errors import BrowserError
+from agent.browser import Container, Keeper, Place, keep, open_to_browser, remove_leftovers
+from agent.browser.container import ContainerBrowser, Resources
+from agent.config.settings import Browser
 from tests.browser.conftest import Events, keeper_of
 from tests.browser.rigs import ContainerRig
 from tests.browser.site import REPORT, site

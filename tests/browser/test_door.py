@@ -10,8 +10,8 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.steps.browser import Place, door
-from agent.steps.browser.door import Refused, passed_on
+from agent.browser import Place, door
+from agent.browser.proxy import Refused, passed_on
 from tests.browser.conftest import Events, keeper_of
 from tests.browser.rigs import Rig
 from tests.parts.ports import LOOPBACK, free_port

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from agent.core.errors import BrowserError
-from agent.core.settings import Browser
-from agent.steps.browser import Keeper, Place, Remote, keep
-from agent.steps.browser.interface import Facts
-from agent.steps.browser.keeper import STARTS
-from agent.steps.browser.remote import RemoteBrowser
+from agent.base.errors import BrowserError
+from agent.browser import Keeper, Place, Remote, keep
+from agent.browser.interface import Facts
+from agent.browser.remote import RemoteBrowser
+from agent.browser.supervisor import STARTS
+from agent.config.settings import Browser
 from tests.browser.conftest import QUICK, Events
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
 from tests.parts.stalled import refused, silent

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import requests
 
-from agent.core.jobsfile import Job, JobsFile, ReleaseBrowser
-from agent.steps.browser import Choice, Chromedriver, Container, EarlyBrowser, Keeper, Place
+from agent.browser import Choice, Chromedriver, Container, EarlyBrowser, Keeper, Place
+from agent.config.jobsfile import Job, JobsFile, ReleaseBrowser
 from tests.browser.conftest import Events, keeper_of
 from tests.browser.rigs import ChromedriverRig, Rig
 

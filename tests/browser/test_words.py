@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.steps.browser.chromedriver import LONGEST_SCRATCH, browser_flags, make_scratch
-from agent.steps.browser.container import Resources, run_arguments
-from agent.steps.browser.docker import refusal
-from agent.steps.browser.interface import Place, open_to_browser
-from agent.steps.engine import image_digest
+from agent.base.engine import image_digest
+from agent.browser.chromedriver import LONGEST_SCRATCH, browser_flags, make_scratch
+from agent.browser.container import Resources, run_arguments
+from agent.browser.docker import refusal
+from agent.browser.interface import Place, open_to_browser
 
 RUN = "20261122T064205Z-3f9a1c"
 RESOURCES = Resources(sessions=3, shared_memory=2 * 1024**3, queue=120)

@@ -9,7 +9,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from agent.core.storage import bucket_at, static_credentials
+from agent.bucket.address import bucket_at
+from agent.config.credentials import static_credentials
 from consumer.bucket import ReadOnlyBucket
 from tests.bucket import layout
 from tests.bucket.objects import PREFIX, FolderObjects, Objects, S3Objects

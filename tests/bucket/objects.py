@@ -4,7 +4,7 @@ import re
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-from agent.core.settings import Store
+from agent.config.settings import Store
 from tests.parts.seaweed import S3Server
 
 PREFIX = "prod/osaka"

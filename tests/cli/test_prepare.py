@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.browser import DEFAULT_IMAGE
 from agent.cli.prepare import images
-from agent.core.jobsfile import parse_jobs
-from agent.core.settings import Browser
-from agent.steps.browser import DEFAULT_IMAGE
+from agent.config.jobsfile import parse_jobs
+from agent.config.settings import Browser
 from tests.parts.compose import with_plugin
 from tests.run.bench import Bench
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.bucket.address import S3Bucket, bucket_at
+from agent.config.settings import Store
 from agent.core.results import JobResult, JobStatus, RunStatus
-from agent.core.settings import Store
-from agent.core.storage import S3Bucket, bucket_at
 from consumer.archive.follow import CHECKED_AGAIN, Look
 from consumer.archive.intake import MAX_EVIDENCE, MAX_TEXT, cost_of
 from consumer.archive.recall import recall

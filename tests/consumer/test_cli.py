@@ -16,7 +16,7 @@ from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.console import aligned, columns_of, cut, printable
+from agent.base.console import aligned, columns_of, cut, printable
 from agent.core.ids import run_id
 from agent.core.results import JobCause, JobResult, JobStatus
 from consumer.archive.follow import look

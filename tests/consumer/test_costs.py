@@ -12,10 +12,10 @@ from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.cost import Rate, Usage, run_cost
+from agent.config.settings import Cost
 from agent.core.ids import run_id
 from agent.core.manifest import IndexEntry
-from agent.core.settings import Cost
+from agent.machine.cost import Rate, Usage, run_cost
 from consumer.costs import cost_lines, month_costs, month_of
 from tests.bucket.bucket import Bucket, reference
 from tests.bucket.leaving import entry_of, leave_run, record

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.jobsfile import Job, JobsFile, expand
+from agent.config.jobsfile import Job, JobsFile, expand
 from agent.core.manifest import StartedMarker
 from agent.core.results import JobCause, JobStatus, RunStatus
 from agent.core.shards import MOST_SHARDS, Shard

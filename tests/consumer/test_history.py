@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.errors import StoreError
+from agent.base.errors import StoreError
+from agent.bucket.address import LocalBucket, S3Bucket, bucket_at
+from agent.config.credentials import Credentials
+from agent.config.settings import Store
 from agent.core.ids import run_id
 from agent.core.manifest import IndexEntry
-from agent.core.settings import Store
-from agent.core.storage import Credentials, LocalBucket, S3Bucket, bucket_at
 from consumer.bucket import ReadOnlyBucket
 from consumer.history import (
     MAX_MARKER_BYTES,

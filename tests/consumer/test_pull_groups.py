@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.errors import ExitCode
+from agent.base.errors import ExitCode
 from agent.core.ids import run_id
 from agent.core.layout import IndexKey, parse_index_key
 from agent.core.results import RunStatus

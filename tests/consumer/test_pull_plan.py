@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.base.console import printable
+from agent.base.errors import ExitCode
 from agent.contract.names import bucket_path
-from agent.core.console import printable
-from agent.core.errors import ExitCode
 from agent.core.ids import commit_stamp
 from agent.core.layout import INDEX, INDEX_OVERLAP, IndexKey, index_key, parse_index_key
 from agent.core.manifest import Resource

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.bucket.address import LocalBucket
 from agent.core.manifest import Resource
-from agent.core.storage import LocalBucket
 from consumer.bucket import ReadOnlyBucket
 from consumer.verify import Kind, Report, listing_problems, verify_folder, verify_run
 from tests.bucket.bucket import Bucket

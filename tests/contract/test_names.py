@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.config.jobsfile import is_job_name
 from agent.contract.names import bucket_path, looks_encoded, parse_written, path_problem, written
-from agent.core.jobsfile import is_job_name
 from agent.core.layout import evidence_path
 
 LONGEST_JOB = "j" * 63

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given as values
 from hypothesis import strategies as st
 
-from agent.core.containers import (
+from agent.base.containers import (
     Mount,
     given,
     is_clients_own,

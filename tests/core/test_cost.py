@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.cost import (
+from agent.config.overrides import parse_settings
+from agent.config.settings import Cost
+from agent.core.results import CostRecord
+from agent.machine.cost import (
     GIB,
     LIST_PRICES,
     LIST_REGION,
@@ -20,9 +23,6 @@ from agent.core.cost import (
     surplus_usd,
     volume_usd,
 )
-from agent.core.overrides import parse_settings
-from agent.core.results import CostRecord
-from agent.core.settings import Cost
 
 BEGAN = datetime(2026, 11, 22, 18, tzinfo=UTC)
 SPOT = Rate(0.0217, "spot-history", BEGAN - timedelta(hours=3))

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.errors import ExitCode
-from agent.core.jobsfile import Expect, Job
+from agent.base.errors import ExitCode
+from agent.config.jobsfile import Expect, Job
 from agent.core.outcome import Outcome, proves_release, run_status
-from agent.core.plan import Board, Step, backoff, day_problem, next_step
 from agent.core.refusals import Refusals
 from agent.core.results import (
     JobCause,
@@ -21,7 +20,8 @@ from agent.core.results import (
     RunStatus,
     tally,
 )
-from agent.core.verdict import (
+from agent.jobs.plan import Board, Step, backoff, day_problem, next_step
+from agent.jobs.verdict import (
     EX_TEMPFAIL,
     Ended,
     Past,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.disk import disk_refusal, state_error
-from agent.core.errors import ExitCode
+from agent.base.disk import disk_refusal, state_error
+from agent.base.errors import ExitCode
 
 FOLDER = Path("/var/lib/mayfly")
 

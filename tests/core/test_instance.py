@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agent.core.instance import (
+from agent.core.manifest import HostRecord
+from agent.machine.instance import (
     MOST_TAGS,
     PATHS,
     TAG_VALUE_LENGTH,
@@ -20,7 +21,6 @@ from agent.core.instance import (
     tag_names,
     with_facts,
 )
-from agent.core.manifest import HostRecord
 
 ANSWERS: dict[str, str | None] = {
     "instance_id": "i-0123456789abcdef0",

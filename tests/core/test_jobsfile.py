@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.jobsfile import (
+from agent.config.jobsfile import (
     DAYS,
     MAX_NAME,
     JobsFile,

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.guard import complaint, deadline_of, parse_span
-from agent.core.lease import LONGEST, granted, seconds_left
-from agent.core.settings import Limits
-from agent.core.timeline import before_the_run, manager_times
+from agent.config.settings import Limits
+from agent.machine.guard import complaint, deadline_of, parse_span
+from agent.machine.lease import LONGEST, granted, seconds_left
+from agent.machine.timeline import before_the_run, manager_times
 
 SYSTEMD = Path(__file__).parent.parent.parent / "systemd"
 HOUR = 3600.0

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.base.versions import Track, requirement_problem
 from agent.contract.names import MAX_NAME_BYTES, MAX_PATH_BYTES, path_problem
 from agent.core.ids import commit_stamp, is_run_id, run_id, run_started
 from agent.core.layout import (
@@ -23,7 +24,6 @@ from agent.core.layout import (
     started_key,
     state_key,
 )
-from agent.core.versions import Track, requirement_problem
 
 RUN = "20261122T064205Z-3f9a1c"
 MOMENTS = st.datetimes(

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from agent.core.results import JobCause
-from agent.core.verdict import not_started
+from agent.jobs.verdict import not_started
 
 
 @pytest.mark.parametrize(

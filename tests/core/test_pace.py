@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.jobsfile import parse_jobs
-from agent.core.pace import MOST_WAITING, interval_of, is_site, turn
+from agent.base.rates import MOST_WAITING, interval_of, is_site, turn
+from agent.config.jobsfile import parse_jobs
 
 
 @pytest.mark.parametrize(

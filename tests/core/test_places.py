@@ -5,9 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.environment import Desk, job_environment
-from agent.core.jobsfile import Job
-from agent.core.locate import (
+from agent.bucket.address import (
+    LocalBucket,
+    S3Bucket,
+    bucket_at,
+    is_refusal,
+    reason_of,
+    s3_parameters,
+)
+from agent.config.credentials import Credentials, static_credentials
+from agent.config.jobsfile import Job
+from agent.config.locate import (
     DEFAULTS,
     Locations,
     Surroundings,
@@ -16,17 +24,8 @@ from agent.core.locate import (
     load_settings,
     locate,
 )
-from agent.core.settings import Paths, Store
-from agent.core.storage import (
-    Credentials,
-    LocalBucket,
-    S3Bucket,
-    bucket_at,
-    is_refusal,
-    reason_of,
-    s3_parameters,
-    static_credentials,
-)
+from agent.config.settings import Paths, Store
+from agent.jobs.environment import Desk, job_environment
 
 HOME = {"HOME": "/home/me"}
 

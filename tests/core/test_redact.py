@@ -11,8 +11,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from agent.base.redact import SHORTEST, Redactor, without_credentials
 from agent.core.manifest import Stale
-from agent.core.redact import SHORTEST, Redactor, without_credentials
 from agent.core.results import JobResult, JobStatus
 
 SECRETS = st.text(st.characters(codec="utf-8"), min_size=SHORTEST, max_size=40).filter(

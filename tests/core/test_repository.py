@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.repository import (
+from agent.release.repository import (
     Repository,
     Trouble,
     Wanted,

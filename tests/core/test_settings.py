@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.faults import ConfigurationError, Fault, suggest
-from agent.core.overrides import Override, environment_overrides, flag_overrides, parse_settings
-from agent.core.settings import Settings
+from agent.config.faults import ConfigurationError, Fault, suggest
+from agent.config.overrides import Override, environment_overrides, flag_overrides, parse_settings
+from agent.config.settings import Settings
 
 FILE = "agent.toml"
 

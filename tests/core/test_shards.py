@@ -7,13 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.base.errors import ShardError, UsageError
+from agent.config.jobsfile import Job, family_of, parse_jobs
 from agent.core.catchup import finished_in
-from agent.core.errors import ShardError, UsageError
-from agent.core.instance import HostFacts
-from agent.core.jobsfile import Job, family_of, parse_jobs
 from agent.core.journal import Journal, after_death
 from agent.core.manifest import HostRecord, IndexEntry, JobSummary, ManifestRef, RunRecord
-from agent.core.plan import Board, next_step
 from agent.core.results import JobResult, JobStatus, RunStatus
 from agent.core.shards import (
     NOTHING_ASKED,
@@ -25,6 +23,8 @@ from agent.core.shards import (
     identify,
     requested,
 )
+from agent.jobs.plan import Board, next_step
+from agent.machine.instance import HostFacts
 
 SLOT = datetime(2026, 11, 22, 18, tzinfo=UTC)
 ARRAY_INDEX = "AWS_BATCH_JOB_ARRAY_INDEX"

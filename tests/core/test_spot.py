@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.instance import SpotNotice
-from agent.core.spot import LINK, departure, smallest_first, timetable
+from agent.machine.instance import SpotNotice
+from agent.machine.spot import LINK, departure, smallest_first, timetable
 
 NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agent.core.containers import Mount
-from agent.core.stackpolicy import (
+from agent.base.containers import Mount
+from agent.jobs.containers.policy import (
     HARMLESS,
     Stack,
     dotenv_faults,

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.envfile import parse_env
 from agent.core.journal import Journal, after_death
 from agent.core.manifest import HostRecord, RunRecord
-from agent.core.news import MAX_BYTES, compose
 from agent.core.outcome import Outcome
 from agent.core.results import JobCause, JobResult, JobStatus, RunStatus
+from agent.notify.news import MAX_BYTES, compose
+from agent.secrets.envfile import parse_env
 
 RUN = "20261122T064205Z-3f9a1c"
 BEGAN = datetime(2026, 11, 22, 6, 42, 5, tzinfo=UTC)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.core.tree import (
+from agent.release.tree import (
     MAX_BYTES,
     MAX_FILES,
     SHOWN,

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.jobsfile import Job
+from agent.config.jobsfile import Job
 from agent.core.results import Attempt, JobCause, JobResult, JobStatus
-from agent.core.trial import (
+from agent.release.trial import (
     KEPT_BAD,
     MAX_INSTALLS,
     MAX_STARTS,

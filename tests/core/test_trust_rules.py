@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.programs import Entry, entry_of, is_python
-from agent.core.repository import Wanted
-from agent.core.tidy import NEWEST_KEPT, Shelved, to_remove
-from agent.core.trust import (
+from agent.base.versions import Track
+from agent.release.programs import Entry, entry_of, is_python
+from agent.release.repository import Wanted
+from agent.release.retention import NEWEST_KEPT, Shelved, to_remove
+from agent.release.trust import (
     Claim,
     Floor,
     Signed,
@@ -24,7 +25,6 @@ from agent.core.trust import (
     to_try,
     unsigned_reason,
 )
-from agent.core.versions import Track
 
 COMMIT = "a" * 40
 TAG = f"object {COMMIT}\ntype commit\ntag v1.0\ntagger A <a@x> 1767225900 +0000\n\nRelease\n"

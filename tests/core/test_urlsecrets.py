@@ -6,9 +6,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agent.core.overrides import parse_settings
-from agent.core.redact import SHORTEST, Redactor
-from agent.core.urlsecrets import PUBLIC, environment_secrets, settings_secrets, url_secrets
+from agent.base.redact import SHORTEST, Redactor
+from agent.base.urlsecrets import PUBLIC, environment_secrets, settings_secrets, url_secrets
+from agent.config.overrides import parse_settings
 
 TOKEN = "ghp_0123456789abcdefghij"
 UUID = "2f1c7b54-9a1e-4d0e-8d53-0c6a1f5b7e21"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.versions import Track, parse_version, requirement_problem
+from agent.base.versions import Track, parse_version, requirement_problem
 
 NUMBERS = st.lists(st.integers(0, 2000), min_size=1, max_size=4)
 TAGS = st.one_of(

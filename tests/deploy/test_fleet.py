@@ -6,10 +6,10 @@ from typing import Any
 import yaml
 
 from agent import __version__
-from agent.core.errors import ExitCode
-from agent.core.overrides import environment_overrides, parse_settings
+from agent.base.errors import ExitCode
+from agent.base.units import parse_duration
+from agent.config.overrides import environment_overrides, parse_settings
 from agent.core.shards import Shard, asked, identify
-from agent.core.units import parse_duration
 from tests.deploy.tools import REPOSITORY, accepts, run
 
 FLEET = REPOSITORY / "deploy" / "kubernetes" / "fleet"

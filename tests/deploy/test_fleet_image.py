@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.core.errors import ExitCode
+from agent.base.errors import ExitCode
 from tests.bucket.bucket import Bucket
 from tests.bucket.sound import all_sound
 from tests.deploy.test_fleet import IMAGE, job, pod, variables

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent.steps.logs import Journalist
+from agent.base.logs import Journalist
 from tests.edges.patients import patient
 
 __all__ = ["patient"]

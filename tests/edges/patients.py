@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from agent import __version__
-from agent.core.locate import Locations
-from agent.core.overrides import flag_overrides, parse_settings
+from agent.base.logs import Journalist
+from agent.config.locate import Locations
+from agent.config.overrides import flag_overrides, parse_settings
 from agent.doctor import CHECKS, Finding, Patient, State, examine
-from agent.steps.logs import Journalist
 from tests.parts.ports import LOOPBACK, free_port
 
 NOBODY = f"http://{LOOPBACK}:{free_port()}"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.errors import SecretsError
-from agent.core.settings import Secrets, Store
-from agent.core.storage import Credentials
-from agent.steps.credentials import SSM_SECONDS, job_secrets, read_env_file, store_credentials
+from agent.base.errors import SecretsError
+from agent.config.credentials import Credentials
+from agent.config.settings import Secrets, Store
+from agent.secrets.sources import SSM_SECONDS, job_secrets, read_env_file, store_credentials
 from tests.parts.stalled import refused
 
 Parameters = Callable[..., None]

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.errors import StoreError, StoreRefused
-from agent.core.settings import Store
-from agent.core.storage import Credentials, bucket_at
-from agent.steps.store import PARTS_AT_ONCE, PIECE_BYTES, Bucket
+from agent.base.errors import StoreError, StoreRefused
+from agent.bucket.address import bucket_at
+from agent.bucket.store import PARTS_AT_ONCE, PIECE_BYTES, Bucket
+from agent.config.credentials import Credentials
+from agent.config.settings import Store
 from tests.parts.aws import Aws
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import Answer, BlackHole

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent import __version__
-from agent.core.errors import ExitCode, StoreError
-from agent.core.faults import Fault
+from agent.base.errors import ExitCode, StoreError
+from agent.config.faults import Fault
 from agent.doctor import (
     CHECKS,
     Check,
@@ -25,7 +25,8 @@ from agent.doctor import (
     ok,
     skipped,
 )
-from agent.steps.release import Shelf, obtain, promote
+from agent.release.obtain import obtain
+from agent.release.shelf import Shelf, promote
 from tests.edges.patients import Ask, ask
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.gitserver import GitServer

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.steps.durable import sync_file_system
+from agent.base.durable import sync_file_system
 
 
 def test_a_file_system_is_synced(tmp_path: Path) -> None:

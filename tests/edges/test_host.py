@@ -5,7 +5,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from agent.steps.host import host_record
+from agent.machine.host import host_record
 
 
 def test_this_machine_is_described() -> None:

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from agent.bucket.address import bucket_at
+from agent.bucket.store import Bucket
+from agent.config.credentials import Credentials
+from agent.config.settings import Store
 from agent.core.layout import index_key, state_key
-from agent.core.settings import Store
-from agent.core.storage import Credentials, bucket_at
 from agent.steps.ledger import ONE_ANSWER, Ledger, newest_state, read_ledger
-from agent.steps.store import Bucket
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.seaweed import REGION
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.steps.memory import MAX_ENTRIES, pack, unpack
+from agent.jobs.state import MAX_ENTRIES, pack, unpack
 
 LIMIT = 1024**2
 

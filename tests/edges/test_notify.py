@@ -8,13 +8,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from agent.core.errors import ExitCode
+from agent.base.errors import ExitCode
+from agent.base.logs import Journalist
+from agent.base.threads import in_thread
+from agent.config.settings import Notify
 from agent.core.outcome import Outcome
 from agent.core.results import JobCause, JobResult, JobStatus, RunStatus
-from agent.core.settings import Notify
-from agent.steps.logs import Journalist
-from agent.steps.notify import PING_SECONDS, Notifier, ping
-from agent.steps.threads import in_thread
+from agent.notify.notifier import PING_SECONDS, Notifier, ping
 from tests.edges.conftest import Events
 from tests.parts.command import completed
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
@@ -185,9 +185,9 @@ def test_without_the_extra_a_warning_says_what_to_install() -> None:
     program = """
 import asyncio, sys
 sys.modules["apprise"] = None  # what an import finds when the extra is not installed
-from agent.core.news import News
-from agent.steps.logs import Journalist, json_sink
-from agent.steps.notify import tell_people
+from agent.notify.news import News
+from agent.base.logs import Journalist, json_sink
+from agent.notify.notifier import tell_people
 journalist = Journalist(json_sink(sys.stdout))
 assert not asyncio.run(tell_people(["json://x"], News("t", "b"), log=journalist.log))
 """
@@ -207,7 +207,7 @@ def test_a_call_that_hangs_does_not_keep_the_program() -> None:
     """A process whose blocking call never returns still ends when its limit has passed."""
     program = """
 import asyncio, time
-from agent.steps.threads import in_thread
+from agent.base.threads import in_thread
 try:
     asyncio.run(in_thread(lambda: time.sleep(3600), seconds=0.2))
 except TimeoutError:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.errors import StoreConflict
+from agent.base.errors import StoreConflict
+from agent.bucket.address import LocalBucket
+from agent.bucket.store import Bucket
 from agent.core.layout import manifest_key
-from agent.core.storage import LocalBucket
 from agent.steps.once import committed_as, leave_one, put_once
-from agent.steps.store import Bucket
 from tests.bucket.layout import entry_key
 
 RUN = "20261122T064205Z-3f9a1c"

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from agent.base.progress import Unwatched
+from agent.base.stop import Stop
 from agent.core.results import Attempt, JobResult, JobStatus
-from agent.steps.host import boot_phases, host_record, refused_boots
-from agent.steps.power import Lease
-from agent.steps.progress import Unwatched
-from agent.steps.stop import Stop
-from agent.steps.supervision import Manager, Reporting, supervised
+from agent.machine.host import boot_phases, host_record, refused_boots
+from agent.machine.power import Lease
+from agent.machine.supervision import Manager, Reporting, supervised
 
 SOON = 5.0
 """Before the next sign of life of a run without a watchdog would be due."""

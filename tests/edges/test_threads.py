@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 
-from agent.steps import threads
+from agent.base import threads
 
 
 def test_what_is_left_behind_is_not_waited_for() -> None:

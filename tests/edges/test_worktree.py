@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.verdict import Strays
-from agent.steps.jobs.worktree import WorkingTrees
-from agent.steps.stop import StoppedError
+from agent.base.stop import StoppedError
+from agent.jobs.verdict import Strays
+from agent.jobs.worktree import WorkingTrees
 
 
 def never() -> bool:

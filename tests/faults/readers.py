@@ -15,8 +15,9 @@ from pathlib import Path
 from random import Random
 from typing import Self
 
-from agent.core.errors import MayflyError
-from agent.core.storage import Credentials, LocalBucket, S3Bucket
+from agent.base.errors import MayflyError
+from agent.bucket.address import LocalBucket, S3Bucket
+from agent.config.credentials import Credentials
 from consumer.bucket import ReadOnlyBucket
 from consumer.pull.place import Destination
 from consumer.pull.plan import Wishes

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from obstore.store import LocalStore
 
-from agent.core.errors import StoreError, StoreRefused
-from agent.steps.store import Bucket, Data, ObjectInfo
+from agent.base.errors import StoreError, StoreRefused
+from agent.bucket.store import Bucket, Data, ObjectInfo
 from tests.bucket.layout import ENTRIES, MANIFEST
 
 T = TypeVar("T")

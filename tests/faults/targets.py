@@ -14,19 +14,15 @@ import obstore
 from obstore.store import LocalStore, MemoryStore
 from pydantic import ValidationError
 
+from agent.base.console import printable
+from agent.base.redact import Redactor
+from agent.bucket.address import S3Bucket, bucket_at, s3_parameters
+from agent.config.faults import Fault
+from agent.config.jobsfile import Expect, declared_names, matrix_environment, parse_jobs, program_of
+from agent.config.locate import Surroundings, load_settings, locate
+from agent.config.settings import Cost
 from agent.contract.names import path_problem
-from agent.core.console import printable
 from agent.core.datapackage import Sealed, index_entry, render
-from agent.core.envfile import parse_env
-from agent.core.faults import Fault
-from agent.core.instance import (
-    host_facts,
-    rebalance_notice,
-    spot_notice,
-    tag_names,
-    with_facts,
-)
-from agent.core.jobsfile import Expect, declared_names, matrix_environment, parse_jobs, program_of
 from agent.core.journal import Journal, after_death
 from agent.core.layout import (
     MANIFEST,
@@ -36,15 +32,19 @@ from agent.core.layout import (
     parse_index_key,
     started_key,
 )
-from agent.core.locate import Surroundings, load_settings, locate
 from agent.core.manifest import HostRecord, IndexEntry, Manifest, ManifestRef
-from agent.core.plan import Board, next_step
-from agent.core.redact import Redactor
 from agent.core.results import read_result
-from agent.core.settings import Cost
-from agent.core.storage import S3Bucket, bucket_at, s3_parameters
-from agent.core.verdict import Ended, Produced, judge
-from agent.steps.credentials import MAX_ENV_BYTES
+from agent.jobs.plan import Board, next_step
+from agent.jobs.verdict import Ended, Produced, judge
+from agent.machine.instance import (
+    host_facts,
+    rebalance_notice,
+    spot_notice,
+    tag_names,
+    with_facts,
+)
+from agent.secrets.envfile import parse_env
+from agent.secrets.sources import MAX_ENV_BYTES
 from consumer.archive.intake import IncredibleError, take_entry, take_manifest
 from consumer.bucket import ReadOnlyBucket
 from consumer.costs import cost_json, cost_lines, month_costs, month_of

@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from agent.core.faults import LONGEST_SHOWN
-from agent.core.jobsfile import MAX_JOBS, parse_jobs
-from agent.core.overrides import flag_overrides, parse_settings
-from agent.core.redact import Redactor
+from agent.base.redact import Redactor
+from agent.config.faults import LONGEST_SHOWN
+from agent.config.jobsfile import MAX_JOBS, parse_jobs
+from agent.config.overrides import flag_overrides, parse_settings
 from consumer.pull.state import read_state
 
 COMMAND = 'job = [{ name = "a", command = ["x"], %s }]'

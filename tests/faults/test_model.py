@@ -22,15 +22,15 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from agent.base.logs import Journalist
+from agent.base.redact import Redactor
+from agent.bucket.store import Bucket
 from agent.core.ids import run_id
 from agent.core.journal import Journal
 from agent.core.outcome import run_status
-from agent.core.redact import Redactor
 from agent.core.results import JobResult, JobStatus
-from agent.steps.logs import Journalist
 from agent.steps.recovery import deliver_pending
 from agent.steps.spool import Spool, SpooledRun
-from agent.steps.store import Bucket
 from consumer.archive.follow import look
 from consumer.archive.reader import Reader
 from consumer.archive.writer import Writer

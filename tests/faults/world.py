@@ -7,7 +7,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from agent.core.storage import Credentials, S3Bucket, bucket_at
+from agent.bucket.address import S3Bucket, bucket_at
+from agent.config.credentials import Credentials
 from tests.bucket.bucket import Bucket
 from tests.bucket.sound import sound
 from tests.parts.faultproxy import FaultProxy

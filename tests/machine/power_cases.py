@@ -172,7 +172,7 @@ FAULTS = (
     Fault("all jobs failed", _run("bad")),
     Fault(
         "agent exits 1",
-        _broken(f"echo 'raise RuntimeError' >> $(echo {PYTHON_LIBRARY}/agent/run.py)"),
+        _broken(f"echo 'raise RuntimeError' >> $(echo {PYTHON_LIBRARY}/agent/run/story.py)"),
     ),
     Fault("corrupt configuration", _corrupt_configuration, smoke=True),
     Fault("broken virtual environment", _broken("rm -f /opt/mayfly/bin/python*"), smoke=True),

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import uv
 
-from agent.core.settings import Release
-from agent.steps.logs import Journalist
-from agent.steps.release import Obtained, Shelf, obtain, promote
+from agent.base.logs import Journalist
+from agent.config.settings import Release
+from agent.release.obtain import Obtained, obtain
+from agent.release.shelf import Shelf, promote
 from tests.parts.waiting import wait_until
 
 VERSION = "0.1.0"

@@ -6,10 +6,11 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from agent.base.logs import Journalist, json_sink
 from agent.cli import leave
-from agent.core.settings import Release
-from agent.steps.logs import Journalist, json_sink
-from agent.steps.release import Shelf, obtain, promote
+from agent.config.settings import Release
+from agent.release.obtain import obtain
+from agent.release.shelf import Shelf, promote
 
 
 async def _obtain(repository: str, state: str, cache: str) -> None:

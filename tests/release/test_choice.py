@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.errors import ReleaseError
-from agent.steps.release import last_good
-from agent.steps.release.operate import pin, unpin
+from agent.base.errors import ReleaseError
+from agent.release.operate import pin, unpin
+from agent.release.shelf import last_good
 from tests.parts.certificate import make_certificate
 from tests.parts.gitserver import GitServer
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler

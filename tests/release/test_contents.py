@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.errors import ReleaseError
-from agent.steps import processes
+from agent.base import processes
+from agent.base.errors import ReleaseError
 from tests.parts.gitserver import GitServer
 from tests.parts.repo import GIT_ENVIRON, Repo
 from tests.release.conftest import JOBS, Desk

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.errors import ReleaseError
-from agent.steps import processes
-from agent.steps.release import Installed
-from agent.steps.release.environment import unhashed
+from agent.base import processes
+from agent.base.errors import ReleaseError
+from agent.release.environment import unhashed
+from agent.release.shelf import Installed
 from tests.parts.repo import Repo
 from tests.parts.stalled import silent
 from tests.release.conftest import DEAD_PROXY, Desk, Locked

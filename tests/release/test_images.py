@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.core.settings import Browser, Release
-from agent.steps.logs import Journalist
-from agent.steps.release import Images, Obtained, obtain
-from agent.steps.release.record import Remembered
+from agent.base.logs import Journalist
+from agent.config.settings import Browser, Release
+from agent.release.images import Images
+from agent.release.obtain import Obtained, obtain
+from agent.release.record import Remembered
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.repo import Repo
 from tests.release.conftest import JOBS, VERSION, Desk

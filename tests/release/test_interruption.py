@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.steps import processes
-from agent.steps.release import Installed, last_good
+from agent.base import processes
+from agent.release.shelf import Installed, last_good
 from tests.parts.repo import Repo
 from tests.release.conftest import LOCKED_JOBS, VERSION, Desk, Locked, ends_in
 

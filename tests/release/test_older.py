@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.errors import ReleaseError
-from agent.steps.release.operate import rollback
+from agent.base.errors import ReleaseError
+from agent.release.operate import rollback
 from tests.parts.repo import Repo, Signer, make_signer
 from tests.release.conftest import JOBS, LOCKED_JOBS, PROJECT, VERSION, Desk
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from agent.core.errors import Refusal
-from agent.core.trial import Bad, own_fault
-from agent.steps.release.record import Remembered
+from agent.base.errors import Refusal
+from agent.release.record import Remembered
+from agent.release.trial import Bad, own_fault
 from tests.parts.repo import Repo
 from tests.release.conftest import DEAD_PROXY, JOBS, Desk
 

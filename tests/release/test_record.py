@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.trial import Memory
-from agent.steps.release.operate import overview, pin, unpin
-from agent.steps.release.record import Remembered
+from agent.release.operate import overview, pin, unpin
+from agent.release.record import Remembered
+from agent.release.trial import Memory
 from tests.parts.repo import Repo
 from tests.release.conftest import JOBS, Desk
 

@@ -8,9 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.errors import ReleaseError
-from agent.steps.release import Installed, Shelf, last_good, promote
-from agent.steps.release.shelf import good_commit, read_marker, remove, sweep
+from agent.base.errors import ReleaseError
+from agent.release.shelf import (
+    Installed,
+    Shelf,
+    good_commit,
+    last_good,
+    promote,
+    read_marker,
+    remove,
+    sweep,
+)
 from tests.parts.gitserver import GitServer
 from tests.parts.repo import Repo
 from tests.release.conftest import JOBS, VERSION, Desk

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import __version__
-from agent.core.locate import Locations
-from agent.core.settings import Settings
-from agent.core.trust import keyless_lines, signers_problem
+from agent.base.logs import Journalist
+from agent.config.locate import Locations
+from agent.config.settings import Settings
 from agent.doctor import CHECKS, Finding, Patient, State, examine
-from agent.steps.logs import Journalist
-from agent.steps.release.trust import Trust
+from agent.release.trust import keyless_lines, signers_problem
+from agent.release.verify import Trust
 from tests.parts.command import mayfly, surroundings
 from tests.parts.missing import program
 from tests.parts.repo import make_signer

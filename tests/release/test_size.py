@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.errors import ReleaseRefused
-from agent.core.repository import Wanted, parse_repository
-from agent.steps.logs import Journalist
-from agent.steps.release.mirror import Mirror
+from agent.base.errors import ReleaseRefused
+from agent.base.logs import Journalist
+from agent.release.mirror import Mirror
+from agent.release.repository import Wanted, parse_repository
 from tests.parts.heavy import tree_of_many, tree_of_zeros
 from tests.parts.repo import Repo
 from tests.release.conftest import JOBS, Desk, ends_in

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from agent.core.errors import ReleaseError
-from agent.steps.release import Obtained
-from agent.steps.release.record import Remembered
+from agent.base.errors import ReleaseError
+from agent.release.obtain import Obtained
+from agent.release.record import Remembered
 from tests.parts.repo import Repo, Signer, make_signer
 from tests.release.conftest import JOBS, Desk
 

@@ -10,13 +10,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from agent.base.errors import StoreError
+from agent.bucket.address import bucket_at
+from agent.bucket.store import Bucket
 from agent.cli import leave
-from agent.core.errors import StoreError
-from agent.core.settings import Store
+from agent.config.credentials import static_credentials
+from agent.config.settings import Store
 from agent.core.slots import Claim
-from agent.core.storage import bucket_at, static_credentials
 from agent.steps.slots import claim_slot
-from agent.steps.store import Bucket
 
 AT_ONCE = 10
 ROUND_SECONDS = 2.0

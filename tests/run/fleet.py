@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.steps.processes import kill_marked
+from agent.base.processes import kill_marked
 from tests.bucket.bucket import Bucket
 from tests.parts.command import LogFile
 from tests.run.bench import RUN_SECONDS, Bench

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from agent.core.redact import Redactor
-from agent.steps.jobs.capture import Capture
-from agent.steps.logs import Journalist, console_sink, json_sink
+from agent.base.logs import Journalist, console_sink, json_sink
+from agent.base.redact import Redactor
+from agent.jobs.capture import Capture
 
 LINES = "".join(f"line {number}\n" for number in range(200_000)).encode()
 

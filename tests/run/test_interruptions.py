@@ -13,7 +13,7 @@ from urllib.parse import quote_plus
 
 import pytest
 
-from agent.steps.processes import marked
+from agent.base.processes import marked
 from tests.bucket.bucket import Bucket, Run
 from tests.bucket.layout import ENTRIES, LOG, MANIFEST, RUNS, STATES
 from tests.bucket.objects import PREFIX

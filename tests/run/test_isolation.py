@@ -14,19 +14,19 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.jobsfile import Expect
-from agent.core.locate import Locations
+from agent.config.jobsfile import Expect
+from agent.config.locate import Locations
+from agent.config.settings import Limits, Settings
 from agent.core.results import IsolationRecord, JobCause, Reach, ResultFile
-from agent.core.settings import Limits, Settings
-from agent.core.verdict import Ended, Produced, judge
-from agent.steps.jobs import launcher
-from agent.steps.jobs.choice import choose_isolation
-from agent.steps.jobs.confinement import Confinement, properties, unit_name
-from agent.steps.jobs.diskwatch import DiskWatch, occupied
-from agent.steps.jobs.interface import Exit, Launch
-from agent.steps.jobs.probe import reach_of_jobs
-from agent.steps.jobs.process import ProcessIsolation
-from agent.steps.jobs.unit import exit_of
+from agent.jobs.interface import Exit, Launch
+from agent.jobs.isolation import launcher
+from agent.jobs.isolation.choice import choose_isolation
+from agent.jobs.isolation.confinement import Confinement, properties, unit_name
+from agent.jobs.isolation.diskwatch import DiskWatch, occupied
+from agent.jobs.isolation.probe import reach_of_jobs
+from agent.jobs.isolation.process import ProcessIsolation
+from agent.jobs.isolation.unit import exit_of
+from agent.jobs.verdict import Ended, Produced, judge
 from tests.bucket.bucket import Bucket
 from tests.run.bench import Bench
 

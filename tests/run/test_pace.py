@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.errors import StateError
-from agent.steps.pace import take_turn
+from agent.base.errors import StateError
+from agent.jobs.rate_limit import take_turn
 from tests.bucket.bucket import Bucket
 from tests.run.bench import Bench
 from tests.run.fleet import Fleet

@@ -1,0 +1,1 @@
+"""What every package uses: errors, programs, threads, durable files, logs, redaction, units, stop, engine."""

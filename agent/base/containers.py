@@ -1,0 +1,205 @@
+"""Jobs in containers: where things are inside, what the engine is told, and what a stack may not ask for.
+
+Decisions only.
+"""
+
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+OUTPUT, STATE, RESULT = "/mayfly/output", "/mayfly/state", "/mayfly/result"
+"""Where a job finds its folders when it does not name a path for its output itself."""
+
+SELENIUM = "selenium"
+"""The name under which a job in a container reaches the run's browser: the one that compose stacks give theirs."""
+
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 -- no file: a mount of the machine, in whose place a stack gets its own
+
+BROWSER_PORT = 4444
+BROWSER = f"http://{SELENIUM}:{BROWSER_PORT}"
+"""The run's browser, as every job in a container reaches it: at the address that a Grid in a stack would have."""
+
+TASKS = 1024
+"""Processes and threads of a container; a program with a thread pool for each of 64 cores stays below."""
+
+CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID")
+"""What root in a container keeps: to handle its own files and to become another user, as many entry points do."""
+
+IMAGE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$"
+"""Names of images that are no options of the engine's command line: `--privileged` would be one."""
+
+_IMAGES_OWN = frozenset({"PATH", "HOME", "LANG", "VIRTUAL_ENV"})
+"""Variables whose right values only the image knows."""
+
+_CLIENTS_OWN = re.compile(
+    r"PATH|HOME|TMPDIR|GLIBC_TUNABLES|GCONV_PATH|(LD|DOCKER|COMPOSE|BUILDKIT|BUILDX|PYTHON|GO|SSL)_?[A-Z_]*"
+)
+"""Variables that the engine's command line itself, which runs as the agent's user, might obey."""
+
+
+def is_clients_own(name: str) -> bool:
+    """Tell whether a variable of this name would reach the engine's command line and not only the container."""
+    return _CLIENTS_OWN.fullmatch(name) is not None
+
+
+def output_problem(path: str) -> str | None:
+    """Return why results cannot be mounted at this path of a container, or None."""
+    if path == "/" or str(PurePosixPath(path)) != path or ".." in path.split("/"):
+        return "is not a plain absolute path of a folder"
+    if re.search(r"[:,\x00-\x1f\x7f\"]", path):
+        return "has a character that container engines do not take"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """How a container gets its environment.
+
+    Attributes:
+        arguments: `--env NAME=value`, and `--env NAME` for what no command line may show.
+        environ: What the client's environment must have for the latter.
+    """
+
+    arguments: tuple[str, ...]
+    environ: Mapping[str, str]
+
+
+def given(environment: Mapping[str, str], secrets: Sequence[str]) -> Given:
+    """Return how a job's environment reaches its container.
+
+    Args:
+        environment: The whole environment, as for a program of this machine.
+        secrets: Names in it whose values no command line may show.
+    """
+    inside = {name: value for name, value in environment.items() if name not in _IMAGES_OWN}
+    shown = [
+        part
+        for name, value in inside.items()
+        for part in ("--env", name if name in secrets else f"{name}={value}")
+    ]
+    # The client gets the rest as well, for `${NAME}` in a compose file; the run's id marks it as ours.
+    client = {name: value for name, value in inside.items() if not is_clients_own(name)}
+    return Given(tuple(shown), client)
+
+
+def project_name(run_id: str, name: str) -> str:
+    """Return the name of a compose project, or of a container: one attempt's own."""
+    return f"{project_prefix(run_id)}{name}"
+
+
+def project_prefix(run_id: str) -> str:
+    """Return how the names of all compose projects of a run begin; compose wants small letters."""
+    return f"mayfly-{run_id}-".lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A folder of this machine in a container."""
+
+    source: str
+    target: str
+
+
+def override(
+    model: Mapping[str, Any],
+    *,
+    project: str,
+    service: str,
+    mounts: Sequence[Mount],
+    files: Mapping[str, Mapping[str, Sequence[str]]],
+    built: str,
+) -> str:
+    """Return the file that is merged over a stack's own.
+
+    It maps the job's folders into the batch service, and takes from all services what collides with other runs,
+    outlives them or is shared with the machine: fixed names (which stay as names in the stack's networks), ports,
+    restarts, the machine's shared memory.
+
+    Args:
+        model: The stack, from `docker compose config --no-interpolate --format json`.
+        project: The name of its project.
+        service: The batch service.
+        mounts: What is mounted into it; what the stack mounts there itself gives way.
+        files: For services that name env files that compose must not read, or cannot: the key, and what remains of it.
+        built: Begins the names of images that the stack builds, so that each is built once.
+    """
+    lines = ["services:"]
+    for name, own in sorted(model.get("services", {}).items()):
+        lines += [f"  {json.dumps(name)}:", '    restart: "no"', "    ports: !reset []"]
+        lines += ["    develop: !reset null"] if "develop" in own else []
+        if "container_name" in own:
+            lines.append("    container_name: !reset null")
+            lines += _alias(own, str(own["container_name"]))
+        if "build" in own and "image" not in own:
+            lines.append(f"    image: {json.dumps(f'{built}-{name.lower()}')}")
+        lines += [_replaced(key, paths) for key, paths in files.get(name, {}).items()]
+        lines += ["    init: true"] if name == service else []
+        if volumes := [*_memory(own), *(map(_volume, mounts) if name == service else ())]:
+            lines += ["    volumes:", *(f"      - {json.dumps(volume)}" for volume in volumes)]
+    for kind in ("networks", "volumes"):
+        if fixed := _fixed_names(model.get(kind) or {}, project):
+            lines += [f"{kind}:", *(f"  {json.dumps(key)}: {{name: !reset null}}" for key in fixed)]
+    return "\n".join(lines) + "\n"
+
+
+def _replaced(key: str, values: Sequence[str]) -> str:
+    """Return the line that gives a service other values; an empty list would be no change."""
+    tag = f"!override {json.dumps(list(values))}" if values else "!reset []"
+    return f"    {key}: {tag}"
+
+
+def _memory(own: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return the memory of its own that a service gets in the place of the machine's."""
+    volumes = [volume for volume in own.get("volumes") or () if isinstance(volume, dict)]
+    shared = any(
+        volume.get("source") == volume.get("target") == SHARED_MEMORY for volume in volumes
+    )
+    return [{"type": "tmpfs", "target": SHARED_MEMORY}] if shared else []
+
+
+def _fixed_names(tables: Mapping[str, Any], project: str) -> list[str]:
+    """Return the networks or volumes whose names are not the project's; those of others keep theirs."""
+    return [
+        key
+        for key, own in sorted(tables.items())
+        if own
+        and not own.get("external")
+        and own.get("name", f"{project}_{key}") != f"{project}_{key}"
+    ]
+
+
+def _volume(mount: Mount) -> dict[str, str]:
+    # A dollar sign would begin a variable.
+    return {"type": "bind", "source": mount.source.replace("$", "$$"), "target": mount.target}
+
+
+def _alias(own: Mapping[str, Any], alias: str) -> list[str]:
+    """Return the lines that keep a fixed name as a name in the service's networks."""
+    networks = own.get("networks") or {}
+    if "network_mode" in own or not networks:
+        return []
+    known = {
+        name: [*((settings or {}).get("aliases") or []), alias]
+        for name, settings in networks.items()
+    }
+    return ["    networks:"] + [
+        f"      {json.dumps(name)}: {json.dumps({'aliases': aliases})}"
+        for name, aliases in known.items()
+    ]
+
+
+def told(failure: str, tail: Collection[str]) -> str:
+    """Return why a container did not start, with what was said last and what can be done about it."""
+    said = [line.strip() for line in tail if line.strip() and "level=warning" not in line]
+    parts = [failure, said[-1] if said else "", remedy_for("\n".join(said))]
+    return "; ".join(part for part in parts if part)
+
+
+def remedy_for(said: str) -> str:
+    """Return what can be done about the end of what the engine or compose said; empty when it is not known."""
+    if "manifest unknown" in said or "pull access denied" in said or "not found: manifest" in said:
+        return "check the image's name, and that this machine may pull it"
+    return ""

@@ -1,0 +1,112 @@
+"""Logs: one event, redacted once, to every sink. Nothing is configured globally."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from agent.base.redact import Redactor
+
+
+@contextmanager
+def _passed_over(name: str) -> Iterator[None]:
+    """Have an optional dependency of a library seem not to be there while the library is imported."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # how Python notes that an import has failed
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+# It takes rich along, for tracebacks on a console that no sink here writes: a quarter of what a run imports.
+with _passed_over("rich"):
+    import structlog
+    from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+
+Log = FilteringBoundLogger
+Sink = Callable[[dict[str, Any]], None]
+"""Takes one event: `timestamp`, `level`, `event` and its fields, without secrets."""
+
+
+class Journalist:
+    """Owns the logger of a process: its sinks, and the secrets that no sink may see.
+
+    Attributes:
+        log: The logger to pass on; `log.bind(job=...)` for more context.
+    """
+
+    def __init__(self, *sinks: Sink, level: str = "info") -> None:
+        self._sinks = list(sinks)
+        self._secrets: dict[str, str] = {}
+        self._redactor = Redactor({})
+        self.log: Log = structlog.wrap_logger(
+            None,
+            processors=[
+                structlog.processors.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                structlog.processors.format_exc_info,
+                self._tell,
+            ],
+            wrapper_class=structlog.make_filtering_bound_logger(level),
+        )
+
+    @contextmanager
+    def writing(self, path: Path, **context: str) -> Iterator[None]:
+        """Send every event of the block, with `context`, to a file of JSON lines as well."""
+        outer = self.log
+        stream = path.open("a", buffering=1)
+        sink = json_sink(stream)
+        self._sinks.append(sink)
+        self.log = outer.bind(**context)
+        try:
+            yield
+        finally:
+            self.log = outer
+            self._sinks.remove(sink)
+            # A full disk has refused lines before; what it still refuses must not end the run.
+            with suppress(OSError):
+                stream.close()
+
+    def add_secrets(self, secrets: Mapping[str, str]) -> None:
+        """Hide these values (by name) from now on, in every sink."""
+        self._secrets |= secrets
+        self._redactor = Redactor(self._secrets)
+
+    @property
+    def redactor(self) -> Redactor:
+        """Hides what `add_secrets` has been told so far."""
+        return self._redactor
+
+    def _tell(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        safe = {str(key): self._redactor.value(value) for key, value in event.items()}
+        for sink in self._sinks:
+            # A full disk, or a terminal that was closed, must not end what the log is about.
+            with suppress(OSError, ValueError):
+                sink(safe)
+        raise structlog.DropEvent
+
+
+def json_sink(stream: IO[str]) -> Sink:
+    """Return a sink that writes one JSON object a line."""
+
+    def write(event: dict[str, Any]) -> None:
+        stream.write(json.dumps(event, ensure_ascii=False, default=str) + "\n")
+        stream.flush()
+
+    return write
+
+
+def console_sink(stream: IO[str], *, colors: bool) -> Sink:
+    """Return a sink that writes aligned lines for a person."""
+    renderer = structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=24)
+
+    def write(event: dict[str, Any]) -> None:
+        stream.write(str(renderer(None, "", dict(event))) + "\n")
+        stream.flush()
+
+    return write

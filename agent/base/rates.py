@@ -1,0 +1,40 @@
+"""The pace at which a site is visited: how far apart visits are, and whose turn is when. Decisions only."""
+
+import re
+
+MOST_WAITING = 86400.0
+"""Seconds. A next turn further ahead than this is not a queue but a clock that was set, and is forgotten."""
+
+_RATE = re.compile(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,3})?(s|m|h)", re.ASCII)
+_SITE = re.compile(r"[a-z0-9]([a-z0-9.-]{0,200}[a-z0-9])?", re.ASCII)
+_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def interval_of(rate: str) -> float:
+    """Return the seconds between two visits at a rate such as `1/s`, `30/m` or `1/10s`.
+
+    Raises:
+        ValueError: It is not a rate.
+    """
+    match = _RATE.fullmatch(rate)
+    if match is None:
+        raise ValueError(f'"{rate}" is not a rate; write for example "1/s", "30/m" or "1/10s"')
+    return int(match.group(2) or 1) * _UNIT[match.group(3)] / int(match.group(1))
+
+
+def is_site(text: str) -> bool:
+    """Tell whether a text can name a site: a host name in lower case, which is also the name of a file."""
+    return _SITE.fullmatch(text) is not None
+
+
+def turn(following: float | None, now: float, interval: float) -> tuple[float, float]:
+    """Return when the next visit may be, and when the one after it.
+
+    Args:
+        following: What an earlier call returned as the second; None when there was none.
+        now: The time.
+        interval: Seconds between two visits, at least.
+    """
+    known = following is not None and following <= now + MOST_WAITING
+    start = max(following or now, now) if known else now
+    return start, start + interval

@@ -1,0 +1,140 @@
+"""Secrets leave every text by value, also in the forms in which they travel. Decisions only."""
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import TypeVar
+from urllib.parse import quote, quote_plus
+
+from pydantic import BaseModel
+
+from agent.base.urlsecrets import REVEALING_NAMES
+
+Model = TypeVar("Model", bound=BaseModel)
+
+FOR_PEOPLE = frozenset({"interruption", "message", "notes", "reason", "warnings"})
+"""Fields of records that are sentences, into which errors' texts go."""
+
+SHORTEST = 5
+"""Values shorter than this are not searched for: they would take ordinary words out of every line."""
+
+_HEX = re.compile(r"%[0-9A-F]{2}")
+
+
+def _forms(value: str) -> set[str]:
+    """Return the ways one secret may be spelled: plain, URL, JSON, Python, and base64 at each alignment."""
+    data = value.encode(errors="surrogateescape")
+    urls = {quote(value, safe=""), quote(value), quote_plus(value)}
+    forms = {value, *urls, *(_HEX.sub(lambda match: match.group().lower(), url) for url in urls)}
+    for text in (value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]):
+        # Twice: a document that is a text in another one.
+        forms |= {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
+    for shown in (repr(value)[1:-1], ascii(value)[1:-1], repr(data)[2:-1]):
+        # As tracebacks show it; which quotes have a backslash depends on what stands around it.
+        bare = shown.replace("\\'", "'")
+        forms |= {bare, bare.replace("'", "\\'")}
+    for shift in range(3):
+        # Of the encoding of (shift unknown bytes + value + unknown bytes) only the middle is fixed.
+        encoded = base64.b64encode(b"\0" * shift + data).decode().rstrip("=")
+        start = (shift * 8 + 5) // 6
+        fixed = encoded[start : (shift + len(data)) * 8 // 6]
+        if len(fixed) >= SHORTEST:
+            forms |= {fixed, fixed.replace("+", "-").replace("/", "_")}
+    return forms
+
+
+class Redactor:
+    """Replaces each known secret by `[redacted:NAME]`.
+
+    Args:
+        secrets: Name to value. A value of several lines is also hidden line by line, because logs are lines.
+    """
+
+    def __init__(self, secrets: Mapping[str, str]) -> None:
+        names: dict[str, str] = {}
+        for name, value in secrets.items():
+            lines = [line.strip() for line in value.splitlines()]
+            for part in (value, value.strip(), *lines):
+                if len(part) >= SHORTEST:
+                    names |= dict.fromkeys(_forms(part), name)
+        self._names = names
+        # Only how each begins is a pattern: of a long one, all of it would take seconds to compile.
+        self._beginning: dict[str, list[str]] = {}
+        # Longest first: the whole before any part that it contains.
+        for form in sorted(names, key=len, reverse=True):
+            self._beginning.setdefault(form[:SHORTEST], []).append(form)
+        begin = "|".join(map(re.escape, self._beginning))
+        self._pattern = re.compile(begin) if begin else None
+
+    def text(self, text: str) -> str:
+        """Return `text` without any secret."""
+        if self._pattern is None:
+            return text
+        kept: list[str] = []
+        done = look = 0
+        while match := self._pattern.search(text, look):
+            start = look = match.start()
+            found = next(
+                (form for form in self._beginning[match.group()] if text.startswith(form, start)),
+                None,
+            )
+            if found is None:
+                look += 1
+                continue
+            kept += (text[done:start], f"[redacted:{self._names[found]}]")
+            done = look = start + len(found)
+        return "".join((*kept, text[done:]))
+
+    def data(self, data: bytes) -> bytes:
+        """Return a file's content without any secret; what is not UTF-8 in it stays as it is."""
+        text = self.text(data.decode(errors="surrogateescape"))
+        return text.encode(errors="surrogateescape")
+
+    def value(self, value: object) -> object:
+        """Return a JSON-like value without any secret: keys included, and what JSON does not have as its text."""
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {self.text(_shown(key)): self.value(item) for key, item in value.items()}
+        if isinstance(value, list | tuple | AbstractSet):
+            return [self.value(item) for item in value]
+        return self.text(_shown(value))
+
+    def record(self, record: Model) -> Model:
+        """Return a record whose texts for people have no secret; names and paths, by which things are found, stay."""
+        clean = {name: (value, self.field(name, value)) for name, value in record}
+        changed = {name: after for name, (before, after) in clean.items() if after != before}
+        return record.model_copy(update=changed)
+
+    def field(self, name: str, value: object) -> object:
+        """Return the value of a record's field: see `record`."""
+        if isinstance(value, BaseModel):
+            return self.record(value)
+        if isinstance(value, tuple) and all(isinstance(item, BaseModel) for item in value):
+            return tuple(self.record(item) for item in value)
+        if name in FOR_PEOPLE:
+            texts = value if isinstance(value, tuple) else (value,)
+            clean = tuple(self.text(item) if isinstance(item, str) else item for item in texts)
+            return clean if isinstance(value, tuple) else clean[0]
+        return value
+
+
+def _shown(value: object) -> str:
+    """Return an object's text; whatever its class may do, the log goes on."""
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 -- it may be anybody's class
+        return f"<{type(value).__name__}>"
+
+
+def without_credentials(text: str) -> str:
+    """Return a text whose URLs have neither user nor password, nor values in a query that are named like secrets."""
+    return _QUERY.sub(r"\1", _LOGIN.sub("", text))
+
+
+_LOGIN = re.compile(r"(?<=://)[^/\s]*@")
+_QUERY = re.compile(rf"([?&;][\w.-]*{REVEALING_NAMES}[\w.-]*=)[^&;#\s\"')]*")

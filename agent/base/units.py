@@ -1,0 +1,131 @@
+"""Durations and sizes as people write them in TOML: `"10m"`, `"1h30m"`, `"1GiB"`. Decisions only."""
+
+import re
+from typing import Annotated
+
+from pydantic import BeforeValidator, WithJsonSchema
+
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?", re.IGNORECASE | re.ASCII)
+_LARGEST = 2**63
+"""No file is as large (bytes)."""
+_LONGEST = 3660 * 86400.0
+"""Nothing here takes ten years; beyond a few thousand of them dates end as well (seconds)."""
+_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+
+
+def parse_duration(value: object) -> float:
+    """Return seconds for `"1d2h3m4s"`, or for a plain number of seconds.
+
+    Raises:
+        ValueError: The text is not a duration, or is not above zero.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(min(value, 2 * _LONGEST))
+    else:
+        match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match is None or not any(match.groups()):
+            raise ValueError('not a duration; write for example "90s", "10m" or "1h30m"')
+        days, hours, minutes, rest = (float(group or 0) for group in match.groups())
+        seconds = ((days * 24 + hours) * 60 + minutes) * 60 + rest
+    if not 0 < seconds < _LONGEST:
+        raise ValueError("a duration must be above zero, and below ten years")
+    return seconds
+
+
+def parse_size(value: object) -> int:
+    """Return bytes for `"1KiB"` (1024), `"1kB"` (1000), `"5G"` (as `GiB`), or for a plain number of bytes.
+
+    Raises:
+        ValueError: The text is not a size.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 0 <= value < _LARGEST:
+            raise ValueError("a size cannot be negative, nor this large")
+        return value
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError('not a size; write for example "500kB", "1KiB" or "2GiB"')
+    number, prefix = match.group(1), (match.group(2) or "")
+    decimal = len(prefix) == 1 and match.group(0).upper().endswith("B")
+    size = float(number) * (1000 if decimal else 1024) ** _POWERS[prefix[:1].upper()]
+    if not size < _LARGEST:
+        raise ValueError("too large to be a size")
+    return int(size)
+
+
+def show_duration(seconds: float) -> str:
+    """Return seconds as a person reads them: `0.4s`, `42s`, `3m 05s`, `2h 10m`."""
+    if seconds < 10:  # noqa: PLR2004 -- below ten seconds a decimal says something
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h {minutes:02d}m"
+    return f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"
+
+
+def show_size(size: float) -> str:
+    """Return bytes as a person reads them: `812 B`, `4.1 kB`, `1.3 GB` (powers of 1000)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:  # noqa: PLR2004 -- decimal units
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^(\d+d)?(\d+h)?(\d+m)?(\d+(\.\d+)?s)?$"},
+                {"type": "number", "exclusiveMinimum": 0},
+            ],
+            "description": 'Duration such as "90s", "10m", "1h30m", or seconds.',
+        }
+    ),
+]
+"""A duration in seconds, written as `"10m"` or as a number."""
+
+
+def parse_span(value: object) -> float:
+    """Return seconds as `parse_duration` does, and zero for `0`, `"0"` and `"0s"`.
+
+    Raises:
+        ValueError: The text is not a duration.
+    """
+    nothing = value in {"0", "0s"} or (value == 0 and not isinstance(value, bool))
+    return 0.0 if nothing else parse_duration(value)
+
+
+Span = Annotated[
+    float,
+    BeforeValidator(parse_span),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^(0|(\d+d)?(\d+h)?(\d+m)?(\d+(\.\d+)?s)?)$"},
+                {"type": "number", "minimum": 0},
+            ],
+            "description": 'Duration such as "90s" or "6h", or seconds; 0 for none.',
+        }
+    ),
+]
+"""A duration in seconds that may be zero."""
+
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^\d+(\.\d+)?\s*([KMGTkmgt]i?)?B?$"},
+                {"type": "integer", "minimum": 0},
+            ],
+            "description": 'Size such as "1KiB", "500kB", "2GiB", or bytes.',
+        }
+    ),
+]
+"""A size in bytes, written as `"1KiB"` or as a number."""

@@ -1,0 +1,120 @@
+"""Which parts of addresses, and of the environment, are secrets. Decisions only."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import SplitResult, unquote, unquote_plus, urlsplit
+
+LONG = 16
+"""Characters from which on a part of an address is taken for a token where nothing says what it is."""
+
+REVEALING_NAMES = r"(?i:token|secret|passw|pwd|api_?key|access_?key|auth|sig|cred|jwt)"
+"""What is in the names of secrets in a query."""
+
+PUBLIC = frozenset(
+    {
+        *("anonymous", "git", "gitlab-ci-token", "oauth2", "token", "x-access-token"),
+        *("x-oauth-basic", "x-token-auth"),
+    }
+)
+"""What stands beside a token in the place of a user's name, or of a password."""
+
+_WHOLE = (("notify", "healthchecks"), ("notify", "apprise"))
+"""Settings that are secrets as they are: whoever has a ping URL can silence the alarm."""
+
+_ADDRESSES = (
+    ("release", "repository"),
+    ("store", "url"),
+    ("store", "endpoint"),
+    ("browser", "url"),
+)
+_SECRET = re.compile(
+    r"(?i:(?!mayfly_)\w*(?:password|passwd|token|secret|secret_key|access_key|api_key))"
+)
+"""Names of variables that hold secrets."""
+
+SHORTEST_VALUE = 8
+"""Such a name may also stand before a word like `false`."""
+
+_PROXY = re.compile(r"(?i:\w+_proxy)")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s,;'\"]+")
+
+
+def url_secrets(url: str) -> tuple[str, ...]:
+    """Return the secrets in an address, as they stand there and as they are meant: of user, password and query.
+
+    A user's name is one where it is a token: without a password, with one that says nothing, or when it is long.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ()
+    found = [*_login(parts), *_query(parts.query), *_query(parts.fragment)]
+    return tuple(
+        dict.fromkeys(form for text in found for form in (text, unquote(text), unquote_plus(text)))
+    )
+
+
+def _login(parts: SplitResult) -> Iterator[str]:
+    user, _, password = parts.netloc.rpartition("@")[0].partition(":")
+    told = {user, password} - PUBLIC - {""}
+    if password in told:
+        yield password
+    is_name = "ssh" in parts.scheme or (password in told and len(user) < LONG)
+    if user in told and not is_name:
+        yield user
+
+
+def _query(query: str) -> Iterator[str]:
+    for part in re.split("[&;]", query):
+        name, equals, value = part.partition("=")
+        if not equals:
+            name, value = "", name
+        if len(value) >= LONG or (name and re.search(REVEALING_NAMES, name)):
+            yield value
+
+
+def whole_secrets(url: str) -> tuple[str, ...]:
+    """Return the secrets of an address that is one itself: it, and each part by which it could be guessed."""
+    host = urlsplit(url).hostname if "[" not in url and "]" not in url else None
+    long = (part for part in re.split("[/:@?&=#;,]", url) if len(part) >= LONG and part != host)
+    return tuple(dict.fromkeys((url, *url_secrets(url), *long)))
+
+
+def settings_secrets(data: Mapping[str, Any]) -> dict[str, str]:
+    """Return the secrets in a configuration, by name; it may have faults."""
+    secrets: dict[str, str] = {}
+    for places, look in ((_WHOLE, whole_secrets), (_ADDRESSES, url_secrets)):
+        for section, key in places:
+            texts = [text for url in _texts(data, section, key) for text in look(url)]
+            secrets |= _named(f"{section}.{key}", texts)
+    return secrets
+
+
+def environment_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the secrets in an environment, by name: in addresses, such as a proxy's, and in what is named so."""
+    secrets: dict[str, str] = {}
+    for name, value in sorted(environ.items()):
+        bare = _PROXY.fullmatch(name) and "://" not in value
+        urls = [f"http://{value}"] if bare else _URL.findall(value)
+        texts = [text for url in urls for text in url_secrets(url)]
+        if _SECRET.fullmatch(name) and len(value) >= SHORTEST_VALUE:
+            texts.append(value)
+        secrets |= _named(name, texts)
+    return secrets
+
+
+def _texts(data: Mapping[str, Any], section: str, key: str) -> list[str]:
+    table = data.get(section)
+    value = table.get(key) if isinstance(table, Mapping) else None
+    return [
+        text
+        for text in (value if isinstance(value, list | tuple) else [value])
+        if isinstance(text, str)
+    ]
+
+
+def _named(name: str, texts: list[str]) -> dict[str, str]:
+    return {
+        f"{name} {number}" if number > 1 else name: text for number, text in enumerate(texts, 1)
+    }

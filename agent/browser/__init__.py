@@ -1,0 +1,105 @@
+"""Where WebDriver sessions come from: a container, a chromedriver, or somebody else's Grid, behind one interface."""
+
+from collections.abc import Collection, Mapping
+
+from agent.base.logs import Log
+from agent.browser.choice import (
+    DEFAULT_IMAGE,
+    Choice,
+    Chromedriver,
+    Container,
+    Remote,
+    choose,
+)
+from agent.browser.chromedriver import LocalBrowser, find_chromedriver, remove_drivers
+from agent.browser.container import ContainerBrowser, Resources, remove_containers
+from agent.browser.interface import HOST, Backend, Place, open_to_browser
+from agent.browser.prewarm import EarlyBrowser
+from agent.browser.proxy import door
+from agent.browser.remote import RemoteBrowser
+from agent.browser.supervisor import Keeper, Pace
+from agent.config.settings import Browser
+
+__all__ = [
+    "DEFAULT_IMAGE",
+    "HOST",
+    "Choice",
+    "Chromedriver",
+    "Container",
+    "EarlyBrowser",
+    "Keeper",
+    "Pace",
+    "Place",
+    "Remote",
+    "choose",
+    "door",
+    "early",
+    "find_chromedriver",
+    "keep",
+    "open_to_browser",
+    "remove_leftovers",
+]
+
+
+def keep(
+    choice: Choice,
+    place: Place,
+    *,
+    settings: Browser,
+    environ: Mapping[str, str],
+    log: Log,
+    pace: Pace | None = None,
+) -> Keeper:
+    """Return the keeper of a browser; entering it starts the browser in the background.
+
+    Args:
+        choice: Which browser.
+        place: Where the run keeps it.
+        settings: Sessions, timeout, shared memory.
+        environ: Where programs are found; the browser itself sees next to nothing of it.
+        log: Where its story is told.
+        pace: How it is watched.
+    """
+    backend = _backend(choice, place, settings, environ, log)
+    return Keeper(backend, timeout=settings.timeout, log=log, pace=pace)
+
+
+def early(place: Place, *, settings: Browser, environ: Mapping[str, str], log: Log) -> EarlyBrowser:
+    """Return the browser of a run, of which nothing is started yet; the arguments are those of `keep`."""
+    driver = find_chromedriver(environ)
+    return EarlyBrowser(
+        lambda image: choose(settings, image, driver),
+        lambda choice: keep(choice, place, settings=settings, environ=environ, log=log),
+        port=settings.port,
+    )
+
+
+async def remove_leftovers(
+    run_ids: Collection[str], *, environ: Mapping[str, str], log: Log
+) -> int:
+    """Remove the browsers of runs that were killed: containers, processes and profiles.
+
+    Returns:
+        How many containers and processes there were.
+    """
+    if not run_ids:
+        return 0
+    containers = await remove_containers(run_ids, environ, log)
+    return containers + await remove_drivers(run_ids, environ)
+
+
+def _backend(
+    choice: Choice, place: Place, settings: Browser, environ: Mapping[str, str], log: Log
+) -> Backend:
+    match choice:
+        case Remote(url):
+            return RemoteBrowser(url)
+        case Chromedriver(program):
+            return LocalBrowser(program, place, environ, log)
+        case Container(image):
+            resources = Resources(
+                sessions=settings.sessions,
+                shared_memory=settings.shared_memory,
+                queue=max(1, round(settings.timeout)),
+            )
+            return ContainerBrowser(image, place, resources, environ, log)

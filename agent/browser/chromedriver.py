@@ -1,0 +1,258 @@
+"""The browser of this machine: a chromedriver of our own, whose browsers leave nothing behind."""
+
+import asyncio
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+from asyncio.subprocess import Process
+from collections.abc import Collection, Mapping
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Literal
+
+from agent.base import durable, processes
+from agent.base.errors import BrowserError
+from agent.base.logs import Log
+from agent.browser.interface import Facts, Place, open_to_browser
+
+LISTEN_SECONDS = 20.0
+"""From launch to listening; seen: 0.05 s."""
+
+LONGEST_SCRATCH = 60
+"""Bytes of a temporary folder's path below which Chromium can put a socket: it adds 45, and the kernel's limit is 107.
+With a longer one it exits at its start."""
+
+ROOMY_SHARED_MEMORY = 512 * 1024**2
+"""With less than this in `/dev/shm`, where Chromium draws, tabs crash; Docker gives its containers 64 MiB."""
+
+_STARTED = b"was started successfully"
+_PORTS_TRIED = 3
+_POLL_SECONDS = 0.02
+_TAIL_BYTES = 4096
+
+
+class LocalBrowser:
+    """A chromedriver, and every browser that it starts."""
+
+    kind: Literal["chromedriver"] = "chromedriver"
+    shares_downloads = True
+    preparation = 0.0
+
+    def __init__(self, program: str, place: Place, environ: Mapping[str, str], log: Log) -> None:
+        """Describe a chromedriver that has not been started.
+
+        Args:
+            program: Its path.
+            place: The run, and the folder for its log and for the browsers' profiles.
+            environ: Of which PATH, LANG, TZ and TMPDIR are taken.
+            log: Told of files that would not go.
+        """
+        self.url = ""
+        self._program = program
+        self._place = place
+        self._environ = environ
+        self._log = log
+        self._port = 0
+        self._scratch: Path | None = None
+        self._process: Process | None = None
+        self._held: AsyncExitStack | None = None
+        # A run may replace its browser: one goes while the next one comes.
+        self._token = secrets.token_hex(2)
+        self._written = place.folder / "chromedriver.log"
+        self._begin = 0
+
+    async def prepare(self) -> None:
+        """Fetch nothing: it is installed."""
+
+    async def start(self) -> None:
+        """Start it, on the port it had before if there was one.
+
+        Raises:
+            BrowserError: It cannot be started, or does not listen.
+        """
+        open_to_browser(self._place.downloads)
+        self._place.folder.mkdir(parents=True, exist_ok=True)
+        for number in range(1, _PORTS_TRIED + 1):
+            port = self._port or _free_port()
+            try:
+                await self._listen(port)
+            except BrowserError:
+                await self.stop()
+                if self._port or number == _PORTS_TRIED:
+                    raise
+            else:
+                self._port = port
+                self.url = f"http://127.0.0.1:{port}"
+                return
+
+    async def running(self) -> bool:
+        """Tell whether its process is there."""
+        return self._process is not None and self._process.returncode is None
+
+    async def last_words(self) -> str:
+        """Return the end of its log, on one line."""
+        return " ".join(self._tail().decode(errors="replace").split())[-500:]
+
+    async def stop(self) -> None:
+        """Kill it and its browsers, and remove their profiles."""
+        self._process = None
+        held, self._held = self._held, None
+        if held is not None:
+            await held.aclose()
+            # Crash handlers live in sessions of their own; they carry our environment all the same.
+            await processes.kill_marked(*self._marks())
+        scratch, self._scratch = self._scratch, None
+        if scratch is not None:
+            try:
+                durable.remove_tree(scratch)
+            except OSError as error:
+                self._log.warning("browser.not_removed", folder=str(scratch), reason=str(error))
+
+    def describe(self) -> Facts:
+        """Return no facts besides its name, which its session tells."""
+        return Facts()
+
+    async def _listen(self, port: int) -> None:
+        """Start it and wait until it says that it listens: a stranger on that port would answer as well."""
+        scratch = self._scratch = make_scratch(self._place, self._token, self._environ)
+        held = self._held = AsyncExitStack()
+        command = (self._program, f"--port={port}", "--log-level=WARNING")
+        try:
+            # A file, not a pipe: nobody has to read it, and what holds it open keeps nobody waiting.
+            with self._written.open("ab") as log:
+                self._begin = log.tell()
+                process = self._process = await held.enter_async_context(
+                    processes.started(
+                        command,
+                        environ=self._environment(scratch),
+                        cwd=scratch,
+                        output=log.fileno(),
+                    )
+                )
+        except OSError as error:
+            raise BrowserError(
+                f"{self._program} could not be started: {error.strerror}",
+                remedy="install chromium and chromedriver of the same version",
+            ) from error
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LISTEN_SECONDS):
+                while process.returncode is None and _STARTED not in self._tail():  # noqa: ASYNC110 -- a file
+                    await asyncio.sleep(_POLL_SECONDS)
+        if process.returncode is not None or _STARTED not in self._tail():
+            said = await self.last_words()
+            raise BrowserError(f"chromedriver does not listen on port {port}: {said}")
+
+    def _tail(self) -> bytes:
+        try:
+            with self._written.open("rb") as log:
+                log.seek(max(self._begin, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+                return log.read()
+        except OSError:
+            return b""
+
+    def _environment(self, scratch: Path) -> dict[str, str]:
+        """Return its environment; nothing of ours that a page could find out about."""
+        flags = browser_flags(root=os.geteuid() == 0, shared_memory=_free_shared_memory())
+        return {
+            "PATH": self._environ.get("PATH", os.defpath),
+            "LANG": self._environ.get("LANG", "C.UTF-8"),
+            **({"TZ": self._environ["TZ"]} if "TZ" in self._environ else {}),
+            "HOME": str(scratch),
+            "TMPDIR": str(scratch),
+            "CHROME_EXTRA_FLAGS": " ".join(flags),
+            **dict(mark.split("=", 1) for mark in self._marks()),
+        }
+
+    def _marks(self) -> tuple[str, ...]:
+        return (*_run_marks(self._place.run_id), f"MAYFLY_BROWSER={self._token}")
+
+
+def browser_flags(*, root: bool, shared_memory: int) -> tuple[str, ...]:
+    """Return the flags that every browser gets besides those of its session, so that any scraper gets a session.
+
+    They travel in `CHROME_EXTRA_FLAGS`, which Chromium and Chrome read on Linux (`chrome/app/chrome_main_linux.h`). A
+    wrapper on the PATH would not do: chromedriver looks into `/usr/local/bin` and `/usr/bin` first.
+
+    Args:
+        root: Whether they run as root, for whom Chromium has no sandbox.
+        shared_memory: Bytes that are free in `/dev/shm`.
+    """
+    return (
+        "--headless=new",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        *(("--no-sandbox",) if root else ()),
+        *(("--disable-dev-shm-usage",) if shared_memory < ROOMY_SHARED_MEMORY else ()),
+    )
+
+
+def make_scratch(place: Place, token: str, environ: Mapping[str, str]) -> Path:
+    """Create the folder for profiles and return it: in the run's folder, or in a shorter one where that is too long."""
+    own = place.folder / token
+    if len(os.fsencode(own)) <= LONGEST_SCRATCH:
+        durable.remove_tree(own)
+        own.mkdir(mode=0o700, parents=True)
+        return own
+    for base in _temporary(environ):
+        folder = Path(tempfile.mkdtemp(prefix=_prefix(place.run_id), dir=base))
+        if len(os.fsencode(folder)) <= LONGEST_SCRATCH:
+            return folder
+        folder.rmdir()
+    raise BrowserError(
+        "no temporary folder has a path that is short enough for Chromium",
+        remedy=f"set TMPDIR to a folder of at most {LONGEST_SCRATCH - 40} characters",
+    )
+
+
+async def remove_drivers(run_ids: Collection[str], environ: Mapping[str, str]) -> int:
+    """Kill the drivers and browsers that runs left behind which were killed, and remove their profiles.
+
+    Returns:
+        How many processes there were.
+    """
+    killed = 0
+    for run_id in run_ids:
+        killed += await processes.kill_marked(*_run_marks(run_id))
+        for base in _temporary(environ):
+            for folder in Path(base).glob(f"{_prefix(run_id)}*"):
+                with suppress(OSError):  # a stranger's, by the same name
+                    durable.remove_tree(folder)
+    return killed
+
+
+def find_chromedriver(environ: Mapping[str, str]) -> str | None:
+    """Return the path of the chromedriver on the PATH, if there is one."""
+    return shutil.which("chromedriver", path=environ.get("PATH", os.defpath))
+
+
+def _run_marks(run_id: str) -> tuple[str, str]:
+    return (f"MAYFLY_RUN_ID={run_id}", "MAYFLY_PART=browser")
+
+
+def _prefix(run_id: str) -> str:
+    return f"mayfly-{run_id}-"
+
+
+def _temporary(environ: Mapping[str, str]) -> tuple[str, ...]:
+    named = environ.get("TMPDIR", "")
+    return (named, "/tmp") if named and Path(named).is_dir() else ("/tmp",)  # noqa: S108
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _free_shared_memory() -> int:
+    try:
+        state = os.statvfs("/dev/shm")  # noqa: S108
+    except OSError:  # not Linux
+        return 0
+    return state.f_bavail * state.f_frsize

@@ -1,0 +1,239 @@
+"""The browser in a container: the Selenium image, on a loopback port, with nothing it does not need."""
+
+import asyncio
+import secrets
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from agent.base.engine import LABEL, PULL_SECONDS, REMOVE_SECONDS, bind_mount, image_digest
+from agent.base.errors import BrowserError
+from agent.base.logs import Log
+from agent.browser.docker import WITHOUT, Docker
+from agent.browser.interface import HOST, Facts, Place, open_to_browser
+from agent.browser.session import BrowserDied
+
+RUN_SECONDS = 50.0
+IDLE_SECONDS = 300
+"""After this long without a command the Grid ends a session that a job left open: its own default."""
+
+PORT = 4444
+
+JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto"
+"""For a server that lives for minutes and passes messages on: on two cores its optimising compiler delays the first
+session by a third (5.1 s -> 3.2 s), and a second collector of garbage has nothing to do."""
+
+_TASKS = 1024
+"""Threads and processes for the server, and again for each session: a page with 40 frames takes about 800."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What the container gets.
+
+    Attributes:
+        sessions: Sessions at once.
+        shared_memory: Bytes of `/dev/shm`, in which Chromium draws.
+        queue: Seconds that a request for a session may wait for a free slot.
+    """
+
+    sessions: int
+    shared_memory: int
+    queue: int
+
+
+class ContainerBrowser:
+    """A Selenium container that belongs to one run."""
+
+    kind: Literal["container"] = "container"
+    shares_downloads = True
+    preparation = PULL_SECONDS + 60.0
+
+    def __init__(
+        self, image: str, place: Place, resources: Resources, environ: Mapping[str, str], log: Log
+    ) -> None:
+        """Describe a container; nothing is asked of the engine yet.
+
+        Args:
+            image: Name with a full tag, and a digest if it should be pinned further.
+            place: The run, and its downloads folder, which has the same path in the container.
+            resources: What it gets.
+            environ: Where `docker` and its engine are found, and the time zone (`TZ`).
+            log: Told of a pull and of a container that would not go.
+        """
+        self.url = ""
+        self._image = image
+        self._place = place
+        self._resources = resources
+        self._zone = environ.get("TZ", "")
+        self._docker = Docker(environ)
+        self._log = log
+        # A run may replace its browser: one goes while the next one comes.
+        self._name = f"mayfly-{place.run_id}-browser-{secrets.token_hex(2)}".lower()
+        self._digest: str | None = None
+        self._launch: asyncio.Task[None] | None = None
+
+    async def prepare(self) -> None:
+        """Pull the image if the engine does not have it.
+
+        Raises:
+            BrowserError: There is no engine, or the image cannot be had.
+        """
+        found = await self._docker.ask("image", "inspect", self._image)
+        if found.code != 0:
+            await self._docker.do("version", "--format", "{{.Server.Version}}")
+            await self._pull()
+            found = await self._docker.ask("image", "inspect", self._image)
+        self._digest = image_digest(found.stdout)
+
+    async def start(self) -> None:
+        """Create and start the container; the engine chooses the port the first time.
+
+        Raises:
+            BrowserDied: It ended at once.
+            BrowserError: The engine refused, for example because the port is no longer free.
+        """
+        open_to_browser(self._place.downloads)
+        # Not to be cut off: the engine would go on by itself, and `stop` would come too early to find the container.
+        self._launch = asyncio.create_task(self._run())
+        await asyncio.shield(self._launch)
+
+    async def running(self) -> bool:
+        """Tell whether the container runs; when the engine does not say, it may."""
+        try:
+            asked = await self._docker.ask(
+                "container", "inspect", "--format", "{{.State.Running}}", self._name
+            )
+        except BrowserError:
+            return True
+        if asked.code != 0:
+            return "no such container" not in asked.complaint.lower()
+        return asked.stdout.strip() == b"true"
+
+    async def last_words(self) -> str:
+        """Return the end of the container's log and how it ended, on one line."""
+        try:
+            state = await self._docker.ask(
+                *("container", "inspect", "--format"),
+                "{{.State.Status}}, exit code {{.State.ExitCode}}, out of memory: {{.State.OOMKilled}}",
+                self._name,
+            )
+            log = await self._docker.ask("container", "logs", "--tail", "20", self._name)
+        except BrowserError:
+            return ""
+        if state.code != 0:
+            return ""
+        words = " ".join((log.stdout + log.stderr).decode(errors="replace").split())
+        return f"{words[-400:]} ({state.stdout.decode(errors='replace').strip()})"
+
+    async def stop(self) -> None:
+        """Remove the container, whatever state it is in."""
+        launch, self._launch = self._launch, None
+        if launch is None:
+            return
+        await asyncio.wait([launch], timeout=RUN_SECONDS + 10)
+        if not launch.cancelled() and launch.done():
+            launch.exception()  # seen: `start` has raised it
+        await _remove(self._docker, [self._name], self._log)
+
+    def describe(self) -> Facts:
+        """Return the image and its digest."""
+        return Facts(self._image, self._digest)
+
+    async def _pull(self) -> None:
+        self._log.info("browser.image_pulled", image=self._image)
+        try:
+            await self._docker.do("pull", "--quiet", self._image, seconds=PULL_SECONDS)
+        except BrowserError as error:
+            raise BrowserError(
+                f"the browser's image {self._image} is not here and could not be fetched: {error}",
+                remedy=f"check its name and the network, or docker load it, {WITHOUT}",
+            ) from error
+
+    async def _run(self) -> None:
+        port = self.url.rpartition(":")[2] if self.url else ""
+        arguments = run_arguments(
+            self._name, self._image, self._place, self._resources, port=port, zone=self._zone
+        )
+        await self._docker.do(*arguments, seconds=RUN_SECONDS)
+        if not self.url:
+            bound = await self._docker.ask("port", self._name, str(PORT))
+            if bound.code != 0:
+                raise BrowserDied("the container ended at once")
+            # One line for each address family, should the engine ever publish on two.
+            first = bound.stdout.decode().splitlines()[0]
+            self.url = f"http://127.0.0.1:{first.rpartition(':')[2]}"
+
+
+def run_arguments(
+    name: str, image: str, place: Place, resources: Resources, *, port: str = "", zone: str = ""
+) -> list[str]:
+    """Return the arguments of `docker` that start a browser's container.
+
+    The Selenium images run as an unprivileged user throughout and switch off Chromium's own sandbox, so they need no
+    capability and must not gain one.
+
+    Args:
+        name: The container's name.
+        image: The image.
+        place: The run it belongs to, and the downloads folder.
+        resources: What it gets.
+        port: The port on this machine's loopback address; empty for one that the engine chooses.
+        zone: Time zone, such as `Asia/Tokyo`; pages see it. Empty for the image's own.
+    """
+    variables = {
+        "SE_NODE_MAX_SESSIONS": resources.sessions,
+        "SE_NODE_OVERRIDE_MAX_SESSIONS": "true",
+        "SE_NODE_SESSION_TIMEOUT": IDLE_SECONDS,
+        "SE_SESSION_REQUEST_TIMEOUT": resources.queue,
+        "SE_NODE_ENABLE_MANAGED_DOWNLOADS": "true",
+        "SE_START_VNC": "false",
+        "SE_START_NO_VNC": "false",
+        "SE_ENABLE_TRACING": "false",
+        "SE_JAVA_OPTS": JAVA_OPTIONS,
+        **({"TZ": zone} if zone else {}),
+    }
+    return [
+        *("run", "--detach", "--pull", "never", "--init"),
+        *("--name", name, "--label", f"{LABEL}={place.run_id}"),
+        *("--publish", f"127.0.0.1:{port}:{PORT}"),
+        *("--add-host", f"{HOST}:host-gateway"),
+        *("--shm-size", str(resources.shared_memory)),
+        *("--pids-limit", str(_TASKS * (resources.sessions + 1))),
+        *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
+        *("--mount", bind_mount(place.downloads, str(place.downloads))),
+        *(part for item in variables.items() for part in ("--env", f"{item[0]}={item[1]}")),
+        image,
+    ]
+
+
+async def remove_containers(run_ids: Collection[str], environ: Mapping[str, str], log: Log) -> int:
+    """Remove the containers that runs left behind which were killed; without an engine there are none.
+
+    Returns:
+        How many there were.
+    """
+    docker = Docker(environ)
+    try:
+        listed = await docker.do(
+            *("ps", "--all", "--filter", f"label={LABEL}"),
+            *("--format", f'{{{{.ID}}}} {{{{.Label "{LABEL}"}}}}'),
+        )
+    except BrowserError:
+        return 0
+    rows = [line.split(" ", 1) for line in listed.splitlines()]
+    left = [row[0] for row in rows if len(row) > 1 and row[1] in run_ids]
+    if left:
+        await _remove(docker, left, log)
+    return len(left)
+
+
+async def _remove(docker: Docker, names: list[str], log: Log) -> None:
+    """Kill and remove containers. `docker stop` would wait for a browser that has nothing left to say."""
+    try:
+        done = await docker.ask("rm", "--force", "--volumes", *names, seconds=REMOVE_SECONDS)
+    except BrowserError as error:
+        log.warning("browser.not_removed", containers=names, reason=str(error))
+        return
+    if done.code != 0 and "no such container" not in done.complaint.lower():
+        log.warning("browser.not_removed", containers=names, reason=done.complaint)

@@ -1,0 +1,20 @@
+"""The container engine as the browser uses it: a failure is the browser's, and there are other ways to have one."""
+
+from typing import ClassVar
+
+from agent.base.engine import Engine
+from agent.base.errors import BrowserError, MayflyError
+
+WITHOUT = "or install chromium and chromedriver, or set browser.url to a running WebDriver endpoint"
+
+
+class Docker(Engine):
+    """`docker`, whose failures are raised as BrowserError."""
+
+    failure: ClassVar[type[MayflyError]] = BrowserError
+    instead: ClassVar[str] = f", {WITHOUT}"
+
+
+def refusal(action: str, complaint: str) -> MayflyError:
+    """Return what a failed `docker ACTION` means for the browser."""
+    return Docker.refusal(action, complaint)

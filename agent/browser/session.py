@@ -1,0 +1,228 @@
+"""WebDriver over plain HTTP, as far as telling whether a browser works takes."""
+
+import functools
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
+
+from agent.base.errors import BrowserError
+from agent.base.redact import without_credentials
+from agent.base.threads import in_thread
+
+if TYPE_CHECKING:
+    import requests
+    from tenacity import AsyncRetrying
+
+CONNECT_SECONDS = 3.0
+STATUS_SECONDS = 5.0
+CLOSE_SECONDS = 10.0
+POLL_SECONDS = 0.1
+LIFE_SECONDS = 1.0
+"""How often, while a browser is not ready, somebody looks whether it is still there."""
+
+REFUSALS = 4
+"""Sessions that an endpoint may refuse to open before it is given up: it is up, and asking again does not help."""
+
+# The Grid refuses a body that does not say so in these words.
+_HEADERS = {"Content-Type": "application/json; charset=utf-8"}
+
+# Chromium has no sandbox for root; the page that this session shows is empty.
+_CAPABILITIES = {
+    "capabilities": {
+        "alwaysMatch": {
+            "browserName": "chrome",
+            "goog:chromeOptions": {"args": ["--headless=new", "--no-sandbox"]},
+        }
+    }
+}
+
+T = TypeVar("T")
+
+
+class NoSession(BrowserError):  # noqa: N818 -- the name states the fact
+    """The browser was launched, and no session opened."""
+
+
+class BrowserDied(NoSession):
+    """It ended before one could."""
+
+
+class _NotYet(Exception):  # noqa: N818 -- the name states the fact
+    """The endpoint cannot be reached, or says that it is not ready."""
+
+
+class _Refused(Exception):  # noqa: N818 -- the name states the fact
+    """The endpoint is there and did not open a session."""
+
+
+async def answers(url: str, *, seconds: float = STATUS_SECONDS) -> bool:
+    """Tell whether an endpoint says anything at all to `/status`.
+
+    A Grid whose slots are all taken says that it is not ready; that is an answer.
+    """
+    try:
+        await _within(seconds, lambda: _status(url, seconds))
+    except _NotYet:
+        return False
+    return True
+
+
+async def wait_for_session(
+    url: str, *, seconds: float, alive: Callable[[], Awaitable[bool]], shared: bool = False
+) -> str:
+    """Wait until an endpoint has opened a session, close that, and return browser and version.
+
+    Args:
+        url: The WebDriver URL.
+        seconds: Limit of the whole.
+        alive: Whether the browser is still there; asked now and then.
+        shared: Whether others use it as well. A Grid without a free slot says that it is not ready, and queues the
+            request all the same; one that grows with its queue has no slot before somebody asks.
+
+    Raises:
+        BrowserDied: It is not.
+        NoSession: None opened in that time, or it was refused `REFUSALS` times.
+    """
+    looked = began = time.monotonic()
+    refusals: list[_Refused] = []
+
+    def worth_another(error: BaseException) -> bool:
+        if isinstance(error, _Refused):
+            refusals.append(error)
+        return isinstance(error, _NotYet | _Refused) and len(refusals) < REFUSALS
+
+    try:
+        async for attempt in _attempts(seconds, worth_another):
+            with attempt:
+                if time.monotonic() - looked >= LIFE_SECONDS:
+                    await _check_life(alive)
+                    looked = time.monotonic()
+                left = max(began + seconds - time.monotonic(), 0.1)
+                return await _within(
+                    left, functools.partial(_try_session, url, left, shared=shared)
+                )
+    except (_NotYet, _Refused) as error:
+        await _check_life(alive)
+        limit = "" if len(refusals) >= REFUSALS else f" within {round(seconds, 1):g} s"
+        raise NoSession(
+            f"{without_credentials(url)} opened no browser session{limit}: {error}"
+        ) from error
+    raise AssertionError("the last attempt returns or raises")
+
+
+async def close_all(url: str, *, seconds: float = CLOSE_SECONDS) -> int:
+    """Close every session of an endpoint, and return how many there were; one that does not answer has none."""
+    try:
+        return await _within(seconds, functools.partial(_close_all, url, seconds))
+    except _NotYet:
+        return 0
+
+
+def _close_all(url: str, seconds: float) -> int:
+    sessions = _open_sessions(url, seconds)
+    for session in sessions:
+        _ask("DELETE", f"{url}/session/{quote(session, safe='')}", seconds)
+    return len(sessions)
+
+
+def _open_sessions(url: str, seconds: float) -> list[str]:
+    """Return the sessions that a Grid tells in its status, or a chromedriver in a list of its own."""
+    try:
+        nodes = _status(url, seconds).get("nodes")
+        if nodes is None:
+            return [
+                str(each["id"]) for each in _ask("GET", f"{url}/sessions", seconds).json()["value"]
+            ]
+        slots = [slot for node in nodes for slot in node["slots"]]
+        return [str(slot["session"]["sessionId"]) for slot in slots if slot.get("session")]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _NotYet("it does not tell its sessions") from error
+
+
+def _attempts(seconds: float, worth_another: Callable[[BaseException], bool]) -> "AsyncRetrying":
+    import tenacity  # noqa: PLC0415 -- 70 ms
+
+    return tenacity.AsyncRetrying(
+        stop=tenacity.stop_after_delay(seconds),
+        wait=tenacity.wait_fixed(POLL_SECONDS),
+        retry=tenacity.retry_if_exception(worth_another),
+        reraise=True,
+    )
+
+
+async def _within(seconds: float, work: Callable[[], T]) -> T:
+    """Run a request, whose own limit is for each piece of an answer, within a limit for the whole."""
+    try:
+        return await in_thread(work, seconds=seconds)
+    except TimeoutError as error:
+        raise _NotYet("it does not answer") from error
+
+
+async def _check_life(alive: Callable[[], Awaitable[bool]]) -> None:
+    if not await alive():
+        raise BrowserDied("the browser ended before a session had opened")
+
+
+def _try_session(url: str, seconds: float, *, shared: bool) -> str:
+    status = _status(url, min(seconds, STATUS_SECONDS))
+    if not status.get("ready", True) and not (shared and "nodes" in status):
+        raise _NotYet("it says that it is not ready")
+    # Not limited further: a Grid would open the session of a request that we have given up.
+    opened = _ask("POST", f"{url}/session", seconds, _CAPABILITIES)
+    if not opened.ok:
+        raise _Refused(_reason(opened))
+    try:
+        value = opened.json()["value"]
+        session, capabilities = str(value["sessionId"]), value["capabilities"]
+        name = f"{capabilities['browserName']} {capabilities['browserVersion']}"
+    except (ValueError, KeyError, TypeError) as error:
+        raise _Refused("its answer is not WebDriver's") from error
+    with suppress(
+        _NotYet
+    ):  # it opened, which is the question; what stays open ends with the browser
+        _ask("DELETE", f"{url}/session/{session}", CLOSE_SECONDS)
+    return name
+
+
+def _status(url: str, seconds: float) -> dict[str, Any]:
+    answer = _ask("GET", f"{url}/status", seconds)
+    try:
+        value = answer.json()["value"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _NotYet(f"/status answers {answer.status_code} and not WebDriver's JSON") from error
+    return value if isinstance(value, dict) else {}
+
+
+def _ask(method: str, url: str, seconds: float, body: object = None) -> "requests.Response":
+    import requests  # noqa: PLC0415 -- 0.2 s
+
+    with requests.Session() as client:
+        client.trust_env = (
+            False  # no proxy: a browser is near, and jobs reach it without one as well
+        )
+        try:
+            return client.request(
+                method,
+                url,
+                json=body,
+                headers=_HEADERS,
+                timeout=(min(CONNECT_SECONDS, seconds), seconds),
+                allow_redirects=False,
+            )
+        except requests.Timeout as error:
+            raise _NotYet("it does not answer") from error
+        except requests.RequestException as error:
+            raise _NotYet(f"it cannot be reached ({type(error).__name__})") from error
+
+
+def _reason(answer: "requests.Response") -> str:
+    """Return the first line of a WebDriver error; its stack trace says nothing to a person."""
+    try:
+        value = answer.json()["value"]
+        text = str(value.get("message") or value.get("error"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        text = answer.text
+    lines = text.strip().splitlines() or ["it gives no reason"]
+    return lines[0][:300]

@@ -1,0 +1,1 @@
+"""Addresses of buckets, reads and puts."""

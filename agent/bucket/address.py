@@ -1,0 +1,128 @@
+"""How a bucket is addressed: from a URL and settings to the parameters of a client, without opening anything.
+
+Decisions only.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from agent.base.errors import StoreError, StoreRefused
+from agent.config.credentials import Credentials
+from agent.config.settings import Store
+
+CONNECT_SECONDS = 5
+REQUEST_SECONDS = 120
+"""One request, such as an 8 MiB part: enough for a dozen of them side by side on 20 Mbit/s."""
+RETRY_SECONDS = 60
+"""From a request's start until no further retry begins; the client backs off with jitter in between."""
+MAX_RETRIES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class LocalBucket:
+    """A bucket that is a folder."""
+
+    root: Path
+
+
+@dataclass(frozen=True, slots=True)
+class S3Bucket:
+    """A bucket of an S3 service, in the client's terms."""
+
+    bucket: str
+    prefix: str
+    config: dict[str, str | bool]
+
+    @property
+    def name(self) -> str:
+        """Its address, for people."""
+        return "/".join(filter(None, (f"s3://{self.bucket}", self.prefix)))
+
+    @property
+    def identity(self) -> str:
+        """Its address and that of its service, the same in each spelling: services may have buckets of one name."""
+        endpoint = urlsplit(str(self.config.get("endpoint", "")))
+        if not endpoint.hostname:
+            return self.name
+        usual = {"http": 80, "https": 443}.get(endpoint.scheme)
+        port = "" if endpoint.port in (None, usual) else f":{endpoint.port}"
+        service = f"{endpoint.scheme}://{endpoint.hostname}{port}{endpoint.path.rstrip('/')}"
+        return f"{self.name} at {service}"
+
+
+def bucket_at(store: Store, default: Path) -> LocalBucket | S3Bucket:
+    """Return what `store.url` addresses; without one, the folder `default`."""
+    if store.url is None:
+        return LocalBucket(default)
+    url = urlsplit(store.url)
+    if url.scheme == "file":
+        return LocalBucket(Path(unquote(url.path)))
+    config: dict[str, str | bool] = {"region": store.region or "us-east-1"}
+    if store.endpoint is not None:
+        # Path style: it works with every service, and needs no DNS name per bucket.
+        config |= {"endpoint": store.endpoint, "virtual_hosted_style_request": False}
+    return S3Bucket(url.netloc, url.path.strip("/"), config)
+
+
+def s3_parameters(
+    address: S3Bucket, credentials: Credentials | None, chain: Callable[[], object]
+) -> dict[str, Any]:
+    """Return the parameters of an S3 client: limits on every wait, and the only retries there are.
+
+    Args:
+        address: The bucket. Plain HTTP is spoken only where its endpoint says so itself.
+        credentials: Its keys.
+        chain: Returns a provider of keys, where none were given.
+    """
+    parameters: dict[str, Any] = {
+        "config": address.config,
+        "client_options": {
+            "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+            "timeout": timedelta(seconds=REQUEST_SECONDS),
+            "allow_http": str(address.config.get("endpoint", "")).startswith("http://"),
+        },
+        "retry_config": {
+            "max_retries": MAX_RETRIES,
+            "retry_timeout": timedelta(seconds=RETRY_SECONDS),
+        },
+    }
+    if address.prefix:
+        parameters["prefix"] = address.prefix
+    if credentials is None:
+        return parameters | {"credential_provider": chain()}
+    parameters["access_key_id"] = credentials.access_key
+    parameters["secret_access_key"] = credentials.secret_key
+    return parameters | ({"token": credentials.token} if credentials.token else {})
+
+
+def store_error(action: str, key: str, message: str, *, denied: bool) -> StoreError:
+    """Return what a client's complaint means.
+
+    Args:
+        action: What was tried, such as `put`.
+        key: With what.
+        message: The complaint.
+        denied: Whether the client itself says that it was about credentials or rights.
+    """
+    reason = reason_of(message)
+    # The reason is cut, and the status may stand behind the cut.
+    if denied or is_refusal(message):
+        return StoreRefused(
+            f"the bucket refused to {action} {key}: {reason}",
+            remedy="check the credentials, the bucket's policy and the clock",
+        )
+    return StoreError(f"could not {action} {key}: {reason}")
+
+
+def reason_of(message: str) -> str:
+    """Return the first paragraph of a client's message on one line; what follows is its internals."""
+    return " ".join(message.split("\n\n", maxsplit=1)[0].split())[:300]
+
+
+def is_refusal(message: str) -> bool:
+    """Tell whether a client's message is about credentials or policy: a listing reports 401 and 403 in words only."""
+    return "401 Unauthorized" in message or "403 Forbidden" in message

@@ -1,0 +1,339 @@
+"""The bucket: the one module of the agent in which bytes reach a store.
+
+Requests are retried by the client itself, within `agent.bucket.address.RETRY_SECONDS`, all but conditional puts, which
+`Bucket.create` retries, and those of `Bucket.put_once`, which a batch's log repeats under another key; nothing else
+above this module does.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from pathlib import Path
+from types import MappingProxyType
+from typing import IO, Any, Self
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    NotSupportedError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
+from obstore.store import LocalStore, S3Store
+
+from agent.base.durable import sync_file_system
+from agent.base.errors import SecretsUnreachable, StoreConflict, StoreError, StoreRefused
+from agent.bucket.address import RETRY_SECONDS, LocalBucket, S3Bucket, s3_parameters, store_error
+from agent.config.credentials import Credentials
+from agent.machine.aws import aws_session
+from agent.machine.metadata import metadata_endpoint
+
+PART_BYTES = 5 * 1024**2
+"""Files above this go in parts of this size: S3 allows 10,000 of them, so 48 GiB."""
+PARTS_AT_ONCE = 2
+"""Of one file, and several files leave at once: a third costs 11 MB of memory with four files, and saves no time."""
+ABORT_SECONDS = 3.0
+"""For removing the parts of an upload that is cut off: on a machine that is taken back, the commit needs the time."""
+PIECE_BYTES = 1024**2
+NO_RETRIES = {"retry_config": {"max_retries": 0, "retry_timeout": timedelta(0)}}
+"""A client that repeats a request changes the time at which the object arrived, as the store has it."""
+
+Data = bytes | memoryview
+"""An object's content: in memory, or in a file that is mapped into it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """An object in a listing.
+
+    Attributes:
+        key: Relative to the bucket's prefix.
+        bytes: Its size.
+        written: When it was last written, by the store's clock.
+    """
+
+    key: str
+    bytes: int
+    written: datetime
+
+
+class Created(Enum):
+    """How a write-once put went."""
+
+    WRITTEN = "written"
+    THERE = "there"  # with the same content: an earlier attempt of ours arrived after all
+
+
+class Bucket:
+    """A bucket, seen below its prefix. All methods raise `StoreError` when the store fails them."""
+
+    def __init__(
+        self,
+        store: LocalStore | S3Store,
+        name: str,
+        folder: Path | None = None,
+        once: S3Store | None = None,
+    ) -> None:
+        self._store = store
+        self._once = once or store
+        self._folder = folder
+        self.name = name
+
+    @classmethod
+    def open(
+        cls,
+        address: LocalBucket | S3Bucket,
+        credentials: Credentials | None,
+        environ: Mapping[str, str] = MappingProxyType({}),
+    ) -> "Bucket":
+        """Return a bucket; nothing is sent yet.
+
+        Args:
+            address: Where it is.
+            credentials: Its keys; None leaves them to boto3's chain (profile, role).
+            environ: What that chain is told.
+
+        Raises:
+            StoreError: A local bucket's folder cannot be made, or nobody has keys.
+            SecretsUnreachable: The machine's metadata service has no keys of a role, or not yet.
+        """
+        if isinstance(address, LocalBucket):
+            with _edge("open", str(address.root)):
+                store = LocalStore(address.root, mkdir=True)
+                return cls(store, f"file://{address.root}", address.root)
+        parameters = s3_parameters(address, credentials, lambda: _boto3_chain(environ))
+        with _edge("open", address.name):
+            once = S3Store(address.bucket, **parameters | NO_RETRIES)
+            return cls(S3Store(address.bucket, **parameters), address.name, once=once)
+
+    async def sync(self) -> None:
+        """Make durable what was put: a store did so before it answered, a folder, also a network's, is asked to."""
+        if self._folder is not None:
+            with _edge("sync", str(self._folder)):
+                await asyncio.to_thread(sync_file_system, self._folder)
+
+    async def put(self, key: str, data: Data) -> None:
+        """Write an object, whatever was there."""
+        with _edge("put", key):
+            await obstore.put_async(self._store, key, data, use_multipart=False)
+
+    async def put_once(self, key: str, data: Data) -> None:
+        """Write an object with one request: after an error it may be there, or arrive later, or never."""
+        with _edge("put", key):
+            await obstore.put_async(self._once, key, data, use_multipart=False)
+
+    async def put_stream(self, key: str, chunks: Iterator[bytes]) -> None:
+        """Write an object of any size, in parts, with bounded memory; when it is cut off, its parts are removed."""
+        with _edge("put", key):
+            # `obstore.put_async` would leave the parts in the bucket, unseen and paid for.
+            writer = obstore.open_writer_async(
+                self._store, key, buffer_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE
+            )
+            try:
+                while chunk := await asyncio.to_thread(next, chunks, b""):
+                    await writer.write(chunk)
+            except BaseException as error:
+                await _abort(writer, error)
+                raise
+            await writer.close()
+
+    async def create(self, key: str, data: Data) -> Created:
+        """Write an object that must not exist yet: conditionally where the store can, else after a look.
+
+        The client does not retry conditional puts, since an answer of 'exists' may be the echo of one whose own
+        answer was lost. Here it is: after each failure the key is read back.
+
+        Raises:
+            StoreConflict: The key holds something else.
+        """
+        # tenacity takes 60 ms to import, and nobody waits for the first commit of a run.
+        import tenacity  # noqa: PLC0415
+
+        tries = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(StoreError)
+            & tenacity.retry_if_not_exception_type((StoreConflict, StoreRefused)),
+            wait=tenacity.wait_exponential_jitter(multiplier=0.2, max=5),
+            stop=tenacity.stop_after_delay(RETRY_SECONDS),
+            reraise=True,
+        )
+        return await tries(self._create, key, data)
+
+    async def _create(self, key: str, data: Data) -> Created:
+        try:
+            with _edge("create", key):
+                await self._put_new(key, data)
+        except StoreRefused:
+            raise
+        except StoreError:
+            if await self.holds(key, data):
+                return Created.THERE
+            if await self.size(key) is not None:
+                raise StoreConflict(f"{key} holds something else already") from None
+            raise
+        return Created.WRITTEN
+
+    async def _put_new(self, key: str, data: Data) -> None:
+        try:
+            await obstore.put_async(self._store, key, data, mode="create", use_multipart=False)
+        except NotSupportedError:
+            if await self.size(key) is not None:
+                raise StoreError(f"{key} exists") from None
+            await self.put(key, data)
+
+    async def refuses_overwrite(self, key: str, data: bytes) -> bool:
+        """Tell whether the store honours conditions, by asking it to create `key`, which exists with `data`."""
+        with _edge("create", key):
+            try:
+                await obstore.put_async(self._store, key, data, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                return True
+            except NotSupportedError:
+                return False
+            return False
+
+    async def get(self, key: str, *, limit: int | None = None) -> bytes | None:
+        """Return an object's content, or None when there is none. For small objects: it is held in memory.
+
+        Raises:
+            StoreError: It has more than `limit` bytes.
+        """
+        with _edge("get", key):
+            try:
+                answer = await obstore.get_async(self._store, key)
+            except FileNotFoundError:
+                return None
+            if limit is not None and answer.meta["size"] > limit:
+                raise StoreError(f"{key} has {answer.meta['size']} bytes, more than {limit}")
+            return bytes(await answer.bytes_async())
+
+    async def size(self, key: str) -> int | None:
+        """Return the bytes of an object, or None when there is none."""
+        with _edge("look at", key):
+            try:
+                return int((await obstore.head_async(self._store, key))["size"])
+            except FileNotFoundError:
+                return None
+
+    async def holds(self, key: str, data: Data) -> bool:
+        """Tell whether an object is there with exactly this content, without holding it a second time."""
+        with _edge("get", key):
+            try:
+                answer = await obstore.get_async(self._store, key)
+            except FileNotFoundError:
+                return False
+            if answer.meta["size"] != len(data):
+                return False
+            expected, position = memoryview(data), 0
+            async for chunk in answer.stream(min_chunk_size=PIECE_BYTES):
+                end = position + len(chunk)
+                if expected[position:end] != memoryview(chunk):
+                    return False
+                position = end
+            return position == len(data)
+
+    async def download(self, key: str, target: IO[bytes], *, limit: int) -> bool:
+        """Copy an object into a stream; False when there is none.
+
+        Raises:
+            StoreError: It has more than `limit` bytes.
+        """
+        with _edge("get", key):
+            try:
+                answer = await obstore.get_async(self._store, key)
+            except FileNotFoundError:
+                return False
+            if answer.meta["size"] > limit:
+                raise StoreError(f"{key} has {answer.meta['size']} bytes, more than {limit}")
+            async for chunk in answer.stream(min_chunk_size=1024**2):
+                target.write(chunk)
+            return True
+
+    async def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[ObjectInfo]:
+        """Yield the objects under a prefix whose keys sort after `after`; the order is the store's."""
+        with _edge("list", prefix):
+            async for batch in obstore.list(self._store, prefix, offset=after, chunk_size=1000):
+                for item in batch:
+                    yield ObjectInfo(item["path"], item["size"], item["last_modified"])
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects; what is not there is fine."""
+        if keys:
+            with _edge("delete", keys[0]):
+                try:
+                    await obstore.delete_async(self._store, list(keys))
+                except FileNotFoundError:
+                    return
+
+
+class Hashing:
+    """Hands out a file in pieces and hashes what it hands out, so that the hash is that of the bytes that were sent.
+
+    Attributes:
+        count: Bytes handed out so far.
+        broken: Why the file could not be read further; None while it can.
+    """
+
+    def __init__(self, stream: IO[bytes], digest: Any, *, limit: int) -> None:
+        """Read a file.
+
+        Args:
+            stream: The file.
+            digest: A hashlib object.
+            limit: Bytes to read at most: somebody may append to the file faster than it is sent.
+        """
+        self._stream = stream
+        self._digest = digest
+        self._limit = limit
+        self.count = 0
+        self.broken: OSError | None = None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            chunk = self._stream.read(min(PIECE_BYTES, self._limit - self.count))
+        except OSError as error:
+            self.broken = error
+            raise
+        if not chunk:
+            raise StopIteration
+        self._digest.update(chunk)
+        self.count += len(chunk)
+        return chunk
+
+
+async def _abort(writer: "obstore.AsyncWritableFile", error: BaseException) -> None:
+    """Remove the parts that arrived, as far as the store does so at once; its lifecycle rule removes the others."""
+    with suppress(BaseError, OSError, TimeoutError):
+        async with asyncio.timeout(ABORT_SECONDS):
+            await writer.__aexit__(type(error), error, None)
+
+
+def _boto3_chain(environ: Mapping[str, str]) -> Any:
+    # boto3 takes a third of a second and 30 MB: only where no keys were given.
+    from obstore.auth.boto3 import Boto3CredentialProvider  # noqa: PLC0415
+
+    try:
+        return Boto3CredentialProvider(aws_session(environ))
+    except Exception as error:
+        # On EC2 they are a role's, and its metadata service may be late after a boot.
+        late = metadata_endpoint(environ) is not None
+        raise (SecretsUnreachable if late else StoreError)(
+            "no credentials for the bucket were found",
+            remedy="set store.credentials, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or attach a role",
+        ) from error
+
+
+@contextmanager
+def _edge(action: str, key: str) -> Iterator[None]:
+    """Turn what the client raises into a `StoreError` with one line of reason."""
+    try:
+        yield
+    except (BaseError, OSError, ValueError) as error:
+        denied = isinstance(error, PermissionDeniedError | UnauthenticatedError)
+        raise store_error(action, key, str(error), denied=denied) from error

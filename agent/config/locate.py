@@ -1,0 +1,150 @@
+"""Where things are on this machine: the configuration file, state, cache and the default bucket. Decisions only."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.config.faults import Fault
+from agent.config.overrides import Override, environment_overrides, flag_overrides, parse_settings
+from agent.config.settings import Paths, Settings
+
+MACHINE = Path("/etc/mayfly")
+"""Its existence makes a computer 'the machine': state in /var/lib, and it switches itself off after a run."""
+
+MACHINE_CONFIG = MACHINE / "agent.toml"
+MACHINE_STATE = Path("/var/lib/mayfly")
+CONFIG_VARIABLE = "MAYFLY_CONFIG"
+DEFAULTS = "defaults"
+"""Stands in for a file's name when there is no configuration file, which is fine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a command is told about the computer it runs on.
+
+    Attributes:
+        environ: The environment.
+        machine: Whether `MACHINE` exists.
+        cwd: Where relative paths of the configuration start.
+        read: Returns a file's text (`Path.read_text`): the one effect, lent by the caller.
+    """
+
+    environ: Mapping[str, str]
+    machine: bool
+    cwd: Path
+    read: Callable[[Path], str]
+
+    @property
+    def home(self) -> Path:
+        """The user's home; the working directory where there is none."""
+        return Path(self.environ["HOME"]) if self.environ.get("HOME") else self.cwd
+
+
+@dataclass(frozen=True, slots=True)
+class Locations:
+    """Where the agent keeps things; all absolute.
+
+    Attributes:
+        state: Releases, spool, last good release.
+        cache: What may be deleted at any time.
+        bucket: The bucket of a computer that was told of no other.
+    """
+
+    state: Path
+    cache: Path
+    bucket: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration that was read.
+
+    Attributes:
+        settings: The settings; the defaults when there are faults.
+        source: The file's name, or `DEFAULTS`.
+        faults: All faults of the file, of the environment and of the flags.
+    """
+
+    settings: Settings
+    source: str
+    faults: tuple[Fault, ...] = ()
+
+
+def config_file(flag: Path | None, environ: Mapping[str, str]) -> tuple[Path, bool]:
+    """Return the configuration file to read, and whether somebody named it, so that it must be there."""
+    if flag is not None:
+        return flag, True
+    if environ.get(CONFIG_VARIABLE):
+        return Path(environ[CONFIG_VARIABLE]), True
+    return MACHINE_CONFIG, False
+
+
+def load_settings(
+    flag: Path | None,
+    around: Surroundings,
+    pairs: Iterable[str] = (),
+    overrides: Iterable[Override] = (),
+) -> Loaded:
+    """Read the configuration: file, overridden by environment, overridden by flags.
+
+    Args:
+        flag: The value of `--config`, if it was given.
+        around: The computer.
+        pairs: The values of `--set`.
+        overrides: What other flags set; they come last.
+    """
+    path, named = config_file(flag, around.environ)
+    text, source, unread = _read(path, around, must_exist=named)
+    by_variable, wrong_variables = environment_overrides(around.environ)
+    by_flag, wrong_flags = flag_overrides(pairs)
+    settings, faults = parse_settings(text, source, [*by_variable, *by_flag, *overrides])
+    return Loaded(settings, source, (*unread, *faults, *wrong_variables, *wrong_flags))
+
+
+def _read(path: Path, around: Surroundings, *, must_exist: bool) -> tuple[str, str, list[Fault]]:
+    try:
+        return around.read(around.cwd / path), str(path), []
+    except FileNotFoundError:
+        if not must_exist:
+            return "", DEFAULTS, []
+        return "", str(path), [Fault(str(path), "", "no such file")]
+    except UnicodeDecodeError:
+        return "", str(path), [Fault(str(path), "", "not a text file in UTF-8")]
+    except OSError as error:
+        return "", str(path), [Fault(str(path), "", f"cannot be read: {error.strerror}")]
+
+
+def locate(paths: Paths, around: Surroundings) -> Locations:
+    """Return where things are: as the configuration says, else as it is usual on this kind of computer."""
+    if paths.state is not None:
+        state = _absolute(paths.state, around)
+    elif around.machine:
+        state = MACHINE_STATE
+    else:
+        state = _user_folder(around, "XDG_STATE_HOME", ".local/state")
+    if paths.cache is not None:
+        cache = _absolute(paths.cache, around)
+    elif around.machine or paths.state is not None:
+        # A state directory of one's own is a world of its own: nothing of it lies elsewhere.
+        cache = state / "cache"
+    else:
+        cache = _user_folder(around, "XDG_CACHE_HOME", ".cache")
+    return Locations(state, cache, state / "bucket")
+
+
+def _absolute(path: Path, around: Surroundings) -> Path:
+    if path.parts[:1] == ("~",):
+        return around.home.joinpath(*path.parts[1:])
+    return around.cwd / path
+
+
+def _user_folder(around: Surroundings, variable: str, usual: str) -> Path:
+    """Return `mayfly` in a folder of the XDG base directory specification, which ignores relative values."""
+    named = Path(around.environ.get(variable, ""))
+    return (named if named.is_absolute() else around.home / usual) / "mayfly"
+
+
+def bucket_override(text: str, cwd: Path) -> Override:
+    """Return what `--store` sets; a plain path is a bucket in that folder."""
+    url = text if "://" in text else (cwd / text).as_uri()
+    return Override("store.url", "--store", url)

@@ -1,0 +1,109 @@
+"""What overrides the configuration's file, and the file read with it. Decisions only."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from agent.base.redact import Redactor
+from agent.base.urlsecrets import settings_secrets
+from agent.config.faults import Fault, faults_of, read_toml, suggest
+from agent.config.settings import Settings
+
+ENVIRONMENT = "environment"
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """One value from outside the file: `key` as `section.name`, where it came from, and its text."""
+
+    key: str
+    source: str
+    text: str
+
+
+def environment_overrides(environ: Mapping[str, str]) -> tuple[list[Override], list[Fault]]:
+    """Return what `MAYFLY_<SECTION>_<KEY>` variables set, and those that name a section but no key of it."""
+    overrides, faults = [], []
+    for name, text in sorted(environ.items()):
+        section, _, key = name.removeprefix("MAYFLY_").lower().partition("_")
+        model = Settings.model_fields.get(section)
+        if not name.startswith("MAYFLY_") or model is None or not key:
+            continue
+        known = list(_section(section).model_fields)
+        if key in known:
+            overrides.append(Override(f"{section}.{key}", f"{ENVIRONMENT} {name}", text))
+        else:
+            names = [f"MAYFLY_{section}_{field}".upper() for field in known]
+            faults.append(Fault(ENVIRONMENT, name, "unknown variable", suggest(name, names)))
+    return overrides, faults
+
+
+def flag_overrides(pairs: Iterable[str]) -> tuple[list[Override], list[Fault]]:
+    """Return what `--set section.key=value` flags set, and those that are not of that form."""
+    overrides, faults = [], []
+    keys = [
+        f"{name}.{key}" for name in Settings.model_fields for key in _section(name).model_fields
+    ]
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            faults.append(Fault("--set", pair, "no value", "write --set section.key=value"))
+        elif key in keys:
+            overrides.append(Override(key, f"--set {key}", text))
+        else:
+            faults.append(Fault("--set", key, "unknown key", suggest(key, keys)))
+    return overrides, faults
+
+
+def parse_settings(
+    text: str, source: str, overrides: Iterable[Override] = ()
+) -> tuple[Settings, list[Fault]]:
+    """Return the settings, and all faults of the file and of what overrides it.
+
+    With faults the returned settings are the defaults, so that other files can still be checked.
+    """
+    data, faults = read_toml(text, source)
+    origin: dict[str, str] = {}
+    for override in overrides:
+        section, _, key = override.key.partition(".")
+        table = data.setdefault(section, {})
+        if isinstance(table, dict):
+            table[key] = _value(override)
+            origin[override.key] = override.source
+    try:
+        settings = Settings.model_validate(data)
+    except ValidationError as error:
+        found = faults_of(error, Settings, data, source)
+        redactor = Redactor(settings_secrets(data))
+        return Settings(), faults + [
+            Fault(
+                origin.get(fault.key.split("[")[0], fault.source),
+                fault.key,
+                redactor.text(fault.problem),
+                fault.remedy,
+            )
+            for fault in found
+        ]
+    return settings, faults
+
+
+def _section(name: str) -> type[BaseModel]:
+    annotation = Settings.model_fields[name].annotation
+    if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        raise TypeError(f"{name} is not a table")
+    return annotation
+
+
+def _value(override: Override) -> Any:
+    """Return an override's value: text stays text; numbers and lists are read as in TOML."""
+    section, _, key = override.key.partition(".")
+    wanted = _section(section).model_fields[key].annotation
+    if wanted in (int, float, tuple[str, ...]):
+        read, unread = read_toml(f"value = {override.text}", override.source)
+        if not unread:
+            return read["value"]
+        if wanted == tuple[str, ...]:
+            return [part.strip() for part in override.text.split(",") if part.strip()]
+    return override.text

@@ -1,0 +1,311 @@
+"""The agent's configuration: file, overridden by environment, overridden by flags. Decisions only.
+
+Every key has a default that suits a laptop. `docs/schemas/agent.schema.json` is generated from these models.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from agent.base.units import Seconds, Size, Span
+from agent.base.urlsecrets import settings_secrets
+
+
+class Section(BaseModel):
+    """A table of `agent.toml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _sound(url: str | None) -> str | None:
+    """Return a URL that can be taken apart, which is not so of `http://[`."""
+    try:
+        urlsplit(url or "")
+    except ValueError as error:
+        raise ValueError(f"this is no address: {error}") from error
+    return url
+
+
+class Release(Section):
+    """Where the scrapers come from."""
+
+    repository: str | None = Field(None, description="URL or path of the git repository.")
+    track: str | None = Field(
+        None,
+        description="Pattern of tags: what stands before the wildcard, followed by a version. The newest runs."
+        ' Default "v*".',
+    )
+    branch: str | None = Field(None, description="A branch to follow instead of tags.")
+    allowed_signers: Path | None = Field(
+        None,
+        description="SSH allowed_signers file, absolute. Set: only what these people signed runs.",
+    )
+    trust: Literal["signed", "none"] | None = Field(
+        None,
+        description='"none" says that you run whatever the repository holds, and ends the warning about'
+        ' it. Default: "signed" with `allowed_signers`.',
+    )
+    jobs: str = Field("jobs.toml", description="Path of the jobs file in the release.")
+    timeout: Seconds = Field(
+        120.0,
+        description="Wall-clock limit of each git command, and of fetching a release as a whole.",
+    )
+    install_timeout: Seconds = Field(
+        600.0, description="Wall-clock limit of installing a release's locked environment."
+    )
+    check_timeout: Seconds = Field(
+        60.0, description="Limit of a new release's self-check, in which its programs are imported."
+    )
+
+    @field_validator("repository")
+    @classmethod
+    def _address(cls, repository: str | None) -> str | None:
+        return _sound(repository)
+
+    @field_validator("allowed_signers")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_absolute():
+            raise ValueError(f'"{path}" is not an absolute path; a run may begin in any folder')
+        return path
+
+    @model_validator(mode="after")
+    def _one_kind_of_trust(self) -> Self:
+        if self.trust == "none" and self.allowed_signers is not None:
+            raise ValueError('"allowed_signers" and trust = "none" exclude each other; keep one')
+        if self.trust == "signed" and self.allowed_signers is None:
+            raise ValueError('trust = "signed" needs "allowed_signers", the file that names them')
+        return self
+
+    @model_validator(mode="after")
+    def _one_way_to_follow(self) -> Self:
+        if self.track is not None and self.branch is not None:
+            raise ValueError('"track" and "branch" exclude each other; keep one')
+        return self
+
+
+class Store(Section):
+    """The bucket."""
+
+    url: str | None = Field(
+        None,
+        description="`s3://bucket/prefix` or `file:///path`. Default: a folder in `paths.state`.",
+    )
+    endpoint: str | None = Field(None, description="URL of an S3 service other than AWS.")
+    region: str | None = Field(None, description="Region of the bucket.")
+    credentials: str = Field(
+        "default",
+        pattern=r"^(default|ssm:/.+)$",
+        description='"default" (environment, profile, role) or "ssm:/path" (SSM parameters).',
+    )
+    concurrency: int = Field(64, ge=1, le=256, description="Requests under way at once.")
+
+    @field_validator("url")
+    @classmethod
+    def _known_scheme(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("s3://", "file:///")):
+            raise ValueError(
+                f'"{url}" is not a bucket; write "s3://bucket/prefix" or "file:///absolute/path"'
+            )
+        _sound(url)
+        return url.rstrip("/") if url else url
+
+    @field_validator("endpoint")
+    @classmethod
+    def _http(cls, endpoint: str | None) -> str | None:
+        if endpoint is not None and not endpoint.startswith(("https://", "http://")):
+            address = endpoint.rpartition("@")[2]
+            raise ValueError(f'"{address}" needs a scheme; write "https://{address}"')
+        return _sound(endpoint)
+
+
+class Browser(Section):
+    """Where WebDriver sessions come from: a remote URL, else a local chromedriver, else a container."""
+
+    image: str | None = Field(
+        None, description="Selenium image. Set: the container is used. A release may pin its own."
+    )
+    url: str | None = Field(
+        None, pattern=r"^https?://", description="A running WebDriver or Grid endpoint."
+    )
+    sessions: int = Field(2, ge=1, le=64, description="Sessions at once.")
+    timeout: Seconds = Field(
+        120.0, description="How long the browser may take until a session has opened."
+    )
+    shared_memory: Size = Field(2 * 1024**3, description="`/dev/shm` of the container.")
+    port: int = Field(
+        4444,
+        ge=0,
+        le=65535,
+        description="Jobs find the browser at `http://localhost:<port>` too, also below `/wd/hub`; 0: they do not.",
+    )
+
+    @model_validator(mode="after")
+    def _one_browser(self) -> Self:
+        if self.image is not None and self.url is not None:
+            raise ValueError('"image" and "url" exclude each other; keep one')
+        return self
+
+
+class Paths(Section):
+    """Where the agent keeps things."""
+
+    state: Path | None = Field(
+        None,
+        description="Releases, spool, last good release. Default: /var/lib/mayfly on a machine"
+        " with /etc/mayfly, elsewhere the user's state directory.",
+    )
+    cache: Path | None = Field(
+        None, description="Caches that may be deleted at any time. Default: `cache` in the state."
+    )
+    pace: Path | None = Field(
+        None,
+        description="Where the jobs' `rate` is kept, absolute; agents on one machine that share it keep it together."
+        " Default: `pace` in the cache.",
+    )
+
+    @field_validator("pace")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_absolute():
+            raise ValueError(f'"{path}" is not an absolute path; agents would not share it')
+        return path
+
+
+class Limits(Section):
+    """Bounds of a run."""
+
+    run: Seconds = Field(7200.0, description="The whole run, hand-off included.")
+    handoff: Seconds = Field(
+        600.0, description="What of it is kept for the hand-off, a quarter of the run at most."
+    )
+    jobs: int = Field(2, ge=1, le=256, description="Jobs in parallel.")
+    catch_up: Span = Field(
+        6 * 3600.0,
+        description="A run that begins so soon after one that was interrupted does what that did not finish; 0: all.",
+    )
+    jitter: Span = Field(
+        0.0, description="Jobs begin at a random moment within this time, so that shards spread."
+    )
+    grace: Seconds = Field(10.0, description="From SIGTERM to SIGKILL.")
+    output: Size = Field(
+        4 * 1024**2, description="What is kept of a job's stdout and stderr, per attempt."
+    )
+    state: Size = Field(
+        64 * 1024**2,
+        description="What is in a job's state directory; of files and folders, 10,000.",
+    )
+    file: Size = Field(4 * 1024**3, description="The largest file that a job may write.")
+    free: Size = Field(
+        512 * 1024**2,
+        description="Disk space that jobs must leave free; under systemd, the job that occupies most is ended.",
+    )
+    tasks: int = Field(
+        1024, ge=16, le=4194304, description="Processes and threads of a job, under systemd."
+    )
+    isolation: Literal["auto", "systemd", "process"] = Field(
+        "auto",
+        description='How jobs are kept apart: "systemd" (a unit of its own for each), "process" (a process group),'
+        ' "auto": systemd where the agent is root and systemd runs the machine.',
+    )
+    disk: Size = Field(
+        8 * 1024**3,
+        description="What releases, their environments and uv's cache may take; the oldest go first,"
+        " after the commit. The releases that a run may need always stay.",
+    )
+
+
+class Power(Section):
+    """What happens after the run."""
+
+    after: Literal["poweroff", "nothing"] | None = Field(
+        None, description='Default: "poweroff" on a machine with /etc/mayfly, else "nothing".'
+    )
+
+    def goes_off(self, *, machine: bool) -> bool:
+        """Tell whether the power goes off after a run; `machine` says whether this is a machine of its own."""
+        return self.after == "poweroff" or (self.after is None and machine)
+
+
+class Secrets(Section):
+    """Where the jobs' secrets come from."""
+
+    source: str | None = Field(
+        None, description='"ssm:/path", or the path of an env file that only its owner can read.'
+    )
+
+
+class Notify(Section):
+    """Who is told; telling never fails a run."""
+
+    healthchecks: str | None = Field(
+        None, pattern=r"^https?://", description="Healthchecks ping URL."
+    )
+    apprise: tuple[str, ...] = Field(
+        (),
+        description="Apprise URLs (needs the `apprise` extra), told of runs that did not succeed.",
+    )
+
+
+Dollars = Annotated[float, Field(ge=0, le=10_000)]
+
+
+class Cost(Section):
+    """What the machine costs, in US dollars. The defaults are Osaka's; sources and dates are in docs/aws.md."""
+
+    hourly: Dollars | None = Field(
+        None,
+        description="An hour of the machine. Default: EC2's history of spot prices; for a machine on"
+        " demand in Osaka the list price of its type.",
+    )
+    credits: Literal["unlimited", "standard"] = Field(
+        "unlimited", description="CPU credits of a T machine: bought when they run out, or not."
+    )
+    volume: Size = Field(20 * 1024**3, description="The machine's disk.")
+    volume_month: Dollars = Field(0.096, description="A GiB of disk (gp3) for a month.")
+    keeps_volume: bool = Field(
+        False, description="Whether the disk stays between runs, as in the mode `stopped`."
+    )
+    snapshot: Size = Field(6 * 1024**3, description="What the image's snapshot stores.")
+    snapshot_month: Dollars = Field(0.05, description="A GiB of snapshot for a month.")
+    address_hour: Dollars = Field(0.005, description="An hour of the public IPv4 address.")
+    always_on_month: Dollars | None = Field(
+        None,
+        description="What an always-on machine costs you, for comparison. Default: a t3.medium on demand.",
+    )
+    currency: str = Field(
+        "USD", pattern=r"^[A-Z]{3}$", description="In which `mayfly cost` shows amounts as well."
+    )
+    exchange: Annotated[float, Field(gt=0, le=1_000_000)] = Field(
+        1.0, description="Units of that currency for one US dollar."
+    )
+
+
+class Settings(Section):
+    """`agent.toml`."""
+
+    release: Release = Release()
+    store: Store = Store()
+    browser: Browser = Browser()
+    paths: Paths = Paths()
+    limits: Limits = Limits()
+    power: Power = Power()
+    secrets: Secrets = Secrets()
+    notify: Notify = Notify()
+    cost: Cost = Cost()
+
+    @property
+    def job_seconds(self) -> float:
+        """Seconds of a run within which jobs must end, so that the hand-off has its own."""
+        return self.limits.run - self.handoff_seconds
+
+    @property
+    def handoff_seconds(self) -> float:
+        """Seconds of a run that are kept for the hand-off; it gets more of what the jobs leave."""
+        return min(self.limits.handoff, self.limits.run / 4)
+
+    def sensitive(self) -> dict[str, str]:
+        """Return the values in here that no log may show, by name."""
+        return settings_secrets(self.model_dump())

@@ -1,0 +1,315 @@
+"""One attempt of a job: start its program, watch it, end it with all it started, judge it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from agent.base.errors import BrowserError, ContainerError, StoreError
+from agent.base.logs import Log
+from agent.base.stop import StoppedError, first
+from agent.browser import open_to_browser
+from agent.config.jobsfile import Job
+from agent.core.results import (
+    MAX_RESULT_FILE,
+    Attempt,
+    JobCause,
+    JobStatus,
+    ResultFile,
+    read_result,
+)
+from agent.jobs.capture import Capture
+from agent.jobs.containers import Containers, into_container, told
+from agent.jobs.context import Sessions, Shop, now
+from agent.jobs.environment import Desk, job_environment
+from agent.jobs.interface import Exit, Isolation, Launch, Running
+from agent.jobs.state import unpack
+from agent.jobs.verdict import KILLED, Ended, Past, Produced, Verdict, judge, not_started
+from agent.jobs.worktree import WorkingDirectory
+from agent.steps import seal
+from agent.steps.spool import Workspace
+
+DRAIN_SECONDS = 2.0
+"""For what is still in the pipe when the program and all that could be found of it is gone: 64 KiB. Only what has left
+both its session and its environment can hold the pipe open; it is killed at the end of the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What an attempt came to."""
+
+    record: Attempt
+    verdict: Verdict
+    reported: ResultFile
+    produced: Produced
+    browser_died: bool
+    notes: tuple[str, ...]
+
+
+async def attempt(job: Job, number: int, shop: Shop, log: Log) -> Tried:
+    """Run one attempt to its end.
+
+    Args:
+        job: The job.
+        number: From 1.
+        shop: What jobs share.
+        log: Bound to the job and the attempt.
+    """
+    started = now()
+    space = shop.run.workspace(job.name, number)
+    await asyncio.to_thread(space.make)
+    notes = await _remember(job, space, shop)
+    capture = Capture(space.captured, shop.limits.output, shop.journalist.redactor, log)
+    shop.progress.started(job.name, number)
+    try:
+        ended = await _run_program(job, number, space, capture, shop)
+        reported, odd = _read_result(space.result_file, shop)
+        verdict, produced = await _judge(job, ended, reported, space, shop)
+    except BrowserError as error:
+        ended, reported, odd, produced = Ended(browser_died=True), ResultFile(), "", Produced()
+        verdict = Verdict(JobStatus.FAILED, JobCause.BROWSER, str(error))
+    except StoppedError:
+        ended, reported, odd, produced = Ended(interrupted=True), ResultFile(), "", Produced()
+        verdict = judge(ended, reported, produced, job.expect)
+    record = Attempt(
+        number=number,
+        started=started,
+        finished=now(),
+        status=verdict.status,
+        cause=verdict.cause,
+        message=verdict.message[:2000],
+        exit_code=ended.exit_code,
+        signal=ended.signal,
+        image=ended.image,
+        output_bytes=capture.total,
+    )
+    lost = f"its output was not kept: {capture.lost}" if capture.lost else ""
+    astray = ended.strays.text if produced.files else ""
+    notes = (*notes, *filter(None, [odd, lost, astray]))
+    return Tried(record, verdict, reported, produced, ended.browser_died, notes)
+
+
+async def _run_program(
+    job: Job, number: int, space: Workspace, capture: Capture, shop: Shop
+) -> Ended:
+    """Run the program, with the browser when the job wants it, and return the facts of its end.
+
+    Raises:
+        BrowserError: The job wants a browser and there is none.
+        StoppedError: The run was told to stop before the program could start.
+    """
+    if shop.stop.requested:
+        raise StoppedError("the run was told to stop before the program started")
+    async with _browsing(job, shop) as lost_browser, _working(job, shop) as working:
+        launch = _launch(job, number, space, working.path, shop)
+        ended = await _execute(launch, space, capture, job, shop)
+        died = ended.exit_code != 0 and await lost_browser()
+    tail = "\n".join(capture.tail)
+    ended = replace(ended, browser_died=died, tail=tail, strays=working.strays)
+    if ended.failure and job.in_container:
+        # It may quote what the job's environment went into.
+        failure = shop.journalist.redactor.text(told(ended.failure, capture.tail))
+        ended = replace(ended, failure=failure, failed_by=JobCause.ERROR)
+    return ended
+
+
+def _isolation_of(job: Job, shop: Shop) -> Isolation:
+    if job.in_container:
+        return Containers(shop.environ, shop.journalist.log.bind(job=job.name))
+    return shop.isolation
+
+
+@asynccontextmanager
+async def _working(job: Job, shop: Shop) -> AsyncIterator[WorkingDirectory]:
+    """Yield where the program works: in the release's own tree only where it cannot change that."""
+    if _isolation_of(job, shop).protects_tree:
+        yield WorkingDirectory(shop.tree)
+        return
+    async with shop.trees.lend(shop.tree, stopped=partial(shop.stop.overdue, 0.0)) as working:
+        yield working
+
+
+@asynccontextmanager
+async def _browsing(job: Job, shop: Shop) -> AsyncIterator[Callable[[], Awaitable[bool]]]:
+    """Have the browser during the block, and yield the question whether it was lost meanwhile."""
+    browser = shop.browser if job.browser else None
+    if browser is None:
+        yield _nothing_to_lose
+        return
+    await _ready(browser, shop)
+    generation = browser.generation
+    async with browser.used():
+        yield lambda: browser.lost(generation)
+
+
+async def _ready(browser: Sessions, shop: Shop) -> None:
+    """Wait until the browser is ready, but not once the run is told to stop.
+
+    Raises:
+        BrowserError: It cannot be.
+        StoppedError: The run was told to stop before it was.
+    """
+    waiting = asyncio.ensure_future(browser.ready())
+    try:
+        await first(asyncio.wait([waiting]), shop.stop.wait(), seconds=shop.seconds_left())
+        if waiting.done():
+            return waiting.result()
+        if shop.stop.requested:
+            raise StoppedError("the run was told to stop while the browser was not ready")
+        raise BrowserError("the browser was not ready within the run's time")
+    finally:
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def _nothing_to_lose() -> bool:
+    return False
+
+
+async def _remember(job: Job, space: Workspace, shop: Shop) -> tuple[str, ...]:
+    """Give the attempt the memory that the job had before the run, untouched by earlier attempts."""
+    archive = shop.run.restored_state(job.name)
+    if not archive.exists():
+        return ()
+    stopped = partial(shop.stop.overdue, 0.0)
+    problem = await asyncio.to_thread(unpack, archive, space.state, shop.limits.state, stopped)
+    return (problem,) if problem else ()
+
+
+def _launch(job: Job, number: int, space: Workspace, cwd: Path, shop: Shop) -> Launch:
+    seconds = min(job.timeout, shop.seconds_left())
+    browser = shop.browser if job.browser else None
+    desk = Desk(
+        run_id=shop.run.run_id,
+        number=number,
+        deadline=int(now().timestamp() + seconds),
+        output=space.output,
+        state=space.state,
+        home=space.home,
+        result_file=space.result_file,
+        downloads=_downloads(job, shop) if browser and browser.shares_downloads else None,
+        webdriver=browser.url if browser else None,
+        programs=shop.programs,
+    )
+    secrets = {name: shop.secrets[name] for name in job.secrets}
+    contained = None
+    if job.in_container:
+        desk, contained = into_container(job, desk, space)
+    return Launch(
+        name=f"{job.name}-{number}",
+        command=job.command or (),
+        environ=job_environment(job, desk, secrets, shop.environ),
+        cwd=cwd,
+        memory=job.memory,
+        container=contained,
+        writable=tuple(_writable(desk, space)),
+        readable=(shop.tree, *([shop.programs.parent] if shop.programs else [])),
+        scratch=space.scratch,
+        file=shop.limits.file,
+        seconds=seconds + shop.limits.grace,
+    )
+
+
+def _writable(desk: Desk, space: Workspace) -> Iterator[Path]:
+    """Yield the folders that are the attempt's own."""
+    yield from (space.output, space.state, space.home, space.result_file.parent)
+    if desk.downloads is not None:
+        yield desk.downloads
+
+
+def _downloads(job: Job, shop: Shop) -> Path:
+    """Return a downloads folder of the job's own, which the browser, another user perhaps, may write to."""
+    folder = shop.run.downloads / job.name
+    open_to_browser(folder)
+    return folder
+
+
+async def _execute(
+    launch: Launch, space: Workspace, capture: Capture, job: Job, shop: Shop
+) -> Ended:
+    """Start the program, stop it at its limit or when the run stops, and leave nothing of it."""
+    seconds = min(job.timeout, shop.seconds_left())
+    drain: asyncio.Task[None] | None = None
+    try:
+        async with (
+            shop.courier.following(job.name, space.output),
+            _isolation_of(job, shop).start(launch) as running,
+        ):
+            drain = asyncio.create_task(capture.drain(running.output))
+            return await _watch(running, seconds, shop)
+    except ContainerError as error:
+        return Ended(failure=f"{error}; {error.remedy}" if error.remedy else str(error))
+    except OSError as error:
+        failure = f"{launch.command[0]} could not be started: {error}"
+        return Ended(failure=failure, failed_by=not_started(error))
+    finally:
+        if drain is not None:
+            await asyncio.wait([drain], timeout=DRAIN_SECONDS)
+            drain.cancel()
+            await asyncio.gather(drain, return_exceptions=True)
+
+
+async def _watch(running: Running, seconds: float, shop: Shop) -> Ended:
+    """Wait for the program; past its limit, or when the run stops, ask it to end and give it its grace."""
+    waiting = asyncio.ensure_future(running.wait())
+    try:
+        which = await first(_outcome(waiting), shop.stop.wait(), seconds=seconds)
+        if which == 0:
+            return replace(_ended(waiting.result()), limit=seconds)
+        running.terminate()
+        await asyncio.wait([waiting], timeout=await shop.grace())
+        # What is still there after its grace gets SIGKILL with the end of its context.
+        last = _ended(waiting.result()) if waiting.done() else Ended(signal=KILLED)
+        return Ended(
+            exit_code=last.exit_code,
+            signal=last.signal,
+            timed_out=which is None,
+            interrupted=which == 1,
+            limit=seconds,
+            image=last.image,
+        )
+    finally:
+        waiting.cancel()
+
+
+async def _outcome(waiting: "asyncio.Future[Exit]") -> None:
+    await asyncio.wait([waiting])
+
+
+def _ended(end: Exit) -> Ended:
+    return Ended(
+        exit_code=end.code,
+        signal=end.signal,
+        timed_out=end.timed_out,
+        out_of_memory=end.out_of_memory,
+        out_of_disk=end.out_of_disk,
+        image=end.image,
+    )
+
+
+def _read_result(path: Path, shop: Shop) -> tuple[ResultFile, str]:
+    """Return what the job says of itself, and why that could not be read."""
+    try:
+        with seal.open_result(path.parent, path.name) as (stream, _):
+            text = stream.read(MAX_RESULT_FILE + 1)
+    except FileNotFoundError:
+        return ResultFile(), ""
+    except OSError as error:
+        return ResultFile(), f"its result file could not be read: {str(error)[:200]}"
+    return read_result(text, shop.journalist.redactor)
+
+
+async def _judge(
+    job: Job, ended: Ended, reported: ResultFile, space: Workspace, shop: Shop
+) -> tuple[Verdict, Produced]:
+    found = await asyncio.to_thread(seal.look, space.output)
+    produced = Produced(found.files, found.bytes, found.told())
+    past: list[Past] = []
+    if job.expect.drop is not None:
+        try:
+            past = await shop.past_of(job.name)
+        except StoreError as error:
+            shop.journalist.log.warning("job.past_unknown", job=job.name, reason=str(error))
+    return judge(ended, reported, produced, job.expect, past), produced

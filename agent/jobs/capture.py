@@ -1,0 +1,149 @@
+"""A job's stdout and stderr: always drained, kept within a limit, redacted, and told to the log."""
+
+import codecs
+from asyncio import StreamReader
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from agent.base.logs import Log
+from agent.base.redact import Redactor
+
+CHUNK = 64 * 1024
+LONGEST_LINE = 16 * 1024
+"""Longer lines are handled in pieces, so that a job without line ends cannot fill the memory."""
+HELD_BACK = 4096
+"""The end of such a piece waits for what follows: a secret up to this length is never cut in two."""
+LOGGED_LINES = 500
+"""Lines of an attempt that go to the run's log; the file keeps more."""
+LOGGED_CHARACTERS = 2000
+TAIL_LINES = 40
+
+
+class Capture:
+    """Keeps the first half and the last half of what a job writes, when that is more than the limit.
+
+    It works on blocks of whole lines: a job may write millions of them, and nothing here happens line by line but what
+    is told to the log.
+
+    Attributes:
+        total: Bytes written by the job.
+        tail: Its last lines, redacted.
+        lost: Why the file does not have all that it should; empty when it does.
+    """
+
+    def __init__(self, path: Path, limit: int, redactor: Redactor, log: Log) -> None:
+        """Keep output in a file.
+
+        Args:
+            path: The file to write.
+            limit: Its size in bytes, about.
+            redactor: Hides secrets.
+            log: Bound to job and attempt.
+        """
+        self._path = path
+        self._half = limit // 2
+        self._redactor = redactor
+        self._log = log
+        self._early = 0
+        self._late: deque[bytes] = deque()
+        self._late_kept = 0
+        self._late_seen = 0
+        self._lines = 0
+        self.total = 0
+        self.lost = ""
+        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+
+    async def drain(self, stream: StreamReader) -> None:
+        """Read a stream to its end; everything that was read is in the file even when this is cancelled.
+
+        A disk that does not take it is no reason to stop reading: the job would stall.
+        """
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        rest = ""
+        with self._opened() as write:
+            try:
+                while chunk := await stream.read(CHUNK):
+                    self.total += len(chunk)
+                    text = self._redactor.text(rest + decoder.decode(chunk))
+                    end = _end_of_block(text)
+                    block, rest = text[:end], text[end:]
+                    if block:
+                        self._take(block, write)
+            finally:
+                rest = self._redactor.text(rest + decoder.decode(b"", final=True))
+                if rest:
+                    self._take(f"{rest}\n", write)
+                self._close(write)
+
+    @contextmanager
+    def _opened(self) -> Iterator[Callable[[bytes], int]]:
+        """Open the file, and yield what writes to it; `lost` tells why something was not written."""
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context(self._path.open("wb", buffering=0))
+            except OSError as error:
+                self.lost = error.strerror or str(error)
+                yield len
+                return
+
+            def write(data: bytes) -> int:
+                try:
+                    file.write(data)
+                except OSError as error:
+                    self.lost = error.strerror or str(error)
+                return len(data)
+
+            yield write
+
+    def _take(self, block: str, write: Callable[[bytes], int]) -> None:
+        block = block.replace("\r\n", "\n")
+        self._tell(block)
+        last = block.removesuffix("\n").rsplit("\n", TAIL_LINES)[-TAIL_LINES:]
+        self.tail.extend(line[-LOGGED_CHARACTERS:] for line in last)
+        data = block.encode()
+        room = self._half - self._early
+        if len(data) <= room:
+            self._early += write(data)
+            return
+        end = (data.rfind(b"\n", 0, room) + 1) or len(_whole_characters(data[:room]))
+        write(data[:end])
+        self._early = self._half
+        self._late.append(data[end:])
+        self._late_kept += len(data) - end
+        self._late_seen += len(data) - end
+        while self._late_kept - len(self._late[0]) >= self._half:
+            self._late_kept -= len(self._late.popleft())
+
+    def _close(self, write: Callable[[bytes], int]) -> None:
+        """Write the last half, which is known only now."""
+        late = b"".join(self._late)
+        if len(late) > self._half:
+            late = late[len(late) - self._half :]
+            late = _whole_characters(late[late.find(b"\n", 0, len(late) - 1) + 1 :])
+        if left_out := self._late_seen - len(late):
+            write(f"\n[... {left_out} bytes left out ...]\n".encode())
+        write(late)
+
+    def _tell(self, block: str) -> None:
+        room = LOGGED_LINES - self._lines
+        if room < 0:
+            return
+        lines = block.removesuffix("\n").split("\n", room)
+        for line in lines[:room]:
+            self._log.info("job.output", line=line[:LOGGED_CHARACTERS])
+        self._lines += len(lines)
+        if len(lines) > room:
+            self._log.info("job.output_left_out", after_lines=LOGGED_LINES)
+
+
+def _end_of_block(text: str) -> int:
+    """Return where the whole lines of a text end; within a line that is too long, where a piece of it does."""
+    end = text.rfind("\n") + 1
+    return end if len(text) - end <= LONGEST_LINE else len(text) - HELD_BACK
+
+
+def _whole_characters(data: bytes) -> bytes:
+    """Return UTF-8 without the pieces of characters that a cut has left at its ends."""
+    return data.decode(errors="ignore").encode()

@@ -1,0 +1,65 @@
+"""Jobs in containers: one image, or an existing compose stack, started and ended like any other program."""
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from agent.base.containers import told
+from agent.base.errors import ContainerError
+from agent.base.logs import Log
+from agent.jobs.containers.attached import Attached, Vessel
+from agent.jobs.containers.folders import into_container
+from agent.jobs.containers.image import ImageVessel
+from agent.jobs.containers.leftovers import remove_stacks
+from agent.jobs.containers.stack import StackVessel
+from agent.jobs.interface import Launch, Running
+from agent.jobs.isolation.process import reader
+
+__all__ = ["Containers", "into_container", "remove_stacks", "told"]
+
+
+class Containers:
+    """Runs each job in a container, or in a compose stack, of its own; an `Isolation` like the others.
+
+    A container sees nothing of the release, and a stack a copy.
+    """
+
+    protects_tree = True
+
+    def __init__(self, environ: Mapping[str, str], log: Log) -> None:
+        """Describe where containers run; nothing is asked of the engine yet.
+
+        Args:
+            environ: Where `docker`, compose and the engine are found.
+            log: Bound to the job; told of what would not go.
+        """
+        self._environ = environ
+        self._log = log
+
+    @asynccontextmanager
+    async def start(self, launch: Launch) -> AsyncIterator[Running]:
+        """Begin to start a container; leaving the context removes it and all that was started for it.
+
+        What its image or its stack take to be there is part of its time: the wait for its end raises ContainerError
+        when they cannot be had.
+        """
+        vessel = self._vessel(launch)
+        reading, writing = os.pipe()
+        running: Attached | None = None
+        try:
+            output = await reader(reading)
+            running = Attached(vessel, output, writing)
+            yield running
+        finally:
+            if running is None:
+                os.close(writing)
+            else:
+                await running.close()
+            await vessel.remove()
+
+    def _vessel(self, launch: Launch) -> Vessel:
+        if launch.container is None:
+            raise ContainerError("this job has no container")
+        if launch.container.compose is not None:
+            return StackVessel(launch, launch.container, self._environ, self._log)
+        return ImageVessel(launch, launch.container, self._environ, self._log)

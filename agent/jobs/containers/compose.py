@@ -1,0 +1,113 @@
+"""Docker compose: the plugin of the engine's command line (`docker compose`)."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agent.base import processes
+from agent.base.engine import Engine
+from agent.base.errors import ContainerError, ProcessTimeout
+from agent.base.processes import Finished
+
+CONFIG_SECONDS = 30.0
+
+_CLIENTS = re.compile(
+    r"PATH|HOME|LANG|XDG_RUNTIME_DIR|DOCKER_(HOST|CONTEXT|CONFIG|CERT_PATH|TLS|TLS_VERIFY|API_VERSION)"
+)
+"""What compose itself needs of the engine's environment. A stack can read all that compose has: no proxy's password."""
+
+OLDEST = (2, 26, 0)
+"""The first that shows a stack both resolved and as it was before files of variables were read, as JSON."""
+
+HOW_TO_GET = (
+    "install the plugin: dnf or apt install docker-compose-plugin from Docker's repository, or put the binary of"
+    " https://github.com/docker/compose/releases to /usr/local/lib/docker/cli-plugins/docker-compose, executable"
+)
+
+
+def compose_environ(engine: Engine, job: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of compose: of the agent's what says where the engine is, and the job's."""
+    own = {name: value for name, value in engine.environ.items() if _CLIENTS.fullmatch(name)}
+    return {**job, **own}
+
+
+def compose_command(project: str, files: tuple[Path, ...]) -> tuple[str, ...]:
+    """Return the command line up to the verb."""
+    named = (part for file in files for part in ("-f", str(file)))
+    return ("docker", "compose", "-p", project, *named)
+
+
+async def require_compose(environ: Mapping[str, str]) -> None:
+    """Make sure that this machine has a compose that will do; no engine is asked.
+
+    Raises:
+        ContainerError: It has none, or one that is too old.
+    """
+    done = await _ask(("docker", "compose", "version", "--short"), environ, None)
+    found = re.match(r"v?(\d+)\.(\d+)\.(\d+)", done.stdout.decode(errors="replace").strip())
+    needed = f"a stack needs docker compose {'.'.join(map(str, OLDEST))} or newer"
+    if done.code != 0 or found is None:
+        raise ContainerError(f"{needed}, which is not installed", remedy=HOW_TO_GET)
+    if tuple(map(int, found.groups())) < OLDEST:
+        raise ContainerError(f"{needed}, and this is {found.group()}", remedy=HOW_TO_GET)
+
+
+async def resolved(
+    project: str, files: tuple[Path, ...], environ: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the stack that these files make together, as compose would run it, services of all profiles included.
+
+    Raises:
+        ContainerError: Compose does not accept it, or does not answer.
+    """
+    text = await _config(project, files, environ, "--profile", "*")
+    # So that its output is a compose file again, compose doubles what begins a variable.
+    document: dict[str, Any] = json.loads(text.replace("$$", "$"))
+    return document
+
+
+async def written(
+    project: str, files: tuple[Path, ...], environ: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the stack as it is written: with variables' names, and with the names of files of variables.
+
+    Raises:
+        ContainerError: Compose does not accept it, or does not answer.
+    """
+    model: dict[str, Any] = json.loads(
+        await _config(project, files, environ, verbatim=("--no-interpolate",))
+    )
+    return model
+
+
+async def _config(
+    project: str,
+    files: tuple[Path, ...],
+    environ: Mapping[str, str],
+    *options: str,
+    verbatim: tuple[str, ...] = (),
+) -> str:
+    command = (*compose_command(project, files), *options, "config", "--format", "json", *verbatim)
+    done = await _ask(command, environ, files[0].parent)
+    if done.code != 0:
+        complaint = _last(done.stderr.decode(errors="replace"))
+        raise ContainerError(f"compose does not accept {files[0].name}: {complaint}")
+    return done.stdout.decode(errors="replace")
+
+
+def _last(complaint: str) -> str:
+    lines = [line for line in complaint.strip().splitlines() if "level=warning" not in line]
+    return " ".join(" ".join(lines).split())[-400:] or "it gives no reason"
+
+
+async def _ask(
+    command: tuple[str, ...], environ: Mapping[str, str], folder: Path | None
+) -> Finished:
+    try:
+        return await processes.run(command, environ=environ, seconds=CONFIG_SECONDS, cwd=folder)
+    except OSError as error:
+        raise ContainerError(f"docker could not be started: {error.strerror}") from error
+    except ProcessTimeout as error:
+        raise ContainerError("docker compose did not end") from error

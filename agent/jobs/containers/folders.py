@@ -1,0 +1,66 @@
+"""The folders of an attempt as a container gets them."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from agent.base.containers import BROWSER, OUTPUT, RESULT, STATE, Mount
+from agent.config.jobsfile import Job
+from agent.jobs.environment import Desk
+from agent.jobs.interface import Contained
+from agent.steps.spool import Workspace
+
+
+def into_container(job: Job, desk: Desk, space: Workspace) -> tuple[Desk, Contained]:
+    """Make an attempt's folders reachable for a container, whoever it runs as, and for nobody else.
+
+    The browser's downloads keep their path: it is the browser that is told it.
+
+    Args:
+        job: The job.
+        desk: Where it would work as a program of this machine.
+        space: The attempt's folders.
+
+    Returns:
+        Where it works inside, and what is mounted there.
+    """
+    space.root.chmod(0o700)
+    output = job.output or OUTPUT
+    mounts = _mounts(desk, space, output)
+    inside = replace(
+        desk,
+        output=Path(output),
+        state=Path(STATE),
+        result_file=Path(RESULT, space.result_file.name),
+        webdriver=BROWSER if desk.webdriver else None,
+        programs=None,
+    )
+    return inside, Contained(
+        folder=space.root,
+        mounts=mounts,
+        image=job.image,
+        compose=job.compose,
+        service=job.service,
+        secrets=job.secrets,
+        browser=desk.webdriver,
+        stands_in=bool(job.secrets or job.env),
+    )
+
+
+def _mounts(desk: Desk, space: Workspace, output: str) -> tuple[Mount, ...]:
+    own = {space.output: output, space.state: STATE, space.result_file.parent: RESULT}
+    for folder in own:
+        open_up(folder)
+    if desk.downloads is not None:
+        own[desk.downloads] = str(desk.downloads)
+    return tuple(Mount(str(folder), target) for folder, target in own.items())
+
+
+def open_up(tree: Path) -> None:
+    """Let every user write in a folder of ours; what keeps strangers out is the folder above it."""
+    for folder, _, files in os.walk(tree):
+        Path(folder).chmod(0o777)
+        for name in files:
+            path = Path(folder, name)
+            if not path.is_symlink():
+                path.chmod(path.stat().st_mode | 0o666)

@@ -1,0 +1,165 @@
+"""A job that is one container, run from an image."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from agent.base.containers import (
+    BROWSER_PORT,
+    CAPABILITIES,
+    SELENIUM,
+    TASKS,
+    Given,
+    given,
+    project_name,
+)
+from agent.base.engine import LABEL, PULL_SECONDS, Engine, bind_mount, image_digest
+from agent.base.errors import ContainerError
+from agent.base.logs import Log
+from agent.browser import door
+from agent.jobs.containers.leftovers import PROJECT, remove_container, remove_stack
+from agent.jobs.containers.state import exit_of, running, signal_container
+from agent.jobs.interface import Contained, Exit, Launch
+
+CREATE_SECONDS = 60.0
+
+
+class ImageVessel:
+    """One container."""
+
+    def __init__(
+        self, launch: Launch, contained: Contained, environ: Mapping[str, str], log: Log
+    ) -> None:
+        """Describe a container that does not exist yet."""
+        self._launch = launch
+        self._contained = contained
+        self._image = contained.image or ""
+        self._engine = Engine(environ)
+        self._log = log
+        self._name = project_name(launch.environ["MAYFLY_RUN_ID"], launch.name)
+        self._given = given(launch.environ, contained.secrets)
+        self._digest: str | None = None
+        self._begun = False
+        self._door = AsyncExitStack()
+
+    async def prepare(self) -> None:
+        """Pull the image if the engine does not have it, and create the container.
+
+        Raises:
+            ContainerError: There is no engine, the image cannot be had, or the engine refuses.
+        """
+        self._digest = await self._have_image()
+        gateway = await self._network()
+        if self._contained.browser is not None:
+            await self._open_door(gateway, self._contained.browser)
+        arguments = create_arguments(
+            self._name, self._launch, self._contained, self._given, gateway
+        )
+        await self._engine.do(*arguments, seconds=CREATE_SECONDS, environ=self._given.environ)
+
+    @property
+    def client(self) -> tuple[Sequence[str], Mapping[str, str], Path]:
+        """`docker start --attach`, which ends when the container does."""
+        command = ("docker", "start", "--attach", self._name)
+        marks = {
+            name: self._launch.environ[name]
+            for name in ("MAYFLY_RUN_ID", "MAYFLY_JOB")
+            if name in self._launch.environ
+        }
+        return command, {**self._engine.environ, **marks}, self._contained.folder
+
+    async def ended(self) -> Exit:
+        """Return how its program ended.
+
+        Raises:
+            ContainerError: It never started.
+        """
+        image = f"{self._image} ({self._digest})" if self._digest else self._image
+        found = await exit_of(self._engine, self._name, image)
+        if found is None:
+            raise ContainerError(f"the container of {self._image} could not be started")
+        return found
+
+    async def terminate(self) -> bool:
+        """Send it SIGTERM."""
+        return await running(self._engine, self._name) and await signal_container(
+            self._engine, self._name
+        )
+
+    async def remove(self) -> None:
+        """Kill and remove it, and its network."""
+        await self._door.aclose()
+        if self._begun:
+            await remove_container(self._engine, self._name, self._log)
+            await remove_stack(self._engine, self._name, self._log)
+
+    async def _network(self) -> str:
+        """Make a network of its own, in which no other container is, and return this machine's address in it."""
+        labels = (f"{LABEL}={self._launch.environ['MAYFLY_RUN_ID']}", f"{PROJECT}={self._name}")
+        marks = (part for label in labels for part in ("--label", label))
+        self._begun = True
+        await self._engine.do("network", "create", *marks, self._name, seconds=CREATE_SECONDS)
+        gateway = "{{(index .IPAM.Config 0).Gateway}}"
+        return await self._engine.do("network", "inspect", "--format", gateway, self._name)
+
+    async def _open_door(self, gateway: str, browser: str) -> None:
+        """Let it reach the run's browser, and nobody else."""
+        try:
+            await self._door.enter_async_context(door(gateway, BROWSER_PORT, lambda: browser))
+        except OSError as error:
+            raise ContainerError(
+                f"the browser cannot be offered to the container at {gateway}: {error.strerror}",
+                remedy="the engine must run on this machine and have its networks in it",
+            ) from error
+
+    async def _have_image(self) -> str | None:
+        found = await self._engine.ask("image", "inspect", self._image)
+        if found.code != 0:
+            # Is there an engine at all? Its answer to this is clearer.
+            await self._engine.do("version", "--format", "{{.Server.Version}}")
+            self._log.info("job.image_pulled", image=self._image)
+            try:
+                await self._engine.do("pull", "--quiet", self._image, seconds=PULL_SECONDS)
+            except ContainerError as error:
+                raise ContainerError(
+                    f"the image {self._image} is not here and could not be fetched: {error}",
+                    remedy="check its name and the network, or docker load it",
+                ) from error
+            found = await self._engine.ask("image", "inspect", self._image)
+        return image_digest(found.stdout)
+
+
+def create_arguments(
+    name: str, launch: Launch, contained: Contained, environment: Given, gateway: str
+) -> list[str]:
+    """Return the arguments of `docker` that create a job's container.
+
+    Its output comes through the attached client, so the engine keeps no log of it. `--init` because a program that is
+    process 1 ignores SIGTERM unless it asks for it.
+
+    Args:
+        name: The container's name, and its network's.
+        launch: What to run.
+        contained: In which image, with which folders.
+        environment: How it gets its environment.
+        gateway: This machine's address in its network.
+    """
+    limit = str(launch.memory) if launch.memory is not None else ""
+    return [
+        *("create", "--pull", "never", "--init", "--name", name),
+        *("--label", f"{LABEL}={launch.environ['MAYFLY_RUN_ID']}"),
+        *("--label", f"mayfly.job={launch.environ['MAYFLY_JOB']}"),
+        *("--network", name, "--log-driver", "none", "--pids-limit", str(TASKS)),
+        *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
+        *(part for capability in CAPABILITIES for part in ("--cap-add", capability)),
+        *(("--memory", limit, "--memory-swap", limit) if limit else ()),
+        *(("--add-host", f"{SELENIUM}:{gateway}") if contained.browser is not None else ()),
+        *(
+            part
+            for mount in contained.mounts
+            for part in ("--mount", bind_mount(Path(mount.source), mount.target))
+        ),
+        *environment.arguments,
+        contained.image or "",
+        *launch.command,
+    ]

@@ -1,0 +1,69 @@
+"""The removal of job containers and stacks: at the end of an attempt, and of those whose agent was killed."""
+
+from collections.abc import Collection, Mapping
+
+from agent.base.containers import project_prefix
+from agent.base.engine import REMOVE_SECONDS, Engine
+from agent.base.errors import ContainerError
+from agent.base.logs import Log
+
+PROJECT = "com.docker.compose.project"
+"""The label that compose gives to all that it makes."""
+
+
+async def remove_container(engine: Engine, name: str, log: Log) -> None:
+    """Kill and remove a container with its anonymous volumes; one that is not there is fine."""
+    await _remove(engine, ("rm", "--force", "--volumes"), [name], log)
+
+
+async def remove_stack(engine: Engine, project: str, log: Log) -> None:
+    """Kill and remove a stack: containers, then what they use. Built images stay, for the next run."""
+    for kind, command in _KINDS:
+        try:
+            listed = await engine.do(*kind, "--quiet", "--filter", f"label={PROJECT}={project}")
+        except ContainerError as error:
+            log.warning("job.stack_not_removed", project=project, reason=str(error))
+            return
+        if listed:
+            await _remove(engine, command, listed.split(), log)
+
+
+async def remove_stacks(run_ids: Collection[str], environ: Mapping[str, str], log: Log) -> int:
+    """Remove the stacks of runs that were killed; without an engine there are none.
+
+    Returns:
+        How many there were.
+    """
+    engine = Engine(environ)
+    prefixes = tuple(project_prefix(run_id) for run_id in run_ids)
+    projects: set[str] = set()
+    for kind, _ in _KINDS if prefixes else ():
+        try:
+            listed = await engine.do(
+                *kind,
+                *("--filter", f"label={PROJECT}"),
+                *("--format", f'{{{{.Label "{PROJECT}"}}}}'),
+            )
+        except ContainerError:
+            return 0
+        projects |= {name for name in listed.splitlines() if name.startswith(prefixes)}
+    for project in sorted(projects):
+        await remove_stack(engine, project, log)
+    return len(projects)
+
+
+_KINDS = (
+    (("ps", "--all"), ("rm", "--force", "--volumes")),
+    (("network", "ls"), ("network", "rm")),
+    (("volume", "ls"), ("volume", "rm", "--force")),
+)
+
+
+async def _remove(engine: Engine, command: tuple[str, ...], names: list[str], log: Log) -> None:
+    try:
+        done = await engine.ask(*command, *names, seconds=REMOVE_SECONDS)
+    except ContainerError as error:
+        log.warning("job.container_not_removed", names=names, reason=str(error))
+        return
+    if done.code != 0 and "no such" not in done.complaint.lower():
+        log.warning("job.container_not_removed", names=names, reason=done.complaint)

@@ -1,0 +1,527 @@
+"""What a compose stack may ask for: judged from the document that docker compose makes of its file. Decisions only.
+
+A key is allowed when it is known what it can do to the machine. Everything else is refused, so that a key of a newer
+compose is refused until somebody has looked at it.
+"""
+
+import json
+import posixpath
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any
+
+from agent.base.containers import SHARED_MEMORY, Mount
+from agent.config.faults import LONGEST_SHOWN, Fault
+
+HARMLESS: Mapping[str, tuple[str, ...]] = {
+    "what runs inside, and as whom": (
+        *("attach", "command", "domainname", "entrypoint", "environment", "group_add"),
+        *("healthcheck", "hostname", "image", "init", "labels", "platform", "stdin_open"),
+        *("stop_grace_period", "stop_signal", "tty", "user", "working_dir"),
+    ),
+    "when it is pulled, started and repeated, by compose and within the job": (
+        *("depends_on", "profiles", "pull_policy", "pull_refresh_after", "restart", "scale"),
+    ),
+    "names and addresses that only its own containers see": (
+        *("dns", "dns_opt", "dns_search", "expose", "extra_hosts", "links", "mac_address"),
+    ),
+    "limits, and memory of its own": (
+        *("blkio_config", "cpu_count", "cpu_percent", "cpu_period", "cpu_quota", "cpu_shares"),
+        *("cpus", "cpuset", "mem_limit", "mem_reservation", "mem_swappiness", "memswap_limit"),
+        *("pids_limit", "shm_size", "tmpfs"),
+    ),
+    "fewer rights": ("cap_drop", "read_only"),
+    "files whose definitions are judged": ("configs", "secrets"),
+}
+"""Keys of a service that may have any value, by the reason."""
+
+CAPABILITIES = frozenset(
+    {
+        *("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_RAW"),
+        *("NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"),
+    }
+)
+"""What every container has unless it is taken away: `cap_add` after `cap_drop: [ALL]` may give it back."""
+
+ULIMITS = frozenset(
+    {
+        *("as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nofile", "nproc"),
+        *("rss", "sigpending", "stack"),
+    }
+)
+"""All but those for real-time priority, with which a program keeps the machine's other programs from running."""
+
+SYSCTLS = frozenset(
+    {
+        "net.core.somaxconn",
+        "net.ipv4.ip_local_port_range",
+        "net.ipv4.ip_unprivileged_port_start",
+        "net.ipv4.tcp_keepalive_time",
+        "net.ipv4.tcp_syncookies",
+        "net.ipv6.conf.all.disable_ipv6",
+    }
+)
+"""Settings that belong to a network namespace."""
+
+LOG_DRIVERS = frozenset({"json-file", "local", "none"})
+"""Those that keep the log with the container; the others send it away with rights and addresses of the machine."""
+
+CLOCK = frozenset({"/etc/localtime", "/etc/timezone", "/usr/share/zoneinfo"})
+"""What containers may read of the machine's own files: its time zone."""
+
+_OBEYED = re.compile(
+    r"(?<![\w.])((?:DOCKER|BUILDKIT|BUILDX)_\w+|COMPOSE_(?!PROJECT_NAME|PROFILES|FILE|PATH_SEP)\w+)\s*[=:]"
+)
+_COMMENT = re.compile(r"""^[ \t]*#[^"'\n]*$""", re.MULTILINE)
+"""A line that is a comment for sure: one with a quote may be the end of a text."""
+
+_OTHER_FILES = re.compile(r"""(?:^|[\s{,\[?'"])(include|extends)["']?\s*:""")
+_HIDDEN_KEYS = tuple(
+    re.compile(pattern, re.MULTILINE)
+    for pattern in (
+        r'"(?:[^"\\\n]|\\.)*\\[xuU](?:[^"\\\n]|\\.)*"\s*:',  # letters as numbers
+        r"(?:^[\s-]*|[{,\[]\s*)\?",  # a key that need not be on one line
+        r"(?:^|[\s{,\[?])\*[\w-]+\s*:(?:\s|$)",  # a key from elsewhere in the file
+        r"(?:^|[\s{,\[?])!(?:<|!(?!(?:str|int|float|bool|null|map|seq)\b)\S)",  # a key in base64
+        r"^%",  # another name for a tag
+    )
+)
+"""The ways in which YAML can write a key without its letters."""
+
+Rule = Callable[[Any, "Stack", str], Iterator[Fault]]
+"""Yields what is wrong with a value: given the value, the stack, and the value's key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A stack that is judged.
+
+    Attributes:
+        file: The compose file, as the job names it.
+        project: The project's name.
+        tree: Where the release's files are, without symbolic links in the path.
+        mounts: The folders of the job, which it gets from the agent.
+        real: Returns a path with its symbolic links resolved.
+    """
+
+    file: str
+    project: str
+    tree: str
+    mounts: Collection[Mount]
+    real: Callable[[str], str]
+
+    def has(self, path: str) -> bool:
+        """Tell whether a path is a place in the release, and passes through no link, which may change."""
+        plain = posixpath.normpath(path)
+        return _is_below(plain, self.tree) and self.real(path) == plain
+
+    def shown(self, path: str) -> str:
+        """Return a path as a person knows it: from the release's folder."""
+        return posixpath.relpath(path, self.tree) if _is_below(path, self.tree) else path
+
+    def fault(self, key: str, value: object, problem: str, remedy: str) -> Fault:
+        """Return the fault that a key has a value which a job must not have."""
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        text = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+        return Fault(self.file, key, f"{text}: {problem}", remedy)
+
+
+def text_faults(text: bytes, stack: Stack) -> tuple[Fault, ...]:
+    """Return why compose would read other files than this one, or could do so without our seeing it.
+
+    What a file includes and extends is merged when compose has read it: the document no longer shows from where it
+    came, which may be any file that the agent can read. So the file's text is looked at.
+    """
+    one_file = "write the stack as one file: docker compose config prints it"
+    try:
+        shown = _COMMENT.sub("", text.decode())
+    except UnicodeDecodeError:
+        return (Fault(stack.file, "", "is not UTF-8", "save it as UTF-8"),)
+    faults = [
+        Fault(stack.file, key, "reads other files, of the machine as well", one_file)
+        for key in sorted({match.group(1) for match in _OTHER_FILES.finditer(shown)})
+    ]
+    faults += [
+        Fault(stack.file, match.group().strip(), "may hide a key", "write keys as plain words")
+        for match in filter(None, (pattern.search(shown) for pattern in _HIDDEN_KEYS))
+    ]
+    return tuple(faults)
+
+
+def dotenv_faults(text: str, source: str) -> tuple[Fault, ...]:
+    """Return what the `.env` beside a compose file sets that compose itself would obey."""
+    return tuple(
+        Fault(source, name, "tells docker compose which engine and programs to use", "remove it")
+        for name in sorted({match.group(1) for match in _OBEYED.finditer(_COMMENT.sub("", text))})
+    )
+
+
+def named_files(model: Mapping[str, Any]) -> Iterator[tuple[str, str, str, bool]]:
+    """Yield service, key and path of the files that services take variables and labels from, and if they must exist.
+
+    Args:
+        model: The stack before compose has read these files, in whose place the document has their content.
+    """
+    for name, service in sorted(_table(model, "services").items()):
+        for key in ("env_file", "label_file"):
+            for file in _listed(service.get(key)):
+                own = file if isinstance(file, dict) else {"path": file}
+                yield name, key, str(own["path"]), bool(own.get("required", True))
+
+
+def file_fault(service: str, key: str, path: str, stack: Stack) -> Fault | None:
+    """Return why a service must not take variables or labels from a file, or None."""
+    if "$" not in path and stack.has(path):
+        return None
+    return stack.fault(
+        f"services.{service}.{key}",
+        stack.shown(path),
+        "is not a file of the release, or is a link",
+        "name a file below the release's folder, without variables in its path",
+    )
+
+
+def stack_faults(document: Mapping[str, Any], stack: Stack) -> tuple[Fault, ...]:
+    """Return everything that a stack asks for and a job must not have.
+
+    Args:
+        document: What will run: `docker compose config --format json` of all files and all profiles.
+        stack: The stack.
+    """
+    return (*_judge(_STACK, document, stack, ""), *_replaceable(document, stack))
+
+
+def _judge(
+    rules: Mapping[str, Rule | None], table: Mapping[str, Any], stack: Stack, prefix: str
+) -> Iterator[Fault]:
+    """Judge each key of a table by its rule; None is the rule that any value will do."""
+    for key, value in table.items():
+        if (
+            key.startswith("x-") or not value
+        ):  # compose passes over the former; the latter asks for nothing
+            continue
+        where = f"{prefix}{key}"
+        if key not in rules:
+            problem, remedy = _REFUSED.get(key, _UNKNOWN)
+            yield stack.fault(where, value, problem, remedy)
+        elif (rule := rules[key]) is not None:
+            yield from rule(value, stack, where)
+
+
+def _keys(rules: Mapping[str, Rule | None]) -> Rule:
+    """Return the rule for a table with these keys."""
+
+    def judge(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
+        if isinstance(value, dict):
+            yield from _judge(rules, value, stack, f"{where}.")
+        else:
+            yield stack.fault(where, value, *_UNKNOWN)
+
+    return judge
+
+
+def _each(rule: Rule) -> Rule:
+    """Return the rule for a list, or for a table with names of the stack's own: one rule for each item."""
+
+    def judge(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
+        if isinstance(value, dict):
+            items = [(f"{where}.{name}", item) for name, item in value.items()]
+        else:
+            items = [(where, item) for item in _listed(value)]
+        for key, item in items:
+            if item:
+                yield from rule(item, stack, key)
+
+    return judge
+
+
+def _only(allowed: Callable[[Any], bool], problem: str, remedy: str) -> Rule:
+    """Return the rule for a value, or for the items of a list or the keys of a table, that are known one by one."""
+
+    def judge(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
+        for item in value if isinstance(value, dict) else _listed(value):
+            if not allowed(item):
+                yield stack.fault(where, item, problem, remedy)
+
+    return judge
+
+
+def _any_of(*words: str, own: str = "") -> Callable[[Any], bool]:
+    """Return whether a value is one of the words, or begins with what names a service of the stack."""
+    return lambda value: value in words or (own != "" and str(value).startswith(own))
+
+
+def _in_release(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
+    if not stack.has(str(value)):
+        yield stack.fault(
+            where, value, "is not in the release, or a link", "put it below the release's folder"
+        )
+
+
+def _own_name(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
+    key = where.partition(".")[2].removesuffix(".name")
+    if value != f"{stack.project}_{key}":
+        yield stack.fault(where, value, "may belong to somebody else", "remove it")
+
+
+def _driver_options(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
+    yield stack.fault(
+        where, value, "are options of mount, which reaches any folder", "remove it, or use tmpfs"
+    )
+
+
+def _context(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
+    if not str(value).startswith("service:"):
+        yield from _in_release(value, stack, where)
+
+
+def _build(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
+    yield from _keys(_BUILD)(value, stack, where)
+    if isinstance(value, dict) and "dockerfile_inline" not in value:
+        context, file = str(value.get("context", "")), str(value.get("dockerfile", "Dockerfile"))
+        yield from _in_release(posixpath.join(context, file), stack, f"{where}.dockerfile")
+
+
+def _volume(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
+    kind = value.get("type") if isinstance(value, dict) else None
+    if kind not in {"bind", "volume", "tmpfs", "image"}:
+        yield stack.fault(where, value, *_UNKNOWN)
+        return
+    yield from _judge(_VOLUME, value, stack, f"{where}.")
+    if kind == "bind":
+        yield from _bind(value, stack, where)
+
+
+def _bind(value: Mapping[str, Any], stack: Stack, where: str) -> Iterator[Fault]:
+    source, target = str(value.get("source", "")), str(value.get("target", ""))
+    if Mount(source, target) in stack.mounts or stack.has(source):
+        return
+    shown = f"{source}:{target}"
+    if source in CLOCK:
+        if not value.get("read_only"):
+            yield stack.fault(where, shown, "is the machine's, and may be written", "append :ro")
+    elif _is_below(source, SHARED_MEMORY):
+        yield stack.fault(
+            where, shown, "is the memory that programs of the machine share", "use shm_size"
+        )
+    else:
+        yield stack.fault(
+            where,
+            shown,
+            "is a folder or file of the machine",
+            "put the files below the release's folder, or use a named volume; results go to the job's output",
+        )
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return posixpath.isabs(path) and posixpath.commonpath((path, folder)) == folder
+
+
+def _replaceable(document: Mapping[str, Any], stack: Stack) -> Iterator[Fault]:
+    """Yield the paths that one service mounts, and another may replace by a link to any place before it does."""
+    services = _table(document, "services")
+    mounted = [
+        (name, volume)
+        for name, service in sorted(services.items())
+        for volume in _mounted(service, document)
+    ]
+    for (writer, folder), (reader, below) in permutations(mounted, 2):
+        if folder.get("read_only") or (writer == reader and _is_single(services[writer])):
+            continue
+        outer, inner = str(folder.get("source", "")), str(below.get("source", ""))
+        if inner != outer and stack.has(outer) and _is_below(inner, outer):
+            yield stack.fault(
+                f"services.{reader}.volumes",
+                stack.shown(inner),
+                f'is in {stack.shown(outer)}, where the service "{writer}" can put a link to any folder in its place',
+                f'mount {stack.shown(outer)} into "{writer}" with :ro, or mount folders that are not in each other',
+            )
+
+
+def _is_single(service: Mapping[str, Any]) -> bool:
+    """Tell whether one container of a service is started: all that it mounts is mounted before it runs."""
+    replicas = service.get("scale") or _table(service, "deploy").get("replicas") or 1
+    return str(replicas) == "1"
+
+
+def _mounted(
+    service: Mapping[str, Any], document: Mapping[str, Any]
+) -> Iterator[Mapping[str, Any]]:
+    """Yield what a service mounts from the disk: its folders, and files that are configs and secrets."""
+    for volume in _listed(service.get("volumes")):
+        if isinstance(volume, dict) and volume.get("type") == "bind":
+            yield volume
+    for kind in ("configs", "secrets"):
+        for grant in _listed(service.get(kind)):
+            name = grant.get("source") if isinstance(grant, dict) else grant
+            file = _table(_table(document, kind), str(name)).get("file")
+            if file:
+                yield {"source": file, "read_only": True}
+
+
+def _listed(value: Any) -> list[Any]:
+    """Return a list; what is none, as a list of it."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def _table(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = data.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _is_capability(value: Any) -> bool:
+    return str(value).upper().removeprefix("CAP_") in CAPABILITIES
+
+
+def _is_at_least_zero(value: Any) -> bool:
+    return isinstance(value, int) and value >= 0
+
+
+_UNKNOWN = ("is not known to be harmless to the machine", "remove it")
+
+_HOST = "is shared with the machine"
+_REFUSED: Mapping[str, tuple[str, str]] = {
+    "privileged": ("gives it the machine", "remove it; name what the program needs it for"),
+    "devices": ("gives it the machine's hardware and disks", "remove it"),
+    "device_cgroup_rules": ("gives it the machine's hardware and disks", "remove it"),
+    "gpus": ("gives it the machine's hardware", "remove it"),
+    "generic_resources": ("gives it the machine's hardware", "remove it"),
+    "userns_mode": ("makes its root the machine's", "remove it"),
+    "uts": (_HOST, "remove it; hostname names the container"),
+    "cgroup_parent": ("takes it out of its limits", "remove it; use mem_limit and cpus"),
+    "runtime": ("starts it without the engine's usual walls", "remove it"),
+    "annotations": ("are orders to the program that starts containers", "use labels"),
+    "volumes_from": ("takes the mounts of any container", "name the volume in both services"),
+    "external_links": ("reaches containers of others", "put the service into this stack"),
+    "external": ("belongs to somebody else", "remove it; the stack gets one of its own"),
+    "oom_kill_disable": ("lets it take all memory", "remove it; use mem_limit"),
+    "cpu_rt_runtime": ("lets it take the processor from all others", "remove it; use cpus"),
+    "cpu_rt_period": ("lets it take the processor from all others", "remove it; use cpus"),
+    "use_api_socket": ("gives it the engine, and with it the machine", "remove it"),
+    "credential_spec": ("is read from the machine", "use secrets in jobs.toml"),
+    "provider": ("runs a program on the machine", "make it a job of its own, with needs"),
+    "models": ("is fetched and run outside the stack", "remove it; run the model in a service"),
+    "ports": ("are opened on the machine", "remove it; services reach each other by name"),
+    "ipam": ("may hide addresses that the machine needs", "remove it; use the services' names"),
+    "ipv4_address": ("goes with ipam, which is refused", "use the services' names"),
+    "ipv6_address": ("goes with ipam, which is refused", "use the services' names"),
+    "ssh": ("gives the build the agent's keys", "commit what it fetches, or use an image"),
+    "entitlements": ("gives the build the machine", "remove it"),
+    "cache_to": ("may write any file of the machine", "remove it; the engine keeps a cache"),
+    "cache_from": ("may read any folder of the machine", "remove it; the engine keeps a cache"),
+    "tags": ("may replace an image that others use", "remove it; use image"),
+}
+"""Problem and remedy of what people ask for; every key that nothing here names is refused as well."""
+
+_ULIMITS = _only(
+    ULIMITS.__contains__,
+    "takes the processor from others",
+    f"allowed: {', '.join(sorted(ULIMITS))}",
+)
+_ANY = dict.fromkeys
+_BUILD: Mapping[str, Rule | None] = {
+    **_ANY(("args", "dockerfile", "dockerfile_inline", "extra_hosts", "labels", "no_cache")),
+    **_ANY(("platforms", "pull", "secrets", "shm_size", "target")),
+    "context": _in_release,
+    "additional_contexts": _each(_context),
+    "network": _only(_any_of("default", "none"), _HOST, "remove it"),
+    "ulimits": _ULIMITS,
+}
+_VOLUME: Mapping[str, Rule | None] = {
+    **_ANY(("type", "source", "target", "read_only", "consistency", "volume", "tmpfs", "image")),
+    "bind": _keys(
+        {
+            **_ANY(("create_host_path", "recursive", "selinux")),
+            "propagation": _only(
+                _any_of("private", "rprivate"), "its mounts reach the machine", "remove it"
+            ),
+        }
+    ),
+}
+_HOOKS = _each(_keys(_ANY(("command", "environment", "user", "working_dir"))))
+_AMOUNTS = _keys(_ANY(("cpus", "memory", "pids")))
+_SERVICE: Mapping[str, Rule | None] = {
+    **_ANY(key for keys in HARMLESS.values() for key in keys),
+    "build": _build,
+    "cap_add": _only(
+        _is_capability,
+        "is more than containers have",
+        "remove it; what a container has without it: " + ", ".join(sorted(CAPABILITIES)),
+    ),
+    "cgroup": _only(_any_of("private"), _HOST, "remove it"),
+    "deploy": _keys(
+        {
+            **_ANY(("endpoint_mode", "labels", "mode", "placement", "replicas")),
+            **_ANY(("restart_policy", "rollback_config", "update_config")),
+            "resources": _keys({"limits": _AMOUNTS, "reservations": _AMOUNTS}),
+        }
+    ),
+    "ipc": _only(
+        _any_of("none", "private", "shareable", own="service:"), _HOST, "remove it; use shm_size"
+    ),
+    "logging": _keys(
+        {
+            "driver": _only(
+                LOG_DRIVERS.__contains__,
+                "sends it elsewhere",
+                "remove logging; the job's log has it",
+            ),
+            "options": None,
+        }
+    ),
+    "network_mode": _only(
+        _any_of("none", "bridge", own="service:"),
+        "is a network of the machine or of another container",
+        "remove it; services reach each other by name",
+    ),
+    "networks": _each(
+        _keys(_ANY(("aliases", "gw_priority", "interface_name", "mac_address", "priority")))
+    ),
+    "oom_score_adj": _only(
+        _is_at_least_zero, "makes the kernel kill the machine's programs first", "remove it"
+    ),
+    "pid": _only(_any_of(own="service:"), _HOST, "remove it"),
+    "post_start": _HOOKS,
+    "pre_stop": _HOOKS,
+    "security_opt": _only(
+        _any_of("no-new-privileges", "no-new-privileges:true", "no-new-privileges=true"),
+        "takes a wall away",
+        "remove it; a browser needs --no-sandbox and shm_size instead",
+    ),
+    "storage_opt": _keys({"size": None}),
+    "sysctls": _only(
+        SYSCTLS.__contains__, "is not known to be its own", f"allowed: {', '.join(sorted(SYSCTLS))}"
+    ),
+    "ulimits": _ULIMITS,
+    "volumes": _each(_volume),
+}
+_NETWORK: Mapping[str, Rule | None] = {
+    **_ANY(("attachable", "enable_ipv4", "enable_ipv6", "internal", "labels")),
+    "name": _own_name,
+    "driver": _only(_any_of("bridge"), "joins a network of the machine", "remove driver"),
+    "driver_opts": _only(
+        _any_of("com.docker.network.driver.mtu"), "changes the machine's network", "remove it"
+    ),
+}
+_NAMED_VOLUME: Mapping[str, Rule | None] = {
+    "labels": None,
+    "name": _own_name,
+    "driver": _only(_any_of("local"), "is a program of the machine", "remove driver"),
+    "driver_opts": _driver_options,
+}
+_FILE: Mapping[str, Rule | None] = {
+    **_ANY(("content", "environment", "labels", "name")),
+    "file": _in_release,
+}
+_STACK: Mapping[str, Rule | None] = {
+    "name": None,
+    "services": _each(_keys(_SERVICE)),
+    "networks": _each(_keys(_NETWORK)),
+    "volumes": _each(_keys(_NAMED_VOLUME)),
+    "configs": _each(_keys(_FILE)),
+    "secrets": _each(_keys(_FILE)),
+}

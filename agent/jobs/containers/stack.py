@@ -1,0 +1,122 @@
+"""A job that is an existing compose stack: its batch service is the job, the others serve it."""
+
+import asyncio
+import hashlib
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from agent.base.containers import given, project_name
+from agent.base.durable import remove_tree
+from agent.base.engine import LABEL, Engine
+from agent.base.errors import ContainerError
+from agent.base.logs import Log
+from agent.jobs.containers.compose import (
+    compose_command,
+    compose_environ,
+    require_compose,
+)
+from agent.jobs.containers.folders import open_up
+from agent.jobs.containers.leftovers import remove_container, remove_stack
+from agent.jobs.containers.stackfile import StackFile, read_stack, summary
+from agent.jobs.containers.state import exit_of, running, signal_container
+from agent.jobs.interface import Contained, Exit, Launch
+
+
+class StackVessel:
+    """A compose project of one attempt's own."""
+
+    def __init__(
+        self, launch: Launch, contained: Contained, environ: Mapping[str, str], log: Log
+    ) -> None:
+        """Describe a stack that does not exist yet."""
+        self._launch = launch
+        self._contained = contained
+        self._service = contained.service or ""
+        self._engine = Engine(environ)
+        self._log = log
+        self._project = project_name(launch.environ["MAYFLY_RUN_ID"], launch.name)
+        self._given = given(launch.environ, contained.secrets)
+        # What is mounted from the release is a copy: a stack may write to it, and the release stays what it was.
+        self._tree = contained.folder.resolve() / "stack"
+        self._files: tuple[Path, ...] = ()
+
+    async def prepare(self) -> None:
+        """Find compose, copy the release, and have compose read the stack.
+
+        Raises:
+            ContainerError: There is no engine or no compose, or the stack is not one that can run.
+        """
+        await self._engine.do("version", "--format", "{{.Server.Version}}")
+        await require_compose(self._engine.environ)
+        await asyncio.to_thread(_copy, self._launch.cwd, self._tree)
+        release = hashlib.sha256(str(self._launch.cwd).encode()).hexdigest()[:12]
+        stack = StackFile(
+            file=self._contained.compose or "",
+            service=self._service,
+            tree=self._tree,
+            project=self._project,
+            environ=self._environ,
+            mounts=self._contained.mounts,
+            stands_in=self._contained.stands_in,
+            built=f"mayfly-built-{release}",
+        )
+        merged = self._contained.folder / "override.yml"
+        reading = await read_stack(stack, merged)
+        if reading.faults:
+            raise ContainerError(f"the stack was not started: {summary(reading.faults)}")
+        for file in reading.stood_in:
+            self._log.info("job.env_file_stood_in", file=file)
+        self._files = (stack.own, merged)
+
+    @property
+    def client(self) -> tuple[Sequence[str], Mapping[str, str], Path]:
+        """`compose run`, which starts what the service depends on, and ends when the service does."""
+        if not self._files:
+            raise ContainerError("the stack is not prepared")
+        command = (
+            *compose_command(self._project, self._files),
+            *("run", "-T", "--use-aliases", "--name", self._project),
+            *("--label", f"{LABEL}={self._launch.environ['MAYFLY_RUN_ID']}"),
+            *self._given.arguments,
+            self._service,
+        )
+        return command, self._environ, self._tree
+
+    async def ended(self) -> Exit:
+        """Return how the batch service ended.
+
+        Raises:
+            ContainerError: It never started.
+        """
+        file = self._contained.compose
+        found = await exit_of(self._engine, self._project, f"{file}: {self._service}")
+        if found is None:
+            raise ContainerError(f"the stack of {file} did not start")
+        return found
+
+    async def terminate(self) -> bool:
+        """Send the batch service SIGTERM; the others stay until it has ended."""
+        return await running(self._engine, self._project) and await signal_container(
+            self._engine, self._project
+        )
+
+    async def remove(self) -> None:
+        """Remove containers, networks, volumes and the copy of the release."""
+        if self._files:
+            await remove_container(self._engine, self._project, self._log)
+            await remove_stack(self._engine, self._project, self._log)
+        try:
+            await asyncio.to_thread(remove_tree, self._tree)
+        except OSError as error:
+            self._log.warning("job.copy_not_removed", folder=str(self._tree), reason=str(error))
+
+    @property
+    def _environ(self) -> Mapping[str, str]:
+        return compose_environ(self._engine, self._given.environ)
+
+
+def _copy(tree: Path, target: Path) -> None:
+    """Copy a release's files, so that containers may write where theirs are mounted."""
+    shutil.copytree(tree, target, symlinks=True)
+    open_up(target)

@@ -1,0 +1,225 @@
+"""A stack as docker compose reads it, and whether a job may have it. Nothing of it is started."""
+
+import asyncio
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from agent.base.containers import OUTPUT, Mount, given, override
+from agent.base.engine import Engine
+from agent.base.errors import ContainerError
+from agent.config.faults import Fault
+from agent.config.jobsfile import Job, JobsFile
+from agent.jobs.containers.compose import (
+    compose_environ,
+    require_compose,
+    resolved,
+    written,
+)
+from agent.jobs.containers.policy import (
+    Stack,
+    dotenv_faults,
+    file_fault,
+    named_files,
+    stack_faults,
+    text_faults,
+)
+
+Paths = Mapping[str, Mapping[str, tuple[str, ...]]]
+"""For services and their keys: paths of files."""
+
+
+@dataclass(frozen=True, slots=True)
+class StackFile:
+    """A stack that a job names.
+
+    Attributes:
+        file: The compose file, in the release.
+        service: The batch service.
+        tree: The release's files.
+        project: The project's name.
+        environ: The environment of the engine's client: also that of variables in the file.
+        mounts: What is mounted into the batch service.
+        stands_in: Whether the job names what missing env files would have set.
+        built: Begins the names of images that the stack builds.
+    """
+
+    file: str
+    service: str
+    tree: Path
+    project: str
+    environ: Mapping[str, str]
+    mounts: tuple[Mount, ...]
+    stands_in: bool
+    built: str = "mayfly-built"
+
+    @property
+    def own(self) -> Path:
+        """The compose file."""
+        return self.tree / self.file
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What compose makes of a stack.
+
+    Attributes:
+        faults: Why it cannot run; all of them.
+        stood_in: Env files that are missing, and whose variables the job has instead.
+    """
+
+    faults: tuple[Fault, ...]
+    stood_in: tuple[str, ...] = ()
+
+
+async def read_stack(wanted: StackFile, merged: Path) -> Reading:
+    """Judge a stack, and write the file that is merged over it.
+
+    What decides which files compose reads is judged before compose reads any: it reads with the agent's rights, and
+    quotes what it does not understand.
+
+    Args:
+        wanted: The stack.
+        merged: Where the file is written that is merged over the stack's own.
+
+    Raises:
+        ContainerError: Compose does not accept the stack, or does not answer.
+    """
+    stack = Stack(
+        wanted.file, wanted.project, str(wanted.tree), wanted.mounts, real=os.path.realpath
+    )
+    if faults := await asyncio.to_thread(_before, wanted, stack):
+        return Reading(faults)
+    model = await written(wanted.project, (wanted.own,), wanted.environ)
+    services = model.get("services") or {}
+    if wanted.service not in services:
+        remedy = f"its services are {', '.join(sorted(services))}"
+        return Reading((Fault(wanted.file, "services", f'has no "{wanted.service}"', remedy),))
+    files = _Files(stack, stands_in=wanted.stands_in)
+    keep = files.keep(model)
+    text = override(
+        model,
+        project=wanted.project,
+        service=wanted.service,
+        mounts=wanted.mounts,
+        files=keep,
+        built=wanted.built,
+    )
+    await asyncio.to_thread(merged.write_text, text)
+    document = await resolved(wanted.project, (wanted.own, merged), wanted.environ)
+    return Reading((*files.faults, *stack_faults(document, stack)), tuple(files.stood_in))
+
+
+def _before(wanted: StackFile, stack: Stack) -> tuple[Fault, ...]:
+    """Judge the files that compose reads in any case: the compose file, and `.env` beside it."""
+    variables = wanted.own.parent / ".env"
+    named = [wanted.own, *([variables] if os.path.lexists(variables) else [])]
+    links = tuple(
+        Fault(
+            stack.shown(str(path)),
+            "",
+            "is not a file of the release, or a link",
+            "commit the file itself",
+        )
+        for path in named
+        if not stack.has(str(path))
+    )
+    if links:
+        return links
+    faults = text_faults(wanted.own.read_bytes(), stack)
+    if variables in named and variables.is_file():
+        text = variables.read_text(errors="replace")
+        faults += dotenv_faults(text, stack.shown(str(variables)))
+    return faults
+
+
+@dataclass(slots=True)
+class _Files:
+    """Sorts the files from which services take variables and labels."""
+
+    stack: Stack
+    stands_in: bool
+    faults: list[Fault] = field(default_factory=list)
+    stood_in: list[str] = field(default_factory=list)
+
+    def keep(self, model: Mapping[str, Any]) -> Paths:
+        """Return what compose may read, for services that name anything else."""
+        kept: dict[str, dict[str, tuple[str, ...]]] = {}
+        changed: set[tuple[str, str]] = set()
+        for service, key, path, required in named_files(model):
+            own = kept.setdefault(service, {})
+            own.setdefault(key, ())
+            if self._is_readable(service, key, path, required=required):
+                own[key] += (path,)
+            else:
+                changed.add((service, key))
+        return {
+            service: {key: paths for key, paths in own.items() if (service, key) in changed}
+            for service, own in kept.items()
+        }
+
+    def _is_readable(self, service: str, key: str, path: str, *, required: bool) -> bool:
+        if fault := file_fault(service, key, path, self.stack):
+            self.faults.append(fault)
+            return False
+        if Path(path).exists():
+            return True
+        shown = self.stack.shown(path)
+        if required and not self.stands_in:
+            self.faults.append(
+                self.stack.fault(
+                    f"services.{service}.{key}",
+                    shown,
+                    "is not in the release",
+                    "put what it sets into the machine's secrets, and their names into the job's secrets = [...]",
+                )
+            )
+        elif required:
+            self.stood_in.append(shown)
+        return False
+
+
+async def examine_stacks(
+    jobs: JobsFile, tree: Path, environ: Mapping[str, str]
+) -> tuple[Fault, ...]:
+    """Judge the stacks of a release's jobs as the machine will.
+
+    Args:
+        jobs: The jobs.
+        tree: The release's files.
+        environ: Where docker is found.
+
+    Raises:
+        ContainerError: There is no compose.
+    """
+    stacks = [job for job in jobs.job if job.compose is not None]
+    engine = Engine(environ)
+    if stacks:
+        await require_compose(engine.environ)
+    faults = [fault for job in stacks for fault in await _examine(job, tree.resolve(), engine)]
+    return tuple(dict.fromkeys(faults))
+
+
+async def _examine(job: Job, tree: Path, engine: Engine) -> tuple[Fault, ...]:
+    with TemporaryDirectory() as name:
+        stack = StackFile(
+            file=job.compose or "",
+            service=job.service or "",
+            tree=tree,
+            project=f"mayfly-{job.name}",
+            environ=compose_environ(engine, given(job.env, []).environ),
+            mounts=(Mount(name, job.output or OUTPUT),),
+            stands_in=bool(job.secrets or job.env),
+        )
+        try:
+            return (await read_stack(stack, Path(name, "override.yml"))).faults
+        except ContainerError as error:
+            return (Fault(stack.file, "", str(error), error.remedy),)
+
+
+def summary(faults: Iterable[Fault]) -> str:
+    """Return all faults as one sentence."""
+    return "; ".join(dict.fromkeys(map(str, faults)))

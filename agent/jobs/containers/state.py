@@ -1,0 +1,73 @@
+"""What the engine knows of a job's container: whether it runs, how it ended."""
+
+import json
+import signal
+from typing import Any
+
+from agent.base.engine import Engine
+from agent.base.errors import ContainerError
+from agent.jobs.interface import Exit
+
+NEVER = "0001-01-01"
+"""How the engine writes the start of a container that has not been started."""
+
+_BY_SIGNAL = 128
+"""Engines and shells add this to the signal that ended a program."""
+
+
+async def exit_of(engine: Engine, name: str, image: str) -> Exit | None:
+    """Return how a container ended; None when it never started, or is not there.
+
+    Raises:
+        ContainerError: It still runs, or the engine did not answer.
+    """
+    state = await _state(engine, name)
+    if state is not None and state.get("Running"):
+        raise ContainerError("the engine let go of the container while it ran")
+    if state is None or str(state.get("StartedAt", NEVER)).startswith(NEVER):
+        return None
+    return exit_from(int(state["ExitCode"]), image, out_of_memory=bool(state.get("OOMKilled")))
+
+
+def exit_from(code: int, image: str, *, out_of_memory: bool) -> Exit:
+    """Return what an engine's exit code means.
+
+    Args:
+        code: 128 and more for a signal, if that is one.
+        image: What ran, for the manifest.
+        out_of_memory: Whether the kernel killed something in the container; it may be something that did not matter.
+    """
+    if out_of_memory and code != 0:
+        return Exit(None, signal.SIGKILL, image=image, out_of_memory=True)
+    if code - _BY_SIGNAL in {signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGABRT}:
+        return Exit(None, code - _BY_SIGNAL, image=image)
+    return Exit(code, image=image)
+
+
+async def running(engine: Engine, name: str) -> bool:
+    """Tell whether a container's program runs.
+
+    Raises:
+        ContainerError: The engine did not answer.
+    """
+    state = await _state(engine, name)
+    return state is not None and bool(state.get("Running"))
+
+
+async def signal_container(engine: Engine, name: str) -> bool:
+    """Send a container's program SIGTERM, and tell whether the engine did.
+
+    Raises:
+        ContainerError: The engine did not answer.
+    """
+    return (await engine.ask("kill", "--signal", "TERM", name)).code == 0
+
+
+async def _state(engine: Engine, name: str) -> dict[str, Any] | None:
+    asked = await engine.ask("container", "inspect", "--format", "{{json .State}}", name)
+    if asked.code != 0:
+        if "no such container" in asked.complaint.lower():
+            return None
+        raise ContainerError(f"the engine does not tell how {name} ended: {asked.complaint}")
+    state: dict[str, Any] = json.loads(asked.stdout)
+    return state

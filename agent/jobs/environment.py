@@ -1,0 +1,75 @@
+"""The environment of a job: exactly the contract, nothing else of the agent's. Decisions only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.config.jobsfile import Job, matrix_environment
+
+FALLBACK_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Where an attempt works, and what it is told.
+
+    Attributes:
+        run_id: The run.
+        number: The attempt's number, from 1.
+        deadline: Unix seconds after which it is stopped.
+        output: Results go here.
+        state: Its memory of earlier runs.
+        home: An empty home of its own.
+        result_file: Where it may say what happened.
+        downloads: Where the browser's downloads appear; None when the browser shares no disk with it.
+        webdriver: The browser's URL; None for a job without one.
+        programs: `bin` of the release's environment; None when it has none.
+    """
+
+    run_id: str
+    number: int
+    deadline: int
+    output: Path
+    state: Path
+    home: Path
+    result_file: Path
+    downloads: Path | None = None
+    webdriver: str | None = None
+    programs: Path | None = None
+
+
+def job_environment(
+    job: Job, desk: Desk, secrets: Mapping[str, str], agent: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the whole environment of an attempt.
+
+    Args:
+        job: The job, after matrix expansion.
+        desk: Where it works.
+        secrets: The job's own secrets, by name.
+        agent: The agent's environment, of which PATH, LANG and TZ are taken.
+    """
+    path = agent.get("PATH", FALLBACK_PATH)
+    environment = {
+        "PATH": f"{desk.programs}:{path}" if desk.programs else path,
+        "HOME": str(desk.home),
+        "LANG": agent.get("LANG", "C.UTF-8"),
+        **({"TZ": agent["TZ"]} if "TZ" in agent else {}),
+        **job.env,
+        **secrets,
+        **matrix_environment(job),
+        "MAYFLY_OUTPUT_DIR": str(desk.output),
+        "MAYFLY_STATE_DIR": str(desk.state),
+        "MAYFLY_RESULT_FILE": str(desk.result_file),
+        "MAYFLY_RUN_ID": desk.run_id,
+        "MAYFLY_JOB": job.name,
+        "MAYFLY_ATTEMPT": str(desk.number),
+        "MAYFLY_DEADLINE": str(desk.deadline),
+    }
+    if desk.programs:
+        environment["VIRTUAL_ENV"] = str(desk.programs.parent)
+    if job.browser and desk.webdriver:
+        environment["MAYFLY_WEBDRIVER_URL"] = desk.webdriver
+        if desk.downloads:
+            environment["MAYFLY_DOWNLOADS_DIR"] = str(desk.downloads)
+    return environment

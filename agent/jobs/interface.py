@@ -1,0 +1,120 @@
+"""What an isolation backend does: start a program so that it can be ended with everything it started."""
+
+from asyncio import StreamReader
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from agent.base.containers import Mount
+
+
+@dataclass(frozen=True, slots=True)
+class Contained:
+    """What a job that is a container has besides.
+
+    Attributes:
+        folder: The attempt's own folder on this machine, for what the job must not see.
+        mounts: What is mounted where.
+        image: The image; None for a stack.
+        compose: The stack's file, in the release; None for an image.
+        service: The stack's batch service.
+        secrets: Names in the environment whose values no command line may show.
+        browser: The run's browser, as this machine reaches it; None when it does without.
+        stands_in: Whether the job names what missing env files would have set.
+    """
+
+    folder: Path
+    mounts: tuple[Mount, ...]
+    image: str | None = None
+    compose: str | None = None
+    service: str | None = None
+    secrets: tuple[str, ...] = ()
+    browser: str | None = None
+    stands_in: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A program to start.
+
+    Attributes:
+        name: Unique in the run, such as `quotes-1`.
+        command: Program and arguments; no shell.
+        environ: Its whole environment. `MAYFLY_RUN_ID` and `MAYFLY_JOB` in it mark what it starts.
+        cwd: Its working directory: the release's tree, or a copy of it.
+        memory: Bytes it may use; None for no limit.
+        container: What it has besides when it is a container.
+        writable: Folders it may write to, besides `scratch`; under an isolation that grants, it gets no others.
+        readable: What it sees of the agent's state besides: its release.
+        scratch: Its own /tmp, under an isolation that gives one.
+        file: Bytes of the largest file it may write; None for no limit.
+        seconds: After this the agent will have ended it.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    environ: Mapping[str, str]
+    cwd: Path
+    memory: int | None = None
+    container: Contained | None = None
+    writable: tuple[Path, ...] = ()
+    readable: tuple[Path, ...] = ()
+    scratch: Path | None = None
+    file: int | None = None
+    seconds: float = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a program ended.
+
+    Attributes:
+        code: Its exit code.
+        signal: Or the signal that ended it.
+        image: Of which image it was, if of one.
+        out_of_memory: It was ended because it used more memory than it may.
+        out_of_disk: It was ended because it left no room on the disk.
+        timed_out: The isolation ended it, past its own limit.
+    """
+
+    code: int | None
+    signal: int | None = None
+    image: str | None = None
+    out_of_memory: bool = False
+    out_of_disk: bool = False
+    timed_out: bool = False
+
+
+class Running(Protocol):
+    """A program under way."""
+
+    @property
+    def output(self) -> StreamReader:
+        """Its stdout and stderr; must be read, or it stalls."""
+
+    async def wait(self) -> Exit:
+        """Wait until the program itself has ended; what it started may still run.
+
+        Raises:
+            ContainerError: It is a container's, and could not be started.
+        """
+
+    def terminate(self) -> None:
+        """Ask it, and what it started, to end (SIGTERM)."""
+
+
+class Isolation(Protocol):
+    """A way to run jobs apart from the agent and from each other."""
+
+    @property
+    def protects_tree(self) -> bool:
+        """Whether no program can change its working directory where that is the release's own tree."""
+
+    def start(self, launch: Launch) -> AbstractAsyncContextManager[Running]:
+        """Start a program; leaving the context kills all that it started, within bounded time.
+
+        Raises:
+            OSError: The program cannot be started.
+        """

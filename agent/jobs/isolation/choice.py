@@ -1,0 +1,128 @@
+"""Which isolation a run's jobs get, tried before the first of them starts."""
+
+import stat
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.base.logs import Log
+from agent.config.locate import Locations
+from agent.config.settings import Settings
+from agent.core.results import IsolationRecord, Reach
+from agent.jobs.interface import Isolation
+from agent.jobs.isolation.confinement import METADATA, Confinement
+from agent.jobs.isolation.probe import reach_of_jobs
+from agent.jobs.isolation.process import ProcessIsolation
+from agent.jobs.isolation.unit import Systemd, UnitIsolation, can_use_units
+from agent.machine.metadata import metadata_endpoint
+
+FENCE = "mayfly-fence.service"
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The isolation of a run's jobs, what the manifest says of it, and what a person should look at."""
+
+    isolation: Isolation
+    record: IsolationRecord
+    warnings: tuple[str, ...] = ()
+
+
+async def choose_isolation(
+    settings: Settings, places: Locations, run_id: str, environ: Mapping[str, str], log: Log
+) -> Chosen:
+    """Choose, and probe what the choice is worth: a program is started as jobs will be, and tries what none may.
+
+    Args:
+        settings: `limits.isolation` and the limits of jobs.
+        places: What jobs must not see.
+        run_id: The run.
+        environ: The agent's environment.
+        log: Told of the choice.
+    """
+    there = metadata_endpoint(environ) is not None
+    probe = _Probe(run_id, environ, METADATA if there else ())
+    isolation, reach, trouble = await _try(settings, places, probe, log)
+    record = IsolationRecord(
+        backend="systemd" if isinstance(isolation, UnitIsolation) else "process",
+        metadata=reach if there else Reach.ABSENT,
+        containers=await _containers(environ, log) if there else Reach.ABSENT,
+    )
+    log.info("isolation.chosen", **record.model_dump(mode="json"))
+    return Chosen(isolation, record, (*trouble, *_warnings(record)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """A program that tries what no job may."""
+
+    run_id: str
+    environ: Mapping[str, str]
+    addresses: tuple[str, ...]
+
+    async def under(self, isolation: Isolation) -> Reach:
+        return await reach_of_jobs(isolation, self.run_id, self.environ, self.addresses)
+
+
+async def _try(
+    settings: Settings, places: Locations, probe: _Probe, log: Log
+) -> tuple[Isolation, Reach, tuple[str, ...]]:
+    """Return an isolation, whether the metadata service is within its reach, and what went wrong."""
+    wanted = settings.limits.isolation
+    trouble = ""
+    if wanted == "systemd" or (wanted == "auto" and can_use_units(probe.environ)):
+        units = UnitIsolation(_confinement(settings, places), probe.environ, log)
+        try:
+            return units, await probe.under(units), ()
+        except OSError as error:
+            trouble = f"no job can run in a unit of its own: {error}"
+            log.error("isolation.no_units", reason=str(error))
+        if wanted == "systemd":  # who asks for it by name would rather have no job than an open one
+            return units, Reach.UNKNOWN, (trouble,)
+    processes = ProcessIsolation()
+    reach = Reach.UNKNOWN
+    if probe.addresses:
+        with suppress(OSError):
+            reach = await probe.under(processes)
+    return processes, reach, (trouble,) if trouble else ()
+
+
+def _confinement(settings: Settings, places: Locations) -> Confinement:
+    bucket = settings.store.url or ""
+    folder = [Path(bucket.removeprefix("file://"))] if bucket.startswith("file://") else []
+    return Confinement(
+        state=_closed_part(places.state),
+        closed=(places.cache, places.bucket, *folder),
+        interpreter=Path(sys.base_prefix),
+        limits=settings.limits,
+    )
+
+
+def _closed_part(state: Path) -> Path:
+    """Return what is replaced by an empty folder: the state, or what is above it and would let no job through."""
+    for folder in reversed(state.parents):
+        with suppress(OSError):
+            if not folder.stat().st_mode & stat.S_IXOTH:
+                return folder
+    return state
+
+
+async def _containers(environ: Mapping[str, str], log: Log) -> Reach:
+    """Return whether containers are kept from it: the unit that does it knows whether its rules are in place."""
+    if not can_use_units(environ):
+        return Reach.UNKNOWN
+    fenced = await Systemd(environ, log).do("is-active", "--quiet", FENCE)
+    return Reach.UNREACHABLE if fenced else Reach.UNKNOWN
+
+
+def _warnings(record: IsolationRecord) -> tuple[str, ...]:
+    warnings = []
+    if record.metadata is Reach.REACHABLE:
+        warnings.append("jobs can reach the metadata service, and with it the machine's role")
+    if record.metadata is Reach.UNKNOWN:
+        warnings.append("it could not be found out whether jobs can reach the metadata service")
+    if record.containers is Reach.UNKNOWN:
+        warnings.append(f"containers may reach the metadata service: {FENCE} is not in place")
+    return tuple(warnings)

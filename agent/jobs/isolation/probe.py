@@ -1,0 +1,69 @@
+"""Whether the machine's metadata service can be reached from where jobs are.
+
+It hands out the machine's role to whoever asks. A page that a job or its browser visits must not be able to.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from agent.core.results import Reach
+from agent.jobs.interface import Isolation, Launch
+from agent.jobs.isolation.confinement import METADATA
+
+PORT = 80
+ANSWER_SECONDS = 1.0
+"""On its machine it answers within a millisecond; elsewhere the address leads nowhere."""
+
+PROBE_SECONDS = 75.0
+"""For a whole probe: the start of a unit, under software emulation beside other work, and two connections."""
+
+_PROBE = """
+import socket, sys
+port, seconds, *addresses = sys.argv[1:]
+for address in addresses:
+    try:
+        socket.create_connection((address, int(port)), float(seconds)).close()
+        print("reachable")
+    except OSError:
+        print("unreachable")
+"""
+
+
+async def reach_of_jobs(
+    isolation: Isolation,
+    run_id: str,
+    environ: Mapping[str, str],
+    addresses: Sequence[str] = METADATA,
+    port: int = PORT,
+) -> Reach:
+    """Tell whether a program under an isolation can reach it, by starting one that tries.
+
+    Without addresses it only finds out whether programs can be started; the answer is then UNKNOWN.
+
+    Raises:
+        OSError: No program could be started.
+    """
+    launch = Launch(
+        name="probe",
+        command=(
+            *(os.path.realpath(sys.executable), "-I", "-S", "-c", _PROBE),
+            *(str(port), str(ANSWER_SECONDS), *addresses),
+        ),
+        environ={"PATH": environ.get("PATH", ""), "MAYFLY_RUN_ID": run_id, "MAYFLY_JOB": ""},
+        cwd=Path("/"),
+        seconds=PROBE_SECONDS,
+    )
+    async with asyncio.timeout(PROBE_SECONDS), isolation.start(launch) as running:
+        said = await running.output.read()
+        await running.wait()
+    words = said.decode(errors="replace").split()
+    if (
+        not words
+        or len(words) != len(addresses)
+        or not {"reachable", "unreachable"}.issuperset(words)
+    ):
+        return Reach.UNKNOWN
+    return Reach.REACHABLE if "reachable" in words else Reach.UNREACHABLE

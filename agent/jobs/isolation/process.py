@@ -1,0 +1,112 @@
+"""Isolation by process: a session of its own, kernel limits, and a hunt for what escaped the session.
+
+What this backend cannot do, and the systemd one does: another user, a private /tmp, no network to the metadata
+service, a limit on the memory of all processes together.
+"""
+
+import asyncio
+import os
+import resource
+import shutil
+import signal
+import sys
+from asyncio import StreamReader
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from agent.base import processes
+from agent.jobs.interface import Exit, Launch, Running
+
+MARKS = ("MAYFLY_RUN_ID", "MAYFLY_JOB")
+"""Variables that tell a job's processes from all others."""
+
+
+class ProcessIsolation:
+    """Runs each job as a process group; escaped descendants are found by the environment they inherited."""
+
+    protects_tree = False
+
+    @asynccontextmanager
+    async def start(self, launch: Launch) -> AsyncIterator[Running]:
+        """Start a program; leaving the context kills all that it started."""
+        program = resolve(launch)
+        reading, writing = os.pipe()
+        try:
+            output = await reader(reading)
+            async with processes.started(
+                (program, *launch.command[1:]),
+                environ=launch.environ,
+                cwd=launch.cwd,
+                output=writing,
+            ) as process:
+                os.close(writing)
+                writing = -1
+                _limit(process.pid, launch)
+                try:
+                    yield _Group(process, output)
+                finally:
+                    await processes.end_group(process)
+                    await processes.kill_marked(
+                        *(f"{name}={launch.environ[name]}" for name in MARKS)
+                    )
+        finally:
+            if writing >= 0:
+                os.close(writing)
+
+
+class _Group:
+    """A process and its group."""
+
+    def __init__(self, process: Process, output: StreamReader) -> None:
+        self._process = process
+        self._output = output
+
+    @property
+    def output(self) -> StreamReader:
+        return self._output
+
+    async def wait(self) -> Exit:
+        code = await self._process.wait()
+        return Exit(code) if code >= 0 else Exit(None, -code)
+
+    def terminate(self) -> None:
+        processes.signal_group(self._process.pid, signal.SIGTERM)
+
+
+async def reader(descriptor: int) -> StreamReader:
+    """Return a stream that reads a pipe to its end, and then closes it."""
+    loop = asyncio.get_running_loop()
+    stream = StreamReader()
+    await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(descriptor, "rb", buffering=0)
+    )
+    return stream
+
+
+def resolve(launch: Launch) -> str:
+    """Return the program's path: in the release's tree when it has a slash, else on the job's PATH.
+
+    Raises:
+        FileNotFoundError: There is no such program.
+    """
+    name = launch.command[0]
+    if "/" in name:
+        return str(launch.cwd / name)
+    found = shutil.which(name, path=launch.environ["PATH"])
+    if found is None:
+        raise FileNotFoundError(f'program "{name}" is not on the PATH of the job')
+    return found
+
+
+def _limit(pid: int, launch: Launch) -> None:
+    """Set the kernel's limits on a program that has just started, before it can have done much."""
+    if sys.platform != "linux":
+        return
+    with suppress(ProcessLookupError, PermissionError):  # it may be over already
+        resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
+        if launch.memory is not None:
+            # Private writable memory, each process for itself; address space would punish mere reservations.
+            resource.prlimit(pid, resource.RLIMIT_DATA, (launch.memory, launch.memory))
+        if launch.file is not None:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (launch.file, launch.file))

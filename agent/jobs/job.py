@@ -1,0 +1,148 @@
+"""One job: its memory, its attempts, its result."""
+
+import asyncio
+from functools import partial
+
+from agent.base.durable import sync_file_system
+from agent.base.errors import StateError, StoreError
+from agent.base.logs import Log
+from agent.base.threads import in_thread
+from agent.config.jobsfile import Job
+from agent.core.layout import state_key
+from agent.core.results import JobCause, JobResult, JobStatus
+from agent.jobs.attempt import Tried, attempt
+from agent.jobs.context import Shop, now
+from agent.jobs.plan import backoff
+from agent.jobs.state import pack
+from agent.jobs.verdict import wants_retry
+
+SYNC_SECONDS = 60.0
+"""For the disk to take what it has not taken yet: 7 GB at the 125 MB/s of a gp3 volume."""
+
+
+KEEP_SECONDS = 5.0
+"""What packing a job's memory may still take when the run is told to stop: the job has succeeded, and 64 MiB of 10,000
+files take two."""
+
+
+async def run_job(job: Job, shop: Shop) -> JobResult:
+    """Run a job, attempt after attempt, and return what became of it; it never raises what is expected."""
+    log = shop.journalist.log.bind(job=job.name)
+    missing = [name for name in job.secrets if name not in shop.secrets]
+    if missing:
+        text = f"secret {', '.join(missing)} is not in the secrets source"
+        return failed(job.name, text, JobCause.ERROR)
+    notes = await _fetch_state(job, shop)
+    tries: list[Tried] = []
+    before = len(shop.run.workspaces(job.name))  # of the same job on another release
+    while True:
+        missed = await _missed_turn(job, shop) if job.rate else None
+        if missed is not None and not tries:
+            return missed
+        if missed is not None:
+            break
+        number = before + len(tries) + 1
+        bound = log.bind(attempt=number)
+        bound.info("job.started", timeout=min(job.timeout, round(shop.seconds_left())))
+        tried = await attempt(job, number, shop, bound)
+        tries.append(tried)
+        bound.info(
+            "job.attempt_ended",
+            status=tried.verdict.status.value,
+            cause=tried.verdict.cause and tried.verdict.cause.value,
+            message=tried.verdict.message,
+            seconds=round((tried.record.finished - tried.record.started).total_seconds(), 3),
+        )
+        count = len(tries)
+        again = wants_retry(tried.verdict, count, job.retries, browser_died=tried.browser_died)
+        if not again or shop.stop.requested or shop.seconds_left() < backoff(count):
+            break
+        if await shop.stop.pause(backoff(count)):
+            break
+    if tries[-1].verdict.status is JobStatus.SUCCEEDED:
+        notes += await _keep_state(job, before + len(tries), shop)
+    notes += await _make_durable(shop, log)
+    return _result(job, tries, notes, shop)
+
+
+async def _missed_turn(job: Job, shop: Shop) -> JobResult | None:
+    """Wait for the job's turn at its sites; return what it comes to when there is none for it any more."""
+    try:
+        if await shop.turn_of(job):
+            return None
+    except StateError as error:
+        return failed(job.name, str(error), JobCause.ERROR)
+    if shop.stop.requested:
+        return interrupted(job.name, f"not started: {shop.stop.reason}")
+    return failed(job.name, "its turn at the site came after the run's time", JobCause.TIMEOUT)
+
+
+async def _fetch_state(job: Job, shop: Shop) -> list[str]:
+    try:
+        await shop.fetch_state(job.name)
+    except StoreError as error:
+        return [f"its state could not be fetched, it began without one: {error}"]
+    return []
+
+
+async def _keep_state(job: Job, number: int, shop: Shop) -> list[str]:
+    """Pack what the attempt that succeeded remembers, and return what was wrong with it."""
+    state = shop.run.workspace(job.name, number).state
+    archive = shop.run.saved_state(job.name)
+    given_up = partial(shop.stop.overdue, KEEP_SECONDS)
+    problem = await asyncio.to_thread(pack, state, archive, shop.limits.state, given_up)
+    return [problem] if problem else []
+
+
+async def _make_durable(shop: Shop, log: Log) -> list[str]:
+    """Bring to the disk what the job wrote: its result must not survive a power cut that its files do not."""
+    try:
+        await in_thread(lambda: sync_file_system(shop.run.root), seconds=SYNC_SECONDS)
+    except (OSError, TimeoutError) as error:
+        log.warning("job.not_durable", reason=str(error))
+        return [f"a power cut before the hand-off may lose its files: {error}"]
+    return []
+
+
+def _result(job: Job, tries: list[Tried], notes: list[str], shop: Shop) -> JobResult:
+    last = tries[-1]
+    kept = shop.run.saved_state(job.name).exists()
+    return JobResult(
+        name=job.name,
+        status=last.verdict.status,
+        cause=last.verdict.cause,
+        message=last.verdict.message[:2000],
+        started=tries[0].record.started,
+        finished=last.record.finished,
+        attempts=tuple(tried.record for tried in tries),
+        files=last.produced.files,
+        bytes=last.produced.bytes,
+        refused=last.produced.refused.listed,
+        refused_files=last.produced.refused.count,
+        items=last.reported.items,
+        metrics=last.reported.metrics,
+        state=state_key(job.name, shop.run.run_id) if kept else None,
+        notes=(*notes, *(note for tried in tries for note in tried.notes)),
+    )
+
+
+def _without_start(name: str, status: JobStatus, cause: JobCause | None, text: str) -> JobResult:
+    moment = now()
+    return JobResult(
+        name=name, status=status, cause=cause, message=text, started=moment, finished=moment
+    )
+
+
+def failed(name: str, reason: str, cause: JobCause) -> JobResult:
+    """Return the result of a job that came to nothing, for a reason outside of it."""
+    return _without_start(name, JobStatus.FAILED, cause, reason[:2000])
+
+
+def skipped(name: str, reason: str, cause: JobCause | None = None) -> JobResult:
+    """Return the result of a job that was not started; without a cause it was simply not due."""
+    return _without_start(name, JobStatus.SKIPPED, cause, reason)
+
+
+def interrupted(name: str, reason: str) -> JobResult:
+    """Return the result of a job that was not started because the run was told to stop."""
+    return _without_start(name, JobStatus.INTERRUPTED, JobCause.INTERRUPTED, reason)

@@ -1,0 +1,96 @@
+"""Which job starts next: order, days, parallelism, the browser's sessions. Decisions only."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from agent.config.jobsfile import DAYS, Job
+from agent.core.results import JobStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """The state of a run's jobs.
+
+    Attributes:
+        jobs: All jobs, in the order of the file.
+        ended: Status of each job that ended or was skipped.
+        running: Names of the jobs under way.
+        parallel: How many may run at once.
+        sessions: How many of them may use the browser.
+        stopping: Why nothing may start any more; empty while it may.
+        finished: Jobs that ended as skipped because an earlier run had done them: what needs them may start.
+    """
+
+    jobs: Sequence[Job]
+    ended: Mapping[str, JobStatus]
+    running: frozenset[str]
+    parallel: int
+    sessions: int
+    stopping: str = ""
+    finished: frozenset[str] = frozenset()
+
+    def has_done(self, job: str) -> bool:
+        """Tell whether a job has succeeded, in this run or in an earlier one."""
+        return job in self.finished or self.ended.get(job) is JobStatus.SUCCEEDED
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to do now: names to start, and names to skip with the reason."""
+
+    start: tuple[str, ...] = ()
+    skip: tuple[tuple[str, str], ...] = ()
+
+
+def chosen(jobs: tuple[Job, ...], only: frozenset[str]) -> tuple[Job, ...]:
+    """Return the jobs to run: all, or those that were asked for by name, which then run without what they need."""
+    if not only:
+        return jobs
+    return tuple(
+        job.model_copy(update={"needs": tuple(need for need in job.needs if need in only)})
+        for job in jobs
+        if job.name in only
+    )
+
+
+def next_step(board: Board) -> Step:
+    """Return what may start and what must be skipped; file order decides between equals."""
+    waiting = [
+        job for job in board.jobs if job.name not in board.ended and job.name not in board.running
+    ]
+    if board.stopping:
+        return Step(skip=tuple((job.name, board.stopping) for job in waiting))
+    hopeless = {
+        job.name: need
+        for job in waiting
+        for need in job.needs
+        if need in board.ended and not board.has_done(need)
+    }
+    browsing = sum(job.browser for job in board.jobs if job.name in board.running)
+    free, sessions = board.parallel - len(board.running), board.sessions - browsing
+    start: list[str] = []
+    for job in waiting:
+        ready = all(board.has_done(need) for need in job.needs)
+        if not ready or free == 0 or (job.browser and sessions == 0):
+            continue
+        start.append(job.name)
+        free, sessions = free - 1, sessions - job.browser
+    return Step(
+        tuple(start),
+        tuple(
+            (name, f'it needs "{need}", which did not succeed') for name, need in hopeless.items()
+        ),
+    )
+
+
+def day_problem(job: Job, today: datetime) -> str | None:
+    """Return why a job does not run on the weekday of `today` (in the job's time zone), or None."""
+    if today.weekday() in job.days:
+        return None
+    return f"it runs on {job.on}, and today is {DAYS[today.weekday()]}"
+
+
+def backoff(attempt: int) -> float:
+    """Return the seconds to wait after a failed attempt: 2, 4, 8, at most 30."""
+    return min(30.0, 2.0**attempt)

@@ -1,0 +1,55 @@
+"""Turns at a site, over all jobs of all agents of a machine that share a folder: a file for each site, and its lock."""
+
+import fcntl
+import math
+import time
+from pathlib import Path
+
+from agent.base.errors import StateError
+from agent.base.rates import turn
+from agent.base.threads import in_thread
+
+LOCK_SECONDS = 10.0
+"""For reading and writing a number under a lock that nobody holds for longer."""
+
+
+async def take_turn(folder: Path, site: str, interval: float, *, within: float) -> float | None:
+    """Take the next turn at a site, and return the seconds until it comes; None, and none is taken, if it is too late.
+
+    Args:
+        folder: Shared by all agents that keep the pace together.
+        site: The site.
+        interval: Seconds between two turns.
+        within: Seconds after which a turn is of no use any more.
+
+    Raises:
+        StateError: The folder cannot be used.
+    """
+    try:
+        return await in_thread(lambda: _take(folder / site, interval, within), seconds=LOCK_SECONDS)
+    except (OSError, TimeoutError) as error:
+        raise StateError(f"the pace of {site} cannot be kept in {folder}: {error}") from error
+
+
+def _take(path: Path, interval: float, within: float) -> float | None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        stream.seek(0)
+        now = time.time()
+        start, following = turn(_number(stream.read(64)), now, interval)
+        if start - now > within:
+            return None
+        # No fsync: after a power cut the sites have had their rest.
+        stream.truncate(0)
+        stream.write(f"{following:.3f}")
+        stream.flush()
+        return start - now
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

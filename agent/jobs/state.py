@@ -1,0 +1,162 @@
+"""A job's small memory: packed when it succeeded, unpacked before its next attempt.
+
+The archive's content is the job's own, so it is treated as hostile: plain files and folders only, within limits.
+"""
+
+import os
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
+
+from agent.base.durable import sync_directory
+from agent.base.stop import StoppedError
+from agent.base.units import show_size
+from agent.steps.seal import Signature, open_result
+
+MAX_ENTRIES = 10_000
+"""Files and folders. Each costs a request of the disk now and in every later run, however small it is."""
+NAMED = 3
+"""Files that a note names."""
+
+Stopped = Callable[[], bool]
+"""Tells whether to give up; asked between two files."""
+
+
+class _Budget:
+    """What a memory may still hold."""
+
+    def __init__(self, limit: int, stopped: Stopped) -> None:
+        self._limit, self._bytes = limit, limit
+        self._entries = MAX_ENTRIES
+        self._stopped = stopped
+
+    def take_entry(self) -> None:
+        """Count a file or a folder.
+
+        Raises:
+            ValueError: There are more than a memory may hold.
+            StoppedError: Nobody waits for it any more.
+        """
+        if self._stopped():
+            raise StoppedError("the run was told to stop")
+        self._entries -= 1
+        if self._entries < 0:
+            raise ValueError(f"it has more than {MAX_ENTRIES} files and folders")
+
+    def take_bytes(self, size: int) -> None:
+        """Count what is in a file; raises as `take_entry` does."""
+        if self._stopped():
+            raise StoppedError("the run was told to stop")
+        self._bytes -= size
+        if self._bytes < 0:
+            raise ValueError(f"it has more than {show_size(self._limit)}")
+
+
+def pack(state: Path, archive: Path, limit: int, stopped: Stopped) -> str:
+    """Write what is in `state` to `archive`; an empty folder writes none.
+
+    Args:
+        state: The job's state folder.
+        archive: The file to write (gzip), replaced atomically.
+        limit: Bytes of all files together.
+        stopped: Tells whether to give up.
+
+    Returns:
+        Why nothing was written although there is something, or what was left out; empty otherwise.
+    """
+    draft = archive.with_name(f".{archive.name}.tmp")
+    try:
+        with tarfile.open(draft, "w:gz", compresslevel=6) as tar:
+            left_out = _add_all(tar, state, _Budget(limit, stopped))
+            empty = tar.offset == 0
+    except (tarfile.TarError, OSError, ValueError, StoppedError) as error:
+        draft.unlink(missing_ok=True)
+        return f"its state was not kept: {error}"
+    if empty:
+        draft.unlink()
+    else:
+        draft.replace(archive)
+        sync_directory(archive.parent)
+    if not left_out:
+        return ""
+    more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
+    names = ", ".join(ascii(name) for name in left_out[:NAMED])
+    return f"left out of its state, as links or unreadable: {names}{more}"
+
+
+def _add_all(tar: tarfile.TarFile, state: Path, budget: _Budget) -> list[str]:
+    """Add the plain files of a folder to an archive, and return the names of what else is in it.
+
+    Raises:
+        ValueError: They are more than a memory may hold.
+        StoppedError: Nobody waits for them any more.
+    """
+    left_out: list[str] = []
+    for name in sorted(_names(state, budget)):
+        with ExitStack() as held:
+            try:
+                stream, mark = held.enter_context(open_result(state, name))
+            except FileNotFoundError:
+                continue
+            except OSError:
+                left_out.append(name)
+                continue
+            budget.take_bytes(mark.size)
+            tar.addfile(_header(name, mark), stream)
+    return left_out
+
+
+def _names(state: Path, budget: _Budget) -> Iterator[str]:
+    """Yield the paths of all that is in a folder and is no folder; no link is followed."""
+    folders = [""]
+    while folders:
+        inside = folders.pop()
+        with os.scandir(state / inside) as entries:
+            for entry in entries:
+                budget.take_entry()
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(f"{inside}{entry.name}/")
+                else:
+                    yield f"{inside}{entry.name}"
+
+
+def _header(name: str, mark: Signature) -> tarfile.TarInfo:
+    header = tarfile.TarInfo(name)
+    header.size, header.mtime = mark.size, mark.modified // 10**9
+    return header
+
+
+def unpack(archive: Path, state: Path, limit: int, stopped: Stopped) -> str:
+    """Extract a memory into an empty folder.
+
+    Returns:
+        Why it was not (fully) extracted; empty when it was. The folder is empty again then: half a memory is worse
+        than none.
+    """
+    budget = _Budget(limit, stopped)
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            for member in tar:
+                if not member.isreg() or not _stays_inside(member.name):
+                    raise tarfile.TarError(f"{member.name!a} is not a plain file")  # noqa: TRY301
+                budget.take_entry()
+                budget.take_bytes(member.size)
+                target = state / member.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                source = tar.extractfile(member)
+                if source is not None:
+                    with source, target.open("xb") as sink:
+                        shutil.copyfileobj(source, sink)
+    except (tarfile.TarError, OSError, EOFError, ValueError, StoppedError) as error:
+        shutil.rmtree(state)
+        state.mkdir()
+        return f"its state could not be restored: {error}"
+    return ""
+
+
+def _stays_inside(name: str) -> bool:
+    """Tell whether a path leads below where it starts; the names themselves are the job's business."""
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts

@@ -1,0 +1,234 @@
+"""How an attempt is judged: exit code, what the job says of itself, what it produced, what was expected of it.
+
+Decisions only.
+"""
+
+import errno
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from agent.base.units import show_duration, show_size
+from agent.config.jobsfile import Expect
+from agent.core.refusals import NO_REFUSALS, Refusals
+from agent.core.results import JobCause, JobStatus, ResultFile
+
+EX_TEMPFAIL = 75
+"""sysexits.h: try again later. A job that exits with it always gets one more attempt."""
+
+KILLED = 9
+TOO_LARGE = 25
+"""SIGXFSZ: it wrote a file beyond its limit. A shell that saw it in its child exits with 128 more."""
+
+_OUT_OF_MEMORY = ("MemoryError", "Cannot allocate memory", "std::bad_alloc", "out of memory")
+_OUT_OF_DISK = (
+    *("No space left on device", "Disk quota exceeded", "ENOSPC"),
+    *("File size limit exceeded", "File too large"),
+)
+
+
+_READ_ONLY = re.compile(r"Read-only file system|\[Errno 13\] Permission denied: '[^/]")
+"""What a program says that may not write in its working directory: in a unit, and as a process of a usual user."""
+NOT_KEPT = "only what is in $MAYFLY_OUTPUT_DIR is handed over"
+
+_NO_PROGRAM = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+_NOT_EXECUTABLE = frozenset({errno.ENOEXEC, errno.ELOOP, errno.ENAMETOOLONG, errno.E2BIG})
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@dataclass(frozen=True, slots=True)
+class Strays:
+    """Files that a program wrote or changed in its working directory, where nobody collects them."""
+
+    count: int = 0
+    first: str = ""
+
+    @property
+    def text(self) -> str:
+        """A sentence about them; empty without any."""
+        if not self.count:
+            return ""
+        files = "1 file" if self.count == 1 else f"{self.count} files"
+        return f"it wrote {files} outside $MAYFLY_OUTPUT_DIR, such as {self.first}: {NOT_KEPT}"
+
+
+NO_STRAYS = Strays()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The facts of an attempt that ended.
+
+    Attributes:
+        exit_code: None when a signal ended it, or when it never started.
+        signal: The signal that ended it.
+        timed_out: We stopped it at its time limit, `limit` seconds after its start.
+        interrupted: We stopped it because the run was told to stop.
+        out_of_memory: It was ended because it used more memory than it may; False when that is not known.
+        out_of_disk: It was ended because it left no room on the disk.
+        browser_died: The browser died, or was restarted, while the attempt ran.
+        failure: Why it could not be started at all; empty when it was.
+        failed_by: The cause of that.
+        tail: The last lines of its output.
+        image: What ran, for a container.
+        strays: What it wrote outside of its output.
+    """
+
+    exit_code: int | None = None
+    signal: int | None = None
+    timed_out: bool = False
+    interrupted: bool = False
+    out_of_memory: bool = False
+    out_of_disk: bool = False
+    browser_died: bool = False
+    failure: str = ""
+    failed_by: JobCause = JobCause.RELEASE
+    tail: str = ""
+    limit: float = 0.0
+    image: str | None = None
+    strays: Strays = NO_STRAYS
+
+
+@dataclass(frozen=True, slots=True)
+class Produced:
+    """What an attempt left in its output directory."""
+
+    files: int = 0
+    bytes: int = 0
+    refused: Refusals = NO_REFUSALS
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What one recent run of the job produced, for `expect.drop`."""
+
+    files: int
+    items: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How an attempt is counted, and whether its own exit code asks for another."""
+
+    status: JobStatus
+    cause: JobCause | None = None
+    message: str = ""
+    asks_retry: bool = False
+
+
+def not_started(error: OSError) -> JobCause:
+    """Return why a program could not be started.
+
+    It is the release's doing that there is no such program, or that it is none. Everything else is the machine's: it
+    has no room, or so much to do that its service manager does not come to it.
+    """
+    if isinstance(error, _NO_PROGRAM) or error.errno in _NOT_EXECUTABLE:
+        return JobCause.RELEASE
+    return JobCause.OUT_OF_DISK if error.errno in _NO_ROOM else JobCause.ERROR
+
+
+def judge(
+    ended: Ended,
+    reported: ResultFile,
+    produced: Produced,
+    expect: Expect,
+    past: Sequence[Past] = (),
+) -> Verdict:
+    """Return the verdict on one attempt."""
+    # What it wrote elsewhere explains why it has no results, and is a note where it has some.
+    astray = "" if produced.files else ended.strays.text
+    if ended.interrupted:
+        return Verdict(
+            JobStatus.INTERRUPTED, JobCause.INTERRUPTED, "stopped because the run was told to stop"
+        )
+    if ended.timed_out:
+        text = f"still running after {show_duration(ended.limit)}"
+        return Verdict(JobStatus.TIMED_OUT, JobCause.TIMEOUT, _all(text, reported.message, astray))
+    if ended.failure:
+        return Verdict(JobStatus.FAILED, ended.failed_by, ended.failure)
+    if ended.exit_code == 0:
+        broken = broken_expectation(expect, produced, reported.items, past)
+        refused = "" if produced.files else produced.refused.text
+        if broken or refused or astray:
+            text = _all(broken, refused, astray, reported.message)
+            return Verdict(JobStatus.EMPTY, reported.cause or JobCause.EXPECTATION, text)
+        return Verdict(JobStatus.SUCCEEDED, None, reported.message)
+    return Verdict(
+        JobStatus.FAILED,
+        _cause(ended, reported),
+        _all(reported.message or _last_line(ended), astray or _tried(ended)),
+        asks_retry=ended.exit_code == EX_TEMPFAIL,
+    )
+
+
+def broken_expectation(
+    expect: Expect, produced: Produced, items: int | None, past: Sequence[Past]
+) -> str:
+    """Return which expectation the output breaks, as a sentence, or an empty string."""
+    if expect.min_files is not None and produced.files < expect.min_files:
+        return f"{produced.files} files, expected at least {expect.min_files}"
+    if expect.min_bytes is not None and produced.bytes < expect.min_bytes:
+        return f"{show_size(produced.bytes)}, expected at least {show_size(expect.min_bytes)}"
+    if expect.min_items is not None and (items or 0) < expect.min_items:
+        return f"{items or 0} items, expected at least {expect.min_items}"
+    if expect.drop is None or not past:
+        return ""
+    for what, now, before in (
+        ("files", produced.files, [run.files for run in past]),
+        ("items", items or 0, [run.items for run in past if run.items is not None]),
+    ):
+        usual = median(before) if before else 0
+        if now < expect.drop * usual:
+            return f"{now} {what}, fewer than {expect.drop:.0%} of the usual {usual:g}"
+    return ""
+
+
+def wants_retry(verdict: Verdict, number: int, retries: int, *, browser_died: bool) -> bool:
+    """Tell whether attempt `number` (from 1) is followed by another.
+
+    Every failure is retried `retries` times. Exit code 75 gets one retry even when there are none, and so does an
+    attempt that lost its browser: that was not the job's doing.
+    """
+    if verdict.status in {JobStatus.SUCCEEDED, JobStatus.INTERRUPTED, JobStatus.SKIPPED}:
+        return False
+    granted = 1 if verdict.asks_retry or browser_died else 0
+    return number <= max(retries, granted)
+
+
+def _cause(ended: Ended, reported: ResultFile) -> JobCause:
+    for so, cause in (
+        (ended.out_of_disk, JobCause.OUT_OF_DISK),
+        (ended.out_of_memory, JobCause.OUT_OF_MEMORY),
+        (reported.cause is not None, reported.cause),
+        (ended.browser_died, JobCause.BROWSER),
+    ):
+        if so and cause is not None:
+            return cause
+    if ended.signal == TOO_LARGE or any(sign in ended.tail for sign in _OUT_OF_DISK):
+        return JobCause.OUT_OF_DISK
+    # A SIGKILL that is not ours comes from the kernel's out-of-memory killer.
+    if ended.signal == KILLED or any(sign in ended.tail for sign in _OUT_OF_MEMORY):
+        return JobCause.OUT_OF_MEMORY
+    return JobCause.ERROR
+
+
+def _last_line(ended: Ended) -> str:
+    how = f"killed by signal {ended.signal}" if ended.signal else f"exit code {ended.exit_code}"
+    if ended.out_of_memory:
+        how = "it used more memory than it may"
+    elif ended.out_of_disk:
+        how = "ended because the disk was nearly full"
+    elif ended.signal == TOO_LARGE:
+        how = "it wrote a file beyond limits.file"
+    lines = ended.tail.strip().splitlines()
+    return f"{how}: {lines[-1].strip()[:500]}" if lines else how
+
+
+def _tried(ended: Ended) -> str:
+    """Return what a program is told that could not write, as far as its output says so."""
+    return f"the release's files are read-only, {NOT_KEPT}" if _READ_ONLY.search(ended.tail) else ""
+
+
+def _all(*texts: str) -> str:
+    return "; ".join(filter(None, texts))

@@ -1,0 +1,1 @@
+"""The machine: metadata service, spot, prices and cost, host, power, service manager."""

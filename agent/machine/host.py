@@ -1,0 +1,118 @@
+"""The machine that runs, as far as it knows itself without asking a network."""
+
+import os
+import platform
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from agent.base import processes
+from agent.base.errors import ProcessTimeout
+from agent.core.manifest import HostRecord, Phase, PreviousBoot
+from agent.machine.timeline import before_the_run, manager_times
+
+PROC = Path("/proc")
+
+ASK_SECONDS = 5.0
+
+_TIMES = ("Firmware", "Loader", "Userspace")
+
+
+def host_record(proc: Path = PROC, *, state: Path | None = None) -> HostRecord:
+    """Return what is known of this machine; what cannot be had is left out.
+
+    Args:
+        proc: Where the kernel tells about itself.
+        state: The state directory, in which `systemd/boots.sh` notes how a boot ended.
+    """
+    return HostRecord(
+        name=platform.node() or "unknown",
+        system=_system(),
+        boot_id=_line(proc / "sys/kernel/random/boot_id"),
+        booted=_booted(proc / "stat"),
+        previous=_previous(state / "previous") if state else None,
+    )
+
+
+def refused_boots(state: Path) -> str:
+    """Return why the machine went off at once, if it did since the last run, and forget it; else an empty string."""
+    path = state / "boots.refused"
+    time, _, reason = (_line(path) or "").partition(" ")
+    if not time.isdecimal() or not reason:
+        return ""
+    with suppress(OSError):
+        path.unlink()
+    return f"{reason}; the machine switched itself off at {_moment(time).isoformat()}"
+
+
+async def boot_phases(environ: Mapping[str, str], *, run: datetime) -> tuple[Phase, ...]:
+    """Return what went on between power-on and the beginning of the run, for a run that the boot started.
+
+    Asks the service manager (about 10 ms). Empty where there is none, and for a run that a person started.
+
+    Args:
+        environ: The environment.
+        run: When the run began.
+    """
+    if not environ.get("NOTIFY_SOCKET"):
+        return ()
+    names = ",".join(f"{name}TimestampMonotonic" for name in _TIMES)
+    try:
+        done = await processes.run(
+            ["systemctl", "show", f"--property={names}"], environ=environ, seconds=ASK_SECONDS
+        )
+    except (OSError, ProcessTimeout):
+        return ()
+    now = datetime.now(UTC)
+    return before_the_run(
+        manager_times(done.stdout.decode(errors="replace")),
+        uptime=_seconds(PROC / "uptime"),
+        process=_process_start(PROC / "self/stat"),
+        ago=(now - run).total_seconds(),
+        now=now,
+    )
+
+
+def _process_start(path: Path) -> float:
+    """Return when this process started, in seconds after the kernel (field 22 of proc(5)'s stat)."""
+    fields = (_line(path) or "").rpartition(")")[2].split()
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK") if len(fields) > 19 else 0.0  # noqa: PLR2004
+
+
+def _seconds(path: Path) -> float:
+    return float((_line(path) or "0").split()[0])
+
+
+def _previous(path: Path) -> PreviousBoot | None:
+    boot_id, _, time = (_line(path) or "").partition(" ")
+    return PreviousBoot(boot_id=boot_id, off=_moment(time)) if time.isdecimal() else None
+
+
+def _moment(seconds: str) -> datetime:
+    return datetime.fromtimestamp(min(int(seconds), 2**36), UTC)
+
+
+def _system() -> str:
+    """Return `Debian GNU/Linux 12 (bookworm), Linux 6.1.0-18-cloud-amd64 x86_64`."""
+    kernel = os.uname()
+    try:
+        distribution = platform.freedesktop_os_release().get("PRETTY_NAME", "")
+    except OSError:
+        distribution = ""
+    parts = (distribution, f"{kernel.sysname} {kernel.release} {kernel.machine}")
+    return ", ".join(part for part in parts if part)
+
+
+def _line(path: Path) -> str | None:
+    try:
+        return path.read_text().strip() or None
+    except OSError:
+        return None
+
+
+def _booted(path: Path) -> datetime | None:
+    """Return when the kernel started, from the `btime` of proc(5)."""
+    text = _line(path) or ""
+    times = [line.split()[1] for line in text.splitlines() if line.startswith("btime ")]
+    return datetime.fromtimestamp(int(times[0]), UTC) if times else None

@@ -1,0 +1,223 @@
+"""What an EC2 instance says of itself. Every answer is somebody else's text: it is bounded, checked, or left out.
+
+Decisions only.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from agent.core.manifest import HostRecord
+
+SLOT_TAG = "mayfly-slot"
+"""Tag with the time for which a schedule started the machine; deploy/aws/mayfly.yaml sets it."""
+MOST_TAGS = 50
+"""EC2 allows as many on an instance."""
+TAG_NAME_LENGTH = 128
+TAG_VALUE_LENGTH = 256
+MOST_INDEX = 10**6
+LONGEST_ANSWER = 16 * 1024
+"""Characters; an identity document has some 500."""
+
+# `fullmatch` on ASCII: a newline or a look-alike digit is not part of an id.
+_INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,32}", re.ASCII)
+_INSTANCE_TYPE = re.compile(r"[a-z0-9-]{1,24}\.[a-z0-9-]{1,24}", re.ASCII)
+_PLACE = re.compile(r"[a-z]{2}(-[a-z0-9]{1,16}){1,5}", re.ASCII)
+_IMAGE = re.compile(r"ami-[0-9a-f]{8,32}", re.ASCII)
+_ADDRESS = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}", re.ASCII)
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z", re.ASCII)
+
+LifeCycle = Literal["on-demand", "spot"]
+SpotAction = Literal["hibernate", "stop", "terminate"]
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """An EC2 instance, as far as it told; None is 'it did not say, or nothing credible'.
+
+    Attributes:
+        instance_id: Such as `i-0123456789abcdef0`.
+        instance_type: Such as `t3.medium`.
+        zone: Availability zone, such as `ap-northeast-3a`.
+        region: Such as `ap-northeast-3`.
+        image: The image it was made from, `ami-...`.
+        life_cycle: How it is paid for.
+        launch_index: Its number among the machines that one request launched, from 0.
+        launched: When EC2 began to start it; the bill begins a few seconds later.
+        public_address: Whether it has a public IPv4 address, which costs money by the hour.
+        tags: Its tags, where its metadata options allow them.
+        slot: The scheduled time it was started for, from its tag.
+    """
+
+    instance_id: str | None = None
+    instance_type: str | None = None
+    zone: str | None = None
+    region: str | None = None
+    image: str | None = None
+    life_cycle: LifeCycle | None = None
+    launch_index: int | None = None
+    launched: datetime | None = None
+    public_address: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)
+    slot: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpotNotice:
+    """EC2 wants the machine back.
+
+    Attributes:
+        action: What EC2 will do.
+        time: When, at the earliest: two minutes after the notice appeared.
+    """
+
+    action: SpotAction
+    time: datetime
+
+
+PATHS: Mapping[str, str] = {
+    "instance_id": "meta-data/instance-id",
+    "instance_type": "meta-data/instance-type",
+    "zone": "meta-data/placement/availability-zone",
+    "region": "meta-data/placement/region",
+    "image": "meta-data/ami-id",
+    "life_cycle": "meta-data/instance-life-cycle",
+    "launch_index": "meta-data/ami-launch-index",
+    "public_address": "meta-data/public-ipv4",
+    "identity": "dynamic/instance-identity/document",
+}
+"""Where each fact is, below `/latest/`."""
+TAGS_PATH = "meta-data/tags/instance"
+NOTICE_PATH = "meta-data/spot/instance-action"
+REBALANCE_PATH = "meta-data/events/recommendations/rebalance"
+
+
+def on_ec2(vendor: str, asset_tag: str, product_uuid: str) -> bool:
+    """Tell from the firmware's tables (DMI) whether this is an EC2 instance.
+
+    Nitro machines name the vendor and carry their id as the asset tag; Xen's have a UUID that begins with `ec2`.
+    """
+    return (
+        vendor.strip() == "Amazon EC2"
+        or _INSTANCE_ID.fullmatch(asset_tag.strip()) is not None
+        or product_uuid.strip().lower().startswith("ec2")
+    )
+
+
+def host_facts(answers: Mapping[str, str | None], tags: Mapping[str, str]) -> HostFacts:
+    """Return the facts from the service's answers.
+
+    Args:
+        answers: By the keys of `PATHS`; None or absent where there was none.
+        tags: As read; they are checked here.
+    """
+
+    def matching(name: str, pattern: re.Pattern[str]) -> str | None:
+        text = (answers.get(name) or "").strip(" \r\n")
+        return text if pattern.fullmatch(text) else None
+
+    life_cycle = (answers.get("life_cycle") or "").strip(" \r\n")
+    known = credible_tags(tags)
+    return HostFacts(
+        instance_id=matching("instance_id", _INSTANCE_ID),
+        instance_type=matching("instance_type", _INSTANCE_TYPE),
+        zone=matching("zone", _PLACE),
+        region=matching("region", _PLACE),
+        image=matching("image", _IMAGE),
+        life_cycle=_life_cycle(life_cycle),
+        launch_index=_index(answers.get("launch_index") or ""),
+        launched=_moment(_object(answers.get("identity")).get("pendingTime")),
+        public_address=matching("public_address", _ADDRESS) is not None,
+        tags=known,
+        slot=_moment(known.get(SLOT_TAG)),
+    )
+
+
+def credible_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags that EC2 could have: not too many, not too long, nothing unprintable."""
+    good = {
+        name: value
+        for name, value in tags.items()
+        if 0 < len(name) <= TAG_NAME_LENGTH
+        and len(value) <= TAG_VALUE_LENGTH
+        and name.isprintable()
+        and value.isprintable()
+    }
+    return dict(sorted(good.items())[:MOST_TAGS])
+
+
+def tag_names(listing: str) -> list[str]:
+    """Return the names in a listing of tags, one a line; those that no address can hold are left out."""
+    names = (line.strip() for line in listing[:LONGEST_ANSWER].splitlines())
+    sound = [name for name in names if 0 < len(name) <= TAG_NAME_LENGTH and name.isprintable()]
+    return [name for name in sound if name not in {".", "..", "_index"} and "/" not in name][
+        :MOST_TAGS
+    ]
+
+
+def spot_notice(answer: str | None) -> SpotNotice | None:
+    """Return the notice in an answer of `spot/instance-action`; None when it has none that is credible."""
+    data = _object(answer)
+    time = _moment(data.get("time"))
+    match data.get("action"):
+        case ("hibernate" | "stop" | "terminate") as action if time is not None:
+            return SpotNotice(action, time)
+        case _:
+            return None
+
+
+def rebalance_notice(answer: str | None) -> datetime | None:
+    """Return since when EC2 recommends to leave the machine; a hint to hand over what is finished, not to stop."""
+    return _moment(_object(answer).get("noticeTime"))
+
+
+def with_facts(record: HostRecord, facts: HostFacts | None) -> HostRecord:
+    """Return the manifest's record of the machine with what EC2 said of it."""
+    if facts is None:
+        return record
+    return record.model_copy(
+        update={
+            "instance_id": facts.instance_id,
+            "instance_type": facts.instance_type,
+            "zone": facts.zone,
+            "image": facts.image,
+            "life_cycle": facts.life_cycle,
+        }
+    )
+
+
+def _life_cycle(text: str) -> LifeCycle | None:
+    match text:
+        case "spot" | "on-demand":
+            return text
+        case _:
+            return None
+
+
+def _index(text: str) -> int | None:
+    text = text.strip(" \r\n")
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(MOST_INDEX))):
+        return None
+    return int(text)
+
+
+def _object(answer: str | None) -> dict[str, Any]:
+    if not answer or len(answer) > LONGEST_ANSWER:
+        return {}
+    try:
+        data = json.loads(answer)
+    except (ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _moment(text: object) -> datetime | None:
+    if not isinstance(text, str) or _TIME.fullmatch(text) is None:
+        return None
+    try:
+        return datetime.fromisoformat(text[:19]).replace(tzinfo=UTC)
+    except ValueError:
+        return None

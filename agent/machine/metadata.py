@@ -1,0 +1,271 @@
+"""The metadata service of EC2 (IMDSv2), and how to know without waiting that there is none.
+
+A laptop has no such service, and its address leads nowhere or, worse, to somebody else's machine: it is asked only
+when the firmware says that this is an EC2 instance, or when the environment names an endpoint.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote
+
+from agent.base.errors import MetadataError
+from agent.base.logs import Log
+from agent.base.threads import in_thread
+from agent.machine.instance import (
+    LONGEST_ANSWER,
+    NOTICE_PATH,
+    PATHS,
+    REBALANCE_PATH,
+    TAGS_PATH,
+    HostFacts,
+    SpotNotice,
+    host_facts,
+    on_ec2,
+    rebalance_notice,
+    spot_notice,
+    tag_names,
+)
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from requests import Response, Session
+
+ENDPOINT = "http://169.254.169.254"
+ENDPOINT_VARIABLE = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
+DISABLED_VARIABLE = "AWS_EC2_METADATA_DISABLED"
+"""Both as boto3 knows them."""
+DMI = Path("/sys/devices/virtual/dmi/id")
+
+FACTS_SECONDS = 8.0
+"""For all facts, retries included; the service answers each in milliseconds."""
+REGION_SECONDS = 5.0
+NOTICE_SECONDS = 3.0
+"""For one look at the notices, so that one every 5 s is possible even where the service is slow."""
+REQUEST_SECONDS = 1.0
+TOKEN_SECONDS = 6 * 3600
+"""The longest that the service grants."""
+TOKEN_MARGIN = 60.0
+REMEDY = "check the instance's metadata options: enabled, tokens required, hop limit 1"
+
+T = TypeVar("T")
+
+OK = 200
+UNAUTHORIZED = 401
+NOT_FOUND = 404
+TOO_MANY = 429
+SERVER_ERROR = 500
+
+
+def metadata_endpoint(environ: Mapping[str, str], dmi: Path = DMI) -> str | None:
+    """Return where this machine's metadata service is; None where there is none. It asks no network.
+
+    Args:
+        environ: `AWS_EC2_METADATA_DISABLED=true` says there is none, `AWS_EC2_METADATA_SERVICE_ENDPOINT` where it is.
+        dmi: Where the kernel shows the firmware's tables.
+    """
+    if environ.get(DISABLED_VARIABLE, "").lower() == "true":
+        return None
+    named = environ.get(ENDPOINT_VARIABLE, "").rstrip("/")
+    if named:
+        return named
+    marks = (_line(dmi / name) for name in ("sys_vendor", "board_asset_tag", "product_uuid"))
+    return ENDPOINT if on_ec2(*marks) else None
+
+
+async def read_facts(environ: Mapping[str, str], log: Log, dmi: Path = DMI) -> HostFacts | None:
+    """Return what EC2 says of this machine; None on a machine that is not EC2's.
+
+    A service that does not answer is an event and facts that are empty, never a failure of a run.
+    """
+    endpoint = metadata_endpoint(environ, dmi)
+    if endpoint is None:
+        return None
+    try:
+        return await Metadata(endpoint).facts()
+    except MetadataError as error:
+        log.warning("metadata.unavailable", reason=str(error), remedy=error.remedy)
+        return HostFacts()
+
+
+class Metadata:
+    """A client of one metadata service. Every call is bounded; a token is kept between them."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._endpoint = endpoint
+        self._token = ""
+        self._token_ends = 0.0
+
+    async def facts(self) -> HostFacts:
+        """Return what the service says of its machine.
+
+        Raises:
+            MetadataError: It did not answer.
+        """
+        return await self._bounded(_facts, FACTS_SECONDS)
+
+    async def notice(self) -> SpotNotice | None:
+        """Return EC2's notice that it takes the machine back; None while there is none.
+
+        Raises:
+            MetadataError: The service did not answer.
+        """
+        answer = await self._bounded(lambda visit: visit.text(NOTICE_PATH), NOTICE_SECONDS)
+        return spot_notice(answer)
+
+    async def rebalance(self) -> "datetime | None":
+        """Return since when EC2 recommends to leave the machine; None while it does not.
+
+        Raises:
+            MetadataError: The service did not answer.
+        """
+        answer = await self._bounded(lambda visit: visit.text(REBALANCE_PATH), NOTICE_SECONDS)
+        return rebalance_notice(answer)
+
+    def region(self) -> str | None:
+        """Return the machine's region; None when the answer is not credible. Blocks, for callers in a thread.
+
+        Raises:
+            MetadataError: The service did not answer.
+        """
+        answer = self._visit(lambda visit: visit.text(PATHS["region"]), REGION_SECONDS)
+        return host_facts({"region": answer}, {}).region
+
+    def token(self, visit: "_Visit") -> str:
+        """Return a token that the service accepts, asking for one when there is none."""
+        if time.monotonic() >= self._token_ends:
+            self._token = visit.new_token()
+            self._token_ends = time.monotonic() + TOKEN_SECONDS - TOKEN_MARGIN
+        return self._token
+
+    def forget_token(self) -> None:
+        """Ask for a new token next time: the service did not accept this one."""
+        self._token_ends = 0.0
+
+    async def _bounded(self, work: "Callable[[_Visit], T]", seconds: float) -> T:
+        try:
+            return await in_thread(lambda: self._visit(work, seconds), seconds=seconds)
+        except TimeoutError as error:
+            raise MetadataError(
+                f"the metadata service did not answer within {seconds:g} s", remedy=REMEDY
+            ) from error
+
+    def _visit(self, work: "Callable[[_Visit], T]", seconds: float) -> T:
+        import requests  # noqa: PLC0415 -- 220 ms that only a machine of EC2 pays
+
+        deadline = time.monotonic() + seconds
+        with requests.Session() as session:
+            # No proxy and no .netrc of the environment: this address is the machine's own.
+            session.trust_env = False
+            return work(_Visit(self, self._endpoint, session, deadline))
+
+
+class _AgainError(Exception):
+    """An answer that another attempt may better; the message says which."""
+
+
+class _Visit:
+    """Requests to the service within one limit of time, retries included."""
+
+    def __init__(self, owner: Metadata, endpoint: str, session: "Session", deadline: float) -> None:
+        self._owner = owner
+        self._endpoint = endpoint
+        self._session = session
+        self._deadline = deadline
+
+    def text(self, path: str) -> str | None:
+        """Return what is at a path below `/latest/`; None when there is nothing.
+
+        Raises:
+            MetadataError: No answer came in time.
+        """
+        return self._persist(lambda: self._get(path))
+
+    def new_token(self) -> str:
+        """Return a new token.
+
+        Raises:
+            MetadataError: The service gives none.
+        """
+        lifetime = {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_SECONDS)}
+        with self._send("PUT", "api/token", lifetime) as answer:
+            token = _body(answer)
+            if answer.status_code != OK or not (token.isascii() and token.isprintable()):
+                raise MetadataError(
+                    f"the metadata service gives no token (HTTP {answer.status_code})",
+                    remedy=REMEDY,
+                )
+        return token
+
+    def _get(self, path: str) -> str | None:
+        token = {"X-aws-ec2-metadata-token": self._owner.token(self)}
+        with self._send("GET", path, token) as answer:
+            if answer.status_code == OK:
+                return _body(answer)
+            if answer.status_code == UNAUTHORIZED:
+                self._owner.forget_token()
+                raise _AgainError("it did not accept its own token")
+            return None
+
+    def _send(self, method: str, path: str, headers: dict[str, str]) -> "Response":
+        answer = self._session.request(
+            method,
+            f"{self._endpoint}/latest/{path}",
+            headers=headers,
+            timeout=max(0.05, min(REQUEST_SECONDS, self._left())),
+            allow_redirects=False,
+            stream=True,
+        )
+        if answer.status_code == TOO_MANY or answer.status_code >= SERVER_ERROR:
+            answer.close()
+            raise _AgainError(f"it answered HTTP {answer.status_code}")
+        return answer
+
+    def _left(self) -> float:
+        return self._deadline - time.monotonic()
+
+    def _persist(self, attempt: "Callable[[], T]") -> T:
+        from requests import RequestException  # noqa: PLC0415
+        from tenacity import (  # noqa: PLC0415
+            Retrying,
+            retry_if_exception_type,
+            stop_before_delay,
+            wait_random_exponential,
+        )
+        from urllib3.exceptions import HTTPError  # noqa: PLC0415
+
+        passing = (_AgainError, RequestException, HTTPError)
+        try:
+            return Retrying(
+                stop=stop_before_delay(max(0.0, self._left())),
+                wait=wait_random_exponential(multiplier=0.05, max=1),
+                retry=retry_if_exception_type(passing),
+                reraise=True,
+            )(attempt)
+        except passing as error:
+            reason = str(error) if isinstance(error, _AgainError) else type(error).__name__
+            raise MetadataError(
+                f"the metadata service did not answer: {reason}", remedy=REMEDY
+            ) from error
+
+
+def _facts(visit: _Visit) -> HostFacts:
+    answers = {name: visit.text(path) for name, path in PATHS.items()}
+    names = tag_names(visit.text(TAGS_PATH) or "")
+    tags = {name: visit.text(f"{TAGS_PATH}/{quote(name, safe='')}") for name in names}
+    return host_facts(answers, {name: value for name, value in tags.items() if value is not None})
+
+
+def _body(answer: "Response") -> str:
+    """Return an answer's text, cut where no honest one goes on."""
+    content = answer.raw.read(LONGEST_ANSWER, decode_content=False)
+    return bytes(content).decode(errors="replace")
+
+
+def _line(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,72 @@
+"""What is left to do when EC2 takes a spot machine back, and how long each part of it may take. Decisions only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from agent.machine.instance import SpotNotice
+
+T = TypeVar("T")
+
+NOTICE = timedelta(seconds=120)
+"""Between EC2's notice and the end of the machine (EC2 User Guide, "Spot Instance interruption notices")."""
+SHORTEST = timedelta(seconds=30)
+"""A machine that runs has at least this: a time that is over already speaks of a clock that is wrong."""
+SAFETY = timedelta(seconds=15)
+"""The commit is put so long before EC2's time."""
+SEALING = timedelta(seconds=15)
+"""For the log, the look whether everything is in the bucket, the manifest and the commit."""
+LINK = 2_500_000.0
+"""Bytes a second that a link is taken to carry until it is known better: 20 Mbit/s."""
+LEAST_GRACE = 2.0
+"""Seconds that a job gets from SIGTERM to SIGKILL, however much is waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timetable:
+    """When what must be over, on a machine that is taken back.
+
+    Attributes:
+        jobs_end: Until then a job may go on after SIGTERM.
+        begin_by: When the hand-off must begin for everything that waits to be sent in time.
+        send_by: What is not in the bucket then is left out of the manifest, which names it.
+        commit_by: When the commit is put at the latest.
+    """
+
+    jobs_end: datetime
+    begin_by: datetime
+    send_by: datetime
+    commit_by: datetime
+
+
+def departure(notice: SpotNotice, seen: datetime) -> datetime:
+    """Return when the machine is gone: as EC2 says, as far as that can be so at the time the notice was seen."""
+    return max(min(notice.time, seen + NOTICE), seen + SHORTEST)
+
+
+def timetable(gone: datetime, now: datetime, *, pending: int, grace: float) -> Timetable:
+    """Divide the time that is left.
+
+    Args:
+        gone: When the machine is gone.
+        now: The time.
+        pending: Bytes that are not in the bucket yet.
+        grace: Seconds that a job has to end when nothing presses.
+    """
+    commit_by = gone - SAFETY
+    send_by = commit_by - SEALING
+    begin_by = max(now, send_by - timedelta(seconds=pending / LINK))
+    least = now + timedelta(seconds=min(grace, LEAST_GRACE))
+    jobs_end = max(least, min(begin_by, now + timedelta(seconds=grace)))
+    return Timetable(jobs_end, begin_by, send_by, commit_by)
+
+
+def smallest_first(sizes: Mapping[T, int]) -> list[T]:
+    """Return what is to be sent, so that a given time is enough for as many files as possible."""
+    return sorted(sizes, key=lambda one: sizes[one])
+
+
+def reason(notice: SpotNotice) -> str:
+    """Return what the manifest says of it; it begins with `spot`."""
+    return f"spot: EC2 will {notice.action} the machine at {notice.time:%Y-%m-%dT%H:%M:%SZ}"

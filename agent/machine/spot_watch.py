@@ -1,0 +1,84 @@
+"""Watches whether EC2 wants the machine back."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from time import monotonic
+from typing import TypeVar
+
+from agent.base.errors import MetadataError
+from agent.base.logs import Log
+from agent.base.stop import Stop
+from agent.machine.metadata import Metadata, metadata_endpoint
+from agent.machine.spot import departure, reason
+
+T = TypeVar("T")
+
+SOONEST, LATEST = 4.0, 5.0
+"""Seconds from one look to the next, at random: Amazon asks for one every 5 s."""
+
+
+async def watch_spot(environ: Mapping[str, str], stop: Stop, log: Log) -> None:
+    """Look for a notice until there is one, and then ask the run to stop; returns at once where there is no EC2.
+
+    A service that does not answer neither ends nor delays the looks: each is bounded.
+    """
+    endpoint = metadata_endpoint(environ)
+    if endpoint is not None:
+        await _Watch(Metadata(endpoint), stop, log).look_again_and_again()
+
+
+class _Watch:
+    def __init__(self, service: Metadata, stop: Stop, log: Log) -> None:
+        self._service = service
+        self._stop = stop
+        self._log = log
+        self._answers = True
+        self._recommended = False
+
+    async def look_again_and_again(self) -> None:
+        while True:
+            began = monotonic()
+            if await self._look():
+                return
+            pause = random.uniform(SOONEST, LATEST)  # noqa: S311 -- not a secret
+            await asyncio.sleep(max(0.0, began + pause - monotonic()))
+
+    async def _look(self) -> bool:
+        """Look once; tell whether there was a notice."""
+        rebalance = asyncio.create_task(self._answer(self._service.rebalance()))
+        try:
+            notice = await self._answer(self._service.notice())
+            if notice is not None:
+                gone = departure(notice, datetime.now(UTC))
+                self._log.warning(
+                    "spot.notice",
+                    action=notice.action,
+                    time=notice.time.isoformat(),
+                    gone=gone.isoformat(),
+                )
+                self._stop.request(reason(notice), gone=gone)
+                return True
+            since = await rebalance
+            if since is not None and not self._recommended:
+                # What is finished leaves while jobs run anyway; nothing stops for a recommendation.
+                self._recommended = True
+                self._log.warning("spot.rebalance_recommended", since=since.isoformat())
+            return False
+        finally:
+            rebalance.cancel()
+            with suppress(asyncio.CancelledError):
+                await rebalance
+
+    async def _answer(self, question: Awaitable[T | None]) -> T | None:
+        try:
+            answer = await question
+        except MetadataError as error:
+            if self._answers:
+                self._log.warning("spot.service_silent", reason=str(error))
+            self._answers = False
+            return None
+        self._answers = True
+        return answer

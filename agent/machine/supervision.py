@@ -1,0 +1,147 @@
+"""What the run tells the service manager that started it (sd_notify(3)): that it is ready, alive, at what, and ending.
+
+Without a manager nothing is told. A lost message is never an error: the manager draws its own conclusions from silence.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from agent.base.progress import Progress
+from agent.base.stop import Stop
+from agent.core.results import JobResult
+
+BEAT_SECONDS = 15.0
+"""Between two signs of life, when the watchdog does not ask for more."""
+
+EXTEND_SECONDS = 60.0
+"""What an agent that is stopping asks for with each sign of life; one whose loop hangs is killed after this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manager:
+    """The service manager's end of the line.
+
+    Attributes:
+        address: Its datagram socket; None when nobody supervises this process.
+        watchdog: Seconds of silence after which it ends this process; None when it does not.
+    """
+
+    address: str | None = None
+    watchdog: float | None = None
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str], *, pid: int | None = None) -> "Manager":
+        """Return the manager that an environment names, as sd_notify(3) and sd_watchdog_enabled(3) read it.
+
+        Args:
+            environ: The environment.
+            pid: The process to speak for; this one by default.
+        """
+        address = environ.get("NOTIFY_SOCKET", "")
+        if not address.startswith(("/", "@")):
+            return cls()
+        usec = environ.get("WATCHDOG_USEC", "")
+        ours = environ.get("WATCHDOG_PID", "") in {"", str(os.getpid() if pid is None else pid)}
+        watched = usec.isascii() and usec.isdigit() and int(usec) > 0 and ours
+        return cls(address, int(usec) / 1e6 if watched else None)
+
+    @property
+    def beat(self) -> float:
+        """Seconds between two signs of life: half of what the watchdog allows."""
+        return min(self.watchdog / 2, BEAT_SECONDS) if self.watchdog else BEAT_SECONDS
+
+    def tell(self, *lines: str) -> bool:
+        """Send assignments such as `READY=1`, without waiting; return whether the manager has them."""
+        if self.address is None:
+            return False
+        # A name in the abstract namespace is written with @ for its leading zero byte.
+        name = f"\0{self.address[1:]}" if self.address.startswith("@") else self.address
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as link,
+        ):
+            link.setblocking(False)
+            link.sendto("\n".join(lines).encode(), name)
+            return True
+        return False
+
+
+@asynccontextmanager
+async def supervised(manager: Manager, stop: Stop) -> AsyncIterator[None]:
+    """Tell the manager that the run is ready, and from the event loop that it is alive; at the end that it stops.
+
+    A loop that hangs is silent, and the watchdog ends the process. Once the run was told to stop, each sign of life
+    also asks for more time, because what is finished is being handed over; the run's own limits bound that.
+    """
+    if manager.address is None:
+        yield
+        return
+    manager.tell("READY=1", "STATUS=starting")
+    beating = asyncio.create_task(_beat(manager, stop))
+    try:
+        yield
+    finally:
+        beating.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await beating
+        manager.tell("STOPPING=1", "STATUS=leaving")
+
+
+async def _beat(manager: Manager, stop: Stop) -> None:
+    while True:
+        lines = ["WATCHDOG=1"]
+        if stop.requested:
+            lines.append(f"EXTEND_TIMEOUT_USEC={EXTEND_SECONDS * 1e6:.0f}")
+        manager.tell(*lines)
+        if stop.requested:
+            await asyncio.sleep(manager.beat)
+        else:
+            await stop.pause(manager.beat)
+
+
+class Reporting:
+    """A watcher that passes everything on, and keeps the unit's status line (`systemctl status`) up to date."""
+
+    def __init__(self, manager: Manager, watcher: Progress) -> None:
+        self._manager = manager
+        self._watcher = watcher
+        self._phase = "starting"
+        self._planned = self._running = self._ended = 0
+
+    def phase(self, name: str) -> None:
+        """Pass it on, and say it."""
+        self._watcher.phase(name)
+        self._phase = name
+        self._say()
+
+    def planned(self, jobs: tuple[str, ...]) -> None:
+        """Pass it on, and count."""
+        self._watcher.planned(jobs)
+        self._planned = len(jobs)
+
+    def started(self, job: str, attempt: int) -> None:
+        """Pass it on, and count."""
+        self._watcher.started(job, attempt)
+        self._running += attempt == 1
+        self._say()
+
+    def ended(self, result: JobResult) -> None:
+        """Pass it on, and count."""
+        self._watcher.ended(result)
+        self._ended += 1
+        self._running = max(0, self._running - bool(result.attempts))
+        self._say()
+
+    def sent(self, size: int) -> None:
+        """Pass it on."""
+        self._watcher.sent(size)
+
+    def _say(self) -> None:
+        jobs = f": {self._ended} of {self._planned} jobs ended" if self._planned else ""
+        running = f", {self._running} running" if self._running else ""
+        self._manager.tell(f"STATUS={self._phase}{jobs}{running}")

@@ -1,0 +1,201 @@
+"""Telling people and watchdogs how a run goes. It never fails a run, and never holds one up for long.
+
+The addresses are secrets: whoever has a ping URL can silence the alarm. No log has them, nor errors of libraries,
+which quote them.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING
+
+from agent.base.errors import ExitCode
+from agent.base.logs import Log
+from agent.base.threads import in_thread
+from agent.config.settings import Notify
+from agent.core.outcome import Outcome
+from agent.notify.news import News, compose
+
+if TYPE_CHECKING:
+    from requests import Response
+
+PING_SECONDS = 10.0
+"""For a ping with all its retries."""
+ATTEMPT_SECONDS = 4.0
+CHAT_SECONDS = 15.0
+"""For all Apprise services together; each has its own limits of 4 s for connecting and reading."""
+BAD_REQUEST = 400
+TOO_MANY = 429
+SERVER_ERROR = 500
+ANSWER_BYTES = 1000
+
+
+class Notifier:
+    """Tells of one run."""
+
+    def __init__(self, settings: Notify, run_id: str, log: Log) -> None:
+        self._settings = settings
+        self._run_id = run_id
+        self._log = log
+        self._beginning: asyncio.Task[bool] | None = None
+
+    def started(self) -> None:
+        """Say, in the background, that the run began."""
+        if self._settings.healthchecks:
+            text = f"run {self._run_id} began"
+            self._beginning = asyncio.create_task(self._ping("/start", text))
+
+    async def ended(self, outcome: Outcome) -> None:
+        """Say how the run ended: to the watchdog always, to people when it did not succeed."""
+        news = compose(outcome, self._run_id)
+        tellings: list[Awaitable[bool]] = []
+        if self._settings.healthchecks:
+            tellings.append(self._ping_end(outcome.exit_code, f"{news.title}\n{news.text}"))
+        if self._settings.apprise and outcome.exit_code is not ExitCode.DONE:
+            tellings.append(tell_people(self._settings.apprise, news, log=self._log))
+        await asyncio.gather(*tellings)
+
+    async def _ping_end(self, code: ExitCode, text: str) -> bool:
+        if self._beginning is not None:
+            # It is bounded itself. A start that arrives after the end would look like a run that hangs.
+            await self._beginning
+        return await self._ping("" if code is ExitCode.DONE else f"/{int(code)}", text)
+
+    async def _ping(self, signal: str, text: str) -> bool:
+        url = self._settings.healthchecks or ""
+        return await ping(url, signal, text, run_id=self._run_id, log=self._log)
+
+
+class _PingError(Exception):
+    """A ping that did not arrive; the message has nothing of the address."""
+
+
+class _UselessError(_PingError):
+    """One that will not arrive however often it is sent."""
+
+
+async def ping(url: str, signal: str, text: str, *, run_id: str, log: Log) -> bool:
+    """Send a signal to Healthchecks (https://healthchecks.io/docs/http_api/), with retries.
+
+    Args:
+        url: The check's ping URL.
+        signal: What is appended to it: `/start`, nothing for success, `/<exit status>`, `/log`.
+        text: Stored with the ping.
+        run_id: The run; start and end of one run have the same `rid`, made of it, so that durations are told.
+        log: Gets a warning when the ping is lost.
+
+    Returns:
+        Whether the server says that it knows the check and counts the ping.
+    """
+    reason = await ping_problem(url, signal, text, run_id=run_id)
+    if reason:
+        log.warning("notify.ping_lost", signal=signal, reason=reason)
+    return not reason
+
+
+async def ping_problem(url: str, signal: str, text: str, *, run_id: str) -> str:
+    """Send a signal as `ping` does, and return why it was lost; nothing when it arrived."""
+    try:
+        async with asyncio.timeout(PING_SECONDS):
+            await _persist(url, signal, text, run_id)
+    except TimeoutError:
+        return f"no answer within {PING_SECONDS:g} s"
+    except _PingError as error:
+        return str(error)
+    return ""
+
+
+async def _persist(url: str, signal: str, text: str, run_id: str) -> None:
+    # 70 ms that only those pay who want pings.
+    from tenacity import (  # noqa: PLC0415
+        AsyncRetrying,
+        retry_if_not_exception_type,
+        stop_before_delay,
+        wait_random_exponential,
+    )
+
+    retrying = AsyncRetrying(
+        stop=stop_before_delay(PING_SECONDS),
+        wait=wait_random_exponential(multiplier=0.3, max=2),
+        # Without an answer in time nobody knows more than before: that is worth another attempt as well.
+        retry=retry_if_not_exception_type((_UselessError, asyncio.CancelledError)),
+        reraise=True,
+    )
+    rid = str(uuid.uuid5(uuid.NAMESPACE_URL, f"urn:mayfly:{run_id}"))
+    async for attempt in retrying:
+        with attempt:
+            await in_thread(lambda: _send(url, signal, text, rid), seconds=ATTEMPT_SECONDS)
+
+
+def _send(url: str, signal: str, text: str, rid: str) -> None:
+    import requests  # noqa: PLC0415 -- 220 ms that only those pay who want pings
+
+    base, question, query = url.partition("?")
+    address = f"{base.rstrip('/')}{signal}{question}{query}"
+    try:
+        answer = requests.post(
+            address,
+            params={"rid": rid},
+            data=text.encode(errors="replace"),
+            timeout=ATTEMPT_SECONDS,
+            stream=True,
+        )
+        with answer:
+            _judge(answer)
+    except requests.RequestException as error:
+        # Its text has the address in it, and so do those of the errors that it was raised from.
+        raise _PingError(type(error).__name__) from None
+
+
+def _judge(answer: "Response") -> None:
+    if answer.status_code >= SERVER_ERROR or answer.status_code == TOO_MANY:
+        raise _PingError(f"the server answered {answer.status_code}")
+    if answer.status_code >= BAD_REQUEST:
+        raise _UselessError(
+            f"the server answered {answer.status_code}: is the URL that of a check?"
+        )
+    said = answer.raw.read(ANSWER_BYTES, decode_content=True).decode(errors="replace")
+    for lost in ("(not found)", "(rate limited)"):
+        # With the status 200, for old clients' sake.
+        if lost in said:
+            raise _UselessError(f"the server answered {lost}")
+
+
+async def tell_people(urls: Sequence[str], news: News, *, log: Log) -> bool:
+    """Send news through Apprise to whatever services the URLs name.
+
+    Returns:
+        Whether every service took it.
+    """
+    try:
+        lost = await in_thread(lambda: _tell_each(urls, news), seconds=CHAT_SECONDS)
+    except ImportError:
+        log.warning(
+            "notify.apprise_missing",
+            reason="notify.apprise is set, and Apprise is not installed",
+            remedy="pip install 'mayfly[apprise]'",
+        )
+        return False
+    except TimeoutError:
+        log.warning("notify.apprise_lost", reason=f"no answer within {CHAT_SECONDS:g} s")
+        return False
+    except Exception as error:  # noqa: BLE001 -- a hundred services' plugins; none of them may fail a run
+        log.warning("notify.apprise_lost", reason=type(error).__name__)
+        return False
+    for number, reason in lost:
+        log.warning("notify.apprise_lost", number=number, reason=reason)
+    return not lost
+
+
+def _tell_each(urls: Sequence[str], news: News) -> list[tuple[int, str]]:
+    """Return which of the URLs (from 1) did not take the news, and why."""
+    import apprise  # noqa: PLC0415 -- an extra, and slow to import
+
+    lost = []
+    for number, url in enumerate(urls, 1):
+        service = apprise.Apprise()
+        if not service.add(url):
+            lost.append((number, "Apprise does not know this kind of URL"))
+        elif not service.notify(title=news.title, body=news.text):
+            lost.append((number, "the service did not take it"))
+    return lost

@@ -1,0 +1,1 @@
+"""Releases: looked for in git, verified, installed, tried, kept, and given up."""

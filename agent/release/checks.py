@@ -1,0 +1,150 @@
+"""What a release must show before it may run: a jobs file that this agent understands, and programs that exist."""
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.base.errors import ReleaseError
+from agent.base.units import show_size
+from agent.config.faults import Fault
+from agent.config.jobsfile import Job, JobsFile, declared_names, parse_jobs, program_of
+from agent.contract.names import path_problem
+
+MAX_JOBS_BYTES = 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """What a release is checked against.
+
+    Attributes:
+        jobs: Path of the jobs file in a release.
+        version: This agent's version.
+        environ: Its PATH is where programs are looked for that the release does not bring.
+    """
+
+    jobs: str
+    version: str
+    environ: Mapping[str, str]
+
+
+def checked_jobs(tree: Path, programs: Path | None, checks: Checks) -> JobsFile:
+    """Return the jobs of a release.
+
+    Args:
+        tree: Its files.
+        programs: The `bin` of its environment, if it has one.
+        checks: What it is checked against.
+
+    Raises:
+        ReleaseError: It cannot run here; the message has every fault.
+    """
+    jobs = read_jobs(tree, checks)
+    path = _search_path(programs, checks.environ)
+    _refuse(
+        Fault(checks.jobs, f"job[{job.name}].command", problem, remedy)
+        for job in jobs.job
+        for problem, remedy in _program_problems(job, tree, path)
+    )
+    _refuse(stack_faults(jobs, tree, checks.jobs))
+    return jobs
+
+
+def stack_faults(jobs: JobsFile, tree: Path, source: str) -> list[Fault]:
+    """Return what is wrong with the compose files that jobs name, as far as it shows without an engine."""
+    return [
+        Fault(source, f"job[{job.name}].{key}", problem, remedy)
+        for job in jobs.job
+        if job.compose is not None and job.service is not None
+        for key, problem, remedy in _stack_problems(job.compose, job.service, tree)
+    ]
+
+
+def _stack_problems(compose: str, service: str, tree: Path) -> list[tuple[str, str, str]]:
+    """Return key, problem and remedy of what is wrong with a stack. The file's YAML is for compose to judge."""
+    if problem := path_problem(compose):
+        return [("compose", f'is "{compose}", and {problem}', "write a path in the release")]
+    try:
+        with (tree / compose).open(errors="replace") as file:
+            text = file.read(MAX_JOBS_BYTES)
+    except OSError as error:
+        return [("compose", f"{compose} cannot be read: {error.strerror}", "commit the file")]
+    # A service may come from a file that this one names.
+    if service in text or any(word in text for word in ("include", "extends")):
+        return []
+    return [("service", f'{compose} has no service "{service}"', "")]
+
+
+def read_jobs(tree: Path, checks: Checks) -> JobsFile:
+    """Return the jobs of a release whose environment is not there yet: programs are not looked for.
+
+    Raises:
+        ReleaseError: The jobs file is not there, or has faults; the message has every one.
+    """
+    jobs, faults = parse_jobs(_read(tree, checks.jobs), checks.jobs, checks.version)
+    _refuse(faults)
+    if jobs is None:
+        raise AssertionError("a jobs file without faults has jobs")
+    return jobs
+
+
+def missing_jobs(good: Path, tree: Path, jobs: JobsFile, checks: Checks) -> list[str]:
+    """Return the jobs that an older release has and a newer one lost without a word.
+
+    Names are compared as they are written: a matrix with fewer values is nobody's accident.
+
+    Args:
+        good: The older release's files.
+        tree: The newer release's files.
+        jobs: Its jobs.
+        checks: Where the jobs files are.
+    """
+    try:
+        before = declared_names(_read(good, checks.jobs))
+    except ReleaseError:
+        return []
+    return sorted(before - declared_names(_read(tree, checks.jobs)) - set(jobs.retired))
+
+
+def _refuse(faults: Iterable[Fault]) -> None:
+    text = "; ".join(str(fault) for fault in faults)
+    if text:
+        raise ReleaseError(text)
+
+
+def _read(tree: Path, name: str) -> str:
+    problem = path_problem(name)
+    if problem is not None:
+        raise ReleaseError(
+            f'release.jobs is "{name}", and {problem}', remedy='write for example "jobs.toml"'
+        )
+    try:
+        with (tree / name).open("rb") as file:
+            content = file.read(MAX_JOBS_BYTES + 1)
+        if len(content) > MAX_JOBS_BYTES:
+            raise ReleaseError(f"{name} is larger than {show_size(MAX_JOBS_BYTES)}")
+        return content.decode()
+    except FileNotFoundError as error:
+        raise ReleaseError(
+            f"it has no {name}", remedy="add one, or say where it is: release.jobs"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReleaseError(f"{name} cannot be read: {error}") from error
+
+
+def _search_path(programs: Path | None, environ: Mapping[str, str]) -> str:
+    path = environ.get("PATH", os.defpath)
+    return path if programs is None else f"{programs}{os.pathsep}{path}"
+
+
+def _program_problems(job: Job, tree: Path, path: str) -> list[tuple[str, str]]:
+    """Return why a job's program cannot be started, each with its remedy; containers have none."""
+    program = program_of(job)
+    if not program or shutil.which(program if "/" not in program else tree / program, path=path):
+        return []
+    if "/" in program:
+        return [(f'"{program}" is not an executable file', "commit it with its executable bit")]
+    where = "the release's environment or on the PATH"
+    return [(f'no program "{program}" in {where}', "add what brings it to the release's lock")]

@@ -1,0 +1,71 @@
+"""The browser's image belongs to the release: it is here before the release runs, or the last good release does."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from agent.base.engine import PULL_SECONDS
+from agent.base.errors import BrowserError, ReleaseRefused
+from agent.base.logs import Log
+from agent.browser import Container, choose, find_chromedriver
+from agent.browser.docker import Docker
+from agent.config.jobsfile import JobsFile, needs_browser
+from agent.config.settings import Browser
+
+REMOVE_SECONDS = 20.0
+"""For an image of a gigabyte, whose layers the engine deletes one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """The images that releases bring.
+
+    Attributes:
+        settings: Which browser the configuration prefers.
+        environ: Where the container engine is found.
+        log: Told of a pull, and of what was removed.
+        seconds: Limit of a pull.
+    """
+
+    settings: Browser
+    environ: Mapping[str, str]
+    log: Log
+    seconds: float = PULL_SECONDS
+
+    def pinned(self, jobs: JobsFile) -> str | None:
+        """Return the image that a release pins, if its run will use it."""
+        if jobs.browser is None or not needs_browser(jobs):
+            return None
+        choice = choose(self.settings, jobs.browser.image, find_chromedriver(self.environ))
+        return choice.image if isinstance(choice, Container) else None
+
+    async def have(self, image: str) -> bool:
+        """Fetch an image, unless it is here; tell whether it had to be fetched.
+
+        Raises:
+            ReleaseRefused: It cannot be had, or not in time.
+        """
+        docker = Docker(self.environ)
+        try:
+            if (await docker.ask("image", "inspect", image)).code == 0:
+                return False
+            self.log.info("browser.image_pulled", image=image)
+            await docker.do("pull", "--quiet", image, seconds=self.seconds)
+        except BrowserError as error:
+            raise ReleaseRefused(
+                "install",
+                f"the browser's image {image} is not here and could not be fetched: {error}",
+                remedy="check its name and the network",
+            ) from error
+        return True
+
+    async def remove(self, images: Collection[str]) -> tuple[str, ...]:
+        """Remove images, and return those that are gone; one that a container uses stays."""
+        docker, gone = Docker(self.environ), []
+        for image in images:
+            try:
+                done = await docker.ask("image", "rm", image, seconds=REMOVE_SECONDS)
+            except BrowserError:
+                break
+            if done.code == 0 or "no such image" in done.complaint.lower():
+                gone.append(image)
+        return tuple(gone)

@@ -1,0 +1,79 @@
+"""What the steps of an update have in common."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from agent.base.errors import Refusal, ReleaseError, ReleaseRefused
+from agent.base.logs import Log
+from agent.config.settings import Release
+from agent.release.checks import Checks
+from agent.release.images import Images
+from agent.release.mirror import Mirror
+from agent.release.repository import TRACK, Repository
+from agent.release.selfcheck import SelfCheck
+from agent.release.shelf import Shelf
+from agent.release.trust import line_of
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What an attempt has at hand.
+
+    Attributes:
+        settings: Which repository, and what of it.
+        shelf: Where releases are kept.
+        repository: The repository.
+        checks: What a release must show before it may run.
+        self_check: Whether its programs start; None where nothing of it runs yet.
+        images: Whether its browser's image is here; None likewise.
+        now: The time (aware).
+        log: Told of each step, with its seconds.
+    """
+
+    settings: Release
+    shelf: Shelf
+    repository: Repository
+    checks: Checks
+    self_check: SelfCheck | None
+    images: Images | None
+    now: datetime
+    log: Log
+
+    @property
+    def line(self) -> str:
+        """The line of releases that is followed."""
+        branch, track = self.settings.branch, self.settings.track or TRACK
+        return line_of(self.repository.url, branch, track)
+
+    def mirror(self) -> Mirror:
+        """Return the repository that the agent owns."""
+        return Mirror(
+            self.shelf.mirror,
+            self.repository,
+            environ=self.checks.environ,
+            seconds=self.settings.timeout,
+            log=self.log,
+        )
+
+
+@contextmanager
+def refusing(kind: Refusal) -> Iterator[None]:
+    """Name the step at which a release turned out to be wrong.
+
+    Raises:
+        ReleaseRefused: What the block raised as a ReleaseError.
+    """
+    try:
+        yield
+    except ReleaseRefused:
+        raise
+    except ReleaseError as error:
+        raise ReleaseRefused(kind, str(error), remedy=error.remedy) from error
+
+
+def since(started: float) -> float:
+    """Return the seconds since a moment of the monotonic clock, for the log."""
+    return round(time.monotonic() - started, 3)

@@ -1,0 +1,334 @@
+"""The bare repository that the agent owns: what is fetched arrives there, and trees are exported from it."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from agent.base import durable, processes
+from agent.base.errors import ReleaseError, ReleaseRefused
+from agent.base.logs import Log
+from agent.base.units import show_size
+from agent.release.git import Git, GitError
+from agent.release.repository import (
+    ObjectFormat,
+    Repository,
+    Trouble,
+    Wanted,
+    format_of,
+    parse_refs,
+)
+from agent.release.tree import (
+    MAX_BYTES,
+    Entry,
+    Kind,
+    link_problems,
+    parse_listing,
+    tree_problems,
+)
+from agent.release.trust import Signed
+
+FETCHED = "refs/mayfly/wanted"
+"""Where a fetched ref is kept: not under the name it has upstream, so that one which was moved cannot clash."""
+
+MAX_SIGNED_BYTES = 64 * 1024
+"""Of a tag or a commit: a signature is 300 bytes, and a message that is longer is no message."""
+LOOK_SECONDS = 0.1
+"""Between two looks at the growth of what is fetched: at 1 GB/s this is 100 MB too much."""
+
+_CHUNK_BYTES = 64 * 1024
+
+_CONFIGS: Mapping[ObjectFormat, str] = {
+    "sha1": "[core]\n\trepositoryformatversion = 0\n\tbare = true\n",
+    "sha256": (
+        "[core]\n\trepositoryformatversion = 1\n\tbare = true\n"
+        "[extensions]\n\tobjectFormat = sha256\n"
+    ),
+}
+"""The mirror's whole configuration."""
+
+
+class Mirror:
+    """A bare mirror of one repository, at a place of the agent's own.
+
+    Args:
+        place: Its directory; what is there may be removed and made anew at any time.
+        repository: What it mirrors.
+        environ: The agent's environment.
+        seconds: Limit of each command that needs no network.
+        log: Gets what is noteworthy.
+        most: Bytes that one fetch may bring.
+    """
+
+    def __init__(
+        self,
+        place: Path,
+        repository: Repository,
+        *,
+        environ: Mapping[str, str],
+        seconds: float,
+        log: Log,
+        most: int = MAX_BYTES,
+    ) -> None:
+        self._place = place
+        self._repository = repository
+        self._seconds = seconds
+        self._log = log
+        self._most = most
+        self._git = Git(place, repository, environ, log)
+
+    async def prepare(self) -> None:
+        """Make the mirror, or make one usable again that a killed agent left.
+
+        Raises:
+            ReleaseError: It cannot be made.
+        """
+        await self._prepare(self._object_format())
+
+    async def _prepare(self, object_format: ObjectFormat) -> None:
+        try:
+            try:
+                self._make(object_format)
+            except OSError:
+                await self.discard()
+                self._make(object_format)
+        except OSError as error:
+            raise ReleaseError(f"the mirror {self._place} cannot be used: {error}") from error
+
+    async def discard(self) -> None:
+        """Remove the mirror: it only saves transfers."""
+        self._log.warning("release.mirror_discarded")
+        await asyncio.to_thread(shutil.rmtree, self._place, ignore_errors=True)
+
+    async def _adopt(self, object_format: ObjectFormat) -> None:
+        """Have the mirror name objects as its repository does; one that names them otherwise is made anew.
+
+        Raises:
+            ReleaseError: It cannot be made.
+        """
+        if object_format != self._object_format():
+            await self.discard()
+            await self._prepare(object_format)
+
+    def _object_format(self) -> ObjectFormat:
+        """Return how the mirror names objects; sha1 for one whose configuration is not ours."""
+        with suppress(OSError):
+            if (self._place / "config").read_bytes() == _CONFIGS["sha256"].encode():
+                return "sha256"
+        return "sha1"
+
+    def _make(self, object_format: ObjectFormat) -> None:
+        """Write what makes a directory a repository, each time: a job may have tampered with it."""
+        for folder in ("objects", "refs"):
+            (self._place / folder).mkdir(parents=True, exist_ok=True)
+        # The global configuration is the one kind that the `git upload-pack` of a local repository sees, which may be
+        # another user's. Git touches no other repository than that and the mirror, so any may be named safe.
+        trust = "[safe]\n\tdirectory = *\n" if self._repository.local else ""
+        texts = {
+            "HEAD": "ref: refs/heads/none\n",
+            "config": _CONFIGS[object_format],
+            ".gitconfig": trust,
+        }
+        for name, text in texts.items():
+            file = self._place / name
+            if not file.is_file() or file.read_bytes() != text.encode():
+                durable.write_atomic(file, text.encode())
+        for leftover in (*self._place.rglob("*.lock"), *self._place.rglob("tmp_*")):
+            leftover.unlink()  # of a killed git: nobody else works here
+
+    async def refs(self, branch: str | None, *, until: float) -> dict[str, str]:
+        """Return what the repository offers: its tags, or one branch. One question to the server.
+
+        Raises:
+            GitError: It could not be asked.
+        """
+        what = "refs/tags/*" if branch is None else f"refs/heads/{branch}"
+        return parse_refs(
+            await self._git.network(
+                "ls-remote", "--quiet", "--", self._repository.url, what, until=until
+            )
+        )
+
+    async def fetch(self, wanted: Wanted, *, until: float) -> str:
+        """Fetch one ref without its history, and return the commit it was when it arrived.
+
+        Raises:
+            ReleaseRefused: It is too large.
+            GitError: It could not be fetched.
+        """
+        await self._adopt(format_of(wanted.commit))
+        await self._bounded(
+            self._git.network(
+                *("fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules"),
+                *("--no-auto-maintenance", "--no-write-fetch-head", "--update-shallow", "--"),
+                *(self._repository.url, f"+{wanted.ref}:{FETCHED}"),
+                until=until,
+            )
+        )
+        commit = await self._git.local(
+            "rev-parse", "--verify", "--quiet", f"{FETCHED}^{{commit}}", seconds=self._seconds
+        )
+        return commit.decode().strip()
+
+    async def _bounded(self, fetching: Coroutine[Any, Any, bytes]) -> None:
+        """Fetch, and stop as soon as more has come than a release may be: git has no limit of its own for this.
+
+        Raises:
+            ReleaseRefused: It is too large; git is killed and what came is removed.
+        """
+        task = asyncio.create_task(fetching)
+        packs = self._place / "objects" / "pack"
+        before = _size(packs)
+        try:
+            while not (await asyncio.wait([task], timeout=LOOK_SECONDS))[0]:
+                if _size(packs) - before > self._most:
+                    raise ReleaseRefused(
+                        "content",
+                        f"fetching it brought more than {show_size(self._most)}",
+                        remedy="take large files out of the release",
+                    )
+            await task
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                for leftover in packs.glob("tmp_*"):
+                    leftover.unlink(missing_ok=True)
+
+    async def signed(self, wanted: Wanted) -> Signed:
+        """Return the object that must be signed: the tag itself, or a branch's commit.
+
+        Raises:
+            ReleaseRefused: The tag is no object, so that nobody can have signed it.
+            GitError: git lost it.
+        """
+        if not wanted.is_tag:
+            return Signed("commit", await self._object("commit", wanted.commit))
+        kind = await self._git.local("cat-file", "-t", FETCHED, seconds=self._seconds)
+        if kind.strip() != b"tag":
+            raise ReleaseRefused(
+                "unverified",
+                f"the tag {wanted.name} is not signed: it is a lightweight one",
+                remedy="make it with mayfly release new, or git tag --sign",
+            )
+        return Signed("tag", await self._object("tag", FETCHED))
+
+    async def _object(self, kind: str, name: str) -> bytes:
+        size = int(await self._git.local("cat-file", "-s", name, seconds=self._seconds))
+        if size > MAX_SIGNED_BYTES:
+            raise ReleaseRefused("content", f"its {kind} has {show_size(size)} of text")
+        return await self._git.local("cat-file", kind, name, seconds=self._seconds)
+
+    async def verify(self, signed: Signed, signers: Path) -> tuple[bool, str]:
+        """Return whether git and ssh-keygen accept a signature, and what they said.
+
+        The object is put into the mirror first, so that a release can be verified whose mirror is gone.
+
+        Raises:
+            GitError: git refuses the object itself, or could not be asked.
+        """
+        await self._adopt(signed.object_format)
+        made = await self._git.local(
+            *("hash-object", "-w", "-t", signed.kind, "--stdin"),
+            seconds=self._seconds,
+            stdin=signed.data,
+        )
+        oid = made.decode().strip()
+        return await self._git.verify(signed.kind, oid, signers, seconds=self._seconds)
+
+    async def entries(self, commit: str) -> tuple[Entry, ...]:
+        """Return the files of a commit, if all of them may be exported.
+
+        Raises:
+            ReleaseError: Some may not.
+        """
+        listing = await self._git.local(
+            "ls-tree", "-r", "-l", "-z", "--full-tree", commit, seconds=self._seconds
+        )
+        try:
+            entries = parse_listing(listing)
+        except ValueError as error:
+            raise ReleaseError(f"its tree is not understood: {error}") from error
+        _refuse(tree_problems(entries))
+        return entries
+
+    async def export(self, entries: Sequence[Entry], target: Path) -> None:
+        """Write files into `target`, which is created: contents as committed, the executable bit, nothing else.
+
+        Raises:
+            ReleaseError: A link leads out, or the disk does not take it.
+            GitError: git lost a file.
+        """
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._export(entries, target)
+        except TimeoutError as error:
+            raise ReleaseError(f"writing it took longer than {self._seconds:g} s") from error
+        except asyncio.IncompleteReadError as error:
+            raise GitError("git cat-file: ended early", Trouble.OTHER) from error
+        except OSError as error:
+            raise ReleaseError(f"it could not be written: {error}") from error
+
+    async def _export(self, entries: Sequence[Entry], target: Path) -> None:
+        for folder in {(target / entry.path).parent for entry in entries} | {target}:
+            folder.mkdir(parents=True, exist_ok=True)
+        targets: dict[str, str] = {}
+        async with processes.started(
+            (*self._git.command, "cat-file", "--batch"), environ=self._git.environ, stdin=True
+        ) as git:
+            if git.stdin is None or git.stdout is None:
+                raise AssertionError("it was started with pipes")
+            git.stdin.write("".join(f"{entry.oid}\n" for entry in entries).encode())
+            git.stdin.close()  # what is buffered is still written, while the answers are read
+            for entry in entries:
+                await _expect_header(git.stdout, entry)
+                if entry.kind is Kind.LINK:
+                    content = await git.stdout.readexactly(entry.bytes)
+                    targets[entry.path] = content.decode(errors="surrogateescape")
+                else:
+                    await _copy(git.stdout, entry, target / entry.path)
+                await git.stdout.readexactly(1)
+        _refuse(link_problems(targets))
+        # Last: until now there was no link through which a file could have been written elsewhere.
+        for path, points_to in targets.items():
+            (target / path).symlink_to(points_to)
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes of a folder's files; those that go meanwhile do not count."""
+    total = 0
+    for file in folder.glob("*"):
+        with suppress(OSError):
+            total += file.stat().st_size
+    return total
+
+
+async def _expect_header(stream: asyncio.StreamReader, entry: Entry) -> None:
+    header = (await stream.readline()).decode().split()
+    if header != [entry.oid, "blob", str(entry.bytes)]:
+        raise GitError(f"git cat-file: {' '.join(header)} for {entry.path!a}", Trouble.OTHER)
+
+
+async def _copy(stream: asyncio.StreamReader, entry: Entry, file: Path) -> None:
+    mode = 0o755 if entry.kind is Kind.PROGRAM else 0o644
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    with os.fdopen(os.open(file, flags, mode), "wb") as output:
+        left = entry.bytes
+        while left:
+            chunk = await stream.read(min(left, _CHUNK_BYTES))
+            if not chunk:
+                raise asyncio.IncompleteReadError(b"", left)
+            output.write(chunk)
+            left -= len(chunk)
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise ReleaseRefused(
+            "content",
+            f"it may not be installed: {'; '.join(problems)}",
+            remedy="take it out of the release",
+        )

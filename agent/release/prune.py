@@ -1,0 +1,172 @@
+"""Clean-up after a run was committed: old releases, their images, and caches that have grown too large."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.base import processes
+from agent.base.errors import ProcessTimeout, ReleaseError
+from agent.base.logs import Log
+from agent.config.jobsfile import JobsFile
+from agent.release.checks import Checks
+from agent.release.environment import uv_command
+from agent.release.images import Images
+from agent.release.record import Remembered
+from agent.release.retention import Shelved, to_remove
+from agent.release.shelf import (
+    Shelf,
+    folders,
+    linked_commit,
+    on_disk,
+    read_marker,
+    remove,
+    sweep,
+)
+
+SECONDS = 30.0
+"""For all of it. The machine is paid for meanwhile; what is not done is left for the next run."""
+UV_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Broom:
+    """What clean-up needs.
+
+    Attributes:
+        shelf: Where releases are.
+        checks: How their jobs are read, to know which images they use.
+        images: The images that releases brought.
+        budget: Bytes that releases and caches may take.
+        environ: The agent's environment.
+        log: Told of what went.
+        seconds: Limit of it all.
+    """
+
+    shelf: Shelf
+    checks: Checks
+    images: Images
+    budget: int
+    environ: Mapping[str, str]
+    log: Log
+    seconds: float = SECONDS
+
+    async def sweep(self, running: str, *, grown: bool) -> None:
+        """Remove what no run needs; what goes wrong is logged and costs nothing else.
+
+        Args:
+            running: The commit that ran.
+            grown: Whether something was installed, so that the caches are worth a look.
+        """
+        try:
+            async with asyncio.timeout(self.seconds):
+                await self._releases(running)
+                await self._unused_images()
+                if grown:
+                    await self._caches()
+        except TimeoutError:
+            self.log.warning("tidy.out_of_time", seconds=self.seconds)
+        except (ReleaseError, OSError) as error:
+            self.log.warning("tidy.failed", reason=str(error))
+
+    async def _releases(self, running: str) -> None:
+        await sweep(self.shelf)
+        present = folders(self.shelf)
+        memory = Remembered.read(self.shelf.record).memory
+        needed = {running, linked_commit(self.shelf.good), linked_commit(self.shelf.baked)}
+        needed |= {memory.pin.commit} if memory.pin else set()
+        needed |= {memory.trial.commit} if memory.trial else set()
+        if all(place.name in needed for place in present):
+            return  # the usual case: nothing is measured
+        shelved = await asyncio.to_thread(lambda: [_shelved(place) for place in present])
+        for commit in to_remove(
+            shelved,
+            needed={commit for commit in needed if commit},
+            good=memory.good,
+            budget=self.budget,
+        ):
+            await remove(self.shelf.root(commit))
+            self.log.info("tidy.release_removed", commit=commit)
+
+    async def _unused_images(self) -> None:
+        """Remove images that we fetched for releases, once no release on disk pins them."""
+        record = Remembered.read(self.shelf.record)
+        if not record.memory.images:
+            return
+        used = {self.images.settings.image, *(self._pins())}
+        unused = [image for image in record.memory.images if image not in used]
+        gone = await self.images.remove(unused)
+        if gone:
+            self.log.info("tidy.images_removed", images=gone)
+            left = tuple(image for image in record.memory.images if image not in gone)
+            record.keep(record.memory.model_copy(update={"images": left}))
+
+    def _pins(self) -> set[str]:
+        found = set()
+        for place in self.shelf.releases.iterdir():
+            with suppress(ReleaseError):
+                jobs: JobsFile = on_disk(self.shelf, place.name, self.checks).jobs
+                if jobs.browser is not None:
+                    found.add(jobs.browser.image)
+        return found
+
+    async def _caches(self) -> None:
+        """Shrink uv's cache and the mirror when everything together is above the budget."""
+        total = await asyncio.to_thread(_size, self.shelf.releases)
+        mirror = await asyncio.to_thread(_size, self.shelf.mirror)
+        uv = await asyncio.to_thread(_size, self.shelf.cache / "uv")
+        if total + mirror + uv <= self.budget:
+            return
+        for command in (("cache", "prune"), ("cache", "clean")):
+            await self._uv(*command)
+            uv = await asyncio.to_thread(_size, self.shelf.cache / "uv")
+            if total + mirror + uv <= self.budget:
+                return
+        await asyncio.to_thread(_remove_packs, self.shelf.mirror)
+        self.log.info("tidy.mirror_emptied", bytes=mirror)
+
+    async def _uv(self, *arguments: str) -> None:
+        try:
+            done = await processes.run(
+                uv_command(*arguments),
+                environ={
+                    "PATH": self.environ.get("PATH", os.defpath),
+                    "HOME": str(self.shelf.cache),
+                    "UV_CACHE_DIR": str(self.shelf.cache / "uv"),
+                },
+                seconds=UV_SECONDS,
+            )
+        except (ProcessTimeout, OSError) as error:
+            self.log.warning("tidy.cache_kept", reason=str(error))
+            return
+        self.log.info("tidy.cache", command=" ".join(arguments), said=done.complaint)
+
+
+def _shelved(place: Path) -> Shelved:
+    marker = read_marker(place)
+    age = marker.fetched.timestamp() if marker else 0.0
+    return Shelved(place.name, _size(place), age)
+
+
+def _size(top: Path) -> int:
+    """Return what a folder takes, in blocks of the disk."""
+    total = 0
+    for folder, _, files in os.walk(top):
+        for name in files:
+            with suppress(OSError):
+                total += os.lstat(Path(folder, name)).st_blocks * 512
+    return total
+
+
+def _remove_packs(mirror: Path) -> None:
+    """Empty the mirror: it saves transfers, and is made anew by the next fetch."""
+    for file in (mirror / "objects").rglob("*"):
+        if file.is_file():
+            file.unlink()
+    for name in ("shallow", "packed-refs"):
+        (mirror / name).unlink(missing_ok=True)
+    for file in (mirror / "refs").rglob("*"):
+        if file.is_file():
+            file.unlink()

@@ -1,0 +1,206 @@
+"""Where releases come from: a repository's address, what it offers, and what git's complaints mean. Decisions only."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+from agent.base.versions import Track
+
+TRACK = "v*"
+"""Tags that are releases when the configuration names neither a pattern nor a branch."""
+
+_SCP_LIKE = re.compile(r"(?:[A-Za-z0-9._-]+@)?[A-Za-z0-9][A-Za-z0-9.-]*:(?![-:]).+")
+_USER = re.compile(r"[A-Za-z0-9._-]*")
+_CONTROL = re.compile(r"[\x00-\x20\x7f]")
+_REF_LINE = re.compile(rb"([0-9a-f]{40}|[0-9a-f]{64})\trefs/(tags|heads)/([^\n]+?)(\^\{\})?")
+MAX_REF_BYTES = 200
+"""Of a tag's or branch's name: git's own limit is that of a file name, less what its locks add."""
+# What git-check-ref-format forbids; a server may say anything.
+_NOT_IN_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/.]|/\.|[/.]$|\.lock$")
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A repository's address, taken apart.
+
+    Attributes:
+        url: What git is given and what the manifest says: a URL or an absolute path, without credentials.
+        protocols: The protocols git may use for it, as `GIT_ALLOW_PROTOCOL` wants them.
+        server: `scheme://host:port`, the only server that gets the credentials; empty for paths and ssh.
+        user: User name for it, if the address had one.
+        password: Password or token for it, if the address had one.
+    """
+
+    url: str
+    protocols: str
+    server: str = ""
+    user: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def local(self) -> bool:
+        """Whether it is on this machine's disk."""
+        return self.protocols == "file"
+
+
+def parse_repository(text: str, home: str | None) -> Repository:
+    """Return a repository's address, from what the configuration says.
+
+    Args:
+        text: `https://...`, `http://...`, `ssh://...`, `git@host:path`, `file:///...`, `/path` or `~/path`.
+        home: The home directory, for `~/path`.
+
+    Raises:
+        ValueError: It is none of these. The message does not repeat it, because it may hold a password.
+    """
+    if text.startswith("~/") and home:
+        text = f"{home.rstrip('/')}/{text[2:]}"
+    if text.startswith("/"):
+        return Repository(text, "file")
+    if _CONTROL.search(text):
+        raise ValueError("has a space or a control character in it")
+    if "://" in text:
+        return _from_url(text)
+    if _SCP_LIKE.fullmatch(text):
+        return Repository(text, "ssh")
+    raise ValueError("is neither a URL nor an absolute path")
+
+
+def _from_url(text: str) -> Repository:
+    url = urlsplit(text)
+    if url.scheme == "file" and url.netloc in {"", "localhost"} and url.path:
+        return Repository(unquote(url.path), "file")
+    if url.scheme not in {"http", "https", "ssh"}:
+        raise ValueError("is not an https, http, ssh or file URL")
+    if not url.hostname or url.hostname.startswith("-") or not url.path.strip("/"):
+        raise ValueError("is a URL without a host or a path")
+    address = url.netloc.rpartition("@")[2]
+    if url.scheme == "ssh":
+        if url.password is not None or not _USER.fullmatch(url.username or ""):
+            raise ValueError("is an ssh URL with a password; ssh takes a key")
+        return Repository(text, "ssh")
+    if url.query or url.fragment:
+        raise ValueError("is a URL with a query or a fragment")
+    return Repository(
+        f"{url.scheme}://{address}{url.path}",
+        "http:https",
+        f"{url.scheme}://{address}",
+        None if url.username is None else unquote(url.username),
+        None if url.password is None else unquote(url.password),
+    )
+
+
+ObjectFormat = Literal["sha1", "sha256"]
+"""How a repository names its objects, in git's words (`extensions.objectFormat`)."""
+_SHA256_DIGITS = 64
+
+
+def format_of(oid: str) -> ObjectFormat:
+    """Return the format of the repository in which an object has this name."""
+    return "sha256" if len(oid) == _SHA256_DIGITS else "sha1"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The release that should run.
+
+    Attributes:
+        name: Its tag or branch.
+        ref: The same in full, such as `refs/tags/v1.2`.
+        commit: The commit that the repository says it is.
+    """
+
+    name: str
+    ref: str
+    commit: str
+
+    @property
+    def is_tag(self) -> bool:
+        """Whether it is a tag, which is not supposed to move."""
+        return self.ref.startswith("refs/tags/")
+
+
+def parse_refs(listing: bytes) -> dict[str, str]:
+    """Return the refs that `git ls-remote` printed, in full, each with its commit (annotated tags looked through).
+
+    What is not a ref, or could not be asked for by name, is left out.
+    """
+    refs: dict[str, str] = {}
+    for line in listing.split(b"\n"):
+        match = _REF_LINE.fullmatch(line)
+        name = match.group(3).decode(errors="replace") if match else ""
+        if match is None or not _can_be_asked_for(name):
+            continue
+        # An annotated tag comes twice: as itself, then with ^{} as the commit it points to.
+        refs[f"refs/{match.group(2).decode()}/{name}"] = match.group(1).decode()
+    return refs
+
+
+def _can_be_asked_for(name: str) -> bool:
+    return (
+        len(name.encode()) <= MAX_REF_BYTES
+        and _NOT_IN_REF.search(name) is None
+        and "\ufffd" not in name
+    )
+
+
+def candidates(
+    refs: Mapping[str, str], track: str | None, branch: str | None
+) -> tuple[Wanted, ...]:
+    """Return the releases that are offered, the newest first: the head of `branch`, or the tags that match `track`."""
+    if branch is not None:
+        ref = f"refs/heads/{branch}"
+        return (Wanted(branch, ref, refs[ref]),) if ref in refs else ()
+    prefix = "refs/tags/"
+    tags = [ref.removeprefix(prefix) for ref in refs if ref.startswith(prefix)]
+    ordered = Track(track or TRACK).newest_first(tags)
+    return tuple(Wanted(tag, prefix + tag, refs[prefix + tag]) for tag in ordered)
+
+
+class Trouble(Enum):
+    """What a complaint of git means."""
+
+    UNREACHABLE = "unreachable"  # the network or the server, now: worth another try
+    REFUSED = "refused"  # the server does not let us in
+    MISSING = "not found"  # there is no such repository or ref
+    OTHER = "other"
+
+
+# Read top down: a refusal also ends with 'the remote end hung up unexpectedly'.
+_SIGNS = (
+    (
+        Trouble.REFUSED,
+        (
+            r"authentication failed|could not read (username|password)|permission denied|access denied"
+            r"|host key verification failed|returned error: 40[13]|certificate verification failed"
+            r"|ssl certificate problem|dubious ownership|transport '.*' not allowed"
+        ),
+    ),
+    (
+        Trouble.MISSING,
+        (
+            r"repository .*not found|returned error: 4(04|10)|does not appear to be a git repository"
+            r"|couldn't find remote ref|no such remote ref|does not exist|not a git repository"
+        ),
+    ),
+    (
+        Trouble.UNREACHABLE,
+        (
+            r"could not resolve|name resolution|failed to connect|couldn't connect|connection (refused"
+            r"|reset|timed out|closed)|timed out|no route to host|network is unreachable|too slow"
+            r"|early eof|unexpected (disconnect|eof)|hung up unexpectedly|rpc failed|empty reply"
+            r"|returned error: (429|5\d\d)|(recv|send) failure|ssl_error_syscall|ssl_connect"
+            r"|gnutls_handshake|gnutls recv error|non-properly terminated|partial file"
+            r"|transfer closed|http/2 stream|unable to access"
+        ),
+    ),
+)
+
+
+def trouble_of(complaint: str) -> Trouble:
+    """Return what git's stderr (in the C locale) means."""
+    text = complaint.lower()
+    return next((kind for kind, signs in _SIGNS if re.search(signs, text)), Trouble.OTHER)

@@ -1,0 +1,305 @@
+"""A release on trial: how often it may begin, when it is to blame, and what then runs on the last good one.
+
+Health that decides a rollback must be the release's own. A site that is down is nobody's fault, and when it is not
+clear whose fault a failure is, the last good release is asked: what works there, and did not work here, was broken
+by the new one.
+
+Decisions only.
+"""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Literal
+
+from pydantic import AwareDatetime, Field
+
+from agent.base.errors import Refusal
+from agent.config.jobsfile import Job
+from agent.core.outcome import proves_release
+from agent.core.results import JobCause, JobResult, JobStatus, Record
+from agent.release.trust import Floor
+
+MAX_STARTS = 3
+"""How often a release may begin to run without coming to an end (greenboot and RAUC count to three as well)."""
+MAX_INSTALLS = 6
+"""How often installing it may be cut off: a machine that is taken away often is no sign against a release."""
+KEPT_BAD = 50
+KEPT_GOOD = 10
+
+_SITES = frozenset({JobCause.SITE_UNREACHABLE, JobCause.BLOCKED})
+_MACHINES = frozenset({JobCause.BROWSER, JobCause.INTERRUPTED, JobCause.OUT_OF_DISK})
+_IMPORT = re.compile(
+    r"\b(ModuleNotFoundError|ImportError|SyntaxError|IndentationError)\b|No module named "
+)
+_BROKEN_LOCK = re.compile(
+    # A newer uv may understand a newer kind of lock ("..., which uses an unsupported schema version").
+    r"^uv \w+: (?:(?:Using|warning:) (?:(?!error:).)*)?error: (?:"
+    r"Failed to parse:? `?(?:uv\.lock|pyproject\.toml)`?(?!`?,)"
+    r"|failed to read from file `[^`]*/(?:uv\.lock|pyproject\.toml)`: stream did not contain valid UTF-8"
+    r"|No interpreter found for Python "
+    r"|The current Python version \([\d.]+\) is not compatible with the locked Python requirement"
+    r"|Unexpected .{1,100}: requirements\.txt:\d+:\d+"
+    r")|^requirements\.txt has no hashes for "
+)
+"""What uv 0.13 says of a release's own files, and we of requirements. Other words of another uv only cost a retry."""
+_NOT_FOUND_CODES = frozenset({126, 127})
+"""What a shell says of a program that is not executable, or not there."""
+
+
+class Trial(Record):
+    """A release that has not proved itself, written down before it starts.
+
+    It is removed when a run with it ends in order. So what is found of it is from a run that was cut off.
+    """
+
+    commit: str
+    ref: str
+    begun: AwareDatetime
+    installs: int = 0
+    starts: int = 0
+
+
+class Bad(Record):
+    """Why a commit does not run any more."""
+
+    ref: str
+    reason: str
+    since: AwareDatetime
+    agent: str = Field(
+        description="Version of the agent that found it bad; another one looks again."
+    )
+    by: Literal["trial", "operator"] = "trial"
+
+
+class Pin(Record):
+    """The one release that an operator wants to run."""
+
+    ref: str
+    commit: str | None = None
+    since: AwareDatetime
+
+
+class Memory(Record):
+    """What a machine remembers about releases."""
+
+    version: Literal[1] = 1
+    trial: Trial | None = None
+    bad: Mapping[str, Bad] = {}
+    floors: Mapping[str, Floor] = {}
+    tags: Mapping[str, Mapping[str, str]] = Field(
+        {}, description="Repository to tag to the commit that it was when it was last installed."
+    )
+    lost: str | None = Field(
+        None,
+        description="What became of an earlier memory that was damaged; an operator's word on releases ends it.",
+    )
+    pin: Pin | None = None
+    good: tuple[str, ...] = Field(
+        (), description="Commits that were found good, the last one last."
+    )
+    passed: tuple[str, ...] | None = Field(
+        None, description="Jobs that succeeded when the last good release last ran."
+    )
+    reached: AwareDatetime | None = None
+    unreachable_since: AwareDatetime | None = None
+    stale_since: AwareDatetime | None = None
+    images: tuple[str, ...] = Field((), description="Browser images that releases brought here.")
+
+    def with_bad(self, commit: str, bad: Bad) -> "Memory":
+        """Return the memory with a commit marked as bad; the oldest marks are forgotten."""
+        marks = {**{key: value for key, value in self.bad.items() if key != commit}, commit: bad}
+        kept = dict(list(marks.items())[-KEPT_BAD:])
+        return self.model_copy(update={"bad": kept, "trial": None})
+
+    def with_tag(self, repository: str, tag: str, commit: str) -> "Memory":
+        """Return the memory with what a tag is now."""
+        known = {**self.tags.get(repository, {}), tag: commit}
+        return self.model_copy(update={"tags": {**self.tags, repository: known}})
+
+    def with_good(self, commit: str) -> "Memory":
+        """Return the memory with a commit as the last good one; what was held against it is forgotten."""
+        good = (*(one for one in self.good if one != commit), commit)[-KEPT_GOOD:]
+        bad = {key: value for key, value in self.bad.items() if key != commit}
+        trial = self.trial if self.trial and self.trial.commit != commit else None
+        passed = self.passed if self.good[-1:] == (commit,) else None
+        return self.model_copy(update={"good": good, "bad": bad, "trial": trial, "passed": passed})
+
+    def previous_good(self, current: str | None) -> tuple[str, ...]:
+        """Return the good commits other than the current one, the newest first; bad ones are left out."""
+        return tuple(
+            commit for commit in reversed(self.good) if commit != current and commit not in self.bad
+        )
+
+
+def with_passed(memory: Memory, commit: str, results: Sequence[JobResult]) -> Memory:
+    """Return the memory after the last good release ran: which of its jobs succeed is what a new one is held to."""
+    if memory.good[-1:] != (commit,):
+        return memory
+    ran = {result.name for result in results if blame(result) is not Blame.OTHERS}
+    fine = {result.name for result in results if result.status is JobStatus.SUCCEEDED}
+    kept = {name for name in memory.passed or () if name not in ran}
+    return memory.model_copy(update={"passed": tuple(sorted(kept | fine))})
+
+
+def own_fault(kind: Refusal, reason: str) -> bool:
+    """Tell whether a refusal is for certain the release's own doing, so that another attempt would end the same.
+
+    Of an installation this is known only where its own lock or project cannot be read, or asks for a Python that is
+    not here. All else that uv says may be the network's, an index's or the disk's doing.
+    """
+    return kind in {"check", "trial"} or (
+        kind == "install" and _BROKEN_LOCK.search(reason) is not None
+    )
+
+
+def bad_reason(memory: Memory, commit: str, ref: str, agent: str) -> str | None:
+    """Return why a release must not be tried again, or None.
+
+    A newer ref on the same commit, and another version of the agent, are reasons to try: what was wrong may not have
+    been in the commit.
+    """
+    bad = memory.bad.get(commit)
+    if bad is None or bad.ref != ref or (bad.by == "trial" and bad.agent != agent):
+        return None
+    return f"it was found bad on {bad.since:%Y-%m-%d %H:%M} UTC: {bad.reason}"
+
+
+def installing(memory: Memory, commit: str, ref: str, now: datetime) -> tuple[Memory, str | None]:
+    """Return the memory to keep before a release is installed, and why it is not installed any more."""
+    trial = _trial(memory, commit, ref, now)
+    if trial.installs >= MAX_INSTALLS:
+        return memory, f"installing it was cut off {trial.installs} times"
+    begun = trial.model_copy(update={"installs": trial.installs + 1})
+    return memory.model_copy(update={"trial": begun}), None
+
+
+def starting(memory: Memory, commit: str, ref: str, now: datetime) -> tuple[Memory, str | None]:
+    """Return the memory to keep before a release runs on trial, and why it does not run any more."""
+    trial = _trial(memory, commit, ref, now)
+    if trial.starts >= MAX_STARTS:
+        return memory, f"it was started {trial.starts} times, and no run came to its end"
+    begun = trial.model_copy(update={"starts": trial.starts + 1})
+    return memory.model_copy(update={"trial": begun}), None
+
+
+def _trial(memory: Memory, commit: str, ref: str, now: datetime) -> Trial:
+    if memory.trial is not None and memory.trial.commit == commit:
+        return memory.trial
+    return Trial(commit=commit, ref=ref, begun=now)
+
+
+class Blame(Enum):
+    """Whose doing the failure of a job is."""
+
+    NOBODY = "nobody"  # it did not fail
+    OTHERS = "others"  # the site, the machine, or the run that was stopped
+    UNKNOWN = "unknown"  # the last good release can tell
+    RELEASE = "release"
+
+
+def blame(result: JobResult) -> Blame:
+    """Return whose doing it is that a job of a release on trial did not succeed."""
+    if result.status in {JobStatus.SUCCEEDED, JobStatus.SKIPPED}:
+        return Blame.NOBODY
+    if result.status is JobStatus.INTERRUPTED or result.cause in _SITES | _MACHINES:
+        return Blame.OTHERS
+    if result.cause is JobCause.RELEASE:
+        return Blame.RELEASE
+    codes = {attempt.exit_code for attempt in result.attempts}
+    if result.cause is JobCause.ERROR and (
+        _IMPORT.search(result.message) or (codes and codes <= _NOT_FOUND_CODES)
+    ):
+        return Blame.RELEASE
+    return Blame.UNKNOWN
+
+
+def again(
+    results: Sequence[JobResult],
+    good: Sequence[Job],
+    passed: Collection[str] | None,
+    seconds_left: float,
+) -> tuple[str, ...]:
+    """Return which jobs of a release on trial run once more on the last good one, in the order of its file.
+
+    Those whose failure may be the release's doing, and those that were skipped because of them. A job that the last
+    good release does not have cannot; one that did not succeed on it last time either proves nothing, unless the new
+    release is known to be the cause.
+
+    Args:
+        results: What became of the jobs.
+        good: The jobs of the last good release.
+        passed: Those of them that succeeded when it last ran; None when that is not known.
+        seconds_left: Until every job must have ended. A job whose own limit is longer than that gets what is left.
+    """
+    if seconds_left < 1:
+        return ()
+    known = {job.name: job for job in good}
+    blamed = {result.name: blame(result) for result in results if result.name in known}
+    guilty = [name for name, who in blamed.items() if who is Blame.RELEASE]
+    doubtful = [
+        name
+        for name, who in blamed.items()
+        if who is Blame.UNKNOWN and (passed is None or name in passed)
+    ]
+    wanted = {*guilty, *doubtful}
+    skipped = {
+        result.name
+        for result in results
+        if result.status is JobStatus.SKIPPED and result.cause is not None and result.name in known
+    }
+    fine = {result.name for result in results if result.status is JobStatus.SUCCEEDED}
+    while more := {
+        name
+        for name in skipped - wanted
+        if not wanted.isdisjoint(known[name].needs) and set(known[name].needs) <= wanted | fine
+    }:
+        wanted |= more
+    return tuple(job.name for job in good if job.name in wanted)
+
+
+class Decision(Enum):
+    """What becomes of a release after its trial."""
+
+    PROMOTE = "passed"
+    BAD = "failed"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What becomes of a release, and why it failed (empty when it did not)."""
+
+    decision: Decision
+    reason: str = ""
+
+
+def guilty_of(results: Sequence[JobResult]) -> tuple[str, ...]:
+    """Return the jobs that a release on trial failed for reasons of its own, whatever the last good one would do."""
+    return tuple(result.name for result in results if blame(result) is Blame.RELEASE)
+
+
+def judge(
+    results: Sequence[JobResult], rerun: Sequence[JobResult], guilty: Collection[str]
+) -> Judgement:
+    """Return what becomes of a release on trial.
+
+    Args:
+        results: What became of its jobs.
+        rerun: What became of those that ran once more on the last good release.
+        guilty: Jobs that failed for reasons of the release's own.
+    """
+    better = {result.name for result in rerun if result.status is JobStatus.SUCCEEDED}
+    broken = [result for result in results if result.name in better or result.name in guilty]
+    own = [result for result in broken if blame(result) in {Blame.RELEASE, Blame.UNKNOWN}]
+    if own:
+        first = own[0]
+        said = first.message or (first.cause.value if first.cause else first.status.value)
+        works = " (it works on the last good release)" if first.name in better else ""
+        more = f", and {len(own) - 1} more" if len(own) > 1 else ""
+        return Judgement(Decision.BAD, f"job {first.name}: {said[:300]}{works}{more}")
+    if proves_release(results):
+        return Judgement(Decision.PROMOTE)
+    return Judgement(Decision.UNDECIDED)

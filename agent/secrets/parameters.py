@@ -1,0 +1,96 @@
+"""Names of secrets in the parameter store of AWS, and what one may be. Decisions only."""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+
+from agent.base.errors import UsageError
+
+SSM = "ssm:"
+STORE_NAMES = ("access_key_id", "secret_access_key", "session_token")
+"""What the keys of a bucket are called below their path."""
+LONGEST_VALUE = 4096
+"""Bytes that a parameter of the standard tier holds, which costs nothing."""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
+_PATH = re.compile(r"(/[A-Za-z0-9_.-]+){1,14}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A secret without its value.
+
+    Attributes:
+        name: Below its path, as jobs know it.
+        changed: When it was last set.
+        version: How often it was set.
+    """
+
+    name: str
+    changed: datetime
+    version: int
+
+
+def parameter_path(source: str | None, key: str) -> str:
+    """Return the path of `ssm:/path`.
+
+    Args:
+        source: The value of the configuration.
+        key: Its key, for the message.
+
+    Raises:
+        UsageError: The configuration names no path of SSM.
+    """
+    if source is None or not source.startswith(SSM):
+        raise UsageError(
+            f"{key} does not say where in SSM the secrets are",
+            remedy=f'set it to "ssm:/mayfly/..." in agent.toml, or give --set {key}=ssm:/mayfly/...',
+        )
+    path = f"/{source.removeprefix(SSM).strip('/')}"
+    if _PATH.fullmatch(path) is None:
+        raise UsageError(
+            f"{path} cannot be a path in SSM",
+            remedy="letters, digits, `_`, `.` and `-`, between slashes",
+        )
+    return path
+
+
+def check_name(name: str, *, store: bool) -> None:
+    """Refuse a name that nothing would ever read.
+
+    Args:
+        name: As it was given.
+        store: Whether it is one of the bucket's keys.
+
+    Raises:
+        UsageError: It is none.
+    """
+    if store and name not in STORE_NAMES:
+        raise UsageError(
+            f"{name!r} is no key of a bucket", remedy=f"one of {', '.join(STORE_NAMES)}"
+        )
+    if _NAME.fullmatch(name) is None:
+        raise UsageError(
+            f"{name!r} cannot be the name of a secret",
+            remedy="a job gets it as an environment variable: letters, digits and `_`",
+        )
+
+
+def check_value(value: str) -> str:
+    """Return a value as it is stored: without the newline that ends a line of input.
+
+    Raises:
+        UsageError: It cannot be stored, or no environment variable could hold it. The message has none of it.
+    """
+    value = value.removesuffix("\n").removesuffix("\r")
+    if not value:
+        raise UsageError("the value is empty", remedy="`mayfly secrets rm` removes a secret")
+    if "\0" in value:
+        raise UsageError("the value has a NUL in it, which no environment variable can hold")
+    size = len(value.encode())
+    if size > LONGEST_VALUE:
+        raise UsageError(
+            f"the value has {size} bytes, and SSM holds {LONGEST_VALUE} for nothing",
+            remedy="store a file in the bucket, and its key here",
+        )
+    return value
