@@ -35,8 +35,10 @@ This page is generated from the models (`make docs`); `mayfly check` finds all f
 
 ## agent.toml
 
-Read from `--config`, else `$MAYFLY_CONFIG`, else `/etc/mayfly/agent.toml`. Every key is optional. Each can be
-overridden by an environment variable (`MAYFLY_STORE_URL` for `store.url`) and that by a flag (`--set store.url=...`).
+Read from `--config`, else `$MAYFLY_CONFIG`, else `/etc/mayfly/agent.toml`. Every key is optional. On a machine of
+EC2's, [what it was launched with](launch.md) stands above the file, key by key; above that an environment variable
+(`MAYFLY_STORE_URL` for `store.url`), and above that a flag (`--set store.url=...`). `mayfly check --explain` says where
+each value comes from.
 Durations are written `"90s"`, `"10m"` or `"1h30m"`, sizes `"500kB"` (1000) or `"2GiB"` (1024). Editors that
 know JSON Schema can use [schemas/agent.schema.json](schemas/agent.schema.json).
 """

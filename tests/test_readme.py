@@ -10,7 +10,7 @@ import pytest
 from agent import __version__
 from agent.base.errors import ExitCode
 from agent.config.jobsfile import parse_jobs
-from agent.config.overrides import parse_settings
+from agent.config.overrides import Document, parse_settings
 from tests.parts.command import mayfly
 
 ROOT = Path(__file__).parent.parent
@@ -59,7 +59,7 @@ def test_the_examples_of_both_files_are_valid(path: Path) -> None:
         if "job" in tomllib.loads(text):
             assert parse_jobs(text, "README", __version__)[1] == []
         else:
-            assert parse_settings(text, "README")[1] == []
+            assert parse_settings([Document(text, "README")]).faults == ()
 
 
 @pytest.mark.parametrize("path", READMES, ids=lambda path: path.name)

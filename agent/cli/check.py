@@ -3,13 +3,16 @@
 import asyncio
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from agent import __version__
+from agent.base.console import aligned, printable
 from agent.base.errors import ContainerError, ExitCode
 from agent.cli.surroundings import configuration_options, load, surroundings
+from agent.config.explain import Explained, explained
 from agent.config.faults import Fault
 from agent.config.jobsfile import parse_jobs
 from agent.config.locate import Surroundings
@@ -22,6 +25,9 @@ from agent.release.verify import signers_faults
 @configuration_options
 @click.argument("jobs", type=click.Path(path_type=Path), required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the faults as JSON.")
+@click.option(
+    "--explain", is_flag=True, help="Print every key, its value, and where that comes from."
+)
 def check(
     config: Path | None,
     pairs: tuple[str, ...],
@@ -29,6 +35,7 @@ def check(
     jobs: Path | None,
     *,
     as_json: bool,
+    explain: bool,
 ) -> None:
     """Check the configuration and a jobs file, and print all faults of both at once.
 
@@ -53,8 +60,12 @@ def check(
             "unchecked": unchecked,
             "faults": [_data(fault) for fault in faults],
         }
+        if explain:
+            data["settings"] = [asdict(value) for value in explained(loaded)]
         click.echo(json.dumps(data))
     else:
+        if explain:
+            click.echo("\n".join(_lines(explained(loaded))))
         for reason in unchecked:
             click.echo(f"not checked: {reason}", err=True)
         for fault in faults:
@@ -89,6 +100,14 @@ def _jobs_faults(path: Path, around: Surroundings) -> tuple[list[Fault], list[st
     except ContainerError as error:
         stacks = dict.fromkeys(job.compose for job in jobs.job if job.compose)
         return [], [f"{', '.join(stacks)}: {error}"]
+
+
+def _lines(values: list[Explained]) -> list[str]:
+    rows = [
+        [value.key, printable(json.dumps(value.value, ensure_ascii=False)), printable(value.source)]
+        for value in values
+    ]
+    return aligned([["key", "value", "from"], *rows])
 
 
 def _data(fault: Fault) -> dict[str, str]:

@@ -10,7 +10,7 @@ from agent.cli.report import print_outcome
 from agent.cli.run import perform
 from agent.cli.surroundings import colors, surroundings
 from agent.config.locate import Loaded, Locations, Surroundings, bucket_override, locate
-from agent.config.overrides import Override, parse_settings
+from agent.config.overrides import Document, Override, parse_settings
 from agent.core.outcome import Outcome
 from agent.demo import claim_folder, demo_site, make_release, scrapers_folder
 
@@ -37,7 +37,7 @@ def demo(folder: Path | None, scrapers: Path | None, *, as_json: bool) -> None:
     Nothing of your configuration is read, nothing leaves this computer, and it is not switched off.
     """
     around = surroundings()
-    usual = locate(parse_settings("", SOURCE)[0].paths, around)
+    usual = locate(parse_settings([Document("", SOURCE)]).settings.paths, around)
     place = (folder or usual.state / "demo").absolute()
     release = scrapers_folder(scrapers)
     claim_folder(place)
@@ -59,9 +59,8 @@ async def _demo(place: Path, scrapers: Path, around: Surroundings) -> Outcome:
 
 
 def _settings(place: Path, repository: Path, around: Surroundings) -> tuple[Loaded, Locations]:
-    settings, _ = parse_settings(
-        "",
-        SOURCE,
+    settings = parse_settings(
+        [Document("", SOURCE)],
         [
             Override("release.repository", SOURCE, str(repository)),
             Override("release.trust", SOURCE, "none"),
@@ -70,5 +69,5 @@ def _settings(place: Path, repository: Path, around: Surroundings) -> tuple[Load
             Override("limits.run", SOURCE, "10m"),
             bucket_override(str(place / "bucket"), around.cwd),
         ],
-    )
+    ).settings
     return Loaded(settings, SOURCE), locate(settings.paths, around)

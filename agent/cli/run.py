@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -18,13 +19,14 @@ from agent.cli.report import print_outcome
 from agent.cli.surroundings import (
     colors,
     configuration_options,
+    load,
     load_or_fail,
     log_sink,
     surroundings,
 )
 from agent.cli.watching import watching
 from agent.config.faults import ConfigurationError, Fault
-from agent.config.locate import Loaded, Locations, Surroundings
+from agent.config.locate import Loaded, Locations, Surroundings, locate
 from agent.core.outcome import Outcome
 from agent.core.results import RunStatus
 from agent.core.shards import NOTHING_ASKED, Asked, asked
@@ -82,19 +84,43 @@ def run(
     """
     around = surroundings()
     part = asked(shard, group, around.environ)
-    loaded, places = load_or_fail(config, pairs, store, around)
+    loaded, places, refused = _load(config, pairs, store, around)
     if loaded.settings.release.repository is None:
         raise ConfigurationError(
             [Fault(loaded.source, "release.repository", "is not set", "or try `mayfly demo`")]
         )
     outcome = threads.run(
-        perform(loaded, places, around, style=style, only=frozenset(only), slot=slot, part=part)
+        perform(
+            loaded,
+            places,
+            around,
+            style=style,
+            only=frozenset(only),
+            slot=slot,
+            part=part,
+            refused=refused,
+        )
     )
     print_outcome(outcome, as_json=as_json, coloured=colors(sys.stdout, around))
     goes_off = loaded.settings.power.goes_off(machine=around.machine)
     if goes_off and outcome.interruption != signal.SIGINT.name:
         _leave_machine(around)
     sys.exit(outcome.exit_code)
+
+
+def _load(
+    config: Path | None, pairs: tuple[str, ...], store: str | None, around: Surroundings
+) -> tuple[Loaded, Locations, tuple[Fault, ...]]:
+    """Return the configuration, where things are, and the faults of the launch that a run reports instead of jobs.
+
+    Raises:
+        ConfigurationError: There are faults, and nobody knows the bucket in which to report them.
+    """
+    loaded = load(config, pairs, store, around)
+    if loaded.without_launch is None:
+        return *load_or_fail(config, pairs, store, around), ()
+    settings = loaded.without_launch
+    return replace(loaded, settings=settings), locate(settings.paths, around), loaded.faults
 
 
 def slot_wish(text: str | None) -> SlotWish:
@@ -122,6 +148,7 @@ async def perform(
     only: frozenset[str] = frozenset(),
     slot: SlotWish = None,
     part: Asked = NOTHING_ASKED,
+    refused: tuple[Fault, ...] = (),
 ) -> Outcome:
     """Do one run with progress, log and signals of a foreground process, and leave no process of it."""
     share_arenas()
@@ -141,6 +168,7 @@ async def perform(
             machine=around.machine,
             slot=slot,
             asked=part,
+            refused=refused,
         )
         async with supervised(manager, stop):
             return await _perform(call)

@@ -2,15 +2,17 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import click
 
+from agent.base.errors import MetadataError
 from agent.base.logs import Sink, console_sink, json_sink
-from agent.config.faults import ConfigurationError
+from agent.config.faults import ConfigurationError, Fault
 from agent.config.locate import (
+    LAUNCH,
     MACHINE,
     Loaded,
     Locations,
@@ -20,18 +22,35 @@ from agent.config.locate import (
     locate,
 )
 from agent.config.overrides import Override
+from agent.machine.metadata import ENDPOINT_VARIABLE, Metadata, metadata_endpoint
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def surroundings() -> Surroundings:
     """Return what this process knows of its computer."""
+    environ, machine = dict(os.environ), MACHINE.is_dir()
     return Surroundings(
-        environ=dict(os.environ),
-        machine=MACHINE.is_dir(),
+        environ=environ,
+        machine=machine,
         cwd=Path.cwd(),
         read=lambda path: path.read_text(encoding="utf-8"),
+        launch=_launch(environ, machine=machine),
     )
+
+
+def _launch(environ: Mapping[str, str], *, machine: bool) -> str | Fault | None:
+    """Return what the machine was launched with, on a machine of its own, or where the environment names the service.
+
+    On any other computer of EC2's, user data is somebody else's.
+    """
+    endpoint = metadata_endpoint(environ)
+    if endpoint is None or not (machine or ENDPOINT_VARIABLE in environ):
+        return None
+    try:
+        return Metadata(endpoint).user_data()
+    except MetadataError as error:
+        return Fault(LAUNCH, "", f"cannot be read: {error}", error.remedy)
 
 
 def configuration_options(command: Command) -> Command:

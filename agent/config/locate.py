@@ -1,11 +1,18 @@
 """Where things are on this machine: the configuration file, state, cache and the default bucket. Decisions only."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agent.config.faults import Fault
-from agent.config.overrides import Override, environment_overrides, flag_overrides, parse_settings
+from agent.config.overrides import (
+    Document,
+    Override,
+    Parsed,
+    environment_overrides,
+    flag_overrides,
+    parse_settings,
+)
 from agent.config.settings import Paths, Settings
 
 MACHINE = Path("/etc/mayfly")
@@ -16,6 +23,19 @@ MACHINE_STATE = Path("/var/lib/mayfly")
 CONFIG_VARIABLE = "MAYFLY_CONFIG"
 DEFAULTS = "defaults"
 """Stands in for a file's name when there is no configuration file, which is fine."""
+LAUNCH = "user data"
+"""Names what the machine was launched with."""
+OF_CLOUD_INIT = (
+    "#!",
+    "#cloud",
+    "#include",
+    "#part-handler",
+    "#upstart",
+    "## template",
+    "content-type:",
+    "mime-version:",
+)
+"""How user data begins that is cloud-init's and not ours, in lower case: it runs or reads what begins so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +46,15 @@ class Surroundings:
         environ: The environment.
         machine: Whether `MACHINE` exists.
         cwd: Where relative paths of the configuration start.
-        read: Returns a file's text (`Path.read_text`): the one effect, lent by the caller.
+        read: Returns a file's text (`Path.read_text`): an effect, lent by the caller.
+        launch: What the machine was launched with: its text, or why that is not known; None where there is none.
     """
 
     environ: Mapping[str, str]
     machine: bool
     cwd: Path
     read: Callable[[Path], str]
+    launch: str | Fault | None = None
 
     @property
     def home(self) -> Path:
@@ -62,12 +84,16 @@ class Loaded:
     Attributes:
         settings: The settings; the defaults when there are faults.
         source: The file's name, or `DEFAULTS`.
-        faults: All faults of the file, of the environment and of the flags.
+        faults: All faults of the file, of the launch, of the environment and of the flags.
+        origins: For each key that is set, which source it has its value from.
+        without_launch: The settings without the launch's, where only that has faults: a run can tell of them.
     """
 
     settings: Settings
     source: str
     faults: tuple[Fault, ...] = ()
+    origins: Mapping[str, str] = field(default_factory=dict)
+    without_launch: Settings | None = None
 
 
 def config_file(flag: Path | None, environ: Mapping[str, str]) -> tuple[Path, bool]:
@@ -85,7 +111,7 @@ def load_settings(
     pairs: Iterable[str] = (),
     overrides: Iterable[Override] = (),
 ) -> Loaded:
-    """Read the configuration: file, overridden by environment, overridden by flags.
+    """Read the configuration: file, overridden by the launch, overridden by environment, overridden by flags.
 
     Args:
         flag: The value of `--config`, if it was given.
@@ -97,8 +123,29 @@ def load_settings(
     text, source, unread = _read(path, around, must_exist=named)
     by_variable, wrong_variables = environment_overrides(around.environ)
     by_flag, wrong_flags = flag_overrides(pairs)
-    settings, faults = parse_settings(text, source, [*by_variable, *by_flag, *overrides])
-    return Loaded(settings, source, (*unread, *faults, *wrong_variables, *wrong_flags))
+    single = [*by_variable, *by_flag, *overrides]
+    document, wrong = Document(text, source), (*wrong_variables, *wrong_flags)
+
+    def parsed(*more: Document) -> Parsed:
+        found = parse_settings([document, *more], single)
+        return replace(found, faults=(*unread, *found.faults, *wrong))
+
+    image, launch = parsed(), around.launch
+    known = None if image.faults else image.settings
+    if isinstance(launch, Fault):
+        return Loaded(Settings(), source, (*image.faults, launch), without_launch=known)
+    if launch is None or of_cloud_init(launch):
+        return Loaded(image.settings, source, image.faults, image.origins)
+    both = parsed(Document(launch, LAUNCH))
+    if both.faults:
+        return Loaded(Settings(), source, both.faults, without_launch=known)
+    return Loaded(both.settings, source, (), both.origins)
+
+
+def of_cloud_init(text: str) -> bool:
+    """Tell whether user data is cloud-init's: a script, its own YAML, or a message of several parts."""
+    begin = text.lstrip().lower()
+    return not begin or "\0" in text or "\ufffd" in text or begin.startswith(OF_CLOUD_INIT)
 
 
 def _read(path: Path, around: Surroundings, *, must_exist: bool) -> tuple[str, str, list[Fault]]:

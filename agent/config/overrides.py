@@ -1,7 +1,7 @@
-"""What overrides the configuration's file, and the file read with it. Decisions only."""
+"""The layers of the configuration: documents, overridden key by key, overridden by single values. Decisions only."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -12,6 +12,29 @@ from agent.config.faults import Fault, faults_of, read_toml, suggest
 from agent.config.settings import Settings
 
 ENVIRONMENT = "environment"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A TOML document of the configuration, and the name of its source."""
+
+    text: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What documents and overrides say together.
+
+    Attributes:
+        settings: The settings; the defaults when there are faults.
+        faults: All faults.
+        origins: For each key that is set, `section.key`, which source it has its value from.
+    """
+
+    settings: Settings
+    faults: tuple[Fault, ...] = ()
+    origins: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,36 +80,62 @@ def flag_overrides(pairs: Iterable[str]) -> tuple[list[Override], list[Fault]]:
     return overrides, faults
 
 
-def parse_settings(
-    text: str, source: str, overrides: Iterable[Override] = ()
-) -> tuple[Settings, list[Fault]]:
-    """Return the settings, and all faults of the file and of what overrides it.
+def parse_settings(documents: Sequence[Document], overrides: Iterable[Override] = ()) -> Parsed:
+    """Return the settings, and all faults of the documents and of what overrides them.
 
-    With faults the returned settings are the defaults, so that other files can still be checked.
+    Args:
+        documents: At least one; a table of a later one wins key by key.
+        overrides: Single values; a later one wins.
     """
-    data, faults = read_toml(text, source)
-    origin: dict[str, str] = {}
+    data, faults, origins = _merged(documents)
     for override in overrides:
         section, _, key = override.key.partition(".")
         table = data.setdefault(section, {})
         if isinstance(table, dict):
             table[key] = _value(override)
-            origin[override.key] = override.source
+            origins[override.key] = override.source
     try:
         settings = Settings.model_validate(data)
     except ValidationError as error:
-        found = faults_of(error, Settings, data, source)
+        found = faults_of(error, Settings, data, documents[0].source)
         redactor = Redactor(settings_secrets(data))
-        return Settings(), faults + [
+        faults += [
             Fault(
-                origin.get(fault.key.split("[")[0], fault.source),
+                _origin(fault.key, origins) or fault.source,
                 fault.key,
                 redactor.text(fault.problem),
                 fault.remedy,
             )
             for fault in found
         ]
-    return settings, faults
+        return Parsed(Settings(), tuple(faults))
+    return Parsed(Settings() if faults else settings, tuple(faults), origins)
+
+
+def _merged(
+    documents: Iterable[Document],
+) -> tuple[dict[str, Any], list[Fault], dict[str, str]]:
+    data: dict[str, Any] = {}
+    faults: list[Fault] = []
+    origins: dict[str, str] = {}
+    for document in documents:
+        read, unread = read_toml(document.text, document.source)
+        faults += unread
+        for section, values in read.items():
+            below = data.get(section)
+            if isinstance(values, dict) and isinstance(below, dict):
+                data[section] = below | values
+            else:
+                data[section] = values
+            keys = [f"{section}.{key}" for key in values] if isinstance(values, dict) else []
+            origins |= dict.fromkeys([section, *keys], document.source)
+    return data, faults, origins
+
+
+def _origin(key: str, origins: Mapping[str, str]) -> str | None:
+    """Return the source of a key such as `limits.run`, `notify.apprise[2]` or `limits`."""
+    path = key.split("[", maxsplit=1)[0].split(".")
+    return origins.get(".".join(path[:2])) or origins.get(path[0])
 
 
 def _section(name: str) -> type[BaseModel]:

@@ -15,6 +15,7 @@ class Outcome:
         status: The run's status, as in its manifest.
         jobs: What became of each job.
         released: Whether a release was found that could run.
+        configured: Whether the configuration that the machine was launched with could be used.
         delivered: Whether the run was committed to the bucket; otherwise it waits in the spool.
         undelivered: Why not.
         run_id: The run's id.
@@ -27,6 +28,7 @@ class Outcome:
     status: RunStatus
     jobs: tuple[JobResult, ...] = ()
     released: bool = True
+    configured: bool = True
     delivered: bool = True
     undelivered: str = ""
     run_id: str = ""
@@ -47,6 +49,8 @@ class Outcome:
             return ExitCode.DONE
         if not self.delivered:
             return ExitCode.NOT_DELIVERED
+        if not self.configured:
+            return ExitCode.CONFIGURATION
         if not self.released:
             return ExitCode.NO_RELEASE
         return {

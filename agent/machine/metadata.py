@@ -42,6 +42,8 @@ DMI = Path("/sys/devices/virtual/dmi/id")
 FACTS_SECONDS = 8.0
 """For all facts, retries included; the service answers each in milliseconds."""
 REGION_SECONDS = 5.0
+LAUNCH_SECONDS = 30.0
+"""For what the machine was launched with: without it nobody knows what it is for."""
 NOTICE_SECONDS = 3.0
 """For one look at the notices, so that one every 5 s is possible even where the service is slow."""
 REQUEST_SECONDS = 1.0
@@ -132,6 +134,14 @@ class Metadata:
         """
         answer = self._visit(lambda visit: visit.text(PATHS["region"]), REGION_SECONDS)
         return host_facts({"region": answer}, {}).region
+
+    def user_data(self) -> str | None:
+        """Return what the machine was launched with; None without any. Blocks: it is asked before anything else.
+
+        Raises:
+            MetadataError: The service did not answer.
+        """
+        return self._visit(lambda visit: visit.text("user-data"), LAUNCH_SECONDS)
 
     def token(self, visit: "_Visit") -> str:
         """Return a token that the service accepts, asking for one when there is none."""

@@ -30,7 +30,9 @@ def compose(outcome: Outcome, run_id: str) -> News:
     ]
     succeeded = sum(job.status is JobStatus.SUCCEEDED for job in due)
     title = f"mayfly: {outcome.status.value}, {succeeded} of {len(due)} jobs"
-    if not outcome.released:
+    if not outcome.configured:
+        title = "mayfly: failed, the configuration has faults"
+    elif not outcome.released:
         title = "mayfly: failed, no release could run"
     if not outcome.delivered:
         title += ", not handed over"

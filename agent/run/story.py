@@ -131,6 +131,11 @@ class _Run:
 
     async def fetch_release(self) -> Obtained | None:
         """Get the newest release, or the last good one; None when none can run, or the run was told to stop."""
+        for fault in self._call.refused:
+            self._log.error("configuration.refused", reason=str(fault))
+            self._warn(f"nothing ran: {fault}")
+        if self._call.refused:
+            return None
         with self._phases.measure("release"):
             try:
                 obtained = await self._update.obtain(
@@ -382,6 +387,7 @@ class _Run:
             status=self._record.status,
             jobs=self._record.jobs,
             released=self._record.release is not None or self._record.interruption is not None,
+            configured=not self._call.refused,
             delivered=not reason,
             undelivered=reason,
             run_id=self._record.run_id,

@@ -11,6 +11,7 @@ from agent.base.logs import Journalist
 from agent.base.progress import Progress
 from agent.base.stop import Stop
 from agent.browser import EarlyBrowser, Place, early
+from agent.config.faults import Fault
 from agent.config.locate import Locations
 from agent.config.settings import Settings
 from agent.core.ids import run_id
@@ -39,6 +40,7 @@ class Call:
         machine: Whether this is a machine of its own, which nobody watches.
         slot: The scheduled time that the run is for; "tag" when EC2's tag of the machine tells it.
         asked: What is known of the shard that the run is.
+        refused: Faults of the configuration that the machine was launched with: they are reported, and nothing runs.
     """
 
     settings: Settings
@@ -51,6 +53,7 @@ class Call:
     machine: bool = False
     slot: SlotWish = None
     asked: Asked = NOTHING_ASKED
+    refused: tuple[Fault, ...] = ()
 
 
 def new_journal(state: Path, warnings: tuple[str, ...] = ()) -> Journal:

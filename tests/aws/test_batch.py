@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config.overrides import environment_overrides, parse_settings
+from agent.config.overrides import Document, environment_overrides, parse_settings
 from agent.core.shards import Shard, asked, identify
 from tests.aws.stack import CONTEXT, SCHEDULED, assert_sound, template
 from tests.parts.aws import Aws
@@ -89,7 +89,8 @@ def test_the_schedules_input_submits_an_array(aws_stand_in: Aws, outputs: dict[s
     environ = {one["name"]: one["value"] for one in container["environment"]}
     environ |= {one["Name"]: one["Value"] for one in sent["ContainerOverrides"]["Environment"]}
     overrides, faults = environment_overrides(environ)
-    settings, more = parse_settings("", "none", overrides)
+    parsed = parse_settings([Document("", "none")], overrides)
+    settings, more = parsed.settings, [*parsed.faults]
     assert (faults, more) == ([], [])
     assert settings.store.credentials == "ssm:/mayfly/store"
     for index in range(8):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config.overrides import parse_settings
+from agent.config.overrides import Document, parse_settings
 from agent.config.settings import Cost
 from agent.core.results import CostRecord
 from agent.machine.cost import (
@@ -169,9 +169,10 @@ def test_a_cost_is_the_sum_of_its_parts_and_can_be_written(
 def test_prices_are_configured_as_people_write_them() -> None:
     """Sizes as elsewhere; a negative price and an unknown key are faults."""
     text = '[cost]\nvolume = "10GiB"\nhourly = 0.02\ncurrency = "JPY"\nexchange = 155\n'
-    settings, faults = parse_settings(text, "agent.toml")
+    parsed = parse_settings([Document(text, "agent.toml")])
+    settings, faults = parsed.settings, [*parsed.faults]
     assert faults == []
     assert settings.cost.volume == 10 * GIB
     assert standing_usd_month(settings.cost) == pytest.approx(0.3)
     for wrong in ("hourly = -1", "hurly = 1", 'currency = "yen"', "exchange = 0"):
-        assert parse_settings(f"[cost]\n{wrong}\n", "agent.toml")[1]
+        assert parse_settings([Document(f"[cost]\n{wrong}\n", "agent.toml")]).faults

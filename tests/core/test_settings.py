@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config.faults import ConfigurationError, Fault, suggest
-from agent.config.overrides import Override, environment_overrides, flag_overrides, parse_settings
+from agent.config.overrides import (
+    Document,
+    Override,
+    Parsed,
+    environment_overrides,
+    flag_overrides,
+    parse_settings,
+)
 from agent.config.settings import Settings
 
 FILE = "agent.toml"
@@ -44,17 +51,18 @@ apprise = ["ntfys://a", "json://b"]
 
 def faults(text: str, *overrides: Override) -> list[str]:
     """The faults of a file as a person reads them."""
-    return [str(fault) for fault in parse_settings(text, FILE, overrides)[1]]
+    return [str(fault) for fault in parse_settings([Document(text, FILE)], overrides).faults]
 
 
 def test_a_laptop_needs_no_configuration() -> None:
     """Nothing at all gives the defaults."""
-    assert parse_settings("", FILE) == (Settings(), [])
+    assert parse_settings([Document("", FILE)]) == Parsed(Settings())
 
 
 def test_the_example_is_read_as_it_is_meant() -> None:
     """Durations, sizes, paths and lists become values."""
-    settings, found = parse_settings(EXAMPLE, FILE)
+    parsed = parse_settings([Document(EXAMPLE, FILE)])
+    settings, found = parsed.settings, [*parsed.faults]
     assert found == []
     assert (settings.limits.run, settings.browser.shared_memory) == (7200, 1024**3)
     assert (settings.paths.state, settings.store.url) == (
@@ -115,12 +123,14 @@ def test_the_environment_overrides_the_file_and_flags_override_both() -> None:
     )
     by_flag, wrong_too = flag_overrides(["limits.run=30m", 'notify.apprise=["json://c,d"]'])
     assert wrong + wrong_too == []
-    settings, found = parse_settings('[limits]\nrun = "3h"\njobs = 1', FILE, by_variable)
-    assert found == []
+    file = Document('[limits]\nrun = "3h"\njobs = 1', FILE)
+    parsed = parse_settings([file], by_variable)
+    assert parsed.faults == ()
+    settings = parsed.settings
     assert (settings.limits.run, settings.limits.jobs) == (3600, 5)
     assert settings.notify.apprise == ("json://a", "json://b")
     assert settings.browser.shared_memory == 3 * 1024**3
-    settings, found = parse_settings("", FILE, [*by_variable, *by_flag])
+    settings = parse_settings([Document("", FILE)], [*by_variable, *by_flag]).settings
     assert (settings.limits.run, settings.notify.apprise) == (1800, ("json://c,d",))
 
 
@@ -158,19 +168,23 @@ def _keys() -> list[str]:
 def test_no_override_escapes_its_check(values: dict[str, str]) -> None:
     """Whatever stands in a variable is a setting or a fault, never an error of ours."""
     overrides = [Override(key, "x", text) for key, text in values.items()]
-    settings, found = parse_settings("", FILE, overrides)
+    parsed = parse_settings([Document("", FILE)], overrides)
+    settings, found = parsed.settings, [*parsed.faults]
     assert not found or settings == Settings()
 
 
 def test_jobs_leave_time_for_the_hand_off() -> None:
     """A quarter of a short run, and no more than `limits.handoff` of a long one."""
-    assert parse_settings("[limits]\nrun = 400", FILE)[0].job_seconds == 300
-    assert parse_settings('[limits]\nrun = "10h"', FILE)[0].job_seconds == 36000 - 600
+    assert parse_settings([Document("[limits]\nrun = 400", FILE)]).settings.job_seconds == 300
+    assert (
+        parse_settings([Document('[limits]\nrun = "10h"', FILE)]).settings.job_seconds
+        == 36000 - 600
+    )
 
 
 def test_addresses_that_are_secrets_are_known() -> None:
     """Ping URL, chat URLs and the repository's password, as written and as it is."""
-    values = parse_settings(EXAMPLE, FILE)[0].sensitive().values()
+    values = parse_settings([Document(EXAMPLE, FILE)]).settings.sensitive().values()
     assert {"https://hc-ping.com/x", "ntfys://a", "json://b", "pass%2Fword", "pass/word"} <= {
         *values
     }

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent.base.redact import SHORTEST, Redactor
 from agent.base.urlsecrets import PUBLIC, environment_secrets, settings_secrets, url_secrets
-from agent.config.overrides import parse_settings
+from agent.config.overrides import Document, parse_settings
 
 TOKEN = "ghp_0123456789abcdefghij"
 UUID = "2f1c7b54-9a1e-4d0e-8d53-0c6a1f5b7e21"
@@ -61,7 +61,8 @@ EVERY = (
 
 def test_every_address_of_the_configuration_is_looked_at() -> None:
     """A ping URL's id is a secret alone as well: with it, anybody can make the URL."""
-    settings, faults = parse_settings(CONFIGURATION, "agent.toml")
+    parsed = parse_settings([Document(CONFIGURATION, "agent.toml")])
+    settings, faults = parsed.settings, [*parsed.faults]
     assert faults == []
     redactor = Redactor(settings.sensitive())
     for secret in EVERY:
@@ -81,7 +82,7 @@ def test_every_address_of_the_configuration_is_looked_at() -> None:
 )
 def test_a_fault_does_not_quote_a_secret(wrong: str) -> None:
     """What is wrong with an address is told without it."""
-    _, (fault,) = parse_settings(wrong, "agent.toml")
+    (fault,) = parse_settings([Document(wrong, "agent.toml")]).faults
     assert TOKEN not in str(fault)
 
 

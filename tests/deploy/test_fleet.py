@@ -8,7 +8,7 @@ import yaml
 from agent import __version__
 from agent.base.errors import ExitCode
 from agent.base.units import parse_duration
-from agent.config.overrides import environment_overrides, parse_settings
+from agent.config.overrides import Document, environment_overrides, parse_settings
 from agent.core.shards import Shard, asked, identify
 from tests.deploy.tools import REPOSITORY, accepts, run
 
@@ -73,7 +73,8 @@ def test_each_pod_learns_which_shard_it_is() -> None:
 def test_the_agent_understands_its_settings() -> None:
     """Every variable is a key of the configuration with a value that it takes."""
     overrides, faults = environment_overrides(variables())
-    settings, more = parse_settings("", "none", overrides)
+    parsed = parse_settings([Document("", "none")], overrides)
+    settings, more = parsed.settings, [*parsed.faults]
     assert (faults, more) == ([], [])
     assert settings.browser.url == "http://selenium-hub:4444"
     assert settings.release.repository is not None
@@ -97,7 +98,9 @@ def test_a_lost_shard_comes_back_and_a_failed_one_does_not() -> None:
 
 def test_the_limits_fit_into_each_other() -> None:
     """A shard may use its whole time more than once; on SIGTERM it has more than the jobs' grace."""
-    settings, _ = parse_settings("", "none", environment_overrides(variables())[0])
+    settings = parse_settings(
+        [Document("", "none")], environment_overrides(variables())[0]
+    ).settings
     assert job()["activeDeadlineSeconds"] >= 2 * settings.limits.run
     assert pod()["terminationGracePeriodSeconds"] >= settings.limits.grace + 60
 

@@ -9,7 +9,7 @@ import pytest
 from agent import __version__
 from agent.base.logs import Journalist
 from agent.config.locate import Locations
-from agent.config.overrides import flag_overrides, parse_settings
+from agent.config.overrides import Document, flag_overrides, parse_settings
 from agent.doctor import CHECKS, Finding, Patient, State, examine
 from tests.parts.ports import LOOPBACK, free_port
 
@@ -24,11 +24,11 @@ def patient(tmp_path: Path, journalist: Journalist) -> Ask:
 
     def make(*pairs: str, machine: bool = False, **environ: str) -> Patient:
         overrides, wrong = flag_overrides(pairs)
-        settings, faults = parse_settings("", "test", overrides)
-        assert not wrong + faults
+        parsed = parse_settings([Document("", "test")], overrides)
+        assert not [*wrong, *parsed.faults]
         state = tmp_path / "state"
         return Patient(
-            settings=settings,
+            settings=parsed.settings,
             source="defaults",
             faults=(),
             places=Locations(state, state / "cache", state / "bucket"),

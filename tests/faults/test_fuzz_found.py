@@ -7,7 +7,7 @@ import pytest
 from agent.base.redact import Redactor
 from agent.config.faults import LONGEST_SHOWN
 from agent.config.jobsfile import MAX_JOBS, parse_jobs
-from agent.config.overrides import flag_overrides, parse_settings
+from agent.config.overrides import Document, flag_overrides, parse_settings
 from consumer.pull.state import read_state
 
 COMMAND = 'job = [{ name = "a", command = ["x"], %s }]'
@@ -55,7 +55,8 @@ def test_a_matrix_of_billions_is_refused_at_once() -> None:
 def test_settings_that_ended_in_a_traceback(flag: str) -> None:
     """Addresses that cannot be taken apart, and numbers of flags."""
     overrides, _ = flag_overrides([flag])
-    settings, faults = parse_settings("", "agent.toml", overrides)
+    parsed = parse_settings([Document("", "agent.toml")], overrides)
+    settings, faults = parsed.settings, [*parsed.faults]
     assert faults[0].source.startswith("--set")
     assert settings.sensitive() == {}
 

@@ -1,0 +1,79 @@
+"""What the stack's form says reaches the machine as user data, and is the configuration that it says."""
+
+import base64
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.config.locate import Loaded, Surroundings, load_settings
+from tests.aws.stack import Stack
+from tests.parts.aws import Aws
+
+Make = Callable[..., Stack]
+
+
+@pytest.fixture
+def make(aws_stand_in: Aws) -> Make:
+    """Makes stacks, each with a name of its own; they end with the stand-in."""
+    return functools.partial(Stack, aws_stand_in)
+
+
+def configured(stack: Stack) -> Loaded:
+    """The configuration of a machine that the stack launches, from an image that knows a repository."""
+    versions = stack.aws.client("ec2").describe_launch_template_versions(
+        LaunchTemplateId=stack.outputs["LaunchTemplate"], Versions=["$Latest"]
+    )
+    data = versions["LaunchTemplateVersions"][0]["LaunchTemplateData"]
+    return load_settings(
+        None,
+        Surroundings(
+            {},
+            machine=True,
+            cwd=Path("/"),
+            read=lambda _: (
+                '[release]\nrepository = "https://git.example/image.git"\ntrack = "v1.*"'
+            ),
+            launch=base64.b64decode(data["UserData"]).decode(),
+        ),
+    )
+
+
+def test_an_empty_form_leaves_the_image_as_it_is(make: Make) -> None:
+    """No key of the launch, no fault."""
+    found = configured(make())
+    assert found.faults == ()
+    assert found.settings.release.track == "v1.*"
+    assert "user data" not in found.origins.values()
+
+
+def test_two_stacks_from_one_image_differ_in_what_their_forms_say(make: Make) -> None:
+    """Test and production, side by side."""
+    test = configured(
+        make(StoreUrl="s3://scraped/test", Config="release.timeout = '5m'\n[limits]\njobs = 4\n")
+    )
+    prod = configured(make(StoreUrl="s3://scraped/prod", Track="v2.*", BrowserImage="selenium/x:1"))
+    assert (test.faults, prod.faults) == ((), ())
+    assert (test.settings.store.url, test.settings.limits.jobs) == ("s3://scraped/test", 4)
+    assert (test.settings.release.timeout, test.settings.release.track) == (300, "v1.*")
+    assert (prod.settings.store.url, prod.settings.limits.jobs) == ("s3://scraped/prod", 2)
+    assert (prod.settings.release.track, prod.settings.browser.image) == ("v2.*", "selenium/x:1")
+
+
+def test_every_field_of_the_form_is_a_key(make: Make) -> None:
+    """Whatever is filled in arrives where its name says."""
+    form = {
+        "Repository": ("release", "repository", "https://git.example/s.git"),
+        "Track": ("release", "track", "v3.*"),
+        "StoreUrl": ("store", "url", "s3://b/p"),
+        "StoreEndpoint": ("store", "endpoint", "https://s3.example"),
+        "StoreRegion": ("store", "region", "r-1"),
+        "BrowserImage": ("browser", "image", "selenium/y:2"),
+    }
+    found = configured(make(**{name: value for name, (_, _, value) in form.items()}))
+    assert found.faults == ()
+    settings = found.settings.model_dump()
+    assert {name: settings[table][key] for name, (table, key, _) in form.items()} == {
+        name: value for name, (_, _, value) in form.items()
+    }

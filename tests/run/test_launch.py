@@ -1,0 +1,68 @@
+"""A machine that was launched with a configuration: two launches of one image, and faults that reach home."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.bucket.bucket import Bucket
+from tests.parts.metadata import Metadata
+from tests.run.bench import Bench
+
+JOBS = """
+[[job]]
+name = "plain"
+command = ["sh", "-c", "echo x > $MAYFLY_OUTPUT_DIR/file"]
+"""
+
+
+@pytest.fixture
+def machine(bench: Bench) -> Iterator[Metadata]:
+    """The metadata service of the machine."""
+    bench.release("v1", JOBS)
+    with Metadata() as machine:
+        bench.environ |= {
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": machine.url,
+            "AWS_EC2_METADATA_DISABLED": "false",
+        }
+        yield machine
+
+
+def test_one_image_serves_two_launches(bench: Bench, machine: Metadata) -> None:
+    """A test and a production: the same machine, each with its own bucket."""
+    bench.store = ""
+    for name in ("test", "prod"):
+        bucket = Bucket.in_folder(bench.folder / name)
+        machine.said["user-data"] = f'[store]\nurl = "{bucket.environ["MAYFLY_STORE_URL"]}"'
+        ran = bench.run()
+        assert ran.code == 0
+        assert [job["name"] for job in bucket.run(ran.run_id).jobs] == ["plain"]
+
+
+def test_a_fault_of_the_launch_reaches_the_manifest(bench: Bench, machine: Metadata) -> None:
+    """Nothing runs; home reads why, in the bucket that the image knows; the exit code says configuration."""
+    machine.said["user-data"] = "[limits]\nrnu = 1"
+    ran = bench.run()
+    assert ran.code == 4
+    record = bench.bucket.run(ran.run_id).record
+    assert (record["status"], record["jobs"]) == ("failed", [])
+    assert [text for text in record["warnings"] if "user data: limits.rnu: unknown key" in text]
+    assert [event["reason"] for event in ran.events("configuration.refused")]
+
+
+def test_a_launch_that_cannot_be_read_runs_nothing(bench: Bench, machine: Metadata) -> None:
+    """The service answers nothing of use: the image alone might be for another bucket."""
+    machine.status = 500
+    ran = bench.run()
+    assert ran.code == 4
+    assert "user data: cannot be read" in str(ran.outcome["warnings"])
+
+
+def test_check_says_where_each_value_comes_from(bench: Bench, machine: Metadata) -> None:
+    """Also as JSON."""
+    machine.said["user-data"] = "[limits]\njobs = 3"
+    said = bench.mayfly("check", "--explain", "--json", "--set", "limits.run=90")
+    values = {value["key"]: value for value in json.loads(said.stdout)["settings"]}
+    assert values["limits.jobs"] == {"key": "limits.jobs", "value": 3, "source": "user data"}
+    assert values["limits.run"]["source"] == "--set limits.run"
+    assert values["limits.grace"]["source"] == "default"
