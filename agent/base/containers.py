@@ -3,11 +3,12 @@
 Decisions only.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import PurePath, PurePosixPath
 from typing import Any
 
 OUTPUT, STATE, RESULT = "/mayfly/output", "/mayfly/state", "/mayfly/result"
@@ -95,6 +96,14 @@ def project_prefix(run_id: str) -> str:
     return f"mayfly-{run_id}-".lower()
 
 
+def built_prefix(tree: PurePath) -> str:
+    """Return how the names of all images begin that stacks of a release build.
+
+    A name says which release's code it has, whatever the stack calls it.
+    """
+    return f"mayfly-built-{hashlib.sha256(str(tree).encode()).hexdigest()[:12]}"
+
+
 @dataclass(frozen=True, slots=True)
 class Mount:
     """A folder of this machine in a container."""
@@ -111,6 +120,7 @@ def override(
     mounts: Sequence[Mount],
     files: Mapping[str, Mapping[str, Sequence[str]]],
     built: str,
+    given: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """Return the file that is merged over a stack's own.
 
@@ -124,25 +134,41 @@ def override(
         service: The batch service.
         mounts: What is mounted into it; what the stack mounts there itself gives way.
         files: For services that name env files that compose must not read, or cannot: the key, and what remains of it.
-        built: Begins the names of images that the stack builds, so that each is built once.
+        built: Begins the names of images that the stack builds: a release's code is never run under another's name.
+        given: For services whose env file is not in the release: names that they get from the job instead.
     """
+    given = given or {}
     lines = ["services:"]
-    for name, own in sorted(model.get("services", {}).items()):
+    services = model.get("services", {})
+    names = {
+        own.get("image", name): f"{built}-{name.lower()}"
+        for name, own in sorted(services.items(), reverse=True)
+        if "build" in own
+    }
+    for name, own in sorted(services.items()):
         lines += [f"  {json.dumps(name)}:", '    restart: "no"', "    ports: !reset []"]
         lines += ["    develop: !reset null"] if "develop" in own else []
         if "container_name" in own:
             lines.append("    container_name: !reset null")
             lines += _alias(own, str(own["container_name"]))
-        if "build" in own and "image" not in own:
-            lines.append(f"    image: {json.dumps(f'{built}-{name.lower()}')}")
+        image = own.get("image", name if "build" in own else None)
+        if image in names:
+            lines.append(f"    image: {json.dumps(names[image])}")
+        if more := [key for key in given.get(name, ()) if key not in _variables(own)]:
+            lines.append(f"    environment: {json.dumps(more)}")
         lines += [_replaced(key, paths) for key, paths in files.get(name, {}).items()]
-        lines += ["    init: true"] if name == service else []
         if volumes := [*_memory(own), *(map(_volume, mounts) if name == service else ())]:
             lines += ["    volumes:", *(f"      - {json.dumps(volume)}" for volume in volumes)]
     for kind in ("networks", "volumes"):
         if fixed := _fixed_names(model.get(kind) or {}, project):
             lines += [f"{kind}:", *(f"  {json.dumps(key)}: {{name: !reset null}}" for key in fixed)]
     return "\n".join(lines) + "\n"
+
+
+def _variables(own: Mapping[str, Any]) -> set[str]:
+    """Return the names of the variables that a service sets itself."""
+    environment = own.get("environment") or {}
+    return {str(item).partition("=")[0] for item in environment}
 
 
 def _replaced(key: str, values: Sequence[str]) -> str:

@@ -127,6 +127,10 @@ class Job(Table):
     needs: tuple[JobName, ...] = Field((), description="Jobs that must have succeeded before.")
     on: str | None = Field(None, description='Days it runs: "mon..fri", "sat,sun".')
     memory: Size | None = Field(None, description="Memory limit.")
+    shared_memory: Size | None = Field(
+        None,
+        description="With `image`: `/dev/shm` of the container; a browser in it wants 1 or 2 GiB.",
+    )
     matrix: Mapping[EnvName, tuple[str, ...]] = Field(
         {}, description="One job per value (per combination), as MAYFLY_MATRIX_<KEY>."
     )
@@ -187,6 +191,8 @@ class Job(Table):
             raise ValueError(
                 '"memory" of a stack\'s services is set in the compose file: mem_limit'
             )
+        if self.shared_memory is not None and self.image is None:
+            raise ValueError('"shared_memory" goes with "image"; a stack\'s services have shm_size')
         if self.compose is not None and self.browser:
             raise ValueError('a stack brings its own browser; remove "browser"')
         for name in self.secrets if self.in_container else ():

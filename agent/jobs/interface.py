@@ -22,7 +22,8 @@ class Contained:
         service: The stack's batch service.
         secrets: Names in the environment whose values no command line may show.
         browser: The run's browser, as this machine reaches it; None when it does without.
-        stands_in: Whether the job names what missing env files would have set.
+        stands_in: What the job names in the place of env files that are missing: its variables and secrets.
+        shared_memory: Bytes of an image's `/dev/shm`; None for the engine's usual 64 MiB.
     """
 
     folder: Path
@@ -32,7 +33,8 @@ class Contained:
     service: str | None = None
     secrets: tuple[str, ...] = ()
     browser: str | None = None
-    stands_in: bool = False
+    stands_in: tuple[str, ...] = ()
+    shared_memory: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,14 @@ from agent.base import processes
 from agent.base.errors import ProcessTimeout, ReleaseError
 from agent.base.logs import Log
 from agent.config.jobsfile import JobsFile
+from agent.jobs.containers.leftovers import remove_built
 from agent.release.checks import Checks
 from agent.release.environment import uv_command
 from agent.release.images import Images
 from agent.release.record import Remembered
 from agent.release.retention import Shelved, to_remove
 from agent.release.shelf import (
+    TREE,
     Shelf,
     folders,
     linked_commit,
@@ -88,6 +90,7 @@ class Broom:
             budget=self.budget,
         ):
             await remove(self.shelf.root(commit))
+            await remove_built(self.shelf.root(commit) / TREE, self.environ, self.log)
             self.log.info("tidy.release_removed", commit=commit)
 
     async def _unused_images(self) -> None:

@@ -66,7 +66,9 @@ def test_an_unchanged_stack_runs_and_its_mount_is_the_job_s_output(
     assert set(files) == {"legacy/page.txt", "legacy/zone.txt", "_run/log.jsonl"}
     assert "/data" in [event["line"] for event in ran.events("job.output")]
     result = manifest.job("legacy")
-    assert result["attempts"][0]["image"] == "compose.yml: python-scripts"
+    image = result["attempts"][0]["image"]
+    assert image.startswith(f"compose.yml: python-scripts={busybox} (sha256:")
+    assert f", selenium={busybox} (sha256:" in image
     assert result["state"]
 
 

@@ -101,6 +101,40 @@ def test_the_machine_s_shared_memory_becomes_the_container_s_own() -> None:
     assert '    volumes:\n      - {"type": "tmpfs", "target": "/dev/shm"}\n' in selenium
 
 
+def test_a_built_image_carries_the_release_whatever_the_stack_calls_it() -> None:
+    """Also for the other services that name it: else they would run what an earlier release left under that name."""
+    services = {
+        "app": {"build": {"context": "."}, "image": "shop:${TAG}"},
+        "batch": {"image": "shop:${TAG}"},
+        "db": {"image": "postgres:16"},
+    }
+    text = override(
+        {"services": services}, project="p", service="batch", mounts=[], files={}, built="b"
+    )
+    app, rest = text.split('  "batch":')
+    batch, db = rest.split('  "db":')
+    assert 'image: "b-app"' in app
+    assert 'image: "b-app"' in batch
+    assert "image" not in db
+
+
+def test_a_service_without_its_env_file_gets_what_the_job_names() -> None:
+    """By name, so that no value is in a file; what the service sets itself stays."""
+    services = {"db": {"environment": {"A": "1"}}, "batch": {"environment": ["B=2"]}}
+    text = override(
+        {"services": services},
+        project="p",
+        service="batch",
+        mounts=[],
+        files={},
+        built="b",
+        given={"db": ("A", "TOKEN")},
+    )
+    batch, db = text.split('  "db":')
+    assert 'environment: ["TOKEN"]' in db
+    assert "environment" not in batch
+
+
 def test_a_missing_image_is_explained() -> None:
     """What helps comes last."""
     said = "manifest unknown: manifest unknown"

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 from asyncio.subprocess import Process
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +17,12 @@ CLOSE_SECONDS = 10.0
 """For the work of a container that is being removed to notice it."""
 
 
+Command = tuple[Sequence[str], Mapping[str, str], Path]
+"""Program and arguments, environment, working directory."""
+Attach = Callable[[Command], Awaitable[int]]
+"""Runs a command whose output is the job's, and returns its exit code."""
+
+
 class Vessel(Protocol):
     """What carries a job: a container, or a stack of them."""
 
@@ -27,8 +33,15 @@ class Vessel(Protocol):
             ContainerError: It cannot be had.
         """
 
+    async def serve(self, attach: Attach) -> None:
+        """Start what serves the job, and wait for it.
+
+        Raises:
+            ContainerError: It cannot be started.
+        """
+
     @property
-    def client(self) -> tuple[Sequence[str], Mapping[str, str], Path]:
+    def client(self) -> Command:
         """The command that starts it and stays attached to its output; its environment and working directory."""
 
     async def ended(self) -> Exit:
@@ -102,26 +115,40 @@ class Attached:
         with suppress(ContainerError):
             if await self._vessel.terminate():
                 return
-        processes.signal_group(self._client.pid, signal.SIGTERM)
+        if self._client is not None:
+            processes.signal_group(self._client.pid, signal.SIGTERM)
 
     async def _run(self) -> Exit:
         try:
             await self._vessel.prepare()
-            command, environ, folder = self._vessel.client
-            try:
-                async with processes.started(
-                    command, environ=environ, cwd=folder, output=self._writing
-                ) as client:
-                    self._client = client
-                    self._close_pipe()
-                    await client.wait()
-            except OSError as error:
-                raise ContainerError(
-                    f"{command[0]} could not be started: {error.strerror}"
-                ) from error
-            return await self._vessel.ended()
+            await self._vessel.serve(self._attach)
+            if self._ending is None:
+                await self._attach(self._vessel.client, last=True)
+                return await self._vessel.ended()
+        except ContainerError:
+            if self._ending is None:
+                raise
         finally:
             self._close_pipe()
+        return Exit(None, signal.SIGTERM)  # it was asked to end before its own program ran
+
+    async def _attach(self, command: Command, *, last: bool = False) -> int:
+        arguments, environ, folder = command
+        try:
+            async with processes.started(
+                arguments, environ=environ, cwd=folder, output=self._writing
+            ) as client:
+                self._client = client
+                if last:
+                    self._close_pipe()
+                await client.wait()
+        except OSError as error:
+            raise ContainerError(
+                f"{arguments[0]} could not be started: {error.strerror}"
+            ) from error
+        finally:
+            self._client = None if not last else self._client
+        return client.returncode if client.returncode is not None else -1
 
     def _close_pipe(self) -> None:
         """Close our end of the pipe, so that its reader sees its end."""

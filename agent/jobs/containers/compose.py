@@ -68,6 +68,23 @@ async def resolved(
     return document
 
 
+async def active_services(
+    project: str, files: tuple[Path, ...], environ: Mapping[str, str]
+) -> frozenset[str]:
+    """Return the services that no profile switches off.
+
+    Raises:
+        ContainerError: Compose does not answer.
+    """
+    command = (*compose_command(project, files), "config", "--services")
+    done = await _ask(command, environ, files[0].parent)
+    if done.code != 0:
+        raise ContainerError(
+            f"compose does not list services: {_last(done.stderr.decode(errors='replace'))}"
+        )
+    return frozenset(done.stdout.decode(errors="replace").split())
+
+
 async def written(
     project: str, files: tuple[Path, ...], environ: Mapping[str, str]
 ) -> dict[str, Any]:

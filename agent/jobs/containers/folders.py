@@ -43,7 +43,8 @@ def into_container(job: Job, desk: Desk, space: Workspace) -> tuple[Desk, Contai
         service=job.service,
         secrets=job.secrets,
         browser=desk.webdriver,
-        stands_in=bool(job.secrets or job.env),
+        stands_in=(*job.secrets, *job.env),
+        shared_memory=job.shared_memory,
     )
 
 

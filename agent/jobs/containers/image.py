@@ -1,5 +1,6 @@
 """A job that is one container, run from an image."""
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,7 +18,9 @@ from agent.base.engine import LABEL, PULL_SECONDS, Engine, bind_mount, image_dig
 from agent.base.errors import ContainerError
 from agent.base.logs import Log
 from agent.browser import door
+from agent.jobs.containers.attached import Attach
 from agent.jobs.containers.leftovers import PROJECT, remove_container, remove_stack
+from agent.jobs.containers.services import has_init
 from agent.jobs.containers.state import exit_of, running, signal_container
 from agent.jobs.interface import Contained, Exit, Launch
 
@@ -48,14 +51,23 @@ class ImageVessel:
         Raises:
             ContainerError: There is no engine, the image cannot be had, or the engine refuses.
         """
-        self._digest = await self._have_image()
+        image = await self._have_image()
+        self._digest = image_digest(image)
         gateway = await self._network()
         if self._contained.browser is not None:
             await self._open_door(gateway, self._contained.browser)
         arguments = create_arguments(
-            self._name, self._launch, self._contained, self._given, gateway
+            self._name,
+            self._launch,
+            self._contained,
+            self._given,
+            gateway,
+            init=has_init(json.loads(image)[0], {}),
         )
         await self._engine.do(*arguments, seconds=CREATE_SECONDS, environ=self._given.environ)
+
+    async def serve(self, attach: Attach) -> None:
+        """Nothing serves it but the run's browser."""
 
     @property
     def client(self) -> tuple[Sequence[str], Mapping[str, str], Path]:
@@ -112,7 +124,8 @@ class ImageVessel:
                 remedy="the engine must run on this machine and have its networks in it",
             ) from error
 
-    async def _have_image(self) -> str | None:
+    async def _have_image(self) -> bytes:
+        """Return what the engine says of the image, which it has then."""
         found = await self._engine.ask("image", "inspect", self._image)
         if found.code != 0:
             # Is there an engine at all? Its answer to this is clearer.
@@ -125,17 +138,23 @@ class ImageVessel:
                     f"the image {self._image} is not here and could not be fetched: {error}",
                     remedy="check its name and the network, or docker load it",
                 ) from error
-            found = await self._engine.ask("image", "inspect", self._image)
-        return image_digest(found.stdout)
+            return (await self._engine.do("image", "inspect", self._image)).encode()
+        return found.stdout
 
 
 def create_arguments(
-    name: str, launch: Launch, contained: Contained, environment: Given, gateway: str
+    name: str,
+    launch: Launch,
+    contained: Contained,
+    environment: Given,
+    gateway: str,
+    *,
+    init: bool = True,
 ) -> list[str]:
     """Return the arguments of `docker` that create a job's container.
 
     Its output comes through the attached client, so the engine keeps no log of it. `--init` because a program that is
-    process 1 ignores SIGTERM unless it asks for it.
+    process 1 ignores SIGTERM unless it asks for it; without where the image's own has to be process 1.
 
     Args:
         name: The container's name, and its network's.
@@ -143,15 +162,19 @@ def create_arguments(
         contained: In which image, with which folders.
         environment: How it gets its environment.
         gateway: This machine's address in its network.
+        init: Whether it gets a process 1 of the engine's.
     """
+    shared = str(contained.shared_memory) if contained.shared_memory is not None else ""
     limit = str(launch.memory) if launch.memory is not None else ""
     return [
-        *("create", "--pull", "never", "--init", "--name", name),
+        *("create", "--pull", "never", "--name", name),
+        *(("--init",) if init else ()),
         *("--label", f"{LABEL}={launch.environ['MAYFLY_RUN_ID']}"),
         *("--label", f"mayfly.job={launch.environ['MAYFLY_JOB']}"),
         *("--network", name, "--log-driver", "none", "--pids-limit", str(TASKS)),
         *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
         *(part for capability in CAPABILITIES for part in ("--cap-add", capability)),
+        *(("--shm-size", shared) if shared else ()),
         *(("--memory", limit, "--memory-swap", limit) if limit else ()),
         *(("--add-host", f"{SELENIUM}:{gateway}") if contained.browser is not None else ()),
         *(

@@ -1,14 +1,16 @@
 """The removal of job containers and stacks: at the end of an attempt, and of those whose agent was killed."""
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
-from agent.base.containers import project_prefix
+from agent.base.containers import built_prefix, project_prefix
 from agent.base.engine import REMOVE_SECONDS, Engine
 from agent.base.errors import ContainerError
 from agent.base.logs import Log
 
 PROJECT = "com.docker.compose.project"
-"""The label that compose gives to all that it makes."""
+SERVICE = "com.docker.compose.service"
+"""The labels that compose gives to all that it makes, and to containers."""
 
 
 async def remove_container(engine: Engine, name: str, log: Log) -> None:
@@ -17,7 +19,7 @@ async def remove_container(engine: Engine, name: str, log: Log) -> None:
 
 
 async def remove_stack(engine: Engine, project: str, log: Log) -> None:
-    """Kill and remove a stack: containers, then what they use. Built images stay, for the next run."""
+    """Kill and remove a stack: containers, then what they use. What it built stays, for the release's next run."""
     for kind, command in _KINDS:
         try:
             listed = await engine.do(*kind, "--quiet", "--filter", f"label={PROJECT}={project}")
@@ -50,6 +52,30 @@ async def remove_stacks(run_ids: Collection[str], environ: Mapping[str, str], lo
     for project in sorted(projects):
         await remove_stack(engine, project, log)
     return len(projects)
+
+
+async def remove_built(tree: Path, environ: Mapping[str, str], log: Log) -> None:
+    """Remove the images that stacks of a release built; without an engine there are none.
+
+    Args:
+        tree: Where the release's files were.
+        environ: Where docker is found.
+        log: Told of what went, and of what would not.
+    """
+    engine = Engine(environ)
+    try:
+        named = (
+            "--filter",
+            f"reference={built_prefix(tree)}-*",
+            "--format",
+            "{{.Repository}}:{{.Tag}}",
+        )
+        images = (await engine.do("image", "ls", *named)).split()
+    except ContainerError:
+        return
+    if images:
+        await _remove(engine, ("image", "rm"), images, log)
+        log.info("tidy.built_images_removed", images=images)
 
 
 _KINDS = (

@@ -1,25 +1,30 @@
 """A job that is an existing compose stack: its batch service is the job, the others serve it."""
 
 import asyncio
-import hashlib
+import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from agent.base.containers import given, project_name
+from agent.base.containers import built_prefix, given, project_name
 from agent.base.durable import remove_tree
 from agent.base.engine import LABEL, Engine
 from agent.base.errors import ContainerError
 from agent.base.logs import Log
+from agent.jobs.containers.attached import Attach, Command
 from agent.jobs.containers.compose import (
+    active_services,
     compose_command,
     compose_environ,
     require_compose,
 )
 from agent.jobs.containers.folders import open_up
 from agent.jobs.containers.leftovers import remove_container, remove_stack
+from agent.jobs.containers.ready import wait_until_ready
+from agent.jobs.containers.services import beside, has_init
 from agent.jobs.containers.stackfile import StackFile, read_stack, summary
-from agent.jobs.containers.state import exit_of, running, signal_container
+from agent.jobs.containers.state import exit_of, images_of, running, signal_container
 from agent.jobs.interface import Contained, Exit, Launch
 
 
@@ -40,6 +45,7 @@ class StackVessel:
         # What is mounted from the release is a copy: a stack may write to it, and the release stays what it was.
         self._tree = contained.folder.resolve() / "stack"
         self._files: tuple[Path, ...] = ()
+        self._document: Mapping[str, Any] = {}
 
     async def prepare(self) -> None:
         """Find compose, copy the release, and have compose read the stack.
@@ -50,7 +56,6 @@ class StackVessel:
         await self._engine.do("version", "--format", "{{.Server.Version}}")
         await require_compose(self._engine.environ)
         await asyncio.to_thread(_copy, self._launch.cwd, self._tree)
-        release = hashlib.sha256(str(self._launch.cwd).encode()).hexdigest()[:12]
         stack = StackFile(
             file=self._contained.compose or "",
             service=self._service,
@@ -59,7 +64,7 @@ class StackVessel:
             environ=self._environ,
             mounts=self._contained.mounts,
             stands_in=self._contained.stands_in,
-            built=f"mayfly-built-{release}",
+            built=built_prefix(self._launch.cwd),
         )
         merged = self._contained.folder / "override.yml"
         reading = await read_stack(stack, merged)
@@ -67,11 +72,57 @@ class StackVessel:
             raise ContainerError(f"the stack was not started: {summary(reading.faults)}")
         for file in reading.stood_in:
             self._log.info("job.env_file_stood_in", file=file)
-        self._files = (stack.own, merged)
+        self._files, self._document = (*stack.files, merged), reading.document
+
+    async def serve(self, attach: Attach) -> None:
+        """Start the whole stack but the batch service, as `docker compose up` would, and wait for what others name.
+
+        Raises:
+            ContainerError: It cannot be started.
+        """
+        await self._give_init(attach)
+        active = await active_services(self._project, self._files, self._environ)
+        others = beside(self._document, active, self._service)
+        if others.after:
+            self._log.warning(
+                "job.services_not_started",
+                services=others.after,
+                reason="they depend on the job's own",
+            )
+        if others.started:
+            await self._compose(attach, "up", "--detach", "--no-recreate", *others.started)
+            await wait_until_ready(self._engine, self._project, others.awaited, self._log)
+
+    async def _give_init(self, attach: Attach) -> None:
+        """Let the batch service hear of SIGTERM, unless its file says otherwise or its image has an init of its own."""
+        own = self._document["services"][self._service]
+        if "init" in own:
+            return
+        image = await self._image_of_batch(own, attach)
+        file = self._contained.folder / "init.yml"
+        text = json.dumps({"services": {self._service: {"init": has_init(image, own)}}})
+        await asyncio.to_thread(file.write_text, text)
+        self._files = (*self._files, file)
+
+    async def _image_of_batch(self, own: Mapping[str, Any], attach: Attach) -> Mapping[str, Any]:
+        name = str(own.get("image", ""))
+        found = await self._engine.ask("image", "inspect", name)
+        if found.code != 0:
+            verb = ("build",) if "build" in own else ("pull", "--quiet")
+            await self._compose(attach, *verb, self._service)
+            found = await self._engine.ask("image", "inspect", name)
+        images = json.loads(found.stdout) if found.code == 0 else []
+        image: Mapping[str, Any] = images[0] if images else {}
+        return image
+
+    async def _compose(self, attach: Attach, *arguments: str) -> None:
+        command = (*compose_command(self._project, self._files), *arguments)
+        if await attach((command, self._environ, self._tree)) != 0:
+            raise ContainerError(f"the stack of {self._contained.compose} did not start")
 
     @property
-    def client(self) -> tuple[Sequence[str], Mapping[str, str], Path]:
-        """`compose run`, which starts what the service depends on, and ends when the service does."""
+    def client(self) -> Command:
+        """`compose run`, which ends when the service does."""
         if not self._files:
             raise ContainerError("the stack is not prepared")
         command = (
@@ -90,7 +141,8 @@ class StackVessel:
             ContainerError: It never started.
         """
         file = self._contained.compose
-        found = await exit_of(self._engine, self._project, f"{file}: {self._service}")
+        images = await images_of(self._engine, self._project)
+        found = await exit_of(self._engine, self._project, f"{file}: {images or self._service}")
         if found is None:
             raise ContainerError(f"the stack of {file} did not start")
         return found

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -37,13 +37,13 @@ class StackFile:
     """A stack that a job names.
 
     Attributes:
-        file: The compose file, in the release.
+        file: The compose file, in the release. Its override file beside it is read too, as compose does.
         service: The batch service.
         tree: The release's files.
         project: The project's name.
         environ: The environment of the engine's client: also that of variables in the file.
         mounts: What is mounted into the batch service.
-        stands_in: Whether the job names what missing env files would have set.
+        stands_in: What the job names in the place of env files that are missing.
         built: Begins the names of images that the stack builds.
     """
 
@@ -53,13 +53,18 @@ class StackFile:
     project: str
     environ: Mapping[str, str]
     mounts: tuple[Mount, ...]
-    stands_in: bool
+    stands_in: tuple[str, ...]
     built: str = "mayfly-built"
 
     @property
     def own(self) -> Path:
         """The compose file."""
         return self.tree / self.file
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The compose file, and the one that compose merges over it without being told."""
+        return (self.own, *_override_of(self.own))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +74,23 @@ class Reading:
     Attributes:
         faults: Why it cannot run; all of them.
         stood_in: Env files that are missing, and whose variables the job has instead.
+        document: The stack as compose would run it; empty with faults.
     """
 
     faults: tuple[Fault, ...]
     stood_in: tuple[str, ...] = ()
+    document: Mapping[str, Any] = field(default_factory=dict)
+
+
+_DEFAULT_NAMES = frozenset({"compose", "docker-compose"})
+
+
+def _override_of(file: Path) -> tuple[Path, ...]:
+    """Return the file that `docker compose up` reads besides, if the stack's has a name of its choosing."""
+    if file.stem not in _DEFAULT_NAMES or file.suffix not in {".yml", ".yaml"}:
+        return ()
+    named = (file.with_name(f"{file.stem}.override{suffix}") for suffix in (".yml", ".yaml"))
+    return tuple(path for path in named if os.path.lexists(path))[:1]
 
 
 async def read_stack(wanted: StackFile, merged: Path) -> Reading:
@@ -93,12 +111,12 @@ async def read_stack(wanted: StackFile, merged: Path) -> Reading:
     )
     if faults := await asyncio.to_thread(_before, wanted, stack):
         return Reading(faults)
-    model = await written(wanted.project, (wanted.own,), wanted.environ)
+    model = await written(wanted.project, wanted.files, wanted.environ)
     services = model.get("services") or {}
     if wanted.service not in services:
         remedy = f"its services are {', '.join(sorted(services))}"
         return Reading((Fault(wanted.file, "services", f'has no "{wanted.service}"', remedy),))
-    files = _Files(stack, stands_in=wanted.stands_in)
+    files = _Files(stack, stands_in=bool(wanted.stands_in))
     keep = files.keep(model)
     text = override(
         model,
@@ -107,16 +125,18 @@ async def read_stack(wanted: StackFile, merged: Path) -> Reading:
         mounts=wanted.mounts,
         files=keep,
         built=wanted.built,
+        given=dict.fromkeys(files.without - {wanted.service}, wanted.stands_in),
     )
     await asyncio.to_thread(merged.write_text, text)
-    document = await resolved(wanted.project, (wanted.own, merged), wanted.environ)
-    return Reading((*files.faults, *stack_faults(document, stack)), tuple(files.stood_in))
+    document = await resolved(wanted.project, (*wanted.files, merged), wanted.environ)
+    faults = (*files.faults, *stack_faults(document, stack))
+    return Reading(faults, tuple(files.stood_in), {} if faults else document)
 
 
 def _before(wanted: StackFile, stack: Stack) -> tuple[Fault, ...]:
-    """Judge the files that compose reads in any case: the compose file, and `.env` beside it."""
+    """Judge the files that compose reads in any case: the compose file, its override, and `.env` beside it."""
     variables = wanted.own.parent / ".env"
-    named = [wanted.own, *([variables] if os.path.lexists(variables) else [])]
+    named = [*wanted.files, *([variables] if os.path.lexists(variables) else [])]
     links = tuple(
         Fault(
             stack.shown(str(path)),
@@ -129,7 +149,11 @@ def _before(wanted: StackFile, stack: Stack) -> tuple[Fault, ...]:
     )
     if links:
         return links
-    faults = text_faults(wanted.own.read_bytes(), stack)
+    faults = tuple(
+        fault
+        for file in wanted.files
+        for fault in text_faults(file.read_bytes(), replace(stack, file=stack.shown(str(file))))
+    )
     if variables in named and variables.is_file():
         text = variables.read_text(errors="replace")
         faults += dotenv_faults(text, stack.shown(str(variables)))
@@ -144,6 +168,7 @@ class _Files:
     stands_in: bool
     faults: list[Fault] = field(default_factory=list)
     stood_in: list[str] = field(default_factory=list)
+    without: set[str] = field(default_factory=set)
 
     def keep(self, model: Mapping[str, Any]) -> Paths:
         """Return what compose may read, for services that name anything else."""
@@ -179,6 +204,7 @@ class _Files:
             )
         elif required:
             self.stood_in.append(shown)
+            self.without.add(service)
         return False
 
 
@@ -212,7 +238,7 @@ async def _examine(job: Job, tree: Path, engine: Engine) -> tuple[Fault, ...]:
             project=f"mayfly-{job.name}",
             environ=compose_environ(engine, given(job.env, []).environ),
             mounts=(Mount(name, job.output or OUTPUT),),
-            stands_in=bool(job.secrets or job.env),
+            stands_in=(*job.secrets, *job.env),
         )
         try:
             return (await read_stack(stack, Path(name, "override.yml"))).faults

@@ -4,8 +4,9 @@ import json
 import signal
 from typing import Any
 
-from agent.base.engine import Engine
+from agent.base.engine import Engine, image_digest
 from agent.base.errors import ContainerError
+from agent.jobs.containers.leftovers import PROJECT, SERVICE
 from agent.jobs.interface import Exit
 
 NEVER = "0001-01-01"
@@ -44,6 +45,32 @@ def exit_from(code: int, image: str, *, out_of_memory: bool) -> Exit:
     return Exit(code, image=image)
 
 
+async def images_of(engine: Engine, project: str) -> str:
+    """Return each service of a stack with its image and that image's digest, as one text.
+
+    Raises:
+        ContainerError: The engine did not answer.
+    """
+    listed = (
+        await engine.do("ps", "--all", "--quiet", "--filter", f"label={PROJECT}={project}")
+    ).split()
+    if not listed:
+        return ""
+    containers = json.loads(await engine.do("container", "inspect", *listed))
+    used = {
+        str(own["Config"]["Labels"].get(SERVICE, "?")): (own["Config"]["Image"], own["Image"])
+        for own in containers
+    }
+    digests = {
+        identity: image_digest((await engine.ask("image", "inspect", identity)).stdout)
+        for identity in {identity for _, identity in used.values()}
+    }
+    return ", ".join(
+        f"{service}={name} ({digests[identity] or identity})"
+        for service, (name, identity) in sorted(used.items())
+    )
+
+
 async def running(engine: Engine, name: str) -> bool:
     """Tell whether a container's program runs.
 
@@ -55,12 +82,14 @@ async def running(engine: Engine, name: str) -> bool:
 
 
 async def signal_container(engine: Engine, name: str) -> bool:
-    """Send a container's program SIGTERM, and tell whether the engine did.
+    """Send a container's program the signal that its image or its stack names, usually SIGTERM; tell whether it went.
 
     Raises:
         ContainerError: The engine did not answer.
     """
-    return (await engine.ask("kill", "--signal", "TERM", name)).code == 0
+    named = await engine.ask("container", "inspect", "--format", "{{.Config.StopSignal}}", name)
+    wanted = named.stdout.decode(errors="replace").strip() if named.code == 0 else ""
+    return (await engine.ask("kill", "--signal", wanted or "TERM", name)).code == 0
 
 
 async def _state(engine: Engine, name: str) -> dict[str, Any] | None:

@@ -1,0 +1,99 @@
+"""Waits until the services of a stack serve: their health checks, else their ports, for a Selenium a session."""
+
+import asyncio
+import json
+import time
+from collections.abc import Collection
+from contextlib import suppress
+
+from agent.base.engine import Engine
+from agent.base.errors import BrowserError
+from agent.base.logs import Log
+from agent.browser.session import answers, wait_for_session
+from agent.jobs.containers.leftovers import PROJECT, SERVICE
+from agent.jobs.containers.services import SELENIUM_PORT, Look, Sign, look
+
+READY_SECONDS = 60.0
+"""For all of them together; a job whose services take longer begins all the same, as it would with compose."""
+POLL_SECONDS = 0.25
+CONNECT_SECONDS = 1.0
+
+
+async def wait_until_ready(
+    engine: Engine,
+    project: str,
+    services: Collection[str],
+    log: Log,
+    seconds: float = READY_SECONDS,
+) -> None:
+    """Wait for services, all at once; what does not serve in time is logged.
+
+    Raises:
+        ContainerError: The engine did not answer.
+    """
+    began = time.monotonic()
+    late = await asyncio.gather(*(_wait(engine, project, name, seconds) for name in services))
+    for name, reason in zip(services, late, strict=True):
+        took = round(time.monotonic() - began, 1)
+        if reason:
+            log.warning("job.service_not_ready", service=name, reason=reason, seconds=took)
+        else:
+            log.info("job.service_ready", service=name, seconds=took)
+
+
+async def _wait(engine: Engine, project: str, service: str, seconds: float) -> str:
+    """Wait for a service, and return why it does not serve; empty when it does."""
+    reason = "it did not start"
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                found = await _look(engine, project, service)
+                if found.sign is Sign.SERVES:
+                    return ""
+                if found.sign is Sign.STARTING:
+                    reason = "its health check did not pass"
+                else:
+                    reason = f"none of its ports answered: {', '.join(map(str, found.ports))}"
+                    if await _serves(found, seconds):
+                        return ""
+                await asyncio.sleep(POLL_SECONDS)
+    except TimeoutError:
+        return f"{reason} within {seconds:g} s"
+    except BrowserError as error:
+        return str(error)
+
+
+async def _look(engine: Engine, project: str, service: str) -> Look:
+    filters = ("--filter", f"label={PROJECT}={project}", "--filter", f"label={SERVICE}={service}")
+    listed = (await engine.do("ps", "--all", "--quiet", *filters)).split()
+    if not listed:
+        return Look(Sign.STARTING)
+    found = [look(each) for each in json.loads(await engine.do("container", "inspect", *listed))]
+    # Of several containers of a service, the one that is furthest from serving counts.
+    return max(found, key=lambda one: (one.sign is not Sign.SERVES, one.sign is Sign.STARTING))
+
+
+async def _serves(found: Look, seconds: float) -> bool:
+    open_ports = [port for port in found.ports if await _connects(found.address, port)]
+    if SELENIUM_PORT not in open_ports:
+        return bool(open_ports)
+    url = f"http://{found.address}:{SELENIUM_PORT}"
+    if await answers(url):
+        await wait_for_session(url, seconds=seconds, alive=_there, shared=True)
+    return True
+
+
+async def _there() -> bool:
+    return True
+
+
+async def _connects(address: str, port: int) -> bool:
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            _, writer = await asyncio.open_connection(address, port)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
+    return True

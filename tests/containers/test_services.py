@@ -1,0 +1,114 @@
+"""Which services start beside a job, and when one serves."""
+
+from typing import Any
+
+import pytest
+
+from agent.jobs.containers.services import Beside, Look, Sign, beside, has_init, look
+
+
+def depends(*names: str, condition: str = "service_started") -> dict[str, Any]:
+    """A service that depends on others, as compose prints it."""
+    return {"depends_on": {name: {"condition": condition, "required": True} for name in names}}
+
+
+@pytest.mark.parametrize(
+    ("services", "active", "expected"),
+    [
+        ({"batch": {}}, {"batch"}, Beside((), (), ())),
+        # Nobody depends on anybody: all start.
+        (
+            {"batch": {}, "hub": {}, "node": {}},
+            {"batch", "hub", "node"},
+            Beside(("hub", "node"), (), ()),
+        ),
+        # A node points at the hub, and nobody at the node.
+        (
+            {"batch": depends("hub"), "hub": {}, "node": depends("hub")},
+            {"batch", "hub", "node"},
+            Beside(("hub", "node"), (), ("hub",)),
+        ),
+        # Compose itself waits for a condition.
+        (
+            {"batch": depends("db", condition="service_healthy"), "db": {}},
+            {"batch", "db"},
+            Beside(("db",), (), ()),
+        ),
+        # What depends on the job cannot start before it.
+        (
+            {
+                "batch": {},
+                "after": depends("batch"),
+                "last": depends("after"),
+                "side": {"network_mode": "service:batch"},
+            },
+            {"batch", "after", "last", "side"},
+            Beside((), ("after", "last", "side"), ()),
+        ),
+        # A profile switches a service off, unless something that runs needs it.
+        ({"batch": depends("db"), "db": {}, "tools": {}}, {"batch"}, Beside(("db",), (), ("db",))),
+        (
+            {"batch": {"links": ["chrome:selenium"]}, "chrome": {}},
+            {"batch"},
+            Beside(("chrome",), (), ()),
+        ),
+        (
+            {"batch": {"pid": "service:other"}, "other": {"depends_on": ["batch2"]}, "batch2": {}},
+            {"batch"},
+            Beside(("batch2", "other"), (), ("batch2",)),
+        ),
+    ],
+)
+def test_the_whole_stack_starts_as_compose_would_start_it(
+    services: dict[str, Any], active: set[str], expected: Beside
+) -> None:
+    """All but the job's own, what a profile switches off, and what comes after the job."""
+    assert beside({"services": services}, active, "batch") == expected
+
+
+def container(**changes: Any) -> dict[str, Any]:
+    """What the engine says of a container that runs, in one network."""
+    return {
+        "State": {"Running": True, **changes.pop("state", {})},
+        "NetworkSettings": {"Networks": {"n": {"IPAddress": "172.18.0.2"}}},
+        "Config": {"ExposedPorts": {"4444/tcp": {}, "53/udp": {}}},
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("inspected", "expected"),
+    [
+        (container(), Look(Sign.PORTS, "172.18.0.2", (4444,))),
+        (container(state={"Running": False}), Look(Sign.SERVES)),
+        (container(state={"Health": {"Status": "healthy"}}), Look(Sign.SERVES)),
+        (container(state={"Health": {"Status": "starting"}}), Look(Sign.STARTING)),
+        (container(state={"Health": {"Status": "unhealthy"}}), Look(Sign.STARTING)),
+        (container(Config={"ExposedPorts": None}), Look(Sign.SERVES)),
+        (container(Config={"ExposedPorts": {"53/udp": {}}}), Look(Sign.SERVES)),
+        (container(NetworkSettings={"Networks": {"host": {"IPAddress": ""}}}), Look(Sign.SERVES)),
+        ({}, Look(Sign.SERVES)),
+    ],
+)
+def test_a_service_serves_by_its_health_check_else_by_its_ports(
+    inspected: dict[str, Any], expected: Look
+) -> None:
+    """What says nothing of itself is not waited for."""
+    assert look(inspected) == expected
+
+
+@pytest.mark.parametrize(
+    ("entry", "own", "expected"),
+    [
+        (["/init"], {}, False),
+        (["/init"], {"entrypoint": ["sh"]}, True),
+        (None, {"entrypoint": ["/init", "x"]}, False),
+        (["python"], {}, True),
+        (None, {}, True),
+    ],
+)
+def test_an_image_that_has_to_be_process_one_is_left_alone(
+    entry: list[str] | None, own: dict[str, Any], *, expected: bool
+) -> None:
+    """Images built upon s6-overlay end at once under another init."""
+    assert has_init({"Config": {"Entrypoint": entry}}, own) is expected

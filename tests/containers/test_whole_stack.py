@@ -1,0 +1,177 @@
+"""A stack runs as `docker compose up` would run it: all of it, as its file says, with its own release's code."""
+
+import time
+
+from agent.base.containers import built_prefix
+from tests.parts.docker_engine import DockerEngine
+from tests.run.bench import Bench
+
+JOB = """
+    [[job]]
+    name = "legacy"
+    compose = "compose.yml"
+    service = "batch"
+"""
+
+
+def lines(bench: Bench, **settings: str) -> list[str]:
+    """Do a run, which must succeed, and return what the job printed."""
+    ran = bench.run(**settings)
+    assert ran.code == 0, ran.stderr
+    return [event["line"] for event in ran.events("job.output")]
+
+
+def test_services_that_nobody_depends_on_start(compose_yard: Bench, busybox: str) -> None:
+    """Nodes, proxies, recorders; one that a profile switches off does not, and what comes after the job is named."""
+    stack = f"""
+services:
+  batch:
+    image: {busybox}
+    command: ["sh", "-c", "for i in $$(seq 60); do nc -w 1 recorder 9000 </dev/null && break; sleep 0.5; done"]
+  recorder:
+    image: {busybox}
+    command: ["sh", "-c", "while true; do echo recorded | nc -l -p 9000; done"]
+  tools:
+    image: {busybox}
+    profiles: [debug]
+    command: ["sleep", "300"]
+  report:
+    image: {busybox}
+    depends_on: {{batch: {{condition: service_completed_successfully}}}}
+    command: ["true"]
+"""
+    compose_yard.release("v1", JOB, {"compose.yml": stack})
+    ran = compose_yard.run()
+    assert ran.code == 0, ran.stderr
+    said = [event["line"] for event in ran.events("job.output")]
+    assert "recorded" in said
+    assert "tools=" not in ran.job("legacy")["attempts"][0]["image"]
+    (left,) = ran.events("job.services_not_started")
+    assert left["services"] == ["report"]
+
+
+def test_a_plain_depends_on_waits_until_the_service_serves(
+    compose_yard: Bench, busybox: str
+) -> None:
+    """The documentation's own example loses this race with compose: a container that was started does not serve yet."""
+    stack = f"""
+services:
+  batch:
+    image: {busybox}
+    depends_on: [page]
+    command: ["sh", "-c", "nc -w 1 page 8080 </dev/null"]
+  page:
+    image: {busybox}
+    expose: ["8080"]
+    command: ["sh", "-c", "sleep 4; while true; do echo served | nc -l -p 8080; done"]
+"""
+    compose_yard.release("v1", JOB, {"compose.yml": stack})
+    ran = compose_yard.run()
+    assert ran.code == 0, ran.stderr
+    assert "served" in [event["line"] for event in ran.events("job.output")]
+    (ready,) = ran.events("job.service_ready")
+    assert ready["service"] == "page"
+
+
+def test_the_override_beside_the_file_and_env_files_of_other_services(
+    compose_yard: Bench, busybox: str
+) -> None:
+    """`compose.override.yml` is read, `.env` fills in names, and a service whose env file git lacks gets the job's."""
+    stack = """
+services:
+  batch:
+    image: ${IMAGE}
+    depends_on: [db]
+    command: ["sh", "-c", "sleep 1; nc -w 2 db 5432 </dev/null; echo $$FROM_OVERRIDE"]
+  db:
+    image: ${IMAGE}
+    env_file: [db.env]
+    expose: ["5432"]
+    command: ["sh", "-c", "while true; do echo token-$$TOKEN | nc -l -p 5432; done"]
+"""
+    override = 'services: {batch: {environment: {FROM_OVERRIDE: "overridden"}}}\n'
+    jobs = JOB + '    env = { TOKEN = "4711" }\n'
+    files = {"compose.yml": stack, "compose.override.yml": override, ".env": f"IMAGE={busybox}\n"}
+    compose_yard.release("v1", jobs, files)
+    said = lines(compose_yard)
+    assert {"token-4711", "overridden"} <= {*said}
+
+
+def test_each_release_runs_its_own_code_and_its_images_go_with_it(
+    compose_yard: Bench, docker_engine: DockerEngine, busybox: str
+) -> None:
+    """`image:` with `build:` names one image for all releases; a built one carries its release."""
+    stack = f"""
+services:
+  batch:
+    build: {{context: ., dockerfile_inline: "FROM {busybox}\\nCOPY code.txt /code.txt\\n"}}
+    image: mayfly.test/shop:latest
+    command: ["cat", "/code.txt"]
+"""
+    commits = {}
+    for number in ("1", "2"):
+        files = {"compose.yml": stack, "code.txt": f"code {number}\n"}
+        commits[number] = compose_yard.release(f"v{number}", JOB, files)
+        # A budget for one release: what no run needs goes after the commit.
+        assert f"code {number}" in lines(compose_yard, limits__disk="1kB")
+    assert docker_engine.docker("image", "ls", "--quiet", "mayfly.test/shop").stdout == ""
+    built = {
+        number: docker_engine.docker(
+            "image",
+            "ls",
+            "--quiet",
+            f"{built_prefix(compose_yard.state / 'releases' / commit / 'tree')}-batch",
+        ).stdout
+        for number, commit in commits.items()
+    }
+    assert built["1"] == ""
+    assert built["2"] != ""
+
+
+def test_what_the_file_says_of_its_end_counts(compose_yard: Bench, busybox: str) -> None:
+    """`init: false` makes the program process 1, and `stop_signal` is what it is asked to end with."""
+    stack = f"""
+services:
+  batch:
+    image: {busybox}
+    init: false
+    stop_signal: SIGUSR1
+    command: ["sh", "-c", "echo process $$$$; trap 'echo asked; exit 0' USR1; while true; do sleep 0.1; done"]
+"""
+    compose_yard.release("v1", JOB + '    timeout = "12s"\n', {"compose.yml": stack})
+    ran = compose_yard.run(limits__grace="10s")
+    said = [event["line"] for event in ran.events("job.output")]
+    assert ran.job("legacy")["status"] == "timed_out", ran.stderr
+    assert {"process 1", "asked"} <= {*said}
+
+
+def test_an_image_of_s6_is_process_one(
+    compose_yard: Bench, docker_engine: DockerEngine, busybox: str
+) -> None:
+    """Without a word in the file; as a job that is an image, with shared memory of its own, and as a stack."""
+    name = f"mayfly.test/s6-{time.time_ns()}"
+    context = compose_yard.folder / "s6"
+    context.mkdir()
+    (context / "init").write_text('#!/bin/sh\necho process $$\nexec "$@"\n')
+    (context / "init").chmod(0o755)
+    (context / "Dockerfile").write_text(f'FROM {busybox}\nCOPY init /init\nENTRYPOINT ["/init"]\n')
+    built = docker_engine.docker("build", "--quiet", "--tag", name, str(context))
+    assert built.returncode == 0, built.stderr
+    try:
+        stack = f'services: {{batch: {{image: "{name}", command: ["true"]}}}}\n'
+        jobs = (
+            JOB
+            + f"""
+    [[job]]
+    name = "image"
+    image = "{name}"
+    command = ["sh", "-c", "df -k /dev/shm | tail -n 1 | awk '{{print \\"shm\\", $2}}'"]
+    shared_memory = "256MiB"
+"""
+        )
+        compose_yard.release("v1", jobs, {"compose.yml": stack})
+        said = lines(compose_yard)
+        assert said.count("process 1") == 2
+        assert "shm 262144" in said
+    finally:
+        docker_engine.docker("image", "rm", "--force", name)
