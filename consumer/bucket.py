@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import obstore
 from obstore.exceptions import (
@@ -45,10 +46,21 @@ class TooLargeError(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """An object in a listing."""
+    """An object in a listing; `written` is when it arrived, by the store's clock."""
 
     key: str
     bytes: int
+    written: datetime
+
+
+class Source(Protocol):
+    """What a reader of logs needs of a bucket; each method raises `StoreError` when the store fails it."""
+
+    def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[ObjectInfo]:
+        """Yield the objects under a prefix whose keys sort after `after`; some that are new may be lacking."""
+
+    async def get(self, key: str, *, limit: int) -> bytes | None:
+        """Return an object's content, of `limit` bytes at most; None when there is none."""
 
 
 class ReadOnlyBucket:
@@ -102,7 +114,7 @@ class ReadOnlyBucket:
             self._check_folder()
             async for batch in obstore.list(self._store, prefix, offset=after, chunk_size=1000):
                 for item in batch:
-                    yield ObjectInfo(item["path"], item["size"])
+                    yield ObjectInfo(item["path"], item["size"], item["last_modified"])
 
     async def get(self, key: str, *, limit: int) -> bytes | None:
         """Return an object's content, or None when there is none.

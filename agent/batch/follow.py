@@ -8,8 +8,8 @@ into a batch's log, whatever the index says, when a run of it should have ended.
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Protocol
 
-from agent.batch.fold import Run
 from agent.contract.ids import Batch
 from agent.contract.layout import INDEX, EntryKey, PointerKey, index_start, parse_key
 from agent.contract.results import RunStatus
@@ -22,6 +22,21 @@ CLOCKS = timedelta(minutes=5)
 """After a deadline: a run that closes just before it has put its last entry by then, on whichever clock."""
 ONCE_MORE = timedelta(minutes=20)
 """After a deadline, for what arrived late."""
+
+
+class Attempt(Protocol):
+    """A run, as `agent.batch.fold` and whoever keeps less of it have it."""
+
+    @property
+    def deadline(self) -> datetime:
+        """Until when it may still close."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing more is expected of it."""
+
+    def status(self, now: datetime) -> RunStatus:
+        """Return how it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,23 +74,30 @@ def with_news(pointers: Iterable[PointerKey], held: Container[EntryKey]) -> set[
     return {pointer.entry.batch for pointer in pointers if pointer.entry not in held}
 
 
-def is_due(runs: Iterable[Run], looked: datetime, now: datetime) -> bool:
-    """Tell whether a batch's log is looked into without any news: a run of it should have ended.
+def next_look(runs: Iterable[Attempt], looked: datetime) -> datetime | None:
+    """Return when a batch's log is looked into without any news: a run of it should have ended. None for never.
 
     Args:
         runs: The batch's runs.
         looked: When the reader last did so, by its own clock.
-        now: The time on that clock.
     """
-    return any(
-        looked < moment <= now
+    moments = (
+        moment
         for run in runs
         if not run.settled
         for moment in (run.deadline + CLOCKS, run.deadline + ONCE_MORE)
+        if moment > looked
     )
+    return min(moments, default=None)
 
 
-def shown(run: Run, looked: datetime) -> RunStatus:
+def is_due(runs: Iterable[Attempt], looked: datetime, now: datetime) -> bool:
+    """Tell whether a batch's log is looked into now, without any news."""
+    moment = next_look(runs, looked)
+    return moment is not None and moment <= now
+
+
+def shown(run: Attempt, looked: datetime) -> RunStatus:
     """Return how a reader shows a run: nobody is called lost before the log was looked into after its deadline.
 
     Args:
