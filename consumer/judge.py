@@ -1,0 +1,442 @@
+"""What home says of schedules and jobs: missed, late, failing, since when. Decisions only.
+
+A schedule says when runs are due and with how much grace. A time that is due is missed when no run began for it within
+the grace, and no run of the schedule was under way then. What a run began for is told by its slot, else by the last
+time that was due. A job is judged by what became of it in each batch, or group of shards, in which it was due.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from functools import cached_property
+from itertools import pairwise, takewhile
+from statistics import median
+from zoneinfo import ZoneInfo
+
+from agent.contract.entries import Invalid
+from agent.contract.facts import Schedule
+from agent.contract.results import RunStatus
+from consumer.groups import Group, Outcome, State, groups_of, last_of
+from consumer.model import History, Job
+from consumer.schedule import Times, between, times_of
+
+EARLY = timedelta(minutes=5)
+"""By how much the clock of a machine may be behind, so that its run seems to begin before it was due."""
+RECENT = 14
+"""Successes of which the median is told: as many as `expect.drop` compares with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How history is judged.
+
+    Attributes:
+        now: The time, aware.
+        zone: Whose days count, as a person said; None for those of each schedule.
+        schedule: The schedule of runs that name none.
+    """
+
+    now: datetime
+    zone: tzinfo | None = None
+    schedule: Schedule | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Occurrence:
+    """A time at which a run was due.
+
+    Attributes:
+        due: When.
+        until: When it is missed, if nothing came.
+        groups: What was done for it.
+        state: How that stands; NONE while it may still come, or while a run was under way.
+        late: Whether it began after the grace.
+    """
+
+    due: datetime
+    until: datetime
+    groups: tuple[Group, ...] = ()
+    state: State = State.NONE
+    late: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """A day of people, and the runs of it."""
+
+    day: date
+    state: State
+    runs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ScheduleFacts:
+    """A schedule, now.
+
+    Attributes:
+        name: Its name.
+        schedule: What it says; None where nobody does, and nothing is ever missed.
+        problem: Why that cannot be used; empty when it can.
+        zone: Whose days count.
+        groups: What was done, the oldest first.
+        occurrences: When runs were due, the oldest first.
+        next_due: When one is due next.
+    """
+
+    name: str
+    schedule: Schedule | None
+    problem: str
+    zone: tzinfo
+    groups: tuple[Group, ...]
+    occurrences: tuple[Occurrence, ...]
+    next_due: datetime | None
+
+    @cached_property
+    def missed(self) -> tuple[datetime, ...]:
+        """The times in a row, up to now, for which nothing came."""
+        ended = [one for one in self.occurrences if one.groups or one.state is not State.NONE]
+        row = takewhile(lambda one: one.state is State.MISSED, reversed(ended))
+        return tuple(one.due for one in row)[::-1]
+
+    @cached_property
+    def day_of(self) -> Mapping[datetime, date]:
+        """The day of each group, by its time: that on which it was due, where it began within the grace."""
+        return {
+            group.at: (one.due if group.at <= one.until else group.at).astimezone(self.zone).date()
+            for one in self.occurrences
+            for group in one.groups
+        }
+
+    def day(self, at: datetime) -> date:
+        """Return the day of a group."""
+        return self.day_of.get(at) or at.astimezone(self.zone).date()
+
+    def days(self, now: datetime) -> tuple[Day, ...]:
+        """Return the days on which something happened or should have, oldest first."""
+        events = [(group.at, group.state(now), group) for group in self.groups]
+        found: dict[date, list[tuple[datetime, State, tuple[str, ...]]]] = {}
+        for at, state, group in events:
+            runs = tuple(run.id for _, run in group.runs)
+            found.setdefault(self.day(at), []).append((at, state, runs))
+        for due in _missed_of(self.occurrences):
+            day = due.astimezone(self.zone).date()
+            found.setdefault(day, []).append((due, State.MISSED, ()))
+        return _days(found)
+
+
+@dataclass(frozen=True)
+class JobFacts:
+    """A job of the newest release, now.
+
+    Attributes:
+        name: Its name.
+        schedule: Its schedule's.
+        outcomes: What became of it, the oldest first, where it was due.
+        days: Its days, oldest first, with those on which it was skipped or missed.
+        failures: How many in a row, up to now, it failed.
+        failed_days: On how many days in a row it failed and never succeeded.
+        failing_since: When the first of these failures was due; None when the last went well.
+        missed: The times in a row for which no run came, and it was due.
+    """
+
+    name: str
+    schedule: str
+    outcomes: tuple[Outcome, ...]
+    days: tuple[Day, ...]
+    failures: int
+    failed_days: int
+    failing_since: datetime | None
+    missed: tuple[datetime, ...]
+
+    @property
+    def last(self) -> Outcome | None:
+        """What became of it last, and is decided."""
+        ended = (one for one in reversed(self.outcomes) if one.state is not State.RUNNING)
+        return next(ended, None)
+
+    @property
+    def running(self) -> bool:
+        """Whether a run is under way that shall do it."""
+        return bool(self.outcomes) and self.outcomes[-1].state is State.RUNNING
+
+    @property
+    def last_success(self) -> Outcome | None:
+        """When it last succeeded."""
+        return next((one for one in reversed(self.outcomes) if one.state is State.SUCCEEDED), None)
+
+    @property
+    def failure(self) -> Outcome | None:
+        """What went wrong last, while it goes wrong."""
+        return self.last if self.last and self.last.state is State.FAILED else None
+
+    @property
+    def incomplete(self) -> Job | None:
+        """Its last success, when not all that it wrote could be handed over."""
+        job = self.last.job if self.last else None
+        return job if job and job.incomplete else None
+
+    @property
+    def median_files(self) -> float | None:
+        """The median of the files of recent successes before the last."""
+        before = [one.job.files for one in self.outcomes[:-1] if one.job and one.job.succeeded]
+        return float(median(before[-RECENT:])) if before else None
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What follows from a history.
+
+    Attributes:
+        now: When.
+        zone: Whose days count, for what belongs to no schedule.
+        schedules: By name.
+        jobs: Of the newest release of each schedule, by name.
+    """
+
+    now: datetime
+    zone: tzinfo
+    schedules: tuple[ScheduleFacts, ...] = ()
+    jobs: tuple[JobFacts, ...] = ()
+
+    @property
+    def groups(self) -> list[Group]:
+        """All batches and groups of shards, the oldest first."""
+        groups = (group for schedule in self.schedules for group in schedule.groups)
+        return sorted(groups, key=lambda group: group.at)
+
+
+def judge(history: History, rules: Rules) -> Judged:
+    """Return what follows from a history."""
+    by_schedule = groups_of(history)
+    if not by_schedule and rules.schedule:
+        by_schedule = {"main": []}
+    schedules = tuple(
+        _schedule(name, groups, history.since, rules)
+        for name, groups in sorted(by_schedule.items())
+    )
+    jobs = [job for one in schedules for job in _jobs(one, rules.now)]
+    newest = max(
+        (one for one in schedules if one.groups), key=lambda one: one.groups[-1].at, default=None
+    )
+    zone = rules.zone or (newest.zone if newest else UTC)
+    jobs.sort(key=lambda job: (job.name, job.schedule))
+    return Judged(rules.now, zone, schedules, tuple(jobs))
+
+
+# Schedules.
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """The time in which one and the same schedule held."""
+
+    schedule: Schedule
+    since: datetime
+    until: datetime
+    groups: Sequence[Group] = field(default=())
+
+
+def _schedule(
+    name: str, groups: Sequence[Group], since: datetime | None, rules: Rules
+) -> ScheduleFacts:
+    spans = [*_spans(groups, since, rules)]
+    parsed = [(span, times_of(span.schedule, _anchor(span))) for span in spans]
+    usable = [(span, times) for span, times in parsed if not isinstance(times, Invalid)]
+    dues = _all_dues(usable)
+    last = parsed[-1] if parsed else None
+    problem = last[1].reason if last and isinstance(last[1], Invalid) else ""
+    upcoming = last[1].after(rules.now) if last and not isinstance(last[1], Invalid) else None
+    return ScheduleFacts(
+        name,
+        last[0].schedule if last else None,
+        problem,
+        rules.zone or _zone(last[0].schedule if last else None),
+        tuple(groups),
+        tuple(_occurrences(dues, groups, rules.now)),
+        upcoming,
+    )
+
+
+def _zone(schedule: Schedule | None) -> tzinfo:
+    try:
+        return ZoneInfo(schedule.timezone) if schedule else UTC
+    except (ValueError, OSError, KeyError):
+        return UTC
+
+
+def _spans(groups: Sequence[Group], since: datetime | None, rules: Rules) -> Iterator[_Span]:
+    """Yield which schedule held when, as the runs say; else, as a person says, from the first that is known on."""
+    said: list[tuple[datetime, Schedule]] = []
+    for group in groups:
+        if group.declared and (not said or said[-1][1] != group.declared):
+            said.append((group.at, group.declared))
+    if not said and rules.schedule:
+        first = min(
+            [*(group.at for group in groups[:1]), *([since] if since else [])], default=None
+        )
+        said = [(first or rules.now, rules.schedule)]
+    for (start, schedule), (end, following) in pairwise([*said, (rules.now, None)]):
+        if schedule is not None:
+            mine = [group for group in groups if start <= group.at]
+            if following is not None:
+                mine = [group for group in mine if group.at < end]
+            yield _Span(schedule, start, end, mine)
+
+
+def _anchor(span: _Span) -> datetime:
+    """Return a time at which a run was due, from which a rate is counted: the last that is known."""
+    slots = [group.slot for group in span.groups if group.slot]
+    return slots[-1] if slots else span.groups[-1].at if span.groups else span.since
+
+
+def _all_dues(spans: Iterable[tuple[_Span, Times]]) -> list[tuple[datetime, timedelta]]:
+    """Return when runs were due, each with its grace, the oldest first."""
+    found: list[tuple[datetime, timedelta]] = []
+    came: Sequence[Group] = ()
+    for span, times in spans:
+        mine = [*_dues(span, times)]
+        # Nobody says when the schedule changed: the first run by the new one stands for the last time by the old.
+        if found and mine and not any(group.at >= found[-1][0] - EARLY for group in came):
+            found.pop()
+        found += [one for one in mine if not found or one[0] > found[-1][0]]
+        came = span.groups
+    return found
+
+
+def _dues(span: _Span, times: Times) -> Iterator[tuple[datetime, timedelta]]:
+    """Yield when runs were due; the first is that for which the first run came, if it came within the grace."""
+    grace = timedelta(seconds=span.schedule.grace_seconds)
+    since = span.since + EARLY
+    for due in between(times, min(span.since - grace, since), span.until):
+        if due >= span.since or _next(times, due) > since:
+            yield due, grace
+
+
+def _next(times: Times, due: datetime) -> datetime:
+    return times.after(due) or datetime.max.replace(tzinfo=UTC)
+
+
+def _occurrences(
+    dues: Sequence[tuple[datetime, timedelta]], groups: Sequence[Group], now: datetime
+) -> Iterator[Occurrence]:
+    moments = [due for due, _ in dues]
+    found: dict[int, list[Group]] = {}
+    for group in groups:
+        found.setdefault(_place(group, moments), []).append(group)
+    spans = [*_under_way(groups, now)]
+    for place, (due, grace) in enumerate(dues):
+        mine = tuple(found.get(place, ()))
+        until = due + grace
+        if mine:
+            began = min(
+                run.started for group in mine for batch in group.batches for run in batch.runs
+            )
+            state = last_of(group.state(now) for group in mine)
+            yield Occurrence(due, until, mine, state, began > until)
+        else:
+            waits = now <= until or any(start <= due <= end for start, end in spans)
+            yield Occurrence(due, until, (), State.NONE if waits else State.MISSED)
+
+
+def _place(group: Group, dues: Sequence[datetime]) -> int:
+    """Return for which time a group came: the last that was due, or the next when that is very near; -1 for none."""
+    place = bisect_right(dues, group.at) - 1
+    if 0 <= place + 1 < len(dues):
+        gap = (dues[place + 1] - dues[place]) / 4 if place >= 0 else EARLY
+        if dues[place + 1] - group.at <= min(EARLY, gap):
+            return place + 1
+    return place
+
+
+def _under_way(groups: Iterable[Group], now: datetime) -> Iterator[tuple[datetime, datetime]]:
+    """Yield when runs were under way: what is due meanwhile may be kept from starting, and is not missed."""
+    for group in groups:
+        for batch, run in group.runs:
+            if batch.status(run) is RunStatus.RUNNING:
+                yield run.started, now
+            elif run.closed:
+                yield run.started, run.closed.finished
+
+
+def _missed_of(occurrences: Iterable[Occurrence]) -> list[datetime]:
+    return [one.due for one in occurrences if one.state is State.MISSED]
+
+
+# Jobs.
+
+
+def _jobs(schedule: ScheduleFacts, now: datetime) -> Iterator[JobFacts]:
+    known: frozenset[str] = frozenset()
+    outcomes: dict[str, list[Outcome]] = {}
+    scheduled = any(group.declared for group in schedule.groups)
+    for group in schedule.groups:
+        for one in group.outcomes(known, now).values():
+            outcomes.setdefault(one.name, []).append(one)
+        # Who ran something by hand, of some other release, ends no job of the schedule.
+        whole = group.knows_all and (group.declared or not scheduled or not known)
+        known = group.names if whole else known | group.names
+    missed = _missed_of(schedule.occurrences)
+    for name in sorted(known):
+        yield _job(name, schedule, outcomes.get(name, []), missed)
+
+
+def _job(
+    name: str, schedule: ScheduleFacts, outcomes: Sequence[Outcome], missed: Sequence[datetime]
+) -> JobFacts:
+    due = tuple(one for one in outcomes if one.state is not State.SKIPPED)
+    missed = [*_missed_of_job(schedule, outcomes, missed)]
+    streak = [*takewhile(lambda one: one.state is not State.SUCCEEDED, reversed(due))]
+    failed = [one for one in streak if one.state is State.FAILED]
+    good = {schedule.day(one.at) for one in due if one.state is State.SUCCEEDED}
+    last = outcomes[-1].at if outcomes else None
+    return JobFacts(
+        name,
+        schedule.name,
+        due,
+        _job_days(schedule, outcomes, missed),
+        len(failed),
+        len({schedule.day(one.at) for one in failed} - good),
+        failed[-1].at if failed else None,
+        tuple(one for one in missed if last is None or one > last),
+    )
+
+
+def _missed_of_job(
+    schedule: ScheduleFacts, outcomes: Sequence[Outcome], missed: Sequence[datetime]
+) -> Iterator[datetime]:
+    """Yield the times for which no run came and the job was due, as on the same weekday before."""
+    on: dict[int, State] = {}
+    events = [*((one.at, one.state) for one in outcomes), *((one, State.MISSED) for one in missed)]
+    began = outcomes[0].at if outcomes else None
+    for at, state in sorted(events, key=lambda event: event[0]):
+        weekday = schedule.day(at).weekday()
+        if state is not State.MISSED:
+            on[weekday] = state
+        elif began and at > began and on.get(weekday) is not State.SKIPPED:
+            yield at
+
+
+def _job_days(
+    schedule: ScheduleFacts, outcomes: Iterable[Outcome], missed: Iterable[datetime]
+) -> tuple[Day, ...]:
+    found: dict[date, list[tuple[datetime, State, tuple[str, ...]]]] = {}
+    for one in outcomes:
+        found.setdefault(schedule.day(one.at), []).append((one.at, one.state, (one.run,)))
+    for due in missed:
+        found.setdefault(schedule.day(due), []).append((due, State.MISSED, ()))
+    return _days(found)
+
+
+def _days(
+    found: Mapping[date, list[tuple[datetime, State, tuple[str, ...]]]],
+) -> tuple[Day, ...]:
+    return tuple(_day(day, sorted(events)) for day, events in sorted(found.items()))
+
+
+def _day(day: date, events: Sequence[tuple[datetime, State, tuple[str, ...]]]) -> Day:
+    states = [state for _, state, _ in events]
+    state = last_of(states)
+    if state is State.NONE and State.SKIPPED in states:
+        state = State.SKIPPED
+    return Day(day, state, tuple(run for _, _, runs in events for run in runs if run))

@@ -1,0 +1,461 @@
+"""What home has read, in SQLite: entries as documents, where it is in the index, and what the batches come to.
+
+The bucket remains the source, but for what a lifecycle rule has deleted there. Entries are checked before they come
+here (`consumer.entries`), so nothing is checked again. Batches are kept folded besides: a year of them is read at once.
+"""
+
+import json
+import re
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+
+from agent.base.errors import UsageError
+from agent.batch.fold import Arrived, fold
+from agent.batch.follow import Cursor, next_look
+from agent.contract.entries import Invalid
+from agent.contract.ids import Batch as Id
+from agent.contract.layout import EntryKey, PointerKey, parse_key
+from consumer.entries import read_again, within_bounds, written
+from consumer.model import Batch, History, batch_of, history_of, load_batch, write_batch
+
+APPLICATION_ID = int.from_bytes(b"Mfly")
+"""Marks a file as ours (https://www.sqlite.org/fileformat.html#application_id)."""
+MIGRATIONS = (
+    """
+    CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE entry (
+      key TEXT PRIMARY KEY, batch TEXT NOT NULL, arrived TEXT NOT NULL, document TEXT, reason TEXT
+    );
+    CREATE INDEX entry_of_batch ON entry (batch);
+    CREATE TABLE pointer (key TEXT PRIMARY KEY, entry TEXT NOT NULL, batch TEXT NOT NULL, asked TEXT) WITHOUT ROWID;
+    CREATE INDEX pointer_of_batch ON pointer (batch);
+    CREATE TABLE batch (
+      batch TEXT PRIMARY KEY, looked TEXT NOT NULL, at TEXT NOT NULL, due TEXT, folded TEXT
+    );
+    CREATE INDEX batch_due ON batch (due) WHERE due IS NOT NULL;
+    CREATE TABLE expired (run TEXT PRIMARY KEY) WITHOUT ROWID;
+    """,
+)
+"""What brings a file from version n to n + 1 (`PRAGMA user_version`). Never change one that was released: add one."""
+FOLDED = "1"
+"""The form in which batches are kept; another one in the file means that they are folded anew."""
+MOST_BATCHES = 50_000
+"""Of a history, the newest: a thousand shards a day have seven weeks."""
+MOST_POINTERS = 100_000
+"""Pointers to entries that are not there, which are remembered: a flood of forged ones fills no disk."""
+BUSY_SECONDS = 5.0
+CACHE_KIB = 8192
+MOST_WORDS = 60
+"""Characters of a file's name that tell a person which bucket it is about."""
+_MAGIC = b"SQLite format 3\0"
+_HEADER_BYTES = 100
+_APPLICATION_ID_AT = slice(68, 72)
+_DISK = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+    }
+)
+"""Complaints of which the file is innocent, and stays."""
+
+
+class HistoryError(UsageError):
+    """The history cannot be used where it is said to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A file that could not be gone on with: why, and where it is now."""
+
+    problem: str
+    aside: Path
+
+
+def default_name(bucket: str) -> str:
+    """Return the file name of a bucket's history, so that each bucket has a file of its own."""
+    words = re.sub(r"[^a-z0-9]+", "-", bucket.lower()).strip("-")
+    return f"{words[-MOST_WORDS:]}-{sha256(bucket.encode()).hexdigest()[:12]}.history"
+
+
+class Store:
+    """The history of a bucket. Any thread may use it; all methods raise `HistoryError` when the file fails.
+
+    Attributes:
+        damage: What became of a file that was here before and could not be read.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, name: str, damage: Damage | None) -> None:
+        self._connection = connection
+        self._name = name
+        self._lock = threading.RLock()
+        self.damage = damage
+
+    @classmethod
+    def open(cls, path: Path | None, bucket: str, now: datetime) -> "Store":
+        """Open a history, or begin one.
+
+        Args:
+            path: The file, whose folder is made; None keeps the history in memory.
+            bucket: The bucket's identity.
+            now: Since when it watches, if it is new.
+
+        Raises:
+            HistoryError: The file belongs to something else, and was left alone; or it cannot be written.
+        """
+        if path is None:
+            connection = _connect(":memory:")
+            _migrate(connection, bucket, now)
+            return cls(connection, "in memory", None)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            damage = _set_aside_if_damaged(path)
+            connection = _connect(str(path))
+            with _closed_unless_sound(connection):
+                _migrate(connection, bucket, now)
+                _check_about(connection, path, bucket)
+        except (OSError, sqlite3.Error) as error:
+            raise _unusable(str(path), error) from error
+        return cls(connection, str(path), damage)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+    # Where the reader is.
+
+    def cursor(self) -> Cursor:
+        """Return where the reader is in the index."""
+        with self._reading() as connection:
+            text = _about(connection).get("cursor")
+        if text is None:
+            return Cursor()
+        said = json.loads(text)
+        return Cursor(said["floor"], tuple(said["recent"]), said["reach"])
+
+    def note(self, cursor: Cursor, pointers: Iterable[PointerKey]) -> None:
+        """Remember where the reader is, and which pointers it saw to entries that it lacks."""
+        text = json.dumps(
+            {"floor": cursor.floor, "recent": cursor.recent, "reach": cursor.reach},
+            separators=(",", ":"),
+        )
+        rows = [(one.text, one.entry.text, _name(one.entry.batch)) for one in pointers]
+        with self._writing() as connection:
+            connection.execute("INSERT OR REPLACE INTO about VALUES ('cursor', ?)", (text,))
+            known = connection.execute("SELECT count(*) FROM pointer").fetchone()[0]
+            connection.executemany(
+                "INSERT OR IGNORE INTO pointer (key, entry, batch) VALUES (?, ?, ?)",
+                rows[: max(0, MOST_POINTERS - known)],
+            )
+
+    def held(self, keys: Iterable[EntryKey]) -> set[EntryKey]:
+        """Return which of these entries were read, valid or not."""
+        wanted = {key.text: key for key in keys}
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT key FROM entry WHERE key IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(wanted)),),
+            )
+            return {wanted[key] for (key,) in rows}
+
+    def expected(self, asked_since: datetime, most: int) -> list[Id]:
+        """Return batches with entries that the reader lacks, those with the newest pointers first.
+
+        Args:
+            asked_since: A pointer whose entry was first looked for in vain before this is not followed again.
+            most: How many at most.
+        """
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT batch FROM pointer WHERE asked IS NULL OR asked > ?"
+                " GROUP BY batch ORDER BY max(key) DESC LIMIT ?",
+                (_iso(asked_since), most),
+            )
+            return [_id(name) for (name,) in rows]
+
+    # What the batches say.
+
+    def valid_keys(self, batch: Id) -> set[EntryKey]:
+        """Return the entries of a batch that need not be read again."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT key FROM entry WHERE batch = ? AND document IS NOT NULL", (_name(batch),)
+            )
+            return {key for (text,) in rows if (key := _entry_key(text))}
+
+    def add(self, arrived: Iterable[Arrived]) -> None:
+        """Keep objects of batches' logs; what arrived first under a key stays."""
+        rows = [_row(one) for one in arrived]
+        with self._writing() as connection:
+            # What could not be read may have been the store's fault: a later reading replaces it.
+            connection.executemany(
+                "INSERT INTO entry VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE"
+                " SET document = excluded.document, reason = excluded.reason"
+                " WHERE entry.document IS NULL",
+                rows,
+            )
+            connection.executemany("DELETE FROM pointer WHERE entry = ?", [row[:1] for row in rows])
+
+    def looked(self, batch: Id, now: datetime) -> Batch:
+        """Note that a batch's log was looked into, as it was at a moment; return what it comes to."""
+        name = _name(batch)
+        with self._writing() as connection:
+            connection.execute(
+                "UPDATE pointer SET asked = ? WHERE batch = ? AND asked IS NULL", (_iso(now), name)
+            )
+            folded = _fold(connection, batch, now)
+            _keep(connection, folded)
+        return folded
+
+    def due(self, now: datetime) -> list[Id]:
+        """Return the batches of which a run should have ended, and whose logs were not looked into since."""
+        with self._reading() as connection:
+            rows = connection.execute("SELECT batch FROM batch WHERE due <= ?", (_iso(now),))
+            return [_id(name) for (name,) in rows]
+
+    def batch(self, batch: Id) -> Batch | None:
+        """Return a batch; None when nothing is known of it."""
+        with self._reading() as connection:
+            row = connection.execute(
+                "SELECT batch, looked, folded FROM batch WHERE batch = ?", (_name(batch),)
+            ).fetchone()
+            return _loaded(connection, *row) if row else None
+
+    def history(self, since: datetime | None = None, most: int = MOST_BATCHES) -> History:
+        """Return the newest batches that are for a time since then, and those that are open."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT batch, looked, folded FROM batch WHERE at >= ? OR due IS NOT NULL"
+                " ORDER BY due IS NULL, at DESC LIMIT ?",
+                (_iso(since) if since else "", most),
+            ).fetchall()
+            batches = [_loaded(connection, *row) for row in rows]
+            began = _about(connection).get("since")
+            missing = connection.execute("SELECT count(*) FROM pointer").fetchone()[0]
+        return history_of(batches, datetime.fromisoformat(began) if began else None, missing)
+
+    def expire(self, batch: Id, run: str) -> None:
+        """Remember that the files of a run are no longer in the bucket."""
+        with self._writing() as connection:
+            connection.execute("INSERT OR IGNORE INTO expired VALUES (?)", (run,))
+            connection.execute("UPDATE batch SET folded = NULL WHERE batch = ?", (_name(batch),))
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with self._lock:
+                yield self._connection
+        except sqlite3.Error as error:
+            raise _unusable(self._name, error) from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._reading() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+
+# Batches.
+
+
+def _fold(connection: sqlite3.Connection, batch: Id, looked: datetime) -> Batch:
+    name = _name(batch)
+    entries = connection.execute(
+        "SELECT key, arrived, document, reason FROM entry WHERE batch = ?", (name,)
+    )
+    log = [one for row in entries if (one := _arrived(*row))]
+    pointers = connection.execute("SELECT key FROM pointer WHERE batch = ?", (name,))
+    announced = [key for (text,) in pointers if isinstance(key := parse_key(text), PointerKey)]
+    expired = frozenset(run for (run,) in connection.execute("SELECT run FROM expired"))
+    return batch_of(fold(batch, within_bounds(log), announced), looked, expired)
+
+
+def _keep(connection: sqlite3.Connection, batch: Batch) -> None:
+    due = next_look(batch.runs, batch.looked)
+    position = (_name(batch.id), _iso(batch.looked), _iso(batch.at), _iso(due) if due else None)
+    connection.execute(
+        "INSERT OR REPLACE INTO batch VALUES (?, ?, ?, ?, ?)",
+        (*position, write_batch(batch).decode()),
+    )
+
+
+def _loaded(connection: sqlite3.Connection, name: str, looked: str, folded: str | None) -> Batch:
+    if folded is None:
+        return _fold(connection, _id(name), datetime.fromisoformat(looked))
+    return load_batch(folded.encode())
+
+
+def _row(one: Arrived) -> tuple[str, str, str, str | None, str | None]:
+    position = (one.key.text, _name(one.key.batch), _iso(one.at))
+    if isinstance(one.entry, Invalid):
+        return (*position, None, one.entry.reason)
+    return (*position, written(one.entry).decode(), None)
+
+
+def _arrived(key: str, arrived: str, document: str | None, reason: str | None) -> Arrived | None:
+    parsed = _entry_key(key)
+    if parsed is None:
+        return None
+    entry = Invalid(reason or "") if document is None else read_again(parsed, document.encode())
+    return Arrived(parsed, datetime.fromisoformat(arrived), entry)
+
+
+def _entry_key(text: str) -> EntryKey | None:
+    key = parse_key(text)
+    return key if isinstance(key, EntryKey) else None
+
+
+def _name(batch: Id) -> str:
+    return f"{batch.schedule}/{batch.name}"
+
+
+def _id(name: str) -> Id:
+    return Id(*name.split("/", maxsplit=1))
+
+
+def _iso(moment: datetime) -> str:
+    """Return a time as a text whose order is that of times."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+# The file.
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    # No function, view or trigger of a file that somebody made is ever called.
+    connection.execute("PRAGMA trusted_schema = OFF")
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection, bucket: str, now: datetime) -> None:
+    """Bring a file to the version of this program, in one transaction: it is of one version or the other."""
+    connection.execute("BEGIN IMMEDIATE")  # another process may be doing the same
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    for statement in ";".join(MIGRATIONS[version:]).split(";"):
+        connection.execute(statement)
+    if version < len(MIGRATIONS):
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    connection.execute("COMMIT")
+    connection.execute("PRAGMA journal_mode = WAL")
+    # A power cut may lose the last looks, which are then done again, never the file.
+    connection.execute("PRAGMA synchronous = NORMAL")
+    about = [("bucket", bucket), ("since", _iso(now)), ("folded", FOLDED)]
+    connection.executemany("INSERT OR IGNORE INTO about VALUES (?, ?)", about)
+    if _about(connection)["folded"] != FOLDED:
+        connection.execute("UPDATE batch SET folded = NULL")
+        connection.execute("INSERT OR REPLACE INTO about VALUES ('folded', ?)", (FOLDED,))
+
+
+def _about(connection: sqlite3.Connection) -> dict[str, str]:
+    return dict(connection.execute("SELECT name, value FROM about"))
+
+
+def _check_about(connection: sqlite3.Connection, path: Path, bucket: str) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        raise HistoryError(
+            f"the history {path} was made by a newer mayfly, and was left alone",
+            remedy="update mayfly, or name another file with --history",
+        )
+    other = _about(connection)["bucket"]
+    if other != bucket:
+        raise HistoryError(
+            f"the history {path} is about {other}, and was left alone",
+            remedy="name another file with --history, or leave the option out: each bucket has its own",
+        )
+
+
+@contextmanager
+def _closed_unless_sound(connection: sqlite3.Connection) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _set_aside_if_damaged(path: Path) -> Damage | None:
+    """Move a damaged history away. What is no history stays where it is.
+
+    Raises:
+        HistoryError: The file belongs to something else.
+    """
+    if not path.exists():
+        return None
+    header = b""
+    if path.is_file():
+        with path.open("rb") as stream:
+            header = stream.read(_HEADER_BYTES)
+        if not header:
+            return None
+    if header[:16] != _MAGIC or int.from_bytes(header[_APPLICATION_ID_AT]) != APPLICATION_ID:
+        raise HistoryError(
+            f"{path} is not a history of Mayfly, and was left alone",
+            remedy="name another file with --history, or move this one away",
+        )
+    problem = _damage(path)
+    return Damage(problem, _move_aside(path)) if problem else None
+
+
+def _damage(path: Path) -> str:
+    try:
+        with closing(_connect(str(path))) as connection:
+            answer = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if answer != ("ok",):
+                return f"it is damaged: {answer[0]}"
+            if connection.execute("PRAGMA user_version").fetchone()[0]:
+                connection.execute("SELECT 1 FROM about, entry, pointer, batch, expired LIMIT 1")
+    except sqlite3.Error as error:
+        if _is_of_the_disk(error):
+            raise
+        return f"it cannot be read: {error}"
+    return ""
+
+
+def _is_of_the_disk(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)
+    # A file that ends too early is read past its end.
+    return code is not None and code != sqlite3.SQLITE_IOERR_SHORT_READ and code & 0xFF in _DISK
+
+
+def _move_aside(path: Path) -> Path:
+    """Rename a database, and return its new path. Its logs go first: SQLite would add them to a new file."""
+    aside = _free_name(path)
+    for suffix in ("-wal", "-shm", "-journal", ""):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+    return aside
+
+
+def _free_name(path: Path) -> Path:
+    names: Sequence[Path] = [path.with_name(f"{path.name}.damaged-{n}") for n in range(1, 1000)]
+    return next((name for name in names if not name.exists()), names[-1])
+
+
+def _unusable(name: str, error: Exception) -> HistoryError:
+    return HistoryError(
+        f"the history {name} cannot be used: {error}",
+        remedy="make room there, or say with --history where a file can be written",
+    )

@@ -1,0 +1,84 @@
+"""What a month costs: what runs say, and what those cost that never said it."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from agent.contract.entries import Entry, StoodBack
+from agent.contract.ids import Batch as Id
+from consumer.spending import month_costs, month_of
+from tests.consumer.nights import TOKYO, attempt, history, tokyo
+
+NOW = tokyo("21 12:00")
+MONTH = month_of(NOW, TOKYO)
+
+
+def test_a_month_is_that_of_its_zone() -> None:
+    """From its first moment to that of the next."""
+    assert (MONTH.begin, MONTH.end) == (tokyo("01 00:00"), tokyo("30 00:00") + timedelta(days=1))
+    first = month_of(tokyo("01 00:00"), TOKYO)
+    assert first == MONTH
+    assert month_of(tokyo("01 00:00") - timedelta(seconds=1), TOKYO).end == MONTH.begin
+    assert MONTH.part(MONTH.begin + timedelta(days=15)) == 0.5
+
+
+def test_the_sum_of_runs_and_what_is_billed_all_month() -> None:
+    """A dollar an hour; the next days cost as the last ones did."""
+    runs = [attempt(tokyo(f"{day:02d} 02:00"), minutes=60, standing=3.0) for day in range(12, 22)]
+    said = month_costs(history(NOW, *runs), MONTH, NOW)
+    assert (said.runs_usd, said.estimated_usd, said.unknown) == (10.0, 0.0, 0)
+    assert said.standing_usd == pytest.approx(3.0 * 20.5 / 30)
+    days = 9 + 10 / 24
+    assert said.forecast_usd == pytest.approx(10 + 3 + 10 / days * 9.5)
+
+
+def test_a_month_that_is_over_is_its_sum() -> None:
+    """Nothing more comes."""
+    run = attempt(tokyo("12 02:00"), minutes=60, standing=3.0)
+    later = tokyo("30 00:00") + timedelta(days=20)
+    said = month_costs(history(later, run), MONTH, later)
+    assert said.forecast_usd == said.so_far_usd == 4.0
+
+
+def test_a_run_that_never_said_it_is_estimated_until_its_deadline() -> None:
+    """By the rate of the run before: one that is under way, and one that was lost."""
+    runs = [
+        attempt(tokyo("19 02:00"), minutes=60),
+        attempt(tokyo("20 02:00"), minutes=None),
+        attempt(tokyo("21 11:30"), minutes=None),
+    ]
+    said = month_costs(history(NOW, *runs), MONTH, NOW)
+    assert [one.usd for one in said.runs] == pytest.approx([1.0, 2.0, 0.5])
+    assert [one.estimated for one in said.runs] == [False, True, True]
+    assert said.estimated_usd == pytest.approx(2.5)
+
+
+def test_what_nobody_can_tell_is_counted() -> None:
+    """A first run that was lost has no rate; who stood back costs nothing that is known."""
+    said = month_costs(history(NOW, attempt(tokyo("20 02:00"), minutes=None)), MONTH, NOW)
+    assert (said.unknown, said.runs_usd, said.runs[0].usd) == (1, 0.0, None)
+    assert said.forecast_usd == 0.0
+    batch = Id.of_slot("main", tokyo("20 02:00"))
+    works = attempt(tokyo("20 02:00"), batch=batch, minutes=60)
+    stands = attempt(tokyo("20 02:01"), None, batch=batch, minutes=None)[0]
+    assert isinstance(stands.entry, Entry)
+    back = stands.entry.model_copy(update={"stood_back": StoodBack(reason="another works")})
+    said = month_costs(history(NOW, works, [replace(stands, entry=back)]), MONTH, NOW)
+    assert (len(said.runs), said.unknown, said.runs_usd) == (1, 0, 1.0)
+
+
+def test_each_schedule_has_its_own_rate() -> None:
+    """And its own machine that is billed all month."""
+    runs = [
+        attempt(tokyo("19 02:00"), minutes=60, standing=3.0),
+        attempt(tokyo("19 03:00"), minutes=60, standing=2.0, name="test"),
+        attempt(tokyo("20 03:00"), minutes=None, name="other"),
+    ]
+    said = month_costs(history(NOW, *runs), MONTH, NOW)
+    assert said.unknown == 1
+    assert said.standing_usd == pytest.approx(5.0 * 20.5 / 30)
+    later = MONTH.end + timedelta(days=1)
+    runs.append(attempt(later, minutes=60, standing=9.0))
+    said = month_costs(history(later + timedelta(days=1), *runs), MONTH, later)
+    assert said.standing_usd == pytest.approx(5.0)

@@ -1,0 +1,212 @@
+"""The history's file: what is kept, what is left alone, and what becomes of one that is damaged."""
+
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.batch.fold import Arrived, fold
+from agent.batch.follow import Cursor
+from agent.contract.entries import Invalid
+from agent.contract.ids import Batch as Id
+from agent.contract.layout import EntryKey, PointerKey
+from agent.contract.results import RunStatus
+from consumer.model import batch_of, load_batch, write_batch
+from consumer.store import MIGRATIONS, HistoryError, Store, default_name
+from tests.consumer.nights import LIMIT, attempt, nightly, tokyo
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+JOBS = {"quotes": "succeeded", "notes": "failed", "weekly": "skipped", "news": "incomplete"}
+
+
+def filled(path: Path | None, count: int = 3) -> Store:
+    """Return a history of some nights."""
+    store = Store.open(path, "s3://bucket", NOW)
+    for day in range(count):
+        start = tokyo("18 02:00") + timedelta(days=day)
+        log = attempt(start, JOBS, schedule=nightly("0 2 * * *"), slot=start)
+        store.add(log)
+        store.looked(log[0].key.batch, NOW)
+    return store
+
+
+def test_what_is_kept_is_there_again(tmp_path: Path) -> None:
+    """After the process, with the day on which home began to watch."""
+    path = tmp_path / "deep" / "a history"
+    store = filled(path)
+    pointer = PointerKey(
+        NOW, "began", EntryKey(Id("main", "g.0-of-2"), "20261122T120000Z-aaaaaa", "0" * 8, 0)
+    )
+    cursor = Cursor().advance([pointer], NOW)
+    store.note(cursor, [pointer])
+    before = store.history()
+    store.close()
+    again = Store.open(path, "s3://bucket", NOW + timedelta(days=9))
+    assert again.damage is None
+    assert again.history() == before
+    assert again.cursor() == cursor
+    assert (before.since, before.missing, len(before.batches)) == (NOW, 1, 3)
+    assert again.expected(NOW, 10) == [pointer.entry.batch]
+
+
+def test_a_history_in_memory_is_the_same(tmp_path: Path) -> None:
+    """For a command that has no file."""
+    assert filled(None).history() == filled(tmp_path / "history").history()
+
+
+def test_what_arrived_first_stays() -> None:
+    """A store that later says something else of an object changes nothing; one that could not be read is read again."""
+    store = Store.open(None, "x", NOW)
+    entry, *_ = attempt(tokyo("18 02:00"))
+    broken = Arrived(entry.key, entry.at, Invalid("cut short"))
+    store.add([broken])
+    assert store.looked(entry.key.batch, NOW).invalid == {entry.key.text: "cut short"}
+    assert store.held([entry.key]) == {entry.key}
+    assert store.valid_keys(entry.key.batch) == set()
+    store.add([entry])
+    assert store.looked(entry.key.batch, NOW).runs[0].began is not None
+    store.add([Arrived(entry.key, NOW, entry.entry)])
+    store.add([broken])
+    run = store.looked(entry.key.batch, NOW).runs[0]
+    assert (run.first, run.began is None) == (entry.at, False)
+
+
+def test_a_window_has_what_is_for_it_and_what_is_open() -> None:
+    """In whichever time zone the times were written."""
+    store = filled(None)
+    open_run = attempt(tokyo("01 02:00"), minutes=None)
+    store.add(open_run)
+    store.looked(open_run[0].key.batch, tokyo("01 02:01"))
+    days = [batch.at.astimezone(UTC).day for batch in store.history(tokyo("19 02:00")).batches]
+    assert days == [31, 18, 19]
+    days = [batch.at.astimezone(UTC).day for batch in store.history(most=2).batches]
+    assert days == [31, 19]
+    deadline = tokyo("01 02:00") + LIMIT
+    assert store.due(deadline + timedelta(minutes=4)) == []
+    store.looked(open_run[0].key.batch, deadline)
+    assert store.due(deadline + timedelta(minutes=4)) == []
+    assert store.due(deadline + timedelta(minutes=6)) == [open_run[0].key.batch]
+
+
+def test_a_run_whose_files_are_gone_is_expired() -> None:
+    """What became of it is still known."""
+    store = filled(None, 1)
+    (batch,) = store.history().batches
+    store.expire(batch.id, batch.runs[0].id)
+    (batch,) = store.history().batches
+    assert batch.status(batch.runs[0]) is RunStatus.EXPIRED
+    assert [job.status.value for job in batch.runs[0].jobs]
+
+
+def test_another_program_s_database_is_never_touched(tmp_path: Path) -> None:
+    """Nor a file that is none."""
+    path = tmp_path / "other.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE mine (x)")
+        connection.commit()
+    for content in (path.read_bytes(), b"My diary\n", b"SQLite format 3\0"):
+        path.write_bytes(content)
+        with pytest.raises(HistoryError, match="left alone") as error:
+            Store.open(path, "x", NOW)
+        assert error.value.remedy
+        assert path.read_bytes() == content
+        assert [one.name for one in tmp_path.iterdir()] == ["other.sqlite"]
+
+
+def test_the_history_of_another_bucket_is_left_alone(tmp_path: Path) -> None:
+    """And of a newer program."""
+    path = tmp_path / "history"
+    filled(path).close()
+    with pytest.raises(HistoryError, match="is about s3://bucket"):
+        Store.open(path, "s3://other", NOW)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    with pytest.raises(HistoryError, match="newer"):
+        Store.open(path, "s3://bucket", NOW)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM batch").fetchone() == (3,)
+
+
+@pytest.mark.parametrize("damage", ["middle", "cut", "table"])
+def test_a_damaged_history_is_set_aside_and_told(tmp_path: Path, damage: str) -> None:
+    """Not deleted; the next begins anew, and a second one is set aside beside the first."""
+    path = tmp_path / "history"
+    for number in (1, 2):
+        filled(path, 40).close()
+        content = path.read_bytes()
+        if damage == "middle":
+            path.write_bytes(content[:4096] + b"\xa5" * 8192 + content[12288:])
+        elif damage == "cut":
+            path.write_bytes(content[: len(content) // 2 + 100])
+        else:
+            with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+                connection.execute("DROP TABLE batch")
+        broken = path.read_bytes()
+        store = Store.open(path, "s3://bucket", NOW)
+        assert store.damage is not None
+        assert store.damage.problem
+        assert store.damage.aside == tmp_path / f"history.damaged-{number}"
+        assert store.damage.aside.read_bytes() == broken
+        assert store.history().batches == ()
+        store.close()
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    """With what can be done about it."""
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(HistoryError) as error:
+        Store.open(tmp_path / "file" / "history", "x", NOW)
+    assert "--history" in error.value.remedy
+
+
+def test_a_file_of_another_form_is_folded_anew(tmp_path: Path) -> None:
+    """From the entries, which are what is kept."""
+    path = tmp_path / "history"
+    store = filled(path)
+    before = store.history()
+    store.close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE about SET value = '0' WHERE name = 'folded'")
+        connection.execute("UPDATE batch SET folded = 'of an older form'")
+    assert Store.open(path, "s3://bucket", NOW).history() == before
+
+
+def test_an_empty_file_is_a_history_that_is_not_there_yet(tmp_path: Path) -> None:
+    """A volume may be prepared with one; and two processes may begin at once."""
+    path = tmp_path / "history"
+    path.write_bytes(b"")
+    one, two = Store.open(path, "x", NOW), Store.open(path, "x", NOW)
+    log = attempt(tokyo("18 02:00"))
+    one.add(log)
+    two.add(log)
+    assert one.looked(log[0].key.batch, NOW) == two.batch(log[0].key.batch)
+
+
+def test_each_bucket_has_a_file_of_its_own() -> None:
+    """Whose name says which."""
+    assert default_name("s3://scraped/prod").startswith("s3-scraped-prod-")
+    assert default_name("s3://scraped/prod") != default_name("s3://scraped-prod")
+
+
+hows = st.sampled_from(
+    ["succeeded", "failed", "timed_out", "interrupted", "empty", "skipped", "incomplete"]
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.dictionaries(st.sampled_from(["a", "b", "c", "d"]), hows, max_size=4),
+    st.none() | st.integers(1, 300),
+    st.booleans(),
+)
+def test_a_batch_is_the_same_after_it_was_kept(
+    jobs: dict[str, str], minutes: int | None, planned: bool
+) -> None:
+    """Whatever is in it."""
+    log = attempt(tokyo("18 02:00"), jobs if planned else None, minutes=minutes, left_out=["x"])
+    batch = batch_of(fold(log[0].key.batch, log), NOW)
+    assert load_batch(write_batch(batch)) == batch
