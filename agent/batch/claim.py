@@ -25,10 +25,10 @@ class Claimant:
 
     Attributes:
         run: Its id.
-        retried: Whether it is a shard, or an engine started it again: then it never stands back.
+        retried: Whether an engine starts it again when it is lost: then it never stands back.
         dead: Runs that are known to have died: of the state directory whose lock this process holds.
-        heard: When parts of the runs' logs arrived, by run: signs of life that are not in the batch's log. Needed where
-            more than one run is open, and then of its own log as well.
+        heard: When parts of the runs' logs arrived, by run: signs of life that are not in the batch's log. Needed of
+            those that `unheard` names.
     """
 
     run: str
@@ -91,6 +91,20 @@ def decide(state: State, claimant: Claimant) -> Work | StandBack | LookAgain:
     return before_beginning(state, claimant) or next(map(_to, rivals), Work(state.finished))
 
 
+def unheard(state: State, claimant: Claimant) -> frozenset[str]:
+    """Return the runs of which the batch's log alone does not say whether they were alive: parts of their logs do.
+
+    Two machines that begin at the same time need none.
+    """
+    own = state.runs.get(claimant.run)
+    if own is None or own.began is None or claimant.retried:
+        return frozenset()
+    silent = {run.id for run in _before(state, own, claimant) if _seems_silent(run, own.first)}
+    if any(_seems_silent(own, run.first) for run in _after(state, own)):
+        silent.add(own.id)
+    return frozenset(silent)
+
+
 def is_over(
     run: Run, at: datetime, heard: Mapping[str, Collection[datetime]] | None = None
 ) -> bool:
@@ -100,24 +114,45 @@ def is_over(
     """
     signs = [*run.signs, *(heard or {}).get(run.id, ())]
     last = max((sign for sign in signs if sign <= at), default=run.first)
-    return run.deadline + PAST_DEADLINE < at or last + SILENCE < at
+    return _is_late(run, at) or last + SILENCE < at
+
+
+def _is_late(run: Run, at: datetime) -> bool:
+    return run.deadline + PAST_DEADLINE < at
+
+
+def _seems_silent(run: Run, at: datetime) -> bool:
+    return is_over(run, at) and not _is_late(run, at)
 
 
 def _earlier(state: State, own: Run, claimant: Claimant) -> Iterator[Run]:
     """Yield the runs that began before a run and whose claims were not over then."""
-    for run in state.runs.values():
-        ended = run.closed is not None or run.stood_back is not None
-        dead = run.id in claimant.dead or _rebooted(run, own)
-        gone = ended or dead or is_over(run, own.first, claimant.heard)
-        if run.order < own.order and not gone:
+    for run in _before(state, own, claimant):
+        if not is_over(run, own.first, claimant.heard):
             yield run
 
 
 def _overtaking(state: State, own: Run, claimant: Claimant) -> Iterator[Run]:
     """Yield the runs that began when a run's claim was over, and work still."""
+    for run in _after(state, own):
+        if is_over(own, run.first, claimant.heard):
+            yield run
+
+
+def _before(state: State, own: Run, claimant: Claimant) -> Iterator[Run]:
+    """Yield the runs that began before a run, did not end, and are not known to be dead."""
+    for run in state.runs.values():
+        ended = run.closed is not None or run.stood_back is not None
+        dead = run.id in claimant.dead or _rebooted(run, own)
+        if run.order < own.order and not ended and not dead:
+            yield run
+
+
+def _after(state: State, own: Run) -> Iterator[Run]:
+    """Yield the runs that began after a run, and work still."""
     for run in state.runs.values():
         works = run.began is not None and run.closed is None and run.stood_back is None
-        if run.order > own.order and works and is_over(own, run.first, claimant.heard):
+        if run.order > own.order and works:
             yield run
 
 

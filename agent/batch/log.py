@@ -1,4 +1,4 @@
-"""A batch's log in the bucket: entries are appended, and looked at. The only module here with effects.
+"""A batch's log in the bucket: entries are appended, and looked at.
 
 Nothing is conditional, changed or deleted. Each put has a key of its own, also when what it holds was put before and
 the answer was lost: so an object arrives once, when the store says so, or never, and a late request does no harm.
@@ -73,6 +73,27 @@ class Bucket(Source, Protocol):
 
     async def put_once(self, key: str, data: bytes) -> None:
         """Write an object with one request: after an error it may be there, or arrive later, or never."""
+
+
+class Opening:
+    """A bucket that is still being opened: whoever asks it for something waits until it is open."""
+
+    def __init__(self, bucket: "asyncio.Task[Bucket]") -> None:
+        self._bucket = bucket
+
+    async def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[Listed]:
+        """Yield the objects under a prefix."""
+        bucket = await asyncio.shield(self._bucket)
+        async for item in bucket.list(prefix, after=after):
+            yield item
+
+    async def get(self, key: str, *, limit: int) -> bytes | None:
+        """Return an object's content."""
+        return await (await asyncio.shield(self._bucket)).get(key, limit=limit)
+
+    async def put_once(self, key: str, data: bytes) -> None:
+        """Write an object with one request."""
+        await (await asyncio.shield(self._bucket)).put_once(key, data)
 
 
 class LogWriter:

@@ -16,7 +16,9 @@ from agent.batch import claim, follow
 from agent.batch.claim import Claimant, LookAgain, StandBack, Work
 from agent.batch.commit import in_entries
 from agent.batch.fold import Arrived, Result, State, fold
-from agent.batch.log import LogReader, LogWriter, heard
+from agent.batch.log import LogReader, LogWriter
+from agent.batch.session import BatchSession, Settled
+from agent.batch.which import Purpose
 from agent.contract.entries import (
     Began,
     Closed,
@@ -188,22 +190,26 @@ class _Work:
             self.machine.truth,
         )
         self.run = self.spooled.run
-        self.reader = LogReader(self.view, self.machine.batch)
-        self.writer = self.machine.new_writer(self.process, self.view, self.run)
+        self.session = _Session(self)
+        self.writer = self.session.log
         self.logs = 0
         if self.machine.retried:
             self.truth.retried.add(self.run)
 
     async def story(self) -> None:
         """Claim the batch, do the jobs that are left, close."""
-        decision = await self._claim()
-        if isinstance(decision, StandBack):
-            await self._close_as_stood_back(decision)
+        await self.session.begin()
+        settled = await self.session.settle()
+        if settled.warning:
+            self.truth.claimless.add(self.run)
+        if isinstance(settled.decision, StandBack):
+            await self._close_as_stood_back(settled.decision)
             return
+        self.session.works = True
         self.truth.decided[self.run] = self.truth.looked.get(self.run, -1.0)
-        names = tuple(name for name in JOBS if name not in decision.leave_out)
+        names = tuple(name for name in JOBS if name not in settled.decision.leave_out)
         await self._try(planned=Planned(count=len(names), jobs=names))
-        again: Work | StandBack | LookAgain = decision
+        again: Work | StandBack | LookAgain = settled.decision
         for name in names:
             again = await self._look_while_working()
             if isinstance(again, StandBack):
@@ -212,43 +218,9 @@ class _Work:
                 await self._job(name)
         await self._close(interrupted=isinstance(again, StandBack))
 
-    async def _claim(self) -> Work | StandBack:
-        try:
-            state, claimant = await self._look()
-        except StoreError:
-            # A lost day is worse than two runs of one.
-            self.truth.claimless.add(self.run)
-            await self._try(began=self.spooled.began)
-            return Work({})
-        back = self.rules.before_beginning(state, claimant)
-        if not await self._try(began=self.spooled.began):
-            self.truth.claimless.add(self.run)
-        if back is not None or not self.rules.second_look:
-            return back or _first_look(state)
-        for _ in range(4):
-            await self.world.sleep(self.process, claim.SETTLE.total_seconds())
-            try:
-                decision = self.rules.decide(*await self._look())
-            except StoreError:
-                continue
-            if not isinstance(decision, LookAgain):
-                return decision
-        self.truth.claimless.add(self.run)
-        return Work({})
-
-    async def _look(self) -> tuple[State, Claimant]:
-        # A beginning that waits is nobody's claim: whoever else is there would be first.
-        await self.writer.flush()
-        asked = self.world.now
-        state = self.rules.fold(self.machine.batch, await self.reader.look())
-        runs = [run for run in state.runs.values() if not run.closed and not run.stood_back]
-        signs = {run.id: await heard(self.view, run.id) for run in runs} if len(runs) > 1 else {}
-        self.truth.looked[self.run] = asked
-        return state, Claimant(self.run, self.machine.retried, self.dead, signs)
-
     async def _look_while_working(self) -> Work | StandBack | LookAgain:
         try:
-            return self.rules.go_on(*await self._look())
+            return await self.session.look()
         except StoreError:
             return LookAgain()
 
@@ -320,6 +292,64 @@ class _Work:
         except StoreError:
             return False
         return True
+
+
+class _Session(BatchSession):
+    """The real session, on the world's clocks, with rules that can be broken; it notes when its run looked."""
+
+    def __init__(self, work: _Work) -> None:
+        machine, process = work.machine, work.process
+        self.work = work
+        self.works = False
+        self.asked = -1.0
+        self.seen_first = State(machine.batch)
+        super().__init__(
+            work.view,
+            work.run,
+            "",
+            purpose_of(machine.batch, retried=machine.retried),
+            work.spooled.began,
+            now=lambda: work.world.clock(process),
+            dead=work.dead,
+            pause=lambda seconds: work.world.sleep(process, seconds),
+            clock=lambda: work.world.now,
+        )
+
+    async def settle(self) -> Settled:
+        """Look a second time, if that is the rule."""
+        if self.work.rules.second_look:
+            return await super().settle()
+        return Settled(self._back or _first_look(self.seen_first))
+
+    async def look(self) -> Work | StandBack | LookAgain:
+        """Note when that was."""
+        decision = await super().look()
+        self.work.truth.looked[self.work.run] = self.asked
+        return decision
+
+    async def _look_first(self) -> StandBack | None:
+        state = self.seen_first = await self._state()
+        self.work.truth.looked[self.work.run] = self.asked
+        return self.work.rules.before_beginning(state, self._claimant)
+
+    async def _state(self) -> State:
+        self.asked = self.work.world.now
+        return self.work.rules.fold(self.batch, await self._reader.look())
+
+    def _decide(self, state: State, claimant: Claimant) -> Work | StandBack | LookAgain:
+        rules = self.work.rules
+        return (rules.go_on if self.works else rules.decide)(state, claimant)
+
+    def _of_others(self, work: Work, state: State) -> Work:
+        return Work({job: why for job, why in work.leave_out.items() if job in state.successes})
+
+    def _writer(self, batch: Batch) -> LogWriter:
+        return self.work.machine.new_writer(self.work.process, self.work.view, self.work.run)
+
+
+def purpose_of(batch: Batch, *, retried: bool = False) -> Purpose:
+    """Return the purpose of a run that is started for a batch."""
+    return Purpose(batch.schedule, batch.slot, batch.shard, retried)
 
 
 def _first_look(state: State) -> Work | StandBack:

@@ -1,0 +1,282 @@
+"""A run's part in its batch: it claims it, writes its log, and looks while it works whether that is still right.
+
+Nothing here stops a run but the answer that another has the batch: a lost day is worse than two runs of one, and each
+job counts once all the same.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from agent.batch.catchup import Beginning
+from agent.batch.claim import (
+    SETTLE,
+    SILENCE,
+    Claimant,
+    LookAgain,
+    StandBack,
+    Work,
+    before_beginning,
+    decide,
+    unheard,
+)
+from agent.batch.fold import State, fold
+from agent.batch.history import batch_to_go_on_with
+from agent.batch.log import Bucket, LogReader, LogWriter, heard
+from agent.batch.which import Purpose
+from agent.contract.entries import Began, StoodBack
+from agent.contract.ids import Batch
+from agent.core.errors import StoreError
+
+T = TypeVar("T")
+
+CLAIM_SECONDS = 90.0
+"""For the whole claim; then the run works without one."""
+FIRST_LOOK = 0.25
+"""Of that time, for each look before the beginning: it must be put whatever they say."""
+STAND_BACK_SECONDS = 30.0
+"""For saying so; a run that could not looks like one that was lost."""
+LOOK_EVERY = SILENCE / 2
+"""While a run works: it stops before two others can have taken over from each other."""
+LOOK_AGAIN = timedelta(seconds=30)
+"""After a look that failed, or while there is no claim."""
+LOOK_SECONDS = 60.0
+POLL_SECONDS = 15.0
+"""Between looks at the clock: who stood still for an hour looks at the bucket as soon as it goes on."""
+
+Report = Callable[[Work | StandBack], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """How a run stands to its batch when its jobs could begin.
+
+    Attributes:
+        decision: Whether it works, and what it leaves out.
+        warning: What a person should know of it; may be empty.
+    """
+
+    decision: Work | StandBack
+    warning: str = ""
+
+
+class BatchSession:
+    """One run's part in its batch: `begin`, `settle`, then `watch` beside the jobs, or `stand_back`.
+
+    Attributes:
+        batch: The batch; final when `begin` has returned.
+        log: Appends to the batch's log; nothing is appended before `begin` has returned.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        run: str,
+        nonce: str,
+        purpose: Purpose,
+        began: Began,
+        *,
+        now: Callable[[], datetime],
+        catch_up: timedelta = timedelta(0),
+        dead: Collection[str] = (),
+        seconds: float = CLAIM_SECONDS,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make the session; nothing is sent yet.
+
+        Args:
+            bucket: The bucket.
+            run: The run's id.
+            nonce: This process'.
+            purpose: What the run is for.
+            began: Its beginning, without slot and shard.
+            now: The time.
+            catch_up: `limits.catch_up`.
+            dead: Runs of the state directory whose lock this process holds, all but this run.
+            seconds: For the whole claim.
+            pause: Waits for so many seconds.
+            clock: Seconds on a clock that does not jump.
+        """
+        self._bucket = bucket
+        self._run = run
+        self._nonce = nonce
+        self._purpose = purpose
+        self._began = began
+        self._catch_up = catch_up
+        self._now = now
+        self._pause = pause
+        self._clock = clock
+        self._claimant = Claimant(run, purpose.retried, dead)
+        self._seconds = seconds
+        self._until = clock() + seconds
+        self._answered: float | None = None
+        self._back: StandBack | None = None
+        self._last: Work | StandBack | None = None
+        self._looked = (clock(), now())
+        self._sure = False
+        self._trouble = self._warning = ""
+        self._enter(purpose.batch(run))
+
+    def _enter(self, batch: Batch) -> None:
+        self.batch = batch
+        self.log = self._writer(batch)
+        self._reader = LogReader(self._bucket, batch)
+
+    def _writer(self, batch: Batch) -> LogWriter:
+        return LogWriter(
+            self._bucket, batch, self._run, self._nonce, now=self._now, pause=self._pause
+        )
+
+    @property
+    def _alone(self) -> bool:
+        """Whether the batch is the run's own: nobody else is in it."""
+        return self.batch.name == self._run
+
+    async def begin(self) -> None:
+        """Find the batch, look whether it is done, and put the beginning; the bucket's failure is no error here."""
+        self._until = self._clock() + self._seconds
+        if self._purpose.unscheduled and self._catch_up and not self._purpose.by_name:
+            await self._try(self._go_on_with_earlier(), FIRST_LOOK * self._seconds)
+            if self._trouble:
+                self._warning = f"what earlier runs finished is not known: {self._trouble}"
+        if not self._alone and not self._purpose.retried:
+            self._back = await self._try(self._look_first(), FIRST_LOOK * self._seconds)
+        await self._try(self._put_beginning(), self._left)
+
+    async def settle(self) -> Settled:
+        """Return whether the run works, once a second look has told; bounded, and not before `begin`."""
+        if self._back is not None:
+            return Settled(self._back)
+        if self._alone:
+            return Settled(Work({}), self._warning)
+        while self._left > 0:
+            decision = await self._try(self._second_look(), self._left)
+            if self._note(decision) and self._last:
+                return Settled(self._last)
+            await self._pause(SETTLE.total_seconds())
+        why = self._trouble or "it does not list what this run has put"
+        return Settled(
+            Work({}), f"another run may work for {self.batch.name}, the bucket did not say: {why}"
+        )
+
+    async def look(self) -> Work | StandBack | LookAgain:
+        """Put what waits, look at the batch's log, and return what the run does; what it did itself is not left out.
+
+        Raises:
+            StoreError: The bucket failed.
+        """
+        await self._flush()
+        state = await self._state()
+        silent = unheard(state, self._claimant)
+        signs = {run: await heard(self._bucket, run) for run in sorted(silent)}
+        decision = self._decide(state, replace(self._claimant, heard=signs))
+        return self._of_others(decision, state) if isinstance(decision, Work) else decision
+
+    async def watch(self, report: Report) -> None:
+        """Look every few minutes while the run works, until it is cancelled or has to stand back.
+
+        Args:
+            report: Told what another run has finished meanwhile, or that another has the batch: then the run commits
+                what ended, starts nothing more and closes.
+        """
+        while not self._alone and not isinstance(self._last, StandBack):
+            await self._pause(POLL_SECONDS)
+            if self._age < (LOOK_EVERY if self._sure else LOOK_AGAIN):
+                continue
+            decision = await self._try(self.look(), LOOK_SECONDS)
+            if self._note(decision) and self._last:
+                report(self._last)
+
+    async def stand_back(self, reason: str, run: str | None = None) -> bool:
+        """Close the run as one that did nothing, and tell whether the log has that; bounded.
+
+        Args:
+            reason: Why.
+            run: The run that has the batch; None where there is another reason, such as a request that makes no sense.
+        """
+        closing = self.log.append(stood_back=StoodBack(reason=reason, run=run))
+        return await self._try(_true(closing), STAND_BACK_SECONDS) is not None
+
+    def _note(self, decision: Work | StandBack | LookAgain | None) -> bool:
+        """Remember what a look said, and tell whether that is news."""
+        self._looked = (self._clock(), self._now())
+        self._sure = isinstance(decision, Work | StandBack)
+        if not isinstance(decision, Work | StandBack) or decision == self._last:
+            return False
+        self._last = decision
+        return True
+
+    async def _state(self) -> State:
+        return fold(self.batch, await self._reader.look())
+
+    def _decide(self, state: State, claimant: Claimant) -> Work | StandBack | LookAgain:
+        return decide(state, claimant)
+
+    def _of_others(self, work: Work, state: State) -> Work:
+        others = {
+            job: reason
+            for job, reason in work.leave_out.items()
+            if state.successes[job].run != self._run
+        }
+        return Work({} if self._purpose.by_name else others)
+
+    async def _go_on_with_earlier(self) -> None:
+        channel, dead = self._began.channel, self._claimant.dead
+        begins = Beginning(self._now(), self._catch_up, channel, dead)
+        batch = await batch_to_go_on_with(self._bucket, self._purpose.schedule, begins)
+        if batch is not None:
+            self._enter(batch)
+
+    async def _look_first(self) -> StandBack | None:
+        state = await self._state()
+        return before_beginning(state, self._claimant)
+
+    async def _put_beginning(self) -> None:
+        await self.log.append(began=self._purpose.in_batch(self._began, self.batch))
+        self._answered = self._clock()
+
+    async def _second_look(self) -> Work | StandBack | LookAgain:
+        await self._flush()
+        since = self._clock() - (self._answered or 0.0)
+        if not self._purpose.retried and since < SETTLE.total_seconds():
+            await self._pause(SETTLE.total_seconds() - since)
+        return await self.look()
+
+    async def _flush(self) -> None:
+        """Put what waits: a beginning that waits is nobody's claim, so that whoever is in the log was first."""
+        await self.log.flush()
+        if self._answered is None:
+            self._answered = self._clock()
+
+    @property
+    def _left(self) -> float:
+        """Seconds that the claim may still take."""
+        return max(0.0, self._until - self._clock())
+
+    @property
+    def _age(self) -> timedelta:
+        """How old the last look is: one of the two clocks stands still while the machine does, the other jumps."""
+        at, on = self._looked
+        return max(timedelta(seconds=self._clock() - at), self._now() - on)
+
+    async def _try(self, step: Awaitable[T], seconds: float) -> T | None:
+        """Return what a step returns; None when the bucket failed, or took too long."""
+        try:
+            async with asyncio.timeout(seconds):
+                result = await step
+        except TimeoutError:
+            self._trouble = f"no answer within {seconds:.0f} s"
+        except StoreError as error:
+            self._trouble = str(error)
+        else:
+            return result
+        return None
+
+
+async def _true(step: Awaitable[None]) -> bool:
+    await step
+    return True

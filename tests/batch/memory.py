@@ -1,0 +1,101 @@
+"""A bucket in memory, at the edge of the protocol: with a clock of its own, and with what stores do to their clients."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from agent.core.errors import StoreError
+from tests.batch.entries import at
+from tests.batch.world import Stored
+
+PAGE = 1000
+
+
+@dataclass
+class Clock:
+    """The time of the store and of everybody, in seconds since the beginning of the tests' world."""
+
+    seconds: float = 0.0
+
+    def now(self) -> datetime:
+        """Return the time."""
+        return at(self.seconds)
+
+    def monotonic(self) -> float:
+        """Return the seconds that have passed."""
+        return self.seconds
+
+    async def pause(self, seconds: float) -> None:
+        """Let the time pass."""
+        self.seconds += seconds
+        await asyncio.sleep(0)
+
+
+@dataclass
+class MemoryBucket:
+    """Counts requests as they are billed: a LIST for each thousand keys.
+
+    Attributes:
+        clock: Its time.
+        lag: Seconds for which a listing lacks what arrived.
+        fails: Kinds of requests that fail: `list`, `get`, `put`.
+        hangs: Kinds of requests that are never answered.
+        slow: Seconds that each request takes.
+    """
+
+    clock: Clock = field(default_factory=Clock)
+    lag: float = 0.0
+    slow: float = 0.0
+    fails: set[str] = field(default_factory=set)
+    hangs: set[str] = field(default_factory=set)
+    asked: Counter[str] = field(default_factory=Counter)
+    keys: list[tuple[str, str]] = field(default_factory=list)
+    objects: dict[str, Stored] = field(default_factory=dict)
+
+    async def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[Stored]:
+        """Yield what a listing shows, a page with each request."""
+        await self._ask("list", prefix)
+        visible = self.clock.seconds - self.lag
+        found = sorted(
+            key
+            for key, one in self.objects.items()
+            if key.startswith(prefix) and key > (after or "") and one.at <= visible
+        )
+        for number, key in enumerate(found):
+            if number and number % PAGE == 0:
+                await self._ask("list", prefix)
+            yield self.objects[key]
+
+    async def get(self, key: str, *, limit: int) -> bytes | None:
+        """Return an object's content."""
+        await self._ask("get", key)
+        stored = self.objects.get(key)
+        return stored.data if stored else None
+
+    async def put_once(self, key: str, data: bytes) -> None:
+        """Write an object; twice is a defect."""
+        await self._ask("put", key)
+        assert key not in self.objects, f"{key} is written twice"
+        self.place(key, data)
+
+    def place(self, key: str, data: bytes = b"", *, ago: float = 0.0) -> None:
+        """Let an object be there, since some seconds."""
+        moment = self.clock.seconds - ago
+        self.objects[key] = Stored(key, data, at(moment).replace(microsecond=0), moment)
+
+    def forget(self) -> Counter[str]:
+        """Return what was asked so far, and count from here."""
+        asked, self.asked = self.asked, Counter()
+        self.keys.clear()
+        return asked
+
+    async def _ask(self, kind: str, key: str) -> None:
+        self.asked[kind] += 1
+        self.keys.append((kind, key))
+        self.clock.seconds += self.slow
+        if kind in self.hangs:
+            await asyncio.Event().wait()
+        if kind in self.fails:
+            raise StoreError(f"could not {kind} {key}")
