@@ -1,4 +1,4 @@
-"""A bucket in memory, at the edge of the protocol: with a clock of its own, and with what stores do to their clients."""
+"""A bucket in memory, at the edge of the protocol: with a clock of its own, and with what stores do to clients."""
 
 import asyncio
 from collections import Counter
@@ -13,11 +13,16 @@ from tests.batch.world import Stored
 PAGE = 1000
 
 
+class TimeIsUpError(Exception):
+    """Whoever waits is stopped: the test has seen enough."""
+
+
 @dataclass
 class Clock:
     """The time of the store and of everybody, in seconds since the beginning of the tests' world."""
 
     seconds: float = 0.0
+    until: float = float("inf")
 
     def now(self) -> datetime:
         """Return the time."""
@@ -31,6 +36,8 @@ class Clock:
         """Let the time pass."""
         self.seconds += seconds
         await asyncio.sleep(0)
+        if self.seconds > self.until:
+            raise TimeIsUpError
 
 
 @dataclass
@@ -95,6 +102,7 @@ class MemoryBucket:
         self.asked[kind] += 1
         self.keys.append((kind, key))
         self.clock.seconds += self.slow
+        await asyncio.sleep(0)
         if kind in self.hangs:
             await asyncio.Event().wait()
         if kind in self.fails:

@@ -1,6 +1,7 @@
 """Which run works: tables of what a log says, and what follows from it."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from agent.batch.claim import (
     Work,
     before_beginning,
     decide,
+    unheard,
 )
 from agent.batch.fold import Arrived, fold
 from agent.contract.results import JobStatus
@@ -228,3 +230,62 @@ def test_of_runs_that_see_the_same_one_works_and_the_others_know(
     working = [run for run in runs if works(decide(state, Claimant(run)))]
     assert len(working) <= 1
     assert working or len(runs) > 2, "of two, one works"
+
+
+@given(
+    st.lists(st.integers(0, 4000), min_size=2, max_size=4),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 6000)), max_size=8),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 6000)), max_size=8),
+    st.sets(st.integers(0, 3)),
+    st.sets(st.integers(0, 3)),
+)
+def test_only_the_parts_of_logs_that_matter_are_asked_for(
+    starts: list[int],
+    signs: list[tuple[int, int]],
+    parts: list[tuple[int, int]],
+    ended: set[int],
+    dead: set[int],
+) -> None:
+    """A look that lists no other log decides the same; each that is listed costs a request."""
+    runs = [run_of(str(number), number) for number in range(len(starts))]
+    log = [arrived(run, start, began=began(start)) for run, start in zip(runs, starts, strict=True)]
+    log += [
+        arrived(
+            runs[who], seconds, 1 + number, closed=closed("interrupted") if who in ended else None
+        )
+        for number, (who, seconds) in enumerate(signs)
+        if who < len(runs) and seconds > starts[who]
+    ]
+    everything: dict[str, list[datetime]] = {run: [] for run in runs}
+    for who, seconds in parts:
+        if who < len(runs) and seconds > starts[who]:
+            everything[runs[who]].append(at(seconds))
+    state = fold(SLOT, log)
+    known = {runs[who] for who in dead if who < len(runs)}
+    for run in runs:
+        claimant = Claimant(run, dead=known - {run})
+        needed = {one: everything[one] for one in unheard(state, claimant)}
+        assert decide(state, replace(claimant, heard=needed)) == decide(
+            state, replace(claimant, heard=everything)
+        )
+
+
+@pytest.mark.parametrize(
+    ("log", "asked"),
+    [
+        ([FIRST, arrived(B, 1, began=began(1))], set()),
+        ([FIRST, arrived(B, 700, began=began(700))], {A}),
+        # Past its deadline nothing brings it back; and what ended needs no sign of life.
+        ([FIRST, arrived(B, 4000, began=began(4000))], set()),
+        ([FIRST, arrived(A, 9, 1, closed=closed()), arrived(B, 700, began=began(700))], set()),
+        # C began when B seemed silent: then B asks whether it was.
+        ([arrived(B, 0, began=began()), arrived(C, 700, began=began(700))], {B}),
+        ([arrived(B, 0, began=began()), arrived(C, 100, began=began(100))], set()),
+        ([FIRST], set()),
+    ],
+)
+def test_who_seems_silent_is_listened_to(log: list[Arrived], asked: set[str]) -> None:
+    """Ten minutes without an entry: a long job, or a machine that is gone."""
+    assert unheard(fold(SLOT, log), Claimant(B)) == asked
+    assert unheard(fold(SLOT, log), Claimant(B, retried=True)) == set()
+    assert unheard(fold(SLOT, log), Claimant(B, dead={A})) == asked - {A}

@@ -1,0 +1,100 @@
+"""Which batch a run is for."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.batch.which import Purpose
+from agent.contract.entries import Began
+from agent.contract.ids import Batch
+from tests.batch.entries import A, B, began
+
+SLOT = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
+TOKYO = timezone(timedelta(hours=9))
+
+
+@pytest.mark.parametrize(
+    ("purpose", "name"),
+    [
+        (Purpose(), A),
+        (Purpose(by_name=True), A),
+        (Purpose(slot=SLOT), "20261122T180000Z"),
+        (Purpose(slot=SLOT.astimezone(TOKYO)), "20261122T180000Z"),
+        (Purpose(slot=SLOT.replace(microsecond=9)), "20261122T180000Z"),
+        (Purpose(shard=("monday", 1, 8), retried=True), "monday.1-of-8"),
+        # An engine's job of one piece, and a fleet's machine: the slot is the group.
+        (Purpose(shard=("4f1e", 0, 1), retried=True), "4f1e.0-of-1"),
+        (Purpose(slot=SLOT, shard=("20261122T180000Z", 3, 8)), "20261122T180000Z.3-of-8"),
+    ],
+)
+def test_a_run_is_for_its_shard_else_its_slot_else_itself(purpose: Purpose, name: str) -> None:
+    """Each attempt at the same thing has the same batch."""
+    assert purpose.batch(A) == Batch("main", name)
+    assert purpose.unscheduled is (name == A)
+
+
+def test_batches_of_two_schedules_never_meet() -> None:
+    """They are below the schedule's name."""
+    assert Purpose("hourly", SLOT).batch(A) != Purpose("nightly", SLOT).batch(A)
+
+
+@pytest.mark.parametrize(
+    "purpose",
+    [
+        Purpose("Main"),
+        Purpose("a.b", SLOT),
+        Purpose(shard=("a/b", 0, 1)),
+        Purpose(shard=("", 0, 1)),
+        Purpose(shard=("a", 8, 8)),
+    ],
+)
+def test_a_name_that_no_key_can_hold_is_refused(purpose: Purpose) -> None:
+    """Whoever names schedules and groups has checked them before."""
+    with pytest.raises(ValueError, match="cannot be a batch"):
+        purpose.batch(A)
+
+
+@pytest.mark.parametrize(
+    ("purpose", "told"),
+    [
+        (Purpose(), (None, None, None, None)),
+        (Purpose(slot=SLOT), (SLOT, None, None, None)),
+        (Purpose(slot=SLOT, shard=("x", 3, 8)), (SLOT, "x", 3, 8)),
+        (Purpose(shard=("x", 0, 1)), (None, "x", 0, 1)),
+    ],
+)
+def test_a_beginning_tells_slot_and_shard(
+    purpose: Purpose, told: tuple[datetime | None, str | None, int | None, int | None]
+) -> None:
+    """Home knows by them what is complete, and what is late."""
+    said = purpose.in_batch(began(), purpose.batch(A))
+    assert (said.slot, said.group, said.shard, said.shards) == told
+    assert said.host == began().host
+
+
+def test_who_goes_on_with_a_slot_says_which() -> None:
+    """Home counts that slot as done then."""
+    said = Purpose().in_batch(began(), Purpose(slot=SLOT).batch(A))
+    assert said.slot == SLOT
+    assert Purpose().in_batch(began(), Purpose().batch(B)).slot is None
+
+
+@given(
+    st.sampled_from([None, SLOT]),
+    st.none()
+    | st.integers(1, 50).flatmap(
+        lambda shards: st.tuples(st.just("g.1"), st.integers(0, shards - 1), st.just(shards))
+    ),
+)
+def test_what_a_beginning_tells_is_valid_and_names_the_batch(
+    slot: datetime | None, shard: tuple[str, int, int] | None
+) -> None:
+    """A copy of a model is not checked when it is made."""
+    purpose = Purpose("main", slot, shard)
+    batch = purpose.batch(A)
+    said = Began.model_validate_json(purpose.in_batch(began(), batch).model_dump_json())
+    told = (said.group, said.shard, said.shards) if said.group else None
+    assert batch.shard == told
+    assert batch.slot == (said.slot if told is None else None)
