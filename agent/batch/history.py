@@ -113,21 +113,20 @@ class History:
         """
         found: dict[str, tuple[Output, ...]] = {}
         read: set[EntryKey] = set()
-        left = MOST_READ + len(jobs)
         for span in SPANS:
             if set(jobs) <= set(found):
                 break
             pointers = [key async for key in self._seen(self._now - span)]
-            entries = [entry for entry in self._with_results(pointers) if entry not in read]
-            for start in range(0, min(len(entries), left), GETS_AT_ONCE):
+            new = [entry for entry in self._with_results(pointers) if entry not in read]
+            entries = new[: MOST_READ + len(jobs) - len(read)]
+            for start in range(0, len(entries), GETS_AT_ONCE):
                 some = entries[start : start + GETS_AT_ONCE]
                 for entry in await asyncio.gather(*map(self._read, some)):
                     _gather(entry, jobs, found)
                 read.update(some)
                 if set(jobs) <= set(found):
                     break
-            left = MOST_READ + len(jobs) - len(read)
-            if left <= 0 or len(pointers) == MOST_POINTERS:
+            if len(entries) < len(new) or len(pointers) == MOST_POINTERS:
                 return Past(found, cut=not set(jobs) <= set(found))
         return Past(found)
 

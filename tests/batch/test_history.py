@@ -1,0 +1,268 @@
+"""What earlier batches say, and how much is asked for it."""
+
+from typing import Any
+
+import pytest
+
+from agent.batch.history import MOST_READ, History, JobState
+from agent.batch.log import LogWriter
+from agent.contract.entries import Ended, Object, Output
+from agent.contract.ids import Batch
+from agent.contract.layout import EntryKey, PointerKey, StateKey
+from agent.contract.results import JobStatus
+from tests.batch.entries import A, B, C, began, closed, job, run_of
+from tests.batch.memory import Clock, MemoryBucket
+
+DAY = 86400.0
+NOW = 400 * DAY
+TONIGHT = Batch("main", "20280101T180000Z")
+
+
+def bucket_of_today() -> MemoryBucket:
+    """Return an empty bucket, more than a year after the beginning of the tests' world."""
+    return MemoryBucket(Clock(NOW))
+
+
+def produced(run: str, name: str, *files: int, status: JobStatus = JobStatus.SUCCEEDED) -> Ended:
+    """Return a job that ended, with what its last successes produced."""
+    outputs = tuple(Output(files=number) for number in files)
+    return job(run, name, status).model_copy(update={"outputs": outputs})
+
+
+def left(run: str, name: str, status: JobStatus = JobStatus.SUCCEEDED, **more: Any) -> Ended:
+    """Return a job that ended and left its state."""
+    key = StateKey(name, run, status is not JobStatus.SUCCEEDED).text
+    state = Object(key=key, bytes=3, sha256="1" * 64)
+    return job(run, name, status).model_copy(update={"state": state, **more})
+
+
+async def ran(
+    bucket: MemoryBucket, run: str, days_ago: float, *entries: tuple[Ended, ...], batch: Any = None
+) -> None:
+    """Let a run have happened, with one entry for each portion of its jobs; states are there as well."""
+    today, bucket.clock.seconds = bucket.clock.seconds, NOW - days_ago * DAY
+    log = LogWriter(bucket, batch or Batch.of_run("main", run), run, "0" * 8, now=bucket.clock.now)
+    await log.append(began=began(bucket.clock.seconds))
+    for ended in entries:
+        bucket.clock.seconds += 5
+        for one in ended:
+            if one.state:
+                bucket.place(one.state.key, b"x")
+        await log.append(jobs=ended)
+    await log.append(closed=closed())
+    bucket.clock.seconds = today
+    bucket.forget()
+
+
+def run_days_ago(name: str, days: float) -> str:
+    """Return the id of a run that began so long ago."""
+    return run_of(name, NOW - days * DAY)
+
+
+def history(bucket: MemoryBucket, batch: Batch = TONIGHT) -> History:
+    """Return what a run of today can look at."""
+    return History(bucket, batch, bucket.clock.now())
+
+
+def files(past: Any) -> dict[str, list[int]]:
+    """Return the files of each job's past successes."""
+    return {name: [one.files for one in outputs] for name, outputs in past.outputs.items()}
+
+
+# Outputs.
+
+
+async def test_the_newest_entry_has_the_last_outputs_of_a_job() -> None:
+    """Each result carries those of its job's last successes, so that one is enough."""
+    bucket = bucket_of_today()
+    await ran(bucket, A, 2, (produced(A, "x", 1), produced(A, "y", 7)))
+    await ran(bucket, B, 1, (produced(B, "x", 1, 2),), (produced(B, "z", 9),))
+    past = await history(bucket).outputs(["x", "y"])
+    assert files(past) == {"x": [1, 2], "y": [7]}
+    assert not past.cut
+    assert files(await history(bucket).outputs(["z", "nobody"])) == {"z": [9]}
+
+
+async def test_a_daily_job_costs_one_listing() -> None:
+    """And its last entries; who wants nothing asks nothing."""
+    bucket = bucket_of_today()
+    await ran(bucket, B, 1, *((produced(B, name, 1),) for name in "vwxyz"))
+    await history(bucket).outputs("vwxyz")
+    assert bucket.forget() == {"list": 1, "get": 7}
+    assert files(await history(bucket).outputs([])) == {}
+    assert bucket.forget() == {}
+
+
+@pytest.mark.parametrize(("days", "lists"), [(1, 1), (7, 2), (30, 3), (41, 3)])
+async def test_a_monthly_job_still_has_its_last_run(days: float, lists: int) -> None:
+    """Nobody looks into years."""
+    bucket = bucket_of_today()
+    run = run_days_ago("x", days)
+    await ran(bucket, run, days, (produced(run, "x", 4),))
+    past = await history(bucket).outputs(["x"])
+    assert files(past) == ({} if days > 40 else {"x": [4]})
+    assert bucket.asked["list"] == lists
+
+
+async def test_what_failed_has_the_outputs_of_its_last_successes_too() -> None:
+    """A job that fails for two months does not forget what is usual."""
+    bucket = bucket_of_today()
+    await ran(bucket, A, 1, (produced(A, "x", 3, 3, status=JobStatus.FAILED),))
+    assert files(await history(bucket).outputs(["x"])) == {"x": [3, 3]}
+
+
+async def test_another_schedules_outputs_are_others() -> None:
+    """An hourly run of the same job produces less."""
+    bucket = bucket_of_today()
+    await ran(bucket, A, 1, (produced(A, "x", 5),), batch=Batch.of_run("hourly", A))
+    assert files(await history(bucket).outputs(["x"])) == {}
+
+
+async def test_a_shard_finds_its_own_part_first() -> None:
+    """The same shard of another group has the same jobs; where their number changed, any is looked at."""
+    bucket = bucket_of_today()
+    for shard in range(20):
+        run = run_days_ago(str(shard), 1)
+        own = Batch.of_shard("main", "monday", shard, 20)
+        await ran(bucket, run, 1, (produced(run, f"job-{shard}", shard),), batch=own)
+    past = await history(bucket, Batch.of_shard("main", "tuesday", 3, 20)).outputs(["job-3"])
+    assert files(past) == {"job-3": [3]}
+    assert bucket.forget()["get"] <= 16
+    other = await history(bucket, Batch.of_shard("main", "tuesday", 3, 21)).outputs(["job-19"])
+    assert files(other) == {"job-19": [19]}
+
+
+async def test_a_look_ends() -> None:
+    """A job that nobody knows costs no more than so many requests, and the run is told that there may be more."""
+    bucket = bucket_of_today()
+    await ran(bucket, A, 1, *((produced(A, f"j{number}", 1),) for number in range(200)))
+    past = await history(bucket).outputs(["unknown"])
+    assert past.cut
+    assert bucket.asked["get"] == MOST_READ + 1
+    assert sum(bucket.asked.values()) < 70
+
+
+async def test_what_cannot_be_read_is_passed_over() -> None:
+    """Damage, and a pointer to what never came."""
+    bucket = bucket_of_today()
+    await ran(bucket, A, 2, (produced(A, "x", 1),))
+    for number, content in enumerate((b"{", None)):
+        key = EntryKey(Batch.of_run("main", B), B, "0" * 8, number)
+        bucket.place(PointerKey(bucket.clock.now(), "jobs", key).text)
+        if content:
+            bucket.place(key.text, content)
+    assert files(await history(bucket).outputs(["x"])) == {"x": [1]}
+
+
+# State.
+
+
+async def state(bucket: MemoryBucket, **more: Any) -> str | None:
+    """Return the run whose state a job gets."""
+    found = await history(bucket).newest_state("x", **more)
+    return found.key.run if found else None
+
+
+OLD, MIDDLE, NEW = (run_days_ago(str(days), days) for days in (3, 2, 1))
+
+
+async def test_a_job_gets_the_newest_state_with_what_its_entry_says_of_it() -> None:
+    """So that what is read can be compared."""
+    bucket = bucket_of_today()
+    assert await history(bucket).newest_state("x") is None
+    assert bucket.forget() == {"list": 1}
+    await ran(bucket, OLD, 3, (left(OLD, "x"),))
+    await ran(bucket, NEW, 1, (left(NEW, "x"),))
+    found = await history(bucket).newest_state("x")
+    assert found == JobState(StateKey("x", NEW), left(NEW, "x").state)
+
+
+async def test_a_state_that_was_never_committed_is_passed_over() -> None:
+    """Its run died between the state and the entry: the files that it speaks of never arrived."""
+    bucket = bucket_of_today()
+    await ran(bucket, OLD, 3, (left(OLD, "x"),))
+    await ran(bucket, MIDDLE, 2, (job(MIDDLE, "other"),))
+    bucket.place(StateKey("x", MIDDLE).text, b"x", ago=2 * DAY)
+    bucket.place(StateKey("x", NEW).text, b"x", ago=DAY)  # and this one was never heard of
+    assert await state(bucket) == OLD
+
+
+async def test_the_state_of_a_twin_that_does_not_count_is_passed_over() -> None:
+    """Home has the files of the other one."""
+    bucket = bucket_of_today()
+    await ran(bucket, MIDDLE, 2, (left(MIDDLE, "x"),), batch=TONIGHT)
+    await ran(bucket, NEW, 1, (left(NEW, "x"),), batch=TONIGHT)
+    assert await state(bucket) == MIDDLE
+
+
+async def test_checkpoints_count_where_they_are_wanted() -> None:
+    """The newest of all; a success of the same batch is newer, whatever the names say."""
+    bucket = bucket_of_today()
+    await ran(bucket, OLD, 3, (left(OLD, "x"),))
+    cut = (left(MIDDLE, "x", JobStatus.TIMED_OUT),)
+    await ran(bucket, MIDDLE, 2, cut, batch=TONIGHT)
+    assert await state(bucket) == OLD
+    assert await state(bucket, checkpoints=True) == MIDDLE
+    await ran(bucket, NEW, 1, (left(NEW, "x"),), batch=TONIGHT)
+    assert await state(bucket, checkpoints=True) == NEW
+    bucket.place(StateKey("x", C, checkpoint=True).text, b"x")
+    assert await state(bucket, checkpoints=True) == NEW
+
+
+async def test_what_a_wrong_clock_has_dated_later_comes_last() -> None:
+    """It would be the newest for years."""
+    bucket = bucket_of_today()
+    ahead = run_days_ago("ahead", -3000)
+    await ran(bucket, ahead, 2, (left(ahead, "x"),))
+    await ran(bucket, NEW, 1, (left(NEW, "x"),))
+    assert await state(bucket) == NEW
+
+
+async def test_a_state_outlives_everything_that_says_where_it_is_from() -> None:
+    """A lifecycle rule deletes runs, logs and pointers, and never the newest state."""
+    bucket = bucket_of_today()
+    old = run_days_ago("old", 90)
+    bucket.place(StateKey("x", old).text, b"x", ago=90 * DAY)
+    assert await history(bucket).newest_state("x") == JobState(StateKey("x", old), None)
+
+
+async def test_of_years_of_states_the_newest_are_listed() -> None:
+    """A page for all of a year and more, or for those of the last weeks."""
+    bucket = bucket_of_today()
+    for number in range(3000):
+        bucket.place(StateKey("x", run_of(str(number), number * DAY / 10)).text, b"x")
+    await ran(bucket, NEW, 1, (left(NEW, "x"),))
+    assert await state(bucket) == NEW
+    assert bucket.asked["list"] == 4  # two of states, the index, the batch
+
+
+async def test_jobs_of_one_run_share_what_was_looked_up() -> None:
+    """One listing for each job's states, and two for the run that they are of."""
+    bucket = bucket_of_today()
+    await ran(bucket, NEW, 1, tuple(left(NEW, name) for name in "vwxyz"))
+    one = history(bucket)
+    for name in "vwxyz":
+        assert await one.newest_state(name) is not None
+    assert bucket.asked == {"list": 7, "get": 3}
+
+
+async def test_hundreds_of_uncommitted_states_are_not_all_looked_at() -> None:
+    """A job that dies each time before its commit."""
+    bucket = bucket_of_today()
+    for number in range(100):
+        bucket.place(StateKey("x", run_days_ago(str(number), 1 + number / 50)).text, b"x")
+    assert await state(bucket) is None
+    assert bucket.asked["list"] <= 10
+
+
+async def test_a_year_is_a_few_requests() -> None:
+    """What a run asks does not grow with what there was before."""
+    bucket = bucket_of_today()
+    for day in range(366, 0, -1):
+        run = run_days_ago(str(day), day)
+        await ran(bucket, run, day, (left(run, "x", outputs=(Output(files=3),)),))
+    one = history(bucket)
+    assert files(await one.outputs(["x"])) == {"x": [3]}
+    assert (await one.newest_state("x")) is not None
+    assert bucket.asked["list"] <= 3
+    assert bucket.asked["get"] <= 6
