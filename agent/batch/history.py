@@ -103,6 +103,7 @@ class History:
         self._now = now
         self._batches: dict[str, Batch] = {}
         self._states: dict[Batch, State] = {}
+        self._kept: list[StateKey] | None = None
         self._turn = asyncio.Lock()
 
     async def outputs(self, jobs: Collection[str]) -> Past:
@@ -158,7 +159,13 @@ class History:
         return run_started(key.run) <= self._now + CLOCKS, key.run, not key.checkpoint
 
     async def _listed(self, job: str) -> AsyncIterator[list[StateKey]]:
-        """Yield a job's states: all with one request; of years of them first the newest, which come last."""
+        """Yield a job's states: one answer may hold those of all jobs; of years of them first the newest."""
+        async with self._turn:
+            if self._kept is None:
+                self._kept = await self._keys(STATE, None, ONE_ANSWER)
+        if len(self._kept) < ONE_ANSWER:
+            yield [key for key in self._kept if key.job == job]
+            return
         prefix = f"{STATE}{job}/"
         keys = await self._keys(prefix, None, ONE_ANSWER)
         if len(keys) == ONE_ANSWER:

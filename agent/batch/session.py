@@ -102,7 +102,7 @@ class BatchSession:
             clock: Seconds on a clock that does not jump.
         """
         self._bucket = bucket
-        self._run = run
+        self.run = run
         self._nonce = nonce
         self._purpose = purpose
         self._began = began
@@ -128,13 +128,13 @@ class BatchSession:
 
     def _writer(self, batch: Batch) -> LogWriter:
         return LogWriter(
-            self._bucket, batch, self._run, self._nonce, now=self._now, pause=self._pause
+            self._bucket, batch, self.run, self._nonce, now=self._now, pause=self._pause
         )
 
     @property
     def _alone(self) -> bool:
         """Whether the batch is the run's own: nobody else is in it."""
-        return self.batch.name == self._run
+        return self.batch.name == self.run
 
     async def begin(self) -> None:
         """Find the batch, look whether it is done, and put the beginning; the bucket's failure is no error here."""
@@ -220,7 +220,7 @@ class BatchSession:
         others = {
             job: reason
             for job, reason in work.leave_out.items()
-            if state.successes[job].run != self._run
+            if state.successes[job].run != self.run
         }
         return Work({} if self._purpose.by_name else others)
 

@@ -1,4 +1,4 @@
-"""Claims batches in a process of its own: a part of a race. `python -m tests.batch.claim_batches RACE`, which is JSON."""
+"""Claims batches in a process of its own, a part of a race: `python -m tests.batch.claim_batches RACE`, as JSON."""
 
 import asyncio
 import json

@@ -23,6 +23,7 @@ class Clock:
 
     seconds: float = 0.0
     until: float = float("inf")
+    waiters: list[tuple[float, "asyncio.Future[None]"]] = field(default_factory=list)
 
     def now(self) -> datetime:
         """Return the time."""
@@ -38,6 +39,24 @@ class Clock:
         await asyncio.sleep(0)
         if self.seconds > self.until:
             raise TimeIsUpError
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until others have let the time pass."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiters.append((self.seconds + seconds, waiter))
+        await waiter
+
+    async def pass_seconds(self, seconds: float) -> None:
+        """Let the time pass, a second at a time; whoever waits has its turn."""
+        end = self.seconds + seconds
+        while self.seconds < end:
+            self.seconds += 1
+            for one in [one for one in self.waiters if one[0] <= self.seconds]:
+                self.waiters.remove(one)
+                if not one[1].done():
+                    one[1].set_result(None)
+            for _ in range(5):
+                await asyncio.sleep(0)
 
 
 @dataclass

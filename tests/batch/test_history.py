@@ -233,17 +233,21 @@ async def test_of_years_of_states_the_newest_are_listed() -> None:
         bucket.place(StateKey("x", run_of(str(number), number * DAY / 10)).text, b"x")
     await ran(bucket, NEW, 1, (left(NEW, "x"),))
     assert await state(bucket) == NEW
-    assert bucket.asked["list"] == 4  # two of states, the index, the batch
+    assert (
+        bucket.forget()["list"] == 5
+    )  # of all states, of the job's, of the newest; the index, the batch
+    assert await history(bucket).newest_state("y") is None
+    assert bucket.asked == {"list": 2}
 
 
 async def test_jobs_of_one_run_share_what_was_looked_up() -> None:
-    """One listing for each job's states, and two for the run that they are of."""
+    """One listing for the states of all, and two for the run that they are of."""
     bucket = bucket_of_today()
     await ran(bucket, NEW, 1, tuple(left(NEW, name) for name in "vwxyz"))
     one = history(bucket)
     for name in "vwxyz":
         assert await one.newest_state(name) is not None
-    assert bucket.asked == {"list": 7, "get": 3}
+    assert bucket.asked == {"list": 3, "get": 3}
 
 
 async def test_hundreds_of_uncommitted_states_are_not_all_looked_at() -> None:
@@ -253,6 +257,7 @@ async def test_hundreds_of_uncommitted_states_are_not_all_looked_at() -> None:
         bucket.place(StateKey("x", run_days_ago(str(number), 1 + number / 50)).text, b"x")
     assert await state(bucket) is None
     assert bucket.asked["list"] <= 10
+    assert bucket.asked["get"] == 0
 
 
 async def test_a_year_is_a_few_requests() -> None:

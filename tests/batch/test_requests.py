@@ -1,0 +1,157 @@
+"""What a run asks of the bucket for its batch, counted as it is billed; docs/shards.md has the figures.
+
+Files, packages, states and parts of the log come on top: whoever delivers them counts those.
+"""
+
+import asyncio
+from collections import Counter
+from datetime import timedelta
+
+import pytest
+
+from agent.batch.claim import Work
+from agent.batch.commit import EVERY_SECONDS
+from agent.batch.history import History
+from agent.batch.session import BatchSession
+from agent.batch.which import Purpose
+from tests.batch.entries import SLOT, A, began, closed, jobs, planned, run_of
+from tests.batch.memory import Clock, MemoryBucket
+
+WRITTEN, READ = 5.0, 0.4
+"""US dollars for a million PUTs or LISTs, and for a million GETs, at AWS's list price (us-east-1)."""
+NIGHTLY = Purpose(slot=SLOT.slot)
+SHARD = Purpose(shard=("monday", 1, 1000), retried=True)
+
+
+def dollars(asked: Counter[str]) -> float:
+    """Return what requests cost."""
+    return ((asked["put"] + asked["list"]) * WRITTEN + asked["get"] * READ) / 1e6
+
+
+async def run(
+    bucket: MemoryBucket,
+    purpose: Purpose,
+    names: list[str],
+    *,
+    at_once: int = 1,
+    seconds: float = EVERY_SECONDS,
+    name: str = "first",
+) -> Counter[str]:
+    """Let a run do its jobs, so many in each commit, and return what it asked for its batch."""
+    clock = bucket.clock
+    own = run_of(name, clock.seconds)
+    session = BatchSession(
+        bucket,
+        own,
+        own[-6:] + "00",
+        purpose,
+        began(clock.seconds),
+        now=clock.now,
+        pause=clock.sleep,
+        clock=clock.monotonic,
+        catch_up=timedelta(hours=6),
+    )
+    bucket.forget()
+    claiming = asyncio.create_task(claimed(session))
+    await clock.pass_seconds(10)
+    await claiming
+    history = History(bucket, session.batch, clock.now())
+    plan = planned(*names)
+    told: list[object] = []
+    watching = asyncio.create_task(session.watch(told.append))
+    for start in range(0, len(names), at_once):
+        some = names[start : start + at_once]
+        for job in some:
+            assert await history.newest_state(job) is None
+        await clock.pass_seconds(seconds)
+        await session.log.append(planned=plan if start == 0 else None, jobs=jobs(own, some))
+    await session.log.append(closed=closed())
+    watching.cancel()
+    assert told == []
+    return bucket.forget()
+
+
+async def claimed(session: BatchSession) -> None:
+    """Claim a batch that nobody else wants."""
+    await session.begin()
+    assert isinstance((await session.settle()).decision, Work)
+
+
+FIVE = [f"job-{number}" for number in range(5)]
+
+
+async def test_five_jobs_each_night() -> None:
+    """In the worst case each has a commit of its own."""
+    asked = await run(MemoryBucket(), NIGHTLY, FIVE)
+    assert asked == {"put": 14, "list": 3, "get": 1}
+    together = await run(MemoryBucket(), NIGHTLY, FIVE, at_once=5)
+    assert together == {"put": 6, "list": 3, "get": 1}
+
+
+async def test_five_jobs_of_two_minutes() -> None:
+    """Two looks while it works, which read its own entries."""
+    asked = await run(MemoryBucket(), NIGHTLY, FIVE, seconds=120)
+    assert asked["put"] == 14
+    assert asked["list"] <= 5
+    assert asked["get"] <= 6
+
+
+async def test_a_run_by_itself() -> None:
+    """One look whether there is something to go on with."""
+    asked = await run(MemoryBucket(), Purpose(), FIVE)
+    assert asked == {"put": 14, "list": 2}
+
+
+async def test_the_next_night_asks_the_same() -> None:
+    """Also after months of nights."""
+    bucket = MemoryBucket()
+    for night in range(60):
+        bucket.clock.seconds = night * 86400.0
+        slot = bucket.clock.now()
+        asked = await run(bucket, Purpose(slot=slot), FIVE, name=str(night))
+        assert asked == {"put": 14, "list": 3, "get": 1}
+
+
+@pytest.mark.parametrize(("at_once", "commits"), [(2, 500), (10, 100), (200, 5)])
+async def test_a_million_jobs_on_a_thousand_shards(at_once: int, commits: int) -> None:
+    """An hour's work, with two, ten, or two hundred jobs in each commit: half a cent for each commit of all shards."""
+    names = [f"shop-{number}" for number in range(1000)]
+    asked = await run(MemoryBucket(), SHARD, names, at_once=at_once, seconds=3600 / commits)
+    assert asked["put"] == 2 * commits + 4
+    assert 12 <= asked["list"] <= 15
+    assert 0.9 * commits <= asked["get"] <= commits + 1
+    whole = 1000 * dollars(asked)
+    print(f"{commits} commits: {dict(asked)} for a shard, {whole:.2f} dollars for all")
+    assert whole < 0.25 + commits * 0.0105
+
+
+async def test_other_shards_cost_a_shard_nothing() -> None:
+    """A group's pointers are listed by nobody who works in it."""
+    bucket = MemoryBucket(Clock())
+    alone = await run(bucket, SHARD, FIVE)
+    for number in range(2, 60):
+        await run(bucket, Purpose(shard=("monday", number, 1000), retried=True), FIVE)
+    last = Purpose(shard=("monday", 999, 1000), retried=True)
+    assert await run(bucket, last, FIVE, name="last") == alone
+
+
+async def test_a_shard_that_is_tried_again_reads_what_it_has_committed() -> None:
+    """An entry is read once."""
+    bucket = MemoryBucket()
+    await run(bucket, SHARD, [f"shop-{number}" for number in range(50)])
+    session = BatchSession(
+        bucket,
+        A,
+        "0" * 8,
+        SHARD,
+        began(),
+        now=bucket.clock.now,
+        pause=bucket.clock.pause,
+        clock=bucket.clock.monotonic,
+    )
+    bucket.forget()
+    await session.begin()
+    decision = (await session.settle()).decision
+    assert isinstance(decision, Work)
+    assert len(decision.leave_out) == 50
+    assert bucket.asked == {"put": 2, "list": 1, "get": 53}
