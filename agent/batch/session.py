@@ -225,11 +225,13 @@ class BatchSession:
         return Work({} if self._purpose.by_name else others)
 
     async def _go_on_with_earlier(self) -> None:
-        channel, dead = self._began.channel, self._claimant.dead
-        begins = Beginning(self._now(), self._catch_up, channel, dead)
-        batch = await batch_to_go_on_with(self._bucket, self._purpose.schedule, begins)
+        schedule = self._purpose.schedule
+        batch = await batch_to_go_on_with(self._bucket, schedule, self._beginning())
         if batch is not None:
             self._enter(batch)
+
+    def _beginning(self) -> Beginning:
+        return Beginning(self._now(), self._catch_up, self._began.channel, self._claimant.dead)
 
     async def _look_first(self) -> StandBack | None:
         state = await self._state()

@@ -13,6 +13,7 @@ from typing import Any
 
 from agent.base.errors import StoreError
 from agent.batch import claim, follow
+from agent.batch.catchup import Beginning
 from agent.batch.claim import Claimant, LookAgain, StandBack, Work
 from agent.batch.commit import in_entries
 from agent.batch.fold import Arrived, Result, State, fold
@@ -51,6 +52,7 @@ class Rules:
     before_beginning: Callable[[State, Claimant], StandBack | None] = claim.before_beginning
     decide: Callable[[State, Claimant], Work | StandBack | LookAgain] = claim.decide
     go_on: Callable[[State, Claimant], Work | StandBack | LookAgain] = claim.decide
+    begins: Callable[[Beginning], Beginning] = lambda begins: begins
     package_first: bool = True
     cursor: Callable[[], follow.Cursor] = lambda: follow.Cursor(reach=3)
     is_due: Callable[..., bool] = follow.is_due
@@ -90,6 +92,8 @@ class Truth:
     claimless: set[str] = field(default_factory=set)
     committed: set[tuple[str, str]] = field(default_factory=set)
     retried: set[str] = field(default_factory=set)
+    batches: dict[str, Batch] = field(default_factory=dict)
+    unscheduled: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -103,6 +107,7 @@ class Machine:
     name: str
     skew: timedelta = timedelta(0)
     retried: bool = False
+    unscheduled: bool = False
     keeps_disk: bool = True
     comes_back: bool = True
     jump: timedelta = timedelta(0)
@@ -146,7 +151,7 @@ class Machine:
 
     async def _recover(self, process: Process, view: View, left: Spooled) -> None:
         """Finish a run that an earlier process left: the same bytes once more, under an entry of its own."""
-        writer = self.new_writer(process, view, left.run)
+        writer = self.new_writer(process, view, left.run, self.batch)
         ended = dict(left.ended)
         if left.running and not left.last:
             ended[left.running] = job_of(left.run, left.running, JobStatus.INTERRUPTED)
@@ -161,11 +166,11 @@ class Machine:
         self.truth.committed |= {(left.run, name) for name, job in ended.items() if job.succeeded}
         left.committed = True
 
-    def new_writer(self, process: Process, view: View, run: str) -> LogWriter:
+    def new_writer(self, process: Process, view: View, run: str, batch: Batch) -> LogWriter:
         """Return a writer with a nonce of its own."""
         return self.rules.writer(
             view,
-            self.batch,
+            batch,
             run,
             self.rules.nonce(int.from_bytes(process.name.encode()[:2]) * 16 + next(self.numbers)),
             now=lambda: self.world.clock(process),
@@ -191,14 +196,16 @@ class _Work:
         )
         self.run = self.spooled.run
         self.session = _Session(self)
-        self.writer = self.session.log
         self.logs = 0
+        if self.machine.unscheduled:
+            self.truth.unscheduled[self.run] = self.world.now
         if self.machine.retried:
             self.truth.retried.add(self.run)
 
     async def story(self) -> None:
         """Claim the batch, do the jobs that are left, close."""
         await self.session.begin()
+        self.truth.batches[self.run] = self.session.batch
         settled = await self.session.settle()
         if settled.warning:
             self.truth.claimless.add(self.run)
@@ -280,7 +287,7 @@ class _Work:
     async def _try(self, **parts: Any) -> bool:
         """Append an entry; tell whether everything up to it is committed."""
         try:
-            await self.writer.append(**parts)
+            await self.session.log.append(**parts)
         except StoreError:
             return False
         return True
@@ -288,7 +295,7 @@ class _Work:
     async def _try_flush(self) -> bool:
         await self.world.sleep(self.process, 30.0)
         try:
-            await self.writer.flush()
+            await self.session.log.flush()
         except StoreError:
             return False
         return True
@@ -307,10 +314,11 @@ class _Session(BatchSession):
             work.view,
             work.run,
             "",
-            purpose_of(machine.batch, retried=machine.retried),
+            purpose_of(machine),
             work.spooled.began,
             now=lambda: work.world.clock(process),
             dead=work.dead,
+            catch_up=timedelta(hours=6),
             pause=lambda seconds: work.world.sleep(process, seconds),
             clock=lambda: work.world.now,
         )
@@ -332,6 +340,9 @@ class _Session(BatchSession):
         self.work.truth.looked[self.work.run] = self.asked
         return self.work.rules.before_beginning(state, self._claimant)
 
+    def _beginning(self) -> Beginning:
+        return self.work.rules.begins(super()._beginning())
+
     async def _state(self) -> State:
         self.asked = self.work.world.now
         return self.work.rules.fold(self.batch, await self._reader.look())
@@ -344,12 +355,15 @@ class _Session(BatchSession):
         return Work({job: why for job, why in work.leave_out.items() if job in state.successes})
 
     def _writer(self, batch: Batch) -> LogWriter:
-        return self.work.machine.new_writer(self.work.process, self.work.view, self.work.run)
+        return self.work.machine.new_writer(self.work.process, self.work.view, self.work.run, batch)
 
 
-def purpose_of(batch: Batch, *, retried: bool = False) -> Purpose:
-    """Return the purpose of a run that is started for a batch."""
-    return Purpose(batch.schedule, batch.slot, batch.shard, retried)
+def purpose_of(machine: Machine) -> Purpose:
+    """Return what a machine is started for."""
+    batch = machine.batch
+    if machine.unscheduled:
+        return Purpose(batch.schedule)
+    return Purpose(batch.schedule, batch.slot, batch.shard, machine.retried)
 
 
 def _first_look(state: State) -> Work | StandBack:

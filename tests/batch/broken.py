@@ -85,6 +85,15 @@ def _by_own_clock(state: State, claimant: Claimant) -> Work | StandBack | LookAg
     return claim.decide(replace(state, runs={**state.runs, own.id: later}), claimant)
 
 
+class Everybody(tuple[str, ...]):
+    """Whoever is asked for is in it."""
+
+    __slots__ = ()
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
 BROKEN: dict[str, tuple[str, Rules, str]] = {
     "numbered names": (
         "one machine, its disk kept",
@@ -139,6 +148,16 @@ BROKEN: dict[str, tuple[str, Rules, str]] = {
         "a shard and its twin, clocks that jump",
         Rules(fold=_last_counts),
         "another",
+    ),
+    "whoever has not closed is dead": (
+        "a slot's machine at work, and one that nobody scheduled",
+        Rules(begins=lambda begins: replace(begins, dead=Everybody())),
+        "done, or alive",
+    ),
+    "nobody goes on with what was lost": (
+        "a slot's machine, and one that nobody scheduled",
+        Rules(begins=lambda begins: replace(begins, window=timedelta(0))),
+        "does not go on",
     ),
     "the entry before the package": (
         "one machine, its disk kept",

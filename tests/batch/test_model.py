@@ -11,7 +11,8 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -53,6 +54,7 @@ MINUTE = 60.0
 LOOKS = (5.0, 20.0, 45.0, 90.0, *(MINUTE * n for n in (7, 13, 18, 33, 38, 70)))
 """Seconds at which home looks; deadlines are at twelve minutes, five and twenty minutes before looks of it."""
 DAYS = 2 * 86400.0
+DEADLINE = 12 * MINUTE
 PAIRS = 2 if LONG else 1
 MOST = 1_000_000
 SAMPLES = 2000 if LONG else 10
@@ -88,6 +90,17 @@ def _two(gap: float, batch: Batch = SLOT, **options: Any) -> Machines:
     return machines
 
 
+def _then_unscheduled(gap: float) -> Machines:
+    def machines(world: World, rules: Rules, truth: Truth) -> list[tuple[float, Machine]]:
+        first = Machine(world, rules, truth, SLOT, "m", keeps_disk=False, comes_back=False)
+        second = Machine(
+            world, rules, truth, SLOT, "n", keeps_disk=False, comes_back=False, unscheduled=True
+        )
+        return [(0.0, first), (gap, second)]
+
+    return machines
+
+
 SCENARIOS = {
     "one machine, its disk kept": Scenario(SLOT, _one(), STORE | {Trouble.NO_POINTERS}),
     "one machine, its disk wiped": Scenario(
@@ -117,6 +130,12 @@ SCENARIOS = {
         SLOT,
         _two(720.0, job_seconds=900.0, limit=timedelta(hours=1)),
         frozenset({Trouble.FAILED, Trouble.DIES_BEFORE}),
+    ),
+    "a slot's machine, and one that nobody scheduled": Scenario(
+        SLOT, _then_unscheduled(1100.0), STORE | {Trouble.OUTAGE}
+    ),
+    "a slot's machine at work, and one that nobody scheduled": Scenario(
+        SLOT, _then_unscheduled(15.0), STORE
     ),
     "a shard and its twin, clocks that jump": Scenario(
         SHARD,
@@ -161,6 +180,58 @@ class Verdict:
             assert package is not None, f"an entry names {job.package.key}, which is not there"
             assert object_of(package.key, package.data) == job.package
             assert JobKey(entry.run, job.name, "files/page.html").text in self.world.objects
+
+    @property
+    def batches(self) -> set[Batch]:
+        """The batches that somebody worked for, or that an entry is of."""
+        return {*self.truth.batches.values(), *(key.batch for _, key, _ in self.entries)}
+
+    def of(self, batch: Batch) -> "Verdict":
+        """Return the verdict's part that is about one batch."""
+        entries = [one for one in self.entries if one[1].batch == batch]
+        runs = {run for run, own in self.truth.batches.items() if own == batch}
+        runs |= {key.run for _, key, _ in entries}
+        truth = replace(
+            self.truth,
+            started=[one for one in self.truth.started if one.run in runs],
+            committed={one for one in self.truth.committed if one[0] in runs},
+        )
+        home = copy(self.home)
+        home.counted = [one for one in self.home.counted if one.run in runs]
+        home.shown = [one for one in self.home.shown if one[1] in runs]
+        scenario = replace(self.scenario, batch=batch)
+        return replace(self, scenario=scenario, truth=truth, home=home, entries=entries)
+
+    def went_on(self) -> None:
+        """Check with which batch those went on that nobody scheduled: one that was lost, and none that is alive."""
+        for run, at in self.truth.unscheduled.items():
+            batch = self.truth.batches.get(run)
+            earlier = self._earlier_run(at)
+            if batch is None or earlier is None:
+                continue
+            alive = self.truth.stopped.get(earlier, 1e9) > at
+            done = any(
+                entry.run == earlier and entry.closed and entry.closed.status in COMPLETE
+                for stored, _, entry in self.entries
+                if stored.at < at
+            )
+            goes_on = batch == self.scenario.batch
+            assert not (goes_on and (alive or done)), f"{run} goes on with what is done, or alive"
+            missed = any(self.world.happened[one] for one in (Trouble.FAILED, Trouble.OUTAGE))
+            lost = not alive and not done and at > DEADLINE
+            assert goes_on or missed or not lost, f"{run} does not go on with what was lost"
+            self.tally["went on with a batch"] += goes_on
+
+    def _earlier_run(self, at: float) -> str | None:
+        """Return the run of the scenario's batch that had begun by then."""
+        return next(
+            (
+                key.run
+                for stored, key, entry in self.entries
+                if key.batch == self.scenario.batch and entry.began and stored.at < at
+            ),
+            None,
+        )
 
     def judge(self, log: list[Arrived]) -> None:
         """Check the whole, when nothing is under way any more and home has seen everything."""
@@ -233,7 +304,10 @@ class Verdict:
 
     def _pointers(self) -> list[PointerKey]:
         return [
-            key for text in self.world.objects if isinstance(key := parse_key(text), PointerKey)
+            key
+            for text in self.world.objects
+            if isinstance(key := parse_key(text), PointerKey)
+            and key.entry.batch == self.scenario.batch
         ]
 
     def _meaning(self, state: State) -> Meaning:
@@ -348,7 +422,9 @@ async def play(scenario: Scenario, rules: Rules, choices: Choices, tally: Counte
     tally["requests"] += sum(world.happened.values())
     home.go_on(world.now + DAYS)
     await world.run()
-    verdict.judge(arrived_of(world, scenario.batch))
+    for batch in verdict.batches:
+        verdict.of(batch).judge(arrived_of(world, batch))
+    verdict.went_on()
 
 
 def check(
