@@ -67,6 +67,7 @@ class BatchSession:
     """One run's part in its batch: `begin`, `settle`, then `watch` beside the jobs, or `stand_back`.
 
     Attributes:
+        run: The run's id.
         batch: The batch; final when `begin` has returned.
         log: Appends to the batch's log; nothing is appended before `begin` has returned.
     """

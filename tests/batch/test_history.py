@@ -1,14 +1,18 @@
 """What earlier batches say, and how much is asked for it."""
 
+import asyncio
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from agent.batch.fold import fold
 from agent.batch.history import MOST_READ, History, JobState
-from agent.batch.log import LogWriter
+from agent.batch.log import LogReader, LogWriter
 from agent.contract.entries import Ended, Object, Output
 from agent.contract.ids import Batch
-from agent.contract.layout import EntryKey, PointerKey, StateKey
+from agent.contract.layout import EntryKey, PointerKey, StateKey, parse_key
 from agent.contract.results import JobStatus
 from tests.batch.entries import A, B, C, began, closed, job, run_of
 from tests.batch.memory import Clock, MemoryBucket
@@ -48,7 +52,8 @@ async def ran(
         for one in ended:
             if one.state:
                 bucket.place(one.state.key, b"x")
-        await log.append(jobs=ended)
+        if ended:
+            await log.append(jobs=ended)
     await log.append(closed=closed())
     bucket.clock.seconds = today
     bucket.forget()
@@ -271,3 +276,57 @@ async def test_a_year_is_a_few_requests() -> None:
     assert (await one.newest_state("x")) is not None
     assert bucket.asked["list"] <= 3
     assert bucket.asked["get"] <= 6
+
+
+KINDS = ("kept", "nothing kept", "checkpoint", "uncommitted", "uncommitted checkpoint", "vanished")
+RUNS = st.lists(
+    st.tuples(st.floats(0.1, 30), st.sampled_from(KINDS), st.sampled_from(["own", "1", "2"])),
+    max_size=6,
+)
+
+
+@given(RUNS, st.booleans())
+def test_a_job_gets_what_a_reader_of_everything_would_give_it(
+    runs: list[tuple[float, str, str]], checkpoints: bool
+) -> None:
+    """Whatever was committed, by whom, in which batch: no look back finds anything else."""
+    asyncio.run(_gets_the_same(runs, checkpoints=checkpoints))
+
+
+async def _gets_the_same(runs: list[tuple[float, str, str]], *, checkpoints: bool) -> None:
+    bucket = bucket_of_today()
+    batches: dict[str, Batch] = {}
+    for number, (days, kind, where) in enumerate(runs):
+        run = run_days_ago(str(number), days)
+        batch = Batch.of_run("main", run)
+        if where != "own":
+            batch = Batch.of_slot("main", bucket.clock.now().replace(day=int(where)))
+        batches[run] = batch
+        status = JobStatus.TIMED_OUT if "checkpoint" in kind else JobStatus.SUCCEEDED
+        if "uncommitted" in kind:
+            left_over = StateKey("x", run, status is not JobStatus.SUCCEEDED)
+            bucket.place(left_over.text, b"x", ago=days * DAY)
+        committed = {
+            "kept": (left(run, "x"),),
+            "checkpoint": (left(run, "x", status),),
+            "nothing kept": (job(run, "x"),),
+        }
+        await ran(bucket, run, days, committed.get(kind, ()), batch=batch)
+    wanted = [
+        key.run
+        for text in bucket.objects
+        if isinstance(key := parse_key(text), StateKey)
+        and (checkpoints or not key.checkpoint)
+        and await _counts(bucket, key, batches[key.run])
+    ]
+    found = await history(bucket).newest_state("x", checkpoints=checkpoints)
+    assert (found.key.run if found else None) == max(wanted, default=None)
+
+
+async def _counts(bucket: MemoryBucket, key: StateKey, batch: Batch) -> bool:
+    state = fold(batch, await LogReader(bucket, batch).look())
+    success = state.successes.get("x")
+    if success is not None:
+        return not key.checkpoint and success.run == key.run and success.job.state is not None
+    result = state.runs[key.run].results.get("x")
+    return result is not None and result.job.state is not None and result.job.state.key == key.text
