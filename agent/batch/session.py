@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from agent.base.errors import StoreError
 from agent.batch.catchup import Beginning
 from agent.batch.claim import (
     SETTLE,
@@ -29,7 +30,6 @@ from agent.batch.log import Bucket, LogReader, LogWriter, heard
 from agent.batch.which import Purpose
 from agent.contract.entries import Began, StoodBack
 from agent.contract.ids import Batch
-from agent.core.errors import StoreError
 
 T = TypeVar("T")
 

@@ -14,13 +14,14 @@ from typing import Any
 from agent.batch.claim import StandBack
 from agent.batch.session import BatchSession
 from agent.batch.which import Purpose
+from agent.bucket.address import bucket_at
+from agent.bucket.store import Bucket
 from agent.cli import leave
+from agent.config.credentials import static_credentials
+from agent.config.settings import Store
 from agent.contract.entries import Began
 from agent.contract.facts import Host
 from agent.contract.ids import process_nonce, run_id
-from agent.core.settings import Store
-from agent.core.storage import bucket_at, static_credentials
-from agent.steps.store import Bucket
 from tests.batch.entries import closed, job
 
 AT_ONCE = 25

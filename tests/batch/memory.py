@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from agent.core.errors import StoreError
+from agent.base.errors import StoreError
 from tests.batch.entries import at
 from tests.batch.world import Stored
 

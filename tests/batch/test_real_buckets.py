@@ -15,12 +15,13 @@ from agent.batch.history import History
 from agent.batch.log import LogReader
 from agent.batch.session import BatchSession
 from agent.batch.which import Purpose
+from agent.bucket.address import LocalBucket, S3Bucket
+from agent.bucket.store import Bucket
+from agent.config.credentials import Credentials
 from agent.contract.entries import Began, Ended, Object, Output
 from agent.contract.facts import Host
 from agent.contract.ids import run_id
 from agent.contract.layout import StateKey, batch_prefix
-from agent.core.storage import Credentials, LocalBucket, S3Bucket
-from agent.steps.store import Bucket
 from tests.batch.entries import closed, job, jobs
 from tests.parts.seaweed import S3Server
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.base.errors import StoreError
 from agent.batch.claim import StandBack, Work
 from agent.batch.fold import State, fold
 from agent.batch.log import Bucket as Protocol
@@ -20,7 +21,6 @@ from agent.batch.which import Purpose
 from agent.contract.ids import Batch
 from agent.contract.layout import INDEX, LogKey, PointerKey, parse_key
 from agent.contract.results import JobStatus, RunStatus
-from agent.core.errors import StoreError
 from tests.batch.entries import SLOT, A, B, C, began, closed, job, jobs, run_of
 from tests.batch.memory import MemoryBucket, TimeIsUpError
 
