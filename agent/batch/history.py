@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from agent.base.errors import StoreError
 from agent.batch.catchup import Beginning, catch_up
 from agent.batch.fold import State, fold
 from agent.batch.follow import LOOK_BACK
@@ -72,10 +73,13 @@ async def batch_to_go_on_with(bucket: Source, schedule: str, begins: Beginning) 
     """Return the batch that a run goes on with that nobody scheduled; None when it is a batch by itself.
 
     Raises:
-        StoreError: The bucket failed.
+        StoreError: The bucket failed, or holds so much of that time that the newest was not seen.
     """
     since = begins.now - begins.window - LOOK_BACK
-    found = [key async for key in _pointers(bucket, since) if key.entry.batch.schedule == schedule]
+    seen = [key async for key in _pointers(bucket, since)]
+    if len(seen) == MOST_POINTERS:
+        raise StoreError(f"the index has more than {MOST_POINTERS} entries since {since:%H:%M}")
+    found = [key for key in seen if key.entry.batch.schedule == schedule]
     stood_back = {key.entry.run for key in found if key.kind == "stood_back"}
     newest: dict[Batch, str] = {}
     for entry in (key.entry for key in found):

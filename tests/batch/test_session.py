@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from agent.base.errors import StoreError
 from agent.batch.claim import StandBack, Work
 from agent.batch.fold import State, fold
+from agent.batch.history import MOST_POINTERS
 from agent.batch.log import Bucket as Protocol
 from agent.batch.log import LogReader, LogWriter, Opening
 from agent.batch.session import BatchSession, Settled
 from agent.batch.which import Purpose
 from agent.contract.ids import Batch
-from agent.contract.layout import INDEX, LogKey, PointerKey, parse_key
+from agent.contract.layout import INDEX, EntryKey, LogKey, PointerKey, parse_key
 from agent.contract.results import JobStatus, RunStatus
 from tests.batch.entries import SLOT, A, B, C, began, closed, job, jobs, run_of
 from tests.batch.memory import MemoryBucket, TimeIsUpError
@@ -503,6 +504,20 @@ async def test_without_the_index_a_run_does_everything_and_says_so() -> None:
     outcome = await settled(session(bucket, LATER, Purpose(), catch_up=CATCH_UP))
     assert outcome.decision == Work({})
     assert outcome.warning == f"what earlier runs finished is not known: could not list {INDEX}"
+
+
+async def test_who_cannot_see_the_newest_batch_goes_on_with_none() -> None:
+    """A thousand shards of another schedule have filled the index meanwhile."""
+    bucket = MemoryBucket()
+    await cut_off(bucket, status="interrupted")
+    for number in range(MOST_POINTERS):
+        other = EntryKey(Batch.of_shard("other", "g", number, MOST_POINTERS), B, "0" * 8, 0)
+        bucket.place(PointerKey(bucket.clock.now(), "jobs", other).text)
+    one = session(bucket, LATER, Purpose(), catch_up=CATCH_UP)
+    outcome = await settled(one)
+    assert one.batch == Purpose().batch(LATER)
+    assert "more than 20000 entries" in outcome.warning
+    assert bucket.asked["list"] < 30
 
 
 # Many.
