@@ -33,8 +33,8 @@ from agent.contract.ids import Batch
 
 T = TypeVar("T")
 
-CLAIM_SECONDS = 90.0
-"""For the whole claim; then the run works without one."""
+CLAIM_SECONDS = 60.0
+"""For beginning, and once more for the second look; then the run works without a claim."""
 FIRST_LOOK = 0.25
 """Of that time, for each look before the beginning: it must be put whatever they say."""
 STAND_BACK_SECONDS = 30.0
@@ -48,6 +48,7 @@ POLL_SECONDS = 15.0
 """Between looks at the clock: who stood still for an hour looks at the bucket as soon as it goes on."""
 
 Report = Callable[[Work | StandBack], None]
+Look = Callable[[], Awaitable[Work | StandBack | LookAgain]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class BatchSession:
             now: The time.
             catch_up: `limits.catch_up`.
             dead: Runs of the state directory whose lock this process holds, all but this run.
-            seconds: For the whole claim.
+            seconds: For `begin`, and for `settle`.
             pause: Waits for so many seconds.
             clock: Seconds on a clock that does not jump.
         """
@@ -113,7 +114,6 @@ class BatchSession:
         self._clock = clock
         self._claimant = Claimant(run, purpose.retried, dead)
         self._seconds = seconds
-        self._until = clock() + seconds
         self._answered: float | None = None
         self._back: StandBack | None = None
         self._last: Work | StandBack | None = None
@@ -139,14 +139,13 @@ class BatchSession:
 
     async def begin(self) -> None:
         """Find the batch, look whether it is done, and put the beginning; the bucket's failure is no error here."""
-        self._until = self._clock() + self._seconds
         if self._purpose.unscheduled and self._catch_up and not self._purpose.by_name:
             await self._try(self._go_on_with_earlier(), FIRST_LOOK * self._seconds)
             if self._trouble:
                 self._warning = f"what earlier runs finished is not known: {self._trouble}"
         if not self._alone and not self._purpose.retried:
             self._back = await self._try(self._look_first(), FIRST_LOOK * self._seconds)
-        await self._try(self._put_beginning(), self._left)
+        await self._try(self._put_beginning(), (1 - 2 * FIRST_LOOK) * self._seconds)
 
     async def settle(self) -> Settled:
         """Return whether the run works, once a second look has told; bounded, and not before `begin`."""
@@ -154,9 +153,9 @@ class BatchSession:
             return Settled(self._back)
         if self._alone:
             return Settled(Work({}), self._warning)
-        while self._left > 0:
-            decision = await self._try(self._second_look(), self._left)
-            if self._note(decision) and self._last:
+        until = self._clock() + self._seconds
+        while (left := until - self._clock()) > 0:
+            if await self._look_within(left, self._second_look) and self._last:
                 return Settled(self._last)
             await self._pause(SETTLE.total_seconds())
         why = self._trouble or "it does not list what this run has put"
@@ -188,8 +187,7 @@ class BatchSession:
             await self._pause(POLL_SECONDS)
             if self._age < (LOOK_EVERY if self._sure else LOOK_AGAIN):
                 continue
-            decision = await self._try(self.look(), LOOK_SECONDS)
-            if self._note(decision) and self._last:
+            if await self._look_within(LOOK_SECONDS, self.look) and self._last:
                 report(self._last)
 
     async def stand_back(self, reason: str, run: str | None = None) -> bool:
@@ -202,9 +200,11 @@ class BatchSession:
         closing = self.log.append(stood_back=StoodBack(reason=reason, run=run))
         return await self._try(_true(closing), STAND_BACK_SECONDS) is not None
 
-    def _note(self, decision: Work | StandBack | LookAgain | None) -> bool:
-        """Remember what a look said, and tell whether that is news."""
-        self._looked = (self._clock(), self._now())
+    async def _look_within(self, seconds: float, look: Look) -> bool:
+        """Look, remember when and what was seen, and tell whether that is news."""
+        asked = (self._clock(), self._now())
+        decision = await self._try(look(), seconds)
+        self._looked = asked  # not when the answer came: the machine may have stood still meanwhile
         self._sure = isinstance(decision, Work | StandBack)
         if not isinstance(decision, Work | StandBack) or decision == self._last:
             return False
@@ -254,11 +254,6 @@ class BatchSession:
         await self.log.flush()
         if self._answered is None:
             self._answered = self._clock()
-
-    @property
-    def _left(self) -> float:
-        """Seconds that the claim may still take."""
-        return max(0.0, self._until - self._clock())
 
     @property
     def _age(self) -> timedelta:

@@ -185,7 +185,18 @@ class World:
 
     async def _wait(self, process: Process) -> Any:
         process.future = asyncio.get_running_loop().create_future()
-        return await process.future
+        try:
+            return await process.future
+        except asyncio.CancelledError:
+            self._given_up(process)
+            raise
+
+    def _given_up(self, process: Process) -> None:
+        """Let a put that somebody waits for no longer arrive all the same."""
+        request = process.request
+        process.request, process.wakes, process.future = None, None, None
+        if request is not None and request.kind == "put" and not process.dead:
+            self.at(SHORTLY, lambda: self.apply(request.key, request.data))
 
     async def run(self) -> None:
         """Let everything happen, until nothing is under way."""
@@ -241,7 +252,8 @@ class World:
         self.happened[trouble] += 1
         if trouble is Trouble.SUSPENDED:
             process.request = None
-            self.at(SUSPENDED, lambda: self._resume(process, request))
+            future = process.future
+            self.at(SUSPENDED, lambda: self._resume(process, request, future))
             return
         if trouble is Trouble.NO_POINTERS:
             process.pointers_fail = True
@@ -252,8 +264,10 @@ class World:
         else:
             self._list(process, request, trouble)
 
-    def _resume(self, process: Process, request: Request) -> None:
-        if not process.dead:
+    def _resume(
+        self, process: Process, request: Request, future: "asyncio.Future[Any] | None"
+    ) -> None:
+        if not process.dead and process.future is future:
             process.request = request
 
     def _trouble(self, process: Process, request: Request) -> Trouble:
