@@ -210,6 +210,8 @@ async def test_checkpoints_count_where_they_are_wanted() -> None:
     assert await state(bucket, checkpoints=True) == MIDDLE
     await ran(bucket, NEW, 1, (left(NEW, "x"),), batch=TONIGHT)
     assert await state(bucket, checkpoints=True) == NEW
+    twin = run_days_ago("twin", 0.5)
+    await ran(bucket, twin, 0.5, (left(twin, "x", JobStatus.TIMED_OUT),), batch=TONIGHT)
     bucket.place(StateKey("x", C, checkpoint=True).text, b"x")
     assert await state(bucket, checkpoints=True) == NEW
 

@@ -48,10 +48,7 @@ def session(
         run[-6:] + "00",
         purpose,
         began(clock.seconds, instance="i-1" if boot else None, boot=boot),
-        now=clock.now,
-        pause=clock.pause,
-        clock=clock.monotonic,
-        **more,
+        **{"now": clock.now, "pause": clock.pause, "clock": clock.monotonic} | more,
     )
 
 
@@ -376,6 +373,28 @@ async def test_a_run_looks_every_five_minutes() -> None:
     assert 9 <= bucket.forget()["list"] <= 20
 
 
+async def test_a_look_is_as_old_as_its_question() -> None:
+    """A machine that stood still while it waited for the answer looks again as soon as it has it."""
+    bucket = MemoryBucket()
+    one = await works(session(bucket, A))
+    bucket.forget()
+    bucket.slow = 6 * MINUTE
+    await watched(bucket, one, 3600)
+    assert bucket.asked["list"] >= 9
+
+
+async def test_a_clock_that_stands_still_with_the_machine_is_not_alone() -> None:
+    """A virtual machine that was paused for an hour counts no second of it on one clock, and all on the other."""
+    bucket = MemoryBucket()
+    one = session(bucket, A, clock=lambda: 0.0)
+    await one.begin()
+    assert (await one.look()) == Work({})
+    bucket.clock.seconds += 3600
+    bucket.forget()
+    await watched(bucket, one, 16)
+    assert bucket.asked["list"] == 1
+
+
 async def test_a_look_puts_what_waits() -> None:
     """Such as a result that the bucket did not take a minute ago."""
     bucket = MemoryBucket()
@@ -472,13 +491,18 @@ async def test_only_the_newest_batch_is_gone_on_with() -> None:
     assert one.batch == Purpose().batch(LATER)
 
 
-async def test_who_stood_back_was_nobodys_batch() -> None:
-    """Whatever it was for."""
+@pytest.mark.parametrize(("odd_ones", "told"), [(5, True), (1, False)])
+async def test_who_stood_back_was_nobodys_batch(odd_ones: int, *, told: bool) -> None:
+    """Whatever it was for, and also where its pointer says nothing of that."""
     bucket = MemoryBucket()
     await cut_off(bucket, status="interrupted")
     bucket.clock.seconds += MINUTE
-    odd = await works(session(bucket, B, Purpose()))
-    await odd.stand_back('v1 has no job "x"')
+    for number in range(odd_ones):
+        run = run_of(f"odd {number}", bucket.clock.seconds)
+        odd = await works(session(bucket, run, Purpose()))
+        await odd.stand_back('v1 has no job "x"')
+    for key in [key for key in bucket.objects if ".stood_back." in key and not told]:
+        del bucket.objects[key]
     one = session(bucket, LATER, Purpose(), catch_up=CATCH_UP)
     await one.begin()
     assert one.batch == SLOT
