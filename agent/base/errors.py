@@ -105,9 +105,14 @@ class SecretsUnreachable(SecretsError):  # noqa: N818 -- the name states the fac
 
 
 class StoreError(MayflyError):
-    """The bucket did not do what was asked."""
+    """The bucket did not do what was asked.
+
+    Attributes:
+        code: The store's own word for it, such as `RequestTimeout`; empty when it gave none.
+    """
 
     exit_code = ExitCode.NOT_DELIVERED
+    code: str = ""
 
 
 class StoreRefused(StoreError):  # noqa: N818 -- the name states the fact

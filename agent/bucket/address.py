@@ -3,6 +3,7 @@
 Decisions only.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,6 +21,15 @@ REQUEST_SECONDS = 120
 RETRY_SECONDS = 60
 """From a request's start until no further retry begins; the client backs off with jitter in between."""
 MAX_RETRIES = 6
+ONCE_SECONDS = 20
+"""A put that is made once, of two megabytes at most: whoever repeats it under another key need not wait longer."""
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+"""Seconds between attempts at what the client does not retry and a store means for the moment."""
+PASSING = frozenset(
+    {"BadDigest", "IncompleteBody", "OperationAborted", "RequestTimeout", "SlowDown"}
+)
+"""Codes of answers with 4xx that are about this request, not about what was asked: the client takes them for final."""
+_CODE = re.compile(r"<Code>([A-Za-z0-9.]{1,64})</Code>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,19 +118,29 @@ def store_error(action: str, key: str, message: str, *, denied: bool) -> StoreEr
         message: The complaint.
         denied: Whether the client itself says that it was about credentials or rights.
     """
-    reason = reason_of(message)
+    code = code_of(message)
+    reason = f"{code}: {reason_of(message)}" if code else reason_of(message)
     # The reason is cut, and the status may stand behind the cut.
     if denied or is_refusal(message):
-        return StoreRefused(
+        error: StoreError = StoreRefused(
             f"the bucket refused to {action} {key}: {reason}",
             remedy="check the credentials, the bucket's policy and the clock",
         )
-    return StoreError(f"could not {action} {key}: {reason}")
+    else:
+        error = StoreError(f"could not {action} {key}: {reason}")
+    error.code = code
+    return error
 
 
 def reason_of(message: str) -> str:
     """Return the first paragraph of a client's message on one line; what follows is its internals."""
     return " ".join(message.split("\n\n", maxsplit=1)[0].split())[:300]
+
+
+def code_of(message: str) -> str:
+    """Return the store's own word for what is wrong; empty when the message has none."""
+    match = _CODE.search(message)
+    return match[1] if match else ""
 
 
 def is_refusal(message: str) -> bool:

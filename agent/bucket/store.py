@@ -1,8 +1,8 @@
 """The bucket: the one module of the agent in which bytes reach a store.
 
 Requests are retried by the client itself, within `agent.bucket.address.RETRY_SECONDS`, all but conditional puts, which
-`Bucket.create` retries, and those of `Bucket.put_once`, which a batch's log repeats under another key; nothing else
-above this module does.
+`Bucket.create` retries, and those of `Bucket.put_once`, which a batch's log repeats under another key. An answer of
+4xx is final to the client; `Bucket.put` retries those that a store means for the moment.
 """
 
 import asyncio
@@ -27,7 +27,16 @@ from obstore.store import LocalStore, S3Store
 
 from agent.base.durable import sync_file_system
 from agent.base.errors import SecretsUnreachable, StoreConflict, StoreError, StoreRefused
-from agent.bucket.address import RETRY_SECONDS, LocalBucket, S3Bucket, s3_parameters, store_error
+from agent.bucket.address import (
+    ONCE_SECONDS,
+    PASSING,
+    PAUSES,
+    RETRY_SECONDS,
+    LocalBucket,
+    S3Bucket,
+    s3_parameters,
+    store_error,
+)
 from agent.config.credentials import Credentials
 from agent.machine.aws import aws_session
 from agent.machine.metadata import metadata_endpoint
@@ -39,7 +48,7 @@ PARTS_AT_ONCE = 2
 ABORT_SECONDS = 3.0
 """For removing the parts of an upload that is cut off: on a machine that is taken back, the commit needs the time."""
 PIECE_BYTES = 1024**2
-NO_RETRIES = {"retry_config": {"max_retries": 0, "retry_timeout": timedelta(0)}}
+NO_RETRIES = {"max_retries": 0, "retry_timeout": timedelta(0)}
 """A client that repeats a request changes the time at which the object arrived, as the store has it."""
 
 Data = bytes | memoryview
@@ -107,7 +116,12 @@ class Bucket:
                 return cls(store, f"file://{address.root}", address.root)
         parameters = s3_parameters(address, credentials, lambda: _boto3_chain(environ))
         with _edge("open", address.name):
-            once = S3Store(address.bucket, **parameters | NO_RETRIES)
+            limit = {"timeout": timedelta(seconds=ONCE_SECONDS)}
+            options = {
+                "client_options": parameters["client_options"] | limit,
+                "retry_config": NO_RETRIES,
+            }
+            once = S3Store(address.bucket, **parameters | options)
             return cls(S3Store(address.bucket, **parameters), address.name, once=once)
 
     async def sync(self) -> None:
@@ -118,8 +132,16 @@ class Bucket:
 
     async def put(self, key: str, data: Data) -> None:
         """Write an object, whatever was there."""
-        with _edge("put", key):
-            await obstore.put_async(self._store, key, data, use_multipart=False)
+        for pause in (*PAUSES, None):
+            try:
+                with _edge("put", key):
+                    await obstore.put_async(self._store, key, data, use_multipart=False)
+            except StoreError as error:
+                if pause is None or error.code not in PASSING:
+                    raise
+                await asyncio.sleep(pause)
+            else:
+                return
 
     async def put_once(self, key: str, data: Data) -> None:
         """Write an object with one request: after an error it may be there, or arrive later, or never."""
