@@ -1,0 +1,93 @@
+"""The end of a run in the bucket: the rest of its log, its manifest, and the entry that closes it."""
+
+import asyncio
+from collections.abc import Sequence
+
+from agent.bucket.store import Bucket
+from agent.contract.entries import MOST_PLANNED, Closed, Object
+from agent.contract.layout import ManifestKey
+from agent.contract.manifest import RunRecord, seal_manifest
+from agent.delivery.committer import Committer
+from agent.delivery.logparts import LogParts
+from agent.delivery.prepare import put_document
+from agent.delivery.spool import Closing, SpooledRun
+
+MANIFEST = ""
+"""Name of the manifest among the documents of a run's database; no job is called so."""
+
+
+class Closer:
+    """Closes one run. It can be killed and begun again anywhere; what was sealed is put again as it was."""
+
+    def __init__(
+        self,
+        run: SpooledRun,
+        committer: Committer,
+        parts: LogParts,
+        *,
+        bucket: "asyncio.Future[Bucket]",
+    ) -> None:
+        self._run = run
+        self._committer = committer
+        self._parts = parts
+        self._bucket = bucket
+
+    async def close(self, record: RunRecord, pending: Sequence[str] = ()) -> Closed:
+        """Close the run in the bucket, and return what its entry says.
+
+        Args:
+            record: What its manifest says.
+            pending: Jobs that ended and follow later, from its disk.
+
+        Raises:
+            StoreError: The bucket failed; the spool has everything.
+            OSError: The disk refused.
+        """
+        closing = await asyncio.to_thread(lambda: self._run.closing)
+        if closing is None:
+            await asyncio.to_thread(lambda: self._run.save(record, concluded=True))
+            # The log ends here: the manifest names all of it.
+            await self._parts.put()
+            parts = await self._parts.in_bucket()
+            closing = await asyncio.to_thread(self._seal, record, pending, parts)
+        if not closing.put:
+            await self._put_manifest(closing.closed)
+            await self._committer.commit(closed=closing.closed)
+            closing = closing.model_copy(update={"put": True})
+            await asyncio.to_thread(self._run.seal_end, closing)
+        return closing.closed
+
+    def _seal(self, record: RunRecord, pending: Sequence[str], parts: Sequence[Object]) -> Closing:
+        """Seal the manifest and the end: from now on they do not change."""
+        jobs = [job for job in self._run.jobs() if job.name not in pending]
+        packages = [job.entry.package for job in jobs if job.entry and job.entry.package]
+        manifest = None
+        if packages or parts:
+            pieces = seal_manifest(record, packages, parts)
+            digest = self._run.database.keep(MANIFEST, pieces)
+            key = ManifestKey(record.run).text
+            manifest = Object(key=key, bytes=digest.bytes, sha256=digest.sha256)
+        closing = Closing(closed=closed_of(record, manifest, pending))
+        self._run.seal_end(closing)
+        return closing
+
+    async def _put_manifest(self, closed: Closed) -> None:
+        if closed.manifest is not None:
+            bucket = await asyncio.shield(self._bucket)
+            await put_document(bucket, closed.manifest, self._run.database, MANIFEST)
+
+
+def closed_of(record: RunRecord, manifest: Object | None, pending: Sequence[str]) -> Closed:
+    """Return what the batch's log says of a run that closes."""
+    return Closed(
+        status=record.status,
+        finished=record.finished,
+        manifest=manifest,
+        phases=record.phases,
+        cost=record.cost,
+        interruption=record.interruption,
+        recovered_by=record.recovered_by,
+        pending=tuple(pending)[:MOST_PLANNED],
+        not_sent=record.not_sent,
+        warnings=record.warnings,
+    )

@@ -1,0 +1,391 @@
+"""The committer of a run: what ended is prepared at once, each job by itself, and committed every few seconds together.
+
+Whatever fails is tried again, at growing intervals and as long as the run lasts; what was written down in the spool is
+never lost. Entries that could not be put wait in the batch's log writer, in their order.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from time import monotonic
+
+from agent.base.errors import StoreError
+from agent.base.logs import Log
+from agent.base.stop import first
+from agent.batch.commit import in_entries, next_commit
+from agent.batch.log import LogWriter
+from agent.bucket.store import Bucket
+from agent.contract.entries import Began, Closed, Ended, Object, Planned, StoodBack
+from agent.contract.ids import Batch
+from agent.delivery.logparts import LogParts
+from agent.delivery.prepare import Preparer
+from agent.delivery.sealing import rerun
+from agent.delivery.spool import Finished, SpooledRun, Stage
+
+AT_ONCE = 8
+"""Jobs that are prepared side by side; their files share the uploader's gates."""
+HURRIED_AT_ONCE = 2
+PAUSES = (2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
+"""Seconds after a failure; the last one again and again."""
+SHORTEST_PAUSE = 2.0
+"""The same at the run's end, when nothing else is waited for."""
+PART_SECONDS = 10.0
+"""For a part of the run's log that goes with a commit."""
+LAST_SECONDS = 10.0
+"""For a last commit of what is ready when the time for everything is over."""
+
+MOST_PARTS = 1000
+"""Of the run's log, in one entry."""
+LARGE_PLAN = 256 * 1024
+"""Bytes of a plan that gets an entry of its own: results fill half of one."""
+
+WriterOf = Callable[[Batch], Awaitable[LogWriter]]
+"""Makes the writer of a batch's log, once there is a bucket."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """What is in entries that the log writer still has.
+
+    Attributes:
+        jobs: Names of jobs.
+        parts: Parts of the run's log.
+    """
+
+    jobs: list[str] = field(default_factory=list)
+    parts: list[Object] = field(default_factory=list)
+
+
+class Committer:
+    """Commits the jobs of one run.
+
+    Attributes:
+        broken: Jobs whose preparation met something unexpected, with it: they are not tried again.
+    """
+
+    def __init__(
+        self,
+        run: SpooledRun,
+        preparer: Preparer,
+        parts: LogParts,
+        *,
+        bucket: "asyncio.Future[Bucket]",
+        writer_of: WriterOf,
+        log: Log,
+    ) -> None:
+        self._run = run
+        self._preparer = preparer
+        self._parts = parts
+        self._bucket = bucket
+        self._writer_of = writer_of
+        self._log = log
+        self._writer: LogWriter | None = None
+        self._began: Began | None = None
+        self._planned: Planned | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._ready: dict[str, Ended] = {}
+        self._waiting = _Waiting()
+        self._refusal: OSError | None = None
+        self.broken: dict[str, Exception] = {}
+        self._news = asyncio.Event()
+        self._ending = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._last_began: float | None = None
+
+    def goes_on(self, began: Began) -> None:
+        """Let the first entry of this process repeat how the run began."""
+        self._began = began
+
+    async def begin(self, batch: Batch, began: Began) -> None:
+        """Announce the run; nothing of it is in the bucket before that.
+
+        Raises:
+            StoreError: The bucket failed; the announcement waits, and everything behind it.
+            OSError: The disk refused.
+        """
+        await asyncio.to_thread(self._run.begin, batch, began)
+        self._began = began
+        await self.commit()
+
+    async def plan(self, planned: Planned) -> None:
+        """Tell what the run is going to do, with the next commit.
+
+        Raises:
+            OSError: The disk refused.
+        """
+        await asyncio.to_thread(self._run.plan, planned)
+        self._planned = planned
+        self._news.set()
+
+    async def ended(self, finished: Finished, *, hold: bool = False) -> None:
+        """Take over a job that ended: it is on the disk when this returns, and in the bucket soon after.
+
+        Args:
+            finished: The job. One that is held may end once more, after a rerun.
+            hold: Whether it waits for `release`.
+
+        Raises:
+            OSError: The disk refused.
+        """
+        name = finished.job.name
+        earlier = await asyncio.to_thread(self._run.ended, name)
+        if earlier is not None:
+            if earlier.stage is not Stage.ENDED or not earlier.held:
+                raise ValueError(f"job {name} has ended already")
+            job = rerun(earlier.finished.job, finished.job)
+            finished = finished.model_copy(update={"job": job})
+        await asyncio.to_thread(lambda: self._run.end(finished, held=hold))
+        if not hold:
+            self._prepare(name)
+
+    async def release(self) -> None:
+        """Commit what was held.
+
+        Raises:
+            OSError: The disk refused.
+        """
+        await asyncio.to_thread(self._run.release)
+        await self.prepare_all()
+
+    async def prepare_all(self) -> None:
+        """Prepare every job that ended, is not held and is not committed.
+
+        Raises:
+            OSError: The disk refused.
+        """
+        for job in await asyncio.to_thread(self._run.jobs):
+            if not job.held and job.stage is not Stage.COMMITTED:
+                self._prepare(job.name)
+
+    async def keep_committing(self) -> None:
+        """Commit what is ready, every few seconds, until it is cancelled."""
+        failures = 0
+        while True:
+            await self._news.wait()
+            await asyncio.sleep(next_commit(self._last_began, monotonic()))
+            self._news.clear()
+            try:
+                await self.commit()
+            except (StoreError, OSError) as error:
+                self._log.warning("commit.postponed", reason=str(error))
+                await self._pause_after(failures)
+                failures += 1
+                self._news.set()
+            else:
+                failures = 0
+
+    async def commit(
+        self, *, closed: Closed | None = None, stood_back: StoodBack | None = None
+    ) -> None:
+        """Commit what is ready now, and everything that waits.
+
+        Raises:
+            StoreError: The bucket failed; what was to be said waits, and may be in the log nevertheless.
+            OSError: The disk refused.
+        """
+        async with self._turn:
+            self._last_began = monotonic()
+            writer = await self._log_writer()
+            bucket = await asyncio.shield(self._bucket)
+            if self._began is None:
+                # It is tried again, and no job waits for it.
+                with suppress(StoreError, TimeoutError):
+                    async with asyncio.timeout(PART_SECONDS):
+                        await self._parts.put()
+            # After a power cut nothing may be named that is not there.
+            await bucket.sync()
+            if writer.pending or self._waiting.jobs or self._waiting.parts:
+                await writer.flush()
+                await self._settle(bucket)
+            if _is_large(self._planned):
+                await self._append(writer, bucket, ())
+            for jobs in in_entries(tuple(self._ready.values())):
+                await self._append(writer, bucket, jobs)
+            if self._began or self._planned or closed or stood_back:
+                await self._append(writer, bucket, (), closed=closed, stood_back=stood_back)
+
+    async def flush(
+        self, seconds: float, *, hurried: bool = False, keeps_disk: bool = True
+    ) -> list[str]:
+        """Commit everything that ended, as far as the time allows, and return the jobs for which it did not.
+
+        Args:
+            seconds: The time.
+            hurried: Whether it may not be enough: then the smallest job comes first, and of each its smallest file.
+            keeps_disk: Whether a later run can go on with what is left; else it is committed as far as it was sent.
+
+        Raises:
+            OSError: The disk refused.
+        """
+        self._ending.set()
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.to_thread(self._run.release)
+                if hurried:
+                    await self._begin_smallest_first()
+                await self.prepare_all()
+                while self._tasks:
+                    await asyncio.wait(self._tasks.values())
+                await self._commit_at_last()
+        except TimeoutError:
+            await self._cancel()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST_SECONDS):
+                    await self._commit_what_is_left(keeps_disk=keeps_disk)
+        pending = await self.pending()
+        if pending and keeps_disk and self._refusal is not None:
+            raise self._refusal
+        return pending
+
+    async def pending(self) -> list[str]:
+        """Return the jobs that are neither in the batch's log nor in an entry that waits for it."""
+        jobs = await asyncio.to_thread(self._run.jobs)
+        queued = set(self._waiting.jobs)
+        return [
+            job.name for job in jobs if job.stage is not Stage.COMMITTED and job.name not in queued
+        ]
+
+    async def end(self) -> None:
+        """Stop preparing jobs."""
+        await self._cancel()
+
+    async def _log_writer(self) -> LogWriter:
+        if self._writer is None:
+            batch = await asyncio.to_thread(lambda: self._run.batch)
+            if batch is None:
+                raise ValueError("nothing of a run is committed before it has begun")
+            self._writer = await self._writer_of(batch)
+        return self._writer
+
+    async def _append(
+        self,
+        writer: LogWriter,
+        bucket: Bucket,
+        jobs: Sequence[Ended],
+        *,
+        closed: Closed | None = None,
+        stood_back: StoodBack | None = None,
+    ) -> None:
+        """Append an entry; from here on the log writer has what it says, whatever becomes of it."""
+        queued = {part.key for part in self._waiting.parts}
+        log = [part for part in await self._parts.untold() if part.key not in queued]
+        log = log[:MOST_PARTS]
+        entry = writer.append(
+            began=self._began,
+            planned=self._planned,
+            jobs=jobs,
+            log=log,
+            closed=closed,
+            stood_back=stood_back,
+        )
+        self._began = self._planned = None
+        self._waiting.jobs += [job.name for job in jobs]
+        self._waiting.parts += log
+        for job in jobs:
+            self._ready.pop(job.name, None)
+        await entry
+        await self._settle(bucket)
+
+    async def _settle(self, bucket: Bucket) -> None:
+        """Write down that everything which was appended is in the batch's log."""
+        await bucket.sync()
+        waiting, self._waiting = self._waiting, _Waiting()
+        try:
+            await asyncio.to_thread(self._run.commit, waiting.jobs)
+            await self._parts.told(waiting.parts)
+        except OSError:
+            self._waiting.jobs += waiting.jobs
+            self._waiting.parts += waiting.parts
+            raise
+        if waiting.jobs:
+            self._log.info("jobs.committed", jobs=waiting.jobs)
+
+    def _prepare(self, name: str, *, smallest_first: bool = False) -> None:
+        if {name} & {*self._tasks, *self._ready, *self._waiting.jobs, *self.broken}:
+            return
+        task = asyncio.create_task(self._keep_preparing(name, smallest_first=smallest_first))
+        self._tasks[name] = task
+        task.add_done_callback(lambda _: self._tasks.pop(name, None))
+
+    async def _keep_preparing(self, name: str, *, smallest_first: bool) -> None:
+        failures = 0
+        while True:
+            try:
+                async with self._places:
+                    entry = await self._preparer.prepare(name, smallest_first=smallest_first)
+            except (StoreError, OSError) as error:
+                if isinstance(error, OSError):
+                    self._refusal = error
+                self._log.warning("job.postponed", job=name, reason=str(error))
+                await self._pause_after(failures)
+                failures += 1
+            except Exception as error:  # noqa: BLE001 -- see below
+                # Damage, or a defect of ours: the others are committed, and this one is told as pending.
+                self._log.exception("job.not_prepared", job=name)
+                self.broken[name] = error
+                return
+            else:
+                self._ready[name] = entry
+                self._news.set()
+                return
+
+    async def _pause_after(self, failures: int) -> None:
+        """Wait after a failure, but not for long once the run is at its end."""
+        seconds = PAUSES[min(failures, len(PAUSES) - 1)]
+        if self._ending.is_set():
+            await asyncio.sleep(min(seconds, SHORTEST_PAUSE))
+        else:
+            await first(self._ending.wait(), seconds=seconds)
+
+    async def _begin_smallest_first(self) -> None:
+        """Begin the preparations again, in the order in which a given time is enough for as many jobs as possible."""
+        await self._cancel()
+        self._places = asyncio.Semaphore(HURRIED_AT_ONCE)
+        jobs = await asyncio.to_thread(self._run.jobs)
+        names = [job.name for job in jobs if job.stage is not Stage.COMMITTED]
+        sizes = {name: await self._preparer.waiting_bytes(name) for name in names}
+        for name in sorted(names, key=lambda name: sizes[name]):
+            self._prepare(name, smallest_first=True)
+
+    async def _commit_at_last(self) -> None:
+        """Commit what is ready, after failures again; at the run's end nothing is gained by waiting for more."""
+        failures = 0
+        while self._ready or self._waiting.jobs or not failures:
+            try:
+                return await self.commit()
+            except StoreError as error:
+                self._log.warning("commit.postponed", reason=str(error))
+                await self._pause_after(failures)
+                failures += 1
+        return None
+
+    async def _commit_what_is_left(self, *, keeps_disk: bool) -> None:
+        try:
+            await self.commit()
+            if not keeps_disk:
+                left = [name for name in await self.pending() if name not in self._ready]
+                async with asyncio.TaskGroup() as group:
+                    for name in left:
+                        group.create_task(self._prepare_partly(name))
+                await self.commit()
+        except StoreError as error:
+            self._log.warning("commit.postponed", reason=str(error))
+
+    async def _prepare_partly(self, name: str) -> None:
+        try:
+            async with asyncio.timeout(LAST_SECONDS / 2):
+                self._ready[name] = await self._preparer.prepare_partly(name)
+        except (StoreError, OSError, TimeoutError) as error:
+            self._log.warning("job.not_sent", job=name, reason=str(error) or "no time was left")
+
+    async def _cancel(self) -> None:
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _is_large(planned: Planned | None) -> bool:
+    return planned is not None and len(planned.model_dump_json()) > LARGE_PLAN

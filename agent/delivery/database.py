@@ -1,0 +1,227 @@
+"""What is known of a run that is not in the bucket as a whole: one SQLite database in its folder.
+
+What survives a power cut: every change that is made with `durable=True`, and all that came before it. Without, the
+last changes may be gone; they say which files were sent, and a row that is lost costs one more upload.
+"""
+
+import errno
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryFile
+from threading import RLock
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+VERSION = 1
+ROOM = 64 * 1024
+"""Bytes; SQLite lengthens its files by half of it at most."""
+CHUNK = 1024**2
+"""Bytes of a document that are one row: it may be larger than the memory should hold at once."""
+
+SCHEMA = """
+CREATE TABLE note (                 -- what the run says of itself, as JSON
+  name TEXT PRIMARY KEY,
+  value TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE job (                  -- jobs that ended
+  name TEXT PRIMARY KEY,
+  finished TEXT NOT NULL,           -- what became of it
+  held INTEGER NOT NULL,            -- not to be committed yet
+  stage INTEGER NOT NULL,           -- 0 ended, 1 sealed, 2 committed
+  entry TEXT                        -- once sealed: what the batch's log says of it
+);
+CREATE TABLE file (                 -- files of jobs
+  job TEXT NOT NULL,
+  path TEXT NOT NULL,               -- in the job's package
+  role TEXT NOT NULL,
+  original TEXT,                    -- the name on the disk, where the path could not hold it
+  due INTEGER NOT NULL DEFAULT 0,   -- the package names it
+  held INTEGER NOT NULL DEFAULT 0,  -- the bucket's listing shows it as it was sent
+  bytes INTEGER, sha256 TEXT,       -- as it was sent; null when the bucket has it not, or as it was earlier
+  inode INTEGER, size INTEGER, modified INTEGER, changed INTEGER,
+  PRIMARY KEY (job, path)
+) WITHOUT ROWID;
+CREATE TABLE document (             -- sealed packages by job, and the run's manifest as ''
+  name TEXT NOT NULL,
+  number INTEGER NOT NULL,
+  chunk BLOB NOT NULL,
+  PRIMARY KEY (name, number)
+);
+CREATE TABLE part (                 -- parts of the run's log
+  number INTEGER PRIMARY KEY,
+  start INTEGER NOT NULL,
+  stop INTEGER NOT NULL,
+  sha256 TEXT NOT NULL,
+  stage INTEGER NOT NULL            -- 0 cut, 1 in the bucket, 2 told in the batch's log
+);
+"""
+
+
+class Digest(NamedTuple):
+    """What a document holds."""
+
+    bytes: int
+    sha256: str
+
+
+class Database:
+    """The database of one run, opened when it is first asked. Threads may share it.
+
+    Every method raises `OSError` when the disk refuses, or what is on it is damaged.
+
+    Attributes:
+        path: Where it is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._open: sqlite3.Connection | None = None
+        self._lock = RLock()
+
+    def create(self) -> None:
+        """Make it, in a folder that has none; it is whole on the disk when this returns.
+
+        Raises:
+            OSError: The disk refuses.
+        """
+        with self._lock:
+            try:
+                self._open = self._connect("rwc")
+                self._open.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT")
+            except sqlite3.Error as error:
+                raise self._refusal(error) from error
+        self.close()
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def check(self) -> None:
+        """Look whether all of it can be read.
+
+        Raises:
+            OSError: It is not there, damaged, or of another version.
+        """
+        (found,) = self.rows("PRAGMA quick_check(1)")
+        (version,) = self.rows("PRAGMA user_version")
+        if found != ("ok",) or version != (VERSION,):
+            raise OSError(errno.EIO, f"damaged, or of version {version[0]}", str(self.path))
+
+    def within(self, change: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
+        """Do something in one transaction; inside of another, in that one."""
+        with self._lock:
+            try:
+                if self._open is None:
+                    self._open = self._connect("rw")
+                if self._open.in_transaction:
+                    return change(self._open)
+                # Of the write-ahead log alone, which has all earlier changes before this one.
+                self._open.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                with self._open:
+                    self._open.execute("BEGIN")
+                    return change(self._open)
+            except sqlite3.Error as error:
+                raise self._refusal(error) from error
+
+    def rows(self, query: str, *values: object) -> list[Any]:
+        """Return what a query finds."""
+        return self.within(lambda table: table.execute(query, values).fetchall())
+
+    def change(self, statement: str, rows: Iterable[Sequence[object]], *, durable: bool) -> None:
+        """Execute a statement for each row."""
+        self.within(lambda table: table.executemany(statement, rows), durable=durable)
+
+    def note(self, **values: str) -> None:
+        """Remember, by name, what the run says of itself."""
+        self.change("INSERT OR REPLACE INTO note VALUES (?, ?)", values.items(), durable=True)
+
+    def noted(self, name: str) -> str | None:
+        """Return what the run says of itself under a name."""
+        return next((value for (value,) in self.rows(_NOTED, name)), None)
+
+    def keep(self, name: str, pieces: Iterable[bytes]) -> Digest:
+        """Keep a document, in place of an earlier one of that name; made durable by the next change that is."""
+
+        def change(table: sqlite3.Connection) -> Digest:
+            digest, size = sha256(), 0
+            table.execute("DELETE FROM document WHERE name = ?", (name,))
+            for number, chunk in enumerate(_in_chunks(pieces)):
+                table.execute("INSERT INTO document VALUES (?, ?, ?)", (name, number, chunk))
+                digest.update(chunk)
+                size += len(chunk)
+            return Digest(size, digest.hexdigest())
+
+        return self.within(change)
+
+    def digest(self, name: str) -> Digest:
+        """Return what a document holds; nothing when there is none."""
+        digest, size = sha256(), 0
+        for chunk in self.chunks(name):
+            digest.update(chunk)
+            size += len(chunk)
+        return Digest(size, digest.hexdigest())
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """Yield a document."""
+        number = 0
+        while rows := self.rows(_CHUNK_OF, name, number):
+            yield rows[0][0]
+            number += 1
+
+    def close(self) -> None:
+        """Let it go; it opens again when it is asked."""
+        with self._lock, suppress(sqlite3.Error):
+            if self._open is not None:
+                self._open.close()
+            self._open = None
+
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        address = f"{self.path.absolute().as_uri()}?mode={mode}"
+        table = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
+        table.execute("PRAGMA journal_mode = WAL")
+        return table
+
+    def _refusal(self, error: sqlite3.Error) -> OSError:
+        """Return what the operating system would say; SQLite keeps its words to itself, so the disk is asked again.
+
+        Want of room is an "I/O error" to SQLite where the file it lengthens is the one it maps.
+        """
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            return OSError(errno.ENOSPC, str(error), str(self.path))
+        try:
+            with TemporaryFile(dir=self.path.parent) as probe:
+                probe.write(bytes(ROOM))
+                probe.flush()
+                os.fsync(probe.fileno())
+        except OSError as reason:
+            return OSError(reason.errno, f"{reason.strerror}: {error}", str(self.path))
+        return OSError(errno.EIO, str(error), str(self.path))
+
+
+def among(values: Sequence[str]) -> str:
+    """Return texts as the one parameter of `IN (SELECT value FROM json_each(?))`."""
+    return json.dumps(values)
+
+
+def _in_chunks(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    held: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        if size >= CHUNK:
+            yield b"".join(held)
+            held, size = [], 0
+    if held:
+        yield b"".join(held)
+
+
+_NOTED = "SELECT value FROM note WHERE name = ?"
+_CHUNK_OF = "SELECT chunk FROM document WHERE name = ? AND number = ?"

@@ -1,0 +1,200 @@
+"""The delivery of one run: the one thing that a run, and whoever finishes a dead run, has to do with this package."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from agent.base.logs import Log
+from agent.base.redact import Redactor
+from agent.batch.log import LogWriter
+from agent.bucket.store import Bucket
+from agent.contract.entries import Began, Closed, Ended, Planned, StoodBack
+from agent.contract.ids import Batch
+from agent.contract.manifest import RunRecord
+from agent.delivery.closing import Closer
+from agent.delivery.committer import Committer
+from agent.delivery.logparts import LogParts
+from agent.delivery.prepare import Preparer
+from agent.delivery.spool import Finished, SpooledRun
+from agent.delivery.uploader import Uploader
+
+
+class Delivery:
+    """Delivers one run, as a context manager: leaving it ends what is still under way."""
+
+    def __init__(
+        self,
+        run: SpooledRun,
+        bucket: "asyncio.Future[Bucket]",
+        *,
+        nonce: str,
+        concurrency: int,
+        redactor: Callable[[], Redactor | None],
+        log: Log,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Make a delivery.
+
+        Args:
+            run: The run in the spool.
+            bucket: Awaited before each use; may raise StoreError each time.
+            nonce: Tells this process from every other that writes for the run.
+            concurrency: Requests at once.
+            redactor: Returns what hides secrets in logs and evidence; None when they are not known.
+            log: Bound to the run.
+            progress: Told of the bytes of each file that was sent.
+        """
+        self._run = run
+        self._bucket = bucket
+        self._nonce = nonce
+        self._uploader = Uploader(
+            run.run,
+            run.sent,
+            bucket,
+            concurrency=concurrency,
+            redactor=redactor,
+            log=log,
+            progress=progress,
+        )
+        self._preparer = Preparer(run, self._uploader, bucket, log)
+        self._parts = LogParts(run, bucket, log)
+        self._committer = Committer(
+            run, self._preparer, self._parts, bucket=bucket, writer_of=self._writer_of, log=log
+        )
+        self._closer = Closer(run, self._committer, self._parts, bucket=bucket)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._start(self._committer.keep_committing())
+        return self
+
+    async def __aexit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._committer.end()
+        self._run.database.close()
+
+    async def begin(self, batch: Batch, began: Began) -> None:
+        """Announce the run, and give signs of life from now on.
+
+        Raises:
+            StoreError: The bucket failed; the announcement waits, and everything else behind it.
+            OSError: The disk refused.
+        """
+        self._start(self._parts.keep_putting())
+        await self._committer.begin(batch, began)
+
+    async def goes_on(self, began: Began) -> None:
+        """Go on with a run that an earlier process has begun.
+
+        Raises:
+            OSError: The disk refused.
+        """
+        self._committer.goes_on(began)
+        await self._committer.release()
+
+    async def plan(self, planned: Planned) -> None:
+        """Tell what the run is going to do; a later plan replaces it.
+
+        Raises:
+            OSError: The disk refused.
+        """
+        await self._committer.plan(planned)
+
+    def watch(self, job: str, output: Path) -> AbstractAsyncContextManager[None]:
+        """Send what settles in a running job's output while the block runs."""
+        return self._uploader.watch(job, output)
+
+    async def waiting_bytes(self, jobs: list[str]) -> int:
+        """Return the bytes of jobs, ended or running, that are not in the bucket yet."""
+        return sum([await self._preparer.waiting_bytes(job) for job in jobs])
+
+    async def ended(self, finished: Finished, *, hold: bool = False) -> None:
+        """Take over a job that ended, or, of a job that is held, what became of its rerun.
+
+        Args:
+            finished: The job.
+            hold: Whether a release on trial may be to blame: it waits for `release`, or for the run's end.
+
+        Raises:
+            OSError: The disk refused.
+        """
+        await self._committer.ended(finished, hold=hold)
+
+    async def release(self) -> None:
+        """Commit what was held.
+
+        Raises:
+            OSError: The disk refused.
+        """
+        await self._committer.release()
+
+    async def flush(
+        self, seconds: float, *, hurried: bool = False, keeps_disk: bool = True
+    ) -> list[str]:
+        """Commit everything that ended, as far as the time allows, and return the jobs for which it did not.
+
+        Args:
+            seconds: The time.
+            hurried: Whether it may not be enough, as on a machine that is taken back.
+            keeps_disk: Whether a later run can go on with what is left.
+
+        Raises:
+            OSError: The disk refused.
+        """
+        return await self._committer.flush(seconds, hurried=hurried, keeps_disk=keeps_disk)
+
+    @property
+    def broken(self) -> Mapping[str, Exception]:
+        """Jobs whose preparation met something unexpected, with it."""
+        return self._committer.broken
+
+    async def results(self) -> list[Ended]:
+        """Return what the batch's log says, or will say, of the jobs that ended and are prepared."""
+        jobs = await asyncio.to_thread(self._run.jobs)
+        return [job.entry for job in jobs if job.entry is not None]
+
+    async def close(self, record: RunRecord, pending: list[str], *, keeps_disk: bool) -> Closed:
+        """Close the run.
+
+        Args:
+            record: What its manifest says, without secrets.
+            pending: Jobs that ended and could not be committed.
+            keeps_disk: Whether they follow later; else they are lost, and counted.
+
+        Raises:
+            StoreError: The bucket failed; the spool has everything.
+            OSError: The disk refused.
+        """
+        if not keeps_disk:
+            record = record.model_copy(update={"not_sent": len(pending)})
+        return await self._closer.close(record, pending if keeps_disk else ())
+
+    async def stand_back(self, stood_back: StoodBack) -> None:
+        """Tell that the run does nothing.
+
+        Raises:
+            StoreError: The bucket failed.
+        """
+        await self._committer.commit(stood_back=stood_back)
+
+    async def _writer_of(self, batch: Batch) -> LogWriter:
+        bucket = await asyncio.shield(self._bucket)
+        return LogWriter(bucket, batch, self._run.run, self._nonce, now=_now)
+
+    def _start(self, task: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.create_task(task))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

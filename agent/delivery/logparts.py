@@ -1,0 +1,135 @@
+"""The run's log in parts, each put once while the log grows: signs of life, and what is known of a run that is lost."""
+
+import asyncio
+import hashlib
+from collections.abc import Iterator
+from time import monotonic
+
+from agent.base.errors import StoreError
+from agent.base.logs import Log
+from agent.bucket.store import Bucket
+from agent.contract.entries import Object
+from agent.contract.layout import LogKey
+from agent.delivery.spool import LogPart, SpooledRun
+
+NEWS_SECONDS = 60.0
+"""Between two looks whether the log has grown."""
+SILENCE_SECONDS = 300.0
+"""A part goes out after so long, news or not: who is silent for ten minutes has lost its batch."""
+MOST_BYTES = 4 * 1024**2
+"""Of one part."""
+
+CUT, PUT, TOLD = range(3)
+
+
+class LogParts:
+    """Cuts the log at ends of lines and puts the parts. What the log holds has no secrets any more.
+
+    A part is written down before it is put: whoever goes on puts the same bytes under its key, or takes the next.
+    """
+
+    def __init__(
+        self,
+        run: SpooledRun,
+        bucket: "asyncio.Future[Bucket]",
+        log: Log,
+        *,
+        news: float = NEWS_SECONDS,
+        silence: float = SILENCE_SECONDS,
+    ) -> None:
+        self._run = run
+        self._bucket = bucket
+        self._log = log
+        self._news = news
+        self._silence = silence
+        self._turn = asyncio.Lock()
+        self._last = monotonic()
+
+    async def keep_putting(self) -> None:
+        """Put parts until it is cancelled; what fails is tried again the next time."""
+        while True:
+            await asyncio.sleep(self._news)
+            if monotonic() - self._last >= self._silence - self._news / 2:
+                self._log.info("run.alive")
+            try:
+                await self.put()
+            except (StoreError, OSError) as error:
+                self._log.warning("log.postponed", reason=str(error))
+
+    async def put(self) -> None:
+        """Put what is new in the log.
+
+        Raises:
+            StoreError: The bucket failed; it is tried again with the next part.
+            OSError: The disk refused.
+        """
+        async with self._turn:
+            bucket = await asyncio.shield(self._bucket)
+            for part in await asyncio.to_thread(self._unsent):
+                data = await asyncio.to_thread(self._read, part)
+                if hashlib.sha256(data).hexdigest() == part.sha256:
+                    await bucket.put(self._key(part), data)
+                    await self._note(part, PUT)
+                elif await bucket.size(self._key(part)) == part.stop - part.start:
+                    # A power cut took the end of the file; the part had arrived.
+                    await self._note(part, PUT)
+                self._last = monotonic()
+
+    async def told(self, parts: list[Object]) -> None:
+        """Note that the batch's log tells of parts."""
+        keys = {part.key for part in parts}
+        for part in await asyncio.to_thread(self._run.parts):
+            if self._key(part) in keys:
+                await self._note(part, TOLD)
+
+    async def untold(self) -> list[Object]:
+        """Return the parts that are in the bucket and not in the batch's log."""
+        parts = await asyncio.to_thread(self._run.parts)
+        return [self._object(part) for part in parts if part.stage == PUT]
+
+    async def in_bucket(self) -> list[Object]:
+        """Return all parts that are in the bucket."""
+        parts = await asyncio.to_thread(self._run.parts)
+        return [self._object(part) for part in parts if part.stage != CUT]
+
+    def _unsent(self) -> list[LogPart]:
+        """Return the parts that are not in the bucket, after cutting what is new."""
+        parts = self._run.parts()
+        waiting = [part for part in parts if part.stage == CUT]
+        for part in self._cut(parts[-1] if parts else None):
+            self._run.cut_part(part)
+            waiting.append(part)
+        return waiting
+
+    def _cut(self, last: LogPart | None) -> Iterator[LogPart]:
+        number, start = (last.number + 1, last.stop) if last else (0, 0)
+        try:
+            stream = self._run.log.open("rb")
+        except FileNotFoundError:
+            return
+        with stream:
+            stream.seek(start)
+            while data := stream.read(MOST_BYTES):
+                # A line that is being written waits; one that is longer than a part does not.
+                end = data.rfind(b"\n") + 1 or (len(data) if len(data) == MOST_BYTES else 0)
+                if not end:
+                    return
+                digest = hashlib.sha256(data[:end]).hexdigest()
+                yield LogPart(number, start, start + end, digest, CUT)
+                number, start = number + 1, start + end
+                stream.seek(start)
+
+    def _read(self, part: LogPart) -> bytes:
+        with self._run.log.open("rb") as stream:
+            stream.seek(part.start)
+            return stream.read(part.stop - part.start)
+
+    async def _note(self, part: LogPart, stage: int) -> None:
+        noted = LogPart(part.number, part.start, part.stop, part.sha256, stage)
+        await asyncio.to_thread(self._run.cut_part, noted)
+
+    def _key(self, part: LogPart) -> str:
+        return LogKey(self._run.run, part.number).text
+
+    def _object(self, part: LogPart) -> Object:
+        return Object(key=self._key(part), bytes=part.stop - part.start, sha256=part.sha256)

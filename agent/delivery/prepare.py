@@ -1,0 +1,350 @@
+"""One job from its folder to its sealed package in the bucket; after that only the entry is missing.
+
+Files are sent and compared with a listing, the package is sealed in the run's database, then it is put, then the job's
+state. Everything here can be killed and begun again, by the same run or by a later one, any number of times.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import suppress
+from itertools import chain, islice
+from pathlib import Path
+
+from agent.base.errors import StoreError
+from agent.base.logs import Log
+from agent.bucket.store import Bucket, Hashing, ObjectInfo
+from agent.contract.described import MOST_OWN_BYTES, Said, carry_over
+from agent.contract.descriptor import Role, Sealed
+from agent.contract.entries import Ended, Object
+from agent.contract.layout import DESCRIPTOR, FILES, LOGS, JobKey, StateKey, job_prefix
+from agent.contract.package import JobRecord, seal_package
+from agent.contract.results import JobStatus
+from agent.delivery.database import CHUNK, Database
+from agent.delivery.scan import Found, Scan, Signature, open_file, read_start, walk
+from agent.delivery.sealing import cut_short, entry_of, skipped_entry, with_note, with_refusals
+from agent.delivery.sent import OutboxFile, SentFiles, evidence_file, log_file
+from agent.delivery.spool import EVIDENCE, SpooledJob, SpooledRun, Workspace
+from agent.delivery.uploader import Uploader, results_of
+
+PAGE = 1000
+"""Objects of a listing that are compared at once."""
+MOST_EVIDENCE = 30
+MOST_EVIDENCE_BYTES = 20 * 1024**2
+"""Of one attempt."""
+REASON_LOG = f"{LOGS}job.log"
+"""What a job without any file has, since a package without any is none: why there is nothing."""
+
+
+class Preparer:
+    """Prepares the jobs of one run."""
+
+    def __init__(
+        self, run: SpooledRun, uploader: Uploader, bucket: "asyncio.Future[Bucket]", log: Log
+    ) -> None:
+        self._run = run
+        self._uploader = uploader
+        self._bucket = bucket
+        self._log = log
+
+    async def prepare(self, name: str, *, smallest_first: bool = False) -> Ended:
+        """Bring a job that ended into the bucket, and return what the batch's log shall say of it.
+
+        Args:
+            name: The job.
+            smallest_first: Whether a given time shall be enough for as many of its files as possible.
+
+        Raises:
+            StoreError: The bucket failed, or twice did not hold what it accepted.
+            OSError: The disk refused.
+        """
+        job = await asyncio.to_thread(self._job, name)
+        entry = job.entry
+        if entry is None:
+            entry = await self._seal(job, smallest_first=smallest_first)
+        return await self._put(entry)
+
+    async def prepare_partly(self, name: str) -> Ended:
+        """Do the same without sending any more files: what is in the bucket is all that there will ever be.
+
+        Raises:
+            StoreError: The bucket failed.
+            OSError: The disk refused.
+        """
+        job = await asyncio.to_thread(self._job, name)
+        entry = job.entry
+        if entry is None:
+            result = await asyncio.to_thread(self._expect, job)
+            sent, bucket = self._run.sent, await asyncio.shield(self._bucket)
+            await asyncio.to_thread(sent.forget, name, await self._differences(job, bucket))
+            await self._give_reason(job, bucket)
+            unsent = await asyncio.to_thread(sent.unsent, name)
+            entry = await asyncio.to_thread(self._seal_now, job, result, unsent)
+        return await self._put(entry)
+
+    async def waiting_bytes(self, name: str) -> int:
+        """Return the bytes of a job's results that are not in the bucket yet; it may still run."""
+        return await asyncio.to_thread(self._waiting_bytes, name)
+
+    def _waiting_bytes(self, name: str) -> int:
+        root = self._run.output(name)
+        pages = results_of(name, root, Scan()) if root else iter(())
+        return sum(file.size for some in pages for file in self._run.sent.lacking(some))
+
+    def _job(self, name: str) -> SpooledJob:
+        job = self._run.ended(name)
+        if job is None:
+            raise ValueError(f"job {name} has not ended")
+        return job
+
+    async def _seal(self, job: SpooledJob, *, smallest_first: bool) -> Ended:
+        if job.finished.job.status is JobStatus.SKIPPED:
+            entry = skipped_entry(job.finished.job)
+            await asyncio.to_thread(self._run.seal, entry)
+            return entry
+        bucket = await asyncio.shield(self._bucket)
+        for last in (False, True):
+            result = await self._send(job, smallest_first=smallest_first)
+            await self._give_reason(job, bucket)
+            # An answer of 200 is not proof that a store has kept a file, so its own listing is asked.
+            wrong = await self._differences(job, bucket)
+            if not wrong:
+                return await asyncio.to_thread(self._seal_now, job, result, 0)
+            await asyncio.to_thread(self._run.sent.forget, job.name, wrong)
+            if last:
+                more = f" (and {len(wrong) - 1} more files)" if len(wrong) > 1 else ""
+                raise not_held(f"{job_prefix(self._run.run, job.name)}{min(wrong)}{more}")
+        raise AssertionError("the last round returns or raises")
+
+    async def _send(self, job: SpooledJob, *, smallest_first: bool) -> Scan:
+        """Send what the bucket lacks of a job, and return what its output holds."""
+        result, sent = Scan(), self._run.sent
+        await asyncio.to_thread(sent.expect_nothing, job.name)
+        pages: Iterator[list[OutboxFile]] = map(sent.expect, self._left_by(job, result))
+        if smallest_first:
+            waiting = await asyncio.to_thread(lambda: list(chain.from_iterable(pages)))
+            pages = iter([sorted(waiting, key=_size)])
+        unreadable = await self._uploader.send(pages)
+        for file, reason in unreadable.items():
+            if file.role is Role.RESULT:
+                result.refuse(file.name, reason)
+        return result
+
+    def _expect(self, job: SpooledJob) -> Scan:
+        result, sent = Scan(), self._run.sent
+        sent.expect_nothing(job.name)
+        for some in self._left_by(job, result):
+            sent.expect(some)
+        return result
+
+    def _left_by(self, job: SpooledJob, result: Scan) -> Iterator[list[OutboxFile]]:
+        """Yield everything that a job left, some at a time: its results, what it printed, what explains a failure."""
+        spaces = self._run.workspaces(job.name)
+        if spaces:
+            yield from results_of(job.name, spaces[-1].output, result)
+        ended = {one.number: one.status for one in job.finished.job.attempts}
+        for space in spaces:
+            succeeded = ended.get(space.number) is JobStatus.SUCCEEDED
+            told = [*_printed(job.name, space), *([] if succeeded else _evidence(job.name, space))]
+            if not self._uploader.redacts:
+                # Of what was sent earlier, secrets were taken out.
+                lacking = self._run.sent.lacking(told)
+                told = [file for file in told if file not in lacking]
+            yield told
+
+    async def _give_reason(self, job: SpooledJob, bucket: Bucket) -> None:
+        """Put a log that says why there is nothing, where there is nothing."""
+        name, sent, record = job.name, self._run.sent, job.finished.job
+        if await asyncio.to_thread(lambda: next(sent.sealed(name), None)) is not None:
+            return
+        text = f"{record.status}: {record.message or 'it left no file'}\n".encode()
+        mark = Signature(0, len(text), 0, 0)
+        file = OutboxFile(name, self._run.root, "", REASON_LOG, Role.LOG, mark)
+        sealed = Sealed(REASON_LOG, len(text), hashlib.sha256(text).hexdigest(), Role.LOG)
+        await bucket.put(JobKey(self._run.run, name, REASON_LOG).text, text)
+        await asyncio.to_thread(sent.note, [(file, sealed, mark)])
+        await asyncio.to_thread(sent.expect, [file])
+
+    async def _differences(self, job: SpooledJob, bucket: Bucket) -> list[str]:
+        """Return the paths of what is missing in the bucket, or has another size, and remove what does not belong.
+
+        Failed attempts' early uploads do not: the job has removed, or renamed, what they were of.
+        """
+        prefix, sent = job_prefix(self._run.run, job.name), self._run.sent
+        await asyncio.to_thread(sent.hold_nothing, job.name)
+        async for page in _pages(bucket.list(prefix)):
+            listed = [(item.key.removeprefix(prefix), item.bytes) for item in page]
+            surplus = await asyncio.to_thread(sent.hold, job.name, listed)
+            keys = [prefix + path for path in surplus if path != DESCRIPTOR]
+            try:
+                await bucket.delete(keys)
+            except StoreError as error:
+                # Nothing names them; whoever has no right to delete has a lifecycle rule.
+                self._log.info("upload.surplus_stays", job=job.name, reason=str(error))
+        return await asyncio.to_thread(sent.missing, job.name)
+
+    def _seal_now(self, job: SpooledJob, result: Scan, unsent: int) -> Ended:
+        """Seal a job's package: from now on it does not change."""
+        name, sent, run = job.name, self._run.sent, self._run
+        files, size = sent.count(name)
+        record = with_refusals(job.finished.job, result.listed(), result.refusals, files=files)
+        if unsent:
+            record = cut_short(record, unsent)
+        if run.workspaces(name) and not self._uploader.redacts:
+            record = with_note(
+                record, "without its logs: the secrets to hide in them are not known"
+            )
+        record = record.model_copy(update={"state": self._state_of(record, job)})
+        said, planned = self._said(name), run.planned
+
+        def seal(_: object) -> Ended:
+            known = self._job(name).entry
+            if known is not None:  # by a thread that nobody waited for
+                return known
+            digest = run.database.keep(name, seal_package(record, sent.sealed(name), said))
+            entry = entry_of(
+                record,
+                Object(key=JobKey(run.run, name).text, bytes=digest.bytes, sha256=digest.sha256),
+                job.finished.outputs,
+                files=files,
+                size=size,
+                refused=result.refusals,
+                commit=planned.release.commit if planned and planned.release else None,
+            )
+            run.seal(entry)
+            return entry
+
+        return run.database.within(seal, durable=True)
+
+    def _state_of(self, record: JobRecord, job: SpooledJob) -> Object | None:
+        """Return what a job left for its next run, if that is kept."""
+        succeeded = record.status is JobStatus.SUCCEEDED
+        archive = self._run.saved_state(job.name)
+        if not (succeeded or job.finished.checkpoint) or not archive.exists():
+            return None
+        key = StateKey(job.name, self._run.run, checkpoint=not succeeded)
+        return _object(key.text, archive)
+
+    def _said(self, name: str) -> Said:
+        """Return what a job says of its own data, in a file that is one of its results."""
+        root, files = self._run.output(name), _Named(self._run.sent, name)
+        if root is None or f"{FILES}{DESCRIPTOR}" not in files:
+            return Said()
+        with suppress(OSError), open_file(root, DESCRIPTOR) as (stream, _):
+            return carry_over(read_start(stream, MOST_OWN_BYTES + 1), files)
+        return Said()
+
+    async def _put(self, entry: Ended) -> Ended:
+        """Put a sealed package, then the job's state, and return the entry as it is true then."""
+        bucket = await asyncio.shield(self._bucket)
+        if entry.package is not None:
+            await put_document(bucket, entry.package, self._run.database, entry.name)
+        if entry.state is not None and not await self._put_state(bucket, entry.name, entry.state):
+            entry = entry.model_copy(update={"state": None})
+            await asyncio.to_thread(self._run.seal, entry)
+        return entry
+
+    async def _put_state(self, bucket: Bucket, name: str, state: Object) -> bool:
+        """Put a job's state; False when it is no longer what was sealed."""
+        archive = self._run.saved_state(name)
+        try:
+            whole = await asyncio.to_thread(_object, state.key, archive) == state
+        except OSError:
+            whole = False
+        if not whole:
+            self._log.warning("state.lost", job=name, file=str(archive))
+            return False
+        for _ in ("first", "second"):
+            with archive.open("rb") as stream:
+                if state.bytes <= CHUNK:
+                    await bucket.put(state.key, stream.read())
+                else:
+                    reader = Hashing(stream, hashlib.sha256(), limit=state.bytes)
+                    await bucket.put_stream(state.key, reader)
+            if await bucket.size(state.key) == state.bytes:
+                return True
+        raise not_held(state.key)
+
+
+async def put_document(bucket: Bucket, target: Object, database: Database, name: str) -> None:
+    """Put a document as it was sealed.
+
+    Raises:
+        StoreError: The bucket failed, or twice did not hold what it accepted.
+        ValueError: It is not in the database as it was sealed.
+    """
+    if await asyncio.to_thread(database.digest, name) != (target.bytes, target.sha256):
+        raise ValueError(f"{target.key} is damaged in {database.path}")
+    for _ in ("first", "second"):
+        if target.bytes <= CHUNK:
+            data = await asyncio.to_thread(lambda: b"".join(database.chunks(name)))
+            await bucket.put(target.key, data)
+        else:
+            await bucket.put_stream(target.key, database.chunks(name))
+        if await bucket.size(target.key) == target.bytes:
+            return
+    raise not_held(target.key)
+
+
+def not_held(what: str) -> StoreError:
+    """Return the error of a bucket that lost what it accepted."""
+    return StoreError(
+        f"the bucket accepted {what} and does not hold it as it was sent",
+        remedy="check the bucket's health and lifecycle rules",
+    )
+
+
+class _Named(Mapping[str, Sealed]):
+    """What a job's package names, by path: looked up in the table, not held."""
+
+    def __init__(self, sent: SentFiles, job: str) -> None:
+        self._sent = sent
+        self._job = job
+
+    def __getitem__(self, path: str) -> Sealed:
+        sealed = self._sent.one(self._job, path)
+        if sealed is None:
+            raise KeyError(path)
+        return sealed
+
+    def __iter__(self) -> Iterator[str]:
+        return (sealed.path for sealed in self._sent.sealed(self._job))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+async def _pages(items: AsyncIterator[ObjectInfo]) -> AsyncIterator[list[ObjectInfo]]:
+    page: list[ObjectInfo] = []
+    async for item in items:
+        page.append(item)
+        if len(page) == PAGE:
+            yield page
+            page = []
+    if page:
+        yield page
+
+
+def _printed(job: str, space: Workspace) -> Iterator[OutboxFile]:
+    """Yield the file of what an attempt printed, if there is one."""
+    with suppress(OSError), open_file(space.root, space.captured.name) as (_, signature):
+        yield log_file(job, space.root, Found(space.captured.name, signature), space.number)
+
+
+def _evidence(job: str, space: Workspace) -> Iterator[OutboxFile]:
+    """Yield what an attempt put aside to explain a failure, within limits."""
+    size = 0
+    for found in islice(chain.from_iterable(walk(space.evidence, Scan())), MOST_EVIDENCE):
+        size += found.signature.size
+        if size <= MOST_EVIDENCE_BYTES:
+            yield evidence_file(job, space.output, EVIDENCE, found, space.number)
+
+
+def _object(key: str, path: Path) -> Object:
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return Object(key=key, bytes=stream.tell(), sha256=digest)
+
+
+def _size(file: OutboxFile) -> int:
+    return file.size

@@ -1,0 +1,145 @@
+"""Runs that an earlier process left on a disk that was kept: committed job by job under their own ids, and closed."""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from agent.base.disk import whole_disk
+from agent.base.errors import MayflyError, StoreError
+from agent.base.logs import Log
+from agent.base.redact import Redactor
+from agent.bucket.store import Bucket
+from agent.contract.entries import Began, Ended
+from agent.contract.ids import Batch, process_nonce
+from agent.contract.manifest import RunRecord
+from agent.delivery.delivery import Delivery
+from agent.delivery.sealing import DIED, after_death, status_of
+from agent.delivery.spool import Finished, Spool, SpooledRun
+
+FLUSH_SECONDS = 600.0
+"""For the jobs of one run; what takes longer goes on in the next run."""
+
+_DAMAGE = (OSError, ValueError, LookupError, RecursionError, ExceptionGroup)
+"""What reading a damaged run raises; what the bucket's client raises has become a StoreError."""
+
+
+async def deliver_pending(
+    spool: Spool,
+    runs: Sequence[SpooledRun],
+    bucket: "asyncio.Future[Bucket]",
+    *,
+    finder: str,
+    concurrency: int,
+    redactor: Callable[[], Redactor | None],
+    log: Log,
+) -> int:
+    """Commit and close every run that waits, oldest first. What still ran of them must have been ended.
+
+    Args:
+        spool: The spool.
+        runs: Its pending runs.
+        bucket: Raises StoreError when there is none.
+        finder: Id of the run that does this.
+        concurrency: Requests at once.
+        redactor: Returns what hides secrets in logs and evidence; None when they are not known.
+        log: Bound to the finder.
+
+    Returns:
+        How many were closed. After the first that the bucket fails, the others wait for the next run; one that is
+        damaged is put aside, and they do not wait for it.
+
+    Raises:
+        OSError: The disk takes nothing.
+    """
+    done = 0
+    for run in runs:
+        bound = log.bind(of=run.run)
+        delivery = Delivery(
+            run,
+            bucket,
+            nonce=process_nonce(os.urandom(4)),
+            concurrency=concurrency,
+            redactor=redactor,
+            log=bound,
+        )
+        try:
+            await asyncio.shield(bucket)
+            await _finish(run, delivery, finder, bound)
+        except MayflyError as error:
+            bound.warning("recovery.postponed", reason=str(error), waiting=len(runs) - done)
+            return done
+        except _DAMAGE as error:
+            if whole_disk(error):
+                raise
+            spool.put_aside(run, f"{type(error).__name__}: {error}", log)
+        else:
+            done += 1
+    return done
+
+
+async def _finish(run: SpooledRun, delivery: Delivery, finder: str, log: Log) -> None:
+    """Commit what had ended, name what ran as interrupted, close the run and remove it."""
+    batch, began = run.batch, run.began
+    if batch is not None and began is not None:
+        async with delivery:
+            await asyncio.to_thread(_end_what_ran, run, began)
+            await delivery.goes_on(began)
+            pending = await delivery.flush(FLUSH_SECONDS)
+            for name, error in delivery.broken.items():
+                raise ValueError(f"job {name}: {error}")
+            if pending:
+                raise StoreError(
+                    f"{len(pending)} jobs could not be committed, such as {pending[0]}"
+                )
+            record = _record(run, batch, began, await delivery.results(), finder)
+            closed = await delivery.close(record, [], keeps_disk=True)
+        log.info("recovery.closed", status=closed.status.value)
+    await asyncio.to_thread(run.discard, log)
+
+
+def _end_what_ran(run: SpooledRun, began: Began) -> None:
+    ended = {job.name for job in run.jobs()}
+    for name in sorted(run.started_jobs() - ended):
+        job = after_death(run.run, name, _last_sign(run, began))
+        run.end(Finished(job=job), held=False)
+
+
+def _record(
+    run: SpooledRun, batch: Batch, began: Began, ended: Sequence[Ended], finder: str
+) -> RunRecord:
+    """Return what the manifest of a run says that somebody else closes."""
+    known = run.record
+    if known is not None and run.concluded:
+        return known.model_copy(update={"recovered_by": finder})
+    planned = run.planned
+    missing = planned is None or planned.count > len(ended)
+    interrupted = missing or any(job.message.startswith(DIED) for job in ended)
+    if known is None:
+        known = RunRecord(
+            run=run.run,
+            schedule=batch.schedule,
+            batch=batch.name,
+            status=status_of(ended, interrupted=True),
+            started=began.started,
+            finished=began.started,
+            agent=began.agent,
+            host=began.host,
+            slot=began.slot,
+            scheduled=began.schedule,
+            channel=began.channel,
+            release=planned.release if planned else None,
+        )
+    changes = {
+        "status": status_of(ended, interrupted=interrupted),
+        "finished": _last_sign(run, began),
+        "interruption": known.interruption or (DIED if interrupted else None),
+        "recovered_by": finder,
+    }
+    return known.model_copy(update=changes)
+
+
+def _last_sign(run: SpooledRun, began: Began) -> datetime:
+    """Return when a dead run last wrote its log."""
+    stamp = run.log.stat().st_mtime if run.log.exists() else 0.0
+    return max(datetime.fromtimestamp(stamp, UTC), began.started)

@@ -1,0 +1,169 @@
+"""What a job's package and the batch's log say of a job, once its output is known. Decisions only.
+
+A job that succeeded and of whose files some were refused stays a success, so that the others come home; it is
+incomplete, and its run is partial: somebody has to look. One of which all files were refused is empty.
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+
+from agent.contract.entries import MOST_OUTPUTS, Ended, Object, Output
+from agent.contract.package import Attempt, JobRecord, RefusedFile
+from agent.contract.results import JobCause, JobStatus, RunStatus
+
+MOST_MESSAGE = 2000
+MOST_NOTES = 100
+DIED = "the machine or the agent died"
+
+
+def with_refusals(
+    job: JobRecord, listed: Sequence[RefusedFile], count: int, *, files: int
+) -> JobRecord:
+    """Return a job that tells what of its output was refused.
+
+    Args:
+        job: The job.
+        listed: The first of the entries that were refused.
+        count: How many there are.
+        files: How many results it has all the same.
+    """
+    if not count:
+        return job
+    changes: dict[str, object] = {"refused": tuple(listed)}
+    if job.status is JobStatus.SUCCEEDED:
+        shown = "1 file" if count == 1 else f"{count} files"
+        text = f"{shown} could not be delivered, such as {listed[0].path} ({listed[0].reason})"
+        changes["message"] = _joined(text, job.message)
+        if not files:
+            changes |= {"status": JobStatus.EMPTY, "cause": JobCause.EXPECTATION}
+    return job.model_copy(update=changes)
+
+
+def with_note(job: JobRecord, note: str) -> JobRecord:
+    """Return a job with one more note; it is the first, so that no limit takes it."""
+    notes = (note[:MOST_MESSAGE], *job.notes)[:MOST_NOTES]
+    return job.model_copy(update={"notes": notes})
+
+
+def cut_short(job: JobRecord, unsent: int) -> JobRecord:
+    """Return a job of which some files could not be sent before its machine was gone, with its disk."""
+    shown = "1 file" if unsent == 1 else f"{unsent} files"
+    text = f"{shown} of it could not be sent in time"
+    if job.status is not JobStatus.SUCCEEDED:
+        return with_note(job, text)
+    changes = {
+        "status": JobStatus.INTERRUPTED,
+        "cause": JobCause.INTERRUPTED,
+        "message": _joined(text, job.message),
+    }
+    return job.model_copy(update=changes)
+
+
+def rerun(earlier: JobRecord, later: JobRecord) -> JobRecord:
+    """Return a job that ran once more, after a release that may have been to blame: what it did before are attempts."""
+    again = {attempt.number for attempt in later.attempts}
+    before = [attempt for attempt in earlier.attempts if attempt.number not in again]
+    attempts = tuple(sorted([*before, *later.attempts], key=_number))[-1000:]
+    started = earlier.started or later.started
+    return later.model_copy(update={"attempts": attempts, "started": started})
+
+
+def after_death(run: str, name: str, last_sign: datetime) -> JobRecord:
+    """Return a job that ran when its machine or its agent died.
+
+    Args:
+        run: The run.
+        name: The job.
+        last_sign: When the run last wrote anything.
+    """
+    return JobRecord(
+        run=run,
+        name=name,
+        status=JobStatus.INTERRUPTED,
+        cause=JobCause.INTERRUPTED,
+        message=f"{DIED} while it ran",
+        finished=last_sign,
+    )
+
+
+def entry_of(
+    job: JobRecord,
+    package: Object,
+    outputs: Sequence[Output],
+    *,
+    files: int,
+    size: int,
+    refused: int,
+    commit: str | None,
+) -> Ended:
+    """Return what the batch's log says of a job.
+
+    Args:
+        job: As its package has it.
+        package: The package.
+        outputs: What its earlier successes produced.
+        files: How many results it has.
+        size: Their bytes.
+        refused: How many entries of its output were refused.
+        commit: Of the release that the run's plan names.
+    """
+    if job.status is JobStatus.SUCCEEDED:
+        outputs = (*outputs, Output(files=files, items=job.items))
+    return Ended(
+        name=job.name,
+        family=job.family,
+        status=job.status,
+        cause=job.cause,
+        message=job.message,
+        files=files,
+        bytes=size,
+        items=job.items,
+        seconds=job.seconds,
+        attempts=len(job.attempts),
+        refused=refused,
+        release=job.commit if job.commit != commit else None,
+        package=package,
+        state=job.state,
+        outputs=tuple(outputs[-MOST_OUTPUTS:]),
+    )
+
+
+def skipped_entry(job: JobRecord) -> Ended:
+    """Return what the batch's log says of a job that was skipped: it has no package."""
+    return Ended(
+        name=job.name,
+        family=job.family,
+        status=job.status,
+        cause=job.cause,
+        message=job.message,
+    )
+
+
+def status_of(ended: Collection[Ended], *, interrupted: bool, released: bool = True) -> RunStatus:
+    """Return a run's status.
+
+    A job that was not due (skipped without a cause) counts as neither success nor failure; one that was skipped for a
+    cause, such as the failure of what it needs, did not succeed.
+
+    Args:
+        ended: What became of its jobs.
+        interrupted: Whether it was stopped, or died, before it had done what there was to do.
+        released: Whether there was a release that could run.
+    """
+    if not released:
+        return RunStatus.FAILED
+    if interrupted:
+        return RunStatus.INTERRUPTED
+    due = [job for job in ended if job.status is not JobStatus.SKIPPED or job.cause is not None]
+    succeeded = [job for job in due if job.succeeded]
+    if len(succeeded) == len(due) and not any(job.incomplete for job in due):
+        return RunStatus.SUCCEEDED
+    return RunStatus.PARTIAL if succeeded else RunStatus.FAILED
+
+
+def _joined(text: str, message: str) -> str:
+    return f"{text}; {message}"[:MOST_MESSAGE] if message else text[:MOST_MESSAGE]
+
+
+def _number(attempt: Attempt) -> int:
+    return attempt.number

@@ -1,0 +1,284 @@
+"""The uploader of a run: takes files of its jobs to the bucket, while the jobs run and when they have ended.
+
+What is hashed is what was sent: each file is opened once, beneath its folder, and its digest is computed from the very
+bytes that went out. A file that changes afterwards has another signature and is sent again.
+"""
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from pathlib import Path
+from time import monotonic
+from typing import IO
+
+from agent.base.errors import StoreError
+from agent.base.logs import Log
+from agent.base.redact import Redactor
+from agent.base.stop import first
+from agent.bucket.address import PASSING
+from agent.bucket.store import Bucket, Hashing
+from agent.contract.descriptor import Role, Sealed
+from agent.contract.layout import JobKey
+from agent.delivery.scan import Scan, Signature, open_file, read_start, walk, why_unreadable
+from agent.delivery.sent import OutboxFile, SentFiles, result_file
+
+SCAN_SECONDS = 1.0
+"""Between two scans of a running job's output. A file is settled when two scans agree on its signature."""
+SCAN_SHARE = 10
+"""A scan that takes long is made less often: it takes a tenth of the time at most."""
+
+SMALL = 1024**2
+"""Files up to this are read in one go; larger ones pass a narrower gate, so that memory stays bounded."""
+LARGE_AT_ONCE = 2
+LARGE_TRIES = 3
+TINY = 128 * 1024
+MIDDLING_AT_ONCE = 16
+"""Files between tiny and large that are held in memory at once; of tiny ones, as many as there are requests."""
+MOST_REDACTED = 64 * 1024**2
+"""Bytes of a log or of evidence that are sent: secrets are taken out in memory. Logs are limited far below it."""
+
+NOTED_AT_ONCE = 64
+NOTE_SECONDS = 0.25
+"""What was sent is noted for so many small files together, or after so long: a kill costs their upload again."""
+
+MOST_REMEMBERED = 10_000
+"""Files of one scan that the next is compared with; what is beyond has its turn when these are sent."""
+
+LANDING_SECONDS = 5.0
+PAUSE_SECONDS = 60.0
+"""After a failed upload while a job runs; at its end everything that lacks is sent."""
+
+
+class Uploader:
+    """Sends the files of one run's jobs. What it sent, it notes in the run's database, and nowhere else."""
+
+    def __init__(
+        self,
+        run: str,
+        sent: SentFiles,
+        bucket: "asyncio.Future[Bucket]",
+        *,
+        concurrency: int,
+        redactor: Callable[[], Redactor | None],
+        log: Log,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Make an uploader.
+
+        Args:
+            run: The run's id.
+            sent: Which files are in the bucket.
+            bucket: Awaited before the first file; may raise StoreError each time.
+            concurrency: Requests at once.
+            redactor: Returns what hides secrets in logs and evidence; None when they are not known, so that none is
+                sent.
+            log: Bound to the run.
+            progress: Told of the bytes of each file.
+        """
+        self._run = run
+        self._sent = sent
+        self._bucket = bucket
+        self._concurrency = concurrency
+        self._redactor = redactor
+        self._log = log
+        self._progress = progress
+        self._requests = asyncio.Semaphore(concurrency)
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
+        self._middling = asyncio.Semaphore(MIDDLING_AT_ONCE)
+        self._notes: list[tuple[OutboxFile, Sealed, Signature]] = []
+        self._noted = monotonic()
+
+    @property
+    def redacts(self) -> bool:
+        """Whether logs and evidence can be sent: the secrets that they may hold are known."""
+        return self._redactor() is not None
+
+    @asynccontextmanager
+    async def watch(self, job: str, root: Path) -> AsyncIterator[None]:
+        """Send what settles in a job's output while the block runs; failures wait for the job's end."""
+        stop = asyncio.Event()
+        task = asyncio.create_task(self._follow(job, root, stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            # What is on its way may arrive; what takes longer than this is sent again at the end.
+            await asyncio.wait([task], timeout=LANDING_SECONDS)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _follow(self, job: str, root: Path, stop: asyncio.Event) -> None:
+        before: dict[str, Signature] = {}
+        pause = SCAN_SECONDS
+        while await first(stop.wait(), seconds=pause) is None:
+            began = monotonic()
+            try:
+                unsent = await asyncio.to_thread(self._unsent, job, root)
+                pause = max(SCAN_SECONDS, SCAN_SHARE * (monotonic() - began))
+                settled = [file for file in unsent if before.get(file.path) == file.signature]
+                before = {file.path: file.signature for file in unsent if file.signature}
+                if settled:
+                    await self.send([settled], stop=stop)
+            except (StoreError, OSError) as error:
+                self._log.warning("upload.postponed", job=job, reason=str(error))
+                pause = PAUSE_SECONDS
+
+    def _unsent(self, job: str, root: Path) -> list[OutboxFile]:
+        """Return the files of a job that are not in the bucket as they are now; the first thousands of them."""
+        unsent: list[OutboxFile] = []
+        for some in results_of(job, root, Scan()):
+            unsent += self._sent.lacking(some)
+            if len(unsent) >= MOST_REMEMBERED:
+                break
+        return unsent
+
+    async def send(
+        self, pages: Iterable[Sequence[OutboxFile]], *, stop: asyncio.Event | None = None
+    ) -> dict[OutboxFile, str]:
+        """Send files.
+
+        Args:
+            pages: What the bucket lacks, some at a time; taken in a thread.
+            stop: Once set, nothing more is begun; and what is no longer as it was when it was scanned, is left out.
+
+        Returns:
+            What could not be read, with the reason; a file that is gone is left out silently.
+
+        Raises:
+            StoreError: One could not be sent; the others may have been.
+            OSError: The disk refuses to remember what was sent.
+        """
+        supply = _Supply(pages)
+        unreadable: dict[OutboxFile, str] = {}
+        failures: list[StoreError | OSError] = []
+
+        async def work() -> None:
+            while not failures and not (stop is not None and stop.is_set()):
+                try:
+                    file = await supply.next()
+                    if file is None:
+                        return
+                    # Large files wait before they take a request, so that no small one waits for them.
+                    async with self._gate(file), self._requests:
+                        problem = await self._send(file, settled=stop is not None)
+                except (StoreError, OSError) as error:
+                    failures.append(error)
+                else:
+                    if problem:
+                        unreadable[file] = problem
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._concurrency):
+                    group.create_task(work())
+        finally:
+            await asyncio.to_thread(self._note)
+        if failures:
+            raise failures[0]
+        return unreadable
+
+    async def _send(self, file: OutboxFile, *, settled: bool) -> str:
+        """Send a file, with `settled` only if it is as it was scanned, and return why it could not be read."""
+        bucket = await asyncio.shield(self._bucket)
+        try:
+            with open_file(file.root, file.name) as (stream, found):
+                if settled and found != file.signature:
+                    return ""  # it is being written again
+                sealed = await self._put(bucket, file, stream, found.size)
+        except OSError as error:
+            await asyncio.to_thread(self._sent.drop, file.job, file.path)
+            return "" if isinstance(error, FileNotFoundError) else why_unreadable(error)
+        if sealed is None:
+            return ""
+        self._notes.append((file, sealed, found))
+        late = monotonic() - self._noted > NOTE_SECONDS
+        if late or len(self._notes) >= NOTED_AT_ONCE or sealed.bytes > SMALL:
+            await asyncio.to_thread(self._note)
+        self._progress(sealed.bytes)
+        return ""
+
+    def _note(self) -> None:
+        """Note in the run's database what was sent."""
+        notes, self._notes, self._noted = self._notes, [], monotonic()
+        if notes:
+            self._sent.note(notes)
+
+    async def _put(
+        self, bucket: Bucket, file: OutboxFile, stream: IO[bytes], size: int
+    ) -> Sealed | None:
+        key = JobKey(self._run, file.job, file.path).text
+        if file.role is not Role.RESULT:
+            return await self._put_redacted(bucket, key, file, stream, size)
+        if size > SMALL:
+            return await self._put_large(bucket, key, file, stream, size)
+        if size <= TINY:
+            data = read_start(stream, size)
+            await bucket.put(key, data)
+            return _sealed(file, data)
+        async with self._middling:
+            data = await asyncio.to_thread(read_start, stream, size)
+            await bucket.put(key, data)
+            return await asyncio.to_thread(_sealed, file, data)
+
+    async def _put_redacted(
+        self, bucket: Bucket, key: str, file: OutboxFile, stream: IO[bytes], size: int
+    ) -> Sealed | None:
+        redactor = self._redactor()
+        if redactor is None:
+            return None
+        read = await asyncio.to_thread(read_start, stream, min(size, MOST_REDACTED))
+        data = await asyncio.to_thread(redactor.data, read)
+        await bucket.put(key, data)
+        return await asyncio.to_thread(_sealed, file, data)
+
+    async def _put_large(
+        self, bucket: Bucket, key: str, file: OutboxFile, stream: IO[bytes], size: int
+    ) -> Sealed:
+        for last in (*[False] * (LARGE_TRIES - 1), True):
+            stream.seek(0)
+            reader = Hashing(stream, digest := hashlib.sha256(), limit=size)
+            try:
+                await bucket.put_stream(key, reader)
+            except StoreError as error:
+                if reader.broken is not None:
+                    raise reader.broken from None
+                if last or error.code not in PASSING:
+                    raise
+            else:
+                break
+        return Sealed(file.path, reader.count, digest.hexdigest(), file.role, file.original)
+
+    def _gate(self, file: OutboxFile) -> AbstractAsyncContextManager[object]:
+        return self._large if file.size > SMALL else nullcontext()
+
+
+def results_of(job: str, root: Path, result: Scan) -> Iterator[list[OutboxFile]]:
+    """Yield a job's results, in the order of their paths, some at a time."""
+    for some in walk(root, result):
+        yield [result_file(job, root, found) for found in some]
+
+
+def _sealed(file: OutboxFile, data: bytes) -> Sealed:
+    digest = hashlib.sha256(data).hexdigest()
+    return Sealed(file.path, len(data), digest, file.role, file.original)
+
+
+class _Supply:
+    """Hands out files to many at once; threads find them, no further than is needed."""
+
+    def __init__(self, pages: Iterable[Sequence[OutboxFile]]) -> None:
+        self._rest = iter(pages)
+        self._ready: deque[OutboxFile] = deque()
+        self._turn = asyncio.Lock()
+
+    async def next(self) -> OutboxFile | None:
+        """Return one more; None when there is none."""
+        async with self._turn:
+            while not self._ready:
+                more = await asyncio.to_thread(next, self._rest, None)
+                if more is None:
+                    return None
+                self._ready += more
+            return self._ready.popleft()

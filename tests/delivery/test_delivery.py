@@ -1,0 +1,289 @@
+"""A run from its beginning to its end, in a folder and in an S3 server."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from frictionless import system, validate
+
+from agent.contract.descriptor import Role
+from agent.contract.entries import Output, StoodBack
+from agent.contract.layout import FILES, JobKey, LogKey, ManifestKey, StateKey
+from agent.contract.results import JobCause, JobStatus, RunStatus
+from agent.delivery.sealing import status_of
+from agent.delivery.spool import Stage
+from tests.delivery.world import SECRET, World, began, now
+
+SECONDS = 60.0
+AWKWARD = {
+    "page 1.json": b"{}",
+    "\u540d\u524d.txt": b"name",
+    "deep/er/deeper.bin": b"\0\1\2",
+    "empty": b"",
+    "line\nbreak.md": b"# mayfly",
+    "x" * 250: b"long",
+    "large.bin": b"0123456789abcdef" * 500_000,
+}
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for what a background task does."""
+    async with asyncio.timeout(SECONDS):
+        while not await condition():  # noqa: ASYNC110 -- the bucket tells nobody
+            await asyncio.sleep(0.05)
+
+
+async def test_a_job_is_committed_when_it_ends_and_the_run_when_it_closes(world: World) -> None:
+    """All that is named is there: files, package, state, entry; then log and manifest."""
+    world.note('{"event": "hello"}')
+    async with world.under_way("a", "b") as delivery:
+        world.attempt("a", AWKWARD)
+        world.run.saved_state("a").write_bytes(b"state")
+        await delivery.ended(world.finished("a", outputs=(Output(files=7),)))
+
+        async def there() -> bool:
+            return "a" in (await world.seen()).results
+
+        await until(there)
+        entry = (await world.committed())["a"]
+        assert (entry.files, entry.bytes) == (7, sum(map(len, AWKWARD.values())))
+        assert entry.outputs == (Output(files=7), Output(files=7))
+        assert entry.state is not None
+        assert entry.state.key == StateKey("a", world.run.run).text
+        world.attempt("b", {"1": b"1"})
+        await delivery.ended(world.finished("b", JobStatus.FAILED, message="oh"))
+        assert await delivery.flush(SECONDS) == []
+        ended = await delivery.results()
+        assert [job.name for job in ended] == ["a", "b"]
+        record = world.record(status_of(ended, interrupted=False))
+        await delivery.close(record, [], keeps_disk=True)
+    assert set(await world.committed()) == {"a", "b"}
+    run = await world.seen()
+    assert run.closed is not None
+    assert run.closed.status is RunStatus.PARTIAL
+    assert run.progress == (2, 2)
+    manifest = await world.manifest()
+    assert [one.path for one in manifest.resources] == [
+        "jobs/a/datapackage.json",
+        "jobs/b/datapackage.json",
+        "log/0.jsonl",
+    ]
+    assert await world.content("a", f"{FILES}page 1.json") == b"{}"
+
+
+async def test_other_tools_read_what_is_delivered(local: World, tmp_path: Path) -> None:
+    """A job's package, with what the job says of its table, and the run's manifest."""
+    schema = {"fields": [{"name": "id"}]}
+    table = {"name": "t", "path": "t.csv", "schema": schema}
+    said = {"name": "mine", "title": "Prices", "resources": [table]}
+    local.note('{"event": "hello"}')
+    async with local.under_way("a") as delivery:
+        local.attempt("a", {"t.csv": b"id\n1\n", "datapackage.json": json.dumps(said).encode()})
+        await delivery.ended(local.finished("a"))
+        pending = await delivery.flush(SECONDS)
+        await delivery.close(local.record(), pending, keeps_disk=True)
+    bucket = tmp_path / "bucket"
+    package = bucket / JobKey(local.run.run, "a").text
+    for path in (package, bucket / ManifestKey(local.run.run).text):
+        with system.use_context(trusted=False):
+            report = validate(str(path))
+        assert report.valid, report.flatten(["type", "message"])
+    assert json.loads(package.read_bytes())["title"] == "Prices"
+
+
+async def test_of_a_failed_job_come_its_logs_and_its_evidence(world: World) -> None:
+    """Of each attempt; without the secrets that they show. The results are as they were."""
+    async with world.under_way("a") as delivery:
+        for number in (1, 2):
+            files = {".evidence/page.html": f"<p>{SECRET}".encode(), "r": SECRET.encode()}
+            world.attempt("a", files, number=number, printed=f"{number} {SECRET}\n")
+        world.run.saved_state("a").write_bytes(b"state")
+        await delivery.ended(world.finished("a", JobStatus.FAILED, attempts=2))
+        assert await delivery.flush(SECONDS) == []
+    entry = (await world.committed())["a"]
+    assert (entry.status, entry.state, entry.attempts) == (JobStatus.FAILED, None, 2)
+    for number in (1, 2):
+        printed = await world.content("a", f"logs/attempt-{number}.log")
+        assert printed == f"{number} [redacted:password]\n".encode()
+        page = await world.content("a", f"evidence/attempt-{number}/page.html")
+        assert page == b"<p>[redacted:password]"
+    assert await world.content("a", "files/r") == SECRET.encode()
+    package = await world.sound(entry)
+    assert package is not None
+    roles = [Role.RESULT, Role.LOG, Role.LOG, Role.EVIDENCE, Role.EVIDENCE]
+    assert [one.role for one in package.resources] == roles
+
+
+async def test_no_evidence_goes_while_secrets_are_unknown(world: World) -> None:
+    """The results do, and the package says what is lacking."""
+    world.known = False
+    async with world.under_way("a") as delivery:
+        world.attempt("a", {".evidence/page.html": b"<p>", "r": b"1"})
+        await delivery.ended(world.finished("a", JobStatus.FAILED))
+        assert await delivery.flush(SECONDS) == []
+    package = await world.sound((await world.committed())["a"])
+    assert package is not None
+    assert [one.path for one in package.resources] == ["files/r"]
+    assert "secrets" in package.job.notes[0]
+
+
+async def test_a_job_that_never_started_has_a_package_too(world: World) -> None:
+    """Its log says why; one that was skipped has none."""
+    async with world.under_way("a", "b") as delivery:
+        why: dict[str, Any] = {"message": "no secret", "cause": JobCause.ERROR}
+        await delivery.ended(world.finished("a", JobStatus.FAILED, attempts=0, **why))
+        await delivery.ended(world.finished("b", JobStatus.SKIPPED))
+        assert await delivery.flush(SECONDS) == []
+    jobs = await world.committed()
+    assert await world.content("a", "logs/job.log") == b"failed: no secret\n"
+    assert jobs["b"].package is None
+
+
+async def test_what_is_held_waits_for_its_rerun(world: World) -> None:
+    """And is an attempt of the one result."""
+    async with world.under_way("a", "b") as delivery:
+        world.attempt("a", {"x": b"1"})
+        await delivery.ended(world.finished("a", JobStatus.FAILED), hold=True)
+        world.attempt("b", {"x": b"1"})
+        await delivery.ended(world.finished("b"))
+        await until(lambda: _committed(world, "b"))
+        assert set(await world.committed()) == {"b"}
+        world.attempt("a", {"y": b"2"}, number=2)
+        await delivery.ended(world.finished("a", first=2))
+        await until(lambda: _committed(world, "a"))
+    package = await world.sound((await world.committed())["a"])
+    assert package is not None
+    assert [(one.number, one.status) for one in package.job.attempts] == [
+        (1, JobStatus.FAILED),
+        (2, JobStatus.SUCCEEDED),
+    ]
+    assert [one.path for one in package.resources if one.role is Role.RESULT] == ["files/y"]
+
+
+async def _committed(world: World, job: str) -> bool:
+    return job in (await world.seen()).results
+
+
+async def test_what_is_held_is_committed_as_it_is_at_the_end(world: World) -> None:
+    """Or once it is released."""
+    async with world.under_way("a", "b") as delivery:
+        for name in ("a", "b"):
+            world.attempt(name, {"x": b"1"})
+        await delivery.ended(world.finished("a", JobStatus.FAILED), hold=True)
+        await delivery.release()
+        await until(lambda: _committed(world, "a"))
+        await delivery.ended(world.finished("b", JobStatus.FAILED), hold=True)
+        assert await delivery.flush(SECONDS) == []
+    assert set(await world.committed()) == {"a", "b"}
+
+
+async def test_a_job_ends_once(local: World) -> None:
+    """What is on its way does not change any more."""
+    async with local.under_way("a") as delivery:
+        local.attempt("a", {"x": b"1"})
+        await delivery.ended(local.finished("a"))
+        with pytest.raises(ValueError, match="ended already"):
+            await delivery.ended(local.finished("a"))
+
+
+async def test_early_uploads_that_do_not_belong_are_removed(world: World) -> None:
+    """A failed attempt's, and those of files that the job has removed or written again."""
+    async with world.under_way("a") as delivery:
+        output = world.attempt("a", {"old": b"1", "same": b"2"})
+        async with delivery.watch("a", output):
+            await until(lambda: _has(world, "old", "same"))
+        world.attempt("a", {"same": b"3", "new": b"4"}, number=2)
+        await delivery.ended(world.finished("a", attempts=2))
+        assert await delivery.flush(SECONDS) == []
+    await world.committed()
+    prefix = f"runs/{world.run.run}/jobs/a/files/"
+    assert [key.removeprefix(prefix) for key in await world.keys(prefix)] == ["new", "same"]
+    assert await world.content("a", "files/same") == b"3"
+
+
+async def _has(world: World, *paths: str) -> bool:
+    return None not in [await world.content("a", f"files/{path}") for path in paths]
+
+
+async def test_what_settles_leaves_while_the_job_runs(world: World) -> None:
+    """And is not sent again at its end; what is still being written stays."""
+    async with world.under_way("a") as delivery:
+        output = world.attempt("a", {"done": b"1", "growing.part": b"2"})
+        async with delivery.watch("a", output):
+            await until(lambda: _has(world, "done"))
+            first = {item.key: item.written async for item in world.bucket.list("runs/")}
+        (output / "growing.part").rename(output / "grown")
+        await asyncio.sleep(1.1)  # a store tells whole seconds
+        await delivery.ended(world.finished("a"))
+        assert await delivery.flush(SECONDS) == []
+    await world.committed()
+    assert await world.content("a", "files/grown") == b"2"
+    last = {item.key: item.written async for item in world.bucket.list("runs/")}
+    done = JobKey(world.run.run, "a", "files/done").text
+    assert first[done] == last[done]
+
+
+async def test_a_run_that_stands_back_says_so(world: World) -> None:
+    """And nothing else."""
+    async with world.delivery() as delivery:
+        await delivery.begin(world.batch, began())
+        await delivery.stand_back(StoodBack(reason="another has it"))
+    assert (await world.seen()).status(now()) is RunStatus.STOOD_BACK
+
+
+async def test_results_beyond_one_entry(local: World) -> None:
+    """More than two hundred jobs that end together."""
+    names = [f"job-{number}" for number in range(230)]
+    async with local.under_way(*names) as delivery:
+        for name in names:
+            await delivery.ended(local.finished(name, JobStatus.SKIPPED))
+        assert await delivery.flush(SECONDS) == []
+        assert {job.stage for job in local.run.jobs()} == {Stage.COMMITTED}
+    assert (await local.seen()).progress == (230, 230)
+
+
+async def test_a_checkpoint_is_kept(local: World) -> None:
+    """The state of an attempt that did not succeed, under a key of its own."""
+    async with local.under_way("a") as delivery:
+        local.attempt("a", {})
+        local.run.saved_state("a").write_bytes(bytes(3 * 1024**2))
+        finished = local.finished("a", JobStatus.TIMED_OUT, checkpoint=True)
+        await delivery.ended(finished)
+        assert await delivery.flush(SECONDS) == []
+    state = (await local.committed())["a"].state
+    assert state is not None
+    assert state.key == StateKey("a", local.run.run, checkpoint=True).text
+
+
+async def test_the_log_comes_in_parts(world: World) -> None:
+    """Each put once; together they are the log, and the entries tell of them."""
+    async with world.under_way("a") as delivery:
+        world.note("1", "2")
+        world.attempt("a", {})
+        await delivery.ended(world.finished("a"))
+        await until(lambda: _committed(world, "a"))
+        with world.run.log.open("a") as stream:
+            stream.write("3\nhalf a line")
+        assert await delivery.flush(SECONDS) == []
+        await delivery.close(world.record(), [], keeps_disk=True)
+    await world.manifest()
+    keys = await world.keys(f"runs/{world.run.run}/log/")
+    parts = [await world.bucket.get(key) or b"" for key in keys]
+    assert b"".join(parts) == b"1\n2\n3\n"
+    assert keys[0] == LogKey(world.run.run, 0).text
+
+
+async def test_two_runs_share_a_bucket(world: World, tmp_path: Path) -> None:
+    """Each has its own keys."""
+    other = World.make(tmp_path / "other", world.bucket)
+    for one in (world, other):
+        async with one.under_way("a") as delivery:
+            one.attempt("a", {"x": one.run.run.encode()})
+            await delivery.ended(one.finished("a"))
+            assert await delivery.flush(SECONDS) == []
+    for one in (world, other):
+        await one.committed()
+        assert await one.content("a", "files/x") == one.run.run.encode()

@@ -1,0 +1,57 @@
+"""A disk that fills up: one expected failure, and what had ended is committed once there is room."""
+
+import errno
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from agent.delivery.recovery import deliver_pending
+from agent.delivery.spool import Stage
+from tests.delivery.world import World, folder_bucket
+from tests.parts.small_disk import SmallDisk
+
+FINDER = "20261126T000000Z-abcdef"
+SECONDS = 30.0
+
+
+async def _until_full(world: World, disk: SmallDisk, pages: int) -> OSError | None:
+    """Deliver a job on a disk with so many pages left; return what the disk said."""
+    try:
+        async with world.under_way("a") as delivery:
+            world.attempt("a", {"x": b"1", "y": b"2"})
+            disk.leave_pages(pages)
+            await delivery.ended(world.finished("a"))
+            await delivery.flush(2.5)
+            await delivery.close(world.record(), [], keeps_disk=True)
+    except OSError as error:
+        return error
+    return None
+
+
+@pytest.mark.timeout(600)
+async def test_a_disk_with_ever_more_room(tmp_path: Path) -> None:
+    """At every size it is told as full, and nothing is lost."""
+    with SmallDisk(tmp_path / "disk") as disk:
+        for pages in count(1, 2):
+            world = World.make(disk.path / str(pages), folder_bucket(tmp_path / str(pages)))
+            said = await _until_full(world, disk, pages)
+            disk.give_back()
+            if said is None:
+                break
+            assert said.errno == errno.ENOSPC
+            ended = [job.name for job in world.run.jobs()]
+            await deliver_pending(
+                world.spool,
+                world.spool.pending(world.log),
+                world.opened(),
+                finder=FINDER,
+                concurrency=2,
+                redactor=world.redactor,
+                log=world.log,
+            )
+            assert not world.run.root.exists()
+            assert set(await world.committed()) == {"a"}
+            assert ended in ([], ["a"])
+        assert pages > 1
+        assert world.run.jobs()[0].stage is Stage.COMMITTED

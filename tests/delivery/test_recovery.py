@@ -1,0 +1,271 @@
+"""Runs that an earlier process left: finished under their own ids, and none stands in another's way."""
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from agent.base.errors import StoreError
+from agent.bucket.store import Bucket
+from agent.contract.entries import Ended, Planned
+from agent.contract.results import JobCause, JobStatus, RunStatus
+from agent.delivery.database import Database
+from agent.delivery.prepare import Preparer
+from agent.delivery.recovery import deliver_pending
+from agent.delivery.spool import DATABASE, Stage
+from agent.delivery.uploader import Uploader
+from tests.delivery.world import World, began
+
+FINDER = "20261126T000000Z-abcdef"
+
+
+async def recovered(world: World) -> int:
+    """Have a later run finish what is in the spool."""
+    return await deliver_pending(
+        world.spool,
+        world.spool.pending(world.log),
+        world.opened(),
+        finder=FINDER,
+        concurrency=8,
+        redactor=world.redactor,
+        log=world.log,
+    )
+
+
+def left(world: World, *jobs: str, count: int | None = None) -> None:
+    """Leave a run in which jobs have ended, as a process does that died."""
+    world.run.begin(world.batch, began())
+    world.run.plan(Planned(count=len(jobs) if count is None else count, jobs=jobs))
+    for job in jobs:
+        world.attempt(job, {"x": job.encode()})
+        world.run.end(world.finished(job), held=False)
+    world.run.database.close()
+
+
+async def test_what_ended_is_committed_and_what_ran_is_interrupted(world: World) -> None:
+    """With the files that it had; what was only planned is not named."""
+    left(world, "a", count=3)
+    world.attempt("b", {"half": b"1"})
+    world.note('{"event": "last"}')
+    assert await recovered(world) == 1
+    jobs = await world.committed()
+    assert {name: job.status for name, job in jobs.items()} == {
+        "a": JobStatus.SUCCEEDED,
+        "b": JobStatus.INTERRUPTED,
+    }
+    assert (jobs["b"].files, jobs["b"].cause) == (1, JobCause.INTERRUPTED)
+    run = await world.seen()
+    assert run.closed is not None
+    assert run.closed.status is RunStatus.INTERRUPTED
+    assert run.closed.recovered_by == FINDER
+    assert run.closed.interruption == "the machine or the agent died"
+    assert [one.path for one in (await world.manifest()).resources][-1] == "log/0.jsonl"
+    assert not world.run.root.exists()
+
+
+async def test_a_run_of_which_all_jobs_ended_is_not_interrupted(world: World) -> None:
+    """It died between its last job and its end."""
+    left(world, "a")
+    assert await recovered(world) == 1
+    run = await world.seen()
+    assert run.closed is not None
+    assert (run.closed.status, run.closed.interruption) == (RunStatus.SUCCEEDED, None)
+
+
+async def test_a_run_that_had_concluded_keeps_what_it_said(local: World) -> None:
+    """Only who closed it is added."""
+    left(local, "a")
+    local.run.save(local.record(RunStatus.PARTIAL, warnings=("odd",)), concluded=True)
+    assert await recovered(local) == 1
+    record = (await local.manifest()).run
+    assert (record.status, record.warnings) == (RunStatus.PARTIAL, ("odd",))
+    assert record.recovered_by == FINDER
+
+
+async def test_a_run_that_never_began_leaves_no_trace(local: World) -> None:
+    """Nothing of it can be in the bucket."""
+    local.run.database.close()
+    assert await recovered(local) == 1
+    assert await local.keys() == []
+    assert not local.run.root.exists()
+
+
+async def test_one_damaged_leftover_stops_nothing_else(local: World) -> None:
+    """It is put aside, and told; the other is finished."""
+    left(local, "a")
+    local.run.database.close()
+    (local.run.root / DATABASE).write_bytes(b"no database" * 1000)
+    (local.spool.root / "20250101T000000Z-aaaaaa").mkdir()
+    other = World.make(local.spool.root.parent, local.bucket)
+    left(other, "b")
+    assert await recovered(other) == 1
+    assert set(await other.committed()) == {"b"}
+    assert len(other.spool.warnings) == 2
+    broken = other.spool.root / "broken"
+    assert {path.name for path in broken.iterdir()} == {
+        local.run.run,
+        "20250101T000000Z-aaaaaa",
+    }
+
+
+async def test_damage_that_shows_late_is_put_aside_as_well(local: World) -> None:
+    """What a run says of itself is no longer what it wrote."""
+    left(local, "a")
+    local.run.database.note(began="{}")
+    local.run.database.close()
+    assert await recovered(local) == 0
+    assert len(local.spool.warnings) == 1
+    assert await local.keys() == []
+
+
+async def test_a_bucket_that_is_away_leaves_everything(local: World) -> None:
+    """The next run tries again."""
+    left(local, "a")
+    broken: asyncio.Future[Bucket] = asyncio.get_running_loop().create_future()
+    broken.set_exception(StoreError("no credentials"))
+    local.opened = lambda: broken  # type: ignore[method-assign]
+    assert await recovered(local) == 0
+    assert local.run.root.exists()
+
+
+async def test_of_what_was_sent_earlier_the_logs_stay(local: World) -> None:
+    """Whoever goes on does not know the secrets; what was sent had none any more."""
+    left(local)
+    local.attempt("a", {".evidence/page": b"1"})
+    local.run.end(local.finished("a", JobStatus.FAILED), held=False)
+    uploader = Uploader(
+        local.run.run,
+        local.run.sent,
+        local.opened(),
+        concurrency=1,
+        redactor=local.redactor,
+        log=local.log,
+    )
+    preparer = Preparer(local.run, uploader, local.opened(), local.log)
+    job = local.run.ended("a")
+    assert job is not None
+    await preparer._send(job, smallest_first=False)
+    local.known = False
+    assert await recovered(local) == 1
+    package = await local.sound((await local.committed())["a"])
+    assert package is not None
+    assert [one.path for one in package.resources] == [
+        "logs/attempt-1.log",
+        "evidence/attempt-1/page",
+    ]
+
+
+async def _sealed(world: World, state: bytes) -> Ended:
+    left(world, "a")
+    world.run.saved_state("a").write_bytes(state)
+    async with world.delivery() as delivery:
+        preparer = Preparer(world.run, delivery._uploader, world.opened(), world.log)
+        entry = await preparer.prepare("a")
+    assert entry.state is not None
+    return entry
+
+
+async def test_the_same_bytes_are_put_again(world: World) -> None:
+    """A package that was sealed does not change, whatever becomes of the output."""
+    entry = await _sealed(world, b"state")
+    assert entry.package is not None
+    await world.bucket.delete([entry.package.key])
+    (world.attempt("a", {}, number=2) / "more").write_bytes(b"1")
+    assert await recovered(world) == 1
+    assert (await world.committed())["a"].package == entry.package
+
+
+async def test_a_package_that_was_damaged_is_not_put(local: World) -> None:
+    """Its run is put aside, after what else had ended was committed."""
+    await _sealed(local, b"state")
+    local.attempt("b", {"x": b"1"})
+    local.run.end(local.finished("b"), held=False)
+    local.run.database.keep("a", [b"{}"])
+    local.run.database.close()
+    assert await recovered(local) == 0
+    assert set(await local.committed()) == {"b"}
+    assert "damaged" in local.spool.warnings[0]
+
+
+async def test_a_state_that_was_damaged_is_not_named(local: World) -> None:
+    """The job is committed without it."""
+    await _sealed(local, b"state")
+    local.run.saved_state("a").write_bytes(b"damage")
+    assert await recovered(local) == 1
+    assert (await local.committed())["a"].state is None
+
+
+async def test_a_log_that_lost_its_end(local: World) -> None:
+    """A power cut takes what was not synced: the manifest names what is in the bucket, as it is there."""
+    async with local.under_way("a") as delivery:
+        local.note("1", "2")
+        local.attempt("a", {})
+        await delivery.ended(local.finished("a"))
+        await delivery.flush(60)
+    local.run.log.write_bytes(b"1\n")
+    assert await recovered(local) == 1
+    assert [one.path for one in (await local.manifest()).resources][-1] == "log/0.jsonl"
+    assert await local.bucket.get(f"runs/{local.run.run}/log/0.jsonl") == b"1\n2\n"
+
+
+async def test_what_is_half_begun_or_half_gone_is_swept(local: World) -> None:
+    """And is no run."""
+    (local.spool.root / ".begin-20250101T000000Z-aaaaaa" / "x").mkdir(parents=True)
+    local.run.discard(local.log, remove=False)
+    assert local.spool.pending(local.log) == []
+    local.spool.sweep(local.log)
+    assert list(local.spool.root.iterdir()) == []
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    """An empty one."""
+    database = Database(tmp_path / DATABASE)
+    database.create()
+    return database
+
+
+def test_what_is_durable_is_there_after_a_kill(database: Database, tmp_path: Path) -> None:
+    """Another process reads it while the first has it open still."""
+    database.note(batch="x")
+    assert Database(tmp_path / DATABASE).noted("batch") == "x"
+
+
+def test_a_database_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    """It would be an empty run."""
+    with pytest.raises(OSError, match="unable to open"):
+        Database(tmp_path / "none").check()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_large_documents_come_in_pieces(database: Database) -> None:
+    """And whole."""
+    pieces = [bytes([number]) * 300_000 for number in range(20)]
+    digest = database.keep("x", iter(pieces))
+    chunks = list(database.chunks("x"))
+    assert b"".join(chunks) == b"".join(pieces)
+    assert digest.bytes == 6_000_000
+    assert max(map(len, chunks)) < 1_400_000
+    database.keep("x", [b"1"])
+    assert list(database.chunks("x")) == [b"1"]
+
+
+def test_stages_only_rise(local: World) -> None:
+    """A job that is sealed does not end again."""
+    left(local, "a")
+    entry = Ended(name="a", status=JobStatus.SKIPPED)
+    local.run.seal(entry)
+    local.run.end(local.finished("a", JobStatus.FAILED), held=True)
+    job = local.run.ended("a")
+    assert job is not None
+    assert (job.stage, job.finished.job.status) == (Stage.SEALED, JobStatus.SUCCEEDED)
+
+
+def test_a_deadline_is_kept(local: World) -> None:
+    """What a run says of its beginning is what is read back."""
+    beginning = began()
+    local.run.begin(local.batch, beginning)
+    assert local.run.began == beginning
+    assert beginning.deadline - beginning.started == timedelta(hours=1)
+    assert local.run.batch == local.batch

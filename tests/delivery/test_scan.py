@@ -1,0 +1,203 @@
+"""A job's output is read as if the job were hostile: nothing is followed, and nothing is waited for."""
+
+import asyncio
+import os
+import threading
+from pathlib import Path
+from string import ascii_lowercase
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.contract.names import MAX_DISK_PATH_BYTES
+from agent.delivery.scan import MAX_REFUSED, Scan, Signature, open_file, scan, walk
+from agent.delivery.sent import result_file
+from tests.delivery.world import World
+
+
+def names_in(root: Path) -> list[str]:
+    """Return the results that a walk finds."""
+    return [found.name for some in walk(root, Scan()) for found in some]
+
+
+def test_what_is_no_result_is_refused_or_left_out(tmp_path: Path) -> None:
+    """Links of both kinds, pipes; what is hidden or being written is not even named."""
+    secret = tmp_path / "secret"
+    secret.write_text("outside")
+    root = tmp_path / "output"
+    root.mkdir()
+    (root / "fine").write_text("1")
+    (root / "link").symlink_to(secret)
+    (root / "folder").symlink_to(tmp_path)
+    (root / "dangling").symlink_to(root / "nothing")
+    os.link(secret, root / "hard")
+    os.mkfifo(root / "pipe")
+    for name in (".hidden", "x.part", "x.tmp"):
+        (root / name).write_text("1")
+    result = scan(root)
+    assert names_in(root) == ["fine"]
+    assert {one.path: one.reason for one in result.listed()} == {
+        "link": "a link",
+        "folder": "a link",
+        "dangling": "a link",
+        "hard": "a hard link",
+        "pipe": "not a regular file",
+    }
+    assert (result.files, result.bytes) == (1, 1)
+
+
+def test_names_that_are_no_text_are_shown_as_bytes(tmp_path: Path) -> None:
+    """And arrive under a name that can be a key."""
+    (tmp_path / os.fsdecode(b"caf\xe9")).symlink_to("/")
+    (tmp_path / os.fsdecode(b"\xff.csv")).touch()
+    result = Scan()
+    ((found,),) = walk(tmp_path, result)
+    assert result.listed()[0].path == "caf%E9"
+    file = result_file("a", tmp_path, found)
+    assert file.original == "%FF.csv"
+    assert file.path.startswith("files/_~")
+
+
+def test_refusals_beyond_the_limit_are_counted(tmp_path: Path) -> None:
+    """No list grows with the output."""
+    for number in range(MAX_REFUSED + 20):
+        (tmp_path / f"{number:03}").symlink_to("/")
+    listed = scan(tmp_path).listed()
+    assert len(listed) == MAX_REFUSED + 1
+    assert listed[-1].reason == "and 20 more entries"
+
+
+def test_folders_nested_beyond_what_a_path_can_be(tmp_path: Path) -> None:
+    """Made step by step; the walk ends there, with one descriptor open."""
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(MAX_DISK_PATH_BYTES // 200 + 3):
+        os.mkdir("d" * 200, dir_fd=descriptor)
+        deeper = os.open("d" * 200, os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = deeper
+    os.close(descriptor)
+    (refused,) = scan(tmp_path).listed()
+    assert "longer than" in refused.reason
+
+
+@pytest.mark.parametrize("swap", ["file", "folder", "pipe", "gone"])
+def test_what_is_swapped_after_the_scan_is_not_followed(tmp_path: Path, swap: str) -> None:
+    """The opening looks for itself."""
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "x").write_text("outside")
+    root = tmp_path / "output"
+    (root / "folder").mkdir(parents=True)
+    (root / "folder" / "x").write_text("1")
+    assert names_in(root) == ["folder/x"]
+    (root / "folder" / "x").unlink()
+    if swap == "file":
+        (root / "folder" / "x").symlink_to(secret / "x")
+    elif swap == "pipe":
+        os.mkfifo(root / "folder" / "x")
+    elif swap == "folder":
+        (root / "folder").rmdir()
+        (root / "folder").symlink_to(secret)
+    with pytest.raises(OSError), open_file(root, "folder/x"):
+        pytest.fail("it was opened")
+
+
+def test_a_signature_changes_with_the_content(tmp_path: Path) -> None:
+    """Also when size and mtime are set back."""
+    path = tmp_path / "x"
+    path.write_text("1")
+    before = path.stat()
+    path.write_text("2")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert Signature.of(path.stat()) != Signature.of(before)
+
+
+NAMES = st.text(alphabet=ascii_lowercase[:2] + ".-0 é", min_size=1, max_size=3).filter(
+    lambda name: not name.startswith(".")
+)
+
+
+@given(paths=st.sets(st.lists(NAMES, min_size=1, max_size=3).map("/".join), max_size=12))
+def test_a_walk_has_every_file_once_in_the_order_of_the_paths(
+    paths: set[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """So that a package has one order, whatever the file system's is."""
+    root = tmp_path_factory.mktemp("output")
+    made = set()
+    for path in paths:
+        try:
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).touch(exist_ok=False)
+        except OSError:
+            continue  # a folder has this name, or a file that of its folder
+        made.add(path)
+    result = Scan()
+    found = [one.name for some in walk(root, result) for one in some]
+    assert found == sorted(made, key=os.fsencode)
+    assert result.files == len(made)
+
+
+async def test_what_was_refused_is_told_and_the_rest_arrives(world: World) -> None:
+    """The job stays a success, and is incomplete."""
+    async with world.under_way("a") as delivery:
+        output = world.attempt("a", {"x": b"1"})
+        (output / "link").symlink_to("/etc/passwd")
+        await delivery.ended(world.finished("a", message="done"))
+        assert await delivery.flush(60) == []
+    job = (await world.committed())["a"]
+    assert (job.incomplete, job.refused, job.files) == (True, 1, 1)
+    assert job.message == "1 file could not be delivered, such as link (a link); done"
+
+
+async def test_a_job_of_which_everything_was_refused_is_empty(world: World) -> None:
+    """It leaves no state, as no success does."""
+    async with world.under_way("a") as delivery:
+        output = world.attempt("a", {})
+        (output / "link").symlink_to("/etc/passwd")
+        world.run.saved_state("a").write_bytes(b"state")
+        await delivery.ended(world.finished("a"))
+        assert await delivery.flush(60) == []
+    job = (await world.committed())["a"]
+    assert (job.status, job.state) == ("empty", None)
+
+
+async def test_an_evidence_folder_that_is_a_link_is_not_followed(world: World) -> None:
+    """Nor is a log that a job has put a link in the place of."""
+    async with world.under_way("a") as delivery:
+        output = world.attempt("a", {})
+        (output / ".evidence").symlink_to("/etc")
+        captured = output.parent / "output.log"
+        captured.unlink()
+        captured.symlink_to("/etc/passwd")
+        await delivery.ended(world.finished("a", "failed", message="oh"))  # type: ignore[arg-type]
+        assert await delivery.flush(60) == []
+    package = await world.sound((await world.committed())["a"])
+    assert package is not None
+    assert [one.path for one in package.resources] == ["logs/job.log"]
+
+
+async def test_files_that_change_all_the_time(local: World) -> None:
+    """Whatever was sent of them while they changed: the package names what the bucket has, of what was there last."""
+    stop = threading.Event()
+
+    def rewrite(output: Path) -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            for name in ("a", "b", "c"):
+                (output / name).write_bytes(f"{number}".encode() * 1000)
+            if number % 3 == 0:
+                (output / "a").unlink()
+
+    async with local.under_way("a") as delivery:
+        output = local.attempt("a", {})
+        writer = asyncio.create_task(asyncio.to_thread(rewrite, output))
+        async with delivery.watch("a", output):
+            await asyncio.sleep(3.0)  # some scans
+        await delivery.ended(local.finished("a"))
+        await asyncio.sleep(0.2)  # it goes on while its files are sent
+        stop.set()
+        await writer
+        assert await delivery.flush(60) == []
+    assert set(await local.committed()) == {"a"}

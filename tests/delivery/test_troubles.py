@@ -1,0 +1,243 @@
+"""A bucket that lies, loses answers, stalls, or is not there yet; a run whose time is over before all is sent."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from agent.bucket.store import Bucket
+from agent.contract.entries import Planned
+from agent.contract.layout import batch_prefix
+from agent.contract.results import JobStatus, RunStatus
+from agent.delivery.recovery import deliver_pending
+from tests.delivery.buckets import s3_bucket
+from tests.delivery.world import World, began
+from tests.parts.faultproxy import FaultProxy
+from tests.parts.faults import Answer, BlackHole, Corrupt, Fault, Lie, LoseAnswer
+from tests.parts.seaweed import S3Server
+
+SECONDS = 60.0
+SOON = 4.0
+FINDER = "20261126T000000Z-abcdef"
+
+
+@pytest.fixture
+def behind(s3_server: S3Server, s3_proxy: FaultProxy, tmp_path: Path) -> World:
+    """A run whose bucket is behind the proxy."""
+    bucket = s3_bucket(s3_server, s3_server.make_bucket(), s3_proxy.url)
+    return World.make(tmp_path / "state", bucket)
+
+
+async def recovered(world: World) -> int:
+    """Have a later run finish what is in the spool."""
+    return await deliver_pending(
+        world.spool,
+        world.spool.pending(world.log),
+        world.opened(),
+        finder=FINDER,
+        concurrency=8,
+        redactor=world.redactor,
+        log=world.log,
+    )
+
+
+LIES: dict[str, tuple[str, Fault]] = {
+    "a result": ("/files/1", Lie()),
+    "half of a result": ("/files/1", Corrupt()),
+    "a log": ("/logs/attempt-1.log", Corrupt(lambda content: content[:-1])),
+    "the package": ("/jobs/a/datapackage.json", Lie()),
+    "the state": ("/state/a/", Corrupt()),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_a_lie_is_noticed_before_the_commit(
+    behind: World, s3_proxy: FaultProxy, lie: str
+) -> None:
+    """Nothing is committed while the store lies; once it is honest, all of it is."""
+    path, fault = LIES[lie]
+    async with behind.under_way("a") as delivery:
+        s3_proxy.inject(fault, method="PUT", path=path)
+        behind.attempt("a", {"1": b"one", "2": b"two"})
+        behind.run.saved_state("a").write_bytes(b"state")
+        await delivery.ended(behind.finished("a"))
+        assert await delivery.flush(SOON) == ["a"]
+        assert (await behind.seen()).results == {}
+        s3_proxy.heal()
+        assert await delivery.flush(SECONDS) == []
+    assert set(await behind.committed()) == {"a"}
+    assert any("does not hold it" in str(event.get("reason")) for event in behind.events)
+
+
+async def test_a_pointer_to_the_beginning_is_put_before_anything_else(
+    behind: World, s3_proxy: FaultProxy
+) -> None:
+    """A machine can vanish after one request; then home knows that something began."""
+    behind.note("1")
+    async with behind.under_way("a"):
+        puts = [one.path for one in s3_proxy.seen if one.method == "PUT"]
+    assert [path.split("/")[4] for path in puts] == ["index", "batches"]
+
+
+async def test_a_large_plan_has_an_entry_of_its_own(behind: World) -> None:
+    """It would not fit beside results."""
+    names = [f"{number:060}" for number in range(10_000)]
+    async with behind.under_way(*names) as delivery:
+        await delivery.ended(behind.finished("a", JobStatus.SKIPPED))
+        assert await delivery.flush(SECONDS) == []
+    run = await behind.seen()
+    assert run.progress == (1, 10_000)
+    assert len(await behind.keys(batch_prefix(behind.batch))) == 3
+
+
+async def test_a_lost_answer_costs_a_copy(behind: World, s3_proxy: FaultProxy) -> None:
+    """The entry is in the log twice, and counts once."""
+    async with behind.under_way("a") as delivery:
+        s3_proxy.inject(LoseAnswer(), method="PUT", path="/batches/", times=1)
+        behind.attempt("a", {"1": b"one"})
+        await delivery.ended(behind.finished("a"))
+        assert await delivery.flush(SECONDS) == []
+    assert set(await behind.committed()) == {"a"}
+    assert len(await behind.keys(batch_prefix(behind.batch))) == 3
+
+
+async def test_a_bucket_that_comes_late(behind: World) -> None:
+    """Jobs end before it is open: then their entries follow the run's beginning."""
+    bucket: asyncio.Future[Bucket] = asyncio.get_running_loop().create_future()
+    behind.opened = lambda: bucket  # type: ignore[method-assign]
+    async with behind.delivery() as delivery:
+        beginning = asyncio.create_task(delivery.begin(behind.batch, began()))
+        await asyncio.to_thread(behind.run.begin, behind.batch, began())
+        await delivery.plan(Planned(count=1, jobs=("a",)))
+        behind.attempt("a", {"1": b"one"})
+        await delivery.ended(behind.finished("a"))
+        assert await delivery.flush(1.0) == ["a"]
+        bucket.set_result(behind.bucket)
+        assert await delivery.flush(SECONDS) == []
+        await beginning
+    assert set(await behind.committed()) == {"a"}
+
+
+async def test_what_a_store_refuses_for_the_moment_is_tried_again(
+    behind: World, s3_proxy: FaultProxy
+) -> None:
+    """`400 RequestTimeout` in every kind of put, which its client takes for final."""
+    slow = Answer(400, "RequestTimeout")
+    async with behind.under_way("a") as delivery:
+        for path in (
+            "/files/1",
+            "/files/large",
+            "datapackage.json",
+            "/log/0",
+            "/batches/",
+            "/index/",
+        ):
+            s3_proxy.inject(slow, method="PUT", path=path, times=1)
+        behind.note("1")
+        behind.attempt("a", {"1": b"one", "large": bytes(6 * 1024**2)})
+        await delivery.ended(behind.finished("a"))
+        assert await delivery.flush(SECONDS) == []
+        await delivery.close(behind.record(), [], keeps_disk=True)
+    await behind.committed()
+    await behind.manifest()
+    assert s3_proxy.met >= 5
+    assert [event for event in behind.events if event["event"] == "job.postponed"] == []
+
+
+async def test_one_job_that_cannot_be_sent_keeps_no_other(
+    behind: World, s3_proxy: FaultProxy
+) -> None:
+    """It is pending, follows from the disk later, and settles the run."""
+    async with behind.under_way("a", "b") as delivery:
+        s3_proxy.inject(BlackHole(), method="PUT", path="/jobs/a/files/stuck")
+        behind.attempt("a", {"stuck": b"1"})
+        behind.attempt("b", {"x": b"1"})
+        await delivery.ended(behind.finished("a"))
+        await delivery.ended(behind.finished("b"))
+        pending = await delivery.flush(SOON, hurried=True)
+        assert pending == ["a"]
+        await delivery.close(behind.record(), pending, keeps_disk=True)
+    assert set(await behind.committed()) == {"b"}
+    run = await behind.seen()
+    assert not run.settled
+    s3_proxy.heal()
+    assert await recovered(behind) == 1
+    assert set(await behind.committed()) == {"a", "b"}
+    after = await behind.seen()
+    assert after.settled
+    assert after.closed == run.closed
+    assert not behind.run.root.exists()
+
+
+async def test_without_a_disk_a_job_is_committed_as_far_as_it_was_sent(
+    behind: World, s3_proxy: FaultProxy
+) -> None:
+    """As interrupted; its state is not kept."""
+    async with behind.under_way("a") as delivery:
+        s3_proxy.inject(BlackHole(), method="PUT", path="/files/stuck")
+        behind.attempt("a", {"1": b"1", "2": b"22", "stuck": b"333"})
+        behind.run.saved_state("a").write_bytes(b"state")
+        await delivery.ended(behind.finished("a"))
+        assert await delivery.flush(SOON, hurried=True, keeps_disk=False) == []
+        closed = await delivery.close(behind.record(RunStatus.INTERRUPTED), [], keeps_disk=False)
+    assert (closed.pending, closed.not_sent) == ((), 0)
+    job = (await behind.committed())["a"]
+    assert (job.status, job.files, job.state) == (JobStatus.INTERRUPTED, 2, None)
+    assert job.message == "1 file of it could not be sent in time"
+
+
+async def test_without_a_disk_what_could_not_be_sent_is_counted(
+    behind: World, s3_proxy: FaultProxy
+) -> None:
+    """And the run closes all the same."""
+    async with behind.under_way("a", "b") as delivery:
+        s3_proxy.inject(BlackHole(), method="PUT", path="/jobs/a/")
+        behind.attempt("a", {"1": b"1"})
+        await delivery.ended(behind.finished("a"))
+        behind.attempt("b", {"1": b"1"})
+        await delivery.ended(behind.finished("b"))
+        pending = await delivery.flush(SOON, keeps_disk=False)
+        assert pending == ["a"]
+        closed = await delivery.close(
+            behind.record(RunStatus.INTERRUPTED), pending, keeps_disk=False
+        )
+    assert (closed.pending, closed.not_sent) == ((), 1)
+    assert set(await behind.committed()) == {"b"}
+    assert (await behind.manifest()).run.not_sent == 1
+
+
+async def test_the_smallest_files_come_first(behind: World, s3_proxy: FaultProxy) -> None:
+    """On a machine that is taken back: of each job the smallest that is left."""
+    behind.concurrency = 1
+    async with behind.under_way("a", "b") as delivery:
+        for job, sizes in (("a", (9000, 300, 200)), ("b", (100, 10))):
+            behind.attempt(job, {f"{size}": bytes(size) for size in sizes})
+            await delivery.ended(behind.finished(job, JobStatus.FAILED), hold=True)
+        assert await delivery.flush(SECONDS, hurried=True) == []
+    assert set(await behind.committed()) == {"a", "b"}
+    puts = [one.path for one in s3_proxy.seen if one.method == "PUT" and "/files/" in one.path]
+    for job, order in (("a", ["200", "300", "9000"]), ("b", ["10", "100"])):
+        assert [path.rpartition("/")[2] for path in puts if f"/jobs/{job}/" in path] == order
+
+
+def _reasons(world: World, event: str) -> list[str]:
+    return [str(one["reason"]) for one in world.events if one["event"] == event]
+
+
+async def test_a_refusal_is_told_in_the_stores_own_word(
+    behind: World, s3_proxy: FaultProxy
+) -> None:
+    """And what it was about is tried again."""
+    async with behind.under_way("a") as delivery:
+        behind.attempt("a", {"1": b"1"})
+        await delivery.ended(behind.finished("a"), hold=True)
+    s3_proxy.inject(Answer(403, "AccessDenied"))
+    recovery = asyncio.create_task(recovered(behind))
+    async with asyncio.timeout(SECONDS):
+        while not _reasons(behind, "job.postponed"):  # noqa: ASYNC110 -- it is told to the log alone
+            await asyncio.sleep(0.05)
+    s3_proxy.heal()
+    assert await recovery == 1
+    assert not behind.run.root.exists()
+    assert "AccessDenied" in _reasons(behind, "job.postponed")[0]
+    assert set(await behind.committed()) == {"a"}
