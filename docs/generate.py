@@ -16,6 +16,7 @@ from agent.config.settings import Settings
 from agent.contract.entries import Entry
 from agent.contract.manifest import Manifest as RunManifest
 from agent.contract.package import Package
+from agent.contract.releases import ReleaseEntry
 from agent.core.manifest import IndexEntry, Manifest, StartedMarker
 
 HERE = Path(__file__).parent
@@ -28,6 +29,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "entry": Entry,
     "job-package": Package,
     "run-manifest": RunManifest,
+    "release": ReleaseEntry,
 }
 HEAD = """# Configuration
 

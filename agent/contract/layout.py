@@ -134,17 +134,26 @@ class StateKey:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseKey:
-    """What one process, of a run or of an operator, learnt of the releases of a channel."""
+    """What one process, of a run or of an operator, learnt of the releases of a channel.
+
+    A snapshot says so in its key: so one listing tells what has to be read.
+    """
 
     channel: str
     run: str
     nonce: str
     number: int
+    snapshot: bool = False
+
+    @property
+    def name(self) -> str:
+        """What tells it from the channel's other entries."""
+        return f"{self.run}-{self.nonce}.{self.number}{'.snapshot' if self.snapshot else ''}"
 
     @property
     def text(self) -> str:
         """The key."""
-        return f"{channel_prefix(self.channel)}{self.run}-{self.nonce}.{self.number}.json"
+        return f"{channel_prefix(self.channel)}{self.name}.json"
 
 
 Key = EntryKey | PointerKey | ManifestKey | LogKey | JobKey | StateKey | ReleaseKey
@@ -234,7 +243,9 @@ def _release(match: re.Match[str]) -> ReleaseKey | None:
     except UnicodeDecodeError:
         return None
     run = match["run"]
-    return ReleaseKey(channel, run, match["nonce"], int(match["n"])) if is_run_id(run) else None
+    if not is_run_id(run):
+        return None
+    return ReleaseKey(channel, run, match["nonce"], int(match["n"]), match["snapshot"] is not None)
 
 
 _WRITER = rf"(?P<run>{RUN})-(?P<nonce>{NONCE})\.(?P<n>{NUMBER})"
@@ -250,6 +261,6 @@ _FORMS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Key | None]], ...
         (rf"runs/(?P<run>[^/]+)/log/(?P<n>{NUMBER})\.jsonl", _log),
         (rf"runs/(?P<run>[^/]+)/jobs/(?P<job>{JOB})/(?P<path>.+)", _job),
         (rf"state/(?P<job>{JOB})/(?P<run>{RUN})(?P<checkpoint>\.checkpoint)?\.tar\.gz", _state),
-        (rf"releases/(?P<channel>{CHANNEL})/{_WRITER}\.json", _release),
+        (rf"releases/(?P<channel>{CHANNEL})/{_WRITER}(?P<snapshot>\.snapshot)?\.json", _release),
     )
 )

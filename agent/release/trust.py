@@ -13,9 +13,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from agent.base.versions import Track
+from agent.contract.releases import Version
 from agent.core.results import Record
 from agent.release.repository import ObjectFormat, Wanted, format_of
 
@@ -187,6 +188,11 @@ def line_of(repository: str, branch: str | None, track: str) -> str:
 def _track_of(line: str) -> Track:
     """Return the pattern of a line of tags; no tag has a space in its name."""
     return Track(line.rpartition(" ")[2])
+
+
+def order_of(version: Version) -> tuple[Any, ...]:
+    """Return a sort key of a release among those of its line: by version for tags, by time for a branch's commits."""
+    return _track_of(version.line).order(version.ref) if version.tag else (version.time,)
 
 
 def floor_problem(floor: Floor | None, line: str, ref: str, *, is_tag: bool) -> str | None:
