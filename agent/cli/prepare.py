@@ -3,14 +3,14 @@
 import os
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 
 from agent import __version__
 from agent.base import threads
-from agent.base.durable import only_one, point_to
+from agent.base.durable import only_one
 from agent.base.engine import Engine
 from agent.base.errors import ContainerError, ExitCode, ProcessTimeout, ReleaseError
 from agent.base.logs import Journalist, Log
@@ -22,13 +22,13 @@ from agent.config.faults import ConfigurationError, Fault
 from agent.config.jobsfile import JobsFile, needs_browser
 from agent.config.locate import Loaded, Locations, Surroundings
 from agent.config.settings import Browser
+from agent.core.ids import run_id
 from agent.jobs.containers.compose import compose_command
 from agent.jobs.containers.stackfile import examine_stacks, summary
+from agent.release.memory import Memory, Writer
 from agent.release.obtain import obtain
-from agent.release.shelf import Installed, Shelf, promote
-
-BAKED = "baked"
-"""Beside `good` in the state directory: a link to the release that `prepare` installed last. No run moves it."""
+from agent.release.repository import channel_of
+from agent.release.shelf import Installed, Shelf, bake
 
 PULL_SECONDS = 900.0
 """For an image of a gigabyte: enough at 1.2 MB/s."""
@@ -47,9 +47,9 @@ PULL_SECONDS = 900.0
 def prepare(config: Path | None, pairs: tuple[str, ...], store: str | None, style: str) -> None:
     """Have everything here that a run needs, and run nothing.
 
-    Fetches the newest release, makes its environment, and makes it the last good one. Fetches the images of its
-    browser and its container jobs. The machine's image is built with this, so that its first run needs neither git
-    nor a registry.
+    Fetches the newest release, makes its environment, and marks it as the one that runs when nothing better is known.
+    Fetches the images of its browser and its container jobs. The machine's image is built with this, so that its first
+    run needs neither git nor a registry.
     """
     around = surroundings()
     loaded, places = load_or_fail(config, pairs, store, around)
@@ -66,23 +66,29 @@ def prepare(config: Path | None, pairs: tuple[str, ...], store: str | None, styl
 
 async def _prepare(loaded: Loaded, places: Locations, around: Surroundings, log: Log) -> Installed:
     shelf = Shelf.at(places.state, places.cache)
+    now = datetime.now(UTC)
+    # What an image gets is what git has now: nobody has the keys of a bucket where images are built.
+    memory = Memory(
+        channel_of(loaded.settings.release),
+        Writer(run_id(now, os.urandom(3)), "prepare", now + timedelta(days=1)),
+        copy=None,
+        now=lambda: datetime.now(UTC),
+        log=log,
+    )
     obtained = await obtain(
         loaded.settings.release,
         shelf,
+        memory=memory,
         environ=around.environ,
         version=__version__,
-        now=datetime.now(UTC),
+        now=now,
         log=log,
     )
     if obtained.stale is not None:
         raise ReleaseError(f"{obtained.stale.wanted} cannot be had: {obtained.stale.reason}")
     release = obtained.release
     await _fetch_images(release, loaded.settings.browser, around, log)
-    promote(shelf, release)
-    try:
-        point_to(places.state / BAKED, os.path.relpath(release.root, places.state))
-    except OSError as error:
-        raise ReleaseError(f"{release.ref} could not be marked: {error}") from error
+    bake(shelf, release)
     log.info("release.prepared", ref=release.ref, commit=release.commit)
     return release
 

@@ -275,11 +275,6 @@ def parse_jobs(text: str, source: str, version: str) -> tuple[JobsFile | None, l
     return (None, faults) if faults else (expanded, [])
 
 
-def declared_names(text: str) -> frozenset[str]:
-    """Return the names of a jobs file's jobs as they are written, before any matrix; none of a broken file."""
-    return frozenset(name for name, _ in _named(read_toml(text, "")[0]))
-
-
 def _name_faults(expanded: JobsFile, source: str) -> list[Fault]:
     """Refuse a matrix that gives a job the name of another; its files would overwrite the other's."""
     counted = Counter(job.name for job in expanded.job)

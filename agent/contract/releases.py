@@ -23,7 +23,7 @@ MOST_FACTS = 2000
 MOST_COVERED = 5000
 MOST_SIGNED = 16 * 1024
 """Characters of a signed object in base64; a signed tag has about five hundred."""
-WINDOW = timedelta(days=45)
+WINDOW = timedelta(days=75)
 """How far back a snapshot names what it was made from: longer than any run, so nothing older is still on its way."""
 
 Commit = Annotated[str, Field(pattern=r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")]

@@ -14,9 +14,12 @@ from agent.browser.docker import Docker
 from agent.config.faults import Fault
 from agent.core.ids import is_run_id
 from agent.doctor.examine import Finding, Patient, failed, ok, skipped
+from agent.release.checks import Checks
+from agent.release.known import Known
+from agent.release.memory import read_copy
 from agent.release.mirror import Mirror
 from agent.release.repository import TRACK, candidates, parse_repository
-from agent.release.shelf import Shelf, last_good
+from agent.release.shelf import Shelf, last_here
 from agent.release.verify import signers_faults
 
 ROOM = 1024**3
@@ -35,12 +38,9 @@ async def configuration(patient: Patient) -> Finding:
         )
     shelf = Shelf.at(patient.places.state, patient.places.cache)
     try:
-        release = last_good(
-            shelf,
-            jobs=patient.settings.release.jobs,
-            version=patient.version,
-            environ=patient.environ,
-        )
+        checks = Checks(patient.settings.release.jobs, patient.version, patient.environ)
+        known = Known.of(read_copy(shelf.copy).facts)
+        release = last_here(shelf, known.good(patient.version), checks)
     except ReleaseError as error:
         return failed(
             str(error), error.remedy or "a run that reaches the repository installs it anew"

@@ -9,7 +9,7 @@ from pathlib import Path
 from agent.base.errors import ReleaseError
 from agent.base.units import show_size
 from agent.config.faults import Fault
-from agent.config.jobsfile import Job, JobsFile, declared_names, parse_jobs, program_of
+from agent.config.jobsfile import Job, JobsFile, family_of, parse_jobs, program_of
 from agent.contract.names import path_problem
 
 MAX_JOBS_BYTES = 1024**2
@@ -90,22 +90,16 @@ def read_jobs(tree: Path, checks: Checks) -> JobsFile:
     return jobs
 
 
-def missing_jobs(good: Path, tree: Path, jobs: JobsFile, checks: Checks) -> list[str]:
+def missing_jobs(before: Iterable[str], jobs: JobsFile) -> list[str]:
     """Return the jobs that an older release has and a newer one lost without a word.
 
     Names are compared as they are written: a matrix with fewer values is nobody's accident.
 
     Args:
-        good: The older release's files.
-        tree: The newer release's files.
-        jobs: Its jobs.
-        checks: Where the jobs files are.
+        before: The older release's jobs.
+        jobs: The newer one's.
     """
-    try:
-        before = declared_names(_read(good, checks.jobs))
-    except ReleaseError:
-        return []
-    return sorted(before - declared_names(_read(tree, checks.jobs)) - set(jobs.retired))
+    return sorted(set(before) - set(map(family_of, jobs.job)) - set(jobs.retired))
 
 
 def _refuse(faults: Iterable[Fault]) -> None:

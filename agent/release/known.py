@@ -61,10 +61,14 @@ def compacted(facts: Iterable[Fact]) -> tuple[Fact, ...]:
 def _parts(facts: Iterable[Fact]) -> Iterator[Fact]:
     """Yield a fact for each part: they are replaced one by one."""
     for fact in facts:
+        names = (*Learnt.model_fields, *(fact.model_extra or ()))
+        said = [name for name in names if getattr(fact, name) is not None]
+        if len(said) == 1:
+            yield fact
+            continue
         told = {"at": fact.at, "written": fact.written, "run": fact.run, "by": fact.by}
-        for name in (*Learnt.model_fields, *(fact.model_extra or ())):
-            if (part := getattr(fact, name)) is not None:
-                yield Fact.model_validate({**told, name: part})
+        for name in said:
+            yield Fact.model_validate({**told, name: getattr(fact, name)})
 
 
 def _latest(facts: Iterable[Fact], place: Any, most: int) -> Iterator[Fact]:

@@ -11,6 +11,7 @@ from agent.base.logs import Log
 from agent.config.settings import Release
 from agent.release.checks import Checks
 from agent.release.images import Images
+from agent.release.memory import Memory
 from agent.release.mirror import Mirror
 from agent.release.repository import TRACK, Repository
 from agent.release.selfcheck import SelfCheck
@@ -29,6 +30,7 @@ class Means:
         checks: What a release must show before it may run.
         self_check: Whether its programs start; None where nothing of it runs yet.
         images: Whether its browser's image is here; None likewise.
+        memory: What is known of releases.
         now: The time (aware).
         log: Told of each step, with its seconds.
     """
@@ -39,6 +41,7 @@ class Means:
     checks: Checks
     self_check: SelfCheck | None
     images: Images | None
+    memory: Memory
     now: datetime
     log: Log
 

@@ -3,24 +3,26 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from agent.base import processes
 from agent.base.errors import ReleaseError, ReleaseRefused
+from agent.config.jobsfile import family_of
+from agent.contract.releases import Bad, Good, Pin, Seen, TrialStage
 from agent.core.manifest import RefusedRelease
 from agent.release.checks import missing_jobs
 from agent.release.git import GitError
 from agent.release.install import install
 from agent.release.means import Means, refusing, since
 from agent.release.passing import mark_text
-from agent.release.record import Remembered
 from agent.release.repository import TRACK, Trouble, Wanted, candidates
 from agent.release.shelf import (
-    TREE,
     Installed,
     Marker,
+    decoded,
     encoded,
-    good_commit,
+    has_fallback,
     linked_commit,
     load,
     on_disk,
@@ -28,7 +30,7 @@ from agent.release.shelf import (
     sweep,
     write_marker,
 )
-from agent.release.trial import Bad, bad_reason, installing, own_fault, starting
+from agent.release.trial import MAX_INSTALLS, MAX_STARTS, own_fault
 from agent.release.trust import (
     Claim,
     Floor,
@@ -36,7 +38,7 @@ from agent.release.trust import (
     claim_of,
     floor_problem,
     forced_back_problem,
-    raised,
+    highest,
     to_try,
 )
 from agent.release.verify import Trust
@@ -56,7 +58,8 @@ class Attempt:
         warnings: What a person should look at.
         refused: What was offered and did not run, the newest first.
         why: Why the newest does not run; None when it does, or as long as that is not known.
-        record: What is remembered about releases.
+        memory: What is known of releases.
+        reached: When the repository answered last.
         on_trial: Whether what was returned has not proved itself yet.
     """
 
@@ -69,7 +72,8 @@ class Attempt:
         self.refused: list[RefusedRelease] = []
         self.why: ReleaseRefused | None = None
         self.on_trial = False
-        self.record = Remembered.read(means.shelf.record)
+        self.memory, self._version = means.memory, means.checks.version
+        self.reached = self.memory.known.contact.reached
         self.trust = Trust.of(means.settings)
         self.mirror = means.mirror()
         self._tried = Wanted(self.wanted, "", "")
@@ -82,55 +86,59 @@ class Attempt:
             ReleaseRefused: None of those that are offered may run.
             ReleaseError: None can be had, or can run.
         """
-        self._warn_of_damage()
         # A killed agent's git and uv outlive it, and would write into what is made now.
         await processes.kill_marked(mark_text(self.shelf.mirror))
         for name in await sweep(self.shelf):
             self.log.info("release.swept", name=name)
         await self.mirror.prepare()
         self.trust.insist()
-        pinned = await self._pinned_on_disk()
+        pinned = await self._pinned_and_known()
         return await (self._ready_pinned(pinned) if pinned else self._from_repository())
 
-    def _warn_of_damage(self) -> None:
-        """Tell of what is remembered no more, which is nothing to begin anew with in silence."""
-        memory = self.record.memory
-        if memory.lost is not None:
-            self.log.error("release.record_lost", reason=memory.lost)
-            self.warnings.append(memory.lost)
-            self.note(lost=memory.lost)
-        if memory.good and good_commit(self.shelf) is None:
-            text = f"{self.shelf.good} is gone or damaged, so that the last good release is not known any more"
-            self.log.error("release.good_lost", reason=text)
-            self.warnings.append(text)
+    @property
+    def _pin(self) -> Pin | None:
+        return self.memory.known.pin
 
-    async def _pinned_on_disk(self) -> Installed | None:
-        """Return the release that an operator pinned, when it is on disk: nobody has to be asked for it."""
-        pin = self.record.memory.pin
-        if pin is None:
+    @property
+    def good(self) -> tuple[Good, ...]:
+        """The releases that proved themselves, the last one first."""
+        return self.memory.known.good(self._version)
+
+    @property
+    def last(self) -> str | None:
+        """The commit that runs when nothing newer can: the last good one, else the image's."""
+        return self.good[0].commit if self.good else linked_commit(self.shelf.baked)
+
+    async def _pinned_and_known(self) -> Installed | None:
+        """Return the release that an operator pinned, when it is on disk, or its commit proved itself before."""
+        pin = self._pin
+        if pin is None or pin.ref is None:
             return None
         self.wanted, self.commit = pin.ref, pin.commit
-        if pin.commit is None or read_marker(self.shelf.root(pin.commit)) is None:
-            return None
-        release = on_disk(self.shelf, pin.commit, self.means.checks)
-        return await self.verified(release)
+        if pin.commit is not None and read_marker(self.shelf.root(pin.commit)) is not None:
+            release = on_disk(self.shelf, pin.commit, self.means.checks)
+            self._refuse_below_image(release.ref, release.line, is_tag=release.is_tag)
+            return await self.verified(release)
+        good = next((one for one in self.good if one.commit == pin.commit), None)
+        return None if good is None else await self.restore(good)
 
     async def _from_repository(self) -> Installed:
         try:
             offered = await self._look()
             return await self._first_that_can_run(to_try(offered, self.floor(), self.means.line))
         except GitError:
-            if self.record.memory.unreachable_since is None:
-                self.note(unreachable_since=self.means.now)
+            since = self.memory.known.contact.unreachable_since
+            self.memory.contact(unreachable_since=since or self.means.now)
             raise
 
     async def _look(self) -> tuple[Wanted, ...]:
         """Ask the repository which releases it offers; the newest is what is wanted."""
         started = time.monotonic()
-        pin = self.record.memory.pin
+        pin = self._pin
         branch = None if pin else self.settings.branch
         refs = await self.mirror.refs(branch, until=self._fetch_until())
-        self.note(reached=self.means.now, unreachable_since=None)
+        self.reached = self.means.now
+        self.memory.contact(reached=self.reached, unreachable_since=None)
         # A tag's name has no signs that mean something in a pattern.
         offered = candidates(refs, pin.ref if pin else self.settings.track, branch)
         if not offered:
@@ -193,13 +201,13 @@ class Attempt:
         self._judge(wanted)
         release = await self._present(wanted) or await self._bring(wanted, self._fetch_until())
         ready = await self._ready(release)
-        if wanted.is_tag:
-            url = self.means.repository.url
-            self.record.keep(self.record.memory.with_tag(url, wanted.name, release.commit))
+        url = self.means.repository.url
+        if wanted.is_tag and self.memory.known.tag(url, wanted.name) != release.commit:
+            self.memory.learn(seen=Seen(repository=url, tag=wanted.name, commit=release.commit))
         return ready
 
     async def _ready(self, release: Installed) -> Installed:
-        if release.commit != good_commit(self.shelf):
+        if release.commit != self.last:
             await self._put_on_trial(release)
         return release
 
@@ -227,17 +235,14 @@ class Attempt:
         )
         if own_fault(error.kind, str(error)):
             bad = Bad(
-                ref=wanted.name,
-                reason=str(error)[:500],
-                since=self.means.now,
-                agent=self.means.checks.version,
+                commit=wanted.commit, ref=wanted.name, reason=str(error)[:500], agent=self._version
             )
-            marked = self.record.memory.with_bad(wanted.commit, bad)
-            self.note(bad=marked.bad, trial=marked.trial)
+            self.memory.learn(bad=bad)
+        self.memory.end_trials()
 
     def _left_by_operator(self, commit: str) -> bool:
-        bad = self.record.memory.bad.get(commit)
-        return bad is not None and bad.by == "operator"
+        held = (fact.bad for fact in self.memory.known.bad if fact.bad)
+        return any(bad.operator and bad.commit == commit for bad in held)
 
     def _warn_of_untried(self, untried: Sequence[Wanted]) -> None:
         first, count = untried[0].name, len(untried)
@@ -250,30 +255,52 @@ class Attempt:
         Raises:
             ReleaseRefused: It was found bad, was moved, or is a step back.
         """
-        memory = self.record.memory
-        if memory.pin is not None:
+        line, is_tag = self.means.line, wanted.is_tag
+        if self._pin is not None:
+            self._look_at_move(wanted, self._pin.commit)
+            self._refuse_below_image(wanted.name, line, is_tag=is_tag)
             return
-        self._look_at_move(wanted)
-        bad = bad_reason(memory, wanted.commit, wanted.name, self.means.checks.version)
+        seen = self.memory.known.tag(self.means.repository.url, wanted.name) if is_tag else None
+        self._look_at_move(wanted, seen)
+        bad = self._why_bad(wanted)
         if bad is not None and self._has_other(wanted.commit):
             raise ReleaseRefused("bad", bad, remedy="publish a newer one")
         if bad is not None:
             self.warnings.append(f"{wanted.name} runs for want of another release, although {bad}")
-        problem = floor_problem(self.floor(), self.means.line, wanted.name, is_tag=wanted.is_tag)
+        problem = floor_problem(self.floor(), line, wanted.name, is_tag=is_tag)
         if problem is None:
             return
         if self.trust.signers is not None:
             raise ReleaseRefused(
                 "downgrade",
                 f"{wanted.name} is the newest that is offered, and {problem}",
-                remedy="publish a newer one, or mayfly release pin on the machine",
+                remedy="publish a newer one, or mayfly release pin it",
             )
         self.warnings.append(f"{wanted.name} is the newest that is offered, and {problem}")
 
-    def _look_at_move(self, wanted: Wanted) -> None:
+    def _why_bad(self, wanted: Wanted) -> str | None:
+        found = self.memory.known.why_bad(wanted.commit, wanted.name, self._version)
+        if found is None:
+            return None
+        bad, since = found
+        return f"it was found bad on {since:%Y-%m-%d %H:%M} UTC: {bad.reason}"
+
+    def _refuse_below_image(self, ref: str, line: str, *, is_tag: bool) -> None:
+        """Refuse what is older than the release of the machine's image: no pin goes below that.
+
+        Raises:
+            ReleaseRefused: It is.
+        """
+        problem = floor_problem(self._image_floor(line), line, ref, is_tag=is_tag)
+        if problem is not None:
+            raise ReleaseRefused(
+                "downgrade",
+                f"{ref} is older than the release of the machine's image, which no pin goes below",
+                remedy="pin a newer one, or use an image with an older release",
+            )
+
+    def _look_at_move(self, wanted: Wanted, before: str | None) -> None:
         """Refuse a tag that is another commit now; where nothing is verified, only tell of it."""
-        url = self.means.repository.url
-        before = self.record.memory.tags.get(url, {}).get(wanted.name) if wanted.is_tag else None
         if before is None or before == wanted.commit:
             return
         text = f"the tag {wanted.name} was moved: it was commit {before[:12]}, and is {wanted.commit[:12]} now"
@@ -283,22 +310,24 @@ class Attempt:
         self.warnings.append(text)
 
     def _has_other(self, commit: str) -> bool:
-        """Tell whether something else can run: another release on disk, or one that is offered and not tried yet."""
-        return self._more_offered or self._has_other_on_disk(commit)
+        """Tell whether something else can run: one that proved itself, or one that is offered and not tried yet."""
+        return self._more_offered or self._has_fallback(commit)
 
-    def _has_other_on_disk(self, commit: str) -> bool:
-        links = (self.shelf.good, self.shelf.baked)
-        return any(linked_commit(link) not in {None, commit} for link in links)
+    def _has_fallback(self, commit: str) -> bool:
+        return has_fallback(self.shelf, self.good, commit)
 
     def floor(self) -> Floor | None:
-        """Return the newest release of this line that was found good, also when the memory of it is lost."""
-        floors = self.record.memory.floors
-        commit = good_commit(self.shelf)
+        """Return the newest release of this line that was found good, at least the image's."""
+        line, tag = self.means.line, self.settings.branch is None
+        floors = (self.memory.known.lowest(line, tag=tag), self._image_floor(line))
+        return highest(floors, line, is_tag=tag)
+
+    def _image_floor(self, line: str) -> Floor | None:
+        commit = linked_commit(self.shelf.baked)
         marker = read_marker(self.shelf.root(commit)) if commit else None
-        if marker is not None and marker.line == self.means.line and marker.line not in floors:
-            good = Floor(ref=marker.ref, commit=marker.commit, time=marker.time)
-            floors = raised(floors, self.means.line, good, is_tag=marker.tag)
-        return floors.get(self.means.line)
+        if marker is None or marker.line != line:
+            return None
+        return Floor(ref=marker.ref, commit=marker.commit, time=marker.time)
 
     async def _present(self, wanted: Wanted) -> Installed | None:
         """Return the wanted release if it is complete on disk, under the name it is wanted by now, and verified."""
@@ -398,21 +427,80 @@ class Attempt:
     async def _install(self, wanted: Wanted, marker: Marker) -> Installed:
         """Install what was fetched, and count how often that was cut off."""
         self._refuse_step_back(wanted, marker)
-        memory, problem = installing(self.record.memory, wanted.commit, wanted.name, self.means.now)
-        if problem is not None and self._has_other(wanted.commit):
+        if wanted.commit == self.last:
+            return await install(self.means, self.mirror, wanted, marker)
+        cut_off, _ = self._cut_off(wanted.commit)
+        if cut_off >= MAX_INSTALLS and self._has_other(wanted.commit):
+            problem = f"installing it was cut off {cut_off} times"
             raise ReleaseRefused("install", problem, remedy="publish a newer one")
-        self.record.keep(memory)
+        self.memory.trial(wanted.commit, wanted.name, TrialStage.INSTALLING)
+        await self.memory.send()
         try:
             return await install(self.means, self.mirror, wanted, marker)
         except ReleaseError:
-            self.note(trial=None)  # it ended in order: nothing was cut off
+            self.memory.end_trials()  # it ended in order: nothing was cut off
             raise
 
+    def _cut_off(self, commit: str) -> tuple[int, int]:
+        return self.memory.known.cut_off(commit, self.means.now, self.memory.dead)
+
+    async def restore(self, good: Good) -> Installed:
+        """Return a release that proved itself: from the disk, else from git by its commit.
+
+        What was signed is known, so that it can be verified although its tag was moved or removed.
+
+        Raises:
+            ReleaseRefused: Nobody who may has signed it, or it is older than the image's.
+            ReleaseError: It cannot be had.
+        """
+        if read_marker(self.shelf.root(good.commit)) is not None:
+            return await self.trusted(good.commit)
+        self._refuse_below_image(good.ref, good.line, is_tag=good.tag)
+        await self.mirror.prepare()
+        self.trust.insist()
+        wanted = Wanted(good.ref, good.commit, good.commit)
+        commit = await self.mirror.fetch(wanted, until=self._fetch_until())
+        if commit != good.commit:
+            raise AssertionError("git fetched another commit than it was asked for")
+        signed = decoded(good.signed, tag=good.tag) if good.signed else None
+        signer = await self.trust.verified(signed, good.ref, good.commit, self.mirror)
+        self.log.info("release.restored", ref=good.ref, commit=good.commit)
+        marker = Marker(
+            commit=good.commit,
+            ref=good.ref,
+            repository=self.means.repository.url,
+            fetched=good.fetched,
+            environment=False,
+            line=good.line,
+            tag=good.tag,
+            time=good.time,
+            signed=good.signed,
+            verified_by=signer,
+        )
+        return await install(self.means, self.mirror, wanted, marker)
+
+    async def trusted(self, commit: str) -> Installed:
+        """Return a release on disk that ran before, if it still may.
+
+        When the file that names the signers is gone, what was verified while it was there may go on.
+
+        Raises:
+            ReleaseError: It may not, or is damaged.
+        """
+        release = on_disk(self.shelf, commit, self.means.checks)
+        if self.trust.problem() is not None and release.verified_by is not None:
+            return release
+        if self.trust.signers is None:
+            return replace(release, verified_by=None)
+        await self.mirror.prepare()
+        return await self.verified(release)
+
     def _refuse_step_back(self, wanted: Wanted, marker: Marker) -> None:
-        if self.trust.signers is None or wanted.is_tag or self.record.memory.pin is not None:
+        if self.trust.signers is None or wanted.is_tag:
             return
         claim = Claim(wanted.commit, "", marker.time)
-        problem = forced_back_problem(self.floor(), wanted.name, claim)
+        floor = self._image_floor(marker.line) if self._pin else self.floor()
+        problem = forced_back_problem(floor, wanted.name, claim)
         if problem is not None:
             raise ReleaseRefused(
                 "downgrade", problem, remedy="commit what is wanted once more, on top"
@@ -425,13 +513,15 @@ class Attempt:
             ReleaseRefused: It cannot, or it was begun too often.
         """
         has_other = self._has_other(release.commit)
-        if self._has_other_on_disk(release.commit) and self.record.memory.pin is None:
+        if self._has_fallback(release.commit) and self._pin is None:
             self._refuse_lost_jobs(release)
             await self._have_image(release)
-        memory, problem = starting(self.record.memory, release.commit, release.ref, self.means.now)
-        if problem is not None and has_other:
+        _, died = self._cut_off(release.commit)
+        if died >= MAX_STARTS and has_other:
+            problem = f"it was started {died} times, and no run came to its end"
             raise ReleaseRefused("trial", problem, remedy="publish a newer one")
-        self.record.keep(memory)
+        self.memory.trial(release.commit, release.ref, TrialStage.STARTED)
+        await self.memory.send()
         if self.means.self_check is not None and has_other:
             await self.means.self_check.pass_or_refuse(release)
         self.on_trial = True
@@ -442,12 +532,10 @@ class Attempt:
         images = self.means.images
         image = images.pinned(release.jobs) if images is not None else None
         if images is not None and image is not None and await images.have(image):
-            self.note(images=(*self.record.memory.images, image))
+            self.memory.keep_images((*self.memory.images, image))
 
     def _refuse_lost_jobs(self, release: Installed) -> None:
-        commit = good_commit(self.shelf)
-        good = self.shelf.root(commit) / TREE if commit else None
-        lost = missing_jobs(good, release.tree, release.jobs, self.means.checks) if good else []
+        lost = missing_jobs(self._jobs_before(), release.jobs)
         if lost:
             raise ReleaseRefused(
                 "check",
@@ -455,9 +543,14 @@ class Attempt:
                 remedy=f'if that is meant, write retired = ["{lost[0]}"] at the top of {self.settings.jobs}',
             )
 
-    def note(self, **changes: object) -> None:
-        """Change what is remembered; what only helps a person to understand is not worth a failure."""
-        try:
-            self.record.keep(self.record.memory.model_copy(update=changes))
-        except ReleaseError as error:
-            self.log.warning("release.not_remembered", reason=str(error))
+    def _jobs_before(self) -> tuple[str, ...]:
+        """Return the jobs of the last good release, or of the image's."""
+        if self.good:
+            return self.good[0].jobs or ()
+        commit = linked_commit(self.shelf.baked)
+        with suppress(ReleaseError):
+            if commit is not None:
+                return tuple(
+                    map(family_of, on_disk(self.shelf, commit, self.means.checks).jobs.job)
+                )
+        return ()

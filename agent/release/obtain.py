@@ -1,7 +1,7 @@
 """Which release runs today: the newest, if it is verified, installed and checked; the last good one; the image's."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
@@ -12,10 +12,11 @@ from agent.core.manifest import RefusedRelease, ReleaseRecord, Stale
 from agent.release.checks import Checks
 from agent.release.images import Images
 from agent.release.means import Means
+from agent.release.memory import Memory
 from agent.release.newest import Attempt
 from agent.release.repository import Repository, parse_repository
 from agent.release.selfcheck import SelfCheck
-from agent.release.shelf import Installed, Shelf, linked_commit, on_disk
+from agent.release.shelf import Installed, Shelf, linked_commit, read_marker
 
 UNVERIFIED = (
     "releases are not verified: whoever can push to the repository has programs run here;"
@@ -46,6 +47,7 @@ async def obtain(
     settings: Release,
     shelf: Shelf,
     *,
+    memory: Memory,
     environ: Mapping[str, str],
     version: str,
     now: datetime,
@@ -59,6 +61,7 @@ async def obtain(
     Args:
         settings: Which repository, and what of it.
         shelf: Where releases are kept; nobody else may use it meanwhile.
+        memory: What is known of releases; what is learnt is added, and sent where a kill must not lose it.
         environ: The agent's environment, of which git and uv get what they need.
         version: This agent's version.
         now: The time (aware).
@@ -71,10 +74,10 @@ async def obtain(
         ReleaseError: None can run, or the configuration names no repository.
     """
     checks = Checks(settings.jobs, version, environ)
-    means = Means(
-        settings, shelf, _repository(settings, environ), checks, self_check, images, now, log
-    )
+    repository = _repository(settings, environ)
+    means = Means(settings, shelf, repository, checks, self_check, images, memory, now, log)
     attempt = Attempt(means)
+    attempt.warnings += memory.problems
     if machine and not attempt.trust.stated:
         attempt.warnings.append(UNVERIFIED)
     try:
@@ -89,6 +92,7 @@ async def stand_in_for(
     settings: Release,
     shelf: Shelf,
     *,
+    memory: Memory,
     environ: Mapping[str, str],
     version: str,
     now: datetime,
@@ -100,13 +104,15 @@ async def stand_in_for(
         commit: The one that failed.
         settings: As for `obtain`, like all others.
         shelf: Where releases are kept.
+        memory: What is known of releases.
         environ: The agent's environment.
         version: This agent's version.
         now: The time (aware).
         log: Told why one cannot take over.
     """
     checks = Checks(settings.jobs, version, environ)
-    means = Means(settings, shelf, _repository(settings, environ), checks, None, None, now, log)
+    repository = _repository(settings, environ)
+    means = Means(settings, shelf, repository, checks, None, None, memory, now, log)
     release, reasons = await _other(Attempt(means), besides=commit)
     for reason in reasons:
         log.warning("release.no_stand_in", reason=reason)
@@ -134,7 +140,7 @@ async def _stand_in(attempt: Attempt, why: ReleaseError) -> Obtained:
     if release is not None:
         attempt.on_trial = False
         return _obtained(attempt, release, why)
-    attempt.note(stale_since=attempt.record.memory.stale_since or attempt.means.now)
+    attempt.memory.contact(stale_since=_stale_since(attempt))
     others = [f"{each.ref}: {each.reason}" for each in attempt.refused[1:]]
     others += [reason for reason in reasons if not reason.endswith(str(why))]
     also = "".join(f"; {reason}" for reason in others)
@@ -147,32 +153,30 @@ async def _stand_in(attempt: Attempt, why: ReleaseError) -> Obtained:
 async def _other(
     attempt: Attempt, besides: str | None = None
 ) -> tuple[Installed | None, list[str]]:
-    """Return the last good release, else the image's, and why those before it in this order cannot run."""
-    shelf, reasons, seen = attempt.shelf, list[str](), {besides}
-    for name, link in (("the last good one", shelf.good), ("the image's", shelf.baked)):
-        commit = linked_commit(link)
-        if commit is None or commit in seen:
-            continue
-        seen.add(commit)
-        try:
-            return await _trusted(attempt, commit), reasons
-        except ReleaseError as error:
-            reasons.append(f"{name}: {error}")
-    return None, reasons
+    """Return an earlier good release, else the image's, and why those before it in this order cannot run.
 
-
-async def _trusted(attempt: Attempt, commit: str) -> Installed:
-    """Return a release that ran before, if it still may.
-
-    When the file that names the signers is gone, what was verified while it was there may go on.
+    The last good one is fetched from git, if it has to be. Where it cannot be had, an older one will do that is on the
+    disk; where it must not run, none that is older.
     """
-    release = on_disk(attempt.shelf, commit, attempt.means.checks)
-    if attempt.trust.problem() is not None and release.verified_by is not None:
-        return release
-    if attempt.trust.signers is None:
-        return replace(release, verified_by=None)
-    await attempt.mirror.prepare()
-    return await attempt.verified(release)
+    reasons, asked = list[str](), False
+    for good in attempt.good:
+        here = read_marker(attempt.shelf.root(good.commit)) is not None
+        if good.commit == besides or (asked and not here):
+            continue
+        asked = asked or not here
+        try:
+            return await attempt.restore(good), reasons
+        except ReleaseError as error:
+            reasons.append(f"{good.ref}, which was good before: {error}")
+            if isinstance(error, ReleaseRefused):
+                break
+    baked = linked_commit(attempt.shelf.baked)
+    if baked is not None and baked not in {besides, *(good.commit for good in attempt.good)}:
+        try:
+            return await attempt.trusted(baked), reasons
+        except ReleaseError as error:
+            reasons.append(f"the image's: {error}")
+    return None, reasons
 
 
 def _obtained(attempt: Attempt, release: Installed, why: ReleaseError | None) -> Obtained:
@@ -183,9 +187,9 @@ def _obtained(attempt: Attempt, release: Installed, why: ReleaseError | None) ->
         release: What runs.
         why: Why it is not the newest; None when it is.
     """
-    memory, now = attempt.record.memory, attempt.means.now
+    now = attempt.means.now
     stale = None if why is None else _stale(attempt, release, why)
-    attempt.note(stale_since=stale and stale.since)
+    attempt.memory.contact(stale_since=stale.since if stale else None)
     refused = attempt.refused
     if not refused and isinstance(why, ReleaseRefused):  # before anything was offered
         refused = [
@@ -202,8 +206,8 @@ def _obtained(attempt: Attempt, release: Installed, why: ReleaseError | None) ->
         age_seconds=_age(release, now),
         trust=trust,
         verified_by=release.verified_by,
-        reached=memory.reached,
-        unreachable_since=memory.unreachable_since,
+        reached=attempt.reached,
+        unreachable_since=attempt.memory.known.contact.unreachable_since,
         stale=stale,
         refused=tuple(refused),
     )
@@ -215,7 +219,7 @@ def _stale(attempt: Attempt, release: Installed, why: ReleaseError) -> Stale:
         wanted=attempt.wanted,
         reason=str(why),
         age_seconds=_age(release, attempt.means.now),
-        since=attempt.record.memory.stale_since or attempt.means.now,
+        since=_stale_since(attempt),
     )
     attempt.log.warning(
         "release.stale",
@@ -225,6 +229,10 @@ def _stale(attempt: Attempt, release: Installed, why: ReleaseError) -> Stale:
         commit=release.commit,
     )
     return stale
+
+
+def _stale_since(attempt: Attempt) -> datetime:
+    return attempt.memory.known.contact.stale_since or attempt.means.now
 
 
 def _age(release: Installed, now: datetime) -> float:

@@ -1,74 +1,83 @@
-"""What an operator does about releases: look, pin one, go back to one. The caller holds the lock of the state."""
+"""What an operator does about releases, from any computer that has the bucket's keys: look, pin one, go back to one."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from agent.base.errors import UsageError
+from agent.base.errors import StoreError, StoreRefused, UsageError
 from agent.config.faults import suggest
-from agent.release.record import Remembered
-from agent.release.shelf import (
-    Marker,
-    Shelf,
-    good_commit,
-    linked_commit,
-    point_good,
-    read_marker,
-)
-from agent.release.trial import Bad, Memory, Pin
-from agent.release.trust import Floor
+from agent.contract.releases import Bad, Fact, Good, Pin, Version
+from agent.release.known import Known
+from agent.release.memory import Memory
+from agent.release.shelf import Marker, Shelf, linked_commit, read_marker
 
 SHORTEST_COMMIT = 7
+ATTEMPTS = 3
+"""Of a decision that somebody else's, made in the same moment, has replaced."""
+APART_SECONDS = 1.0
+"""Between them: a store tells times in whole seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A release that is on disk, or that was found bad.
+    """A release that is known in the bucket, or is on this disk.
 
     Attributes:
         commit: Its commit.
         ref: Under which it was last wanted.
-        marker: What is on disk of it; None when nothing is.
         good: Whether it is the last good one.
-        baked: Whether it came with the machine's image.
+        proved: When it was last found good, and by whom; None when it was not.
+        bad: Why, since when and by whom it does not run any more; None when it may.
         pinned: Whether an operator wants it and no other.
-        on_trial: Whether a run with it was cut off before its trial ended.
-        bad: Why it does not run any more; None when it may.
+        died: How many runs with it were cut off.
+        image: Whether it is the image's of this machine.
+        marker: What is on this disk of it; None when nothing is.
     """
 
     commit: str
     ref: str
-    marker: Marker | None
     good: bool
-    baked: bool
+    proved: Fact | None
+    bad: Fact | None
     pinned: bool
-    on_trial: bool
-    bad: Bad | None
+    died: int
+    image: bool
+    marker: Marker | None
 
 
-def overview(shelf: Shelf) -> tuple[list[Row], Memory]:
-    """Return all releases that are known, the newest on disk first, and what is remembered."""
-    memory = Remembered.read(shelf.record).memory
+def overview(known: Known, shelf: Shelf, version: str, now: datetime) -> list[Row]:
+    """Return all releases that are known, what was learnt last first, then what only this disk has."""
+    refs: dict[str, str] = {}
+    for fact in sorted(known.facts, key=lambda fact: (fact.at, fact.written), reverse=True):
+        for part in (fact.good, fact.bad, fact.trial):
+            if part is not None:
+                refs.setdefault(part.commit, part.ref)
     places = [place for place in shelf.releases.glob("*") if place.is_dir()]
     markers = {place.name: marker for place in places if (marker := read_marker(place))}
-    commits = sorted(markers, key=lambda commit: markers[commit].fetched, reverse=True)
-    commits += [commit for commit in memory.bad if commit not in markers]
-    return [_row(shelf, memory, commit, markers.get(commit)) for commit in commits], memory
+    for commit, marker in markers.items():
+        refs.setdefault(commit, marker.ref)
+    last = next(iter(known.good(version)), None)
+    baked = linked_commit(shelf.baked)
+    return [
+        Row(
+            commit=commit,
+            ref=ref,
+            good=last is not None and last.commit == commit,
+            proved=_proved(known, commit),
+            bad=next((one for one in known.bad if one.bad and one.bad.commit == commit), None),
+            pinned=known.pin is not None and known.pin.commit == commit,
+            died=known.cut_off(commit, now, ())[1],
+            image=commit == baked,
+            marker=markers.get(commit),
+        )
+        for commit, ref in refs.items()
+    ]
 
 
-def _row(shelf: Shelf, memory: Memory, commit: str, marker: Marker | None) -> Row:
-    bad = memory.bad.get(commit)
-    pin = memory.pin
-    return Row(
-        commit=commit,
-        ref=marker.ref if marker else bad.ref if bad else "",
-        marker=marker,
-        good=commit == good_commit(shelf),
-        baked=commit == linked_commit(shelf.baked),
-        pinned=pin is not None and pin.commit == commit,
-        on_trial=memory.trial is not None and memory.trial.commit == commit,
-        bad=bad,
-    )
+def _proved(known: Known, commit: str) -> Fact | None:
+    found = (fact for fact in known.facts if fact.good and fact.good.commit == commit)
+    return max(found, key=lambda fact: (fact.at, fact.written), default=None)
 
 
 def find(rows: Sequence[Row], name: str) -> Row | None:
@@ -82,90 +91,102 @@ def find(rows: Sequence[Row], name: str) -> Row | None:
     return by_commit[0] if len(by_commit) == 1 else None
 
 
-def pin(shelf: Shelf, name: str, now: datetime) -> Pin:
-    """Have one release run and no other, until it is unpinned; one that is not on disk is fetched by the next run.
+async def pin(memory: Memory, rows: Sequence[Row], name: str, reason: str) -> Pin:
+    """Have one release run and no other, until it is unpinned; one that nobody knows is looked for by the next run.
 
     Raises:
-        UsageError: A commit was named that is not on disk.
-        ReleaseError: The disk does not take it.
+        StoreError: It cannot be written.
     """
-    rows, memory = overview(shelf)
     row = find(rows, name)
-    pinned = Pin(ref=row.ref if row else name, commit=row.commit if row else None, since=now)
-    record = Remembered.read(shelf.record)
-    bad = {commit: mark for commit, mark in memory.bad.items() if commit != pinned.commit}
-    record.keep(record.memory.model_copy(update={"pin": pinned, "bad": bad, "lost": None}))
+    pinned = Pin(ref=row.ref if row else name, commit=row.commit if row else None, reason=reason)
+    await _decide(memory, {"pin": pinned}, lambda known: known.pin == pinned)
     return pinned
 
 
-def unpin(shelf: Shelf) -> Pin | None:
+async def unpin(memory: Memory, reason: str) -> Pin | None:
     """Have the newest release run again; return what was pinned.
 
     Raises:
-        ReleaseError: The disk does not take it.
+        StoreError: It cannot be written.
     """
-    record = Remembered.read(shelf.record)
-    was = record.memory.pin
-    record.keep(record.memory.model_copy(update={"pin": None, "lost": None}))
+    was = memory.known.pin
+    if was is not None or memory.problems:
+        await _decide(memory, {"pin": Pin(reason=reason)}, lambda known: known.pin is None)
     return was
 
 
-def rollback(shelf: Shelf, to: str | None, *, version: str, now: datetime) -> tuple[Row, Row]:
-    """Make an earlier good release the good one, and have the present one not run again until a newer one comes.
+async def rollback(
+    memory: Memory, rows: Sequence[Row], to: str | None, *, version: str, reason: str
+) -> tuple[Good, Good]:
+    """Make an earlier good release the last good one, and have the present one not run again until a newer one comes.
 
-    This is the way down: the floor under the versions is lowered to what runs now.
+    This is the way down: the lowest version is lowered to what runs now.
 
     Args:
-        shelf: Where releases are.
+        memory: What is known of releases.
+        rows: The same, as it was shown.
         to: Which one; None for the one before.
         version: This agent's version.
-        now: The time (aware).
+        reason: Why, for whoever asks later.
 
     Returns:
         The release that was left, and the one that runs now.
 
     Raises:
         UsageError: There is none to leave, or none to go back to.
-        ReleaseError: The disk does not take it.
+        StoreError: It cannot be written.
     """
-    rows, _ = overview(shelf)
-    left = next((row for row in rows if row.good), None)
-    if left is None:
-        raise UsageError("no release was found good here yet, so there is none to go back from")
-    target = _target(rows, shelf, left, to)
-    if target.marker is None:
-        raise UsageError(f"{target.ref} is not on disk any more", remedy="mayfly release pin it")
-    record = Remembered.read(shelf.record)
+    good = memory.known.good(version)
+    if not good:
+        raise UsageError("no release was found good yet, so there is none to go back from")
+    left, target = good[0], _target(good, rows, to)
+    because = f": {reason}" if reason else ""
     bad = Bad(
+        commit=left.commit,
         ref=left.ref,
-        reason="an operator went back from it",
-        since=now,
+        reason=f"an operator went back from it{because}"[:500],
         agent=version,
-        by="operator",
+        operator=True,
     )
-    memory = record.memory.with_bad(left.commit, bad).with_good(target.commit)
-    floor = Floor(ref=target.ref, commit=target.commit, time=target.marker.time)
-    floors = {**memory.floors, target.marker.line: floor}
-    # First the mark: killed between the two, the release that was left stays the last good one, and nothing is lost.
-    changes = {"floors": floors, "pin": None, "passed": None, "lost": None}
-    record.keep(memory.model_copy(update=changes))
-    point_good(shelf, shelf.root(target.commit), target.ref)
+    lowest = Version.model_validate({name: getattr(target, name) for name in Version.model_fields})
+    parts = {"bad": bad, "good": target, "lowest": lowest, "pin": Pin(reason=reason)}
+    await _decide(
+        memory,
+        parts,
+        lambda known: left not in known.good(version) and known.pin is None,
+    )
     return left, target
 
 
-def _target(rows: Sequence[Row], shelf: Shelf, left: Row, to: str | None) -> Row:
-    if to is not None:
-        found = find(rows, to)
-        if found is None or found.commit == left.commit:
-            known = [row.ref for row in rows if row.marker and row.commit != left.commit]
-            raise UsageError(f'no other release "{to}" is on disk', remedy=suggest(to, known))
-        return found
-    memory = Remembered.read(shelf.record).memory
-    there = {row.commit: row for row in rows if row.marker is not None}
-    for commit in memory.previous_good(left.commit):
-        if commit in there:
-            return there[commit]
-    baked = next((row for row in rows if row.baked and row.commit != left.commit), None)
-    if baked is None:
-        raise UsageError("no earlier good release is on disk", remedy="mayfly release list")
-    return baked
+def _target(good: Sequence[Good], rows: Sequence[Row], to: str | None) -> Good:
+    if to is None:
+        if len(good) == 1:
+            raise UsageError("no earlier good release is known", remedy="mayfly release pin one")
+        return good[1]
+    row = find(rows, to)
+    if row is None or row.commit == good[0].commit:
+        names = [row.ref for row in rows if row.proved and row.commit != good[0].commit]
+        raise UsageError(f'no other release "{to}" is known', remedy=suggest(to, names))
+    if row.proved is None or row.proved.good is None:
+        raise UsageError(f"{row.ref} was never found good", remedy=f"mayfly release pin {row.ref}")
+    return row.proved.good
+
+
+async def _decide(
+    memory: Memory, parts: Mapping[str, object], holds: Callable[[Known], bool]
+) -> None:
+    """Write a decision, look again, and write it again when somebody else's came after it meanwhile."""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            await asyncio.sleep(APART_SECONDS)
+        try:
+            await memory.write(**parts)
+        except StoreRefused as error:
+            raise StoreRefused(
+                f"these keys only read the bucket, so nothing was changed: {error}",
+                remedy="use keys that may write below releases/, such as the machine's",
+            ) from error
+        await memory.refresh()
+        if holds(memory.known):
+            return
+    raise StoreError("somebody else decides about releases too", remedy="mayfly release list")

@@ -15,7 +15,7 @@ from agent.jobs.containers.leftovers import remove_built
 from agent.release.checks import Checks
 from agent.release.environment import uv_command
 from agent.release.images import Images
-from agent.release.record import Remembered
+from agent.release.memory import Memory
 from agent.release.retention import Shelved, to_remove
 from agent.release.shelf import (
     TREE,
@@ -39,6 +39,7 @@ class Broom:
 
     Attributes:
         shelf: Where releases are.
+        memory: What is known of them.
         checks: How their jobs are read, to know which images they use.
         images: The images that releases brought.
         budget: Bytes that releases and caches may take.
@@ -48,6 +49,7 @@ class Broom:
     """
 
     shelf: Shelf
+    memory: Memory
     checks: Checks
     images: Images
     budget: int
@@ -76,17 +78,17 @@ class Broom:
     async def _releases(self, running: str) -> None:
         await sweep(self.shelf)
         present = folders(self.shelf)
-        memory = Remembered.read(self.shelf.record).memory
-        needed = {running, linked_commit(self.shelf.good), linked_commit(self.shelf.baked)}
-        needed |= {memory.pin.commit} if memory.pin else set()
-        needed |= {memory.trial.commit} if memory.trial else set()
+        known = self.memory.known
+        good = [one.commit for one in known.good(self.checks.version)]
+        needed = {running, linked_commit(self.shelf.baked), *good[:1]}
+        needed |= {known.pin.commit} if known.pin else set()
         if all(place.name in needed for place in present):
             return  # the usual case: nothing is measured
         shelved = await asyncio.to_thread(lambda: [_shelved(place) for place in present])
         for commit in to_remove(
             shelved,
             needed={commit for commit in needed if commit},
-            good=memory.good,
+            good=good[::-1],
             budget=self.budget,
         ):
             await remove(self.shelf.root(commit))
@@ -95,16 +97,14 @@ class Broom:
 
     async def _unused_images(self) -> None:
         """Remove images that we fetched for releases, once no release on disk pins them."""
-        record = Remembered.read(self.shelf.record)
-        if not record.memory.images:
+        images = self.memory.images
+        if not images:
             return
         used = {self.images.settings.image, *(self._pins())}
-        unused = [image for image in record.memory.images if image not in used]
-        gone = await self.images.remove(unused)
+        gone = await self.images.remove([image for image in images if image not in used])
         if gone:
             self.log.info("tidy.images_removed", images=gone)
-            left = tuple(image for image in record.memory.images if image not in gone)
-            record.keep(record.memory.model_copy(update={"images": left}))
+            self.memory.keep_images([image for image in images if image not in gone])
 
     def _pins(self) -> set[str]:
         found = set()

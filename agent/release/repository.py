@@ -8,6 +8,7 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from agent.base.versions import Track
+from agent.config.settings import Release
 
 TRACK = "v*"
 """Tags that are releases when the configuration names neither a pattern nor a branch."""
@@ -20,6 +21,11 @@ MAX_REF_BYTES = 200
 """Of a tag's or branch's name: git's own limit is that of a file name, less what its locks add."""
 # What git-check-ref-format forbids; a server may say anything.
 _NOT_IN_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/.]|/\.|[/.]$|\.lock$")
+
+
+def channel_of(settings: Release) -> str:
+    """Return which releases are followed: a branch, or a pattern of tags."""
+    return settings.branch or settings.track or TRACK
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The releases on disk: each complete or not there, and which of them is the last good one.
+"""The releases on disk: each complete or not there, and which of them came with the machine's image.
 
 A release is made under its final name, because a virtual environment cannot be moved. It is complete once its marker
 exists, which is written last; what has none was being made when the power went, and is removed.
@@ -10,8 +10,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,10 +26,10 @@ from pydantic import (
 
 from agent.base import durable
 from agent.base.errors import ReleaseError
-from agent.config.jobsfile import JobsFile
+from agent.config.jobsfile import JobsFile, family_of
+from agent.contract.releases import MOST_SIGNED, Good, Version
 from agent.release.checks import Checks, checked_jobs
-from agent.release.record import Remembered
-from agent.release.trust import Floor, Signed, Signer, raised
+from agent.release.trust import Signed, Signer
 
 MARKER = "release.json"
 TREE = "tree"
@@ -47,17 +46,15 @@ class Shelf:
 
     Attributes:
         releases: A directory for each release, named by its commit.
-        good: Symbolic link to the last good one.
         baked: Symbolic link to the one that came with the machine's image; no run moves it.
-        record: What is remembered about releases.
+        copy: What was last known of releases, for a bucket that does not answer.
         mirror: The bare repository that the agent owns.
         cache: Caches that may be deleted at any time; uv's is in it.
     """
 
     releases: Path
-    good: Path
     baked: Path
-    record: Path
+    copy: Path
     mirror: Path
     cache: Path
 
@@ -67,9 +64,8 @@ class Shelf:
         state = state.absolute()
         return cls(
             releases=state / "releases",
-            good=state / "good",
             baked=state / "baked",
-            record=state / "releases" / "record.json",
+            copy=state / "releases" / "known.json",
             mirror=state / "mirror.git",
             cache=cache.absolute(),
         )
@@ -192,9 +188,12 @@ def load(root: Path, marker: Marker, checks: Checks) -> Installed:
 
 
 def _signed(marker: Marker) -> Signed | None:
-    if marker.signed is None:
-        return None
-    return Signed("tag" if marker.tag else "commit", base64.b64decode(marker.signed))
+    return None if marker.signed is None else decoded(marker.signed, tag=marker.tag)
+
+
+def decoded(signed: str, *, tag: bool) -> Signed:
+    """Return a signed object from the form in which it is kept; damage is an object that nobody signed."""
+    return Signed("tag" if tag else "commit", base64.b64decode(signed, validate=False))
 
 
 def encoded(signed: Signed | None) -> str | None:
@@ -202,24 +201,28 @@ def encoded(signed: Signed | None) -> str | None:
     return None if signed is None else base64.b64encode(signed.data).decode()
 
 
-def floor_of(release: Installed) -> Floor:
-    """Return the floor that a release sets."""
-    return Floor(ref=release.ref, commit=release.commit, time=release.time)
+def version_of(release: Installed) -> Version:
+    """Return a release as a step in its line."""
+    return Version(
+        line=release.line,
+        tag=release.is_tag,
+        ref=release.ref,
+        commit=release.commit,
+        time=release.time,
+    )
 
 
-def promote(shelf: Shelf, release: Installed) -> None:
-    """Make a release the last good one, in a single rename; a kill leaves the old one or the new one.
-
-    Its trial is over, and of its line nothing older will run by itself any more.
-
-    Raises:
-        ReleaseError: The disk does not take it; the old one stands.
-    """
-    point_good(shelf, release.root, release.ref)
-    record = Remembered.read(shelf.record)
-    memory = record.memory.with_good(release.commit)
-    floors = raised(memory.floors, release.line, floor_of(release), is_tag=release.is_tag)
-    record.keep(memory.model_copy(update={"floors": floors}))
+def good_of(release: Installed) -> Good:
+    """Return what is to be known of a release that proved itself, so that it can be had again without this disk."""
+    signed = encoded(release.signed)
+    declared = sorted({family_of(job) for job in release.jobs.job})
+    return Good(
+        **dict(version_of(release)),
+        repository=release.repository,
+        fetched=release.fetched,
+        signed=signed if signed and len(signed) <= MOST_SIGNED else None,
+        jobs=tuple(declared),
+    )
 
 
 def bake(shelf: Shelf, release: Installed) -> None:
@@ -234,27 +237,6 @@ def bake(shelf: Shelf, release: Installed) -> None:
         raise ReleaseError(f"{release.ref} could not be marked: {error}") from error
 
 
-def point_good(shelf: Shelf, root: Path, ref: str) -> None:
-    """Have the link to the last good release name another one, unless it does.
-
-    Raises:
-        ReleaseError: The disk does not take it; the old one stands.
-    """
-    target = os.path.relpath(root, shelf.good.parent)
-    with suppress(OSError):
-        if str(shelf.good.readlink()) == target:
-            return
-    try:
-        durable.point_to(shelf.good, target)
-    except OSError as error:
-        raise ReleaseError(f"{ref} could not be made the last good one: {error}") from error
-
-
-def good_commit(shelf: Shelf) -> str | None:
-    """Return the commit of the last good release, or None when there is none."""
-    return linked_commit(shelf.good)
-
-
 def linked_commit(link: Path) -> str | None:
     """Return the commit that a link of the shelf names, or None when there is none."""
     try:
@@ -264,22 +246,21 @@ def linked_commit(link: Path) -> str | None:
     return name if _COMMIT.fullmatch(name) else None
 
 
-def last_good(
-    shelf: Shelf, *, jobs: str, version: str, environ: Mapping[str, str]
-) -> Installed | None:
-    """Return the last good release, or None when there is none.
+def has_fallback(shelf: Shelf, good: Iterable[Good], commit: str) -> bool:
+    """Tell whether there is a release that proved itself, or that came with the image, besides one."""
+    known = (*(one.commit for one in good), linked_commit(shelf.baked))
+    return any(one not in {None, commit} for one in known)
 
-    Args:
-        shelf: Where releases are.
-        jobs: Path of the jobs file in a release.
-        version: This agent's version.
-        environ: Its PATH is where programs are looked for that the release does not bring.
+
+def last_here(shelf: Shelf, good: Iterable[Good], checks: Checks) -> Installed | None:
+    """Return the last good release that is on this disk, else the image's; None when neither is.
 
     Raises:
         ReleaseError: There is one, but this agent cannot run it.
     """
-    commit = good_commit(shelf)
-    return None if commit is None else on_disk(shelf, commit, Checks(jobs, version, environ))
+    commits = (*(one.commit for one in good), linked_commit(shelf.baked))
+    here = next((one for one in commits if one and shelf.root(one).is_dir()), None)
+    return None if here is None else on_disk(shelf, here, checks)
 
 
 def on_disk(shelf: Shelf, commit: str, checks: Checks) -> Installed:
@@ -291,8 +272,7 @@ def on_disk(shelf: Shelf, commit: str, checks: Checks) -> Installed:
     root = shelf.root(commit)
     marker = read_marker(root)
     if marker is None:
-        which = "last good " if commit == good_commit(shelf) else ""
-        raise ReleaseError(f"the {which}release {commit[:12]} is damaged")
+        raise ReleaseError(f"the release {commit[:12]} is damaged")
     return load(root, marker, checks)
 
 

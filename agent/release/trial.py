@@ -8,26 +8,19 @@ Decisions only.
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from enum import Enum
-from typing import Literal
-
-from pydantic import AwareDatetime, Field
 
 from agent.base.errors import Refusal
 from agent.config.jobsfile import Job
 from agent.core.outcome import proves_release
-from agent.core.results import JobCause, JobResult, JobStatus, Record
-from agent.release.trust import Floor
+from agent.core.results import JobCause, JobResult, JobStatus
 
 MAX_STARTS = 3
 """How often a release may begin to run without coming to an end (greenboot and RAUC count to three as well)."""
 MAX_INSTALLS = 6
 """How often installing it may be cut off: a machine that is taken away often is no sign against a release."""
-KEPT_BAD = 50
-KEPT_GOOD = 10
 
 _SITES = frozenset({JobCause.SITE_UNREACHABLE, JobCause.BLOCKED})
 _MACHINES = frozenset({JobCause.BROWSER, JobCause.INTERRUPTED, JobCause.OUT_OF_DISK})
@@ -49,99 +42,16 @@ _NOT_FOUND_CODES = frozenset({126, 127})
 """What a shell says of a program that is not executable, or not there."""
 
 
-class Trial(Record):
-    """A release that has not proved itself, written down before it starts.
+def passed_by(before: Collection[str] | None, results: Sequence[JobResult]) -> tuple[str, ...]:
+    """Return which jobs the last good release does well, after it ran: a new one is held to that.
 
-    It is removed when a run with it ends in order. So what is found of it is from a run that was cut off.
+    Args:
+        before: What it did well before; None when that is not known.
+        results: What became of its jobs.
     """
-
-    commit: str
-    ref: str
-    begun: AwareDatetime
-    installs: int = 0
-    starts: int = 0
-
-
-class Bad(Record):
-    """Why a commit does not run any more."""
-
-    ref: str
-    reason: str
-    since: AwareDatetime
-    agent: str = Field(
-        description="Version of the agent that found it bad; another one looks again."
-    )
-    by: Literal["trial", "operator"] = "trial"
-
-
-class Pin(Record):
-    """The one release that an operator wants to run."""
-
-    ref: str
-    commit: str | None = None
-    since: AwareDatetime
-
-
-class Memory(Record):
-    """What a machine remembers about releases."""
-
-    version: Literal[1] = 1
-    trial: Trial | None = None
-    bad: Mapping[str, Bad] = {}
-    floors: Mapping[str, Floor] = {}
-    tags: Mapping[str, Mapping[str, str]] = Field(
-        {}, description="Repository to tag to the commit that it was when it was last installed."
-    )
-    lost: str | None = Field(
-        None,
-        description="What became of an earlier memory that was damaged; an operator's word on releases ends it.",
-    )
-    pin: Pin | None = None
-    good: tuple[str, ...] = Field(
-        (), description="Commits that were found good, the last one last."
-    )
-    passed: tuple[str, ...] | None = Field(
-        None, description="Jobs that succeeded when the last good release last ran."
-    )
-    reached: AwareDatetime | None = None
-    unreachable_since: AwareDatetime | None = None
-    stale_since: AwareDatetime | None = None
-    images: tuple[str, ...] = Field((), description="Browser images that releases brought here.")
-
-    def with_bad(self, commit: str, bad: Bad) -> "Memory":
-        """Return the memory with a commit marked as bad; the oldest marks are forgotten."""
-        marks = {**{key: value for key, value in self.bad.items() if key != commit}, commit: bad}
-        kept = dict(list(marks.items())[-KEPT_BAD:])
-        return self.model_copy(update={"bad": kept, "trial": None})
-
-    def with_tag(self, repository: str, tag: str, commit: str) -> "Memory":
-        """Return the memory with what a tag is now."""
-        known = {**self.tags.get(repository, {}), tag: commit}
-        return self.model_copy(update={"tags": {**self.tags, repository: known}})
-
-    def with_good(self, commit: str) -> "Memory":
-        """Return the memory with a commit as the last good one; what was held against it is forgotten."""
-        good = (*(one for one in self.good if one != commit), commit)[-KEPT_GOOD:]
-        bad = {key: value for key, value in self.bad.items() if key != commit}
-        trial = self.trial if self.trial and self.trial.commit != commit else None
-        passed = self.passed if self.good[-1:] == (commit,) else None
-        return self.model_copy(update={"good": good, "bad": bad, "trial": trial, "passed": passed})
-
-    def previous_good(self, current: str | None) -> tuple[str, ...]:
-        """Return the good commits other than the current one, the newest first; bad ones are left out."""
-        return tuple(
-            commit for commit in reversed(self.good) if commit != current and commit not in self.bad
-        )
-
-
-def with_passed(memory: Memory, commit: str, results: Sequence[JobResult]) -> Memory:
-    """Return the memory after the last good release ran: which of its jobs succeed is what a new one is held to."""
-    if memory.good[-1:] != (commit,):
-        return memory
     ran = {result.name for result in results if blame(result) is not Blame.OTHERS}
     fine = {result.name for result in results if result.status is JobStatus.SUCCEEDED}
-    kept = {name for name in memory.passed or () if name not in ran}
-    return memory.model_copy(update={"passed": tuple(sorted(kept | fine))})
+    return tuple(sorted({name for name in before or () if name not in ran} | fine))
 
 
 def own_fault(kind: Refusal, reason: str) -> bool:
@@ -153,42 +63,6 @@ def own_fault(kind: Refusal, reason: str) -> bool:
     return kind in {"check", "trial"} or (
         kind == "install" and _BROKEN_LOCK.search(reason) is not None
     )
-
-
-def bad_reason(memory: Memory, commit: str, ref: str, agent: str) -> str | None:
-    """Return why a release must not be tried again, or None.
-
-    A newer ref on the same commit, and another version of the agent, are reasons to try: what was wrong may not have
-    been in the commit.
-    """
-    bad = memory.bad.get(commit)
-    if bad is None or bad.ref != ref or (bad.by == "trial" and bad.agent != agent):
-        return None
-    return f"it was found bad on {bad.since:%Y-%m-%d %H:%M} UTC: {bad.reason}"
-
-
-def installing(memory: Memory, commit: str, ref: str, now: datetime) -> tuple[Memory, str | None]:
-    """Return the memory to keep before a release is installed, and why it is not installed any more."""
-    trial = _trial(memory, commit, ref, now)
-    if trial.installs >= MAX_INSTALLS:
-        return memory, f"installing it was cut off {trial.installs} times"
-    begun = trial.model_copy(update={"installs": trial.installs + 1})
-    return memory.model_copy(update={"trial": begun}), None
-
-
-def starting(memory: Memory, commit: str, ref: str, now: datetime) -> tuple[Memory, str | None]:
-    """Return the memory to keep before a release runs on trial, and why it does not run any more."""
-    trial = _trial(memory, commit, ref, now)
-    if trial.starts >= MAX_STARTS:
-        return memory, f"it was started {trial.starts} times, and no run came to its end"
-    begun = trial.model_copy(update={"starts": trial.starts + 1})
-    return memory.model_copy(update={"trial": begun}), None
-
-
-def _trial(memory: Memory, commit: str, ref: str, now: datetime) -> Trial:
-    if memory.trial is not None and memory.trial.commit == commit:
-        return memory.trial
-    return Trial(commit=commit, ref=ref, begun=now)
 
 
 class Blame(Enum):

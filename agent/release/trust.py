@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -235,12 +235,11 @@ def forced_back_problem(floor: Floor | None, branch: str, claim: Claim) -> str |
     )
 
 
-def raised(floors: Mapping[str, Floor], line: str, new: Floor, *, is_tag: bool) -> dict[str, Floor]:
-    """Return the floors after a release was found good: they only rise."""
-    old = floors.get(line)
-    if old is not None:
-        order = _track_of(line).order
-        lower = order(new.ref) < order(old.ref) if is_tag else new.time < old.time
-        if lower:
-            return dict(floors)
-    return {**floors, line: new}
+def highest(floors: Iterable[Floor | None], line: str, *, is_tag: bool) -> Floor | None:
+    """Return the highest of some floors of a line."""
+    order = _track_of(line).order
+    return max(
+        filter(None, floors),
+        key=lambda floor: order(floor.ref) if is_tag else (floor.time,),
+        default=None,
+    )

@@ -21,6 +21,7 @@ from agent.base.statedisk import state_disk
 from agent.base.stop import first
 from agent.browser import EarlyBrowser
 from agent.config.jobsfile import Job
+from agent.contract.releases import ReleaseEntry
 from agent.core.layout import manifest_key
 from agent.core.manifest import RunRecord
 from agent.core.outcome import Outcome, run_status
@@ -33,7 +34,9 @@ from agent.jobs.worktree import WorkingTrees
 from agent.machine.host import boot_phases
 from agent.machine.instance import with_facts
 from agent.notify.notifier import Notifier
+from agent.release.memory import Memory, Writer
 from agent.release.obtain import Obtained
+from agent.release.repository import channel_of
 from agent.release.shelf import Shelf
 from agent.run.phases import Phases
 from agent.run.update import Update, after_trial, run_again, with_origin
@@ -101,9 +104,11 @@ class _Run:
         self._log = call.journalist.log
         self._phases = Phases(call.progress)
         self._notifier = Notifier(call.settings.notify, spooled.run_id, self._log)
+        shelf = Shelf.at(call.places.state, call.places.cache)
         self._update = Update(
             call.settings,
-            Shelf.at(call.places.state, call.places.cache),
+            shelf,
+            self._memory(shelf),
             version=__version__,
             environ=call.environ,
             machine=call.machine,
@@ -118,6 +123,22 @@ class _Run:
             log=self._log,
             progress=call.progress,
         )
+
+    def _memory(self, shelf: Shelf) -> Memory:
+        """Return what is known of releases, as this disk has it."""
+        settings, places, record = self._settings, self._call.places, self._record
+        return Memory(
+            channel_of(settings.release),
+            Writer(record.run_id, record.host.name, deadline_of(self._spooled, settings)),
+            copy=shelf.copy,
+            place=settings.store.url or str(places.bucket),
+            now=lambda: datetime.now(UTC),
+            log=self._log,
+            redact=self._redacted,
+        )
+
+    def _redacted(self, entry: ReleaseEntry) -> ReleaseEntry:
+        return self._redactor.record(entry)
 
     async def announce(self) -> None:
         """Tell whoever wants to know that the run began; begin what the release will probably need."""
@@ -139,7 +160,10 @@ class _Run:
         with self._phases.measure("release"):
             try:
                 obtained = await self._update.obtain(
-                    self._call.stop, self._record.run_id, self._isolation
+                    self._call.stop,
+                    self._record.run_id,
+                    self._isolation,
+                    asyncio.shield(self._errands.bucket),
                 )
             except ReleaseError as error:
                 self._log.error("release.none", reason=str(error))
@@ -168,7 +192,7 @@ class _Run:
 
     async def leave_to_the_other(self) -> Outcome:
         """Go off, because another machine has the slot: this run leaves no trace, and what waits is delivered."""
-        self._update.withdraw()
+        await self._update.withdraw()
         await self._errands.withdraw()
         await self._discard()
         self._log.info("run.stood_back", reason=self._place.why_not)
@@ -196,7 +220,7 @@ class _Run:
             shard = await asyncio.shield(self._errands.shard)
             self._jobs = requested(release.jobs.job, self._call.only, shard, release.ref)
         except UsageError:
-            self._update.withdraw()
+            await self._update.withdraw()
             await self._errands.withdraw()
             await asyncio.to_thread(self._spooled.discard, self._log)
             raise
@@ -297,6 +321,9 @@ class _Run:
 
     async def conclude(self) -> None:
         """Let the browser go and write down how the run ended; from here on only the hand-off is missing."""
+        for problem in await self._update.close():
+            if problem not in self._record.warnings:
+                self._warn(problem)
         browser = self._browser.leave()
         with self._phases.measure("conclude"):
             stopped = self._call.stop.reason if self._call.stop.requested else None

@@ -11,7 +11,9 @@ from agent.base.stop import Stop, first
 from agent.browser import Keeper
 from agent.config.jobsfile import Job, JobsFile, ReleaseBrowser
 from agent.config.settings import Settings
+from agent.contract.releases import Bad, Good, Passed
 from agent.core.manifest import RefusedRelease, ReleaseRecord, RolledBack, Stale
+from agent.core.outcome import proves_release
 from agent.core.results import JobResult
 from agent.jobs.context import Shop
 from agent.jobs.interface import Isolation
@@ -19,19 +21,20 @@ from agent.jobs.plan import chosen
 from agent.jobs.runner import run_jobs
 from agent.release.checks import Checks
 from agent.release.images import Images
+from agent.release.memory import Memory, Store
 from agent.release.obtain import Obtained, obtain, stand_in_for
 from agent.release.prune import Broom
-from agent.release.record import Remembered
 from agent.release.selfcheck import SelfCheck
-from agent.release.shelf import Installed, Shelf, last_good, promote
+from agent.release.shelf import Installed, Shelf, good_of, has_fallback, last_here
 from agent.release.trial import (
-    Bad,
+    Blame,
     Decision,
     Judgement,
     again,
+    blame,
     guilty_of,
     judge,
-    with_passed,
+    passed_by,
 )
 
 Rerun = Callable[[Installed, tuple[str, ...]], Awaitable[None]]
@@ -60,29 +63,33 @@ class Update:
 
     Attributes:
         shelf: Where releases are.
+        memory: What is known of them.
     """
 
     def __init__(
         self,
         settings: Settings,
         shelf: Shelf,
+        memory: Memory,
         *,
         version: str,
         environ: Mapping[str, str],
         machine: bool,
         log: Log,
     ) -> None:
-        """Do nothing yet.
+        """Make the part of a run.
 
         Args:
             settings: The configuration.
             shelf: Where releases are.
+            memory: What is known of them, as far as this disk has it.
             version: The agent's version.
             environ: The agent's environment.
             machine: Whether nobody watches.
             log: Bound to the run.
         """
         self.shelf = shelf
+        self.memory = memory
         self._settings = settings
         self._version = version
         self._environ = environ
@@ -90,20 +97,27 @@ class Update:
         self._log = log
 
     def last_jobs(self) -> JobsFile | None:
-        """Return the jobs of the last good release, for a guess at what this run will need."""
+        """Return the jobs of the last good release on this disk, for a guess at what this run will need."""
         try:
-            known = last_good(
-                self.shelf,
-                jobs=self._settings.release.jobs,
-                version=self._version,
-                environ=self._environ,
-            )
+            known = last_here(self.shelf, self._good, self._checks)
         except ReleaseError:
             return None
         return known.jobs if known else None
 
+    @property
+    def _good(self) -> tuple[Good, ...]:
+        return self.memory.known.good(self._version)
+
+    @property
+    def _checks(self) -> Checks:
+        return Checks(self._settings.release.jobs, self._version, self._environ)
+
     async def obtain(
-        self, stop: Stop, run_id: str, isolation: Callable[[], Awaitable[Isolation]]
+        self,
+        stop: Stop,
+        run_id: str,
+        isolation: Callable[[], Awaitable[Isolation]],
+        bucket: Awaitable[Store],
     ) -> Obtained | None:
         """Return the release to run; None when the run was told to stop meanwhile.
 
@@ -111,25 +125,14 @@ class Update:
             stop: The wish to end early.
             run_id: The run.
             isolation: How a new release's programs are tried.
+            bucket: Where what is known of releases is.
 
         Raises:
             ReleaseError: None can run, or none was ready before the jobs' time was over.
         """
         seconds = self._settings.release.check_timeout
         check = SelfCheck(isolation, run_id, self._environ, self._log, seconds)
-        fetching = asyncio.create_task(
-            obtain(
-                self._settings.release,
-                self.shelf,
-                environ=self._environ,
-                version=self._version,
-                now=datetime.now(UTC),
-                log=self._log,
-                self_check=check,
-                images=self._images(),
-                machine=self._machine,
-            )
-        )
+        fetching = asyncio.create_task(self._obtain(check, bucket))
         await first(asyncio.wait([fetching]), stop.wait(), seconds=self._settings.job_seconds)
         if not fetching.done():
             fetching.cancel()
@@ -138,14 +141,35 @@ class Update:
         except asyncio.CancelledError as error:
             if not fetching.cancelled():
                 raise  # it is us who were cancelled
-            self.withdraw()
+            await self.withdraw()
             if stop.requested:
                 return None
             raise ReleaseError("none was ready before the run's time was over") from error
 
-    def withdraw(self) -> None:
+    async def _obtain(self, check: SelfCheck, bucket: Awaitable[Store]) -> Obtained:
+        await self.memory.open(bucket)
+        return await obtain(
+            self._settings.release,
+            self.shelf,
+            memory=self.memory,
+            environ=self._environ,
+            version=self._version,
+            now=datetime.now(UTC),
+            log=self._log,
+            self_check=check,
+            images=self._images(),
+            machine=self._machine,
+        )
+
+    async def withdraw(self) -> None:
         """End a trial that did not begin: the run is over, in order, and says nothing about the release."""
-        self._keep(Remembered.read(self.shelf.record), trial=None)
+        self.memory.end_trials()
+        await self.memory.send()
+
+    async def close(self) -> tuple[str, ...]:
+        """Send what was learnt and is not in the bucket yet; return what a person should look at."""
+        await self.memory.send()
+        return tuple(self.memory.problems)
 
     async def tidy(self, record: ReleaseRecord) -> None:
         """Clear away what no run needs any more; only after the commit, and for a bounded time.
@@ -153,10 +177,11 @@ class Update:
         Args:
             record: The release that ran.
         """
-        checks = Checks(self._settings.release.jobs, self._version, self._environ)
+        await self.memory.compact()
         await Broom(
             shelf=self.shelf,
-            checks=checks,
+            memory=self.memory,
+            checks=self._checks,
             images=self._images(),
             budget=self._settings.limits.disk,
             environ=self._environ,
@@ -179,43 +204,72 @@ class Update:
         """
         first = tuple(results())
         guilty = guilty_of(first)
-        other = await self._stand_in(release)
-        if other is None:
-            self._promote(release, first)  # there is nothing to fall back to, whatever it is worth
-            return Verdict(Judgement(Decision.PROMOTE))
+        if not has_fallback(self.shelf, self._good, release.commit):
+            # There is nothing to fall back to, whatever it is worth.
+            judgement = Judgement(Decision.PROMOTE)
+            await self._apply(judgement, release, first)
+            return Verdict(judgement)
         if guilty:
             self._mark(release, judge(first, (), guilty).reason)
-        passed = Remembered.read(self.shelf.record).memory.passed
-        names = again(first, other.jobs.job, passed, seconds_left)
-        if names:
+            await self.memory.send()
+        other, names = await self._to_ask(release, first, seconds_left)
+        if other and names:
             self._log.warning("release.asks_last_good", ref=other.ref, jobs=names)
             await rerun(other, names)
         second = [result for result in results() if result.name in names]
         judgement = judge(first, second, guilty)
-        self._apply(judgement, release, first)
+        await self._apply(judgement, release, first)
         failed = judgement.decision is Decision.BAD
         return Verdict(judgement, other if failed and names else None, names)
 
-    def remember(self, release: Installed, results: Sequence[JobResult]) -> None:
-        """Remember what the last good release does well."""
-        record = Remembered.read(self.shelf.record)
+    async def _to_ask(
+        self, release: Installed, results: Sequence[JobResult], seconds: float
+    ) -> tuple[Installed | None, tuple[str, ...]]:
+        """Return the release that can tell whose fault a failure is, and the jobs to ask it about.
+
+        It may have to be fetched, so that it is only had where something failed.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        if seconds < 1 or not any(blame(result) in _IN_DOUBT for result in results):
+            return None, ()
         try:
-            record.keep(with_passed(record.memory, release.commit, results))
-        except ReleaseError as error:
-            self._log.warning("release.not_remembered", reason=str(error))
+            async with asyncio.timeout(seconds):
+                other = await self._stand_in(release)
+        except TimeoutError:
+            self._log.warning("release.no_stand_in", reason="there was no time to fetch it")
+            return None, ()
+        if other is None:
+            return None, ()
+        passed = self.memory.known.passed(other.commit)
+        return other, again(results, other.jobs.job, passed, until - loop.time())
+
+    def remember(self, release: Installed, results: Sequence[JobResult]) -> None:
+        """Remember what the last good release does well; and the image's, once it has shown that it runs."""
+        known = self.memory.known
+        if release.commit not in {good.commit for good in self._good}:
+            if known.pin is None and not self._good and proves_release(results):
+                self.memory.learn(good=good_of(release))
+            else:
+                return
+        before = known.passed(release.commit)
+        jobs = passed_by(before, results)
+        if jobs != before:
+            self.memory.learn(passed=Passed(commit=release.commit, jobs=jobs))
 
     async def _stand_in(self, release: Installed) -> Installed | None:
         return await stand_in_for(
             release.commit,
             self._settings.release,
             self.shelf,
+            memory=self.memory,
             environ=self._environ,
             version=self._version,
             now=datetime.now(UTC),
             log=self._log,
         )
 
-    def _apply(
+    async def _apply(
         self, judgement: Judgement, release: Installed, results: Sequence[JobResult]
     ) -> None:
         self._log.info(
@@ -225,35 +279,30 @@ class Update:
             decision=judgement.decision.value,
             reason=judgement.reason,
         )
-        match judgement.decision:
-            case Decision.PROMOTE:
-                self._promote(release, results)
-            case Decision.BAD:
-                self._mark(release, judgement.reason)
-            case Decision.UNDECIDED:
-                record = Remembered.read(self.shelf.record)
-                self._keep(record, trial=None)
+        if judgement.decision is Decision.PROMOTE:
+            await self._promote(release, results)
+        elif judgement.decision is Decision.BAD:
+            self._mark(release, judgement.reason)
+        self.memory.end_trials()
+        await self.memory.send()
 
-    def _promote(self, release: Installed, results: Sequence[JobResult]) -> None:
-        try:
-            promote(self.shelf, release)
-        except ReleaseError as error:
-            self._log.error("release.not_promoted", reason=str(error))
+    async def _promote(self, release: Installed, results: Sequence[JobResult]) -> None:
+        await self.memory.look_again()
+        bad = self.memory.known.why_bad(release.commit, release.ref, self._version)
+        if bad is not None:
+            self._log.warning("release.bad_elsewhere", ref=release.ref, reason=bad[0].reason)
             return
+        self.memory.learn(good=good_of(release))
         self.remember(release, results)
 
     def _mark(self, release: Installed, reason: str) -> None:
-        now = datetime.now(UTC)
-        record = Remembered.read(self.shelf.record)
-        bad = Bad(ref=release.ref, reason=reason[:500], since=now, agent=self._version)
-        marked = record.memory.with_bad(release.commit, bad)
-        self._keep(record, bad=marked.bad, trial=None, stale_since=record.memory.stale_since or now)
+        bad = Bad(commit=release.commit, ref=release.ref, reason=reason[:500], agent=self._version)
+        self.memory.learn(bad=bad)
+        since = self.memory.known.contact.stale_since or datetime.now(UTC)
+        self.memory.contact(stale_since=since)
 
-    def _keep(self, record: Remembered, **changes: object) -> None:
-        try:
-            record.keep(record.memory.model_copy(update=changes))
-        except ReleaseError as error:
-            self._log.error("release.not_remembered", reason=str(error))
+
+_IN_DOUBT = frozenset({Blame.UNKNOWN, Blame.RELEASE})
 
 
 def after_trial(

@@ -9,21 +9,13 @@ from hypothesis import strategies as st
 from agent.config.jobsfile import Job
 from agent.core.results import Attempt, JobCause, JobResult, JobStatus
 from agent.release.trial import (
-    KEPT_BAD,
-    MAX_INSTALLS,
-    MAX_STARTS,
-    Bad,
     Blame,
     Decision,
-    Memory,
     again,
-    bad_reason,
     blame,
     guilty_of,
-    installing,
     judge,
-    starting,
-    with_passed,
+    passed_by,
 )
 
 NOW = datetime(2026, 11, 22, 6, 42, tzinfo=UTC)
@@ -157,55 +149,8 @@ def test_without_a_reason_of_its_own_no_release_is_bad(results: list[JobResult])
     assert bad is any(blame(each) is Blame.RELEASE for each in results)
 
 
-def test_a_trial_begins_a_counted_number_of_times() -> None:
-    """Starts and installations are counted apart; another commit begins anew."""
-    for count, begin in ((MAX_STARTS, starting), (MAX_INSTALLS, installing)):
-        memory = Memory()
-        for _ in range(count):
-            memory, problem = begin(memory, COMMIT, "v1", NOW)
-            assert problem is None
-        _, problem = begin(memory, COMMIT, "v1", NOW)
-        assert problem is not None
-        fresh, problem = begin(memory, OTHER, "v2", NOW)
-        assert problem is None
-        assert fresh.trial is not None
-        assert fresh.trial.commit == OTHER
-
-
-def test_a_bad_mark_holds_for_one_name_and_one_agent() -> None:
-    """A newer tag on the same commit, or another agent, looks again; an operator's word holds for every agent."""
-    mark = Bad(ref="v2", reason="it crashed", since=NOW, agent="1.0")
-    memory = Memory().with_bad(COMMIT, mark)
-    assert "it crashed" in (bad_reason(memory, COMMIT, "v2", "1.0") or "")
-    assert bad_reason(memory, COMMIT, "v2.1", "1.0") is None
-    assert bad_reason(memory, COMMIT, "v2", "1.1") is None
-    assert bad_reason(memory, OTHER, "v2", "1.0") is None
-    memory = memory.with_bad(COMMIT, mark.model_copy(update={"by": "operator"}))
-    assert bad_reason(memory, COMMIT, "v2", "1.1") is not None
-    assert bad_reason(memory.with_good(COMMIT), COMMIT, "v2", "1.0") is None
-
-
-def test_the_memory_stays_small_and_knows_the_way_back() -> None:
-    """The oldest marks go; of the good commits the one before comes first, bad ones never."""
-    memory = Memory()
-    for number in range(KEPT_BAD + 5):
-        mark = Bad(ref="v", reason="x", since=NOW, agent="1")
-        memory = memory.with_bad(f"{number:040x}", mark)
-    assert len(memory.bad) == KEPT_BAD
-    for commit in ("c" * 40, COMMIT, OTHER):
-        memory = memory.with_good(commit)
-    assert memory.previous_good(OTHER) == (COMMIT, "c" * 40)
-    marked = memory.with_bad(COMMIT, Bad(ref="v", reason="x", since=NOW, agent="1"))
-    assert marked.previous_good(OTHER) == ("c" * 40,)
-
-
 def test_what_the_last_good_release_does_well_is_remembered() -> None:
-    """A job that a site failed keeps its mark; one that failed by itself loses it; another release changes nothing."""
-    memory = Memory().with_good(COMMIT)
-    memory = with_passed(memory, COMMIT, [result("a"), result("b"), result("c")])
-    assert memory.passed == ("a", "b", "c")
-    memory = with_passed(memory, COMMIT, [result("a", *DOWN), result("b", *FAILED)])
-    assert memory.passed == ("a", "c")
-    assert with_passed(memory, OTHER, [result("d")]) == memory
-    assert memory.with_good(COMMIT).passed == ("a", "c")
-    assert memory.with_good(OTHER).passed is None
+    """A job that a site failed keeps its mark; one that failed by itself loses it."""
+    passed = passed_by(None, [result("a"), result("b"), result("c")])
+    assert passed == ("a", "b", "c")
+    assert passed_by(passed, [result("a", *DOWN), result("b", *FAILED)]) == ("a", "c")

@@ -25,8 +25,9 @@ from agent.doctor import (
     ok,
     skipped,
 )
+from agent.release.memory import Memory, Writer
 from agent.release.obtain import obtain
-from agent.release.shelf import Shelf, promote
+from agent.release.shelf import Shelf, good_of
 from tests.edges.patients import Ask, ask
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.gitserver import GitServer
@@ -61,15 +62,19 @@ async def test_the_jobs_of_the_last_good_release_are_checked(
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
     who = patient(f"release.repository={git_server.url()}")
     shelf = Shelf.at(who.places.state, who.places.cache)
+    now = datetime.now(UTC)
+    writer = Writer("20261122T180000Z-3f9a1c", "test", now)
+    memory = Memory("v*", writer, copy=shelf.copy, now=lambda: now, log=who.log)
     obtained = await obtain(
         who.settings.release,
         shelf,
+        memory=memory,
         environ=who.environ,
         version=__version__,
         now=datetime.now(UTC),
         log=who.log,
     )
-    promote(shelf, obtained.release)
+    memory.learn(good=good_of(obtained.release))
     assert "last good release v1.0, 1 jobs" in (await ask("configuration", who)).detail
     (obtained.release.root / "release.json").unlink()
     assert (await ask("configuration", who)).state is State.FAILED

@@ -18,7 +18,7 @@ from agent.base.console import printable
 from agent.base.redact import Redactor
 from agent.bucket.address import S3Bucket, bucket_at, s3_parameters
 from agent.config.faults import Fault
-from agent.config.jobsfile import Expect, declared_names, matrix_environment, parse_jobs, program_of
+from agent.config.jobsfile import Expect, matrix_environment, parse_jobs, program_of
 from agent.config.locate import Surroundings, load_settings, locate
 from agent.config.settings import Cost
 from agent.contract.names import path_problem
@@ -130,7 +130,6 @@ def _jobs(data: bytes) -> None:
         text = data.decode()
     except UnicodeDecodeError:
         return  # which its callers refuse
-    declared_names(text)
     jobs, faults = parse_jobs(text, "jobs.toml", "1.2.0")
     assert (jobs is None) == bool(faults), "neither jobs nor a fault"
     for fault in faults:

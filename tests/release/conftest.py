@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,9 +12,15 @@ import pytest
 import uv
 
 from agent.base.logs import Journalist
+from agent.bucket.address import LocalBucket
+from agent.bucket.store import Bucket
 from agent.config.settings import Release
+from agent.core.ids import run_id
+from agent.release.memory import Memory, Writer
 from agent.release.obtain import Obtained, obtain
-from agent.release.shelf import Shelf, promote
+from agent.release.operate import overview, unpin
+from agent.release.repository import channel_of
+from agent.release.shelf import Shelf, good_of
 from tests.parts.waiting import wait_until
 
 VERSION = "0.1.0"
@@ -56,6 +62,7 @@ class Desk:
     now: datetime = START
     timeout: float = 20.0
     machine: bool = False
+    memory: Memory = field(init=False)
 
     @property
     def shelf(self) -> Shelf:
@@ -66,9 +73,12 @@ class Desk:
         """Obtain the release to run."""
         self.now += timedelta(hours=1)
         values = {"repository": self.repository, "timeout": self.timeout, **settings}
+        release = Release.model_validate(values)
+        self.memory = self.remembered(release)
         return await obtain(
-            Release.model_validate(values),
+            release,
             self.shelf,
+            memory=self.memory,
             environ=self.environ,
             version=version,
             now=self.now,
@@ -79,8 +89,41 @@ class Desk:
     async def run_well(self, **settings: Any) -> Obtained:
         """Obtain a release that then proves itself."""
         obtained = await self.obtain(**settings)
-        promote(self.shelf, obtained.release)
+        self.promote(obtained)
         return obtained
+
+    def promote(self, obtained: Obtained) -> None:
+        """Say that a release proved itself, as a run does."""
+        self.memory.learn(good=good_of(obtained.release))
+        self.memory.end_trials()
+
+    def remembered(self, release: Release | None = None) -> Memory:
+        """Return what this disk knows of releases; each time it is a run of its own that asks."""
+        return Memory(
+            channel_of(release or Release()),
+            Writer(run_id(self.now, os.urandom(3)), "desk", self.now + timedelta(minutes=30)),
+            copy=self.shelf.copy,
+            now=lambda: self.now,
+            log=Journalist(self.events.append).log,
+        )
+
+    async def decide(
+        self, act: Callable[..., Coroutine[Any, Any, Any]], *values: Any, **named: Any
+    ) -> None:
+        """Have an operator decide, in a bucket that has what this disk knows."""
+
+        async def bucket() -> Bucket:
+            return Bucket.open(LocalBucket(self.state / "bucket"), None)
+
+        memory = self.remembered()
+        await memory.connect(bucket())
+        rows = overview(memory.known, self.shelf, VERSION, self.now)
+        await act(memory, *([] if act is unpin else [rows]), *values, **named)
+
+    @property
+    def good(self) -> str | None:
+        """The commit of the last good release."""
+        return next((one.commit for one in self.remembered().known.good(VERSION)), None)
 
     def told(self, event: str) -> list[dict[str, Any]]:
         """Return the logged events of one name."""

@@ -6,12 +6,11 @@ import pytest
 
 from agent.base.errors import ReleaseError
 from agent.release.operate import pin, unpin
-from agent.release.shelf import last_good
 from tests.parts.certificate import make_certificate
 from tests.parts.gitserver import GitServer
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
 from tests.parts.repo import Repo
-from tests.release.conftest import JOBS, START, VERSION, Desk
+from tests.release.conftest import JOBS, START, Desk
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
@@ -79,9 +78,9 @@ async def test_a_prerelease_is_not_taken_unasked(desk: Desk, repo_builder: Repo)
 async def test_a_release_takes_the_place_of_its_candidate(desk: Desk, repo_builder: Repo) -> None:
     """`v1.1.0` is newer than `v1.1.0rc1`, which ran because an operator had pinned it."""
     repo_builder.release("v1.1.0rc1", {"jobs.toml": JOBS})
-    pin(desk.shelf, "v1.1.0rc1", desk.now)
+    await desk.decide(pin, "v1.1.0rc1", "")
     assert (await desk.run_well()).release.ref == "v1.1.0rc1"
-    unpin(desk.shelf)
+    await desk.decide(unpin, "")
     repo_builder.release("v1.1.0", {"final": "x"})
     obtained = await desk.run_well()
     assert (obtained.release.ref, obtained.warnings) == ("v1.1.0", ())
@@ -108,8 +107,7 @@ async def test_lightweight_and_annotated_tags_are_the_same_release(
     obtained = await desk.run_well()
     assert (obtained.release.ref, obtained.release.commit) == ("v1.1", commit)
     assert len(desk.told("release.installed")) == 1
-    good = last_good(desk.shelf, jobs="jobs.toml", version=VERSION, environ=desk.environ)
-    assert good == obtained.release
+    assert desk.good == obtained.release.commit
 
 
 async def test_a_moved_tag_runs_and_is_told_once(desk: Desk, repo_builder: Repo) -> None:
@@ -294,7 +292,9 @@ async def test_the_last_good_release_is_checked_again(desk: Desk, repo_builder: 
     repo_builder.release("v1.0", {"jobs.toml": f'requires = "mayfly >= 0.1"\n{JOBS}'})
     await desk.run_well()
     desk.repository += "-gone"
-    with pytest.raises(ReleaseError, match=r"not found.*the last good one.*needs mayfly >= 0.1"):
+    with pytest.raises(
+        ReleaseError, match=r"not found.*which was good before.*needs mayfly >= 0.1"
+    ):
         await desk.obtain(version="0.0.9")
 
 

@@ -10,7 +10,6 @@ from agent.base.logs import Journalist
 from agent.config.settings import Browser, Release
 from agent.release.images import Images
 from agent.release.obtain import Obtained, obtain
-from agent.release.record import Remembered
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.repo import Repo
 from tests.release.conftest import JOBS, VERSION, Desk
@@ -35,6 +34,7 @@ async def take(desk: Desk, docker: DockerEngine) -> Obtained:
     return await obtain(
         Release.model_validate({"repository": desk.repository}),
         desk.shelf,
+        memory=desk.remembered(),
         environ=environ,
         version=VERSION,
         now=desk.now,
@@ -60,7 +60,7 @@ async def test_an_image_is_pulled_by_its_digest_and_once(
     assert (obtained.release.ref, obtained.on_trial, obtained.stale) == ("v2.0", True, None)
     inspected = docker_engine.docker("image", "inspect", registry.name).stdout
     assert registry.image.digest in json.loads(inspected)[0]["RepoDigests"][0]
-    assert Remembered.read(desk.shelf.record).memory.images == (registry.name,)
+    assert desk.remembered().images == (registry.name,)
     asked = len(registry.asked)
     assert (await take(desk, docker_engine)).release.ref == "v2.0"
     assert len(registry.asked) == asked
@@ -81,7 +81,7 @@ async def test_a_pull_that_stalls_costs_its_limit_and_the_release(
     assert (refused.ref, refused.kind) == ("v2.0", "install")
     assert registry.name in refused.reason
     assert "did not end within 3 s" in refused.reason
-    assert Remembered.read(desk.shelf.record).memory.bad == {}
+    assert desk.remembered().known.bad == ()
     registry.wakes()
     assert (await take(desk, docker_engine)).release.ref == "v2.0"
 

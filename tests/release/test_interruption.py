@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from agent.base import processes
-from agent.release.shelf import Installed, last_good
+from agent.release.checks import Checks
+from agent.release.shelf import Installed, last_here
 from tests.parts.repo import Repo
 from tests.release.conftest import LOCKED_JOBS, VERSION, Desk, Locked, ends_in
 
@@ -58,7 +59,8 @@ async def _whole(release: Installed, version: str) -> bool:
 
 
 def _good(desk: Desk) -> Installed | None:
-    return last_good(desk.shelf, jobs="jobs.toml", version=VERSION, environ=desk.environ)
+    checks = Checks("jobs.toml", VERSION, desk.environ)
+    return last_here(desk.shelf, desk.remembered().known.good(VERSION), checks)
 
 
 async def _kill_when(desk: Desk, moment: Callable[[], bool]) -> bool:

@@ -121,7 +121,7 @@ async def test_what_an_operator_went_back_to_stays(desk: Desk, repo_builder: Rep
     repo_builder.release("v1.5", {"middle": "x"})
     repo_builder.release("v2.0", {"newest": "x"})
     await desk.run_well()
-    rollback(desk.shelf, None, version=VERSION, now=desk.now)
+    await desk.decide(rollback, None, version=VERSION, reason="")
     for _ in range(2):
         obtained = await desk.obtain()
         assert obtained.release.commit == good

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 import pytest
 
 from agent.base.errors import Refusal
-from agent.release.record import Remembered
-from agent.release.trial import Bad, own_fault
+from agent.release.trial import own_fault
 from tests.parts.repo import Repo
 from tests.release.conftest import DEAD_PROXY, JOBS, Desk
 
@@ -96,7 +95,7 @@ OTHERS: dict[str, Mapping[str, str]] = {
 }
 
 
-async def _refused(desk: Desk, repo: Repo, files: Mapping[str, str]) -> Mapping[str, Bad]:
+async def _refused(desk: Desk, repo: Repo, files: Mapping[str, str]) -> list[str]:
     """Publish a release after a good one, while there is no network; return what is bad, after it was refused."""
     repo.release("v1.0", {"jobs.toml": JOBS})
     good = await desk.run_well()
@@ -113,14 +112,14 @@ async def _refused(desk: Desk, repo: Repo, files: Mapping[str, str]) -> Mapping[
     assert obtained.release.commit == good.release.commit
     (refused,) = obtained.record.refused
     assert (refused.kind, refused.commit) == ("install", commit), refused
-    return Remembered.read(desk.shelf.record).memory.bad
+    return [fact.bad.ref for fact in desk.remembered().known.bad if fact.bad]
 
 
 @pytest.mark.parametrize("name", OWN)
 async def test_what_no_retry_mends_is_found_bad(desk: Desk, repo_builder: Repo, name: str) -> None:
     """By the words of the real uv. The next run says that it is bad, and installs nothing."""
     bad = await _refused(desk, repo_builder, OWN[name])
-    assert [mark.ref for mark in bad.values()] == ["v2.0"]
+    assert bad == ["v2.0"]
     installing = len(desk.told("release.exported"))
     obtained = await desk.obtain()
     assert [refused.kind for refused in obtained.record.refused] == ["bad"]
@@ -132,6 +131,6 @@ async def test_what_may_mend_itself_is_tried_again(
     desk: Desk, repo_builder: Repo, name: str
 ) -> None:
     """The network, and a uv that is too old, are nobody's fault: the next run installs it anew."""
-    assert await _refused(desk, repo_builder, OTHERS[name]) == {}
+    assert await _refused(desk, repo_builder, OTHERS[name]) == []
     obtained = await desk.obtain()
     assert [refused.kind for refused in obtained.record.refused] == ["install"]

@@ -2,19 +2,16 @@
 
 import json
 import resource
-import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agent.base.errors import ReleaseError
+from agent.release.checks import Checks
 from agent.release.shelf import (
     Installed,
     Shelf,
-    good_commit,
-    last_good,
-    promote,
+    last_here,
     read_marker,
     remove,
     sweep,
@@ -34,41 +31,12 @@ async def _two(desk: Desk, repo: Repo) -> tuple[Installed, Installed]:
 
 
 def _good(desk: Desk) -> Installed | None:
-    return last_good(desk.shelf, jobs="jobs.toml", version=VERSION, environ=desk.environ)
-
-
-async def test_the_good_release_changes_in_one_step(desk: Desk, repo_builder: Repo) -> None:
-    """While it is switched back and forth, every look finds the one or the other, never nothing."""
-    releases = await _two(desk, repo_builder)
-    seen: set[str | None] = set()
-    stop = threading.Event()
-
-    def look() -> None:
-        while not stop.is_set():
-            seen.add(good_commit(desk.shelf))
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    for number in range(100):
-        promote(desk.shelf, releases[number % 2])
-    stop.set()
-    thread.join(10)
-    assert seen == {release.commit for release in releases}
-
-
-async def test_promoting_the_good_release_again_changes_nothing(
-    desk: Desk, repo_builder: Repo
-) -> None:
-    """Every run promotes what proved itself; the link is not written anew."""
-    _, second = await _two(desk, repo_builder)
-    before = desk.shelf.good.lstat()
-    promote(desk.shelf, second)
-    assert desk.shelf.good.lstat().st_ino == before.st_ino
-    assert _good(desk) == second
+    checks = Checks("jobs.toml", VERSION, desk.environ)
+    return last_here(desk.shelf, desk.remembered().known.good(VERSION), checks)
 
 
 async def test_the_state_directory_can_be_moved(desk: Desk, repo_builder: Repo) -> None:
-    """`good` is a relative link: a release without an environment survives a move of it all."""
+    """A release without an environment survives a move of it all."""
     _, second = await _two(desk, repo_builder)
     desk.state = desk.state.rename(desk.state.with_name("moved"))
     good = _good(desk)
@@ -104,11 +72,11 @@ async def test_a_release_with_a_damaged_marker_is_made_again(
     assert _good(desk) == obtained.release
 
 
-async def test_a_good_link_to_nowhere_is_no_good_release(desk: Desk, tmp_path: Path) -> None:
+async def test_an_image_link_to_nowhere_is_no_release(desk: Desk, tmp_path: Path) -> None:
     """No link, and a link to something that is not named like a commit, are both none."""
     assert _good(desk) is None
     desk.state.mkdir()
-    desk.shelf.good.symlink_to(tmp_path)
+    desk.shelf.baked.symlink_to(tmp_path)
     assert _good(desk) is None
 
 
@@ -202,15 +170,6 @@ async def test_a_machine_without_git_says_so(desk: Desk, repo_builder: Repo) -> 
     assert obtained.release == second != first
     assert obtained.stale is not None
     assert obtained.stale.reason.startswith("git could not be started")
-
-
-async def test_promotion_that_the_disk_refuses_is_an_error(desk: Desk, repo_builder: Repo) -> None:
-    """When the link cannot be written the old good release stands, and the error is typed."""
-    first, second = await _two(desk, repo_builder)
-    blocked = replace(desk.shelf, good=desk.state / "missing" / "good")
-    with pytest.raises(ReleaseError, match="could not be made the last good one"):
-        promote(blocked, first)
-    assert _good(desk) == second
 
 
 def test_a_shelf_is_absolute(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from agent.base.errors import ReleaseError
 from agent.release.obtain import Obtained
-from agent.release.record import Remembered
+from agent.release.shelf import bake
 from tests.parts.repo import Repo, Signer, make_signer
 from tests.release.conftest import JOBS, Desk
 
@@ -305,20 +305,19 @@ async def test_a_branch_goes_by_its_commits_and_not_back(
     _refused(await desk.obtain(**follow), second, "unverified", "the commit is not signed")
 
 
-async def test_the_floor_only_rises_and_survives_the_loss_of_its_memory(
+async def test_the_floor_is_that_of_the_last_good_release_or_the_image(
     desk: Desk, repo_builder: Repo, ada: Signer, signers: Path
 ) -> None:
-    """Without the record the last good release itself is the floor."""
+    """Where nothing is known any more, nothing older than the image's release runs all the same."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
     await desk.run_well(allowed_signers=signers)
     good = repo_builder.release("v2.0", {"more": "x"}, signer=ada)
-    await desk.run_well(allowed_signers=signers)
-    (floor,) = Remembered.read(desk.shelf.record).memory.floors.values()
-    assert floor.ref == "v2.0"
+    obtained = await desk.run_well(allowed_signers=signers)
     repo_builder.git("tag", "--delete", "v2.0")
     repo_builder.push()
-    desk.shelf.record.write_text("{")
-    assert Remembered.read(desk.shelf.record).memory.floors == {}
+    _refused(await desk.obtain(allowed_signers=signers), good, "downgrade", "older than v2.0")
+    bake(desk.shelf, obtained.release)
+    desk.shelf.copy.unlink()
     _refused(await desk.obtain(allowed_signers=signers), good, "downgrade", "older than v2.0")
 
 

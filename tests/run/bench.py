@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agent import __version__
+from agent.release.known import Known
+from agent.release.memory import read_copy
 from tests.bucket.bucket import Bucket
 from tests.parts.command import MAYFLY, LogFile, events_in, mayfly, surroundings
 from tests.parts.repo import Repo
@@ -95,6 +98,12 @@ class Bench:
     def state(self) -> Path:
         """The agent's state directory."""
         return self.folder / "state"
+
+    @property
+    def good(self) -> Path:
+        """The folder of the last good release, as this disk's copy of what is known has it."""
+        known = Known.of(read_copy(self.state / "releases" / "known.json").facts)
+        return self.state / "releases" / known.good(__version__)[0].commit
 
     @property
     def log(self) -> LogFile:

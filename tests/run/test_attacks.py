@@ -247,5 +247,5 @@ def test_a_good_release_from_a_poisoned_repository_runs_and_starts_nothing(
     assert ran.code == 0, ran.stderr[-2000:]
     release = bucket.run(ran.run_id).release
     assert (release["commit"], release["refused"], release["trust"]) == (commit, [], "signed")
-    assert (bench.state / "good" / "tree" / "t").read_text() == text
+    assert (bench.good / "tree" / "t").read_text() == text
     assert not stage.canary.exists()

@@ -32,7 +32,7 @@ def publish(bench: Bench, *versions: str) -> None:
 def test_the_newest_good_releases_stay(bench: Bench) -> None:
     """Two former good ones for an operator, the image's, and the pinned one; the others go after the commit."""
     publish(bench, "v1.0")
-    (bench.state / "baked").symlink_to((bench.state / "good").readlink())
+    (bench.state / "baked").symlink_to(Path("releases", bench.good.name))
     publish(bench, "v2.0", "v3.0", "v4.0", "v5.0")
     assert releases(bench) == {"v1.0", "v3.0", "v4.0", "v5.0"}
     ran = bench.run()
@@ -60,7 +60,7 @@ def test_images_that_releases_brought_go_with_them(
     for name in names:
         docker_engine.docker("import", str(tmp_path / "empty.tar"), name)
     publish(bench, "v1.0")
-    record = bench.state / "releases" / "record.json"
+    record = bench.state / "releases" / "known.json"
     memory = json.loads(record.read_text())
     record.write_text(json.dumps({**memory, "images": ["mayfly-test/ours:1"]}))
     assert bench.run().code == 0

@@ -23,7 +23,11 @@ def mayfly(
 ) -> "subprocess.CompletedProcess[str]":
     """Run `mayfly release ...` on the workbench."""
     git = {"GIT_AUTHOR_DATE": "", "GIT_CONFIG_NOSYSTEM": "1"}
-    return bench.mayfly("release", *arguments, "--set", f"paths.state={bench.state}", at=at, **git)
+    pairs = {"paths.state": str(bench.state)}
+    if "store.endpoint" in bench.settings:
+        pairs["store.endpoint"] = bench.settings["store.endpoint"]
+    options = [text for key, value in pairs.items() for text in ("--set", f"{key}={value}")]
+    return bench.mayfly("release", *arguments, *options, "--store", bench.store, at=at, **git)
 
 
 def listed(bench: Bench) -> dict[str, dict[str, Any]]:
@@ -59,7 +63,7 @@ def test_an_operator_goes_back_and_the_next_release_goes_on(bench: Bench, bucket
     assert ref == "v1.0"
     assert "an operator went back" in release["stale"]["reason"]
     rows = listed(bench)
-    assert (rows["v1.0"]["good"], rows["v2.0"]["bad"]["by"]) == (True, "operator")
+    assert (rows["v1.0"]["good"], rows["v2.0"]["bad"]["operator"]) == (True, True)
     bench.release("v3.0", JOB.format(version="v3.0"))
     assert ran(bench, bucket)[0] == "v3.0"
 
@@ -85,7 +89,7 @@ def test_a_pinned_release_runs_until_it_is_unpinned(bench: Bench, bucket: Bucket
     bare = bench.repo.bare.rename(bench.repo.bare.with_suffix(".away"))
     assert ran(bench, bucket)[0] == "v1.0"
     bare.rename(bench.repo.bare)
-    assert "next run fetches" in mayfly(bench, "pin", "v1.5").stdout
+    assert "the next run looks for it" in mayfly(bench, "pin", "v1.5").stdout
     assert ran(bench, bucket)[0] == "v1.5"
     assert "unpinned v1.5" in mayfly(bench, "unpin").stdout
     assert ran(bench, bucket)[0] == "v2.0"
@@ -94,7 +98,7 @@ def test_a_pinned_release_runs_until_it_is_unpinned(bench: Bench, bucket: Bucket
 
 def test_what_cannot_be_done_says_so(bench: Bench) -> None:
     """Nothing to go back to, an unknown release, a run under way: usage errors, with what is known."""
-    assert mayfly(bench, "list").stdout == "no release is here yet\n"
+    assert mayfly(bench, "list").stdout == "no release is known yet\n"
     assert mayfly(bench, "rollback").returncode == 2
     versions(bench, "v1.0")
     assert "no earlier good release" in mayfly(bench, "rollback").stderr

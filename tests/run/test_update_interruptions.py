@@ -45,7 +45,7 @@ def wait_for_the_job(bench: Bench) -> None:
 
 def good(bench: Bench) -> str:
     """Return the last good release's version, after a look that it is whole."""
-    root = bench.state / "good"
+    root = bench.good
     version = json.loads((root / "release.json").read_text())["ref"]
     assert (root / "tree" / "a.txt").read_text().strip() == version
     assert (root / "tree" / "b.txt").read_text().strip() == version

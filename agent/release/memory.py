@@ -1,0 +1,545 @@
+"""What is known of a channel's releases, in the bucket: read at the start, appended to when something is learnt.
+
+Entries have names of their own and are never changed; whoever has read the same ones knows the same
+(`agent.release.known`).
+The file on the disk is a copy for a bucket that does not answer, and holds what could not be sent yet.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from agent.base import durable
+from agent.base.errors import MayflyError, ReleaseError, StoreError, StoreRefused
+from agent.base.logs import Log
+from agent.contract.entries import Invalid
+from agent.contract.ids import process_nonce
+from agent.contract.layout import ReleaseKey, channel_prefix, parse_key
+from agent.contract.releases import (
+    MOST_BYTES,
+    MOST_COVERED,
+    WINDOW,
+    Contact,
+    Fact,
+    Learnt,
+    ReleaseEntry,
+    Snapshot,
+    Trial,
+    TrialStage,
+    facts_of,
+    read_release_entry,
+    write_release_entry,
+)
+from agent.release.known import Known, compacted
+
+READ_SECONDS = 30.0
+"""For opening the bucket and reading what is known; then the disk's copy, and the image, are what there is."""
+SEND_SECONDS = 10.0
+"""For writing what was learnt, or looking again: the machine is paid for meanwhile."""
+PAUSES = (0.5, 1.0, 2.0, 4.0)
+"""Seconds between attempts at a put; what is not sent then waits for the next one."""
+SNAPSHOT_AFTER = 16
+"""Entries that are read one by one, before somebody puts a snapshot of them."""
+SNAPSHOT_AGE = timedelta(days=30)
+"""A snapshot is renewed before it leaves the window that a reader lists."""
+MOST_LISTED = 20_000
+GETS_AT_ONCE = 16
+OWN_RUNS = 20
+_NO_ANSWER = (MayflyError, TimeoutError)
+
+
+class Listed(Protocol):
+    """An object in a listing."""
+
+    @property
+    def key(self) -> str:
+        """Relative to the bucket's prefix."""
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+
+    @property
+    def written(self) -> datetime:
+        """When it arrived, by the store's clock."""
+
+
+class Source(Protocol):
+    """What a reader needs of a bucket; each method raises `StoreError` when the store fails it."""
+
+    def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[Listed]:
+        """Yield the objects under a prefix whose keys sort after `after`; some that are new may be lacking."""
+
+    async def get(self, key: str, *, limit: int) -> bytes | None:
+        """Return an object's content, of `limit` bytes at most; None when there is none."""
+
+
+class Store(Source, Protocol):
+    """What a writer needs besides."""
+
+    async def put_once(self, key: str, data: bytes) -> None:
+        """Write an object with one request: after an error it may be there, or arrive later, or never."""
+
+
+class Copy(BaseModel):
+    """The file on the disk.
+
+    Attributes:
+        place: Bucket and channel that it is about.
+        facts: What was known.
+        unsent: What was learnt and is not in the bucket.
+        runs: Runs that used this disk: a trial of one of them that did not end has died.
+        images: Browser images that releases brought here.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    version: Literal[1] = 1
+    place: str = ""
+    facts: tuple[Fact, ...] = ()
+    unsent: tuple[Fact, ...] = ()
+    runs: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Channel:
+    """What was read of a channel's entries.
+
+    Attributes:
+        base: The snapshot that they are added to.
+        facts: What each entry says, by its name.
+        invalid: When each one arrived that cannot be used, and why not.
+    """
+
+    channel: str
+    base: tuple[ReleaseKey, datetime, Snapshot] | None = None
+    facts: dict[str, tuple[Fact, ...]] = field(default_factory=dict)
+    arrived: dict[str, datetime] = field(default_factory=dict)
+    invalid: dict[str, tuple[datetime, str]] = field(default_factory=dict)
+
+    @property
+    def known(self) -> tuple[Fact, ...]:
+        """Everything that was read."""
+        base = self.base[2].facts if self.base else ()
+        return (*base, *(fact for some in self.facts.values() for fact in some))
+
+    async def look(self, store: Source, now: datetime) -> None:
+        """List the entries and get what is new: one LIST and a GET each, if there is a snapshot in the window.
+
+        Raises:
+            StoreError: The store failed.
+        """
+        after = f"{channel_prefix(self.channel)}{now - WINDOW:%Y%m%dT%H%M%SZ}"
+        listed = await self._listed(store, after)
+        if not await self._take_base(store, listed):
+            listed = await self._listed(store, None)
+            await self._take_base(store, listed)
+        new = [(key, item) for key, item in listed.items() if self._is_new(key, item)]
+        for start in range(0, len(new), GETS_AT_ONCE):
+            some = new[start : start + GETS_AT_ONCE]
+            await asyncio.gather(*(self._read(store, key, item) for key, item in some))
+
+    async def _listed(self, store: Source, after: str | None) -> dict[ReleaseKey, Listed]:
+        found: dict[ReleaseKey, Listed] = {}
+        async for item in store.list(channel_prefix(self.channel), after=after):
+            key = parse_key(item.key)
+            if isinstance(key, ReleaseKey) and key.channel == self.channel:
+                found[key] = item
+            if len(found) == MOST_LISTED:
+                raise StoreError(
+                    f"{channel_prefix(self.channel)} has more than {MOST_LISTED} entries"
+                )
+        return found
+
+    async def _take_base(self, store: Source, listed: dict[ReleaseKey, Listed]) -> bool:
+        """Take the newest snapshot that can be read; tell whether there is one."""
+        snapshots = [(item.written, key.name, key) for key, item in listed.items() if key.snapshot]
+        for written, _, key in sorted(snapshots, reverse=True):
+            if self.base and self.base[0] == key:
+                return True
+            if key.name in self.invalid:
+                continue
+            entry = await self._get(store, key, listed[key])
+            if isinstance(entry, ReleaseEntry) and entry.snapshot:
+                facts = tuple(fact for fact in entry.snapshot.facts if fact.at <= written)
+                snapshot = entry.snapshot.model_copy(update={"facts": facts})
+                self.base = (key, written, snapshot)
+                return True
+        return self.base is not None
+
+    def _is_new(self, key: ReleaseKey, item: Listed) -> bool:
+        if key.snapshot or key.name in self.facts or key.name in self.invalid:
+            return False
+        if self.base is None:
+            return True
+        snapshot = self.base[2]
+        return item.written >= snapshot.since and key.name not in snapshot.covers
+
+    async def _read(self, store: Source, key: ReleaseKey, item: Listed) -> None:
+        entry = await self._get(store, key, item)
+        if entry is not None:
+            self.facts[key.name] = facts_of(entry, item.written)
+            self.arrived[key.name] = item.written
+
+    async def _get(self, store: Source, key: ReleaseKey, item: Listed) -> ReleaseEntry | None:
+        if item.bytes > MOST_BYTES:
+            self.invalid[key.name] = (item.written, f"it has {item.bytes} bytes")
+            return None
+        content = await store.get(key.text, limit=MOST_BYTES)
+        if content is None:  # a listing that runs ahead of the objects; the next look has it
+            return None
+        entry = read_release_entry(key, content)
+        if isinstance(entry, Invalid):
+            self.invalid[key.name] = (item.written, entry.reason)
+            return None
+        return entry
+
+    def snapshot(self, now: datetime) -> Snapshot | None:
+        """Return a snapshot of what was read, if it is time for one."""
+        old = self.base is not None and self.base[1] < now - SNAPSHOT_AGE
+        if len(self.facts) < SNAPSHOT_AFTER and not old:
+            return None
+        # A clock that is ahead must not declare that entries are covered which nobody has seen.
+        latest = max([*self.arrived.values(), *([self.base[1]] if self.base else [])])
+        since = min(now, latest) - WINDOW
+        covers = {
+            name for name in (self.base[2].covers if self.base else ()) if _begun(name, since)
+        }
+        covers |= {name for name, arrived in self.arrived.items() if arrived >= since}
+        if len(covers) > MOST_COVERED:
+            return None
+        facts = compacted(self.known)
+        return Snapshot(facts=facts, covers=tuple(sorted(covers)), since=since)
+
+
+def _begun(name: str, since: datetime) -> bool:
+    """Tell whether an entry's run can have begun within the window, so that it may still be listed in it."""
+    return name[:16] >= f"{since - WINDOW:%Y%m%dT%H%M%SZ}"
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Who learns something.
+
+    Attributes:
+        run: The run, or a name of the same form for what an operator does.
+        by: The machine, or the operator.
+        deadline: When the run has ended, or died.
+    """
+
+    run: str
+    by: str
+    deadline: datetime
+
+
+def read_copy(path: Path) -> Copy:
+    """Return what the disk has; nothing where there is no such file.
+
+    Raises:
+        ReleaseError: It is damaged.
+    """
+    try:
+        return Copy.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return Copy()
+    except (ValidationError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ReleaseError(f"{path} cannot be read: {reason}", remedy="remove it") from error
+
+
+class Memory:
+    """What one process knows of a channel's releases, and adds to it.
+
+    Attributes:
+        known: It.
+        read: Whether the bucket was read; else it is what the disk has.
+        problems: What a person should look at.
+    """
+
+    def __init__(
+        self,
+        channel: str,
+        writer: Writer,
+        *,
+        copy: Path | None,
+        place: str = "",
+        now: Callable[[], datetime],
+        log: Log,
+        redact: Callable[[ReleaseEntry], ReleaseEntry] = lambda entry: entry,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._channel = Channel(channel)
+        self._writer = writer
+        self._path = copy
+        self._now = now
+        self._log = log
+        self._redact = redact
+        self._pause = pause
+        self._opening: asyncio.Future[Store] | None = None
+        self._nonce = process_nonce(os.urandom(4))
+        self._number = 0
+        self._sent: dict[str, tuple[Fact, ...]] = {}
+        self.read = False
+        self.problems: list[str] = []
+        self._copy = self._load(f"{place} {channel}")
+        self._unsent = list(self._copy.unsent)
+        self.known = Known.of([*self._copy.facts, *self._unsent])
+
+    def _load(self, place: str) -> Copy:
+        copy = Copy()
+        if self._path is not None:
+            try:
+                copy = read_copy(self._path)
+            except ReleaseError as error:
+                self._log.warning("releases.copy_damaged", reason=str(error))
+        return copy if copy.place == place else Copy(place=place, images=copy.images)
+
+    @property
+    def _store(self) -> Store | None:
+        """The bucket, once it is open; perhaps later than it was waited for."""
+        done = self._opening is not None and self._opening.done() and not self._opening.cancelled()
+        if self._opening is None or not done or self._opening.exception() is not None:
+            return None
+        return self._opening.result()
+
+    @property
+    def dead(self) -> frozenset[str]:
+        """Runs that used this disk before: whoever holds its lock is the only one that lives."""
+        return frozenset(self._copy.runs) - {self._writer.run}
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Browser images that releases brought to this disk."""
+        return self._copy.images
+
+    def keep_images(self, images: Sequence[str]) -> None:
+        """Note which browser images releases brought to this disk."""
+        self._save(images=tuple(dict.fromkeys(images)))
+
+    async def open(self, store: Awaitable[Store] | None, *, seconds: float = READ_SECONDS) -> None:
+        """Read what the bucket knows; when it does not answer, what the disk has stays, and a problem says so."""
+        if store is None:
+            return
+        try:
+            await self.connect(store, seconds=seconds)
+        except StoreError as error:
+            reason = str(error)
+            self._log.warning("releases.not_read", reason=reason)
+            self.problems.append(
+                f"what is known of releases could not be read from the bucket ({reason}): a pin, bad releases and the"
+                " minimum version are as this machine or its image knows them"
+            )
+
+    async def connect(self, store: Awaitable[Store], *, seconds: float = READ_SECONDS) -> None:
+        """Read what the bucket knows.
+
+        Raises:
+            StoreError: It does not answer, or does not let us.
+        """
+        self._opening = asyncio.ensure_future(store)
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.shield(self._opening)
+                await self.refresh()
+        except TimeoutError as error:
+            raise StoreError(f"no answer within {seconds:g} s") from error
+        except StoreError:
+            raise
+        except MayflyError as error:  # its keys could not be had
+            raise StoreError(str(error), remedy=error.remedy) from error
+
+    async def refresh(self) -> None:
+        """Read what was written meanwhile.
+
+        Raises:
+            StoreError: The bucket failed.
+        """
+        if self._store is None:
+            return
+        await self._channel.look(self._store, self._now())
+        self.read = True
+        for name in self._channel.facts.keys() & self._sent.keys():
+            del self._sent[name]
+        self._fold()
+        self._tell_of_damage()
+        self._save(runs=self._runs())
+
+    async def look_again(self) -> None:
+        """The same, where not knowing it must not stop anything."""
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                await self.refresh()
+        except _NO_ANSWER as error:
+            self._log.warning("releases.not_read", reason=str(error) or "no answer")
+
+    def _fold(self) -> None:
+        read = self._channel.known if self.read else self._copy.facts
+        sent = (fact for some in self._sent.values() for fact in some)
+        self.known = Known.of([*read, *sent, *self._unsent])
+
+    def _tell_of_damage(self) -> None:
+        """Warn of what cannot be read, until an operator has decided about releases again."""
+        decided = self.known.pinned.at if self.known.pinned else None
+        some = {
+            name: reason
+            for name, (arrived, reason) in self._channel.invalid.items()
+            if decided is None or arrived > decided
+        }
+        if not some:
+            return
+        name, reason = min(some.items())
+        text = (
+            f"{len(some)} entries of {channel_prefix(self._channel.channel)} cannot be read, such as {name}.json"
+            f" ({reason}): a pin or a bad release may be forgotten; mayfly release pin, unpin or rollback ends this"
+            " warning"
+        )
+        if text not in self.problems:
+            self._log.error("releases.damaged", reason=text)
+            self.problems.append(text)
+
+    def learn(self, **parts: Any) -> None:
+        """Note something. It is sent with the next `send`; on a disk that is kept it is there at once."""
+        now = self._now()
+        told = {"at": now, "written": now, "run": self._writer.run, "by": self._writer.by}
+        self._unsent.append(Fact.model_validate({**parts, **told}))
+        self._fold()
+        self._save(runs=self._runs())
+
+    def _runs(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self._copy.runs, self._writer.run)))[-OWN_RUNS:]
+
+    def trial(self, commit: str, ref: str, stage: TrialStage) -> None:
+        """Note how far this run came with a release."""
+        deadline = self._writer.deadline
+        self.learn(trial=Trial(commit=commit, ref=ref, stage=stage, deadline=deadline))
+
+    def end_trials(self) -> None:
+        """Note that what this run began with releases did not end with its machine."""
+        for fact in self.known.facts:
+            trial = fact.trial
+            if trial and fact.run == self._writer.run and trial.stage.known is not TrialStage.ENDED:
+                self.trial(trial.commit, trial.ref, TrialStage.ENDED)
+
+    def contact(self, **changes: datetime | None) -> None:
+        """Note whether git answered, or since when an older release runs; not every few hours that all is well."""
+        old = self.known.contact
+        new = old.model_copy(update=changes)
+        again = new.model_copy(update={"reached": old.reached}) == old
+        if (
+            again
+            and old.reached
+            and new.reached
+            and new.reached - old.reached < timedelta(hours=12)
+        ):
+            return
+        if new != old:
+            self.learn(contact=Contact.model_validate(dict(new)))
+
+    async def send(self) -> None:
+        """Put what was learnt; what cannot be put stays on the disk, and with the next attempt."""
+        if self._store is None or not self._unsent:
+            return
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                await self._send(self._store)
+        except _NO_ANSWER as error:
+            reason = str(error) or f"no answer within {SEND_SECONDS:g} s"
+            self._log.error("releases.not_sent", reason=reason)
+            text = "what was learnt about releases could not be written to the bucket, and a machine without a disk"
+            if not any(problem.startswith(text) for problem in self.problems):
+                self.problems.append(f"{text} forgets it: {reason}")
+
+    async def write(self, **parts: Any) -> None:
+        """Put something that an operator decided.
+
+        Raises:
+            StoreError: It cannot be put.
+        """
+        self.learn(**parts)
+        if self._store is None:
+            raise StoreError("the bucket is not open")
+        await self._send(self._store)
+
+    async def _send(self, store: Store) -> None:
+        # An entry has one time: of two facts about the same thing only the later one is sent.
+        waiting = list(self._unsent)
+        facts = sorted(compacted(waiting), key=lambda fact: fact.run)
+        # What an earlier run on this disk could not send is still that run's.
+        for run, some in groupby(facts, key=lambda fact: fact.run):
+            own = tuple(some)
+            name = await self._put(store, run, own, snapshot=None)
+            self._sent[name] = own
+            self._unsent = [fact for fact in self._unsent if fact.run != run or fact not in waiting]
+            self._save()
+
+    async def compact(self) -> None:
+        """Put a snapshot of what was read, when reading it has become long; nothing depends on it."""
+        snapshot = self._channel.snapshot(self._now()) if self.read else None
+        if snapshot is None or self._store is None:
+            return
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                await self._put(self._store, self._writer.run, (), snapshot)
+        except (*_NO_ANSWER, ValueError) as error:
+            self._log.warning("releases.not_compacted", reason=str(error) or "no answer")
+        else:
+            self._log.info("releases.compacted", facts=len(snapshot.facts))
+
+    async def _put(
+        self, store: Store, run: str, facts: Sequence[Fact], snapshot: Snapshot | None
+    ) -> str:
+        entry = ReleaseEntry(
+            channel=self._channel.channel,
+            run=run,
+            nonce=self._nonce,
+            written=max([fact.written for fact in facts], default=self._now()),
+            by=facts[0].by if facts else self._writer.by,
+            learnt=tuple(_learnt(fact) for fact in facts),
+            snapshot=snapshot,
+        )
+        data = write_release_entry(self._redact(entry))
+        for pause in (*PAUSES, None):
+            key = ReleaseKey(
+                self._channel.channel, run, self._nonce, self._number, snapshot is not None
+            )
+            self._number += 1
+            try:
+                await store.put_once(key.text, data)
+            except StoreError as error:
+                if pause is None or isinstance(error, StoreRefused):
+                    raise
+                await self._pause(pause)
+            else:
+                return key.name
+        raise AssertionError("the last attempt returns or raises")
+
+    def _save(self, **changes: Any) -> None:
+        """Keep a copy on the disk; a disk that does not take it is no failure, the bucket has it."""
+        values = {"facts": self.known.facts, "unsent": tuple(self._unsent), **changes}
+        copy = self._copy.model_copy(update=values)
+        if copy == self._copy:
+            return
+        self._copy = copy
+        if self._path is None:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            durable.write_atomic(self._path, copy.model_dump_json(exclude_none=True).encode())
+        except OSError as error:
+            self._log.warning("releases.no_copy", file=str(self._path), reason=str(error))
+
+
+def _learnt(fact: Fact) -> Learnt:
+    parts = {name: part for name, part in fact if part is not None and name not in _TOLD}
+    return Learnt.model_validate(parts)
+
+
+_TOLD = frozenset({"at", "written", "run", "by"})
