@@ -104,6 +104,9 @@ class Attempt:
         """The releases that proved themselves, the last one first."""
         return self.memory.known.good(self._version)
 
+    def _proved(self, commit: str) -> bool:
+        return commit == self.last or any(good.commit == commit for good in self.good)
+
     @property
     def last(self) -> str | None:
         """The commit that runs when nothing newer can: the last good one, else the image's."""
@@ -207,7 +210,7 @@ class Attempt:
         return ready
 
     async def _ready(self, release: Installed) -> Installed:
-        if release.commit != self.last:
+        if not self._proved(release.commit):
             await self._put_on_trial(release)
         return release
 
@@ -427,7 +430,7 @@ class Attempt:
     async def _install(self, wanted: Wanted, marker: Marker) -> Installed:
         """Install what was fetched, and count how often that was cut off."""
         self._refuse_step_back(wanted, marker)
-        if wanted.commit == self.last:
+        if self._proved(wanted.commit):
             return await install(self.means, self.mirror, wanted, marker)
         cut_off, _ = self._cut_off(wanted.commit)
         if cut_off >= MAX_INSTALLS and self._has_other(wanted.commit):
