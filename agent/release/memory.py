@@ -233,11 +233,13 @@ class Writer:
         run: The run, or a name of the same form for what an operator does.
         by: The machine, or the operator.
         deadline: When the run has ended, or died.
+        quiet: Whether it tells only of bad releases: of a thousand shards that begin together one tells the rest.
     """
 
     run: str
     by: str
     deadline: datetime
+    quiet: bool = False
 
 
 def read_copy(path: Path) -> Copy:
@@ -291,6 +293,7 @@ class Memory:
         self.problems: list[str] = []
         self._copy = self._load(f"{place} {channel}")
         self._unsent = list(self._copy.unsent)
+        self._own: list[Fact] = []
         self.known = Known.of([*self._copy.facts, *self._unsent])
 
     def _load(self, place: str) -> Copy:
@@ -383,7 +386,7 @@ class Memory:
     def _fold(self) -> None:
         read = self._channel.known if self.read else self._copy.facts
         sent = (fact for some in self._sent.values() for fact in some)
-        self.known = Known.of([*read, *sent, *self._unsent])
+        self.known = Known.of([*read, *sent, *self._unsent, *self._own])
 
     def _tell_of_damage(self) -> None:
         """Warn of what cannot be read, until an operator has decided about releases again."""
@@ -409,7 +412,8 @@ class Memory:
         """Note something. It is sent with the next `send`; on a disk that is kept it is there at once."""
         now = self._now()
         told = {"at": now, "written": now, "run": self._writer.run, "by": self._writer.by}
-        self._unsent.append(Fact.model_validate({**parts, **told}))
+        quiet = self._writer.quiet and "bad" not in parts
+        (self._own if quiet else self._unsent).append(Fact.model_validate({**parts, **told}))
         self._fold()
         self._save(runs=self._runs())
 

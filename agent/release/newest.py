@@ -16,7 +16,13 @@ from agent.release.git import GitError
 from agent.release.install import install
 from agent.release.means import Means, refusing, since
 from agent.release.passing import mark_text
-from agent.release.repository import TRACK, Trouble, Wanted, candidates
+from agent.release.repository import (
+    TRACK,
+    Trouble,
+    Wanted,
+    can_be_asked_for,
+    candidates,
+)
 from agent.release.shelf import (
     Installed,
     Marker,
@@ -123,16 +129,23 @@ class Attempt:
             self._refuse_below_image(release.ref, release.line, is_tag=release.is_tag)
             return await self.verified(release)
         good = next((one for one in self.good if one.commit == pin.commit), None)
-        return None if good is None else await self.restore(good)
+        try:
+            return None if good is None else await self.restore(good)
+        except GitError:
+            self._note_unreachable()
+            raise
 
     async def _from_repository(self) -> Installed:
         try:
             offered = await self._look()
             return await self._first_that_can_run(to_try(offered, self.floor(), self.means.line))
         except GitError:
-            since = self.memory.known.contact.unreachable_since
-            self.memory.contact(unreachable_since=since or self.means.now)
+            self._note_unreachable()
             raise
+
+    def _note_unreachable(self) -> None:
+        since = self.memory.known.contact.unreachable_since
+        self.memory.contact(unreachable_since=since or self.means.now)
 
     async def _look(self) -> tuple[Wanted, ...]:
         """Ask the repository which releases it offers; the newest is what is wanted."""
@@ -462,9 +475,7 @@ class Attempt:
         await self.mirror.prepare()
         self.trust.insist()
         wanted = Wanted(good.ref, good.commit, good.commit)
-        commit = await self.mirror.fetch(wanted, until=self._fetch_until())
-        if commit != good.commit:
-            raise AssertionError("git fetched another commit than it was asked for")
+        await self._fetch_again(good)
         signed = decoded(good.signed, tag=good.tag) if good.signed else None
         signer = await self.trust.verified(signed, good.ref, good.commit, self.mirror)
         self.log.info("release.restored", ref=good.ref, commit=good.commit)
@@ -481,6 +492,19 @@ class Attempt:
             verified_by=signer,
         )
         return await install(self.means, self.mirror, wanted, marker)
+
+    async def _fetch_again(self, good: Good) -> None:
+        """Fetch the commit of a release; from a server that does not give commits by name, under the ref it had."""
+        until = self._fetch_until()
+        try:
+            await self.mirror.fetch(Wanted(good.ref, good.commit, good.commit), until=until)
+        except GitError as error:
+            if error.trouble is Trouble.UNREACHABLE or not can_be_asked_for(good.ref):
+                raise
+            ref = f"refs/{'tags' if good.tag else 'heads'}/{good.ref}"
+            commit = await self.mirror.fetch(Wanted(good.ref, ref, good.commit), until=until)
+            if commit != good.commit:
+                raise ReleaseError(f"{good.ref} is another commit now, and {error}") from error
 
     async def trusted(self, commit: str) -> Installed:
         """Return a release on disk that ran before, if it still may.

@@ -138,14 +138,15 @@ def parse_refs(listing: bytes) -> dict[str, str]:
     for line in listing.split(b"\n"):
         match = _REF_LINE.fullmatch(line)
         name = match.group(3).decode(errors="replace") if match else ""
-        if match is None or not _can_be_asked_for(name):
+        if match is None or not can_be_asked_for(name):
             continue
         # An annotated tag comes twice: as itself, then with ^{} as the commit it points to.
         refs[f"refs/{match.group(2).decode()}/{name}"] = match.group(1).decode()
     return refs
 
 
-def _can_be_asked_for(name: str) -> bool:
+def can_be_asked_for(name: str) -> bool:
+    """Tell whether git takes a name as that of a tag or branch, and of no more than one."""
     return (
         len(name.encode()) <= MAX_REF_BYTES
         and _NOT_IN_REF.search(name) is None

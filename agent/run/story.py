@@ -127,9 +127,11 @@ class _Run:
     def _memory(self, shelf: Shelf) -> Memory:
         """Return what is known of releases, as this disk has it."""
         settings, places, record = self._settings, self._call.places, self._record
+        quiet = any(word.shard for word in self._call.asked.words)
+        deadline = deadline_of(self._spooled, settings)
         return Memory(
             channel_of(settings.release),
-            Writer(record.run_id, record.host.name, deadline_of(self._spooled, settings)),
+            Writer(record.run_id, record.host.name, deadline, quiet=quiet),
             copy=shelf.copy,
             place=settings.store.url or str(places.bucket),
             now=lambda: datetime.now(UTC),

@@ -282,6 +282,26 @@ async def test_a_clock_that_is_ahead_hides_nothing(world: World) -> None:
     assert memory.known.why_bad(commit("v99"), "v99", VERSION) is not None
 
 
+async def test_of_many_shards_one_tells_what_is_no_fault(world: World) -> None:
+    """The others act on what they learn, and tell only of what is bad."""
+    memory = world.memory()
+    shard = Memory(
+        "v*",
+        Writer("20261122T180000Z-5a5a5a", "shard", world.store.now + HOUR, quiet=True),
+        copy=None,
+        now=lambda: world.store.now,
+        log=Journalist(world.events.append).log,
+    )
+    for one in (memory, shard):
+        await one.open(world.store.opened())
+    shard.learn(good=good("v1", world.store.now))
+    await shard.send()
+    assert (refs(shard), len(world.store.there)) == (["v1"], 0)
+    shard.learn(bad=bad("v2"))
+    await shard.send()
+    assert len(world.store.there) == 1
+
+
 async def test_no_secret_is_in_an_entry(world: World) -> None:
     """A job may have printed one, and its message is why a release is bad."""
     canary = "hunter2-canary"
