@@ -49,6 +49,7 @@ async def run(
     cwd: Path | None = None,
     stdin: bytes | None = None,
     keep: int = KEEP_BYTES,
+    keeps_open: Sequence[int] = (),
 ) -> Finished:
     """Run a program to its end.
 
@@ -60,12 +61,15 @@ async def run(
         stdin: What it reads; nothing by default.
         keep: Bytes of stdout and of stderr, each, that are kept: the last ones. A program that writes more is read
             to its end, and never held in memory.
+        keeps_open: Descriptors of ours that it and its children have under the same numbers.
 
     Raises:
         ProcessTimeout: It outlived its limit; it and its group are gone.
         OSError: It could not be started, for example because it is not installed.
     """
-    async with started(command, environ=environ, cwd=cwd, stdin=stdin is not None) as process:
+    async with started(
+        command, environ=environ, cwd=cwd, stdin=stdin is not None, keeps_open=keeps_open
+    ) as process:
         try:
             async with asyncio.timeout(seconds):
                 stdout, stderr, _ = await asyncio.gather(
@@ -107,6 +111,7 @@ async def started(
     stdin: bool = False,
     feed: int | None = None,
     output: int | None = None,
+    keeps_open: Sequence[int] = (),
 ) -> AsyncIterator[Process]:
     """Start a program in a session of its own; leaving the block kills what is left of it.
 
@@ -118,6 +123,7 @@ async def started(
         feed: A descriptor for it to read from, instead of a pipe.
         output: A descriptor for both stdout and stderr, instead of a pipe for each. With pipes, `wait` also waits
             for whatever else holds them open (python/cpython#119710); with a descriptor it does not.
+        keeps_open: Descriptors of ours that it has under the same numbers.
 
     Raises:
         OSError: It could not be started.
@@ -130,6 +136,7 @@ async def started(
         stdout=PIPE if output is None else output,
         stderr=PIPE if output is None else output,
         start_new_session=True,
+        pass_fds=tuple(keeps_open),
     )
     try:
         yield process

@@ -29,6 +29,7 @@ from agent.release.memory import Memory, Writer
 from agent.release.obtain import obtain
 from agent.release.repository import channel_of
 from agent.release.shelf import Installed, Shelf, bake
+from agent.secrets.keyring import Keyring
 
 PULL_SECONDS = 900.0
 """For an image of a gigabyte: enough at 1.2 MB/s."""
@@ -58,13 +59,16 @@ def prepare(config: Path | None, pairs: tuple[str, ...], store: str | None, styl
     journalist = Journalist(log_sink(style, around))
     journalist.add_secrets(loaded.settings.sensitive() | environment_secrets(around.environ))
     with only_one(places.state / "lock"):
-        release = threads.run(_prepare(loaded, places, around, journalist.log))
+        keyring = Keyring(loaded.settings, around.environ, journalist.add_secrets)
+        release = threads.run(_prepare(loaded, places, around, keyring, journalist.log))
     names = [job.name for job in release.jobs.job]
     click.echo(f"{release.ref} {release.commit} is ready: {', '.join(names)}")
     sys.exit(ExitCode.DONE)
 
 
-async def _prepare(loaded: Loaded, places: Locations, around: Surroundings, log: Log) -> Installed:
+async def _prepare(
+    loaded: Loaded, places: Locations, around: Surroundings, keyring: Keyring, log: Log
+) -> Installed:
     shelf = Shelf.at(places.state, places.cache)
     now = datetime.now(UTC)
     # What an image gets is what git has now: nobody has the keys of a bucket where images are built.
@@ -83,6 +87,7 @@ async def _prepare(loaded: Loaded, places: Locations, around: Surroundings, log:
         version=__version__,
         now=now,
         log=log,
+        keyring=keyring,
     )
     if obtained.stale is not None:
         raise ReleaseError(f"{obtained.stale.wanted} cannot be had: {obtained.stale.reason}")

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,32 +13,48 @@ from agent.base.console import aligned, printable
 from agent.base.errors import ExitCode, UsageError
 from agent.cli.surroundings import configuration_options, load_or_fail, surroundings
 from agent.secrets.parameters import (
+    BUCKET,
+    GIT,
+    JOBS,
     LONGEST_VALUE,
-    STORE_NAMES,
+    Group,
     check_name,
     check_value,
     parameter_path,
 )
+from agent.secrets.private import check_git_value
 
 if TYPE_CHECKING:
     from agent.secrets.ssm import Parameters
 
+MANY_LINES = frozenset({"key", "known_hosts"})
+"""Names of what nobody types."""
+
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
-    option = click.option(
-        "--bucket",
-        "of_store",
-        is_flag=True,
-        help=f"The bucket's own keys, store.credentials: {', '.join(STORE_NAMES)}.",
-    )
-    return configuration_options(option(command))
+    """Add the options that say which secrets are meant; the command gets them as one `group`."""
+
+    @wraps(command)
+    def with_group(*arguments: Any, of_git: bool, of_store: bool, **others: Any) -> Any:
+        asked = [group for group, wanted in ((GIT, of_git), (BUCKET, of_store)) if wanted]
+        if len(asked) > 1:
+            raise UsageError("only one kind of secrets at a time")
+        return command(*arguments, group=asked[0] if asked else JOBS, **others)
+
+    for flag, name, group, what in (
+        ("--git", "of_git", GIT, "The repository's"),
+        ("--bucket", "of_store", BUCKET, "The bucket's own keys"),
+    ):
+        help_text = f"{what}, {group.key}: {', '.join(group.names)}."
+        with_group = click.option(flag, name, is_flag=True, help=help_text)(with_group)
+    return configuration_options(with_group)
 
 
 @click.group()
 def secrets() -> None:
-    """Keep the secrets of jobs, and the bucket's keys, in AWS: SSM parameters, encrypted, free of charge.
+    """Keep secrets in AWS: SSM parameters, encrypted, free of charge.
 
-    They are below the path of secrets.source, or with --bucket of store.credentials.
+    Those of jobs are below the path of secrets.source, others where their own key of the configuration says.
     """
 
 
@@ -47,15 +64,18 @@ def secrets() -> None:
 def set_secret(
     name: str,
     *,
-    of_store: bool,
+    group: Group,
     config: Path | None,
     pairs: tuple[str, ...],
     store: str | None,
 ) -> None:
     """Set the secret NAME: type it at the prompt, or pipe it in (one newline at its end is dropped)."""
-    check_name(name, store=of_store)
-    path, parameters = _open(config, pairs, store, of_store=of_store)
-    version = parameters.set(name, check_value(_value(name)))
+    check_name(name, group)
+    path, parameters = _open(config, pairs, store, group)
+    value = check_value(_value(name))
+    if group is GIT:
+        check_git_value(name, value)
+    version = parameters.set(name, value)
     click.echo(f"{path}/{name}: {'set' if version == 1 else f'changed, version {version}'}")
 
 
@@ -65,13 +85,13 @@ def set_secret(
 def list_secrets(
     *,
     as_json: bool,
-    of_store: bool,
+    group: Group,
     config: Path | None,
     pairs: tuple[str, ...],
     store: str | None,
 ) -> None:
     """List the secrets: names and dates, never values."""
-    path, parameters = _open(config, pairs, store, of_store=of_store)
+    path, parameters = _open(config, pairs, store, group)
     found = parameters.all()
     if as_json:
         rows = [
@@ -100,14 +120,14 @@ def remove_secret(
     name: str,
     *,
     yes: bool,
-    of_store: bool,
+    group: Group,
     config: Path | None,
     pairs: tuple[str, ...],
     store: str | None,
 ) -> None:
     """Remove the secret NAME; there is no way back."""
-    check_name(name, store=of_store)
-    path, parameters = _open(config, pairs, store, of_store=of_store)
+    check_name(name, group)
+    path, parameters = _open(config, pairs, store, group)
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("nobody is there to be asked", remedy="say --yes")
@@ -119,21 +139,24 @@ def remove_secret(
 
 
 def _open(
-    config: Path | None, pairs: tuple[str, ...], store: str | None, *, of_store: bool
+    config: Path | None, pairs: tuple[str, ...], store: str | None, group: Group
 ) -> "tuple[str, Parameters]":
     from agent.secrets.ssm import Parameters  # noqa: PLC0415 -- boto3 is slow to import
 
     around = surroundings()
     settings = load_or_fail(config, pairs, store, around)[0].settings
-    key = "store.credentials" if of_store else "secrets.source"
-    source = settings.store.credentials if of_store else settings.secrets.source
-    path = parameter_path(source, key)
+    section, _, key = group.key.partition(".")
+    path = parameter_path(getattr(getattr(settings, section), key), group.key)
     return path, Parameters(path, around.environ)
 
 
 def _value(name: str) -> str:
     """Return what was typed, unseen, or what stdin has; a byte more than is allowed is enough to refuse it."""
     if sys.stdin.isatty():
+        if name in MANY_LINES:
+            raise UsageError(
+                f"{name} has several lines", remedy=f"mayfly secrets set --git {name} < FILE"
+            )
         return str(click.prompt(name, hide_input=True, confirmation_prompt=True, err=True))
     try:
         return sys.stdin.buffer.read(LONGEST_VALUE + 16).decode()

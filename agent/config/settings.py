@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from agent.base.units import Seconds, Size, Span
 from agent.base.urlsecrets import settings_secrets
@@ -28,10 +28,27 @@ def _sound(url: str | None) -> str | None:
     return url
 
 
+def _source(source: str | None) -> str | None:
+    if source is not None and not source.startswith(("ssm:/", "/", "~/")):
+        raise ValueError(
+            f'"{source}" is neither "ssm:/path" nor a file; write "ssm:/mayfly/..." or "/etc/mayfly/..."'
+        )
+    return source
+
+
+Source = Annotated[str | None, AfterValidator(_source)]
+"""Where credentials are: `ssm:/path`, or a file that only its owner can read."""
+
+
 class Release(Section):
     """Where the scrapers come from."""
 
     repository: str | None = Field(None, description="URL or path of the git repository.")
+    credentials: Source = Field(
+        None,
+        description='`"ssm:/path"` or a file (mode 0600) with a token, or a deploy key and its known hosts:'
+        " docs/private.md. Default: what git and ssh of this user have.",
+    )
     track: str | None = Field(
         None,
         description="Pattern of tags: what stands before the wildcard, followed by a version. The newest runs."
@@ -77,6 +94,15 @@ class Release(Section):
             raise ValueError('"allowed_signers" and trust = "none" exclude each other; keep one')
         if self.trust == "signed" and self.allowed_signers is None:
             raise ValueError('trust = "signed" needs "allowed_signers", the file that names them')
+        return self
+
+    @model_validator(mode="after")
+    def _one_password(self) -> Self:
+        inside = urlsplit(self.repository or "").password is not None
+        if self.credentials is not None and inside:
+            raise ValueError(
+                '"credentials" and a password in "repository" exclude each other; keep "credentials"'
+            )
         return self
 
     @model_validator(mode="after")

@@ -21,6 +21,7 @@ from agent.release.mirror import Mirror
 from agent.release.repository import TRACK, candidates, parse_repository
 from agent.release.shelf import Shelf, last_here
 from agent.release.verify import signers_faults
+from agent.secrets.keyring import Keyring
 
 ROOM = 1024**3
 """Free space below this fails: a release with its environment takes a few hundred megabytes, and so do outputs."""
@@ -94,6 +95,7 @@ async def repository(patient: Patient) -> Finding:
             environ=patient.environ,
             seconds=VERSION_SECONDS,
             log=patient.log,
+            login=Keyring(patient.settings, patient.environ).git,
         )
         await mirror.prepare()
         until = asyncio.get_running_loop().time() + min(settings.timeout, ASK_SECONDS)

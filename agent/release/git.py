@@ -5,14 +5,34 @@ pinned on the command line, and there is no work tree, so that neither filters n
 """
 
 import asyncio
-from collections.abc import Mapping
+import os
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from agent.base import processes
-from agent.base.errors import ProcessTimeout, ReleaseError
+from agent.base.errors import ProcessTimeout, ReleaseError, SecretsError, SecretsUnreachable
 from agent.base.logs import Log
+from agent.base.redact import Redactor
 from agent.release.passing import mark, passed
-from agent.release.repository import Repository, Trouble, trouble_of
+from agent.release.repository import (
+    Repository,
+    Trouble,
+    answer_for,
+    login_mismatch,
+    meaning_of,
+    trouble_of,
+)
+from agent.release.ssh import deploy_key, ssh_command
+from agent.secrets.private import GitLogin
+
+ReadLogin = Callable[[], Awaitable[GitLogin | None]]
+
+
+async def no_login() -> GitLogin | None:
+    """Return that nothing opens the repository but what git and ssh of this user have."""
+    return None
+
 
 ATTEMPTS = 6
 """With the pauses between them about half a minute: what name resolution takes to be up after a boot."""
@@ -23,11 +43,8 @@ KEEP_BYTES = 16 * 1024**2
 """No listing of refs or files that we accept is longer; a flood of either is not held in memory."""
 LEAST_SECONDS = 0.1
 
-_CREDENTIAL_HELPER = (
-    '!f() { test "$1" = get || exit 0; printf "username=%s\\n" "$MAYFLY_GIT_USER";'
-    ' test -z "${MAYFLY_GIT_PASSWORD+x}" || printf "password=%s\\n" "$MAYFLY_GIT_PASSWORD"; }; f'
-)
-_SSH = "ssh -oBatchMode=yes -oConnectTimeout=10 -oServerAliveInterval=5 -oServerAliveCountMax=3"
+_CREDENTIAL_HELPER = '!f() { test "$1" = get || exit 0; cat "/dev/fd/$MAYFLY_GIT_LOGIN"; }; f'
+"""Passes on what stands in a pipe that git's processes inherit, so that no argument, variable or file has it."""
 
 PINNED = {
     "core.hooksPath": "/dev/null",
@@ -79,15 +96,22 @@ class Git:
         repository: The one it mirrors.
         environ: The agent's environment; git gets proxies, certificates and ssh settings of it, and nothing else.
         log: Gets an event for each attempt that is repeated.
+        login: Reads the repository's credentials, when it is asked.
     """
 
     def __init__(
-        self, mirror: Path, repository: Repository, environ: Mapping[str, str], log: Log
+        self,
+        mirror: Path,
+        repository: Repository,
+        environ: Mapping[str, str],
+        log: Log,
+        login: ReadLogin = no_login,
     ) -> None:
         self._repository = repository
         self._log = log
+        self._login = login
         pins = dict(PINNED)
-        if repository.user is not None:
+        if repository.server:
             # For this one server: a redirect to another must not take the password along.
             pins[f"credential.{repository.server}.helper"] = _CREDENTIAL_HELPER
         options = (part for key, value in pins.items() for part in ("-c", f"{key}={value}"))
@@ -142,7 +166,6 @@ class Git:
             wait_random_exponential,
         )
 
-        environ = self.environ | _credentials(self._repository, self.environ)
         attempts = AsyncRetrying(
             retry=retry_if_exception(_worth_another),
             stop=stop_after_attempt(1 if self._repository.local else ATTEMPTS)
@@ -157,8 +180,47 @@ class Git:
         )
         async for attempt in attempts:
             with attempt:
-                return await self._run(arguments, environ, until - _now())
+                return await self._ask(arguments, until)
         raise AssertionError("tenacity ends with a result or an error")
+
+    async def _ask(self, arguments: tuple[str, ...], until: float) -> bytes:
+        login = await self._read_login(until)
+        if login is not None and login.key:
+            try:
+                async with deploy_key(login, self.environ) as ssh:
+                    seconds = until - _now()
+                    return await self._run(arguments, self.environ | ssh, seconds, login=login)
+            except GitError:
+                raise
+            except ReleaseError as error:
+                raise GitError(str(error), Trouble.REFUSED, remedy=error.remedy) from error
+        with _piped(answer_for(self._repository, login, self.environ)) as (variables, pipes):
+            return await self._run(
+                arguments, self.environ | variables, until - _now(), pipes=pipes, login=login
+            )
+
+    async def _read_login(self, until: float) -> GitLogin | None:
+        if self._repository.local:
+            return None
+        try:
+            async with asyncio.timeout_at(until):
+                login = await self._login()
+        except TimeoutError as error:
+            raise GitError(
+                "unreachable: the repository's credentials did not come in time",
+                Trouble.UNREACHABLE,
+            ) from error
+        except SecretsUnreachable as error:
+            raise GitError(
+                f"unreachable: {error}", Trouble.UNREACHABLE, remedy=error.remedy
+            ) from error
+        except SecretsError as error:
+            raise GitError(f"refused: {error}", Trouble.REFUSED, remedy=error.remedy) from error
+        mismatch = None if login is None else login_mismatch(self._repository, login)
+        if mismatch is not None:
+            problem, remedy = mismatch
+            raise GitError(f"refused: {problem}", Trouble.REFUSED, remedy=remedy)
+        return login
 
     async def _run(
         self,
@@ -166,12 +228,15 @@ class Git:
         environ: Mapping[str, str],
         seconds: float,
         stdin: bytes | None = None,
+        *,
+        pipes: Sequence[int] = (),
+        login: GitLogin | None = None,
     ) -> bytes:
         action = f"git {arguments[0]}"
         command = (*self.command, *arguments)
-        done = await self._finished(action, command, environ, seconds, stdin)
+        done = await self._finished(action, command, environ, seconds, stdin=stdin, pipes=pipes)
         if done.code != 0:
-            raise _failure(action, done)
+            raise _failure(action, done, login)
         if len(done.stdout) >= KEEP_BYTES:
             raise GitError(f"{action}: the answer has no end", Trouble.OTHER)
         return done.stdout
@@ -182,7 +247,9 @@ class Git:
         command: tuple[str, ...],
         environ: Mapping[str, str],
         seconds: float,
+        *,
         stdin: bytes | None = None,
+        pipes: Sequence[int] = (),
     ) -> processes.Finished:
         try:
             return await processes.run(
@@ -191,6 +258,7 @@ class Git:
                 seconds=max(LEAST_SECONDS, seconds),
                 stdin=stdin,
                 keep=KEEP_BYTES,
+                keeps_open=pipes,
             )
         except ProcessTimeout as error:
             raise GitError(
@@ -208,18 +276,35 @@ def _worth_another(error: BaseException) -> bool:
     return isinstance(error, GitError) and error.trouble is Trouble.UNREACHABLE
 
 
-def _failure(action: str, done: processes.Finished) -> GitError:
-    trouble = trouble_of(done.stderr.decode(errors="replace"))
-    remedy = {
-        Trouble.REFUSED: "check the credentials in release.repository, or the machine's key and known hosts",
-        Trouble.MISSING: "check release.repository and that its host lets this machine in",
-    }
-    what = "" if trouble is Trouble.OTHER else f"{trouble.value}: "
+def _failure(action: str, done: processes.Finished, login: GitLogin | None) -> GitError:
+    said = done.stderr.decode(errors="replace")
+    trouble = trouble_of(said)
+    meaning, remedy = meaning_of(said, trouble, with_login=login is not None)
+    parts = ("" if trouble is Trouble.OTHER else trouble.value, action, meaning)
+    # A server may repeat what it was told.
+    complaint = Redactor(login.secrets if login else {}).text(done.complaint)
     return GitError(
-        f"{what}{action}: {done.complaint or f'exit code {done.code}'}",
+        ": ".join(filter(None, (*parts, complaint or f"exit code {done.code}"))),
         trouble,
-        remedy=remedy.get(trouble, ""),
+        remedy=remedy,
     )
+
+
+@contextmanager
+def _piped(text: str | None) -> Iterator[tuple[dict[str, str], tuple[int, ...]]]:
+    """Put a text into a pipe; yield the variable that names its end, and the descriptor to keep open."""
+    if text is None:
+        yield {}, ()
+        return
+    reading, writing = os.pipe()
+    try:
+        with os.fdopen(writing, "wb") as stream:
+            stream.write(
+                text.encode()
+            )  # far less than a pipe holds, so that nobody has to read meanwhile
+        yield {"MAYFLY_GIT_LOGIN": str(reading)}, (reading,)
+    finally:
+        os.close(reading)
 
 
 def _environment(
@@ -236,7 +321,7 @@ def _environment(
         "GIT_NO_LAZY_FETCH": "1",
         "GIT_NO_REPLACE_OBJECTS": "1",
         "GIT_OPTIONAL_LOCKS": "0",
-        "GIT_SSH_COMMAND": environ.get("GIT_SSH_COMMAND", _SSH),
+        "GIT_SSH_COMMAND": environ.get("GIT_SSH_COMMAND", ssh_command()),
         "LC_ALL": "C",
         **mark(mirror),
     }
@@ -247,17 +332,6 @@ _PASSED = (
     *("SSH_AUTH_SOCK", "USER", "LOGNAME"),
 )
 """What an operator may say to git, beside what every program gets."""
-
-
-def _credentials(repository: Repository, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that the credential helper reads: in one process's environment, and nowhere else."""
-    if repository.user is None:
-        return {}
-    named = {"MAYFLY_GIT_USER": repository.user}
-    if repository.password is None and "GIT_ASKPASS" in environ:
-        return named
-    # A token alone may stand where the user name does, with no password at all.
-    return named | {"MAYFLY_GIT_PASSWORD": repository.password or ""}
 
 
 def _now() -> float:

@@ -10,6 +10,7 @@ from agent.base.errors import Refusal, ReleaseError, ReleaseRefused
 from agent.base.logs import Log
 from agent.config.settings import Release
 from agent.release.checks import Checks
+from agent.release.git import no_login
 from agent.release.images import Images
 from agent.release.memory import Memory
 from agent.release.mirror import Mirror
@@ -17,6 +18,7 @@ from agent.release.repository import TRACK, Repository
 from agent.release.selfcheck import SelfCheck
 from agent.release.shelf import Shelf
 from agent.release.trust import line_of
+from agent.secrets.keyring import Keyring
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Means:
         memory: What is known of releases.
         now: The time (aware).
         log: Told of each step, with its seconds.
+        keyring: What opens a private repository; None leaves it to git and ssh of this user.
     """
 
     settings: Release
@@ -44,6 +47,7 @@ class Means:
     memory: Memory
     now: datetime
     log: Log
+    keyring: Keyring | None = None
 
     @property
     def line(self) -> str:
@@ -59,6 +63,7 @@ class Means:
             environ=self.checks.environ,
             seconds=self.settings.timeout,
             log=self.log,
+            login=self.keyring.git if self.keyring else no_login,
         )
 
 

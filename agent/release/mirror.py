@@ -12,7 +12,7 @@ from agent.base import durable, processes
 from agent.base.errors import ReleaseError, ReleaseRefused
 from agent.base.logs import Log
 from agent.base.units import show_size
-from agent.release.git import Git, GitError
+from agent.release.git import Git, GitError, ReadLogin, no_login
 from agent.release.repository import (
     ObjectFormat,
     Repository,
@@ -60,6 +60,7 @@ class Mirror:
         environ: The agent's environment.
         seconds: Limit of each command that needs no network.
         log: Gets what is noteworthy.
+        login: Reads the repository's credentials, when it is asked.
         most: Bytes that one fetch may bring.
     """
 
@@ -71,6 +72,7 @@ class Mirror:
         environ: Mapping[str, str],
         seconds: float,
         log: Log,
+        login: ReadLogin = no_login,
         most: int = MAX_BYTES,
     ) -> None:
         self._place = place
@@ -78,7 +80,7 @@ class Mirror:
         self._seconds = seconds
         self._log = log
         self._most = most
-        self._git = Git(place, repository, environ, log)
+        self._git = Git(place, repository, environ, log, login)
 
     async def prepare(self) -> None:
         """Make the mirror, or make one usable again that a killed agent left.

@@ -17,6 +17,7 @@ from agent.release.newest import Attempt
 from agent.release.repository import Repository, parse_repository
 from agent.release.selfcheck import SelfCheck
 from agent.release.shelf import Installed, Shelf, linked_commit, read_marker
+from agent.secrets.keyring import Keyring
 
 UNVERIFIED = (
     "releases are not verified: whoever can push to the repository has programs run here;"
@@ -55,6 +56,7 @@ async def obtain(
     self_check: SelfCheck | None = None,
     images: Images | None = None,
     machine: bool = False,
+    keyring: Keyring | None = None,
 ) -> Obtained:
     """Return the release to run, complete on disk and checked: the newest that can, or the last good one.
 
@@ -68,14 +70,18 @@ async def obtain(
         log: Told of each step, with its seconds.
         self_check: How a new release's programs are tried; without one they are not.
         images: How the image that a new release pins is had; without it the browser will see to it.
+        keyring: What opens a private repository.
         machine: Whether nobody watches, so that a repository that is not verified deserves a warning.
 
     Raises:
         ReleaseError: None can run, or the configuration names no repository.
     """
     checks = Checks(settings.jobs, version, environ)
-    repository = _repository(settings, environ)
-    means = Means(settings, shelf, repository, checks, self_check, images, memory, now, log)
+    means = Means(
+        *(settings, shelf, _repository(settings, environ), checks, self_check, images),
+        *(memory, now, log),
+        keyring=keyring,
+    )
     attempt = Attempt(means)
     attempt.warnings += memory.problems
     if machine and not attempt.trust.stated:

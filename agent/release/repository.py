@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from agent.base.versions import Track
 from agent.config.settings import Release
+from agent.secrets.private import GitLogin
 
 TRACK = "v*"
 """Tags that are releases when the configuration names neither a pattern nor a branch."""
@@ -35,6 +36,7 @@ class Repository:
     Attributes:
         url: What git is given and what the manifest says: a URL or an absolute path, without credentials.
         protocols: The protocols git may use for it, as `GIT_ALLOW_PROTOCOL` wants them.
+        host: Its name, without a port; empty for paths.
         server: `scheme://host:port`, the only server that gets the credentials; empty for paths and ssh.
         user: User name for it, if the address had one.
         password: Password or token for it, if the address had one.
@@ -42,6 +44,7 @@ class Repository:
 
     url: str
     protocols: str
+    host: str = ""
     server: str = ""
     user: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
@@ -71,7 +74,7 @@ def parse_repository(text: str, home: str | None) -> Repository:
     if "://" in text:
         return _from_url(text)
     if _SCP_LIKE.fullmatch(text):
-        return Repository(text, "ssh")
+        return Repository(text, "ssh", text.partition(":")[0].rpartition("@")[2])
     raise ValueError("is neither a URL nor an absolute path")
 
 
@@ -87,16 +90,58 @@ def _from_url(text: str) -> Repository:
     if url.scheme == "ssh":
         if url.password is not None or not _USER.fullmatch(url.username or ""):
             raise ValueError("is an ssh URL with a password; ssh takes a key")
-        return Repository(text, "ssh")
+        return Repository(text, "ssh", url.hostname)
     if url.query or url.fragment:
         raise ValueError("is a URL with a query or a fragment")
     return Repository(
         f"{url.scheme}://{address}{url.path}",
         "http:https",
+        url.hostname,
         f"{url.scheme}://{address}",
         None if url.username is None else unquote(url.username),
         None if url.password is None else unquote(url.password),
     )
+
+
+def answer_for(
+    repository: Repository, login: GitLogin | None, environ: Mapping[str, str]
+) -> str | None:
+    """Return what a credential helper of git answers (git-credential(1)); None when it knows nothing.
+
+    Args:
+        repository: The address, which may have a user and a password of its own.
+        login: The credentials of the configuration.
+        environ: That of git, which may name a program that is asked for the password.
+    """
+    if login is not None and login.token:
+        user = login.username or repository.user or login.user_at(repository.host)
+        return f"username={user}\npassword={login.token}\n"
+    if repository.user is None:
+        return None
+    if repository.password is None and "GIT_ASKPASS" in environ:
+        return f"username={repository.user}\n"
+    # A token alone may stand where the user name does, with no password at all.
+    return f"username={repository.user}\npassword={repository.password or ''}\n"
+
+
+def login_mismatch(repository: Repository, login: GitLogin) -> tuple[str, str] | None:
+    """Return why credentials cannot be used for an address, and the remedy; None when they can."""
+    if login.key and repository.protocols != "ssh":
+        return (
+            "release.credentials has a key, and release.repository is not an ssh address",
+            f"write git@{repository.host}:..., or store a token",
+        )
+    if login.token and repository.protocols == "ssh":
+        return (
+            "release.credentials has a token, and release.repository is an ssh address",
+            f"write https://{repository.host}/..., or store a deploy key",
+        )
+    if repository.server.startswith("http://") and not _LOOPBACK.fullmatch(repository.host):
+        return ("a token is not sent over http, where others can read it", "write https://...")
+    return None
+
+
+_LOOPBACK = re.compile(r"localhost|127\.\d+\.\d+\.\d+|::1")
 
 
 ObjectFormat = Literal["sha1", "sha256"]
@@ -211,3 +256,64 @@ def trouble_of(complaint: str) -> Trouble:
     """Return what git's stderr (in the C locale) means."""
     text = complaint.lower()
     return next((kind for kind, signs in _SIGNS if re.search(signs, text)), Trouble.OTHER)
+
+
+_MEANINGS = (
+    (
+        r"host identification has changed",
+        "the host key changed",
+        "compare the new key with the published one, then: mayfly secrets set --git known_hosts",
+    ),
+    (
+        r"no \S+ host key is known for",
+        "no host key is known for the server",
+        "compare ssh-keyscan with the published key, then: mayfly secrets set --git known_hosts",
+    ),
+    (
+        r"permission denied \(.*publickey",
+        "the server does not take the key",
+        "add its public half to the repository as a deploy key; read-only is enough",
+    ),
+    (
+        r"expired",
+        "the token has expired",
+        "make a new one that may read the repository: mayfly secrets set --git token",
+    ),
+    (
+        r"authentication failed|could not read (username|password)|returned error: 401",
+        "the server does not take the token: it is wrong, expired or revoked",
+        "make a new one that may read the repository: mayfly secrets set --git token",
+    ),
+    (
+        r"returned error: 403|access denied",
+        "the token may not read this repository",
+        "give it the right to read the repository's contents; no other is needed",
+    ),
+)
+
+
+def meaning_of(complaint: str, trouble: Trouble, *, with_login: bool) -> tuple[str, str]:
+    """Return what git's stderr means for credentials, and the remedy; the first is empty when it says so itself.
+
+    Args:
+        complaint: What git wrote, in the C locale.
+        trouble: What kind of trouble that is.
+        with_login: Whether the configuration has credentials.
+    """
+    text = complaint.lower()
+    if trouble is Trouble.MISSING:
+        return "", (
+            "check release.repository, and that the credentials may read it: hosts say the same of what they hide"
+            if with_login
+            else "check release.repository and that its host lets this machine in; a private one needs"
+            " release.credentials"
+        )
+    if trouble is not Trouble.REFUSED:
+        return "", ""
+    found = ((what, remedy) for sign, what, remedy in _MEANINGS if re.search(sign, text))
+    what, remedy = next(found, ("", ""))
+    if with_login or "host" in what:
+        return what, remedy or "check release.credentials"
+    return "", (
+        "set release.credentials; or check those in release.repository, or the machine's key and known hosts"
+    )

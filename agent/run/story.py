@@ -40,6 +40,7 @@ from agent.release.repository import channel_of
 from agent.release.shelf import Shelf
 from agent.run.phases import Phases
 from agent.run.update import Update, after_trial, run_again, with_origin
+from agent.secrets.keyring import Keyring
 from agent.steps.commit import commit, hand_over
 from agent.steps.courier import Courier
 from agent.steps.errands import Errands
@@ -113,6 +114,7 @@ class _Run:
             environ=call.environ,
             machine=call.machine,
             log=self._log,
+            keyring=Keyring(call.settings, call.environ, call.journalist.add_secrets),
         )
         self._courier = Courier(
             spooled,

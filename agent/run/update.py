@@ -36,6 +36,7 @@ from agent.release.trial import (
     judge,
     passed_by,
 )
+from agent.secrets.keyring import Keyring
 
 Rerun = Callable[[Installed, tuple[str, ...]], Awaitable[None]]
 """Runs jobs once more, on another release."""
@@ -76,6 +77,7 @@ class Update:
         environ: Mapping[str, str],
         machine: bool,
         log: Log,
+        keyring: Keyring,
     ) -> None:
         """Make the part of a run.
 
@@ -87,6 +89,7 @@ class Update:
             environ: The agent's environment.
             machine: Whether nobody watches.
             log: Bound to the run.
+            keyring: What opens what is private.
         """
         self.shelf = shelf
         self.memory = memory
@@ -95,6 +98,7 @@ class Update:
         self._environ = environ
         self._machine = machine
         self._log = log
+        self._keyring = keyring
 
     def last_jobs(self) -> JobsFile | None:
         """Return the jobs of the last good release on this disk, for a guess at what this run will need."""
@@ -159,6 +163,7 @@ class Update:
             self_check=check,
             images=self._images(),
             machine=self._machine,
+            keyring=self._keyring,
         )
 
     async def withdraw(self) -> None:

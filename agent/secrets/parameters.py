@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agent.base.errors import UsageError
+from agent.secrets.private import GIT_NAMES
 
 SSM = "ssm:"
 STORE_NAMES = ("access_key_id", "secret_access_key", "session_token")
@@ -55,19 +56,37 @@ def parameter_path(source: str | None, key: str) -> str:
     return path
 
 
-def check_name(name: str, *, store: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Secrets of one kind, below one path.
+
+    Attributes:
+        key: The key of the configuration that has the path.
+        names: Those that the agent reads; empty where jobs choose the names.
+    """
+
+    key: str
+    names: tuple[str, ...] = ()
+
+
+JOBS = Group("secrets.source")
+BUCKET = Group("store.credentials", STORE_NAMES)
+GIT = Group("release.credentials", GIT_NAMES)
+
+
+def check_name(name: str, group: Group) -> None:
     """Refuse a name that nothing would ever read.
 
     Args:
         name: As it was given.
-        store: Whether it is one of the bucket's keys.
+        group: The kind of secrets.
 
     Raises:
         UsageError: It is none.
     """
-    if store and name not in STORE_NAMES:
+    if group.names and name not in group.names:
         raise UsageError(
-            f"{name!r} is no key of a bucket", remedy=f"one of {', '.join(STORE_NAMES)}"
+            f"{name!r} is not read from {group.key}", remedy=f"one of {', '.join(group.names)}"
         )
     if _NAME.fullmatch(name) is None:
         raise UsageError(
@@ -90,7 +109,7 @@ def check_value(value: str) -> str:
     size = len(value.encode())
     if size > LONGEST_VALUE:
         raise UsageError(
-            f"the value has {size} bytes, and SSM holds {LONGEST_VALUE} for nothing",
+            f"the value has {size} bytes, and a parameter of SSM's free tier holds {LONGEST_VALUE}",
             remedy="store a file in the bucket, and its key here",
         )
     return value

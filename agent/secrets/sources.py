@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from agent.base.errors import SecretsError, SecretsUnreachable
 from agent.base.threads import in_thread
 from agent.config.credentials import Credentials, static_credentials
+from agent.config.faults import Fault
 from agent.config.settings import Secrets, Store
 from agent.machine.aws import Waits, aws_client
 from agent.machine.metadata import SERVER_ERROR, TOO_MANY, metadata_endpoint
@@ -29,6 +30,8 @@ MOST_PAUSE = 30.0
 MAX_ENV_BYTES = 1024**2
 
 T = TypeVar("T")
+Parse = Callable[[str, str], tuple[dict[str, str], list[Fault]]]
+"""Takes text and name of a file; returns what it sets, and all its faults."""
 
 
 async def store_credentials(store: Store, environ: Mapping[str, str]) -> Credentials | None:
@@ -104,14 +107,41 @@ async def job_secrets(secrets: Secrets, environ: Mapping[str, str]) -> dict[str,
         return {}
     if secrets.source.startswith(SSM):
         return await _parameters(secrets.source.removeprefix(SSM), environ)
-    path = secrets.source
-    if path.startswith("~/"):
-        path = f"{environ.get('HOME', '')}/{path[2:]}"
-    return read_env_file(Path(path))
+    return read_env_file(_file(secrets.source, environ))
 
 
-def read_env_file(path: Path) -> dict[str, str]:
+async def read_credentials(
+    source: str, key: str, environ: Mapping[str, str], parse: Parse = parse_env
+) -> dict[str, str]:
+    """Return credentials, by name.
+
+    Args:
+        source: `ssm:/path`, or a file that nobody but its owner can read.
+        key: The key of the configuration that says so.
+        environ: The agent's environment.
+        parse: Takes such a file apart.
+
+    Raises:
+        SecretsError: They cannot be read.
+    """
+    if source.startswith(SSM):
+        return await _parameters(source.removeprefix(SSM), environ)
+    return read_env_file(_file(source, environ), key, parse)
+
+
+def _file(path: str, environ: Mapping[str, str]) -> Path:
+    return Path(f"{environ.get('HOME', '')}/{path[2:]}" if path.startswith("~/") else path)
+
+
+def read_env_file(
+    path: Path, key: str = "secrets.source", parse: Parse = parse_env
+) -> dict[str, str]:
     """Return the secrets of an env file that nobody but its owner can read.
+
+    Args:
+        path: The file.
+        key: The key of the configuration that names it.
+        parse: Takes its text apart.
 
     Raises:
         SecretsError: It cannot be read, others could read it, or it has faults: all of them, by line.
@@ -120,24 +150,22 @@ def read_env_file(path: Path) -> dict[str, str]:
         # O_NONBLOCK: a pipe in the file's place must not wait for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as stream:
-            _refuse_open_files(path, os.fstat(descriptor))
+            _refuse_open_files(path, key, os.fstat(descriptor))
             text = stream.read(MAX_ENV_BYTES + 1).decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         raise SecretsError(
-            f"the secrets in {path} cannot be read: {reason}", remedy="check secrets.source"
+            f"the secrets in {path} cannot be read: {reason}", remedy=f"check {key}"
         ) from error
-    values, faults = parse_env(text, str(path))
+    values, faults = parse(text, str(path))
     if faults:
         raise SecretsError("\n".join(map(str, faults)), remedy="write NAME=value, one a line")
     return values
 
 
-def _refuse_open_files(path: Path, status: os.stat_result) -> None:
+def _refuse_open_files(path: Path, key: str, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_ENV_BYTES:
-        raise SecretsError(
-            f"{path} is not an env file", remedy='secrets.source is a file, or "ssm:/path"'
-        )
+        raise SecretsError(f"{path} is not an env file", remedy=f'{key} is a file, or "ssm:/path"')
     if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise SecretsError(
             f"others than its owner can read {path} (mode {stat.S_IMODE(status.st_mode):04o})",

@@ -15,10 +15,11 @@ import requests
 
 from agent.base.errors import SecretsError, UsageError
 from agent.config.settings import Secrets, Store
-from agent.secrets.parameters import LONGEST_VALUE, check_name, check_value, parameter_path
-from agent.secrets.sources import job_secrets, store_credentials
+from agent.secrets.parameters import JOBS, LONGEST_VALUE, check_name, check_value, parameter_path
+from agent.secrets.sources import job_secrets, read_credentials, store_credentials
 from agent.secrets.ssm import Parameters
 from tests.parts.aws import Aws
+from tests.parts.sshd import make_key
 from tests.parts.stalled import refused
 
 CANARY = "hunter2 \u5bc6 'quoted' $x"
@@ -34,6 +35,7 @@ class Keeper:
             "MAYFLY_CONFIG": os.devnull,
             "MAYFLY_SECRETS_SOURCE": f"ssm:{self.path}/jobs",
             "MAYFLY_STORE_CREDENTIALS": f"ssm:{self.path}/store",
+            "MAYFLY_RELEASE_CREDENTIALS": f"ssm:{self.path}/git",
             "PYTHONPATH": str(Path(__file__).parents[2]),
         }
 
@@ -86,6 +88,28 @@ async def test_keys_of_the_bucket_have_names_of_their_own(keeper: Keeper) -> Non
     assert (found.access_key, found.secret_key) == ("access_key_id", "secret_access_key")
     wrong = keeper.say("set", "--bucket", "acces_key_id", stdin=b"x")
     assert (wrong.returncode, b"access_key_id" in wrong.stderr) == (2, True)
+
+
+async def test_the_repositorys_are_kept_apart_and_checked(keeper: Keeper, tmp_path: Path) -> None:
+    """With --git: a key of several lines arrives as it is; what could open nothing is refused, unsaid."""
+    key = make_key(tmp_path / "deploy")
+    stored = key.read_bytes()
+    assert keeper.say("set", "--git", "key", stdin=stored).returncode == 0
+    source = f"ssm:{keeper.path}/git"
+    found = await read_credentials(source, "release.credentials", keeper.environ)
+    assert found == {"key": stored.decode().removesuffix("\n")}
+    public = key.with_name("deploy.pub").read_bytes()
+    for name, value, problem in (
+        ("key", public, b"public key"),
+        ("token", b"two\nlines\n", b"several lines"),
+        ("tokn", b"hunter2", b"token, username, key, known_hosts"),
+    ):
+        wrong = keeper.say("set", "--git", name, stdin=value)
+        assert (wrong.returncode, problem in wrong.stderr) == (2, True), wrong.stderr
+        assert value.strip() not in wrong.stderr
+    both = keeper.say("list", "--git", "--bucket")
+    assert (both.returncode, b"one kind" in both.stderr) == (2, True)
+    assert b"key" in keeper.say("list", "--git").stdout
 
 
 def test_a_person_types_the_value_twice_and_does_not_see_it(keeper: Keeper) -> None:
@@ -198,7 +222,7 @@ def test_only_a_path_of_ssm_is_one(source: str | None) -> None:
 def test_a_name_is_one_of_the_environment(name: str) -> None:
     """What could not be an environment variable is no name."""
     with pytest.raises(UsageError):
-        check_name(name, store=False)
+        check_name(name, JOBS)
 
 
 def test_only_the_last_newline_is_not_the_values() -> None:

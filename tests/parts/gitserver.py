@@ -4,7 +4,7 @@ import base64
 import os
 import ssl
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -24,6 +24,8 @@ class GitServer:
         requests: Method and request target of each request, in order.
         pack_limit: How many bytes of a pack are sent from now on before the connection falls silent.
         drip: Whether a pack is sent at four bytes a second from now on.
+        refusal: What it says to whom it does not let in.
+        watch: Called with each request, while the client waits for its answer.
     """
 
     def __init__(
@@ -38,7 +40,11 @@ class GitServer:
         self.requests: list[tuple[str, str]] = []
         self.pack_limit: int | None = None
         self.drip = False
-        self.authorization = _basic(user, password) if user else ""
+        self.refusal = "who are you?"
+        self.watch: Callable[[], None] = lambda: None
+        self.authorization = ""
+        if user:
+            self.admit(user, password)
         self._http = LoopbackHttp(_handler(self), tls=_context(certificate))
 
     @property
@@ -57,6 +63,10 @@ class GitServer:
     def __exit__(self, *raised: object) -> None:
         self._http.__exit__(*raised)
 
+    def admit(self, user: str, password: str) -> None:
+        """Let one user in, and nobody else any longer."""
+        self.authorization = _basic(user, password)
+
     def stall(self, seconds: float | None = None) -> None:
         """Wait for `seconds`, or for the end of the server when that comes first."""
         self._http.closing.wait(seconds)
@@ -72,8 +82,10 @@ def _handler(server: GitServer) -> type[QuietHandler]:
         def _serve(self) -> None:
             server.requests.append((self.command, self.path))
             body = self.read_body()
+            server.watch()
             if server.authorization not in ("", self.headers.get("Authorization", "")):
-                self._answer(401, {"WWW-Authenticate": 'Basic realm="git"'}, b"who are you?\n")
+                headers = {"WWW-Authenticate": 'Basic realm="git"', "Content-Type": "text/plain"}
+                self._answer(401, headers, f"{server.refusal}\n".encode())
                 return
             status, headers, content = _backend(server.root, self, body)
             self._answer(status, headers, content)

@@ -82,7 +82,8 @@ choose_packages() {
   need git git "releases come from git"
   need make make "the project's one door"
   need openssl openssl "certificates of the tests' own servers"
-  need ssh-keygen openssh-client "signatures of releases"
+  need ssh-keygen openssh-client "signatures of releases, deploy keys"
+  need sshd openssh-server "a repository that a deploy key opens"
   need prometheus prometheus "scrapes the service at home"
   need promtool prometheus "checks its metrics and rules"
   if ! has alertmanager; then need prometheus-alertmanager prometheus-alertmanager "gets the alerts"; fi

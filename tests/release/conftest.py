@@ -14,13 +14,14 @@ import uv
 from agent.base.logs import Journalist
 from agent.bucket.address import LocalBucket
 from agent.bucket.store import Bucket
-from agent.config.settings import Release
+from agent.config.settings import Release, Settings
 from agent.core.ids import run_id
 from agent.release.memory import Memory, Writer
 from agent.release.obtain import Obtained, obtain
 from agent.release.operate import overview, unpin
 from agent.release.repository import channel_of
 from agent.release.shelf import Shelf, good_of
+from agent.secrets.keyring import Keyring
 from tests.parts.waiting import wait_until
 
 VERSION = "0.1.0"
@@ -84,6 +85,7 @@ class Desk:
             now=self.now,
             log=Journalist(self.events.append).log,
             machine=self.machine,
+            keyring=Keyring(Settings(release=release), self.environ),
         )
 
     async def run_well(self, **settings: Any) -> Obtained:

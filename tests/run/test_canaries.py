@@ -313,3 +313,72 @@ def test_no_part_of_an_address_leaves_a_run(bench: Bench, bucket: Bucket) -> Non
     assert len(pings) == 2
     found = {name: hits(content, [*ADDRESSED.values()]) for name, content in places.items()}
     assert {name: what for name, what in found.items() if what} == {}
+
+
+GIT_TOKEN = "cAnary-git-token-b81"
+
+USER = "x-access-token"
+
+PROWLS = """
+import json, os, pathlib, sys
+sought = [text[::-1].encode() for text in os.environ["SOUGHT"].split()]
+places = ["HOME", "TMPDIR", "STATE", "CLIENTS"]
+roots = [pathlib.Path(os.environ[name]) for name in places if os.environ.get(name)]
+files = [file for root in roots for file in root.rglob("*")]
+files += [file for name in ("environ", "cmdline") for file in pathlib.Path("/proc").glob(f"[0-9]*/{name}")]
+looked, found = 0, []
+for file in files:
+    try:
+        content = file.read_bytes()
+    except OSError:
+        continue
+    looked += 1
+    found += [str(file) for text in sought if text in content]
+print("looked into", looked, "files")
+pathlib.Path(os.environ["MAYFLY_OUTPUT_DIR"], "found.json").write_text(json.dumps([looked, found]))
+"""
+"""A job that looks for secrets wherever it can read; it knows them backwards, so that it does not give them away."""
+
+
+def test_what_opens_a_private_repository_is_for_no_job_and_no_reader(
+    bench: Bench, bucket: Bucket, aws: dict[str, str], parameters: Callable[..., None]
+) -> None:
+    """A token out of SSM: in no file or process that a job can read, and in nothing that leaves the run."""
+    parameters("/canaries/git", token=GIT_TOKEN)
+    jobs = f"""
+        [[job]]
+        name = "prowls"
+        command = ["{sys.executable}", "prowls.py"]
+        env = {{ SOUGHT = "{GIT_TOKEN[::-1]}", STATE = "{bench.state}" }}
+    """
+    bench.release("v1.0", jobs, {"prowls.py": PROWLS})
+    bench.environ |= aws
+    root = bench.repo.bare.parent
+    with process_list() as commands, GitServer(root, user=USER, password=GIT_TOKEN) as git:
+        bench.settings |= {
+            "release.repository": git.url(bench.repo.bare.stem),
+            "release.credentials": "ssm:/canaries/git",
+        }
+        ran = bench.run()
+        machine = bench.environment() | {
+            "MAYFLY_RELEASE_REPOSITORY": git.url(bench.repo.bare.stem),
+            "MAYFLY_RELEASE_CREDENTIALS": "ssm:/canaries/git",
+        }
+        doctor = said(["doctor"], machine)
+        git.admit(USER, "another")
+        git.refusal = f"what is {GIT_TOKEN}?"
+        refused = bench.run()
+        alarmed = said(["doctor"], machine)
+    assert (ran.outcome["status"], refused.outcome["status"]) == ("succeeded", "succeeded")
+    assert b"v1.0" in doctor
+    assert b"mayfly secrets set --git token" in alarmed
+    assert "[redacted:git token]" in refused.stderr
+    for run in all_sound(bucket):
+        looked, found = json.loads(bucket.file(run, "prowls/found.json"))
+        assert (looked > 50, found) == (True, [])
+    places = {key: bucket.objects.get(key) for key in bucket.objects.stamps()}
+    places |= {"stderr": (ran.stderr + refused.stderr).encode(), "doctor": doctor + alarmed}
+    places |= {f"command {command[:40]!r}": command for command in commands}
+    places |= {str(file): file.read_bytes() for file in bench.state.rglob("*") if file.is_file()}
+    hit = {name: hits(content, [GIT_TOKEN]) for name, content in places.items()}
+    assert {name: what for name, what in hit.items() if what} == {}

@@ -1,0 +1,97 @@
+"""A deploy key for one command: in an agent of its own, never in a file, and only for hosts whose keys are known."""
+
+import asyncio
+import shlex
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from pathlib import Path
+
+from agent.base import processes
+from agent.base.errors import ProcessTimeout, ReleaseError
+from agent.secrets.private import GitLogin
+
+START_SECONDS = 10.0
+"""For ssh-agent to listen, and for ssh-add to hand over a key."""
+
+OPTIONS = (
+    *("BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=5", "ServerAliveCountMax=3"),
+)
+_PINNED = (
+    *("IdentityFile=none", "StrictHostKeyChecking=yes", "GlobalKnownHostsFile=/dev/null"),
+    *("UpdateHostKeys=no", "CheckHostIP=no", "PreferredAuthentications=publickey"),
+)
+
+
+def ssh_command(*options: str) -> str:
+    """Return the value of `GIT_SSH_COMMAND` that never asks and never waits for long."""
+    return " ".join(("ssh", *(shlex.quote(f"-o{option}") for option in (*OPTIONS, *options))))
+
+
+@asynccontextmanager
+async def deploy_key(login: GitLogin, environ: Mapping[str, str]) -> AsyncIterator[dict[str, str]]:
+    """Have git's ssh use a key while the block runs; neither the user's keys nor their configuration count.
+
+    Args:
+        login: It has the key, and the lines of known_hosts if there are any.
+        environ: That of git.
+
+    Raises:
+        ReleaseError: The key cannot be used, or OpenSSH's programs are not there.
+    """
+    with tempfile.TemporaryDirectory(prefix="mayfly-ssh-") as folder:
+        known, socket = Path(folder, "known_hosts"), Path(folder, "agent")
+        known.write_text(f"{login.known_hosts or large_hosts()}\n")
+        try:
+            command = ("ssh-agent", "-D", "-a", str(socket))
+            async with processes.started(command, environ=environ) as agent:
+                await _listening(agent)
+                additions = {
+                    "SSH_AUTH_SOCK": str(socket),
+                    "GIT_SSH_COMMAND": ssh_command(
+                        f'UserKnownHostsFile="{known}"', f'IdentityAgent="{socket}"', *_PINNED
+                    )
+                    + " -F none",
+                }
+                await _hand_over(login.key, {**environ, **additions})
+                yield additions
+        except FileNotFoundError as error:
+            raise ReleaseError(
+                f"{error.filename} is not installed",
+                remedy="install the client programs of OpenSSH",
+            ) from error
+
+
+def large_hosts() -> str:
+    """Return the known_hosts lines that come with Mayfly."""
+    return files("agent.secrets").joinpath("known_hosts").read_text("utf-8")
+
+
+async def _listening(agent: asyncio.subprocess.Process) -> None:
+    """Wait until ssh-agent tells its address, which it does when it listens."""
+    if agent.stdout is None:
+        raise AssertionError("it was started with pipes")
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            said = await agent.stdout.readline()
+    except TimeoutError as error:
+        raise ReleaseError(f"ssh-agent did not listen within {START_SECONDS:g} s") from error
+    if not said:
+        raise ReleaseError("ssh-agent ended at once", remedy="try it: ssh-agent -D")
+
+
+async def _hand_over(key: str, environ: Mapping[str, str]) -> None:
+    # It takes no carriage returns, and wants the last line to have an end.
+    text = "\n".join(key.split("\r\n")) + "\n"
+    try:
+        done = await processes.run(
+            ("ssh-add", "-q", "-"), environ=environ, seconds=START_SECONDS, stdin=text.encode()
+        )
+    except ProcessTimeout as error:
+        raise ReleaseError(str(error)) from error
+    if done.code != 0:
+        raise ReleaseError(
+            "the deploy key is not one that OpenSSH reads",
+            remedy="make a new one: ssh-keygen -t ed25519 -N ''",
+        )
