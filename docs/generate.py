@@ -62,9 +62,11 @@ def reference() -> str:
     """Return the configuration reference."""
     parts = [HEAD]
     for name, field in Settings.model_fields.items():
-        section = field.annotation
+        section, title = field.annotation, name
+        if named := get_args(section):  # a table of tables, by names that people choose
+            section, title = named[-1], f'{name}."..."'
         if isinstance(section, type) and issubclass(section, BaseModel):
-            parts.append(f"\n### [{name}]\n\n{section.__doc__}\n\n{table(section)}")
+            parts.append(f"\n### [{title}]\n\n{section.__doc__}\n\n{table(section)}")
     parts += [JOBS, f"\n{table(JobsFile)}"]
     for title, model in (("[[job]]", Job), ("expect", Expect), ("[browser]", ReleaseBrowser)):
         parts.append(f"\n### {title}\n\n{table(model)}")

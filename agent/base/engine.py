@@ -2,12 +2,14 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from copy import copy
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from agent.base import processes
-from agent.base.errors import ContainerError, MayflyError, ProcessTimeout
+from agent.base.errors import ContainerError, MayflyError, ProcessTimeout, SecretsError
 from agent.base.processes import Finished
 
 ANSWER_SECONDS = 20.0
@@ -24,11 +26,22 @@ LABEL = "mayfly.run"
 _PASSED_ON = re.compile(r"PATH|HOME|LANG|XDG_RUNTIME_DIR|DOCKER_\w+|(?i:https?_proxy|no_proxy)")
 
 
+Login = Callable[[Iterable[str], Iterable[str]], AbstractAsyncContextManager[Path | None]]
+"""Takes names of images, and texts that name more of them; yields a folder for `docker --config`, if one is needed."""
+
+
+@asynccontextmanager
+async def no_login(_images: Iterable[str], _builds: Iterable[str] = ()) -> AsyncIterator[None]:
+    """Leave it to what docker's client of this user has."""
+    yield None
+
+
 class Engine:
     """`docker`, found on the PATH of `environ`, which also says where the engine is (`DOCKER_HOST`).
 
     Attributes:
         environ: What the client sees of the agent's environment.
+        program: The command, with the configuration that it uses.
     """
 
     failure: ClassVar[type[MayflyError]] = ContainerError
@@ -36,7 +49,9 @@ class Engine:
     instead: ClassVar[str] = ""
     """What else would do where there is no engine; ends a remedy."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], login: Login = no_login) -> None:
+        self.program: tuple[str, ...] = ("docker",)
+        self._login = login
         self.environ = {
             name: value for name, value in environ.items() if _PASSED_ON.fullmatch(name)
         }
@@ -46,6 +61,7 @@ class Engine:
         *arguments: str,
         seconds: float = ANSWER_SECONDS,
         environ: Mapping[str, str] | None = None,
+        stdin: bytes | None = None,
     ) -> Finished:
         """Run `docker ARGUMENTS` and return what came of it, whatever its exit code.
 
@@ -53,15 +69,17 @@ class Engine:
             arguments: Its arguments.
             seconds: Wall-clock limit.
             environ: What its environment has besides; for values that no command line may show.
+            stdin: What it reads.
 
         Raises:
             MayflyError: Of the kind `failure`: there is no docker, or it did not answer in time.
         """
         try:
             return await processes.run(
-                ("docker", *arguments),
+                (*self.program, *arguments),
                 environ={**(environ or {}), **self.environ},
                 seconds=seconds,
+                stdin=stdin,
             )
         except OSError as error:
             raise self.failure(
@@ -90,6 +108,39 @@ class Engine:
             raise self.refusal(arguments[0], done.complaint)
         return done.stdout.decode(errors="replace").strip()
 
+    @asynccontextmanager
+    async def logged_in(
+        self, images: Iterable[str], builds: Iterable[str] = ()
+    ) -> AsyncIterator[Self]:
+        """Yield this engine with the logins that images need, for the commands of the block and no other.
+
+        Args:
+            images: Names of images to pull.
+            builds: Texts that name more of them.
+
+        Raises:
+            MayflyError: Of the kind `failure`: a login cannot be had.
+        """
+        async with AsyncExitStack() as stack:
+            try:
+                folder = await stack.enter_async_context(self._login(images, builds))
+            except SecretsError as error:
+                raise self.failure(str(error), remedy=error.remedy) from error
+            engine = copy(self)
+            if folder is not None:
+                # An option: a compose file could read a variable.
+                engine.program = (*self.program, "--config", str(folder))
+            yield engine
+
+    async def pull(self, image: str, *, seconds: float = PULL_SECONDS) -> None:
+        """Fetch an image, with a login where its registry wants one.
+
+        Raises:
+            MayflyError: Of the kind `failure`: it could not be had.
+        """
+        async with self.logged_in([image]) as engine:
+            await engine.do("pull", "--quiet", image, seconds=seconds)
+
     @classmethod
     def refusal(cls, action: str, complaint: str) -> MayflyError:
         """Return what a failed `docker ACTION` means, with the remedy where it is known."""
@@ -103,8 +154,43 @@ class Engine:
         elif "no space left" in said:
             remedy = "free some disk space: docker system prune"
         else:
-            remedy = ""
+            meaning, remedy = registry_meaning(said)
+            complaint = f"{meaning}: {complaint}" if meaning else complaint
         return cls.failure(f"docker {action} failed: {complaint}", remedy=remedy)
+
+
+_REGISTRY = (
+    (
+        r"toomanyrequests|too many requests|rate limit",
+        "the registry's limit on pulls is reached",
+        "wait, or log in: with credentials of the registry's the limit is higher, or none",
+    ),
+    (
+        r"expired",
+        "the registry's login has expired",
+        "make a new token, then: mayfly secrets set --registry HOST password",
+    ),
+    (
+        r"no basic auth|authentication required|access (denied|forbidden)|unauthorized|: denied|403 forb",
+        "the registry does not let us in",
+        'the login of [registry."HOST"] is missing, wrong, expired or revoked, or may not read this image',
+    ),
+    (
+        r"manifest unknown|manifest for .* not found|name unknown|repository .* not found",
+        "the registry has no such image",
+        "check the image's name and tag",
+    ),
+)
+
+
+def registry_meaning(complaint: str) -> tuple[str, str]:
+    """Return what a registry's refusal means, and the remedy; both are empty when it is none.
+
+    Args:
+        complaint: What docker said, in lower case.
+    """
+    found = ((what, remedy) for sign, what, remedy in _REGISTRY if re.search(sign, complaint))
+    return next(found, ("", ""))
 
 
 def image_digest(inspected: bytes) -> str | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
+from agent.base.engine import Login, no_login
 from agent.base.logs import Log
 from agent.browser.choice import (
     DEFAULT_IMAGE,
@@ -48,6 +49,7 @@ def keep(
     settings: Browser,
     environ: Mapping[str, str],
     log: Log,
+    login: Login = no_login,
     pace: Pace | None = None,
 ) -> Keeper:
     """Return the keeper of a browser; entering it starts the browser in the background.
@@ -58,18 +60,28 @@ def keep(
         settings: Sessions, timeout, shared memory.
         environ: Where programs are found; the browser itself sees next to nothing of it.
         log: Where its story is told.
+        login: What opens a private registry.
         pace: How it is watched.
     """
-    backend = _backend(choice, place, settings, environ, log)
+    backend = _backend(choice, place, settings, environ=environ, log=log, login=login)
     return Keeper(backend, timeout=settings.timeout, log=log, pace=pace)
 
 
-def early(place: Place, *, settings: Browser, environ: Mapping[str, str], log: Log) -> EarlyBrowser:
+def early(
+    place: Place,
+    *,
+    settings: Browser,
+    environ: Mapping[str, str],
+    log: Log,
+    login: Login = no_login,
+) -> EarlyBrowser:
     """Return the browser of a run, of which nothing is started yet; the arguments are those of `keep`."""
     driver = find_chromedriver(environ)
     return EarlyBrowser(
         lambda image: choose(settings, image, driver),
-        lambda choice: keep(choice, place, settings=settings, environ=environ, log=log),
+        lambda choice: keep(
+            choice, place, settings=settings, environ=environ, log=log, login=login
+        ),
         port=settings.port,
     )
 
@@ -89,7 +101,13 @@ async def remove_leftovers(
 
 
 def _backend(
-    choice: Choice, place: Place, settings: Browser, environ: Mapping[str, str], log: Log
+    choice: Choice,
+    place: Place,
+    settings: Browser,
+    *,
+    environ: Mapping[str, str],
+    log: Log,
+    login: Login,
 ) -> Backend:
     match choice:
         case Remote(url):
@@ -102,4 +120,4 @@ def _backend(
                 shared_memory=settings.shared_memory,
                 queue=max(1, round(settings.timeout)),
             )
-            return ContainerBrowser(image, place, resources, environ, log)
+            return ContainerBrowser(image, place, resources, environ, log, login=login)

@@ -6,7 +6,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from agent.base.engine import LABEL, PULL_SECONDS, REMOVE_SECONDS, bind_mount, image_digest
+from agent.base.engine import (
+    LABEL,
+    PULL_SECONDS,
+    REMOVE_SECONDS,
+    Login,
+    bind_mount,
+    image_digest,
+    no_login,
+)
 from agent.base.errors import BrowserError
 from agent.base.logs import Log
 from agent.browser.docker import WITHOUT, Docker
@@ -50,7 +58,14 @@ class ContainerBrowser:
     preparation = PULL_SECONDS + 60.0
 
     def __init__(
-        self, image: str, place: Place, resources: Resources, environ: Mapping[str, str], log: Log
+        self,
+        image: str,
+        place: Place,
+        resources: Resources,
+        environ: Mapping[str, str],
+        log: Log,
+        *,
+        login: Login = no_login,
     ) -> None:
         """Describe a container; nothing is asked of the engine yet.
 
@@ -60,13 +75,14 @@ class ContainerBrowser:
             resources: What it gets.
             environ: Where `docker` and its engine are found, and the time zone (`TZ`).
             log: Told of a pull and of a container that would not go.
+            login: What opens a private registry.
         """
         self.url = ""
         self._image = image
         self._place = place
         self._resources = resources
         self._zone = environ.get("TZ", "")
-        self._docker = Docker(environ)
+        self._docker = Docker(environ, login)
         self._log = log
         # A run may replace its browser: one goes while the next one comes.
         self._name = f"mayfly-{place.run_id}-browser-{secrets.token_hex(2)}".lower()
@@ -143,11 +159,12 @@ class ContainerBrowser:
     async def _pull(self) -> None:
         self._log.info("browser.image_pulled", image=self._image)
         try:
-            await self._docker.do("pull", "--quiet", self._image, seconds=PULL_SECONDS)
+            await self._docker.pull(self._image)
         except BrowserError as error:
             raise BrowserError(
                 f"the browser's image {self._image} is not here and could not be fetched: {error}",
-                remedy=f"check its name and the network, or docker load it, {WITHOUT}",
+                remedy=error.remedy
+                or f"check its name and the network, or docker load it, {WITHOUT}",
             ) from error
 
     async def _run(self) -> None:

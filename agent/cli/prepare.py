@@ -92,21 +92,21 @@ async def _prepare(
     if obtained.stale is not None:
         raise ReleaseError(f"{obtained.stale.wanted} cannot be had: {obtained.stale.reason}")
     release = obtained.release
-    await _fetch_images(release, loaded.settings.browser, around, log)
+    await _fetch_images(release, loaded.settings.browser, around, keyring, log)
     bake(shelf, release)
     log.info("release.prepared", ref=release.ref, commit=release.commit)
     return release
 
 
 async def _fetch_images(
-    release: Installed, settings: Browser, around: Surroundings, log: Log
+    release: Installed, settings: Browser, around: Surroundings, keyring: Keyring, log: Log
 ) -> None:
-    engine = Engine(around.environ)
+    engine = Engine(around.environ, keyring.docker)
     for image in dict.fromkeys(images(release.jobs, settings, find_chromedriver(around.environ))):
         if (await engine.ask("image", "inspect", image)).code == 0:
             continue
         log.info("image.pulled", image=image)
-        await engine.do("pull", "--quiet", image, seconds=PULL_SECONDS)
+        await engine.pull(image)
     if faults := await examine_stacks(release.jobs, release.tree, around.environ):
         log.warning("stack.not_pulled", reason=summary(faults))
         return
@@ -116,10 +116,12 @@ async def _fetch_images(
 
 async def _fetch_stack(file: Path, engine: Engine, log: Log) -> None:
     """Have compose pull what a stack names; what it cannot get may be here already, or be built by the job."""
-    command = (*compose_command("mayfly-prepare", (file,)), "pull", "--ignore-pull-failures")
+    pull = (*compose_command("mayfly-prepare", (file,))[1:], "pull", "--ignore-pull-failures")
     log.info("stack.pulled", file=str(file))
     try:
-        done = await run(command, environ=engine.environ, seconds=PULL_SECONDS, cwd=file.parent)
+        async with engine.logged_in((), [file.read_text(errors="replace")]) as known:
+            command = (*known.program, *pull)
+            done = await run(command, environ=known.environ, seconds=PULL_SECONDS, cwd=file.parent)
     except (OSError, ProcessTimeout) as error:
         raise ContainerError(f"the images of {file} could not be fetched: {error}") from error
     if done.code != 0:

@@ -2,16 +2,17 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from agent.base.console import aligned, printable
 from agent.base.errors import ExitCode, UsageError
 from agent.cli.surroundings import configuration_options, load_or_fail, surroundings
+from agent.config.settings import Settings
 from agent.secrets.parameters import (
     BUCKET,
     GIT,
@@ -20,9 +21,11 @@ from agent.secrets.parameters import (
     Group,
     check_name,
     check_value,
+    login_group,
     parameter_path,
 )
 from agent.secrets.private import check_git_value
+from agent.secrets.registries import LOGIN_NAMES
 
 if TYPE_CHECKING:
     from agent.secrets.ssm import Parameters
@@ -35,12 +38,22 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say which secrets are meant; the command gets them as one `group`."""
 
     @wraps(command)
-    def with_group(*arguments: Any, of_git: bool, of_store: bool, **others: Any) -> Any:
-        asked = [group for group, wanted in ((GIT, of_git), (BUCKET, of_store)) if wanted]
+    def with_group(
+        *arguments: Any, of_git: bool, of_store: bool, registry: str | None, **others: Any
+    ) -> Any:
+        flagged = ((GIT, of_git), (BUCKET, of_store))
+        asked = [group for group, wanted in flagged if wanted]
+        named = (("registry", registry),)
+        asked += [login_group(section, name) for section, name in named if name]
         if len(asked) > 1:
             raise UsageError("only one kind of secrets at a time")
         return command(*arguments, group=asked[0] if asked else JOBS, **others)
 
+    with_group = click.option(
+        "--registry",
+        metavar="HOST",
+        help=f'Those of a registry, [registry."HOST"]: {", ".join(LOGIN_NAMES)}.',
+    )(with_group)
     for flag, name, group, what in (
         ("--git", "of_git", GIT, "The repository's"),
         ("--bucket", "of_store", BUCKET, "The bucket's own keys"),
@@ -145,9 +158,22 @@ def _open(
 
     around = surroundings()
     settings = load_or_fail(config, pairs, store, around)[0].settings
-    section, _, key = group.key.partition(".")
-    path = parameter_path(getattr(getattr(settings, section), key), group.key)
+    path = parameter_path(_source(settings, group), group.key)
     return path, Parameters(path, around.environ)
+
+
+def _source(settings: Settings, group: Group) -> str | None:
+    """Return what the configuration says of where secrets are."""
+    section, _, key = group.key.partition(".")
+    table = getattr(settings, section)
+    if not isinstance(table, Mapping):
+        return cast("str | None", getattr(table, key))
+    if key not in table:
+        raise UsageError(
+            f'agent.toml has no [{section}."{key}"]',
+            remedy=f'write its credentials = "ssm:/mayfly/..." below [{section}."{key}"]',
+        )
+    return cast("str", table[key].credentials)
 
 
 def _value(name: str) -> str:

@@ -4,7 +4,7 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -152,13 +152,16 @@ def _remedy(found: Any, model: type[BaseModel]) -> str:
 def _keys_at(model: type[BaseModel], path: Iterable[int | str]) -> list[str]:
     """Return the keys that the model knows at a location."""
     here: type[BaseModel] | None = model
+    named = False  # whether people chose the name that comes next
     for step in path:
-        if here is None or isinstance(step, int):
+        if here is None or isinstance(step, int) or named:
+            named = False
             continue
         field = here.model_fields.get(step) or next(
             (known for known in here.model_fields.values() if known.alias == step), None
         )
         here = _model_in(field.annotation) if field else None
+        named = field is not None and get_origin(field.annotation) is dict
     if here is None:
         return []
     return [field.alias or name for name, field in here.model_fields.items()]

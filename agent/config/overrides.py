@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -51,8 +51,7 @@ def environment_overrides(environ: Mapping[str, str]) -> tuple[list[Override], l
     overrides, faults = [], []
     for name, text in sorted(environ.items()):
         section, _, key = name.removeprefix("MAYFLY_").lower().partition("_")
-        model = Settings.model_fields.get(section)
-        if not name.startswith("MAYFLY_") or model is None or not key:
+        if not name.startswith("MAYFLY_") or section not in _sections() or not key:
             continue
         known = list(_section(section).model_fields)
         if key in known:
@@ -66,9 +65,7 @@ def environment_overrides(environ: Mapping[str, str]) -> tuple[list[Override], l
 def flag_overrides(pairs: Iterable[str]) -> tuple[list[Override], list[Fault]]:
     """Return what `--set section.key=value` flags set, and those that are not of that form."""
     overrides, faults = [], []
-    keys = [
-        f"{name}.{key}" for name in Settings.model_fields for key in _section(name).model_fields
-    ]
+    keys = [f"{name}.{key}" for name in _sections() for key in _section(name).model_fields]
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals:
@@ -136,6 +133,11 @@ def _origin(key: str, origins: Mapping[str, str]) -> str | None:
     """Return the source of a key such as `limits.run`, `notify.apprise[2]` or `limits`."""
     path = key.split("[", maxsplit=1)[0].split(".")
     return origins.get(".".join(path[:2])) or origins.get(path[0])
+
+
+def _sections() -> list[str]:
+    """Return the tables whose keys are known; in others people choose the names, and write them into the file."""
+    return [name for name, field in Settings.model_fields.items() if not get_args(field.annotation)]
 
 
 def _section(name: str) -> type[BaseModel]:

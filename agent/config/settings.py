@@ -38,6 +38,7 @@ def _source(source: str | None) -> str | None:
 
 Source = Annotated[str | None, AfterValidator(_source)]
 """Where credentials are: `ssm:/path`, or a file that only its owner can read."""
+NamedSource = Annotated[str, AfterValidator(_source)]
 
 
 class Release(Section):
@@ -145,6 +146,14 @@ class Store(Section):
             address = endpoint.rpartition("@")[2]
             raise ValueError(f'"{address}" needs a scheme; write "https://{address}"')
         return _sound(endpoint)
+
+
+class Registry(Section):
+    """A registry of images that wants a login, by its host. ECR needs no entry: the machine's role is asked."""
+
+    credentials: NamedSource = Field(
+        description='`"ssm:/path"` or a file (mode 0600) with `username` and `password`: docs/private.md.'
+    )
 
 
 class Browser(Section):
@@ -314,6 +323,7 @@ class Settings(Section):
 
     release: Release = Release()
     store: Store = Store()
+    registry: dict[str, Registry] = Field({}, description="By host.")
     browser: Browser = Browser()
     paths: Paths = Paths()
     limits: Limits = Limits()

@@ -10,6 +10,7 @@ CHECKS = (
     Check("release signers", 10, parts.signers),
     Check("uv", 15, parts.uv),
     Check("container engine", 25, parts.container_engine),
+    Check("registries", 60, parts.registries),
     Check("chromedriver", 15, parts.chromedriver),
     Check("browser session", 180, browser.session),
     Check("store credentials", 60, storage.credentials),

@@ -150,6 +150,23 @@ async def container_engine(patient: Patient) -> Finding:
     return ok(f"docker {version}")
 
 
+async def registries(patient: Patient) -> Finding:
+    """Log in to each registry that the configuration has credentials for."""
+    hosts = sorted(patient.settings.registry)
+    if not hosts:
+        return skipped("no [registry] in the configuration; ECR is asked when an image needs it")
+    keyring = Keyring(patient.settings, patient.environ)
+    for host in hosts:
+        login = await keyring.registry(host)
+        async with Docker(patient.environ, keyring.docker).logged_in([f"{host}/any"]) as docker:
+            asked = ("login", "--username", login.username, "--password-stdin", host)
+            done = await docker.ask(*asked, stdin=login.password.encode())
+        if done.code != 0:
+            refusal = docker.refusal("login", done.complaint)
+            return failed(f"{host}: {refusal}", refusal.remedy or "check the host and the network")
+    return ok(f"they let us in: {', '.join(hosts)}")
+
+
 async def chromedriver(patient: Patient) -> Finding:
     """Ask chromedriver for its version."""
     settings = patient.settings.browser

@@ -117,7 +117,7 @@ async def _run_program(
 
 def _isolation_of(job: Job, shop: Shop) -> Isolation:
     if job.in_container:
-        return Containers(shop.environ, shop.journalist.log.bind(job=job.name))
+        return Containers(shop.environ, shop.journalist.log.bind(job=job.name), shop.login)
     return shop.isolation
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from agent.base.engine import Login, no_login
 from agent.base.errors import StoreError
 from agent.base.logs import Journalist
 from agent.base.progress import Progress
@@ -80,6 +81,7 @@ class Shop:
         trees: Lends the copies.
         pace: Where turns at sites are kept; None takes none.
         finished: Jobs that need not run because an earlier run has done them, each with the reason.
+        login: What opens a private registry.
     """
 
     run: SpooledRun
@@ -100,6 +102,7 @@ class Shop:
     trees: WorkingTrees
     pace: Path | None = None
     finished: Mapping[str, str] = field(default_factory=dict)
+    login: Login = no_login
 
     def seconds_left(self) -> float:
         """Return the seconds until every job must have ended."""

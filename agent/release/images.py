@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from agent.base.engine import PULL_SECONDS
+from agent.base.engine import PULL_SECONDS, Login, no_login
 from agent.base.errors import BrowserError, ReleaseRefused
 from agent.base.logs import Log
 from agent.browser import Container, choose, find_chromedriver
@@ -24,12 +24,14 @@ class Images:
         environ: Where the container engine is found.
         log: Told of a pull, and of what was removed.
         seconds: Limit of a pull.
+        login: What opens a private registry.
     """
 
     settings: Browser
     environ: Mapping[str, str]
     log: Log
     seconds: float = PULL_SECONDS
+    login: Login = no_login
 
     def pinned(self, jobs: JobsFile) -> str | None:
         """Return the image that a release pins, if its run will use it."""
@@ -44,17 +46,17 @@ class Images:
         Raises:
             ReleaseRefused: It cannot be had, or not in time.
         """
-        docker = Docker(self.environ)
+        docker = Docker(self.environ, self.login)
         try:
             if (await docker.ask("image", "inspect", image)).code == 0:
                 return False
             self.log.info("browser.image_pulled", image=image)
-            await docker.do("pull", "--quiet", image, seconds=self.seconds)
+            await docker.pull(image, seconds=self.seconds)
         except BrowserError as error:
             raise ReleaseRefused(
                 "install",
                 f"the browser's image {image} is not here and could not be fetched: {error}",
-                remedy="check its name and the network",
+                remedy=error.remedy or "check its name and the network",
             ) from error
         return True
 

@@ -36,7 +36,6 @@ class Repository:
     Attributes:
         url: What git is given and what the manifest says: a URL or an absolute path, without credentials.
         protocols: The protocols git may use for it, as `GIT_ALLOW_PROTOCOL` wants them.
-        host: Its name, without a port; empty for paths.
         server: `scheme://host:port`, the only server that gets the credentials; empty for paths and ssh.
         user: User name for it, if the address had one.
         password: Password or token for it, if the address had one.
@@ -44,7 +43,6 @@ class Repository:
 
     url: str
     protocols: str
-    host: str = ""
     server: str = ""
     user: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
@@ -53,6 +51,13 @@ class Repository:
     def local(self) -> bool:
         """Whether it is on this machine's disk."""
         return self.protocols == "file"
+
+    @property
+    def host(self) -> str:
+        """Its server's name, without a port; empty for paths."""
+        if "://" in self.url:
+            return urlsplit(self.url).hostname or ""
+        return "" if self.local else self.url.partition(":")[0].rpartition("@")[2]
 
 
 def parse_repository(text: str, home: str | None) -> Repository:
@@ -74,7 +79,7 @@ def parse_repository(text: str, home: str | None) -> Repository:
     if "://" in text:
         return _from_url(text)
     if _SCP_LIKE.fullmatch(text):
-        return Repository(text, "ssh", text.partition(":")[0].rpartition("@")[2])
+        return Repository(text, "ssh")
     raise ValueError("is neither a URL nor an absolute path")
 
 
@@ -90,13 +95,12 @@ def _from_url(text: str) -> Repository:
     if url.scheme == "ssh":
         if url.password is not None or not _USER.fullmatch(url.username or ""):
             raise ValueError("is an ssh URL with a password; ssh takes a key")
-        return Repository(text, "ssh", url.hostname)
+        return Repository(text, "ssh")
     if url.query or url.fragment:
         raise ValueError("is a URL with a query or a fragment")
     return Repository(
         f"{url.scheme}://{address}{url.path}",
         "http:https",
-        url.hostname,
         f"{url.scheme}://{address}",
         None if url.username is None else unquote(url.username),
         None if url.password is None else unquote(url.password),

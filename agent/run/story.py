@@ -65,8 +65,9 @@ async def run_once(call: Call) -> Outcome:
         spooled = spool.begin(new_journal(call.places.state, spool.warnings))
         with call.journalist.writing(spooled.log, run_id=spooled.run_id):
             orders = orders_of(call, spool, waiting, spooled)
-            async with Errands(orders) as errands, browser_of(call, spooled) as browser:
-                run = _Run(call, spool, spooled, errands, browser)
+            keyring = Keyring(call.settings, call.environ, call.journalist.add_secrets)
+            async with Errands(orders) as errands, browser_of(call, spooled, keyring) as browser:
+                run = _Run(call, spool, spooled, errands, browser=browser, keyring=keyring)
                 try:
                     with state_disk(call.places.state):
                         await run.announce()
@@ -93,7 +94,9 @@ class _Run:
         spool: Spool,
         spooled: SpooledRun,
         errands: Errands,
+        *,
         browser: EarlyBrowser,
+        keyring: Keyring,
     ) -> None:
         self._call = call
         self._spool = spool
@@ -101,6 +104,7 @@ class _Run:
         self._spooled = spooled
         self._errands = errands
         self._browser = browser
+        self._keyring = keyring
         self._jobs: tuple[Job, ...] = ()
         self._log = call.journalist.log
         self._phases = Phases(call.progress)
@@ -114,7 +118,7 @@ class _Run:
             environ=call.environ,
             machine=call.machine,
             log=self._log,
-            keyring=Keyring(call.settings, call.environ, call.journalist.add_secrets),
+            keyring=keyring,
         )
         self._courier = Courier(
             spooled,
@@ -290,6 +294,7 @@ class _Run:
             trees=WorkingTrees(self._spooled.trees),
             finished=finished,
             pace=self._settings.paths.pace or self._call.places.cache / "pace",
+            login=self._keyring.docker,
         )
 
     async def _isolation(self) -> Isolation:

@@ -194,7 +194,7 @@ class Update:
         ).sweep(record.commit, grown=record.trial is not None or bool(record.refused))
 
     def _images(self) -> Images:
-        return Images(self._settings.browser, self._environ, self._log)
+        return Images(self._settings.browser, self._environ, self._log, login=self._keyring.docker)
 
     async def end_trial(
         self, release: Installed, results: Results, rerun: Rerun, seconds_left: float

@@ -1,10 +1,14 @@
 """What a run needs to reach what is private: read when it is first needed, kept in memory, hidden in every log."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 from agent.config.settings import Settings
+from agent.secrets.docker import client_folder, ecr_login
 from agent.secrets.private import GitLogin, git_login, parse_git_file
+from agent.secrets.registries import Login, login_from, needed
 from agent.secrets.sources import read_credentials
 
 Hide = Callable[[Mapping[str, str]], None]
@@ -32,6 +36,7 @@ class Keyring:
         self._environ = environ
         self._hide = hide
         self._git: GitLogin | None = None
+        self._logins: dict[str, Login] = {}
         self._reading = asyncio.Lock()
 
     async def git(self) -> GitLogin | None:
@@ -52,3 +57,45 @@ class Keyring:
                 self._hide(login.secrets)
                 self._git = login
             return self._git
+
+    async def registry(self, host: str) -> Login:
+        """Return the login of a registry: the configuration's, or for ECR the role's.
+
+        Raises:
+            SecretsError: There is none.
+        """
+        async with self._reading:
+            if host not in self._logins:
+                login = await self._read_registry(host)
+                self._hide({f"registry {host}": login.password})
+                self._logins[host] = login
+            return self._logins[host]
+
+    async def _read_registry(self, host: str) -> Login:
+        entry = self._settings.registry.get(host)
+        if entry is None:
+            return await ecr_login(host, self._environ)
+        key = f'registry."{host}".credentials'
+        found = await read_credentials(entry.credentials, key, self._environ)
+        return login_from(found, entry.credentials)
+
+    @asynccontextmanager
+    async def docker(
+        self, images: Iterable[str], builds: Iterable[str] = ()
+    ) -> AsyncIterator[Path | None]:
+        """Have the logins that images need where docker's client finds them (`docker --config`), for one command.
+
+        Args:
+            images: Names of images to pull.
+            builds: Texts that name more of them.
+
+        Raises:
+            SecretsError: A login could not be read.
+        """
+        hosts = needed(images, builds, self._settings.registry)
+        if not hosts:
+            yield None
+            return
+        logins = {host: await self.registry(host) for host in hosts}
+        with client_folder(logins, self._environ) as folder:
+            yield folder

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from agent.base.errors import UsageError
 from agent.secrets.private import GIT_NAMES
+from agent.secrets.registries import LOGIN_NAMES
 
 SSM = "ssm:"
 STORE_NAMES = ("access_key_id", "secret_access_key", "session_token")
@@ -72,6 +73,11 @@ class Group:
 JOBS = Group("secrets.source")
 BUCKET = Group("store.credentials", STORE_NAMES)
 GIT = Group("release.credentials", GIT_NAMES)
+
+
+def login_group(section: str, name: str) -> Group:
+    """Return the secrets of a registry or an index, by the name it has in the configuration."""
+    return Group(f"{section}.{name}", LOGIN_NAMES)
 
 
 def check_name(name: str, group: Group) -> None:

@@ -21,6 +21,7 @@ from agent.core.results import RunStatus
 from agent.core.shards import NOTHING_ASKED, Asked
 from agent.machine.host import host_record, refused_boots
 from agent.release.repository import TRACK
+from agent.secrets.keyring import Keyring
 from agent.steps.errands import Orders, SlotWish
 from agent.steps.spool import Spool, SpooledRun
 
@@ -112,11 +113,15 @@ def orders_of(call: Call, spool: Spool, waiting: list[SpooledRun], spooled: Spoo
     )
 
 
-def browser_of(call: Call, spooled: SpooledRun) -> EarlyBrowser:
+def browser_of(call: Call, spooled: SpooledRun, keyring: Keyring) -> EarlyBrowser:
     """Return the run's browser, which nobody has asked for yet."""
     place = Place(spooled.run_id, spooled.browser, spooled.downloads)
     return early(
-        place, settings=call.settings.browser, environ=call.environ, log=call.journalist.log
+        place,
+        settings=call.settings.browser,
+        environ=call.environ,
+        log=call.journalist.log,
+        login=keyring.docker,
     )
 
 

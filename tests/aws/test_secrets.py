@@ -14,7 +14,8 @@ import pytest
 import requests
 
 from agent.base.errors import SecretsError, UsageError
-from agent.config.settings import Secrets, Store
+from agent.config.settings import Secrets, Settings, Store
+from agent.secrets.keyring import Keyring
 from agent.secrets.parameters import JOBS, LONGEST_VALUE, check_name, check_value, parameter_path
 from agent.secrets.sources import job_secrets, read_credentials, store_credentials
 from agent.secrets.ssm import Parameters
@@ -110,6 +111,25 @@ async def test_the_repositorys_are_kept_apart_and_checked(keeper: Keeper, tmp_pa
     both = keeper.say("list", "--git", "--bucket")
     assert (both.returncode, b"one kind" in both.stderr) == (2, True)
     assert b"key" in keeper.say("list", "--git").stdout
+
+
+async def test_those_of_a_registry_are_named_by_its_host(keeper: Keeper, tmp_path: Path) -> None:
+    """Where the configuration has no such registry, it says what to write."""
+    config = tmp_path / "agent.toml"
+    source = f"ssm:{keeper.path}/ghcr"
+    config.write_text(f'[registry."ghcr.io"]\ncredentials = "{source}"\n')
+    keeper.environ["MAYFLY_CONFIG"] = str(config)
+    for name in ("username", "password"):
+        done = keeper.say("set", "--registry", "ghcr.io", name, stdin=f"{name}-1".encode())
+        assert done.returncode == 0, done.stderr
+    settings = Settings.model_validate({"registry": {"ghcr.io": {"credentials": source}}})
+    login = await Keyring(settings, keeper.environ).registry("ghcr.io")
+    assert (login.username, login.password) == ("username-1", "password-1")
+    wrong = keeper.say("set", "--registry", "quay.io", "password", stdin=b"x")
+    assert (wrong.returncode, b'[registry."quay.io"]' in wrong.stderr) == (2, True)
+    keeper.say("rm", "--registry", "ghcr.io", "password", "--yes")
+    with pytest.raises(SecretsError, match="has no password"):
+        await Keyring(settings, keeper.environ).registry("ghcr.io")
 
 
 def test_a_person_types_the_value_twice_and_does_not_see_it(keeper: Keeper) -> None:

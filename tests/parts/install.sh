@@ -93,6 +93,8 @@ choose_packages() {
   choose_browser
   choose_java
   need dockerd docker.io "the container engine"
+  need docker-registry docker-registry "a registry of images that wants a login"
+  need htpasswd apache2-utils "its users"
   need iptables iptables "the container engine's networks"
   need busybox busybox-static "the smallest image there is"
   if is_ubuntu && ! docker compose version >/dev/null 2>&1; then

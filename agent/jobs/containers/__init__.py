@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from agent.base.containers import told
+from agent.base.engine import Engine, Login, no_login
 from agent.base.errors import ContainerError
 from agent.base.logs import Log
 from agent.jobs.containers.attached import Attached, Vessel
@@ -26,13 +27,15 @@ class Containers:
 
     protects_tree = True
 
-    def __init__(self, environ: Mapping[str, str], log: Log) -> None:
+    def __init__(self, environ: Mapping[str, str], log: Log, login: Login = no_login) -> None:
         """Describe where containers run; nothing is asked of the engine yet.
 
         Args:
             environ: Where `docker`, compose and the engine are found.
             log: Bound to the job; told of what would not go.
+            login: What opens a private registry.
         """
+        self._login = login
         self._environ = environ
         self._log = log
 
@@ -60,6 +63,7 @@ class Containers:
     def _vessel(self, launch: Launch) -> Vessel:
         if launch.container is None:
             raise ContainerError("this job has no container")
+        engine = Engine(self._environ, self._login)
         if launch.container.compose is not None:
-            return StackVessel(launch, launch.container, self._environ, self._log)
-        return ImageVessel(launch, launch.container, self._environ, self._log)
+            return StackVessel(launch, launch.container, engine, self._log)
+        return ImageVessel(launch, launch.container, engine, self._log)

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from agent.base import processes
-from agent.base.engine import Engine
+from agent.base.engine import PULL_SECONDS, Engine
 from agent.base.errors import ContainerError, ProcessTimeout
 from agent.base.processes import Finished
 
 CONFIG_SECONDS = 30.0
+PULL = ("pull", "--quiet", "--policy", "missing", "--ignore-buildable", "--include-deps")
+BUILD = ("build", "--quiet", "--with-dependencies")
+"""What has the images of one service, and of those that it depends on, here."""
 
 _CLIENTS = re.compile(
     r"PATH|HOME|LANG|XDG_RUNTIME_DIR|DOCKER_(HOST|CONTEXT|CONFIG|CERT_PATH|TLS|TLS_VERIFY|API_VERSION)"
@@ -114,16 +117,31 @@ async def _config(
     return done.stdout.decode(errors="replace")
 
 
+async def fetch(command: tuple[str, ...], environ: Mapping[str, str], folder: Path) -> None:
+    """Have compose pull or build images.
+
+    Raises:
+        ContainerError: It cannot, for a reason that is told.
+    """
+    done = await _ask(command, environ, folder, seconds=PULL_SECONDS)
+    if done.code != 0:
+        raise Engine.refusal("compose", _last(done.stderr.decode(errors="replace")))
+
+
 def _last(complaint: str) -> str:
     lines = [line for line in complaint.strip().splitlines() if "level=warning" not in line]
     return " ".join(" ".join(lines).split())[-400:] or "it gives no reason"
 
 
 async def _ask(
-    command: tuple[str, ...], environ: Mapping[str, str], folder: Path | None
+    command: tuple[str, ...],
+    environ: Mapping[str, str],
+    folder: Path | None,
+    *,
+    seconds: float = CONFIG_SECONDS,
 ) -> Finished:
     try:
-        return await processes.run(command, environ=environ, seconds=CONFIG_SECONDS, cwd=folder)
+        return await processes.run(command, environ=environ, seconds=seconds, cwd=folder)
     except OSError as error:
         raise ContainerError(f"docker could not be started: {error.strerror}") from error
     except ProcessTimeout as error:

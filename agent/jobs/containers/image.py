@@ -14,7 +14,7 @@ from agent.base.containers import (
     given,
     project_name,
 )
-from agent.base.engine import LABEL, PULL_SECONDS, Engine, bind_mount, image_digest
+from agent.base.engine import LABEL, Engine, bind_mount, image_digest
 from agent.base.errors import ContainerError
 from agent.base.logs import Log
 from agent.browser import door
@@ -30,14 +30,12 @@ CREATE_SECONDS = 60.0
 class ImageVessel:
     """One container."""
 
-    def __init__(
-        self, launch: Launch, contained: Contained, environ: Mapping[str, str], log: Log
-    ) -> None:
+    def __init__(self, launch: Launch, contained: Contained, engine: Engine, log: Log) -> None:
         """Describe a container that does not exist yet."""
         self._launch = launch
         self._contained = contained
         self._image = contained.image or ""
-        self._engine = Engine(environ)
+        self._engine = engine
         self._log = log
         self._name = project_name(launch.environ["MAYFLY_RUN_ID"], launch.name)
         self._given = given(launch.environ, contained.secrets)
@@ -132,11 +130,11 @@ class ImageVessel:
             await self._engine.do("version", "--format", "{{.Server.Version}}")
             self._log.info("job.image_pulled", image=self._image)
             try:
-                await self._engine.do("pull", "--quiet", self._image, seconds=PULL_SECONDS)
+                await self._engine.pull(self._image)
             except ContainerError as error:
                 raise ContainerError(
                     f"the image {self._image} is not here and could not be fetched: {error}",
-                    remedy="check its name and the network, or docker load it",
+                    remedy=error.remedy or "check its name and the network, or docker load it",
                 ) from error
             return (await self._engine.do("image", "inspect", self._image)).encode()
         return found.stdout

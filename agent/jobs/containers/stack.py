@@ -14,16 +14,19 @@ from agent.base.errors import ContainerError
 from agent.base.logs import Log
 from agent.jobs.containers.attached import Attach, Command
 from agent.jobs.containers.compose import (
+    BUILD,
+    PULL,
     active_services,
     compose_command,
     compose_environ,
+    fetch,
     require_compose,
 )
 from agent.jobs.containers.folders import open_up
 from agent.jobs.containers.leftovers import remove_container, remove_stack
 from agent.jobs.containers.ready import wait_until_ready
 from agent.jobs.containers.services import beside, has_init
-from agent.jobs.containers.stackfile import StackFile, read_stack, summary
+from agent.jobs.containers.stackfile import StackFile, origins, read_stack, summary
 from agent.jobs.containers.state import exit_of, images_of, running, signal_container
 from agent.jobs.interface import Contained, Exit, Launch
 
@@ -31,14 +34,12 @@ from agent.jobs.interface import Contained, Exit, Launch
 class StackVessel:
     """A compose project of one attempt's own."""
 
-    def __init__(
-        self, launch: Launch, contained: Contained, environ: Mapping[str, str], log: Log
-    ) -> None:
+    def __init__(self, launch: Launch, contained: Contained, engine: Engine, log: Log) -> None:
         """Describe a stack that does not exist yet."""
         self._launch = launch
         self._contained = contained
         self._service = contained.service or ""
-        self._engine = Engine(environ)
+        self._engine = engine
         self._log = log
         self._project = project_name(launch.environ["MAYFLY_RUN_ID"], launch.name)
         self._given = given(launch.environ, contained.secrets)
@@ -73,6 +74,7 @@ class StackVessel:
         for file in reading.stood_in:
             self._log.info("job.env_file_stood_in", file=file)
         self._files, self._document = (*stack.files, merged), reading.document
+        await self._have_images()
 
     async def serve(self, attach: Attach) -> None:
         """Start the whole stack but the batch service, as `docker compose up` would, and wait for what others name.
@@ -119,6 +121,24 @@ class StackVessel:
         command = (*compose_command(self._project, self._files), *arguments)
         if await attach((command, self._environ, self._tree)) != 0:
             raise ContainerError(f"the stack of {self._contained.compose} did not start")
+
+    async def _have_images(self) -> None:
+        """Pull and build what needs a login, before anything of the stack runs: what starts it has none.
+
+        Raises:
+            ContainerError: It cannot be had.
+        """
+        images, builds = await asyncio.to_thread(origins, self._document)
+        async with self._engine.logged_in(images, builds) as engine:
+            if engine.program == self._engine.program:
+                return
+            active = await active_services(self._project, self._files, self._environ)
+            others = beside(self._document, active, self._service)
+            command = (*engine.program, *compose_command(self._project, self._files)[1:])
+            for verb in (PULL, BUILD) if builds else (PULL,):
+                self._log.info("job.images_wanted", action=f"compose {verb[0]}")
+                services = (self._service, *others.started)
+                await fetch((*command, *verb, *services), self._environ, self._tree)
 
     @property
     def client(self) -> Command:

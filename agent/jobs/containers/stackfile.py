@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -131,6 +132,24 @@ async def read_stack(wanted: StackFile, merged: Path) -> Reading:
     document = await resolved(wanted.project, (*wanted.files, merged), wanted.environ)
     faults = (*files.faults, *stack_faults(document, stack))
     return Reading(faults, tuple(files.stood_in), {} if faults else document)
+
+
+def origins(document: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the images that a stack pulls, and the Dockerfiles of those that it builds; it was judged before."""
+    images, builds = [], []
+    for service in (document.get("services") or {}).values():
+        build = service.get("build")
+        if build is None:
+            images.append(str(service.get("image", "")))
+            continue
+        text = build.get("dockerfile_inline")
+        if text is None:
+            file = Path(build.get("context", "."), build.get("dockerfile", "Dockerfile"))
+            with suppress(OSError):  # the build will say so
+                text = file.read_text(errors="replace")
+        arguments = build.get("args") or {}
+        builds.append("\n".join((text or "", *map(str, arguments.values()))))
+    return tuple(images), tuple(builds)
 
 
 def _before(wanted: StackFile, stack: Stack) -> tuple[Fault, ...]:

@@ -1,0 +1,331 @@
+"""Images out of a registry that wants a login: for jobs, stacks and the browser; no job sees anything of it."""
+
+import asyncio
+import base64
+import json
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from agent.base.engine import Engine
+from agent.base.errors import ContainerError, ReleaseRefused
+from agent.base.logs import Journalist
+from agent.config.settings import Browser, Settings
+from agent.release.images import Images
+from agent.secrets.keyring import Keyring
+from agent.secrets.registries import client_config, host_of, needed
+from tests.bucket.sound import all_sound
+from tests.parts.docker_engine import DockerEngine
+from tests.parts.loopback_http import LoopbackHttp, QuietHandler
+from tests.parts.private_registry import USER, PrivateRegistry
+from tests.run.bench import Bench
+
+PASSWORD = "cAnary-registry-password-5c"
+ECR = "123456789012.dkr.ecr.ap-northeast-3.amazonaws.com"
+JOB = """
+    [[job]]
+    name = "contained"
+    image = "IMAGE"
+    command = ["sh", "-c", "env; echo done > $MAYFLY_OUTPUT_DIR/done.txt"]
+"""
+
+
+@dataclass
+class Private:
+    """A registry with one image, and a file with the login to it."""
+
+    registry: PrivateRegistry
+    engine: DockerEngine
+    image: str
+    login: Path
+    config: Path
+
+    def forget(self) -> None:
+        """Have the engine no longer have the image."""
+        self.engine.docker("image", "rm", "--force", self.image)
+
+    def remember(self, password: str) -> None:
+        """Have the agent use a password."""
+        self.login.write_text(f"username={USER}\npassword={password}\n")
+        self.login.chmod(0o600)
+
+    def settings(self) -> Settings:
+        """The configuration that says where the login is."""
+        entry = {self.registry.host: {"credentials": str(self.login)}}
+        return Settings.model_validate({"registry": entry})
+
+
+@pytest.fixture
+def private(docker_engine: DockerEngine, busybox: str, tmp_path: Path) -> Iterator[Private]:
+    """A registry that lets in whoever has the password."""
+    with PrivateRegistry(tmp_path / "registry") as registry:
+        registry.admit(PASSWORD)
+        pushing = tmp_path / "pushing"
+        image = registry.push(docker_engine, busybox, "team/box:1", pushing, PASSWORD)
+        config = tmp_path / "agent.toml"
+        login = tmp_path / "registry-login"
+        config.write_text(f'[registry."{registry.host}"]\ncredentials = "{login}"\n')
+        found = Private(registry, docker_engine, image, login, config)
+        found.remember(PASSWORD)
+        yield found
+        found.forget()
+
+
+@pytest.fixture
+def bench_of(private: Private) -> Callable[[Bench], Bench]:
+    """Sets a computer up so that its agent knows the registry."""
+
+    def set_up(bench: Bench) -> Bench:
+        (bench.folder / "runtime").mkdir()
+        bench.environ["XDG_RUNTIME_DIR"] = str(bench.folder / "runtime")
+        bench.environ["MAYFLY_CONFIG"] = str(private.config)
+        return bench
+
+    return set_up
+
+
+def left(bench: Bench) -> list[Path]:
+    """What is left of the configurations of docker's client that its agent made."""
+    return [*Path(bench.environ["XDG_RUNTIME_DIR"]).iterdir()]
+
+
+def test_a_job_runs_in_a_private_image_until_the_login_is_revoked(
+    yard: Bench, private: Private, bench_of: Callable[[Bench], Bench]
+) -> None:
+    """The second run has a job that failed, in words, and a doctor that says the same."""
+    bench = bench_of(yard)
+    bench.release("v1.0", JOB.replace("IMAGE", private.image))
+    ran = bench.run()
+    assert ran.job("contained")["status"] == "succeeded", ran.stderr
+    assert "they let us in" in bench.mayfly("doctor").stdout
+    private.forget()
+    private.registry.admit("another")
+    refused = bench.run()
+    message = refused.job("contained")["message"]
+    assert refused.job("contained")["status"] == "failed"
+    assert "the registry does not let us in" in message
+    alarmed = bench.mayfly("doctor")
+    assert f"{private.registry.host}: docker login failed: the registry does not let us in" in (
+        alarmed.stdout + alarmed.stderr
+    )
+    assert PASSWORD not in ran.stderr + refused.stderr + alarmed.stdout + alarmed.stderr
+    assert left(bench) == []
+
+
+def test_a_stack_gets_the_images_that_it_names_and_builds_from(
+    compose_yard: Bench, private: Private, bench_of: Callable[[Bench], Bench]
+) -> None:
+    """Before anything of it runs; its containers and its build see no login, whatever the compose file asks for."""
+    bench = bench_of(compose_yard)
+    compose = f"""
+        services:
+          batch:
+            build:
+              context: .
+              args: {{CLIENT: "${{DOCKER_CONFIG:-none}}"}}
+            depends_on: [beside]
+            environment: {{CLIENT: "${{DOCKER_CONFIG:-none}}"}}
+            command: ["sh", "-c", "echo $$CLIENT > /data/client.txt; cat /built >> /data/client.txt"]
+          beside:
+            image: {private.image}
+            command: ["sleep", "60"]
+    """
+    dockerfile = f"FROM {private.image}\nARG CLIENT\nRUN echo $CLIENT > /built\n"
+    jobs = """
+        [[job]]
+        name = "stack"
+        compose = "compose.yml"
+        service = "batch"
+        output = "/data"
+    """
+    bench.release("v1.0", jobs, {"compose.yml": compose, "Dockerfile": dockerfile})
+    ran = bench.run()
+    assert ran.job("stack")["status"] == "succeeded", ran.stderr
+    (run,) = all_sound(bench.bucket)
+    assert "mayfly-docker" not in bench.bucket.file(run, "stack/client.txt").decode()
+    built = [event["action"] for event in ran.events("job.images_wanted")]
+    assert built == ["compose pull", "compose build"]
+    assert left(bench) == []
+
+
+def test_a_stack_whose_login_is_wrong_says_so(
+    compose_yard: Bench, private: Private, bench_of: Callable[[Bench], Bench]
+) -> None:
+    """In the words of a single image."""
+    bench = bench_of(compose_yard)
+    private.remember("wr0ng-wr0ng")
+    compose = f"services: {{batch: {{image: {private.image}, command: ['true']}}}}"
+    jobs = '[[job]]\nname = "stack"\ncompose = "compose.yml"\nservice = "batch"\noutput = "/data"\n'
+    bench.release("v1.0", jobs, {"compose.yml": compose})
+    ran = bench.run()
+    assert "the registry does not let us in" in ran.job("stack")["message"]
+    assert "wr0ng" not in ran.stderr
+
+
+async def test_the_browsers_image_may_be_private(private: Private) -> None:
+    """A release that pins one is refused when the login is wrong, with what would help."""
+    log = Journalist().log
+    for password, expected in ((PASSWORD, None), ("wr0ng-wr0ng", "does not let us in")):
+        private.forget()
+        private.remember(password)
+        keyring = Keyring(private.settings(), private.engine.environ)
+        environ = {"PATH": "/usr/local/bin:/usr/bin:/bin", **private.engine.environ}
+        images = Images(Browser(), environ, log, login=keyring.docker)
+        if expected is None:
+            assert await images.have(private.image)
+            continue
+        with pytest.raises(ReleaseRefused, match=expected) as raised:
+            await images.have(private.image)
+        assert "revoked" in raised.value.remedy
+
+
+PROWLS = """
+import json, os, pathlib
+sought = [text[::-1].encode() for text in os.environ["SOUGHT"].split()]
+roots = [pathlib.Path(place) for place in (os.environ["STATE"], os.environ["CLIENTS"], "/run")]
+files = [file for root in roots for file in root.rglob("config.json")]
+files += [file for name in ("environ", "cmdline") for file in pathlib.Path("/proc").glob(f"[0-9]*/{name}")]
+looked, found = 0, []
+for file in files:
+    try:
+        content = file.read_bytes()
+    except OSError:
+        continue
+    looked += 1
+    found += [str(file) for text in sought if text in content]
+pathlib.Path(os.environ["MAYFLY_OUTPUT_DIR"], "found.json").write_text(json.dumps([looked, found]))
+"""
+
+
+def test_no_job_and_no_reader_sees_a_registrys_password(
+    yard: Bench, private: Private, bench_of: Callable[[Bench], Bench]
+) -> None:
+    """Neither as it is nor as docker's client writes it: in no file, process, object of the bucket, or log."""
+    bench = bench_of(yard)
+    written = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    backwards = f"{PASSWORD[::-1]} {written[::-1]}"
+    jobs = f"""
+        {JOB.replace("IMAGE", private.image)}
+        [[job]]
+        name = "prowls"
+        command = ["python3", "prowls.py"]
+        needs = ["contained"]
+        env.SOUGHT = "{backwards}"
+        env.STATE = "{bench.state}"
+        env.CLIENTS = "{bench.environ["XDG_RUNTIME_DIR"]}"
+    """
+    bench.release("v1.0", jobs, {"prowls.py": PROWLS})
+    ran = bench.run()
+    assert ran.outcome["status"] == "succeeded", ran.stderr
+    (run,) = all_sound(bench.bucket)
+    looked, found = json.loads(bench.bucket.file(run, "prowls/found.json"))
+    assert (looked > 20, found) == (True, [])
+    places = {key: bench.bucket.objects.get(key) for key in bench.bucket.objects.stamps()}
+    places |= {str(path): path.read_bytes() for path in bench.state.rglob("*") if path.is_file()}
+    places["stderr"] = ran.stderr.encode()
+    texts = (PASSWORD.encode(), written.encode())
+    assert [name for name, content in places.items() for text in texts if text in content] == []
+
+
+async def test_a_login_is_in_a_file_of_ours_for_one_command(
+    private: Private, tmp_path: Path
+) -> None:
+    """Beside what the user's own client has; a killed agent's is removed by the next."""
+    own = tmp_path / "docker"
+    (own / "contexts").mkdir(parents=True)
+    (own / "config.json").write_text(
+        '{"auths": {"other": {"auth": "eA=="}}, "credsStore": "desktop"}'
+    )
+    (tmp_path / "run").mkdir()
+    dead = tmp_path / "run" / "mayfly-docker-4194305-x"  # above the largest number of a process
+    dead.mkdir()
+    environ = {"DOCKER_CONFIG": str(own), "XDG_RUNTIME_DIR": str(tmp_path / "run")}
+    hidden: dict[str, str] = {}
+    keyring = Keyring(private.settings(), environ, hidden.update)
+    async with keyring.docker([private.image]) as folder:
+        assert folder is not None
+        assert not dead.exists()
+        file = folder / "config.json"
+        assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, file)] == [0o700, 0o600]
+        found = json.loads(file.read_text())
+        assert set(found["auths"]) == {"other", private.registry.host}
+        assert found["credHelpers"] == {private.registry.host: ""}
+        assert (folder / "contexts").is_dir()
+    assert not folder.exists()
+    assert list(hidden.values()) == [PASSWORD]
+    async with keyring.docker(["public.example/other:1"]) as none:
+        assert none is None
+
+
+async def test_ecr_asks_the_role_and_needs_no_entry(aws: dict[str, str], tmp_path: Path) -> None:
+    """The login is the role's, for the registry's own region."""
+    environ = {**aws, "HOME": str(tmp_path)}
+    keyring = Keyring(Settings(), environ)
+    async with keyring.docker([f"{ECR}/team/box:1"]) as folder:
+        assert folder is not None
+        auth = json.loads((folder / "config.json").read_text())["auths"][ECR]["auth"]
+        assert base64.b64decode(auth).startswith(b"AWS:")
+
+
+async def test_a_role_that_may_not_use_ecr_is_said(aws: dict[str, str], tmp_path: Path) -> None:
+    """With the rights that it needs, as a failure of the image."""
+
+    class Denies(QuietHandler):
+        def do_POST(self) -> None:  # noqa: N802 -- the name is the library's
+            self.read_body()
+            self.answer(400, b'{"__type": "AccessDeniedException", "message": "no"}')
+
+    with LoopbackHttp(Denies) as denies:
+        environ = {**aws, "HOME": str(tmp_path), "AWS_ENDPOINT_URL": denies.url}
+        engine = Engine(environ, Keyring(Settings(), environ).docker)
+        with pytest.raises(ContainerError, match="AccessDeniedException") as raised:
+            await engine.pull(f"{ECR}/team/box:1")
+    assert "ecr:GetAuthorizationToken" in raised.value.remedy
+
+
+async def test_a_limit_on_pulls_is_said(docker_engine: DockerEngine) -> None:
+    """As Docker Hub says it to those who did not log in."""
+    limit = b'{"errors": [{"code": "TOOMANYREQUESTS", "message": "You have reached your pull rate limit."}]}'
+
+    class Limits(QuietHandler):
+        def _limit(self) -> None:
+            self.answer(429, limit, {"Content-Type": "application/json"})
+
+        do_GET = do_HEAD = _limit  # noqa: N815 -- the library's names
+
+    environ = {"PATH": "/usr/local/bin:/usr/bin:/bin", **docker_engine.environ}
+    with LoopbackHttp(Limits) as limits:
+        name = f"127.0.0.1:{limits.port}/team/box:1"
+        with pytest.raises(ContainerError, match="limit on pulls is reached") as raised:
+            await asyncio.wait_for(Engine(environ).pull(name), 120)
+    assert "log in" in raised.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("image", "host"),
+    [
+        ("busybox", "docker.io"),
+        ("me/hoge:1.4", "docker.io"),
+        ("docker.io/me/hoge", "docker.io"),
+        ("localhost/hoge", "localhost"),
+        ("ghcr.io/me/hoge@sha256:00", "ghcr.io"),
+        ("registry.example.org:5000/hoge", "registry.example.org:5000"),
+    ],
+)
+def test_the_registry_of_an_image(image: str, host: str) -> None:
+    """As docker reads names."""
+    assert host_of(image) == host
+
+
+def test_only_the_logins_that_are_needed_are_read() -> None:
+    """For a single image its registry's; for a build those that its Dockerfile names, and Docker Hub's."""
+    known = {"docker.io", "ghcr.io", "quay.io"}
+    assert needed(["ghcr.io/me/x"], [], known) == ["ghcr.io"]
+    assert needed(["other.example/me/x"], [], known) == []
+    assert needed([], ["FROM quay.io/me/x\n"], known) == ["docker.io", "quay.io"]
+    assert needed([], [f"FROM {ECR}/x\n"], ()) == [ECR]
+    keys = client_config({}, {})
+    assert keys == {"auths": {}, "credHelpers": {}}
