@@ -39,21 +39,27 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def with_group(
-        *arguments: Any, of_git: bool, of_store: bool, registry: str | None, **others: Any
+        *arguments: Any,
+        of_git: bool,
+        of_store: bool,
+        registry: str | None,
+        index: str | None,
+        **others: Any,
     ) -> Any:
         flagged = ((GIT, of_git), (BUCKET, of_store))
         asked = [group for group, wanted in flagged if wanted]
-        named = (("registry", registry),)
+        named = (("registry", registry), ("index", index))
         asked += [login_group(section, name) for section, name in named if name]
         if len(asked) > 1:
             raise UsageError("only one kind of secrets at a time")
         return command(*arguments, group=asked[0] if asked else JOBS, **others)
 
-    with_group = click.option(
-        "--registry",
-        metavar="HOST",
-        help=f'Those of a registry, [registry."HOST"]: {", ".join(LOGIN_NAMES)}.',
-    )(with_group)
+    for option, metavar, what in (
+        ("index", "NAME", "a package index"),
+        ("registry", "HOST", "a registry"),
+    ):
+        help_text = f'Those of {what}, [{option}."{metavar}"]: {", ".join(LOGIN_NAMES)}.'
+        with_group = click.option(f"--{option}", metavar=metavar, help=help_text)(with_group)
     for flag, name, group, what in (
         ("--git", "of_git", GIT, "The repository's"),
         ("--bucket", "of_store", BUCKET, "The bucket's own keys"),

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from agent.base.units import Seconds, Size, Span
 from agent.base.urlsecrets import settings_secrets
@@ -39,6 +47,7 @@ def _source(source: str | None) -> str | None:
 Source = Annotated[str | None, AfterValidator(_source)]
 """Where credentials are: `ssm:/path`, or a file that only its owner can read."""
 NamedSource = Annotated[str, AfterValidator(_source)]
+IndexName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class Release(Section):
@@ -150,6 +159,14 @@ class Store(Section):
 
 class Registry(Section):
     """A registry of images that wants a login, by its host. ECR needs no entry: the machine's role is asked."""
+
+    credentials: NamedSource = Field(
+        description='`"ssm:/path"` or a file (mode 0600) with `username` and `password`: docs/private.md.'
+    )
+
+
+class Index(Section):
+    """A package index that wants a login, by the name that the release's pyproject.toml gives it."""
 
     credentials: NamedSource = Field(
         description='`"ssm:/path"` or a file (mode 0600) with `username` and `password`: docs/private.md.'
@@ -324,6 +341,7 @@ class Settings(Section):
     release: Release = Release()
     store: Store = Store()
     registry: dict[str, Registry] = Field({}, description="By host.")
+    index: dict[IndexName, Index] = Field({}, description="By name.")
     browser: Browser = Browser()
     paths: Paths = Paths()
     limits: Limits = Limits()

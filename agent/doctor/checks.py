@@ -9,6 +9,7 @@ CHECKS = (
     Check("git repository", 30, parts.repository),
     Check("release signers", 10, parts.signers),
     Check("uv", 15, parts.uv),
+    Check("package indexes", 60, parts.indexes),
     Check("container engine", 25, parts.container_engine),
     Check("registries", 60, parts.registries),
     Check("chromedriver", 15, parts.chromedriver),

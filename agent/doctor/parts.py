@@ -167,6 +167,15 @@ async def registries(patient: Patient) -> Finding:
     return ok(f"they let us in: {', '.join(hosts)}")
 
 
+async def indexes(patient: Patient) -> Finding:
+    """Read the logins of package indexes; where an index is, only a release knows."""
+    names = sorted(patient.settings.index)
+    if not names:
+        return skipped("no [index] in the configuration")
+    await Keyring(patient.settings, patient.environ).indexes()
+    return ok(f"logins of {', '.join(names)}, not tried: a release's install does that")
+
+
 async def chromedriver(patient: Patient) -> Finding:
     """Ask chromedriver for its version."""
     settings = patient.settings.browser

@@ -4,12 +4,13 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from agent.base import processes
-from agent.base.errors import ProcessTimeout, ReleaseError
+from agent.base.errors import ProcessTimeout, ReleaseError, SecretsError
 from agent.base.logs import Log
+from agent.base.redact import Redactor
 from agent.release.passing import passed
 
 LOCK = "uv.lock"
@@ -22,7 +23,15 @@ _PASSED = (
     *("UV_PYTHON_INSTALL_DIR", "UV_HTTP_TIMEOUT", "UV_HTTP_RETRIES"),
 )
 _INDEX_CREDENTIALS = re.compile(r"UV_INDEX_\w+_(USERNAME|PASSWORD)")
+_REFUSED = re.compile(r"\b40[13] (Unauthorized|Forbidden)")
 _ENOUGH_SECONDS = 1.0
+
+ReadLogins = Callable[[], Awaitable[Mapping[str, str]]]
+
+
+async def no_logins() -> Mapping[str, str]:
+    """Leave it to what the agent's own environment says."""
+    return {}
 
 
 async def install(
@@ -34,6 +43,7 @@ async def install(
     mark: Mapping[str, str],
     seconds: float,
     log: Log,
+    logins: ReadLogins = no_logins,
 ) -> bool:
     """Make the environment that a release's lock asks for.
 
@@ -45,6 +55,7 @@ async def install(
         mark: The variable by which what is left of a killed agent's uv is found.
         seconds: Limit of it all.
         log: Told when the cache was not enough.
+        logins: Reads the variables by which uv logs in to private indexes, when the cache was not enough.
 
     Returns:
         Whether there is one: a release without a lock needs none.
@@ -66,8 +77,15 @@ async def install(
         await uv.run(*command, "--offline")
     except ReleaseError as error:
         log.info("release.cache_missed", reason=str(error))
-        await uv.run(*command)
+        await uv.run(*command, logins=await _read(logins))
     return True
+
+
+async def _read(logins: ReadLogins) -> Mapping[str, str]:
+    try:
+        return await logins()
+    except SecretsError as error:
+        raise ReleaseError(f"no login to an index: {error}", remedy=error.remedy) from error
 
 
 class _Uv:
@@ -78,13 +96,14 @@ class _Uv:
         self._environ = environ
         self._until = until
 
-    async def run(self, *arguments: str) -> None:
-        """Run uv in the release's files."""
+    async def run(self, *arguments: str, logins: Mapping[str, str] | None = None) -> None:
+        """Run uv in the release's files; `logins` are variables that no message may show."""
+        hidden = logins or {}
         left = self._until - asyncio.get_running_loop().time()
         try:
             done = await processes.run(
                 (_binary(), *arguments),
-                environ=self._environ,
+                environ={**self._environ, **hidden},
                 seconds=max(_ENOUGH_SECONDS, left),
                 cwd=self._tree,
             )
@@ -96,7 +115,17 @@ class _Uv:
         except OSError as error:
             raise ReleaseError(f"uv could not be started: {error}") from error
         if done.code != 0:
-            raise ReleaseError(f"uv {arguments[0]}: {done.complaint or f'exit code {done.code}'}")
+            complaint = Redactor(hidden).text(done.complaint)
+            raise _failure(f"uv {arguments[0]}", complaint or f"exit code {done.code}")
+
+
+def _failure(action: str, complaint: str) -> ReleaseError:
+    if _REFUSED.search(complaint):
+        return ReleaseError(
+            f"{action}: the index does not let us in: {complaint}",
+            remedy='the login of [index."NAME"] is missing, wrong, expired or revoked, or may not read this package',
+        )
+    return ReleaseError(f"{action}: {complaint}")
 
 
 def _environment(environment: Path, cache: Path, environ: Mapping[str, str]) -> dict[str, str]:

@@ -52,6 +52,7 @@ async def install(means: Means, mirror: Mirror, wanted: Wanted, marker: Marker) 
             mark=mark(means.shelf.mirror),
             seconds=means.settings.install_timeout,
             log=means.log,
+            logins=means.keyring.indexes if means.keyring else environment.no_logins,
         )
     marker = marker.model_copy(update={"environment": has_environment})
     with refusing("content"):

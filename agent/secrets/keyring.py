@@ -1,14 +1,15 @@
 """What a run needs to reach what is private: read when it is first needed, kept in memory, hidden in every log."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from agent.config.settings import Settings
 from agent.secrets.docker import client_folder, ecr_login
 from agent.secrets.private import GitLogin, git_login, parse_git_file
-from agent.secrets.registries import Login, login_from, needed
+from agent.secrets.registries import Login, index_variables, login_from, needed
 from agent.secrets.sources import read_credentials
 
 Hide = Callable[[Mapping[str, str]], None]
@@ -64,20 +65,38 @@ class Keyring:
         Raises:
             SecretsError: There is none.
         """
-        async with self._reading:
-            if host not in self._logins:
-                login = await self._read_registry(host)
-                self._hide({f"registry {host}": login.password})
-                self._logins[host] = login
-            return self._logins[host]
-
-    async def _read_registry(self, host: str) -> Login:
         entry = self._settings.registry.get(host)
         if entry is None:
-            return await ecr_login(host, self._environ)
-        key = f'registry."{host}".credentials'
-        found = await read_credentials(entry.credentials, key, self._environ)
-        return login_from(found, entry.credentials)
+            return await self._login(f"registry {host}", ecr_login(host, self._environ))
+        return await self._stored("registry", host, entry.credentials)
+
+    async def indexes(self) -> dict[str, str]:
+        """Return the variables by which uv logs in to the indexes of the configuration.
+
+        Raises:
+            SecretsError: A login could not be read.
+        """
+        entries = self._settings.index.items()
+        return index_variables(
+            {name: await self._stored("index", name, one.credentials) for name, one in entries}
+        )
+
+    async def _stored(self, section: str, name: str, source: str) -> Login:
+        async def read() -> Login:
+            key = f'{section}."{name}".credentials'
+            return login_from(await read_credentials(source, key, self._environ), source)
+
+        return await self._login(f"{section} {name}", read())
+
+    async def _login(self, name: str, reading: Coroutine[Any, Any, Login]) -> Login:
+        async with self._reading:
+            if name in self._logins:
+                reading.close()
+            else:
+                login = await reading
+                self._hide({name: login.password})
+                self._logins[name] = login
+            return self._logins[name]
 
     @asynccontextmanager
     async def docker(

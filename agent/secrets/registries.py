@@ -1,4 +1,4 @@
-"""Which registries images come from, and what docker's client is told of them. Decisions only."""
+"""Logins of registries and package indexes: which are needed, and what docker and uv are told. Decisions only."""
 
 import base64
 import re
@@ -38,6 +38,15 @@ def login_from(found: Mapping[str, str], source: str) -> Login:
             remedy=f"`mayfly secrets set --registry HOST {missing[0]}`, or --index NAME, stores it",
         )
     return Login(found["username"], found["password"])
+
+
+def index_variables(logins: Mapping[str, Login]) -> dict[str, str]:
+    """Return the variables by which uv logs in to indexes, by their names in pyproject.toml."""
+    return {
+        f"UV_INDEX_{re.sub('[^A-Za-z0-9]', '_', name).upper()}_{what}": value
+        for name, login in logins.items()
+        for what, value in (("USERNAME", login.username), ("PASSWORD", login.password))
+    }
 
 
 def host_of(image: str) -> str:

@@ -125,6 +125,8 @@ async def test_those_of_a_registry_are_named_by_its_host(keeper: Keeper, tmp_pat
     settings = Settings.model_validate({"registry": {"ghcr.io": {"credentials": source}}})
     login = await Keyring(settings, keeper.environ).registry("ghcr.io")
     assert (login.username, login.password) == ("username-1", "password-1")
+    wrong = keeper.say("set", "--index", "shop", "password", stdin=b"x")
+    assert (wrong.returncode, b'[index."shop"]' in wrong.stderr) == (2, True)
     wrong = keeper.say("set", "--registry", "quay.io", "password", stdin=b"x")
     assert (wrong.returncode, b'[registry."quay.io"]' in wrong.stderr) == (2, True)
     keeper.say("rm", "--registry", "ghcr.io", "password", "--yes")

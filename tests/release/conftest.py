@@ -14,7 +14,7 @@ import uv
 from agent.base.logs import Journalist
 from agent.bucket.address import LocalBucket
 from agent.bucket.store import Bucket
-from agent.config.settings import Release, Settings
+from agent.config.settings import Index, Release, Settings
 from agent.core.ids import run_id
 from agent.release.memory import Memory, Writer
 from agent.release.obtain import Obtained, obtain
@@ -53,6 +53,7 @@ class Desk:
         events: What was logged.
         now: The time; each call is an hour after the one before.
         machine: Whether nobody watches.
+        index: The package indexes that want a login.
     """
 
     state: Path
@@ -63,6 +64,7 @@ class Desk:
     now: datetime = START
     timeout: float = 20.0
     machine: bool = False
+    index: dict[str, Index] = field(default_factory=dict)
     memory: Memory = field(init=False)
 
     @property
@@ -85,8 +87,12 @@ class Desk:
             now=self.now,
             log=Journalist(self.events.append).log,
             machine=self.machine,
-            keyring=Keyring(Settings(release=release), self.environ),
+            keyring=Keyring(Settings(release=release, index=self.index), self.environ),
         )
+
+    def login_to_index(self, source: str) -> None:
+        """Have the agent know a login to the index `team-index`."""
+        self.index = {"team-index": Index(credentials=source)}
 
     async def run_well(self, **settings: Any) -> Obtained:
         """Obtain a release that then proves itself."""

@@ -19,6 +19,8 @@ from tests.bucket.sound import all_sound
 from tests.consumer.serving import serving
 from tests.parts.command import mayfly
 from tests.parts.gitserver import GitServer
+from tests.parts.private_index import USER as READER
+from tests.parts.private_index import PrivateIndex, lock
 from tests.parts.recorder import Recorder
 from tests.parts.seaweed import S3Server
 from tests.parts.waiting import wait_until
@@ -316,13 +318,14 @@ def test_no_part_of_an_address_leaves_a_run(bench: Bench, bucket: Bucket) -> Non
 
 
 GIT_TOKEN = "cAnary-git-token-b81"
+INDEX_PASSWORD = "cAnary-index-password-d4"
 
 USER = "x-access-token"
 
 PROWLS = """
 import json, os, pathlib, sys
 sought = [text[::-1].encode() for text in os.environ["SOUGHT"].split()]
-places = ["HOME", "TMPDIR", "STATE", "CLIENTS"]
+places = ["HOME", "TMPDIR", "STATE"]
 roots = [pathlib.Path(os.environ[name]) for name in places if os.environ.get(name)]
 files = [file for root in roots for file in root.rglob("*")]
 files += [file for name in ("environ", "cmdline") for file in pathlib.Path("/proc").glob(f"[0-9]*/{name}")]
@@ -340,37 +343,48 @@ pathlib.Path(os.environ["MAYFLY_OUTPUT_DIR"], "found.json").write_text(json.dump
 """A job that looks for secrets wherever it can read; it knows them backwards, so that it does not give them away."""
 
 
-def test_what_opens_a_private_repository_is_for_no_job_and_no_reader(
+def test_what_opens_a_private_repository_or_index_is_for_no_job_and_no_reader(
     bench: Bench, bucket: Bucket, aws: dict[str, str], parameters: Callable[..., None]
 ) -> None:
-    """A token out of SSM: in no file or process that a job can read, and in nothing that leaves the run."""
+    """A token and a password out of SSM: in no file or process that a job can read, and in nothing that leaves."""
     parameters("/canaries/git", token=GIT_TOKEN)
+    parameters("/canaries/index", username=READER, password=INDEX_PASSWORD)
+    private = [GIT_TOKEN, INDEX_PASSWORD]
     jobs = f"""
         [[job]]
         name = "prowls"
-        command = ["{sys.executable}", "prowls.py"]
-        env = {{ SOUGHT = "{GIT_TOKEN[::-1]}", STATE = "{bench.state}" }}
+        command = ["python", "prowls.py"]
+        env.SOUGHT = "{" ".join(secret[::-1] for secret in private)}"
+        env.STATE = "{bench.state}"
     """
-    bench.release("v1.0", jobs, {"prowls.py": PROWLS})
-    bench.environ |= aws
+    (project := bench.folder / "project").mkdir()
+    config = bench.folder / "agent.toml"
+    config.write_text('[index."team-index"]\ncredentials = "ssm:/canaries/index"\n')
+    bench.environ |= aws | {"MAYFLY_CONFIG": str(config)}
     root = bench.repo.bare.parent
-    with process_list() as commands, GitServer(root, user=USER, password=GIT_TOKEN) as git:
+    with PrivateIndex("1.0") as index, GitServer(root, user=USER, password=GIT_TOKEN) as git:
+        index.admit(INDEX_PASSWORD)
+        locked = lock("1.0", index, project, INDEX_PASSWORD)
+        bench.release("v1.0", jobs, {"prowls.py": PROWLS, **locked})
         bench.settings |= {
             "release.repository": git.url(bench.repo.bare.stem),
             "release.credentials": "ssm:/canaries/git",
         }
-        ran = bench.run()
         machine = bench.environment() | {
             "MAYFLY_RELEASE_REPOSITORY": git.url(bench.repo.bare.stem),
             "MAYFLY_RELEASE_CREDENTIALS": "ssm:/canaries/git",
         }
-        doctor = said(["doctor"], machine)
-        git.admit(USER, "another")
-        git.refusal = f"what is {GIT_TOKEN}?"
-        refused = bench.run()
-        alarmed = said(["doctor"], machine)
+        with process_list() as commands:
+            ran = bench.run()
+            doctor = said(["doctor"], machine)
+            git.admit(USER, "another")
+            git.refusal = f"what is {GIT_TOKEN}?"
+            refused = bench.run()
+            alarmed = said(["doctor"], machine)
     assert (ran.outcome["status"], refused.outcome["status"]) == ("succeeded", "succeeded")
+    assert any(path.endswith(".whl") for path in index.requests)
     assert b"v1.0" in doctor
+    assert b"logins of team-index" in doctor
     assert b"mayfly secrets set --git token" in alarmed
     assert "[redacted:git token]" in refused.stderr
     for run in all_sound(bucket):
@@ -380,5 +394,5 @@ def test_what_opens_a_private_repository_is_for_no_job_and_no_reader(
     places |= {"stderr": (ran.stderr + refused.stderr).encode(), "doctor": doctor + alarmed}
     places |= {f"command {command[:40]!r}": command for command in commands}
     places |= {str(file): file.read_bytes() for file in bench.state.rglob("*") if file.is_file()}
-    hit = {name: hits(content, [GIT_TOKEN]) for name, content in places.items()}
+    hit = {name: hits(content, private) for name, content in places.items()}
     assert {name: what for name, what in hit.items() if what} == {}

@@ -1,0 +1,110 @@
+"""Packages of a release out of an index that wants a login: right, wrong, revoked, and seen by nobody."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.base import processes
+from agent.base.errors import ReleaseError
+from agent.config.settings import Settings
+from agent.release.shelf import Installed
+from agent.secrets.keyring import Keyring
+from tests.parts.private_index import PACKAGE, USER, PrivateIndex, lock
+from tests.parts.repo import Repo
+from tests.release.conftest import Desk
+
+pytestmark = pytest.mark.usefixtures("git_server")
+
+PASSWORD = "cAnary-index-password-77"
+JOBS = '[[job]]\nname = "greet"\ncommand = ["python", "greet.py"]\n'
+GREET = f"import {PACKAGE}\nprint({PACKAGE}.VERSION)\n"
+
+
+def release_of(version: str, index: PrivateIndex, folder: Path) -> dict[str, str]:
+    """Return the files of a release that has the package in this version."""
+    folder.mkdir()
+    return {**lock(version, index, folder, PASSWORD), "jobs.toml": JOBS, "greet.py": GREET}
+
+
+@pytest.fixture
+def index(tmp_path: Path, desk: Desk) -> Iterator[PrivateIndex]:
+    """An index with two versions of a package, and an agent that knows the login."""
+    with PrivateIndex("1.0", "2.0") as server:
+        server.admit(PASSWORD)
+        desk.login_to_index(login(tmp_path, PASSWORD))
+        desk.environ["UV_HTTP_RETRIES"] = "0"
+        yield server
+
+
+def login(folder: Path, password: str) -> str:
+    """Write a file with the login; return its path."""
+    file = folder / "index-login"
+    file.write_text(f"username={USER}\npassword={password}\n")
+    file.chmod(0o600)
+    return str(file)
+
+
+async def greeting(release: Installed) -> str:
+    """Return what the release's own Python prints."""
+    assert release.programs is not None
+    command = [str(release.programs / "python"), "greet.py"]
+    done = await processes.run(command, environ={}, seconds=20, cwd=release.tree)
+    return done.stdout.decode().strip()
+
+
+async def test_a_private_package_is_installed_and_its_login_is_nowhere(
+    desk: Desk, repo_builder: Repo, index: PrivateIndex, tmp_path: Path
+) -> None:
+    """In no file of release, environment, cache or state, no log line, and no environment of a job."""
+    repo_builder.release("v1.0", release_of("1.0", index, tmp_path / "one"))
+    obtained = await desk.run_well()
+    assert await greeting(obtained.release) == "1.0"
+    assert any(path.endswith(".whl") for path in index.requests)
+    files = [file for root in (desk.state, desk.cache) for file in root.rglob("*")]
+    found = [file for file in files if file.is_file() and PASSWORD.encode() in file.read_bytes()]
+    assert found == []
+    assert PASSWORD not in repr(desk.events) + repr(obtained)
+
+
+@pytest.mark.parametrize("change", ["revoked", "wrong"])
+async def test_a_login_that_no_longer_opens_the_index_leaves_the_last_good_release(
+    desk: Desk, repo_builder: Repo, index: PrivateIndex, tmp_path: Path, change: str
+) -> None:
+    """It says so in words, and shows no password."""
+    repo_builder.release("v1.0", release_of("1.0", index, tmp_path / "one"))
+    await desk.run_well()
+    repo_builder.release("v2.0", release_of("2.0", index, tmp_path / "two"))
+    if change == "revoked":
+        index.admit("another")
+    else:
+        desk.login_to_index(login(tmp_path, "wr0ng-wr0ng"))
+    obtained = await desk.obtain()
+    assert obtained.release.ref == "v1.0"
+    assert obtained.stale is not None
+    assert "the index does not let us in" in obtained.stale.reason
+    assert PASSWORD not in obtained.stale.reason + repr(desk.events)
+
+
+async def test_a_login_that_cannot_be_read_is_said(
+    desk: Desk, repo_builder: Repo, index: PrivateIndex, tmp_path: Path
+) -> None:
+    """Before uv asks the index."""
+    repo_builder.release("v1.0", release_of("1.0", index, tmp_path / "one"))
+    desk.login_to_index(str(tmp_path / "nothing"))
+    with pytest.raises(ReleaseError, match=r"no login to an index: .* cannot be read"):
+        await desk.obtain()
+
+
+async def test_the_login_is_read_from_ssm(
+    aws: dict[str, str], parameters: Callable[..., None]
+) -> None:
+    """As uv wants it: the index's name in capitals, with underscores."""
+    parameters("/private/index", username=USER, password=PASSWORD)
+    settings = Settings.model_validate(
+        {"index": {"team-index.v2": {"credentials": "ssm:/private/index"}}}
+    )
+    assert await Keyring(settings, aws).indexes() == {
+        "UV_INDEX_TEAM_INDEX_V2_USERNAME": USER,
+        "UV_INDEX_TEAM_INDEX_V2_PASSWORD": PASSWORD,
+    }
