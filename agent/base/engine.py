@@ -161,6 +161,11 @@ class Engine:
 
 _REGISTRY = (
     (
+        r"x509|certificate",
+        "the registry's certificate is not trusted",
+        "look at this machine's clock, and at the engine's authorities (/etc/docker/certs.d)",
+    ),
+    (
         r"toomanyrequests|too many requests|rate limit",
         "the registry's limit on pulls is reached",
         "wait, or log in: with credentials of the registry's the limit is higher, or none",

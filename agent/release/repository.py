@@ -274,6 +274,11 @@ _MEANINGS = (
         "compare ssh-keyscan with the published key, then: mayfly secrets set --git known_hosts",
     ),
     (
+        r"certificate",
+        "the host's certificate is not trusted",
+        "look at this machine's clock, and at the authorities it knows (GIT_SSL_CAINFO)",
+    ),
+    (
         r"permission denied \(.*publickey",
         "the server does not take the key",
         "add its public half to the repository as a deploy key; read-only is enough",
@@ -316,7 +321,7 @@ def meaning_of(complaint: str, trouble: Trouble, *, with_login: bool) -> tuple[s
         return "", ""
     found = ((what, remedy) for sign, what, remedy in _MEANINGS if re.search(sign, text))
     what, remedy = next(found, ("", ""))
-    if with_login or "host" in what:
+    if with_login or "host" in what:  # also without credentials of ours
         return what, remedy or "check release.credentials"
     return "", (
         "set release.credentials; or check those in release.repository, or the machine's key and known hosts"

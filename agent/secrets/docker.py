@@ -22,7 +22,7 @@ _PREFIX = "mayfly-docker-"
 
 @contextmanager
 def client_folder(logins: Mapping[str, Login], environ: Mapping[str, str]) -> Iterator[Path]:
-    """Make a folder for `docker --config` that only this user can read, in memory where there is such a place.
+    """Make a folder for `docker --config` that only this user can read.
 
     What the user's own has beside the logins (plugins, contexts) is there as well.
     """

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.base.engine import Engine
+from agent.base.engine import Engine, registry_meaning
 from agent.base.errors import ContainerError, ReleaseRefused
 from agent.base.logs import Journalist
 from agent.config.settings import Browser, Settings
@@ -113,6 +113,49 @@ def test_a_job_runs_in_a_private_image_until_the_login_is_revoked(
     )
     assert PASSWORD not in ran.stderr + refused.stderr + alarmed.stdout + alarmed.stderr
     assert left(bench) == []
+
+
+def test_preparing_an_image_of_the_machine_fetches_what_is_private(
+    compose_yard: Bench, private: Private, bench_of: Callable[[Bench], Bench]
+) -> None:
+    """The images of jobs and of stacks, with the same login."""
+    bench = bench_of(compose_yard)
+    stack = f"services: {{batch: {{image: {private.image}}}}}"
+    jobs = f"""
+        {JOB.replace("IMAGE", private.image)}
+        [[job]]
+        name = "stack"
+        compose = "compose.yml"
+        service = "batch"
+        output = "/data"
+    """
+    bench.release("v1.0", jobs, {"compose.yml": stack})
+    pairs = (f"release.repository={bench.repo.bare}", f"paths.state={bench.state}")
+    done = bench.mayfly("prepare", *(text for pair in pairs for text in ("--set", pair)))
+    assert done.returncode == 0, done.stderr
+    assert private.engine.docker("image", "inspect", private.image).returncode == 0
+    assert "stack.incomplete" not in done.stderr
+    assert PASSWORD not in done.stdout + done.stderr
+    assert left(bench) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "meaning"),
+    [
+        ("Get https://r/v2/: x509: certificate has expired or is not yet valid", "certificate"),
+        ("denied: Your authorization token has expired. Reauthenticate", "login has expired"),
+        ("unauthorized: incorrect username or password", "does not let us in"),
+        ("pull access denied for me/x, repository does not exist or may require", "not let us in"),
+        ("no basic auth credentials", "does not let us in"),
+        ("manifest for me/x:9 not found: manifest unknown", "has no such image"),
+        ("toomanyrequests: You have reached your pull rate limit", "limit on pulls is reached"),
+        ("dial tcp: lookup ghcr.io: no such host", ""),
+    ],
+)
+def test_what_registries_say_is_understood(said: str, meaning: str) -> None:
+    """Complaints as docker, Docker Hub, ECR and the registry of Debian word them."""
+    found, remedy = registry_meaning(said.lower())
+    assert (meaning in found, bool(remedy)) == (True, bool(meaning))
 
 
 def test_a_stack_gets_the_images_that_it_names_and_builds_from(

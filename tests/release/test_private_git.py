@@ -130,6 +130,16 @@ async def test_a_wrong_token_is_refused_with_a_remedy(
     assert len(https.requests) == 2  # without the token, which git tries first, and with it
 
 
+async def test_a_certificate_that_is_not_trusted_is_not_the_tokens_fault(
+    desk: Desk, https: GitServer, tmp_path: Path
+) -> None:
+    """Though git's complaint may have the word expired in it; and the token was not sent."""
+    del desk.environ["GIT_SSL_CAINFO"]
+    with pytest.raises(ReleaseError, match="the host's certificate is not trusted"):
+        await desk.obtain(credentials=kept(tmp_path, f"token={TOKEN}\n"))
+    assert https.requests == []
+
+
 async def test_a_deploy_key_opens_a_repository_and_is_in_no_file_of_ours(
     desk: Desk, ssh: SshServer, tmp_path: Path
 ) -> None:
