@@ -20,11 +20,13 @@ from cfnlint.decode import decode
 from tests.aws.ec2 import ACCOUNT, Ec2, SpotRequest, SpotRequests
 from tests.parts.aws import KEYS, REGION, Aws
 from tests.parts.missing import program
+from tests.parts.rights import Call, Decision
 
 TEMPLATE = Path(__file__).parents[2] / "deploy/aws/mayfly.yaml"
 IMAGE = "ami-12c6146b"
 """An image that the stand-in knows."""
 SCHEDULED = "2026-11-22T18:00:00Z"
+GUARD = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:guard"
 CONTEXT = "<aws.scheduler.scheduled-time>"
 
 
@@ -59,7 +61,7 @@ def reduced(document: dict[str, Any]) -> dict[str, Any]:
             for what in ("Input", "Arn"):
                 value = target[what]
                 if value == {"Fn::GetAtt": ["Guard", "Arn"]}:
-                    value = "guard"
+                    value = GUARD
                 outputs[f"{name}{what}"] = {**condition, "Value": value}
         if resource["Type"] == "AWS::IAM::Role":
             outputs[name] = {"Value": {"Ref": name}}
@@ -70,7 +72,7 @@ def reduced(document: dict[str, Any]) -> dict[str, Any]:
     text = json.dumps({**document, "Resources": resources, "Outputs": outputs})
     # The function itself is not made: its name stands for its ARN.
     arn = json.dumps({"Fn::GetAtt": ["Guard", "Arn"]})
-    text = text.replace(arn, '"guard"').replace("${Guard.Arn}", "guard")
+    text = text.replace(arn, f'"{GUARD}"').replace("${Guard.Arn}", GUARD)
     made: dict[str, Any] = json.loads(text)
     for resource in made["Resources"].values():
         resource.pop("DependsOn", None)
@@ -90,6 +92,8 @@ class Stack:
         name: Its name.
         outputs: Its outputs, with the schedules' inputs.
         spot: The spot requests of its machines.
+        capacity: Whether a fleet gets a machine.
+        judged: What its roles asked for of EC2, and what IAM said.
     """
 
     def __init__(self, aws: Aws, **parameters: str) -> None:
@@ -109,6 +113,8 @@ class Stack:
         assert found["StackStatus"] == "CREATE_COMPLETE", found
         self.outputs = {one["OutputKey"]: one["OutputValue"] for one in found["Outputs"]}
         self.spot: SpotRequests = {}
+        self.capacity = True
+        self.judged: list[tuple[str, Call, Decision]] = []
         if "Instance" in self.outputs:
             self.spot[self.outputs["Instance"]] = self.request_of_template()
 
@@ -129,8 +135,17 @@ class Stack:
     @contextmanager
     def ec2_of(self, role: str) -> Iterator[Any]:
         """A client of EC2 with a role's rights, which must suffice."""
-        with Ec2(self.aws, self.policies(role), self.spot) as ec2:
+        with self._judged(role) as ec2:
             yield self.aws.client("ec2", ec2.url)
+
+    @contextmanager
+    def _judged(self, role: str) -> Iterator[Ec2]:
+        policies = self.policies(role)
+        with Ec2(self.aws, policies, self.spot, capacity=self.capacity) as ec2:
+            try:
+                yield ec2
+            finally:
+                self.judged += [(role, *one) for one in ec2.judged]
 
     def input_of(self, schedule: str) -> Any:
         """What a schedule sends at `SCHEDULED`."""
@@ -166,7 +181,7 @@ class Stack:
             changes: Functions of the guard that stand in for its own, such as an `age`.
         """
         code = template()["Resources"]["Guard"]["Properties"]["Code"]["ZipFile"]
-        with Ec2(self.aws, self.policies("GuardRole"), self.spot) as ec2:
+        with self._judged("GuardRole") as ec2:
             variables = {
                 **self.aws.environ,
                 # What Lambda sets: region and keys of the role.

@@ -12,9 +12,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.aws.ec2 import SpotRequest
-from tests.aws.policy import DATA, allows, keys_of, listed, type_of, types_of
-from tests.aws.stack import IMAGE, SCHEDULED, TEMPLATE, Stack, assert_sound, template
-from tests.parts.aws import REGION, Aws
+from tests.aws.stack import GUARD, IMAGE, SCHEDULED, TEMPLATE, Stack, assert_sound, template
+from tests.parts.aws import Aws
 from tests.parts.recorder import Recorder
 
 Make = Callable[..., Stack]
@@ -121,21 +120,34 @@ def test_stopped_starts_its_one_machine_and_tells_it_the_slot(
 def test_a_fleet_takes_the_cheapest_of_several_types_and_zones(
     make: Make, aws_stand_in: Aws
 ) -> None:
-    """With Spread, one `instant` request names three types in two zones, and gives one machine."""
+    """With Spread, one `instant` request names three types in two zones; asked for twice, there is one machine."""
     stack = make(Spread="yes", ThirdType="m7i.large")
-    assert stack.outputs["LaunchScheduleArn"].endswith(":aws-sdk:ec2:createFleet")
-    sent = stack.input_of("LaunchSchedule")
-    (config,) = sent["LaunchTemplateConfigs"]
+    assert stack.outputs["LaunchScheduleArn"] == GUARD
+    event = stack.input_of("LaunchSchedule")
+    (config,) = event["request"]["LaunchTemplateConfigs"]
     assert {one["InstanceType"] for one in config["Overrides"]} == {
         "t3.medium",
         "t3.large",
         "m7i.large",
     }
     assert len({one["SubnetId"] for one in config["Overrides"]}) == 2
-    sent.pop("ClientToken")  # the stand-in does not know it
-    with stack.ec2_of("SchedulerRole") as schedule:
-        answer = schedule.create_fleet(**sent)
-    assert len([one for row in answer["Instances"] for one in row["InstanceIds"]]) == 1
+    name = stack.guard(event)["launched"]
+    assert set(stack.machines()) == {name}
+    assert stack.guard(event) == {"found": name}
+
+
+def test_a_fleet_without_capacity_is_a_failure(make: Make) -> None:
+    """EC2 answers 200 and gives no machine: the guard fails with EC2's reason, so that Lambda tries again and tells.
+
+    The last resort finds no machine, and buys one.
+    """
+    stack = make(Spread="yes", LastResortExpression="cron(20 3 * * ? *)")
+    stack.capacity = False
+    with pytest.raises(RuntimeError, match="no machine: InsufficientInstanceCapacity"):
+        stack.guard(stack.input_of("LaunchSchedule"))
+    function = template()["Resources"]["Guard"]["Properties"]
+    assert function["DeadLetterConfig"]["TargetArn"] == {"Fn::GetAtt": ["DeadLetters", "Arn"]}
+    assert "launched" in stack.guard(stack.input_of("LastResortSchedule"))
 
 
 def test_the_guard_ends_what_is_on_for_too_long(make: Make, aws_stand_in: Aws) -> None:
@@ -224,7 +236,7 @@ def test_the_last_resort_buys_a_machine_only_when_there_was_none(
 ) -> None:
     """A machine within the hour is enough; without one, a machine on demand is launched with the same settings."""
     stack = make(LastResortExpression="cron(20 3 * * ? *)")
-    assert stack.outputs["LastResortScheduleArn"] == "guard"
+    assert stack.outputs["LastResortScheduleArn"] == GUARD
     event = stack.input_of("LastResortSchedule")
     name = stack.guard(event)["launched"]
     ((found,),) = (
@@ -307,57 +319,6 @@ def launch(stack: Stack) -> str:
     return str(machine["InstanceId"])
 
 
-def allowed(stack: Stack, role: str, action: str, resource: str, **context: str) -> bool:
-    """Tell whether a role's policies allow something; keys of the context have `__` for their colon."""
-    given = {name.replace("__", ":"): value for name, value in context.items()}
-    return allows(stack.policies(role), action, resource, given)
-
-
-SSM = f"arn:aws:ssm:{REGION}:123456789012:parameter"
-
-
-def test_the_machine_may_read_its_secrets_and_write_its_bucket(make: Make) -> None:
-    """The instance's role reads below its path, lists and puts, and removes nothing but the doctor's files."""
-    stack = make(ParameterPrefix="/mayfly", BucketName="scraped")
-    cases = {
-        ("ssm:GetParametersByPath", f"{SSM}/mayfly/store"): True,
-        ("ssm:GetParametersByPath", f"{SSM}/mayfly"): True,
-        ("ssm:GetParametersByPath", f"{SSM}/mayflyer/store"): False,
-        ("ssm:GetParametersByPath", f"{SSM}/other"): False,
-        ("ssm:PutParameter", f"{SSM}/mayfly/store"): False,
-        ("s3:PutObject", "arn:aws:s3:::scraped/prod/runs/1/a.json"): True,
-        ("s3:ListBucket", "arn:aws:s3:::scraped"): True,
-        ("s3:DeleteObject", "arn:aws:s3:::scraped/prod/runs/1/a.json"): False,
-        ("s3:DeleteObject", "arn:aws:s3:::scraped/prod/doctor/x"): True,
-        ("s3:GetObject", "arn:aws:s3:::private/a"): False,
-        ("ec2:DescribeSpotPriceHistory", "*"): True,
-        ("ec2:RunInstances", "*"): False,
-        ("ec2:CreateTags", "*"): False,
-        ("iam:PassRole", "*"): False,
-    }
-    for (action, resource), expected in cases.items():
-        assert allowed(stack, "InstanceRole", action, resource) is expected, (action, resource)
-
-
-def test_a_bucket_elsewhere_needs_no_rights_here(make: Make) -> None:
-    """Without a bucket in this account, the role has no right on S3 at all."""
-    assert not allowed(make(), "InstanceRole", "s3:PutObject", "arn:aws:s3:::scraped/a")
-
-
-def test_schedules_may_do_their_own_mode_and_nothing_else(make: Make) -> None:
-    """A schedule that launches does not start or stop; one that starts does not launch; none terminates."""
-    launching, stopped = make(), make(Mode="stopped")
-    own = f"arn:aws:ec2:{REGION}:123456789012:instance/{stopped.outputs['Instance']}"
-    other = f"arn:aws:ec2:{REGION}:123456789012:instance/i-00000000000000000"
-    assert not allowed(launching, "SchedulerRole", "ec2:StartInstances", own)
-    assert allowed(stopped, "SchedulerRole", "ec2:StartInstances", own)
-    assert not allowed(stopped, "SchedulerRole", "ec2:StartInstances", other)
-    assert not allowed(stopped, "SchedulerRole", "ec2:RunInstances", "*")
-    for stack in (launching, stopped):
-        assert not allowed(stack, "SchedulerRole", "ec2:TerminateInstances", own)
-        assert not allowed(stack, "SchedulerRole", "iam:PassRole", "arn:aws:iam::1:role/admin")
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -375,32 +336,6 @@ def test_a_launch_is_bound_to_the_template(make: Make, change: dict[str, Any]) -
     with stack.ec2_of("SchedulerRole") as schedule, pytest.raises(ClientError) as caught:
         schedule.run_instances(**{name: value for name, value in sent.items() if value})
     assert caught.value.response["Error"]["Code"] == "UnauthorizedOperation"
-
-
-@pytest.mark.parametrize("path", [TEMPLATE, TEMPLATE.with_name("batch.yaml")], ids=["one", "batch"])
-def test_no_condition_is_one_that_is_never_met(path: Path) -> None:
-    """AWS knows each action, and each key of a condition for each type of resource that its statement names.
-
-    A key that a type of resource does not have allows nothing there, in silence.
-    """
-    for document in policies_of(path):
-        for statement in document["Statement"]:
-            keys = {
-                key.split("/")[0] for one in statement.get("Condition", {}).values() for key in one
-            }
-            for action in listed(statement["Action"]):
-                assert DATA.actions.action_exists(*action.split(":")), action
-                for kind in kinds_of(statement["Resource"], action):
-                    assert keys <= keys_of(action, kind), (action, kind)
-
-
-def kinds_of(resource: Any, action: str) -> set[str]:
-    """Return the types of resources that a statement names; what stands for all is all that the action is judged by."""
-    texts = [
-        one["Fn::Sub"] for one in listed(resource) if isinstance(one, dict) and "Fn::Sub" in one
-    ]
-    kinds = {type_of(text.replace("${AWS::", "")) for text in texts}
-    return set(types_of(action)) if "*" in listed(resource) or kinds & {"*"} else kinds
 
 
 def test_rights_that_name_no_resource_have_a_condition() -> None:
