@@ -13,10 +13,16 @@ from agent.base.urlsecrets import environment_secrets
 from agent.cli.surroundings import colors, configuration_options, load, surroundings
 from agent.config.locate import locate
 from agent.doctor import CHECKS, Patient, as_data, as_lines, examine, exit_code
+from agent.doctor.aws import aws_checks
+
+STACK = "mayfly"
+DEPLOYMENT = Path(__file__).parents[2] / "deploy" / "aws"
 
 
 @click.command()
 @configuration_options
+@click.option("--aws", is_flag=True, help="Look at the stack on AWS instead, from this computer.")
+@click.option("--stack", default=STACK, show_default=True, help="The stack of --aws.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what the parts say meanwhile.")
 def doctor(
@@ -24,12 +30,15 @@ def doctor(
     pairs: tuple[str, ...],
     store: str | None,
     *,
+    aws: bool,
+    stack: str,
     as_json: bool,
     verbose: bool,
 ) -> None:
     """Try every part that a run needs, all at once; each failure prints its remedy.
 
-    Nothing is run and nothing is kept: what is written to the bucket is deleted again.
+    Nothing is run and nothing is kept: what is written to the bucket is deleted again. With --aws it is asked whether
+    the stack will do its work tonight: template, image, secrets, role, schedules, quota.
     """
     around = surroundings()
     loaded = load(config, pairs, store, around)
@@ -46,7 +55,8 @@ def doctor(
         version=__version__,
         log=journalist.log,
     )
-    findings = threads.run(examine(patient, CHECKS))
+    checks = aws_checks(around.environ, stack, DEPLOYMENT) if aws else CHECKS
+    findings = threads.run(examine(patient, checks))
     if as_json:
         click.echo(json.dumps(as_data(findings), indent=1))
     else:

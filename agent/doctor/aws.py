@@ -1,0 +1,332 @@
+"""Checks of a deployed stack, from a laptop, before its first night: `mayfly doctor --aws`."""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from agent.config.settings import Settings
+from agent.doctor.cloud import Cloud, CloudError, Stack
+from agent.doctor.examine import Check, Finding, Patient, failed, ok, skipped
+from agent.secrets.parameters import STORE_NAMES
+
+SECONDS = 60.0
+SSM = "ssm:"
+DEFAULT_KEY = "alias/aws/ssm"
+"""Every role of the account may use it through SSM."""
+STANDARD = frozenset("acdhimrtz")
+"""First letters of the types that share one quota."""
+QUOTAS = {"spot": "L-34B43A08", "on-demand": "L-1216C47A"}
+"""Of vCPUs of standard types, by market."""
+MARKETS = {
+    "spot": "All Standard Spot Instance Requests",
+    "on-demand": "Running On-Demand Standard instances",
+}
+PRESENT = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What is looked at.
+
+    Attributes:
+        cloud: The account.
+        folder: `deploy/aws` of the checkout that this program runs from; it may not be there.
+    """
+
+    cloud: Cloud
+    folder: Path
+
+
+Look = Callable[[Deployment, Stack, Patient], Awaitable[Finding]]
+
+
+def aws_checks(environ: Mapping[str, str], name: str, folder: Path) -> Sequence[Check]:
+    """Return the checks of a stack.
+
+    Args:
+        environ: Keys and region.
+        name: The stack's.
+        folder: `deploy/aws` of this checkout.
+    """
+    deployment = Deployment(Cloud(environ, name), folder)
+    looks: Mapping[str, Look] = {
+        "template": _template,
+        "image": _image,
+        "parameters": _parameters,
+        "role": _role,
+        "schedules": _schedules,
+        "quota": _quota,
+    }
+    return (
+        Check("account", SECONDS, partial(_account, deployment)),
+        Check("stack", SECONDS, partial(_stack, deployment)),
+        *(
+            Check(name, SECONDS, partial(_of_stack, deployment, look))
+            for name, look in looks.items()
+        ),
+    )
+
+
+async def _account(deployment: Deployment, patient: Patient) -> Finding:  # noqa: ARG001
+    """Ask whose keys these are, and where they are used."""
+    region = await deployment.cloud.region()
+    whose = await deployment.cloud.ask("sts", lambda client: client.get_caller_identity())
+    return ok(f"{whose['Account']} in {region}, as {whose['Arn']}")
+
+
+async def _stack(deployment: Deployment, patient: Patient) -> Finding:  # noqa: ARG001
+    """Look whether the stack is there and whole."""
+    name = deployment.cloud.name
+    stack = await deployment.cloud.stack()
+    if stack is None:
+        return failed(
+            f"there is no stack {name} in this region",
+            "`make deploy` makes it; --stack names another, AWS_REGION another region",
+        )
+    if stack.status not in PRESENT:
+        return failed(
+            f"{name} is {stack.status}", "wait, or look at its events in CloudFormation's console"
+        )
+    return ok(f"{name}: {stack.status}, mode {stack.parameters.get('Mode', 'unknown')}")
+
+
+async def _of_stack(deployment: Deployment, look: Look, patient: Patient) -> Finding:
+    stack = await deployment.cloud.stack()
+    if stack is None:
+        return skipped(f"there is no stack {deployment.cloud.name}")
+    return await look(deployment, stack, patient)
+
+
+async def _template(deployment: Deployment, stack: Stack, patient: Patient) -> Finding:  # noqa: ARG001
+    """Compare the stack's template with that of the checkout."""
+    path = deployment.folder / "mayfly.yaml"
+    if not path.exists():
+        return skipped("this program does not run from a checkout: nothing to compare with")
+    ours = path.read_text("utf-8")
+    theirs = await deployment.cloud.ask(
+        "cloudformation", lambda client: client.get_template(StackName=deployment.cloud.name)
+    )
+    if _lines(str(theirs["TemplateBody"])) != _lines(ours):
+        return failed(
+            "the stack was made from another template than this checkout's", "make deploy"
+        )
+    return ok("the checkout's")
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.strip().splitlines()]
+
+
+async def _image(deployment: Deployment, stack: Stack, patient: Patient) -> Finding:  # noqa: ARG001
+    """Look whether the image is there, in this region, and fits the processor."""
+    image = stack.parameters.get("ImageId", "")
+    kind = stack.parameters.get("InstanceType", "")
+    remedy = "`make ami CONFIG=agent.toml` builds one here, then `make deploy`"
+    try:
+        found = await deployment.cloud.ask(
+            "ec2", lambda client: client.describe_images(ImageIds=[image])["Images"]
+        )
+    except CloudError as error:
+        if not error.code.startswith("InvalidAMIID"):
+            raise
+        found = []
+    if not found:
+        return failed(f"{image} is not in this region, or was removed", remedy)
+    if found[0]["State"] != "available":
+        return failed(f"{image} is {found[0]['State']}", "wait until it is available, or " + remedy)
+    arch = found[0]["Architecture"]
+    fitting = (await _types(deployment, [kind]))[kind]["ProcessorInfo"]["SupportedArchitectures"]
+    if arch not in fitting:
+        return failed(
+            f"{image} is for {arch}, {kind} is {', '.join(fitting)}",
+            f"make ami ARCH={fitting[-1]}, or another InstanceType",
+        )
+    newest = _built(deployment.folder, await deployment.cloud.region(), arch)
+    newer = f"; ami.json has {newest}, `make deploy` takes it" if newest not in {"", image} else ""
+    return ok(f"{image}, {arch}, made {found[0]['CreationDate']}{newer}")
+
+
+def _built(folder: Path, region: str, arch: str) -> str:
+    """Return the image that `make ami` built last; empty where this checkout knows of none."""
+    try:
+        images = json.loads((folder / "ami.json").read_text("utf-8"))
+        return str(images[region][arch]["image"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+
+
+async def _types(deployment: Deployment, names: Sequence[str]) -> dict[str, Any]:
+    """Return what EC2 says of types, by name.
+
+    Raises:
+        CloudError: This region has not all of them.
+    """
+    rows = await deployment.cloud.ask(
+        "ec2",
+        lambda client: client.describe_instance_types(InstanceTypes=list(names))["InstanceTypes"],
+    )
+    return {row["InstanceType"]: row for row in rows}
+
+
+async def _parameters(deployment: Deployment, stack: Stack, patient: Patient) -> Finding:  # noqa: ARG001
+    """Look whether each path that the configuration names has parameters here."""
+    sources = sources_of(patient.settings)
+    if not sources:
+        return skipped("the configuration reads nothing from SSM")
+    missing, there = [], []
+    for key, path in sources.items():
+        names = {row["Name"].rpartition("/")[2] for row in await _listed(deployment, path)}
+        lacking = sorted(set(STORE_NAMES[:2]) - names) if key == "store.credentials" else []
+        if lacking or not names:
+            missing.append(f"{key}: {path} has no {' and no '.join(lacking) or 'parameters'}")
+        there.append(f"{path} ({', '.join(sorted(names))})")
+    if missing:
+        return failed(
+            "\n".join(missing),
+            "`mayfly secrets set NAME`, with --bucket for the bucket's keys, in the stack's region",
+        )
+    return ok("; ".join(there))
+
+
+def sources_of(settings: Settings) -> dict[str, str]:
+    """Return every path of SSM that a configuration names, by its key."""
+    found: dict[str, str] = {}
+
+    def walk(key: str, value: object) -> None:
+        if isinstance(value, Mapping):
+            for name, one in value.items():
+                walk(f"{key}.{name}" if key else str(name), one)
+        elif isinstance(value, str) and value.startswith(SSM):
+            found[key] = "/" + value.removeprefix(SSM).strip("/")
+
+    walk("", settings.model_dump(mode="json"))
+    return found
+
+
+async def _listed(deployment: Deployment, path: str) -> list[Any]:
+    def pages(client: Any) -> list[Any]:
+        wanted = [{"Key": "Path", "Option": "OneLevel", "Values": [path]}]
+        found = client.get_paginator("describe_parameters").paginate(ParameterFilters=wanted)
+        return [row for page in found for row in page["Parameters"]]
+
+    return await deployment.cloud.ask("ssm", pages)
+
+
+async def _role(deployment: Deployment, stack: Stack, patient: Patient) -> Finding:
+    """Let IAM simulate what the machine's role does first: read its secrets, use its bucket."""
+    name = stack.resources.get("InstanceRole") or stack.parameters.get("InstanceRoleName", "")
+    arn = await deployment.cloud.ask(
+        "iam", lambda client: client.get_role(RoleName=name)["Role"]["Arn"]
+    )
+    region = await deployment.cloud.region()
+    partition, account = arn.split(":")[1], arn.split(":")[4]
+    ours = f"arn:{partition}:ssm:{region}:{account}:parameter"
+    calls = [
+        ("ssm:GetParametersByPath", ours + path) for path in sources_of(patient.settings).values()
+    ]
+    calls += [("kms:Decrypt", key) for key in await _own_keys(deployment, patient)]
+    if bucket := stack.parameters.get("BucketName"):
+        calls.append(("s3:ListBucket", f"arn:{partition}:s3:::{bucket}"))
+        calls.append(("s3:PutObject", f"arn:{partition}:s3:::{bucket}/runs/x"))
+    refused = [call for call in calls if not await _may(deployment, arn, *call)]
+    if refused:
+        return failed(
+            "\n".join(f"{name} may not {action} on {resource}" for action, resource in refused),
+            "make ParameterPrefix and BucketName fit agent.toml: make deploy PARAMETERS=..."
+            if "InstanceRole" in stack.resources
+            else "allow it in that role's policy, which is not the stack's",
+        )
+    return ok(
+        f"{name}: {', '.join(dict.fromkeys(action for action, _ in calls)) or 'nothing to do'}"
+    )
+
+
+async def _own_keys(deployment: Deployment, patient: Patient) -> list[str]:
+    """Return the keys of the account that encrypt parameters, other than SSM's own."""
+    rows = [
+        row
+        for path in sources_of(patient.settings).values()
+        for row in await _listed(deployment, path)
+    ]
+    keys = sorted({row.get("KeyId", DEFAULT_KEY) for row in rows} - {DEFAULT_KEY})
+    return await deployment.cloud.ask(
+        "kms",
+        lambda client: [client.describe_key(KeyId=key)["KeyMetadata"]["Arn"] for key in keys],
+    )
+
+
+async def _may(deployment: Deployment, role: str, action: str, resource: str) -> bool:
+    answer = await deployment.cloud.ask(
+        "iam",
+        lambda client: client.simulate_principal_policy(
+            PolicySourceArn=role, ActionNames=[action], ResourceArns=[resource]
+        ),
+    )
+    return all(row["EvalDecision"] == "allowed" for row in answer["EvaluationResults"])
+
+
+async def _schedules(deployment: Deployment, stack: Stack, patient: Patient) -> Finding:  # noqa: ARG001
+    """Look whether the schedules are on."""
+    found = await deployment.cloud.ask(
+        "scheduler",
+        lambda client: {
+            name: client.get_schedule(Name=stack.resources[name]) for name in stack.schedules
+        },
+    )
+    told = {
+        name: " ".join(
+            filter(None, [name, row["ScheduleExpression"], row.get("ScheduleExpressionTimezone")])
+        )
+        for name, row in found.items()
+    }
+    off = [told[name] for name, row in found.items() if row["State"] != "ENABLED"]
+    if off or not told:
+        return failed(
+            f"disabled: {', '.join(off)}" if off else "the stack has no schedule",
+            "make deploy PARAMETERS=ScheduleState=ENABLED",
+        )
+    return ok(", ".join(told.values()))
+
+
+async def _quota(deployment: Deployment, stack: Stack, patient: Patient) -> Finding:  # noqa: ARG001
+    """Compare the vCPUs of the largest type with what the account may have."""
+    names = {stack.parameters[name] for name in types_named(stack.parameters)}
+    names = {name for name in names if name[:1] in STANDARD}
+    if not names:
+        return skipped("the types have quotas of their own: look into Service Quotas")
+    rows = await _types(deployment, sorted(names))
+    needed = max(row["VCpuInfo"]["DefaultVCpus"] for row in rows.values())
+    markets = ["spot", *(["on-demand"] if stack.parameters.get("LastResortExpression") else [])]
+    limits = {market: await _limit(deployment, QUOTAS[market]) for market in markets}
+    low = [market for market in markets if limits[market] < needed]
+    if low:
+        return failed(
+            "\n".join(f"{one}: {limits[one]:g} vCPUs, a machine has {needed}" for one in low),
+            "Service Quotas, Amazon EC2: ask for more of "
+            + " and ".join(f"{MARKETS[one]!r} ({QUOTAS[one]})" for one in low),
+        )
+    told = ", ".join(f"{limits[one]:g} of {one}" for one in markets)
+    return ok(f"{told}; a machine has {needed} vCPUs")
+
+
+def types_named(parameters: Mapping[str, str]) -> list[str]:
+    """Return which parameters of a stack name a type that it may launch."""
+    spread = ["SecondType", "ThirdType"] if parameters.get("Spread") == "yes" else []
+    return ["InstanceType", *spread]
+
+
+async def _limit(deployment: Deployment, code: str) -> float:
+    """Return a quota: the account's own, else AWS's default."""
+
+    def question(client: Any) -> float:
+        named = {"ServiceCode": "ec2", "QuotaCode": code}
+        try:
+            answer = client.get_service_quota(**named)
+        except client.exceptions.NoSuchResourceException:
+            answer = client.get_aws_default_service_quota(**named)
+        return float(answer["Quota"]["Value"])
+
+    return await deployment.cloud.ask("service-quotas", question)

@@ -1,0 +1,130 @@
+"""What an account of AWS says of a deployed stack, asked from a laptop with a person's own keys."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from agent.base.errors import ExitCode, MayflyError
+from agent.base.threads import in_thread
+from agent.machine.aws import Waits, aws_client
+
+T = TypeVar("T")
+
+WAITS = Waits(connect=5, read=10, attempts=2)
+ASK_SECONDS = 40.0
+KEYS_REMEDY = "set AWS_PROFILE and AWS_REGION, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
+SCHEDULE = "AWS::Scheduler::Schedule"
+
+
+class CloudError(MayflyError):
+    """AWS did not answer a question, or this person may not ask it."""
+
+    exit_code = ExitCode.CONFIGURATION
+
+    def __init__(self, message: str, code: str = "", *, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A stack as CloudFormation has it.
+
+    Attributes:
+        status: Such as `CREATE_COMPLETE`.
+        parameters: Values by name.
+        resources: Physical names by logical ones.
+        schedules: The logical names of its schedules.
+    """
+
+    status: str
+    parameters: Mapping[str, str]
+    resources: Mapping[str, str]
+    schedules: tuple[str, ...]
+
+
+class Cloud:
+    """The account and one stack in it.
+
+    Attributes:
+        name: The stack's.
+    """
+
+    def __init__(self, environ: Mapping[str, str], name: str) -> None:
+        self._environ = environ
+        self.name = name
+        self._stack: asyncio.Future[Stack | None] | None = None
+
+    async def ask(self, service: str, question: Callable[[Any], T]) -> T:
+        """Return what a service answers.
+
+        Args:
+            service: Its name, as boto3 has it.
+            question: Gets a client.
+
+        Raises:
+            CloudError: It did not answer, or refused.
+        """
+        return await in_thread(lambda: self._ask(service, question), seconds=ASK_SECONDS)
+
+    def _ask(self, service: str, question: Callable[[Any], T]) -> T:
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+        try:
+            return question(aws_client(service, self._environ, WAITS))
+        except ClientError as error:
+            raise _refused(service, error) from error
+        except BotoCoreError as error:
+            raise CloudError(f"{service} cannot be asked: {error}", remedy=KEYS_REMEDY) from error
+
+    async def region(self) -> str:
+        """Return where all is asked.
+
+        Raises:
+            CloudError: The profile or the region does not exist.
+        """
+        return await self.ask("ec2", lambda client: str(client.meta.region_name))
+
+    async def stack(self) -> Stack | None:
+        """Return the stack, or None where there is none; CloudFormation is asked once.
+
+        Raises:
+            CloudError: It did not answer, or refused.
+        """
+        if self._stack is None:
+            self._stack = asyncio.ensure_future(self._look())
+        return await asyncio.shield(self._stack)
+
+    async def _look(self) -> Stack | None:
+        try:
+            return await self.ask("cloudformation", lambda client: _stack_of(client, self.name))
+        except CloudError as error:
+            if "does not exist" in str(error):
+                return None
+            raise
+
+
+def _stack_of(client: Any, name: str) -> Stack:
+    (found,) = client.describe_stacks(StackName=name)["Stacks"]
+    # At most 100 of them, which is more than the template has.
+    rows = client.describe_stack_resources(StackName=name)["StackResources"]
+    return Stack(
+        found["StackStatus"],
+        {row["ParameterKey"]: row["ParameterValue"] for row in found.get("Parameters", [])},
+        {row["LogicalResourceId"]: row.get("PhysicalResourceId", "") for row in rows},
+        tuple(row["LogicalResourceId"] for row in rows if row["ResourceType"] == SCHEDULE),
+    )
+
+
+def _refused(service: str, error: Any) -> CloudError:
+    answer = error.response.get("Error", {})
+    code, message = answer.get("Code", "an error"), answer.get("Message", "")
+    if code not in DENIED:
+        return CloudError(f"{service} answers {code}: {message}", code, remedy=KEYS_REMEDY)
+    return CloudError(
+        f"{service} refuses {error.operation_name} to these keys: {message}",
+        code,
+        remedy=f"allow this user {service}:{error.operation_name}",
+    )
