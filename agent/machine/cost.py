@@ -122,7 +122,8 @@ def run_cost(usage: Usage, rate: Rate, prices: Cost) -> CostRecord:
     hours = usage.seconds / HOUR
     given = usage.spot and usage.taken_back and usage.seconds < FREE_IF_TAKEN_WITHIN
     instance = 0.0 if given else rate.usd_hour * hours
-    surplus = 0.0 if given or prices.credits == "standard" else surplus_usd(usage)
+    # That bought credits are given as well is nowhere said, so they count.
+    surplus = 0.0 if prices.credits == "standard" else surplus_usd(usage)
     volume = 0.0 if prices.keeps_volume else volume_usd(prices, usage.seconds, usage.launched)
     address = prices.address_hour * hours if usage.public_address else 0.0
     parts = [round(part, 6) for part in (instance, surplus, volume, address)]

@@ -74,9 +74,11 @@ def test_a_minute_is_the_least(seconds: float, billed: float) -> None:
 def test_what_ec2_takes_back_within_an_hour_is_free(
     minutes: int, taken_back: bool, spot: bool, free: bool
 ) -> None:
-    """The instance is then not billed; its disk and its address are."""
-    cost = run_cost(usage(minutes, taken_back=taken_back, spot=spot), SPOT, Cost())
+    """The instance is then not billed; its disk, its address and the credits that it bought are."""
+    busy = usage(minutes, taken_back=taken_back, spot=spot, cpu_seconds=2 * 60 * minutes)
+    cost = run_cost(busy, SPOT, Cost())
     assert (cost.instance_usd == 0) is free
+    assert cost.surplus_usd > 0
     assert cost.address_usd > 0
     assert cost.volume_usd > 0
 

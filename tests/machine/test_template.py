@@ -148,6 +148,66 @@ def build_fence(fence: Path) -> "subprocess.CompletedProcess[str]":
     return completed(command, environ={**os.environ, "FENCE": str(fence)})
 
 
+STUBS = {
+    "dnf": "",
+    "systemctl": "",
+    "uname": 'echo "$MACHINE"',
+    # Its last words are where the file goes and where it comes from.
+    "curl": 'echo "${@: -1}" >>"$SAID"; echo plugin >"${@: -2:1}"',
+    "sha256sum": 'cat >>"$SAID"; exit "$CHECK"',
+    "docker": 'echo "$1 v$(test "$1" = compose && echo 2.40.3 || echo "$SHOWN")"',
+}
+
+
+def packages(folder: Path, **given: str) -> "subprocess.CompletedProcess[str]":
+    """Run Amazon's package step with programs that note what they are asked."""
+    tools = folder / "tools"
+    tools.mkdir(exist_ok=True)
+    for name, text in STUBS.items():
+        (tools / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tools / name).chmod(0o755)
+    environ = {
+        "PATH": f"{tools}:{os.environ['PATH']}",
+        "ROOT": str(folder),
+        "SAID": str(folder / "said"),
+        "MACHINE": "x86_64",
+        "CHECK": "0",
+        "SHOWN": "0.36.1",
+        **given,
+    }
+    return completed([str(PACKER / "provision" / "packages-amazon.sh")], environ=environ)
+
+
+@pytest.mark.parametrize(("machine", "name"), [("x86_64", "amd64"), ("aarch64", "arm64")])
+def test_compose_and_a_buildx_that_it_takes_are_installed(
+    tmp_path: Path, machine: str, name: str
+) -> None:
+    """Each for its processor, with a checksum of its own, where docker looks before its package's folder."""
+    done = packages(tmp_path, MACHINE=machine)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "usr/local/libexec/docker/cli-plugins"
+    assert sorted(path.name for path in folder.iterdir()) == ["docker-buildx", "docker-compose"]
+    said = (tmp_path / "said").read_text().splitlines()
+    urls, sums = said[::2], [line.split()[0] for line in said[1::2]]
+    assert [url.rpartition("/")[2] for url in urls] == [
+        f"docker-compose-linux-{machine}",
+        f"buildx-v0.36.1.linux-{name}",
+    ]
+    assert all(re.fullmatch(r"[0-9a-f]{64}", one) for one in sums)
+    other = packages(tmp_path, MACHINE="aarch64" if machine == "x86_64" else "x86_64")
+    assert other.returncode == 0
+    more = (tmp_path / "said").read_text().splitlines()[len(said) :]
+    assert set(sums).isdisjoint(line.split()[0] for line in more[1::2])
+
+
+@pytest.mark.parametrize(
+    "given", [{"CHECK": "1"}, {"SHOWN": "0.12.1"}, {"MACHINE": "riscv64"}], ids=str
+)
+def test_another_plugin_ends_the_build(tmp_path: Path, given: dict[str, str]) -> None:
+    """One with another checksum, one that docker does not take, and a processor without any."""
+    assert packages(tmp_path, **given).returncode == 1
+
+
 GRUBBY = """\
 #!/bin/bash
 case $1 in
