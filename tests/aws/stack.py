@@ -64,7 +64,8 @@ def reduced(document: dict[str, Any]) -> dict[str, Any]:
                     value = GUARD
                 outputs[f"{name}{what}"] = {**condition, "Value": value}
         if resource["Type"] == "AWS::IAM::Role":
-            outputs[name] = {"Value": {"Ref": name}}
+            condition = {"Condition": resource["Condition"]} if "Condition" in resource else {}
+            outputs[name] = {**condition, "Value": {"Ref": name}}
         if resource["Type"].startswith(
             ("AWS::Scheduler", "Custom::", "AWS::Lambda", "AWS::CloudWatch")
         ):
@@ -76,11 +77,10 @@ def reduced(document: dict[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = json.loads(text)
     for resource in made["Resources"].values():
         resource.pop("DependsOn", None)
-    # The stand-in does not look into a launch template for the image and the tags of a machine of the stack itself.
+    # The stand-in does not look into a launch template for the image of a machine of the stack itself.
     made["Resources"]["Instance"]["Properties"] |= {
         "ImageId": {"Ref": "ImageId"},
         "InstanceType": {"Ref": "InstanceType"},
-        "Tags": [{"Key": "mayfly-stack", "Value": {"Ref": "AWS::StackName"}}],
     }
     return made
 

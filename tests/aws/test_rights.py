@@ -32,7 +32,7 @@ FLEET = TEMPLATE.with_name("batch.yaml")
 STACKS: Mapping[str, Mapping[str, str]] = {
     "launch": {"LastResortExpression": "cron(20 3 * * ? *)", "BucketName": "scraped"},
     "spread": {"Spread": "yes", "LastResortExpression": "cron(20 3 * * ? *)"},
-    "stopped": {"Mode": "stopped"},
+    "stopped": {"Mode": "stopped", "LogRetentionDays": "14"},
 }
 EC2 = f"arn:aws:ec2:{REGION}:{ACCOUNT}"
 SSM = f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter"
@@ -113,6 +113,15 @@ def rows_of_doctor() -> Iterator[Row]:
     # Without a bucket in this account there is no right on S3 at all.
     for action in ("s3:GetObject", "s3:PutObject"):
         yield Row("stopped", "InstanceRole", action, "arn:aws:s3:::scraped/a")
+
+
+def rows_of_log() -> Iterator[Row]:
+    """Where a log is kept, the machine writes to its stack's, and to none where none is."""
+    for action in ("logs:CreateLogStream", "logs:PutLogEvents"):
+        stream = LOGS + ":/mayfly/{stack}:log-stream:i-0"
+        yield Row("stopped", "InstanceRole", action, stream, ANY, "KeepLog")
+        yield Row("stopped", "InstanceRole", action, f"{LOGS}:/mayfly/other:log-stream:i-0")
+        yield Row("launch", "InstanceRole", action, stream)
 
 
 def rows_of_launches(stack: str, role: str, create: str) -> Iterator[Row]:
@@ -223,6 +232,7 @@ ROWS = (
     *(row for stack in STACKS for row in rows_of_machine(stack)),
     *rows_of_bucket("launch", "InstanceRole"),
     *rows_of_doctor(),
+    *rows_of_log(),
     *rows_of_schedules(),
     *rows_of_guard(),
     *rows_of_batch(),

@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -74,7 +75,8 @@ def test_launch_starts_a_spot_machine_with_the_templates_settings(
     data = launch_data(aws_stand_in, sent["LaunchTemplate"])
     assert data["InstanceType"] == found["InstanceType"] == "t3.medium"
     assert data["InstanceInitiatedShutdownBehavior"] == "terminate"
-    assert data["CreditSpecification"] == {"CpuCredits": "unlimited"}
+    # A T3 buys credits unasked, and a type without any refuses to be asked.
+    assert "CreditSpecification" not in data
     assert data["MetadataOptions"] == {
         "HttpEndpoint": "enabled",
         "HttpTokens": "required",
@@ -86,9 +88,91 @@ def test_launch_starts_a_spot_machine_with_the_templates_settings(
     assert disk["Ebs"] == {
         "VolumeType": "gp3",
         "VolumeSize": 20,
+        "Throughput": 125,
         "Encrypted": True,
         "DeleteOnTermination": True,
     }
+
+
+def test_what_a_machine_gets_beyond_the_default(make: Make, aws_stand_in: Aws) -> None:
+    """Credits that run out, a faster disk that is filled beforehand, a log group, and a boundary of its roles."""
+    boundary = "arn:aws:iam::123456789012:policy/boundary"
+    stack = make(
+        CpuCredits="standard",
+        VolumeThroughput="250",
+        VolumeInitializationRate="300",
+        LogRetentionDays="14",
+        PermissionsBoundary=boundary,
+    )
+    data = launch_data(aws_stand_in, {"LaunchTemplateId": stack.outputs["LaunchTemplate"]})
+    assert data["CreditSpecification"] == {"CpuCredits": "standard"}
+    assert data["BlockDeviceMappings"][0]["Ebs"]["Throughput"] == 250
+    ebs = template()["Resources"]["LaunchTemplate"]["Properties"]["LaunchTemplateData"]
+    # The stand-in forgets it; its range and its type are cfn-lint's business.
+    (rate,) = [one["Ebs"]["VolumeInitializationRate"] for one in ebs["BlockDeviceMappings"]]
+    assert rate["Fn::If"][:2] == ["Prefilled", {"Ref": "VolumeInitializationRate"}]
+    group = f"/mayfly/{stack.name}"
+    tags = stack.input_of("LaunchSchedule")["TagSpecifications"][0]["Tags"]
+    assert {"Key": "mayfly-log", "Value": group} in tags
+    (kept,) = aws_stand_in.client("logs").describe_log_groups(logGroupNamePrefix=group)["logGroups"]
+    assert kept["retentionInDays"] == 14
+    iam = aws_stand_in.client("iam")
+    for role in ("InstanceRole", "SchedulerRole", "GuardRole"):
+        found = iam.get_role(RoleName=stack.outputs[role])["Role"]
+        assert found["PermissionsBoundary"]["PermissionsBoundaryArn"] == boundary
+
+
+def test_a_network_and_a_role_of_your_own_are_used_and_not_made(
+    make: Make, aws_stand_in: Aws
+) -> None:
+    """The launch goes into your subnet with your group and your role, with no right to any other, and makes none."""
+    ec2, iam = aws_stand_in.client("ec2"), aws_stand_in.client("iam")
+    vpc = ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+    subnets = [
+        ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.9.{one}.0/24")["Subnet"]["SubnetId"]
+        for one in (0, 1)
+    ]
+    group = ec2.create_security_group(GroupName="own", Description="own", VpcId=vpc)["GroupId"]
+    name = f"own-{uuid.uuid4().hex[:6]}"
+    iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")
+    before = len(ec2.describe_vpcs()["Vpcs"])
+    stack = make(
+        VpcId=vpc,
+        SubnetId=subnets[0],
+        SecondSubnetId=subnets[1],
+        SecurityGroupId=group,
+        InstanceRoleName=name,
+        LastResortExpression="cron(20 3 * * ? *)",
+    )
+    assert len(ec2.describe_vpcs()["Vpcs"]) == before
+    assert "InstanceRole" not in stack.outputs
+    machine = launch(stack)
+    ((found,),) = (
+        page["Instances"] for page in ec2.describe_instances(InstanceIds=[machine])["Reservations"]
+    )
+    assert (found["SubnetId"], stack.outputs["Subnet"]) == (subnets[0], subnets[0])
+    data = launch_data(aws_stand_in, {"LaunchTemplateId": stack.outputs["LaunchTemplate"]})
+    assert data["SecurityGroupIds"] == [group]
+    assert stack.input_of("LastResortSchedule")["subnet"] == subnets[1]
+    passed = [call.resource for _, call, _ in stack.judged if call.action == "iam:PassRole"]
+    assert passed == [f"arn:aws:iam::123456789012:role/{name}"]
+
+
+def test_nothing_waits_for_what_a_condition_may_leave_out() -> None:
+    """What depends on a resource that is left out is left out as well, whatever its own condition says."""
+    resources = template()["Resources"]
+    for name, resource in resources.items():
+        waits = resource.get("DependsOn", [])
+        for other in [waits] if isinstance(waits, str) else waits:
+            condition = resources[other].get("Condition")
+            implied = {None, resource.get("Condition")} | IMPLIED.get(
+                resource.get("Condition"), set()
+            )
+            assert condition in implied, (name, other)
+
+
+IMPLIED: dict[str | None, set[str]] = {"LastResort": {"Launch"}}
+"""By condition, those that hold with it."""
 
 
 def test_stopped_starts_its_one_machine_and_tells_it_the_slot(
@@ -268,16 +352,18 @@ def test_the_budget_comes_and_goes_with_the_stack(make: Make, aws_stand_in: Aws)
     stack = make(Email="me@example.org")
     budgets = aws_stand_in.client("budgets")
     account = "123456789012"
-    for kind, amount in (("Create", "10"), ("Update", "20")):
+    for kind, amount, scope in (("Create", "10", "account"), ("Update", "20", "stack")):
         answer = custom(
             stack,
             RequestType=kind,
             ResourceType="Custom::Budget",
-            ResourceProperties={"Amount": amount, "Email": "me@example.org"},
+            ResourceProperties={"Amount": amount, "Scope": scope, "Email": "me@example.org"},
         )
         assert answer["Status"] == "SUCCESS", answer
         found = budgets.describe_budget(AccountId=account, BudgetName=stack.name)["Budget"]
         assert float(found["BudgetLimit"]["Amount"]) == float(amount)
+        counted = {"TagKeyValue": [f"user:mayfly-stack${stack.name}"]} if scope == "stack" else {}
+        assert found.get("CostFilters", {}) == counted
     told = budgets.describe_notifications_for_budget(AccountId=account, BudgetName=stack.name)
     kinds = {(one["NotificationType"], one["Threshold"]) for one in told["Notifications"]}
     assert kinds == {("ACTUAL", 80), ("FORECASTED", 100)}
