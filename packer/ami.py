@@ -2,11 +2,14 @@
 
 python packer/ami.py check REGION
 python packer/ami.py record MANIFEST DESTINATION
+python packer/ami.py prune REGION KEEP
 """
 
 import json
 import os
 import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,80 @@ def check(region: str) -> str:
         raise AmiError(f"no AWS account to build in: {error}; {REMEDY}") from error
 
 
+def prune(region: str, keep: int) -> list[str]:
+    """Remove images of Mayfly with their snapshots, but for the newest of each processor and those in use.
+
+    Args:
+        region: Where.
+        keep: How many of each processor stay.
+
+    Returns:
+        A line for each image that is gone.
+
+    Raises:
+        AmiError: AWS does not do it.
+    """
+    import boto3  # noqa: PLC0415
+    from botocore.config import Config  # noqa: PLC0415
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+    config = Config(connect_timeout=SECONDS, read_timeout=60, retries={"total_max_attempts": 3})
+    gone = []
+    try:
+        ec2: Any = boto3.session.Session().client("ec2", region_name=region, config=config)
+        wanted = [{"Name": "tag-key", "Values": ["mayfly:built"]}]
+        images = ec2.describe_images(Owners=["self"], Filters=wanted)["Images"]
+        for image in superseded(images, in_use(ec2), keep):
+            ec2.deregister_image(ImageId=image["ImageId"])
+            for disk in image["BlockDeviceMappings"]:
+                if snapshot := disk.get("Ebs", {}).get("SnapshotId"):
+                    ec2.delete_snapshot(SnapshotId=snapshot)
+            gone.append(f"removed {image['ImageId']} {image['Name']}, with its snapshots")
+    except (BotoCoreError, ClientError) as error:
+        raise AmiError(f"old images cannot be removed: {error}; {REMEDY}") from error
+    return gone
+
+
+def superseded(
+    images: Iterable[Mapping[str, Any]], used: set[str], keep: int
+) -> list[Mapping[str, Any]]:
+    """Return the images that go: neither in use nor among the newest of their processor."""
+    by_arch = defaultdict(list)
+    for image in images:
+        by_arch[image["Architecture"]].append(image)
+    return [
+        image
+        for some in by_arch.values()
+        for image in sorted(some, key=_built, reverse=True)[keep:]
+        if image["ImageId"] not in used
+    ]
+
+
+def _built(image: Mapping[str, Any]) -> str:
+    return next((tag["Value"] for tag in image["Tags"] if tag["Key"] == "mayfly:built"), "")
+
+
+def in_use(ec2: Any) -> set[str]:
+    """Return the images that launch templates of the region name, or that machines which are not gone came from."""
+    pages = ec2.get_paginator("describe_launch_templates").paginate()
+    templates = [row["LaunchTemplateId"] for page in pages for row in page["LaunchTemplates"]]
+    found = {
+        version["LaunchTemplateData"].get("ImageId", "")
+        for name in templates
+        for version in ec2.describe_launch_template_versions(
+            LaunchTemplateId=name, Versions=["$Default", "$Latest"]
+        )["LaunchTemplateVersions"]
+    }
+    machines = ec2.get_paginator("describe_instances").paginate()
+    return found | {
+        machine["ImageId"]
+        for page in machines
+        for row in page["Reservations"]
+        for machine in row["Instances"]
+        if machine["State"]["Name"] != "terminated"
+    }
+
+
 def record(manifest: Path, destination: Path) -> str:
     """Write the image of Packer's last build into the deployment's file, and return its id.
 
@@ -72,13 +149,16 @@ def record(manifest: Path, destination: Path) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run one of the two commands."""
+    """Run one of the commands."""
     try:
         match arguments:
             case ["check", region]:
                 print(f"ami: account {check(region)}, region {region}", file=sys.stderr)
             case ["record", manifest, destination]:
                 print(record(Path(manifest), Path(destination)))
+            case ["prune", region, keep] if keep.isdecimal() and int(keep) > 0:
+                for line in prune(region, int(keep)):
+                    print(f"ami: {line}", file=sys.stderr)
             case _:
                 print(__doc__, file=sys.stderr)
                 return 2

@@ -5,6 +5,7 @@
 #   AWS_REGION       where (ap-northeast-3)
 #   MAYFLY_SUBNET    a public subnet to build in, for an account without a default VPC
 #   MAYFLY_ENCRYPT   true (the default) or false
+#   MAYFLY_KEEP      how many images of each processor stay, with this one (all); what a stack uses stays anyway
 #   MAYFLY_KERNEL    of Amazon Linux 2023 (6.1)
 set -euo pipefail
 
@@ -28,6 +29,7 @@ fail() {
 
 [[ -r $config ]] || fail "$config cannot be read"
 "$python" "$here/ami.py" check "$region"
+[[ ${MAYFLY_KEEP:-1} =~ ^[1-9][0-9]*$ ]] || fail "MAYFLY_KEEP=$MAYFLY_KEEP is no number of images, such as 3"
 command -v packer >/dev/null \
   || fail "Packer is missing; install 1.9 or newer from https://developer.hashicorp.com/packer/install"
 version=$(packer version | sed -n '1s/^Packer v//p')
@@ -55,3 +57,6 @@ for architecture in "${architectures[@]}"; do
     "$work/template" >&2
   "$python" "$here/ami.py" record "$work/$architecture.json" "$destination"
 done
+if [[ -n ${MAYFLY_KEEP:-} ]]; then
+  "$python" "$here/ami.py" prune "$region" "$MAYFLY_KEEP"
+fi

@@ -1,0 +1,89 @@
+"""Old images go with their snapshots; the newest of each processor and those in use stay."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from tests.parts.aws import KEYS, Aws
+
+SCRIPT = Path(__file__).parents[2] / "packer/ami.py"
+REGION = "ap-northeast-1"
+"""No other test has images of its own there."""
+
+
+@pytest.fixture
+def ec2(aws_stand_in: Aws) -> Any:
+    """EC2 in a region of this test's own."""
+    return boto3.client(
+        "ec2",
+        endpoint_url=aws_stand_in.url,
+        region_name=REGION,
+        aws_access_key_id=KEYS[0],
+        aws_secret_access_key=KEYS[1],
+    )
+
+
+def image(ec2: Any, built: str, arch: str = "x86_64", *, ours: bool = True) -> str:
+    """Make an image as a build does, and return its id."""
+    tags = [{"Key": "mayfly:built", "Value": built}] if ours else [{"Key": "Name", "Value": "x"}]
+    wanted = [{"Name": "architecture", "Values": [arch]}]
+    base = ec2.describe_images(Owners=["amazon"], Filters=wanted)["Images"][0]["ImageId"]
+    (machine,) = ec2.run_instances(ImageId=base, MinCount=1, MaxCount=1)["Instances"]
+    name: str = ec2.create_image(
+        Name=f"mayfly-{built}-{arch}-{ours}",
+        InstanceId=machine["InstanceId"],
+        TagSpecifications=[{"ResourceType": "image", "Tags": tags}],
+    )["ImageId"]
+    ec2.terminate_instances(InstanceIds=[machine["InstanceId"]])
+    return name
+
+
+def prune(aws: Aws, keep: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command."""
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), "prune", REGION, keep],
+        env={
+            "PATH": os.environ["PATH"],
+            "AWS_ENDPOINT_URL": aws.url,
+            "AWS_ACCESS_KEY_ID": KEYS[0],
+            "AWS_SECRET_ACCESS_KEY": KEYS[1],
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_old_images_go_and_what_is_used_stays(aws_stand_in: Aws, ec2: Any) -> None:
+    """Of each processor the newest stay, and whatever a launch template or a stopped machine needs; others' too."""
+    stranger = image(ec2, "20200101T000000Z", ours=False)
+    launched = image(ec2, "20260101T000000Z")
+    stopped = image(ec2, "20260102T000000Z")
+    gone = image(ec2, "20260103T000000Z")
+    newest = [image(ec2, "20260105T000000Z"), image(ec2, "20260104T000000Z")]
+    arm = image(ec2, "20250101T000000Z", "arm64")
+    ec2.create_launch_template(LaunchTemplateName="one", LaunchTemplateData={"ImageId": launched})
+    machine = ec2.run_instances(ImageId=stopped, MinCount=1, MaxCount=1)["Instances"][0]
+    ec2.stop_instances(InstanceIds=[machine["InstanceId"]])
+    (old,) = ec2.describe_images(ImageIds=[gone])["Images"]
+    snapshot = old["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    done = prune(aws_stand_in, "2")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == f"ami: removed {gone} {old['Name']}, with its snapshots\n"
+    left = {one["ImageId"] for one in ec2.describe_images(Owners=["self"])["Images"]}
+    assert left == {stranger, launched, stopped, *newest, arm}
+    kept = {one["SnapshotId"] for one in ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]}
+    assert snapshot not in kept
+    assert prune(aws_stand_in, "2").stderr == ""
+
+
+@pytest.mark.parametrize("keep", ["0", "-1", "all", ""])
+def test_none_are_removed_by_a_slip(aws_stand_in: Aws, keep: str) -> None:
+    """What is no number of images is a question about how the command is used."""
+    assert prune(aws_stand_in, keep).returncode == 2
