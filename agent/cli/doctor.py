@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -11,8 +13,8 @@ from agent.base import threads
 from agent.base.logs import Journalist, console_sink
 from agent.base.urlsecrets import environment_secrets
 from agent.cli.surroundings import colors, configuration_options, load, surroundings
-from agent.config.locate import locate
-from agent.doctor import CHECKS, Patient, as_data, as_lines, examine, exit_code
+from agent.config.locate import Loaded, locate
+from agent.doctor import CHECKS, Check, Patient, as_data, as_lines, examine, exit_code
 from agent.doctor.aws import aws_checks
 
 STACK = "mayfly"
@@ -38,7 +40,7 @@ def doctor(
     """Try every part that a run needs, all at once; each failure prints its remedy.
 
     Nothing is run and nothing is kept: what is written to the bucket is deleted again. With --aws it is asked whether
-    the stack will do its work tonight: template, image, secrets, role, schedules, quota.
+    the stack will do its work tonight: template, image, configuration, secrets, role, schedules, quota.
     """
     around = surroundings()
     loaded = load(config, pairs, store, around)
@@ -55,7 +57,13 @@ def doctor(
         version=__version__,
         log=journalist.log,
     )
-    checks = aws_checks(around.environ, stack, DEPLOYMENT) if aws else CHECKS
+    checks: Sequence[Check] = CHECKS
+    if aws:
+
+        def configure(launch: str | None) -> Loaded:
+            return load(config, pairs, store, replace(around, launch=launch))
+
+        checks = aws_checks(around.environ, stack, DEPLOYMENT, configure)
     findings = threads.run(examine(patient, checks))
     if as_json:
         click.echo(json.dumps(as_data(findings), indent=1))

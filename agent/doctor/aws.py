@@ -1,5 +1,6 @@
 """Checks of a deployed stack, from a laptop, before its first night: `mayfly doctor --aws`."""
 
+import base64
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from agent.config.locate import Loaded
 from agent.config.settings import Settings
 from agent.doctor.cloud import Cloud, CloudError, Stack
 from agent.doctor.examine import Check, Finding, Patient, failed, ok, skipped
@@ -34,27 +36,36 @@ class Deployment:
     Attributes:
         cloud: The account.
         folder: `deploy/aws` of the checkout that this program runs from; it may not be there.
+        configure: Returns the configuration with what a machine was launched with above it.
     """
 
     cloud: Cloud
     folder: Path
+    configure: Callable[[str | None], Loaded]
 
 
-Look = Callable[[Deployment, Stack, Patient], Awaitable[Finding]]
+Look = Callable[[Deployment, Stack], Awaitable[Finding]]
 
 
-def aws_checks(environ: Mapping[str, str], name: str, folder: Path) -> Sequence[Check]:
+def aws_checks(
+    environ: Mapping[str, str],
+    name: str,
+    folder: Path,
+    configure: Callable[[str | None], Loaded],
+) -> Sequence[Check]:
     """Return the checks of a stack.
 
     Args:
         environ: Keys and region.
         name: The stack's.
         folder: `deploy/aws` of this checkout.
+        configure: Returns the configuration with what a machine was launched with above it.
     """
-    deployment = Deployment(Cloud(environ, name), folder)
+    deployment = Deployment(Cloud(environ, name), folder, configure)
     looks: Mapping[str, Look] = {
         "template": _template,
         "image": _image,
+        "configuration": _configuration,
         "parameters": _parameters,
         "role": _role,
         "schedules": _schedules,
@@ -70,14 +81,14 @@ def aws_checks(environ: Mapping[str, str], name: str, folder: Path) -> Sequence[
     )
 
 
-async def _account(deployment: Deployment, patient: Patient) -> Finding:  # noqa: ARG001
+async def _account(deployment: Deployment, _: Patient) -> Finding:
     """Ask whose keys these are, and where they are used."""
     region = await deployment.cloud.region()
     whose = await deployment.cloud.ask("sts", lambda client: client.get_caller_identity())
     return ok(f"{whose['Account']} in {region}, as {whose['Arn']}")
 
 
-async def _stack(deployment: Deployment, patient: Patient) -> Finding:  # noqa: ARG001
+async def _stack(deployment: Deployment, _: Patient) -> Finding:
     """Look whether the stack is there and whole."""
     name = deployment.cloud.name
     stack = await deployment.cloud.stack()
@@ -93,14 +104,14 @@ async def _stack(deployment: Deployment, patient: Patient) -> Finding:  # noqa: 
     return ok(f"{name}: {stack.status}, mode {stack.parameters.get('Mode', 'unknown')}")
 
 
-async def _of_stack(deployment: Deployment, look: Look, patient: Patient) -> Finding:
+async def _of_stack(deployment: Deployment, look: Look, _: Patient) -> Finding:
     stack = await deployment.cloud.stack()
     if stack is None:
         return skipped(f"there is no stack {deployment.cloud.name}")
-    return await look(deployment, stack, patient)
+    return await look(deployment, stack)
 
 
-async def _template(deployment: Deployment, stack: Stack, patient: Patient) -> Finding:  # noqa: ARG001
+async def _template(deployment: Deployment, _: Stack) -> Finding:
     """Compare the stack's template with that of the checkout."""
     path = deployment.folder / "mayfly.yaml"
     if not path.exists():
@@ -120,7 +131,7 @@ def _lines(text: str) -> list[str]:
     return [line.rstrip() for line in text.strip().splitlines()]
 
 
-async def _image(deployment: Deployment, stack: Stack, patient: Patient) -> Finding:  # noqa: ARG001
+async def _image(deployment: Deployment, stack: Stack) -> Finding:
     """Look whether the image is there, in this region, and fits the processor."""
     image = stack.parameters.get("ImageId", "")
     kind = stack.parameters.get("InstanceType", "")
@@ -171,9 +182,40 @@ async def _types(deployment: Deployment, names: Sequence[str]) -> dict[str, Any]
     return {row["InstanceType"]: row for row in rows}
 
 
-async def _parameters(deployment: Deployment, stack: Stack, patient: Patient) -> Finding:  # noqa: ARG001
+async def _loaded(deployment: Deployment, stack: Stack) -> Loaded:
+    """Return the configuration of a machine that the stack launches."""
+    template = stack.resources.get("LaunchTemplate")
+    if template is None:
+        return deployment.configure(None)
+    found = await deployment.cloud.ask(
+        "ec2",
+        lambda client: client.describe_launch_template_versions(
+            LaunchTemplateId=template, Versions=["$Latest"]
+        ),
+    )
+    data = found["LaunchTemplateVersions"][0]["LaunchTemplateData"]
+    return deployment.configure(base64.b64decode(data.get("UserData", "")).decode())
+
+
+async def _configuration(deployment: Deployment, stack: Stack) -> Finding:
+    """Read the configuration as the machine will: this one, and what the stack's form says above it."""
+    loaded = await _loaded(deployment, stack)
+    if loaded.faults:
+        return failed(
+            "\n".join(map(str, loaded.faults)),
+            "correct agent.toml (then make ami), or Config and its neighbours: make deploy PARAMETERS=...",
+        )
+    settings = loaded.settings
+    return ok(f"releases of {settings.release.repository}, into {settings.store.url}")
+
+
+async def _sources(deployment: Deployment, stack: Stack) -> dict[str, str]:
+    return sources_of((await _loaded(deployment, stack)).settings)
+
+
+async def _parameters(deployment: Deployment, stack: Stack) -> Finding:
     """Look whether each path that the configuration names has parameters here."""
-    sources = sources_of(patient.settings)
+    sources = await _sources(deployment, stack)
     if not sources:
         return skipped("the configuration reads nothing from SSM")
     missing, there = [], []
@@ -215,7 +257,7 @@ async def _listed(deployment: Deployment, path: str) -> list[Any]:
     return await deployment.cloud.ask("ssm", pages)
 
 
-async def _role(deployment: Deployment, stack: Stack, patient: Patient) -> Finding:
+async def _role(deployment: Deployment, stack: Stack) -> Finding:
     """Let IAM simulate what the machine's role does first: read its secrets, use its bucket."""
     name = stack.resources.get("InstanceRole") or stack.parameters.get("InstanceRoleName", "")
     arn = await deployment.cloud.ask(
@@ -224,10 +266,9 @@ async def _role(deployment: Deployment, stack: Stack, patient: Patient) -> Findi
     region = await deployment.cloud.region()
     partition, account = arn.split(":")[1], arn.split(":")[4]
     ours = f"arn:{partition}:ssm:{region}:{account}:parameter"
-    calls = [
-        ("ssm:GetParametersByPath", ours + path) for path in sources_of(patient.settings).values()
-    ]
-    calls += [("kms:Decrypt", key) for key in await _own_keys(deployment, patient)]
+    paths = list((await _sources(deployment, stack)).values())
+    calls = [("ssm:GetParametersByPath", ours + path) for path in paths]
+    calls += [("kms:Decrypt", key) for key in await _own_keys(deployment, paths)]
     if bucket := stack.parameters.get("BucketName"):
         calls.append(("s3:ListBucket", f"arn:{partition}:s3:::{bucket}"))
         calls.append(("s3:PutObject", f"arn:{partition}:s3:::{bucket}/runs/x"))
@@ -244,13 +285,9 @@ async def _role(deployment: Deployment, stack: Stack, patient: Patient) -> Findi
     )
 
 
-async def _own_keys(deployment: Deployment, patient: Patient) -> list[str]:
+async def _own_keys(deployment: Deployment, paths: Sequence[str]) -> list[str]:
     """Return the keys of the account that encrypt parameters, other than SSM's own."""
-    rows = [
-        row
-        for path in sources_of(patient.settings).values()
-        for row in await _listed(deployment, path)
-    ]
+    rows = [row for path in paths for row in await _listed(deployment, path)]
     keys = sorted({row.get("KeyId", DEFAULT_KEY) for row in rows} - {DEFAULT_KEY})
     return await deployment.cloud.ask(
         "kms",
@@ -268,7 +305,7 @@ async def _may(deployment: Deployment, role: str, action: str, resource: str) ->
     return all(row["EvalDecision"] == "allowed" for row in answer["EvaluationResults"])
 
 
-async def _schedules(deployment: Deployment, stack: Stack, patient: Patient) -> Finding:  # noqa: ARG001
+async def _schedules(deployment: Deployment, stack: Stack) -> Finding:
     """Look whether the schedules are on."""
     found = await deployment.cloud.ask(
         "scheduler",
@@ -291,7 +328,7 @@ async def _schedules(deployment: Deployment, stack: Stack, patient: Patient) -> 
     return ok(", ".join(told.values()))
 
 
-async def _quota(deployment: Deployment, stack: Stack, patient: Patient) -> Finding:  # noqa: ARG001
+async def _quota(deployment: Deployment, stack: Stack) -> Finding:
     """Compare the vCPUs of the largest type with what the account may have."""
     names = {stack.parameters[name] for name in types_named(stack.parameters)}
     names = {name for name in names if name[:1] in STANDARD}

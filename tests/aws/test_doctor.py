@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 import pytest
 import structlog
 
-from agent.config.locate import Surroundings, locate
+from agent.config.locate import Loaded, Surroundings, locate
 from agent.config.settings import Settings
 from agent.doctor import Patient, State, examine
 from agent.doctor.aws import aws_checks, sources_of
@@ -207,6 +207,7 @@ def test_a_stack_that_will_do_its_work(laptop: Laptop) -> None:
         "stack": "ok",
         "template": "failed",
         "image": "ok",
+        "configuration": "ok",
         "parameters": "ok",
         "role": "ok",
         "schedules": "ok",
@@ -219,6 +220,20 @@ def test_a_stack_that_will_do_its_work(laptop: Laptop) -> None:
     assert "/mayfly/store (access_key_id, secret_access_key)" in found["parameters"]["detail"]
     assert "Asia/Tokyo" in found["schedules"]["detail"]
     assert found["quota"]["detail"] == "5 of spot; a machine has 2 vCPUs"
+
+
+def test_the_stacks_form_stands_above_the_file(laptop: Laptop) -> None:
+    """What the machine is launched with counts, its faults too."""
+    told = Stack(
+        laptop.aws, StoreUrl="s3://scraped/test", Config="secrets.source = 'ssm:/other/jobs'"
+    )
+    found = laptop.findings("--stack", told.name)
+    assert found["configuration"]["detail"].endswith("into s3://scraped/test")
+    assert found["parameters"]["detail"] == "secrets.source: /other/jobs has no parameters"
+    wrong = Stack(laptop.aws, Config="limits.jobs = 'many'")
+    fault = laptop.findings("--stack", wrong.name)["configuration"]
+    assert "user data: limits.jobs" in fault["detail"]
+    assert "Config" in fault["remedy"]
 
 
 def test_secrets_that_are_not_there_are_named(laptop: Laptop) -> None:
@@ -304,10 +319,14 @@ async def test_the_checkout_is_compared_with_what_is_deployed(laptop: Laptop) ->
     (laptop.folder / "mayfly.yaml").write_text(text.replace("\n", " \n") + "\n")
     images = {REGION: {"x86_64": {"image": "ami-newer"}}}
     (laptop.folder / "ami.json").write_text(json.dumps(images))
+
+    def configure(_: str | None) -> Loaded:
+        return Loaded(Settings(), "none")
+
     for change, state in (("", State.OK), ("# changed\n", State.FAILED)):
         with (laptop.folder / "mayfly.yaml").open("a") as file:
             file.write(change)
-        checks = aws_checks(laptop.environment(), name, laptop.folder)
+        checks = aws_checks(laptop.environment(), name, laptop.folder, configure)
         found = {one.name: one for one in await examine(patient(), checks)}
         assert found["template"].state is state, found
         assert "ami.json has ami-newer, `make deploy` takes it" in found["image"].detail
