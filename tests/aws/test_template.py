@@ -31,6 +31,11 @@ def test_the_template_is_sound() -> None:
     assert_sound(TEMPLATE)
 
 
+def test_the_template_fits_into_a_call() -> None:
+    """CloudFormation takes 51,200 bytes; more would have to come from a bucket in S3."""
+    assert max(path.stat().st_size for path in TEMPLATE.parent.glob("*.yaml")) <= 51_200
+
+
 def test_every_parameter_is_in_the_form_and_has_a_default() -> None:
     """The console shows each in a group with a label; only the image has no default."""
     document = template()
