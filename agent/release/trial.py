@@ -177,3 +177,14 @@ def judge(
     if proves_release(results):
         return Judgement(Decision.PROMOTE)
     return Judgement(Decision.UNDECIDED)
+
+
+def judge_alone(results: Sequence[JobResult]) -> Judgement:
+    """Return what becomes of a release on trial where no other could take over.
+
+    One job that succeeded is enough: what else fails may be anybody's doing, and nobody can be asked. Without any, it
+    has proved nothing. It runs again, because nothing else can, and the next one need not be better than it.
+    """
+    if proves_release(results):
+        return Judgement(Decision.PROMOTE)
+    return judge(results, (), guilty_of(results))

@@ -34,6 +34,7 @@ from agent.release.trial import (
     blame,
     guilty_of,
     judge,
+    judge_alone,
     passed_by,
 )
 from agent.secrets.keyring import Keyring
@@ -210,8 +211,7 @@ class Update:
         first = tuple(results())
         guilty = guilty_of(first)
         if not has_fallback(self.shelf, self._good, release.commit):
-            # There is nothing to fall back to, whatever it is worth.
-            judgement = Judgement(Decision.PROMOTE)
+            judgement = judge_alone(first)
             await self._apply(judgement, release, first)
             return Verdict(judgement)
         if guilty:

@@ -15,6 +15,7 @@ from agent.release.trial import (
     blame,
     guilty_of,
     judge,
+    judge_alone,
     passed_by,
 )
 
@@ -117,6 +118,25 @@ def test_what_becomes_of_a_release(
     assert judgement.decision is decision
     assert words in judgement.reason
     assert bool(judgement.reason) is (decision is Decision.BAD)
+
+
+@pytest.mark.parametrize(
+    ("results", "decision"),
+    [
+        ([result("a")], Decision.PROMOTE),
+        ([result("a"), result("b", *BROKEN)], Decision.PROMOTE),
+        ([result("a", *FAILED)], Decision.UNDECIDED),
+        ([result("a", *DOWN), result("b", *FAILED)], Decision.UNDECIDED),
+        ([result("a", *FAILED), result("b", *BROKEN)], Decision.BAD),
+        ([result("a", JobStatus.SKIPPED, None, "it runs on mon")], Decision.UNDECIDED),
+        ([], Decision.UNDECIDED),
+    ],
+)
+def test_a_first_release_is_good_once_a_job_of_it_succeeded(
+    results: list[JobResult], decision: Decision
+) -> None:
+    """That nothing could take over from it proves nothing."""
+    assert judge_alone(results).decision is decision
 
 
 CAUSES = list(JobCause)

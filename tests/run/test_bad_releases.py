@@ -295,3 +295,22 @@ def test_without_a_good_release_a_broken_first_one_is_all_there_is(
     ran = bench.run()
     assert ran.code == 0
     assert bucket.run(ran.run_id).release["commit"] == commit
+
+
+@pytest.mark.parametrize(
+    ("broken", "trial"), [("exit 3\n", "undecided"), ("no-such-program\n", "failed")]
+)
+def test_a_first_release_of_which_no_job_succeeded_is_not_good(
+    bench: Bench, bucket: Bucket, broken: str, trial: str
+) -> None:
+    """It runs again for want of another; the first release that works is good at once, and needs no rerun."""
+    notes = JOBS[JOBS.rindex("[[job]]") :]
+    bench.release("v1.0", notes, {"notes.sh": broken})
+    for _ in range(2):
+        ran = bench.run()
+        assert (ran.code, bucket.run(ran.run_id).release["trial"]) == (8, trial)
+        assert not (bench.state / "good").is_symlink()
+    bench.release("v2.0", notes, {"notes.sh": NOTES.format(version="2")})
+    ran = bench.run()
+    assert (ran.code, bucket.run(ran.run_id).release["trial"]) == (0, "passed")
+    assert (bench.state / "good").is_symlink()
