@@ -37,8 +37,9 @@ class Finished:
 
     @property
     def complaint(self) -> str:
-        """The end of its stderr, on one line of at most 500 characters."""
-        return " ".join(self.stderr.decode(errors="replace").split())[-500:]
+        """Its stderr, on one line of at most 500 characters: the head says what failed, and the end why."""
+        text = " ".join(self.stderr.decode(errors="replace").split())
+        return text if len(text) <= 500 else f"{text[:195]} ... {text[-300:]}"  # noqa: PLR2004
 
 
 async def run(

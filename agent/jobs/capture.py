@@ -18,7 +18,8 @@ HELD_BACK = 4096
 LOGGED_LINES = 500
 """Lines of an attempt that go to the run's log; the file keeps more."""
 LOGGED_CHARACTERS = 2000
-TAIL_LINES = 40
+TAIL_LINES = 200
+"""Kept for the reason of a failure: the stacks of Java, Go and Chrome are long, and it stands above them."""
 
 
 class Capture:
@@ -101,7 +102,7 @@ class Capture:
         block = block.replace("\r\n", "\n")
         self._tell(block)
         last = block.removesuffix("\n").rsplit("\n", TAIL_LINES)[-TAIL_LINES:]
-        self.tail.extend(line[-LOGGED_CHARACTERS:] for line in last)
+        self.tail.extend(map(_both_ends, last))
         data = block.encode()
         room = self._half - self._early
         if len(data) <= room:
@@ -142,6 +143,12 @@ def _end_of_block(text: str) -> int:
     """Return where the whole lines of a text end; within a line that is too long, where a piece of it does."""
     end = text.rfind("\n") + 1
     return end if len(text) - end <= LONGEST_LINE else len(text) - HELD_BACK
+
+
+def _both_ends(line: str) -> str:
+    """Return a line of at most `LOGGED_CHARACTERS`: an exception begins it, a progress bar's last state ends it."""
+    half = LOGGED_CHARACTERS // 2
+    return line if len(line) <= LOGGED_CHARACTERS else f"{line[:half]}{line[-half:]}"
 
 
 def _whole_characters(data: bytes) -> bytes:

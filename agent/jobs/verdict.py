@@ -13,6 +13,7 @@ from agent.base.units import show_duration, show_size
 from agent.config.jobsfile import Expect
 from agent.core.refusals import NO_REFUSALS, Refusals
 from agent.core.results import JobCause, JobStatus, ResultFile
+from agent.jobs.reason import reason_of_output
 
 EX_TEMPFAIL = 75
 """sysexits.h: try again later. A job that exits with it always gets one more attempt."""
@@ -21,6 +22,8 @@ KILLED = 9
 TOO_LARGE = 25
 """SIGXFSZ: it wrote a file beyond its limit. A shell that saw it in its child exits with 128 more."""
 
+SIGN_LINES = 40
+"""Lines at the end of the output in which signs of a cause count."""
 _OUT_OF_MEMORY = ("MemoryError", "Cannot allocate memory", "std::bad_alloc", "out of memory")
 _OUT_OF_DISK = (
     *("No space left on device", "Disk quota exceeded", "ENOSPC"),
@@ -157,7 +160,7 @@ def judge(
     return Verdict(
         JobStatus.FAILED,
         _cause(ended, reported),
-        _all(reported.message or _last_line(ended), astray or _tried(ended)),
+        _all(reported.message or _reason(ended), astray or _tried(ended)),
         asks_retry=ended.exit_code == EX_TEMPFAIL,
     )
 
@@ -205,15 +208,17 @@ def _cause(ended: Ended, reported: ResultFile) -> JobCause:
     ):
         if so and cause is not None:
             return cause
-    if ended.signal == TOO_LARGE or any(sign in ended.tail for sign in _OUT_OF_DISK):
+    # What a program printed long before its end it got over.
+    end = "\n".join(ended.tail.split("\n")[-SIGN_LINES:])
+    if ended.signal == TOO_LARGE or any(sign in end for sign in _OUT_OF_DISK):
         return JobCause.OUT_OF_DISK
     # A SIGKILL that is not ours comes from the kernel's out-of-memory killer.
-    if ended.signal == KILLED or any(sign in ended.tail for sign in _OUT_OF_MEMORY):
+    if ended.signal == KILLED or any(sign in end for sign in _OUT_OF_MEMORY):
         return JobCause.OUT_OF_MEMORY
     return JobCause.ERROR
 
 
-def _last_line(ended: Ended) -> str:
+def _reason(ended: Ended) -> str:
     how = f"killed by signal {ended.signal}" if ended.signal else f"exit code {ended.exit_code}"
     if ended.out_of_memory:
         how = "it used more memory than it may"
@@ -221,8 +226,8 @@ def _last_line(ended: Ended) -> str:
         how = "ended because the disk was nearly full"
     elif ended.signal == TOO_LARGE:
         how = "it wrote a file beyond limits.file"
-    lines = ended.tail.strip().splitlines()
-    return f"{how}: {lines[-1].strip()[:500]}" if lines else how
+    reason = reason_of_output(ended.tail.split("\n"))
+    return f"{how}: {reason}" if reason else how
 
 
 def _tried(ended: Ended) -> str:
