@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from html import unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -29,7 +30,24 @@ PASSING = frozenset(
     {"BadDigest", "IncompleteBody", "OperationAborted", "RequestTimeout", "SlowDown"}
 )
 """Codes of answers with 4xx that are about this request, not about what was asked: the client takes them for final."""
-_CODE = re.compile(r"<Code>([A-Za-z0-9.]{1,64})</Code>")
+
+
+_CODE = re.compile(r"<Error>.*?<Code>([\w.]{1,80})</Code>", re.DOTALL)
+_MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
+_STATUS = re.compile(r"status code: (\d{3}(?: [A-Z][\w ]*)?)")
+
+_KEYS = "check the bucket's keys; `mayfly doctor` says where they come from"
+_REGION = "set store.region to the region of the bucket"
+_REMEDIES = {
+    "RequestTimeTooSkewed": "set this computer's clock: a signature's time may be 15 minutes off at most",
+    "RequestExpired": "set this computer's clock: a signature's time may be 15 minutes off at most",
+    "AccessDenied": "allow it in the policy of the keys' owner, or of the bucket",
+    **dict.fromkeys(("InvalidAccessKeyId", "SignatureDoesNotMatch"), _KEYS),
+    **dict.fromkeys(("ExpiredToken", "InvalidToken"), _KEYS),
+    **dict.fromkeys(("AuthorizationHeaderMalformed", "PermanentRedirect"), _REGION),
+    "NoSuchBucket": "make the bucket, or correct store.url",
+}
+"""What can be done about an answer of S3, by its code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,23 +136,35 @@ def store_error(action: str, key: str, message: str, *, denied: bool) -> StoreEr
         message: The complaint.
         denied: Whether the client itself says that it was about credentials or rights.
     """
-    code = code_of(message)
-    reason = f"{code}: {reason_of(message)}" if code else reason_of(message)
+    code, reason = code_of(message), reason_of(message)
     # The reason is cut, and the status may stand behind the cut.
     if denied or is_refusal(message):
         error: StoreError = StoreRefused(
             f"the bucket refused to {action} {key}: {reason}",
-            remedy="check the credentials, the bucket's policy and the clock",
+            remedy=_REMEDIES.get(code, "check the credentials, the bucket's policy and the clock"),
         )
     else:
-        error = StoreError(f"could not {action} {key}: {reason}")
+        remedy = _REMEDIES.get(code, "")
+        error = StoreError(f"could not {action} {key}: {reason}", remedy=remedy)
     error.code = code
     return error
 
 
 def reason_of(message: str) -> str:
-    """Return the first paragraph of a client's message on one line; what follows is its internals."""
-    return " ".join(message.split("\n\n", maxsplit=1)[0].split())[:300]
+    """Return what a client's message says, on one line: the service's own answer, else the message's first paragraph.
+
+    Before the answer stands the whole address of the object, and what follows the paragraph is the client's internals.
+    """
+    said = message.split("\n\n", maxsplit=1)[0]
+    if code := code_of(said):
+        status, text = _STATUS.search(said), _MESSAGE.search(said)
+        parts = (
+            code,
+            f": {unescape(text.group(1))}" if text and text.group(1) else "",
+            f" ({status.group(1)})" if status else "",
+        )
+        said = "".join(parts)
+    return " ".join(said.split())[:300]
 
 
 def code_of(message: str) -> str:

@@ -93,13 +93,17 @@ def _jobs_faults(path: Path, around: Surroundings) -> tuple[list[Fault], list[st
     jobs, faults = parse_jobs(text, str(path), __version__)
     if jobs is None:
         return faults, []
-    if faults := stack_faults(jobs, path.parent, str(path)):
-        return faults, []
+    faults = stack_faults(jobs, path.parent, str(path))
+    sound = [
+        job
+        for job in jobs.job
+        if not any(fault.key.startswith(f"job[{job.name}].") for fault in faults)
+    ]
     try:
-        return [*asyncio.run(examine_stacks(jobs, path.parent, around.environ))], []
+        return [*faults, *asyncio.run(examine_stacks(sound, path.parent, around.environ))], []
     except ContainerError as error:
-        stacks = dict.fromkeys(job.compose for job in jobs.job if job.compose)
-        return [], [f"{', '.join(stacks)}: {error}"]
+        stacks = dict.fromkeys(job.compose for job in sound if job.compose)
+        return faults, [f"{', '.join(stacks)}: {error.with_remedy}"]
 
 
 def _lines(values: list[Explained]) -> list[str]:

@@ -13,7 +13,8 @@ from agent.base import threads
 from agent.base.logs import Journalist, console_sink
 from agent.base.urlsecrets import environment_secrets
 from agent.cli.surroundings import colors, configuration_options, load, surroundings
-from agent.config.locate import Loaded, locate
+from agent.config.jobsfile import JobsFile, parse_jobs
+from agent.config.locate import Loaded, Surroundings, locate
 from agent.doctor import CHECKS, Check, Patient, as_data, as_lines, examine, exit_code
 from agent.doctor.aws import aws_checks
 
@@ -56,6 +57,7 @@ def doctor(
         machine=around.machine,
         version=__version__,
         log=journalist.log,
+        jobs=_jobs_here(around, loaded.settings.release.jobs),
     )
     checks: Sequence[Check] = CHECKS
     if aws:
@@ -72,6 +74,15 @@ def doctor(
         for line in as_lines(findings, lambda text, colour: _paint(text, colour, coloured)):
             click.echo(line)
     sys.exit(exit_code(findings))
+
+
+def _jobs_here(around: Surroundings, name: str) -> JobsFile | None:
+    """Return the jobs of the working directory, where it has a jobs file without faults."""
+    try:
+        text = around.read(around.cwd / name)
+    except (OSError, UnicodeDecodeError):
+        return None
+    return parse_jobs(text, name, __version__)[0]
 
 
 def _paint(text: str, colour: str, coloured: bool) -> str:

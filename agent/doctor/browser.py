@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.browser import Place, choose, find_chromedriver, keep
+from agent.config.jobsfile import needs_browser
 from agent.core.ids import run_id
-from agent.doctor.examine import Finding, Patient, ok
+from agent.doctor.examine import Finding, Patient, ok, skipped
+from agent.doctor.parts import jobs_of
 
 
 async def session(patient: Patient) -> Finding:
@@ -15,6 +17,9 @@ async def session(patient: Patient) -> Finding:
 
     The image that a release may pin is not known here; the configuration's is tried.
     """
+    jobs = jobs_of(patient)
+    if jobs is not None and not needs_browser(jobs):
+        return skipped("no job wants a browser")
     settings = patient.settings.browser
     choice = choose(settings, None, find_chromedriver(patient.environ))
     with tempfile.TemporaryDirectory(prefix="mayfly-doctor-") as folder:

@@ -10,6 +10,7 @@ from agent.base.logs import Log
 from agent.base.redact import Redactor
 from agent.base.urlsecrets import environment_secrets
 from agent.config.faults import Fault
+from agent.config.jobsfile import JobsFile
 from agent.config.locate import Locations
 from agent.config.settings import Settings
 
@@ -67,6 +68,7 @@ class Patient:
         machine: Whether this is a machine that runs Mayfly and switches itself off.
         version: The agent's version.
         log: Gets what the parts have to say.
+        jobs: The jobs that count while no release has run here; None when nobody knows any.
     """
 
     settings: Settings
@@ -77,6 +79,7 @@ class Patient:
     machine: bool
     version: str
     log: Log
+    jobs: JobsFile | None = None
 
 
 @dataclass(frozen=True, slots=True)

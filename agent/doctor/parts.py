@@ -4,22 +4,26 @@ import asyncio
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent.base import processes
+from agent.base.engine import Engine
 from agent.base.errors import ProcessTimeout, ReleaseError
 from agent.base.units import show_size
 from agent.browser import find_chromedriver
 from agent.browser.docker import Docker
 from agent.config.faults import Fault
+from agent.config.jobsfile import Job, JobsFile, needs_browser
 from agent.core.ids import is_run_id
 from agent.doctor.examine import Finding, Patient, failed, ok, skipped
+from agent.jobs.containers.compose import require_compose
 from agent.release.checks import Checks
 from agent.release.known import Known
 from agent.release.memory import read_copy
 from agent.release.mirror import Mirror
 from agent.release.repository import TRACK, candidates, parse_repository
-from agent.release.shelf import Shelf, last_here
+from agent.release.shelf import Installed, Shelf, last_here
 from agent.release.verify import signers_faults
 from agent.secrets.keyring import Keyring
 
@@ -37,11 +41,8 @@ async def configuration(patient: Patient) -> Finding:
         return failed(
             "\n".join(map(str, patient.faults)), "correct them; `mayfly check` shows them again"
         )
-    shelf = Shelf.at(patient.places.state, patient.places.cache)
     try:
-        checks = Checks(patient.settings.release.jobs, patient.version, patient.environ)
-        known = Known.of(read_copy(shelf.copy).facts)
-        release = last_here(shelf, known.good(patient.version), checks)
+        release = _last_good(patient)
     except ReleaseError as error:
         return failed(
             str(error), error.remedy or "a run that reaches the repository installs it anew"
@@ -49,6 +50,21 @@ async def configuration(patient: Patient) -> Finding:
     if release is None:
         return ok(f"{patient.source}; no release has run here yet")
     return ok(f"{patient.source}; last good release {release.ref}, {len(release.jobs.job)} jobs")
+
+
+def jobs_of(patient: Patient) -> JobsFile | None:
+    """Return the jobs that the next run will have, as far as anybody knows: those of the last good release."""
+    try:
+        good = _last_good(patient)
+    except ReleaseError:
+        return patient.jobs
+    return good.jobs if good else patient.jobs
+
+
+def _last_good(patient: Patient) -> Installed | None:
+    shelf = Shelf.at(patient.places.state, patient.places.cache)
+    checks = Checks(patient.settings.release.jobs, patient.version, patient.environ)
+    return last_here(shelf, Known.of(read_copy(shelf.copy).facts).good(patient.version), checks)
 
 
 async def state_directory(patient: Patient) -> Finding:
@@ -140,14 +156,28 @@ async def uv(patient: Patient) -> Finding:
 
 
 async def container_engine(patient: Patient) -> Finding:
-    """Ask the container engine for its version, where the browser may need it."""
+    """Ask the container engine for its version, and compose, where a job or the browser may need them."""
+    jobs = jobs_of(patient)
+    contained = [job for job in jobs.job if job.in_container] if jobs else []
+    if contained:
+        found = await _engine(patient, contained)
+        return ok(f"{found}, for {', '.join(job.name for job in contained[:5])}")
     settings = patient.settings.browser
+    if jobs is not None and not needs_browser(jobs):
+        return skipped("no job is a container or wants a browser")
     if settings.url is not None:
         return skipped("browser.url names a running browser")
     if settings.image is None and find_chromedriver(patient.environ):
         return skipped("a local chromedriver is used, unless a release pins an image")
+    return ok(await _engine(patient, ()))
+
+
+async def _engine(patient: Patient, jobs: Sequence[Job]) -> str:
     version = await Docker(patient.environ).do("info", "--format", "{{.ServerVersion}}")
-    return ok(f"docker {version}")
+    if not any(job.compose for job in jobs):
+        return f"docker {version}"
+    await require_compose(Engine(patient.environ).environ)
+    return f"docker {version} with compose"
 
 
 async def registries(patient: Patient) -> Finding:

@@ -72,6 +72,7 @@ class Shop:
         bucket: Raises StoreError when awaited and there is none.
         ledger: The recent past; raises StoreError likewise.
         secrets: All job secrets, by name.
+        secrets_unread: Why there are none; empty when their source was read, or no job asks for any.
         limits: Bounds.
         deadline: When every job must have ended.
         stop: The wish to end early.
@@ -101,6 +102,7 @@ class Shop:
     progress: Progress
     trees: WorkingTrees
     pace: Path | None = None
+    secrets_unread: str = ""
     finished: Mapping[str, str] = field(default_factory=dict)
     login: Login = no_login
 

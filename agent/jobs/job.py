@@ -31,6 +31,8 @@ async def run_job(job: Job, shop: Shop) -> JobResult:
     missing = [name for name in job.secrets if name not in shop.secrets]
     if missing:
         text = f"secret {', '.join(missing)} is not in the secrets source"
+        if shop.secrets_unread:
+            text = f"its secrets could not be read: {shop.secrets_unread}"
         return failed(job.name, text, JobCause.ERROR)
     notes = await _fetch_state(job, shop)
     tries: list[Tried] = []

@@ -43,12 +43,12 @@ def checked_jobs(tree: Path, programs: Path | None, checks: Checks) -> JobsFile:
     """
     jobs = read_jobs(tree, checks)
     path = _search_path(programs, checks.environ)
-    _refuse(
+    programs_missing = (
         Fault(checks.jobs, f"job[{job.name}].command", problem, remedy)
         for job in jobs.job
         for problem, remedy in _program_problems(job, tree, path)
     )
-    _refuse(stack_faults(jobs, tree, checks.jobs))
+    _refuse((*programs_missing, *stack_faults(jobs, tree, checks.jobs)))
     return jobs
 
 

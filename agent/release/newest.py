@@ -241,12 +241,12 @@ class Attempt:
             ref=wanted.name,
             commit=wanted.commit,
             kind=error.kind,
-            reason=str(error),
+            reason=error.with_remedy,
         )
         self.why = self.why or error
         self.refused.append(
             RefusedRelease(
-                ref=wanted.name, commit=wanted.commit, kind=error.kind, reason=str(error)
+                ref=wanted.name, commit=wanted.commit, kind=error.kind, reason=error.with_remedy
             )
         )
         if own_fault(error.kind, str(error)):

@@ -147,13 +147,12 @@ async def _stand_in(attempt: Attempt, why: ReleaseError) -> Obtained:
         attempt.on_trial = False
         return _obtained(attempt, release, why)
     attempt.memory.contact(stale_since=_stale_since(attempt))
-    others = [f"{each.ref}: {each.reason}" for each in attempt.refused[1:]]
-    others += [reason for reason in reasons if not reason.endswith(str(why))]
-    also = "".join(f"; {reason}" for reason in others)
-    before = "" if reasons else ", and none did before"
-    raise ReleaseError(
-        f"no release can run{before}; {attempt.wanted}: {why}{also}", remedy=why.remedy
-    ) from why
+    told = [f"{each.ref} was rejected ({each.reason})" for each in attempt.refused]
+    told = told or [f"{attempt.wanted}: {why}"]
+    told += [reason for reason in reasons if not reason.endswith(str(why))]
+    before = "" if reasons else ", and there is no earlier one"
+    remedy = "" if attempt.refused else why.remedy
+    raise ReleaseError(f"no usable release: {'; '.join(told)}{before}", remedy=remedy) from why
 
 
 async def _other(
@@ -200,7 +199,7 @@ def _obtained(attempt: Attempt, release: Installed, why: ReleaseError | None) ->
     if not refused and isinstance(why, ReleaseRefused):  # before anything was offered
         refused = [
             RefusedRelease(
-                ref=attempt.wanted, commit=attempt.commit, kind=why.kind, reason=str(why)
+                ref=attempt.wanted, commit=attempt.commit, kind=why.kind, reason=why.with_remedy
             )
         ]
     trust: Literal["signed", "none"] = "none" if attempt.trust.signers is None else "signed"
@@ -223,7 +222,7 @@ def _obtained(attempt: Attempt, release: Installed, why: ReleaseError | None) ->
 def _stale(attempt: Attempt, release: Installed, why: ReleaseError) -> Stale:
     stale = Stale(
         wanted=attempt.wanted,
-        reason=str(why),
+        reason=why.with_remedy,
         age_seconds=_age(release, attempt.means.now),
         since=_stale_since(attempt),
     )

@@ -174,8 +174,8 @@ class _Run:
                     asyncio.shield(self._errands.bucket),
                 )
             except ReleaseError as error:
-                self._log.error("release.none", reason=str(error))
-                self._warn(f"no release could run: {error}")
+                self._log.error("release.none", reason=error.with_remedy)
+                self._warn(error.with_remedy)
                 return None
         if obtained is not None:
             warnings = (*self._record.warnings, *obtained.warnings)
@@ -275,6 +275,7 @@ class _Run:
         release = obtained.release
         browser = await self._browser.settle(release.jobs.browser, jobs)
         self._note(warnings=(*self._record.warnings, *self._browser.warnings))
+        secrets, unread = await self._secrets(jobs)
         return Shop(
             run=self._spooled,
             tree=release.tree,
@@ -284,7 +285,8 @@ class _Run:
             courier=self._courier,
             bucket=self._errands.bucket,
             ledger=self._errands.ledger(with_past=any(job.expect.drop is not None for job in jobs)),
-            secrets=await self._secrets(jobs),
+            secrets=secrets,
+            secrets_unread=unread,
             limits=self._settings.limits,
             deadline=self._record.started + timedelta(seconds=self._settings.job_seconds),
             stop=self._call.stop,
@@ -303,15 +305,16 @@ class _Run:
             self._note(isolation=chosen.record, warnings=(*self._record.warnings, *chosen.warnings))
         return chosen.isolation
 
-    async def _secrets(self, jobs: tuple[Job, ...]) -> Mapping[str, str]:
+    async def _secrets(self, jobs: tuple[Job, ...]) -> tuple[Mapping[str, str], str]:
+        """Return the jobs' secrets, and why they could not be read."""
         if not any(job.secrets for job in jobs):
-            return {}
+            return {}, ""
         try:
-            return await self._errands.secrets
+            return await self._errands.secrets, ""
         except SecretsError as error:
-            self._log.error("secrets.unreadable", reason=str(error))
-            self._warn(str(error))
-            return {}
+            self._log.error("secrets.unreadable", reason=error.with_remedy)
+            self._warn(error.with_remedy)
+            return {}, error.with_remedy
 
     def _ended(self, result: JobResult) -> None:
         result = self._redactor.record(result)

@@ -20,9 +20,11 @@ command = ["--all"]
 """
 
 
-def check(folder: Path, *options: str, compose: bool = True) -> subprocess.CompletedProcess[str]:
+def check(
+    folder: Path, *options: str, compose: bool = True, jobs: str = JOBS
+) -> subprocess.CompletedProcess[str]:
     """Run `mayfly check` on a folder with a jobs file."""
-    (folder / "jobs.toml").write_text(JOBS)
+    (folder / "jobs.toml").write_text(jobs)
     around = surroundings({"DOCKER_CONFIG": str(folder)})
     environ = with_plugin(surroundings({})) if compose else around
     return mayfly("check", *options, str(folder), environ=environ)
@@ -83,6 +85,21 @@ def test_check_says_what_the_machine_will_say(tmp_path: Path) -> None:
     ]
     assert all(fault["source"] == "deploy/compose.yml" and fault["remedy"] for fault in faults)
     assert not (tmp_path / "missing.env").exists()
+
+
+def test_what_a_stack_lacks_hides_nothing_else_of_it(tmp_path: Path) -> None:
+    """Neither a service that is not there, nor another job's missing file, each with its own remedy."""
+    compose_file(
+        tmp_path, "services:\n  other:\n    image: x\n    privileged: true # python-scripts\n"
+    )
+    jobs = JOBS + '\n[[job]]\nname = "gone"\ncompose = "gone.yml"\nservice = "x"\n'
+    checked = check(tmp_path, "--json", jobs=jobs)
+    faults = json.loads(checked.stdout)["faults"]
+    assert [(fault["key"], fault["remedy"].partition(" ")[0]) for fault in faults] == [
+        ("job[gone].compose", "commit"),
+        ("services", "its"),
+        ("services.other.privileged", "remove"),
+    ]
 
 
 def test_compose_reads_no_file_that_the_release_does_not_have(tmp_path: Path) -> None:

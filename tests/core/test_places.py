@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.base.errors import StoreRefused
 from agent.bucket.address import (
     LocalBucket,
     S3Bucket,
@@ -12,6 +13,7 @@ from agent.bucket.address import (
     is_refusal,
     reason_of,
     s3_parameters,
+    store_error,
 )
 from agent.config.credentials import Credentials, static_credentials
 from agent.config.jobsfile import Job
@@ -234,6 +236,56 @@ def test_a_clients_message_is_cut_to_what_it_says() -> None:
     assert len(reason_of(message)) == 300
     assert is_refusal(reason_of(message))
     assert not is_refusal("404 Not Found")
+
+
+ANSWER = (
+    "The operation lacked the necessary privileges to complete for path some/prefix/runs/{long}: Error performing PUT"
+    " https://s3.example.org/some/prefix/runs/{long} in 12ms - Server returned non-2xx status code: {status}:"
+    ' <?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{text}</Message>'
+    "<RequestId>1</RequestId></Error>\n\nDebug source:\nlots"
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "text", "reason", "remedy"),
+    [
+        (
+            *("403 Forbidden", "RequestTimeTooSkewed", "The difference is too large."),
+            "RequestTimeTooSkewed: The difference is too large. (403 Forbidden)",
+            "clock",
+        ),
+        (
+            *("403 Forbidden", "SignatureDoesNotMatch", "It doesn&apos;t match."),
+            "SignatureDoesNotMatch: It doesn't match. (403 Forbidden)",
+            "keys",
+        ),
+        (
+            *("403 Forbidden", "AccessDenied", "Access Denied."),
+            "AccessDenied: Access Denied. (403 Forbidden)",
+            "policy",
+        ),
+        (
+            *("400 Bad Request", "AuthorizationHeaderMalformed", "expecting 'ap-northeast-2'"),
+            "AuthorizationHeaderMalformed: expecting 'ap-northeast-2' (400 Bad Request)",
+            "store.region",
+        ),
+        (
+            *("404 Not Found", "NoSuchBucket", "It does not exist"),
+            "NoSuchBucket: It does not exist (404 Not Found)",
+            "store.url",
+        ),
+        (*("403 Forbidden", "Odd", ""), "Odd (403 Forbidden)", "credentials"),
+    ],
+)
+def test_a_services_answer_is_the_reason_and_brings_its_remedy(
+    status: str, code: str, text: str, reason: str, remedy: str
+) -> None:
+    """However long the address before it is: what the client makes of it says less."""
+    message = ANSWER.format(long="x" * 400, status=status, code=code, text=text)
+    error = store_error("put", "k", message, denied=False)
+    assert str(error).endswith(f" put k: {reason}")
+    assert remedy in error.remedy
+    assert isinstance(error, StoreRefused) is ("403" in status)
 
 
 RUN = "20261122T064205Z-3f9a1c"

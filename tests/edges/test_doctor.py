@@ -11,6 +11,7 @@ import pytest
 from agent import __version__
 from agent.base.errors import ExitCode, StoreError
 from agent.config.faults import Fault
+from agent.config.jobsfile import parse_jobs
 from agent.doctor import (
     CHECKS,
     Check,
@@ -29,6 +30,7 @@ from agent.release.memory import Memory, Writer
 from agent.release.obtain import obtain
 from agent.release.shelf import Shelf, good_of
 from tests.edges.patients import Ask, ask
+from tests.parts.compose import with_plugin
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.gitserver import GitServer
 from tests.parts.repo import Repo
@@ -155,6 +157,40 @@ async def test_a_container_engine_is_asked_where_it_is_needed(
     assert (await ask("chromedriver", who)).state is State.SKIPPED
     away = patient("browser.image=selenium/x:1", DOCKER_HOST="unix:///nowhere.sock")
     assert (await ask("container engine", away)).state is State.FAILED
+
+
+PLAIN = '[[job]]\nname = "a"\ncommand = ["true"]\n'
+STACKS = '[[job]]\nname = "a"\ncompose = "compose.yml"\nservice = "batch"\n'
+BROWSING = '[[job]]\nname = "a"\ncommand = ["true"]\nbrowser = true\n'
+
+
+@pytest.mark.parametrize(
+    ("jobs", "engine", "session"),
+    [
+        (PLAIN, State.SKIPPED, State.SKIPPED),
+        (STACKS, State.FAILED, State.SKIPPED),
+        (BROWSING, State.FAILED, State.FAILED),
+    ],
+)
+async def test_the_engine_and_the_browser_are_tried_where_a_job_needs_them(
+    patient: Ask, jobs: str, engine: State, session: State
+) -> None:
+    """A release of stacks needs an engine and no browser; without jobs that need them, neither is asked for."""
+    who = replace(patient(PATH="/nowhere"), jobs=parse_jobs(jobs, "jobs.toml", __version__)[0])
+    assert (await ask("container engine", who)).state is engine
+    assert (await ask("browser session", who)).state is session
+
+
+async def test_a_stack_needs_compose_besides_the_engine(
+    patient: Ask, docker_engine: DockerEngine, tmp_path: Path
+) -> None:
+    """Whatever the browser is: both are asked, and the jobs named."""
+    jobs = parse_jobs(STACKS, "jobs.toml", __version__)[0]
+    who = replace(patient("browser.url=http://grid:4444", **docker_engine.environ), jobs=jobs)
+    without = replace(who, environ={**who.environ, "DOCKER_CONFIG": str(tmp_path)})
+    assert "docker compose" in (await ask("container engine", without)).detail
+    found = await ask("container engine", replace(who, environ=with_plugin(dict(who.environ))))
+    assert (found.state, found.detail.rpartition(" with ")[2]) == (State.OK, "compose, for a")
 
 
 async def test_a_remote_browser_needs_no_engine(patient: Ask) -> None:

@@ -129,7 +129,7 @@ async def test_requirements_without_hashes_are_refused(desk: Desk, repo_builder:
     )
     with pytest.raises(ReleaseError, match=r"no hashes for idna==3.10, requests") as caught:
         await desk.obtain()
-    assert "--generate-hashes" in caught.value.remedy
+    assert "--generate-hashes" in caught.value.with_remedy
 
 
 async def test_requirements_with_a_wrong_hash_are_refused(
@@ -170,7 +170,7 @@ async def test_time_for_installing_is_limited(
         with pytest.raises(ReleaseError, match="uv sync: no end within the time limit") as caught:
             await desk.obtain(install_timeout=4)
         assert time.monotonic() - started < 4 + 5
-    assert "install_timeout" in caught.value.remedy
+    assert "install_timeout" in caught.value.with_remedy
 
 
 async def test_build_code_does_not_see_the_agents_secrets(

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
@@ -144,8 +145,15 @@ def test_a_job_without_its_secret_is_not_started(bench: Bench) -> None:
     secrets.touch(0o600)
     secrets.write_text("PIN=12345\n")
     missing = bench.run(secrets__source=str(secrets))
-    for ran, names in ((unreadable, "TOKEN, PIN"), (missing, "TOKEN")):
-        assert ran.job("a")["message"] == f"secret {names} is not in the secrets source"
+    secrets.write_text("PIN=12345\nTOKEN abcdefgh\n")
+    spoilt = bench.run(secrets__source=str(secrets))
+    for ran, says in (
+        (unreadable, "its secrets could not be read: .*nowhere.env cannot be read: No such file"),
+        (missing, "secret TOKEN is not in the secrets source"),
+        (spoilt, r"its secrets could not be read: .*line 2: is not NAME=value \(write NAME=value"),
+    ):
+        assert re.match(says, ran.job("a")["message"])
+        assert "abcdefgh" not in json.dumps(ran.outcome)
         assert (ran.job("a")["status"], ran.job("b")["status"]) == ("failed", "succeeded")
     assert "nowhere.env" in "\n".join(unreadable.outcome["warnings"])
 

@@ -13,7 +13,7 @@ from agent.base.containers import OUTPUT, Mount, given, override
 from agent.base.engine import Engine
 from agent.base.errors import ContainerError
 from agent.config.faults import Fault
-from agent.config.jobsfile import Job, JobsFile
+from agent.config.jobsfile import Job
 from agent.jobs.containers.compose import (
     compose_environ,
     require_compose,
@@ -114,15 +114,19 @@ async def read_stack(wanted: StackFile, merged: Path) -> Reading:
         return Reading(faults)
     model = await written(wanted.project, wanted.files, wanted.environ)
     services = model.get("services") or {}
+    missing: tuple[Fault, ...] = ()
     if wanted.service not in services:
         remedy = f"its services are {', '.join(sorted(services))}"
-        return Reading((Fault(wanted.file, "services", f'has no "{wanted.service}"', remedy),))
+        missing = (Fault(wanted.file, "services", f'has no "{wanted.service}"', remedy),)
+    if not services:
+        return Reading(missing)
     files = _Files(stack, stands_in=bool(wanted.stands_in))
     keep = files.keep(model)
     text = override(
         model,
         project=wanted.project,
-        service=wanted.service,
+        # The others are judged all the same.
+        service=min(services) if missing else wanted.service,
         mounts=wanted.mounts,
         files=keep,
         built=wanted.built,
@@ -130,7 +134,7 @@ async def read_stack(wanted: StackFile, merged: Path) -> Reading:
     )
     await asyncio.to_thread(merged.write_text, text)
     document = await resolved(wanted.project, (*wanted.files, merged), wanted.environ)
-    faults = (*files.faults, *stack_faults(document, stack))
+    faults = (*missing, *files.faults, *stack_faults(document, stack))
     return Reading(faults, tuple(files.stood_in), {} if faults else document)
 
 
@@ -228,7 +232,7 @@ class _Files:
 
 
 async def examine_stacks(
-    jobs: JobsFile, tree: Path, environ: Mapping[str, str]
+    jobs: Iterable[Job], tree: Path, environ: Mapping[str, str]
 ) -> tuple[Fault, ...]:
     """Judge the stacks of a release's jobs as the machine will.
 
@@ -240,7 +244,7 @@ async def examine_stacks(
     Raises:
         ContainerError: There is no compose.
     """
-    stacks = [job for job in jobs.job if job.compose is not None]
+    stacks = [job for job in jobs if job.compose is not None]
     engine = Engine(environ)
     if stacks:
         await require_compose(engine.environ)
