@@ -27,7 +27,8 @@ from agent.base.containers import IMAGE_NAME, is_clients_own, output_problem
 from agent.base.rates import interval_of, is_site
 from agent.base.units import Seconds, Size
 from agent.base.versions import requirement_problem
-from agent.config.faults import Fault, faults_of, read_toml, suggest
+from agent.base.zones import zone_problem, zones
+from agent.config.faults import LONGEST_SHOWN, Fault, faults_of, read_toml, suggest
 
 _JOB_NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 _ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
@@ -208,6 +209,14 @@ class Job(Table):
         for name in self.secrets:
             if name in self.env:
                 raise ValueError(f'"{name}" is both in env and in secrets; keep one')
+        return self
+
+    @model_validator(mode="after")
+    def _time_zone(self) -> Self:
+        name = self.env.get("TZ", "")
+        if name and (problem := zone_problem(name, by_days=self.on is not None)):
+            near = f"; {suggest(name, zones())}" if problem.endswith("is no time zone") else ""
+            raise ValueError(f"env.TZ: {problem}{near}"[:LONGEST_SHOWN])
         return self
 
     @property

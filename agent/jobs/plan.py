@@ -88,7 +88,8 @@ def day_problem(job: Job, today: datetime) -> str | None:
     """Return why a job does not run on the weekday of `today` (in the job's time zone), or None."""
     if today.weekday() in job.days:
         return None
-    return f"it runs on {job.on}, and today is {DAYS[today.weekday()]}"
+    where = f" in {today.tzinfo}" if today.tzinfo else ""
+    return f"it runs on {job.on}, and today is {DAYS[today.weekday()]}{where}"
 
 
 def backoff(attempt: int) -> float:

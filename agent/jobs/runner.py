@@ -3,9 +3,10 @@
 import asyncio
 import errno
 from collections.abc import Callable, Sequence
-from datetime import datetime
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
+from agent.base.zones import zone_of
 from agent.config.jobsfile import Job
 from agent.core.results import JobCause, JobResult
 from agent.jobs.context import Shop
@@ -133,7 +134,7 @@ class _Crew:
         for name, job in self._jobs.items():
             if name in self._ended:
                 continue
-            if problem := day_problem(job, datetime.now(_zone(job, self._shop))):
+            if problem := day_problem(job, datetime.now(UTC).astimezone(_zone(job, self._shop))):
                 self._end(skipped(name, problem))
 
     def _end(self, result: JobResult) -> None:
@@ -142,9 +143,6 @@ class _Crew:
 
 
 def _zone(job: Job, shop: Shop) -> ZoneInfo | None:
-    """Return the time zone in which a job's days are meant: its own TZ, the agent's, or the machine's."""
-    try:
-        name = job.env.get("TZ") or shop.environ.get("TZ")
-        return ZoneInfo(name) if name else None
-    except (ZoneInfoNotFoundError, ValueError):
-        return None
+    """Return the time zone in which a job's days are meant: its own TZ, the agent's, or None for the machine's."""
+    name = job.env.get("TZ") or shop.environ.get("TZ")
+    return zone_of(name) if name else None

@@ -141,7 +141,10 @@ def test_a_job_runs_on_its_days() -> None:
     sunday = datetime(2026, 11, 22, tzinfo=UTC)
     assert day_problem(job("a"), sunday) is None
     assert day_problem(job("a", on="sat..mon"), sunday) is None
-    assert day_problem(job("a", on="mon..fri"), sunday) == "it runs on mon..fri, and today is sun"
+    assert (
+        day_problem(job("a", on="mon..fri"), sunday)
+        == "it runs on mon..fri, and today is sun in UTC"
+    )
 
 
 def test_pauses_between_attempts_grow_to_half_a_minute() -> None:

@@ -111,6 +111,12 @@ def test_all_faults_are_told_at_once_by_the_jobs_names() -> None:
         (job('matrix = { shop = ["b"] }') + job("", "a-b"), "job[a-b].name: is also what a matrix"),
         (job('env = { PATH = "x" }'), '"PATH" is set by the agent'),
         (job('env = { MAYFLY_X = "x" }'), '"MAYFLY_X" is set by the agent'),
+        (
+            job('env = { TZ = "Asia/Tokio" }'),
+            '"Asia/Tokio" is no time zone; did you mean "Asia/Tokyo"?',
+        ),
+        (job('env = { TZ = "Asia" }'), 'env.TZ: "Asia" is no time zone'),
+        (job('on = "mon"\nenv = { TZ = "JST-9" }'), "by which `on` cannot be judged"),
         (job('secrets = ["HOME"]'), '"HOME" is set by the agent'),
         (job('secrets = ["T"]\nenv = { T = "x" }'), "both in env and in secrets"),
         (job('output = "/data"'), "a program writes to $MAYFLY_OUTPUT_DIR"),
@@ -221,3 +227,9 @@ def test_the_schema_takes_the_example_and_refuses_a_misspelt_key() -> None:
     document["job"][0]["tiemout"] = "1m"
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(document, schema)
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "UTC", "JST-9", "EST5EDT", "<+09>-9", ""])
+def test_zones_that_a_program_understands_are_fine(zone: str) -> None:
+    """Names, and rules of POSIX where no day is judged by them."""
+    assert parse_jobs(job(f'env = {{ TZ = "{zone}" }}'), "jobs.toml", "1")[1] == []
