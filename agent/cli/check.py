@@ -3,8 +3,8 @@
 import asyncio
 import json
 import sys
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
 
 import click
 
@@ -14,11 +14,22 @@ from agent.base.errors import ContainerError, ExitCode
 from agent.cli.surroundings import configuration_options, load, surroundings
 from agent.config.explain import Explained, explained
 from agent.config.faults import Fault
-from agent.config.jobsfile import parse_jobs
+from agent.config.jobsfile import JobsFile, parse_jobs
 from agent.config.locate import Surroundings
+from agent.config.settings import Release
 from agent.jobs.containers.stackfile import examine_stacks
-from agent.release.checks import stack_faults
-from agent.release.verify import signers_faults
+from agent.release.advice import advice, dependency_faults, expected
+from agent.release.checks import file_faults, stack_faults
+from agent.release.verify import Trust, signers_faults
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What was found of a release: what keeps it from running, what was not looked at, what a person should know."""
+
+    faults: list[Fault] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @click.command()
@@ -49,15 +60,16 @@ def check(
     if release.allowed_signers is not None:
         checked.append(str(release.allowed_signers))
     path = _jobs_path(jobs, release.jobs, around)
-    unchecked: list[str] = []
+    looked = Looked()
     if path is not None:
         checked.append(str(path))
-        found, unchecked = _jobs_faults(path, around)
-        faults += found
+        looked = _look(path, release, around)
+        faults += looked.faults
     if as_json:
         data = {
             "checked": checked,
-            "unchecked": unchecked,
+            "unchecked": looked.unchecked,
+            "notes": looked.notes,
             "faults": [_data(fault) for fault in faults],
         }
         if explain:
@@ -66,8 +78,10 @@ def check(
     else:
         if explain:
             click.echo("\n".join(_lines(explained(loaded))))
-        for reason in unchecked:
+        for reason in looked.unchecked:
             click.echo(f"not checked: {reason}", err=True)
+        for note in looked.notes:
+            click.echo(f"note: {note}", err=True)
         for fault in faults:
             click.echo(str(fault))
         count = f"{len(faults)} fault{'s' if len(faults) != 1 else ''}" if faults else "no faults"
@@ -82,28 +96,54 @@ def _jobs_path(named: Path | None, usual: str, around: Surroundings) -> Path | N
     return path if named is not None or path.exists() else None
 
 
-def _jobs_faults(path: Path, around: Surroundings) -> tuple[list[Fault], list[str]]:
-    """Return what is wrong with a jobs file and the stacks that it names, and which of them could not be checked."""
+def _look(path: Path, release: Release, around: Surroundings) -> Looked:
+    """Look at a jobs file and at the release around it, as the machine will before it runs anything of it."""
     try:
         text = around.read(path)
     except UnicodeDecodeError:
-        return [Fault(str(path), "", "not a text file in UTF-8")], []
+        return Looked([Fault(str(path), "", "not a text file in UTF-8")])
     except OSError as error:
-        return [Fault(str(path), "", f"cannot be read: {error.strerror}")], []
+        return Looked([Fault(str(path), "", f"cannot be read: {error.strerror}")])
     jobs, faults = parse_jobs(text, str(path), __version__)
     if jobs is None:
-        return faults, []
-    faults = stack_faults(jobs, path.parent, str(path))
+        return Looked(faults)
+    tree, name = _tree(path, release.jobs)
+    signed = Trust.of(release).signers is not None
+    stacks, unchecked = _stacks(jobs, tree, str(path), around)
+    return Looked(
+        [
+            *file_faults(jobs, tree, str(path)),
+            *dependency_faults(tree, jobs, name, signed=signed),
+            *stacks,
+        ],
+        unchecked,
+        [*advice(tree, jobs, name), *expected(tree, jobs, name, around.environ)],
+    )
+
+
+def _tree(path: Path, usual: str) -> tuple[Path, str]:
+    """Return the release's folder, and the jobs file's path in it: `release.jobs` may be in a folder."""
+    parts = PurePosixPath(usual).parts
+    if path.absolute().parts[-len(parts) :] == parts:
+        return path.absolute().parents[len(parts) - 1], usual
+    return path.absolute().parent, path.name
+
+
+def _stacks(
+    jobs: JobsFile, tree: Path, source: str, around: Surroundings
+) -> tuple[list[Fault], list[str]]:
+    """Return what is wrong with the stacks that jobs name, and which of them could not be checked."""
+    faults = stack_faults(jobs, tree, source)
     sound = [
         job
         for job in jobs.job
         if not any(fault.key.startswith(f"job[{job.name}].") for fault in faults)
     ]
     try:
-        return [*faults, *asyncio.run(examine_stacks(sound, path.parent, around.environ))], []
+        return [*faults, *asyncio.run(examine_stacks(sound, tree, around.environ))], []
     except ContainerError as error:
-        stacks = dict.fromkeys(job.compose for job in sound if job.compose)
-        return faults, [f"{', '.join(stacks)}: {error.with_remedy}"]
+        names = dict.fromkeys(job.compose for job in sound if job.compose)
+        return faults, [f"{', '.join(names)}: {error.with_remedy}"]
 
 
 def _lines(values: list[Explained]) -> list[str]:

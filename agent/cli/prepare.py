@@ -91,6 +91,8 @@ async def _prepare(
     )
     if obtained.stale is not None:
         raise ReleaseError(f"{obtained.stale.wanted} cannot be had: {obtained.stale.reason}")
+    for warning in obtained.warnings:
+        log.warning("release.warning", reason=warning)
     release = obtained.release
     await _fetch_images(release, loaded.settings.browser, around, keyring, log)
     bake(shelf, release)

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from agent.config.jobsfile import Job, JobsFile, family_of, parse_jobs, program_
 from agent.contract.names import path_problem
 
 MAX_JOBS_BYTES = 1024**2
+MAX_LINE_BYTES = 4096
+_SHELLS = frozenset({"sh", "bash", "dash", "ash", "ksh", "zsh"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +48,15 @@ def checked_jobs(tree: Path, programs: Path | None, checks: Checks) -> JobsFile:
     programs_missing = (
         Fault(checks.jobs, f"job[{job.name}].command", problem, remedy)
         for job in jobs.job
-        for problem, remedy in _program_problems(job, tree, path)
+        for problem, remedy in _program_problems(job, path)
     )
-    _refuse((*programs_missing, *stack_faults(jobs, tree, checks.jobs)))
+    _refuse(
+        (
+            *programs_missing,
+            *file_faults(jobs, tree, checks.jobs),
+            *stack_faults(jobs, tree, checks.jobs),
+        )
+    )
     return jobs
 
 
@@ -75,6 +83,53 @@ def _stack_problems(compose: str, service: str, tree: Path) -> list[tuple[str, s
     if service in text or any(word in text for word in ("include", "extends")):
         return []
     return [("service", f'{compose} has no service "{service}"', "")]
+
+
+def file_faults(jobs: JobsFile, tree: Path, source: str) -> list[Fault]:
+    """Return what is wrong with the files of the release that jobs start, as far as it shows on any computer."""
+    return [
+        Fault(source, f"job[{job.name}].command", problem, remedy)
+        for job in jobs.job
+        for problem, remedy in _script_problems(job, tree)
+    ]
+
+
+def _script_problems(job: Job, tree: Path) -> list[tuple[str, str]]:
+    """Return why a job's own file cannot be started. Kernel and shells take a CR for a part of the line."""
+    program = program_of(job)
+    if not program or job.command is None:
+        return []
+    if _is_own(program) and not shutil.which(tree / program):
+        return [(f'"{program}" is not an executable file', "commit it with its executable bit")]
+    script = job.command[0] if "/" in job.command[0] else _script_of_shell(job.command)
+    if script is None or not (_is_own(script) or script != program):
+        return []
+    try:
+        with (tree / script).open("rb") as file:
+            line = file.readline(MAX_LINE_BYTES)
+    except OSError:
+        return []
+    if not line.endswith(b"\r\n") or not (line.startswith(b"#!") or script != job.command[0]):
+        return []
+    return [
+        (
+            f'the lines of "{script}" end in CRLF, so that no interpreter is found or understands it',
+            f"save it with LF, and keep it so: write `{script.removeprefix('./')} text eol=lf` into .gitattributes",
+        )
+    ]
+
+
+def _is_own(program: str) -> bool:
+    """Tell whether a program is a file of the release."""
+    return "/" in program and not program.startswith("/")
+
+
+def _script_of_shell(command: Sequence[str]) -> str | None:
+    """Return the file that a shell is to run; None for another program, or another use of a shell."""
+    if command[0] not in _SHELLS:
+        return None
+    names = [each for each in command[1:2] if not each.startswith("-")]
+    return names[0] if names else None
 
 
 def read_jobs(tree: Path, checks: Checks) -> JobsFile:
@@ -133,12 +188,12 @@ def _search_path(programs: Path | None, environ: Mapping[str, str]) -> str:
     return path if programs is None else f"{programs}{os.pathsep}{path}"
 
 
-def _program_problems(job: Job, tree: Path, path: str) -> list[tuple[str, str]]:
+def _program_problems(job: Job, path: str) -> list[tuple[str, str]]:
     """Return why a job's program cannot be started, each with its remedy; containers have none."""
     program = program_of(job)
-    if not program or shutil.which(program if "/" not in program else tree / program, path=path):
+    if not program or _is_own(program) or shutil.which(program, path=path):
         return []
     if "/" in program:
-        return [(f'"{program}" is not an executable file', "commit it with its executable bit")]
+        return [(f'"{program}" is no program of this machine', "install it in the machine's image")]
     where = "the release's environment or on the PATH"
     return [(f'no program "{program}" in {where}', "add what brings it to the release's lock")]

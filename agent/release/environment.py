@@ -1,4 +1,4 @@
-"""The virtual environment that a release's lock asks for, made by uv: from its cache first, then from the network."""
+"""The virtual environment that a release asks for, made by uv: from its cache first, then from the network."""
 
 import asyncio
 import os
@@ -6,15 +6,17 @@ import re
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from agent.base import processes
 from agent.base.errors import ProcessTimeout, ReleaseError, SecretsError
 from agent.base.logs import Log
 from agent.base.redact import Redactor
+from agent.release.dependencies import Dependencies, pretended
 from agent.release.passing import passed
 
-LOCK = "uv.lock"
-REQUIREMENTS = "requirements.txt"
 PYTHON_VERSION = ".python-version"
 
 _PASSED = (
@@ -37,19 +39,23 @@ async def no_logins() -> Mapping[str, str]:
 async def install(
     tree: Path,
     environment: Path,
+    wanted: Dependencies,
     *,
+    version: str,
     cache: Path,
     environ: Mapping[str, str],
     mark: Mapping[str, str],
     seconds: float,
     log: Log,
     logins: ReadLogins = no_logins,
-) -> bool:
-    """Make the environment that a release's lock asks for.
+) -> None:
+    """Make the environment that a release asks for.
 
     Args:
         tree: The release's files.
         environment: Where the environment is made: its final place.
+        wanted: What it is made of.
+        version: The release's, for builds that ask git for it.
         cache: uv's cache.
         environ: The agent's environment; uv gets proxies, certificates and index settings of it.
         mark: The variable by which what is left of a killed agent's uv is found.
@@ -57,28 +63,22 @@ async def install(
         log: Told when the cache was not enough.
         logins: Reads the variables by which uv logs in to private indexes, when the cache was not enough.
 
-    Returns:
-        Whether there is one: a release without a lock needs none.
-
     Raises:
-        ReleaseError: The lock is broken or has no hashes, something of it cannot be had, or time is up.
+        ReleaseError: Something of it cannot be had, or time is up.
     """
-    if not (tree / LOCK).is_file() and not (tree / REQUIREMENTS).is_file():
-        return False
     until = asyncio.get_running_loop().time() + seconds
-    uv = _Uv(tree, _environment(environment, cache, environ) | dict(mark), until)
-    await uv.run("venv", *_interpreter(tree), "--no-project", str(environment))
-    if (tree / LOCK).is_file():
-        command: tuple[str, ...] = ("sync", "--frozen", "--no-dev", "--no-editable")
-    else:
-        _refuse_unhashed(tree / REQUIREMENTS)
-        command = ("pip", "install", "--require-hashes", "--requirement", REQUIREMENTS)
-    try:
-        await uv.run(*command, "--offline")
-    except ReleaseError as error:
-        log.info("release.cache_missed", reason=str(error))
-        await uv.run(*command, logins=await _read(logins))
-    return True
+    folder = tree / wanted.folder
+    uv = _Uv(folder, _environment(environment, cache, environ) | dict(mark), until)
+    python = _interpreter(folder, tree, wanted.python)
+    await uv.run("venv", *python, "--no-project", str(environment))
+    for step in wanted.steps:
+        told = pretended(version) if step.builds else {}
+        try:
+            await uv.run(*step.arguments, "--offline", stdin=step.stdin, told=told)
+        except ReleaseError as error:
+            log.info("release.cache_missed", reason=str(error))
+            hidden = await _read(logins)
+            await uv.run(*step.arguments, stdin=step.stdin, told=told, logins=hidden)
 
 
 async def _read(logins: ReadLogins) -> Mapping[str, str]:
@@ -96,14 +96,20 @@ class _Uv:
         self._environ = environ
         self._until = until
 
-    async def run(self, *arguments: str, logins: Mapping[str, str] | None = None) -> None:
+    async def run(
+        self,
+        *arguments: str,
+        stdin: bytes | None = None,
+        told: Mapping[str, str] = MappingProxyType({}),
+        logins: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Run uv in the release's files; `logins` are variables that no message may show."""
-        hidden = logins or {}
         left = self._until - asyncio.get_running_loop().time()
         try:
             done = await processes.run(
                 (_binary(), *arguments),
-                environ={**self._environ, **hidden},
+                environ={**self._environ, **told, **logins},
+                stdin=stdin,
                 seconds=max(_ENOUGH_SECONDS, left),
                 cwd=self._tree,
             )
@@ -115,7 +121,7 @@ class _Uv:
         except OSError as error:
             raise ReleaseError(f"uv could not be started: {error}") from error
         if done.code != 0:
-            complaint = Redactor(hidden).text(done.complaint)
+            complaint = Redactor(logins).text(done.complaint)
             raise _failure(f"uv {arguments[0]}", complaint or f"exit code {done.code}")
 
 
@@ -164,36 +170,18 @@ def _binary() -> str:
         raise ReleaseError("uv is not installed", remedy="install the agent anew") from error
 
 
-def _interpreter(tree: Path) -> tuple[str, ...]:
+def _interpreter(folder: Path, tree: Path, wanted: str) -> tuple[str, ...]:
     """Return the agent's own Python, unless the release says which it wants.
 
-    `requires-python` needs no look: `uv sync` makes the environment anew, with another Python of this machine, when
-    this one does not satisfy it.
+    A lock's `requires-python` needs no look: `uv sync` makes the environment anew, with another Python of this machine,
+    when this one does not satisfy it.
     """
-    return () if (tree / PYTHON_VERSION).is_file() else ("--python", sys.executable)
-
-
-def _refuse_unhashed(requirements: Path) -> None:
+    above = (place for place in (folder, *folder.parents) if place.is_relative_to(tree))
+    if any((place / PYTHON_VERSION).is_file() for place in above):
+        return ()
+    own = ".".join(map(str, sys.version_info[:3]))
     try:
-        names = unhashed(requirements.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ReleaseError(f"{requirements.name} cannot be read: {error}") from error
-    if names:
-        raise ReleaseError(
-            f"{requirements.name} has no hashes for {', '.join(names[:5])}",
-            remedy="make it with `uv pip compile --generate-hashes`, or use uv.lock instead",
-        )
-
-
-def unhashed(text: str) -> list[str]:
-    """Return the requirements of a `requirements.txt` that are not pinned by a hash.
-
-    Files that it includes are uv's to check, which gets `--require-hashes`.
-    """
-    lines = re.sub(r"\\\r?\n", " ", text).splitlines()
-    wanted = (re.sub(r"(^|\s)#.*", "", line).strip() for line in lines)
-    return [
-        re.split(r"[\s;]", line)[0]
-        for line in wanted
-        if line and not line.startswith("-") and "--hash=" not in line
-    ]
+        suits = own in SpecifierSet(wanted)
+    except InvalidSpecifier:
+        suits = True  # uv says what is wrong with it
+    return ("--python", sys.executable if suits else wanted)

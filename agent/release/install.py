@@ -6,12 +6,15 @@ from pathlib import Path
 
 from agent.base import processes
 from agent.base.errors import ProcessTimeout, ReleaseError
+from agent.base.versions import Track
 from agent.release import environment
+from agent.release.advice import needed, refuse_unpinned
 from agent.release.checks import read_jobs
+from agent.release.dependencies import Dependencies
 from agent.release.means import Means, refusing, since
 from agent.release.mirror import Mirror
 from agent.release.passing import mark
-from agent.release.repository import Wanted
+from agent.release.repository import TRACK, Wanted
 from agent.release.shelf import (
     ENVIRONMENT,
     TREE,
@@ -22,6 +25,7 @@ from agent.release.shelf import (
     seal,
     write_marker,
 )
+from agent.release.verify import Trust
 
 SYNC_SECONDS = 120.0
 """What writing a new release's files to the disk may take; a small cloud disk does 125 MB/s."""
@@ -42,19 +46,14 @@ async def install(means: Means, mirror: Mirror, wanted: Wanted, marker: Marker) 
     await _export(means, mirror, wanted.commit, root)
     with refusing("content"):
         # Before an environment is made for nothing.
-        read_jobs(root / TREE, means.checks)
+        jobs = read_jobs(root / TREE, means.checks)
     with refusing("install"):
-        has_environment = await environment.install(
-            root / TREE,
-            root / ENVIRONMENT,
-            cache=means.shelf.cache,
-            environ=means.checks.environ,
-            mark=mark(means.shelf.mirror),
-            seconds=means.settings.install_timeout,
-            log=means.log,
-            logins=means.keyring.indexes if means.keyring else environment.no_logins,
-        )
-    marker = marker.model_copy(update={"environment": has_environment})
+        dependencies = needed(root / TREE, jobs, means.checks.jobs)
+        signed = Trust.of(means.settings).signers is not None
+        refuse_unpinned(dependencies, signed=signed)
+    if dependencies is not None:
+        await _make_environment(means, root, wanted, dependencies)
+    marker = marker.model_copy(update={"environment": dependencies is not None})
     with refusing("content"):
         release = load(root, marker, means.checks)
     await seal(root)
@@ -64,6 +63,30 @@ async def install(means: Means, mirror: Mirror, wanted: Wanted, marker: Marker) 
         "release.installed", ref=wanted.name, commit=wanted.commit, seconds=since(started)
     )
     return release
+
+
+async def _make_environment(
+    means: Means, root: Path, wanted: Wanted, dependencies: Dependencies
+) -> None:
+    with refusing("install"):
+        await environment.install(
+            root / TREE,
+            root / ENVIRONMENT,
+            dependencies,
+            version=_version(means, wanted),
+            cache=means.shelf.cache,
+            environ=means.checks.environ,
+            mark=mark(means.shelf.mirror),
+            seconds=means.settings.install_timeout,
+            log=means.log,
+            logins=means.keyring.indexes if means.keyring else environment.no_logins,
+        )
+
+
+def _version(means: Means, wanted: Wanted) -> str:
+    """Return the release's version; of a branch one that names the commit."""
+    known = Track(means.settings.track or TRACK).version(wanted.name) if wanted.is_tag else None
+    return str(known) if known else f"0+g{wanted.commit[:12]}"
 
 
 async def _export(means: Means, mirror: Mirror, commit: str, root: Path) -> None:

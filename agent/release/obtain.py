@@ -9,6 +9,7 @@ from agent.base.errors import ReleaseError, ReleaseRefused
 from agent.base.logs import Log
 from agent.config.settings import Release
 from agent.core.manifest import RefusedRelease, ReleaseRecord, Stale
+from agent.release.advice import advice
 from agent.release.checks import Checks
 from agent.release.images import Images
 from agent.release.means import Means
@@ -216,7 +217,8 @@ def _obtained(attempt: Attempt, release: Installed, why: ReleaseError | None) ->
         stale=stale,
         refused=tuple(refused),
     )
-    return Obtained(release, stale, tuple(attempt.warnings), attempt.on_trial, record)
+    told = advice(release.tree, release.jobs, attempt.settings.jobs)
+    return Obtained(release, stale, (*attempt.warnings, *told), attempt.on_trial, record)
 
 
 def _stale(attempt: Attempt, release: Installed, why: ReleaseError) -> Stale:

@@ -9,7 +9,8 @@ from agent.base.errors import ProcessTimeout, ReleaseError, UsageError
 from agent.base.versions import Track
 from agent.config.faults import ConfigurationError
 from agent.config.jobsfile import parse_jobs
-from agent.release.checks import stack_faults
+from agent.release.advice import dependency_faults
+from agent.release.checks import file_faults, stack_faults
 from agent.release.trust import Signer, signer_of, unsigned_reason
 
 GIT_SECONDS = 60.0
@@ -76,7 +77,7 @@ async def publish(plan: Plan, *, environ: Mapping[str, str], version: str) -> Pu
     git = _Git(plan.folder, environ)
     top = Path(await git.line("rev-parse", "--show-toplevel"))
     await _refuse_changes(git)
-    _check_jobs(top, plan.jobs, version)
+    _check_jobs(top, plan, version)
     await _refuse_version(git, plan)
     key = plan.key or await git.setting("user.signingKey")
     if not key:
@@ -154,14 +155,20 @@ async def _refuse_changes(git: _Git) -> None:
         )
 
 
-def _check_jobs(top: Path, name: str, version: str) -> None:
+def _check_jobs(top: Path, plan: Plan, version: str) -> None:
+    name = plan.jobs
     try:
         text = (top / name).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ReleaseError(f"{name} cannot be read: {error}") from error
     jobs, faults = parse_jobs(text, name, version)
     if jobs is not None:
-        faults = stack_faults(jobs, top, name)
+        signed = plan.signers is not None
+        faults = [
+            *file_faults(jobs, top, name),
+            *dependency_faults(top, jobs, name, signed=signed),
+            *stack_faults(jobs, top, name),
+        ]
     if faults:
         raise ConfigurationError(faults)
 

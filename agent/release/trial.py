@@ -35,9 +35,9 @@ _BROKEN_LOCK = re.compile(
     r"|No interpreter found for Python "
     r"|The current Python version \([\d.]+\) is not compatible with the locked Python requirement"
     r"|Unexpected .{1,100}: requirements\.txt:\d+:\d+"
-    r")|^requirements\.txt has no hashes for "
+    r")|^\S*(?:poetry|Pipfile)\.lock cannot be installed: "
 )
-"""What uv 0.13 says of a release's own files, and we of requirements. Other words of another uv only cost a retry."""
+"""What uv 0.13 says of a release's own files, and we of locks. Other words of another uv only cost a retry."""
 _NOT_FOUND_CODES = frozenset({126, 127})
 """What a shell says of a program that is not executable, or not there."""
 

@@ -104,6 +104,79 @@ def test_check_of_what_is_no_jobs_file(tmp_path: Path, content: bytes | None, sa
     assert (result.exit_code, says in result.stdout) == (4, True)
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 12345\n"
+SHELL_JOBS = (
+    '[[job]]\nname = "a"\ncommand = ["./a.sh"]\n'
+    '[[job]]\nname = "b"\ncommand = ["bash", "b.sh"]\n'
+    '[[job]]\nname = "c"\ncommand = ["./gone.sh"]\n'
+)
+ON = '[[job]]\nname = "a"\ncommand = ["true"]\non = "mon"\n'
+
+
+@pytest.mark.parametrize(
+    ("files", "code", "says"),
+    [
+        (
+            {"jobs.toml": JOBS, "requirements.txt": "idna==3.10\n"},
+            0,
+            "note: requirements.txt has no",
+        ),
+        ({"jobs.toml": JOBS, "requirements.txt": "\ufffe"}, 0, "no hashes"),
+        ({"jobs.toml": JOBS, "poetry.lock": "[["}, 4, "poetry.lock cannot be installed: not valid"),
+        (
+            {"jobs.toml": '[[job]]\nname = "a"\nimage = "x"\n', "poetry.lock": "[["},
+            *(0, "no faults"),
+        ),
+        ({"jobs.toml": JOBS, "app/uv.lock": ""}, 0, "note: app/uv.lock is not read"),
+        (
+            {"jobs.toml": JOBS, "uv.lock": 'requires-python = ">=3.99"\n'},
+            *(0, "note: uv.lock asks for Python >=3.99"),
+        ),
+        ({"jobs.toml": JOBS, "data.bin": POINTER}, 0, "note: data.bin: stored with Git LFS"),
+        (
+            {"jobs.toml": JOBS, ".gitattributes": "*.bin filter=lfs diff=lfs\n"},
+            *(0, "note: .gitattributes: *.bin: stored with Git LFS"),
+        ),
+        (
+            {"jobs.toml": SHELL_JOBS, "a.sh": "#!/bin/sh\r\n", "b.sh": "#!/bin/sh\n"},
+            *(4, 'job[a].command: the lines of "./a.sh" end in CRLF'),
+        ),
+        (
+            {"jobs.toml": SHELL_JOBS, "a.sh": "#!/bin/sh\n", "b.sh": "echo\r\n"},
+            *(4, 'job[b].command: the lines of "b.sh" end in CRLF'),
+        ),
+        ({"jobs.toml": SHELL_JOBS}, 4, 'job[c].command: "./gone.sh" is not an executable file'),
+        (
+            {"jobs.toml": ON},
+            0,
+            "note: job a: the days of `on` are those of the machine's time zone",
+        ),
+    ],
+)
+def test_check_says_what_the_machine_will_say(
+    tmp_path: Path, files: dict[str, str], code: int, says: str
+) -> None:
+    """What keeps a release from running is a fault; what a person should know is a note."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(text.encode())
+        (tmp_path / name).chmod(0o755)
+    result = call("check", str(tmp_path))
+    assert result.exit_code == code
+    assert says in result.output
+
+
+def test_check_knows_the_releases_folder_from_the_jobs_files_name(tmp_path: Path) -> None:
+    """`release.jobs` may be in a folder: programs and locks are looked for as the machine does."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "run.sh").touch(0o755)
+    (tmp_path / "sub" / "jobs.toml").write_text('[[job]]\nname = "a"\ncommand = ["./run.sh"]\n')
+    option = ("--set", "release.jobs=sub/jobs.toml")
+    for named in (tmp_path, tmp_path / "sub" / "jobs.toml"):
+        assert call("check", *option, str(named)).exit_code == 0
+    assert call("check", str(tmp_path / "sub")).exit_code == 4
+
+
 def test_a_run_needs_a_repository() -> None:
     """The error names file, key and remedy."""
     result = call("run")

@@ -1,20 +1,19 @@
 """A release's locked environment: from the cache first, from the network else, and never without hashes."""
 
+import json
+import re
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from agent.base import processes
 from agent.base.errors import ReleaseError
-from agent.release.environment import unhashed
 from agent.release.shelf import Installed
-from tests.parts.repo import Repo
+from tests.parts.repo import Repo, make_signer
 from tests.parts.stalled import silent
-from tests.release.conftest import DEAD_PROXY, Desk, Locked
+from tests.release.conftest import DEAD_PROXY, LOCKED_JOBS, Desk, Locked
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
@@ -118,18 +117,118 @@ async def test_requirements_with_hashes_are_the_other_form(
     assert (release.ref, await _greeting(release)) == ("v1.1", "3.10")
 
 
-async def test_requirements_without_hashes_are_refused(desk: Desk, repo_builder: Repo) -> None:
-    """What is not pinned by a hash could be anything tomorrow; the error says how to make it right."""
+async def test_requirements_without_hashes_are_installed_and_told(
+    desk: Desk, repo_builder: Repo, locked: Locked
+) -> None:
+    """With a warning in each run, also where the release is on the disk already; an UTF-16 file is read as well."""
+    files = {name: locked.project[name] for name in ("greet.py", "jobs.toml")}
+    text = "idna==3.10\n".encode("utf-16")
+    (repo_builder.work / "requirements.txt").write_bytes(text)
+    repo_builder.release("v1.0", files)
+    for _ in range(2):
+        obtained = await desk.run_well()
+        assert await _greeting(obtained.release) == "3.10"
+        (warning,) = obtained.warnings
+        assert warning.startswith("requirements.txt has no hashes for idna==3.10: another day")
+
+
+async def test_signed_releases_are_held_to_hashes(
+    desk: Desk, repo_builder: Repo, tmp_path: Path
+) -> None:
+    """What runs must be what was signed: without hashes it could be anything tomorrow."""
+    signer = make_signer(tmp_path)
+    signers = tmp_path / "signers"
+    signers.write_text(signer.allowed_signers_line)
+    jobs = '[[job]]\nname = "a"\ncommand = ["sh"]\n'
     repo_builder.release(
-        "v1.0",
-        {
-            "jobs.toml": '[[job]]\nname = "a"\ncommand = ["sh"]\n',
-            "requirements.txt": "idna==3.10\nrequests\n",
-        },
+        "v1.0", {"jobs.toml": jobs, "requirements.txt": "idna==3.10\n"}, signer=signer
     )
-    with pytest.raises(ReleaseError, match=r"no hashes for idna==3.10, requests") as caught:
-        await desk.obtain()
-    assert "--generate-hashes" in caught.value.with_remedy
+    with pytest.raises(ReleaseError, match=r"no hashes for idna==3.10, and releases are signed"):
+        await desk.obtain(allowed_signers=str(signers))
+
+
+def _hashes(locked: Locked) -> list[str]:
+    return re.findall(r"sha256:[0-9a-f]{64}", locked.requirements)
+
+
+async def test_locks_of_other_tools_are_installed_with_their_hashes(
+    desk: Desk, repo_builder: Repo, locked: Locked
+) -> None:
+    """Pipenv's, Poetry's, and one beside a jobs file in a folder; a hash that is another one is refused."""
+    desk.cache = locked.cache
+    greet = locked.project["greet.py"]
+    files = [{"file": f"{number}", "hash": one} for number, one in enumerate(_hashes(locked))]
+    listed = ", ".join(f'{{file = "{each["file"]}", hash = "{each["hash"]}"}}' for each in files)
+    pipenv = json.dumps({"default": {"idna": {"version": "==3.10", "hashes": _hashes(locked)}}})
+    poetry = (
+        f'[[package]]\nname = "idna"\nversion = "3.10"\ngroups = ["main"]\nfiles = [{listed}]\n'
+        '[metadata]\nlock-version = "2.1"\n'
+    )
+    kinds = {"Pipfile.lock": pipenv, "poetry.lock": poetry}
+    for number, (name, text) in enumerate(kinds.items(), 1):
+        for gone in ({*kinds} - {name}) & {each.name for each in repo_builder.work.iterdir()}:
+            (repo_builder.work / gone).unlink()
+        jobs = locked.project["jobs.toml"]
+        repo_builder.release(f"v{number}.0", {"jobs.toml": jobs, "greet.py": greet, name: text})
+        obtained = await desk.run_well()
+        assert (obtained.warnings, await _greeting(obtained.release)) == ((), "3.10")
+    other = re.sub("sha256:[0-9a-f]+", f"sha256:{'0' * 64}", poetry)
+    repo_builder.release("v3.0", {"poetry.lock": other})
+    desk.cache = desk.cache.with_name("cold")
+    stale = (await desk.obtain()).stale
+    assert stale is not None
+    assert re.search("uv pip: .*[Hh]ash", stale.reason)
+
+
+async def test_a_lock_beside_the_jobs_file_counts(
+    desk: Desk, repo_builder: Repo, locked: Locked
+) -> None:
+    """`release.jobs` in a folder: its neighbour is its lock; programs work in the release's folder all the same."""
+    desk.cache = locked.cache
+    files = {f"sub/{name}": text for name, text in locked.project.items() if name != "greet.py"}
+    repo_builder.release("v1.0", {**files, "greet.py": locked.project["greet.py"]})
+    release = (await desk.obtain(jobs="sub/jobs.toml")).release
+    assert await _greeting(release) == "3.10"
+
+
+@pytest.mark.parametrize("lock", [True, False])
+async def test_a_build_that_asks_git_for_its_version_is_told_the_tags(
+    desk: Desk, repo_builder: Repo, *, lock: bool
+) -> None:
+    """setuptools-scm, for real: a release has no history, and its version is that of its tag."""
+    project = (
+        '[project]\nname = "greeter"\nrequires-python = ">=3.11"\ndynamic = ["version"]\n'
+        '[build-system]\nrequires = ["setuptools>=64", "setuptools-scm>=8"]\n'
+        'build-backend = "setuptools.build_meta"\n'
+        '[tool.setuptools]\npy-modules = ["greet"]\n[tool.setuptools_scm]\n'
+    )
+    locked = (
+        'version = 1\nrevision = 3\nrequires-python = ">=3.11"\n\n'
+        '[[package]]\nname = "greeter"\nsource = { editable = "." }\n'
+    )
+    greet = "from importlib.metadata import version\nprint(version('greeter'))\n"
+    files = {"jobs.toml": LOCKED_JOBS, "greet.py": greet, "pyproject.toml": project}
+    repo_builder.release("v1.2-rc.1", files | ({"uv.lock": locked} if lock else {}))
+    obtained = await desk.obtain(track="v*rc*")
+    assert await _greeting(obtained.release) == "1.2rc1"
+    assert len(obtained.warnings) == (0 if lock else 1)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"requirements.txt": "selenium==4.9.1\n"},
+        {"uv.lock": 'version = 1\nrequires-python = ">=3.99"\n'},
+        {"poetry.lock": "[["},
+    ],
+)
+async def test_a_release_of_containers_needs_no_environment(
+    desk: Desk, repo_builder: Repo, files: dict[str, str]
+) -> None:
+    """What its images carry is theirs: no file of Python keeps it from running."""
+    repo_builder.release("v1.0", {"jobs.toml": '[[job]]\nname = "a"\nimage = "x:1"\n', **files})
+    obtained = await desk.obtain()
+    assert (obtained.release.programs, obtained.warnings) == (None, ())
 
 
 async def test_requirements_with_a_wrong_hash_are_refused(
@@ -152,7 +251,7 @@ async def test_a_python_that_is_not_here_is_a_reason(
     project = locked.project["pyproject.toml"].replace(">=3.11", ">=3.99")
     lock = locked.project["uv.lock"].replace(">=3.11", ">=3.99")
     repo_builder.release("v1.0", {**locked.project, "pyproject.toml": project, "uv.lock": lock})
-    with pytest.raises(ReleaseError, match=r"uv sync: .*3\.99"):
+    with pytest.raises(ReleaseError, match=r"uv venv: .*3\.99"):
         await desk.obtain()
     repo_builder.release("v1.1", {**locked.project, ".python-version": "3.98\n"})
     with pytest.raises(ReleaseError, match=r"uv venv: .*3\.98"):
@@ -213,26 +312,3 @@ async def test_an_environment_whose_python_is_gone_is_made_again(
     obtained = await desk.obtain()
     assert (obtained.stale, len(desk.told("release.installed"))) == (None, 2)
     assert await _greeting(obtained.release) == "3.10"
-
-
-@pytest.mark.parametrize(
-    ("text", "names"),
-    [
-        ("", []),
-        ("# nothing\n\n-i https://example.com/simple\n--require-hashes\n", []),
-        ("idna==3.10 \\\n    --hash=sha256:aa \\\n    --hash=sha256:bb\n", []),
-        ("idna==3.10\n", ["idna==3.10"]),
-        ("idna==3.10 # --hash=sha256:aa\n", ["idna==3.10"]),
-        ("a==1 --hash=sha256:aa\nb==2 ; python_version < '4'\nc @ file:///c\n", ["b==2", "c"]),
-        ("a==1 \\\r\n --hash=sha256:aa\r\n", []),
-    ],
-)
-def test_requirements_without_a_hash_are_found(text: str, names: list[str]) -> None:
-    """Continued lines belong together; comments do not count; options are not requirements."""
-    assert unhashed(text) == names
-
-
-@given(st.text())
-def test_no_text_breaks_the_reading_of_requirements(text: str) -> None:
-    """Whatever the file holds, what is named is in it."""
-    assert all(name in text for name in unhashed(text))

@@ -27,7 +27,8 @@ BUILD = "uv sync: error: Failed to build `dep`   [stderr] error: Failed to parse
         ("install", BUILD, False),
         ("install", BUILD.replace("error: Failed to build `dep`   ", ""), False),
         ("install", "uv sync: error: No interpreter found for Python >=3.99 in search path", True),
-        ("install", "requirements.txt has no hashes for idna==3.10", True),
+        ("install", "requirements.txt has no hashes for x, and releases are signed here", False),
+        ("install", "poetry.lock cannot be installed: no hash pins x", True),
         ("install", "requirements.txt cannot be read: Input/output error", False),
         ("install", "uv sync: no end within the time limit", False),
         ("install", "uv sync: error: Failed to fetch: `https://pypi.org/simple/idna/`", False),
@@ -85,7 +86,9 @@ OWN: dict[str, Mapping[str, str]] = {
     "a Python that is not here": {"uv.lock": LOCK.replace("3.11", "3.99")},
     "a project's Python": {name: text.replace("3.11", "3.99") for name, text in LOCKED.items()},
     "a pinned Python": {".python-version": "3.99\n"},
-    "no hashes": {"requirements.txt": "six==1.16.0\n"},
+    "no hashes": {
+        "poetry.lock": '[[package]]\nname = "six"\nversion = "1"\n[metadata]\nlock-version = "2.1"'
+    },
     "no requirements": {"requirements.txt": f"=== --hash=sha256:{'0' * 64}\n"},
 }
 OTHERS: dict[str, Mapping[str, str]] = {
@@ -105,9 +108,10 @@ async def _refused(desk: Desk, repo: Repo, files: Mapping[str, str]) -> list[str
     # A shim of pyenv ends with an error of its own where a version is asked for that it lacks.
     folders = desk.environ["PATH"].split(os.pathsep)
     desk.environ["PATH"] = os.pathsep.join(one for one in folders if "shims" not in one)
-    for name, text in ({} if "requirements.txt" in files else {**LOCKED, **files}).items():
+    alone = not {"requirements.txt", "poetry.lock"}.isdisjoint(files)
+    for name, text in ({} if alone else {**LOCKED, **files}).items():
         repo.write(name, text.encode(errors="surrogateescape"))
-    commit = repo.release("v2.0", dict(files) if "requirements.txt" in files else {})
+    commit = repo.release("v2.0", dict(files) if alone else {})
     obtained = await desk.obtain()
     assert obtained.release.commit == good.release.commit
     (refused,) = obtained.record.refused

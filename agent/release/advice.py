@@ -1,0 +1,156 @@
+"""What a person should know of a release before it runs, and what keeps it from running: read from its files."""
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+from agent.base.errors import ReleaseError
+from agent.base.zones import zone_of
+from agent.config.faults import Fault
+from agent.config.jobsfile import JobsFile
+from agent.release.dependencies import Dependencies, dependencies_of, not_read
+
+MAX_BYTES = 32 * 1024**2
+"""Of a lock."""
+PINNED = "uv lock, or uv pip compile --generate-hashes"
+_POINTER = b"version https://git-lfs.github.com/spec/v1\n"
+_POINTER_BYTES = 1024
+"""More than any pointer has, by its specification."""
+_SHOWN = 3
+_LOOKED_AT = re.compile(r"\.|node_modules|venv|__pycache__")
+"""Folders that no person keeps a lock in."""
+
+
+def needed(tree: Path, jobs: JobsFile, name: str) -> Dependencies | None:
+    """Return what the environment of a release is made of; None where no job needs one, or nothing says what.
+
+    Args:
+        tree: The release's files.
+        jobs: Its jobs: what runs in containers brings its own.
+        name: The path of its jobs file.
+
+    Raises:
+        ReleaseError: The file that counts cannot be understood.
+    """
+    if all(job.in_container for job in jobs.job):
+        return None
+    return dependencies_of(lambda path: _content(tree / path), name)
+
+
+def refuse_unpinned(found: Dependencies | None, *, signed: bool) -> None:
+    """Hold signed releases to hashes: without them, what runs is not what was signed.
+
+    Raises:
+        ReleaseError: It is signed, and something of it has no hash.
+    """
+    if signed and found is not None and found.unpinned:
+        raise ReleaseError(f"{found.unpinned}, and releases are signed here", remedy=PINNED)
+
+
+def advice(tree: Path, jobs: JobsFile, name: str) -> tuple[str, ...]:
+    """Return what a person should know of a release that can run; arguments as for `needed`."""
+    try:
+        found = needed(tree, jobs, name)
+    except ReleaseError:
+        found = None
+    told = []
+    if found is not None and found.unpinned:
+        told.append(f"{found.unpinned}: another day may install something else (pin it: {PINNED})")
+    if pointers := sorted(_lfs_pointers(tree)):
+        more = f" and {len(pointers) - _SHOWN} more" if len(pointers) > _SHOWN else ""
+        told.append(
+            f"{', '.join(pointers[:_SHOWN])}{more}: stored with Git LFS, of which a release gets the pointer and not"
+            " the content (git lfs migrate export, or have the job download it)"
+        )
+    return tuple(told)
+
+
+def dependency_faults(tree: Path, jobs: JobsFile, name: str, *, signed: bool) -> list[Fault]:
+    """Return why a release's environment cannot be made, as far as its files show it."""
+    try:
+        refuse_unpinned(needed(tree, jobs, name), signed=signed)
+    except ReleaseError as error:
+        return [Fault(str(tree), "", str(error), error.remedy)]
+    return []
+
+
+def expected(tree: Path, jobs: JobsFile, name: str, environ: Mapping[str, str]) -> list[str]:
+    """Return what a computer other than the machine cannot know of a release, each as a sentence."""
+    told = unread(tree, jobs, name)
+    by_days = [job.name for job in jobs.job if job.on and "TZ" not in job.env]
+    zone = environ.get("TZ")
+    if zone and zone_of(zone) is None:
+        told.append(f'TZ of this computer, "{zone}", is no time zone, and counts as UTC')
+    if by_days:
+        here = f"here {zone}" if zone else "UTC on most"
+        told.append(
+            f"job {', '.join(by_days[:_SHOWN])}: the days of `on` are those of the machine's time zone ({here});"
+            ' env = { TZ = "Asia/Tokyo" } says whose'
+        )
+    if patterns := _lfs_patterns(tree):
+        told.append(
+            f".gitattributes: {', '.join(patterns[:_SHOWN])}: stored with Git LFS, of which a release gets the"
+            " pointer and not the content"
+        )
+    with suppress(ReleaseError, InvalidSpecifier):
+        found = needed(tree, jobs, name)
+        own = ".".join(map(str, sys.version_info[:3]))
+        if found is not None and own not in SpecifierSet(found.python):
+            told.append(
+                f"{found.file} asks for Python {found.python}, and this one is {own}: a machine without such a Python"
+                " rejects the release"
+            )
+    return told
+
+
+def _lfs_patterns(tree: Path) -> list[str]:
+    try:
+        lines = (tree / ".gitattributes").read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    return [line.split()[0] for line in lines if "filter=lfs" in line.split()[1:]]
+
+
+def unread(tree: Path, jobs: JobsFile, name: str) -> list[str]:
+    """Return which files do not count although a person may think so, each with a sentence."""
+    if all(job.in_container for job in jobs.job):
+        return []
+    try:
+        found = needed(tree, jobs, name)
+    except ReleaseError:
+        return []
+    return [f"{path} {sentence}" for path, sentence in not_read(list(_near(tree)), found)]
+
+
+def _content(file: Path) -> bytes | None:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(MAX_BYTES)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    except OSError as error:
+        raise ReleaseError(f"{file.name} cannot be read: {error.strerror}") from error
+
+
+def _near(tree: Path) -> Iterator[str]:
+    """Yield the files of a release's folder and of those in it."""
+    for folder, folders, files in os.walk(tree):
+        at = Path(folder).relative_to(tree)
+        folders[:] = [] if at.parts else [each for each in folders if not _LOOKED_AT.match(each)]
+        yield from (str(at / file) for file in files)
+
+
+def _lfs_pointers(tree: Path) -> Iterator[str]:
+    for folder, folders, files in os.walk(tree):
+        folders[:] = [each for each in folders if each != ".git"]
+        for name in files:
+            file = Path(folder, name)
+            if not file.is_symlink() and file.stat().st_size < _POINTER_BYTES:
+                with file.open("rb") as stream:
+                    if stream.read(len(_POINTER)) == _POINTER:
+                        yield str(file.relative_to(tree))

@@ -1,0 +1,308 @@
+"""Which file of a release says what its programs import, what it promises, and what uv does with it.
+
+Decisions only.
+"""
+
+import json
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from agent.base.errors import ReleaseError
+
+Read = Callable[[str], bytes | None]
+"""Returns the content of a file of the release, by its path; None without such a file."""
+
+UV_LOCK, PYLOCK, POETRY, PIPENV = "uv.lock", "pylock.toml", "poetry.lock", "Pipfile.lock"
+REQUIREMENTS, PROJECT = "requirements.txt", "pyproject.toml"
+READ = (UV_LOCK, PYLOCK, REQUIREMENTS, POETRY, PIPENV, PROJECT)
+"""Files that count. A `requirements.txt` without hashes comes after the locks."""
+
+NOT_READ = {
+    "Pipfile": "pipenv lock, and commit Pipfile.lock",
+    "pdm.lock": "pdm export --format pylock --output pylock.toml",
+    "requirements.in": "uv pip compile --generate-hashes requirements.in --output-file requirements.txt",
+    "environment.yml": "packages of conda are not installed: name them in pyproject.toml, or run a container",
+    "environment.yaml": "packages of conda are not installed: name them in pyproject.toml, or run a container",
+    "setup.py": "write a pyproject.toml with [build-system], then uv lock",
+    "setup.cfg": "write a pyproject.toml with [build-system], then uv lock",
+}
+"""What people expect to count, and what would."""
+
+POETRY_FORMAT = (2, 1)
+"""The first that says of each package in which group it is and where it is wanted (Poetry 2)."""
+SHOWN = 5
+"""How many requirements are named."""
+
+_REQUIRES_PYTHON = re.compile(rb'^requires-python = "([^"]*)"', re.MULTILINE)
+_ASKS_GIT = re.compile(r"setuptools[-_]scm|hatch-vcs|pbr|pdm-backend|dynamic-versioning")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call of uv.
+
+    Attributes:
+        arguments: Its arguments.
+        stdin: What it reads.
+        builds: Whether the release itself is built, which may ask git for a version.
+    """
+
+    arguments: tuple[str, ...]
+    stdin: bytes | None = None
+    builds: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """What a release's environment is made of.
+
+    Attributes:
+        file: The file that says it, from the release's folder.
+        steps: What uv is asked to do in that file's folder.
+        python: Which Python it asks for, as a version specifier; empty for any.
+        unpinned: Why it may be something else tomorrow; empty where every file has a hash.
+    """
+
+    file: str
+    steps: tuple[Step, ...]
+    python: str = ""
+    unpinned: str = ""
+
+    @property
+    def folder(self) -> str:
+        """The file's folder."""
+        return str(PurePosixPath(self.file).parent)
+
+
+def dependencies_of(read: Read, jobs: str) -> Dependencies | None:
+    """Return what a release's environment is made of; None for one that says nothing of it.
+
+    The nearest file counts: beside the jobs file, else in the folders above it, up to the release's own.
+
+    Args:
+        read: Reads the release.
+        jobs: The path of its jobs file.
+
+    Raises:
+        ReleaseError: The file that counts cannot be understood.
+    """
+    for folder in PurePosixPath(jobs).parents:
+        found = _in_folder(lambda name, folder=folder: read(str(folder / name)), folder)  # type: ignore[misc]
+        if found is not None:
+            return found
+    return None
+
+
+def _in_folder(read: Read, folder: PurePosixPath) -> Dependencies | None:
+    def file(name: str) -> str:
+        return str(folder / name)
+
+    if (lock := read(UV_LOCK)) is not None:
+        found = _REQUIRES_PYTHON.search(lock)
+        python = found.group(1).decode(errors="replace") if found else ""
+        return Dependencies(file(UV_LOCK), _sync(_project(read(PROJECT))), python)
+    if read(PYLOCK) is not None:
+        return Dependencies(file(PYLOCK), (Step(("pip", "install", "--requirement", PYLOCK)),))
+    content = read(REQUIREMENTS)
+    requirements = None if content is None else _decoded(content, file(REQUIREMENTS))
+    bare = unhashed(requirements) if requirements is not None else []
+    if requirements is not None and not bare:
+        return Dependencies(file(REQUIREMENTS), (_pip(content, requirements, hashed=True),))
+    for name, convert in ((POETRY, poetry_requirements), (PIPENV, pipenv_requirements)):
+        if (content := read(name)) is not None:
+            text = convert(_decoded(content, file(name)), file(name))
+            return Dependencies(file(name), (_pip(None, text, hashed=True),))
+    if requirements is not None:
+        text = f"{file(REQUIREMENTS)} has no hashes for {', '.join(bare[:SHOWN])}"
+        steps = (_pip(read(REQUIREMENTS), requirements, hashed=False),)
+        return Dependencies(file(REQUIREMENTS), steps, unpinned=text)
+    return _of_project(_project(read(PROJECT)), file(PROJECT))
+
+
+def _sync(project: Mapping[str, Any]) -> tuple[Step, ...]:
+    command = ("sync", "--frozen", "--no-dev", "--no-editable")
+    if not asks_git(project):
+        return (Step(command),)
+    # Told to all that is built, the release's version would be that of its dependencies, too.
+    return (Step((*command, "--no-install-project")), Step(command, builds=True))
+
+
+def _pip(content: bytes | None, text: str, *, hashed: bool) -> Step:
+    command = ("pip", "install", *(("--require-hashes",) if hashed else ()), "--requirement")
+    plain = text.encode()
+    if content == plain:
+        return Step((*command, REQUIREMENTS))  # so that uv's complaints name the file
+    return Step((*command, "-"), stdin=plain)
+
+
+def _of_project(project: Mapping[str, Any], file: str) -> Dependencies | None:
+    """Return what a `pyproject.toml` without a lock says; one that only configures tools says nothing."""
+    table, tool = project.get("project"), _table(project, "tool")
+    built = "build-system" in project and _table(tool, "poetry").get("package-mode") is not False
+    built = built and _table(tool, "uv").get("package") is not False
+    if not isinstance(table, dict) and not built:
+        return None
+    steps = [Step(("pip", "install", "--requirement", PROJECT))] if table else []
+    steps += [Step(("pip", "install", "."), builds=True)] if built else []
+    python = str(_table(project, "project").get("requires-python", ""))
+    return Dependencies(file, tuple(steps), python, f"{file} has no lock beside it")
+
+
+def asks_git(project: Mapping[str, Any]) -> bool:
+    """Tell whether building a project asks git for its version, of which a release has no history."""
+    build = _table(project, "build-system").get("requires")
+    asks = isinstance(build, list) and any(_ASKS_GIT.search(str(each)) for each in build)
+    return asks and "version" not in _table(project, "project")
+
+
+def pretended(version: str) -> dict[str, str]:
+    """Return the variables by which builds that ask git for a version are told one."""
+    return dict.fromkeys(
+        (
+            "SETUPTOOLS_SCM_PRETEND_VERSION",  # hatch-vcs asks setuptools-scm
+            "PBR_VERSION",
+            "PDM_BUILD_SCM_VERSION",
+            "POETRY_DYNAMIC_VERSIONING_BYPASS",
+            "UV_DYNAMIC_VERSIONING_BYPASS",
+        ),
+        version,
+    )
+
+
+def not_read(names: Sequence[str], found: Dependencies | None) -> Iterator[tuple[str, str]]:
+    """Yield files of a release that do not count although a person may think so, each with a sentence.
+
+    Args:
+        names: Paths of files in the release.
+        found: What counts.
+    """
+    for path in sorted(names):
+        name = PurePosixPath(path).name
+        same = found is not None and str(PurePosixPath(path).parent) == found.folder
+        if name in NOT_READ and not same:
+            yield path, f"is not read: {NOT_READ[name]}"
+        elif name in READ and name != PROJECT and (found is None or path != found.file):
+            counts = f"{found.file} is" if found else "only one beside the jobs file or above is"
+            yield path, f"is not read: {counts}"
+
+
+def unhashed(text: str) -> list[str]:
+    """Return the requirements of a `requirements.txt` that are not pinned by a hash.
+
+    Files that it includes are uv's to check, which gets `--require-hashes`.
+    """
+    lines = re.sub(r"\\\r?\n", " ", text).splitlines()
+    wanted = (re.sub(r"(^|\s)#.*", "", line).strip() for line in lines)
+    return [
+        re.split(r"[\s;]", line)[0]
+        for line in wanted
+        if line and not line.startswith("-") and "--hash=" not in line
+    ]
+
+
+def poetry_requirements(text: str, file: str) -> str:
+    """Return what a `poetry.lock` installs without its optional groups, as requirements with hashes.
+
+    Raises:
+        ReleaseError: It is none, is of an older Poetry, or has a package that no hash pins.
+    """
+    lock = _toml(text, file)
+    version = str(_table(lock, "metadata").get("lock-version", ""))
+    if _numbers(version) < POETRY_FORMAT:
+        raise ReleaseError(
+            f"{file} cannot be installed: its format, {version or 'of an early Poetry'}, does not say which group a"
+            " package is in",
+            remedy="poetry lock with Poetry 2 or newer, and commit it",
+        )
+    packages = [each for each in lock.get("package", []) if isinstance(each, dict)]
+    return "".join(
+        _requirement(file, each, _files(each), _marker(each.get("markers")))
+        for each in packages
+        if "main" in each.get("groups", ["main"]) and not each.get("optional")
+    )
+
+
+def pipenv_requirements(text: str, file: str) -> str:
+    """Return the default packages of a `Pipfile.lock` as requirements with hashes.
+
+    Raises:
+        ReleaseError: It is none, or has a package that no hash pins.
+    """
+    try:
+        lock = json.loads(text)
+        packages = {**_table(lock, "default")}
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise ReleaseError(f"{file} cannot be installed: it is not JSON") from error
+    return "".join(
+        _requirement(
+            file,
+            {"name": name, "version": str(each.get("version", "")).removeprefix("=="), **extras},
+            [str(one) for one in each.get("hashes", [])],
+            str(each.get("markers", "")),
+        )
+        for name, each in packages.items()
+        if isinstance(each, dict)
+        for extras in ({"source": {"type": "git"}} if "version" not in each else {},)
+    )
+
+
+def _requirement(file: str, package: Mapping[str, Any], hashes: Sequence[str], marker: str) -> str:
+    source = _table(package, "source").get("type", "legacy")
+    name, version = package.get("name"), package.get("version")
+    if source != "legacy" or not hashes or not name or not version:
+        raise ReleaseError(
+            f"{file} cannot be installed: no hash pins {name or 'one of its packages'}",
+            remedy="take it from an index, or use uv.lock",
+        )
+    condition = f" ; {marker}" if marker else ""
+    pins = "".join(f" --hash={one}" for one in hashes)
+    return f"{name}=={version}{condition}{pins}\n"
+
+
+def _files(package: Mapping[str, Any]) -> list[str]:
+    files = package.get("files", [])
+    return [str(each["hash"]) for each in files if isinstance(each, dict) and "hash" in each]
+
+
+def _marker(markers: object) -> str:
+    """Return the condition of a package of Poetry's main group, which may be one of several groups'."""
+    return str(markers.get("main", "")) if isinstance(markers, dict) else str(markers or "")
+
+
+def _decoded(content: bytes, file: str) -> str:
+    """Return a text; PowerShell writes UTF-16, which is recognized by its first bytes."""
+    encoding = "utf-16" if content[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ReleaseError(
+            f"{file} cannot be read: it is not UTF-8", remedy="save it so"
+        ) from error
+
+
+def _project(content: bytes | None) -> Mapping[str, Any]:
+    """Return a `pyproject.toml`; nothing where it has faults, of which uv tells."""
+    try:
+        return tomllib.loads(content.decode()) if content else {}
+    except (ValueError, RecursionError):
+        return {}
+
+
+def _toml(text: str, file: str) -> Mapping[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ReleaseError(f"{file} cannot be installed: not valid TOML: {error}"[:300]) from error
+
+
+def _table(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = data.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdecimal())
