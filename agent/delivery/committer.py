@@ -327,6 +327,7 @@ class Committer:
                 self.broken[name] = error
                 return
             else:
+                self._refusal = None
                 self._ready[name] = entry
                 self._news.set()
                 return

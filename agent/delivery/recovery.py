@@ -15,7 +15,7 @@ from agent.contract.ids import Batch, process_nonce
 from agent.contract.manifest import RunRecord
 from agent.delivery.delivery import Delivery
 from agent.delivery.sealing import DIED, after_death, status_of
-from agent.delivery.spool import Finished, Spool, SpooledRun
+from agent.delivery.spool import Finished, Spool, SpooledRun, Stage
 
 FLUSH_SECONDS = 600.0
 """For the jobs of one run; what takes longer goes on in the next run."""
@@ -81,7 +81,7 @@ async def deliver_pending(
 async def _finish(run: SpooledRun, delivery: Delivery, finder: str, log: Log) -> None:
     """Commit what had ended, name what ran as interrupted, close the run and remove it."""
     batch, began = run.batch, run.began
-    if batch is not None and began is not None:
+    if batch is not None and began is not None and not _is_done(run):
         async with delivery:
             await asyncio.to_thread(_end_what_ran, run, began)
             await delivery.goes_on(began)
@@ -96,6 +96,13 @@ async def _finish(run: SpooledRun, delivery: Delivery, finder: str, log: Log) ->
             closed = await delivery.close(record, [], keeps_disk=True)
         log.info("recovery.closed", status=closed.status.value)
     await asyncio.to_thread(run.discard, log)
+
+
+def _is_done(run: SpooledRun) -> bool:
+    """Tell whether only the removal of a run is missing."""
+    closing = run.closing
+    committed = all(job.stage is Stage.COMMITTED for job in run.jobs())
+    return closing is not None and closing.put and committed
 
 
 def _end_what_ran(run: SpooledRun, began: Began) -> None:

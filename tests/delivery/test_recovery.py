@@ -91,6 +91,18 @@ async def test_a_run_that_never_began_leaves_no_trace(local: World) -> None:
     assert not local.run.root.exists()
 
 
+async def test_a_run_that_is_only_not_removed_is_removed(local: World) -> None:
+    """Nothing is put again."""
+    async with local.under_way("a") as delivery:
+        local.attempt("a", {"x": b"1"})
+        await delivery.ended(local.finished("a"))
+        await delivery.close(local.record(), await delivery.flush(60), keeps_disk=True)
+    before = await local.keys()
+    assert await recovered(local) == 1
+    assert await local.keys() == before
+    assert not local.run.root.exists()
+
+
 async def test_one_damaged_leftover_stops_nothing_else(local: World) -> None:
     """It is put aside, and told; the other is finished."""
     left(local, "a")
