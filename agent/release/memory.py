@@ -275,6 +275,7 @@ class Memory:
         place: str = "",
         now: Callable[[], datetime],
         log: Log,
+        seconds: float = READ_SECONDS,
         redact: Callable[[ReleaseEntry], ReleaseEntry] = lambda entry: entry,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -284,6 +285,8 @@ class Memory:
         self._now = now
         self._log = log
         self._redact = redact
+        self._seconds = seconds
+        self._failed = False
         self._pause = pause
         self._opening: asyncio.Future[Store] | None = None
         self._nonce = process_nonce(os.urandom(4))
@@ -327,13 +330,14 @@ class Memory:
         """Note which browser images releases brought to this disk."""
         self._save(images=tuple(dict.fromkeys(images)))
 
-    async def open(self, store: Awaitable[Store] | None, *, seconds: float = READ_SECONDS) -> None:
+    async def open(self, store: Awaitable[Store] | None) -> None:
         """Read what the bucket knows; when it does not answer, what the disk has stays, and a problem says so."""
         if store is None:
             return
         try:
-            await self.connect(store, seconds=seconds)
+            await self.connect(store)
         except StoreError as error:
+            self._failed = True
             reason = str(error)
             self._log.warning("releases.not_read", reason=reason)
             self.problems.append(
@@ -341,7 +345,7 @@ class Memory:
                 " minimum version are as this machine or its image knows them"
             )
 
-    async def connect(self, store: Awaitable[Store], *, seconds: float = READ_SECONDS) -> None:
+    async def connect(self, store: Awaitable[Store]) -> None:
         """Read what the bucket knows.
 
         Raises:
@@ -349,11 +353,11 @@ class Memory:
         """
         self._opening = asyncio.ensure_future(store)
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(self._seconds):
                 await asyncio.shield(self._opening)
                 await self.refresh()
         except TimeoutError as error:
-            raise StoreError(f"no answer within {seconds:g} s") from error
+            raise StoreError(f"no answer within {self._seconds:g} s") from error
         except StoreError:
             raise
         except MayflyError as error:  # its keys could not be had
@@ -377,8 +381,10 @@ class Memory:
 
     async def look_again(self) -> None:
         """The same, where not knowing it must not stop anything."""
+        if self._failed:
+            return
         try:
-            async with asyncio.timeout(SEND_SECONDS):
+            async with asyncio.timeout(min(SEND_SECONDS, self._seconds)):
                 await self.refresh()
         except _NO_ANSWER as error:
             self._log.warning("releases.not_read", reason=str(error) or "no answer")
@@ -447,15 +453,21 @@ class Memory:
         if new != old:
             self.learn(contact=Contact.model_validate(dict(new)))
 
-    async def send(self) -> None:
-        """Put what was learnt; what cannot be put stays on the disk, and with the next attempt."""
-        if self._store is None or not self._unsent:
+    async def send(self, *, last: bool = False) -> None:
+        """Put what was learnt; what cannot be put stays on the disk, and with the next attempt.
+
+        Args:
+            last: Whether there is no later attempt in this run: only then a bucket is asked that did not answer before.
+        """
+        if self._store is None or not self._unsent or (self._failed and not last):
             return
+        seconds = min(SEND_SECONDS, self._seconds)
         try:
-            async with asyncio.timeout(SEND_SECONDS):
+            async with asyncio.timeout(seconds):
                 await self._send(self._store)
         except _NO_ANSWER as error:
-            reason = str(error) or f"no answer within {SEND_SECONDS:g} s"
+            self._failed = True
+            reason = str(error) or f"no answer within {seconds:g} s"
             self._log.error("releases.not_sent", reason=reason)
             text = "what was learnt about releases could not be written to the bucket, and a machine without a disk"
             if not any(problem.startswith(text) for problem in self.problems):

@@ -34,7 +34,7 @@ from agent.jobs.worktree import WorkingTrees
 from agent.machine.host import boot_phases
 from agent.machine.instance import with_facts
 from agent.notify.notifier import Notifier
-from agent.release.memory import Memory, Writer
+from agent.release.memory import READ_SECONDS, Memory, Writer
 from agent.release.obtain import Obtained
 from agent.release.repository import channel_of
 from agent.release.shelf import Shelf
@@ -142,6 +142,7 @@ class _Run:
             place=settings.store.url or str(places.bucket),
             now=lambda: datetime.now(UTC),
             log=self._log,
+            seconds=min(READ_SECONDS, settings.job_seconds / 4),
             redact=self._redacted,
         )
 

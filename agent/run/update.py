@@ -174,7 +174,7 @@ class Update:
 
     async def close(self) -> tuple[str, ...]:
         """Send what was learnt and is not in the bucket yet; return what a person should look at."""
-        await self.memory.send()
+        await self.memory.send(last=True)
         return tuple(self.memory.problems)
 
     async def tidy(self, record: ReleaseRecord) -> None:

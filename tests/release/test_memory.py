@@ -246,7 +246,7 @@ async def test_without_the_bucket_the_disk_knows_and_what_was_learnt_is_sent_lat
     assert refs(dying) == ["v1"]
     assert "could not be read from the bucket (it does not answer)" in dying.problems[0]
     dying.trial(commit("v2"), "v2", TrialStage.STARTED)
-    await dying.send()
+    await dying.send(last=True)
     assert any("could not be written" in problem for problem in dying.problems)
     fresh = await world.opened()
     assert (refs(fresh), len(fresh.problems)) == ([], 1)
@@ -354,7 +354,7 @@ async def test_keys_that_only_read_say_so(world: World) -> None:
     with pytest.raises(StoreRefused, match="only read the bucket, so nothing was changed"):
         await pin(memory, [], "v1", "")
     with pytest.raises(StoreError):
-        await world.memory().connect(_never(), seconds=0.01)
+        await world.memory().connect(_never())
 
 
 async def _never() -> Objects:
