@@ -10,6 +10,7 @@ from pathlib import Path
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from agent.base.errors import ReleaseError
+from agent.base.regular import open_regular
 from agent.base.zones import zone_of
 from agent.config.faults import Fault
 from agent.config.jobsfile import JobsFile
@@ -110,7 +111,8 @@ def expected(tree: Path, jobs: JobsFile, name: str, environ: Mapping[str, str]) 
 
 def _lfs_patterns(tree: Path) -> list[str]:
     try:
-        lines = (tree / ".gitattributes").read_text(errors="replace").splitlines()
+        with open_regular(tree / ".gitattributes") as file:
+            lines = file.read(MAX_BYTES).decode(errors="replace").splitlines()
     except OSError:
         return []
     return [line.split()[0] for line in lines if "filter=lfs" in line.split()[1:]]
@@ -129,7 +131,7 @@ def unread(tree: Path, jobs: JobsFile, name: str) -> list[str]:
 
 def _content(file: Path) -> bytes | None:
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             return stream.read(MAX_BYTES)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
@@ -150,7 +152,8 @@ def _lfs_pointers(tree: Path) -> Iterator[str]:
         folders[:] = [each for each in folders if each != ".git"]
         for name in files:
             file = Path(folder, name)
-            if not file.is_symlink() and file.stat().st_size < _POINTER_BYTES:
-                with file.open("rb") as stream:
-                    if stream.read(len(_POINTER)) == _POINTER:
-                        yield str(file.relative_to(tree))
+            if file.is_symlink() or file.lstat().st_size >= _POINTER_BYTES:
+                continue
+            with suppress(OSError), open_regular(file) as stream:
+                if stream.read(len(_POINTER)) == _POINTER:
+                    yield str(file.relative_to(tree))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.base.errors import ReleaseError
+from agent.base.regular import open_regular
 from agent.base.units import show_size
 from agent.config.faults import Fault
 from agent.config.jobsfile import Job, JobsFile, family_of, parse_jobs, program_of
@@ -75,8 +76,8 @@ def _stack_problems(compose: str, service: str, tree: Path) -> list[tuple[str, s
     if problem := path_problem(compose):
         return [("compose", f'is "{compose}", and {problem}', "write a path in the release")]
     try:
-        with (tree / compose).open(errors="replace") as file:
-            text = file.read(MAX_JOBS_BYTES)
+        with open_regular(tree / compose) as file:
+            text = file.read(MAX_JOBS_BYTES).decode(errors="replace")
     except OSError as error:
         return [("compose", f"{compose} cannot be read: {error.strerror}", "commit the file")]
     # A service may come from a file that this one names.
@@ -105,7 +106,7 @@ def _script_problems(job: Job, tree: Path) -> list[tuple[str, str]]:
     if script is None or not (_is_own(script) or script != program):
         return []
     try:
-        with (tree / script).open("rb") as file:
+        with open_regular(tree / script) as file:
             line = file.readline(MAX_LINE_BYTES)
     except OSError:
         return []
@@ -170,7 +171,7 @@ def _read(tree: Path, name: str) -> str:
             f'release.jobs is "{name}", and {problem}', remedy='write for example "jobs.toml"'
         )
     try:
-        with (tree / name).open("rb") as file:
+        with open_regular(tree / name) as file:
             content = file.read(MAX_JOBS_BYTES + 1)
         if len(content) > MAX_JOBS_BYTES:
             raise ReleaseError(f"{name} is larger than {show_size(MAX_JOBS_BYTES)}")
