@@ -12,8 +12,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from agent.base.logs import Journalist
-from agent.base.progress import Unwatched
+from agent.base.logs import RunLogger
+from agent.base.progress import NullProgress
 from agent.bucket.address import bucket_at
 from agent.bucket.store import Bucket
 from agent.cli import leave
@@ -44,21 +44,21 @@ async def main(folder: Path, bucket: str, prefix: str) -> tuple[float, float]:
         address = bucket_at(store, folder)
         opened: asyncio.Future[Bucket] = asyncio.get_running_loop().create_future()
         opened.set_result(Bucket.open(address, static_credentials(os.environ)))
-        log = Journalist().log
+        log = RunLogger().log
         courier = Courier(
             run,
             opened,
             concurrency=store.concurrency,
             redactor=lambda: None,
             log=log,
-            progress=Unwatched(),
+            progress=NullProgress(),
         )
         await hand_over(run, courier, opened.result(), log)
         await commit(run, opened.result(), datetime.now(UTC))
         return time.monotonic() - began, time.process_time() - used
     finally:
         space.output.rename(folder / JOB)
-        run.discard(Journalist().log)
+        run.discard(RunLogger().log)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def output_problem(path: str) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class ContainerEnvironment:
     """How a container gets its environment.
 
     Attributes:
@@ -68,7 +68,7 @@ class Given:
     environ: Mapping[str, str]
 
 
-def given(environment: Mapping[str, str], secrets: Sequence[str]) -> Given:
+def given(environment: Mapping[str, str], secrets: Sequence[str]) -> ContainerEnvironment:
     """Return how a job's environment reaches its container.
 
     Args:
@@ -83,7 +83,7 @@ def given(environment: Mapping[str, str], secrets: Sequence[str]) -> Given:
     ]
     # The client gets the rest as well, for `${NAME}` in a compose file; the run's id marks it as ours.
     client = {name: value for name, value in inside.items() if not is_clients_own(name)}
-    return Given(tuple(shown), client)
+    return ContainerEnvironment(tuple(shown), client)
 
 
 def project_name(run_id: str, name: str) -> str:

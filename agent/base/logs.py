@@ -33,7 +33,7 @@ Sink = Callable[[dict[str, Any]], None]
 """Takes one event: `timestamp`, `level`, `event` and its fields, without secrets."""
 
 
-class Journalist:
+class RunLogger:
     """Owns the logger of a process: its sinks, and the secrets that no sink may see.
 
     Attributes:

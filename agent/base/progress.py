@@ -24,7 +24,7 @@ class Progress(Protocol):
         """A file of `size` bytes is in the bucket."""
 
 
-class Unwatched:
+class NullProgress:
     """Nobody watches."""
 
     def phase(self, name: str) -> None:

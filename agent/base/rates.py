@@ -1,9 +1,9 @@
-"""The pace at which a site is visited: how far apart visits are, and whose turn is when. Decisions only."""
+"""The pace at which a site is visited: how far apart visits are, and when the next one may be. Decisions only."""
 
 import re
 
 MOST_WAITING = 86400.0
-"""Seconds. A next turn further ahead than this is not a queue but a clock that was set, and is forgotten."""
+"""Seconds. A reservation further ahead than this is not a queue but a clock that was set, and is forgotten."""
 
 _RATE = re.compile(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,3})?(s|m|h)", re.ASCII)
 _SITE = re.compile(r"[a-z0-9]([a-z0-9.-]{0,200}[a-z0-9])?", re.ASCII)
@@ -27,7 +27,7 @@ def is_site(text: str) -> bool:
     return _SITE.fullmatch(text) is not None
 
 
-def turn(following: float | None, now: float, interval: float) -> tuple[float, float]:
+def reservation(following: float | None, now: float, interval: float) -> tuple[float, float]:
     """Return when the next visit may be, and when the one after it.
 
     Args:

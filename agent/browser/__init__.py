@@ -15,10 +15,10 @@ from agent.browser.choice import (
 from agent.browser.chromedriver import LocalBrowser, find_chromedriver, remove_drivers
 from agent.browser.container import ContainerBrowser, Resources, remove_containers
 from agent.browser.interface import HOST, Backend, Place, open_to_browser
-from agent.browser.prewarm import EarlyBrowser
+from agent.browser.prewarm import Prewarm
 from agent.browser.proxy import door
 from agent.browser.remote import RemoteBrowser
-from agent.browser.supervisor import Keeper, Pace
+from agent.browser.supervisor import Supervisor, WatchSettings
 from agent.config.settings import Browser
 
 __all__ = [
@@ -27,11 +27,11 @@ __all__ = [
     "Choice",
     "Chromedriver",
     "Container",
-    "EarlyBrowser",
-    "Keeper",
-    "Pace",
     "Place",
+    "Prewarm",
     "Remote",
+    "Supervisor",
+    "WatchSettings",
     "choose",
     "door",
     "early",
@@ -50,8 +50,8 @@ def keep(
     environ: Mapping[str, str],
     log: Log,
     login: Login = no_login,
-    pace: Pace | None = None,
-) -> Keeper:
+    pace: WatchSettings | None = None,
+) -> Supervisor:
     """Return the keeper of a browser; entering it starts the browser in the background.
 
     Args:
@@ -64,7 +64,7 @@ def keep(
         pace: How it is watched.
     """
     backend = _backend(choice, place, settings, environ=environ, log=log, login=login)
-    return Keeper(backend, timeout=settings.timeout, log=log, pace=pace)
+    return Supervisor(backend, timeout=settings.timeout, log=log, pace=pace)
 
 
 def early(
@@ -74,10 +74,10 @@ def early(
     environ: Mapping[str, str],
     log: Log,
     login: Login = no_login,
-) -> EarlyBrowser:
+) -> Prewarm:
     """Return the browser of a run, of which nothing is started yet; the arguments are those of `keep`."""
     driver = find_chromedriver(environ)
-    return EarlyBrowser(
+    return Prewarm(
         lambda image: choose(settings, image, driver),
         lambda choice: keep(
             choice, place, settings=settings, environ=environ, log=log, login=login

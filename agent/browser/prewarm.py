@@ -9,18 +9,18 @@ from urllib.parse import urlsplit
 
 from agent.browser.choice import Choice
 from agent.browser.proxy import door
-from agent.browser.supervisor import Keeper
+from agent.browser.supervisor import Supervisor
 from agent.config.jobsfile import Job, JobsFile, ReleaseBrowser, needs_browser
 from agent.core.manifest import BrowserRecord
 
 Choose = Callable[[str | None], Choice]
-Keep = Callable[[Choice], Keeper]
+Keep = Callable[[Choice], Supervisor]
 
 
 LOOPBACK = "127.0.0.1"
 
 
-class EarlyBrowser:
+class Prewarm:
     """The browser of one run; leaving the context stops it.
 
     Attributes:
@@ -41,7 +41,7 @@ class EarlyBrowser:
         self._choose = choose
         self._keep = keep
         self._choice: Choice | None = None
-        self._keeper: Keeper | None = None
+        self._keeper: Supervisor | None = None
         self._stopping: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -62,7 +62,9 @@ class EarlyBrowser:
         if last is None or needs_browser(last):
             await self._start(self._choose(_image(last.browser if last else None)))
 
-    async def settle(self, pinned: ReleaseBrowser | None, jobs: tuple[Job, ...]) -> Keeper | None:
+    async def settle(
+        self, pinned: ReleaseBrowser | None, jobs: tuple[Job, ...]
+    ) -> Supervisor | None:
         """Return the browser that the jobs need, started; None when none of them needs one."""
         if not any(job.browser for job in jobs):
             self._dismiss()

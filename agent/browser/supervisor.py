@@ -22,7 +22,7 @@ LAUNCH_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class WatchSettings:
     """How a running browser is watched.
 
     Attributes:
@@ -38,7 +38,7 @@ class Pace:
     pause: float = 5.0
 
 
-class Keeper:
+class Supervisor:
     """One run's browser, as an asynchronous context manager that starts it in the background.
 
     Entering returns at once; leaving stops the browser, also in the middle of its start.
@@ -48,7 +48,7 @@ class Keeper:
     """
 
     def __init__(
-        self, backend: Backend, *, timeout: float, log: Log, pace: Pace | None = None
+        self, backend: Backend, *, timeout: float, log: Log, pace: WatchSettings | None = None
     ) -> None:
         """Keep a browser.
 
@@ -62,7 +62,7 @@ class Keeper:
         self._backend = backend
         self._timeout = timeout
         self._log = log.bind(browser=backend.kind)
-        self._pace = pace or Pace()
+        self._pace = pace or WatchSettings()
         self._name: str | None = None
         self._restarts = 0
         self._users = 0

@@ -10,12 +10,12 @@ import click
 
 from agent import __version__
 from agent.base import threads
-from agent.base.logs import Journalist, console_sink
+from agent.base.logs import RunLogger, console_sink
 from agent.base.urlsecrets import environment_secrets
 from agent.cli.surroundings import colors, configuration_options, load, surroundings
 from agent.config.jobsfile import JobsFile, parse_jobs
 from agent.config.locate import Loaded, Surroundings, locate
-from agent.doctor import CHECKS, Check, Patient, as_data, as_lines, examine, exit_code
+from agent.doctor import CHECKS, Check, Installation, as_data, as_lines, examine, exit_code
 from agent.doctor.aws import aws_checks
 
 STACK = "mayfly"
@@ -46,9 +46,9 @@ def doctor(
     around = surroundings()
     loaded = load(config, pairs, store, around)
     sinks = [console_sink(sys.stderr, colors=colors(sys.stderr, around))] if verbose else []
-    journalist = Journalist(*sinks)
-    journalist.add_secrets(loaded.settings.sensitive() | environment_secrets(around.environ))
-    patient = Patient(
+    run_logger = RunLogger(*sinks)
+    run_logger.add_secrets(loaded.settings.sensitive() | environment_secrets(around.environ))
+    installation = Installation(
         settings=loaded.settings,
         source=loaded.source,
         faults=loaded.faults,
@@ -56,7 +56,7 @@ def doctor(
         environ=around.environ,
         machine=around.machine,
         version=__version__,
-        log=journalist.log,
+        log=run_logger.log,
         jobs=_jobs_here(around, loaded.settings.release.jobs),
     )
     checks: Sequence[Check] = CHECKS
@@ -66,7 +66,7 @@ def doctor(
             return load(config, pairs, store, replace(around, launch=launch))
 
         checks = aws_checks(around.environ, stack, DEPLOYMENT, configure)
-    findings = threads.run(examine(patient, checks))
+    findings = threads.run(examine(installation, checks))
     if as_json:
         click.echo(json.dumps(as_data(findings), indent=1))
     else:

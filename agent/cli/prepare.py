@@ -13,7 +13,7 @@ from agent.base import threads
 from agent.base.durable import only_one
 from agent.base.engine import Engine
 from agent.base.errors import ContainerError, ExitCode, ProcessTimeout, ReleaseError
-from agent.base.logs import Journalist, Log
+from agent.base.logs import Log, RunLogger
 from agent.base.processes import run
 from agent.base.urlsecrets import environment_secrets
 from agent.browser import Container, choose, find_chromedriver
@@ -28,7 +28,7 @@ from agent.jobs.containers.stackfile import examine_stacks, summary
 from agent.release.memory import Memory, Writer
 from agent.release.obtain import obtain
 from agent.release.repository import channel_of
-from agent.release.shelf import Installed, Shelf, bake
+from agent.release.store import Installed, ReleaseStore, bake
 from agent.secrets.keyring import Keyring
 
 PULL_SECONDS = 900.0
@@ -56,11 +56,11 @@ def prepare(config: Path | None, pairs: tuple[str, ...], store: str | None, styl
     loaded, places = load_or_fail(config, pairs, store, around)
     if loaded.settings.release.repository is None:
         raise ConfigurationError([Fault(loaded.source, "release.repository", "is not set")])
-    journalist = Journalist(log_sink(style, around))
-    journalist.add_secrets(loaded.settings.sensitive() | environment_secrets(around.environ))
+    run_logger = RunLogger(log_sink(style, around))
+    run_logger.add_secrets(loaded.settings.sensitive() | environment_secrets(around.environ))
     with only_one(places.state / "lock"):
-        keyring = Keyring(loaded.settings, around.environ, journalist.add_secrets)
-        release = threads.run(_prepare(loaded, places, around, keyring, journalist.log))
+        keyring = Keyring(loaded.settings, around.environ, run_logger.add_secrets)
+        release = threads.run(_prepare(loaded, places, around, keyring, run_logger.log))
     names = [job.name for job in release.jobs.job]
     click.echo(f"{release.ref} {release.commit} is ready: {', '.join(names)}")
     sys.exit(ExitCode.DONE)
@@ -69,7 +69,7 @@ def prepare(config: Path | None, pairs: tuple[str, ...], store: str | None, styl
 async def _prepare(
     loaded: Loaded, places: Locations, around: Surroundings, keyring: Keyring, log: Log
 ) -> Installed:
-    shelf = Shelf.at(places.state, places.cache)
+    release_store = ReleaseStore.at(places.state, places.cache)
     now = datetime.now(UTC)
     # What an image gets is what git has now: nobody has the keys of a bucket where images are built.
     memory = Memory(
@@ -81,7 +81,7 @@ async def _prepare(
     )
     obtained = await obtain(
         loaded.settings.release,
-        shelf,
+        release_store,
         memory=memory,
         environ=around.environ,
         version=__version__,
@@ -95,7 +95,7 @@ async def _prepare(
         log.warning("release.warning", reason=warning)
     release = obtained.release
     await _fetch_images(release, loaded.settings.browser, around, keyring, log)
-    bake(shelf, release)
+    bake(release_store, release)
     log.info("release.prepared", ref=release.ref, commit=release.commit)
     return release
 

@@ -17,7 +17,7 @@ from agent import __version__
 from agent.base import threads
 from agent.base.console import aligned, printable
 from agent.base.errors import ExitCode, UsageError
-from agent.base.logs import Journalist
+from agent.base.logs import RunLogger
 from agent.bucket.address import bucket_at
 from agent.bucket.store import Bucket
 from agent.cli.surroundings import configuration_options, load_or_fail, surroundings
@@ -30,7 +30,7 @@ from agent.release.memory import Memory, Writer
 from agent.release.operate import Row, find, overview, pin, rollback, unpin
 from agent.release.publish import Plan, Published, publish
 from agent.release.repository import TRACK, channel_of
-from agent.release.shelf import Shelf
+from agent.release.store import ReleaseStore
 from agent.secrets.sources import store_credentials
 
 T = TypeVar("T")
@@ -179,12 +179,12 @@ class _Desk:
             Writer(run_id(now, os.urandom(3)), f"{who}@{platform.node()}"[:300], now),
             copy=None,
             now=lambda: datetime.now(UTC),
-            log=Journalist().log,
+            log=RunLogger().log,
         )
         runner = asyncio.Runner()
         runner.run(memory.connect(_opened(settings.store, places, around.environ)))
-        shelf = Shelf.at(places.state, places.cache)
-        return cls(memory, overview(memory.known, shelf, __version__, now), runner)
+        release_store = ReleaseStore.at(places.state, places.cache)
+        return cls(memory, overview(memory.known, release_store, __version__, now), runner)
 
     def run(self, deciding: Coroutine[Any, Any, T]) -> T:
         """Carry out a decision."""

@@ -10,7 +10,7 @@ from typing import Literal, cast
 import click
 
 from agent.base import threads
-from agent.base.logs import Journalist
+from agent.base.logs import RunLogger
 from agent.base.processes import adopt_orphans, kill_strays, share_arenas
 from agent.base.stop import Stop
 from agent.base.units import show_duration
@@ -32,7 +32,7 @@ from agent.core.results import RunStatus
 from agent.core.shards import NOTHING_ASKED, Asked, asked
 from agent.core.slots import parse_slot
 from agent.machine.power import Lease, power_off
-from agent.machine.supervision import Manager, Reporting, supervised
+from agent.machine.supervision import Manager, StatusLine, supervised
 from agent.run.story import run_once
 from agent.steps.errands import SlotWish
 from agent.steps.opening import Call
@@ -155,15 +155,15 @@ async def perform(
     adopt_orphans()
     stop, manager = Stop(), Manager.of(around.environ)
     with watching(style, around) as (progress, sink):
-        journalist = Journalist(sink or log_sink(style, around))
-        journalist.add_secrets(loaded.settings.sensitive() | environment_secrets(around.environ))
+        run_logger = RunLogger(sink or log_sink(style, around))
+        run_logger.add_secrets(loaded.settings.sensitive() | environment_secrets(around.environ))
         call = Call(
             settings=loaded.settings,
             places=places,
             environ=around.environ,
             stop=stop,
-            journalist=journalist,
-            progress=Reporting(manager, progress) if manager.address else progress,
+            run_logger=run_logger,
+            progress=StatusLine(manager, progress) if manager.address else progress,
             only=only,
             machine=around.machine,
             slot=slot,
@@ -181,7 +181,7 @@ async def _perform(call: Call) -> Outcome:
     def on_signal(name: str) -> None:
         if call.stop.requested:
             task.cancel()
-        call.journalist.log.warning("run.signal", signal=name, again=call.stop.requested)
+        call.run_logger.log.warning("run.signal", signal=name, again=call.stop.requested)
         call.stop.request(name)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

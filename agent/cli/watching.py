@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 from agent.base.logs import Sink
-from agent.base.progress import Progress, Unwatched
+from agent.base.progress import NullProgress, Progress
 from agent.base.units import show_duration, show_size
 from agent.config.locate import Surroundings
 from agent.core.results import JobResult, JobStatus
@@ -21,12 +21,12 @@ def watching(style: str, around: Surroundings) -> Iterator[tuple[Progress, Sink 
     it; the whole log is in the bucket.
     """
     if style != "auto" or not sys.stderr.isatty() or around.environ.get("TERM") == "dumb":
-        yield Unwatched(), None
+        yield NullProgress(), None
         return
     try:
         from rich.console import Console  # noqa: PLC0415 -- an extra
     except ImportError:
-        yield Unwatched(), None
+        yield NullProgress(), None
         return
     console = Console(stderr=True, no_color=bool(around.environ.get("NO_COLOR")) or None)
     view = LiveView(console)

@@ -1,14 +1,14 @@
 """`mayfly doctor`: every part that a run needs is tried, all at once, and each failure comes with its remedy."""
 
 from agent.doctor.checks import CHECKS
-from agent.doctor.examine import Check, Finding, Patient, State, examine, failed, ok, skipped
+from agent.doctor.examine import Check, Finding, Installation, State, examine, failed, ok, skipped
 from agent.doctor.report import as_data, as_lines, exit_code
 
 __all__ = [
     "CHECKS",
     "Check",
     "Finding",
-    "Patient",
+    "Installation",
     "State",
     "as_data",
     "as_lines",

@@ -11,7 +11,7 @@ from typing import Any
 from agent.config.locate import Loaded
 from agent.config.settings import Settings
 from agent.doctor.cloud import Cloud, CloudError, Stack
-from agent.doctor.examine import Check, Finding, Patient, failed, ok, skipped
+from agent.doctor.examine import Check, Finding, Installation, failed, ok, skipped
 from agent.secrets.parameters import STORE_NAMES
 
 SECONDS = 60.0
@@ -81,14 +81,14 @@ def aws_checks(
     )
 
 
-async def _account(deployment: Deployment, _: Patient) -> Finding:
+async def _account(deployment: Deployment, _: Installation) -> Finding:
     """Ask whose keys these are, and where they are used."""
     region = await deployment.cloud.region()
     whose = await deployment.cloud.ask("sts", lambda client: client.get_caller_identity())
     return ok(f"{whose['Account']} in {region}, as {whose['Arn']}")
 
 
-async def _stack(deployment: Deployment, _: Patient) -> Finding:
+async def _stack(deployment: Deployment, _: Installation) -> Finding:
     """Look whether the stack is there and whole."""
     name = deployment.cloud.name
     stack = await deployment.cloud.stack()
@@ -104,7 +104,7 @@ async def _stack(deployment: Deployment, _: Patient) -> Finding:
     return ok(f"{name}: {stack.status}, mode {stack.parameters.get('Mode', 'unknown')}")
 
 
-async def _of_stack(deployment: Deployment, look: Look, _: Patient) -> Finding:
+async def _of_stack(deployment: Deployment, look: Look, _: Installation) -> Finding:
     stack = await deployment.cloud.stack()
     if stack is None:
         return skipped(f"there is no stack {deployment.cloud.name}")

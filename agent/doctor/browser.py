@@ -8,26 +8,28 @@ from pathlib import Path
 from agent.browser import Place, choose, find_chromedriver, keep
 from agent.config.jobsfile import needs_browser
 from agent.core.ids import run_id
-from agent.doctor.examine import Finding, Patient, ok, skipped
+from agent.doctor.examine import Finding, Installation, ok, skipped
 from agent.doctor.parts import jobs_of
 
 
-async def session(patient: Patient) -> Finding:
+async def session(installation: Installation) -> Finding:
     """Start the browser, wait for a session, and stop it.
 
     The image that a release may pin is not known here; the configuration's is tried.
     """
-    jobs = jobs_of(patient)
+    jobs = jobs_of(installation)
     if jobs is not None and not needs_browser(jobs):
         return skipped("no job wants a browser")
-    settings = patient.settings.browser
-    choice = choose(settings, None, find_chromedriver(patient.environ))
+    settings = installation.settings.browser
+    choice = choose(settings, None, find_chromedriver(installation.environ))
     with tempfile.TemporaryDirectory(prefix="mayfly-doctor-") as folder:
         root = Path(folder)
         place = Place(
             run_id(datetime.now(UTC), secrets.token_bytes(3)), root / "browser", root / "downloads"
         )
-        keeper = keep(choice, place, settings=settings, environ=patient.environ, log=patient.log)
+        keeper = keep(
+            choice, place, settings=settings, environ=installation.environ, log=installation.log
+        )
         async with keeper:
             await keeper.ready()
             record = keeper.record()

@@ -56,7 +56,7 @@ def skipped(reason: str) -> Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Patient:
+class Installation:
     """The agent as it is set up here.
 
     Attributes:
@@ -94,13 +94,15 @@ class Check:
 
     name: str
     seconds: float
-    ask: Callable[[Patient], Awaitable[Finding]]
+    ask: Callable[[Installation], Awaitable[Finding]]
 
 
-async def examine(patient: Patient, checks: Sequence[Check]) -> list[Finding]:
+async def examine(installation: Installation, checks: Sequence[Check]) -> list[Finding]:
     """Run all checks at once, and return what each found, in their order and without secrets."""
-    redactor = Redactor(patient.settings.sensitive() | environment_secrets(patient.environ))
-    findings = await asyncio.gather(*(_one(check, patient) for check in checks))
+    redactor = Redactor(
+        installation.settings.sensitive() | environment_secrets(installation.environ)
+    )
+    findings = await asyncio.gather(*(_one(check, installation) for check in checks))
     return [
         replace(
             finding,
@@ -112,10 +114,10 @@ async def examine(patient: Patient, checks: Sequence[Check]) -> list[Finding]:
     ]
 
 
-async def _one(check: Check, patient: Patient) -> Finding:
+async def _one(check: Check, installation: Installation) -> Finding:
     try:
         async with asyncio.timeout(check.seconds):
-            return await check.ask(patient)
+            return await check.ask(installation)
     except TimeoutError:
         return failed(f"no answer within {check.seconds:g} s", "look at the network")
     except MayflyError as error:

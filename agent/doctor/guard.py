@@ -5,22 +5,22 @@ import shutil
 
 from agent.base import processes
 from agent.base.errors import ProcessTimeout
-from agent.doctor.examine import Finding, Patient, failed, ok, skipped
+from agent.doctor.examine import Finding, Installation, failed, ok, skipped
 from agent.machine.guard import complaint, deadline_of, parse_span
 
 ASK_SECONDS = 8.0
 
 
-async def units(patient: Patient) -> Finding:
+async def units(installation: Installation) -> Finding:
     """Look whether the limits of the units leave a run its time."""
-    path = patient.environ.get("PATH", os.defpath)
-    if not patient.machine or shutil.which("systemctl", path=path) is None:
+    path = installation.environ.get("PATH", os.defpath)
+    if not installation.machine or shutil.which("systemctl", path=path) is None:
         return skipped("this computer is not a machine that switches itself off")
-    shown = await _show(patient, "mayfly.service", "LoadState", "RuntimeMaxUSec")
+    shown = await _show(installation, "mayfly.service", "LoadState", "RuntimeMaxUSec")
     if shown.get("LoadState") != "loaded":
         return skipped("mayfly.service is not installed here: something else starts the run")
-    timer = await _show(patient, "mayfly-deadman.timer", "TimersMonotonic")
-    run = patient.settings.limits.run
+    timer = await _show(installation, "mayfly-deadman.timer", "TimersMonotonic")
+    run = installation.settings.limits.run
     deadline = deadline_of(timer.get("TimersMonotonic", ""))
     wrong = complaint(run, parse_span(shown.get("RuntimeMaxUSec", "")), deadline)
     if wrong:
@@ -30,12 +30,12 @@ async def units(patient: Patient) -> Finding:
     return ok("the run's limit, mayfly.service and the dead-man timer fit")
 
 
-async def _show(patient: Patient, unit: str, *names: str) -> dict[str, str]:
+async def _show(installation: Installation, unit: str, *names: str) -> dict[str, str]:
     """Return properties of a unit; none when the service manager does not answer."""
     try:
         done = await processes.run(
             ["systemctl", "show", f"--property={','.join(names)}", unit],
-            environ=patient.environ,
+            environ=installation.environ,
             seconds=ASK_SECONDS,
         )
     except (OSError, ProcessTimeout):

@@ -6,7 +6,7 @@ from email.utils import parsedate_to_datetime
 
 from agent.base.threads import in_thread
 from agent.bucket.address import LocalBucket, bucket_at
-from agent.doctor.examine import Finding, Patient, failed, ok, skipped
+from agent.doctor.examine import Finding, Installation, failed, ok, skipped
 from agent.machine.metadata import REMEDY as METADATA_REMEDY
 from agent.machine.metadata import Metadata, metadata_endpoint
 from agent.notify.notifier import ping_problem
@@ -16,10 +16,10 @@ MOST_SKEW = 300.0
 ASK_SECONDS = 5.0
 
 
-async def clock(patient: Patient) -> Finding:
+async def clock(installation: Installation) -> Finding:
     """Compare this computer's time with that of the bucket's server."""
-    store = patient.settings.store
-    if isinstance(bucket_at(store, patient.places.bucket), LocalBucket):
+    store = installation.settings.store
+    if isinstance(bucket_at(store, installation.places.bucket), LocalBucket):
         return skipped("the bucket is a folder: nothing checks our time")
     server = store.endpoint or f"https://s3.{store.region or 'us-east-1'}.amazonaws.com"
     skew = await in_thread(
@@ -53,9 +53,9 @@ def _skew(server: str, now: Callable[[], datetime]) -> float | str:
     return (before + (now() - before) / 2 - theirs).total_seconds() - 0.5
 
 
-async def metadata(patient: Patient) -> Finding:
+async def metadata(installation: Installation) -> Finding:
     """Ask the metadata service who this machine is, where there is one."""
-    endpoint = metadata_endpoint(patient.environ)
+    endpoint = metadata_endpoint(installation.environ)
     if endpoint is None:
         return skipped("this is no machine of EC2, or AWS_EC2_METADATA_DISABLED is set")
     facts = await Metadata(endpoint).facts()
@@ -65,9 +65,9 @@ async def metadata(patient: Patient) -> Finding:
     return ok(", ".join(filter(None, known)))
 
 
-async def healthchecks(patient: Patient) -> Finding:
+async def healthchecks(installation: Installation) -> Finding:
     """Leave a line in the check's log, which changes nothing of its state."""
-    url = patient.settings.notify.healthchecks
+    url = installation.settings.notify.healthchecks
     if url is None:
         return skipped("notify.healthchecks is not set")
     problem = await ping_problem(url, "/log", "mayfly doctor", run_id="doctor")

@@ -16,14 +16,14 @@ from agent.browser.docker import Docker
 from agent.config.faults import Fault
 from agent.config.jobsfile import Job, JobsFile, needs_browser
 from agent.core.ids import is_run_id
-from agent.doctor.examine import Finding, Patient, failed, ok, skipped
+from agent.doctor.examine import Finding, Installation, failed, ok, skipped
 from agent.jobs.containers.compose import require_compose
 from agent.release.checks import Checks
 from agent.release.known import Known
 from agent.release.memory import read_copy
 from agent.release.mirror import Mirror
 from agent.release.repository import TRACK, candidates, parse_repository
-from agent.release.shelf import Installed, Shelf, last_here
+from agent.release.store import Installed, ReleaseStore, last_here
 from agent.release.verify import signers_faults
 from agent.secrets.keyring import Keyring
 
@@ -35,41 +35,48 @@ SYSTEMD = Path("/run/systemd/system")
 """Its existence means that systemd is the init system (sd_booted(3))."""
 
 
-async def configuration(patient: Patient) -> Finding:
+async def configuration(installation: Installation) -> Finding:
     """Look at the configuration, and at the jobs of the last good release."""
-    if patient.faults:
+    if installation.faults:
         return failed(
-            "\n".join(map(str, patient.faults)), "correct them; `mayfly check` shows them again"
+            "\n".join(map(str, installation.faults)),
+            "correct them; `mayfly check` shows them again",
         )
     try:
-        release = _last_good(patient)
+        release = _last_good(installation)
     except ReleaseError as error:
         return failed(
             str(error), error.remedy or "a run that reaches the repository installs it anew"
         )
     if release is None:
-        return ok(f"{patient.source}; no release has run here yet")
-    return ok(f"{patient.source}; last good release {release.ref}, {len(release.jobs.job)} jobs")
+        return ok(f"{installation.source}; no release has run here yet")
+    return ok(
+        f"{installation.source}; last good release {release.ref}, {len(release.jobs.job)} jobs"
+    )
 
 
-def jobs_of(patient: Patient) -> JobsFile | None:
+def jobs_of(installation: Installation) -> JobsFile | None:
     """Return the jobs that the next run will have, as far as anybody knows: those of the last good release."""
     try:
-        good = _last_good(patient)
+        good = _last_good(installation)
     except ReleaseError:
-        return patient.jobs
-    return good.jobs if good else patient.jobs
+        return installation.jobs
+    return good.jobs if good else installation.jobs
 
 
-def _last_good(patient: Patient) -> Installed | None:
-    shelf = Shelf.at(patient.places.state, patient.places.cache)
-    checks = Checks(patient.settings.release.jobs, patient.version, patient.environ)
-    return last_here(shelf, Known.of(read_copy(shelf.copy).facts).good(patient.version), checks)
+def _last_good(installation: Installation) -> Installed | None:
+    release_store = ReleaseStore.at(installation.places.state, installation.places.cache)
+    checks = Checks(installation.settings.release.jobs, installation.version, installation.environ)
+    return last_here(
+        release_store,
+        Known.of(read_copy(release_store.copy).facts).good(installation.version),
+        checks,
+    )
 
 
-async def state_directory(patient: Patient) -> Finding:
+async def state_directory(installation: Installation) -> Finding:
     """Write into the state directory, or look whether it could be made."""
-    return await asyncio.to_thread(_state_directory, patient.places.state)
+    return await asyncio.to_thread(_state_directory, installation.places.state)
 
 
 def _state_directory(state: Path) -> Finding:
@@ -93,25 +100,25 @@ def _state_directory(state: Path) -> Finding:
     return ok(f"{state}, {show_size(free)} free" + ("" if there == state else ", not made yet"))
 
 
-async def repository(patient: Patient) -> Finding:
+async def repository(installation: Installation) -> Finding:
     """Ask the repository what it offers."""
-    settings = patient.settings.release
+    settings = installation.settings.release
     if settings.repository is None:
         return failed("release.repository is not set", "set it, or see it work first: mayfly demo")
-    if shutil.which("git", path=_path(patient)) is None:
+    if shutil.which("git", path=_path(installation)) is None:
         return failed("git is not installed", "install git")
     try:
-        address = parse_repository(settings.repository, patient.environ.get("HOME"))
+        address = parse_repository(settings.repository, installation.environ.get("HOME"))
     except ValueError as error:
         return failed(f"release.repository {error}", 'write "https://host/path.git"')
     with tempfile.TemporaryDirectory(prefix="mayfly-doctor-") as folder:
         mirror = Mirror(
             Path(folder) / "mirror.git",
             address,
-            environ=patient.environ,
+            environ=installation.environ,
             seconds=VERSION_SECONDS,
-            log=patient.log,
-            login=Keyring(patient.settings, patient.environ).git,
+            log=installation.log,
+            login=Keyring(installation.settings, installation.environ).git,
         )
         await mirror.prepare()
         until = asyncio.get_running_loop().time() + min(settings.timeout, ASK_SECONDS)
@@ -126,15 +133,15 @@ async def repository(patient: Patient) -> Finding:
     return ok(f"{address.url}: {offered[0].name} ({offered[0].commit[:12]})")
 
 
-async def signers(patient: Patient) -> Finding:
+async def signers(installation: Installation) -> Finding:
     """Look at the file that names who may sign a release, and whether there is something to verify with."""
-    settings = patient.settings.release
+    settings = installation.settings.release
     if settings.allowed_signers is None:
         return skipped("release.allowed_signers is not set: releases are not verified")
     faults = await asyncio.to_thread(signers_faults, settings)
     if faults:
         return failed("\n".join(map(_without_remedy, faults)), faults[0].remedy)
-    if shutil.which("ssh-keygen", path=_path(patient)) is None:
+    if shutil.which("ssh-keygen", path=_path(installation)) is None:
         return failed("ssh-keygen is not installed", "install the client programs of OpenSSH")
     return ok(str(settings.allowed_signers))
 
@@ -143,7 +150,7 @@ def _without_remedy(fault: Fault) -> str:
     return f"{fault.source}: {fault.key}: {fault.problem}"
 
 
-async def uv(patient: Patient) -> Finding:
+async def uv(installation: Installation) -> Finding:
     """Ask uv for its version."""
     import uv as package  # noqa: PLC0415 -- next to free, and only here
 
@@ -151,44 +158,46 @@ async def uv(patient: Patient) -> Finding:
         program = os.fspath(package.find_uv_bin())
     except FileNotFoundError:
         return failed("uv is not installed", "install the agent anew: uv is one of its packages")
-    version = await _version(patient, program, "--version")
+    version = await _version(installation, program, "--version")
     return version or failed(f"{program} does not run", "install the agent anew")
 
 
-async def container_engine(patient: Patient) -> Finding:
+async def container_engine(installation: Installation) -> Finding:
     """Ask the container engine for its version, and compose, where a job or the browser may need them."""
-    jobs = jobs_of(patient)
+    jobs = jobs_of(installation)
     contained = [job for job in jobs.job if job.in_container] if jobs else []
     if contained:
-        found = await _engine(patient, contained)
+        found = await _engine(installation, contained)
         return ok(f"{found}, for {', '.join(job.name for job in contained[:5])}")
-    settings = patient.settings.browser
+    settings = installation.settings.browser
     if jobs is not None and not needs_browser(jobs):
         return skipped("no job is a container or wants a browser")
     if settings.url is not None:
         return skipped("browser.url names a running browser")
-    if settings.image is None and find_chromedriver(patient.environ):
+    if settings.image is None and find_chromedriver(installation.environ):
         return skipped("a local chromedriver is used, unless a release pins an image")
-    return ok(await _engine(patient, ()))
+    return ok(await _engine(installation, ()))
 
 
-async def _engine(patient: Patient, jobs: Sequence[Job]) -> str:
-    version = await Docker(patient.environ).do("info", "--format", "{{.ServerVersion}}")
+async def _engine(installation: Installation, jobs: Sequence[Job]) -> str:
+    version = await Docker(installation.environ).do("info", "--format", "{{.ServerVersion}}")
     if not any(job.compose for job in jobs):
         return f"docker {version}"
-    await require_compose(Engine(patient.environ).environ)
+    await require_compose(Engine(installation.environ).environ)
     return f"docker {version} with compose"
 
 
-async def registries(patient: Patient) -> Finding:
+async def registries(installation: Installation) -> Finding:
     """Log in to each registry that the configuration has credentials for."""
-    hosts = sorted(patient.settings.registry)
+    hosts = sorted(installation.settings.registry)
     if not hosts:
         return skipped("no [registry] in the configuration; ECR is asked when an image needs it")
-    keyring = Keyring(patient.settings, patient.environ)
+    keyring = Keyring(installation.settings, installation.environ)
     for host in hosts:
         login = await keyring.registry(host)
-        async with Docker(patient.environ, keyring.docker).logged_in([f"{host}/any"]) as docker:
+        async with Docker(installation.environ, keyring.docker).logged_in(
+            [f"{host}/any"]
+        ) as docker:
             asked = ("login", "--username", login.username, "--password-stdin", host)
             done = await docker.ask(*asked, stdin=login.password.encode())
         if done.code != 0:
@@ -197,35 +206,35 @@ async def registries(patient: Patient) -> Finding:
     return ok(f"they let us in: {', '.join(hosts)}")
 
 
-async def indexes(patient: Patient) -> Finding:
+async def indexes(installation: Installation) -> Finding:
     """Read the logins of package indexes; where an index is, only a release knows."""
-    names = sorted(patient.settings.index)
+    names = sorted(installation.settings.index)
     if not names:
         return skipped("no [index] in the configuration")
-    await Keyring(patient.settings, patient.environ).indexes()
+    await Keyring(installation.settings, installation.environ).indexes()
     return ok(f"logins of {', '.join(names)}, not tried: a release's install does that")
 
 
-async def chromedriver(patient: Patient) -> Finding:
+async def chromedriver(installation: Installation) -> Finding:
     """Ask chromedriver for its version."""
-    settings = patient.settings.browser
+    settings = installation.settings.browser
     if settings.url is not None or settings.image is not None:
         return skipped("the configuration names another browser")
-    program = find_chromedriver(patient.environ)
+    program = find_chromedriver(installation.environ)
     if program is None:
         return skipped("none on the PATH: a container is used")
-    version = await _version(patient, program, "--version")
+    version = await _version(installation, program, "--version")
     return version or failed(
         f"{program} does not run", "install chromium and chromedriver of the same version"
     )
 
 
-async def power(patient: Patient) -> Finding:
+async def power(installation: Installation) -> Finding:
     """Look at what happens after a run."""
-    after = patient.settings.power.after or ("poweroff" if patient.machine else "nothing")
+    after = installation.settings.power.after or ("poweroff" if installation.machine else "nothing")
     if after == "nothing":
         return ok("this computer stays on after a run")
-    if not SYSTEMD.exists() or shutil.which("systemctl", path=_path(patient)) is None:
+    if not SYSTEMD.exists() or shutil.which("systemctl", path=_path(installation)) is None:
         return failed(
             "power.after is poweroff, and systemd is not in charge here",
             'set power.after = "nothing", or run on a machine with systemd',
@@ -237,9 +246,9 @@ async def power(patient: Patient) -> Finding:
     return ok("systemd powers the machine off after a run")
 
 
-async def spool(patient: Patient) -> Finding:
+async def spool(installation: Installation) -> Finding:
     """Count the runs that wait to be handed over. Nothing is touched: one of them may be under way."""
-    folder = patient.places.state / "spool"
+    folder = installation.places.state / "spool"
     names = os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208 -- names are wanted
     waiting = sum(map(is_run_id, names))
     broken = folder / "broken"
@@ -254,9 +263,9 @@ async def spool(patient: Patient) -> Finding:
     return ok("no run waits to be handed over")
 
 
-async def _version(patient: Patient, *command: str) -> Finding | None:
+async def _version(installation: Installation, *command: str) -> Finding | None:
     """Return what a program says of its version, or None when it does not run."""
-    environ = {"PATH": _path(patient), "LC_ALL": "C"}
+    environ = {"PATH": _path(installation), "LC_ALL": "C"}
     try:
         done = await processes.run(command, environ=environ, seconds=VERSION_SECONDS)
     except (OSError, ProcessTimeout):
@@ -265,5 +274,5 @@ async def _version(patient: Patient, *command: str) -> Finding | None:
     return ok(lines[0]) if done.code == 0 and lines else None
 
 
-def _path(patient: Patient) -> str:
-    return patient.environ.get("PATH", os.defpath)
+def _path(installation: Installation) -> str:
+    return installation.environ.get("PATH", os.defpath)

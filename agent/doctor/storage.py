@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from agent.base.threads import in_thread
 from agent.bucket.address import LocalBucket, bucket_at
 from agent.bucket.store import Bucket
-from agent.doctor.examine import Finding, Patient, failed, ok, skipped
+from agent.doctor.examine import Finding, Installation, failed, ok, skipped
 from agent.machine.aws import aws_session
 from agent.secrets.sources import job_secrets, store_credentials
 
@@ -15,16 +15,16 @@ OPEN_SECONDS = 15.0
 """For boto3's chain, whose last link asks the metadata service."""
 
 
-async def credentials(patient: Patient) -> Finding:
+async def credentials(installation: Installation) -> Finding:
     """Get the credentials of the bucket from where the configuration says they are."""
-    store = patient.settings.store
-    if isinstance(bucket_at(store, patient.places.bucket), LocalBucket):
+    store = installation.settings.store
+    if isinstance(bucket_at(store, installation.places.bucket), LocalBucket):
         return skipped("the bucket is a folder")
-    keys = await store_credentials(store, patient.environ)
+    keys = await store_credentials(store, installation.environ)
     if keys is not None:
         where = "the environment" if store.credentials == "default" else store.credentials
         return ok(f"keys from {where}")
-    method = await in_thread(lambda: _chain(patient.environ), seconds=OPEN_SECONDS)
+    method = await in_thread(lambda: _chain(installation.environ), seconds=OPEN_SECONDS)
     if method is None:
         return failed(
             "neither environment, profile nor role has any",
@@ -39,12 +39,12 @@ def _chain(environ: Mapping[str, str]) -> str | None:
     return found.method if found else None
 
 
-async def store(patient: Patient) -> Finding:
+async def store(installation: Installation) -> Finding:
     """Write an object, read it back, list it, try to overwrite it, and remove it."""
-    address = bucket_at(patient.settings.store, patient.places.bucket)
-    keys = await store_credentials(patient.settings.store, patient.environ)
+    address = bucket_at(installation.settings.store, installation.places.bucket)
+    keys = await store_credentials(installation.settings.store, installation.environ)
     bucket = await in_thread(
-        lambda: Bucket.open(address, keys, patient.environ), seconds=OPEN_SECONDS
+        lambda: Bucket.open(address, keys, installation.environ), seconds=OPEN_SECONDS
     )
     key = f"{PREFIX}{random.token_hex(8)}"
     data = random.token_bytes(64)
@@ -78,10 +78,10 @@ async def _look_back(bucket: Bucket, key: str, data: bytes) -> str:
     return "" if sizes == [len(data)] else f"{bucket.name} does not list what was written"
 
 
-async def secrets(patient: Patient) -> Finding:
+async def secrets(installation: Installation) -> Finding:
     """Read the jobs' secrets."""
-    source = patient.settings.secrets.source
+    source = installation.settings.secrets.source
     if source is None:
         return skipped("secrets.source is not set")
-    found = await job_secrets(patient.settings.secrets, patient.environ)
+    found = await job_secrets(installation.settings.secrets, installation.environ)
     return ok(f"{len(found)} in {source}: {', '.join(sorted(found))}")

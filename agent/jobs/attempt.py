@@ -22,8 +22,8 @@ from agent.core.results import (
 )
 from agent.jobs.capture import Capture
 from agent.jobs.containers import Containers, into_container, told
-from agent.jobs.context import Sessions, Shop, now
-from agent.jobs.environment import Desk, job_environment
+from agent.jobs.context import JobContext, Sessions, now
+from agent.jobs.environment import AttemptPaths, job_environment
 from agent.jobs.interface import Exit, Isolation, Launch, Running
 from agent.jobs.state import unpack
 from agent.jobs.verdict import KILLED, Ended, Past, Produced, Verdict, judge, not_started
@@ -48,25 +48,25 @@ class Tried:
     notes: tuple[str, ...]
 
 
-async def attempt(job: Job, number: int, shop: Shop, log: Log) -> Tried:
+async def attempt(job: Job, number: int, context: JobContext, log: Log) -> Tried:
     """Run one attempt to its end.
 
     Args:
         job: The job.
         number: From 1.
-        shop: What jobs share.
+        context: What jobs share.
         log: Bound to the job and the attempt.
     """
     started = now()
-    space = shop.run.workspace(job.name, number)
+    space = context.run.workspace(job.name, number)
     await asyncio.to_thread(space.make)
-    notes = await _remember(job, space, shop)
-    capture = Capture(space.captured, shop.limits.output, shop.journalist.redactor, log)
-    shop.progress.started(job.name, number)
+    notes = await _remember(job, space, context)
+    capture = Capture(space.captured, context.limits.output, context.run_logger.redactor, log)
+    context.progress.started(job.name, number)
     try:
-        ended = await _run_program(job, number, space, capture, shop)
-        reported, odd = _read_result(space.result_file, shop)
-        verdict, produced = await _judge(job, ended, reported, space, shop)
+        ended = await _run_program(job, number, space, capture, context)
+        reported, odd = _read_result(space.result_file, context)
+        verdict, produced = await _judge(job, ended, reported, space, context)
     except BrowserError as error:
         ended, reported, odd, produced = Ended(browser_died=True), ResultFile(), "", Produced()
         verdict = Verdict(JobStatus.FAILED, JobCause.BROWSER, str(error))
@@ -92,7 +92,7 @@ async def attempt(job: Job, number: int, shop: Shop, log: Log) -> Tried:
 
 
 async def _run_program(
-    job: Job, number: int, space: Workspace, capture: Capture, shop: Shop
+    job: Job, number: int, space: Workspace, capture: Capture, context: JobContext
 ) -> Ended:
     """Run the program, with the browser when the job wants it, and return the facts of its end.
 
@@ -100,51 +100,53 @@ async def _run_program(
         BrowserError: The job wants a browser and there is none.
         StoppedError: The run was told to stop before the program could start.
     """
-    if shop.stop.requested:
+    if context.stop.requested:
         raise StoppedError("the run was told to stop before the program started")
-    async with _browsing(job, shop) as lost_browser, _working(job, shop) as working:
-        launch = _launch(job, number, space, working.path, shop)
-        ended = await _execute(launch, space, capture, job, shop)
+    async with _browsing(job, context) as lost_browser, _working(job, context) as working:
+        launch = _launch(job, number, space, working.path, context)
+        ended = await _execute(launch, space, capture, job, context)
         died = ended.exit_code != 0 and await lost_browser()
     tail = "\n".join(capture.tail)
     ended = replace(ended, browser_died=died, tail=tail, strays=working.strays)
     if ended.failure and job.in_container:
         # It may quote what the job's environment went into.
-        failure = shop.journalist.redactor.text(told(ended.failure, capture.tail))
+        failure = context.run_logger.redactor.text(told(ended.failure, capture.tail))
         ended = replace(ended, failure=failure, failed_by=JobCause.ERROR)
     return ended
 
 
-def _isolation_of(job: Job, shop: Shop) -> Isolation:
+def _isolation_of(job: Job, context: JobContext) -> Isolation:
     if job.in_container:
-        return Containers(shop.environ, shop.journalist.log.bind(job=job.name), shop.login)
-    return shop.isolation
+        return Containers(context.environ, context.run_logger.log.bind(job=job.name), context.login)
+    return context.isolation
 
 
 @asynccontextmanager
-async def _working(job: Job, shop: Shop) -> AsyncIterator[WorkingDirectory]:
+async def _working(job: Job, context: JobContext) -> AsyncIterator[WorkingDirectory]:
     """Yield where the program works: in the release's own tree only where it cannot change that."""
-    if _isolation_of(job, shop).protects_tree:
-        yield WorkingDirectory(shop.tree)
+    if _isolation_of(job, context).protects_tree:
+        yield WorkingDirectory(context.tree)
         return
-    async with shop.trees.lend(shop.tree, stopped=partial(shop.stop.overdue, 0.0)) as working:
+    async with context.trees.lend(
+        context.tree, stopped=partial(context.stop.overdue, 0.0)
+    ) as working:
         yield working
 
 
 @asynccontextmanager
-async def _browsing(job: Job, shop: Shop) -> AsyncIterator[Callable[[], Awaitable[bool]]]:
+async def _browsing(job: Job, context: JobContext) -> AsyncIterator[Callable[[], Awaitable[bool]]]:
     """Have the browser during the block, and yield the question whether it was lost meanwhile."""
-    browser = shop.browser if job.browser else None
+    browser = context.browser if job.browser else None
     if browser is None:
         yield _nothing_to_lose
         return
-    await _ready(browser, shop)
+    await _ready(browser, context)
     generation = browser.generation
     async with browser.used():
         yield lambda: browser.lost(generation)
 
 
-async def _ready(browser: Sessions, shop: Shop) -> None:
+async def _ready(browser: Sessions, context: JobContext) -> None:
     """Wait until the browser is ready, but not once the run is told to stop.
 
     Raises:
@@ -153,10 +155,10 @@ async def _ready(browser: Sessions, shop: Shop) -> None:
     """
     waiting = asyncio.ensure_future(browser.ready())
     try:
-        await first(asyncio.wait([waiting]), shop.stop.wait(), seconds=shop.seconds_left())
+        await first(asyncio.wait([waiting]), context.stop.wait(), seconds=context.seconds_left())
         if waiting.done():
             return waiting.result()
-        if shop.stop.requested:
+        if context.stop.requested:
             raise StoppedError("the run was told to stop while the browser was not ready")
         raise BrowserError("the browser was not ready within the run's time")
     finally:
@@ -168,77 +170,77 @@ async def _nothing_to_lose() -> bool:
     return False
 
 
-async def _remember(job: Job, space: Workspace, shop: Shop) -> tuple[str, ...]:
+async def _remember(job: Job, space: Workspace, context: JobContext) -> tuple[str, ...]:
     """Give the attempt the memory that the job had before the run, untouched by earlier attempts."""
-    archive = shop.run.restored_state(job.name)
+    archive = context.run.restored_state(job.name)
     if not archive.exists():
         return ()
-    stopped = partial(shop.stop.overdue, 0.0)
-    problem = await asyncio.to_thread(unpack, archive, space.state, shop.limits.state, stopped)
+    stopped = partial(context.stop.overdue, 0.0)
+    problem = await asyncio.to_thread(unpack, archive, space.state, context.limits.state, stopped)
     return (problem,) if problem else ()
 
 
-def _launch(job: Job, number: int, space: Workspace, cwd: Path, shop: Shop) -> Launch:
-    seconds = min(job.timeout, shop.seconds_left())
-    browser = shop.browser if job.browser else None
-    desk = Desk(
-        run_id=shop.run.run_id,
+def _launch(job: Job, number: int, space: Workspace, cwd: Path, context: JobContext) -> Launch:
+    seconds = min(job.timeout, context.seconds_left())
+    browser = context.browser if job.browser else None
+    paths = AttemptPaths(
+        run_id=context.run.run_id,
         number=number,
         deadline=int(now().timestamp() + seconds),
         output=space.output,
         state=space.state,
         home=space.home,
         result_file=space.result_file,
-        downloads=_downloads(job, shop) if browser and browser.shares_downloads else None,
+        downloads=_downloads(job, context) if browser and browser.shares_downloads else None,
         webdriver=browser.url if browser else None,
-        programs=shop.programs,
+        programs=context.programs,
     )
-    secrets = {name: shop.secrets[name] for name in job.secrets}
-    contained = None
+    secrets = {name: context.secrets[name] for name in job.secrets}
+    spec = None
     if job.in_container:
-        desk, contained = into_container(job, desk, space)
+        paths, spec = into_container(job, paths, space)
     return Launch(
         name=f"{job.name}-{number}",
         command=job.command or (),
-        environ=job_environment(job, desk, secrets, shop.environ),
+        environ=job_environment(job, paths, secrets, context.environ),
         cwd=cwd,
         memory=job.memory,
-        container=contained,
-        writable=tuple(_writable(desk, space)),
-        readable=(shop.tree, *([shop.programs.parent] if shop.programs else [])),
+        container=spec,
+        writable=tuple(_writable(paths, space)),
+        readable=(context.tree, *([context.programs.parent] if context.programs else [])),
         scratch=space.scratch,
-        file=shop.limits.file,
-        seconds=seconds + shop.limits.grace,
+        file=context.limits.file,
+        seconds=seconds + context.limits.grace,
     )
 
 
-def _writable(desk: Desk, space: Workspace) -> Iterator[Path]:
+def _writable(paths: AttemptPaths, space: Workspace) -> Iterator[Path]:
     """Yield the folders that are the attempt's own."""
     yield from (space.output, space.state, space.home, space.result_file.parent)
-    if desk.downloads is not None:
-        yield desk.downloads
+    if paths.downloads is not None:
+        yield paths.downloads
 
 
-def _downloads(job: Job, shop: Shop) -> Path:
+def _downloads(job: Job, context: JobContext) -> Path:
     """Return a downloads folder of the job's own, which the browser, another user perhaps, may write to."""
-    folder = shop.run.downloads / job.name
+    folder = context.run.downloads / job.name
     open_to_browser(folder)
     return folder
 
 
 async def _execute(
-    launch: Launch, space: Workspace, capture: Capture, job: Job, shop: Shop
+    launch: Launch, space: Workspace, capture: Capture, job: Job, context: JobContext
 ) -> Ended:
     """Start the program, stop it at its limit or when the run stops, and leave nothing of it."""
-    seconds = min(job.timeout, shop.seconds_left())
+    seconds = min(job.timeout, context.seconds_left())
     drain: asyncio.Task[None] | None = None
     try:
         async with (
-            shop.courier.following(job.name, space.output),
-            _isolation_of(job, shop).start(launch) as running,
+            context.courier.following(job.name, space.output),
+            _isolation_of(job, context).start(launch) as running,
         ):
             drain = asyncio.create_task(capture.drain(running.output))
-            return await _watch(running, seconds, shop)
+            return await _watch(running, seconds, context)
     except ContainerError as error:
         return Ended(failure=f"{error}; {error.remedy}" if error.remedy else str(error))
     except OSError as error:
@@ -251,15 +253,15 @@ async def _execute(
             await asyncio.gather(drain, return_exceptions=True)
 
 
-async def _watch(running: Running, seconds: float, shop: Shop) -> Ended:
+async def _watch(running: Running, seconds: float, context: JobContext) -> Ended:
     """Wait for the program; past its limit, or when the run stops, ask it to end and give it its grace."""
     waiting = asyncio.ensure_future(running.wait())
     try:
-        which = await first(_outcome(waiting), shop.stop.wait(), seconds=seconds)
+        which = await first(_outcome(waiting), context.stop.wait(), seconds=seconds)
         if which == 0:
             return replace(_ended(waiting.result()), limit=seconds)
         running.terminate()
-        await asyncio.wait([waiting], timeout=await shop.grace())
+        await asyncio.wait([waiting], timeout=await context.grace())
         # What is still there after its grace gets SIGKILL with the end of its context.
         last = _ended(waiting.result()) if waiting.done() else Ended(signal=KILLED)
         return Ended(
@@ -289,7 +291,7 @@ def _ended(end: Exit) -> Ended:
     )
 
 
-def _read_result(path: Path, shop: Shop) -> tuple[ResultFile, str]:
+def _read_result(path: Path, context: JobContext) -> tuple[ResultFile, str]:
     """Return what the job says of itself, and why that could not be read."""
     try:
         with seal.open_result(path.parent, path.name) as (stream, _):
@@ -298,18 +300,18 @@ def _read_result(path: Path, shop: Shop) -> tuple[ResultFile, str]:
         return ResultFile(), ""
     except OSError as error:
         return ResultFile(), f"its result file could not be read: {str(error)[:200]}"
-    return read_result(text, shop.journalist.redactor)
+    return read_result(text, context.run_logger.redactor)
 
 
 async def _judge(
-    job: Job, ended: Ended, reported: ResultFile, space: Workspace, shop: Shop
+    job: Job, ended: Ended, reported: ResultFile, space: Workspace, context: JobContext
 ) -> tuple[Verdict, Produced]:
     found = await asyncio.to_thread(seal.look, space.output)
     produced = Produced(found.files, found.bytes, found.told())
     past: list[Past] = []
     if job.expect.drop is not None:
         try:
-            past = await shop.past_of(job.name)
+            past = await context.past_of(job.name)
         except StoreError as error:
-            shop.journalist.log.warning("job.past_unknown", job=job.name, reason=str(error))
+            context.run_logger.log.warning("job.past_unknown", job=job.name, reason=str(error))
     return judge(ended, reported, produced, job.expect, past), produced

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from agent.base.engine import Login, no_login
 from agent.base.errors import StoreError
-from agent.base.logs import Journalist
+from agent.base.logs import RunLogger
 from agent.base.progress import Progress
 from agent.base.rates import interval_of
 from agent.base.stop import Stop, first
@@ -18,7 +18,7 @@ from agent.bucket.store import Bucket
 from agent.config.jobsfile import Job
 from agent.config.settings import Limits
 from agent.jobs.interface import Isolation
-from agent.jobs.rate_limit import take_turn
+from agent.jobs.rate_limit import reserve
 from agent.jobs.verdict import Past
 from agent.jobs.worktree import WorkingTrees
 from agent.steps import hurry
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class Sessions(Protocol):
-    """The browser as jobs see it (`agent.browser.Keeper`)."""
+    """The browser as jobs see it (`agent.browser.Supervisor`)."""
 
     @property
     def url(self) -> str:
@@ -59,7 +59,7 @@ class Sessions(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Shop:
+class JobContext:
     """Everything a job needs that is not its own.
 
     Attributes:
@@ -77,7 +77,7 @@ class Shop:
         deadline: When every job must have ended.
         stop: The wish to end early.
         environ: The agent's environment, of which jobs get PATH, LANG and TZ.
-        journalist: Log and redaction.
+        run_logger: Log and redaction.
         progress: Who watches.
         trees: Lends the copies.
         pace: Where turns at sites are kept; None takes none.
@@ -98,7 +98,7 @@ class Shop:
     deadline: datetime
     stop: Stop
     environ: Mapping[str, str]
-    journalist: Journalist
+    run_logger: RunLogger
     progress: Progress
     trees: WorkingTrees
     pace: Path | None = None
@@ -115,7 +115,7 @@ class Shop:
         return await hurry.grace(self.run, self.stop, self.limits.grace)
 
     async def turn_of(self, job: Job) -> bool:
-        """Wait for a job's turn at each of its sites; False when the run stops or its time is over before that.
+        """Wait for a job's reservation at each of its sites; False when the run stops or its time is over before that.
 
         Raises:
             StateError: Turns cannot be kept.
@@ -124,7 +124,7 @@ class Shop:
             return True
         for site, rate in sorted(job.rate.items()):
             left = self.seconds_left()
-            wait = await take_turn(self.pace, site, interval_of(rate), within=left)
+            wait = await reserve(self.pace, site, interval_of(rate), within=left)
             if wait is None or (wait and await self.stop.pause(wait)):
                 return False
         return True

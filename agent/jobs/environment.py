@@ -10,7 +10,7 @@ FALLBACK_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class AttemptPaths:
     """Where an attempt works, and what it is told.
 
     Attributes:
@@ -39,37 +39,37 @@ class Desk:
 
 
 def job_environment(
-    job: Job, desk: Desk, secrets: Mapping[str, str], agent: Mapping[str, str]
+    job: Job, paths: AttemptPaths, secrets: Mapping[str, str], agent: Mapping[str, str]
 ) -> dict[str, str]:
     """Return the whole environment of an attempt.
 
     Args:
         job: The job, after matrix expansion.
-        desk: Where it works.
+        paths: Where it works.
         secrets: The job's own secrets, by name.
         agent: The agent's environment, of which PATH, LANG and TZ are taken.
     """
     path = agent.get("PATH", FALLBACK_PATH)
     environment = {
-        "PATH": f"{desk.programs}:{path}" if desk.programs else path,
-        "HOME": str(desk.home),
+        "PATH": f"{paths.programs}:{path}" if paths.programs else path,
+        "HOME": str(paths.home),
         "LANG": agent.get("LANG", "C.UTF-8"),
         **({"TZ": agent["TZ"]} if "TZ" in agent else {}),
         **job.env,
         **secrets,
         **matrix_environment(job),
-        "MAYFLY_OUTPUT_DIR": str(desk.output),
-        "MAYFLY_STATE_DIR": str(desk.state),
-        "MAYFLY_RESULT_FILE": str(desk.result_file),
-        "MAYFLY_RUN_ID": desk.run_id,
+        "MAYFLY_OUTPUT_DIR": str(paths.output),
+        "MAYFLY_STATE_DIR": str(paths.state),
+        "MAYFLY_RESULT_FILE": str(paths.result_file),
+        "MAYFLY_RUN_ID": paths.run_id,
         "MAYFLY_JOB": job.name,
-        "MAYFLY_ATTEMPT": str(desk.number),
-        "MAYFLY_DEADLINE": str(desk.deadline),
+        "MAYFLY_ATTEMPT": str(paths.number),
+        "MAYFLY_DEADLINE": str(paths.deadline),
     }
-    if desk.programs:
-        environment["VIRTUAL_ENV"] = str(desk.programs.parent)
-    if job.browser and desk.webdriver:
-        environment["MAYFLY_WEBDRIVER_URL"] = desk.webdriver
-        if desk.downloads:
-            environment["MAYFLY_DOWNLOADS_DIR"] = str(desk.downloads)
+    if paths.programs:
+        environment["VIRTUAL_ENV"] = str(paths.programs.parent)
+    if job.browser and paths.webdriver:
+        environment["MAYFLY_WEBDRIVER_URL"] = paths.webdriver
+        if paths.downloads:
+            environment["MAYFLY_DOWNLOADS_DIR"] = str(paths.downloads)
     return environment

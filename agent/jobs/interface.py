@@ -11,7 +11,7 @@ from agent.base.containers import Mount
 
 
 @dataclass(frozen=True, slots=True)
-class Contained:
+class ContainerSpec:
     """What a job that is a container has besides.
 
     Attributes:
@@ -60,7 +60,7 @@ class Launch:
     environ: Mapping[str, str]
     cwd: Path
     memory: int | None = None
-    container: Contained | None = None
+    container: ContainerSpec | None = None
     writable: tuple[Path, ...] = ()
     readable: tuple[Path, ...] = ()
     scratch: Path | None = None

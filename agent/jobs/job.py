@@ -11,7 +11,7 @@ from agent.config.jobsfile import Job
 from agent.core.layout import state_key
 from agent.core.results import JobCause, JobResult, JobStatus
 from agent.jobs.attempt import Tried, attempt
-from agent.jobs.context import Shop, now
+from agent.jobs.context import JobContext, now
 from agent.jobs.plan import backoff
 from agent.jobs.state import pack
 from agent.jobs.verdict import wants_retry
@@ -25,28 +25,28 @@ KEEP_SECONDS = 5.0
 files take two."""
 
 
-async def run_job(job: Job, shop: Shop) -> JobResult:
+async def run_job(job: Job, context: JobContext) -> JobResult:
     """Run a job, attempt after attempt, and return what became of it; it never raises what is expected."""
-    log = shop.journalist.log.bind(job=job.name)
-    missing = [name for name in job.secrets if name not in shop.secrets]
+    log = context.run_logger.log.bind(job=job.name)
+    missing = [name for name in job.secrets if name not in context.secrets]
     if missing:
         text = f"secret {', '.join(missing)} is not in the secrets source"
-        if shop.secrets_unread:
-            text = f"its secrets could not be read: {shop.secrets_unread}"
+        if context.secrets_unread:
+            text = f"its secrets could not be read: {context.secrets_unread}"
         return failed(job.name, text, JobCause.ERROR)
-    notes = await _fetch_state(job, shop)
+    notes = await _fetch_state(job, context)
     tries: list[Tried] = []
-    before = len(shop.run.workspaces(job.name))  # of the same job on another release
+    before = len(context.run.workspaces(job.name))  # of the same job on another release
     while True:
-        missed = await _missed_turn(job, shop) if job.rate else None
+        missed = await _missed_turn(job, context) if job.rate else None
         if missed is not None and not tries:
             return missed
         if missed is not None:
             break
         number = before + len(tries) + 1
         bound = log.bind(attempt=number)
-        bound.info("job.started", timeout=min(job.timeout, round(shop.seconds_left())))
-        tried = await attempt(job, number, shop, bound)
+        bound.info("job.started", timeout=min(job.timeout, round(context.seconds_left())))
+        tried = await attempt(job, number, context, bound)
         tries.append(tried)
         bound.info(
             "job.attempt_ended",
@@ -57,58 +57,60 @@ async def run_job(job: Job, shop: Shop) -> JobResult:
         )
         count = len(tries)
         again = wants_retry(tried.verdict, count, job.retries, browser_died=tried.browser_died)
-        if not again or shop.stop.requested or shop.seconds_left() < backoff(count):
+        if not again or context.stop.requested or context.seconds_left() < backoff(count):
             break
-        if await shop.stop.pause(backoff(count)):
+        if await context.stop.pause(backoff(count)):
             break
     if tries[-1].verdict.status is JobStatus.SUCCEEDED:
-        notes += await _keep_state(job, before + len(tries), shop)
-    notes += await _make_durable(shop, log)
-    return _result(job, tries, notes, shop)
+        notes += await _keep_state(job, before + len(tries), context)
+    notes += await _make_durable(context, log)
+    return _result(job, tries, notes, context)
 
 
-async def _missed_turn(job: Job, shop: Shop) -> JobResult | None:
-    """Wait for the job's turn at its sites; return what it comes to when there is none for it any more."""
+async def _missed_turn(job: Job, context: JobContext) -> JobResult | None:
+    """Wait for the job's reservation at its sites; return what it comes to when there is none for it any more."""
     try:
-        if await shop.turn_of(job):
+        if await context.turn_of(job):
             return None
     except StateError as error:
         return failed(job.name, str(error), JobCause.ERROR)
-    if shop.stop.requested:
-        return interrupted(job.name, f"not started: {shop.stop.reason}")
-    return failed(job.name, "its turn at the site came after the run's time", JobCause.TIMEOUT)
+    if context.stop.requested:
+        return interrupted(job.name, f"not started: {context.stop.reason}")
+    return failed(
+        job.name, "its reservation at the site came after the run's time", JobCause.TIMEOUT
+    )
 
 
-async def _fetch_state(job: Job, shop: Shop) -> list[str]:
+async def _fetch_state(job: Job, context: JobContext) -> list[str]:
     try:
-        await shop.fetch_state(job.name)
+        await context.fetch_state(job.name)
     except StoreError as error:
         return [f"its state could not be fetched, it began without one: {error}"]
     return []
 
 
-async def _keep_state(job: Job, number: int, shop: Shop) -> list[str]:
+async def _keep_state(job: Job, number: int, context: JobContext) -> list[str]:
     """Pack what the attempt that succeeded remembers, and return what was wrong with it."""
-    state = shop.run.workspace(job.name, number).state
-    archive = shop.run.saved_state(job.name)
-    given_up = partial(shop.stop.overdue, KEEP_SECONDS)
-    problem = await asyncio.to_thread(pack, state, archive, shop.limits.state, given_up)
+    state = context.run.workspace(job.name, number).state
+    archive = context.run.saved_state(job.name)
+    given_up = partial(context.stop.overdue, KEEP_SECONDS)
+    problem = await asyncio.to_thread(pack, state, archive, context.limits.state, given_up)
     return [problem] if problem else []
 
 
-async def _make_durable(shop: Shop, log: Log) -> list[str]:
+async def _make_durable(context: JobContext, log: Log) -> list[str]:
     """Bring to the disk what the job wrote: its result must not survive a power cut that its files do not."""
     try:
-        await in_thread(lambda: sync_file_system(shop.run.root), seconds=SYNC_SECONDS)
+        await in_thread(lambda: sync_file_system(context.run.root), seconds=SYNC_SECONDS)
     except (OSError, TimeoutError) as error:
         log.warning("job.not_durable", reason=str(error))
         return [f"a power cut before the hand-off may lose its files: {error}"]
     return []
 
 
-def _result(job: Job, tries: list[Tried], notes: list[str], shop: Shop) -> JobResult:
+def _result(job: Job, tries: list[Tried], notes: list[str], context: JobContext) -> JobResult:
     last = tries[-1]
-    kept = shop.run.saved_state(job.name).exists()
+    kept = context.run.saved_state(job.name).exists()
     return JobResult(
         name=job.name,
         status=last.verdict.status,
@@ -123,7 +125,7 @@ def _result(job: Job, tries: list[Tried], notes: list[str], shop: Shop) -> JobRe
         refused_files=last.produced.refused.count,
         items=last.reported.items,
         metrics=last.reported.metrics,
-        state=state_key(job.name, shop.run.run_id) if kept else None,
+        state=state_key(job.name, context.run.run_id) if kept else None,
         notes=(*notes, *(note for tried in tries for note in tried.notes)),
     )
 

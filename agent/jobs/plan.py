@@ -9,7 +9,7 @@ from agent.core.results import JobStatus
 
 
 @dataclass(frozen=True, slots=True)
-class Board:
+class SchedulerState:
     """The state of a run's jobs.
 
     Attributes:
@@ -36,7 +36,7 @@ class Board:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Decision:
     """What to do now: names to start, and names to skip with the reason."""
 
     start: tuple[str, ...] = ()
@@ -54,29 +54,29 @@ def chosen(jobs: tuple[Job, ...], only: frozenset[str]) -> tuple[Job, ...]:
     )
 
 
-def next_step(board: Board) -> Step:
+def next_step(state: SchedulerState) -> Decision:
     """Return what may start and what must be skipped; file order decides between equals."""
     waiting = [
-        job for job in board.jobs if job.name not in board.ended and job.name not in board.running
+        job for job in state.jobs if job.name not in state.ended and job.name not in state.running
     ]
-    if board.stopping:
-        return Step(skip=tuple((job.name, board.stopping) for job in waiting))
+    if state.stopping:
+        return Decision(skip=tuple((job.name, state.stopping) for job in waiting))
     hopeless = {
         job.name: need
         for job in waiting
         for need in job.needs
-        if need in board.ended and not board.has_done(need)
+        if need in state.ended and not state.has_done(need)
     }
-    browsing = sum(job.browser for job in board.jobs if job.name in board.running)
-    free, sessions = board.parallel - len(board.running), board.sessions - browsing
+    browsing = sum(job.browser for job in state.jobs if job.name in state.running)
+    free, sessions = state.parallel - len(state.running), state.sessions - browsing
     start: list[str] = []
     for job in waiting:
-        ready = all(board.has_done(need) for need in job.needs)
+        ready = all(state.has_done(need) for need in job.needs)
         if not ready or free == 0 or (job.browser and sessions == 0):
             continue
         start.append(job.name)
         free, sessions = free - 1, sessions - job.browser
-    return Step(
+    return Decision(
         tuple(start),
         tuple(
             (name, f'it needs "{need}", which did not succeed') for name, need in hopeless.items()

@@ -6,21 +6,21 @@ import time
 from pathlib import Path
 
 from agent.base.errors import StateError
-from agent.base.rates import turn
+from agent.base.rates import reservation
 from agent.base.threads import in_thread
 
 LOCK_SECONDS = 10.0
 """For reading and writing a number under a lock that nobody holds for longer."""
 
 
-async def take_turn(folder: Path, site: str, interval: float, *, within: float) -> float | None:
-    """Take the next turn at a site, and return the seconds until it comes; None, and none is taken, if it is too late.
+async def reserve(folder: Path, site: str, interval: float, *, within: float) -> float | None:
+    """Reserve the next visit to a site, and return the seconds until then; None, without one, if that is too late.
 
     Args:
         folder: Shared by all agents that keep the pace together.
         site: The site.
         interval: Seconds between two turns.
-        within: Seconds after which a turn is of no use any more.
+        within: Seconds after which a reservation is of no use any more.
 
     Raises:
         StateError: The folder cannot be used.
@@ -37,7 +37,7 @@ def _take(path: Path, interval: float, within: float) -> float | None:
         fcntl.flock(stream, fcntl.LOCK_EX)
         stream.seek(0)
         now = time.time()
-        start, following = turn(_number(stream.read(64)), now, interval)
+        start, following = reservation(_number(stream.read(64)), now, interval)
         if start - now > within:
             return None
         # No fsync: after a power cut the sites have had their rest.

@@ -9,19 +9,19 @@ from zoneinfo import ZoneInfo
 from agent.base.zones import zone_of
 from agent.config.jobsfile import Job
 from agent.core.results import JobCause, JobResult
-from agent.jobs.context import Shop
+from agent.jobs.context import JobContext
 from agent.jobs.job import failed, interrupted, run_job, skipped
-from agent.jobs.plan import Board, Step, day_problem, next_step
+from agent.jobs.plan import Decision, SchedulerState, day_problem, next_step
 
 LEAST_SECONDS = 1.0
 """Less than this before the deadline nothing is started any more."""
 
 
 async def run_jobs(
-    jobs: Sequence[Job], sessions: int, shop: Shop, done: Callable[[JobResult], None]
+    jobs: Sequence[Job], sessions: int, context: JobContext, done: Callable[[JobResult], None]
 ) -> None:
     """Run all jobs; each result is handed to `done` as soon as it is known, once."""
-    crew = _Crew(jobs, sessions, shop, done)
+    crew = _Crew(jobs, sessions, context, done)
     try:
         await crew.work()
     finally:
@@ -33,12 +33,12 @@ class _Crew:
         self,
         jobs: Sequence[Job],
         sessions: int,
-        shop: Shop,
+        context: JobContext,
         done: Callable[[JobResult], None],
     ) -> None:
         self._jobs = {job.name: job for job in jobs}
         self._sessions = sessions
-        self._shop = shop
+        self._shop = context
         self._done = done
         self._ended: dict[str, JobResult] = {}
         self._running: dict[str, asyncio.Task[JobResult]] = {}
@@ -63,7 +63,7 @@ class _Crew:
             full = error.errno in {errno.ENOSPC, errno.EDQUOT}
             return failed(job.name, str(error), JobCause.OUT_OF_DISK if full else JobCause.ERROR)
         except Exception as error:  # a defect of ours must not take the other jobs along
-            self._shop.journalist.log.exception("job.defect", job=job.name)
+            self._shop.run_logger.log.exception("job.defect", job=job.name)
             return failed(job.name, f"the agent failed: {error!r}", JobCause.ERROR)
 
     async def dismiss(self) -> None:
@@ -73,8 +73,8 @@ class _Crew:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _board(self) -> Board:
-        return Board(
+    def _board(self) -> SchedulerState:
+        return SchedulerState(
             jobs=tuple(self._jobs.values()),
             ended={name: result.status for name, result in self._ended.items()},
             running=frozenset(self._running),
@@ -111,7 +111,7 @@ class _Crew:
                 del self._running[name]
                 self._end(task.result())
 
-    def _skip(self, step: Step) -> None:
+    def _skip(self, step: Decision) -> None:
         for name, reason in step.skip:
             if self._shop.stop.requested:
                 self._end(interrupted(name, reason))
@@ -142,7 +142,7 @@ class _Crew:
         self._done(result)
 
 
-def _zone(job: Job, shop: Shop) -> ZoneInfo | None:
+def _zone(job: Job, context: JobContext) -> ZoneInfo | None:
     """Return the time zone in which a job's days are meant: its own TZ, the agent's, or None for the machine's."""
-    name = job.env.get("TZ") or shop.environ.get("TZ")
+    name = job.env.get("TZ") or context.environ.get("TZ")
     return zone_of(name) if name else None

@@ -24,7 +24,7 @@ LEAST_GRACE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Timetable:
+class Deadlines:
     """When what must be over, on a machine that is taken back.
 
     Attributes:
@@ -45,7 +45,7 @@ def departure(notice: SpotNotice, seen: datetime) -> datetime:
     return max(min(notice.time, seen + NOTICE), seen + SHORTEST)
 
 
-def timetable(gone: datetime, now: datetime, *, pending: int, grace: float) -> Timetable:
+def deadlines(gone: datetime, now: datetime, *, pending: int, grace: float) -> Deadlines:
     """Divide the time that is left.
 
     Args:
@@ -59,7 +59,7 @@ def timetable(gone: datetime, now: datetime, *, pending: int, grace: float) -> T
     begin_by = max(now, send_by - timedelta(seconds=pending / LINK))
     least = now + timedelta(seconds=min(grace, LEAST_GRACE))
     jobs_end = max(least, min(begin_by, now + timedelta(seconds=grace)))
-    return Timetable(jobs_end, begin_by, send_by, commit_by)
+    return Deadlines(jobs_end, begin_by, send_by, commit_by)
 
 
 def smallest_first(sizes: Mapping[T, int]) -> list[T]:

@@ -104,7 +104,7 @@ async def _beat(manager: Manager, stop: Stop) -> None:
             await stop.pause(manager.beat)
 
 
-class Reporting:
+class StatusLine:
     """A watcher that passes everything on, and keeps the unit's status line (`systemctl status`) up to date."""
 
     def __init__(self, manager: Manager, watcher: Progress) -> None:

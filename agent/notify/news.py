@@ -11,7 +11,7 @@ MAX_MESSAGE = 300
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class Message:
     """A message.
 
     Attributes:
@@ -23,7 +23,7 @@ class News:
     text: str
 
 
-def compose(outcome: Outcome, run_id: str) -> News:
+def compose(outcome: Outcome, run_id: str) -> Message:
     """Return the news of a run."""
     due = [
         job for job in outcome.jobs if job.status is not JobStatus.SKIPPED or job.cause is not None
@@ -42,7 +42,7 @@ def compose(outcome: Outcome, run_id: str) -> News:
     lines += [_line(job) for job in due if job.incomplete or job.status is not JobStatus.SUCCEEDED]
     if outcome.manifest:
         lines.append(outcome.manifest)
-    return News(title, _shortened("\n".join(lines)))
+    return Message(title, _shortened("\n".join(lines)))
 
 
 def _line(job: JobResult) -> str:

@@ -14,7 +14,7 @@ from agent.base.logs import Log
 from agent.base.threads import in_thread
 from agent.config.settings import Notify
 from agent.core.outcome import Outcome
-from agent.notify.news import News, compose
+from agent.notify.news import Message, compose
 
 if TYPE_CHECKING:
     from requests import Response
@@ -161,7 +161,7 @@ def _judge(answer: "Response") -> None:
             raise _UselessError(f"the server answered {lost}")
 
 
-async def tell_people(urls: Sequence[str], news: News, *, log: Log) -> bool:
+async def tell_people(urls: Sequence[str], news: Message, *, log: Log) -> bool:
     """Send news through Apprise to whatever services the URLs name.
 
     Returns:
@@ -187,7 +187,7 @@ async def tell_people(urls: Sequence[str], news: News, *, log: Log) -> bool:
     return not lost
 
 
-def _tell_each(urls: Sequence[str], news: News) -> list[tuple[int, str]]:
+def _tell_each(urls: Sequence[str], news: Message) -> list[tuple[int, str]]:
     """Return which of the URLs (from 1) did not take the news, and why."""
     import apprise  # noqa: PLC0415 -- an extra, and slow to import
 

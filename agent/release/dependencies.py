@@ -42,7 +42,7 @@ _ASKS_GIT = re.compile(r"setuptools[-_]scm|hatch-vcs|pbr|pdm-backend|dynamic-ver
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Decision:
     """One call of uv.
 
     Attributes:
@@ -68,7 +68,7 @@ class Dependencies:
     """
 
     file: str
-    steps: tuple[Step, ...]
+    steps: tuple[Decision, ...]
     python: str = ""
     unpinned: str = ""
 
@@ -106,7 +106,7 @@ def _in_folder(read: Read, folder: PurePosixPath) -> Dependencies | None:
         python = found.group(1).decode(errors="replace") if found else ""
         return Dependencies(file(UV_LOCK), _sync(_project(read(PROJECT))), python)
     if read(PYLOCK) is not None:
-        return Dependencies(file(PYLOCK), (Step(("pip", "install", "--requirement", PYLOCK)),))
+        return Dependencies(file(PYLOCK), (Decision(("pip", "install", "--requirement", PYLOCK)),))
     content = read(REQUIREMENTS)
     requirements = None if content is None else _decoded(content, file(REQUIREMENTS))
     bare = unhashed(requirements) if requirements is not None else []
@@ -123,20 +123,20 @@ def _in_folder(read: Read, folder: PurePosixPath) -> Dependencies | None:
     return _of_project(_project(read(PROJECT)), file(PROJECT))
 
 
-def _sync(project: Mapping[str, Any]) -> tuple[Step, ...]:
+def _sync(project: Mapping[str, Any]) -> tuple[Decision, ...]:
     command = ("sync", "--frozen", "--no-dev", "--no-editable")
     if not asks_git(project):
-        return (Step(command),)
+        return (Decision(command),)
     # Told to all that is built, the release's version would be that of its dependencies, too.
-    return (Step((*command, "--no-install-project")), Step(command, builds=True))
+    return (Decision((*command, "--no-install-project")), Decision(command, builds=True))
 
 
-def _pip(content: bytes | None, text: str, *, hashed: bool) -> Step:
+def _pip(content: bytes | None, text: str, *, hashed: bool) -> Decision:
     command = ("pip", "install", *(("--require-hashes",) if hashed else ()), "--requirement")
     plain = text.encode()
     if content == plain:
-        return Step((*command, REQUIREMENTS))  # so that uv's complaints name the file
-    return Step((*command, "-"), stdin=plain)
+        return Decision((*command, REQUIREMENTS))  # so that uv's complaints name the file
+    return Decision((*command, "-"), stdin=plain)
 
 
 def _of_project(project: Mapping[str, Any], file: str) -> Dependencies | None:
@@ -146,8 +146,8 @@ def _of_project(project: Mapping[str, Any], file: str) -> Dependencies | None:
     built = built and _table(tool, "uv").get("package") is not False
     if not isinstance(table, dict) and not built:
         return None
-    steps = [Step(("pip", "install", "--requirement", PROJECT))] if table else []
-    steps += [Step(("pip", "install", "."), builds=True)] if built else []
+    steps = [Decision(("pip", "install", "--requirement", PROJECT))] if table else []
+    steps += [Decision(("pip", "install", "."), builds=True)] if built else []
     python = str(_table(project, "project").get("requires-python", ""))
     return Dependencies(file, tuple(steps), python, f"{file} has no lock beside it")
 

@@ -14,8 +14,8 @@ from agent.base import processes
 from agent.base.errors import ProcessTimeout, ReleaseError, SecretsError
 from agent.base.logs import Log
 from agent.base.redact import Redactor
+from agent.release.allow_list import passed
 from agent.release.dependencies import Dependencies, pretended
-from agent.release.passing import passed
 
 PYTHON_VERSION = ".python-version"
 

@@ -14,7 +14,7 @@ from agent.base import processes
 from agent.base.errors import ProcessTimeout, ReleaseError, SecretsError, SecretsUnreachable
 from agent.base.logs import Log
 from agent.base.redact import Redactor
-from agent.release.passing import mark, passed
+from agent.release.allow_list import mark, passed
 from agent.release.repository import (
     Repository,
     Trouble,

@@ -11,11 +11,11 @@ from agent.base.errors import ReleaseError, ReleaseRefused
 from agent.config.jobsfile import family_of
 from agent.contract.releases import Bad, Good, Pin, Seen, TrialStage
 from agent.core.manifest import RefusedRelease
+from agent.release.allow_list import mark_text
 from agent.release.checks import missing_jobs
+from agent.release.context import ReleaseContext, refusing, since
 from agent.release.git import GitError
 from agent.release.install import install
-from agent.release.means import Means, refusing, since
-from agent.release.passing import mark_text
 from agent.release.repository import (
     TRACK,
     Trouble,
@@ -23,7 +23,7 @@ from agent.release.repository import (
     can_be_asked_for,
     candidates,
 )
-from agent.release.shelf import (
+from agent.release.store import (
     Installed,
     Marker,
     decoded,
@@ -69,19 +69,23 @@ class Attempt:
         on_trial: Whether what was returned has not proved itself yet.
     """
 
-    def __init__(self, means: Means) -> None:
-        self.means = means
-        self.settings, self.shelf, self.log = means.settings, means.shelf, means.log
-        self.wanted = means.settings.branch or means.settings.track or TRACK
+    def __init__(self, context: ReleaseContext) -> None:
+        self.context = context
+        self.settings, self.release_store, self.log = (
+            context.settings,
+            context.release_store,
+            context.log,
+        )
+        self.wanted = context.settings.branch or context.settings.track or TRACK
         self.commit: str | None = None
         self.warnings: list[str] = []
         self.refused: list[RefusedRelease] = []
         self.why: ReleaseRefused | None = None
         self.on_trial = False
-        self.memory, self._version = means.memory, means.checks.version
+        self.memory, self._version = context.memory, context.checks.version
         self.reached = self.memory.known.contact.reached
-        self.trust = Trust.of(means.settings)
-        self.mirror = means.mirror()
+        self.trust = Trust.of(context.settings)
+        self.mirror = context.mirror()
         self._tried = Wanted(self.wanted, "", "")
         self._more_offered = False
 
@@ -93,8 +97,8 @@ class Attempt:
             ReleaseError: None can be had, or can run.
         """
         # A killed agent's git and uv outlive it, and would write into what is made now.
-        await processes.kill_marked(mark_text(self.shelf.mirror))
-        for name in await sweep(self.shelf):
+        await processes.kill_marked(mark_text(self.release_store.mirror))
+        for name in await sweep(self.release_store):
             self.log.info("release.swept", name=name)
         await self.mirror.prepare()
         self.trust.insist()
@@ -116,7 +120,7 @@ class Attempt:
     @property
     def last(self) -> str | None:
         """The commit that runs when nothing newer can: the last good one, else the image's."""
-        return self.good[0].commit if self.good else linked_commit(self.shelf.baked)
+        return self.good[0].commit if self.good else linked_commit(self.release_store.baked)
 
     async def _pinned_and_known(self) -> Installed | None:
         """Return the release that an operator pinned, when it is on disk, or its commit proved itself before."""
@@ -124,8 +128,8 @@ class Attempt:
         if pin is None or pin.ref is None:
             return None
         self.wanted, self.commit = pin.ref, pin.commit
-        if pin.commit is not None and read_marker(self.shelf.root(pin.commit)) is not None:
-            release = on_disk(self.shelf, pin.commit, self.means.checks)
+        if pin.commit is not None and read_marker(self.release_store.root(pin.commit)) is not None:
+            release = on_disk(self.release_store, pin.commit, self.context.checks)
             self._refuse_below_image(release.ref, release.line, is_tag=release.is_tag)
             return await self.verified(release)
         good = next((one for one in self.good if one.commit == pin.commit), None)
@@ -138,14 +142,14 @@ class Attempt:
     async def _from_repository(self) -> Installed:
         try:
             offered = await self._look()
-            return await self._first_that_can_run(to_try(offered, self.floor(), self.means.line))
+            return await self._first_that_can_run(to_try(offered, self.floor(), self.context.line))
         except GitError:
             self._note_unreachable()
             raise
 
     def _note_unreachable(self) -> None:
         since = self.memory.known.contact.unreachable_since
-        self.memory.contact(unreachable_since=since or self.means.now)
+        self.memory.contact(unreachable_since=since or self.context.now)
 
     async def _look(self) -> tuple[Wanted, ...]:
         """Ask the repository which releases it offers; the newest is what is wanted."""
@@ -153,13 +157,13 @@ class Attempt:
         pin = self._pin
         branch = None if pin else self.settings.branch
         refs = await self.mirror.refs(branch, until=self._fetch_until())
-        self.reached = self.means.now
+        self.reached = self.context.now
         self.memory.contact(reached=self.reached, unreachable_since=None)
         # A tag's name has no signs that mean something in a pattern.
         offered = candidates(refs, pin.ref if pin else self.settings.track, branch)
         if not offered:
             raise ReleaseError(
-                f'{self.means.repository.url} has no {"branch" if branch else "tag that matches"} "{self.wanted}"',
+                f'{self.context.repository.url} has no {"branch" if branch else "tag that matches"} "{self.wanted}"',
                 remedy="push one, or set release.track or release.branch to what is there",
             )
         self.wanted, self.commit = offered[0].name, offered[0].commit
@@ -217,7 +221,7 @@ class Attempt:
         self._judge(wanted)
         release = await self._present(wanted) or await self._bring(wanted, self._fetch_until())
         ready = await self._ready(release)
-        url = self.means.repository.url
+        url = self.context.repository.url
         if wanted.is_tag and self.memory.known.tag(url, wanted.name) != release.commit:
             self.memory.learn(seen=Seen(repository=url, tag=wanted.name, commit=release.commit))
         return ready
@@ -271,12 +275,12 @@ class Attempt:
         Raises:
             ReleaseRefused: It was found bad, was moved, or is a step back.
         """
-        line, is_tag = self.means.line, wanted.is_tag
+        line, is_tag = self.context.line, wanted.is_tag
         if self._pin is not None:
             self._look_at_move(wanted, self._pin.commit)
             self._refuse_below_image(wanted.name, line, is_tag=is_tag)
             return
-        seen = self.memory.known.tag(self.means.repository.url, wanted.name) if is_tag else None
+        seen = self.memory.known.tag(self.context.repository.url, wanted.name) if is_tag else None
         self._look_at_move(wanted, seen)
         bad = self._why_bad(wanted)
         if bad is not None and self._has_other(wanted.commit):
@@ -330,35 +334,35 @@ class Attempt:
         return self._more_offered or self._has_fallback(commit)
 
     def _has_fallback(self, commit: str) -> bool:
-        return has_fallback(self.shelf, self.good, commit)
+        return has_fallback(self.release_store, self.good, commit)
 
     def floor(self) -> Floor | None:
         """Return the newest release of this line that was found good, at least the image's."""
-        line, tag = self.means.line, self.settings.branch is None
+        line, tag = self.context.line, self.settings.branch is None
         floors = (self.memory.known.lowest(line, tag=tag), self._image_floor(line))
         return highest(floors, line, is_tag=tag)
 
     def _image_floor(self, line: str) -> Floor | None:
-        commit = linked_commit(self.shelf.baked)
-        marker = read_marker(self.shelf.root(commit)) if commit else None
+        commit = linked_commit(self.release_store.baked)
+        marker = read_marker(self.release_store.root(commit)) if commit else None
         if marker is None or marker.line != line:
             return None
         return Floor(ref=marker.ref, commit=marker.commit, time=marker.time)
 
     async def _present(self, wanted: Wanted) -> Installed | None:
         """Return the wanted release if it is complete on disk, under the name it is wanted by now, and verified."""
-        root = self.shelf.root(wanted.commit)
+        root = self.release_store.root(wanted.commit)
         marker = read_marker(root)
         if marker is None:
             return None
-        same = marker.ref == wanted.name and marker.repository == self.means.repository.url
+        same = marker.ref == wanted.name and marker.repository == self.context.repository.url
         if self.trust.signers is not None and not (same and marker.signed):
             return None  # what is signed has to be fetched first
         named = marker.model_copy(
             update={
                 "ref": wanted.name,
-                "repository": self.means.repository.url,
-                "line": self.means.line,
+                "repository": self.context.repository.url,
+                "line": self.context.line,
                 "tag": wanted.is_tag,
             }
         )
@@ -366,7 +370,7 @@ class Attempt:
         if named != marker:
             write_marker(root, named)
         with refusing("content"):
-            release = load(root, named, self.means.checks)
+            release = load(root, named, self.context.checks)
         return await self.verified(release)
 
     async def _bring(self, wanted: Wanted, until: float) -> Installed:
@@ -399,10 +403,10 @@ class Attempt:
             self._tried = wanted = replace(wanted, commit=commit)
             self._judge(wanted)
         marker = await self._marker(wanted)
-        there = read_marker(self.shelf.root(commit))
+        there = read_marker(self.release_store.root(commit))
         if there is not None:
             kept = {"fetched": there.fetched, "environment": there.environment}
-            write_marker(self.shelf.root(commit), marker.model_copy(update=kept))
+            write_marker(self.release_store.root(commit), marker.model_copy(update=kept))
             release = await self._present(wanted)
             if release is not None:
                 return release
@@ -421,10 +425,10 @@ class Attempt:
         return Marker(
             commit=wanted.commit,
             ref=wanted.name,
-            repository=self.means.repository.url,
-            fetched=self.means.now,
+            repository=self.context.repository.url,
+            fetched=self.context.now,
             environment=False,
-            line=self.means.line,
+            line=self.context.line,
             tag=wanted.is_tag,
             time=claim.time,
             signed=encoded(signed),
@@ -444,7 +448,7 @@ class Attempt:
         """Install what was fetched, and count how often that was cut off."""
         self._refuse_step_back(wanted, marker)
         if self._proved(wanted.commit):
-            return await install(self.means, self.mirror, wanted, marker)
+            return await install(self.context, self.mirror, wanted, marker)
         cut_off, _ = self._cut_off(wanted.commit)
         if cut_off >= MAX_INSTALLS and self._has_other(wanted.commit):
             problem = f"installing it was cut off {cut_off} times"
@@ -452,13 +456,13 @@ class Attempt:
         self.memory.trial(wanted.commit, wanted.name, TrialStage.INSTALLING)
         await self.memory.send()
         try:
-            return await install(self.means, self.mirror, wanted, marker)
+            return await install(self.context, self.mirror, wanted, marker)
         except ReleaseError:
             self.memory.end_trials()  # it ended in order: nothing was cut off
             raise
 
     def _cut_off(self, commit: str) -> tuple[int, int]:
-        return self.memory.known.cut_off(commit, self.means.now, self.memory.dead)
+        return self.memory.known.cut_off(commit, self.context.now, self.memory.dead)
 
     async def restore(self, good: Good) -> Installed:
         """Return a release that proved itself: from the disk, else from git by its commit.
@@ -469,7 +473,7 @@ class Attempt:
             ReleaseRefused: Nobody who may has signed it, or it is older than the image's.
             ReleaseError: It cannot be had.
         """
-        if read_marker(self.shelf.root(good.commit)) is not None:
+        if read_marker(self.release_store.root(good.commit)) is not None:
             return await self.trusted(good.commit)
         self._refuse_below_image(good.ref, good.line, is_tag=good.tag)
         await self.mirror.prepare()
@@ -482,7 +486,7 @@ class Attempt:
         marker = Marker(
             commit=good.commit,
             ref=good.ref,
-            repository=self.means.repository.url,
+            repository=self.context.repository.url,
             fetched=good.fetched,
             environment=False,
             line=good.line,
@@ -491,7 +495,7 @@ class Attempt:
             signed=good.signed,
             verified_by=signer,
         )
-        return await install(self.means, self.mirror, wanted, marker)
+        return await install(self.context, self.mirror, wanted, marker)
 
     async def _fetch_again(self, good: Good) -> None:
         """Fetch the commit of a release; from a server that does not give commits by name, under the ref it had."""
@@ -514,7 +518,7 @@ class Attempt:
         Raises:
             ReleaseError: It may not, or is damaged.
         """
-        release = on_disk(self.shelf, commit, self.means.checks)
+        release = on_disk(self.release_store, commit, self.context.checks)
         if self.trust.problem() is not None and release.verified_by is not None:
             return release
         if self.trust.signers is None:
@@ -549,14 +553,14 @@ class Attempt:
             raise ReleaseRefused("trial", problem, remedy="publish a newer one")
         self.memory.trial(release.commit, release.ref, TrialStage.STARTED)
         await self.memory.send()
-        if self.means.self_check is not None and has_other:
-            await self.means.self_check.pass_or_refuse(release)
+        if self.context.self_check is not None and has_other:
+            await self.context.self_check.pass_or_refuse(release)
         self.on_trial = True
         self.log.info("release.on_trial", ref=release.ref, commit=release.commit)
 
     async def _have_image(self, release: Installed) -> None:
         """Have the browser's image that a new release pins, or refuse the release until it can be had."""
-        images = self.means.images
+        images = self.context.images
         image = images.pinned(release.jobs) if images is not None else None
         if images is not None and image is not None and await images.have(image):
             self.memory.keep_images((*self.memory.images, image))
@@ -574,10 +578,12 @@ class Attempt:
         """Return the jobs of the last good release, or of the image's."""
         if self.good:
             return self.good[0].jobs or ()
-        commit = linked_commit(self.shelf.baked)
+        commit = linked_commit(self.release_store.baked)
         with suppress(ReleaseError):
             if commit is not None:
                 return tuple(
-                    map(family_of, on_disk(self.shelf, commit, self.means.checks).jobs.job)
+                    map(
+                        family_of, on_disk(self.release_store, commit, self.context.checks).jobs.job
+                    )
                 )
         return ()

@@ -11,13 +11,13 @@ from agent.config.settings import Release
 from agent.core.manifest import RefusedRelease, ReleaseRecord, Stale
 from agent.release.advice import advice
 from agent.release.checks import Checks
+from agent.release.context import ReleaseContext
 from agent.release.images import Images
-from agent.release.means import Means
 from agent.release.memory import Memory
 from agent.release.newest import Attempt
 from agent.release.repository import Repository, parse_repository
 from agent.release.selfcheck import SelfCheck
-from agent.release.shelf import Installed, Shelf, linked_commit, read_marker
+from agent.release.store import Installed, ReleaseStore, linked_commit, read_marker
 from agent.secrets.keyring import Keyring
 
 UNVERIFIED = (
@@ -47,7 +47,7 @@ class Obtained:
 
 async def obtain(
     settings: Release,
-    shelf: Shelf,
+    release_store: ReleaseStore,
     *,
     memory: Memory,
     environ: Mapping[str, str],
@@ -63,7 +63,7 @@ async def obtain(
 
     Args:
         settings: Which repository, and what of it.
-        shelf: Where releases are kept; nobody else may use it meanwhile.
+        release_store: Where releases are kept; nobody else may use it meanwhile.
         memory: What is known of releases; what is learnt is added, and sent where a kill must not lose it.
         environ: The agent's environment, of which git and uv get what they need.
         version: This agent's version.
@@ -78,12 +78,12 @@ async def obtain(
         ReleaseError: None can run, or the configuration names no repository.
     """
     checks = Checks(settings.jobs, version, environ)
-    means = Means(
-        *(settings, shelf, _repository(settings, environ), checks, self_check, images),
+    context = ReleaseContext(
+        *(settings, release_store, _repository(settings, environ), checks, self_check, images),
         *(memory, now, log),
         keyring=keyring,
     )
-    attempt = Attempt(means)
+    attempt = Attempt(context)
     attempt.warnings += memory.problems
     if machine and not attempt.trust.stated:
         attempt.warnings.append(UNVERIFIED)
@@ -97,7 +97,7 @@ async def obtain(
 async def stand_in_for(
     commit: str,
     settings: Release,
-    shelf: Shelf,
+    release_store: ReleaseStore,
     *,
     memory: Memory,
     environ: Mapping[str, str],
@@ -110,7 +110,7 @@ async def stand_in_for(
     Args:
         commit: The one that failed.
         settings: As for `obtain`, like all others.
-        shelf: Where releases are kept.
+        release_store: Where releases are kept.
         memory: What is known of releases.
         environ: The agent's environment.
         version: This agent's version.
@@ -119,8 +119,10 @@ async def stand_in_for(
     """
     checks = Checks(settings.jobs, version, environ)
     repository = _repository(settings, environ)
-    means = Means(settings, shelf, repository, checks, None, None, memory, now, log)
-    release, reasons = await _other(Attempt(means), besides=commit)
+    context = ReleaseContext(
+        settings, release_store, repository, checks, None, None, memory, now, log
+    )
+    release, reasons = await _other(Attempt(context), besides=commit)
     for reason in reasons:
         log.warning("release.no_stand_in", reason=reason)
     return release
@@ -166,7 +168,7 @@ async def _other(
     """
     reasons, asked = list[str](), False
     for good in attempt.good:
-        here = read_marker(attempt.shelf.root(good.commit)) is not None
+        here = read_marker(attempt.release_store.root(good.commit)) is not None
         if good.commit == besides or (asked and not here):
             continue
         asked = asked or not here
@@ -176,7 +178,7 @@ async def _other(
             reasons.append(f"{good.ref}, which was good before: {error}")
             if isinstance(error, ReleaseRefused):
                 break
-    baked = linked_commit(attempt.shelf.baked)
+    baked = linked_commit(attempt.release_store.baked)
     if baked is not None and baked not in {besides, *(good.commit for good in attempt.good)}:
         try:
             return await attempt.trusted(baked), reasons
@@ -193,7 +195,7 @@ def _obtained(attempt: Attempt, release: Installed, why: ReleaseError | None) ->
         release: What runs.
         why: Why it is not the newest; None when it is.
     """
-    now = attempt.means.now
+    now = attempt.context.now
     stale = None if why is None else _stale(attempt, release, why)
     attempt.memory.contact(stale_since=stale.since if stale else None)
     refused = attempt.refused
@@ -225,7 +227,7 @@ def _stale(attempt: Attempt, release: Installed, why: ReleaseError) -> Stale:
     stale = Stale(
         wanted=attempt.wanted,
         reason=why.with_remedy,
-        age_seconds=_age(release, attempt.means.now),
+        age_seconds=_age(release, attempt.context.now),
         since=_stale_since(attempt),
     )
     attempt.log.warning(
@@ -239,7 +241,7 @@ def _stale(attempt: Attempt, release: Installed, why: ReleaseError) -> Stale:
 
 
 def _stale_since(attempt: Attempt) -> datetime:
-    return attempt.memory.known.contact.stale_since or attempt.means.now
+    return attempt.memory.known.contact.stale_since or attempt.context.now
 
 
 def _age(release: Installed, now: datetime) -> float:

@@ -10,7 +10,7 @@ from agent.config.faults import suggest
 from agent.contract.releases import Bad, Fact, Good, Pin, Version
 from agent.release.known import Known
 from agent.release.memory import Memory
-from agent.release.shelf import Marker, Shelf, linked_commit, read_marker
+from agent.release.store import Marker, ReleaseStore, linked_commit, read_marker
 
 SHORTEST_COMMIT = 7
 ATTEMPTS = 3
@@ -46,19 +46,19 @@ class Row:
     marker: Marker | None
 
 
-def overview(known: Known, shelf: Shelf, version: str, now: datetime) -> list[Row]:
+def overview(known: Known, release_store: ReleaseStore, version: str, now: datetime) -> list[Row]:
     """Return all releases that are known, what was learnt last first, then what only this disk has."""
     refs: dict[str, str] = {}
     for fact in sorted(known.facts, key=lambda fact: (fact.at, fact.written), reverse=True):
         for part in (fact.good, fact.bad, fact.trial):
             if part is not None:
                 refs.setdefault(part.commit, part.ref)
-    places = [place for place in shelf.releases.glob("*") if place.is_dir()]
+    places = [place for place in release_store.releases.glob("*") if place.is_dir()]
     markers = {place.name: marker for place in places if (marker := read_marker(place))}
     for commit, marker in markers.items():
         refs.setdefault(commit, marker.ref)
     last = next(iter(known.good(version)), None)
-    baked = linked_commit(shelf.baked)
+    baked = linked_commit(release_store.baked)
     return [
         Row(
             commit=commit,

@@ -17,9 +17,9 @@ from agent.release.environment import uv_command
 from agent.release.images import Images
 from agent.release.memory import Memory
 from agent.release.retention import Shelved, to_remove
-from agent.release.shelf import (
+from agent.release.store import (
     TREE,
-    Shelf,
+    ReleaseStore,
     folders,
     linked_commit,
     on_disk,
@@ -34,11 +34,11 @@ UV_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
-class Broom:
+class Prune:
     """What clean-up needs.
 
     Attributes:
-        shelf: Where releases are.
+        release_store: Where releases are.
         memory: What is known of them.
         checks: How their jobs are read, to know which images they use.
         images: The images that releases brought.
@@ -48,7 +48,7 @@ class Broom:
         seconds: Limit of it all.
     """
 
-    shelf: Shelf
+    release_store: ReleaseStore
     memory: Memory
     checks: Checks
     images: Images
@@ -76,11 +76,11 @@ class Broom:
             self.log.warning("tidy.failed", reason=str(error))
 
     async def _releases(self, running: str) -> None:
-        await sweep(self.shelf)
-        present = folders(self.shelf)
+        await sweep(self.release_store)
+        present = folders(self.release_store)
         known = self.memory.known
         good = [one.commit for one in known.good(self.checks.version)]
-        needed = {running, linked_commit(self.shelf.baked), *good[:1]}
+        needed = {running, linked_commit(self.release_store.baked), *good[:1]}
         needed |= {known.pin.commit} if known.pin else set()
         if all(place.name in needed for place in present):
             return  # the usual case: nothing is measured
@@ -91,8 +91,8 @@ class Broom:
             good=good[::-1],
             budget=self.budget,
         ):
-            await remove(self.shelf.root(commit))
-            await remove_built(self.shelf.root(commit) / TREE, self.environ, self.log)
+            await remove(self.release_store.root(commit))
+            await remove_built(self.release_store.root(commit) / TREE, self.environ, self.log)
             self.log.info("tidy.release_removed", commit=commit)
 
     async def _unused_images(self) -> None:
@@ -108,26 +108,26 @@ class Broom:
 
     def _pins(self) -> set[str]:
         found = set()
-        for place in self.shelf.releases.iterdir():
+        for place in self.release_store.releases.iterdir():
             with suppress(ReleaseError):
-                jobs: JobsFile = on_disk(self.shelf, place.name, self.checks).jobs
+                jobs: JobsFile = on_disk(self.release_store, place.name, self.checks).jobs
                 if jobs.browser is not None:
                     found.add(jobs.browser.image)
         return found
 
     async def _caches(self) -> None:
         """Shrink uv's cache and the mirror when everything together is above the budget."""
-        total = await asyncio.to_thread(_size, self.shelf.releases)
-        mirror = await asyncio.to_thread(_size, self.shelf.mirror)
-        uv = await asyncio.to_thread(_size, self.shelf.cache / "uv")
+        total = await asyncio.to_thread(_size, self.release_store.releases)
+        mirror = await asyncio.to_thread(_size, self.release_store.mirror)
+        uv = await asyncio.to_thread(_size, self.release_store.cache / "uv")
         if total + mirror + uv <= self.budget:
             return
         for command in (("cache", "prune"), ("cache", "clean")):
             await self._uv(*command)
-            uv = await asyncio.to_thread(_size, self.shelf.cache / "uv")
+            uv = await asyncio.to_thread(_size, self.release_store.cache / "uv")
             if total + mirror + uv <= self.budget:
                 return
-        await asyncio.to_thread(_remove_packs, self.shelf.mirror)
+        await asyncio.to_thread(_remove_packs, self.release_store.mirror)
         self.log.info("tidy.mirror_emptied", bytes=mirror)
 
     async def _uv(self, *arguments: str) -> None:
@@ -136,8 +136,8 @@ class Broom:
                 uv_command(*arguments),
                 environ={
                     "PATH": self.environ.get("PATH", os.defpath),
-                    "HOME": str(self.shelf.cache),
-                    "UV_CACHE_DIR": str(self.shelf.cache / "uv"),
+                    "HOME": str(self.release_store.cache),
+                    "UV_CACHE_DIR": str(self.release_store.cache / "uv"),
                 },
                 seconds=UV_SECONDS,
             )

@@ -19,7 +19,7 @@ from agent.config.jobsfile import Job
 from agent.jobs.environment import FALLBACK_PATH
 from agent.jobs.interface import Isolation, Launch, Running
 from agent.release.programs import Entry, entry_of, is_python
-from agent.release.shelf import Installed
+from agent.release.store import Installed
 
 KEEP_BYTES = 64 * 1024
 _SCRIPT_HEAD = 256

@@ -19,7 +19,7 @@ from agent.base.errors import (
 from agent.base.redact import Redactor
 from agent.base.statedisk import state_disk
 from agent.base.stop import first
-from agent.browser import EarlyBrowser
+from agent.browser import Prewarm
 from agent.config.jobsfile import Job
 from agent.contract.releases import ReleaseEntry
 from agent.core.layout import manifest_key
@@ -27,7 +27,7 @@ from agent.core.manifest import RunRecord
 from agent.core.outcome import Outcome, run_status
 from agent.core.results import JobResult, JobStatus, RunStatus, tally
 from agent.core.shards import requested
-from agent.jobs.context import Shop
+from agent.jobs.context import JobContext
 from agent.jobs.interface import Isolation
 from agent.jobs.runner import run_jobs
 from agent.jobs.worktree import WorkingTrees
@@ -37,7 +37,7 @@ from agent.notify.notifier import Notifier
 from agent.release.memory import READ_SECONDS, Memory, Writer
 from agent.release.obtain import Obtained
 from agent.release.repository import channel_of
-from agent.release.shelf import Shelf
+from agent.release.store import ReleaseStore
 from agent.run.phases import Phases
 from agent.run.update import Update, after_trial, run_again, with_origin
 from agent.secrets.keyring import Keyring
@@ -60,12 +60,12 @@ async def run_once(call: Call) -> Outcome:
     """
     with state_disk(call.places.state), only_one(call.places.state / "lock"):
         spool = Spool(call.places.state / "spool")
-        waiting = spool.pending(call.journalist.log)
-        await end_leftovers(waiting, call.environ, call.journalist.log)
+        waiting = spool.pending(call.run_logger.log)
+        await end_leftovers(waiting, call.environ, call.run_logger.log)
         spooled = spool.begin(new_journal(call.places.state, spool.warnings))
-        with call.journalist.writing(spooled.log, run_id=spooled.run_id):
+        with call.run_logger.writing(spooled.log, run_id=spooled.run_id):
             orders = orders_of(call, spool, waiting, spooled)
-            keyring = Keyring(call.settings, call.environ, call.journalist.add_secrets)
+            keyring = Keyring(call.settings, call.environ, call.run_logger.add_secrets)
             async with Errands(orders) as errands, browser_of(call, spooled, keyring) as browser:
                 run = _Run(call, spool, spooled, errands, browser=browser, keyring=keyring)
                 try:
@@ -95,7 +95,7 @@ class _Run:
         spooled: SpooledRun,
         errands: Errands,
         *,
-        browser: EarlyBrowser,
+        browser: Prewarm,
         keyring: Keyring,
     ) -> None:
         self._call = call
@@ -106,14 +106,14 @@ class _Run:
         self._browser = browser
         self._keyring = keyring
         self._jobs: tuple[Job, ...] = ()
-        self._log = call.journalist.log
+        self._log = call.run_logger.log
         self._phases = Phases(call.progress)
         self._notifier = Notifier(call.settings.notify, spooled.run_id, self._log)
-        shelf = Shelf.at(call.places.state, call.places.cache)
+        release_store = ReleaseStore.at(call.places.state, call.places.cache)
         self._update = Update(
             call.settings,
-            shelf,
-            self._memory(shelf),
+            release_store,
+            self._memory(release_store),
             version=__version__,
             environ=call.environ,
             machine=call.machine,
@@ -130,7 +130,7 @@ class _Run:
             progress=call.progress,
         )
 
-    def _memory(self, shelf: Shelf) -> Memory:
+    def _memory(self, release_store: ReleaseStore) -> Memory:
         """Return what is known of releases, as this disk has it."""
         settings, places, record = self._settings, self._call.places, self._record
         quiet = any(word.shard for word in self._call.asked.words)
@@ -138,7 +138,7 @@ class _Run:
         return Memory(
             channel_of(settings.release),
             Writer(record.run_id, record.host.name, deadline, quiet=quiet),
-            copy=shelf.copy,
+            copy=release_store.copy,
             place=settings.store.url or str(places.bucket),
             now=lambda: datetime.now(UTC),
             log=self._log,
@@ -243,27 +243,27 @@ class _Run:
         standing = await self._errands.standing(self._call.stop, self._settings.job_seconds)
         self._spooled.save(self._spooled.journal.with_plan(jobs, standing.place))
         self._call.progress.planned(names)
-        shop = await self._shop(obtained, jobs, standing.finished)
+        context = await self._shop(obtained, jobs, standing.finished)
         await self._call.stop.pause(random.uniform(0, self._settings.limits.jitter))  # noqa: S311 -- no secret
         with self._phases.measure("jobs"):
-            await run_jobs(jobs, self._settings.browser.sessions, shop, self._ended)
+            await run_jobs(jobs, self._settings.browser.sessions, context, self._ended)
             if obtained.on_trial:
-                await self._end_trial(obtained, shop)
+                await self._end_trial(obtained, context)
         if not obtained.on_trial:
             self._update.remember(release, self._record.jobs)
 
-    async def _end_trial(self, obtained: Obtained, shop: Shop) -> None:
+    async def _end_trial(self, obtained: Obtained, context: JobContext) -> None:
         """Judge a new release; what it broke runs once more on the last good one, in this run."""
         release = obtained.release
         rerun = partial(
             run_again,
-            shop=shop,
+            context=context,
             settle=self._browser.settle,
             sessions=self._settings.browser.sessions,
             before=self._record.jobs,
             ended=self._ended,
         )
-        left = 0.0 if self._call.stop.requested else shop.seconds_left()
+        left = 0.0 if self._call.stop.requested else context.seconds_left()
         verdict = await self._update.end_trial(release, lambda: self._record.jobs, rerun, left)
         record = after_trial(obtained.record, release, verdict, datetime.now(UTC))
         self._note(release=record, jobs=with_origin(self._record.jobs, verdict, release))
@@ -272,12 +272,12 @@ class _Run:
 
     async def _shop(
         self, obtained: Obtained, jobs: tuple[Job, ...], finished: Mapping[str, str]
-    ) -> Shop:
+    ) -> JobContext:
         release = obtained.release
         browser = await self._browser.settle(release.jobs.browser, jobs)
         self._note(warnings=(*self._record.warnings, *self._browser.warnings))
         secrets, unread = await self._secrets(jobs)
-        return Shop(
+        return JobContext(
             run=self._spooled,
             tree=release.tree,
             programs=release.programs,
@@ -292,7 +292,7 @@ class _Run:
             deadline=self._record.started + timedelta(seconds=self._settings.job_seconds),
             stop=self._call.stop,
             environ=self._call.environ,
-            journalist=self._call.journalist,
+            run_logger=self._call.run_logger,
             progress=self._call.progress,
             trees=WorkingTrees(self._spooled.trees),
             finished=finished,
@@ -462,7 +462,7 @@ class _Run:
 
     @property
     def _redactor(self) -> Redactor:
-        return self._call.journalist.redactor
+        return self._call.run_logger.redactor
 
     def _note(self, *, concluded: bool = False, **changes: object) -> None:
         before = self._spooled.journal

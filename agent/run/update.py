@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 from agent.base.errors import ReleaseError
 from agent.base.logs import Log
 from agent.base.stop import Stop, first
-from agent.browser import Keeper
+from agent.browser import Supervisor
 from agent.config.jobsfile import Job, JobsFile, ReleaseBrowser
 from agent.config.settings import Settings
 from agent.contract.releases import Bad, Good, Passed
 from agent.core.manifest import RefusedRelease, ReleaseRecord, RolledBack, Stale
 from agent.core.outcome import proves_release
 from agent.core.results import JobResult
-from agent.jobs.context import Shop
+from agent.jobs.context import JobContext
 from agent.jobs.interface import Isolation
 from agent.jobs.plan import chosen
 from agent.jobs.runner import run_jobs
@@ -23,9 +23,9 @@ from agent.release.checks import Checks
 from agent.release.images import Images
 from agent.release.memory import Memory, Store
 from agent.release.obtain import Obtained, obtain, stand_in_for
-from agent.release.prune import Broom
+from agent.release.prune import Prune
 from agent.release.selfcheck import SelfCheck
-from agent.release.shelf import Installed, Shelf, good_of, has_fallback, last_here
+from agent.release.store import Installed, ReleaseStore, good_of, has_fallback, last_here
 from agent.release.trial import (
     Blame,
     Decision,
@@ -64,14 +64,14 @@ class Update:
     """What a run does about its release.
 
     Attributes:
-        shelf: Where releases are.
+        release_store: Where releases are.
         memory: What is known of them.
     """
 
     def __init__(
         self,
         settings: Settings,
-        shelf: Shelf,
+        release_store: ReleaseStore,
         memory: Memory,
         *,
         version: str,
@@ -84,7 +84,7 @@ class Update:
 
         Args:
             settings: The configuration.
-            shelf: Where releases are.
+            release_store: Where releases are.
             memory: What is known of them, as far as this disk has it.
             version: The agent's version.
             environ: The agent's environment.
@@ -92,7 +92,7 @@ class Update:
             log: Bound to the run.
             keyring: What opens what is private.
         """
-        self.shelf = shelf
+        self.release_store = release_store
         self.memory = memory
         self._settings = settings
         self._version = version
@@ -104,7 +104,7 @@ class Update:
     def last_jobs(self) -> JobsFile | None:
         """Return the jobs of the last good release on this disk, for a guess at what this run will need."""
         try:
-            known = last_here(self.shelf, self._good, self._checks)
+            known = last_here(self.release_store, self._good, self._checks)
         except ReleaseError:
             return None
         return known.jobs if known else None
@@ -155,7 +155,7 @@ class Update:
         await self.memory.open(bucket)
         return await obtain(
             self._settings.release,
-            self.shelf,
+            self.release_store,
             memory=self.memory,
             environ=self._environ,
             version=self._version,
@@ -184,8 +184,8 @@ class Update:
             record: The release that ran.
         """
         await self.memory.compact()
-        await Broom(
-            shelf=self.shelf,
+        await Prune(
+            release_store=self.release_store,
             memory=self.memory,
             checks=self._checks,
             images=self._images(),
@@ -210,7 +210,7 @@ class Update:
         """
         first = tuple(results())
         guilty = guilty_of(first)
-        if not has_fallback(self.shelf, self._good, release.commit):
+        if not has_fallback(self.release_store, self._good, release.commit):
             judgement = judge_alone(first)
             await self._apply(judgement, release, first)
             return Verdict(judgement)
@@ -266,7 +266,7 @@ class Update:
         return await stand_in_for(
             release.commit,
             self._settings.release,
-            self.shelf,
+            self.release_store,
             memory=self.memory,
             environ=self._environ,
             version=self._version,
@@ -361,8 +361,8 @@ async def run_again(
     release: Installed,
     names: tuple[str, ...],
     *,
-    shop: Shop,
-    settle: Callable[[ReleaseBrowser | None, tuple[Job, ...]], Awaitable[Keeper | None]],
+    context: JobContext,
+    settle: Callable[[ReleaseBrowser | None, tuple[Job, ...]], Awaitable[Supervisor | None]],
     sessions: int,
     before: Sequence[JobResult],
     ended: Callable[[JobResult], None],
@@ -372,7 +372,7 @@ async def run_again(
     Args:
         release: The other release.
         names: The jobs.
-        shop: What the jobs shared the first time.
+        context: What the jobs shared the first time.
         settle: Returns the browser that jobs need.
         sessions: Browser sessions at once.
         before: What became of the jobs the first time.
@@ -380,7 +380,7 @@ async def run_again(
     """
     jobs = chosen(release.jobs.job, frozenset(names))
     then = {result.name: result for result in before}
-    again = replace(shop, tree=release.tree, programs=release.programs)
+    again = replace(context, tree=release.tree, programs=release.programs)
     if any(job.browser for job in jobs):
         again = replace(again, browser=await settle(release.jobs.browser, jobs))
     await run_jobs(

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 from agent.base.errors import MayflyError, SecretsError, ShardError, StoreError
-from agent.base.logs import Journalist
+from agent.base.logs import RunLogger
 from agent.base.redact import Redactor
 from agent.base.stop import Stop, first
 from agent.bucket.address import bucket_at
@@ -65,7 +65,7 @@ class Orders:
         settings: The configuration.
         places: Where things are.
         environ: The agent's environment.
-        journalist: Learns the secrets, so that no log shows them.
+        run_logger: Learns the secrets, so that no log shows them.
         spool: The spool.
         waiting: Runs in it that an earlier process left.
         marker: What the bucket is told at the start.
@@ -79,7 +79,7 @@ class Orders:
     settings: Settings
     places: Locations
     environ: Mapping[str, str]
-    journalist: Journalist
+    run_logger: RunLogger
     spool: Spool
     waiting: Sequence[SpooledRun]
     marker: StartedMarker
@@ -101,8 +101,8 @@ class Errands:
         self._orders = orders
         self.unopened = ""
         self._tasks: list[asyncio.Task[Any]] = []
-        self.facts = self._start(read_facts(orders.environ, orders.journalist.log))
-        self._start(watch_spot(orders.environ, orders.stop, orders.journalist.log))
+        self.facts = self._start(read_facts(orders.environ, orders.run_logger.log))
+        self._start(watch_spot(orders.environ, orders.stop, orders.run_logger.log))
         self._price = self._start(self._ask_price())
         self.bucket = self._start(self._open())
         self.secrets = self._start(self._secrets())
@@ -112,7 +112,7 @@ class Errands:
         self.shard = self._start(self._identify())
         self._standing = self._start(self._stand())
         self.isolation = self._start(self._isolate())
-        self._start(asyncio.to_thread(orders.spool.sweep, orders.journalist.log))
+        self._start(asyncio.to_thread(orders.spool.sweep, orders.run_logger.log))
         self._ledger: asyncio.Task[Ledger] | None = None
 
     def ledger(self, *, with_past: bool) -> "asyncio.Task[Ledger]":
@@ -144,7 +144,7 @@ class Errands:
         Args:
             taken_back: Whether EC2 takes the machine away.
         """
-        orders, log = self._orders, self._orders.journalist.log
+        orders, log = self._orders, self._orders.run_logger.log
         seconds = HURRIED_COST_SECONDS if taken_back else COST_SECONDS
         await asyncio.wait([self._price], timeout=seconds)
         return cost_of_run(
@@ -192,7 +192,7 @@ class Errands:
 
         def again(error: SecretsError) -> None:
             self.unopened = error.with_remedy
-            orders.journalist.log.info("store.retry", reason=str(error))
+            orders.run_logger.log.info("store.retry", reason=str(error))
 
         try:
             bucket = await until_answered(
@@ -208,7 +208,7 @@ class Errands:
         address = bucket_at(store, self._orders.places.bucket)
         credentials = await store_credentials(store, environ)
         if credentials is not None:
-            self._orders.journalist.add_secrets(
+            self._orders.run_logger.add_secrets(
                 {"store": credentials.secret_key, "store-token": credentials.token or ""}
             )
         return await asyncio.to_thread(Bucket.open, address, credentials, environ)
@@ -218,9 +218,9 @@ class Errands:
         secrets = await until_answered(
             lambda: job_secrets(orders.settings.secrets, orders.environ),
             seconds=SECRETS_SECONDS,
-            again=lambda error: orders.journalist.log.info("secrets.retry", reason=str(error)),
+            again=lambda error: orders.run_logger.log.info("secrets.retry", reason=str(error)),
         )
-        orders.journalist.add_secrets(secrets)
+        orders.run_logger.add_secrets(secrets)
         return secrets
 
     async def _deliver_earlier(self) -> int:
@@ -234,7 +234,7 @@ class Errands:
             finder=orders.marker.run_id,
             concurrency=orders.settings.store.concurrency,
             redactor=self._redactor,
-            log=orders.journalist.log,
+            log=orders.run_logger.log,
         )
 
     def _redactor(self) -> Redactor | None:
@@ -242,7 +242,7 @@ class Errands:
         known = self.secrets.done() and not self.secrets.cancelled()
         if not known or self.secrets.exception() is not None:
             return None
-        return self._orders.journalist.redactor
+        return self._orders.run_logger.redactor
 
     async def _announce(self) -> bool | None:
         """Say that the run began, and find out on the way whether the store honours conditions."""
@@ -255,7 +255,7 @@ class Errands:
             await bucket.create(key, data)
             return await bucket.refuses_overwrite(key, data)
         except MayflyError as error:
-            self._orders.journalist.log.warning("run.not_announced", reason=str(error))
+            self._orders.run_logger.log.warning("run.not_announced", reason=str(error))
             return None
 
     async def _ask_price(self) -> Rate | None:
@@ -265,7 +265,7 @@ class Errands:
             await asyncio.shield(self.facts),
             cache=orders.places.cache,
             environ=orders.environ,
-            log=orders.journalist.log,
+            log=orders.run_logger.log,
         )
 
     async def _slot_at_once(self) -> datetime | None:
@@ -281,7 +281,7 @@ class Errands:
 
     async def _settle(self) -> Settled:
         """Find out for which slot the run is, and whether it is this run that works for it."""
-        orders, log = self._orders, self._orders.journalist.log
+        orders, log = self._orders, self._orders.run_logger.log
         slot = orders.slot
         if slot is None:
             return Settled()
@@ -345,7 +345,7 @@ class Errands:
 
     async def _stand(self) -> Standing:
         """Look what this shard has committed; not knowing it, the run does everything, and its commit finds out."""
-        log = self._orders.journalist.log
+        log = self._orders.run_logger.log
         try:
             shard = await asyncio.shield(self.shard)
             if shard is None:
@@ -381,7 +381,7 @@ class Errands:
             )
             finished = await finished_before(bucket, orders.waiting, begins)
         if finished:
-            orders.journalist.log.info("run.catches_up", finished=len(finished))
+            orders.run_logger.log.info("run.catches_up", finished=len(finished))
         return Standing(finished=finished)
 
     async def _isolate(self) -> Chosen:
@@ -391,7 +391,7 @@ class Errands:
             orders.places,
             orders.marker.run_id,
             orders.environ,
-            orders.journalist.log,
+            orders.run_logger.log,
         )
 
     async def _look_back(self, with_past: bool) -> Ledger:

@@ -12,7 +12,7 @@ from agent.base.stop import Stop, first
 from agent.bucket.store import Bucket
 from agent.core.continuation import Cut, cut
 from agent.core.manifest import Unsent
-from agent.machine.spot import smallest_first, timetable
+from agent.machine.spot import deadlines, smallest_first
 from agent.steps.courier import Courier
 from agent.steps.packing import left_by_jobs, refuse_unreadable, results_of, save_state
 from agent.steps.receipts import Parcel
@@ -51,7 +51,7 @@ async def grace(run: SpooledRun, stop: Stop, usual: float) -> float:
         return usual
     pending = await asyncio.to_thread(_pending, run)
     now = datetime.now(UTC)
-    table = timetable(stop.gone, now, pending=pending, grace=usual)
+    table = deadlines(stop.gone, now, pending=pending, grace=usual)
     return (table.jobs_end - now).total_seconds()
 
 
@@ -71,7 +71,7 @@ async def send_in_time(
     waiting = await asyncio.to_thread(_waiting, run, contents)
     pending = sum(waiting.values())
     now = datetime.now(UTC)
-    table = timetable(gone, now, pending=pending, grace=0)
+    table = deadlines(gone, now, pending=pending, grace=0)
     log.info(
         "handoff.hurried",
         files=len(waiting),

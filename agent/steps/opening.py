@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from agent import __version__
-from agent.base.logs import Journalist
+from agent.base.logs import RunLogger
 from agent.base.progress import Progress
 from agent.base.stop import Stop
-from agent.browser import EarlyBrowser, Place, early
+from agent.browser import Place, Prewarm, early
 from agent.config.faults import Fault
 from agent.config.locate import Locations
 from agent.config.settings import Settings
@@ -35,7 +35,7 @@ class Call:
         places: Where state, cache and the default bucket are.
         environ: The environment, of which programs get what they need.
         stop: The wish to end early.
-        journalist: Where the log goes.
+        run_logger: Where the log goes.
         progress: Who watches.
         only: Names of the jobs to run; empty for all.
         machine: Whether this is a machine of its own, which nobody watches.
@@ -48,7 +48,7 @@ class Call:
     places: Locations
     environ: Mapping[str, str]
     stop: Stop
-    journalist: Journalist
+    run_logger: RunLogger
     progress: Progress
     only: frozenset[str] = frozenset()
     machine: bool = False
@@ -101,7 +101,7 @@ def orders_of(call: Call, spool: Spool, waiting: list[SpooledRun], spooled: Spoo
         settings=call.settings,
         places=call.places,
         environ=call.environ,
-        journalist=call.journalist,
+        run_logger=call.run_logger,
         spool=spool,
         waiting=waiting,
         marker=marker,
@@ -113,14 +113,14 @@ def orders_of(call: Call, spool: Spool, waiting: list[SpooledRun], spooled: Spoo
     )
 
 
-def browser_of(call: Call, spooled: SpooledRun, keyring: Keyring) -> EarlyBrowser:
+def browser_of(call: Call, spooled: SpooledRun, keyring: Keyring) -> Prewarm:
     """Return the run's browser, which nobody has asked for yet."""
     place = Place(spooled.run_id, spooled.browser, spooled.downloads)
     return early(
         place,
         settings=call.settings.browser,
         environ=call.environ,
-        log=call.journalist.log,
+        log=call.run_logger.log,
         login=keyring.docker,
     )
 

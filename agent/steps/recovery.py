@@ -10,7 +10,7 @@ from agent.base import processes
 from agent.base.disk import whole_disk
 from agent.base.errors import MayflyError, StoreConflict
 from agent.base.logs import Log
-from agent.base.progress import Unwatched
+from agent.base.progress import NullProgress
 from agent.base.redact import Redactor
 from agent.browser import remove_leftovers
 from agent.bucket.store import Bucket
@@ -76,7 +76,7 @@ async def deliver_pending(
             concurrency=concurrency,
             redactor=redactor,
             log=log.bind(of=run.run_id),
-            progress=Unwatched(),
+            progress=NullProgress(),
         )
 
     delivered = 0

@@ -17,7 +17,7 @@ import structlog
 
 from agent.config.locate import Loaded, Surroundings, locate
 from agent.config.settings import Settings
-from agent.doctor import Patient, State, examine
+from agent.doctor import Installation, State, examine
 from agent.doctor.aws import aws_checks, sources_of
 from tests.aws.ec2 import ACCOUNT
 from tests.aws.stack import IMAGE, Stack
@@ -327,7 +327,7 @@ async def test_the_checkout_is_compared_with_what_is_deployed(laptop: Laptop) ->
         with (laptop.folder / "mayfly.yaml").open("a") as file:
             file.write(change)
         checks = aws_checks(laptop.environment(), name, laptop.folder, configure)
-        found = {one.name: one for one in await examine(patient(), checks)}
+        found = {one.name: one for one in await examine(installation(), checks)}
         assert found["template"].state is state, found
         assert "ami.json has ami-newer, `make deploy` takes it" in found["image"].detail
 
@@ -339,11 +339,11 @@ Resources:
 """
 
 
-def patient() -> Patient:
+def installation() -> Installation:
     """What the checks of a stack need of the agent: nothing but its configuration."""
     settings = Settings.model_validate({})
     surroundings = Surroundings(environ={}, machine=False, cwd=Path("/"), read=Path.read_text)
-    return Patient(
+    return Installation(
         settings=settings,
         source="",
         faults=(),

@@ -26,7 +26,7 @@ from tests.parts.stalled import refused
 CANARY = "hunter2 \u5bc6 'quoted' $x"
 
 
-class Keeper:
+class Supervisor:
     """A person at a command line, whose secrets are below a path of this test's own."""
 
     def __init__(self, aws: dict[str, str]) -> None:
@@ -53,12 +53,12 @@ class Keeper:
 
 
 @pytest.fixture
-def keeper(aws: dict[str, str]) -> Keeper:
+def keeper(aws: dict[str, str]) -> Supervisor:
     """With an AWS that answers."""
-    return Keeper(aws)
+    return Supervisor(aws)
 
 
-async def test_what_is_set_is_what_a_job_gets_and_nobody_else_sees(keeper: Keeper) -> None:
+async def test_what_is_set_is_what_a_job_gets_and_nobody_else_sees(keeper: Supervisor) -> None:
     """Set by stdin, changed, listed and removed; the value is in no output, and exactly what the agent reads."""
     first = keeper.say("set", "TOKEN", stdin=b"old\n")
     assert (first.returncode, first.stdout) == (0, f"{keeper.path}/jobs/TOKEN: set\n".encode())
@@ -79,7 +79,7 @@ async def test_what_is_set_is_what_a_job_gets_and_nobody_else_sees(keeper: Keepe
     assert keeper.say("list").stderr == f"no secrets under {keeper.path}/jobs\n".encode()
 
 
-async def test_keys_of_the_bucket_have_names_of_their_own(keeper: Keeper) -> None:
+async def test_keys_of_the_bucket_have_names_of_their_own(keeper: Supervisor) -> None:
     """With --bucket only the three names exist that the agent reads."""
     for name in ("access_key_id", "secret_access_key"):
         assert keeper.say("set", "--bucket", name, stdin=name.encode()).returncode == 0
@@ -91,7 +91,9 @@ async def test_keys_of_the_bucket_have_names_of_their_own(keeper: Keeper) -> Non
     assert (wrong.returncode, b"access_key_id" in wrong.stderr) == (2, True)
 
 
-async def test_the_repositorys_are_kept_apart_and_checked(keeper: Keeper, tmp_path: Path) -> None:
+async def test_the_repositorys_are_kept_apart_and_checked(
+    keeper: Supervisor, tmp_path: Path
+) -> None:
     """With --git: a key of several lines arrives as it is; what could open nothing is refused, unsaid."""
     key = make_key(tmp_path / "deploy")
     stored = key.read_bytes()
@@ -113,7 +115,9 @@ async def test_the_repositorys_are_kept_apart_and_checked(keeper: Keeper, tmp_pa
     assert b"key" in keeper.say("list", "--git").stdout
 
 
-async def test_those_of_a_registry_are_named_by_its_host(keeper: Keeper, tmp_path: Path) -> None:
+async def test_those_of_a_registry_are_named_by_its_host(
+    keeper: Supervisor, tmp_path: Path
+) -> None:
     """Where the configuration has no such registry, it says what to write."""
     config = tmp_path / "agent.toml"
     source = f"ssm:{keeper.path}/ghcr"
@@ -134,7 +138,7 @@ async def test_those_of_a_registry_are_named_by_its_host(keeper: Keeper, tmp_pat
         await Keyring(settings, keeper.environ).registry("ghcr.io")
 
 
-def test_a_person_types_the_value_twice_and_does_not_see_it(keeper: Keeper) -> None:
+def test_a_person_types_the_value_twice_and_does_not_see_it(keeper: Supervisor) -> None:
     """On a terminal there is a hidden prompt; it never shows what is typed."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
@@ -158,7 +162,7 @@ def test_a_person_types_the_value_twice_and_does_not_see_it(keeper: Keeper) -> N
     assert b"hunter2" not in shown
 
 
-def test_nothing_is_removed_unasked(keeper: Keeper) -> None:
+def test_nothing_is_removed_unasked(keeper: Supervisor) -> None:
     """Without a terminal to ask on, --yes is needed."""
     keeper.say("set", "KEEP", stdin=b"1")
     done = keeper.say("rm", "KEEP", stdin=b"y\n")
@@ -166,14 +170,14 @@ def test_nothing_is_removed_unasked(keeper: Keeper) -> None:
     assert b"KEEP" in keeper.say("list").stdout
 
 
-def test_a_value_is_no_argument(keeper: Keeper) -> None:
+def test_a_value_is_no_argument(keeper: Supervisor) -> None:
     """Process lists and shell histories show arguments: there is none for a value."""
     assert keeper.say("set", "TOKEN", "hunter2").returncode == 2
     assert b"--value" not in keeper.say("set", "--help").stdout
 
 
 @pytest.mark.parametrize("value", [b"", b"\n", b"\xff\xfe", b"a\0b", b"x" * (LONGEST_VALUE + 1)])
-def test_a_value_that_no_job_could_get_is_refused(keeper: Keeper, value: bytes) -> None:
+def test_a_value_that_no_job_could_get_is_refused(keeper: Supervisor, value: bytes) -> None:
     """Empty, binary and oversized values are told as such, without a trace of them."""
     done = keeper.say("set", "TOKEN", stdin=value)
     assert done.returncode == 2
@@ -181,7 +185,7 @@ def test_a_value_that_no_job_could_get_is_refused(keeper: Keeper, value: bytes) 
     assert b"xxx" not in done.stderr
 
 
-def test_without_a_path_the_command_says_which_key_to_set(keeper: Keeper) -> None:
+def test_without_a_path_the_command_says_which_key_to_set(keeper: Supervisor) -> None:
     """An agent.toml without secrets.source has nowhere to put a secret."""
     del keeper.environ["MAYFLY_SECRETS_SOURCE"]
     done = keeper.say("list")

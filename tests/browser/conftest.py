@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from agent.base.logs import Journalist, Log
-from agent.browser import Keeper, Pace, Place, keep
+from agent.base.logs import Log, RunLogger
+from agent.browser import Place, Supervisor, WatchSettings, keep
 from agent.config.settings import Browser
 from tests.browser.rigs import ChromedriverRig, ContainerRig, RemoteRig, Rig
 from tests.parts.docker_engine import DockerEngine
@@ -20,7 +20,7 @@ from tests.parts.grid import Grid
 from tests.parts.missing import program
 from tests.parts.waiting import wait_until
 
-QUICK = Pace(interval=0.2, answer=1.0, misses=3, pause=0.2)
+QUICK = WatchSettings(interval=0.2, answer=1.0, misses=3, pause=0.2)
 """The keeper's watch, at a pace at which tests can wait for it."""
 
 
@@ -31,7 +31,7 @@ class Events:
     seen: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.log: Log = Journalist(self.seen.append).log
+        self.log: Log = RunLogger(self.seen.append).log
 
     def named(self, name: str) -> list[dict[str, Any]]:
         """The events of one name."""
@@ -99,7 +99,7 @@ def own_rig(request: pytest.FixtureRequest) -> Rig:
     return kind
 
 
-def keeper_of(rig: Rig, place: Place, events: Events, **settings: Any) -> Keeper:
+def keeper_of(rig: Rig, place: Place, events: Events, **settings: Any) -> Supervisor:
     """The keeper of a rig's browser, watching quickly."""
     return keep(
         rig.choice,

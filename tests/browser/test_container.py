@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from agent.base.errors import BrowserError
-from agent.browser import Container, Keeper, Place, keep, open_to_browser, remove_leftovers
+from agent.browser import Container, Place, Supervisor, keep, open_to_browser, remove_leftovers
 from agent.browser.container import ContainerBrowser, Resources
 from agent.config.settings import Browser
 from tests.browser.conftest import Events, keeper_of
@@ -38,7 +38,7 @@ async def test_sessions_downloads_and_time_zone_are_the_runs(
     assert (record.digest or "").startswith("sha256:")
 
 
-def _use(keeper: Keeper, page: str, folder: Path) -> None:
+def _use(keeper: Supervisor, page: str, folder: Path) -> None:
     open_to_browser(folder)
     options = {"prefs": {"download.default_directory": str(folder)}}
     with session(keeper.url, options=options) as browser:

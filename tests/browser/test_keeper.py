@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from agent.base.errors import BrowserError
-from agent.browser import Keeper, Place, Remote, keep
+from agent.browser import Place, Remote, Supervisor, keep
 from agent.browser.interface import Facts
 from agent.browser.remote import RemoteBrowser
 from agent.browser.supervisor import STARTS
@@ -42,13 +42,13 @@ def endpoint(status: object, opened: object = None, code: int = 200) -> Iterator
         yield server.url
 
 
-def remote(url: str, place: Place, events: Events, timeout: str = "1s") -> Keeper:
+def remote(url: str, place: Place, events: Events, timeout: str = "1s") -> Supervisor:
     """The keeper of a remote browser that is not waited for long."""
     settings = Browser.model_validate({"url": url, "timeout": timeout})
     return keep(Remote(url), place, settings=settings, environ={}, log=events.log, pace=QUICK)
 
 
-async def _reason(keeper: Keeper) -> str:
+async def _reason(keeper: Supervisor) -> str:
     async with keeper, asyncio.timeout(15):
         with pytest.raises(BrowserError) as caught:
             await keeper.ready()
@@ -168,7 +168,7 @@ async def test_a_browser_that_dies_at_each_start_is_given_up(events: Events) -> 
     """It is started once more, and its last words are in the error."""
     with refused() as address:
         dying = _Dying(f"http://{address}")
-        async with Keeper(dying, timeout=60, log=events.log) as keeper:
+        async with Supervisor(dying, timeout=60, log=events.log) as keeper:
             with pytest.raises(BrowserError, match=r"ended before .* it said: out of memory"):
                 await keeper.ready()
     assert dying.starts == STARTS
@@ -186,7 +186,7 @@ class _Broken(RemoteBrowser):
 
 async def test_a_defect_keeps_no_job_waiting(events: Events) -> None:
     """What nobody expected is logged with its traceback, and jobs get an error instead of silence."""
-    async with Keeper(_Broken("http://127.0.0.1:1"), timeout=60, log=events.log) as keeper:
+    async with Supervisor(_Broken("http://127.0.0.1:1"), timeout=60, log=events.log) as keeper:
         with pytest.raises(BrowserError, match="ZeroDivisionError"):
             await keeper.ready()
     assert "Traceback" in events.named("browser.defect")[0]["exception"]

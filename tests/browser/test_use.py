@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import requests
 
-from agent.browser import Choice, Chromedriver, Container, EarlyBrowser, Keeper, Place
+from agent.browser import Choice, Chromedriver, Container, Place, Prewarm, Supervisor
 from agent.config.jobsfile import Job, JobsFile, ReleaseBrowser
 from tests.browser.conftest import Events, keeper_of
 from tests.browser.rigs import ChromedriverRig, Rig
@@ -62,14 +62,14 @@ class Early:
 
     def __init__(self, rig: ChromedriverRig, place: Place, events: Events) -> None:
         self.chosen: list[Choice] = []
-        self.kept: list[Keeper] = []
-        self._make: Callable[[], Keeper] = lambda: keeper_of(rig, place, events)
-        self.browser = EarlyBrowser(self._choose, self._keep)
+        self.kept: list[Supervisor] = []
+        self._make: Callable[[], Supervisor] = lambda: keeper_of(rig, place, events)
+        self.browser = Prewarm(self._choose, self._keep)
 
     def _choose(self, image: str | None) -> Choice:
         return Container(image) if image else Chromedriver("chromedriver")
 
-    def _keep(self, choice: Choice) -> Keeper:
+    def _keep(self, choice: Choice) -> Supervisor:
         self.chosen.append(choice)
         self.kept.append(self._make())
         return self.kept[-1]

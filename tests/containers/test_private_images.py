@@ -12,7 +12,7 @@ import pytest
 
 from agent.base.engine import Engine, registry_meaning
 from agent.base.errors import ContainerError, ReleaseRefused
-from agent.base.logs import Journalist
+from agent.base.logs import RunLogger
 from agent.config.settings import Browser, Settings
 from agent.release.images import Images
 from agent.secrets.keyring import Keyring
@@ -210,7 +210,7 @@ def test_a_stack_whose_login_is_wrong_says_so(
 
 async def test_the_browsers_image_may_be_private(private: Private) -> None:
     """A release that pins one is refused when the login is wrong, with what would help."""
-    log = Journalist().log
+    log = RunLogger().log
     for password, expected in ((PASSWORD, None), ("wr0ng-wr0ng", "does not let us in")):
         private.forget()
         private.remember(password)

@@ -20,7 +20,7 @@ from agent.core.results import (
     RunStatus,
     tally,
 )
-from agent.jobs.plan import Board, Step, backoff, day_problem, next_step
+from agent.jobs.plan import Decision, SchedulerState, backoff, day_problem, next_step
 from agent.jobs.verdict import (
     EX_TEMPFAIL,
     Ended,
@@ -54,38 +54,38 @@ def board(
     parallel: int = 9,
     sessions: int = 9,
     stopping: str = "",
-) -> Board:
+) -> SchedulerState:
     """A board."""
-    return Board(jobs, ended or {}, frozenset(running), parallel, sessions, stopping)
+    return SchedulerState(jobs, ended or {}, frozenset(running), parallel, sessions, stopping)
 
 
 @pytest.mark.parametrize(
     ("state", "step"),
     [
-        (board(job("a"), job("b")), Step(("a", "b"))),
-        (board(job("a"), job("b"), parallel=1), Step(("a",))),
-        (board(job("a"), job("b"), parallel=1, running=("a",)), Step()),
-        (board(job("a", "b"), job("b")), Step(("b",))),
-        (board(job("a", "b"), job("b"), ended={"b": OK}), Step(("a",))),
+        (board(job("a"), job("b")), Decision(("a", "b"))),
+        (board(job("a"), job("b"), parallel=1), Decision(("a",))),
+        (board(job("a"), job("b"), parallel=1, running=("a",)), Decision()),
+        (board(job("a", "b"), job("b")), Decision(("b",))),
+        (board(job("a", "b"), job("b"), ended={"b": OK}), Decision(("a",))),
         (
             board(job("a", "b"), job("b"), ended={"b": BAD}),
-            Step((), (("a", 'it needs "b", which did not succeed'),)),
+            Decision((), (("a", 'it needs "b", which did not succeed'),)),
         ),
         (
             board(job("a", browser=True), job("b", browser=True), job("c"), sessions=1),
-            Step(("a", "c")),
+            Decision(("a", "c")),
         ),
         (
             board(job("a", browser=True), job("b", browser=True), sessions=1, running=("a",)),
-            Step(),
+            Decision(),
         ),
         (
             board(job("a"), job("b"), job("c"), running=("a",), ended={"b": OK}, stopping="late"),
-            Step((), (("c", "late"),)),
+            Decision((), (("c", "late"),)),
         ),
     ],
 )
-def test_what_may_start_now(state: Board, step: Step) -> None:
+def test_what_may_start_now(state: SchedulerState, step: Decision) -> None:
     """File order decides between equals; needs, parallelism and sessions limit."""
     assert next_step(state) == step
 
@@ -116,7 +116,7 @@ def test_every_job_ends_within_the_limits(
     ended: dict[str, JobStatus] = {}
     running: set[str] = set()
     while len(ended) < len(jobs):
-        step = next_step(Board(jobs, ended, frozenset(running), parallel, sessions))
+        step = next_step(SchedulerState(jobs, ended, frozenset(running), parallel, sessions))
         assert step.start or step.skip or running, "it stands still"
         assert not set(step.start) & (ended.keys() | running)
         for name in step.start:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.base.rates import MOST_WAITING, interval_of, is_site, turn
+from agent.base.rates import MOST_WAITING, interval_of, is_site, reservation
 from agent.config.jobsfile import parse_jobs
 
 
@@ -44,7 +44,7 @@ def test_turns_keep_their_distance(visits: list[tuple[float, float]]) -> None:
     now, following, last = 1e9, None, None
     for pause, interval in visits:
         now += pause
-        start, following = turn(following, now, interval)
+        start, following = reservation(following, now, interval)
         assert start >= now
         if last is not None:
             assert start >= last
@@ -52,6 +52,6 @@ def test_turns_keep_their_distance(visits: list[tuple[float, float]]) -> None:
 
 
 def test_a_clock_that_was_set_back_stops_nobody() -> None:
-    """A turn more than a day ahead is forgotten."""
-    assert turn(1e9 + MOST_WAITING + 1, 1e9, 1.0) == (1e9, 1e9 + 1)
-    assert turn(1e9 + 100, 1e9, 1.0)[0] == 1e9 + 100
+    """A reservation more than a day ahead is forgotten."""
+    assert reservation(1e9 + MOST_WAITING + 1, 1e9, 1.0) == (1e9, 1e9 + 1)
+    assert reservation(1e9 + 100, 1e9, 1.0)[0] == 1e9 + 100

@@ -27,7 +27,7 @@ from agent.config.locate import (
     locate,
 )
 from agent.config.settings import Paths, Store
-from agent.jobs.environment import Desk, job_environment
+from agent.jobs.environment import AttemptPaths, job_environment
 
 HOME = {"HOME": "/home/me"}
 
@@ -291,7 +291,7 @@ def test_a_services_answer_is_the_reason_and_brings_its_remedy(
 RUN = "20261122T064205Z-3f9a1c"
 
 
-def desk(**more: object) -> Desk:
+def desk(**more: object) -> AttemptPaths:
     """A desk."""
     values: dict[str, object] = {
         "run_id": RUN,
@@ -303,7 +303,7 @@ def desk(**more: object) -> Desk:
         "result_file": Path("/r.json"),
         **more,
     }
-    return Desk(**values)  # type: ignore[arg-type]
+    return AttemptPaths(**values)  # type: ignore[arg-type]
 
 
 CONTRACT = {

@@ -91,13 +91,13 @@ Require stack:
 Node.js v18.19.0
 """
 JAVA = """Exception in thread "main" java.lang.IllegalStateException: the shop's list was not read
-\tat com.example.Shop.main(Shop.java:14)
+\tat com.example.JobContext.main(JobContext.java:14)
 Caused by: java.net.ConnectException: Connection refused
 \tat java.base/sun.nio.ch.Net.pollConnect(Native Method)
 \t... 12 more
 """
 JAVA_SAME = """Exception in thread "main" java.lang.RuntimeException: java.io.IOException: closed
-\tat com.example.Shop.main(Shop.java:14)
+\tat com.example.JobContext.main(JobContext.java:14)
 Caused by: java.io.IOException: closed
 \t... 1 more
 """
@@ -131,7 +131,7 @@ Stack trace:
   thrown in /app/shop.php on line 3
 """
 DOTNET = """Unhandled exception. System.InvalidOperationException: no price
-   at Shop.Main() in /src/Shop.cs:line 5
+   at JobContext.Main() in /src/JobContext.cs:line 5
 """
 CPP = """terminate called after throwing an instance of 'std::runtime_error'
   what():  no price

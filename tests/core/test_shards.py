@@ -23,7 +23,7 @@ from agent.core.shards import (
     identify,
     requested,
 )
-from agent.jobs.plan import Board, next_step
+from agent.jobs.plan import SchedulerState, next_step
 from agent.machine.instance import HostFacts
 
 SLOT = datetime(2026, 11, 22, 18, tzinfo=UTC)
@@ -276,7 +276,7 @@ def test_what_needs_a_finished_job_starts() -> None:
     """A job that an earlier run did is skipped in this one, and counts as done."""
     jobs = (job("a"), job("b", "a"))
     ended = {"a": JobStatus.SKIPPED}
-    assert next_step(Board(jobs, ended, frozenset(), 2, 2, finished=frozenset({"a"}))).start == (
-        "b",
-    )
-    assert next_step(Board(jobs, ended, frozenset(), 2, 2)).skip[0][0] == "b"
+    assert next_step(
+        SchedulerState(jobs, ended, frozenset(), 2, 2, finished=frozenset({"a"}))
+    ).start == ("b",)
+    assert next_step(SchedulerState(jobs, ended, frozenset(), 2, 2)).skip[0][0] == "b"

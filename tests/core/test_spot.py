@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.machine.instance import SpotNotice
-from agent.machine.spot import LINK, departure, smallest_first, timetable
+from agent.machine.spot import LINK, deadlines, departure, smallest_first
 
 NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
 
@@ -15,7 +15,7 @@ NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
 def test_the_commit_has_its_time_whatever_waits(left: float, pending: int, grace: float) -> None:
     """Sending ends 30 s before the machine does and the commit 15 s before; no job gets more than its grace."""
     gone = NOW + timedelta(seconds=left)
-    table = timetable(gone, NOW, pending=pending, grace=grace)
+    table = deadlines(gone, NOW, pending=pending, grace=grace)
     assert table.commit_by == gone - timedelta(seconds=15)
     assert table.send_by == gone - timedelta(seconds=30)
     assert table.begin_by >= NOW
@@ -26,7 +26,7 @@ def test_what_waits_takes_from_the_jobs_grace() -> None:
     """With 200 MB on 20 Mbit/s, of two minutes a job gets the ten seconds that are left, and of 110 s two."""
     for left, expected in ((120, 10.0), (110, 2.0), (115, 5.0)):
         gone = NOW + timedelta(seconds=left)
-        table = timetable(gone, NOW, pending=int(80 * LINK), grace=30)
+        table = deadlines(gone, NOW, pending=int(80 * LINK), grace=30)
         assert (table.jobs_end - NOW).total_seconds() == expected
 
 

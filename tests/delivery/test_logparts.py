@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.base.logs import Journalist
+from agent.base.logs import RunLogger
 from agent.base.threads import run
 from agent.delivery.logparts import CUT, MOST_BYTES, PUT, LogParts
 from tests.delivery.world import World, folder_bucket
@@ -26,9 +26,9 @@ async def _keys(world: World, count: int) -> list[str]:
 
 async def test_a_silent_run_gives_signs_of_life(local: World) -> None:
     """With a line of its own, so that no part is empty."""
-    journalist = Journalist()
-    with journalist.writing(local.run.log):
-        parts = LogParts(local.run, local.opened(), journalist.log, news=0.05, silence=0.2)
+    run_logger = RunLogger()
+    with run_logger.writing(local.run.log):
+        parts = LogParts(local.run, local.opened(), run_logger.log, news=0.05, silence=0.2)
         task = asyncio.create_task(parts.keep_putting())
         keys = await _keys(local, 2)
         task.cancel()

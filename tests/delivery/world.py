@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from agent.base.logs import Journalist
+from agent.base.logs import RunLogger
 from agent.base.redact import Redactor
 from agent.batch.fold import Run, fold
 from agent.batch.log import LogReader
@@ -91,7 +91,7 @@ class World:
     @property
     def log(self) -> Any:
         """A log whose events are kept."""
-        return Journalist(self.events.append).log
+        return RunLogger(self.events.append).log
 
     def delivery(self, nonce: str = "00c0ffee") -> Delivery:
         """Return a delivery of the run."""

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from agent.base.logs import Journalist
-from tests.edges.patients import patient
+from agent.base.logs import RunLogger
+from tests.edges.installations import installation
 
-__all__ = ["patient"]
+__all__ = ["installation"]
 
 
 class Events(list[dict[str, Any]]):
@@ -20,11 +20,11 @@ class Events(list[dict[str, Any]]):
 
 @pytest.fixture
 def events() -> Events:
-    """Collects what `journalist` logs."""
+    """Collects what `run_logger` logs."""
     return Events()
 
 
 @pytest.fixture
-def journalist(events: Events) -> Journalist:
-    """A journalist without secrets to hide, so that a leak is seen."""
-    return Journalist(events.append)
+def run_logger(events: Events) -> RunLogger:
+    """A run_logger without secrets to hide, so that a leak is seen."""
+    return RunLogger(events.append)

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from agent.base.errors import ExitCode
-from agent.base.logs import Journalist
+from agent.base.logs import RunLogger
 from agent.base.threads import in_thread
 from agent.config.settings import Notify
 from agent.core.outcome import Outcome
@@ -36,17 +36,17 @@ PARTIAL = Outcome(
 )
 
 
-def notifier(recorder: Recorder, journalist: Journalist, *apprise: str) -> Notifier:
+def notifier(recorder: Recorder, run_logger: RunLogger, *apprise: str) -> Notifier:
     """A notifier whose watchdog is the recorder."""
     settings = Notify(healthchecks=f"{recorder.url}/{SECRET}", apprise=apprise)
-    return Notifier(settings, RUN, journalist.log)
+    return Notifier(settings, RUN, run_logger.log)
 
 
 async def test_start_and_end_of_a_run_belong_together(
-    recorder: Recorder, journalist: Journalist
+    recorder: Recorder, run_logger: RunLogger
 ) -> None:
     """Start and end are pinged in this order with the same UUID, also when both are asked for at once."""
-    telling = notifier(recorder, journalist)
+    telling = notifier(recorder, run_logger)
     telling.started()
     await telling.ended(DONE)
     paths = [urlsplit(request.path) for request in recorder.requests]
@@ -68,28 +68,28 @@ async def test_start_and_end_of_a_run_belong_together(
     ],
 )
 async def test_the_end_is_pinged_with_the_exit_code(
-    recorder: Recorder, journalist: Journalist, outcome: Outcome, signal: str
+    recorder: Recorder, run_logger: RunLogger, outcome: Outcome, signal: str
 ) -> None:
     """Success is the bare URL; every other end is the exit code that the process will have."""
-    await notifier(recorder, journalist).ended(outcome)
+    await notifier(recorder, run_logger).ended(outcome)
     (request,) = recorder.requests
     assert urlsplit(request.path).path == f"/{SECRET}{signal}"
 
 
-async def test_a_ping_says_what_happened(recorder: Recorder, journalist: Journalist) -> None:
+async def test_a_ping_says_what_happened(recorder: Recorder, run_logger: RunLogger) -> None:
     """The body names the jobs that did not succeed, with cause and message."""
-    await notifier(recorder, journalist).ended(PARTIAL)
+    await notifier(recorder, run_logger).ended(PARTIAL)
     body = recorder.requests[0].body.decode()
     assert "1 of 2 jobs" in body
     assert "b failed (blocked): 403 \u7981\u6b62" in body
 
 
 async def test_a_check_that_does_not_exist_is_not_a_success(
-    recorder: Recorder, journalist: Journalist, events: Events
+    recorder: Recorder, run_logger: RunLogger, events: Events
 ) -> None:
     """A 404 is logged, is not retried, and the log does not have the address."""
     recorder.status = 404
-    await notifier(recorder, journalist).ended(DONE)
+    await notifier(recorder, run_logger).ended(DONE)
     assert len(recorder.requests) == 1
     assert [event["level"] for event in events.named("notify.ping_lost")] == ["warning"]
     assert SECRET not in str(events)
@@ -103,16 +103,16 @@ class _SaysNotFound(QuietHandler):
 
 
 async def test_an_ok_that_says_not_found_is_not_a_success(
-    journalist: Journalist, events: Events
+    run_logger: RunLogger, events: Events
 ) -> None:
     """Healthchecks answers 200 for an unknown UUID and says so in the body only."""
     with LoopbackHttp(_SaysNotFound) as server:
-        assert not await ping(f"{server.url}/x", "", "", run_id=RUN, log=journalist.log)
+        assert not await ping(f"{server.url}/x", "", "", run_id=RUN, log=run_logger.log)
     assert "(not found)" in events[0]["reason"]
 
 
 async def test_a_server_with_a_hiccup_is_asked_again(
-    recorder: Recorder, journalist: Journalist, events: Events
+    recorder: Recorder, run_logger: RunLogger, events: Events
 ) -> None:
     """A 500 is retried until it goes away."""
     recorder.status = 500
@@ -122,7 +122,7 @@ async def test_a_server_with_a_hiccup_is_asked_again(
         recorder.status = 200
 
     _, arrived = await asyncio.gather(
-        recover(), ping(recorder.url, "", "", run_id=RUN, log=journalist.log)
+        recover(), ping(recorder.url, "", "", run_id=RUN, log=run_logger.log)
     )
     assert arrived
     assert len(recorder.requests) >= 2
@@ -131,34 +131,34 @@ async def test_a_server_with_a_hiccup_is_asked_again(
 
 @pytest.mark.parametrize("silent", [True, False])
 async def test_a_watchdog_that_is_away_costs_a_bounded_time(
-    recorder: Recorder, journalist: Journalist, events: Events, silent: bool
+    recorder: Recorder, run_logger: RunLogger, events: Events, silent: bool
 ) -> None:
     """A server that never answers, or is not there, ends in one warning without the address."""
     recorder.delay = 60
     url = recorder.url if silent else f"http://{LOOPBACK}:{free_port()}"
     began = time.monotonic()
-    assert not await ping(f"{url}/{SECRET}", "", "", run_id=RUN, log=journalist.log)
+    assert not await ping(f"{url}/{SECRET}", "", "", run_id=RUN, log=run_logger.log)
     assert time.monotonic() - began < PING_SECONDS + 5
     assert len(events) == 1
     assert SECRET not in str(events)
 
 
-async def test_a_huge_summary_is_cut(recorder: Recorder, journalist: Journalist) -> None:
+async def test_a_huge_summary_is_cut(recorder: Recorder, run_logger: RunLogger) -> None:
     """A thousand failed jobs still make a body that every server keeps."""
     jobs = tuple(
         JobResult(name=f"job-{number}", status=JobStatus.FAILED, message="\u9577" * 2000)
         for number in range(1000)
     )
-    await notifier(recorder, journalist).ended(Outcome(RunStatus.FAILED, jobs))
+    await notifier(recorder, run_logger).ended(Outcome(RunStatus.FAILED, jobs))
     body = recorder.requests[0].body
     assert len(body) < 10_240
     body.decode()
 
 
-async def test_people_hear_of_failures_only(recorder: Recorder, journalist: Journalist) -> None:
+async def test_people_hear_of_failures_only(recorder: Recorder, run_logger: RunLogger) -> None:
     """Apprise is used for a run that did not succeed, and left alone for one that did."""
     chat = recorder.url.replace("http://", "json://") + "/chat"
-    telling = Notifier(Notify(apprise=(chat,)), RUN, journalist.log)
+    telling = Notifier(Notify(apprise=(chat,)), RUN, run_logger.log)
     await telling.ended(DONE)
     assert recorder.requests == []
     await telling.ended(PARTIAL)
@@ -166,7 +166,7 @@ async def test_people_hear_of_failures_only(recorder: Recorder, journalist: Jour
 
 
 async def test_a_service_that_fails_does_not_silence_the_others(
-    recorder: Recorder, journalist: Journalist, events: Events
+    recorder: Recorder, run_logger: RunLogger, events: Events
 ) -> None:
     """An unknown kind of URL and a dead service are warnings by number; the last service is told all the same."""
     urls = (
@@ -174,7 +174,7 @@ async def test_a_service_that_fails_does_not_silence_the_others(
         f"json://{LOOPBACK}:{free_port()}/{SECRET}",
         recorder.url.replace("http://", "json://"),
     )
-    await Notifier(Notify(apprise=urls), RUN, journalist.log).ended(PARTIAL)
+    await Notifier(Notify(apprise=urls), RUN, run_logger.log).ended(PARTIAL)
     assert len(recorder.requests) == 1
     assert [event["number"] for event in events.named("notify.apprise_lost")] == [1, 2]
     assert SECRET not in str(events)
@@ -185,20 +185,20 @@ def test_without_the_extra_a_warning_says_what_to_install() -> None:
     program = """
 import asyncio, sys
 sys.modules["apprise"] = None  # what an import finds when the extra is not installed
-from agent.notify.news import News
-from agent.base.logs import Journalist, json_sink
+from agent.notify.news import Message
+from agent.base.logs import RunLogger, json_sink
 from agent.notify.notifier import tell_people
-journalist = Journalist(json_sink(sys.stdout))
-assert not asyncio.run(tell_people(["json://x"], News("t", "b"), log=journalist.log))
+run_logger = RunLogger(json_sink(sys.stdout))
+assert not asyncio.run(tell_people(["json://x"], Message("t", "b"), log=run_logger.log))
 """
     done = completed([sys.executable, "-c", program])
     assert (done.returncode, "mayfly[apprise]" in done.stdout) == (0, True)
     assert done.stderr == ""
 
 
-async def test_nothing_is_sent_when_nobody_wants_it(journalist: Journalist) -> None:
+async def test_nothing_is_sent_when_nobody_wants_it(run_logger: RunLogger) -> None:
     """Without addresses there is nothing to do, and nothing is imported for it."""
-    telling = Notifier(Notify(), RUN, journalist.log)
+    telling = Notifier(Notify(), RUN, run_logger.log)
     telling.started()
     await telling.ended(PARTIAL)
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.base.progress import Unwatched
+from agent.base.progress import NullProgress
 from agent.base.stop import Stop
 from agent.core.results import Attempt, JobResult, JobStatus
 from agent.machine.host import boot_phases, host_record, refused_boots
 from agent.machine.power import Lease
-from agent.machine.supervision import Manager, Reporting, supervised
+from agent.machine.supervision import Manager, StatusLine, supervised
 
 SOON = 5.0
 """Before the next sign of life of a run without a watchdog would be due."""
@@ -99,7 +99,7 @@ async def test_a_run_that_is_stopping_asks_for_time_at_once(listener: Listener) 
 
 async def test_the_status_tells_phase_and_jobs(listener: Listener) -> None:
     """`systemctl status` shows where the run is."""
-    watcher = Reporting(manager_of(listener), Unwatched())
+    watcher = StatusLine(manager_of(listener), NullProgress())
     now = host_record().booted
     assert now is not None
     attempt = Attempt(number=1, started=now, finished=now, status=JobStatus.SUCCEEDED)

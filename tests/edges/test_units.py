@@ -8,7 +8,7 @@ import pytest
 
 from agent.doctor.examine import State
 from agent.doctor.guard import units
-from tests.edges.patients import Ask
+from tests.edges.installations import Ask
 
 SYSTEMD = Path(__file__).parent.parent.parent / "systemd"
 
@@ -31,21 +31,21 @@ esac
     ],
 )
 async def test_units_that_do_not_fit_are_found(
-    tmp_path: Path, patient: Ask, shown: tuple[str, str, str], state: State
+    tmp_path: Path, installation: Ask, shown: tuple[str, str, str], state: State
 ) -> None:
     """A run that would be cut short is a finding with a remedy; a machine without our units is none."""
     load, longest, deadline = shown
     program = tmp_path / "systemctl"
     program.write_text(SYSTEMCTL.format(load=load, longest=longest, deadline=deadline))
     program.chmod(0o755)
-    finding = await units(patient(machine=True, PATH=f"{tmp_path}:/usr/bin:/bin"))
+    finding = await units(installation(machine=True, PATH=f"{tmp_path}:/usr/bin:/bin"))
     assert finding.state is state
     assert ("install.sh --limit 120m" in finding.remedy) == (state is State.FAILED)
 
 
-async def test_a_laptop_has_no_units(patient: Ask) -> None:
+async def test_a_laptop_has_no_units(installation: Ask) -> None:
     """Where nothing switches off, nothing is looked at."""
-    assert (await units(patient())).state is State.SKIPPED
+    assert (await units(installation())).state is State.SKIPPED
 
 
 @pytest.fixture(scope="module")

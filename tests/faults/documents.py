@@ -47,7 +47,7 @@ JOBS: dict[str, Any] = {
     "job": [
         {
             "name": "quotes", "command": ["python", "-m", "scrapers.quotes"], "browser": True, "timeout": "10m",
-            "retries": 1, "on": "mon..fri", "memory": "1GiB", "matrix": {"shop": ["a", "B c"], "kind": ["1", "2"]},
+            "retries": 1, "on": "mon..fri", "memory": "1GiB", "matrix": {"context": ["a", "B c"], "kind": ["1", "2"]},
             "env": {"TZ": "Asia/Tokyo"}, "secrets": ["TOKEN"], "needs": ["login"],
             "expect": {"min_files": 1, "min_bytes": "1KiB", "min_items": 2, "drop": 0.5},
         },

@@ -34,7 +34,7 @@ from agent.core.layout import (
 )
 from agent.core.manifest import HostRecord, IndexEntry, Manifest, ManifestRef
 from agent.core.results import read_result
-from agent.jobs.plan import Board, next_step
+from agent.jobs.plan import SchedulerState, next_step
 from agent.jobs.verdict import Ended, Produced, judge
 from agent.machine.instance import (
     host_facts,
@@ -142,7 +142,7 @@ def _jobs(data: bytes) -> None:
         _usable(*job.env.values(), *matrix_environment(job).values(), *job.secrets)
         assert job.timeout > 0
         assert job.days <= frozenset(range(7))
-    assert next_step(Board(jobs.job, {}, frozenset(), 2, 2)).start, "no job can ever start"
+    assert next_step(SchedulerState(jobs.job, {}, frozenset(), 2, 2)).start, "no job can ever start"
 
 
 def _env(data: bytes) -> None:

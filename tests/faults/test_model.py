@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from agent.base.logs import Journalist
+from agent.base.logs import RunLogger
 from agent.base.redact import Redactor
 from agent.bucket.store import Bucket
 from agent.core.ids import run_id
@@ -84,7 +84,7 @@ class Visible(RuleBasedStateMachine):
         super().__init__()
         self.root = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
         self.loop = asyncio.new_event_loop()
-        self.log = Journalist().log
+        self.log = RunLogger().log
         self.spool = Spool(self.root / "spool")
         self.finished: dict[str, Files] = {}
         self.bucket = Delivered.in_folder(self.root / "bucket")

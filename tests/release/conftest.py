@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import uv
 
-from agent.base.logs import Journalist
+from agent.base.logs import RunLogger
 from agent.bucket.address import LocalBucket
 from agent.bucket.store import Bucket
 from agent.config.settings import Index, Release, Settings
@@ -20,7 +20,7 @@ from agent.release.memory import Memory, Writer
 from agent.release.obtain import Obtained, obtain
 from agent.release.operate import overview, unpin
 from agent.release.repository import channel_of
-from agent.release.shelf import Shelf, good_of
+from agent.release.store import ReleaseStore, good_of
 from agent.secrets.keyring import Keyring
 from tests.parts.waiting import wait_until
 
@@ -42,14 +42,14 @@ DEAD_PROXY = "http://127.0.0.1:9"
 
 
 @dataclass
-class Desk:
+class AttemptPaths:
     """A state directory of its own, and `obtain` with everything it needs.
 
     Attributes:
         state: The state directory.
         repository: What the configuration says.
         environ: The agent's environment.
-        shelf: Where releases are.
+        release_store: Where releases are.
         events: What was logged.
         now: The time; each call is an hour after the one before.
         machine: Whether nobody watches.
@@ -68,9 +68,9 @@ class Desk:
     memory: Memory = field(init=False)
 
     @property
-    def shelf(self) -> Shelf:
+    def release_store(self) -> ReleaseStore:
         """Where releases are."""
-        return Shelf.at(self.state, self.cache)
+        return ReleaseStore.at(self.state, self.cache)
 
     async def obtain(self, *, version: str = VERSION, **settings: Any) -> Obtained:
         """Obtain the release to run."""
@@ -80,12 +80,12 @@ class Desk:
         self.memory = self.remembered(release)
         return await obtain(
             release,
-            self.shelf,
+            self.release_store,
             memory=self.memory,
             environ=self.environ,
             version=version,
             now=self.now,
-            log=Journalist(self.events.append).log,
+            log=RunLogger(self.events.append).log,
             machine=self.machine,
             keyring=Keyring(Settings(release=release, index=self.index), self.environ),
         )
@@ -110,9 +110,9 @@ class Desk:
         return Memory(
             channel_of(release or Release()),
             Writer(run_id(self.now, os.urandom(3)), "desk", self.now + timedelta(minutes=30)),
-            copy=self.shelf.copy,
+            copy=self.release_store.copy,
             now=lambda: self.now,
-            log=Journalist(self.events.append).log,
+            log=RunLogger(self.events.append).log,
         )
 
     async def decide(
@@ -125,7 +125,7 @@ class Desk:
 
         memory = self.remembered()
         await memory.connect(bucket())
-        rows = overview(memory.known, self.shelf, VERSION, self.now)
+        rows = overview(memory.known, self.release_store, VERSION, self.now)
         await act(memory, *([] if act is unpin else [rows]), *values, **named)
 
     @property
@@ -177,9 +177,9 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, environ: dict[str, str], repo_builder: Any) -> Desk:
+def desk(tmp_path: Path, environ: dict[str, str], repo_builder: Any) -> AttemptPaths:
     """A desk for the repository of `repo_builder`, by its path."""
-    return Desk(tmp_path / "state", str(repo_builder.bare), environ, tmp_path / "cache")
+    return AttemptPaths(tmp_path / "state", str(repo_builder.bare), environ, tmp_path / "cache")
 
 
 @dataclass(frozen=True)

@@ -6,33 +6,33 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from agent.base.logs import Journalist, json_sink
+from agent.base.logs import RunLogger, json_sink
 from agent.cli import leave
 from agent.config.settings import Release
 from agent.core.ids import run_id
 from agent.release.memory import Memory, Writer
 from agent.release.obtain import obtain
-from agent.release.shelf import Shelf, good_of
+from agent.release.store import ReleaseStore, good_of
 
 
 async def _obtain(repository: str, state: str, cache: str) -> None:
-    shelf = Shelf.at(Path(state), Path(cache))
+    release_store = ReleaseStore.at(Path(state), Path(cache))
     now = datetime.now(UTC)
     memory = Memory(
         "v*",
         Writer(run_id(now, os.urandom(3)), "once", now + timedelta(hours=1)),
-        copy=shelf.copy,
+        copy=release_store.copy,
         now=lambda: datetime.now(UTC),
-        log=Journalist(json_sink(sys.stderr)).log,
+        log=RunLogger(json_sink(sys.stderr)).log,
     )
     obtained = await obtain(
         Release(repository=repository),
-        shelf,
+        release_store,
         memory=memory,
         environ=os.environ,
         version="0.1.0",
         now=datetime.now(UTC),
-        log=Journalist(json_sink(sys.stderr)).log,
+        log=RunLogger(json_sink(sys.stderr)).log,
     )
     memory.learn(good=good_of(obtained.release))
 

@@ -10,12 +10,14 @@ from tests.parts.certificate import make_certificate
 from tests.parts.gitserver import GitServer
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
 from tests.parts.repo import Repo
-from tests.release.conftest import JOBS, START, Desk
+from tests.release.conftest import JOBS, START, AttemptPaths
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
 
-async def test_the_newest_tag_is_installed_and_logged(desk: Desk, repo_builder: Repo) -> None:
+async def test_the_newest_tag_is_installed_and_logged(
+    desk: AttemptPaths, repo_builder: Repo
+) -> None:
     """Of two tags the newer is on disk as committed, with its jobs, its origin and its time."""
     repo_builder.release("v1.9", {"jobs.toml": JOBS, "greet.sh": "echo old"})
     commit = repo_builder.release("v1.10", {"greet.sh": "echo new"})
@@ -36,7 +38,7 @@ async def test_the_newest_tag_is_installed_and_logged(desk: Desk, repo_builder: 
 
 
 async def test_what_is_on_disk_is_not_fetched_again(
-    desk: Desk, repo_builder: Repo, git_server: GitServer
+    desk: AttemptPaths, repo_builder: Repo, git_server: GitServer
 ) -> None:
     """The second time one question to the server is enough, and the first time of fetching stands."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
@@ -50,7 +52,7 @@ async def test_what_is_on_disk_is_not_fetched_again(
     assert not desk.told("release.fetched")[1:]
 
 
-async def test_a_branch_is_followed(desk: Desk, repo_builder: Repo) -> None:
+async def test_a_branch_is_followed(desk: AttemptPaths, repo_builder: Repo) -> None:
     """With `branch` its head runs, tags or not, also after it was forced back."""
     repo_builder.write("jobs.toml", JOBS)
     first = repo_builder.commit()
@@ -65,7 +67,7 @@ async def test_a_branch_is_followed(desk: Desk, repo_builder: Repo) -> None:
     assert (back.release.commit, back.stale, back.warnings) == (first, None, ())
 
 
-async def test_a_prerelease_is_not_taken_unasked(desk: Desk, repo_builder: Repo) -> None:
+async def test_a_prerelease_is_not_taken_unasked(desk: AttemptPaths, repo_builder: Repo) -> None:
     """`v2.0-rc1` runs only for those who track candidates."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
     repo_builder.release("v2.0-rc1", {"new": "x"})
@@ -75,7 +77,9 @@ async def test_a_prerelease_is_not_taken_unasked(desk: Desk, repo_builder: Repo)
     assert (await desk.run_well(track="v*rc*")).release.ref == "v2.0-rc1"
 
 
-async def test_a_release_takes_the_place_of_its_candidate(desk: Desk, repo_builder: Repo) -> None:
+async def test_a_release_takes_the_place_of_its_candidate(
+    desk: AttemptPaths, repo_builder: Repo
+) -> None:
     """`v1.1.0` is newer than `v1.1.0rc1`, which ran because an operator had pinned it."""
     repo_builder.release("v1.1.0rc1", {"jobs.toml": JOBS})
     await desk.decide(pin, "v1.1.0rc1", "")
@@ -86,7 +90,9 @@ async def test_a_release_takes_the_place_of_its_candidate(desk: Desk, repo_build
     assert (obtained.release.ref, obtained.warnings) == ("v1.1.0", ())
 
 
-async def test_other_tags_that_begin_alike_are_no_releases(desk: Desk, repo_builder: Repo) -> None:
+async def test_other_tags_that_begin_alike_are_no_releases(
+    desk: AttemptPaths, repo_builder: Repo
+) -> None:
     """Only what is the pattern and a version counts, however large the number in another name."""
     commit = repo_builder.release("v1.0", {"jobs.toml": JOBS})
     for name in ("vps-backup-20250101", "vendor/libfoo-99.1", "v99-snapshot"):
@@ -97,7 +103,7 @@ async def test_other_tags_that_begin_alike_are_no_releases(desk: Desk, repo_buil
 
 
 async def test_lightweight_and_annotated_tags_are_the_same_release(
-    desk: Desk, repo_builder: Repo
+    desk: AttemptPaths, repo_builder: Repo
 ) -> None:
     """One commit under two tags is installed once, and goes by the newer name."""
     commit = repo_builder.release("v1.0", {"jobs.toml": JOBS})
@@ -110,7 +116,7 @@ async def test_lightweight_and_annotated_tags_are_the_same_release(
     assert desk.good == obtained.release.commit
 
 
-async def test_a_moved_tag_runs_and_is_told_once(desk: Desk, repo_builder: Repo) -> None:
+async def test_a_moved_tag_runs_and_is_told_once(desk: AttemptPaths, repo_builder: Repo) -> None:
     """A tag forced to another commit does not break fetching; the warning names both commits."""
     before = repo_builder.release("v1.0", {"jobs.toml": JOBS})
     await desk.run_well()
@@ -127,7 +133,9 @@ async def test_a_moved_tag_runs_and_is_told_once(desk: Desk, repo_builder: Repo)
     assert (await desk.run_well()).warnings == ()
 
 
-async def test_a_moved_tag_is_told_until_it_is_installed(desk: Desk, repo_builder: Repo) -> None:
+async def test_a_moved_tag_is_told_until_it_is_installed(
+    desk: AttemptPaths, repo_builder: Repo
+) -> None:
     """While what the tag was moved to cannot run, every run says so."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
     await desk.run_well()
@@ -142,7 +150,7 @@ async def test_a_moved_tag_is_told_until_it_is_installed(desk: Desk, repo_builde
 
 
 async def test_without_the_repository_the_last_good_release_runs(
-    desk: Desk, repo_builder: Repo
+    desk: AttemptPaths, repo_builder: Repo
 ) -> None:
     """A repository that is gone leaves the last good release, with its age and the reason."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
@@ -156,7 +164,7 @@ async def test_without_the_repository_the_last_good_release_runs(
     assert desk.told("release.stale")[0]["ref"] == "v1.0"
 
 
-async def test_without_any_good_release_the_reason_is_an_error(desk: Desk) -> None:
+async def test_without_any_good_release_the_reason_is_an_error(desk: AttemptPaths) -> None:
     """On a first run there is nothing to fall back to: the error says what is wrong and what to do."""
     desk.repository += "-gone"
     with pytest.raises(ReleaseError, match="and there is no earlier one") as caught:
@@ -166,7 +174,7 @@ async def test_without_any_good_release_the_reason_is_an_error(desk: Desk) -> No
 
 @pytest.mark.parametrize("settings", [{"track": "w*"}, {"branch": "dev"}])
 async def test_nothing_that_matches_is_said_plainly(
-    desk: Desk, repo_builder: Repo, settings: dict[str, str]
+    desk: AttemptPaths, repo_builder: Repo, settings: dict[str, str]
 ) -> None:
     """A pattern without a tag, or a branch that is not there, is named with the repository."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
@@ -176,7 +184,7 @@ async def test_nothing_that_matches_is_said_plainly(
 
 @pytest.mark.parametrize("repository", [None, "ext::sh -c id", "git://example.com/x"])
 async def test_a_repository_that_cannot_be_one_is_a_configuration_error(
-    desk: Desk, repo_builder: Repo, repository: str | None
+    desk: AttemptPaths, repo_builder: Repo, repository: str | None
 ) -> None:
     """No good release hides a configuration that names no repository."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
@@ -187,7 +195,7 @@ async def test_a_repository_that_cannot_be_one_is_a_configuration_error(
 
 
 async def test_a_failed_first_release_is_used_once_it_is_repaired(
-    desk: Desk, repo_builder: Repo
+    desk: AttemptPaths, repo_builder: Repo
 ) -> None:
     """A release that was installed but never promoted is used by the next run as it is."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
@@ -199,7 +207,7 @@ async def test_a_failed_first_release_is_used_once_it_is_repaired(
 
 
 async def test_credentials_reach_the_server_and_nothing_else(
-    desk: Desk, repo_builder: Repo, capfd: pytest.CaptureFixture[str]
+    desk: AttemptPaths, repo_builder: Repo, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A password in the repository's URL opens it, and is in no file, log line or manifest value."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
@@ -224,7 +232,7 @@ async def test_credentials_reach_the_server_and_nothing_else(
 
 
 async def test_credentials_do_not_follow_a_redirect_to_another_server(
-    desk: Desk, repo_builder: Repo
+    desk: AttemptPaths, repo_builder: Repo
 ) -> None:
     """A password is for the configured server alone: one that it redirects to, and that asks, gets none."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
@@ -242,7 +250,7 @@ async def test_credentials_do_not_follow_a_redirect_to_another_server(
 
 
 async def test_the_users_git_settings_do_not_count(
-    desk: Desk, repo_builder: Repo, git_server: GitServer
+    desk: AttemptPaths, repo_builder: Repo, git_server: GitServer
 ) -> None:
     """Neither a `.gitconfig` at home nor git's variables send the agent to another repository."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
@@ -259,7 +267,7 @@ async def test_the_users_git_settings_do_not_count(
 
 
 async def test_https_is_trusted_by_the_certificates_of_the_environment(
-    desk: Desk, repo_builder: Repo
+    desk: AttemptPaths, repo_builder: Repo
 ) -> None:
     """A private authority named in `GIT_SSL_CAINFO` is believed; without it the server is refused."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
@@ -273,7 +281,7 @@ async def test_https_is_trusted_by_the_certificates_of_the_environment(
 
 
 async def test_an_older_agent_refuses_a_newer_release_and_runs_the_last_good(
-    desk: Desk, repo_builder: Repo
+    desk: AttemptPaths, repo_builder: Repo
 ) -> None:
     """`requires` above this agent's version is one clear sentence, and the day's files still come."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
@@ -287,7 +295,9 @@ async def test_an_older_agent_refuses_a_newer_release_and_runs_the_last_good(
     assert "unknown key" not in obtained.stale.reason
 
 
-async def test_the_last_good_release_is_checked_again(desk: Desk, repo_builder: Repo) -> None:
+async def test_the_last_good_release_is_checked_again(
+    desk: AttemptPaths, repo_builder: Repo
+) -> None:
     """An agent that cannot run the last good release either says so, with both reasons."""
     repo_builder.release("v1.0", {"jobs.toml": f'requires = "mayfly >= 0.1"\n{JOBS}'})
     await desk.run_well()
@@ -298,7 +308,7 @@ async def test_the_last_good_release_is_checked_again(desk: Desk, repo_builder: 
         await desk.obtain(version="0.0.9")
 
 
-async def test_one_reason_is_said_once(desk: Desk, repo_builder: Repo) -> None:
+async def test_one_reason_is_said_once(desk: AttemptPaths, repo_builder: Repo) -> None:
     """When the newest release is the last good one and cannot run, the reason is not repeated."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
     await desk.run_well()
@@ -306,7 +316,9 @@ async def test_one_reason_is_said_once(desk: Desk, repo_builder: Repo) -> None:
         await desk.obtain(jobs="other.toml")
 
 
-async def test_a_clock_that_went_back_gives_no_negative_age(desk: Desk, repo_builder: Repo) -> None:
+async def test_a_clock_that_went_back_gives_no_negative_age(
+    desk: AttemptPaths, repo_builder: Repo
+) -> None:
     """A release from the future is as old as zero seconds."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
     await desk.run_well()
@@ -318,7 +330,7 @@ async def test_a_clock_that_went_back_gives_no_negative_age(desk: Desk, repo_bui
 
 
 async def test_a_branch_that_moves_while_it_is_fetched_runs_as_it_arrived(
-    desk: Desk, repo_builder: Repo, git_server: GitServer
+    desk: AttemptPaths, repo_builder: Repo, git_server: GitServer
 ) -> None:
     """Between the look and the fetch another commit is pushed: that one is installed, whole, under its own name."""
     repo_builder.write("jobs.toml", JOBS)

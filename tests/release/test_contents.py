@@ -10,7 +10,7 @@ from agent.base import processes
 from agent.base.errors import ReleaseError
 from tests.parts.gitserver import GitServer
 from tests.parts.repo import GIT_ENVIRON, Repo
-from tests.release.conftest import JOBS, Desk
+from tests.release.conftest import JOBS, AttemptPaths
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
@@ -58,7 +58,7 @@ def _git(repo: Repo, text: str, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-async def test_files_arrive_as_committed(desk: Desk, repo_builder: Repo) -> None:
+async def test_files_arrive_as_committed(desk: AttemptPaths, repo_builder: Repo) -> None:
     """Bytes, names, executable bits and links inside the tree are kept; everything is read-only."""
     content = bytes(range(256)) * 1000
     repo_builder.write("jobs.toml", JOBS)
@@ -89,7 +89,7 @@ async def test_files_arrive_as_committed(desk: Desk, repo_builder: Repo) -> None
 
 @pytest.mark.parametrize("way", ["path", "http"])
 async def test_nothing_of_a_hostile_repository_is_executed(
-    desk: Desk, repo_builder: Repo, git_server: GitServer, way: str, tmp_path: Path
+    desk: AttemptPaths, repo_builder: Repo, git_server: GitServer, way: str, tmp_path: Path
 ) -> None:
     """Hooks, monitors, filters, helpers and attributes: no canary file appears, and no byte is changed."""
     canary = tmp_path / "canary"
@@ -135,7 +135,7 @@ async def test_nothing_of_a_hostile_repository_is_executed(
 
 
 async def test_a_mirror_that_a_job_tampered_with_executes_nothing(
-    desk: Desk, repo_builder: Repo, git_server: GitServer, tmp_path: Path
+    desk: AttemptPaths, repo_builder: Repo, git_server: GitServer, tmp_path: Path
 ) -> None:
     """The mirror's configuration and hooks are the agent's, whatever was written there meanwhile."""
     canary = tmp_path / "canary"
@@ -145,7 +145,7 @@ async def test_a_mirror_that_a_job_tampered_with_executes_nothing(
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
     desk.repository = git_server.url()
     await desk.run_well()
-    mirror = desk.shelf.mirror
+    mirror = desk.release_store.mirror
     (mirror / "hooks").mkdir()
     for name in HOOKS:
         (mirror / "hooks" / name).write_text(program.read_text())
@@ -165,7 +165,7 @@ async def test_a_mirror_that_a_job_tampered_with_executes_nothing(
 
 
 async def test_what_may_not_be_installed_leaves_the_last_good_release(
-    desk: Desk, repo_builder: Repo
+    desk: AttemptPaths, repo_builder: Repo
 ) -> None:
     """A submodule is refused with its reason, and yesterday's release runs."""
     commit = repo_builder.release("v1.0", {"jobs.toml": JOBS})
@@ -176,22 +176,24 @@ async def test_what_may_not_be_installed_leaves_the_last_good_release(
     assert obtained.stale is not None
     assert obtained.stale.wanted == "v2.0"
     assert "'lib' is a submodule" in obtained.stale.reason
-    assert [place.name for place in desk.shelf.releases.iterdir() if place.is_dir()] == [commit]
+    assert [place.name for place in desk.release_store.releases.iterdir() if place.is_dir()] == [
+        commit
+    ]
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../../escape", "sub/../../x"])
 async def test_a_link_out_of_the_tree_is_refused(
-    desk: Desk, repo_builder: Repo, target: str
+    desk: AttemptPaths, repo_builder: Repo, target: str
 ) -> None:
     """Absolute or upwards, a link that leaves the release is named."""
     _plant(repo_builder, "v1.0", [("120000", "door", target), ("100644", "jobs.toml", JOBS)])
     with pytest.raises(ReleaseError, match="'door' is a link out of the release"):
         await desk.obtain()
-    assert not list(desk.shelf.releases.glob("*/release.json"))
+    assert not list(desk.release_store.releases.glob("*/release.json"))
 
 
 async def test_a_tree_that_writes_through_its_own_link_is_refused(
-    desk: Desk, repo_builder: Repo, tmp_path: Path
+    desk: AttemptPaths, repo_builder: Repo, tmp_path: Path
 ) -> None:
     """A name that is a link and a folder at once, as in git's old bugs, writes nothing outside."""
     folder = _tree(repo_builder, ("100644", "owned", "x"))
@@ -209,7 +211,7 @@ async def test_a_tree_that_writes_through_its_own_link_is_refused(
 
 @pytest.mark.parametrize("name", [".git", "..", ".GIT"])
 async def test_names_that_are_gits_own_are_refused(
-    desk: Desk, repo_builder: Repo, name: str
+    desk: AttemptPaths, repo_builder: Repo, name: str
 ) -> None:
     """A folder that would be a repository's own, or a way up, does not arrive."""
     folder = _tree(repo_builder, ("100644", "config", "[core]\n"))
@@ -220,7 +222,7 @@ async def test_names_that_are_gits_own_are_refused(
 
 
 async def test_too_many_files_are_refused_before_any_is_written(
-    desk: Desk, repo_builder: Repo
+    desk: AttemptPaths, repo_builder: Repo
 ) -> None:
     """Twenty thousand and more files are counted in the listing, and none reaches the disk."""
     blob = _git(repo_builder, "x", "hash-object", "-w", "--stdin")
@@ -230,10 +232,10 @@ async def test_too_many_files_are_refused_before_any_is_written(
     repo_builder.push()
     with pytest.raises(ReleaseError, match="it has 20001 files, more than 20000"):
         await desk.obtain()
-    assert not list(desk.shelf.releases.glob("*/tree"))
+    assert not list(desk.release_store.releases.glob("*/tree"))
 
 
-async def test_a_tag_that_is_no_commit_is_refused(desk: Desk, repo_builder: Repo) -> None:
+async def test_a_tag_that_is_no_commit_is_refused(desk: AttemptPaths, repo_builder: Repo) -> None:
     """A tag may name a single file; that is no release."""
     repo_builder.release("v0.9", {"jobs.toml": JOBS})
     await desk.run_well()
@@ -267,7 +269,7 @@ async def test_a_tag_that_is_no_commit_is_refused(desk: Desk, repo_builder: Repo
     ids=["three faults", "syntax", "missing", "empty", "programs"],
 )
 async def test_all_faults_of_a_jobs_file_are_in_the_reason(
-    desk: Desk, repo_builder: Repo, jobs: str | None, reasons: list[str]
+    desk: AttemptPaths, repo_builder: Repo, jobs: str | None, reasons: list[str]
 ) -> None:
     """A release that cannot run leaves the last good one, and says everything that is wrong at once."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
@@ -287,7 +289,9 @@ async def test_all_faults_of_a_jobs_file_are_in_the_reason(
     assert "program.sh" not in obtained.stale.reason
 
 
-async def test_a_jobs_file_that_is_no_text_is_refused(desk: Desk, repo_builder: Repo) -> None:
+async def test_a_jobs_file_that_is_no_text_is_refused(
+    desk: AttemptPaths, repo_builder: Repo
+) -> None:
     """Bytes that are not UTF-8, a file without an end, a folder: a reason each, no traceback."""
     repo_builder.write("jobs.toml", b"\xff\xfe")
     repo_builder.write("endless.toml", "#" * (1024**2 + 1))
@@ -306,7 +310,7 @@ async def test_a_jobs_file_that_is_no_text_is_refused(desk: Desk, repo_builder: 
 
 
 async def test_the_jobs_file_may_be_elsewhere_in_the_release(
-    desk: Desk, repo_builder: Repo
+    desk: AttemptPaths, repo_builder: Repo
 ) -> None:
     """`release.jobs` names another file than `jobs.toml`."""
     repo_builder.release("v1.0", {"batch/night.toml": JOBS})

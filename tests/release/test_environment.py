@@ -10,10 +10,10 @@ import pytest
 
 from agent.base import processes
 from agent.base.errors import ReleaseError
-from agent.release.shelf import Installed
+from agent.release.store import Installed
 from tests.parts.repo import Repo, make_signer
 from tests.parts.stalled import silent
-from tests.release.conftest import DEAD_PROXY, LOCKED_JOBS, Desk, Locked
+from tests.release.conftest import DEAD_PROXY, LOCKED_JOBS, AttemptPaths, Locked
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
@@ -28,13 +28,13 @@ async def _greeting(release: Installed) -> str:
     return done.stdout.decode().strip()
 
 
-def _no_network(desk: Desk) -> None:
+def _no_network(desk: AttemptPaths) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         desk.environ[name] = desk.environ[name.lower()] = DEAD_PROXY
 
 
 async def test_a_uv_lock_gets_its_environment(
-    desk: Desk, repo_builder: Repo, locked: Locked
+    desk: AttemptPaths, repo_builder: Repo, locked: Locked
 ) -> None:
     """The locked package is there, for the agent's own Python, compiled and read-only."""
     repo_builder.release("v1.0", dict(locked.project))
@@ -50,7 +50,7 @@ async def test_a_uv_lock_gets_its_environment(
 
 
 async def test_the_same_lock_needs_no_network_again(
-    desk: Desk, repo_builder: Repo, locked: Locked
+    desk: AttemptPaths, repo_builder: Repo, locked: Locked
 ) -> None:
     """A later release with the same lock is installed from the cache while the network is unusable."""
     repo_builder.release("v1.0", dict(locked.project))
@@ -64,7 +64,7 @@ async def test_the_same_lock_needs_no_network_again(
 
 
 async def test_what_is_not_in_the_cache_cannot_be_had_without_a_network(
-    desk: Desk, repo_builder: Repo, locked: Locked
+    desk: AttemptPaths, repo_builder: Repo, locked: Locked
 ) -> None:
     """Without cache and network the last good release runs, and the reason names the package."""
     repo_builder.release("v1.0", {"jobs.toml": '[[job]]\nname = "a"\ncommand = ["sh"]\n'})
@@ -81,7 +81,7 @@ async def test_what_is_not_in_the_cache_cannot_be_had_without_a_network(
 
 @pytest.mark.parametrize("damage", ["garbage", "hash"])
 async def test_a_broken_lock_leaves_the_last_good_release(
-    desk: Desk, repo_builder: Repo, locked: Locked, damage: str
+    desk: AttemptPaths, repo_builder: Repo, locked: Locked, damage: str
 ) -> None:
     """A lock that is no lock, or whose hashes are others: refused with uv's reason."""
     repo_builder.release("v1.0", dict(locked.project))
@@ -103,7 +103,7 @@ def _with_other_hash(line: str) -> str:
 
 
 async def test_requirements_with_hashes_are_the_other_form(
-    desk: Desk, repo_builder: Repo, locked: Locked
+    desk: AttemptPaths, repo_builder: Repo, locked: Locked
 ) -> None:
     """`requirements.txt` with hashes gives the same environment; the second time from the cache."""
     files = {
@@ -118,7 +118,7 @@ async def test_requirements_with_hashes_are_the_other_form(
 
 
 async def test_requirements_without_hashes_are_installed_and_told(
-    desk: Desk, repo_builder: Repo, locked: Locked
+    desk: AttemptPaths, repo_builder: Repo, locked: Locked
 ) -> None:
     """With a warning in each run, also where the release is on the disk already; an UTF-16 file is read as well."""
     files = {name: locked.project[name] for name in ("greet.py", "jobs.toml")}
@@ -133,7 +133,7 @@ async def test_requirements_without_hashes_are_installed_and_told(
 
 
 async def test_signed_releases_are_held_to_hashes(
-    desk: Desk, repo_builder: Repo, tmp_path: Path
+    desk: AttemptPaths, repo_builder: Repo, tmp_path: Path
 ) -> None:
     """What runs must be what was signed: without hashes it could be anything tomorrow."""
     signer = make_signer(tmp_path)
@@ -152,7 +152,7 @@ def _hashes(locked: Locked) -> list[str]:
 
 
 async def test_locks_of_other_tools_are_installed_with_their_hashes(
-    desk: Desk, repo_builder: Repo, locked: Locked
+    desk: AttemptPaths, repo_builder: Repo, locked: Locked
 ) -> None:
     """Pipenv's, Poetry's, and one beside a jobs file in a folder; a hash that is another one is refused."""
     desk.cache = locked.cache
@@ -181,7 +181,7 @@ async def test_locks_of_other_tools_are_installed_with_their_hashes(
 
 
 async def test_a_lock_beside_the_jobs_file_counts(
-    desk: Desk, repo_builder: Repo, locked: Locked
+    desk: AttemptPaths, repo_builder: Repo, locked: Locked
 ) -> None:
     """`release.jobs` in a folder: its neighbour is its lock; programs work in the release's folder all the same."""
     desk.cache = locked.cache
@@ -193,7 +193,7 @@ async def test_a_lock_beside_the_jobs_file_counts(
 
 @pytest.mark.parametrize("lock", [True, False])
 async def test_a_build_that_asks_git_for_its_version_is_told_the_tags(
-    desk: Desk, repo_builder: Repo, *, lock: bool
+    desk: AttemptPaths, repo_builder: Repo, *, lock: bool
 ) -> None:
     """setuptools-scm, for real: a release has no history, and its version is that of its tag."""
     project = (
@@ -223,7 +223,7 @@ async def test_a_build_that_asks_git_for_its_version_is_told_the_tags(
     ],
 )
 async def test_a_release_of_containers_needs_no_environment(
-    desk: Desk, repo_builder: Repo, files: dict[str, str]
+    desk: AttemptPaths, repo_builder: Repo, files: dict[str, str]
 ) -> None:
     """What its images carry is theirs: no file of Python keeps it from running."""
     repo_builder.release("v1.0", {"jobs.toml": '[[job]]\nname = "a"\nimage = "x:1"\n', **files})
@@ -232,7 +232,7 @@ async def test_a_release_of_containers_needs_no_environment(
 
 
 async def test_requirements_with_a_wrong_hash_are_refused(
-    desk: Desk, repo_builder: Repo, locked: Locked
+    desk: AttemptPaths, repo_builder: Repo, locked: Locked
 ) -> None:
     """A file that is not the one that was locked is not installed."""
     text = "".join(map(_with_other_hash, locked.requirements.splitlines(keepends=True)))
@@ -245,7 +245,7 @@ async def test_requirements_with_a_wrong_hash_are_refused(
 
 
 async def test_a_python_that_is_not_here_is_a_reason(
-    desk: Desk, repo_builder: Repo, locked: Locked
+    desk: AttemptPaths, repo_builder: Repo, locked: Locked
 ) -> None:
     """A release for a Python that this machine lacks does not run, and nothing is downloaded for it."""
     project = locked.project["pyproject.toml"].replace(">=3.11", ">=3.99")
@@ -259,7 +259,7 @@ async def test_a_python_that_is_not_here_is_a_reason(
 
 
 async def test_time_for_installing_is_limited(
-    desk: Desk, repo_builder: Repo, locked: Locked
+    desk: AttemptPaths, repo_builder: Repo, locked: Locked
 ) -> None:
     """An index that never answers costs `install_timeout`, not the run."""
     repo_builder.release("v1.0", dict(locked.project))
@@ -273,7 +273,7 @@ async def test_time_for_installing_is_limited(
 
 
 async def test_build_code_does_not_see_the_agents_secrets(
-    desk: Desk, repo_builder: Repo, locked: Locked, tmp_path: Path
+    desk: AttemptPaths, repo_builder: Repo, locked: Locked, tmp_path: Path
 ) -> None:
     """A release that is a package runs its own build backend: with proxies and paths, without secrets."""
     canary = tmp_path / "environment"
@@ -300,7 +300,7 @@ async def test_build_code_does_not_see_the_agents_secrets(
 
 
 async def test_an_environment_whose_python_is_gone_is_made_again(
-    desk: Desk, repo_builder: Repo, locked: Locked
+    desk: AttemptPaths, repo_builder: Repo, locked: Locked
 ) -> None:
     """After an upgrade of the system's Python took the old one away, the release is installed anew."""
     repo_builder.release("v1.0", dict(locked.project))

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.base.logs import Journalist
+from agent.base.logs import RunLogger
 from agent.config.settings import Browser, Release
 from agent.release.images import Images
 from agent.release.obtain import Obtained, obtain
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.repo import Repo
-from tests.release.conftest import JOBS, VERSION, Desk
+from tests.release.conftest import JOBS, VERSION, AttemptPaths
 from tests.release.registry import Registry
 
 BROWSER_JOBS = JOBS + "browser = true\n"
@@ -27,13 +27,13 @@ def registry(docker_engine: DockerEngine) -> Iterator[Registry]:
         docker_engine.docker("rmi", registry.name)
 
 
-async def take(desk: Desk, docker: DockerEngine) -> Obtained:
+async def take(desk: AttemptPaths, docker: DockerEngine) -> Obtained:
     """Obtain the newest release where the engine is the one of the tests."""
-    log = Journalist(desk.events.append).log
+    log = RunLogger(desk.events.append).log
     environ = {**desk.environ, **docker.environ}
     return await obtain(
         Release.model_validate({"repository": desk.repository}),
-        desk.shelf,
+        desk.release_store,
         memory=desk.remembered(),
         environ=environ,
         version=VERSION,
@@ -43,7 +43,7 @@ async def take(desk: Desk, docker: DockerEngine) -> Obtained:
     )
 
 
-async def publish(desk: Desk, repo: Repo, registry: Registry) -> str:
+async def publish(desk: AttemptPaths, repo: Repo, registry: Registry) -> str:
     """Publish a release that pins the image, after a good one; return the good one's commit."""
     good = repo.release("v1.0", {"jobs.toml": JOBS})
     await desk.run_well()
@@ -52,7 +52,7 @@ async def publish(desk: Desk, repo: Repo, registry: Registry) -> str:
 
 
 async def test_an_image_is_pulled_by_its_digest_and_once(
-    desk: Desk, repo_builder: Repo, registry: Registry, docker_engine: DockerEngine
+    desk: AttemptPaths, repo_builder: Repo, registry: Registry, docker_engine: DockerEngine
 ) -> None:
     """What the engine has then is what the digest says; it is noted, for the clean-up, and not asked for again."""
     await publish(desk, repo_builder, registry)
@@ -68,7 +68,11 @@ async def test_an_image_is_pulled_by_its_digest_and_once(
 
 @pytest.mark.parametrize("where", ["manifests", "blobs"])
 async def test_a_pull_that_stalls_costs_its_limit_and_the_release(
-    desk: Desk, repo_builder: Repo, registry: Registry, docker_engine: DockerEngine, where: str
+    desk: AttemptPaths,
+    repo_builder: Repo,
+    registry: Registry,
+    docker_engine: DockerEngine,
+    where: str,
 ) -> None:
     """The last good release runs; the new one is not bad, and is taken as soon as its image can be had."""
     good = await publish(desk, repo_builder, registry)
@@ -87,7 +91,7 @@ async def test_a_pull_that_stalls_costs_its_limit_and_the_release(
 
 
 async def test_what_is_not_the_digests_image_is_refused(
-    desk: Desk, repo_builder: Repo, registry: Registry, docker_engine: DockerEngine
+    desk: AttemptPaths, repo_builder: Repo, registry: Registry, docker_engine: DockerEngine
 ) -> None:
     """A registry that gives something else under the digest gives nothing."""
     good = await publish(desk, repo_builder, registry)

@@ -14,9 +14,9 @@ import pytest
 
 from agent.base import processes
 from agent.release.checks import Checks
-from agent.release.shelf import Installed, last_here
+from agent.release.store import Installed, last_here
 from tests.parts.repo import Repo
-from tests.release.conftest import LOCKED_JOBS, VERSION, Desk, Locked, ends_in
+from tests.release.conftest import LOCKED_JOBS, VERSION, AttemptPaths, Locked, ends_in
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
@@ -58,12 +58,12 @@ async def _whole(release: Installed, version: str) -> bool:
     return same == [True] * FILES and done.stdout == b"3.10\n"
 
 
-def _good(desk: Desk) -> Installed | None:
+def _good(desk: AttemptPaths) -> Installed | None:
     checks = Checks("jobs.toml", VERSION, desk.environ)
-    return last_here(desk.shelf, desk.remembered().known.good(VERSION), checks)
+    return last_here(desk.release_store, desk.remembered().known.good(VERSION), checks)
 
 
-async def _kill_when(desk: Desk, moment: Callable[[], bool]) -> bool:
+async def _kill_when(desk: AttemptPaths, moment: Callable[[], bool]) -> bool:
     """Start an agent that obtains, kill -9 it when `moment` has come, and tell whether it was still at work."""
     agent = subprocess.Popen(  # noqa: ASYNC220 -- it is polled, and killed
         [
@@ -84,7 +84,7 @@ async def _kill_when(desk: Desk, moment: Callable[[], bool]) -> bool:
     return agent.wait(10) == -signal.SIGKILL
 
 
-async def _prepare(desk: Desk, repo: Repo, locked: Locked) -> str:
+async def _prepare(desk: AttemptPaths, repo: Repo, locked: Locked) -> str:
     """Make version 1 the good one, warm, and version 2 the wanted one; return its commit."""
     desk.cache = locked.cache
     repo.release("v1.0", _files(locked, "1"))
@@ -92,7 +92,7 @@ async def _prepare(desk: Desk, repo: Repo, locked: Locked) -> str:
     return repo.release("v2.0", _files(locked, "2"))
 
 
-async def _check(desk: Desk) -> None:
+async def _check(desk: AttemptPaths) -> None:
     """Whatever the kill left: the good release is whole, and the next run has the new one, whole."""
     good = _good(desk)
     assert good is not None
@@ -104,20 +104,20 @@ async def _check(desk: Desk) -> None:
     ends_in(desk.state)
     assert all(
         (place / "release.json").exists()
-        for place in desk.shelf.releases.iterdir()
+        for place in desk.release_store.releases.iterdir()
         if place.is_dir()
     )
 
 
 @pytest.mark.parametrize("name", MOMENTS)
 async def test_killed_at_a_step_of_the_update(
-    desk: Desk, repo_builder: Repo, locked: Locked, name: str
+    desk: AttemptPaths, repo_builder: Repo, locked: Locked, name: str
 ) -> None:
     """At each step of fetching and installing, a kill leaves the old release; the next run makes the new one."""
     commit = await _prepare(desk, repo_builder, locked)
-    root = desk.shelf.root(commit)
+    root = desk.release_store.root(commit)
     if name == "mirror":
-        for file in desk.shelf.mirror.rglob("HEAD"):
+        for file in desk.release_store.mirror.rglob("HEAD"):
             file.unlink()
     assert await _kill_when(desk, lambda: MOMENTS[name](root))
     await _check(desk)
@@ -125,7 +125,7 @@ async def test_killed_at_a_step_of_the_update(
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_killed_at_any_time(
-    desk: Desk, repo_builder: Repo, locked: Locked, seed: int
+    desk: AttemptPaths, repo_builder: Repo, locked: Locked, seed: int
 ) -> None:
     """Killed again and again at random times, the update is finished by the first run that is left alone."""
     await _prepare(desk, repo_builder, locked)
@@ -137,12 +137,12 @@ async def test_killed_at_any_time(
 
 
 async def test_killed_before_there_was_any_release(
-    desk: Desk, repo_builder: Repo, locked: Locked
+    desk: AttemptPaths, repo_builder: Repo, locked: Locked
 ) -> None:
     """A first installation that was killed is made by the next run."""
     desk.cache = locked.cache
     commit = repo_builder.release("v2.0", _files(locked, "2"))
-    root = desk.shelf.root(commit)
+    root = desk.release_store.root(commit)
     assert await _kill_when(desk, lambda: MOMENTS["environment"](root))
     assert _good(desk) is None
     await desk.run_well()

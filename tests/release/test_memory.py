@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.base.errors import StoreError, StoreRefused
-from agent.base.logs import Journalist
+from agent.base.logs import RunLogger
 from agent.base.redact import Redactor
 from agent.bucket.address import LocalBucket, S3Bucket, bucket_at
 from agent.bucket.store import Bucket
@@ -19,7 +19,7 @@ from agent.contract.releases import Bad, Good, Pin, TrialStage
 from agent.core.ids import run_id
 from agent.release.memory import SNAPSHOT_AFTER, Memory, Writer
 from agent.release.operate import overview, pin, rollback, unpin
-from agent.release.shelf import Shelf
+from agent.release.store import ReleaseStore
 from tests.parts.seaweed import S3Server
 from tests.release.objects import Objects
 
@@ -75,7 +75,7 @@ class World:
             Writer(run_id(now, self._runs.to_bytes(3)), "machine", now + HOUR),
             copy=copy,
             now=lambda: self.store.now + ahead,
-            log=Journalist(self.events.append).log,
+            log=RunLogger(self.events.append).log,
             pause=self._pause,
             **more,
         )
@@ -290,7 +290,7 @@ async def test_of_many_shards_one_tells_what_is_no_fault(world: World) -> None:
         Writer("20261122T180000Z-5a5a5a", "shard", world.store.now + HOUR, quiet=True),
         copy=None,
         now=lambda: world.store.now,
-        log=Journalist(world.events.append).log,
+        log=RunLogger(world.events.append).log,
     )
     for one in (memory, shard):
         await one.open(world.store.opened())
@@ -316,11 +316,11 @@ async def test_no_secret_is_in_an_entry(world: World) -> None:
 
 async def test_an_operator_decides_from_any_computer(world: World, tmp_path: Path) -> None:
     """Back to the one before, pinned, unpinned; what a run learnt meanwhile stays, and the last word counts."""
-    shelf = Shelf.at(tmp_path, tmp_path)
+    release_store = ReleaseStore.at(tmp_path, tmp_path)
     for ref in ("v1", "v2", "v3"):
         await world.learn(good=good(ref, world.store.now))
     memory = await world.opened()
-    rows = overview(memory.known, shelf, VERSION, world.store.now)
+    rows = overview(memory.known, release_store, VERSION, world.store.now)
     meanwhile = await world.opened()
     meanwhile.learn(pin=Pin(ref="v2", reason="another operator, in the same second"))
     left, target = await rollback(memory, rows, None, version=VERSION, reason="slow")

@@ -8,7 +8,7 @@ import pytest
 from agent.base.errors import ReleaseError
 from agent.release.operate import rollback
 from tests.parts.repo import Repo, Signer, make_signer
-from tests.release.conftest import JOBS, LOCKED_JOBS, PROJECT, VERSION, Desk
+from tests.release.conftest import JOBS, LOCKED_JOBS, PROJECT, VERSION, AttemptPaths
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
@@ -58,7 +58,7 @@ NEWEST: dict[str, tuple[Callable[[Repo], None], str, str]] = {
 
 @pytest.mark.parametrize("name", NEWEST)
 async def test_on_a_first_boot_the_next_older_release_runs(
-    desk: Desk, repo_builder: Repo, name: str
+    desk: AttemptPaths, repo_builder: Repo, name: str
 ) -> None:
     """It is on trial like any new one, and the record says what was wanted and why that does not run."""
     publish, kind, words = NEWEST[name]
@@ -78,7 +78,7 @@ async def test_on_a_first_boot_the_next_older_release_runs(
 
 
 async def test_a_replayed_signature_does_not_keep_a_first_boot_from_its_release(
-    desk: Desk, repo_builder: Repo, ada: Signer, signers: Path
+    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path
 ) -> None:
     """Nor do several tags in a row; each is reported."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
@@ -98,7 +98,7 @@ async def test_a_replayed_signature_does_not_keep_a_first_boot_from_its_release(
 
 
 async def test_nothing_older_than_what_ran_before_takes_the_place(
-    desk: Desk, repo_builder: Repo
+    desk: AttemptPaths, repo_builder: Repo
 ) -> None:
     """Between the last good release and the newest there is one to try; below it there is none."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
@@ -114,7 +114,7 @@ async def test_nothing_older_than_what_ran_before_takes_the_place(
     assert (await desk.obtain()).release.commit == good
 
 
-async def test_what_an_operator_went_back_to_stays(desk: Desk, repo_builder: Repo) -> None:
+async def test_what_an_operator_went_back_to_stays(desk: AttemptPaths, repo_builder: Repo) -> None:
     """A release that lies between the two was passed over by a person."""
     good = repo_builder.release("v1.0", {"jobs.toml": JOBS})
     await desk.run_well()
@@ -128,7 +128,9 @@ async def test_what_an_operator_went_back_to_stays(desk: Desk, repo_builder: Rep
         assert [each.ref for each in obtained.record.refused] == ["v2.0"]
 
 
-async def test_when_no_release_can_run_every_reason_is_told(desk: Desk, repo_builder: Repo) -> None:
+async def test_when_no_release_can_run_every_reason_is_told(
+    desk: AttemptPaths, repo_builder: Repo
+) -> None:
     """Of as many as are tried; how many were not is a warning in the log."""
     repo_builder.release("v0.1", {"jobs.toml": JOBS})
     for number in range(1, 7):
@@ -143,14 +145,14 @@ async def test_when_no_release_can_run_every_reason_is_told(desk: Desk, repo_bui
 
 
 async def test_an_older_release_that_cannot_be_had_leaves_the_first_reason(
-    desk: Desk, repo_builder: Repo
+    desk: AttemptPaths, repo_builder: Repo
 ) -> None:
     """A disk that refuses the next one ends the attempt; the last good release runs, and both are told."""
     good = repo_builder.release("v1.0", {"jobs.toml": JOBS})
     await desk.run_well()
     commit = repo_builder.release("v2.0", {"next": "x"})
     _broken(repo_builder)
-    (desk.shelf.releases / f"{commit}").write_text("in the way")
+    (desk.release_store.releases / f"{commit}").write_text("in the way")
     obtained = await desk.obtain()
     assert obtained.release.commit == good
     assert obtained.stale is not None

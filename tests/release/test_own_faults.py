@@ -8,7 +8,7 @@ import pytest
 from agent.base.errors import Refusal
 from agent.release.trial import own_fault
 from tests.parts.repo import Repo
-from tests.release.conftest import DEAD_PROXY, JOBS, Desk
+from tests.release.conftest import DEAD_PROXY, JOBS, AttemptPaths
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
@@ -98,7 +98,7 @@ OTHERS: dict[str, Mapping[str, str]] = {
 }
 
 
-async def _refused(desk: Desk, repo: Repo, files: Mapping[str, str]) -> list[str]:
+async def _refused(desk: AttemptPaths, repo: Repo, files: Mapping[str, str]) -> list[str]:
     """Publish a release after a good one, while there is no network; return what is bad, after it was refused."""
     repo.release("v1.0", {"jobs.toml": JOBS})
     good = await desk.run_well()
@@ -120,7 +120,9 @@ async def _refused(desk: Desk, repo: Repo, files: Mapping[str, str]) -> list[str
 
 
 @pytest.mark.parametrize("name", OWN)
-async def test_what_no_retry_mends_is_found_bad(desk: Desk, repo_builder: Repo, name: str) -> None:
+async def test_what_no_retry_mends_is_found_bad(
+    desk: AttemptPaths, repo_builder: Repo, name: str
+) -> None:
     """By the words of the real uv. The next run says that it is bad, and installs nothing."""
     bad = await _refused(desk, repo_builder, OWN[name])
     assert bad == ["v2.0"]
@@ -132,7 +134,7 @@ async def test_what_no_retry_mends_is_found_bad(desk: Desk, repo_builder: Repo, 
 
 @pytest.mark.parametrize("name", OTHERS)
 async def test_what_may_mend_itself_is_tried_again(
-    desk: Desk, repo_builder: Repo, name: str
+    desk: AttemptPaths, repo_builder: Repo, name: str
 ) -> None:
     """The network, and a uv that is too old, are nobody's fault: the next run installs it anew."""
     assert await _refused(desk, repo_builder, OTHERS[name]) == []

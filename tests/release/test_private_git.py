@@ -15,7 +15,7 @@ from tests.parts.gitserver import GitServer
 from tests.parts.missing import program
 from tests.parts.repo import Repo
 from tests.parts.sshd import SshServer, make_key
-from tests.release.conftest import JOBS, Desk
+from tests.release.conftest import JOBS, AttemptPaths
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
@@ -24,7 +24,7 @@ USER = "x-access-token"
 
 
 @pytest.fixture
-def https(desk: Desk, repo_builder: Repo, tmp_path: Path) -> Iterator[GitServer]:
+def https(desk: AttemptPaths, repo_builder: Repo, tmp_path: Path) -> Iterator[GitServer]:
     """A server that lets in whoever has the token, in front of a repository with one release."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
     certificate = make_certificate(tmp_path)
@@ -36,7 +36,7 @@ def https(desk: Desk, repo_builder: Repo, tmp_path: Path) -> Iterator[GitServer]
 
 
 @pytest.fixture
-def ssh(desk: Desk, repo_builder: Repo, tmp_path: Path) -> Iterator[SshServer]:
+def ssh(desk: AttemptPaths, repo_builder: Repo, tmp_path: Path) -> Iterator[SshServer]:
     """A server that lets in whoever has the key `deploy`, in front of a repository with one release."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
     key = make_key(tmp_path / "deploy")
@@ -60,7 +60,7 @@ def with_key(folder: Path, *known_hosts: str) -> str:
 
 
 async def test_a_token_opens_a_repository_and_is_nowhere(
-    desk: Desk, https: GitServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    desk: AttemptPaths, https: GitServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """No process has it in its arguments or its environment, no file below the state, no log line, no record."""
     seen: list[bytes] = []
@@ -87,7 +87,7 @@ async def test_a_token_opens_a_repository_and_is_nowhere(
 
 
 async def test_a_token_is_read_from_ssm(
-    desk: Desk, https: GitServer, aws: dict[str, str], parameters: Callable[..., None]
+    desk: AttemptPaths, https: GitServer, aws: dict[str, str], parameters: Callable[..., None]
 ) -> None:
     """With the name that belongs to it; without it, with what hosts take beside any token."""
     desk.environ |= aws
@@ -103,7 +103,7 @@ async def test_a_token_is_read_from_ssm(
     [("who are you?", "wrong, expired or revoked"), ("the token expired", "the token has expired")],
 )
 async def test_a_token_that_is_revoked_between_two_runs_leaves_the_last_good_release(
-    desk: Desk, https: GitServer, tmp_path: Path, said: str, meaning: str
+    desk: AttemptPaths, https: GitServer, tmp_path: Path, said: str, meaning: str
 ) -> None:
     """The second run says in words what is wrong, what the server said, and never the token."""
     source = kept(tmp_path, f"token={TOKEN}\n")
@@ -120,7 +120,7 @@ async def test_a_token_that_is_revoked_between_two_runs_leaves_the_last_good_rel
 
 
 async def test_a_wrong_token_is_refused_with_a_remedy(
-    desk: Desk, https: GitServer, tmp_path: Path
+    desk: AttemptPaths, https: GitServer, tmp_path: Path
 ) -> None:
     """It is asked once: another attempt would not help."""
     with pytest.raises(ReleaseError, match="does not take the token") as raised:
@@ -131,7 +131,7 @@ async def test_a_wrong_token_is_refused_with_a_remedy(
 
 
 async def test_a_certificate_that_is_not_trusted_is_not_the_tokens_fault(
-    desk: Desk, https: GitServer, tmp_path: Path
+    desk: AttemptPaths, https: GitServer, tmp_path: Path
 ) -> None:
     """Though git's complaint may have the word expired in it; and the token was not sent."""
     del desk.environ["GIT_SSL_CAINFO"]
@@ -141,7 +141,7 @@ async def test_a_certificate_that_is_not_trusted_is_not_the_tokens_fault(
 
 
 async def test_a_deploy_key_opens_a_repository_and_is_in_no_file_of_ours(
-    desk: Desk, ssh: SshServer, tmp_path: Path
+    desk: AttemptPaths, ssh: SshServer, tmp_path: Path
 ) -> None:
     """It reads what the key may read, from the host whose key is known."""
     obtained = await desk.run_well(credentials=with_key(tmp_path, ssh.known_hosts))
@@ -154,7 +154,7 @@ async def test_a_deploy_key_opens_a_repository_and_is_in_no_file_of_ours(
 
 
 async def test_a_deploy_key_is_read_from_ssm(
-    desk: Desk,
+    desk: AttemptPaths,
     ssh: SshServer,
     tmp_path: Path,
     aws: dict[str, str],
@@ -196,7 +196,7 @@ def _other_host_key(ssh: SshServer, _folder: Path, _repository: Path) -> None:
     ],
 )
 async def test_what_happens_to_a_deploy_key_between_two_runs_is_said(
-    desk: Desk,
+    desk: AttemptPaths,
     ssh: SshServer,
     tmp_path: Path,
     change: Callable[[SshServer, Path, Path], None],
@@ -218,7 +218,7 @@ async def test_what_happens_to_a_deploy_key_between_two_runs_is_said(
 
 
 async def test_a_host_that_nobody_knows_is_refused(
-    desk: Desk, ssh: SshServer, tmp_path: Path
+    desk: AttemptPaths, ssh: SshServer, tmp_path: Path
 ) -> None:
     """Whatever the user's own ssh trusts, and whatever the key opens: an impostor would get nothing."""
     home = Path(desk.environ["HOME"], ".ssh")
@@ -240,7 +240,7 @@ async def test_a_host_that_nobody_knows_is_refused(
     ],
 )
 async def test_a_file_that_opens_nothing_is_refused_before_anybody_is_asked(
-    desk: Desk, https: GitServer, tmp_path: Path, text: str, problem: str
+    desk: AttemptPaths, https: GitServer, tmp_path: Path, text: str, problem: str
 ) -> None:
     """With what is wrong, and without any of it."""
     with pytest.raises(ReleaseError, match=problem):
@@ -249,7 +249,7 @@ async def test_a_file_that_opens_nothing_is_refused_before_anybody_is_asked(
 
 
 async def test_a_file_that_others_can_read_is_refused(
-    desk: Desk, https: GitServer, tmp_path: Path
+    desk: AttemptPaths, https: GitServer, tmp_path: Path
 ) -> None:
     """As for every file of secrets."""
     with pytest.raises(ReleaseError, match=r"others than its owner can read .*0644"):
@@ -257,7 +257,7 @@ async def test_a_file_that_others_can_read_is_refused(
     assert https.requests == []
 
 
-async def test_ssm_that_is_away_is_asked_again(desk: Desk, https: GitServer) -> None:
+async def test_ssm_that_is_away_is_asked_again(desk: AttemptPaths, https: GitServer) -> None:
     """And in the end it is the network that was to blame, not the repository."""
     desk.timeout = 3.0
     desk.environ |= {

@@ -8,11 +8,11 @@ import pytest
 from agent.base import processes
 from agent.base.errors import ReleaseError
 from agent.config.settings import Settings
-from agent.release.shelf import Installed
+from agent.release.store import Installed
 from agent.secrets.keyring import Keyring
 from tests.parts.private_index import PACKAGE, USER, PrivateIndex, lock
 from tests.parts.repo import Repo
-from tests.release.conftest import Desk
+from tests.release.conftest import AttemptPaths
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
@@ -28,7 +28,7 @@ def release_of(version: str, index: PrivateIndex, folder: Path) -> dict[str, str
 
 
 @pytest.fixture
-def index(tmp_path: Path, desk: Desk) -> Iterator[PrivateIndex]:
+def index(tmp_path: Path, desk: AttemptPaths) -> Iterator[PrivateIndex]:
     """An index with two versions of a package, and an agent that knows the login."""
     with PrivateIndex("1.0", "2.0") as server:
         server.admit(PASSWORD)
@@ -54,7 +54,7 @@ async def greeting(release: Installed) -> str:
 
 
 async def test_a_private_package_is_installed_and_its_login_is_nowhere(
-    desk: Desk, repo_builder: Repo, index: PrivateIndex, tmp_path: Path
+    desk: AttemptPaths, repo_builder: Repo, index: PrivateIndex, tmp_path: Path
 ) -> None:
     """In no file of release, environment, cache or state, no log line, and no environment of a job."""
     repo_builder.release("v1.0", release_of("1.0", index, tmp_path / "one"))
@@ -69,7 +69,7 @@ async def test_a_private_package_is_installed_and_its_login_is_nowhere(
 
 @pytest.mark.parametrize("change", ["revoked", "wrong"])
 async def test_a_login_that_no_longer_opens_the_index_leaves_the_last_good_release(
-    desk: Desk, repo_builder: Repo, index: PrivateIndex, tmp_path: Path, change: str
+    desk: AttemptPaths, repo_builder: Repo, index: PrivateIndex, tmp_path: Path, change: str
 ) -> None:
     """It says so in words, and shows no password."""
     repo_builder.release("v1.0", release_of("1.0", index, tmp_path / "one"))
@@ -87,7 +87,7 @@ async def test_a_login_that_no_longer_opens_the_index_leaves_the_last_good_relea
 
 
 async def test_a_login_that_cannot_be_read_is_said(
-    desk: Desk, repo_builder: Repo, index: PrivateIndex, tmp_path: Path
+    desk: AttemptPaths, repo_builder: Repo, index: PrivateIndex, tmp_path: Path
 ) -> None:
     """Before uv asks the index."""
     repo_builder.release("v1.0", release_of("1.0", index, tmp_path / "one"))

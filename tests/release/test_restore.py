@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from agent.release.operate import pin
-from agent.release.shelf import bake
+from agent.release.store import bake
 from tests.parts.gitserver import GitServer
 from tests.parts.repo import Repo, Signer, make_signer
-from tests.release.conftest import JOBS, Desk
+from tests.release.conftest import JOBS, AttemptPaths
 
 
 @pytest.fixture
@@ -25,20 +25,22 @@ def signers(tmp_path: Path, ada: Signer) -> Path:
     return file
 
 
-def wiped(desk: Desk) -> None:
+def wiped(desk: AttemptPaths) -> None:
     """Lose everything on the disk but what the bucket would know."""
-    known = desk.shelf.copy.read_bytes()
-    for place in (desk.shelf.releases, desk.shelf.mirror):
+    known = desk.release_store.copy.read_bytes()
+    for place in (desk.release_store.releases, desk.release_store.mirror):
         for folder in place.rglob("*"):
             if folder.is_dir() and not folder.is_symlink():
                 folder.chmod(0o755)
         shutil.rmtree(place)
-    desk.shelf.releases.mkdir()
-    desk.shelf.copy.write_bytes(known)
+    desk.release_store.releases.mkdir()
+    desk.release_store.copy.write_bytes(known)
 
 
 @pytest.fixture(params=["a path", "HTTP"])
-def served(request: pytest.FixtureRequest, desk: Desk, git_server: GitServer) -> Desk:
+def served(
+    request: pytest.FixtureRequest, desk: AttemptPaths, git_server: GitServer
+) -> AttemptPaths:
     """A desk that reaches the repository by its path, or over HTTP."""
     if request.param == "HTTP":
         desk.repository = git_server.url()
@@ -47,7 +49,7 @@ def served(request: pytest.FixtureRequest, desk: Desk, git_server: GitServer) ->
 
 @pytest.mark.parametrize("tag", ["gone", "moved"])
 async def test_the_last_good_release_comes_from_git(
-    served: Desk, repo_builder: Repo, ada: Signer, signers: Path, tag: str
+    served: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path, tag: str
 ) -> None:
     """By its commit, with the signature that is known, whatever became of its tag."""
     desk = served
@@ -68,17 +70,17 @@ async def test_the_last_good_release_comes_from_git(
 
 
 async def test_what_nobody_signed_any_more_is_not_restored(
-    desk: Desk, repo_builder: Repo, ada: Signer, signers: Path
+    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path
 ) -> None:
     """The bucket is believed about what ran, never about who may: the image's runs."""
     image = repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
-    bake(desk.shelf, (await desk.obtain(allowed_signers=signers)).release)
+    bake(desk.release_store, (await desk.obtain(allowed_signers=signers)).release)
     bob = make_signer(signers.parent, "bob@example.com")
     signers.write_text(ada.allowed_signers_line + bob.allowed_signers_line)
     repo_builder.release("v2.0", {"more": "x"}, signer=bob)
     await desk.run_well(allowed_signers=signers)
     signers.write_text(ada.allowed_signers_line)
-    for folder in desk.shelf.releases.glob("*"):
+    for folder in desk.release_store.releases.glob("*"):
         if folder.is_dir() and folder.name != image:
             folder.rename(desk.state / "away")
     obtained = await desk.obtain(allowed_signers=signers)
@@ -87,12 +89,12 @@ async def test_what_nobody_signed_any_more_is_not_restored(
 
 
 async def test_a_pin_goes_below_what_is_known_and_not_below_the_image(
-    desk: Desk, repo_builder: Repo, ada: Signer, signers: Path
+    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path
 ) -> None:
     """Nor to a tag that was moved, nor past the signatures."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
     repo_builder.release("v2.0", {"image": "x"}, signer=ada)
-    bake(desk.shelf, (await desk.obtain(allowed_signers=signers)).release)
+    bake(desk.release_store, (await desk.obtain(allowed_signers=signers)).release)
     middle = repo_builder.release("v3.0", {"middle": "x"}, signer=ada)
     await desk.run_well(allowed_signers=signers)
     repo_builder.release("v4.0", {"newest": "x"}, signer=ada)
@@ -114,14 +116,14 @@ async def test_a_pin_goes_below_what_is_known_and_not_below_the_image(
 
 
 async def test_the_images_release_is_on_trial_where_another_was_good(
-    desk: Desk, repo_builder: Repo
+    desk: AttemptPaths, repo_builder: Repo
 ) -> None:
     """A new image is no proof; the first one of a channel has nothing to be compared with."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
     first = await desk.obtain()
-    bake(desk.shelf, first.release)
+    bake(desk.release_store, first.release)
     assert not (await desk.obtain()).on_trial
     desk.promote(first)
     repo_builder.release("v2.0", {"more": "x"})
-    bake(desk.shelf, (await desk.obtain()).release)
+    bake(desk.release_store, (await desk.obtain()).release)
     assert (await desk.obtain()).on_trial

@@ -7,7 +7,7 @@ import pytest
 
 from tests.parts.gitserver import GitServer
 from tests.parts.repo import Repo, make_signer
-from tests.release.conftest import JOBS, Desk
+from tests.release.conftest import JOBS, AttemptPaths
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def repo_builder(git_server: GitServer) -> Repo:
 
 
 async def test_releases_of_a_sha256_repository_run(
-    desk: Desk, repo_builder: Repo, git_server: GitServer, tmp_path: Path
+    desk: AttemptPaths, repo_builder: Repo, git_server: GitServer, tmp_path: Path
 ) -> None:
     """Tags and branches, signed, over HTTP; verified again without the server and without the mirror."""
     ada = make_signer(tmp_path)
@@ -32,7 +32,7 @@ async def test_releases_of_a_sha256_repository_run(
         assert obtained.record.verified_by is not None
         assert (obtained.release.tree / version).read_text() == "x"
     assert len(desk.told("release.mirror_discarded")) == 1
-    shutil.rmtree(desk.shelf.mirror)
+    shutil.rmtree(desk.release_store.mirror)
     nowhere = await desk.obtain(allowed_signers=signers, repository=str(tmp_path / "nowhere"))
     assert (nowhere.release.commit, nowhere.record.verified_by is not None) == (commit, True)
     repo_builder.write("more", "x")
@@ -43,7 +43,7 @@ async def test_releases_of_a_sha256_repository_run(
 
 
 async def test_a_machine_may_change_to_a_repository_of_the_other_format(
-    desk: Desk, repo_builder: Repo, tmp_path: Path
+    desk: AttemptPaths, repo_builder: Repo, tmp_path: Path
 ) -> None:
     """The mirror is made anew each time; releases of both stay on disk."""
     newer = repo_builder.release("v1.0", {"jobs.toml": JOBS})
@@ -52,4 +52,4 @@ async def test_a_machine_may_change_to_a_repository_of_the_other_format(
     for repository, commit in ((repo_builder, newer), (other, older), (repo_builder, newer)):
         desk.repository = str(repository.bare)
         assert (await desk.run_well()).release.commit == commit
-    assert desk.shelf.root(older).is_dir()
+    assert desk.release_store.root(older).is_dir()

@@ -8,9 +8,9 @@ import pytest
 
 from agent.base.errors import ReleaseError
 from agent.release.checks import Checks
-from agent.release.shelf import (
+from agent.release.store import (
     Installed,
-    Shelf,
+    ReleaseStore,
     last_here,
     read_marker,
     remove,
@@ -18,24 +18,24 @@ from agent.release.shelf import (
 )
 from tests.parts.gitserver import GitServer
 from tests.parts.repo import Repo
-from tests.release.conftest import JOBS, VERSION, Desk
+from tests.release.conftest import JOBS, VERSION, AttemptPaths
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
 
-async def _two(desk: Desk, repo: Repo) -> tuple[Installed, Installed]:
+async def _two(desk: AttemptPaths, repo: Repo) -> tuple[Installed, Installed]:
     repo.release("v1.0", {"jobs.toml": JOBS})
     first = (await desk.run_well()).release
     repo.release("v2.0", {"new": "x"})
     return first, (await desk.run_well()).release
 
 
-def _good(desk: Desk) -> Installed | None:
+def _good(desk: AttemptPaths) -> Installed | None:
     checks = Checks("jobs.toml", VERSION, desk.environ)
-    return last_here(desk.shelf, desk.remembered().known.good(VERSION), checks)
+    return last_here(desk.release_store, desk.remembered().known.good(VERSION), checks)
 
 
-async def test_the_state_directory_can_be_moved(desk: Desk, repo_builder: Repo) -> None:
+async def test_the_state_directory_can_be_moved(desk: AttemptPaths, repo_builder: Repo) -> None:
     """A release without an environment survives a move of it all."""
     _, second = await _two(desk, repo_builder)
     desk.state = desk.state.rename(desk.state.with_name("moved"))
@@ -46,7 +46,7 @@ async def test_the_state_directory_can_be_moved(desk: Desk, repo_builder: Repo) 
 
 @pytest.mark.parametrize("damage", ["gone", "garbage", "newer", "other", "no tree"])
 async def test_a_release_with_a_damaged_marker_is_made_again(
-    desk: Desk, repo_builder: Repo, damage: str
+    desk: AttemptPaths, repo_builder: Repo, damage: str
 ) -> None:
     """A marker that does not say that this release is complete counts as none."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
@@ -72,33 +72,33 @@ async def test_a_release_with_a_damaged_marker_is_made_again(
     assert _good(desk) == obtained.release
 
 
-async def test_an_image_link_to_nowhere_is_no_release(desk: Desk, tmp_path: Path) -> None:
+async def test_an_image_link_to_nowhere_is_no_release(desk: AttemptPaths, tmp_path: Path) -> None:
     """No link, and a link to something that is not named like a commit, are both none."""
     assert _good(desk) is None
     desk.state.mkdir()
-    desk.shelf.baked.symlink_to(tmp_path)
+    desk.release_store.baked.symlink_to(tmp_path)
     assert _good(desk) is None
 
 
 async def test_unfinished_releases_are_swept_and_finished_ones_are_not(
-    desk: Desk, repo_builder: Repo
+    desk: AttemptPaths, repo_builder: Repo
 ) -> None:
     """What has no marker goes, read-only or not; what its links point to, and what is not the agent's, stays."""
     first, second = await _two(desk, repo_builder)
     outside = desk.state / "outside"
     outside.mkdir()
     (outside / "kept").write_text("x")
-    theirs = desk.shelf.releases / "v1.tmp"
+    theirs = desk.release_store.releases / "v1.tmp"
     theirs.mkdir()
-    unfinished = desk.shelf.root("b" * 40)
+    unfinished = desk.release_store.root("b" * 40)
     (unfinished / "tree/deep").mkdir(parents=True)
     (unfinished / "tree/deep/file").write_text("x")
     (unfinished / "tree/link").symlink_to(outside)
     for folder in (unfinished / "tree/deep", unfinished / "tree"):
         folder.chmod(0o555)
-    draft = desk.shelf.root("c" * 40).with_name(f"{'c' * 40}.0a1b2c3d.tmp")
+    draft = desk.release_store.root("c" * 40).with_name(f"{'c' * 40}.0a1b2c3d.tmp")
     draft.mkdir()
-    assert sorted(await sweep(desk.shelf)) == ["b" * 40, draft.name]
+    assert sorted(await sweep(desk.release_store)) == ["b" * 40, draft.name]
     assert not unfinished.exists()
     assert not draft.exists()
     assert theirs.exists()
@@ -107,49 +107,49 @@ async def test_unfinished_releases_are_swept_and_finished_ones_are_not(
     assert {first.root.exists(), second.root.exists()} == {True}
 
 
-async def test_a_sealed_release_can_be_removed(desk: Desk, repo_builder: Repo) -> None:
+async def test_a_sealed_release_can_be_removed(desk: AttemptPaths, repo_builder: Repo) -> None:
     """Read-only is no obstacle to the agent's own clean-up, whoever it runs as."""
     first, _ = await _two(desk, repo_builder)
     await remove(first.root)
     assert not first.root.exists()
-    assert not list(desk.shelf.releases.glob("*.tmp"))
+    assert not list(desk.release_store.releases.glob("*.tmp"))
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed"])
 async def test_a_damaged_mirror_is_made_again(
-    desk: Desk, repo_builder: Repo, git_server: GitServer, damage: str
+    desk: AttemptPaths, repo_builder: Repo, git_server: GitServer, damage: str
 ) -> None:
     """Packs that a power loss left cut or wrong, old locks and half a pack cost one more transfer."""
     desk.repository = git_server.url()
     await _two(desk, repo_builder)
-    packs = list(desk.shelf.mirror.glob("objects/pack/*.pack"))
+    packs = list(desk.release_store.mirror.glob("objects/pack/*.pack"))
     assert packs
     for pack in packs:
         pack.chmod(0o644)
         content = pack.read_bytes()
         wrong = content[:12] + bytes(byte ^ 0xFF for byte in content[12:-20]) + content[-20:]
         pack.write_bytes(content[:20] if damage == "cut" else wrong)
-    (desk.shelf.mirror / "shallow.lock").write_text("")
-    (desk.shelf.mirror / "objects/pack/tmp_pack_abc").write_text("")
+    (desk.release_store.mirror / "shallow.lock").write_text("")
+    (desk.release_store.mirror / "objects/pack/tmp_pack_abc").write_text("")
     repo_builder.release("v3.0", {"newer": "x"})
     obtained = await desk.obtain()
     assert (obtained.release.ref, obtained.stale) == ("v3.0", None)
-    assert not (desk.shelf.mirror / "shallow.lock").exists()
+    assert not (desk.release_store.mirror / "shallow.lock").exists()
     assert bool(desk.told("release.mirror_discarded")) == (damage == "changed")
 
 
 async def test_something_else_in_the_mirrors_place_is_replaced(
-    desk: Desk, repo_builder: Repo
+    desk: AttemptPaths, repo_builder: Repo
 ) -> None:
     """A mirror whose folders are files is discarded and made anew."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    desk.shelf.mirror.mkdir(parents=True)
-    (desk.shelf.mirror / "objects").write_text("not a folder")
+    desk.release_store.mirror.mkdir(parents=True)
+    (desk.release_store.mirror / "objects").write_text("not a folder")
     assert (await desk.obtain()).release.ref == "v1.0"
 
 
 async def test_a_state_directory_that_cannot_be_used_is_a_reason(
-    desk: Desk, repo_builder: Repo
+    desk: AttemptPaths, repo_builder: Repo
 ) -> None:
     """A file where a directory must be ends as a typed error, not as a traceback."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
@@ -158,7 +158,7 @@ async def test_a_state_directory_that_cannot_be_used_is_a_reason(
         await desk.obtain()
 
 
-async def test_a_machine_without_git_says_so(desk: Desk, repo_builder: Repo) -> None:
+async def test_a_machine_without_git_says_so(desk: AttemptPaths, repo_builder: Repo) -> None:
     """Without git on the PATH the last good release runs, and the reason says what is missing."""
     first, second = await _two(desk, repo_builder)
     tools = desk.state.parent / "tools"
@@ -174,13 +174,13 @@ async def test_a_machine_without_git_says_so(desk: Desk, repo_builder: Repo) -> 
 
 def test_a_shelf_is_absolute(tmp_path: Path) -> None:
     """Environments have their path written into them, so a relative state directory is made absolute."""
-    shelf = Shelf.at(Path("state"), Path("cache"))
-    assert shelf.releases == Path.cwd() / "state" / "releases"
-    assert shelf.cache.is_absolute()
+    release_store = ReleaseStore.at(Path("state"), Path("cache"))
+    assert release_store.releases == Path.cwd() / "state" / "releases"
+    assert release_store.cache.is_absolute()
 
 
 async def test_a_disk_that_is_full_leaves_the_last_good_release(
-    desk: Desk, repo_builder: Repo
+    desk: AttemptPaths, repo_builder: Repo
 ) -> None:
     """A file that cannot be written whole ends the installation, and nothing incomplete is taken for a release."""
     first, _ = await _two(desk, repo_builder)

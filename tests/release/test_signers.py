@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import __version__
-from agent.base.logs import Journalist
+from agent.base.logs import RunLogger
 from agent.config.locate import Locations
 from agent.config.settings import Settings
-from agent.doctor import CHECKS, Finding, Patient, State, examine
+from agent.doctor import CHECKS, Finding, Installation, State, examine
 from agent.release.trust import keyless_lines, signers_problem
 from agent.release.verify import Trust
 from tests.parts.command import mayfly, surroundings
@@ -86,7 +86,7 @@ def check(signers: Path) -> "subprocess.CompletedProcess[str]":
 async def doctor(signers: Path | None) -> Finding:
     """Ask the doctor about the signers alone."""
     state = Path("/nonexistent/state")
-    patient = Patient(
+    installation = Installation(
         settings=Settings.model_validate({"release": {"allowed_signers": signers}}),
         source="defaults",
         faults=(),
@@ -94,10 +94,10 @@ async def doctor(signers: Path | None) -> Finding:
         environ=dict(os.environ),
         machine=False,
         version=__version__,
-        log=Journalist().log,
+        log=RunLogger().log,
     )
     checks = [one for one in CHECKS if one.name == "release signers"]
-    (finding,) = await examine(patient, checks)
+    (finding,) = await examine(installation, checks)
     return finding
 
 

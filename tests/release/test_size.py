@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from agent.base.errors import ReleaseRefused
-from agent.base.logs import Journalist
+from agent.base.logs import RunLogger
 from agent.release.mirror import Mirror
 from agent.release.repository import Wanted, parse_repository
 from tests.parts.heavy import tree_of_many, tree_of_zeros
 from tests.parts.repo import Repo
-from tests.release.conftest import JOBS, Desk, ends_in
+from tests.release.conftest import JOBS, AttemptPaths, ends_in
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
@@ -27,7 +27,7 @@ def publish_tree(repo: Repo, tag: str, tree: str) -> None:
 
 @pytest.mark.long
 async def test_a_blob_that_is_small_on_the_way_and_huge_on_the_disk_is_refused(
-    desk: Desk, repo_builder: Repo
+    desk: AttemptPaths, repo_builder: Repo
 ) -> None:
     """Its size is read from git's listing; not a byte of it is written into a release."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
@@ -38,12 +38,12 @@ async def test_a_blob_that_is_small_on_the_way_and_huge_on_the_disk_is_refused(
     (refused,) = obtained.record.refused
     assert (refused.ref, refused.kind) == ("v2.0", "content")
     assert "604.0 MB of files, more than 536.9 MB" in refused.reason
-    assert len(list(desk.shelf.releases.glob("*/tree"))) == 1
+    assert len(list(desk.release_store.releases.glob("*/tree"))) == 1
 
 
 @pytest.mark.long
 async def test_a_fetch_that_brings_too_much_is_stopped(
-    desk: Desk, repo_builder: Repo, tmp_path: Path
+    desk: AttemptPaths, repo_builder: Repo, tmp_path: Path
 ) -> None:
     """The git process is killed when the limit is passed, nothing of what came is left, and no git goes on."""
     for number in range(24):
@@ -55,7 +55,7 @@ async def test_a_fetch_that_brings_too_much_is_stopped(
         parse_repository(desk.repository, None),
         environ=desk.environ,
         seconds=20,
-        log=Journalist().log,
+        log=RunLogger().log,
         most=4 * 1024**2,
     )
     await mirror.prepare()
@@ -67,7 +67,7 @@ async def test_a_fetch_that_brings_too_much_is_stopped(
 
 
 @pytest.mark.long
-async def test_a_hundred_thousand_files_are_refused(desk: Desk, repo_builder: Repo) -> None:
+async def test_a_hundred_thousand_files_are_refused(desk: AttemptPaths, repo_builder: Repo) -> None:
     """They are counted in git's listing, and none reaches the disk."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
     await desk.run_well()

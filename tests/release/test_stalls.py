@@ -10,7 +10,7 @@ import pytest
 from tests.parts.gitserver import GitServer
 from tests.parts.repo import Repo
 from tests.parts.stalled import refused, silent, stalled_connect
-from tests.release.conftest import JOBS, Desk, ends_in
+from tests.release.conftest import JOBS, AttemptPaths, ends_in
 
 LIMIT = 3.0
 MARGIN = 5.0
@@ -44,7 +44,7 @@ def _address(scheme: str, place: AbstractContextManager[str]) -> Iterator[str]:
     ids=["refused", "connect", "tls", "answer", "headers", "body", "ssh"],
 )
 async def test_a_stalled_server_costs_its_limit_and_no_more(
-    desk: Desk, repo_builder: Repo, scheme: str, place: type[AbstractContextManager[str]]
+    desk: AttemptPaths, repo_builder: Repo, scheme: str, place: type[AbstractContextManager[str]]
 ) -> None:
     """Wherever it stalls, the last good release is returned in time, as stale, and no git is left running."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
@@ -61,7 +61,7 @@ async def test_a_stalled_server_costs_its_limit_and_no_more(
 
 @pytest.mark.parametrize("fault", ["cut", "drip"])
 async def test_a_pack_that_stops_coming_costs_the_limit(
-    desk: Desk, repo_builder: Repo, git_server: GitServer, fault: str
+    desk: AttemptPaths, repo_builder: Repo, git_server: GitServer, fault: str
 ) -> None:
     """A transfer that falls silent, or drips, ends in time; the same transfer works once the server does."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
@@ -83,7 +83,7 @@ async def test_a_pack_that_stops_coming_costs_the_limit(
 
 
 async def test_a_server_that_comes_back_is_asked_again(
-    desk: Desk, repo_builder: Repo, git_server: GitServer
+    desk: AttemptPaths, repo_builder: Repo, git_server: GitServer
 ) -> None:
     """A name that does not resolve is tried again within the limit; a repository that is not there is not."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})

@@ -9,9 +9,9 @@ import pytest
 
 from agent.base.errors import ReleaseError
 from agent.release.obtain import Obtained
-from agent.release.shelf import bake
+from agent.release.store import bake
 from tests.parts.repo import Repo, Signer, make_signer
-from tests.release.conftest import JOBS, Desk
+from tests.release.conftest import JOBS, AttemptPaths
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
@@ -31,7 +31,7 @@ def signers(tmp_path: Path, ada: Signer) -> Path:
 
 
 async def test_a_signed_tag_runs_and_its_signer_is_recorded(
-    desk: Desk, repo_builder: Repo, ada: Signer, signers: Path
+    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path
 ) -> None:
     """The manifest has the principal and the fingerprint of the key, also when nothing had to be fetched."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
@@ -46,7 +46,7 @@ async def test_a_signed_tag_runs_and_its_signer_is_recorded(
 
 
 async def test_without_signers_nothing_is_verified_and_the_record_says_so(
-    desk: Desk, repo_builder: Repo
+    desk: AttemptPaths, repo_builder: Repo
 ) -> None:
     """Only a machine warns about it, and only until somebody has said that it is meant."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
@@ -138,7 +138,7 @@ ATTACKS: dict[str, tuple[Attack, str, str]] = {
 
 @pytest.mark.parametrize("name", ATTACKS)
 async def test_an_attack_is_refused_and_the_last_good_release_runs(
-    desk: Desk, repo_builder: Repo, ada: Signer, signers: Path, name: str
+    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path, name: str
 ) -> None:
     """The record says what was refused, at which step and why; nothing of it was written to disk."""
     attack, kind, words = ATTACKS[name]
@@ -149,7 +149,7 @@ async def test_an_attack_is_refused_and_the_last_good_release_runs(
     for _ in range(2):
         obtained = await desk.obtain(allowed_signers=signers)
         _refused(obtained, good, kind, words)
-    assert not list(desk.shelf.releases.glob("*/tree/evil"))
+    assert not list(desk.release_store.releases.glob("*/tree/evil"))
 
 
 def _refused(obtained: Obtained, good: str, kind: str, words: str) -> None:
@@ -163,7 +163,7 @@ def _refused(obtained: Obtained, good: str, kind: str, words: str) -> None:
 
 
 async def test_a_tag_of_another_kind_of_signature_starts_no_program(
-    desk: Desk, repo_builder: Repo, ada: Signer, signers: Path, tmp_path: Path
+    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path, tmp_path: Path
 ) -> None:
     """A tag with an OpenPGP signature would have git call gpg; nothing of the sort is started."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
@@ -188,7 +188,7 @@ async def test_a_tag_of_another_kind_of_signature_starts_no_program(
 
 
 async def test_a_mirror_that_was_tampered_with_verifies_as_before(
-    desk: Desk, repo_builder: Repo, ada: Signer, signers: Path, tmp_path: Path
+    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path, tmp_path: Path
 ) -> None:
     """A program in the mirror's configuration that calls every signature good is never started."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
@@ -203,7 +203,7 @@ async def test_a_mirror_that_was_tampered_with_verifies_as_before(
         f"[gpg]\n\tprogram = {evil}\n[core]\n\tfsmonitor = {evil}\n\thooksPath = {tmp_path}\n"
     )
     for name in ("config", ".gitconfig"):
-        with (desk.shelf.mirror / name).open("a") as stream:
+        with (desk.release_store.mirror / name).open("a") as stream:
             stream.write(config)
     repo_builder.release("v2.0", {"evil": "x"})
     obtained = await desk.obtain(allowed_signers=signers)
@@ -215,7 +215,7 @@ async def test_a_mirror_that_was_tampered_with_verifies_as_before(
     "content", [None, b"", b"# nobody\n\n"], ids=["missing", "empty", "nobody"]
 )
 async def test_without_the_file_only_what_was_verified_before_runs(
-    desk: Desk, repo_builder: Repo, ada: Signer, signers: Path, content: bytes | None
+    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path, content: bytes | None
 ) -> None:
     """The reason names the file and what to do; a release that was never verified does not run."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
@@ -236,7 +236,7 @@ async def test_without_the_file_only_what_was_verified_before_runs(
 
 
 async def test_what_ran_before_signatures_were_asked_for_is_verified_first(
-    desk: Desk, repo_builder: Repo, ada: Signer, signers: Path
+    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path
 ) -> None:
     """Turning verification on takes a signed release that is on disk as it is, and refuses an unsigned one."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
@@ -250,7 +250,7 @@ async def test_what_ran_before_signatures_were_asked_for_is_verified_first(
 
 
 async def test_a_signer_who_is_taken_out_is_out_at_once(
-    desk: Desk, repo_builder: Repo, ada: Signer, signers: Path, tmp_path: Path
+    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path, tmp_path: Path
 ) -> None:
     """Also the last good release is verified again before every run, without a network."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
@@ -269,7 +269,7 @@ async def test_a_signer_who_is_taken_out_is_out_at_once(
     ],
 )
 async def test_a_key_counts_while_it_is_valid(
-    desk: Desk, repo_builder: Repo, ada: Signer, signers: Path, option: str, *, runs: bool
+    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path, option: str, *, runs: bool
 ) -> None:
     """What counts is the time of the tag, so that old releases stay good when a key runs out."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
@@ -283,7 +283,7 @@ async def test_a_key_counts_while_it_is_valid(
 
 
 async def test_a_branch_goes_by_its_commits_and_not_back(
-    desk: Desk, repo_builder: Repo, ada: Signer, signers: Path
+    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path
 ) -> None:
     """The head must be signed; forced back to an older commit, also a signed one, it is refused."""
     follow: dict[str, Any] = {"branch": "main", "allowed_signers": signers}
@@ -306,7 +306,7 @@ async def test_a_branch_goes_by_its_commits_and_not_back(
 
 
 async def test_the_floor_is_that_of_the_last_good_release_or_the_image(
-    desk: Desk, repo_builder: Repo, ada: Signer, signers: Path
+    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path
 ) -> None:
     """Where nothing is known any more, nothing older than the image's release runs all the same."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
@@ -316,13 +316,13 @@ async def test_the_floor_is_that_of_the_last_good_release_or_the_image(
     repo_builder.git("tag", "--delete", "v2.0")
     repo_builder.push()
     _refused(await desk.obtain(allowed_signers=signers), good, "downgrade", "older than v2.0")
-    bake(desk.shelf, obtained.release)
-    desk.shelf.copy.unlink()
+    bake(desk.release_store, obtained.release)
+    desk.release_store.copy.unlink()
     _refused(await desk.obtain(allowed_signers=signers), good, "downgrade", "older than v2.0")
 
 
 async def test_without_verification_a_step_back_runs_and_is_told(
-    desk: Desk, repo_builder: Repo
+    desk: AttemptPaths, repo_builder: Repo
 ) -> None:
     """Who deletes a tag where nothing is signed means it; the warning says what ran before."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
@@ -336,7 +336,7 @@ async def test_without_verification_a_step_back_runs_and_is_told(
 
 
 async def test_the_signed_object_is_kept_with_the_release(
-    desk: Desk, repo_builder: Repo, ada: Signer, signers: Path
+    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path
 ) -> None:
     """It is verified again when the mirror is gone; one that was changed on disk is refused."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.base.logs import Journalist, console_sink, json_sink
+from agent.base.logs import RunLogger, console_sink, json_sink
 from agent.base.redact import Redactor
 from agent.jobs.capture import Capture
 
@@ -20,7 +20,7 @@ async def test_a_disk_that_takes_nothing_stalls_no_job(path: Path) -> None:
     stream = asyncio.StreamReader()
     stream.feed_data(LINES)
     stream.feed_eof()
-    capture = Capture(path, 64 * 1024, Redactor({}), Journalist().log)
+    capture = Capture(path, 64 * 1024, Redactor({}), RunLogger().log)
     await capture.drain(stream)
     assert capture.total == len(LINES)
     assert capture.tail[-1] == "line 199999"
@@ -34,16 +34,16 @@ def test_a_log_that_cannot_be_written_ends_nothing() -> None:
     def broken(_event: dict[str, Any]) -> None:
         raise OSError(28, "No space left on device")
 
-    Journalist(broken, seen.append).log.info("something.happened")
+    RunLogger(broken, seen.append).log.info("something.happened")
     assert [event["event"] for event in seen] == ["something.happened"]
 
 
 def test_the_log_redacts_what_json_does_not_have() -> None:
     """Errors, paths and bytes become texts in the sinks, and come there without secrets."""
     plain, coloured = io.StringIO(), io.StringIO()
-    journalist = Journalist(json_sink(plain), console_sink(coloured, colors=False))
-    journalist.add_secrets({"TOKEN": "hunter2-hunter2"})
-    journalist.log.warning(
+    run_logger = RunLogger(json_sink(plain), console_sink(coloured, colors=False))
+    run_logger.add_secrets({"TOKEN": "hunter2-hunter2"})
+    run_logger.log.warning(
         "x",
         error=ValueError("no hunter2-hunter2"),
         path=Path("/hunter2-hunter2"),

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from agent.base.logs import Log
-from agent.base.progress import Unwatched
+from agent.base.progress import NullProgress
 from agent.base.redact import Redactor
 from agent.base.stop import Stop
 from agent.bucket.address import LocalBucket
@@ -65,7 +65,7 @@ def courier_of(run: SpooledRun, bucket: Bucket) -> Courier:
     opened: asyncio.Future[Bucket] = asyncio.get_running_loop().create_future()
     opened.set_result(bucket)
     return Courier(
-        run, opened, concurrency=4, redactor=lambda: Redactor({}), log=LOG, progress=Unwatched()
+        run, opened, concurrency=4, redactor=lambda: Redactor({}), log=LOG, progress=NullProgress()
     )
 
 
@@ -128,7 +128,7 @@ async def test_a_notice_in_the_middle_of_the_hand_off_hurries_it(
     run, stop = spooled(spool), Stop()
     waiting: asyncio.Future[Bucket] = asyncio.get_running_loop().create_future()
     stuck = Courier(
-        run, waiting, concurrency=4, redactor=lambda: Redactor({}), log=LOG, progress=Unwatched()
+        run, waiting, concurrency=4, redactor=lambda: Redactor({}), log=LOG, progress=NullProgress()
     )
     handing = asyncio.create_task(hand_over(run, stuck, bucket, LOG, stop))
     await asyncio.sleep(0.2)  # it waits for the bucket by then
@@ -165,7 +165,7 @@ async def test_a_file_that_grew_after_it_was_sent_is_late(
     assert len(all_sound(delivered)) == 2
 
 
-Step = Callable[[SpooledRun, Bucket], Awaitable[object]]
+Decision = Callable[[SpooledRun, Bucket], Awaitable[object]]
 
 
 async def _seal(run: SpooledRun, bucket: Bucket) -> None:
@@ -189,7 +189,7 @@ async def _seal_follow_up(run: SpooledRun, bucket: Bucket) -> None:
     await hand_over(run, courier_of(run, bucket), bucket, LOG)
 
 
-STEPS: tuple[Step, ...] = (_seal, _commit, _half_become, _become, _seal_follow_up, _commit)
+STEPS: tuple[Decision, ...] = (_seal, _commit, _half_become, _become, _seal_follow_up, _commit)
 
 
 @pytest.mark.parametrize("done", range(1, len(STEPS) + 1))

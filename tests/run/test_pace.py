@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.base.errors import StateError
-from agent.jobs.rate_limit import take_turn
+from agent.jobs.rate_limit import reserve
 from tests.bucket.bucket import Bucket
 from tests.run.bench import Bench
 from tests.run.fleet import Fleet
@@ -56,22 +56,22 @@ def test_shards_of_a_machine_keep_one_pace(fleet: Fleet, bucket: Bucket) -> None
 async def test_turns_that_are_taken_at_once_are_apart(tmp_path: Path) -> None:
     """Twenty visitors at the same moment get twenty turns, each a second after the one before."""
     waits = await asyncio.gather(
-        *(take_turn(tmp_path / "pace", "shop.example", 1.0, within=60.0) for _ in range(20))
+        *(reserve(tmp_path / "pace", "shop.example", 1.0, within=60.0) for _ in range(20))
     )
     known = sorted(wait for wait in waits if wait is not None)
     assert len(known) == 20
     # Each asked a little later than the one before, and waits so much less.
     assert all(0.0 < after - before < 1.001 for before, after in pairwise(known))
     assert 19.0 - known[-1] < 5.0
-    assert await take_turn(tmp_path / "pace", "shop.example", 1.0, within=5.0) is None
-    assert await take_turn(tmp_path / "pace", "other.example", 1.0, within=5.0) == 0.0
+    assert await reserve(tmp_path / "pace", "shop.example", 1.0, within=5.0) is None
+    assert await reserve(tmp_path / "pace", "other.example", 1.0, within=5.0) == 0.0
 
 
 async def test_a_pace_that_cannot_be_kept_is_an_error(tmp_path: Path) -> None:
     """Nobody visits a site without its turn."""
     (tmp_path / "pace").write_text("in the way")
     with pytest.raises(StateError, match=r"the pace of shop\.example cannot be kept"):
-        await take_turn(tmp_path / "pace", "shop.example", 1.0, within=60.0)
+        await reserve(tmp_path / "pace", "shop.example", 1.0, within=60.0)
 
 
 def test_a_job_whose_turn_comes_too_late_fails_in_time(bench: Bench, bucket: Bucket) -> None:

@@ -8,7 +8,7 @@ from agent.base.containers import told
 from agent.base.engine import Engine, Login, no_login
 from agent.base.errors import ContainerError
 from agent.base.logs import Log
-from agent.jobs.containers.attached import Attached, Vessel
+from agent.jobs.containers.attached import ContainerBackend, ContainerProcess
 from agent.jobs.containers.folders import into_container
 from agent.jobs.containers.image import ImageVessel
 from agent.jobs.containers.leftovers import remove_stacks
@@ -46,21 +46,21 @@ class Containers:
         What its image or its stack take to be there is part of its time: the wait for its end raises ContainerError
         when they cannot be had.
         """
-        vessel = self._vessel(launch)
+        backend = self._vessel(launch)
         reading, writing = os.pipe()
-        running: Attached | None = None
+        running: ContainerProcess | None = None
         try:
             output = await reader(reading)
-            running = Attached(vessel, output, writing)
+            running = ContainerProcess(backend, output, writing)
             yield running
         finally:
             if running is None:
                 os.close(writing)
             else:
                 await running.close()
-            await vessel.remove()
+            await backend.remove()
 
-    def _vessel(self, launch: Launch) -> Vessel:
+    def _vessel(self, launch: Launch) -> ContainerBackend:
         if launch.container is None:
             raise ContainerError("this job has no container")
         engine = Engine(self._environ, self._login)

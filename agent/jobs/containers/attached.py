@@ -23,7 +23,7 @@ Attach = Callable[[Command], Awaitable[int]]
 """Runs a command whose output is the job's, and returns its exit code."""
 
 
-class Vessel(Protocol):
+class ContainerBackend(Protocol):
     """What carries a job: a container, or a stack of them."""
 
     async def prepare(self) -> None:
@@ -58,18 +58,20 @@ class Vessel(Protocol):
         """Remove it and all that it made but the job's output. Bounded, never raises."""
 
 
-class Attached:
-    """A vessel on its way, as a `Running`."""
+class ContainerProcess:
+    """A container under way, as a `Running`."""
 
-    def __init__(self, vessel: Vessel, output: asyncio.StreamReader, writing: int) -> None:
+    def __init__(
+        self, backend: ContainerBackend, output: asyncio.StreamReader, writing: int
+    ) -> None:
         """Begin at once.
 
         Args:
-            vessel: What to start.
+            backend: What to start.
             output: The reading end of a pipe.
-            writing: Its other end, which is closed when the vessel has ended.
+            writing: Its other end, which is closed when the backend has ended.
         """
-        self._vessel = vessel
+        self._vessel = backend
         self._output = output
         self._writing = writing
         self._client: Process | None = None

@@ -6,19 +6,21 @@ from pathlib import Path
 
 from agent.base.containers import BROWSER, OUTPUT, RESULT, STATE, Mount
 from agent.config.jobsfile import Job
-from agent.jobs.environment import Desk
-from agent.jobs.interface import Contained
+from agent.jobs.environment import AttemptPaths
+from agent.jobs.interface import ContainerSpec
 from agent.steps.spool import Workspace
 
 
-def into_container(job: Job, desk: Desk, space: Workspace) -> tuple[Desk, Contained]:
+def into_container(
+    job: Job, paths: AttemptPaths, space: Workspace
+) -> tuple[AttemptPaths, ContainerSpec]:
     """Make an attempt's folders reachable for a container, whoever it runs as, and for nobody else.
 
     The browser's downloads keep their path: it is the browser that is told it.
 
     Args:
         job: The job.
-        desk: Where it would work as a program of this machine.
+        paths: Where it would work as a program of this machine.
         space: The attempt's folders.
 
     Returns:
@@ -26,34 +28,34 @@ def into_container(job: Job, desk: Desk, space: Workspace) -> tuple[Desk, Contai
     """
     space.root.chmod(0o700)
     output = job.output or OUTPUT
-    mounts = _mounts(desk, space, output)
+    mounts = _mounts(paths, space, output)
     inside = replace(
-        desk,
+        paths,
         output=Path(output),
         state=Path(STATE),
         result_file=Path(RESULT, space.result_file.name),
-        webdriver=BROWSER if desk.webdriver else None,
+        webdriver=BROWSER if paths.webdriver else None,
         programs=None,
     )
-    return inside, Contained(
+    return inside, ContainerSpec(
         folder=space.root,
         mounts=mounts,
         image=job.image,
         compose=job.compose,
         service=job.service,
         secrets=job.secrets,
-        browser=desk.webdriver,
+        browser=paths.webdriver,
         stands_in=(*job.secrets, *job.env),
         shared_memory=job.shared_memory,
     )
 
 
-def _mounts(desk: Desk, space: Workspace, output: str) -> tuple[Mount, ...]:
+def _mounts(paths: AttemptPaths, space: Workspace, output: str) -> tuple[Mount, ...]:
     own = {space.output: output, space.state: STATE, space.result_file.parent: RESULT}
     for folder in own:
         open_up(folder)
-    if desk.downloads is not None:
-        own[desk.downloads] = str(desk.downloads)
+    if paths.downloads is not None:
+        own[paths.downloads] = str(paths.downloads)
     return tuple(Mount(str(folder), target) for folder, target in own.items())
 
 

@@ -10,7 +10,7 @@ from agent.base.containers import (
     CAPABILITIES,
     SELENIUM,
     TASKS,
-    Given,
+    ContainerEnvironment,
     given,
     project_name,
 )
@@ -22,7 +22,7 @@ from agent.jobs.containers.attached import Attach
 from agent.jobs.containers.leftovers import PROJECT, remove_container, remove_stack
 from agent.jobs.containers.services import has_init
 from agent.jobs.containers.state import exit_of, running, signal_container
-from agent.jobs.interface import Contained, Exit, Launch
+from agent.jobs.interface import ContainerSpec, Exit, Launch
 
 CREATE_SECONDS = 60.0
 
@@ -30,15 +30,15 @@ CREATE_SECONDS = 60.0
 class ImageVessel:
     """One container."""
 
-    def __init__(self, launch: Launch, contained: Contained, engine: Engine, log: Log) -> None:
+    def __init__(self, launch: Launch, spec: ContainerSpec, engine: Engine, log: Log) -> None:
         """Describe a container that does not exist yet."""
         self._launch = launch
-        self._contained = contained
-        self._image = contained.image or ""
+        self._contained = spec
+        self._image = spec.image or ""
         self._engine = engine
         self._log = log
         self._name = project_name(launch.environ["MAYFLY_RUN_ID"], launch.name)
-        self._given = given(launch.environ, contained.secrets)
+        self._given = given(launch.environ, spec.secrets)
         self._digest: str | None = None
         self._begun = False
         self._door = AsyncExitStack()
@@ -143,8 +143,8 @@ class ImageVessel:
 def create_arguments(
     name: str,
     launch: Launch,
-    contained: Contained,
-    environment: Given,
+    spec: ContainerSpec,
+    environment: ContainerEnvironment,
     gateway: str,
     *,
     init: bool = True,
@@ -157,12 +157,12 @@ def create_arguments(
     Args:
         name: The container's name, and its network's.
         launch: What to run.
-        contained: In which image, with which folders.
+        spec: In which image, with which folders.
         environment: How it gets its environment.
         gateway: This machine's address in its network.
         init: Whether it gets a process 1 of the engine's.
     """
-    shared = str(contained.shared_memory) if contained.shared_memory is not None else ""
+    shared = str(spec.shared_memory) if spec.shared_memory is not None else ""
     limit = str(launch.memory) if launch.memory is not None else ""
     return [
         *("create", "--pull", "never", "--name", name),
@@ -174,13 +174,13 @@ def create_arguments(
         *(part for capability in CAPABILITIES for part in ("--cap-add", capability)),
         *(("--shm-size", shared) if shared else ()),
         *(("--memory", limit, "--memory-swap", limit) if limit else ()),
-        *(("--add-host", f"{SELENIUM}:{gateway}") if contained.browser is not None else ()),
+        *(("--add-host", f"{SELENIUM}:{gateway}") if spec.browser is not None else ()),
         *(
             part
-            for mount in contained.mounts
+            for mount in spec.mounts
             for part in ("--mount", bind_mount(Path(mount.source), mount.target))
         ),
         *environment.arguments,
-        contained.image or "",
+        spec.image or "",
         *launch.command,
     ]

@@ -28,23 +28,23 @@ from agent.jobs.containers.ready import wait_until_ready
 from agent.jobs.containers.services import beside, has_init
 from agent.jobs.containers.stackfile import StackFile, origins, read_stack, summary
 from agent.jobs.containers.state import exit_of, images_of, running, signal_container
-from agent.jobs.interface import Contained, Exit, Launch
+from agent.jobs.interface import ContainerSpec, Exit, Launch
 
 
 class StackVessel:
     """A compose project of one attempt's own."""
 
-    def __init__(self, launch: Launch, contained: Contained, engine: Engine, log: Log) -> None:
+    def __init__(self, launch: Launch, spec: ContainerSpec, engine: Engine, log: Log) -> None:
         """Describe a stack that does not exist yet."""
         self._launch = launch
-        self._contained = contained
-        self._service = contained.service or ""
+        self._contained = spec
+        self._service = spec.service or ""
         self._engine = engine
         self._log = log
         self._project = project_name(launch.environ["MAYFLY_RUN_ID"], launch.name)
-        self._given = given(launch.environ, contained.secrets)
+        self._given = given(launch.environ, spec.secrets)
         # What is mounted from the release is a copy: a stack may write to it, and the release stays what it was.
-        self._tree = contained.folder.resolve() / "stack"
+        self._tree = spec.folder.resolve() / "stack"
         self._files: tuple[Path, ...] = ()
         self._document: Mapping[str, Any] = {}
 

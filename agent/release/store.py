@@ -41,7 +41,7 @@ _COMMIT = re.compile(r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class ReleaseStore:
     """The places in which releases are kept.
 
     Attributes:
@@ -59,8 +59,8 @@ class Shelf:
     cache: Path
 
     @classmethod
-    def at(cls, state: Path, cache: Path) -> "Shelf":
-        """Return the shelf in a state directory. Absolute: environments have their path written into them."""
+    def at(cls, state: Path, cache: Path) -> "ReleaseStore":
+        """Return the release store in a state directory. Absolute: environments have their path written into them."""
         state = state.absolute()
         return cls(
             releases=state / "releases",
@@ -225,20 +225,22 @@ def good_of(release: Installed) -> Good:
     )
 
 
-def bake(shelf: Shelf, release: Installed) -> None:
+def bake(release_store: ReleaseStore, release: Installed) -> None:
     """Make a release the one that came with the machine's image: the last resort.
 
     Raises:
         ReleaseError: The disk does not take it.
     """
     try:
-        durable.point_to(shelf.baked, os.path.relpath(release.root, shelf.baked.parent))
+        durable.point_to(
+            release_store.baked, os.path.relpath(release.root, release_store.baked.parent)
+        )
     except OSError as error:
         raise ReleaseError(f"{release.ref} could not be marked: {error}") from error
 
 
 def linked_commit(link: Path) -> str | None:
-    """Return the commit that a link of the shelf names, or None when there is none."""
+    """Return the commit that a link of the release store names, or None when there is none."""
     try:
         name = link.readlink().name
     except OSError:
@@ -246,37 +248,39 @@ def linked_commit(link: Path) -> str | None:
     return name if _COMMIT.fullmatch(name) else None
 
 
-def has_fallback(shelf: Shelf, good: Iterable[Good], commit: str) -> bool:
+def has_fallback(release_store: ReleaseStore, good: Iterable[Good], commit: str) -> bool:
     """Tell whether there is a release that proved itself, or that came with the image, besides one."""
-    known = (*(one.commit for one in good), linked_commit(shelf.baked))
+    known = (*(one.commit for one in good), linked_commit(release_store.baked))
     return any(one not in {None, commit} for one in known)
 
 
-def last_here(shelf: Shelf, good: Iterable[Good], checks: Checks) -> Installed | None:
+def last_here(
+    release_store: ReleaseStore, good: Iterable[Good], checks: Checks
+) -> Installed | None:
     """Return the last good release that is on this disk, else the image's; None when neither is.
 
     Raises:
         ReleaseError: There is one, but this agent cannot run it.
     """
-    commits = (*(one.commit for one in good), linked_commit(shelf.baked))
-    here = next((one for one in commits if one and shelf.root(one).is_dir()), None)
-    return None if here is None else on_disk(shelf, here, checks)
+    commits = (*(one.commit for one in good), linked_commit(release_store.baked))
+    here = next((one for one in commits if one and release_store.root(one).is_dir()), None)
+    return None if here is None else on_disk(release_store, here, checks)
 
 
-def on_disk(shelf: Shelf, commit: str, checks: Checks) -> Installed:
+def on_disk(release_store: ReleaseStore, commit: str, checks: Checks) -> Installed:
     """Return the release of a commit.
 
     Raises:
         ReleaseError: It is not whole, or this agent cannot run it.
     """
-    root = shelf.root(commit)
+    root = release_store.root(commit)
     marker = read_marker(root)
     if marker is None:
         raise ReleaseError(f"the release {commit[:12]} is damaged")
     return load(root, marker, checks)
 
 
-def folders(shelf: Shelf) -> list[Path]:
+def folders(release_store: ReleaseStore) -> list[Path]:
     """Return the folders of releases, whole or not; one that is not named after a commit is not the agent's.
 
     Raises:
@@ -284,26 +288,26 @@ def folders(shelf: Shelf) -> list[Path]:
     """
     return [
         place
-        for place in shelf.releases.iterdir()
+        for place in release_store.releases.iterdir()
         if _COMMIT.fullmatch(place.name.partition(".")[0]) and place.is_dir()
     ]
 
 
-async def sweep(shelf: Shelf) -> list[str]:
+async def sweep(release_store: ReleaseStore) -> list[str]:
     """Remove what killed agents left unfinished, and return the names of it.
 
     Raises:
         ReleaseError: It cannot be removed, or the directory cannot be used.
     """
     try:
-        shelf.releases.mkdir(parents=True, exist_ok=True)
+        release_store.releases.mkdir(parents=True, exist_ok=True)
         unfinished = [
             place
-            for place in folders(shelf)
+            for place in folders(release_store)
             if place.name.endswith(DRAFT) or not (place / MARKER).exists()
         ]
     except OSError as error:
-        raise ReleaseError(f"{shelf.releases} cannot be used: {error}") from error
+        raise ReleaseError(f"{release_store.releases} cannot be used: {error}") from error
     for place in unfinished:
         await remove(place)
     return [place.name for place in unfinished]

@@ -1,4 +1,4 @@
-"""A patient for the doctor, and how a test asks for one check."""
+"""An installation for the doctor, and how a test asks for one check."""
 
 import os
 from collections.abc import Callable
@@ -7,27 +7,27 @@ from pathlib import Path
 import pytest
 
 from agent import __version__
-from agent.base.logs import Journalist
+from agent.base.logs import RunLogger
 from agent.config.locate import Locations
 from agent.config.overrides import Document, flag_overrides, parse_settings
-from agent.doctor import CHECKS, Finding, Patient, State, examine
+from agent.doctor import CHECKS, Finding, Installation, State, examine
 from tests.parts.ports import LOOPBACK, free_port
 
 NOBODY = f"http://{LOOPBACK}:{free_port()}"
 
-Ask = Callable[..., Patient]
+Ask = Callable[..., Installation]
 
 
 @pytest.fixture
-def patient(tmp_path: Path, journalist: Journalist) -> Ask:
-    """Makes a patient from `--set` pairs and an environment."""
+def installation(tmp_path: Path, run_logger: RunLogger) -> Ask:
+    """Makes an installation from `--set` pairs and an environment."""
 
-    def make(*pairs: str, machine: bool = False, **environ: str) -> Patient:
+    def make(*pairs: str, machine: bool = False, **environ: str) -> Installation:
         overrides, wrong = flag_overrides(pairs)
         parsed = parse_settings([Document("", "test")], overrides)
         assert not [*wrong, *parsed.faults]
         state = tmp_path / "state"
-        return Patient(
+        return Installation(
             settings=parsed.settings,
             source="defaults",
             faults=(),
@@ -39,15 +39,15 @@ def patient(tmp_path: Path, journalist: Journalist) -> Ask:
             },
             machine=machine,
             version=__version__,
-            log=journalist.log,
+            log=run_logger.log,
         )
 
     return make
 
 
-async def ask(name: str, patient: Patient) -> Finding:
+async def ask(name: str, installation: Installation) -> Finding:
     """Run one check."""
-    (finding,) = await examine(patient, [check for check in CHECKS if check.name == name])
+    (finding,) = await examine(installation, [check for check in CHECKS if check.name == name])
     assert finding.name == name
     assert finding.remedy or finding.state is not State.FAILED
     return finding

@@ -16,18 +16,18 @@ from agent.release.memory import Memory
 from agent.release.mirror import Mirror
 from agent.release.repository import TRACK, Repository
 from agent.release.selfcheck import SelfCheck
-from agent.release.shelf import Shelf
+from agent.release.store import ReleaseStore
 from agent.release.trust import line_of
 from agent.secrets.keyring import Keyring
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class ReleaseContext:
     """What an attempt has at hand.
 
     Attributes:
         settings: Which repository, and what of it.
-        shelf: Where releases are kept.
+        release_store: Where releases are kept.
         repository: The repository.
         checks: What a release must show before it may run.
         self_check: Whether its programs start; None where nothing of it runs yet.
@@ -39,7 +39,7 @@ class Means:
     """
 
     settings: Release
-    shelf: Shelf
+    release_store: ReleaseStore
     repository: Repository
     checks: Checks
     self_check: SelfCheck | None
@@ -58,7 +58,7 @@ class Means:
     def mirror(self) -> Mirror:
         """Return the repository that the agent owns."""
         return Mirror(
-            self.shelf.mirror,
+            self.release_store.mirror,
             self.repository,
             environ=self.checks.environ,
             seconds=self.settings.timeout,
