@@ -60,6 +60,29 @@ variable "encrypt" {
   description = "Encrypt the image with the account's own EBS key. An encrypted image cannot be given to other accounts."
 }
 
+variable "endpoint" {
+  type        = string
+  default     = ""
+  description = "Of another EC2 than Amazon's, such as that of the tests; empty for Amazon's."
+}
+
+variable "ssh_host" {
+  type        = string
+  default     = ""
+  description = "Where the machine that builds answers; by default at the address that EC2 gives it."
+}
+
+variable "ssh_port" {
+  type    = number
+  default = 22
+}
+
+variable "ssh_timeout" {
+  type        = string
+  default     = "5m"
+  description = "From the launch until the machine that builds answers."
+}
+
 variable "manifest" {
   type        = string
   default     = "ami-manifest.json"
@@ -107,6 +130,10 @@ source "amazon-ebs" "mayfly" {
   instance_type = local.instance[var.arch]
   subnet_id     = var.subnet
 
+  custom_endpoint_ec2     = var.endpoint
+  skip_region_validation  = var.endpoint != ""
+  skip_metadata_api_check = var.endpoint != ""
+
   ami_name                = "mayfly-${var.version}-${var.arch}-${var.built}"
   ami_description         = "Mayfly ${var.version} (${var.commit}) on Amazon Linux 2023, ${var.arch}"
   ami_virtualization_type = "hvm"
@@ -135,7 +162,9 @@ source "amazon-ebs" "mayfly" {
 
   communicator                = "ssh"
   ssh_username                = "ec2-user"
-  ssh_timeout                 = "5m"
+  ssh_host                    = var.ssh_host
+  ssh_port                    = var.ssh_port
+  ssh_timeout                 = var.ssh_timeout
   associate_public_ip_address = true
   # Should Packer die, the machine that builds switches itself off, and what is off is gone. Packer itself stops it by EC2's
   # own call, which ends nothing. User data is no part of the image.

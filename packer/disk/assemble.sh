@@ -1,14 +1,15 @@
 #!/bin/bash
 # Makes the Debian disk on which `make image` builds: root file system, a login key, the browser's image in its container
 # engine. Needs root, because the files on the disk belong to root.
-# Usage: packer/disk/assemble.sh ROOT.tar BROWSER.tar FOLDER
+# Usage: packer/disk/assemble.sh ROOT.tar BROWSER.tar FOLDER [FILES]
 #
-# FOLDER gets disk.qcow2, vmlinuz, initrd and key.
+# FOLDER gets disk.qcow2, vmlinuz, initrd and key. FILES is a folder whose contents are laid over the file system.
 set -euo pipefail
 
 root_archive=$1
 browser_archive=$2
 folder=$3
+more=${4:-}
 here=$(cd "$(dirname "$0")" && pwd)
 readonly SIZE=8G BROWSER_IMAGE=mayfly.test/selenium/chromedriver:1
 
@@ -31,6 +32,7 @@ make_root() {
   mkdir "$work/root"
   tar -xf "$root_archive" -C "$work/root" --numeric-owner
   cp -RTp --no-preserve=ownership "$here/files" "$work/root"
+  if [[ -n $more ]]; then cp -RTp --remove-destination --no-preserve=ownership "$more" "$work/root"; fi
   rm -f "$work/root/etc/ssh/"ssh_host_*
   : >"$work/root/etc/machine-id"
   ln -sf /usr/lib/systemd/system/systemd-networkd.service \

@@ -1,9 +1,10 @@
 #!/bin/bash
 # Builds the root file system of the Debian disk, on which `make image` builds, as a tar archive.
-# Usage: packer/disk/root.sh OUTPUT.tar
+# Usage: packer/disk/root.sh OUTPUT.tar [PACKAGE ...]
 set -euo pipefail
 
 output=$1
+shift
 partial=$output.part
 compose=$(mktemp -d)
 trap 'rm -rf "$partial" "$compose"' EXIT
@@ -16,6 +17,7 @@ readonly PACKAGES=(
   python3 python3-venv git docker.io iptables ca-certificates curl
   # what a person looks for first
   e2fsprogs less procps tzdata util-linux
+  "$@"
 )
 
 # Debian 12 has no compose plugin. It is taken out of Debian 13's package, which runs with the libraries of 12.

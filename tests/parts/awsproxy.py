@@ -1,5 +1,6 @@
 """A proxy in front of the stand-in for AWS, for what the stand-in leaves out."""
 
+import ssl
 from types import TracebackType
 from typing import Self
 
@@ -21,9 +22,9 @@ class AwsProxy:
         bodies: The requests' bodies, in order.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, *, tls: ssl.SSLContext | None = None) -> None:
         self._target = target
-        self._http = LoopbackHttp(_handler(self))
+        self._http = LoopbackHttp(_handler(self), tls=tls)
         self.bodies: list[bytes] = []
 
     @property

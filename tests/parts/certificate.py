@@ -16,14 +16,15 @@ class Certificate:
     key: Path
 
 
-def make_certificate(folder: Path) -> Certificate:
-    """Make a certificate for 127.0.0.1 that is valid for two days."""
+def make_certificate(folder: Path, *names: str) -> Certificate:
+    """Make a certificate for 127.0.0.1, and for host names, that is valid for two days."""
+    alternatives = ",".join([f"IP:{LOOPBACK}", *(f"DNS:{name}" for name in names)])
     certificate = Certificate(folder / "server.pem", folder / "server.key")
     subprocess.run(
         [
             *(program("openssl"), "req", "-x509", "-nodes", "-days", "2"),
             *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
-            *("-subj", f"/CN={LOOPBACK}", "-addext", f"subjectAltName=IP:{LOOPBACK}"),
+            *("-subj", f"/CN={LOOPBACK}", "-addext", f"subjectAltName={alternatives}"),
             *("-out", str(certificate.file), "-keyout", str(certificate.key)),
         ],
         stdin=subprocess.DEVNULL,

@@ -75,6 +75,7 @@ class Machine:
         append: str = "",
         services: Mapping[str, int] | None = None,
         metadata: int | None = None,
+        login: int | None = None,
     ) -> None:
         """Make the machine's layer; nothing boots yet.
 
@@ -86,6 +87,7 @@ class Machine:
             append: Words for the kernel's command line, at every boot.
             services: Addresses that the guest sees, such as `10.0.2.10:80`, and the ports of this machine behind them.
             metadata: The port of this machine that the guest sees as the metadata service, 169.254.169.254.
+            login: The port of this machine behind which ssh listens; a free one by default.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.console = folder / "console.log"
@@ -96,6 +98,7 @@ class Machine:
         self._append = append
         self.services = dict(services or {})
         self._metadata = metadata
+        self._login = login
         self._qmp = folder / "qmp.sock"
         self._qemu = Program(["true"], log=self.console)
         self._port = 0
@@ -121,7 +124,7 @@ class Machine:
             reboots: Let it restart when it asks to; otherwise a restart switches it off.
             frozen: Go on from what `freeze` wrote, with the disk as it was then, instead of starting the kernel.
         """
-        self._port = free_port()
+        self._port = self._login or free_port()
         self._qmp.unlink(missing_ok=True)
         words = f"root=/dev/vda rw console=ttyS0 panic=10 {STEADY} {self._append} {append}"
         self._qemu = Program(
@@ -134,7 +137,7 @@ class Machine:
                 *("-kernel", str(self._disk.kernel), "-initrd", str(self._disk.initrd)),
                 *("-append", words.strip()),
                 *("-drive", f"file={self.layer},if=virtio,format=qcow2,cache=unsafe"),
-                *self._network(),
+                *self._hardware(),
                 *("-device", "virtio-rng-pci"),
                 *([] if reboots else ["-no-reboot"]),
                 *(["-incoming", f"exec:cat {shlex.quote(str(frozen))}"] if frozen else []),
@@ -143,8 +146,11 @@ class Machine:
         )
         self._qemu.start(self._qmp.exists, seconds=30)
 
-    def _network(self) -> list[str]:
-        """One interface for everything; a second one, without a way out, for the metadata service."""
+    def _hardware(self) -> list[str]:
+        """What the machine is told apart by: its network and its firmware.
+
+        One interface for everything; a second one, without a way out, for the metadata service.
+        """
         login = f"hostfwd=tcp:{LOOPBACK}:{self._port}-:22"
         words = ["-nic", f"user,model=virtio-net-pci,{login}{forwards(self.services)}"]
         if self._metadata is not None:

@@ -4,7 +4,9 @@ Without a token it answers 401, as `http_tokens = required` makes the real one d
 """
 
 import json
+import re
 import secrets
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +16,8 @@ ADDRESS = "169.254.169.254"
 TOKEN_PATH = "/latest/api/token"
 TOKEN_SECONDS = 21600
 ROLE = "mayfly"
+VERSION = re.compile(r"/(latest|\d{4}-\d\d-\d\d)/")
+"""Of the protocol; what is asked for of an old one is answered alike."""
 
 
 class Metadata(LoopbackHttp):
@@ -24,6 +28,7 @@ class Metadata(LoopbackHttp):
         notice: When the instance will be taken away; None for never.
         rebalance: Whether it may be taken away soon.
         credentials: Access key and secret key of the instance's role; None for an instance without a role.
+        session_token: What belongs to the role's keys.
         requests: Method, path and whether the token was good, of each request in order.
         said: What it says at a path below `/latest/` instead of the truth; None for a 404.
         status: When set, what it answers to everything, such as 503.
@@ -39,11 +44,14 @@ class Metadata(LoopbackHttp):
         instance_type: str = "t3.medium",
         zone: str = "ap-northeast-3a",
         image: str = "ami-0123456789abcdef0",
+        facts: Mapping[str, str] | None = None,
     ) -> None:
+        """Make the service; `facts` are more of what lies below `meta-data/`."""
         self.tags = dict(tags or {})
         self.notice: datetime | None = None
         self.rebalance = False
         self.credentials = credentials
+        self.session_token = ""
         self.requests: list[tuple[str, str, bool]] = []
         self.said: dict[str, str | None] = {}
         self.status: int | None = None
@@ -56,6 +64,7 @@ class Metadata(LoopbackHttp):
             "ami-launch-index": "0",
             "placement/availability-zone": zone,
             "placement/region": zone[:-1],
+            **(facts or {}),
         }
         self._tokens: set[str] = set()
         super().__init__(_handler(self))
@@ -118,7 +127,7 @@ class Metadata(LoopbackHttp):
             "Type": "AWS-HMAC",
             "AccessKeyId": key,
             "SecretAccessKey": secret,
-            "Token": "",
+            "Token": self.session_token,
             "Expiration": _time(now + timedelta(hours=6)),
         }
 
@@ -142,7 +151,7 @@ def _handler(service: Metadata) -> type[QuietHandler]:
             if not good:
                 self._say(401, "")
                 return
-            said = service.answer(self.path.removeprefix("/latest/"))
+            said = service.answer(VERSION.sub("", self.path, count=1))
             self._say(404 if said is None else 200, said or "")
 
         def _say(self, status: int, text: str, *, ttl: bool = False) -> None:

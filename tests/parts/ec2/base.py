@@ -1,0 +1,90 @@
+"""The disk of Amazon's images in the stand-in: Debian's, with what Amazon's has and the project's image has not."""
+
+import fcntl
+import hashlib
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.parts.cache import cache_folder
+from tests.parts.machine import Disk
+from tests.parts.machine_disk import ROOT, ImageBuildError, forget, hold
+from tests.parts.missing import program
+
+FILES = Path(__file__).with_name("disk")
+SCRIPTS = ROOT / "packer" / "disk"
+PACKAGES = ("cloud-init", "sudo", "isc-dhcp-client")
+BUILD_SECONDS = 900
+
+
+@contextmanager
+def base_disk() -> Iterator[Disk]:
+    """Yield the disk, built when its recipe has changed, and keep it from being removed meanwhile.
+
+    Raises:
+        ImageBuildError: A step of the build failed.
+        MissingPartError: A program that the build needs is not installed.
+    """
+    for needed in ("mmdebstrap", "dockerd", "mke2fs", "qemu-img"):
+        program(needed)
+    cache = cache_folder() / "ec2"
+    cache.mkdir(exist_ok=True)
+    with (cache / "lock").open("wb") as gate:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        folder = cache / f"built-{_key(SCRIPTS, FILES)}"
+        if not (folder / "disk.qcow2").exists():
+            _build(cache, folder)
+        held = hold(folder)
+        forget(cache)
+    with held:
+        yield Disk.at(folder)
+
+
+def _build(cache: Path, folder: Path) -> None:
+    root = _archive(cache, "root", *PACKAGES)
+    browser = _archive(cache, "browser")
+    draft = Path(tempfile.mkdtemp(dir=cache, prefix="draft-"))
+    try:
+        _run("assemble.sh", str(root), str(browser), str(draft), str(FILES))
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _archive(cache: Path, name: str, *packages: str) -> Path:
+    """Return a root file system that a script of the project makes, from the cache when its recipe is the same."""
+    recipe = [SCRIPTS / f"{name}.sh", *([SCRIPTS / "chromium"] if name == "browser" else [])]
+    file = cache / f"{name}-{_key(*recipe, words=packages)}.tar"
+    if not file.exists():
+        for old in cache.glob(f"{name}-*.tar"):
+            old.unlink()
+        _run(f"{name}.sh", str(file), *packages)
+    return file
+
+
+def _run(script: str, *words: str) -> None:
+    done = subprocess.run(
+        [str(SCRIPTS / script), *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=BUILD_SECONDS,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise ImageBuildError(f"{script} ended with {done.returncode}:\n{done.stderr[-4000:]}")
+
+
+def _key(*tops: Path, words: tuple[str, ...] = PACKAGES) -> str:
+    digest = hashlib.sha256(repr(words).encode())
+    for top in tops:
+        for path in [top] if top.is_file() else sorted(top.rglob("*")):
+            target = str(path.readlink()) if path.is_symlink() else ""
+            digest.update(f"{path.name} {target}\0".encode())
+            if path.is_file() and not target:
+                digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]

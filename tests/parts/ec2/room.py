@@ -1,0 +1,455 @@
+"""An EC2 whose machines are real: the stand-in for AWS answers, and what it says of a machine happens to one in QEMU.
+
+A launch, from wherever, boots a machine from a fresh layer above its image's disk; a power-off inside stops or
+terminates it, as its launch says. One thread, the operator, compares what EC2 says with what the machines do.
+"""
+
+import html
+import re
+import shutil
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import parse_qsl
+
+import requests
+
+from tests.parts.aws import REGION, Aws
+from tests.parts.awsproxy import Answer, AwsProxy
+from tests.parts.certificate import Certificate, make_certificate
+from tests.parts.ec2.hardware import AWS, METADATA, Ec2Machine
+from tests.parts.ec2.identity import Identity
+from tests.parts.ec2.launch import (
+    Launch,
+    fleet_launch,
+    launch_of,
+    machines_named,
+    template_named,
+)
+from tests.parts.machine import Disk
+from tests.parts.missing import program
+from tests.parts.ports import free_port
+from tests.parts.waiting import wait_until
+
+BASE = {
+    "name": "al2023-ami-2023.*-kernel-6.1-x86_64",
+    "root-device-type": "ebs",
+    "virtualization-type": "hvm",
+}
+"""Amazon's images, all of which are the one disk that there is."""
+
+BUTTON_SECONDS = 120
+"""What a machine gets to go off by itself before its plug is pulled."""
+NOTICE = timedelta(seconds=120)
+ROUND_SECONDS = 0.5
+MEMORY = 2560
+NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15/"
+IDS = re.compile(rb">(i-[0-9a-f]+)<")
+STATES = {"stop": (64, "stopping"), "terminate": (32, "shutting-down")}
+TAKEN = "Server.SpotInstanceTermination"
+
+
+@dataclass
+class Slot:
+    """A place for one machine.
+
+    Attributes:
+        machine: With its disk.
+        identity: Its metadata service.
+        launch: As it was asked for.
+        on: Whether the power is on, as far as EC2 knows.
+        ending: How it is to end, once somebody said so: `stop` or `terminate`.
+        plug: When its plug is pulled.
+        taken: Whether it was EC2 that took it back.
+    """
+
+    machine: Ec2Machine
+    identity: Identity
+    launch: Launch
+    on: bool = False
+    ending: str = ""
+    plug: float = float("inf")
+    taken: bool = False
+
+    def press(self, ending: str) -> None:
+        """Press the power button; the plug is pulled when nothing comes of it."""
+        self.ending = ending
+        self.plug = time.monotonic() + BUTTON_SECONDS
+        with suppress(OSError):
+            self.machine.ask("system_powerdown")
+
+
+class MachineRoom(Aws):
+    """An AWS with real machines, as a context manager.
+
+    Attributes:
+        login: The port behind which ssh of the one machine with a key pair listens.
+        trusted: The certificate of the AWS that machines see.
+        told: What happened to machines, as lines with the seconds since the room was opened.
+    """
+
+    def __init__(self, folder: Path, base: Disk, services: Mapping[str, int]) -> None:
+        """Make the room; nothing runs yet.
+
+        Args:
+            folder: For disks, consoles and logs.
+            base: The disk of Amazon's images.
+            services: Addresses that every machine sees, and the ports of this machine behind them.
+        """
+        super().__init__(folder)
+        self._folder = folder
+        self._base = base
+        self._services = dict(services)
+        self._images: dict[str, Path] = {}
+        self._keys: dict[str, str] = {}
+        self._launches: dict[str, Launch] = {}
+        self._slots: dict[str, Slot] = {}
+        self._stack = ExitStack()
+        self._closing = threading.Event()
+        self._faults: list[Exception] = []
+        self._opened = time.monotonic()
+        self.login = free_port()
+        self.told: list[str] = []
+        names = [f"{one}.{REGION}.amazonaws.com" for one in ("ssm", "ec2", "sts")]
+        self.trusted: Certificate = make_certificate(folder, *names)
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._stack.callback(super().__exit__)
+        self._ec2 = self.client("ec2")
+        for image in self._ec2.describe_images(
+            Owners=["amazon"], Filters=[{"Name": n, "Values": [v]} for n, v in BASE.items()]
+        )["Images"]:
+            self._images[image["ImageId"]] = self._base.image
+        self.url = self._stack.enter_context(_Front(self, self.url)).url
+        self.environ["AWS_ENDPOINT_URL"] = self.url
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.trusted.file, self.trusted.key)
+        door = self._stack.enter_context(_Door(self, self.url, tls=context))
+        self._services[AWS] = int(door.url.rpartition(":")[2])
+        operator = threading.Thread(target=self._operate)
+        operator.start()
+        self._stack.callback(operator.join, 60)
+        self._stack.callback(self._closing.set)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._stack.close()
+        if self._faults and raised[:1] == (None,):
+            raise self._faults[0]
+
+    def say(self, what: str) -> None:
+        """Write a line of what happened."""
+        self.told.append(f"{time.monotonic() - self._opened:6.0f} s  {what}")
+        print(self.told[-1], flush=True)
+
+    # What a test does to a machine, and sees of it.
+
+    def state(self, name: str) -> str:
+        """Return a machine's state, as EC2 says."""
+        (page,) = self._ec2.describe_instances(InstanceIds=[name])["Reservations"]
+        return str(page["Instances"][0]["State"]["Name"])
+
+    def wait_state(self, name: str, state: str, seconds: float) -> None:
+        """Wait until EC2 says that a machine is in a state.
+
+        Raises:
+            WaitedTooLongError: It is not; the message has the end of the machine's console.
+        """
+
+        def there() -> bool:
+            if self._faults:
+                raise self._faults[0]
+            return self.state(name) == state
+
+        try:
+            wait_until(there, seconds=seconds, what=f"{name} to be {state}")
+        except Exception:
+            print(self.console(name)[-6000:], flush=True)
+            raise
+
+    def console(self, name: str) -> str:
+        """Return what a machine wrote to its console."""
+        return self._slots[name].machine.tail(1_000_000) if name in self._slots else ""
+
+    def notify(self, name: str) -> None:
+        """Tell a spot machine that EC2 takes it back in two minutes, and do so."""
+        self._slots[name].identity.notice = datetime.now(UTC) + NOTICE
+        self.say(f"{name} gets the spot notice")
+
+    def freeze(self, name: str) -> None:
+        """Let a machine hang: its processors do nothing more."""
+        self._slots[name].machine.ask("stop")
+        self.say(f"{name} hangs")
+
+    def is_on(self, name: str) -> bool:
+        """Tell whether there is a machine with the power on."""
+        return name in self._slots and self._slots[name].machine.running
+
+    def identity(self, name: str) -> Identity:
+        """Return a machine's metadata service."""
+        return self._slots[name].identity
+
+    def profile_of(self, access_key: str, token: str) -> str | None:
+        """Return whose instance profile a machine's keys are; None when no machine that is on has them."""
+        for slot in self._slots.values():
+            keys = slot.identity.credentials
+            if keys and slot.on and (keys[0], slot.identity.session_token) == (access_key, token):
+                return slot.launch.profile
+        return None
+
+    # What requests do.
+
+    def launched(self, names: list[str], launch: Launch) -> None:
+        """Remember what machines were asked for."""
+        for name in names:
+            self._launches[name] = launch
+            self.say(f"{name} is launched from {launch.image}")
+
+    def template(self, asked: Mapping[str, str]) -> dict[str, Any]:
+        """Return the data of the launch template that a request names."""
+        named = template_named(asked)
+        if named is None:
+            return {}
+        found = self._ec2.describe_launch_template_versions(
+            LaunchTemplateId=named[0], Versions=[named[1]]
+        )
+        data: dict[str, Any] = found["LaunchTemplateVersions"][0]["LaunchTemplateData"]
+        return data
+
+    def has_image(self, image: str) -> bool:
+        """Tell whether there is a disk of an image."""
+        return image in self._images
+
+    def keep_key(self, name: str, public: str) -> None:
+        """Remember the public key of a key pair."""
+        self._keys[name] = public
+
+    def keep_image(self, name: str, machine: str) -> None:
+        """Keep the disk of a machine that is off as an image's."""
+        slot = self._slots[machine]
+        if slot.machine.running:
+            raise RuntimeError(f"{machine} is on: its disk would be a torn one")
+        self._images[name] = self._folder / f"{name}.qcow2"
+        shutil.copyfile(slot.machine.layer, self._images[name])
+        self.say(f"{name} is made of {machine}")
+
+    def copy_image(self, name: str, source: str) -> None:
+        """Let an image have the disk of another."""
+        self._images[name] = self._images[source]
+
+    def end(self, names: list[str], ending: str) -> bool:
+        """Press the buttons of machines; False when not all of them are on."""
+        slots = [self._slots[name] for name in names if name in self._slots]
+        if len(slots) < len(names) or not all(slot.on for slot in slots):
+            return False
+        for name, slot in zip(names, slots, strict=True):
+            self.say(f"{name} is told to {ending}")
+            slot.press("terminate" if slot.ending == "terminate" else ending)
+        return True
+
+    def seen(self) -> Iterator[tuple[str, Slot]]:
+        """Yield the machines of which EC2 knows more than the stand-in."""
+        yield from ((name, slot) for name, slot in self._slots.items() if slot.ending or slot.taken)
+
+    # The operator.
+
+    def _operate(self) -> None:
+        try:
+            while not self._closing.wait(ROUND_SECONDS):
+                self._round()
+        except Exception as error:  # noqa: BLE001 -- a test waits for what will not come, and must be told why
+            self._faults.append(error)
+        finally:
+            for slot in self._slots.values():
+                slot.machine.kill()
+                slot.identity.__exit__()
+
+    def _round(self) -> None:
+        for page in self._ec2.describe_instances()["Reservations"]:
+            for instance in page["Instances"]:
+                name, state = instance["InstanceId"], instance["State"]["Name"]
+                slot = self._slots.get(name)
+                if slot and slot.on:
+                    self._look_at(name, slot)
+                elif state in {"pending", "running"} and name in self._launches:
+                    self._boot(name, instance)
+
+    def _look_at(self, name: str, slot: Slot) -> None:
+        notice = slot.identity.notice
+        if not slot.machine.running:
+            slot.on = False
+            ending = slot.ending or slot.launch.ends
+            self.say(f"{name} is off: {ending}")
+            call: Callable[..., Any] = getattr(self._ec2, f"{ending}_instances")
+            call(InstanceIds=[name])
+            slot.ending, slot.plug = "", float("inf")
+        elif time.monotonic() > slot.plug:
+            self.say(f"{name} did not go off: its plug is pulled")
+            slot.machine.kill()
+        elif notice and datetime.now(UTC) > notice and not slot.ending:
+            self.say(f"{name} is taken back")
+            slot.taken = True
+            slot.press("terminate")
+
+    def _boot(self, name: str, instance: Mapping[str, Any]) -> None:
+        if name not in self._slots:
+            self._slots[name] = self._place(name, instance)
+        slot = self._slots[name]
+        slot.on = True
+        slot.machine.boot(reboots=True)
+        self.say(f"{name} is on")
+
+    def _place(self, name: str, instance: Mapping[str, Any]) -> Slot:
+        launch = self._launches[name]
+        identity = Identity(
+            instance, launch, self._keys.get(launch.key, ""), lambda: self._tags(name)
+        )
+        identity.__enter__()
+        disk = Disk(
+            self._images[launch.image], self._base.kernel, self._base.initrd, self._base.key
+        )
+        machine = Ec2Machine(
+            disk,
+            self._folder / name,
+            memory=MEMORY,
+            services={**self._services, METADATA: identity.port},
+            login=self.login if launch.key else None,
+        )
+        machine.name, machine.type = name, instance["InstanceType"]
+        return Slot(machine, identity, launch)
+
+    def _tags(self, name: str) -> dict[str, str]:
+        (page,) = self._ec2.describe_instances(InstanceIds=[name])["Reservations"]
+        return {tag["Key"]: tag["Value"] for tag in page["Instances"][0].get("Tags", [])}
+
+
+class _Front(AwsProxy):
+    """What everybody asks."""
+
+    def __init__(self, room: MachineRoom, target: str) -> None:
+        super().__init__(target)
+        self._room = room
+
+    def answer(self, body: bytes) -> Answer | None:
+        """Let machines end as machines do; refuse to launch what has no disk."""
+        asked = dict(parse_qsl(body.decode(errors="replace")))
+        match asked.get("Action"):
+            case "StopInstances" if self._room.end(machines_named(asked), "stop"):
+                return 200, _ended(asked, "stop")
+            case "TerminateInstances" if self._room.end(machines_named(asked), "terminate"):
+                return 200, _ended(asked, "terminate")
+            case "RunInstances" if not self._room.has_image(
+                launch_of(asked, self._room.template(asked)).image
+            ):
+                return 400, _error("InvalidAMIID.NotFound", "there is no disk of this image")
+        return None
+
+    def changed(self, request: bytes, answer: bytes) -> bytes:
+        """Do to machines and disks what a request asked, and say what is true of them."""
+        asked = dict(parse_qsl(request.decode(errors="replace")))
+        match asked.get("Action"):
+            case "CreateKeyPair":
+                self._room.keep_key(asked["KeyName"], _public(_text(answer, "keyMaterial")))
+            case "RunInstances":
+                launch = launch_of(asked, self._room.template(asked))
+                self._room.launched(_machines(answer), launch)
+            case "CreateFleet":
+                launch = fleet_launch(asked, self._room.template(asked))
+                self._room.launched(_machines(answer), launch)
+            case "CreateImage" if image := _text(answer, "imageId"):
+                self._room.keep_image(image, asked["InstanceId"])
+            case "CopyImage" if image := _text(answer, "imageId"):
+                self._room.copy_image(image, asked["SourceImageId"])
+            case "DescribeInstances":
+                for name, slot in self._room.seen():
+                    answer = _as_seen(answer, name, slot)
+        return answer
+
+
+class _Door(AwsProxy):
+    """What a machine sees of AWS: the keys must be those of its role, with their token."""
+
+    def __init__(self, room: MachineRoom, target: str, *, tls: ssl.SSLContext) -> None:
+        super().__init__(target, tls=tls)
+        self._room = room
+
+    def forward(self, path: str, headers: dict[str, str], body: bytes) -> requests.Response:
+        """Send a request of a machine's role on."""
+        given = {name.lower(): value for name, value in headers.items()}
+        found = re.search(r"Credential=([^/]+)/", given.get("authorization", ""))
+        token = given.get("x-amz-security-token", "")
+        if found and self._room.profile_of(found[1], token):
+            return super().forward(path, headers, body)
+        refused = requests.Response()
+        refused.status_code = 403
+        refused._content = b'{"__type": "UnrecognizedClientException", "message": "unknown keys"}'
+        return refused
+
+
+@contextmanager
+def machine_room(folder: Path, base: Disk, services: Mapping[str, int]) -> Iterator[MachineRoom]:
+    """Open a room in a new folder."""
+    folder.mkdir()
+    with MachineRoom(folder, base, services) as room:
+        yield room
+
+
+def _machines(answer: bytes) -> list[str]:
+    return list(dict.fromkeys(name.decode() for name in IDS.findall(answer)))
+
+
+def _text(answer: bytes, name: str) -> str:
+    found = re.search(rf"<{name}>(.*?)</{name}>", answer.decode(), re.DOTALL)
+    return html.unescape(found[1]) if found else ""
+
+
+def _public(private: str) -> str:
+    done = subprocess.run(
+        [program("ssh-keygen"), "-y", "-f", "/dev/stdin"],
+        input=f"{private.strip()}\n",
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def _ended(asked: Mapping[str, str], ending: str) -> bytes:
+    code, state = STATES[ending]
+    items = "".join(
+        f"<item><instanceId>{name}</instanceId>"
+        f"<currentState><code>{code}</code><name>{state}</name></currentState>"
+        "<previousState><code>16</code><name>running</name></previousState></item>"
+        for name in machines_named(asked)
+    )
+    action = asked["Action"]
+    content = f"<requestId>r</requestId><instancesSet>{items}</instancesSet>"
+    return f'<{action}Response xmlns="{NAMESPACE}">{content}</{action}Response>'.encode()
+
+
+def _as_seen(answer: bytes, name: str, slot: Slot) -> bytes:
+    """Say of a machine that it is ending while it is, and that it was taken if it was."""
+    head = rf"<instanceId>{name}</instanceId>(?:(?!<instanceId>).)*?"
+    text = answer.decode()
+    if slot.ending:
+        code, state = STATES[slot.ending]
+        pattern = rf"({head}<instanceState>)<code>16</code>\s*<name>running</name>"
+        text = re.sub(pattern, rf"\1<code>{code}</code><name>{state}</name>", text, flags=re.DOTALL)
+    if slot.taken:
+        pattern = rf"({head}<stateReason>)(?:(?!</stateReason>).)*"
+        text = re.sub(pattern, rf"\1<code>{TAKEN}</code>", text, flags=re.DOTALL)
+    return text.encode()
+
+
+def _error(code: str, message: str) -> bytes:
+    error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+    return f"<Response><Errors>{error}</Errors><RequestID>r</RequestID></Response>".encode()
