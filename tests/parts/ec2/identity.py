@@ -18,6 +18,7 @@ class Identity(Metadata):
 
     Attributes:
         launch: As it was asked for.
+        started: When its power was switched on.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Identity(Metadata):
         """
         self.launch = launch
         self._tags_of = tags_of
-        self._started = datetime.now(UTC)
+        self.started = datetime.now(UTC)
         address = instance["PrivateIpAddress"]
         host = f"ip-{address.replace('.', '-')}.{instance['Placement']['AvailabilityZone'][:-1]}.compute.internal"
         more = {
@@ -71,7 +72,7 @@ class Identity(Metadata):
                 return f"0={self.launch.key}"
             case "dynamic/instance-identity/document":
                 said = json.loads(super().answer(path) or "{}")
-                return json.dumps({**said, "pendingTime": f"{self._started:%Y-%m-%dT%H:%M:%SZ}"})
+                return json.dumps({**said, "pendingTime": f"{self.started:%Y-%m-%dT%H:%M:%SZ}"})
             case "":
                 return "dynamic\nmeta-data" + ("\nuser-data" if self.launch.user_data else "")
         if self.launch.shows_tags and "/tags" in path:

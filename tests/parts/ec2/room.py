@@ -5,6 +5,7 @@ terminates it, as its launch says. One thread, the operator, compares what EC2 s
 """
 
 import html
+import json
 import re
 import shutil
 import ssl
@@ -38,6 +39,7 @@ from tests.parts.missing import program
 from tests.parts.ports import free_port
 from tests.parts.waiting import wait_until
 
+ACCOUNT = "123456789012"
 BASE = {
     "name": "al2023-ami-2023.*-kernel-6.1-x86_64",
     "root-device-type": "ebs",
@@ -45,8 +47,8 @@ BASE = {
 }
 """Amazon's images, all of which are the one disk that there is."""
 
-BUTTON_SECONDS = 120
-"""What a machine gets to go off by itself before its plug is pulled."""
+BUTTON_SECONDS = {"stop": 300, "terminate": 90}
+"""What a machine gets to go off by itself before its plug is pulled; a stopped one keeps its disk."""
 NOTICE = timedelta(seconds=120)
 ROUND_SECONDS = 0.5
 MEMORY = 2560
@@ -81,7 +83,7 @@ class Slot:
     def press(self, ending: str) -> None:
         """Press the power button; the plug is pulled when nothing comes of it."""
         self.ending = ending
-        self.plug = time.monotonic() + BUTTON_SECONDS
+        self.plug = time.monotonic() + BUTTON_SECONDS[ending]
         with suppress(OSError):
             self.machine.ask("system_powerdown")
 
@@ -91,7 +93,9 @@ class MachineRoom(Aws):
 
     Attributes:
         login: The port behind which ssh of the one machine with a key pair listens.
-        trusted: The certificate of the AWS that machines see.
+        door: Where the AWS is that machines see.
+        trusted: Its certificate.
+        judge: Whether an instance profile may do an action on a resource; everything, until somebody says otherwise.
         told: What happened to machines, as lines with the seconds since the room was opened.
     """
 
@@ -116,6 +120,8 @@ class MachineRoom(Aws):
         self._faults: list[Exception] = []
         self._opened = time.monotonic()
         self.login = free_port()
+        self.door = ""
+        self.judge: Callable[[str, str, str], bool] = lambda *_: True
         self.told: list[str] = []
         names = [f"{one}.{REGION}.amazonaws.com" for one in ("ssm", "ec2", "sts")]
         self.trusted: Certificate = make_certificate(folder, *names)
@@ -128,12 +134,13 @@ class MachineRoom(Aws):
             Owners=["amazon"], Filters=[{"Name": n, "Values": [v]} for n, v in BASE.items()]
         )["Images"]:
             self._images[image["ImageId"]] = self._base.image
+        self._moto = self.url
         self.url = self._stack.enter_context(_Front(self, self.url)).url
         self.environ["AWS_ENDPOINT_URL"] = self.url
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.trusted.file, self.trusted.key)
-        door = self._stack.enter_context(_Door(self, self.url, tls=context))
-        self._services[AWS] = int(door.url.rpartition(":")[2])
+        self.door = self._stack.enter_context(_Door(self, self.url, tls=context)).url
+        self._services[AWS] = int(self.door.rpartition(":")[2])
         operator = threading.Thread(target=self._operate)
         operator.start()
         self._stack.callback(operator.join, 60)
@@ -212,6 +219,17 @@ class MachineRoom(Aws):
         for name in names:
             self._launches[name] = launch
             self.say(f"{name} is launched from {launch.image}")
+
+    def adopt(self) -> None:
+        """Launch the machines that CloudFormation made, from the launch template of their stack."""
+        cloud = self.client("cloudformation", self._moto)
+        for stack in cloud.describe_stacks()["Stacks"]:
+            parts = cloud.describe_stack_resources(StackName=stack["StackName"])["StackResources"]
+            named = {one["ResourceType"]: one.get("PhysicalResourceId", "") for one in parts}
+            machine = named.get("AWS::EC2::Instance", "")
+            if machine and machine not in self._launches:
+                asked = {"LaunchTemplate.LaunchTemplateId": named["AWS::EC2::LaunchTemplate"]}
+                self.launched([machine], launch_of(asked, self.template(asked)))
 
     def template(self, asked: Mapping[str, str]) -> dict[str, Any]:
         """Return the data of the launch template that a request names."""
@@ -304,6 +322,7 @@ class MachineRoom(Aws):
             self._slots[name] = self._place(name, instance)
         slot = self._slots[name]
         slot.on = True
+        slot.identity.started = datetime.now(UTC)
         slot.machine.boot(reboots=True)
         self.say(f"{name} is on")
 
@@ -352,10 +371,18 @@ class _Front(AwsProxy):
                 return 400, _error("InvalidAMIID.NotFound", "there is no disk of this image")
         return None
 
+    def forward(self, path: str, headers: dict[str, str], body: bytes) -> requests.Response:
+        """Send a request on, without what the stand-in does not know."""
+        if b"Action=CreateFleet" in body:
+            body = re.sub(rb"&ClientToken=[^&]*", b"", body)
+        return super().forward(path, headers, body)
+
     def changed(self, request: bytes, answer: bytes) -> bytes:
         """Do to machines and disks what a request asked, and say what is true of them."""
         asked = dict(parse_qsl(request.decode(errors="replace")))
         match asked.get("Action"):
+            case "CreateStack":
+                self._room.adopt()
             case "CreateKeyPair":
                 self._room.keep_key(asked["KeyName"], _public(_text(answer, "keyMaterial")))
             case "RunInstances":
@@ -385,13 +412,14 @@ class _Door(AwsProxy):
         """Send a request of a machine's role on."""
         given = {name.lower(): value for name, value in headers.items()}
         found = re.search(r"Credential=([^/]+)/", given.get("authorization", ""))
-        token = given.get("x-amz-security-token", "")
-        if found and self._room.profile_of(found[1], token):
-            return super().forward(path, headers, body)
-        refused = requests.Response()
-        refused.status_code = 403
-        refused._content = b'{"__type": "UnrecognizedClientException", "message": "unknown keys"}'
-        return refused
+        profile = found and self._room.profile_of(found[1], given.get("x-amz-security-token", ""))
+        action, resource = _question(given, body)
+        if not profile:
+            return _refused("UnrecognizedClientException", "keys of no machine")
+        if not self._room.judge(profile, action, resource):
+            self._room.say(f"refused: {action} on {resource}")
+            return _refused("AccessDeniedException", f"no {action} on {resource}")
+        return super().forward(path, headers, body)
 
 
 @contextmanager
@@ -400,6 +428,24 @@ def machine_room(folder: Path, base: Disk, services: Mapping[str, int]) -> Itera
     folder.mkdir()
     with MachineRoom(folder, base, services) as room:
         yield room
+
+
+def _question(headers: Mapping[str, str], body: bytes) -> tuple[str, str]:
+    """Return action and resource of a machine's request."""
+    target = headers.get("x-amz-target", "")
+    if target.startswith("AmazonSSM."):
+        asked = json.loads(body)
+        path = asked.get("Path") or asked.get("Name", "")
+        return f"ssm:{target.partition('.')[2]}", f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter{path}"
+    asked = dict(parse_qsl(body.decode(errors="replace")))
+    return f"ec2:{asked.get('Action', '')}", "*"
+
+
+def _refused(code: str, message: str) -> requests.Response:
+    answer = requests.Response()
+    answer.status_code = 403
+    answer._content = json.dumps({"__type": code, "message": message}).encode()
+    return answer
 
 
 def _machines(answer: bytes) -> list[str]:

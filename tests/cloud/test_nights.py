@@ -1,0 +1,124 @@
+"""Nights of the deployment: a schedule's own words launch a machine, nobody touches it, and it is gone.
+
+The tests are in the order of their nights: releases are published one after the other.
+"""
+
+import hashlib
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.aws.stack import SCHEDULED, Stack
+from tests.cloud.releases import BEGUN, BROKEN, CONTAINED, SLOW, TOKEN, WHICH, publish
+from tests.cloud.world import NIGHT_SECONDS, World
+from tests.parts.waiting import wait_until
+
+pytestmark = [pytest.mark.machine, pytest.mark.timeout(3000)]
+
+
+@pytest.fixture(scope="module")
+def stack(around: World, image: str) -> Stack:
+    """The stack in its default mode."""
+    return around.stack(image)
+
+
+def launch(stack: Stack) -> str:
+    """Do what the schedule does, with its rights; return the machine's id."""
+    with stack.ec2_of("SchedulerRole") as schedule:
+        answer = schedule.run_instances(**stack.input_of("LaunchSchedule"))
+    return str(answer["Instances"][0]["InstanceId"])
+
+
+def night(around: World, name: str, state: str = "terminated") -> Any:
+    """Wait until a machine has done its work and is off; return what its one run says of itself."""
+    around.room.wait_state(name, state, NIGHT_SECONDS)
+    assert not around.room.is_on(name)
+    entries = around.committed()
+    assert len(entries) == 1, around.room.console(name)[-6000:]
+    run = around.bucket.run(entries[0]["run_id"])
+    return {"id": run.id, **run.record}
+
+
+def test_packer_builds_the_image_in_ec2(around: World, image: str) -> None:
+    """Source image, key pair, machine, provisioning, image, encrypted copy; the machine that built it is gone."""
+    ec2 = around.room.client("ec2")
+    (found,) = ec2.describe_images(ImageIds=[image])["Images"]
+    assert found["Name"].startswith("mayfly-0.0.0-x86_64-")
+    pages = ec2.describe_instances()["Reservations"]
+    assert {one["State"]["Name"] for page in pages for one in page["Instances"]} == {"terminated"}
+
+
+def test_a_night(around: World, stack: Stack) -> None:
+    """Region, role, secrets and slot come from the machine's own services, the release from git; then it is gone."""
+    commit = publish(around.repo, "v1.1.0", WHICH, CONTAINED)
+    run = night(around, launch(stack))
+    assert (run["status"], run["release"]["commit"]) == ("succeeded", commit), json.dumps(run)
+    assert run["slot"] == SCHEDULED
+    files = around.bucket.files(run["id"])
+    assert files["which/which.txt"] == b"v1.1.0\n"
+    assert files["which/token.txt"].decode().strip() == hashlib.sha256(TOKEN.encode()).hexdigest()
+    assert files["which/aws.txt"] == b""
+    seen = json.loads(files["contained/seen.json"])
+    assert seen["variables"] == []
+    assert seen["metadata"] != "reached"
+
+
+def test_a_night_with_a_broken_release(around: World, image: str) -> None:
+    """A fleet's machine, which has never run anything, does the night's work with the release before."""
+    commit = publish(around.repo, "v1.1.1", WHICH)
+    publish(around.repo, "v1.2.0", BROKEN)
+    stack = around.stack(image, Spread="yes")
+    with stack.ec2_of("SchedulerRole") as schedule:
+        answer = schedule.create_fleet(**stack.input_of("LaunchSchedule"))
+    ((name,),) = (row["InstanceIds"] for row in answer["Instances"])
+    run = night(around, name)
+    assert (run["status"], run["slot"]) == ("succeeded", SCHEDULED), json.dumps(run)
+    assert run["release"]["commit"] == commit
+    assert "v1.2.0" in json.dumps(run["release"])
+
+
+def test_a_night_in_which_ec2_wants_the_machine_back(around: World, stack: Stack) -> None:
+    """What was done is in the bucket, what was under way is called interrupted, and EC2 finds the machine off."""
+    publish(around.repo, "v1.3.0", WHICH, SLOW)
+    name = launch(stack)
+    wait_until(
+        lambda: around.asked_git(BEGUN) or not around.room.is_on(name),
+        seconds=NIGHT_SECONDS,
+        what="the slow job",
+    )
+    around.room.notify(name)
+    run = night(around, name)
+    assert run["status"] == "interrupted", json.dumps(run)
+    statuses = {job["name"]: job["status"] for job in run["jobs"]}
+    assert statuses == {"which": "succeeded", "slow": "interrupted"}
+
+
+def test_the_guard_ends_a_machine_that_hangs(around: World, stack: Stack) -> None:
+    """The guard's own code, by its own schedule's input and rights: not before the deadline, and then for good."""
+    name = launch(stack)
+    wait_until(lambda: around.room.is_on(name), seconds=60, what="the machine to be on")
+    around.room.freeze(name)
+    event = stack.input_of("GuardSchedule")
+    assert stack.guard(event, age=lambda _: timedelta(minutes=179)) == {"ended": []}
+    assert around.room.is_on(name)
+    assert stack.guard(event, age=lambda _: timedelta(minutes=181)) == {"ended": [name]}
+    around.room.wait_state(name, "terminated", 300)
+    assert not around.room.is_on(name)
+
+
+def test_a_stopped_machine_is_started_for_its_slot(around: World, image: str) -> None:
+    """It runs once when the stack is made, and stops; the schedules tag and start it, and it stops again."""
+    commit = publish(around.repo, "v1.4.0", WHICH)
+    stack = around.stack(image, Mode="stopped")
+    name = stack.outputs["Instance"]
+    first = night(around, name, "stopped")
+    assert (first["status"], first["slot"]) == ("succeeded", None)
+    with stack.ec2_of("SchedulerRole") as schedule:
+        schedule.create_tags(**stack.input_of("SlotSchedule"))
+        schedule.start_instances(**stack.input_of("StartSchedule"))
+    wait_until(lambda: around.room.is_on(name), seconds=60, what="the machine to be on")
+    second = night(around, name, "stopped")
+    assert (second["status"], second["slot"]) == ("succeeded", SCHEDULED)
+    assert first["release"]["commit"] == second["release"]["commit"] == commit
