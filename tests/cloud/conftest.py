@@ -1,5 +1,10 @@
-"""An AWS with real machines, and the image that the real Packer builds in it."""
+"""An AWS with real machines, and the image that the real Packer builds in it.
 
+`MAYFLY_TEST_CLOUD_IMAGE=/folder`, with an image's `disk.qcow2` and with the `server.pem` and `server.key` of the room in
+which it was made, names one that is there already.
+"""
+
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,13 +13,17 @@ import pytest
 from tests.cloud.image import build_image
 from tests.cloud.releases import CONFIG, WHICH, publish
 from tests.cloud.world import World, world
+from tests.parts.certificate import Certificate
 from tests.parts.ec2.base import base_disk
+
+MADE = Path(name) if (name := os.environ.get("MAYFLY_TEST_CLOUD_IMAGE")) else None
 
 
 @pytest.fixture(scope="session")
 def around(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """The world; the time line of its machines is printed at its end."""
-    with base_disk() as base, world(tmp_path_factory.mktemp("cloud"), base) as one:
+    trusted = Certificate(MADE / "server.pem", MADE / "server.key") if MADE else None
+    with base_disk() as base, world(tmp_path_factory.mktemp("cloud"), base, trusted) as one:
         yield one
         print("\n" + "\n".join(one.room.told))
 
@@ -23,6 +32,8 @@ def around(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def image(around: World, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The id of the image, with a release baked in."""
     publish(around.repo, "v1.0.0", WHICH)
+    if MADE:
+        return around.room.register(MADE / "disk.qcow2")
     folder: Path = tmp_path_factory.mktemp("image")
     made = build_image(around.room, CONFIG, folder / "build")
     around.room.say(f"Packer made {made}")

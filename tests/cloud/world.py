@@ -10,6 +10,7 @@ from tests.aws.policy import allows
 from tests.aws.stack import Stack
 from tests.bucket.bucket import Bucket
 from tests.cloud.releases import PREFIX, TOKEN
+from tests.parts.certificate import Certificate
 from tests.parts.ec2.hardware import GIT, STORE
 from tests.parts.ec2.room import MachineRoom
 from tests.parts.gitserver import GitServer
@@ -59,8 +60,8 @@ class World:
 
 
 @contextmanager
-def world(folder: Path, base: Disk) -> Iterator[World]:
-    """Start everything."""
+def world(folder: Path, base: Disk, trusted: Certificate | None = None) -> Iterator[World]:
+    """Start everything; `trusted` is the certificate of the room in which the image was made, if not in this one."""
     (folder / "git").mkdir()
     (folder / "aws").mkdir()
     with ExitStack() as stack:
@@ -68,7 +69,7 @@ def world(folder: Path, base: Disk) -> Iterator[World]:
         s3.make_bucket(BUCKET)
         git = stack.enter_context(GitServer(folder / "git"))
         services = {GIT: _port(git.base_url), STORE: s3.port}
-        room = stack.enter_context(MachineRoom(folder / "aws", base, services))
+        room = stack.enter_context(MachineRoom(folder / "aws", base, services, trusted=trusted))
         ssm = room.client("ssm")
         for name, value in {
             "store/access_key_id": s3.access_key,

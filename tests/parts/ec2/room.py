@@ -4,6 +4,7 @@ A launch, from wherever, boots a machine from a fresh layer above its image's di
 terminates it, as its launch says. One thread, the operator, compares what EC2 says with what the machines do.
 """
 
+import base64
 import html
 import json
 import re
@@ -13,7 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -99,13 +100,21 @@ class MachineRoom(Aws):
         told: What happened to machines, as lines with the seconds since the room was opened.
     """
 
-    def __init__(self, folder: Path, base: Disk, services: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        base: Disk,
+        services: Mapping[str, int],
+        *,
+        trusted: Certificate | None = None,
+    ) -> None:
         """Make the room; nothing runs yet.
 
         Args:
             folder: For disks, consoles and logs.
             base: The disk of Amazon's images.
             services: Addresses that every machine sees, and the ports of this machine behind them.
+            trusted: The certificate of an earlier room, for an image that was made in it.
         """
         super().__init__(folder)
         self._folder = folder
@@ -124,7 +133,7 @@ class MachineRoom(Aws):
         self.judge: Callable[[str, str, str], bool] = lambda *_: True
         self.told: list[str] = []
         names = [f"{one}.{REGION}.amazonaws.com" for one in ("ssm", "ec2", "sts")]
-        self.trusted: Certificate = make_certificate(folder, *names)
+        self.trusted = trusted or make_certificate(folder, *names)
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -242,6 +251,12 @@ class MachineRoom(Aws):
         data: dict[str, Any] = found["LaunchTemplateVersions"][0]["LaunchTemplateData"]
         return data
 
+    def register(self, disk: Path) -> str:
+        """Make an image of a disk that is there, and return its id."""
+        image = str(self._ec2.register_image(Name=f"registered-{len(self._images)}")["ImageId"])
+        self._images[image] = disk
+        return image
+
     def has_image(self, image: str) -> bool:
         """Tell whether there is a disk of an image."""
         return image in self._images
@@ -356,11 +371,16 @@ class _Front(AwsProxy):
     def __init__(self, room: MachineRoom, target: str) -> None:
         super().__init__(target)
         self._room = room
+        self._launches: dict[str, bytes] = {}
 
     def answer(self, body: bytes) -> Answer | None:
-        """Let machines end as machines do; refuse to launch what has no disk."""
+        """Let machines end as machines do; launch no token twice, and nothing that has no disk."""
         asked = dict(parse_qsl(body.decode(errors="replace")))
+        if asked.get("ClientToken") in self._launches:
+            return 200, self._launches[asked["ClientToken"]]
         match asked.get("Action"):
+            case "GetConsoleOutput":
+                return 200, _console(asked["InstanceId"], self._room.console(asked["InstanceId"]))
             case "StopInstances" if self._room.end(machines_named(asked), "stop"):
                 return 200, _ended(asked, "stop")
             case "TerminateInstances" if self._room.end(machines_named(asked), "terminate"):
@@ -387,10 +407,10 @@ class _Front(AwsProxy):
                 self._room.keep_key(asked["KeyName"], _public(_text(answer, "keyMaterial")))
             case "RunInstances":
                 launch = launch_of(asked, self._room.template(asked))
-                self._room.launched(_machines(answer), launch)
+                self._launch(asked, answer, launch)
             case "CreateFleet":
                 launch = fleet_launch(asked, self._room.template(asked))
-                self._room.launched(_machines(answer), launch)
+                self._launch(asked, answer, launch)
             case "CreateImage" if image := _text(answer, "imageId"):
                 self._room.keep_image(image, asked["InstanceId"])
             case "CopyImage" if image := _text(answer, "imageId"):
@@ -399,6 +419,12 @@ class _Front(AwsProxy):
                 for name, slot in self._room.seen():
                     answer = _as_seen(answer, name, slot)
         return answer
+
+    def _launch(self, asked: Mapping[str, str], answer: bytes, launch: Launch) -> None:
+        names = _machines(answer)
+        self._room.launched(names, launch)
+        if names and "ClientToken" in asked:
+            self._launches[asked["ClientToken"]] = answer
 
 
 class _Door(AwsProxy):
@@ -420,14 +446,6 @@ class _Door(AwsProxy):
             self._room.say(f"refused: {action} on {resource}")
             return _refused("AccessDeniedException", f"no {action} on {resource}")
         return super().forward(path, headers, body)
-
-
-@contextmanager
-def machine_room(folder: Path, base: Disk, services: Mapping[str, int]) -> Iterator[MachineRoom]:
-    """Open a room in a new folder."""
-    folder.mkdir()
-    with MachineRoom(folder, base, services) as room:
-        yield room
 
 
 def _question(headers: Mapping[str, str], body: bytes) -> tuple[str, str]:
@@ -480,6 +498,12 @@ def _ended(asked: Mapping[str, str], ending: str) -> bytes:
     action = asked["Action"]
     content = f"<requestId>r</requestId><instancesSet>{items}</instancesSet>"
     return f'<{action}Response xmlns="{NAMESPACE}">{content}</{action}Response>'.encode()
+
+
+def _console(name: str, text: str) -> bytes:
+    output = base64.b64encode(text[-65536:].encode()).decode()
+    content = f"<requestId>r</requestId><instanceId>{name}</instanceId><output>{output}</output>"
+    return f'<GetConsoleOutputResponse xmlns="{NAMESPACE}">{content}</GetConsoleOutputResponse>'.encode()
 
 
 def _as_seen(answer: bytes, name: str, slot: Slot) -> bytes:
