@@ -1,7 +1,7 @@
 """An AWS with real machines, and the image that the real Packer builds in it.
 
-`MAYFLY_TEST_CLOUD_IMAGE=/folder`, with an image's `disk.qcow2` and with the `server.pem` and `server.key` of the room in
-which it was made, names one that is there already.
+`MAYFLY_TEST_CLOUD_IMAGE=/folder` names an image that is there already: its `disk.qcow2`, and the `server.pem` and
+`server.key` of the room in which it was made.
 """
 
 import os

@@ -51,7 +51,7 @@ BASE = {
 BUTTON_SECONDS = {"stop": 300, "terminate": 90}
 """What a machine gets to go off by itself before its plug is pulled; a stopped one keeps its disk."""
 NOTICE = timedelta(seconds=120)
-ROUND_SECONDS = 0.5
+ROUND_SECONDS = 1.0
 MEMORY = 2560
 NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15/"
 IDS = re.compile(rb">(i-[0-9a-f]+)<")
@@ -124,6 +124,7 @@ class MachineRoom(Aws):
         self._keys: dict[str, str] = {}
         self._launches: dict[str, Launch] = {}
         self._slots: dict[str, Slot] = {}
+        self._states: dict[str, str] = {}
         self._stack = ExitStack()
         self._closing = threading.Event()
         self._faults: list[Exception] = []
@@ -169,9 +170,8 @@ class MachineRoom(Aws):
     # What a test does to a machine, and sees of it.
 
     def state(self, name: str) -> str:
-        """Return a machine's state, as EC2 says."""
-        (page,) = self._ec2.describe_instances(InstanceIds=[name])["Reservations"]
-        return str(page["Instances"][0]["State"]["Name"])
+        """Return a machine's state, as EC2 said last."""
+        return self._states.get(name, "")
 
     def wait_state(self, name: str, state: str, seconds: float) -> None:
         """Wait until EC2 says that a machine is in a state.
@@ -310,6 +310,7 @@ class MachineRoom(Aws):
             for instance in page["Instances"]:
                 name, state = instance["InstanceId"], instance["State"]["Name"]
                 slot = self._slots.get(name)
+                self._states[name] = state
                 if slot and slot.on:
                     self._look_at(name, slot)
                 elif state in {"pending", "running"} and name in self._launches:
