@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Iterator
-from pathlib import Path
 
 import boto3
 import botocore.config
@@ -32,10 +31,11 @@ INSTANCE = {
 }
 
 
-@pytest.fixture
-def room(tmp_path: Path) -> Iterator[MachineRoom]:
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MachineRoom]:
     """A room without a disk for anything but Amazon's images."""
-    with MachineRoom(tmp_path, Disk.at(tmp_path), {}) as one:
+    folder = tmp_path_factory.mktemp("room")
+    with MachineRoom(folder, Disk.at(folder), {}) as one:
         yield one
 
 

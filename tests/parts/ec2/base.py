@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -12,7 +13,7 @@ from pathlib import Path
 from tests.parts.cache import cache_folder
 from tests.parts.machine import Disk
 from tests.parts.machine_disk import ROOT, ImageBuildError, forget, hold
-from tests.parts.missing import program
+from tests.parts.missing import MissingPartError, program
 
 FILES = Path(__file__).with_name("disk")
 SCRIPTS = ROOT / "packer" / "disk"
@@ -28,6 +29,8 @@ def base_disk() -> Iterator[Disk]:
         ImageBuildError: A step of the build failed.
         MissingPartError: A program that the build needs is not installed.
     """
+    if os.geteuid() != 0:
+        raise MissingPartError("the disk of Amazon's images", "building it needs root")
     for needed in ("mmdebstrap", "dockerd", "mke2fs", "qemu-img"):
         program(needed)
     cache = cache_folder() / "ec2"
