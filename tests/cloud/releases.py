@@ -13,15 +13,6 @@ repository = "http://{GIT.removesuffix(":80")}/scrapers.git"
 timeout = "60s"
 trust = "none"
 
-[store]
-url = "s3://{BUCKET}/prod"
-endpoint = "http://{STORE.removesuffix(":80")}"
-region = "us-east-1"
-credentials = "ssm:{PREFIX}/store"
-
-[secrets]
-source = "ssm:{PREFIX}/jobs"
-
 [browser]
 image = "{BROWSER_IMAGE}"
 sessions = 1
@@ -31,7 +22,20 @@ shared_memory = "256MiB"
 [limits]
 run = "15m"
 """
-"""Of the image, as docs/aws.md has it: keys of a bucket elsewhere in SSM, and a role to read them with."""
+"""Of the image: what a test stack and a production stack have in common."""
+
+FORM = {
+    "StoreUrl": f"s3://{BUCKET}/prod",
+    "StoreEndpoint": f"http://{STORE.removesuffix(':80')}",
+    "StoreRegion": "us-east-1",
+    "ParameterPrefix": PREFIX,
+    "Config": f"""\
+store.credentials = "ssm:{PREFIX}/store"
+[secrets]
+source = "ssm:{PREFIX}/jobs"
+""",
+}
+"""Of the stack: a bucket elsewhere, whose keys are in SSM, and a role to read them with."""
 
 WHICH = """
 [[job]]

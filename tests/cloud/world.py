@@ -9,7 +9,7 @@ from typing import Any
 from tests.aws.policy import allows
 from tests.aws.stack import Stack
 from tests.bucket.bucket import Bucket
-from tests.cloud.releases import PREFIX, TOKEN
+from tests.cloud.releases import FORM, PREFIX, TOKEN
 from tests.parts.certificate import Certificate
 from tests.parts.ec2.hardware import GIT, STORE
 from tests.parts.ec2.room import MachineRoom
@@ -53,7 +53,7 @@ class World:
 
     def stack(self, image: str, **parameters: str) -> Stack:
         """Make a stack of the template; its instance role is what the machines' calls are judged by."""
-        stack = Stack(self.room, ImageId=image, ParameterPrefix=PREFIX, **parameters)
+        stack = Stack(self.room, ImageId=image, **FORM, **parameters)
         policies = stack.policies("InstanceRole")
         self.room.judge = lambda _, action, resource: allows(policies, action, resource, {})
         return stack
