@@ -108,6 +108,15 @@ async def test_a_service_that_recovers_in_time_is_not_noticed(service: Service) 
     assert (await client.facts()).instance_id
 
 
+@pytest.mark.long
+async def test_a_machine_without_credits_still_learns_its_slot(service: Service) -> None:
+    """What takes a busy machine ten seconds is no reason to do without the slot."""
+    service.delay = 0.8
+    facts = await read_facts(environ_of(service), log_of(LogCapture()))
+    assert facts is not None
+    assert facts.slot == datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
+
+
 async def test_a_service_that_fails_is_an_event_and_empty_facts(service: Service) -> None:
     """A run on a machine whose service is broken goes on without facts, in bounded time."""
     service.status = 500
