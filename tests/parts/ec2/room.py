@@ -208,7 +208,8 @@ class MachineRoom(Aws):
 
     def is_on(self, name: str) -> bool:
         """Tell whether there is a machine with the power on."""
-        return name in self._slots and self._slots[name].machine.running
+        slot = self._slots.get(name)
+        return slot is not None and slot.on and slot.machine.running
 
     def identity(self, name: str) -> Identity:
         """Return a machine's metadata service."""
@@ -313,11 +314,11 @@ class MachineRoom(Aws):
                 slot = self._slots.get(name)
                 self._states[name] = state
                 if slot and slot.on:
-                    self._look_at(name, slot)
+                    self._look_at(name, slot, state)
                 elif state in {"pending", "running"} and name in self._launches:
                     self._boot(name, instance)
 
-    def _look_at(self, name: str, slot: Slot) -> None:
+    def _look_at(self, name: str, slot: Slot, state: str) -> None:
         notice = slot.identity.notice
         if not slot.machine.running:
             slot.on = False
@@ -326,7 +327,7 @@ class MachineRoom(Aws):
             call: Callable[..., Any] = getattr(self._ec2, f"{ending}_instances")
             call(InstanceIds=[name])
             slot.ending, slot.plug = "", float("inf")
-        elif time.monotonic() > slot.plug:
+        elif time.monotonic() > slot.plug or state in {"stopped", "terminated"}:
             self.say(f"{name} did not go off: its plug is pulled")
             slot.machine.kill()
         elif notice and datetime.now(UTC) > notice and not slot.ending:
@@ -338,9 +339,9 @@ class MachineRoom(Aws):
         if name not in self._slots:
             self._slots[name] = self._place(name, instance)
         slot = self._slots[name]
-        slot.on = True
         slot.identity.started = datetime.now(UTC)
         slot.machine.boot(reboots=True)
+        slot.on = True
         self.say(f"{name} is on")
 
     def _place(self, name: str, instance: Mapping[str, Any]) -> Slot:
