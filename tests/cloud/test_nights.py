@@ -34,6 +34,11 @@ def sent(stack: Stack, schedule: str, night: int) -> Any:
     return json.loads(json.dumps(stack.input_of(schedule)).replace(SCHEDULED, slot(night)))
 
 
+def until_on(around: World, name: str) -> None:
+    """Wait until a machine's power is on."""
+    wait_until(lambda: around.room.is_on(name), seconds=120, what="the machine to be on")
+
+
 def launch(stack: Stack, night: int) -> str:
     """Do what the schedule does, with its rights; return the machine's id."""
     with stack.ec2_of("SchedulerRole") as schedule:
@@ -98,6 +103,7 @@ def test_a_night_in_which_ec2_wants_the_machine_back(around: World, stack: Stack
     """What was done is in the bucket, what was under way is called interrupted, and EC2 finds the machine off."""
     publish(around.repo, "v1.3.0", WHICH, SLOW)
     name = launch(stack, 3)
+    until_on(around, name)
     wait_until(
         lambda: around.asked_git(BEGUN) or not around.room.is_on(name),
         seconds=NIGHT_SECONDS,
@@ -113,7 +119,7 @@ def test_a_night_in_which_ec2_wants_the_machine_back(around: World, stack: Stack
 def test_the_guard_ends_a_machine_that_hangs(around: World, stack: Stack) -> None:
     """The guard's own code, by its own schedule's input and rights: not before the deadline, and then for good."""
     name = launch(stack, 4)
-    wait_until(lambda: around.room.is_on(name), seconds=60, what="the machine to be on")
+    until_on(around, name)
     around.room.freeze(name)
     event = stack.input_of("GuardSchedule")
     assert stack.guard(event, age=lambda _: timedelta(minutes=179)) == {"ended": []}
@@ -133,7 +139,7 @@ def test_a_stopped_machine_is_started_for_its_slot(around: World, image: str) ->
     with stack.ec2_of("SchedulerRole") as schedule:
         schedule.create_tags(**sent(stack, "SlotSchedule", 5))
         schedule.start_instances(**stack.input_of("StartSchedule"))
-    wait_until(lambda: around.room.is_on(name), seconds=60, what="the machine to be on")
+    until_on(around, name)
     second = night(around, name, "stopped")
     assert (second["status"], second["slot"]) == ("succeeded", slot(5))
     assert first["release"]["commit"] == second["release"]["commit"] == commit
