@@ -6,7 +6,7 @@ SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci)
 # One process of pytest for each core; one that has nothing left takes of another's tests.
 PARALLEL := -n logical --dist worksteal
 
-.PHONY: help demo quick test test-all image image-home ami test-faults test-vm test-power deploy undeploy check format docs bench clean
+.PHONY: help demo quick test test-all image image-home ami test-faults test-vm test-power test-cloud deploy undeploy check format docs bench clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -44,7 +44,7 @@ test-faults: .venv/.parts ## Break everything, in full; takes hours and writes t
 	@rm -rf build/reliability
 	@MAYFLY_CRASH_SEEDS=25 MAYFLY_SYSCALLS=all MAYFLY_RACES=20 MAYFLY_STORE_FAULT_RUNS=20 MAYFLY_LYING_STORES=all \
 	  MAYFLY_READER_KILLS=20 MAYFLY_DISK_STEP=1 MAYFLY_HOME_DISK_STEP=1 MAYFLY_FUZZ_INPUTS=100000 MAYFLY_MODEL_SEQUENCES=1000 MAYFLY_LOAD=1 \
-	  MAYFLY_BATCH_MODEL=1 $(PYTHON) -m pytest -s tests/faults tests/batch/test_model.py -o timeout=0 $(PYTEST); status=$$?; \
+	  MAYFLY_BATCH_MODEL=1 $(PYTHON) -m pytest -s tests/faults tests/delivery tests/batch/test_model.py -o timeout=0 $(PYTEST); status=$$?; \
 	  MAYFLY_TEST_SEEDS=30 $(PYTHON) -m pytest -m machine -s tests/machine/test_kills.py || status=$$?; \
 	  $(PYTHON) -m tests.faults.figures; exit $$status
 
@@ -70,6 +70,9 @@ test-vm: .venv/.parts ## Boot the image: work, turn itself off, survive pulled p
 
 test-power: .venv/.parts ## Break the machine in every way we know: each case must end with the power off
 	@$(PYTHON) -m pytest -m machine -s tests/machine/test_power.py $(PYTEST)
+
+test-cloud: .venv/.parts ## The deployment's nights on a stand-in EC2 whose machines boot, from Packer to terminated
+	@$(PYTHON) -m pytest -m machine -s tests/cloud $(PYTEST)
 
 check: .venv/.ready ## Format, lint, types, shell scripts, lock files, generated docs
 	@$(PYTHON) -m ruff format --check --quiet .

@@ -90,9 +90,7 @@ def test_a_night_with_a_broken_release(around: World, image: str) -> None:
     commit = publish(around.repo, "v1.1.1", WHICH)
     publish(around.repo, "v1.2.0", BROKEN)
     stack = around.stack(image, Spread="yes")
-    with stack.ec2_of("SchedulerRole") as schedule:
-        answer = schedule.create_fleet(**sent(stack, "LaunchSchedule", 2))
-    ((name,),) = (row["InstanceIds"] for row in answer["Instances"])
+    name = stack.guard(sent(stack, "LaunchSchedule", 2))["launched"]
     run = night(around, name)
     assert (run["status"], run["slot"]) == ("succeeded", slot(2)), json.dumps(run)
     assert run["release"]["commit"] == commit

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.aws.policy import allows
 from tests.aws.stack import Stack
 from tests.bucket.bucket import Bucket
 from tests.cloud.releases import FORM, PREFIX, TOKEN
@@ -17,6 +16,7 @@ from tests.parts.gitserver import GitServer
 from tests.parts.machine import Disk
 from tests.parts.machine_release import BUCKET
 from tests.parts.repo import Repo
+from tests.parts.rights import Call, allowed
 from tests.parts.seaweed import S3Server
 
 NIGHT_SECONDS = 900
@@ -55,7 +55,9 @@ class World:
         """Make a stack of the template; its instance role is what the machines' calls are judged by."""
         stack = Stack(self.room, ImageId=image, **FORM, **parameters)
         policies = stack.policies("InstanceRole")
-        self.room.judge = lambda _, action, resource: allows(policies, action, resource, {})
+        self.room.judge = lambda _, action, resource: (
+            allowed(policies, Call(action, resource)).allowed
+        )
         return stack
 
 
