@@ -76,7 +76,7 @@ class Row(NamedTuple):
 
 
 def rows_of_machine(stack: str) -> Iterator[Row]:
-    """The machine reads its secrets and prices."""
+    """The machine reads its secrets and prices, and pulls images of its account."""
     row = functools.partial(Row, stack, "InstanceRole")
     for path in ("/mayfly", "/mayfly/store", "/mayfly/jobs"):
         yield row("ssm:GetParametersByPath", SSM + path, ANY, "ReadSecrets")
@@ -86,6 +86,14 @@ def rows_of_machine(stack: str) -> Iterator[Row]:
         "ssm:PutParameter", f"{SSM}/mayfly/store", {"ssm:Overwrite": None, "ssm:Policies": None}
     )
     yield row("ec2:DescribeSpotPriceHistory", "*", ANY, "ReadPrices")
+    yield row("ecr:GetAuthorizationToken", "*", ANY, "LogInToEcr")
+    for action in ("ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"):
+        for region in (REGION, "us-east-1"):
+            yield row(
+                action, f"arn:aws:ecr:{region}:{ACCOUNT}:repository/me/x", ANY, "PullOwnImages"
+            )
+        yield row(action, f"arn:aws:ecr:{REGION}:999999999999:repository/me/x")
+    yield row("ecr:PutImage", f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/me/x")
     yield row("ec2:DescribeInstances", "*")
     yield row("ec2:RunInstances", f"{EC2}:instance/*", NAMED_BESIDE_IT)
     yield row("ec2:CreateTags", f"{EC2}:instance/i-0", SLOT)
