@@ -42,26 +42,31 @@ def scrapers_folder(named: Path | None) -> Path:
     return folder
 
 
-def claim_folder(folder: Path) -> None:
-    """Make the demo's folder and mark it, or check that an earlier demo did.
+def claim_folder(folder: Path, *, by: str = "mayfly demo --dir", marker: str = MARKER) -> None:
+    """Make a folder of our own and mark it, or check that the same command did so earlier.
+
+    Args:
+        folder: The folder.
+        by: The command that writes into it.
+        marker: Name of the file that marks it.
 
     Raises:
         UsageError: The folder belongs to somebody else, or cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if (folder / MARKER).is_file():
+        if (folder / marker).is_file():
             return
         if any(folder.iterdir()):
             raise UsageError(
-                f"{folder} holds files that the demo did not make, and nothing in it was changed",
-                remedy="name a new or an empty folder: mayfly demo --dir DIR",
+                f"{folder} holds files that `{by}` did not make, and nothing in it was changed",
+                remedy=f"name a new or an empty folder: {by} DIR",
             )
-        (folder / MARKER).write_text("Made by `mayfly demo`, which writes into this folder.\n")
+        (folder / marker).write_text(f"Made by `{by}`, which writes into this folder.\n")
     except OSError as error:
         raise UsageError(
-            f"the demo cannot use {folder}: {error.strerror}",
-            remedy="name a folder that can be written: mayfly demo --dir DIR",
+            f"`{by}` cannot use {folder}: {error.strerror}",
+            remedy=f"name a folder that can be written: {by} DIR",
         ) from error
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, cast
@@ -10,27 +11,32 @@ from typing import Literal, cast
 import click
 
 from agent.base import threads
+from agent.base.console import printable
+from agent.base.errors import UsageError
 from agent.base.logs import RunLogger
 from agent.base.processes import adopt_orphans, kill_strays, share_arenas
 from agent.base.stop import Stop
 from agent.base.units import show_duration
 from agent.base.urlsecrets import environment_secrets
+from agent.cli.as_machine import FLAG, differences, launched, overrides
 from agent.cli.report import print_outcome
 from agent.cli.surroundings import (
     colors,
     configuration_options,
     load,
-    load_or_fail,
     log_sink,
     surroundings,
 )
 from agent.cli.watching import watching
 from agent.config.faults import ConfigurationError, Fault
 from agent.config.locate import Loaded, Locations, Surroundings, locate
+from agent.config.overrides import Override
 from agent.core.outcome import Outcome
 from agent.core.results import RunStatus
 from agent.core.shards import NOTHING_ASKED, Asked, asked
 from agent.core.slots import parse_slot
+from agent.jobs.isolation.unit import can_use_units
+from agent.machine.metadata import metadata_endpoint
 from agent.machine.power import Lease, power_off
 from agent.machine.supervision import Manager, StatusLine, supervised
 from agent.run.story import run_once
@@ -56,6 +62,19 @@ from agent.steps.opening import Call
 @click.option(
     "--group", metavar="NAME", help="What the shards of one batch have in common [default: slot]."
 )
+@click.option(
+    FLAG,
+    "trial",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Run as the machine would, in a folder of its own; what differs is printed.",
+)
+@click.option(
+    "--launch",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="With --as-machine: what the machine would be launched with (docs/launch.md).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @click.option(
     "--log",
@@ -75,6 +94,8 @@ def run(
     slot: SlotWish,
     shard: str | None,
     group: str | None,
+    trial: Path | None,
+    launch: Path | None,
     as_json: bool,
 ) -> None:
     """Run the newest release's jobs once, here and now.
@@ -84,7 +105,13 @@ def run(
     """
     around = surroundings()
     part = asked(shard, group, around.environ)
-    loaded, places, refused = _load(config, pairs, store, around)
+    if trial is not None:
+        around = launched(around, launch)
+        _print_differences(load(config, pairs, None, around), store, around)
+    elif launch is not None:
+        raise UsageError("--launch goes with --as-machine; a machine's own is asked of EC2")
+    single = () if trial is None else overrides(trial, store, around)
+    loaded, places, refused = _load(config, pairs, store, around, single)
     if loaded.settings.release.repository is None:
         raise ConfigurationError(
             [Fault(loaded.source, "release.repository", "is not set", "or try `mayfly demo`")]
@@ -108,18 +135,34 @@ def run(
     sys.exit(outcome.exit_code)
 
 
+def _print_differences(machine: Loaded, store: str | None, around: Surroundings) -> None:
+    if machine.faults:
+        return  # which the run itself reports
+    for difference in differences(
+        machine.settings,
+        store=store,
+        units=can_use_units(around.environ),
+        metadata=metadata_endpoint(around.environ) is not None,
+    ):
+        click.echo(f"differs from the machine: {printable(difference)}", err=True)
+
+
 def _load(
-    config: Path | None, pairs: tuple[str, ...], store: str | None, around: Surroundings
+    config: Path | None,
+    pairs: tuple[str, ...],
+    store: str | None,
+    around: Surroundings,
+    single: Sequence[Override] = (),
 ) -> tuple[Loaded, Locations, tuple[Fault, ...]]:
     """Return the configuration, where things are, and the faults of the launch that a run reports instead of jobs.
 
     Raises:
         ConfigurationError: There are faults, and nobody knows the bucket in which to report them.
     """
-    loaded = load(config, pairs, store, around)
-    if loaded.without_launch is None:
-        return *load_or_fail(config, pairs, store, around), ()
-    settings = loaded.without_launch
+    loaded = load(config, pairs, store, around, single)
+    if loaded.faults and loaded.without_launch is None:
+        raise ConfigurationError(loaded.faults)
+    settings = loaded.without_launch or loaded.settings
     return replace(loaded, settings=settings), locate(settings.paths, around), loaded.faults
 
 

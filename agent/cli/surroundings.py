@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -75,11 +75,15 @@ def configuration_options(command: Command) -> Command:
 
 
 def load(
-    config: Path | None, pairs: tuple[str, ...], store: str | None, around: Surroundings
+    config: Path | None,
+    pairs: tuple[str, ...],
+    store: str | None,
+    around: Surroundings,
+    single: Sequence[Override] = (),
 ) -> Loaded:
-    """Return the configuration with all its faults."""
-    overrides: list[Override] = [bucket_override(store, around.cwd)] if store else []
-    return load_settings(config, around, pairs, overrides)
+    """Return the configuration with all its faults; `single` are values that come last."""
+    named = [bucket_override(store, around.cwd)] if store else []
+    return load_settings(config, around, pairs, [*named, *single])
 
 
 def load_or_fail(
