@@ -76,9 +76,7 @@ async def _missed_turn(job: Job, context: JobContext) -> JobResult | None:
         return failed(job.name, str(error), JobCause.ERROR)
     if context.stop.requested:
         return interrupted(job.name, f"not started: {context.stop.reason}")
-    return failed(
-        job.name, "its reservation at the site came after the run's time", JobCause.TIMEOUT
-    )
+    return failed(job.name, "the rate limit left no time for this job", JobCause.TIMEOUT)
 
 
 async def _fetch_state(job: Job, context: JobContext) -> list[str]:

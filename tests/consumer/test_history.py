@@ -246,4 +246,4 @@ async def test_a_bucket_that_refuses_us_says_so(s3_server: S3Server, s3_bucket: 
     bucket = ReadOnlyBucket.open(address, Credentials("nobody", "nothing"))
     with pytest.raises(StoreError, match="refused") as caught:
         await recent(bucket, now=NOON, limit=1)
-    assert "credentials" in caught.value.remedy
+    assert "keys" in caught.value.remedy

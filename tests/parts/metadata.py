@@ -31,7 +31,8 @@ class Metadata(LoopbackHttp):
         session_token: What belongs to the role's keys.
         requests: Method, path and whether the token was good, of each request in order.
         said: What it says at a path below `/latest/` instead of the truth; None for a 404.
-        status: When set, what it answers to everything, such as 503.
+        status: When set, what it answers to everything but what is spared, such as 503.
+        spared: How the paths begin that it answers all the same.
         delay: Seconds that each answer takes from now on.
     """
 
@@ -55,6 +56,7 @@ class Metadata(LoopbackHttp):
         self.requests: list[tuple[str, str, bool]] = []
         self.said: dict[str, str | None] = {}
         self.status: int | None = None
+        self.spared: tuple[str, ...] = ()
         self.delay = 0.0
         self._facts = {
             "instance-id": instance_id,
@@ -156,7 +158,8 @@ def _handler(service: Metadata) -> type[QuietHandler]:
 
         def _say(self, status: int, text: str, *, ttl: bool = False) -> None:
             service.pause()
-            status = service.status or status
+            if service.status and not self.path.startswith(service.spared or ("-",)):
+                status = service.status
             body = text.encode()
             self.send_response(status)
             self.send_header("Content-Type", "text/plain")

@@ -50,6 +50,7 @@ def test_a_fault_of_the_launch_reaches_the_manifest(bench: Bench, machine: Metad
     assert [event["reason"] for event in ran.events("configuration.refused")]
 
 
+@pytest.mark.long
 def test_a_launch_that_cannot_be_read_runs_nothing(bench: Bench, machine: Metadata) -> None:
     """The service answers nothing of use: the image alone might be for another bucket."""
     machine.status = 500

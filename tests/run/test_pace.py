@@ -87,5 +87,5 @@ def test_a_job_whose_turn_comes_too_late_fails_in_time(bench: Bench, bucket: Buc
     late = next(job for job in entry["jobs"] if job["status"] == "failed")
     assert (late["cause"], late["message"]) == (
         "timeout",
-        "its turn at the site came after the run's time",
+        "the rate limit left no time for this job",
     )
