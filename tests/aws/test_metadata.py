@@ -117,6 +117,7 @@ async def test_a_machine_without_credits_still_learns_its_slot(service: Service)
     assert facts.slot == datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
 
 
+@pytest.mark.long
 async def test_a_service_that_fails_is_an_event_and_empty_facts(service: Service) -> None:
     """A run on a machine whose service is broken goes on without facts, in bounded time."""
     service.status = 500

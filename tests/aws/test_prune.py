@@ -60,6 +60,7 @@ def prune(aws: Aws, keep: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.long
 def test_old_images_go_and_what_is_used_stays(aws_stand_in: Aws, ec2: Any) -> None:
     """Of each processor the newest stay, and whatever a launch template or a stopped machine needs; others' too."""
     stranger = image(ec2, "20200101T000000Z", ours=False)

@@ -96,6 +96,7 @@ async def assert_one_works(
         assert state.successes["x"].run == state.done_by.id
 
 
+@pytest.mark.long
 async def test_of_three_processes_one_works(s3_server: S3Server, s3_bucket: str) -> None:
     """Ten batches at once; `test_two_hundred_races` is the long form."""
     ran, answers = race(s3_server, s3_bucket, [s3_server.url] * 3, races=10)

@@ -103,6 +103,7 @@ def test_an_env_file_that_git_does_not_have_is_replaced_by_the_job_s_secrets(
     assert "token [redacted:TOKEN]" in [event["line"] for event in ran.events("job.output")]
 
 
+@pytest.mark.long
 def test_a_stack_past_its_limit_is_told_and_then_removed(
     compose_yard: Bench, bucket: Bucket, busybox: str
 ) -> None:

@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from agent.base.containers import built_prefix
 from tests.parts.docker_engine import DockerEngine
 from tests.run.bench import Bench
@@ -73,6 +75,7 @@ services:
     assert ready["service"] == "page"
 
 
+@pytest.mark.long
 def test_the_override_beside_the_file_and_env_files_of_other_services(
     compose_yard: Bench, busybox: str
 ) -> None:
@@ -97,6 +100,7 @@ services:
     assert {"token-4711", "overridden"} <= {*said}
 
 
+@pytest.mark.long
 def test_each_release_runs_its_own_code_and_its_images_go_with_it(
     compose_yard: Bench, docker_engine: DockerEngine, busybox: str
 ) -> None:

@@ -142,6 +142,7 @@ async def test_a_job_that_never_started_has_a_package_too(world: World) -> None:
     assert jobs["b"].package is None
 
 
+@pytest.mark.long
 async def test_what_is_held_waits_for_its_rerun(world: World) -> None:
     """And is an attempt of the one result."""
     async with world.under_way("a", "b") as delivery:

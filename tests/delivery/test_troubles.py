@@ -101,6 +101,7 @@ async def test_a_lost_answer_costs_a_copy(behind: World, s3_proxy: FaultProxy) -
     assert len(await behind.keys(batch_prefix(behind.batch))) == 3
 
 
+@pytest.mark.long
 async def test_a_bucket_that_comes_late(behind: World) -> None:
     """Jobs end before it is open: then their entries follow the run's beginning."""
     bucket: asyncio.Future[Bucket] = asyncio.get_running_loop().create_future()

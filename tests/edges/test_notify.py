@@ -130,6 +130,7 @@ async def test_a_server_with_a_hiccup_is_asked_again(
 
 
 @pytest.mark.parametrize("silent", [True, False])
+@pytest.mark.long
 async def test_a_watchdog_that_is_away_costs_a_bounded_time(
     recorder: Recorder, run_logger: RunLogger, events: Events, silent: bool
 ) -> None:

@@ -401,6 +401,7 @@ for _ in range(1500):
 """Deeper than Python's recursion reaches: stands in for all that cannot be removed, such as another user's files."""
 
 
+@pytest.mark.long
 def test_a_job_s_folder_that_cannot_be_removed_costs_no_run(bench: Bench, bucket: Bucket) -> None:
     """What is left of a committed run in the spool is a warning, now and in the next run."""
     bench.release("v1", JOB, _program(DEEP))

@@ -244,6 +244,7 @@ def test_the_same_machine_booted_again_takes_its_claim_over(
     assert "20261122T180000Z/2" in bucket.claims()
 
 
+@pytest.mark.long
 def test_a_metadata_service_that_fails_costs_the_slot_and_no_run(
     bench: Bench, bucket: Bucket, ec2: Metadata
 ) -> None:

@@ -119,6 +119,7 @@ def test_a_notice_at_any_moment(bench: Bench, bucket: Bucket, ec2: Metadata, see
     all_sound(bucket)
 
 
+@pytest.mark.long
 def test_a_slow_service_does_not_delay_the_look(
     bench: Bench, bucket: Bucket, ec2: Metadata
 ) -> None:
@@ -130,6 +131,7 @@ def test_a_slow_service_does_not_delay_the_look(
     assert bucket.run(ran.run_id).record["status"] == "interrupted"
 
 
+@pytest.mark.long
 def test_a_recommendation_stops_nothing(bench: Bench, bucket: Bucket, ec2: Metadata) -> None:
     """It is noted once, and the run goes on to its end."""
     bench.release("v1.0", JOBS)
@@ -140,6 +142,7 @@ def test_a_recommendation_stops_nothing(bench: Bench, bucket: Bucket, ec2: Metad
     assert len(bucket.run(ran.run_id).results) == 7
 
 
+@pytest.mark.long
 def test_the_next_run_does_what_was_not_finished(
     bench: Bench, bucket: Bucket, ec2: Metadata
 ) -> None:

@@ -88,6 +88,7 @@ def test_a_bucket_that_goes_away_during_the_upload(
     assert bench.spool == []
 
 
+@pytest.mark.long
 def test_a_bucket_that_is_not_there_at_all(
     bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy
 ) -> None:
@@ -124,6 +125,7 @@ def test_refused_credentials_are_told_at_once(bench: Bench, bucket_on_s3: Bucket
     assert all_sound(bucket_on_s3) == [ran.run_id, again.run_id]
 
 
+@pytest.mark.long
 def test_credentials_that_cannot_be_read_stop_no_job(bench: Bench, bucket: Bucket) -> None:
     """Without the parameters of SSM the jobs run, and the run waits for a day on which there are some."""
     bench.release("v1", FEW)
