@@ -42,7 +42,7 @@ _ASKS_GIT = re.compile(r"setuptools[-_]scm|hatch-vcs|pbr|pdm-backend|dynamic-ver
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class InstallStep:
     """One call of uv.
 
     Attributes:
@@ -68,7 +68,7 @@ class Dependencies:
     """
 
     file: str
-    steps: tuple[Decision, ...]
+    steps: tuple[InstallStep, ...]
     python: str = ""
     unpinned: str = ""
 
@@ -106,7 +106,9 @@ def _in_folder(read: Read, folder: PurePosixPath) -> Dependencies | None:
         python = found.group(1).decode(errors="replace") if found else ""
         return Dependencies(file(UV_LOCK), _sync(_project(read(PROJECT))), python)
     if read(PYLOCK) is not None:
-        return Dependencies(file(PYLOCK), (Decision(("pip", "install", "--requirement", PYLOCK)),))
+        return Dependencies(
+            file(PYLOCK), (InstallStep(("pip", "install", "--requirement", PYLOCK)),)
+        )
     content = read(REQUIREMENTS)
     requirements = None if content is None else _decoded(content, file(REQUIREMENTS))
     bare = unhashed(requirements) if requirements is not None else []
@@ -123,20 +125,20 @@ def _in_folder(read: Read, folder: PurePosixPath) -> Dependencies | None:
     return _of_project(_project(read(PROJECT)), file(PROJECT))
 
 
-def _sync(project: Mapping[str, Any]) -> tuple[Decision, ...]:
+def _sync(project: Mapping[str, Any]) -> tuple[InstallStep, ...]:
     command = ("sync", "--frozen", "--no-dev", "--no-editable")
     if not asks_git(project):
-        return (Decision(command),)
+        return (InstallStep(command),)
     # Told to all that is built, the release's version would be that of its dependencies, too.
-    return (Decision((*command, "--no-install-project")), Decision(command, builds=True))
+    return (InstallStep((*command, "--no-install-project")), InstallStep(command, builds=True))
 
 
-def _pip(content: bytes | None, text: str, *, hashed: bool) -> Decision:
+def _pip(content: bytes | None, text: str, *, hashed: bool) -> InstallStep:
     command = ("pip", "install", *(("--require-hashes",) if hashed else ()), "--requirement")
     plain = text.encode()
     if content == plain:
-        return Decision((*command, REQUIREMENTS))  # so that uv's complaints name the file
-    return Decision((*command, "-"), stdin=plain)
+        return InstallStep((*command, REQUIREMENTS))  # so that uv's complaints name the file
+    return InstallStep((*command, "-"), stdin=plain)
 
 
 def _of_project(project: Mapping[str, Any], file: str) -> Dependencies | None:
@@ -146,8 +148,8 @@ def _of_project(project: Mapping[str, Any], file: str) -> Dependencies | None:
     built = built and _table(tool, "uv").get("package") is not False
     if not isinstance(table, dict) and not built:
         return None
-    steps = [Decision(("pip", "install", "--requirement", PROJECT))] if table else []
-    steps += [Decision(("pip", "install", "."), builds=True)] if built else []
+    steps = [InstallStep(("pip", "install", "--requirement", PROJECT))] if table else []
+    steps += [InstallStep(("pip", "install", "."), builds=True)] if built else []
     python = str(_table(project, "project").get("requires-python", ""))
     return Dependencies(file, tuple(steps), python, f"{file} has no lock beside it")
 

@@ -42,7 +42,7 @@ DEAD_PROXY = "http://127.0.0.1:9"
 
 
 @dataclass
-class AttemptPaths:
+class Computer:
     """A state directory of its own, and `obtain` with everything it needs.
 
     Attributes:
@@ -109,7 +109,7 @@ class AttemptPaths:
         """Return what this disk knows of releases; each time it is a run of its own that asks."""
         return Memory(
             channel_of(release or Release()),
-            Writer(run_id(self.now, os.urandom(3)), "desk", self.now + timedelta(minutes=30)),
+            Writer(run_id(self.now, os.urandom(3)), "computer", self.now + timedelta(minutes=30)),
             copy=self.release_store.copy,
             now=lambda: self.now,
             log=RunLogger(self.events.append).log,
@@ -177,9 +177,9 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, environ: dict[str, str], repo_builder: Any) -> AttemptPaths:
-    """A desk for the repository of `repo_builder`, by its path."""
-    return AttemptPaths(tmp_path / "state", str(repo_builder.bare), environ, tmp_path / "cache")
+def computer(tmp_path: Path, environ: dict[str, str], repo_builder: Any) -> Computer:
+    """A computer for the repository of `repo_builder`, by its path."""
+    return Computer(tmp_path / "state", str(repo_builder.bare), environ, tmp_path / "cache")
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,18 @@ from tests.parts.certificate import make_certificate
 from tests.parts.gitserver import GitServer
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
 from tests.parts.repo import Repo
-from tests.release.conftest import JOBS, START, AttemptPaths
+from tests.release.conftest import JOBS, START, Computer
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
 
 async def test_the_newest_tag_is_installed_and_logged(
-    desk: AttemptPaths, repo_builder: Repo
+    computer: Computer, repo_builder: Repo
 ) -> None:
     """Of two tags the newer is on disk as committed, with its jobs, its origin and its time."""
     repo_builder.release("v1.9", {"jobs.toml": JOBS, "greet.sh": "echo old"})
     commit = repo_builder.release("v1.10", {"greet.sh": "echo new"})
-    obtained = await desk.obtain()
+    obtained = await computer.obtain()
     release = obtained.release
     assert (release.ref, release.commit, release.repository) == (
         "v1.10",
@@ -30,200 +30,200 @@ async def test_the_newest_tag_is_installed_and_logged(
     )
     assert (release.tree / "greet.sh").read_text() == "echo new"
     assert [job.name for job in release.jobs.job] == ["greet"]
-    assert release.fetched == desk.now
+    assert release.fetched == computer.now
     assert release.programs is None
     assert (obtained.stale, obtained.warnings) == (None, ())
     for event in ("release.wanted", "release.fetched", "release.exported", "release.installed"):
-        assert desk.told(event)[0]["seconds"] >= 0
+        assert computer.told(event)[0]["seconds"] >= 0
 
 
 async def test_what_is_on_disk_is_not_fetched_again(
-    desk: AttemptPaths, repo_builder: Repo, git_server: GitServer
+    computer: Computer, repo_builder: Repo, git_server: GitServer
 ) -> None:
     """The second time one question to the server is enough, and the first time of fetching stands."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    desk.repository = git_server.url()
-    first = (await desk.obtain()).release
+    computer.repository = git_server.url()
+    first = (await computer.obtain()).release
     before = len(git_server.requests)
-    second = (await desk.obtain()).release
+    second = (await computer.obtain()).release
     assert second == first
     asked = git_server.requests[before:]
     assert all("git-receive" not in path for _, path in asked)
-    assert not desk.told("release.fetched")[1:]
+    assert not computer.told("release.fetched")[1:]
 
 
-async def test_a_branch_is_followed(desk: AttemptPaths, repo_builder: Repo) -> None:
+async def test_a_branch_is_followed(computer: Computer, repo_builder: Repo) -> None:
     """With `branch` its head runs, tags or not, also after it was forced back."""
     repo_builder.write("jobs.toml", JOBS)
     first = repo_builder.commit()
     repo_builder.push()
-    assert (await desk.run_well(branch="main")).release.commit == first
+    assert (await computer.run_well(branch="main")).release.commit == first
     second = repo_builder.commit()
     repo_builder.push()
-    assert (await desk.run_well(branch="main")).release.commit == second
+    assert (await computer.run_well(branch="main")).release.commit == second
     repo_builder.git("reset", "--quiet", "--hard", first)
     repo_builder.push()
-    back = await desk.run_well(branch="main")
+    back = await computer.run_well(branch="main")
     assert (back.release.commit, back.stale, back.warnings) == (first, None, ())
 
 
-async def test_a_prerelease_is_not_taken_unasked(desk: AttemptPaths, repo_builder: Repo) -> None:
+async def test_a_prerelease_is_not_taken_unasked(computer: Computer, repo_builder: Repo) -> None:
     """`v2.0-rc1` runs only for those who track candidates."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
     repo_builder.release("v2.0-rc1", {"new": "x"})
     repo_builder.release("v1.1.0rc1", {"newer": "x"})
-    assert (await desk.obtain()).release.ref == "v1.0"
-    assert (await desk.obtain(track="v*-rc*")).release.ref == "v2.0-rc1"
-    assert (await desk.run_well(track="v*rc*")).release.ref == "v2.0-rc1"
+    assert (await computer.obtain()).release.ref == "v1.0"
+    assert (await computer.obtain(track="v*-rc*")).release.ref == "v2.0-rc1"
+    assert (await computer.run_well(track="v*rc*")).release.ref == "v2.0-rc1"
 
 
 async def test_a_release_takes_the_place_of_its_candidate(
-    desk: AttemptPaths, repo_builder: Repo
+    computer: Computer, repo_builder: Repo
 ) -> None:
     """`v1.1.0` is newer than `v1.1.0rc1`, which ran because an operator had pinned it."""
     repo_builder.release("v1.1.0rc1", {"jobs.toml": JOBS})
-    await desk.decide(pin, "v1.1.0rc1", "")
-    assert (await desk.run_well()).release.ref == "v1.1.0rc1"
-    await desk.decide(unpin, "")
+    await computer.decide(pin, "v1.1.0rc1", "")
+    assert (await computer.run_well()).release.ref == "v1.1.0rc1"
+    await computer.decide(unpin, "")
     repo_builder.release("v1.1.0", {"final": "x"})
-    obtained = await desk.run_well()
+    obtained = await computer.run_well()
     assert (obtained.release.ref, obtained.warnings) == ("v1.1.0", ())
 
 
 async def test_other_tags_that_begin_alike_are_no_releases(
-    desk: AttemptPaths, repo_builder: Repo
+    computer: Computer, repo_builder: Repo
 ) -> None:
     """Only what is the pattern and a version counts, however large the number in another name."""
     commit = repo_builder.release("v1.0", {"jobs.toml": JOBS})
     for name in ("vps-backup-20250101", "vendor/libfoo-99.1", "v99-snapshot"):
         repo_builder.release(name, {"other": name})
-    assert (await desk.obtain()).release.commit == commit
+    assert (await computer.obtain()).release.commit == commit
     named = repo_builder.release("scrapers/v0.9", {"named": "x"})
-    assert (await desk.obtain(track="scrapers/v*")).release.commit == named
+    assert (await computer.obtain(track="scrapers/v*")).release.commit == named
 
 
 async def test_lightweight_and_annotated_tags_are_the_same_release(
-    desk: AttemptPaths, repo_builder: Repo
+    computer: Computer, repo_builder: Repo
 ) -> None:
     """One commit under two tags is installed once, and goes by the newer name."""
     commit = repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    await desk.run_well()
+    await computer.run_well()
     repo_builder.tag("v1.1", annotated=False)
     repo_builder.push()
-    obtained = await desk.run_well()
+    obtained = await computer.run_well()
     assert (obtained.release.ref, obtained.release.commit) == ("v1.1", commit)
-    assert len(desk.told("release.installed")) == 1
-    assert desk.good == obtained.release.commit
+    assert len(computer.told("release.installed")) == 1
+    assert computer.good == obtained.release.commit
 
 
-async def test_a_moved_tag_runs_and_is_told_once(desk: AttemptPaths, repo_builder: Repo) -> None:
+async def test_a_moved_tag_runs_and_is_told_once(computer: Computer, repo_builder: Repo) -> None:
     """A tag forced to another commit does not break fetching; the warning names both commits."""
     before = repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    await desk.run_well()
+    await computer.run_well()
     repo_builder.write("more", "x")
     repo_builder.commit()
     after = repo_builder.tag("v1.0", force=True)
     repo_builder.push()
-    moved = await desk.run_well()
+    moved = await computer.run_well()
     assert moved.release.commit == after
     assert moved.stale is None
     (warning,) = moved.warnings
     assert before[:12] in warning
     assert after[:12] in warning
-    assert (await desk.run_well()).warnings == ()
+    assert (await computer.run_well()).warnings == ()
 
 
 async def test_a_moved_tag_is_told_until_it_is_installed(
-    desk: AttemptPaths, repo_builder: Repo
+    computer: Computer, repo_builder: Repo
 ) -> None:
     """While what the tag was moved to cannot run, every run says so."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    await desk.run_well()
+    await computer.run_well()
     repo_builder.write("jobs.toml", "broken")
     repo_builder.commit()
     repo_builder.tag("v1.0", force=True)
     repo_builder.push()
     for _ in range(2):
-        obtained = await desk.obtain()
+        obtained = await computer.obtain()
         assert obtained.stale is not None
         assert len(obtained.warnings) == 1
 
 
 async def test_without_the_repository_the_last_good_release_runs(
-    desk: AttemptPaths, repo_builder: Repo
+    computer: Computer, repo_builder: Repo
 ) -> None:
     """A repository that is gone leaves the last good release, with its age and the reason."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    good = (await desk.run_well()).release
+    good = (await computer.run_well()).release
     repo_builder.bare.rename(repo_builder.bare.with_name("elsewhere"))
-    obtained = await desk.obtain()
+    obtained = await computer.obtain()
     assert obtained.release == good
     assert obtained.stale is not None
     assert (obtained.stale.wanted, obtained.stale.age_seconds) == ("v*", 3600.0)
     assert obtained.stale.reason.startswith("not found: git ls-remote")
-    assert desk.told("release.stale")[0]["ref"] == "v1.0"
+    assert computer.told("release.stale")[0]["ref"] == "v1.0"
 
 
-async def test_without_any_good_release_the_reason_is_an_error(desk: AttemptPaths) -> None:
+async def test_without_any_good_release_the_reason_is_an_error(computer: Computer) -> None:
     """On a first run there is nothing to fall back to: the error says what is wrong and what to do."""
-    desk.repository += "-gone"
+    computer.repository += "-gone"
     with pytest.raises(ReleaseError, match="and there is no earlier one") as caught:
-        await desk.obtain()
+        await computer.obtain()
     assert "release.repository" in caught.value.remedy
 
 
 @pytest.mark.parametrize("settings", [{"track": "w*"}, {"branch": "dev"}])
 async def test_nothing_that_matches_is_said_plainly(
-    desk: AttemptPaths, repo_builder: Repo, settings: dict[str, str]
+    computer: Computer, repo_builder: Repo, settings: dict[str, str]
 ) -> None:
     """A pattern without a tag, or a branch that is not there, is named with the repository."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
     with pytest.raises(ReleaseError, match=r'scrapers.git has no (tag|branch).*"(w\*|dev)"'):
-        await desk.obtain(**settings)
+        await computer.obtain(**settings)
 
 
 @pytest.mark.parametrize("repository", [None, "ext::sh -c id", "git://example.com/x"])
 async def test_a_repository_that_cannot_be_one_is_a_configuration_error(
-    desk: AttemptPaths, repo_builder: Repo, repository: str | None
+    computer: Computer, repo_builder: Repo, repository: str | None
 ) -> None:
     """No good release hides a configuration that names no repository."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    await desk.run_well()
+    await computer.run_well()
     with pytest.raises(ReleaseError, match="repository") as caught:
-        await desk.obtain(repository=repository)
+        await computer.obtain(repository=repository)
     assert caught.value.remedy
 
 
 async def test_a_failed_first_release_is_used_once_it_is_repaired(
-    desk: AttemptPaths, repo_builder: Repo
+    computer: Computer, repo_builder: Repo
 ) -> None:
     """A release that was installed but never promoted is used by the next run as it is."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    first = (await desk.obtain()).release
-    again = await desk.obtain()
+    first = (await computer.obtain()).release
+    again = await computer.obtain()
     assert again.release == first
     assert again.stale is None
-    assert not desk.told("release.installed")[1:]
+    assert not computer.told("release.installed")[1:]
 
 
 async def test_credentials_reach_the_server_and_nothing_else(
-    desk: AttemptPaths, repo_builder: Repo, capfd: pytest.CaptureFixture[str]
+    computer: Computer, repo_builder: Repo, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A password in the repository's URL opens it, and is in no file, log line or manifest value."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
     secret = "pä55wörd/+ %"
     with GitServer(repo_builder.bare.parent, user="me", password=secret) as server:
         quoted = "p%C3%A455w%C3%B6rd%2F%2B%20%25"
-        desk.repository = server.url().replace("http://", f"http://me:{quoted}@")
-        release = (await desk.run_well()).release
+        computer.repository = server.url().replace("http://", f"http://me:{quoted}@")
+        release = (await computer.run_well()).release
         assert release.repository == server.url()
-        desk.repository = server.url().replace("http://", "http://me:wr0ngwr0ng@")
-        refused = await desk.obtain()
+        computer.repository = server.url().replace("http://", "http://me:wr0ngwr0ng@")
+        refused = await computer.obtain()
     assert refused.stale is not None
     assert refused.stale.reason.startswith("refused: git ls-remote")
-    everything = [repr(desk.events), repr(refused), "".join(capfd.readouterr())]
+    everything = [repr(computer.events), repr(refused), "".join(capfd.readouterr())]
     everything += [
-        file.read_text(errors="replace") for file in desk.state.rglob("*") if file.is_file()
+        file.read_text(errors="replace") for file in computer.state.rglob("*") if file.is_file()
     ]
     for text in everything:
         assert secret not in text
@@ -232,7 +232,7 @@ async def test_credentials_reach_the_server_and_nothing_else(
 
 
 async def test_credentials_do_not_follow_a_redirect_to_another_server(
-    desk: AttemptPaths, repo_builder: Repo
+    computer: Computer, repo_builder: Repo
 ) -> None:
     """A password is for the configured server alone: one that it redirects to, and that asks, gets none."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
@@ -243,51 +243,51 @@ async def test_credentials_do_not_follow_a_redirect_to_another_server(
                 self.answer(302, headers={"Location": f"{server.base_url}{self.path}"})
 
         with LoopbackHttp(Redirect) as redirect:
-            desk.repository = f"http://me:secret1@127.0.0.1:{redirect.port}/scrapers.git"
+            computer.repository = f"http://me:secret1@127.0.0.1:{redirect.port}/scrapers.git"
             with pytest.raises(ReleaseError, match="refused: git ls-remote"):
-                await desk.obtain()
+                await computer.obtain()
         assert server.requests
 
 
 async def test_the_users_git_settings_do_not_count(
-    desk: AttemptPaths, repo_builder: Repo, git_server: GitServer
+    computer: Computer, repo_builder: Repo, git_server: GitServer
 ) -> None:
     """Neither a `.gitconfig` at home nor git's variables send the agent to another repository."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    desk.repository = git_server.url()
+    computer.repository = git_server.url()
     elsewhere = '[url "http://127.0.0.1:9/"]\n\tinsteadOf = http://127.0.0.1\n'
-    Path(desk.environ["HOME"], ".gitconfig").write_text(elsewhere)
-    desk.environ |= {
+    Path(computer.environ["HOME"], ".gitconfig").write_text(elsewhere)
+    computer.environ |= {
         "GIT_DIR": "/nowhere",
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": "url.http://127.0.0.1:9/.insteadOf",
         "GIT_CONFIG_VALUE_0": "http://127.0.0.1",
     }
-    assert (await desk.obtain()).release.ref == "v1.0"
+    assert (await computer.obtain()).release.ref == "v1.0"
 
 
 async def test_https_is_trusted_by_the_certificates_of_the_environment(
-    desk: AttemptPaths, repo_builder: Repo
+    computer: Computer, repo_builder: Repo
 ) -> None:
     """A private authority named in `GIT_SSL_CAINFO` is believed; without it the server is refused."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    certificate = make_certificate(desk.state.parent)
+    certificate = make_certificate(computer.state.parent)
     with GitServer(repo_builder.bare.parent, certificate=certificate) as server:
-        desk.repository = server.url()
+        computer.repository = server.url()
         with pytest.raises(ReleaseError, match=r"refused: git ls-remote.*certificate"):
-            await desk.obtain()
-        desk.environ["GIT_SSL_CAINFO"] = str(certificate.file)
-        assert (await desk.obtain()).release.ref == "v1.0"
+            await computer.obtain()
+        computer.environ["GIT_SSL_CAINFO"] = str(certificate.file)
+        assert (await computer.obtain()).release.ref == "v1.0"
 
 
 async def test_an_older_agent_refuses_a_newer_release_and_runs_the_last_good(
-    desk: AttemptPaths, repo_builder: Repo
+    computer: Computer, repo_builder: Repo
 ) -> None:
     """`requires` above this agent's version is one clear sentence, and the day's files still come."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    await desk.run_well()
+    await computer.run_well()
     repo_builder.release("v2.0", {"jobs.toml": f'requires = "mayfly >= 9"\nfuture = 1\n{JOBS}'})
-    obtained = await desk.obtain()
+    obtained = await computer.obtain()
     assert obtained.release.ref == "v1.0"
     assert obtained.stale is not None
     assert obtained.stale.wanted == "v2.0"
@@ -296,41 +296,41 @@ async def test_an_older_agent_refuses_a_newer_release_and_runs_the_last_good(
 
 
 async def test_the_last_good_release_is_checked_again(
-    desk: AttemptPaths, repo_builder: Repo
+    computer: Computer, repo_builder: Repo
 ) -> None:
     """An agent that cannot run the last good release either says so, with both reasons."""
     repo_builder.release("v1.0", {"jobs.toml": f'requires = "mayfly >= 0.1"\n{JOBS}'})
-    await desk.run_well()
-    desk.repository += "-gone"
+    await computer.run_well()
+    computer.repository += "-gone"
     with pytest.raises(
         ReleaseError, match=r"not found.*which was good before.*needs mayfly >= 0.1"
     ):
-        await desk.obtain(version="0.0.9")
+        await computer.obtain(version="0.0.9")
 
 
-async def test_one_reason_is_said_once(desk: AttemptPaths, repo_builder: Repo) -> None:
+async def test_one_reason_is_said_once(computer: Computer, repo_builder: Repo) -> None:
     """When the newest release is the last good one and cannot run, the reason is not repeated."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    await desk.run_well()
+    await computer.run_well()
     with pytest.raises(ReleaseError, match=r"rejected \(it has no other\.toml \(add one[^;]*$"):
-        await desk.obtain(jobs="other.toml")
+        await computer.obtain(jobs="other.toml")
 
 
 async def test_a_clock_that_went_back_gives_no_negative_age(
-    desk: AttemptPaths, repo_builder: Repo
+    computer: Computer, repo_builder: Repo
 ) -> None:
     """A release from the future is as old as zero seconds."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    await desk.run_well()
-    desk.repository += "-gone"
-    desk.now = START.replace(year=2020)
-    stale = (await desk.obtain()).stale
+    await computer.run_well()
+    computer.repository += "-gone"
+    computer.now = START.replace(year=2020)
+    stale = (await computer.obtain()).stale
     assert stale is not None
     assert stale.age_seconds == 0
 
 
 async def test_a_branch_that_moves_while_it_is_fetched_runs_as_it_arrived(
-    desk: AttemptPaths, repo_builder: Repo, git_server: GitServer
+    computer: Computer, repo_builder: Repo, git_server: GitServer
 ) -> None:
     """Between the look and the fetch another commit is pushed: that one is installed, whole, under its own name."""
     repo_builder.write("jobs.toml", JOBS)
@@ -346,9 +346,9 @@ async def test_a_branch_that_moves_while_it_is_fetched_runs_as_it_arrived(
                 repo_builder.push()
 
     git_server.requests = PushBeforeTheFetch()
-    desk.repository = git_server.url()
-    release = (await desk.obtain(branch="main")).release
-    assert desk.told("release.wanted")[0]["commit"] == looked_at
+    computer.repository = git_server.url()
+    release = (await computer.obtain(branch="main")).release
+    assert computer.told("release.wanted")[0]["commit"] == looked_at
     assert release.commit == release.root.name == newer
     assert (release.tree / "newer").exists()
     # Once more: what is looked at is new, and what arrives is on disk already.
@@ -356,6 +356,6 @@ async def test_a_branch_that_moves_while_it_is_fetched_runs_as_it_arrived(
     repo_builder.push()
     repo_builder.git("reset", "--quiet", "--hard", newer)
     git_server.requests = PushBeforeTheFetch()
-    assert (await desk.obtain(branch="main")).release == release
-    assert desk.told("release.wanted")[1]["commit"] != newer
-    assert len(desk.told("release.installed")) == 1
+    assert (await computer.obtain(branch="main")).release == release
+    assert computer.told("release.wanted")[1]["commit"] != newer
+    assert len(computer.told("release.installed")) == 1

@@ -10,7 +10,7 @@ from agent.base import processes
 from agent.base.errors import ReleaseError
 from tests.parts.gitserver import GitServer
 from tests.parts.repo import GIT_ENVIRON, Repo
-from tests.release.conftest import JOBS, AttemptPaths
+from tests.release.conftest import JOBS, Computer
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
@@ -58,7 +58,7 @@ def _git(repo: Repo, text: str, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-async def test_files_arrive_as_committed(desk: AttemptPaths, repo_builder: Repo) -> None:
+async def test_files_arrive_as_committed(computer: Computer, repo_builder: Repo) -> None:
     """Bytes, names, executable bits and links inside the tree are kept; everything is read-only."""
     content = bytes(range(256)) * 1000
     repo_builder.write("jobs.toml", JOBS)
@@ -72,13 +72,13 @@ async def test_files_arrive_as_committed(desk: AttemptPaths, repo_builder: Repo)
     repo_builder.commit()
     repo_builder.tag("v1.0")
     repo_builder.push()
-    tree = (await desk.obtain()).release.tree
+    tree = (await computer.obtain()).release.tree
     assert (tree / "data/見積 2026 😀.bin").read_bytes() == content
     assert (tree / "deep/er/link/見積 2026 😀.bin").read_bytes() == content
     assert (tree / "dangling").readlink() == Path("later")
     assert (tree / "empty").read_bytes() == b""
     assert (tree / "crlf.txt").read_bytes() == b"a\r\nb\r\n"
-    done = await processes.run([str(tree / "bin/run me")], environ=desk.environ, seconds=10)
+    done = await processes.run([str(tree / "bin/run me")], environ=computer.environ, seconds=10)
     assert done.stdout == b"ran\n"
     for path in (tree, *tree.rglob("*")):
         if not path.is_symlink():
@@ -89,7 +89,7 @@ async def test_files_arrive_as_committed(desk: AttemptPaths, repo_builder: Repo)
 
 @pytest.mark.parametrize("way", ["path", "http"])
 async def test_nothing_of_a_hostile_repository_is_executed(
-    desk: AttemptPaths, repo_builder: Repo, git_server: GitServer, way: str, tmp_path: Path
+    computer: Computer, repo_builder: Repo, git_server: GitServer, way: str, tmp_path: Path
 ) -> None:
     """Hooks, monitors, filters, helpers and attributes: no canary file appears, and no byte is changed."""
     canary = tmp_path / "canary"
@@ -128,14 +128,14 @@ async def test_nothing_of_a_hostile_repository_is_executed(
     }
     for key, value in settings.items():
         repo_builder.git("config", key, str(value), at=repo_builder.bare)
-    desk.repository = git_server.url() if way == "http" else str(repo_builder.bare)
-    release = (await desk.obtain()).release
+    computer.repository = git_server.url() if way == "http" else str(repo_builder.bare)
+    release = (await computer.obtain()).release
     assert (release.tree / "file.txt").read_bytes() == text.encode()
     assert not canary.exists()
 
 
 async def test_a_mirror_that_a_job_tampered_with_executes_nothing(
-    desk: AttemptPaths, repo_builder: Repo, git_server: GitServer, tmp_path: Path
+    computer: Computer, repo_builder: Repo, git_server: GitServer, tmp_path: Path
 ) -> None:
     """The mirror's configuration and hooks are the agent's, whatever was written there meanwhile."""
     canary = tmp_path / "canary"
@@ -143,9 +143,9 @@ async def test_a_mirror_that_a_job_tampered_with_executes_nothing(
     program.write_text(f"#!/bin/sh\ntouch {canary}\n")
     program.chmod(0o755)
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    desk.repository = git_server.url()
-    await desk.run_well()
-    mirror = desk.release_store.mirror
+    computer.repository = git_server.url()
+    await computer.run_well()
+    mirror = computer.release_store.mirror
     (mirror / "hooks").mkdir()
     for name in HOOKS:
         (mirror / "hooks" / name).write_text(program.read_text())
@@ -159,41 +159,41 @@ async def test_a_mirror_that_a_job_tampered_with_executes_nothing(
     (mirror / "objects/info").mkdir(exist_ok=True)
     (mirror / "objects/info/alternates").write_text(str(repo_builder.bare / "objects"))
     repo_builder.release("v2.0", {"new": "x"})
-    obtained = await desk.obtain()
+    obtained = await computer.obtain()
     assert (obtained.release.ref, obtained.stale) == ("v2.0", None)
     assert not canary.exists()
 
 
 async def test_what_may_not_be_installed_leaves_the_last_good_release(
-    desk: AttemptPaths, repo_builder: Repo
+    computer: Computer, repo_builder: Repo
 ) -> None:
     """A submodule is refused with its reason, and yesterday's release runs."""
     commit = repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    await desk.run_well()
+    await computer.run_well()
     _plant(repo_builder, "v2.0", [("100644", "jobs.toml", JOBS), ("160000", "lib", commit)])
-    obtained = await desk.obtain()
+    obtained = await computer.obtain()
     assert obtained.release.ref == "v1.0"
     assert obtained.stale is not None
     assert obtained.stale.wanted == "v2.0"
     assert "'lib' is a submodule" in obtained.stale.reason
-    assert [place.name for place in desk.release_store.releases.iterdir() if place.is_dir()] == [
-        commit
-    ]
+    assert [
+        place.name for place in computer.release_store.releases.iterdir() if place.is_dir()
+    ] == [commit]
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../../escape", "sub/../../x"])
 async def test_a_link_out_of_the_tree_is_refused(
-    desk: AttemptPaths, repo_builder: Repo, target: str
+    computer: Computer, repo_builder: Repo, target: str
 ) -> None:
     """Absolute or upwards, a link that leaves the release is named."""
     _plant(repo_builder, "v1.0", [("120000", "door", target), ("100644", "jobs.toml", JOBS)])
     with pytest.raises(ReleaseError, match="'door' is a link out of the release"):
-        await desk.obtain()
-    assert not list(desk.release_store.releases.glob("*/release.json"))
+        await computer.obtain()
+    assert not list(computer.release_store.releases.glob("*/release.json"))
 
 
 async def test_a_tree_that_writes_through_its_own_link_is_refused(
-    desk: AttemptPaths, repo_builder: Repo, tmp_path: Path
+    computer: Computer, repo_builder: Repo, tmp_path: Path
 ) -> None:
     """A name that is a link and a folder at once, as in git's old bugs, writes nothing outside."""
     folder = _tree(repo_builder, ("100644", "owned", "x"))
@@ -205,24 +205,24 @@ async def test_a_tree_that_writes_through_its_own_link_is_refused(
         [("120000", "a", str(outside)), ("040000", "a", folder), ("100644", "jobs.toml", JOBS)],
     )
     with pytest.raises(ReleaseError, match=r"no usable release"):
-        await desk.obtain()
+        await computer.obtain()
     assert list(outside.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", [".git", "..", ".GIT"])
 async def test_names_that_are_gits_own_are_refused(
-    desk: AttemptPaths, repo_builder: Repo, name: str
+    computer: Computer, repo_builder: Repo, name: str
 ) -> None:
     """A folder that would be a repository's own, or a way up, does not arrive."""
     folder = _tree(repo_builder, ("100644", "config", "[core]\n"))
     _plant(repo_builder, "v1.0", [("040000", name, folder), ("100644", "jobs.toml", JOBS)])
     with pytest.raises(ReleaseError, match=r"no usable release"):
-        await desk.obtain()
-    assert not list(desk.state.rglob("jobs.toml"))
+        await computer.obtain()
+    assert not list(computer.state.rglob("jobs.toml"))
 
 
 async def test_too_many_files_are_refused_before_any_is_written(
-    desk: AttemptPaths, repo_builder: Repo
+    computer: Computer, repo_builder: Repo
 ) -> None:
     """Twenty thousand and more files are counted in the listing, and none reaches the disk."""
     blob = _git(repo_builder, "x", "hash-object", "-w", "--stdin")
@@ -231,17 +231,17 @@ async def test_too_many_files_are_refused_before_any_is_written(
     repo_builder.git("tag", "v1.0", _git(repo_builder, "", "commit-tree", "-m", "Many", tree))
     repo_builder.push()
     with pytest.raises(ReleaseError, match="it has 20001 files, more than 20000"):
-        await desk.obtain()
-    assert not list(desk.release_store.releases.glob("*/tree"))
+        await computer.obtain()
+    assert not list(computer.release_store.releases.glob("*/tree"))
 
 
-async def test_a_tag_that_is_no_commit_is_refused(desk: AttemptPaths, repo_builder: Repo) -> None:
+async def test_a_tag_that_is_no_commit_is_refused(computer: Computer, repo_builder: Repo) -> None:
     """A tag may name a single file; that is no release."""
     repo_builder.release("v0.9", {"jobs.toml": JOBS})
-    await desk.run_well()
+    await computer.run_well()
     repo_builder.git("tag", "v1.0", _git(repo_builder, "x", "hash-object", "-w", "--stdin"))
     repo_builder.push()
-    stale = (await desk.obtain()).stale
+    stale = (await computer.obtain()).stale
     assert stale is not None
     assert stale.wanted == "v1.0"
 
@@ -269,11 +269,11 @@ async def test_a_tag_that_is_no_commit_is_refused(desk: AttemptPaths, repo_build
     ids=["three faults", "syntax", "missing", "empty", "programs"],
 )
 async def test_all_faults_of_a_jobs_file_are_in_the_reason(
-    desk: AttemptPaths, repo_builder: Repo, jobs: str | None, reasons: list[str]
+    computer: Computer, repo_builder: Repo, jobs: str | None, reasons: list[str]
 ) -> None:
     """A release that cannot run leaves the last good one, and says everything that is wrong at once."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    await desk.run_well()
+    await computer.run_well()
     repo_builder.write("plain.sh", "exit 0\n")
     repo_builder.write("program.sh", "#!/bin/sh\nexit 0\n", executable=True)
     if jobs is None:
@@ -281,7 +281,7 @@ async def test_all_faults_of_a_jobs_file_are_in_the_reason(
         repo_builder.release("v2.0", {"other": "x"})
     else:
         repo_builder.release("v2.0", {"jobs.toml": jobs})
-    obtained = await desk.obtain()
+    obtained = await computer.obtain()
     assert obtained.release.ref == "v1.0"
     assert obtained.stale is not None
     for reason in reasons:
@@ -290,7 +290,7 @@ async def test_all_faults_of_a_jobs_file_are_in_the_reason(
 
 
 async def test_a_jobs_file_that_is_no_text_is_refused(
-    desk: AttemptPaths, repo_builder: Repo
+    computer: Computer, repo_builder: Repo
 ) -> None:
     """Bytes that are not UTF-8, a file without an end, a folder: a reason each, no traceback."""
     repo_builder.write("jobs.toml", b"\xff\xfe")
@@ -306,12 +306,12 @@ async def test_a_jobs_file_that_is_no_text_is_refused(
         ("../jobs.toml", "dot segment"),
     ):
         with pytest.raises(ReleaseError, match=reason):
-            await desk.obtain(jobs=name)
+            await computer.obtain(jobs=name)
 
 
 async def test_the_jobs_file_may_be_elsewhere_in_the_release(
-    desk: AttemptPaths, repo_builder: Repo
+    computer: Computer, repo_builder: Repo
 ) -> None:
     """`release.jobs` names another file than `jobs.toml`."""
     repo_builder.release("v1.0", {"batch/night.toml": JOBS})
-    assert (await desk.obtain(jobs="batch/night.toml")).release.jobs.job[0].name == "greet"
+    assert (await computer.obtain(jobs="batch/night.toml")).release.jobs.job[0].name == "greet"

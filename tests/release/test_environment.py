@@ -13,7 +13,7 @@ from agent.base.errors import ReleaseError
 from agent.release.store import Installed
 from tests.parts.repo import Repo, make_signer
 from tests.parts.stalled import silent
-from tests.release.conftest import DEAD_PROXY, LOCKED_JOBS, AttemptPaths, Locked
+from tests.release.conftest import DEAD_PROXY, LOCKED_JOBS, Computer, Locked
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
@@ -28,17 +28,17 @@ async def _greeting(release: Installed) -> str:
     return done.stdout.decode().strip()
 
 
-def _no_network(desk: AttemptPaths) -> None:
+def _no_network(computer: Computer) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        desk.environ[name] = desk.environ[name.lower()] = DEAD_PROXY
+        computer.environ[name] = computer.environ[name.lower()] = DEAD_PROXY
 
 
 async def test_a_uv_lock_gets_its_environment(
-    desk: AttemptPaths, repo_builder: Repo, locked: Locked
+    computer: Computer, repo_builder: Repo, locked: Locked
 ) -> None:
     """The locked package is there, for the agent's own Python, compiled and read-only."""
     repo_builder.release("v1.0", dict(locked.project))
-    release = (await desk.obtain()).release
+    release = (await computer.obtain()).release
     assert await _greeting(release) == "3.10"
     assert release.programs == release.root / "env" / "bin"
     settings = (release.root / "env/pyvenv.cfg").read_text()
@@ -50,29 +50,29 @@ async def test_a_uv_lock_gets_its_environment(
 
 
 async def test_the_same_lock_needs_no_network_again(
-    desk: AttemptPaths, repo_builder: Repo, locked: Locked
+    computer: Computer, repo_builder: Repo, locked: Locked
 ) -> None:
     """A later release with the same lock is installed from the cache while the network is unusable."""
     repo_builder.release("v1.0", dict(locked.project))
-    await desk.run_well()
-    _no_network(desk)
+    await computer.run_well()
+    _no_network(computer)
     repo_builder.release("v1.1", {"note.txt": "x"})
-    obtained = await desk.obtain()
+    obtained = await computer.obtain()
     assert (obtained.release.ref, obtained.stale) == ("v1.1", None)
     assert await _greeting(obtained.release) == "3.10"
-    assert len(desk.told("release.cache_missed")) == 1
+    assert len(computer.told("release.cache_missed")) == 1
 
 
 async def test_what_is_not_in_the_cache_cannot_be_had_without_a_network(
-    desk: AttemptPaths, repo_builder: Repo, locked: Locked
+    computer: Computer, repo_builder: Repo, locked: Locked
 ) -> None:
     """Without cache and network the last good release runs, and the reason names the package."""
     repo_builder.release("v1.0", {"jobs.toml": '[[job]]\nname = "a"\ncommand = ["sh"]\n'})
-    await desk.run_well()
+    await computer.run_well()
     repo_builder.release("v2.0", dict(locked.project))
-    _no_network(desk)
-    desk.environ["UV_HTTP_RETRIES"] = "0"
-    obtained = await desk.obtain()
+    _no_network(computer)
+    computer.environ["UV_HTTP_RETRIES"] = "0"
+    obtained = await computer.obtain()
     assert obtained.release.ref == "v1.0"
     assert obtained.stale is not None
     assert obtained.stale.reason.startswith("uv sync: ")
@@ -81,16 +81,16 @@ async def test_what_is_not_in_the_cache_cannot_be_had_without_a_network(
 
 @pytest.mark.parametrize("damage", ["garbage", "hash"])
 async def test_a_broken_lock_leaves_the_last_good_release(
-    desk: AttemptPaths, repo_builder: Repo, locked: Locked, damage: str
+    computer: Computer, repo_builder: Repo, locked: Locked, damage: str
 ) -> None:
     """A lock that is no lock, or whose hashes are others: refused with uv's reason."""
     repo_builder.release("v1.0", dict(locked.project))
-    await desk.run_well()
+    await computer.run_well()
     lines = locked.project["uv.lock"].splitlines(keepends=True)
     lock = "version = [" if damage == "garbage" else "".join(map(_with_other_hash, lines))
-    desk.cache = desk.cache.with_name("cold")
+    computer.cache = computer.cache.with_name("cold")
     repo_builder.release("v2.0", {"uv.lock": lock})
-    obtained = await desk.obtain()
+    obtained = await computer.obtain()
     assert obtained.release.ref == "v1.0"
     assert obtained.stale is not None
     assert obtained.stale.reason.startswith("uv sync: ")
@@ -103,22 +103,22 @@ def _with_other_hash(line: str) -> str:
 
 
 async def test_requirements_with_hashes_are_the_other_form(
-    desk: AttemptPaths, repo_builder: Repo, locked: Locked
+    computer: Computer, repo_builder: Repo, locked: Locked
 ) -> None:
     """`requirements.txt` with hashes gives the same environment; the second time from the cache."""
     files = {
         name: text for name, text in locked.project.items() if name.endswith((".py", "jobs.toml"))
     }
     repo_builder.release("v1.0", files | {"requirements.txt": locked.requirements})
-    assert await _greeting((await desk.run_well()).release) == "3.10"
-    _no_network(desk)
+    assert await _greeting((await computer.run_well()).release) == "3.10"
+    _no_network(computer)
     repo_builder.release("v1.1", {"note.txt": "x"})
-    release = (await desk.obtain()).release
+    release = (await computer.obtain()).release
     assert (release.ref, await _greeting(release)) == ("v1.1", "3.10")
 
 
 async def test_requirements_without_hashes_are_installed_and_told(
-    desk: AttemptPaths, repo_builder: Repo, locked: Locked
+    computer: Computer, repo_builder: Repo, locked: Locked
 ) -> None:
     """With a warning in each run, also where the release is on the disk already; an UTF-16 file is read as well."""
     files = {name: locked.project[name] for name in ("greet.py", "jobs.toml")}
@@ -126,14 +126,14 @@ async def test_requirements_without_hashes_are_installed_and_told(
     (repo_builder.work / "requirements.txt").write_bytes(text)
     repo_builder.release("v1.0", files)
     for _ in range(2):
-        obtained = await desk.run_well()
+        obtained = await computer.run_well()
         assert await _greeting(obtained.release) == "3.10"
         (warning,) = obtained.warnings
         assert warning.startswith("requirements.txt has no hashes for idna==3.10: another day")
 
 
 async def test_signed_releases_are_held_to_hashes(
-    desk: AttemptPaths, repo_builder: Repo, tmp_path: Path
+    computer: Computer, repo_builder: Repo, tmp_path: Path
 ) -> None:
     """What runs must be what was signed: without hashes it could be anything tomorrow."""
     signer = make_signer(tmp_path)
@@ -144,7 +144,7 @@ async def test_signed_releases_are_held_to_hashes(
         "v1.0", {"jobs.toml": jobs, "requirements.txt": "idna==3.10\n"}, signer=signer
     )
     with pytest.raises(ReleaseError, match=r"no hashes for idna==3.10, and releases are signed"):
-        await desk.obtain(allowed_signers=str(signers))
+        await computer.obtain(allowed_signers=str(signers))
 
 
 def _hashes(locked: Locked) -> list[str]:
@@ -152,10 +152,10 @@ def _hashes(locked: Locked) -> list[str]:
 
 
 async def test_locks_of_other_tools_are_installed_with_their_hashes(
-    desk: AttemptPaths, repo_builder: Repo, locked: Locked
+    computer: Computer, repo_builder: Repo, locked: Locked
 ) -> None:
     """Pipenv's, Poetry's, and one beside a jobs file in a folder; a hash that is another one is refused."""
-    desk.cache = locked.cache
+    computer.cache = locked.cache
     greet = locked.project["greet.py"]
     files = [{"file": f"{number}", "hash": one} for number, one in enumerate(_hashes(locked))]
     listed = ", ".join(f'{{file = "{each["file"]}", hash = "{each["hash"]}"}}' for each in files)
@@ -170,30 +170,30 @@ async def test_locks_of_other_tools_are_installed_with_their_hashes(
             (repo_builder.work / gone).unlink()
         jobs = locked.project["jobs.toml"]
         repo_builder.release(f"v{number}.0", {"jobs.toml": jobs, "greet.py": greet, name: text})
-        obtained = await desk.run_well()
+        obtained = await computer.run_well()
         assert (obtained.warnings, await _greeting(obtained.release)) == ((), "3.10")
     other = re.sub("sha256:[0-9a-f]+", f"sha256:{'0' * 64}", poetry)
     repo_builder.release("v3.0", {"poetry.lock": other})
-    desk.cache = desk.cache.with_name("cold")
-    stale = (await desk.obtain()).stale
+    computer.cache = computer.cache.with_name("cold")
+    stale = (await computer.obtain()).stale
     assert stale is not None
     assert re.search("uv pip: .*[Hh]ash", stale.reason)
 
 
 async def test_a_lock_beside_the_jobs_file_counts(
-    desk: AttemptPaths, repo_builder: Repo, locked: Locked
+    computer: Computer, repo_builder: Repo, locked: Locked
 ) -> None:
     """`release.jobs` in a folder: its neighbour is its lock; programs work in the release's folder all the same."""
-    desk.cache = locked.cache
+    computer.cache = locked.cache
     files = {f"sub/{name}": text for name, text in locked.project.items() if name != "greet.py"}
     repo_builder.release("v1.0", {**files, "greet.py": locked.project["greet.py"]})
-    release = (await desk.obtain(jobs="sub/jobs.toml")).release
+    release = (await computer.obtain(jobs="sub/jobs.toml")).release
     assert await _greeting(release) == "3.10"
 
 
 @pytest.mark.parametrize("lock", [True, False])
 async def test_a_build_that_asks_git_for_its_version_is_told_the_tags(
-    desk: AttemptPaths, repo_builder: Repo, *, lock: bool
+    computer: Computer, repo_builder: Repo, *, lock: bool
 ) -> None:
     """setuptools-scm, for real: a release has no history, and its version is that of its tag."""
     project = (
@@ -209,7 +209,7 @@ async def test_a_build_that_asks_git_for_its_version_is_told_the_tags(
     greet = "from importlib.metadata import version\nprint(version('greeter'))\n"
     files = {"jobs.toml": LOCKED_JOBS, "greet.py": greet, "pyproject.toml": project}
     repo_builder.release("v1.2-rc.1", files | ({"uv.lock": locked} if lock else {}))
-    obtained = await desk.obtain(track="v*rc*")
+    obtained = await computer.obtain(track="v*rc*")
     assert await _greeting(obtained.release) == "1.2rc1"
     assert len(obtained.warnings) == (0 if lock else 1)
 
@@ -223,16 +223,16 @@ async def test_a_build_that_asks_git_for_its_version_is_told_the_tags(
     ],
 )
 async def test_a_release_of_containers_needs_no_environment(
-    desk: AttemptPaths, repo_builder: Repo, files: dict[str, str]
+    computer: Computer, repo_builder: Repo, files: dict[str, str]
 ) -> None:
     """What its images carry is theirs: no file of Python keeps it from running."""
     repo_builder.release("v1.0", {"jobs.toml": '[[job]]\nname = "a"\nimage = "x:1"\n', **files})
-    obtained = await desk.obtain()
+    obtained = await computer.obtain()
     assert (obtained.release.programs, obtained.warnings) == (None, ())
 
 
 async def test_requirements_with_a_wrong_hash_are_refused(
-    desk: AttemptPaths, repo_builder: Repo, locked: Locked
+    computer: Computer, repo_builder: Repo, locked: Locked
 ) -> None:
     """A file that is not the one that was locked is not installed."""
     text = "".join(map(_with_other_hash, locked.requirements.splitlines(keepends=True)))
@@ -241,39 +241,39 @@ async def test_requirements_with_a_wrong_hash_are_refused(
         {"jobs.toml": '[[job]]\nname = "a"\ncommand = ["sh"]\n', "requirements.txt": text},
     )
     with pytest.raises(ReleaseError, match=r"uv pip: .*[Hh]ash"):
-        await desk.obtain()
+        await computer.obtain()
 
 
 async def test_a_python_that_is_not_here_is_a_reason(
-    desk: AttemptPaths, repo_builder: Repo, locked: Locked
+    computer: Computer, repo_builder: Repo, locked: Locked
 ) -> None:
     """A release for a Python that this machine lacks does not run, and nothing is downloaded for it."""
     project = locked.project["pyproject.toml"].replace(">=3.11", ">=3.99")
     lock = locked.project["uv.lock"].replace(">=3.11", ">=3.99")
     repo_builder.release("v1.0", {**locked.project, "pyproject.toml": project, "uv.lock": lock})
     with pytest.raises(ReleaseError, match=r"uv venv: .*3\.99"):
-        await desk.obtain()
+        await computer.obtain()
     repo_builder.release("v1.1", {**locked.project, ".python-version": "3.98\n"})
     with pytest.raises(ReleaseError, match=r"uv venv: .*3\.98"):
-        await desk.obtain()
+        await computer.obtain()
 
 
 async def test_time_for_installing_is_limited(
-    desk: AttemptPaths, repo_builder: Repo, locked: Locked
+    computer: Computer, repo_builder: Repo, locked: Locked
 ) -> None:
     """An index that never answers costs `install_timeout`, not the run."""
     repo_builder.release("v1.0", dict(locked.project))
     with silent() as address:
-        desk.environ |= {"HTTPS_PROXY": f"http://{address}", "https_proxy": f"http://{address}"}
+        computer.environ |= {"HTTPS_PROXY": f"http://{address}", "https_proxy": f"http://{address}"}
         started = time.monotonic()
         with pytest.raises(ReleaseError, match="uv sync: no end within the time limit") as caught:
-            await desk.obtain(install_timeout=4)
+            await computer.obtain(install_timeout=4)
         assert time.monotonic() - started < 4 + 5
     assert "install_timeout" in caught.value.with_remedy
 
 
 async def test_build_code_does_not_see_the_agents_secrets(
-    desk: AttemptPaths, repo_builder: Repo, locked: Locked, tmp_path: Path
+    computer: Computer, repo_builder: Repo, locked: Locked, tmp_path: Path
 ) -> None:
     """A release that is a package runs its own build backend: with proxies and paths, without secrets."""
     canary = tmp_path / "environment"
@@ -294,21 +294,21 @@ async def test_build_code_does_not_see_the_agents_secrets(
         },
     )
     with pytest.raises(ReleaseError, match=r"uv sync: "):
-        await desk.obtain()
+        await computer.obtain()
     assert "'PATH'" in canary.read_text()
     assert "never-passed-on" not in canary.read_text()
 
 
 async def test_an_environment_whose_python_is_gone_is_made_again(
-    desk: AttemptPaths, repo_builder: Repo, locked: Locked
+    computer: Computer, repo_builder: Repo, locked: Locked
 ) -> None:
     """After an upgrade of the system's Python took the old one away, the release is installed anew."""
     repo_builder.release("v1.0", dict(locked.project))
-    release = (await desk.run_well()).release
+    release = (await computer.run_well()).release
     python = release.root / "env/bin/python"
     python.parent.chmod(0o755)
     python.unlink()
     python.symlink_to("/nowhere/python3")
-    obtained = await desk.obtain()
-    assert (obtained.stale, len(desk.told("release.installed"))) == (None, 2)
+    obtained = await computer.obtain()
+    assert (obtained.stale, len(computer.told("release.installed"))) == (None, 2)
     assert await _greeting(obtained.release) == "3.10"

@@ -12,7 +12,7 @@ from agent.release.images import Images
 from agent.release.obtain import Obtained, obtain
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.repo import Repo
-from tests.release.conftest import JOBS, VERSION, AttemptPaths
+from tests.release.conftest import JOBS, VERSION, Computer
 from tests.release.registry import Registry
 
 BROWSER_JOBS = JOBS + "browser = true\n"
@@ -27,76 +27,76 @@ def registry(docker_engine: DockerEngine) -> Iterator[Registry]:
         docker_engine.docker("rmi", registry.name)
 
 
-async def take(desk: AttemptPaths, docker: DockerEngine) -> Obtained:
+async def take(computer: Computer, docker: DockerEngine) -> Obtained:
     """Obtain the newest release where the engine is the one of the tests."""
-    log = RunLogger(desk.events.append).log
-    environ = {**desk.environ, **docker.environ}
+    log = RunLogger(computer.events.append).log
+    environ = {**computer.environ, **docker.environ}
     return await obtain(
-        Release.model_validate({"repository": desk.repository}),
-        desk.release_store,
-        memory=desk.remembered(),
+        Release.model_validate({"repository": computer.repository}),
+        computer.release_store,
+        memory=computer.remembered(),
         environ=environ,
         version=VERSION,
-        now=desk.now,
+        now=computer.now,
         log=log,
         images=Images(Browser(), environ, log, PULL_SECONDS),
     )
 
 
-async def publish(desk: AttemptPaths, repo: Repo, registry: Registry) -> str:
+async def publish(computer: Computer, repo: Repo, registry: Registry) -> str:
     """Publish a release that pins the image, after a good one; return the good one's commit."""
     good = repo.release("v1.0", {"jobs.toml": JOBS})
-    await desk.run_well()
+    await computer.run_well()
     repo.release("v2.0", {"jobs.toml": f'[browser]\nimage = "{registry.name}"\n\n{BROWSER_JOBS}'})
     return good
 
 
 async def test_an_image_is_pulled_by_its_digest_and_once(
-    desk: AttemptPaths, repo_builder: Repo, registry: Registry, docker_engine: DockerEngine
+    computer: Computer, repo_builder: Repo, registry: Registry, docker_engine: DockerEngine
 ) -> None:
     """What the engine has then is what the digest says; it is noted, for the clean-up, and not asked for again."""
-    await publish(desk, repo_builder, registry)
-    obtained = await take(desk, docker_engine)
+    await publish(computer, repo_builder, registry)
+    obtained = await take(computer, docker_engine)
     assert (obtained.release.ref, obtained.on_trial, obtained.stale) == ("v2.0", True, None)
     inspected = docker_engine.docker("image", "inspect", registry.name).stdout
     assert registry.image.digest in json.loads(inspected)[0]["RepoDigests"][0]
-    assert desk.remembered().images == (registry.name,)
+    assert computer.remembered().images == (registry.name,)
     asked = len(registry.asked)
-    assert (await take(desk, docker_engine)).release.ref == "v2.0"
+    assert (await take(computer, docker_engine)).release.ref == "v2.0"
     assert len(registry.asked) == asked
 
 
 @pytest.mark.parametrize("where", ["manifests", "blobs"])
 async def test_a_pull_that_stalls_costs_its_limit_and_the_release(
-    desk: AttemptPaths,
+    computer: Computer,
     repo_builder: Repo,
     registry: Registry,
     docker_engine: DockerEngine,
     where: str,
 ) -> None:
     """The last good release runs; the new one is not bad, and is taken as soon as its image can be had."""
-    good = await publish(desk, repo_builder, registry)
+    good = await publish(computer, repo_builder, registry)
     registry.stalls = where
     started = time.monotonic()
-    obtained = await take(desk, docker_engine)
+    obtained = await take(computer, docker_engine)
     assert time.monotonic() - started < PULL_SECONDS + 5
     assert (obtained.release.commit, obtained.on_trial) == (good, False)
     (refused,) = obtained.record.refused
     assert (refused.ref, refused.kind) == ("v2.0", "install")
     assert registry.name in refused.reason
     assert "did not end within 3 s" in refused.reason
-    assert desk.remembered().known.bad == ()
+    assert computer.remembered().known.bad == ()
     registry.wakes()
-    assert (await take(desk, docker_engine)).release.ref == "v2.0"
+    assert (await take(computer, docker_engine)).release.ref == "v2.0"
 
 
 async def test_what_is_not_the_digests_image_is_refused(
-    desk: AttemptPaths, repo_builder: Repo, registry: Registry, docker_engine: DockerEngine
+    computer: Computer, repo_builder: Repo, registry: Registry, docker_engine: DockerEngine
 ) -> None:
     """A registry that gives something else under the digest gives nothing."""
-    good = await publish(desk, repo_builder, registry)
+    good = await publish(computer, repo_builder, registry)
     registry.forges = True
-    obtained = await take(desk, docker_engine)
+    obtained = await take(computer, docker_engine)
     assert obtained.release.commit == good
     assert [refused.kind for refused in obtained.record.refused] == ["install"]
     assert docker_engine.docker("image", "inspect", registry.name).returncode != 0

@@ -16,7 +16,7 @@ from agent.base import processes
 from agent.release.checks import Checks
 from agent.release.store import Installed, last_here
 from tests.parts.repo import Repo
-from tests.release.conftest import LOCKED_JOBS, VERSION, AttemptPaths, Locked, ends_in
+from tests.release.conftest import LOCKED_JOBS, VERSION, Computer, Locked, ends_in
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
@@ -58,19 +58,19 @@ async def _whole(release: Installed, version: str) -> bool:
     return same == [True] * FILES and done.stdout == b"3.10\n"
 
 
-def _good(desk: AttemptPaths) -> Installed | None:
-    checks = Checks("jobs.toml", VERSION, desk.environ)
-    return last_here(desk.release_store, desk.remembered().known.good(VERSION), checks)
+def _good(computer: Computer) -> Installed | None:
+    checks = Checks("jobs.toml", VERSION, computer.environ)
+    return last_here(computer.release_store, computer.remembered().known.good(VERSION), checks)
 
 
-async def _kill_when(desk: AttemptPaths, moment: Callable[[], bool]) -> bool:
+async def _kill_when(computer: Computer, moment: Callable[[], bool]) -> bool:
     """Start an agent that obtains, kill -9 it when `moment` has come, and tell whether it was still at work."""
     agent = subprocess.Popen(  # noqa: ASYNC220 -- it is polled, and killed
         [
             *(sys.executable, "-m", "tests.release.obtain_once"),
-            *(desk.repository, str(desk.state), str(desk.cache)),
+            *(computer.repository, str(computer.state), str(computer.cache)),
         ],
-        env=desk.environ,
+        env=computer.environ,
         cwd=Path(__file__).parents[2],
         stderr=subprocess.DEVNULL,
     )
@@ -84,66 +84,66 @@ async def _kill_when(desk: AttemptPaths, moment: Callable[[], bool]) -> bool:
     return agent.wait(10) == -signal.SIGKILL
 
 
-async def _prepare(desk: AttemptPaths, repo: Repo, locked: Locked) -> str:
+async def _prepare(computer: Computer, repo: Repo, locked: Locked) -> str:
     """Make version 1 the good one, warm, and version 2 the wanted one; return its commit."""
-    desk.cache = locked.cache
+    computer.cache = locked.cache
     repo.release("v1.0", _files(locked, "1"))
-    await desk.run_well()
+    await computer.run_well()
     return repo.release("v2.0", _files(locked, "2"))
 
 
-async def _check(desk: AttemptPaths) -> None:
+async def _check(computer: Computer) -> None:
     """Whatever the kill left: the good release is whole, and the next run has the new one, whole."""
-    good = _good(desk)
+    good = _good(computer)
     assert good is not None
     assert await _whole(good, {"v1.0": "1", "v2.0": "2"}[good.ref])
-    obtained = await desk.run_well()
+    obtained = await computer.run_well()
     assert obtained.stale is None
     assert obtained.release.ref == "v2.0"
     assert await _whole(obtained.release, "2")
-    ends_in(desk.state)
+    ends_in(computer.state)
     assert all(
         (place / "release.json").exists()
-        for place in desk.release_store.releases.iterdir()
+        for place in computer.release_store.releases.iterdir()
         if place.is_dir()
     )
 
 
 @pytest.mark.parametrize("name", MOMENTS)
 async def test_killed_at_a_step_of_the_update(
-    desk: AttemptPaths, repo_builder: Repo, locked: Locked, name: str
+    computer: Computer, repo_builder: Repo, locked: Locked, name: str
 ) -> None:
     """At each step of fetching and installing, a kill leaves the old release; the next run makes the new one."""
-    commit = await _prepare(desk, repo_builder, locked)
-    root = desk.release_store.root(commit)
+    commit = await _prepare(computer, repo_builder, locked)
+    root = computer.release_store.root(commit)
     if name == "mirror":
-        for file in desk.release_store.mirror.rglob("HEAD"):
+        for file in computer.release_store.mirror.rglob("HEAD"):
             file.unlink()
-    assert await _kill_when(desk, lambda: MOMENTS[name](root))
-    await _check(desk)
+    assert await _kill_when(computer, lambda: MOMENTS[name](root))
+    await _check(computer)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_killed_at_any_time(
-    desk: AttemptPaths, repo_builder: Repo, locked: Locked, seed: int
+    computer: Computer, repo_builder: Repo, locked: Locked, seed: int
 ) -> None:
     """Killed again and again at random times, the update is finished by the first run that is left alone."""
-    await _prepare(desk, repo_builder, locked)
+    await _prepare(computer, repo_builder, locked)
     chance = random.Random(seed)
     for _ in range(3):
         end = time.monotonic() + chance.uniform(0.2, 2.5)
-        await _kill_when(desk, lambda end=end: time.monotonic() > end)  # type: ignore[misc]
-    await _check(desk)
+        await _kill_when(computer, lambda end=end: time.monotonic() > end)  # type: ignore[misc]
+    await _check(computer)
 
 
 async def test_killed_before_there_was_any_release(
-    desk: AttemptPaths, repo_builder: Repo, locked: Locked
+    computer: Computer, repo_builder: Repo, locked: Locked
 ) -> None:
     """A first installation that was killed is made by the next run."""
-    desk.cache = locked.cache
+    computer.cache = locked.cache
     commit = repo_builder.release("v2.0", _files(locked, "2"))
-    root = desk.release_store.root(commit)
-    assert await _kill_when(desk, lambda: MOMENTS["environment"](root))
-    assert _good(desk) is None
-    await desk.run_well()
-    await _check(desk)
+    root = computer.release_store.root(commit)
+    assert await _kill_when(computer, lambda: MOMENTS["environment"](root))
+    assert _good(computer) is None
+    await computer.run_well()
+    await _check(computer)

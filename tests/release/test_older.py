@@ -8,7 +8,7 @@ import pytest
 from agent.base.errors import ReleaseError
 from agent.release.operate import rollback
 from tests.parts.repo import Repo, Signer, make_signer
-from tests.release.conftest import JOBS, LOCKED_JOBS, PROJECT, VERSION, AttemptPaths
+from tests.release.conftest import JOBS, LOCKED_JOBS, PROJECT, VERSION, Computer
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
@@ -58,14 +58,14 @@ NEWEST: dict[str, tuple[Callable[[Repo], None], str, str]] = {
 
 @pytest.mark.parametrize("name", NEWEST)
 async def test_on_a_first_boot_the_next_older_release_runs(
-    desk: AttemptPaths, repo_builder: Repo, name: str
+    computer: Computer, repo_builder: Repo, name: str
 ) -> None:
     """It is on trial like any new one, and the record says what was wanted and why that does not run."""
     publish, kind, words = NEWEST[name]
     commit = repo_builder.release("v2.0", {"jobs.toml": JOBS})
     publish(repo_builder)
     for known in (kind, "bad" if kind == "install" else kind):
-        obtained = await desk.obtain()
+        obtained = await computer.obtain()
         assert (obtained.release.ref, obtained.release.commit) == ("v2.0", commit)
         assert obtained.on_trial
         (refused,) = obtained.record.refused
@@ -73,63 +73,63 @@ async def test_on_a_first_boot_the_next_older_release_runs(
         assert obtained.stale is not None
         assert obtained.stale.wanted == "v3.0"
         assert words in refused.reason
-    told = desk.told("release.refused")
+    told = computer.told("release.refused")
     assert [(event["ref"], event["level"]) for event in told] == [("v3.0", "warning")] * 2
 
 
 async def test_a_replayed_signature_does_not_keep_a_first_boot_from_its_release(
-    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path
+    computer: Computer, repo_builder: Repo, ada: Signer, signers: Path
 ) -> None:
     """Nor do several tags in a row; each is reported."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
     good = repo_builder.release("v2.0", {"good": "x"}, signer=ada)
     _replayed(repo_builder)
     repo_builder.release("v4.0", {"evil": "x"})
-    obtained = await desk.run_well(allowed_signers=signers)
+    obtained = await computer.run_well(allowed_signers=signers)
     assert obtained.release.commit == good
     assert obtained.record.verified_by is not None
     assert [(each.ref, each.kind) for each in obtained.record.refused] == [
         ("v4.0", "unverified"),
         ("v3.0", "unverified"),
     ]
-    again = await desk.obtain(allowed_signers=signers)
+    again = await computer.obtain(allowed_signers=signers)
     assert (again.release.commit, again.on_trial) == (good, False)
     assert len(again.record.refused) == 2
 
 
 async def test_nothing_older_than_what_ran_before_takes_the_place(
-    desk: AttemptPaths, repo_builder: Repo
+    computer: Computer, repo_builder: Repo
 ) -> None:
     """Between the last good release and the newest there is one to try; below it there is none."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
     good = repo_builder.release("v2.0", {"good": "x"})
-    await desk.run_well()
+    await computer.run_well()
     _broken(repo_builder)
-    assert (await desk.obtain()).release.commit == good
+    assert (await computer.obtain()).release.commit == good
     middle = repo_builder.release("v2.5", {"jobs.toml": JOBS})
-    obtained = await desk.obtain()
+    obtained = await computer.obtain()
     assert (obtained.release.commit, obtained.on_trial) == (middle, True)
     repo_builder.git("tag", "--delete", "v2.5", "v2.0")
     repo_builder.push()
-    assert (await desk.obtain()).release.commit == good
+    assert (await computer.obtain()).release.commit == good
 
 
-async def test_what_an_operator_went_back_to_stays(desk: AttemptPaths, repo_builder: Repo) -> None:
+async def test_what_an_operator_went_back_to_stays(computer: Computer, repo_builder: Repo) -> None:
     """A release that lies between the two was passed over by a person."""
     good = repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    await desk.run_well()
+    await computer.run_well()
     repo_builder.release("v1.5", {"middle": "x"})
     repo_builder.release("v2.0", {"newest": "x"})
-    await desk.run_well()
-    await desk.decide(rollback, None, version=VERSION, reason="")
+    await computer.run_well()
+    await computer.decide(rollback, None, version=VERSION, reason="")
     for _ in range(2):
-        obtained = await desk.obtain()
+        obtained = await computer.obtain()
         assert obtained.release.commit == good
         assert [each.ref for each in obtained.record.refused] == ["v2.0"]
 
 
 async def test_when_no_release_can_run_every_reason_is_told(
-    desk: AttemptPaths, repo_builder: Repo
+    computer: Computer, repo_builder: Repo
 ) -> None:
     """Of as many as are tried; how many were not is a warning in the log."""
     repo_builder.release("v0.1", {"jobs.toml": JOBS})
@@ -138,22 +138,22 @@ async def test_when_no_release_can_run_every_reason_is_told(
     with pytest.raises(
         ReleaseError, match=r"no usable release: v6\.0 was rejected .*there is no earlier one"
     ) as caught:
-        await desk.obtain()
+        await computer.obtain()
     for number in (6, 5, 4, 3, 2):
         assert f"v{number}.0 was rejected (" in str(caught.value)
-    assert [event["ref"] for event in desk.told("release.untried")] == ["v1.0"]
+    assert [event["ref"] for event in computer.told("release.untried")] == ["v1.0"]
 
 
 async def test_an_older_release_that_cannot_be_had_leaves_the_first_reason(
-    desk: AttemptPaths, repo_builder: Repo
+    computer: Computer, repo_builder: Repo
 ) -> None:
     """A disk that refuses the next one ends the attempt; the last good release runs, and both are told."""
     good = repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    await desk.run_well()
+    await computer.run_well()
     commit = repo_builder.release("v2.0", {"next": "x"})
     _broken(repo_builder)
-    (desk.release_store.releases / f"{commit}").write_text("in the way")
-    obtained = await desk.obtain()
+    (computer.release_store.releases / f"{commit}").write_text("in the way")
+    obtained = await computer.obtain()
     assert obtained.release.commit == good
     assert obtained.stale is not None
     assert "not valid TOML" in obtained.stale.reason

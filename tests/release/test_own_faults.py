@@ -8,7 +8,7 @@ import pytest
 from agent.base.errors import Refusal
 from agent.release.trial import own_fault
 from tests.parts.repo import Repo
-from tests.release.conftest import DEAD_PROXY, JOBS, AttemptPaths
+from tests.release.conftest import DEAD_PROXY, JOBS, Computer
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
@@ -98,45 +98,45 @@ OTHERS: dict[str, Mapping[str, str]] = {
 }
 
 
-async def _refused(desk: AttemptPaths, repo: Repo, files: Mapping[str, str]) -> list[str]:
+async def _refused(computer: Computer, repo: Repo, files: Mapping[str, str]) -> list[str]:
     """Publish a release after a good one, while there is no network; return what is bad, after it was refused."""
     repo.release("v1.0", {"jobs.toml": JOBS})
-    good = await desk.run_well()
+    good = await computer.run_well()
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        desk.environ[name] = desk.environ[name.lower()] = DEAD_PROXY
-    desk.environ["UV_HTTP_RETRIES"] = "0"
+        computer.environ[name] = computer.environ[name.lower()] = DEAD_PROXY
+    computer.environ["UV_HTTP_RETRIES"] = "0"
     # A shim of pyenv ends with an error of its own where a version is asked for that it lacks.
-    folders = desk.environ["PATH"].split(os.pathsep)
-    desk.environ["PATH"] = os.pathsep.join(one for one in folders if "shims" not in one)
+    folders = computer.environ["PATH"].split(os.pathsep)
+    computer.environ["PATH"] = os.pathsep.join(one for one in folders if "shims" not in one)
     alone = not {"requirements.txt", "poetry.lock"}.isdisjoint(files)
     for name, text in ({} if alone else {**LOCKED, **files}).items():
         repo.write(name, text.encode(errors="surrogateescape"))
     commit = repo.release("v2.0", dict(files) if alone else {})
-    obtained = await desk.obtain()
+    obtained = await computer.obtain()
     assert obtained.release.commit == good.release.commit
     (refused,) = obtained.record.refused
     assert (refused.kind, refused.commit) == ("install", commit), refused
-    return [fact.bad.ref for fact in desk.remembered().known.bad if fact.bad]
+    return [fact.bad.ref for fact in computer.remembered().known.bad if fact.bad]
 
 
 @pytest.mark.parametrize("name", OWN)
 async def test_what_no_retry_mends_is_found_bad(
-    desk: AttemptPaths, repo_builder: Repo, name: str
+    computer: Computer, repo_builder: Repo, name: str
 ) -> None:
     """By the words of the real uv. The next run says that it is bad, and installs nothing."""
-    bad = await _refused(desk, repo_builder, OWN[name])
+    bad = await _refused(computer, repo_builder, OWN[name])
     assert bad == ["v2.0"]
-    installing = len(desk.told("release.exported"))
-    obtained = await desk.obtain()
+    installing = len(computer.told("release.exported"))
+    obtained = await computer.obtain()
     assert [refused.kind for refused in obtained.record.refused] == ["bad"]
-    assert len(desk.told("release.exported")) == installing
+    assert len(computer.told("release.exported")) == installing
 
 
 @pytest.mark.parametrize("name", OTHERS)
 async def test_what_may_mend_itself_is_tried_again(
-    desk: AttemptPaths, repo_builder: Repo, name: str
+    computer: Computer, repo_builder: Repo, name: str
 ) -> None:
     """The network, and a uv that is too old, are nobody's fault: the next run installs it anew."""
-    assert await _refused(desk, repo_builder, OTHERS[name]) == []
-    obtained = await desk.obtain()
+    assert await _refused(computer, repo_builder, OTHERS[name]) == []
+    obtained = await computer.obtain()
     assert [refused.kind for refused in obtained.record.refused] == ["install"]

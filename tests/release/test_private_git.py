@@ -15,7 +15,7 @@ from tests.parts.gitserver import GitServer
 from tests.parts.missing import program
 from tests.parts.repo import Repo
 from tests.parts.sshd import SshServer, make_key
-from tests.release.conftest import JOBS, AttemptPaths
+from tests.release.conftest import JOBS, Computer
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
@@ -24,25 +24,25 @@ USER = "x-access-token"
 
 
 @pytest.fixture
-def https(desk: AttemptPaths, repo_builder: Repo, tmp_path: Path) -> Iterator[GitServer]:
+def https(computer: Computer, repo_builder: Repo, tmp_path: Path) -> Iterator[GitServer]:
     """A server that lets in whoever has the token, in front of a repository with one release."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
     certificate = make_certificate(tmp_path)
-    desk.environ["GIT_SSL_CAINFO"] = str(certificate.file)
+    computer.environ["GIT_SSL_CAINFO"] = str(certificate.file)
     root = repo_builder.bare.parent
     with GitServer(root, user=USER, password=TOKEN, certificate=certificate) as server:
-        desk.repository = server.url()
+        computer.repository = server.url()
         yield server
 
 
 @pytest.fixture
-def ssh(desk: AttemptPaths, repo_builder: Repo, tmp_path: Path) -> Iterator[SshServer]:
+def ssh(computer: Computer, repo_builder: Repo, tmp_path: Path) -> Iterator[SshServer]:
     """A server that lets in whoever has the key `deploy`, in front of a repository with one release."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
     key = make_key(tmp_path / "deploy")
     with SshServer(tmp_path / "sshd") as server:
         server.admit(key, repo_builder.bare)
-        desk.repository = server.url(repo_builder.bare)
+        computer.repository = server.url(repo_builder.bare)
         yield server
 
 
@@ -60,7 +60,7 @@ def with_key(folder: Path, *known_hosts: str) -> str:
 
 
 async def test_a_token_opens_a_repository_and_is_nowhere(
-    desk: AttemptPaths, https: GitServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    computer: Computer, https: GitServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """No process has it in its arguments or its environment, no file below the state, no log line, no record."""
     seen: list[bytes] = []
@@ -73,29 +73,29 @@ async def test_a_token_opens_a_repository_and_is_nowhere(
                 continue
 
     https.watch = look
-    obtained = await desk.run_well(credentials=kept(tmp_path, f"token={TOKEN}\n"))
+    obtained = await computer.run_well(credentials=kept(tmp_path, f"token={TOKEN}\n"))
     assert obtained.release.ref == "v1.0"
     assert any(b"ls-remote" in command for command in seen)
     assert any(b"MAYFLY_GIT_LOGIN" in environ for environ in seen)
     seen += [
-        repr(desk.events).encode(),
+        repr(computer.events).encode(),
         repr(obtained).encode(),
         "".join(capfd.readouterr()).encode(),
     ]
-    seen += [file.read_bytes() for file in desk.state.rglob("*") if file.is_file()]
+    seen += [file.read_bytes() for file in computer.state.rglob("*") if file.is_file()]
     assert [text[:200] for text in seen if TOKEN.encode() in text] == []
 
 
 async def test_a_token_is_read_from_ssm(
-    desk: AttemptPaths, https: GitServer, aws: dict[str, str], parameters: Callable[..., None]
+    computer: Computer, https: GitServer, aws: dict[str, str], parameters: Callable[..., None]
 ) -> None:
     """With the name that belongs to it; without it, with what hosts take beside any token."""
-    desk.environ |= aws
+    computer.environ |= aws
     parameters("/private/git", token=TOKEN)
-    assert (await desk.run_well(credentials="ssm:/private/git")).stale is None
+    assert (await computer.run_well(credentials="ssm:/private/git")).stale is None
     https.admit("deployer", TOKEN)
     parameters("/private/git", username="deployer")
-    assert (await desk.run_well(credentials="ssm:/private/git")).stale is None
+    assert (await computer.run_well(credentials="ssm:/private/git")).stale is None
 
 
 @pytest.mark.parametrize(
@@ -103,68 +103,68 @@ async def test_a_token_is_read_from_ssm(
     [("who are you?", "wrong, expired or revoked"), ("the token expired", "the token has expired")],
 )
 async def test_a_token_that_is_revoked_between_two_runs_leaves_the_last_good_release(
-    desk: AttemptPaths, https: GitServer, tmp_path: Path, said: str, meaning: str
+    computer: Computer, https: GitServer, tmp_path: Path, said: str, meaning: str
 ) -> None:
     """The second run says in words what is wrong, what the server said, and never the token."""
     source = kept(tmp_path, f"token={TOKEN}\n")
-    await desk.run_well(credentials=source)
+    await computer.run_well(credentials=source)
     https.admit(USER, "another")
     https.refusal = f"{said} ({TOKEN})"
-    obtained = await desk.obtain(credentials=source)
+    obtained = await computer.obtain(credentials=source)
     assert obtained.release.ref == "v1.0"
     assert obtained.stale is not None
     assert obtained.stale.reason.startswith("refused: git ls-remote: the ")
     assert meaning in obtained.stale.reason
     assert said in obtained.stale.reason
-    assert TOKEN not in repr(obtained) + repr(desk.events)
+    assert TOKEN not in repr(obtained) + repr(computer.events)
 
 
 async def test_a_wrong_token_is_refused_with_a_remedy(
-    desk: AttemptPaths, https: GitServer, tmp_path: Path
+    computer: Computer, https: GitServer, tmp_path: Path
 ) -> None:
     """It is asked once: another attempt would not help."""
     with pytest.raises(ReleaseError, match="does not take the token") as raised:
-        await desk.obtain(credentials=kept(tmp_path, "token=wr0ng-wr0ng\n"))
+        await computer.obtain(credentials=kept(tmp_path, "token=wr0ng-wr0ng\n"))
     assert "mayfly secrets set --git token" in raised.value.remedy
-    assert desk.told("release.retry") == []
+    assert computer.told("release.retry") == []
     assert len(https.requests) == 2  # without the token, which git tries first, and with it
 
 
 async def test_a_certificate_that_is_not_trusted_is_not_the_tokens_fault(
-    desk: AttemptPaths, https: GitServer, tmp_path: Path
+    computer: Computer, https: GitServer, tmp_path: Path
 ) -> None:
     """Though git's complaint may have the word expired in it; and the token was not sent."""
-    del desk.environ["GIT_SSL_CAINFO"]
+    del computer.environ["GIT_SSL_CAINFO"]
     with pytest.raises(ReleaseError, match="the host's certificate is not trusted"):
-        await desk.obtain(credentials=kept(tmp_path, f"token={TOKEN}\n"))
+        await computer.obtain(credentials=kept(tmp_path, f"token={TOKEN}\n"))
     assert https.requests == []
 
 
 async def test_a_deploy_key_opens_a_repository_and_is_in_no_file_of_ours(
-    desk: AttemptPaths, ssh: SshServer, tmp_path: Path
+    computer: Computer, ssh: SshServer, tmp_path: Path
 ) -> None:
     """It reads what the key may read, from the host whose key is known."""
-    obtained = await desk.run_well(credentials=with_key(tmp_path, ssh.known_hosts))
+    obtained = await computer.run_well(credentials=with_key(tmp_path, ssh.known_hosts))
     assert obtained.release.ref == "v1.0"
     secret = (tmp_path / "deploy").read_text().splitlines()[2].encode()
     found = [
-        file for file in desk.state.rglob("*") if file.is_file() and secret in file.read_bytes()
+        file for file in computer.state.rglob("*") if file.is_file() and secret in file.read_bytes()
     ]
     assert found == []
 
 
 async def test_a_deploy_key_is_read_from_ssm(
-    desk: AttemptPaths,
+    computer: Computer,
     ssh: SshServer,
     tmp_path: Path,
     aws: dict[str, str],
     parameters: Callable[..., None],
 ) -> None:
     """As `mayfly secrets set --git` stores it: without the newline at its end."""
-    desk.environ |= aws
+    computer.environ |= aws
     key = (tmp_path / "deploy").read_text().removesuffix("\n")
     parameters("/private/deploy", key=key, known_hosts=ssh.known_hosts)
-    assert (await desk.run_well(credentials="ssm:/private/deploy")).stale is None
+    assert (await computer.run_well(credentials="ssm:/private/deploy")).stale is None
 
 
 KEY_REFUSED = ("the server does not take the key", "read-only is enough")
@@ -196,7 +196,7 @@ def _other_host_key(ssh: SshServer, _folder: Path, _repository: Path) -> None:
     ],
 )
 async def test_what_happens_to_a_deploy_key_between_two_runs_is_said(
-    desk: AttemptPaths,
+    computer: Computer,
     ssh: SshServer,
     tmp_path: Path,
     change: Callable[[SshServer, Path, Path], None],
@@ -205,27 +205,27 @@ async def test_what_happens_to_a_deploy_key_between_two_runs_is_said(
     """The last good release runs; where there is none, the error has a remedy."""
     meaning, remedy = words
     source = with_key(tmp_path, ssh.known_hosts)
-    await desk.run_well(credentials=source)
-    change(ssh, tmp_path, Path(desk.repository.partition(str(ssh.port))[2]))
-    obtained = await desk.obtain(credentials=source)
+    await computer.run_well(credentials=source)
+    change(ssh, tmp_path, Path(computer.repository.partition(str(ssh.port))[2]))
+    obtained = await computer.obtain(credentials=source)
     assert (obtained.release.ref, obtained.stale is not None) == ("v1.0", True)
     assert obtained.stale is not None
     assert meaning in obtained.stale.reason
-    desk.state = tmp_path / "new"
+    computer.state = tmp_path / "new"
     with pytest.raises(ReleaseError, match=meaning) as raised:
-        await desk.obtain(credentials=source)
+        await computer.obtain(credentials=source)
     assert remedy in raised.value.remedy
 
 
 async def test_a_host_that_nobody_knows_is_refused(
-    desk: AttemptPaths, ssh: SshServer, tmp_path: Path
+    computer: Computer, ssh: SshServer, tmp_path: Path
 ) -> None:
     """Whatever the user's own ssh trusts, and whatever the key opens: an impostor would get nothing."""
-    home = Path(desk.environ["HOME"], ".ssh")
+    home = Path(computer.environ["HOME"], ".ssh")
     home.mkdir()
     (home / "known_hosts").write_text(ssh.known_hosts)
     with pytest.raises(ReleaseError, match="no host key is known for the server") as raised:
-        await desk.obtain(credentials=with_key(tmp_path))
+        await computer.obtain(credentials=with_key(tmp_path))
     assert "ssh-keyscan" in raised.value.remedy
 
 
@@ -240,34 +240,34 @@ async def test_a_host_that_nobody_knows_is_refused(
     ],
 )
 async def test_a_file_that_opens_nothing_is_refused_before_anybody_is_asked(
-    desk: AttemptPaths, https: GitServer, tmp_path: Path, text: str, problem: str
+    computer: Computer, https: GitServer, tmp_path: Path, text: str, problem: str
 ) -> None:
     """With what is wrong, and without any of it."""
     with pytest.raises(ReleaseError, match=problem):
-        await desk.obtain(credentials=kept(tmp_path, text))
+        await computer.obtain(credentials=kept(tmp_path, text))
     assert https.requests == []
 
 
 async def test_a_file_that_others_can_read_is_refused(
-    desk: AttemptPaths, https: GitServer, tmp_path: Path
+    computer: Computer, https: GitServer, tmp_path: Path
 ) -> None:
     """As for every file of secrets."""
     with pytest.raises(ReleaseError, match=r"others than its owner can read .*0644"):
-        await desk.obtain(credentials=kept(tmp_path, f"token={TOKEN}\n", 0o644))
+        await computer.obtain(credentials=kept(tmp_path, f"token={TOKEN}\n", 0o644))
     assert https.requests == []
 
 
-async def test_ssm_that_is_away_is_asked_again(desk: AttemptPaths, https: GitServer) -> None:
+async def test_ssm_that_is_away_is_asked_again(computer: Computer, https: GitServer) -> None:
     """And in the end it is the network that was to blame, not the repository."""
-    desk.timeout = 3.0
-    desk.environ |= {
+    computer.timeout = 3.0
+    computer.environ |= {
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
         "AWS_REGION": "ap-northeast-3",
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
     with pytest.raises(ReleaseError, match="unreachable: "):
-        await desk.obtain(credentials="ssm:/private/git")
+        await computer.obtain(credentials="ssm:/private/git")
     assert https.requests == []
 
 

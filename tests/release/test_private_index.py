@@ -12,7 +12,7 @@ from agent.release.store import Installed
 from agent.secrets.keyring import Keyring
 from tests.parts.private_index import PACKAGE, USER, PrivateIndex, lock
 from tests.parts.repo import Repo
-from tests.release.conftest import AttemptPaths
+from tests.release.conftest import Computer
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
@@ -28,12 +28,12 @@ def release_of(version: str, index: PrivateIndex, folder: Path) -> dict[str, str
 
 
 @pytest.fixture
-def index(tmp_path: Path, desk: AttemptPaths) -> Iterator[PrivateIndex]:
+def index(tmp_path: Path, computer: Computer) -> Iterator[PrivateIndex]:
     """An index with two versions of a package, and an agent that knows the login."""
     with PrivateIndex("1.0", "2.0") as server:
         server.admit(PASSWORD)
-        desk.login_to_index(login(tmp_path, PASSWORD))
-        desk.environ["UV_HTTP_RETRIES"] = "0"
+        computer.login_to_index(login(tmp_path, PASSWORD))
+        computer.environ["UV_HTTP_RETRIES"] = "0"
         yield server
 
 
@@ -54,46 +54,46 @@ async def greeting(release: Installed) -> str:
 
 
 async def test_a_private_package_is_installed_and_its_login_is_nowhere(
-    desk: AttemptPaths, repo_builder: Repo, index: PrivateIndex, tmp_path: Path
+    computer: Computer, repo_builder: Repo, index: PrivateIndex, tmp_path: Path
 ) -> None:
     """In no file of release, environment, cache or state, no log line, and no environment of a job."""
     repo_builder.release("v1.0", release_of("1.0", index, tmp_path / "one"))
-    obtained = await desk.run_well()
+    obtained = await computer.run_well()
     assert await greeting(obtained.release) == "1.0"
     assert any(path.endswith(".whl") for path in index.requests)
-    files = [file for root in (desk.state, desk.cache) for file in root.rglob("*")]
+    files = [file for root in (computer.state, computer.cache) for file in root.rglob("*")]
     found = [file for file in files if file.is_file() and PASSWORD.encode() in file.read_bytes()]
     assert found == []
-    assert PASSWORD not in repr(desk.events) + repr(obtained)
+    assert PASSWORD not in repr(computer.events) + repr(obtained)
 
 
 @pytest.mark.parametrize("change", ["revoked", "wrong"])
 async def test_a_login_that_no_longer_opens_the_index_leaves_the_last_good_release(
-    desk: AttemptPaths, repo_builder: Repo, index: PrivateIndex, tmp_path: Path, change: str
+    computer: Computer, repo_builder: Repo, index: PrivateIndex, tmp_path: Path, change: str
 ) -> None:
     """It says so in words, and shows no password."""
     repo_builder.release("v1.0", release_of("1.0", index, tmp_path / "one"))
-    await desk.run_well()
+    await computer.run_well()
     repo_builder.release("v2.0", release_of("2.0", index, tmp_path / "two"))
     if change == "revoked":
         index.admit("another")
     else:
-        desk.login_to_index(login(tmp_path, "wr0ng-wr0ng"))
-    obtained = await desk.obtain()
+        computer.login_to_index(login(tmp_path, "wr0ng-wr0ng"))
+    obtained = await computer.obtain()
     assert obtained.release.ref == "v1.0"
     assert obtained.stale is not None
     assert "the index does not let us in" in obtained.stale.reason
-    assert PASSWORD not in obtained.stale.reason + repr(desk.events)
+    assert PASSWORD not in obtained.stale.reason + repr(computer.events)
 
 
 async def test_a_login_that_cannot_be_read_is_said(
-    desk: AttemptPaths, repo_builder: Repo, index: PrivateIndex, tmp_path: Path
+    computer: Computer, repo_builder: Repo, index: PrivateIndex, tmp_path: Path
 ) -> None:
     """Before uv asks the index."""
     repo_builder.release("v1.0", release_of("1.0", index, tmp_path / "one"))
-    desk.login_to_index(str(tmp_path / "nothing"))
+    computer.login_to_index(str(tmp_path / "nothing"))
     with pytest.raises(ReleaseError, match=r"no login to an index: .* cannot be read"):
-        await desk.obtain()
+        await computer.obtain()
 
 
 async def test_the_login_is_read_from_ssm(

@@ -9,7 +9,7 @@ from agent.release.operate import pin
 from agent.release.store import bake
 from tests.parts.gitserver import GitServer
 from tests.parts.repo import Repo, Signer, make_signer
-from tests.release.conftest import JOBS, AttemptPaths
+from tests.release.conftest import JOBS, Computer
 
 
 @pytest.fixture
@@ -25,105 +25,103 @@ def signers(tmp_path: Path, ada: Signer) -> Path:
     return file
 
 
-def wiped(desk: AttemptPaths) -> None:
+def wiped(computer: Computer) -> None:
     """Lose everything on the disk but what the bucket would know."""
-    known = desk.release_store.copy.read_bytes()
-    for place in (desk.release_store.releases, desk.release_store.mirror):
+    known = computer.release_store.copy.read_bytes()
+    for place in (computer.release_store.releases, computer.release_store.mirror):
         for folder in place.rglob("*"):
             if folder.is_dir() and not folder.is_symlink():
                 folder.chmod(0o755)
         shutil.rmtree(place)
-    desk.release_store.releases.mkdir()
-    desk.release_store.copy.write_bytes(known)
+    computer.release_store.releases.mkdir()
+    computer.release_store.copy.write_bytes(known)
 
 
 @pytest.fixture(params=["a path", "HTTP"])
-def served(
-    request: pytest.FixtureRequest, desk: AttemptPaths, git_server: GitServer
-) -> AttemptPaths:
-    """A desk that reaches the repository by its path, or over HTTP."""
+def served(request: pytest.FixtureRequest, computer: Computer, git_server: GitServer) -> Computer:
+    """A computer that reaches the repository by its path, or over HTTP."""
     if request.param == "HTTP":
-        desk.repository = git_server.url()
-    return desk
+        computer.repository = git_server.url()
+    return computer
 
 
 @pytest.mark.parametrize("tag", ["gone", "moved"])
 async def test_the_last_good_release_comes_from_git(
-    served: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path, tag: str
+    served: Computer, repo_builder: Repo, ada: Signer, signers: Path, tag: str
 ) -> None:
     """By its commit, with the signature that is known, whatever became of its tag."""
-    desk = served
+    computer = served
     commit = repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
-    await desk.run_well(allowed_signers=signers)
+    await computer.run_well(allowed_signers=signers)
     repo_builder.release("v2.0", {"jobs.toml": "broken"}, signer=ada)
     if tag == "gone":
         repo_builder.git("tag", "--delete", "v1.0")
     else:
         repo_builder.tag("v1.0", force=True, signer=ada)
     repo_builder.push()
-    wiped(desk)
-    obtained = await desk.obtain(allowed_signers=signers)
+    wiped(computer)
+    obtained = await computer.obtain(allowed_signers=signers)
     assert (obtained.release.commit, obtained.on_trial) == (commit, False)
     assert obtained.record.verified_by is not None
-    assert desk.told("release.restored")
+    assert computer.told("release.restored")
     assert (obtained.release.tree / "jobs.toml").read_text() == JOBS
 
 
 async def test_what_nobody_signed_any_more_is_not_restored(
-    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path
+    computer: Computer, repo_builder: Repo, ada: Signer, signers: Path
 ) -> None:
     """The bucket is believed about what ran, never about who may: the image's runs."""
     image = repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
-    bake(desk.release_store, (await desk.obtain(allowed_signers=signers)).release)
+    bake(computer.release_store, (await computer.obtain(allowed_signers=signers)).release)
     bob = make_signer(signers.parent, "bob@example.com")
     signers.write_text(ada.allowed_signers_line + bob.allowed_signers_line)
     repo_builder.release("v2.0", {"more": "x"}, signer=bob)
-    await desk.run_well(allowed_signers=signers)
+    await computer.run_well(allowed_signers=signers)
     signers.write_text(ada.allowed_signers_line)
-    for folder in desk.release_store.releases.glob("*"):
+    for folder in computer.release_store.releases.glob("*"):
         if folder.is_dir() and folder.name != image:
-            folder.rename(desk.state / "away")
-    obtained = await desk.obtain(allowed_signers=signers)
+            folder.rename(computer.state / "away")
+    obtained = await computer.obtain(allowed_signers=signers)
     assert obtained.release.commit == image
-    assert not desk.told("release.restored")
+    assert not computer.told("release.restored")
 
 
 async def test_a_pin_goes_below_what_is_known_and_not_below_the_image(
-    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path
+    computer: Computer, repo_builder: Repo, ada: Signer, signers: Path
 ) -> None:
     """Nor to a tag that was moved, nor past the signatures."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
     repo_builder.release("v2.0", {"image": "x"}, signer=ada)
-    bake(desk.release_store, (await desk.obtain(allowed_signers=signers)).release)
+    bake(computer.release_store, (await computer.obtain(allowed_signers=signers)).release)
     middle = repo_builder.release("v3.0", {"middle": "x"}, signer=ada)
-    await desk.run_well(allowed_signers=signers)
+    await computer.run_well(allowed_signers=signers)
     repo_builder.release("v4.0", {"newest": "x"}, signer=ada)
-    good = (await desk.run_well(allowed_signers=signers)).release.commit
+    good = (await computer.run_well(allowed_signers=signers)).release.commit
     repo_builder.release("v3.5", {"unsigned": "x"})
     for name, runs, kind in (
         ("v3.0", middle, None),
         ("v1.0", good, "downgrade"),
         ("v3.5", good, "unverified"),
     ):
-        await desk.decide(pin, name, "")
-        obtained = await desk.obtain(allowed_signers=signers)
+        await computer.decide(pin, name, "")
+        obtained = await computer.obtain(allowed_signers=signers)
         assert obtained.release.commit == runs, name
         assert [each.kind for each in obtained.record.refused] == ([kind] if kind else [])
-    await desk.decide(pin, "v3.0", "")
+    await computer.decide(pin, "v3.0", "")
     repo_builder.tag("v3.0", force=True, signer=ada)
     repo_builder.push()
-    assert (await desk.obtain(allowed_signers=signers)).release.commit == middle
+    assert (await computer.obtain(allowed_signers=signers)).release.commit == middle
 
 
 async def test_the_images_release_is_on_trial_where_another_was_good(
-    desk: AttemptPaths, repo_builder: Repo
+    computer: Computer, repo_builder: Repo
 ) -> None:
     """A new image is no proof; the first one of a channel has nothing to be compared with."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    first = await desk.obtain()
-    bake(desk.release_store, first.release)
-    assert not (await desk.obtain()).on_trial
-    desk.promote(first)
+    first = await computer.obtain()
+    bake(computer.release_store, first.release)
+    assert not (await computer.obtain()).on_trial
+    computer.promote(first)
     repo_builder.release("v2.0", {"more": "x"})
-    bake(desk.release_store, (await desk.obtain()).release)
-    assert (await desk.obtain()).on_trial
+    bake(computer.release_store, (await computer.obtain()).release)
+    assert (await computer.obtain()).on_trial

@@ -7,7 +7,7 @@ import pytest
 
 from tests.parts.gitserver import GitServer
 from tests.parts.repo import Repo, make_signer
-from tests.release.conftest import JOBS, AttemptPaths
+from tests.release.conftest import JOBS, Computer
 
 
 @pytest.fixture
@@ -17,39 +17,39 @@ def repo_builder(git_server: GitServer) -> Repo:
 
 
 async def test_releases_of_a_sha256_repository_run(
-    desk: AttemptPaths, repo_builder: Repo, git_server: GitServer, tmp_path: Path
+    computer: Computer, repo_builder: Repo, git_server: GitServer, tmp_path: Path
 ) -> None:
     """Tags and branches, signed, over HTTP; verified again without the server and without the mirror."""
     ada = make_signer(tmp_path)
     signers = tmp_path / "allowed_signers"
     signers.write_text(ada.allowed_signers_line)
-    desk.repository = git_server.url()
+    computer.repository = git_server.url()
     for version in ("v1.0", "v1.1"):
         commit = repo_builder.release(version, {"jobs.toml": JOBS, version: "x"}, signer=ada)
-        obtained = await desk.run_well(allowed_signers=signers)
+        obtained = await computer.run_well(allowed_signers=signers)
         assert len(commit) == 64
         assert (obtained.release.commit, obtained.stale) == (commit, None)
         assert obtained.record.verified_by is not None
         assert (obtained.release.tree / version).read_text() == "x"
-    assert len(desk.told("release.mirror_discarded")) == 1
-    shutil.rmtree(desk.release_store.mirror)
-    nowhere = await desk.obtain(allowed_signers=signers, repository=str(tmp_path / "nowhere"))
+    assert len(computer.told("release.mirror_discarded")) == 1
+    shutil.rmtree(computer.release_store.mirror)
+    nowhere = await computer.obtain(allowed_signers=signers, repository=str(tmp_path / "nowhere"))
     assert (nowhere.release.commit, nowhere.record.verified_by is not None) == (commit, True)
     repo_builder.write("more", "x")
     head = repo_builder.commit_signed(ada)
     repo_builder.push()
-    follow = await desk.run_well(allowed_signers=signers, branch="main")
+    follow = await computer.run_well(allowed_signers=signers, branch="main")
     assert (follow.release.commit, follow.stale) == (head, None)
 
 
 async def test_a_machine_may_change_to_a_repository_of_the_other_format(
-    desk: AttemptPaths, repo_builder: Repo, tmp_path: Path
+    computer: Computer, repo_builder: Repo, tmp_path: Path
 ) -> None:
     """The mirror is made anew each time; releases of both stay on disk."""
     newer = repo_builder.release("v1.0", {"jobs.toml": JOBS})
     other = Repo(tmp_path)
     older = other.release("v1.0", {"jobs.toml": JOBS})
     for repository, commit in ((repo_builder, newer), (other, older), (repo_builder, newer)):
-        desk.repository = str(repository.bare)
-        assert (await desk.run_well()).release.commit == commit
-    assert desk.release_store.root(older).is_dir()
+        computer.repository = str(repository.bare)
+        assert (await computer.run_well()).release.commit == commit
+    assert computer.release_store.root(older).is_dir()

@@ -18,39 +18,39 @@ from agent.release.store import (
 )
 from tests.parts.gitserver import GitServer
 from tests.parts.repo import Repo
-from tests.release.conftest import JOBS, VERSION, AttemptPaths
+from tests.release.conftest import JOBS, VERSION, Computer
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
 
-async def _two(desk: AttemptPaths, repo: Repo) -> tuple[Installed, Installed]:
+async def _two(computer: Computer, repo: Repo) -> tuple[Installed, Installed]:
     repo.release("v1.0", {"jobs.toml": JOBS})
-    first = (await desk.run_well()).release
+    first = (await computer.run_well()).release
     repo.release("v2.0", {"new": "x"})
-    return first, (await desk.run_well()).release
+    return first, (await computer.run_well()).release
 
 
-def _good(desk: AttemptPaths) -> Installed | None:
-    checks = Checks("jobs.toml", VERSION, desk.environ)
-    return last_here(desk.release_store, desk.remembered().known.good(VERSION), checks)
+def _good(computer: Computer) -> Installed | None:
+    checks = Checks("jobs.toml", VERSION, computer.environ)
+    return last_here(computer.release_store, computer.remembered().known.good(VERSION), checks)
 
 
-async def test_the_state_directory_can_be_moved(desk: AttemptPaths, repo_builder: Repo) -> None:
+async def test_the_state_directory_can_be_moved(computer: Computer, repo_builder: Repo) -> None:
     """A release without an environment survives a move of it all."""
-    _, second = await _two(desk, repo_builder)
-    desk.state = desk.state.rename(desk.state.with_name("moved"))
-    good = _good(desk)
+    _, second = await _two(computer, repo_builder)
+    computer.state = computer.state.rename(computer.state.with_name("moved"))
+    good = _good(computer)
     assert good is not None
     assert good.commit == second.commit
 
 
 @pytest.mark.parametrize("damage", ["gone", "garbage", "newer", "other", "no tree"])
 async def test_a_release_with_a_damaged_marker_is_made_again(
-    desk: AttemptPaths, repo_builder: Repo, damage: str
+    computer: Computer, repo_builder: Repo, damage: str
 ) -> None:
     """A marker that does not say that this release is complete counts as none."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    release = (await desk.run_well()).release
+    release = (await computer.run_well()).release
     marker = release.root / "release.json"
     content = json.loads(marker.read_text())
     match damage:
@@ -66,39 +66,39 @@ async def test_a_release_with_a_damaged_marker_is_made_again(
             release.tree.rename(release.root / "else")
     assert read_marker(release.root) is None
     with pytest.raises(ReleaseError, match="is damaged"):
-        _good(desk)
-    obtained = await desk.obtain()
+        _good(computer)
+    obtained = await computer.obtain()
     assert (obtained.release.commit, obtained.stale) == (release.commit, None)
-    assert _good(desk) == obtained.release
+    assert _good(computer) == obtained.release
 
 
-async def test_an_image_link_to_nowhere_is_no_release(desk: AttemptPaths, tmp_path: Path) -> None:
+async def test_an_image_link_to_nowhere_is_no_release(computer: Computer, tmp_path: Path) -> None:
     """No link, and a link to something that is not named like a commit, are both none."""
-    assert _good(desk) is None
-    desk.state.mkdir()
-    desk.release_store.baked.symlink_to(tmp_path)
-    assert _good(desk) is None
+    assert _good(computer) is None
+    computer.state.mkdir()
+    computer.release_store.baked.symlink_to(tmp_path)
+    assert _good(computer) is None
 
 
 async def test_unfinished_releases_are_swept_and_finished_ones_are_not(
-    desk: AttemptPaths, repo_builder: Repo
+    computer: Computer, repo_builder: Repo
 ) -> None:
     """What has no marker goes, read-only or not; what its links point to, and what is not the agent's, stays."""
-    first, second = await _two(desk, repo_builder)
-    outside = desk.state / "outside"
+    first, second = await _two(computer, repo_builder)
+    outside = computer.state / "outside"
     outside.mkdir()
     (outside / "kept").write_text("x")
-    theirs = desk.release_store.releases / "v1.tmp"
+    theirs = computer.release_store.releases / "v1.tmp"
     theirs.mkdir()
-    unfinished = desk.release_store.root("b" * 40)
+    unfinished = computer.release_store.root("b" * 40)
     (unfinished / "tree/deep").mkdir(parents=True)
     (unfinished / "tree/deep/file").write_text("x")
     (unfinished / "tree/link").symlink_to(outside)
     for folder in (unfinished / "tree/deep", unfinished / "tree"):
         folder.chmod(0o555)
-    draft = desk.release_store.root("c" * 40).with_name(f"{'c' * 40}.0a1b2c3d.tmp")
+    draft = computer.release_store.root("c" * 40).with_name(f"{'c' * 40}.0a1b2c3d.tmp")
     draft.mkdir()
-    assert sorted(await sweep(desk.release_store)) == ["b" * 40, draft.name]
+    assert sorted(await sweep(computer.release_store)) == ["b" * 40, draft.name]
     assert not unfinished.exists()
     assert not draft.exists()
     assert theirs.exists()
@@ -107,66 +107,66 @@ async def test_unfinished_releases_are_swept_and_finished_ones_are_not(
     assert {first.root.exists(), second.root.exists()} == {True}
 
 
-async def test_a_sealed_release_can_be_removed(desk: AttemptPaths, repo_builder: Repo) -> None:
+async def test_a_sealed_release_can_be_removed(computer: Computer, repo_builder: Repo) -> None:
     """Read-only is no obstacle to the agent's own clean-up, whoever it runs as."""
-    first, _ = await _two(desk, repo_builder)
+    first, _ = await _two(computer, repo_builder)
     await remove(first.root)
     assert not first.root.exists()
-    assert not list(desk.release_store.releases.glob("*.tmp"))
+    assert not list(computer.release_store.releases.glob("*.tmp"))
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed"])
 async def test_a_damaged_mirror_is_made_again(
-    desk: AttemptPaths, repo_builder: Repo, git_server: GitServer, damage: str
+    computer: Computer, repo_builder: Repo, git_server: GitServer, damage: str
 ) -> None:
     """Packs that a power loss left cut or wrong, old locks and half a pack cost one more transfer."""
-    desk.repository = git_server.url()
-    await _two(desk, repo_builder)
-    packs = list(desk.release_store.mirror.glob("objects/pack/*.pack"))
+    computer.repository = git_server.url()
+    await _two(computer, repo_builder)
+    packs = list(computer.release_store.mirror.glob("objects/pack/*.pack"))
     assert packs
     for pack in packs:
         pack.chmod(0o644)
         content = pack.read_bytes()
         wrong = content[:12] + bytes(byte ^ 0xFF for byte in content[12:-20]) + content[-20:]
         pack.write_bytes(content[:20] if damage == "cut" else wrong)
-    (desk.release_store.mirror / "shallow.lock").write_text("")
-    (desk.release_store.mirror / "objects/pack/tmp_pack_abc").write_text("")
+    (computer.release_store.mirror / "shallow.lock").write_text("")
+    (computer.release_store.mirror / "objects/pack/tmp_pack_abc").write_text("")
     repo_builder.release("v3.0", {"newer": "x"})
-    obtained = await desk.obtain()
+    obtained = await computer.obtain()
     assert (obtained.release.ref, obtained.stale) == ("v3.0", None)
-    assert not (desk.release_store.mirror / "shallow.lock").exists()
-    assert bool(desk.told("release.mirror_discarded")) == (damage == "changed")
+    assert not (computer.release_store.mirror / "shallow.lock").exists()
+    assert bool(computer.told("release.mirror_discarded")) == (damage == "changed")
 
 
 async def test_something_else_in_the_mirrors_place_is_replaced(
-    desk: AttemptPaths, repo_builder: Repo
+    computer: Computer, repo_builder: Repo
 ) -> None:
     """A mirror whose folders are files is discarded and made anew."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    desk.release_store.mirror.mkdir(parents=True)
-    (desk.release_store.mirror / "objects").write_text("not a folder")
-    assert (await desk.obtain()).release.ref == "v1.0"
+    computer.release_store.mirror.mkdir(parents=True)
+    (computer.release_store.mirror / "objects").write_text("not a folder")
+    assert (await computer.obtain()).release.ref == "v1.0"
 
 
 async def test_a_state_directory_that_cannot_be_used_is_a_reason(
-    desk: AttemptPaths, repo_builder: Repo
+    computer: Computer, repo_builder: Repo
 ) -> None:
     """A file where a directory must be ends as a typed error, not as a traceback."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    desk.state.write_text("a file")
+    computer.state.write_text("a file")
     with pytest.raises(ReleaseError, match="cannot be used"):
-        await desk.obtain()
+        await computer.obtain()
 
 
-async def test_a_machine_without_git_says_so(desk: AttemptPaths, repo_builder: Repo) -> None:
+async def test_a_machine_without_git_says_so(computer: Computer, repo_builder: Repo) -> None:
     """Without git on the PATH the last good release runs, and the reason says what is missing."""
-    first, second = await _two(desk, repo_builder)
-    tools = desk.state.parent / "tools"
+    first, second = await _two(computer, repo_builder)
+    tools = computer.state.parent / "tools"
     tools.mkdir()
     for name in ("sh", "sync"):
         (tools / name).symlink_to(f"/bin/{name}")
-    desk.environ["PATH"] = str(tools)
-    obtained = await desk.obtain()
+    computer.environ["PATH"] = str(tools)
+    obtained = await computer.obtain()
     assert obtained.release == second != first
     assert obtained.stale is not None
     assert obtained.stale.reason.startswith("git could not be started")
@@ -180,21 +180,21 @@ def test_a_shelf_is_absolute(tmp_path: Path) -> None:
 
 
 async def test_a_disk_that_is_full_leaves_the_last_good_release(
-    desk: AttemptPaths, repo_builder: Repo
+    computer: Computer, repo_builder: Repo
 ) -> None:
     """A file that cannot be written whole ends the installation, and nothing incomplete is taken for a release."""
-    first, _ = await _two(desk, repo_builder)
+    first, _ = await _two(computer, repo_builder)
     repo_builder.release("v3.0", {"large": "0" * 4_000_000})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(
         resource.RLIMIT_FSIZE, (1_000_000, hard)
     )  # as good as a full disk, without being root
     try:
-        obtained = await desk.obtain()
+        obtained = await computer.obtain()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert obtained.release.ref == "v2.0"
     assert obtained.stale is not None
     assert obtained.stale.reason.startswith("it could not be written: ")
-    assert (await desk.obtain()).release.ref == "v3.0"
+    assert (await computer.obtain()).release.ref == "v3.0"
     assert first.root.exists()

@@ -10,7 +10,7 @@ import pytest
 from tests.parts.gitserver import GitServer
 from tests.parts.repo import Repo
 from tests.parts.stalled import refused, silent, stalled_connect
-from tests.release.conftest import JOBS, AttemptPaths, ends_in
+from tests.release.conftest import JOBS, Computer, ends_in
 
 LIMIT = 3.0
 MARGIN = 5.0
@@ -44,54 +44,54 @@ def _address(scheme: str, place: AbstractContextManager[str]) -> Iterator[str]:
     ids=["refused", "connect", "tls", "answer", "headers", "body", "ssh"],
 )
 async def test_a_stalled_server_costs_its_limit_and_no_more(
-    desk: AttemptPaths, repo_builder: Repo, scheme: str, place: type[AbstractContextManager[str]]
+    computer: Computer, repo_builder: Repo, scheme: str, place: type[AbstractContextManager[str]]
 ) -> None:
     """Wherever it stalls, the last good release is returned in time, as stale, and no git is left running."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    good = (await desk.run_well()).release
+    good = (await computer.run_well()).release
     started = time.monotonic()
     with _address(scheme, place()) as url:
-        obtained = await desk.obtain(repository=url, timeout=LIMIT)
+        obtained = await computer.obtain(repository=url, timeout=LIMIT)
     assert time.monotonic() - started < LIMIT + MARGIN
     assert obtained.release == good
     assert obtained.stale is not None
     assert obtained.stale.reason.startswith("unreachable: git ls-remote")
-    ends_in(desk.state)
+    ends_in(computer.state)
 
 
 @pytest.mark.parametrize("fault", ["cut", "drip"])
 async def test_a_pack_that_stops_coming_costs_the_limit(
-    desk: AttemptPaths, repo_builder: Repo, git_server: GitServer, fault: str
+    computer: Computer, repo_builder: Repo, git_server: GitServer, fault: str
 ) -> None:
     """A transfer that falls silent, or drips, ends in time; the same transfer works once the server does."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    desk.repository = git_server.url()
-    await desk.run_well()
+    computer.repository = git_server.url()
+    await computer.run_well()
     repo_builder.release("v2.0", {"data": os.urandom(50_000).hex()})
     started = time.monotonic()
     if fault == "cut":
         git_server.pack_limit = 2000
     else:
         git_server.drip = True
-    obtained = await desk.obtain(timeout=LIMIT)
+    obtained = await computer.obtain(timeout=LIMIT)
     assert time.monotonic() - started < LIMIT + MARGIN
     assert obtained.release.ref == "v1.0"
     assert obtained.stale is not None
     assert obtained.stale.reason.startswith("unreachable: git ")
     git_server.pack_limit, git_server.drip = None, False
-    assert (await desk.obtain()).release.ref == "v2.0"
+    assert (await computer.obtain()).release.ref == "v2.0"
 
 
 async def test_a_server_that_comes_back_is_asked_again(
-    desk: AttemptPaths, repo_builder: Repo, git_server: GitServer
+    computer: Computer, repo_builder: Repo, git_server: GitServer
 ) -> None:
     """A name that does not resolve is tried again within the limit; a repository that is not there is not."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    await desk.run_well()
-    await desk.obtain(repository="https://nowhere.invalid/scrapers.git", timeout=LIMIT)
-    assert desk.told("release.retry")
-    desk.events.clear()
-    stale = (await desk.obtain(repository=git_server.url("other"))).stale
+    await computer.run_well()
+    await computer.obtain(repository="https://nowhere.invalid/scrapers.git", timeout=LIMIT)
+    assert computer.told("release.retry")
+    computer.events.clear()
+    stale = (await computer.obtain(repository=git_server.url("other"))).stale
     assert stale is not None
     assert stale.reason.startswith("not found: ")
-    assert not desk.told("release.retry")
+    assert not computer.told("release.retry")

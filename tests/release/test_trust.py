@@ -11,7 +11,7 @@ from agent.base.errors import ReleaseError
 from agent.release.obtain import Obtained
 from agent.release.store import bake
 from tests.parts.repo import Repo, Signer, make_signer
-from tests.release.conftest import JOBS, AttemptPaths
+from tests.release.conftest import JOBS, Computer
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
@@ -31,32 +31,32 @@ def signers(tmp_path: Path, ada: Signer) -> Path:
 
 
 async def test_a_signed_tag_runs_and_its_signer_is_recorded(
-    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path
+    computer: Computer, repo_builder: Repo, ada: Signer, signers: Path
 ) -> None:
     """The manifest has the principal and the fingerprint of the key, also when nothing had to be fetched."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
     for _ in range(2):
-        record = (await desk.run_well(allowed_signers=signers)).record
+        record = (await computer.run_well(allowed_signers=signers)).record
         assert record.trust == "signed"
         assert record.verified_by is not None
         assert record.verified_by.principal == "ada@example.com"
         assert record.verified_by.key.startswith("SHA256:")
         assert (record.stale, record.refused) == (None, ())
-    assert len(desk.told("release.installed")) == 1
+    assert len(computer.told("release.installed")) == 1
 
 
 async def test_without_signers_nothing_is_verified_and_the_record_says_so(
-    desk: AttemptPaths, repo_builder: Repo
+    computer: Computer, repo_builder: Repo
 ) -> None:
     """Only a machine warns about it, and only until somebody has said that it is meant."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    obtained = await desk.run_well(trust="none")
+    obtained = await computer.run_well(trust="none")
     assert (obtained.record.trust, obtained.record.verified_by) == ("none", None)
     assert obtained.warnings == ()
-    assert (await desk.obtain()).warnings == ()
-    desk.machine = True
-    assert "not verified" in (await desk.obtain()).warnings[0]
-    assert (await desk.obtain(trust="none")).warnings == ()
+    assert (await computer.obtain()).warnings == ()
+    computer.machine = True
+    assert "not verified" in (await computer.obtain()).warnings[0]
+    assert (await computer.obtain(trust="none")).warnings == ()
 
 
 def _unsigned(repo: Repo, _mallory: Signer, _ada: Signer) -> None:
@@ -138,18 +138,18 @@ ATTACKS: dict[str, tuple[Attack, str, str]] = {
 
 @pytest.mark.parametrize("name", ATTACKS)
 async def test_an_attack_is_refused_and_the_last_good_release_runs(
-    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path, name: str
+    computer: Computer, repo_builder: Repo, ada: Signer, signers: Path, name: str
 ) -> None:
     """The record says what was refused, at which step and why; nothing of it was written to disk."""
     attack, kind, words = ATTACKS[name]
     repo_builder.release("v0.9", {"jobs.toml": JOBS}, signer=ada)
     good = repo_builder.release("v1.0", {"good": "x"}, signer=ada)
-    await desk.run_well(allowed_signers=signers)
+    await computer.run_well(allowed_signers=signers)
     attack(repo_builder, make_signer(signers.parent, "mallory@example.com"), ada)
     for _ in range(2):
-        obtained = await desk.obtain(allowed_signers=signers)
+        obtained = await computer.obtain(allowed_signers=signers)
         _refused(obtained, good, kind, words)
-    assert not list(desk.release_store.releases.glob("*/tree/evil"))
+    assert not list(computer.release_store.releases.glob("*/tree/evil"))
 
 
 def _refused(obtained: Obtained, good: str, kind: str, words: str) -> None:
@@ -163,18 +163,18 @@ def _refused(obtained: Obtained, good: str, kind: str, words: str) -> None:
 
 
 async def test_a_tag_of_another_kind_of_signature_starts_no_program(
-    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path, tmp_path: Path
+    computer: Computer, repo_builder: Repo, ada: Signer, signers: Path, tmp_path: Path
 ) -> None:
     """A tag with an OpenPGP signature would have git call gpg; nothing of the sort is started."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
-    await desk.run_well(allowed_signers=signers)
+    await computer.run_well(allowed_signers=signers)
     canary = tmp_path / "canary"
     programs = tmp_path / "programs"
     programs.mkdir()
     for name in ("gpg", "gpgsm"):
         (programs / name).write_text(f"#!/bin/sh\ntouch {canary}\n")
         (programs / name).chmod(0o755)
-    desk.environ["PATH"] = f"{programs}:{desk.environ['PATH']}"
+    computer.environ["PATH"] = f"{programs}:{computer.environ['PATH']}"
     commit = repo_builder.commit()
     text = f"object {commit}\ntype commit\ntag v2.0\ntagger A <a@x> 1767225900 +0000\n\nx\n"
     text += "-----BEGIN PGP SIGNATURE-----\n\niQ==\n-----END PGP SIGNATURE-----\n"
@@ -182,17 +182,17 @@ async def test_a_tag_of_another_kind_of_signature_starts_no_program(
     oid = repo_builder.git("hash-object", "-w", "-t", "tag", ".tag")
     repo_builder.git("update-ref", "refs/tags/v2.0", oid)
     repo_builder.push()
-    obtained = await desk.obtain(allowed_signers=signers)
+    obtained = await computer.obtain(allowed_signers=signers)
     assert obtained.record.refused[0].kind == "unverified"
     assert not canary.exists()
 
 
 async def test_a_mirror_that_was_tampered_with_verifies_as_before(
-    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path, tmp_path: Path
+    computer: Computer, repo_builder: Repo, ada: Signer, signers: Path, tmp_path: Path
 ) -> None:
     """A program in the mirror's configuration that calls every signature good is never started."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
-    await desk.run_well(allowed_signers=signers)
+    await computer.run_well(allowed_signers=signers)
     canary = tmp_path / "canary"
     evil = tmp_path / "evil"
     line = 'Good "git" signature for ada@example.com with ED25519 key SHA256:abc'
@@ -203,10 +203,10 @@ async def test_a_mirror_that_was_tampered_with_verifies_as_before(
         f"[gpg]\n\tprogram = {evil}\n[core]\n\tfsmonitor = {evil}\n\thooksPath = {tmp_path}\n"
     )
     for name in ("config", ".gitconfig"):
-        with (desk.release_store.mirror / name).open("a") as stream:
+        with (computer.release_store.mirror / name).open("a") as stream:
             stream.write(config)
     repo_builder.release("v2.0", {"evil": "x"})
-    obtained = await desk.obtain(allowed_signers=signers)
+    obtained = await computer.obtain(allowed_signers=signers)
     assert obtained.record.refused[0].kind == "unverified"
     assert not canary.exists()
 
@@ -215,7 +215,7 @@ async def test_a_mirror_that_was_tampered_with_verifies_as_before(
     "content", [None, b"", b"# nobody\n\n"], ids=["missing", "empty", "nobody"]
 )
 async def test_without_the_file_only_what_was_verified_before_runs(
-    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path, content: bytes | None
+    computer: Computer, repo_builder: Repo, ada: Signer, signers: Path, content: bytes | None
 ) -> None:
     """The reason names the file and what to do; a release that was never verified does not run."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
@@ -224,40 +224,40 @@ async def test_without_the_file_only_what_was_verified_before_runs(
     if content is not None:
         signers.write_bytes(content)
     with pytest.raises(ReleaseError, match="allowed_signers") as caught:
-        await desk.obtain(allowed_signers=signers)
+        await computer.obtain(allowed_signers=signers)
     assert "one line a signer" in caught.value.remedy
     signers.write_bytes(lines)
-    await desk.run_well(allowed_signers=signers)
+    await computer.run_well(allowed_signers=signers)
     repo_builder.release("v2.0", {"more": "x"}, signer=ada)
     signers.unlink()
-    obtained = await desk.obtain(allowed_signers=signers)
+    obtained = await computer.obtain(allowed_signers=signers)
     assert obtained.release.ref == "v1.0"
     assert "allowed_signers" in obtained.record.refused[0].reason
 
 
 async def test_what_ran_before_signatures_were_asked_for_is_verified_first(
-    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path
+    computer: Computer, repo_builder: Repo, ada: Signer, signers: Path
 ) -> None:
     """Turning verification on takes a signed release that is on disk as it is, and refuses an unsigned one."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
-    await desk.run_well()
-    assert (await desk.run_well(allowed_signers=signers)).record.verified_by is not None
-    assert len(desk.told("release.installed")) == 1
+    await computer.run_well()
+    assert (await computer.run_well(allowed_signers=signers)).record.verified_by is not None
+    assert len(computer.told("release.installed")) == 1
     repo_builder.release("v2.0", {"more": "x"})
-    await desk.run_well()
+    await computer.run_well()
     with pytest.raises(ReleaseError, match="the tag is not signed"):
-        await desk.obtain(allowed_signers=signers)
+        await computer.obtain(allowed_signers=signers)
 
 
 async def test_a_signer_who_is_taken_out_is_out_at_once(
-    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path, tmp_path: Path
+    computer: Computer, repo_builder: Repo, ada: Signer, signers: Path, tmp_path: Path
 ) -> None:
     """Also the last good release is verified again before every run, without a network."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
-    await desk.run_well(allowed_signers=signers)
+    await computer.run_well(allowed_signers=signers)
     signers.write_text(make_signer(tmp_path, "bob@example.com").allowed_signers_line)
     with pytest.raises(ReleaseError, match=r"not in release\.allowed_signers"):
-        await desk.obtain(allowed_signers=signers, repository=str(tmp_path / "nowhere"))
+        await computer.obtain(allowed_signers=signers, repository=str(tmp_path / "nowhere"))
 
 
 @pytest.mark.parametrize(
@@ -269,83 +269,83 @@ async def test_a_signer_who_is_taken_out_is_out_at_once(
     ],
 )
 async def test_a_key_counts_while_it_is_valid(
-    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path, option: str, *, runs: bool
+    computer: Computer, repo_builder: Repo, ada: Signer, signers: Path, option: str, *, runs: bool
 ) -> None:
     """What counts is the time of the tag, so that old releases stay good when a key runs out."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
     name, _, rest = ada.allowed_signers_line.partition(" ")
     signers.write_text(f"{name} {option},{rest}")
     if runs:
-        assert (await desk.obtain(allowed_signers=signers)).record.verified_by is not None
+        assert (await computer.obtain(allowed_signers=signers)).record.verified_by is not None
     else:
         with pytest.raises(ReleaseError, match=r"signed|no valid"):
-            await desk.obtain(allowed_signers=signers)
+            await computer.obtain(allowed_signers=signers)
 
 
 async def test_a_branch_goes_by_its_commits_and_not_back(
-    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path
+    computer: Computer, repo_builder: Repo, ada: Signer, signers: Path
 ) -> None:
     """The head must be signed; forced back to an older commit, also a signed one, it is refused."""
     follow: dict[str, Any] = {"branch": "main", "allowed_signers": signers}
     repo_builder.write("jobs.toml", JOBS)
     first = repo_builder.commit_signed(ada)
     repo_builder.push()
-    assert (await desk.run_well(**follow)).release.commit == first
+    assert (await computer.run_well(**follow)).release.commit == first
     repo_builder.write("more", "x")
     second = repo_builder.commit_signed(ada)
     repo_builder.push()
-    assert (await desk.run_well(**follow)).release.commit == second
+    assert (await computer.run_well(**follow)).release.commit == second
     repo_builder.git("reset", "--quiet", "--hard", first)
     repo_builder.push()
-    _refused(await desk.obtain(**follow), second, "downgrade", "forced back")
+    _refused(await computer.obtain(**follow), second, "downgrade", "forced back")
     repo_builder.git("reset", "--quiet", "--hard", second)
     repo_builder.write("more", "y")
     repo_builder.commit()
     repo_builder.push()
-    _refused(await desk.obtain(**follow), second, "unverified", "the commit is not signed")
+    _refused(await computer.obtain(**follow), second, "unverified", "the commit is not signed")
 
 
 async def test_the_floor_is_that_of_the_last_good_release_or_the_image(
-    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path
+    computer: Computer, repo_builder: Repo, ada: Signer, signers: Path
 ) -> None:
     """Where nothing is known any more, nothing older than the image's release runs all the same."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
-    await desk.run_well(allowed_signers=signers)
+    await computer.run_well(allowed_signers=signers)
     good = repo_builder.release("v2.0", {"more": "x"}, signer=ada)
-    obtained = await desk.run_well(allowed_signers=signers)
+    obtained = await computer.run_well(allowed_signers=signers)
     repo_builder.git("tag", "--delete", "v2.0")
     repo_builder.push()
-    _refused(await desk.obtain(allowed_signers=signers), good, "downgrade", "older than v2.0")
-    bake(desk.release_store, obtained.release)
-    desk.release_store.copy.unlink()
-    _refused(await desk.obtain(allowed_signers=signers), good, "downgrade", "older than v2.0")
+    _refused(await computer.obtain(allowed_signers=signers), good, "downgrade", "older than v2.0")
+    bake(computer.release_store, obtained.release)
+    computer.release_store.copy.unlink()
+    _refused(await computer.obtain(allowed_signers=signers), good, "downgrade", "older than v2.0")
 
 
 async def test_without_verification_a_step_back_runs_and_is_told(
-    desk: AttemptPaths, repo_builder: Repo
+    computer: Computer, repo_builder: Repo
 ) -> None:
     """Who deletes a tag where nothing is signed means it; the warning says what ran before."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
     repo_builder.release("v2.0", {"more": "x"})
-    await desk.run_well()
+    await computer.run_well()
     repo_builder.git("tag", "--delete", "v2.0")
     repo_builder.push()
-    obtained = await desk.obtain()
+    obtained = await computer.obtain()
     assert obtained.release.ref == "v1.0"
     assert "older than v2.0" in obtained.warnings[0]
 
 
 async def test_the_signed_object_is_kept_with_the_release(
-    desk: AttemptPaths, repo_builder: Repo, ada: Signer, signers: Path
+    computer: Computer, repo_builder: Repo, ada: Signer, signers: Path
 ) -> None:
     """It is verified again when the mirror is gone; one that was changed on disk is refused."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
-    release = (await desk.run_well(allowed_signers=signers)).release
+    release = (await computer.run_well(allowed_signers=signers)).release
     nowhere: dict[str, Any] = {
         "allowed_signers": signers,
-        "repository": str(desk.state / "nowhere"),
+        "repository": str(computer.state / "nowhere"),
     }
-    await desk.obtain(**nowhere)
+    await computer.obtain(**nowhere)
     assert release.signed is not None
     marker = release.root / "release.json"
     text = marker.read_text()
@@ -356,4 +356,4 @@ async def test_the_signed_object_is_kept_with_the_release(
     assert changed != text
     marker.write_text(changed)
     with pytest.raises(ReleaseError, match="no valid ssh signature"):
-        await desk.obtain(**nowhere)
+        await computer.obtain(**nowhere)
