@@ -72,6 +72,10 @@ class Delivery:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
+        await self.end()
+
+    async def end(self) -> None:
+        """End what is still under way, and let go of the spool."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -181,4 +185,3 @@ class Delivery:
 
     def _start(self, task: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(task))
-

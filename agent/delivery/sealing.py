@@ -133,7 +133,7 @@ def entry_of(
 
 
 def without_package(job: JobRecord) -> Ended:
-    """Return what the batch's log says of a job that was skipped; of another, as much as is known before it is sealed."""
+    """Return what the batch's log says of a job that was skipped; of another, what is known before it is sealed."""
     return Ended(
         name=job.name,
         family=job.family,

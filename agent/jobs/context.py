@@ -28,6 +28,7 @@ from agent.jobs.interface import Isolation
 from agent.jobs.rate_limit import reserve
 from agent.jobs.worktree import WorkingTrees
 from agent.machine.spot import deadlines, ends_in_time
+
 T = TypeVar("T")
 
 OUTPUTS_SECONDS = 5.0
@@ -88,6 +89,7 @@ class JobContext:
         run_logger: Log and redaction.
         progress: Who watches.
         trees: Lends the copies.
+        timezone: In which days are meant where a job does not say; empty for the agent's.
         pace: Where reservations at sites are kept; None makes none.
         secrets_unread: Why there are none; empty when their source was read, or no job asks for any.
         finished: Jobs that another run of the batch has done, each with the reason; it may grow.
@@ -114,6 +116,7 @@ class JobContext:
     run_logger: RunLogger
     progress: Progress
     trees: WorkingTrees
+    timezone: str = ""
     pace: Path | None = None
     secrets_unread: str = ""
     finished: Mapping[str, str] = field(default_factory=dict)

@@ -22,7 +22,6 @@ from agent.contract.names import written
 from agent.delivery.scan import Signature, is_result
 from agent.jobs.verdict import NO_STRAYS, Strays
 
-
 FICLONE = 0x40049409
 """Of linux/fs.h: two files share their blocks until one of them is written."""
 

@@ -16,7 +16,7 @@ from agent.base.stop import Stop, first
 from agent.batch.claim import StandBack, Work
 from agent.batch.history import History, Past
 from agent.batch.log import Opening
-from agent.batch.session import CLAIM_SECONDS, Begin, BatchSession, Report, Settled
+from agent.batch.session import CLAIM_SECONDS, BatchSession, Begin, Report, Settled
 from agent.batch.shards import identify
 from agent.batch.slots import tag_may_change
 from agent.batch.which import Purpose

@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -24,6 +25,7 @@ from agent.base.redact import Redactor
 from agent.base.statedisk import state_disk
 from agent.base.stop import first
 from agent.batch.claim import StandBack, Work
+from agent.batch.shards import Shard
 from agent.browser import Place, Prewarm, early
 from agent.config.jobsfile import Job
 from agent.contract.entries import LONGEST_RUN, MOST_PLANNED, Began, Ended, LeftOut, Planned
@@ -39,6 +41,7 @@ from agent.delivery.sealing import lost, status_of, tally, without_package
 from agent.delivery.spool import Finished, Spool, SpooledRun
 from agent.jobs.context import JobContext
 from agent.jobs.interface import Isolation
+from agent.jobs.job import keeps_checkpoint
 from agent.jobs.runner import run_jobs
 from agent.jobs.selection import requested
 from agent.jobs.worktree import WorkingTrees
@@ -86,7 +89,9 @@ async def run_once(call: Call) -> Outcome:
                 delivery_of(call, spooled, background) as delivery,
                 browser_of(call, spooled, keyring) as browser,
             ):
-                run = _Run(call, spool, spooled, began, background, delivery, browser, keyring)
+                run = _Run(
+                    call, spool, spooled, began, Helpers(background, delivery, browser, keyring)
+                )
                 try:
                     with state_disk(call.places.state):
                         await run.announce()
@@ -146,6 +151,16 @@ def browser_of(call: Call, spooled: SpooledRun, keyring: Keyring) -> Prewarm:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Helpers:
+    """What goes on beside a run, or opens what is private."""
+
+    background: Background
+    delivery: Delivery
+    browser: Prewarm
+    keyring: Keyring
+
+
 class _Run:
     """The parts of the story, in its order, and what they leave for each other."""
 
@@ -155,20 +170,17 @@ class _Run:
         spool: Spool,
         spooled: SpooledRun,
         began: Began,
-        background: Background,
-        delivery: Delivery,
-        browser: Prewarm,
-        keyring: Keyring,
+        helpers: Helpers,
     ) -> None:
         self._call = call
         self._settings = call.settings
         self._spool = spool
         self._spooled = spooled
         self._began = began
-        self._background = background
-        self._delivery = delivery
-        self._browser = browser
-        self._keyring = keyring
+        self._background = helpers.background
+        self._delivery = helpers.delivery
+        self._browser = helpers.browser
+        self._keyring = keyring = helpers.keyring
         self._log = call.run_logger.log
         self._phases = Phases(call.progress)
         self._notifier = Notifier(call.settings.notify, spooled.run, self._log)
@@ -281,9 +293,7 @@ class _Run:
         await self._withdraw(decision.reason, decision.run)
         self._log.info("run.stood_back", reason=decision.reason)
         await asyncio.wait([self._background.earlier], timeout=self._settings.limits.handoff)
-        return Outcome(
-            RunStatus.STOOD_BACK, run_id=self._spooled.run, stood_back=decision.reason
-        )
+        return Outcome(RunStatus.STOOD_BACK, run_id=self._spooled.run, stood_back=decision.reason)
 
     async def _withdraw(self, reason: str, run: str | None = None) -> None:
         """Say that the run does nothing, and forget it."""
@@ -305,7 +315,8 @@ class _Run:
         try:
             if self._background.refusal is not None:
                 raise self._background.refusal
-            shard = session.batch.shard
+            part = session.batch.shard
+            shard = Shard(*part) if part else None
             self._jobs = requested(release.jobs.job, self._call.only, shard, release.ref)
         except UsageError as error:
             await self._withdraw(error.with_remedy)
@@ -388,6 +399,7 @@ class _Run:
         self._warn(*self._browser.warnings)
         secrets, unread = await self._secrets()
         session = await asyncio.shield(background.session)
+        schedule = self._settings.schedule
         return JobContext(
             run=self._spooled,
             batch=session.batch.name,
@@ -411,6 +423,7 @@ class _Run:
             progress=self._call.progress,
             trees=WorkingTrees(self._spooled.trees),
             finished=self._left_out,
+            timezone=schedule.timezone if schedule.expression else "",
             pace=self._settings.paths.pace or self._call.places.cache / "pace",
             login=self._keyring.docker,
         )
@@ -439,7 +452,7 @@ class _Run:
         finished = Finished(
             job=record,
             outputs=await context.known_outputs(record),
-            checkpoint=context.keeps_checkpoint(job, record),
+            checkpoint=keeps_checkpoint(job, record.status),
         )
         self._records[record.name] = record
         hold = self._on_trial and may_run_again(record)
@@ -466,7 +479,7 @@ class _Run:
         return tuple(self._records.values())
 
     async def conclude(self) -> None:
-        """Let the browser go and write down how the run ended; from here on only the rest of the delivery is missing."""
+        """Let the browser go and note how the run went; from here on only the rest of the delivery is missing."""
         for problem in await self._update.close():
             self._warn(problem)
         browser = self._browser.leave()
@@ -575,6 +588,7 @@ class _Run:
 
     async def _discard(self) -> None:
         """Take the run out of the spool; where the disk refuses, the next run finds it closed."""
+        await self._delivery.end()
         try:
             # A machine that goes off now is not kept on to delete files.
             remove = not self._settings.power.goes_off(machine=self._call.machine)

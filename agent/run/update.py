@@ -312,9 +312,7 @@ def on_trial(record: Release) -> Release:
     return record.model_copy(update={"trial": Decision.UNDECIDED.value})
 
 
-def after_trial(
-    record: Release, release: Installed, verdict: Verdict, now: datetime
-) -> Release:
+def after_trial(record: Release, release: Installed, verdict: Verdict, now: datetime) -> Release:
     """Return what the manifest says of the release after its trial.
 
     Args:
