@@ -70,11 +70,11 @@ class Ending:
         pending = await self._flush(max(seconds - CLOSE_SECONDS, seconds / 2))
         self._results = await self._told_of(pending)
         draft.warn(*context.spool.warnings)
-        slot = context.call.slot
+        began = await asyncio.to_thread(lambda: context.run.began)
         draft.note(
             schedule=session.batch.schedule,
             batch=session.batch.name,
-            slot=slot if isinstance(slot, datetime) else session.batch.slot,
+            slot=began and began.slot,
             finished=datetime.now(UTC),
         )
         self.conclude(self._results)
