@@ -297,7 +297,7 @@ class _Session:
             JobKey(run, job),
             sealed,
             package.resources,
-            self.watcher.received,
+            received=self.watcher.received,
         )
         if problems:
             raise _RejectedError(problems)
@@ -391,8 +391,9 @@ class _Session:
         there, now = self.destination.runs(job), self.destination.latest(job)
         items = self.state.items_of(job)
         good = {run for run in there if (job, run) in items and items[job, run].succeeded}
-        # Where the state was lost, nobody knows any more what the older runs are.
-        run = plan.latest_of(good | ({now} & {*there}), self.now)
+        if now and now in there:  # the state may be lost, and with it what that was
+            good.add(now)
+        run = plan.latest_of(good, self.now)
         if run is not None and run != now:
             self.destination.point(job, run)
 
