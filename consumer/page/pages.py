@@ -22,24 +22,9 @@ from agent.contract.descriptor import Resource
 from agent.contract.entries import Invalid
 from agent.contract.package import Package
 from consumer.judge import Judged
-from consumer.page.health import Health, Text
+from consumer.page.given import Health, Text
 from consumer.page.words import Language
 from consumer.spending import MonthCosts
-
-
-@dataclass(frozen=True, slots=True)
-class Visit:
-    """Who asks for what.
-
-    Attributes:
-        language: See `consumer.page.words.language_for`.
-        path: The path as it was asked for, from `/`.
-        query: Names and their last values.
-    """
-
-    language: Language
-    path: str = "/"
-    query: Mapping[str, str] = field(default_factory=dict)
 
 
 def overview(

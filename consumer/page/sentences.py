@@ -5,7 +5,7 @@ from datetime import datetime, timedelta, tzinfo
 
 from agent.contract.results import JobCause, JobStatus, RunStatus
 from consumer.groups import State
-from consumer.page.health import Pull
+from consumer.page.given import Pull
 from consumer.page.verdict import Kind, Latest, Trouble, Verdict
 from consumer.page.words import Language
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from agent.contract.results import JobCause, RunStatus
 from consumer.groups import Group, Outcome, State
 from consumer.judge import JobFacts, Judged, ScheduleFacts
-from consumer.page.health import Health, Pull
+from consumer.page.given import Health, Pull
 
 
 class Kind(StrEnum):
