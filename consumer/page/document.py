@@ -3,7 +3,7 @@
 from typing import Any
 
 from consumer.judge import Judged
-from consumer.page.health import Health
+from consumer.page.given import Health
 from consumer.spending import MonthCosts
 
 

@@ -22,44 +22,9 @@ from agent.contract.descriptor import Resource
 from agent.contract.entries import Invalid
 from agent.contract.package import Package
 from consumer.judge import Judged
-from consumer.page.health import Health
+from consumer.page.given import Health, Text
 from consumer.page.words import Language
 from consumer.spending import MonthCosts
-
-MOST_LOG_BYTES = 2 * 1024**2
-"""Of a run's log, or of what a job printed, that a page takes: the end of it."""
-MOST_VIEW_BYTES = 256 * 1024
-"""Of a file that a page shows: the beginning of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Visit:
-    """Who asks for what.
-
-    Attributes:
-        language: See `consumer.page.words.language_for`.
-        path: The path as it was asked for, from `/`.
-        query: Names and their last values.
-    """
-
-    language: Language
-    path: str = "/"
-    query: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """The end of a log, or the beginning of a file.
-
-    Attributes:
-        content: What there is of it, at most `MOST_LOG_BYTES` or `MOST_VIEW_BYTES`.
-        cut: Whether there is more.
-        problem: Why there is nothing; empty otherwise.
-    """
-
-    content: bytes = b""
-    cut: bool = False
-    problem: str = ""
 
 
 def overview(
@@ -111,7 +76,13 @@ def run_page(visit: Visit, judged: Judged, costs: MonthCosts, run: str, log: Tex
 
 
 def run_job_page(
-    visit: Visit, judged: Judged, run: str, job: str, package: Package | Invalid | None, log: Text
+    visit: Visit,
+    judged: Judged,
+    run: str,
+    job: str,
+    *,
+    package: Package | Invalid | None,
+    log: Text,
 ) -> str | None:
     """Return the page of a job in a run.
 

@@ -1,4 +1,4 @@
-"""The languages of the page: texts by gettext, ages by humanize. English is in the code, the others in `locale/*.po`."""
+"""The languages of the page: texts by gettext, ages by humanize. English is in the code, others in `locale/*.po`."""
 
 import gettext
 import io

@@ -1,8 +1,30 @@
-"""How home itself is: what the service tells its page and `mayfly status`. Decisions only."""
+"""What pages are given besides runs: who asks, how home itself is, texts from the bucket. Decisions only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+
+from consumer.page.words import Language
+
+MOST_LOG_BYTES = 2 * 1024**2
+"""Of a run's log, or of what a job printed, that a page takes: the end of it."""
+MOST_VIEW_BYTES = 256 * 1024
+"""Of a file that a page shows: the beginning of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """Who asks for what.
+
+    Attributes:
+        language: See `consumer.page.words.language_for`.
+        path: The path as it was asked for, from `/`.
+        query: Names and their last values.
+    """
+
+    language: Language
+    path: str = "/"
+    query: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +78,18 @@ class Health:
     problem: str = ""
     rejected: Mapping[str, str] = field(default_factory=dict)
     pull: Pull | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The end of a log, or the beginning of a file.
+
+    Attributes:
+        content: What there is of it, at most `MOST_LOG_BYTES` or `MOST_VIEW_BYTES`.
+        cut: Whether there is more.
+        problem: Why there is nothing; empty otherwise.
+    """
+
+    content: bytes = b""
+    cut: bool = False
+    problem: str = ""
