@@ -7,11 +7,12 @@ and digest of the whole are right, so that what is forged ends short of its leng
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
+from typing import cast
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -26,7 +27,7 @@ from agent.contract.package import Package
 from consumer.bucket import ReadOnlyBucket
 from consumer.entries import read_package
 from consumer.model import Batch, Run
-from consumer.page.pages import MOST_LOG_BYTES, MOST_VIEW_BYTES, Text
+from consumer.page.given import MOST_LOG_BYTES, MOST_VIEW_BYTES, Text
 from consumer.store import Store
 from consumer.web.guard import PIECE_BYTES, plain
 
@@ -197,7 +198,7 @@ class Objects:
             raise AbsentError("it is too large to be shown here")
         return self.pieces(committed)
 
-    async def pieces(self, committed: Object) -> AsyncIterator[bytes]:
+    async def pieces(self, committed: Object) -> AsyncGenerator[bytes, None]:
         """Yield an object; the last piece only when all of it is what was committed.
 
         Raises:
@@ -205,8 +206,9 @@ class Objects:
             StoreError: The bucket cannot be read.
         """
         digest, size, held = sha256(), 0, b""
+        found = self._bucket.pieces(committed.key, committed.bytes)
         try:
-            async with aclosing(self._bucket.pieces(committed.key, committed.bytes)) as source:
+            async with aclosing(cast("AsyncGenerator[bytes, None]", found)) as source:
                 async for piece in source:
                     size += len(piece)
                     if size > committed.bytes:
