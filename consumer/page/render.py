@@ -12,8 +12,8 @@ from urllib.parse import quote, urlencode
 from agent.base.units import show_duration, show_size
 from agent.contract.results import JobCause, JobStatus, RunStatus
 from consumer.groups import State
-from consumer.page.grid import Cell, Column, Row
 from consumer.page.given import Visit
+from consumer.page.grid import Cell, Column, Row
 from consumer.page.sentences import CAUSES, status_text
 from consumer.page.words import NAMES
 from consumer.spending import RunCost
@@ -82,7 +82,7 @@ class Page:
         """Return US dollars, of small amounts with the digits that matter; a tilde says that it is an estimate."""
         dollars = of.usd if isinstance(of, RunCost) else of
         if dollars is None:
-            return "–"
+            return "-"
         about = "~" if isinstance(of, RunCost) and of.estimated else ""
         return f"{about}${dollars:.2f}" if dollars >= 1 else f"{about}${dollars:.4f}"
 
@@ -118,7 +118,9 @@ class Page:
             if cell.state is State.NONE:
                 found.append("<li></li>")
             elif cell.run:
-                found.append(f'<li><a {title} href="{escape(self.run_link(cell.run, job))}"></a></li>')
+                found.append(
+                    f'<li><a {title} href="{escape(self.run_link(cell.run, job))}"></a></li>'
+                )
             else:
                 found.append(f'<li><i {title} role="img"></i></li>')
         return Markup("".join([*found, "</ol>"]))  # noqa: S704 -- all of it is escaped above
@@ -185,7 +187,9 @@ def _digest(name: str) -> str:
 def shown_text(content: bytes) -> str:
     """Return a text without what a browser takes for control characters; line breaks and tabs stay."""
     text = content.decode("utf-8", "replace")
-    return "".join(one if one.isprintable() or one in "\n\t" else "\N{REPLACEMENT CHARACTER}" for one in text)
+    return "".join(
+        one if one.isprintable() or one in "\n\t" else "\N{REPLACEMENT CHARACTER}" for one in text
+    )
 
 
 def said(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
