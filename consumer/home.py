@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from agent.base.errors import MayflyError
 from consumer.judge import Judged, Rules, judge
 from consumer.model import Batch, History, Run
 from consumer.page.given import Health, Problem, Pull
@@ -130,6 +131,14 @@ class Home:
         self.ended = now
         if not self.problems or all(one.kind == "invalid" for one in self.problems.values()):
             self.pulled = now
+
+    def note_failed_pull(self, error: MayflyError, now: datetime) -> None:
+        """Take note of a pull that could not look at anything."""
+        before = self.problems.get(("disk", ""))
+        since = before.since if before else now
+        self.problems["disk", ""] = Problem("disk", "", str(error), error.remedy or "", since)
+        self.counts.pulls += 1
+        self.ended = now
 
     def tell_problem(self, kind: str, subject: str, reason: str, remedy: str = "") -> None:
         """Note something that is wrong, if there is a reason."""

@@ -9,6 +9,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from prometheus_client import CollectorRegistry, ProcessCollector
+from starlette.types import ASGIApp
+
 from agent.base.errors import ExitCode, MayflyError, StoreError
 from agent.contract.entries import Object
 from agent.contract.ids import Batch as Id
@@ -24,7 +27,9 @@ from consumer.pull.plan import Wish
 from consumer.pull.report import Event, Report, is_problem, lines_of
 from consumer.pull.session import pull
 from consumer.store import HistoryError, Store
+from consumer.web.app import Site, application
 from consumer.web.logs import Log
+from consumer.web.metrics import HomeCollector
 from consumer.web.objects import Objects
 from consumer.web.server import listening, serving
 
@@ -140,13 +145,8 @@ class _Service:
         """Close the history."""
         self._store.close()
 
-    def application(self):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    def application(self) -> ASGIApp:
         """Return what answers requests."""
-        from prometheus_client import CollectorRegistry, ProcessCollector  # noqa: PLC0415
-
-        from consumer.web.app import Site, application  # noqa: PLC0415
-        from consumer.web.metrics import HomeCollector  # noqa: PLC0415
-
         registry = CollectorRegistry(auto_describe=False)
         registry.register(HomeCollector(self.home, self._options.version))
         ProcessCollector(registry=registry)
@@ -283,9 +283,7 @@ class _Service:
             before = None
         return before or self.home.began
 
-    async def _pull(
-        self, pulling: Pulling, batches: Collection[Id] | None
-    ) -> frozenset[Id] | None:
+    async def _pull(self, pulling: Pulling, batches: Collection[Id] | None) -> frozenset[Id] | None:
         """Pull once; return what the next pull has to look at besides the news, None for everything."""
         try:
             report = await pull(

@@ -355,7 +355,13 @@ def _of_jobs(page: _Page, jobs: tuple[JobFacts, ...]) -> None:
         "job_last_status",
         "How the job ended last: the status that it has is 1, others are absent.",
         [
-            ({**label, "status": (job.last.job.status if job.last.job else job.last.state).value}, 1)
+            (
+                {
+                    **label,
+                    "status": (job.last.job.status if job.last.job else job.last.state).value,
+                },
+                1,
+            )
             for label, job in zip(labels, told, strict=True)
             if job.last
         ],

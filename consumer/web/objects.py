@@ -82,6 +82,10 @@ class Objects:
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._packages: OrderedDict[tuple[str, str], Package] = OrderedDict()
 
+    def use(self, store: Store) -> None:
+        """Go on with a history that was opened again."""
+        self._store = store
+
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Wait for a turn, and hold it.
