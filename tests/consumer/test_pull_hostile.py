@@ -233,15 +233,14 @@ def test_a_package_is_believed_only_as_it_was_committed(folder: Bucket, dest: Pa
     key = JobKey(run, "quotes").text
     folder.objects.put(key, folder.objects.get(key).replace(b"\n ", b"\n\t"))
     assert "not what its entry committed" in pull_into(dest, folder).problems
-    for text, problem in (
-        (folder.objects.get(JobKey(other, "quotes").text), "of another job"),
-        (folder.objects.get(JobKey(run, "notes").text), "of another job"),
-    ):
-        commit(folder, run, text)
-        assert problem in pull_into(dest.with_name(problem), folder).problems
-        dest = dest / "x"
+    for foreign in (JobKey(other, "quotes"), JobKey(run, "notes")):
+        commit(folder, run, folder.objects.get(foreign.text))
+        assert "of another job" in pull_into(dest, folder, "--again").problems
     rewrite(folder, other, lambda package: package["mayfly:job"].update(status="failed"))
-    assert "its entry says succeeded, its package failed" in pull_into(dest, folder).problems
+    assert (
+        "its entry says succeeded, its package failed"
+        in pull_into(dest.with_name("fresh"), folder).problems
+    )
 
 
 @pytest.mark.parametrize("name", ["..", ".mayfly", "a/b", "", "a\n", "A", "x" * 64, "-a", "\u0661"])
