@@ -39,6 +39,7 @@ class Trouble:
         kind: What it is about.
         schedule: Of which schedule.
         subject: A bucket, a folder, a release, shards; empty where the jobs are the subject.
+        part: Of home, as `Problem.kind` has it.
         jobs: The jobs that it concerns.
         run: The run in which it was seen last.
         cause: Why jobs failed.
@@ -53,6 +54,7 @@ class Trouble:
     kind: Kind
     schedule: str = ""
     subject: str = ""
+    part: str = ""
     jobs: tuple[str, ...] = ()
     run: str = ""
     cause: JobCause | None = None
@@ -189,9 +191,13 @@ def _of_home(health: Health) -> Iterator[Trouble]:
     if health.problem:
         yield Trouble(Kind.BUCKET, subject=health.bucket, message=health.problem, since=health.read)
     for one in health.pull.problems if health.pull else ():
-        kind = Kind.REJECTED if one.kind == "invalid" else Kind.HOME
         yield Trouble(
-            kind, subject=one.subject, message=one.reason, remedy=one.remedy, since=one.since
+            Kind.REJECTED if one.kind == "invalid" else Kind.HOME,
+            part=one.kind,
+            subject=one.subject,
+            message=one.reason,
+            remedy=one.remedy,
+            since=one.since,
         )
     for key, reason in sorted(health.rejected.items()):
         yield Trouble(Kind.REJECTED, subject=key, message=reason)
@@ -244,7 +250,7 @@ def _one_for_each_cause(
             jobs=tuple(job.name for job, _ in members),
             run=max(one.run for _, one in members),
             cause=first.cause,
-            message=first.message,
+            message=first.message if first.job else "",
             since=min(since, default=None),
             times=max(job.failures for job, _ in members),
             days=max(job.failed_days for job, _ in members),
