@@ -15,7 +15,7 @@ from agent.contract.entries import MOST_BYTES, Invalid, Object
 from agent.contract.ids import Batch as Id
 from agent.contract.layout import INDEX, EntryKey, PointerKey, batch_prefix, parse_key
 from consumer.bucket import ObjectInfo, Source
-from consumer.entries import read_entry
+from consumer.entries import read_entry, within_bounds
 from consumer.store import HistoryError, Store
 
 MOST_POINTERS = 10_000
@@ -198,6 +198,18 @@ async def _take(store: Store, look: _Look, arrived: list[Arrived]) -> None:
     if arrived:
         await asyncio.to_thread(store.add, arrived)
         look.take(arrived)
+
+
+async def read_log(bucket: Source, batch: Id) -> list[Arrived]:
+    """Read a batch's log as it is now, whatever is known of it.
+
+    Raises:
+        StoreError: The bucket cannot be read.
+    """
+    gate = asyncio.Semaphore(AT_ONCE)
+    listed = await _log(bucket, batch)
+    read = await asyncio.gather(*(_read(bucket, key, item, gate) for key, item in listed))
+    return within_bounds(one for one in read if one)
 
 
 async def _log(bucket: Source, batch: Id) -> list[tuple[EntryKey, ObjectInfo]]:
