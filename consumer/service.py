@@ -21,6 +21,7 @@ from consumer.follow import Poll, poll
 from consumer.home import Home, Known
 from consumer.judge import Rules
 from consumer.model import History
+from consumer.objects import Objects
 from consumer.pull.folder import Destination
 from consumer.pull.hooks import Hook
 from consumer.pull.plan import Wish
@@ -30,7 +31,6 @@ from consumer.store import HistoryError, Store
 from consumer.web.app import Site, application
 from consumer.web.logs import Log
 from consumer.web.metrics import HomeCollector
-from consumer.web.objects import Objects
 from consumer.web.server import listening, serving
 
 INTERVAL_SECONDS = 60.0

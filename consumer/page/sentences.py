@@ -16,10 +16,9 @@ WEEK = 6
 SHOWN_JOBS = 8
 """Names in a sentence."""
 PARTS = {
-    "disk": "No room at home: {subject}",
-    "folder": "A folder at home: {subject}",
-    "hook": "A hook failed: {subject}",
-    "store": "The pull failed: {subject}",
+    "disk": "The disk at home",
+    "hook": "A hook failed",
+    "store": "The pull cannot read",
 }
 FAILING = frozenset({Kind.JOB, Kind.LOST, Kind.RUN})
 TITLES = {
@@ -171,15 +170,15 @@ def trouble_title(_: Language, one: Trouble) -> str:
             one.times,
             jobs=jobs,
         )
-    if one.kind in {Kind.LOST, Kind.RUN} and not one.subject:
+    if one.part in PARTS or (one.kind in {Kind.LOST, Kind.RUN} and not one.subject):
         cause = CAUSES[one.cause.known] if one.cause and one.kind is Kind.RUN else ""
-        title = _begun(_(cause or TITLES[one.kind]))
+        title = _begun(_(cause or PARTS.get(one.part) or TITLES[one.kind]))
         return _("{title}: {jobs}", title=title, jobs=jobs) if jobs else title
     if one.kind is Kind.JOB and one.cause:
         return _("{jobs}: {cause}", jobs=jobs, cause=_(CAUSES[one.cause.known]))
     if one.kind is Kind.LOST:
         return _("Missing shards: {subject}", subject=one.subject)
-    return _(PARTS.get(one.part, TITLES[one.kind]), jobs=jobs, subject=one.subject)
+    return _(TITLES[one.kind], jobs=jobs, subject=one.subject)
 
 
 def trouble_details(_: Language, one: Trouble, now: datetime, zone: tzinfo) -> list[str]:

@@ -223,15 +223,15 @@ def running() -> Scene:
 
 def full_disk() -> Scene:
     """Return a morning on which the files are in the bucket, and home has no room for them."""
-    problem = Problem(
-        "disk",
-        "/data/scraped",
-        "no space left on device: 1.2 MB free, 48.1 MB needed",
-        "make room there; the next look goes on by itself",
-        SLOT + timedelta(minutes=2),
-    )
-    hook = Problem("hook", "news: load-into-database", "exit code 1: database is locked")
-    pull = Pull(NOW - timedelta(seconds=30), 4, (problem, hook))
+    room = "no space left on device: 1.2 MB free, 48.1 MB needed"
+    remedy = "make room there; the next pull goes on by itself"
+    known = scene(*before(), night(SLOT, jobs=GROWN))
+    problems = [
+        Problem("disk", f"{known.run} {job}", room, remedy, SLOT + timedelta(minutes=2))
+        for job in ("news", "prices", "weather")
+    ]
+    problems.append(Problem("hook", f"{known.run} books", "exit code 1: database is locked"))
+    pull = Pull(NOW - timedelta(seconds=30), 4, tuple(problems))
     rejected = {
         "batches/nightly/20261120T180000Z/20261120T180100Z-abcdef-00000000.7.json": "document: it is not JSON"
     }
