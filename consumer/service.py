@@ -21,6 +21,7 @@ from consumer.follow import Poll, poll
 from consumer.home import Home, Known
 from consumer.judge import Rules
 from consumer.model import History
+from consumer.objects import Objects
 from consumer.pull.folder import Destination
 from consumer.pull.hooks import Hook
 from consumer.pull.plan import Wish
@@ -30,11 +31,8 @@ from consumer.store import HistoryError, Store
 from consumer.web.app import Site, application
 from consumer.web.logs import Log
 from consumer.web.metrics import HomeCollector
-from consumer.web.objects import Objects
 from consumer.web.server import listening, serving
 
-INTERVAL_SECONDS = 60.0
-"""Between polls, unless a person says otherwise. Each is a LIST when nothing is new: see `requests_month`."""
 MOST_DAYS = timedelta(days=400)
 """Of which runs are kept in memory: what is older changes nothing that is told, but for the costs of long ago."""
 POLL_SECONDS = 1800.0
@@ -45,11 +43,6 @@ MOST_PART_BYTES = 4 * 1024**2
 POLLED, PULLED = "polled", "pulled"
 SEEN = 20
 """Of a kind that the log names one by one."""
-
-
-def requests_month(interval: float = INTERVAL_SECONDS) -> float:
-    """Return how many LIST requests a month of polling costs, at least: one each time."""
-    return 30 * 86400 / interval
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ async def fetch_job(
     key: JobKey,
     package: bytes,
     resources: tuple[Resource, ...],
+    *,
     received: Received,
 ) -> list[str]:
     """Stage a job of a run, whole and durable; what an earlier pull staged and is right stays.

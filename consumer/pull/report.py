@@ -137,28 +137,28 @@ def is_problem(event: Event) -> bool:
 
 def lines_of(event: Event) -> list[str]:
     """Return what a person reads of an event; no byte of it means anything to a terminal."""
+    if isinstance(event, Note):
+        return [printable(event.text)]
+    what = f"{event.run or 'no run'} {event.job or ''}".rstrip()
     match event:
         case Installed():
             size = f"{_count(event.files, 'file')}, {show_size(event.bytes)}"
             status = "" if event.status == "succeeded" else f" ({event.status})"
-            return [f"{event.run} {event.job}: {size}{status} -> {printable(event.path)}"]
+            lines = [f"{size}{status} -> {event.path}"]
         case Rejected():
-            what = f"{event.run} {event.job}" if event.job else event.run
             again = ", as before (--again tries it once more)" if event.again else ""
-            problems = (f"    {printable(problem)}" for problem in event.problems)
-            return [f"{what}: rejected{again}", *problems]
+            lines = [f"rejected{again}", *event.problems]
         case Failed():
-            return [f"{event.run or 'no run'} {event.job}: nothing, {printable(event.reason)}"]
+            lines = [f"nothing, {event.reason}"]
         case Hooked():
             how = f"hook failed, {event.problem}; the next pull tries again"
-            return [f"{event.run} {event.job}: {how if event.problem else 'hook done'}"]
+            lines = [how if event.problem else "hook done"]
         case Removed():
-            return [f"{event.run} {event.job}: removed"]
+            lines = ["removed"]
         case Delayed():
-            why = printable(event.problem)
-            return [f"{event.run} {event.job}: not now, {why}; the next pull tries again"]
-        case Note():
-            return [printable(event.text)]
+            lines = [f"not now, {event.problem}; the next pull tries again"]
+    first, *more = map(printable, lines)
+    return [f"{what}: {first}", *(f"    {line}" for line in more)]
 
 
 def summary_line(report: Report) -> str:

@@ -208,8 +208,11 @@ class _Session:
         if self.wish.keep is None:
             return lacking
         begun = {job: self.state.begun(job) for job in {one.job.name for one in lacking}}
-        there = {job: self.destination.runs(job) for job in begun}
-        return plan.worth_keeping(lacking, begun, there, self.wish.keep, self.now)
+        beside = {job: set(self.destination.runs(job)) for job in begun}
+        if self.hook is None:  # which wants to see also what goes at once
+            for one in lacking:
+                beside[one.job.name].add(one.run)
+        return plan.worth_keeping(lacking, begun, beside, self.wish.keep, self.now)
 
     # Jobs.
 
@@ -297,7 +300,7 @@ class _Session:
             JobKey(run, job),
             sealed,
             package.resources,
-            self.watcher.received,
+            received=self.watcher.received,
         )
         if problems:
             raise _RejectedError(problems)
@@ -391,8 +394,9 @@ class _Session:
         there, now = self.destination.runs(job), self.destination.latest(job)
         items = self.state.items_of(job)
         good = {run for run in there if (job, run) in items and items[job, run].succeeded}
-        # Where the state was lost, nobody knows any more what the older runs are.
-        run = plan.latest_of(good | ({now} & {*there}), self.now)
+        if now and now in there:  # the state may be lost, and with it what that was
+            good.add(now)
+        run = plan.latest_of(good, self.now)
         if run is not None and run != now:
             self.destination.point(job, run)
 
