@@ -21,6 +21,7 @@ from consumer.follow import Poll, poll
 from consumer.home import Home, Known
 from consumer.judge import Rules
 from consumer.model import History
+from consumer.objects import Objects
 from consumer.pull.folder import Destination
 from consumer.pull.hooks import Hook
 from consumer.pull.plan import Wish
@@ -30,11 +31,8 @@ from consumer.store import HistoryError, Store
 from consumer.web.app import Site, application
 from consumer.web.logs import Log
 from consumer.web.metrics import HomeCollector
-from consumer.web.objects import Objects
 from consumer.web.server import listening, serving
 
-INTERVAL_SECONDS = 60.0
-"""Between polls, unless a person says otherwise. Each is a LIST when nothing is new: see `requests_month`."""
 MOST_DAYS = timedelta(days=400)
 """Of which runs are kept in memory: what is older changes nothing that is told, but for the costs of long ago."""
 POLL_SECONDS = 1800.0
@@ -45,11 +43,6 @@ MOST_PART_BYTES = 4 * 1024**2
 POLLED, PULLED = "polled", "pulled"
 SEEN = 20
 """Of a kind that the log names one by one."""
-
-
-def requests_month(interval: float = INTERVAL_SECONDS) -> float:
-    """Return how many LIST requests a month of polling costs, at least: one each time."""
-    return 30 * 86400 / interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +156,8 @@ class _Service:
                 more = await self._poll()
             except (StoreError, TimeoutError) as error:
                 problem = str(error) or f"a poll took longer than {POLL_SECONDS:g} s"
+                # Nothing is judged: what came meanwhile, nobody at home knows.
                 self.home.counts.poll_failures += 1
-                # Time goes on, and what is missed is missed.
-                await self._judge_what_is_there()
             except HistoryError as error:
                 problem = error.with_remedy
                 self.home.counts.poll_failures += 1
@@ -209,7 +201,7 @@ class _Service:
     async def _judge_what_is_there(self) -> None:
         try:
             self.home.read = await asyncio.to_thread(self._store.marked, POLLED)
-            await self._judge(_now())
+            await self._judge(self.home.read or _now())
         except HistoryError as error:
             self.home.history_up, self.home.problem = False, error.with_remedy
 
@@ -261,7 +253,7 @@ class _Service:
         while True:
             await self._polled.wait()
             self._polled.clear()
-            if home.read is None:
+            if home.read is None or not home.up:
                 continue
             batches = None if waiting is None else self._news | waiting
             self._news = set()

@@ -5,19 +5,16 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
 
 import click
 
 from agent.base.errors import ExitCode, UsageError
-from consumer.cli.command import bucket_command, open_bucket, state_folder
+from consumer.cli.command import bucket_command, open_bucket, rules_of, state_folder
 from consumer.options import Units
 
 if TYPE_CHECKING:
-    from consumer.judge import Rules
     from consumer.pull.folder import Destination
     from consumer.service import Pulling
 
@@ -156,33 +153,6 @@ def serve(
         code = asyncio.run(until_stopped(work, stopped=ExitCode.DONE))
     log.info("serve.stopped")
     return code
-
-
-def rules_of(schedule: str | None, grace: float, timezone: str | None) -> "Rules":
-    """Return how to judge, as a person says it.
-
-    Raises:
-        UsageError: There is no such time zone, or the schedule cannot be understood.
-    """
-    from agent.contract.entries import Invalid  # noqa: PLC0415
-    from agent.contract.facts import Schedule  # noqa: PLC0415
-    from consumer.judge import Rules  # noqa: PLC0415
-    from consumer.schedule import times_of  # noqa: PLC0415
-
-    now = datetime.now(UTC)
-    try:
-        zone = ZoneInfo(timezone) if timezone else None
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(
-            f"there is no time zone {timezone!r}", remedy="such as --timezone Asia/Tokyo"
-        ) from error
-    if schedule is None:
-        return Rules(now, zone)
-    said = Schedule(expression=schedule, timezone=timezone or "UTC", grace_seconds=grace)
-    times = times_of(said, now)
-    if isinstance(times, Invalid):
-        raise UsageError(times.reason, remedy="such as --schedule '10 4 * * *'")
-    return Rules(now, zone, said)
 
 
 def _need_extra() -> None:

@@ -9,6 +9,7 @@ from consumer.groups import State
 WIDTH, HEIGHT = 360.0, 150.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 4.0, 8.0, 20.0
 """What the axes take, in units of the drawing."""
+STUMP = 4.0
 DATES = 4
 LINES = 4
 """At most, across the drawing."""
@@ -82,17 +83,22 @@ def chart(
     bars = tuple(
         Bar(
             round(LEFT + place * slot, 2),
-            round(y(point.value), 2),
+            round(y(point.value) - _stump(point), 2),
             round(max(slot - 1, slot / 2), 2),
-            round(HEIGHT - BOTTOM - y(point.value), 2),
+            round(HEIGHT - BOTTOM - y(point.value) + _stump(point), 2),
             point,
             show(point.value),
         )
         for place, point in enumerate(points)
     )
     lines = [index * step for index in range(round(top / step) + 1)]
-    across = tuple(Tick(round(y(line), 2), show(line)) for line in lines)
+    across = tuple(Tick(round(y(line), 2), show(line) if line else "0") for line in lines)
     return Chart(bars, across, _dates(points, slot, zone))
+
+
+def _stump(point: Point) -> float:
+    """Return how much a failure is seen of which there is nothing."""
+    return STUMP if point.state is State.FAILED else 0.0
 
 
 def _dates(points: Sequence[Point], slot: float, zone: tzinfo) -> tuple[Tick, ...]:

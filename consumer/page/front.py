@@ -10,12 +10,18 @@ from agent.contract.results import RunStatus
 from consumer.groups import Group, State
 from consumer.judge import JobFacts, Judged
 from consumer.model import Batch, Run
-from consumer.page.chart import CLOCK, DECIMAL, Chart, Point, chart
+from consumer.page.chart import CLOCK, Chart, Point, chart
 from consumer.page.file import PICTURES
 from consumer.page.given import Health, Visit
 from consumer.page.grid import grid
 from consumer.page.render import Page, job_path, object_path, said
-from consumer.page.sentences import trouble_details, trouble_title, verdict_text, when
+from consumer.page.sentences import (
+    trouble_details,
+    trouble_remedy,
+    trouble_title,
+    verdict_text,
+    when,
+)
 from consumer.page.verdict import Kind, Trouble, verdict
 from consumer.spending import MonthCosts, RunCost
 
@@ -59,6 +65,7 @@ class TroubleView:
     job: str
     title: str
     details: list[str]
+    remedy: str
     shots: list[tuple[str, str]]
 
 
@@ -233,7 +240,8 @@ def _view(
     shots = pictures(one.run, job, package)[-1:] if package else []
     words = page.visit.language
     details = trouble_details(words, one, judged.now, judged.zone)
-    return TroubleView(one, job, trouble_title(words, one), details, shots)
+    remedy = trouble_remedy(words, one)
+    return TroubleView(one, job, trouble_title(words, one), details, remedy, shots)
 
 
 def _home(
@@ -324,7 +332,10 @@ def _charts(page: Page, job: JobFacts) -> list[tuple[str, Chart]]:
     sizes = points([mine.bytes for _one, mine in ended])
     times = points([mine.seconds for _one, mine in ended])
     return [
-        (_("Files"), chart(files, lambda value: f"{value:,.0f}", page.zone, DECIMAL)),
-        (_("Size"), chart(sizes, page.size, page.zone, DECIMAL)),
-        (_("Took"), chart(times, page.duration, page.zone, CLOCK)),
+        (_("Files"), chart(files, lambda value: f"{value:,.0f}", page.zone)),
+        (_("Size"), chart(sizes, lambda value: page.size(value).replace(".0 ", " "), page.zone)),
+        (
+            _("Took"),
+            chart(times, lambda value: page.duration(value).replace(" 00s", ""), page.zone, CLOCK),
+        ),
     ]

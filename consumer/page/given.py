@@ -32,8 +32,8 @@ class Problem:
     """Something at home that does not work.
 
     Attributes:
-        kind: `disk`, `folder`, `hook`, `store` or `invalid` (an object that cannot be what it should be).
-        subject: What it is about: a job, a run, a key, a folder.
+        kind: `disk`, `hook`, `store`, or `invalid` (an object that cannot be what it should be).
+        subject: What it is about: a job, a run, a key.
         reason: What happened.
         remedy: What a person can do.
         since: Since when, where that is known.

@@ -1,7 +1,7 @@
 """The grid: a row for each job, a column for each day or run, today at the right edge. Decisions only."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from itertools import takewhile
 from typing import Literal
@@ -12,6 +12,8 @@ from consumer.judge import Day, JobFacts, Judged, ScheduleFacts
 COLUMNS = 60
 """Of which a phone shows the last 30."""
 ROWS = 50
+APART = 6
+"""Columns that the name of a month takes."""
 BUSY = 10
 """Batches in two days from which on a column is a run."""
 BAD = frozenset({State.FAILED, State.LOST, State.MISSED})
@@ -172,13 +174,17 @@ def _columns(named: Iterable[tuple[str, date, str]], *, weekly: bool = False) ->
         shown = day.weekday() == 0 if weekly else day != last
         found.append(Column(name, f"{day:%Y-%m}" if begins else "", text if shown else ""))
         last = day
+    if any(column.month for column in found[1:APART]):
+        found[0] = replace(found[0], month="")
     return tuple(found)
 
 
 def _row(schedule: str, job: str, cells: Sequence[Cell], seconds: float | None) -> Row:
-    good = sum(cell.state in {State.SUCCEEDED, State.PARTIAL} for cell in cells)
-    bad = sum(cell.state in BAD for cell in cells)
-    return Row(schedule, job, tuple(cells), good / (good + bad) if good + bad else None, seconds)
+    states = [cell.state for cell in cells]
+    # A day on which a job succeeded is good, whatever else came of it; a run that is good in part is not.
+    good = states.count(State.SUCCEEDED) + (states.count(State.PARTIAL) if job else 0)
+    due = sum(state in BAD or state in {State.SUCCEEDED, State.PARTIAL} for state in states)
+    return Row(schedule, job, tuple(cells), good / due if due else None, seconds)
 
 
 def _took(job: JobFacts) -> float | None:

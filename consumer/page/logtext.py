@@ -1,5 +1,6 @@
 """The log of a run as people read it, from JSON lines that nobody vouches for. Decisions only."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
@@ -24,6 +25,7 @@ class Line:
         job: The job that it is about; empty for the run.
         event: What happened.
         rest: Its fields.
+        json: It, as it was written, in ASCII.
     """
 
     at: datetime | None
@@ -31,6 +33,7 @@ class Line:
     job: str
     event: str
     rest: str
+    json: str
 
     def text(self, zone: tzinfo | None) -> str:
         """Return it as a line of text; None is the computer's zone."""
@@ -59,7 +62,8 @@ def _line(text: bytes) -> Line:
     except ValueError:
         said = None
     if not isinstance(said, dict):
-        return Line(None, "info", "", _shown(text.decode("utf-8", "replace")), "")
+        event = _shown(text.decode("utf-8", "replace"))
+        return Line(None, "info", "", event, "", json.dumps({"event": event}))
     level = {"critical": "error", "exception": "error"}.get(
         str(said.get("level")), said.get("level")
     )
@@ -72,6 +76,7 @@ def _line(text: bytes) -> Line:
         _shown(said.get("job", "")),
         _shown(said.get("event", "")),
         rest[:MOST_TEXT],
+        json.dumps(said),
     )
 
 

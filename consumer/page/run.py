@@ -82,7 +82,7 @@ def run_page(visit: Visit, judged: Judged, costs: MonthCosts, run: str, log: Tex
         progress=progress(visit.language, one) if running else "",
         planned=one.planned.count if one.planned else 0,
         notes=[*notes(visit.language, batch, one)][:MOST_NOTES],
-        facts=said(_facts(page, judged, costs, batch, one)),
+        facts=said(run_facts(page, judged, costs, batch, one)),
         jobs=job_lines(batch, one),
         levels=LEVELS,
         level=level if level in LEVELS else LEVELS[0],
@@ -131,7 +131,7 @@ def run_job_page(
         schedule=found[0].id.schedule,
         name=job,
         job=mine,
-        facts=said(_job_facts(page, mine, sound)),
+        facts=said(job_facts(page, mine, sound)),
         problem=package.reason if isinstance(package, Invalid) else "",
         shots=pictures(run, job, sound) if sound else [],
         tables=[
@@ -233,9 +233,10 @@ def _weight(line: JobLine) -> int:
     return 0 if line.ended.failed or line.ended.incomplete else 2
 
 
-def _facts(
+def run_facts(
     page: Page, judged: Judged, costs: MonthCosts, batch: Batch, run: Run
 ) -> Iterator[tuple[str, str]]:
+    """Yield what is known of a run, each with its name; some may be empty."""
     _, status = page.visit.language, batch.status(run)
     host = run.began.host if run.began else None
     yield _("Run"), run.id
@@ -272,7 +273,8 @@ def _facts(
         )
 
 
-def _job_facts(page: Page, job: Job, package: Package | None) -> Iterator[tuple[str, str]]:
+def job_facts(page: Page, job: Job, package: Package | None) -> Iterator[tuple[str, str]]:
+    """Yield what is known of a job in a run, each with its name; some may be empty."""
     _ = page.visit.language
     yield _("Files"), f"{job.files:,} · {page.size(job.bytes)}"
     yield _("Items"), "" if job.items is None else f"{job.items:,}"

@@ -15,6 +15,11 @@ SAME_NIGHT = timedelta(hours=20)
 WEEK = 6
 SHOWN_JOBS = 8
 """Names in a sentence."""
+PARTS = {
+    "disk": "The disk at home",
+    "hook": "A hook failed",
+    "store": "The pull cannot read",
+}
 FAILING = frozenset({Kind.JOB, Kind.LOST, Kind.RUN})
 TITLES = {
     Kind.BUCKET: "The bucket cannot be read",
@@ -57,6 +62,7 @@ CAUSES = {
     JobCause.RELEASE: "no usable release",
     JobCause.ERROR: "an error of the job",
 }
+NEAR = {0: "today {time}", -1: "yesterday {time}", 1: "tomorrow {time}"}
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
@@ -65,9 +71,8 @@ def when(_: Language, moment: datetime, now: datetime, zone: tzinfo) -> str:
     local, today = moment.astimezone(zone), now.astimezone(zone).date()
     time = f"{local:%H:%M}"
     days = (local.date() - today).days
-    near = {0: "today {time}", -1: "yesterday {time}", 1: "tomorrow {time}"}
-    if days in near:
-        return _(near[days], time=time)
+    if days in NEAR:
+        return _(NEAR[days], time=time)
     if abs(days) <= WEEK:
         return _("{weekday} {time}", weekday=_(WEEKDAYS[local.weekday()]), time=time)
     return f"{local:%Y-%m-%d} {time}"
@@ -123,15 +128,17 @@ def _running(_: Language, one: Latest, at: str) -> str:
 
 
 def _came_to(_: Language, one: Latest, pull: Pull | None) -> Iterator[str]:
+    if one.state is State.LOST:
+        yield _("the run was lost")
     if one.shards:
         yield _.count(
             "{done} of {n} shard", "{done} of {n} shards", one.shards[1], done=one.shards[0]
         )
     if one.jobs:
         yield _.count("{done} of {n} job", "{done} of {n} jobs", one.jobs, done=one.done)
-    elif one.state is not State.NONE:
+    elif one.state not in {State.NONE, State.LOST}:
         yield status_text(_, one.state)
-    if one.failed:
+    if one.failed and one.state is not State.LOST:
         yield _("{jobs} failed", jobs=names(_, one.failed))
     if one.files:
         yield _.count("{n} file", "{n} files", one.files)
@@ -163,12 +170,15 @@ def trouble_title(_: Language, one: Trouble) -> str:
             one.times,
             jobs=jobs,
         )
-    if one.kind in {Kind.LOST, Kind.RUN} and not one.subject:
+    if one.part in PARTS or (one.kind in {Kind.LOST, Kind.RUN} and not one.subject):
         cause = CAUSES[one.cause.known] if one.cause and one.kind is Kind.RUN else ""
-        title = _begun(_(cause or TITLES[one.kind]))
+        title = _begun(_(cause or PARTS.get(one.part) or TITLES[one.kind]))
         return _("{title}: {jobs}", title=title, jobs=jobs) if jobs else title
-    title = TITLES.get(one.kind, "Missing shards: {subject}")
-    return _(title, jobs=jobs, subject=one.subject)
+    if one.kind is Kind.JOB and one.cause:
+        return _("{jobs}: {cause}", jobs=jobs, cause=_(CAUSES[one.cause.known]))
+    if one.kind is Kind.LOST:
+        return _("Missing shards: {subject}", subject=one.subject)
+    return _(TITLES[one.kind], jobs=jobs, subject=one.subject)
 
 
 def trouble_details(_: Language, one: Trouble, now: datetime, zone: tzinfo) -> list[str]:
@@ -177,24 +187,30 @@ def trouble_details(_: Language, one: Trouble, now: datetime, zone: tzinfo) -> l
     def at(moment: datetime) -> str:
         return when(_, moment, now, zone)
 
-    found = [_(CAUSES[one.cause.known])] if one.kind is Kind.JOB and one.cause else []
+    found: list[str] = []
     if one.times > 1 and one.kind in FAILING:
-        days = one.days if one.days == one.times else 0
-        unit = ("{n} day in a row", "{n} days in a row")
-        found.append(
-            _.count(*unit, days)
-            if days
-            else _.count("{n} time in a row", "{n} times in a row", one.times)
-        )
-    if one.since:
-        text = "due {when}" if one.kind is Kind.MISSED else "since {when}"
-        found.append(_(text, when=at(one.since)))
-    if one.last_success:
-        text = "the last run: {when}" if one.kind is Kind.MISSED else "last success: {when}"
-        found.append(_(text, when=at(one.last_success)))
+        if one.days == one.times:
+            found.append(_.count("{n} day in a row", "{n} days in a row", one.days))
+        else:
+            found.append(_.count("{n} time in a row", "{n} times in a row", one.times))
+    if one.since and one.kind is Kind.MISSED:
+        found.append(_("due {when}", when=at(one.since)))
+    elif one.since:
+        found.append(_("since {when}", when=at(one.since)))
+    if one.last_success and one.kind is Kind.MISSED:
+        found.append(_("the last run: {when}", when=at(one.last_success)))
+    elif one.last_success:
+        found.append(_("last success: {when}", when=at(one.last_success)))
     elif one.kind in FAILING and one.jobs:
         found.append(_("no success is known"))
     return found
+
+
+def trouble_remedy(_: Language, one: Trouble) -> str:
+    """Return what a person can do; empty where that depends."""
+    if one.kind is Kind.MISSED:
+        return _("Where to look: the schedule and the launch, with `mayfly doctor --aws`.")
+    return one.remedy
 
 
 def status_text(_: Language, status: RunStatus | JobStatus | State) -> str:

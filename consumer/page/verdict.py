@@ -8,7 +8,7 @@ from enum import StrEnum
 from agent.contract.results import JobCause, RunStatus
 from consumer.groups import Group, Outcome, State
 from consumer.judge import JobFacts, Judged, ScheduleFacts
-from consumer.page.given import Health, Pull
+from consumer.page.given import Health, Problem, Pull
 
 
 class Kind(StrEnum):
@@ -39,7 +39,8 @@ class Trouble:
         kind: What it is about.
         schedule: Of which schedule.
         subject: A bucket, a folder, a release, shards; empty where the jobs are the subject.
-        jobs: The jobs that it concerns.
+        part: Of home, as `Problem.kind` has it.
+        jobs: The jobs that it concerns; of home, the subjects.
         run: The run in which it was seen last.
         cause: Why jobs failed.
         message: What was said of it.
@@ -53,6 +54,7 @@ class Trouble:
     kind: Kind
     schedule: str = ""
     subject: str = ""
+    part: str = ""
     jobs: tuple[str, ...] = ()
     run: str = ""
     cause: JobCause | None = None
@@ -188,10 +190,18 @@ def _latest(schedule: ScheduleFacts, jobs: Iterable[JobFacts], now: datetime) ->
 def _of_home(health: Health) -> Iterator[Trouble]:
     if health.problem:
         yield Trouble(Kind.BUCKET, subject=health.bucket, message=health.problem, since=health.read)
+    alike: dict[tuple[str, str], list[Problem]] = {}
     for one in health.pull.problems if health.pull else ():
-        kind = Kind.REJECTED if one.kind == "invalid" else Kind.HOME
+        alike.setdefault((one.kind, one.reason), []).append(one)
+    for (kind, reason), problems in alike.items():
         yield Trouble(
-            kind, subject=one.subject, message=one.reason, remedy=one.remedy, since=one.since
+            Kind.REJECTED if kind == "invalid" else Kind.HOME,
+            part=kind,
+            subject=problems[0].subject,
+            jobs=tuple(one.subject for one in problems if one.subject),
+            message=reason,
+            remedy=problems[0].remedy,
+            since=min((one.since for one in problems if one.since), default=None),
         )
     for key, reason in sorted(health.rejected.items()):
         yield Trouble(Kind.REJECTED, subject=key, message=reason)
@@ -244,7 +254,7 @@ def _one_for_each_cause(
             jobs=tuple(job.name for job, _ in members),
             run=max(one.run for _, one in members),
             cause=first.cause,
-            message=first.message,
+            message=first.message if first.job else "",
             since=min(since, default=None),
             times=max(job.failures for job, _ in members),
             days=max(job.failed_days for job, _ in members),

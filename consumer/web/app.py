@@ -18,6 +18,7 @@ from agent.base.errors import MayflyError
 from agent.contract.layout import JobKey
 from agent.contract.package import Package
 from consumer.home import Home, Known
+from consumer.objects import Objects, file_of, log_of
 from consumer.page import pages
 from consumer.page.document import status_document
 from consumer.page.given import MOST_LOG_BYTES, Text, Visit
@@ -25,7 +26,7 @@ from consumer.page.words import language_for
 from consumer.spending import month_costs, month_of
 from consumer.web.guard import Guard, plain
 from consumer.web.logs import Log
-from consumer.web.objects import ObjectResponse, Objects, file_of, log_of, problem
+from consumer.web.objects import ObjectResponse, problem
 
 PAGES_AT_ONCE = 2
 """Pages that are made in threads; more would wait for each other anyway."""

@@ -138,7 +138,7 @@ def attempt(
         )
         parts.append((minutes, {"closed": closed}))
     return [
-        _arrived(EntryKey(batch, run, "0" * 8, number), started + timedelta(minutes=after), said)
+        arrived(EntryKey(batch, run, "0" * 8, number), started + timedelta(minutes=after), said)
         for number, (after, said) in enumerate(parts)
     ]
 
@@ -150,7 +150,8 @@ def _status(jobs: Mapping[str, str] | None) -> str:
     return "partial" if "succeeded" in ends else "failed"
 
 
-def _arrived(key: EntryKey, at: datetime, parts: Mapping[str, object]) -> Arrived:
+def arrived(key: EntryKey, at: datetime, parts: Mapping[str, object]) -> Arrived:
+    """Return an entry of a log."""
     own = {"schedule": key.batch.schedule, "batch": key.batch.name, "run": key.run}
     entry = Entry.model_validate({**own, "nonce": key.nonce, "written": at, **parts})
     return Arrived(key, at.astimezone(UTC), entry)
