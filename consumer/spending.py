@@ -11,6 +11,10 @@ from consumer.model import Batch, History, Run
 WEEKS = timedelta(days=28)
 """Of which the daily cost is the mean, for the forecast: four weeks, so that weekdays even out."""
 DAY = timedelta(days=1)
+POLL_SECONDS = 60.0
+"""Between polls, unless a person says otherwise."""
+LIST_USD = 0.005 / 1000
+"""What S3 asks for a LIST, in most regions; Wasabi asks for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,3 +143,8 @@ def _to_come(costs: Sequence[RunCost], month: Month, now: datetime) -> float:
     # Less than a day of history is not extrapolated from.
     days = max(1.0, (now - recent[0].started) / DAY)
     return sum(one.usd or 0.0 for one in recent) / days * left
+
+
+def requests_month(interval: float = POLL_SECONDS) -> float:
+    """Return how many LIST requests a month of polling is, at least: one each time, when nothing is new."""
+    return 30 * 86400 / interval

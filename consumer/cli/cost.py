@@ -1,85 +1,147 @@
 """`mayfly cost`."""
 
-import asyncio
 import re
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from agent.base.console import aligned
 from agent.base.errors import ExitCode, UsageError
-from consumer.cli.command import bucket_command, dump, loaded_settings, open_bucket
+from consumer.cli.command import Asked, dump, known_command, known_of, loaded_settings
 
 if TYPE_CHECKING:
-    from agent.core.manifest import IndexEntry
-    from consumer.bucket import ReadOnlyBucket
+    from agent.config.settings import Cost as Prices
+    from consumer.spending import Month, MonthCosts, RunCost
 
-_MONTH = re.compile(r"(20\d\d)-(0[1-9]|1[0-2])", re.ASCII)
-READS_AT_ONCE = 8
+_MONTH = re.compile(r"20[0-9]{2}-(0[1-9]|1[0-2])")
+ALWAYS_ON_TYPE = "t3.medium"
+"""The machine that is compared with where nobody says what theirs costs."""
+HEADINGS = ("BEGAN", "BILLED", "BOUGHT", "USD/H", "MACHINE", "OTHER", "TOTAL", "RUN")
+RIGHT = frozenset({1, 3, 4, 5, 6})
 
 
 @click.command()
 @click.option("--month", "which", metavar="YYYY-MM", help="Another month than this one.")
-@bucket_command
-def cost(
-    *,
-    which: str | None,
-    store: str | None,
-    config: Path | None,
-    pairs: tuple[str, ...],
-    as_json: bool,
-) -> ExitCode:
-    """Show what each run of the month cost, the month so far, its forecast, and an always-on machine beside it.
+@known_command
+def cost(*, asked: Asked, which: str | None) -> ExitCode:
+    """Show what the runs of a month cost, the month so far, and what to expect of it.
 
-    Amounts are estimates in US dollars, without taxes, free tiers, data transfer and the bucket.
+    All amounts are estimates in US dollars: without taxes, free tiers, data transfer and what the bucket stores.
+    Beside them stands what a machine would cost that is never off.
     """
-    from consumer.costs import cost_json, cost_lines, month_costs, month_of  # noqa: PLC0415
-    from consumer.facts.runs import COST_DAYS  # noqa: PLC0415
+    from consumer.spending import month_costs, month_of  # noqa: PLC0415
 
-    now = datetime.now(UTC)
-    month = month_of(*_year_and_month(which, now), None)
-    bucket = open_bucket(store, config, pairs)
-    prices = loaded_settings(config, pairs).cost
-    entries = asyncio.run(
-        _entries(bucket, min(month.begin, now - timedelta(days=COST_DAYS)), month.end)
-    )
-    costs = month_costs(entries, month, now, prices)
-    if as_json:
-        dump(cost_json(costs, prices, bucket.name))
+    known = known_of(asked)
+    now, zone = known.judged.now, known.judged.zone
+    moment = now if which is None else _first_of(which).replace(tzinfo=zone)
+    costs = month_costs(known.history, month_of(moment, zone), now)
+    prices = loaded_settings(asked.config, asked.pairs).cost
+    always = _always_on(prices)
+    if asked.as_json:
+        dump(_json(costs, prices, known.bucket.name, always))
         return ExitCode.DONE
-    click.echo(f"{bucket.name}, {month.begin:%B %Y} (estimates; times in {month.begin:%Z})")
-    for line in cost_lines(costs, prices, None):
+    click.echo(f"{known.bucket.name}, {costs.month.begin:%B %Y} (times in {zone})")
+    for line in _lines(costs, prices, always, now):
         click.echo(line)
     return ExitCode.DONE
 
 
-def _year_and_month(which: str | None, now: datetime) -> tuple[int, int]:
-    if which is None:
-        here = now.astimezone()
-        return here.year, here.month
-    match = _MONTH.fullmatch(which)
-    if match is None:
+def _first_of(which: str) -> datetime:
+    if _MONTH.fullmatch(which) is None:
         raise UsageError(f"{which!r} is no month", remedy="write it as 2026-11")
-    return int(match.group(1)), int(match.group(2))
+    return datetime.strptime(which, "%Y-%m")  # noqa: DTZ007 -- its zone comes next
 
 
-async def _entries(bucket: "ReadOnlyBucket", begin: datetime, end: datetime) -> "list[IndexEntry]":
-    """Return the sound entries of runs of a month, and of the four weeks before now; what is forged is left out."""
-    from agent.core.ids import commit_stamp, run_started  # noqa: PLC0415
-    from agent.core.layout import INDEX  # noqa: PLC0415
-    from consumer.history import Committed, index_keys, read_entry  # noqa: PLC0415
-    from consumer.pull.plan import date_problem  # noqa: PLC0415
+def _always_on(prices: "Prices") -> float:
+    from agent.machine.cost import LIST_PRICES, always_on_usd_month  # noqa: PLC0415
 
-    # A run commits after it began, so its key sorts after the first moment.
-    keys = await index_keys(bucket, after=f"{INDEX}{commit_stamp(begin)}")
-    wanted = [key for key in keys if not date_problem(key) and begin <= run_started(key.run) < end]
-    limit = asyncio.Semaphore(READS_AT_ONCE)
+    if prices.always_on_month is not None:
+        return prices.always_on_month
+    return always_on_usd_month(prices, LIST_PRICES[ALWAYS_ON_TYPE])
 
-    async def read(index: int) -> "IndexEntry | None":
-        async with limit:
-            found = await read_entry(bucket, wanted[index])
-        return found.entry if isinstance(found, Committed) else None
 
-    rows = await asyncio.gather(*(read(index) for index in range(len(wanted))))
-    return [row for row in rows if row is not None]
+def _lines(costs: "MonthCosts", prices: "Prices", always: float, now: datetime) -> Iterator[str]:
+    from consumer.spending import LIST_USD, POLL_SECONDS, requests_month  # noqa: PLC0415
+
+    yield from aligned([HEADINGS, *(_row(run, costs.month) for run in costs.runs)], RIGHT)
+    requests = requests_month()
+    sums = (
+        ("runs", costs.runs_usd),
+        ("of these estimated: running, or lost", costs.estimated_usd),
+        ("image, and a disk that is kept", costs.standing_usd),
+        ("so far", costs.so_far_usd),
+        ("the whole month, if it goes on so", costs.forecast_usd),
+        ("a machine that is never off, so far", always * costs.month.part(now)),
+        ("and in the whole month", always),
+    )
+    yield ""
+    yield from aligned(
+        [(name, _money(usd, prices)) for name, usd in sums if usd or "est" not in name],
+        frozenset({1}),
+    )
+    if costs.unknown:
+        yield f"runs of which nobody can tell the cost: {costs.unknown} (see cost.hourly)"
+    yield ""
+    yield (
+        f"Looking each {timedelta(seconds=POLL_SECONDS).seconds} s (mayfly serve) is {requests:,.0f}"
+        f" LIST requests a month:"
+    )
+    yield f"about {_money(requests * LIST_USD, prices)} at S3, nothing at Wasabi. --interval 5m is a fifth of it."
+
+
+def _money(usd: float, prices: "Prices") -> str:
+    text = f"{usd:.2f} USD"
+    if prices.currency == "USD":
+        return text
+    return f"{text} ({usd * prices.exchange:,.0f} {prices.currency})"
+
+
+def _row(run: "RunCost", month: "Month") -> tuple[str, ...]:
+    began = f"{run.started.astimezone(month.begin.tzinfo):%m-%d %H:%M}"
+    if run.cost is None:
+        return (began, *"-----", "-" if run.usd is None else f"~{run.usd:.4f}", run.run)
+    cost = run.cost
+    other = cost.surplus_usd + cost.volume_usd + cost.address_usd
+    return (
+        began,
+        f"{cost.billed_seconds / 60:.1f} min",
+        cost.market,
+        f"{cost.rate_usd_hour:.4f}",
+        f"{cost.instance_usd:.4f}",
+        f"{other:.4f}",
+        f"{cost.total_usd:.4f}",
+        run.run,
+    )
+
+
+def _json(costs: "MonthCosts", prices: "Prices", bucket: str, always: float) -> dict[str, Any]:
+    from consumer.spending import requests_month  # noqa: PLC0415
+
+    return {
+        "bucket": bucket,
+        "month": f"{costs.month.begin:%Y-%m}",
+        "from": costs.month.begin.isoformat(),
+        "until": costs.month.end.isoformat(),
+        "runs": [
+            {
+                "run": one.run,
+                "started": one.started.isoformat(),
+                "usd": one.usd,
+                "estimated": one.estimated,
+                "cost": one.cost.model_dump(mode="json") if one.cost else None,
+            }
+            for one in costs.runs
+        ],
+        "runs_usd": round(costs.runs_usd, 6),
+        "estimated_usd": round(costs.estimated_usd, 6),
+        "unknown_runs": costs.unknown,
+        "standing_usd": round(costs.standing_usd, 6),
+        "so_far_usd": round(costs.so_far_usd, 6),
+        "forecast_usd": round(costs.forecast_usd, 6),
+        "always_on_usd": round(always, 6),
+        "poll_requests_month": requests_month(),
+        "currency": prices.currency,
+        "exchange": prices.exchange,
+    }

@@ -1,75 +1,133 @@
 """`mayfly status`."""
 
-import asyncio
-import shutil
-import sys
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
+from agent.base.console import aligned, cut
 from agent.base.errors import ExitCode
-from consumer.cli.command import bucket_command, dump, open_bucket, paint
+from consumer.cli.command import Asked, dump, english, known_command, known_of, paint, width
 
-PIPE_WIDTH = 10_000
-"""Columns where nobody's terminal limits them."""
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from consumer.judge import Judged
+    from consumer.page.verdict import Verdict
+    from consumer.spending import MonthCosts
+
+HEADINGS = ("STATUS", "BEGAN", "AGO", "JOBS", "FILES", "TOOK", "RUN")
+RIGHT = frozenset({2, 3, 4, 5})
+COLOURS = {
+    "succeeded": "green",
+    "partial": "yellow",
+    "interrupted": "yellow",
+    "failed": "red",
+    "lost": "red",
+    "running": "cyan",
+}
+MOST_MESSAGE = 3
+"""Lines of what a job says."""
 
 
 @click.command()
-@click.option("-n", "--limit", type=click.IntRange(1, 1000), default=10, show_default=True)
 @click.option(
-    "--history",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Read the database of `mayfly serve` instead of the bucket.",
+    "-n",
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=10,
+    show_default=True,
+    help="How many of the newest runs to list.",
 )
-@bucket_command
-def status(
-    *,
-    limit: int,
-    history: Path | None,
-    store: str | None,
-    config: Path | None,
-    pairs: tuple[str, ...],
-    as_json: bool,
-) -> ExitCode:
-    """Show recent runs, from the bucket alone, and which jobs do not go well."""
-    from consumer.status import (  # noqa: PLC0415
-        facts_now,
-        group_lines,
-        job_lines,
-        past_of,
-        status_json,
-        status_lines,
+@click.option(
+    "--check",
+    is_flag=True,
+    help="For cron: print only what fails, and exit with 3 if something does.",
+)
+@known_command
+def status(*, asked: Asked, limit: int, check: bool) -> ExitCode:
+    """Tell whether the last runs worked, what fails now, and when the next run is due.
+
+    Below that, the newest runs. The first time it reads the whole bucket, later only what is new.
+    """
+    from consumer.page.document import status_document  # noqa: PLC0415
+    from consumer.page.given import Health  # noqa: PLC0415
+    from consumer.page.verdict import verdict  # noqa: PLC0415
+    from consumer.spending import month_costs, month_of  # noqa: PLC0415
+
+    known = known_of(asked)
+    judged, now = known.judged, known.judged.now
+    health = Health(known.bucket.name, now, rejected=known.history.invalid)
+    costs = month_costs(known.history, month_of(now, judged.zone), now)
+    found = verdict(judged, health)
+    failing = ExitCode.PARTIAL if check and not found.fine else ExitCode.DONE
+    if asked.as_json:
+        dump(status_document(judged, costs, health, limit))
+    elif not check:
+        for line in (*lines(judged, found), "", *table(judged, costs, limit)):
+            click.echo(line, color=True)
+    elif failing:
+        for line in lines(judged, found):
+            click.echo(line, color=True)
+    return failing
+
+
+def lines(judged: "Judged", found: "Verdict") -> Iterator[str]:
+    """Yield the verdict, and what is wrong."""
+    from consumer.page.sentences import (  # noqa: PLC0415
+        trouble_details,
+        trouble_remedy,
+        trouble_title,
+        verdict_text,
     )
 
-    now = datetime.now(UTC)
-    here = now.astimezone().tzinfo or UTC
-    if history is None:
-        from consumer.history import recent  # noqa: PLC0415
+    _, columns = english().language, width()
+    for text in verdict_text(_, found):
+        yield paint(text, COLOURS.get(found.state.value, "white"))
+    for one in found.troubles:
+        yield ""
+        yield paint(cut(trouble_title(_, one), columns), "yellow" if one.mild else "red")
+        details = ", ".join(trouble_details(_, one, judged.now, judged.zone))
+        for text in (details, *one.message.splitlines()[:MOST_MESSAGE], trouble_remedy(_, one)):
+            if text:
+                yield cut(f"    {text}", columns)
+        if one.run:
+            job = one.jobs[0] if one.jobs else ""
+            yield f"    mayfly show {one.run} {job}".rstrip()
 
-        bucket = open_bucket(store, config, pairs)
-        name, rows = bucket.name, asyncio.run(recent(bucket, now=now, limit=limit))
-        past, cut_off = past_of(rows, now), len(rows) == limit
-    else:
-        from consumer.archive.reader import Reader  # noqa: PLC0415
-        from consumer.archive.recall import recall  # noqa: PLC0415
 
-        reader = Reader(history)
-        name, rows, past = reader.bucket(), recall(reader, now, limit), reader.past()
-        cut_off = False
-    facts = facts_now(past, here, now)
-    if as_json:
-        dump(status_json(rows, facts, name, cut_off=cut_off))
-        return ExitCode.DONE
-    click.echo(f"{name} (times in {now.astimezone():%Z})")
-    if not rows:
-        click.echo("no runs yet")
-        return ExitCode.DONE
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_WIDTH
-    for line in status_lines(rows, paint=paint, zone=None, width=width):
-        click.echo(line, color=True)
-    for line in group_lines(facts, cut_off=cut_off, paint=paint, zone=None):
-        click.echo(line, color=True)
-    for line in job_lines(facts, paint=paint, zone=None):
-        click.echo(line, color=True)
-    return ExitCode.DONE
+def table(judged: "Judged", costs: "MonthCosts", limit: int) -> Iterator[str]:
+    """Yield the newest runs."""
+    from agent.base.units import show_duration  # noqa: PLC0415
+    from consumer.page.front import attempts, run_lines  # noqa: PLC0415
+
+    runs = run_lines(judged, attempts(judged)[: -limit - 1 : -1], costs)
+    cells = [
+        (
+            one.status.value,
+            f"{one.started.astimezone(judged.zone):%m-%d %H:%M}",
+            age(one.started, judged.now),
+            one.jobs,
+            str(one.files),
+            show_duration(one.seconds),
+            " ".join(filter(None, (one.run, one.shard, one.schedule))),
+        )
+        for one in runs
+    ]
+    if not cells:
+        return
+    head, *rows = aligned([HEADINGS, *cells], RIGHT)
+    yield head
+    for one, row in zip(runs, rows, strict=True):
+        word = one.status.value
+        yield paint(word, COLOURS.get(word, "white")) + row[len(word) :]
+    yield f"(times in {judged.zone})"
+
+
+def age(moment: "datetime", now: "datetime") -> str:
+    """Return how long ago something was, in its largest unit."""
+    seconds = max(0, int((now - moment).total_seconds()))
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"

@@ -1,10 +1,11 @@
-"""A real browser that looks at the status page; run as a module it makes the pictures of the documentation."""
+"""A real browser that looks at pages; run as a module it makes the pictures of the documentation."""
 
 import base64
+import re
 import sys
 import tempfile
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
@@ -12,9 +13,10 @@ from typing import Any, Self
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from tests.bucket.bucket import Bucket
-from tests.consumer.serving import serving
-from tests.consumer.year import leave_year
+from consumer.page.pages import job_page, overview, run_page, static_file
+from consumer.page.render import STATIC
+from tests.consumer.scenes import LOG, SCENES, failed, visit
+from tests.consumer.scenes import picture as a_picture
 from tests.parts.missing import program
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
@@ -30,6 +32,14 @@ class Light(StrEnum):
 
     BRIGHT = "light"
     DARK = "dark"
+
+
+VIEWS = (
+    (1200, Light.BRIGHT, "en"),
+    (390, Light.DARK, "en"),
+    (1200, Light.DARK, "ja"),
+    (390, Light.BRIGHT, "ja"),
+)
 
 
 class Camera:
@@ -85,24 +95,65 @@ class Camera:
 
 
 def main() -> None:
-    """Make the pictures of a year of runs."""
+    """Make the pictures of the documentation."""
     PICTURES.mkdir(exist_ok=True)
+    for old in PICTURES.glob("*.png"):
+        old.unlink()
     with tempfile.TemporaryDirectory() as name, Camera() as camera:
-        bucket = Bucket.in_folder(Path(name) / "bucket")
-        leave_year(bucket, datetime.now(UTC))
-        with serving(Path(name), bucket.environ, "--timezone", "Asia/Tokyo") as service:
-            camera.visit(f"{service.url}/?days=365", 1000, Light.BRIGHT)
-            camera.take(PICTURES / "page-desktop-light.png", 1300)
-            run = camera.ask("document.querySelector('article.failure p a').href")
-            camera.visit(f"{service.url}/?days=90&lang=ja", 1000, Light.DARK)
-            camera.take(PICTURES / "page-desktop-dark-ja.png", 1000)
-            camera.visit(f"{service.url}/?days=90", 390, Light.DARK)
-            camera.take(PICTURES / "page-phone-dark.png", 1500)
-            camera.visit(f"{service.url}/?days=30&lang=ja", 390, Light.BRIGHT)
-            camera.take(PICTURES / "page-phone-light-ja.png", 1500)
-            camera.visit(run, 1000, Light.BRIGHT)
-            camera.take(PICTURES / "page-run.png", 1000)
+        for picture in pictures():
+            camera.visit(lay_out(Path(name), picture), picture.width, picture.light)
+            camera.take(PICTURES / f"{picture.name}.png", 1500)
     sys.stdout.write(f"{PICTURES}: {', '.join(sorted(one.name for one in PICTURES.iterdir()))}\n")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A page, and how it is looked at."""
+
+    name: str
+    path: str
+    html: str
+    width: int
+    light: Light
+
+
+def pictures() -> Iterator[Picture]:
+    """Yield what the documentation shows: each morning at a desk and on a phone, a run, a job."""
+    for name, make in SCENES.items():
+        one = make()
+        for width, light, tag in VIEWS:
+            html = overview(visit("/", tag), one.judged, one.costs, one.health, one.packages)
+            yield Picture(f"{name}-{width}-{light}-{tag}", "/", html, width, light)
+    one = failed()
+    for width, light, tag in VIEWS:
+        view = f"{width}-{light}-{tag}"
+        path = f"/runs/{one.run}"
+        run = run_page(visit(path, tag), one.judged, one.costs, one.run, LOG)
+        yield Picture(f"run-{view}", path, run or "", width, light)
+        path = "/jobs/nightly/prices"
+        job = job_page(visit(path, tag), one.judged, "nightly", "prices")
+        yield Picture(f"job-{view}", path, job or "", width, light)
+
+
+def lay_out(folder: Path, picture: Picture) -> str:
+    """Write a page and what it needs to where its links lead, and return its address."""
+    for name in STATIC:
+        found = static_file(name)
+        assert found is not None
+        write(folder / "static" / name, found[1])
+    for shot in re.findall(r'<img src="[./]*([^"]+)"', picture.html):
+        write(folder / shot, a_picture(320, 180))
+    page = folder / picture.path.strip("/") / "index.html"
+    # The links are relative to a path without a slash at its end.
+    base = f'<head><base href="{folder.as_uri()}{picture.path}">'
+    write(page, picture.html.replace("<head>", base).encode())
+    return page.as_uri()
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file, and its folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
 
 
 if __name__ == "__main__":

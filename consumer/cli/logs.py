@@ -1,0 +1,121 @@
+"""`mayfly logs`."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from agent.base.console import printable
+from agent.base.errors import ExitCode, MayflyError, UsageError
+from agent.contract.results import RunStatus
+from consumer.cli.command import Asked, Known, catch_up, known_command, known_of, paint
+from consumer.options import Units
+
+if TYPE_CHECKING:
+    from agent.contract.entries import Object
+    from agent.contract.ids import Batch as Id
+    from consumer.objects import Objects
+
+COLOURS = {"warning": "yellow", "error": "red"}
+SHORTEST = 1.0
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.argument("job", metavar="[JOB]", required=False)
+@click.option(
+    "--follow", "-f", is_flag=True, help="Go on until the run ends: parts arrive meanwhile."
+)
+@click.option(
+    "--level", type=click.Choice(["debug", "info", "warning", "error"]), help="That and above."
+)
+@click.option(
+    "--interval",
+    type=Units("duration"),
+    default="15s",
+    show_default=True,
+    help="Between looks with --follow; each costs a LIST or two.",
+)
+@known_command
+def logs(
+    *, asked: Asked, run: str, job: str | None, follow: bool, level: str | None, interval: float
+) -> ExitCode:
+    """Print the log of a run; of one job, what it printed itself.
+
+    RUN is a run's id, as `mayfly status` lists them, or `latest`. While a run goes on, its log arrives in parts, at
+    least one each five minutes; of a job that did not end yet there is what the run says of it. --json prints the
+    events as they are.
+    """
+    if interval < SHORTEST:
+        raise UsageError(f"--interval takes {SHORTEST:g} seconds or more")
+    known = known_of(asked)
+    batch, found = known.run(run)
+    ended = job is not None and any(one.name == job for one in found.jobs)
+    if ended and job is not None and not follow:
+        asyncio.run(_printed(known, found.id, job))
+    else:
+        wanted = (level or "", job or "", asked.as_json)
+        asyncio.run(_log(known, batch.id, found.id, wanted, interval if follow else None))
+    return ExitCode.DONE
+
+
+async def _log(
+    known: Known, batch: "Id", run: str, wanted: tuple[str, str, bool], interval: float | None
+) -> None:
+    from consumer.objects import Objects  # noqa: PLC0415
+
+    objects, done = Objects(known.bucket, known.store), 0
+    while True:
+        # Asked before the parts are: of a run that is over, all parts are there.
+        now = known.store.batch(batch)
+        mine = next((one for one in now.runs if one.id == run), None) if now else None
+        parts = known.store.log_parts(batch, run)
+        async for text in _texts(objects, parts[done:]):
+            _print(text, wanted, known)
+        done = len(parts)
+        over = now is None or mine is None or now.status(mine) is not RunStatus.RUNNING
+        if interval is None or over:
+            return
+        await asyncio.sleep(interval)
+        await catch_up(known.bucket, known.store, datetime.now(UTC))
+
+
+async def _texts(objects: "Objects", parts: "tuple[Object, ...]") -> AsyncIterator[bytes]:
+    for part in parts:
+        try:
+            yield b"".join([piece async for piece in objects.pieces(part)])
+        except MayflyError as error:
+            click.echo(f"warning: {part.key}: {printable(str(error))}", err=True)
+
+
+def _print(text: bytes, wanted: tuple[str, str, bool], known: Known) -> None:
+    from consumer.page.logtext import filtered, log_lines  # noqa: PLC0415
+
+    level, job, as_json = wanted
+    for line in filtered(log_lines(text), level, job):
+        shown = line.json if as_json else line.text(known.judged.zone)
+        click.echo(
+            paint(shown, COLOURS[line.level]) if line.level in COLOURS else shown, color=True
+        )
+
+
+async def _printed(known: Known, run: str, job: str) -> None:
+    from agent.contract.descriptor import Role  # noqa: PLC0415
+    from agent.contract.layout import JobKey  # noqa: PLC0415
+    from agent.contract.package import Package  # noqa: PLC0415
+    from consumer.objects import AbsentError, Objects, file_of  # noqa: PLC0415
+    from consumer.page.render import shown_text  # noqa: PLC0415
+
+    objects = Objects(known.bucket, known.store)
+    package = await objects.package({run: known.run(run)}, run, job)
+    if not isinstance(package, Package):
+        raise AbsentError(
+            f"there is nothing of {job}: {package.reason if package else 'no package'}"
+        )
+    for one in package.resources:
+        if one.role is Role.LOG:
+            pieces = objects.pieces(file_of(JobKey(run, job), one).object)
+            text = shown_text(b"".join([piece async for piece in pieces]))
+            click.echo("\n".join(printable(line) for line in text.splitlines()))

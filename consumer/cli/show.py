@@ -1,0 +1,233 @@
+"""`mayfly show`."""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from agent.base.console import aligned, columns_of, cut, printable
+from agent.base.errors import ExitCode, MayflyError, UsageError
+from agent.base.units import show_duration, show_size
+from consumer.cli.command import (
+    Asked,
+    Known,
+    dump,
+    english,
+    known_command,
+    known_of,
+    paint,
+    width,
+)
+from consumer.cli.status import COLOURS
+
+if TYPE_CHECKING:
+    from agent.contract.entries import Invalid
+    from agent.contract.package import Package
+    from consumer.model import Batch, Job, Run
+    from consumer.page.given import Text
+    from consumer.page.run import JobLine
+
+LOG_LINES = 20
+MOST_FILES = 50
+NAME = 17
+"""Columns of what a fact is called."""
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.argument("job", metavar="[JOB]", required=False)
+@known_command
+def show(*, asked: Asked, run: str, job: str | None) -> ExitCode:
+    """Show what happened in a run, or to one job of it: facts, messages, files, the end of the log.
+
+    RUN is a run's id, as `mayfly status` lists them, or `latest`.
+    """
+    known = known_of(asked)
+    batch, found = known.run(run)
+    if job is not None:
+        mine = next((one for one in found.jobs if one.name == job), None)
+        if mine is None:
+            raise _no_result(batch, found, job)
+        package, log = asyncio.run(_of_job(known, found.id, job))
+        if asked.as_json:
+            dump(_json(mine) | {"package": _json(package)})
+        else:
+            _tell(_job_lines(known, mine, package, log))
+        return ExitCode.DONE
+    log = asyncio.run(_of_run(known, found.id))
+    if asked.as_json:
+        dump(_json(found) | {"status": batch.status(found).value, "batch": batch.id.name})
+    else:
+        _tell(_run_lines(known, batch, found, log))
+    return ExitCode.DONE
+
+
+def _no_result(batch: "Batch", run: "Run", job: str) -> UsageError:
+    from consumer.page.run import job_lines  # noqa: PLC0415
+
+    there = {one.name: one for one in job_lines(batch, run)}
+    if job in there:
+        line = there[job]
+        return UsageError(
+            f"{job} has no result in {run.id}: {line.state.value} {line.message}".rstrip()
+        )
+    names = ", ".join(sorted(there)[:20]) or "none"
+    return UsageError(f"{run.id} has no job {job!r}", remedy=f"its jobs: {names}")
+
+
+async def _of_run(known: Known, run: str) -> "Text":
+    from consumer.objects import Objects  # noqa: PLC0415
+
+    return await Objects(known.bucket, known.store).log({run: known.run(run)}, run)
+
+
+async def _of_job(known: Known, run: str, job: str) -> "tuple[Package | Invalid | None, Text]":
+    from agent.contract.layout import JobKey  # noqa: PLC0415
+    from agent.contract.package import Package  # noqa: PLC0415
+    from consumer.objects import Objects, file_of, log_of  # noqa: PLC0415
+    from consumer.page.given import MOST_LOG_BYTES, Text  # noqa: PLC0415
+
+    objects = Objects(known.bucket, known.store)
+    package = await objects.package({run: known.run(run)}, run, job)
+    printed = log_of(package) if isinstance(package, Package) else None
+    if printed is None:
+        return package, Text()
+    try:
+        text = await objects.end(file_of(JobKey(run, job), printed).object, MOST_LOG_BYTES)
+    except MayflyError as error:
+        text = Text(problem=str(error))
+    return package, text
+
+
+def _tell(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(line, color=True)
+
+
+def _run_lines(known: Known, batch: "Batch", run: "Run", log: "Text") -> Iterator[str]:
+    from consumer.page.logtext import log_lines  # noqa: PLC0415
+    from consumer.page.render import Page, said  # noqa: PLC0415
+    from consumer.page.run import job_lines, notes, progress, run_facts  # noqa: PLC0415
+    from consumer.page.sentences import status_text  # noqa: PLC0415
+    from consumer.spending import month_costs, month_of  # noqa: PLC0415
+
+    _, judged = english().language, known.judged
+    costs = month_costs(known.history, month_of(run.started, judged.zone), judged.now)
+    status = batch.status(run)
+    yield paint(f"{run.id}: {status_text(_, status)}", COLOURS.get(status.value, "white"))
+    if status.value == "running":
+        yield progress(_, run)
+    for note in notes(_, batch, run):
+        yield from _wrapped(printable(note))
+    yield ""
+    yield from _facts(said(run_facts(Page(english(), judged.zone), judged, costs, batch, run)))
+    jobs = job_lines(batch, run)
+    if jobs:
+        yield ""
+        yield from aligned(
+            [("JOB", "STATUS", "FILES", "SIZE", "TOOK"), *map(_cells, jobs)], frozenset({2, 3, 4})
+        )
+    for one in jobs:
+        if one.message or one.cause:
+            yield ""
+            yield from _said(one)
+    yield ""
+    yield from _log_end(
+        log, [line.text(judged.zone) for line in log_lines(log.content, cut=log.cut)], run.id
+    )
+
+
+def _cells(one: "JobLine") -> tuple[str, ...]:
+    if one.ended is None:
+        return (one.name, one.state.value, "", "", "")
+    job = one.ended
+    return (
+        one.name,
+        job.status.value,
+        str(job.files),
+        show_size(job.bytes),
+        show_duration(job.seconds),
+    )
+
+
+def _said(one: "JobLine") -> Iterator[str]:
+    from consumer.page.sentences import CAUSES  # noqa: PLC0415
+
+    yield f"{one.name}: {CAUSES[one.cause.known]}" if one.cause else f"{one.name}:"
+    for line in one.message.splitlines():
+        yield from _wrapped(printable(line), "    ")
+
+
+def _job_lines(
+    known: Known, job: "Job", package: "Package | Invalid | None", log: "Text"
+) -> Iterator[str]:
+    from agent.contract.entries import Invalid  # noqa: PLC0415
+    from agent.contract.package import Package  # noqa: PLC0415
+    from consumer.groups import State  # noqa: PLC0415
+    from consumer.page.render import Page, said, shown_text  # noqa: PLC0415
+    from consumer.page.run import JobLine, job_facts  # noqa: PLC0415
+
+    sound = package if isinstance(package, Package) else None
+    yield paint(f"{job.name}: {job.status.value}", COLOURS.get(job.status.value, "red"))
+    if job.message or job.cause:
+        yield from _said(JobLine(job.name, State.NONE, job, job.cause, job.message))
+    yield ""
+    yield from _facts(said(job_facts(Page(english(), known.judged.zone), job, sound)))
+    if isinstance(package, Invalid):
+        yield from _wrapped(f"its package cannot be used: {package.reason}")
+    if sound is None:
+        return
+    rows = [
+        (show_size(one.bytes), one.role.value, printable(one.original or one.path))
+        for one in sound.resources
+    ]
+    yield ""
+    yield from (cut(line, width()) for line in aligned(rows[:MOST_FILES], frozenset({0})))
+    if len(rows) > MOST_FILES:
+        yield f"... and {len(rows) - MOST_FILES} more"
+    yield f"`mayfly pull FOLDER --job {job.name} --partial` brings them home"
+    for one in sound.job.refused[:MOST_FILES]:
+        yield from _wrapped(f"not handed over: {printable(one.path)}: {printable(one.reason)}")
+    yield ""
+    yield from _log_end(
+        log,
+        [printable(line) for line in shown_text(log.content).splitlines()],
+        f"{sound.job.run} {job.name}",
+    )
+
+
+def _log_end(log: "Text", lines: list[str], which: str) -> Iterator[str]:
+    if log.problem:
+        yield from _wrapped(f"the log cannot be read: {log.problem}")
+    elif not lines:
+        yield "nothing was logged"
+    else:
+        if log.cut or len(lines) > LOG_LINES:
+            yield f"the end of the log (`mayfly logs {which}` has all):"
+        yield from (cut(line, width()) for line in lines[-LOG_LINES:])
+
+
+def _facts(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for name, text in pairs:
+        yield from _wrapped(printable(text), f"{name:<{NAME}} ")
+
+
+def _wrapped(text: str, lead: str = "") -> Iterator[str]:
+    """Yield text in lines that fit, below each other; what has no spaces, such as a command, stays whole."""
+    room = width() - len(lead)
+    line = ""
+    for word in text.split(" "):
+        if line and columns_of(line) + 1 + columns_of(word) > room:
+            yield f"{lead}{line}"
+            lead, line = " " * len(lead), word
+        else:
+            line = f"{line} {word}" if line else word
+    yield f"{lead}{line}"
+
+
+def _json(value: object) -> dict[str, object]:
+    from pydantic_core import to_jsonable_python  # noqa: PLC0415
+
+    plain = to_jsonable_python(value, by_alias=True)
+    return plain if isinstance(plain, dict) else {}
