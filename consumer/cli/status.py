@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.base.console import aligned, cut
+from agent.base.console import aligned, cut, printable
 from agent.base.errors import ExitCode
 from consumer.cli.command import Asked, dump, english, known_command, known_of, paint, width
 
@@ -26,8 +26,6 @@ COLOURS = {
     "lost": "red",
     "running": "cyan",
 }
-MOST_MESSAGE = 3
-"""Lines of what a job says."""
 
 
 @click.command()
@@ -88,7 +86,7 @@ def lines(judged: "Judged", found: "Verdict") -> Iterator[str]:
         yield ""
         yield paint(cut(trouble_title(_, one), columns), "yellow" if one.mild else "red")
         details = ", ".join(trouble_details(_, one, judged.now, judged.zone))
-        for text in (details, *one.message.splitlines()[:MOST_MESSAGE], trouble_remedy(_, one)):
+        for text in (details, printable(one.message), trouble_remedy(_, one)):
             if text:
                 yield cut(f"    {text}", columns)
         if one.run:

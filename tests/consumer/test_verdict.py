@@ -1,9 +1,11 @@
+# ruff: noqa: RUF001 -- Japanese
 """The morning's question, its answer, and what fails now: one entry for one cause."""
 
 from datetime import timedelta
 
 import pytest
 
+from agent.batch.fold import Arrived
 from agent.contract.results import JobCause, JobStatus
 from consumer.groups import State
 from consumer.judge import Judged, Rules, judge
@@ -19,10 +21,10 @@ ENGLISH, JAPANESE = language("en"), language("ja")
 NIGHTLY = nightly("cron(0 3 * * ? *)")
 
 
-def judged(now_text: str, *attempts: list[object]) -> Judged:
+def judged(now_text: str, *attempts: list[Arrived]) -> Judged:
     """Return what follows from runs at a moment."""
     now = tokyo(now_text)
-    return judge(history(now, *attempts), Rules(now))  # type: ignore[arg-type]
+    return judge(history(now, *attempts), Rules(now))
 
 
 @pytest.mark.parametrize(
@@ -169,9 +171,10 @@ def test_home_fails_too() -> None:
     found = verdict(scenes.good(5).judged, health)
     assert not found.fine
     titles = [trouble_title(ENGLISH, one) for one in found.troubles]
-    assert titles[:2] == ["The bucket cannot be read", "A hook failed: run quotes"]
-    assert titles[2].startswith("The disk at home: run job-0, ")
-    assert titles[2].endswith(", 32 more")
+    assert titles[0] == "The bucket cannot be read"
+    assert titles[1].startswith("The disk at home: run job-0, ")
+    assert titles[1].endswith(", 32 more")
+    assert titles[2] == "A hook failed: run quotes"
     assert len(titles) == 3
 
 
