@@ -7,7 +7,8 @@ import hashlib
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
@@ -173,14 +174,16 @@ class Inspection:
     @cached_property
     def pointed(self) -> frozenset[str]:
         """The runs that the index tells of."""
-        return frozenset(
-            match["run"] for key in self.objects if (match := _POINTER.fullmatch(key))
-        )
+        return frozenset(match["run"] for key in self.objects if (match := _POINTER.fullmatch(key)))
 
     @cached_property
     def committed(self) -> dict[Job, Document]:
         """What ended: of each job of each run what its first entry says."""
-        return {(run, name): rows[0] for run, told in self.runs.items() for name, rows in told.jobs.items()}
+        return {
+            (run, name): rows[0]
+            for run, told in self.runs.items()
+            for name, rows in told.jobs.items()
+        }
 
     def successes(self, batch: str = "") -> set[tuple[str, str, str]]:
         """Return batch, run and job of each success, of all batches or of one."""
@@ -302,7 +305,9 @@ def lost(seen: Inspection, finished: Iterable[File]) -> list[File]:
     return gone
 
 
-def examine(seen: Inspection, finished: Iterable[File], *, gone: Set[str] = frozenset()) -> Broken:
+def examine(
+    seen: Inspection, finished: Iterable[File], *, gone: AbstractSet[str] = frozenset()
+) -> Broken:
     """Return what does not hold of a bucket.
 
     Args:
