@@ -36,12 +36,12 @@ from agent.contract.names import parse_written, path_problem
 from agent.contract.package import Package, seal_package
 from agent.contract.package import read_package as read_package_again
 from agent.contract.releases import ReleaseEntry, facts_of, read_release_entry
+from agent.core.manifest import HostRecord
+from agent.core.results import read_result
 from agent.delivery.closing import closed_of
 from agent.delivery.sealing import after_death, entry_of, status_of
 from agent.delivery.spool import Closing, Finished
 from agent.jobs.plan import SchedulerState, next_step
-from agent.core.manifest import HostRecord
-from agent.core.results import read_result
 from agent.jobs.verdict import Ended, Produced, judge
 from agent.machine.instance import (
     host_facts,
