@@ -1,24 +1,8 @@
 """What jobs wrote down about their files and their ends, which no kill may take back."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
-
-@dataclass(frozen=True)
-class File:
-    """A file that a job finished.
-
-    Attributes:
-        run: The run.
-        job: The job.
-        path: Below the job's output.
-        sha256: Of its content.
-    """
-
-    run: str
-    job: str
-    path: str
-    sha256: str
+from tests.bucket.sound import File
 
 
 def _lines(ledger: Path, kind: str) -> list[list[str]]:
@@ -33,6 +17,6 @@ def finished(ledger: Path) -> list[File]:
     return [File(*words) for words in _lines(ledger, "file")]
 
 
-def ended(ledger: Path) -> dict[tuple[str, str], float]:
-    """Return when jobs came to their end, by run and job, in seconds: lines of `ended RUN JOB SECONDS`."""
+def succeeded(ledger: Path) -> dict[tuple[str, str], float]:
+    """Return when jobs came to a good end, by run and job: lines of `ended RUN JOB SECONDS`."""
     return {(run, job): float(moment) for run, job, moment in _lines(ledger, "ended")}
