@@ -175,7 +175,7 @@ RECORD = RunRecord(
     agent="0.2.0", host=_HOST, slot=BATCH.slot, scheduled=examples.began().schedule, channel="v*",
     release=_WHOLE_RELEASE, browser=Browser(kind="container", name="chrome 1", restarts=1),
     isolation=Isolation(backend="unit", metadata="absent", containers="closed"), phases=examples.closed().phases,
-    cost=examples.closed().cost, interruption="SIGTERM", recovered_by=RUN, not_sent=1, warnings=("w",),
+    cost=examples.closed().cost, interruption="SIGTERM", not_sent=1, warnings=("w",),
 )  # fmt: skip
 _PACKAGES = [examples.an_object(JobKey(RUN, name).text) for name in ("quotes", "notes")]
 MANIFEST: dict[str, Any] = json.loads(
