@@ -156,7 +156,7 @@ class Group:
         """Tell whether something is missing, and nothing more is to be expected."""
         return bool(self.missing) and not self.running and now > self.due
 
-    @cached_property
+    @property
     def names(self) -> frozenset[str]:
         """The jobs that its runs know."""
         return frozenset(name for _, run in self.runs for name in run.names)
