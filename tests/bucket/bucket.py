@@ -16,6 +16,9 @@ from tests.parts.seaweed import S3Server
 Document = dict[str, Any]
 
 
+OF_A_RUN = ("release", "interruption", "slot", "cost", "browser", "isolation", "recovered_by")
+OF_A_RELEASE = ("stale", "trial", "rolled_back_from", "verified_by", "pin")
+"""What is left out where it is null."""
 KINDS = ("package", "state")
 """What a row of a job that ended may name."""
 
@@ -116,16 +119,14 @@ class Run:
     @property
     def record(self) -> Document:
         """What it says of itself in the manifest; what JSON leaves out as null is null."""
-        nothing = ("release", "interruption", "slot", "cost", "browser", "isolation")
-        return {**dict.fromkeys(nothing), **self.manifest["mayfly:run"]}
+        return {**dict.fromkeys(OF_A_RUN), **self.manifest["mayfly:run"]}
 
     @property
     def release(self) -> Document:
         """The release that ran."""
         planned = self.planned
         assert planned is not None, f"{self.id} has no plan"
-        release: Document = planned["release"]
-        return release
+        return {**dict.fromkeys(OF_A_RELEASE), **planned["release"]}
 
     @property
     def warnings(self) -> list[str]:

@@ -84,6 +84,13 @@ def test_what_may_start_now(state: SchedulerState, step: Decision) -> None:
     assert next_step(state) == step
 
 
+def test_what_needs_a_job_that_another_run_did_starts() -> None:
+    """It counts as done, and is not run again."""
+    jobs = (job("a"), job("b", "a"))
+    state = SchedulerState(jobs, {}, frozenset(), 2, 2, finished=frozenset({"a"}))
+    assert next_step(state) == Decision(("b",))
+
+
 @st.composite
 def boards(draw: st.DrawFn) -> tuple[list[Job], set[str]]:
     """Jobs that need earlier ones only, in any order, and which of them fail."""

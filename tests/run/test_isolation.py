@@ -245,4 +245,4 @@ def test_a_file_beyond_the_limit_is_out_of_disk(bench: Bench, bucket: Bucket) ->
     ran = bench.run(limits__file="1MiB", limits__isolation="process")
     job = bucket.run(ran.run_id).job("large")
     assert (job["status"], job["cause"]) == ("failed", "out_of_disk")
-    assert len(bucket.files(ran.run_id)["large/x"]) == 2**20
+    assert len(bucket.run(ran.run_id).files["large/x"]) == 2**20
