@@ -59,13 +59,15 @@ class LogParts:
                 self._log.warning("log.postponed", reason=str(error))
 
     async def put(self) -> None:
-        """Put what is new in the log.
+        """Put what is new in the log, until the run's end is sealed: the manifest names all of it.
 
         Raises:
             StoreError: The bucket failed; it is tried again with the next part.
             OSError: The disk refused.
         """
         async with self._turn:
+            if await asyncio.to_thread(lambda: self._run.closing) is not None:
+                return
             bucket = await asyncio.shield(self._bucket)
             for part in await asyncio.to_thread(self._unsent):
                 data = await asyncio.to_thread(self._read, part)
