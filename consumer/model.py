@@ -214,6 +214,11 @@ class Batch:
         """Its runs that did something, or may."""
         return tuple(run for run in self.runs if run.stood_back is None)
 
+    @cached_property
+    def memo(self) -> dict[Any, Any]:
+        """What others derive from it, for as long as it stays the same."""
+        return {}
+
     @property
     def at(self) -> datetime:
         """The time that it is for, else when its first run began."""

@@ -163,9 +163,8 @@ class _Service:
                 more = await self._poll()
             except (StoreError, TimeoutError) as error:
                 problem = str(error) or f"a poll took longer than {POLL_SECONDS:g} s"
+                # Nothing is judged: what came meanwhile, nobody at home knows.
                 self.home.counts.poll_failures += 1
-                # Time goes on, and what is missed is missed.
-                await self._judge_what_is_there()
             except HistoryError as error:
                 problem = error.with_remedy
                 self.home.counts.poll_failures += 1
@@ -209,7 +208,7 @@ class _Service:
     async def _judge_what_is_there(self) -> None:
         try:
             self.home.read = await asyncio.to_thread(self._store.marked, POLLED)
-            await self._judge(_now())
+            await self._judge(self.home.read or _now())
         except HistoryError as error:
             self.home.history_up, self.home.problem = False, error.with_remedy
 
@@ -261,7 +260,7 @@ class _Service:
         while True:
             await self._polled.wait()
             self._polled.clear()
-            if home.read is None:
+            if home.read is None or not home.up:
                 continue
             batches = None if waiting is None else self._news | waiting
             self._news = set()

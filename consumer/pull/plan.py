@@ -167,7 +167,7 @@ def lacking(
 def worth_keeping(
     results: Sequence[Result],
     begun: Mapping[str, datetime | None],
-    there: Mapping[str, Collection[str]],
+    beside: Mapping[str, Collection[str]],
     keep: int,
     now: datetime,
 ) -> list[Result]:
@@ -178,18 +178,15 @@ def worth_keeping(
     Args:
         results: What is to be fetched.
         begun: Since when each job is pulled; None for one that never was.
-        there: The runs of each job that are in place.
+        beside: The runs of each job beside which these are counted.
         keep: How many stay.
         now: The time.
     """
-    gone: set[Key] = set()
-    for job in begun:
-        runs = {one.run for one in results if one.job.name == job}
-        gone |= {(job, run) for run in to_remove({*runs, *there[job]}, keep, (), now)}
     return [
         one
         for one in results
-        if one.key not in gone or one.job.arrived >= (begun[one.job.name] or now)
+        if one.job.arrived >= (begun[one.job.name] or now)
+        or one.run not in to_remove({*beside[one.job.name], one.run}, keep, (), now)
     ]
 
 

@@ -208,8 +208,11 @@ class _Session:
         if self.wish.keep is None:
             return lacking
         begun = {job: self.state.begun(job) for job in {one.job.name for one in lacking}}
-        there = {job: self.destination.runs(job) for job in begun}
-        return plan.worth_keeping(lacking, begun, there, self.wish.keep, self.now)
+        beside = {job: set(self.destination.runs(job)) for job in begun}
+        if self.hook is None:  # which wants to see also what goes at once
+            for one in lacking:
+                beside[one.job.name].add(one.run)
+        return plan.worth_keeping(lacking, begun, beside, self.wish.keep, self.now)
 
     # Jobs.
 

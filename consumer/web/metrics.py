@@ -124,7 +124,11 @@ def _of_bucket(page: _Page, known: Known) -> None:
     page.one(
         "bucket_invalid_entries", "Entries that no agent can have written.", len(history.invalid)
     )
-    page.one("bucket_missing_entries", "Entries that a pointer names.", history.missing)
+    page.one(
+        "bucket_missing_entries",
+        "Entries that the index names and that are not there.",
+        history.missing,
+    )
     if any(one.usd is not None for one in costs.runs) or costs.standing_usd:
         page.one(
             "month_cost_usd",
@@ -150,10 +154,11 @@ def _of_bucket(page: _Page, known: Known) -> None:
 def _of_schedule(page: _Page, schedule: ScheduleFacts, now: datetime) -> None:
     label = {"schedule": schedule.name}
     last = next((one for one in reversed(schedule.occurrences) if one.groups), None)
-    page.gauge(
+    page.one(
         "schedule_known",
         "Whether it is known when runs are due; if not, nothing is ever missed.",
-        [(label, schedule.schedule is not None and not schedule.problem)],
+        schedule.schedule is not None and not schedule.problem,
+        label,
     )
     page.one(
         "schedule_unreadable",

@@ -298,8 +298,8 @@ def sound(bucket: Bucket, run: str) -> Run:
     seen = Looker(bucket.objects).look()
     assert run in seen.pointed
     assert run in seen.runs
-    assert list(seen.problems_of(seen.runs[run])) == []
-    assert list(_invalid(bucket.objects, seen, {run})) == []
+    none_of(seen.problems_of(seen.runs[run]))
+    none_of(_invalid(bucket.objects, seen, {run}))
     assert seen.runs[run].status != "running", run
     return bucket.run(run)
 
@@ -307,11 +307,17 @@ def sound(bucket: Bucket, run: str) -> Run:
 def all_sound(bucket: Bucket) -> list[str]:
     """Return the ids of the runs that closed, oldest first: all that began and did not stand back; each is sound."""
     seen = Looker(bucket.objects).look()
-    assert list(seen.problems()) == []
-    assert list(_invalid(bucket.objects, seen, seen.runs.keys())) == []
-    assert seen.unended() == set()
-    assert seen.runs.keys() == seen.pointed
+    none_of(seen.problems())
+    none_of(_invalid(bucket.objects, seen, seen.runs.keys()))
+    none_of(seen.unended())
+    none_of(seen.runs.keys() ^ seen.pointed)
     return [run.id for run in seen.runs.values() if not run.stood_back]
+
+
+def none_of(problems: Iterable[object]) -> None:
+    """Fail with the problems, if there are any."""
+    found = list(problems)
+    assert not found, found
 
 
 def _invalid(objects: Objects, seen: Inspection, runs: AbstractSet[str]) -> Iterator[str]:

@@ -8,13 +8,6 @@ from pathlib import Path
 
 import pytest
 import structlog
-
-from agent.base.logs import Log
-from agent.base.progress import NullProgress
-from agent.base.redact import Redactor
-from agent.base.stop import Stop
-from agent.bucket.address import LocalBucket
-from agent.bucket.store import Bucket
 from agent.core.journal import Journal
 from agent.core.manifest import HostRecord, RunRecord
 from agent.core.results import JobResult, JobStatus, RunStatus
@@ -23,6 +16,13 @@ from agent.steps.courier import Courier, parcels_of
 from agent.steps.recovery import deliver_pending, leave_spool
 from agent.steps.seal import Seen
 from agent.steps.spool import Spool, SpooledRun
+
+from agent.base.logs import Log
+from agent.base.progress import NullProgress
+from agent.base.redact import Redactor
+from agent.base.stop import Stop
+from agent.bucket.address import LocalBucket
+from agent.bucket.store import Bucket
 from tests.bucket.bucket import Bucket as Delivered
 from tests.bucket.layout import state_key
 from tests.bucket.sound import all_sound
