@@ -256,13 +256,3 @@ SPOOLED: dict[str, Any] = {
     ),
 }
 """The notes of a run in the spool."""
-LOGS: tuple[Any, ...] = (
-    {
-        "event": "job.output",
-        "timestamp": "2026-11-22T06:42:05.123Z",
-        "level": "info",
-        "job": "quotes",
-        "line": "x",
-    },
-    {"event": "run.ended", "timestamp": "2026-11-22T06:42:05+00:00", "level": "warning", "job": 3},
-)

@@ -44,7 +44,6 @@ POINTS: tuple[Point, ...] = (
     *_at("release's marker", "release.store", "write_marker", "enter", "leave"),
     *_at("release's facts noted", "release.memory", "Memory.learn", "enter", "leave"),
     *_at("release's facts put", "release.memory", "Memory._put", "enter", "leave"),
-    *_at("link replaced", "base.durable", "point_to", "enter", "leave"),
     *_at("old release removed", "release.store", "_remove", "enter", "leave"),
     *_at("state restored", "jobs.context", "JobContext._fetch_state", "leave"),
     *_at("state packed", "jobs.state", "pack", "enter", "leave"),

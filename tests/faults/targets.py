@@ -20,6 +20,7 @@ from agent.config.locate import Surroundings, load_settings, locate
 from agent.contract.described import carry_over
 from agent.contract.entries import Began, Entry, Invalid, Object, Planned
 from agent.contract.entries import Ended as EndedJob
+from agent.contract.facts import Host
 from agent.contract.layout import (
     DESCRIPTOR,
     EVIDENCE,
@@ -36,12 +37,11 @@ from agent.contract.names import parse_written, path_problem
 from agent.contract.package import Package, seal_package
 from agent.contract.package import read_package as read_package_again
 from agent.contract.releases import ReleaseEntry, facts_of, read_release_entry
-from agent.core.manifest import HostRecord
-from agent.core.results import read_result
 from agent.delivery.closing import closed_of
 from agent.delivery.sealing import after_death, entry_of, status_of
 from agent.delivery.spool import Closing, Finished
 from agent.jobs.plan import SchedulerState, next_step
+from agent.jobs.resultfile import read_result
 from agent.jobs.verdict import Ended, Produced, judge
 from agent.machine.instance import (
     host_facts,
@@ -185,8 +185,8 @@ def _metadata(data: bytes) -> None:
         spot_notice(answer)
         rebalance_notice(answer)
     facts = host_facts(answers, tags)
-    record = with_facts(HostRecord(name="host", system="Linux"), facts)
-    HostRecord.model_validate_json(record.model_dump_json())
+    record = with_facts(Host(name="host", system="Linux"), facts)
+    Host.model_validate_json(record.model_dump_json())
 
 
 def _text(value: object) -> str:
