@@ -59,11 +59,11 @@ class Shaky(Bucket):
         on_kill: Called when the process is killed.
     """
 
-    def __init__(self, root: Path, fault: Fault, on_kill: Callable[[], object]) -> None:
+    def __init__(self, root: Path, fault: Fault) -> None:
         super().__init__(LocalStore(root, mkdir=True), "shaky")
         self._fault = fault
         self._over: Trouble | None = None
-        self._on_kill = on_kill
+        self.on_kill: Callable[[], object] = lambda: None
         self.requests = 0
 
     async def _request(
@@ -92,7 +92,7 @@ class Shaky(Bucket):
         return answer
 
     def _die(self) -> None:
-        self._on_kill()
+        self.on_kill()
         raise Killed
 
     async def put(self, key: str, data: Data) -> None:
