@@ -89,7 +89,7 @@ def entry(record: JobRecord, outputs: tuple[Output, ...] = (), **more: Any) -> E
 def test_only_a_success_is_an_output() -> None:
     """And the last ones are kept."""
     past = tuple(Output(files=number) for number in range(MOST_OUTPUTS))
-    assert entry(job(items=5), past).outputs == (*past[1:], Output(files=2, items=5))
+    assert entry(job(items=5), past).outputs == (*past[1:], Output(files=2, items=5, seconds=0.0))
     assert entry(job(JobStatus.FAILED), past).outputs == past
 
 
