@@ -9,6 +9,7 @@ from functools import partial
 from agent import __version__
 from agent.base.errors import ReleaseError
 from agent.base.stop import first
+from agent.batch.log import Bucket
 from agent.browser import Supervisor
 from agent.config.jobsfile import Job, JobsFile, ReleaseBrowser
 from agent.contract.facts import RefusedRelease, Release, RolledBack, Stale
@@ -21,7 +22,7 @@ from agent.jobs.runner import run_jobs
 from agent.release.checks import Checks
 from agent.release.context import ReleaseContext
 from agent.release.images import Images
-from agent.release.memory import READ_SECONDS, Memory, Store, Writer
+from agent.release.memory import READ_SECONDS, Memory, Writer
 from agent.release.obtain import Obtained, obtain, stand_in_for
 from agent.release.prune import Prune
 from agent.release.selfcheck import SelfCheck
@@ -115,7 +116,7 @@ class Update:
         return Checks(self._settings.release.jobs, __version__, self._environ)
 
     async def obtain(
-        self, isolation: Callable[[], Awaitable[Isolation]], bucket: Awaitable[Store]
+        self, isolation: Callable[[], Awaitable[Isolation]], bucket: Awaitable[Bucket]
     ) -> Obtained | None:
         """Return the release to run; None when the run was told to stop meanwhile.
 
@@ -142,7 +143,7 @@ class Update:
                 return None
             raise ReleaseError("none was ready before the run's time was over") from error
 
-    async def _obtain(self, check: SelfCheck, bucket: Awaitable[Store]) -> Obtained:
+    async def _obtain(self, check: SelfCheck, bucket: Awaitable[Bucket]) -> Obtained:
         await self._memory.open(bucket)
         context = self._release_context(check, self._images())
         return await obtain(context, machine=self._context.call.machine)
