@@ -154,7 +154,7 @@ def test_a_disk_that_is_full_at_any_write(tmp_path: Path) -> None:
     figures = Figures(
         point="6",
         title="A state directory without room, at every page and every inode",
-        command="MAYFLY_DISK_STEP=1 pytest tests/faults/test_disk.py -s",
+        command=f"MAYFLY_DISK_STEP={STEP} pytest tests/faults/test_disk.py -s",
         columns=(
             "what there is not enough of",
             "runs",

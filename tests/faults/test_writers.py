@@ -19,6 +19,8 @@ from tests.parts.seaweed import S3Server
 from tests.run.bench import Ran, finish
 
 RACES = int(os.environ.get("MAYFLY_RACES", "0"))
+LONG = 20
+"""Races of which the figures are kept."""
 LONG_SECONDS = 3600
 MOMENTS = {
     "a job's end is noted": "agent.delivery.spool:SpooledRun.end:leave",
@@ -56,9 +58,9 @@ def _figures(point: str, title: str, *columns: str) -> Figures:
     return Figures(
         point=point,
         title=title,
-        command="MAYFLY_RACES=20 pytest tests/faults/test_writers.py -s",
+        command=f"MAYFLY_RACES={RACES} pytest tests/faults/test_writers.py -s",
         columns=columns,
-        long=bool(RACES),
+        long=RACES >= LONG,
     )
 
 

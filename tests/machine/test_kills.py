@@ -79,7 +79,7 @@ def told(point: str, title: str) -> Iterator[list[Seen]]:
     figures = Figures(
         point=point,
         title=title,
-        command=f"MAYFLY_TEST_SEEDS={LONG} pytest -m machine -s tests/machine/test_kills.py",
+        command=f"MAYFLY_TEST_SEEDS={len(seen)} pytest -m machine -s tests/machine/test_kills.py",
         columns=("what", "moments", "files lost", "runs twice", "files wrong", "converged"),
         seed=0,
         long=len(seen) >= LONG,
