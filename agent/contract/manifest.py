@@ -45,7 +45,6 @@ class RunRecord(Record):
     phases: tuple[Phase, ...] = Field((), max_length=100)
     cost: Cost | None = Field(None, description="Null where nothing is billed or known.")
     interruption: Message | None = Field(None, description="Who or what stopped the run.")
-    recovered_by: RunId | None = Field(None, description="The later run that closed this one.")
     not_sent: Count = Field(0, description="Jobs that ended and are lost, with their disk.")
     warnings: tuple[Message, ...] = Field((), max_length=100)
 
