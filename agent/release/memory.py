@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from agent.base import durable
 from agent.base.errors import MayflyError, ReleaseError, StoreError, StoreRefused
 from agent.base.logs import Log
-from agent.batch.log import GETS_AT_ONCE, Bucket, Listed, Source
+from agent.batch.log import GETS_AT_ONCE, Listed, Source, Store
 from agent.contract.entries import Invalid
 from agent.contract.ids import process_nonce
 from agent.contract.layout import ReleaseKey, channel_prefix, parse_key
@@ -255,7 +255,7 @@ class Memory:
         self._seconds = seconds
         self._failed = False
         self._pause = pause
-        self._opening: asyncio.Future[Bucket] | None = None
+        self._opening: asyncio.Future[Store] | None = None
         self._nonce = process_nonce(os.urandom(4))
         self._number = 0
         self._sent: dict[str, tuple[Fact, ...]] = {}
@@ -276,7 +276,7 @@ class Memory:
         return copy if copy.place == place else Copy(place=place, images=copy.images)
 
     @property
-    def _store(self) -> Bucket | None:
+    def _store(self) -> Store | None:
         """The bucket, once it is open; perhaps later than it was waited for."""
         done = self._opening is not None and self._opening.done() and not self._opening.cancelled()
         if self._opening is None or not done or self._opening.exception() is not None:
@@ -297,7 +297,7 @@ class Memory:
         """Note which browser images releases brought to this disk."""
         self._save(images=tuple(dict.fromkeys(images)))
 
-    async def open(self, store: Awaitable[Bucket] | None) -> None:
+    async def open(self, store: Awaitable[Store] | None) -> None:
         """Read what the bucket knows; when it does not answer, what the disk has stays, and a problem says so."""
         if store is None:
             return
@@ -312,7 +312,7 @@ class Memory:
                 " minimum version are as this machine or its image knows them"
             )
 
-    async def connect(self, store: Awaitable[Bucket]) -> None:
+    async def connect(self, store: Awaitable[Store]) -> None:
         """Read what the bucket knows.
 
         Raises:
@@ -451,7 +451,7 @@ class Memory:
             raise StoreError("the bucket is not open")
         await self._send(self._store)
 
-    async def _send(self, store: Bucket) -> None:
+    async def _send(self, store: Store) -> None:
         # An entry has one time: of two facts about the same thing only the later one is sent.
         waiting = list(self._unsent)
         facts = sorted(compacted(waiting), key=lambda fact: fact.run)
@@ -477,7 +477,7 @@ class Memory:
             self._log.info("releases.compacted", facts=len(snapshot.facts))
 
     async def _put(
-        self, store: Bucket, run: str, facts: Sequence[Fact], snapshot: Snapshot | None
+        self, store: Store, run: str, facts: Sequence[Fact], snapshot: Snapshot | None
     ) -> str:
         entry = ReleaseEntry(
             channel=self._channel.channel,
