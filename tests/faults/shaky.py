@@ -10,7 +10,7 @@ from typing import TypeVar
 from obstore.store import LocalStore
 
 from agent.base.errors import StoreError, StoreRefused
-from agent.bucket.store import Bucket, Data, ObjectInfo
+from agent.bucket.store import Bucket, ObjectInfo
 from tests.faults.hurry import HurriedLoop
 
 T = TypeVar("T")
@@ -95,12 +95,12 @@ class Shaky(Bucket):
         self.on_kill()
         raise Killed
 
-    async def put(self, key: str, data: Data) -> None:
+    async def put(self, key: str, data: bytes) -> None:
         """Write."""
         put = super().put
         await self._request(key, lambda: _true(put(key, data)), otherwise=True)
 
-    async def put_once(self, key: str, data: Data) -> None:
+    async def put_once(self, key: str, data: bytes) -> None:
         """Write."""
         put = super().put_once
         await self._request(key, lambda: _true(put(key, data)), otherwise=True)

@@ -145,7 +145,7 @@ def _report(
     figures = Figures(
         point=tables.get((kind, disk), "1d"),
         title=f"kill -9 at the named steps of a {kind}, its disk {disk}",
-        command="MAYFLY_CRASH_SEEDS=25 pytest tests/faults/test_crash_points.py -s",
+        command=f"MAYFLY_CRASH_SEEDS={SEEDS or 1} pytest tests/faults/test_crash_points.py -s",
         columns=(
             *("killed at", "cases", "finished files lost", "committed twice"),
             *("objects missing or different", "unlisted or vanished", "converged", "runs it took"),

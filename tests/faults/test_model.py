@@ -361,7 +361,7 @@ def test_visible_is_what_was_committed() -> None:
     figures = Figures(
         point="10",
         title="Model of what is visible",
-        command="MAYFLY_MODEL_SEQUENCES=1000 pytest tests/faults/test_model.py -s",
+        command=f"MAYFLY_MODEL_SEQUENCES={SEQUENCES} pytest tests/faults/test_model.py -s",
         columns=("what", "how many"),
         seed=SEED,
         long=SEQUENCES >= 1000,

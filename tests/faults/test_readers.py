@@ -51,7 +51,7 @@ def test_readers_beside_kills(tmp_path: Path, s3_proxy: FaultProxy) -> None:
     figures = Figures(
         point="5b",
         title="Readers that are killed, beside an agent that is killed",
-        command="MAYFLY_READER_KILLS=20 pytest tests/faults/test_readers.py -s",
+        command=f"MAYFLY_READER_KILLS={KILLS} pytest tests/faults/test_readers.py -s",
         columns=("agents killed", "pulls killed", "looks", "runs seen", "partial or wrong reads"),
         seed=SEED,
         long=KILLS >= 20,

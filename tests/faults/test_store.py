@@ -43,7 +43,7 @@ ANYWHERE = (
     *("", "", "/many/", "/log/", f"/{DESCRIPTOR}"),
     *(f"/{ENTRIES}", f"/{STATES}", f"/{POINTERS}"),
 )
-COMMAND = "MAYFLY_STORE_FAULT_RUNS=20 pytest tests/faults/test_store.py -s"
+COMMAND = f"MAYFLY_STORE_FAULT_RUNS={RUNS} pytest tests/faults/test_store.py -s"
 
 FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
     "latency, 0.4 s for each request": (Delay(0.4), ("",)),
