@@ -115,6 +115,13 @@ async def find_batch(bucket: ReadOnlyBucket, run: str) -> Batch | None:
     return None
 
 
+async def latest_run(bucket: ReadOnlyBucket, now: datetime) -> str | None:
+    """Return the run that began last; None when there is none."""
+    keys = [parse_key(item.key) async for item in bucket.list(INDEX)]
+    runs = {key.entry.run for key in keys if isinstance(key, PointerKey)}
+    return max((run for run in runs if run_started(run) <= now + CLOCKS), default=None)
+
+
 async def verify_run(
     bucket: ReadOnlyBucket, run: str, now: datetime, job: str | None = None
 ) -> Report | None:

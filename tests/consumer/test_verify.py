@@ -200,9 +200,12 @@ async def test_memory_does_not_grow_with_the_size_of_files(folder: Bucket) -> No
 
 def test_the_exit_code_says_whether_all_is_there(folder: Bucket) -> None:
     """By run, and by job; a person reads why."""
+    assert call("verify", "latest", environ=folder.environ).exit_code == 2
+    leave(folder, NIGHTS[0])
     run = leave(folder)
-    fine = call("verify", run, environ=folder.environ)
-    assert (fine.exit_code, fine.stdout.startswith(f"{run} (succeeded): fine")) == (0, True)
+    for name in (run, "latest"):
+        fine = call("verify", name, environ=folder.environ)
+        assert (fine.exit_code, fine.stdout.startswith(f"{run} (succeeded): fine")) == (0, True)
     folder.objects.delete(ManifestKey(run).text)
     wrong = call("verify", run, environ=folder.environ)
     assert (wrong.exit_code, wrong.stdout.split()[:2]) == (3, ["missing", ManifestKey(run).text])
