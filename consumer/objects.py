@@ -6,13 +6,13 @@ The last piece is given when size and digest of the whole are right, so that wha
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
 from typing import cast
 
-from agent.base.errors import MayflyError, StoreError
+from agent.base.errors import MayflyError
 from agent.contract.descriptor import Resource, Role
 from agent.contract.entries import Invalid, Object
 from agent.contract.layout import DESCRIPTOR, EVIDENCE, LOGS, JobKey, LogKey, ManifestKey, parse_key
@@ -28,10 +28,6 @@ MOST_PACKAGE_BYTES = 4 * 1024**2
 MOST_READ_BYTES = 64 * 1024**2
 """Of a file that is read to its end to be verified, of which little is shown."""
 KEPT_PACKAGES = 8
-AT_ONCE = 4
-"""Objects that are read for somebody; each may hold some megabytes."""
-WAIT_SECONDS = 30.0
-"""For a turn; then 503."""
 EXPIRES = timedelta(days=2)
 """A run of which an object is not there, so long after it began, has been deleted; before that the store may lag."""
 
@@ -65,29 +61,11 @@ class Objects:
     def __init__(self, bucket: ReadOnlyBucket, store: Store) -> None:
         self._bucket = bucket
         self._store = store
-        self._turns = asyncio.Semaphore(AT_ONCE)
         self._packages: OrderedDict[tuple[str, str], Package] = OrderedDict()
 
     def use(self, store: Store) -> None:
         """Go on with a history that was opened again."""
         self._store = store
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for a turn, and hold it.
-
-        Raises:
-            StoreError: It does not come in time.
-        """
-        try:
-            async with asyncio.timeout(WAIT_SECONDS):
-                await self._turns.acquire()
-        except TimeoutError:
-            raise StoreError("too many files are being read; try again") from None
-        try:
-            yield
-        finally:
-            self._turns.release()
 
     async def package(self, runs: Runs, run: str, job: str) -> Package | Invalid | None:
         """Return a job's package; None when it has none.

@@ -110,6 +110,13 @@ async def serve(bucket: ReadOnlyBucket, options: Options, log: Log) -> ExitCode:
     return ExitCode.DONE
 
 
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -132,6 +139,7 @@ class _Service:
         if store.damage:
             aside = str(store.damage.aside)
             self._log.warning("history.damaged", reason=store.damage.problem, moved_to=aside)
+        self._inode = _inode(self._options.history)
         return store
 
     def close(self) -> None:
@@ -159,9 +167,10 @@ class _Service:
                 # Nothing is judged: what came meanwhile, nobody at home knows.
                 self.home.counts.poll_failures += 1
             except HistoryError as error:
-                problem = error.with_remedy
                 self.home.counts.poll_failures += 1
-                await self._open_again()
+                self._log.warning("history.failed", reason=str(error))
+                problem = await self._open_again()
+                more = not problem
             self.home.up, self.home.problem = not problem, problem
             if problem != told:
                 log = self._log
@@ -173,8 +182,8 @@ class _Service:
 
     async def _poll(self) -> bool:
         """Poll once; return whether there is more."""
-        if not self._options.history.exists():
-            raise HistoryError(f"the history {self._options.history} was removed")
+        if _inode(self._options.history) != self._inode:
+            raise HistoryError(f"the history {self._options.history} was removed, or replaced")
         now = _now()
         self.home.counts.polls += 1
         async with asyncio.timeout(POLL_SECONDS):
@@ -205,15 +214,18 @@ class _Service:
         except HistoryError as error:
             self.home.history_up, self.home.problem = False, error.with_remedy
 
-    async def _open_again(self) -> None:
-        """Open the history once more: one that is damaged is moved aside, and filled again."""
+    async def _open_again(self) -> str:
+        """Open the history once more: one that is damaged is moved aside, and filled again. Return why it cannot be."""
         self.home.history_up = False
-        with suppress(HistoryError):
+        try:
             store = await asyncio.to_thread(self._opened)
-            self._store.close()
-            self._store = store
-            self._objects.use(store)
-            await self._judge_what_is_there()
+        except HistoryError as error:
+            return error.with_remedy
+        self._store.close()
+        self._store = store
+        self._objects.use(store)
+        await self._judge_what_is_there()
+        return ""
 
     def _tell(self, found: Poll) -> None:
         for key, reason in [*found.invalid.items()][:SEEN]:

@@ -207,7 +207,6 @@ class Store:
                 " WHERE entry.document IS NULL",
                 rows,
             )
-            connection.executemany("DELETE FROM pointer WHERE entry = ?", [row[:1] for row in rows])
 
     def looked(self, batch: Id, now: datetime) -> Batch:
         """Note that a batch's log was looked into, as it was at a moment; return what it comes to."""
@@ -215,6 +214,12 @@ class Store:
         with self._writing() as connection:
             connection.execute(
                 "UPDATE pointer SET asked = ? WHERE batch = ? AND asked IS NULL", (_iso(now), name)
+            )
+            # Not before: a process that dies between reading an entry and this looks into the log again.
+            connection.execute(
+                "DELETE FROM pointer WHERE batch = ? AND entry IN"
+                " (SELECT key FROM entry WHERE batch = ?)",
+                (name, name),
             )
             folded = _fold(connection, batch, now)
             _keep(connection, folded)

@@ -181,10 +181,12 @@ async def _verify_package(folder: Path, name: str) -> Report:
     bucket = ReadOnlyBucket.open(LocalBucket(folder), None)
     check = _Check(bucket, {item.key: item.bytes async for item in bucket.list("")})
     text = await check.read(DESCRIPTOR, MOST_DESCRIPTOR_BYTES)
-    package = _own_package(text) if text is not None else None
+    if text is None:
+        check.add(Kind.MISSING, DESCRIPTOR, "no package is here, or one that is too large")
+        return check.report(name, "")
+    package = _own_package(text)
     if isinstance(package, Invalid):
         check.add(Kind.PACKAGE, DESCRIPTOR, package.reason)
-    if not isinstance(package, Package):
         return check.report(name, "")
     check.named = {
         **_marks(package),

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
+from pathlib import Path
 
 from agent.contract.descriptor import Resource
 from agent.contract.layout import DESCRIPTOR, JobKey
@@ -56,8 +57,9 @@ async def fetch_job(
         FolderError: The folder did; the staging stays, unless the disk did not keep it.
     """
     wanted = {resource.path: resource for resource in resources}
+    path = destination.folder_of(key.job, key.run)
     with (
-        edge("look into what is staged of", key.text),
+        edge("look into what is staged of", path),
         destination.staging(key.job, key.run) as folder,
     ):
         there = await asyncio.to_thread(_verified, folder, wanted, package)
@@ -66,11 +68,10 @@ async def fetch_job(
         there = frozenset()
     received(sum(wanted[path].bytes for path in there & wanted.keys()))
     with destination.staging(key.job, key.run) as folder:
-        fetching = _Fetching(bucket, folder, key, received)
+        fetching = _Fetching(bucket, folder, path, key, received)
         try:
             if DESCRIPTOR not in there:
-                with _created(folder, DESCRIPTOR) as descriptor:
-                    _write(descriptor, package, DESCRIPTOR)
+                fetching.write(DESCRIPTOR, package)
             await fetching.all([file for path, file in wanted.items() if path not in there])
             if not fetching.problems:
                 await asyncio.to_thread(make_durable, folder)
@@ -78,9 +79,7 @@ async def fetch_job(
         except OSError as error:
             # A sync failed. The kernel tells that once, and shows the files as if it had written them: none is kept.
             destination.clear(key.job, key.run)
-            raise FolderError(
-                f"could not store {key.text}: {error.strerror}", whole=True
-            ) from error
+            raise FolderError(f"could not store {path}: {error.strerror}", whole=True) from error
     destination.clear(key.job, key.run)
     return fetching.problems
 
@@ -89,6 +88,7 @@ async def fetch_job(
 class _Fetching:
     bucket: ReadOnlyBucket
     folder: int
+    path: Path
     key: JobKey
     received: Received
     problems: list[str] = field(default_factory=list)
@@ -133,8 +133,7 @@ class _Fetching:
         if content is None:
             raise FileNotFoundError
         _check(file, len(content), sha256(content).hexdigest())
-        with _created(self.folder, file.path) as descriptor:
-            _write(descriptor, content, file.path)
+        self.write(file.path, content)
         self.received(len(content))
 
     async def _by_pieces(self, key: str, file: Resource) -> None:
@@ -142,26 +141,36 @@ class _Fetching:
         digest, size = sha256(), 0
         if file.bytes > PART_BYTES and await self.bucket.size(key) != file.bytes:
             raise _WrongError(f"it does not have the {file.bytes} bytes it declares")
-        with _created(self.folder, file.path) as descriptor:
+        with self._created(file.path) as descriptor:
             async for piece in self.bucket.pieces(key, file.bytes):
                 size += len(piece)
                 if size > file.bytes:
                     raise _too_long(file)
                 digest.update(piece)
-                _write(descriptor, piece, file.path)
+                self._write(descriptor, piece, file.path)
                 self.received(len(piece))
             _check(file, size, digest.hexdigest())
             if file.bytes > PART_BYTES:
                 # Now and not with all others: the disk has something to do while these are fetched.
                 await asyncio.to_thread(os.fsync, descriptor)
 
+    def write(self, path: str, content: bytes) -> None:
+        """Store a file at once."""
+        with self._created(path) as descriptor:
+            self._write(descriptor, content, path)
 
-@contextmanager
-def _created(folder: int, path: str) -> Iterator[int]:
-    with ExitStack() as stack:
-        with edge("store", path):
-            descriptor = stack.enter_context(new_file(folder, path))
-        yield descriptor
+    @contextmanager
+    def _created(self, path: str) -> Iterator[int]:
+        with ExitStack() as stack:
+            with edge("store", self.path / path):
+                descriptor = stack.enter_context(new_file(self.folder, path))
+            yield descriptor
+
+    def _write(self, descriptor: int, piece: bytes, path: str) -> None:
+        view = memoryview(piece)
+        with edge("store", self.path / path):
+            while view:
+                view = view[os.write(descriptor, view) :]
 
 
 def _too_long(file: Resource) -> _WrongError:
@@ -178,13 +187,6 @@ def _check(file: Resource, size: int, digest: str) -> None:
         raise _WrongError(f"it has {size} bytes, and declares {file.bytes}")
     if f"sha256:{digest}" != file.hash:
         raise _WrongError("its content is not what the package says")
-
-
-def _write(descriptor: int, piece: bytes, path: str) -> None:
-    view = memoryview(piece)
-    with edge("store", path):
-        while view:
-            view = view[os.write(descriptor, view) :]
 
 
 def _verified(folder: int, wanted: Mapping[str, Resource], package: bytes) -> frozenset[str] | None:

@@ -12,7 +12,7 @@ from agent.contract.layout import JobKey, run_prefix
 from agent.contract.package import Package
 from consumer.bucket import ReadOnlyBucket, TooLargeError
 from consumer.entries import read_package
-from consumer.groups import Outcome, groups_of
+from consumer.groups import Group, Outcome, groups_of
 from consumer.groups import State as Standing
 from consumer.judge import Rules, judge
 from consumer.model import Batch, History, history_of
@@ -189,16 +189,16 @@ class _Session:
         loaded = {batch.id: batch for batch in batches}
         found = [batch for batch in batches if not batch.group]
         for schedule, name, shards in sorted(
-            {(b.id.schedule, *b.group) for b in batches if b.group}
+            {(batch.id.schedule, *batch.group) for batch in batches if batch.group}
         ):
             ids = [Id.of_shard(schedule, name, shard, shards) for shard in range(shards)]
             members = [loaded.get(one) or self.store.batch(one) for one in ids]
-            done = [member for member in members if member and member.done_by]
-            if len(done) == shards:
-                found += done
+            group = Group(schedule, name, shards, tuple(filter(None, members)))
+            if group.done == shards:
+                found += group.batches
             else:
-                done_of = f"{len(done)} of {shards} shards are done"
-                self.tell(Note(f"group {name}: {done_of}; its jobs wait for the others"))
+                text = f"group {name}: {group.done} of {shards} shards are done; its jobs wait"
+                self.tell(Note(text, fault=group.is_late(self.now)))
         return found
 
     def _lacking(self, results: Sequence[Result], *, whole: bool) -> list[Result]:

@@ -46,11 +46,8 @@ def traced(
 
 def before_visible(calls: list[str]) -> list[str]:
     """Return the calls before the rename that makes the job visible."""
-    shown = next(
-        number
-        for number, call in enumerate(calls)
-        if re.search(r'rename.*"quotes", .*"[0-9TZ]+-[0-9a-f]{6}"', call)
-    )
+    shown = re.compile(r'rename.*"quotes", .*"[0-9TZ]+-[0-9a-f]{6}"')
+    number = next(number for number, call in enumerate(calls) if shown.search(call))
     return calls[:number]
 
 

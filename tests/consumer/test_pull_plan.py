@@ -1,161 +1,169 @@
 """The decisions of a pull, by table and by property."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
-from consumer.pull.names import names_at_home
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.base.console import printable
 from agent.base.errors import ExitCode
-from agent.contract.names import bucket_path
-from agent.core.ids import commit_stamp
-from agent.core.layout import INDEX, INDEX_OVERLAP, IndexKey, index_key, parse_index_key
-from agent.core.manifest import Resource
-from agent.core.results import JobStatus
+from agent.batch.fold import Arrived
+from agent.contract.ids import Batch as Id
+from consumer.model import Batch
 from consumer.pull import plan
-from consumer.pull.plan import JobFiles, Wishes
+from consumer.pull.plan import Item, Rejection, Wish
 from consumer.pull.report import (
     Delayed,
     Event,
+    Failed,
     Hooked,
+    Installed,
     Note,
-    Placed,
-    Refused,
+    Rejected,
     Report,
     lines_of,
     report_json,
     summary_line,
 )
-from consumer.pull.state import MAX_REFUSED, Refusal, Selection, State
+from consumer.pull.state import MOST_REJECTED, State
+from tests.consumer.nights import attempt, history
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+DAY = timedelta(days=1)
+SLOT = Id.of_slot("main", NOW - DAY)
 
 
-def key_at(minutes: float, number: int = 0) -> IndexKey:
-    """The key of a run that began five minutes before it was committed, so long before or after noon."""
-    moment = NOW + timedelta(minutes=minutes)
-    began = moment - timedelta(minutes=5)
-    key = parse_index_key(index_key(f"{began:%Y%m%dT%H%M%SZ}-{number:06x}", moment))
-    assert key is not None
-    return key
+def batches(*attempts: list[Arrived]) -> tuple[Batch, ...]:
+    """What home knows of these attempts."""
+    return history(NOW, *attempts).batches
 
 
-def look(selection: Selection, bucket: list[IndexKey]) -> list[IndexKey]:
-    """What a pull looks at, when the bucket holds these keys."""
-    after = plan.list_after(selection) or ""
-    return plan.to_look_at([key for key in bucket if key.key > after], selection)
-
-
-MINUTES = st.integers(-600, 600)
-
-
-@given(arrivals=st.lists(st.tuples(MINUTES, st.integers(0, 14)), max_size=25), data=st.data())
-def test_every_run_is_looked_at_exactly_once(
-    arrivals: list[tuple[int, int]], data: st.DataObject
-) -> None:
-    """Whatever appears within the overlap of its stamp is seen, once, however pulls and commits alternate."""
-    selection, bucket, seen = Selection(), list[IndexKey](), list[str]()
-    # Each appears at most the overlap after the time in its name.
-    order = sorted(enumerate(arrivals), key=lambda item: item[1][0] + item[1][1])
-    for number, (minutes, late) in order:
-        bucket.append(key_at(minutes, number))
-        if data.draw(st.booleans()):
-            new = look(selection, bucket)
-            seen += [key.key for key in new]
-            selection = plan.settled(selection, new, NOW + timedelta(minutes=minutes + late))
-    seen += [key.key for key in look(selection, bucket)]
-    assert sorted(seen) == sorted(key.key for key in bucket)
-
-
-@given(arrivals=st.lists(MINUTES, min_size=1, max_size=15), failing=st.sets(st.integers(0, 14)))
-def test_what_fails_waits_and_nothing_else_does(arrivals: list[int], failing: set[int]) -> None:
-    """A run that could not be fetched is looked at again, however far the cursor has come."""
-    later = NOW + timedelta(days=1)
-    bucket = [key_at(minutes, number) for number, minutes in enumerate(arrivals)]
-    selection = Selection()
-    for number, key in enumerate(look(selection, bucket)):
-        selection = (
-            plan.deferred(selection, key, later)
-            if number in failing
-            else plan.settled(selection, [key], later)
-        )
-    again = look(selection, bucket)
-    assert len(again) == len(failing & set(range(len(bucket))))
-    selection = plan.settled(selection, again, later)
-    assert (look(selection, bucket), selection.waiting) == ([], ())
-
-
-def test_the_cursor_never_passes_now() -> None:
-    """A stamp of the future is settled, and remembered, and moves nothing."""
-    future = key_at(60 * 24 * 365)
-    selection = plan.settled(Selection(), [key_at(-5), future], NOW)
-    assert selection.cursor == key_at(-5).stamp
-    assert look(selection, [key_at(-5), future, key_at(0)]) == [key_at(0)]
-
-
-def test_the_listing_begins_the_overlap_before_the_cursor() -> None:
-    """As the contract of the index says; without a cursor where `since` says, and else at the beginning."""
-    stamp = commit_stamp(NOW)
-    assert plan.list_after(Selection(cursor=stamp)) == f"{INDEX}{commit_stamp(NOW - INDEX_OVERLAP)}"
-    assert plan.list_after(Selection()) is None
-    since = plan.list_after(Selection(since=NOW.isoformat()))
-    assert since == f"{INDEX}{commit_stamp(NOW - plan.CLOCKS)}"
+NIGHTS = batches(
+    attempt(NOW - 3 * DAY, {"quotes": "succeeded", "notes": "failed"}),
+    attempt(NOW - 2 * DAY, {"quotes": "succeeded", "notes": "skipped"}),
+    attempt(NOW - DAY, {"quotes": "succeeded", "notes": "succeeded"}, batch=SLOT),
+    attempt(NOW - DAY + timedelta(hours=1), {"quotes": "succeeded"}, batch=SLOT),
+)
+RUNS = [run.id for batch in NIGHTS for run in batch.runs]
 
 
 @pytest.mark.parametrize(
-    ("before", "since", "goes_on"),
+    ("wish", "expected"),
     [
-        (None, None, True),
-        (None, NOW, True),
-        (NOW, NOW + timedelta(1), True),
-        (NOW, NOW, True),
-        (NOW, NOW - timedelta(1), False),
-        (NOW, None, False),
+        (Wish(), {("quotes", 0), ("quotes", 1), ("quotes", 2), ("notes", 2)}),
+        (Wish(jobs=frozenset({"notes"})), {("notes", 2)}),
+        (Wish(jobs=frozenset({"notes"}), partial=True), {("notes", 0), ("notes", 2)}),
+        (Wish(since=NOW - 2 * DAY), {("quotes", 1), ("quotes", 2), ("notes", 2)}),
+        (Wish(runs=frozenset({RUNS[0]})), {("quotes", 0), ("notes", 0)}),
+        (Wish(runs=frozenset({RUNS[3]}), since=NOW), {("quotes", 3)}),
     ],
 )
-def test_a_cursor_holds_for_what_it_has_looked_at(
-    before: datetime | None, since: datetime | None, *, goes_on: bool
-) -> None:
-    """Who wants earlier runs than were looked at begins anew."""
-    old = Selection(since=before and before.isoformat(), cursor=commit_stamp(NOW))
-    assert (plan.continued(old, since) == old) is goes_on
-    assert bool(plan.continued(old, since).cursor) is goes_on
+def test_what_is_wanted(wish: Wish, expected: set[tuple[str, int]]) -> None:
+    """Successes that count, unless more is asked for; a job that was skipped has nothing."""
+    found = {(one.job.name, RUNS.index(one.run)) for one in plan.wanted(NIGHTS, wish)}
+    assert found == expected
 
 
-RUNS = st.lists(st.integers(0, 99).map(lambda n: f"20261122T0642{n:02d}Z-000000"), unique=True)
+def test_what_is_wanted_is_in_the_order_of_the_batches() -> None:
+    """Whoever imports what comes meets yesterday before today."""
+    ats = [one.at for one in plan.wanted(reversed(NIGHTS), Wish())]
+    assert ats == sorted(ats)
 
 
-@given(runs=RUNS, keep=st.integers(1, 9), data=st.data())
+def item(run: str, job: str, batch: Id, status: str = "succeeded") -> Item:
+    """What was installed."""
+    return Item(job, run, batch, status, 1, 1)
+
+
+@given(data=st.data())
+def test_each_result_is_fetched_once(data: st.DataObject) -> None:
+    """However pulls with other wishes came before: what was installed is not fetched again, all else is."""
+    names = st.sets(st.sampled_from(["quotes", "notes"]))
+    items: dict[tuple[str, str], Item] = {}
+    for jobs in data.draw(st.lists(names, max_size=3)):
+        found = plan.lacking(plan.wanted(NIGHTS, Wish(frozenset(jobs))), items, {}, Wish())
+        assert not {one.key for one in found} & items.keys()
+        items |= {one.key: one.item for one in found}
+    rest = plan.lacking(plan.wanted(NIGHTS, Wish()), items, {}, Wish())
+    assert {one.key for one in rest} | items.keys() == {
+        one.key for one in plan.wanted(NIGHTS, Wish())
+    }
+
+
+def test_a_success_that_was_installed_first_stays() -> None:
+    """When another of the same batch counts now, home has the one that it has."""
+    other = item(RUNS[3], "quotes", SLOT)
+    found = plan.lacking(plan.wanted(NIGHTS, Wish()), {other.key: other}, {}, Wish())
+    assert (("quotes", RUNS[2]) in {one.key for one in found}) is False
+    failed = replace(other, status="failed")
+    found = plan.lacking(plan.wanted(NIGHTS, Wish()), {failed.key: failed}, {}, Wish())
+    assert ("quotes", RUNS[2]) in {one.key for one in found}
+
+
+@pytest.mark.parametrize(
+    ("needed", "wish", "fetched"),
+    [
+        (None, Wish(), False),
+        (None, Wish(again=True), True),
+        (10, Wish(max_bytes=9), False),
+        (10, Wish(max_bytes=10), True),
+    ],
+)
+def test_what_was_rejected_waits(needed: int | None, wish: Wish, *, fetched: bool) -> None:
+    """For --again, or for a higher limit when it was too large."""
+    key = ("quotes", RUNS[0])
+    rejections = {key: Rejection(*key, ("p",), needed)}
+    found = plan.lacking(plan.wanted(NIGHTS, Wish()), {}, rejections, wish)
+    assert (key in {one.key for one in found}) is fetched
+
+
+IDS = st.lists(st.integers(0, 59).map(lambda n: f"20261122T0642{n:02d}Z-000000"), unique=True)
+
+
+@given(runs=IDS, keep=st.integers(1, 9), data=st.data())
 def test_keep_removes_only_what_is_old_and_free(
     runs: list[str], keep: int, data: st.DataObject
 ) -> None:
     """The newest stay, the protected stay, and everything else goes."""
     protected = data.draw(st.sets(st.sampled_from(runs))) if runs else set()
     gone = plan.to_remove(runs, keep, protected, NOW)
-    newest = sorted(runs)[-keep:]
-    assert set(gone) == set(runs) - set(newest) - protected
+    assert set(gone) == set(runs) - set(sorted(runs)[-keep:]) - protected
     assert gone == sorted(gone)
-    assert all(plan.would_go(run, runs, keep, NOW) for run in gone)
-    assert not any(plan.would_go(run, runs, keep, NOW) for run in newest)
 
 
-@given(runs=RUNS, data=st.data())
-def test_latest_is_the_last_that_succeeded(runs: list[str], data: st.DataObject) -> None:
-    """Partial runs do not count, however new."""
-    partial = data.draw(st.sets(st.sampled_from(runs))) if runs else set()
-    latest = plan.latest_of(runs, partial, NOW)
-    assert latest == max(set(runs) - partial, default=None)
+@pytest.mark.parametrize(
+    ("begun", "beside", "fetched"),
+    [
+        (None, [], [0, 1, 2]),
+        (None, RUNS[:3], [2]),
+        (NOW, RUNS[:3], [2]),
+        (NOW - 10 * DAY, RUNS[:3], [0, 1, 2]),
+    ],
+)
+def test_what_keep_would_remove_at_once_is_left_out(
+    begun: datetime | None, beside: list[str], fetched: list[int]
+) -> None:
+    """If it was there before the job was first pulled; what came later is for the hook."""
+    results = plan.wanted(NIGHTS, Wish(jobs=frozenset({"quotes"})))
+    found = plan.worth_keeping(results, {"quotes": begun}, {"quotes": beside}, 1, NOW)
+    assert [RUNS.index(one.run) for one in found] == fetched
 
 
-def job(*paths: str) -> JobFiles:
-    """A job with these files."""
-    files = [
-        Resource(name=path, path=f"j/{path}", bytes=0, hash=f"sha256:{'0' * 64}", mediatype="x/y")
-        for path in paths
+@given(sizes=st.lists(st.integers(0, 9), max_size=12))
+def test_portions_have_room(sizes: list[int]) -> None:
+    """Nothing is lost or turned around, and what is together has room together, unless it is alone."""
+    (one, *_) = plan.wanted(NIGHTS, Wish())
+    results = [
+        replace(one, committed=one.committed.model_copy(update={"bytes": size})) for size in sizes
     ]
-    return JobFiles("j", JobStatus.SUCCEEDED, partial=False, files=tuple(files))
+    found = list(plan.portions(results, 3, 10))
+    assert [each for portion in found for each in portion] == results
+    for portion in found:
+        assert 0 < len(portion) <= 3
+        assert len(portion) == 1 or sum(each.committed.bytes for each in portion) <= 10
 
 
 @pytest.mark.parametrize(
@@ -178,18 +186,36 @@ def test_names_that_meet_on_some_file_system_are_known(
     paths: tuple[str, ...], *, meet: bool
 ) -> None:
     """Names that differ in case or accents only, and a file that is a folder as well."""
-    assert [set(pair) for pair in plan.alike(job(*paths))] == [set(paths)] * meet
+    assert [set(pair) for pair in plan.alike(paths)] == [set(paths)] * meet
 
 
-def test_refusals_are_bounded_and_each_is_kept_once() -> None:
+def test_rejections_are_bounded_and_each_is_kept_once(tmp_path: Path) -> None:
     """A bucket full of forgeries costs a bounded memory; the newest are told."""
-    state = State()
-    for number in range(MAX_REFUSED + 50):
-        key = key_at(0, number)
-        refusal = Refusal(key=key.key, run=key.run, problems=("p",))
-        state = state.with_refusals([refusal, refusal])
-    assert len(state.refused) == MAX_REFUSED
-    assert state.refused[-1].run == key_at(0, MAX_REFUSED + 49).run
+    with State.open(tmp_path / "pull.db") as (state, problem):
+        for number in range(MOST_REJECTED + 5):
+            for _ in range(2):
+                state.reject(Rejection("quotes", f"run{number}", ("p",)))
+        kept = state.rejected()
+    assert (problem, len(kept)) == ("", MOST_REJECTED)
+    assert ("quotes", f"run{MOST_REJECTED + 4}") in kept
+
+
+def test_memory_survives_and_tells_what_it_was_told(tmp_path: Path) -> None:
+    """What was about to become visible, which hooks are owed, which failures are news."""
+    one, other = item("r1", "quotes", SLOT), item("r2", "notes", SLOT, "failed")
+    with State.open(tmp_path / "pull.db") as (state, _):
+        state.install(one, owed=True, visible=False)
+        state.install(other, owed=False, visible=True)
+        assert state.tell("quotes", "r0")
+    with State.open(tmp_path / "pull.db") as (state, _):
+        assert state.unsure() == [one.key]
+        assert state.owed() == [one]
+        assert state.items() == state.items([SLOT]) == {one.key: one, other.key: other}
+        assert state.items([Id.of_slot("main", NOW)]) == {}
+        assert not state.tell("quotes", "r0")
+        state.settle([], [one.key])
+        assert state.items_of("quotes") == {}
+        assert state.begun("quotes") is None
 
 
 @pytest.mark.parametrize(
@@ -199,9 +225,14 @@ def test_refusals_are_bounded_and_each_is_kept_once() -> None:
         ((Note("n"),), "", ExitCode.DONE),
         ((Hooked("r", "j"),), "", ExitCode.DONE),
         ((Hooked("r", "j", "exit code 1"),), "", ExitCode.PARTIAL),
-        ((Refused("r", None, ("p",)),), "", ExitCode.PARTIAL),
-        ((Delayed("r", "full", store=False),), "", ExitCode.PARTIAL),
-        ((Delayed("r", "gone", store=True), Refused("r", "j", ())), "", ExitCode.NOT_DELIVERED),
+        ((Failed("r", "j", "page_changed"),), "", ExitCode.PARTIAL),
+        ((Rejected("r", None, ("p",)),), "", ExitCode.PARTIAL),
+        ((Delayed("r", "j", "full"),), "", ExitCode.PARTIAL),
+        (
+            (Delayed("r", "j", "gone", store=True), Rejected("r", "j", ())),
+            "",
+            ExitCode.NOT_DELIVERED,
+        ),
         ((), "gone", ExitCode.NOT_DELIVERED),
     ],
 )
@@ -215,51 +246,35 @@ def test_the_exit_code_says_the_worst(
     assert summary_line(report)
 
 
+@pytest.mark.parametrize(
+    ("events", "line"),
+    [
+        ((), "nothing new"),
+        ((Failed("r", "j", "x"),), "nothing new, 1 job failed and had nothing"),
+        ((Installed("r", "j", "p", 1, 10, "succeeded"),), "1 job, 1 file, 10 B"),
+        (
+            (Installed("r", "j", "p", 2, 10, "succeeded"), Failed("r", "k", "x"), Note("n", True)),
+            "1 job, 2 files, 10 B, 1 job failed and had nothing, 1 problem",
+        ),
+    ],
+)
+def test_the_last_line_says_what_came_and_what_did_not(
+    events: tuple[Event, ...], line: str
+) -> None:
+    """In plain words."""
+    assert summary_line(Report(events)) == line
+
+
 @given(text=st.text(max_size=40))
 def test_nothing_hostile_is_in_a_line(text: str) -> None:
     """What a bucket says reaches a terminal without control characters, line by line."""
     events = (
-        Refused("r", None, (text,)),
-        Delayed("r", text, store=True),
+        Rejected("r", None, (text,)),
+        Failed("r", "j", text),
+        Delayed("r", "j", text, store=True),
         Note(text),
-        Placed("r", "j", text, 1, 1, "succeeded", partial=True),
+        Installed("r", "j", text, 1, 1, "failed"),
     )
     for event in events:
         for line in lines_of(event):
             assert printable(line) == " ".join(line.split())
-
-
-def test_wishes_name_their_own_cursor() -> None:
-    """The order of jobs does not matter, the choice does."""
-    one, two = Wishes(frozenset({"a", "b"})), Wishes(frozenset({"b", "a"}), keep=3)
-    assert plan.selection_name(one) == plan.selection_name(two)
-    assert plan.selection_name(one) != plan.selection_name(Wishes())
-    assert plan.selection_name(Wishes(partial=True)) != plan.selection_name(Wishes())
-
-
-def test_no_two_files_meet_where_one_keeps_the_name_of_the_bucket() -> None:
-    """A job may have named a file as another is called in the bucket: then all keep what they have there."""
-    odd = "n" * 300
-    twin = bucket_path(odd)
-    files = {bucket_path(name): name for name in (odd, twin, "a\\b")}
-    job = JobFiles(
-        "j",
-        JobStatus.SUCCEEDED,
-        partial=False,
-        files=tuple(
-            Resource.model_validate(
-                {
-                    "name": path,
-                    "path": f"j/{path}",
-                    "bytes": 0,
-                    "hash": f"sha256:{'0' * 64}",
-                    "mediatype": "x/y",
-                    "mayfly:path": name,
-                }
-            )
-            for path, name in files.items()
-        ),
-    )
-    assert names_at_home(job, lambda _: True) == {f"j/{path}": name for path, name in files.items()}
-    assert names_at_home(job, lambda name: name != odd) == {}
-    assert names_at_home(job, lambda _: False) == {}

@@ -210,3 +210,20 @@ def test_a_batch_is_the_same_after_it_was_kept(
     log = attempt(tokyo("18 02:00"), jobs if planned else None, minutes=minutes, left_out=["x"])
     batch = batch_of(fold(log[0].key.batch, log), NOW)
     assert load_batch(write_batch(batch)) == batch
+
+
+def test_a_process_that_dies_between_reading_and_folding_looks_again(tmp_path: Path) -> None:
+    """Its entries are kept, and their batch is still one to look into: nothing else would ever name it."""
+    path = tmp_path / "history"
+    store = Store.open(path, "s3://bucket", NOW)
+    log = attempt(tokyo("18 02:00"), JOBS)
+    batch = log[0].key.batch
+    pointers = [PointerKey(one.at, "jobs", one.key) for one in log]
+    store.note(Cursor().advance(pointers, NOW), pointers)
+    store.add(log)
+    store.close()
+    again = Store.open(path, "s3://bucket", NOW)
+    assert again.expected(NOW, 10) == [batch]
+    assert len(again.looked(batch, NOW).runs) == 1
+    assert again.expected(NOW, 10) == []
+    assert again.history().missing == 0

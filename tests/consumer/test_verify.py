@@ -1,216 +1,258 @@
-"""`verify` believes bytes, not statements, in both directions."""
+"""`verify` believes bytes, not statements: in the bucket by its entries, in a folder by its package."""
 
-import asyncio
-import json
 import tracemalloc
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from agent.bucket.address import LocalBucket
-from agent.core.manifest import Resource
-from consumer.bucket import ReadOnlyBucket
-from consumer.verify import Kind, Report, listing_problems, verify_folder, verify_run
+from agent.contract.ids import Batch
+from agent.contract.layout import JobKey, LogKey, ManifestKey, run_prefix
+from consumer.verify import Report, verify_run
 from tests.bucket.bucket import Bucket
-from tests.bucket.layout import ENTRIES, file_key
-from tests.bucket.leaving import FILES, RUN, leave_run, record
+from tests.bucket.entries import RunWriter, leave_run
+from tests.consumer.forging import amend_entry, commit, rewrite
+from tests.consumer.pulling import JOBS, NIGHTS, leave, pull_into
+from tests.parts.command import call
 
-PAGE = "quotes/page 1.json"
+NOW = datetime.now(UTC)
+FILES = sum(map(len, JOBS.values()))
+ALL = FILES + 2 * 2 + 2
+"""With a log and a package for each job, the manifest and a part of the run's log."""
 
 
-def found(report: Report) -> list[tuple[str, str]]:
-    """The problems of a report, by kind and path."""
-    return [(problem.kind.value, problem.path) for problem in report.problems]
+def found(report: Report | None) -> list[tuple[str, str]]:
+    """The problems of a report, by kind and key below the run."""
+    assert report is not None
+    prefix = run_prefix(report.name)
+    return [(problem.kind.value, problem.path.removeprefix(prefix)) for problem in report.problems]
+
+
+async def check(bucket: Bucket, run: str, job: str | None = None) -> Report:
+    """Check a run that is there."""
+    report = await verify_run(bucket.reader(), run, NOW, job)
+    assert report is not None
+    return report
 
 
 async def test_a_run_as_the_agent_left_it_is_fine(bucket: Bucket) -> None:
-    """All files, with whatever names they have, are found and read, and the log is counted with them."""
-    leave_run(bucket)
-    report = await verify_run(bucket.reader(), RUN)
-    assert found(report) == []
-    assert report.files == len(FILES) + 1
+    """All that its entries, its manifest and its packages name is found and read."""
+    report = await check(bucket, leave(bucket))
+    assert (found(report), report.status, report.files) == ([], "succeeded", ALL)
+    assert report.unnamed == 0
 
 
 async def test_every_kind_of_difference_is_found_at_once(bucket: Bucket) -> None:
-    """A missing, an extra, a grown and a changed file are four problems, and the rest is still counted."""
-    leave_run(bucket)
-    bucket.remove_file(RUN, PAGE)
-    bucket.put_file(RUN, "quotes/stranger", b"?")
-    bucket.put_file(RUN, "quotes/empty", b"no more")
-    bucket.put_file(RUN, "notes/\U0001f98b.md", b"# Mayfly")
-    report = await verify_run(bucket.reader(), RUN)
+    """A missing, a grown, a changed file and a changed package are problems, and the rest is still counted."""
+    run = leave(bucket)
+    quotes = [JobKey(run, "quotes", f"files/{name}").text for name in JOBS["quotes"]]
+    bucket.objects.delete(quotes[0])
+    bucket.objects.put(quotes[1], b"A,b\n1,2\n")
+    bucket.objects.put(quotes[2], b"no more")
+    bucket.objects.put(JobKey(run, "quotes", "files/stranger").text, b"?")
+    bucket.objects.put(LogKey(run, 0).text, b"?")
+    notes = JobKey(run, "notes").text
+    bucket.objects.put(notes, bucket.objects.get(notes).replace(b"\n ", b"\n\t"))
+    report = await check(bucket, run)
     assert found(report) == [
-        ("hash", "notes/\U0001f98b.md"),
-        ("size", "quotes/empty"),
-        ("missing", PAGE),
-        ("extra", "quotes/stranger"),
+        ("hash", "jobs/notes/datapackage.json"),
+        ("package", "jobs/notes/datapackage.json"),
+        ("size", "jobs/quotes/files/empty"),
+        ("missing", "jobs/quotes/files/page 1.json"),
+        ("hash", "jobs/quotes/files/ページ/2.csv"),
+        ("size", "log/0.jsonl"),
     ]
-    assert report.files == 3
+    # Nobody names what only a package that cannot be used has named, and the stranger.
+    assert report.unnamed == 3
 
 
-async def test_a_changed_manifest_is_not_what_the_index_committed(bucket: Bucket) -> None:
-    """A manifest that was exchanged after the commit is told by its hash, however sound it is."""
-    leave_run(bucket)
-    text = bucket.manifest_text(RUN)
-    bucket.put_manifest(RUN, text.replace(b"\n ", b"\n\t"))
-    report = await verify_run(bucket.reader(), RUN)
-    assert found(report) == [("hash", "datapackage.json")]
+async def test_one_job_is_checked_by_itself(bucket: Bucket) -> None:
+    """What is wrong with another job does not matter."""
+    run = leave(bucket)
+    bucket.objects.delete(JobKey(run, "notes", "files/\U0001f98b.md").text)
+    assert found(await check(bucket, run, "quotes")) == []
+    assert found(await check(bucket, run, "notes")) == [
+        ("missing", "jobs/notes/files/\U0001f98b.md")
+    ]
 
 
-async def test_a_run_without_an_index_entry_does_not_exist_yet(bucket: Bucket) -> None:
-    """Files and manifest without a commit are reported as such, even when they are whole."""
-    leave_run(bucket, commit=False)
-    assert found(await verify_run(bucket.reader(), RUN)) == [("index", "")]
+async def test_a_state_is_named_as_well(bucket: Bucket) -> None:
+    """A job's state is under a prefix of its own, and has to be there."""
+    writer = RunWriter(bucket.objects, NIGHTS[0])
+    writer.append(began=writer.began())
+    key = f"state/quotes/{writer.run}.tar.gz"
+    state = writer.put(key, b"cookies")
+    writer.append(jobs=(writer.job("quotes").model_copy(update={"state": state}),))
+    writer.append(closed=writer.closed())
+    assert found(await check(bucket, writer.run)) == []
+    bucket.objects.put(key, b"Cookies")
+    assert found(await check(bucket, writer.run)) == [("hash", key)]
+    bucket.objects.delete(key)
+    assert found(await check(bucket, writer.run, "quotes")) == [("missing", key)]
 
 
-async def test_a_run_that_never_was_has_neither_entry_nor_manifest(bucket: Bucket) -> None:
-    """Asking for an id that nobody used is answered, with both facts."""
-    bucket.objects.put(f"{ENTRIES}unrelated", b"")
-    report = await verify_run(bucket.reader(), RUN)
-    assert found(report) == [("index", ""), ("missing", "datapackage.json")]
+@pytest.mark.parametrize(
+    ("until", "limit", "status", "detail"),
+    [
+        ("jobs", timedelta(days=20), "running", "it did not close; 2 of 2 jobs are done"),
+        ("planned", timedelta(hours=2), "lost", "it did not close; 0 of 2 jobs are done"),
+        ("began", timedelta(hours=2), "lost", "it did not close; 0 jobs are done"),
+    ],
+)
+async def test_a_run_that_did_not_close_says_so(
+    folder: Bucket, until: str, limit: timedelta, status: str, detail: str
+) -> None:
+    """What it committed is checked all the same."""
+    writer = leave_run(folder.objects, NIGHTS[0], ("a", "b"), until=until)
+    if limit.days:
+        later = (NOW + limit).isoformat()
+        amend_entry(
+            folder, writer.run, lambda entry: entry["began"].update(deadline=later), "began"
+        )
+    report = await check(folder, writer.run)
+    assert (report.status, found(report)) == (status, [("run", "")])
+    assert report.problems[0].detail == detail
+    assert (report.files > 0) is (until != "began")
+
+
+async def test_a_run_that_expired_says_so(bucket: Bucket) -> None:
+    """A lifecycle rule has removed its files, and nothing else is wrong."""
+    run = leave(bucket)
+    for key in bucket.objects.keys(run_prefix(run)):
+        bucket.objects.delete(key)
+    report = await check(bucket, run)
+    assert (report.status, found(report)) == ("expired", [("run", "")])
+
+
+async def test_a_run_that_stood_back_has_nothing_to_check(folder: Bucket) -> None:
+    """It named nothing but itself."""
+    writer = RunWriter(folder.objects, NIGHTS[0], Batch.of_slot("main", NIGHTS[0]))
+    writer.append(began=writer.began())
+    writer.append(stood_back={"reason": "it has the batch", "run": writer.run})
+    report = await check(folder, writer.run)
+    assert (report.status, found(report)) == ("stood_back", [])
 
 
 @pytest.mark.parametrize("run", ["20269999T999999Z-000000", "00000101T000000Z-ffffff"])
-async def test_an_id_without_a_date_is_a_run_that_never_was(folder: Bucket, run: str) -> None:
-    """The form of an id does not make it one: impossible dates are not looked up."""
-    assert ("index", "") in found(await verify_run(folder.reader(), run))
+async def test_a_run_that_never_was(folder: Bucket, run: str) -> None:
+    """Impossible ids are not looked up, and possible ones are looked for in vain."""
+    leave(folder)
+    assert await verify_run(folder.reader(), "20261122T064205Z-3f9a1c", NOW) is None
+    result = call("verify", run, environ=folder.environ)
+    assert (result.exit_code, run in result.stderr) == (2, True)
 
 
-@pytest.mark.parametrize(
-    "path", ["../../../etc/passwd", "/etc/passwd", "quotes/../../other/x", "a\\b", "a//b", "x\n"]
-)
-async def test_a_path_that_leads_elsewhere_is_reported_and_not_followed(
-    folder: Bucket, path: str
-) -> None:
-    """A manifest with a hostile path costs that resource only."""
-    leave_run(folder)
+async def test_entry_and_package_must_tell_the_same_story(folder: Bucket) -> None:
+    """An entry that praises a job which its own package calls failed is a problem."""
+    run = leave(folder)
+    rewrite(folder, run, lambda package: package["mayfly:job"].update(status="failed"))
 
-    def add(manifest: dict[str, object]) -> None:
-        resources = manifest["resources"]
-        assert isinstance(resources, list)
-        resources.append({**resources[0], "path": path, "name": "hostile", "mayfly:job": None})
+    def praise(entry: dict[str, object]) -> None:
+        (job,) = entry["jobs"]  # type: ignore[misc,attr-defined]
+        if job["name"] == "quotes":
+            job.update(files=99, bytes=1)
 
-    folder.rewrite(RUN, add)
-    report = await verify_run(folder.reader(), RUN)
-    assert ("path", path) in found(report)
-    assert {kind for kind, _ in found(report)} == {"manifest", "path"}
-    assert report.files == len(FILES) + 1
-
-
-async def test_summary_and_manifest_must_tell_the_same_story(folder: Bucket) -> None:
-    """An index entry that praises a run which its own manifest calls failed is a problem."""
-    leave_run(folder)
-    folder.amend(RUN, status="failed", files=99, bytes=1, jobs=folder.entry(RUN)["jobs"][:1])
-    report = await verify_run(folder.reader(), RUN)
+    amend_entry(folder, run, praise, "jobs")
+    report = await check(folder, run, "quotes")
     told = [problem.detail.split(":")[0] for problem in report.problems]
-    assert told == ["status", "files", "bytes", "jobs"]
+    assert told == ["status", "files", "bytes"]
 
 
-async def test_sizes_beyond_printing_are_a_problem_not_a_crash(folder: Bucket) -> None:
-    """Two files of 4300 digits: their sum has more than Python prints."""
-    leave_run(folder)
-
-    manifest = folder.run(RUN).manifest
-    for resource in manifest["resources"]:
-        resource["bytes"] = 10**4300 - 1
-    folder.commit(RUN, json.dumps(manifest).encode(), bytes=0)
-    details = [problem.detail for problem in (await verify_run(folder.reader(), RUN)).problems]
-    assert "it lists a file of an impossible size" in details
+async def test_manifest_and_entries_must_tell_the_same_story(folder: Bucket) -> None:
+    """A package that was committed again after the run closed is not the one of its manifest."""
+    run = leave(folder)
+    rewrite(folder, run, lambda package: package.update(title="x"))
+    key = JobKey(run, "quotes").text.removeprefix(run_prefix(run))
+    assert found(await check(folder, run)) == [("package", key)]
 
 
-async def test_a_manifest_of_another_run_is_told(folder: Bucket) -> None:
-    """A manifest that was copied from another run does not pass for this one's."""
-    leave_run(folder)
-
-    def rename(manifest: dict[str, object]) -> None:
-        manifest["mayfly:run"] = {**json.loads(record(RUN).model_dump_json()), "run_id": "other"}
-
-    folder.rewrite(RUN, rename)
-    assert ("manifest", "datapackage.json") in found(await verify_run(folder.reader(), RUN))
+async def test_an_entry_that_is_garbage_leaves_the_others_to_check(folder: Bucket) -> None:
+    """It is a problem; what the others name is compared all the same."""
+    run = leave(folder)
+    key = amend_entry(folder, run, lambda entry: entry.clear(), "closed")
+    report = await check(folder, run)
+    assert ("entry", key) in found(report)
+    assert report.files == ALL - 2  # nobody names the manifest now, and what it names
 
 
 @pytest.mark.parametrize(
-    "text",
-    [b"", b"not json", b"[]", b'{"resources": []}', b"\xff\xfe", b'{"a":' * 5000, b"null"],
+    "text", [b"", b"not json", b"[]", b'{"resources": []}', b"\xff\xfe", b"null"]
 )
-async def test_a_manifest_that_is_none_is_a_problem_not_a_crash(
-    folder: Bucket, text: bytes
-) -> None:
-    """Whatever stands where the manifest should be, the answer is a report."""
-    leave_run(folder)
-    folder.put_manifest(RUN, text)
-    kinds = {kind for kind, _ in found(await verify_run(folder.reader(), RUN))}
-    assert {"hash", "manifest"} <= kinds
-
-
-async def test_an_index_entry_that_is_garbage_still_leaves_the_files_to_check(
-    folder: Bucket,
-) -> None:
-    """The commit cannot be believed, and the files are compared with the manifest all the same."""
-    leave_run(folder)
-    folder.put_entry(RUN, b"{}")
-    report = await verify_run(folder.reader(), RUN)
-    assert found(report) == [("index", "")]
-    assert report.files == len(FILES) + 1
-
-
-async def test_a_fetched_run_is_verified_in_its_folder(folder: Bucket, tmp_path: Path) -> None:
-    """A folder that holds a run needs no bucket; what a person adds to it is extra."""
-    leave_run(folder)
-    root = folder.root / file_key(RUN, "")
-    fetched = ReadOnlyBucket.open(LocalBucket(root), None)
-    assert found(await verify_folder(fetched)) == []
-    (root / "my notes.txt").write_text("mine")
-    assert found(await verify_folder(fetched)) == [("extra", "my notes.txt")]
+async def test_a_package_that_is_none_is_a_problem_not_a_crash(folder: Bucket, text: bytes) -> None:
+    """Whatever stands where the package should be, the answer is a report."""
+    run = leave(folder)
+    commit(folder, run, text)
+    assert {kind for kind, _ in found(await check(folder, run, "quotes"))} == {"package"}
 
 
 async def test_memory_does_not_grow_with_the_size_of_files(folder: Bucket) -> None:
     """Hashing sixteen files of 8 MB holds a few mebibytes of them at a time."""
-    leave_run(folder, files={f"big/{number}": bytes(8_000_000) for number in range(16)})
+    run = leave(folder, jobs={"big": {str(number): bytes(8_000_000) for number in range(16)}})
     tracemalloc.start()
     try:
-        report = await verify_run(folder.reader(), RUN)
+        report = await check(folder, run)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert found(report) == []
-    assert peak < 48 * 1024**2
+    assert peak < 80 * 1024**2
 
 
-PATHS = st.sampled_from(["a", "b/c", "../d", "e f", "datapackage.json", "/g"])
+def test_the_exit_code_says_whether_all_is_there(folder: Bucket) -> None:
+    """By run, and by job; a person reads why."""
+    run = leave(folder)
+    fine = call("verify", run, environ=folder.environ)
+    assert (fine.exit_code, fine.stdout.startswith(f"{run} (succeeded): fine")) == (0, True)
+    folder.objects.delete(ManifestKey(run).text)
+    wrong = call("verify", run, environ=folder.environ)
+    assert (wrong.exit_code, wrong.stdout.split()[:2]) == (3, ["missing", ManifestKey(run).text])
+    assert call("verify", run, "quotes", environ=folder.environ).exit_code == 0
+    assert call("verify", run, "qotes", environ=folder.environ).exit_code == 2
+    assert call("verify", "nothing like that", environ=folder.environ).exit_code == 2
 
 
-@given(
-    listed=st.lists(st.tuples(PATHS, st.integers(0, 3)), max_size=6),
-    there=st.dictionaries(PATHS, st.integers(0, 3)),
+@pytest.fixture
+def home(folder: Bucket, tmp_path: Path) -> Path:
+    """A folder into which two runs were pulled."""
+    leave(folder, NIGHTS[0])
+    leave(folder, NIGHTS[1])
+    pull_into(tmp_path / "home", folder)
+    return tmp_path / "home"
+
+
+def test_a_pulled_package_is_verified_in_its_folder(home: Path) -> None:
+    """It needs no bucket; what a person adds to it is extra, what is changed or gone is told."""
+    package = home / "quotes" / "latest"
+    for name in (str(package), str(package / "datapackage.json"), package.resolve().as_uri()):
+        fine = call("verify", name)
+        assert (fine.exit_code, "fine; 6 files" in fine.stdout) == (0, True)
+    (package / "files" / "my notes.txt").write_text("mine")
+    (package / "files" / "empty").write_text("!")
+    (package / "files" / "page 1.json").write_text('{"price": 2}\n')
+    (package / "logs" / "attempt-1.log").unlink()
+    wrong = call("verify", str(package))
+    assert wrong.exit_code == 3
+    rows = [line.split(maxsplit=1)[0] for line in wrong.stdout.splitlines()[:-1]]
+    assert sorted(rows) == ["extra", "hash", "missing", "size"]
+
+
+def test_all_that_was_pulled_is_verified_at_once(home: Path) -> None:
+    """Every package below DEST, each problem with the folder in which it is."""
+    fine = call("verify", str(home))
+    assert (fine.exit_code, "4 packages" in fine.stdout) == (0, True)
+    (victim,) = (home / "notes" / "latest" / "files").iterdir()
+    victim.write_bytes(b"# MAYFLY")
+    run = (home / "notes" / "latest").readlink()
+    wrong = call("verify", str(home))
+    assert (wrong.exit_code, f"notes/{run}/files/" in wrong.stdout) == (3, True)
+
+
+@pytest.mark.parametrize(
+    "text", [None, b"{}", b"[", b'{"mayfly:job": {"run": "../..", "name": ".."}}']
 )
-def test_every_path_is_accounted_for_exactly(
-    listed: list[tuple[str, int]], there: dict[str, int]
-) -> None:
-    """Each resource is either a problem or is hashed, and each object is listed, the manifest, or extra."""
-    resources = tuple(
-        Resource(name="n", path=path, bytes=size, hash=f"sha256:{'0' * 64}", mediatype="text/plain")
-        for path, size in listed
-    )
-    problems, to_hash = listing_problems(resources, there)
-    extra = {problem.path for problem in problems if problem.kind is Kind.EXTRA}
-    assert len(problems) - len(extra) + len(to_hash) == len(resources)
-    assert extra == there.keys() - {path for path, _ in listed} - {"datapackage.json"}
-    assert all(there[resource.path] == resource.bytes for resource in to_hash)
-
-
-async def test_a_file_that_goes_away_during_the_check_is_missing(folder: Bucket) -> None:
-    """The listing is older than the reading; a file that is gone by then is reported."""
-    leave_run(folder, files={f"quotes/{number}": b"x" * 2_000_000 for number in range(40)})
-    reader = folder.reader()
-
-    async def remove() -> None:
-        for number in reversed(range(40)):
-            folder.remove_file(RUN, f"quotes/{number}")
-            await asyncio.sleep(0)
-
-    report, _ = await asyncio.gather(verify_run(reader, RUN), remove())
-    assert {kind for kind, _ in found(report)} <= {"missing"}
-    assert report.files + len(report.problems) == 41
+def test_a_folder_without_a_package_is_a_problem(tmp_path: Path, text: bytes | None) -> None:
+    """Whatever is there instead."""
+    if text is not None:
+        (tmp_path / "datapackage.json").write_bytes(text)
+    result = call("verify", str(tmp_path))
+    assert (result.exit_code, "datapackage.json" in result.stdout) == (3, True)

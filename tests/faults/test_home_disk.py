@@ -9,14 +9,15 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
 
 import pytest
 
+from agent.contract.layout import EntryKey, parse_key
 from tests.bucket.bucket import Bucket
-from tests.bucket.leaving import leave_run
-from tests.consumer.pulling import Pulled, content, of_job, placed, pulling
+from tests.consumer.pulling import TODAY, Pulled, installed, leave, of_job, pulling, results
 from tests.consumer.serving import serving
 from tests.faults.figures import Figures
 from tests.parts.command import mayfly, surroundings
@@ -42,14 +43,14 @@ def pull(dest: Path, bucket: Bucket, folder: Path) -> Pulled:
     return Pulled(code, json.loads(text) if text.strip() else {}, stderr)
 
 
-def run_number(number: int) -> str:
-    """Return the id of the n-th run of a month."""
-    return f"202611{1 + number // 24:02d}T{number % 24:02d}4205Z-3f9a1c"
+def night(number: int) -> datetime:
+    """Return when the n-th run of the last months began."""
+    return TODAY - timedelta(days=90) + timedelta(hours=number)
 
 
 def whole(dest: Path) -> bool:
     """Tell whether every folder that is visible is as the bucket has it."""
-    return all(content(dest / job / run) == of_job(job) for run, job in placed(dest))
+    return all(results(dest / job / run) == of_job(job) for run, job in installed(dest))
 
 
 @pytest.mark.timeout(1800)
@@ -73,26 +74,26 @@ def test_a_pull_without_room(tmp_path: Path, bucket: Bucket) -> None:
     runs, dest, problems = count(), tmp_path / "home", []
     with SmallDisk(dest) as disk:
         ways: dict[str, tuple[Callable[[int], None], range]] = {
-            "pages, 0 to 20": (disk.leave_pages, range(0, 21, STEP)),
-            "inodes, 0 to 20": (disk.leave_inodes, range(0, 21, STEP)),
+            "pages, 0 to 60": (disk.leave_pages, range(0, 61, STEP)),
+            "inodes, 0 to 30": (disk.leave_inodes, range(0, 31, STEP)),
             "a read-only disk": (lambda _: disk.read_only(), range(1)),
         }
         for name, (shrink, amounts) in ways.items():
             codes: Counter[int] = Counter()
             unclear = partial = stuck = 0
             for amount in amounts:
-                leave_run(bucket, run_number(next(runs)))
-                before = placed(dest)
+                leave(bucket, night(next(runs)))
+                before = installed(dest)
                 shrink(amount)
                 pulled = pull(dest, bucket, tmp_path)
                 codes[pulled.code] += 1
                 told = pulled.code in (0, 3, 4) and "Traceback" not in pulled.stderr
                 named = pulled.code == 0 or str(dest) in pulled.stderr
                 unclear += not (told and named)
-                partial += not whole(dest) or not set(before) <= set(placed(dest))
+                partial += not whole(dest) or not set(before) <= set(installed(dest))
                 disk.give_back()
                 again = pull(dest, bucket, tmp_path)
-                stuck += again.code != 0 or len(placed(dest)) != len(before) + 2
+                stuck += again.code != 0 or len(installed(dest)) != len(before) + 2
                 partial += not whole(dest)
                 if unclear or partial or stuck:
                     problems.append(f"{name}, {amount}: {pulled} then {again}")
@@ -105,13 +106,38 @@ def test_a_pull_without_room(tmp_path: Path, bucket: Bucket) -> None:
                 stuck,
             )
     figures.write()
-    assert problems == []
+    assert problems == [], problems[0]
+
+
+def test_a_full_disk_is_said_once(tmp_path: Path, bucket: Bucket) -> None:
+    """However many jobs wait for it; with room they all come."""
+    for number in range(5):
+        leave(bucket, night(number))
+    dest = tmp_path / "home"
+    with SmallDisk(dest) as disk:
+        disk.leave_pages(1000)
+        pulled = pull(dest, bucket, tmp_path)
+        assert (pulled.code, installed(dest)) == (3, [])
+        (told,) = pulled.document["delayed"]
+        assert told["problem"].startswith(f"no room in {dest}")
+        assert pulled.notes == ["9 more jobs wait for the same"]
+        disk.give_back()
+        assert pull(dest, bucket, tmp_path).code == 0
+        assert len(installed(dest)) == 10
 
 
 def runs_in(history: Path) -> set[str]:
     """Return the runs that a history knows."""
     with closing(sqlite3.connect(f"{history.as_uri()}?mode=ro", uri=True)) as connection:
-        return {run for (run,) in connection.execute("SELECT run FROM run")}
+        keys = connection.execute("SELECT key FROM entry")
+        return {key.run for (text,) in keys if isinstance(key := parse_key(text), EntryKey)}
+
+
+def forget(bucket: Bucket, run: str) -> None:
+    """Remove a run's entries from the bucket, as a lifecycle rule may."""
+    for text in bucket.objects.keys("batches/"):
+        if f"/{run}-" in text:
+            bucket.objects.delete(text)
 
 
 @pytest.mark.parametrize("pages", [0, 3])
@@ -119,17 +145,15 @@ def test_a_history_that_fills_up_while_it_is_written(
     tmp_path: Path, bucket: Bucket, pages: int
 ) -> None:
     """The service goes on with what it knows, says which file has no room, and catches up once there is some."""
-    old, new = run_number(1), [run_number(2 + number) for number in range(20)]
-    leave_run(bucket, old)
+    old = leave(bucket, night(1))
     history = tmp_path / "service" / "h.sqlite"
     with (
         SmallDisk(history.parent) as disk,
         serving(tmp_path, bucket.environ, "--history", str(history)) as service,
     ):
-        bucket.remove_entry(old)
+        forget(bucket, old)
         disk.leave_pages(pages)
-        for run in new:
-            leave_run(bucket, run)
+        new = [leave(bucket, night(2 + number)) for number in range(20)]
         wait_until(
             lambda: bool(service.events("bucket.failed")), seconds=SECONDS, what="a complaint"
         )
@@ -147,12 +171,12 @@ def test_a_history_on_a_full_disk_is_not_thrown_away(
     tmp_path: Path, bucket: Bucket, pages: int
 ) -> None:
     """A service that is started there knows afterwards what it knew, also of runs that the bucket has forgotten."""
-    leave_run(bucket, old := run_number(1))
+    old = leave(bucket, night(1))
     history = tmp_path / "service" / "h.sqlite"
     options = ("--history", str(history))
     with SmallDisk(history.parent) as disk:
         with serving(tmp_path, bucket.environ, *options):
-            bucket.remove_entry(old)
+            forget(bucket, old)
         disk.leave_pages(pages)
         around = surroundings(bucket.environ)
         done = mayfly("serve", "--listen", "127.0.0.1:0", *options, environ=around)
@@ -160,7 +184,7 @@ def test_a_history_on_a_full_disk_is_not_thrown_away(
         assert str(history) in done.stderr
         assert "make room there" in done.stderr
         disk.give_back()
-        leave_run(bucket, new := run_number(2))
+        new = leave(bucket, night(2))
         with serving(tmp_path, bucket.environ, *options) as service:
             service.looked()
         assert runs_in(history) == {old, new}
