@@ -2,13 +2,25 @@
 
 import json
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from agent.base.errors import UsageError
+from agent.batch.fold import Result, Run, State
 from agent.browser.chromedriver import browser_flags
 from agent.browser.interface import WATCH
+from agent.cli.rerun import release_of
+from agent.contract.entries import Ended, Planned
+from agent.contract.facts import Release, RolledBack
+from agent.contract.ids import Batch
+from agent.contract.results import JobStatus
+from tests.bucket.entries import RELEASE
 from tests.run.bench import Bench
+
+RUN = "20261122T180000Z-3f9a1c"
+WHEN = datetime(2026, 11, 22, 18, tzinfo=UTC)
 
 COUNTS = """
 [[job]]
@@ -103,6 +115,26 @@ def test_what_there_is_not(bench: Bench, nights: list[str], tmp_path: Path) -> N
         done = rerun(bench, *arguments)
         assert done.returncode == 2, done.stderr
         assert says in done.stderr
+
+
+def test_after_a_rollback_it_is_the_release_that_made_the_result() -> None:
+    """Of a job that ran again on the last good release, that one; of the others, the one that failed its trial."""
+    back = RolledBack(ref="v2", commit="b" * 40, reason="its trial", jobs=("counts",))
+    planned = RELEASE.model_copy(update={"rolled_back_from": back})
+    folded = State(Batch.of_run("main", RUN), {RUN: folded_run(planned, made_by=None)})
+    assert release_of(folded, RUN, "counts") is planned
+    folded = State(Batch.of_run("main", RUN), {RUN: folded_run(planned, made_by="b" * 40)})
+    assert release_of(folded, RUN, "counts").ref == "v2"
+    nothing = State(Batch.of_run("main", RUN), {RUN: Run(RUN, (WHEN, ""))})
+    with pytest.raises(UsageError, match="had no release"):
+        release_of(nothing, RUN, "counts")
+
+
+def folded_run(release: Release, made_by: str | None) -> Run:
+    """Return a run that planned a job of a release, which some release made."""
+    ended = Ended(name="counts", status=JobStatus.SKIPPED, release=made_by)
+    plan = Planned(release=release, count=1, jobs=("counts",))
+    return Run(RUN, (WHEN, ""), planned=plan, results={"counts": Result(RUN, WHEN, ended)})
 
 
 def test_watching_asks_for_a_window() -> None:
