@@ -66,7 +66,7 @@ class Options:
         stale_after: Seconds without a poll after which it is unhealthy.
         rules: How the history is judged, at whatever time.
         pulling: None without a pull.
-        print_logs: Is given each line of runs' logs, when somebody wants them.
+        print_logs: Is given the lines of runs' logs, when somebody wants them.
         version: Of this program.
     """
 
@@ -251,8 +251,10 @@ class _Service:
             except MayflyError as error:
                 self._log.warning("log.skipped", key=part.key, reason=str(error))
                 continue
-            for line in text.content.decode("utf-8", "replace").splitlines():
-                say(printed_line(key.run, line))
+            lines = text.content.decode("utf-8", "replace").splitlines()
+            printed = "\n".join(printed_line(key.run, line) for line in lines)
+            # In a thread: whoever reads what is printed may be slow.
+            await asyncio.to_thread(say, printed)
 
     # The pull.
 
