@@ -6,13 +6,13 @@ The last piece is given when size and digest of the whole are right, so that wha
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
 from typing import cast
 
-from agent.base.errors import MayflyError, StoreError
+from agent.base.errors import MayflyError
 from agent.contract.descriptor import Resource, Role
 from agent.contract.entries import Invalid, Object
 from agent.contract.layout import DESCRIPTOR, EVIDENCE, LOGS, JobKey, LogKey, ManifestKey, parse_key
@@ -28,10 +28,6 @@ MOST_PACKAGE_BYTES = 4 * 1024**2
 MOST_READ_BYTES = 64 * 1024**2
 """Of a file that is read to its end to be verified, of which little is shown."""
 KEPT_PACKAGES = 8
-AT_ONCE = 4
-"""Objects that are read for somebody; each may hold some megabytes."""
-WAIT_SECONDS = 30.0
-"""For a turn; then 503."""
 EXPIRES = timedelta(days=2)
 """A run of which an object is not there, so long after it began, has been deleted; before that the store may lag."""
 
@@ -65,29 +61,11 @@ class Objects:
     def __init__(self, bucket: ReadOnlyBucket, store: Store) -> None:
         self._bucket = bucket
         self._store = store
-        self._turns = asyncio.Semaphore(AT_ONCE)
         self._packages: OrderedDict[tuple[str, str], Package] = OrderedDict()
 
     def use(self, store: Store) -> None:
         """Go on with a history that was opened again."""
         self._store = store
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for a turn, and hold it.
-
-        Raises:
-            StoreError: It does not come in time.
-        """
-        try:
-            async with asyncio.timeout(WAIT_SECONDS):
-                await self._turns.acquire()
-        except TimeoutError:
-            raise StoreError("too many files are being read; try again") from None
-        try:
-            yield
-        finally:
-            self._turns.release()
 
     async def package(self, runs: Runs, run: str, job: str) -> Package | Invalid | None:
         """Return a job's package; None when it has none.
@@ -99,7 +77,7 @@ class Objects:
             self._packages.move_to_end((run, job))
             return self._packages[run, job]
         key = JobKey(run, job)
-        committed = _of_job(runs, key)
+        committed = await self._of_job(runs, key)
         if committed is None:
             return None
         if committed.bytes > MOST_PACKAGE_BYTES:
@@ -133,7 +111,7 @@ class Objects:
                     raise AbsentError(f"the job's package cannot be used: {package.reason}")
                 committed = None
             case JobKey() as parsed:
-                committed = _of_job(runs, parsed)
+                committed = await self._of_job(runs, parsed)
             case ManifestKey(run):
                 closed = runs[run][1].closed if run in runs else None
                 committed = closed.manifest if closed else None
@@ -213,6 +191,20 @@ class Objects:
             raise AbsentError("the file is not what was committed")
         yield held
 
+    async def _of_job(self, runs: Runs, key: JobKey) -> Object | None:
+        if key.run not in runs:
+            return None
+        # What is held in memory may be without packages.
+        batch = await asyncio.to_thread(self._store.batch, runs[key.run][0].id)
+        jobs = (
+            job
+            for run in (batch.runs if batch else ())
+            if run.id == key.run
+            for job in run.jobs
+            if job.name == key.job
+        )
+        return next((job.committed(key.run) for job in jobs), None)
+
     async def _parts(self, runs: Runs, run: str) -> tuple[Object, ...]:
         if run not in runs:
             return ()
@@ -221,11 +213,6 @@ class Objects:
     async def _expire(self, batch: Batch, run: Run) -> None:
         if batch.looked - run.started > EXPIRES:
             await asyncio.to_thread(self._store.expire, batch.id, run.id)
-
-
-def _of_job(runs: Runs, key: JobKey) -> Object | None:
-    jobs = runs[key.run][1].jobs if key.run in runs else ()
-    return next((job.committed(key.run) for job in jobs if job.name == key.job), None)
 
 
 def file_of(key: JobKey, resource: Resource) -> File:

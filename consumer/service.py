@@ -35,6 +35,8 @@ from consumer.web.server import listening, serving
 
 MOST_DAYS = timedelta(days=400)
 """Of which runs are kept in memory: what is older changes nothing that is told, but for the costs of long ago."""
+JUDGE_AFTER = timedelta(seconds=20)
+"""How old what is told may be when nothing is new."""
 POLL_SECONDS = 1800.0
 """One poll may take so long: a first one reads years of runs."""
 LOG_AGE = timedelta(days=1)
@@ -66,7 +68,7 @@ class Options:
         stale_after: Seconds without a poll after which it is unhealthy.
         rules: How the history is judged, at whatever time.
         pulling: None without a pull.
-        print_logs: Is given each line of runs' logs, when somebody wants them.
+        print_logs: Is given the lines of runs' logs, when somebody wants them.
         version: Of this program.
     """
 
@@ -110,6 +112,13 @@ async def serve(bucket: ReadOnlyBucket, options: Options, log: Log) -> ExitCode:
     return ExitCode.DONE
 
 
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -132,6 +141,7 @@ class _Service:
         if store.damage:
             aside = str(store.damage.aside)
             self._log.warning("history.damaged", reason=store.damage.problem, moved_to=aside)
+        self._inode = _inode(self._options.history)
         return store
 
     def close(self) -> None:
@@ -159,9 +169,10 @@ class _Service:
                 # Nothing is judged: what came meanwhile, nobody at home knows.
                 self.home.counts.poll_failures += 1
             except HistoryError as error:
-                problem = error.with_remedy
                 self.home.counts.poll_failures += 1
-                await self._open_again()
+                self._log.warning("history.failed", reason=str(error))
+                problem = await self._open_again()
+                more = not problem
             self.home.up, self.home.problem = not problem, problem
             if problem != told:
                 log = self._log
@@ -173,8 +184,8 @@ class _Service:
 
     async def _poll(self) -> bool:
         """Poll once; return whether there is more."""
-        if not self._options.history.exists():
-            raise HistoryError(f"the history {self._options.history} was removed")
+        if _inode(self._options.history) != self._inode:
+            raise HistoryError(f"the history {self._options.history} was removed, or replaced")
         now = _now()
         self.home.counts.polls += 1
         async with asyncio.timeout(POLL_SECONDS):
@@ -187,12 +198,14 @@ class _Service:
         if not found.more:
             await asyncio.to_thread(self._store.mark, POLLED, now)
             self.home.read = now
-        await self._judge(now)
+        # Time goes on as well, and what is due is missed: but not by the second.
+        if found.changed or now - self.home.known.judged.now >= JUDGE_AFTER:
+            await self._judge(now)
         return found.more
 
     async def _judge(self, now: datetime) -> None:
         def known() -> Known:
-            history = self._store.history(now - MOST_DAYS)
+            history = self._store.history(now - MOST_DAYS, packages=False)
             return Known.of(history, replace(self._options.rules, now=now))
 
         self.home.known = await asyncio.to_thread(known)
@@ -205,15 +218,18 @@ class _Service:
         except HistoryError as error:
             self.home.history_up, self.home.problem = False, error.with_remedy
 
-    async def _open_again(self) -> None:
-        """Open the history once more: one that is damaged is moved aside, and filled again."""
+    async def _open_again(self) -> str:
+        """Open the history once more: one that is damaged is moved aside, and filled again. Return why it cannot be."""
         self.home.history_up = False
-        with suppress(HistoryError):
+        try:
             store = await asyncio.to_thread(self._opened)
-            self._store.close()
-            self._store = store
-            self._objects.use(store)
-            await self._judge_what_is_there()
+        except HistoryError as error:
+            return error.with_remedy
+        self._store.close()
+        self._store = store
+        self._objects.use(store)
+        await self._judge_what_is_there()
+        return ""
 
     def _tell(self, found: Poll) -> None:
         for key, reason in [*found.invalid.items()][:SEEN]:
@@ -239,8 +255,10 @@ class _Service:
             except MayflyError as error:
                 self._log.warning("log.skipped", key=part.key, reason=str(error))
                 continue
-            for line in text.content.decode("utf-8", "replace").splitlines():
-                say(printed_line(key.run, line))
+            lines = text.content.decode("utf-8", "replace").splitlines()
+            printed = "\n".join(printed_line(key.run, line) for line in lines)
+            # In a thread: whoever reads what is printed may be slow.
+            await asyncio.to_thread(say, printed)
 
     # The pull.
 

@@ -22,6 +22,7 @@ GARBAGE = 10_000
 
 COMMANDS = {
     "run": ("agent.cli.run:run", "One run, here and now."),
+    "rerun": ("agent.cli.rerun:rerun", "A job of an earlier run once more, here."),
     "demo": (
         "agent.cli.demo:demo",
         "A whole run on embedded defaults, with a local site and bucket.",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.browser.interface import WATCH
 from agent.config.jobsfile import Job, matrix_environment
 
 FALLBACK_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -15,10 +16,11 @@ class AttemptPaths:
 
     Attributes:
         run_id: The run.
+        batch: Its batch.
         number: The attempt's number, from 1.
         deadline: Unix seconds after which it is stopped.
         output: Results go here.
-        state: Its memory of earlier runs.
+        state: What it left for itself.
         home: An empty home of its own.
         result_file: Where it may say what happened.
         downloads: Where the browser's downloads appear; None when the browser shares no disk with it.
@@ -27,6 +29,7 @@ class AttemptPaths:
     """
 
     run_id: str
+    batch: str
     number: int
     deadline: int
     output: Path
@@ -47,7 +50,7 @@ def job_environment(
         job: The job, after matrix expansion.
         paths: Where it works.
         secrets: The job's own secrets, by name.
-        agent: The agent's environment, of which PATH, LANG and TZ are taken.
+        agent: The agent's environment, of which PATH, LANG, TZ and MAYFLY_WATCH are taken.
     """
     path = agent.get("PATH", FALLBACK_PATH)
     environment = {
@@ -55,6 +58,7 @@ def job_environment(
         "HOME": str(paths.home),
         "LANG": agent.get("LANG", "C.UTF-8"),
         **({"TZ": agent["TZ"]} if "TZ" in agent else {}),
+        **({WATCH: agent[WATCH]} if WATCH in agent else {}),
         **job.env,
         **secrets,
         **matrix_environment(job),
@@ -62,6 +66,7 @@ def job_environment(
         "MAYFLY_STATE_DIR": str(paths.state),
         "MAYFLY_RESULT_FILE": str(paths.result_file),
         "MAYFLY_RUN_ID": paths.run_id,
+        "MAYFLY_BATCH": paths.batch,
         "MAYFLY_JOB": job.name,
         "MAYFLY_ATTEMPT": str(paths.number),
         "MAYFLY_DEADLINE": str(paths.deadline),

@@ -1,47 +1,47 @@
 """The release's part in a run: it is obtained, tried, judged, and what it replaced is cleared away."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
+from agent import __version__
 from agent.base.errors import ReleaseError
-from agent.base.logs import Log
-from agent.base.stop import Stop, first
+from agent.base.stop import first
 from agent.browser import Supervisor
 from agent.config.jobsfile import Job, JobsFile, ReleaseBrowser
-from agent.config.settings import Settings
-from agent.contract.releases import Bad, Good, Passed
-from agent.core.manifest import RefusedRelease, ReleaseRecord, RolledBack, Stale
-from agent.core.outcome import proves_release
-from agent.core.results import JobResult
+from agent.contract.facts import RefusedRelease, Release, RolledBack, Stale
+from agent.contract.package import JobRecord
+from agent.contract.releases import Bad, Good, Passed, ReleaseEntry
 from agent.jobs.context import JobContext
 from agent.jobs.interface import Isolation
 from agent.jobs.plan import chosen
 from agent.jobs.runner import run_jobs
 from agent.release.checks import Checks
 from agent.release.images import Images
-from agent.release.memory import Memory, Store
+from agent.release.memory import READ_SECONDS, Memory, Store, Writer
 from agent.release.obtain import Obtained, obtain, stand_in_for
 from agent.release.prune import Prune
 from agent.release.selfcheck import SelfCheck
 from agent.release.store import Installed, ReleaseStore, good_of, has_fallback, last_here
 from agent.release.trial import (
-    Blame,
     Decision,
     Judgement,
     again,
-    blame,
     guilty_of,
+    in_doubt,
     judge,
     judge_alone,
     passed_by,
+    proves_release,
 )
+from agent.run.context import RunContext
 from agent.secrets.keyring import Keyring
 
 Rerun = Callable[[Installed, tuple[str, ...]], Awaitable[None]]
 """Runs jobs once more, on another release."""
-Results = Callable[[], Sequence[JobResult]]
+Results = Callable[[], Sequence[JobRecord]]
 """Returns what became of the run's jobs, as far as is known; of a job that ran once more, the last time."""
 
 
@@ -61,82 +61,72 @@ class Verdict:
 
 
 class Update:
-    """What a run does about its release.
+    """What a run does about its release."""
 
-    Attributes:
-        release_store: Where releases are.
-        memory: What is known of them.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        release_store: ReleaseStore,
-        memory: Memory,
-        *,
-        version: str,
-        environ: Mapping[str, str],
-        machine: bool,
-        log: Log,
-        keyring: Keyring,
-    ) -> None:
+    def __init__(self, context: RunContext, keyring: Keyring) -> None:
         """Make the part of a run.
 
         Args:
-            settings: The configuration.
-            release_store: Where releases are.
-            memory: What is known of them, as far as this disk has it.
-            version: The agent's version.
-            environ: The agent's environment.
-            machine: Whether nobody watches.
-            log: Bound to the run.
+            context: The run.
             keyring: What opens what is private.
         """
-        self.release_store = release_store
-        self.memory = memory
-        self._settings = settings
-        self._version = version
-        self._environ = environ
-        self._machine = machine
-        self._log = log
+        call = context.call
+        self._context = context
         self._keyring = keyring
+        self._settings = call.settings
+        self._environ = call.environ
+        self._log = context.log
+        self._releases = ReleaseStore.at(call.places.state, call.places.cache)
+        self._memory = self._memory_of(context)
+
+    def _memory_of(self, context: RunContext) -> Memory:
+        """Return what is known of releases, as this disk has it."""
+        began, settings = context.began, context.settings
+        quiet = any(word.shard for word in context.call.asked.words)
+        return Memory(
+            began.channel,
+            Writer(context.run.run, began.host.name, began.deadline, quiet=quiet),
+            copy=self._releases.copy,
+            place=settings.store.url or str(context.call.places.bucket),
+            now=lambda: datetime.now(UTC),
+            log=context.log,
+            seconds=min(READ_SECONDS, settings.job_seconds / 4),
+            redact=self._redacted,
+        )
+
+    def _redacted(self, entry: ReleaseEntry) -> ReleaseEntry:
+        return self._context.redactor.record(entry)
 
     def last_jobs(self) -> JobsFile | None:
         """Return the jobs of the last good release on this disk, for a guess at what this run will need."""
         try:
-            known = last_here(self.release_store, self._good, self._checks)
+            known = last_here(self._releases, self._good, self._checks)
         except ReleaseError:
             return None
         return known.jobs if known else None
 
     @property
     def _good(self) -> tuple[Good, ...]:
-        return self.memory.known.good(self._version)
+        return self._memory.known.good(__version__)
 
     @property
     def _checks(self) -> Checks:
-        return Checks(self._settings.release.jobs, self._version, self._environ)
+        return Checks(self._settings.release.jobs, __version__, self._environ)
 
     async def obtain(
-        self,
-        stop: Stop,
-        run_id: str,
-        isolation: Callable[[], Awaitable[Isolation]],
-        bucket: Awaitable[Store],
+        self, isolation: Callable[[], Awaitable[Isolation]], bucket: Awaitable[Store]
     ) -> Obtained | None:
         """Return the release to run; None when the run was told to stop meanwhile.
 
         Args:
-            stop: The wish to end early.
-            run_id: The run.
             isolation: How a new release's programs are tried.
             bucket: Where what is known of releases is.
 
         Raises:
             ReleaseError: None can run, or none was ready before the jobs' time was over.
         """
-        seconds = self._settings.release.check_timeout
-        check = SelfCheck(isolation, run_id, self._environ, self._log, seconds)
+        stop, seconds = self._context.stop, self._settings.release.check_timeout
+        check = SelfCheck(isolation, self._context.run.run, self._environ, self._log, seconds)
         fetching = asyncio.create_task(self._obtain(check, bucket))
         await first(asyncio.wait([fetching]), stop.wait(), seconds=self._settings.job_seconds)
         if not fetching.done():
@@ -152,41 +142,41 @@ class Update:
             raise ReleaseError("none was ready before the run's time was over") from error
 
     async def _obtain(self, check: SelfCheck, bucket: Awaitable[Store]) -> Obtained:
-        await self.memory.open(bucket)
+        await self._memory.open(bucket)
         return await obtain(
             self._settings.release,
-            self.release_store,
-            memory=self.memory,
+            self._releases,
+            memory=self._memory,
             environ=self._environ,
-            version=self._version,
+            version=__version__,
             now=datetime.now(UTC),
             log=self._log,
             self_check=check,
             images=self._images(),
-            machine=self._machine,
+            machine=self._context.call.machine,
             keyring=self._keyring,
         )
 
     async def withdraw(self) -> None:
         """End a trial that did not begin: the run is over, in order, and says nothing about the release."""
-        self.memory.end_trials()
-        await self.memory.send()
+        self._memory.end_trials()
+        await self._memory.send()
 
     async def close(self) -> tuple[str, ...]:
         """Send what was learnt and is not in the bucket yet; return what a person should look at."""
-        await self.memory.send(last=True)
-        return tuple(self.memory.problems)
+        await self._memory.send(last=True)
+        return tuple(self._memory.problems)
 
-    async def tidy(self, record: ReleaseRecord) -> None:
+    async def tidy(self, record: Release) -> None:
         """Clear away what no run needs any more; only after the commit, and for a bounded time.
 
         Args:
             record: The release that ran.
         """
-        await self.memory.compact()
+        await self._memory.compact()
         await Prune(
-            release_store=self.release_store,
-            memory=self.memory,
+            release_store=self._releases,
+            memory=self._memory,
             checks=self._checks,
             images=self._images(),
             budget=self._settings.limits.disk,
@@ -210,13 +200,13 @@ class Update:
         """
         first = tuple(results())
         guilty = guilty_of(first)
-        if not has_fallback(self.release_store, self._good, release.commit):
+        if not has_fallback(self._releases, self._good, release.commit):
             judgement = judge_alone(first)
             await self._apply(judgement, release, first)
             return Verdict(judgement)
         if guilty:
             self._mark(release, judge(first, (), guilty).reason)
-            await self.memory.send()
+            await self._memory.send()
         other, names = await self._to_ask(release, first, seconds_left)
         if other and names:
             self._log.warning("release.asks_last_good", ref=other.ref, jobs=names)
@@ -228,7 +218,7 @@ class Update:
         return Verdict(judgement, other if failed and names else None, names)
 
     async def _to_ask(
-        self, release: Installed, results: Sequence[JobResult], seconds: float
+        self, release: Installed, results: Sequence[JobRecord], seconds: float
     ) -> tuple[Installed | None, tuple[str, ...]]:
         """Return the release that can tell whose fault a failure is, and the jobs to ask it about.
 
@@ -236,7 +226,7 @@ class Update:
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        if seconds < 1 or not any(blame(result) in _IN_DOUBT for result in results):
+        if seconds < 1 or not any(map(in_doubt, results)):
             return None, ()
         try:
             async with asyncio.timeout(seconds):
@@ -246,36 +236,36 @@ class Update:
             return None, ()
         if other is None:
             return None, ()
-        passed = self.memory.known.passed(other.commit)
+        passed = self._memory.known.passed(other.commit)
         return other, again(results, other.jobs.job, passed, until - loop.time())
 
-    def remember(self, release: Installed, results: Sequence[JobResult]) -> None:
+    def remember(self, release: Installed, results: Sequence[JobRecord]) -> None:
         """Remember what the last good release does well; and the image's, once it has shown that it runs."""
-        known = self.memory.known
+        known = self._memory.known
         if release.commit not in {good.commit for good in self._good}:
             if known.pin is None and not self._good and proves_release(results):
-                self.memory.learn(good=good_of(release))
+                self._memory.learn(good=good_of(release))
             else:
                 return
         before = known.passed(release.commit)
         jobs = passed_by(before, results)
         if jobs != before:
-            self.memory.learn(passed=Passed(commit=release.commit, jobs=jobs))
+            self._memory.learn(passed=Passed(commit=release.commit, jobs=jobs))
 
     async def _stand_in(self, release: Installed) -> Installed | None:
         return await stand_in_for(
             release.commit,
             self._settings.release,
-            self.release_store,
-            memory=self.memory,
+            self._releases,
+            memory=self._memory,
             environ=self._environ,
-            version=self._version,
+            version=__version__,
             now=datetime.now(UTC),
             log=self._log,
         )
 
     async def _apply(
-        self, judgement: Judgement, release: Installed, results: Sequence[JobResult]
+        self, judgement: Judgement, release: Installed, results: Sequence[JobRecord]
     ) -> None:
         self._log.info(
             "release.judged",
@@ -288,31 +278,31 @@ class Update:
             await self._promote(release, results)
         elif judgement.decision is Decision.BAD:
             self._mark(release, judgement.reason)
-        self.memory.end_trials()
-        await self.memory.send()
+        self._memory.end_trials()
+        await self._memory.send()
 
-    async def _promote(self, release: Installed, results: Sequence[JobResult]) -> None:
-        await self.memory.look_again()
-        bad = self.memory.known.why_bad(release.commit, release.ref, self._version)
+    async def _promote(self, release: Installed, results: Sequence[JobRecord]) -> None:
+        await self._memory.look_again()
+        bad = self._memory.known.why_bad(release.commit, release.ref, __version__)
         if bad is not None:
             self._log.warning("release.bad_elsewhere", ref=release.ref, reason=bad[0].reason)
             return
-        self.memory.learn(good=good_of(release))
+        self._memory.learn(good=good_of(release))
         self.remember(release, results)
 
     def _mark(self, release: Installed, reason: str) -> None:
-        bad = Bad(commit=release.commit, ref=release.ref, reason=reason[:500], agent=self._version)
-        self.memory.learn(bad=bad)
-        since = self.memory.known.contact.stale_since or datetime.now(UTC)
-        self.memory.contact(stale_since=since)
+        bad = Bad(commit=release.commit, ref=release.ref, reason=reason[:500], agent=__version__)
+        self._memory.learn(bad=bad)
+        since = self._memory.known.contact.stale_since or datetime.now(UTC)
+        self._memory.contact(stale_since=since)
 
 
-_IN_DOUBT = frozenset({Blame.UNKNOWN, Blame.RELEASE})
+def on_trial(record: Release) -> Release:
+    """Return what the plan says of a release that has not proved itself yet."""
+    return record.model_copy(update={"trial": Decision.UNDECIDED.value})
 
 
-def after_trial(
-    record: ReleaseRecord, release: Installed, verdict: Verdict, now: datetime
-) -> ReleaseRecord:
+def after_trial(record: Release, release: Installed, verdict: Verdict, now: datetime) -> Release:
     """Return what the manifest says of the release after its trial.
 
     Args:
@@ -339,7 +329,6 @@ def after_trial(
             "ref": other.ref,
             "commit": other.commit,
             "fetched": other.fetched,
-            "age_seconds": age,
             "verified_by": other.verified_by,
             "stale": Stale(
                 wanted=before.wanted if before else release.ref,
@@ -364,8 +353,7 @@ async def run_again(
     context: JobContext,
     settle: Callable[[ReleaseBrowser | None, tuple[Job, ...]], Awaitable[Supervisor | None]],
     sessions: int,
-    before: Sequence[JobResult],
-    ended: Callable[[JobResult], None],
+    ended: Callable[[JobContext, Job, JobRecord], Awaitable[None]],
 ) -> None:
     """Run jobs once more, on another release than the one they failed on.
 
@@ -375,46 +363,16 @@ async def run_again(
         context: What the jobs shared the first time.
         settle: Returns the browser that jobs need.
         sessions: Browser sessions at once.
-        before: What became of the jobs the first time.
-        ended: Told of each result, in which both times are one.
+        ended: Told of each result.
     """
     jobs = chosen(release.jobs.job, frozenset(names))
-    then = {result.name: result for result in before}
-    again = replace(context, tree=release.tree, programs=release.programs)
+    again = replace(
+        context,
+        tree=release.tree,
+        programs=release.programs,
+        ref=release.ref,
+        commit=release.commit,
+    )
     if any(job.browser for job in jobs):
         again = replace(again, browser=await settle(release.jobs.browser, jobs))
-    await run_jobs(
-        jobs,
-        sessions,
-        again,
-        lambda result: ended(once_more(then.get(result.name), result, release)),
-    )
-
-
-def with_origin(
-    results: Sequence[JobResult], verdict: Verdict, release: Installed
-) -> tuple[JobResult, ...]:
-    """Return the results with the commit that made each, where it is not that of the run's release."""
-    if verdict.taken_over is None:
-        return tuple(results)
-    return tuple(
-        result.model_copy(
-            update={"release": None if result.name in verdict.again else release.commit}
-        )
-        for result in results
-    )
-
-
-def once_more(before: JobResult | None, result: JobResult, release: Installed) -> JobResult:
-    """Return the result of a job that ran once more on another release: both stories in one."""
-    note = f"ran once more, on {release.ref}"
-    if before is None:
-        return result.model_copy(update={"release": release.commit})
-    return result.model_copy(
-        update={
-            "attempts": (*before.attempts, *result.attempts),
-            "started": before.started or result.started,
-            "release": release.commit,
-            "notes": (*before.notes, *result.notes, note),
-        }
-    )
+    await run_jobs(jobs, sessions, again, partial(ended, again))

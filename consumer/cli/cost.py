@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.base.console import aligned
+from agent.base.console import aligned, cut
 from agent.base.errors import ExitCode, UsageError
-from consumer.cli.command import Asked, dump, known_command, known_of, loaded_settings
+from consumer.cli.command import Asked, dump, known_command, known_of, loaded_settings, width
 
 if TYPE_CHECKING:
     from agent.config.settings import Cost as Prices
@@ -33,18 +33,19 @@ def cost(*, asked: Asked, which: str | None) -> ExitCode:
     """
     from consumer.spending import month_costs, month_of  # noqa: PLC0415
 
+    first = _first_of(which) if which else None
     known = known_of(asked)
     now, zone = known.judged.now, known.judged.zone
-    moment = now if which is None else _first_of(which).replace(tzinfo=zone)
+    moment = first.replace(tzinfo=zone) if first else now
     costs = month_costs(known.history, month_of(moment, zone), now)
     prices = loaded_settings(asked.config, asked.pairs).cost
     always = _always_on(prices)
     if asked.as_json:
         dump(_json(costs, prices, known.bucket.name, always))
         return ExitCode.DONE
-    click.echo(f"{known.bucket.name}, {costs.month.begin:%B %Y} (times in {zone})")
-    for line in _lines(costs, prices, always, now):
-        click.echo(line)
+    head = f"{costs.month.begin:%B %Y} (times in {zone}), {known.bucket.name}"
+    for line in (head, *_lines(costs, prices, always, now)):
+        click.echo(cut(line, width()))
     return ExitCode.DONE
 
 

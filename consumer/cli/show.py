@@ -155,8 +155,8 @@ def _said(one: "JobLine") -> Iterator[str]:
     from consumer.page.sentences import CAUSES  # noqa: PLC0415
 
     yield f"{one.name}: {CAUSES[one.cause.known]}" if one.cause else f"{one.name}:"
-    for line in one.message.splitlines():
-        yield from _wrapped(printable(line), "    ")
+    if one.message:
+        yield from _wrapped(printable(one.message), "    ")
 
 
 def _job_lines(
@@ -229,5 +229,5 @@ def _wrapped(text: str, lead: str = "") -> Iterator[str]:
 def _json(value: object) -> dict[str, object]:
     from pydantic_core import to_jsonable_python  # noqa: PLC0415
 
-    plain = to_jsonable_python(value, by_alias=True)
+    plain = to_jsonable_python(value, by_alias=True, bytes_mode="hex")
     return plain if isinstance(plain, dict) else {}

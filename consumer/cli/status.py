@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.base.console import aligned, cut
+from agent.base.console import aligned, cut, printable
 from agent.base.errors import ExitCode
 from consumer.cli.command import Asked, dump, english, known_command, known_of, paint, width
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 HEADINGS = ("STATUS", "BEGAN", "AGO", "JOBS", "FILES", "TOOK", "RUN")
 RIGHT = frozenset({2, 3, 4, 5})
+GROUPS = 5
+"""The newest ones."""
 COLOURS = {
     "succeeded": "green",
     "partial": "yellow",
@@ -26,8 +28,6 @@ COLOURS = {
     "lost": "red",
     "running": "cyan",
 }
-MOST_MESSAGE = 3
-"""Lines of what a job says."""
 
 
 @click.command()
@@ -64,7 +64,7 @@ def status(*, asked: Asked, limit: int, check: bool) -> ExitCode:
     if asked.as_json:
         dump(status_document(judged, costs, health, limit))
     elif not check:
-        for line in (*lines(judged, found), "", *table(judged, costs, limit)):
+        for line in (*lines(judged, found), *shards(judged), "", *table(judged, costs, limit)):
             click.echo(line, color=True)
     elif failing:
         for line in lines(judged, found):
@@ -88,12 +88,30 @@ def lines(judged: "Judged", found: "Verdict") -> Iterator[str]:
         yield ""
         yield paint(cut(trouble_title(_, one), columns), "yellow" if one.mild else "red")
         details = ", ".join(trouble_details(_, one, judged.now, judged.zone))
-        for text in (details, *one.message.splitlines()[:MOST_MESSAGE], trouble_remedy(_, one)):
+        for text in (details, printable(one.message), trouble_remedy(_, one)):
             if text:
                 yield cut(f"    {text}", columns)
         if one.run:
             job = one.jobs[0] if one.jobs else ""
             yield f"    mayfly show {one.run} {job}".rstrip()
+
+
+def shards(judged: "Judged") -> Iterator[str]:
+    """Yield how the newest groups of shards are."""
+    sharded = [group for group in judged.groups if group.shards > 1]
+    for number, one in enumerate(sharded[: -GROUPS - 1 : -1]):
+        if not number:
+            yield ""
+        state = one.state(judged.now).value
+        word = paint(state, COLOURS.get(state, "white"))
+        line = f"group {one.name}: {word}, {one.done} of {one.shards} shards done"
+        if one.running:
+            line += f", {one.running} running"
+        if one.is_late(judged.now):
+            # Counted from 1, as `--shard` does.
+            line += "; missing " + ", ".join(str(shard + 1) for shard in one.missing)
+            line += ", ..." if len(one.missing) < one.shards - one.done else ""
+        yield line
 
 
 def table(judged: "Judged", costs: "MonthCosts", limit: int) -> Iterator[str]:

@@ -54,7 +54,7 @@ def _table(text: str, kind: str) -> list[list[str]]:
     if kind not in TABLES:
         return []
     try:
-        rows = list(csv.reader(text.removeprefix("\ufeff").splitlines(), delimiter=TABLES[kind]))
+        rows = list(csv.reader(text.splitlines(), delimiter=TABLES[kind]))
     except csv.Error:
         return []
     return [[cell[:MOST_CELL] for cell in row[:MOST_COLUMNS]] for row in rows if row]

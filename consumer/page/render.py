@@ -1,6 +1,7 @@
 """From values to HTML: Jinja templates that escape everything, and what they need of links, times and words."""
 
 import hashlib
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
@@ -186,7 +187,7 @@ def _digest(name: str) -> str:
 
 def shown_text(content: bytes) -> str:
     """Return a text without what a browser takes for control characters; line breaks and tabs stay."""
-    text = content.decode("utf-8", "replace")
+    text = content.removeprefix(BOM_UTF8).decode("utf-8", "replace")
     return "".join(
         one if one.isprintable() or one in "\n\t" else "\N{REPLACEMENT CHARACTER}" for one in text
     )

@@ -26,7 +26,7 @@ from consumer.page.words import language_for
 from consumer.spending import month_costs, month_of
 from consumer.web.guard import Guard, plain
 from consumer.web.logs import Log
-from consumer.web.objects import ObjectResponse, problem
+from consumer.web.objects import AT_ONCE, ObjectResponse, problem, turn
 
 PAGES_AT_ONCE = 2
 """Pages that are made in threads; more would wait for each other anyway."""
@@ -49,6 +49,9 @@ class Site:
         self._objects = objects
         self._registry = registry
         self._turns = asyncio.Semaphore(PAGES_AT_ONCE)
+        self._reading = asyncio.Semaphore(AT_ONCE)
+        # Of their own: a reader who takes nothing holds one for a minute, and pages do not wait for that.
+        self._sending = asyncio.Semaphore(AT_ONCE)
 
     @property
     def _known(self) -> Known:
@@ -98,7 +101,7 @@ class Site:
         known, run = self._known, request.path_params["run"]
         if run not in known.runs:
             raise HTTPException(404)
-        async with self._objects.turn():
+        async with turn(self._reading):
             log = await self._objects.log(known.runs, run)
         month = month_of(known.runs[run][1].started, known.judged.zone)
         costs = month_costs(known.history, month, known.judged.now)
@@ -108,7 +111,7 @@ class Site:
     async def run_job(self, request: Request) -> Response:
         """Answer with the page of a job in a run."""
         known, run, job = self._known, request.path_params["run"], request.path_params["job"]
-        async with self._objects.turn():
+        async with turn(self._reading):
             package = await self._objects.package(known.runs, run, job)
             log = await self._printed(package, JobKey(run, job))
 
@@ -121,7 +124,7 @@ class Site:
     async def view(self, request: Request) -> Response:
         """Answer with a page that shows a file."""
         run, job, path = (request.path_params[name] for name in ("run", "job", "path"))
-        async with self._objects.turn():
+        async with turn(self._reading):
             package = await self._objects.package(self._known.runs, run, job)
             resources = package.resources if isinstance(package, Package) else ()
             found = next((one for one in resources if one.path == path), None)
@@ -134,9 +137,9 @@ class Site:
 
     async def object(self, request: Request) -> Response:
         """Answer with an object: its path is its key."""
-        async with self._objects.turn():
+        async with turn(self._reading):
             file = await self._objects.file(self._known.runs, request.scope["path"].lstrip("/"))
-        return ObjectResponse(self._objects, file)
+        return ObjectResponse(self._objects, self._sending, file)
 
     async def static(self, request: Request) -> Response:
         """Answer with what pages need."""
@@ -150,7 +153,7 @@ class Site:
     async def _evidence(self, known: Known) -> dict[tuple[str, str], Package]:
         found: dict[tuple[str, str], Package] = {}
         try:
-            async with asyncio.timeout(EVIDENCE_SECONDS), self._objects.turn():
+            async with asyncio.timeout(EVIDENCE_SECONDS), turn(self._reading):
                 for run, job in pages.evidence_wanted(known.judged):
                     package = await self._objects.package(known.runs, run, job)
                     if isinstance(package, Package):

@@ -314,7 +314,7 @@ JOB: tuple[tuple[str, str, Callable[[JobFacts], Number]], ...] = (
         lambda job: job.failures,
     ),
     (
-        "failed_days",
+        "failed_day_streak",
         "Days in a row, up to the last, on which the job failed and never succeeded.",
         lambda job: job.failed_days,
     ),

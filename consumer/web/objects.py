@@ -4,7 +4,9 @@ All of it is untrusted: a picture is shown as one only when its first bytes are 
 plain text, everything else is a download, and all come in a sandbox without rights.
 """
 
-from contextlib import aclosing
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -15,6 +17,10 @@ from agent.base.errors import MayflyError, StoreError
 from consumer.objects import AbsentError, File, Objects
 from consumer.web.guard import PIECE_BYTES, plain
 
+AT_ONCE = 4
+"""Objects that are sent, and again that are read for a page; each may hold some megabytes."""
+WAIT_SECONDS = 30.0
+"""For a turn; then 503."""
 PICTURES = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff"}
 TEXTS = (".log", ".jsonl", ".txt", ".html", ".json", ".csv", ".md", ".xml")
 SANDBOX = {
@@ -23,11 +29,30 @@ SANDBOX = {
 }
 
 
+@asynccontextmanager
+async def turn(turns: asyncio.Semaphore) -> AsyncIterator[None]:
+    """Wait for a turn, and hold it.
+
+    Raises:
+        StoreError: It does not come in time.
+    """
+    try:
+        async with asyncio.timeout(WAIT_SECONDS):
+            await turns.acquire()
+    except TimeoutError:
+        raise StoreError("too many files are being read; try again") from None
+    try:
+        yield
+    finally:
+        turns.release()
+
+
 class ObjectResponse(Response):
     """A committed object; a failure on the way ends it short of its length, which every client notices."""
 
-    def __init__(self, objects: Objects, file: File) -> None:
+    def __init__(self, objects: Objects, turns: asyncio.Semaphore, file: File) -> None:
         self._objects = objects
+        self._turns = turns
         self._file = file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,7 +60,7 @@ class ObjectResponse(Response):
         request, started = Request(scope, receive), False
         try:
             async with (
-                self._objects.turn(),
+                turn(self._turns),
                 aclosing(self._objects.pieces(self._file.object)) as pieces,
             ):
                 async for piece in pieces:
@@ -67,7 +92,7 @@ def problem(error: MayflyError) -> Response:
     """Return the answer where an object cannot be had."""
     if isinstance(error, AbsentError):
         return plain(404, str(error))
-    return plain(503, f"the bucket cannot be read now: {error}", {"Retry-After": "30"})
+    return plain(503, f"not now: {error}", {"Retry-After": "30"})
 
 
 def _kind(file: File, first: bytes) -> dict[str, str]:

@@ -159,7 +159,7 @@ def tables() -> list[Panels]:
             "Status": of_job("last_status", "status"),
             "Cause": of_job("last_failure_cause", "cause"),
             "Failures": of_job("consecutive_failures"),
-            "Failed days": of_job("failed_days"),
+            "Failed days": of_job("failed_day_streak"),
             "Failing since": of_job("failing_since_timestamp_seconds") + " * 1000",
             "Last run": of_job("last_run_timestamp_seconds") + " * 1000",
             "Last success": of_job("last_success_timestamp_seconds") + " * 1000",

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
 from hashlib import sha256
 from types import MappingProxyType
 
@@ -180,6 +181,7 @@ def scene(
     return Scene(judge(known, Rules(now)), costs, health, run, packages)
 
 
+@cache
 def before(days: int = 180) -> list[list[Arrived]]:
     """Return the nights before the last."""
     return [*nights(SLOT, days)]
@@ -189,11 +191,13 @@ SLOT = NOW.replace(hour=3, minute=0, second=0)
 GROWN = {name: seconds * 1.6 for name, seconds in JOBS.items()}
 
 
+@cache
 def good(days: int = 180) -> Scene:
     """Return the morning after a night in which all went well."""
     return scene(*before(days), night(SLOT, jobs=GROWN))
 
 
+@cache
 def failed(days: int = 180, message: str = CHANGED) -> Scene:
     """Return the fourth morning after which a job fails; another one lost files on the way."""
     trouble = {"prices": (JobStatus.FAILED, JobCause.PAGE_CHANGED, message)}
@@ -205,22 +209,26 @@ def failed(days: int = 180, message: str = CHANGED) -> Scene:
     return scene(*said, packages={(one.run, "prices"): package(one.run, "prices", message)})
 
 
+@cache
 def no_run() -> Scene:
     """Return a morning after which no machine came, for the second time."""
     return scene(*before()[:-1])
 
 
+@cache
 def lost() -> Scene:
     """Return a morning after a machine that was gone in the midst of it."""
     return scene(*before(), night(SLOT, done=3, jobs=GROWN))
 
 
+@cache
 def running() -> Scene:
     """Return a night in which the run is under way."""
     now = SLOT + timedelta(minutes=8)
     return scene(*before(), night(SLOT, done=3, jobs=GROWN), now=now)
 
 
+@cache
 def full_disk() -> Scene:
     """Return a morning on which the files are in the bucket, and home has no room for them."""
     room = "no space left on device: 1.2 MB free, 48.1 MB needed"

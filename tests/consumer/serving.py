@@ -73,11 +73,12 @@ class Serving:
             connection.close()
 
     def metrics(self) -> dict[str, float]:
-        """Return the series, written as `name{label="value"}` with the labels sorted."""
+        """Return the series, written as `name{label="value"}` with the labels sorted, without that of the bucket."""
         found = {}
         for family in text_string_to_metric_families(self.get("/metrics").text):
             for sample in family.samples:
-                labels = ",".join(f'{k}="{v}"' for k, v in sorted(sample.labels.items()))
+                shown = sorted((k, v) for k, v in sample.labels.items() if k != "bucket")
+                labels = ",".join(f'{k}="{v}"' for k, v in shown)
                 found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
         return found
 
@@ -120,7 +121,7 @@ def serving(
     command = [sys.executable, "-m", "agent", "serve", "--listen", f"{LOOPBACK}:{port}"]
     file, log = folder / "history.sqlite", folder / "serve.log"
     command += ["--history", str(file)] if history else []
-    command += ["--interval", "1s", "--timezone", "UTC", *options]
+    command += ["--interval", "1s", *options]
     program = Program(command, log=log, environ={"MAYFLY_CONFIG": os.devnull, **environ})
     service = Serving(f"http://{LOOPBACK}:{port}", file, log, program)
 

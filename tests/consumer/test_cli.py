@@ -1,226 +1,337 @@
-"""`mayfly status` and `mayfly verify` as commands: output, exit codes, and nothing hostile on the terminal."""
+"""`mayfly status`, `show`, `logs` and `cost` as commands: output, exit codes, and nothing hostile on the terminal."""
 
-import asyncio
 import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import click
 import pytest
 from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.base.console import aligned, columns_of, cut, printable
-from agent.core.ids import run_id
-from agent.core.results import JobCause, JobResult, JobStatus
-from consumer.archive.follow import look
-from consumer.archive.writer import Writer
-from consumer.cli.status import status
-from consumer.cli.verify import SHOWN_PROBLEMS, verify
+from agent.contract.entries import Planned
+from agent.contract.facts import Cost, Schedule
+from agent.contract.ids import Batch as Id
+from consumer.cli.status import age
+from consumer.spending import requests_month
 from tests.bucket.bucket import Bucket
-from tests.bucket.layout import begun_key, file_key
-from tests.bucket.leaving import FILES, RUN, leave_begun, leave_run, record
-from tests.parts.command import call
+from tests.bucket.entries import RELEASE, RunWriter, leave_run
+from tests.parts.command import MAYFLY, call, surroundings
 from tests.parts.ports import free_port
+from tests.parts.program import Program
+from tests.parts.waiting import wait_until
 
 EVIL = "gone\x1b[2J\x1b]0;owned\x07\r\n\u202emoc\x9b31m\u2028 \udce2"
+NIGHTLY = Schedule(expression="cron(0 3 * * ? *)", timezone="Asia/Tokyo", grace_seconds=3600)
+TOKYO = NIGHTLY.timezone
+HOUR = timedelta(hours=1)
+JOBS = {"books": "succeeded", "prices": "failed"}
 
 
-def ask(command: click.Command, *arguments: str, environ: dict[str, str] | None = None) -> Result:
+@pytest.fixture(autouse=True)
+def _at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what commands remember in a folder of the test."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def ask(*arguments: str, environ: dict[str, str] | None = None) -> Result:
     """Call a command in an environment without anything of ours."""
-    return call(str(command.name), *arguments, environ={"TZ": "Asia/Tokyo", **(environ or {})})
+    return call(*arguments, environ=environ or {})
 
 
-def failed(name: str, message: str, cause: JobCause = JobCause.PAGE_CHANGED) -> JobResult:
-    """A job that failed."""
-    return JobResult(name=name, status=JobStatus.FAILED, cause=cause, message=message)
+def of_night(ago: timedelta) -> dict[str, object]:
+    """Return what makes a run one of a schedule of each hour, which began some time ago."""
+    began = (datetime.now(UTC) - ago).replace(microsecond=0)
+    return {"started": began, "schedule": "nightly", "batch": Id.of_slot("nightly", began)}
 
 
-def test_status_shows_runs_and_why_jobs_failed(bucket: Bucket) -> None:
-    """One line a run and one for each job that did not succeed; jobs that were not due are no failures."""
-    jobs = (
-        JobResult(name="quotes", status=JobStatus.SUCCEEDED),
-        failed("notes", "no element .note"),
-        JobResult(name="weekly", status=JobStatus.SKIPPED, message="it runs on sun"),
-    )
-    # Of an hour ago: on a later day the job that was not due would be missed.
-    run = run_id(datetime.now(UTC) - timedelta(hours=1), b"abc")
-    leave_run(bucket, run, jobs=jobs, stale=True)
-    result = ask(status, environ=bucket.environ)
+def test_status_begins_with_the_answer(bucket: Bucket) -> None:
+    """The verdict and the next run, what fails with the command that shows more, the newest runs."""
+    objects = bucket.objects
+    hourly = NIGHTLY.model_copy(update={"expression": "rate(1 hour)"})
+    for ago in (3, 2, 1):
+        leave_run(objects, jobs=JOBS, scheduled=hourly, message="no .price", **of_night(ago * HOUR))  # type: ignore[arg-type]
+    result = ask("status", environ=bucket.environ)
+    lines = result.output.splitlines()
     assert result.exit_code == 0
-    assert "partial" in result.output
-    assert re.search(r"1/2 +5 +2\.3 MB +3m 05s +v1\.2 \(stale\) +" + run, result.output)
-    assert "    notes failed (page_changed): no element .note\n" in result.output
-    assert "weekly" not in result.output
+    assert re.fullmatch(r".*: 1 of 2 jobs, prices failed, 2 files\. Next: .*\.", lines[0])
+    assert lines[2] == "prices: the page changed"
+    assert re.match(r"    3 times in a row, since .*, no success is known", lines[3])
+    assert lines[4] == "    no .price"
+    run = lines[5].split()[2]
+    assert lines[5] == f"    mayfly show {run} prices"
+    assert re.fullmatch(rf"partial +\d\d-\d\d \d\d:\d\d +1 h +1/2 +4 +3m 00s +{run}", lines[8])
+    assert len(lines) == 12
+    assert max(map(len, lines)) <= 80
     assert "\x1b" not in result.output
 
 
-def test_status_tells_of_a_success_that_is_incomplete(bucket: Bucket) -> None:
-    """In the table below its run, and first, among what does not go well now."""
-    job = JobResult(name="quotes", status=JobStatus.SUCCEEDED, refused_files=2, message="2 links")
-    leave_run(bucket, run_id(datetime.now(UTC) - timedelta(hours=1), b"abc"), jobs=(job,))
-    result = ask(status, environ=bucket.environ)
-    assert "partial" in result.output
-    assert "    quotes incomplete: 2 links\n" in result.output
-    assert "quotes: incomplete: 2 links, last success" in result.output
-    document = json.loads(ask(status, "--json", environ=bucket.environ).output)
-    assert document["runs"][0]["jobs"][0]["refused_files"] == 2
-    assert document["jobs"][0]["refused_files"] == 2
+def test_status_for_cron(folder: Bucket) -> None:
+    """`--check` is silent and exits 0 while all is well, else it says what is wrong and exits 3."""
+    leave_run(folder.objects, datetime.now(UTC) - 2 * HOUR)
+    fine = ask("status", "--check", environ=folder.environ)
+    assert (fine.exit_code, fine.output) == (0, "")
+    leave_run(folder.objects, datetime.now(UTC) - HOUR, {"quotes": "failed"})
+    bad = ask("status", "--check", environ=folder.environ)
+    assert bad.exit_code == 3
+    assert "quotes: the page changed" in bad.output
+    assert "RUN" not in bad.output
 
 
-def test_status_as_json_has_all_the_bucket_says(bucket: Bucket) -> None:
-    """Programs get every field of the index entry, under one document, in ASCII."""
-    leave_run(bucket, jobs=(failed("notes", "\u304a\u304b\u3057\u3044"),))
-    result = ask(status, "--json", environ=bucket.environ)
-    document = json.loads(result.output)
+def test_status_tells_of_a_machine_that_did_not_come(folder: Bucket) -> None:
+    """By the schedule of its runs, whatever zone this computer has; or by the one that a person says."""
+    began = datetime.now(UTC) - timedelta(days=3)
+    leave_run(folder.objects, began, scheduled=NIGHTLY)
+    for zone in ("UTC", "Pacific/Auckland"):
+        result = ask("status", "--check", environ={**folder.environ, "TZ": zone})
+        assert result.exit_code == 3
+        assert re.match(r"No run since .*; expected .* 03:00\. Next: .* 03:00\.", result.output)
+        assert "No machine came, " in result.output
+        assert "mayfly doctor --aws" in result.output
+
+
+def test_status_tells_of_groups_of_shards(folder: Bucket) -> None:
+    """How many are done, and which are missing, counted as `--shard` does."""
+    began = datetime.now(UTC) - 9 * HOUR
+    for shard in (0, 1, 3):
+        leave_run(folder.objects, began, batch=Id.of_shard("main", "big", shard, 4))
+    leave_run(folder.objects, began - HOUR, batch=Id.of_shard("main", "new", 0, 1))
+    output = ask("status", environ=folder.environ).output
+    assert "group big: partial, 3 of 4 shards done; missing 3\n" in output
+    assert "Missing shards: 3" in output
+    assert "group new" not in output
+
+
+def test_status_by_a_schedule_of_a_person(folder: Bucket) -> None:
+    """Runs that name no schedule are judged by `--schedule`."""
+    leave_run(folder.objects, datetime.now(UTC) - timedelta(days=3))
+    quiet = ask("status", "--check", environ=folder.environ)
+    told = ask("status", "--check", "--schedule", "0 4 * * *", environ=folder.environ)
+    assert (quiet.exit_code, told.exit_code) == (0, 3)
+    assert "expected" in told.output
+
+
+def test_status_as_json(bucket: Bucket) -> None:
+    """Programs get one document, in ASCII; the exit code is as without."""
+    leave_run(bucket.objects, datetime.now(UTC) - HOUR, JOBS, message="\u304a\u304b\u3057\u3044")
+    result = ask("status", "--json", "--check", environ=bucket.environ)
+    assert result.exit_code == 3
     assert result.output.isascii()
-    assert document["runs"][0]["state"] == "committed"
-    assert document["runs"][0]["jobs"][0]["message"] == "\u304a\u304b\u3057\u3044"
+    document = json.loads(result.output)
+    assert document["fine"] is False
+    assert document["troubles"][0]["message"] == "\u304a\u304b\u3057\u3044"
+    assert document["runs"][0]["status"] == "partial"
 
 
-def test_status_tells_vanished_running_and_unreadable_runs(folder: Bucket) -> None:
-    """What is not committed is shown with what is known of it, for people and for programs."""
-    now = datetime.now(UTC)
-    leave_begun(folder, RUN)
-    running = run_id(now, b"\x01\x02\x03")
-    leave_begun(folder, running, deadline=now + timedelta(hours=1))
-    folder.put_begun("20251122T064205Z-000000", b"?")
-    result = ask(status, environ=folder.environ)
-    lines = result.output.splitlines()
-    assert [line.split()[0] for line in lines[2:]] == [
-        "running",
-        "on",
-        "vanished",
-        "began",
-        "unreadable",
-        f"{begun_key('20251122T064205Z-000000')}:",
-    ]
-    document = json.loads(ask(status, "--json", environ=folder.environ).output)
-    assert [run["state"] for run in document["runs"]] == ["running", "vanished", "unreadable"]
-
-
-def test_status_says_which_jobs_do_not_go_well(folder: Bucket) -> None:
-    """Below the runs: since when a job fails, by the days of this computer, for people and for programs."""
-    now = datetime.now(UTC)
-    for days in (4, 3, 2, 1):
-        jobs = (JobResult(name="fine", status=JobStatus.SUCCEEDED), failed("quotes", "gone"))
-        run = run_id(now - timedelta(days=days), bytes([days, 2, 3]))
-        leave_run(folder, run, jobs=jobs if days < 4 else (), files={})
-    result = ask(status, environ=folder.environ)
-    (line,) = [line for line in result.output.splitlines() if line.startswith("quotes:")]
-    assert line.startswith("quotes: failed 3 days in a row, last success 20")
-    document = json.loads(ask(status, "--json", environ=folder.environ).output)
-    found = {job["name"]: job["failed_days"] for job in document["jobs"]}
-    assert (found["fine"], found["quotes"]) == (0, 3)
-
-
-def test_status_reads_the_history_of_the_service(folder: Bucket, tmp_path: Path) -> None:
-    """With `--history` the bucket is not asked, and the answer is the same."""
-    leave_run(folder, RUN, jobs=(failed("quotes", "gone"),))
-    bucket = folder.reader()
-    history = tmp_path / "history.sqlite"
-    writer = Writer(history, bucket.name)
-    asyncio.run(look(bucket, writer, datetime.now(UTC)))
-    writer.close()
-    there = ask(status, environ=folder.environ).output
-    here = ask(status, "--history", str(history), environ={"MAYFLY_STORE_URL": "s3://nowhere"})
-    assert here.output == there
-    history.write_text("no database")
-    broken = ask(status, "--history", str(history))
-    assert broken.exit_code == 2
-    assert "history" in broken.stderr
+def test_status_reads_the_bucket_once(folder: Bucket) -> None:
+    """What was read stays, also where a lifecycle rule has deleted it; a history that is named is used."""
+    leave_run(folder.objects, datetime.now(UTC) - HOUR)
+    first = ask("status", environ=folder.environ).output
+    for name in ("batches", "index"):
+        shutil.rmtree(folder.root / name)
+    assert ask("status", environ=folder.environ).output == first
+    other = str(folder.root.parent / "other" / "history")
+    assert "No run yet." in ask("status", "--history", other, environ=folder.environ).output
+    assert Path(other).is_file()
 
 
 def test_an_empty_bucket_is_no_failure(folder: Bucket) -> None:
     """A bucket without runs says so and exits 0."""
-    result = ask(status, "--store", folder.environ["MAYFLY_STORE_URL"])
+    result = ask("status", "--store", folder.environ["MAYFLY_STORE_URL"])
+    assert (result.exit_code, result.output) == (0, "No run yet.\n\n")
+
+
+def test_show_tells_what_happened(bucket: Bucket) -> None:
+    """Facts, jobs, why one failed, and the end of the log; `latest` is the last run."""
+    writer = leave_run(
+        bucket.objects, datetime.now(UTC) - HOUR, JOBS, message="no .price\nat line 3"
+    )
+    for name in ("latest", writer.run):
+        result = ask("show", name, environ=bucket.environ)
+        assert result.exit_code == 0
+        assert result.output.startswith(f"{writer.run}: partly succeeded\n")
+        assert re.search(r"^Host +ip-10-0-0-7$", result.output, re.MULTILINE)
+        assert re.search(r"^prices +failed +2 +21 B +3\.5s$", result.output, re.MULTILINE)
+        assert "prices: the page changed\n    no .price at line 3\n" in result.output
+        assert result.output.rstrip().endswith("info    run")
+    document = json.loads(ask("show", "latest", "--json", environ=bucket.environ).output)
+    assert (document["id"], document["status"]) == (writer.run, "partial")
+
+
+def test_show_tells_of_a_job(bucket: Bucket) -> None:
+    """Its attempts, its files and evidence, and what it printed."""
+    shot = {"screenshot.png": b"\x89PNG\r\n\x1a\n"}
+    leave_run(bucket.objects, datetime.now(UTC) - HOUR, JOBS, message="no .price", evidence=shot)
+    result = ask("show", "latest", "prices", environ=bucket.environ)
     assert result.exit_code == 0
-    assert "no runs yet" in result.output
+    for text in ("prices: failed", "no .price", "exit code 1", "ページ.csv", "said something"):
+        assert text in result.output
+    assert "evidence/attempt-1/screenshot.png" in result.output
+    assert "mayfly pull FOLDER --job prices --partial" in result.output
+    document = json.loads(ask("show", "latest", "prices", "--json", environ=bucket.environ).output)
+    assert document["package"]["mayfly:job"]["name"] == "prices"
+
+
+def test_show_of_a_run_that_never_ended(folder: Bucket) -> None:
+    """A lost run, and one of which nothing but its pointer arrived: how far it came, and where to look."""
+    leave_run(folder.objects, datetime.now(UTC) - 5 * HOUR, JOBS, until="planned")
+    lost = ask("show", "latest", environ=folder.environ)
+    assert ": lost\n" in lost.output
+    assert "journalctl -u mayfly" in lost.output
+    assert re.search(r"^prices +lost$", lost.output, re.MULTILINE)
+    gone = ask("show", "latest", "prices", environ=folder.environ)
+    assert gone.exit_code == 2
+    assert "prices has no result" in gone.stderr
+    leave_run(folder.objects, datetime.now(UTC) - 4 * HOUR, until="pointer")
+    assert ask("status", environ=folder.environ).exit_code == 0
+
+
+def test_what_is_shown_fits_a_terminal(folder: Bucket) -> None:
+    """In 80 columns, also of long messages; a pipe gets them whole."""
+    long = "no element matches " + "table > tr " * 30
+    leave_run(folder.objects, datetime.now(UTC) - HOUR, JOBS, message=long)
+    for arguments in (["status"], ["show", "latest"], ["show", "latest", "prices"], ["cost"]):
+        ours, theirs = pty.openpty()
+        environ = {**surroundings(folder.environ), "COLUMNS": "80"}
+        done = subprocess.Popen([*MAYFLY, *arguments], stdout=theirs, env=environ)
+        os.close(theirs)
+        text = b""
+        try:
+            while piece := os.read(ours, 65536):
+                text += piece
+        except OSError:  # the other end is closed
+            pass
+        os.close(ours)
+        assert done.wait(60) == 0
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", text.decode())
+        assert max(columns_of(line) for line in plain.splitlines()) <= 80, arguments
+
+
+def test_logs_prints_events_and_what_a_job_printed(bucket: Bucket) -> None:
+    """All of a run's log, filtered by level; of a job what it printed itself."""
+    writer = RunWriter(bucket.objects, datetime.now(UTC) - HOUR)
+    writer.append(began=writer.began())
+    said = b'{"timestamp":"2026-11-26T03:00:00Z","level":"%s","event":"%s","job":"quotes"}\n'
+    first, second = (writer.log_part(said % pair) for pair in ((b"info", b"a"), (b"error", b"b")))
+    writer.append(log=(first, second))
+    writer.append(jobs=(writer.job("quotes"),))
+    writer.append(closed=writer.closed())
+    zone = ("--timezone", "Asia/Tokyo")
+    everything = ask("logs", "latest", *zone, environ=bucket.environ).output
+    assert everything == "12:00:00 info    quotes a\n12:00:00 error   quotes b\n"
+    errors = ask("logs", "latest", "--level", "warning", *zone, environ=bucket.environ).output
+    assert errors == "12:00:00 error   quotes b\n"
+    raw = ask("logs", "latest", "--json", environ=bucket.environ).output
+    assert [json.loads(line)["event"] for line in raw.splitlines()] == ["a", "b"]
+    printed = ask("logs", "latest", "quotes", environ=bucket.environ).output
+    assert printed == "said something\n"
+
+
+def test_logs_follows_a_run_until_it_ends(folder: Bucket, tmp_path: Path) -> None:
+    """Parts are printed as they arrive, and the command ends with the run."""
+    writer = RunWriter(folder.objects, datetime.now(UTC) - timedelta(minutes=1))
+    writer.append(began=writer.began())
+    writer.append(planned=Planned(release=RELEASE, count=1, jobs=("quotes",)))
+    writer.append(log=(writer.log_part(b'{"event":"one"}\n'),))
+    out = tmp_path / "out"
+    command = [*MAYFLY, "logs", writer.run, "--follow", "--interval", "1s"]
+    program = Program(command, log=out, environ=folder.environ)
+    program.start(lambda: "one" in out.read_text(), seconds=30)
+    writer.append(log=(writer.log_part(b'{"event":"two"}\n'),))
+    wait_until(lambda: "two" in out.read_text(), seconds=30, what="the second part")
+    writer.append(jobs=(writer.job("quotes"),))
+    writer.append(closed=writer.closed())
+    wait_until(lambda: not program.running, seconds=30, what="the end of the command")
+    assert out.read_text().count("one") == 1
+
+
+def test_cost_of_a_month(bucket: Bucket) -> None:
+    """Each run, the sums, a machine that is never off beside them, and what looking costs."""
+    writer = RunWriter(bucket.objects, datetime.now(UTC) - timedelta(seconds=30))
+    writer.append(began=writer.began())
+    writer.append(planned=Planned(release=RELEASE, count=1, jobs=("quotes",)))
+    writer.append(jobs=(writer.job("quotes"),))
+    spent = Cost(
+        total_usd=0.0123,
+        billed_seconds=600,
+        market="spot",
+        rate_usd_hour=0.0182,
+        rate_source="spot-history",
+        instance_usd=0.01,
+        address_usd=0.0023,
+        standing_usd_month=0.5,
+    )
+    writer.append(closed=writer.closed(cost=spent))
+    result = ask("cost", environ=bucket.environ)
+    assert result.exit_code == 0
+    assert re.search(
+        rf"10\.0 min +spot +0\.0182 +0\.0100 +0\.0023 +0\.0123 +{writer.run}", result.output
+    )
+    assert re.search(r"^runs +0\.01 USD$", result.output, re.MULTILINE)
+    assert "a machine that is never off" in result.output
+    assert "43,200 LIST requests a month" in result.output
+    document = json.loads(ask("cost", "--json", environ=bucket.environ).output)
+    assert document["runs"][0]["usd"] == 0.0123
+    assert document["poll_requests_month"] == requests_month()
+    other = ask("cost", "--month", "2025-01", "--json", environ=bucket.environ)
+    assert json.loads(other.output)["runs"] == []
 
 
 def test_nothing_hostile_reaches_the_terminal(folder: Bucket) -> None:
-    """Escape sequences, line breaks and overrides of the direction in any text are gone."""
-    leave_run(folder, jobs=(failed("notes", "x"),))
-    (job,) = folder.entry(RUN)["jobs"]
+    """Escape sequences, line breaks and overrides of the direction in any text are gone, in each command."""
     evil = EVIL.encode("utf-8", "ignore").decode()
-    folder.amend(RUN, release=evil, jobs=[job | {"name": evil, "message": evil * 50}])
-    result = ask(status, environ=folder.environ)
-    assert result.exit_code == 0
-    assert not set(result.output) & set("\x1b\x07\r\u202e\x9b\u2028")
-    assert len(result.output.splitlines()) == 4
-
-
-def test_verify_of_a_sound_run_exits_0(bucket: Bucket) -> None:
-    """`latest` and the id itself name the same run."""
-    leave_run(bucket)
-    for name in (RUN, "latest"):
-        result = ask(verify, name, environ=bucket.environ)
-        assert (result.exit_code, result.stderr) == (0, "")
-        assert f"{RUN}: fine; {len(FILES) + 1} files" in result.output
-
-
-def test_verify_of_a_broken_run_exits_3_and_lists_the_problems(bucket: Bucket) -> None:
-    """Each problem is a line with its kind and path; `--json` has the same."""
-    leave_run(bucket)
-    bucket.remove_file(RUN, "quotes/empty")
-    result = ask(verify, RUN, environ=bucket.environ)
-    assert result.exit_code == 3
-    assert "missing  quotes/empty  it is not there" in result.output
-    assert "1 problem;" in result.output
-    document = json.loads(ask(verify, RUN, "--json", environ=bucket.environ).output)
-    assert document["problems"] == [
-        {"kind": "missing", "path": "quotes/empty", "detail": "it is not there"}
-    ]
-    assert document["ok"] is False
-
-
-def test_very_many_problems_are_cut_for_people(folder: Bucket) -> None:
-    """A person sees the first ones and how many more there are."""
-    leave_run(folder, files={})
-    for number in range(SHOWN_PROBLEMS + 7):
-        folder.put_file(RUN, f"x/{number}", b"")
-    result = ask(verify, RUN, environ=folder.environ)
-    assert "... and 7 more" in result.output
-    assert result.output.count("\nextra") == SHOWN_PROBLEMS - 1
-
-
-def test_verify_takes_a_folder_or_its_manifest(folder: Bucket, tmp_path: Path) -> None:
-    """A run that was copied somewhere is verified there, without any bucket."""
-    leave_run(folder)
-    root = folder.root / file_key(RUN, "").rstrip("/")
-    for name in (str(root), f"{root}/datapackage.json", root.as_uri()):
-        assert ask(verify, name).exit_code == 0
+    writer = RunWriter(folder.objects, datetime.now(UTC) - HOUR)
+    began = writer.began()
+    host = began.host.model_copy(update={"name": evil, "instance_type": evil})
+    writer.append(began=began.model_copy(update={"host": host}))
+    release = RELEASE.model_copy(update={"ref": evil})
+    writer.append(planned=Planned(release=release, count=1, jobs=("quotes",)))
+    writer.append(log=(writer.log_part(json.dumps({"event": evil, evil: evil}).encode()),))
+    writer.append(jobs=(writer.job("quotes", "failed", message=evil * 9, files={evil: b"x"}),))
+    writer.append(closed=writer.closed(interruption=evil, warnings=(evil,)))
+    for arguments in (
+        ["status"],
+        ["show", "latest"],
+        ["show", "latest", "quotes"],
+        ["logs", "latest"],
+    ):
+        result = ask(*arguments, environ=folder.environ)
+        assert result.exit_code == 0, result.stderr
+        assert not set(result.output) & set("\x1b\x07\r\u202e\x9b\u2028"), arguments
+        assert "gone" in result.output
 
 
 @pytest.mark.parametrize(
-    ("command", "arguments", "environ", "code", "says"),
+    ("arguments", "environ", "code", "says"),
     [
-        (verify, ["nonsense"], {}, 2, "nonsense is no run"),
-        (verify, [], {}, 2, "Missing argument"),
-        (verify, ["latest", "--store", "."], {}, 2, "no run was ever committed"),
-        (status, ["--limit", "0"], {}, 2, "--limit"),
-        (status, ["--store", "/nowhere/at/all"], {}, 6, "no bucket in /nowhere/at/all"),
-        (status, ["--store", "ftp://x"], {}, 4, "--store: store.url"),
-        (status, ["--config", "/nowhere.toml"], {}, 4, "no such file"),
-        (status, [], {"MAYFLY_CONFIG": "/nowhere.toml"}, 4, "no such file"),
-        (status, ["--set", "store.ulr=x"], {}, 4, 'did you mean "store.url"?'),
-        (status, [], {"MAYFLY_STORE_URLL": "x"}, 4, 'did you mean "MAYFLY_STORE_URL"?'),
+        (["show"], {}, 2, "Missing argument"),
+        (["logs", "latest", "--interval", "0.1s"], {}, 2, "--interval takes 1 seconds or more"),
+        (["cost", "--month", "november"], {}, 2, "'november' is no month"),
+        (["status", "--limit", "0"], {}, 2, "--limit"),
+        (["status", "--timezone", "Mars"], {}, 2, "there is no time zone 'Mars'"),
+        (["status", "--schedule", "soon"], {}, 2, "--schedule '10 4 * * *'"),
+        (["status", "--store", "/nowhere/at/all"], {}, 6, "no bucket in /nowhere/at/all"),
+        (["status", "--store", "ftp://x"], {}, 4, "--store: store.url"),
+        (["status", "--config", "/nowhere.toml"], {}, 4, "no such file"),
+        (["status"], {"MAYFLY_CONFIG": "/nowhere.toml"}, 4, "no such file"),
+        (["status", "--set", "store.ulr=x"], {}, 4, 'did you mean "store.url"?'),
+        (["status"], {"MAYFLY_STORE_URLL": "x"}, 4, 'did you mean "MAYFLY_STORE_URL"?'),
         (
-            status,
-            ["--store", "s3://b/p"],
+            ["status", "--store", "s3://b/p"],
             {"MAYFLY_STORE_CREDENTIALS": "ssm:/x"},
             4,
             "not used at home",
         ),
         (
-            status,
-            ["--store", "s3://bucket"],
+            ["status", "--store", "s3://bucket"],
             {
                 "MAYFLY_STORE_ENDPOINT": f"http://127.0.0.1:{free_port()}",
                 "AWS_SHARED_CREDENTIALS_FILE": "/nowhere",
@@ -233,40 +344,61 @@ def test_verify_takes_a_folder_or_its_manifest(folder: Bucket, tmp_path: Path) -
     ],
 )
 def test_what_cannot_work_says_why_and_exits_with_its_code(
-    command: click.Command, arguments: list[str], environ: dict[str, str], code: int, says: str
+    arguments: list[str], environ: dict[str, str], code: int, says: str
 ) -> None:
     """Usage, configuration and an unreachable bucket have exit codes of their own, and nothing on stdout."""
-    result = ask(command, *arguments, environ={"HOME": "/nowhere", **environ})
+    result = ask(*arguments, environ=environ)
     assert (result.exit_code, result.stdout) == (code, "")
     assert says in result.stderr
+
+
+def test_a_run_or_job_that_there_is_not(folder: Bucket) -> None:
+    """The answer says where the names are."""
+    leave_run(folder.objects, datetime.now(UTC) - HOUR)
+    for arguments, says in (
+        (["show", "20260101T000000Z-000000"], "`mayfly status -n 100` lists runs"),
+        (["logs", "nonsense"], "no run 'nonsense' is known"),
+        (["show", "latest", "nothing"], "its jobs: quotes"),
+    ):
+        result = ask(*arguments, environ=folder.environ)
+        assert result.exit_code == 2
+        assert says in result.stderr
+
+
+def test_a_history_of_something_else_is_left_alone(folder: Bucket, tmp_path: Path) -> None:
+    """A file that is no history is named and not touched."""
+    other = tmp_path / "letter.txt"
+    other.write_text("dear")
+    result = ask("status", "--history", str(other), environ=folder.environ)
+    assert (result.exit_code, other.read_text()) == (2, "dear")
+    assert "--history" in result.stderr
 
 
 def test_all_faults_of_a_configuration_are_reported_at_once(tmp_path: Path) -> None:
     """A file with two faults and a wrong variable make three lines."""
     config = tmp_path / "agent.toml"
     config.write_text('[store]\nurll = "x"\n[limits]\nrun = "soon"\n')
-    result = ask(status, "--config", str(config), environ={"MAYFLY_LIMITS_X": "1"})
+    result = ask("status", "--config", str(config), environ={"MAYFLY_LIMITS_X": "1"})
     assert result.exit_code == 4
     assert result.stderr.count("error: ") == 3
 
 
 def test_a_laptop_without_configuration_looks_into_its_own_bucket(tmp_path: Path) -> None:
     """The default bucket is where `mayfly run` would have put it."""
-    state = tmp_path / ".local" / "state"
-    leave_run(Bucket.in_folder(state / "mayfly" / "bucket"))
-    result = ask(status, environ={"HOME": str(tmp_path), "XDG_STATE_HOME": str(state)})
-    assert RUN in result.output
+    root = tmp_path / "state" / "mayfly" / "bucket"
+    root.mkdir(parents=True)
+    writer = leave_run(Bucket.in_folder(root).objects, datetime.now(UTC) - HOUR)
+    assert writer.run in ask("status").output
 
 
 @pytest.mark.parametrize("no_colour", ["", "1"])
 def test_colours_are_for_terminals_that_want_them(folder: Bucket, no_colour: str) -> None:
     """A terminal gets colours, unless NO_COLOR is set."""
-    leave_run(folder)
+    leave_run(folder.objects, datetime.now(UTC) - HOUR)
     ours, theirs = pty.openpty()
-    environ = {**os.environ, **folder.environ, "NO_COLOR": no_colour}
-    program = "from agent.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", program, "status"],
+    environ = {**surroundings(folder.environ), "NO_COLOR": no_colour}
+    subprocess.run(
+        [sys.executable, "-m", "agent", "status"],
         stdout=theirs,
         env=environ,
         timeout=60,
@@ -275,8 +407,17 @@ def test_colours_are_for_terminals_that_want_them(folder: Bucket, no_colour: str
     os.close(theirs)
     text = os.read(ours, 65536).decode()
     os.close(ours)
-    assert done.returncode == 0
     assert ("\x1b[32msucceeded\x1b[0m" in text) is not bool(no_colour)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59, "59 s"), (60, "1 min"), (7199, "1 h"), (200_000, "2 d"), (-5, "0 s")],
+)
+def test_ages(seconds: int, text: str) -> None:
+    """In the largest unit; what is to come is now."""
+    now = datetime.now(UTC)
+    assert age(now - timedelta(seconds=seconds), now) == text
 
 
 @given(st.text())
@@ -300,11 +441,3 @@ def test_columns_stand_below_each_other_in_any_script() -> None:
     """Japanese and emoji in a cell do not shift the next column."""
     lines = aligned([("a", "1"), ("\u65e5\u672c", "22"), ("\U0001f98b", "3")], frozenset({1}))
     assert lines == ["a      1", "\u65e5\u672c  22", "\U0001f98b     3"]
-
-
-def test_a_commit_key_with_an_impossible_stamp_is_no_trap(folder: Bucket) -> None:
-    """A run id that is no date, committed by somebody, is listed and verified like any other garbage."""
-    run = "20269999T999999Z-abcdef"
-    folder.put_entry(run, b"{}", at=record(RUN).finished)
-    assert "unreadable" in ask(status, environ=folder.environ).output
-    assert ask(verify, "latest", environ=folder.environ).exit_code == 3

@@ -1,36 +1,69 @@
-"""The status page: words, lines, and what a real browser makes of a year of runs."""
+"""The pages: what a real browser makes of them, what a site may write into them, their words and their bounds."""
 
+import ast
 import re
 from collections.abc import Iterator
-from dataclasses import fields
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from functools import cache
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import urljoin, urlsplit
 
 import pytest
-import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.results import JobCause, JobStatus, RunStatus
-from consumer.facts.days import DayState
-from consumer.page.lines import HEIGHT, MOST_POINTS, WIDTH, sparkline
-from consumer.page.words import ENGLISH, JAPANESE, LANGUAGES, Words, words_for
-from tests.bucket.bucket import Bucket
-from tests.consumer.camera import Camera, Light
-from tests.consumer.serving import Serving, serving
-from tests.consumer.year import JOBS, leave_year
+from agent.base.console import printable
+from agent.contract.descriptor import Resource
+from agent.contract.entries import Invalid
+from agent.contract.ids import Batch
+from agent.contract.package import Package
+from agent.contract.results import JobCause, JobStatus, RunStatus
+from consumer.groups import State
+from consumer.judge import Rules, judge
+from consumer.page import sentences
+from consumer.page.chart import HEIGHT, LEFT, WIDTH, Point, chart
+from consumer.page.document import status_document
+from consumer.page.front import evidence_wanted
+from consumer.page.given import Health, Text, Visit
+from consumer.page.grid import COLUMNS, ROWS, grid
+from consumer.page.logtext import LEVELS, end_of, filtered, log_lines
+from consumer.page.pages import (
+    file_page,
+    job_page,
+    may_be_looked_at,
+    missing_page,
+    overview,
+    run_job_page,
+    run_page,
+    runs_page,
+    static_file,
+)
+from consumer.page.words import NAMES, compile_catalogue, language, language_for
+from tests.consumer.camera import Camera, Light, Picture, lay_out
+from tests.consumer.nights import TOKYO, attempt, history, nightly, tokyo
+from tests.consumer.scenes import (
+    HOSTILE,
+    LOG,
+    NOW,
+    SCENES,
+    SLOT,
+    Scene,
+    failed,
+    good,
+    night,
+    package,
+    scene,
+    visit,
+)
 
+ROOT = Path(__file__).parents[2]
+PAGES = ROOT / "consumer" / "page"
 PHONE, DESKTOP = 390, 1200
-
-
-@pytest.fixture(scope="module")
-def year(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """A service that has seen a year of runs."""
-    folder = tmp_path_factory.mktemp("year")
-    bucket = Bucket.in_folder(folder / "bucket")
-    leave_year(bucket, datetime.now(UTC))
-    with serving(folder, bucket.environ, "--timezone", "Asia/Tokyo") as service:
-        yield service
+ROUTES = re.compile(
+    r"/|/runs|/runs/[^/]+|/runs/[^/]+/jobs/[^/]+|/runs/.+/(files|logs|evidence)/.+"
+    r"|/runs/[^/]+/datapackage\.json|/jobs/[^/]+/[^/]+|/view/[^/]+/[^/]+/.+|/static/[a-z.]+"
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,168 +73,665 @@ def camera() -> Iterator[Camera]:
         yield one
 
 
+def resource(path: str, kind: str) -> Resource:
+    """Return a file of a package."""
+    return Resource(
+        name="x",
+        path=path,
+        bytes=10,
+        hash=f"sha256:{'0' * 64}",
+        mediatype=kind,
+        **{"mayfly:role": "result"},
+    )
+
+
+def all_pages(one: Scene, tag: str = "en", log: Text = LOG) -> dict[str, str]:
+    """Return each kind of page of a morning, by its path."""
+    job = next(iter(one.packages), (one.run, "prices"))[1]
+    files = package(one.run, job)
+    look = files.resources[0]
+    view = f"/view/{one.run}/{job}/{look.path}"
+    text = Text(f"name,price\n{HOSTILE},1\n".encode())
+    found = {
+        "/": overview(visit("/", tag), one.judged, one.costs, one.health, one.packages),
+        "/runs": runs_page(visit("/runs", tag), one.judged, one.costs),
+        "/jobs/nightly/prices": job_page(
+            visit("/jobs/nightly/prices", tag), one.judged, "nightly", "prices"
+        ),
+        f"/runs/{one.run}": run_page(
+            visit(f"/runs/{one.run}", tag), one.judged, one.costs, one.run, log
+        ),
+        f"/runs/{one.run}/jobs/{job}": run_job_page(
+            visit(f"/runs/{one.run}/jobs/{job}", tag),
+            one.judged,
+            one.run,
+            job,
+            package=replace_names(files),
+            log=log,
+        ),
+        view: file_page(visit(view, tag), one.run, job, look, text),
+        "/nothing": missing_page(visit("/nothing", tag)),
+    }
+    return {path: html for path, html in found.items() if html is not None}
+
+
+def replace_names(one: Package) -> Package:
+    """Return a package whose files have hostile names."""
+    hostile = resource("files/a b&c%20.csv", "text/csv").model_copy(update={"original": HOSTILE})
+    return one.model_copy(update={"resources": (*one.resources, hostile)})
+
+
+def mean() -> Scene:
+    """Return a morning in which everything that others write tries to be markup."""
+    one = failed(40, HOSTILE)
+    health = Health(HOSTILE, NOW, HOSTILE, {f"batches/{HOSTILE}": HOSTILE}, one.health.pull)
+    return replace(one, health=health)
+
+
+# In a browser.
+
+
 @pytest.mark.parametrize("width", [PHONE, DESKTOP])
 @pytest.mark.parametrize("light", list(Light))
-@pytest.mark.parametrize("language", sorted(LANGUAGES))
-def test_the_page_fits_and_shows_the_failure(
-    year: Serving, camera: Camera, width: int, light: Light, language: str
+@pytest.mark.parametrize("tag", sorted(NAMES))
+def test_the_first_page_fits(
+    camera: Camera, tmp_path: Path, width: int, light: Light, tag: str
 ) -> None:
-    """On a phone and on a desk, light and dark, in both languages: no sideways scrolling, the screenshot is visible."""
-    camera.visit(f"{year.url}/?days=365&lang={language}", width, light)
+    """On a phone and at a desk, light and dark, in both languages: nothing scrolls sideways, the failure is seen."""
+    one = failed()
+    html = overview(visit("/", tag), one.judged, one.costs, one.health, one.packages)
+    camera.visit(lay_out(tmp_path, Picture("x", "/", html, width, light)), width, light)
 
     assert camera.ask("document.documentElement.scrollWidth") == width
-    assert camera.ask("document.documentElement.lang") == language
-    assert camera.ask("document.querySelectorAll('section.job').length") == len(JOBS)
-    assert camera.ask("document.querySelectorAll('section.job .day').length") == 365 * len(JOBS)
-    assert camera.ask("document.querySelector('article.failure img').naturalWidth") == 320
+    assert camera.ask("document.documentElement.lang") == tag
+    assert camera.ask("document.querySelector('article.severe img').naturalWidth") == 320
+    rows = camera.ask("document.querySelectorAll('.row:not(.head)').length")
+    assert rows == len(one.judged.jobs) + len(one.judged.schedules)
+    heights = camera.ask(
+        "[...document.querySelectorAll('.row:not(.head)')].map(r => r.offsetHeight)"
+    )
+    assert max(heights) <= 28
+    last = "document.querySelector('.row:last-of-type .cells').lastElementChild"
+    assert camera.ask(f"{last}.firstElementChild.className") == "succeeded"
+    shown = camera.ask(
+        "[...document.querySelector('.row.all .cells').children].filter(c => c.offsetWidth).length"
+    )
+    assert shown == (30 if width == PHONE else COLUMNS)
     ground = camera.ask("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", ground))) < 150) == (light is Light.DARK)
 
 
-def test_nothing_that_a_site_controls_becomes_markup(year: Serving, camera: Camera) -> None:
-    """A message full of tags is shown as text, on the front page and on the run's, and no script runs."""
-    for path in ("/", "/runs"):
-        camera.visit(f"{year.url}{path}", DESKTOP, Light.BRIGHT)
+def test_no_page_scrolls_sideways_on_a_phone(camera: Camera, tmp_path: Path) -> None:
+    """Tables and logs scroll in themselves."""
+    for path, html in all_pages(mean()).items():
+        picture = Picture("x", path, html, PHONE, Light.DARK)
+        camera.visit(lay_out(tmp_path, picture), PHONE, Light.DARK)
+        assert camera.ask("document.documentElement.scrollWidth") == PHONE, path
+
+
+def test_nothing_that_a_site_controls_becomes_markup(camera: Camera, tmp_path: Path) -> None:
+    """Messages, file names, logs, tables and keys full of tags are shown as text on every page, and no script runs."""
+    log = Text(b'{"event":"' + HOSTILE.replace('"', '\\"').encode() + b'"}\n' + HOSTILE.encode())
+    for path, html in all_pages(mean(), log=log).items():
+        picture = Picture("x", path, html, DESKTOP, Light.BRIGHT)
+        camera.visit(lay_out(tmp_path, picture), DESKTOP, Light.BRIGHT)
         assert "owned" not in camera.title
-    camera.visit(f"{year.url}/", DESKTOP, Light.BRIGHT)
-    assert "<script>document.title" in camera.ask("document.querySelector('article pre').innerText")
-    assert camera.ask("document.scripts.length") == 0
-    camera.visit(
-        camera.ask("document.querySelector('article.failure p a').href"), PHONE, Light.DARK
+        assert camera.ask("document.scripts.length") == 0
+        if (path != "/nothing" and not path.startswith("/runs")) or path.count("/") > 1:
+            assert "<script>document.title" in camera.ask("document.body.innerText"), path
+
+
+class Tags(HTMLParser):
+    """Elements and attributes of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.attributes: set[str] = set()
+        self.links: set[str] = set()
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Take note of an element."""
+        self.names.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        self.links |= {value or "" for name, value in attrs if name in {"href", "src"}}
+
+
+@cache
+def usual() -> tuple[set[str], set[str]]:
+    """Return the elements and attributes that pages have."""
+    pages = [Tags(html) for html in all_pages(mean()).values()]
+    return set[str]().union(*(one.names for one in pages)), set[str]().union(
+        *(one.attributes for one in pages)
     )
-    assert "owned" not in camera.title
-    assert camera.ask("document.querySelectorAll('article.failure pre').length") >= 1
-    assert camera.ask("document.documentElement.scrollWidth") == PHONE
 
 
-def test_evidence_that_is_a_page_is_never_run(year: Serving, camera: Camera) -> None:
-    """The scraped page is sent as a file or as text, in a sandbox; not as a page of this server."""
-    front = requests.get(f"{year.url}/", timeout=10).text
-    link = re.search(r'href="(runs/[^"]+/page\.html)"', front)
-    assert link is not None
-    answer = requests.get(f"{year.url}/{link[1]}", timeout=10)
-    assert answer.status_code == 200
-    assert "html" not in answer.headers["Content-Type"]
-    assert "sandbox" in answer.headers["Content-Security-Policy"]
+def test_pages_have_no_scripts_and_no_styles_of_their_own() -> None:
+    """The content security policy would not let them."""
+    tags, attributes = usual()
+    assert tags.isdisjoint({"script", "style", "iframe", "object", "embed", "form", "base"})
+    assert not {name for name in attributes if name == "style" or name.startswith("on")}
 
 
-def test_links_lead_somewhere(year: Serving) -> None:
-    """Every kind of link of the front page, of a run and of the list answers."""
-    seen = set()
-    for path in ("/", "/runs", "/?lang=ja&days=30"):
-        text = requests.get(f"{year.url}{path}", timeout=10).text
-        links = [link.replace("&amp;", "&") for link in re.findall(r'href="([^"#]+)"', text)]
-        seen |= {requests.compat.urljoin(f"{year.url}{path}", link) for link in links[:60]}
-    run = next(link for link in seen if re.search(r"/runs/\d{8}T[^/]+$", link))
-    text = requests.get(run, timeout=10).text
-    seen |= {
-        requests.compat.urljoin(run, link.replace("&amp;", "&"))
-        for link in re.findall(r'(?:href|src)="([^"#]+)"', text)
-    }
-    broken = [link for link in seen if requests.get(link, timeout=10).status_code != 200]
-    assert len(seen) > 20
-    assert not broken
+@given(st.text(max_size=200), st.text(max_size=60), st.binary(max_size=200))
+def test_no_text_adds_an_element(message: str, name: str, log: bytes) -> None:
+    """Whatever a stranger writes, pages have the elements and attributes that they always have."""
+    one = failed(1, message.replace("\0", "")[:2000] or "x")
+    health = Health(name, NOW, name, {name: message}, one.health.pull)
+    for path, html in all_pages(replace(one, health=health), log=Text(log)).items():
+        tags, attributes = usual()
+        assert Tags(html).names <= tags, path
+        assert Tags(html).attributes <= attributes, path
 
 
-def _home(page: str) -> str:
-    """Return where the page's own name leads."""
-    found = re.search(r'class="brand" href="([^"]+)"', page)
+@pytest.mark.parametrize("tag", sorted(NAMES))
+@pytest.mark.parametrize("name", sorted(SCENES))
+def test_links_lead_to_pages_that_there_are(name: str, tag: str) -> None:
+    """Every link of every page is a path that is served, and keeps the language that was chosen."""
+    one = SCENES[name]()
+    for path, html in all_pages(one, tag).items():
+        for link in Tags(html).links:
+            url = urlsplit(urljoin(f"http://home{path}", link))
+            assert url.netloc == "home"
+            assert url.path == path or ROUTES.fullmatch(url.path), (path, link)
+    chosen = overview(visit("/", tag, lang=tag), one.judged, one.costs, one.health)
+    pages = {link for link in Tags(chosen).links if link.startswith(("runs", "jobs"))}
+    assert all(f"lang={tag}" in link for link in pages)
+
+
+# Contrast.
+
+
+def colours() -> Iterator[dict[str, tuple[float, float, float]]]:
+    """Yield the colours of the bright page, and of the dark."""
+    found = static_file("page.css")
     assert found is not None
-    return found[1]
+    for block in re.findall(r":root \{(.*?)\}", found[1].decode(), re.DOTALL):
+        pairs = re.findall(r"--([a-z-]+): #([0-9a-f]{6})", block)
+        yield {
+            name: (int(text[:2], 16), int(text[2:4], 16), int(text[4:], 16)) for name, text in pairs
+        }
+
+
+def luminance(colour: tuple[float, float, float]) -> float:
+    """Return the relative luminance (WCAG 2.2)."""
+    linear = [
+        part / 255 / 12.92 if part / 255 <= 0.04045 else ((part / 255 + 0.055) / 1.055) ** 2.4
+        for part in colour
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: tuple[float, float, float], other: tuple[float, float, float]) -> float:
+    """Return the contrast of two colours, from 1 to 21."""
+    dark, bright = sorted((luminance(one), luminance(other)))
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def test_everything_can_be_read() -> None:
+    """Each colour of text has a contrast of 4.5 on each ground, each cell of the grid 3, in both lights."""
+    schemes = list(colours())
+    assert len(schemes) == 2
+    for scheme in schemes:
+        for ground in ("ground", "sheet"):
+            for text in ("ink", "soft", "link", "good", "part", "bad", "gone", "now"):
+                assert contrast(scheme[text], scheme[ground]) >= 4.5, (text, ground)
+        for cell in ("good-fill", "part-fill", "bad-fill", "gone-fill", "now-fill"):
+            assert contrast(scheme[cell], scheme["sheet"]) >= 3, cell
+
+
+def test_only_these_colours_are_used() -> None:
+    """Texts have one of the colours that were measured, and no other is written anywhere."""
+    found = static_file("page.css")
+    assert found is not None
+    rules = re.sub(r":root \{.*?\}", "", found[1].decode(), flags=re.DOTALL)
+    assert not re.search(r"#[0-9a-f]{3,6}\b|rgba?\(|opacity: \.[0-6]", rules)
+    text = set(re.findall(r"(?:^|[{; ])color: var\(--([a-z-]+)\)", rules))
+    assert text <= {"ink", "soft", "link", "good", "part", "bad", "gone", "now"}
+
+
+# Words.
 
 
 @pytest.mark.parametrize(
-    "path", ["/nothing", "/runs/20200101T000000Z-000000", "/runs/%2e%2e", "/static/../x"]
-)
-def test_what_is_not_there_is_a_404(year: Serving, path: str) -> None:
-    """A page that does not exist says so, in the reader's language, with the way home."""
-    answer = requests.get(f"{year.url}{path}?lang=ja", timeout=10)
-    assert (answer.status_code, JAPANESE.not_found in answer.text) == (404, True)
-    assert requests.get(requests.compat.urljoin(answer.url, _home(answer.text)), timeout=10).ok
-
-
-def test_the_language_follows_the_browser_and_the_choice(year: Serving) -> None:
-    """Accept-Language decides until a person does, and links keep the choice."""
-    japanese = {"Accept-Language": "ja-JP,ja;q=0.9,en;q=0.5"}
-    assert 'lang="ja"' in requests.get(f"{year.url}/", headers=japanese, timeout=10).text
-    chosen = requests.get(f"{year.url}/?lang=en", headers=japanese, timeout=10).text
-    assert '<html lang="en">' in chosen
-    assert "runs?lang=en" in chosen
-
-
-@pytest.mark.parametrize(
-    ("wanted", "accepted", "words"),
+    ("wanted", "accepted", "tag"),
     [
-        (None, "", ENGLISH),
-        (None, "ja", JAPANESE),
-        (None, "fr, ja;q=0.3, en;q=0.2", JAPANESE),
-        (None, "ja;q=0, en;q=0.1", ENGLISH),
-        (None, "ja;q=x", ENGLISH),
-        ("ja", "en", JAPANESE),
-        ("xx", "ja", JAPANESE),
+        (None, "", "en"),
+        (None, "ja", "ja"),
+        (None, "ja-JP,ja;q=0.9,en;q=0.5", "ja"),
+        (None, "fr, ja;q=0.3, en;q=0.2", "ja"),
+        (None, "ja;q=0, en;q=0.1", "en"),
+        (None, "ja;q=x", "en"),
+        ("ja", "en", "ja"),
+        ("xx", "ja", "ja"),
     ],
 )
-def test_choice_of_language(wanted: str | None, accepted: str, words: Words) -> None:
+def test_choice_of_language(wanted: str | None, accepted: str, tag: str) -> None:
     """The chosen language, else the most wanted one that is spoken here, else English."""
-    assert words_for(wanted, accepted) is words
+    assert language_for(wanted, accepted).tag == tag
 
 
 @given(st.text(max_size=300), st.none() | st.text(max_size=5))
 def test_any_header_gives_a_language(accepted: str, wanted: str | None) -> None:
     """Whatever a stranger sends."""
-    assert words_for(wanted, accepted) in (ENGLISH, JAPANESE)
+    assert language_for(wanted, accepted).tag in NAMES
 
 
-@pytest.mark.parametrize("words", LANGUAGES.values(), ids=LANGUAGES)
-def test_every_language_has_every_word(words: Words) -> None:
-    """No text is empty, every state has a name, and both languages have the same gaps to fill."""
-    assert set(words.day_states) == set(DayState)
-    assert set(words.job_states) == set(JobStatus)
-    assert set(words.run_states) == set(RunStatus)
-    assert set(words.causes) == set(JobCause)
-    for field in fields(Words):
-        mine, english = getattr(words, field.name), getattr(ENGLISH, field.name)
-        assert mine
-        if isinstance(mine, str):
-            assert mine.count("{}") == english.count("{}"), field.name
+def texts() -> tuple[set[str], set[tuple[str, str]]]:
+    """Return all texts of the code and the templates: those without a number, and those with one."""
+    tables = (sentences.STATUSES, sentences.CAUSES, sentences.TITLES, sentences.PARTS)
+    plain = {text for table in tables for text in table.values()}
+    plain |= {*sentences.NEAR.values(), *sentences.WEEKDAYS}
+    counted = set()
+    for path in PAGES.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(call, ast.Call):
+                continue
+            said = [
+                one.value
+                for one in call.args
+                if isinstance(one, ast.Constant) and isinstance(one.value, str)
+            ]
+            if isinstance(call.func, ast.Name) and call.func.id == "_" and said:
+                plain.add(said[0])
+            if isinstance(call.func, ast.Attribute) and call.func.attr == "count" and len(said) > 1:
+                counted.add((said[0], said[1]))
+    for path in PAGES.rglob("*.html"):
+        plain |= set(re.findall(r'_\("([^"]+)"', path.read_text("utf-8")))
+        counted |= set(re.findall(r'_\.count\("([^"]+)", "([^"]+)"', path.read_text("utf-8")))
+    return {text for text in plain if re.sub(r"\{\w+\}", "", text)}, counted
+
+
+def test_every_text_is_in_japanese_too() -> None:
+    """None is missing, none is left over, and both have the same gaps."""
+    catalogue = language("ja").texts._catalog  # type: ignore[attr-defined]
+    plain, counted = texts()
+    assert len(plain) > 100
+    gaps = re.compile(r"\{(\w+)\}")
+    for text in plain:
+        assert text in catalogue, text
+        assert set(gaps.findall(catalogue[text])) == set(gaps.findall(text)), text
+    for _, many in counted:
+        keys = [key for key in catalogue if isinstance(key, tuple) and key[0] == _]
+        assert keys, many
+        assert set(gaps.findall(catalogue[keys[0]])) <= set(gaps.findall(many)), many
+    known = {key[0] if isinstance(key, tuple) else key for key in catalogue} - {""}
+    assert known == plain | {one for one, _ in counted}
+
+
+def test_plurals() -> None:
+    """English has two forms, Japanese one; both write thousands."""
+    english, japanese = language("en"), language("ja")
+    assert [english.count("{n} file", "{n} files", n) for n in (0, 1, 2, 1200)] == [
+        "0 files",
+        "1 file",
+        "2 files",
+        "1,200 files",
+    ]
+    assert [japanese.count("{n} file", "{n} files", n) for n in (1, 2)] == [
+        "1ファイル",
+        "2ファイル",
+    ]
+
+
+def test_ages_in_both_languages() -> None:
+    """And the one language does not stay for the other's next text."""
+    ages = [language(tag).ago(SLOT, NOW) for tag in ("en", "ja", "en")]
+    assert ages == ["4 hours ago", "4時間前", "4 hours ago"]
+
+
+def test_a_catalogue_may_have_comments_and_long_texts() -> None:
+    """As translators' tools write them."""
+    head = '# Who\nmsgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\n"\n'
+    text = head + '\n#: x.py\nmsgid "a"\nmsgstr ""\n"b "\n"c"\n'
+    assert b"a\0" in compile_catalogue(text)
+    assert b"b c\0" in compile_catalogue(text)
+
+
+@pytest.mark.parametrize("tag", sorted(NAMES))
+def test_every_status_has_a_name(tag: str) -> None:
+    """Of jobs, runs and days, and every cause; what a newer Mayfly says is shown as what it counts as."""
+    words = language(tag)
+    for status in (*JobStatus, *RunStatus, *State):
+        assert sentences.status_text(words, status)
+    assert set(sentences.CAUSES) == set(JobCause)
+    assert sentences.status_text(words, JobStatus("sleeping")) == words("unknown")
+
+
+# What is on them.
+
+
+def test_the_first_page_says_what_fails_and_where_home_is() -> None:
+    """Why, since when, with the screenshot; the disk, the hook, and rejected objects by name."""
+    one = failed()
+    assert evidence_wanted(one.judged) == [(one.run, "prices")]
+    html = overview(visit(), one.judged, one.costs, one.health, one.packages)
+    assert "prices: the page changed" in html
+    assert f"runs/{one.run}/jobs/prices/evidence/attempt-1/screenshot.png" in html
+    assert "4 days in a row · since Monday 03:00 · last success: Sunday 03:00" in html
+    full = SCENES["full-disk"]()
+    html = overview(visit(), full.judged, full.costs, full.health)
+    assert "The disk at home" in html
+    assert "make room there" in html
+    assert "1 object that cannot be used" in html
+    assert "00000000.7.json" in html
+    assert "4 packages" in html
+
+
+def test_pages_renew_themselves_while_something_may_change() -> None:
+    """The first page always, a run and its jobs while they are under way; without any script."""
+    one, done = SCENES["running"](), good(3)
+    fresh = '<meta http-equiv="refresh" content="60">'
+    assert fresh in overview(visit(), one.judged, one.costs, one.health)
+    assert fresh in (run_page(visit("/runs/x"), one.judged, one.costs, one.run, LOG) or "")
+    assert fresh not in (run_page(visit("/runs/x"), done.judged, done.costs, done.run, LOG) or "")
+
+
+def test_a_run_tells_how_it_went() -> None:
+    """Begin and end with the zone, host, machine, cost, release and who signed it, jobs, log."""
+    one = failed(3)
+    html = run_page(visit(f"/runs/{one.run}"), one.judged, one.costs, one.run, LOG) or ""
+    for text in ("2026-11-26 03:01:", "JST", "ip-10-0-0-7", "t3.medium", "spot", "v1.27"):
+        assert text in html
+    assert "me@example.com" in html
+    assert re.search(r"\$0\.00\d\d", html)
+    assert html.index("prices</a>") < html.index("books</a>")
+    assert "prices job.ended status=failed" in html
 
 
 @pytest.mark.parametrize(
-    ("seconds", "english", "japanese"),
+    ("query", "shown", "hidden"),
     [
-        (0, "0 s", "0 秒"),
-        (59.6, "1 min", "1 分"),
-        (380, "6 min 20 s", "6 分 20 秒"),
-        (3600, "1 h", "1 時間"),
-        (90061, "1 d 1 h", "1 日 1 時間"),
+        ({"level": "warning"}, ["job.retried", "status=failed"], ["run.began"]),
+        ({"level": "error"}, ["status=failed"], ["job.retried", "run.began"]),
+        ({"job": "books"}, ["job.started"], ["run.began", "job.retried"]),
+        ({"level": "nonsense"}, ["run.began"], []),
     ],
 )
-def test_durations(seconds: float, english: str, japanese: str) -> None:
-    """The two largest units, in both languages."""
-    assert ENGLISH.duration_of(seconds) == english
-    assert JAPANESE.duration_of(seconds) == japanese
+def test_the_log_is_filtered(query: dict[str, str], shown: list[str], hidden: list[str]) -> None:
+    """By level and by job, with links."""
+    one = good(1)
+    page = visit(f"/runs/{one.run}", **query)
+    html = (run_page(page, one.judged, one.costs, one.run, LOG) or "").split('id="log"')[1]
+    assert all(text in html for text in shown)
+    assert not any(text in html for text in hidden)
 
 
-def test_how_long_ago() -> None:
-    """In the largest unit; a moment in the future is now."""
-    now = datetime(2026, 11, 22, 12, tzinfo=UTC)
-    assert ENGLISH.ago_of(now - timedelta(hours=7, minutes=50), now) == "7 h ago"
-    assert ENGLISH.ago_of(now + timedelta(hours=1), now) == "0 s ago"
+def test_a_run_that_is_under_way_and_one_that_is_lost() -> None:
+    """How far it is; of a lost one its last lines, and where to look."""
+    one = SCENES["running"]()
+    html = run_page(visit("/runs/x"), one.judged, one.costs, one.run, Text()) or ""
+    assert "2 of 5 jobs done" in html
+    assert '<progress max="5" value="2">' in html
+    assert "Deadline" in html
+    gone = SCENES["lost"]()
+    html = run_page(visit("/runs/x"), gone.judged, gone.costs, gone.run, LOG) or ""
+    assert "get-console-output --latest --output text --instance-id i-0abcdef1234567890" in html
+    assert "status=failed" in html
+    assert "~$" in html
 
 
-@given(st.lists(st.floats(0, 1e12), max_size=4000))
-def test_lines_stay_in_their_box(numbers: list[float]) -> None:
-    """Whatever the numbers: bounded in points and in place."""
-    line = sparkline(numbers)
-    points = [tuple(map(float, point.split(","))) for point in line.points.split()]
-    assert len(points) == (min(len(numbers), MOST_POINTS) if len(numbers) > 1 else 0)
-    assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in points)
-    assert line.last == (numbers[-1] if numbers else None)
+def test_runs_that_said_little() -> None:
+    """A run whose beginning alone, or nothing but a pointer, arrived has a page; so has one that stood back."""
+    runs = (
+        attempt(tokyo("25 03:00"), None, minutes=None, schedule=nightly("cron(0 3 * * ? *)")),
+        attempt(
+            tokyo("26 03:00"), None, schedule=nightly("cron(0 3 * * ? *)"), status="interrupted"
+        ),
+    )
+    known = history(NOW, *runs)
+    judged = judge(known, Rules(NOW))
+    costs = good(1).costs
+    for _, run in known.runs:
+        html = run_page(visit("/runs/x"), judged, costs, run.id, Text(problem="it is gone"))
+        assert html
+        assert "it is gone" in html
+    assert run_page(visit("/runs/x"), judged, costs, "20200101T000000Z-000000", Text()) is None
+
+
+def test_a_job_of_a_run_has_its_files_evidence_and_what_it_printed() -> None:
+    """Each file with a link to look at it, where that is possible, and one to download it; what was not taken, too."""
+    one = failed(1)
+    path = f"/runs/{one.run}/jobs/prices"
+    ready = package(one.run, "prices")
+    html = run_job_page(
+        visit(path), one.judged, one.run, "prices", package=ready, log=Text(b"got \x1b[31m404\n")
+    )
+    assert html is not None
+    assert f'href="../../../view/{one.run}/prices/files/2026-11-26/prices.csv"' in html
+    assert "download>download" in html
+    assert "2026-11-26/page 1.json" in html
+    assert "page%201.json" in html
+    assert "it is a link" in html
+    assert "exit code 1" in html
+    assert "got \ufffd[31m404" in html
+    broken = run_job_page(
+        visit(path), one.judged, one.run, "prices", package=Invalid("it is forged"), log=Text()
+    )
+    assert "it is forged" in (broken or "")
+    for run, job in ((one.run, "nothing"), ("20200101T000000Z-000000", "prices")):
+        nobody = run_job_page(visit(path), one.judged, run, job, package=None, log=Text())
+        assert nobody is None
+
+
+def test_a_job_has_its_failures_and_its_numbers() -> None:
+    """Failures to leaf through, all runs if one likes, three charts."""
+    one = failed()
+    html = job_page(visit("/jobs/nightly/prices"), one.judged, "nightly", "prices") or ""
+    assert html.count("<svg") == 3
+    (facts,) = [job for job in one.judged.jobs if job.name == "prices"]
+    failures = [out for out in facts.outcomes if out.state is State.FAILED]
+    assert html.count("<article") == len(failures) > 4
+    assert "Sunday 03:00" in html
+    every = visit("/jobs/nightly/prices", all="1", page="2")
+    html = job_page(every, one.judged, "nightly", "prices") or ""
+    assert html.count("<article") == 20
+    assert "all=1" in html
+    assert "page=3" in html
+    assert job_page(visit("/jobs/x/prices"), one.judged, "x", "prices") is None
+
+
+def test_runs_are_listed_in_portions() -> None:
+    """Fifty each, the newest first; the link goes on where the page ends."""
+    one = good(120)
+    first = runs_page(visit("/runs"), one.judged, one.costs)
+    found = re.search(r"before=([0-9TZa-f-]+)", first)
+    assert found is not None
+    second = runs_page(visit("/runs", before=found[1]), one.judged, one.costs)
+    rows = [re.findall(r'href="\.?\.?/?runs/(2026[^"?]+)"', html) for html in (first, second)]
+    assert [len(each) for each in rows] == [50, 50]
+    assert not set(rows[0]) & set(rows[1])
+    assert rows[0][-1] > rows[1][0]
+
+
+def test_groups_of_shards_are_told_of() -> None:
+    """How many are done, which are missing, and the runs that did not succeed first."""
+    shards = [
+        attempt(
+            tokyo("26 03:00"),
+            {"quotes": "failed" if shard == 3 else "succeeded"},
+            batch=Batch.of_shard("main", "big", shard, 6),
+        )
+        for shard in range(5)
+    ]
+    one = scene(*shards, now=tokyo("26 12:00"))
+    html = overview(visit(), one.judged, one.costs, one.health)
+    assert "5 of 6 shards" in html
+    assert "Missing shards: 6" in html
+    table = html.split("<details>")[1].split("</details>")[0]
+    assert table.count("<tr>") == 6
+    assert table.index("4/6") < table.index("1/6")
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "shown"),
+    [
+        ("text/csv", b'a,b\n"1,5",<b>\n', "<td>1,5</td><td>&lt;b&gt;</td>"),
+        ("text/csv", "\ufeff名前,値\n".encode(), "<th>名前</th>"),
+        ("text/tab-separated-values", b"a\tb\n1\t2\n", "<td>2</td>"),
+        ("application/json", b'{"a":[1,2]}', "{\n &#34;a&#34;: [\n  1,"),
+        ("application/json", b'{"a":', "{&#34;a&#34;:"),
+        ("application/x-ndjson", b'{"a":1}\n', "{&#34;a&#34;:1}"),
+        ("text/html", b"<script>1</script>", "&lt;script&gt;1&lt;/script&gt;"),
+        ("text/plain", b"\x00\xff", "\ufffd\ufffd"),
+        ("image/png", b"", '<img class="whole" src="../../../../runs/'),
+    ],
+)
+def test_files_are_looked_at(kind: str, content: bytes, shown: str) -> None:
+    """Tables as tables, JSON indented, pictures as pictures, all else as text."""
+    file = resource("files/x", kind)
+    assert may_be_looked_at(file)
+    run = "20261126T000000Z-abcdef"
+    assert shown in file_page(visit(f"/view/{run}/job/files/x"), run, "job", file, Text(content))
+
+
+def test_what_cannot_be_looked_at_is_a_download() -> None:
+    """Archives, and pictures of kinds that may carry scripts."""
+    for kind in ("application/zip", "image/svg+xml", "application/octet-stream"):
+        assert not may_be_looked_at(resource("files/x", kind))
+
+
+@given(st.binary(max_size=400), st.sampled_from(["text/csv", "application/json", "text/plain"]))
+def test_any_content_is_shown(content: bytes, kind: str) -> None:
+    """Whatever is in a file."""
+    file = resource("files/x", kind)
+    html = file_page(visit("/view/r/j/files/x"), "r", "j", file, Text(content, cut=True))
+    assert "This is the beginning of it." in html
+    assert Tags(html).names <= usual()[0]
+
+
+def test_json_has_the_same_numbers() -> None:
+    """The verdict, what fails, schedules, jobs, runs and costs, for programs."""
+    one = failed()
+    found = status_document(one.judged, one.costs, one.health, 3)
+    assert found["fine"] is False
+    assert found["verdict"][0].startswith("Last night: 4 of 5 jobs")
+    assert [trouble["kind"] for trouble in found["troubles"]] == ["job"]
+    assert {job["name"]: job["failures"] for job in found["jobs"]}["prices"] == 4
+    assert len(found["runs"]) == 3
+    assert found["schedules"][0]["next_due"] == "2026-11-26T18:00:00Z"
+    assert found["health"]["pull"]["pending"] == 0
+
+
+# The grid, the charts, the log.
+
+
+def test_the_grid_ends_today() -> None:
+    """Sixty days, the last of them today; months where they begin, Mondays below."""
+    found = grid(failed().judged)
+    assert found.columns[-1].name == "2026-11-26"
+    assert len(found.columns) == COLUMNS
+    assert [one.month for one in found.columns if one.month] == ["2026-10", "2026-11"]
+    assert found.columns[-4].day == "23"
+    prices = next(row for row in found.rows if row.job == "prices")
+    assert [cell.state for cell in prices.cells[-5:]] == [State.SUCCEEDED, *[State.FAILED] * 4]
+    assert found.rows[0].job == ""
+    assert found.older
+    before = grid(failed().judged, back=COLUMNS)
+    assert before.columns[-1].name == "2026-09-27"
+
+
+def test_the_grid_by_run() -> None:
+    """A column for each batch and each missed time: hourly jobs choose it by themselves."""
+    hourly = nightly("cron(0 * * * ? *)", "15m")
+    runs = [
+        attempt(
+            tokyo(f"22 {hour:02}:00"),
+            {"quotes": "failed" if hour == 5 else "succeeded"},
+            schedule=hourly,
+        )
+        for hour in range(12)
+        if hour != 7
+    ]
+    found = grid(judge(history(tokyo("22 11:50"), *runs), Rules(tokyo("22 11:50"))))
+    assert found.by == "run"
+    assert len(found.columns) == 12
+    row = found.rows[1]
+    states = [cell.state for cell in row.cells]
+    assert (states[5], states[7]) == (State.FAILED, State.MISSED)
+    assert states.count(State.SUCCEEDED) == 10
+    assert row.rate == pytest.approx(10 / 12)
+    assert found.columns[3].name == "2026-11-22 03:00"
+
+
+@given(
+    st.lists(st.floats(0, 1e12), max_size=200),
+    st.sampled_from([State.SUCCEEDED, State.FAILED]),
+)
+def test_charts_stay_in_their_box(numbers: list[float], state: State) -> None:
+    """Whatever the numbers: bars between the axes, few lines, the top one above all."""
+    points = [Point(NOW, number, state, "r") for number in numbers]
+    found = chart(points, str, TOKYO)
+    assert len(found.bars) == len(numbers)
+    for bar in found.bars:
+        assert LEFT <= bar.x <= WIDTH
+        assert bar.y >= -1e-6
+        assert bar.y + bar.height <= HEIGHT
+        assert bar.height >= 0
+    assert len(found.across) <= 6
+    assert len(found.along) <= 5
+
+
+@given(st.lists(st.binary(max_size=80), max_size=20), st.sampled_from(["", *LEVELS]))
+def test_any_log_is_read(lines: list[bytes], level: str) -> None:
+    """Lines that are no JSON are shown as they are; nothing moves a cursor."""
+    content = b"\n".join(lines)
+    found = [*filtered(log_lines(content), level)]
+    assert end_of(content, 3, level=level) == (found[-3:], len(found) > 3)
+    for line in found:
+        assert printable(line.text(TOKYO)) == " ".join(line.text(TOKYO).split())
+        assert line.json.isascii()
+
+
+def test_a_log_that_is_cut_begins_with_a_whole_line() -> None:
+    """What is left of the first one is left out."""
+    assert [one.event for one in log_lines(b'ent":"x"}\n{"event":"y"}\n', cut=True)] == ["y"]
+
+
+# Bounds.
+
+
+def test_five_hundred_jobs_and_a_year_are_paged() -> None:
+    """A page has fifty rows of sixty cells, the log a thousand lines, and no page is larger than a megabyte."""
+    jobs = {f"shop-{number:03}": 5.0 for number in range(500)}
+    trouble = (JobStatus.FAILED, JobCause.BLOCKED, "x" * 1900)
+    year = [
+        night(SLOT.replace(month=month, day=day), jobs=jobs)
+        for month in (10, 11)
+        for day in (1, 8, 15, 22)
+    ]
+    bad = night(SLOT, {name: (*trouble[:2], f"{name}: {trouble[2]}") for name in jobs}, jobs=jobs)
+    one = scene(*year, bad)
+    html = overview(visit("/", page="10"), one.judged, one.costs, one.health)
+    assert len(html) < 1_000_000
+    assert html.count('<div class="row">') == ROWS
+    assert "shop-499" in html
+    assert "480 more" in html
+    log = Text(b'{"event":"x"}\n' * 100_000)
+    html = run_page(visit("/runs/x"), one.judged, one.costs, one.run, log) or ""
+    assert len(html) < 1_000_000
+    assert "mayfly logs" in html
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "x", "99999999999", "", "1e3", "\u0663"])
+def test_numbers_in_a_query_are_bounded(number: str) -> None:
+    """Whatever is asked for, there is a page."""
+    one = good(3)
+    for name in ("page", "back"):
+        assert overview(visit("/", **{name: number}), one.judged, one.costs, one.health)
+    found = Visit(language("en"), "/jobs/nightly/books", {"page": number})
+    assert job_page(found, one.judged, "nightly", "books")
 
 
 def test_pictures_of_the_docs_are_there() -> None:
-    """`docs/serve.md` shows pictures that exist (`python -m tests.consumer.camera` makes them)."""
-    docs = Path(__file__).parents[2] / "docs"
-    shown = re.findall(r"\(((?:pictures)/[^)]+)\)", (docs / "serve.md").read_text())
-    assert len(shown) >= 4
-    assert all((docs / name).stat().st_size > 10_000 for name in shown)
+    """The docs show pictures that exist (`python -m tests.consumer.camera` makes them), and none is left over."""
+    docs = ROOT / "docs"
+    shown = {
+        name
+        for page in (*docs.rglob("*.md"), *ROOT.glob("README*.md"))
+        for name in re.findall(r"pictures/([a-z0-9-]+\.png)", page.read_text("utf-8"))
+    }
+    there = {path.name for path in (docs / "pictures").glob("*.png")}
+    assert len(shown) >= 8
+    assert shown == there

@@ -1,110 +1,139 @@
-"""Files of runs through the server: what a manifest names, as nothing that could do harm."""
+"""Objects of runs through the server: what is committed, as nothing that could do harm."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-from consumer.serve.files import AT_ONCE
 from tests.bucket.bucket import Bucket
-from tests.bucket.layout import LOG
-from tests.bucket.leaving import FILES, leave_run
+from tests.bucket.entries import RunWriter, leave_run
 from tests.consumer.serving import serving
-from tests.consumer.test_serve import PNG, days_ago
+from tests.consumer.test_serve import days_ago
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(200)
+SCRIPT = b"<script>alert(1)</script>"
+DEEP = bytes(range(256)) * 9000
+FILES = {"evil.html": SCRIPT, "deep/er.bin": DEEP, "名前 と 100%+#?.txt": b"name", "shown.png": PNG}
+EVIDENCE = {"shot.png": PNG, "lie.png": SCRIPT, "page.html": SCRIPT}
 
 
 def test_files_of_a_run_are_harmless(bucket: Bucket, tmp_path: Path) -> None:
-    """Pictures are pictures by their content, the run's texts are plain, all else is a download; scripts never run."""
-    run = days_ago(1)
-    files = {
-        **FILES,
-        "_run/evidence/quotes/shot.png": PNG,
-        "_run/evidence/quotes/lie.png": b"<script>alert(1)</script>",
-        "_run/evidence/quotes/page.html": b"<script>alert(1)</script>",
-        "quotes/evil.html": b"<script>alert(1)</script>",
-    }
-    leave_run(bucket, run, files=files)
-    bucket.rewrite(run, _own_evidence)
-    base = f"/runs/{run}/files"
+    """Pictures are pictures by their content, logs and evidence are plain, all else is a download; no scripts."""
+    run = leave_run(
+        bucket.objects, days_ago(1), {"quotes": "failed"}, files=FILES, evidence=EVIDENCE
+    ).run
+    base = f"/runs/{run}/jobs/quotes"
     with serving(tmp_path / "home", bucket.environ) as service:
-        shot = service.get(f"{base}/_run/evidence/quotes/shot.png")
-        lie = service.get(f"{base}/_run/evidence/quotes/lie.png")
-        page = service.get(f"{base}/_run/evidence/quotes/page.html")
-        evil = service.get(f"{base}/quotes/evil.html")
-        large = service.get(f"{base}/quotes/deep/er/and/deeper.bin")
-        named = service.get(f"{base}/quotes/%E5%90%8D%E5%89%8D%20%E3%81%A8%20100%25%2B%23%3F.txt")
-        head = service.get(f"{base}/quotes/evil.html", method="HEAD")
+        shot = service.get(f"{base}/evidence/attempt-1/shot.png")
+        lie = service.get(f"{base}/evidence/attempt-1/lie.png")
+        page = service.get(f"{base}/evidence/attempt-1/page.html")
+        evil = service.get(f"{base}/files/evil.html")
+        large = service.get(f"{base}/files/deep/er.bin")
+        named = service.get(f"{base}/files/%E5%90%8D%E5%89%8D%20%E3%81%A8%20100%25%2B%23%3F.txt")
+        log = service.get(f"{base}/logs/attempt-1.log")
+        package = service.get(f"{base}/datapackage.json")
+        manifest = service.get(f"/runs/{run}/datapackage.json")
+        part = service.get(f"/runs/{run}/log/0.jsonl")
+        head = service.get(f"{base}/files/evil.html", method="HEAD")
     assert (shot.headers["content-type"], shot.body) == ("image/png", PNG)
     assert lie.headers["content-type"] == "application/octet-stream"
     assert page.headers["content-type"].startswith("text/plain")
     assert evil.headers["content-disposition"].startswith("attachment")
-    assert large.body == FILES["quotes/deep/er/and/deeper.bin"]
+    assert large.body == DEEP
     assert named.body == b"name"
     assert "filename*=UTF-8''%E5%90%8D%E5%89%8D%20" in named.headers["content-disposition"]
+    assert log.body == b"said something\n"
+    assert part.body == b'{"event":"run"}\n'
     assert (head.status, head.body, head.headers["content-length"]) == (200, b"", "25")
-    for answer in (shot, lie, page, evil, large, named, head):
+    for answer in (shot, lie, page, evil, large, named, log, package, manifest, part, head):
+        assert answer.status == 200
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert "sandbox" in answer.headers["content-security-policy"]
+        assert answer.headers["cache-control"] == "private, max-age=3600"
 
 
-def _own_evidence(manifest: dict[str, Any]) -> None:
-    """Let evidence be the run's own, as an agent lists it."""
-    for resource in manifest["resources"]:
-        if resource["path"].startswith("_run/"):
-            resource.pop("mayfly:job", None)
-
-
-def test_only_what_a_manifest_names_is_served(folder: Bucket, tmp_path: Path) -> None:
-    """No other object of the bucket, no file of the server, no run that was not committed."""
-    run, uncommitted = days_ago(1), days_ago(2)
-    leave_run(folder, run)
-    leave_run(folder, uncommitted, commit=False)
-    folder.put_file(run, "quotes/stranger", b"secret")
+def test_only_what_is_committed_is_served(folder: Bucket, tmp_path: Path) -> None:
+    """No other object of the bucket, no file of the server, no job that was not committed."""
+    run = leave_run(folder.objects, days_ago(1)).run
+    other = RunWriter(folder.objects, days_ago(2))
+    other.append(began=other.began())
+    other.job("quotes")
+    other.log_part()
+    folder.objects.put(f"runs/{run}/jobs/quotes/files/stranger", b"secret")
     paths = [
-        f"/runs/{run}/files/quotes/stranger",
-        f"/runs/{run}/files/../../../index",
-        f"/runs/{run}/files/..%2f..%2findex",
-        f"/runs/{run}/files//etc/passwd",
-        f"/runs/{run}/files/%00",
-        f"/runs/{run}/files/",
-        f"/runs/{uncommitted}/files/{LOG}",
-        f"/runs/../runs/{run}/files/{LOG}",
-        "/runs/x/files/y",
+        f"/runs/{run}/jobs/quotes/files/stranger",
+        f"/runs/{run}/../../index",
+        f"/runs/{run}/jobs/quotes/files/..%2f..%2fdatapackage.json",
+        f"/runs/{run}//etc/passwd",
+        f"/runs/{run}/%00",
+        f"/runs/{run}/jobs/quotes/files/",
+        f"/runs/{run}/jobs/nobody/datapackage.json",
+        f"/runs/{run}/log/7.jsonl",
+        f"/runs/{other.run}/jobs/quotes/datapackage.json",
+        f"/runs/{other.run}/jobs/quotes/files/page 1.json".replace(" ", "%20"),
+        f"/runs/{other.run}/log/0.jsonl",
+        f"/runs/{other.run}/datapackage.json",
+        f"/runs/../runs/{run}/datapackage.json",
+        f"/view/{run}/quotes/files/stranger",
+        "/runs/x/y",
+        "/runs/%ff",
         "/metrics/x",
+        "/index",
         "/nowhere",
     ]
     with serving(tmp_path / "home", folder.environ) as service:
         found = {path: service.get(path).status for path in paths}
-        bad = service.get("/runs/%ff").status
         posted = service.get("/", method="POST")
     assert found == dict.fromkeys(paths, 404)
-    assert bad == 400
-    assert (posted.status, posted.headers["allow"]) == (405, "GET, HEAD")
-
-
-def test_a_history_that_is_away_for_a_moment_leaves_the_files_reachable(
-    folder: Bucket, tmp_path: Path
-) -> None:
-    """Requests that could not be answered meanwhile hold no place among those that may wait for the bucket."""
-    run = days_ago(1)
-    leave_run(folder, run)
-    path = f"/runs/{run}/files/datapackage.json"
-    # One look into the bucket, so that the history is not brought back before this test does.
-    with serving(tmp_path / "home", folder.environ, "--interval", "1h") as service:
-        service.history.rename(tmp_path / "away")
-        meanwhile = [service.get(path).status for _ in range(AT_ONCE + 1)]
-        (tmp_path / "away").rename(service.history)
-        after = service.get(path).status
-    assert (meanwhile, after) == ([503] * (AT_ONCE + 1), 200)
+    assert posted.status == 405
+    assert set(posted.headers["allow"].split(", ")) == {"GET", "HEAD"}
 
 
 def test_a_file_that_is_not_as_declared_ends_short(folder: Bucket, tmp_path: Path) -> None:
-    """The last piece is sent when all of it is right; a client notices that it did not come."""
-    run, size = days_ago(1), len(FILES["quotes/deep/er/and/deeper.bin"])
-    leave_run(folder, run)
-    folder.put_file(run, "quotes/deep/er/and/deeper.bin", b"x" * size)
-    folder.put_file(run, "quotes/page 1.json", b"[]" * 100)
+    """The last piece is sent when all of it is right; a small file that is wrong is not there at all."""
+    run = leave_run(folder.objects, days_ago(1), files={"small": b"[]", "large": DEEP}).run
+    base = f"/runs/{run}/jobs/quotes/files"
+    folder.objects.put(f"{base[1:]}/large", b"x" * len(DEEP))
+    folder.objects.put(f"{base[1:]}/small", b"[]" * 100)
     with serving(tmp_path / "home", folder.environ) as service:
-        changed = service.get(f"/runs/{run}/files/quotes/deep/er/and/deeper.bin")
-        grown = service.get(f"/runs/{run}/files/quotes/page%201.json")
+        changed = service.get(f"{base}/large")
+        grown = service.get(f"{base}/small")
         assert service.get("/healthz").status == 200
-    assert int(changed.headers["content-length"]) == size > len(changed.body)
-    assert grown.body == b""
+    assert int(changed.headers["content-length"]) == len(DEEP) > len(changed.body)
+    assert grown.status == 404
+    assert "is not what was committed" in grown.text
+
+
+def test_a_package_that_was_replaced_is_not_believed(folder: Bucket, tmp_path: Path) -> None:
+    """Its digest is in the entry, so nothing of what another one names is served."""
+    run = leave_run(folder.objects, days_ago(1)).run
+    key = f"runs/{run}/jobs/quotes/datapackage.json"
+    text = folder.objects.get(key)
+    folder.objects.put(key, text.replace(b"page 1.json", b"page 2.json"))
+    folder.objects.put(f"runs/{run}/jobs/quotes/files/page 2.json", b'{"price": 1}\n')
+    with serving(tmp_path / "home", folder.environ) as service:
+        for path in ("page%201.json", "page%202.json"):
+            answer = service.get(f"/runs/{run}/jobs/quotes/files/{path}")
+            assert (answer.status, "package cannot be used" in answer.text) == (404, True)
+
+
+def test_twelve_pictures_at_once(bucket: Bucket, tmp_path: Path) -> None:
+    """As many as a browser asks for on one page; each waits for its turn, and all come."""
+    pictures = {f"{number}.png": PNG + bytes([number]) * 300_000 for number in range(12)}
+    run = leave_run(bucket.objects, days_ago(1), {"quotes": "failed"}, evidence=pictures).run
+    with serving(tmp_path / "home", bucket.environ) as service:
+        base = f"/runs/{run}/jobs/quotes/evidence/attempt-1"
+        with ThreadPoolExecutor(12) as pool:
+            answers = list(pool.map(service.get, [f"{base}/{name}" for name in pictures]))
+    assert [answer.status for answer in answers] == [200] * 12
+    assert [answer.body for answer in answers] == list(pictures.values())
+
+
+def test_what_a_lifecycle_rule_removed_is_told(folder: Bucket, tmp_path: Path) -> None:
+    """The run stays, and is shown as expired."""
+    run = leave_run(folder.objects, days_ago(5)).run
+    for key in folder.objects.keys(f"runs/{run}/"):
+        folder.objects.delete(key)
+    with serving(tmp_path / "home", folder.environ) as service:
+        answer = service.get(f"/runs/{run}/jobs/quotes/files/page%201.json")
+        assert (answer.status, "not in the bucket any more" in answer.text) == (404, True)
+        service.looked()
+        assert 'status="expired"' in service.get("/metrics").text

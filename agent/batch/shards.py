@@ -1,0 +1,217 @@
+"""Shards: which part of a batch a run is, as flags, engines and the machine say. Decisions only.
+
+Why the flag counts from 1, and who says which shard a run is: docs/decisions/0101.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+
+from agent.base.errors import ShardError
+from agent.batch.slots import parse_slot
+from agent.contract.ids import GROUP, MOST_SHARDS, Batch
+
+GROUP_VARIABLE = "MAYFLY_GROUP"
+COUNT_VARIABLE = "MAYFLY_SHARDS"
+"""How many shards there are, where the engine tells only which one this is, as Kubernetes does."""
+KUBERNETES_INDEX = "JOB_COMPLETION_INDEX"
+BATCH_INDEX = "AWS_BATCH_JOB_ARRAY_INDEX"
+BATCH_SIZE = "AWS_BATCH_JOB_ARRAY_SIZE"
+BATCH_JOB = "AWS_BATCH_JOB_ID"
+COUNT_TAG = "mayfly-shards"
+"""Instance tag of an EC2 fleet; the launch index alone says nothing, because every instance has one."""
+
+_FLAG = re.compile(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,6}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Which part of which batch a run is.
+
+    Attributes:
+        group: What the shards of one batch have in common.
+        shard: This one, from 0.
+        shards: How many there are.
+    """
+
+    group: str
+    shard: int = 0
+    shards: int = 1
+
+    @property
+    def label(self) -> str:
+        """The shard as a person counts, as in `--shard`."""
+        return f"{self.shard + 1}/{self.shards}"
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What one source says of the shard.
+
+    Attributes:
+        source: Its name, for a person.
+        shard: Which one, from 0; None when it does not say.
+        shards: How many; None when it does not say.
+    """
+
+    source: str
+    shard: int | None = None
+    shards: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is known of the shard when the process starts, before the machine was asked.
+
+    Attributes:
+        words: What the flag and the engines say, in the order of precedence.
+        group: The group that a person or the engine named; empty for none.
+    """
+
+    words: tuple[Word, ...] = ()
+    group: str = ""
+
+
+NOTHING_ASKED = Asked()
+"""A run that nobody told of shards."""
+
+
+def is_group(text: str) -> bool:
+    """Tell whether a group can have this name."""
+    return re.fullmatch(GROUP, text) is not None
+
+
+def asked(flag: str | None, group: str | None, environ: Mapping[str, str]) -> Asked:
+    """Return what the command line and the environment say.
+
+    Args:
+        flag: The value of `--shard`, such as `2/8` for the second of eight.
+        group: The value of `--group`; a time is written as slots are.
+        environ: The environment.
+
+    Raises:
+        ShardError: One of them cannot be understood.
+    """
+    words = [_flag(flag)] if flag else []
+    if environ.get(KUBERNETES_INDEX):
+        words.append(Word(KUBERNETES_INDEX, shard=_number(KUBERNETES_INDEX, environ)))
+    if environ.get(BATCH_INDEX):
+        shard, size = _number(BATCH_INDEX, environ), None
+        if environ.get(BATCH_SIZE):
+            size = _number(BATCH_SIZE, environ)
+        words.append(Word(BATCH_INDEX, shard, size))
+    if environ.get(COUNT_VARIABLE):
+        words.append(Word(COUNT_VARIABLE, shards=_number(COUNT_VARIABLE, environ)))
+    # A child of an array is called `<parent>:<index>`, and keeps that id when it is retried.
+    parent = environ.get(BATCH_JOB, "").partition(":")[0]
+    name = group or environ.get(GROUP_VARIABLE) or parent
+    slot = parse_slot(name)
+    name = _slot_name(slot) if slot else name
+    if name and not is_group(name):
+        raise ShardError(
+            f'"{name}" cannot be a group',
+            remedy="use letters, digits, dots, hyphens and underscores, at most 100",
+        )
+    return Asked(tuple(words), name)
+
+
+def identify(
+    call: Asked,
+    slot: datetime | None,
+    *,
+    tags: Mapping[str, str] = MappingProxyType({}),
+    launch_index: int | None = None,
+) -> Shard | None:
+    """Return which shard this run is; None for a run that is a whole batch.
+
+    Args:
+        call: What the process was told.
+        slot: The scheduled time, which names the group where nobody else does.
+        tags: Of the machine, if it is one of EC2's.
+        launch_index: Its number among those that one request launched.
+
+    Raises:
+        ShardError: Two sources contradict each other, or one of the two numbers is missing, or the group.
+    """
+    words = [*call.words, *_fleet(call, tags, launch_index)]
+    if not words and not call.group:
+        return None
+    shards = _agreed([(word.source, word.shards) for word in words], "shards")
+    shard = _agreed([(word.source, word.shard) for word in words], "shard")
+    if words and shards is None:
+        raise ShardError(
+            f"{words[0].source} says which shard this is, and nobody how many there are",
+            remedy=f"set {COUNT_VARIABLE}, in Kubernetes to the job's completions",
+        )
+    if shards is not None and not 1 <= shards <= MOST_SHARDS:
+        raise ShardError(f"{shards} shards are not possible", remedy=f"1 to {MOST_SHARDS}")
+    if words and shard is None and shards != 1:
+        raise ShardError(
+            f"there are {shards} shards, and nobody says which one this is",
+            remedy=f'start it with --shard, for example "--shard 1/{shards}"',
+        )
+    shard, shards = shard or 0, shards or 1
+    if shard >= shards:
+        raise ShardError(f"there is no shard {shard} (counted from 0) of {shards}")
+    group = call.group or (_slot_name(slot) if slot else "")
+    if not group:
+        raise ShardError(
+            "a shard needs a group, which it shares with the other shards of its batch",
+            remedy=f"add --group NAME or {GROUP_VARIABLE}, the same for all of them and new for each batch",
+        )
+    return Shard(group, shard, shards)
+
+
+def _flag(text: str) -> Word:
+    match = _FLAG.fullmatch(text)
+    if match is None or int(match.group(1)) > int(match.group(2)):
+        raise ShardError(
+            f'--shard "{text}" is not a part of a whole',
+            remedy='write "2/8" for the second of eight; the first is "1/8"',
+        )
+    return Word("--shard", int(match.group(1)) - 1, int(match.group(2)))
+
+
+def _number(variable: str, environ: Mapping[str, str]) -> int:
+    text = environ[variable]
+    if _NUMBER.fullmatch(text) is None:
+        raise ShardError(f'{variable} is "{text}", which is not a number')
+    return int(text)
+
+
+def _fleet(call: Asked, tags: Mapping[str, str], index: int | None) -> Iterable[Word]:
+    """Yield what EC2 says; it means this run only where the tag says so or nobody else knows which shard it is."""
+    count = tags.get(COUNT_TAG)
+    known = any(word.shard is not None for word in call.words)
+    if count is not None:
+        shards = _number(f"the tag {COUNT_TAG}", {f"the tag {COUNT_TAG}": count})
+        yield Word(f"the tag {COUNT_TAG}", index, shards)
+    elif index is not None and call.words and not known:
+        yield Word("the launch index", index)
+
+
+def _slot_name(slot: datetime) -> str:
+    return Batch.of_slot("", slot).name
+
+
+def _agreed(said: Iterable[tuple[str, int | None]], what: str) -> int | None:
+    """Return what the sources say that say anything.
+
+    Raises:
+        ShardError: They do not say the same.
+    """
+    first: tuple[str, int] | None = None
+    for source, value in said:
+        if value is None:
+            continue
+        if first is not None and first[1] != value:
+            counted = "shards" if what == "shards" else "as this shard's number, from 0"
+            raise ShardError(
+                f"{first[0]} says {first[1]} and {source} says {value} {counted}",
+                remedy="remove one of the two",
+            )
+        first = first or (source, value)
+    return first[1] if first else None

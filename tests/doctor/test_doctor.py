@@ -1,0 +1,301 @@
+"""The doctor: the parts on this computer, and what is made of the findings."""
+
+import asyncio
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from agent import __version__
+from agent.base.errors import ExitCode, StoreError
+from agent.config.faults import Fault
+from agent.config.jobsfile import parse_jobs
+from agent.doctor import (
+    CHECKS,
+    Check,
+    Finding,
+    Installation,
+    State,
+    as_data,
+    as_lines,
+    examine,
+    exit_code,
+    failed,
+    ok,
+    skipped,
+)
+from agent.release.memory import Memory, Writer
+from agent.release.obtain import obtain
+from agent.release.store import ReleaseStore, good_of
+from tests.doctor.installations import Ask, ask
+from tests.parts.compose import with_plugin
+from tests.parts.docker_engine import DockerEngine
+from tests.parts.gitserver import GitServer
+from tests.parts.repo import Repo
+
+JOBS = '[[job]]\nname = "quotes"\ncommand = ["true"]\n'
+
+
+async def test_a_laptop_that_is_set_up_is_well(
+    installation: Ask, repo_builder: Repo, git_server: GitServer
+) -> None:
+    """With a repository and nothing else configured, every check is fine or says why it is not needed."""
+    repo_builder.release("v1.0", {"jobs.toml": JOBS})
+    findings = await examine(installation(f"release.repository={git_server.url()}"), CHECKS)
+    assert [finding for finding in findings if finding.state is State.FAILED] == []
+    assert exit_code(findings) is ExitCode.DONE
+    assert all(finding.detail for finding in findings)
+
+
+async def test_faults_of_the_configuration_are_all_shown(installation: Ask) -> None:
+    """The doctor examines the rest with defaults, and shows every fault."""
+    faults = (Fault("agent.toml", "a", "unknown key"), Fault("agent.toml", "b", "unknown key"))
+    finding = await ask("configuration", replace(installation(), faults=faults))
+    assert finding.state is State.FAILED
+    assert len(finding.detail.splitlines()) == 2
+
+
+async def test_the_jobs_of_the_last_good_release_are_checked(
+    installation: Ask, repo_builder: Repo, git_server: GitServer
+) -> None:
+    """A release that ran is named; one that is damaged since then is a failure."""
+    repo_builder.release("v1.0", {"jobs.toml": JOBS})
+    who = installation(f"release.repository={git_server.url()}")
+    release_store = ReleaseStore.at(who.places.state, who.places.cache)
+    now = datetime.now(UTC)
+    writer = Writer("20261122T180000Z-3f9a1c", "test", now)
+    memory = Memory("v*", writer, copy=release_store.copy, now=lambda: now, log=who.log)
+    obtained = await obtain(
+        who.settings.release,
+        release_store,
+        memory=memory,
+        environ=who.environ,
+        version=__version__,
+        now=datetime.now(UTC),
+        log=who.log,
+    )
+    memory.learn(good=good_of(obtained.release))
+    assert "last good release v1.0, 1 jobs" in (await ask("configuration", who)).detail
+    (obtained.release.root / "release.json").unlink()
+    assert (await ask("configuration", who)).state is State.FAILED
+
+
+async def test_a_state_directory_that_is_a_file_is_a_failure(
+    installation: Ask, tmp_path: Path
+) -> None:
+    """What cannot be written into is told before a run finds out."""
+    (tmp_path / "state").write_text("")
+    assert (await ask("state directory", installation())).state is State.FAILED
+
+
+async def test_a_state_directory_is_tried_without_leaving_anything(
+    installation: Ask, tmp_path: Path
+) -> None:
+    """Before the first run it is not made, and afterwards nothing is left in it."""
+    assert "not made yet" in (await ask("state directory", installation())).detail
+    assert not (tmp_path / "state").exists()
+    (tmp_path / "state").mkdir()
+    assert (await ask("state directory", installation())).state is State.OK
+    assert list((tmp_path / "state").iterdir()) == []
+
+
+async def test_a_repository_says_which_release_it_would_give(
+    installation: Ask, repo_builder: Repo, git_server: GitServer
+) -> None:
+    """The newest tag by version order is named; a pattern that matches nothing is a failure."""
+    for tag in ("v1.9", "v1.10"):
+        repo_builder.release(tag, {"jobs.toml": JOBS})
+    repository = f"release.repository={git_server.url()}"
+    assert "v1.10" in (await ask("git repository", installation(repository))).detail
+    nothing = await ask("git repository", installation(repository, "release.track=w*"))
+    assert (nothing.state, "nothing that matches w*" in nothing.detail) == (State.FAILED, True)
+
+
+@pytest.mark.parametrize(
+    ("pair", "says"),
+    [
+        (None, "not set"),
+        ("release.repository=nonsense", "neither a URL nor"),
+        ("release.repository=/nowhere/at/all", "not found"),
+    ],
+)
+async def test_a_repository_that_cannot_be_asked_is_a_failure(
+    installation: Ask, pair: str | None, says: str
+) -> None:
+    """No repository, no address and no answer are told apart."""
+    finding = await ask("git repository", installation(*([pair] if pair else [])))
+    assert finding.state is State.FAILED
+    assert says in finding.detail
+
+
+async def test_a_missing_git_is_named(installation: Ask) -> None:
+    """Without git on the PATH, git is the remedy."""
+    finding = await ask("git repository", installation("release.repository=/x", PATH="/nowhere"))
+    assert (finding.state, finding.remedy) == (State.FAILED, "install git")
+
+
+async def test_uv_and_chromedriver_say_their_versions(installation: Ask) -> None:
+    """Programs are started, not only looked for."""
+    assert (await ask("uv", installation())).detail.startswith("uv ")
+    assert (await ask("chromedriver", installation())).detail.startswith("ChromeDriver ")
+
+
+async def test_a_chromedriver_that_does_not_run_is_a_failure(
+    installation: Ask, tmp_path: Path
+) -> None:
+    """A program of that name that ends with an error is no chromedriver."""
+    program = tmp_path / "chromedriver"
+    program.write_text("#!/bin/sh\nexit 3\n")
+    program.chmod(0o755)
+    assert (await ask("chromedriver", installation(PATH=f"{tmp_path}:/bin"))).state is State.FAILED
+
+
+async def test_a_container_engine_is_asked_where_it_is_needed(
+    installation: Ask, docker_engine: DockerEngine
+) -> None:
+    """With an image configured the engine must answer, and chromedriver is not needed."""
+    who = installation("browser.image=selenium/x:1", **docker_engine.environ)
+    assert (await ask("container engine", who)).detail.startswith("docker ")
+    assert (await ask("chromedriver", who)).state is State.SKIPPED
+    away = installation("browser.image=selenium/x:1", DOCKER_HOST="unix:///nowhere.sock")
+    assert (await ask("container engine", away)).state is State.FAILED
+
+
+PLAIN = '[[job]]\nname = "a"\ncommand = ["true"]\n'
+STACKS = '[[job]]\nname = "a"\ncompose = "compose.yml"\nservice = "batch"\n'
+BROWSING = '[[job]]\nname = "a"\ncommand = ["true"]\nbrowser = true\n'
+
+
+@pytest.mark.parametrize(
+    ("jobs", "engine", "session"),
+    [
+        (PLAIN, State.SKIPPED, State.SKIPPED),
+        (STACKS, State.FAILED, State.SKIPPED),
+        (BROWSING, State.FAILED, State.FAILED),
+    ],
+)
+async def test_the_engine_and_the_browser_are_tried_where_a_job_needs_them(
+    installation: Ask, jobs: str, engine: State, session: State
+) -> None:
+    """A release of stacks needs an engine and no browser; without jobs that need them, neither is asked for."""
+    who = replace(installation(PATH="/nowhere"), jobs=parse_jobs(jobs, "jobs.toml", __version__)[0])
+    assert (await ask("container engine", who)).state is engine
+    assert (await ask("browser session", who)).state is session
+
+
+async def test_a_stack_needs_compose_besides_the_engine(
+    installation: Ask, docker_engine: DockerEngine, tmp_path: Path
+) -> None:
+    """Whatever the browser is: both are asked, and the jobs named."""
+    jobs = parse_jobs(STACKS, "jobs.toml", __version__)[0]
+    who = replace(installation("browser.url=http://grid:4444", **docker_engine.environ), jobs=jobs)
+    without = replace(who, environ={**who.environ, "DOCKER_CONFIG": str(tmp_path)})
+    assert "docker compose" in (await ask("container engine", without)).detail
+    found = await ask("container engine", replace(who, environ=with_plugin(dict(who.environ))))
+    assert (found.state, found.detail.rpartition(" with ")[2]) == (State.OK, "compose, for a")
+
+
+async def test_a_remote_browser_needs_no_engine(installation: Ask) -> None:
+    """What the configuration makes unnecessary is skipped with that reason."""
+    who = installation("browser.url=http://grid:4444")
+    for name in ("container engine", "chromedriver"):
+        assert (await ask(name, who)).state is State.SKIPPED
+
+
+async def test_without_any_browser_the_engine_is_the_failure(installation: Ask) -> None:
+    """A computer with neither chromedriver nor Docker cannot run browser jobs."""
+    who = installation(PATH="/nowhere")
+    assert (await ask("chromedriver", who)).state is State.SKIPPED
+    assert (await ask("container engine", who)).state is State.FAILED
+
+
+async def test_a_machine_must_be_able_to_switch_itself_off(installation: Ask) -> None:
+    """A laptop stays on; a machine without systemd cannot do what it is told."""
+    assert (await ask("power-off", installation())).state is State.OK
+    finding = await ask("power-off", installation(machine=True, PATH="/nowhere"))
+    assert (finding.state, "systemd" in finding.detail) == (State.FAILED, True)
+
+
+async def test_runs_that_wait_are_counted_and_left_alone(installation: Ask, tmp_path: Path) -> None:
+    """The spool is looked at only: one of its runs may be under way. Broken ones need a person."""
+    spool = tmp_path / "state" / "spool"
+    assert "no run waits" in (await ask("spool", installation())).detail
+    (spool / "20261122T064205Z-3f9a1c").mkdir(parents=True)
+    (spool / ".begin-20261122T064206Z-3f9a1d").mkdir()
+    assert (await ask("spool", installation())).detail.startswith("1 run waits")
+    (spool / "20261122T064207Z-3f9a1e").mkdir()
+    assert (await ask("spool", installation())).detail.startswith("2 runs wait")
+    (spool / "broken" / "20261121T064205Z-3f9a1c").mkdir(parents=True)
+    assert (await ask("spool", installation())).state is State.FAILED
+    assert (spool / ".begin-20261122T064206Z-3f9a1d").exists()
+
+
+async def test_checks_run_at_once_each_with_its_limit(installation: Ask) -> None:
+    """Ten checks that hang take as long as one, and the others' findings are there."""
+
+    async def hang(_: Installation) -> Finding:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    async def fine(_: Installation) -> Finding:
+        return ok("fine")
+
+    began = time.monotonic()
+    findings = await examine(
+        installation(),
+        [*(Check(f"hang {n}", 0.5, hang) for n in range(10)), Check("fine", 1, fine)],
+    )
+    assert time.monotonic() - began < 4
+    assert [finding.state for finding in findings] == [State.FAILED] * 10 + [State.OK]
+
+
+@pytest.mark.parametrize(
+    ("error", "detail", "remedy"),
+    [
+        (StoreError("no", remedy="do this"), "no", "do this"),
+        (FileNotFoundError(2, "No such file", "/x"), "/x: No such file", "look at the disk"),
+        (ZeroDivisionError("oops"), "the check itself broke: ZeroDivisionError('oops')", "report"),
+    ],
+)
+async def test_what_a_check_raises_is_its_finding(
+    installation: Ask, error: Exception, detail: str, remedy: str
+) -> None:
+    """Expected errors, the disk's errors and defects all end as findings."""
+
+    async def raises(_: Installation) -> Finding:
+        raise error
+
+    (finding,) = await examine(installation(), [Check("x", 5, raises)])
+    assert (finding.state, finding.detail) == (State.FAILED, detail)
+    assert finding.remedy.startswith(remedy)
+
+
+async def test_secrets_of_the_configuration_are_hidden_in_findings(installation: Ask) -> None:
+    """Whatever a part says, the password of the repository is not repeated."""
+
+    async def blab(_: Installation) -> Finding:
+        return failed("https://me:hunter2hunter2@host is bad", "ask hunter2hunter2")
+
+    who = installation("release.repository=https://me:hunter2hunter2@host/x.git")
+    (finding,) = await examine(who, [Check("x", 5, blab)])
+    assert "hunter2" not in str(finding)
+
+
+def test_findings_are_a_table_with_remedies_below_failures() -> None:
+    """People see state, check and detail aligned, and an arrow to what helps."""
+    findings = [
+        replace(ok("fine"), name="a"),
+        replace(failed("two\nlines\x1b[31m", "do this"), name="long name"),
+        replace(skipped("not here"), name="b"),
+    ]
+    assert as_lines(findings, lambda text, colour: f"<{colour}>{text}</>") == [
+        "<green>ok</>       a          fine",
+        "<red>failed</>   long name  two",
+        "                    lines [31m",
+        "                    -> do this",
+        "<bright_black>skipped</>  b          not here",
+    ]
+    assert exit_code(findings) is ExitCode.CONFIGURATION
+    assert as_data(findings)[0] == {"check": "a", "state": "ok", "detail": "fine", "remedy": ""}

@@ -1,0 +1,231 @@
+"""Pings and chat messages: what is sent, what counts as arrived, and that nothing of it can hurt a run."""
+
+import asyncio
+import sys
+import time
+import uuid
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from agent.base.errors import ExitCode
+from agent.base.logs import RunLogger
+from agent.base.threads import in_thread
+from agent.config.settings import Notify
+from agent.contract.entries import Ended
+from agent.contract.results import JobCause, JobStatus, RunStatus
+from agent.notify.notifier import PING_SECONDS, Notifier, ping
+from agent.notify.outcome import Outcome
+from tests.notify.conftest import Events
+from tests.parts.command import completed
+from tests.parts.loopback_http import LoopbackHttp, QuietHandler
+from tests.parts.ports import LOOPBACK, free_port
+from tests.parts.recorder import Recorder
+
+RUN = "20261122T064205Z-3f9a1c"
+SECRET = "f3b9c0de-0000-4000-8000-5eca0fc0ffee"
+
+DONE = Outcome(RunStatus.SUCCEEDED, (Ended(name="a", status=JobStatus.SUCCEEDED),))
+PARTIAL = Outcome(
+    RunStatus.PARTIAL,
+    (
+        Ended(name="a", status=JobStatus.SUCCEEDED),
+        Ended(
+            name="b", status=JobStatus.FAILED, cause=JobCause.BLOCKED, message="403 \u7981\u6b62"
+        ),
+    ),
+)
+
+
+def notifier(recorder: Recorder, run_logger: RunLogger, *apprise: str) -> Notifier:
+    """A notifier whose watchdog is the recorder."""
+    settings = Notify(healthchecks=f"{recorder.url}/{SECRET}", apprise=apprise)
+    return Notifier(settings, RUN, run_logger.log)
+
+
+async def test_start_and_end_of_a_run_belong_together(
+    recorder: Recorder, run_logger: RunLogger
+) -> None:
+    """Start and end are pinged in this order with the same UUID, also when both are asked for at once."""
+    telling = notifier(recorder, run_logger)
+    telling.started()
+    await telling.ended(DONE)
+    paths = [urlsplit(request.path) for request in recorder.requests]
+    assert [path.path for path in paths] == [f"/{SECRET}/start", f"/{SECRET}"]
+    rids = {parse_qs(path.query)["rid"][0] for path in paths}
+    assert len(rids) == 1
+    assert str(uuid.UUID(rids.pop()))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "signal"),
+    [
+        (DONE, ""),
+        (PARTIAL, "/3"),
+        (Outcome(RunStatus.SUCCEEDED, delivered=False, undelivered="no network"), "/6"),
+        (Outcome(RunStatus.FAILED, released=False), "/5"),
+        (Outcome(RunStatus.INTERRUPTED), "/7"),
+        (Outcome(RunStatus.FAILED), "/8"),
+    ],
+)
+async def test_the_end_is_pinged_with_the_exit_code(
+    recorder: Recorder, run_logger: RunLogger, outcome: Outcome, signal: str
+) -> None:
+    """Success is the bare URL; every other end is the exit code that the process will have."""
+    await notifier(recorder, run_logger).ended(outcome)
+    (request,) = recorder.requests
+    assert urlsplit(request.path).path == f"/{SECRET}{signal}"
+
+
+async def test_a_ping_says_what_happened(recorder: Recorder, run_logger: RunLogger) -> None:
+    """The body names the jobs that did not succeed, with cause and message."""
+    await notifier(recorder, run_logger).ended(PARTIAL)
+    body = recorder.requests[0].body.decode()
+    assert "1 of 2 jobs" in body
+    assert "b failed (blocked): 403 \u7981\u6b62" in body
+
+
+async def test_a_check_that_does_not_exist_is_not_a_success(
+    recorder: Recorder, run_logger: RunLogger, events: Events
+) -> None:
+    """A 404 is logged, is not retried, and the log does not have the address."""
+    recorder.status = 404
+    await notifier(recorder, run_logger).ended(DONE)
+    assert len(recorder.requests) == 1
+    assert [event["level"] for event in events.named("notify.ping_lost")] == ["warning"]
+    assert SECRET not in str(events)
+
+
+class _SaysNotFound(QuietHandler):
+    def do_POST(self) -> None:  # noqa: N802 -- the name is the library's
+        """Answer as Healthchecks does for a UUID it does not know."""
+        self.read_body()
+        self.answer(200, b"OK (not found)")
+
+
+async def test_an_ok_that_says_not_found_is_not_a_success(
+    run_logger: RunLogger, events: Events
+) -> None:
+    """Healthchecks answers 200 for an unknown UUID and says so in the body only."""
+    with LoopbackHttp(_SaysNotFound) as server:
+        assert not await ping(f"{server.url}/x", "", "", run_id=RUN, log=run_logger.log)
+    assert "(not found)" in events[0]["reason"]
+
+
+async def test_a_server_with_a_hiccup_is_asked_again(
+    recorder: Recorder, run_logger: RunLogger, events: Events
+) -> None:
+    """A 500 is retried until it goes away."""
+    recorder.status = 500
+
+    async def recover() -> None:
+        await asyncio.to_thread(recorder.wait_for, 1)
+        recorder.status = 200
+
+    _, arrived = await asyncio.gather(
+        recover(), ping(recorder.url, "", "", run_id=RUN, log=run_logger.log)
+    )
+    assert arrived
+    assert len(recorder.requests) >= 2
+    assert not events
+
+
+@pytest.mark.parametrize("silent", [True, False])
+@pytest.mark.long
+async def test_a_watchdog_that_is_away_costs_a_bounded_time(
+    recorder: Recorder, run_logger: RunLogger, events: Events, silent: bool
+) -> None:
+    """A server that never answers, or is not there, ends in one warning without the address."""
+    recorder.delay = 60
+    url = recorder.url if silent else f"http://{LOOPBACK}:{free_port()}"
+    began = time.monotonic()
+    assert not await ping(f"{url}/{SECRET}", "", "", run_id=RUN, log=run_logger.log)
+    assert time.monotonic() - began < PING_SECONDS + 5
+    assert len(events) == 1
+    assert SECRET not in str(events)
+
+
+async def test_a_huge_summary_is_cut(recorder: Recorder, run_logger: RunLogger) -> None:
+    """A thousand failed jobs still make a body that every server keeps."""
+    jobs = tuple(
+        Ended(name=f"job-{number}", status=JobStatus.FAILED, message="\u9577" * 2000)
+        for number in range(1000)
+    )
+    await notifier(recorder, run_logger).ended(Outcome(RunStatus.FAILED, jobs))
+    body = recorder.requests[0].body
+    assert len(body) < 10_240
+    body.decode()
+
+
+async def test_people_hear_of_failures_only(recorder: Recorder, run_logger: RunLogger) -> None:
+    """Apprise is used for a run that did not succeed, and left alone for one that did."""
+    chat = recorder.url.replace("http://", "json://") + "/chat"
+    telling = Notifier(Notify(apprise=(chat,)), RUN, run_logger.log)
+    await telling.ended(DONE)
+    assert recorder.requests == []
+    await telling.ended(PARTIAL)
+    assert b"mayfly: partial, 1 of 2 jobs" in recorder.requests[0].body
+
+
+async def test_a_service_that_fails_does_not_silence_the_others(
+    recorder: Recorder, run_logger: RunLogger, events: Events
+) -> None:
+    """An unknown kind of URL and a dead service are warnings by number; the last service is told all the same."""
+    urls = (
+        f"nonsense://{SECRET}",
+        f"json://{LOOPBACK}:{free_port()}/{SECRET}",
+        recorder.url.replace("http://", "json://"),
+    )
+    await Notifier(Notify(apprise=urls), RUN, run_logger.log).ended(PARTIAL)
+    assert len(recorder.requests) == 1
+    assert [event["number"] for event in events.named("notify.apprise_lost")] == [1, 2]
+    assert SECRET not in str(events)
+
+
+def test_without_the_extra_a_warning_says_what_to_install() -> None:
+    """An agent without Apprise logs the remedy and exits as if nothing had been asked."""
+    program = """
+import asyncio, sys
+sys.modules["apprise"] = None  # what an import finds when the extra is not installed
+from agent.notify.news import Message
+from agent.base.logs import RunLogger, json_sink
+from agent.notify.notifier import tell_people
+run_logger = RunLogger(json_sink(sys.stdout))
+assert not asyncio.run(tell_people(["json://x"], Message("t", "b"), log=run_logger.log))
+"""
+    done = completed([sys.executable, "-c", program])
+    assert (done.returncode, "mayfly[apprise]" in done.stdout) == (0, True)
+    assert done.stderr == ""
+
+
+async def test_nothing_is_sent_when_nobody_wants_it(run_logger: RunLogger) -> None:
+    """Without addresses there is nothing to do, and nothing is imported for it."""
+    telling = Notifier(Notify(), RUN, run_logger.log)
+    telling.started()
+    await telling.ended(PARTIAL)
+
+
+def test_a_call_that_hangs_does_not_keep_the_program() -> None:
+    """A process whose blocking call never returns still ends when its limit has passed."""
+    program = """
+import asyncio, time
+from agent.base.threads import in_thread
+try:
+    asyncio.run(in_thread(lambda: time.sleep(3600), seconds=0.2))
+except TimeoutError:
+    print("gave up")
+"""
+    done = completed([sys.executable, "-c", program])
+    assert (done.returncode, done.stdout) == (0, "gave up\n"), done.stderr
+
+
+async def test_a_blocking_call_hands_over_its_error() -> None:
+    """What the function raises is raised where it is awaited."""
+    with pytest.raises(ZeroDivisionError):
+        await in_thread(lambda: 1 / 0, seconds=5)
+    assert await in_thread(lambda: 42, seconds=5) == 42
+
+
+def test_every_exit_code_is_one_that_healthchecks_takes() -> None:
+    """Exit statuses in ping URLs end at 255."""
+    assert all(0 <= code <= 255 for code in ExitCode)

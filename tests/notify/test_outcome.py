@@ -1,0 +1,86 @@
+"""How a run ended: its exit code, and the news of it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.base.errors import ExitCode
+from agent.contract.entries import Ended
+from agent.contract.results import JobCause, JobStatus, RunStatus
+from agent.notify.news import MAX_BYTES, compose
+from agent.notify.outcome import Outcome
+
+RUN = "20261122T064205Z-3f9a1c"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [
+        (Outcome(RunStatus.SUCCEEDED), ExitCode.DONE),
+        (Outcome(RunStatus.STOOD_BACK), ExitCode.DONE),
+        (Outcome(RunStatus.PARTIAL), ExitCode.PARTIAL),
+        (Outcome(RunStatus.FAILED), ExitCode.FAILED),
+        (Outcome(RunStatus.INTERRUPTED), ExitCode.INTERRUPTED),
+        (Outcome(RunStatus.FAILED, released=False), ExitCode.NO_RELEASE),
+        (Outcome(RunStatus.SUCCEEDED, delivered=False), ExitCode.NOT_DELIVERED),
+        (Outcome(RunStatus.FAILED, released=False, delivered=False), ExitCode.NOT_DELIVERED),
+    ],
+)
+def test_the_exit_code_says_what_needs_a_person_most(outcome: Outcome, code: ExitCode) -> None:
+    """Files that are not in the bucket come before everything."""
+    assert outcome.exit_code is code
+
+
+def test_exit_codes_are_those_of_the_contract() -> None:
+    """Alerts and units rely on these numbers."""
+    assert [code.value for code in ExitCode] == list(range(9))
+
+
+def outcome(**changes: object) -> Outcome:
+    """A run with one job that failed, one that was not due, one that succeeded."""
+    jobs = (
+        Ended(name="a", status=JobStatus.SUCCEEDED),
+        Ended(name="b", status=JobStatus.FAILED, cause=JobCause.PAGE_CHANGED, message="no table"),
+        Ended(name="c", status=JobStatus.SKIPPED, message="it runs on sun"),
+    )
+    values: dict[str, object] = {"status": RunStatus.PARTIAL, "jobs": jobs, **changes}
+    return Outcome(**values)  # type: ignore[arg-type]
+
+
+def test_news_say_what_failed_and_why() -> None:
+    """A line for a phone's lock screen, and below it each job that did not succeed."""
+    news = compose(outcome(manifest="s3://b/runs/x/datapackage.json"), RUN)
+    assert news.title == "mayfly: partial, 1 of 2 jobs"
+    assert news.text.splitlines() == [
+        f"run {RUN}, exit code 3",
+        "b failed (page_changed): no table",
+        "s3://b/runs/x/datapackage.json",
+    ]
+
+
+def test_news_tell_of_a_success_that_is_incomplete() -> None:
+    """As they tell of a failure: some of its files were on that machine only."""
+    job = Ended(name="a", status=JobStatus.SUCCEEDED, refused=1, message="1 file: a link")
+    news = compose(outcome(jobs=(job,)), RUN)
+    assert news.title == "mayfly: partial, 1 of 1 jobs"
+    assert "a incomplete: 1 file: a link" in news.text.splitlines()
+
+
+def test_news_of_what_needs_a_person_come_first() -> None:
+    """Files that wait on the machine, and a day without a release."""
+    late = compose(outcome(delivered=False, undelivered="no route"), RUN)
+    assert late.title.endswith(", not delivered")
+    assert "the files wait on the machine: no route" in late.text
+    lost = compose(outcome(status=RunStatus.FAILED, jobs=(), released=False), RUN)
+    assert lost.title == "mayfly: failed, no release could run"
+
+
+@given(st.lists(st.text(max_size=2000), max_size=60))
+def test_news_fit_into_a_ping(messages: list[str]) -> None:
+    """Whatever jobs say, the text is short and encodes."""
+    jobs = tuple(
+        Ended.model_construct(name="j", status=JobStatus.FAILED, cause=None, message=message)
+        for message in messages
+    )
+    news = compose(outcome(jobs=jobs), RUN)
+    assert len(news.text.encode()) <= MAX_BYTES
