@@ -1,4 +1,7 @@
-"""The service at home after ten years of daily runs with five jobs: first start, increment, scrape, page, memory."""
+"""The service at home after ten years of daily runs with five jobs, and after a year with five hundred.
+
+First start, increment, scrape, pages, memory.
+"""
 
 import asyncio
 import http.client
@@ -17,35 +20,45 @@ from hashlib import sha256
 from pathlib import Path
 
 import obstore
-from agent.core.datapackage import Sealed, index_entry, render, with_contents
-from agent.core.ids import run_id, run_started
-from agent.core.layout import LOG, index_key, manifest_key, started_key
-from agent.core.manifest import HostRecord, ManifestRef, ReleaseRecord, RunRecord, StartedMarker
-from agent.core.outcome import run_status
-from agent.core.results import CostRecord, JobCause, JobResult, JobStatus
 from obstore.store import S3Store
 
+from agent.config.settings import Store
+from agent.contract.entries import MOST_JOBS, Ended, Object, Planned
+from agent.contract.facts import Cost, Schedule
+from agent.contract.layout import JobKey
+from agent.contract.results import JobCause, JobStatus, RunStatus
 from benchmarks.results import Case, Findings, Sample, Target
+from tests.bucket.entries import RELEASE, RunWriter
+from tests.bucket.objects import Objects
 from tests.parts.ports import LOOPBACK, free_port
 from tests.parts.seaweed import S3Server
 
-YEARS = 10
-JOBS = ("quotes", "timeline", "reports", "notes", "backup")
-FILES = 8
-"""Of each job of each run."""
 FAILING = 0.03
 """Share of jobs that fail."""
-VANISHING = 100
-"""One run of so many vanishes."""
-SCRAPES = 101
-PAGES = 51
+LOST = 100
+"""One run of so many is lost."""
+SCRAPES = 51
+PAGES = 21
 START_SECONDS = 300.0
-SCRAPE_LIMIT, PAGE_LIMIT = 0.05, 0.15
-PEAK_LIMIT = 120.0
+SCRAPE_LIMIT, PAGE_LIMIT = 0.3, 0.3
+PEAK_LIMIT = 150.0
 
 
 Put = Callable[[Mapping[str, bytes]], None]
 """Stores objects in a bucket."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """A history: daily runs of so many jobs."""
+
+    name: str
+    days: int
+    jobs: int
+
+
+YEARS = Past("ten years, 5 jobs", 3652, 5)
+MANY = Past("a year, 500 jobs", 366, 500)
 
 
 @dataclass(frozen=True)
@@ -54,33 +67,34 @@ class Figures:
 
     Attributes:
         bucket: What kind of bucket it was.
-        first: From the start of the process to the end of the first look, with an empty history.
+        first: From the start of the process to the end of the first poll, with an empty history.
         again: The same with the history of before.
         increment: From the commit of a run to its appearance in the metrics, with an interval of one second.
-        scrapes, pages, years: Of `/metrics`, of `/`, and of `/?days=365`.
+        scrapes, pages, jobs: Of `/metrics`, of `/`, and of the page of a job.
         first_peak, peak, steady: Resident memory: the most of the first start, of the second, and after all scrapes.
         database: Size of the history.
     """
 
+    past: Past
     bucket: str
-    runs: int
     first: float
     again: float
     increment: float
     scrapes: tuple[float, ...]
     pages: tuple[float, ...]
-    years: tuple[float, ...]
+    jobs: tuple[float, ...]
     first_peak: float
     peak: float
     steady: float
     database: float
 
 
-def measure(mayfly: Path, store: str, put: Put, environ: Mapping[str, str]) -> Figures:
-    """Fill a bucket with ten years of runs, and serve it."""
-    today = datetime.now(UTC) - timedelta(hours=4)
-    days = round(YEARS * 365.25)
-    put({key: text for day in range(days, 0, -1) for key, text in run_of(today, day)[1].items()})
+def measure(past: Past, mayfly: Path, store: str, put: Put, environ: Mapping[str, str]) -> Figures:
+    """Fill a bucket with a history, and serve it."""
+    today = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=4)
+    put(
+        {k: text for day in range(past.days, 0, -1) for k, text in run_of(past, today, day).items()}
+    )
     with tempfile.TemporaryDirectory(prefix="mayfly-bench-") as name:
         folder = Path(name)
         with serving(mayfly, store, folder, environ) as (_, first, pid):
@@ -88,23 +102,22 @@ def measure(mayfly: Path, store: str, put: Put, environ: Mapping[str, str]) -> F
         with serving(mayfly, store, folder, environ) as (port, again, pid):
             scrapes = [timed(port, "/metrics") for _ in range(SCRAPES)]
             pages = [timed(port, "/") for _ in range(PAGES)]
-            years = [timed(port, "/?days=365") for _ in range(PAGES)]
-            newest, objects = run_of(today, 0)
+            jobs = [timed(port, "/jobs/main/shop-001") for _ in range(PAGES)]
             began = time.monotonic()
-            put(objects)
-            wait_run(port, newest)
+            put(run_of(past, today, 0))
+            wait_run(port, today)
             increment = time.monotonic() - began
             steady, peak = memory(pid)
-        size = sum(path.stat().st_size for path in folder.glob("history.sqlite*")) / 2**20
+        size = sum(path.stat().st_size for path in folder.glob("home.history*")) / 2**20
     return Figures(
+        past=past,
         bucket=store.partition(":")[0],
-        runs=days,
         first=first,
         again=again,
         increment=increment,
         scrapes=tuple(scrapes),
         pages=tuple(pages),
-        years=tuple(years),
+        jobs=tuple(jobs),
         first_peak=first_peak,
         peak=peak,
         steady=steady,
@@ -118,7 +131,7 @@ def at_home(_rounds: int) -> Findings:
     mayfly = Path(sys.executable).with_name("mayfly")
     environ = {key: value for key, value in os.environ.items() if not key.startswith("MAYFLY_")}
     with tempfile.TemporaryDirectory(prefix="mayfly-bench-") as name:
-        folder, bucket = Path(name) / "folder", ""
+        years, many = Path(name) / "years", Path(name) / "many"
         with S3Server(Path(name)) as server:
             bucket = server.make_bucket()
             keys = {
@@ -127,10 +140,11 @@ def at_home(_rounds: int) -> Findings:
             }
             put = into_s3(_store(server, bucket))
             found = (
-                measure(mayfly, folder.as_uri(), into_folder(folder), environ),
-                measure(mayfly, f"s3://{bucket}/bench", put, {**environ, **keys}),
+                measure(YEARS, mayfly, years.as_uri(), into_folder(years), environ),
+                measure(YEARS, mayfly, f"s3://{bucket}/bench", put, {**environ, **keys}),
+                measure(MANY, mayfly, many.as_uri(), into_folder(many), environ),
             )
-    notes = (f"{found[0].runs} runs of {len(JOBS)} jobs. A new run is looked for every second.",)
+    notes = ("Daily runs. A new run is looked for every second.",)
     targets = tuple(target for figures in found for target in _targets(figures))
     return Findings(tuple(_case(figures) for figures in found), targets, {}, notes)
 
@@ -148,10 +162,10 @@ def _store(server: S3Server, bucket: str) -> S3Store:
 
 
 def _targets(figures: Figures) -> Iterator[Target]:
-    where = f"{figures.bucket}://, ten years"
+    where = f"{figures.bucket}://, {figures.past.name}"
     yield Target(f"home: scrape ({where})", SCRAPE_LIMIT, "s", figures.scrapes)
     yield Target(f"home: page ({where})", PAGE_LIMIT, "s", figures.pages)
-    yield Target(f"home: page of a year ({where})", PAGE_LIMIT, "s", figures.years)
+    yield Target(f"home: page of a job ({where})", PAGE_LIMIT, "s", figures.jobs)
     peak = max(figures.first_peak, figures.peak)
     yield Target(f"home: peak memory ({where})", PEAK_LIMIT, "MB", (peak,))
 
@@ -167,81 +181,86 @@ def _case(figures: Figures) -> Case:
     for who, values in (
         ("scrape", figures.scrapes),
         ("page", figures.pages),
-        ("page of a year", figures.years),
+        ("page of a job", figures.jobs),
     ):
         samples += [Sample(who, {"seconds": seconds}) for seconds in values]
-    name = f"history of {figures.database:.1f} MB, {figures.steady:.0f} MB of memory at rest"
-    return Case(name, f"{figures.bucket}://", tuple(samples))
+    rest = f"history of {figures.database:.1f} MB, {figures.steady:.0f} MB of memory at rest"
+    return Case(f"{figures.past.name}: {rest}", f"{figures.bucket}://", tuple(samples))
 
 
-def run_of(today: datetime, day: int) -> tuple[str, dict[str, bytes]]:
-    """Return the id of a run of so many days ago, and its objects but for the files: nobody asks for those."""
+class Gathered(Objects):
+    """Objects in memory, until all of them are put at once."""
+
+    def __init__(self) -> None:
+        super().__init__(Store(), {})
+        self.contents: dict[str, bytes] = {}
+
+    def stamps(self, prefix: str = "") -> dict[str, object]:
+        """Return the keys."""
+        return {key: None for key in self.contents if key.startswith(prefix)}
+
+    def get(self, key: str) -> bytes:
+        """Return an object's content."""
+        return self.contents[key]
+
+    def put(self, key: str, content: bytes) -> None:
+        """Keep an object."""
+        self.contents[key] = content
+
+    def delete(self, key: str) -> None:
+        """Forget an object."""
+        del self.contents[key]
+
+
+SCHEDULE = Schedule(expression="rate(1 day)", timezone="UTC", grace_seconds=3600)
+
+
+def run_of(past: Past, today: datetime, day: int) -> dict[str, bytes]:
+    """Return the entries of a run of so many days ago, and no packages or files: nobody asks for those."""
     dice = random.Random(day)  # noqa: S311 -- the same history each time
-    began = today - timedelta(days=day)
-    run = run_id(began, day.to_bytes(3))
-    bad = {name for name in JOBS if dice.random() < FAILING}
-    jobs = tuple(_result(name, began, name in bad) for name in JOBS)
-    files = [_file(f"{job}/{n}.json", job) for job in JOBS if job not in bad for n in range(FILES)]
-    files += [_file(f"_run/evidence/{job}/shot.png") for job in bad]
-    files.append(_file(LOG))
-    record = with_contents(_record(run, began, jobs), files)
-    manifest = b"".join(render(record, files))
-    digest = sha256(manifest).hexdigest()
-    ref = ManifestRef(key=manifest_key(run), bytes=len(manifest), sha256=digest)
-    deadline = began + timedelta(hours=2)
-    marker = StartedMarker(
-        run_id=run, started=began, deadline=deadline, host="h", release_wanted="v*"
-    )
-    objects = {
-        started_key(run): marker.model_dump_json().encode(),
-        manifest_key(run): manifest,
-    }
-    if day % VANISHING != VANISHING // 2:
-        entry = index_entry(record, files, ref)
-        objects[index_key(run, record.finished)] = entry.model_dump_json().encode()
-    return run, objects
+    gathered = Gathered()
+    run = RunWriter(gathered, today - timedelta(days=day))
+    names = tuple(f"shop-{number:03d}" for number in range(past.jobs))
+    run.append(began=run.began(schedule=SCHEDULE, slot=run.started))
+    plan = Planned(release=RELEASE, count=len(names), jobs=names)
+    run.after = timedelta(minutes=6)
+    results = [_result(run.run, name, dice) for name in names]
+    for start in range(0, len(results), MOST_JOBS):
+        jobs = tuple(results[start : start + MOST_JOBS])
+        run.append(jobs=jobs, planned=None if start else plan)
+    if day % LOST != LOST // 2:
+        status = (
+            RunStatus.PARTIAL if any(not job.succeeded for job in results) else RunStatus.SUCCEEDED
+        )
+        run.append(closed={"status": status, "finished": run.now, "cost": COST})
+    return gathered.contents
 
 
-def _file(path: str, job: str = "") -> Sealed:
-    return Sealed(path, 4000, sha256(path.encode()).hexdigest(), job)
-
-
-def _result(name: str, began: datetime, bad: bool) -> JobResult:
-    return JobResult(
+def _result(run: str, name: str, dice: random.Random) -> Ended:
+    bad = dice.random() < FAILING
+    digest = sha256(f"{run}{name}".encode()).hexdigest()
+    return Ended(
         name=name,
         status=JobStatus.FAILED if bad else JobStatus.SUCCEEDED,
         cause=JobCause.PAGE_CHANGED if bad else None,
         message="no element .quote within 20 s" if bad else "",
-        started=began,
-        finished=began + timedelta(seconds=90),
+        files=0 if bad else dice.randrange(1, 50),
+        bytes=dice.randrange(1000, 900_000),
         items=40,
+        seconds=dice.uniform(20, 90),
+        attempts=1,
+        package=Object(key=JobKey(run, name).text, bytes=dice.randrange(900, 5000), sha256=digest),
     )
 
 
-def _record(run: str, began: datetime, jobs: tuple[JobResult, ...]) -> RunRecord:
-    return RunRecord(
-        run_id=run,
-        status=run_status(jobs, interrupted=False),
-        started=began,
-        finished=began + timedelta(minutes=6),
-        agent="0.1.0",
-        host=HostRecord(name="host", system="Linux"),
-        release=ReleaseRecord(
-            repository="https://example.org/scrapers.git",
-            ref="v1.2.3",
-            commit="c" * 40,
-            fetched=began - timedelta(days=3),
-        ),
-        jobs=jobs,
-        cost=CostRecord(
-            total_usd=0.0123,
-            billed_seconds=400.0,
-            market="spot",
-            rate_usd_hour=0.02,
-            rate_source="configured",
-            instance_usd=0.0123,
-        ),
-    )
+COST = Cost(
+    total_usd=0.0123,
+    billed_seconds=400.0,
+    market="spot",
+    rate_usd_hour=0.02,
+    rate_source="configured",
+    instance_usd=0.0123,
+)
 
 
 def into_folder(root: Path) -> Put:
@@ -278,48 +297,40 @@ def serving(
     """Serve a bucket; yield the port, the seconds until it was read, and the process id."""
     port = free_port()
     command = [str(mayfly), "serve", "--listen", f"{LOOPBACK}:{port}", "--store", store]
-    command += [
-        "--history",
-        str(folder / "history.sqlite"),
-        "--interval",
-        "1s",
-        "--timezone",
-        "UTC",
-    ]
+    command += ["--history", str(folder / "home.history"), "--interval", "1s"]
     with (folder / "log").open("a") as log:
         began = time.monotonic()
         process = subprocess.Popen(
             command, env={**environ, "MAYFLY_CONFIG": os.devnull}, stdout=log, stderr=log
         )
         try:
-            wait(port, "mayfly_bucket_up 1")
+            wait(port, re.compile(r"^mayfly_bucket_up\S* 1", re.MULTILINE))
             yield port, time.monotonic() - began, process.pid
         finally:
             process.terminate()
             process.wait(20)
 
 
-def wait(port: int, text: str) -> None:
+def wait(port: int, pattern: re.Pattern[str]) -> None:
     """Wait until the metrics hold a text."""
     until = time.monotonic() + START_SECONDS
-    while text not in fetched(port, "/metrics"):
+    while not pattern.search(fetched(port, "/metrics")):
         if time.monotonic() > until:
-            raise TimeoutError(text)
+            raise TimeoutError(pattern.pattern)
         time.sleep(0.02)
 
 
-def wait_run(port: int, run: str) -> None:
-    """Wait until a run is the last in the metrics."""
-    wanted = run_started(run).timestamp()
+def wait_run(port: int, began: datetime) -> None:
+    """Wait until the run that began then is the last in the metrics."""
     until = time.monotonic() + START_SECONDS
     while True:
         found = re.search(
-            r"^mayfly_run_last_timestamp_seconds (\S+)$", fetched(port, "/metrics"), re.MULTILINE
+            r"^mayfly_run_last_timestamp_seconds\S* (\S+)$", fetched(port, "/metrics"), re.MULTILINE
         )
-        if found and abs(float(found.group(1)) - wanted) < 1:
+        if found and abs(float(found.group(1)) - began.timestamp()) < 1:
             return
         if time.monotonic() > until:
-            raise TimeoutError(run)
+            raise TimeoutError(began)
         time.sleep(0.02)
 
 

@@ -77,7 +77,7 @@ class Objects:
             self._packages.move_to_end((run, job))
             return self._packages[run, job]
         key = JobKey(run, job)
-        committed = _of_job(runs, key)
+        committed = await self._of_job(runs, key)
         if committed is None:
             return None
         if committed.bytes > MOST_PACKAGE_BYTES:
@@ -111,7 +111,7 @@ class Objects:
                     raise AbsentError(f"the job's package cannot be used: {package.reason}")
                 committed = None
             case JobKey() as parsed:
-                committed = _of_job(runs, parsed)
+                committed = await self._of_job(runs, parsed)
             case ManifestKey(run):
                 closed = runs[run][1].closed if run in runs else None
                 committed = closed.manifest if closed else None
@@ -191,6 +191,20 @@ class Objects:
             raise AbsentError("the file is not what was committed")
         yield held
 
+    async def _of_job(self, runs: Runs, key: JobKey) -> Object | None:
+        if key.run not in runs:
+            return None
+        # What is held in memory may be without packages.
+        batch = await asyncio.to_thread(self._store.batch, runs[key.run][0].id)
+        jobs = (
+            job
+            for run in (batch.runs if batch else ())
+            if run.id == key.run
+            for job in run.jobs
+            if job.name == key.job
+        )
+        return next((job.committed(key.run) for job in jobs), None)
+
     async def _parts(self, runs: Runs, run: str) -> tuple[Object, ...]:
         if run not in runs:
             return ()
@@ -199,11 +213,6 @@ class Objects:
     async def _expire(self, batch: Batch, run: Run) -> None:
         if batch.looked - run.started > EXPIRES:
             await asyncio.to_thread(self._store.expire, batch.id, run.id)
-
-
-def _of_job(runs: Runs, key: JobKey) -> Object | None:
-    jobs = runs[key.run][1].jobs if key.run in runs else ()
-    return next((job.committed(key.run) for job in jobs if job.name == key.job), None)
 
 
 def file_of(key: JobKey, resource: Resource) -> File:

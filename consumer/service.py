@@ -35,6 +35,8 @@ from consumer.web.server import listening, serving
 
 MOST_DAYS = timedelta(days=400)
 """Of which runs are kept in memory: what is older changes nothing that is told, but for the costs of long ago."""
+JUDGE_AFTER = timedelta(seconds=20)
+"""How old what is told may be when nothing is new."""
 POLL_SECONDS = 1800.0
 """One poll may take so long: a first one reads years of runs."""
 LOG_AGE = timedelta(days=1)
@@ -66,7 +68,7 @@ class Options:
         stale_after: Seconds without a poll after which it is unhealthy.
         rules: How the history is judged, at whatever time.
         pulling: None without a pull.
-        print_logs: Is given each line of runs' logs, when somebody wants them.
+        print_logs: Is given the lines of runs' logs, when somebody wants them.
         version: Of this program.
     """
 
@@ -196,12 +198,14 @@ class _Service:
         if not found.more:
             await asyncio.to_thread(self._store.mark, POLLED, now)
             self.home.read = now
-        await self._judge(now)
+        # Time goes on as well, and what is due is missed: but not by the second.
+        if found.changed or now - self.home.known.judged.now >= JUDGE_AFTER:
+            await self._judge(now)
         return found.more
 
     async def _judge(self, now: datetime) -> None:
         def known() -> Known:
-            history = self._store.history(now - MOST_DAYS)
+            history = self._store.history(now - MOST_DAYS, packages=False)
             return Known.of(history, replace(self._options.rules, now=now))
 
         self.home.known = await asyncio.to_thread(known)
@@ -251,8 +255,10 @@ class _Service:
             except MayflyError as error:
                 self._log.warning("log.skipped", key=part.key, reason=str(error))
                 continue
-            for line in text.content.decode("utf-8", "replace").splitlines():
-                say(printed_line(key.run, line))
+            lines = text.content.decode("utf-8", "replace").splitlines()
+            printed = "\n".join(printed_line(key.run, line) for line in lines)
+            # In a thread: whoever reads what is printed may be slow.
+            await asyncio.to_thread(say, printed)
 
     # The pull.
 

@@ -43,7 +43,7 @@ MIGRATIONS = (
     """,
 )
 """What brings a file from version n to n + 1 (`PRAGMA user_version`). Never change one that was released: add one."""
-FOLDED = "2"
+FOLDED = "3"
 """The form in which batches are kept; another one in the file means that they are folded anew."""
 MOST_BATCHES = 50_000
 """Of a history, the newest: a thousand shards a day have seven weeks."""
@@ -235,10 +235,10 @@ class Store:
     def batch(self, batch: Id) -> Batch | None:
         """Return a batch; None when nothing is known of it."""
         with self._reading() as connection:
-            row = connection.execute(
-                "SELECT batch, looked, folded FROM batch WHERE batch = ?", (_name(batch),)
+            found = connection.execute(
+                "SELECT 1 FROM batch WHERE batch = ?", (_name(batch),)
             ).fetchone()
-            return _loaded(connection, *row) if row else None
+            return _load(connection, _name(batch)) if found else None
 
     def log_parts(self, batch: Id, run: str) -> tuple[Object, ...]:
         """Return the parts of a run's log that are committed, in order."""
@@ -252,27 +252,37 @@ class Store:
         keys = [key for text in parts if isinstance(key := parse_key(text), LogKey)]
         return tuple(parts[key.text] for key in sorted(keys, key=lambda key: key.number))
 
-    def history(self, since: datetime | None = None, most: int = MOST_BATCHES) -> History:
-        """Return the newest batches that are for a time since then, and those that are open."""
+    def history(
+        self, since: datetime | None = None, most: int = MOST_BATCHES, *, packages: bool = True
+    ) -> History:
+        """Return the newest batches that are for a time since then, and those that are open.
+
+        Args:
+            since: Since when.
+            most: How many at most.
+            packages: Whether their jobs have their packages. Without, batches that are as they were last time are
+                the same objects, which costs neither time nor memory.
+        """
         with self._reading() as connection:
             names = connection.execute(
                 "SELECT batch, looked FROM batch WHERE at >= ? OR due IS NOT NULL"
                 " ORDER BY due IS NULL, at DESC LIMIT ?",
                 (_iso(since) if since else "", most),
             ).fetchall()
-            batches = [self._kept(connection, *row) for row in names]
-            self._batches = {_name(one.id): one for one in batches}
+            if packages:
+                batches = [_load(connection, name) for name, _ in names]
+            else:
+                batches = [self._kept(connection, *row) for row in names]
+                self._batches = {_name(one.id): one for one in batches}
             began = _about(connection).get("since")
             missing = connection.execute("SELECT count(*) FROM pointer").fetchone()[0]
         return history_of(batches, datetime.fromisoformat(began) if began else None, missing)
 
     def _kept(self, connection: sqlite3.Connection, name: str, looked: str) -> Batch:
-        """Return a batch; one that is as it was last time is the same object, which costs no time and no memory."""
         batch = self._batches.get(name)
         if batch is not None and _iso(batch.looked) == looked:
             return batch
-        query = "SELECT batch, looked, folded FROM batch WHERE batch = ?"
-        return _loaded(connection, *connection.execute(query, (name,)).fetchone())
+        return _load(connection, name, packages=False)
 
     def expire(self, batch: Id, run: str) -> None:
         """Remember that the files of a run are no longer in the bucket."""
@@ -339,10 +349,12 @@ def _keep(connection: sqlite3.Connection, batch: Batch) -> None:
     )
 
 
-def _loaded(connection: sqlite3.Connection, name: str, looked: str, folded: str | None) -> Batch:
+def _load(connection: sqlite3.Connection, name: str, *, packages: bool = True) -> Batch:
+    query = "SELECT looked, folded FROM batch WHERE batch = ?"
+    looked, folded = connection.execute(query, (name,)).fetchone()
     if folded is None:
         return _fold(connection, _id(name), datetime.fromisoformat(looked))
-    return load_batch(folded.encode())
+    return load_batch(folded.encode(), packages=packages)
 
 
 def _row(one: Arrived) -> tuple[str, str, str, str | None, str | None]:

@@ -15,7 +15,7 @@ from typing import Literal
 from agent.base import durable, processes
 from agent.base.errors import BrowserError
 from agent.base.logs import Log
-from agent.browser.interface import Facts, Place, open_to_browser
+from agent.browser.interface import WATCH, Facts, Place, open_to_browser
 
 LISTEN_SECONDS = 20.0
 """From launch to listening; seen: 0.05 s."""
@@ -26,6 +26,9 @@ With a longer one it exits at its start."""
 
 ROOMY_SHARED_MEMORY = 512 * 1024**2
 """With less than this in `/dev/shm`, where Chromium draws, tabs crash; Docker gives its containers 64 MiB."""
+
+DISPLAYS = frozenset({"DISPLAY", "XAUTHORITY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR"})
+"""Where a window goes that is watched."""
 
 _STARTED = b"was started successfully"
 _PORTS_TRIED = 3
@@ -154,11 +157,19 @@ class LocalBrowser:
 
     def _environment(self, scratch: Path) -> dict[str, str]:
         """Return its environment; nothing of ours that a page could find out about."""
-        flags = browser_flags(root=os.geteuid() == 0, shared_memory=_free_shared_memory())
+        watched = WATCH in self._environ
+        flags = browser_flags(
+            root=os.geteuid() == 0, shared_memory=_free_shared_memory(), watched=watched
+        )
         return {
             "PATH": self._environ.get("PATH", os.defpath),
             "LANG": self._environ.get("LANG", "C.UTF-8"),
             **({"TZ": self._environ["TZ"]} if "TZ" in self._environ else {}),
+            **(
+                {name: self._environ[name] for name in DISPLAYS & set(self._environ)}
+                if watched
+                else {}
+            ),
             "HOME": str(scratch),
             "TMPDIR": str(scratch),
             "CHROME_EXTRA_FLAGS": " ".join(flags),
@@ -169,7 +180,7 @@ class LocalBrowser:
         return (*_run_marks(self._place.run_id), f"MAYFLY_BROWSER={self._token}")
 
 
-def browser_flags(*, root: bool, shared_memory: int) -> tuple[str, ...]:
+def browser_flags(*, root: bool, shared_memory: int, watched: bool = False) -> tuple[str, ...]:
     """Return the flags that every browser gets besides those of its session, so that any scraper gets a session.
 
     They travel in `CHROME_EXTRA_FLAGS`, which Chromium and Chrome read on Linux (`chrome/app/chrome_main_linux.h`). A
@@ -178,9 +189,10 @@ def browser_flags(*, root: bool, shared_memory: int) -> tuple[str, ...]:
     Args:
         root: Whether they run as root, for whom Chromium has no sandbox.
         shared_memory: Bytes that are free in `/dev/shm`.
+        watched: Whether a person wants to see its window.
     """
     return (
-        "--headless=new",
+        *(() if watched else ("--headless=new",)),
         "--disable-gpu",
         "--disable-quic",
         "--no-first-run",

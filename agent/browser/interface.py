@@ -9,6 +9,9 @@ Kind = Literal["container", "chromedriver", "remote"]
 HOST = "host.docker.internal"
 """The name under which a browser in a container reaches this machine; elsewhere it is `127.0.0.1`."""
 
+WATCH = "MAYFLY_WATCH"
+"""Set where a person watches the browser (`mayfly rerun --watch`): who heeds it asks for no headless one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.browser.interface import WATCH
 from agent.config.jobsfile import Job, matrix_environment
 
 FALLBACK_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -49,7 +50,7 @@ def job_environment(
         job: The job, after matrix expansion.
         paths: Where it works.
         secrets: The job's own secrets, by name.
-        agent: The agent's environment, of which PATH, LANG and TZ are taken.
+        agent: The agent's environment, of which PATH, LANG, TZ and MAYFLY_WATCH are taken.
     """
     path = agent.get("PATH", FALLBACK_PATH)
     environment = {
@@ -57,6 +58,7 @@ def job_environment(
         "HOME": str(paths.home),
         "LANG": agent.get("LANG", "C.UTF-8"),
         **({"TZ": agent["TZ"]} if "TZ" in agent else {}),
+        **({WATCH: agent[WATCH]} if WATCH in agent else {}),
         **job.env,
         **secrets,
         **matrix_environment(job),

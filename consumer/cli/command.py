@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -101,20 +101,9 @@ class Known:
 def known_command(function: Function) -> Function:
     """Give a command the options that say which bucket, and how its runs are judged, as one value `asked`."""
 
-    def gathered(
-        *,
-        history: Path | None,
-        schedule: str | None,
-        grace: float,
-        timezone: str | None,
-        store: str | None,
-        config: Path | None,
-        pairs: tuple[str, ...],
-        as_json: bool,
-        **rest: Any,
-    ) -> int:
-        asked = Asked(store, config, pairs, as_json, history, schedule, grace, timezone)
-        return int(function(asked=asked, **rest))
+    def gathered(**options: Any) -> int:
+        asked = Asked(**{one.name: options.pop(one.name) for one in fields(Asked)})
+        return int(function(asked=asked, **options))
 
     gathered.__name__, gathered.__doc__ = function.__name__, function.__doc__
     command = bucket_command(gathered)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 HEADINGS = ("STATUS", "BEGAN", "AGO", "JOBS", "FILES", "TOOK", "RUN")
 RIGHT = frozenset({2, 3, 4, 5})
+GROUPS = 5
+"""The newest ones."""
 COLOURS = {
     "succeeded": "green",
     "partial": "yellow",
@@ -62,7 +64,7 @@ def status(*, asked: Asked, limit: int, check: bool) -> ExitCode:
     if asked.as_json:
         dump(status_document(judged, costs, health, limit))
     elif not check:
-        for line in (*lines(judged, found), "", *table(judged, costs, limit)):
+        for line in (*lines(judged, found), *shards(judged), "", *table(judged, costs, limit)):
             click.echo(line, color=True)
     elif failing:
         for line in lines(judged, found):
@@ -92,6 +94,24 @@ def lines(judged: "Judged", found: "Verdict") -> Iterator[str]:
         if one.run:
             job = one.jobs[0] if one.jobs else ""
             yield f"    mayfly show {one.run} {job}".rstrip()
+
+
+def shards(judged: "Judged") -> Iterator[str]:
+    """Yield how the newest groups of shards are."""
+    sharded = [group for group in judged.groups if group.shards > 1]
+    for number, one in enumerate(sharded[: -GROUPS - 1 : -1]):
+        if not number:
+            yield ""
+        state = one.state(judged.now).value
+        word = paint(state, COLOURS.get(state, "white"))
+        line = f"group {one.name}: {word}, {one.done} of {one.shards} shards done"
+        if one.running:
+            line += f", {one.running} running"
+        if one.is_late(judged.now):
+            # Counted from 1, as `--shard` does.
+            line += "; missing " + ", ".join(str(shard + 1) for shard in one.missing)
+            line += ", ..." if len(one.missing) < one.shards - one.done else ""
+        yield line
 
 
 def table(judged: "Judged", costs: "MonthCosts", limit: int) -> Iterator[str]:

@@ -23,6 +23,7 @@ SHOWN_PROBLEMS = 50
 @click.argument("job", metavar="[JOB]", required=False)
 @bucket_command
 def verify(
+    *,
     what: str,
     job: str | None,
     store: str | None,
@@ -32,14 +33,15 @@ def verify(
 ) -> ExitCode:
     """Check that all that a run (or one job of it) names is there, byte by byte.
 
-    RUN is a run in the bucket. FOLDER is the package of a job that was pulled, or a folder that is pulled into.
+    RUN is a run in the bucket, or `latest`. FOLDER is a package that was pulled, or a folder that is pulled into.
     """
     from agent.contract.ids import is_run_id  # noqa: PLC0415
-    from consumer.verify import verify_folder, verify_run  # noqa: PLC0415
+    from consumer.verify import latest_run, verify_folder, verify_run  # noqa: PLC0415
 
-    if is_run_id(what):
-        bucket = open_bucket(store, config, pairs)
-        report = asyncio.run(verify_run(bucket, what, datetime.now(UTC), job))
+    if what == "latest" or is_run_id(what):
+        bucket, now = open_bucket(store, config, pairs), datetime.now(UTC)
+        run = asyncio.run(latest_run(bucket, now)) if what == "latest" else what
+        report = asyncio.run(verify_run(bucket, run, now, job)) if run else None
         if report is None:
             job_of = f"job {job} of run {what}" if job else f"run {what}"
             raise UsageError(

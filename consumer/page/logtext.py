@@ -1,9 +1,10 @@
 """The log of a run as people read it, from JSON lines that nobody vouches for. Decisions only."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
+from itertools import islice
 from typing import Any
 
 from pydantic_core import from_json
@@ -44,16 +45,28 @@ class Line:
 
 def log_lines(content: bytes, *, cut: bool = False) -> list[Line]:
     """Return the events of a log; of one whose beginning is cut off, without the first line."""
-    lines = content.split(b"\n")
-    return [_line(line) for line in lines[1 if cut else 0 :] if line.strip()]
+    return [*_backwards(content, cut=cut)][::-1]
 
 
-def filtered(lines: Iterable[Line], level: str = "", job: str = "") -> list[Line]:
-    """Return the events of a level or above, and of a job; empty is all."""
+def filtered(lines: Iterable[Line], level: str = "", job: str = "") -> Iterator[Line]:
+    """Yield the events of a level or above, and of a job; empty is all."""
     least = LEVELS.index(level) if level in LEVELS else 0
-    return [
-        line for line in lines if LEVELS.index(line.level) >= least and (not job or line.job == job)
-    ]
+    for line in lines:
+        if LEVELS.index(line.level) >= least and (not job or line.job == job):
+            yield line
+
+
+def end_of(
+    content: bytes, most: int, *, cut: bool = False, level: str = "", job: str = ""
+) -> tuple[list[Line], bool]:
+    """Return the last events of a level and a job, and whether there are more: no more is read than has to be."""
+    found = [*islice(filtered(_backwards(content, cut=cut), level, job), most + 1)]
+    return found[most - 1 :: -1], len(found) > most
+
+
+def _backwards(content: bytes, *, cut: bool) -> Iterator[Line]:
+    lines = content.split(b"\n")
+    return (_line(line) for line in reversed(lines[1 if cut else 0 :]) if line.strip())
 
 
 def _line(text: bytes) -> Line:

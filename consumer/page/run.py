@@ -20,7 +20,7 @@ from consumer.page.front import (
     took,
 )
 from consumer.page.given import Text, Visit
-from consumer.page.logtext import LEVELS, filtered, log_lines
+from consumer.page.logtext import LEVELS, end_of
 from consumer.page.render import Page, object_path, said, shown_text, view_path
 from consumer.page.words import Language
 from consumer.spending import MonthCosts
@@ -69,7 +69,7 @@ def run_page(visit: Visit, judged: Judged, costs: MonthCosts, run: str, log: Tex
     page, status = Page(visit, judged.zone), batch.status(one)
     ids = [other.id for _, other in attempts(judged)]
     level, only = visit.query.get("level", ""), visit.query.get("job", "")
-    lines = filtered(log_lines(log.content, cut=log.cut), level, only)
+    lines, hidden = end_of(log.content, MOST_LINES, cut=log.cut, level=level, job=only)
     running = status is RunStatus.RUNNING
     return page.render(
         "run.html",
@@ -88,8 +88,8 @@ def run_page(visit: Visit, judged: Judged, costs: MonthCosts, run: str, log: Tex
         level=level if level in LEVELS else LEVELS[0],
         only=only,
         log=log,
-        log_lines=lines[-MOST_LINES:],
-        hidden=max(0, len(lines) - MOST_LINES),
+        log_lines=lines,
+        hidden=hidden,
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 from enum import StrEnum
 
+from agent.contract.ids import is_run_id
 from agent.contract.results import JobCause, RunStatus
 from consumer.groups import Group, Outcome, State
 from consumer.judge import JobFacts, Judged, ScheduleFacts
@@ -198,13 +199,24 @@ def _of_home(health: Health) -> Iterator[Trouble]:
             Kind.REJECTED if kind == "invalid" else Kind.HOME,
             part=kind,
             subject=problems[0].subject,
-            jobs=tuple(one.subject for one in problems if one.subject),
+            jobs=tuple(dict.fromkeys(_job_of(one.subject) for one in problems if one.subject)),
+            run=max(_run_of(one.subject) for one in problems),
             message=reason,
             remedy=problems[0].remedy,
             since=min((one.since for one in problems if one.since), default=None),
         )
     for key, reason in sorted(health.rejected.items()):
         yield Trouble(Kind.REJECTED, subject=key, message=reason)
+
+
+def _run_of(subject: str) -> str:
+    """Return the run of what the pull calls by a run and a job; empty for what it calls otherwise."""
+    run = subject.partition(" ")[0]
+    return run if is_run_id(run) else ""
+
+
+def _job_of(subject: str) -> str:
+    return subject.removeprefix(_run_of(subject)).strip() or subject
 
 
 def _of_schedule(

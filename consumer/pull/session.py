@@ -11,6 +11,7 @@ from agent.contract.ids import Batch as Id
 from agent.contract.layout import JobKey, run_prefix
 from agent.contract.package import Package
 from consumer.bucket import ReadOnlyBucket, TooLargeError
+from consumer.diff import Side, compare
 from consumer.entries import read_package
 from consumer.groups import Group, Outcome, groups_of
 from consumer.groups import State as Standing
@@ -355,7 +356,8 @@ class _Session:
         try:
             if self.destination.has(*item.key):
                 folder = self.destination.folder_of(*item.key)
-                problem = await hooks.call(self.hook, item, folder)
+                changes = await asyncio.to_thread(self._changes, item)
+                problem = await hooks.call(self.hook, item, folder, changes)
                 self.tell(Hooked(item.run, item.job, problem))
             else:
                 problem = ""
@@ -367,6 +369,20 @@ class _Session:
             self.tell(Hooked(item.run, item.job, problem))
         if problem:
             self.waiting.add(item.batch)
+
+    def _changes(self, item: Item) -> str:
+        """Return how a job differs from the success before it that is in place; empty when there is none."""
+        items = self.state.items_of(item.job)
+        good = {run for (_, run), one in items.items() if one.succeeded and run < item.run}
+        before = max(good & {*self.destination.runs(item.job)}, default=None)
+        if before is None or not item.succeeded:
+            return ""
+        folders = [self.destination.folder_of(item.job, run) for run in (before, item.run)]
+        try:
+            old, new = map(Side.of_folder, folders)
+            return str(compare(old, new, temporary=self.destination.temporary()).sum)
+        except (ValueError, OSError):  # somebody changed what was pulled
+            return ""
 
     def _settle(self) -> None:
         """Find out what became visible of that which was about to."""

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,7 +16,8 @@ from selenium.webdriver.chrome.service import Service
 
 from consumer.page.pages import job_page, overview, run_page, static_file
 from consumer.page.render import STATIC
-from tests.consumer.scenes import LOG, SCENES, failed, visit
+from consumer.page.words import NAMES
+from tests.consumer.scenes import LOG, SCENES, Scene, failed, visit
 from tests.consumer.scenes import picture as a_picture
 from tests.parts.missing import program
 
@@ -34,12 +36,11 @@ class Light(StrEnum):
     DARK = "dark"
 
 
-VIEWS = (
-    (1200, Light.BRIGHT, "en"),
-    (390, Light.DARK, "en"),
-    (1200, Light.DARK, "ja"),
-    (390, Light.BRIGHT, "ja"),
-)
+VIEWS = {"desktop": (1200, Light.BRIGHT, "en"), "phone": (390, Light.DARK, "ja")}
+READMES = ("failed", "desktop")
+"""The picture that the README shows, under the name that it has there."""
+HEIGHT = 1300
+"""Of a picture, at most."""
 
 
 class Camera:
@@ -95,15 +96,14 @@ class Camera:
 
 
 def main() -> None:
-    """Make the pictures of the documentation."""
-    PICTURES.mkdir(exist_ok=True)
-    for old in PICTURES.glob("*.png"):
-        old.unlink()
+    """Make the pictures of the documentation; with a folder, those of all widths, lights and languages."""
+    target = Path(sys.argv[1]) if sys.argv[1:] else PICTURES
+    target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name, Camera() as camera:
-        for picture in pictures():
+        for picture in every_picture() if sys.argv[1:] else pictures():
             camera.visit(lay_out(Path(name), picture), picture.width, picture.light)
-            camera.take(PICTURES / f"{picture.name}.png", 1500)
-    sys.stdout.write(f"{PICTURES}: {', '.join(sorted(one.name for one in PICTURES.iterdir()))}\n")
+            camera.take(target / f"{picture.name}.png", HEIGHT)
+    sys.stdout.write(f"{', '.join(sorted(one.name for one in target.iterdir()))}\n")
 
 
 @dataclass(frozen=True)
@@ -121,18 +121,38 @@ def pictures() -> Iterator[Picture]:
     """Yield what the documentation shows: each morning at a desk and on a phone, a run, a job."""
     for name, make in SCENES.items():
         one = make()
-        for width, light, tag in VIEWS:
-            html = overview(visit("/", tag), one.judged, one.costs, one.health, one.packages)
-            yield Picture(f"{name}-{width}-{light}-{tag}", "/", html, width, light)
+        for where, view in VIEWS.items():
+            known_as = "page-desktop-light" if (name, where) == READMES else f"{name}-{where}"
+            yield picture_of(one, "/", known_as, view)
     one = failed()
-    for width, light, tag in VIEWS:
-        view = f"{width}-{light}-{tag}"
-        path = f"/runs/{one.run}"
-        run = run_page(visit(path, tag), one.judged, one.costs, one.run, LOG)
-        yield Picture(f"run-{view}", path, run or "", width, light)
-        path = "/jobs/nightly/prices"
-        job = job_page(visit(path, tag), one.judged, "nightly", "prices")
-        yield Picture(f"job-{view}", path, job or "", width, light)
+    yield picture_of(one, "/", "page-desktop-dark-ja", (1200, Light.DARK, "ja"))
+    yield picture_of(one, f"/runs/{one.run}", "run", VIEWS["desktop"])
+    yield picture_of(one, "/jobs/nightly/prices", "job", VIEWS["desktop"])
+
+
+def every_picture() -> Iterator[Picture]:
+    """Yield each page in each way, to be looked at."""
+    for view in product((390, 1200), Light, NAMES):
+        way = "-".join(map(str, view))
+        for name, make in SCENES.items():
+            yield picture_of(make(), "/", f"{name}-{way}", view)
+        one = failed()
+        for name, path in (("run", f"/runs/{one.run}"), ("job", "/jobs/nightly/prices")):
+            yield picture_of(one, path, f"{name}-{way}", view)
+
+
+def picture_of(one: Scene, path: str, name: str, view: tuple[int, Light, str]) -> Picture:
+    """Return a page of a morning."""
+    width, light, tag = view
+    asked = visit(path, tag)
+    if path == "/":
+        html: str | None = overview(asked, one.judged, one.costs, one.health, one.packages)
+    elif path.startswith("/runs/"):
+        html = run_page(asked, one.judged, one.costs, one.run, LOG)
+    else:
+        html = job_page(asked, one.judged, *path.split("/")[2:])
+    assert html is not None
+    return Picture(name, path, html, width, light)
 
 
 def lay_out(folder: Path, picture: Picture) -> str:

@@ -98,6 +98,18 @@ def test_status_tells_of_a_machine_that_did_not_come(folder: Bucket) -> None:
         assert "mayfly doctor --aws" in result.output
 
 
+def test_status_tells_of_groups_of_shards(folder: Bucket) -> None:
+    """How many are done, and which are missing, counted as `--shard` does."""
+    began = datetime.now(UTC) - 9 * HOUR
+    for shard in (0, 1, 3):
+        leave_run(folder.objects, began, batch=Id.of_shard("main", "big", shard, 4))
+    leave_run(folder.objects, began - HOUR, batch=Id.of_shard("main", "new", 0, 1))
+    output = ask("status", environ=folder.environ).output
+    assert "group big: partial, 3 of 4 shards done; missing 3\n" in output
+    assert "Missing shards: 3" in output
+    assert "group new" not in output
+
+
 def test_status_by_a_schedule_of_a_person(folder: Bucket) -> None:
     """Runs that name no schedule are judged by `--schedule`."""
     leave_run(folder.objects, datetime.now(UTC) - timedelta(days=3))

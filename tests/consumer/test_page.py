@@ -27,7 +27,7 @@ from consumer.page.document import status_document
 from consumer.page.front import evidence_wanted
 from consumer.page.given import Health, Text, Visit
 from consumer.page.grid import COLUMNS, ROWS, grid
-from consumer.page.logtext import LEVELS, filtered, log_lines
+from consumer.page.logtext import LEVELS, end_of, filtered, log_lines
 from consumer.page.pages import (
     file_page,
     job_page,
@@ -676,7 +676,9 @@ def test_charts_stay_in_their_box(numbers: list[float], state: State) -> None:
 @given(st.lists(st.binary(max_size=80), max_size=20), st.sampled_from(["", *LEVELS]))
 def test_any_log_is_read(lines: list[bytes], level: str) -> None:
     """Lines that are no JSON are shown as they are; nothing moves a cursor."""
-    found = filtered(log_lines(b"\n".join(lines)), level)
+    content = b"\n".join(lines)
+    found = [*filtered(log_lines(content), level)]
+    assert end_of(content, 3, level=level) == (found[-3:], len(found) > 3)
     for line in found:
         assert printable(line.text(TOKYO)) == " ".join(line.text(TOKYO).split())
         assert line.json.isascii()

@@ -3,6 +3,7 @@
 import json
 import stat
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -122,6 +123,11 @@ def add(package: dict[str, Any], path: str, **changes: object) -> None:
     )
 
 
+def add_as(package: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Add the resource `files/x`, or what it is changed to."""
+    add(package, **{"path": "files/x", **changes})
+
+
 @pytest.mark.parametrize("path", EVIL_PATHS)
 def test_no_path_leads_outside_or_onto_another(
     folder: Bucket, dest: Path, tmp_path: Path, path: str
@@ -165,7 +171,7 @@ def test_a_resource_that_lies_is_rejected(
     """Sizes and hashes are checked; nothing of the job is in place, or left in staging."""
     run = leave(folder)
     folder.objects.put(JobKey(run, "quotes", "files/x").text, b"[]")
-    rewrite(folder, run, lambda package: add(package, **{"path": "files/x", **changes}))
+    rewrite(folder, run, lambda package: add_as(package, changes))
     pulled = pull_into(dest, folder)
     assert pulled.code == 3
     assert problem in pulled.problems

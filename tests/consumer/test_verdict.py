@@ -165,17 +165,19 @@ def test_what_is_lacking_is_told_and_does_not_fail() -> None:
 
 def test_home_fails_too() -> None:
     """A bucket that cannot be read, a disk without room (once, for all that waits), a hook."""
-    full = [Problem("disk", f"run job-{number}", "no space") for number in range(40)]
-    hook = Problem("hook", "run quotes", "exit code 1")
+    run = "20261125T180104Z-f8dc40"
+    full = [Problem("disk", f"{run} job-{number}", "no space") for number in range(40)]
+    hook = Problem("hook", f"{run} quotes", "exit code 1")
     health = Health("s3://b", NOW, "403", pull=Pull(NOW, 41, (*full, hook)))
     found = verdict(scenes.good(5).judged, health)
     assert not found.fine
     titles = [trouble_title(ENGLISH, one) for one in found.troubles]
     assert titles[0] == "The bucket cannot be read"
-    assert titles[1].startswith("The disk at home: run job-0, ")
+    assert titles[1].startswith("The disk at home: job-0, job-1, ")
     assert titles[1].endswith(", 32 more")
-    assert titles[2] == "A hook failed: run quotes"
+    assert titles[2] == "A hook failed: quotes"
     assert len(titles) == 3
+    assert {one.run for one in found.troubles} == {"", run}
 
 
 @pytest.mark.parametrize(

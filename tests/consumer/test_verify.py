@@ -11,7 +11,7 @@ from agent.contract.layout import JobKey, LogKey, ManifestKey, run_prefix
 from consumer.verify import Report, verify_run
 from tests.bucket.bucket import Bucket
 from tests.bucket.entries import RunWriter, leave_run
-from tests.consumer.forging import amend_entry, commit, rewrite
+from tests.consumer.forging import Document, amend_entry, commit, rewrite
 from tests.consumer.pulling import JOBS, NIGHTS, leave, pull_into
 from tests.parts.command import call
 
@@ -147,10 +147,10 @@ async def test_entry_and_package_must_tell_the_same_story(folder: Bucket) -> Non
     run = leave(folder)
     rewrite(folder, run, lambda package: package["mayfly:job"].update(status="failed"))
 
-    def praise(entry: dict[str, object]) -> None:
-        (job,) = entry["jobs"]  # type: ignore[misc,attr-defined]
-        if job["name"] == "quotes":
-            job.update(files=99, bytes=1)
+    def praise(entry: Document) -> None:
+        for job in entry["jobs"]:
+            if job["name"] == "quotes":
+                job.update(files=99, bytes=1)
 
     amend_entry(folder, run, praise, "jobs")
     report = await check(folder, run, "quotes")
@@ -200,9 +200,12 @@ async def test_memory_does_not_grow_with_the_size_of_files(folder: Bucket) -> No
 
 def test_the_exit_code_says_whether_all_is_there(folder: Bucket) -> None:
     """By run, and by job; a person reads why."""
+    assert call("verify", "latest", environ=folder.environ).exit_code == 2
+    leave(folder, NIGHTS[0])
     run = leave(folder)
-    fine = call("verify", run, environ=folder.environ)
-    assert (fine.exit_code, fine.stdout.startswith(f"{run} (succeeded): fine")) == (0, True)
+    for name in (run, "latest"):
+        fine = call("verify", name, environ=folder.environ)
+        assert (fine.exit_code, fine.stdout.startswith(f"{run} (succeeded): fine")) == (0, True)
     folder.objects.delete(ManifestKey(run).text)
     wrong = call("verify", run, environ=folder.environ)
     assert (wrong.exit_code, wrong.stdout.split()[:2]) == (3, ["missing", ManifestKey(run).text])

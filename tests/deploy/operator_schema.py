@@ -33,7 +33,8 @@ def resource(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
 # `expr` may be a whole number or a text; the operator refuses 0.5.
 RECORDING = exactly({"record": TEXT, "expr": TEXT}, {"labels": TEXTS})
 ALERTING = exactly(
-    {"alert": TEXT, "expr": TEXT, "labels": TEXTS, "annotations": TEXTS}, {"for": DURATION}
+    {"alert": TEXT, "expr": TEXT, "labels": TEXTS, "annotations": TEXTS},
+    {"for": DURATION, "keep_firing_for": DURATION},
 )
 GROUP = exactly(
     {"name": TEXT, "rules": {"type": "array", "items": {"oneOf": [RECORDING, ALERTING]}}},

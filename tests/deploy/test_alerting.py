@@ -3,92 +3,87 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from agent.core.ids import run_id
-from agent.core.results import JobCause, JobResult, JobStatus
+from agent.contract.facts import Schedule
 from tests.bucket.bucket import Bucket
-from tests.bucket.leaving import leave_run
+from tests.bucket.entries import leave_run
 from tests.consumer.serving import Serving, serving
-from tests.deploy.watchers import alertmanager, answers, note, prometheus, value
+from tests.deploy.watchers import alertmanager, answers, asked, firing, note, prometheus, value
 from tests.parts.recorder import Recorder
 from tests.parts.waiting import wait_until
 
 SECONDS = 60
-FAILING = 'mayfly:job_failed_days:held{job_name="quotes"}'
+JOBS = ("quotes", "notes", "prices", "news", "books")
+FAILURES = 'mayfly_job_consecutive_failures{job_name="quotes"}'
+NOW = datetime.now(UTC).replace(microsecond=0)
 
 
 def test_three_failed_days_are_told_and_a_success_ends_it(
     folder: Bucket, recorder: Recorder, tmp_path: Path
 ) -> None:
     """Two days are no news, the third is, a restart of the exporter repeats nothing, and one success resolves it."""
-    fail_on(folder, days_ago=3)
-    fail_on(folder, days_ago=2)
+    for days in (3, 2):
+        leave_run(folder.objects, NOW - timedelta(days=days), {"quotes": "failed"})
     with (
         serving(tmp_path / "home", folder.environ) as home,
         alertmanager(tmp_path / "alertmanager", recorder.url) as manager,
         prometheus(tmp_path / "prometheus", home.url, manager) as watcher,
     ):
-        wait_until(lambda: value(watcher, FAILING) == 2, seconds=SECONDS, what="two failed days")
-        assert firing(watcher) is None
+        wait_until(lambda: value(watcher, FAILURES) == 2, seconds=SECONDS, what="two failed days")
+        assert firing(watcher) == set()
 
-        fail_on(folder, days_ago=1)
+        leave_run(folder.objects, NOW - timedelta(days=1), {"quotes": "failed"})
         wait_until(lambda: bool(notes(recorder)), seconds=SECONDS, what="the alert")
-        assert notes(recorder) == [("firing", "quotes failed on 3 days in a row: page_changed")]
+        assert notes(recorder) == [("firing", "quotes failed 3 times in a row: page_changed")]
 
         restart(home, watcher)
-        assert firing(watcher) == 1
+        assert firing(watcher) == {"MayflyJobFailing"}
         assert len(notes(recorder)) == 1
 
-        leave_run(folder, at(datetime.now(UTC) - timedelta(minutes=5)), jobs=[good()])
+        leave_run(folder.objects, NOW - timedelta(minutes=5), ["quotes"])
         wait_until(lambda: len(notes(recorder)) > 1, seconds=SECONDS, what="the resolution")
         assert [title for title, _ in notes(recorder)] == ["firing", "resolved"]
-        assert firing(watcher) is None
+        assert firing(watcher) == set()
+
+
+def test_a_machine_that_did_not_come_is_one_note(
+    folder: Bucket, recorder: Recorder, tmp_path: Path
+) -> None:
+    """And not one more for each of five jobs, which have had no success for nine days since."""
+    said = Schedule(expression="cron(0 3 * * ? *)", timezone="Asia/Tokyo", grace_seconds=3600)
+    leave_run(folder.objects, NOW - timedelta(days=9), JOBS, scheduled=said)
+    with (
+        serving(tmp_path / "home", folder.environ) as home,
+        alertmanager(tmp_path / "alertmanager", recorder.url) as manager,
+        prometheus(tmp_path / "prometheus", home.url, manager) as watcher,
+    ):
+        both = {"MayflyRunMissed", "MayflyJobWithoutSuccess"}
+        wait_until(lambda: firing(watcher) == both, seconds=SECONDS, what="all alerts")
+        held = {"MayflyRunMissed": {"active"}, "MayflyJobWithoutSuccess": {"suppressed"}}
+        wait_until(lambda: states(manager) == held, seconds=SECONDS, what="the inhibition")
+        wait_until(lambda: bool(notes(recorder)), seconds=SECONDS, what="the note")
+    # Alertmanager has ended: whatever it had to say has come.
+    assert len(notes(recorder)) == 1
+    assert notes(recorder)[0][0] == "firing"
+    assert notes(recorder)[0][1].startswith("main: no run came")
+
+
+def states(manager: str) -> dict[str, set[str]]:
+    """Return how Alertmanager treats its alerts, by name."""
+    found: dict[str, set[str]] = {}
+    for one in asked(f"{manager}/api/v2/alerts"):
+        found.setdefault(one["labels"]["alertname"], set()).add(one["status"]["state"])
+    return found
 
 
 def restart(home: Serving, watcher: str) -> None:
     """Let the exporter be away for long enough that Prometheus notices, and come back."""
     home.program.stop()
-    up = 'up{job="mayfly"}'
-    wait_until(lambda: value(watcher, up) == 0, seconds=SECONDS, what="the exporter to be missed")
-    wait_until(
-        lambda: value(watcher, "mayfly_job_failed_day_streak") is None,
-        seconds=SECONDS,
-        what="its series to end",
-    )
-    assert firing(watcher) == 1
+    wait_until(lambda: value(watcher, FAILURES) is None, seconds=SECONDS, what="its series to end")
+    assert firing(watcher) == {"MayflyJobFailing"}
     home.program.start(lambda: answers(f"{home.url}/metrics"), seconds=SECONDS)
-    wait_until(
-        lambda: value(watcher, "mayfly_job_failed_day_streak") == 3,
-        seconds=SECONDS,
-        what="its series to come back",
-    )
-
-
-def firing(watcher: str) -> float | None:
-    """Return 1 while Prometheus holds that the job is failing."""
-    return value(
-        watcher,
-        'ALERTS{alertname="MayflyJobFailing", alertstate="firing", severity="warning"}',
-    )
+    wait_until(lambda: value(watcher, FAILURES) == 3, seconds=SECONDS, what="its series to be back")
 
 
 def notes(recorder: Recorder) -> list[tuple[str, str]]:
-    """Return the notes about failed days that have arrived."""
-    made = [note(one.path, one.body) for one in list(recorder.requests)]
-    return [(title, text) for title, text in made if "failed on" in text]
-
-
-def fail_on(folder: Bucket, *, days_ago: int) -> None:
-    """Leave a run of an earlier day, at six in the morning, in which the job failed."""
-    morning = datetime.now(UTC).replace(hour=6, minute=0, second=0, microsecond=0)
-    failed = JobResult(name="quotes", status=JobStatus.FAILED, cause=JobCause.PAGE_CHANGED)
-    leave_run(folder, at(morning - timedelta(days=days_ago)), jobs=[failed])
-
-
-def good() -> JobResult:
-    """A job that succeeded."""
-    return JobResult(name="quotes", status=JobStatus.SUCCEEDED)
-
-
-def at(moment: datetime) -> str:
-    """Return the id of a run that began then."""
-    return run_id(moment, bytes([1, 2, moment.day]))
+    """Return the notes that have arrived."""
+    return [note(one.path, one.body) for one in list(recorder.requests)]

@@ -118,6 +118,21 @@ def test_every_pod_is_behind_the_network_policy(folder: str) -> None:
             assert policy["podSelector"]["matchLabels"].items() <= labels.items()
 
 
+def test_the_page_is_reached_through_the_ingress_and_by_that_name_only() -> None:
+    """The controller may come in, its host is the one that the service answers to, and the port is the service's."""
+    manifests = build("example")
+    (rule,) = only("Ingress", manifests)["spec"]["rules"]
+    backend = rule["http"]["paths"][0]["backend"]["service"]
+    service = only("Service", manifests)
+    container = pod_of(only("Deployment", manifests))["containers"][0]
+    assert f"--allow-host={rule['host']}" in container["args"]
+    assert backend["name"] == service["metadata"]["name"]
+    assert backend["port"]["name"] == service["spec"]["ports"][0]["name"]
+    peers = only("NetworkPolicy", manifests)["spec"]["ingress"][0]["from"]
+    names = [peer.get("namespaceSelector", {}).get("matchLabels", {}) for peer in peers]
+    assert {"kubernetes.io/metadata.name": "ingress-nginx"} in names
+
+
 def test_only_one_pod_writes_at_a_time() -> None:
     """A new pod waits for the old one's end, and a pull for the pull before."""
     assert only("Deployment", build("base"))["spec"]["strategy"] == {"type": "Recreate"}

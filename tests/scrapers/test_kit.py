@@ -98,6 +98,11 @@ def test_sandbox_is_given_up_only_as_root() -> None:
     assert "--no-sandbox" not in browser_flags(1000)
 
 
+def test_a_browser_that_is_watched_has_a_window() -> None:
+    """`mayfly rerun --watch` says so; in all else it is the same browser."""
+    assert set(browser_flags(0)) - set(browser_flags(0, watched=True)) == {"--headless=new"}
+
+
 def test_job_from_environment() -> None:
     """The command line wins over the environment, and by hand both may be empty."""
     job = job_from({"SCRAPE_BASE_URL": "http://a/"}, ["--base-url", "http://b/x/"], None)

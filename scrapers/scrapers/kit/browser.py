@@ -38,9 +38,15 @@ FLAGS = (
 )
 
 
-def browser_flags(user_id: int) -> tuple[str, ...]:
-    """Return Chromium's flags. Its sandbox refuses to run as root, which a local chromedriver inherits from the job."""
-    return (*FLAGS, "--no-sandbox") if user_id == 0 else FLAGS
+def browser_flags(user_id: int, *, watched: bool = False) -> tuple[str, ...]:
+    """Return Chromium's flags.
+
+    Args:
+        user_id: Whose browser it is: Chromium's sandbox refuses to run as root.
+        watched: Whether a person wants to see its window (`mayfly rerun --watch`).
+    """
+    flags = tuple(flag for flag in FLAGS if not (watched and flag.startswith("--headless")))
+    return (*flags, "--no-sandbox") if user_id == 0 else flags
 
 
 def download_preferences(folder: Path) -> dict[str, Any]:
@@ -109,7 +115,7 @@ def _options(job: Job, *, downloads: bool) -> "ChromeOptions":
     from selenium import webdriver  # noqa: PLC0415
 
     options = webdriver.ChromeOptions()
-    for flag in browser_flags(os.geteuid()):
+    for flag in browser_flags(os.geteuid(), watched="MAYFLY_WATCH" in os.environ):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     options.timeouts = {"pageLoad": PAGE_LOAD_SECONDS * 1000, "script": SCRIPT_SECONDS * 1000}

@@ -1,0 +1,261 @@
+"""`mayfly rerun`: a job of an earlier run once more, here, in a folder of its own.
+
+What the run found is left in a bucket in that folder: its release, pinned, and the state that the job had. A run like
+any other does the rest, and knows no other bucket.
+"""
+
+import asyncio
+import os
+import platform
+import shutil
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+
+import click
+
+from agent import __version__
+from agent.base import threads
+from agent.base.errors import StoreError, UsageError
+from agent.base.logs import RunLogger
+from agent.batch.fold import State, fold
+from agent.batch.follow import LOOK_BACK
+from agent.batch.history import History
+from agent.batch.log import Listed, LogReader
+from agent.browser.interface import WATCH
+from agent.bucket.address import bucket_at
+from agent.bucket.store import Bucket
+from agent.cli.report import print_outcome
+from agent.cli.run import perform
+from agent.cli.surroundings import colors, configuration_options, load, load_or_fail, surroundings
+from agent.config.locate import Loaded, Locations, Surroundings, bucket_override, locate
+from agent.config.overrides import Override
+from agent.config.settings import Notify, Settings
+from agent.contract import facts
+from agent.contract.entries import Entry, write_entry
+from agent.contract.ids import Batch, is_run_id, run_id, run_started
+from agent.contract.layout import INDEX, PointerKey, StateKey, index_start, job_prefix, parse_key
+from agent.contract.releases import Pin
+from agent.demo import claim_folder
+from agent.notify.outcome import Outcome
+from agent.release.memory import Memory, Writer
+from agent.release.repository import channel_of
+from agent.secrets.sources import store_credentials
+
+COMMAND = "mayfly rerun"
+MARKER = ".mayfly-rerun"
+MOST_STATE_BYTES = 1024**3
+
+
+@click.command()
+@configuration_options
+@click.argument("run", metavar="RUN")
+@click.argument("job", metavar="JOB")
+@click.option(
+    "--dir",
+    "folder",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where everything goes: a new folder, or that of an earlier rerun [default: rerun-RUN-JOB, here].",
+)
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Show the browser's window: a local chromedriver, and a job that heeds MAYFLY_WATCH.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+def rerun(
+    config: Path | None,
+    pairs: tuple[str, ...],
+    store: str | None,
+    run: str,
+    job: str,
+    *,
+    folder: Path | None,
+    watch: bool,
+    as_json: bool,
+) -> None:
+    """Do a job of an earlier run once more, here.
+
+    It gets that run's release and the state that the job had then, and its secrets and browser as on any run here. What
+    it writes goes into a folder. Nothing is written to the bucket, nobody is notified, and no power is switched off.
+    """
+    if not is_run_id(run):
+        raise UsageError(f"{run} is no run", remedy="`mayfly status` lists runs")
+    around = surroundings()
+    loaded, places = load_or_fail(config, pairs, store, around)
+    place = (around.cwd / (folder or f"rerun-{run}-{job}")).absolute()
+    claim_folder(place, by=f"{COMMAND} --dir", marker=MARKER)
+    # What an earlier rerun left would be newer than what the run had.
+    shutil.rmtree(place / "bucket", ignore_errors=True)
+    own = _told_to_nobody(load(config, pairs, store, around, kept_in(place, around)))
+    own_places = locate(own.settings.paths, around)
+    if watch:
+        around = replace(around, environ={**around.environ, WATCH: "1"})
+
+    async def work() -> tuple[Outcome, facts.Release]:
+        there = await _open(loaded.settings, places, around.environ)
+        here = await _open(own.settings, own_places, around.environ)
+        release = await prepare(there, here, run, job, own.settings)
+        click.echo(f"{job} of {run}: {release.ref} ({release.commit[:12]}), in {place}", err=True)
+        # Nothing of this run comes near the bucket any more.
+        return await perform(own, own_places, around, only=frozenset({job})), release
+
+    outcome, _ = threads.run(work())
+    print_outcome(outcome, as_json=as_json, coloured=colors(sys.stdout, around))
+    if not as_json and outcome.run_id:
+        click.echo(f"files: {place / 'bucket' / job_prefix(outcome.run_id, job)}")
+    sys.exit(outcome.exit_code)
+
+
+def kept_in(place: Path, around: Surroundings) -> list[Override]:
+    """Return what keeps a run in its folder, and this computer's power on."""
+    return [
+        Override("paths.state", COMMAND, str(place / "state")),
+        Override("power.after", COMMAND, "nothing"),
+        Override("limits.catch_up", COMMAND, "0"),
+        bucket_override(str(place / "bucket"), around.cwd),
+    ]
+
+
+def _told_to_nobody(loaded: Loaded) -> Loaded:
+    """Return the configuration of a run that is nobody's business, and belongs to no schedule."""
+    schedule = loaded.settings.schedule.model_copy(update={"expression": None})
+    settings = loaded.settings.model_copy(update={"notify": Notify(), "schedule": schedule})
+    return replace(loaded, settings=settings)
+
+
+async def _open(settings: Settings, places: Locations, environ: Mapping[str, str]) -> Bucket:
+    credentials = await store_credentials(settings.store, environ)
+    return await asyncio.to_thread(
+        Bucket.open, bucket_at(settings.store, places.bucket), credentials, environ
+    )
+
+
+async def prepare(
+    there: Bucket, here: Bucket, run: str, job: str, settings: Settings
+) -> facts.Release:
+    """Leave in an empty bucket what a job found in an earlier run, and return the release that it ran.
+
+    Args:
+        there: The bucket of the run; it is only read.
+        here: The empty one.
+        run: The run.
+        job: The job.
+        settings: Which channel of releases is followed.
+
+    Raises:
+        UsageError: The run, or the job in it, is not known.
+        StoreError: A bucket failed.
+    """
+    batch = await batch_of(there, run)
+    state = await _look(there, batch)
+    release = release_of(state, run, job)
+    await _bring_state(there, here, batch, run, job)
+    await _pin(there, here, release, settings)
+    return release
+
+
+async def batch_of(bucket: Bucket, run: str) -> Batch:
+    """Return the batch at which a run is an attempt.
+
+    Raises:
+        UsageError: No pointer tells of the run.
+    """
+    since = run_started(run) - LOOK_BACK
+    async for item in bucket.list(INDEX, after=index_start(since)):
+        key = parse_key(item.key)
+        if isinstance(key, PointerKey) and key.entry.run == run:
+            return key.entry.batch
+    raise UsageError(f"no run {run} is known in {bucket.name}", remedy="`mayfly status` lists runs")
+
+
+def release_of(state: State, run: str, job: str) -> facts.Release:
+    """Return the release that a job ran in a run; after a rollback, the one that made its result.
+
+    Raises:
+        UsageError: The run had none, or did not know the job.
+    """
+    mine = state.runs.get(run)
+    planned = mine.planned if mine else None
+    if mine is None or planned is None or planned.release is None:
+        raise UsageError(f"{run} had no release, so that there is nothing to do again")
+    result = mine.results.get(job)
+    if result is None and job not in planned.jobs:
+        names = ", ".join(planned.jobs[:20])
+        raise UsageError(f"{run} has no job {job!r}", remedy=f"its jobs: {names}")
+    made_by = result.job.release if result else None
+    if made_by is None or made_by == planned.release.commit:
+        return planned.release
+    back = planned.release.rolled_back_from
+    ref = back.ref if back and back.commit == made_by else made_by
+    return planned.release.model_copy(update={"commit": made_by, "ref": ref})
+
+
+@dataclass(frozen=True)
+class _Before:
+    """A bucket without the states that a run, and what came after it, left."""
+
+    bucket: Bucket
+    run: str
+
+    async def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[Listed]:
+        async for item in self.bucket.list(prefix, after=after):
+            key = parse_key(item.key)
+            if not isinstance(key, StateKey) or key.run < self.run:
+                yield item
+
+    async def get(self, key: str, *, limit: int) -> bytes | None:
+        return await self.bucket.get(key, limit=limit)
+
+
+async def _bring_state(there: Bucket, here: Bucket, batch: Batch, run: str, job: str) -> None:
+    history = History(_Before(there, run), batch, run_started(run))
+    found = await history.newest_state(job, checkpoints=True)
+    if found is None:
+        return
+    content = await there.get(found.key.text, limit=MOST_STATE_BYTES)
+    said = found.object
+    if content is None or (said and sha256(content).hexdigest() != said.sha256):
+        raise StoreError(f"the state that {job} had, {found.key.text}, is not what it was")
+    await here.put(found.key.text, content)
+    if said is None:
+        return
+    # Only a state that an entry names counts.
+    left_by = await batch_of(there, found.key.run)
+    for one in await LogReader(there, left_by).look():
+        if one.key.run == found.key.run and isinstance(one.entry, Entry):
+            await here.put(one.key.text, write_entry(one.entry))
+            await here.put(PointerKey(one.at, one.entry.kind, one.key).text, b"")
+
+
+async def _pin(there: Bucket, here: Bucket, release: facts.Release, settings: Settings) -> None:
+    """Have the run take a release, and take it for good if it was: a trial would roll back from it."""
+    channel = channel_of(settings.release)
+    known = _memory(channel)
+    await known.connect(_ready(there))
+    good = next(
+        (one for one in known.known.good(__version__) if one.commit == release.commit), None
+    )
+    memory = _memory(channel)
+    await memory.connect(_ready(here))
+    pin = Pin(ref=release.ref, commit=release.commit, reason=COMMAND)
+    await memory.write(**{"good": good} if good else {}, pin=pin)
+
+
+def _memory(channel: str) -> Memory:
+    now = datetime.now(UTC)
+    writer = Writer(run_id(now, os.urandom(3)), f"{COMMAND}@{platform.node()}"[:300], now)
+    log = RunLogger().log
+    return Memory(channel, writer, copy=None, now=lambda: datetime.now(UTC), log=log)
+
+
+async def _ready(bucket: Bucket) -> Bucket:
+    return bucket
+
+
+async def _look(bucket: Bucket, batch: Batch) -> State:
+    return fold(batch, await LogReader(bucket, batch).look())
