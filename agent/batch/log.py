@@ -68,11 +68,15 @@ class Source(Protocol):
         """Return an object's content, of `limit` bytes at most; None when there is none."""
 
 
-class Bucket(Source, Protocol):
+class Store(Source, Protocol):
     """What a writer needs besides."""
 
     async def put_once(self, key: str, data: bytes) -> None:
         """Write an object with one request: after an error it may be there, or arrive later, or never."""
+
+
+class Bucket(Store, Protocol):
+    """What a writer needs that looks whether what it wrote is there."""
 
     async def size(self, key: str) -> int | None:
         """Return the bytes of an object; None when there is none."""

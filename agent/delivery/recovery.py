@@ -126,22 +126,12 @@ def _record(run: SpooledRun, batch: Batch, began: Began, ended: Sequence[Ended])
     planned = run.planned
     missing = planned is None or planned.count > len(ended)
     interrupted = missing or any(job.message.startswith(DIED) for job in ended)
-    if known is None:
-        known = RunRecord(
-            run=run.run,
-            schedule=batch.schedule,
-            batch=batch.name,
-            status=status_of(ended, interrupted=True),
-            started=began.started,
-            finished=began.started,
-            agent=began.agent,
-            host=began.host,
-            slot=began.slot,
-            scheduled=began.schedule,
-            channel=began.channel,
-            release=planned.release if planned else None,
-        )
+    known = known or RunRecord.begun(run.run, batch, began)
     changes = {
+        "schedule": batch.schedule,
+        "batch": batch.name,
+        "slot": began.slot,
+        "release": known.release or (planned and planned.release),
         "status": status_of(ended, interrupted=interrupted),
         "finished": _last_sign(run, began),
         "interruption": known.interruption or (DIED if interrupted else None),
