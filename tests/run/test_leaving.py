@@ -41,7 +41,7 @@ def test_a_machine_that_goes_off_leaves_the_deleting_to_the_next_run(
 
 
 def test_a_bucket_in_a_folder_is_durable_before_the_spool_goes(bench: Bench) -> None:
-    """Files reach the disk before the manifest that names them, and the commit before the run leaves the spool."""
+    """Files reach the disk before the entry that commits them, and the end before the run leaves the spool."""
     bench.store = (bench.folder / "bucket").as_uri()
     bench.release("v1", JOBS)
     trace = bench.folder / "trace"
