@@ -1,4 +1,4 @@
-"""The container engine's command line: every call bounded, every refusal explained."""
+"""The container engine's command line: every call has a limit, every failure an explanation."""
 
 import json
 import re
@@ -32,16 +32,16 @@ Login = Callable[[Iterable[str], Iterable[str]], AbstractAsyncContextManager[Pat
 
 @asynccontextmanager
 async def no_login(_images: Iterable[str], _builds: Iterable[str] = ()) -> AsyncIterator[None]:
-    """Leave it to what docker's client of this user has."""
+    """Use what docker's client of this user has."""
     yield None
 
 
 class Engine:
-    """`docker`, found on the PATH of `environ`, which also says where the engine is (`DOCKER_HOST`).
+    """`docker`, from the PATH of `environ`, which also says where the engine is (`DOCKER_HOST`).
 
     Attributes:
-        environ: What the client sees of the agent's environment.
-        program: The command, with the configuration that it uses.
+        environ: The part of the agent's environment that the client gets.
+        program: The command with its options.
     """
 
     failure: ClassVar[type[MayflyError]] = ContainerError
@@ -63,16 +63,16 @@ class Engine:
         environ: Mapping[str, str] | None = None,
         stdin: bytes | None = None,
     ) -> Finished:
-        """Run `docker ARGUMENTS` and return what came of it, whatever its exit code.
+        """Run `docker ARGUMENTS` and return the result, whatever its exit code.
 
         Args:
             arguments: Its arguments.
             seconds: Wall-clock limit.
-            environ: What its environment has besides; for values that no command line may show.
-            stdin: What it reads.
+            environ: More variables, for values that no command line may show.
+            stdin: Its input.
 
         Raises:
-            MayflyError: Of the kind `failure`: there is no docker, or it did not answer in time.
+            MayflyError: Of the type `failure`: docker is missing, or did not answer in time.
         """
         try:
             return await processes.run(
@@ -98,10 +98,10 @@ class Engine:
         seconds: float = ANSWER_SECONDS,
         environ: Mapping[str, str] | None = None,
     ) -> str:
-        """Run `docker ARGUMENTS` and return what it printed.
+        """Run `docker ARGUMENTS` and return its output.
 
         Raises:
-            MayflyError: Of the kind `failure`: it failed, for whatever reason.
+            MayflyError: Of the type `failure`: the command failed.
         """
         done = await self.ask(*arguments, seconds=seconds, environ=environ)
         if done.code != 0:
@@ -112,14 +112,10 @@ class Engine:
     async def logged_in(
         self, images: Iterable[str], builds: Iterable[str] = ()
     ) -> AsyncIterator[Self]:
-        """Yield this engine with the logins that images need, for the commands of the block and no other.
-
-        Args:
-            images: Names of images to pull.
-            builds: Texts that name more of them.
+        """Yield an engine with the logins for `images`, and for those named in the texts `builds`, for this block only.
 
         Raises:
-            MayflyError: Of the kind `failure`: a login cannot be had.
+            MayflyError: Of the type `failure`: a login is not available.
         """
         async with AsyncExitStack() as stack:
             try:
@@ -133,17 +129,17 @@ class Engine:
             yield engine
 
     async def pull(self, image: str, *, seconds: float = PULL_SECONDS) -> None:
-        """Fetch an image, with a login where its registry wants one.
+        """Pull an image, with a login if its registry needs one.
 
         Raises:
-            MayflyError: Of the kind `failure`: it could not be had.
+            MayflyError: Of the type `failure`: it is not available.
         """
         async with self.logged_in([image]) as engine:
             await engine.do("pull", "--quiet", image, seconds=seconds)
 
     @classmethod
     def refusal(cls, action: str, complaint: str) -> MayflyError:
-        """Return what a failed `docker ACTION` means, with the remedy where it is known."""
+        """Return the error for a failed `docker ACTION`, with the remedy if it is known."""
         said = complaint.lower()
         if "permission denied" in said and "daemon" in said:
             remedy = "let this user use the engine (group docker), or run as root"
@@ -189,17 +185,13 @@ _REGISTRY = (
 
 
 def registry_meaning(complaint: str) -> tuple[str, str]:
-    """Return what a registry's refusal means, and the remedy; both are empty when it is none.
-
-    Args:
-        complaint: What docker said, in lower case.
-    """
+    """Return the meaning of a registry's error (docker's text in lower case) and the remedy; empty if it is none."""
     found = ((what, remedy) for sign, what, remedy in _REGISTRY if re.search(sign, complaint))
     return next(found, ("", ""))
 
 
 def image_digest(inspected: bytes) -> str | None:
-    """Return an image's digest from `docker image inspect`: the registry's, or its id when it never came from one."""
+    """Return an image's digest from `docker image inspect`: the registry's, or its id if it was never pulled."""
     try:
         image = json.loads(inspected)[0]
         pulled = image.get("RepoDigests") or []
@@ -209,6 +201,6 @@ def image_digest(inspected: bytes) -> str | None:
 
 
 def bind_mount(source: Path, target: str) -> str:
-    """Return the value of `--mount` for a folder of this machine; the option's value is a line of CSV."""
+    """Return the value of `--mount` for a folder of this machine, which is a line of CSV."""
     here, there = (path.replace('"', '""') for path in (str(source), target))
     return f'type=bind,"source={here}","target={there}"'

@@ -1,4 +1,4 @@
-"""Which parts of addresses, and of the environment, are secrets. Decisions only."""
+"""Secrets in addresses and in the environment. Decisions only."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -41,9 +41,9 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s,;'\"]+")
 
 
 def url_secrets(url: str) -> tuple[str, ...]:
-    """Return the secrets in an address, as they stand there and as they are meant: of user, password and query.
+    """Return the secrets in an address, as written and decoded: in its login and its query.
 
-    A user's name is one where it is a token: without a password, with one that says nothing, or when it is long.
+    A user name counts as one if it is a token: without a password, with a meaningless one, or if it is long.
     """
     try:
         parts = urlsplit(url)
@@ -75,14 +75,14 @@ def _query(query: str) -> Iterator[str]:
 
 
 def whole_secrets(url: str) -> tuple[str, ...]:
-    """Return the secrets of an address that is one itself: it, and each part by which it could be guessed."""
+    """Return the secrets of an address that is itself a secret: all of it, and each part that would reveal it."""
     host = urlsplit(url).hostname if "[" not in url and "]" not in url else None
     long = (part for part in re.split("[/:@?&=#;,]", url) if len(part) >= LONG and part != host)
     return tuple(dict.fromkeys((url, *url_secrets(url), *long)))
 
 
 def settings_secrets(data: Mapping[str, Any]) -> dict[str, str]:
-    """Return the secrets in a configuration, by name; it may have faults."""
+    """Return the secrets in a configuration, which may have faults, by name."""
     secrets: dict[str, str] = {}
     for places, look in ((_WHOLE, whole_secrets), (_ADDRESSES, url_secrets)):
         for section, key in places:
@@ -92,7 +92,7 @@ def settings_secrets(data: Mapping[str, Any]) -> dict[str, str]:
 
 
 def environment_secrets(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the secrets in an environment, by name: in addresses, such as a proxy's, and in what is named so."""
+    """Return the secrets in an environment, by name: in addresses such as a proxy's, and in variables so named."""
     secrets: dict[str, str] = {}
     for name, value in sorted(environ.items()):
         bare = _PROXY.fullmatch(name) and "://" not in value

@@ -1,4 +1,4 @@
-"""Time zones, by the names that `TZ` may have. Decisions only."""
+"""Time zones, by the values of `TZ`. Decisions only."""
 
 import re
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
@@ -20,11 +20,9 @@ def zone_of(name: str) -> ZoneInfo | None:
 
 
 def zone_problem(name: str, *, by_days: bool) -> str | None:
-    """Return why a job cannot have this `TZ`, or None. A C library takes what it does not know for UTC in silence.
+    """Return why a job cannot have this `TZ`, or None: a C library silently takes an unknown zone for UTC.
 
-    Args:
-        name: The value of `TZ`.
-        by_days: Whether weekdays are judged by it, for which a rule of POSIX is not read.
+    `by_days`: weekdays are judged by it, which a POSIX rule does not allow.
     """
     if zone_of(name) is not None or zone_of("Asia/Tokyo") is None:  # a computer without any zones
         return None
@@ -36,5 +34,5 @@ def zone_problem(name: str, *, by_days: bool) -> str | None:
 
 
 def zones() -> frozenset[str]:
-    """Return the names of all zones that this computer knows."""
+    """Return the names of all zones on this computer."""
     return frozenset(available_timezones())
