@@ -16,6 +16,7 @@ from agent.machine.metadata import Metadata, metadata_endpoint
 
 if TYPE_CHECKING:
     from boto3.session import Session
+    from botocore.exceptions import ClientError
 
 METADATA_ATTEMPTS = 3
 """For a role's keys, a second each; boto3 asks once."""
@@ -95,6 +96,11 @@ def aws_client(
             retries={"total_max_attempts": waits.attempts, "mode": "standard"},
         ),
     )
+
+
+def error_code(error: "ClientError") -> str:
+    """Return the code of a refused request, such as `AccessDenied`."""
+    return error.response.get("Error", {}).get("Code", "an error")
 
 
 @cache

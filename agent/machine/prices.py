@@ -14,7 +14,7 @@ from agent.base.logs import Log
 from agent.base.threads import in_thread
 from agent.config.settings import Cost
 from agent.core.results import CostRecord
-from agent.machine.aws import Waits, aws_client
+from agent.machine.aws import Waits, aws_client, error_code
 from agent.machine.cost import BEFORE_KERNEL, POWER_OFF, Rate, Usage, rate_of, run_cost
 from agent.machine.instance import HostFacts
 
@@ -174,9 +174,8 @@ def _history(question: _Question, environ: Mapping[str, str]) -> Rate:
             MaxResults=100,
         )
     except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "an error")
         raise PriceError(
-            f"EC2 answered {code} for the spot price of {instance_type} in {zone}",
+            f"EC2 answered {error_code(error)} for the spot price of {instance_type} in {zone}",
             remedy="allow ec2:DescribeSpotPriceHistory, or set cost.hourly",
         ) from error
     except BotoCoreError as error:
