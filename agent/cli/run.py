@@ -31,14 +31,14 @@ from agent.cli.watching import watching
 from agent.config.faults import ConfigurationError, Fault
 from agent.config.locate import Loaded, Locations, Surroundings, locate
 from agent.config.overrides import Override
-from agent.core.outcome import Outcome
-from agent.core.results import RunStatus
+from agent.contract.results import RunStatus
 from agent.core.shards import NOTHING_ASKED, Asked, asked
 from agent.core.slots import parse_slot
 from agent.jobs.isolation.unit import can_use_units
 from agent.machine.metadata import metadata_endpoint
 from agent.machine.power import Lease, power_off
 from agent.machine.supervision import Manager, StatusLine, supervised
+from agent.notify.outcome import Outcome
 from agent.run.story import run_once
 from agent.steps.errands import SlotWish
 from agent.steps.opening import Call

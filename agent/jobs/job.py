@@ -7,10 +7,10 @@ from agent.base.durable import sync_file_system
 from agent.base.errors import StateError, StoreError
 from agent.base.logs import Log
 from agent.base.threads import in_thread
-from agent.config.jobsfile import Job
-from agent.core.layout import state_key
-from agent.core.results import JobCause, JobResult, JobStatus
-from agent.jobs.attempt import Tried, attempt
+from agent.config.jobsfile import Job, family_of
+from agent.contract.package import JobRecord
+from agent.contract.results import JobCause, JobStatus
+from agent.jobs.attempt import MOST_TEXT, Tried, attempt
 from agent.jobs.context import JobContext, now
 from agent.jobs.plan import backoff
 from agent.jobs.state import pack
@@ -23,9 +23,10 @@ SYNC_SECONDS = 60.0
 KEEP_SECONDS = 5.0
 """What packing a job's memory may still take when the run is told to stop: the job has succeeded, and 64 MiB of 10,000
 files take two."""
+MOST_NOTES = 100
 
 
-async def run_job(job: Job, context: JobContext) -> JobResult:
+async def run_job(job: Job, context: JobContext) -> JobRecord:
     """Run a job, attempt after attempt, and return what became of it; it never raises what is expected."""
     log = context.run_logger.log.bind(job=job.name)
     missing = [name for name in job.secrets if name not in context.secrets]
@@ -33,7 +34,7 @@ async def run_job(job: Job, context: JobContext) -> JobResult:
         text = f"secret {', '.join(missing)} is not in the secrets source"
         if context.secrets_unread:
             text = f"its secrets could not be read: {context.secrets_unread}"
-        return failed(job.name, text, JobCause.ERROR)
+        return failed(job, context, text, JobCause.ERROR)
     notes = await _fetch_state(job, context)
     tries: list[Tried] = []
     before = len(context.run.workspaces(job.name))  # of the same job on another release
@@ -67,16 +68,16 @@ async def run_job(job: Job, context: JobContext) -> JobResult:
     return _result(job, tries, notes, context)
 
 
-async def _missed_turn(job: Job, context: JobContext) -> JobResult | None:
+async def _missed_turn(job: Job, context: JobContext) -> JobRecord | None:
     """Wait for the job's reservation at its sites; return what it comes to when there is none for it any more."""
     try:
         if await context.turn_of(job):
             return None
     except StateError as error:
-        return failed(job.name, str(error), JobCause.ERROR)
+        return failed(job, context, str(error), JobCause.ERROR)
     if context.stop.requested:
-        return interrupted(job.name, f"not started: {context.stop.reason}")
-    return failed(job.name, "the rate limit left no time for this job", JobCause.TIMEOUT)
+        return interrupted(job, context, f"not started: {context.stop.reason}")
+    return failed(job, context, "the rate limit left no time for this job", JobCause.TIMEOUT)
 
 
 async def _fetch_state(job: Job, context: JobContext) -> list[str]:
@@ -106,45 +107,52 @@ async def _make_durable(context: JobContext, log: Log) -> list[str]:
     return []
 
 
-def _result(job: Job, tries: list[Tried], notes: list[str], context: JobContext) -> JobResult:
-    last = tries[-1]
-    kept = context.run.saved_state(job.name).exists()
-    return JobResult(
+def _result(job: Job, tries: list[Tried], notes: list[str], context: JobContext) -> JobRecord:
+    last, started = tries[-1], tries[0].record.started
+    notes = [*notes, *(note for tried in tries for note in tried.notes)]
+    return JobRecord(
+        run=context.run.run,
         name=job.name,
+        family=family_of(job),
         status=last.verdict.status,
         cause=last.verdict.cause,
-        message=last.verdict.message[:2000],
-        started=tries[0].record.started,
+        message=last.record.message,
+        started=started,
         finished=last.record.finished,
+        seconds=max(0.0, (last.record.finished - started).total_seconds()),
         attempts=tuple(tried.record for tried in tries),
-        files=last.produced.files,
-        bytes=last.produced.bytes,
-        refused=last.produced.refused.listed,
-        refused_files=last.produced.refused.count,
         items=last.reported.items,
         metrics=last.reported.metrics,
-        state=state_key(job.name, context.run.run_id) if kept else None,
-        notes=(*notes, *(note for tried in tries for note in tried.notes)),
+        notes=tuple(note[:MOST_TEXT] for note in notes[:MOST_NOTES]),
     )
 
 
-def _without_start(name: str, status: JobStatus, cause: JobCause | None, text: str) -> JobResult:
+def _without_start(
+    job: Job, context: JobContext, status: JobStatus, cause: JobCause | None, text: str
+) -> JobRecord:
     moment = now()
-    return JobResult(
-        name=name, status=status, cause=cause, message=text, started=moment, finished=moment
+    return JobRecord(
+        run=context.run.run,
+        name=job.name,
+        family=family_of(job),
+        status=status,
+        cause=cause,
+        message=text[:MOST_TEXT],
+        started=moment,
+        finished=moment,
     )
 
 
-def failed(name: str, reason: str, cause: JobCause) -> JobResult:
+def failed(job: Job, context: JobContext, reason: str, cause: JobCause) -> JobRecord:
     """Return the result of a job that came to nothing, for a reason outside of it."""
-    return _without_start(name, JobStatus.FAILED, cause, reason[:2000])
+    return _without_start(job, context, JobStatus.FAILED, cause, reason)
 
 
-def skipped(name: str, reason: str, cause: JobCause | None = None) -> JobResult:
+def skipped(job: Job, context: JobContext, reason: str, cause: JobCause | None = None) -> JobRecord:
     """Return the result of a job that was not started; without a cause it was simply not due."""
-    return _without_start(name, JobStatus.SKIPPED, cause, reason)
+    return _without_start(job, context, JobStatus.SKIPPED, cause, reason)
 
 
-def interrupted(name: str, reason: str) -> JobResult:
+def interrupted(job: Job, context: JobContext, reason: str) -> JobRecord:
     """Return the result of a job that was not started because the run was told to stop."""
-    return _without_start(name, JobStatus.INTERRUPTED, JobCause.INTERRUPTED, reason)
+    return _without_start(job, context, JobStatus.INTERRUPTED, JobCause.INTERRUPTED, reason)

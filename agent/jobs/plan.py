@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agent.config.jobsfile import DAYS, Job
-from agent.core.results import JobStatus
+from agent.contract.results import JobStatus
 
 
 @dataclass(frozen=True, slots=True)

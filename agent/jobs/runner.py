@@ -8,7 +8,8 @@ from zoneinfo import ZoneInfo
 
 from agent.base.zones import zone_of
 from agent.config.jobsfile import Job
-from agent.core.results import JobCause, JobResult
+from agent.contract.package import JobRecord
+from agent.contract.results import JobCause
 from agent.jobs.context import JobContext
 from agent.jobs.job import failed, interrupted, run_job, skipped
 from agent.jobs.plan import Decision, SchedulerState, day_problem, next_step
@@ -18,7 +19,7 @@ LEAST_SECONDS = 1.0
 
 
 async def run_jobs(
-    jobs: Sequence[Job], sessions: int, context: JobContext, done: Callable[[JobResult], None]
+    jobs: Sequence[Job], sessions: int, context: JobContext, done: Callable[[JobRecord], None]
 ) -> None:
     """Run all jobs; each result is handed to `done` as soon as it is known, once."""
     crew = _Crew(jobs, sessions, context, done)
@@ -34,14 +35,14 @@ class _Crew:
         jobs: Sequence[Job],
         sessions: int,
         context: JobContext,
-        done: Callable[[JobResult], None],
+        done: Callable[[JobRecord], None],
     ) -> None:
         self._jobs = {job.name: job for job in jobs}
         self._sessions = sessions
         self._shop = context
         self._done = done
-        self._ended: dict[str, JobResult] = {}
-        self._running: dict[str, asyncio.Task[JobResult]] = {}
+        self._ended: dict[str, JobRecord] = {}
+        self._running: dict[str, asyncio.Task[JobRecord]] = {}
         self._browser = asyncio.create_task(self._browser_settled())
 
     async def work(self) -> None:
@@ -55,16 +56,17 @@ class _Crew:
             elif self._running or not self._browser.done():
                 await self._something_ends()
 
-    async def _run(self, job: Job) -> JobResult:
+    async def _run(self, job: Job) -> JobRecord:
         """Run a job; what goes wrong in the agent meanwhile, such as a full disk, costs this job and no other."""
         try:
             return await run_job(job, self._shop)
         except OSError as error:
             full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-            return failed(job.name, str(error), JobCause.OUT_OF_DISK if full else JobCause.ERROR)
+            cause = JobCause.OUT_OF_DISK if full else JobCause.ERROR
+            return failed(job, self._shop, str(error), cause)
         except Exception as error:  # a defect of ours must not take the other jobs along
             self._shop.run_logger.log.exception("job.defect", job=job.name)
-            return failed(job.name, f"the agent failed: {error!r}", JobCause.ERROR)
+            return failed(job, self._shop, f"the agent failed: {error!r}", JobCause.ERROR)
 
     async def dismiss(self) -> None:
         """End what still runs, for a run that is being torn down."""
@@ -113,12 +115,13 @@ class _Crew:
 
     def _skip(self, step: Decision) -> None:
         for name, reason in step.skip:
+            job = self._jobs[name]
             if self._shop.stop.requested:
-                self._end(interrupted(name, reason))
+                self._end(interrupted(job, self._shop, reason))
             elif self._stopping():
-                self._end(skipped(name, reason, JobCause.TIMEOUT))
+                self._end(skipped(job, self._shop, reason, JobCause.TIMEOUT))
             else:
-                self._end(skipped(name, reason, self._cause_before(self._jobs[name])))
+                self._end(skipped(job, self._shop, reason, self._cause_before(job)))
 
     def _cause_before(self, job: Job) -> JobCause | None:
         """Return why a job's needs did not succeed; None when they were merely not due today."""
@@ -126,18 +129,18 @@ class _Crew:
         return next((cause for cause in causes if cause is not None), None)
 
     def _skip_finished(self) -> None:
-        for name in self._jobs:
+        for name, job in self._jobs.items():
             if name in self._shop.finished:
-                self._end(skipped(name, self._shop.finished[name]))
+                self._end(skipped(job, self._shop, self._shop.finished[name]))
 
     def _skip_other_days(self) -> None:
         for name, job in self._jobs.items():
             if name in self._ended:
                 continue
             if problem := day_problem(job, datetime.now(UTC).astimezone(_zone(job, self._shop))):
-                self._end(skipped(name, problem))
+                self._end(skipped(job, self._shop, problem))
 
-    def _end(self, result: JobResult) -> None:
+    def _end(self, result: JobRecord) -> None:
         self._ended[result.name] = result
         self._done(result)
 
