@@ -14,7 +14,7 @@ from agent.release.checks import read_jobs
 from agent.release.context import ReleaseContext, refusing, since
 from agent.release.dependencies import Dependencies
 from agent.release.mirror import Mirror
-from agent.release.repository import TRACK, Wanted
+from agent.release.repository import TRACK
 from agent.release.store import (
     ENVIRONMENT,
     TREE,
@@ -31,9 +31,7 @@ SYNC_SECONDS = 120.0
 """What writing a new release's files to the disk may take; a small cloud disk does 125 MB/s."""
 
 
-async def install(
-    context: ReleaseContext, mirror: Mirror, wanted: Wanted, marker: Marker
-) -> Installed:
+async def install(context: ReleaseContext, mirror: Mirror, marker: Marker) -> Installed:
     """Export a fetched release, make its environment, check it, and only then declare it complete.
 
     Raises:
@@ -42,10 +40,10 @@ async def install(
         GitError: git lost a part of it.
     """
     started = time.monotonic()
-    root = context.release_store.root(wanted.commit)
+    root = context.release_store.root(marker.commit)
     if root.exists():
         await remove(root)
-    await _export(context, mirror, wanted.commit, root)
+    await _export(context, mirror, marker.commit, root)
     with refusing("content"):
         # Before an environment is made for nothing.
         jobs = read_jobs(root / TREE, context.checks)
@@ -54,30 +52,30 @@ async def install(
         signed = Trust.of(context.settings).signers is not None
         refuse_unpinned(dependencies, signed=signed)
     if dependencies is not None:
-        await _make_environment(context, root, wanted, dependencies)
+        await _make_environment(context, root, marker, dependencies)
     marker = marker.model_copy(update={"environment": dependencies is not None})
     with refusing("content"):
         release = load(root, marker, context.checks)
     await seal(root)
-    await _to_disk(root, context.checks.environ)
+    await _to_disk(root, context.environ)
     write_marker(root, marker)
     context.log.info(
-        "release.installed", ref=wanted.name, commit=wanted.commit, seconds=since(started)
+        "release.installed", ref=marker.ref, commit=marker.commit, seconds=since(started)
     )
     return release
 
 
 async def _make_environment(
-    context: ReleaseContext, root: Path, wanted: Wanted, dependencies: Dependencies
+    context: ReleaseContext, root: Path, marker: Marker, dependencies: Dependencies
 ) -> None:
     with refusing("install"):
         await environment.install(
             root / TREE,
             root / ENVIRONMENT,
             dependencies,
-            version=_version(context, wanted),
+            version=_version(context, marker),
             cache=context.release_store.cache,
-            environ=context.checks.environ,
+            environ=context.environ,
             mark=mark(context.release_store.mirror),
             seconds=context.settings.install_timeout,
             log=context.log,
@@ -85,10 +83,10 @@ async def _make_environment(
         )
 
 
-def _version(context: ReleaseContext, wanted: Wanted) -> str:
+def _version(context: ReleaseContext, marker: Marker) -> str:
     """Return the release's version; of a branch one that names the commit."""
-    known = Track(context.settings.track or TRACK).version(wanted.name) if wanted.is_tag else None
-    return str(known) if known else f"0+g{wanted.commit[:12]}"
+    known = Track(context.settings.track or TRACK).version(marker.ref) if marker.tag else None
+    return str(known) if known else f"0+g{marker.commit[:12]}"
 
 
 async def _export(context: ReleaseContext, mirror: Mirror, commit: str, root: Path) -> None:

@@ -21,7 +21,7 @@ from agent.contract.releases import (
     TrialStage,
     Version,
 )
-from agent.release.trust import Floor, order_of
+from agent.release.trust import highest, order_of
 
 KEPT_GOOD = 10
 KEPT_BAD = 50
@@ -230,16 +230,14 @@ class Known:
             if self.why_bad(one.commit, one.ref, agent) is None
         )
 
-    def lowest(self, line: str, *, tag: bool) -> Floor | None:
+    def lowest(self, line: str, *, tag: bool) -> Version | None:
         """Return the release below which nothing of a line runs by itself."""
         some = [
             fact
             for fact in self.facts
             if (version := fact.good or fact.lowest) and (version.line, version.tag) == (line, tag)
         ]
-        versions = [version for fact in _of_line(some) if (version := fact.good or fact.lowest)]
-        top = max(versions, key=lambda version: (order_of(version), version.commit), default=None)
-        return None if top is None else floor_of(top)
+        return highest(fact.good or fact.lowest for fact in _of_line(some))
 
     def passed(self, commit: str) -> tuple[str, ...] | None:
         """Return the jobs that succeeded when a release last ran; None when that is not known."""
@@ -264,8 +262,3 @@ class Known:
             and (not ends or stamp_of(fact) > max(ends))
         ]
         return died.count(TrialStage.INSTALLING), died.count(TrialStage.STARTED)
-
-
-def floor_of(version: Version) -> Floor:
-    """Return the floor that a release sets."""
-    return Floor(ref=version.ref, commit=version.commit, time=version.time)

@@ -1,23 +1,14 @@
 """Which release runs today: the newest, if it is verified, installed and checked; the last good one; the image's."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from agent.base.errors import ReleaseError, ReleaseRefused
-from agent.base.logs import Log
-from agent.config.settings import Release
 from agent.contract import facts
 from agent.release.advice import advice
-from agent.release.checks import Checks
 from agent.release.context import ReleaseContext
-from agent.release.images import Images
-from agent.release.memory import Memory
 from agent.release.newest import MOST_TEXT, Attempt, refusal_of
-from agent.release.repository import Repository, parse_repository
-from agent.release.selfcheck import SelfCheck
-from agent.release.store import Installed, ReleaseStore, linked_commit, read_marker
-from agent.secrets.keyring import Keyring
+from agent.release.store import Installed, linked_commit, read_marker
 
 UNVERIFIED = (
     "releases are not verified: whoever can push to the repository has programs run here;"
@@ -30,10 +21,10 @@ class Obtained:
     """The release to run.
 
     Attributes:
-        release: It.
-        stale: Why it is not the newest; None when it is.
+        release: The release.
+        stale: Why it is not the newest; None if it is.
         warnings: What a person should look at, such as a tag that was moved.
-        on_trial: Whether it has not proved itself yet; then its trial is written down.
+        on_trial: Whether it has not proved itself yet; then its trial is recorded.
         record: What the manifest says of it.
     """
 
@@ -44,47 +35,15 @@ class Obtained:
     record: facts.Release
 
 
-async def obtain(
-    settings: Release,
-    release_store: ReleaseStore,
-    *,
-    memory: Memory,
-    environ: Mapping[str, str],
-    version: str,
-    now: datetime,
-    log: Log,
-    self_check: SelfCheck | None = None,
-    images: Images | None = None,
-    machine: bool = False,
-    keyring: Keyring | None = None,
-) -> Obtained:
+async def obtain(context: ReleaseContext) -> Obtained:
     """Return the release to run, complete on disk and checked: the newest that can, or the last good one.
-
-    Args:
-        settings: Which repository, and what of it.
-        release_store: Where releases are kept; nobody else may use it meanwhile.
-        memory: What is known of releases; what is learnt is added, and sent where a kill must not lose it.
-        environ: The agent's environment, of which git and uv get what they need.
-        version: This agent's version.
-        now: The time (aware).
-        log: Told of each step, with its seconds.
-        self_check: How a new release's programs are tried; without one they are not.
-        images: How the image that a new release pins is had; without it the browser will see to it.
-        keyring: What opens a private repository.
-        machine: Whether nobody watches, so that a repository that is not verified deserves a warning.
 
     Raises:
         ReleaseError: None can run, or the configuration names no repository.
     """
-    checks = Checks(settings.jobs, version, environ)
-    context = ReleaseContext(
-        *(settings, release_store, _repository(settings, environ), checks, self_check, images),
-        *(memory, now, log),
-        keyring=keyring,
-    )
     attempt = Attempt(context)
-    attempt.warnings += memory.problems
-    if machine and not attempt.trust.stated:
+    attempt.warnings += context.memory.problems
+    if context.machine and not attempt.trust.stated:
         attempt.warnings.append(UNVERIFIED)
     try:
         release = await attempt.newest()
@@ -93,57 +52,16 @@ async def obtain(
     return _obtained(attempt, release, attempt.why)
 
 
-async def stand_in_for(
-    commit: str,
-    settings: Release,
-    release_store: ReleaseStore,
-    *,
-    memory: Memory,
-    environ: Mapping[str, str],
-    version: str,
-    now: datetime,
-    log: Log,
-) -> Installed | None:
-    """Return the release that takes over from one that failed; None when there is no other that can run.
-
-    Args:
-        commit: The one that failed.
-        settings: As for `obtain`, like all others.
-        release_store: Where releases are kept.
-        memory: What is known of releases.
-        environ: The agent's environment.
-        version: This agent's version.
-        now: The time (aware).
-        log: Told why one cannot take over.
-    """
-    checks = Checks(settings.jobs, version, environ)
-    repository = _repository(settings, environ)
-    context = ReleaseContext(
-        settings, release_store, repository, checks, None, None, memory, now, log
-    )
+async def stand_in_for(commit: str, context: ReleaseContext) -> Installed | None:
+    """Return the release that takes over from one that failed; None if no other can run."""
     release, reasons = await _other(Attempt(context), besides=commit)
     for reason in reasons:
-        log.warning("release.no_stand_in", reason=reason)
+        context.log.warning("release.no_stand_in", reason=reason)
     return release
 
 
-def _repository(settings: Release, environ: Mapping[str, str]) -> Repository:
-    if settings.repository is None:
-        raise ReleaseError(
-            "no repository is configured",
-            remedy="set release.repository, or see it work first: mayfly demo",
-        )
-    try:
-        return parse_repository(settings.repository, environ.get("HOME"))
-    except ValueError as error:
-        raise ReleaseError(
-            f"release.repository {error}",
-            remedy='write for example "https://example.com/me/scrapers.git"',
-        ) from error
-
-
 async def _stand_in(attempt: Attempt, why: ReleaseError) -> Obtained:
-    """Return another release in the place of those that could not be had."""
+    """Return another release in place of those that cannot run."""
     release, reasons = await _other(attempt)
     if release is not None:
         attempt.on_trial = False
@@ -162,12 +80,13 @@ async def _other(
 ) -> tuple[Installed | None, list[str]]:
     """Return an earlier good release, else the image's, and why those before it in this order cannot run.
 
-    The last good one is fetched from git, if it has to be. Where it cannot be had, an older one will do that is on the
-    disk; where it must not run, none that is older.
+    The last good one is fetched from git if it is not on the disk. If it is not available, an older one on the disk
+    will do; if it must not run, no older one may.
     """
     reasons, asked = list[str](), False
+    store = attempt.context.release_store
     for good in attempt.good:
-        here = read_marker(attempt.release_store.root(good.commit)) is not None
+        here = read_marker(store.root(good.commit)) is not None
         if good.commit == besides or (asked and not here):
             continue
         asked = asked or not here
@@ -177,7 +96,7 @@ async def _other(
             reasons.append(f"{good.ref}, which was good before: {error}")
             if isinstance(error, ReleaseRefused):
                 break
-    baked = linked_commit(attempt.release_store.baked)
+    baked = linked_commit(store.baked)
     if baked is not None and baked not in {besides, *(good.commit for good in attempt.good)}:
         try:
             return await attempt.trusted(baked), reasons
@@ -187,42 +106,38 @@ async def _other(
 
 
 def _obtained(attempt: Attempt, release: Installed, why: ReleaseError | None) -> Obtained:
-    """Return a release with what is told of it.
-
-    Args:
-        attempt: What was tried.
-        release: What runs.
-        why: Why it is not the newest; None when it is.
-    """
+    """Return the release that runs; `why` says why it is not the newest."""
     stale = None if why is None else _stale(attempt, release, why)
     attempt.memory.contact(stale_since=stale.since if stale else None)
     refused = attempt.refused
     if not refused and isinstance(why, ReleaseRefused):  # before anything was offered
         refused = [refusal_of(attempt.wanted, attempt.commit, why)]
+    marker = release.marker
     record = facts.Release(
-        repository=release.repository,
-        ref=release.ref,
-        commit=release.commit,
-        fetched=release.fetched,
+        repository=marker.repository,
+        ref=marker.ref,
+        commit=marker.commit,
+        fetched=marker.fetched,
         trust="none" if attempt.trust.signers is None else "signed",
-        verified_by=release.verified_by,
+        verified_by=marker.verified_by,
         reached=attempt.reached,
         unreachable_since=attempt.memory.known.contact.unreachable_since,
         stale=stale,
         refused=tuple(refused),
     )
-    told = advice(release.tree, release.jobs, attempt.settings.jobs)
+    told = advice(release.tree, release.jobs, attempt.context.settings.jobs)
     return Obtained(release, stale, (*attempt.warnings, *told), attempt.on_trial, record)
 
 
 def _stale(attempt: Attempt, release: Installed, why: ReleaseError) -> facts.Stale:
+    age = attempt.context.now - release.marker.fetched
     stale = facts.Stale(
         wanted=attempt.wanted,
         reason=why.with_remedy[:MOST_TEXT],
-        age_seconds=_age(release, attempt.context.now),
+        age_seconds=max(0.0, age.total_seconds()),
         since=_stale_since(attempt),
     )
-    attempt.log.warning(
+    attempt.context.log.warning(
         "release.stale",
         wanted=stale.wanted,
         reason=stale.reason,
@@ -234,7 +149,3 @@ def _stale(attempt: Attempt, release: Installed, why: ReleaseError) -> facts.Sta
 
 def _stale_since(attempt: Attempt) -> datetime:
     return attempt.memory.known.contact.stale_since or attempt.context.now
-
-
-def _age(release: Installed, now: datetime) -> float:
-    return max(0.0, (now - release.fetched).total_seconds())

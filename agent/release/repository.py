@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
+from agent.base.errors import ReleaseError
 from agent.base.versions import Track
 from agent.config.settings import Release
 from agent.secrets.private import GitLogin
@@ -81,6 +82,26 @@ def parse_repository(text: str, home: str | None) -> Repository:
     if _SCP_LIKE.fullmatch(text):
         return Repository(text, "ssh")
     raise ValueError("is neither a URL nor an absolute path")
+
+
+def configured_repository(settings: Release, environ: Mapping[str, str]) -> Repository:
+    """Return the repository of a configuration.
+
+    Raises:
+        ReleaseError: It names none, or not one that can be used.
+    """
+    if settings.repository is None:
+        raise ReleaseError(
+            "no repository is configured",
+            remedy="set release.repository, or see it work first: mayfly demo",
+        )
+    try:
+        return parse_repository(settings.repository, environ.get("HOME"))
+    except ValueError as error:
+        raise ReleaseError(
+            f"release.repository {error}",
+            remedy='write for example "https://example.com/me/scrapers.git"',
+        ) from error
 
 
 def _from_url(text: str) -> Repository:

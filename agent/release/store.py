@@ -5,30 +5,22 @@ exists, which is written last; what has none was being made when the power went,
 """
 
 import asyncio
-import base64
 import os
 import re
 import secrets
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import (
-    AwareDatetime,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from agent.base import durable
 from agent.base.errors import ReleaseError
 from agent.config.jobsfile import JobsFile, family_of
 from agent.contract.facts import Signer
-from agent.contract.releases import MOST_SIGNED, Good, Version
+from agent.contract.releases import MOST_SIGNED, Good
 from agent.release.checks import Checks, checked_jobs
 from agent.release.trust import Signed
 
@@ -76,37 +68,49 @@ class ReleaseStore:
         return self.releases / commit
 
 
+class Marker(Good):
+    """`release.json`: says that the directory it is in is complete.
+
+    Attributes:
+        signed: The object that carries its signature, in base64 and of any size; None when nobody asked for one.
+        environment: Whether its lock asked for an environment of its own.
+        verified_by: Who signed it; None when nobody has to.
+    """
+
+    version: Literal[1] = 1
+    signed: str | None = None
+    environment: bool
+    verified_by: Signer | None = None
+
+    @property
+    def signed_object(self) -> Signed | None:
+        """The object that carries its signature."""
+        return None if self.signed is None else Signed.parse(self.signed, tag=self.tag)
+
+
 @dataclass(frozen=True, slots=True)
 class Installed:
     """A release that is complete on disk and was checked by this agent.
 
     Attributes:
-        commit: Its commit.
-        ref: Tag or branch under which it was last wanted.
-        repository: Where it came from, without credentials.
-        fetched: When it was first fetched (aware, UTC).
+        marker: What is known of it.
         root: Its directory.
         jobs: Its jobs, expanded.
-        has_environment: Whether it brought a lock, and so has an environment of its own.
-        line: The line of releases it belongs to (`agent.release.trust.line_of`).
-        is_tag: Whether `ref` is a tag.
-        time: When it was tagged or committed, as it says itself, in Unix seconds.
-        signed: The object that carries its signature; None when nobody asked for one.
-        verified_by: Who signed it; None likewise.
     """
 
-    commit: str
-    ref: str
-    repository: str
-    fetched: datetime
+    marker: Marker
     root: Path
     jobs: JobsFile
-    has_environment: bool
-    line: str = ""
-    is_tag: bool = True
-    time: int = 0
-    signed: Signed | None = None
-    verified_by: Signer | None = None
+
+    @property
+    def commit(self) -> str:
+        """Its commit."""
+        return self.marker.commit
+
+    @property
+    def ref(self) -> str:
+        """Tag or branch under which it was last wanted."""
+        return self.marker.ref
 
     @property
     def tree(self) -> Path:
@@ -116,26 +120,7 @@ class Installed:
     @property
     def programs(self) -> Path | None:
         """The `bin` of its environment, which comes first on its jobs' PATH; None without one."""
-        return self.root / ENVIRONMENT / "bin" if self.has_environment else None
-
-
-class Marker(BaseModel):
-    """`release.json`: says that the directory it is in is complete."""
-
-    model_config = ConfigDict(frozen=True)
-
-    version: Literal[1] = 1
-    commit: str = Field(pattern=_COMMIT.pattern)
-    ref: str
-    repository: str
-    fetched: AwareDatetime
-    environment: bool
-    line: str = ""
-    tag: bool = True
-    time: int = 0
-    signed: str | None = None
-    """The signed object, in base64."""
-    verified_by: Signer | None = None
+        return self.root / ENVIRONMENT / "bin" if self.marker.environment else None
 
 
 def read_marker(root: Path) -> Marker | None:
@@ -172,58 +157,16 @@ def load(root: Path, marker: Marker, checks: Checks) -> Installed:
         ReleaseError: This agent cannot run its jobs; all faults are in the message.
     """
     programs = root / ENVIRONMENT / "bin" if marker.environment else None
-    return Installed(
-        commit=marker.commit,
-        ref=marker.ref,
-        repository=marker.repository,
-        fetched=marker.fetched,
-        root=root,
-        jobs=checked_jobs(root / TREE, programs, checks),
-        has_environment=marker.environment,
-        line=marker.line,
-        is_tag=marker.tag,
-        time=marker.time,
-        signed=_signed(marker),
-        verified_by=marker.verified_by,
-    )
-
-
-def _signed(marker: Marker) -> Signed | None:
-    return None if marker.signed is None else decoded(marker.signed, tag=marker.tag)
-
-
-def decoded(signed: str, *, tag: bool) -> Signed:
-    """Return a signed object from the form in which it is kept; damage is an object that nobody signed."""
-    return Signed("tag" if tag else "commit", base64.b64decode(signed, validate=False))
-
-
-def encoded(signed: Signed | None) -> str | None:
-    """Return a signed object as a marker holds it."""
-    return None if signed is None else base64.b64encode(signed.data).decode()
-
-
-def version_of(release: Installed) -> Version:
-    """Return a release as a step in its line."""
-    return Version(
-        line=release.line,
-        tag=release.is_tag,
-        ref=release.ref,
-        commit=release.commit,
-        time=release.time,
-    )
+    return Installed(marker, root, checked_jobs(root / TREE, programs, checks))
 
 
 def good_of(release: Installed) -> Good:
     """Return what is to be known of a release that proved itself, so that it can be had again without this disk."""
-    signed = encoded(release.signed)
+    known = {name: getattr(release.marker, name) for name in Good.model_fields}
+    if len(release.marker.signed or "") > MOST_SIGNED:
+        known["signed"] = None
     declared = sorted({family_of(job) for job in release.jobs.job})
-    return Good(
-        **dict(version_of(release)),
-        repository=release.repository,
-        fetched=release.fetched,
-        signed=signed if signed and len(signed) <= MOST_SIGNED else None,
-        jobs=tuple(declared),
-    )
+    return Good.model_validate({**known, "jobs": tuple(declared)})
 
 
 def bake(release_store: ReleaseStore, release: Installed) -> None:

@@ -18,7 +18,6 @@ from typing import Any, Literal
 from agent.base.versions import Track
 from agent.contract.facts import Signer
 from agent.contract.releases import Version
-from agent.contract.results import Record
 from agent.release.repository import ObjectFormat, Wanted, format_of
 
 Kind = Literal["tag", "commit"]
@@ -41,6 +40,16 @@ class Signed:
 
     kind: Kind
     data: bytes
+
+    @classmethod
+    def parse(cls, text: str, *, tag: bool) -> "Signed":
+        """Return an object from base64; a damaged one is an object that nobody signed."""
+        return cls("tag" if tag else "commit", base64.b64decode(text, validate=False))
+
+    @property
+    def text(self) -> str:
+        """The object in base64."""
+        return base64.b64encode(self.data).decode()
 
     @property
     def object_format(self) -> ObjectFormat:
@@ -166,14 +175,6 @@ def _is_key(kind: bytes, data: bytes) -> bool:
     return blob.startswith(head) and len(blob) > len(head)
 
 
-class Floor(Record):
-    """The newest release of a line that was ever verified and found good: nothing below it runs by itself."""
-
-    ref: str
-    commit: str
-    time: int = 0
-
-
 def line_of(repository: str, branch: str | None, track: str) -> str:
     """Return the name of a line of releases: versions are compared within it, and nowhere else."""
     return f"{repository} {'branch' if branch else 'tags'} {branch or track}"
@@ -189,33 +190,32 @@ def order_of(version: Version) -> tuple[Any, ...]:
     return _track_of(version.line).order(version.ref) if version.tag else (version.time,)
 
 
-def floor_problem(floor: Floor | None, line: str, ref: str, *, is_tag: bool) -> str | None:
-    """Return why a tag is a step back, or None."""
-    order = _track_of(line).order
-    if floor is None or not is_tag or order(ref) >= order(floor.ref):
+def floor_problem(floor: Version | None, ref: str, *, is_tag: bool) -> str | None:
+    """Return why a tag is older than the minimum version of its line, or None."""
+    if floor is None or not (is_tag and floor.tag):
         return None
-    return f"it is older than {floor.ref}, which ran here before"
+    order = _track_of(floor.line).order
+    return (
+        None
+        if order(ref) >= order(floor.ref)
+        else f"it is older than {floor.ref}, which ran here before"
+    )
 
 
-def to_try(candidates: Sequence[Wanted], floor: Floor | None, line: str) -> tuple[Wanted, ...]:
-    """Return which of the releases that a repository offers may be tried, one after the other until one can run.
+def to_try(candidates: Sequence[Wanted], floor: Version | None) -> tuple[Wanted, ...]:
+    """Return the candidates (newest first) to try one after the other until one can run.
 
-    The newest is judged in any case; an older one is tried in its place unless it is older than what ran here before.
-
-    Args:
-        candidates: What is offered, the newest first.
-        floor: The newest release of the line that was found good.
-        line: The line.
+    The newest is judged in any case; the others only if they are not below the minimum version.
     """
     older = (
         each
         for each in candidates[1:]
-        if floor_problem(floor, line, each.name, is_tag=each.is_tag) is None
+        if floor_problem(floor, each.name, is_tag=each.is_tag) is None
     )
     return (*candidates[:1], *older)
 
 
-def forced_back_problem(floor: Floor | None, branch: str, claim: Claim) -> str | None:
+def forced_back_problem(floor: Version | None, branch: str, claim: Claim) -> str | None:
     """Return why the head of a branch is a step back, or None.
 
     The commit's own time is signed with it, so that an old commit cannot be passed off as new. Its history is not
@@ -229,11 +229,7 @@ def forced_back_problem(floor: Floor | None, branch: str, claim: Claim) -> str |
     )
 
 
-def highest(floors: Iterable[Floor | None], line: str, *, is_tag: bool) -> Floor | None:
-    """Return the highest of some floors of a line."""
-    order = _track_of(line).order
-    return max(
-        filter(None, floors),
-        key=lambda floor: order(floor.ref) if is_tag else (floor.time,),
-        default=None,
-    )
+def highest(versions: Iterable[Version | None]) -> Version | None:
+    """Return the highest version of a line."""
+    known = filter(None, versions)
+    return max(known, key=lambda one: (order_of(one), one.commit), default=None)

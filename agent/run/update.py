@@ -20,6 +20,7 @@ from agent.jobs.interface import Isolation
 from agent.jobs.plan import chosen
 from agent.jobs.runner import run_jobs
 from agent.release.checks import Checks
+from agent.release.context import ReleaseContext
 from agent.release.images import Images
 from agent.release.memory import Memory, Store
 from agent.release.obtain import Obtained, obtain, stand_in_for
@@ -153,18 +154,19 @@ class Update:
 
     async def _obtain(self, check: SelfCheck, bucket: Awaitable[Store]) -> Obtained:
         await self.memory.open(bucket)
-        return await obtain(
-            self._settings.release,
-            self.release_store,
+        return await obtain(replace(self._context(), self_check=check, images=self._images()))
+
+    def _context(self) -> ReleaseContext:
+        return ReleaseContext(
+            settings=self._settings.release,
+            release_store=self.release_store,
             memory=self.memory,
             environ=self._environ,
             version=self._version,
             now=datetime.now(UTC),
             log=self._log,
-            self_check=check,
-            images=self._images(),
-            machine=self._machine,
             keyring=self._keyring,
+            machine=self._machine,
         )
 
     async def withdraw(self) -> None:
@@ -263,16 +265,7 @@ class Update:
             self.memory.learn(passed=Passed(commit=release.commit, jobs=jobs))
 
     async def _stand_in(self, release: Installed) -> Installed | None:
-        return await stand_in_for(
-            release.commit,
-            self._settings.release,
-            self.release_store,
-            memory=self.memory,
-            environ=self._environ,
-            version=self._version,
-            now=datetime.now(UTC),
-            log=self._log,
-        )
+        return await stand_in_for(release.commit, self._context())
 
     async def _apply(
         self, judgement: Judgement, release: Installed, results: Sequence[JobResult]
@@ -331,16 +324,16 @@ def after_trial(
     tried = tried.model_copy(update={"refused": (*record.refused, refused)})
     if other is None:
         return tried
-    age = max(0.0, (now - other.fetched).total_seconds())
+    age = max(0.0, (now - other.marker.fetched).total_seconds())
     before = record.stale  # the release on trial was not the newest either
     return tried.model_copy(
         update={
-            "repository": other.repository,
+            "repository": other.marker.repository,
             "ref": other.ref,
             "commit": other.commit,
-            "fetched": other.fetched,
+            "fetched": other.marker.fetched,
             "age_seconds": age,
-            "verified_by": other.verified_by,
+            "verified_by": other.marker.verified_by,
             "stale": Stale(
                 wanted=before.wanted if before else release.ref,
                 reason=before.reason if before else f"it failed its trial: {judgement.reason}",
