@@ -10,6 +10,7 @@ from typing import ClassVar, Self
 
 from agent.base import processes
 from agent.base.errors import ContainerError, MayflyError, ProcessTimeout, SecretsError
+from agent.base.logs import Log
 from agent.base.processes import Finished
 
 ANSWER_SECONDS = 20.0
@@ -136,6 +137,43 @@ class Engine:
         """
         async with self.logged_in([image]) as engine:
             await engine.do("pull", "--quiet", image, seconds=seconds)
+
+    async def have(
+        self,
+        image: str,
+        log: Log,
+        event: str,
+        *,
+        what: str = "image",
+        seconds: float = PULL_SECONDS,
+    ) -> tuple[bytes, bool]:
+        """Pull an image unless it is here; return `docker image inspect`, and whether it was pulled.
+
+        Args:
+            image: Its name.
+            log: Gets `event` before a pull.
+            event: The event's name.
+            what: The image's part, for the message.
+            seconds: Limit of the pull.
+
+        Raises:
+            MayflyError: Of the type `failure`: there is no engine, or the image is not available.
+        """
+        found = await self.ask("image", "inspect", image)
+        if found.code == 0:
+            return found.stdout, False
+        # Is there an engine at all? Its answer to this is clearer.
+        await self.do("version", "--format", "{{.Server.Version}}")
+        log.info(event, image=image)
+        try:
+            await self.pull(image, seconds=seconds)
+        except self.failure as error:
+            raise self.failure(
+                f"the {what} {image} is not here and could not be fetched: {error}",
+                remedy=error.remedy
+                or f"check its name and the network, or docker load it{self.instead}",
+            ) from error
+        return (await self.ask("image", "inspect", image)).stdout, True
 
     @classmethod
     def refusal(cls, action: str, complaint: str) -> MayflyError:

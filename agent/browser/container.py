@@ -17,7 +17,7 @@ from agent.base.engine import (
 )
 from agent.base.errors import BrowserError
 from agent.base.logs import Log
-from agent.browser.docker import WITHOUT, Docker
+from agent.browser.docker import Docker
 from agent.browser.interface import HOST, Facts, Place, open_to_browser
 from agent.browser.session import BrowserDied
 
@@ -95,12 +95,9 @@ class ContainerBrowser:
         Raises:
             BrowserError: There is no engine, or the image cannot be had.
         """
-        found = await self._docker.ask("image", "inspect", self._image)
-        if found.code != 0:
-            await self._docker.do("version", "--format", "{{.Server.Version}}")
-            await self._pull()
-            found = await self._docker.ask("image", "inspect", self._image)
-        self._digest = image_digest(found.stdout)
+        event = "browser.image_pulled"
+        found, _ = await self._docker.have(self._image, self._log, event, what="browser's image")
+        self._digest = image_digest(found)
 
     async def start(self) -> None:
         """Create and start the container; the engine chooses the port the first time.
@@ -155,17 +152,6 @@ class ContainerBrowser:
     def describe(self) -> Facts:
         """Return the image and its digest."""
         return Facts(self._image, self._digest)
-
-    async def _pull(self) -> None:
-        self._log.info("browser.image_pulled", image=self._image)
-        try:
-            await self._docker.pull(self._image)
-        except BrowserError as error:
-            raise BrowserError(
-                f"the browser's image {self._image} is not here and could not be fetched: {error}",
-                remedy=error.remedy
-                or f"check its name and the network, or docker load it, {WITHOUT}",
-            ) from error
 
     async def _run(self) -> None:
         port = self.url.rpartition(":")[2] if self.url else ""

@@ -13,8 +13,3 @@ class Docker(Engine):
 
     failure: ClassVar[type[MayflyError]] = BrowserError
     instead: ClassVar[str] = f", {WITHOUT}"
-
-
-def refusal(action: str, complaint: str) -> MayflyError:
-    """Return what a failed `docker ACTION` means for the browser."""
-    return Docker.refusal(action, complaint)

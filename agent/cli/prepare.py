@@ -107,10 +107,7 @@ async def _fetch_images(
 ) -> None:
     engine = Engine(around.environ, keyring.docker)
     for image in dict.fromkeys(images(release.jobs, settings, find_chromedriver(around.environ))):
-        if (await engine.ask("image", "inspect", image)).code == 0:
-            continue
-        log.info("image.pulled", image=image)
-        await engine.pull(image)
+        await engine.have(image, log, "image.pulled")
     if faults := await examine_stacks(release.jobs.job, release.tree, around.environ):
         log.warning("stack.not_pulled", reason=summary(faults))
         return

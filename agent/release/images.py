@@ -48,17 +48,14 @@ class Images:
         """
         docker = Docker(self.environ, self.login)
         try:
-            if (await docker.ask("image", "inspect", image)).code == 0:
-                return False
-            self.log.info("browser.image_pulled", image=image)
-            await docker.pull(image, seconds=self.seconds)
+            _, pulled = await docker.have(
+                *(image, self.log, "browser.image_pulled"),
+                what="browser's image",
+                seconds=self.seconds,
+            )
         except BrowserError as error:
-            raise ReleaseRefused(
-                "install",
-                f"the browser's image {image} is not here and could not be fetched: {error}",
-                remedy=error.remedy or "check its name and the network",
-            ) from error
-        return True
+            raise ReleaseRefused("install", str(error), remedy=error.remedy) from error
+        return pulled
 
     async def remove(self, images: Collection[str]) -> tuple[str, ...]:
         """Remove images, and return those that are gone; one that a container uses stays."""

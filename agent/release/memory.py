@@ -7,18 +7,19 @@ The file on the disk is a copy for a bucket that does not answer, and holds what
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agent.base import durable
 from agent.base.errors import MayflyError, ReleaseError, StoreError, StoreRefused
 from agent.base.logs import Log
+from agent.batch.log import Bucket, Listed, Source
 from agent.contract.entries import Invalid
 from agent.contract.ids import process_nonce
 from agent.contract.layout import ReleaseKey, channel_prefix, parse_key
@@ -53,39 +54,6 @@ MOST_LISTED = 20_000
 GETS_AT_ONCE = 16
 OWN_RUNS = 20
 _NO_ANSWER = (MayflyError, TimeoutError)
-
-
-class Listed(Protocol):
-    """An object in a listing."""
-
-    @property
-    def key(self) -> str:
-        """Relative to the bucket's prefix."""
-
-    @property
-    def bytes(self) -> int:
-        """Its size."""
-
-    @property
-    def written(self) -> datetime:
-        """When it arrived, by the store's clock."""
-
-
-class Source(Protocol):
-    """What a reader needs of a bucket; each method raises `StoreError` when the store fails it."""
-
-    def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[Listed]:
-        """Yield the objects under a prefix whose keys sort after `after`; some that are new may be lacking."""
-
-    async def get(self, key: str, *, limit: int) -> bytes | None:
-        """Return an object's content, of `limit` bytes at most; None when there is none."""
-
-
-class Store(Source, Protocol):
-    """What a writer needs besides."""
-
-    async def put_once(self, key: str, data: bytes) -> None:
-        """Write an object with one request: after an error it may be there, or arrive later, or never."""
 
 
 class Copy(BaseModel):
@@ -288,7 +256,7 @@ class Memory:
         self._seconds = seconds
         self._failed = False
         self._pause = pause
-        self._opening: asyncio.Future[Store] | None = None
+        self._opening: asyncio.Future[Bucket] | None = None
         self._nonce = process_nonce(os.urandom(4))
         self._number = 0
         self._sent: dict[str, tuple[Fact, ...]] = {}
@@ -309,7 +277,7 @@ class Memory:
         return copy if copy.place == place else Copy(place=place, images=copy.images)
 
     @property
-    def _store(self) -> Store | None:
+    def _store(self) -> Bucket | None:
         """The bucket, once it is open; perhaps later than it was waited for."""
         done = self._opening is not None and self._opening.done() and not self._opening.cancelled()
         if self._opening is None or not done or self._opening.exception() is not None:
@@ -330,7 +298,7 @@ class Memory:
         """Note which browser images releases brought to this disk."""
         self._save(images=tuple(dict.fromkeys(images)))
 
-    async def open(self, store: Awaitable[Store] | None) -> None:
+    async def open(self, store: Awaitable[Bucket] | None) -> None:
         """Read what the bucket knows; when it does not answer, what the disk has stays, and a problem says so."""
         if store is None:
             return
@@ -345,7 +313,7 @@ class Memory:
                 " minimum version are as this machine or its image knows them"
             )
 
-    async def connect(self, store: Awaitable[Store]) -> None:
+    async def connect(self, store: Awaitable[Bucket]) -> None:
         """Read what the bucket knows.
 
         Raises:
@@ -484,7 +452,7 @@ class Memory:
             raise StoreError("the bucket is not open")
         await self._send(self._store)
 
-    async def _send(self, store: Store) -> None:
+    async def _send(self, store: Bucket) -> None:
         # An entry has one time: of two facts about the same thing only the later one is sent.
         waiting = list(self._unsent)
         facts = sorted(compacted(waiting), key=lambda fact: fact.run)
@@ -510,7 +478,7 @@ class Memory:
             self._log.info("releases.compacted", facts=len(snapshot.facts))
 
     async def _put(
-        self, store: Store, run: str, facts: Sequence[Fact], snapshot: Snapshot | None
+        self, store: Bucket, run: str, facts: Sequence[Fact], snapshot: Snapshot | None
     ) -> str:
         entry = ReleaseEntry(
             channel=self._channel.channel,

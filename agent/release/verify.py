@@ -4,13 +4,11 @@ What was signed is kept with the release, so that it is looked at again before e
 is taken out of the file is out with the next run.
 """
 
-import errno
-import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.base.errors import ReleaseRefused
+from agent.base.regular import open_regular
 from agent.config.faults import Fault
 from agent.config.settings import Release
 from agent.contract.facts import Signer
@@ -48,13 +46,7 @@ def signers_faults(settings: Release) -> list[Fault]:
 
 
 def _read(file: Path) -> bytes:
-    """Return a file's text; a pipe or a device, on which a read could wait for ever, is an error at once."""
-    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as stream:  # noqa: PTH123 -- a descriptor
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-            raise OSError(number, "Is a directory" if stat.S_ISDIR(mode) else "it is no file")
+    with open_regular(file) as stream:
         return stream.read(MAX_SIGNERS_BYTES)
 
 

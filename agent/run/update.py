@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from agent.base.errors import ReleaseError
 from agent.base.logs import Log
 from agent.base.stop import Stop, first
+from agent.batch.log import Bucket
 from agent.browser import Supervisor
 from agent.config.jobsfile import Job, JobsFile, ReleaseBrowser
 from agent.config.settings import Settings
@@ -22,7 +23,7 @@ from agent.jobs.runner import run_jobs
 from agent.release.checks import Checks
 from agent.release.context import ReleaseContext
 from agent.release.images import Images
-from agent.release.memory import Memory, Store
+from agent.release.memory import Memory
 from agent.release.obtain import Obtained, obtain, stand_in_for
 from agent.release.prune import Prune
 from agent.release.selfcheck import SelfCheck
@@ -123,7 +124,7 @@ class Update:
         stop: Stop,
         run_id: str,
         isolation: Callable[[], Awaitable[Isolation]],
-        bucket: Awaitable[Store],
+        bucket: Awaitable[Bucket],
     ) -> Obtained | None:
         """Return the release to run; None when the run was told to stop meanwhile.
 
@@ -152,7 +153,7 @@ class Update:
                 return None
             raise ReleaseError("none was ready before the run's time was over") from error
 
-    async def _obtain(self, check: SelfCheck, bucket: Awaitable[Store]) -> Obtained:
+    async def _obtain(self, check: SelfCheck, bucket: Awaitable[Bucket]) -> Obtained:
         await self.memory.open(bucket)
         return await obtain(replace(self._context(), self_check=check, images=self._images()))
 

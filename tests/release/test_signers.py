@@ -129,7 +129,7 @@ async def test_a_pipe_in_its_place_is_refused_at_once(tmp_path: Path) -> None:
     """Nobody writes into it: whoever opened it as a file would wait for ever, deaf to a stop."""
     signers = tmp_path / "allowed_signers"
     os.mkfifo(signers)
-    assert "cannot be read: it is no file" in check(signers).stdout
+    assert "cannot be read: it is not a regular file" in check(signers).stdout
     assert (await doctor(signers)).state is State.FAILED
     assert Trust(signers, stated=True).problem() is not None
 

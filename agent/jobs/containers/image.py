@@ -124,20 +124,7 @@ class ImageVessel:
 
     async def _have_image(self) -> bytes:
         """Return what the engine says of the image, which it has then."""
-        found = await self._engine.ask("image", "inspect", self._image)
-        if found.code != 0:
-            # Is there an engine at all? Its answer to this is clearer.
-            await self._engine.do("version", "--format", "{{.Server.Version}}")
-            self._log.info("job.image_pulled", image=self._image)
-            try:
-                await self._engine.pull(self._image)
-            except ContainerError as error:
-                raise ContainerError(
-                    f"the image {self._image} is not here and could not be fetched: {error}",
-                    remedy=error.remedy or "check its name and the network, or docker load it",
-                ) from error
-            return (await self._engine.do("image", "inspect", self._image)).encode()
-        return found.stdout
+        return (await self._engine.have(self._image, self._log, "job.image_pulled"))[0]
 
 
 def create_arguments(
