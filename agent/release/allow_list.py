@@ -1,4 +1,4 @@
-"""What of the agent's environment reaches the programs that make a release: never its secrets."""
+"""The part of the agent's environment that git and uv get: never its secrets."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -20,10 +20,10 @@ def passed(environ: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
 
 
 def mark(mirror: Path) -> dict[str, str]:
-    """Return the variable by which programs of a killed agent are found: they must not write beside its successor."""
+    """Return the variable that identifies programs of a killed agent: they must not write beside its successor's."""
     return {_MARK: str(mirror)}
 
 
 def mark_text(mirror: Path) -> str:
-    """Return the same as `processes.kill_marked` looks for it."""
+    """Return the same in the form of `processes.kill_marked`."""
     return f"{_MARK}={mirror}"

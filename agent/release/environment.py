@@ -1,4 +1,4 @@
-"""The virtual environment that a release asks for, made by uv: from its cache first, then from the network."""
+"""The virtual environment of a release, made by uv: from its cache first, then from the network."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ ReadLogins = Callable[[], Awaitable[Mapping[str, str]]]
 
 
 async def no_logins() -> Mapping[str, str]:
-    """Leave it to what the agent's own environment says."""
+    """Use the agent's own environment alone."""
     return {}
 
 
@@ -53,18 +53,18 @@ async def install(
 
     Args:
         tree: The release's files.
-        environment: Where the environment is made: its final place.
-        wanted: What it is made of.
-        version: The release's, for builds that ask git for it.
+        environment: The environment's final place.
+        wanted: Its dependencies.
+        version: The release's version, for builds that ask git for it.
         cache: uv's cache.
         environ: The agent's environment; uv gets proxies, certificates and index settings of it.
-        mark: The variable by which what is left of a killed agent's uv is found.
-        seconds: Limit of it all.
+        mark: The variable by which a killed agent's uv is found.
+        seconds: Limit of the whole.
         log: Told when the cache was not enough.
         logins: Reads the variables by which uv logs in to private indexes, when the cache was not enough.
 
     Raises:
-        ReleaseError: Something of it cannot be had, or time is up.
+        ReleaseError: A part is not available, or time is up.
     """
     until = asyncio.get_running_loop().time() + seconds
     folder = tree / wanted.folder
@@ -171,10 +171,10 @@ def _binary() -> str:
 
 
 def _interpreter(folder: Path, tree: Path, wanted: str) -> tuple[str, ...]:
-    """Return the agent's own Python, unless the release says which it wants.
+    """Return the agent's own Python, unless the release chooses another.
 
-    A lock's `requires-python` needs no look: `uv sync` makes the environment anew, with another Python of this machine,
-    when this one does not satisfy it.
+    A lock's `requires-python` is not looked at: `uv sync` makes the environment anew with another Python of this
+    machine if this one does not satisfy it.
     """
     above = (place for place in (folder, *folder.parents) if place.is_relative_to(tree))
     if any((place / PYTHON_VERSION).is_file() for place in above):

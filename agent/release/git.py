@@ -1,4 +1,4 @@
-"""git, as the agent runs it: nobody's configuration but ours, no prompts, a wall-clock limit on every command.
+"""git, as the agent runs it: no configuration but ours, no prompts, a wall-clock limit on every command.
 
 Nothing that a repository holds or configures is executed: hooks, the file system monitor and credential helpers are
 pinned on the command line, and there is no work tree, so that neither filters nor attributes apply.
@@ -30,7 +30,7 @@ ReadLogin = Callable[[], Awaitable[GitLogin | None]]
 
 
 async def no_login() -> GitLogin | None:
-    """Return that nothing opens the repository but what git and ssh of this user have."""
+    """Use what git and ssh of this user have."""
     return None
 
 
@@ -77,11 +77,7 @@ PINNED = {
 
 
 class GitError(ReleaseError):
-    """A git command failed.
-
-    Attributes:
-        trouble: What its complaint means.
-    """
+    """A git command failed; `trouble` is what its complaint means."""
 
     def __init__(self, message: str, trouble: Trouble, *, remedy: str = "") -> None:
         super().__init__(message, remedy=remedy)
@@ -92,10 +88,10 @@ class Git:
     """Runs git in a bare repository that the agent owns.
 
     Args:
-        mirror: That repository; its `.gitconfig` is all of the global configuration there is.
-        repository: The one it mirrors.
-        environ: The agent's environment; git gets proxies, certificates and ssh settings of it, and nothing else.
-        log: Gets an event for each attempt that is repeated.
+        mirror: That repository; its `.gitconfig` is the whole global configuration.
+        repository: The repository that it mirrors.
+        environ: The agent's environment; git gets only proxies, certificates and ssh settings of it.
+        log: Gets an event for each retry.
         login: Reads the repository's credentials, when it is asked.
     """
 
@@ -119,7 +115,7 @@ class Git:
         self.environ = _environment(mirror, repository, environ)
 
     async def local(self, *arguments: str, seconds: float, stdin: bytes | None = None) -> bytes:
-        """Return what a command that needs no network printed.
+        """Return the output of a command that needs no network.
 
         Raises:
             GitError: It failed or took longer than `seconds`.
@@ -129,18 +125,18 @@ class Git:
     async def verify(
         self, kind: str, oid: str, signers: Path, *, seconds: float
     ) -> tuple[bool, str]:
-        """Return whether git and ssh-keygen accept an object's signature, and what they said.
+        """Return whether git and ssh-keygen accept an object's signature, and their output.
 
-        A key counts with the validity that `signers` gives it at the time that the object says it was made.
+        A key counts with the validity that `signers` gives it at the object's own time.
 
         Args:
             kind: `tag` or `commit`.
             oid: The object, which the mirror has.
             signers: The allowed_signers file, absolute.
-            seconds: Limit of it.
+            seconds: Limit of the call.
 
         Raises:
-            GitError: It could not be asked, or took too long.
+            GitError: git could not be started, or took too long.
         """
         pin = f"gpg.ssh.allowedSignersFile={signers}"
         command = (*self.command, "-c", pin, f"verify-{kind}", "--raw", oid)
@@ -148,11 +144,9 @@ class Git:
         return done.code == 0, done.stderr.decode(errors="replace")
 
     async def network(self, *arguments: str, until: float) -> bytes:
-        """Return what a command that asks the repository printed; what was unreachable is asked again.
+        """Return the output of a command that asks the repository; it is retried while that is unreachable.
 
-        Args:
-            arguments: The command.
-            until: When the last attempt must have ended, on the event loop's clock.
+        No attempt outlasts `until`, on the event loop's clock.
 
         Raises:
             GitError: It failed.

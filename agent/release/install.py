@@ -1,4 +1,4 @@
-"""A fetched release becomes one on disk: its files, its environment, its marker, in this order."""
+"""Installs a fetched release: its files, its environment, its marker, in this order."""
 
 import time
 from collections.abc import Mapping
@@ -84,7 +84,7 @@ async def _make_environment(
 
 
 def _version(context: ReleaseContext, marker: Marker) -> str:
-    """Return the release's version; of a branch one that names the commit."""
+    """Return the release's version; for a branch one that names the commit."""
     known = Track(context.settings.track or TRACK).version(marker.ref) if marker.tag else None
     return str(known) if known else f"0+g{marker.commit[:12]}"
 
@@ -103,7 +103,7 @@ async def _export(context: ReleaseContext, mirror: Mirror, commit: str, root: Pa
 
 
 async def _to_disk(root: Path, environ: Mapping[str, str]) -> None:
-    """Have the whole file system written: one call, where thousands of files would need one each."""
+    """Write the whole file system to the disk: one call instead of thousands."""
     try:
         done = await processes.run(
             ("sync", "--file-system", str(root)), environ=environ, seconds=SYNC_SECONDS

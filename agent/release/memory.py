@@ -1,8 +1,7 @@
 """What is known of a channel's releases, in the bucket: read at the start, appended to when something is learnt.
 
 Entries have names of their own and are never changed; whoever has read the same ones knows the same
-(`agent.release.known`).
-The file on the disk is a copy for a bucket that does not answer, and holds what could not be sent yet.
+(`agent.release.known`). The file on the disk is a copy for a bucket that does not answer, and holds what was not sent.
 """
 
 import asyncio
@@ -63,7 +62,7 @@ class Copy(BaseModel):
         place: Bucket and channel that it is about.
         facts: What was known.
         unsent: What was learnt and is not in the bucket.
-        runs: Runs that used this disk: a trial of one of them that did not end has died.
+        runs: Runs that used this disk: their trials that did not end have died.
         images: Browser images that releases brought here.
     """
 
@@ -82,9 +81,10 @@ class Channel:
     """What was read of a channel's entries.
 
     Attributes:
-        base: The snapshot that they are added to.
-        facts: What each entry says, by its name.
-        invalid: When each one arrived that cannot be used, and why not.
+        base: The snapshot that the facts are added to.
+        facts: The facts of each entry, by its name.
+        arrived: When each entry arrived.
+        invalid: When each invalid entry arrived, and why it is invalid.
     """
 
     channel: str
@@ -95,12 +95,12 @@ class Channel:
 
     @property
     def known(self) -> tuple[Fact, ...]:
-        """Everything that was read."""
+        """All facts that were read."""
         base = self.base[2].facts if self.base else ()
         return (*base, *(fact for some in self.facts.values() for fact in some))
 
     async def look(self, store: Source, now: datetime) -> None:
-        """List the entries and get what is new: one LIST and a GET each, if there is a snapshot in the window.
+        """List the entries and get new ones: one LIST and a GET each, if a snapshot is in the window.
 
         Raises:
             StoreError: The store failed.
@@ -128,7 +128,7 @@ class Channel:
         return found
 
     async def _take_base(self, store: Source, listed: dict[ReleaseKey, Listed]) -> bool:
-        """Take the newest snapshot that can be read; tell whether there is one."""
+        """Take the newest valid snapshot; return whether there is one."""
         snapshots = [(item.written, key.name, key) for key, item in listed.items() if key.snapshot]
         for written, _, key in sorted(snapshots, reverse=True):
             if self.base and self.base[0] == key:
@@ -189,7 +189,7 @@ class Channel:
 
 
 def _begun(name: str, since: datetime) -> bool:
-    """Tell whether an entry's run can have begun within the window, so that it may still be listed in it."""
+    """Tell whether an entry's run can have begun within the window, so that a listing may still have it."""
     return name[:16] >= f"{since - WINDOW:%Y%m%dT%H%M%SZ}"
 
 
@@ -201,7 +201,7 @@ class Writer:
         run: The run, or a name of the same form for what an operator does.
         by: The machine, or the operator.
         deadline: When the run has ended, or died.
-        quiet: Whether it tells only of bad releases: of a thousand shards that begin together one tells the rest.
+        quiet: Report only bad releases: of a thousand shards that begin together one reports the rest.
     """
 
     run: str
@@ -211,7 +211,7 @@ class Writer:
 
 
 def read_copy(path: Path) -> Copy:
-    """Return what the disk has; nothing where there is no such file.
+    """Return the copy on the disk; an empty one if there is no such file.
 
     Raises:
         ReleaseError: It is damaged.
@@ -229,8 +229,8 @@ class Memory:
     """What one process knows of a channel's releases, and adds to it.
 
     Attributes:
-        known: It.
-        read: Whether the bucket was read; else it is what the disk has.
+        known: What is known.
+        read: Whether it comes from the bucket; else it comes from the disk.
         problems: What a person should look at.
     """
 
@@ -286,7 +286,7 @@ class Memory:
 
     @property
     def dead(self) -> frozenset[str]:
-        """Runs that used this disk before: whoever holds its lock is the only one that lives."""
+        """Runs that used this disk before: the holder of its lock is the only one alive."""
         return frozenset(self._copy.runs) - {self._writer.run}
 
     @property
@@ -295,11 +295,11 @@ class Memory:
         return self._copy.images
 
     def keep_images(self, images: Sequence[str]) -> None:
-        """Note which browser images releases brought to this disk."""
+        """Set the browser images that releases brought to this disk."""
         self._save(images=tuple(dict.fromkeys(images)))
 
     async def open(self, store: Awaitable[Bucket] | None) -> None:
-        """Read what the bucket knows; when it does not answer, what the disk has stays, and a problem says so."""
+        """Read the bucket; if it does not answer, the disk's copy stays, and a problem says so."""
         if store is None:
             return
         try:
@@ -314,10 +314,10 @@ class Memory:
             )
 
     async def connect(self, store: Awaitable[Bucket]) -> None:
-        """Read what the bucket knows.
+        """Read the bucket.
 
         Raises:
-            StoreError: It does not answer, or does not let us.
+            StoreError: It does not answer, or denies access.
         """
         self._opening = asyncio.ensure_future(store)
         try:
@@ -348,7 +348,7 @@ class Memory:
         self._save(runs=self._runs())
 
     async def look_again(self) -> None:
-        """The same, where not knowing it must not stop anything."""
+        """Refresh; a failure is only logged."""
         if self._failed:
             return
         try:
@@ -363,7 +363,7 @@ class Memory:
         self.known = Known.of([*read, *sent, *self._unsent, *self._own])
 
     def _tell_of_damage(self) -> None:
-        """Warn of what cannot be read, until an operator has decided about releases again."""
+        """Warn of invalid entries, until an operator decides about releases again."""
         decided = self.known.pinned.at if self.known.pinned else None
         some = {
             name: reason
@@ -383,7 +383,7 @@ class Memory:
             self.problems.append(text)
 
     def learn(self, **parts: Any) -> None:
-        """Note something. It is sent with the next `send`; on a disk that is kept it is there at once."""
+        """Add facts. They are sent with the next `send`; a disk that is kept has them at once."""
         now = self._now()
         told = {"at": now, "written": now, "run": self._writer.run, "by": self._writer.by}
         quiet = self._writer.quiet and "bad" not in parts
@@ -400,14 +400,14 @@ class Memory:
         self.learn(trial=Trial(commit=commit, ref=ref, stage=stage, deadline=deadline))
 
     def end_trials(self) -> None:
-        """Note that what this run began with releases did not end with its machine."""
+        """Note that the trials of this run ended in order, not with the machine."""
         for fact in self.known.facts:
             trial = fact.trial
             if trial and fact.run == self._writer.run and trial.stage.known is not TrialStage.ENDED:
                 self.trial(trial.commit, trial.ref, TrialStage.ENDED)
 
     def contact(self, **changes: datetime | None) -> None:
-        """Note whether git answered, or since when an older release runs; not every few hours that all is well."""
+        """Note whether git answered, or since when an older release runs; that all is well, only every 12 hours."""
         old = self.known.contact
         new = old.model_copy(update=changes)
         again = new.model_copy(update={"reached": old.reached}) == old
@@ -422,10 +422,9 @@ class Memory:
             self.learn(contact=Contact.model_validate(dict(new)))
 
     async def send(self, *, last: bool = False) -> None:
-        """Put what was learnt; what cannot be put stays on the disk, and with the next attempt.
+        """Put what was learnt; what fails stays on the disk for the next attempt.
 
-        Args:
-            last: Whether there is no later attempt in this run: only then a bucket is asked that did not answer before.
+        `last`: no later attempt follows in this run; only then is a bucket asked that did not answer before.
         """
         if self._store is None or not self._unsent or (self._failed and not last):
             return
@@ -442,7 +441,7 @@ class Memory:
                 self.problems.append(f"{text} forgets it: {reason}")
 
     async def write(self, **parts: Any) -> None:
-        """Put something that an operator decided.
+        """Put an operator's decision.
 
         Raises:
             StoreError: It cannot be put.
@@ -465,7 +464,7 @@ class Memory:
             self._save()
 
     async def compact(self) -> None:
-        """Put a snapshot of what was read, when reading it has become long; nothing depends on it."""
+        """Put a snapshot of what was read, if reading it has become long; nothing depends on it."""
         snapshot = self._channel.snapshot(self._now()) if self.read else None
         if snapshot is None or self._store is None:
             return
@@ -506,7 +505,7 @@ class Memory:
         raise AssertionError("the last attempt returns or raises")
 
     def _save(self, **changes: Any) -> None:
-        """Keep a copy on the disk; a disk that does not take it is no failure, the bucket has it."""
+        """Keep a copy on the disk; a failure is only logged, the bucket has it."""
         values = {"facts": self.known.facts, "unsent": tuple(self._unsent), **changes}
         copy = self._copy.model_copy(update=values)
         if copy == self._copy:

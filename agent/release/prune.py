@@ -35,17 +35,17 @@ UV_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Prune:
-    """What clean-up needs.
+    """Removes what no run needs.
 
     Attributes:
         release_store: Where releases are.
         memory: What is known of them.
-        checks: How their jobs are read, to know which images they use.
+        checks: Read their jobs, to know which images they use.
         images: The images that releases brought.
         budget: Bytes that releases and caches may take.
         environ: The agent's environment.
-        log: Told of what went.
-        seconds: Limit of it all.
+        log: Told of what was removed.
+        seconds: Limit of the whole.
     """
 
     release_store: ReleaseStore
@@ -58,7 +58,7 @@ class Prune:
     seconds: float = SECONDS
 
     async def sweep(self, running: str, *, grown: bool) -> None:
-        """Remove what no run needs; what goes wrong is logged and costs nothing else.
+        """Remove what no run needs; failures are only logged.
 
         Args:
             running: The commit that ran.
@@ -96,7 +96,7 @@ class Prune:
             self.log.info("tidy.release_removed", commit=commit)
 
     async def _unused_images(self) -> None:
-        """Remove images that we fetched for releases, once no release on disk pins them."""
+        """Remove images that we pulled for releases, once no release on disk pins them."""
         images = self.memory.images
         if not images:
             return
@@ -116,7 +116,7 @@ class Prune:
         return found
 
     async def _caches(self) -> None:
-        """Shrink uv's cache and the mirror when everything together is above the budget."""
+        """Shrink uv's cache and the mirror while everything together is above the budget."""
         total = await asyncio.to_thread(_size, self.release_store.releases)
         mirror = await asyncio.to_thread(_size, self.release_store.mirror)
         uv = await asyncio.to_thread(_size, self.release_store.cache / "uv")
@@ -154,7 +154,7 @@ def _shelved(place: Path) -> Shelved:
 
 
 def _size(top: Path) -> int:
-    """Return what a folder takes, in blocks of the disk."""
+    """Return a folder's size in blocks of the disk, in bytes."""
     total = 0
     for folder, _, files in os.walk(top):
         for name in files:
@@ -164,7 +164,7 @@ def _size(top: Path) -> int:
 
 
 def _remove_packs(mirror: Path) -> None:
-    """Empty the mirror: it saves transfers, and is made anew by the next fetch."""
+    """Empty the mirror: it only saves transfers, and the next fetch fills it again."""
     for file in (mirror / "objects").rglob("*"):
         if file.is_file():
             file.unlink()

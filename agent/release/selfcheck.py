@@ -1,6 +1,6 @@
-"""A new release's self-check: whatever its jobs import at their start is imported, where and as the jobs will be.
+"""A new release's self-check: the imports at the start of its jobs' programs are executed as the jobs will be.
 
-It is the release's own code that runs, so it runs in the jobs' isolation, without secrets, and for a bounded time.
+It is the release's own code, so it runs in the jobs' isolation, without secrets, and for a bounded time.
 """
 
 import asyncio
@@ -30,11 +30,11 @@ class SelfCheck:
     """What a self-check needs.
 
     Attributes:
-        isolation: Returns how programs are started; it may have to be found out first.
-        run_id: The run: what is left of a killed one is found by it.
+        isolation: Returns how programs are started.
+        run_id: The run: it marks what a killed one leaves.
         environ: The agent's environment, of which PATH, LANG and TZ are taken.
         log: Told of the result.
-        seconds: Limit of it all.
+        seconds: Limit of the whole.
     """
 
     isolation: Callable[[], Awaitable[Isolation]]
@@ -107,7 +107,7 @@ class SelfCheck:
 
 
 def _problems(text: str, count: int) -> list[str] | None:
-    """Read what the check found for each program; None where it is something else: the release may have written it."""
+    """Parse the check's answer, a problem for each program; None if it is invalid: the release may have written it."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -119,7 +119,7 @@ def _problems(text: str, count: int) -> list[str] | None:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Programs that start in the same way: interpreter, environment, and the first job of each program."""
+    """Programs that start alike: interpreter, environment, and the first job of each program."""
 
     interpreter: str
     env: tuple[tuple[str, str], ...]
@@ -136,7 +136,7 @@ def _groups(release: Installed, environ: Mapping[str, str]) -> Sequence[_Group]:
 
 
 def _entries(release: Installed, environ: Mapping[str, str]) -> Iterator[tuple[Job, str, Entry]]:
-    """Yield where each Python job begins, and who interprets it; a job that is something else has no imports."""
+    """Yield where each Python job begins, and its interpreter; other jobs have no imports."""
     path = _path(release, environ)
     for job in release.jobs.job:
         if job.command is None or job.image is not None:
@@ -172,7 +172,7 @@ def _program() -> str:
 
 
 async def _said(running: Running) -> str:
-    """Return the end of what a program wrote; it is read to its end, so that it does not stall."""
+    """Return the end of a program's output, which is read to its end so that it does not stall."""
     said = bytearray()
     waiting = asyncio.ensure_future(running.wait())
     try:

@@ -1,7 +1,7 @@
 """The releases on disk: each complete or not there, and which of them came with the machine's image.
 
 A release is made under its final name, because a virtual environment cannot be moved. It is complete once its marker
-exists, which is written last; what has none was being made when the power went, and is removed.
+exists, which is written last; without one it was being made when the power went, and is removed.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ _COMMIT = re.compile(r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")
 
 @dataclass(frozen=True, slots=True)
 class ReleaseStore:
-    """The places in which releases are kept.
+    """The places of releases.
 
     Attributes:
         releases: A directory for each release, named by its commit.
@@ -53,7 +53,7 @@ class ReleaseStore:
 
     @classmethod
     def at(cls, state: Path, cache: Path) -> "ReleaseStore":
-        """Return the release store in a state directory. Absolute: environments have their path written into them."""
+        """Return the release store in a state directory. Absolute: environments contain their path."""
         state = state.absolute()
         return cls(
             releases=state / "releases",
@@ -64,7 +64,7 @@ class ReleaseStore:
         )
 
     def root(self, commit: str) -> Path:
-        """Return where the release of a commit is, or would be."""
+        """Return the directory of a commit's release, whether it exists or not."""
         return self.releases / commit
 
 
@@ -124,9 +124,9 @@ class Installed:
 
 
 def read_marker(root: Path) -> Marker | None:
-    """Return the marker of a complete release, or None when it is incomplete, damaged, or of a newer agent.
+    """Return the marker of a complete release; None if it is incomplete, damaged, or of a newer agent.
 
-    An environment whose interpreter was removed since is damage too: it can only be made again.
+    An environment without its interpreter is damage too: it can only be made again.
     """
     try:
         marker = Marker.model_validate_json((root / MARKER).read_bytes())
@@ -138,7 +138,7 @@ def read_marker(root: Path) -> Marker | None:
 
 
 def write_marker(root: Path, marker: Marker) -> None:
-    """Declare a release complete, or under which name it is wanted now.
+    """Declare a release complete, or give it the name under which it is wanted now.
 
     Raises:
         ReleaseError: The disk does not take it.
@@ -161,7 +161,7 @@ def load(root: Path, marker: Marker, checks: Checks) -> Installed:
 
 
 def good_of(release: Installed) -> Good:
-    """Return what is to be known of a release that proved itself, so that it can be had again without this disk."""
+    """Return what the bucket keeps of a release that proved itself, so that it can be restored without this disk."""
     known = {name: getattr(release.marker, name) for name in Good.model_fields}
     if len(release.marker.signed or "") > MOST_SIGNED:
         known["signed"] = None
@@ -184,7 +184,7 @@ def bake(release_store: ReleaseStore, release: Installed) -> None:
 
 
 def linked_commit(link: Path) -> str | None:
-    """Return the commit that a link of the release store names, or None when there is none."""
+    """Return the commit that a link of the release store names; None if there is none."""
     try:
         name = link.readlink().name
     except OSError:
@@ -193,7 +193,7 @@ def linked_commit(link: Path) -> str | None:
 
 
 def has_fallback(release_store: ReleaseStore, good: Iterable[Good], commit: str) -> bool:
-    """Tell whether there is a release that proved itself, or that came with the image, besides one."""
+    """Tell whether another release proved itself or came with the image."""
     known = (*(one.commit for one in good), linked_commit(release_store.baked))
     return any(one not in {None, commit} for one in known)
 
@@ -201,7 +201,7 @@ def has_fallback(release_store: ReleaseStore, good: Iterable[Good], commit: str)
 def last_here(
     release_store: ReleaseStore, good: Iterable[Good], checks: Checks
 ) -> Installed | None:
-    """Return the last good release that is on this disk, else the image's; None when neither is.
+    """Return the last good release that is on this disk, else the image's; None if neither is.
 
     Raises:
         ReleaseError: There is one, but this agent cannot run it.
@@ -215,7 +215,7 @@ def on_disk(release_store: ReleaseStore, commit: str, checks: Checks) -> Install
     """Return the release of a commit.
 
     Raises:
-        ReleaseError: It is not whole, or this agent cannot run it.
+        ReleaseError: It is incomplete, or this agent cannot run it.
     """
     root = release_store.root(commit)
     marker = read_marker(root)
@@ -225,7 +225,7 @@ def on_disk(release_store: ReleaseStore, commit: str, checks: Checks) -> Install
 
 
 def folders(release_store: ReleaseStore) -> list[Path]:
-    """Return the folders of releases, whole or not; one that is not named after a commit is not the agent's.
+    """Return the folders of releases, complete or not; one that is not named after a commit is not the agent's.
 
     Raises:
         OSError: The directory cannot be read.
@@ -238,7 +238,7 @@ def folders(release_store: ReleaseStore) -> list[Path]:
 
 
 async def sweep(release_store: ReleaseStore) -> list[str]:
-    """Remove what killed agents left unfinished, and return the names of it.
+    """Remove what killed agents left unfinished; return its names.
 
     Raises:
         ReleaseError: It cannot be removed, or the directory cannot be used.
@@ -258,7 +258,7 @@ async def sweep(release_store: ReleaseStore) -> list[str]:
 
 
 async def remove(root: Path) -> None:
-    """Remove a release. It stops being one at once, in a rename, however long the rest takes.
+    """Remove a release. It stops being one at once, by a rename, however long the rest takes.
 
     Raises:
         ReleaseError: It cannot be removed.
@@ -279,7 +279,7 @@ def _remove(root: Path) -> None:
 
 
 async def seal(root: Path) -> None:
-    """Make a release's files read-only for everybody, and readable for everybody: jobs may be other users.
+    """Make a release's files read-only, and readable for everybody: jobs may be other users.
 
     Raises:
         ReleaseError: The disk does not take it.

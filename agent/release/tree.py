@@ -1,4 +1,4 @@
-"""What a release's tree may hold, decided from git's listing before any of it is written to disk. Decisions only."""
+"""What a release's tree may contain, judged from git's listing before any of it is written to disk. Decisions only."""
 
 import posixpath
 import re
@@ -25,7 +25,7 @@ _LINE = re.compile(rb"(\d{6}) (\w+) ([0-9a-f]{40,64}) +(\d+|-)\t(.+)", re.DOTALL
 
 
 class Kind(StrEnum):
-    """What an entry of a tree is, by git's mode."""
+    """The kind of a tree's entry, by git's mode."""
 
     FILE = "file"
     PROGRAM = "program"
@@ -47,8 +47,8 @@ class Entry:
     """One file of a tree.
 
     Attributes:
-        path: Relative, with `/`; bytes that are not UTF-8 as surrogates, which `tree_problems` refuses.
-        kind: What it is.
+        path: Relative, with `/`; bytes that are not UTF-8 as surrogates, which `tree_problems` rejects.
+        kind: Its kind.
         oid: Its content's name in git.
         bytes: Its size; 0 for a submodule, which has none.
     """
@@ -60,10 +60,10 @@ class Entry:
 
 
 def parse_listing(listing: bytes) -> tuple[Entry, ...]:
-    """Return what `git ls-tree -r -l -z` printed.
+    """Return the output of `git ls-tree -r -l -z` as entries.
 
     Raises:
-        ValueError: It is not such a listing, or is one cut short.
+        ValueError: It is invalid, or cut short.
     """
     if listing and not listing.endswith(b"\0"):
         raise ValueError("the listing is cut short")
@@ -87,7 +87,7 @@ def _entry(line: bytes) -> Entry:
 
 
 def tree_problems(entries: Sequence[Entry]) -> list[str]:
-    """Return why a tree is not taken as a release; at most `SHOWN` reasons and a count of the others."""
+    """Return why a tree is rejected as a release; at most `SHOWN` reasons and a count of the others."""
     if len(entries) > MAX_FILES:
         return [f"it has {len(entries)} files, more than {MAX_FILES}"]
     problems = []
@@ -129,12 +129,9 @@ def _entry_problem(entry: Entry, leaves: set[str]) -> str | None:
 
 
 def link_problems(targets: Mapping[str, str]) -> list[str]:
-    """Return which symbolic links lead out of the tree, or nowhere for ever.
+    """Return which symbolic links (path to target) lead out of the tree, or in a circle.
 
-    A link may dangle inside the tree: that is a broken release at worst, not a way out of it.
-
-    Args:
-        targets: Path of each link to what it points to.
+    A link may dangle inside the tree: that is a broken release at worst, not a way out.
     """
     found = ((path, _link_problem(path, targets)) for path in targets)
     return _first([f"{path!a} {problem}" for path, problem in found if problem])

@@ -1,7 +1,7 @@
 """Whether a release is signed by somebody who may. git and ssh-keygen check signatures; nothing of a repository does.
 
-What was signed is kept with the release, so that it is looked at again before every run, also without a network: who
-is taken out of the file is out with the next run.
+The signed object is kept with the release and verified again before every run, also without a network: who is removed
+from the file is out with the next run.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ REMEDY = 'put the file there, one line a signer (docs/releases.md), or set relea
 
 
 def signers_faults(settings: Release) -> list[Fault]:
-    """Return what is wrong with the file that names the signers; nothing where none is configured."""
+    """Return the faults of the file that names the signers; none if no file is configured."""
     if settings.allowed_signers is None:
         return []
     file = settings.allowed_signers
@@ -55,7 +55,7 @@ class Trust:
     """How releases are trusted.
 
     Attributes:
-        signers: The allowed_signers file; None when whatever the repository holds may run.
+        signers: The allowed_signers file; None if anything in the repository may run.
         stated: Whether an operator said so, one way or the other.
     """
 
@@ -69,7 +69,7 @@ class Trust:
         return cls(settings.allowed_signers, stated)
 
     def problem(self) -> str | None:
-        """Return why the file that names the signers is of no use, or None."""
+        """Return why the file that names the signers is unusable, or None."""
         if self.signers is None:
             return None
         try:
@@ -79,10 +79,10 @@ class Trust:
         return f"{KEY}: {self.signers} {found}" if found else None
 
     def insist(self) -> None:
-        """Refuse to go on when nobody can be verified.
+        """Stop if nobody can be verified.
 
         Raises:
-            ReleaseRefused: The file that names the signers is of no use.
+            ReleaseRefused: The file that names the signers is unusable.
         """
         problem = self.problem()
         if problem is not None:
@@ -91,10 +91,10 @@ class Trust:
     async def verified(
         self, signed: Signed | None, name: str, commit: str, mirror: Mirror
     ) -> Signer | None:
-        """Return who signed a release; None when nobody has to.
+        """Return who signed a release; None if nobody has to.
 
         Args:
-            signed: What carries the signature, if it is known.
+            signed: The signed object, if it is known.
             name: The tag or branch that was asked for.
             commit: The commit that would run.
             mirror: Where git looks.
