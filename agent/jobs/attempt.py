@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from time import monotonic
 
 from agent.base.errors import BrowserError, ContainerError, StoreError
 from agent.base.logs import Log
@@ -184,6 +185,7 @@ def _launch(job: Job, number: int, space: Workspace, cwd: Path, context: JobCont
     browser = context.browser if job.browser else None
     paths = AttemptPaths(
         run_id=context.run.run,
+        batch=context.batch,
         number=number,
         deadline=int(now().timestamp() + seconds),
         output=space.output,
@@ -239,7 +241,7 @@ async def _execute(
             _isolation_of(job, context).start(launch) as running,
         ):
             drain = asyncio.create_task(capture.drain(running.output))
-            return await _watch(running, seconds, context)
+            return await _watch(running, seconds, job, context)
     except ContainerError as error:
         return Ended(failure=f"{error}; {error.remedy}" if error.remedy else str(error))
     except OSError as error:
@@ -252,11 +254,16 @@ async def _execute(
             await asyncio.gather(drain, return_exceptions=True)
 
 
-async def _watch(running: Running, seconds: float, context: JobContext) -> Ended:
+async def _watch(running: Running, seconds: float, job: Job, context: JobContext) -> Ended:
     """Wait for the program; past its limit, or when the run stops, ask it to end and give it its grace."""
-    waiting = asyncio.ensure_future(running.wait())
+    waiting, began = asyncio.ensure_future(running.wait()), monotonic()
     try:
         which = await first(_outcome(waiting), context.stop.wait(), seconds=seconds)
+        if which == 1:
+            ran = monotonic() - began
+            more = min(await context.seconds_to_go_on(job.name, ran), seconds - ran)
+            await asyncio.wait([waiting], timeout=max(more, 0.0))
+            which = 0 if waiting.done() else 1
         if which == 0:
             return replace(_ended(waiting.result()), limit=seconds)
         running.terminate()

@@ -1,7 +1,7 @@
-"""One job: its memory, its attempts, its result."""
+"""One job: its state, its attempts, its result."""
 
 import asyncio
-from functools import partial
+from time import monotonic
 
 from agent.base.durable import sync_file_system
 from agent.base.errors import StateError, StoreError
@@ -21,8 +21,7 @@ SYNC_SECONDS = 60.0
 
 
 KEEP_SECONDS = 5.0
-"""What packing a job's memory may still take when the run is told to stop: the job has succeeded, and 64 MiB of 10,000
-files take two."""
+"""For packing a job's state when the run is told to stop: 64 MiB of 10,000 files take two."""
 MOST_NOTES = 100
 
 
@@ -62,7 +61,8 @@ async def run_job(job: Job, context: JobContext) -> JobRecord:
             break
         if await context.stop.pause(backoff(count)):
             break
-    if tries[-1].verdict.status is JobStatus.SUCCEEDED:
+    status = tries[-1].verdict.status
+    if status is JobStatus.SUCCEEDED or keeps_checkpoint(job, status):
         notes += await _keep_state(job, before + len(tries), context)
     notes += await _make_durable(context, log)
     return _result(job, tries, notes, context)
@@ -76,23 +76,34 @@ async def _missed_turn(job: Job, context: JobContext) -> JobRecord | None:
     except StateError as error:
         return failed(job, context, str(error), JobCause.ERROR)
     if context.stop.requested:
-        return interrupted(job, context, f"not started: {context.stop.reason}")
+        reason = f"not started: {context.stop.reason}"
+        return skipped(job, context, reason, JobCause.INTERRUPTED)
     return failed(job, context, "the rate limit left no time for this job", JobCause.TIMEOUT)
 
 
 async def _fetch_state(job: Job, context: JobContext) -> list[str]:
     try:
-        await context.fetch_state(job.name)
+        await context.fetch_state(job)
     except StoreError as error:
         return [f"its state could not be fetched, it began without one: {error}"]
     return []
 
 
+def keeps_checkpoint(job: Job, status: JobStatus) -> bool:
+    """Tell whether the state of a job that did not succeed is kept for its next run."""
+    cut = status in {JobStatus.INTERRUPTED, JobStatus.TIMED_OUT}
+    return cut and job.state == "checkpoint"
+
+
 async def _keep_state(job: Job, number: int, context: JobContext) -> list[str]:
-    """Pack what the attempt that succeeded remembers, and return what was wrong with it."""
+    """Pack what the last attempt left for the next run, and return what was wrong with it."""
     state = context.run.workspace(job.name, number).state
     archive = context.run.saved_state(job.name)
-    given_up = partial(context.stop.overdue, KEEP_SECONDS)
+    began = monotonic()
+
+    def given_up() -> bool:
+        return context.stop.requested and monotonic() - began > KEEP_SECONDS
+
     problem = await asyncio.to_thread(pack, state, archive, context.limits.state, given_up)
     return [problem] if problem else []
 
@@ -151,8 +162,3 @@ def failed(job: Job, context: JobContext, reason: str, cause: JobCause) -> JobRe
 def skipped(job: Job, context: JobContext, reason: str, cause: JobCause | None = None) -> JobRecord:
     """Return the result of a job that was not started; without a cause it was simply not due."""
     return _without_start(job, context, JobStatus.SKIPPED, cause, reason)
-
-
-def interrupted(job: Job, context: JobContext, reason: str) -> JobRecord:
-    """Return the result of a job that was not started because the run was told to stop."""
-    return _without_start(job, context, JobStatus.INTERRUPTED, JobCause.INTERRUPTED, reason)

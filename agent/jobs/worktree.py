@@ -19,9 +19,8 @@ from pathlib import Path
 from agent.base.durable import remove_tree
 from agent.base.stop import StoppedError
 from agent.contract.names import written
-from agent.core.layout import is_result
+from agent.delivery.scan import Signature, is_result
 from agent.jobs.verdict import NO_STRAYS, Strays
-from agent.steps.seal import Signature
 
 FICLONE = 0x40049409
 """Of linux/fs.h: two files share their blocks until one of them is written."""

@@ -63,10 +63,10 @@ def own_fault(kind: Refusal, reason: str) -> bool:
 
 def fault_of(result: JobRecord) -> Fault | None:
     """Return whose fault a job's failure is, for a release on trial; None if it did not fail."""
+    if result.cause is JobCause.INTERRUPTED:
+        return Fault.MACHINE
     if result.status in {JobStatus.SUCCEEDED, JobStatus.SKIPPED}:
         return None
-    if result.status is JobStatus.INTERRUPTED:
-        return Fault.MACHINE
     codes = {attempt.exit_code for attempt in result.attempts}
     if result.cause is JobCause.ERROR and (
         _IMPORT.search(result.message) or (codes and codes <= _NOT_FOUND_CODES)
@@ -78,6 +78,12 @@ def fault_of(result: JobRecord) -> Fault | None:
 def in_doubt(result: JobRecord) -> bool:
     """Tell whether the release may be to blame for a job's result."""
     return fault_of(result) in {Fault.RELEASE, Fault.UNKNOWN}
+
+
+def may_run_again(result: JobRecord) -> bool:
+    """Tell whether what became of a job of a release on trial waits for the trial's end: see `again`."""
+    skipped = result.status is JobStatus.SKIPPED and result.cause is not None
+    return in_doubt(result) or skipped
 
 
 def proves_release(results: Collection[JobRecord]) -> bool:
