@@ -110,13 +110,5 @@ class StoreRefused(StoreError):  # noqa: N818 -- the name states the fact
     """The bucket denied access: a retry with the same credentials would not help."""
 
 
-class StoreConflict(StoreError):  # noqa: N818 -- the name states the fact
-    """A key that is written once already has other content."""
-
-
-class ShardTaken(StoreConflict):
-    """Another run has committed for this shard since this run looked."""
-
-
 class ProcessTimeout(MayflyError):  # noqa: N818 -- the name states the fact
     """A program exceeded its wall-clock limit and was killed with its process group."""

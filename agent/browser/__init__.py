@@ -52,15 +52,15 @@ def keep(
     login: Login = no_login,
     pace: WatchSettings | None = None,
 ) -> Supervisor:
-    """Return the keeper of a browser; entering it starts the browser in the background.
+    """Return the supervisor of a browser; entering it starts the browser in the background.
 
     Args:
         choice: Which browser.
-        place: Where the run keeps it.
+        place: The run's folders for it.
         settings: Sessions, timeout, shared memory.
-        environ: Where programs are found; the browser itself sees next to nothing of it.
-        log: Where its story is told.
-        login: What opens a private registry.
+        environ: Where programs are found; the browser itself gets next to nothing of it.
+        log: Gets the browser's events.
+        login: Credentials of private registries.
         pace: How it is watched.
     """
     backend = _backend(choice, place, settings, environ=environ, log=log, login=login)
@@ -75,7 +75,7 @@ def early(
     log: Log,
     login: Login = no_login,
 ) -> Prewarm:
-    """Return the browser of a run, of which nothing is started yet; the arguments are those of `keep`."""
+    """Return the browser of a run, not started; arguments as for `keep`."""
     driver = find_chromedriver(environ)
     return Prewarm(
         lambda image: choose(settings, image, driver),
@@ -89,11 +89,7 @@ def early(
 async def remove_leftovers(
     run_ids: Collection[str], *, environ: Mapping[str, str], log: Log
 ) -> int:
-    """Remove the browsers of runs that were killed: containers, processes and profiles.
-
-    Returns:
-        How many containers and processes there were.
-    """
+    """Remove containers, processes and profiles of killed runs; return how many containers and processes there were."""
     if not run_ids:
         return 0
     containers = await remove_containers(run_ids, environ, log)

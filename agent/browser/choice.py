@@ -37,7 +37,7 @@ def choose(settings: Browser, release_image: str | None, chromedriver: str | Non
     """Return the browser to use.
 
     A URL in the configuration comes first: whoever sets it has a browser. Then a pinned image, the release's before the
-    machine's, because scrapers are tested with it. Then what is installed here, and last the default image.
+    machine's, because scrapers are tested with it. Then an installed chromedriver, and last the default image.
 
     Args:
         settings: The configuration.

@@ -67,15 +67,15 @@ class ContainerBrowser:
         *,
         login: Login = no_login,
     ) -> None:
-        """Describe a container; nothing is asked of the engine yet.
+        """Describe a container; the engine is not asked yet.
 
         Args:
             image: Name with a full tag, and a digest if it should be pinned further.
             place: The run, and its downloads folder, which has the same path in the container.
             resources: What it gets.
             environ: Where `docker` and its engine are found, and the time zone (`TZ`).
-            log: Told of a pull and of a container that would not go.
-            login: What opens a private registry.
+            log: Told of a pull and of a container that could not be removed.
+            login: Credentials of private registries.
         """
         self.url = ""
         self._image = image
@@ -93,7 +93,7 @@ class ContainerBrowser:
         """Pull the image if the engine does not have it.
 
         Raises:
-            BrowserError: There is no engine, or the image cannot be had.
+            BrowserError: There is no engine, or the image is not available.
         """
         event = "browser.image_pulled"
         found, _ = await self._docker.have(self._image, self._log, event, what="browser's image")
@@ -112,7 +112,7 @@ class ContainerBrowser:
         await asyncio.shield(self._launch)
 
     async def running(self) -> bool:
-        """Tell whether the container runs; when the engine does not say, it may."""
+        """Tell whether the container runs; if the engine does not answer, it may."""
         try:
             asked = await self._docker.ask(
                 "container", "inspect", "--format", "{{.State.Running}}", self._name
@@ -140,7 +140,7 @@ class ContainerBrowser:
         return f"{words[-400:]} ({state.stdout.decode(errors='replace').strip()})"
 
     async def stop(self) -> None:
-        """Remove the container, whatever state it is in."""
+        """Remove the container, whatever its state."""
         launch, self._launch = self._launch, None
         if launch is None:
             return
@@ -179,10 +179,10 @@ def run_arguments(
     Args:
         name: The container's name.
         image: The image.
-        place: The run it belongs to, and the downloads folder.
+        place: Its run, and the downloads folder.
         resources: What it gets.
         port: The port on this machine's loopback address; empty for one that the engine chooses.
-        zone: Time zone, such as `Asia/Tokyo`; pages see it. Empty for the image's own.
+        zone: Time zone, such as `Asia/Tokyo`, which pages see; empty for the image's own.
     """
     variables = {
         "SE_NODE_MAX_SESSIONS": resources.sessions,
@@ -211,11 +211,7 @@ def run_arguments(
 
 
 async def remove_containers(run_ids: Collection[str], environ: Mapping[str, str], log: Log) -> int:
-    """Remove the containers that runs left behind which were killed; without an engine there are none.
-
-    Returns:
-        How many there were.
-    """
+    """Remove the containers of killed runs; return how many there were, 0 without an engine."""
     docker = Docker(environ)
     try:
         listed = await docker.do(
@@ -232,7 +228,7 @@ async def remove_containers(run_ids: Collection[str], environ: Mapping[str, str]
 
 
 async def _remove(docker: Docker, names: list[str], log: Log) -> None:
-    """Kill and remove containers. `docker stop` would wait for a browser that has nothing left to say."""
+    """Kill and remove containers. `docker stop` would wait for a browser that has nothing left to do."""
     try:
         done = await docker.ask("rm", "--force", "--volumes", *names, seconds=REMOVE_SECONDS)
     except BrowserError as error:

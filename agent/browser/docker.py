@@ -1,4 +1,4 @@
-"""The container engine as the browser uses it: a failure is the browser's, and there are other ways to have one."""
+"""The container engine for the browser: its failures are the browser's, and there are other ways to have one."""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""A browser that is started on a guess, while the release is still fetched, and corrected once the release is known."""
+"""Prewarm: a browser is started on a guess while the release is fetched, and replaced if the release needs another."""
 
 import asyncio
 from collections.abc import Callable
@@ -28,11 +28,11 @@ class Prewarm:
     """
 
     def __init__(self, choose: Choose, keep: Keep, *, port: int = 0) -> None:
-        """Make no browser yet.
+        """Start nothing yet.
 
         Args:
-            choose: Returns which browser to use, given the image that the release pins.
-            keep: Returns the keeper of one.
+            choose: Returns the browser to use, given the image that the release pins.
+            keep: Returns the supervisor of one.
             port: A port of the loopback address at which jobs find it as well; 0 for none.
         """
         self.warnings: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class Prewarm:
     async def settle(
         self, pinned: ReleaseBrowser | None, jobs: tuple[Job, ...]
     ) -> Supervisor | None:
-        """Return the browser that the jobs need, started; None when none of them needs one."""
+        """Return the browser that the jobs need, started; None if none of them needs one."""
         if not any(job.browser for job in jobs):
             self._dismiss()
             return None
@@ -77,7 +77,7 @@ class Prewarm:
         return self._keeper
 
     def leave(self) -> Browser | None:
-        """Begin to stop whatever runs, and return what the manifest says of the browser that the jobs had.
+        """Begin to stop the browser, and return the manifest's record of the one that the jobs had.
 
         The end of the context waits for it: half a second for a container, in which files can be sent.
         """
@@ -91,7 +91,7 @@ class Prewarm:
         await self._keeper.__aenter__()
 
     async def _open_door(self) -> None:
-        """Offer the browser where older scrapers look for it, unless it is there itself."""
+        """Open the second address, unless the browser is there itself."""
         url = urlsplit(self._url())
         there = url.hostname in {LOOPBACK, "localhost"} and url.port == self._port
         if not self._port or there:
@@ -106,7 +106,7 @@ class Prewarm:
         return self._keeper.url if self._keeper else ""
 
     def _dismiss(self) -> None:
-        """Stop the present browser beside what comes next."""
+        """Stop the present browser in the background."""
         if self._keeper is not None:
             leaving = self._keeper.__aexit__(None, None, None)
             self._stopping.append(asyncio.ensure_future(leaving))

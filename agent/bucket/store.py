@@ -1,8 +1,8 @@
-"""The bucket: the one module of the agent in which bytes reach a store.
+"""The bucket: the only module of the agent that sends bytes to a store.
 
-Requests are retried by the client itself, within `agent.bucket.address.RETRY_SECONDS`, all but conditional puts, which
-`Bucket.create` retries, and those of `Bucket.put_once`, which a batch's log repeats under another key. An answer of
-4xx is final to the client; `Bucket.put` retries those that a store means for the moment.
+Requests are retried by the client itself, within `agent.bucket.address.RETRY_SECONDS`, except those of
+`Bucket.put_once`, which a log repeats under another key. An answer of 4xx is final to the client; `Bucket.put` retries
+those that a store means for the moment.
 """
 
 import asyncio
@@ -10,28 +10,20 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, Self
 
 import obstore
-from obstore.exceptions import (
-    AlreadyExistsError,
-    BaseError,
-    NotSupportedError,
-    PermissionDeniedError,
-    UnauthenticatedError,
-)
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, S3Store
 
 from agent.base.durable import sync_file_system
-from agent.base.errors import SecretsUnreachable, StoreConflict, StoreError, StoreRefused
+from agent.base.errors import SecretsUnreachable, StoreError
 from agent.bucket.address import (
     ONCE_SECONDS,
     PASSING,
     PAUSES,
-    RETRY_SECONDS,
     LocalBucket,
     S3Bucket,
     s3_parameters,
@@ -51,9 +43,6 @@ PIECE_BYTES = 1024**2
 NO_RETRIES = {"max_retries": 0, "retry_timeout": timedelta(0)}
 """A client that repeats a request changes the time at which the object arrived, as the store has it."""
 
-Data = bytes | memoryview
-"""An object's content: in memory, or in a file that is mapped into it."""
-
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
@@ -70,15 +59,8 @@ class ObjectInfo:
     written: datetime
 
 
-class Created(Enum):
-    """How a write-once put went."""
-
-    WRITTEN = "written"
-    THERE = "there"  # with the same content: an earlier attempt of ours arrived after all
-
-
 class Bucket:
-    """A bucket, seen below its prefix. All methods raise `StoreError` when the store fails them."""
+    """A bucket below its prefix. All methods raise `StoreError` when the store fails them."""
 
     def __init__(
         self,
@@ -104,10 +86,10 @@ class Bucket:
         Args:
             address: Where it is.
             credentials: Its keys; None leaves them to boto3's chain (profile, role).
-            environ: What that chain is told.
+            environ: The environment of that chain.
 
         Raises:
-            StoreError: A local bucket's folder cannot be made, or nobody has keys.
+            StoreError: A local bucket's folder cannot be made, or there are no keys.
             SecretsUnreachable: The machine's metadata service has no keys of a role, or not yet.
         """
         if isinstance(address, LocalBucket):
@@ -125,13 +107,13 @@ class Bucket:
             return cls(S3Store(address.bucket, **parameters), address.name, once=once)
 
     async def sync(self) -> None:
-        """Make durable what was put: a store did so before it answered, a folder, also a network's, is asked to."""
+        """Make durable what was put: a store did so before it answered, a folder (a network's, too) is asked to."""
         if self._folder is not None:
             with _edge("sync", str(self._folder)):
                 await asyncio.to_thread(sync_file_system, self._folder)
 
-    async def put(self, key: str, data: Data) -> None:
-        """Write an object, whatever was there."""
+    async def put(self, key: str, data: bytes) -> None:
+        """Write an object, in place of an older one."""
         for pause in (*PAUSES, None):
             try:
                 with _edge("put", key):
@@ -143,7 +125,7 @@ class Bucket:
             else:
                 return
 
-    async def put_once(self, key: str, data: Data) -> None:
+    async def put_once(self, key: str, data: bytes) -> None:
         """Write an object with one request: after an error it may be there, or arrive later, or never."""
         with _edge("put", key):
             await obstore.put_async(self._once, key, data, use_multipart=False)
@@ -163,116 +145,45 @@ class Bucket:
                 raise
             await writer.close()
 
-    async def create(self, key: str, data: Data) -> Created:
-        """Write an object that must not exist yet: conditionally where the store can, else after a look.
-
-        The client does not retry conditional puts, since an answer of 'exists' may be the echo of one whose own
-        answer was lost. Here it is: after each failure the key is read back.
-
-        Raises:
-            StoreConflict: The key holds something else.
-        """
-        # tenacity takes 60 ms to import, and nobody waits for the first commit of a run.
-        import tenacity  # noqa: PLC0415
-
-        tries = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(StoreError)
-            & tenacity.retry_if_not_exception_type((StoreConflict, StoreRefused)),
-            wait=tenacity.wait_exponential_jitter(multiplier=0.2, max=5),
-            stop=tenacity.stop_after_delay(RETRY_SECONDS),
-            reraise=True,
-        )
-        return await tries(self._create, key, data)
-
-    async def _create(self, key: str, data: Data) -> Created:
-        try:
-            with _edge("create", key):
-                await self._put_new(key, data)
-        except StoreRefused:
-            raise
-        except StoreError:
-            if await self.holds(key, data):
-                return Created.THERE
-            if await self.size(key) is not None:
-                raise StoreConflict(f"{key} holds something else already") from None
-            raise
-        return Created.WRITTEN
-
-    async def _put_new(self, key: str, data: Data) -> None:
-        try:
-            await obstore.put_async(self._store, key, data, mode="create", use_multipart=False)
-        except NotSupportedError:
-            if await self.size(key) is not None:
-                raise StoreError(f"{key} exists") from None
-            await self.put(key, data)
-
-    async def refuses_overwrite(self, key: str, data: bytes) -> bool:
-        """Tell whether the store honours conditions, by asking it to create `key`, which exists with `data`."""
-        with _edge("create", key):
-            try:
-                await obstore.put_async(self._store, key, data, mode="create", use_multipart=False)
-            except AlreadyExistsError:
-                return True
-            except NotSupportedError:
-                return False
-            return False
-
     async def get(self, key: str, *, limit: int | None = None) -> bytes | None:
-        """Return an object's content, or None when there is none. For small objects: it is held in memory.
+        """Return a small object's content; None if it does not exist.
 
         Raises:
             StoreError: It has more than `limit` bytes.
         """
         with _edge("get", key):
-            try:
-                answer = await obstore.get_async(self._store, key)
-            except FileNotFoundError:
-                return None
-            if limit is not None and answer.meta["size"] > limit:
-                raise StoreError(f"{key} has {answer.meta['size']} bytes, more than {limit}")
-            return bytes(await answer.bytes_async())
+            answer = await self._found(key, limit)
+            return None if answer is None else bytes(await answer.bytes_async())
 
     async def size(self, key: str) -> int | None:
-        """Return the bytes of an object, or None when there is none."""
+        """Return the bytes of an object; None if it does not exist."""
         with _edge("look at", key):
             try:
                 return int((await obstore.head_async(self._store, key))["size"])
             except FileNotFoundError:
                 return None
 
-    async def holds(self, key: str, data: Data) -> bool:
-        """Tell whether an object is there with exactly this content, without holding it a second time."""
-        with _edge("get", key):
-            try:
-                answer = await obstore.get_async(self._store, key)
-            except FileNotFoundError:
-                return False
-            if answer.meta["size"] != len(data):
-                return False
-            expected, position = memoryview(data), 0
-            async for chunk in answer.stream(min_chunk_size=PIECE_BYTES):
-                end = position + len(chunk)
-                if expected[position:end] != memoryview(chunk):
-                    return False
-                position = end
-            return position == len(data)
-
     async def download(self, key: str, target: IO[bytes], *, limit: int) -> bool:
-        """Copy an object into a stream; False when there is none.
+        """Copy an object into a stream; return whether it exists.
 
         Raises:
             StoreError: It has more than `limit` bytes.
         """
         with _edge("get", key):
-            try:
-                answer = await obstore.get_async(self._store, key)
-            except FileNotFoundError:
-                return False
-            if answer.meta["size"] > limit:
-                raise StoreError(f"{key} has {answer.meta['size']} bytes, more than {limit}")
-            async for chunk in answer.stream(min_chunk_size=1024**2):
-                target.write(chunk)
-            return True
+            answer = await self._found(key, limit)
+            if answer is not None:
+                async for chunk in answer.stream(min_chunk_size=PIECE_BYTES):
+                    target.write(chunk)
+            return answer is not None
+
+    async def _found(self, key: str, limit: int | None) -> "obstore.GetResult | None":
+        try:
+            answer = await obstore.get_async(self._store, key)
+        except FileNotFoundError:
+            return None
+        if limit is not None and answer.meta["size"] > limit:
+            raise StoreError(f"{key} has {answer.meta['size']} bytes, more than {limit}")
+        return answer
 
     async def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[ObjectInfo]:
         """Yield the objects under a prefix whose keys sort after `after`; the order is the store's."""
@@ -282,7 +193,7 @@ class Bucket:
                     yield ObjectInfo(item["path"], item["size"], item["last_modified"])
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Delete objects; what is not there is fine."""
+        """Delete objects; missing ones are fine."""
         if keys:
             with _edge("delete", keys[0]):
                 try:
@@ -292,21 +203,15 @@ class Bucket:
 
 
 class Hashing:
-    """Hands out a file in pieces and hashes what it hands out, so that the hash is that of the bytes that were sent.
+    """Reads a file in pieces and hashes them, so that the hash is that of the bytes that were sent.
 
     Attributes:
-        count: Bytes handed out so far.
+        count: Bytes read so far.
         broken: Why the file could not be read further; None while it can.
     """
 
     def __init__(self, stream: IO[bytes], digest: Any, *, limit: int) -> None:
-        """Read a file.
-
-        Args:
-            stream: The file.
-            digest: A hashlib object.
-            limit: Bytes to read at most: somebody may append to the file faster than it is sent.
-        """
+        """Read `limit` bytes at most: somebody may append to the file faster than it is sent."""
         self._stream = stream
         self._digest = digest
         self._limit = limit
@@ -353,7 +258,7 @@ def _boto3_chain(environ: Mapping[str, str]) -> Any:
 
 @contextmanager
 def _edge(action: str, key: str) -> Iterator[None]:
-    """Turn what the client raises into a `StoreError` with one line of reason."""
+    """Turn the client's errors into a `StoreError` with a reason of one line."""
     try:
         yield
     except (BaseError, OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The machine that runs, as far as it knows itself without asking a network."""
+"""The host: what it knows of itself without the network."""
 
 import os
 import platform
@@ -21,11 +21,9 @@ _TIMES = ("Firmware", "Loader", "Userspace")
 
 
 def host_record(proc: Path = PROC, *, state: Path | None = None) -> Host:
-    """Return what is known of this machine; what cannot be had is left out.
+    """Return what is known of this machine; what is not available is left out.
 
-    Args:
-        proc: Where the kernel tells about itself.
-        state: The state directory, in which `systemd/boots.sh` notes how a boot ended.
+    `systemd/boots.sh` notes in the state directory how a boot ended.
     """
     return Host(
         name=platform.node() or "unknown",
@@ -37,7 +35,7 @@ def host_record(proc: Path = PROC, *, state: Path | None = None) -> Host:
 
 
 def refused_boots(state: Path) -> str:
-    """Return why the machine went off at once, if it did since the last run, and forget it; else an empty string."""
+    """Return why the machine went off at once since the last run, and forget it; empty if it did not."""
     path = state / "boots.refused"
     time, _, reason = (_line(path) or "").partition(" ")
     if not time.isdecimal() or not reason:
@@ -51,13 +49,9 @@ def refused_boots(state: Path) -> str:
 
 
 async def boot_phases(environ: Mapping[str, str], *, run: datetime) -> tuple[Phase, ...]:
-    """Return what went on between power-on and the beginning of the run, for a run that the boot started.
+    """Return the phases between power-on and the beginning of the run (`run`), for a run that the boot started.
 
-    Asks the service manager (about 10 ms). Empty where there is none, and for a run that a person started.
-
-    Args:
-        environ: The environment.
-        run: When the run began.
+    Asks the service manager (about 10 ms). Empty without one, and for a run that a person started.
     """
     if not environ.get("NOTIFY_SOCKET"):
         return ()
@@ -95,7 +89,7 @@ def _previous(path: Path) -> PreviousBoot | None:
 
 
 def _moment(seconds: str) -> datetime | None:
-    """Return a time of the machine's clock; None for one that was not set yet, and for what is no time."""
+    """Return a time of the machine's clock; None for one from before the clock was set, and for other text."""
     moment = datetime.fromtimestamp(min(int(seconds), 2**36), UTC) if seconds.isdecimal() else None
     return moment if moment and moment >= EARLIEST else None
 

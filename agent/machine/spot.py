@@ -1,4 +1,4 @@
-"""What is left to do when EC2 takes a spot machine back, and how long each part of it may take. Decisions only."""
+"""What is left to do when EC2 takes a spot machine back, and the time for each part. Decisions only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Deadlines:
 
 
 def departure(notice: SpotNotice, seen: datetime) -> datetime:
-    """Return when the machine is gone: as EC2 says, as far as that can be so at the time the notice was seen."""
+    """Return when the machine is gone: EC2's time, within what is possible at the time the notice was seen."""
     return max(min(notice.time, seen + NOTICE), seen + SHORTEST)
 
 
@@ -50,7 +50,7 @@ def deadlines(gone: datetime, now: datetime, *, pending: int, grace: float) -> D
         gone: When the machine is gone.
         now: The time.
         pending: Bytes that are not in the bucket yet.
-        grace: Seconds that a job has to end when nothing presses.
+        grace: Seconds that a job has to end when time is not short.
     """
     commit_by = gone - SAFETY
     send_by = commit_by - SEALING
@@ -72,5 +72,5 @@ def ends_in_time(past: Sequence[float], ran: float, left: float) -> bool:
 
 
 def reason(notice: SpotNotice) -> str:
-    """Return what the manifest says of it; it begins with `spot`."""
+    """Return the interruption's reason for the manifest; it begins with `spot`."""
     return f"spot: EC2 will {notice.action} the machine at {notice.time:%Y-%m-%dT%H:%M:%SZ}"

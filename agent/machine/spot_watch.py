@@ -1,4 +1,4 @@
-"""Watches whether EC2 wants the machine back."""
+"""The watch for EC2's notice that it takes the machine back."""
 
 import asyncio
 import random
@@ -21,9 +21,9 @@ SOONEST, LATEST = 4.0, 5.0
 
 
 async def watch_spot(environ: Mapping[str, str], stop: Stop, log: Log) -> None:
-    """Look for a notice until there is one, and then ask the run to stop; returns at once where there is no EC2.
+    """Poll for a notice, and then ask the run to stop; returns at once on a machine that is not EC2's.
 
-    A service that does not answer neither ends nor delays the looks: each is bounded.
+    A service that does not answer neither ends nor delays the watch: each poll has a limit.
     """
     endpoint = metadata_endpoint(environ)
     if endpoint is not None:
@@ -47,7 +47,7 @@ class _Watch:
             await asyncio.sleep(max(0.0, began + pause - monotonic()))
 
     async def _look(self) -> bool:
-        """Look once; tell whether there was a notice."""
+        """Poll once; return whether there was a notice."""
         rebalance = asyncio.create_task(self._answer(self._service.rebalance()))
         try:
             notice = await self._answer(self._service.notice())

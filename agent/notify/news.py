@@ -1,4 +1,4 @@
-"""What people are told of a run that ended: a line and a few more. Decisions only."""
+"""The message about a run that ended: a title and a few lines. Decisions only."""
 
 from dataclasses import dataclass
 
@@ -13,19 +13,14 @@ MAX_MESSAGE = 300
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message.
-
-    Attributes:
-        title: One line.
-        text: At most `MAX_BYTES` of UTF-8.
-    """
+    """A title of one line, and a text of at most `MAX_BYTES` of UTF-8."""
 
     title: str
     text: str
 
 
 def compose(outcome: Outcome, run_id: str) -> Message:
-    """Return the news of a run."""
+    """Return the message about a run."""
     due = [
         job for job in outcome.jobs if job.status is not JobStatus.SKIPPED or job.cause is not None
     ]
