@@ -59,6 +59,7 @@ class Committer:
 
     Attributes:
         broken: Jobs whose preparation met something unexpected, with it: they are not tried again.
+        trouble: What failed last; empty once a commit went well.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Committer:
         self._waiting = _Waiting()
         self._refusal: OSError | None = None
         self.broken: dict[str, Exception] = {}
+        self.trouble = ""
         self._news = asyncio.Event()
         self._ending = asyncio.Event()
         self._turn = asyncio.Lock()
@@ -165,7 +167,7 @@ class Committer:
             try:
                 await self.commit()
             except (StoreError, OSError) as error:
-                self._log.warning("commit.postponed", reason=str(error))
+                self._postponed("commit.postponed", error)
                 await self._pause_after(failures)
                 failures += 1
                 self._news.set()
@@ -199,6 +201,7 @@ class Committer:
                 await self._append(writer, bucket, jobs)
             if self._began or self._planned or closed:
                 await self._append(writer, bucket, (), closed=closed)
+            self.trouble = ""
 
     async def flush(
         self, seconds: float, *, hurried: bool = False, keeps_disk: bool = True
@@ -226,7 +229,7 @@ class Committer:
         except TimeoutError:
             await self._cancel()
             with suppress(TimeoutError):
-                async with asyncio.timeout(LAST_SECONDS):
+                async with asyncio.timeout(min(LAST_SECONDS, seconds)):
                     await self._commit_what_is_left(keeps_disk=keeps_disk)
         pending = await self.pending()
         if pending and keeps_disk and self._refusal is not None:
@@ -302,7 +305,7 @@ class Committer:
             except (StoreError, OSError) as error:
                 if isinstance(error, OSError):
                     self._refusal = error
-                self._log.warning("job.postponed", job=name, reason=str(error))
+                self._postponed("job.postponed", error, job=name)
                 await self._pause_after(failures)
                 failures += 1
             except Exception as error:  # noqa: BLE001 -- see below
@@ -315,6 +318,10 @@ class Committer:
                 self._ready[name] = entry
                 self._news.set()
                 return
+
+    def _postponed(self, event: str, error: StoreError | OSError, **about: str) -> None:
+        self.trouble = error.with_remedy if isinstance(error, StoreError) else str(error)
+        self._log.warning(event, reason=str(error), **about)
 
     async def _pause_after(self, failures: int) -> None:
         """Wait after a failure, but not for long once the run is at its end."""
@@ -341,7 +348,7 @@ class Committer:
             try:
                 return await self.commit()
             except StoreError as error:
-                self._log.warning("commit.postponed", reason=str(error))
+                self._postponed("commit.postponed", error)
                 await self._pause_after(failures)
                 failures += 1
         return None
@@ -356,7 +363,7 @@ class Committer:
                         group.create_task(self._prepare_partly(name))
                 await self.commit()
         except StoreError as error:
-            self._log.warning("commit.postponed", reason=str(error))
+            self._postponed("commit.postponed", error)
 
     async def _prepare_partly(self, name: str) -> None:
         try:

@@ -162,6 +162,11 @@ class Delivery:
         """Jobs whose preparation met something unexpected, with it."""
         return self._committer.broken
 
+    @property
+    def trouble(self) -> str:
+        """What failed last, with a remedy if there is one; empty once a commit went well."""
+        return self._committer.trouble
+
     async def results(self) -> list[Ended]:
         """Return what the batch's log says, or will say, of the jobs that ended."""
         jobs = await asyncio.to_thread(self._run.jobs)

@@ -5,12 +5,13 @@ Nothing here stops the jobs: whoever needs a result awaits it, and gets its erro
 
 import asyncio
 import os
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from agent.base.errors import SecretsError, ShardError, StoreError
+from agent.base.logs import Log
 from agent.base.redact import Redactor
 from agent.base.stop import Stop, first
 from agent.batch.claim import StandBack, Work
@@ -254,7 +255,7 @@ class Background:
     async def _purpose(self, facts: HostFacts | None) -> Purpose:
         call, slot = self._call, self._call.slot
         if slot == "tag":
-            slot = await self._slot_of_tag(facts)
+            slot = await slot_of_tag(facts, self._began.host.booted, call.environ, self._log)
         tags, index = (facts.tags, facts.launch_index) if facts else ({}, None)
         try:
             shard = identify(call.asked, slot, tags=tags, launch_index=index)
@@ -267,16 +268,6 @@ class Background:
             retried=bool(call.asked.group),
             by_name=bool(call.only),
         )
-
-    async def _slot_of_tag(self, facts: HostFacts | None) -> datetime | None:
-        """Return the slot that the machine's tag names; waits, bounded, where the tag may be the last slot's still."""
-        slot = facts.slot if facts else None
-        while slot is not None and tag_may_change(slot, self._began.host.booted, _now()):
-            self._log.info("slot.tag_is_old", slot=slot.isoformat())
-            await asyncio.sleep(TAG_POLL_SECONDS)
-            again = await read_facts(self._call.environ, self._log)
-            slot = again.slot if again and again.slot else slot
-        return slot
 
     async def _settle(self) -> Settled:
         """Find out whether the run works for its batch; another run that has it stops this one at once."""
@@ -305,6 +296,26 @@ class Background:
         return await choose_isolation(
             call.settings, call.places, self._run, call.environ, self._log
         )
+
+
+async def slot_of_tag(
+    facts: HostFacts | None, booted: datetime | None, environ: Mapping[str, str], log: Log
+) -> datetime | None:
+    """Return the slot that the machine's tag names; waits, bounded, where the tag may be the last slot's still.
+
+    Args:
+        facts: What EC2 said of the machine.
+        booted: When it booted.
+        environ: Where its metadata service is.
+        log: Is told of the wait.
+    """
+    slot = facts.slot if facts else None
+    while slot is not None and tag_may_change(slot, booted, _now()):
+        log.info("slot.tag_is_old", slot=slot.isoformat())
+        await asyncio.sleep(TAG_POLL_SECONDS)
+        again = await read_facts(environ, log)
+        slot = again.slot if again and again.slot else slot
+    return slot
 
 
 def _now() -> datetime:

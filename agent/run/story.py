@@ -496,6 +496,7 @@ class _Run:
             phases=(*boot, *self._phases.so_far()),
             interruption=stop.reason if stop.requested else None,
         )
+        self._note(status=self._status(tuple(map(without_package, self._results()))))
         await self._plan()
 
     async def hand_over(self) -> Outcome:
@@ -509,9 +510,7 @@ class _Run:
                     async with asyncio.timeout(seconds):
                         reason = await self._deliver(seconds)
             except TimeoutError:
-                reason = f"the hand-off took longer than {seconds:.0f} s"
-                if self._background.unopened:
-                    reason += f": no credentials: {self._background.unopened}"
+                reason = f"the hand-off took longer than {seconds:.0f} s{self._why()}"
             except MayflyError as error:
                 reason = error.with_remedy
         if self._closed and (not reason or not self._call.keeps_disk):
@@ -541,7 +540,15 @@ class _Run:
         self._closed = True
         self._manifest = f"{bucket.name}/{ManifestKey(self._spooled.run).text}"
         self._log.info("run.closed", status=closed.status.value, bucket=bucket.name)
-        return f"{len(pending)} jobs could not be sent, such as {pending[0]}" if pending else ""
+        if not pending:
+            return ""
+        return f"{len(pending)} jobs could not be sent, such as {pending[0]}{self._why()}"
+
+    def _why(self) -> str:
+        """Return what kept the run from the bucket, as the end of a sentence."""
+        unopened = self._background.unopened
+        reason = f"no credentials: {unopened}" if unopened else self._delivery.trouble
+        return f": {reason}" if reason else ""
 
     async def _give_way(self) -> None:
         """Wait for the delivery of earlier runs, or end it when the machine is taken back: the link is for this run."""

@@ -147,7 +147,7 @@ def _delivered(bucket: Bucket, ran: Ran) -> Run:
     """Return the manifest of a run in which all of the day's files arrived, made by version 1."""
     assert ran.code == 0, ran.stderr[-3000:]
     manifest = sound(bucket, ran.run_id)
-    assert manifest.results == {"quotes/quotes.txt": False, "notes/notes.txt": False}
+    assert manifest.results == {"quotes/quotes.txt", "notes/notes.txt"}
     return manifest
 
 
@@ -196,7 +196,7 @@ def test_a_repaired_release_is_tried_and_becomes_the_good_one(bench: Bench, buck
         ran = bench.run()
         release = bucket.run(ran.run_id).release
         assert (release["commit"], release["trial"], release["stale"]) == (commit, trial, None)
-    assert bucket.files(ran.run_id)["notes/notes.txt"] == b"3\n"
+    assert bucket.run(ran.run_id).files["notes/notes.txt"] == b"3\n"
 
 
 def test_what_a_good_job_of_a_bad_release_made_is_kept_and_named(
@@ -210,8 +210,8 @@ def test_what_a_good_job_of_a_bad_release_made_is_kept_and_named(
     )
     ran = bench.run()
     manifest = _delivered(bucket, ran)
-    assert bucket.files(ran.run_id)["quotes/quotes.txt"] == b"2"
-    assert bucket.files(ran.run_id)["notes/notes.txt"] == b"1\n"
+    assert bucket.run(ran.run_id).files["quotes/quotes.txt"] == b"2"
+    assert bucket.run(ran.run_id).files["notes/notes.txt"] == b"1\n"
     assert manifest.job("quotes")["release"] == bad
     assert manifest.job("notes")["release"] is None
 
@@ -279,7 +279,7 @@ def test_a_job_that_is_retired_in_words_may_go(bench: Bench, bucket: Bucket) -> 
     assert ran.code == 0
     manifest = sound(bucket, ran.run_id)
     assert manifest.release["commit"] == commit
-    assert manifest.results == {"quotes/quotes.txt": False}
+    assert manifest.results == {"quotes/quotes.txt"}
 
 
 def test_without_a_good_release_a_broken_first_one_is_all_there_is(

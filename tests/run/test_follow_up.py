@@ -8,13 +8,6 @@ from pathlib import Path
 
 import pytest
 import structlog
-
-from agent.base.logs import Log
-from agent.base.progress import NullProgress
-from agent.base.redact import Redactor
-from agent.base.stop import Stop
-from agent.bucket.address import LocalBucket
-from agent.bucket.store import Bucket
 from agent.core.journal import Journal
 from agent.core.manifest import HostRecord, RunRecord
 from agent.core.results import JobResult, JobStatus, RunStatus
@@ -23,6 +16,13 @@ from agent.steps.courier import Courier, parcels_of
 from agent.steps.recovery import deliver_pending, leave_spool
 from agent.steps.seal import Seen
 from agent.steps.spool import Spool, SpooledRun
+
+from agent.base.logs import Log
+from agent.base.progress import NullProgress
+from agent.base.redact import Redactor
+from agent.base.stop import Stop
+from agent.bucket.address import LocalBucket
+from agent.bucket.store import Bucket
 from tests.bucket.bucket import Bucket as Delivered
 from tests.bucket.layout import state_key
 from tests.bucket.sound import all_sound
@@ -239,7 +239,7 @@ async def test_what_was_sent_early_stays(
         await asyncio.sleep(3)  # files that do not change are sent by then
     await hand_over(run, courier, bucket, LOG, taken(20))
     await commit(run, bucket, datetime.now(UTC))
-    assert delivered.run(RUN).results == {"one/large": True, "one/small": True}
+    assert delivered.run(RUN).results == {"one/large", "one/small"}
     assert {each.job for each in run.journal.run.unsent} == {"two"}
     assert not leave_spool(run, LOG)
     assert await deliver(spool, bucket) == 1

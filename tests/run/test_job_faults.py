@@ -74,7 +74,7 @@ def test_every_end_has_its_status_and_cause(bench: Bench, bucket: Bucket) -> Non
     assert "expected at least 1" in manifest.job("empty")["message"]
     partial = {"fails/half.txt": True, "too-little/x": True, "asks-again/n": False}
     assert manifest.results == partial
-    evidence = bucket.files(ran.run_id)["_run/evidence/fails/attempt-1.log"]
+    evidence = bucket.run(ran.run_id).files["_run/evidence/fails/attempt-1.log"]
     assert evidence == b"no such luck\n"
 
 
@@ -130,7 +130,7 @@ def test_a_job_past_its_time_is_stopped(bench: Bench, bucket: Bucket) -> None:
         "polite": (0, None),
         "closes": (None, 15),
     }
-    assert manifest.results == {"deaf/half": True, "polite/whole": True}
+    assert manifest.results == {"deaf/half", "polite/whole"}
 
 
 FLOOD = """
@@ -188,7 +188,7 @@ def test_nothing_that_a_job_started_survives_the_run(
     bench.release("v1", jobs, {"a.sh": CHILDREN + ending + "\n"})
     ran = bench.run(limits__grace="1s")
     assert ran.code == (0 if ending == "exit 0" else 8), ran.stderr
-    pids = [int(line) for line in bucket.files(ran.run_id)["a/pids"].split()]
+    pids = [int(line) for line in bucket.run(ran.run_id).files["a/pids"].split()]
     assert len(pids) == 5
     assert [pid for pid in pids if _alive(pid)] == []
 
@@ -245,5 +245,5 @@ def test_the_run_s_limit_stops_its_jobs_in_time_for_the_hand_off(
     waits = manifest.job("waits")
     assert (waits["status"], waits["cause"]) == ("skipped", "timeout")
     assert "the run's time was over" in waits["message"]
-    deadline = int(bucket.files(ran.run_id)["long/deadline"])
+    deadline = int(bucket.run(ran.run_id).files["long/deadline"])
     assert began + 2 <= deadline <= began + 6
