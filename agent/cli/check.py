@@ -11,7 +11,7 @@ import click
 from agent import __version__
 from agent.base.console import aligned, printable
 from agent.base.errors import ContainerError, ExitCode
-from agent.cli.surroundings import configuration_options, load, surroundings
+from agent.cli.surroundings import Options, configuration_options, surroundings
 from agent.config.explain import Explained, explained
 from agent.config.faults import Fault
 from agent.config.jobsfile import JobsFile, parse_jobs
@@ -25,7 +25,7 @@ from agent.release.verify import Trust, signers_faults
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What was found of a release: what keeps it from running, what was not looked at, what a person should know."""
+    """What was found of a release: its faults, what was not checked, and notes for a person."""
 
     faults: list[Fault] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
@@ -40,9 +40,7 @@ class Looked:
     "--explain", is_flag=True, help="Print every key, its value, and where that comes from."
 )
 def check(
-    config: Path | None,
-    pairs: tuple[str, ...],
-    store: str | None,
+    options: Options,
     jobs: Path | None,
     *,
     as_json: bool,
@@ -53,7 +51,7 @@ def check(
     JOBS is a jobs.toml, or a folder with one; by default the one in the working directory, if there is one.
     """
     around = surroundings()
-    loaded = load(config, pairs, store, around)
+    loaded = options.load(around)
     checked = [loaded.source]
     release = loaded.settings.release
     faults = [*loaded.faults, *signers_faults(release)]
@@ -97,7 +95,7 @@ def _jobs_path(named: Path | None, usual: str, around: Surroundings) -> Path | N
 
 
 def _look(path: Path, release: Release, around: Surroundings) -> Looked:
-    """Look at a jobs file and at the release around it, as the machine will before it runs anything of it."""
+    """Check a jobs file and the release around it, as the machine will before it runs anything of it."""
     try:
         text = around.read(path)
     except UnicodeDecodeError:
@@ -132,7 +130,7 @@ def _tree(path: Path, usual: str) -> tuple[Path, str]:
 def _stacks(
     jobs: JobsFile, tree: Path, source: str, around: Surroundings
 ) -> tuple[list[Fault], list[str]]:
-    """Return what is wrong with the stacks that jobs name, and which of them could not be checked."""
+    """Return the faults of the stacks that jobs name, and the stacks that could not be checked."""
     faults = stack_faults(jobs, tree, source)
     sound = [
         job

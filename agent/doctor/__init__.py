@@ -1,4 +1,4 @@
-"""`mayfly doctor`: every part that a run needs is tried, all at once, and each failure comes with its remedy."""
+"""`mayfly doctor`: tries every part that a run needs, all at once, and has a remedy for each failure."""
 
 from agent.doctor.checks import CHECKS
 from agent.doctor.examine import Check, Finding, Installation, State, examine, failed, ok, skipped

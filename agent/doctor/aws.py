@@ -31,12 +31,12 @@ PRESENT = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What is looked at.
+    """A stack to check.
 
     Attributes:
         cloud: The account.
-        folder: `deploy/aws` of the checkout that this program runs from; it may not be there.
-        configure: Returns the configuration with what a machine was launched with above it.
+        folder: `deploy/aws` of the checkout that this program runs from; it may not exist.
+        configure: Returns the configuration of a machine with this user data.
     """
 
     cloud: Cloud
@@ -53,14 +53,7 @@ def aws_checks(
     folder: Path,
     configure: Callable[[str | None], Loaded],
 ) -> Sequence[Check]:
-    """Return the checks of a stack.
-
-    Args:
-        environ: Keys and region.
-        name: The stack's.
-        folder: `deploy/aws` of this checkout.
-        configure: Returns the configuration with what a machine was launched with above it.
-    """
+    """Return the checks of a stack; `environ` has keys and region, the others are as in `Deployment`."""
     deployment = Deployment(Cloud(environ, name), folder, configure)
     looks: Mapping[str, Look] = {
         "template": _template,
@@ -82,14 +75,14 @@ def aws_checks(
 
 
 async def _account(deployment: Deployment, _: Installation) -> Finding:
-    """Ask whose keys these are, and where they are used."""
+    """Ask whose keys these are, and for which region."""
     region = await deployment.cloud.region()
     whose = await deployment.cloud.ask("sts", lambda client: client.get_caller_identity())
     return ok(f"{whose['Account']} in {region}, as {whose['Arn']}")
 
 
 async def _stack(deployment: Deployment, _: Installation) -> Finding:
-    """Look whether the stack is there and whole."""
+    """Check that the stack exists and is complete."""
     name = deployment.cloud.name
     stack = await deployment.cloud.stack()
     if stack is None:
@@ -132,7 +125,7 @@ def _lines(text: str) -> list[str]:
 
 
 async def _image(deployment: Deployment, stack: Stack) -> Finding:
-    """Look whether the image is there, in this region, and fits the processor."""
+    """Check that the image exists in this region and fits the processor."""
     image = stack.parameters.get("ImageId", "")
     kind = stack.parameters.get("InstanceType", "")
     remedy = "`make ami CONFIG=agent.toml` builds one here, then `make deploy`"
@@ -161,7 +154,7 @@ async def _image(deployment: Deployment, stack: Stack) -> Finding:
 
 
 def _built(folder: Path, region: str, arch: str) -> str:
-    """Return the image that `make ami` built last; empty where this checkout knows of none."""
+    """Return the image that `make ami` built last; empty if this checkout knows of none."""
     try:
         images = json.loads((folder / "ami.json").read_text("utf-8"))
         return str(images[region][arch]["image"])
@@ -170,10 +163,10 @@ def _built(folder: Path, region: str, arch: str) -> str:
 
 
 async def _types(deployment: Deployment, names: Sequence[str]) -> dict[str, Any]:
-    """Return what EC2 says of types, by name.
+    """Return EC2's descriptions of instance types, by name.
 
     Raises:
-        CloudError: This region has not all of them.
+        CloudError: This region does not have all of them.
     """
     rows = await deployment.cloud.ask(
         "ec2",
@@ -198,7 +191,7 @@ async def _loaded(deployment: Deployment, stack: Stack) -> Loaded:
 
 
 async def _configuration(deployment: Deployment, stack: Stack) -> Finding:
-    """Read the configuration as the machine will: this one, and what the stack's form says above it."""
+    """Read the configuration as the machine will: this one, and the stack's form above it."""
     loaded = await _loaded(deployment, stack)
     if loaded.faults:
         return failed(
@@ -214,7 +207,7 @@ async def _sources(deployment: Deployment, stack: Stack) -> dict[str, str]:
 
 
 async def _parameters(deployment: Deployment, stack: Stack) -> Finding:
-    """Look whether each path that the configuration names has parameters here."""
+    """Check that each path of the configuration has parameters here."""
     sources = await _sources(deployment, stack)
     if not sources:
         return skipped("the configuration reads nothing from SSM")
@@ -234,7 +227,7 @@ async def _parameters(deployment: Deployment, stack: Stack) -> Finding:
 
 
 def sources_of(settings: Settings) -> dict[str, str]:
-    """Return every path of SSM that a configuration names, by its key."""
+    """Return every SSM path of a configuration, by its key."""
     found: dict[str, str] = {}
 
     def walk(key: str, value: object) -> None:
@@ -286,7 +279,7 @@ async def _role(deployment: Deployment, stack: Stack) -> Finding:
 
 
 async def _own_keys(deployment: Deployment, paths: Sequence[str]) -> list[str]:
-    """Return the keys of the account that encrypt parameters, other than SSM's own."""
+    """Return the account's keys that encrypt parameters, other than SSM's own."""
     rows = [row for path in paths for row in await _listed(deployment, path)]
     keys = sorted({row.get("KeyId", DEFAULT_KEY) for row in rows} - {DEFAULT_KEY})
     return await deployment.cloud.ask(
@@ -306,7 +299,7 @@ async def _may(deployment: Deployment, role: str, action: str, resource: str) ->
 
 
 async def _schedules(deployment: Deployment, stack: Stack) -> Finding:
-    """Look whether the schedules are on."""
+    """Check that the schedules are on."""
     found = await deployment.cloud.ask(
         "scheduler",
         lambda client: {
@@ -350,7 +343,7 @@ async def _quota(deployment: Deployment, stack: Stack) -> Finding:
 
 
 def types_named(parameters: Mapping[str, str]) -> list[str]:
-    """Return which parameters of a stack name a type that it may launch."""
+    """Return the parameters of a stack that name a type which it may launch."""
     spread = ["SecondType", "ThirdType"] if parameters.get("Spread") == "yes" else []
     return ["InstanceType", *spread]
 

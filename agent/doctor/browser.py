@@ -27,12 +27,12 @@ async def session(installation: Installation) -> Finding:
         place = Place(
             run_id(datetime.now(UTC), secrets.token_bytes(3)), root / "browser", root / "downloads"
         )
-        keeper = keep(
+        supervisor = keep(
             choice, place, settings=settings, environ=installation.environ, log=installation.log
         )
-        async with keeper:
-            await keeper.ready()
-            record = keeper.record()
+        async with supervisor:
+            await supervisor.ready()
+            record = supervisor.record()
     if record is None:
         return ok("a session opened")
     return ok(", ".join(filter(None, [record.name, record.kind, record.image])))

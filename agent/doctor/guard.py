@@ -1,4 +1,4 @@
-"""Check of the units that switch the machine off."""
+"""The check of the units that switch the machine off."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ ASK_SECONDS = 8.0
 
 
 async def units(installation: Installation) -> Finding:
-    """Look whether the limits of the units leave a run its time."""
+    """Check that the limits of the units leave a run its time."""
     path = installation.environ.get("PATH", os.defpath)
     if not installation.machine or shutil.which("systemctl", path=path) is None:
         return skipped("this computer is not a machine that switches itself off")
@@ -31,7 +31,7 @@ async def units(installation: Installation) -> Finding:
 
 
 async def _show(installation: Installation, unit: str, *names: str) -> dict[str, str]:
-    """Return properties of a unit; none when the service manager does not answer."""
+    """Return properties of a unit; none if the service manager does not answer."""
     try:
         done = await processes.run(
             ["systemctl", "show", f"--property={','.join(names)}", unit],

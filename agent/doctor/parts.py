@@ -1,4 +1,4 @@
-"""Checks of what is on this computer, and of the repository."""
+"""Checks of this computer, and of the repository."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ from agent.release.checks import Checks
 from agent.release.known import Known
 from agent.release.memory import read_copy
 from agent.release.mirror import Mirror
-from agent.release.repository import TRACK, candidates, parse_repository
+from agent.release.repository import TRACK, candidates, configured_repository
 from agent.release.store import Installed, ReleaseStore, last_here
 from agent.release.verify import signers_faults
 from agent.secrets.keyring import Keyring
@@ -36,7 +36,7 @@ SYSTEMD = Path("/run/systemd/system")
 
 
 async def configuration(installation: Installation) -> Finding:
-    """Look at the configuration, and at the jobs of the last good release."""
+    """Check the configuration, and the jobs of the last good release."""
     if installation.faults:
         return failed(
             "\n".join(map(str, installation.faults)),
@@ -56,7 +56,7 @@ async def configuration(installation: Installation) -> Finding:
 
 
 def jobs_of(installation: Installation) -> JobsFile | None:
-    """Return the jobs that the next run will have, as far as anybody knows: those of the last good release."""
+    """Return the jobs of the next run, as far as they are known: those of the last good release."""
     try:
         good = _last_good(installation)
     except ReleaseError:
@@ -75,7 +75,7 @@ def _last_good(installation: Installation) -> Installed | None:
 
 
 async def state_directory(installation: Installation) -> Finding:
-    """Write into the state directory, or look whether it could be made."""
+    """Write into the state directory, or check that it could be made."""
     return await asyncio.to_thread(_state_directory, installation.places.state)
 
 
@@ -101,16 +101,11 @@ def _state_directory(state: Path) -> Finding:
 
 
 async def repository(installation: Installation) -> Finding:
-    """Ask the repository what it offers."""
+    """Ask the repository for its releases."""
     settings = installation.settings.release
-    if settings.repository is None:
-        return failed("release.repository is not set", "set it, or see it work first: mayfly demo")
     if shutil.which("git", path=_path(installation)) is None:
         return failed("git is not installed", "install git")
-    try:
-        address = parse_repository(settings.repository, installation.environ.get("HOME"))
-    except ValueError as error:
-        return failed(f"release.repository {error}", 'write "https://host/path.git"')
+    address = configured_repository(settings, installation.environ)
     with tempfile.TemporaryDirectory(prefix="mayfly-doctor-") as folder:
         mirror = Mirror(
             Path(folder) / "mirror.git",
@@ -134,7 +129,7 @@ async def repository(installation: Installation) -> Finding:
 
 
 async def signers(installation: Installation) -> Finding:
-    """Look at the file that names who may sign a release, and whether there is something to verify with."""
+    """Check the file that names who may sign a release, and the program that verifies."""
     settings = installation.settings.release
     if settings.allowed_signers is None:
         return skipped("release.allowed_signers is not set: releases are not verified")
@@ -163,7 +158,7 @@ async def uv(installation: Installation) -> Finding:
 
 
 async def container_engine(installation: Installation) -> Finding:
-    """Ask the container engine for its version, and compose, where a job or the browser may need them."""
+    """Ask the container engine for its version, and compose, if a job or the browser may need them."""
     jobs = jobs_of(installation)
     contained = [job for job in jobs.job if job.in_container] if jobs else []
     if contained:
@@ -188,7 +183,7 @@ async def _engine(installation: Installation, jobs: Sequence[Job]) -> str:
 
 
 async def registries(installation: Installation) -> Finding:
-    """Log in to each registry that the configuration has credentials for."""
+    """Log in to each registry that has credentials in the configuration."""
     hosts = sorted(installation.settings.registry)
     if not hosts:
         return skipped("no [registry] in the configuration; ECR is asked when an image needs it")
@@ -207,7 +202,7 @@ async def registries(installation: Installation) -> Finding:
 
 
 async def indexes(installation: Installation) -> Finding:
-    """Read the logins of package indexes; where an index is, only a release knows."""
+    """Read the logins of package indexes; only a release knows an index's address."""
     names = sorted(installation.settings.index)
     if not names:
         return skipped("no [index] in the configuration")
@@ -230,7 +225,7 @@ async def chromedriver(installation: Installation) -> Finding:
 
 
 async def power(installation: Installation) -> Finding:
-    """Look at what happens after a run."""
+    """Check what happens after a run."""
     after = installation.settings.power.after or ("poweroff" if installation.machine else "nothing")
     if after == "nothing":
         return ok("this computer stays on after a run")
@@ -247,7 +242,7 @@ async def power(installation: Installation) -> Finding:
 
 
 async def spool(installation: Installation) -> Finding:
-    """Count the runs that wait to be handed over. Nothing is touched: one of them may be under way."""
+    """Count the runs that wait for delivery. Nothing is changed: one of them may be running."""
     folder = installation.places.state / "spool"
     names = os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208 -- names are wanted
     waiting = sum(map(is_run_id, names))
@@ -264,7 +259,7 @@ async def spool(installation: Installation) -> Finding:
 
 
 async def _version(installation: Installation, *command: str) -> Finding | None:
-    """Return what a program says of its version, or None when it does not run."""
+    """Return the version that a program prints, or None if it does not run."""
     environ = {"PATH": _path(installation), "LC_ALL": "C"}
     try:
         done = await processes.run(command, environ=environ, seconds=VERSION_SECONDS)

@@ -119,7 +119,7 @@ async def test_a_repository_says_which_release_it_would_give(
 @pytest.mark.parametrize(
     ("pair", "says"),
     [
-        (None, "not set"),
+        (None, "no repository is configured"),
         ("release.repository=nonsense", "neither a URL nor"),
         ("release.repository=/nowhere/at/all", "not found"),
     ],
