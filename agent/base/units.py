@@ -1,7 +1,7 @@
 """Durations and sizes as people write them in TOML: `"10m"`, `"1h30m"`, `"1GiB"`. Decisions only."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
@@ -74,22 +74,6 @@ def show_size(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-Seconds = Annotated[
-    float,
-    BeforeValidator(parse_duration),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": r"^(\d+d)?(\d+h)?(\d+m)?(\d+(\.\d+)?s)?$"},
-                {"type": "number", "exclusiveMinimum": 0},
-            ],
-            "description": 'Duration such as "90s", "10m", "1h30m", or seconds.',
-        }
-    ),
-]
-"""A duration in seconds, written as `"10m"` or as a number."""
-
-
 def parse_span(value: object) -> float:
     """Return seconds as `parse_duration` does; `0`, `"0"` and `"0s"` are zero.
 
@@ -100,17 +84,29 @@ def parse_span(value: object) -> float:
     return 0.0 if nothing else parse_duration(value)
 
 
+def _schema(pattern: str, number: dict[str, Any], description: str) -> WithJsonSchema:
+    forms = [{"type": "string", "pattern": pattern}, number]
+    return WithJsonSchema({"anyOf": forms, "description": description})
+
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    _schema(
+        r"^(\d+d)?(\d+h)?(\d+m)?(\d+(\.\d+)?s)?$",
+        {"type": "number", "exclusiveMinimum": 0},
+        'Duration such as "90s", "10m", "1h30m", or seconds.',
+    ),
+]
+"""A duration in seconds, written as `"10m"` or as a number."""
+
 Span = Annotated[
     float,
     BeforeValidator(parse_span),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": r"^(0|(\d+d)?(\d+h)?(\d+m)?(\d+(\.\d+)?s)?)$"},
-                {"type": "number", "minimum": 0},
-            ],
-            "description": 'Duration such as "90s" or "6h", or seconds; 0 for none.',
-        }
+    _schema(
+        r"^(0|(\d+d)?(\d+h)?(\d+m)?(\d+(\.\d+)?s)?)$",
+        {"type": "number", "minimum": 0},
+        'Duration such as "90s" or "6h", or seconds; 0 for none.',
     ),
 ]
 """A duration in seconds that may be zero."""
@@ -118,14 +114,10 @@ Span = Annotated[
 Size = Annotated[
     int,
     BeforeValidator(parse_size),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": r"^\d+(\.\d+)?\s*([KMGTkmgt]i?)?B?$"},
-                {"type": "integer", "minimum": 0},
-            ],
-            "description": 'Size such as "1KiB", "500kB", "2GiB", or bytes.',
-        }
+    _schema(
+        r"^\d+(\.\d+)?\s*([KMGTkmgt]i?)?B?$",
+        {"type": "integer", "minimum": 0},
+        'Size such as "1KiB", "500kB", "2GiB", or bytes.',
     ),
 ]
 """A size in bytes, written as `"1KiB"` or as a number."""

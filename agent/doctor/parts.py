@@ -13,7 +13,6 @@ from agent.base.errors import ProcessTimeout, ReleaseError
 from agent.base.units import show_size
 from agent.browser import find_chromedriver
 from agent.browser.docker import Docker
-from agent.config.faults import Fault
 from agent.config.jobsfile import Job, JobsFile, needs_browser
 from agent.contract.ids import is_run_id
 from agent.doctor.examine import Finding, Installation, failed, ok, skipped
@@ -135,14 +134,12 @@ async def signers(installation: Installation) -> Finding:
         return skipped("release.allowed_signers is not set: releases are not verified")
     faults = await asyncio.to_thread(signers_faults, settings)
     if faults:
-        return failed("\n".join(map(_without_remedy, faults)), faults[0].remedy)
+        return failed(
+            "\n".join(f"{one.source}: {one.key}: {one.problem}" for one in faults), faults[0].remedy
+        )
     if shutil.which("ssh-keygen", path=_path(installation)) is None:
         return failed("ssh-keygen is not installed", "install the client programs of OpenSSH")
     return ok(str(settings.allowed_signers))
-
-
-def _without_remedy(fault: Fault) -> str:
-    return f"{fault.source}: {fault.key}: {fault.problem}"
 
 
 async def uv(installation: Installation) -> Finding:

@@ -65,7 +65,7 @@ async def boot_phases(environ: Mapping[str, str], *, run: datetime) -> tuple[Pha
     now = datetime.now(UTC)
     return before_the_run(
         manager_times(done.stdout.decode(errors="replace")),
-        uptime=_seconds(PROC / "uptime"),
+        uptime=float((_line(PROC / "uptime") or "0").split()[0]),
         process=_process_start(PROC / "self/stat"),
         ago=(now - run).total_seconds(),
         now=now,
@@ -76,10 +76,6 @@ def _process_start(path: Path) -> float:
     """Return when this process started, in seconds after the kernel (field 22 of proc(5)'s stat)."""
     fields = (_line(path) or "").rpartition(")")[2].split()
     return int(fields[19]) / os.sysconf("SC_CLK_TCK") if len(fields) > 19 else 0.0  # noqa: PLR2004
-
-
-def _seconds(path: Path) -> float:
-    return float((_line(path) or "0").split()[0])
 
 
 def _previous(path: Path) -> PreviousBoot | None:

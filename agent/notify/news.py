@@ -38,7 +38,8 @@ def compose(outcome: Outcome, run_id: str) -> Message:
     lines += [_line(job) for job in due if job.incomplete or not job.succeeded]
     if outcome.manifest:
         lines.append(outcome.manifest)
-    return Message(title, _shortened("\n".join(lines)))
+    text = "\n".join(lines).encode(errors="replace")[:MAX_BYTES].decode(errors="ignore")
+    return Message(title, text)
 
 
 def _line(job: Ended) -> str:
@@ -46,7 +47,3 @@ def _line(job: Ended) -> str:
     message = f": {job.message[:MAX_MESSAGE]}" if job.message else ""
     status = "incomplete" if job.incomplete else job.status.value
     return f"{job.name} {status}{cause}{message}"
-
-
-def _shortened(text: str) -> str:
-    return text.encode(errors="replace")[:MAX_BYTES].decode(errors="ignore")

@@ -40,7 +40,8 @@ def checked_jobs(tree: Path, programs: Path | None, checks: Checks) -> JobsFile:
         ReleaseError: It cannot run here; the message has every fault.
     """
     jobs = read_jobs(tree, checks)
-    path = _search_path(programs, checks.environ)
+    path = checks.environ.get("PATH", os.defpath)
+    path = path if programs is None else f"{programs}{os.pathsep}{path}"
     programs_missing = (
         Fault(checks.jobs, f"job[{job.name}].command", problem, remedy)
         for job in jobs.job
@@ -173,11 +174,6 @@ def _read(tree: Path, name: str) -> str:
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ReleaseError(f"{name} cannot be read: {error}") from error
-
-
-def _search_path(programs: Path | None, environ: Mapping[str, str]) -> str:
-    path = environ.get("PATH", os.defpath)
-    return path if programs is None else f"{programs}{os.pathsep}{path}"
 
 
 def _program_problems(job: Job, path: str) -> list[tuple[str, str]]:

@@ -202,7 +202,7 @@ def poetry_requirements(text: str, file: str) -> str:
     """
     lock = _toml(text, file)
     version = str(_table(lock, "metadata").get("lock-version", ""))
-    if _numbers(version) < POETRY_FORMAT:
+    if tuple(int(part) for part in version.split(".") if part.isdecimal()) < POETRY_FORMAT:
         raise ReleaseError(
             f"{file} cannot be installed: its format, {version or 'of an early Poetry'}, does not say which group a"
             " package is in",
@@ -292,7 +292,3 @@ def _toml(text: str, file: str) -> Mapping[str, Any]:
 def _table(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = data.get(key)
     return value if isinstance(value, dict) else {}
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdecimal())

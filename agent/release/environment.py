@@ -77,15 +77,13 @@ async def install(
             await uv.run(*step.arguments, "--offline", stdin=step.stdin, told=told)
         except ReleaseError as error:
             log.info("release.cache_missed", reason=str(error))
-            hidden = await _read(logins)
+            try:
+                hidden = await logins()
+            except SecretsError as denied:
+                raise ReleaseError(
+                    f"no login to an index: {denied}", remedy=denied.remedy
+                ) from denied
             await uv.run(*step.arguments, stdin=step.stdin, told=told, logins=hidden)
-
-
-async def _read(logins: ReadLogins) -> Mapping[str, str]:
-    try:
-        return await logins()
-    except SecretsError as error:
-        raise ReleaseError(f"no login to an index: {error}", remedy=error.remedy) from error
 
 
 class _Uv:

@@ -161,7 +161,9 @@ class Git:
         )
 
         attempts = AsyncRetrying(
-            retry=retry_if_exception(_worth_another),
+            retry=retry_if_exception(
+                lambda error: isinstance(error, GitError) and error.trouble is Trouble.UNREACHABLE
+            ),
             stop=stop_after_attempt(1 if self._repository.local else ATTEMPTS)
             | stop_before_delay(max(0.0, until - _now())),
             wait=wait_random_exponential(multiplier=1, max=10),
@@ -264,10 +266,6 @@ class Git:
             raise GitError(
                 f"git could not be started: {error}", Trouble.OTHER, remedy="install git"
             ) from error
-
-
-def _worth_another(error: BaseException) -> bool:
-    return isinstance(error, GitError) and error.trouble is Trouble.UNREACHABLE
 
 
 def _failure(action: str, done: processes.Finished, login: GitLogin | None) -> GitError:

@@ -68,12 +68,14 @@ async def install(context: ReleaseContext, mirror: Mirror, marker: Marker) -> In
 async def _make_environment(
     context: ReleaseContext, root: Path, marker: Marker, dependencies: Dependencies
 ) -> None:
+    track = Track(context.settings.track or TRACK)
+    version = track.version(marker.ref) if marker.tag else None
     with refusing("install"):
         await environment.install(
             root / TREE,
             root / ENVIRONMENT,
             dependencies,
-            version=_version(context, marker),
+            version=str(version) if version else f"0+g{marker.commit[:12]}",
             cache=context.release_store.cache,
             environ=context.environ,
             mark=mark(context.release_store.mirror),
@@ -81,12 +83,6 @@ async def _make_environment(
             log=context.log,
             logins=context.keyring.indexes if context.keyring else environment.no_logins,
         )
-
-
-def _version(context: ReleaseContext, marker: Marker) -> str:
-    """Return the release's version; for a branch one that names the commit."""
-    known = Track(context.settings.track or TRACK).version(marker.ref) if marker.tag else None
-    return str(known) if known else f"0+g{marker.commit[:12]}"
 
 
 async def _export(context: ReleaseContext, mirror: Mirror, commit: str, root: Path) -> None:

@@ -44,7 +44,9 @@ def compacted(facts: Iterable[Fact]) -> tuple[Fact, ...]:
     """Return the facts that others do not replace, one part each, in a fixed order."""
     parts = set(_parts(facts))
     kept = {
-        *_latest(parts, _place_of_tag, KEPT_TAGS),
+        *_latest(
+            parts, lambda fact: fact.seen and (fact.seen.repository, fact.seen.tag), KEPT_TAGS
+        ),
         *_trials(parts),
         *_latest(parts, lambda fact: fact.good and fact.good.commit, KEPT_GOOD),
         *_latest(parts, _place_of_bad, KEPT_BAD),
@@ -79,10 +81,6 @@ def _latest(facts: Iterable[Fact], place: Any, most: int) -> Iterator[Fact]:
         if key and (key not in found or stamp_of(found[key]) < stamp_of(fact)):
             found[key] = fact
     return iter(sorted(found.values(), key=stamp_of, reverse=True)[:most])
-
-
-def _place_of_tag(fact: Fact) -> object:
-    return fact.seen and (fact.seen.repository, fact.seen.tag)
 
 
 def _place_of_bad(fact: Fact) -> object:

@@ -178,19 +178,14 @@ class Channel:
         # A clock that is ahead must not declare that entries are covered which nobody has seen.
         latest = max([*self.arrived.values(), *([self.base[1]] if self.base else [])])
         since = min(now, latest) - WINDOW
-        covers = {
-            name for name in (self.base[2].covers if self.base else ()) if _begun(name, since)
-        }
+        # Whose run began within the window may still be in a listing.
+        begun = f"{since - WINDOW:%Y%m%dT%H%M%SZ}"
+        covers = {name for name in (self.base[2].covers if self.base else ()) if name[:16] >= begun}
         covers |= {name for name, arrived in self.arrived.items() if arrived >= since}
         if len(covers) > MOST_COVERED:
             return None
         facts = compacted(self.known)
         return Snapshot(facts=facts, covers=tuple(sorted(covers)), since=since)
-
-
-def _begun(name: str, since: datetime) -> bool:
-    """Tell whether an entry's run can have begun within the window, so that a listing may still have it."""
-    return name[:16] >= f"{since - WINDOW:%Y%m%dT%H%M%SZ}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -485,7 +480,10 @@ class Memory:
             nonce=self._nonce,
             written=max([fact.written for fact in facts], default=self._now()),
             by=facts[0].by if facts else self._writer.by,
-            learnt=tuple(_learnt(fact) for fact in facts),
+            learnt=tuple(
+                Learnt.model_validate(fact.model_dump(exclude_none=True, exclude=_TOLD))
+                for fact in facts
+            ),
             snapshot=snapshot,
         )
         data = write_release_entry(self._redact(entry))
@@ -520,9 +518,4 @@ class Memory:
             self._log.warning("releases.no_copy", file=str(self._path), reason=str(error))
 
 
-def _learnt(fact: Fact) -> Learnt:
-    parts = {name: part for name, part in fact if part is not None and name not in _TOLD}
-    return Learnt.model_validate(parts)
-
-
-_TOLD = frozenset({"at", "written", "run", "by"})
+_TOLD = {"at", "written", "run", "by"}

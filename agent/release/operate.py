@@ -49,10 +49,13 @@ class Row:
 def overview(known: Known, release_store: ReleaseStore, version: str, now: datetime) -> list[Row]:
     """Return all known releases, the latest facts first, then those that only this disk has."""
     refs: dict[str, str] = {}
+    proved: dict[str, Fact] = {}
     for fact in sorted(known.facts, key=lambda fact: (fact.at, fact.written), reverse=True):
         for part in (fact.good, fact.bad, fact.trial):
             if part is not None:
                 refs.setdefault(part.commit, part.ref)
+        if fact.good:
+            proved.setdefault(fact.good.commit, fact)
     places = [place for place in release_store.releases.glob("*") if place.is_dir()]
     markers = {place.name: marker for place in places if (marker := read_marker(place))}
     for commit, marker in markers.items():
@@ -64,7 +67,7 @@ def overview(known: Known, release_store: ReleaseStore, version: str, now: datet
             commit=commit,
             ref=ref,
             good=last is not None and last.commit == commit,
-            proved=_proved(known, commit),
+            proved=proved.get(commit),
             bad=next((one for one in known.bad if one.bad and one.bad.commit == commit), None),
             pinned=known.pin is not None and known.pin.commit == commit,
             died=known.cut_off(commit, now, ())[1],
@@ -73,11 +76,6 @@ def overview(known: Known, release_store: ReleaseStore, version: str, now: datet
         )
         for commit, ref in refs.items()
     ]
-
-
-def _proved(known: Known, commit: str) -> Fact | None:
-    found = (fact for fact in known.facts if fact.good and fact.good.commit == commit)
-    return max(found, key=lambda fact: (fact.at, fact.written), default=None)
 
 
 def find(rows: Sequence[Row], name: str) -> Row | None:

@@ -21,6 +21,7 @@ from agent.jobs.interface import Isolation, Launch, Running
 from agent.release.programs import Entry, entry_of, is_python
 from agent.release.store import Installed
 
+IMPORTS = Path(__file__).with_name("imports.py")
 KEEP_BYTES = 64 * 1024
 _SCRIPT_HEAD = 256
 
@@ -74,7 +75,7 @@ class SelfCheck:
         launch = Launch(
             name=f"self-check-{secrets.token_hex(2)}",
             command=(
-                *(group.interpreter, "-c", _program(), word),
+                *(group.interpreter, "-c", IMPORTS.read_text("utf-8"), word),
                 json.dumps([asdict(entry) for entry in entries]),
             ),
             environ={
@@ -165,10 +166,6 @@ def _is_python_script(file: Path) -> bool:
 def _path(release: Installed, environ: Mapping[str, str]) -> str:
     usual = environ.get("PATH", FALLBACK_PATH)
     return usual if release.programs is None else f"{release.programs}{os.pathsep}{usual}"
-
-
-def _program() -> str:
-    return Path(__file__).with_name("imports.py").read_text("utf-8")
 
 
 async def _said(running: Running) -> str:

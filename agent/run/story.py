@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from agent import __version__
+from agent.base.disk import state_disk
 from agent.base.durable import only_one
 from agent.base.errors import (
     ExitCode,
@@ -22,7 +23,6 @@ from agent.base.errors import (
 )
 from agent.base.progress import JobEnd
 from agent.base.redact import Redactor
-from agent.base.statedisk import state_disk
 from agent.base.stop import first
 from agent.batch.claim import StandBack, Work
 from agent.batch.shards import Shard

@@ -14,10 +14,6 @@ from agent.secrets.sources import read_credentials
 Hide = Callable[[Mapping[str, str]], None]
 
 
-def _nothing(_secrets: Mapping[str, str]) -> None:
-    pass
-
-
 class Keyring:
     """The credentials of repository, registries and package indexes.
 
@@ -26,7 +22,7 @@ class Keyring:
     """
 
     def __init__(
-        self, settings: Settings, environ: Mapping[str, str], hide: Hide = _nothing
+        self, settings: Settings, environ: Mapping[str, str], hide: Hide = lambda _: None
     ) -> None:
         self._settings = settings
         self._environ = environ
