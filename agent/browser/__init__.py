@@ -16,7 +16,7 @@ from agent.browser.chromedriver import LocalBrowser, find_chromedriver, remove_d
 from agent.browser.container import ContainerBrowser, Resources, remove_containers
 from agent.browser.interface import HOST, Backend, Place, open_to_browser
 from agent.browser.prewarm import Prewarm
-from agent.browser.proxy import door
+from agent.browser.proxy import webdriver_proxy
 from agent.browser.remote import RemoteBrowser
 from agent.browser.supervisor import Supervisor, WatchSettings
 from agent.config.settings import Browser
@@ -33,16 +33,16 @@ __all__ = [
     "Supervisor",
     "WatchSettings",
     "choose",
-    "door",
     "early",
     "find_chromedriver",
-    "keep",
     "open_to_browser",
     "remove_leftovers",
+    "supervise",
+    "webdriver_proxy",
 ]
 
 
-def keep(
+def supervise(
     choice: Choice,
     place: Place,
     *,
@@ -75,11 +75,11 @@ def early(
     log: Log,
     login: Login = no_login,
 ) -> Prewarm:
-    """Return the browser of a run, not started; arguments as for `keep`."""
+    """Return the browser of a run, not started; arguments as for `supervise`."""
     driver = find_chromedriver(environ)
     return Prewarm(
         lambda image: choose(settings, image, driver),
-        lambda choice: keep(
+        lambda choice: supervise(
             choice, place, settings=settings, environ=environ, log=log, login=login
         ),
         port=settings.port,

@@ -96,7 +96,7 @@ def _is_ours(host: str) -> bool:
 
 
 @asynccontextmanager
-async def door(host: str, port: int, target: Callable[[], str]) -> AsyncIterator[None]:
+async def webdriver_proxy(host: str, port: int, target: Callable[[], str]) -> AsyncIterator[None]:
     """Listen at an address during the block, and pass requests on to a browser.
 
     Args:

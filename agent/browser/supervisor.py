@@ -167,7 +167,7 @@ class Supervisor:
             self._settle(error)
         except Exception as error:  # noqa: BLE001 -- a defect of ours must not leave jobs waiting
             self._log.exception("browser.defect")
-            self._settle(BrowserError(f"the browser's keeper failed: {error!r}"))
+            self._settle(BrowserError(f"the browser's supervisor failed: {error!r}"))
 
     def _settle(self, error: BrowserError | None) -> None:
         self._error = error

@@ -17,7 +17,7 @@ from agent.base.containers import (
 from agent.base.engine import LABEL, Engine, bind_mount, image_digest
 from agent.base.errors import ContainerError
 from agent.base.logs import Log
-from agent.browser import door
+from agent.browser import webdriver_proxy
 from agent.jobs.containers.attached import Attach
 from agent.jobs.containers.leftovers import PROJECT, remove_container, remove_stack
 from agent.jobs.containers.services import has_init
@@ -41,7 +41,7 @@ class ImageVessel:
         self._given = given(launch.environ, spec.secrets)
         self._digest: str | None = None
         self._begun = False
-        self._door = AsyncExitStack()
+        self._proxy = AsyncExitStack()
 
     async def prepare(self) -> None:
         """Pull the image if the engine does not have it, and create the container.
@@ -53,7 +53,7 @@ class ImageVessel:
         self._digest = image_digest(image)
         gateway = await self._network()
         if self._contained.browser is not None:
-            await self._open_door(gateway, self._contained.browser)
+            await self._open_proxy(gateway, self._contained.browser)
         arguments = create_arguments(
             self._name,
             self._launch,
@@ -98,7 +98,7 @@ class ImageVessel:
 
     async def remove(self) -> None:
         """Kill and remove it, and its network."""
-        await self._door.aclose()
+        await self._proxy.aclose()
         if self._begun:
             await remove_container(self._engine, self._name, self._log)
             await remove_stack(self._engine, self._name, self._log)
@@ -112,10 +112,12 @@ class ImageVessel:
         gateway = "{{(index .IPAM.Config 0).Gateway}}"
         return await self._engine.do("network", "inspect", "--format", gateway, self._name)
 
-    async def _open_door(self, gateway: str, browser: str) -> None:
+    async def _open_proxy(self, gateway: str, browser: str) -> None:
         """Let it reach the run's browser, and nobody else."""
         try:
-            await self._door.enter_async_context(door(gateway, BROWSER_PORT, lambda: browser))
+            await self._proxy.enter_async_context(
+                webdriver_proxy(gateway, BROWSER_PORT, lambda: browser)
+            )
         except OSError as error:
             raise ContainerError(
                 f"the browser cannot be offered to the container at {gateway}: {error.strerror}",
