@@ -51,7 +51,7 @@ def state_error(error: OSError, folder: Path, *, inodes_left: bool) -> StateErro
     if error.errno in FULL:
         return StateError(
             f"the disk is full: no room in {folder}",
-            remedy=f"make room there (`du -xh {folder}` tells what takes it); the next run goes on",
+            remedy=f"make room there (`du -xh {folder}` shows what uses it); the next run goes on",
         )
     if error.errno == errno.EROFS:
         return StateError(

@@ -90,7 +90,7 @@ class Engine:
         except ProcessTimeout as error:
             raise self.failure(
                 f"docker {arguments[0]} did not end within {seconds:g} s",
-                remedy="look at the engine: docker info, journalctl -u docker",
+                remedy="check the engine: docker info, journalctl -u docker",
             ) from error
 
     async def do(
@@ -197,7 +197,7 @@ _REGISTRY = (
     (
         r"x509|certificate",
         "the registry's certificate is not trusted",
-        "look at this machine's clock, and at the engine's authorities (/etc/docker/certs.d)",
+        "check this machine's clock, and at the engine's authorities (/etc/docker/certs.d)",
     ),
     (
         r"toomanyrequests|too many requests|rate limit",
@@ -211,7 +211,7 @@ _REGISTRY = (
     ),
     (
         r"no basic auth|authentication required|access (denied|forbidden)|unauthorized|: denied|403 forb",
-        "the registry does not let us in",
+        "the registry denied access",
         'the login of [registry."HOST"] is missing, wrong, expired or revoked, or may not read this image',
     ),
     (

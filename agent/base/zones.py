@@ -27,9 +27,9 @@ def zone_problem(name: str, *, by_days: bool) -> str | None:
     if zone_of(name) is not None or zone_of("Asia/Tokyo") is None:  # a computer without any zones
         return None
     if _POSIX.fullmatch(name) is None:
-        return f'"{name}" is no time zone'
+        return f'"{name}" is not a time zone'
     if by_days:
-        return f'"{name}" is a rule of POSIX, by which `on` cannot be judged; write for example "Asia/Tokyo"'
+        return f'"{name}" is a POSIX rule, which `on` cannot use; write for example "Asia/Tokyo"'
     return None
 
 

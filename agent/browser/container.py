@@ -4,20 +4,20 @@ import asyncio
 import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from agent.base.engine import (
     LABEL,
     PULL_SECONDS,
     REMOVE_SECONDS,
+    Engine,
     Login,
     bind_mount,
     image_digest,
     no_login,
 )
-from agent.base.errors import BrowserError
+from agent.base.errors import BrowserError, MayflyError
 from agent.base.logs import Log
-from agent.browser.docker import Docker
 from agent.browser.interface import HOST, Facts, Place, open_to_browser
 from agent.browser.session import BrowserDied
 
@@ -33,6 +33,15 @@ session by a third (5.1 s -> 3.2 s), and a second collector of garbage has nothi
 
 _TASKS = 1024
 """Threads and processes for the server, and again for each session: a page with 40 frames takes about 800."""
+
+
+class Docker(Engine):
+    """The container engine for the browser: its failures are the browser's, and there are other ways to have one."""
+
+    failure: ClassVar[type[MayflyError]] = BrowserError
+    instead: ClassVar[str] = (
+        ", or install chromium and chromedriver, or set browser.url to a running WebDriver endpoint"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,7 +157,7 @@ class Bucket:
 
     async def size(self, key: str) -> int | None:
         """Return the bytes of an object; None if it does not exist."""
-        with _edge("look at", key):
+        with _edge("inspect", key):
             try:
                 return int((await obstore.head_async(self._store, key))["size"])
             except FileNotFoundError:

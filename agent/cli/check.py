@@ -20,7 +20,7 @@ from agent.config.settings import Release
 from agent.jobs.containers.stackfile import examine_stacks
 from agent.release.advice import advice, dependency_faults, expected
 from agent.release.checks import file_faults, stack_faults
-from agent.release.verify import Trust, signers_faults
+from agent.release.verify import signers_faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def _look(path: Path, release: Release, around: Surroundings) -> Looked:
     if jobs is None:
         return Looked(faults)
     tree, name = _tree(path, release.jobs)
-    signed = Trust.of(release).signers is not None
+    signed = release.allowed_signers is not None
     stacks, unchecked = _stacks(jobs, tree, str(path), around)
     return Looked(
         [

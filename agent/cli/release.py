@@ -256,7 +256,7 @@ def _tell(version: str, made: Published) -> None:
     )
     click.echo(f"{version} is commit {made.commit[:12]}{by}")
     if made.signer is None:
-        click.echo("nobody looked at the signature: give --allowed-signers", err=True)
+        click.echo("the signature was not verified: give --allowed-signers", err=True)
         if made.line:
             click.echo(f"a machine trusts it with this line in its allowed_signers:\n{made.line}")
     click.echo("pushed" if made.pushed else f"publish it with: git push origin {version}")

@@ -137,12 +137,12 @@ def remove_secret(
     group: Group,
     options: Options,
 ) -> None:
-    """Remove the secret NAME; there is no way back."""
+    """Remove the secret NAME; this cannot be undone."""
     check_name(name, group)
     path, parameters = _open(options, group)
     if not yes:
         if not sys.stdin.isatty():
-            raise UsageError("nobody is there to be asked", remedy="say --yes")
+            raise UsageError("no terminal to confirm it", remedy="say --yes")
         click.confirm(f"Remove {path}/{name}?", abort=True)
     if not parameters.remove(name):
         click.echo(f"{path}/{name}: was not there", err=True)

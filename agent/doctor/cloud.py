@@ -65,7 +65,9 @@ class Cloud:
         except ClientError as error:
             raise _refused(service, error) from error
         except BotoCoreError as error:
-            raise CloudError(f"{service} cannot be asked: {error}", remedy=KEYS_REMEDY) from error
+            raise CloudError(
+                f"the request to {service} failed: {error}", remedy=KEYS_REMEDY
+            ) from error
 
     async def region(self) -> str:
         """Return the region of all questions."""

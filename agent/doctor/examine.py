@@ -119,11 +119,11 @@ async def _one(check: Check, installation: Installation) -> Finding:
         async with asyncio.timeout(check.seconds):
             return await check.ask(installation)
     except TimeoutError:
-        return failed(f"no answer within {check.seconds:g} s", "look at the network")
+        return failed(f"no answer within {check.seconds:g} s", "check the network")
     except MayflyError as error:
         return failed(str(error), error.remedy or "check this part's section of the configuration")
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return failed(f"{where}{error.strerror or error}", "look at the disk and its rights")
+        return failed(f"{where}{error.strerror or error}", "check the disk and its permissions")
     except Exception as error:  # noqa: BLE001 -- a defect in one check must not hide what the others found
         return failed(f"the check itself broke: {error!r}", "report it as a defect of Mayfly")

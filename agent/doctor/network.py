@@ -57,7 +57,7 @@ async def metadata(installation: Installation) -> Finding:
     """Ask the metadata service, if there is one, for this machine's identity."""
     endpoint = metadata_endpoint(installation.environ)
     if endpoint is None:
-        return skipped("this is no machine of EC2, or AWS_EC2_METADATA_DISABLED is set")
+        return skipped("this is not an EC2 instance, or AWS_EC2_METADATA_DISABLED is set")
     facts = await Metadata(endpoint).facts()
     known = [facts.instance_id, facts.instance_type, facts.region]
     if None in known:

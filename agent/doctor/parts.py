@@ -12,7 +12,7 @@ from agent.base.engine import Engine
 from agent.base.errors import ProcessTimeout, ReleaseError
 from agent.base.units import show_size
 from agent.browser import find_chromedriver
-from agent.browser.docker import Docker
+from agent.browser.container import Docker
 from agent.config.jobsfile import Job, JobsFile, needs_browser
 from agent.contract.ids import is_run_id
 from agent.doctor.examine import Finding, Installation, failed, ok, skipped
@@ -195,7 +195,7 @@ async def registries(installation: Installation) -> Finding:
         if done.code != 0:
             refusal = docker.refusal("login", done.complaint)
             return failed(f"{host}: {refusal}", refusal.remedy or "check the host and the network")
-    return ok(f"they let us in: {', '.join(hosts)}")
+    return ok(f"logged in to: {', '.join(hosts)}")
 
 
 async def indexes(installation: Installation) -> Finding:

@@ -86,7 +86,7 @@ def expected(tree: Path, jobs: JobsFile, name: str, environ: Mapping[str, str]) 
     by_days = [job.name for job in jobs.job if job.on and "TZ" not in job.env]
     zone = environ.get("TZ")
     if zone and zone_of(zone) is None:
-        told.append(f'TZ of this computer, "{zone}", is no time zone, and counts as UTC')
+        told.append(f'TZ of this computer, "{zone}", is not a time zone, and counts as UTC')
     if by_days:
         here = f"here {zone}" if zone else "UTC on most"
         told.append(

@@ -182,6 +182,8 @@ def _program_problems(job: Job, path: str) -> list[tuple[str, str]]:
     if not program or _is_own(program) or shutil.which(program, path=path):
         return []
     if "/" in program:
-        return [(f'"{program}" is no program of this machine', "install it in the machine's image")]
+        return [
+            (f'"{program}" does not exist on this machine', "install it in the machine's image")
+        ]
     where = "the release's environment or on the PATH"
     return [(f'no program "{program}" in {where}', "add what brings it to the release's lock")]

@@ -31,11 +31,6 @@ _ENOUGH_SECONDS = 1.0
 ReadLogins = Callable[[], Awaitable[Mapping[str, str]]]
 
 
-async def no_logins() -> Mapping[str, str]:
-    """Use the agent's own environment alone."""
-    return {}
-
-
 async def install(
     tree: Path,
     environment: Path,
@@ -47,7 +42,7 @@ async def install(
     mark: Mapping[str, str],
     seconds: float,
     log: Log,
-    logins: ReadLogins = no_logins,
+    logins: ReadLogins | None = None,
 ) -> None:
     """Make the environment that a release asks for.
 
@@ -78,7 +73,7 @@ async def install(
         except ReleaseError as error:
             log.info("release.cache_missed", reason=str(error))
             try:
-                hidden = await logins()
+                hidden = await logins() if logins else {}
             except SecretsError as denied:
                 raise ReleaseError(
                     f"no login to an index: {denied}", remedy=denied.remedy
@@ -114,7 +109,7 @@ class _Uv:
         except ProcessTimeout as error:
             raise ReleaseError(
                 f"uv {arguments[0]}: no end within the time limit",
-                remedy="look at the network, or raise release.install_timeout",
+                remedy="check the network, or raise release.install_timeout",
             ) from error
         except OSError as error:
             raise ReleaseError(f"uv could not be started: {error}") from error
@@ -126,7 +121,7 @@ class _Uv:
 def _failure(action: str, complaint: str) -> ReleaseError:
     if _REFUSED.search(complaint):
         return ReleaseError(
-            f"{action}: the index does not let us in: {complaint}",
+            f"{action}: the index denied access: {complaint}",
             remedy='the login of [index."NAME"] is missing, wrong, expired or revoked, or may not read this package',
         )
     return ReleaseError(f"{action}: {complaint}")

@@ -29,11 +29,6 @@ from agent.secrets.private import GitLogin
 ReadLogin = Callable[[], Awaitable[GitLogin | None]]
 
 
-async def no_login() -> GitLogin | None:
-    """Use what git and ssh of this user have."""
-    return None
-
-
 ATTEMPTS = 6
 """With the pauses between them about half a minute: what name resolution takes to be up after a boot."""
 SLOW_BYTES = 1000
@@ -92,7 +87,7 @@ class Git:
         repository: The repository that it mirrors.
         environ: The agent's environment; git gets only proxies, certificates and ssh settings of it.
         log: Gets an event for each retry.
-        login: Reads the repository's credentials, when it is asked.
+        login: Reads the repository's credentials when it is asked; None leaves them to git and ssh of this user.
     """
 
     def __init__(
@@ -101,7 +96,7 @@ class Git:
         repository: Repository,
         environ: Mapping[str, str],
         log: Log,
-        login: ReadLogin = no_login,
+        login: ReadLogin | None = None,
     ) -> None:
         self._repository = repository
         self._log = log
@@ -196,14 +191,14 @@ class Git:
             )
 
     async def _read_login(self, until: float) -> GitLogin | None:
-        if self._repository.local:
+        if self._repository.local or self._login is None:
             return None
         try:
             async with asyncio.timeout_at(until):
                 login = await self._login()
         except TimeoutError as error:
             raise GitError(
-                "unreachable: the repository's credentials did not come in time",
+                "unreachable: reading the repository's credentials timed out",
                 Trouble.UNREACHABLE,
             ) from error
         except SecretsUnreachable as error:
@@ -260,7 +255,7 @@ class Git:
             raise GitError(
                 f"unreachable: {action} did not end within {seconds:.0f} s",
                 Trouble.UNREACHABLE,
-                remedy="look at the network, or raise release.timeout",
+                remedy="check the network, or raise release.timeout",
             ) from error
         except OSError as error:
             raise GitError(

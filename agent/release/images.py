@@ -7,7 +7,7 @@ from agent.base.engine import PULL_SECONDS, Login, no_login
 from agent.base.errors import BrowserError, ReleaseRefused
 from agent.base.logs import Log
 from agent.browser import Container, choose, find_chromedriver
-from agent.browser.docker import Docker
+from agent.browser.container import Docker
 from agent.config.jobsfile import JobsFile, needs_browser
 from agent.config.settings import Browser
 

@@ -25,7 +25,6 @@ from agent.release.store import (
     seal,
     write_marker,
 )
-from agent.release.verify import Trust
 
 SYNC_SECONDS = 120.0
 """What writing a new release's files to the disk may take; a small cloud disk does 125 MB/s."""
@@ -49,8 +48,7 @@ async def install(context: ReleaseContext, mirror: Mirror, marker: Marker) -> In
         jobs = read_jobs(root / TREE, context.checks)
     with refusing("install"):
         dependencies = needed(root / TREE, jobs, context.checks.jobs)
-        signed = Trust.of(context.settings).signers is not None
-        refuse_unpinned(dependencies, signed=signed)
+        refuse_unpinned(dependencies, signed=context.settings.allowed_signers is not None)
     if dependencies is not None:
         await _make_environment(context, root, marker, dependencies)
     marker = marker.model_copy(update={"environment": dependencies is not None})
@@ -81,7 +79,7 @@ async def _make_environment(
             mark=mark(context.release_store.mirror),
             seconds=context.settings.install_timeout,
             log=context.log,
-            logins=context.keyring.indexes if context.keyring else environment.no_logins,
+            logins=context.keyring.indexes if context.keyring else None,
         )
 
 

@@ -12,7 +12,7 @@ from agent.base import durable, processes
 from agent.base.errors import ReleaseError, ReleaseRefused
 from agent.base.logs import Log
 from agent.base.units import show_size
-from agent.release.git import Git, GitError, ReadLogin, no_login
+from agent.release.git import Git, GitError, ReadLogin
 from agent.release.repository import (
     ObjectFormat,
     Repository,
@@ -60,7 +60,7 @@ class Mirror:
         environ: The agent's environment.
         seconds: Limit of each command that needs no network.
         log: Gets what is noteworthy.
-        login: Reads the repository's credentials, when it is asked.
+        login: Reads the repository's credentials when it is asked; None leaves them to git and ssh of this user.
         most: Bytes that one fetch may bring.
     """
 
@@ -72,7 +72,7 @@ class Mirror:
         environ: Mapping[str, str],
         seconds: float,
         log: Log,
-        login: ReadLogin = no_login,
+        login: ReadLogin | None = None,
         most: int = MAX_BYTES,
     ) -> None:
         self._place = place

@@ -14,7 +14,7 @@ from agent.contract.releases import Bad, Good, Pin, Seen, TrialStage, Version
 from agent.release.allow_list import mark_text
 from agent.release.checks import missing_jobs
 from agent.release.context import ReleaseContext, refusing, since
-from agent.release.git import GitError, no_login
+from agent.release.git import GitError
 from agent.release.install import install
 from agent.release.mirror import Mirror
 from agent.release.repository import (
@@ -94,7 +94,7 @@ class Attempt:
             environ=context.environ,
             seconds=self.settings.timeout,
             log=self.log,
-            login=context.keyring.git if context.keyring else no_login,
+            login=context.keyring.git if context.keyring else None,
         )
         self.wanted = self.settings.branch or self.settings.track or TRACK
         self.commit: str | None = None
@@ -199,7 +199,7 @@ class Attempt:
                 if self.why is None:
                     raise
                 self.log.warning("release.not_had", ref=wanted.name, reason=str(error))
-                self.warnings.append(f"{wanted.name} could not be had in its place: {error}")
+                self.warnings.append(f"{wanted.name} could not be fetched in its place: {error}")
                 break
             if self._left_by_operator(wanted.commit):
                 break  # what runs in its place was decided by a person
@@ -283,7 +283,9 @@ class Attempt:
             bad = f"it was found bad on {found[1]:%Y-%m-%d %H:%M} UTC: {found[0].reason}"
             if self._has_other(wanted.commit):
                 raise ReleaseRefused("bad", bad, remedy="publish a newer one")
-            self.warnings.append(f"{wanted.name} runs for want of another release, although {bad}")
+            self.warnings.append(
+                f"{wanted.name} runs because there is no other release, although {bad}"
+            )
         problem = floor_problem(self._floor(), wanted.name, is_tag=is_tag)
         if problem is None:
             return

@@ -294,11 +294,11 @@ _MEANINGS = (
     (
         r"certificate",
         "the host's certificate is not trusted",
-        "look at this machine's clock, and at the authorities it knows (GIT_SSL_CAINFO)",
+        "check this machine's clock, and at the authorities it knows (GIT_SSL_CAINFO)",
     ),
     (
         r"permission denied \(.*publickey",
-        "the server does not take the key",
+        "the server rejected the key",
         "add its public half to the repository as a deploy key; read-only is enough",
     ),
     (
@@ -308,7 +308,7 @@ _MEANINGS = (
     ),
     (
         r"authentication failed|could not read (username|password)|returned error: 401",
-        "the server does not take the token: it is wrong, expired or revoked",
+        "the server rejected the token: it is wrong, expired or revoked",
         "make a new one that may read the repository: mayfly secrets set --git token",
     ),
     (
@@ -327,7 +327,7 @@ def meaning_of(complaint: str, trouble: Trouble, *, with_login: bool) -> tuple[s
     text = complaint.lower()
     if trouble is Trouble.MISSING:
         return "", (
-            "check release.repository, and that the credentials may read it: hosts say the same of what they hide"
+            "check release.repository, and that the credentials may read it: hosts answer the same for hidden ones"
             if with_login
             else "check release.repository and that its host lets this machine in; a private one needs"
             " release.credentials"

@@ -123,7 +123,7 @@ def _entry_problem(entry: Entry, leaves: set[str]) -> str | None:
         (any(part.lower() == ".git" for part in parts), "has a segment that is git's own"),
         (_CONTROL.search(entry.path) is not None, "has control characters in its name"),
         # A file or link that is a folder too would let one entry be written through another.
-        (not leaves.isdisjoint(_parents(entry.path)), "is below something that is no folder"),
+        (not leaves.isdisjoint(_parents(entry.path)), "is below something that is not a folder"),
     )
     return next((problem for broken, problem in rules if broken), None)
 

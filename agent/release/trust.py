@@ -138,7 +138,7 @@ def signers_problem(text: bytes) -> str | None:
     """Return why a text is not an allowed_signers file, or None."""
     lines = _signer_lines(text)
     if not lines:
-        return "names nobody"
+        return "names no signer"
     if not any(map(_has_key, lines.values())):
         return "has no line with a key"
     return None

@@ -107,7 +107,9 @@ class Trust:
             return None
         self.insist()
         if signed is None:
-            raise ReleaseRefused("unverified", "it was installed without a look at its signature")
+            raise ReleaseRefused(
+                "unverified", "its signature was not verified when it was installed"
+            )
         problem = claim_problem(signed, name, commit)
         good, said = (False, "") if problem else await mirror.verify(signed, self.signers)
         signer = signer_of(said) if good else None

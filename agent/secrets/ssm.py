@@ -161,7 +161,7 @@ class Parameters:
             ) from error
         except BotoCoreError as error:
             raise SecretsError(
-                f"SSM cannot be asked: {error}",
+                f"the request to SSM failed: {error}",
                 remedy="set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
             ) from error
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from agent.base.engine import image_digest
 from agent.browser.chromedriver import LONGEST_SCRATCH, browser_flags, make_scratch
-from agent.browser.container import Resources, run_arguments
-from agent.browser.docker import Docker
+from agent.browser.container import Docker, Resources, run_arguments
 from agent.browser.interface import Place, open_to_browser
 
 RUN = "20261122T064205Z-3f9a1c"

@@ -167,7 +167,7 @@ async def test_a_deploy_key_is_read_from_ssm(
     assert (await computer.run_well(credentials="ssm:/private/deploy")).stale is None
 
 
-KEY_REFUSED = ("the server does not take the key", "read-only is enough")
+KEY_REFUSED = ("the server rejected the key", "read-only is enough")
 
 
 def _another_key(ssh: SshServer, folder: Path, repository: Path) -> None:

@@ -35,8 +35,8 @@ LINES = {
 }
 FILES: dict[str, tuple[str | None, str]] = {
     "missing": (None, "cannot be read: No such file or directory"),
-    "empty": ("", "names nobody"),
-    "comments": ("# nobody yet\n\n", "names nobody"),
+    "empty": ("", "names no signer"),
+    "comments": ("# nobody yet\n\n", "names no signer"),
     "a key without a name": (f"{KEY}\n", "has no line with a key"),
     "a line of two": (
         f"ada@example.com {KEY}\nbob@example.com {KEY[:40]}...\n",

@@ -102,7 +102,7 @@ def test_why_nobody_signed() -> None:
 
 def test_a_file_of_signers_names_somebody() -> None:
     """Comments and blank lines are nobody."""
-    assert signers_problem(b"") == signers_problem(b"\n # x\n\n") == "names nobody"
+    assert signers_problem(b"") == signers_problem(b"\n # x\n\n") == "names no signer"
     assert signers_problem(b"ada ssh-ed25519 AAAA\n") == "has no line with a key"
 
 
