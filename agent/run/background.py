@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 from agent.base.errors import SecretsError, ShardError, StoreError
 from agent.base.logs import Log
 from agent.base.redact import Redactor
-from agent.base.stop import Stop, first
+from agent.base.stop import first
 from agent.batch.claim import StandBack, Work
 from agent.batch.history import History, Past
 from agent.batch.log import Opening
@@ -23,18 +23,16 @@ from agent.batch.slots import tag_may_change
 from agent.batch.which import Purpose
 from agent.bucket.address import bucket_at
 from agent.bucket.store import Bucket
-from agent.contract.entries import Began
 from agent.contract.facts import Cost, Host
 from agent.contract.ids import process_nonce
 from agent.delivery.recovery import deliver_pending
-from agent.delivery.spool import Spool, SpooledRun
 from agent.jobs.isolation.choice import Chosen, choose_isolation
 from agent.machine.cost import Rate
 from agent.machine.instance import HostFacts, with_facts
 from agent.machine.metadata import read_facts
 from agent.machine.prices import cost_of_run, spot_price
 from agent.machine.spot_watch import watch_spot
-from agent.run.call import Call
+from agent.run.context import RunContext
 from agent.secrets.sources import job_secrets, store_credentials, until_answered
 
 T = TypeVar("T")
@@ -59,23 +57,11 @@ class Background:
         refusal: Why the run cannot be a shard as it was asked to; None when it can.
     """
 
-    def __init__(
-        self, call: Call, spool: Spool, waiting: Sequence[SpooledRun], run: str, began: Began
-    ) -> None:
-        """Start the tasks.
-
-        Args:
-            call: What the run is asked to do.
-            spool: The spool.
-            waiting: Runs in it that an earlier process left.
-            run: The run's id.
-            began: Its beginning, as far as it is known at once.
-        """
-        self._call = call
-        self._waiting = waiting
-        self._run = run
-        self._began = began
-        self._log = call.run_logger.log
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._call = call = context.call
+        self._began = context.began
+        self._log = context.log
         self.unopened = ""
         self.refusal: ShardError | None = None
         self._tasks: list[asyncio.Task[Any]] = []
@@ -84,9 +70,9 @@ class Background:
         self._price = self._start(self._ask_price())
         self.bucket = self._start(self._open())
         self.secrets = self._start(self._read_secrets())
-        self.earlier = self._start(self._deliver_earlier(spool))
+        self.earlier = self._start(self._deliver_earlier())
         self.isolation = self._start(self._isolate())
-        self._start(asyncio.to_thread(spool.sweep, self._log))
+        self._start(asyncio.to_thread(context.spool.sweep, self._log))
 
     async def __aenter__(self) -> Self:
         return self
@@ -127,9 +113,9 @@ class Background:
 
         return self._start(outputs())
 
-    async def decision(self, stop: Stop, seconds: float) -> Settled:
-        """Return how the run stands to its batch; waits until it is known, but not beyond the run's time."""
-        await first(asyncio.wait([self.settled]), stop.wait(), seconds=seconds)
+    async def decision(self, seconds: float) -> Settled:
+        """Return how the run stands to its batch; waits until it is known, the time is over, or the run is stopped."""
+        await first(asyncio.wait([self.settled]), self._call.stop.wait(), seconds=seconds)
         if self.settled.done():
             return self.settled.result()
         return Settled(Work({}))
@@ -168,16 +154,14 @@ class Background:
 
     async def _open(self) -> Bucket:
         """Open the bucket. Its keys are asked for as long as jobs may run: without it, all that they do is lost."""
-        until = self._began.started + timedelta(seconds=self._call.settings.job_seconds)
+        seconds = (self._context.jobs_end - _now()).total_seconds()
 
         def again(error: SecretsError) -> None:
             self.unopened = error.with_remedy
             self._log.info("store.retry", reason=str(error))
 
         try:
-            bucket = await until_answered(
-                self._open_once, seconds=(until - _now()).total_seconds(), again=again
-            )
+            bucket = await until_answered(self._open_once, seconds=seconds, again=again)
         except SecretsError as error:
             raise StoreError(f"no credentials: {error}", remedy=error.remedy) from error
         self.unopened = ""
@@ -202,14 +186,15 @@ class Background:
         self._call.run_logger.add_secrets(secrets)
         return secrets
 
-    async def _deliver_earlier(self, spool: Spool) -> int:
-        if self._waiting:
+    async def _deliver_earlier(self) -> int:
+        context = self._context
+        if context.waiting:
             await asyncio.wait([self.secrets])
         return await deliver_pending(
-            spool,
-            self._waiting,
+            context.spool,
+            context.waiting,
             self.bucket,
-            finder=self._run,
+            finder=context.run.run,
             concurrency=self._call.settings.store.concurrency,
             redactor=self._redactor,
             log=self._log,
@@ -237,13 +222,13 @@ class Background:
         purpose = await self._purpose(facts)
         session = BatchSession(
             Opening(self.bucket),
-            self._run,
+            self._context.run.run,
             process_nonce(os.urandom(4)),
             purpose,
             self._began.model_copy(update={"host": with_facts(self._began.host, facts)}),
             now=_now,
             catch_up=timedelta(seconds=call.settings.limits.catch_up),
-            dead=[run.run for run in self._waiting],
+            dead=[run.run for run in self._context.waiting],
             seconds=ALONE_SECONDS if purpose.unscheduled else CLAIM_SECONDS,
             begin=begin,
         )
@@ -283,7 +268,7 @@ class Background:
 
     async def _earlier_done(self) -> None:
         """Wait for what earlier runs of this disk finished, which is left out; not where the bucket is away."""
-        if self._waiting and (await asyncio.wait([self.bucket], timeout=CLAIM_SECONDS))[0]:
+        if self._context.waiting and (await asyncio.wait([self.bucket], timeout=CLAIM_SECONDS))[0]:
             await asyncio.wait([self.earlier])
 
     async def _look_back(self) -> History:
@@ -294,7 +279,7 @@ class Background:
     async def _isolate(self) -> Chosen:
         call = self._call
         return await choose_isolation(
-            call.settings, call.places, self._run, call.environ, self._log
+            call.settings, call.places, self._context.run.run, call.environ, self._log
         )
 
 

@@ -203,7 +203,7 @@ def test_what_a_good_job_of_a_bad_release_made_is_kept_and_named(
     bench: Bench, bucket: Bucket
 ) -> None:
     """Only what broke runs once more; the manifest says which commit made the rest."""
-    bench.release("v1.0", JOBS, GOOD)
+    good = bench.release("v1.0", JOBS, GOOD)
     bench.run()
     bad = bench.release(
         "v2.0", JOBS, {"quotes.py": QUOTES.format(version="2"), "notes.sh": "exit 3\n"}
@@ -212,8 +212,10 @@ def test_what_a_good_job_of_a_bad_release_made_is_kept_and_named(
     manifest = _delivered(bucket, ran)
     assert bucket.run(ran.run_id).files["quotes/quotes.txt"] == b"2"
     assert bucket.run(ran.run_id).files["notes/notes.txt"] == b"1\n"
-    assert manifest.job("quotes")["release"] == bad
-    assert manifest.job("notes")["release"] is None
+    commits = {name: row["release"] for name, row in manifest.told.items()}
+    assert commits == {"quotes": bad, "notes": good}
+    made = [manifest.package(name)["version"] for name in ("quotes", "notes")]
+    assert made == ["v2.0", "v1.0"]
 
 
 @pytest.mark.parametrize("cause", ["site_unreachable", "blocked"])
