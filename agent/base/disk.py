@@ -9,14 +9,7 @@ from pathlib import Path
 from agent.base.errors import StateError
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-REFUSALS = FULL | {
-    errno.EROFS,
-    errno.EIO,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOTDIR,
-    errno.ELOOP,
-}
+REFUSALS = FULL | {errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP}
 """Complaints that are about a file system. Anything else that an operating system says is a defect of ours."""
 
 

@@ -4,14 +4,7 @@ from collections.abc import Collection, Mapping
 
 from agent.base.engine import Login, no_login
 from agent.base.logs import Log
-from agent.browser.choice import (
-    DEFAULT_IMAGE,
-    Choice,
-    Chromedriver,
-    Container,
-    Remote,
-    choose,
-)
+from agent.browser.choice import DEFAULT_IMAGE, Choice, Chromedriver, Container, Remote, choose
 from agent.browser.chromedriver import LocalBrowser, find_chromedriver, remove_drivers
 from agent.browser.container import ContainerBrowser, Resources, remove_containers
 from agent.browser.interface import HOST, Backend, Place, open_to_browser

@@ -174,11 +174,7 @@ class Supervisor:
         self._settled.set()
 
     async def _bring_up(self) -> None:
-        """Launch it and wait until a session opens; once more if it ends in between.
-
-        Raises:
-            BrowserError: It cannot be launched, or no session opened in time.
-        """
+        """Launch it and wait until a session opens; once more if it ends in between."""
         began = time.monotonic()
         for number in range(1, STARTS + 1):
             self._log.info("browser.starting")

@@ -39,13 +39,7 @@ class Looked:
 @click.option(
     "--explain", is_flag=True, help="Print every key, its value, and where that comes from."
 )
-def check(
-    options: Options,
-    jobs: Path | None,
-    *,
-    as_json: bool,
-    explain: bool,
-) -> None:
+def check(options: Options, jobs: Path | None, *, as_json: bool, explain: bool) -> None:
     """Check the configuration and a jobs file, and print all faults of both at once.
 
     JOBS is a jobs.toml, or a folder with one; by default the one in the working directory, if there is one.

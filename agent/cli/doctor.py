@@ -28,14 +28,7 @@ DEPLOYMENT = Path(__file__).parents[2] / "deploy" / "aws"
 @click.option("--stack", default=STACK, show_default=True, help="The stack of --aws.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what the parts say meanwhile.")
-def doctor(
-    options: Options,
-    *,
-    aws: bool,
-    stack: str,
-    as_json: bool,
-    verbose: bool,
-) -> None:
+def doctor(options: Options, *, aws: bool, stack: str, as_json: bool, verbose: bool) -> None:
     """Try every part that a run needs, all at once; each failure prints its remedy.
 
     Nothing is run and nothing is kept: what is written to the bucket is deleted again. With --aws it is asked whether

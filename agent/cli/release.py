@@ -83,13 +83,7 @@ def show(options: Options, name: str, *, as_json: bool) -> None:
 @Name
 @Reason
 @AsJson
-def pin_(
-    options: Options,
-    name: str,
-    *,
-    reason: str,
-    as_json: bool,
-) -> None:
+def pin_(options: Options, name: str, *, reason: str, as_json: bool) -> None:
     """Have the next runs take this release and no other, until it is unpinned.
 
     It is verified like any other. It may be older than what ran before, but not older than the image's.
@@ -121,13 +115,7 @@ def unpin_(options: Options, *, reason: str, as_json: bool) -> None:
 @click.option("--to", metavar="TAG|COMMIT", help="Go back to this one [default: the one before].")
 @Reason
 @AsJson
-def rollback_(
-    options: Options,
-    *,
-    to: str | None,
-    reason: str,
-    as_json: bool,
-) -> None:
+def rollback_(options: Options, *, to: str | None, reason: str, as_json: bool) -> None:
     """Go back to an earlier good release, and stay there until a newer one is published."""
     releases = _Releases.read(options)
     left, target = releases.run(

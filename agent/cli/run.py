@@ -22,13 +22,7 @@ from agent.batch.shards import NOTHING_ASKED, Asked, asked
 from agent.batch.slots import parse_slot
 from agent.cli.as_machine import FLAG, differences, launched, overrides
 from agent.cli.report import print_outcome
-from agent.cli.surroundings import (
-    Options,
-    colors,
-    configuration_options,
-    log_sink,
-    surroundings,
-)
+from agent.cli.surroundings import Options, colors, configuration_options, log_sink, surroundings
 from agent.cli.watching import watching
 from agent.config.faults import ConfigurationError, Fault
 from agent.config.locate import Loaded, Locations, Surroundings, locate
@@ -148,11 +142,7 @@ def _print_differences(machine: Loaded, store: str | None, around: Surroundings)
 def _load(
     options: Options, around: Surroundings, single: Sequence[Override] = ()
 ) -> tuple[Loaded, Locations, tuple[Fault, ...]]:
-    """Return the configuration, where things are, and the faults of the launch that a run reports instead of jobs.
-
-    Raises:
-        ConfigurationError: There are faults, and nobody knows the bucket in which to report them.
-    """
+    """Return the configuration, where things are, and the faults of the launch that a run reports instead of jobs."""
     loaded = options.load(around, single)
     if loaded.faults and loaded.without_launch is None:
         raise ConfigurationError(loaded.faults)

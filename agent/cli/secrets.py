@@ -79,12 +79,7 @@ def secrets() -> None:
 @secrets.command("set")
 @click.argument("name")
 @_options
-def set_secret(
-    name: str,
-    *,
-    group: Group,
-    options: Options,
-) -> None:
+def set_secret(name: str, *, group: Group, options: Options) -> None:
     """Set the secret NAME: type it at the prompt, or pipe it in (one newline at its end is dropped)."""
     check_name(name, group)
     path, parameters = _open(options, group)
@@ -98,12 +93,7 @@ def set_secret(
 @secrets.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @_options
-def list_secrets(
-    *,
-    as_json: bool,
-    group: Group,
-    options: Options,
-) -> None:
+def list_secrets(*, as_json: bool, group: Group, options: Options) -> None:
     """List the secrets: names and dates, never values."""
     path, parameters = _open(options, group)
     found = parameters.all()
@@ -130,13 +120,7 @@ def list_secrets(
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_options
-def remove_secret(
-    name: str,
-    *,
-    yes: bool,
-    group: Group,
-    options: Options,
-) -> None:
+def remove_secret(name: str, *, yes: bool, group: Group, options: Options) -> None:
     """Remove the secret NAME; this cannot be undone."""
     check_name(name, group)
     path, parameters = _open(options, group)

@@ -48,10 +48,7 @@ Look = Callable[[Deployment, Stack], Awaitable[Finding]]
 
 
 def aws_checks(
-    environ: Mapping[str, str],
-    name: str,
-    folder: Path,
-    configure: Callable[[str | None], Loaded],
+    environ: Mapping[str, str], name: str, folder: Path, configure: Callable[[str | None], Loaded]
 ) -> Sequence[Check]:
     """Return the checks of a stack; `environ` has keys and region, the others are as in `Deployment`."""
     deployment = Deployment(Cloud(environ, name), folder, configure)
@@ -163,11 +160,7 @@ def _built(folder: Path, region: str, arch: str) -> str:
 
 
 async def _types(deployment: Deployment, names: Sequence[str]) -> dict[str, Any]:
-    """Return EC2's descriptions of instance types, by name.
-
-    Raises:
-        CloudError: This region does not have all of them.
-    """
+    """Return EC2's descriptions of instance types, by name."""
     rows = await deployment.cloud.ask(
         "ec2",
         lambda client: client.describe_instance_types(InstanceTypes=list(names))["InstanceTypes"],
@@ -283,8 +276,7 @@ async def _own_keys(deployment: Deployment, paths: Sequence[str]) -> list[str]:
     rows = [row for path in paths for row in await _listed(deployment, path)]
     keys = sorted({row.get("KeyId", DEFAULT_KEY) for row in rows} - {DEFAULT_KEY})
     return await deployment.cloud.ask(
-        "kms",
-        lambda client: [client.describe_key(KeyId=key)["KeyMetadata"]["Arn"] for key in keys],
+        "kms", lambda client: [client.describe_key(KeyId=key)["KeyMetadata"]["Arn"] for key in keys]
     )
 
 

@@ -198,8 +198,7 @@ class Git:
                 login = await self._login()
         except TimeoutError as error:
             raise GitError(
-                "unreachable: reading the repository's credentials timed out",
-                Trouble.UNREACHABLE,
+                "unreachable: reading the repository's credentials timed out", Trouble.UNREACHABLE
             ) from error
         except SecretsUnreachable as error:
             raise GitError(

@@ -21,14 +21,7 @@ from agent.release.repository import (
     format_of,
     parse_refs,
 )
-from agent.release.tree import (
-    MAX_BYTES,
-    Entry,
-    Kind,
-    link_problems,
-    parse_listing,
-    tree_problems,
-)
+from agent.release.tree import MAX_BYTES, Entry, Kind, link_problems, parse_listing, tree_problems
 from agent.release.trust import Signed
 
 FETCHED = "refs/mayfly/wanted"
@@ -106,11 +99,7 @@ class Mirror:
         await asyncio.to_thread(shutil.rmtree, self._place, ignore_errors=True)
 
     async def _adopt(self, object_format: ObjectFormat) -> None:
-        """Use the repository's object format; a mirror of the other format is made anew.
-
-        Raises:
-            ReleaseError: It cannot be made.
-        """
+        """Use the repository's object format; a mirror of the other format is made anew."""
         if object_format != self._object_format():
             await self.discard()
             await self._prepare(object_format)
@@ -176,11 +165,7 @@ class Mirror:
         return commit.decode().strip()
 
     async def _bounded(self, fetching: Coroutine[Any, Any, bytes]) -> None:
-        """Fetch, and stop as soon as more has come than a release may be: git has no such limit.
-
-        Raises:
-            ReleaseRefused: It is too large; git is killed and what came is removed.
-        """
+        """Fetch, and stop as soon as more has come than a release may be: git has no such limit."""
         task = asyncio.create_task(fetching)
         packs = self._place / "objects" / "pack"
         before = _size(packs)

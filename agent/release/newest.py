@@ -179,12 +179,7 @@ class Attempt:
         return asyncio.get_running_loop().time() + self.settings.timeout
 
     async def _first_that_can_run(self, offered: Sequence[Wanted]) -> Installed:
-        """Return the newest of some releases that can run.
-
-        Raises:
-            ReleaseRefused: None can; the reason is that of the newest.
-            ReleaseError: The newest is not available.
-        """
+        """Return the newest of some releases that can run."""
         until = self._fetch_until() + self.settings.install_timeout
         self._more_offered = len(offered) > 1
         for number, wanted in enumerate(offered):
@@ -267,11 +262,7 @@ class Attempt:
         self.warnings.append(f"{count} older releases were not tried, the newest of them {first}")
 
     def _judge(self, wanted: Wanted) -> None:
-        """Reject what must not even be fetched.
-
-        Raises:
-            ReleaseRefused: It was found bad, was moved, or is a step back.
-        """
+        """Reject what must not even be fetched."""
         known, is_tag = self.memory.known, wanted.is_tag
         if self._pin is not None:
             self._look_at_move(wanted, self._pin.commit)
@@ -301,11 +292,7 @@ class Attempt:
         )
 
     def _refuse_below_image(self, version: Version) -> None:
-        """Reject what is older than the release of the machine's image: no pin goes below that.
-
-        Raises:
-            ReleaseRefused: It is.
-        """
+        """Reject what is older than the release of the machine's image: no pin goes below that."""
         floor = self._image_floor(version.line, tag=version.tag)
         if floor_problem(floor, version.ref, is_tag=version.tag) is not None:
             raise ReleaseRefused(
@@ -367,12 +354,7 @@ class Attempt:
         return await self._verified(release)
 
     async def _bring(self, wanted: Wanted, until: float) -> Installed:
-        """Fetch and install the wanted release; a damaged mirror is made anew, once.
-
-        Raises:
-            ReleaseRefused: It may not run, or git does not take it into a new mirror either.
-            ReleaseError: It is not available.
-        """
+        """Fetch and install the wanted release; a damaged mirror is made anew, once."""
         try:
             return await self._fetch_and_install(wanted, until)
         except GitError as error:
@@ -425,11 +407,7 @@ class Attempt:
         )
 
     async def _signer(self, signed: Signed | None, version: Version) -> Signer | None:
-        """Return who signed a release, as far as one is asked for.
-
-        Raises:
-            ReleaseRefused: Nobody who may has signed it.
-        """
+        """Return who signed a release, as far as one is asked for."""
         return await self.trust.verified(signed, version.ref, version.commit, self.mirror)
 
     async def _verified(self, release: Installed) -> Installed:
@@ -522,11 +500,7 @@ class Attempt:
             )
 
     async def _put_on_trial(self, release: Installed) -> None:
-        """Record that a release that has not proved itself begins, and check whether it can.
-
-        Raises:
-            ReleaseRefused: It cannot, or it was begun too often.
-        """
+        """Record that a release that has not proved itself begins, and check whether it can."""
         if self._proved(release.commit):
             return
         has_other = self._has_other(release.commit)

@@ -149,9 +149,7 @@ async def rollback(
     lowest = Version.model_validate({name: getattr(target, name) for name in Version.model_fields})
     parts = {"bad": bad, "good": target, "lowest": lowest, "pin": Pin(reason=reason)}
     await _decide(
-        memory,
-        parts,
-        lambda known: left not in known.good(version) and known.pin is None,
+        memory, parts, lambda known: left not in known.good(version) and known.pin is None
     )
     return left, target
 

@@ -13,15 +13,7 @@ from agent.jobs.containers.leftovers import remove_built
 from agent.release.context import ReleaseContext
 from agent.release.environment import uv_command
 from agent.release.retention import Shelved, to_remove
-from agent.release.store import (
-    TREE,
-    folders,
-    linked_commit,
-    on_disk,
-    read_marker,
-    remove,
-    sweep,
-)
+from agent.release.store import TREE, folders, linked_commit, on_disk, read_marker, remove, sweep
 
 SECONDS = 30.0
 """For all of it. The machine is paid for meanwhile; what is not done is left for the next run."""

@@ -112,11 +112,7 @@ class _Git:
         self._environ = {**environ, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
 
     async def run(self, *command: str, seconds: float = GIT_SECONDS) -> processes.Finished:
-        """Run a program to its end.
-
-        Raises:
-            ReleaseError: It cannot be started, or takes too long.
-        """
+        """Run a program to its end."""
         try:
             return await processes.run(
                 command, environ=self._environ, seconds=seconds, cwd=self._folder
@@ -125,11 +121,7 @@ class _Git:
             raise ReleaseError(f"{' '.join(command[:2])}: {error}") from error
 
     async def line(self, *arguments: str, seconds: float = GIT_SECONDS, remedy: str = "") -> str:
-        """Return git's output.
-
-        Raises:
-            ReleaseError: It failed.
-        """
+        """Return git's output."""
         done = await self.run("git", *arguments, seconds=seconds)
         if done.code != 0:
             what = next((word for word in arguments if word.isalpha()), "")

@@ -17,11 +17,7 @@ class Shelved:
 
 
 def to_remove(
-    shelved: Collection[Shelved],
-    *,
-    needed: Collection[str],
-    good: Sequence[str],
-    budget: int,
+    shelved: Collection[Shelved], *, needed: Collection[str], good: Sequence[str], budget: int
 ) -> list[str]:
     """Return the commits of the releases to remove, in this order.
 

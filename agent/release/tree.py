@@ -79,10 +79,7 @@ def _entry(line: bytes) -> Entry:
     if size == b"-" and kind is not Kind.SUBMODULE:
         raise ValueError(f"an entry without a size: {line[:80]!r}")
     return Entry(
-        path.decode(errors="surrogateescape"),
-        kind,
-        oid.decode(),
-        0 if size == b"-" else int(size),
+        path.decode(errors="surrogateescape"), kind, oid.decode(), 0 if size == b"-" else int(size)
     )
 
 
