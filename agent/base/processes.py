@@ -83,6 +83,17 @@ async def run(
         return Finished(process.returncode or 0, stdout, stderr)
 
 
+async def output_of(
+    command: Sequence[str], *, environ: Mapping[str, str], seconds: float
+) -> str | None:
+    """Return the output of a program that succeeds within its limit; None for any other."""
+    try:
+        done = await run(command, environ=environ, seconds=seconds)
+    except (OSError, ProcessTimeout):
+        return None
+    return done.stdout.decode(errors="replace") if done.code == 0 else None
+
+
 async def _end_of(stream: asyncio.StreamReader | None, keep: int) -> bytes:
     """Read a pipe to its end and return its last `keep` bytes."""
     end = bytearray()

@@ -16,7 +16,7 @@ from agent.cli.surroundings import Options, colors, configuration_options, surro
 from agent.config.jobsfile import JobsFile, parse_jobs
 from agent.config.locate import Surroundings, locate
 from agent.doctor import CHECKS, Check, Installation, as_data, as_lines, examine, exit_code
-from agent.doctor.aws import aws_checks
+from agent.doctor.aws import Deployment, aws_checks
 
 STACK = "mayfly"
 DEPLOYMENT = Path(__file__).parents[2] / "deploy" / "aws"
@@ -52,10 +52,11 @@ def doctor(options: Options, *, aws: bool, stack: str, as_json: bool, verbose: b
     )
     checks: Sequence[Check] = CHECKS
     if aws:
-        checks = aws_checks(
+        deployment = Deployment(
             *(around.environ, stack, DEPLOYMENT),
             configure=lambda launch: options.load(replace(around, launch=launch)),
         )
+        checks = aws_checks(deployment)
     findings = threads.run(examine(installation, checks))
     if as_json:
         click.echo(json.dumps(as_data(findings), indent=1))

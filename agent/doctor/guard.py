@@ -4,7 +4,6 @@ import os
 import shutil
 
 from agent.base import processes
-from agent.base.errors import ProcessTimeout
 from agent.doctor.examine import Finding, Installation, failed, ok, skipped
 from agent.machine.guard import complaint, deadline_of, parse_span
 
@@ -32,16 +31,6 @@ async def units(installation: Installation) -> Finding:
 
 async def _show(installation: Installation, unit: str, *names: str) -> dict[str, str]:
     """Return properties of a unit; none if the service manager does not answer."""
-    try:
-        done = await processes.run(
-            ["systemctl", "show", f"--property={','.join(names)}", unit],
-            environ=installation.environ,
-            seconds=ASK_SECONDS,
-        )
-    except (OSError, ProcessTimeout):
-        return {}
-    return dict(
-        line.split("=", 1)
-        for line in done.stdout.decode(errors="replace").splitlines()
-        if "=" in line
-    )
+    command = ["systemctl", "show", f"--property={','.join(names)}", unit]
+    printed = await processes.output_of(command, environ=installation.environ, seconds=ASK_SECONDS)
+    return dict(line.split("=", 1) for line in (printed or "").splitlines() if "=" in line)

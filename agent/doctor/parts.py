@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent.base import processes
 from agent.base.engine import Engine
-from agent.base.errors import ProcessTimeout, ReleaseError
+from agent.base.errors import ReleaseError
 from agent.base.units import show_size
 from agent.browser import find_chromedriver
 from agent.browser.container import Docker
@@ -258,12 +258,8 @@ async def spool(installation: Installation) -> Finding:
 async def _version(installation: Installation, *command: str) -> Finding | None:
     """Return the version that a program prints, or None if it does not run."""
     environ = {"PATH": _path(installation), "LC_ALL": "C"}
-    try:
-        done = await processes.run(command, environ=environ, seconds=VERSION_SECONDS)
-    except (OSError, ProcessTimeout):
-        return None
-    lines = done.stdout.decode(errors="replace").splitlines()
-    return ok(lines[0]) if done.code == 0 and lines else None
+    printed = await processes.output_of(command, environ=environ, seconds=VERSION_SECONDS)
+    return ok(printed.splitlines()[0]) if printed else None
 
 
 def _path(installation: Installation) -> str:

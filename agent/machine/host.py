@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.base import processes
-from agent.base.errors import ProcessTimeout
 from agent.contract.facts import Host, Phase, PreviousBoot
 from agent.contract.ids import EARLIEST
 from agent.machine.timeline import before_the_run, manager_times
@@ -56,15 +55,13 @@ async def boot_phases(environ: Mapping[str, str], *, run: datetime) -> tuple[Pha
     if not environ.get("NOTIFY_SOCKET"):
         return ()
     names = ",".join(f"{name}TimestampMonotonic" for name in _TIMES)
-    try:
-        done = await processes.run(
-            ["systemctl", "show", f"--property={names}"], environ=environ, seconds=ASK_SECONDS
-        )
-    except (OSError, ProcessTimeout):
+    command = ["systemctl", "show", f"--property={names}"]
+    shown = await processes.output_of(command, environ=environ, seconds=ASK_SECONDS)
+    if shown is None:
         return ()
     now = datetime.now(UTC)
     return before_the_run(
-        manager_times(done.stdout.decode(errors="replace")),
+        manager_times(shown),
         uptime=float((_line(PROC / "uptime") or "0").split()[0]),
         process=_process_start(PROC / "self/stat"),
         ago=(now - run).total_seconds(),

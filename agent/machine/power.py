@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agent.base import processes
 from agent.base.durable import write_atomic
-from agent.base.errors import ProcessTimeout, UsageError
+from agent.base.errors import UsageError
 from agent.machine.lease import granted, seconds_left
 
 ASK_SECONDS = 15.0
@@ -85,8 +85,4 @@ async def look_whether_idle(environ: Mapping[str, str]) -> bool:
 
 
 async def _done(command: list[str], environ: Mapping[str, str]) -> bool:
-    try:
-        done = await processes.run(command, environ=environ, seconds=ASK_SECONDS)
-    except (OSError, ProcessTimeout):
-        return False
-    return done.code == 0
+    return await processes.output_of(command, environ=environ, seconds=ASK_SECONDS) is not None

@@ -4,7 +4,8 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -12,10 +13,11 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from agent.base import processes
 from agent.base.errors import ProcessTimeout, ReleaseError, SecretsError
-from agent.base.logs import Log
 from agent.base.redact import Redactor
-from agent.release.allow_list import passed
+from agent.release.allow_list import mark, passed
+from agent.release.context import ReleaseContext
 from agent.release.dependencies import Dependencies, pretended
+from agent.release.store import ENVIRONMENT, TREE
 
 PYTHON_VERSION = ".python-version"
 
@@ -28,42 +30,20 @@ _INDEX_CREDENTIALS = re.compile(r"UV_INDEX_\w+_(USERNAME|PASSWORD)")
 _REFUSED = re.compile(r"\b40[13] (Unauthorized|Forbidden)")
 _ENOUGH_SECONDS = 1.0
 
-ReadLogins = Callable[[], Awaitable[Mapping[str, str]]]
 
-
-async def install(
-    tree: Path,
-    environment: Path,
-    wanted: Dependencies,
-    *,
-    version: str,
-    cache: Path,
-    environ: Mapping[str, str],
-    mark: Mapping[str, str],
-    seconds: float,
-    log: Log,
-    logins: ReadLogins | None = None,
+async def make_environment(
+    context: ReleaseContext, root: Path, version: str, wanted: Dependencies
 ) -> None:
-    """Make the environment that a release asks for.
-
-    Args:
-        tree: The release's files.
-        environment: The environment's final place.
-        wanted: Its dependencies.
-        version: The release's version, for builds that ask git for it.
-        cache: uv's cache.
-        environ: The agent's environment; uv gets proxies, certificates and index settings of it.
-        mark: The variable by which a killed agent's uv is found.
-        seconds: Limit of the whole.
-        log: Told when the cache was not enough.
-        logins: Reads the variables by which uv logs in to private indexes, when the cache was not enough.
+    """Make the environment of the release in `root`; `version` is for builds that ask git for it.
 
     Raises:
         ReleaseError: A part is not available, or time is up.
     """
-    until = asyncio.get_running_loop().time() + seconds
+    store, tree, environment = context.release_store, root / TREE, root / ENVIRONMENT
     folder = tree / wanted.folder
-    uv = _Uv(folder, _environment(environment, cache, environ) | dict(mark), until)
+    environ = _environment(environment, store.cache, context.environ) | mark(store.mirror)
+    until = asyncio.get_running_loop().time() + context.settings.install_timeout
+    uv = _Uv(folder, environ, until)
     python = _interpreter(folder, tree, wanted.python)
     await uv.run("venv", *python, "--no-project", str(environment))
     for step in wanted.steps:
@@ -71,23 +51,23 @@ async def install(
         try:
             await uv.run(*step.arguments, "--offline", stdin=step.stdin, told=told)
         except ReleaseError as error:
-            log.info("release.cache_missed", reason=str(error))
+            context.log.info("release.cache_missed", reason=str(error))
             try:
-                hidden = await logins() if logins else {}
+                logins = await context.keyring.indexes() if context.keyring else {}
             except SecretsError as denied:
                 raise ReleaseError(
                     f"no login to an index: {denied}", remedy=denied.remedy
                 ) from denied
-            await uv.run(*step.arguments, stdin=step.stdin, told=told, logins=hidden)
+            await uv.run(*step.arguments, stdin=step.stdin, told=told, logins=logins)
 
 
+@dataclass(frozen=True, slots=True)
 class _Uv:
-    """Runs uv for one release, all of it before one deadline."""
+    """Runs uv in a release's files, all of it before one deadline."""
 
-    def __init__(self, tree: Path, environ: Mapping[str, str], until: float) -> None:
-        self._tree = tree
-        self._environ = environ
-        self._until = until
+    folder: Path
+    environ: Mapping[str, str]
+    until: float
 
     async def run(
         self,
@@ -96,15 +76,15 @@ class _Uv:
         told: Mapping[str, str] = MappingProxyType({}),
         logins: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Run uv in the release's files; `logins` are variables that no message may show."""
-        left = self._until - asyncio.get_running_loop().time()
+        """Run uv; `logins` are variables that no message may show."""
+        left = self.until - asyncio.get_running_loop().time()
         try:
             done = await processes.run(
                 (_binary(), *arguments),
-                environ={**self._environ, **told, **logins},
+                environ={**self.environ, **told, **logins},
                 stdin=stdin,
                 seconds=max(_ENOUGH_SECONDS, left),
-                cwd=self._tree,
+                cwd=self.folder,
             )
         except ProcessTimeout as error:
             raise ReleaseError(

@@ -7,16 +7,13 @@ from pathlib import Path
 from agent.base import processes
 from agent.base.errors import ProcessTimeout, ReleaseError
 from agent.base.versions import Track
-from agent.release import environment
 from agent.release.advice import needed, refuse_unpinned
-from agent.release.allow_list import mark
 from agent.release.checks import read_jobs
 from agent.release.context import ReleaseContext, refusing, since
-from agent.release.dependencies import Dependencies
+from agent.release.environment import make_environment
 from agent.release.mirror import Mirror
 from agent.release.repository import TRACK
 from agent.release.store import (
-    ENVIRONMENT,
     TREE,
     Installed,
     Marker,
@@ -50,7 +47,12 @@ async def install(context: ReleaseContext, mirror: Mirror, marker: Marker) -> In
         dependencies = needed(root / TREE, jobs, context.checks.jobs)
         refuse_unpinned(dependencies, signed=context.settings.allowed_signers is not None)
     if dependencies is not None:
-        await _make_environment(context, root, marker, dependencies)
+        track = Track(context.settings.track or TRACK)
+        version = track.version(marker.ref) if marker.tag else None
+        with refusing("install"):
+            await make_environment(
+                context, root, str(version or f"0+g{marker.commit[:12]}"), dependencies
+            )
     marker = marker.model_copy(update={"environment": dependencies is not None})
     with refusing("content"):
         release = load(root, marker, context.checks)
@@ -61,26 +63,6 @@ async def install(context: ReleaseContext, mirror: Mirror, marker: Marker) -> In
         "release.installed", ref=marker.ref, commit=marker.commit, seconds=since(started)
     )
     return release
-
-
-async def _make_environment(
-    context: ReleaseContext, root: Path, marker: Marker, dependencies: Dependencies
-) -> None:
-    track = Track(context.settings.track or TRACK)
-    version = track.version(marker.ref) if marker.tag else None
-    with refusing("install"):
-        await environment.install(
-            root / TREE,
-            root / ENVIRONMENT,
-            dependencies,
-            version=str(version) if version else f"0+g{marker.commit[:12]}",
-            cache=context.release_store.cache,
-            environ=context.environ,
-            mark=mark(context.release_store.mirror),
-            seconds=context.settings.install_timeout,
-            log=context.log,
-            logins=context.keyring.indexes if context.keyring else None,
-        )
 
 
 async def _export(context: ReleaseContext, mirror: Mirror, commit: str, root: Path) -> None:

@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +24,9 @@ from agent.release.store import Installed
 IMPORTS = Path(__file__).with_name("imports.py")
 KEEP_BYTES = 64 * 1024
 _SCRIPT_HEAD = 256
+
+_Start = tuple[str, tuple[tuple[str, str], ...]]
+"""How programs start: interpreter and environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,8 @@ class SelfCheck:
         faults: list[str] = []
         try:
             async with asyncio.timeout(self.seconds):
-                for group in _groups(release, self.environ):
-                    faults += await self._faults(group, release)
+                for start, jobs in _groups(release, self.environ).items():
+                    faults += await self._faults(start, jobs, release)
         except TimeoutError as error:
             raise ReleaseRefused(
                 "check", f"its self-check did not end within {self.seconds:g} s"
@@ -69,13 +72,16 @@ class SelfCheck:
             )
         self.log.info("release.self_checked", ref=release.ref, commit=release.commit)
 
-    async def _faults(self, group: "_Group", release: Installed) -> list[str]:
+    async def _faults(
+        self, start: _Start, jobs: Mapping[Entry, str], release: Installed
+    ) -> list[str]:
+        interpreter, env = start
         word = secrets.token_hex(16)
-        entries = list(group.jobs)
+        entries = list(jobs)
         launch = Launch(
             name=f"self-check-{secrets.token_hex(2)}",
             command=(
-                *(group.interpreter, "-c", IMPORTS.read_text("utf-8"), word),
+                *(interpreter, "-c", IMPORTS.read_text("utf-8"), word),
                 json.dumps([asdict(entry) for entry in entries]),
             ),
             environ={
@@ -83,7 +89,7 @@ class SelfCheck:
                 "HOME": "/nonexistent",  # nothing of this computer's users, and nothing to leave behind
                 "LANG": self.environ.get("LANG", "C.UTF-8"),
                 "PYTHONDONTWRITEBYTECODE": "1",
-                **dict(group.env),
+                **dict(env),
                 "MAYFLY_RUN_ID": self.run_id,
                 "MAYFLY_JOB": "self-check",
             },
@@ -101,7 +107,7 @@ class SelfCheck:
         if problems is None:
             return [f"its self-check said something else than what it was asked: {line[-300:]}"]
         return [
-            f"job {group.jobs[entry]}: {problem}"
+            f"job {jobs[entry]}: {problem}"
             for entry, problem in zip(entries, problems, strict=True)
             if problem
         ]
@@ -118,22 +124,13 @@ def _problems(text: str, count: int) -> list[str] | None:
     return [str(each) if each else "" for each in found]
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """Programs that start alike: interpreter, environment, and the first job of each program."""
-
-    interpreter: str
-    env: tuple[tuple[str, str], ...]
-    jobs: dict[Entry, str]
-
-
-def _groups(release: Installed, environ: Mapping[str, str]) -> Sequence[_Group]:
-    found: dict[tuple[str, tuple[tuple[str, str], ...]], _Group] = {}
+def _groups(release: Installed, environ: Mapping[str, str]) -> dict[_Start, dict[Entry, str]]:
+    """Return the first job of each program, by how it starts."""
+    found: dict[_Start, dict[Entry, str]] = {}
     for job, interpreter, entry in _entries(release, environ):
-        env = tuple(sorted(job.env.items()))
-        group = found.setdefault((interpreter, env), _Group(interpreter, env, {}))
-        group.jobs.setdefault(entry, job.name)
-    return list(found.values())
+        start = interpreter, tuple(sorted(job.env.items()))
+        found.setdefault(start, {}).setdefault(entry, job.name)
+    return found
 
 
 def _entries(release: Installed, environ: Mapping[str, str]) -> Iterator[tuple[Job, str, Entry]]:
