@@ -9,33 +9,33 @@ from pathlib import PurePath, PurePosixPath
 from typing import Any
 
 OUTPUT, STATE, RESULT = "/mayfly/output", "/mayfly/state", "/mayfly/result"
-"""Where a job finds its folders when it does not name a path for its output itself."""
+"""A job's folders inside, unless it names its own output path."""
 
 SELENIUM = "selenium"
-"""The name under which a job in a container reaches the run's browser: the one that compose stacks give theirs."""
+"""The browser's host name for a job in a container: the name that compose stacks use."""
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 -- no file: a mount of the machine, in whose place a stack gets its own
 
 BROWSER_PORT = 4444
 BROWSER = f"http://{SELENIUM}:{BROWSER_PORT}"
-"""The run's browser, as every job in a container reaches it: at the address that a Grid in a stack would have."""
+"""The run's browser for a job in a container, at the address that a Grid in a stack would have."""
 
 TASKS = 1024
-"""Processes and threads of a container; a program with a thread pool for each of 64 cores stays below."""
+"""Processes and threads of a container; a program with a thread pool for each of 64 cores needs fewer."""
 
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID")
-"""What root in a container keeps: to handle its own files and to become another user, as many entry points do."""
+"""Capabilities of root in a container: for its own files, and to become another user, as many entry points do."""
 
 IMAGE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$"
-"""Names of images that are no options of the engine's command line: `--privileged` would be one."""
+"""Image names that are no options of the engine's command line, as `--privileged` would be."""
 
 _IMAGES_OWN = frozenset({"PATH", "HOME", "LANG", "VIRTUAL_ENV"})
-"""Variables whose right values only the image knows."""
+"""Variables whose values only the image knows."""
 
 _CLIENTS_OWN = re.compile(
     r"PATH|HOME|TMPDIR|GLIBC_TUNABLES|GCONV_PATH|(LD|DOCKER|COMPOSE|BUILDKIT|BUILDX|PYTHON|GO|SSL)_?[A-Z_]*"
 )
-"""Variables that the engine's command line itself, which runs as the agent's user, might obey."""
+"""Variables that the engine's client itself, which runs as the agent's user, might obey."""
 
 
 def is_clients_own(name: str) -> bool:

@@ -10,7 +10,7 @@ from agent.base.errors import StateError
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 REFUSALS = FULL | {errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP}
-"""Complaints that are about a file system. Anything else that an operating system says is a defect of ours."""
+"""Errors of a file system. Any other error of the operating system is a defect of ours."""
 
 
 def disk_refusal(error: BaseException) -> OSError | None:

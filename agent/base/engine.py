@@ -14,7 +14,7 @@ from agent.base.logs import Log
 from agent.base.processes import Finished
 
 ANSWER_SECONDS = 20.0
-"""Limit of a call that only asks; a dockerd that is busy with an image answers in a few seconds."""
+"""Limit of a query; a dockerd that is busy with an image answers in a few seconds."""
 
 PULL_SECONDS = 600.0
 """For an image of half a gigabyte: enough at 1 MB/s."""
@@ -22,7 +22,7 @@ PULL_SECONDS = 600.0
 REMOVE_SECONDS = 30.0
 
 LABEL = "mayfly.run"
-"""Carried, with the run's id, by every container that a run starts itself: leftovers are found by it."""
+"""On every container that a run starts itself, with the run's id: leftovers are found by it."""
 
 _PASSED_ON = re.compile(r"PATH|HOME|LANG|XDG_RUNTIME_DIR|DOCKER_\w+|(?i:https?_proxy|no_proxy)")
 
@@ -46,9 +46,9 @@ class Engine:
     """
 
     failure: ClassVar[type[MayflyError]] = ContainerError
-    """What a failure is raised as."""
+    """The type of its errors."""
     instead: ClassVar[str] = ""
-    """What else would do where there is no engine; ends a remedy."""
+    """The alternative to an engine; ends a remedy."""
 
     def __init__(self, environ: Mapping[str, str], login: Login = no_login) -> None:
         self.program: tuple[str, ...] = ("docker",)

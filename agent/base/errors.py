@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import ClassVar, Literal
 
 Refusal = Literal["unverified", "downgrade", "moved", "content", "install", "check", "trial", "bad"]
-"""At which step a release is refused."""
+"""The step at which a release is rejected."""
 
 
 class ExitCode(IntEnum):

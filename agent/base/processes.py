@@ -15,10 +15,10 @@ from pathlib import Path
 from agent.base.errors import ProcessTimeout
 
 REAP_SECONDS = 5.0
-"""How long a process that got SIGKILL may take to be gone; longer means that the kernel holds it (broken disk)."""
+"""Time for a process to end after SIGKILL; longer means that the kernel holds it (broken disk)."""
 
 KEEP_BYTES = 16 * 1024**2
-"""What `run` keeps of a program's stdout and stderr: far more than any helper has to say."""
+"""Bytes that `run` keeps of a program's stdout and stderr, far more than any helper prints."""
 
 _CHUNK_BYTES = 64 * 1024
 QUIET_LOOKS = 2

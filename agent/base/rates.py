@@ -3,7 +3,7 @@
 import re
 
 MOST_WAITING = 86400.0
-"""Seconds. A reservation further ahead than this is not a queue but a clock that was set, and is forgotten."""
+"""Seconds. A reservation further ahead means that the clock was set; it is discarded."""
 
 _RATE = re.compile(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,3})?(s|m|h)", re.ASCII)
 _SITE = re.compile(r"[a-z0-9]([a-z0-9.-]{0,200}[a-z0-9])?", re.ASCII)

@@ -15,10 +15,10 @@ from agent.base.urlsecrets import REVEALING_NAMES
 Model = TypeVar("Model", bound=BaseModel)
 
 FOR_PEOPLE = frozenset({"interruption", "message", "notes", "reason", "warnings"})
-"""Fields of records that are sentences, into which errors' texts go."""
+"""Fields of records that hold sentences, which may quote errors."""
 
 SHORTEST = 5
-"""Values shorter than this are not searched for: they would take ordinary words out of every line."""
+"""Shorter values are not searched for: they would remove ordinary words from every line."""
 
 _HEX = re.compile(r"%[0-9A-F]{2}")
 

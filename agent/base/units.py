@@ -8,9 +8,9 @@ from pydantic import BeforeValidator, WithJsonSchema
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?", re.IGNORECASE | re.ASCII)
 _LARGEST = 2**63
-"""No file is as large (bytes)."""
+"""Bytes; no file is as large."""
 _LONGEST = 3660 * 86400.0
-"""Nothing here takes ten years; beyond a few thousand of them dates end as well (seconds)."""
+"""Seconds; nothing here takes ten years, and dates end after a few thousand of them."""
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 

@@ -6,10 +6,10 @@ from typing import Any
 from urllib.parse import SplitResult, unquote, unquote_plus, urlsplit
 
 LONG = 16
-"""Characters from which on a part of an address is taken for a token where nothing says what it is."""
+"""Characters from which a part of an address counts as a token, if nothing says what it is."""
 
 REVEALING_NAMES = r"(?i:token|secret|passw|pwd|api_?key|access_?key|auth|sig|cred|jwt)"
-"""What is in the names of secrets in a query."""
+"""Parts of the names of secrets in a query."""
 
 PUBLIC = frozenset(
     {
@@ -17,10 +17,10 @@ PUBLIC = frozenset(
         *("x-oauth-basic", "x-token-auth"),
     }
 )
-"""What stands beside a token in the place of a user's name, or of a password."""
+"""User names and passwords that accompany a token and are no secrets."""
 
 _WHOLE = (("notify", "healthchecks"), ("notify", "apprise"))
-"""Settings that are secrets as they are: whoever has a ping URL can silence the alarm."""
+"""Settings that are secrets as a whole: whoever has a ping URL can silence the alarm."""
 
 _ADDRESSES = (
     ("release", "repository"),
@@ -34,7 +34,7 @@ _SECRET = re.compile(
 """Names of variables that hold secrets."""
 
 SHORTEST_VALUE = 8
-"""Such a name may also stand before a word like `false`."""
+"""Such a name may also have a word like `false` as its value."""
 
 _PROXY = re.compile(r"(?i:\w+_proxy)")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s,;'\"]+")

@@ -15,7 +15,7 @@ _BEGUN = re.compile(
     r"(?:^|(?<=[vV/_-]))[0-9]+(?:\.[0-9]+)*\.?"
     r"(?:[-_.]?(?:alpha|beta|preview|pre|dev|rc|a|b|c)[-_.]?[0-9]*)?$"
 )
-"""A version's beginning at the end of what a pattern has before its first wildcard: `1.` in `v1.*`."""
+"""The beginning of a version at the end of a pattern's prefix: `1.` in `v1.*`."""
 _BUILD = re.compile(r"\+[0-9A-Za-z.-]+$")
 _SEMVER = re.compile(r"([0-9]+(?:\.[0-9]+)*)-([A-Za-z]*+)[A-Za-z.-]*+([0-9]*+)[0-9A-Za-z.-]*+")
 _PHASES = {"alpha": "a", "beta": "b", "rc": "rc"}

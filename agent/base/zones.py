@@ -4,7 +4,7 @@ import re
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 _POSIX = re.compile(r":?(?:[A-Za-z]{3,}|<[\w+-]{3,}>)[+-]?\d{1,3}(?::\d\d)*\S*")
-"""POSIX's own form, such as `JST-9`: a rule, and no name."""
+"""A POSIX rule, such as `JST-9`, which is not a name."""
 
 
 def zone_of(name: str) -> ZoneInfo | None:

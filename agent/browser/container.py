@@ -29,7 +29,7 @@ PORT = 4444
 
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto"
 """For a server that lives for minutes and passes messages on: on two cores its optimising compiler delays the first
-session by a third (5.1 s -> 3.2 s), and a second collector of garbage has nothing to do."""
+session by a third (5.1 s -> 3.2 s), and a second garbage collector has nothing to do."""
 
 _TASKS = 1024
 """Threads and processes for the server, and again for each session: a page with 40 frames takes about 800."""

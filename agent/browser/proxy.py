@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from agent.base.redact import without_credentials
 
 PREFIX = "/wd/hub"
-"""Where Selenium servers before version 4 had their root."""
+"""The root of Selenium servers before version 4."""
 
 CONNECT_SECONDS = 5.0
 MAX_HEAD = 64 * 1024

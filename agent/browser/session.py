@@ -20,10 +20,10 @@ STATUS_SECONDS = 5.0
 CLOSE_SECONDS = 10.0
 POLL_SECONDS = 0.1
 LIFE_SECONDS = 1.0
-"""How often, while a browser is not ready, somebody looks whether it is still there."""
+"""Between two checks that a browser which is not ready still exists."""
 
 REFUSALS = 4
-"""Sessions that an endpoint may refuse to open before it is given up: it is up, and asking again does not help."""
+"""Sessions that an endpoint may refuse before it is abandoned: it is up, and another request would not help."""
 
 # The Grid refuses a body that does not say so in these words.
 _HEADERS = {"Content-Type": "application/json; charset=utf-8"}

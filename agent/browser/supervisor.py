@@ -15,10 +15,10 @@ from agent.browser.interface import Backend
 from agent.contract.facts import Browser
 
 STARTS = 2
-"""Launches that one attempt to get a browser takes when it ends before a session has opened."""
+"""Launches of one attempt, if the browser ends before a session has opened."""
 
 LAUNCH_SECONDS = 60.0
-"""What a launch may take by itself; backends keep it with limits of their own."""
+"""Limit of a launch, which backends hold to with limits of their own."""
 
 
 @dataclass(frozen=True, slots=True)

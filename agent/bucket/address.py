@@ -20,13 +20,13 @@ RETRY_SECONDS = 60
 """From a request's start until no further retry begins; the client backs off with jitter in between."""
 MAX_RETRIES = 6
 ONCE_SECONDS = 20
-"""A put that is made once, of two megabytes at most: whoever repeats it under another key need not wait longer."""
+"""For one put of two megabytes at most: whoever repeats it under another key need not wait longer."""
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
-"""Seconds between attempts at what the client does not retry and a store means for the moment."""
+"""Seconds between retries of requests that the client does not retry."""
 PASSING = frozenset(
     {"BadDigest", "IncompleteBody", "OperationAborted", "RequestTimeout", "SlowDown"}
 )
-"""Codes of answers with 4xx that are about this request, not about what was asked: the client takes them for final."""
+"""Codes of 4xx answers that a retry may not meet, although the client takes them for final."""
 
 
 _CODE = re.compile(r"<Error>.*?<Code>([\w.]{1,80})</Code>", re.DOTALL)
@@ -44,7 +44,7 @@ _REMEDIES = {
     **dict.fromkeys(("AuthorizationHeaderMalformed", "PermanentRedirect"), _REGION),
     "NoSuchBucket": "make the bucket, or correct store.url",
 }
-"""What can be done about an answer of S3, by its code."""
+"""Remedies by S3's error code."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,12 +36,12 @@ from agent.machine.metadata import metadata_endpoint
 PART_BYTES = 5 * 1024**2
 """Files above this go in parts of this size: S3 allows 10,000 of them, so 48 GiB."""
 PARTS_AT_ONCE = 2
-"""Of one file, and several files leave at once: a third costs 11 MB of memory with four files, and saves no time."""
+"""Of one file; several files are sent at once: a third costs 11 MB of memory with four files, and saves no time."""
 ABORT_SECONDS = 3.0
-"""For removing the parts of an upload that is cut off: on a machine that is taken back, the commit needs the time."""
+"""To remove the parts of an upload that is cut off: on a machine that is taken back, the commit needs the time."""
 PIECE_BYTES = 1024**2
 NO_RETRIES = {"max_retries": 0, "retry_timeout": timedelta(0)}
-"""A client that repeats a request changes the time at which the object arrived, as the store has it."""
+"""A retry by the client would change the store's time of the object's arrival."""
 
 
 @dataclass(frozen=True, slots=True)

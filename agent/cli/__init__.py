@@ -18,7 +18,7 @@ from agent.base.console import printable
 from agent.base.errors import ExitCode, MayflyError
 
 GARBAGE = 10_000
-"""Objects after which cycles are looked for, instead of 700: imports make many, and leave no garbage."""
+"""Objects after which cycles are collected, instead of 700: imports make many, and leave no garbage."""
 
 COMMANDS = {
     "run": ("agent.cli.run:run", "One run, here and now."),

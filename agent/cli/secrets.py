@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from agent.secrets.ssm import Parameters
 
 MANY_LINES = frozenset({"key", "known_hosts"})
-"""Names of what nobody types."""
+"""Names of values with several lines, which are not typed."""
 
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:

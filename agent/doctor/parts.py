@@ -27,11 +27,11 @@ from agent.release.verify import signers_faults
 from agent.secrets.keyring import Keyring
 
 ROOM = 1024**3
-"""Free space below this fails: a release with its environment takes a few hundred megabytes, and so do outputs."""
+"""Less free space fails: a release with its environment takes a few hundred megabytes, and so do outputs."""
 VERSION_SECONDS = 10.0
 ASK_SECONDS = 25.0
 SYSTEMD = Path("/run/systemd/system")
-"""Its existence means that systemd is the init system (sd_booted(3))."""
+"""Exists if systemd is the init system (sd_booted(3))."""
 
 
 async def configuration(installation: Installation) -> Finding:

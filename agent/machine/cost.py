@@ -25,7 +25,7 @@ FREE_IF_TAKEN_WITHIN = HOUR
 """A spot machine that EC2 itself takes back within its first hour is not billed (EC2 User Guide, 'Billing for
 interrupted Spot Instances')."""
 BEFORE_KERNEL = 15.0
-"""Seconds from launch to the kernel's start, where the launch itself is not known."""
+"""Seconds from launch to the kernel's start, if the launch itself is unknown."""
 POWER_OFF = 30.0
 """Seconds from the end of a run to the machine being off."""
 

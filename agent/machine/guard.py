@@ -5,10 +5,10 @@ import re
 from agent.base.units import show_duration
 
 STOP_SECONDS = 120.0
-"""`TimeoutStopSec=` of mayfly.service: what it has to end in order after its limit."""
+"""`TimeoutStopSec=` of mayfly.service: its time to end in order after its limit."""
 
 BOOT_SECONDS = 300.0
-"""From power-on to the beginning of the run, generously; the dead-man counts from power-on."""
+"""From power-on, where the dead-man starts to count, to the beginning of the run, at most."""
 
 _PART = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|min|h|d|w|month|y)")
 _UNITS = {

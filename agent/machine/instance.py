@@ -13,9 +13,9 @@ from typing import Any, Literal
 from agent.contract.facts import Host
 
 SLOT_TAG = "mayfly-slot"
-"""Tag with the time for which a schedule started the machine; deploy/aws/mayfly.yaml sets it."""
+"""Tag with the scheduled time of the launch; deploy/aws/mayfly.yaml sets it."""
 MOST_TAGS = 50
-"""EC2 allows as many on an instance."""
+"""EC2's limit for an instance."""
 TAG_NAME_LENGTH = 128
 TAG_VALUE_LENGTH = 256
 MOST_INDEX = 10**6

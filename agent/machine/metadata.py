@@ -40,16 +40,16 @@ DISABLED_VARIABLE = "AWS_EC2_METADATA_DISABLED"
 DMI = Path("/sys/devices/virtual/dmi/id")
 
 FACTS_SECONDS = 20.0
-"""For all facts, retries included. The service answers each in milliseconds, but a machine that boots has other things
-to do, and one without CPU credits a fifth of a processor; facts that come too late cost the run its slot."""
+"""For all facts, with retries. The service answers in milliseconds, but a booting machine is busy, and without CPU
+credits it has a fifth of a processor; late facts cost the run its slot."""
 REGION_SECONDS = 5.0
 LAUNCH_SECONDS = 30.0
-"""For what the machine was launched with: without it nobody knows what it is for."""
+"""For the user data, without which the machine's purpose is unknown."""
 NOTICE_SECONDS = 3.0
-"""For one look at the notices, so that one every 5 s is possible even where the service is slow."""
+"""For one poll of the notices, so that one every 5 s is possible even if the service is slow."""
 REQUEST_SECONDS = 1.0
 TOKEN_SECONDS = 6 * 3600
-"""The longest that the service grants."""
+"""The service's maximum."""
 TOKEN_MARGIN = 60.0
 REMEDY = "check the instance's metadata options: enabled, tokens required, hop limit 1"
 

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
 
 PRICE_SECONDS = 10.0
-"""For the question, retries included: it is asked while a run works, and no run waits longer for it."""
+"""With retries: it is asked while a run works, and no run waits longer for it."""
 WAITS = Waits(connect=3, read=5, attempts=2)
 FRESH = timedelta(hours=6)
-"""Spot prices move slowly; a price of the same zone that is younger is not asked for again."""
+"""Spot prices change slowly; a younger price of the same zone is not asked for again."""
 USABLE = timedelta(days=7)
-"""An older one is no answer, even where nobody gives a newer one."""
+"""An older price is not used, even if there is no newer one."""
 CACHE_NAME = "spot-price.json"
 MAX_CACHE_BYTES = 4096
 PRODUCT = "Linux/UNIX"

@@ -9,13 +9,13 @@ from agent.machine.instance import SpotNotice
 NOTICE = timedelta(seconds=120)
 """Between EC2's notice and the end of the machine (EC2 User Guide, "Spot Instance interruption notices")."""
 SHORTEST = timedelta(seconds=30)
-"""A machine that runs has at least this: a time that is over already speaks of a clock that is wrong."""
+"""The least that a running machine has left: an earlier time means a wrong clock."""
 SAFETY = timedelta(seconds=15)
-"""The commit is put so long before EC2's time."""
+"""Between the commit and EC2's time."""
 SEALING = timedelta(seconds=15)
-"""For the log, the look whether everything is in the bucket, the manifest and the commit."""
+"""For the log, the listing, the manifest and the commit."""
 LINK = 2_500_000.0
-"""Bytes a second that a link is taken to carry until it is known better: 20 Mbit/s."""
+"""Bytes a second of a link, until it is measured: 20 Mbit/s."""
 MARGIN = 1.1
 LEAST_GRACE = 2.0
 """Seconds that a job gets from SIGTERM to SIGKILL, however much is waiting."""

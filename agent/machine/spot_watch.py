@@ -17,7 +17,7 @@ from agent.machine.spot import departure, reason
 T = TypeVar("T")
 
 SOONEST, LATEST = 4.0, 5.0
-"""Seconds from one look to the next, at random: Amazon asks for one every 5 s."""
+"""Seconds from one poll to the next, at random: Amazon recommends one every 5 s."""
 
 
 async def watch_spot(environ: Mapping[str, str], stop: Stop, log: Log) -> None:

@@ -15,10 +15,10 @@ from agent.base.progress import JobEnd, Progress
 from agent.base.stop import Stop
 
 BEAT_SECONDS = 15.0
-"""Between two signs of life, when the watchdog does not ask for more."""
+"""Between two signs of life, if the watchdog does not need more."""
 
 EXTEND_SECONDS = 60.0
-"""What an agent that is stopping asks for with each sign of life; one whose loop hangs is killed after this."""
+"""Extension that a stopping agent asks for with each sign of life; one whose loop hangs is killed after it."""
 
 
 @dataclass(frozen=True, slots=True)

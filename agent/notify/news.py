@@ -7,7 +7,7 @@ from agent.contract.results import JobStatus
 from agent.notify.outcome import Outcome
 
 MAX_BYTES = 10_000
-"""The least that any Healthchecks server keeps of a ping's body (https://healthchecks.io/docs/http_api/)."""
+"""Bytes of a ping's body that every Healthchecks server keeps (https://healthchecks.io/docs/http_api/)."""
 MAX_MESSAGE = 300
 
 

@@ -17,14 +17,14 @@ from agent.config.jobsfile import JobsFile
 from agent.release.dependencies import Dependencies, dependencies_of, not_read
 
 MAX_BYTES = 32 * 1024**2
-"""Of a lock."""
+"""Bytes of a lock."""
 PINNED = "uv lock, or uv pip compile --generate-hashes"
 _POINTER = b"version https://git-lfs.github.com/spec/v1\n"
 _POINTER_BYTES = 1024
-"""More than any pointer has, by its specification."""
+"""More than any pointer of Git LFS has, by its specification."""
 _SHOWN = 3
 _LOOKED_AT = re.compile(r"\.|node_modules|venv|__pycache__")
-"""Folders that no person keeps a lock in."""
+"""Folders that never hold a person's lock."""
 
 
 def needed(tree: Path, jobs: JobsFile, name: str) -> Dependencies | None:

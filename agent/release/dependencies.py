@@ -27,12 +27,12 @@ NOT_READ = {
     "setup.py": "write a pyproject.toml with [build-system], then uv lock",
     "setup.cfg": "write a pyproject.toml with [build-system], then uv lock",
 }
-"""What people expect to count, and what would."""
+"""Files that people expect to count, and what to do instead."""
 
 POETRY_FORMAT = (2, 1)
-"""The first that says of each package in which group it is and where it is wanted (Poetry 2)."""
+"""The first that has each package's groups and conditions (Poetry 2)."""
 SHOWN = 5
-"""How many requirements are named."""
+"""Requirements that a message names."""
 
 _REQUIRES_PYTHON = re.compile(rb'^requires-python = "([^"]*)"', re.MULTILINE)
 _ASKS_GIT = re.compile(r"setuptools[-_]scm|hatch-vcs|pbr|pdm-backend|dynamic-versioning")

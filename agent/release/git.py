@@ -30,16 +30,16 @@ ReadLogin = Callable[[], Awaitable[GitLogin | None]]
 
 
 ATTEMPTS = 6
-"""With the pauses between them about half a minute: what name resolution takes to be up after a boot."""
+"""About half a minute with the pauses: name resolution may take as long after a boot."""
 SLOW_BYTES = 1000
 SLOW_SECONDS = 20
-"""A transfer below this many bytes a second for this long is given up, while there is time for another attempt."""
+"""A transfer below this many bytes a second for this long is aborted, while there is time for a retry."""
 KEEP_BYTES = 16 * 1024**2
-"""No listing of refs or files that we accept is longer; a flood of either is not held in memory."""
+"""Longer than any valid listing of refs or files; more is not held in memory."""
 LEAST_SECONDS = 0.1
 
 _CREDENTIAL_HELPER = '!f() { test "$1" = get || exit 0; cat "/dev/fd/$MAYFLY_GIT_LOGIN"; }; f'
-"""Passes on what stands in a pipe that git's processes inherit, so that no argument, variable or file has it."""
+"""Prints a pipe that git's processes inherit, so that no argument, variable or file has the login."""
 
 PINNED = {
     "core.hooksPath": "/dev/null",
@@ -68,7 +68,7 @@ PINNED = {
     "maintenance.auto": "false",
     "protocol.version": "2",
 }
-"""What holds for every git command, whatever the mirror's own configuration says."""
+"""Options of every git command, whatever the mirror's own configuration says."""
 
 
 class GitError(ReleaseError):
@@ -317,7 +317,7 @@ _PASSED = (
     *("GIT_ASKPASS", "GIT_PROXY_SSL_CAINFO", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH"),
     *("SSH_AUTH_SOCK", "USER", "LOGNAME"),
 )
-"""What an operator may say to git, beside what every program gets."""
+"""Variables of an operator for git, besides those that every program gets."""
 
 
 def _now() -> float:

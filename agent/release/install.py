@@ -24,7 +24,7 @@ from agent.release.store import (
 )
 
 SYNC_SECONDS = 120.0
-"""What writing a new release's files to the disk may take; a small cloud disk does 125 MB/s."""
+"""Limit for writing a release's files to the disk; a small cloud disk does 125 MB/s."""
 
 
 async def install(context: ReleaseContext, mirror: Mirror, marker: Marker) -> Installed:

@@ -40,13 +40,13 @@ from agent.contract.releases import (
 from agent.release.known import Known, compacted
 
 READ_SECONDS = 30.0
-"""For opening the bucket and reading what is known; then the disk's copy, and the image, are what there is."""
+"""To open the bucket and read it; after that the disk's copy and the image have to do."""
 SEND_SECONDS = 10.0
-"""For writing what was learnt, or looking again: the machine is paid for meanwhile."""
+"""To write, or to refresh: the machine is paid for meanwhile."""
 PAUSES = (0.5, 1.0, 2.0, 4.0)
-"""Seconds between attempts at a put; what is not sent then waits for the next one."""
+"""Seconds between attempts at a put; what fails then waits for the next `send`."""
 SNAPSHOT_AFTER = 16
-"""Entries that are read one by one, before somebody puts a snapshot of them."""
+"""Entries that are read one by one before a snapshot of them is put."""
 SNAPSHOT_AGE = timedelta(days=30)
 """A snapshot is renewed before it leaves the window that a reader lists."""
 MOST_LISTED = 20_000

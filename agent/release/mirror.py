@@ -25,12 +25,12 @@ from agent.release.tree import MAX_BYTES, Entry, Kind, link_problems, parse_list
 from agent.release.trust import Signed
 
 FETCHED = "refs/mayfly/wanted"
-"""Where a fetched ref is kept: not under the name it has upstream, so that one which was moved cannot clash."""
+"""The fetched ref's name here: not its upstream name, so that a moved one cannot clash."""
 
 MAX_SIGNED_BYTES = 64 * 1024
-"""Of a tag or a commit: a signature is 300 bytes, and a message that is longer is no message."""
+"""Of a tag or a commit: a signature has 300 bytes, and no message is that long."""
 LOOK_SECONDS = 0.1
-"""Between two looks at the growth of what is fetched: at 1 GB/s this is 100 MB too much."""
+"""Between two checks of what is fetched: at 1 GB/s it brings 100 MB too much."""
 
 _CHUNK_BYTES = 64 * 1024
 

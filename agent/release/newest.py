@@ -50,9 +50,9 @@ from agent.release.trust import (
 from agent.release.verify import Trust
 
 MOST_TRIED = 5
-"""Releases that one run tries, the newest included: each may cost a fetch and an installation."""
+"""Releases that one run tries, with the newest: each may cost a fetch and an installation."""
 _DOUBTFUL = frozenset({"bad", "check", "trial"})
-"""Refusals that count only as long as something else can run."""
+"""Refusals that count only while something else can run."""
 
 MOST_TEXT = 2000
 """Characters of a reason."""

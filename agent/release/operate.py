@@ -14,9 +14,9 @@ from agent.release.store import Marker, ReleaseStore, linked_commit, read_marker
 
 SHORTEST_COMMIT = 7
 ATTEMPTS = 3
-"""Of a decision that somebody else's, made in the same moment, has replaced."""
+"""At a decision, if somebody else's replaces it."""
 APART_SECONDS = 1.0
-"""Between them: a store tells times in whole seconds."""
+"""Between them: a store's times have whole seconds."""
 
 
 @dataclass(frozen=True, slots=True)

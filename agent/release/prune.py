@@ -16,7 +16,7 @@ from agent.release.retention import Shelved, to_remove
 from agent.release.store import TREE, folders, linked_commit, on_disk, read_marker, remove, sweep
 
 SECONDS = 30.0
-"""For all of it. The machine is paid for meanwhile; what is not done is left for the next run."""
+"""For the whole. The machine is paid for meanwhile; the rest is left for the next run."""
 UV_SECONDS = 20.0
 
 

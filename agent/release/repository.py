@@ -13,14 +13,14 @@ from agent.config.settings import Release
 from agent.secrets.private import GitLogin
 
 TRACK = "v*"
-"""Tags that are releases when the configuration names neither a pattern nor a branch."""
+"""The default pattern of tags."""
 
 _SCP_LIKE = re.compile(r"(?:[A-Za-z0-9._-]+@)?[A-Za-z0-9][A-Za-z0-9.-]*:(?![-:]).+")
 _USER = re.compile(r"[A-Za-z0-9._-]*")
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 _REF_LINE = re.compile(rb"([0-9a-f]{40}|[0-9a-f]{64})\trefs/(tags|heads)/([^\n]+?)(\^\{\})?")
 MAX_REF_BYTES = 200
-"""Of a tag's or branch's name: git's own limit is that of a file name, less what its locks add."""
+"""Of a tag's or branch's name: git's limit is that of a file name, less the suffix of its locks."""
 # What git-check-ref-format forbids; a server may say anything.
 _NOT_IN_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/.]|/\.|[/.]$|\.lock$")
 

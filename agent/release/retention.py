@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 NEWEST_KEPT = 2
-"""Former good releases that stay while there is room, for an operator who wants to go back."""
+"""Former good releases that stay while there is room, for a rollback."""
 
 
 @dataclass(frozen=True, slots=True)

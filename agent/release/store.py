@@ -28,7 +28,7 @@ MARKER = "release.json"
 TREE = "tree"
 ENVIRONMENT = "env"
 DRAFT = ".tmp"
-"""At the end of the name of a release that is being made."""
+"""Suffix of a release that is being removed."""
 
 _COMMIT = re.compile(r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")
 

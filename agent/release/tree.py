@@ -10,7 +10,7 @@ from agent.base.units import show_size
 
 MAX_FILES = 20_000
 MAX_BYTES = 512 * 1024**2
-"""Scrapers are source code: both are far above any, and far below what fills a small machine's disk."""
+"""Scrapers are source code: both limits are far above any, and far below a small machine's disk."""
 MAX_PATH_BYTES = 1024
 MAX_NAME_BYTES = 255
 """The file systems' own limit on one name."""
@@ -18,7 +18,7 @@ MAX_TARGET_BYTES = 1024
 MAX_LINK_STEPS = 40
 """As many symbolic links as the kernel follows for one path."""
 SHOWN = 20
-"""How many problems are told one by one."""
+"""Problems that a message names."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LINE = re.compile(rb"(\d{6}) (\w+) ([0-9a-f]{40,64}) +(\d+|-)\t(.+)", re.DOTALL)

@@ -17,9 +17,9 @@ from agent.contract.package import JobRecord
 from agent.contract.results import Fault, JobCause, JobStatus
 
 MAX_STARTS = 3
-"""How often a release may begin to run without coming to an end (greenboot and RAUC count to three as well)."""
+"""Times that a release may begin to run without coming to an end (greenboot and RAUC count to three as well)."""
 MAX_INSTALLS = 6
-"""How often installing it may be cut off: a machine that is taken away often is no sign against a release."""
+"""Times that installing it may be cut off: that a machine is often taken says nothing about a release."""
 
 _OTHERS = frozenset({Fault.SITE, Fault.MACHINE})
 _IMPORT = re.compile(
@@ -35,9 +35,9 @@ _BROKEN_LOCK = re.compile(
     r"|Unexpected .{1,100}: requirements\.txt:\d+:\d+"
     r")|^\S*(?:poetry|Pipfile)\.lock cannot be installed: "
 )
-"""What uv 0.13 says of a release's own files, and we of locks. Other words of another uv only cost a retry."""
+"""Errors of uv 0.13 about a release's own files, and ours about locks. Another uv's words only cost a retry."""
 _NOT_FOUND_CODES = frozenset({126, 127})
-"""What a shell says of a program that is not executable, or not there."""
+"""A shell's exit codes for a program that is not executable, or not there."""
 
 
 def passed_by(before: Collection[str] | None, results: Sequence[JobRecord]) -> tuple[str, ...]:

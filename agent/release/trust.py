@@ -24,7 +24,7 @@ Kind = Literal["tag", "commit"]
 
 _GOOD = re.compile(r'Good "git" signature for (\S+) with \S+ key (SHA256:[A-Za-z0-9+/=]+)')
 _WORD = re.compile(rb'(?:"[^"]*"|[^\s"])+')
-"""A word of an allowed_signers line: what is between quotes belongs together."""
+"""A word of an allowed_signers line; quotes keep spaces together."""
 _HEADER = re.compile(rb"([a-z]+) ([^\n]*)")
 _TIME = re.compile(rb".*> (\d{1,15}) [+-]\d{4}")
 

@@ -10,9 +10,9 @@ from agent.secrets.registries import LOGIN_NAMES
 
 SSM = "ssm:"
 STORE_NAMES = ("access_key_id", "secret_access_key", "session_token")
-"""What the keys of a bucket are called below their path."""
+"""The names of a bucket's keys below their path."""
 LONGEST_VALUE = 4096
-"""Bytes that a parameter of the standard tier holds, which costs nothing."""
+"""Bytes of a parameter of the standard tier, which is free."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _PATH = re.compile(r"(/[A-Za-z0-9_.-]+){1,14}", re.ASCII)

@@ -11,7 +11,7 @@ from agent.config.faults import Fault
 from agent.secrets.envfile import parse_env
 
 GIT_NAMES = ("token", "username", "key", "known_hosts")
-"""What a repository's credentials are called below their path, and in their file."""
+"""The names of a repository's credentials below their path, and in their file."""
 
 _KEY = re.compile(
     r"\s*(-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----)(.*)", re.DOTALL

@@ -9,10 +9,10 @@ from typing import Any
 from agent.base.errors import SecretsError
 
 LOGIN_NAMES = ("username", "password")
-"""What the credentials of a registry or an index are called below their path, and in their file."""
+"""The names of a registry's or an index's credentials below their path, and in their file."""
 HUB = "docker.io"
 _HUB_KEY = "https://index.docker.io/v1/"
-"""What docker's client calls it."""
+"""Its key in docker's configuration."""
 
 _ECR = re.compile(r"\d{12}\.dkr\.ecr(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?")
 

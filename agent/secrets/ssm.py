@@ -19,7 +19,7 @@ SSM_SECONDS = 45.0
 _WAITS = Waits(connect=5, read=10, attempts=3)
 DESCRIPTION = "set by mayfly secrets"
 DENIED = frozenset({"AccessDeniedException", "AccessDenied", "403"})
-"""The last is a refusal in another form than SSM's own, as a proxy or a stand-in sends it."""
+"""The last comes from a proxy or a stand-in, not from SSM."""
 UNKNOWN_KEYS = frozenset(
     {"UnrecognizedClientException", "InvalidClientTokenId", "ExpiredTokenException"}
 )
