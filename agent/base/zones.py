@@ -11,11 +11,7 @@ def zone_of(name: str) -> ZoneInfo | None:
     """Return the zone of a name such as `Asia/Tokyo`; None for anything else, such as POSIX's `JST-9`."""
     try:
         return ZoneInfo(name)
-    except (
-        ZoneInfoNotFoundError,
-        ValueError,
-        OSError,
-    ):  # a folder of zones, such as `Asia`, is an OSError
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # a folder such as `Asia` is an OSError
         return None
 
 

@@ -120,7 +120,7 @@ class LocalBrowser:
         held = self._held = AsyncExitStack()
         command = (self._program, f"--port={port}", "--log-level=WARNING")
         try:
-            # A file, not a pipe: nobody has to read it, and what holds it open keeps nobody waiting.
+            # A file, not a pipe: nobody has to read it, and a process that holds it open delays nobody.
             with self._written.open("ab") as log:
                 self._begin = log.tell()
                 process = self._process = await held.enter_async_context(

@@ -179,9 +179,7 @@ def _try_session(url: str, seconds: float, *, shared: bool) -> str:
         name = f"{capabilities['browserName']} {capabilities['browserVersion']}"
     except (ValueError, KeyError, TypeError) as error:
         raise _Refused("its answer is not WebDriver's") from error
-    with suppress(
-        _NotYet
-    ):  # it opened, which is the question; what stays open ends with the browser
+    with suppress(_NotYet):  # it opened, which is the question; it ends with the browser
         _ask("DELETE", f"{url}/session/{session}", CLOSE_SECONDS)
     return name
 
@@ -199,9 +197,7 @@ def _ask(method: str, url: str, seconds: float, body: object = None) -> "request
     import requests  # noqa: PLC0415 -- 0.2 s
 
     with requests.Session() as client:
-        client.trust_env = (
-            False  # no proxy: a browser is near, and jobs reach it without one as well
-        )
+        client.trust_env = False  # no proxy: jobs reach a browser without one as well
         try:
             return client.request(
                 method,

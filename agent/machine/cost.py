@@ -118,7 +118,7 @@ def run_cost(usage: Usage, rate: Rate, prices: Prices) -> Cost:
     hours = usage.seconds / HOUR
     given = usage.spot and usage.taken_back and usage.seconds < FREE_IF_TAKEN_WITHIN
     instance = 0.0 if given else rate.usd_hour * hours
-    # That bought credits are given as well is nowhere said, so they count.
+    # No source says that bought credits are free as well, so they count.
     surplus = 0.0 if prices.credits == "standard" else surplus_usd(usage)
     volume = 0.0 if prices.keeps_volume else volume_usd(prices, usage.seconds, usage.launched)
     address = prices.address_hour * hours if usage.public_address else 0.0

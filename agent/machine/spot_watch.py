@@ -63,7 +63,7 @@ class _Watch:
                 return True
             since = await rebalance
             if since is not None and not self._recommended:
-                # What is finished leaves while jobs run anyway; nothing stops for a recommendation.
+                # Finished jobs are delivered while others run anyway; nothing stops for a recommendation.
                 self._recommended = True
                 self._log.warning("spot.rebalance_recommended", since=since.isoformat())
             return False

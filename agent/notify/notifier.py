@@ -117,7 +117,7 @@ async def _persist(url: str, signal: str, text: str, run_id: str) -> None:
     retrying = AsyncRetrying(
         stop=stop_before_delay(PING_SECONDS),
         wait=wait_random_exponential(multiplier=0.3, max=2),
-        # Without an answer in time nobody knows more than before: that is worth another attempt as well.
+        # A retry is worth it without an answer in time, too.
         retry=retry_if_not_exception_type((_UselessError, asyncio.CancelledError)),
         reraise=True,
     )
@@ -156,7 +156,7 @@ def _judge(answer: "Response") -> None:
         )
     said = answer.raw.read(ANSWER_BYTES, decode_content=True).decode(errors="replace")
     for lost in ("(not found)", "(rate limited)"):
-        # With the status 200, for old clients' sake.
+        # With the status 200, for old clients.
         if lost in said:
             raise _UselessError(f"the server answered {lost}")
 

@@ -285,9 +285,7 @@ def _piped(text: str | None) -> Iterator[tuple[dict[str, str], tuple[int, ...]]]
     reading, writing = os.pipe()
     try:
         with os.fdopen(writing, "wb") as stream:
-            stream.write(
-                text.encode()
-            )  # far less than a pipe holds, so that nobody has to read meanwhile
+            stream.write(text.encode())  # far less than a pipe holds: nobody has to read yet
         yield {"MAYFLY_GIT_LOGIN": str(reading)}, (reading,)
     finally:
         os.close(reading)

@@ -162,7 +162,7 @@ class Channel:
             self.invalid[key.name] = (item.written, f"it has {item.bytes} bytes")
             return None
         content = await store.get(key.text, limit=MOST_BYTES)
-        if content is None:  # a listing that runs ahead of the objects; the next look has it
+        if content is None:  # the listing is ahead of the objects; the next look has it
             return None
         entry = read_release_entry(key, content)
         if isinstance(entry, Invalid):
@@ -175,7 +175,7 @@ class Channel:
         old = self.base is not None and self.base[1] < now - SNAPSHOT_AGE
         if len(self.facts) < SNAPSHOT_AFTER and not old:
             return None
-        # A clock that is ahead must not declare that entries are covered which nobody has seen.
+        # With a clock that is ahead, entries that nobody has seen must not count as covered.
         latest = max([*self.arrived.values(), *([self.base[1]] if self.base else [])])
         since = min(now, latest) - WINDOW
         # Whose run began within the window may still be in a listing.
@@ -323,7 +323,7 @@ class Memory:
             raise StoreError(f"no answer within {self._seconds:g} s") from error
         except StoreError:
             raise
-        except MayflyError as error:  # its keys could not be had
+        except MayflyError as error:  # its keys are not available
             raise StoreError(str(error), remedy=error.remedy) from error
 
     async def refresh(self) -> None:

@@ -238,8 +238,8 @@ class Trouble(Enum):
     """What a complaint of git means."""
 
     UNREACHABLE = "unreachable"  # the network or the server, now: worth another try
-    REFUSED = "refused"  # the server does not let us in
-    MISSING = "not found"  # there is no such repository or ref
+    REFUSED = "refused"  # the server denies access
+    MISSING = "not found"  # no such repository or ref
     OTHER = "other"
 
 
