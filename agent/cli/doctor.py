@@ -15,8 +15,10 @@ from agent.base.urlsecrets import environment_secrets
 from agent.cli.surroundings import Options, colors, configuration_options, surroundings
 from agent.config.jobsfile import JobsFile, parse_jobs
 from agent.config.locate import Surroundings, locate
-from agent.doctor import CHECKS, Check, Installation, as_data, as_lines, examine, exit_code
 from agent.doctor.aws import Deployment, aws_checks
+from agent.doctor.checks import CHECKS
+from agent.doctor.examine import Check, Installation, examine
+from agent.doctor.report import as_data, as_lines, exit_code
 
 STACK = "mayfly"
 DEPLOYMENT = Path(__file__).parents[2] / "deploy" / "aws"

@@ -14,9 +14,9 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from agent.base import processes
 from agent.base.errors import ProcessTimeout, ReleaseError, SecretsError
 from agent.base.redact import Redactor
-from agent.release.allow_list import mark, passed
 from agent.release.context import ReleaseContext
 from agent.release.dependencies import Dependencies, pretended
+from agent.release.git import mark, passed
 from agent.release.store import ENVIRONMENT, TREE
 
 PYTHON_VERSION = ".python-version"

@@ -6,7 +6,7 @@ pinned on the command line, and there is no work tree, so that neither filters n
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from agent.base import processes
 from agent.base.errors import ProcessTimeout, ReleaseError, SecretsError, SecretsUnreachable
 from agent.base.logs import Log
 from agent.base.redact import Redactor
-from agent.release.allow_list import mark, passed
 from agent.release.repository import (
     Repository,
     Trouble,
@@ -311,6 +310,29 @@ def _environment(
     }
 
 
+def passed(environ: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    """Return the variables that git and uv get, and those of `names`, as far as they are set: never a secret."""
+    wanted = {"PATH": os.defpath} | dict(environ)
+    return {name: wanted[name] for name in (*_ALWAYS, *names) if name in wanted}
+
+
+def mark(mirror: Path) -> dict[str, str]:
+    """Return the variable that identifies programs of a killed agent: they must not write beside its successor's."""
+    return {_MARK: str(mirror)}
+
+
+def mark_text(mirror: Path) -> str:
+    """Return the same in the form of `processes.kill_marked`."""
+    return f"{_MARK}={mirror}"
+
+
+_MARK = "MAYFLY_RELEASES_BESIDE"
+_ALWAYS = (
+    *("PATH", "TMPDIR", "TZ"),
+    *("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"),
+    *("NO_PROXY", "no_proxy"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE"),
+)
 _PASSED = (
     *("GIT_ASKPASS", "GIT_PROXY_SSL_CAINFO", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH"),
     *("SSH_AUTH_SOCK", "USER", "LOGNAME"),

@@ -11,10 +11,9 @@ from agent.base.errors import ReleaseError, ReleaseRefused
 from agent.config.jobsfile import family_of
 from agent.contract.facts import RefusedRelease, Signer
 from agent.contract.releases import Bad, Good, Pin, Seen, TrialStage, Version
-from agent.release.allow_list import mark_text
 from agent.release.checks import missing_jobs
 from agent.release.context import ReleaseContext, refusing, since
-from agent.release.git import GitError
+from agent.release.git import GitError, mark_text
 from agent.release.install import install
 from agent.release.mirror import Mirror
 from agent.release.repository import (

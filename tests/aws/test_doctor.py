@@ -17,8 +17,8 @@ import structlog
 
 from agent.config.locate import Loaded, Surroundings, locate
 from agent.config.settings import Settings
-from agent.doctor import Installation, State, examine
 from agent.doctor.aws import Deployment, aws_checks, sources_of
+from agent.doctor.examine import Installation, State, examine
 from tests.aws.ec2 import ACCOUNT
 from tests.aws.stack import IMAGE, Stack
 from tests.parts.aws import KEYS, REGION, Aws

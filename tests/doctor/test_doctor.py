@@ -12,20 +12,9 @@ from agent import __version__
 from agent.base.errors import ExitCode, StoreError
 from agent.config.faults import Fault
 from agent.config.jobsfile import parse_jobs
-from agent.doctor import (
-    CHECKS,
-    Check,
-    Finding,
-    Installation,
-    State,
-    as_data,
-    as_lines,
-    examine,
-    exit_code,
-    failed,
-    ok,
-    skipped,
-)
+from agent.doctor.checks import CHECKS
+from agent.doctor.examine import Check, Finding, Installation, State, examine, failed, ok, skipped
+from agent.doctor.report import as_data, as_lines, exit_code
 from agent.release.context import ReleaseContext
 from agent.release.memory import Memory, Writer
 from agent.release.obtain import obtain

@@ -7,12 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.doctor import (
-    CHECKS,
-    Check,
-    State,
-    examine,
-)
+from agent.doctor.checks import CHECKS
+from agent.doctor.examine import Check, State, examine
 from tests.doctor.installations import NOBODY, Ask, ask
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import BlackHole, Corrupt, Lie

@@ -13,7 +13,8 @@ from agent import __version__
 from agent.base.logs import RunLogger
 from agent.config.locate import Locations
 from agent.config.settings import Settings
-from agent.doctor import CHECKS, Finding, Installation, State, examine
+from agent.doctor.checks import CHECKS
+from agent.doctor.examine import Finding, Installation, State, examine
 from agent.release.trust import keyless_lines, signers_problem
 from agent.release.verify import Trust
 from tests.parts.command import mayfly, surroundings
