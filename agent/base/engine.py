@@ -24,7 +24,7 @@ REMOVE_SECONDS = 30.0
 LABEL = "mayfly.run"
 """On every container that a run starts itself, with the run's id: leftovers are found by it."""
 
-_PASSED_ON = re.compile(r"PATH|HOME|LANG|XDG_RUNTIME_DIR|DOCKER_\w+|(?i:https?_proxy|no_proxy)")
+_ALLOWED = re.compile(r"PATH|HOME|LANG|XDG_RUNTIME_DIR|DOCKER_\w+|(?i:https?_proxy|no_proxy)")
 
 
 Login = Callable[[Iterable[str], Iterable[str]], AbstractAsyncContextManager[Path | None]]
@@ -53,11 +53,9 @@ class Engine:
     def __init__(self, environ: Mapping[str, str], login: Login = no_login) -> None:
         self.program: tuple[str, ...] = ("docker",)
         self._login = login
-        self.environ = {
-            name: value for name, value in environ.items() if _PASSED_ON.fullmatch(name)
-        }
+        self.environ = {name: value for name, value in environ.items() if _ALLOWED.fullmatch(name)}
 
-    async def ask(
+    async def run(
         self,
         *arguments: str,
         seconds: float = ANSWER_SECONDS,
@@ -93,7 +91,7 @@ class Engine:
                 remedy="check the engine: docker info, journalctl -u docker",
             ) from error
 
-    async def do(
+    async def output(
         self,
         *arguments: str,
         seconds: float = ANSWER_SECONDS,
@@ -104,7 +102,7 @@ class Engine:
         Raises:
             MayflyError: Of the type `failure`: the command failed.
         """
-        done = await self.ask(*arguments, seconds=seconds, environ=environ)
+        done = await self.run(*arguments, seconds=seconds, environ=environ)
         if done.code != 0:
             raise self.refusal(arguments[0], done.complaint)
         return done.stdout.decode(errors="replace").strip()
@@ -136,7 +134,7 @@ class Engine:
             MayflyError: Of the type `failure`: it is not available.
         """
         async with self.logged_in([image]) as engine:
-            await engine.do("pull", "--quiet", image, seconds=seconds)
+            await engine.output("pull", "--quiet", image, seconds=seconds)
 
     async def have(
         self,
@@ -159,11 +157,11 @@ class Engine:
         Raises:
             MayflyError: Of the type `failure`: there is no engine, or the image is not available.
         """
-        found = await self.ask("image", "inspect", image)
+        found = await self.run("image", "inspect", image)
         if found.code == 0:
             return found.stdout, False
         # Is there an engine at all? Its answer to this is clearer.
-        await self.do("version", "--format", "{{.Server.Version}}")
+        await self.output("version", "--format", "{{.Server.Version}}")
         log.info(event, image=image)
         try:
             await self.pull(image, seconds=seconds)
@@ -173,7 +171,7 @@ class Engine:
                 remedy=error.remedy
                 or f"check its name and the network, or docker load it{self.instead}",
             ) from error
-        return (await self.ask("image", "inspect", image)).stdout, True
+        return (await self.run("image", "inspect", image)).stdout, True
 
     @classmethod
     def refusal(cls, action: str, complaint: str) -> MayflyError:

@@ -123,7 +123,7 @@ class ContainerBrowser:
     async def running(self) -> bool:
         """Tell whether the container runs; if the engine does not answer, it may."""
         try:
-            asked = await self._docker.ask(
+            asked = await self._docker.run(
                 "container", "inspect", "--format", "{{.State.Running}}", self._name
             )
         except BrowserError:
@@ -135,12 +135,12 @@ class ContainerBrowser:
     async def last_words(self) -> str:
         """Return the end of the container's log and how it ended, on one line."""
         try:
-            state = await self._docker.ask(
+            state = await self._docker.run(
                 *("container", "inspect", "--format"),
                 "{{.State.Status}}, exit code {{.State.ExitCode}}, out of memory: {{.State.OOMKilled}}",
                 self._name,
             )
-            log = await self._docker.ask("container", "logs", "--tail", "20", self._name)
+            log = await self._docker.run("container", "logs", "--tail", "20", self._name)
         except BrowserError:
             return ""
         if state.code != 0:
@@ -167,9 +167,9 @@ class ContainerBrowser:
         arguments = run_arguments(
             self._name, self._image, self._place, self._resources, port=port, zone=self._zone
         )
-        await self._docker.do(*arguments, seconds=RUN_SECONDS)
+        await self._docker.output(*arguments, seconds=RUN_SECONDS)
         if not self.url:
-            bound = await self._docker.ask("port", self._name, str(PORT))
+            bound = await self._docker.run("port", self._name, str(PORT))
             if bound.code != 0:
                 raise BrowserDied("the container ended at once")
             # One line for each address family, should the engine ever publish on two.
@@ -223,7 +223,7 @@ async def remove_containers(run_ids: Collection[str], environ: Mapping[str, str]
     """Remove the containers of killed runs; return how many there were, 0 without an engine."""
     docker = Docker(environ)
     try:
-        listed = await docker.do(
+        listed = await docker.output(
             *("ps", "--all", "--filter", f"label={LABEL}"),
             *("--format", f'{{{{.ID}}}} {{{{.Label "{LABEL}"}}}}'),
         )
@@ -239,7 +239,7 @@ async def remove_containers(run_ids: Collection[str], environ: Mapping[str, str]
 async def _remove(docker: Docker, names: list[str], log: Log) -> None:
     """Kill and remove containers. `docker stop` would wait for a browser that has nothing left to do."""
     try:
-        done = await docker.ask("rm", "--force", "--volumes", *names, seconds=REMOVE_SECONDS)
+        done = await docker.run("rm", "--force", "--volumes", *names, seconds=REMOVE_SECONDS)
     except BrowserError as error:
         log.warning("browser.not_removed", containers=names, reason=str(error))
         return

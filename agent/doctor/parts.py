@@ -172,7 +172,7 @@ async def container_engine(installation: Installation) -> Finding:
 
 
 async def _engine(installation: Installation, jobs: Sequence[Job]) -> str:
-    version = await Docker(installation.environ).do("info", "--format", "{{.ServerVersion}}")
+    version = await Docker(installation.environ).output("info", "--format", "{{.ServerVersion}}")
     if not any(job.compose for job in jobs):
         return f"docker {version}"
     await require_compose(Engine(installation.environ).environ)
@@ -191,7 +191,7 @@ async def registries(installation: Installation) -> Finding:
             [f"{host}/any"]
         ) as docker:
             asked = ("login", "--username", login.username, "--password-stdin", host)
-            done = await docker.ask(*asked, stdin=login.password.encode())
+            done = await docker.run(*asked, stdin=login.password.encode())
         if done.code != 0:
             refusal = docker.refusal("login", done.complaint)
             return failed(f"{host}: {refusal}", refusal.remedy or "check the host and the network")

@@ -16,12 +16,12 @@ from agent.base.errors import ProcessTimeout, ReleaseError, SecretsError
 from agent.base.redact import Redactor
 from agent.release.context import ReleaseContext
 from agent.release.dependencies import Dependencies, pretended
-from agent.release.git import mark, passed
+from agent.release.git import allowed, mark
 from agent.release.store import ENVIRONMENT, TREE
 
 PYTHON_VERSION = ".python-version"
 
-_PASSED = (
+_ALLOWED = (
     *("HOME", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INDEX"),
     *("UV_INDEX_URL", "UV_INSECURE_HOST", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS", "UV_OFFLINE"),
     *("UV_PYTHON_INSTALL_DIR", "UV_HTTP_TIMEOUT", "UV_HTTP_RETRIES"),
@@ -109,7 +109,7 @@ def _failure(action: str, complaint: str) -> ReleaseError:
 
 def _environment(environment: Path, cache: Path, environ: Mapping[str, str]) -> dict[str, str]:
     credentials = (name for name in environ if _INDEX_CREDENTIALS.fullmatch(name))
-    return passed(environ, (*_PASSED, *credentials)) | {
+    return allowed(environ, (*_ALLOWED, *credentials)) | {
         "UV_PROJECT_ENVIRONMENT": str(environment),
         "VIRTUAL_ENV": str(environment),
         "UV_CACHE_DIR": str(cache / "uv"),

@@ -293,7 +293,7 @@ def _piped(text: str | None) -> Iterator[tuple[dict[str, str], tuple[int, ...]]]
 def _environment(
     mirror: Path, repository: Repository, environ: Mapping[str, str]
 ) -> dict[str, str]:
-    return passed(environ, _PASSED) | {
+    return allowed(environ, _ALLOWED) | {
         # Also where older versions of git look for their global configuration.
         "HOME": str(mirror),
         "GIT_CONFIG_GLOBAL": str(mirror / ".gitconfig"),
@@ -310,7 +310,7 @@ def _environment(
     }
 
 
-def passed(environ: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+def allowed(environ: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
     """Return the variables that git and uv get, and those of `names`, as far as they are set: never a secret."""
     wanted = {"PATH": os.defpath} | dict(environ)
     return {name: wanted[name] for name in (*_ALWAYS, *names) if name in wanted}
@@ -333,7 +333,7 @@ _ALWAYS = (
     *("NO_PROXY", "no_proxy"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE"),
 )
-_PASSED = (
+_ALLOWED = (
     *("GIT_ASKPASS", "GIT_PROXY_SSL_CAINFO", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH"),
     *("SSH_AUTH_SOCK", "USER", "LOGNAME"),
 )

@@ -62,7 +62,7 @@ class Images:
         docker, gone = Docker(self.environ), []
         for image in images:
             try:
-                done = await docker.ask("image", "rm", image, seconds=REMOVE_SECONDS)
+                done = await docker.run("image", "rm", image, seconds=REMOVE_SECONDS)
             except BrowserError:
                 break
             if done.code == 0 or "no such image" in done.complaint.lower():

@@ -54,7 +54,7 @@ def compacted(facts: Iterable[Fact]) -> tuple[Fact, ...]:
         *_latest(parts, _chosen, KEPT_OTHERS),
         *_latest(parts, lambda fact: fact.passed and fact.passed.commit, KEPT_GOOD),
         *_latest(parts, lambda fact: fact.contact and True, 1),
-        *_floors(parts),
+        *_minimums(parts),
         *_latest(parts, _unknown, KEPT_OTHERS),
     }
     return tuple(sorted(kept, key=stamp_of))
@@ -117,7 +117,7 @@ def _stage(fact: Fact) -> tuple[int, Stamp]:
     return _STAGES[stage], stamp_of(fact)
 
 
-def _floors(facts: Iterable[Fact]) -> Iterator[Fact]:
+def _minimums(facts: Iterable[Fact]) -> Iterator[Fact]:
     """Yield the facts that decide the minimum version of each line."""
     lines: dict[tuple[str, bool], list[Fact]] = {}
     for fact in facts:

@@ -40,7 +40,7 @@ from agent.release.trust import (
     Claim,
     Signed,
     claim_of,
-    floor_problem,
+    minimum_problem,
     forced_back_problem,
     highest,
     line_of,
@@ -123,7 +123,7 @@ class Attempt:
             if pinned is not None:
                 return await self._ready_pinned(pinned)
             offered = await self._look()
-            return await self._first_that_can_run(to_try(offered, self._floor()))
+            return await self._first_that_can_run(to_try(offered, self._minimum()))
         except GitError:
             since = self.memory.known.contact.unreachable_since
             self.memory.contact(unreachable_since=since or self.context.now)
@@ -276,7 +276,7 @@ class Attempt:
             self.warnings.append(
                 f"{wanted.name} runs because there is no other release, although {bad}"
             )
-        problem = floor_problem(self._floor(), wanted.name, is_tag=is_tag)
+        problem = minimum_problem(self._minimum(), wanted.name, is_tag=is_tag)
         if problem is None:
             return
         text = f"{wanted.name} is the newest that is offered, and {problem}"
@@ -292,8 +292,8 @@ class Attempt:
 
     def _refuse_below_image(self, version: Version) -> None:
         """Reject what is older than the release of the machine's image: no pin goes below that."""
-        floor = self._image_floor(version.line, tag=version.tag)
-        if floor_problem(floor, version.ref, is_tag=version.tag) is not None:
+        minimum = self._image_minimum(version.line, tag=version.tag)
+        if minimum_problem(minimum, version.ref, is_tag=version.tag) is not None:
             raise ReleaseRefused(
                 "downgrade",
                 f"{version.ref} is older than the release of the machine's image, which no pin goes below",
@@ -317,13 +317,13 @@ class Attempt:
     def _has_fallback(self, commit: str) -> bool:
         return has_fallback(self._store, self.good, commit)
 
-    def _floor(self) -> Version | None:
+    def _minimum(self) -> Version | None:
         """Return the minimum version: the newest of this line that was found good, at least the image's."""
         tag = self.settings.branch is None
         known = self.memory.known.lowest(self._line, tag=tag)
-        return highest((known, self._image_floor(self._line, tag=tag)))
+        return highest((known, self._image_minimum(self._line, tag=tag)))
 
-    def _image_floor(self, line: str, *, tag: bool) -> Version | None:
+    def _image_minimum(self, line: str, *, tag: bool) -> Version | None:
         commit = linked_commit(self._store.baked)
         marker = read_marker(self._store.root(commit)) if commit else None
         return marker if marker and (marker.line, marker.tag) == (line, tag) else None
@@ -491,8 +491,8 @@ class Attempt:
         """Reject a branch that was forced back to an older commit."""
         if self.trust.signers is None or marker.tag:
             return
-        floor = self._image_floor(marker.line, tag=False) if self._pin else self._floor()
-        problem = forced_back_problem(floor, marker.ref, Claim(marker.commit, "", marker.time))
+        minimum = self._image_minimum(marker.line, tag=False) if self._pin else self._minimum()
+        problem = forced_back_problem(minimum, marker.ref, Claim(marker.commit, "", marker.time))
         if problem is not None:
             raise ReleaseRefused(
                 "downgrade", problem, remedy="commit what is wanted once more, on top"

@@ -185,19 +185,19 @@ def order_of(version: Version) -> tuple[Any, ...]:
     return _track_of(version.line).order(version.ref) if version.tag else (version.time,)
 
 
-def floor_problem(floor: Version | None, ref: str, *, is_tag: bool) -> str | None:
+def minimum_problem(minimum: Version | None, ref: str, *, is_tag: bool) -> str | None:
     """Return why a tag is older than the minimum version of its line, or None."""
-    if floor is None or not (is_tag and floor.tag):
+    if minimum is None or not (is_tag and minimum.tag):
         return None
-    order = _track_of(floor.line).order
+    order = _track_of(minimum.line).order
     return (
         None
-        if order(ref) >= order(floor.ref)
-        else f"it is older than {floor.ref}, which ran here before"
+        if order(ref) >= order(minimum.ref)
+        else f"it is older than {minimum.ref}, which ran here before"
     )
 
 
-def to_try(candidates: Sequence[Wanted], floor: Version | None) -> tuple[Wanted, ...]:
+def to_try(candidates: Sequence[Wanted], minimum: Version | None) -> tuple[Wanted, ...]:
     """Return the candidates (newest first) to try one after the other until one can run.
 
     The newest is judged in any case; the others only if they are not below the minimum version.
@@ -205,22 +205,22 @@ def to_try(candidates: Sequence[Wanted], floor: Version | None) -> tuple[Wanted,
     older = (
         each
         for each in candidates[1:]
-        if floor_problem(floor, each.name, is_tag=each.is_tag) is None
+        if minimum_problem(minimum, each.name, is_tag=each.is_tag) is None
     )
     return (*candidates[:1], *older)
 
 
-def forced_back_problem(floor: Version | None, branch: str, claim: Claim) -> str | None:
+def forced_back_problem(minimum: Version | None, branch: str, claim: Claim) -> str | None:
     """Return why the head of a branch is a step back, or None.
 
     The commit's own time is signed with it, so that an old commit cannot pass as new. Its history is not asked: the
     mirror has none, and an owner who amends the last commit does no harm.
     """
-    if floor is None or claim.commit == floor.commit or claim.time >= floor.time:
+    if minimum is None or claim.commit == minimum.commit or claim.time >= minimum.time:
         return None
     return (
         f"the branch {branch} was forced back: commit {claim.commit[:12]} is older than"
-        f" {floor.commit[:12]}, which ran here before"
+        f" {minimum.commit[:12]}, which ran here before"
     )
 
 

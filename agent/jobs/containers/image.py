@@ -62,7 +62,7 @@ class ImageVessel:
             gateway,
             init=has_init(json.loads(image)[0], {}),
         )
-        await self._engine.do(*arguments, seconds=CREATE_SECONDS, environ=self._given.environ)
+        await self._engine.output(*arguments, seconds=CREATE_SECONDS, environ=self._given.environ)
 
     async def serve(self, attach: Attach) -> None:
         """Nothing serves it but the run's browser."""
@@ -108,9 +108,9 @@ class ImageVessel:
         labels = (f"{LABEL}={self._launch.environ['MAYFLY_RUN_ID']}", f"{PROJECT}={self._name}")
         marks = (part for label in labels for part in ("--label", label))
         self._begun = True
-        await self._engine.do("network", "create", *marks, self._name, seconds=CREATE_SECONDS)
+        await self._engine.output("network", "create", *marks, self._name, seconds=CREATE_SECONDS)
         gateway = "{{(index .IPAM.Config 0).Gateway}}"
-        return await self._engine.do("network", "inspect", "--format", gateway, self._name)
+        return await self._engine.output("network", "inspect", "--format", gateway, self._name)
 
     async def _open_proxy(self, gateway: str, browser: str) -> None:
         """Let it reach the run's browser, and nobody else."""
