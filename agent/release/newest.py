@@ -40,10 +40,10 @@ from agent.release.trust import (
     Claim,
     Signed,
     claim_of,
-    minimum_problem,
     forced_back_problem,
     highest,
     line_of,
+    minimum_problem,
     to_try,
 )
 from agent.release.verify import Trust
