@@ -247,7 +247,7 @@ async def test_checks_run_at_once_each_with_its_limit(installation: Ask) -> None
     ("error", "detail", "remedy"),
     [
         (StoreError("no", remedy="do this"), "no", "do this"),
-        (FileNotFoundError(2, "No such file", "/x"), "/x: No such file", "look at the disk"),
+        (FileNotFoundError(2, "No such file", "/x"), "/x: No such file", "check the disk"),
         (ZeroDivisionError("oops"), "the check itself broke: ZeroDivisionError('oops')", "report"),
     ],
 )
