@@ -1,4 +1,4 @@
-"""Text for a person's terminal, from sources that nobody vouches for. Decisions only."""
+"""Untrusted text for a person's terminal. Decisions only."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ ELLIPSIS = "…"
 
 
 def printable(text: str) -> str:
-    """Return text on one line and without control characters (escape sequences, overrides of the direction)."""
+    """Return text on one line without control characters (escape sequences, changes of direction)."""
     shown = (
         character if character == _JOINER or unicodedata.category(character) not in _HIDDEN else " "
         for character in text
@@ -22,7 +22,7 @@ def printable(text: str) -> str:
 
 
 def columns_of(text: str) -> int:
-    """Return how many columns of a terminal printable text takes: two for most East Asian characters, and emoji."""
+    """Return the terminal columns of printable text: two for most East Asian characters and emoji."""
     return sum(
         0
         if character == _JOINER or unicodedata.category(character) in {"Mn", "Me"}
@@ -32,7 +32,7 @@ def columns_of(text: str) -> int:
 
 
 def cut(text: str, columns: int) -> str:
-    """Return text shortened to `columns`, with an ellipsis where something is left out."""
+    """Shorten text to `columns`; an ellipsis marks the cut."""
     if columns_of(text) <= columns:
         return text
     kept, used = "", 1
@@ -45,10 +45,7 @@ def cut(text: str, columns: int) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) -> list[str]:
-    """Return rows of cells as lines with aligned columns; those with an index in `right` end flush.
-
-    Cells must be printable. All rows have the same number of cells.
-    """
+    """Return rows of printable cells, of equal length, as lines; columns in `right` are aligned to the right."""
     widths = [max(map(columns_of, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

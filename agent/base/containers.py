@@ -1,7 +1,4 @@
-"""Jobs in containers: where things are inside, what the engine is told, and what a stack may not ask for.
-
-Decisions only.
-"""
+"""Jobs in containers: paths inside, the engine's arguments, and changes to a compose stack. Decisions only."""
 
 import hashlib
 import json
@@ -12,37 +9,37 @@ from pathlib import PurePath, PurePosixPath
 from typing import Any
 
 OUTPUT, STATE, RESULT = "/mayfly/output", "/mayfly/state", "/mayfly/result"
-"""Where a job finds its folders when it does not name a path for its output itself."""
+"""A job's folders inside, unless it names its own output path."""
 
 SELENIUM = "selenium"
-"""The name under which a job in a container reaches the run's browser: the one that compose stacks give theirs."""
+"""The browser's host name for a job in a container: the name that compose stacks use."""
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 -- no file: a mount of the machine, in whose place a stack gets its own
 
 BROWSER_PORT = 4444
 BROWSER = f"http://{SELENIUM}:{BROWSER_PORT}"
-"""The run's browser, as every job in a container reaches it: at the address that a Grid in a stack would have."""
+"""The run's browser for a job in a container, at the address that a Grid in a stack would have."""
 
 TASKS = 1024
-"""Processes and threads of a container; a program with a thread pool for each of 64 cores stays below."""
+"""Processes and threads of a container; a program with a thread pool for each of 64 cores needs fewer."""
 
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID")
-"""What root in a container keeps: to handle its own files and to become another user, as many entry points do."""
+"""Capabilities of root in a container: for its own files, and to become another user, as many entry points do."""
 
 IMAGE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$"
-"""Names of images that are no options of the engine's command line: `--privileged` would be one."""
+"""Image names that are no options of the engine's command line, as `--privileged` would be."""
 
 _IMAGES_OWN = frozenset({"PATH", "HOME", "LANG", "VIRTUAL_ENV"})
-"""Variables whose right values only the image knows."""
+"""Variables whose values only the image knows."""
 
 _CLIENTS_OWN = re.compile(
     r"PATH|HOME|TMPDIR|GLIBC_TUNABLES|GCONV_PATH|(LD|DOCKER|COMPOSE|BUILDKIT|BUILDX|PYTHON|GO|SSL)_?[A-Z_]*"
 )
-"""Variables that the engine's command line itself, which runs as the agent's user, might obey."""
+"""Variables that the engine's client itself, which runs as the agent's user, might obey."""
 
 
 def is_clients_own(name: str) -> bool:
-    """Tell whether a variable of this name would reach the engine's command line and not only the container."""
+    """Tell whether a variable would affect the engine's client, not only the container."""
     return _CLIENTS_OWN.fullmatch(name) is not None
 
 
@@ -57,11 +54,11 @@ def output_problem(path: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class ContainerEnvironment:
-    """How a container gets its environment.
+    """A container's environment.
 
     Attributes:
         arguments: `--env NAME=value`, and `--env NAME` for what no command line may show.
-        environ: What the client's environment must have for the latter.
+        environ: The client's environment, which has the latter's values.
     """
 
     arguments: tuple[str, ...]
@@ -69,12 +66,7 @@ class ContainerEnvironment:
 
 
 def given(environment: Mapping[str, str], secrets: Sequence[str]) -> ContainerEnvironment:
-    """Return how a job's environment reaches its container.
-
-    Args:
-        environment: The whole environment, as for a program of this machine.
-        secrets: Names in it whose values no command line may show.
-    """
+    """Return how a job's environment reaches its container; no command line shows the values named in `secrets`."""
     inside = {name: value for name, value in environment.items() if name not in _IMAGES_OWN}
     shown = [
         part
@@ -87,20 +79,17 @@ def given(environment: Mapping[str, str], secrets: Sequence[str]) -> ContainerEn
 
 
 def project_name(run_id: str, name: str) -> str:
-    """Return the name of a compose project, or of a container: one attempt's own."""
+    """Return the name of a compose project, or of a container, of one attempt."""
     return f"{project_prefix(run_id)}{name}"
 
 
 def project_prefix(run_id: str) -> str:
-    """Return how the names of all compose projects of a run begin; compose wants small letters."""
+    """Return the prefix of the names of a run's compose projects, in lower case as compose demands."""
     return f"mayfly-{run_id}-".lower()
 
 
 def built_prefix(tree: PurePath) -> str:
-    """Return how the names of all images begin that stacks of a release build.
-
-    A name says which release's code it has, whatever the stack calls it.
-    """
+    """Return the prefix of the names of all images that stacks of this release build."""
     return f"mayfly-built-{hashlib.sha256(str(tree).encode()).hexdigest()[:12]}"
 
 
@@ -122,20 +111,20 @@ def override(
     built: str,
     given: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
-    """Return the file that is merged over a stack's own.
+    """Return the file that is merged over a compose stack's own.
 
-    It maps the job's folders into the batch service, and takes from all services what collides with other runs,
-    outlives them or is shared with the machine: fixed names (which stay as names in the stack's networks), ports,
-    restarts, the machine's shared memory.
+    It mounts the job's folders into the batch service. From all services it removes what collides with other runs,
+    outlives them or is shared with the machine: fixed names (kept as aliases in the stack's networks), ports, restarts,
+    the machine's shared memory.
 
     Args:
         model: The stack, from `docker compose config --no-interpolate --format json`.
         project: The name of its project.
         service: The batch service.
-        mounts: What is mounted into it; what the stack mounts there itself gives way.
-        files: For services that name env files that compose must not read, or cannot: the key, and what remains of it.
-        built: Begins the names of images that the stack builds: a release's code is never run under another's name.
-        given: For services whose env file is not in the release: names that they get from the job instead.
+        mounts: What is mounted into it; the stack's own mounts there give way.
+        files: For services whose env files compose must not or cannot read: the key, and the files that remain.
+        built: Prefix of the names of images that the stack builds: a release's code never runs under another's name.
+        given: For services whose env file is not in the release: variables that they get from the job instead.
     """
     given = given or {}
     lines = ["services:"]
@@ -166,19 +155,18 @@ def override(
 
 
 def _variables(own: Mapping[str, Any]) -> set[str]:
-    """Return the names of the variables that a service sets itself."""
     environment = own.get("environment") or {}
     return {str(item).partition("=")[0] for item in environment}
 
 
 def _replaced(key: str, values: Sequence[str]) -> str:
-    """Return the line that gives a service other values; an empty list would be no change."""
+    """Return the line that replaces a service's values; an empty list alone would change nothing."""
     tag = f"!override {json.dumps(list(values))}" if values else "!reset []"
     return f"    {key}: {tag}"
 
 
 def _memory(own: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return the memory of its own that a service gets in the place of the machine's."""
+    """Return the service's own shared memory, in place of the machine's."""
     volumes = [volume for volume in own.get("volumes") or () if isinstance(volume, dict)]
     shared = any(
         volume.get("source") == volume.get("target") == SHARED_MEMORY for volume in volumes
@@ -187,7 +175,7 @@ def _memory(own: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _fixed_names(tables: Mapping[str, Any], project: str) -> list[str]:
-    """Return the networks or volumes whose names are not the project's; those of others keep theirs."""
+    """Return the networks or volumes with names other than the project's, except external ones."""
     return [
         key
         for key, own in sorted(tables.items())
@@ -203,7 +191,7 @@ def _volume(mount: Mount) -> dict[str, str]:
 
 
 def _alias(own: Mapping[str, Any], alias: str) -> list[str]:
-    """Return the lines that keep a fixed name as a name in the service's networks."""
+    """Return the lines that keep a fixed name as an alias in the service's networks."""
     networks = own.get("networks") or {}
     if "network_mode" in own or not networks:
         return []
@@ -218,14 +206,14 @@ def _alias(own: Mapping[str, Any], alias: str) -> list[str]:
 
 
 def told(failure: str, tail: Collection[str]) -> str:
-    """Return why a container did not start, with what was said last and what can be done about it."""
+    """Return why a container did not start, with the last line of output and the remedy."""
     said = [line.strip() for line in tail if line.strip() and "level=warning" not in line]
     parts = [failure, said[-1] if said else "", remedy_for("\n".join(said))]
     return "; ".join(part for part in parts if part)
 
 
 def remedy_for(said: str) -> str:
-    """Return what can be done about the end of what the engine or compose said; empty when it is not known."""
+    """Return the remedy for the last output of the engine or compose, or an empty text."""
     if "manifest unknown" in said or "pull access denied" in said or "not found: manifest" in said:
         return "check the image's name, and that this machine may pull it"
     return ""

@@ -1,30 +1,25 @@
-"""What it means that a disk does not take what is written, and what a person can do about it. Decisions only."""
+"""A disk that does not take what is written: as an expected failure, with a remedy."""
 
 import errno
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from agent.base.errors import StateError
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-REFUSALS = FULL | {
-    errno.EROFS,
-    errno.EIO,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOTDIR,
-    errno.ELOOP,
-}
-"""Complaints that are about a file system. Anything else that an operating system says is a defect of ours."""
+REFUSALS = FULL | {errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP}
+"""Errors of a file system. Any other error of the operating system is a defect of ours."""
 
 
 def disk_refusal(error: BaseException) -> OSError | None:
-    """Return the first complaint of a file system in an error, or in a group of errors; None when it has none."""
+    """Return the first error of a file system in an exception, or in a group of them; None if it has none."""
     return next((one for one in _leaves(error) if one.errno in REFUSALS), None)
 
 
 def whole_disk(error: BaseException) -> bool:
-    """Tell whether a file system takes nothing at all: this is no damage of the one file that was asked for."""
+    """Tell whether a file system takes nothing at all, so that the one file is not to blame."""
     return any(one.errno in FULL | {errno.EROFS} for one in _leaves(error))
 
 
@@ -37,12 +32,9 @@ def _leaves(error: BaseException) -> Iterator[OSError]:
 
 
 def state_error(error: OSError, folder: Path, *, inodes_left: bool) -> StateError:
-    """Return what it means that a folder with state does not take a change.
+    """Return the meaning of an error of the state directory `folder`.
 
-    Args:
-        error: What the operating system said.
-        folder: The state directory.
-        inodes_left: Whether its file system can still name new files; where it cannot, it is full at any size.
+    Without `inodes_left` its file system cannot name new files: it is full at any size.
     """
     if error.errno in FULL and not inodes_left:
         return StateError(
@@ -52,7 +44,7 @@ def state_error(error: OSError, folder: Path, *, inodes_left: bool) -> StateErro
     if error.errno in FULL:
         return StateError(
             f"the disk is full: no room in {folder}",
-            remedy=f"make room there (`du -xh {folder}` tells what takes it); the next run goes on",
+            remedy=f"make room there (`du -xh {folder}` shows what uses it); the next run goes on",
         )
     if error.errno == errno.EROFS:
         return StateError(
@@ -64,3 +56,27 @@ def state_error(error: OSError, folder: Path, *, inodes_left: bool) -> StateErro
         f"{folder} cannot be used: {error.strerror or error}{where}",
         remedy="check the folder's owner, its mode and its disk; the next run goes on",
     )
+
+
+@contextmanager
+def state_disk(folder: Path) -> Iterator[None]:
+    """Turn what the file system of a state directory refuses within the block into one error with a remedy.
+
+    Raises:
+        StateError: It is full, out of inodes, read-only, or broken.
+    """
+    try:
+        yield
+    except (OSError, ExceptionGroup) as error:
+        refusal = disk_refusal(error)
+        if refusal is None:
+            raise
+        raise state_error(refusal, folder, inodes_left=_has_inodes(folder)) from error
+
+
+def _has_inodes(folder: Path) -> bool:
+    try:
+        status = os.statvfs(folder)
+    except OSError:
+        return True
+    return status.f_files == 0 or status.f_favail > 0

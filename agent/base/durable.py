@@ -21,9 +21,7 @@ def sync_directory(directory: Path) -> None:
 
 
 def sync_file_system(folder: Path) -> None:
-    """Make durable all that anybody has written to the file system of a folder.
-
-    One call of syncfs(2) instead of an fsync for each of ten thousand files. Where there is none, of all file systems.
+    """Write a folder's whole file system to the disk: one syncfs(2) instead of an fsync for each of ten thousand files.
 
     Raises:
         OSError: Something could not be written.
@@ -44,10 +42,10 @@ def sync_file_system(folder: Path) -> None:
 
 
 def write_atomic(path: Path, chunks: bytes | Iterable[bytes]) -> None:
-    """Replace a file's content: after this returns it is the new one, and at no time anything but old or new.
+    """Replace a file's content durably; a reader sees the old or the new content, never a part.
 
     Raises:
-        OSError: The disk is full, read-only, or broken; the old content stands.
+        OSError: The disk is full, read-only or broken; the old content is unchanged.
     """
     draft = _draft_of(path)
     try:
@@ -64,7 +62,7 @@ def write_atomic(path: Path, chunks: bytes | Iterable[bytes]) -> None:
 
 
 def point_to(link: Path, target: str) -> None:
-    """Make `link` a symbolic link to `target`, replacing an older one in a single rename."""
+    """Make `link` a symbolic link to `target`; an older link is replaced in one rename."""
     draft = _draft_of(link)
     draft.symlink_to(target)
     draft.replace(link)
@@ -72,7 +70,7 @@ def point_to(link: Path, target: str) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder and all in it, also what was made read-only; one that is not there is fine.
+    """Remove a folder with all its content, read-only parts too; a missing folder is fine.
 
     Raises:
         OSError: Something in it belongs to another user.
@@ -98,7 +96,7 @@ def _draft_of(path: Path) -> Path:
 
 @contextmanager
 def only_one(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file, which is created; it ends with the process, however that ends.
+    """Hold an exclusive lock on a file, which is created; it ends with the process.
 
     Raises:
         UsageError: Another process holds it.

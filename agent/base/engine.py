@@ -1,4 +1,4 @@
-"""The container engine's command line: every call bounded, every refusal explained."""
+"""The container engine's command line: every call has a limit, every failure an explanation."""
 
 import json
 import re
@@ -10,10 +10,11 @@ from typing import ClassVar, Self
 
 from agent.base import processes
 from agent.base.errors import ContainerError, MayflyError, ProcessTimeout, SecretsError
+from agent.base.logs import Log
 from agent.base.processes import Finished
 
 ANSWER_SECONDS = 20.0
-"""Limit of a call that only asks; a dockerd that is busy with an image answers in a few seconds."""
+"""Limit of a query; a dockerd that is busy with an image answers in a few seconds."""
 
 PULL_SECONDS = 600.0
 """For an image of half a gigabyte: enough at 1 MB/s."""
@@ -21,9 +22,9 @@ PULL_SECONDS = 600.0
 REMOVE_SECONDS = 30.0
 
 LABEL = "mayfly.run"
-"""Carried, with the run's id, by every container that a run starts itself: leftovers are found by it."""
+"""On every container that a run starts itself, with the run's id: leftovers are found by it."""
 
-_PASSED_ON = re.compile(r"PATH|HOME|LANG|XDG_RUNTIME_DIR|DOCKER_\w+|(?i:https?_proxy|no_proxy)")
+_ALLOWED = re.compile(r"PATH|HOME|LANG|XDG_RUNTIME_DIR|DOCKER_\w+|(?i:https?_proxy|no_proxy)")
 
 
 Login = Callable[[Iterable[str], Iterable[str]], AbstractAsyncContextManager[Path | None]]
@@ -32,47 +33,45 @@ Login = Callable[[Iterable[str], Iterable[str]], AbstractAsyncContextManager[Pat
 
 @asynccontextmanager
 async def no_login(_images: Iterable[str], _builds: Iterable[str] = ()) -> AsyncIterator[None]:
-    """Leave it to what docker's client of this user has."""
+    """Use what docker's client of this user has."""
     yield None
 
 
 class Engine:
-    """`docker`, found on the PATH of `environ`, which also says where the engine is (`DOCKER_HOST`).
+    """`docker`, from the PATH of `environ`, which also says where the engine is (`DOCKER_HOST`).
 
     Attributes:
-        environ: What the client sees of the agent's environment.
-        program: The command, with the configuration that it uses.
+        environ: The part of the agent's environment that the client gets.
+        program: The command with its options.
     """
 
     failure: ClassVar[type[MayflyError]] = ContainerError
-    """What a failure is raised as."""
+    """The type of its errors."""
     instead: ClassVar[str] = ""
-    """What else would do where there is no engine; ends a remedy."""
+    """The alternative to an engine; ends a remedy."""
 
     def __init__(self, environ: Mapping[str, str], login: Login = no_login) -> None:
         self.program: tuple[str, ...] = ("docker",)
         self._login = login
-        self.environ = {
-            name: value for name, value in environ.items() if _PASSED_ON.fullmatch(name)
-        }
+        self.environ = {name: value for name, value in environ.items() if _ALLOWED.fullmatch(name)}
 
-    async def ask(
+    async def run(
         self,
         *arguments: str,
         seconds: float = ANSWER_SECONDS,
         environ: Mapping[str, str] | None = None,
         stdin: bytes | None = None,
     ) -> Finished:
-        """Run `docker ARGUMENTS` and return what came of it, whatever its exit code.
+        """Run `docker ARGUMENTS` and return the result, whatever its exit code.
 
         Args:
             arguments: Its arguments.
             seconds: Wall-clock limit.
-            environ: What its environment has besides; for values that no command line may show.
-            stdin: What it reads.
+            environ: More variables, for values that no command line may show.
+            stdin: Its input.
 
         Raises:
-            MayflyError: Of the kind `failure`: there is no docker, or it did not answer in time.
+            MayflyError: Of the type `failure`: docker is missing, or did not answer in time.
         """
         try:
             return await processes.run(
@@ -89,21 +88,21 @@ class Engine:
         except ProcessTimeout as error:
             raise self.failure(
                 f"docker {arguments[0]} did not end within {seconds:g} s",
-                remedy="look at the engine: docker info, journalctl -u docker",
+                remedy="check the engine: docker info, journalctl -u docker",
             ) from error
 
-    async def do(
+    async def output(
         self,
         *arguments: str,
         seconds: float = ANSWER_SECONDS,
         environ: Mapping[str, str] | None = None,
     ) -> str:
-        """Run `docker ARGUMENTS` and return what it printed.
+        """Run `docker ARGUMENTS` and return its output.
 
         Raises:
-            MayflyError: Of the kind `failure`: it failed, for whatever reason.
+            MayflyError: Of the type `failure`: the command failed.
         """
-        done = await self.ask(*arguments, seconds=seconds, environ=environ)
+        done = await self.run(*arguments, seconds=seconds, environ=environ)
         if done.code != 0:
             raise self.refusal(arguments[0], done.complaint)
         return done.stdout.decode(errors="replace").strip()
@@ -112,14 +111,10 @@ class Engine:
     async def logged_in(
         self, images: Iterable[str], builds: Iterable[str] = ()
     ) -> AsyncIterator[Self]:
-        """Yield this engine with the logins that images need, for the commands of the block and no other.
-
-        Args:
-            images: Names of images to pull.
-            builds: Texts that name more of them.
+        """Yield an engine with the logins for `images`, and for those named in the texts `builds`, for this block only.
 
         Raises:
-            MayflyError: Of the kind `failure`: a login cannot be had.
+            MayflyError: Of the type `failure`: a login is not available.
         """
         async with AsyncExitStack() as stack:
             try:
@@ -133,17 +128,54 @@ class Engine:
             yield engine
 
     async def pull(self, image: str, *, seconds: float = PULL_SECONDS) -> None:
-        """Fetch an image, with a login where its registry wants one.
+        """Pull an image, with a login if its registry needs one.
 
         Raises:
-            MayflyError: Of the kind `failure`: it could not be had.
+            MayflyError: Of the type `failure`: it is not available.
         """
         async with self.logged_in([image]) as engine:
-            await engine.do("pull", "--quiet", image, seconds=seconds)
+            await engine.output("pull", "--quiet", image, seconds=seconds)
+
+    async def have(
+        self,
+        image: str,
+        log: Log,
+        event: str,
+        *,
+        what: str = "image",
+        seconds: float = PULL_SECONDS,
+    ) -> tuple[bytes, bool]:
+        """Pull an image unless it is here; return `docker image inspect`, and whether it was pulled.
+
+        Args:
+            image: Its name.
+            log: Gets `event` before a pull.
+            event: The event's name.
+            what: The image's part, for the message.
+            seconds: Limit of the pull.
+
+        Raises:
+            MayflyError: Of the type `failure`: there is no engine, or the image is not available.
+        """
+        found = await self.run("image", "inspect", image)
+        if found.code == 0:
+            return found.stdout, False
+        # Is there an engine at all? Its answer to this is clearer.
+        await self.output("version", "--format", "{{.Server.Version}}")
+        log.info(event, image=image)
+        try:
+            await self.pull(image, seconds=seconds)
+        except self.failure as error:
+            raise self.failure(
+                f"the {what} {image} is not here and could not be fetched: {error}",
+                remedy=error.remedy
+                or f"check its name and the network, or docker load it{self.instead}",
+            ) from error
+        return (await self.run("image", "inspect", image)).stdout, True
 
     @classmethod
     def refusal(cls, action: str, complaint: str) -> MayflyError:
-        """Return what a failed `docker ACTION` means, with the remedy where it is known."""
+        """Return the error for a failed `docker ACTION`, with the remedy if it is known."""
         said = complaint.lower()
         if "permission denied" in said and "daemon" in said:
             remedy = "let this user use the engine (group docker), or run as root"
@@ -163,7 +195,7 @@ _REGISTRY = (
     (
         r"x509|certificate",
         "the registry's certificate is not trusted",
-        "look at this machine's clock, and at the engine's authorities (/etc/docker/certs.d)",
+        "check this machine's clock, and at the engine's authorities (/etc/docker/certs.d)",
     ),
     (
         r"toomanyrequests|too many requests|rate limit",
@@ -177,7 +209,7 @@ _REGISTRY = (
     ),
     (
         r"no basic auth|authentication required|access (denied|forbidden)|unauthorized|: denied|403 forb",
-        "the registry does not let us in",
+        "the registry denied access",
         'the login of [registry."HOST"] is missing, wrong, expired or revoked, or may not read this image',
     ),
     (
@@ -189,17 +221,13 @@ _REGISTRY = (
 
 
 def registry_meaning(complaint: str) -> tuple[str, str]:
-    """Return what a registry's refusal means, and the remedy; both are empty when it is none.
-
-    Args:
-        complaint: What docker said, in lower case.
-    """
+    """Return the meaning of a registry's error (docker's text in lower case) and the remedy; empty if it is none."""
     found = ((what, remedy) for sign, what, remedy in _REGISTRY if re.search(sign, complaint))
     return next(found, ("", ""))
 
 
 def image_digest(inspected: bytes) -> str | None:
-    """Return an image's digest from `docker image inspect`: the registry's, or its id when it never came from one."""
+    """Return an image's digest from `docker image inspect`: the registry's, or its id if it was never pulled."""
     try:
         image = json.loads(inspected)[0]
         pulled = image.get("RepoDigests") or []
@@ -209,6 +237,6 @@ def image_digest(inspected: bytes) -> str | None:
 
 
 def bind_mount(source: Path, target: str) -> str:
-    """Return the value of `--mount` for a folder of this machine; the option's value is a line of CSV."""
+    """Return the value of `--mount` for a folder of this machine, which is a line of CSV."""
     here, there = (path.replace('"', '""') for path in (str(source), target))
     return f'type=bind,"source={here}","target={there}"'

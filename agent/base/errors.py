@@ -1,14 +1,14 @@
-"""Every failure Mayfly expects, as a type. Decisions only.
+"""Expected failures, as types. Decisions only.
 
-An expected failure is raised once, at the edge where it enters, `from` what caused it, and ends as a value in the
-manifest. Anything that is not a `MayflyError` is a defect of ours.
+An expected failure is raised once, at the edge where it enters (`raise ... from error`), and becomes a value in the
+manifest. Any other exception is a defect of ours.
 """
 
 from enum import IntEnum
 from typing import ClassVar, Literal
 
 Refusal = Literal["unverified", "downgrade", "moved", "content", "install", "check", "trial", "bad"]
-"""At which step a release is refused."""
+"""The step at which a release is rejected."""
 
 
 class ExitCode(IntEnum):
@@ -29,8 +29,8 @@ class MayflyError(Exception):
     """An expected failure.
 
     Attributes:
-        exit_code: That of a command which it ends.
-        remedy: What a person can do about it, as one sentence; empty when there is nothing.
+        exit_code: Exit code of a command that it ends.
+        remedy: What a person can do about it, in one sentence; empty if nothing.
     """
 
     exit_code: ClassVar[ExitCode] = ExitCode.INTERNAL
@@ -41,22 +41,22 @@ class MayflyError(Exception):
 
     @property
     def with_remedy(self) -> str:
-        """What went wrong and what can be done about it, on one line."""
+        """Message and remedy on one line."""
         return f"{self} ({self.remedy})" if self.remedy else str(self)
 
 
 class UsageError(MayflyError):
-    """The command was called in a way that cannot work here, such as a second run beside a first."""
+    """The command cannot work as it was called, for example beside a run that is under way."""
 
     exit_code = ExitCode.USAGE
 
 
 class ShardError(UsageError):
-    """Nobody can say which shard a run is, or two say different things; or its jobs cannot be dealt to shards."""
+    """The run's shard is unknown or contradictory, or its jobs cannot be assigned to shards."""
 
 
 class StateError(MayflyError):
-    """The state directory does not take what must be written: its disk is full, read-only, or broken."""
+    """The state directory cannot be written: its disk is full, read-only or broken."""
 
     exit_code = ExitCode.CONFIGURATION
 
@@ -68,12 +68,7 @@ class ReleaseError(MayflyError):
 
 
 class ReleaseRefused(ReleaseError):  # noqa: N818 -- the name states the fact
-    """A release is there and must not run.
-
-    Attributes:
-        kind: At which step it was refused, as the manifest says it.
-        remedy: What a person can do about it.
-    """
+    """A release exists and must not run; `kind` is the step at which it was rejected, as in the manifest."""
 
     def __init__(self, kind: Refusal, message: str, *, remedy: str = "") -> None:
         super().__init__(message, remedy=remedy)
@@ -81,19 +76,19 @@ class ReleaseRefused(ReleaseError):  # noqa: N818 -- the name states the fact
 
 
 class BrowserError(MayflyError):
-    """No WebDriver session could be had."""
+    """No WebDriver session is available."""
 
 
 class ContainerError(MayflyError):
-    """A container of a job could not be had: no engine, no image, a stack that does not come up."""
+    """A job's container cannot start: no engine, no image, or the stack does not come up."""
 
 
 class MetadataError(MayflyError):
-    """The metadata service of the machine did not answer."""
+    """The machine's metadata service did not answer."""
 
 
 class PriceError(MayflyError):
-    """Nobody said what the machine costs."""
+    """The machine's price is unknown."""
 
 
 class SecretsError(MayflyError):
@@ -101,23 +96,19 @@ class SecretsError(MayflyError):
 
 
 class SecretsUnreachable(SecretsError):  # noqa: N818 -- the name states the fact
-    """A source of secrets did not answer: asking again later may help."""
+    """A source of secrets did not answer; a retry may help."""
 
 
 class StoreError(MayflyError):
-    """The bucket did not do what was asked.
-
-    Attributes:
-        code: The store's own word for it, such as `RequestTimeout`; empty when it gave none.
-    """
+    """The bucket failed a request; `code` is the store's error code, such as `RequestTimeout`, or empty."""
 
     exit_code = ExitCode.NOT_DELIVERED
     code: str = ""
 
 
 class StoreRefused(StoreError):  # noqa: N818 -- the name states the fact
-    """The bucket does not let us: trying again with the same credentials would not help."""
+    """The bucket denied access: a retry with the same credentials would not help."""
 
 
 class ProcessTimeout(MayflyError):  # noqa: N818 -- the name states the fact
-    """A helper program outlived its wall-clock limit and was killed with its group."""
+    """A program exceeded its wall-clock limit and was killed with its process group."""

@@ -12,7 +12,7 @@ from agent.base.redact import Redactor
 
 @contextmanager
 def _passed_over(name: str) -> Iterator[None]:
-    """Have an optional dependency of a library seem not to be there while the library is imported."""
+    """Make an optional dependency of a library look absent while the library is imported."""
     if name in sys.modules:
         yield
         return
@@ -34,10 +34,10 @@ Sink = Callable[[dict[str, Any]], None]
 
 
 class RunLogger:
-    """Owns the logger of a process: its sinks, and the secrets that no sink may see.
+    """The logger of a process: its sinks, and the secrets that no sink may see.
 
     Attributes:
-        log: The logger to pass on; `log.bind(job=...)` for more context.
+        log: The logger to pass on; `log.bind(job=...)` adds context.
     """
 
     def __init__(self, *sinks: Sink, level: str = "info") -> None:
@@ -57,7 +57,7 @@ class RunLogger:
 
     @contextmanager
     def writing(self, path: Path, **context: str) -> Iterator[None]:
-        """Send every event of the block, with `context`, to a file of JSON lines as well."""
+        """Also write every event of the block, with `context`, to a file of JSON lines."""
         outer = self.log
         stream = path.open("a", buffering=1)
         sink = json_sink(stream)
@@ -79,7 +79,7 @@ class RunLogger:
 
     @property
     def redactor(self) -> Redactor:
-        """Hides what `add_secrets` has been told so far."""
+        """Hides the secrets added so far."""
         return self._redactor
 
     def _tell(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -92,7 +92,7 @@ class RunLogger:
 
 
 def json_sink(stream: IO[str]) -> Sink:
-    """Return a sink that writes one JSON object a line."""
+    """Return a sink of JSON lines."""
 
     def write(event: dict[str, Any]) -> None:
         stream.write(json.dumps(event, ensure_ascii=False, default=str) + "\n")
@@ -102,7 +102,7 @@ def json_sink(stream: IO[str]) -> Sink:
 
 
 def console_sink(stream: IO[str], *, colors: bool) -> Sink:
-    """Return a sink that writes aligned lines for a person."""
+    """Return a sink of aligned lines for a person."""
     renderer = structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=24)
 
     def write(event: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Programs that the agent starts: a wall-clock limit on each, and nothing of them left behind."""
+"""Subprocesses: each with a wall-clock limit, and nothing of them left behind."""
 
 import asyncio
 import contextlib
@@ -15,10 +15,10 @@ from pathlib import Path
 from agent.base.errors import ProcessTimeout
 
 REAP_SECONDS = 5.0
-"""How long a process that got SIGKILL may take to be gone; longer means that the kernel holds it (broken disk)."""
+"""Time for a process to end after SIGKILL; longer means that the kernel holds it (broken disk)."""
 
 KEEP_BYTES = 16 * 1024**2
-"""What `run` keeps of a program's stdout and stderr: far more than any helper has to say."""
+"""Bytes that `run` keeps of a program's stdout and stderr, far more than any helper prints."""
 
 _CHUNK_BYTES = 64 * 1024
 QUIET_LOOKS = 2
@@ -29,7 +29,7 @@ _M_ARENA_MAX = -8  # malloc.h of glibc
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A program that ended: its exit code (negative: the signal that ended it) and what it wrote."""
+    """A program that ended: its exit code (negative: the signal that killed it) and its output."""
 
     code: int
     stdout: bytes
@@ -37,7 +37,7 @@ class Finished:
 
     @property
     def complaint(self) -> str:
-        """Its stderr, on one line of at most 500 characters: the head says what failed, and the end why."""
+        """Its stderr on one line of at most 500 characters; the middle of a longer one is left out."""
         text = " ".join(self.stderr.decode(errors="replace").split())
         return text if len(text) <= 500 else f"{text[:195]} ... {text[-300:]}"  # noqa: PLR2004
 
@@ -59,13 +59,12 @@ async def run(
         environ: Its whole environment.
         seconds: Wall-clock limit.
         cwd: Its working directory.
-        stdin: What it reads; nothing by default.
-        keep: Bytes of stdout and of stderr, each, that are kept: the last ones. A program that writes more is read
-            to its end, and never held in memory.
-        keeps_open: Descriptors of ours that it and its children have under the same numbers.
+        stdin: Its input; none by default.
+        keep: Bytes that are kept of stdout and of stderr, each: the last ones. All output is read.
+        keeps_open: Descriptors of ours that it and its children inherit under the same numbers.
 
     Raises:
-        ProcessTimeout: It outlived its limit; it and its group are gone.
+        ProcessTimeout: It exceeded its limit and was killed with its group.
         OSError: It could not be started, for example because it is not installed.
     """
     async with started(
@@ -84,8 +83,19 @@ async def run(
         return Finished(process.returncode or 0, stdout, stderr)
 
 
+async def output_of(
+    command: Sequence[str], *, environ: Mapping[str, str], seconds: float
+) -> str | None:
+    """Return the output of a program that succeeds within its limit; None for any other."""
+    try:
+        done = await run(command, environ=environ, seconds=seconds)
+    except (OSError, ProcessTimeout):
+        return None
+    return done.stdout.decode(errors="replace") if done.code == 0 else None
+
+
 async def _end_of(stream: asyncio.StreamReader | None, keep: int) -> bytes:
-    """Return the last `keep` bytes of a pipe that is read to its end."""
+    """Read a pipe to its end and return its last `keep` bytes."""
     end = bytearray()
     while stream is not None and (chunk := await stream.read(_CHUNK_BYTES)):
         end += chunk
@@ -114,17 +124,17 @@ async def started(
     output: int | None = None,
     keeps_open: Sequence[int] = (),
 ) -> AsyncIterator[Process]:
-    """Start a program in a session of its own; leaving the block kills what is left of it.
+    """Start a program in its own session; leaving the block kills it and its group.
 
     Args:
         command: Program and arguments; no shell.
         environ: Its whole environment.
         cwd: Its working directory.
-        stdin: Whether it gets a pipe to read from.
-        feed: A descriptor for it to read from, instead of a pipe.
-        output: A descriptor for both stdout and stderr, instead of a pipe for each. With pipes, `wait` also waits
-            for whatever else holds them open (python/cpython#119710); with a descriptor it does not.
-        keeps_open: Descriptors of ours that it has under the same numbers.
+        stdin: Whether it reads from a pipe.
+        feed: A descriptor that it reads from, instead of a pipe.
+        output: A descriptor for stdout and stderr, instead of a pipe for each. With pipes, `wait` also waits for other
+            processes that hold them open (python/cpython#119710); with a descriptor it does not.
+        keeps_open: Descriptors of ours that it inherits under the same numbers.
 
     Raises:
         OSError: It could not be started.
@@ -154,17 +164,13 @@ async def end_group(process: Process) -> None:
 
 
 def signal_group(group: int, number: signal.Signals) -> None:
-    """Send a signal to every process of a group; a group that is gone is fine."""
+    """Send a signal to a process group; a missing group is fine."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
 
 
 def adopt_orphans() -> bool:
-    """Become the parent of every descendant whose own parent ends, so that none escapes. Linux only.
-
-    Returns:
-        Whether the kernel does it.
-    """
+    """Become the parent of every descendant whose parent ends (Linux only); return whether the kernel does it."""
     if sys.platform != "linux":
         return False
     libc = ctypes.CDLL(None, use_errno=True)
@@ -172,12 +178,9 @@ def adopt_orphans() -> bool:
 
 
 def share_arenas() -> bool:
-    """Have the threads of this process share two heaps; glibc would give each its own, and never empty it.
+    """Limit glibc to two heaps for all threads: 3 MB less at the peak with 10,000 files (`make bench`).
 
-    With 10,000 files it is 3 MB less at the peak (`make bench`). To be called before threads begin.
-
-    Returns:
-        Whether the C library does it.
+    Call it before threads start. Returns whether the C library does it.
     """
     if sys.platform != "linux":
         return False
@@ -186,19 +189,15 @@ def share_arenas() -> bool:
 
 
 def marked(*marks: str) -> list[int]:
-    """Return our processes (on Linux) that were started with all `marks` (`NAME=value`) in their environment.
-
-    A child that began a session of its own still carries its environment.
-    """
+    """Return our processes (on Linux) that have all `marks` (`NAME=value`) in their environment, in any session."""
     wanted = frozenset(mark.encode() for mark in marks)
     return [pid for pid in _processes() if wanted <= _environment(pid)]
 
 
 async def kill_marked(*marks: str, seconds: float = REAP_SECONDS) -> int:
-    """Kill every process that carries all `marks`, also those that appear meanwhile.
+    """Kill every process with all `marks`, also those that appear meanwhile; return how many.
 
-    Returns:
-        How many were killed. Those that the kernel holds for longer than `seconds` are left.
+    Processes that the kernel holds for longer than `seconds` are left.
     """
     killed: set[int] = set()
     quiet = 0
@@ -218,12 +217,9 @@ async def kill_marked(*marks: str, seconds: float = REAP_SECONDS) -> int:
 
 
 async def kill_strays(*, seconds: float = REAP_SECONDS) -> int:
-    """Kill whatever has become a child of this process, for the end of a process that adopted orphans.
+    """Kill all children of this process, at the end of one that adopted orphans; return how many.
 
-    This finds those that left their session and their environment as well.
-
-    Returns:
-        How many were killed.
+    This finds processes that left their session and their environment too.
     """
     us, killed = os.getpid(), set[int]()
     with contextlib.suppress(TimeoutError):
@@ -239,7 +235,7 @@ async def kill_strays(*, seconds: float = REAP_SECONDS) -> int:
 
 
 def _reap(pids: set[int]) -> None:
-    """Collect adopted children; one that is not ours is its parent's business."""
+    """Collect adopted children; others belong to their parents."""
     for pid in pids:
         with contextlib.suppress(ChildProcessError, ProcessLookupError):
             os.waitpid(pid, os.WNOHANG)

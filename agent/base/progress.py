@@ -1,4 +1,4 @@
-"""What a run tells whoever watches it; the log has the same facts for those who come later."""
+"""Progress of a run for whoever watches it; the log has the same facts."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,7 +24,7 @@ class JobEnd:
 
 
 class Progress(Protocol):
-    """A watcher. Its methods return at once and never raise."""
+    """Its methods return at once and never raise."""
 
     def phase(self, name: str) -> None:
         """A part of the run began, such as `release` or `hand-off`."""
@@ -43,19 +43,9 @@ class Progress(Protocol):
 
 
 class NullProgress:
-    """Nobody watches."""
+    """Ignores all progress."""
 
-    def phase(self, name: str) -> None:
-        """Ignore it."""
+    def _ignore(self, *_: object, **__: object) -> None:
+        return
 
-    def planned(self, jobs: tuple[str, ...]) -> None:
-        """Ignore it."""
-
-    def started(self, job: str, attempt: int) -> None:
-        """Ignore it."""
-
-    def ended(self, end: JobEnd) -> None:
-        """Ignore it."""
-
-    def sent(self, size: int) -> None:
-        """Ignore it."""
+    phase = planned = started = ended = sent = _ignore

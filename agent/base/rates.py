@@ -1,9 +1,9 @@
-"""The pace at which a site is visited: how far apart visits are, and when the next one may be. Decisions only."""
+"""Rate limits of sites: the interval between visits, and the time of the next one. Decisions only."""
 
 import re
 
 MOST_WAITING = 86400.0
-"""Seconds. A reservation further ahead than this is not a queue but a clock that was set, and is forgotten."""
+"""Seconds. A reservation further ahead means that the clock was set; it is discarded."""
 
 _RATE = re.compile(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,3})?(s|m|h)", re.ASCII)
 _SITE = re.compile(r"[a-z0-9]([a-z0-9.-]{0,200}[a-z0-9])?", re.ASCII)
@@ -23,17 +23,14 @@ def interval_of(rate: str) -> float:
 
 
 def is_site(text: str) -> bool:
-    """Tell whether a text can name a site: a host name in lower case, which is also the name of a file."""
+    """Tell whether a text is a host name in lower case, which is also safe as a file name."""
     return _SITE.fullmatch(text) is not None
 
 
 def reservation(following: float | None, now: float, interval: float) -> tuple[float, float]:
-    """Return when the next visit may be, and when the one after it.
+    """Return the times of the next visit and of the one after it, at least `interval` seconds apart.
 
-    Args:
-        following: What an earlier call returned as the second; None when there was none.
-        now: The time.
-        interval: Seconds between two visits, at least.
+    `following` is the second value of the previous call, or None.
     """
     known = following is not None and following <= now + MOST_WAITING
     start = max(following or now, now) if known else now

@@ -1,4 +1,4 @@
-"""Secrets leave every text by value, also in the forms in which they travel. Decisions only."""
+"""Secrets are replaced by value in every text, in all the forms in which they occur. Decisions only."""
 
 import base64
 import json
@@ -15,16 +15,16 @@ from agent.base.urlsecrets import REVEALING_NAMES
 Model = TypeVar("Model", bound=BaseModel)
 
 FOR_PEOPLE = frozenset({"interruption", "message", "notes", "reason", "warnings"})
-"""Fields of records that are sentences, into which errors' texts go."""
+"""Fields of records that hold sentences, which may quote errors."""
 
 SHORTEST = 5
-"""Values shorter than this are not searched for: they would take ordinary words out of every line."""
+"""Shorter values are not searched for: they would remove ordinary words from every line."""
 
 _HEX = re.compile(r"%[0-9A-F]{2}")
 
 
 def _forms(value: str) -> set[str]:
-    """Return the ways one secret may be spelled: plain, URL, JSON, Python, and base64 at each alignment."""
+    """Return the spellings of a secret: plain, URL, JSON, Python, and base64 at each alignment."""
     data = value.encode(errors="surrogateescape")
     urls = {quote(value, safe=""), quote(value), quote_plus(value)}
     forms = {value, *urls, *(_HEX.sub(lambda match: match.group().lower(), url) for url in urls)}
@@ -46,10 +46,9 @@ def _forms(value: str) -> set[str]:
 
 
 class Redactor:
-    """Replaces each known secret by `[redacted:NAME]`.
+    """Replaces each secret, given by name, by `[redacted:NAME]`.
 
-    Args:
-        secrets: Name to value. A value of several lines is also hidden line by line, because logs are lines.
+    A value of several lines is also hidden line by line, because logs are lines.
     """
 
     def __init__(self, secrets: Mapping[str, str]) -> None:
@@ -69,7 +68,7 @@ class Redactor:
         self._pattern = re.compile(begin) if begin else None
 
     def text(self, text: str) -> str:
-        """Return `text` without any secret."""
+        """Return `text` without secrets."""
         if self._pattern is None:
             return text
         kept: list[str] = []
@@ -88,12 +87,12 @@ class Redactor:
         return "".join((*kept, text[done:]))
 
     def data(self, data: bytes) -> bytes:
-        """Return a file's content without any secret; what is not UTF-8 in it stays as it is."""
+        """Return a file's content without secrets; bytes that are not UTF-8 are unchanged."""
         text = self.text(data.decode(errors="surrogateescape"))
         return text.encode(errors="surrogateescape")
 
     def value(self, value: object) -> object:
-        """Return a JSON-like value without any secret: keys included, and what JSON does not have as its text."""
+        """Return a JSON-like value without secrets, in keys too; what JSON does not have becomes text."""
         if value is None or isinstance(value, bool | int | float):
             return value
         if isinstance(value, str):
@@ -105,13 +104,13 @@ class Redactor:
         return self.text(_shown(value))
 
     def record(self, record: Model) -> Model:
-        """Return a record whose texts for people have no secret; names and paths, by which things are found, stay."""
+        """Return a record whose sentences have no secrets; names and paths, which identify things, are unchanged."""
         clean = {name: (value, self.field(name, value)) for name, value in record}
         changed = {name: after for name, (before, after) in clean.items() if after != before}
         return record.model_copy(update=changed)
 
     def field(self, name: str, value: object) -> object:
-        """Return the value of a record's field: see `record`."""
+        """Return the value of a field of a record: see `record`."""
         if isinstance(value, BaseModel):
             return self.record(value)
         if isinstance(value, tuple) and all(isinstance(item, BaseModel) for item in value):
@@ -124,7 +123,6 @@ class Redactor:
 
 
 def _shown(value: object) -> str:
-    """Return an object's text; whatever its class may do, the log goes on."""
     try:
         return str(value)
     except Exception:  # noqa: BLE001 -- it may be anybody's class
@@ -132,7 +130,7 @@ def _shown(value: object) -> str:
 
 
 def without_credentials(text: str) -> str:
-    """Return a text whose URLs have neither user nor password, nor values in a query that are named like secrets."""
+    """Return a text whose URLs have no user, no password, and no values of secret-like names in a query."""
     return _QUERY.sub(r"\1", _LOGIN.sub("", text))
 
 

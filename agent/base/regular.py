@@ -1,4 +1,4 @@
-"""Regular files alone are opened: a pipe that somebody put in a file's place would make its reader wait for ever."""
+"""Opening of regular files alone: a pipe in a file's place would block its reader for ever."""
 
 import os
 import stat

@@ -8,15 +8,15 @@ from time import monotonic
 
 
 class StoppedError(Exception):
-    """The run was told to stop, and what was being done was given up."""
+    """The run was stopped, and the work in hand was abandoned."""
 
 
 class Stop:
     """Set by a signal, by the run's limit, or by a notice that the machine will be taken.
 
     Attributes:
-        reason: Why; the first counts.
-        gone: When the machine will be gone; None when nobody takes it.
+        reason: The first reason.
+        gone: When the machine will be gone; None if nobody takes it.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Stop:
         self._asked = math.inf
 
     def request(self, reason: str, *, gone: datetime | None = None) -> None:
-        """Ask the run to stop; the first reason counts, but that the machine is taken is noted whenever it comes."""
+        """Request a stop. The first reason counts; that the machine is taken is noted whenever it comes."""
         if gone is not None:
             self.gone = gone
             self._taken.set()
@@ -38,28 +38,28 @@ class Stop:
 
     @property
     def requested(self) -> bool:
-        """Whether the run was asked to stop."""
+        """Whether a stop was requested."""
         return self._event.is_set()
 
     def overdue(self, seconds: float) -> bool:
-        """Tell whether it was asked to stop more than so many seconds ago; any thread may ask."""
+        """Tell whether the stop was requested more than `seconds` ago; safe in any thread."""
         return monotonic() - self._asked > seconds
 
     async def wait(self) -> None:
-        """Wait until it is asked to stop."""
+        """Wait for a request."""
         await self._event.wait()
 
     async def taken(self) -> None:
-        """Wait until the machine is taken back."""
+        """Wait for a notice that the machine is taken."""
         await self._taken.wait()
 
     async def pause(self, seconds: float) -> bool:
-        """Sleep, but no longer than until the run is asked to stop; tell whether it was."""
+        """Sleep, at most until a request; tell whether there was one."""
         return await first(self.wait(), seconds=seconds) is not None
 
 
 async def first(*waits: Awaitable[object], seconds: float) -> int | None:
-    """Return the position of the first of `waits` to end within `seconds`, or None; the others are cancelled."""
+    """Return the index of the first of `waits` to end within `seconds`, or None; the others are cancelled."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
         done, _ = await asyncio.wait(

@@ -1,8 +1,7 @@
 """Blocking calls with a limit that holds.
 
-A thread cannot be ended, only abandoned, and by itself `asyncio.run` waits for the threads of `asyncio.to_thread`. A
-disk or a name server that does not answer, or an HTTP server that sends a byte a second, would so keep a machine from
-switching itself off, whatever limit stood around the call.
+A thread cannot be ended, only abandoned, and `asyncio.run` waits for the threads of `asyncio.to_thread`. A disk, name
+server or HTTP server that hangs would keep the machine from switching itself off, whatever the limit around the call.
 """
 
 import asyncio
@@ -16,16 +15,16 @@ T = TypeVar("T")
 
 
 class _Workers(ThreadPoolExecutor):
-    """The threads of `asyncio.to_thread`, for which nobody waits once the event loop ends."""
+    """The threads of `asyncio.to_thread`, without a wait for them at the end of the event loop."""
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = True) -> None:  # noqa: ARG002
         super().shutdown(wait=False, cancel_futures=cancel_futures)
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a command's main coroutine, and return when it does, whatever its threads still do.
+    """Run a command's main coroutine, and return when it ends, whatever its threads still do.
 
-    The process has to end as `mayfly` does (docs/decisions/0003): the interpreter would wait for them as well.
+    The process must end as `mayfly` does (docs/decisions/0003): the interpreter would wait for the threads as well.
     """
     with asyncio.Runner() as runner:
         runner.get_loop().set_default_executor(_Workers())
@@ -33,11 +32,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 
 async def in_thread(function: Callable[[], T], *, seconds: float) -> T:
-    """Return what a blocking function returns, or raise what it raises.
-
-    Args:
-        function: Runs in a thread of its own, which nobody waits for once the limit has passed.
-        seconds: The limit.
+    """Return or raise what a blocking function does, in its own thread, within `seconds`.
 
     Raises:
         TimeoutError: It took longer; it may still be running.

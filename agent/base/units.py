@@ -1,24 +1,24 @@
 """Durations and sizes as people write them in TOML: `"10m"`, `"1h30m"`, `"1GiB"`. Decisions only."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?", re.IGNORECASE | re.ASCII)
 _LARGEST = 2**63
-"""No file is as large (bytes)."""
+"""Bytes; no file is as large."""
 _LONGEST = 3660 * 86400.0
-"""Nothing here takes ten years; beyond a few thousand of them dates end as well (seconds)."""
+"""Seconds; nothing here takes ten years, and dates end after a few thousand of them."""
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
 def parse_duration(value: object) -> float:
-    """Return seconds for `"1d2h3m4s"`, or for a plain number of seconds.
+    """Return the seconds of `"1d2h3m4s"`, or of a number of seconds.
 
     Raises:
-        ValueError: The text is not a duration, or is not above zero.
+        ValueError: It is not a duration above zero and below ten years.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         seconds = float(min(value, 2 * _LONGEST))
@@ -34,10 +34,10 @@ def parse_duration(value: object) -> float:
 
 
 def parse_size(value: object) -> int:
-    """Return bytes for `"1KiB"` (1024), `"1kB"` (1000), `"5G"` (as `GiB`), or for a plain number of bytes.
+    """Return the bytes of `"1KiB"` (1024), `"1kB"` (1000), `"5G"` (as `GiB`), or of a number of bytes.
 
     Raises:
-        ValueError: The text is not a size.
+        ValueError: It is not a size.
     """
     if isinstance(value, int) and not isinstance(value, bool):
         if not 0 <= value < _LARGEST:
@@ -55,7 +55,7 @@ def parse_size(value: object) -> int:
 
 
 def show_duration(seconds: float) -> str:
-    """Return seconds as a person reads them: `0.4s`, `42s`, `3m 05s`, `2h 10m`."""
+    """Format seconds: `0.4s`, `42s`, `3m 05s`, `2h 10m`."""
     if seconds < 10:  # noqa: PLR2004 -- below ten seconds a decimal says something
         return f"{seconds:.1f}s"
     minutes, rest = divmod(round(seconds), 60)
@@ -66,7 +66,7 @@ def show_duration(seconds: float) -> str:
 
 
 def show_size(size: float) -> str:
-    """Return bytes as a person reads them: `812 B`, `4.1 kB`, `1.3 GB` (powers of 1000)."""
+    """Format bytes in powers of 1000: `812 B`, `4.1 kB`, `1.3 GB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:  # noqa: PLR2004 -- decimal units
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
@@ -74,43 +74,39 @@ def show_size(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-Seconds = Annotated[
-    float,
-    BeforeValidator(parse_duration),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": r"^(\d+d)?(\d+h)?(\d+m)?(\d+(\.\d+)?s)?$"},
-                {"type": "number", "exclusiveMinimum": 0},
-            ],
-            "description": 'Duration such as "90s", "10m", "1h30m", or seconds.',
-        }
-    ),
-]
-"""A duration in seconds, written as `"10m"` or as a number."""
-
-
 def parse_span(value: object) -> float:
-    """Return seconds as `parse_duration` does, and zero for `0`, `"0"` and `"0s"`.
+    """Return seconds as `parse_duration` does; `0`, `"0"` and `"0s"` are zero.
 
     Raises:
-        ValueError: The text is not a duration.
+        ValueError: It is not a duration.
     """
     nothing = value in {"0", "0s"} or (value == 0 and not isinstance(value, bool))
     return 0.0 if nothing else parse_duration(value)
 
 
+def _schema(pattern: str, number: dict[str, Any], description: str) -> WithJsonSchema:
+    forms = [{"type": "string", "pattern": pattern}, number]
+    return WithJsonSchema({"anyOf": forms, "description": description})
+
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    _schema(
+        r"^(\d+d)?(\d+h)?(\d+m)?(\d+(\.\d+)?s)?$",
+        {"type": "number", "exclusiveMinimum": 0},
+        'Duration such as "90s", "10m", "1h30m", or seconds.',
+    ),
+]
+"""A duration in seconds, written as `"10m"` or as a number."""
+
 Span = Annotated[
     float,
     BeforeValidator(parse_span),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": r"^(0|(\d+d)?(\d+h)?(\d+m)?(\d+(\.\d+)?s)?)$"},
-                {"type": "number", "minimum": 0},
-            ],
-            "description": 'Duration such as "90s" or "6h", or seconds; 0 for none.',
-        }
+    _schema(
+        r"^(0|(\d+d)?(\d+h)?(\d+m)?(\d+(\.\d+)?s)?)$",
+        {"type": "number", "minimum": 0},
+        'Duration such as "90s" or "6h", or seconds; 0 for none.',
     ),
 ]
 """A duration in seconds that may be zero."""
@@ -118,14 +114,10 @@ Span = Annotated[
 Size = Annotated[
     int,
     BeforeValidator(parse_size),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": r"^\d+(\.\d+)?\s*([KMGTkmgt]i?)?B?$"},
-                {"type": "integer", "minimum": 0},
-            ],
-            "description": 'Size such as "1KiB", "500kB", "2GiB", or bytes.',
-        }
+    _schema(
+        r"^\d+(\.\d+)?\s*([KMGTkmgt]i?)?B?$",
+        {"type": "integer", "minimum": 0},
+        'Size such as "1KiB", "500kB", "2GiB", or bytes.',
     ),
 ]
 """A size in bytes, written as `"1KiB"` or as a number."""

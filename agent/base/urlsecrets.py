@@ -1,4 +1,4 @@
-"""Which parts of addresses, and of the environment, are secrets. Decisions only."""
+"""Secrets in addresses and in the environment. Decisions only."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -6,10 +6,10 @@ from typing import Any
 from urllib.parse import SplitResult, unquote, unquote_plus, urlsplit
 
 LONG = 16
-"""Characters from which on a part of an address is taken for a token where nothing says what it is."""
+"""Characters from which a part of an address counts as a token, if nothing says what it is."""
 
 REVEALING_NAMES = r"(?i:token|secret|passw|pwd|api_?key|access_?key|auth|sig|cred|jwt)"
-"""What is in the names of secrets in a query."""
+"""Parts of the names of secrets in a query."""
 
 PUBLIC = frozenset(
     {
@@ -17,10 +17,10 @@ PUBLIC = frozenset(
         *("x-oauth-basic", "x-token-auth"),
     }
 )
-"""What stands beside a token in the place of a user's name, or of a password."""
+"""User names and passwords that accompany a token and are no secrets."""
 
 _WHOLE = (("notify", "healthchecks"), ("notify", "apprise"))
-"""Settings that are secrets as they are: whoever has a ping URL can silence the alarm."""
+"""Settings that are secrets as a whole: whoever has a ping URL can silence the alarm."""
 
 _ADDRESSES = (
     ("release", "repository"),
@@ -34,16 +34,16 @@ _SECRET = re.compile(
 """Names of variables that hold secrets."""
 
 SHORTEST_VALUE = 8
-"""Such a name may also stand before a word like `false`."""
+"""Such a name may also have a word like `false` as its value."""
 
 _PROXY = re.compile(r"(?i:\w+_proxy)")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s,;'\"]+")
 
 
 def url_secrets(url: str) -> tuple[str, ...]:
-    """Return the secrets in an address, as they stand there and as they are meant: of user, password and query.
+    """Return the secrets in an address, as written and decoded: in its login and its query.
 
-    A user's name is one where it is a token: without a password, with one that says nothing, or when it is long.
+    A user name counts as one if it is a token: without a password, with a meaningless one, or if it is long.
     """
     try:
         parts = urlsplit(url)
@@ -75,14 +75,14 @@ def _query(query: str) -> Iterator[str]:
 
 
 def whole_secrets(url: str) -> tuple[str, ...]:
-    """Return the secrets of an address that is one itself: it, and each part by which it could be guessed."""
+    """Return the secrets of an address that is itself a secret: all of it, and each part that would reveal it."""
     host = urlsplit(url).hostname if "[" not in url and "]" not in url else None
     long = (part for part in re.split("[/:@?&=#;,]", url) if len(part) >= LONG and part != host)
     return tuple(dict.fromkeys((url, *url_secrets(url), *long)))
 
 
 def settings_secrets(data: Mapping[str, Any]) -> dict[str, str]:
-    """Return the secrets in a configuration, by name; it may have faults."""
+    """Return the secrets in a configuration, which may have faults, by name."""
     secrets: dict[str, str] = {}
     for places, look in ((_WHOLE, whole_secrets), (_ADDRESSES, url_secrets)):
         for section, key in places:
@@ -92,7 +92,7 @@ def settings_secrets(data: Mapping[str, Any]) -> dict[str, str]:
 
 
 def environment_secrets(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the secrets in an environment, by name: in addresses, such as a proxy's, and in what is named so."""
+    """Return the secrets in an environment, by name: in addresses such as a proxy's, and in variables so named."""
     secrets: dict[str, str] = {}
     for name, value in sorted(environ.items()):
         bare = _PROXY.fullmatch(name) and "://" not in value

@@ -1,7 +1,4 @@
-"""Which of a repository's tags are releases, in which order, and whether this agent is new enough for one.
-
-Decisions only.
-"""
+"""Which tags are releases, their order, and whether this agent is new enough for one. Decisions only."""
 
 import re
 from collections.abc import Iterable
@@ -18,7 +15,7 @@ _BEGUN = re.compile(
     r"(?:^|(?<=[vV/_-]))[0-9]+(?:\.[0-9]+)*\.?"
     r"(?:[-_.]?(?:alpha|beta|preview|pre|dev|rc|a|b|c)[-_.]?[0-9]*)?$"
 )
-"""A version's beginning at the end of what a pattern has before its first wildcard: `1.` in `v1.*`."""
+"""The beginning of a version at the end of a pattern's prefix: `1.` in `v1.*`."""
 _BUILD = re.compile(r"\+[0-9A-Za-z.-]+$")
 _SEMVER = re.compile(r"([0-9]+(?:\.[0-9]+)*)-([A-Za-z]*+)[A-Za-z.-]*+([0-9]*+)[0-9A-Za-z.-]*+")
 _PHASES = {"alpha": "a", "beta": "b", "rc": "rc"}
@@ -30,14 +27,11 @@ Order = tuple[bool, Version, str]
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """A pattern of the tags that are releases: what stands before its first wildcard, followed by a version.
+    """A pattern of the tags that are releases, such as `v*`, `scrapers/v*`, `*` or `v*-rc*`: a prefix, then a version.
 
-    Versions and their order are those of PEP 440, as `packaging` reads them; forms of SemVer are mapped to it. So `v*`
-    means `v1.10` and neither `vendor/libfoo-99.1` nor `vps-backup-20250101`. A pattern without a wildcard is the name
-    of one tag, whatever that is.
-
-    Attributes:
-        pattern: As the configuration has it, such as `v*`, `scrapers/v*`, `*` or `v*-rc*`.
+    Versions and their order are those of PEP 440, as `packaging` reads them; SemVer's forms are mapped to it. `v*`
+    matches `v1.10`, but neither `vendor/libfoo-99.1` nor `vps-backup-20250101`. A pattern
+    without a wildcard is the name of one tag.
     """
 
     pattern: str
@@ -48,26 +42,23 @@ class Track:
 
     @property
     def _takes_prereleases(self) -> bool:
-        """Whether the pattern names a pre-release: a hyphen or a letter in the place of the version."""
+        """Whether the pattern names a pre-release: a hyphen or a letter where the version is."""
         version = _SET.sub("", self.pattern[len(self._prefix) :])
         return re.search(r"[-A-Za-z]", version) is not None
 
     def version(self, tag: str) -> Version | None:
-        """Return the version of a tag of the pattern's shape, also of a pre-release; None for any other tag."""
+        """Return the version of a tag, also of a pre-release; None if the tag does not match the pattern."""
         if not fnmatchcase(tag, self.pattern):
             return None
         return parse_version(tag[len(self._prefix) :])
 
     def order(self, tag: str) -> Order:
-        """Return a sort key; a tag that has no version comes first."""
+        """Return a sort key; tags without a version come first."""
         version = self.version(tag)
         return (version is not None, version or _NONE, tag)
 
     def newest_first(self, tags: Iterable[str]) -> list[str]:
-        """Return the tags that are releases of this track, the newest first.
-
-        Pre-releases are left out unless the pattern names one.
-        """
+        """Return the tags that are releases, newest first; pre-releases only if the pattern names one."""
         if not _WILDCARD.search(self.pattern):
             return [tag for tag in tags if tag == self.pattern]
         wanted = [
@@ -80,7 +71,7 @@ class Track:
 
 
 def parse_version(text: str) -> Version | None:
-    """Return a version that is written as in PEP 440 or SemVer, or None. SemVer's build metadata does not count."""
+    """Return a version in the form of PEP 440 or SemVer, without build metadata; None for any other text."""
     if not re.match(r"[0-9]", text):
         return None  # packaging would accept white space and a "v"
     release = _BUILD.sub("", text)
@@ -89,7 +80,7 @@ def parse_version(text: str) -> Version | None:
 
 
 def _mapped(numbers: str, word: str, number: str) -> str:
-    """Return a pre-release of SemVer that PEP 440 does not know, such as `1.0-canary.5`, in words of PEP 440."""
+    """Map a SemVer pre-release that PEP 440 does not have, such as `1.0-canary.5`, to PEP 440."""
     return f"{numbers}{_PHASES.get(word.lower(), '.dev')}{number or 0}"
 
 
@@ -101,7 +92,7 @@ def _pep440(text: str) -> Version | None:
 
 
 def requirement_problem(requires: str, version: str) -> str | None:
-    """Return why an agent of `version` may not run a release that says `requires`, or None when it may."""
+    """Return why an agent of `version` cannot run a release with this `requires`, or None."""
     match = _REQUIRES.fullmatch(requires)
     if match is None:
         return f'"{requires}" is not understood; write for example "mayfly >= 0.1"'

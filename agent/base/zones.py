@@ -1,40 +1,34 @@
-"""Time zones, by the names that `TZ` may have. Decisions only."""
+"""Time zones, by the values of `TZ`. Decisions only."""
 
 import re
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 _POSIX = re.compile(r":?(?:[A-Za-z]{3,}|<[\w+-]{3,}>)[+-]?\d{1,3}(?::\d\d)*\S*")
-"""POSIX's own form, such as `JST-9`: a rule, and no name."""
+"""A POSIX rule, such as `JST-9`, which is not a name."""
 
 
 def zone_of(name: str) -> ZoneInfo | None:
     """Return the zone of a name such as `Asia/Tokyo`; None for anything else, such as POSIX's `JST-9`."""
     try:
         return ZoneInfo(name)
-    except (
-        ZoneInfoNotFoundError,
-        ValueError,
-        OSError,
-    ):  # a folder of zones, such as `Asia`, is an OSError
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # a folder such as `Asia` is an OSError
         return None
 
 
 def zone_problem(name: str, *, by_days: bool) -> str | None:
-    """Return why a job cannot have this `TZ`, or None. A C library takes what it does not know for UTC in silence.
+    """Return why a job cannot have this `TZ`, or None: a C library silently takes an unknown zone for UTC.
 
-    Args:
-        name: The value of `TZ`.
-        by_days: Whether weekdays are judged by it, for which a rule of POSIX is not read.
+    `by_days`: weekdays are judged by it, which a POSIX rule does not allow.
     """
     if zone_of(name) is not None or zone_of("Asia/Tokyo") is None:  # a computer without any zones
         return None
     if _POSIX.fullmatch(name) is None:
-        return f'"{name}" is no time zone'
+        return f'"{name}" is not a time zone'
     if by_days:
-        return f'"{name}" is a rule of POSIX, by which `on` cannot be judged; write for example "Asia/Tokyo"'
+        return f'"{name}" is a POSIX rule, which `on` cannot use; write for example "Asia/Tokyo"'
     return None
 
 
 def zones() -> frozenset[str]:
-    """Return the names of all zones that this computer knows."""
+    """Return the names of all zones on this computer."""
     return frozenset(available_timezones())

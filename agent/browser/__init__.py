@@ -4,19 +4,12 @@ from collections.abc import Collection, Mapping
 
 from agent.base.engine import Login, no_login
 from agent.base.logs import Log
-from agent.browser.choice import (
-    DEFAULT_IMAGE,
-    Choice,
-    Chromedriver,
-    Container,
-    Remote,
-    choose,
-)
+from agent.browser.choice import DEFAULT_IMAGE, Choice, Chromedriver, Container, Remote, choose
 from agent.browser.chromedriver import LocalBrowser, find_chromedriver, remove_drivers
 from agent.browser.container import ContainerBrowser, Resources, remove_containers
 from agent.browser.interface import HOST, Backend, Place, open_to_browser
 from agent.browser.prewarm import Prewarm
-from agent.browser.proxy import door
+from agent.browser.proxy import webdriver_proxy
 from agent.browser.remote import RemoteBrowser
 from agent.browser.supervisor import Supervisor, WatchSettings
 from agent.config.settings import Browser
@@ -33,16 +26,16 @@ __all__ = [
     "Supervisor",
     "WatchSettings",
     "choose",
-    "door",
     "early",
     "find_chromedriver",
-    "keep",
     "open_to_browser",
     "remove_leftovers",
+    "supervise",
+    "webdriver_proxy",
 ]
 
 
-def keep(
+def supervise(
     choice: Choice,
     place: Place,
     *,
@@ -52,15 +45,15 @@ def keep(
     login: Login = no_login,
     pace: WatchSettings | None = None,
 ) -> Supervisor:
-    """Return the keeper of a browser; entering it starts the browser in the background.
+    """Return the supervisor of a browser; entering it starts the browser in the background.
 
     Args:
         choice: Which browser.
-        place: Where the run keeps it.
+        place: The run's folders for it.
         settings: Sessions, timeout, shared memory.
-        environ: Where programs are found; the browser itself sees next to nothing of it.
-        log: Where its story is told.
-        login: What opens a private registry.
+        environ: Where programs are found; the browser itself gets next to nothing of it.
+        log: Gets the browser's events.
+        login: Credentials of private registries.
         pace: How it is watched.
     """
     backend = _backend(choice, place, settings, environ=environ, log=log, login=login)
@@ -75,11 +68,11 @@ def early(
     log: Log,
     login: Login = no_login,
 ) -> Prewarm:
-    """Return the browser of a run, of which nothing is started yet; the arguments are those of `keep`."""
+    """Return the browser of a run, not started; arguments as for `supervise`."""
     driver = find_chromedriver(environ)
     return Prewarm(
         lambda image: choose(settings, image, driver),
-        lambda choice: keep(
+        lambda choice: supervise(
             choice, place, settings=settings, environ=environ, log=log, login=login
         ),
         port=settings.port,
@@ -89,11 +82,7 @@ def early(
 async def remove_leftovers(
     run_ids: Collection[str], *, environ: Mapping[str, str], log: Log
 ) -> int:
-    """Remove the browsers of runs that were killed: containers, processes and profiles.
-
-    Returns:
-        How many containers and processes there were.
-    """
+    """Remove containers, processes and profiles of killed runs; return how many containers and processes there were."""
     if not run_ids:
         return 0
     containers = await remove_containers(run_ids, environ, log)

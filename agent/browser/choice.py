@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from agent.config.settings import Browser
 
 DEFAULT_IMAGE = "selenium/standalone-chromium:4.48.0-20260905"
-"""Used when nothing else is there: amd64 and arm64, Selenium Grid 4.48.0 (which the tests run against), Chromium 152.
-From https://github.com/SeleniumHQ/docker-selenium/releases/tag/4.48.0-20260905; a full tag never moves."""
+"""The last choice: amd64 and arm64, Selenium Grid 4.48.0 (which the tests run against), Chromium 152. From
+https://github.com/SeleniumHQ/docker-selenium/releases/tag/4.48.0-20260905; a full tag never moves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def choose(settings: Browser, release_image: str | None, chromedriver: str | Non
     """Return the browser to use.
 
     A URL in the configuration comes first: whoever sets it has a browser. Then a pinned image, the release's before the
-    machine's, because scrapers are tested with it. Then what is installed here, and last the default image.
+    machine's, because scrapers are tested with it. Then an installed chromedriver, and last the default image.
 
     Args:
         settings: The configuration.

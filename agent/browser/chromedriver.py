@@ -1,4 +1,4 @@
-"""The browser of this machine: a chromedriver of our own, whose browsers leave nothing behind."""
+"""This machine's chromedriver as the run's browser; its browsers leave nothing behind."""
 
 import asyncio
 import os
@@ -49,8 +49,8 @@ class LocalBrowser:
         Args:
             program: Its path.
             place: The run, and the folder for its log and for the browsers' profiles.
-            environ: Of which PATH, LANG, TZ and TMPDIR are taken.
-            log: Told of files that would not go.
+            environ: The browser gets PATH, LANG, TZ and TMPDIR of it.
+            log: Told of files that could not be removed.
         """
         self.url = ""
         self._program = program
@@ -67,10 +67,10 @@ class LocalBrowser:
         self._begin = 0
 
     async def prepare(self) -> None:
-        """Fetch nothing: it is installed."""
+        """Nothing to fetch."""
 
     async def start(self) -> None:
-        """Start it, on the port it had before if there was one.
+        """Start it, on its earlier port if there was one.
 
         Raises:
             BrowserError: It cannot be started, or does not listen.
@@ -91,7 +91,7 @@ class LocalBrowser:
                 return
 
     async def running(self) -> bool:
-        """Tell whether its process is there."""
+        """Tell whether its process exists."""
         return self._process is not None and self._process.returncode is None
 
     async def last_words(self) -> str:
@@ -114,16 +114,16 @@ class LocalBrowser:
                 self._log.warning("browser.not_removed", folder=str(scratch), reason=str(error))
 
     def describe(self) -> Facts:
-        """Return no facts besides its name, which its session tells."""
+        """No facts besides its name, which its session has."""
         return Facts()
 
     async def _listen(self, port: int) -> None:
-        """Start it and wait until it says that it listens: a stranger on that port would answer as well."""
+        """Start it and wait until it says that it listens: another program on that port would answer as well."""
         scratch = self._scratch = make_scratch(self._place, self._token, self._environ)
         held = self._held = AsyncExitStack()
         command = (self._program, f"--port={port}", "--log-level=WARNING")
         try:
-            # A file, not a pipe: nobody has to read it, and what holds it open keeps nobody waiting.
+            # A file, not a pipe: nobody has to read it, and a process that holds it open delays nobody.
             with self._written.open("ab") as log:
                 self._begin = log.tell()
                 process = self._process = await held.enter_async_context(
@@ -205,7 +205,7 @@ def browser_flags(*, root: bool, shared_memory: int, watched: bool = False) -> t
 
 
 def make_scratch(place: Place, token: str, environ: Mapping[str, str]) -> Path:
-    """Create the folder for profiles and return it: in the run's folder, or in a shorter one where that is too long."""
+    """Create the folder for profiles: in the run's folder, or in a shorter one if that is too long."""
     own = place.folder / token
     if len(os.fsencode(own)) <= LONGEST_SCRATCH:
         durable.remove_tree(own)
@@ -223,11 +223,7 @@ def make_scratch(place: Place, token: str, environ: Mapping[str, str]) -> Path:
 
 
 async def remove_drivers(run_ids: Collection[str], environ: Mapping[str, str]) -> int:
-    """Kill the drivers and browsers that runs left behind which were killed, and remove their profiles.
-
-    Returns:
-        How many processes there were.
-    """
+    """Kill the drivers and browsers of killed runs, and remove their profiles; return how many processes."""
     killed = 0
     for run_id in run_ids:
         killed += await processes.kill_marked(*_run_marks(run_id))

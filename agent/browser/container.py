@@ -4,20 +4,20 @@ import asyncio
 import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from agent.base.engine import (
     LABEL,
     PULL_SECONDS,
     REMOVE_SECONDS,
+    Engine,
     Login,
     bind_mount,
     image_digest,
     no_login,
 )
-from agent.base.errors import BrowserError
+from agent.base.errors import BrowserError, MayflyError
 from agent.base.logs import Log
-from agent.browser.docker import WITHOUT, Docker
 from agent.browser.interface import HOST, Facts, Place, open_to_browser
 from agent.browser.session import BrowserDied
 
@@ -29,10 +29,19 @@ PORT = 4444
 
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto"
 """For a server that lives for minutes and passes messages on: on two cores its optimising compiler delays the first
-session by a third (5.1 s -> 3.2 s), and a second collector of garbage has nothing to do."""
+session by a third (5.1 s -> 3.2 s), and a second garbage collector has nothing to do."""
 
 _TASKS = 1024
 """Threads and processes for the server, and again for each session: a page with 40 frames takes about 800."""
+
+
+class Docker(Engine):
+    """The container engine for the browser: its failures are the browser's, and there are other ways to have one."""
+
+    failure: ClassVar[type[MayflyError]] = BrowserError
+    instead: ClassVar[str] = (
+        ", or install chromium and chromedriver, or set browser.url to a running WebDriver endpoint"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +76,15 @@ class ContainerBrowser:
         *,
         login: Login = no_login,
     ) -> None:
-        """Describe a container; nothing is asked of the engine yet.
+        """Describe a container; the engine is not asked yet.
 
         Args:
             image: Name with a full tag, and a digest if it should be pinned further.
             place: The run, and its downloads folder, which has the same path in the container.
             resources: What it gets.
             environ: Where `docker` and its engine are found, and the time zone (`TZ`).
-            log: Told of a pull and of a container that would not go.
-            login: What opens a private registry.
+            log: Told of a pull and of a container that could not be removed.
+            login: Credentials of private registries.
         """
         self.url = ""
         self._image = image
@@ -93,14 +102,11 @@ class ContainerBrowser:
         """Pull the image if the engine does not have it.
 
         Raises:
-            BrowserError: There is no engine, or the image cannot be had.
+            BrowserError: There is no engine, or the image is not available.
         """
-        found = await self._docker.ask("image", "inspect", self._image)
-        if found.code != 0:
-            await self._docker.do("version", "--format", "{{.Server.Version}}")
-            await self._pull()
-            found = await self._docker.ask("image", "inspect", self._image)
-        self._digest = image_digest(found.stdout)
+        event = "browser.image_pulled"
+        found, _ = await self._docker.have(self._image, self._log, event, what="browser's image")
+        self._digest = image_digest(found)
 
     async def start(self) -> None:
         """Create and start the container; the engine chooses the port the first time.
@@ -115,9 +121,9 @@ class ContainerBrowser:
         await asyncio.shield(self._launch)
 
     async def running(self) -> bool:
-        """Tell whether the container runs; when the engine does not say, it may."""
+        """Tell whether the container runs; if the engine does not answer, it may."""
         try:
-            asked = await self._docker.ask(
+            asked = await self._docker.run(
                 "container", "inspect", "--format", "{{.State.Running}}", self._name
             )
         except BrowserError:
@@ -129,12 +135,12 @@ class ContainerBrowser:
     async def last_words(self) -> str:
         """Return the end of the container's log and how it ended, on one line."""
         try:
-            state = await self._docker.ask(
+            state = await self._docker.run(
                 *("container", "inspect", "--format"),
                 "{{.State.Status}}, exit code {{.State.ExitCode}}, out of memory: {{.State.OOMKilled}}",
                 self._name,
             )
-            log = await self._docker.ask("container", "logs", "--tail", "20", self._name)
+            log = await self._docker.run("container", "logs", "--tail", "20", self._name)
         except BrowserError:
             return ""
         if state.code != 0:
@@ -143,7 +149,7 @@ class ContainerBrowser:
         return f"{words[-400:]} ({state.stdout.decode(errors='replace').strip()})"
 
     async def stop(self) -> None:
-        """Remove the container, whatever state it is in."""
+        """Remove the container, whatever its state."""
         launch, self._launch = self._launch, None
         if launch is None:
             return
@@ -156,25 +162,14 @@ class ContainerBrowser:
         """Return the image and its digest."""
         return Facts(self._image, self._digest)
 
-    async def _pull(self) -> None:
-        self._log.info("browser.image_pulled", image=self._image)
-        try:
-            await self._docker.pull(self._image)
-        except BrowserError as error:
-            raise BrowserError(
-                f"the browser's image {self._image} is not here and could not be fetched: {error}",
-                remedy=error.remedy
-                or f"check its name and the network, or docker load it, {WITHOUT}",
-            ) from error
-
     async def _run(self) -> None:
         port = self.url.rpartition(":")[2] if self.url else ""
         arguments = run_arguments(
             self._name, self._image, self._place, self._resources, port=port, zone=self._zone
         )
-        await self._docker.do(*arguments, seconds=RUN_SECONDS)
+        await self._docker.output(*arguments, seconds=RUN_SECONDS)
         if not self.url:
-            bound = await self._docker.ask("port", self._name, str(PORT))
+            bound = await self._docker.run("port", self._name, str(PORT))
             if bound.code != 0:
                 raise BrowserDied("the container ended at once")
             # One line for each address family, should the engine ever publish on two.
@@ -193,10 +188,10 @@ def run_arguments(
     Args:
         name: The container's name.
         image: The image.
-        place: The run it belongs to, and the downloads folder.
+        place: Its run, and the downloads folder.
         resources: What it gets.
         port: The port on this machine's loopback address; empty for one that the engine chooses.
-        zone: Time zone, such as `Asia/Tokyo`; pages see it. Empty for the image's own.
+        zone: Time zone, such as `Asia/Tokyo`, which pages see; empty for the image's own.
     """
     variables = {
         "SE_NODE_MAX_SESSIONS": resources.sessions,
@@ -225,14 +220,10 @@ def run_arguments(
 
 
 async def remove_containers(run_ids: Collection[str], environ: Mapping[str, str], log: Log) -> int:
-    """Remove the containers that runs left behind which were killed; without an engine there are none.
-
-    Returns:
-        How many there were.
-    """
+    """Remove the containers of killed runs; return how many there were, 0 without an engine."""
     docker = Docker(environ)
     try:
-        listed = await docker.do(
+        listed = await docker.output(
             *("ps", "--all", "--filter", f"label={LABEL}"),
             *("--format", f'{{{{.ID}}}} {{{{.Label "{LABEL}"}}}}'),
         )
@@ -246,9 +237,9 @@ async def remove_containers(run_ids: Collection[str], environ: Mapping[str, str]
 
 
 async def _remove(docker: Docker, names: list[str], log: Log) -> None:
-    """Kill and remove containers. `docker stop` would wait for a browser that has nothing left to say."""
+    """Kill and remove containers. `docker stop` would wait for a browser that has nothing left to do."""
     try:
-        done = await docker.ask("rm", "--force", "--volumes", *names, seconds=REMOVE_SECONDS)
+        done = await docker.run("rm", "--force", "--volumes", *names, seconds=REMOVE_SECONDS)
     except BrowserError as error:
         log.warning("browser.not_removed", containers=names, reason=str(error))
         return

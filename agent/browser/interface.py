@@ -1,4 +1,4 @@
-"""What one kind of browser does: be started, be looked at, be ended. When to do which is the keeper's business."""
+"""What each kind of browser can do. The supervisor decides when to do it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,7 @@ WATCH = "MAYFLY_WATCH"
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the manifest says of a browser besides its name.
-
-    Attributes:
-        image: The container's image.
-        digest: What that image really was.
-    """
+    """What the manifest says of a browser besides its name: the container's image, and its digest."""
 
     image: str | None = None
     digest: str | None = None
@@ -28,12 +23,12 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a run keeps its browser.
+    """A run's folders for its browser.
 
     Attributes:
         run_id: The run, by which leftovers are found.
-        folder: For the browser's own files; what is in it may be deleted when the browser has stopped.
-        downloads: Where browser and jobs meet; see `open_to_browser`. No other user may reach it.
+        folder: For the browser's own files; they may be deleted when the browser has stopped.
+        downloads: Shared by browser and jobs; see `open_to_browser`. No other user may reach it.
     """
 
     run_id: str
@@ -42,7 +37,7 @@ class Place:
 
 
 class Backend(Protocol):
-    """A kind of browser. It judges nothing: a caller decides when it is started, given up and started again."""
+    """A kind of browser."""
 
     @property
     def kind(self) -> Kind:
@@ -64,11 +59,11 @@ class Backend(Protocol):
         """Fetch what is missing before it can be started.
 
         Raises:
-            BrowserError: It cannot be had; trying again at once is of no use.
+            BrowserError: It is not available; an immediate retry would not help.
         """
 
     async def start(self) -> None:
-        """Launch it, or launch it again after `stop`; that it is ready takes longer.
+        """Launch it, or launch it again after `stop`; it may not be ready yet.
 
         Raises:
             BrowserDied: It ended at once; it may live longer the next time.
@@ -76,13 +71,13 @@ class Backend(Protocol):
         """
 
     async def running(self) -> bool:
-        """Tell whether it is there. False is certain; one that hangs is still there."""
+        """Tell whether it exists. False is certain; one that hangs still exists."""
 
     async def last_words(self) -> str:
-        """Return the end of what it wrote, on one line; empty when it is not known."""
+        """Return the end of its output, on one line; empty if it is unknown."""
 
     async def stop(self) -> None:
-        """End it and all that it started. Bounded, never raises, may be called at any time and again."""
+        """End it and everything that it started. Bounded, never raises, may be called at any time and again."""
 
     def describe(self) -> Facts:
         """Return what is known of it."""
@@ -91,8 +86,8 @@ class Backend(Protocol):
 def open_to_browser(folder: Path) -> None:
     """Create a folder, below `Place.downloads`, in which job and browser may both write, read and delete.
 
-    In a container the browser is another user (1200:1201 in the Selenium images), so the mode lets everyone in; what
-    keeps strangers out is the run's own folder above it.
+    In a container the browser is another user (1200:1201 in the Selenium images), so the mode lets everyone in; the
+    run's own folder above it keeps other users out.
     """
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o777)

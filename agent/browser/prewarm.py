@@ -1,4 +1,4 @@
-"""A browser that is started on a guess, while the release is still fetched, and corrected once the release is known."""
+"""Prewarm: a browser is started on a guess while the release is fetched, and replaced if the release needs another."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,13 +8,13 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from agent.browser.choice import Choice
-from agent.browser.proxy import door
+from agent.browser.proxy import webdriver_proxy
 from agent.browser.supervisor import Supervisor
 from agent.config.jobsfile import Job, JobsFile, ReleaseBrowser, needs_browser
 from agent.contract.facts import Browser
 
 Choose = Callable[[str | None], Choice]
-Keep = Callable[[Choice], Supervisor]
+Supervise = Callable[[Choice], Supervisor]
 
 
 LOOPBACK = "127.0.0.1"
@@ -27,21 +27,21 @@ class Prewarm:
         warnings: What a person should know of it.
     """
 
-    def __init__(self, choose: Choose, keep: Keep, *, port: int = 0) -> None:
-        """Make no browser yet.
+    def __init__(self, choose: Choose, supervise: Supervise, *, port: int = 0) -> None:
+        """Start nothing yet.
 
         Args:
-            choose: Returns which browser to use, given the image that the release pins.
-            keep: Returns the keeper of one.
+            choose: Returns the browser to use, given the image that the release pins.
+            supervise: Returns the supervisor of one.
             port: A port of the loopback address at which jobs find it as well; 0 for none.
         """
         self.warnings: tuple[str, ...] = ()
         self._port = port
-        self._door = AsyncExitStack()
+        self._proxy = AsyncExitStack()
         self._choose = choose
-        self._keep = keep
+        self._supervise = supervise
         self._choice: Choice | None = None
-        self._keeper: Supervisor | None = None
+        self._supervisor: Supervisor | None = None
         self._stopping: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -54,7 +54,7 @@ class Prewarm:
         _trace: TracebackType | None,
     ) -> None:
         self.leave()
-        await self._door.aclose()
+        await self._proxy.aclose()
         await asyncio.gather(*self._stopping)
 
     async def guess(self, last: JobsFile | None) -> None:
@@ -65,7 +65,7 @@ class Prewarm:
     async def settle(
         self, pinned: ReleaseBrowser | None, jobs: tuple[Job, ...]
     ) -> Supervisor | None:
-        """Return the browser that the jobs need, started; None when none of them needs one."""
+        """Return the browser that the jobs need, started; None if none of them needs one."""
         if not any(job.browser for job in jobs):
             self._dismiss()
             return None
@@ -73,44 +73,44 @@ class Prewarm:
         if choice != self._choice:
             self._dismiss()
             await self._start(choice)
-        await self._open_door()
-        return self._keeper
+        await self._open_proxy()
+        return self._supervisor
 
     def leave(self) -> Browser | None:
-        """Begin to stop whatever runs, and return what the manifest says of the browser that the jobs had.
+        """Begin to stop the browser, and return the manifest's record of the one that the jobs had.
 
         The end of the context waits for it: half a second for a container, in which files can be sent.
         """
-        record = self._keeper.record() if self._keeper else None
+        record = self._supervisor.record() if self._supervisor else None
         self._dismiss()
         return record
 
     async def _start(self, choice: Choice) -> None:
         self._choice = choice
-        self._keeper = self._keep(choice)
-        await self._keeper.__aenter__()
+        self._supervisor = self._supervise(choice)
+        await self._supervisor.__aenter__()
 
-    async def _open_door(self) -> None:
-        """Offer the browser where older scrapers look for it, unless it is there itself."""
+    async def _open_proxy(self) -> None:
+        """Open the second address, unless the browser is there itself."""
         url = urlsplit(self._url())
         there = url.hostname in {LOOPBACK, "localhost"} and url.port == self._port
         if not self._port or there:
             return
         try:
-            await self._door.enter_async_context(door(LOOPBACK, self._port, self._url))
+            await self._proxy.enter_async_context(webdriver_proxy(LOOPBACK, self._port, self._url))
         except OSError as error:
             where = f"http://localhost:{self._port}, for scrapers that look there"
             self.warnings = (f"the browser is not at {where}: {error.strerror} (browser.port)",)
 
     def _url(self) -> str:
-        return self._keeper.url if self._keeper else ""
+        return self._supervisor.url if self._supervisor else ""
 
     def _dismiss(self) -> None:
-        """Stop the present browser beside what comes next."""
-        if self._keeper is not None:
-            leaving = self._keeper.__aexit__(None, None, None)
+        """Stop the present browser in the background."""
+        if self._supervisor is not None:
+            leaving = self._supervisor.__aexit__(None, None, None)
             self._stopping.append(asyncio.ensure_future(leaving))
-        self._keeper = self._choice = None
+        self._supervisor = self._choice = None
 
 
 def _image(pinned: ReleaseBrowser | None) -> str | None:

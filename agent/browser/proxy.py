@@ -1,8 +1,8 @@
-"""A second address for a browser: where scrapers look for it that were written for a Selenium Grid beside them.
+"""A WebDriver proxy: a second address of the browser, where scrapers look that were written for a Selenium Grid.
 
-They say `http://localhost:4444/wd/hub` or `http://selenium:4444`. A Grid of today and a chromedriver are elsewhere, the
-latter knows no `/wd/hub` and answers nobody who calls it by another name than localhost. So heads of requests are
-rewritten on the way in; what comes back is passed on as it is.
+They use `http://localhost:4444/wd/hub` or `http://selenium:4444`. A Grid of today and a chromedriver are elsewhere, and
+the latter has no `/wd/hub` and answers only to the name localhost. So heads of requests are rewritten; answers are
+passed on as they are.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from agent.base.redact import without_credentials
 
 PREFIX = "/wd/hub"
-"""Where Selenium servers before version 4 had their root."""
+"""The root of Selenium servers before version 4."""
 
 CONNECT_SECONDS = 5.0
 MAX_HEAD = 64 * 1024
@@ -36,7 +36,7 @@ class Request:
     Attributes:
         head: Up to and with the empty line.
         length: Bytes of its body; None for a body in chunks.
-        upgrade: What follows is no HTTP any more.
+        upgrade: Whether the rest of the connection is not HTTP.
     """
 
     head: bytes
@@ -45,10 +45,10 @@ class Request:
 
 
 def passed_on(head: bytes, target: str) -> Request:
-    """Return a request's head as the browser at `target` wants it.
+    """Return a request's head in the form that the browser at `target` needs.
 
-    A page in a browser can reach this address as well, by name or by redirecting its own name here: what comes from a
-    page says so in `Origin`, and what was meant for another name has it in `Host`.
+    A page in a browser can reach this address as well, by name or by redirecting its own name here: a page's requests
+    have `Origin`, and requests for another name have that in `Host`.
 
     Raises:
         Refused: It is not a client's.
@@ -96,8 +96,8 @@ def _is_ours(host: str) -> bool:
 
 
 @asynccontextmanager
-async def door(host: str, port: int, target: Callable[[], str]) -> AsyncIterator[None]:
-    """Be reachable at an address during the block, and pass on what comes to a browser.
+async def webdriver_proxy(host: str, port: int, target: Callable[[], str]) -> AsyncIterator[None]:
+    """Listen at an address during the block, and pass requests on to a browser.
 
     Args:
         host: The address.
@@ -156,7 +156,7 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, tar
 
 
 async def _next(reader: asyncio.StreamReader, target: str) -> Request | None:
-    """Return the next request's head; None when there is none."""
+    """Return the next request's head; None at the end."""
     try:
         return passed_on(await reader.readuntil(b"\r\n\r\n"), target)
     except asyncio.IncompleteReadError:
@@ -222,7 +222,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 def _answer(status: str, reason: str) -> bytes:
-    """Return an answer as WebDriver clients understand it."""
+    """Return an error in the form of WebDriver."""
     value = {"error": "unknown error", "message": f"mayfly: {reason}", "stacktrace": ""}
     body = json.dumps({"value": value}).encode()
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/json; charset=utf-8\r\n"

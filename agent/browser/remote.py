@@ -1,4 +1,4 @@
-"""A WebDriver or Grid endpoint that somebody else runs: there is nothing to start and nothing to stop."""
+"""A WebDriver or Grid endpoint that somebody else runs: it is neither started nor stopped."""
 
 from typing import Literal
 
@@ -16,22 +16,22 @@ class RemoteBrowser:
         self.url = url.rstrip("/")
 
     async def prepare(self) -> None:
-        """Fetch nothing."""
+        """Nothing to fetch."""
 
     async def start(self) -> None:
-        """Launch nothing."""
+        """Nothing to launch."""
 
     async def running(self) -> bool:
-        """Return True: whether it answers is all that can be known from here, and the keeper looks at that."""
+        """Return True: only its answers show more, and the supervisor polls those."""
         return True
 
     async def last_words(self) -> str:
-        """Return nothing: its log is elsewhere."""
+        """Its log is elsewhere."""
         return ""
 
     async def stop(self) -> None:
-        """End nothing."""
+        """Nothing to end."""
 
     def describe(self) -> Facts:
-        """Return no facts."""
+        """No facts."""
         return Facts()

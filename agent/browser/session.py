@@ -1,4 +1,4 @@
-"""WebDriver over plain HTTP, as far as telling whether a browser works takes."""
+"""WebDriver over plain HTTP, as far as needed to know whether a browser works."""
 
 import functools
 import time
@@ -20,10 +20,10 @@ STATUS_SECONDS = 5.0
 CLOSE_SECONDS = 10.0
 POLL_SECONDS = 0.1
 LIFE_SECONDS = 1.0
-"""How often, while a browser is not ready, somebody looks whether it is still there."""
+"""Between two checks that a browser which is not ready still exists."""
 
 REFUSALS = 4
-"""Sessions that an endpoint may refuse to open before it is given up: it is up, and asking again does not help."""
+"""Sessions that an endpoint may refuse before it is abandoned: it is up, and another request would not help."""
 
 # The Grid refuses a body that does not say so in these words.
 _HEADERS = {"Content-Type": "application/json; charset=utf-8"}
@@ -46,21 +46,21 @@ class NoSession(BrowserError):  # noqa: N818 -- the name states the fact
 
 
 class BrowserDied(NoSession):
-    """It ended before one could."""
+    """It ended before a session opened."""
 
 
 class _NotYet(Exception):  # noqa: N818 -- the name states the fact
-    """The endpoint cannot be reached, or says that it is not ready."""
+    """The endpoint cannot be reached, or is not ready."""
 
 
 class _Refused(Exception):  # noqa: N818 -- the name states the fact
-    """The endpoint is there and did not open a session."""
+    """The endpoint answered and did not open a session."""
 
 
 async def answers(url: str, *, seconds: float = STATUS_SECONDS) -> bool:
-    """Tell whether an endpoint says anything at all to `/status`.
+    """Tell whether an endpoint answers `/status` at all.
 
-    A Grid whose slots are all taken says that it is not ready; that is an answer.
+    A Grid whose slots are all taken is not ready; that is an answer.
     """
     try:
         await _within(seconds, lambda: _status(url, seconds))
@@ -77,12 +77,12 @@ async def wait_for_session(
     Args:
         url: The WebDriver URL.
         seconds: Limit of the whole.
-        alive: Whether the browser is still there; asked now and then.
-        shared: Whether others use it as well. A Grid without a free slot says that it is not ready, and queues the
-            request all the same; one that grows with its queue has no slot before somebody asks.
+        alive: Whether the browser still exists; asked now and then.
+        shared: Whether others use it as well. A Grid without a free slot is not ready, and queues the request all the
+            same; one that grows with its queue has no slot before a request.
 
     Raises:
-        BrowserDied: It is not.
+        BrowserDied: It does not exist any more.
         NoSession: None opened in that time, or it was refused `REFUSALS` times.
     """
     looked = began = time.monotonic()
@@ -113,7 +113,7 @@ async def wait_for_session(
 
 
 async def close_all(url: str, *, seconds: float = CLOSE_SECONDS) -> int:
-    """Close every session of an endpoint, and return how many there were; one that does not answer has none."""
+    """Close every session of an endpoint; return how many there were, 0 without an answer."""
     try:
         return await _within(seconds, functools.partial(_close_all, url, seconds))
     except _NotYet:
@@ -128,7 +128,7 @@ def _close_all(url: str, seconds: float) -> int:
 
 
 def _open_sessions(url: str, seconds: float) -> list[str]:
-    """Return the sessions that a Grid tells in its status, or a chromedriver in a list of its own."""
+    """Return the sessions in a Grid's status, or in a chromedriver's own list."""
     try:
         nodes = _status(url, seconds).get("nodes")
         if nodes is None:
@@ -153,7 +153,7 @@ def _attempts(seconds: float, worth_another: Callable[[BaseException], bool]) ->
 
 
 async def _within(seconds: float, work: Callable[[], T]) -> T:
-    """Run a request, whose own limit is for each piece of an answer, within a limit for the whole."""
+    """Run a request within a limit for the whole; its own limit is for each piece of an answer."""
     try:
         return await in_thread(work, seconds=seconds)
     except TimeoutError as error:
@@ -179,9 +179,7 @@ def _try_session(url: str, seconds: float, *, shared: bool) -> str:
         name = f"{capabilities['browserName']} {capabilities['browserVersion']}"
     except (ValueError, KeyError, TypeError) as error:
         raise _Refused("its answer is not WebDriver's") from error
-    with suppress(
-        _NotYet
-    ):  # it opened, which is the question; what stays open ends with the browser
+    with suppress(_NotYet):  # it opened, which is the question; it ends with the browser
         _ask("DELETE", f"{url}/session/{session}", CLOSE_SECONDS)
     return name
 
@@ -199,9 +197,7 @@ def _ask(method: str, url: str, seconds: float, body: object = None) -> "request
     import requests  # noqa: PLC0415 -- 0.2 s
 
     with requests.Session() as client:
-        client.trust_env = (
-            False  # no proxy: a browser is near, and jobs reach it without one as well
-        )
+        client.trust_env = False  # no proxy: jobs reach a browser without one as well
         try:
             return client.request(
                 method,
@@ -218,7 +214,7 @@ def _ask(method: str, url: str, seconds: float, body: object = None) -> "request
 
 
 def _reason(answer: "requests.Response") -> str:
-    """Return the first line of a WebDriver error; its stack trace says nothing to a person."""
+    """Return the first line of a WebDriver error; its stack trace does not help a person."""
     try:
         value = answer.json()["value"]
         text = str(value.get("message") or value.get("error"))

@@ -1,4 +1,4 @@
-"""Keeps a run's browser: starts it, knows when it is ready, notices when it is gone, starts it again, stops it."""
+"""The supervisor of a run's browser: starts it, knows when it is ready, restarts it when it dies, stops it."""
 
 import asyncio
 import time
@@ -15,10 +15,10 @@ from agent.browser.interface import Backend
 from agent.contract.facts import Browser
 
 STARTS = 2
-"""Launches that one attempt to get a browser takes when it ends before a session has opened."""
+"""Launches of one attempt, if the browser ends before a session has opened."""
 
 LAUNCH_SECONDS = 60.0
-"""What a launch may take by itself; backends keep it with limits of their own."""
+"""Limit of a launch, which backends hold to with limits of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +26,10 @@ class WatchSettings:
     """How a running browser is watched.
 
     Attributes:
-        interval: Seconds between two looks.
-        answer: Seconds it may take to answer one.
-        misses: Looks without an answer after which a browser that is still there counts as dead.
-        pause: Seconds between two attempts to get it back.
+        interval: Seconds between two polls.
+        answer: Seconds that an answer may take.
+        misses: Polls without an answer after which a browser that still exists counts as dead.
+        pause: Seconds between two attempts to restart it.
     """
 
     interval: float = 2.0
@@ -50,12 +50,12 @@ class Supervisor:
     def __init__(
         self, backend: Backend, *, timeout: float, log: Log, pace: WatchSettings | None = None
     ) -> None:
-        """Keep a browser.
+        """Supervise a browser.
 
         Args:
             backend: The browser, not started.
             timeout: Seconds from its launch within which a session must open.
-            log: Where its story is told.
+            log: Gets its events.
             pace: How it is watched.
         """
         self.generation = 0
@@ -97,7 +97,7 @@ class Supervisor:
         """Return when a session can be opened; at once while the browser is well.
 
         Raises:
-            BrowserError: It could not be had, or not in time.
+            BrowserError: It is not available, or not in time.
         """
         limit = self._backend.preparation + STARTS * LAUNCH_SECONDS + self._timeout
         try:
@@ -109,9 +109,9 @@ class Supervisor:
             raise BrowserError(str(self._error), remedy=self._error.remedy) from self._error
 
     async def lost(self, generation: int) -> bool:
-        """Tell whether the browser of `generation` is gone, or does not answer at this moment.
+        """Tell whether the browser of `generation` is gone, or does not answer now.
 
-        A job that fails because its browser died is faster than the next look at it; so this looks itself.
+        A job that fails because its browser died is faster than the next poll; so this polls.
         """
         if generation != self.generation or not self._settled.is_set() or self._error is not None:
             return True
@@ -122,10 +122,10 @@ class Supervisor:
 
     @asynccontextmanager
     async def used(self) -> AsyncIterator[None]:
-        """Tell that a job uses it during the block.
+        """Note that a job uses it during the block.
 
-        A job that was killed left its session open, which would keep a slot from the next one. Which job a session
-        belongs to cannot be told, so they are closed when no job is left; those of somebody else's Grid never.
+        A killed job leaves its session open, which would keep a slot from the next one. Which job has a session is
+        unknown, so they are closed when no job is left; those of somebody else's Grid never.
         """
         self._users += 1
         try:
@@ -138,7 +138,7 @@ class Supervisor:
                     self._log.info("browser.closed_sessions", sessions=left)
 
     def record(self) -> Browser | None:
-        """Return what the manifest says of it; None when no session ever opened."""
+        """Return the manifest's record; None if no session ever opened."""
         if self._name is None:
             return None
         facts = self._backend.describe()
@@ -167,18 +167,14 @@ class Supervisor:
             self._settle(error)
         except Exception as error:  # noqa: BLE001 -- a defect of ours must not leave jobs waiting
             self._log.exception("browser.defect")
-            self._settle(BrowserError(f"the browser's keeper failed: {error!r}"))
+            self._settle(BrowserError(f"the browser's supervisor failed: {error!r}"))
 
     def _settle(self, error: BrowserError | None) -> None:
         self._error = error
         self._settled.set()
 
     async def _bring_up(self) -> None:
-        """Launch it and wait until a session opens; once more when it ends in between.
-
-        Raises:
-            BrowserError: It cannot be launched, or no session opened in time.
-        """
+        """Launch it and wait until a session opens; once more if it ends in between."""
         began = time.monotonic()
         for number in range(1, STARTS + 1):
             self._log.info("browser.starting")
@@ -204,7 +200,7 @@ class Supervisor:
         self._log.info("browser.ready", name=self._name, seconds=seconds)
 
     async def _bring_back(self) -> None:
-        """Start it again, as often as it takes. Meanwhile jobs are told why they get none."""
+        """Restart it, as often as it takes. Meanwhile jobs learn why they get no browser."""
         while True:
             await self._backend.stop()
             try:
@@ -247,7 +243,7 @@ class Supervisor:
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Wait for bounded work even when we are cancelled meanwhile, and pass the cancellation on afterwards."""
+    """Wait for bounded work even when cancelled meanwhile, and pass the cancellation on afterwards."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():

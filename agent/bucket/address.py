@@ -1,7 +1,4 @@
-"""How a bucket is addressed: from a URL and settings to the parameters of a client, without opening anything.
-
-Decisions only.
-"""
+"""A bucket's address: from a URL and settings to the parameters of a client. Decisions only."""
 
 import re
 from collections.abc import Callable
@@ -23,13 +20,13 @@ RETRY_SECONDS = 60
 """From a request's start until no further retry begins; the client backs off with jitter in between."""
 MAX_RETRIES = 6
 ONCE_SECONDS = 20
-"""A put that is made once, of two megabytes at most: whoever repeats it under another key need not wait longer."""
+"""For one put of two megabytes at most: whoever repeats it under another key need not wait longer."""
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
-"""Seconds between attempts at what the client does not retry and a store means for the moment."""
+"""Seconds between retries of requests that the client does not retry."""
 PASSING = frozenset(
     {"BadDigest", "IncompleteBody", "OperationAborted", "RequestTimeout", "SlowDown"}
 )
-"""Codes of answers with 4xx that are about this request, not about what was asked: the client takes them for final."""
+"""Codes of 4xx answers that a retry may not meet, although the client takes them for final."""
 
 
 _CODE = re.compile(r"<Error>.*?<Code>([\w.]{1,80})</Code>", re.DOTALL)
@@ -47,7 +44,7 @@ _REMEDIES = {
     **dict.fromkeys(("AuthorizationHeaderMalformed", "PermanentRedirect"), _REGION),
     "NoSuchBucket": "make the bucket, or correct store.url",
 }
-"""What can be done about an answer of S3, by its code."""
+"""Remedies by S3's error code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +69,7 @@ class S3Bucket:
 
     @property
     def identity(self) -> str:
-        """Its address and that of its service, the same in each spelling: services may have buckets of one name."""
+        """Its address and its service's, the same in each spelling: several services may have a bucket of that name."""
         endpoint = urlsplit(str(self.config.get("endpoint", "")))
         if not endpoint.hostname:
             return self.name
@@ -83,7 +80,7 @@ class S3Bucket:
 
 
 def bucket_at(store: Store, default: Path) -> LocalBucket | S3Bucket:
-    """Return what `store.url` addresses; without one, the folder `default`."""
+    """Return the bucket of `store.url`; without one, the folder `default`."""
     if store.url is None:
         return LocalBucket(default)
     url = urlsplit(store.url)
@@ -99,12 +96,12 @@ def bucket_at(store: Store, default: Path) -> LocalBucket | S3Bucket:
 def s3_parameters(
     address: S3Bucket, credentials: Credentials | None, chain: Callable[[], object]
 ) -> dict[str, Any]:
-    """Return the parameters of an S3 client: limits on every wait, and the only retries there are.
+    """Return the parameters of an S3 client, with limits on every wait and the only retries there are.
 
     Args:
-        address: The bucket. Plain HTTP is spoken only where its endpoint says so itself.
+        address: The bucket. Plain HTTP is used only if its endpoint says so itself.
         credentials: Its keys.
-        chain: Returns a provider of keys, where none were given.
+        chain: Returns a provider of keys if none are given.
     """
     parameters: dict[str, Any] = {
         "config": address.config,
@@ -128,13 +125,13 @@ def s3_parameters(
 
 
 def store_error(action: str, key: str, message: str, *, denied: bool) -> StoreError:
-    """Return what a client's complaint means.
+    """Return the error for a client's message.
 
     Args:
         action: What was tried, such as `put`.
-        key: With what.
-        message: The complaint.
-        denied: Whether the client itself says that it was about credentials or rights.
+        key: The object's key.
+        message: The message.
+        denied: Whether the client itself says that credentials or rights are the cause.
     """
     code, reason = code_of(message), reason_of(message)
     # The reason is cut, and the status may stand behind the cut.
@@ -151,9 +148,9 @@ def store_error(action: str, key: str, message: str, *, denied: bool) -> StoreEr
 
 
 def reason_of(message: str) -> str:
-    """Return what a client's message says, on one line: the service's own answer, else the message's first paragraph.
+    """Return a client's message on one line: the service's own answer, else the message's first paragraph.
 
-    Before the answer stands the whole address of the object, and what follows the paragraph is the client's internals.
+    Before the answer stands the whole address of the object, and after the paragraph the client's internals.
     """
     said = message.split("\n\n", maxsplit=1)[0]
     if code := code_of(said):
@@ -168,7 +165,7 @@ def reason_of(message: str) -> str:
 
 
 def code_of(message: str) -> str:
-    """Return the store's own word for what is wrong; empty when the message has none."""
+    """Return the store's error code; empty if the message has none."""
     match = _CODE.search(message)
     return match[1] if match else ""
 

@@ -1,8 +1,8 @@
-"""The bucket: the one module of the agent in which bytes reach a store.
+"""The bucket: the only module of the agent that sends bytes to a store.
 
-Requests are retried by the client itself, within `agent.bucket.address.RETRY_SECONDS`, all but those of
-`Bucket.put_once`, which a batch's log repeats under another key. An answer of 4xx is final to the client; `Bucket.put`
-retries those that a store means for the moment.
+Requests are retried by the client itself, within `agent.bucket.address.RETRY_SECONDS`, except those of
+`Bucket.put_once`, which a log repeats under another key. An answer of 4xx is final to the client; `Bucket.put` retries
+those that a store means for the moment.
 """
 
 import asyncio
@@ -36,12 +36,12 @@ from agent.machine.metadata import metadata_endpoint
 PART_BYTES = 5 * 1024**2
 """Files above this go in parts of this size: S3 allows 10,000 of them, so 48 GiB."""
 PARTS_AT_ONCE = 2
-"""Of one file, and several files leave at once: a third costs 11 MB of memory with four files, and saves no time."""
+"""Of one file; several files are sent at once: a third costs 11 MB of memory with four files, and saves no time."""
 ABORT_SECONDS = 3.0
-"""For removing the parts of an upload that is cut off: on a machine that is taken back, the commit needs the time."""
+"""To remove the parts of an upload that is cut off: on a machine that is taken back, the commit needs the time."""
 PIECE_BYTES = 1024**2
 NO_RETRIES = {"max_retries": 0, "retry_timeout": timedelta(0)}
-"""A client that repeats a request changes the time at which the object arrived, as the store has it."""
+"""A retry by the client would change the store's time of the object's arrival."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class ObjectInfo:
 
 
 class Bucket:
-    """A bucket, seen below its prefix. All methods raise `StoreError` when the store fails them."""
+    """A bucket below its prefix. All methods raise `StoreError` when the store fails them."""
 
     def __init__(
         self,
@@ -86,10 +86,10 @@ class Bucket:
         Args:
             address: Where it is.
             credentials: Its keys; None leaves them to boto3's chain (profile, role).
-            environ: What that chain is told.
+            environ: The environment of that chain.
 
         Raises:
-            StoreError: A local bucket's folder cannot be made, or nobody has keys.
+            StoreError: A local bucket's folder cannot be made, or there are no keys.
             SecretsUnreachable: The machine's metadata service has no keys of a role, or not yet.
         """
         if isinstance(address, LocalBucket):
@@ -107,13 +107,13 @@ class Bucket:
             return cls(S3Store(address.bucket, **parameters), address.name, once=once)
 
     async def sync(self) -> None:
-        """Make durable what was put: a store did so before it answered, a folder, also a network's, is asked to."""
+        """Make durable what was put: a store did so before it answered, a folder (a network's, too) is asked to."""
         if self._folder is not None:
             with _edge("sync", str(self._folder)):
                 await asyncio.to_thread(sync_file_system, self._folder)
 
     async def put(self, key: str, data: bytes) -> None:
-        """Write an object, whatever was there."""
+        """Write an object, in place of an older one."""
         for pause in (*PAUSES, None):
             try:
                 with _edge("put", key):
@@ -146,44 +146,44 @@ class Bucket:
             await writer.close()
 
     async def get(self, key: str, *, limit: int | None = None) -> bytes | None:
-        """Return an object's content, or None when there is none. For small objects: it is held in memory.
+        """Return a small object's content; None if it does not exist.
 
         Raises:
             StoreError: It has more than `limit` bytes.
         """
         with _edge("get", key):
-            try:
-                answer = await obstore.get_async(self._store, key)
-            except FileNotFoundError:
-                return None
-            if limit is not None and answer.meta["size"] > limit:
-                raise StoreError(f"{key} has {answer.meta['size']} bytes, more than {limit}")
-            return bytes(await answer.bytes_async())
+            answer = await self._found(key, limit)
+            return None if answer is None else bytes(await answer.bytes_async())
 
     async def size(self, key: str) -> int | None:
-        """Return the bytes of an object, or None when there is none."""
-        with _edge("look at", key):
+        """Return the bytes of an object; None if it does not exist."""
+        with _edge("inspect", key):
             try:
                 return int((await obstore.head_async(self._store, key))["size"])
             except FileNotFoundError:
                 return None
 
     async def download(self, key: str, target: IO[bytes], *, limit: int) -> bool:
-        """Copy an object into a stream; False when there is none.
+        """Copy an object into a stream; return whether it exists.
 
         Raises:
             StoreError: It has more than `limit` bytes.
         """
         with _edge("get", key):
-            try:
-                answer = await obstore.get_async(self._store, key)
-            except FileNotFoundError:
-                return False
-            if answer.meta["size"] > limit:
-                raise StoreError(f"{key} has {answer.meta['size']} bytes, more than {limit}")
-            async for chunk in answer.stream(min_chunk_size=1024**2):
-                target.write(chunk)
-            return True
+            answer = await self._found(key, limit)
+            if answer is not None:
+                async for chunk in answer.stream(min_chunk_size=PIECE_BYTES):
+                    target.write(chunk)
+            return answer is not None
+
+    async def _found(self, key: str, limit: int | None) -> "obstore.GetResult | None":
+        try:
+            answer = await obstore.get_async(self._store, key)
+        except FileNotFoundError:
+            return None
+        if limit is not None and answer.meta["size"] > limit:
+            raise StoreError(f"{key} has {answer.meta['size']} bytes, more than {limit}")
+        return answer
 
     async def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[ObjectInfo]:
         """Yield the objects under a prefix whose keys sort after `after`; the order is the store's."""
@@ -193,7 +193,7 @@ class Bucket:
                     yield ObjectInfo(item["path"], item["size"], item["last_modified"])
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Delete objects; what is not there is fine."""
+        """Delete objects; missing ones are fine."""
         if keys:
             with _edge("delete", keys[0]):
                 try:
@@ -203,21 +203,15 @@ class Bucket:
 
 
 class Hashing:
-    """Hands out a file in pieces and hashes what it hands out, so that the hash is that of the bytes that were sent.
+    """Reads a file in pieces and hashes them, so that the hash is that of the bytes that were sent.
 
     Attributes:
-        count: Bytes handed out so far.
+        count: Bytes read so far.
         broken: Why the file could not be read further; None while it can.
     """
 
     def __init__(self, stream: IO[bytes], digest: Any, *, limit: int) -> None:
-        """Read a file.
-
-        Args:
-            stream: The file.
-            digest: A hashlib object.
-            limit: Bytes to read at most: somebody may append to the file faster than it is sent.
-        """
+        """Read `limit` bytes at most: somebody may append to the file faster than it is sent."""
         self._stream = stream
         self._digest = digest
         self._limit = limit
@@ -264,7 +258,7 @@ def _boto3_chain(environ: Mapping[str, str]) -> Any:
 
 @contextmanager
 def _edge(action: str, key: str) -> Iterator[None]:
-    """Turn what the client raises into a `StoreError` with one line of reason."""
+    """Turn the client's errors into a `StoreError` with a reason of one line."""
     try:
         yield
     except (BaseError, OSError, ValueError) as error:

@@ -18,7 +18,7 @@ from agent.base.console import printable
 from agent.base.errors import ExitCode, MayflyError
 
 GARBAGE = 10_000
-"""Objects after which cycles are looked for, instead of 700: imports make many, and leave no garbage."""
+"""Objects after which cycles are collected, instead of 700: imports make many, and leave no garbage."""
 
 COMMANDS = {
     "run": ("agent.cli.run:run", "One run, here and now."),
@@ -69,7 +69,7 @@ class LazyGroup(click.Group):
         return command if isinstance(command, click.Command) else None
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run a command; every expected failure ends with its remedy and its exit code."""
+        """Run a command; every expected failure prints its remedy and ends with its exit code."""
         try:
             return super().invoke(ctx)
         except MayflyError as error:
@@ -117,7 +117,7 @@ def main() -> NoReturn:
 
 
 def _complain(error: MayflyError) -> ExitCode:
-    """Say what went wrong and what can be done; the words may come from a bucket, so nothing in them moves a cursor."""
+    """Print an error and its remedy; the text may come from a bucket, so control characters are removed."""
     for line in _safe(str(error)).splitlines():
         click.echo(f"error: {printable(line)}", err=True)
     if error.remedy:
@@ -126,7 +126,7 @@ def _complain(error: MayflyError) -> ExitCode:
 
 
 def _safe(text: str) -> str:
-    """Return an error's text without secrets, as far as they show without the configuration."""
+    """Return an error's text without secrets, as far as they are known without the configuration."""
     from agent.base.redact import Redactor, without_credentials  # noqa: PLC0415 -- only failures need them
     from agent.base.urlsecrets import environment_secrets  # noqa: PLC0415
 
@@ -134,7 +134,7 @@ def _safe(text: str) -> str:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process without taking the interpreter apart.
+    """End the process without the interpreter's own shutdown.
 
     The bucket's client has threads that may want the interpreter's lock while it is being finalised, which ends the
     process with SIGABRT in about one of ten listings (docs/decisions/0003). All our own clean-up has happened by now.

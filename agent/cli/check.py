@@ -11,7 +11,7 @@ import click
 from agent import __version__
 from agent.base.console import aligned, printable
 from agent.base.errors import ContainerError, ExitCode
-from agent.cli.surroundings import configuration_options, load, surroundings
+from agent.cli.surroundings import Options, configuration_options, surroundings
 from agent.config.explain import Explained, explained
 from agent.config.faults import Fault
 from agent.config.jobsfile import JobsFile, parse_jobs
@@ -20,12 +20,12 @@ from agent.config.settings import Release
 from agent.jobs.containers.stackfile import examine_stacks
 from agent.release.advice import advice, dependency_faults, expected
 from agent.release.checks import file_faults, stack_faults
-from agent.release.verify import Trust, signers_faults
+from agent.release.verify import signers_faults
 
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What was found of a release: what keeps it from running, what was not looked at, what a person should know."""
+    """What was found of a release: its faults, what was not checked, and notes for a person."""
 
     faults: list[Fault] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
@@ -39,21 +39,13 @@ class Looked:
 @click.option(
     "--explain", is_flag=True, help="Print every key, its value, and where that comes from."
 )
-def check(
-    config: Path | None,
-    pairs: tuple[str, ...],
-    store: str | None,
-    jobs: Path | None,
-    *,
-    as_json: bool,
-    explain: bool,
-) -> None:
+def check(options: Options, jobs: Path | None, *, as_json: bool, explain: bool) -> None:
     """Check the configuration and a jobs file, and print all faults of both at once.
 
     JOBS is a jobs.toml, or a folder with one; by default the one in the working directory, if there is one.
     """
     around = surroundings()
-    loaded = load(config, pairs, store, around)
+    loaded = options.load(around)
     checked = [loaded.source]
     release = loaded.settings.release
     faults = [*loaded.faults, *signers_faults(release)]
@@ -97,7 +89,7 @@ def _jobs_path(named: Path | None, usual: str, around: Surroundings) -> Path | N
 
 
 def _look(path: Path, release: Release, around: Surroundings) -> Looked:
-    """Look at a jobs file and at the release around it, as the machine will before it runs anything of it."""
+    """Check a jobs file and the release around it, as the machine will before it runs anything of it."""
     try:
         text = around.read(path)
     except UnicodeDecodeError:
@@ -108,7 +100,7 @@ def _look(path: Path, release: Release, around: Surroundings) -> Looked:
     if jobs is None:
         return Looked(faults)
     tree, name = _tree(path, release.jobs)
-    signed = Trust.of(release).signers is not None
+    signed = release.allowed_signers is not None
     stacks, unchecked = _stacks(jobs, tree, str(path), around)
     return Looked(
         [
@@ -132,7 +124,7 @@ def _tree(path: Path, usual: str) -> tuple[Path, str]:
 def _stacks(
     jobs: JobsFile, tree: Path, source: str, around: Surroundings
 ) -> tuple[list[Fault], list[str]]:
-    """Return what is wrong with the stacks that jobs name, and which of them could not be checked."""
+    """Return the faults of the stacks that jobs name, and the stacks that could not be checked."""
     faults = stack_faults(jobs, tree, source)
     sound = [
         job

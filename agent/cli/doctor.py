@@ -12,11 +12,13 @@ from agent import __version__
 from agent.base import threads
 from agent.base.logs import RunLogger, console_sink
 from agent.base.urlsecrets import environment_secrets
-from agent.cli.surroundings import colors, configuration_options, load, surroundings
+from agent.cli.surroundings import Options, colors, configuration_options, surroundings
 from agent.config.jobsfile import JobsFile, parse_jobs
-from agent.config.locate import Loaded, Surroundings, locate
-from agent.doctor import CHECKS, Check, Installation, as_data, as_lines, examine, exit_code
-from agent.doctor.aws import aws_checks
+from agent.config.locate import Surroundings, locate
+from agent.doctor.aws import Deployment, aws_checks
+from agent.doctor.checks import CHECKS
+from agent.doctor.examine import Check, Installation, examine
+from agent.doctor.report import as_data, as_lines, exit_code
 
 STACK = "mayfly"
 DEPLOYMENT = Path(__file__).parents[2] / "deploy" / "aws"
@@ -28,23 +30,14 @@ DEPLOYMENT = Path(__file__).parents[2] / "deploy" / "aws"
 @click.option("--stack", default=STACK, show_default=True, help="The stack of --aws.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what the parts say meanwhile.")
-def doctor(
-    config: Path | None,
-    pairs: tuple[str, ...],
-    store: str | None,
-    *,
-    aws: bool,
-    stack: str,
-    as_json: bool,
-    verbose: bool,
-) -> None:
+def doctor(options: Options, *, aws: bool, stack: str, as_json: bool, verbose: bool) -> None:
     """Try every part that a run needs, all at once; each failure prints its remedy.
 
     Nothing is run and nothing is kept: what is written to the bucket is deleted again. With --aws it is asked whether
     the stack will do its work tonight: template, image, configuration, secrets, role, schedules, quota.
     """
     around = surroundings()
-    loaded = load(config, pairs, store, around)
+    loaded = options.load(around)
     sinks = [console_sink(sys.stderr, colors=colors(sys.stderr, around))] if verbose else []
     run_logger = RunLogger(*sinks)
     run_logger.add_secrets(loaded.settings.sensitive() | environment_secrets(around.environ))
@@ -61,17 +54,19 @@ def doctor(
     )
     checks: Sequence[Check] = CHECKS
     if aws:
-
-        def configure(launch: str | None) -> Loaded:
-            return load(config, pairs, store, replace(around, launch=launch))
-
-        checks = aws_checks(around.environ, stack, DEPLOYMENT, configure)
+        deployment = Deployment(
+            *(around.environ, stack, DEPLOYMENT),
+            configure=lambda launch: options.load(replace(around, launch=launch)),
+        )
+        checks = aws_checks(deployment)
     findings = threads.run(examine(installation, checks))
     if as_json:
         click.echo(json.dumps(as_data(findings), indent=1))
     else:
         coloured = colors(sys.stdout, around)
-        for line in as_lines(findings, lambda text, colour: _paint(text, colour, coloured)):
+        for line in as_lines(
+            findings, lambda text, colour: click.style(text, fg=colour) if coloured else text
+        ):
             click.echo(line)
     sys.exit(exit_code(findings))
 
@@ -83,7 +78,3 @@ def _jobs_here(around: Surroundings, name: str) -> JobsFile | None:
     except (OSError, UnicodeDecodeError):
         return None
     return parse_jobs(text, name, __version__)[0]
-
-
-def _paint(text: str, colour: str, coloured: bool) -> str:
-    return click.style(text, fg=colour) if coloured else text

@@ -17,7 +17,7 @@ from agent.base.logs import Log, RunLogger
 from agent.base.processes import run
 from agent.base.urlsecrets import environment_secrets
 from agent.browser import Container, choose, find_chromedriver
-from agent.cli.surroundings import configuration_options, load_or_fail, log_sink, surroundings
+from agent.cli.surroundings import Options, configuration_options, log_sink, surroundings
 from agent.config.faults import ConfigurationError, Fault
 from agent.config.jobsfile import JobsFile, needs_browser
 from agent.config.locate import Loaded, Locations, Surroundings
@@ -46,7 +46,7 @@ PULL_SECONDS = 900.0
     show_default=True,
     help="How the log is written to stderr.",
 )
-def prepare(config: Path | None, pairs: tuple[str, ...], store: str | None, style: str) -> None:
+def prepare(options: Options, style: str) -> None:
     """Have everything here that a run needs, and run nothing.
 
     Fetches the newest release, makes its environment, and marks it as the one that runs when nothing better is known.
@@ -54,7 +54,7 @@ def prepare(config: Path | None, pairs: tuple[str, ...], store: str | None, styl
     run needs neither git nor a registry.
     """
     around = surroundings()
-    loaded, places = load_or_fail(config, pairs, store, around)
+    loaded, places = options.load_or_fail(around)
     if loaded.settings.release.repository is None:
         raise ConfigurationError([Fault(loaded.source, "release.repository", "is not set")])
     run_logger = RunLogger(log_sink(style, around))
@@ -80,10 +80,10 @@ async def _prepare(
         now=lambda: datetime.now(UTC),
         log=log,
     )
-    context = ReleaseContext.of(
-        loaded.settings.release,
-        release_store,
-        memory,
+    context = ReleaseContext(
+        settings=loaded.settings.release,
+        release_store=release_store,
+        memory=memory,
         environ=around.environ,
         version=__version__,
         now=now,
@@ -107,10 +107,7 @@ async def _fetch_images(
 ) -> None:
     engine = Engine(around.environ, keyring.docker)
     for image in dict.fromkeys(images(release.jobs, settings, find_chromedriver(around.environ))):
-        if (await engine.ask("image", "inspect", image)).code == 0:
-            continue
-        log.info("image.pulled", image=image)
-        await engine.pull(image)
+        await engine.have(image, log, "image.pulled")
     if faults := await examine_stacks(release.jobs.job, release.tree, around.environ):
         log.warning("stack.not_pulled", reason=summary(faults))
         return
@@ -119,7 +116,7 @@ async def _fetch_images(
 
 
 async def _fetch_stack(file: Path, engine: Engine, log: Log) -> None:
-    """Have compose pull what a stack names; what it cannot get may be here already, or be built by the job."""
+    """Have compose pull the images of a stack; the others may be here already, or be built by the job."""
     pull = (*compose_command("mayfly-prepare", (file,))[1:], "pull", "--ignore-pull-failures")
     log.info("stack.pulled", file=str(file))
     try:
@@ -135,10 +132,7 @@ async def _fetch_stack(file: Path, engine: Engine, log: Log) -> None:
 def images(jobs: JobsFile, settings: Browser, chromedriver: str | None) -> Iterator[str]:
     """Yield the container images that a run of these jobs uses; those of stacks are in their compose files.
 
-    Args:
-        jobs: The release's jobs.
-        settings: Which browser the configuration prefers.
-        chromedriver: Path of this machine's chromedriver, if there is one.
+    `chromedriver` is the path of this machine's, if there is one.
     """
     if needs_browser(jobs):
         pinned = jobs.browser.image if jobs.browser else None

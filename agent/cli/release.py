@@ -20,7 +20,7 @@ from agent.base.errors import ExitCode, UsageError
 from agent.base.logs import RunLogger
 from agent.bucket.address import bucket_at
 from agent.bucket.store import Bucket
-from agent.cli.surroundings import configuration_options, load_or_fail, surroundings
+from agent.cli.surroundings import Options, configuration_options, surroundings
 from agent.config.locate import Locations
 from agent.config.settings import Store
 from agent.contract.ids import run_id
@@ -34,7 +34,6 @@ from agent.release.store import ReleaseStore
 from agent.secrets.sources import store_credentials
 
 T = TypeVar("T")
-Pairs = tuple[str, ...]
 Name = click.argument("name", metavar="TAG|COMMIT")
 Reason = click.option("--reason", metavar="TEXT", default="", help="Kept with the decision.")
 AsJson = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -48,13 +47,13 @@ def release() -> None:
 @release.command("list")
 @configuration_options
 @AsJson
-def list_(config: Path | None, pairs: Pairs, store: str | None, *, as_json: bool) -> None:
+def list_(options: Options, *, as_json: bool) -> None:
     """Show the releases that are known, and what is known of them: good, bad and why, pinned, cut off."""
-    desk = _Desk.read(config, pairs, store)
+    releases = _Releases.read(options)
     if as_json:
-        click.echo(json.dumps(_data(desk), indent=1))
+        click.echo(json.dumps(_data(releases), indent=1))
     else:
-        for line in (*_table(desk.rows), *_notes(desk)):
+        for line in (*_table(releases.rows), *_notes(releases)):
             click.echo(line)
     sys.exit(ExitCode.DONE)
 
@@ -63,10 +62,10 @@ def list_(config: Path | None, pairs: Pairs, store: str | None, *, as_json: bool
 @configuration_options
 @Name
 @AsJson
-def show(config: Path | None, pairs: Pairs, store: str | None, name: str, *, as_json: bool) -> None:
+def show(options: Options, name: str, *, as_json: bool) -> None:
     """Show all that is known of one release."""
-    desk = _Desk.read(config, pairs, store)
-    row = find(desk.rows, name)
+    releases = _Releases.read(options)
+    row = find(releases.rows, name)
     if row is None:
         raise UsageError(f'no release "{name}" is known', remedy="mayfly release list")
     data = _row_data(row)
@@ -84,21 +83,13 @@ def show(config: Path | None, pairs: Pairs, store: str | None, name: str, *, as_
 @Name
 @Reason
 @AsJson
-def pin_(
-    config: Path | None,
-    pairs: Pairs,
-    store: str | None,
-    name: str,
-    *,
-    reason: str,
-    as_json: bool,
-) -> None:
+def pin_(options: Options, name: str, *, reason: str, as_json: bool) -> None:
     """Have the next runs take this release and no other, until it is unpinned.
 
     It is verified like any other. It may be older than what ran before, but not older than the image's.
     """
-    desk = _Desk.read(config, pairs, store)
-    pinned = desk.run(pin(desk.memory, desk.rows, name, reason))
+    releases = _Releases.read(options)
+    pinned = releases.run(pin(releases.memory, releases.rows, name, reason))
     where = pinned.commit[:12] if pinned.commit else "not known yet: the next run looks for it"
     _say(
         as_json,
@@ -111,12 +102,10 @@ def pin_(
 @configuration_options
 @Reason
 @AsJson
-def unpin_(
-    config: Path | None, pairs: Pairs, store: str | None, *, reason: str, as_json: bool
-) -> None:
+def unpin_(options: Options, *, reason: str, as_json: bool) -> None:
     """Have the next runs take the newest release again."""
-    desk = _Desk.read(config, pairs, store)
-    was = desk.run(unpin(desk.memory, reason))
+    releases = _Releases.read(options)
+    was = releases.run(unpin(releases.memory, reason))
     text = f"unpinned {was.ref}" if was else "nothing was pinned"
     _say(as_json, {"unpinned": was and was.ref}, text)
 
@@ -126,19 +115,11 @@ def unpin_(
 @click.option("--to", metavar="TAG|COMMIT", help="Go back to this one [default: the one before].")
 @Reason
 @AsJson
-def rollback_(
-    config: Path | None,
-    pairs: Pairs,
-    store: str | None,
-    *,
-    to: str | None,
-    reason: str,
-    as_json: bool,
-) -> None:
+def rollback_(options: Options, *, to: str | None, reason: str, as_json: bool) -> None:
     """Go back to an earlier good release, and stay there until a newer one is published."""
-    desk = _Desk.read(config, pairs, store)
-    left, target = desk.run(
-        rollback(desk.memory, desk.rows, to, version=__version__, reason=reason)
+    releases = _Releases.read(options)
+    left, target = releases.run(
+        rollback(releases.memory, releases.rows, to, version=__version__, reason=reason)
     )
     _say(
         as_json,
@@ -154,8 +135,8 @@ def _say(as_json: bool, data: dict[str, object], text: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Desk:
-    """What an operator looks at, and the loop in which it was read.
+class _Releases:
+    """What is known of releases, and the event loop in which it was read.
 
     Attributes:
         memory: What the bucket knows.
@@ -168,10 +149,10 @@ class _Desk:
     runner: asyncio.Runner
 
     @classmethod
-    def read(cls, config: Path | None, pairs: Pairs, store: str | None) -> "_Desk":
+    def read(cls, options: Options) -> "_Releases":
         """Read what is known of the releases that the configuration follows."""
         around = surroundings()
-        loaded, places = load_or_fail(config, pairs, store, around)
+        loaded, places = options.load_or_fail(around)
         settings, now = loaded.settings, datetime.now(UTC)
         who = around.environ.get("USER") or around.environ.get("LOGNAME") or "operator"
         memory = Memory(
@@ -187,7 +168,7 @@ class _Desk:
         return cls(memory, overview(memory.known, release_store, __version__, now), runner)
 
     def run(self, deciding: Coroutine[Any, Any, T]) -> T:
-        """Carry out a decision."""
+        """Write a decision."""
         return self.runner.run(deciding)
 
 
@@ -218,9 +199,7 @@ async def _opened(store: Store, places: Locations, environ: Mapping[str, str]) -
 )
 @AsJson
 def new(
-    config: Path | None,
-    pairs: Pairs,
-    store: str | None,
+    options: Options,
     *,
     version: str,
     key: str | None,
@@ -234,7 +213,7 @@ def new(
     VERSION is the tag, such as v1.4. With --push it is pushed as well, to origin or to the named remote.
     """
     around = surroundings()
-    loaded, _ = load_or_fail(config, pairs, store, around)
+    loaded, _ = options.load_or_fail(around)
     settings = loaded.settings.release
     plan = Plan(
         folder=around.cwd,
@@ -265,7 +244,7 @@ def _tell(version: str, made: Published) -> None:
     )
     click.echo(f"{version} is commit {made.commit[:12]}{by}")
     if made.signer is None:
-        click.echo("nobody looked at the signature: give --allowed-signers", err=True)
+        click.echo("the signature was not verified: give --allowed-signers", err=True)
         if made.line:
             click.echo(f"a machine trusts it with this line in its allowed_signers:\n{made.line}")
     click.echo("pushed" if made.pushed else f"publish it with: git push origin {version}")
@@ -295,9 +274,9 @@ def _words(row: Row) -> list[str]:
     return [word for word, holds in words.items() if holds]
 
 
-def _notes(desk: _Desk) -> list[str]:
-    known = desk.memory.known
-    lines = [f"warning: {printable(problem)}" for problem in desk.memory.problems]
+def _notes(releases: _Releases) -> list[str]:
+    known = releases.memory.known
+    lines = [f"warning: {printable(problem)}" for problem in releases.memory.problems]
     if known.pin and known.pinned:
         why = f": {printable(known.pin.reason)}" if known.pin.reason else ""
         by = printable(known.pinned.by)
@@ -309,20 +288,20 @@ def _notes(desk: _Desk) -> list[str]:
     return lines
 
 
-def _data(desk: _Desk) -> dict[str, object]:
-    known, contact = desk.memory.known, desk.memory.known.contact
+def _data(releases: _Releases) -> dict[str, object]:
+    known, contact = releases.memory.known, releases.memory.known.contact
     pinned = known.pinned
     return {
-        "releases": [_row_data(row) for row in desk.rows],
+        "releases": [_row_data(row) for row in releases.rows],
         "pin": _told(pinned, known.pin) if pinned and known.pin else None,
-        "problems": desk.memory.problems,
+        "problems": releases.memory.problems,
         "reached": contact.reached and contact.reached.isoformat(),
         "unreachable_since": contact.unreachable_since and contact.unreachable_since.isoformat(),
     }
 
 
 def _told(fact: Fact, part: Record) -> dict[str, object]:
-    """Return a part of what is known, with when and by whom it was told."""
+    """Return a part of what is known, with when and by whom it was written."""
     return {
         **part.model_dump(mode="json", exclude_none=True),
         "since": fact.at.isoformat(),

@@ -30,7 +30,7 @@ from agent.bucket.address import bucket_at
 from agent.bucket.store import Bucket
 from agent.cli.report import print_outcome
 from agent.cli.run import perform
-from agent.cli.surroundings import colors, configuration_options, load, load_or_fail, surroundings
+from agent.cli.surroundings import Options, colors, configuration_options, surroundings
 from agent.config.locate import Loaded, Locations, Surroundings, bucket_override, locate
 from agent.config.overrides import Override
 from agent.config.settings import Notify, Settings
@@ -68,12 +68,10 @@ MOST_STATE_BYTES = 1024**3
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def rerun(
-    config: Path | None,
-    pairs: tuple[str, ...],
-    store: str | None,
     run: str,
     job: str,
     *,
+    options: Options,
     folder: Path | None,
     watch: bool,
     as_json: bool,
@@ -86,12 +84,12 @@ def rerun(
     if not is_run_id(run):
         raise UsageError(f"{run} is no run", remedy="`mayfly status` lists runs")
     around = surroundings()
-    loaded, places = load_or_fail(config, pairs, store, around)
+    loaded, places = options.load_or_fail(around)
     place = (around.cwd / (folder or f"rerun-{run}-{job}")).absolute()
     claim_folder(place, by=f"{COMMAND} --dir", marker=MARKER)
     # What an earlier rerun left would be newer than what the run had.
     shutil.rmtree(place / "bucket", ignore_errors=True)
-    own = _told_to_nobody(load(config, pairs, store, around, kept_in(place, around)))
+    own = _told_to_nobody(options.load(around, kept_in(place, around)))
     own_places = locate(own.settings.paths, around)
     if watch:
         around = replace(around, environ={**around.environ, WATCH: "1"})

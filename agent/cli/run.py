@@ -22,13 +22,7 @@ from agent.batch.shards import NOTHING_ASKED, Asked, asked
 from agent.batch.slots import parse_slot
 from agent.cli.as_machine import FLAG, differences, launched, overrides
 from agent.cli.report import print_outcome
-from agent.cli.surroundings import (
-    colors,
-    configuration_options,
-    load,
-    log_sink,
-    surroundings,
-)
+from agent.cli.surroundings import Options, colors, configuration_options, log_sink, surroundings
 from agent.cli.watching import watching
 from agent.config.faults import ConfigurationError, Fault
 from agent.config.locate import Loaded, Locations, Surroundings, locate
@@ -84,12 +78,10 @@ from agent.run.story import run_once
     help="How the log is written to stderr.",
 )
 def run(
-    config: Path | None,
-    pairs: tuple[str, ...],
-    store: str | None,
     only: tuple[str, ...],
     style: str,
     *,
+    options: Options,
     slot: SlotWish,
     shard: str | None,
     group: str | None,
@@ -106,11 +98,12 @@ def run(
     part = asked(shard, group, around.environ)
     if trial is not None:
         around = launched(around, launch)
-        _print_differences(load(config, pairs, None, around), store, around)
+        machine = replace(options, store=None).load(around)
+        _print_differences(machine, options.store, around)
     elif launch is not None:
         raise UsageError("--launch goes with --as-machine; a machine's own is asked of EC2")
-    single = () if trial is None else overrides(trial, store, around)
-    loaded, places, refused = _load(config, pairs, store, around, single)
+    single = () if trial is None else overrides(trial, options.store, around)
+    loaded, places, refused = _load(options, around, single)
     if loaded.settings.release.repository is None:
         raise ConfigurationError(
             [Fault(loaded.source, "release.repository", "is not set", "or try `mayfly demo`")]
@@ -147,18 +140,10 @@ def _print_differences(machine: Loaded, store: str | None, around: Surroundings)
 
 
 def _load(
-    config: Path | None,
-    pairs: tuple[str, ...],
-    store: str | None,
-    around: Surroundings,
-    single: Sequence[Override] = (),
+    options: Options, around: Surroundings, single: Sequence[Override] = ()
 ) -> tuple[Loaded, Locations, tuple[Fault, ...]]:
-    """Return the configuration, where things are, and the faults of the launch that a run reports instead of jobs.
-
-    Raises:
-        ConfigurationError: There are faults, and nobody knows the bucket in which to report them.
-    """
-    loaded = load(config, pairs, store, around, single)
+    """Return the configuration, where things are, and the faults of the launch that a run reports instead of jobs."""
+    loaded = options.load(around, single)
     if loaded.faults and loaded.without_launch is None:
         raise ConfigurationError(loaded.faults)
     settings = loaded.without_launch or loaded.settings

@@ -4,14 +4,13 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from agent.base.console import aligned, printable
 from agent.base.errors import ExitCode, UsageError
-from agent.cli.surroundings import configuration_options, load_or_fail, surroundings
+from agent.cli.surroundings import Options, configuration_options, surroundings
 from agent.config.settings import Settings
 from agent.secrets.parameters import (
     BUCKET,
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from agent.secrets.ssm import Parameters
 
 MANY_LINES = frozenset({"key", "known_hosts"})
-"""Names of what nobody types."""
+"""Names of values with several lines, which are not typed."""
 
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -80,17 +79,10 @@ def secrets() -> None:
 @secrets.command("set")
 @click.argument("name")
 @_options
-def set_secret(
-    name: str,
-    *,
-    group: Group,
-    config: Path | None,
-    pairs: tuple[str, ...],
-    store: str | None,
-) -> None:
+def set_secret(name: str, *, group: Group, options: Options) -> None:
     """Set the secret NAME: type it at the prompt, or pipe it in (one newline at its end is dropped)."""
     check_name(name, group)
-    path, parameters = _open(config, pairs, store, group)
+    path, parameters = _open(options, group)
     value = check_value(_value(name))
     if group is GIT:
         check_git_value(name, value)
@@ -101,16 +93,9 @@ def set_secret(
 @secrets.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @_options
-def list_secrets(
-    *,
-    as_json: bool,
-    group: Group,
-    config: Path | None,
-    pairs: tuple[str, ...],
-    store: str | None,
-) -> None:
+def list_secrets(*, as_json: bool, group: Group, options: Options) -> None:
     """List the secrets: names and dates, never values."""
-    path, parameters = _open(config, pairs, store, group)
+    path, parameters = _open(options, group)
     found = parameters.all()
     if as_json:
         rows = [
@@ -135,21 +120,13 @@ def list_secrets(
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_options
-def remove_secret(
-    name: str,
-    *,
-    yes: bool,
-    group: Group,
-    config: Path | None,
-    pairs: tuple[str, ...],
-    store: str | None,
-) -> None:
-    """Remove the secret NAME; there is no way back."""
+def remove_secret(name: str, *, yes: bool, group: Group, options: Options) -> None:
+    """Remove the secret NAME; this cannot be undone."""
     check_name(name, group)
-    path, parameters = _open(config, pairs, store, group)
+    path, parameters = _open(options, group)
     if not yes:
         if not sys.stdin.isatty():
-            raise UsageError("nobody is there to be asked", remedy="say --yes")
+            raise UsageError("no terminal to confirm it", remedy="say --yes")
         click.confirm(f"Remove {path}/{name}?", abort=True)
     if not parameters.remove(name):
         click.echo(f"{path}/{name}: was not there", err=True)
@@ -157,19 +134,17 @@ def remove_secret(
     click.echo(f"{path}/{name}: removed")
 
 
-def _open(
-    config: Path | None, pairs: tuple[str, ...], store: str | None, group: Group
-) -> "tuple[str, Parameters]":
+def _open(options: Options, group: Group) -> "tuple[str, Parameters]":
     from agent.secrets.ssm import Parameters  # noqa: PLC0415 -- boto3 is slow to import
 
     around = surroundings()
-    settings = load_or_fail(config, pairs, store, around)[0].settings
+    settings = options.load_or_fail(around)[0].settings
     path = parameter_path(_source(settings, group), group.key)
     return path, Parameters(path, around.environ)
 
 
 def _source(settings: Settings, group: Group) -> str | None:
-    """Return what the configuration says of where secrets are."""
+    """Return where the configuration says that the secrets are."""
     section, _, key = group.key.partition(".")
     table = getattr(settings, section)
     if not isinstance(table, Mapping):
@@ -183,7 +158,7 @@ def _source(settings: Settings, group: Group) -> str | None:
 
 
 def _value(name: str) -> str:
-    """Return what was typed, unseen, or what stdin has; a byte more than is allowed is enough to refuse it."""
+    """Return the hidden input, or stdin; a byte more than is allowed is enough to reject it."""
     if sys.stdin.isatty():
         if name in MANY_LINES:
             raise UsageError(

@@ -3,8 +3,10 @@
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 import click
 
@@ -24,11 +26,9 @@ from agent.config.locate import (
 from agent.config.overrides import Override
 from agent.machine.metadata import ENDPOINT_VARIABLE, Metadata, metadata_endpoint
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
 
 def surroundings() -> Surroundings:
-    """Return what this process knows of its computer."""
+    """Return this process's environment and computer."""
     environ, machine = dict(os.environ), MACHINE.is_dir()
     return Surroundings(
         environ=environ,
@@ -40,9 +40,9 @@ def surroundings() -> Surroundings:
 
 
 def _launch(environ: Mapping[str, str], *, machine: bool) -> str | Fault | None:
-    """Return what the machine was launched with, on a machine of its own, or where the environment names the service.
+    """Return the machine's user data, on a machine of its own, or if the environment names the metadata service.
 
-    On any other computer of EC2's, user data is somebody else's.
+    On any other EC2 instance, user data is somebody else's.
     """
     endpoint = metadata_endpoint(environ)
     if endpoint is None or not (machine or ENDPOINT_VARIABLE in environ):
@@ -53,8 +53,44 @@ def _launch(environ: Mapping[str, str], *, machine: bool) -> str | Fault | None:
         return Fault(LAUNCH, "", f"cannot be read: {error}", error.remedy)
 
 
-def configuration_options(command: Command) -> Command:
-    """Add `--config`, `--set` and `--store`, which every command has that reads the configuration."""
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`--config`, `--set` and `--store`, which every command has that reads the configuration."""
+
+    config: Path | None
+    pairs: tuple[str, ...]
+    store: str | None
+
+    def load(self, around: Surroundings, single: Sequence[Override] = ()) -> Loaded:
+        """Return the configuration with all its faults; `single` are values that come last."""
+        named = [bucket_override(self.store, around.cwd)] if self.store else []
+        return load_settings(self.config, around, self.pairs, [*named, *single])
+
+    def load_or_fail(self, around: Surroundings) -> tuple[Loaded, Locations]:
+        """Return the configuration and where things are.
+
+        Raises:
+            ConfigurationError: It has faults; all of them.
+        """
+        loaded = self.load(around)
+        if loaded.faults:
+            raise ConfigurationError(loaded.faults)
+        return loaded, locate(loaded.settings.paths, around)
+
+
+def configuration_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add these options to a command, which gets them as one `options`."""
+
+    @wraps(command)
+    def with_options(
+        *arguments: Any,
+        config: Path | None,
+        pairs: tuple[str, ...],
+        store: str | None,
+        **others: Any,
+    ) -> Any:
+        return command(*arguments, options=Options(config, pairs, store), **others)
+
     for option in (
         click.option("--store", metavar="URL", help="The bucket: s3://bucket/prefix, or a folder."),
         click.option(
@@ -70,43 +106,17 @@ def configuration_options(command: Command) -> Command:
             help="Configuration file [default: $MAYFLY_CONFIG, else /etc/mayfly/agent.toml].",
         ),
     ):
-        command = option(command)
-    return command
-
-
-def load(
-    config: Path | None,
-    pairs: tuple[str, ...],
-    store: str | None,
-    around: Surroundings,
-    single: Sequence[Override] = (),
-) -> Loaded:
-    """Return the configuration with all its faults; `single` are values that come last."""
-    named = [bucket_override(store, around.cwd)] if store else []
-    return load_settings(config, around, pairs, [*named, *single])
-
-
-def load_or_fail(
-    config: Path | None, pairs: tuple[str, ...], store: str | None, around: Surroundings
-) -> tuple[Loaded, Locations]:
-    """Return the configuration and where things are.
-
-    Raises:
-        ConfigurationError: It has faults; all of them.
-    """
-    loaded = load(config, pairs, store, around)
-    if loaded.faults:
-        raise ConfigurationError(loaded.faults)
-    return loaded, locate(loaded.settings.paths, around)
+        with_options = option(with_options)
+    return with_options
 
 
 def colors(stream: IO[str], around: Surroundings) -> bool:
-    """Tell whether a stream wants colours (https://no-color.org)."""
+    """Tell whether a stream gets colours (https://no-color.org)."""
     return stream.isatty() and not around.environ.get("NO_COLOR")
 
 
 def log_sink(style: str, around: Surroundings) -> Sink:
-    """Return where the log goes: `json`, `console`, or `auto` (console on a terminal, else JSON)."""
+    """Return the log's sink: `json`, `console`, or `auto` (console on a terminal, else JSON)."""
     if style == "console" or (style == "auto" and sys.stderr.isatty()):
         return console_sink(sys.stderr, colors=colors(sys.stderr, around))
     return json_sink(sys.stderr)

@@ -220,7 +220,7 @@ class Job(Table):
     def _time_zone(self) -> Self:
         name = self.env.get("TZ", "")
         if name and (problem := zone_problem(name, by_days=self.on is not None)):
-            near = f"; {suggest(name, zones())}" if problem.endswith("is no time zone") else ""
+            near = f"; {suggest(name, zones())}" if problem.endswith("is not a time zone") else ""
             raise ValueError(f"env.TZ: {problem}{near}"[:LONGEST_SHOWN])
         return self
 

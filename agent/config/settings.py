@@ -289,7 +289,7 @@ class Schedule(Section):
     @classmethod
     def _known_zone(cls, name: str) -> str:
         if zone_problem(name, by_days=True):
-            raise ValueError(f'"{name}" is no time zone; write for example "Asia/Tokyo"')
+            raise ValueError(f'"{name}" is not a time zone; write for example "Asia/Tokyo"')
         return name
 
 

@@ -3,7 +3,6 @@
 import base64
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,39 +28,31 @@ MARKETS = {
 PRESENT = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
 
 
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """What is looked at.
+class Deployment(Cloud):
+    """A stack to check.
 
     Attributes:
-        cloud: The account.
-        folder: `deploy/aws` of the checkout that this program runs from; it may not be there.
-        configure: Returns the configuration with what a machine was launched with above it.
+        folder: `deploy/aws` of the checkout that this program runs from; it may not exist.
+        configure: Returns the configuration of a machine with this user data.
     """
 
-    cloud: Cloud
-    folder: Path
-    configure: Callable[[str | None], Loaded]
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        name: str,
+        folder: Path,
+        configure: Callable[[str | None], Loaded],
+    ) -> None:
+        super().__init__(environ, name)
+        self.folder = folder
+        self.configure = configure
 
 
 Look = Callable[[Deployment, Stack], Awaitable[Finding]]
 
 
-def aws_checks(
-    environ: Mapping[str, str],
-    name: str,
-    folder: Path,
-    configure: Callable[[str | None], Loaded],
-) -> Sequence[Check]:
-    """Return the checks of a stack.
-
-    Args:
-        environ: Keys and region.
-        name: The stack's.
-        folder: `deploy/aws` of this checkout.
-        configure: Returns the configuration with what a machine was launched with above it.
-    """
-    deployment = Deployment(Cloud(environ, name), folder, configure)
+def aws_checks(deployment: Deployment) -> Sequence[Check]:
+    """Return the checks of a stack."""
     looks: Mapping[str, Look] = {
         "template": _template,
         "image": _image,
@@ -82,16 +73,16 @@ def aws_checks(
 
 
 async def _account(deployment: Deployment, _: Installation) -> Finding:
-    """Ask whose keys these are, and where they are used."""
-    region = await deployment.cloud.region()
-    whose = await deployment.cloud.ask("sts", lambda client: client.get_caller_identity())
+    """Ask whose keys these are, and for which region."""
+    region = await deployment.region()
+    whose = await deployment.ask("sts", lambda client: client.get_caller_identity())
     return ok(f"{whose['Account']} in {region}, as {whose['Arn']}")
 
 
 async def _stack(deployment: Deployment, _: Installation) -> Finding:
-    """Look whether the stack is there and whole."""
-    name = deployment.cloud.name
-    stack = await deployment.cloud.stack()
+    """Check that the stack exists and is complete."""
+    name = deployment.name
+    stack = await deployment.stack()
     if stack is None:
         return failed(
             f"there is no stack {name} in this region",
@@ -105,9 +96,9 @@ async def _stack(deployment: Deployment, _: Installation) -> Finding:
 
 
 async def _of_stack(deployment: Deployment, look: Look, _: Installation) -> Finding:
-    stack = await deployment.cloud.stack()
+    stack = await deployment.stack()
     if stack is None:
-        return skipped(f"there is no stack {deployment.cloud.name}")
+        return skipped(f"there is no stack {deployment.name}")
     return await look(deployment, stack)
 
 
@@ -117,8 +108,8 @@ async def _template(deployment: Deployment, _: Stack) -> Finding:
     if not path.exists():
         return skipped("this program does not run from a checkout: nothing to compare with")
     ours = path.read_text("utf-8")
-    theirs = await deployment.cloud.ask(
-        "cloudformation", lambda client: client.get_template(StackName=deployment.cloud.name)
+    theirs = await deployment.ask(
+        "cloudformation", lambda client: client.get_template(StackName=deployment.name)
     )
     if _lines(str(theirs["TemplateBody"])) != _lines(ours):
         return failed(
@@ -132,12 +123,12 @@ def _lines(text: str) -> list[str]:
 
 
 async def _image(deployment: Deployment, stack: Stack) -> Finding:
-    """Look whether the image is there, in this region, and fits the processor."""
+    """Check that the image exists in this region and fits the processor."""
     image = stack.parameters.get("ImageId", "")
     kind = stack.parameters.get("InstanceType", "")
     remedy = "`make ami CONFIG=agent.toml` builds one here, then `make deploy`"
     try:
-        found = await deployment.cloud.ask(
+        found = await deployment.ask(
             "ec2", lambda client: client.describe_images(ImageIds=[image])["Images"]
         )
     except CloudError as error:
@@ -155,13 +146,13 @@ async def _image(deployment: Deployment, stack: Stack) -> Finding:
             f"{image} is for {arch}, {kind} is {', '.join(fitting)}",
             f"make ami ARCH={fitting[-1]}, or another InstanceType",
         )
-    newest = _built(deployment.folder, await deployment.cloud.region(), arch)
+    newest = _built(deployment.folder, await deployment.region(), arch)
     newer = f"; ami.json has {newest}, `make deploy` takes it" if newest not in {"", image} else ""
     return ok(f"{image}, {arch}, made {found[0]['CreationDate']}{newer}")
 
 
 def _built(folder: Path, region: str, arch: str) -> str:
-    """Return the image that `make ami` built last; empty where this checkout knows of none."""
+    """Return the image that `make ami` built last; empty if this checkout knows of none."""
     try:
         images = json.loads((folder / "ami.json").read_text("utf-8"))
         return str(images[region][arch]["image"])
@@ -170,12 +161,8 @@ def _built(folder: Path, region: str, arch: str) -> str:
 
 
 async def _types(deployment: Deployment, names: Sequence[str]) -> dict[str, Any]:
-    """Return what EC2 says of types, by name.
-
-    Raises:
-        CloudError: This region has not all of them.
-    """
-    rows = await deployment.cloud.ask(
+    """Return EC2's descriptions of instance types, by name."""
+    rows = await deployment.ask(
         "ec2",
         lambda client: client.describe_instance_types(InstanceTypes=list(names))["InstanceTypes"],
     )
@@ -187,7 +174,7 @@ async def _loaded(deployment: Deployment, stack: Stack) -> Loaded:
     template = stack.resources.get("LaunchTemplate")
     if template is None:
         return deployment.configure(None)
-    found = await deployment.cloud.ask(
+    found = await deployment.ask(
         "ec2",
         lambda client: client.describe_launch_template_versions(
             LaunchTemplateId=template, Versions=["$Latest"]
@@ -198,7 +185,7 @@ async def _loaded(deployment: Deployment, stack: Stack) -> Loaded:
 
 
 async def _configuration(deployment: Deployment, stack: Stack) -> Finding:
-    """Read the configuration as the machine will: this one, and what the stack's form says above it."""
+    """Read the configuration as the machine will: this one, and the stack's form above it."""
     loaded = await _loaded(deployment, stack)
     if loaded.faults:
         return failed(
@@ -214,7 +201,7 @@ async def _sources(deployment: Deployment, stack: Stack) -> dict[str, str]:
 
 
 async def _parameters(deployment: Deployment, stack: Stack) -> Finding:
-    """Look whether each path that the configuration names has parameters here."""
+    """Check that each path of the configuration has parameters here."""
     sources = await _sources(deployment, stack)
     if not sources:
         return skipped("the configuration reads nothing from SSM")
@@ -234,7 +221,7 @@ async def _parameters(deployment: Deployment, stack: Stack) -> Finding:
 
 
 def sources_of(settings: Settings) -> dict[str, str]:
-    """Return every path of SSM that a configuration names, by its key."""
+    """Return every SSM path of a configuration, by its key."""
     found: dict[str, str] = {}
 
     def walk(key: str, value: object) -> None:
@@ -254,16 +241,14 @@ async def _listed(deployment: Deployment, path: str) -> list[Any]:
         found = client.get_paginator("describe_parameters").paginate(ParameterFilters=wanted)
         return [row for page in found for row in page["Parameters"]]
 
-    return await deployment.cloud.ask("ssm", pages)
+    return await deployment.ask("ssm", pages)
 
 
 async def _role(deployment: Deployment, stack: Stack) -> Finding:
     """Let IAM simulate what the machine's role does first: read its secrets, use its bucket."""
     name = stack.resources.get("InstanceRole") or stack.parameters.get("InstanceRoleName", "")
-    arn = await deployment.cloud.ask(
-        "iam", lambda client: client.get_role(RoleName=name)["Role"]["Arn"]
-    )
-    region = await deployment.cloud.region()
+    arn = await deployment.ask("iam", lambda client: client.get_role(RoleName=name)["Role"]["Arn"])
+    region = await deployment.region()
     partition, account = arn.split(":")[1], arn.split(":")[4]
     ours = f"arn:{partition}:ssm:{region}:{account}:parameter"
     paths = list((await _sources(deployment, stack)).values())
@@ -286,17 +271,16 @@ async def _role(deployment: Deployment, stack: Stack) -> Finding:
 
 
 async def _own_keys(deployment: Deployment, paths: Sequence[str]) -> list[str]:
-    """Return the keys of the account that encrypt parameters, other than SSM's own."""
+    """Return the account's keys that encrypt parameters, other than SSM's own."""
     rows = [row for path in paths for row in await _listed(deployment, path)]
     keys = sorted({row.get("KeyId", DEFAULT_KEY) for row in rows} - {DEFAULT_KEY})
-    return await deployment.cloud.ask(
-        "kms",
-        lambda client: [client.describe_key(KeyId=key)["KeyMetadata"]["Arn"] for key in keys],
+    return await deployment.ask(
+        "kms", lambda client: [client.describe_key(KeyId=key)["KeyMetadata"]["Arn"] for key in keys]
     )
 
 
 async def _may(deployment: Deployment, role: str, action: str, resource: str) -> bool:
-    answer = await deployment.cloud.ask(
+    answer = await deployment.ask(
         "iam",
         lambda client: client.simulate_principal_policy(
             PolicySourceArn=role, ActionNames=[action], ResourceArns=[resource]
@@ -306,8 +290,8 @@ async def _may(deployment: Deployment, role: str, action: str, resource: str) ->
 
 
 async def _schedules(deployment: Deployment, stack: Stack) -> Finding:
-    """Look whether the schedules are on."""
-    found = await deployment.cloud.ask(
+    """Check that the schedules are on."""
+    found = await deployment.ask(
         "scheduler",
         lambda client: {
             name: client.get_schedule(Name=stack.resources[name]) for name in stack.schedules
@@ -350,7 +334,7 @@ async def _quota(deployment: Deployment, stack: Stack) -> Finding:
 
 
 def types_named(parameters: Mapping[str, str]) -> list[str]:
-    """Return which parameters of a stack name a type that it may launch."""
+    """Return the parameters of a stack that name a type which it may launch."""
     spread = ["SecondType", "ThirdType"] if parameters.get("Spread") == "yes" else []
     return ["InstanceType", *spread]
 
@@ -366,4 +350,4 @@ async def _limit(deployment: Deployment, code: str) -> float:
             answer = client.get_aws_default_service_quota(**named)
         return float(answer["Quota"]["Value"])
 
-    return await deployment.cloud.ask("service-quotas", question)
+    return await deployment.ask("service-quotas", question)

@@ -5,7 +5,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from agent.browser import Place, choose, find_chromedriver, keep
+from agent.browser import Place, choose, find_chromedriver, supervise
 from agent.config.jobsfile import needs_browser
 from agent.contract.ids import run_id
 from agent.doctor.examine import Finding, Installation, ok, skipped
@@ -27,12 +27,12 @@ async def session(installation: Installation) -> Finding:
         place = Place(
             run_id(datetime.now(UTC), secrets.token_bytes(3)), root / "browser", root / "downloads"
         )
-        keeper = keep(
+        supervisor = supervise(
             choice, place, settings=settings, environ=installation.environ, log=installation.log
         )
-        async with keeper:
-            await keeper.ready()
-            record = keeper.record()
+        async with supervisor:
+            await supervisor.ready()
+            record = supervisor.record()
     if record is None:
         return ok("a session opened")
     return ok(", ".join(filter(None, [record.name, record.kind, record.image])))

@@ -1,4 +1,4 @@
-"""What an account of AWS says of a deployed stack, asked from a laptop with a person's own keys."""
+"""Questions to an AWS account about a deployed stack, with a person's own keys."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ SCHEDULE = "AWS::Scheduler::Schedule"
 
 
 class CloudError(MayflyError):
-    """AWS did not answer a question, or this person may not ask it."""
+    """AWS did not answer a question, or denied it."""
 
     exit_code = ExitCode.CONFIGURATION
 
@@ -30,7 +30,7 @@ class CloudError(MayflyError):
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A stack as CloudFormation has it.
+    """A stack of CloudFormation.
 
     Attributes:
         status: Such as `CREATE_COMPLETE`.
@@ -46,11 +46,7 @@ class Stack:
 
 
 class Cloud:
-    """The account and one stack in it.
-
-    Attributes:
-        name: The stack's.
-    """
+    """The account, and the stack `name` in it. Methods raise `CloudError` when AWS does not answer or denies access."""
 
     def __init__(self, environ: Mapping[str, str], name: str) -> None:
         self._environ = environ
@@ -58,15 +54,7 @@ class Cloud:
         self._stack: asyncio.Future[Stack | None] | None = None
 
     async def ask(self, service: str, question: Callable[[Any], T]) -> T:
-        """Return what a service answers.
-
-        Args:
-            service: Its name, as boto3 has it.
-            question: Gets a client.
-
-        Raises:
-            CloudError: It did not answer, or refused.
-        """
+        """Return a service's answer; `question` gets a client."""
         return await in_thread(lambda: self._ask(service, question), seconds=ASK_SECONDS)
 
     def _ask(self, service: str, question: Callable[[Any], T]) -> T:
@@ -77,22 +65,16 @@ class Cloud:
         except ClientError as error:
             raise _refused(service, error) from error
         except BotoCoreError as error:
-            raise CloudError(f"{service} cannot be asked: {error}", remedy=KEYS_REMEDY) from error
+            raise CloudError(
+                f"the request to {service} failed: {error}", remedy=KEYS_REMEDY
+            ) from error
 
     async def region(self) -> str:
-        """Return where all is asked.
-
-        Raises:
-            CloudError: The profile or the region does not exist.
-        """
+        """Return the region of all questions."""
         return await self.ask("ec2", lambda client: str(client.meta.region_name))
 
     async def stack(self) -> Stack | None:
-        """Return the stack, or None where there is none; CloudFormation is asked once.
-
-        Raises:
-            CloudError: It did not answer, or refused.
-        """
+        """Return the stack, or None without one; CloudFormation is asked once."""
         if self._stack is None:
             self._stack = asyncio.ensure_future(self._look())
         return await asyncio.shield(self._stack)

@@ -1,4 +1,4 @@
-"""What a check is, and how all of them are run."""
+"""What a check is, and how all of them run."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
         state: How it ended.
@@ -41,17 +41,17 @@ class Finding:
 
 
 def ok(detail: str) -> Finding:
-    """Return the finding that a part works."""
+    """The part works."""
     return Finding(State.OK, detail)
 
 
 def failed(detail: str, remedy: str) -> Finding:
-    """Return the finding that a part does not work."""
+    """The part does not work."""
     return Finding(State.FAILED, detail, remedy)
 
 
 def skipped(reason: str) -> Finding:
-    """Return the finding that a part is not used here."""
+    """The part is not used here."""
     return Finding(State.SKIPPED, reason)
 
 
@@ -60,15 +60,15 @@ class Installation:
     """The agent as it is set up here.
 
     Attributes:
-        settings: The configuration; the defaults when it has faults.
+        settings: The configuration; the defaults if it has faults.
         source: Where it came from.
         faults: Its faults.
         places: Where things are.
         environ: The environment.
         machine: Whether this is a machine that runs Mayfly and switches itself off.
         version: The agent's version.
-        log: Gets what the parts have to say.
-        jobs: The jobs that count while no release has run here; None when nobody knows any.
+        log: Gets the parts' own messages.
+        jobs: The jobs that count while no release has run here; None if none are known.
     """
 
     settings: Settings
@@ -98,7 +98,7 @@ class Check:
 
 
 async def examine(installation: Installation, checks: Sequence[Check]) -> list[Finding]:
-    """Run all checks at once, and return what each found, in their order and without secrets."""
+    """Run all checks at once; return their findings in this order and without secrets."""
     redactor = Redactor(
         installation.settings.sensitive() | environment_secrets(installation.environ)
     )
@@ -119,11 +119,11 @@ async def _one(check: Check, installation: Installation) -> Finding:
         async with asyncio.timeout(check.seconds):
             return await check.ask(installation)
     except TimeoutError:
-        return failed(f"no answer within {check.seconds:g} s", "look at the network")
+        return failed(f"no answer within {check.seconds:g} s", "check the network")
     except MayflyError as error:
         return failed(str(error), error.remedy or "check this part's section of the configuration")
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return failed(f"{where}{error.strerror or error}", "look at the disk and its rights")
+        return failed(f"{where}{error.strerror or error}", "check the disk and its permissions")
     except Exception as error:  # noqa: BLE001 -- a defect in one check must not hide what the others found
         return failed(f"the check itself broke: {error!r}", "report it as a defect of Mayfly")

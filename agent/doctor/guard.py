@@ -1,10 +1,9 @@
-"""Check of the units that switch the machine off."""
+"""The check of the units that switch the machine off."""
 
 import os
 import shutil
 
 from agent.base import processes
-from agent.base.errors import ProcessTimeout
 from agent.doctor.examine import Finding, Installation, failed, ok, skipped
 from agent.machine.guard import complaint, deadline_of, parse_span
 
@@ -12,7 +11,7 @@ ASK_SECONDS = 8.0
 
 
 async def units(installation: Installation) -> Finding:
-    """Look whether the limits of the units leave a run its time."""
+    """Check that the limits of the units leave a run its time."""
     path = installation.environ.get("PATH", os.defpath)
     if not installation.machine or shutil.which("systemctl", path=path) is None:
         return skipped("this computer is not a machine that switches itself off")
@@ -31,17 +30,7 @@ async def units(installation: Installation) -> Finding:
 
 
 async def _show(installation: Installation, unit: str, *names: str) -> dict[str, str]:
-    """Return properties of a unit; none when the service manager does not answer."""
-    try:
-        done = await processes.run(
-            ["systemctl", "show", f"--property={','.join(names)}", unit],
-            environ=installation.environ,
-            seconds=ASK_SECONDS,
-        )
-    except (OSError, ProcessTimeout):
-        return {}
-    return dict(
-        line.split("=", 1)
-        for line in done.stdout.decode(errors="replace").splitlines()
-        if "=" in line
-    )
+    """Return properties of a unit; none if the service manager does not answer."""
+    command = ["systemctl", "show", f"--property={','.join(names)}", unit]
+    printed = await processes.output_of(command, environ=installation.environ, seconds=ASK_SECONDS)
+    return dict(line.split("=", 1) for line in (printed or "").splitlines() if "=" in line)

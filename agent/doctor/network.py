@@ -17,7 +17,7 @@ ASK_SECONDS = 5.0
 
 
 async def clock(installation: Installation) -> Finding:
-    """Compare this computer's time with that of the bucket's server."""
+    """Compare this computer's time with the bucket's server's."""
     store = installation.settings.store
     if isinstance(bucket_at(store, installation.places.bucket), LocalBucket):
         return skipped("the bucket is a folder: nothing checks our time")
@@ -36,7 +36,7 @@ async def clock(installation: Installation) -> Finding:
 
 
 def _skew(server: str, now: Callable[[], datetime]) -> float | str:
-    """Return how many seconds our time is ahead of a server's, or why that is not known."""
+    """Return how many seconds our time is ahead of a server's, or why that is unknown."""
     import requests  # noqa: PLC0415
 
     before = now()
@@ -54,10 +54,10 @@ def _skew(server: str, now: Callable[[], datetime]) -> float | str:
 
 
 async def metadata(installation: Installation) -> Finding:
-    """Ask the metadata service who this machine is, where there is one."""
+    """Ask the metadata service, if there is one, for this machine's identity."""
     endpoint = metadata_endpoint(installation.environ)
     if endpoint is None:
-        return skipped("this is no machine of EC2, or AWS_EC2_METADATA_DISABLED is set")
+        return skipped("this is not an EC2 instance, or AWS_EC2_METADATA_DISABLED is set")
     facts = await Metadata(endpoint).facts()
     known = [facts.instance_id, facts.instance_type, facts.region]
     if None in known:
@@ -66,7 +66,7 @@ async def metadata(installation: Installation) -> Finding:
 
 
 async def healthchecks(installation: Installation) -> Finding:
-    """Leave a line in the check's log, which changes nothing of its state."""
+    """Write a line into the check's log, which changes nothing of its state."""
     url = installation.settings.notify.healthchecks
     if url is None:
         return skipped("notify.healthchecks is not set")

@@ -1,4 +1,4 @@
-"""Checks of what is on this computer, and of the repository."""
+"""Checks of this computer, and of the repository."""
 
 import asyncio
 import os
@@ -9,11 +9,10 @@ from pathlib import Path
 
 from agent.base import processes
 from agent.base.engine import Engine
-from agent.base.errors import ProcessTimeout, ReleaseError
+from agent.base.errors import ReleaseError
 from agent.base.units import show_size
 from agent.browser import find_chromedriver
-from agent.browser.docker import Docker
-from agent.config.faults import Fault
+from agent.browser.container import Docker
 from agent.config.jobsfile import Job, JobsFile, needs_browser
 from agent.contract.ids import is_run_id
 from agent.doctor.examine import Finding, Installation, failed, ok, skipped
@@ -22,21 +21,21 @@ from agent.release.checks import Checks
 from agent.release.known import Known
 from agent.release.memory import read_copy
 from agent.release.mirror import Mirror
-from agent.release.repository import TRACK, candidates, parse_repository
+from agent.release.repository import TRACK, candidates, configured_repository
 from agent.release.store import Installed, ReleaseStore, last_here
 from agent.release.verify import signers_faults
 from agent.secrets.keyring import Keyring
 
 ROOM = 1024**3
-"""Free space below this fails: a release with its environment takes a few hundred megabytes, and so do outputs."""
+"""Less free space fails: a release with its environment takes a few hundred megabytes, and so do outputs."""
 VERSION_SECONDS = 10.0
 ASK_SECONDS = 25.0
 SYSTEMD = Path("/run/systemd/system")
-"""Its existence means that systemd is the init system (sd_booted(3))."""
+"""Exists if systemd is the init system (sd_booted(3))."""
 
 
 async def configuration(installation: Installation) -> Finding:
-    """Look at the configuration, and at the jobs of the last good release."""
+    """Check the configuration, and the jobs of the last good release."""
     if installation.faults:
         return failed(
             "\n".join(map(str, installation.faults)),
@@ -56,7 +55,7 @@ async def configuration(installation: Installation) -> Finding:
 
 
 def jobs_of(installation: Installation) -> JobsFile | None:
-    """Return the jobs that the next run will have, as far as anybody knows: those of the last good release."""
+    """Return the jobs of the next run, as far as they are known: those of the last good release."""
     try:
         good = _last_good(installation)
     except ReleaseError:
@@ -75,7 +74,7 @@ def _last_good(installation: Installation) -> Installed | None:
 
 
 async def state_directory(installation: Installation) -> Finding:
-    """Write into the state directory, or look whether it could be made."""
+    """Write into the state directory, or check that it could be made."""
     return await asyncio.to_thread(_state_directory, installation.places.state)
 
 
@@ -101,16 +100,11 @@ def _state_directory(state: Path) -> Finding:
 
 
 async def repository(installation: Installation) -> Finding:
-    """Ask the repository what it offers."""
+    """Ask the repository for its releases."""
     settings = installation.settings.release
-    if settings.repository is None:
-        return failed("release.repository is not set", "set it, or see it work first: mayfly demo")
     if shutil.which("git", path=_path(installation)) is None:
         return failed("git is not installed", "install git")
-    try:
-        address = parse_repository(settings.repository, installation.environ.get("HOME"))
-    except ValueError as error:
-        return failed(f"release.repository {error}", 'write "https://host/path.git"')
+    address = configured_repository(settings, installation.environ)
     with tempfile.TemporaryDirectory(prefix="mayfly-doctor-") as folder:
         mirror = Mirror(
             Path(folder) / "mirror.git",
@@ -134,20 +128,18 @@ async def repository(installation: Installation) -> Finding:
 
 
 async def signers(installation: Installation) -> Finding:
-    """Look at the file that names who may sign a release, and whether there is something to verify with."""
+    """Check the file that names who may sign a release, and the program that verifies."""
     settings = installation.settings.release
     if settings.allowed_signers is None:
         return skipped("release.allowed_signers is not set: releases are not verified")
     faults = await asyncio.to_thread(signers_faults, settings)
     if faults:
-        return failed("\n".join(map(_without_remedy, faults)), faults[0].remedy)
+        return failed(
+            "\n".join(f"{one.source}: {one.key}: {one.problem}" for one in faults), faults[0].remedy
+        )
     if shutil.which("ssh-keygen", path=_path(installation)) is None:
         return failed("ssh-keygen is not installed", "install the client programs of OpenSSH")
     return ok(str(settings.allowed_signers))
-
-
-def _without_remedy(fault: Fault) -> str:
-    return f"{fault.source}: {fault.key}: {fault.problem}"
 
 
 async def uv(installation: Installation) -> Finding:
@@ -163,7 +155,7 @@ async def uv(installation: Installation) -> Finding:
 
 
 async def container_engine(installation: Installation) -> Finding:
-    """Ask the container engine for its version, and compose, where a job or the browser may need them."""
+    """Ask the container engine for its version, and compose, if a job or the browser may need them."""
     jobs = jobs_of(installation)
     contained = [job for job in jobs.job if job.in_container] if jobs else []
     if contained:
@@ -180,7 +172,7 @@ async def container_engine(installation: Installation) -> Finding:
 
 
 async def _engine(installation: Installation, jobs: Sequence[Job]) -> str:
-    version = await Docker(installation.environ).do("info", "--format", "{{.ServerVersion}}")
+    version = await Docker(installation.environ).output("info", "--format", "{{.ServerVersion}}")
     if not any(job.compose for job in jobs):
         return f"docker {version}"
     await require_compose(Engine(installation.environ).environ)
@@ -188,7 +180,7 @@ async def _engine(installation: Installation, jobs: Sequence[Job]) -> str:
 
 
 async def registries(installation: Installation) -> Finding:
-    """Log in to each registry that the configuration has credentials for."""
+    """Log in to each registry that has credentials in the configuration."""
     hosts = sorted(installation.settings.registry)
     if not hosts:
         return skipped("no [registry] in the configuration; ECR is asked when an image needs it")
@@ -199,15 +191,15 @@ async def registries(installation: Installation) -> Finding:
             [f"{host}/any"]
         ) as docker:
             asked = ("login", "--username", login.username, "--password-stdin", host)
-            done = await docker.ask(*asked, stdin=login.password.encode())
+            done = await docker.run(*asked, stdin=login.password.encode())
         if done.code != 0:
             refusal = docker.refusal("login", done.complaint)
             return failed(f"{host}: {refusal}", refusal.remedy or "check the host and the network")
-    return ok(f"they let us in: {', '.join(hosts)}")
+    return ok(f"logged in to: {', '.join(hosts)}")
 
 
 async def indexes(installation: Installation) -> Finding:
-    """Read the logins of package indexes; where an index is, only a release knows."""
+    """Read the logins of package indexes; only a release knows an index's address."""
     names = sorted(installation.settings.index)
     if not names:
         return skipped("no [index] in the configuration")
@@ -230,7 +222,7 @@ async def chromedriver(installation: Installation) -> Finding:
 
 
 async def power(installation: Installation) -> Finding:
-    """Look at what happens after a run."""
+    """Check what happens after a run."""
     after = installation.settings.power.after or ("poweroff" if installation.machine else "nothing")
     if after == "nothing":
         return ok("this computer stays on after a run")
@@ -247,7 +239,7 @@ async def power(installation: Installation) -> Finding:
 
 
 async def spool(installation: Installation) -> Finding:
-    """Count the runs that wait to be handed over. Nothing is touched: one of them may be under way."""
+    """Count the runs that wait for delivery. Nothing is changed: one of them may be running."""
     folder = installation.places.state / "spool"
     names = os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208 -- names are wanted
     waiting = sum(map(is_run_id, names))
@@ -264,14 +256,10 @@ async def spool(installation: Installation) -> Finding:
 
 
 async def _version(installation: Installation, *command: str) -> Finding | None:
-    """Return what a program says of its version, or None when it does not run."""
+    """Return the version that a program prints, or None if it does not run."""
     environ = {"PATH": _path(installation), "LC_ALL": "C"}
-    try:
-        done = await processes.run(command, environ=environ, seconds=VERSION_SECONDS)
-    except (OSError, ProcessTimeout):
-        return None
-    lines = done.stdout.decode(errors="replace").splitlines()
-    return ok(lines[0]) if done.code == 0 and lines else None
+    printed = await processes.output_of(command, environ=environ, seconds=VERSION_SECONDS)
+    return ok(printed.splitlines()[0]) if printed else None
 
 
 def _path(installation: Installation) -> str:

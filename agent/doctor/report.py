@@ -10,12 +10,7 @@ COLOURS = {State.OK: "green", State.FAILED: "red", State.SKIPPED: "bright_black"
 
 
 def as_lines(findings: Sequence[Finding], paint: Callable[[str, str], str]) -> list[str]:
-    """Return a table: state, check, detail, and below a failure its remedy.
-
-    Args:
-        findings: What was found.
-        paint: Returns a text in a colour, or as it is.
-    """
+    """Return a table: state, check, detail, and below a failure its remedy; `paint` colours a text."""
     rows: list[tuple[str, str, str]] = []
     for finding in findings:
         first, *more = [printable(line) for line in finding.detail.splitlines()] or [""]
@@ -45,6 +40,6 @@ def as_data(findings: Sequence[Finding]) -> list[dict[str, str]]:
 
 
 def exit_code(findings: Sequence[Finding]) -> ExitCode:
-    """Return 0 when nothing failed, otherwise 4: something is not set up as a run needs it."""
+    """Return 0 if nothing failed, otherwise 4: something is not set up as a run needs it."""
     broken = any(finding.state is State.FAILED for finding in findings)
     return ExitCode.CONFIGURATION if broken else ExitCode.DONE

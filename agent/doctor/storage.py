@@ -16,7 +16,7 @@ OPEN_SECONDS = 15.0
 
 
 async def credentials(installation: Installation) -> Finding:
-    """Get the credentials of the bucket from where the configuration says they are."""
+    """Get the bucket's credentials from where the configuration says."""
     store = installation.settings.store
     if isinstance(bucket_at(store, installation.places.bucket), LocalBucket):
         return skipped("the bucket is a folder")
@@ -34,7 +34,7 @@ async def credentials(installation: Installation) -> Finding:
 
 
 def _chain(environ: Mapping[str, str]) -> str | None:
-    """Return which link of boto3's chain has credentials."""
+    """Return the link of boto3's chain that has credentials."""
     found = aws_session(environ).get_credentials()
     return found.method if found else None
 
@@ -63,7 +63,7 @@ async def store(installation: Installation) -> Finding:
 
 
 async def _look_back(bucket: Bucket, key: str, data: bytes) -> str:
-    """Return what is wrong with an object that was written a moment ago."""
+    """Return what is wrong with an object that was just written."""
     if await bucket.get(key) != data:
         return f"{bucket.name} gave back something else than was written"
     sizes = [info.bytes async for info in bucket.list(PREFIX) if info.key == key]

@@ -1,4 +1,4 @@
-"""AWS: the one place where a session of boto3 is made, and where its region comes from.
+"""AWS: the only place that makes a session of boto3 and finds its region.
 
 Keys and endpoints come from where boto3 looks for them. The region comes, in this order, from `AWS_REGION`, from
 `AWS_DEFAULT_REGION`, from the profile, and from the metadata service of this machine. On EC2 only the last one has it:
@@ -16,6 +16,7 @@ from agent.machine.metadata import Metadata, metadata_endpoint
 
 if TYPE_CHECKING:
     from boto3.session import Session
+    from botocore.exceptions import ClientError
 
 METADATA_ATTEMPTS = 3
 """For a role's keys, a second each; boto3 asks once."""
@@ -69,16 +70,10 @@ def aws_session(environ: Mapping[str, str]) -> "Session":
 def aws_client(
     service: str, environ: Mapping[str, str], waits: Waits, *, region: str | None = None
 ) -> Any:
-    """Return a client of a service.
-
-    Args:
-        service: Its name, as boto3 has it.
-        environ: Credentials, region and endpoint.
-        waits: Limits of each request.
-        region: Where it is; by default where the environment or the machine says.
+    """Return a client of a service; without `region`, in the region of the environment or the machine.
 
     Raises:
-        SecretsError: Nothing says where, or the metadata service does not answer.
+        SecretsError: The region is unknown, or the metadata service does not answer.
         BotoCoreError: The environment names a profile or a region that does not exist.
     """
     from botocore.config import Config  # noqa: PLC0415
@@ -97,9 +92,14 @@ def aws_client(
     )
 
 
+def error_code(error: "ClientError") -> str:
+    """Return the code of a refused request, such as `AccessDenied`."""
+    return error.response.get("Error", {}).get("Code", "an error")
+
+
 @cache
 def _machine_region(endpoint: str | None) -> str:
-    """Return where this machine is; asked until it is answered, and then never again."""
+    """Return this machine's region; an answer is cached."""
     if endpoint is None:
         raise SecretsError(
             "AWS has no region: neither the environment nor a profile names one, and this is not"

@@ -1,7 +1,7 @@
-"""What a run costs, in US dollars, from what the machine knows of itself before it goes off. Decisions only.
+"""What a run costs, in US dollars, from what the machine knows before it goes off. Decisions only.
 
-An estimate, not a bill: taxes, free tiers, data transfer, discounts and the bucket are not in it. Prices are those of
-Osaka (ap-northeast-3); where they come from, and when, is in docs/aws.md. All of them can be configured (`[cost]`).
+An estimate, not a bill, without taxes, free tiers, data transfer, discounts and the bucket. Prices are those of Osaka
+(ap-northeast-3), with source and date in docs/aws.md. All of them can be configured (`[cost]`).
 """
 
 import calendar
@@ -25,7 +25,7 @@ FREE_IF_TAKEN_WITHIN = HOUR
 """A spot machine that EC2 itself takes back within its first hour is not billed (EC2 User Guide, 'Billing for
 interrupted Spot Instances')."""
 BEFORE_KERNEL = 15.0
-"""Seconds from launch to the kernel's start, where the launch itself is not known."""
+"""Seconds from launch to the kernel's start, if the launch itself is unknown."""
 POWER_OFF = 30.0
 """Seconds from the end of a run to the machine being off."""
 
@@ -61,7 +61,7 @@ class Rate:
 
     Attributes:
         usd_hour: US dollars an hour.
-        source: Who says so.
+        source: Where it comes from.
         as_of: Since when a spot price holds.
     """
 
@@ -79,7 +79,7 @@ class Usage:
         spot: Whether it is a spot machine.
         launched: When the bill began.
         off: When the machine will be off.
-        cpu_seconds: What all its CPUs together worked since it booted; None when unknown.
+        cpu_seconds: Work of all its CPUs since it booted; None if unknown.
         public_address: Whether it has a public IPv4 address.
         taken_back: Whether EC2 takes the machine away.
     """
@@ -94,18 +94,14 @@ class Usage:
 
     @property
     def seconds(self) -> float:
-        """Seconds that are billed."""
+        """Billed seconds."""
         return max(SHORTEST_BILL, (self.off - self.launched).total_seconds())
 
 
 def rate_of(usage: Usage, region: str | None, prices: Prices, spot: Rate | None) -> Rate | None:
-    """Return the price of the machine; None when nobody knows it: no number is better than a wrong one.
+    """Return the price of the machine; None if it is unknown: no number is better than a wrong one.
 
-    Args:
-        usage: What machine it is.
-        region: Where it is.
-        prices: As configured.
-        spot: From the history of spot prices, if it could be read.
+    `spot` comes from the history of spot prices, if it could be read.
     """
     if usage.spot and spot is not None:
         return spot
@@ -118,11 +114,11 @@ def rate_of(usage: Usage, region: str | None, prices: Prices, spot: Rate | None)
 
 
 def run_cost(usage: Usage, rate: Rate, prices: Prices) -> Cost:
-    """Return what a run cost."""
+    """Return the cost of a run."""
     hours = usage.seconds / HOUR
     given = usage.spot and usage.taken_back and usage.seconds < FREE_IF_TAKEN_WITHIN
     instance = 0.0 if given else rate.usd_hour * hours
-    # That bought credits are given as well is nowhere said, so they count.
+    # No source says that bought credits are free as well, so they count.
     surplus = 0.0 if prices.credits == "standard" else surplus_usd(usage)
     volume = 0.0 if prices.keeps_volume else volume_usd(prices, usage.seconds, usage.launched)
     address = prices.address_hour * hours if usage.public_address else 0.0
@@ -143,10 +139,10 @@ def run_cost(usage: Usage, rate: Rate, prices: Prices) -> Cost:
 
 
 def surplus_usd(usage: Usage) -> float:
-    """Return what the CPU credits cost that a T machine in `unlimited` mode bought; 0 for all other machines.
+    """Return the cost of the CPU credits that a T machine in `unlimited` mode bought; 0 for other machines.
 
-    A new T3 has no credits (it gets none at launch), and one that is stopped earns none: what it works beyond its
-    baseline, over the whole time it is on, is bought.
+    A new T3 has no credits (it gets none at launch), and a stopped one earns none: all work beyond its baseline, over
+    the whole time it is on, is bought.
     """
     family, _, size = usage.instance_type.partition(".")
     price, known = _SURPLUS.get(family), _BASELINES.get(size)
@@ -158,7 +154,7 @@ def surplus_usd(usage: Usage) -> float:
 
 
 def volume_usd(prices: Prices, seconds: float, at: datetime) -> float:
-    """Return the price of the disk for some seconds of the month in which `at` is."""
+    """Return the price of the disk for some seconds of the month of `at`."""
     return prices.volume / GIB * prices.volume_month * seconds / month_seconds(at)
 
 
@@ -169,12 +165,12 @@ def standing_usd_month(prices: Prices) -> float:
 
 
 def always_on_usd_month(prices: Prices, hourly: float) -> float:
-    """Return a month of the same machine on demand that is never off: what the batches would cost without all this."""
+    """Return a month's price of the same machine on demand that is never off, for comparison."""
     volume = prices.volume / GIB * prices.volume_month
     return MONTH_HOURS * (hourly + prices.address_hour) + volume
 
 
 def month_seconds(at: datetime) -> float:
-    """Return the seconds of the month (UTC) in which `at` is: by these AWS divides a monthly price."""
+    """Return the seconds of the month (UTC) of `at`, by which AWS divides a monthly price."""
     day = at.astimezone(UTC)
     return calendar.monthrange(day.year, day.month)[1] * DAY

@@ -1,14 +1,14 @@
-"""Whether the units of the machine leave a run its time, and come down on it when that is over. Decisions only."""
+"""Whether the limits of the machine's units leave a run its time, and end it after that. Decisions only."""
 
 import re
 
 from agent.base.units import show_duration
 
 STOP_SECONDS = 120.0
-"""`TimeoutStopSec=` of mayfly.service: what it has to end in order after its limit."""
+"""`TimeoutStopSec=` of mayfly.service: its time to end in order after its limit."""
 
 BOOT_SECONDS = 300.0
-"""From power-on to the beginning of the run, generously; the dead-man counts from power-on."""
+"""From power-on, where the dead-man starts to count, to the beginning of the run, at most."""
 
 _PART = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|min|h|d|w|month|y)")
 _UNITS = {
@@ -25,7 +25,7 @@ _UNITS = {
 
 
 def parse_span(text: str) -> float | None:
-    """Return seconds for a time as `systemctl show` prints it (`2h 15min`); None for `infinity` or what is no time."""
+    """Return the seconds of a time as `systemctl show` prints it (`2h 15min`); None for `infinity` or other text."""
     words = text.split()
     parts = [_PART.fullmatch(word) for word in words]
     if not words or not all(parts):
@@ -34,18 +34,18 @@ def parse_span(text: str) -> float | None:
 
 
 def deadline_of(timers: str) -> float | None:
-    """Return the dead-man's deadline, seconds after power-on, from its `TimersMonotonic`; None without one."""
+    """Return the dead-man's deadline, in seconds after power-on, from its `TimersMonotonic`; None without one."""
     found = re.search(r"OnBootUSec=([^;}]*)", timers)
     return parse_span(found[1].strip()) if found else None
 
 
 def complaint(run: float, runtime_max: float | None, deadline: float | None) -> str:
-    """Return what is wrong with the limits of the units for a run of `run` seconds; empty when they fit.
+    """Return what is wrong with the limits of the units for a run of `run` seconds; empty if they fit.
 
     Args:
         run: `limits.run`.
         runtime_max: `RuntimeMaxSec=` of mayfly.service, in seconds; None for no limit.
-        deadline: The dead-man's, in seconds after power-on; None when the timer is not there.
+        deadline: The dead-man's, in seconds after power-on; None if there is no timer.
     """
     if deadline is None:
         return "the dead-man timer is not installed: nothing switches off a machine that hangs"

@@ -1,4 +1,4 @@
-"""The machine that runs, as far as it knows itself without asking a network."""
+"""The host: what it knows of itself without the network."""
 
 import os
 import platform
@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.base import processes
-from agent.base.errors import ProcessTimeout
 from agent.contract.facts import Host, Phase, PreviousBoot
 from agent.contract.ids import EARLIEST
 from agent.machine.timeline import before_the_run, manager_times
@@ -21,11 +20,9 @@ _TIMES = ("Firmware", "Loader", "Userspace")
 
 
 def host_record(proc: Path = PROC, *, state: Path | None = None) -> Host:
-    """Return what is known of this machine; what cannot be had is left out.
+    """Return what is known of this machine; what is not available is left out.
 
-    Args:
-        proc: Where the kernel tells about itself.
-        state: The state directory, in which `systemd/boots.sh` notes how a boot ended.
+    `systemd/boots.sh` notes in the state directory how a boot ended.
     """
     return Host(
         name=platform.node() or "unknown",
@@ -37,7 +34,7 @@ def host_record(proc: Path = PROC, *, state: Path | None = None) -> Host:
 
 
 def refused_boots(state: Path) -> str:
-    """Return why the machine went off at once, if it did since the last run, and forget it; else an empty string."""
+    """Return why the machine went off at once since the last run, and forget it; empty if it did not."""
     path = state / "boots.refused"
     time, _, reason = (_line(path) or "").partition(" ")
     if not time.isdecimal() or not reason:
@@ -51,27 +48,21 @@ def refused_boots(state: Path) -> str:
 
 
 async def boot_phases(environ: Mapping[str, str], *, run: datetime) -> tuple[Phase, ...]:
-    """Return what went on between power-on and the beginning of the run, for a run that the boot started.
+    """Return the phases between power-on and the beginning of the run (`run`), for a run that the boot started.
 
-    Asks the service manager (about 10 ms). Empty where there is none, and for a run that a person started.
-
-    Args:
-        environ: The environment.
-        run: When the run began.
+    Asks the service manager (about 10 ms). Empty without one, and for a run that a person started.
     """
     if not environ.get("NOTIFY_SOCKET"):
         return ()
     names = ",".join(f"{name}TimestampMonotonic" for name in _TIMES)
-    try:
-        done = await processes.run(
-            ["systemctl", "show", f"--property={names}"], environ=environ, seconds=ASK_SECONDS
-        )
-    except (OSError, ProcessTimeout):
+    command = ["systemctl", "show", f"--property={names}"]
+    shown = await processes.output_of(command, environ=environ, seconds=ASK_SECONDS)
+    if shown is None:
         return ()
     now = datetime.now(UTC)
     return before_the_run(
-        manager_times(done.stdout.decode(errors="replace")),
-        uptime=_seconds(PROC / "uptime"),
+        manager_times(shown),
+        uptime=float((_line(PROC / "uptime") or "0").split()[0]),
         process=_process_start(PROC / "self/stat"),
         ago=(now - run).total_seconds(),
         now=now,
@@ -84,10 +75,6 @@ def _process_start(path: Path) -> float:
     return int(fields[19]) / os.sysconf("SC_CLK_TCK") if len(fields) > 19 else 0.0  # noqa: PLR2004
 
 
-def _seconds(path: Path) -> float:
-    return float((_line(path) or "0").split()[0])
-
-
 def _previous(path: Path) -> PreviousBoot | None:
     boot_id, _, time = (_line(path) or "").partition(" ")
     off = _moment(time)
@@ -95,7 +82,7 @@ def _previous(path: Path) -> PreviousBoot | None:
 
 
 def _moment(seconds: str) -> datetime | None:
-    """Return a time of the machine's clock; None for one that was not set yet, and for what is no time."""
+    """Return a time of the machine's clock; None for one from before the clock was set, and for other text."""
     moment = datetime.fromtimestamp(min(int(seconds), 2**36), UTC) if seconds.isdecimal() else None
     return moment if moment and moment >= EARLIEST else None
 

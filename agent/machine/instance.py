@@ -1,4 +1,4 @@
-"""What an EC2 instance says of itself. Every answer is somebody else's text: it is bounded, checked, or left out.
+"""Facts of an EC2 instance, from its metadata service. Every answer is untrusted text: bounded, checked, or left out.
 
 Decisions only.
 """
@@ -13,9 +13,9 @@ from typing import Any, Literal
 from agent.contract.facts import Host
 
 SLOT_TAG = "mayfly-slot"
-"""Tag with the time for which a schedule started the machine; deploy/aws/mayfly.yaml sets it."""
+"""Tag with the scheduled time of the launch; deploy/aws/mayfly.yaml sets it."""
 MOST_TAGS = 50
-"""EC2 allows as many on an instance."""
+"""EC2's limit for an instance."""
 TAG_NAME_LENGTH = 128
 TAG_VALUE_LENGTH = 256
 MOST_INDEX = 10**6
@@ -36,20 +36,20 @@ SpotAction = Literal["hibernate", "stop", "terminate"]
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """An EC2 instance, as far as it told; None is 'it did not say, or nothing credible'.
+    """An EC2 instance; None means 'no answer, or an invalid one'.
 
     Attributes:
         instance_id: Such as `i-0123456789abcdef0`.
         instance_type: Such as `t3.medium`.
         zone: Availability zone, such as `ap-northeast-3a`.
         region: Such as `ap-northeast-3`.
-        image: The image it was made from, `ami-...`.
+        image: Its image, `ami-...`.
         life_cycle: How it is paid for.
-        launch_index: Its number among the machines that one request launched, from 0.
+        launch_index: Its number among the machines of one launch request, from 0.
         launched: When EC2 began to start it; the bill begins a few seconds later.
         public_address: Whether it has a public IPv4 address, which costs money by the hour.
-        tags: Its tags, where its metadata options allow them.
-        slot: The scheduled time it was started for, from its tag.
+        tags: Its tags, if its metadata options allow them.
+        slot: The scheduled time that it was started for, from its tag.
     """
 
     instance_id: str | None = None
@@ -67,7 +67,7 @@ class HostFacts:
 
 @dataclass(frozen=True, slots=True)
 class SpotNotice:
-    """EC2 wants the machine back.
+    """EC2's notice that it takes the machine back.
 
     Attributes:
         action: What EC2 will do.
@@ -108,12 +108,7 @@ def on_ec2(vendor: str, asset_tag: str, product_uuid: str) -> bool:
 
 
 def host_facts(answers: Mapping[str, str | None], tags: Mapping[str, str]) -> HostFacts:
-    """Return the facts from the service's answers.
-
-    Args:
-        answers: By the keys of `PATHS`; None or absent where there was none.
-        tags: As read; they are checked here.
-    """
+    """Return the valid facts of the service's answers (by the keys of `PATHS`) and tags."""
 
     def matching(name: str, pattern: re.Pattern[str]) -> str | None:
         text = (answers.get(name) or "").strip(" \r\n")
@@ -137,7 +132,7 @@ def host_facts(answers: Mapping[str, str | None], tags: Mapping[str, str]) -> Ho
 
 
 def credible_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return the tags that EC2 could have: not too many, not too long, nothing unprintable."""
+    """Return the tags that EC2 could have: not too many, not too long, all printable."""
     good = {
         name: value
         for name, value in tags.items()
@@ -150,7 +145,7 @@ def credible_tags(tags: Mapping[str, str]) -> dict[str, str]:
 
 
 def tag_names(listing: str) -> list[str]:
-    """Return the names in a listing of tags, one a line; those that no address can hold are left out."""
+    """Return the names in a listing of tags, one a line, without those that no address can hold."""
     names = (line.strip() for line in listing[:LONGEST_ANSWER].splitlines())
     sound = [name for name in names if 0 < len(name) <= TAG_NAME_LENGTH and name.isprintable()]
     return [name for name in sound if name not in {".", "..", "_index"} and "/" not in name][
@@ -159,7 +154,7 @@ def tag_names(listing: str) -> list[str]:
 
 
 def spot_notice(answer: str | None) -> SpotNotice | None:
-    """Return the notice in an answer of `spot/instance-action`; None when it has none that is credible."""
+    """Return the notice in an answer of `spot/instance-action`; None if it has no valid one."""
     data = _object(answer)
     time = _moment(data.get("time"))
     match data.get("action"):
@@ -170,12 +165,12 @@ def spot_notice(answer: str | None) -> SpotNotice | None:
 
 
 def rebalance_notice(answer: str | None) -> datetime | None:
-    """Return since when EC2 recommends to leave the machine; a hint to hand over what is finished, not to stop."""
+    """Return since when EC2 recommends to leave the machine, which stops nothing."""
     return _moment(_object(answer).get("noticeTime"))
 
 
 def with_facts(record: Host, facts: HostFacts | None) -> Host:
-    """Return the manifest's record of the machine with what EC2 said of it."""
+    """Return the manifest's record of the machine with EC2's facts."""
     if facts is None:
         return record
     return record.model_copy(

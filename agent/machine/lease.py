@@ -1,7 +1,7 @@
-"""The maintenance lease: until which uptime the machine stays on for a person. Decisions only.
+"""The maintenance lease: the uptime until which the machine stays on for a person. Decisions only.
 
 `systemd/lease.sh` and `systemd/deadman.sh` read and write the same number, in seconds since the kernel started: it
-means the same whatever the clock says, and it ends with the boot.
+is independent of the clock, and ends with the boot.
 """
 
 import re
@@ -26,7 +26,7 @@ def granted(uptime: float, seconds: float) -> int:
 
 
 def seconds_left(text: str, uptime: float) -> float:
-    """Return how long a lease still holds; 0 for one that is over, or that nobody can read."""
+    """Return how long a lease still holds; 0 if it is over or invalid."""
     line = (text.splitlines() or [""])[0].strip()
     until = float(line) if _NUMBER.fullmatch(line) else 0.0
     return max(0.0, min(until, LONGEST) - uptime)

@@ -1,7 +1,7 @@
-"""The metadata service of EC2 (IMDSv2), and how to know without waiting that there is none.
+"""A client of EC2's metadata service (IMDSv2), and how to know without waiting that there is none.
 
-A laptop has no such service, and its address leads nowhere or, worse, to somebody else's machine: it is asked only
-when the firmware says that this is an EC2 instance, or when the environment names an endpoint.
+A laptop has no such service, and its address leads nowhere or to somebody else's machine: it is asked only if the
+firmware says that this is an EC2 instance, or the environment names an endpoint.
 """
 
 import time
@@ -40,16 +40,16 @@ DISABLED_VARIABLE = "AWS_EC2_METADATA_DISABLED"
 DMI = Path("/sys/devices/virtual/dmi/id")
 
 FACTS_SECONDS = 20.0
-"""For all facts, retries included. The service answers each in milliseconds, but a machine that boots has other things
-to do, and one without CPU credits a fifth of a processor; facts that come too late cost the run its slot."""
+"""For all facts, with retries. The service answers in milliseconds, but a booting machine is busy, and without CPU
+credits it has a fifth of a processor; late facts cost the run its slot."""
 REGION_SECONDS = 5.0
 LAUNCH_SECONDS = 30.0
-"""For what the machine was launched with: without it nobody knows what it is for."""
+"""For the user data, without which the machine's purpose is unknown."""
 NOTICE_SECONDS = 3.0
-"""For one look at the notices, so that one every 5 s is possible even where the service is slow."""
+"""For one poll of the notices, so that one every 5 s is possible even if the service is slow."""
 REQUEST_SECONDS = 1.0
 TOKEN_SECONDS = 6 * 3600
-"""The longest that the service grants."""
+"""The service's maximum."""
 TOKEN_MARGIN = 60.0
 REMEDY = "check the instance's metadata options: enabled, tokens required, hop limit 1"
 
@@ -57,13 +57,12 @@ T = TypeVar("T")
 
 OK = 200
 UNAUTHORIZED = 401
-NOT_FOUND = 404
 TOO_MANY = 429
 SERVER_ERROR = 500
 
 
 def metadata_endpoint(environ: Mapping[str, str], dmi: Path = DMI) -> str | None:
-    """Return where this machine's metadata service is; None where there is none. It asks no network.
+    """Return the address of this machine's metadata service; None without one. It asks no network.
 
     Args:
         environ: `AWS_EC2_METADATA_DISABLED=true` says there is none, `AWS_EC2_METADATA_SERVICE_ENDPOINT` where it is.
@@ -79,9 +78,9 @@ def metadata_endpoint(environ: Mapping[str, str], dmi: Path = DMI) -> str | None
 
 
 async def read_facts(environ: Mapping[str, str], log: Log, dmi: Path = DMI) -> HostFacts | None:
-    """Return what EC2 says of this machine; None on a machine that is not EC2's.
+    """Return EC2's facts of this machine; None on another machine.
 
-    A service that does not answer is an event and facts that are empty, never a failure of a run.
+    If the service does not answer, the facts are empty and the log says so; a run never fails for it.
     """
     endpoint = metadata_endpoint(environ, dmi)
     if endpoint is None:
@@ -94,7 +93,7 @@ async def read_facts(environ: Mapping[str, str], log: Log, dmi: Path = DMI) -> H
 
 
 class Metadata:
-    """A client of one metadata service. Every call is bounded; a token is kept between them."""
+    """A client of one metadata service; it keeps a token. Calls have a limit, and raise `MetadataError` after it."""
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
@@ -102,57 +101,37 @@ class Metadata:
         self._token_ends = 0.0
 
     async def facts(self) -> HostFacts:
-        """Return what the service says of its machine.
-
-        Raises:
-            MetadataError: It did not answer.
-        """
+        """Return the facts of this machine."""
         return await self._bounded(_facts, FACTS_SECONDS)
 
     async def notice(self) -> SpotNotice | None:
-        """Return EC2's notice that it takes the machine back; None while there is none.
-
-        Raises:
-            MetadataError: The service did not answer.
-        """
+        """Return EC2's notice that it takes the machine back; None while there is none."""
         answer = await self._bounded(lambda visit: visit.text(NOTICE_PATH), NOTICE_SECONDS)
         return spot_notice(answer)
 
     async def rebalance(self) -> "datetime | None":
-        """Return since when EC2 recommends to leave the machine; None while it does not.
-
-        Raises:
-            MetadataError: The service did not answer.
-        """
+        """Return since when EC2 recommends to leave the machine; None while it does not."""
         answer = await self._bounded(lambda visit: visit.text(REBALANCE_PATH), NOTICE_SECONDS)
         return rebalance_notice(answer)
 
     def region(self) -> str | None:
-        """Return the machine's region; None when the answer is not credible. Blocks, for callers in a thread.
-
-        Raises:
-            MetadataError: The service did not answer.
-        """
+        """Return the machine's region; None if the answer is invalid. Blocks, for callers in a thread."""
         answer = self._visit(lambda visit: visit.text(PATHS["region"]), REGION_SECONDS)
         return host_facts({"region": answer}, {}).region
 
     def user_data(self) -> str | None:
-        """Return what the machine was launched with; None without any. Blocks: it is asked before anything else.
-
-        Raises:
-            MetadataError: The service did not answer.
-        """
+        """Return the machine's user data; None without any. Blocks: it is asked before anything else."""
         return self._visit(lambda visit: visit.text("user-data"), LAUNCH_SECONDS)
 
     def token(self, visit: "_Visit") -> str:
-        """Return a token that the service accepts, asking for one when there is none."""
+        """Return a valid token."""
         if time.monotonic() >= self._token_ends:
             self._token = visit.new_token()
             self._token_ends = time.monotonic() + TOKEN_SECONDS - TOKEN_MARGIN
         return self._token
 
     def forget_token(self) -> None:
-        """Ask for a new token next time: the service did not accept this one."""
+        """Ask for a new token next time: the service rejected this one."""
         self._token_ends = 0.0
 
     async def _bounded(self, work: "Callable[[_Visit], T]", seconds: float) -> T:
@@ -174,7 +153,7 @@ class Metadata:
 
 
 class _AgainError(Exception):
-    """An answer that another attempt may better; the message says which."""
+    """An answer that is worth a retry; the message says which."""
 
 
 class _Visit:
@@ -187,19 +166,10 @@ class _Visit:
         self._deadline = deadline
 
     def text(self, path: str) -> str | None:
-        """Return what is at a path below `/latest/`; None when there is nothing.
-
-        Raises:
-            MetadataError: No answer came in time.
-        """
+        """Return what is at a path below `/latest/`; None if nothing is there."""
         return self._persist(lambda: self._get(path))
 
     def new_token(self) -> str:
-        """Return a new token.
-
-        Raises:
-            MetadataError: The service gives none.
-        """
         lifetime = {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_SECONDS)}
         with self._send("PUT", "api/token", lifetime) as answer:
             token = _body(answer)
@@ -270,7 +240,7 @@ def _facts(visit: _Visit) -> HostFacts:
 
 
 def _body(answer: "Response") -> str:
-    """Return an answer's text, cut where no honest one goes on."""
+    """Return an answer's text, cut at a length that no honest one has."""
     content = answer.raw.read(LONGEST_ANSWER, decode_content=False)
     return bytes(content).decode(errors="replace")
 

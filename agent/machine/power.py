@@ -1,4 +1,4 @@
-"""The machine's power: the lease that holds it, and asking for the power-off when no unit does it already."""
+"""The machine's power: the lease that holds it, and the request to power off if no unit does it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agent.base import processes
 from agent.base.durable import write_atomic
-from agent.base.errors import ProcessTimeout, UsageError
+from agent.base.errors import UsageError
 from agent.machine.lease import granted, seconds_left
 
 ASK_SECONDS = 15.0
@@ -18,25 +18,20 @@ UPTIME = Path("/proc/uptime")
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The maintenance lease of this boot.
-
-    Attributes:
-        path: Its file.
-        uptime: Where the kernel tells for how long it has been up.
-    """
+    """The maintenance lease of this boot: its file, and the kernel's uptime."""
 
     path: Path = LEASE
     uptime: Path = UPTIME
 
     def left(self) -> float:
-        """Return how many seconds it still holds; 0 when there is none."""
+        """Return how many seconds it still holds; 0 if there is none."""
         try:
             return seconds_left(self.path.read_text("ascii", errors="replace"), self._up())
         except OSError:
             return 0.0
 
     def grant(self, seconds: float) -> float:
-        """Hold the machine from now for `seconds`, instead of what was granted before; return how long it holds.
+        """Hold the machine from now for `seconds`, in place of an earlier lease; return how long it holds.
 
         Raises:
             UsageError: The machine has been on for too long, or this user may not.
@@ -55,7 +50,7 @@ class Lease:
         return until - up
 
     def end(self) -> bool:
-        """Give it back; tell whether there was one.
+        """Remove it; return whether there was one.
 
         Raises:
             UsageError: This user may not.
@@ -74,7 +69,7 @@ class Lease:
 
 
 async def power_off(environ: Mapping[str, str]) -> bool:
-    """Ask systemd to power the machine off; tell whether it took the request.
+    """Ask systemd to power the machine off; return whether it took the request.
 
     This is the weakest of the layers: the unit's own action, the dead-man timer and the schedule do not rely on it.
     """
@@ -85,16 +80,9 @@ async def power_off(environ: Mapping[str, str]) -> bool:
 
 
 async def look_whether_idle(environ: Mapping[str, str]) -> bool:
-    """Have the machine go off now if there is nothing to stay on for; tell whether it will look.
-
-    It looks every minute by itself; this only saves the wait.
-    """
+    """Have the idle check run now instead of within a minute; return whether it will."""
     return await _done(["systemctl", "start", "--no-block", "mayfly-idle.service"], environ)
 
 
 async def _done(command: list[str], environ: Mapping[str, str]) -> bool:
-    try:
-        done = await processes.run(command, environ=environ, seconds=ASK_SECONDS)
-    except (OSError, ProcessTimeout):
-        return False
-    return done.code == 0
+    return await processes.output_of(command, environ=environ, seconds=ASK_SECONDS) is not None

@@ -1,4 +1,4 @@
-"""The price of a spot machine in its zone now, from EC2's history of prices, and what a run cost with it."""
+"""The present price of a spot machine in its zone, from EC2's price history, and the cost of a run with it."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from agent.base.logs import Log
 from agent.base.threads import in_thread
 from agent.config.settings import Cost as Prices
 from agent.contract.facts import Cost
-from agent.machine.aws import Waits, aws_client
+from agent.machine.aws import Waits, aws_client, error_code
 from agent.machine.cost import BEFORE_KERNEL, POWER_OFF, Rate, Usage, rate_of, run_cost
 from agent.machine.instance import HostFacts
 
@@ -22,24 +22,17 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
 
 PRICE_SECONDS = 10.0
-"""For the question, retries included: it is asked while a run works, and no run waits longer for it."""
+"""With retries: it is asked while a run works, and no run waits longer for it."""
 WAITS = Waits(connect=3, read=5, attempts=2)
 FRESH = timedelta(hours=6)
-"""Spot prices move slowly; a price of the same zone that is younger is not asked for again."""
+"""Spot prices change slowly; a younger price of the same zone is not asked for again."""
 USABLE = timedelta(days=7)
-"""An older one is no answer, even where nobody gives a newer one."""
+"""An older price is not used, even if there is no newer one."""
 CACHE_NAME = "spot-price.json"
 MAX_CACHE_BYTES = 4096
 PRODUCT = "Linux/UNIX"
 PROC = Path("/proc")
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    instance_type: str
-    zone: str
-    region: str
-    now: datetime
+_LATE = f"EC2 gave no spot price within {PRICE_SECONDS:g} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +49,9 @@ class _Known:
 async def spot_price(
     facts: HostFacts | None, *, cache: Path, environ: Mapping[str, str], log: Log
 ) -> Rate | None:
-    """Return the spot price that a run's cost needs; None where it needs none, or nobody knows it.
+    """Return the spot price for a run's cost; None if it needs none, or the price is unknown.
 
-    Args:
-        facts: What EC2 said of the machine.
-        cache: A folder for the price.
-        environ: Credentials, region and endpoint for boto3.
-        log: Is told when there is no price.
+    `cache` is a folder.
     """
     if facts is None or facts.life_cycle != "spot":
         return None
@@ -89,16 +78,16 @@ def cost_of_run(
     taken_back: bool,
     log: Log,
 ) -> Cost | None:
-    """Return what this run costs, until the machine is off; None on a machine that nobody bills by the second.
+    """Return the cost of this run, until the machine is off; None on a machine that nobody bills by the second.
 
     Args:
-        facts: What EC2 said of the machine.
+        facts: EC2's facts of the machine.
         prices: As configured.
         spot: From `spot_price`.
-        began: When the machine booted, or the run began where that is not known.
+        began: When the machine booted, or the run began if that is unknown.
         now: The end of the run.
         taken_back: Whether EC2 takes the machine away.
-        log: Is told when there is no price.
+        log: Gets a warning without a price.
     """
     if facts is None or facts.instance_type is None or facts.life_cycle is None:
         return None
@@ -128,17 +117,20 @@ async def spot_rate(
     environ: Mapping[str, str],
     log: Log,
 ) -> Rate | None:
-    """Return the spot price of a type in a zone; from the cache when it is fresh, or when EC2 does not say.
+    """Return the spot price of a type in a zone, from the cache if that is fresh or EC2 does not answer.
 
-    None, and a warning in the log, where neither has one: no permission is no failure.
+    Without either it is None, with a warning in the log: a missing permission is no failure.
     """
     path = cache / CACHE_NAME
     known = _cached(path, instance_type, zone, now)
     if known is not None and now - _time(known.asked) < FRESH:
         return _rate(known)
     try:
-        rate = await _asked(_Question(instance_type, zone, region, now), environ)
-    except PriceError as error:
+        rate = await in_thread(
+            lambda: _history(instance_type, zone, region, now, environ), seconds=PRICE_SECONDS
+        )
+    except (PriceError, TimeoutError) as caught:
+        error = caught if isinstance(caught, PriceError) else PriceError(_LATE)
         log.warning("cost.no_spot_price", reason=str(error), remedy=error.remedy)
         return _rate(known) if known else None
     as_of = rate.as_of or now
@@ -151,32 +143,25 @@ async def spot_rate(
     return rate
 
 
-async def _asked(question: _Question, environ: Mapping[str, str]) -> Rate:
-    try:
-        return await in_thread(lambda: _history(question, environ), seconds=PRICE_SECONDS)
-    except TimeoutError as error:
-        raise PriceError(f"EC2 gave no spot price within {PRICE_SECONDS:g} s") from error
-
-
-def _history(question: _Question, environ: Mapping[str, str]) -> Rate:
+def _history(
+    instance_type: str, zone: str, region: str, now: datetime, environ: Mapping[str, str]
+) -> Rate:
     # boto3 takes a third of a second and 30 MB: only where there is something to ask.
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
-    instance_type, zone = question.instance_type, question.zone
     try:
         # A machine asks where it stands, whatever the environment's region is.
-        client: EC2Client = aws_client("ec2", environ, WAITS, region=question.region)
+        client: EC2Client = aws_client("ec2", environ, WAITS, region=region)
         answer = client.describe_spot_price_history(
             InstanceTypes=[instance_type],  # type: ignore[list-item]  # a literal of a thousand names
             AvailabilityZone=zone,
             ProductDescriptions=[PRODUCT],
-            StartTime=question.now,
+            StartTime=now,
             MaxResults=100,
         )
     except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "an error")
         raise PriceError(
-            f"EC2 answered {code} for the spot price of {instance_type} in {zone}",
+            f"EC2 answered {error_code(error)} for the spot price of {instance_type} in {zone}",
             remedy="allow ec2:DescribeSpotPriceHistory, or set cost.hourly",
         ) from error
     except BotoCoreError as error:
@@ -201,7 +186,7 @@ def _price(text: str) -> float | None:
 
 
 def _cached(path: Path, instance_type: str, zone: str, now: datetime) -> _Known | None:
-    """Return what the cache knows of this type and zone, if it is young enough to be of use."""
+    """Return the cached price of this type and zone, if it is recent enough."""
     try:
         text = path.read_bytes()[:MAX_CACHE_BYTES]
         known = _Known(**json.loads(text))
@@ -224,10 +209,10 @@ def _time(seconds: float) -> datetime:
 
 
 def cpu_seconds(proc: Path = PROC) -> float | None:
-    """Return what all CPUs of this machine worked since it booted, in seconds; None when the kernel does not say.
+    """Return the work of all CPUs since the machine booted, in seconds; None if the kernel does not say.
 
-    From the first line of proc(5)'s `stat`: all but idle and waiting for disks, in hundredths of a second; guests are
-    counted within user time already.
+    From the first line of proc(5)'s `stat`: all but idle and waiting for disks, in hundredths of a second; user time
+    includes guests.
     """
     try:
         fields = (proc / "stat").read_text().split("\n", 1)[0].split()

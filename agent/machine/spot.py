@@ -1,4 +1,4 @@
-"""What is left to do when EC2 takes a spot machine back, and how long each part of it may take. Decisions only."""
+"""What is left to do when EC2 takes a spot machine back, and the time for each part. Decisions only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from agent.machine.instance import SpotNotice
 NOTICE = timedelta(seconds=120)
 """Between EC2's notice and the end of the machine (EC2 User Guide, "Spot Instance interruption notices")."""
 SHORTEST = timedelta(seconds=30)
-"""A machine that runs has at least this: a time that is over already speaks of a clock that is wrong."""
+"""The least that a running machine has left: an earlier time means a wrong clock."""
 SAFETY = timedelta(seconds=15)
-"""The commit is put so long before EC2's time."""
+"""Between the commit and EC2's time."""
 SEALING = timedelta(seconds=15)
-"""For the log, the look whether everything is in the bucket, the manifest and the commit."""
+"""For the log, the listing, the manifest and the commit."""
 LINK = 2_500_000.0
-"""Bytes a second that a link is taken to carry until it is known better: 20 Mbit/s."""
+"""Bytes a second of a link, until it is measured: 20 Mbit/s."""
 MARGIN = 1.1
 LEAST_GRACE = 2.0
 """Seconds that a job gets from SIGTERM to SIGKILL, however much is waiting."""
@@ -39,7 +39,7 @@ class Deadlines:
 
 
 def departure(notice: SpotNotice, seen: datetime) -> datetime:
-    """Return when the machine is gone: as EC2 says, as far as that can be so at the time the notice was seen."""
+    """Return when the machine is gone: EC2's time, within what is possible at the time the notice was seen."""
     return max(min(notice.time, seen + NOTICE), seen + SHORTEST)
 
 
@@ -50,7 +50,7 @@ def deadlines(gone: datetime, now: datetime, *, pending: int, grace: float) -> D
         gone: When the machine is gone.
         now: The time.
         pending: Bytes that are not in the bucket yet.
-        grace: Seconds that a job has to end when nothing presses.
+        grace: Seconds that a job has to end when time is not short.
     """
     commit_by = gone - SAFETY
     send_by = commit_by - SEALING
@@ -72,5 +72,5 @@ def ends_in_time(past: Sequence[float], ran: float, left: float) -> bool:
 
 
 def reason(notice: SpotNotice) -> str:
-    """Return what the manifest says of it; it begins with `spot`."""
+    """Return the interruption's reason for the manifest; it begins with `spot`."""
     return f"spot: EC2 will {notice.action} the machine at {notice.time:%Y-%m-%dT%H:%M:%SZ}"

@@ -1,4 +1,4 @@
-"""Watches whether EC2 wants the machine back."""
+"""The watch for EC2's notice that it takes the machine back."""
 
 import asyncio
 import random
@@ -17,13 +17,13 @@ from agent.machine.spot import departure, reason
 T = TypeVar("T")
 
 SOONEST, LATEST = 4.0, 5.0
-"""Seconds from one look to the next, at random: Amazon asks for one every 5 s."""
+"""Seconds from one poll to the next, at random: Amazon recommends one every 5 s."""
 
 
 async def watch_spot(environ: Mapping[str, str], stop: Stop, log: Log) -> None:
-    """Look for a notice until there is one, and then ask the run to stop; returns at once where there is no EC2.
+    """Poll for a notice, and then ask the run to stop; returns at once on a machine that is not EC2's.
 
-    A service that does not answer neither ends nor delays the looks: each is bounded.
+    A service that does not answer neither ends nor delays the watch: each poll has a limit.
     """
     endpoint = metadata_endpoint(environ)
     if endpoint is not None:
@@ -47,7 +47,7 @@ class _Watch:
             await asyncio.sleep(max(0.0, began + pause - monotonic()))
 
     async def _look(self) -> bool:
-        """Look once; tell whether there was a notice."""
+        """Poll once; return whether there was a notice."""
         rebalance = asyncio.create_task(self._answer(self._service.rebalance()))
         try:
             notice = await self._answer(self._service.notice())
@@ -63,7 +63,7 @@ class _Watch:
                 return True
             since = await rebalance
             if since is not None and not self._recommended:
-                # What is finished leaves while jobs run anyway; nothing stops for a recommendation.
+                # Finished jobs are delivered while others run anyway; nothing stops for a recommendation.
                 self._recommended = True
                 self._log.warning("spot.rebalance_recommended", since=since.isoformat())
             return False

@@ -1,6 +1,6 @@
-"""What the run tells the service manager that started it (sd_notify(3)): that it is ready, alive, at what, and ending.
+"""Messages to the service manager that started the run (sd_notify(3)): ready, alive, its status, stopping.
 
-Without a manager nothing is told. A lost message is never an error: the manager draws its own conclusions from silence.
+Without a manager there are none. A lost message is no error: the manager acts on silence.
 """
 
 import asyncio
@@ -15,10 +15,10 @@ from agent.base.progress import JobEnd, Progress
 from agent.base.stop import Stop
 
 BEAT_SECONDS = 15.0
-"""Between two signs of life, when the watchdog does not ask for more."""
+"""Between two signs of life, if the watchdog does not need more."""
 
 EXTEND_SECONDS = 60.0
-"""What an agent that is stopping asks for with each sign of life; one whose loop hangs is killed after this."""
+"""Extension that a stopping agent asks for with each sign of life; one whose loop hangs is killed after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class Manager:
     """The service manager's end of the line.
 
     Attributes:
-        address: Its datagram socket; None when nobody supervises this process.
-        watchdog: Seconds of silence after which it ends this process; None when it does not.
+        address: Its datagram socket; None if nobody supervises this process.
+        watchdog: Seconds of silence after which it ends this process; None if it does not.
     """
 
     address: str | None = None
@@ -37,9 +37,7 @@ class Manager:
     def of(cls, environ: Mapping[str, str], *, pid: int | None = None) -> "Manager":
         """Return the manager that an environment names, as sd_notify(3) and sd_watchdog_enabled(3) read it.
 
-        Args:
-            environ: The environment.
-            pid: The process to speak for; this one by default.
+        `pid`: the supervised process; this one by default.
         """
         address = environ.get("NOTIFY_SOCKET", "")
         if not address.startswith(("/", "@")):
@@ -51,7 +49,7 @@ class Manager:
 
     @property
     def beat(self) -> float:
-        """Seconds between two signs of life: half of what the watchdog allows."""
+        """Seconds between two signs of life: half of the watchdog's limit."""
         return min(self.watchdog / 2, BEAT_SECONDS) if self.watchdog else BEAT_SECONDS
 
     def tell(self, *lines: str) -> bool:
@@ -72,10 +70,10 @@ class Manager:
 
 @asynccontextmanager
 async def supervised(manager: Manager, stop: Stop) -> AsyncIterator[None]:
-    """Tell the manager that the run is ready, and from the event loop that it is alive; at the end that it stops.
+    """Tell the manager that the run is ready, then, from the event loop, that it is alive; at the end that it stops.
 
-    A loop that hangs is silent, and the watchdog ends the process. Once the run was told to stop, each sign of life
-    also asks for more time, because what is finished is being handed over; the run's own limits bound that.
+    A loop that hangs is silent, and the watchdog ends the process. Once the run was asked to stop, each sign of life
+    also extends the time, because finished work is being delivered; the run's own limits bound that.
     """
     if manager.address is None:
         yield
@@ -104,7 +102,7 @@ async def _beat(manager: Manager, stop: Stop) -> None:
 
 
 class StatusLine:
-    """A watcher that passes everything on, and keeps the unit's status line (`systemctl status`) up to date."""
+    """Progress that is passed on, and shown in the unit's status line (`systemctl status`)."""
 
     def __init__(self, manager: Manager, watcher: Progress) -> None:
         self._manager = manager
@@ -113,24 +111,24 @@ class StatusLine:
         self._planned = self._running = self._ended = 0
 
     def phase(self, name: str) -> None:
-        """Pass it on, and say it."""
+        """Show the phase."""
         self._watcher.phase(name)
         self._phase = name
         self._say()
 
     def planned(self, jobs: tuple[str, ...]) -> None:
-        """Pass it on, and count."""
+        """Count planned jobs."""
         self._watcher.planned(jobs)
         self._planned = len(jobs)
 
     def started(self, job: str, attempt: int) -> None:
-        """Pass it on, and count."""
+        """Count a running job."""
         self._watcher.started(job, attempt)
         self._running += attempt == 1
         self._say()
 
     def ended(self, end: JobEnd) -> None:
-        """Pass it on, and count."""
+        """Count an ended job."""
         self._watcher.ended(end)
         self._ended += 1
         self._running = max(0, self._running - bool(end.attempts))

@@ -1,4 +1,4 @@
-"""The time line from power-on to the beginning of the run, as phases. Decisions only."""
+"""The phases from power-on to the beginning of the run. Decisions only."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -7,7 +7,7 @@ from agent.contract.facts import Phase
 
 
 def manager_times(shown: str) -> dict[str, float]:
-    """Return seconds by name (`Userspace`) from what `systemctl show` prints of the manager's monotonic timestamps."""
+    """Return seconds by name (`Userspace`) from the monotonic timestamps in the output of `systemctl show`."""
     times = {}
     for line in shown.splitlines():
         name, _, usec = line.partition("TimestampMonotonic=")
@@ -19,7 +19,7 @@ def manager_times(shown: str) -> dict[str, float]:
 def before_the_run(
     manager: Mapping[str, float], *, uptime: float, process: float, ago: float, now: datetime
 ) -> tuple[Phase, ...]:
-    """Return the phases `firmware`, `kernel`, `userspace` and `agent-start`, without those that are not known.
+    """Return the phases `firmware`, `kernel`, `userspace` and `agent-start`, as far as they are known.
 
     Args:
         manager: Seconds of systemd's clock, which starts with the kernel; those of firmware and loader count

@@ -1,4 +1,4 @@
-"""What people are told of a run that ended: a line and a few more. Decisions only."""
+"""The message about a run that ended: a title and a few lines. Decisions only."""
 
 from dataclasses import dataclass
 
@@ -7,25 +7,20 @@ from agent.contract.results import JobStatus
 from agent.notify.outcome import Outcome
 
 MAX_BYTES = 10_000
-"""The least that any Healthchecks server keeps of a ping's body (https://healthchecks.io/docs/http_api/)."""
+"""Bytes of a ping's body that every Healthchecks server keeps (https://healthchecks.io/docs/http_api/)."""
 MAX_MESSAGE = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message.
-
-    Attributes:
-        title: One line.
-        text: At most `MAX_BYTES` of UTF-8.
-    """
+    """A title of one line, and a text of at most `MAX_BYTES` of UTF-8."""
 
     title: str
     text: str
 
 
 def compose(outcome: Outcome, run_id: str) -> Message:
-    """Return the news of a run."""
+    """Return the message about a run."""
     due = [
         job for job in outcome.jobs if job.status is not JobStatus.SKIPPED or job.cause is not None
     ]
@@ -43,7 +38,8 @@ def compose(outcome: Outcome, run_id: str) -> Message:
     lines += [_line(job) for job in due if job.incomplete or not job.succeeded]
     if outcome.manifest:
         lines.append(outcome.manifest)
-    return Message(title, _shortened("\n".join(lines)))
+    text = "\n".join(lines).encode(errors="replace")[:MAX_BYTES].decode(errors="ignore")
+    return Message(title, text)
 
 
 def _line(job: Ended) -> str:
@@ -51,7 +47,3 @@ def _line(job: Ended) -> str:
     message = f": {job.message[:MAX_MESSAGE]}" if job.message else ""
     status = "incomplete" if job.incomplete else job.status.value
     return f"{job.name} {status}{cause}{message}"
-
-
-def _shortened(text: str) -> str:
-    return text.encode(errors="replace")[:MAX_BYTES].decode(errors="ignore")

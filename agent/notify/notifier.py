@@ -1,4 +1,4 @@
-"""Telling people and watchdogs how a run goes. It never fails a run, and never holds one up for long.
+"""Notifications to people and watchdogs. They never fail a run, and never delay one for long.
 
 The addresses are secrets: whoever has a ping URL can silence the alarm. No log has them, nor errors of libraries,
 which quote them.
@@ -31,7 +31,7 @@ ANSWER_BYTES = 1000
 
 
 class Notifier:
-    """Tells of one run."""
+    """Notifies about one run."""
 
     def __init__(self, settings: Notify, run_id: str, log: Log) -> None:
         self._settings = settings
@@ -40,13 +40,13 @@ class Notifier:
         self._beginning: asyncio.Task[bool] | None = None
 
     def started(self) -> None:
-        """Say, in the background, that the run began."""
+        """Report, in the background, that the run began."""
         if self._settings.healthchecks:
             text = f"run {self._run_id} began"
             self._beginning = asyncio.create_task(self._ping("/start", text))
 
     async def ended(self, outcome: Outcome) -> None:
-        """Say how the run ended: to the watchdog always, to people when it did not succeed."""
+        """Report how the run ended: to the watchdog always, to people if it did not succeed."""
         news = compose(outcome, self._run_id)
         tellings: list[Awaitable[bool]] = []
         if self._settings.healthchecks:
@@ -67,11 +67,11 @@ class Notifier:
 
 
 class _PingError(Exception):
-    """A ping that did not arrive; the message has nothing of the address."""
+    """A ping was lost; the message contains nothing of the address."""
 
 
 class _UselessError(_PingError):
-    """One that will not arrive however often it is sent."""
+    """A ping that no retry would deliver."""
 
 
 async def ping(url: str, signal: str, text: str, *, run_id: str, log: Log) -> bool:
@@ -79,13 +79,13 @@ async def ping(url: str, signal: str, text: str, *, run_id: str, log: Log) -> bo
 
     Args:
         url: The check's ping URL.
-        signal: What is appended to it: `/start`, nothing for success, `/<exit status>`, `/log`.
+        signal: Its suffix: `/start`, nothing for success, `/<exit status>`, `/log`.
         text: Stored with the ping.
-        run_id: The run; start and end of one run have the same `rid`, made of it, so that durations are told.
+        run_id: The run; its start and end have the same `rid`, so that Healthchecks knows its duration.
         log: Gets a warning when the ping is lost.
 
     Returns:
-        Whether the server says that it knows the check and counts the ping.
+        Whether the server knows the check and counts the ping.
     """
     reason = await ping_problem(url, signal, text, run_id=run_id)
     if reason:
@@ -94,7 +94,7 @@ async def ping(url: str, signal: str, text: str, *, run_id: str, log: Log) -> bo
 
 
 async def ping_problem(url: str, signal: str, text: str, *, run_id: str) -> str:
-    """Send a signal as `ping` does, and return why it was lost; nothing when it arrived."""
+    """Send a signal as `ping` does; return why it was lost, or an empty text."""
     try:
         async with asyncio.timeout(PING_SECONDS):
             await _persist(url, signal, text, run_id)
@@ -117,7 +117,7 @@ async def _persist(url: str, signal: str, text: str, run_id: str) -> None:
     retrying = AsyncRetrying(
         stop=stop_before_delay(PING_SECONDS),
         wait=wait_random_exponential(multiplier=0.3, max=2),
-        # Without an answer in time nobody knows more than before: that is worth another attempt as well.
+        # A retry is worth it without an answer in time, too.
         retry=retry_if_not_exception_type((_UselessError, asyncio.CancelledError)),
         reraise=True,
     )
@@ -156,17 +156,13 @@ def _judge(answer: "Response") -> None:
         )
     said = answer.raw.read(ANSWER_BYTES, decode_content=True).decode(errors="replace")
     for lost in ("(not found)", "(rate limited)"):
-        # With the status 200, for old clients' sake.
+        # With the status 200, for old clients.
         if lost in said:
             raise _UselessError(f"the server answered {lost}")
 
 
 async def tell_people(urls: Sequence[str], news: Message, *, log: Log) -> bool:
-    """Send news through Apprise to whatever services the URLs name.
-
-    Returns:
-        Whether every service took it.
-    """
+    """Send a message through Apprise to the services of the URLs; return whether every one took it."""
     try:
         lost = await in_thread(lambda: _tell_each(urls, news), seconds=CHAT_SECONDS)
     except ImportError:
@@ -188,7 +184,7 @@ async def tell_people(urls: Sequence[str], news: Message, *, log: Log) -> bool:
 
 
 def _tell_each(urls: Sequence[str], news: Message) -> list[tuple[int, str]]:
-    """Return which of the URLs (from 1) did not take the news, and why."""
+    """Return which of the URLs (from 1) did not take the message, and why."""
     import apprise  # noqa: PLC0415 -- an extra, and slow to import
 
     lost = []

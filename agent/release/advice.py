@@ -17,26 +17,26 @@ from agent.config.jobsfile import JobsFile
 from agent.release.dependencies import Dependencies, dependencies_of, not_read
 
 MAX_BYTES = 32 * 1024**2
-"""Of a lock."""
+"""Bytes of a lock."""
 PINNED = "uv lock, or uv pip compile --generate-hashes"
 _POINTER = b"version https://git-lfs.github.com/spec/v1\n"
 _POINTER_BYTES = 1024
-"""More than any pointer has, by its specification."""
+"""More than any pointer of Git LFS has, by its specification."""
 _SHOWN = 3
 _LOOKED_AT = re.compile(r"\.|node_modules|venv|__pycache__")
-"""Folders that no person keeps a lock in."""
+"""Folders that never hold a person's lock."""
 
 
 def needed(tree: Path, jobs: JobsFile, name: str) -> Dependencies | None:
-    """Return what the environment of a release is made of; None where no job needs one, or nothing says what.
+    """Return a release's dependencies; None if no job needs any (containers bring their own), or no file declares them.
 
     Args:
         tree: The release's files.
-        jobs: Its jobs: what runs in containers brings its own.
+        jobs: Its jobs.
         name: The path of its jobs file.
 
     Raises:
-        ReleaseError: The file that counts cannot be understood.
+        ReleaseError: The file that counts is invalid.
     """
     if all(job.in_container for job in jobs.job):
         return None
@@ -44,10 +44,10 @@ def needed(tree: Path, jobs: JobsFile, name: str) -> Dependencies | None:
 
 
 def refuse_unpinned(found: Dependencies | None, *, signed: bool) -> None:
-    """Hold signed releases to hashes: without them, what runs is not what was signed.
+    """Require hashes in signed releases: without them, what runs is not what was signed.
 
     Raises:
-        ReleaseError: It is signed, and something of it has no hash.
+        ReleaseError: It is signed, and something has no hash.
     """
     if signed and found is not None and found.unpinned:
         raise ReleaseError(f"{found.unpinned}, and releases are signed here", remedy=PINNED)
@@ -72,7 +72,7 @@ def advice(tree: Path, jobs: JobsFile, name: str) -> tuple[str, ...]:
 
 
 def dependency_faults(tree: Path, jobs: JobsFile, name: str, *, signed: bool) -> list[Fault]:
-    """Return why a release's environment cannot be made, as far as its files show it."""
+    """Return why a release's environment cannot be made, as far as its files show."""
     try:
         refuse_unpinned(needed(tree, jobs, name), signed=signed)
     except ReleaseError as error:
@@ -81,12 +81,12 @@ def dependency_faults(tree: Path, jobs: JobsFile, name: str, *, signed: bool) ->
 
 
 def expected(tree: Path, jobs: JobsFile, name: str, environ: Mapping[str, str]) -> list[str]:
-    """Return what a computer other than the machine cannot know of a release, each as a sentence."""
+    """Return, in sentences, what another computer than the machine cannot check of a release."""
     told = unread(tree, jobs, name)
     by_days = [job.name for job in jobs.job if job.on and "TZ" not in job.env]
     zone = environ.get("TZ")
     if zone and zone_of(zone) is None:
-        told.append(f'TZ of this computer, "{zone}", is no time zone, and counts as UTC')
+        told.append(f'TZ of this computer, "{zone}", is not a time zone, and counts as UTC')
     if by_days:
         here = f"here {zone}" if zone else "UTC on most"
         told.append(
@@ -140,7 +140,7 @@ def _content(file: Path) -> bytes | None:
 
 
 def _near(tree: Path) -> Iterator[str]:
-    """Yield the files of a release's folder and of those in it."""
+    """Yield the files of a release's folder and of its direct subfolders."""
     for folder, folders, files in os.walk(tree):
         at = Path(folder).relative_to(tree)
         folders[:] = [] if at.parts else [each for each in folders if not _LOOKED_AT.match(each)]

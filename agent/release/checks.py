@@ -1,4 +1,4 @@
-"""What a release must show before it may run: a jobs file that this agent understands, and programs that exist."""
+"""Checks before a release may run: its jobs file is valid for this agent, and its programs exist."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ class Checks:
     Attributes:
         jobs: Path of the jobs file in a release.
         version: This agent's version.
-        environ: Its PATH is where programs are looked for that the release does not bring.
+        environ: Its PATH finds the programs that the release does not bring.
     """
 
     jobs: str
@@ -34,18 +34,14 @@ class Checks:
 
 
 def checked_jobs(tree: Path, programs: Path | None, checks: Checks) -> JobsFile:
-    """Return the jobs of a release.
-
-    Args:
-        tree: Its files.
-        programs: The `bin` of its environment, if it has one.
-        checks: What it is checked against.
+    """Return the jobs of the release in `tree`; `programs` is the `bin` of its environment, if it has one.
 
     Raises:
         ReleaseError: It cannot run here; the message has every fault.
     """
     jobs = read_jobs(tree, checks)
-    path = _search_path(programs, checks.environ)
+    path = checks.environ.get("PATH", os.defpath)
+    path = path if programs is None else f"{programs}{os.pathsep}{path}"
     programs_missing = (
         Fault(checks.jobs, f"job[{job.name}].command", problem, remedy)
         for job in jobs.job
@@ -62,7 +58,7 @@ def checked_jobs(tree: Path, programs: Path | None, checks: Checks) -> JobsFile:
 
 
 def stack_faults(jobs: JobsFile, tree: Path, source: str) -> list[Fault]:
-    """Return what is wrong with the compose files that jobs name, as far as it shows without an engine."""
+    """Return the faults of the compose files that jobs name, as far as they show without an engine."""
     return [
         Fault(source, f"job[{job.name}].{key}", problem, remedy)
         for job in jobs.job
@@ -72,7 +68,7 @@ def stack_faults(jobs: JobsFile, tree: Path, source: str) -> list[Fault]:
 
 
 def _stack_problems(compose: str, service: str, tree: Path) -> list[tuple[str, str, str]]:
-    """Return key, problem and remedy of what is wrong with a stack. The file's YAML is for compose to judge."""
+    """Return key, problem and remedy for each fault of a stack; compose validates the YAML."""
     if problem := path_problem(compose):
         return [("compose", f'is "{compose}", and {problem}', "write a path in the release")]
     try:
@@ -87,7 +83,7 @@ def _stack_problems(compose: str, service: str, tree: Path) -> list[tuple[str, s
 
 
 def file_faults(jobs: JobsFile, tree: Path, source: str) -> list[Fault]:
-    """Return what is wrong with the files of the release that jobs start, as far as it shows on any computer."""
+    """Return the faults of the release's files that jobs start, as far as they show on any computer."""
     return [
         Fault(source, f"job[{job.name}].command", problem, remedy)
         for job in jobs.job
@@ -96,7 +92,7 @@ def file_faults(jobs: JobsFile, tree: Path, source: str) -> list[Fault]:
 
 
 def _script_problems(job: Job, tree: Path) -> list[tuple[str, str]]:
-    """Return why a job's own file cannot be started. Kernel and shells take a CR for a part of the line."""
+    """Return why a job's own file cannot be started. Kernel and shells take a CR as part of the line."""
     program = program_of(job)
     if not program or job.command is None:
         return []
@@ -126,7 +122,7 @@ def _is_own(program: str) -> bool:
 
 
 def _script_of_shell(command: Sequence[str]) -> str | None:
-    """Return the file that a shell is to run; None for another program, or another use of a shell."""
+    """Return the file that a shell runs; None for another program, or another use of a shell."""
     if command[0] not in _SHELLS:
         return None
     names = [each for each in command[1:2] if not each.startswith("-")]
@@ -134,10 +130,10 @@ def _script_of_shell(command: Sequence[str]) -> str | None:
 
 
 def read_jobs(tree: Path, checks: Checks) -> JobsFile:
-    """Return the jobs of a release whose environment is not there yet: programs are not looked for.
+    """Return the jobs of a release that has no environment yet: programs are not looked for.
 
     Raises:
-        ReleaseError: The jobs file is not there, or has faults; the message has every one.
+        ReleaseError: The jobs file is missing or has faults; the message has every one.
     """
     jobs, faults = parse_jobs(_read(tree, checks.jobs), checks.jobs, checks.version)
     _refuse(faults)
@@ -147,13 +143,9 @@ def read_jobs(tree: Path, checks: Checks) -> JobsFile:
 
 
 def missing_jobs(before: Iterable[str], jobs: JobsFile) -> list[str]:
-    """Return the jobs that an older release has and a newer one lost without a word.
+    """Return the jobs `before` that a newer release has neither kept nor retired.
 
-    Names are compared as they are written: a matrix with fewer values is nobody's accident.
-
-    Args:
-        before: The older release's jobs.
-        jobs: The newer one's.
+    Names are compared as they are written: a matrix with fewer values is no accident.
     """
     return sorted(set(before) - set(map(family_of, jobs.job)) - set(jobs.retired))
 
@@ -184,17 +176,14 @@ def _read(tree: Path, name: str) -> str:
         raise ReleaseError(f"{name} cannot be read: {error}") from error
 
 
-def _search_path(programs: Path | None, environ: Mapping[str, str]) -> str:
-    path = environ.get("PATH", os.defpath)
-    return path if programs is None else f"{programs}{os.pathsep}{path}"
-
-
 def _program_problems(job: Job, path: str) -> list[tuple[str, str]]:
-    """Return why a job's program cannot be started, each with its remedy; containers have none."""
+    """Return why a job's program cannot be started, with the remedy; none for containers."""
     program = program_of(job)
     if not program or _is_own(program) or shutil.which(program, path=path):
         return []
     if "/" in program:
-        return [(f'"{program}" is no program of this machine', "install it in the machine's image")]
+        return [
+            (f'"{program}" does not exist on this machine', "install it in the machine's image")
+        ]
     where = "the release's environment or on the PATH"
     return [(f'no program "{program}" in {where}', "add what brings it to the release's lock")]

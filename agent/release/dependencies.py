@@ -1,7 +1,4 @@
-"""Which file of a release says what its programs import, what it promises, and what uv does with it.
-
-Decisions only.
-"""
+"""Which file declares a release's dependencies, whether it pins them, and what uv does with it. Decisions only."""
 
 import json
 import re
@@ -30,12 +27,12 @@ NOT_READ = {
     "setup.py": "write a pyproject.toml with [build-system], then uv lock",
     "setup.cfg": "write a pyproject.toml with [build-system], then uv lock",
 }
-"""What people expect to count, and what would."""
+"""Files that people expect to count, and what to do instead."""
 
 POETRY_FORMAT = (2, 1)
-"""The first that says of each package in which group it is and where it is wanted (Poetry 2)."""
+"""The first that has each package's groups and conditions (Poetry 2)."""
 SHOWN = 5
-"""How many requirements are named."""
+"""Requirements that a message names."""
 
 _REQUIRES_PYTHON = re.compile(rb'^requires-python = "([^"]*)"', re.MULTILINE)
 _ASKS_GIT = re.compile(r"setuptools[-_]scm|hatch-vcs|pbr|pdm-backend|dynamic-versioning")
@@ -47,7 +44,7 @@ class InstallStep:
 
     Attributes:
         arguments: Its arguments.
-        stdin: What it reads.
+        stdin: Its input.
         builds: Whether the release itself is built, which may ask git for a version.
     """
 
@@ -58,13 +55,13 @@ class InstallStep:
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What a release's environment is made of.
+    """The dependencies of a release.
 
     Attributes:
-        file: The file that says it, from the release's folder.
-        steps: What uv is asked to do in that file's folder.
-        python: Which Python it asks for, as a version specifier; empty for any.
-        unpinned: Why it may be something else tomorrow; empty where every file has a hash.
+        file: The file that declares them, from the release's folder.
+        steps: The calls of uv in that file's folder.
+        python: The Python it asks for, as a version specifier; empty for any.
+        unpinned: Why another day may install something else; empty if every file has a hash.
     """
 
     file: str
@@ -79,16 +76,12 @@ class Dependencies:
 
 
 def dependencies_of(read: Read, jobs: str) -> Dependencies | None:
-    """Return what a release's environment is made of; None for one that says nothing of it.
+    """Return a release's dependencies, given the path of its jobs file; None if no file declares them.
 
     The nearest file counts: beside the jobs file, else in the folders above it, up to the release's own.
 
-    Args:
-        read: Reads the release.
-        jobs: The path of its jobs file.
-
     Raises:
-        ReleaseError: The file that counts cannot be understood.
+        ReleaseError: The file that counts is invalid.
     """
     for folder in PurePosixPath(jobs).parents:
         found = _in_folder(lambda name, folder=folder: read(str(folder / name)), folder)  # type: ignore[misc]
@@ -142,7 +135,7 @@ def _pip(content: bytes | None, text: str, *, hashed: bool) -> InstallStep:
 
 
 def _of_project(project: Mapping[str, Any], file: str) -> Dependencies | None:
-    """Return what a `pyproject.toml` without a lock says; one that only configures tools says nothing."""
+    """Return the dependencies of a `pyproject.toml` without a lock; one that only configures tools has none."""
     table, tool = project.get("project"), _table(project, "tool")
     built = "build-system" in project and _table(tool, "poetry").get("package-mode") is not False
     built = built and _table(tool, "uv").get("package") is not False
@@ -155,14 +148,14 @@ def _of_project(project: Mapping[str, Any], file: str) -> Dependencies | None:
 
 
 def asks_git(project: Mapping[str, Any]) -> bool:
-    """Tell whether building a project asks git for its version, of which a release has no history."""
+    """Tell whether building a project asks git for its version: a release has no git history."""
     build = _table(project, "build-system").get("requires")
     asks = isinstance(build, list) and any(_ASKS_GIT.search(str(each)) for each in build)
     return asks and "version" not in _table(project, "project")
 
 
 def pretended(version: str) -> dict[str, str]:
-    """Return the variables by which builds that ask git for a version are told one."""
+    """Return the variables that give a version to builds that ask git for one."""
     return dict.fromkeys(
         (
             "SETUPTOOLS_SCM_PRETEND_VERSION",  # hatch-vcs asks setuptools-scm
@@ -176,12 +169,7 @@ def pretended(version: str) -> dict[str, str]:
 
 
 def not_read(names: Sequence[str], found: Dependencies | None) -> Iterator[tuple[str, str]]:
-    """Yield files of a release that do not count although a person may think so, each with a sentence.
-
-    Args:
-        names: Paths of files in the release.
-        found: What counts.
-    """
+    """Yield the files of a release that do not count although a person may expect it, each with a sentence."""
     for path in sorted(names):
         name = PurePosixPath(path).name
         same = found is not None and str(PurePosixPath(path).parent) == found.folder
@@ -193,9 +181,9 @@ def not_read(names: Sequence[str], found: Dependencies | None) -> Iterator[tuple
 
 
 def unhashed(text: str) -> list[str]:
-    """Return the requirements of a `requirements.txt` that are not pinned by a hash.
+    """Return the requirements of a `requirements.txt` that have no hash.
 
-    Files that it includes are uv's to check, which gets `--require-hashes`.
+    Files that it includes are checked by uv, which gets `--require-hashes`.
     """
     lines = re.sub(r"\\\r?\n", " ", text).splitlines()
     wanted = (re.sub(r"(^|\s)#.*", "", line).strip() for line in lines)
@@ -207,14 +195,14 @@ def unhashed(text: str) -> list[str]:
 
 
 def poetry_requirements(text: str, file: str) -> str:
-    """Return what a `poetry.lock` installs without its optional groups, as requirements with hashes.
+    """Return the packages of a `poetry.lock` without its optional groups, as requirements with hashes.
 
     Raises:
-        ReleaseError: It is none, is of an older Poetry, or has a package that no hash pins.
+        ReleaseError: It is invalid, is of an older Poetry, or has a package without a hash.
     """
     lock = _toml(text, file)
     version = str(_table(lock, "metadata").get("lock-version", ""))
-    if _numbers(version) < POETRY_FORMAT:
+    if tuple(int(part) for part in version.split(".") if part.isdecimal()) < POETRY_FORMAT:
         raise ReleaseError(
             f"{file} cannot be installed: its format, {version or 'of an early Poetry'}, does not say which group a"
             " package is in",
@@ -232,7 +220,7 @@ def pipenv_requirements(text: str, file: str) -> str:
     """Return the default packages of a `Pipfile.lock` as requirements with hashes.
 
     Raises:
-        ReleaseError: It is none, or has a package that no hash pins.
+        ReleaseError: It is invalid, or has a package without a hash.
     """
     try:
         lock = json.loads(text)
@@ -271,12 +259,12 @@ def _files(package: Mapping[str, Any]) -> list[str]:
 
 
 def _marker(markers: object) -> str:
-    """Return the condition of a package of Poetry's main group, which may be one of several groups'."""
+    """Return the condition of a package in Poetry's main group; it may have one a group."""
     return str(markers.get("main", "")) if isinstance(markers, dict) else str(markers or "")
 
 
 def _decoded(content: bytes, file: str) -> str:
-    """Return a text; PowerShell writes UTF-16, which is recognized by its first bytes."""
+    """Return a file's text: UTF-8, or UTF-16 with a byte order mark, as PowerShell writes it."""
     encoding = "utf-16" if content[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
     try:
         return content.decode(encoding)
@@ -287,7 +275,7 @@ def _decoded(content: bytes, file: str) -> str:
 
 
 def _project(content: bytes | None) -> Mapping[str, Any]:
-    """Return a `pyproject.toml`; nothing where it has faults, of which uv tells."""
+    """Return a `pyproject.toml`; empty if it is invalid, which uv reports."""
     try:
         return tomllib.loads(content.decode()) if content else {}
     except (ValueError, RecursionError):
@@ -304,7 +292,3 @@ def _toml(text: str, file: str) -> Mapping[str, Any]:
 def _table(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = data.get(key)
     return value if isinstance(value, dict) else {}
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdecimal())

@@ -1,10 +1,11 @@
-"""The virtual environment that a release asks for, made by uv: from its cache first, then from the network."""
+"""The virtual environment of a release, made by uv: from its cache first, then from the network."""
 
 import asyncio
 import os
 import re
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -12,14 +13,15 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from agent.base import processes
 from agent.base.errors import ProcessTimeout, ReleaseError, SecretsError
-from agent.base.logs import Log
 from agent.base.redact import Redactor
-from agent.release.allow_list import passed
+from agent.release.context import ReleaseContext
 from agent.release.dependencies import Dependencies, pretended
+from agent.release.git import allowed, mark
+from agent.release.store import ENVIRONMENT, TREE
 
 PYTHON_VERSION = ".python-version"
 
-_PASSED = (
+_ALLOWED = (
     *("HOME", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INDEX"),
     *("UV_INDEX_URL", "UV_INSECURE_HOST", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS", "UV_OFFLINE"),
     *("UV_PYTHON_INSTALL_DIR", "UV_HTTP_TIMEOUT", "UV_HTTP_RETRIES"),
@@ -28,47 +30,20 @@ _INDEX_CREDENTIALS = re.compile(r"UV_INDEX_\w+_(USERNAME|PASSWORD)")
 _REFUSED = re.compile(r"\b40[13] (Unauthorized|Forbidden)")
 _ENOUGH_SECONDS = 1.0
 
-ReadLogins = Callable[[], Awaitable[Mapping[str, str]]]
 
-
-async def no_logins() -> Mapping[str, str]:
-    """Leave it to what the agent's own environment says."""
-    return {}
-
-
-async def install(
-    tree: Path,
-    environment: Path,
-    wanted: Dependencies,
-    *,
-    version: str,
-    cache: Path,
-    environ: Mapping[str, str],
-    mark: Mapping[str, str],
-    seconds: float,
-    log: Log,
-    logins: ReadLogins = no_logins,
+async def make_environment(
+    context: ReleaseContext, root: Path, version: str, wanted: Dependencies
 ) -> None:
-    """Make the environment that a release asks for.
-
-    Args:
-        tree: The release's files.
-        environment: Where the environment is made: its final place.
-        wanted: What it is made of.
-        version: The release's, for builds that ask git for it.
-        cache: uv's cache.
-        environ: The agent's environment; uv gets proxies, certificates and index settings of it.
-        mark: The variable by which what is left of a killed agent's uv is found.
-        seconds: Limit of it all.
-        log: Told when the cache was not enough.
-        logins: Reads the variables by which uv logs in to private indexes, when the cache was not enough.
+    """Make the environment of the release in `root`; `version` is for builds that ask git for it.
 
     Raises:
-        ReleaseError: Something of it cannot be had, or time is up.
+        ReleaseError: A part is not available, or time is up.
     """
-    until = asyncio.get_running_loop().time() + seconds
+    store, tree, environment = context.release_store, root / TREE, root / ENVIRONMENT
     folder = tree / wanted.folder
-    uv = _Uv(folder, _environment(environment, cache, environ) | dict(mark), until)
+    environ = _environment(environment, store.cache, context.environ) | mark(store.mirror)
+    until = asyncio.get_running_loop().time() + context.settings.install_timeout
+    uv = _Uv(folder, environ, until)
     python = _interpreter(folder, tree, wanted.python)
     await uv.run("venv", *python, "--no-project", str(environment))
     for step in wanted.steps:
@@ -76,25 +51,23 @@ async def install(
         try:
             await uv.run(*step.arguments, "--offline", stdin=step.stdin, told=told)
         except ReleaseError as error:
-            log.info("release.cache_missed", reason=str(error))
-            hidden = await _read(logins)
-            await uv.run(*step.arguments, stdin=step.stdin, told=told, logins=hidden)
+            context.log.info("release.cache_missed", reason=str(error))
+            try:
+                logins = await context.keyring.indexes() if context.keyring else {}
+            except SecretsError as denied:
+                raise ReleaseError(
+                    f"no login to an index: {denied}", remedy=denied.remedy
+                ) from denied
+            await uv.run(*step.arguments, stdin=step.stdin, told=told, logins=logins)
 
 
-async def _read(logins: ReadLogins) -> Mapping[str, str]:
-    try:
-        return await logins()
-    except SecretsError as error:
-        raise ReleaseError(f"no login to an index: {error}", remedy=error.remedy) from error
-
-
+@dataclass(frozen=True, slots=True)
 class _Uv:
-    """Runs uv for one release, all of it before one deadline."""
+    """Runs uv in a release's files, all of it before one deadline."""
 
-    def __init__(self, tree: Path, environ: Mapping[str, str], until: float) -> None:
-        self._tree = tree
-        self._environ = environ
-        self._until = until
+    folder: Path
+    environ: Mapping[str, str]
+    until: float
 
     async def run(
         self,
@@ -103,20 +76,20 @@ class _Uv:
         told: Mapping[str, str] = MappingProxyType({}),
         logins: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Run uv in the release's files; `logins` are variables that no message may show."""
-        left = self._until - asyncio.get_running_loop().time()
+        """Run uv; `logins` are variables that no message may show."""
+        left = self.until - asyncio.get_running_loop().time()
         try:
             done = await processes.run(
                 (_binary(), *arguments),
-                environ={**self._environ, **told, **logins},
+                environ={**self.environ, **told, **logins},
                 stdin=stdin,
                 seconds=max(_ENOUGH_SECONDS, left),
-                cwd=self._tree,
+                cwd=self.folder,
             )
         except ProcessTimeout as error:
             raise ReleaseError(
                 f"uv {arguments[0]}: no end within the time limit",
-                remedy="look at the network, or raise release.install_timeout",
+                remedy="check the network, or raise release.install_timeout",
             ) from error
         except OSError as error:
             raise ReleaseError(f"uv could not be started: {error}") from error
@@ -128,7 +101,7 @@ class _Uv:
 def _failure(action: str, complaint: str) -> ReleaseError:
     if _REFUSED.search(complaint):
         return ReleaseError(
-            f"{action}: the index does not let us in: {complaint}",
+            f"{action}: the index denied access: {complaint}",
             remedy='the login of [index."NAME"] is missing, wrong, expired or revoked, or may not read this package',
         )
     return ReleaseError(f"{action}: {complaint}")
@@ -136,7 +109,7 @@ def _failure(action: str, complaint: str) -> ReleaseError:
 
 def _environment(environment: Path, cache: Path, environ: Mapping[str, str]) -> dict[str, str]:
     credentials = (name for name in environ if _INDEX_CREDENTIALS.fullmatch(name))
-    return passed(environ, (*_PASSED, *credentials)) | {
+    return allowed(environ, (*_ALLOWED, *credentials)) | {
         "UV_PROJECT_ENVIRONMENT": str(environment),
         "VIRTUAL_ENV": str(environment),
         "UV_CACHE_DIR": str(cache / "uv"),
@@ -171,10 +144,10 @@ def _binary() -> str:
 
 
 def _interpreter(folder: Path, tree: Path, wanted: str) -> tuple[str, ...]:
-    """Return the agent's own Python, unless the release says which it wants.
+    """Return the agent's own Python, unless the release chooses another.
 
-    A lock's `requires-python` needs no look: `uv sync` makes the environment anew, with another Python of this machine,
-    when this one does not satisfy it.
+    A lock's `requires-python` is not looked at: `uv sync` makes the environment anew with another Python of this
+    machine if this one does not satisfy it.
     """
     above = (place for place in (folder, *folder.parents) if place.is_relative_to(tree))
     if any((place / PYTHON_VERSION).is_file() for place in above):

@@ -1,4 +1,4 @@
-"""git, as the agent runs it: nobody's configuration but ours, no prompts, a wall-clock limit on every command.
+"""git, as the agent runs it: no configuration but ours, no prompts, a wall-clock limit on every command.
 
 Nothing that a repository holds or configures is executed: hooks, the file system monitor and credential helpers are
 pinned on the command line, and there is no work tree, so that neither filters nor attributes apply.
@@ -6,7 +6,7 @@ pinned on the command line, and there is no work tree, so that neither filters n
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from agent.base import processes
 from agent.base.errors import ProcessTimeout, ReleaseError, SecretsError, SecretsUnreachable
 from agent.base.logs import Log
 from agent.base.redact import Redactor
-from agent.release.allow_list import mark, passed
 from agent.release.repository import (
     Repository,
     Trouble,
@@ -29,22 +28,17 @@ from agent.secrets.private import GitLogin
 ReadLogin = Callable[[], Awaitable[GitLogin | None]]
 
 
-async def no_login() -> GitLogin | None:
-    """Return that nothing opens the repository but what git and ssh of this user have."""
-    return None
-
-
 ATTEMPTS = 6
-"""With the pauses between them about half a minute: what name resolution takes to be up after a boot."""
+"""About half a minute with the pauses: name resolution may take as long after a boot."""
 SLOW_BYTES = 1000
 SLOW_SECONDS = 20
-"""A transfer below this many bytes a second for this long is given up, while there is time for another attempt."""
+"""A transfer below this many bytes a second for this long is aborted, while there is time for a retry."""
 KEEP_BYTES = 16 * 1024**2
-"""No listing of refs or files that we accept is longer; a flood of either is not held in memory."""
+"""Longer than any valid listing of refs or files; more is not held in memory."""
 LEAST_SECONDS = 0.1
 
 _CREDENTIAL_HELPER = '!f() { test "$1" = get || exit 0; cat "/dev/fd/$MAYFLY_GIT_LOGIN"; }; f'
-"""Passes on what stands in a pipe that git's processes inherit, so that no argument, variable or file has it."""
+"""Prints a pipe that git's processes inherit, so that no argument, variable or file has the login."""
 
 PINNED = {
     "core.hooksPath": "/dev/null",
@@ -73,15 +67,11 @@ PINNED = {
     "maintenance.auto": "false",
     "protocol.version": "2",
 }
-"""What holds for every git command, whatever the mirror's own configuration says."""
+"""Options of every git command, whatever the mirror's own configuration says."""
 
 
 class GitError(ReleaseError):
-    """A git command failed.
-
-    Attributes:
-        trouble: What its complaint means.
-    """
+    """A git command failed; `trouble` is what its complaint means."""
 
     def __init__(self, message: str, trouble: Trouble, *, remedy: str = "") -> None:
         super().__init__(message, remedy=remedy)
@@ -92,11 +82,11 @@ class Git:
     """Runs git in a bare repository that the agent owns.
 
     Args:
-        mirror: That repository; its `.gitconfig` is all of the global configuration there is.
-        repository: The one it mirrors.
-        environ: The agent's environment; git gets proxies, certificates and ssh settings of it, and nothing else.
-        log: Gets an event for each attempt that is repeated.
-        login: Reads the repository's credentials, when it is asked.
+        mirror: That repository; its `.gitconfig` is the whole global configuration.
+        repository: The repository that it mirrors.
+        environ: The agent's environment; git gets only proxies, certificates and ssh settings of it.
+        log: Gets an event for each retry.
+        login: Reads the repository's credentials when it is asked; None leaves them to git and ssh of this user.
     """
 
     def __init__(
@@ -105,7 +95,7 @@ class Git:
         repository: Repository,
         environ: Mapping[str, str],
         log: Log,
-        login: ReadLogin = no_login,
+        login: ReadLogin | None = None,
     ) -> None:
         self._repository = repository
         self._log = log
@@ -119,7 +109,7 @@ class Git:
         self.environ = _environment(mirror, repository, environ)
 
     async def local(self, *arguments: str, seconds: float, stdin: bytes | None = None) -> bytes:
-        """Return what a command that needs no network printed.
+        """Return the output of a command that needs no network.
 
         Raises:
             GitError: It failed or took longer than `seconds`.
@@ -129,18 +119,18 @@ class Git:
     async def verify(
         self, kind: str, oid: str, signers: Path, *, seconds: float
     ) -> tuple[bool, str]:
-        """Return whether git and ssh-keygen accept an object's signature, and what they said.
+        """Return whether git and ssh-keygen accept an object's signature, and their output.
 
-        A key counts with the validity that `signers` gives it at the time that the object says it was made.
+        A key counts with the validity that `signers` gives it at the object's own time.
 
         Args:
             kind: `tag` or `commit`.
             oid: The object, which the mirror has.
             signers: The allowed_signers file, absolute.
-            seconds: Limit of it.
+            seconds: Limit of the call.
 
         Raises:
-            GitError: It could not be asked, or took too long.
+            GitError: git could not be started, or took too long.
         """
         pin = f"gpg.ssh.allowedSignersFile={signers}"
         command = (*self.command, "-c", pin, f"verify-{kind}", "--raw", oid)
@@ -148,11 +138,9 @@ class Git:
         return done.code == 0, done.stderr.decode(errors="replace")
 
     async def network(self, *arguments: str, until: float) -> bytes:
-        """Return what a command that asks the repository printed; what was unreachable is asked again.
+        """Return the output of a command that asks the repository; it is retried while that is unreachable.
 
-        Args:
-            arguments: The command.
-            until: When the last attempt must have ended, on the event loop's clock.
+        No attempt outlasts `until`, on the event loop's clock.
 
         Raises:
             GitError: It failed.
@@ -167,7 +155,9 @@ class Git:
         )
 
         attempts = AsyncRetrying(
-            retry=retry_if_exception(_worth_another),
+            retry=retry_if_exception(
+                lambda error: isinstance(error, GitError) and error.trouble is Trouble.UNREACHABLE
+            ),
             stop=stop_after_attempt(1 if self._repository.local else ATTEMPTS)
             | stop_before_delay(max(0.0, until - _now())),
             wait=wait_random_exponential(multiplier=1, max=10),
@@ -200,15 +190,14 @@ class Git:
             )
 
     async def _read_login(self, until: float) -> GitLogin | None:
-        if self._repository.local:
+        if self._repository.local or self._login is None:
             return None
         try:
             async with asyncio.timeout_at(until):
                 login = await self._login()
         except TimeoutError as error:
             raise GitError(
-                "unreachable: the repository's credentials did not come in time",
-                Trouble.UNREACHABLE,
+                "unreachable: reading the repository's credentials timed out", Trouble.UNREACHABLE
             ) from error
         except SecretsUnreachable as error:
             raise GitError(
@@ -264,16 +253,12 @@ class Git:
             raise GitError(
                 f"unreachable: {action} did not end within {seconds:.0f} s",
                 Trouble.UNREACHABLE,
-                remedy="look at the network, or raise release.timeout",
+                remedy="check the network, or raise release.timeout",
             ) from error
         except OSError as error:
             raise GitError(
                 f"git could not be started: {error}", Trouble.OTHER, remedy="install git"
             ) from error
-
-
-def _worth_another(error: BaseException) -> bool:
-    return isinstance(error, GitError) and error.trouble is Trouble.UNREACHABLE
 
 
 def _failure(action: str, done: processes.Finished, login: GitLogin | None) -> GitError:
@@ -299,9 +284,7 @@ def _piped(text: str | None) -> Iterator[tuple[dict[str, str], tuple[int, ...]]]
     reading, writing = os.pipe()
     try:
         with os.fdopen(writing, "wb") as stream:
-            stream.write(
-                text.encode()
-            )  # far less than a pipe holds, so that nobody has to read meanwhile
+            stream.write(text.encode())  # far less than a pipe holds: nobody has to read yet
         yield {"MAYFLY_GIT_LOGIN": str(reading)}, (reading,)
     finally:
         os.close(reading)
@@ -310,7 +293,7 @@ def _piped(text: str | None) -> Iterator[tuple[dict[str, str], tuple[int, ...]]]
 def _environment(
     mirror: Path, repository: Repository, environ: Mapping[str, str]
 ) -> dict[str, str]:
-    return passed(environ, _PASSED) | {
+    return allowed(environ, _ALLOWED) | {
         # Also where older versions of git look for their global configuration.
         "HOME": str(mirror),
         "GIT_CONFIG_GLOBAL": str(mirror / ".gitconfig"),
@@ -327,11 +310,34 @@ def _environment(
     }
 
 
-_PASSED = (
+def allowed(environ: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    """Return the variables that git and uv get, and those of `names`, as far as they are set: never a secret."""
+    wanted = {"PATH": os.defpath} | dict(environ)
+    return {name: wanted[name] for name in (*_ALWAYS, *names) if name in wanted}
+
+
+def mark(mirror: Path) -> dict[str, str]:
+    """Return the variable that identifies programs of a killed agent: they must not write beside its successor's."""
+    return {_MARK: str(mirror)}
+
+
+def mark_text(mirror: Path) -> str:
+    """Return the same in the form of `processes.kill_marked`."""
+    return f"{_MARK}={mirror}"
+
+
+_MARK = "MAYFLY_RELEASES_BESIDE"
+_ALWAYS = (
+    *("PATH", "TMPDIR", "TZ"),
+    *("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"),
+    *("NO_PROXY", "no_proxy"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE"),
+)
+_ALLOWED = (
     *("GIT_ASKPASS", "GIT_PROXY_SSL_CAINFO", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH"),
     *("SSH_AUTH_SOCK", "USER", "LOGNAME"),
 )
-"""What an operator may say to git, beside what every program gets."""
+"""Variables of an operator for git, besides those that every program gets."""
 
 
 def _now() -> float:

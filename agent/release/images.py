@@ -1,4 +1,4 @@
-"""The browser's image belongs to the release: it is here before the release runs, or the last good release does."""
+"""The browser's image belongs to the release: if it cannot be pulled, the last good release runs."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from agent.base.engine import PULL_SECONDS, Login, no_login
 from agent.base.errors import BrowserError, ReleaseRefused
 from agent.base.logs import Log
 from agent.browser import Container, choose, find_chromedriver
-from agent.browser.docker import Docker
+from agent.browser.container import Docker
 from agent.config.jobsfile import JobsFile, needs_browser
 from agent.config.settings import Browser
 
@@ -17,14 +17,14 @@ REMOVE_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """The images that releases bring.
+    """The browser images that releases pin.
 
     Attributes:
-        settings: Which browser the configuration prefers.
+        settings: The browser that the configuration prefers.
         environ: Where the container engine is found.
-        log: Told of a pull, and of what was removed.
+        log: Told of a pull.
         seconds: Limit of a pull.
-        login: What opens a private registry.
+        login: Credentials of private registries.
     """
 
     settings: Browser
@@ -41,31 +41,28 @@ class Images:
         return choice.image if isinstance(choice, Container) else None
 
     async def have(self, image: str) -> bool:
-        """Fetch an image, unless it is here; tell whether it had to be fetched.
+        """Pull an image unless it is here; return whether it was pulled.
 
         Raises:
-            ReleaseRefused: It cannot be had, or not in time.
+            ReleaseRefused: It is not available, or not in time.
         """
         docker = Docker(self.environ, self.login)
         try:
-            if (await docker.ask("image", "inspect", image)).code == 0:
-                return False
-            self.log.info("browser.image_pulled", image=image)
-            await docker.pull(image, seconds=self.seconds)
+            _, pulled = await docker.have(
+                *(image, self.log, "browser.image_pulled"),
+                what="browser's image",
+                seconds=self.seconds,
+            )
         except BrowserError as error:
-            raise ReleaseRefused(
-                "install",
-                f"the browser's image {image} is not here and could not be fetched: {error}",
-                remedy=error.remedy or "check its name and the network",
-            ) from error
-        return True
+            raise ReleaseRefused("install", str(error), remedy=error.remedy) from error
+        return pulled
 
     async def remove(self, images: Collection[str]) -> tuple[str, ...]:
-        """Remove images, and return those that are gone; one that a container uses stays."""
+        """Remove images; return those that are gone. An image that a container uses stays."""
         docker, gone = Docker(self.environ), []
         for image in images:
             try:
-                done = await docker.ask("image", "rm", image, seconds=REMOVE_SECONDS)
+                done = await docker.run("image", "rm", image, seconds=REMOVE_SECONDS)
             except BrowserError:
                 break
             if done.code == 0 or "no such image" in done.complaint.lower():

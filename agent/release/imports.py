@@ -1,11 +1,10 @@
-"""Carries out the imports of Python programs, and nothing else of them. Run by a release's own interpreter.
+"""Executes the imports of Python programs, and nothing else of them. Run by a release's own interpreter.
 
-It is handed to `python -c`, so it uses the standard library alone, and no syntax that an old Python lacks. It gets
-a word, and a list of programs as JSON; it prints the word, a space and what is wrong with each program as JSON.
+It is passed to `python -c`, so it uses the standard library alone, and no syntax that an old Python lacks. It gets
+a word, and a list of programs as JSON; it prints the word, a space and the problem of each program as JSON.
 
-What stands at the left margin of a program is what it cannot start without. What it imports within `try`, within
-`if`, or later is its own business; so is what it does: importing it as a whole would run a program that has no
-`if __name__ == "__main__"`.
+A program cannot start without the imports at its left margin; what it imports within `try`, within `if` or later is
+its own business. Importing it as a whole would run a program that has no `if __name__ == "__main__"`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import sys
 
 
 def source_of(module: str) -> tuple[str | None, str | None]:
-    """Return the file of a module, and the package that its relative imports mean."""
+    """Return the file of a module, and the package that its relative imports refer to."""
     spec = importlib.util.find_spec(module)
     if spec is not None and spec.submodule_search_locations is not None:
         module += ".__main__"
@@ -30,7 +29,7 @@ def source_of(module: str) -> tuple[str | None, str | None]:
 
 
 def try_imports(file: str, package: str | None) -> None:
-    """Carry out the imports at the left margin of a file."""
+    """Execute the imports at the left margin of a file."""
     with open(file, "rb") as stream:  # noqa: PTH123
         tree = ast.parse(stream.read(), file)
     names = {"__name__": "mayfly_self_check", "__package__": package, "__file__": file}

@@ -1,4 +1,4 @@
-"""A fetched release becomes one on disk: its files, its environment, its marker, in this order."""
+"""Installs a fetched release: its files, its environment, its marker, in this order."""
 
 import time
 from collections.abc import Mapping
@@ -7,16 +7,13 @@ from pathlib import Path
 from agent.base import processes
 from agent.base.errors import ProcessTimeout, ReleaseError
 from agent.base.versions import Track
-from agent.release import environment
 from agent.release.advice import needed, refuse_unpinned
-from agent.release.allow_list import mark
 from agent.release.checks import read_jobs
 from agent.release.context import ReleaseContext, refusing, since
-from agent.release.dependencies import Dependencies
+from agent.release.environment import make_environment
 from agent.release.mirror import Mirror
-from agent.release.repository import TRACK, Wanted
+from agent.release.repository import TRACK
 from agent.release.store import (
-    ENVIRONMENT,
     TREE,
     Installed,
     Marker,
@@ -25,15 +22,12 @@ from agent.release.store import (
     seal,
     write_marker,
 )
-from agent.release.verify import Trust
 
 SYNC_SECONDS = 120.0
-"""What writing a new release's files to the disk may take; a small cloud disk does 125 MB/s."""
+"""Limit for writing a release's files to the disk; a small cloud disk does 125 MB/s."""
 
 
-async def install(
-    context: ReleaseContext, mirror: Mirror, wanted: Wanted, marker: Marker
-) -> Installed:
+async def install(context: ReleaseContext, mirror: Mirror, marker: Marker) -> Installed:
     """Export a fetched release, make its environment, check it, and only then declare it complete.
 
     Raises:
@@ -42,53 +36,33 @@ async def install(
         GitError: git lost a part of it.
     """
     started = time.monotonic()
-    root = context.release_store.root(wanted.commit)
+    root = context.release_store.root(marker.commit)
     if root.exists():
         await remove(root)
-    await _export(context, mirror, wanted.commit, root)
+    await _export(context, mirror, marker.commit, root)
     with refusing("content"):
         # Before an environment is made for nothing.
         jobs = read_jobs(root / TREE, context.checks)
     with refusing("install"):
         dependencies = needed(root / TREE, jobs, context.checks.jobs)
-        signed = Trust.of(context.settings).signers is not None
-        refuse_unpinned(dependencies, signed=signed)
+        refuse_unpinned(dependencies, signed=context.settings.allowed_signers is not None)
     if dependencies is not None:
-        await _make_environment(context, root, wanted, dependencies)
+        track = Track(context.settings.track or TRACK)
+        version = track.version(marker.ref) if marker.tag else None
+        with refusing("install"):
+            await make_environment(
+                context, root, str(version or f"0+g{marker.commit[:12]}"), dependencies
+            )
     marker = marker.model_copy(update={"environment": dependencies is not None})
     with refusing("content"):
         release = load(root, marker, context.checks)
     await seal(root)
-    await _to_disk(root, context.checks.environ)
+    await _to_disk(root, context.environ)
     write_marker(root, marker)
     context.log.info(
-        "release.installed", ref=wanted.name, commit=wanted.commit, seconds=since(started)
+        "release.installed", ref=marker.ref, commit=marker.commit, seconds=since(started)
     )
     return release
-
-
-async def _make_environment(
-    context: ReleaseContext, root: Path, wanted: Wanted, dependencies: Dependencies
-) -> None:
-    with refusing("install"):
-        await environment.install(
-            root / TREE,
-            root / ENVIRONMENT,
-            dependencies,
-            version=_version(context, wanted),
-            cache=context.release_store.cache,
-            environ=context.checks.environ,
-            mark=mark(context.release_store.mirror),
-            seconds=context.settings.install_timeout,
-            log=context.log,
-            logins=context.keyring.indexes if context.keyring else environment.no_logins,
-        )
-
-
-def _version(context: ReleaseContext, wanted: Wanted) -> str:
-    """Return the release's version; of a branch one that names the commit."""
-    known = Track(context.settings.track or TRACK).version(wanted.name) if wanted.is_tag else None
-    return str(known) if known else f"0+g{wanted.commit[:12]}"
 
 
 async def _export(context: ReleaseContext, mirror: Mirror, commit: str, root: Path) -> None:
@@ -105,7 +79,7 @@ async def _export(context: ReleaseContext, mirror: Mirror, commit: str, root: Pa
 
 
 async def _to_disk(root: Path, environ: Mapping[str, str]) -> None:
-    """Have the whole file system written: one call, where thousands of files would need one each."""
+    """Write the whole file system to the disk: one call instead of thousands."""
     try:
         done = await processes.run(
             ("sync", "--file-system", str(root)), environ=environ, seconds=SYNC_SECONDS

@@ -1,6 +1,6 @@
-"""What is known of a channel's releases: a fold over facts, whose order and number do not matter. Decisions only.
+"""What is known of a channel's releases: a fold over facts, independent of their order and number. Decisions only.
 
-`compacted` leaves out what other facts replace. It may be taken at any time and of any part of the facts: what is
+`compacted` leaves out facts that others replace. It may be applied at any time to any part of the facts: what is
 known of the whole stays the same.
 """
 
@@ -21,7 +21,7 @@ from agent.contract.releases import (
     TrialStage,
     Version,
 )
-from agent.release.trust import Floor, order_of
+from agent.release.trust import highest, order_of
 
 KEPT_GOOD = 10
 KEPT_BAD = 50
@@ -36,7 +36,7 @@ Stamp = tuple[datetime, datetime, str, str]
 
 @lru_cache(maxsize=4096)
 def stamp_of(fact: Fact) -> Stamp:
-    """Return what orders facts: the store's time, which has whole seconds, then the writer's, then anything fixed."""
+    """Return the order of facts: the store's time, which has whole seconds, then the writer's, then anything fixed."""
     return fact.at, fact.written, fact.run, fact.model_dump_json(exclude_none=True)
 
 
@@ -44,7 +44,9 @@ def compacted(facts: Iterable[Fact]) -> tuple[Fact, ...]:
     """Return the facts that others do not replace, one part each, in a fixed order."""
     parts = set(_parts(facts))
     kept = {
-        *_latest(parts, _place_of_tag, KEPT_TAGS),
+        *_latest(
+            parts, lambda fact: fact.seen and (fact.seen.repository, fact.seen.tag), KEPT_TAGS
+        ),
         *_trials(parts),
         *_latest(parts, lambda fact: fact.good and fact.good.commit, KEPT_GOOD),
         *_latest(parts, _place_of_bad, KEPT_BAD),
@@ -52,14 +54,14 @@ def compacted(facts: Iterable[Fact]) -> tuple[Fact, ...]:
         *_latest(parts, _chosen, KEPT_OTHERS),
         *_latest(parts, lambda fact: fact.passed and fact.passed.commit, KEPT_GOOD),
         *_latest(parts, lambda fact: fact.contact and True, 1),
-        *_floors(parts),
+        *_minimums(parts),
         *_latest(parts, _unknown, KEPT_OTHERS),
     }
     return tuple(sorted(kept, key=stamp_of))
 
 
 def _parts(facts: Iterable[Fact]) -> Iterator[Fact]:
-    """Yield a fact for each part: they are replaced one by one."""
+    """Yield a fact for each part: parts are replaced one by one."""
     for fact in facts:
         names = (*Learnt.model_fields, *(fact.model_extra or ()))
         said = [name for name in names if getattr(fact, name) is not None]
@@ -81,28 +83,24 @@ def _latest(facts: Iterable[Fact], place: Any, most: int) -> Iterator[Fact]:
     return iter(sorted(found.values(), key=stamp_of, reverse=True)[:most])
 
 
-def _place_of_tag(fact: Fact) -> object:
-    return fact.seen and (fact.seen.repository, fact.seen.tag)
-
-
 def _place_of_bad(fact: Fact) -> object:
     bad = fact.bad
     return bad and (bad.commit, bad.ref, bad.agent, bad.operator)
 
 
 def _chosen(fact: Fact) -> object:
-    """Return what an operator chose: it ends what was held against it."""
+    """Return what an operator chose, which ends what was held against it."""
     return (fact.pin and fact.pin.ref) or (fact.lowest and fact.lowest.ref)
 
 
 def _unknown(fact: Fact) -> object:
-    """Return what only a newer writer understands."""
+    """Return the parts that only a newer writer understands."""
     known = any(getattr(fact, name) is not None for name in Learnt.model_fields)
     return None if known or not fact.model_extra else tuple(sorted(fact.model_extra))
 
 
 def _trials(facts: Iterable[Fact]) -> Iterator[Fact]:
-    """Yield for each run and release how far it came."""
+    """Yield the last stage of each run and release."""
     found: dict[tuple[str, str], Fact] = {}
     for fact in facts:
         if fact.trial is None:
@@ -119,8 +117,8 @@ def _stage(fact: Fact) -> tuple[int, Stamp]:
     return _STAGES[stage], stamp_of(fact)
 
 
-def _floors(facts: Iterable[Fact]) -> Iterator[Fact]:
-    """Yield what the lowest version of each line follows from."""
+def _minimums(facts: Iterable[Fact]) -> Iterator[Fact]:
+    """Yield the facts that decide the minimum version of each line."""
     lines: dict[tuple[str, bool], list[Fact]] = {}
     for fact in facts:
         version = fact.good or fact.lowest
@@ -132,7 +130,7 @@ def _floors(facts: Iterable[Fact]) -> Iterator[Fact]:
 
 
 def _of_line(facts: list[Fact]) -> Iterator[Fact]:
-    """Yield the last time that an operator lowered it, and what rose above all that came later."""
+    """Yield the last time that an operator lowered the minimum, and what rose above all that came later."""
     lowered = max((fact for fact in facts if fact.lowest), key=stamp_of, default=None)
     if lowered is not None:
         yield lowered
@@ -149,11 +147,7 @@ def _of_line(facts: list[Fact]) -> Iterator[Fact]:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a channel's releases.
-
-    Attributes:
-        facts: What it follows from, compacted.
-    """
+    """What is known of a channel's releases; `facts` are compacted."""
 
     facts: tuple[Fact, ...] = ()
 
@@ -164,24 +158,24 @@ class Known:
 
     @cached_property
     def pinned(self) -> Fact | None:
-        """The operator's last word on pins; `pin.ref` is None when nothing is pinned any more."""
+        """The operator's last fact about pins; `pin.ref` is None when nothing is pinned any more."""
         return max((fact for fact in self.facts if fact.pin), key=stamp_of, default=None)
 
     @property
     def pin(self) -> Pin | None:
-        """What an operator wants to run; None for the newest."""
+        """The pinned release; None for the newest."""
         pin = self.pinned.pin if self.pinned else None
         return pin if pin and pin.ref else None
 
     @property
     def contact(self) -> Contact:
-        """Whether git answered, and since when it is stale."""
+        """Whether git answered, and since when an older release runs."""
         found = [fact for fact in self.facts if fact.contact]
         last = max(found, key=stamp_of, default=None)
         return (last and last.contact) or Contact()
 
     def tag(self, repository: str, tag: str) -> str | None:
-        """Return the commit that a tag was when it was last taken."""
+        """Return the commit of a tag when it was last taken."""
         seen = (fact.seen for fact in self.facts if fact.seen)
         return next(
             (one.commit for one in seen if (one.repository, one.tag) == (repository, tag)), None
@@ -189,7 +183,7 @@ class Known:
 
     @cached_property
     def bad(self) -> tuple[Fact, ...]:
-        """What was found bad, the latest first, without what an operator chose to run since."""
+        """Facts of bad releases, the latest first, without those that an operator has chosen since."""
         chosen: dict[object, Stamp] = {}
         for fact in self.facts:
             if ref := _chosen(fact):
@@ -202,10 +196,9 @@ class Known:
         return tuple(sorted(held, key=stamp_of, reverse=True))
 
     def why_bad(self, commit: str, ref: str, agent: str) -> tuple[Bad, datetime] | None:
-        """Return why a release must not be tried again, and since when; None when it may.
+        """Return why a release must not be tried again, and since when; None if it may.
 
-        A newer ref on the same commit, and another version of the agent, are reasons to try: what was wrong may not
-        have been in the commit.
+        A newer ref on the same commit, or another version of the agent, may try: the fault may not be in the commit.
         """
         for fact in self.bad:
             bad = fact.bad
@@ -230,29 +223,24 @@ class Known:
             if self.why_bad(one.commit, one.ref, agent) is None
         )
 
-    def lowest(self, line: str, *, tag: bool) -> Floor | None:
-        """Return the release below which nothing of a line runs by itself."""
+    def lowest(self, line: str, *, tag: bool) -> Version | None:
+        """Return the minimum version of a line, below which nothing runs by itself."""
         some = [
             fact
             for fact in self.facts
             if (version := fact.good or fact.lowest) and (version.line, version.tag) == (line, tag)
         ]
-        versions = [version for fact in _of_line(some) if (version := fact.good or fact.lowest)]
-        top = max(versions, key=lambda version: (order_of(version), version.commit), default=None)
-        return None if top is None else floor_of(top)
+        return highest(fact.good or fact.lowest for fact in _of_line(some))
 
     def passed(self, commit: str) -> tuple[str, ...] | None:
-        """Return the jobs that succeeded when a release last ran; None when that is not known."""
+        """Return the jobs that succeeded when a release last ran; None if that is not known."""
         passed: list[Passed] = [fact.passed for fact in self.facts if fact.passed]
         return next((one.jobs for one in passed if one.commit == commit), None)
 
     def cut_off(self, commit: str, now: datetime, dead: Collection[str]) -> tuple[int, int]:
-        """Return how often installing and starting a release was cut off, since it last came to an end.
+        """Return how often installing and starting a release was cut off, since it last ended in order.
 
-        Args:
-            commit: The release.
-            now: The time (aware).
-            dead: Runs that are known to have died before their deadline.
+        `dead` are runs that are known to have died before their deadline.
         """
         trials = [fact for fact in self.facts if fact.trial and fact.trial.commit == commit]
         ends = [stamp_of(fact) for fact in trials if _stage(fact)[0] == _STAGES[TrialStage.ENDED]]
@@ -264,8 +252,3 @@ class Known:
             and (not ends or stamp_of(fact) > max(ends))
         ]
         return died.count(TrialStage.INSTALLING), died.count(TrialStage.STARTED)
-
-
-def floor_of(version: Version) -> Floor:
-    """Return the floor that a release sets."""
-    return Floor(ref=version.ref, commit=version.commit, time=version.time)

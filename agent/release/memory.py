@@ -1,8 +1,7 @@
 """What is known of a channel's releases, in the bucket: read at the start, appended to when something is learnt.
 
 Entries have names of their own and are never changed; whoever has read the same ones knows the same
-(`agent.release.known`).
-The file on the disk is a copy for a bucket that does not answer, and holds what could not be sent yet.
+(`agent.release.known`). The file on the disk is a copy for a bucket that does not answer, and holds what was not sent.
 """
 
 import asyncio
@@ -41,13 +40,13 @@ from agent.contract.releases import (
 from agent.release.known import Known, compacted
 
 READ_SECONDS = 30.0
-"""For opening the bucket and reading what is known; then the disk's copy, and the image, are what there is."""
+"""To open the bucket and read it; after that the disk's copy and the image have to do."""
 SEND_SECONDS = 10.0
-"""For writing what was learnt, or looking again: the machine is paid for meanwhile."""
+"""To write, or to refresh: the machine is paid for meanwhile."""
 PAUSES = (0.5, 1.0, 2.0, 4.0)
-"""Seconds between attempts at a put; what is not sent then waits for the next one."""
+"""Seconds between attempts at a put; what fails then waits for the next `send`."""
 SNAPSHOT_AFTER = 16
-"""Entries that are read one by one, before somebody puts a snapshot of them."""
+"""Entries that are read one by one before a snapshot of them is put."""
 SNAPSHOT_AGE = timedelta(days=30)
 """A snapshot is renewed before it leaves the window that a reader lists."""
 MOST_LISTED = 20_000
@@ -62,7 +61,7 @@ class Copy(BaseModel):
         place: Bucket and channel that it is about.
         facts: What was known.
         unsent: What was learnt and is not in the bucket.
-        runs: Runs that used this disk: a trial of one of them that did not end has died.
+        runs: Runs that used this disk: their trials that did not end have died.
         images: Browser images that releases brought here.
     """
 
@@ -81,9 +80,10 @@ class Channel:
     """What was read of a channel's entries.
 
     Attributes:
-        base: The snapshot that they are added to.
-        facts: What each entry says, by its name.
-        invalid: When each one arrived that cannot be used, and why not.
+        base: The snapshot that the facts are added to.
+        facts: The facts of each entry, by its name.
+        arrived: When each entry arrived.
+        invalid: When each invalid entry arrived, and why it is invalid.
     """
 
     channel: str
@@ -94,12 +94,12 @@ class Channel:
 
     @property
     def known(self) -> tuple[Fact, ...]:
-        """Everything that was read."""
+        """All facts that were read."""
         base = self.base[2].facts if self.base else ()
         return (*base, *(fact for some in self.facts.values() for fact in some))
 
     async def look(self, store: Source, now: datetime) -> None:
-        """List the entries and get what is new: one LIST and a GET each, if there is a snapshot in the window.
+        """List the entries and get new ones: one LIST and a GET each, if a snapshot is in the window.
 
         Raises:
             StoreError: The store failed.
@@ -127,7 +127,7 @@ class Channel:
         return found
 
     async def _take_base(self, store: Source, listed: dict[ReleaseKey, Listed]) -> bool:
-        """Take the newest snapshot that can be read; tell whether there is one."""
+        """Take the newest valid snapshot; return whether there is one."""
         snapshots = [(item.written, key.name, key) for key, item in listed.items() if key.snapshot]
         for written, _, key in sorted(snapshots, reverse=True):
             if self.base and self.base[0] == key:
@@ -161,7 +161,7 @@ class Channel:
             self.invalid[key.name] = (item.written, f"it has {item.bytes} bytes")
             return None
         content = await store.get(key.text, limit=MOST_BYTES)
-        if content is None:  # a listing that runs ahead of the objects; the next look has it
+        if content is None:  # the listing is ahead of the objects; the next look has it
             return None
         entry = read_release_entry(key, content)
         if isinstance(entry, Invalid):
@@ -174,22 +174,17 @@ class Channel:
         old = self.base is not None and self.base[1] < now - SNAPSHOT_AGE
         if len(self.facts) < SNAPSHOT_AFTER and not old:
             return None
-        # A clock that is ahead must not declare that entries are covered which nobody has seen.
+        # With a clock that is ahead, entries that nobody has seen must not count as covered.
         latest = max([*self.arrived.values(), *([self.base[1]] if self.base else [])])
         since = min(now, latest) - WINDOW
-        covers = {
-            name for name in (self.base[2].covers if self.base else ()) if _begun(name, since)
-        }
+        # Whose run began within the window may still be in a listing.
+        begun = f"{since - WINDOW:%Y%m%dT%H%M%SZ}"
+        covers = {name for name in (self.base[2].covers if self.base else ()) if name[:16] >= begun}
         covers |= {name for name, arrived in self.arrived.items() if arrived >= since}
         if len(covers) > MOST_COVERED:
             return None
         facts = compacted(self.known)
         return Snapshot(facts=facts, covers=tuple(sorted(covers)), since=since)
-
-
-def _begun(name: str, since: datetime) -> bool:
-    """Tell whether an entry's run can have begun within the window, so that it may still be listed in it."""
-    return name[:16] >= f"{since - WINDOW:%Y%m%dT%H%M%SZ}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +195,7 @@ class Writer:
         run: The run, or a name of the same form for what an operator does.
         by: The machine, or the operator.
         deadline: When the run has ended, or died.
-        quiet: Whether it tells only of bad releases: of a thousand shards that begin together one tells the rest.
+        quiet: Report only bad releases: of a thousand shards that begin together one reports the rest.
     """
 
     run: str
@@ -210,7 +205,7 @@ class Writer:
 
 
 def read_copy(path: Path) -> Copy:
-    """Return what the disk has; nothing where there is no such file.
+    """Return the copy on the disk; an empty one if there is no such file.
 
     Raises:
         ReleaseError: It is damaged.
@@ -228,8 +223,8 @@ class Memory:
     """What one process knows of a channel's releases, and adds to it.
 
     Attributes:
-        known: It.
-        read: Whether the bucket was read; else it is what the disk has.
+        known: What is known.
+        read: Whether it comes from the bucket; else it comes from the disk.
         problems: What a person should look at.
     """
 
@@ -285,7 +280,7 @@ class Memory:
 
     @property
     def dead(self) -> frozenset[str]:
-        """Runs that used this disk before: whoever holds its lock is the only one that lives."""
+        """Runs that used this disk before: the holder of its lock is the only one alive."""
         return frozenset(self._copy.runs) - {self._writer.run}
 
     @property
@@ -294,11 +289,11 @@ class Memory:
         return self._copy.images
 
     def keep_images(self, images: Sequence[str]) -> None:
-        """Note which browser images releases brought to this disk."""
+        """Set the browser images that releases brought to this disk."""
         self._save(images=tuple(dict.fromkeys(images)))
 
     async def open(self, store: Awaitable[Store] | None) -> None:
-        """Read what the bucket knows; when it does not answer, what the disk has stays, and a problem says so."""
+        """Read the bucket; if it does not answer, the disk's copy stays, and a problem says so."""
         if store is None:
             return
         try:
@@ -313,10 +308,10 @@ class Memory:
             )
 
     async def connect(self, store: Awaitable[Store]) -> None:
-        """Read what the bucket knows.
+        """Read the bucket.
 
         Raises:
-            StoreError: It does not answer, or does not let us.
+            StoreError: It does not answer, or denies access.
         """
         self._opening = asyncio.ensure_future(store)
         try:
@@ -327,7 +322,7 @@ class Memory:
             raise StoreError(f"no answer within {self._seconds:g} s") from error
         except StoreError:
             raise
-        except MayflyError as error:  # its keys could not be had
+        except MayflyError as error:  # its keys are not available
             raise StoreError(str(error), remedy=error.remedy) from error
 
     async def refresh(self) -> None:
@@ -347,7 +342,7 @@ class Memory:
         self._save(runs=self._runs())
 
     async def look_again(self) -> None:
-        """The same, where not knowing it must not stop anything."""
+        """Refresh; a failure is only logged."""
         if self._failed:
             return
         try:
@@ -362,7 +357,7 @@ class Memory:
         self.known = Known.of([*read, *sent, *self._unsent, *self._own])
 
     def _tell_of_damage(self) -> None:
-        """Warn of what cannot be read, until an operator has decided about releases again."""
+        """Warn of invalid entries, until an operator decides about releases again."""
         decided = self.known.pinned.at if self.known.pinned else None
         some = {
             name: reason
@@ -382,7 +377,7 @@ class Memory:
             self.problems.append(text)
 
     def learn(self, **parts: Any) -> None:
-        """Note something. It is sent with the next `send`; on a disk that is kept it is there at once."""
+        """Add facts. They are sent with the next `send`; a disk that is kept has them at once."""
         now = self._now()
         told = {"at": now, "written": now, "run": self._writer.run, "by": self._writer.by}
         quiet = self._writer.quiet and "bad" not in parts
@@ -399,14 +394,14 @@ class Memory:
         self.learn(trial=Trial(commit=commit, ref=ref, stage=stage, deadline=deadline))
 
     def end_trials(self) -> None:
-        """Note that what this run began with releases did not end with its machine."""
+        """Note that the trials of this run ended in order, not with the machine."""
         for fact in self.known.facts:
             trial = fact.trial
             if trial and fact.run == self._writer.run and trial.stage.known is not TrialStage.ENDED:
                 self.trial(trial.commit, trial.ref, TrialStage.ENDED)
 
     def contact(self, **changes: datetime | None) -> None:
-        """Note whether git answered, or since when an older release runs; not every few hours that all is well."""
+        """Note whether git answered, or since when an older release runs; that all is well, only every 12 hours."""
         old = self.known.contact
         new = old.model_copy(update=changes)
         again = new.model_copy(update={"reached": old.reached}) == old
@@ -421,10 +416,9 @@ class Memory:
             self.learn(contact=Contact.model_validate(dict(new)))
 
     async def send(self, *, last: bool = False) -> None:
-        """Put what was learnt; what cannot be put stays on the disk, and with the next attempt.
+        """Put what was learnt; what fails stays on the disk for the next attempt.
 
-        Args:
-            last: Whether there is no later attempt in this run: only then a bucket is asked that did not answer before.
+        `last`: no later attempt follows in this run; only then is a bucket asked that did not answer before.
         """
         if self._store is None or not self._unsent or (self._failed and not last):
             return
@@ -441,7 +435,7 @@ class Memory:
                 self.problems.append(f"{text} forgets it: {reason}")
 
     async def write(self, **parts: Any) -> None:
-        """Put something that an operator decided.
+        """Put an operator's decision.
 
         Raises:
             StoreError: It cannot be put.
@@ -464,7 +458,7 @@ class Memory:
             self._save()
 
     async def compact(self) -> None:
-        """Put a snapshot of what was read, when reading it has become long; nothing depends on it."""
+        """Put a snapshot of what was read, if reading it has become long; nothing depends on it."""
         snapshot = self._channel.snapshot(self._now()) if self.read else None
         if snapshot is None or self._store is None:
             return
@@ -485,7 +479,10 @@ class Memory:
             nonce=self._nonce,
             written=max([fact.written for fact in facts], default=self._now()),
             by=facts[0].by if facts else self._writer.by,
-            learnt=tuple(_learnt(fact) for fact in facts),
+            learnt=tuple(
+                Learnt.model_validate(fact.model_dump(exclude_none=True, exclude=_TOLD))
+                for fact in facts
+            ),
             snapshot=snapshot,
         )
         data = write_release_entry(self._redact(entry))
@@ -505,7 +502,7 @@ class Memory:
         raise AssertionError("the last attempt returns or raises")
 
     def _save(self, **changes: Any) -> None:
-        """Keep a copy on the disk; a disk that does not take it is no failure, the bucket has it."""
+        """Keep a copy on the disk; a failure is only logged, the bucket has it."""
         values = {"facts": self.known.facts, "unsent": tuple(self._unsent), **changes}
         copy = self._copy.model_copy(update=values)
         if copy == self._copy:
@@ -520,9 +517,4 @@ class Memory:
             self._log.warning("releases.no_copy", file=str(self._path), reason=str(error))
 
 
-def _learnt(fact: Fact) -> Learnt:
-    parts = {name: part for name, part in fact if part is not None and name not in _TOLD}
-    return Learnt.model_validate(parts)
-
-
-_TOLD = frozenset({"at", "written", "run", "by"})
+_TOLD = {"at", "written", "run", "by"}

@@ -1,4 +1,4 @@
-"""The bare repository that the agent owns: what is fetched arrives there, and trees are exported from it."""
+"""The bare repository that the agent owns: refs are fetched into it, and trees exported from it."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from agent.base import durable, processes
 from agent.base.errors import ReleaseError, ReleaseRefused
 from agent.base.logs import Log
 from agent.base.units import show_size
-from agent.release.git import Git, GitError, ReadLogin, no_login
+from agent.release.git import Git, GitError, ReadLogin
 from agent.release.repository import (
     ObjectFormat,
     Repository,
@@ -21,23 +21,16 @@ from agent.release.repository import (
     format_of,
     parse_refs,
 )
-from agent.release.tree import (
-    MAX_BYTES,
-    Entry,
-    Kind,
-    link_problems,
-    parse_listing,
-    tree_problems,
-)
+from agent.release.tree import MAX_BYTES, Entry, Kind, link_problems, parse_listing, tree_problems
 from agent.release.trust import Signed
 
 FETCHED = "refs/mayfly/wanted"
-"""Where a fetched ref is kept: not under the name it has upstream, so that one which was moved cannot clash."""
+"""The fetched ref's name here: not its upstream name, so that a moved one cannot clash."""
 
 MAX_SIGNED_BYTES = 64 * 1024
-"""Of a tag or a commit: a signature is 300 bytes, and a message that is longer is no message."""
+"""Of a tag or a commit: a signature has 300 bytes, and no message is that long."""
 LOOK_SECONDS = 0.1
-"""Between two looks at the growth of what is fetched: at 1 GB/s this is 100 MB too much."""
+"""Between two checks of what is fetched: at 1 GB/s it brings 100 MB too much."""
 
 _CHUNK_BYTES = 64 * 1024
 
@@ -55,12 +48,12 @@ class Mirror:
     """A bare mirror of one repository, at a place of the agent's own.
 
     Args:
-        place: Its directory; what is there may be removed and made anew at any time.
-        repository: What it mirrors.
+        place: Its directory; its content may be removed and made anew at any time.
+        repository: The repository that it mirrors.
         environ: The agent's environment.
         seconds: Limit of each command that needs no network.
         log: Gets what is noteworthy.
-        login: Reads the repository's credentials, when it is asked.
+        login: Reads the repository's credentials when it is asked; None leaves them to git and ssh of this user.
         most: Bytes that one fetch may bring.
     """
 
@@ -72,7 +65,7 @@ class Mirror:
         environ: Mapping[str, str],
         seconds: float,
         log: Log,
-        login: ReadLogin = no_login,
+        login: ReadLogin | None = None,
         most: int = MAX_BYTES,
     ) -> None:
         self._place = place
@@ -83,7 +76,7 @@ class Mirror:
         self._git = Git(place, repository, environ, log, login)
 
     async def prepare(self) -> None:
-        """Make the mirror, or make one usable again that a killed agent left.
+        """Make the mirror, or repair one that a killed agent left.
 
         Raises:
             ReleaseError: It cannot be made.
@@ -106,17 +99,13 @@ class Mirror:
         await asyncio.to_thread(shutil.rmtree, self._place, ignore_errors=True)
 
     async def _adopt(self, object_format: ObjectFormat) -> None:
-        """Have the mirror name objects as its repository does; one that names them otherwise is made anew.
-
-        Raises:
-            ReleaseError: It cannot be made.
-        """
+        """Use the repository's object format; a mirror of the other format is made anew."""
         if object_format != self._object_format():
             await self.discard()
             await self._prepare(object_format)
 
     def _object_format(self) -> ObjectFormat:
-        """Return how the mirror names objects; sha1 for one whose configuration is not ours."""
+        """Return the mirror's object format; sha1 if its configuration is not ours."""
         with suppress(OSError):
             if (self._place / "config").read_bytes() == _CONFIGS["sha256"].encode():
                 return "sha256"
@@ -142,7 +131,7 @@ class Mirror:
             leftover.unlink()  # of a killed git: nobody else works here
 
     async def refs(self, branch: str | None, *, until: float) -> dict[str, str]:
-        """Return what the repository offers: its tags, or one branch. One question to the server.
+        """Return the refs of the repository: its tags, or one branch. One request to the server.
 
         Raises:
             GitError: It could not be asked.
@@ -155,7 +144,7 @@ class Mirror:
         )
 
     async def fetch(self, wanted: Wanted, *, until: float) -> str:
-        """Fetch one ref without its history, and return the commit it was when it arrived.
+        """Fetch one ref without its history, and return its commit on arrival.
 
         Raises:
             ReleaseRefused: It is too large.
@@ -176,11 +165,7 @@ class Mirror:
         return commit.decode().strip()
 
     async def _bounded(self, fetching: Coroutine[Any, Any, bytes]) -> None:
-        """Fetch, and stop as soon as more has come than a release may be: git has no limit of its own for this.
-
-        Raises:
-            ReleaseRefused: It is too large; git is killed and what came is removed.
-        """
+        """Fetch, and stop as soon as more has come than a release may be: git has no such limit."""
         task = asyncio.create_task(fetching)
         packs = self._place / "objects" / "pack"
         before = _size(packs)
@@ -225,12 +210,12 @@ class Mirror:
         return await self._git.local("cat-file", kind, name, seconds=self._seconds)
 
     async def verify(self, signed: Signed, signers: Path) -> tuple[bool, str]:
-        """Return whether git and ssh-keygen accept a signature, and what they said.
+        """Return whether git and ssh-keygen accept a signature, and their output.
 
         The object is put into the mirror first, so that a release can be verified whose mirror is gone.
 
         Raises:
-            GitError: git refuses the object itself, or could not be asked.
+            GitError: git rejects the object itself, or could not be asked.
         """
         await self._adopt(signed.object_format)
         made = await self._git.local(
@@ -258,7 +243,7 @@ class Mirror:
         return entries
 
     async def export(self, entries: Sequence[Entry], target: Path) -> None:
-        """Write files into `target`, which is created: contents as committed, the executable bit, nothing else.
+        """Write files into `target`, which is created: contents as committed, and the executable bit.
 
         Raises:
             ReleaseError: A link leads out, or the disk does not take it.
@@ -300,7 +285,7 @@ class Mirror:
 
 
 def _size(folder: Path) -> int:
-    """Return the bytes of a folder's files; those that go meanwhile do not count."""
+    """Return the bytes of a folder's files, without those that disappear meanwhile."""
     total = 0
     for file in folder.glob("*"):
         with suppress(OSError):

@@ -21,10 +21,10 @@ class Obtained:
     """The release to run.
 
     Attributes:
-        release: It.
-        stale: Why it is not the newest; None when it is.
+        release: The release.
+        stale: Why it is not the newest; None if it is.
         warnings: What a person should look at, such as a tag that was moved.
-        on_trial: Whether it has not proved itself yet; then its trial is written down.
+        on_trial: Whether it has not proved itself yet; then its trial is recorded.
         record: What the manifest says of it.
     """
 
@@ -35,20 +35,15 @@ class Obtained:
     record: facts.Release
 
 
-async def obtain(context: ReleaseContext, *, machine: bool = False) -> Obtained:
+async def obtain(context: ReleaseContext) -> Obtained:
     """Return the release to run, complete on disk and checked: the newest that can, or the last good one.
-
-    Args:
-        context: What it takes. Nobody else may use the release store meanwhile; what is learnt is added to the memory,
-            and sent where a kill must not lose it.
-        machine: Whether nobody watches, so that a repository that is not verified deserves a warning.
 
     Raises:
         ReleaseError: None can run.
     """
     attempt = Attempt(context)
     attempt.warnings += context.memory.problems
-    if machine and not attempt.trust.stated:
+    if context.machine and not attempt.trust.stated:
         attempt.warnings.append(UNVERIFIED)
     try:
         release = await attempt.newest()
@@ -58,12 +53,7 @@ async def obtain(context: ReleaseContext, *, machine: bool = False) -> Obtained:
 
 
 async def stand_in_for(commit: str, context: ReleaseContext) -> Installed | None:
-    """Return the release that takes over from one that failed; None when there is no other that can run.
-
-    Args:
-        commit: The one that failed.
-        context: What it takes.
-    """
+    """Return the release that takes over from one that failed; None if no other can run."""
     release, reasons = await _other(Attempt(context), besides=commit)
     for reason in reasons:
         context.log.warning("release.no_stand_in", reason=reason)
@@ -71,7 +61,7 @@ async def stand_in_for(commit: str, context: ReleaseContext) -> Installed | None
 
 
 async def _stand_in(attempt: Attempt, why: ReleaseError) -> Obtained:
-    """Return another release in the place of those that could not be had."""
+    """Return another release in place of those that cannot run."""
     release, reasons = await _other(attempt)
     if release is not None:
         attempt.on_trial = False
@@ -90,12 +80,13 @@ async def _other(
 ) -> tuple[Installed | None, list[str]]:
     """Return an earlier good release, else the image's, and why those before it in this order cannot run.
 
-    The last good one is fetched from git, if it has to be. Where it cannot be had, an older one will do that is on the
-    disk; where it must not run, none that is older.
+    The last good one is fetched from git if it is not on the disk. If it is not available, an older one on the disk
+    will do; if it must not run, no older one may.
     """
     reasons, asked = list[str](), False
+    store = attempt.context.release_store
     for good in attempt.good:
-        here = read_marker(attempt.release_store.root(good.commit)) is not None
+        here = read_marker(store.root(good.commit)) is not None
         if good.commit == besides or (asked and not here):
             continue
         asked = asked or not here
@@ -105,7 +96,7 @@ async def _other(
             reasons.append(f"{good.ref}, which was good before: {error}")
             if isinstance(error, ReleaseRefused):
                 break
-    baked = linked_commit(attempt.release_store.baked)
+    baked = linked_commit(store.baked)
     if baked is not None and baked not in {besides, *(good.commit for good in attempt.good)}:
         try:
             return await attempt.trusted(baked), reasons
@@ -115,42 +106,38 @@ async def _other(
 
 
 def _obtained(attempt: Attempt, release: Installed, why: ReleaseError | None) -> Obtained:
-    """Return a release with what is told of it.
-
-    Args:
-        attempt: What was tried.
-        release: What runs.
-        why: Why it is not the newest; None when it is.
-    """
+    """Return the release that runs; `why` says why it is not the newest."""
     stale = None if why is None else _stale(attempt, release, why)
     attempt.memory.contact(stale_since=stale.since if stale else None)
     refused = attempt.refused
     if not refused and isinstance(why, ReleaseRefused):  # before anything was offered
         refused = [refusal_of(attempt.wanted, attempt.commit, why)]
+    marker = release.marker
     record = facts.Release(
-        repository=release.repository,
-        ref=release.ref,
-        commit=release.commit,
-        fetched=release.fetched,
+        repository=marker.repository,
+        ref=marker.ref,
+        commit=marker.commit,
+        fetched=marker.fetched,
         trust="none" if attempt.trust.signers is None else "signed",
-        verified_by=release.verified_by,
+        verified_by=marker.verified_by,
         reached=attempt.reached,
         unreachable_since=attempt.memory.known.contact.unreachable_since,
         stale=stale,
         refused=tuple(refused),
     )
-    told = advice(release.tree, release.jobs, attempt.settings.jobs)
+    told = advice(release.tree, release.jobs, attempt.context.settings.jobs)
     return Obtained(release, stale, (*attempt.warnings, *told), attempt.on_trial, record)
 
 
 def _stale(attempt: Attempt, release: Installed, why: ReleaseError) -> facts.Stale:
+    age = attempt.context.now - release.marker.fetched
     stale = facts.Stale(
         wanted=attempt.wanted,
         reason=why.with_remedy[:MOST_TEXT],
-        age_seconds=_age(release, attempt.context.now),
+        age_seconds=max(0.0, age.total_seconds()),
         since=_stale_since(attempt),
     )
-    attempt.log.warning(
+    attempt.context.log.warning(
         "release.stale",
         wanted=stale.wanted,
         reason=stale.reason,
@@ -162,7 +149,3 @@ def _stale(attempt: Attempt, release: Installed, why: ReleaseError) -> facts.Sta
 
 def _stale_since(attempt: Attempt) -> datetime:
     return attempt.memory.known.contact.stale_since or attempt.context.now
-
-
-def _age(release: Installed, now: datetime) -> float:
-    return max(0.0, (now - release.fetched).total_seconds())

@@ -1,4 +1,4 @@
-"""What an operator does about releases, from any computer that has the bucket's keys: look, pin one, go back to one."""
+"""What an operator does about releases, from any computer with the bucket's keys: list, pin, go back."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +14,9 @@ from agent.release.store import Marker, ReleaseStore, linked_commit, read_marker
 
 SHORTEST_COMMIT = 7
 ATTEMPTS = 3
-"""Of a decision that somebody else's, made in the same moment, has replaced."""
+"""At a decision, if somebody else's replaces it."""
 APART_SECONDS = 1.0
-"""Between them: a store tells times in whole seconds."""
+"""Between them: a store's times have whole seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,12 @@ class Row:
         commit: Its commit.
         ref: Under which it was last wanted.
         good: Whether it is the last good one.
-        proved: When it was last found good, and by whom; None when it was not.
-        bad: Why, since when and by whom it does not run any more; None when it may.
-        pinned: Whether an operator wants it and no other.
+        proved: When it was last found good, and by whom; None if it was not.
+        bad: Why, since when and by whom it does not run any more; None if it may.
+        pinned: Whether an operator pinned it.
         died: How many runs with it were cut off.
         image: Whether it is the image's of this machine.
-        marker: What is on this disk of it; None when nothing is.
+        marker: Its marker on this disk; None if it is not here.
     """
 
     commit: str
@@ -47,12 +47,15 @@ class Row:
 
 
 def overview(known: Known, release_store: ReleaseStore, version: str, now: datetime) -> list[Row]:
-    """Return all releases that are known, what was learnt last first, then what only this disk has."""
+    """Return all known releases, the latest facts first, then those that only this disk has."""
     refs: dict[str, str] = {}
+    proved: dict[str, Fact] = {}
     for fact in sorted(known.facts, key=lambda fact: (fact.at, fact.written), reverse=True):
         for part in (fact.good, fact.bad, fact.trial):
             if part is not None:
                 refs.setdefault(part.commit, part.ref)
+        if fact.good:
+            proved.setdefault(fact.good.commit, fact)
     places = [place for place in release_store.releases.glob("*") if place.is_dir()]
     markers = {place.name: marker for place in places if (marker := read_marker(place))}
     for commit, marker in markers.items():
@@ -64,7 +67,7 @@ def overview(known: Known, release_store: ReleaseStore, version: str, now: datet
             commit=commit,
             ref=ref,
             good=last is not None and last.commit == commit,
-            proved=_proved(known, commit),
+            proved=proved.get(commit),
             bad=next((one for one in known.bad if one.bad and one.bad.commit == commit), None),
             pinned=known.pin is not None and known.pin.commit == commit,
             died=known.cut_off(commit, now, ())[1],
@@ -75,13 +78,8 @@ def overview(known: Known, release_store: ReleaseStore, version: str, now: datet
     ]
 
 
-def _proved(known: Known, commit: str) -> Fact | None:
-    found = (fact for fact in known.facts if fact.good and fact.good.commit == commit)
-    return max(found, key=lambda fact: (fact.at, fact.written), default=None)
-
-
 def find(rows: Sequence[Row], name: str) -> Row | None:
-    """Return the release of a tag, a branch, or the beginning of a commit; None when none is known by it."""
+    """Return the release of a tag, a branch, or the beginning of a commit; None if none is known by it."""
     by_ref = [row for row in rows if row.ref == name]
     if by_ref:
         return by_ref[0]
@@ -92,7 +90,7 @@ def find(rows: Sequence[Row], name: str) -> Row | None:
 
 
 async def pin(memory: Memory, rows: Sequence[Row], name: str, reason: str) -> Pin:
-    """Have one release run and no other, until it is unpinned; one that nobody knows is looked for by the next run.
+    """Pin a release until it is unpinned; the next run looks for one that is not known.
 
     Raises:
         StoreError: It cannot be written.
@@ -104,7 +102,7 @@ async def pin(memory: Memory, rows: Sequence[Row], name: str, reason: str) -> Pi
 
 
 async def unpin(memory: Memory, reason: str) -> Pin | None:
-    """Have the newest release run again; return what was pinned.
+    """Follow the newest release again; return what was pinned.
 
     Raises:
         StoreError: It cannot be written.
@@ -120,7 +118,7 @@ async def rollback(
 ) -> tuple[Good, Good]:
     """Make an earlier good release the last good one, and have the present one not run again until a newer one comes.
 
-    This is the way down: the lowest version is lowered to what runs now.
+    The minimum version is lowered to the release that runs now.
 
     Args:
         memory: What is known of releases.
@@ -151,9 +149,7 @@ async def rollback(
     lowest = Version.model_validate({name: getattr(target, name) for name in Version.model_fields})
     parts = {"bad": bad, "good": target, "lowest": lowest, "pin": Pin(reason=reason)}
     await _decide(
-        memory,
-        parts,
-        lambda known: left not in known.good(version) and known.pin is None,
+        memory, parts, lambda known: left not in known.good(version) and known.pin is None
     )
     return left, target
 
@@ -175,7 +171,7 @@ def _target(good: Sequence[Good], rows: Sequence[Row], to: str | None) -> Good:
 async def _decide(
     memory: Memory, parts: Mapping[str, object], holds: Callable[[Known], bool]
 ) -> None:
-    """Write a decision, look again, and write it again when somebody else's came after it meanwhile."""
+    """Write a decision, and write it again if somebody else's came after it meanwhile."""
     for attempt in range(ATTEMPTS):
         if attempt:
             await asyncio.sleep(APART_SECONDS)

@@ -1,4 +1,4 @@
-"""Which Python code a job's command starts, read from the command alone. Decisions only."""
+"""Which Python code a job's command starts, by the command alone. Decisions only."""
 
 import re
 from collections.abc import Sequence
@@ -12,12 +12,7 @@ _WITH_VALUE = frozenset("WX")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where a Python program begins.
-
-    Attributes:
-        module: A module's name (`python -m`), or empty.
-        script: A file, relative to the release or absolute, or empty.
-    """
+    """Where a Python program begins: a module's name (`python -m`), or a file, relative to the release or absolute."""
 
     module: str = ""
     script: str = ""
@@ -29,11 +24,7 @@ def is_python(program: str) -> bool:
 
 
 def entry_of(command: Sequence[str]) -> Entry | None:
-    """Return where the Python program of a command begins; None when the command does not say.
-
-    Args:
-        command: An interpreter and its arguments.
-    """
+    """Return where the Python program of a command begins; None if the command does not say."""
     arguments = list(command[1:])
     while arguments:
         first = arguments.pop(0)

@@ -2,63 +2,40 @@
 
 import asyncio
 import os
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.base import processes
 from agent.base.errors import ProcessTimeout, ReleaseError
-from agent.base.logs import Log
 from agent.config.jobsfile import JobsFile
 from agent.jobs.containers.leftovers import remove_built
-from agent.release.checks import Checks
+from agent.release.context import ReleaseContext
 from agent.release.environment import uv_command
-from agent.release.images import Images
-from agent.release.memory import Memory
 from agent.release.retention import Shelved, to_remove
-from agent.release.store import (
-    TREE,
-    ReleaseStore,
-    folders,
-    linked_commit,
-    on_disk,
-    read_marker,
-    remove,
-    sweep,
-)
+from agent.release.store import TREE, folders, linked_commit, on_disk, read_marker, remove, sweep
 
 SECONDS = 30.0
-"""For all of it. The machine is paid for meanwhile; what is not done is left for the next run."""
+"""For the whole. The machine is paid for meanwhile; the rest is left for the next run."""
 UV_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class Prune:
-    """What clean-up needs.
+    """Removes what no run needs.
 
     Attributes:
-        release_store: Where releases are.
-        memory: What is known of them.
-        checks: How their jobs are read, to know which images they use.
-        images: The images that releases brought.
+        context: Releases, what is known of them, and the images that they brought.
         budget: Bytes that releases and caches may take.
-        environ: The agent's environment.
-        log: Told of what went.
-        seconds: Limit of it all.
+        seconds: Limit of the whole.
     """
 
-    release_store: ReleaseStore
-    memory: Memory
-    checks: Checks
-    images: Images
+    context: ReleaseContext
     budget: int
-    environ: Mapping[str, str]
-    log: Log
     seconds: float = SECONDS
 
     async def sweep(self, running: str, *, grown: bool) -> None:
-        """Remove what no run needs; what goes wrong is logged and costs nothing else.
+        """Remove what no run needs; failures are only logged.
 
         Args:
             running: The commit that ran.
@@ -71,16 +48,16 @@ class Prune:
                 if grown:
                     await self._caches()
         except TimeoutError:
-            self.log.warning("tidy.out_of_time", seconds=self.seconds)
+            self.context.log.warning("tidy.out_of_time", seconds=self.seconds)
         except (ReleaseError, OSError) as error:
-            self.log.warning("tidy.failed", reason=str(error))
+            self.context.log.warning("tidy.failed", reason=str(error))
 
     async def _releases(self, running: str) -> None:
-        await sweep(self.release_store)
-        present = folders(self.release_store)
-        known = self.memory.known
-        good = [one.commit for one in known.good(self.checks.version)]
-        needed = {running, linked_commit(self.release_store.baked), *good[:1]}
+        await sweep(self.context.release_store)
+        present = folders(self.context.release_store)
+        known = self.context.memory.known
+        good = [one.commit for one in known.good(self.context.version)]
+        needed = {running, linked_commit(self.context.release_store.baked), *good[:1]}
         needed |= {known.pin.commit} if known.pin else set()
         if all(place.name in needed for place in present):
             return  # the usual case: nothing is measured
@@ -91,60 +68,66 @@ class Prune:
             good=good[::-1],
             budget=self.budget,
         ):
-            await remove(self.release_store.root(commit))
-            await remove_built(self.release_store.root(commit) / TREE, self.environ, self.log)
-            self.log.info("tidy.release_removed", commit=commit)
+            await remove(self.context.release_store.root(commit))
+            await remove_built(
+                self.context.release_store.root(commit) / TREE,
+                self.context.environ,
+                self.context.log,
+            )
+            self.context.log.info("tidy.release_removed", commit=commit)
 
     async def _unused_images(self) -> None:
-        """Remove images that we fetched for releases, once no release on disk pins them."""
-        images = self.memory.images
-        if not images:
+        """Remove images that we pulled for releases, once no release on disk pins them."""
+        brought, images = self.context.images, self.context.memory.images
+        if brought is None or not images:
             return
-        used = {self.images.settings.image, *(self._pins())}
-        gone = await self.images.remove([image for image in images if image not in used])
+        used = {brought.settings.image, *(self._pins())}
+        gone = await brought.remove([image for image in images if image not in used])
         if gone:
-            self.log.info("tidy.images_removed", images=gone)
-            self.memory.keep_images([image for image in images if image not in gone])
+            self.context.log.info("tidy.images_removed", images=gone)
+            self.context.memory.keep_images([image for image in images if image not in gone])
 
     def _pins(self) -> set[str]:
         found = set()
-        for place in self.release_store.releases.iterdir():
+        for place in self.context.release_store.releases.iterdir():
             with suppress(ReleaseError):
-                jobs: JobsFile = on_disk(self.release_store, place.name, self.checks).jobs
+                jobs: JobsFile = on_disk(
+                    self.context.release_store, place.name, self.context.checks
+                ).jobs
                 if jobs.browser is not None:
                     found.add(jobs.browser.image)
         return found
 
     async def _caches(self) -> None:
-        """Shrink uv's cache and the mirror when everything together is above the budget."""
-        total = await asyncio.to_thread(_size, self.release_store.releases)
-        mirror = await asyncio.to_thread(_size, self.release_store.mirror)
-        uv = await asyncio.to_thread(_size, self.release_store.cache / "uv")
+        """Shrink uv's cache and the mirror while everything together is above the budget."""
+        total = await asyncio.to_thread(_size, self.context.release_store.releases)
+        mirror = await asyncio.to_thread(_size, self.context.release_store.mirror)
+        uv = await asyncio.to_thread(_size, self.context.release_store.cache / "uv")
         if total + mirror + uv <= self.budget:
             return
         for command in (("cache", "prune"), ("cache", "clean")):
             await self._uv(*command)
-            uv = await asyncio.to_thread(_size, self.release_store.cache / "uv")
+            uv = await asyncio.to_thread(_size, self.context.release_store.cache / "uv")
             if total + mirror + uv <= self.budget:
                 return
-        await asyncio.to_thread(_remove_packs, self.release_store.mirror)
-        self.log.info("tidy.mirror_emptied", bytes=mirror)
+        await asyncio.to_thread(_remove_packs, self.context.release_store.mirror)
+        self.context.log.info("tidy.mirror_emptied", bytes=mirror)
 
     async def _uv(self, *arguments: str) -> None:
         try:
             done = await processes.run(
                 uv_command(*arguments),
                 environ={
-                    "PATH": self.environ.get("PATH", os.defpath),
-                    "HOME": str(self.release_store.cache),
-                    "UV_CACHE_DIR": str(self.release_store.cache / "uv"),
+                    "PATH": self.context.environ.get("PATH", os.defpath),
+                    "HOME": str(self.context.release_store.cache),
+                    "UV_CACHE_DIR": str(self.context.release_store.cache / "uv"),
                 },
                 seconds=UV_SECONDS,
             )
         except (ProcessTimeout, OSError) as error:
-            self.log.warning("tidy.cache_kept", reason=str(error))
+            self.context.log.warning("tidy.cache_kept", reason=str(error))
             return
-        self.log.info("tidy.cache", command=" ".join(arguments), said=done.complaint)
+        self.context.log.info("tidy.cache", command=" ".join(arguments), said=done.complaint)
 
 
 def _shelved(place: Path) -> Shelved:
@@ -154,7 +137,7 @@ def _shelved(place: Path) -> Shelved:
 
 
 def _size(top: Path) -> int:
-    """Return what a folder takes, in blocks of the disk."""
+    """Return a folder's size in blocks of the disk, in bytes."""
     total = 0
     for folder, _, files in os.walk(top):
         for name in files:
@@ -164,7 +147,7 @@ def _size(top: Path) -> int:
 
 
 def _remove_packs(mirror: Path) -> None:
-    """Empty the mirror: it saves transfers, and is made anew by the next fetch."""
+    """Empty the mirror: it only saves transfers, and the next fetch fills it again."""
     for file in (mirror / "objects").rglob("*"):
         if file.is_file():
             file.unlink()

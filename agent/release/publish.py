@@ -20,17 +20,17 @@ PUSH_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What shall be published.
+    """A release to publish.
 
     Attributes:
         folder: The working tree.
         version: The tag's name.
         jobs: Path of the jobs file in it.
         track: The pattern of the tags that machines follow.
-        key: The ssh key to sign with; None for the one that git is configured with.
-        signers: The allowed_signers file; None for the one that git is configured with.
+        key: The ssh key to sign with; None for git's configured one.
+        signers: The allowed_signers file; None for git's configured one.
         message: The tag's message; empty for a plain one.
-        remote: Where it is pushed to; None for not at all.
+        remote: Where it is pushed; None for nowhere.
     """
 
     folder: Path
@@ -48,9 +48,9 @@ class Published:
     """A tag that was made.
 
     Attributes:
-        commit: What it stands for.
-        signer: Who signed it; None when there was no allowed_signers file to ask.
-        line: The line that an allowed_signers file needs for the key; empty when the key could not be read.
+        commit: Its commit.
+        signer: Who signed it; None if there was no allowed_signers file.
+        line: The key's line for an allowed_signers file; empty if the key could not be read.
         pushed: Whether it was pushed.
     """
 
@@ -63,12 +63,8 @@ class Published:
 async def publish(plan: Plan, *, environ: Mapping[str, str], version: str) -> Published:
     """Check the working tree's jobs, tag its commit, sign, verify, and push if that is wanted.
 
-    git runs with its user's own configuration here: it is their repository.
-
-    Args:
-        plan: What shall be published.
-        environ: The user's environment.
-        version: This agent's version, which the jobs may ask for.
+    git runs with its user's own configuration here: it is their repository. `version` is this agent's, which the jobs
+    may require.
 
     Raises:
         UsageError: The working tree is not clean, or the version is not a new one.
@@ -116,11 +112,7 @@ class _Git:
         self._environ = {**environ, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
 
     async def run(self, *command: str, seconds: float = GIT_SECONDS) -> processes.Finished:
-        """Run a program to its end.
-
-        Raises:
-            ReleaseError: It cannot be started, or takes too long.
-        """
+        """Run a program to its end."""
         try:
             return await processes.run(
                 command, environ=self._environ, seconds=seconds, cwd=self._folder
@@ -129,11 +121,7 @@ class _Git:
             raise ReleaseError(f"{' '.join(command[:2])}: {error}") from error
 
     async def line(self, *arguments: str, seconds: float = GIT_SECONDS, remedy: str = "") -> str:
-        """Return what git printed.
-
-        Raises:
-            ReleaseError: It failed.
-        """
+        """Return git's output."""
         done = await self.run("git", *arguments, seconds=seconds)
         if done.code != 0:
             what = next((word for word in arguments if word.isalpha()), "")
@@ -141,7 +129,7 @@ class _Git:
         return done.stdout.decode(errors="replace").strip()
 
     async def setting(self, name: str) -> str:
-        """Return a key of git's configuration; empty when it is not set."""
+        """Return a key of git's configuration; empty if it is not set."""
         done = await self.run("git", "config", "--get", "--type=path", name)
         return done.stdout.decode(errors="replace").strip() if done.code == 0 else ""
 
@@ -217,7 +205,7 @@ async def _verify(git: _Git, plan: Plan) -> Signer | None:
 
 
 async def _signers_line(git: _Git, key: str) -> str:
-    """Return the line for allowed_signers: the user's address, and the public half of the key."""
+    """Return the line for allowed_signers: the user's address, and the public key."""
     who = await git.setting("user.email") or "me@example.com"
     literal = key.removeprefix("key::")
     if not literal.startswith(("ssh-", "ecdsa-", "sk-")):

@@ -1,4 +1,4 @@
-"""Where releases come from: a repository's address, what it offers, and what git's complaints mean. Decisions only."""
+"""Where releases come from: a repository's address, its refs, and the meaning of git's errors. Decisions only."""
 
 import re
 from collections.abc import Mapping
@@ -7,19 +7,20 @@ from enum import Enum
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
+from agent.base.errors import ReleaseError
 from agent.base.versions import Track
 from agent.config.settings import Release
 from agent.secrets.private import GitLogin
 
 TRACK = "v*"
-"""Tags that are releases when the configuration names neither a pattern nor a branch."""
+"""The default pattern of tags."""
 
 _SCP_LIKE = re.compile(r"(?:[A-Za-z0-9._-]+@)?[A-Za-z0-9][A-Za-z0-9.-]*:(?![-:]).+")
 _USER = re.compile(r"[A-Za-z0-9._-]*")
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 _REF_LINE = re.compile(rb"([0-9a-f]{40}|[0-9a-f]{64})\trefs/(tags|heads)/([^\n]+?)(\^\{\})?")
 MAX_REF_BYTES = 200
-"""Of a tag's or branch's name: git's own limit is that of a file name, less what its locks add."""
+"""Of a tag's or branch's name: git's limit is that of a file name, less the suffix of its locks."""
 # What git-check-ref-format forbids; a server may say anything.
 _NOT_IN_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/.]|/\.|[/.]$|\.lock$")
 
@@ -31,11 +32,11 @@ def channel_of(settings: Release) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """A repository's address, taken apart.
+    """A repository's address, in parts.
 
     Attributes:
-        url: What git is given and what the manifest says: a URL or an absolute path, without credentials.
-        protocols: The protocols git may use for it, as `GIT_ALLOW_PROTOCOL` wants them.
+        url: What git gets and the manifest says: a URL or an absolute path, without credentials.
+        protocols: The protocols that git may use for it, in the form of `GIT_ALLOW_PROTOCOL`.
         server: `scheme://host:port`, the only server that gets the credentials; empty for paths and ssh.
         user: User name for it, if the address had one.
         password: Password or token for it, if the address had one.
@@ -61,7 +62,7 @@ class Repository:
 
 
 def parse_repository(text: str, home: str | None) -> Repository:
-    """Return a repository's address, from what the configuration says.
+    """Return a repository's address from the configuration's text.
 
     Args:
         text: `https://...`, `http://...`, `ssh://...`, `git@host:path`, `file:///...`, `/path` or `~/path`.
@@ -81,6 +82,26 @@ def parse_repository(text: str, home: str | None) -> Repository:
     if _SCP_LIKE.fullmatch(text):
         return Repository(text, "ssh")
     raise ValueError("is neither a URL nor an absolute path")
+
+
+def configured_repository(settings: Release, environ: Mapping[str, str]) -> Repository:
+    """Return the repository of a configuration.
+
+    Raises:
+        ReleaseError: It names none, or an invalid one.
+    """
+    if settings.repository is None:
+        raise ReleaseError(
+            "no repository is configured",
+            remedy="set release.repository, or see it work first: mayfly demo",
+        )
+    try:
+        return parse_repository(settings.repository, environ.get("HOME"))
+    except ValueError as error:
+        raise ReleaseError(
+            f"release.repository {error}",
+            remedy='write for example "https://example.com/me/scrapers.git"',
+        ) from error
 
 
 def _from_url(text: str) -> Repository:
@@ -110,12 +131,9 @@ def _from_url(text: str) -> Repository:
 def answer_for(
     repository: Repository, login: GitLogin | None, environ: Mapping[str, str]
 ) -> str | None:
-    """Return what a credential helper of git answers (git-credential(1)); None when it knows nothing.
+    """Return the answer of a credential helper of git (git-credential(1)); None if it knows nothing.
 
-    Args:
-        repository: The address, which may have a user and a password of its own.
-        login: The credentials of the configuration.
-        environ: That of git, which may name a program that is asked for the password.
+    `environ` is git's, which may name a program that is asked for the password.
     """
     if login is not None and login.token:
         user = login.username or repository.user or login.user_at(repository.host)
@@ -129,7 +147,7 @@ def answer_for(
 
 
 def login_mismatch(repository: Repository, login: GitLogin) -> tuple[str, str] | None:
-    """Return why credentials cannot be used for an address, and the remedy; None when they can."""
+    """Return why credentials cannot be used for an address, and the remedy; None if they can."""
     if login.key and repository.protocols != "ssh":
         return (
             "release.credentials has a key, and release.repository is not an ssh address",
@@ -165,7 +183,7 @@ class Wanted:
     Attributes:
         name: Its tag or branch.
         ref: The same in full, such as `refs/tags/v1.2`.
-        commit: The commit that the repository says it is.
+        commit: The commit that the repository gives for it.
     """
 
     name: str
@@ -179,9 +197,9 @@ class Wanted:
 
 
 def parse_refs(listing: bytes) -> dict[str, str]:
-    """Return the refs that `git ls-remote` printed, in full, each with its commit (annotated tags looked through).
+    """Return the refs that `git ls-remote` printed, in full, each with its commit (that of an annotated tag, too).
 
-    What is not a ref, or could not be asked for by name, is left out.
+    Refs with invalid names are left out.
     """
     refs: dict[str, str] = {}
     for line in listing.split(b"\n"):
@@ -220,8 +238,8 @@ class Trouble(Enum):
     """What a complaint of git means."""
 
     UNREACHABLE = "unreachable"  # the network or the server, now: worth another try
-    REFUSED = "refused"  # the server does not let us in
-    MISSING = "not found"  # there is no such repository or ref
+    REFUSED = "refused"  # the server denies access
+    MISSING = "not found"  # no such repository or ref
     OTHER = "other"
 
 
@@ -257,7 +275,7 @@ _SIGNS = (
 
 
 def trouble_of(complaint: str) -> Trouble:
-    """Return what git's stderr (in the C locale) means."""
+    """Return the meaning of git's stderr (in the C locale)."""
     text = complaint.lower()
     return next((kind for kind, signs in _SIGNS if re.search(signs, text)), Trouble.OTHER)
 
@@ -276,11 +294,11 @@ _MEANINGS = (
     (
         r"certificate",
         "the host's certificate is not trusted",
-        "look at this machine's clock, and at the authorities it knows (GIT_SSL_CAINFO)",
+        "check this machine's clock, and at the authorities it knows (GIT_SSL_CAINFO)",
     ),
     (
         r"permission denied \(.*publickey",
-        "the server does not take the key",
+        "the server rejected the key",
         "add its public half to the repository as a deploy key; read-only is enough",
     ),
     (
@@ -290,7 +308,7 @@ _MEANINGS = (
     ),
     (
         r"authentication failed|could not read (username|password)|returned error: 401",
-        "the server does not take the token: it is wrong, expired or revoked",
+        "the server rejected the token: it is wrong, expired or revoked",
         "make a new one that may read the repository: mayfly secrets set --git token",
     ),
     (
@@ -302,17 +320,14 @@ _MEANINGS = (
 
 
 def meaning_of(complaint: str, trouble: Trouble, *, with_login: bool) -> tuple[str, str]:
-    """Return what git's stderr means for credentials, and the remedy; the first is empty when it says so itself.
+    """Return what git's stderr means for credentials, and the remedy; the first is empty if the text is clear.
 
-    Args:
-        complaint: What git wrote, in the C locale.
-        trouble: What kind of trouble that is.
-        with_login: Whether the configuration has credentials.
+    `with_login`: the configuration has credentials.
     """
     text = complaint.lower()
     if trouble is Trouble.MISSING:
         return "", (
-            "check release.repository, and that the credentials may read it: hosts say the same of what they hide"
+            "check release.repository, and that the credentials may read it: hosts answer the same for hidden ones"
             if with_login
             else "check release.repository and that its host lets this machine in; a private one needs"
             " release.credentials"

@@ -1,21 +1,15 @@
-"""Which releases go when the disk is not for them alone: a decision over what there is. Decisions only."""
+"""Which releases are removed when the disk is short of space. Decisions only."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 NEWEST_KEPT = 2
-"""Former good releases that stay while there is room, for an operator who wants to go back."""
+"""Former good releases that stay while there is room, for a rollback."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shelved:
-    """A release on disk.
-
-    Attributes:
-        commit: Its commit.
-        bytes: What it takes.
-        age: Its place in time: higher is newer.
-    """
+    """A release on disk, with its size in bytes; a higher `age` is newer."""
 
     commit: str
     bytes: int
@@ -23,22 +17,13 @@ class Shelved:
 
 
 def to_remove(
-    shelved: Collection[Shelved],
-    *,
-    needed: Collection[str],
-    good: Sequence[str],
-    budget: int,
+    shelved: Collection[Shelved], *, needed: Collection[str], good: Sequence[str], budget: int
 ) -> list[str]:
     """Return the commits of the releases to remove, in this order.
 
-    What a run may need stays, however large it is. Then former good ones stay, the newest first, up to
-    `NEWEST_KEPT` and while there is room. The rest goes.
-
-    Args:
-        shelved: All releases on disk.
-        needed: Commits that stay: the good one, the image's, the pinned one, the one that ran.
-        good: Commits that were good, the last one last.
-        budget: Bytes that all of them together may take.
+    `needed` commits stay, however large they are: the good one, the image's, the pinned one, the one that ran. Then
+    former good ones (`good`, the last one last) stay, the newest first, up to `NEWEST_KEPT` and within `budget` bytes.
+    The rest goes.
     """
     left = budget - sum(each.bytes for each in shelved if each.commit in needed)
     rank = {commit: number for number, commit in enumerate(good)}

@@ -1,6 +1,6 @@
-"""A new release's self-check: whatever its jobs import at their start is imported, where and as the jobs will be.
+"""A new release's self-check: the imports at the start of its jobs' programs are executed as the jobs will be.
 
-It is the release's own code that runs, so it runs in the jobs' isolation, without secrets, and for a bounded time.
+It is the release's own code, so it runs in the jobs' isolation, without secrets, and for a bounded time.
 """
 
 import asyncio
@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,8 +21,12 @@ from agent.jobs.interface import Isolation, Launch, Running
 from agent.release.programs import Entry, entry_of, is_python
 from agent.release.store import Installed
 
+IMPORTS = Path(__file__).with_name("imports.py")
 KEEP_BYTES = 64 * 1024
 _SCRIPT_HEAD = 256
+
+_Start = tuple[str, tuple[tuple[str, str], ...]]
+"""How programs start: interpreter and environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +34,11 @@ class SelfCheck:
     """What a self-check needs.
 
     Attributes:
-        isolation: Returns how programs are started; it may have to be found out first.
-        run_id: The run: what is left of a killed one is found by it.
+        isolation: Returns how programs are started.
+        run_id: The run: it marks what a killed one leaves.
         environ: The agent's environment, of which PATH, LANG and TZ are taken.
         log: Told of the result.
-        seconds: Limit of it all.
+        seconds: Limit of the whole.
     """
 
     isolation: Callable[[], Awaitable[Isolation]]
@@ -52,8 +56,8 @@ class SelfCheck:
         faults: list[str] = []
         try:
             async with asyncio.timeout(self.seconds):
-                for group in _groups(release, self.environ):
-                    faults += await self._faults(group, release)
+                for start, jobs in _groups(release, self.environ).items():
+                    faults += await self._faults(start, jobs, release)
         except TimeoutError as error:
             raise ReleaseRefused(
                 "check", f"its self-check did not end within {self.seconds:g} s"
@@ -68,13 +72,16 @@ class SelfCheck:
             )
         self.log.info("release.self_checked", ref=release.ref, commit=release.commit)
 
-    async def _faults(self, group: "_Group", release: Installed) -> list[str]:
+    async def _faults(
+        self, start: _Start, jobs: Mapping[Entry, str], release: Installed
+    ) -> list[str]:
+        interpreter, env = start
         word = secrets.token_hex(16)
-        entries = list(group.jobs)
+        entries = list(jobs)
         launch = Launch(
             name=f"self-check-{secrets.token_hex(2)}",
             command=(
-                *(group.interpreter, "-c", _program(), word),
+                *(interpreter, "-c", IMPORTS.read_text("utf-8"), word),
                 json.dumps([asdict(entry) for entry in entries]),
             ),
             environ={
@@ -82,7 +89,7 @@ class SelfCheck:
                 "HOME": "/nonexistent",  # nothing of this computer's users, and nothing to leave behind
                 "LANG": self.environ.get("LANG", "C.UTF-8"),
                 "PYTHONDONTWRITEBYTECODE": "1",
-                **dict(group.env),
+                **dict(env),
                 "MAYFLY_RUN_ID": self.run_id,
                 "MAYFLY_JOB": "self-check",
             },
@@ -100,14 +107,14 @@ class SelfCheck:
         if problems is None:
             return [f"its self-check said something else than what it was asked: {line[-300:]}"]
         return [
-            f"job {group.jobs[entry]}: {problem}"
+            f"job {jobs[entry]}: {problem}"
             for entry, problem in zip(entries, problems, strict=True)
             if problem
         ]
 
 
 def _problems(text: str, count: int) -> list[str] | None:
-    """Read what the check found for each program; None where it is something else: the release may have written it."""
+    """Parse the check's answer, a problem for each program; None if it is invalid: the release may have written it."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -117,26 +124,17 @@ def _problems(text: str, count: int) -> list[str] | None:
     return [str(each) if each else "" for each in found]
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """Programs that start in the same way: interpreter, environment, and the first job of each program."""
-
-    interpreter: str
-    env: tuple[tuple[str, str], ...]
-    jobs: dict[Entry, str]
-
-
-def _groups(release: Installed, environ: Mapping[str, str]) -> Sequence[_Group]:
-    found: dict[tuple[str, tuple[tuple[str, str], ...]], _Group] = {}
+def _groups(release: Installed, environ: Mapping[str, str]) -> dict[_Start, dict[Entry, str]]:
+    """Return the first job of each program, by how it starts."""
+    found: dict[_Start, dict[Entry, str]] = {}
     for job, interpreter, entry in _entries(release, environ):
-        env = tuple(sorted(job.env.items()))
-        group = found.setdefault((interpreter, env), _Group(interpreter, env, {}))
-        group.jobs.setdefault(entry, job.name)
-    return list(found.values())
+        start = interpreter, tuple(sorted(job.env.items()))
+        found.setdefault(start, {}).setdefault(entry, job.name)
+    return found
 
 
 def _entries(release: Installed, environ: Mapping[str, str]) -> Iterator[tuple[Job, str, Entry]]:
-    """Yield where each Python job begins, and who interprets it; a job that is something else has no imports."""
+    """Yield where each Python job begins, and its interpreter; other jobs have no imports."""
     path = _path(release, environ)
     for job in release.jobs.job:
         if job.command is None or job.image is not None:
@@ -167,12 +165,8 @@ def _path(release: Installed, environ: Mapping[str, str]) -> str:
     return usual if release.programs is None else f"{release.programs}{os.pathsep}{usual}"
 
 
-def _program() -> str:
-    return Path(__file__).with_name("imports.py").read_text("utf-8")
-
-
 async def _said(running: Running) -> str:
-    """Return the end of what a program wrote; it is read to its end, so that it does not stall."""
+    """Return the end of a program's output, which is read to its end so that it does not stall."""
     said = bytearray()
     waiting = asyncio.ensure_future(running.wait())
     try:

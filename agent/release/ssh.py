@@ -1,4 +1,4 @@
-"""A deploy key for one command: in an agent of its own, never in a file, and only for hosts whose keys are known."""
+"""A deploy key for one command: in an ssh-agent of its own, never in a file, and only for hosts with known keys."""
 
 import asyncio
 import shlex
@@ -25,20 +25,20 @@ _PINNED = (
 
 
 def ssh_command(*options: str) -> str:
-    """Return the value of `GIT_SSH_COMMAND` that never asks and never waits for long."""
+    """Return a `GIT_SSH_COMMAND` that never prompts and never waits long."""
     return " ".join(("ssh", *(shlex.quote(f"-o{option}") for option in (*OPTIONS, *options))))
 
 
 @asynccontextmanager
 async def deploy_key(login: GitLogin, environ: Mapping[str, str]) -> AsyncIterator[dict[str, str]]:
-    """Have git's ssh use a key while the block runs; neither the user's keys nor their configuration count.
+    """Have git's ssh use a key in this block; the user's keys and configuration do not count.
 
     Args:
-        login: It has the key, and the lines of known_hosts if there are any.
-        environ: That of git.
+        login: The key, and lines of known_hosts if there are any.
+        environ: Git's environment.
 
     Raises:
-        ReleaseError: The key cannot be used, or OpenSSH's programs are not there.
+        ReleaseError: The key cannot be used, or OpenSSH's programs are not installed.
     """
     with tempfile.TemporaryDirectory(prefix="mayfly-ssh-") as folder:
         known, socket = Path(folder, "known_hosts"), Path(folder, "agent")
@@ -69,7 +69,7 @@ def large_hosts() -> str:
 
 
 async def _listening(agent: asyncio.subprocess.Process) -> None:
-    """Wait until ssh-agent tells its address, which it does when it listens."""
+    """Wait until ssh-agent prints its address, which it does when it listens."""
     if agent.stdout is None:
         raise AssertionError("it was started with pipes")
     try:

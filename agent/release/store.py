@@ -1,34 +1,26 @@
 """The releases on disk: each complete or not there, and which of them came with the machine's image.
 
 A release is made under its final name, because a virtual environment cannot be moved. It is complete once its marker
-exists, which is written last; what has none was being made when the power went, and is removed.
+exists, which is written last; without one it was being made when the power went, and is removed.
 """
 
 import asyncio
-import base64
 import os
 import re
 import secrets
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import (
-    AwareDatetime,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from agent.base import durable
 from agent.base.errors import ReleaseError
 from agent.config.jobsfile import JobsFile, family_of
 from agent.contract.facts import Signer
-from agent.contract.releases import MOST_SIGNED, Good, Version
+from agent.contract.releases import MOST_SIGNED, Good
 from agent.release.checks import Checks, checked_jobs
 from agent.release.trust import Signed
 
@@ -36,14 +28,14 @@ MARKER = "release.json"
 TREE = "tree"
 ENVIRONMENT = "env"
 DRAFT = ".tmp"
-"""At the end of the name of a release that is being made."""
+"""Suffix of a release that is being removed."""
 
 _COMMIT = re.compile(r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseStore:
-    """The places in which releases are kept.
+    """The places of releases.
 
     Attributes:
         releases: A directory for each release, named by its commit.
@@ -61,7 +53,7 @@ class ReleaseStore:
 
     @classmethod
     def at(cls, state: Path, cache: Path) -> "ReleaseStore":
-        """Return the release store in a state directory. Absolute: environments have their path written into them."""
+        """Return the release store in a state directory. Absolute: environments contain their path."""
         state = state.absolute()
         return cls(
             releases=state / "releases",
@@ -72,8 +64,28 @@ class ReleaseStore:
         )
 
     def root(self, commit: str) -> Path:
-        """Return where the release of a commit is, or would be."""
+        """Return the directory of a commit's release, whether it exists or not."""
         return self.releases / commit
+
+
+class Marker(Good):
+    """`release.json`: says that the directory it is in is complete.
+
+    Attributes:
+        signed: The object that carries its signature, in base64 and of any size; None when nobody asked for one.
+        environment: Whether its lock asked for an environment of its own.
+        verified_by: Who signed it; None when nobody has to.
+    """
+
+    version: Literal[1] = 1
+    signed: str | None = None
+    environment: bool
+    verified_by: Signer | None = None
+
+    @property
+    def signed_object(self) -> Signed | None:
+        """The object that carries its signature."""
+        return None if self.signed is None else Signed.parse(self.signed, tag=self.tag)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,32 +93,24 @@ class Installed:
     """A release that is complete on disk and was checked by this agent.
 
     Attributes:
-        commit: Its commit.
-        ref: Tag or branch under which it was last wanted.
-        repository: Where it came from, without credentials.
-        fetched: When it was first fetched (aware, UTC).
+        marker: What is known of it.
         root: Its directory.
         jobs: Its jobs, expanded.
-        has_environment: Whether it brought a lock, and so has an environment of its own.
-        line: The line of releases it belongs to (`agent.release.trust.line_of`).
-        is_tag: Whether `ref` is a tag.
-        time: When it was tagged or committed, as it says itself, in Unix seconds.
-        signed: The object that carries its signature; None when nobody asked for one.
-        verified_by: Who signed it; None likewise.
     """
 
-    commit: str
-    ref: str
-    repository: str
-    fetched: datetime
+    marker: Marker
     root: Path
     jobs: JobsFile
-    has_environment: bool
-    line: str = ""
-    is_tag: bool = True
-    time: int = 0
-    signed: Signed | None = None
-    verified_by: Signer | None = None
+
+    @property
+    def commit(self) -> str:
+        """Its commit."""
+        return self.marker.commit
+
+    @property
+    def ref(self) -> str:
+        """Tag or branch under which it was last wanted."""
+        return self.marker.ref
 
     @property
     def tree(self) -> Path:
@@ -116,32 +120,13 @@ class Installed:
     @property
     def programs(self) -> Path | None:
         """The `bin` of its environment, which comes first on its jobs' PATH; None without one."""
-        return self.root / ENVIRONMENT / "bin" if self.has_environment else None
-
-
-class Marker(BaseModel):
-    """`release.json`: says that the directory it is in is complete."""
-
-    model_config = ConfigDict(frozen=True)
-
-    version: Literal[1] = 1
-    commit: str = Field(pattern=_COMMIT.pattern)
-    ref: str
-    repository: str
-    fetched: AwareDatetime
-    environment: bool
-    line: str = ""
-    tag: bool = True
-    time: int = 0
-    signed: str | None = None
-    """The signed object, in base64."""
-    verified_by: Signer | None = None
+        return self.root / ENVIRONMENT / "bin" if self.marker.environment else None
 
 
 def read_marker(root: Path) -> Marker | None:
-    """Return the marker of a complete release, or None when it is incomplete, damaged, or of a newer agent.
+    """Return the marker of a complete release; None if it is incomplete, damaged, or of a newer agent.
 
-    An environment whose interpreter was removed since is damage too: it can only be made again.
+    An environment without its interpreter is damage too: it can only be made again.
     """
     try:
         marker = Marker.model_validate_json((root / MARKER).read_bytes())
@@ -153,7 +138,7 @@ def read_marker(root: Path) -> Marker | None:
 
 
 def write_marker(root: Path, marker: Marker) -> None:
-    """Declare a release complete, or under which name it is wanted now.
+    """Declare a release complete, or give it the name under which it is wanted now.
 
     Raises:
         ReleaseError: The disk does not take it.
@@ -172,58 +157,16 @@ def load(root: Path, marker: Marker, checks: Checks) -> Installed:
         ReleaseError: This agent cannot run its jobs; all faults are in the message.
     """
     programs = root / ENVIRONMENT / "bin" if marker.environment else None
-    return Installed(
-        commit=marker.commit,
-        ref=marker.ref,
-        repository=marker.repository,
-        fetched=marker.fetched,
-        root=root,
-        jobs=checked_jobs(root / TREE, programs, checks),
-        has_environment=marker.environment,
-        line=marker.line,
-        is_tag=marker.tag,
-        time=marker.time,
-        signed=_signed(marker),
-        verified_by=marker.verified_by,
-    )
-
-
-def _signed(marker: Marker) -> Signed | None:
-    return None if marker.signed is None else decoded(marker.signed, tag=marker.tag)
-
-
-def decoded(signed: str, *, tag: bool) -> Signed:
-    """Return a signed object from the form in which it is kept; damage is an object that nobody signed."""
-    return Signed("tag" if tag else "commit", base64.b64decode(signed, validate=False))
-
-
-def encoded(signed: Signed | None) -> str | None:
-    """Return a signed object as a marker holds it."""
-    return None if signed is None else base64.b64encode(signed.data).decode()
-
-
-def version_of(release: Installed) -> Version:
-    """Return a release as a step in its line."""
-    return Version(
-        line=release.line,
-        tag=release.is_tag,
-        ref=release.ref,
-        commit=release.commit,
-        time=release.time,
-    )
+    return Installed(marker, root, checked_jobs(root / TREE, programs, checks))
 
 
 def good_of(release: Installed) -> Good:
-    """Return what is to be known of a release that proved itself, so that it can be had again without this disk."""
-    signed = encoded(release.signed)
+    """Return what the bucket keeps of a release that proved itself, so that it can be restored without this disk."""
+    known = {name: getattr(release.marker, name) for name in Good.model_fields}
+    if len(release.marker.signed or "") > MOST_SIGNED:
+        known["signed"] = None
     declared = sorted({family_of(job) for job in release.jobs.job})
-    return Good(
-        **dict(version_of(release)),
-        repository=release.repository,
-        fetched=release.fetched,
-        signed=signed if signed and len(signed) <= MOST_SIGNED else None,
-        jobs=tuple(declared),
-    )
+    return Good.model_validate({**known, "jobs": tuple(declared)})
 
 
 def bake(release_store: ReleaseStore, release: Installed) -> None:
@@ -241,7 +184,7 @@ def bake(release_store: ReleaseStore, release: Installed) -> None:
 
 
 def linked_commit(link: Path) -> str | None:
-    """Return the commit that a link of the release store names, or None when there is none."""
+    """Return the commit that a link of the release store names; None if there is none."""
     try:
         name = link.readlink().name
     except OSError:
@@ -250,7 +193,7 @@ def linked_commit(link: Path) -> str | None:
 
 
 def has_fallback(release_store: ReleaseStore, good: Iterable[Good], commit: str) -> bool:
-    """Tell whether there is a release that proved itself, or that came with the image, besides one."""
+    """Tell whether another release proved itself or came with the image."""
     known = (*(one.commit for one in good), linked_commit(release_store.baked))
     return any(one not in {None, commit} for one in known)
 
@@ -258,7 +201,7 @@ def has_fallback(release_store: ReleaseStore, good: Iterable[Good], commit: str)
 def last_here(
     release_store: ReleaseStore, good: Iterable[Good], checks: Checks
 ) -> Installed | None:
-    """Return the last good release that is on this disk, else the image's; None when neither is.
+    """Return the last good release that is on this disk, else the image's; None if neither is.
 
     Raises:
         ReleaseError: There is one, but this agent cannot run it.
@@ -272,7 +215,7 @@ def on_disk(release_store: ReleaseStore, commit: str, checks: Checks) -> Install
     """Return the release of a commit.
 
     Raises:
-        ReleaseError: It is not whole, or this agent cannot run it.
+        ReleaseError: It is incomplete, or this agent cannot run it.
     """
     root = release_store.root(commit)
     marker = read_marker(root)
@@ -282,7 +225,7 @@ def on_disk(release_store: ReleaseStore, commit: str, checks: Checks) -> Install
 
 
 def folders(release_store: ReleaseStore) -> list[Path]:
-    """Return the folders of releases, whole or not; one that is not named after a commit is not the agent's.
+    """Return the folders of releases, complete or not; one that is not named after a commit is not the agent's.
 
     Raises:
         OSError: The directory cannot be read.
@@ -295,7 +238,7 @@ def folders(release_store: ReleaseStore) -> list[Path]:
 
 
 async def sweep(release_store: ReleaseStore) -> list[str]:
-    """Remove what killed agents left unfinished, and return the names of it.
+    """Remove what killed agents left unfinished; return its names.
 
     Raises:
         ReleaseError: It cannot be removed, or the directory cannot be used.
@@ -315,7 +258,7 @@ async def sweep(release_store: ReleaseStore) -> list[str]:
 
 
 async def remove(root: Path) -> None:
-    """Remove a release. It stops being one at once, in a rename, however long the rest takes.
+    """Remove a release. It stops being one at once, by a rename, however long the rest takes.
 
     Raises:
         ReleaseError: It cannot be removed.
@@ -336,7 +279,7 @@ def _remove(root: Path) -> None:
 
 
 async def seal(root: Path) -> None:
-    """Make a release's files read-only for everybody, and readable for everybody: jobs may be other users.
+    """Make a release's files read-only, and readable for everybody: jobs may be other users.
 
     Raises:
         ReleaseError: The disk does not take it.

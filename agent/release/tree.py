@@ -1,4 +1,4 @@
-"""What a release's tree may hold, decided from git's listing before any of it is written to disk. Decisions only."""
+"""What a release's tree may contain, judged from git's listing before any of it is written to disk. Decisions only."""
 
 import posixpath
 import re
@@ -10,7 +10,7 @@ from agent.base.units import show_size
 
 MAX_FILES = 20_000
 MAX_BYTES = 512 * 1024**2
-"""Scrapers are source code: both are far above any, and far below what fills a small machine's disk."""
+"""Scrapers are source code: both limits are far above any, and far below a small machine's disk."""
 MAX_PATH_BYTES = 1024
 MAX_NAME_BYTES = 255
 """The file systems' own limit on one name."""
@@ -18,14 +18,14 @@ MAX_TARGET_BYTES = 1024
 MAX_LINK_STEPS = 40
 """As many symbolic links as the kernel follows for one path."""
 SHOWN = 20
-"""How many problems are told one by one."""
+"""Problems that a message names."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LINE = re.compile(rb"(\d{6}) (\w+) ([0-9a-f]{40,64}) +(\d+|-)\t(.+)", re.DOTALL)
 
 
 class Kind(StrEnum):
-    """What an entry of a tree is, by git's mode."""
+    """The kind of a tree's entry, by git's mode."""
 
     FILE = "file"
     PROGRAM = "program"
@@ -47,8 +47,8 @@ class Entry:
     """One file of a tree.
 
     Attributes:
-        path: Relative, with `/`; bytes that are not UTF-8 as surrogates, which `tree_problems` refuses.
-        kind: What it is.
+        path: Relative, with `/`; bytes that are not UTF-8 as surrogates, which `tree_problems` rejects.
+        kind: Its kind.
         oid: Its content's name in git.
         bytes: Its size; 0 for a submodule, which has none.
     """
@@ -60,10 +60,10 @@ class Entry:
 
 
 def parse_listing(listing: bytes) -> tuple[Entry, ...]:
-    """Return what `git ls-tree -r -l -z` printed.
+    """Return the output of `git ls-tree -r -l -z` as entries.
 
     Raises:
-        ValueError: It is not such a listing, or is one cut short.
+        ValueError: It is invalid, or cut short.
     """
     if listing and not listing.endswith(b"\0"):
         raise ValueError("the listing is cut short")
@@ -79,15 +79,12 @@ def _entry(line: bytes) -> Entry:
     if size == b"-" and kind is not Kind.SUBMODULE:
         raise ValueError(f"an entry without a size: {line[:80]!r}")
     return Entry(
-        path.decode(errors="surrogateescape"),
-        kind,
-        oid.decode(),
-        0 if size == b"-" else int(size),
+        path.decode(errors="surrogateescape"), kind, oid.decode(), 0 if size == b"-" else int(size)
     )
 
 
 def tree_problems(entries: Sequence[Entry]) -> list[str]:
-    """Return why a tree is not taken as a release; at most `SHOWN` reasons and a count of the others."""
+    """Return why a tree is rejected as a release; at most `SHOWN` reasons and a count of the others."""
     if len(entries) > MAX_FILES:
         return [f"it has {len(entries)} files, more than {MAX_FILES}"]
     problems = []
@@ -123,18 +120,15 @@ def _entry_problem(entry: Entry, leaves: set[str]) -> str | None:
         (any(part.lower() == ".git" for part in parts), "has a segment that is git's own"),
         (_CONTROL.search(entry.path) is not None, "has control characters in its name"),
         # A file or link that is a folder too would let one entry be written through another.
-        (not leaves.isdisjoint(_parents(entry.path)), "is below something that is no folder"),
+        (not leaves.isdisjoint(_parents(entry.path)), "is below something that is not a folder"),
     )
     return next((problem for broken, problem in rules if broken), None)
 
 
 def link_problems(targets: Mapping[str, str]) -> list[str]:
-    """Return which symbolic links lead out of the tree, or nowhere for ever.
+    """Return which symbolic links (path to target) lead out of the tree, or in a circle.
 
-    A link may dangle inside the tree: that is a broken release at worst, not a way out of it.
-
-    Args:
-        targets: Path of each link to what it points to.
+    A link may dangle inside the tree: that is a broken release at worst, not a way out.
     """
     found = ((path, _link_problem(path, targets)) for path in targets)
     return _first([f"{path!a} {problem}" for path, problem in found if problem])

@@ -1,8 +1,7 @@
-"""A release on trial: how often it may begin, when it is to blame, and what then runs on the last good one.
+"""A release on trial: how often it may begin, whether it is to blame, and which jobs run again on the last good one.
 
-Health that decides a rollback must be the release's own. A site that is down is nobody's fault, and when it is not
-clear whose fault a failure is, the last good release is asked: what works there, and did not work here, was broken
-by the new one.
+A fault that decides a rollback must be the release's own. If it is unclear whose fault a failure is, the last good
+release decides: what works there, and did not work here, was broken by the new one.
 
 Decisions only.
 """
@@ -18,9 +17,9 @@ from agent.contract.package import JobRecord
 from agent.contract.results import Fault, JobCause, JobStatus
 
 MAX_STARTS = 3
-"""How often a release may begin to run without coming to an end (greenboot and RAUC count to three as well)."""
+"""Times that a release may begin to run without coming to an end (greenboot and RAUC count to three as well)."""
 MAX_INSTALLS = 6
-"""How often installing it may be cut off: a machine that is taken away often is no sign against a release."""
+"""Times that installing it may be cut off: that a machine is often taken says nothing about a release."""
 
 _OTHERS = frozenset({Fault.SITE, Fault.MACHINE})
 _IMPORT = re.compile(
@@ -36,17 +35,15 @@ _BROKEN_LOCK = re.compile(
     r"|Unexpected .{1,100}: requirements\.txt:\d+:\d+"
     r")|^\S*(?:poetry|Pipfile)\.lock cannot be installed: "
 )
-"""What uv 0.13 says of a release's own files, and we of locks. Other words of another uv only cost a retry."""
+"""Errors of uv 0.13 about a release's own files, and ours about locks. Another uv's words only cost a retry."""
 _NOT_FOUND_CODES = frozenset({126, 127})
-"""What a shell says of a program that is not executable, or not there."""
+"""A shell's exit codes for a program that is not executable, or not there."""
 
 
 def passed_by(before: Collection[str] | None, results: Sequence[JobRecord]) -> tuple[str, ...]:
-    """Return which jobs the last good release does well, after it ran: a new one is held to that.
+    """Return the jobs that the last good release does well after it ran; a new one must do them too.
 
-    Args:
-        before: What it did well before; None when that is not known.
-        results: What became of its jobs.
+    `before` is the same from the time before; None if not known.
     """
     ran = {result.name for result in results if fault_of(result) not in _OTHERS}
     fine = {result.name for result in results if result.status is JobStatus.SUCCEEDED}
@@ -54,10 +51,10 @@ def passed_by(before: Collection[str] | None, results: Sequence[JobRecord]) -> t
 
 
 def own_fault(kind: Refusal, reason: str) -> bool:
-    """Tell whether a refusal is for certain the release's own doing, so that another attempt would end the same.
+    """Tell whether a refusal is certainly the release's own fault, so that another attempt would end the same.
 
-    Of an installation this is known only where its own lock or project cannot be read, or asks for a Python that is
-    not here. All else that uv says may be the network's, an index's or the disk's doing.
+    For an installation this is known only if its own lock or project is invalid, or asks for a Python that is not here.
+    Everything else that uv reports may come from the network, an index or the disk.
     """
     return kind in {"check", "trial"} or (
         kind == "install" and _BROKEN_LOCK.search(reason) is not None
@@ -65,7 +62,7 @@ def own_fault(kind: Refusal, reason: str) -> bool:
 
 
 def fault_of(result: JobRecord) -> Fault | None:
-    """Return whose fault it is that a job of a release on trial did not succeed; None when it did not fail."""
+    """Return whose fault a job's failure is, for a release on trial; None if it did not fail."""
     if result.cause is JobCause.INTERRUPTED:
         return Fault.MACHINE
     if result.status in {JobStatus.SUCCEEDED, JobStatus.SKIPPED}:
@@ -79,7 +76,7 @@ def fault_of(result: JobRecord) -> Fault | None:
 
 
 def in_doubt(result: JobRecord) -> bool:
-    """Tell whether the release may be to blame for what became of a job."""
+    """Tell whether the release may be to blame for a job's result."""
     return fault_of(result) in {Fault.RELEASE, Fault.UNKNOWN}
 
 
@@ -90,7 +87,7 @@ def may_run_again(result: JobRecord) -> bool:
 
 
 def proves_release(results: Collection[JobRecord]) -> bool:
-    """Tell whether a release has shown that it works: a job of it succeeded."""
+    """Tell whether a release has shown that it works: one of its jobs succeeded."""
     return any(result.status is JobStatus.SUCCEEDED for result in results)
 
 
@@ -100,17 +97,17 @@ def again(
     passed: Collection[str] | None,
     seconds_left: float,
 ) -> tuple[str, ...]:
-    """Return which jobs of a release on trial run once more on the last good one, in the order of its file.
+    """Return the jobs of a release on trial to run again on the last good one, in the order of its file.
 
-    Those whose failure may be the release's doing, and those that were skipped because of them. A job that the last
-    good release does not have cannot; one that did not succeed on it last time either proves nothing, unless the new
+    These are the jobs whose failure may be the release's fault, and those that were skipped because of them. A job that
+    the last good release does not have cannot run there; one that failed on it last time proves nothing, unless the new
     release is known to be the cause.
 
     Args:
-        results: What became of the jobs.
+        results: The results of the jobs.
         good: The jobs of the last good release.
-        passed: Those of them that succeeded when it last ran; None when that is not known.
-        seconds_left: Until every job must have ended. A job whose own limit is longer than that gets what is left.
+        passed: Those of them that succeeded when it last ran; None if not known.
+        seconds_left: Until every job must have ended. A job with a longer limit gets what is left.
     """
     if seconds_left < 1:
         return ()
@@ -148,26 +145,26 @@ class Decision(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What becomes of a release, and why it failed (empty when it did not)."""
+    """The decision on a release, and why it failed (empty if it did not)."""
 
     decision: Decision
     reason: str = ""
 
 
 def guilty_of(results: Sequence[JobRecord]) -> tuple[str, ...]:
-    """Return the jobs that a release on trial failed for reasons of its own, whatever the last good one would do."""
+    """Return the jobs that failed by the release's own fault, whatever the last good one would do."""
     return tuple(result.name for result in results if fault_of(result) is Fault.RELEASE)
 
 
 def judge(
     results: Sequence[JobRecord], rerun: Sequence[JobRecord], guilty: Collection[str]
 ) -> Judgement:
-    """Return what becomes of a release on trial.
+    """Judge a release on trial.
 
     Args:
-        results: What became of its jobs.
-        rerun: What became of those that ran once more on the last good release.
-        guilty: Jobs that failed for reasons of the release's own.
+        results: The results of its jobs.
+        rerun: The results of those that ran again on the last good release.
+        guilty: Jobs that failed by the release's own fault.
     """
     better = {result.name for result in rerun if result.status is JobStatus.SUCCEEDED}
     broken = [result for result in results if result.name in better or result.name in guilty]
@@ -184,10 +181,10 @@ def judge(
 
 
 def judge_alone(results: Sequence[JobRecord]) -> Judgement:
-    """Return what becomes of a release on trial where no other could take over.
+    """Judge a release on trial if no other could take over.
 
-    One job that succeeded is enough: what else fails may be anybody's doing, and nobody can be asked. Without any, it
-    has proved nothing. It runs again, because nothing else can, and the next one need not be better than it.
+    One job that succeeded is enough: what else fails may be anybody's fault. Without any, it has proved nothing; it
+    runs again, because nothing else can, and the next one need not be better than it.
     """
     if proves_release(results):
         return Judgement(Decision.PROMOTE)

@@ -1,7 +1,7 @@
-"""Whom a release may come from, and which way versions go: decisions about signatures, without checking any.
+"""Who may sign a release, and the order of versions: decisions about signatures, without checking any.
 
-git and ssh-keygen check the signature itself (`agent.release.verify`). What they do not look at is decided here:
-that the signed object is the one that was asked for, and that it is not an old one put back.
+git and ssh-keygen check the signature itself (`agent.release.verify`). What they do not check is decided here: that
+the signed object is the one that was asked for, and not an old one put back.
 
 Decisions only.
 """
@@ -18,14 +18,13 @@ from typing import Any, Literal
 from agent.base.versions import Track
 from agent.contract.facts import Signer
 from agent.contract.releases import Version
-from agent.contract.results import Record
 from agent.release.repository import ObjectFormat, Wanted, format_of
 
 Kind = Literal["tag", "commit"]
 
 _GOOD = re.compile(r'Good "git" signature for (\S+) with \S+ key (SHA256:[A-Za-z0-9+/=]+)')
 _WORD = re.compile(rb'(?:"[^"]*"|[^\s"])+')
-"""A word of an allowed_signers line: what is between quotes belongs together."""
+"""A word of an allowed_signers line; quotes keep spaces together."""
 _HEADER = re.compile(rb"([a-z]+) ([^\n]*)")
 _TIME = re.compile(rb".*> (\d{1,15}) [+-]\d{4}")
 
@@ -42,9 +41,19 @@ class Signed:
     kind: Kind
     data: bytes
 
+    @classmethod
+    def parse(cls, text: str, *, tag: bool) -> "Signed":
+        """Return an object from base64; a damaged one is an object that nobody signed."""
+        return cls("tag" if tag else "commit", base64.b64decode(text, validate=False))
+
+    @property
+    def text(self) -> str:
+        """The object in base64."""
+        return base64.b64encode(self.data).decode()
+
     @property
     def object_format(self) -> ObjectFormat:
-        """How its repository names objects: as this one names the tree or the commit that it stands for."""
+        """Its repository's object format, by the name of the object that it points to."""
         first = _HEADER.match(self.data)
         return format_of(first.group(2).decode(errors="replace") if first else "")
 
@@ -60,9 +69,9 @@ class Claim:
     """What a signed object says of itself.
 
     Attributes:
-        commit: The commit that it stands for; empty when it stands for none.
+        commit: The commit that it points to; empty if it points to none.
         name: The tag's name; empty for a commit.
-        time: When it was made, by its maker's clock, in Unix seconds; 0 when it does not say.
+        time: When it was made, by its maker's clock, in Unix seconds; 0 if it does not say.
     """
 
     commit: str
@@ -71,7 +80,7 @@ class Claim:
 
 
 def claim_of(signed: Signed) -> Claim:
-    """Return what the headers say. They come first, so that the signature covers them."""
+    """Parse the headers. They come first, so that the signature covers them."""
     headers: dict[bytes, bytes] = {}
     for line in signed.data.partition(b"\n\n")[0].split(b"\n"):
         match = _HEADER.fullmatch(line)
@@ -90,15 +99,10 @@ def _time(text: bytes) -> int:
 
 
 def claim_problem(signed: Signed, name: str, commit: str) -> str | None:
-    """Return why a signed object does not stand for a release, or None.
+    """Return why a signed object does not stand for the release `name` at `commit`, or None.
 
     A signature says that somebody made this object, not where it may lie: a tag object that was signed as `v1.0` is
-    as valid under `refs/tags/v3.0`.
-
-    Args:
-        signed: The object.
-        name: The tag or branch that was asked for.
-        commit: The commit that would run.
+    equally valid under `refs/tags/v3.0`.
     """
     claim = claim_of(signed)
     if signed.kind == "tag" and claim.name != name:
@@ -109,14 +113,14 @@ def claim_problem(signed: Signed, name: str, commit: str) -> str | None:
 
 
 def signer_of(said: str) -> Signer | None:
-    """Return who signed, from what git's verification printed; None when it is nobody that is allowed."""
+    """Return who signed, from the output of git's verification; None if nobody who may."""
     lines = [line for line in said.splitlines() if line.startswith("Good ")]
     match = _GOOD.fullmatch(lines[0]) if len(lines) == 1 else None
     return Signer(principal=match.group(1)[:300], key=match.group(2)) if match else None
 
 
 def unsigned_reason(kind: Kind, said: str) -> str:
-    """Return why there is no signer, from what git's verification printed."""
+    """Return why there is no signer, from the output of git's verification."""
     what = "the tag" if kind == "tag" else "the commit"
     key = re.search(r"key (SHA256:\S+)", said)
     if "no signature found" in said or not said.strip():
@@ -131,17 +135,17 @@ def unsigned_reason(kind: Kind, said: str) -> str:
 
 
 def signers_problem(text: bytes) -> str | None:
-    """Return why a file cannot be an allowed_signers file, or None."""
+    """Return why a text is not an allowed_signers file, or None."""
     lines = _signer_lines(text)
     if not lines:
-        return "names nobody"
+        return "names no signer"
     if not any(map(_has_key, lines.values())):
         return "has no line with a key"
     return None
 
 
 def keyless_lines(text: bytes) -> tuple[int, ...]:
-    """Return the numbers of the lines that are to name somebody and have no key; ssh-keygen passes over them."""
+    """Return the numbers of the lines without a key; ssh-keygen ignores them."""
     return tuple(number for number, line in _signer_lines(text).items() if not _has_key(line))
 
 
@@ -166,74 +170,61 @@ def _is_key(kind: bytes, data: bytes) -> bool:
     return blob.startswith(head) and len(blob) > len(head)
 
 
-class Floor(Record):
-    """The newest release of a line that was ever verified and found good: nothing below it runs by itself."""
-
-    ref: str
-    commit: str
-    time: int = 0
-
-
 def line_of(repository: str, branch: str | None, track: str) -> str:
-    """Return the name of a line of releases: versions are compared within it, and nowhere else."""
+    """Return the name of a line of releases: versions are compared only within it."""
     return f"{repository} {'branch' if branch else 'tags'} {branch or track}"
 
 
 def _track_of(line: str) -> Track:
-    """Return the pattern of a line of tags; no tag has a space in its name."""
+    """Return the pattern of a line of tags; tag names have no spaces."""
     return Track(line.rpartition(" ")[2])
 
 
 def order_of(version: Version) -> tuple[Any, ...]:
-    """Return a sort key of a release among those of its line: by version for tags, by time for a branch's commits."""
+    """Return a sort key within a line: the version for tags, the time for a branch's commits."""
     return _track_of(version.line).order(version.ref) if version.tag else (version.time,)
 
 
-def floor_problem(floor: Floor | None, line: str, ref: str, *, is_tag: bool) -> str | None:
-    """Return why a tag is a step back, or None."""
-    order = _track_of(line).order
-    if floor is None or not is_tag or order(ref) >= order(floor.ref):
+def minimum_problem(minimum: Version | None, ref: str, *, is_tag: bool) -> str | None:
+    """Return why a tag is older than the minimum version of its line, or None."""
+    if minimum is None or not (is_tag and minimum.tag):
         return None
-    return f"it is older than {floor.ref}, which ran here before"
+    order = _track_of(minimum.line).order
+    return (
+        None
+        if order(ref) >= order(minimum.ref)
+        else f"it is older than {minimum.ref}, which ran here before"
+    )
 
 
-def to_try(candidates: Sequence[Wanted], floor: Floor | None, line: str) -> tuple[Wanted, ...]:
-    """Return which of the releases that a repository offers may be tried, one after the other until one can run.
+def to_try(candidates: Sequence[Wanted], minimum: Version | None) -> tuple[Wanted, ...]:
+    """Return the candidates (newest first) to try one after the other until one can run.
 
-    The newest is judged in any case; an older one is tried in its place unless it is older than what ran here before.
-
-    Args:
-        candidates: What is offered, the newest first.
-        floor: The newest release of the line that was found good.
-        line: The line.
+    The newest is judged in any case; the others only if they are not below the minimum version.
     """
     older = (
         each
         for each in candidates[1:]
-        if floor_problem(floor, line, each.name, is_tag=each.is_tag) is None
+        if minimum_problem(minimum, each.name, is_tag=each.is_tag) is None
     )
     return (*candidates[:1], *older)
 
 
-def forced_back_problem(floor: Floor | None, branch: str, claim: Claim) -> str | None:
+def forced_back_problem(minimum: Version | None, branch: str, claim: Claim) -> str | None:
     """Return why the head of a branch is a step back, or None.
 
-    The commit's own time is signed with it, so that an old commit cannot be passed off as new. Its history is not
-    asked: the mirror has none, and an owner who amends the last commit does no harm.
+    The commit's own time is signed with it, so that an old commit cannot pass as new. Its history is not asked: the
+    mirror has none, and an owner who amends the last commit does no harm.
     """
-    if floor is None or claim.commit == floor.commit or claim.time >= floor.time:
+    if minimum is None or claim.commit == minimum.commit or claim.time >= minimum.time:
         return None
     return (
         f"the branch {branch} was forced back: commit {claim.commit[:12]} is older than"
-        f" {floor.commit[:12]}, which ran here before"
+        f" {minimum.commit[:12]}, which ran here before"
     )
 
 
-def highest(floors: Iterable[Floor | None], line: str, *, is_tag: bool) -> Floor | None:
-    """Return the highest of some floors of a line."""
-    order = _track_of(line).order
-    return max(
-        filter(None, floors),
-        key=lambda floor: order(floor.ref) if is_tag else (floor.time,),
-        default=None,
-    )
+def highest(versions: Iterable[Version | None]) -> Version | None:
+    """Return the highest version of a line."""
+    known = filter(None, versions)
+    return max(known, key=lambda one: (order_of(one), one.commit), default=None)

@@ -1,16 +1,14 @@
 """Whether a release is signed by somebody who may. git and ssh-keygen check signatures; nothing of a repository does.
 
-What was signed is kept with the release, so that it is looked at again before every run, also without a network: who
-is taken out of the file is out with the next run.
+The signed object is kept with the release and verified again before every run, also without a network: who is removed
+from the file is out with the next run.
 """
 
-import errno
-import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.base.errors import ReleaseRefused
+from agent.base.regular import open_regular
 from agent.config.faults import Fault
 from agent.config.settings import Release
 from agent.contract.facts import Signer
@@ -30,7 +28,7 @@ REMEDY = 'put the file there, one line a signer (docs/releases.md), or set relea
 
 
 def signers_faults(settings: Release) -> list[Fault]:
-    """Return what is wrong with the file that names the signers; nothing where none is configured."""
+    """Return the faults of the file that names the signers; none if no file is configured."""
     if settings.allowed_signers is None:
         return []
     file = settings.allowed_signers
@@ -48,13 +46,7 @@ def signers_faults(settings: Release) -> list[Fault]:
 
 
 def _read(file: Path) -> bytes:
-    """Return a file's text; a pipe or a device, on which a read could wait for ever, is an error at once."""
-    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as stream:  # noqa: PTH123 -- a descriptor
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-            raise OSError(number, "Is a directory" if stat.S_ISDIR(mode) else "it is no file")
+    with open_regular(file) as stream:
         return stream.read(MAX_SIGNERS_BYTES)
 
 
@@ -63,7 +55,7 @@ class Trust:
     """How releases are trusted.
 
     Attributes:
-        signers: The allowed_signers file; None when whatever the repository holds may run.
+        signers: The allowed_signers file; None if anything in the repository may run.
         stated: Whether an operator said so, one way or the other.
     """
 
@@ -77,7 +69,7 @@ class Trust:
         return cls(settings.allowed_signers, stated)
 
     def problem(self) -> str | None:
-        """Return why the file that names the signers is of no use, or None."""
+        """Return why the file that names the signers is unusable, or None."""
         if self.signers is None:
             return None
         try:
@@ -87,10 +79,10 @@ class Trust:
         return f"{KEY}: {self.signers} {found}" if found else None
 
     def insist(self) -> None:
-        """Refuse to go on when nobody can be verified.
+        """Stop if nobody can be verified.
 
         Raises:
-            ReleaseRefused: The file that names the signers is of no use.
+            ReleaseRefused: The file that names the signers is unusable.
         """
         problem = self.problem()
         if problem is not None:
@@ -99,10 +91,10 @@ class Trust:
     async def verified(
         self, signed: Signed | None, name: str, commit: str, mirror: Mirror
     ) -> Signer | None:
-        """Return who signed a release; None when nobody has to.
+        """Return who signed a release; None if nobody has to.
 
         Args:
-            signed: What carries the signature, if it is known.
+            signed: The signed object, if it is known.
             name: The tag or branch that was asked for.
             commit: The commit that would run.
             mirror: Where git looks.
@@ -115,7 +107,9 @@ class Trust:
             return None
         self.insist()
         if signed is None:
-            raise ReleaseRefused("unverified", "it was installed without a look at its signature")
+            raise ReleaseRefused(
+                "unverified", "its signature was not verified when it was installed"
+            )
         problem = claim_problem(signed, name, commit)
         good, said = (False, "") if problem else await mirror.verify(signed, self.signers)
         signer = signer_of(said) if good else None

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from agent.base.disk import state_disk
 from agent.base.errors import MayflyError, StoreError
-from agent.base.statedisk import state_disk
 from agent.base.stop import first
 from agent.contract.entries import Ended
 from agent.contract.layout import ManifestKey

@@ -3,9 +3,9 @@
 import asyncio
 
 from agent import __version__
+from agent.base.disk import state_disk
 from agent.base.durable import only_one
 from agent.base.errors import ExitCode, ReleaseError, StateError, UsageError
-from agent.base.statedisk import state_disk
 from agent.batch.claim import StandBack
 from agent.batch.shards import Shard
 from agent.browser import Place, Prewarm, early

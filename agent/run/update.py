@@ -145,23 +145,23 @@ class Update:
 
     async def _obtain(self, check: SelfCheck, bucket: Awaitable[Store]) -> Obtained:
         await self._memory.open(bucket)
-        context = self._release_context(check, self._images())
-        return await obtain(context, machine=self._context.call.machine)
+        return await obtain(replace(self._obtaining, self_check=check))
 
-    def _release_context(
-        self, check: SelfCheck | None = None, images: Images | None = None
-    ) -> ReleaseContext:
-        return ReleaseContext.of(
-            self._settings.release,
-            self._releases,
-            self._memory,
+    @property
+    def _obtaining(self) -> ReleaseContext:
+        return ReleaseContext(
+            settings=self._settings.release,
+            release_store=self._releases,
+            memory=self._memory,
             environ=self._environ,
             version=__version__,
             now=datetime.now(UTC),
             log=self._log,
-            self_check=check,
-            images=images,
+            images=Images(
+                self._settings.browser, self._environ, self._log, login=self._keyring.docker
+            ),
             keyring=self._keyring,
+            machine=self._context.call.machine,
         )
 
     async def withdraw(self) -> None:
@@ -181,18 +181,8 @@ class Update:
             record: The release that ran.
         """
         await self._memory.compact()
-        await Prune(
-            release_store=self._releases,
-            memory=self._memory,
-            checks=self._checks,
-            images=self._images(),
-            budget=self._settings.limits.disk,
-            environ=self._environ,
-            log=self._log,
-        ).sweep(record.commit, grown=record.trial is not None or bool(record.refused))
-
-    def _images(self) -> Images:
-        return Images(self._settings.browser, self._environ, self._log, login=self._keyring.docker)
+        grown = record.trial is not None or bool(record.refused)
+        await Prune(self._obtaining, self._settings.limits.disk).sweep(record.commit, grown=grown)
 
     async def end_trial(
         self, release: Installed, results: Results, rerun: Rerun, seconds_left: float
@@ -237,7 +227,7 @@ class Update:
             return None, ()
         try:
             async with asyncio.timeout(seconds):
-                other = await stand_in_for(release.commit, self._release_context())
+                other = await stand_in_for(release.commit, self._obtaining)
         except TimeoutError:
             self._log.warning("release.no_stand_in", reason="there was no time to fetch it")
             return None, ()
@@ -316,15 +306,15 @@ def after_trial(record: Release, release: Installed, verdict: Verdict, now: date
     tried = tried.model_copy(update={"refused": (*record.refused, refused)})
     if other is None:
         return tried
-    age = max(0.0, (now - other.fetched).total_seconds())
+    age = max(0.0, (now - other.marker.fetched).total_seconds())
     before = record.stale  # the release on trial was not the newest either
     return tried.model_copy(
         update={
-            "repository": other.repository,
+            "repository": other.marker.repository,
             "ref": other.ref,
             "commit": other.commit,
-            "fetched": other.fetched,
-            "verified_by": other.verified_by,
+            "fetched": other.marker.fetched,
+            "verified_by": other.marker.verified_by,
             "stale": Stale(
                 wanted=before.wanted if before else release.ref,
                 reason=before.reason if before else f"it failed its trial: {judgement.reason}",

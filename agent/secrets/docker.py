@@ -1,4 +1,4 @@
-"""Logins where docker's client finds them: a configuration of our own that exists for one command."""
+"""Logins of docker's client: a configuration of our own that exists for one command."""
 
 import base64
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.base.errors import SecretsError, SecretsUnreachable
 from agent.base.threads import in_thread
-from agent.machine.aws import Waits, aws_client
+from agent.machine.aws import Waits, aws_client, error_code
 from agent.secrets.registries import Login, client_config, ecr_region
 
 ECR_SECONDS = 30.0
@@ -22,10 +22,7 @@ _PREFIX = "mayfly-docker-"
 
 @contextmanager
 def client_folder(logins: Mapping[str, Login], environ: Mapping[str, str]) -> Iterator[Path]:
-    """Make a folder for `docker --config` that only this user can read.
-
-    What the user's own has beside the logins (plugins, contexts) is there as well.
-    """
+    """Yield a folder for `docker --config` only this user can read; it links to the user's own (plugins, contexts)."""
     own = Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME", "/"), ".docker"))
     place = _place(environ)
     _sweep(place)
@@ -48,7 +45,7 @@ def _place(environ: Mapping[str, str]) -> Path:
 
 
 def _sweep(place: Path) -> None:
-    """Remove what killed processes of ours left."""
+    """Remove the folders of killed processes."""
     for folder in place.glob(f"{_PREFIX}*"):
         pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
         with suppress(OSError):
@@ -87,9 +84,8 @@ def _ask_ecr(host: str, environ: Mapping[str, str]) -> Login:
         answer = aws_client("ecr", {**environ, **region}, _ECR_WAITS).get_authorization_token()
         token = answer["authorizationData"][0]["authorizationToken"]
     except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "an error")
         raise SecretsError(
-            f"ECR answered {code} for a login to {host}",
+            f"ECR answered {error_code(error)} for a login to {host}",
             remedy="give the machine's role ecr:GetAuthorizationToken, ecr:BatchGetImage and"
             " ecr:GetDownloadUrlForLayer",
         ) from error

@@ -1,4 +1,4 @@
-"""Env files: `NAME=value` a line, read strictly, because what is misread here is a password. Decisions only."""
+"""Env files: `NAME=value` a line, parsed strictly, because a misread value is a wrong password. Decisions only."""
 
 import re
 
@@ -14,8 +14,8 @@ _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "$": "$"}
 def parse_env(text: str, source: str) -> tuple[dict[str, str], list[Fault]]:
     r"""Return the variables of an env file, and all its faults by line; a fault never repeats the line.
 
-    `#` begins a comment line. A value is taken as it stands, but for spaces around it; in single quotes exactly as it
-    stands; in double quotes with `\n \t \r \" \\ \$`. Nothing is expanded: `$` is a dollar sign.
+    `#` begins a comment line. A value is taken literally, without spaces around it; in single quotes exactly; in double
+    quotes with `\n \t \r \" \\ \$`. Nothing is expanded: `$` is a dollar sign.
     """
     values: dict[str, str] = {}
     faults: list[Fault] = []

@@ -1,10 +1,9 @@
-"""What a run needs to reach what is private: read when it is first needed, kept in memory, hidden in every log."""
+"""Credentials for private repositories, registries and indexes: read when first needed, hidden in every log."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from agent.config.settings import Settings
 from agent.secrets.docker import client_folder, ecr_login
@@ -15,23 +14,15 @@ from agent.secrets.sources import read_credentials
 Hide = Callable[[Mapping[str, str]], None]
 
 
-def _nothing(_secrets: Mapping[str, str]) -> None:
-    pass
-
-
 class Keyring:
     """The credentials of repository, registries and package indexes.
 
-    What could not be read is asked for again at the next need; what was read is not, so that a run sees one state.
-
-    Args:
-        settings: Where they are.
-        environ: The agent's environment.
-        hide: Told of each secret before it is used.
+    What could not be read is read again at the next need; what was read is kept, so that a run sees one state. `hide`
+    gets each secret before it is used.
     """
 
     def __init__(
-        self, settings: Settings, environ: Mapping[str, str], hide: Hide = _nothing
+        self, settings: Settings, environ: Mapping[str, str], hide: Hide = lambda _: None
     ) -> None:
         self._settings = settings
         self._environ = environ
@@ -41,10 +32,10 @@ class Keyring:
         self._reading = asyncio.Lock()
 
     async def git(self) -> GitLogin | None:
-        """Return what opens the repository; None leaves it to what git and ssh of this user have.
+        """Return the repository's credentials; None leaves it to git and ssh of this user.
 
         Raises:
-            SecretsError: It could not be read, or opens nothing.
+            SecretsError: They could not be read, or are invalid.
         """
         source = self._settings.release.credentials
         if source is None:
@@ -60,18 +51,18 @@ class Keyring:
             return self._git
 
     async def registry(self, host: str) -> Login:
-        """Return the login of a registry: the configuration's, or for ECR the role's.
+        """Return the login of a registry: the configured one, or for ECR the role's.
 
         Raises:
             SecretsError: There is none.
         """
         entry = self._settings.registry.get(host)
         if entry is None:
-            return await self._login(f"registry {host}", ecr_login(host, self._environ))
+            return await self._login(f"registry {host}", lambda: ecr_login(host, self._environ))
         return await self._stored("registry", host, entry.credentials)
 
     async def indexes(self) -> dict[str, str]:
-        """Return the variables by which uv logs in to the indexes of the configuration.
+        """Return the variables by which uv logs in to the configured indexes.
 
         Raises:
             SecretsError: A login could not be read.
@@ -86,14 +77,12 @@ class Keyring:
             key = f'{section}."{name}".credentials'
             return login_from(await read_credentials(source, key, self._environ), source)
 
-        return await self._login(f"{section} {name}", read())
+        return await self._login(f"{section} {name}", read)
 
-    async def _login(self, name: str, reading: Coroutine[Any, Any, Login]) -> Login:
+    async def _login(self, name: str, read: Callable[[], Awaitable[Login]]) -> Login:
         async with self._reading:
-            if name in self._logins:
-                reading.close()
-            else:
-                login = await reading
+            if name not in self._logins:
+                login = await read()
                 self._hide({name: login.password})
                 self._logins[name] = login
             return self._logins[name]
@@ -102,11 +91,7 @@ class Keyring:
     async def docker(
         self, images: Iterable[str], builds: Iterable[str] = ()
     ) -> AsyncIterator[Path | None]:
-        """Have the logins that images need where docker's client finds them (`docker --config`), for one command.
-
-        Args:
-            images: Names of images to pull.
-            builds: Texts that name more of them.
+        """Yield a folder for `docker --config` with the logins for `images` and for those named in `builds`, if any.
 
         Raises:
             SecretsError: A login could not be read.

@@ -1,4 +1,4 @@
-"""Names of secrets in the parameter store of AWS, and what one may be. Decisions only."""
+"""Names and values of secrets in the parameter store of AWS. Decisions only."""
 
 import re
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from agent.secrets.registries import LOGIN_NAMES
 
 SSM = "ssm:"
 STORE_NAMES = ("access_key_id", "secret_access_key", "session_token")
-"""What the keys of a bucket are called below their path."""
+"""The names of a bucket's keys below their path."""
 LONGEST_VALUE = 4096
-"""Bytes that a parameter of the standard tier holds, which costs nothing."""
+"""Bytes of a parameter of the standard tier, which is free."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _PATH = re.compile(r"(/[A-Za-z0-9_.-]+){1,14}", re.ASCII)
@@ -34,14 +34,10 @@ class Parameter:
 
 
 def parameter_path(source: str | None, key: str) -> str:
-    """Return the path of `ssm:/path`.
-
-    Args:
-        source: The value of the configuration.
-        key: Its key, for the message.
+    """Return the path of `ssm:/path`, the value of the configuration's `key`.
 
     Raises:
-        UsageError: The configuration names no path of SSM.
+        UsageError: It is not a path of SSM.
     """
     if source is None or not source.startswith(SSM):
         raise UsageError(
@@ -62,8 +58,8 @@ class Group:
     """Secrets of one kind, below one path.
 
     Attributes:
-        key: The key of the configuration that has the path.
-        names: Those that the agent reads; empty where jobs choose the names.
+        key: The configuration's key that has the path.
+        names: The names that the agent reads; empty if jobs choose them.
     """
 
     key: str
@@ -76,19 +72,15 @@ GIT = Group("release.credentials", GIT_NAMES)
 
 
 def login_group(section: str, name: str) -> Group:
-    """Return the secrets of a registry or an index, by the name it has in the configuration."""
+    """Return the secrets of a registry or an index, by its name in the configuration."""
     return Group(f"{section}.{name}", LOGIN_NAMES)
 
 
 def check_name(name: str, group: Group) -> None:
-    """Refuse a name that nothing would ever read.
-
-    Args:
-        name: As it was given.
-        group: The kind of secrets.
+    """Reject a name that nothing would read.
 
     Raises:
-        UsageError: It is none.
+        UsageError: It is such a name.
     """
     if group.names and name not in group.names:
         raise UsageError(
@@ -102,10 +94,10 @@ def check_name(name: str, group: Group) -> None:
 
 
 def check_value(value: str) -> str:
-    """Return a value as it is stored: without the newline that ends a line of input.
+    """Return a value as it is stored: without the newline at the end of its input.
 
     Raises:
-        UsageError: It cannot be stored, or no environment variable could hold it. The message has none of it.
+        UsageError: It cannot be stored, or no environment variable could hold it. The message does not contain it.
     """
     value = value.removesuffix("\n").removesuffix("\r")
     if not value:

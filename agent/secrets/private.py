@@ -1,4 +1,4 @@
-"""What a private repository, registry or index asks for, and what may stand for it. Decisions only."""
+"""Credentials of private repositories: their form, and what is wrong with them. Decisions only."""
 
 import base64
 import binascii
@@ -11,7 +11,7 @@ from agent.config.faults import Fault
 from agent.secrets.envfile import parse_env
 
 GIT_NAMES = ("token", "username", "key", "known_hosts")
-"""What a repository's credentials are called below their path, and in their file."""
+"""The names of a repository's credentials below their path, and in their file."""
 
 _KEY = re.compile(
     r"\s*(-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----)(.*)", re.DOTALL
@@ -25,11 +25,11 @@ _TOKEN_USER = "x-access-token"  # noqa: S105 -- what stands in the place of a us
 
 @dataclass(frozen=True, slots=True)
 class GitLogin:
-    """What opens a private repository: a token over HTTPS, or a deploy key over SSH.
+    """Credentials of a private repository: a token over HTTPS, or a deploy key over SSH.
 
     Attributes:
         token: A token, or a password.
-        username: Whose; empty for what the host takes beside any token.
+        username: The token's user; empty for the host's default.
         key: A private key, as ssh-keygen wrote it.
         known_hosts: Lines of a known_hosts file; empty for those that come with Mayfly.
     """
@@ -46,19 +46,15 @@ class GitLogin:
         return {name: value for name, value in found.items() if value}
 
     def user_at(self, host: str) -> str:
-        """Return the name that goes with the token."""
+        """Return the user name for the token."""
         return self.username or _TOKEN_USERS.get(host, _TOKEN_USER)
 
 
 def git_login(found: Mapping[str, str], source: str) -> GitLogin:
-    """Return a repository's credentials.
-
-    Args:
-        found: What the source has, by name.
-        source: It, for the message.
+    """Return a repository's credentials from the values that `source` has.
 
     Raises:
-        SecretsError: Neither a token nor a key is there, or both, or the key cannot be used.
+        SecretsError: Neither a token nor a key is there, or both, or the key is unusable.
     """
     login = GitLogin(**{name: found[name].strip() for name in GIT_NAMES if name in found})
     if bool(login.token) == bool(login.key):
@@ -75,7 +71,7 @@ def git_login(found: Mapping[str, str], source: str) -> GitLogin:
 
 
 def parse_git_file(text: str, source: str) -> tuple[dict[str, str], list[Fault]]:
-    """Return the credentials in a file: an env file, or a private key with known_hosts lines after it."""
+    """Return the credentials in a file: an env file, or a private key and then known_hosts lines."""
     match = _KEY.fullmatch(text)
     if match is None:
         return parse_env(text, source)
@@ -83,7 +79,7 @@ def parse_git_file(text: str, source: str) -> tuple[dict[str, str], list[Fault]]
 
 
 def key_problem(key: str) -> str | None:
-    """Return why a text cannot be a deploy key; None when it can."""
+    """Return why a text is not a usable deploy key, or None."""
     if _PUBLIC_KEY.match(key.strip()):
         return "is a public key: its other half, the file without .pub, belongs here"
     match = _KEY.fullmatch(key)
@@ -106,14 +102,10 @@ def _is_open(key: str) -> bool:
 
 
 def check_git_value(name: str, value: str) -> None:
-    """Refuse what could never open a repository.
-
-    Args:
-        name: One of `GIT_NAMES`.
-        value: As it would be stored.
+    """Reject a value that could never open a repository; `name` is one of `GIT_NAMES`.
 
     Raises:
-        UsageError: It could not; the message has none of it.
+        UsageError: It could not; the message does not contain it.
     """
     problem = key_problem(value) if name == "key" else None
     if name in ("token", "username") and len(value.splitlines()) > 1:

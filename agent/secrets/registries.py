@@ -1,4 +1,4 @@
-"""Logins of registries and package indexes: which are needed, and what docker and uv are told. Decisions only."""
+"""Logins of registries and package indexes: which are needed, and the form that docker and uv need. Decisions only."""
 
 import base64
 import re
@@ -9,10 +9,10 @@ from typing import Any
 from agent.base.errors import SecretsError
 
 LOGIN_NAMES = ("username", "password")
-"""What the credentials of a registry or an index are called below their path, and in their file."""
+"""The names of a registry's or an index's credentials below their path, and in their file."""
 HUB = "docker.io"
 _HUB_KEY = "https://index.docker.io/v1/"
-"""What docker's client calls it."""
+"""Its key in docker's configuration."""
 
 _ECR = re.compile(r"\d{12}\.dkr\.ecr(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?")
 
@@ -26,10 +26,10 @@ class Login:
 
 
 def login_from(found: Mapping[str, str], source: str) -> Login:
-    """Return a login.
+    """Return the login that the values of `source` make.
 
     Raises:
-        SecretsError: Half of it is missing.
+        SecretsError: A half is missing.
     """
     missing = [name for name in LOGIN_NAMES if not found.get(name)]
     if missing:
@@ -50,7 +50,7 @@ def index_variables(logins: Mapping[str, Login]) -> dict[str, str]:
 
 
 def host_of(image: str) -> str:
-    """Return the registry of an image's name; one without a host comes from Docker Hub."""
+    """Return the registry of an image; one without a host comes from Docker Hub."""
     first, slash, _ = image.partition("/")
     is_host = slash and ("." in first or ":" in first or first == "localhost")
     return first if is_host and first not in {"index.docker.io", "registry-1.docker.io"} else HUB
@@ -63,12 +63,9 @@ def ecr_region(host: str) -> str | None:
 
 
 def needed(images: Iterable[str], builds: Iterable[str], configured: Collection[str]) -> list[str]:
-    """Return the registries that want a login.
+    """Return the registries that need a login.
 
-    Args:
-        images: Names of images to pull.
-        builds: Texts that name more of them: Dockerfiles, compose files.
-        configured: The registries that the configuration has credentials for.
+    `builds` are texts that name more images: Dockerfiles, compose files. `configured` registries have credentials.
     """
     hosts = {host_of(image) for image in images}
     found = {host for host in hosts if host in configured or ecr_region(host)}
@@ -80,7 +77,7 @@ def needed(images: Iterable[str], builds: Iterable[str], configured: Collection[
 
 
 def client_config(own: Mapping[str, Any], logins: Mapping[str, Login]) -> dict[str, Any]:
-    """Return the configuration of docker's client: the user's own, and these logins above it."""
+    """Return the configuration of docker's client: the user's own, with these logins."""
     keys = {_HUB_KEY if host == HUB else host: login for host, login in logins.items()}
     auths = {
         key: {"auth": base64.b64encode(f"{one.username}:{one.password}".encode()).decode()}

@@ -1,28 +1,109 @@
-"""Secrets are set, listed and removed in the parameter store of AWS. What reads them is `agent.secrets.sources`."""
+"""The parameter store of AWS: secrets are read, set, listed and removed."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from agent.base.errors import SecretsError
+from agent.base.errors import SecretsError, SecretsUnreachable
+from agent.base.threads import in_thread
+from agent.machine.aws import Waits, aws_client, error_code
+from agent.machine.metadata import SERVER_ERROR, TOO_MANY, metadata_endpoint
 from agent.secrets.parameters import Parameter
-from agent.secrets.sources import ssm_client
 
 if TYPE_CHECKING:
+    from botocore.exceptions import BotoCoreError, ClientError
     from mypy_boto3_ssm import SSMClient
 
 T = TypeVar("T")
+SSM_SECONDS = 45.0
+"""For all pages, retries included."""
+_WAITS = Waits(connect=5, read=10, attempts=3)
 DESCRIPTION = "set by mayfly secrets"
 DENIED = frozenset({"AccessDeniedException", "AccessDenied", "403"})
-"""The last is a refusal in another form than SSM's own, as a proxy or a stand-in sends it."""
+"""The last comes from a proxy or a stand-in, not from SSM."""
 UNKNOWN_KEYS = frozenset(
     {"UnrecognizedClientException", "InvalidClientTokenId", "ExpiredTokenException"}
 )
 
 
-class Parameters:
-    """The secrets below one path.
+async def read_parameters(path: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the values directly below a path, by name.
 
-    Every call is bounded by the client's own limits of time and attempts.
+    Raises:
+        SecretsUnreachable: SSM did not answer, or not in time.
+        SecretsError: It has none there, or denied access.
+    """
+    try:
+        return await in_thread(lambda: _read(f"/{path.strip('/')}", environ), seconds=SSM_SECONDS)
+    except TimeoutError as error:
+        raise SecretsUnreachable(
+            f"SSM did not give the parameters under {path} within {SSM_SECONDS:g} s",
+            remedy="check the network, and the route or the endpoint to SSM",
+        ) from error
+
+
+def _read(path: str, environ: Mapping[str, str]) -> dict[str, str]:
+    # boto3 takes a third of a second and 30 MB: only where SSM is used.
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+    try:
+        pages = (
+            _client(environ)
+            .get_paginator("get_parameters_by_path")
+            .paginate(Path=path, Recursive=False, WithDecryption=True)
+        )
+        found = {
+            parameter["Name"].rpartition("/")[2]: parameter["Value"]
+            for page in pages
+            for parameter in page["Parameters"]
+        }
+    except ClientError as error:
+        raise _kind(error, environ)(
+            f"SSM answered {error_code(error)} for the parameters under {path}",
+            remedy="allow ssm:GetParametersByPath on that path, and kms:Decrypt on its key",
+        ) from error
+    except BotoCoreError as error:
+        raise _kind(error, environ)(
+            f"the parameters under {path} cannot be read from SSM: {error}",
+            remedy="attach a role or set AWS_PROFILE",
+        ) from error
+    if not found:
+        raise SecretsError(
+            f"SSM has no parameters under {path} in this region",
+            remedy="`mayfly secrets set NAME` stores one (`aws ssm put-parameter` does, too)",
+        )
+    return found
+
+
+def _client(environ: Mapping[str, str]) -> "SSMClient":
+    client: SSMClient = aws_client("ssm", environ, _WAITS)
+    return client
+
+
+def _kind(error: "ClientError | BotoCoreError", environ: Mapping[str, str]) -> type[SecretsError]:
+    """Return whether another attempt may succeed."""
+    from botocore.exceptions import (  # noqa: PLC0415
+        ClientError,
+        ConnectionError,  # noqa: A004 -- the library's name
+        CredentialRetrievalError,
+        HTTPClientError,
+        NoCredentialsError,
+    )
+
+    if isinstance(error, ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        passing = status >= SERVER_ERROR or status == TOO_MANY or "Throttl" in error_code(error)
+    elif isinstance(error, NoCredentialsError):
+        # A role's keys are in the metadata service, which may be late after a boot.
+        passing = metadata_endpoint(environ) is not None
+    else:
+        passing = isinstance(error, ConnectionError | HTTPClientError | CredentialRetrievalError)
+    return SecretsUnreachable if passing else SecretsError
+
+
+class Parameters:
+    """The secrets below one path. Each call is limited by the client's own limits of time and attempts.
+
+    Each method raises `SecretsError` when SSM fails it.
     """
 
     def __init__(self, path: str, environ: Mapping[str, str]) -> None:
@@ -30,11 +111,7 @@ class Parameters:
         self._environ = environ
 
     def set(self, name: str, value: str) -> int:
-        """Store a value, encrypted with the account's own key, and return its version: 1 for a new one.
-
-        Raises:
-            SecretsError: SSM did not take it.
-        """
+        """Store a value, encrypted with the account's own key; return its version: 1 for a new one."""
         answer = self._ask(
             "ssm:PutParameter",
             lambda ssm: ssm.put_parameter(
@@ -48,11 +125,7 @@ class Parameters:
         return answer["Version"]
 
     def all(self) -> list[Parameter]:
-        """Return what is there, by name; values are neither shown nor asked for in the clear.
-
-        Raises:
-            SecretsError: SSM did not answer.
-        """
+        """Return what is there, by name; values are not decrypted."""
 
         def read(ssm: "SSMClient") -> list[Parameter]:
             pages = ssm.get_paginator("get_parameters_by_path").paginate(
@@ -67,11 +140,7 @@ class Parameters:
         return sorted(self._ask("ssm:GetParametersByPath", read), key=lambda one: one.name)
 
     def remove(self, name: str) -> bool:
-        """Remove one, and return whether it was there.
-
-        Raises:
-            SecretsError: SSM did not do it.
-        """
+        """Remove one; return whether it existed."""
         answer = self._ask(
             "ssm:DeleteParameters",
             lambda ssm: ssm.delete_parameters(Names=[f"{self._path}/{name}"]),
@@ -83,16 +152,16 @@ class Parameters:
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
         try:
-            return question(ssm_client(self._environ))
+            return question(_client(self._environ))
         except ClientError as error:
-            code = error.response.get("Error", {}).get("Code", "an error")
+            code = error_code(error)
             raise SecretsError(
                 f"SSM answered {code} for {action} on {self._path}",
                 remedy=_remedy(code, action, self._path),
             ) from error
         except BotoCoreError as error:
             raise SecretsError(
-                f"SSM cannot be asked: {error}",
+                f"the request to SSM failed: {error}",
                 remedy="set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
             ) from error
 

@@ -17,8 +17,8 @@ import structlog
 
 from agent.config.locate import Loaded, Surroundings, locate
 from agent.config.settings import Settings
-from agent.doctor import Installation, State, examine
-from agent.doctor.aws import aws_checks, sources_of
+from agent.doctor.aws import Deployment, aws_checks, sources_of
+from agent.doctor.examine import Installation, State, examine
 from tests.aws.ec2 import ACCOUNT
 from tests.aws.stack import IMAGE, Stack
 from tests.parts.aws import KEYS, REGION, Aws
@@ -326,7 +326,7 @@ async def test_the_checkout_is_compared_with_what_is_deployed(laptop: Laptop) ->
     for change, state in (("", State.OK), ("# changed\n", State.FAILED)):
         with (laptop.folder / "mayfly.yaml").open("a") as file:
             file.write(change)
-        checks = aws_checks(laptop.environment(), name, laptop.folder, configure)
+        checks = aws_checks(Deployment(laptop.environment(), name, laptop.folder, configure))
         found = {one.name: one for one in await examine(installation(), checks)}
         assert found["template"].state is state, found
         assert "ami.json has ami-newer, `make deploy` takes it" in found["image"].detail

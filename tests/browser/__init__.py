@@ -1,1 +1,1 @@
-"""Tests of the browser's keeper and of the three kinds of browser, against real ones."""
+"""Tests of the browser's supervisor and of the three kinds of browser, against real ones."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent.base.logs import Log, RunLogger
-from agent.browser import Place, Supervisor, WatchSettings, keep
+from agent.browser import Place, Supervisor, WatchSettings, supervise
 from agent.config.settings import Browser
 from tests.browser.rigs import ChromedriverRig, ContainerRig, RemoteRig, Rig
 from tests.parts.docker_engine import DockerEngine
@@ -21,7 +21,7 @@ from tests.parts.missing import program
 from tests.parts.waiting import wait_until
 
 QUICK = WatchSettings(interval=0.2, answer=1.0, misses=3, pause=0.2)
-"""The keeper's watch, at a pace at which tests can wait for it."""
+"""The supervisor's watch, at a pace at which tests can wait for it."""
 
 
 @dataclass
@@ -99,9 +99,9 @@ def own_rig(request: pytest.FixtureRequest) -> Rig:
     return kind
 
 
-def keeper_of(rig: Rig, place: Place, events: Events, **settings: Any) -> Supervisor:
-    """The keeper of a rig's browser, watching quickly."""
-    return keep(
+def supervisor_of(rig: Rig, place: Place, events: Events, **settings: Any) -> Supervisor:
+    """The supervisor of a rig's browser, watching quickly."""
+    return supervise(
         rig.choice,
         place,
         settings=Browser.model_validate({"timeout": "60s", "shared_memory": "512MiB", **settings}),

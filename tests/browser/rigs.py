@@ -24,7 +24,7 @@ class Rig(Protocol):
     listen: str
     """The address on which such a page must be served."""
 
-    def kill(self, keeper: Supervisor, place: Place) -> None:
+    def kill(self, supervisor: Supervisor, place: Place) -> None:
         """End the browser as a crash would."""
 
     def revive(self) -> None:
@@ -64,7 +64,7 @@ class ChromedriverRig:
         self.choice: Choice = Chromedriver(program)
         self.environ: Mapping[str, str] = {"PATH": os.environ["PATH"]}
 
-    def kill(self, keeper: Supervisor, place: Place) -> None:
+    def kill(self, supervisor: Supervisor, place: Place) -> None:
         """End the driver; its browsers are orphans then."""
         self.driver(place).kill()
 
@@ -82,7 +82,7 @@ class ChromedriverRig:
         self.driver(place).send_signal(signal.SIGSTOP)
 
     def revive(self) -> None:
-        """Leave it to the keeper."""
+        """Leave it to the supervisor."""
 
     def remains(self, place: Place) -> list[str]:
         """Its processes and profiles."""
@@ -110,13 +110,13 @@ class ContainerRig:
         listed = self.engine.docker("ps", "--all", "--quiet", f"--filter=label=mayfly.run={run_id}")
         return listed.stdout.split()
 
-    def kill(self, keeper: Supervisor, place: Place) -> None:
+    def kill(self, supervisor: Supervisor, place: Place) -> None:
         """End all processes of the container."""
         (container,) = self.containers(place.run_id)
         assert self.engine.docker("kill", container).returncode == 0
 
     def revive(self) -> None:
-        """Leave it to the keeper."""
+        """Leave it to the supervisor."""
 
     def remains(self, place: Place) -> list[str]:
         """Its containers."""
@@ -133,7 +133,7 @@ class RemoteRig:
         self.environ: Mapping[str, str] = {}
         self.grid = grid
 
-    def kill(self, keeper: Supervisor, place: Place) -> None:
+    def kill(self, supervisor: Supervisor, place: Place) -> None:
         """Stop the Grid."""
         self.grid.__exit__(None, None, None)
 

@@ -10,10 +10,10 @@ import pytest
 import requests
 
 from agent.base.errors import BrowserError
-from agent.browser import Chromedriver, Place, keep, open_to_browser, remove_leftovers
+from agent.browser import Chromedriver, Place, open_to_browser, remove_leftovers, supervise
 from agent.browser.chromedriver import LocalBrowser
 from agent.config.settings import Browser
-from tests.browser.conftest import Events, keeper_of
+from tests.browser.conftest import Events, supervisor_of
 from tests.browser.rigs import ChromedriverRig, browser_processes, profiles
 from tests.browser.site import REPORT, site
 from tests.parts.ports import LOOPBACK
@@ -24,10 +24,10 @@ async def test_browsers_that_jobs_left_open_end_with_the_run(
     local_rig: ChromedriverRig, place: Place, events: Events
 ) -> None:
     """A scraper that knows nothing of us opens sessions, downloads a file and never closes: all of it is cleared."""
-    async with keeper_of(local_rig, place, events) as keeper:
-        await keeper.ready()
+    async with supervisor_of(local_rig, place, events) as supervisor:
+        await supervisor.ready()
         with site(LOOPBACK, LOOPBACK) as page:
-            await asyncio.to_thread(_leave_open, keeper.url, page, place.downloads / "quotes")
+            await asyncio.to_thread(_leave_open, supervisor.url, page, place.downloads / "quotes")
         assert len(browser_processes(place.run_id)) > 2
         assert profiles(place) != []
         log = await asyncio.to_thread((place.folder / "chromedriver.log").read_text)
@@ -65,8 +65,8 @@ async def test_a_long_state_directory_is_no_obstacle(
 ) -> None:
     """Chromium exits where its socket's path is too long; profiles go elsewhere, and are removed there."""
     far = replace(place, folder=place.folder.parent / ("long" * 20) / "browser")
-    async with keeper_of(local_rig, far, events) as keeper:
-        await keeper.ready()
+    async with supervisor_of(local_rig, far, events) as supervisor:
+        await supervisor.ready()
         assert [path.startswith("/tmp/mayfly-") for path in profiles(far)] == [True]
     assert local_rig.remains(far) == []
 
@@ -75,13 +75,13 @@ async def test_a_hung_driver_is_replaced(
     local_rig: ChromedriverRig, place: Place, events: Events
 ) -> None:
     """It is there and does not answer: after some looks in vain it counts as dead."""
-    async with keeper_of(local_rig, place, events) as keeper:
-        await keeper.ready()
+    async with supervisor_of(local_rig, place, events) as supervisor:
+        await supervisor.ready()
         local_rig.suspend(place)
         await events.wait_for("browser.died")
         assert events.named("browser.died")[0]["reason"] == "it did not answer 3 times"
-        await keeper.ready()
-        assert keeper.generation == 1
+        await supervisor.ready()
+        assert supervisor.generation == 1
     assert local_rig.remains(place) == []
 
 
@@ -89,24 +89,24 @@ async def test_a_driver_that_is_slow_once_is_not_replaced(
     local_rig: ChromedriverRig, place: Place, events: Events
 ) -> None:
     """A machine under load may miss an answer."""
-    async with keeper_of(local_rig, place, events) as keeper:
-        await keeper.ready()
+    async with supervisor_of(local_rig, place, events) as supervisor:
+        await supervisor.ready()
         driver = local_rig.driver(place)
         driver.send_signal(signal.SIGSTOP)
-        assert await keeper.lost(0)
+        assert await supervisor.lost(0)
         driver.send_signal(signal.SIGCONT)
         await asyncio.sleep(1)  # a restart would have begun by then
-        assert keeper.generation == 0
-        assert not await keeper.lost(0)
+        assert supervisor.generation == 0
+        assert not await supervisor.lost(0)
 
 
 async def test_its_port_taken_meanwhile_is_waited_for(
     local_rig: ChromedriverRig, place: Place, events: Events
 ) -> None:
     """Jobs have the URL in their environment: a restart on another port would be of no use to them."""
-    async with keeper_of(local_rig, place, events) as keeper:
-        await keeper.ready()
-        port = int(keeper.url.rpartition(":")[2])
+    async with supervisor_of(local_rig, place, events) as supervisor:
+        await supervisor.ready()
+        port = int(supervisor.url.rpartition(":")[2])
         with socket.socket() as stranger:
             stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             driver = local_rig.driver(place)
@@ -116,18 +116,20 @@ async def test_its_port_taken_meanwhile_is_waited_for(
             stranger.listen()
             await events.wait_for("browser.not_restarted")
             with pytest.raises(BrowserError, match=f"does not listen on port {port}"):
-                await keeper.ready()
+                await supervisor.ready()
         await events.wait_for("browser.ready", 2)
-        await keeper.ready()
-        assert keeper.url.endswith(f":{port}")
+        await supervisor.ready()
+        assert supervisor.url.endswith(f":{port}")
 
 
 async def test_a_driver_that_cannot_be_run_says_so(place: Place, events: Events) -> None:
     """A program that is not there fails at once, with the remedy."""
     chosen = Chromedriver("/nonexistent/chromedriver")
-    async with keep(chosen, place, settings=Browser(), environ={}, log=events.log) as keeper:
+    async with supervise(
+        chosen, place, settings=Browser(), environ={}, log=events.log
+    ) as supervisor:
         with pytest.raises(BrowserError, match="could not be started") as caught:
-            await keeper.ready()
+            await supervisor.ready()
     assert "install chromium" in caught.value.remedy
 
 
@@ -136,11 +138,11 @@ async def test_a_driver_that_ends_at_once_is_quoted(place: Place, events: Events
     program = place.folder.parent / "chromedriver"
     program.write_text("#!/bin/sh\necho libnss3.so is missing >&2; exit 127\n")
     program.chmod(0o755)
-    async with keep(
+    async with supervise(
         Chromedriver(str(program)), place, settings=Browser(), environ={}, log=events.log
-    ) as keeper:
+    ) as supervisor:
         with pytest.raises(BrowserError, match=r"libnss3\.so is missing"):
-            await keeper.ready()
+            await supervisor.ready()
     assert profiles(place) == []
 
 
@@ -156,9 +158,9 @@ async def test_a_driver_without_a_browser_is_given_up_soon(
     program.write_text(f'#!/bin/sh\nexport TMPDIR=/tmp/{"x" * 99}; exec {driver.program} "$@"\n')
     program.chmod(0o755)
     local_rig.choice = Chromedriver(str(program))
-    async with keeper_of(local_rig, place, events) as keeper:
+    async with supervisor_of(local_rig, place, events) as supervisor:
         with pytest.raises(BrowserError, match="opened no browser session: "):
-            await keeper.ready()
+            await supervisor.ready()
         assert local_rig.remains(place) == []
 
 

@@ -5,7 +5,7 @@ import asyncio
 import requests
 
 from agent.browser import Place
-from tests.browser.conftest import Events, keeper_of
+from tests.browser.conftest import Events, supervisor_of
 from tests.browser.rigs import Rig
 from tests.browser.site import TITLE, site
 from tests.parts.waiting import wait_until
@@ -16,17 +16,17 @@ async def test_a_ready_browser_opens_a_page_and_leaves_nothing(
     rig: Rig, place: Place, events: Events
 ) -> None:
     """Once it is ready, a session of the simplest kind shows a page; after the run nothing of the browser is there."""
-    keeper = keeper_of(rig, place, events)
-    async with keeper:
-        await keeper.ready()
+    supervisor = supervisor_of(rig, place, events)
+    async with supervisor:
+        await supervisor.ready()
         with site(rig.listen, rig.site_host) as page:
-            assert await asyncio.to_thread(_title, keeper.url, page) == TITLE
-        record = keeper.record()
+            assert await asyncio.to_thread(_title, supervisor.url, page) == TITLE
+        record = supervisor.record()
     assert record is not None
     assert record.name.startswith("chrome ")
-    assert (keeper.generation, record.restarts) == (0, 0)
+    assert (supervisor.generation, record.restarts) == (0, 0)
     assert rig.remains(place) == []
-    assert _answers(keeper.url) == (record.kind == "remote")
+    assert _answers(supervisor.url) == (record.kind == "remote")
     assert events.named("browser.stopped")
 
 
@@ -34,24 +34,27 @@ async def test_a_browser_that_dies_comes_back_under_its_url(
     rig: Rig, place: Place, events: Events
 ) -> None:
     """A crash is noticed at once by who asks, the generation rises, and jobs go on with the URL they have."""
-    keeper = keeper_of(rig, place, events)
-    async with keeper:
-        await keeper.ready()
-        url = keeper.url
-        assert not await keeper.lost(0)
-        rig.kill(keeper, place)
-        assert await keeper.lost(0)
+    supervisor = supervisor_of(rig, place, events)
+    async with supervisor:
+        await supervisor.ready()
+        url = supervisor.url
+        assert not await supervisor.lost(0)
+        rig.kill(supervisor, place)
+        assert await supervisor.lost(0)
         await asyncio.to_thread(
-            wait_until, lambda: keeper.generation >= 1, seconds=20, what="its death to be noticed"
+            wait_until,
+            lambda: supervisor.generation >= 1,
+            seconds=20,
+            what="its death to be noticed",
         )
         rig.revive()
-        await keeper.ready()
-        assert keeper.url == url
-        assert await keeper.lost(0)
-        assert not await keeper.lost(1)
+        await supervisor.ready()
+        assert supervisor.url == url
+        assert await supervisor.lost(0)
+        assert not await supervisor.lost(1)
         with site(rig.listen, rig.site_host) as page:
             assert await asyncio.to_thread(_title, url, page) == TITLE
-        record = keeper.record()
+        record = supervisor.record()
     assert record is not None
     assert record.restarts == 1
     assert rig.remains(place) == []
@@ -63,7 +66,7 @@ async def test_a_start_can_be_given_up_at_any_moment(
 ) -> None:
     """The run may find out in the middle of a start that it needs no browser, or another: nothing remains of it."""
     for seconds in (0.0, 0.02, 0.1, 0.3, 0.8):
-        async with keeper_of(own_rig, place, events):
+        async with supervisor_of(own_rig, place, events):
             await asyncio.sleep(seconds)  # the moment is what is tried
         assert own_rig.remains(place) == []
 
@@ -72,8 +75,8 @@ async def test_a_cancelled_run_leaves_nothing(own_rig: Rig, place: Place, events
     """A run that is cancelled, and cancelled again while it stops its browser, still ends it."""
 
     async def run() -> None:
-        async with keeper_of(own_rig, place, events) as keeper:
-            await keeper.ready()
+        async with supervisor_of(own_rig, place, events) as supervisor:
+            await supervisor.ready()
             await asyncio.Event().wait()
 
     for seconds in (0.05, 0.5):
@@ -91,7 +94,7 @@ async def test_one_browser_may_come_while_the_other_goes(
     own_rig: Rig, place: Place, events: Events
 ) -> None:
     """When the release asks for another browser than was guessed, stopping the first does not hurt the second."""
-    first, second = keeper_of(own_rig, place, events), keeper_of(own_rig, place, events)
+    first, second = supervisor_of(own_rig, place, events), supervisor_of(own_rig, place, events)
     async with first:
         await asyncio.sleep(0.5)  # in the middle of the first one's start
         await second.__aenter__()

@@ -9,10 +9,10 @@ import pytest
 import requests
 
 from agent.base.errors import BrowserError
-from agent.browser import Container, Place, Supervisor, keep, open_to_browser, remove_leftovers
+from agent.browser import Container, Place, Supervisor, open_to_browser, remove_leftovers, supervise
 from agent.browser.container import ContainerBrowser, Resources
 from agent.config.settings import Browser
-from tests.browser.conftest import Events, keeper_of
+from tests.browser.conftest import Events, supervisor_of
 from tests.browser.rigs import ContainerRig
 from tests.browser.site import REPORT, site
 from tests.parts.docker_engine import DockerEngine
@@ -27,28 +27,28 @@ async def test_sessions_downloads_and_time_zone_are_the_runs(
 ) -> None:
     """One slot is one session; a download appears in the run's folder, whose path may have any character."""
     odd = replace(place, downloads=place.downloads / 'a, "b": c=d')
-    async with keeper_of(container_rig, odd, events, sessions=1) as keeper:
-        await keeper.ready()
-        assert keeper.shares_downloads
+    async with supervisor_of(container_rig, odd, events, sessions=1) as supervisor:
+        await supervisor.ready()
+        assert supervisor.shares_downloads
         with site(container_rig.listen, container_rig.site_host) as page:
-            await asyncio.to_thread(_use, keeper, page, odd.downloads / "quotes")
-        record = keeper.record()
+            await asyncio.to_thread(_use, supervisor, page, odd.downloads / "quotes")
+        record = supervisor.record()
     assert record is not None
     assert record.image == container_rig.image
     assert (record.digest or "").startswith("sha256:")
 
 
-def _use(keeper: Supervisor, page: str, folder: Path) -> None:
+def _use(supervisor: Supervisor, page: str, folder: Path) -> None:
     open_to_browser(folder)
     options = {"prefs": {"download.default_directory": str(folder)}}
-    with session(keeper.url, options=options) as browser:
+    with session(supervisor.url, options=options) as browser:
         browser.visit(page)
         assert browser.run("return zone.textContent") == "Asia/Tokyo"
-        (node,) = requests.get(f"{keeper.url}/status", timeout=5).json()["value"]["nodes"]
+        (node,) = requests.get(f"{supervisor.url}/status", timeout=5).json()["value"]["nodes"]
         assert len(node["slots"]) == node["maxSessions"] == 1
         with pytest.raises(requests.Timeout):  # it waits for the slot
             requests.post(
-                f"{keeper.url}/session",
+                f"{supervisor.url}/session",
                 json={"capabilities": {}},
                 headers={"Content-Type": "application/json; charset=utf-8"},
                 timeout=2,
@@ -65,21 +65,21 @@ async def test_its_port_taken_meanwhile_is_waited_for(
     container_rig: ContainerRig, place: Place, events: Events
 ) -> None:
     """Jobs have the URL in their environment: a restart on another port would be of no use to them."""
-    async with keeper_of(container_rig, place, events) as keeper:
-        await keeper.ready()
-        port = int(keeper.url.rpartition(":")[2])
+    async with supervisor_of(container_rig, place, events) as supervisor:
+        await supervisor.ready()
+        port = int(supervisor.url.rpartition(":")[2])
         (container,) = container_rig.containers(place.run_id)
         container_rig.engine.docker("rm", "--force", container)
         with socket.socket() as stranger:
             stranger.bind(("127.0.0.1", port))
             stranger.listen()
-            assert await keeper.lost(0)
+            assert await supervisor.lost(0)
             await events.wait_for("browser.not_restarted")
             with pytest.raises(BrowserError, match="address already in use"):
-                await keeper.ready()
+                await supervisor.ready()
         await events.wait_for("browser.ready", 2)
-        await keeper.ready()
-        assert keeper.url.endswith(f":{port}")
+        await supervisor.ready()
+        assert supervisor.url.endswith(f":{port}")
     assert container_rig.remains(place) == []
 
 
@@ -119,11 +119,11 @@ async def test_a_container_that_ends_at_once_is_quoted(
     try:
         engine.docker("commit", "--change", entry, made.stdout.strip(), broken)
         container_rig.choice = Container(broken)
-        async with keeper_of(container_rig, place, events) as keeper:
+        async with supervisor_of(container_rig, place, events) as supervisor:
             with pytest.raises(BrowserError, match=r"no display today .*exited, exit code 3"):
-                await keeper.ready()
+                await supervisor.ready()
             assert container_rig.remains(place) == []
-            assert keeper.record() is None
+            assert supervisor.record() is None
         assert len(events.named("browser.died_early")) == 1
     finally:
         engine.docker("rm", "--force", made.stdout.strip())
@@ -176,11 +176,13 @@ async def test_an_engine_that_is_gone_does_not_hold_up_the_end(
 async def _fails(
     place: Place, events: Events, environ: dict[str, str], reason: str, remedy: str
 ) -> None:
-    keeper = keep(Container(ABSENT), place, settings=Browser(), environ=environ, log=events.log)
-    async with keeper:
+    supervisor = supervise(
+        Container(ABSENT), place, settings=Browser(), environ=environ, log=events.log
+    )
+    async with supervisor:
         with pytest.raises(BrowserError) as caught:
-            await keeper.ready()
+            await supervisor.ready()
     assert reason in str(caught.value)
     assert remedy in caught.value.remedy
-    assert keeper.generation == 0
+    assert supervisor.generation == 0
     assert len(events.named("browser.failed")) == 1

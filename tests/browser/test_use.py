@@ -7,7 +7,7 @@ import requests
 
 from agent.browser import Choice, Chromedriver, Container, Place, Prewarm, Supervisor
 from agent.config.jobsfile import Job, JobsFile, ReleaseBrowser
-from tests.browser.conftest import Events, keeper_of
+from tests.browser.conftest import Events, supervisor_of
 from tests.browser.rigs import ChromedriverRig, Rig
 
 BROWSING = Job(name="browsing", command=("true",), browser=True)
@@ -35,13 +35,13 @@ async def test_what_the_last_job_leaves_open_is_closed(
     own_rig: Rig, place: Place, events: Events
 ) -> None:
     """A job that is killed keeps no slot from the next one; while another job runs, nothing of it is touched."""
-    async with keeper_of(own_rig, place, events, sessions=2) as keeper:
-        await keeper.ready()
-        async with keeper.used():
-            async with keeper.used():
-                left = await asyncio.to_thread(open_session, keeper.url)
-            assert await asyncio.to_thread(is_open, keeper.url, left)
-        assert not await asyncio.to_thread(is_open, keeper.url, left)
+    async with supervisor_of(own_rig, place, events, sessions=2) as supervisor:
+        await supervisor.ready()
+        async with supervisor.used():
+            async with supervisor.used():
+                left = await asyncio.to_thread(open_session, supervisor.url)
+            assert await asyncio.to_thread(is_open, supervisor.url, left)
+        assert not await asyncio.to_thread(is_open, supervisor.url, left)
     assert events.named("browser.closed_sessions")[0]["sessions"] == 1
 
 
@@ -49,12 +49,12 @@ async def test_a_foreign_grid_keeps_its_sessions(
     remote_rig: Rig, place: Place, events: Events
 ) -> None:
     """Sessions of somebody else's Grid may be somebody else's."""
-    async with keeper_of(remote_rig, place, events) as keeper:
-        await keeper.ready()
-        async with keeper.used():
-            left = await asyncio.to_thread(open_session, keeper.url)
-        assert await asyncio.to_thread(is_open, keeper.url, left)
-        await asyncio.to_thread(requests.delete, f"{keeper.url}/session/{left}", timeout=30)
+    async with supervisor_of(remote_rig, place, events) as supervisor:
+        await supervisor.ready()
+        async with supervisor.used():
+            left = await asyncio.to_thread(open_session, supervisor.url)
+        assert await asyncio.to_thread(is_open, supervisor.url, left)
+        await asyncio.to_thread(requests.delete, f"{supervisor.url}/session/{left}", timeout=30)
 
 
 class Early:
@@ -63,7 +63,7 @@ class Early:
     def __init__(self, rig: ChromedriverRig, place: Place, events: Events) -> None:
         self.chosen: list[Choice] = []
         self.kept: list[Supervisor] = []
-        self._make: Callable[[], Supervisor] = lambda: keeper_of(rig, place, events)
+        self._make: Callable[[], Supervisor] = lambda: supervisor_of(rig, place, events)
         self.browser = Prewarm(self._choose, self._keep)
 
     def _choose(self, image: str | None) -> Choice:
@@ -82,8 +82,8 @@ async def test_a_right_guess_is_kept(
     early = Early(local_rig, place, events)
     async with early.browser as browser:
         await browser.guess(None)
-        keeper = await browser.settle(None, (PLAIN, BROWSING))
-        assert keeper is early.kept[0]
+        supervisor = await browser.settle(None, (PLAIN, BROWSING))
+        assert supervisor is early.kept[0]
         await early.kept[0].ready()
         record = browser.leave()
     assert record is not None
@@ -113,8 +113,8 @@ async def test_a_wrong_guess_is_replaced(
     early = Early(local_rig, place, events)
     async with early.browser as browser:
         await browser.guess(None)
-        keeper = await browser.settle(ReleaseBrowser(image="pinned:1"), (BROWSING,))
-        assert keeper is early.kept[1]
+        supervisor = await browser.settle(ReleaseBrowser(image="pinned:1"), (BROWSING,))
+        assert supervisor is early.kept[1]
     assert early.chosen == [Chromedriver("chromedriver"), Container("pinned:1")]
     assert local_rig.remains(place) == []
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from agent.base.engine import image_digest
 from agent.browser.chromedriver import LONGEST_SCRATCH, browser_flags, make_scratch
-from agent.browser.container import Resources, run_arguments
-from agent.browser.docker import refusal
+from agent.browser.container import Docker, Resources, run_arguments
 from agent.browser.interface import Place, open_to_browser
 
 RUN = "20261122T064205Z-3f9a1c"
@@ -97,7 +96,7 @@ def test_an_engine_that_answers_no_json_has_no_digest() -> None:
 )
 def test_what_the_engine_refuses_comes_with_a_remedy(complaint: str, remedy: str) -> None:
     """The usual troubles are told apart; the engine's own words are kept."""
-    error = refusal("run", complaint)
+    error = Docker.refusal("run", complaint)
     assert complaint in str(error)
     assert remedy in error.remedy
     assert bool(error.remedy) == bool(remedy)

@@ -114,9 +114,9 @@ def test_all_faults_are_told_at_once_by_the_jobs_names() -> None:
         (job('env = { MAYFLY_X = "x" }'), '"MAYFLY_X" is set by the agent'),
         (
             job('env = { TZ = "Asia/Tokio" }'),
-            '"Asia/Tokio" is no time zone; did you mean "Asia/Tokyo"?',
+            '"Asia/Tokio" is not a time zone; did you mean "Asia/Tokyo"?',
         ),
-        (job('env = { TZ = "Asia" }'), 'env.TZ: "Asia" is no time zone'),
+        (job('env = { TZ = "Asia" }'), 'env.TZ: "Asia" is not a time zone'),
         (job('on = "mon"\nenv = { TZ = "JST-9" }'), "by which `on` cannot be judged"),
         (job('secrets = ["HOME"]'), '"HOME" is set by the agent'),
         (job('secrets = ["T"]\nenv = { T = "x" }'), "both in env and in secrets"),

@@ -100,15 +100,15 @@ def test_a_job_runs_in_a_private_image_until_the_login_is_revoked(
     bench.release("v1.0", JOB.replace("IMAGE", private.image))
     ran = bench.run()
     assert ran.job("contained")["status"] == "succeeded", ran.stderr
-    assert "they let us in" in bench.mayfly("doctor").stdout
+    assert "logged in to" in bench.mayfly("doctor").stdout
     private.forget()
     private.registry.admit("another")
     refused = bench.run()
     message = refused.job("contained")["message"]
     assert refused.job("contained")["status"] == "failed"
-    assert "the registry does not let us in" in message
+    assert "the registry denied access" in message
     alarmed = bench.mayfly("doctor")
-    assert f"{private.registry.host}: docker login failed: the registry does not let us in" in (
+    assert f"{private.registry.host}: docker login failed: the registry denied access" in (
         alarmed.stdout + alarmed.stderr
     )
     assert PASSWORD not in ran.stderr + refused.stderr + alarmed.stdout + alarmed.stderr
@@ -144,9 +144,9 @@ def test_preparing_an_image_of_the_machine_fetches_what_is_private(
     [
         ("Get https://r/v2/: x509: certificate has expired or is not yet valid", "certificate"),
         ("denied: Your authorization token has expired. Reauthenticate", "login has expired"),
-        ("unauthorized: incorrect username or password", "does not let us in"),
-        ("pull access denied for me/x, repository does not exist or may require", "not let us in"),
-        ("no basic auth credentials", "does not let us in"),
+        ("unauthorized: incorrect username or password", "denied access"),
+        ("pull access denied for me/x, repository does not exist or may require", "denied access"),
+        ("no basic auth credentials", "denied access"),
         ("manifest for me/x:9 not found: manifest unknown", "has no such image"),
         ("toomanyrequests: You have reached your pull rate limit", "limit on pulls is reached"),
         ("dial tcp: lookup ghcr.io: no such host", ""),
@@ -204,14 +204,14 @@ def test_a_stack_whose_login_is_wrong_says_so(
     jobs = '[[job]]\nname = "stack"\ncompose = "compose.yml"\nservice = "batch"\noutput = "/data"\n'
     bench.release("v1.0", jobs, {"compose.yml": compose})
     ran = bench.run()
-    assert "the registry does not let us in" in ran.job("stack")["message"]
+    assert "the registry denied access" in ran.job("stack")["message"]
     assert "wr0ng" not in ran.stderr
 
 
 async def test_the_browsers_image_may_be_private(private: Private) -> None:
     """A release that pins one is refused when the login is wrong, with what would help."""
     log = RunLogger().log
-    for password, expected in ((PASSWORD, None), ("wr0ng-wr0ng", "does not let us in")):
+    for password, expected in ((PASSWORD, None), ("wr0ng-wr0ng", "denied access")):
         private.forget()
         private.remember(password)
         keyring = Keyring(private.settings(), private.engine.environ)

@@ -10,7 +10,8 @@ from agent import __version__
 from agent.base.logs import RunLogger
 from agent.config.locate import Locations
 from agent.config.overrides import Document, flag_overrides, parse_settings
-from agent.doctor import CHECKS, Finding, Installation, State, examine
+from agent.doctor.checks import CHECKS
+from agent.doctor.examine import Finding, Installation, State, examine
 from tests.parts.ports import LOOPBACK, free_port
 
 NOBODY = f"http://{LOOPBACK}:{free_port()}"

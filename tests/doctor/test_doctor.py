@@ -12,20 +12,9 @@ from agent import __version__
 from agent.base.errors import ExitCode, StoreError
 from agent.config.faults import Fault
 from agent.config.jobsfile import parse_jobs
-from agent.doctor import (
-    CHECKS,
-    Check,
-    Finding,
-    Installation,
-    State,
-    as_data,
-    as_lines,
-    examine,
-    exit_code,
-    failed,
-    ok,
-    skipped,
-)
+from agent.doctor.checks import CHECKS
+from agent.doctor.examine import Check, Finding, Installation, State, examine, failed, ok, skipped
+from agent.doctor.report import as_data, as_lines, exit_code
 from agent.release.context import ReleaseContext
 from agent.release.memory import Memory, Writer
 from agent.release.obtain import obtain
@@ -69,10 +58,10 @@ async def test_the_jobs_of_the_last_good_release_are_checked(
     writer = Writer("20261122T180000Z-3f9a1c", "test", now)
     memory = Memory("v*", writer, copy=release_store.copy, now=lambda: now, log=who.log)
     obtained = await obtain(
-        ReleaseContext.of(
-            who.settings.release,
-            release_store,
-            memory,
+        ReleaseContext(
+            settings=who.settings.release,
+            release_store=release_store,
+            memory=memory,
             environ=who.environ,
             version=__version__,
             now=datetime.now(UTC),
@@ -119,7 +108,7 @@ async def test_a_repository_says_which_release_it_would_give(
 @pytest.mark.parametrize(
     ("pair", "says"),
     [
-        (None, "not set"),
+        (None, "no repository is configured"),
         ("release.repository=nonsense", "neither a URL nor"),
         ("release.repository=/nowhere/at/all", "not found"),
     ],
@@ -258,7 +247,7 @@ async def test_checks_run_at_once_each_with_its_limit(installation: Ask) -> None
     ("error", "detail", "remedy"),
     [
         (StoreError("no", remedy="do this"), "no", "do this"),
-        (FileNotFoundError(2, "No such file", "/x"), "/x: No such file", "look at the disk"),
+        (FileNotFoundError(2, "No such file", "/x"), "/x: No such file", "check the disk"),
         (ZeroDivisionError("oops"), "the check itself broke: ZeroDivisionError('oops')", "report"),
     ],
 )

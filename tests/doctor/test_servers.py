@@ -7,15 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.doctor import (
-    CHECKS,
-    Check,
-    State,
-    examine,
-)
+from agent.doctor.checks import CHECKS
+from agent.doctor.examine import Check, State, examine
 from tests.doctor.installations import NOBODY, Ask, ask
 from tests.parts.faultproxy import FaultProxy
-from tests.parts.faults import BlackHole, Corrupt, IgnoreConditions, Lie
+from tests.parts.faults import BlackHole, Corrupt, Lie
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
 from tests.parts.metadata import Metadata
 from tests.parts.recorder import Recorder
@@ -41,19 +37,8 @@ async def test_a_store_is_written_read_listed_and_cleaned(
     who = installation(*s3(s3_server, s3_bucket), **keys(s3_server))
     finding = await ask("store", who)
     assert (finding.state, "write, read, list, delete" in finding.detail) == (State.OK, True)
-    assert "conditional" not in finding.detail
     assert s3_server.keys(s3_bucket) == []
     assert (await ask("store credentials", who)).detail == "keys from the environment"
-
-
-async def test_a_store_that_ignores_conditions_is_told(
-    installation: Ask, s3_server: S3Server, s3_bucket: str, s3_proxy: FaultProxy
-) -> None:
-    """It can be used, with a note."""
-    s3_proxy.inject(IgnoreConditions(), times=None)
-    who = installation(*s3(s3_server, s3_bucket, s3_proxy.url), **keys(s3_server))
-    finding = await ask("store", who)
-    assert (finding.state, "ignores conditional writes" in finding.detail) == (State.OK, True)
 
 
 @pytest.mark.parametrize("fault", [Lie(), Corrupt()])

@@ -80,17 +80,17 @@ class Computer:
         release = Release.model_validate(values)
         self.memory = self.remembered(release)
         return await obtain(
-            ReleaseContext.of(
-                release,
-                self.release_store,
-                self.memory,
+            ReleaseContext(
+                settings=release,
+                release_store=self.release_store,
+                memory=self.memory,
                 environ=self.environ,
                 version=version,
                 now=self.now,
                 log=RunLogger(self.events.append).log,
+                machine=self.machine,
                 keyring=Keyring(Settings(release=release, index=self.index), self.environ),
-            ),
-            machine=self.machine,
+            )
         )
 
     def login_to_index(self, source: str) -> None:

@@ -27,10 +27,10 @@ async def _obtain(repository: str, state: str, cache: str) -> None:
         log=RunLogger(json_sink(sys.stderr)).log,
     )
     obtained = await obtain(
-        ReleaseContext.of(
-            Release(repository=repository),
-            release_store,
-            memory,
+        ReleaseContext(
+            settings=Release(repository=repository),
+            release_store=release_store,
+            memory=memory,
             environ=os.environ,
             version="0.1.0",
             now=datetime.now(UTC),

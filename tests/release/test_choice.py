@@ -23,14 +23,14 @@ async def test_the_newest_tag_is_installed_and_logged(
     commit = repo_builder.release("v1.10", {"greet.sh": "echo new"})
     obtained = await computer.obtain()
     release = obtained.release
-    assert (release.ref, release.commit, release.repository) == (
+    assert (release.ref, release.commit, release.marker.repository) == (
         "v1.10",
         commit,
         str(repo_builder.bare),
     )
     assert (release.tree / "greet.sh").read_text() == "echo new"
     assert [job.name for job in release.jobs.job] == ["greet"]
-    assert release.fetched == computer.now
+    assert release.marker.fetched == computer.now
     assert release.programs is None
     assert (obtained.stale, obtained.warnings) == (None, ())
     for event in ("release.wanted", "release.fetched", "release.exported", "release.installed"):
@@ -216,7 +216,7 @@ async def test_credentials_reach_the_server_and_nothing_else(
         quoted = "p%C3%A455w%C3%B6rd%2F%2B%20%25"
         computer.repository = server.url().replace("http://", f"http://me:{quoted}@")
         release = (await computer.run_well()).release
-        assert release.repository == server.url()
+        assert release.marker.repository == server.url()
         computer.repository = server.url().replace("http://", "http://me:wr0ngwr0ng@")
         refused = await computer.obtain()
     assert refused.stale is not None

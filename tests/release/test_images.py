@@ -33,10 +33,10 @@ async def take(computer: Computer, docker: DockerEngine) -> Obtained:
     log = RunLogger(computer.events.append).log
     environ = {**computer.environ, **docker.environ}
     return await obtain(
-        ReleaseContext.of(
-            Release.model_validate({"repository": computer.repository}),
-            computer.release_store,
-            computer.remembered(),
+        ReleaseContext(
+            settings=Release.model_validate({"repository": computer.repository}),
+            release_store=computer.release_store,
+            memory=computer.remembered(),
             environ=environ,
             version=VERSION,
             now=computer.now,

@@ -123,7 +123,7 @@ async def test_a_wrong_token_is_refused_with_a_remedy(
     computer: Computer, https: GitServer, tmp_path: Path
 ) -> None:
     """It is asked once: another attempt would not help."""
-    with pytest.raises(ReleaseError, match="does not take the token") as raised:
+    with pytest.raises(ReleaseError, match="rejected the token") as raised:
         await computer.obtain(credentials=kept(tmp_path, "token=wr0ng-wr0ng\n"))
     assert "mayfly secrets set --git token" in raised.value.remedy
     assert computer.told("release.retry") == []
@@ -167,7 +167,7 @@ async def test_a_deploy_key_is_read_from_ssm(
     assert (await computer.run_well(credentials="ssm:/private/deploy")).stale is None
 
 
-KEY_REFUSED = ("the server does not take the key", "read-only is enough")
+KEY_REFUSED = ("the server rejected the key", "read-only is enough")
 
 
 def _another_key(ssh: SshServer, folder: Path, repository: Path) -> None:

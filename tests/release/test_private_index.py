@@ -82,7 +82,7 @@ async def test_a_login_that_no_longer_opens_the_index_leaves_the_last_good_relea
     obtained = await computer.obtain()
     assert obtained.release.ref == "v1.0"
     assert obtained.stale is not None
-    assert "the index does not let us in" in obtained.stale.reason
+    assert "the index denied access" in obtained.stale.reason
     assert PASSWORD not in obtained.stale.reason + repr(computer.events)
 
 

@@ -13,7 +13,8 @@ from agent import __version__
 from agent.base.logs import RunLogger
 from agent.config.locate import Locations
 from agent.config.settings import Settings
-from agent.doctor import CHECKS, Finding, Installation, State, examine
+from agent.doctor.checks import CHECKS
+from agent.doctor.examine import Finding, Installation, State, examine
 from agent.release.trust import keyless_lines, signers_problem
 from agent.release.verify import Trust
 from tests.parts.command import mayfly, surroundings
@@ -35,8 +36,8 @@ LINES = {
 }
 FILES: dict[str, tuple[str | None, str]] = {
     "missing": (None, "cannot be read: No such file or directory"),
-    "empty": ("", "names nobody"),
-    "comments": ("# nobody yet\n\n", "names nobody"),
+    "empty": ("", "names no signer"),
+    "comments": ("# nobody yet\n\n", "names no signer"),
     "a key without a name": (f"{KEY}\n", "has no line with a key"),
     "a line of two": (
         f"ada@example.com {KEY}\nbob@example.com {KEY[:40]}...\n",
@@ -129,7 +130,7 @@ async def test_a_pipe_in_its_place_is_refused_at_once(tmp_path: Path) -> None:
     """Nobody writes into it: whoever opened it as a file would wait for ever, deaf to a stop."""
     signers = tmp_path / "allowed_signers"
     os.mkfifo(signers)
-    assert "cannot be read: it is no file" in check(signers).stdout
+    assert "cannot be read: it is not a regular file" in check(signers).stdout
     assert (await doctor(signers)).state is State.FAILED
     assert Trust(signers, stated=True).problem() is not None
 

@@ -7,19 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.base.versions import Track
+from agent.contract.releases import Version
 from agent.release.programs import Entry, entry_of, is_python
 from agent.release.repository import Wanted
 from agent.release.retention import NEWEST_KEPT, Shelved, to_remove
 from agent.release.trust import (
     Claim,
-    Floor,
     Signed,
     claim_of,
     claim_problem,
-    floor_problem,
     forced_back_problem,
     highest,
     line_of,
+    minimum_problem,
     signer_of,
     signers_problem,
     to_try,
@@ -102,12 +102,12 @@ def test_why_nobody_signed() -> None:
 
 def test_a_file_of_signers_names_somebody() -> None:
     """Comments and blank lines are nobody."""
-    assert signers_problem(b"") == signers_problem(b"\n # x\n\n") == "names nobody"
+    assert signers_problem(b"") == signers_problem(b"\n # x\n\n") == "names no signer"
     assert signers_problem(b"ada ssh-ed25519 AAAA\n") == "has no line with a key"
 
 
 LINE = line_of("https://example.com/my scrapers.git", None, "v*")
-FLOOR = Floor(ref="v1.10", commit=COMMIT, time=1000)
+MINIMUM = Version(line=LINE, tag=True, ref="v1.10", commit=COMMIT, time=1000)
 
 
 @pytest.mark.parametrize(
@@ -118,39 +118,39 @@ FLOOR = Floor(ref="v1.10", commit=COMMIT, time=1000)
     ],
 )
 def test_versions_do_not_go_back(ref: str, *, back: bool) -> None:
-    """By version order; without a floor, and on a branch, every name is fine."""
-    assert (floor_problem(FLOOR, LINE, ref, is_tag=True) is not None) is back
-    assert floor_problem(None, LINE, ref, is_tag=True) is None
-    assert floor_problem(FLOOR, LINE, ref, is_tag=False) is None
+    """By version order; without a minimum, and on a branch, every name is fine."""
+    assert (minimum_problem(MINIMUM, ref, is_tag=True) is not None) is back
+    assert minimum_problem(None, ref, is_tag=True) is None
+    assert minimum_problem(MINIMUM, ref, is_tag=False) is None
 
 
 def test_older_releases_are_tried_down_to_the_floor() -> None:
-    """The newest in any case, so that it is judged; what is older than the floor never is."""
+    """The newest in any case, so that it is judged; what is older than the minimum never is."""
     names = ("v2.0", "v1.11", "v1.10", "v1.9")
     offered = tuple(Wanted(name, f"refs/tags/{name}", COMMIT) for name in names)
-    assert to_try(offered, FLOOR, LINE) == offered[:3]
-    assert to_try(offered, None, LINE) == offered
-    assert to_try(offered[3:], FLOOR, LINE) == offered[3:]
-    assert to_try((), FLOOR, LINE) == ()
+    assert to_try(offered, MINIMUM) == offered[:3]
+    assert to_try(offered, None) == offered
+    assert to_try(offered[3:], MINIMUM) == offered[3:]
+    assert to_try((), MINIMUM) == ()
 
 
 def test_a_branch_does_not_go_back() -> None:
     """By the commit's own time, which is signed; the same commit is no step back."""
-    assert forced_back_problem(FLOOR, "main", Claim("b" * 40, "", 999)) is not None
-    assert forced_back_problem(FLOOR, "main", Claim("b" * 40, "", 1000)) is None
-    assert forced_back_problem(FLOOR, "main", Claim(COMMIT, "", 5)) is None
+    assert forced_back_problem(MINIMUM, "main", Claim("b" * 40, "", 999)) is not None
+    assert forced_back_problem(MINIMUM, "main", Claim("b" * 40, "", 1000)) is None
+    assert forced_back_problem(MINIMUM, "main", Claim(COMMIT, "", 5)) is None
     assert forced_back_problem(None, "main", Claim("b" * 40, "", 5)) is None
 
 
 @given(st.lists(st.from_regex(r"v[0-9]{1,2}\.[0-9]{1,2}(-rc[0-9])?", fullmatch=True), min_size=1))
 def test_the_floor_is_the_highest_version_that_was_good(names: list[str]) -> None:
     """In whatever order they come."""
-    floors = [None, *(Floor(ref=name, commit=COMMIT) for name in names)]
-    top = highest(floors, LINE, is_tag=True)
+    versions = [None, *(MINIMUM.model_copy(update={"ref": name}) for name in names)]
+    top = highest(versions)
     order = Track("v*").order
     assert top is not None
     assert order(top.ref) == max(map(order, names))
-    assert highest([None], LINE, is_tag=True) is None
+    assert highest([None]) is None
 
 
 SHELVED = st.lists(

@@ -10,7 +10,8 @@ import pytest
 from agent.base.errors import SecretsError
 from agent.config.credentials import Credentials
 from agent.config.settings import Secrets, Store
-from agent.secrets.sources import SSM_SECONDS, job_secrets, read_env_file, store_credentials
+from agent.secrets.sources import job_secrets, read_env_file, store_credentials
+from agent.secrets.ssm import SSM_SECONDS
 from tests.parts.stalled import refused
 
 Parameters = Callable[..., None]

@@ -17,7 +17,7 @@ from agent.base.containers import (
 from agent.base.engine import LABEL, Engine, bind_mount, image_digest
 from agent.base.errors import ContainerError
 from agent.base.logs import Log
-from agent.browser import door
+from agent.browser import webdriver_proxy
 from agent.jobs.containers.attached import Attach
 from agent.jobs.containers.leftovers import PROJECT, remove_container, remove_stack
 from agent.jobs.containers.services import has_init
@@ -41,7 +41,7 @@ class ImageVessel:
         self._given = given(launch.environ, spec.secrets)
         self._digest: str | None = None
         self._begun = False
-        self._door = AsyncExitStack()
+        self._proxy = AsyncExitStack()
 
     async def prepare(self) -> None:
         """Pull the image if the engine does not have it, and create the container.
@@ -53,7 +53,7 @@ class ImageVessel:
         self._digest = image_digest(image)
         gateway = await self._network()
         if self._contained.browser is not None:
-            await self._open_door(gateway, self._contained.browser)
+            await self._open_proxy(gateway, self._contained.browser)
         arguments = create_arguments(
             self._name,
             self._launch,
@@ -62,7 +62,7 @@ class ImageVessel:
             gateway,
             init=has_init(json.loads(image)[0], {}),
         )
-        await self._engine.do(*arguments, seconds=CREATE_SECONDS, environ=self._given.environ)
+        await self._engine.output(*arguments, seconds=CREATE_SECONDS, environ=self._given.environ)
 
     async def serve(self, attach: Attach) -> None:
         """Nothing serves it but the run's browser."""
@@ -98,7 +98,7 @@ class ImageVessel:
 
     async def remove(self) -> None:
         """Kill and remove it, and its network."""
-        await self._door.aclose()
+        await self._proxy.aclose()
         if self._begun:
             await remove_container(self._engine, self._name, self._log)
             await remove_stack(self._engine, self._name, self._log)
@@ -108,14 +108,16 @@ class ImageVessel:
         labels = (f"{LABEL}={self._launch.environ['MAYFLY_RUN_ID']}", f"{PROJECT}={self._name}")
         marks = (part for label in labels for part in ("--label", label))
         self._begun = True
-        await self._engine.do("network", "create", *marks, self._name, seconds=CREATE_SECONDS)
+        await self._engine.output("network", "create", *marks, self._name, seconds=CREATE_SECONDS)
         gateway = "{{(index .IPAM.Config 0).Gateway}}"
-        return await self._engine.do("network", "inspect", "--format", gateway, self._name)
+        return await self._engine.output("network", "inspect", "--format", gateway, self._name)
 
-    async def _open_door(self, gateway: str, browser: str) -> None:
+    async def _open_proxy(self, gateway: str, browser: str) -> None:
         """Let it reach the run's browser, and nobody else."""
         try:
-            await self._door.enter_async_context(door(gateway, BROWSER_PORT, lambda: browser))
+            await self._proxy.enter_async_context(
+                webdriver_proxy(gateway, BROWSER_PORT, lambda: browser)
+            )
         except OSError as error:
             raise ContainerError(
                 f"the browser cannot be offered to the container at {gateway}: {error.strerror}",
@@ -124,20 +126,7 @@ class ImageVessel:
 
     async def _have_image(self) -> bytes:
         """Return what the engine says of the image, which it has then."""
-        found = await self._engine.ask("image", "inspect", self._image)
-        if found.code != 0:
-            # Is there an engine at all? Its answer to this is clearer.
-            await self._engine.do("version", "--format", "{{.Server.Version}}")
-            self._log.info("job.image_pulled", image=self._image)
-            try:
-                await self._engine.pull(self._image)
-            except ContainerError as error:
-                raise ContainerError(
-                    f"the image {self._image} is not here and could not be fetched: {error}",
-                    remedy=error.remedy or "check its name and the network, or docker load it",
-                ) from error
-            return (await self._engine.do("image", "inspect", self._image)).encode()
-        return found.stdout
+        return (await self._engine.have(self._image, self._log, "job.image_pulled"))[0]
 
 
 def create_arguments(

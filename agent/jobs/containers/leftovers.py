@@ -22,7 +22,7 @@ async def remove_stack(engine: Engine, project: str, log: Log) -> None:
     """Kill and remove a stack: containers, then what they use. What it built stays, for the release's next run."""
     for kind, command in _KINDS:
         try:
-            listed = await engine.do(*kind, "--quiet", "--filter", f"label={PROJECT}={project}")
+            listed = await engine.output(*kind, "--quiet", "--filter", f"label={PROJECT}={project}")
         except ContainerError as error:
             log.warning("job.stack_not_removed", project=project, reason=str(error))
             return
@@ -41,7 +41,7 @@ async def remove_stacks(run_ids: Collection[str], environ: Mapping[str, str], lo
     projects: set[str] = set()
     for kind, _ in _KINDS if prefixes else ():
         try:
-            listed = await engine.do(
+            listed = await engine.output(
                 *kind,
                 *("--filter", f"label={PROJECT}"),
                 *("--format", f'{{{{.Label "{PROJECT}"}}}}'),
@@ -70,7 +70,7 @@ async def remove_built(tree: Path, environ: Mapping[str, str], log: Log) -> None
             "--format",
             "{{.Repository}}:{{.Tag}}",
         )
-        images = (await engine.do("image", "ls", *named)).split()
+        images = (await engine.output("image", "ls", *named)).split()
     except ContainerError:
         return
     if images:
@@ -87,7 +87,7 @@ _KINDS = (
 
 async def _remove(engine: Engine, command: tuple[str, ...], names: list[str], log: Log) -> None:
     try:
-        done = await engine.ask(*command, *names, seconds=REMOVE_SECONDS)
+        done = await engine.run(*command, *names, seconds=REMOVE_SECONDS)
     except ContainerError as error:
         log.warning("job.container_not_removed", names=names, reason=str(error))
         return

@@ -65,10 +65,12 @@ async def _wait(engine: Engine, project: str, service: str, seconds: float) -> s
 
 async def _look(engine: Engine, project: str, service: str) -> Look:
     filters = ("--filter", f"label={PROJECT}={project}", "--filter", f"label={SERVICE}={service}")
-    listed = (await engine.do("ps", "--all", "--quiet", *filters)).split()
+    listed = (await engine.output("ps", "--all", "--quiet", *filters)).split()
     if not listed:
         return Look(Sign.STARTING)
-    found = [look(each) for each in json.loads(await engine.do("container", "inspect", *listed))]
+    found = [
+        look(each) for each in json.loads(await engine.output("container", "inspect", *listed))
+    ]
     # Of several containers of a service, the one that is furthest from serving counts.
     return max(found, key=lambda one: (one.sign is not Sign.SERVES, one.sign is Sign.STARTING))
 

@@ -54,7 +54,7 @@ class StackVessel:
         Raises:
             ContainerError: There is no engine or no compose, or the stack is not one that can run.
         """
-        await self._engine.do("version", "--format", "{{.Server.Version}}")
+        await self._engine.output("version", "--format", "{{.Server.Version}}")
         await require_compose(self._engine.environ)
         await asyncio.to_thread(_copy, self._launch.cwd, self._tree)
         stack = StackFile(
@@ -108,11 +108,11 @@ class StackVessel:
 
     async def _image_of_batch(self, own: Mapping[str, Any], attach: Attach) -> Mapping[str, Any]:
         name = str(own.get("image", ""))
-        found = await self._engine.ask("image", "inspect", name)
+        found = await self._engine.run("image", "inspect", name)
         if found.code != 0:
             verb = ("build",) if "build" in own else ("pull", "--quiet")
             await self._compose(attach, *verb, self._service)
-            found = await self._engine.ask("image", "inspect", name)
+            found = await self._engine.run("image", "inspect", name)
         images = json.loads(found.stdout) if found.code == 0 else []
         image: Mapping[str, Any] = images[0] if images else {}
         return image

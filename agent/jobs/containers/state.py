@@ -52,17 +52,17 @@ async def images_of(engine: Engine, project: str) -> str:
         ContainerError: The engine did not answer.
     """
     listed = (
-        await engine.do("ps", "--all", "--quiet", "--filter", f"label={PROJECT}={project}")
+        await engine.output("ps", "--all", "--quiet", "--filter", f"label={PROJECT}={project}")
     ).split()
     if not listed:
         return ""
-    containers = json.loads(await engine.do("container", "inspect", *listed))
+    containers = json.loads(await engine.output("container", "inspect", *listed))
     used = {
         str(own["Config"]["Labels"].get(SERVICE, "?")): (own["Config"]["Image"], own["Image"])
         for own in containers
     }
     digests = {
-        identity: image_digest((await engine.ask("image", "inspect", identity)).stdout)
+        identity: image_digest((await engine.run("image", "inspect", identity)).stdout)
         for identity in {identity for _, identity in used.values()}
     }
     return ", ".join(
@@ -87,13 +87,13 @@ async def signal_container(engine: Engine, name: str) -> bool:
     Raises:
         ContainerError: The engine did not answer.
     """
-    named = await engine.ask("container", "inspect", "--format", "{{.Config.StopSignal}}", name)
+    named = await engine.run("container", "inspect", "--format", "{{.Config.StopSignal}}", name)
     wanted = named.stdout.decode(errors="replace").strip() if named.code == 0 else ""
-    return (await engine.ask("kill", "--signal", wanted or "TERM", name)).code == 0
+    return (await engine.run("kill", "--signal", wanted or "TERM", name)).code == 0
 
 
 async def _state(engine: Engine, name: str) -> dict[str, Any] | None:
-    asked = await engine.ask("container", "inspect", "--format", "{{json .State}}", name)
+    asked = await engine.run("container", "inspect", "--format", "{{json .State}}", name)
     if asked.code != 0:
         if "no such container" in asked.complaint.lower():
             return None

@@ -10,9 +10,9 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.browser import Place, door
+from agent.browser import Place, webdriver_proxy
 from agent.browser.proxy import Refused, passed_on
-from tests.browser.conftest import Events, keeper_of
+from tests.browser.conftest import Events, supervisor_of
 from tests.browser.rigs import Rig
 from tests.parts.ports import LOOPBACK, free_port
 from tests.parts.webdriver import session
@@ -77,17 +77,17 @@ def test_any_bytes_are_passed_on_or_refused(text: bytes) -> None:
 
 @asynccontextmanager
 async def opened(target: str) -> AsyncIterator[str]:
-    """A door on a free port, by its URL."""
+    """A webdriver_proxy on a free port, by its URL."""
     port = free_port()
-    async with door(LOOPBACK, port, lambda: target):
+    async with webdriver_proxy(LOOPBACK, port, lambda: target):
         yield f"http://localhost:{port}"
 
 
 async def test_sessions_work_through_it(rig: Rig, place: Place, events: Events) -> None:
     """With each kind of browser, under the address that scrapers of old have in their code."""
-    async with keeper_of(rig, place, events) as keeper:
-        await keeper.ready()
-        async with opened(keeper.url) as url:
+    async with supervisor_of(rig, place, events) as supervisor:
+        await supervisor.ready()
+        async with opened(supervisor.url) as url:
             await asyncio.to_thread(_use, f"{url}/wd/hub")
             await asyncio.to_thread(_use, url)
 
@@ -112,5 +112,5 @@ async def test_an_address_that_is_taken_is_an_error() -> None:
         stranger.bind((LOOPBACK, 0))
         stranger.listen()
         with pytest.raises(OSError, match="in use"):
-            async with door(LOOPBACK, stranger.getsockname()[1], lambda: TARGET):
+            async with webdriver_proxy(LOOPBACK, stranger.getsockname()[1], lambda: TARGET):
                 pass

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from agent.base.errors import BrowserError
-from agent.browser import Place, Remote, Supervisor, keep
+from agent.browser import Place, Remote, Supervisor, supervise
 from agent.browser.interface import Facts
 from agent.browser.remote import RemoteBrowser
 from agent.browser.supervisor import STARTS
@@ -43,17 +43,17 @@ def endpoint(status: object, opened: object = None, code: int = 200) -> Iterator
 
 
 def remote(url: str, place: Place, events: Events, timeout: str = "1s") -> Supervisor:
-    """The keeper of a remote browser that is not waited for long."""
+    """The supervisor of a remote browser that is not waited for long."""
     settings = Browser.model_validate({"url": url, "timeout": timeout})
-    return keep(Remote(url), place, settings=settings, environ={}, log=events.log, pace=QUICK)
+    return supervise(Remote(url), place, settings=settings, environ={}, log=events.log, pace=QUICK)
 
 
-async def _reason(keeper: Supervisor) -> str:
-    async with keeper, asyncio.timeout(15):
+async def _reason(supervisor: Supervisor) -> str:
+    async with supervisor, asyncio.timeout(15):
         with pytest.raises(BrowserError) as caught:
-            await keeper.ready()
-        assert await keeper.lost(0)
-        assert keeper.record() is None
+            await supervisor.ready()
+        assert await supervisor.lost(0)
+        assert supervisor.record() is None
     return str(caught.value)
 
 
@@ -119,13 +119,13 @@ async def test_a_slash_at_the_end_of_a_url_does_no_harm(place: Place, events: Ev
     capabilities = {"browserName": "firefox", "browserVersion": "155.0"}
     opened = {"value": {"sessionId": "1", "capabilities": capabilities}}
     with endpoint(READY, opened) as url:
-        async with remote(f"{url}/", place, events) as keeper:
-            await keeper.ready()
-            assert keeper.url == url
-            record = keeper.record()
+        async with remote(f"{url}/", place, events) as supervisor:
+            await supervisor.ready()
+            assert supervisor.url == url
+            record = supervisor.record()
     assert record is not None
     assert (record.name, record.kind, record.image) == ("firefox 155.0", "remote", None)
-    assert not keeper.shares_downloads
+    assert not supervisor.shares_downloads
 
 
 async def test_leaving_does_not_wait_for_an_endpoint_that_is_silent(
@@ -141,12 +141,12 @@ async def test_leaving_does_not_wait_for_an_endpoint_that_is_silent(
 async def test_a_stopped_keeper_says_so(place: Place, events: Events) -> None:
     """A job that asks after the end is told, and not kept waiting; leaving again is harmless."""
     with refused() as address:
-        keeper = remote(f"http://{address}", place, events)
-        async with keeper:
+        supervisor = remote(f"http://{address}", place, events)
+        async with supervisor:
             pass
         with pytest.raises(BrowserError, match="has been stopped"):
-            await keeper.ready()
-        await keeper.__aexit__(None, None, None)
+            await supervisor.ready()
+        await supervisor.__aexit__(None, None, None)
 
 
 class _Dying(RemoteBrowser):
@@ -168,9 +168,9 @@ async def test_a_browser_that_dies_at_each_start_is_given_up(events: Events) -> 
     """It is started once more, and its last words are in the error."""
     with refused() as address:
         dying = _Dying(f"http://{address}")
-        async with Supervisor(dying, timeout=60, log=events.log) as keeper:
+        async with Supervisor(dying, timeout=60, log=events.log) as supervisor:
             with pytest.raises(BrowserError, match=r"ended before .* it said: out of memory"):
-                await keeper.ready()
+                await supervisor.ready()
     assert dying.starts == STARTS
 
 
@@ -186,7 +186,7 @@ class _Broken(RemoteBrowser):
 
 async def test_a_defect_keeps_no_job_waiting(events: Events) -> None:
     """What nobody expected is logged with its traceback, and jobs get an error instead of silence."""
-    async with Supervisor(_Broken("http://127.0.0.1:1"), timeout=60, log=events.log) as keeper:
+    async with Supervisor(_Broken("http://127.0.0.1:1"), timeout=60, log=events.log) as supervisor:
         with pytest.raises(BrowserError, match="ZeroDivisionError"):
-            await keeper.ready()
+            await supervisor.ready()
     assert "Traceback" in events.named("browser.defect")[0]["exception"]
