@@ -48,7 +48,12 @@ def is_clients_own(name: str) -> bool:
 
 def output_problem(path: str) -> str | None:
     """Return why results cannot be mounted at this path of a container, or None."""
-    if path == "/" or str(PurePosixPath(path)) != path or ".." in path.split("/"):
+    if (
+        not path.startswith("/")
+        or path == "/"
+        or str(PurePosixPath(path)) != path
+        or ".." in path.split("/")
+    ):
         return "is not a plain absolute path of a folder"
     if re.search(r"[:,\x00-\x1f\x7f\"]", path):
         return "has a character that container engines do not take"

@@ -102,8 +102,8 @@ async def _run_program(
     """
     if context.stop.requested:
         raise StoppedError("the run was told to stop before the program started")
-    async with _browsing(job, context) as lost_browser, _working(job, context) as working:
-        launch = _launch(job, number, space, working.path, context)
+    async with _browsing(job, context) as lost_browser, _working(job, space, context) as working:
+        launch = _launch(job, number, space, working, context)
         ended = await _execute(launch, space, capture, job, context)
         died = ended.exit_code != 0 and await lost_browser()
     tail = "\n".join(capture.tail)
@@ -122,14 +122,20 @@ def _isolation_of(job: Job, context: JobContext) -> Isolation:
 
 
 @asynccontextmanager
-async def _working(job: Job, context: JobContext) -> AsyncIterator[WorkingDirectory]:
-    """Yield where the program works: in the release's own tree only where it cannot change that."""
-    if _isolation_of(job, context).protects_tree:
+async def _working(
+    job: Job, space: Workspace, context: JobContext
+) -> AsyncIterator[WorkingDirectory]:
+    """Yield where the program works: in the release's own tree only where it cannot, and need not, change that."""
+    if _isolation_of(job, context).protects_tree and not job.works_in_copy:
         yield WorkingDirectory(context.tree)
         return
+    results = space.output if job.works_in_copy else None
     async with context.trees.lend(
-        context.tree, stopped=partial(context.stop.overdue, 0.0)
+        context.tree, stopped=partial(context.stop.overdue, 0.0), results=results
     ) as working:
+        if job.output is not None and not job.in_container:
+            working.output = job.output
+            (working.path / job.output).mkdir(parents=True, exist_ok=True)
         yield working
 
 
@@ -180,14 +186,16 @@ async def _remember(job: Job, space: Workspace, context: JobContext) -> tuple[st
     return (problem,) if problem else ()
 
 
-def _launch(job: Job, number: int, space: Workspace, cwd: Path, context: JobContext) -> Launch:
+def _launch(
+    job: Job, number: int, space: Workspace, working: WorkingDirectory, context: JobContext
+) -> Launch:
     seconds = min(job.timeout, context.seconds_left())
     browser = context.browser if job.browser else None
     paths = AttemptPaths(
         run_id=context.run.run_id,
         number=number,
         deadline=int(now().timestamp() + seconds),
-        output=space.output,
+        output=working.path / working.output if working.output else space.output,
         state=space.state,
         home=space.home,
         result_file=space.result_file,
@@ -199,14 +207,15 @@ def _launch(job: Job, number: int, space: Workspace, cwd: Path, context: JobCont
     spec = None
     if job.in_container:
         paths, spec = into_container(job, paths, space)
+        spec = replace(spec, release=context.tree, working=working)
     return Launch(
         name=f"{job.name}-{number}",
         command=job.command or (),
         environ=job_environment(job, paths, secrets, context.environ),
-        cwd=cwd,
+        cwd=working.path,
         memory=job.memory,
         container=spec,
-        writable=tuple(_writable(paths, space)),
+        writable=tuple(_writable(paths, space, working)),
         readable=(context.tree, *([context.programs.parent] if context.programs else [])),
         scratch=space.scratch,
         file=context.limits.file,
@@ -214,9 +223,11 @@ def _launch(job: Job, number: int, space: Workspace, cwd: Path, context: JobCont
     )
 
 
-def _writable(paths: AttemptPaths, space: Workspace) -> Iterator[Path]:
+def _writable(paths: AttemptPaths, space: Workspace, working: WorkingDirectory) -> Iterator[Path]:
     """Yield the folders that are the attempt's own."""
     yield from (space.output, space.state, space.home, space.result_file.parent)
+    if working.output is not None:
+        yield working.path
     if paths.downloads is not None:
         yield paths.downloads
 

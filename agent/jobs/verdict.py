@@ -31,9 +31,9 @@ _OUT_OF_DISK = (
 )
 
 
-_READ_ONLY = re.compile(r"Read-only file system|\[Errno 13\] Permission denied: '[^/]")
+_SAYS_READ_ONLY = re.compile(r"Read-only file system|\[Errno 13\] Permission denied: '[^/]")
 """What a program says that may not write in its working directory: in a unit, and as a process of a usual user."""
-NOT_KEPT = "only what is in $MAYFLY_OUTPUT_DIR is handed over"
+READ_ONLY = 'the release\'s files are read-only; write to $MAYFLY_OUTPUT_DIR, or set output = "."'
 
 _NO_PROGRAM = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
 _NOT_EXECUTABLE = frozenset({errno.ENOEXEC, errno.ELOOP, errno.ENAMETOOLONG, errno.E2BIG})
@@ -42,18 +42,26 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 @dataclass(frozen=True, slots=True)
 class Strays:
-    """Files that a program wrote or changed in its working directory, where nobody collects them."""
+    """Files that a job wrote or changed beside its code, where nobody collects them.
+
+    Attributes:
+        count: How many.
+        first: One of them.
+        output: The job's `output` that would have collected it.
+    """
 
     count: int = 0
     first: str = ""
+    output: str = "."
 
     @property
     def text(self) -> str:
         """A sentence about them; empty without any."""
         if not self.count:
             return ""
-        files = "1 file" if self.count == 1 else f"{self.count} files"
-        return f"it wrote {files} outside $MAYFLY_OUTPUT_DIR, such as {self.first}: {NOT_KEPT}"
+        one = self.count == 1
+        files = "1 file beside its code:" if one else f"{self.count} files beside its code, such as"
+        return f'it wrote {files} {self.first}; set output = "{self.output}"'
 
 
 NO_STRAYS = Strays()
@@ -232,7 +240,7 @@ def _reason(ended: Ended) -> str:
 
 def _tried(ended: Ended) -> str:
     """Return what a program is told that could not write, as far as its output says so."""
-    return f"the release's files are read-only, {NOT_KEPT}" if _READ_ONLY.search(ended.tail) else ""
+    return READ_ONLY if _SAYS_READ_ONLY.search(ended.tail) else ""
 
 
 def _all(*texts: str) -> str:

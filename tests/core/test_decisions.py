@@ -23,6 +23,7 @@ from agent.core.results import (
 from agent.jobs.plan import Decision, SchedulerState, backoff, day_problem, next_step
 from agent.jobs.verdict import (
     EX_TEMPFAIL,
+    READ_ONLY,
     Ended,
     Past,
     Produced,
@@ -33,10 +34,7 @@ from agent.jobs.verdict import (
     wants_retry,
 )
 
-ASTRAY = (
-    "it wrote 3 files outside $MAYFLY_OUTPUT_DIR, such as out.csv:"
-    " only what is in $MAYFLY_OUTPUT_DIR is handed over"
-)
+ASTRAY = 'it wrote 3 files beside its code, such as out.csv; set output = "."'
 LINKS = Refusals((RefusedFile(path="l", reason="a link"),), 2)
 OK, BAD, SKIPPED = JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.SKIPPED
 SILENT = ResultFile()
@@ -222,8 +220,7 @@ def test_pauses_between_attempts_grow_to_half_a_minute() -> None:
             Verdict(
                 BAD,
                 JobCause.ERROR,
-                "exit code 1: PermissionError: [Errno 13] Permission denied: 'out.csv'; the release's files are"
-                " read-only, only what is in $MAYFLY_OUTPUT_DIR is handed over",
+                f"exit code 1: PermissionError: [Errno 13] Permission denied: 'out.csv'; {READ_ONLY}",
             ),
         ),
         (
@@ -241,8 +238,7 @@ def test_pauses_between_attempts_grow_to_half_a_minute() -> None:
             Verdict(
                 BAD,
                 JobCause.ERROR,
-                "exit code 1: OSError: [Errno 30] Read-only file system: 'out.csv'; the release's files are read-only,"
-                " only what is in $MAYFLY_OUTPUT_DIR is handed over",
+                f"exit code 1: OSError: [Errno 30] Read-only file system: 'out.csv'; {READ_ONLY}",
             ),
         ),
     ],

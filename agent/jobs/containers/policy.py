@@ -171,6 +171,27 @@ def named_files(model: Mapping[str, Any]) -> Iterator[tuple[str, str, str, bool]
                 yield name, key, str(own["path"]), bool(own.get("required", True))
 
 
+def mounts_of_release(service: Mapping[str, Any], tree: str) -> dict[str, str]:
+    """Return where a service has folders of the release that it may write to, and which."""
+    return {
+        posixpath.normpath(str(volume["target"])): posixpath.relpath(str(volume["source"]), tree)
+        for volume in _listed(service.get("volumes"))
+        if isinstance(volume, dict)
+        and volume.get("type") == "bind"
+        and not volume.get("read_only")
+        and _is_below(str(volume.get("source", "")), tree)
+    }
+
+
+def place_in_release(path: str, mounted: Mapping[str, str]) -> str | None:
+    """Return which folder of the release a service has at a path; None for none."""
+    around = [target for target in mounted if _is_below(path, target)]
+    if not around:
+        return None
+    target = max(around, key=len)
+    return posixpath.normpath(posixpath.join(mounted[target], posixpath.relpath(path, target)))
+
+
 def file_fault(service: str, key: str, path: str, stack: Stack) -> Fault | None:
     """Return why a service must not take variables or labels from a file, or None."""
     if "$" not in path and stack.has(path):

@@ -14,6 +14,7 @@ from agent.base.engine import Engine
 from agent.base.errors import ContainerError
 from agent.config.faults import Fault
 from agent.config.jobsfile import Job
+from agent.delivery.scan import is_result
 from agent.jobs.containers.compose import (
     compose_environ,
     require_compose,
@@ -24,7 +25,9 @@ from agent.jobs.containers.policy import (
     Stack,
     dotenv_faults,
     file_fault,
+    mounts_of_release,
     named_files,
+    place_in_release,
     stack_faults,
     text_faults,
 )
@@ -44,6 +47,7 @@ class StackFile:
         project: The project's name.
         environ: The environment of the engine's client: also that of variables in the file.
         mounts: What is mounted into the batch service.
+        output: Where in it the job's output is.
         stands_in: What the job names in the place of env files that are missing.
         built: Begins the names of images that the stack builds.
     """
@@ -54,6 +58,7 @@ class StackFile:
     project: str
     environ: Mapping[str, str]
     mounts: tuple[Mount, ...]
+    output: str
     stands_in: tuple[str, ...]
     built: str = "mayfly-built"
 
@@ -75,11 +80,15 @@ class Reading:
     Attributes:
         faults: Why it cannot run; all of them.
         stood_in: Env files that are missing, and whose variables the job has instead.
+        mounted: Where the batch service has folders of the release, and which.
+        output: The folder of the release in which the job's output is, beside code; None for a folder of its own.
         document: The stack as compose would run it; empty with faults.
     """
 
     faults: tuple[Fault, ...]
     stood_in: tuple[str, ...] = ()
+    mounted: Mapping[str, str] = field(default_factory=dict)
+    output: str | None = None
     document: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -120,6 +129,9 @@ async def read_stack(wanted: StackFile, merged: Path) -> Reading:
         missing = (Fault(wanted.file, "services", f'has no "{wanted.service}"', remedy),)
     if not services:
         return Reading(missing)
+    mounted = mounts_of_release(services.get(wanted.service) or {}, str(wanted.tree))
+    place = place_in_release(wanted.output, mounted)
+    beside = place if place is not None and _has_files(wanted.tree / place) else None
     files = _Files(stack, stands_in=bool(wanted.stands_in))
     keep = files.keep(model)
     text = override(
@@ -127,7 +139,7 @@ async def read_stack(wanted: StackFile, merged: Path) -> Reading:
         project=wanted.project,
         # The others are judged all the same.
         service=min(services) if missing else wanted.service,
-        mounts=wanted.mounts,
+        mounts=[each for each in wanted.mounts if beside is None or each.target != wanted.output],
         files=keep,
         built=wanted.built,
         given=dict.fromkeys(files.without - {wanted.service}, wanted.stands_in),
@@ -135,7 +147,14 @@ async def read_stack(wanted: StackFile, merged: Path) -> Reading:
     await asyncio.to_thread(merged.write_text, text)
     document = await resolved(wanted.project, (*wanted.files, merged), wanted.environ)
     faults = (*missing, *files.faults, *stack_faults(document, stack))
-    return Reading(faults, tuple(files.stood_in), {} if faults else document)
+    return Reading(faults, tuple(files.stood_in), mounted, beside, {} if faults else document)
+
+
+def _has_files(folder: Path) -> bool:
+    """Tell whether a release brings files in a folder: then this is code, and results are what is new beside it."""
+    return folder.is_file() or any(
+        is_result(name) for _, _, names in os.walk(folder) for name in names
+    )
 
 
 def origins(document: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -261,6 +280,7 @@ async def _examine(job: Job, tree: Path, engine: Engine) -> tuple[Fault, ...]:
             project=f"mayfly-{job.name}",
             environ=compose_environ(engine, given(job.env, []).environ),
             mounts=(Mount(name, job.output or OUTPUT),),
+            output=job.output or OUTPUT,
             stands_in=(*job.secrets, *job.env),
         )
         try:
