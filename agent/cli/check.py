@@ -109,7 +109,7 @@ def _look(path: Path, release: Release, around: Surroundings) -> Looked:
         return Looked(faults)
     tree, name = _tree(path, release.jobs)
     signed = Trust.of(release).signers is not None
-    stacks, unchecked = _stacks(jobs, tree, str(path), around)
+    stacks, notes, unchecked = _stacks(jobs, tree, str(path), around)
     return Looked(
         [
             *file_faults(jobs, tree, str(path)),
@@ -117,7 +117,7 @@ def _look(path: Path, release: Release, around: Surroundings) -> Looked:
             *stacks,
         ],
         unchecked,
-        [*advice(tree, jobs, name), *expected(tree, jobs, name, around.environ)],
+        [*advice(tree, jobs, name), *expected(tree, jobs, name, around.environ), *notes],
     )
 
 
@@ -131,8 +131,8 @@ def _tree(path: Path, usual: str) -> tuple[Path, str]:
 
 def _stacks(
     jobs: JobsFile, tree: Path, source: str, around: Surroundings
-) -> tuple[list[Fault], list[str]]:
-    """Return what is wrong with the stacks that jobs name, and which of them could not be checked."""
+) -> tuple[list[Fault], list[str], list[str]]:
+    """Return what is wrong with the stacks that jobs name, what is good to know, and which could not be checked."""
     faults = stack_faults(jobs, tree, source)
     sound = [
         job
@@ -140,10 +140,11 @@ def _stacks(
         if not any(fault.key.startswith(f"job[{job.name}].") for fault in faults)
     ]
     try:
-        return [*faults, *asyncio.run(examine_stacks(sound, tree, around.environ))], []
+        found = asyncio.run(examine_stacks(sound, tree, around.environ))
     except ContainerError as error:
         names = dict.fromkeys(job.compose for job in sound if job.compose)
-        return faults, [f"{', '.join(names)}: {error.with_remedy}"]
+        return faults, [], [f"{', '.join(names)}: {error.with_remedy}"]
+    return [*faults, *found.faults], [*found.notes], []
 
 
 def _lines(values: list[Explained]) -> list[str]:

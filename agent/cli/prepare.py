@@ -109,7 +109,7 @@ async def _fetch_images(
             continue
         log.info("image.pulled", image=image)
         await engine.pull(image)
-    if faults := await examine_stacks(release.jobs.job, release.tree, around.environ):
+    if faults := (await examine_stacks(release.jobs.job, release.tree, around.environ)).faults:
         log.warning("stack.not_pulled", reason=summary(faults))
         return
     for stack in dict.fromkeys(job.compose for job in release.jobs.job if job.compose):

@@ -86,7 +86,8 @@ async def attempt(job: Job, number: int, context: JobContext, log: Log) -> Tried
         output_bytes=capture.total,
     )
     lost = f"its output was not kept: {capture.lost}" if capture.lost else ""
-    astray = ended.strays.text if produced.files else ""
+    unseen = "" if job.output else ended.strays.hint
+    astray = ended.strays.text if produced.files else unseen
     notes = (*notes, *filter(None, [odd, lost, astray]))
     return Tried(record, verdict, reported, produced, ended.browser_died, notes)
 

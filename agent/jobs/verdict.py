@@ -48,11 +48,23 @@ class Strays:
         count: How many.
         first: One of them.
         output: The job's `output` that would have collected it.
+        volumes: Where it may have written what went with its stack.
     """
 
     count: int = 0
     first: str = ""
     output: str = "."
+    volumes: tuple[str, ...] = ()
+
+    @property
+    def hint(self) -> str:
+        """A sentence for a job that delivered nothing, has no `output`, and may have written where nobody sees."""
+        if not self.volumes:
+            return ""
+        return (
+            f"it delivered nothing, and what it wrote to {', '.join(self.volumes)} went with its stack;"
+            f' set output = "{self.volumes[0]}"'
+        )
 
     @property
     def text(self) -> str:

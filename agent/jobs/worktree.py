@@ -41,12 +41,14 @@ class WorkingDirectory:
         path: The folder.
         output: What in it is the job's output where that is new or changed: a folder, or a file; None for nothing.
         mounted: What the job's `output` would be for each folder in it; for a stack these are its mounts.
+        volumes: Where a stack has volumes, of which nothing is seen here.
         strays: What was written elsewhere in it, once it has been given back.
     """
 
     path: Path
     output: str | None = None
     mounted: Mapping[str, str] = field(default_factory=lambda: {".": "."})
+    volumes: tuple[str, ...] = ()
     strays: Strays = NO_STRAYS
 
 
@@ -108,7 +110,7 @@ class _Copy:
 
     def take_back(self, working: WorkingDirectory, results: Path | None) -> bool:
         """Move out what is a result, say what is lost, and take away what is new; return whether all is as it was."""
-        strays = NO_STRAYS
+        strays = Strays(volumes=working.volumes)
         for path in self._written():
             inside = _within(path, working.output)
             is_ours = inside is not None and is_result(inside)
@@ -120,8 +122,10 @@ class _Copy:
                 continue
             place = _place(path, working.mounted)
             if place is not None and is_result(path):
-                known = strays if strays.count else Strays(0, written(path), place)
-                strays = replace(known, count=known.count + 1)
+                first = (
+                    strays if strays.count else replace(strays, first=written(path), output=place)
+                )
+                strays = replace(first, count=first.count + 1)
         working.strays = strays
         return self._is_as_it_was() and self._without_new()
 

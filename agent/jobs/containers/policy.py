@@ -183,6 +183,17 @@ def mounts_of_release(service: Mapping[str, Any], tree: str) -> dict[str, str]:
     }
 
 
+def volumes_of(service: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return where a service has volumes that go with its stack."""
+    return tuple(
+        str(volume["target"])
+        for volume in _listed(service.get("volumes"))
+        if isinstance(volume, dict)
+        and volume.get("type") == "volume"
+        and not volume.get("read_only")
+    )
+
+
 def place_in_release(path: str, mounted: Mapping[str, str]) -> str | None:
     """Return which folder of the release a service has at a path; None for none."""
     around = [target for target in mounted if _is_below(path, target)]

@@ -73,6 +73,7 @@ class StackVessel:
         self._files, self._document = (*stack.files, merged), reading.document
         if working := self._contained.working:
             working.mounted, working.output = reading.mounted, reading.output
+            working.volumes = reading.volumes
         await self._have_images()
 
     async def serve(self, attach: Attach) -> None:

@@ -30,6 +30,7 @@ from agent.jobs.containers.policy import (
     place_in_release,
     stack_faults,
     text_faults,
+    volumes_of,
 )
 
 Paths = Mapping[str, Mapping[str, tuple[str, ...]]]
@@ -81,6 +82,7 @@ class Reading:
         faults: Why it cannot run; all of them.
         stood_in: Env files that are missing, and whose variables the job has instead.
         mounted: Where the batch service has folders of the release, and which.
+        volumes: Where it has volumes that go with the stack.
         output: The folder of the release in which the job's output is, beside code; None for a folder of its own.
         document: The stack as compose would run it; empty with faults.
     """
@@ -88,6 +90,7 @@ class Reading:
     faults: tuple[Fault, ...]
     stood_in: tuple[str, ...] = ()
     mounted: Mapping[str, str] = field(default_factory=dict)
+    volumes: tuple[str, ...] = ()
     output: str | None = None
     document: Mapping[str, Any] = field(default_factory=dict)
 
@@ -147,7 +150,14 @@ async def read_stack(wanted: StackFile, merged: Path) -> Reading:
     await asyncio.to_thread(merged.write_text, text)
     document = await resolved(wanted.project, (*wanted.files, merged), wanted.environ)
     faults = (*missing, *files.faults, *stack_faults(document, stack))
-    return Reading(faults, tuple(files.stood_in), mounted, beside, {} if faults else document)
+    return Reading(
+        faults,
+        tuple(files.stood_in),
+        mounted,
+        volumes_of(document["services"].get(wanted.service) or {}),
+        beside,
+        {} if faults else document,
+    )
 
 
 def _has_files(folder: Path) -> bool:
@@ -250,9 +260,15 @@ class _Files:
         return False
 
 
-async def examine_stacks(
-    jobs: Iterable[Job], tree: Path, environ: Mapping[str, str]
-) -> tuple[Fault, ...]:
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What was found of a release's stacks: why they cannot run, and what a person should know."""
+
+    faults: tuple[Fault, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+async def examine_stacks(jobs: Iterable[Job], tree: Path, environ: Mapping[str, str]) -> Examined:
     """Judge the stacks of a release's jobs as the machine will.
 
     Args:
@@ -267,11 +283,14 @@ async def examine_stacks(
     engine = Engine(environ)
     if stacks:
         await require_compose(engine.environ)
-    faults = [fault for job in stacks for fault in await _examine(job, tree.resolve(), engine)]
-    return tuple(dict.fromkeys(faults))
+    found = [await _examine(job, tree.resolve(), engine) for job in stacks]
+    return Examined(
+        tuple(dict.fromkeys(fault for each in found for fault in each.faults)),
+        tuple(note for each in found for note in each.notes),
+    )
 
 
-async def _examine(job: Job, tree: Path, engine: Engine) -> tuple[Fault, ...]:
+async def _examine(job: Job, tree: Path, engine: Engine) -> Examined:
     with TemporaryDirectory() as name:
         stack = StackFile(
             file=job.compose or "",
@@ -284,9 +303,17 @@ async def _examine(job: Job, tree: Path, engine: Engine) -> tuple[Fault, ...]:
             stands_in=(*job.secrets, *job.env),
         )
         try:
-            return (await read_stack(stack, Path(name, "override.yml"))).faults
+            reading = await read_stack(stack, Path(name, "override.yml"))
         except ContainerError as error:
-            return (Fault(stack.file, "", str(error), error.remedy),)
+            return Examined((Fault(stack.file, "", str(error), error.remedy),))
+    places = (*reading.mounted, *reading.volumes)
+    if job.output is not None or not places:
+        return Examined(reading.faults)
+    note = (
+        f"job {job.name}: it has no output, and what it writes to {', '.join(places)} goes with the stack;"
+        f' output = "{places[0]}" hands it over'
+    )
+    return Examined(reading.faults, (note,))
 
 
 def summary(faults: Iterable[Fault]) -> str:
