@@ -19,7 +19,7 @@ from agent.config.locate import Surroundings
 from agent.config.settings import Release
 from agent.jobs.containers.stackfile import examine_stacks
 from agent.release.advice import advice, dependency_faults, expected
-from agent.release.checks import file_faults, stack_faults
+from agent.release.checks import NO_JOBS_FILE, file_faults, stack_faults
 from agent.release.verify import Trust, signers_faults
 
 
@@ -103,7 +103,8 @@ def _look(path: Path, release: Release, around: Surroundings) -> Looked:
     except UnicodeDecodeError:
         return Looked([Fault(str(path), "", "not a text file in UTF-8")])
     except OSError as error:
-        return Looked([Fault(str(path), "", f"cannot be read: {error.strerror}")])
+        remedy = NO_JOBS_FILE if isinstance(error, FileNotFoundError) else ""
+        return Looked([Fault(str(path), "", f"cannot be read: {error.strerror}", remedy)])
     jobs, faults = parse_jobs(text, str(path), __version__)
     if jobs is None:
         return Looked(faults)

@@ -331,7 +331,9 @@ def _bind(value: Mapping[str, Any], stack: Stack, where: str) -> Iterator[Fault]
     if Mount(source, target) in stack.mounts or stack.has(source):
         return
     shown = f"{source}:{target}"
-    if source in CLOCK:
+    if posixpath.basename(source) == "docker.sock":
+        yield stack.fault(where, shown, *_REFUSED["use_api_socket"])
+    elif source in CLOCK:
         if not value.get("read_only"):
             yield stack.fault(where, shown, "is the machine's, and may be written", "append :ro")
     elif _is_below(source, SHARED_MEMORY):
@@ -433,7 +435,10 @@ _REFUSED: Mapping[str, tuple[str, str]] = {
     "oom_kill_disable": ("lets it take all memory", "remove it; use mem_limit"),
     "cpu_rt_runtime": ("lets it take the processor from all others", "remove it; use cpus"),
     "cpu_rt_period": ("lets it take the processor from all others", "remove it; use cpus"),
-    "use_api_socket": ("gives it the engine, and with it the machine", "remove it"),
+    "use_api_socket": (
+        "gives it the engine, and with it the machine",
+        "remove it; the machine starts jobs, and each container is a job or a service of one",
+    ),
     "credential_spec": ("is read from the machine", "use secrets in jobs.toml"),
     "provider": ("runs a program on the machine", "make it a job of its own, with needs"),
     "models": ("is fetched and run outside the stack", "remove it; run the model in a service"),

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from agent.jobs.containers.policy import (
     text_faults,
     volumes_of,
 )
+from agent.jobs.containers.services import waits_with
 
 Paths = Mapping[str, Mapping[str, tuple[str, ...]]]
 """For services and their keys: paths of files."""
@@ -83,6 +84,7 @@ class Reading:
         stood_in: Env files that are missing, and whose variables the job has instead.
         mounted: Where the batch service has folders of the release, and which.
         volumes: Where it has volumes that go with the stack.
+        waits_with: The program by which it waits and does not end.
         output: The folder of the release in which the job's output is, beside code; None for a folder of its own.
         document: The stack as compose would run it; empty with faults.
     """
@@ -91,6 +93,7 @@ class Reading:
     stood_in: tuple[str, ...] = ()
     mounted: Mapping[str, str] = field(default_factory=dict)
     volumes: tuple[str, ...] = ()
+    waits_with: str = ""
     output: str | None = None
     document: Mapping[str, Any] = field(default_factory=dict)
 
@@ -150,11 +153,13 @@ async def read_stack(wanted: StackFile, merged: Path) -> Reading:
     await asyncio.to_thread(merged.write_text, text)
     document = await resolved(wanted.project, (*wanted.files, merged), wanted.environ)
     faults = (*missing, *files.faults, *stack_faults(document, stack))
+    own = document["services"].get(wanted.service) or {}
     return Reading(
         faults,
         tuple(files.stood_in),
         mounted,
-        volumes_of(document["services"].get(wanted.service) or {}),
+        volumes_of(own),
+        waits_with(own),
         beside,
         {} if faults else document,
     )
@@ -306,14 +311,21 @@ async def _examine(job: Job, tree: Path, engine: Engine) -> Examined:
             reading = await read_stack(stack, Path(name, "override.yml"))
         except ContainerError as error:
             return Examined((Fault(stack.file, "", str(error), error.remedy),))
+    return Examined(reading.faults, tuple(_notes(job, reading)))
+
+
+def _notes(job: Job, reading: Reading) -> Iterator[str]:
+    if reading.waits_with:
+        yield (
+            f"job {job.name}: the command of {job.service} waits and does not end ({reading.waits_with});"
+            " give it the command that does the work"
+        )
     places = (*reading.mounted, *reading.volumes)
-    if job.output is not None or not places:
-        return Examined(reading.faults)
-    note = (
-        f"job {job.name}: it has no output, and what it writes to {', '.join(places)} goes with the stack;"
-        f' output = "{places[0]}" hands it over'
-    )
-    return Examined(reading.faults, (note,))
+    if job.output is None and places:
+        yield (
+            f"job {job.name}: it has no output, and what it writes to {', '.join(places)} goes with the stack;"
+            f' output = "{places[0]}" hands it over'
+        )
 
 
 def summary(faults: Iterable[Fault]) -> str:
