@@ -117,7 +117,7 @@ class Job(Table):
     command: tuple[str, ...] | None = Field(
         None,
         min_length=1,
-        description="Program, arguments; with `image` the container's arguments.",
+        description="Program, arguments; with `image` and `compose` the container's, instead of its own.",
     )
     image: ImageName | None = Field(None, description="Container image to run.")
     compose: str | None = Field(None, description="Compose file of an existing stack.")
@@ -178,10 +178,8 @@ class Job(Table):
         kinds = [kind for kind in ("image", "compose") if getattr(self, kind) is not None]
         if len(kinds) > 1 or (not kinds and self.command is None):
             raise ValueError('needs one of "command", "image" and "compose"')
-        if self.compose is not None and (self.service is None or self.command is not None):
-            raise ValueError(
-                '"compose" needs "service", the one whose exit code counts, and no "command"'
-            )
+        if self.compose is not None and self.service is None:
+            raise ValueError('"compose" needs "service", the one whose exit code counts')
         if self.compose is None and self.service is not None:
             raise ValueError('"service" goes with "compose"')
         return self

@@ -117,7 +117,8 @@ def test_an_image_that_has_to_be_process_one_is_left_alone(
 @pytest.mark.parametrize(
     ("service", "expected"),
     [
-        ({"command": ["crond", "-f", "-l", "2"]}, "crond -f -l"),
+        ({"command": ["crond", "-l", "2", "-f"]}, "crond -l 2 -f"),
+        ({"command": ["python", "scrape.py", "--mode", "cron"]}, ""),
         ({"command": ["sh", "-c", "crontab /app/crontab && exec cron -f"]}, "cron -f"),
         (
             {"entrypoint": ["/usr/local/bin/supercronic"], "command": ["/app/crontab"]},

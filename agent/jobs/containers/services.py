@@ -17,7 +17,7 @@ _OTHERS = ("network_mode", "pid", "ipc")
 S6 = "/init"
 """The entry point of images that are built upon s6-overlay, which has to be process 1."""
 _WAITS = re.compile(
-    r"\b(?:crond?( -\S+)*|supercronic|tail -[fF] /dev/null|sleep inf(?:inity)?)(?=\s|$)"
+    r"\b(?:crond?\b[^;&|]*? -f|supercronic|tail -[fF] /dev/null|sleep inf(?:inity)?)(?=\s|$)"
 )
 """Programs that keep a container up for something else to start the work in it, and never end."""
 

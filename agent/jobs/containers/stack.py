@@ -151,6 +151,7 @@ class StackVessel:
             *("--label", f"{LABEL}={self._launch.environ['MAYFLY_RUN_ID']}"),
             *self._given.arguments,
             self._service,
+            *self._launch.command,
         )
         return command, self._environ, self._tree
 

@@ -315,10 +315,10 @@ async def _examine(job: Job, tree: Path, engine: Engine) -> Examined:
 
 
 def _notes(job: Job, reading: Reading) -> Iterator[str]:
-    if reading.waits_with:
+    if reading.waits_with and job.command is None:
         yield (
             f"job {job.name}: the command of {job.service} waits and does not end ({reading.waits_with});"
-            " give it the command that does the work"
+            " command = [...] in the job says what does the work"
         )
     places = (*reading.mounted, *reading.volumes)
     if job.output is None and places:
