@@ -12,6 +12,12 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from agent.core.results import JobResult, JobStatus
+from agent.steps.commit import commit, hand_over
+from agent.steps.courier import Courier
+from agent.steps.opening import new_journal
+from agent.steps.spool import Spool
+
 from agent.base.logs import RunLogger
 from agent.base.progress import NullProgress
 from agent.bucket.address import bucket_at
@@ -19,11 +25,6 @@ from agent.bucket.store import Bucket
 from agent.cli import leave
 from agent.config.credentials import static_credentials
 from agent.config.settings import Store
-from agent.core.results import JobResult, JobStatus
-from agent.steps.commit import commit, hand_over
-from agent.steps.courier import Courier
-from agent.steps.opening import new_journal
-from agent.steps.spool import Spool
 
 JOB = "many"
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from agent.core.results import RunStatus
+
 from consumer.archive.reader import Past, Reader
 from consumer.archive.schema import ArchiveError
 from consumer.facts.days import Calendar, Day, DayState, run_days

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Any
 
-from agent.base.console import aligned, printable
-from agent.config.settings import Cost
 from agent.core.manifest import IndexEntry
 from agent.core.results import CostRecord
+
+from agent.base.console import aligned, printable
+from agent.config.settings import Cost
 from agent.machine.cost import LIST_PRICES, always_on_usd_month
 from consumer.facts.runs import forecast_usd
 

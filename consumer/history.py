@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeGuard
 
-from pydantic import ValidationError
-
 from agent.core.ids import commit_stamp, is_run_id, run_id, run_started
 from agent.core.layout import (
     INDEX,
@@ -17,6 +15,8 @@ from agent.core.layout import (
     started_key,
 )
 from agent.core.manifest import IndexEntry, StartedMarker
+from pydantic import ValidationError
+
 from consumer.bucket import ReadOnlyBucket, TooLargeError
 
 MAX_ENTRY_BYTES = 8 * 1024**2

@@ -8,6 +8,7 @@ from datetime import date, datetime
 from typing import Protocol
 
 from agent.core.results import JobCause, JobStatus, RunStatus
+
 from consumer.facts.days import Day, DayState
 from consumer.facts.groups import GroupState
 from consumer.facts.runs import Costs, Release

@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
-from agent.base.console import aligned, cut, printable
-from agent.base.units import show_duration, show_size
 from agent.core.manifest import JobSummary
 from agent.core.results import JobStatus, RunStatus
+
+from agent.base.console import aligned, cut, printable
+from agent.base.units import show_duration, show_size
 from consumer.answers import Facts, Rules, facts_of
 from consumer.archive.intake import IncredibleError, take_entry, take_marker
 from consumer.archive.reader import Past

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
 
-from pydantic import ValidationError
-
-from agent.contract.names import path_problem
 from agent.core.datapackage import manifest_problems
 from agent.core.layout import MANIFEST, run_prefix
 from agent.core.manifest import IndexEntry, Manifest, ManifestRef, Resource
+from pydantic import ValidationError
+
+from agent.contract.names import path_problem
 from consumer.bucket import ReadOnlyBucket, TooLargeError
 from consumer.history import MOST, Committed, commit_of, read_entry
 

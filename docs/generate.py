@@ -14,21 +14,17 @@ from agent.base.units import parse_duration, parse_size, parse_span
 from agent.config.jobsfile import Expect, Job, JobsFile, ReleaseBrowser
 from agent.config.settings import Settings
 from agent.contract.entries import Entry
-from agent.contract.manifest import Manifest as RunManifest
+from agent.contract.manifest import Manifest
 from agent.contract.package import Package
 from agent.contract.releases import ReleaseEntry
-from agent.core.manifest import IndexEntry, Manifest, StartedMarker
 
 HERE = Path(__file__).parent
 MODELS: dict[str, type[BaseModel]] = {
     "agent": Settings,
     "jobs": JobsFile,
-    "manifest": Manifest,
-    "index": IndexEntry,
-    "started": StartedMarker,
     "entry": Entry,
     "job-package": Package,
-    "run-manifest": RunManifest,
+    "run-manifest": Manifest,
     "release": ReleaseEntry,
 }
 HEAD = """# Configuration

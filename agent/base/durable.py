@@ -1,7 +1,6 @@
 """State that survives a power cut: temporary file, fsync, rename, fsync of the directory."""
 
 import fcntl
-import mmap
 import os
 import secrets
 import shutil
@@ -62,12 +61,6 @@ def write_atomic(path: Path, chunks: bytes | Iterable[bytes]) -> None:
         draft.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
-
-
-def mapped(path: Path) -> memoryview:
-    """Return the content of a file that is not empty and will not change, without holding it in memory."""
-    with path.open("rb") as stream:
-        return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def point_to(link: Path, target: str) -> None:

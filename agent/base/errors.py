@@ -119,13 +119,5 @@ class StoreRefused(StoreError):  # noqa: N818 -- the name states the fact
     """The bucket does not let us: trying again with the same credentials would not help."""
 
 
-class StoreConflict(StoreError):  # noqa: N818 -- the name states the fact
-    """A key that must be written once holds something else already."""
-
-
-class ShardTaken(StoreConflict):
-    """Another run has committed for the same shard of the same group since this one looked."""
-
-
 class ProcessTimeout(MayflyError):  # noqa: N818 -- the name states the fact
     """A helper program outlived its wall-clock limit and was killed with its group."""

@@ -1,8 +1,26 @@
 """What a run tells whoever watches it; the log has the same facts for those who come later."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
-from agent.core.results import JobResult
+
+@dataclass(frozen=True, slots=True)
+class JobEnd:
+    """How a job ended, as far as somebody who watches wants to know.
+
+    Attributes:
+        name: The job.
+        status: As in its package, such as `succeeded`.
+        succeeded: Whether that is a success.
+        attempts: How often its program was started.
+        seconds: Over all attempts.
+    """
+
+    name: str
+    status: str
+    succeeded: bool
+    attempts: int = 0
+    seconds: float = 0.0
 
 
 class Progress(Protocol):
@@ -17,7 +35,7 @@ class Progress(Protocol):
     def started(self, job: str, attempt: int) -> None:
         """An attempt of a job began."""
 
-    def ended(self, result: JobResult) -> None:
+    def ended(self, end: JobEnd) -> None:
         """A job ended or was skipped."""
 
     def sent(self, size: int) -> None:
@@ -36,7 +54,7 @@ class NullProgress:
     def started(self, job: str, attempt: int) -> None:
         """Ignore it."""
 
-    def ended(self, result: JobResult) -> None:
+    def ended(self, end: JobEnd) -> None:
         """Ignore it."""
 
     def sent(self, size: int) -> None:

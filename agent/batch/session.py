@@ -48,6 +48,7 @@ POLL_SECONDS = 15.0
 """Between looks at the clock: who stood still for an hour looks at the bucket as soon as it goes on."""
 
 Report = Callable[[Work | StandBack], None]
+Begin = Callable[[LogWriter, Batch, Began], Awaitable[None]]
 Look = Callable[[], Awaitable[Work | StandBack | LookAgain]]
 
 
@@ -85,6 +86,7 @@ class BatchSession:
         catch_up: timedelta = timedelta(0),
         dead: Collection[str] = (),
         seconds: float = CLAIM_SECONDS,
+        begin: Begin | None = None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -100,6 +102,7 @@ class BatchSession:
             catch_up: `limits.catch_up`.
             dead: Runs of the state directory whose lock this process holds, all but this run.
             seconds: For `begin`, and for `settle`.
+            begin: Puts the beginning through `log`, after it has written down what must not be lost; default: puts it.
             pause: Waits for so many seconds.
             clock: Seconds on a clock that does not jump.
         """
@@ -114,6 +117,7 @@ class BatchSession:
         self._clock = clock
         self._claimant = Claimant(run, purpose.retried, dead)
         self._seconds = seconds
+        self._append_beginning = begin or _put
         self._answered: float | None = None
         self._back: StandBack | None = None
         self._last: Work | StandBack | None = None
@@ -239,7 +243,8 @@ class BatchSession:
         return before_beginning(state, self._claimant)
 
     async def _put_beginning(self) -> None:
-        await self.log.append(began=self._purpose.in_batch(self._began, self.batch))
+        began = self._purpose.in_batch(self._began, self.batch)
+        await self._append_beginning(self.log, self.batch, began)
         self._answered = self._clock()
 
     async def _second_look(self) -> Work | StandBack | LookAgain:
@@ -273,6 +278,10 @@ class BatchSession:
         else:
             return result
         return None
+
+
+async def _put(log: LogWriter, _: Batch, began: Began) -> None:
+    await log.append(began=began)
 
 
 async def _true(step: Awaitable[None]) -> bool:

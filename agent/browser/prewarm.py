@@ -11,7 +11,7 @@ from agent.browser.choice import Choice
 from agent.browser.proxy import door
 from agent.browser.supervisor import Supervisor
 from agent.config.jobsfile import Job, JobsFile, ReleaseBrowser, needs_browser
-from agent.core.manifest import BrowserRecord
+from agent.contract.facts import Browser
 
 Choose = Callable[[str | None], Choice]
 Keep = Callable[[Choice], Supervisor]
@@ -76,7 +76,7 @@ class Prewarm:
         await self._open_door()
         return self._keeper
 
-    def leave(self) -> BrowserRecord | None:
+    def leave(self) -> Browser | None:
         """Begin to stop whatever runs, and return what the manifest says of the browser that the jobs had.
 
         The end of the context waits for it: half a second for a container, in which files can be sent.

@@ -12,7 +12,7 @@ from agent.base.errors import BrowserError
 from agent.base.logs import Log
 from agent.browser import session
 from agent.browser.interface import Backend
-from agent.core.manifest import BrowserRecord
+from agent.contract.facts import Browser
 
 STARTS = 2
 """Launches that one attempt to get a browser takes when it ends before a session has opened."""
@@ -137,12 +137,12 @@ class Supervisor:
                 if left:
                     self._log.info("browser.closed_sessions", sessions=left)
 
-    def record(self) -> BrowserRecord | None:
+    def record(self) -> Browser | None:
         """Return what the manifest says of it; None when no session ever opened."""
         if self._name is None:
             return None
         facts = self._backend.describe()
-        return BrowserRecord(
+        return Browser(
             kind=self._backend.kind,
             name=self._name,
             image=facts.image,

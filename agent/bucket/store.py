@@ -1,8 +1,8 @@
 """The bucket: the one module of the agent in which bytes reach a store.
 
-Requests are retried by the client itself, within `agent.bucket.address.RETRY_SECONDS`, all but conditional puts, which
-`Bucket.create` retries, and those of `Bucket.put_once`, which a batch's log repeats under another key. An answer of
-4xx is final to the client; `Bucket.put` retries those that a store means for the moment.
+Requests are retried by the client itself, within `agent.bucket.address.RETRY_SECONDS`, all but those of
+`Bucket.put_once`, which a batch's log repeats under another key. An answer of 4xx is final to the client; `Bucket.put`
+retries those that a store means for the moment.
 """
 
 import asyncio
@@ -10,28 +10,20 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, Self
 
 import obstore
-from obstore.exceptions import (
-    AlreadyExistsError,
-    BaseError,
-    NotSupportedError,
-    PermissionDeniedError,
-    UnauthenticatedError,
-)
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, S3Store
 
 from agent.base.durable import sync_file_system
-from agent.base.errors import SecretsUnreachable, StoreConflict, StoreError, StoreRefused
+from agent.base.errors import SecretsUnreachable, StoreError
 from agent.bucket.address import (
     ONCE_SECONDS,
     PASSING,
     PAUSES,
-    RETRY_SECONDS,
     LocalBucket,
     S3Bucket,
     s3_parameters,
@@ -51,9 +43,6 @@ PIECE_BYTES = 1024**2
 NO_RETRIES = {"max_retries": 0, "retry_timeout": timedelta(0)}
 """A client that repeats a request changes the time at which the object arrived, as the store has it."""
 
-Data = bytes | memoryview
-"""An object's content: in memory, or in a file that is mapped into it."""
-
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
@@ -68,13 +57,6 @@ class ObjectInfo:
     key: str
     bytes: int
     written: datetime
-
-
-class Created(Enum):
-    """How a write-once put went."""
-
-    WRITTEN = "written"
-    THERE = "there"  # with the same content: an earlier attempt of ours arrived after all
 
 
 class Bucket:
@@ -130,7 +112,7 @@ class Bucket:
             with _edge("sync", str(self._folder)):
                 await asyncio.to_thread(sync_file_system, self._folder)
 
-    async def put(self, key: str, data: Data) -> None:
+    async def put(self, key: str, data: bytes) -> None:
         """Write an object, whatever was there."""
         for pause in (*PAUSES, None):
             try:
@@ -143,7 +125,7 @@ class Bucket:
             else:
                 return
 
-    async def put_once(self, key: str, data: Data) -> None:
+    async def put_once(self, key: str, data: bytes) -> None:
         """Write an object with one request: after an error it may be there, or arrive later, or never."""
         with _edge("put", key):
             await obstore.put_async(self._once, key, data, use_multipart=False)
@@ -162,60 +144,6 @@ class Bucket:
                 await _abort(writer, error)
                 raise
             await writer.close()
-
-    async def create(self, key: str, data: Data) -> Created:
-        """Write an object that must not exist yet: conditionally where the store can, else after a look.
-
-        The client does not retry conditional puts, since an answer of 'exists' may be the echo of one whose own
-        answer was lost. Here it is: after each failure the key is read back.
-
-        Raises:
-            StoreConflict: The key holds something else.
-        """
-        # tenacity takes 60 ms to import, and nobody waits for the first commit of a run.
-        import tenacity  # noqa: PLC0415
-
-        tries = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(StoreError)
-            & tenacity.retry_if_not_exception_type((StoreConflict, StoreRefused)),
-            wait=tenacity.wait_exponential_jitter(multiplier=0.2, max=5),
-            stop=tenacity.stop_after_delay(RETRY_SECONDS),
-            reraise=True,
-        )
-        return await tries(self._create, key, data)
-
-    async def _create(self, key: str, data: Data) -> Created:
-        try:
-            with _edge("create", key):
-                await self._put_new(key, data)
-        except StoreRefused:
-            raise
-        except StoreError:
-            if await self.holds(key, data):
-                return Created.THERE
-            if await self.size(key) is not None:
-                raise StoreConflict(f"{key} holds something else already") from None
-            raise
-        return Created.WRITTEN
-
-    async def _put_new(self, key: str, data: Data) -> None:
-        try:
-            await obstore.put_async(self._store, key, data, mode="create", use_multipart=False)
-        except NotSupportedError:
-            if await self.size(key) is not None:
-                raise StoreError(f"{key} exists") from None
-            await self.put(key, data)
-
-    async def refuses_overwrite(self, key: str, data: bytes) -> bool:
-        """Tell whether the store honours conditions, by asking it to create `key`, which exists with `data`."""
-        with _edge("create", key):
-            try:
-                await obstore.put_async(self._store, key, data, mode="create", use_multipart=False)
-            except AlreadyExistsError:
-                return True
-            except NotSupportedError:
-                return False
-            return False
 
     async def get(self, key: str, *, limit: int | None = None) -> bytes | None:
         """Return an object's content, or None when there is none. For small objects: it is held in memory.
@@ -239,23 +167,6 @@ class Bucket:
                 return int((await obstore.head_async(self._store, key))["size"])
             except FileNotFoundError:
                 return None
-
-    async def holds(self, key: str, data: Data) -> bool:
-        """Tell whether an object is there with exactly this content, without holding it a second time."""
-        with _edge("get", key):
-            try:
-                answer = await obstore.get_async(self._store, key)
-            except FileNotFoundError:
-                return False
-            if answer.meta["size"] != len(data):
-                return False
-            expected, position = memoryview(data), 0
-            async for chunk in answer.stream(min_chunk_size=PIECE_BYTES):
-                end = position + len(chunk)
-                if expected[position:end] != memoryview(chunk):
-                    return False
-                position = end
-            return position == len(data)
 
     async def download(self, key: str, target: IO[bytes], *, limit: int) -> bool:
         """Copy an object into a stream; False when there is none.

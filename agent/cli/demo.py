@@ -11,8 +11,8 @@ from agent.cli.run import perform
 from agent.cli.surroundings import colors, surroundings
 from agent.config.locate import Loaded, Locations, Surroundings, bucket_override, locate
 from agent.config.overrides import Document, Override, parse_settings
-from agent.core.outcome import Outcome
 from agent.demo import claim_folder, demo_site, make_release, scrapers_folder
+from agent.notify.outcome import Outcome
 
 SOURCE = "the demo's defaults"
 

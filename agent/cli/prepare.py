@@ -22,7 +22,7 @@ from agent.config.faults import ConfigurationError, Fault
 from agent.config.jobsfile import JobsFile, needs_browser
 from agent.config.locate import Loaded, Locations, Surroundings
 from agent.config.settings import Browser
-from agent.core.ids import run_id
+from agent.contract.ids import run_id
 from agent.jobs.containers.compose import compose_command
 from agent.jobs.containers.stackfile import examine_stacks, summary
 from agent.release.memory import Memory, Writer

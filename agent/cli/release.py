@@ -23,9 +23,9 @@ from agent.bucket.store import Bucket
 from agent.cli.surroundings import configuration_options, load_or_fail, surroundings
 from agent.config.locate import Locations
 from agent.config.settings import Store
+from agent.contract.ids import run_id
 from agent.contract.releases import Fact
 from agent.contract.results import Record
-from agent.core.ids import run_id
 from agent.release.memory import Memory, Writer
 from agent.release.operate import Row, find, overview, pin, rollback, unpin
 from agent.release.publish import Plan, Published, publish

@@ -6,8 +6,9 @@ import click
 
 from agent.base.console import aligned, printable
 from agent.base.units import show_duration, show_size
-from agent.core.outcome import Outcome
-from agent.core.results import JobResult, JobStatus
+from agent.contract.entries import Ended
+from agent.contract.results import JobStatus
+from agent.notify.outcome import Outcome
 
 MARKS = {
     JobStatus.SUCCEEDED: ("ok", "green"),
@@ -28,7 +29,7 @@ def as_data(outcome: Outcome) -> dict[str, object]:
     """Return an outcome as JSON data."""
     return {
         "run_id": outcome.run_id,
-        "status": outcome.word,
+        "status": outcome.status.value,
         "exit_code": int(outcome.exit_code),
         "delivered": outcome.delivered,
         "undelivered": outcome.undelivered or None,
@@ -67,11 +68,11 @@ def _closing(outcome: Outcome) -> list[str]:
     if outcome.manifest:
         closing.append(f"manifest {outcome.manifest}")
     if outcome.undelivered:
-        closing.append(f"not handed over: {outcome.undelivered}")
+        closing.append(f"not delivered: {outcome.undelivered}")
     return closing
 
 
-def _row(job: JobResult) -> list[str]:
+def _row(job: Ended) -> list[str]:
     label = "incomplete" if job.incomplete else MARKS.get(job.status, (job.status.value, ""))[0]
     said = printable(job.message)
     if job.cause is not None:
@@ -86,10 +87,10 @@ def _row(job: JobResult) -> list[str]:
     ]
 
 
-def _colour(job: JobResult) -> str:
+def _colour(job: Ended) -> str:
     return "yellow" if job.incomplete else MARKS.get(job.status, ("", "red"))[1]
 
 
-def _beside(jobs: tuple[JobResult, ...], length: int) -> list[JobResult | None]:
+def _beside(jobs: tuple[Ended, ...], length: int) -> list[Ended | None]:
     """Return the job that stands in each line of the table; the heading and the total have none."""
     return [None, *jobs, None][:length] if jobs else []

@@ -18,6 +18,8 @@ from agent.base.processes import adopt_orphans, kill_strays, share_arenas
 from agent.base.stop import Stop
 from agent.base.units import show_duration
 from agent.base.urlsecrets import environment_secrets
+from agent.batch.shards import NOTHING_ASKED, Asked, asked
+from agent.batch.slots import parse_slot
 from agent.cli.as_machine import FLAG, differences, launched, overrides
 from agent.cli.report import print_outcome
 from agent.cli.surroundings import (
@@ -31,17 +33,14 @@ from agent.cli.watching import watching
 from agent.config.faults import ConfigurationError, Fault
 from agent.config.locate import Loaded, Locations, Surroundings, locate
 from agent.config.overrides import Override
-from agent.core.outcome import Outcome
-from agent.core.results import RunStatus
-from agent.core.shards import NOTHING_ASKED, Asked, asked
-from agent.core.slots import parse_slot
+from agent.contract.results import RunStatus
 from agent.jobs.isolation.unit import can_use_units
 from agent.machine.metadata import metadata_endpoint
 from agent.machine.power import Lease, power_off
 from agent.machine.supervision import Manager, StatusLine, supervised
+from agent.notify.outcome import Outcome
+from agent.run.call import Call, SlotWish
 from agent.run.story import run_once
-from agent.steps.errands import SlotWish
-from agent.steps.opening import Call
 
 
 @click.command()

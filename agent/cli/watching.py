@@ -7,10 +7,9 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 from agent.base.logs import Sink
-from agent.base.progress import NullProgress, Progress
+from agent.base.progress import JobEnd, NullProgress, Progress
 from agent.base.units import show_duration, show_size
 from agent.config.locate import Surroundings
-from agent.core.results import JobResult, JobStatus
 
 
 @contextmanager
@@ -42,7 +41,7 @@ class LiveView:
 
         self._phase = "starting"
         self._began = time.monotonic()
-        self._jobs: dict[str, str | tuple[float, int] | JobResult] = {}
+        self._jobs: dict[str, str | tuple[float, int] | JobEnd] = {}
         self._files = self._bytes = 0
         self._console = console
         self._live = Live(
@@ -68,9 +67,9 @@ class LiveView:
         """Show a job as running."""
         self._jobs[job] = (time.monotonic(), attempt)
 
-    def ended(self, result: JobResult) -> None:
+    def ended(self, end: JobEnd) -> None:
         """Show how a job ended."""
-        self._jobs[result.name] = result
+        self._jobs[end.name] = end
 
     def sent(self, size: int) -> None:
         """Count a file that is in the bucket."""
@@ -99,11 +98,10 @@ class LiveView:
         sent = f"{self._files} files, {show_size(self._bytes)} in the bucket" if self._files else ""
         table.add_row(Spinner("dots"), Text(self._phase, style="bold"), elapsed, sent)
         for name, state in self._jobs.items():
-            if isinstance(state, JobResult):
-                good = state.status is JobStatus.SUCCEEDED
+            if isinstance(state, JobEnd):
+                good = state.succeeded
                 mark = Text("✓" if good else "✗", style="green" if good else "red")
-                time_spent = show_duration(state.seconds)
-                table.add_row(mark, name, time_spent, f"{state.status.value}, {state.files} files")
+                table.add_row(mark, name, show_duration(state.seconds), state.status)
             elif isinstance(state, tuple):
                 since, attempt = state
                 again = f"attempt {attempt}" if attempt > 1 else "running"

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -144,6 +144,11 @@ class Job(Table):
     rate: Mapping[str, str] = Field(
         {},
         description='Starts of jobs for each site, over all jobs of the machine: { "example.org" = "1/s" }.',
+    )
+    state: Literal["success", "checkpoint"] = Field(
+        "success",
+        description='Whose state the next run gets: the last success\'s, or with "checkpoint" also that of an attempt'
+        " that was interrupted or timed out.",
     )
     expect: Expect = Field(Expect(), description="What it must produce to have succeeded.")
 

@@ -19,6 +19,8 @@ from pydantic import (
 
 from agent.base.units import Seconds, Size, Span
 from agent.base.urlsecrets import settings_secrets
+from agent.base.zones import zone_problem
+from agent.contract.ids import SCHEDULE
 
 
 class Section(BaseModel):
@@ -269,12 +271,43 @@ class Limits(Section):
     )
 
 
+class Schedule(Section):
+    """When runs are due. The stack's form writes it; home judges by it what is late or missed: docs/batches.md."""
+
+    name: str = Field(
+        "main",
+        pattern=f"^{SCHEDULE}$",
+        description="Batches of two schedules in one bucket never meet.",
+    )
+    expression: str | None = Field(
+        None, max_length=300, description='As EventBridge takes it: "cron(0 3 * * ? *)".'
+    )
+    timezone: str = Field("UTC", description="In which the expression is meant.")
+    grace: Seconds = Field(3600.0, description="How late a run may be before it is missed.")
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        if zone_problem(name, by_days=True):
+            raise ValueError(f'"{name}" is no time zone; write for example "Asia/Tokyo"')
+        return name
+
+
 class Power(Section):
     """What happens after the run."""
 
     after: Literal["poweroff", "nothing"] | None = Field(
         None, description='Default: "poweroff" on a machine with /etc/mayfly, else "nothing".'
     )
+    keeps_disk: bool | None = Field(
+        None,
+        description="Whether the state directory outlives the power-off, so that a later run sends what this one"
+        " could not. Default: false on a machine with /etc/mayfly, else true.",
+    )
+
+    def has_disk(self, *, machine: bool) -> bool:
+        """Tell whether a later run finds this run's disk; `machine` says whether this is a machine of its own."""
+        return not machine if self.keeps_disk is None else self.keeps_disk
 
     def goes_off(self, *, machine: bool) -> bool:
         """Tell whether the power goes off after a run; `machine` says whether this is a machine of its own."""
@@ -344,6 +377,7 @@ class Settings(Section):
     index: dict[IndexName, Index] = Field({}, description="By name.")
     browser: Browser = Browser()
     paths: Paths = Paths()
+    schedule: Schedule = Schedule()
     limits: Limits = Limits()
     power: Power = Power()
     secrets: Secrets = Secrets()

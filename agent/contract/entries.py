@@ -93,10 +93,11 @@ class Object(Record):
 
 
 class Output(Record):
-    """What one run of a job produced, for `expect.drop`."""
+    """What one success of a job produced, for `expect.drop`, and how long it took."""
 
     files: Count
     items: Count | None = None
+    seconds: Seconds | None = None
 
 
 class Ended(Record):

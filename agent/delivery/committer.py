@@ -5,7 +5,7 @@ never lost. Entries that could not be put wait in the batch's log writer, in the
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
@@ -16,7 +16,7 @@ from agent.base.stop import first
 from agent.batch.commit import in_entries, next_commit
 from agent.batch.log import LogWriter
 from agent.bucket.store import Bucket
-from agent.contract.entries import Began, Closed, Ended, Object, Planned, StoodBack
+from agent.contract.entries import Began, Closed, Ended, Object, Planned
 from agent.contract.ids import Batch
 from agent.delivery.logparts import LogParts
 from agent.delivery.prepare import Preparer
@@ -40,9 +40,6 @@ MOST_PARTS = 1000
 LARGE_PLAN = 256 * 1024
 """Bytes of a plan that gets an entry of its own: results fill half of one."""
 
-WriterOf = Callable[[Batch], Awaitable[LogWriter]]
-"""Makes the writer of a batch's log, once there is a bucket."""
-
 
 @dataclass(slots=True)
 class _Waiting:
@@ -62,6 +59,7 @@ class Committer:
 
     Attributes:
         broken: Jobs whose preparation met something unexpected, with it: they are not tried again.
+        trouble: What failed last; empty once a commit went well.
     """
 
     def __init__(
@@ -71,16 +69,14 @@ class Committer:
         parts: LogParts,
         *,
         bucket: "asyncio.Future[Bucket]",
-        writer_of: WriterOf,
         log: Log,
     ) -> None:
         self._run = run
         self._preparer = preparer
         self._parts = parts
         self._bucket = bucket
-        self._writer_of = writer_of
         self._log = log
-        self._writer: LogWriter | None = None
+        self._writer: asyncio.Future[LogWriter] = asyncio.get_running_loop().create_future()
         self._began: Began | None = None
         self._planned: Planned | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -88,26 +84,28 @@ class Committer:
         self._waiting = _Waiting()
         self._refusal: OSError | None = None
         self.broken: dict[str, Exception] = {}
+        self.trouble = ""
         self._news = asyncio.Event()
         self._ending = asyncio.Event()
         self._turn = asyncio.Lock()
         self._places = asyncio.Semaphore(AT_ONCE)
         self._last_began: float | None = None
 
-    def goes_on(self, began: Began) -> None:
+    def goes_on(self, writer: LogWriter, began: Began) -> None:
         """Let the first entry of this process repeat how the run began."""
         self._began = began
+        self._writer.set_result(writer)
 
-    async def begin(self, batch: Batch, began: Began) -> None:
+    async def begin(self, writer: LogWriter, batch: Batch, began: Began) -> None:
         """Announce the run; nothing of it is in the bucket before that.
 
         Raises:
-            StoreError: The bucket failed; the announcement waits, and everything behind it.
+            StoreError: The bucket failed; the announcement waits in the writer, and everything behind it.
             OSError: The disk refused.
         """
         await asyncio.to_thread(self._run.begin, batch, began)
-        self._began = began
-        await self.commit()
+        self._writer.set_result(writer)
+        await writer.append(began=began)
 
     async def plan(self, planned: Planned) -> None:
         """Tell what the run is going to do, with the next commit.
@@ -169,16 +167,14 @@ class Committer:
             try:
                 await self.commit()
             except (StoreError, OSError) as error:
-                self._log.warning("commit.postponed", reason=str(error))
+                self._postponed("commit.postponed", error)
                 await self._pause_after(failures)
                 failures += 1
                 self._news.set()
             else:
                 failures = 0
 
-    async def commit(
-        self, *, closed: Closed | None = None, stood_back: StoodBack | None = None
-    ) -> None:
+    async def commit(self, *, closed: Closed | None = None) -> None:
         """Commit what is ready now, and everything that waits.
 
         Raises:
@@ -187,7 +183,7 @@ class Committer:
         """
         async with self._turn:
             self._last_began = monotonic()
-            writer = await self._log_writer()
+            writer = await asyncio.shield(self._writer)
             bucket = await asyncio.shield(self._bucket)
             if self._began is None:
                 # It is tried again, and no job waits for it.
@@ -203,8 +199,9 @@ class Committer:
                 await self._append(writer, bucket, ())
             for jobs in in_entries(tuple(self._ready.values())):
                 await self._append(writer, bucket, jobs)
-            if self._began or self._planned or closed or stood_back:
-                await self._append(writer, bucket, (), closed=closed, stood_back=stood_back)
+            if self._began or self._planned or closed:
+                await self._append(writer, bucket, (), closed=closed)
+            self.trouble = ""
 
     async def flush(
         self, seconds: float, *, hurried: bool = False, keeps_disk: bool = True
@@ -232,7 +229,7 @@ class Committer:
         except TimeoutError:
             await self._cancel()
             with suppress(TimeoutError):
-                async with asyncio.timeout(LAST_SECONDS):
+                async with asyncio.timeout(min(LAST_SECONDS, seconds)):
                     await self._commit_what_is_left(keeps_disk=keeps_disk)
         pending = await self.pending()
         if pending and keeps_disk and self._refusal is not None:
@@ -251,14 +248,6 @@ class Committer:
         """Stop preparing jobs."""
         await self._cancel()
 
-    async def _log_writer(self) -> LogWriter:
-        if self._writer is None:
-            batch = await asyncio.to_thread(lambda: self._run.batch)
-            if batch is None:
-                raise ValueError("nothing of a run is committed before it has begun")
-            self._writer = await self._writer_of(batch)
-        return self._writer
-
     async def _append(
         self,
         writer: LogWriter,
@@ -266,7 +255,6 @@ class Committer:
         jobs: Sequence[Ended],
         *,
         closed: Closed | None = None,
-        stood_back: StoodBack | None = None,
     ) -> None:
         """Append an entry; from here on the log writer has what it says, whatever becomes of it."""
         queued = {part.key for part in self._waiting.parts}
@@ -278,7 +266,6 @@ class Committer:
             jobs=jobs,
             log=log,
             closed=closed,
-            stood_back=stood_back,
         )
         self._began = self._planned = None
         self._waiting.jobs += [job.name for job in jobs]
@@ -318,7 +305,7 @@ class Committer:
             except (StoreError, OSError) as error:
                 if isinstance(error, OSError):
                     self._refusal = error
-                self._log.warning("job.postponed", job=name, reason=str(error))
+                self._postponed("job.postponed", error, job=name)
                 await self._pause_after(failures)
                 failures += 1
             except Exception as error:  # noqa: BLE001 -- see below
@@ -331,6 +318,10 @@ class Committer:
                 self._ready[name] = entry
                 self._news.set()
                 return
+
+    def _postponed(self, event: str, error: StoreError | OSError, **about: str) -> None:
+        self.trouble = error.with_remedy if isinstance(error, StoreError) else str(error)
+        self._log.warning(event, reason=str(error), **about)
 
     async def _pause_after(self, failures: int) -> None:
         """Wait after a failure, but not for long once the run is at its end."""
@@ -357,7 +348,7 @@ class Committer:
             try:
                 return await self.commit()
             except StoreError as error:
-                self._log.warning("commit.postponed", reason=str(error))
+                self._postponed("commit.postponed", error)
                 await self._pause_after(failures)
                 failures += 1
         return None
@@ -372,7 +363,7 @@ class Committer:
                         group.create_task(self._prepare_partly(name))
                 await self.commit()
         except StoreError as error:
-            self._log.warning("commit.postponed", reason=str(error))
+            self._postponed("commit.postponed", error)
 
     async def _prepare_partly(self, name: str) -> None:
         try:

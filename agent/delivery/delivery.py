@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,13 +11,14 @@ from agent.base.logs import Log
 from agent.base.redact import Redactor
 from agent.batch.log import LogWriter
 from agent.bucket.store import Bucket
-from agent.contract.entries import Began, Closed, Ended, Planned, StoodBack
+from agent.contract.entries import Began, Closed, Ended, Planned
 from agent.contract.ids import Batch
 from agent.contract.manifest import RunRecord
 from agent.delivery.closing import Closer
 from agent.delivery.committer import Committer
 from agent.delivery.logparts import LogParts
 from agent.delivery.prepare import Preparer
+from agent.delivery.sealing import without_package
 from agent.delivery.spool import Finished, SpooledRun
 from agent.delivery.uploader import Uploader
 
@@ -31,7 +31,6 @@ class Delivery:
         run: SpooledRun,
         bucket: "asyncio.Future[Bucket]",
         *,
-        nonce: str,
         concurrency: int,
         redactor: Callable[[], Redactor | None],
         log: Log,
@@ -42,15 +41,12 @@ class Delivery:
         Args:
             run: The run in the spool.
             bucket: Awaited before each use; may raise StoreError each time.
-            nonce: Tells this process from every other that writes for the run.
             concurrency: Requests at once.
             redactor: Returns what hides secrets in logs and evidence; None when they are not known.
             log: Bound to the run.
             progress: Told of the bytes of each file that was sent.
         """
         self._run = run
-        self._bucket = bucket
-        self._nonce = nonce
         self._uploader = Uploader(
             run.run,
             run.sent,
@@ -62,9 +58,7 @@ class Delivery:
         )
         self._preparer = Preparer(run, self._uploader, bucket, log)
         self._parts = LogParts(run, bucket, log)
-        self._committer = Committer(
-            run, self._preparer, self._parts, bucket=bucket, writer_of=self._writer_of, log=log
-        )
+        self._committer = Committer(run, self._preparer, self._parts, bucket=bucket, log=log)
         self._closer = Closer(run, self._committer, self._parts, bucket=bucket)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -78,29 +72,38 @@ class Delivery:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
+        await self.end()
+
+    async def end(self) -> None:
+        """End what is still under way, and let go of the spool."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._committer.end()
         self._run.database.close()
 
-    async def begin(self, batch: Batch, began: Began) -> None:
+    async def begin(self, writer: LogWriter, batch: Batch, began: Began) -> None:
         """Announce the run, and give signs of life from now on.
 
+        Args:
+            writer: Appends to the batch's log; the one that this process has for the run.
+            batch: The batch.
+            began: How the run began.
+
         Raises:
-            StoreError: The bucket failed; the announcement waits, and everything else behind it.
+            StoreError: The bucket failed; the announcement waits in the writer, and everything else behind it.
             OSError: The disk refused.
         """
         self._start(self._parts.keep_putting())
-        await self._committer.begin(batch, began)
+        await self._committer.begin(writer, batch, began)
 
-    async def goes_on(self, began: Began) -> None:
-        """Go on with a run that an earlier process has begun.
+    async def goes_on(self, writer: LogWriter, began: Began) -> None:
+        """Go on with a run that an earlier process has begun: the first entry of this one repeats how.
 
         Raises:
             OSError: The disk refused.
         """
-        self._committer.goes_on(began)
+        self._committer.goes_on(writer, began)
         await self._committer.release()
 
     async def plan(self, planned: Planned) -> None:
@@ -159,10 +162,15 @@ class Delivery:
         """Jobs whose preparation met something unexpected, with it."""
         return self._committer.broken
 
+    @property
+    def trouble(self) -> str:
+        """What failed last, with a remedy if there is one; empty once a commit went well."""
+        return self._committer.trouble
+
     async def results(self) -> list[Ended]:
-        """Return what the batch's log says, or will say, of the jobs that ended and are prepared."""
+        """Return what the batch's log says, or will say, of the jobs that ended."""
         jobs = await asyncio.to_thread(self._run.jobs)
-        return [job.entry for job in jobs if job.entry is not None]
+        return [job.entry or without_package(job.finished.job) for job in jobs]
 
     async def close(self, record: RunRecord, pending: list[str], *, keeps_disk: bool) -> Closed:
         """Close the run.
@@ -180,21 +188,5 @@ class Delivery:
             record = record.model_copy(update={"not_sent": len(pending)})
         return await self._closer.close(record, pending if keeps_disk else ())
 
-    async def stand_back(self, stood_back: StoodBack) -> None:
-        """Tell that the run does nothing.
-
-        Raises:
-            StoreError: The bucket failed.
-        """
-        await self._committer.commit(stood_back=stood_back)
-
-    async def _writer_of(self, batch: Batch) -> LogWriter:
-        bucket = await asyncio.shield(self._bucket)
-        return LogWriter(bucket, batch, self._run.run, self._nonce, now=_now)
-
     def _start(self, task: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(task))
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

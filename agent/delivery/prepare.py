@@ -22,7 +22,7 @@ from agent.contract.package import JobRecord, seal_package
 from agent.contract.results import JobStatus
 from agent.delivery.database import CHUNK, Database
 from agent.delivery.scan import Found, Scan, Signature, open_file, read_start, walk
-from agent.delivery.sealing import cut_short, entry_of, skipped_entry, with_note, with_refusals
+from agent.delivery.sealing import cut_short, entry_of, with_note, with_refusals, without_package
 from agent.delivery.sent import OutboxFile, SentFiles, evidence_file, log_file
 from agent.delivery.spool import EVIDENCE, SpooledJob, SpooledRun, Workspace
 from agent.delivery.uploader import Uploader, results_of
@@ -99,7 +99,7 @@ class Preparer:
 
     async def _seal(self, job: SpooledJob, *, smallest_first: bool) -> Ended:
         if job.finished.job.status is JobStatus.SKIPPED:
-            entry = skipped_entry(job.finished.job)
+            entry = without_package(job.finished.job)
             await asyncio.to_thread(self._run.seal, entry)
             return entry
         bucket = await asyncio.shield(self._bucket)
@@ -195,7 +195,9 @@ class Preparer:
                 record, "without its logs: the secrets to hide in them are not known"
             )
         record = record.model_copy(update={"state": self._state_of(record, job)})
-        said, planned = self._said(name), run.planned
+        said, plan = self._said(name), run.planned and run.planned.release
+        # A release on trial may yet be replaced in the plan.
+        commit = plan.commit if plan and plan.trial is None else None
 
         def seal(_: object) -> Ended:
             known = self._job(name).entry
@@ -209,7 +211,7 @@ class Preparer:
                 files=files,
                 size=size,
                 refused=result.refusals,
-                commit=planned.release.commit if planned and planned.release else None,
+                commit=commit,
             )
             run.seal(entry)
             return entry

@@ -9,6 +9,7 @@ from agent.base.disk import whole_disk
 from agent.base.errors import MayflyError, StoreError
 from agent.base.logs import Log
 from agent.base.redact import Redactor
+from agent.batch.log import LogWriter
 from agent.bucket.store import Bucket
 from agent.contract.entries import Began, Ended
 from agent.contract.ids import Batch, process_nonce
@@ -58,14 +59,12 @@ async def deliver_pending(
         delivery = Delivery(
             run,
             bucket,
-            nonce=process_nonce(os.urandom(4)),
             concurrency=concurrency,
             redactor=redactor,
             log=bound,
         )
         try:
-            await asyncio.shield(bucket)
-            await _finish(run, delivery, finder, bound)
+            await _finish(run, delivery, await asyncio.shield(bucket), finder, bound)
         except MayflyError as error:
             bound.warning("recovery.postponed", reason=str(error), waiting=len(runs) - done)
             return done
@@ -78,13 +77,17 @@ async def deliver_pending(
     return done
 
 
-async def _finish(run: SpooledRun, delivery: Delivery, finder: str, log: Log) -> None:
+async def _finish(
+    run: SpooledRun, delivery: Delivery, bucket: Bucket, finder: str, log: Log
+) -> None:
     """Commit what had ended, name what ran as interrupted, close the run and remove it."""
     batch, began = run.batch, run.began
     if batch is not None and began is not None and not _is_done(run):
         async with delivery:
             await asyncio.to_thread(_end_what_ran, run, began)
-            await delivery.goes_on(began)
+            nonce = process_nonce(os.urandom(4))
+            writer = LogWriter(bucket, batch, run.run, nonce, now=lambda: datetime.now(UTC))
+            await delivery.goes_on(writer, began)
             pending = await delivery.flush(FLUSH_SECONDS)
             for name, error in delivery.broken.items():
                 raise ValueError(f"job {name}: {error}")

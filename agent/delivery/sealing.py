@@ -63,9 +63,13 @@ def rerun(earlier: JobRecord, later: JobRecord) -> JobRecord:
     """Return a job that ran once more, after a release that may have been to blame: what it did before are attempts."""
     again = {attempt.number for attempt in later.attempts}
     before = [attempt for attempt in earlier.attempts if attempt.number not in again]
-    attempts = tuple(sorted([*before, *later.attempts], key=_number))[-1000:]
-    started = earlier.started or later.started
-    return later.model_copy(update={"attempts": attempts, "started": started})
+    changes = {
+        "attempts": tuple(sorted([*before, *later.attempts], key=_number))[-1000:],
+        "started": earlier.started or later.started,
+        "seconds": earlier.seconds + later.seconds,
+        "notes": (f"ran once more, on {later.release}", *earlier.notes, *later.notes)[:MOST_NOTES],
+    }
+    return later.model_copy(update=changes)
 
 
 def after_death(run: str, name: str, last_sign: datetime) -> JobRecord:
@@ -108,7 +112,7 @@ def entry_of(
         commit: Of the release that the run's plan names.
     """
     if job.status is JobStatus.SUCCEEDED:
-        outputs = (*outputs, Output(files=files, items=job.items))
+        outputs = (*outputs, Output(files=files, items=job.items, seconds=job.seconds))
     return Ended(
         name=job.name,
         family=job.family,
@@ -128,15 +132,34 @@ def entry_of(
     )
 
 
-def skipped_entry(job: JobRecord) -> Ended:
-    """Return what the batch's log says of a job that was skipped: it has no package."""
+def without_package(job: JobRecord) -> Ended:
+    """Return what the batch's log says of a job that was skipped; of another, what is known before it is sealed."""
     return Ended(
         name=job.name,
         family=job.family,
         status=job.status,
         cause=job.cause,
         message=job.message,
+        items=job.items,
+        seconds=job.seconds,
+        attempts=len(job.attempts),
     )
+
+
+def lost(job: Ended) -> Ended:
+    """Return a job that ended and could not be sent before its machine was gone, with its disk."""
+    changes = {
+        "status": JobStatus.INTERRUPTED,
+        "cause": JobCause.INTERRUPTED,
+        "message": _joined("it could not be sent in time", job.message),
+    }
+    return job.model_copy(update=changes)
+
+
+def tally(ended: Collection[Ended]) -> dict[str, int]:
+    """Return how many jobs have each status, in the order of `JobStatus`."""
+    statuses = [job.status for job in ended]
+    return {status.value: statuses.count(status) for status in JobStatus if status in statuses}
 
 
 def status_of(ended: Collection[Ended], *, interrupted: bool, released: bool = True) -> RunStatus:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent.browser import Place, choose, find_chromedriver, keep
 from agent.config.jobsfile import needs_browser
-from agent.core.ids import run_id
+from agent.contract.ids import run_id
 from agent.doctor.examine import Finding, Installation, ok, skipped
 from agent.doctor.parts import jobs_of
 

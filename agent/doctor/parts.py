@@ -15,7 +15,7 @@ from agent.browser import find_chromedriver
 from agent.browser.docker import Docker
 from agent.config.faults import Fault
 from agent.config.jobsfile import Job, JobsFile, needs_browser
-from agent.core.ids import is_run_id
+from agent.contract.ids import is_run_id
 from agent.doctor.examine import Finding, Installation, failed, ok, skipped
 from agent.jobs.containers.compose import require_compose
 from agent.release.checks import Checks

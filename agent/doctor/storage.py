@@ -40,7 +40,7 @@ def _chain(environ: Mapping[str, str]) -> str | None:
 
 
 async def store(installation: Installation) -> Finding:
-    """Write an object, read it back, list it, try to overwrite it, and remove it."""
+    """Write an object, read it back, list it, and remove it."""
     address = bucket_at(installation.settings.store, installation.places.bucket)
     keys = await store_credentials(installation.settings.store, installation.environ)
     bucket = await in_thread(
@@ -51,7 +51,6 @@ async def store(installation: Installation) -> Finding:
     await bucket.put(key, data)
     try:
         problem = await _look_back(bucket, key, data)
-        honours = await bucket.refuses_overwrite(key, data)
     finally:
         await bucket.delete([key])
     if problem:
@@ -60,14 +59,7 @@ async def store(installation: Installation) -> Finding:
         )
     if await bucket.get(key) is not None:
         return failed(f"{bucket.name} does not delete", "allow s3:DeleteObject on doctor/*")
-    return ok(
-        f"{bucket.name}: write, read, list, delete"
-        + (
-            ""
-            if honours
-            else "; it ignores conditional writes, so the agent looks before it writes"
-        )
-    )
+    return ok(f"{bucket.name}: write, read, list, delete")
 
 
 async def _look_back(bucket: Bucket, key: str, data: bytes) -> str:

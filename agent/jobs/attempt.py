@@ -1,39 +1,39 @@
 """One attempt of a job: start its program, watch it, end it with all it started, judge it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from time import monotonic
 
 from agent.base.errors import BrowserError, ContainerError, StoreError
 from agent.base.logs import Log
 from agent.base.stop import StoppedError, first
 from agent.browser import open_to_browser
 from agent.config.jobsfile import Job
-from agent.core.results import (
-    MAX_RESULT_FILE,
-    Attempt,
-    JobCause,
-    JobStatus,
-    ResultFile,
-    read_result,
-)
+from agent.contract.entries import Output
+from agent.contract.package import Attempt
+from agent.contract.results import JobCause, JobStatus
+from agent.delivery.scan import open_file, read_start, scan
+from agent.delivery.spool import Workspace
 from agent.jobs.capture import Capture
 from agent.jobs.containers import Containers, into_container, told
 from agent.jobs.context import JobContext, Sessions, now
 from agent.jobs.environment import AttemptPaths, job_environment
 from agent.jobs.interface import Exit, Isolation, Launch, Running
+from agent.jobs.resultfile import MAX_BYTES, ResultFile, read_result
 from agent.jobs.state import unpack
-from agent.jobs.verdict import KILLED, Ended, Past, Produced, Verdict, judge, not_started
+from agent.jobs.verdict import KILLED, Ended, Produced, Verdict, judge, not_started
 from agent.jobs.worktree import WorkingDirectory
-from agent.steps import seal
-from agent.steps.spool import Workspace
 
 DRAIN_SECONDS = 2.0
 """For what is still in the pipe when the program and all that could be found of it is gone: 64 KiB. Only what has left
 both its session and its environment can hold the pipe open; it is killed at the end of the run."""
+
+MOST_TEXT = 2000
+"""Characters of a message or a note."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ async def attempt(job: Job, number: int, context: JobContext, log: Log) -> Tried
         finished=now(),
         status=verdict.status,
         cause=verdict.cause,
-        message=verdict.message[:2000],
+        message=verdict.message[:MOST_TEXT],
         exit_code=ended.exit_code,
         signal=ended.signal,
         image=ended.image,
@@ -193,7 +193,8 @@ def _launch(
     seconds = min(job.timeout, context.seconds_left())
     browser = context.browser if job.browser else None
     paths = AttemptPaths(
-        run_id=context.run.run_id,
+        run_id=context.run.run,
+        batch=context.batch,
         number=number,
         deadline=int(now().timestamp() + seconds),
         output=working.path / working.output if working.output else space.output,
@@ -248,11 +249,11 @@ async def _execute(
     drain: asyncio.Task[None] | None = None
     try:
         async with (
-            context.courier.following(job.name, space.output),
+            context.delivery.watch(job.name, space.output),
             _isolation_of(job, context).start(launch) as running,
         ):
             drain = asyncio.create_task(capture.drain(running.output))
-            return await _watch(running, seconds, context)
+            return await _watch(running, seconds, job, context)
     except ContainerError as error:
         return Ended(failure=f"{error}; {error.remedy}" if error.remedy else str(error))
     except OSError as error:
@@ -265,11 +266,16 @@ async def _execute(
             await asyncio.gather(drain, return_exceptions=True)
 
 
-async def _watch(running: Running, seconds: float, context: JobContext) -> Ended:
+async def _watch(running: Running, seconds: float, job: Job, context: JobContext) -> Ended:
     """Wait for the program; past its limit, or when the run stops, ask it to end and give it its grace."""
-    waiting = asyncio.ensure_future(running.wait())
+    waiting, began = asyncio.ensure_future(running.wait()), monotonic()
     try:
         which = await first(_outcome(waiting), context.stop.wait(), seconds=seconds)
+        if which == 1:
+            ran = monotonic() - began
+            more = min(await context.seconds_to_go_on(job.name, ran), seconds - ran)
+            await asyncio.wait([waiting], timeout=max(more, 0.0))
+            which = 0 if waiting.done() else 1
         if which == 0:
             return replace(_ended(waiting.result()), limit=seconds)
         running.terminate()
@@ -306,8 +312,8 @@ def _ended(end: Exit) -> Ended:
 def _read_result(path: Path, context: JobContext) -> tuple[ResultFile, str]:
     """Return what the job says of itself, and why that could not be read."""
     try:
-        with seal.open_result(path.parent, path.name) as (stream, _):
-            text = stream.read(MAX_RESULT_FILE + 1)
+        with open_file(path.parent, path.name) as (stream, _):
+            text = read_start(stream, MAX_BYTES + 1)
     except FileNotFoundError:
         return ResultFile(), ""
     except OSError as error:
@@ -318,9 +324,9 @@ def _read_result(path: Path, context: JobContext) -> tuple[ResultFile, str]:
 async def _judge(
     job: Job, ended: Ended, reported: ResultFile, space: Workspace, context: JobContext
 ) -> tuple[Verdict, Produced]:
-    found = await asyncio.to_thread(seal.look, space.output)
-    produced = Produced(found.files, found.bytes, found.told())
-    past: list[Past] = []
+    found = await asyncio.to_thread(scan, space.output)
+    produced = Produced(found.files, found.bytes, found.refused[:1], found.refusals)
+    past: Sequence[Output] = ()
     if job.expect.drop is not None:
         try:
             past = await context.past_of(job.name)

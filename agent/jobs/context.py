@@ -1,7 +1,8 @@
 """What the jobs of a run share."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+import hashlib
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,19 +15,24 @@ from agent.base.logs import RunLogger
 from agent.base.progress import Progress
 from agent.base.rates import interval_of
 from agent.base.stop import Stop, first
+from agent.batch.history import History, JobState, Past
 from agent.bucket.store import Bucket
 from agent.config.jobsfile import Job
 from agent.config.settings import Limits
+from agent.contract.entries import Output
+from agent.contract.package import JobRecord
+from agent.contract.results import JobStatus
+from agent.delivery.delivery import Delivery
+from agent.delivery.spool import SpooledRun
 from agent.jobs.interface import Isolation
 from agent.jobs.rate_limit import reserve
-from agent.jobs.verdict import Past
 from agent.jobs.worktree import WorkingTrees
-from agent.steps import hurry
-from agent.steps.courier import Courier
-from agent.steps.ledger import Ledger, newest_state
-from agent.steps.spool import SpooledRun
+from agent.machine.spot import deadlines, ends_in_time
 
 T = TypeVar("T")
+
+OUTPUTS_SECONDS = 5.0
+"""For what is known of a job's past when it has ended and is not judged by it."""
 
 
 class Sessions(Protocol):
@@ -64,35 +70,44 @@ class JobContext:
 
     Attributes:
         run: The run in the spool.
+        batch: Its batch's name, the same for every attempt.
         tree: The release's files: the jobs' working directory, or what that is a copy of.
         programs: `bin` of the release's environment, or None.
+        ref: The release's ref.
+        commit: Its commit.
         browser: Where sessions come from; None when no job wants one.
         isolation: How programs are started.
-        courier: Takes results to the bucket while a job runs.
+        delivery: Takes results to the bucket.
         bucket: Raises StoreError when awaited and there is none.
-        ledger: The recent past; raises StoreError likewise.
+        history: Earlier batches; raises StoreError likewise.
+        past: What the jobs produced in them; likewise.
         secrets: All job secrets, by name.
-        secrets_unread: Why there are none; empty when their source was read, or no job asks for any.
         limits: Bounds.
         deadline: When every job must have ended.
-        stop: The wish to end early.
+        stop: A request to end early.
         environ: The agent's environment, of which jobs get PATH, LANG and TZ.
         run_logger: Log and redaction.
         progress: Who watches.
         trees: Lends the copies.
-        pace: Where turns at sites are kept; None takes none.
-        finished: Jobs that need not run because an earlier run has done them, each with the reason.
+        timezone: In which days are meant where a job does not say; empty for the agent's.
+        pace: Where reservations at sites are kept; None makes none.
+        secrets_unread: Why there are none; empty when their source was read, or no job asks for any.
+        finished: Jobs that another run of the batch has done, each with the reason; it may grow.
         login: What opens a private registry.
     """
 
     run: SpooledRun
+    batch: str
     tree: Path
     programs: Path | None
+    ref: str
+    commit: str
     browser: Sessions | None
     isolation: Isolation
-    courier: Courier
+    delivery: Delivery
     bucket: "asyncio.Future[Bucket]"
-    ledger: "asyncio.Future[Ledger]"
+    history: "asyncio.Future[History]"
+    past: "asyncio.Future[Past]"
     secrets: Mapping[str, str]
     limits: Limits
     deadline: datetime
@@ -101,6 +116,7 @@ class JobContext:
     run_logger: RunLogger
     progress: Progress
     trees: WorkingTrees
+    timezone: str = ""
     pace: Path | None = None
     secrets_unread: str = ""
     finished: Mapping[str, str] = field(default_factory=dict)
@@ -111,8 +127,30 @@ class JobContext:
         return (self.deadline - now()).total_seconds()
 
     async def grace(self) -> float:
-        """Return the seconds from SIGTERM to SIGKILL."""
-        return await hurry.grace(self.run, self.stop, self.limits.grace)
+        """Return the seconds from SIGTERM to SIGKILL: the usual ones, or what a machine that is taken back has left."""
+        if self.stop.gone is None:
+            return self.limits.grace
+        pending = await self.delivery.waiting_bytes(sorted(self.run.started_jobs()))
+        moment = now()
+        table = deadlines(self.stop.gone, moment, pending=pending, grace=self.limits.grace)
+        return (table.jobs_end - moment).total_seconds()
+
+    async def seconds_to_go_on(self, job: str, ran: float) -> float:
+        """Return for how long a job may go on although its machine is taken back: its past says that it ends in time.
+
+        Args:
+            job: The job.
+            ran: Seconds that it has run.
+        """
+        if self.stop.gone is None or not self.past.done() or self.past.exception() is not None:
+            return 0.0
+        pending = await self.delivery.waiting_bytes([job])
+        moment = now()
+        table = deadlines(self.stop.gone, moment, pending=pending, grace=self.limits.grace)
+        left = (table.begin_by - moment).total_seconds()
+        past = [output.seconds for output in self.past.result().outputs.get(job, ())]
+        known = [seconds for seconds in past if seconds is not None]
+        return left if ends_in_time(known, ran, left) else 0.0
 
     async def turn_of(self, job: Job) -> bool:
         """Wait for a job's reservation at each of its sites; False when the run stops or its time is over before that.
@@ -129,25 +167,36 @@ class JobContext:
                 return False
         return True
 
-    async def past_of(self, job: str) -> list[Past]:
-        """Return what a job produced in recent runs, newest first.
+    async def past_of(self, job: str) -> Sequence[Output]:
+        """Return what a job produced when it last succeeded, newest last.
 
         Raises:
             StoreError: The bucket did not say, or not in time.
         """
-        return (await self._in_time(asyncio.shield(self.ledger))).past.get(job, [])
+        past = await self._in_time(asyncio.shield(self.past), self.seconds_left() / 4)
+        return past.outputs.get(job, ())
 
-    async def fetch_state(self, job: str) -> bool:
-        """Copy a job's newest committed memory into the spool; False when there is none yet.
+    async def known_outputs(self, job: JobRecord) -> tuple[Output, ...]:
+        """Return the same for a job that ended, as far as it is known soon: its next result carries it on."""
+        if job.status is JobStatus.SKIPPED:
+            return ()
+        await asyncio.wait([self.past], timeout=0 if self.stop.requested else OUTPUTS_SECONDS)
+        try:
+            past = self.past.result()
+        except (StoreError, asyncio.InvalidStateError):
+            return ()
+        return tuple(past.outputs.get(job.name, ()))
+
+    async def fetch_state(self, job: Job) -> bool:
+        """Copy a job's newest committed state into the spool; False when there is none yet.
 
         Raises:
-            StoreError: The bucket did not say, or not in time.
+            StoreError: The bucket did not say, or not in time, or does not hold what its entry says.
         """
-        return await self._in_time(self._fetch_state(job))
+        return await self._in_time(self._fetch_state(job), self.seconds_left() / 4)
 
-    async def _in_time(self, answer: Awaitable[T]) -> T:
-        """Wait for the bucket, but not for more than a quarter of the jobs' time, nor once the run is told to stop."""
-        seconds = self.seconds_left() / 4
+    async def _in_time(self, answer: Awaitable[T], seconds: float) -> T:
+        """Wait for the bucket, but not for long, nor once the run is told to stop."""
         task = asyncio.ensure_future(answer)
         try:
             if await first(asyncio.wait([task]), self.stop.wait(), seconds=seconds) != 0:
@@ -157,19 +206,34 @@ class JobContext:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _fetch_state(self, job: str) -> bool:
-        bucket, ledger = await asyncio.shield(self.bucket), await asyncio.shield(self.ledger)
-        key = await newest_state(bucket, ledger, job, now())
-        if key is None:
+    async def _fetch_state(self, job: Job) -> bool:
+        bucket, history = await asyncio.shield(self.bucket), await asyncio.shield(self.history)
+        state = await history.newest_state(job.name, checkpoints=job.state == "checkpoint")
+        if state is None:
             return False
-        target = self.run.restored_state(job)
+        target = self.run.restored_state(job.name)
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_suffix(".part")
         with draft.open("wb") as stream:
-            found = await bucket.download(key, stream, limit=self.limits.state * 2)
+            found = await bucket.download(state.key.text, stream, limit=self.limits.state * 2)
         if found:
+            await asyncio.to_thread(_compare, draft, state)
             draft.replace(target)
         return found
+
+
+def _compare(archive: Path, state: JobState) -> None:
+    """Compare a state with what the batch's log says of it; an entry that has expired says nothing.
+
+    Raises:
+        StoreError: It is another.
+    """
+    if state.object is None:
+        return
+    with archive.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if digest != state.object.sha256:
+        raise StoreError(f"{state.key.text} is not what was committed")
 
 
 def now() -> datetime:

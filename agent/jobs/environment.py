@@ -15,10 +15,11 @@ class AttemptPaths:
 
     Attributes:
         run_id: The run.
+        batch: Its batch.
         number: The attempt's number, from 1.
         deadline: Unix seconds after which it is stopped.
         output: Results go here.
-        state: Its memory of earlier runs.
+        state: What it left for itself.
         home: An empty home of its own.
         result_file: Where it may say what happened.
         downloads: Where the browser's downloads appear; None when the browser shares no disk with it.
@@ -27,6 +28,7 @@ class AttemptPaths:
     """
 
     run_id: str
+    batch: str
     number: int
     deadline: int
     output: Path
@@ -62,6 +64,7 @@ def job_environment(
         "MAYFLY_STATE_DIR": str(paths.state),
         "MAYFLY_RESULT_FILE": str(paths.result_file),
         "MAYFLY_RUN_ID": paths.run_id,
+        "MAYFLY_BATCH": paths.batch,
         "MAYFLY_JOB": job.name,
         "MAYFLY_ATTEMPT": str(paths.number),
         "MAYFLY_DEADLINE": str(paths.deadline),

@@ -1,16 +1,16 @@
-"""One job: its memory, its attempts, its result."""
+"""One job: its state, its attempts, its result."""
 
 import asyncio
-from functools import partial
+from time import monotonic
 
 from agent.base.durable import sync_file_system
 from agent.base.errors import StateError, StoreError
 from agent.base.logs import Log
 from agent.base.threads import in_thread
-from agent.config.jobsfile import Job
-from agent.core.layout import state_key
-from agent.core.results import JobCause, JobResult, JobStatus
-from agent.jobs.attempt import Tried, attempt
+from agent.config.jobsfile import Job, family_of
+from agent.contract.package import JobRecord
+from agent.contract.results import JobCause, JobStatus
+from agent.jobs.attempt import MOST_TEXT, Tried, attempt
 from agent.jobs.context import JobContext, now
 from agent.jobs.plan import backoff
 from agent.jobs.state import pack
@@ -21,11 +21,11 @@ SYNC_SECONDS = 60.0
 
 
 KEEP_SECONDS = 5.0
-"""What packing a job's memory may still take when the run is told to stop: the job has succeeded, and 64 MiB of 10,000
-files take two."""
+"""For packing a job's state when the run is told to stop: 64 MiB of 10,000 files take two."""
+MOST_NOTES = 100
 
 
-async def run_job(job: Job, context: JobContext) -> JobResult:
+async def run_job(job: Job, context: JobContext) -> JobRecord:
     """Run a job, attempt after attempt, and return what became of it; it never raises what is expected."""
     log = context.run_logger.log.bind(job=job.name)
     missing = [name for name in job.secrets if name not in context.secrets]
@@ -33,7 +33,7 @@ async def run_job(job: Job, context: JobContext) -> JobResult:
         text = f"secret {', '.join(missing)} is not in the secrets source"
         if context.secrets_unread:
             text = f"its secrets could not be read: {context.secrets_unread}"
-        return failed(job.name, text, JobCause.ERROR)
+        return failed(job, context, text, JobCause.ERROR)
     notes = await _fetch_state(job, context)
     tries: list[Tried] = []
     before = len(context.run.workspaces(job.name))  # of the same job on another release
@@ -61,37 +61,49 @@ async def run_job(job: Job, context: JobContext) -> JobResult:
             break
         if await context.stop.pause(backoff(count)):
             break
-    if tries[-1].verdict.status is JobStatus.SUCCEEDED:
+    status = tries[-1].verdict.status
+    if status is JobStatus.SUCCEEDED or keeps_checkpoint(job, status):
         notes += await _keep_state(job, before + len(tries), context)
     notes += await _make_durable(context, log)
     return _result(job, tries, notes, context)
 
 
-async def _missed_turn(job: Job, context: JobContext) -> JobResult | None:
+async def _missed_turn(job: Job, context: JobContext) -> JobRecord | None:
     """Wait for the job's reservation at its sites; return what it comes to when there is none for it any more."""
     try:
         if await context.turn_of(job):
             return None
     except StateError as error:
-        return failed(job.name, str(error), JobCause.ERROR)
+        return failed(job, context, str(error), JobCause.ERROR)
     if context.stop.requested:
-        return interrupted(job.name, f"not started: {context.stop.reason}")
-    return failed(job.name, "the rate limit left no time for this job", JobCause.TIMEOUT)
+        reason = f"not started: {context.stop.reason}"
+        return skipped(job, context, reason, JobCause.INTERRUPTED)
+    return failed(job, context, "the rate limit left no time for this job", JobCause.TIMEOUT)
 
 
 async def _fetch_state(job: Job, context: JobContext) -> list[str]:
     try:
-        await context.fetch_state(job.name)
+        await context.fetch_state(job)
     except StoreError as error:
         return [f"its state could not be fetched, it began without one: {error}"]
     return []
 
 
+def keeps_checkpoint(job: Job, status: JobStatus) -> bool:
+    """Tell whether the state of a job that did not succeed is kept for its next run."""
+    cut = status in {JobStatus.INTERRUPTED, JobStatus.TIMED_OUT}
+    return cut and job.state == "checkpoint"
+
+
 async def _keep_state(job: Job, number: int, context: JobContext) -> list[str]:
-    """Pack what the attempt that succeeded remembers, and return what was wrong with it."""
+    """Pack what the last attempt left for the next run, and return what was wrong with it."""
     state = context.run.workspace(job.name, number).state
     archive = context.run.saved_state(job.name)
-    given_up = partial(context.stop.overdue, KEEP_SECONDS)
+    began = monotonic()
+
+    def given_up() -> bool:
+        return context.stop.requested and monotonic() - began > KEEP_SECONDS
+
     problem = await asyncio.to_thread(pack, state, archive, context.limits.state, given_up)
     return [problem] if problem else []
 
@@ -106,45 +118,47 @@ async def _make_durable(context: JobContext, log: Log) -> list[str]:
     return []
 
 
-def _result(job: Job, tries: list[Tried], notes: list[str], context: JobContext) -> JobResult:
-    last = tries[-1]
-    kept = context.run.saved_state(job.name).exists()
-    return JobResult(
+def _result(job: Job, tries: list[Tried], notes: list[str], context: JobContext) -> JobRecord:
+    last, started = tries[-1], tries[0].record.started
+    notes = [*notes, *(note for tried in tries for note in tried.notes)]
+    return JobRecord(
+        run=context.run.run,
         name=job.name,
+        family=family_of(job),
         status=last.verdict.status,
         cause=last.verdict.cause,
-        message=last.verdict.message[:2000],
-        started=tries[0].record.started,
+        message=last.record.message,
+        started=started,
         finished=last.record.finished,
+        seconds=max(0.0, (last.record.finished - started).total_seconds()),
         attempts=tuple(tried.record for tried in tries),
-        files=last.produced.files,
-        bytes=last.produced.bytes,
-        refused=last.produced.refused.listed,
-        refused_files=last.produced.refused.count,
         items=last.reported.items,
         metrics=last.reported.metrics,
-        state=state_key(job.name, context.run.run_id) if kept else None,
-        notes=(*notes, *(note for tried in tries for note in tried.notes)),
+        notes=tuple(note[:MOST_TEXT] for note in notes[:MOST_NOTES]),
     )
 
 
-def _without_start(name: str, status: JobStatus, cause: JobCause | None, text: str) -> JobResult:
+def _without_start(
+    job: Job, context: JobContext, status: JobStatus, cause: JobCause | None, text: str
+) -> JobRecord:
     moment = now()
-    return JobResult(
-        name=name, status=status, cause=cause, message=text, started=moment, finished=moment
+    return JobRecord(
+        run=context.run.run,
+        name=job.name,
+        family=family_of(job),
+        status=status,
+        cause=cause,
+        message=text[:MOST_TEXT],
+        started=moment,
+        finished=moment,
     )
 
 
-def failed(name: str, reason: str, cause: JobCause) -> JobResult:
+def failed(job: Job, context: JobContext, reason: str, cause: JobCause) -> JobRecord:
     """Return the result of a job that came to nothing, for a reason outside of it."""
-    return _without_start(name, JobStatus.FAILED, cause, reason[:2000])
+    return _without_start(job, context, JobStatus.FAILED, cause, reason)
 
 
-def skipped(name: str, reason: str, cause: JobCause | None = None) -> JobResult:
+def skipped(job: Job, context: JobContext, reason: str, cause: JobCause | None = None) -> JobRecord:
     """Return the result of a job that was not started; without a cause it was simply not due."""
-    return _without_start(name, JobStatus.SKIPPED, cause, reason)
-
-
-def interrupted(name: str, reason: str) -> JobResult:
-    """Return the result of a job that was not started because the run was told to stop."""
-    return _without_start(name, JobStatus.INTERRUPTED, JobCause.INTERRUPTED, reason)
+    return _without_start(job, context, JobStatus.SKIPPED, cause, reason)

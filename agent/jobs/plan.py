@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agent.config.jobsfile import DAYS, Job
-from agent.core.results import JobStatus
+from agent.contract.results import JobStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class SchedulerState:
         parallel: How many may run at once.
         sessions: How many of them may use the browser.
         stopping: Why nothing may start any more; empty while it may.
-        finished: Jobs that ended as skipped because an earlier run had done them: what needs them may start.
+        finished: Jobs that another run has done: they do not start, and what needs them may.
     """
 
     jobs: Sequence[Job]
@@ -31,7 +31,7 @@ class SchedulerState:
     finished: frozenset[str] = frozenset()
 
     def has_done(self, job: str) -> bool:
-        """Tell whether a job has succeeded, in this run or in an earlier one."""
+        """Tell whether a job has succeeded, in this run or in another one."""
         return job in self.finished or self.ended.get(job) is JobStatus.SUCCEEDED
 
 
@@ -56,9 +56,8 @@ def chosen(jobs: tuple[Job, ...], only: frozenset[str]) -> tuple[Job, ...]:
 
 def next_step(state: SchedulerState) -> Decision:
     """Return what may start and what must be skipped; file order decides between equals."""
-    waiting = [
-        job for job in state.jobs if job.name not in state.ended and job.name not in state.running
-    ]
+    begun = state.ended.keys() | state.running | state.finished
+    waiting = [job for job in state.jobs if job.name not in begun]
     if state.stopping:
         return Decision(skip=tuple((job.name, state.stopping) for job in waiting))
     hopeless = {

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from agent.base.durable import sync_directory
 from agent.base.stop import StoppedError
 from agent.base.units import show_size
-from agent.steps.seal import Signature, open_result
+from agent.delivery.scan import Signature, open_file
 
 MAX_ENTRIES = 10_000
 """Files and folders. Each costs a request of the disk now and in every later run, however small it is."""
@@ -97,7 +97,7 @@ def _add_all(tar: tarfile.TarFile, state: Path, budget: _Budget) -> list[str]:
     for name in sorted(_names(state, budget)):
         with ExitStack() as held:
             try:
-                stream, mark = held.enter_context(open_result(state, name))
+                stream, mark = held.enter_context(open_file(state, name))
             except FileNotFoundError:
                 continue
             except OSError:

@@ -11,9 +11,11 @@ from statistics import median
 
 from agent.base.units import show_duration, show_size
 from agent.config.jobsfile import Expect
-from agent.core.refusals import NO_REFUSALS, Refusals
-from agent.core.results import JobCause, JobStatus, ResultFile
+from agent.contract.entries import Output
+from agent.contract.package import RefusedFile
+from agent.contract.results import JobCause, JobStatus
 from agent.jobs.reason import reason_of_output
+from agent.jobs.resultfile import ResultFile
 
 EX_TEMPFAIL = 75
 """sysexits.h: try again later. A job that exits with it always gets one more attempt."""
@@ -115,19 +117,28 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Produced:
-    """What an attempt left in its output directory."""
+    """What an attempt left in its output directory.
+
+    Attributes:
+        files: Results.
+        bytes: Of them.
+        refused: The first of the entries that cannot be results.
+        refusals: How many there are.
+    """
 
     files: int = 0
     bytes: int = 0
-    refused: Refusals = NO_REFUSALS
+    refused: Sequence[RefusedFile] = ()
+    refusals: int = 0
 
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """What one recent run of the job produced, for `expect.drop`."""
-
-    files: int
-    items: int | None = None
+    @property
+    def refused_text(self) -> str:
+        """A sentence about what was refused; empty without any."""
+        if not self.refusals:
+            return ""
+        files = "1 file" if self.refusals == 1 else f"{self.refusals} files"
+        first = self.refused[0]
+        return f"{files} could not be delivered, such as {first.path} ({first.reason})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +167,7 @@ def judge(
     reported: ResultFile,
     produced: Produced,
     expect: Expect,
-    past: Sequence[Past] = (),
+    past: Sequence[Output] = (),
 ) -> Verdict:
     """Return the verdict on one attempt."""
     # What it wrote elsewhere explains why it has no results, and is a note where it has some.
@@ -172,7 +183,7 @@ def judge(
         return Verdict(JobStatus.FAILED, ended.failed_by, ended.failure)
     if ended.exit_code == 0:
         broken = broken_expectation(expect, produced, reported.items, past)
-        refused = "" if produced.files else produced.refused.text
+        refused = "" if produced.files else produced.refused_text
         if broken or refused or astray:
             text = _all(broken, refused, astray, reported.message)
             return Verdict(JobStatus.EMPTY, reported.cause or JobCause.EXPECTATION, text)
@@ -186,7 +197,7 @@ def judge(
 
 
 def broken_expectation(
-    expect: Expect, produced: Produced, items: int | None, past: Sequence[Past]
+    expect: Expect, produced: Produced, items: int | None, past: Sequence[Output]
 ) -> str:
     """Return which expectation the output breaks, as a sentence, or an empty string."""
     if expect.min_files is not None and produced.files < expect.min_files:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from agent.config.settings import Cost
-from agent.core.results import CostRecord
+from agent.config.settings import Cost as Prices
+from agent.contract.facts import Cost
 
 GIB = 1024**3
 HOUR = 3600.0
@@ -98,7 +98,7 @@ class Usage:
         return max(SHORTEST_BILL, (self.off - self.launched).total_seconds())
 
 
-def rate_of(usage: Usage, region: str | None, prices: Cost, spot: Rate | None) -> Rate | None:
+def rate_of(usage: Usage, region: str | None, prices: Prices, spot: Rate | None) -> Rate | None:
     """Return the price of the machine; None when nobody knows it: no number is better than a wrong one.
 
     Args:
@@ -117,7 +117,7 @@ def rate_of(usage: Usage, region: str | None, prices: Cost, spot: Rate | None) -
     return Rate(listed, "list")
 
 
-def run_cost(usage: Usage, rate: Rate, prices: Cost) -> CostRecord:
+def run_cost(usage: Usage, rate: Rate, prices: Prices) -> Cost:
     """Return what a run cost."""
     hours = usage.seconds / HOUR
     given = usage.spot and usage.taken_back and usage.seconds < FREE_IF_TAKEN_WITHIN
@@ -127,7 +127,7 @@ def run_cost(usage: Usage, rate: Rate, prices: Cost) -> CostRecord:
     volume = 0.0 if prices.keeps_volume else volume_usd(prices, usage.seconds, usage.launched)
     address = prices.address_hour * hours if usage.public_address else 0.0
     parts = [round(part, 6) for part in (instance, surplus, volume, address)]
-    return CostRecord(
+    return Cost(
         total_usd=round(sum(parts), 6),
         billed_seconds=round(usage.seconds, 1),
         market="spot" if usage.spot else "on-demand",
@@ -157,18 +157,18 @@ def surplus_usd(usage: Usage) -> float:
     return max(0.0, worked - cpus * baseline * usage.seconds) / HOUR * price
 
 
-def volume_usd(prices: Cost, seconds: float, at: datetime) -> float:
+def volume_usd(prices: Prices, seconds: float, at: datetime) -> float:
     """Return the price of the disk for some seconds of the month in which `at` is."""
     return prices.volume / GIB * prices.volume_month * seconds / month_seconds(at)
 
 
-def standing_usd_month(prices: Cost) -> float:
+def standing_usd_month(prices: Prices) -> float:
     """Return what is billed all month, run or no run: the image's snapshot, and a disk that is kept."""
     snapshot = prices.snapshot / GIB * prices.snapshot_month
     return snapshot + (prices.volume / GIB * prices.volume_month if prices.keeps_volume else 0.0)
 
 
-def always_on_usd_month(prices: Cost, hourly: float) -> float:
+def always_on_usd_month(prices: Prices, hourly: float) -> float:
     """Return a month of the same machine on demand that is never off: what the batches would cost without all this."""
     volume = prices.volume / GIB * prices.volume_month
     return MONTH_HOURS * (hourly + prices.address_hour) + volume

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from agent.base import processes
 from agent.base.errors import ProcessTimeout
-from agent.core.manifest import HostRecord, Phase, PreviousBoot
+from agent.contract.facts import Host, Phase, PreviousBoot
+from agent.contract.ids import EARLIEST
 from agent.machine.timeline import before_the_run, manager_times
 
 PROC = Path("/proc")
@@ -19,14 +20,14 @@ ASK_SECONDS = 5.0
 _TIMES = ("Firmware", "Loader", "Userspace")
 
 
-def host_record(proc: Path = PROC, *, state: Path | None = None) -> HostRecord:
+def host_record(proc: Path = PROC, *, state: Path | None = None) -> Host:
     """Return what is known of this machine; what cannot be had is left out.
 
     Args:
         proc: Where the kernel tells about itself.
         state: The state directory, in which `systemd/boots.sh` notes how a boot ended.
     """
-    return HostRecord(
+    return Host(
         name=platform.node() or "unknown",
         system=_system(),
         boot_id=_line(proc / "sys/kernel/random/boot_id"),
@@ -41,9 +42,12 @@ def refused_boots(state: Path) -> str:
     time, _, reason = (_line(path) or "").partition(" ")
     if not time.isdecimal() or not reason:
         return ""
+    moment = _moment(time)
     with suppress(OSError):
         path.unlink()
-    return f"{reason}; the machine switched itself off at {_moment(time).isoformat()}"
+    return (
+        f"{reason}; the machine switched itself off{f' at {moment.isoformat()}' if moment else ''}"
+    )
 
 
 async def boot_phases(environ: Mapping[str, str], *, run: datetime) -> tuple[Phase, ...]:
@@ -86,11 +90,14 @@ def _seconds(path: Path) -> float:
 
 def _previous(path: Path) -> PreviousBoot | None:
     boot_id, _, time = (_line(path) or "").partition(" ")
-    return PreviousBoot(boot_id=boot_id, off=_moment(time)) if time.isdecimal() else None
+    off = _moment(time)
+    return PreviousBoot(boot_id=boot_id, off=off) if off else None
 
 
-def _moment(seconds: str) -> datetime:
-    return datetime.fromtimestamp(min(int(seconds), 2**36), UTC)
+def _moment(seconds: str) -> datetime | None:
+    """Return a time of the machine's clock; None for one that was not set yet, and for what is no time."""
+    moment = datetime.fromtimestamp(min(int(seconds), 2**36), UTC) if seconds.isdecimal() else None
+    return moment if moment and moment >= EARLIEST else None
 
 
 def _system() -> str:
@@ -115,4 +122,4 @@ def _booted(path: Path) -> datetime | None:
     """Return when the kernel started, from the `btime` of proc(5)."""
     text = _line(path) or ""
     times = [line.split()[1] for line in text.splitlines() if line.startswith("btime ")]
-    return datetime.fromtimestamp(int(times[0]), UTC) if times else None
+    return _moment(times[0]) if times else None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from agent.core.manifest import HostRecord
+from agent.contract.facts import Host
 
 SLOT_TAG = "mayfly-slot"
 """Tag with the time for which a schedule started the machine; deploy/aws/mayfly.yaml sets it."""
@@ -174,7 +174,7 @@ def rebalance_notice(answer: str | None) -> datetime | None:
     return _moment(_object(answer).get("noticeTime"))
 
 
-def with_facts(record: HostRecord, facts: HostFacts | None) -> HostRecord:
+def with_facts(record: Host, facts: HostFacts | None) -> Host:
     """Return the manifest's record of the machine with what EC2 said of it."""
     if facts is None:
         return record

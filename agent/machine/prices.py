@@ -12,8 +12,8 @@ from agent.base.durable import write_atomic
 from agent.base.errors import PriceError
 from agent.base.logs import Log
 from agent.base.threads import in_thread
-from agent.config.settings import Cost
-from agent.core.results import CostRecord
+from agent.config.settings import Cost as Prices
+from agent.contract.facts import Cost
 from agent.machine.aws import Waits, aws_client
 from agent.machine.cost import BEFORE_KERNEL, POWER_OFF, Rate, Usage, rate_of, run_cost
 from agent.machine.instance import HostFacts
@@ -81,14 +81,14 @@ async def spot_price(
 
 def cost_of_run(
     facts: HostFacts | None,
-    prices: Cost,
+    prices: Prices,
     spot: Rate | None,
     *,
     began: datetime,
     now: datetime,
     taken_back: bool,
     log: Log,
-) -> CostRecord | None:
+) -> Cost | None:
     """Return what this run costs, until the machine is off; None on a machine that nobody bills by the second.
 
     Args:

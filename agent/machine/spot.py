@@ -1,13 +1,10 @@
 """What is left to do when EC2 takes a spot machine back, and how long each part of it may take. Decisions only."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeVar
 
 from agent.machine.instance import SpotNotice
-
-T = TypeVar("T")
 
 NOTICE = timedelta(seconds=120)
 """Between EC2's notice and the end of the machine (EC2 User Guide, "Spot Instance interruption notices")."""
@@ -19,6 +16,7 @@ SEALING = timedelta(seconds=15)
 """For the log, the look whether everything is in the bucket, the manifest and the commit."""
 LINK = 2_500_000.0
 """Bytes a second that a link is taken to carry until it is known better: 20 Mbit/s."""
+MARGIN = 1.1
 LEAST_GRACE = 2.0
 """Seconds that a job gets from SIGTERM to SIGKILL, however much is waiting."""
 
@@ -30,7 +28,7 @@ class Deadlines:
     Attributes:
         jobs_end: Until then a job may go on after SIGTERM.
         begin_by: When the hand-off must begin for everything that waits to be sent in time.
-        send_by: What is not in the bucket then is left out of the manifest, which names it.
+        send_by: What is not in the bucket then is not sent any more.
         commit_by: When the commit is put at the latest.
     """
 
@@ -62,9 +60,15 @@ def deadlines(gone: datetime, now: datetime, *, pending: int, grace: float) -> D
     return Deadlines(jobs_end, begin_by, send_by, commit_by)
 
 
-def smallest_first(sizes: Mapping[T, int]) -> list[T]:
-    """Return what is to be sent, so that a given time is enough for as many files as possible."""
-    return sorted(sizes, key=lambda one: sizes[one])
+def ends_in_time(past: Sequence[float], ran: float, left: float) -> bool:
+    """Tell whether a job will end by itself while there is time: as slow as it ever was, and a tenth more.
+
+    Args:
+        past: Seconds that its last successes took; without any, nobody knows.
+        ran: Seconds that it has run.
+        left: Seconds until its files must begin to leave.
+    """
+    return bool(past) and max(past) * MARGIN - ran <= left
 
 
 def reason(notice: SpotNotice) -> str:

@@ -11,9 +11,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from agent.base.progress import Progress
+from agent.base.progress import JobEnd, Progress
 from agent.base.stop import Stop
-from agent.core.results import JobResult
 
 BEAT_SECONDS = 15.0
 """Between two signs of life, when the watchdog does not ask for more."""
@@ -130,11 +129,11 @@ class StatusLine:
         self._running += attempt == 1
         self._say()
 
-    def ended(self, result: JobResult) -> None:
+    def ended(self, end: JobEnd) -> None:
         """Pass it on, and count."""
-        self._watcher.ended(result)
+        self._watcher.ended(end)
         self._ended += 1
-        self._running = max(0, self._running - bool(result.attempts))
+        self._running = max(0, self._running - bool(end.attempts))
         self._say()
 
     def sent(self, size: int) -> None:

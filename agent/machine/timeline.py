@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from agent.core.manifest import Phase
+from agent.contract.facts import Phase
 
 
 def manager_times(shown: str) -> dict[str, float]:

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from agent.core.outcome import Outcome
-from agent.core.results import JobResult, JobStatus
+from agent.contract.entries import Ended
+from agent.contract.results import JobStatus
+from agent.notify.outcome import Outcome
 
 MAX_BYTES = 10_000
 """The least that any Healthchecks server keeps of a ping's body (https://healthchecks.io/docs/http_api/)."""
@@ -28,24 +29,24 @@ def compose(outcome: Outcome, run_id: str) -> Message:
     due = [
         job for job in outcome.jobs if job.status is not JobStatus.SKIPPED or job.cause is not None
     ]
-    succeeded = sum(job.status is JobStatus.SUCCEEDED for job in due)
+    succeeded = sum(job.succeeded for job in due)
     title = f"mayfly: {outcome.status.value}, {succeeded} of {len(due)} jobs"
     if not outcome.configured:
         title = "mayfly: failed, the configuration has faults"
     elif not outcome.released:
         title = "mayfly: failed, no release could run"
     if not outcome.delivered:
-        title += ", not handed over"
+        title += ", not delivered"
     lines = [f"run {run_id}, exit code {int(outcome.exit_code)}"]
     if not outcome.delivered:
         lines.append(f"the files wait on the machine: {outcome.undelivered}")
-    lines += [_line(job) for job in due if job.incomplete or job.status is not JobStatus.SUCCEEDED]
+    lines += [_line(job) for job in due if job.incomplete or not job.succeeded]
     if outcome.manifest:
         lines.append(outcome.manifest)
     return Message(title, _shortened("\n".join(lines)))
 
 
-def _line(job: JobResult) -> str:
+def _line(job: Ended) -> str:
     cause = f" ({job.cause.value})" if job.cause else ""
     message = f": {job.message[:MAX_MESSAGE]}" if job.message else ""
     status = "incomplete" if job.incomplete else job.status.value

@@ -13,8 +13,8 @@ from agent.base.errors import ExitCode
 from agent.base.logs import Log
 from agent.base.threads import in_thread
 from agent.config.settings import Notify
-from agent.core.outcome import Outcome
 from agent.notify.news import Message, compose
+from agent.notify.outcome import Outcome
 
 if TYPE_CHECKING:
     from requests import Response

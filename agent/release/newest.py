@@ -9,8 +9,8 @@ from dataclasses import replace
 from agent.base import processes
 from agent.base.errors import ReleaseError, ReleaseRefused
 from agent.config.jobsfile import family_of
+from agent.contract.facts import RefusedRelease
 from agent.contract.releases import Bad, Good, Pin, Seen, TrialStage
-from agent.core.manifest import RefusedRelease
 from agent.release.allow_list import mark_text
 from agent.release.checks import missing_jobs
 from agent.release.context import ReleaseContext, refusing, since
@@ -53,6 +53,15 @@ MOST_TRIED = 5
 """Releases that one run tries, the newest included: each may cost a fetch and an installation."""
 _DOUBTFUL = frozenset({"bad", "check", "trial"})
 """Refusals that count only as long as something else can run."""
+
+MOST_TEXT = 2000
+"""Characters of a reason."""
+
+
+def refusal_of(ref: str, commit: str | None, error: ReleaseRefused) -> RefusedRelease:
+    """Return what the plan and the manifest say of a release that was refused."""
+    reason = error.with_remedy[:MOST_TEXT]
+    return RefusedRelease(ref=ref, commit=commit, kind=error.kind, reason=reason)
 
 
 class Attempt:
@@ -248,11 +257,7 @@ class Attempt:
             reason=error.with_remedy,
         )
         self.why = self.why or error
-        self.refused.append(
-            RefusedRelease(
-                ref=wanted.name, commit=wanted.commit, kind=error.kind, reason=error.with_remedy
-            )
-        )
+        self.refused.append(refusal_of(wanted.name, wanted.commit, error))
         if own_fault(error.kind, str(error)):
             bad = Bad(
                 commit=wanted.commit, ref=wanted.name, reason=str(error)[:500], agent=self._version

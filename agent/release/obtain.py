@@ -3,18 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
 from agent.base.errors import ReleaseError, ReleaseRefused
 from agent.base.logs import Log
 from agent.config.settings import Release
-from agent.core.manifest import RefusedRelease, ReleaseRecord, Stale
+from agent.contract import facts
 from agent.release.advice import advice
 from agent.release.checks import Checks
 from agent.release.context import ReleaseContext
 from agent.release.images import Images
 from agent.release.memory import Memory
-from agent.release.newest import Attempt
+from agent.release.newest import MOST_TEXT, Attempt, refusal_of
 from agent.release.repository import Repository, parse_repository
 from agent.release.selfcheck import SelfCheck
 from agent.release.store import Installed, ReleaseStore, linked_commit, read_marker
@@ -39,10 +38,10 @@ class Obtained:
     """
 
     release: Installed
-    stale: Stale | None
+    stale: facts.Stale | None
     warnings: tuple[str, ...]
     on_trial: bool
-    record: ReleaseRecord
+    record: facts.Release
 
 
 async def obtain(
@@ -195,24 +194,17 @@ def _obtained(attempt: Attempt, release: Installed, why: ReleaseError | None) ->
         release: What runs.
         why: Why it is not the newest; None when it is.
     """
-    now = attempt.context.now
     stale = None if why is None else _stale(attempt, release, why)
     attempt.memory.contact(stale_since=stale.since if stale else None)
     refused = attempt.refused
     if not refused and isinstance(why, ReleaseRefused):  # before anything was offered
-        refused = [
-            RefusedRelease(
-                ref=attempt.wanted, commit=attempt.commit, kind=why.kind, reason=why.with_remedy
-            )
-        ]
-    trust: Literal["signed", "none"] = "none" if attempt.trust.signers is None else "signed"
-    record = ReleaseRecord(
+        refused = [refusal_of(attempt.wanted, attempt.commit, why)]
+    record = facts.Release(
         repository=release.repository,
         ref=release.ref,
         commit=release.commit,
         fetched=release.fetched,
-        age_seconds=_age(release, now),
-        trust=trust,
+        trust="none" if attempt.trust.signers is None else "signed",
         verified_by=release.verified_by,
         reached=attempt.reached,
         unreachable_since=attempt.memory.known.contact.unreachable_since,
@@ -223,10 +215,10 @@ def _obtained(attempt: Attempt, release: Installed, why: ReleaseError | None) ->
     return Obtained(release, stale, (*attempt.warnings, *told), attempt.on_trial, record)
 
 
-def _stale(attempt: Attempt, release: Installed, why: ReleaseError) -> Stale:
-    stale = Stale(
+def _stale(attempt: Attempt, release: Installed, why: ReleaseError) -> facts.Stale:
+    stale = facts.Stale(
         wanted=attempt.wanted,
-        reason=why.with_remedy,
+        reason=why.with_remedy[:MOST_TEXT],
         age_seconds=_age(release, attempt.context.now),
         since=_stale_since(attempt),
     )

@@ -9,9 +9,10 @@ from agent.base.errors import ProcessTimeout, ReleaseError, UsageError
 from agent.base.versions import Track
 from agent.config.faults import ConfigurationError
 from agent.config.jobsfile import parse_jobs
+from agent.contract.facts import Signer
 from agent.release.advice import dependency_faults
 from agent.release.checks import file_faults, stack_faults
-from agent.release.trust import Signer, signer_of, unsigned_reason
+from agent.release.trust import signer_of, unsigned_reason
 
 GIT_SECONDS = 60.0
 PUSH_SECONDS = 120.0

@@ -27,9 +27,10 @@ from pydantic import (
 from agent.base import durable
 from agent.base.errors import ReleaseError
 from agent.config.jobsfile import JobsFile, family_of
+from agent.contract.facts import Signer
 from agent.contract.releases import MOST_SIGNED, Good, Version
 from agent.release.checks import Checks, checked_jobs
-from agent.release.trust import Signed, Signer
+from agent.release.trust import Signed
 
 MARKER = "release.json"
 TREE = "tree"

@@ -14,16 +14,15 @@ from enum import Enum
 
 from agent.base.errors import Refusal
 from agent.config.jobsfile import Job
-from agent.core.outcome import proves_release
-from agent.core.results import JobCause, JobResult, JobStatus
+from agent.contract.package import JobRecord
+from agent.contract.results import Fault, JobCause, JobStatus
 
 MAX_STARTS = 3
 """How often a release may begin to run without coming to an end (greenboot and RAUC count to three as well)."""
 MAX_INSTALLS = 6
 """How often installing it may be cut off: a machine that is taken away often is no sign against a release."""
 
-_SITES = frozenset({JobCause.SITE_UNREACHABLE, JobCause.BLOCKED})
-_MACHINES = frozenset({JobCause.BROWSER, JobCause.INTERRUPTED, JobCause.OUT_OF_DISK})
+_OTHERS = frozenset({Fault.SITE, Fault.MACHINE})
 _IMPORT = re.compile(
     r"\b(ModuleNotFoundError|ImportError|SyntaxError|IndentationError)\b|No module named "
 )
@@ -42,14 +41,14 @@ _NOT_FOUND_CODES = frozenset({126, 127})
 """What a shell says of a program that is not executable, or not there."""
 
 
-def passed_by(before: Collection[str] | None, results: Sequence[JobResult]) -> tuple[str, ...]:
+def passed_by(before: Collection[str] | None, results: Sequence[JobRecord]) -> tuple[str, ...]:
     """Return which jobs the last good release does well, after it ran: a new one is held to that.
 
     Args:
         before: What it did well before; None when that is not known.
         results: What became of its jobs.
     """
-    ran = {result.name for result in results if blame(result) is not Blame.OTHERS}
+    ran = {result.name for result in results if fault_of(result) not in _OTHERS}
     fine = {result.name for result in results if result.status is JobStatus.SUCCEEDED}
     return tuple(sorted({name for name in before or () if name not in ran} | fine))
 
@@ -65,33 +64,38 @@ def own_fault(kind: Refusal, reason: str) -> bool:
     )
 
 
-class Blame(Enum):
-    """Whose doing the failure of a job is."""
-
-    NOBODY = "nobody"  # it did not fail
-    OTHERS = "others"  # the site, the machine, or the run that was stopped
-    UNKNOWN = "unknown"  # the last good release can tell
-    RELEASE = "release"
-
-
-def blame(result: JobResult) -> Blame:
-    """Return whose doing it is that a job of a release on trial did not succeed."""
+def fault_of(result: JobRecord) -> Fault | None:
+    """Return whose fault it is that a job of a release on trial did not succeed; None when it did not fail."""
+    if result.cause is JobCause.INTERRUPTED:
+        return Fault.MACHINE
     if result.status in {JobStatus.SUCCEEDED, JobStatus.SKIPPED}:
-        return Blame.NOBODY
-    if result.status is JobStatus.INTERRUPTED or result.cause in _SITES | _MACHINES:
-        return Blame.OTHERS
-    if result.cause is JobCause.RELEASE:
-        return Blame.RELEASE
+        return None
     codes = {attempt.exit_code for attempt in result.attempts}
     if result.cause is JobCause.ERROR and (
         _IMPORT.search(result.message) or (codes and codes <= _NOT_FOUND_CODES)
     ):
-        return Blame.RELEASE
-    return Blame.UNKNOWN
+        return Fault.RELEASE
+    return result.cause.fault if result.cause else Fault.UNKNOWN
+
+
+def in_doubt(result: JobRecord) -> bool:
+    """Tell whether the release may be to blame for what became of a job."""
+    return fault_of(result) in {Fault.RELEASE, Fault.UNKNOWN}
+
+
+def may_run_again(result: JobRecord) -> bool:
+    """Tell whether what became of a job of a release on trial waits for the trial's end: see `again`."""
+    skipped = result.status is JobStatus.SKIPPED and result.cause is not None
+    return in_doubt(result) or skipped
+
+
+def proves_release(results: Collection[JobRecord]) -> bool:
+    """Tell whether a release has shown that it works: a job of it succeeded."""
+    return any(result.status is JobStatus.SUCCEEDED for result in results)
 
 
 def again(
-    results: Sequence[JobResult],
+    results: Sequence[JobRecord],
     good: Sequence[Job],
     passed: Collection[str] | None,
     seconds_left: float,
@@ -111,12 +115,12 @@ def again(
     if seconds_left < 1:
         return ()
     known = {job.name: job for job in good}
-    blamed = {result.name: blame(result) for result in results if result.name in known}
-    guilty = [name for name, who in blamed.items() if who is Blame.RELEASE]
+    faults = {result.name: fault_of(result) for result in results if result.name in known}
+    guilty = [name for name, fault in faults.items() if fault is Fault.RELEASE]
     doubtful = [
         name
-        for name, who in blamed.items()
-        if who is Blame.UNKNOWN and (passed is None or name in passed)
+        for name, fault in faults.items()
+        if fault is Fault.UNKNOWN and (passed is None or name in passed)
     ]
     wanted = {*guilty, *doubtful}
     skipped = {
@@ -150,13 +154,13 @@ class Judgement:
     reason: str = ""
 
 
-def guilty_of(results: Sequence[JobResult]) -> tuple[str, ...]:
+def guilty_of(results: Sequence[JobRecord]) -> tuple[str, ...]:
     """Return the jobs that a release on trial failed for reasons of its own, whatever the last good one would do."""
-    return tuple(result.name for result in results if blame(result) is Blame.RELEASE)
+    return tuple(result.name for result in results if fault_of(result) is Fault.RELEASE)
 
 
 def judge(
-    results: Sequence[JobResult], rerun: Sequence[JobResult], guilty: Collection[str]
+    results: Sequence[JobRecord], rerun: Sequence[JobRecord], guilty: Collection[str]
 ) -> Judgement:
     """Return what becomes of a release on trial.
 
@@ -167,7 +171,7 @@ def judge(
     """
     better = {result.name for result in rerun if result.status is JobStatus.SUCCEEDED}
     broken = [result for result in results if result.name in better or result.name in guilty]
-    own = [result for result in broken if blame(result) in {Blame.RELEASE, Blame.UNKNOWN}]
+    own = [result for result in broken if in_doubt(result)]
     if own:
         first = own[0]
         said = first.message or (first.cause.value if first.cause else first.status.value)
@@ -179,7 +183,7 @@ def judge(
     return Judgement(Decision.UNDECIDED)
 
 
-def judge_alone(results: Sequence[JobResult]) -> Judgement:
+def judge_alone(results: Sequence[JobRecord]) -> Judgement:
     """Return what becomes of a release on trial where no other could take over.
 
     One job that succeeded is enough: what else fails may be anybody's doing, and nobody can be asked. Without any, it

@@ -16,8 +16,9 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from agent.base.versions import Track
+from agent.contract.facts import Signer
 from agent.contract.releases import Version
-from agent.core.results import Record
+from agent.contract.results import Record
 from agent.release.repository import ObjectFormat, Wanted, format_of
 
 Kind = Literal["tag", "commit"]
@@ -27,13 +28,6 @@ _WORD = re.compile(rb'(?:"[^"]*"|[^\s"])+')
 """A word of an allowed_signers line: what is between quotes belongs together."""
 _HEADER = re.compile(rb"([a-z]+) ([^\n]*)")
 _TIME = re.compile(rb".*> (\d{1,15}) [+-]\d{4}")
-
-
-class Signer(Record):
-    """Who signed: the principal of the allowed_signers file, and the fingerprint of the key."""
-
-    principal: str
-    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +112,7 @@ def signer_of(said: str) -> Signer | None:
     """Return who signed, from what git's verification printed; None when it is nobody that is allowed."""
     lines = [line for line in said.splitlines() if line.startswith("Good ")]
     match = _GOOD.fullmatch(lines[0]) if len(lines) == 1 else None
-    return Signer(principal=match.group(1), key=match.group(2)) if match else None
+    return Signer(principal=match.group(1)[:300], key=match.group(2)) if match else None
 
 
 def unsigned_reason(kind: Kind, said: str) -> str:

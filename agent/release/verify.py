@@ -13,10 +13,10 @@ from pathlib import Path
 from agent.base.errors import ReleaseRefused
 from agent.config.faults import Fault
 from agent.config.settings import Release
+from agent.contract.facts import Signer
 from agent.release.mirror import Mirror
 from agent.release.trust import (
     Signed,
-    Signer,
     claim_problem,
     keyless_lines,
     signer_of,

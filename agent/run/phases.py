@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from agent.base.progress import Progress
-from agent.core.manifest import Phase
+from agent.contract.facts import Phase
 
 
 class Phases:

@@ -1,10 +1,13 @@
-"""A run: wake, fetch the release, do the jobs, hand the files over, go away. `run_once` is the whole story."""
+"""A run: wake, fetch the release, do the jobs, deliver each as it ends, go away. `run_once` is the whole story."""
 
 import asyncio
+import os
 import random
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 
 from agent import __version__
 from agent.base.durable import only_one
@@ -14,45 +17,60 @@ from agent.base.errors import (
     ReleaseError,
     SecretsError,
     StateError,
+    StoreError,
     UsageError,
 )
+from agent.base.progress import JobEnd
 from agent.base.redact import Redactor
 from agent.base.statedisk import state_disk
 from agent.base.stop import first
-from agent.browser import Prewarm
+from agent.batch.claim import StandBack, Work
+from agent.batch.shards import Shard
+from agent.browser import Place, Prewarm, early
 from agent.config.jobsfile import Job
+from agent.contract.entries import LONGEST_RUN, MOST_PLANNED, Began, Ended, LeftOut, Planned
+from agent.contract.facts import Schedule
+from agent.contract.ids import run_id
+from agent.contract.layout import ManifestKey
+from agent.contract.manifest import RunRecord
+from agent.contract.package import JobRecord
 from agent.contract.releases import ReleaseEntry
-from agent.core.layout import manifest_key
-from agent.core.manifest import RunRecord
-from agent.core.outcome import Outcome, run_status
-from agent.core.results import JobResult, JobStatus, RunStatus, tally
-from agent.core.shards import requested
+from agent.contract.results import JobCause, JobStatus, RunStatus
+from agent.delivery.delivery import Delivery
+from agent.delivery.sealing import lost, status_of, tally, without_package
+from agent.delivery.spool import Finished, Spool, SpooledRun
 from agent.jobs.context import JobContext
 from agent.jobs.interface import Isolation
+from agent.jobs.job import keeps_checkpoint
 from agent.jobs.runner import run_jobs
+from agent.jobs.selection import requested
 from agent.jobs.worktree import WorkingTrees
-from agent.machine.host import boot_phases
-from agent.machine.instance import with_facts
+from agent.machine.host import boot_phases, host_record, refused_boots
+from agent.machine.spot import deadlines
 from agent.notify.notifier import Notifier
+from agent.notify.outcome import Outcome
 from agent.release.memory import READ_SECONDS, Memory, Writer
 from agent.release.obtain import Obtained
 from agent.release.repository import channel_of
 from agent.release.store import ReleaseStore
+from agent.release.trial import may_run_again
+from agent.run.background import Background
+from agent.run.call import Call
+from agent.run.leftovers import end_leftovers
 from agent.run.phases import Phases
-from agent.run.update import Update, after_trial, run_again, with_origin
+from agent.run.update import Update, after_trial, on_trial, run_again
 from agent.secrets.keyring import Keyring
-from agent.steps.commit import commit, hand_over
-from agent.steps.courier import Courier
-from agent.steps.errands import Errands
-from agent.steps.hurry import give_way
-from agent.steps.opening import Call, browser_of, deadline_of, new_journal, orders_of
-from agent.steps.recovery import end_leftovers, leave_spool
-from agent.steps.slots import Settled
-from agent.steps.spool import Spool, SpooledRun
+
+CLOSE_SECONDS = 30.0
+"""Of the hand-off, for a last commit and the run's end when not everything could be sent."""
+EARLIER_SECONDS = 86400.0
+"""Longer than any run: the run's own limit ends the wait."""
+MOST_WARNINGS = 100
+MOST_TEXT = 2000
 
 
 async def run_once(call: Call) -> Outcome:
-    """Run the newest release's jobs once, hand everything over, and tell what came of it.
+    """Run the newest release's jobs once, deliver each as it ends, and tell what came of it.
 
     Raises:
         UsageError: Another run uses the same state directory, or the release has no such job.
@@ -61,13 +79,19 @@ async def run_once(call: Call) -> Outcome:
     with state_disk(call.places.state), only_one(call.places.state / "lock"):
         spool = Spool(call.places.state / "spool")
         waiting = spool.pending(call.run_logger.log)
-        await end_leftovers(waiting, call.environ, call.run_logger.log)
-        spooled = spool.begin(new_journal(call.places.state, spool.warnings))
-        with call.run_logger.writing(spooled.log, run_id=spooled.run_id):
-            orders = orders_of(call, spool, waiting, spooled)
+        await end_leftovers([run.run for run in waiting], call.environ, call.run_logger.log)
+        began = beginning(call)
+        spooled = spool.begin(run_id(began.started, os.urandom(3)))
+        with call.run_logger.writing(spooled.log, run_id=spooled.run):
             keyring = Keyring(call.settings, call.environ, call.run_logger.add_secrets)
-            async with Errands(orders) as errands, browser_of(call, spooled, keyring) as browser:
-                run = _Run(call, spool, spooled, errands, browser=browser, keyring=keyring)
+            async with (
+                Background(call, spool, waiting, spooled.run, began) as background,
+                delivery_of(call, spooled, background) as delivery,
+                browser_of(call, spooled, keyring) as browser,
+            ):
+                run = _Run(
+                    call, spool, spooled, began, Helpers(background, delivery, browser, keyring)
+                )
                 try:
                     with state_disk(call.places.state):
                         await run.announce()
@@ -80,9 +104,61 @@ async def run_once(call: Call) -> Outcome:
                         await run.conclude()
                     outcome = await run.hand_over()
                 except StateError as error:
-                    outcome = run.leave(error)
+                    outcome = await run.leave(error)
                 await run.clear_away(outcome)
             return await run.tell(outcome)
+
+
+def beginning(call: Call) -> Began:
+    """Return how a run begins now, as far as it is known at once."""
+    schedule, started = call.settings.schedule, datetime.now(UTC)
+    due = Schedule(
+        expression=schedule.expression or "",
+        timezone=schedule.timezone,
+        grace_seconds=schedule.grace,
+    )
+    return Began(
+        started=started,
+        deadline=started + min(timedelta(seconds=call.settings.limits.run), LONGEST_RUN),
+        host=host_record(state=call.places.state),
+        agent=__version__,
+        channel=channel_of(call.settings.release),
+        schedule=due if schedule.expression else None,
+    )
+
+
+def delivery_of(call: Call, spooled: SpooledRun, background: Background) -> Delivery:
+    """Return the run's delivery."""
+    return Delivery(
+        spooled,
+        background.bucket,
+        concurrency=call.settings.store.concurrency,
+        # A job whose secrets are not known is not started, so that what is known is enough.
+        redactor=lambda: call.run_logger.redactor,
+        log=call.run_logger.log,
+        progress=call.progress.sent,
+    )
+
+
+def browser_of(call: Call, spooled: SpooledRun, keyring: Keyring) -> Prewarm:
+    """Return the run's browser, which nobody has asked for yet."""
+    return early(
+        Place(spooled.run, spooled.browser, spooled.downloads),
+        settings=call.settings.browser,
+        environ=call.environ,
+        log=call.run_logger.log,
+        login=keyring.docker,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Helpers:
+    """What goes on beside a run, or opens what is private."""
+
+    background: Background
+    delivery: Delivery
+    browser: Prewarm
+    keyring: Keyring
 
 
 class _Run:
@@ -93,22 +169,43 @@ class _Run:
         call: Call,
         spool: Spool,
         spooled: SpooledRun,
-        errands: Errands,
-        *,
-        browser: Prewarm,
-        keyring: Keyring,
+        began: Began,
+        helpers: Helpers,
     ) -> None:
         self._call = call
-        self._spool = spool
         self._settings = call.settings
+        self._spool = spool
         self._spooled = spooled
-        self._errands = errands
-        self._browser = browser
-        self._keyring = keyring
-        self._jobs: tuple[Job, ...] = ()
+        self._began = began
+        self._background = helpers.background
+        self._delivery = helpers.delivery
+        self._browser = helpers.browser
+        self._keyring = keyring = helpers.keyring
         self._log = call.run_logger.log
         self._phases = Phases(call.progress)
-        self._notifier = Notifier(call.settings.notify, spooled.run_id, self._log)
+        self._notifier = Notifier(call.settings.notify, spooled.run, self._log)
+        self._jobs: tuple[Job, ...] = ()
+        self._records: dict[str, JobRecord] = {}
+        self._left_out: dict[str, str] = {}
+        self._on_trial = False
+        self._planned: Planned | None = None
+        self._results_at_end: tuple[Ended, ...] = ()
+        self._manifest = ""
+        self._closed = False
+        refused = refused_boots(call.places.state)
+        self._record = RunRecord(
+            run=spooled.run,
+            schedule=call.settings.schedule.name,
+            batch=spooled.run,
+            status=RunStatus.INTERRUPTED,  # until it is known better
+            started=began.started,
+            finished=began.started,
+            agent=began.agent,
+            host=began.host,
+            scheduled=began.schedule,
+            channel=began.channel,
+            warnings=(*spool.warnings, refused) if refused else spool.warnings,
+        )
         release_store = ReleaseStore.at(call.places.state, call.places.cache)
         self._update = Update(
             call.settings,
@@ -120,26 +217,16 @@ class _Run:
             log=self._log,
             keyring=keyring,
         )
-        self._courier = Courier(
-            spooled,
-            errands.bucket,
-            concurrency=call.settings.store.concurrency,
-            # A job whose secrets are not known is not started, so that what is known is enough.
-            redactor=lambda: self._redactor,
-            log=self._log,
-            progress=call.progress,
-        )
 
     def _memory(self, release_store: ReleaseStore) -> Memory:
         """Return what is known of releases, as this disk has it."""
-        settings, places, record = self._settings, self._call.places, self._record
+        settings, began = self._settings, self._began
         quiet = any(word.shard for word in self._call.asked.words)
-        deadline = deadline_of(self._spooled, settings)
         return Memory(
-            channel_of(settings.release),
-            Writer(record.run_id, record.host.name, deadline, quiet=quiet),
+            began.channel,
+            Writer(self._spooled.run, began.host.name, began.deadline, quiet=quiet),
             copy=release_store.copy,
-            place=settings.store.url or str(places.bucket),
+            place=settings.store.url or str(self._call.places.bucket),
             now=lambda: datetime.now(UTC),
             log=self._log,
             seconds=min(READ_SECONDS, settings.job_seconds / 4),
@@ -151,13 +238,19 @@ class _Run:
 
     async def announce(self) -> None:
         """Tell whoever wants to know that the run began; begin what the release will probably need."""
-        self._log.info(
-            "run.started",
-            agent=__version__,
-            deadline=deadline_of(self._spooled, self._settings).isoformat(),
-        )
-        self._errands.place.add_done_callback(self._placed)
+        deadline = self._began.deadline.isoformat()
+        self._log.info("run.started", agent=__version__, deadline=deadline)
+        self._background.claim(self._delivery.begin)
+        self._background.settled.add_done_callback(self._claimed)
         await self._browser.guess(self._update.last_jobs())
+
+    def _claimed(self, _: object) -> None:
+        """Tell the watchdog that the run began, once it is known that it will go on: it would wait for the end."""
+        settled = self._background.settled
+        if settled.cancelled() or settled.exception() is not None:
+            return
+        if not isinstance(settled.result().decision, StandBack):
+            self._notifier.started()
 
     async def fetch_release(self) -> Obtained | None:
         """Get the newest release, or the last good one; None when none can run, or the run was told to stop."""
@@ -170,87 +263,116 @@ class _Run:
             try:
                 obtained = await self._update.obtain(
                     self._call.stop,
-                    self._record.run_id,
+                    self._spooled.run,
                     self._isolation,
-                    asyncio.shield(self._errands.bucket),
+                    asyncio.shield(self._background.bucket),
                 )
             except ReleaseError as error:
                 self._log.error("release.none", reason=error.with_remedy)
                 self._warn(error.with_remedy)
                 return None
         if obtained is not None:
-            warnings = (*self._record.warnings, *obtained.warnings)
-            self._note(release=obtained.record, warnings=warnings)
+            self._warn(*obtained.warnings)
+            self._note(release=on_trial(obtained.record) if obtained.on_trial else obtained.record)
         return obtained
 
-    def _placed(self, place: "asyncio.Task[Settled]") -> None:
-        """Tell the watchdog that the run began, once it is known that it will go on: it would wait for the end."""
-        if not place.cancelled() and not place.result().why_not:
-            self._notifier.started()
-
     async def stands_back(self) -> bool:
-        """Wait until it is settled whether this run or another machine's works for the slot, if it has one."""
-        waiting = asyncio.wait([self._errands.place])
-        await first(waiting, self._call.stop.wait(), seconds=self._settings.job_seconds)
-        settled = self._place
+        """Wait until it is settled whether this run or another works for the batch."""
+        settled = await self._background.decision(self._call.stop, self._settings.job_seconds)
         if settled.warning:
             self._warn(settled.warning)
-        host = with_facts(self._record.host, self._errands.facts_so_far)
-        self._note(slot=settled.slot, host=host)
-        return bool(settled.why_not)
+        if isinstance(settled.decision, StandBack):
+            return True
+        self._left_out.update(settled.decision.leave_out)
+        return False
 
     async def leave_to_the_other(self) -> Outcome:
-        """Go off, because another machine has the slot: this run leaves no trace, and what waits is delivered."""
-        await self._update.withdraw()
-        await self._errands.withdraw()
-        await self._discard()
-        self._log.info("run.stood_back", reason=self._place.why_not)
-        await asyncio.wait([self._errands.earlier], timeout=self._settings.limits.handoff)
-        return Outcome(
-            RunStatus.SUCCEEDED, run_id=self._record.run_id, stood_back=self._place.why_not
-        )
+        """Go off, because another run has the batch, or has done it; what waits of earlier runs is delivered."""
+        decision = self._background.settled.result().decision
+        assert isinstance(decision, StandBack)  # noqa: S101 -- see `stands_back`
+        await self._withdraw(decision.reason, decision.run)
+        self._log.info("run.stood_back", reason=decision.reason)
+        await asyncio.wait([self._background.earlier], timeout=self._settings.limits.handoff)
+        return Outcome(RunStatus.STOOD_BACK, run_id=self._spooled.run, stood_back=decision.reason)
 
-    @property
-    def _place(self) -> Settled:
-        """How the run stands to its slot; while that is not known, it works."""
-        place = self._errands.place
-        return place.result() if place.done() and not place.cancelled() else Settled()
+    async def _withdraw(self, reason: str, run: str | None = None) -> None:
+        """Say that the run does nothing, and forget it."""
+        await self._update.withdraw()
+        session = await asyncio.shield(self._background.session)
+        await session.stand_back(self._redactor.text(reason)[:MOST_TEXT], run)
+        await self._discard()
 
     async def check_request(self, obtained: Obtained) -> None:
         """Refuse to run jobs that the release does not have, or a shard that nobody can name.
 
-        Such a run leaves no trace: it is nobody's failed day.
+        Such a run stands back: it is nobody's failed day.
 
         Raises:
             UsageError: It has not all of them, or they cannot be dealt to shards.
         """
         release = obtained.release
+        session = await asyncio.shield(self._background.session)
         try:
-            shard = await asyncio.shield(self._errands.shard)
+            if self._background.refusal is not None:
+                raise self._background.refusal
+            part = session.batch.shard
+            shard = Shard(*part) if part else None
             self._jobs = requested(release.jobs.job, self._call.only, shard, release.ref)
-        except UsageError:
-            await self._update.withdraw()
-            await self._errands.withdraw()
-            await asyncio.to_thread(self._spooled.discard, self._log)
+        except UsageError as error:
+            await self._withdraw(error.with_remedy)
             raise
-        if shard is not None:
-            self._note(group=shard.group, shard=shard.shard, shards=shard.shards)
 
     async def do_jobs(self, obtained: Obtained) -> None:
-        """Run the release's jobs; each result is durable as soon as it is known."""
-        release = obtained.release
-        jobs, names = self._jobs, tuple(job.name for job in self._jobs)
-        standing = await self._errands.standing(self._call.stop, self._settings.job_seconds)
-        self._spooled.save(self._spooled.journal.with_plan(jobs, standing.place))
-        self._call.progress.planned(names)
-        context = await self._shop(obtained, jobs, standing.finished)
+        """Run the release's jobs; each result is durable as soon as it is known, and committed soon after."""
+        release, self._on_trial = obtained.release, obtained.on_trial
+        await self._plan()
+        self._call.progress.planned(tuple(self._due()))
+        context = await self._context(obtained)
+        self._background.watch(self._told)
         await self._call.stop.pause(random.uniform(0, self._settings.limits.jitter))  # noqa: S311 -- no secret
         with self._phases.measure("jobs"):
-            await run_jobs(jobs, self._settings.browser.sessions, context, self._ended)
+            ended = partial(self._ended, context)
+            await run_jobs(self._jobs, self._settings.browser.sessions, context, ended)
             if obtained.on_trial:
                 await self._end_trial(obtained, context)
         if not obtained.on_trial:
-            self._update.remember(release, self._record.jobs)
+            self._update.remember(release, self._results())
+
+    def _told(self, decision: Work | StandBack) -> None:
+        """Take notice of what other runs of the batch did meanwhile."""
+        if isinstance(decision, StandBack):
+            self._log.warning("batch.overtaken", reason=decision.reason)
+            self._call.stop.request(decision.reason)
+        else:
+            self._left_out.update(decision.leave_out)
+
+    def _due(self) -> list[str]:
+        """Return the jobs that are not left out; one that ended here all the same is not."""
+        return [
+            job.name
+            for job in self._jobs
+            if job.name in self._records or job.name not in self._left_out
+        ]
+
+    async def _plan(self) -> None:
+        """Tell what the run is going to do; again after a rollback, or when others did something meanwhile."""
+        due = self._due()
+        names = {job.name for job in self._jobs}.difference(due)
+        left_out = [
+            LeftOut(name=name, reason=reason)
+            for name, reason in self._left_out.items()
+            if name in names
+        ]
+        planned = Planned(
+            release=self._record.release,
+            count=len(due),
+            jobs=tuple(due[:MOST_PLANNED]),
+            left_out=tuple(left_out[:MOST_PLANNED]),
+        )
+        if planned != self._planned:
+            self._planned = planned
+            await self._delivery.plan(planned)
+        await asyncio.to_thread(self._spooled.save, self._record)
 
     async def _end_trial(self, obtained: Obtained, context: JobContext) -> None:
         """Judge a new release; what it broke runs once more on the last good one, in this run."""
@@ -260,180 +382,246 @@ class _Run:
             context=context,
             settle=self._browser.settle,
             sessions=self._settings.browser.sessions,
-            before=self._record.jobs,
             ended=self._ended,
         )
         left = 0.0 if self._call.stop.requested else context.seconds_left()
-        verdict = await self._update.end_trial(release, lambda: self._record.jobs, rerun, left)
-        record = after_trial(obtained.record, release, verdict, datetime.now(UTC))
-        self._note(release=record, jobs=with_origin(self._record.jobs, verdict, release))
+        self._on_trial = False
+        verdict = await self._update.end_trial(release, self._results, rerun, left)
+        self._note(release=after_trial(obtained.record, release, verdict, datetime.now(UTC)))
         if verdict.judgement.reason:
             self._warn(f"{release.ref} failed its trial: {verdict.judgement.reason}")
+        await self._plan()
+        await self._delivery.release()
 
-    async def _shop(
-        self, obtained: Obtained, jobs: tuple[Job, ...], finished: Mapping[str, str]
-    ) -> JobContext:
-        release = obtained.release
-        browser = await self._browser.settle(release.jobs.browser, jobs)
-        self._note(warnings=(*self._record.warnings, *self._browser.warnings))
-        secrets, unread = await self._secrets(jobs)
+    async def _context(self, obtained: Obtained) -> JobContext:
+        release, background = obtained.release, self._background
+        browser = await self._browser.settle(release.jobs.browser, self._jobs)
+        self._warn(*self._browser.warnings)
+        secrets, unread = await self._secrets()
+        session = await asyncio.shield(background.session)
+        schedule = self._settings.schedule
         return JobContext(
             run=self._spooled,
+            batch=session.batch.name,
             tree=release.tree,
             programs=release.programs,
+            ref=release.ref,
+            commit=release.commit,
             browser=browser,
             isolation=await self._isolation(),
-            courier=self._courier,
-            bucket=self._errands.bucket,
-            ledger=self._errands.ledger(with_past=any(job.expect.drop is not None for job in jobs)),
+            delivery=self._delivery,
+            bucket=background.bucket,
+            history=background.history,
+            past=background.outputs([job.name for job in self._jobs]),
             secrets=secrets,
             secrets_unread=unread,
             limits=self._settings.limits,
-            deadline=self._record.started + timedelta(seconds=self._settings.job_seconds),
+            deadline=self._began.started + timedelta(seconds=self._settings.job_seconds),
             stop=self._call.stop,
             environ=self._call.environ,
             run_logger=self._call.run_logger,
             progress=self._call.progress,
             trees=WorkingTrees(self._spooled.trees),
-            finished=finished,
+            finished=self._left_out,
+            timezone=schedule.timezone if schedule.expression else "",
             pace=self._settings.paths.pace or self._call.places.cache / "pace",
             login=self._keyring.docker,
         )
 
     async def _isolation(self) -> Isolation:
-        chosen = await asyncio.shield(self._errands.isolation)
+        chosen = await asyncio.shield(self._background.isolation)
         if self._record.isolation is None:
-            self._note(isolation=chosen.record, warnings=(*self._record.warnings, *chosen.warnings))
+            self._warn(*chosen.warnings)
+            self._note(isolation=chosen.record)
         return chosen.isolation
 
-    async def _secrets(self, jobs: tuple[Job, ...]) -> tuple[Mapping[str, str], str]:
+    async def _secrets(self) -> tuple[dict[str, str], str]:
         """Return the jobs' secrets, and why they could not be read."""
-        if not any(job.secrets for job in jobs):
+        if not any(job.secrets for job in self._jobs):
             return {}, ""
         try:
-            return await self._errands.secrets, ""
+            return await self._background.secrets, ""
         except SecretsError as error:
             self._log.error("secrets.unreadable", reason=error.with_remedy)
             self._warn(error.with_remedy)
             return {}, error.with_remedy
 
-    def _ended(self, result: JobResult) -> None:
-        result = self._redactor.record(result)
-        self._spooled.save(self._spooled.journal.with_result(result))
-        self._call.progress.ended(result)
+    async def _ended(self, context: JobContext, job: Job, record: JobRecord) -> None:
+        record = self._redactor.record(record)
+        record = record.model_copy(update={"release": context.ref, "commit": context.commit})
+        finished = Finished(
+            job=record,
+            outputs=await context.known_outputs(record),
+            checkpoint=keeps_checkpoint(job, record.status),
+        )
+        self._records[record.name] = record
+        hold = self._on_trial and may_run_again(record)
+        await self._delivery.ended(finished, hold=hold)
+        self._call.progress.ended(
+            JobEnd(
+                record.name,
+                record.status.value,
+                record.status is JobStatus.SUCCEEDED,
+                len(record.attempts),
+                record.seconds,
+            )
+        )
         self._log.info(
             "job.ended",
-            job=result.name,
-            status=result.status.value,
-            cause=result.cause and result.cause.value,
-            message=result.message,
-            files=result.files,
-            bytes=result.bytes,
-            seconds=round(result.seconds, 3),
+            job=record.name,
+            status=record.status.value,
+            cause=record.cause and record.cause.value,
+            message=record.message,
+            seconds=round(record.seconds, 3),
         )
+
+    def _results(self) -> Sequence[JobRecord]:
+        return tuple(self._records.values())
 
     async def conclude(self) -> None:
-        """Let the browser go and write down how the run ended; from here on only the hand-off is missing."""
+        """Let the browser go and note how the run went; from here on only the rest of the delivery is missing."""
         for problem in await self._update.close():
-            if problem not in self._record.warnings:
-                self._warn(problem)
+            self._warn(problem)
         browser = self._browser.leave()
         with self._phases.measure("conclude"):
-            stopped = self._call.stop.reason if self._call.stop.requested else None
             boot, cost = await asyncio.gather(
-                boot_phases(self._call.environ, run=self._record.started),
-                self._errands.cost(taken_back=self._call.stop.gone is not None),
+                boot_phases(self._call.environ, run=self._began.started),
+                self._background.cost(taken_back=self._call.stop.gone is not None),
             )
-        cut_short = stopped is not None and (
-            self._record.release is None
-            or any(job.status is JobStatus.INTERRUPTED for job in self._record.jobs)
-        )
+        stop = self._call.stop
         self._note(
-            status=run_status(
-                self._record.jobs,
-                interrupted=cut_short,
-                released=self._record.release is not None or cut_short,
-            ),
-            finished=datetime.now(UTC),
-            host=with_facts(self._record.host, self._errands.facts_so_far),
             browser=browser,
             cost=cost,
-            interruption=stopped,
+            host=self._background.host,
             phases=(*boot, *self._phases.so_far()),
-            conditional_writes=self._errands.conditional_writes,
-            concluded=True,
+            interruption=stop.reason if stop.requested else None,
         )
-        self._log.info(
-            "run.concluded", status=self._record.status.value, jobs=tally(self._record.jobs)
-        )
+        self._note(status=self._status(tuple(map(without_package, self._results()))))
+        await self._plan()
 
     async def hand_over(self) -> Outcome:
-        """Deliver the run; what cannot be delivered stays in the spool for the next one."""
-        reason = where = ""
-        left = (deadline_of(self._spooled, self._settings) - datetime.now(UTC)).total_seconds()
+        """Deliver the rest and close the run; what cannot be delivered stays in the spool for the next one."""
+        reason = ""
+        left = (self._began.deadline - datetime.now(UTC)).total_seconds()
         seconds = min(self._settings.limits.handoff, max(left, self._settings.handoff_seconds))
         with self._phases.measure("hand-off"):
             try:
                 with state_disk(self._call.places.state):
                     async with asyncio.timeout(seconds):
-                        where = await self._deliver()
+                        reason = await self._deliver(seconds)
             except TimeoutError:
-                reason = f"the hand-off took longer than {seconds:.0f} s"
-                if self._errands.unopened:
-                    reason += f": no credentials: {self._errands.unopened}"
+                reason = f"the hand-off took longer than {seconds:.0f} s{self._why()}"
             except MayflyError as error:
                 reason = error.with_remedy
-        outcome = self._outcome(reason, where)
-        if not reason:
+        if self._closed and (not reason or not self._call.keeps_disk):
             await self._discard()
-        return outcome
+        return await self._outcome(reason)
 
-    async def _deliver(self) -> str:
-        """Send what is left and commit; return the bucket's name."""
-        bucket = await asyncio.shield(self._errands.bucket)
-        await give_way(self._errands.earlier, self._call.stop)
-        self._warn_of_damaged_runs()
-        await hand_over(self._spooled, self._courier, bucket, self._log, self._call.stop)
-        # A short run concludes before the bucket has answered to its announcement.
-        self._note(concluded=True, conditional_writes=self._errands.conditional_writes)
-        key = await commit(self._spooled, bucket, datetime.now(UTC))
-        self._log.info("run.committed", index=key, bucket=bucket.name)
-        return bucket.name
+    async def _deliver(self, seconds: float) -> str:
+        """Commit what is left and close the run; return what could not be sent, and why."""
+        bucket = await asyncio.shield(self._background.bucket)
+        session = await asyncio.shield(self._background.session)
+        batch = session.batch
+        await self._give_way()
+        pending = await self._flush(max(seconds - CLOSE_SECONDS, seconds / 2))
+        self._results_at_end = await self._told_of(pending)
+        self._warn(*self._spool.warnings)
+        self._note(
+            schedule=batch.schedule,
+            batch=batch.name,
+            slot=self._call.slot if isinstance(self._call.slot, datetime) else batch.slot,
+            status=self._status(self._results_at_end),
+            finished=datetime.now(UTC),
+        )
+        jobs = tally(self._results_at_end)
+        self._log.info("run.concluded", status=self._record.status.value, jobs=jobs)
+        keeps = self._call.keeps_disk
+        closed = await self._delivery.close(self._record, pending, keeps_disk=keeps)
+        self._closed = True
+        self._manifest = f"{bucket.name}/{ManifestKey(self._spooled.run).text}"
+        self._log.info("run.closed", status=closed.status.value, bucket=bucket.name)
+        if not pending:
+            return ""
+        return f"{len(pending)} jobs could not be sent, such as {pending[0]}{self._why()}"
 
-    def _warn_of_damaged_runs(self) -> None:
-        """Tell of earlier runs that turned out to be damaged while they were handed over."""
-        known = self._record.warnings
-        new = (warning for warning in self._spool.warnings if warning not in known)
-        self._note(concluded=True, warnings=(*known, *new))
+    def _why(self) -> str:
+        """Return what kept the run from the bucket, as the end of a sentence."""
+        unopened = self._background.unopened
+        reason = f"no credentials: {unopened}" if unopened else self._delivery.trouble
+        return f": {reason}" if reason else ""
+
+    async def _give_way(self) -> None:
+        """Wait for the delivery of earlier runs, or end it when the machine is taken back: the link is for this run."""
+        earlier, stop = self._background.earlier, self._call.stop
+        await first(asyncio.wait([earlier]), stop.taken(), seconds=EARLIER_SECONDS)
+        if stop.gone is None:
+            earlier.result()
+        else:
+            earlier.cancel()
+
+    async def _flush(self, seconds: float) -> list[str]:
+        """Commit what ended; on a machine that is taken back, as much as the time allows, the smallest first."""
+        stop, keeps = self._call.stop, self._call.keeps_disk
+        whole = asyncio.create_task(self._delivery.flush(seconds, keeps_disk=keeps))
+        try:
+            await first(asyncio.wait([whole]), stop.taken(), seconds=EARLIER_SECONDS)
+            if whole.done():
+                return whole.result()
+        finally:
+            whole.cancel()
+            await asyncio.gather(whole, return_exceptions=True)
+        if stop.gone is None:
+            raise StoreError("the hand-off took longer than any run may")
+        now = datetime.now(UTC)
+        send_by = deadlines(stop.gone, now, pending=0, grace=0.0).send_by
+        left = max(1.0, (send_by - now).total_seconds())
+        return await self._delivery.flush(left, hurried=True, keeps_disk=keeps)
+
+    async def _told_of(self, pending: Sequence[str]) -> tuple[Ended, ...]:
+        """Return what became of the jobs, in the order of the plan; what goes with the disk counts as interrupted."""
+        ended = {job.name: job for job in await self._delivery.results()}
+        if not self._call.keeps_disk:
+            ended |= {name: lost(ended[name]) for name in pending}
+        order = {job.name: number for number, job in enumerate(self._jobs)}
+        return tuple(sorted(ended.values(), key=lambda job: order.get(job.name, len(order))))
+
+    def _status(self, results: Sequence[Ended]) -> RunStatus:
+        cut_short = self._record.interruption is not None and (
+            self._record.release is None
+            or any(job.cause is JobCause.INTERRUPTED for job in results)
+        )
+        released = self._record.release is not None or cut_short
+        return status_of(results, interrupted=cut_short, released=released)
 
     async def _discard(self) -> None:
-        """Take the committed run out of the spool; where the disk refuses, the next run finds it committed."""
+        """Take the run out of the spool; where the disk refuses, the next run finds it closed."""
+        await self._delivery.end()
         try:
             # A machine that goes off now is not kept on to delete files.
             remove = not self._settings.power.goes_off(machine=self._call.machine)
-            await asyncio.to_thread(leave_spool, self._spooled, self._log, remove=remove)
+            await asyncio.to_thread(lambda: self._spooled.discard(self._log, remove=remove))
         except OSError as error:
             self._log.warning("spool.not_removed", reason=str(error))
 
-    def leave(self, error: StateError) -> Outcome:
+    async def leave(self, error: StateError) -> Outcome:
         """Leave the run to the next one, because what it does cannot be written down any more."""
-        return self._outcome(error.with_remedy, "")
+        return await self._outcome(error.with_remedy)
 
-    def _outcome(self, reason: str, bucket: str) -> Outcome:
-        reason = self._redactor.text(reason)
+    async def _outcome(self, reason: str) -> Outcome:
+        reason, record = self._redactor.text(reason), self._record
         if reason:
             self._log.error("handoff.postponed", reason=reason, spool=str(self._spooled.root))
         return Outcome(
-            status=self._record.status,
-            jobs=self._record.jobs,
-            released=self._record.release is not None or self._record.interruption is not None,
+            status=record.status,
+            jobs=self._results_at_end or tuple(map(without_package, self._results())),
+            released=record.release is not None or record.interruption is not None,
             configured=not self._call.refused,
             delivered=not reason,
             undelivered=reason,
-            run_id=self._record.run_id,
-            interruption=self._record.interruption or "",
-            warnings=self._record.warnings,
-            manifest="" if reason else f"{bucket}/{manifest_key(self._record.run_id)}",
+            run_id=record.run,
+            interruption=record.interruption or "",
+            warnings=record.warnings,
+            manifest=self._manifest,
         )
 
     async def clear_away(self, outcome: Outcome) -> None:
@@ -453,20 +641,15 @@ class _Run:
         )
         return outcome
 
-    @property
-    def _record(self) -> RunRecord:
-        return self._spooled.journal.run
-
-    def _warn(self, text: str) -> None:
-        self._note(warnings=(*self._record.warnings, text))
+    def _warn(self, *texts: str) -> None:
+        known = self._record.warnings
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        self._note(warnings=(*known, *(text[:MOST_TEXT] for text in new))[:MOST_WARNINGS])
 
     @property
     def _redactor(self) -> Redactor:
         return self._call.run_logger.redactor
 
-    def _note(self, *, concluded: bool = False, **changes: object) -> None:
-        before = self._spooled.journal
+    def _note(self, **changes: Any) -> None:
         clean = {name: self._redactor.field(name, value) for name, value in changes.items()}
-        journal = before.with_run(**clean).model_copy(update={"concluded": concluded})
-        if journal != before:  # each time costs the disk two syncs
-            self._spooled.save(journal)
+        self._record = self._record.model_copy(update=clean)

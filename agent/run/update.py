@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 from agent.base.errors import ReleaseError
 from agent.base.logs import Log
@@ -11,10 +12,9 @@ from agent.base.stop import Stop, first
 from agent.browser import Supervisor
 from agent.config.jobsfile import Job, JobsFile, ReleaseBrowser
 from agent.config.settings import Settings
+from agent.contract.facts import RefusedRelease, Release, RolledBack, Stale
+from agent.contract.package import JobRecord
 from agent.contract.releases import Bad, Good, Passed
-from agent.core.manifest import RefusedRelease, ReleaseRecord, RolledBack, Stale
-from agent.core.outcome import proves_release
-from agent.core.results import JobResult
 from agent.jobs.context import JobContext
 from agent.jobs.interface import Isolation
 from agent.jobs.plan import chosen
@@ -27,21 +27,21 @@ from agent.release.prune import Prune
 from agent.release.selfcheck import SelfCheck
 from agent.release.store import Installed, ReleaseStore, good_of, has_fallback, last_here
 from agent.release.trial import (
-    Blame,
     Decision,
     Judgement,
     again,
-    blame,
     guilty_of,
+    in_doubt,
     judge,
     judge_alone,
     passed_by,
+    proves_release,
 )
 from agent.secrets.keyring import Keyring
 
 Rerun = Callable[[Installed, tuple[str, ...]], Awaitable[None]]
 """Runs jobs once more, on another release."""
-Results = Callable[[], Sequence[JobResult]]
+Results = Callable[[], Sequence[JobRecord]]
 """Returns what became of the run's jobs, as far as is known; of a job that ran once more, the last time."""
 
 
@@ -177,7 +177,7 @@ class Update:
         await self.memory.send(last=True)
         return tuple(self.memory.problems)
 
-    async def tidy(self, record: ReleaseRecord) -> None:
+    async def tidy(self, record: Release) -> None:
         """Clear away what no run needs any more; only after the commit, and for a bounded time.
 
         Args:
@@ -228,7 +228,7 @@ class Update:
         return Verdict(judgement, other if failed and names else None, names)
 
     async def _to_ask(
-        self, release: Installed, results: Sequence[JobResult], seconds: float
+        self, release: Installed, results: Sequence[JobRecord], seconds: float
     ) -> tuple[Installed | None, tuple[str, ...]]:
         """Return the release that can tell whose fault a failure is, and the jobs to ask it about.
 
@@ -236,7 +236,7 @@ class Update:
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        if seconds < 1 or not any(blame(result) in _IN_DOUBT for result in results):
+        if seconds < 1 or not any(map(in_doubt, results)):
             return None, ()
         try:
             async with asyncio.timeout(seconds):
@@ -249,7 +249,7 @@ class Update:
         passed = self.memory.known.passed(other.commit)
         return other, again(results, other.jobs.job, passed, until - loop.time())
 
-    def remember(self, release: Installed, results: Sequence[JobResult]) -> None:
+    def remember(self, release: Installed, results: Sequence[JobRecord]) -> None:
         """Remember what the last good release does well; and the image's, once it has shown that it runs."""
         known = self.memory.known
         if release.commit not in {good.commit for good in self._good}:
@@ -275,7 +275,7 @@ class Update:
         )
 
     async def _apply(
-        self, judgement: Judgement, release: Installed, results: Sequence[JobResult]
+        self, judgement: Judgement, release: Installed, results: Sequence[JobRecord]
     ) -> None:
         self._log.info(
             "release.judged",
@@ -291,7 +291,7 @@ class Update:
         self.memory.end_trials()
         await self.memory.send()
 
-    async def _promote(self, release: Installed, results: Sequence[JobResult]) -> None:
+    async def _promote(self, release: Installed, results: Sequence[JobRecord]) -> None:
         await self.memory.look_again()
         bad = self.memory.known.why_bad(release.commit, release.ref, self._version)
         if bad is not None:
@@ -307,12 +307,12 @@ class Update:
         self.memory.contact(stale_since=since)
 
 
-_IN_DOUBT = frozenset({Blame.UNKNOWN, Blame.RELEASE})
+def on_trial(record: Release) -> Release:
+    """Return what the plan says of a release that has not proved itself yet."""
+    return record.model_copy(update={"trial": Decision.UNDECIDED.value})
 
 
-def after_trial(
-    record: ReleaseRecord, release: Installed, verdict: Verdict, now: datetime
-) -> ReleaseRecord:
+def after_trial(record: Release, release: Installed, verdict: Verdict, now: datetime) -> Release:
     """Return what the manifest says of the release after its trial.
 
     Args:
@@ -339,7 +339,6 @@ def after_trial(
             "ref": other.ref,
             "commit": other.commit,
             "fetched": other.fetched,
-            "age_seconds": age,
             "verified_by": other.verified_by,
             "stale": Stale(
                 wanted=before.wanted if before else release.ref,
@@ -364,8 +363,7 @@ async def run_again(
     context: JobContext,
     settle: Callable[[ReleaseBrowser | None, tuple[Job, ...]], Awaitable[Supervisor | None]],
     sessions: int,
-    before: Sequence[JobResult],
-    ended: Callable[[JobResult], None],
+    ended: Callable[[JobContext, Job, JobRecord], Awaitable[None]],
 ) -> None:
     """Run jobs once more, on another release than the one they failed on.
 
@@ -375,46 +373,16 @@ async def run_again(
         context: What the jobs shared the first time.
         settle: Returns the browser that jobs need.
         sessions: Browser sessions at once.
-        before: What became of the jobs the first time.
-        ended: Told of each result, in which both times are one.
+        ended: Told of each result.
     """
     jobs = chosen(release.jobs.job, frozenset(names))
-    then = {result.name: result for result in before}
-    again = replace(context, tree=release.tree, programs=release.programs)
+    again = replace(
+        context,
+        tree=release.tree,
+        programs=release.programs,
+        ref=release.ref,
+        commit=release.commit,
+    )
     if any(job.browser for job in jobs):
         again = replace(again, browser=await settle(release.jobs.browser, jobs))
-    await run_jobs(
-        jobs,
-        sessions,
-        again,
-        lambda result: ended(once_more(then.get(result.name), result, release)),
-    )
-
-
-def with_origin(
-    results: Sequence[JobResult], verdict: Verdict, release: Installed
-) -> tuple[JobResult, ...]:
-    """Return the results with the commit that made each, where it is not that of the run's release."""
-    if verdict.taken_over is None:
-        return tuple(results)
-    return tuple(
-        result.model_copy(
-            update={"release": None if result.name in verdict.again else release.commit}
-        )
-        for result in results
-    )
-
-
-def once_more(before: JobResult | None, result: JobResult, release: Installed) -> JobResult:
-    """Return the result of a job that ran once more on another release: both stories in one."""
-    note = f"ran once more, on {release.ref}"
-    if before is None:
-        return result.model_copy(update={"release": release.commit})
-    return result.model_copy(
-        update={
-            "attempts": (*before.attempts, *result.attempts),
-            "started": before.started or result.started,
-            "release": release.commit,
-            "notes": (*before.notes, *result.notes, note),
-        }
-    )
+    await run_jobs(jobs, sessions, again, partial(ended, again))

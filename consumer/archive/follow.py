@@ -15,6 +15,7 @@ from agent.core.layout import (
     parse_index_key,
     started_key,
 )
+
 from consumer.archive.intake import (
     CLOCKS,
     MAX_DETAIL_BYTES,

@@ -9,13 +9,14 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
-from agent.base.console import printable
-from agent.config.jobsfile import is_job_name
-from agent.contract.names import path_problem
 from agent.core.ids import commit_stamp, run_started
 from agent.core.layout import IndexKey
 from agent.core.manifest import IndexEntry, StartedMarker
 from agent.core.shards import Shard
+
+from agent.base.console import printable
+from agent.config.jobsfile import is_job_name
+from agent.contract.names import path_problem
 from consumer.facts.groups import shard_of
 from consumer.facts.rows import BegunRow, EvidenceRow, JobRow, RunRow
 from consumer.pull.plan import stamp_time

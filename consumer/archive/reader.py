@@ -9,6 +9,7 @@ from typing import Any
 
 from agent.core.results import JobCause, JobStatus, RunStatus
 from agent.core.shards import Shard
+
 from consumer.archive.schema import ArchiveError, connect
 from consumer.facts.groups import groups_of, newest_of
 from consumer.facts.jobs import FORGOTTEN_AFTER, MOST_JOBS

@@ -6,6 +6,7 @@ from typing import TypedDict
 from agent.core.layout import manifest_key, parse_index_key
 from agent.core.manifest import IndexEntry, JobSummary, ManifestRef, StartedMarker
 from agent.core.shards import Shard
+
 from consumer.archive.reader import Reader
 from consumer.facts.rows import BegunRow, JobRow, RunRow
 from consumer.history import Begun, Committed, Row, Unreadable

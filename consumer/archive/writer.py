@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from agent.core.shards import Shard
+
 from consumer.archive.intake import Details, Taken
 from consumer.archive.schema import ArchiveError, open_database, unusable
 from consumer.facts.rows import BegunRow, RefusedRow

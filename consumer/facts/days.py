@@ -9,6 +9,7 @@ from itertools import pairwise
 from statistics import median_low
 
 from agent.core.ids import run_started
+
 from consumer.facts.rows import BegunRow, JobRow, RunRow, local_day
 
 MEMORY = 28

@@ -8,6 +8,7 @@ from enum import StrEnum
 from agent.core.manifest import IndexEntry, StartedMarker
 from agent.core.results import JobCause, JobStatus, RunStatus
 from agent.core.shards import MOST_SHARDS, Shard, is_group
+
 from consumer.facts.rows import BegunRow, JobRow, RunRow
 
 PATIENCE = 3600.0

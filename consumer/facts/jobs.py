@@ -7,6 +7,7 @@ from datetime import date
 from statistics import median
 
 from agent.core.results import JobCause, JobStatus, RunStatus
+
 from consumer.facts.days import Calendar, Day, failed_in_a_row, job_days, missed_in_a_row
 from consumer.facts.rows import JobRow, RunRow, local_day
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 
 from agent.core.results import RunStatus
+
 from consumer.facts.rows import BegunRow, RunRow
 
 VANISHED_FOR = 7 * 86400.0

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from agent.core.results import JobCause, JobStatus, RunStatus
+
 from consumer.facts.days import DayState
 from consumer.facts.groups import GroupState
 

@@ -11,6 +11,7 @@ from typing import Self
 
 from agent.core.layout import run_key
 from agent.core.manifest import Resource
+
 from consumer.bucket import PART_BYTES, ReadOnlyBucket
 from consumer.pull.durable import make_durable
 from consumer.pull.place import Destination, PlaceError, new_file, open_folder

@@ -21,9 +21,10 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
+from agent.core.ids import is_run_id
+
 from agent.base.errors import MayflyError, UsageError
 from agent.config.jobsfile import is_job_name
-from agent.core.ids import is_run_id
 from consumer.pull.state import State, read_state
 
 OURS = ".mayfly"

@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
-from pydantic import ValidationError
-
-from agent.config.jobsfile import is_job_name
 from agent.core.datapackage import manifest_problems
 from agent.core.ids import commit_stamp, run_started
 from agent.core.layout import (
@@ -21,6 +18,9 @@ from agent.core.layout import (
 from agent.core.manifest import IndexEntry, JobSummary, Manifest, Resource
 from agent.core.results import JobStatus, RunStatus
 from agent.core.shards import Shard
+from pydantic import ValidationError
+
+from agent.config.jobsfile import is_job_name
 from consumer.facts.groups import Whole, complete_of, counts, shard_of, whole_of
 from consumer.history import by_start, reason
 from consumer.pull.state import Selection

@@ -5,9 +5,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from agent.base.errors import StoreError
 from agent.core.layout import IndexKey, manifest_key
 from agent.core.manifest import IndexEntry, Manifest
+
+from agent.base.errors import StoreError
 from consumer.bucket import ReadOnlyBucket, TooLargeError
 from consumer.history import READS_AT_ONCE, Committed, Unreadable, commit_of, index_keys, read_entry
 from consumer.pull import hooks, plan

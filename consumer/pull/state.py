@@ -9,12 +9,12 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-
-from agent.config.jobsfile import is_job_name
 from agent.core.ids import is_run_id
 from agent.core.layout import parse_index_key
 from agent.core.shards import is_group
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from agent.config.jobsfile import is_job_name
 
 MAX_REFUSED = 1000
 """Refusals that are remembered, the newest: a bucket full of forgeries must not fill the disk with their names."""

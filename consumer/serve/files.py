@@ -13,10 +13,11 @@ from hashlib import sha256
 from typing import Self, TypeVar
 from urllib.parse import quote
 
-from agent.base.errors import MayflyError, StoreError
-from agent.contract.names import MAX_PATH_BYTES, path_problem
 from agent.core.ids import is_run_id
 from agent.core.layout import MANIFEST, manifest_key, run_key
+
+from agent.base.errors import MayflyError, StoreError
+from agent.contract.names import MAX_PATH_BYTES, path_problem
 from consumer.answers import run_url
 from consumer.archive.intake import (
     MAX_REF,

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from agent.core.results import JobCause, JobStatus, RunStatus
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from agent.core.results import JobCause, JobStatus, RunStatus
 from consumer.answers import Facts
 from consumer.archive.schema import ArchiveError
 from consumer.facts.groups import Family, GroupFacts, GroupState, late_of, newest_of

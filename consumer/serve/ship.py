@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from agent.base.errors import MayflyError
 from agent.core.layout import LOG
+
+from agent.base.errors import MayflyError
 from consumer.archive.reader import Committed, Reader
 from consumer.serve.files import Files, NotThereError
 from consumer.serve.logs import Log

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config.overrides import Document, parse_settings
-from agent.config.settings import Cost
-from agent.core.results import CostRecord
+from agent.config.settings import Cost as Prices
+from agent.contract.facts import Cost
 from agent.machine.cost import (
     GIB,
     LIST_PRICES,
@@ -41,7 +41,7 @@ def usage(minutes: float = 30, **changes: object) -> Usage:
 
 def test_half_an_hour_on_spot_costs_about_a_cent_and_a_half() -> None:
     """Instance, disk and address by the second; the image's snapshot stands apart."""
-    cost = run_cost(usage(), SPOT, Cost())
+    cost = run_cost(usage(), SPOT, Prices())
     assert cost.billed_seconds == 1800
     assert cost.instance_usd == pytest.approx(0.01085)
     assert cost.address_usd == pytest.approx(0.0025)
@@ -59,7 +59,7 @@ def test_half_an_hour_on_spot_costs_about_a_cent_and_a_half() -> None:
 )
 def test_a_minute_is_the_least(seconds: float, billed: float) -> None:
     """Linux is billed by the second after one minute; a clock that went back bills that minute."""
-    assert run_cost(usage(seconds / 60), SPOT, Cost()).billed_seconds == billed
+    assert run_cost(usage(seconds / 60), SPOT, Prices()).billed_seconds == billed
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_what_ec2_takes_back_within_an_hour_is_free(
 ) -> None:
     """The instance is then not billed; its disk, its address and the credits that it bought are."""
     busy = usage(minutes, taken_back=taken_back, spot=spot, cpu_seconds=2 * 60 * minutes)
-    cost = run_cost(busy, SPOT, Cost())
+    cost = run_cost(busy, SPOT, Prices())
     assert (cost.instance_usd == 0) is free
     assert cost.surplus_usd > 0
     assert cost.address_usd > 0
@@ -105,12 +105,12 @@ def test_credits_are_bought_for_work_beyond_the_baseline(
     """A T machine pays for what it works beyond its baseline; other machines have no credits."""
     used = usage(60, instance_type=instance_type, cpu_seconds=busy)
     assert surplus_usd(used) == pytest.approx(expected)
-    assert run_cost(used, SPOT, Cost(credits="standard")).surplus_usd == 0
+    assert run_cost(used, SPOT, Prices(credits="standard")).surplus_usd == 0
 
 
 def test_a_disk_that_is_kept_is_billed_all_month_and_not_by_the_run() -> None:
     """In the mode `stopped` the volume stands in the month, and not in the run."""
-    kept = run_cost(usage(), SPOT, Cost(keeps_volume=True))
+    kept = run_cost(usage(), SPOT, Prices(keeps_volume=True))
     assert kept.volume_usd == 0
     assert kept.standing_usd_month == pytest.approx(0.30 + 20 * 0.096)
 
@@ -119,25 +119,25 @@ def test_a_month_of_a_disk_is_its_monthly_price() -> None:
     """Whatever the month's length, as AWS computes it."""
     for month in range(1, 13):
         at = datetime(2026, month, 9, tzinfo=UTC)
-        assert volume_usd(Cost(), month_seconds(at), at) == pytest.approx(20 * 0.096)
+        assert volume_usd(Prices(), month_seconds(at), at) == pytest.approx(20 * 0.096)
 
 
 @pytest.mark.parametrize(
     ("used", "region", "prices", "history", "expected"),
     [
-        (usage(), LIST_REGION, Cost(), SPOT, SPOT),
-        (usage(), LIST_REGION, Cost(hourly=0.5), SPOT, SPOT),
-        (usage(), LIST_REGION, Cost(hourly=0.5), None, Rate(0.5, "configured")),
-        (usage(), LIST_REGION, Cost(), None, None),
-        (usage(spot=False), LIST_REGION, Cost(), None, Rate(0.0544, "list")),
-        (usage(spot=False), LIST_REGION, Cost(hourly=0.5), None, Rate(0.5, "configured")),
-        (usage(spot=False), "us-east-1", Cost(), None, None),
-        (usage(spot=False, instance_type="x1.big"), LIST_REGION, Cost(), None, None),
-        (usage(spot=False), None, Cost(), SPOT, None),
+        (usage(), LIST_REGION, Prices(), SPOT, SPOT),
+        (usage(), LIST_REGION, Prices(hourly=0.5), SPOT, SPOT),
+        (usage(), LIST_REGION, Prices(hourly=0.5), None, Rate(0.5, "configured")),
+        (usage(), LIST_REGION, Prices(), None, None),
+        (usage(spot=False), LIST_REGION, Prices(), None, Rate(0.0544, "list")),
+        (usage(spot=False), LIST_REGION, Prices(hourly=0.5), None, Rate(0.5, "configured")),
+        (usage(spot=False), "us-east-1", Prices(), None, None),
+        (usage(spot=False, instance_type="x1.big"), LIST_REGION, Prices(), None, None),
+        (usage(spot=False), None, Prices(), SPOT, None),
     ],
 )
 def test_the_price_is_the_best_that_is_known(
-    used: Usage, region: str | None, prices: Cost, history: Rate | None, expected: Rate | None
+    used: Usage, region: str | None, prices: Prices, history: Rate | None, expected: Rate | None
 ) -> None:
     """The history for spot, then what is configured, then the list for machines on demand; else nobody knows."""
     assert rate_of(used, region, prices, history) == expected
@@ -146,7 +146,7 @@ def test_the_price_is_the_best_that_is_known(
 def test_an_always_on_machine_costs_what_aws_quotes() -> None:
     """A t3.medium on demand with its disk and address, 730 hours: the comparison of `mayfly cost`."""
     hourly = LIST_PRICES["t3.medium"]
-    assert always_on_usd_month(Cost(), hourly) == pytest.approx(39.712 + 3.65 + 1.92)
+    assert always_on_usd_month(Prices(), hourly) == pytest.approx(39.712 + 3.65 + 1.92)
 
 
 @given(
@@ -161,11 +161,11 @@ def test_a_cost_is_the_sum_of_its_parts_and_can_be_written(
 ) -> None:
     """No part is below zero, the total is their sum, and the manifest accepts it."""
     used = usage(seconds / 60, cpu_seconds=busy, taken_back=taken, spot=spot)
-    cost = run_cost(used, Rate(hourly, "configured"), Cost())
+    cost = run_cost(used, Rate(hourly, "configured"), Prices())
     parts = (cost.instance_usd, cost.surplus_usd, cost.volume_usd, cost.address_usd)
     assert min(parts) >= 0
     assert cost.total_usd == pytest.approx(sum(parts), abs=1e-5)
-    assert CostRecord.model_validate_json(cost.model_dump_json()) == cost
+    assert Cost.model_validate_json(cost.model_dump_json()) == cost
 
 
 def test_prices_are_configured_as_people_write_them() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agent.core.manifest import HostRecord
+from agent.contract.facts import Host
 from agent.machine.instance import (
     MOST_TAGS,
     PATHS,
@@ -84,9 +84,7 @@ def test_whatever_it_says_the_facts_are_small_and_printable(
     for word in [*words, *facts.tags, *facts.tags.values()]:
         assert word is None or (word.isprintable() and len(word) <= TAG_VALUE_LENGTH)
     assert len(facts.tags) <= MOST_TAGS
-    HostRecord.model_validate(
-        with_facts(HostRecord(name="host", system="Linux"), facts).model_dump()
-    )
+    Host.model_validate(with_facts(Host(name="host", system="Linux"), facts).model_dump())
 
 
 @given(st.one_of(st.none(), st.text(), st.recursive(st.none(), st.lists).map(json.dumps)))

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from agent.core.results import JobCause
+from agent.contract.results import JobCause
 from agent.jobs.verdict import not_started
 
 

@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
@@ -12,8 +13,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agent.base.redact import SHORTEST, Redactor, without_credentials
-from agent.core.manifest import Stale
-from agent.core.results import JobResult, JobStatus
+from agent.contract.facts import Stale
+from agent.contract.package import JobRecord
+from agent.contract.results import JobStatus
 
 SECRETS = st.text(st.characters(codec="utf-8"), min_size=SHORTEST, max_size=40).filter(
     lambda text: len(text.strip()) >= SHORTEST and "[redacted:KEY]".find(text) < 0
@@ -190,8 +192,13 @@ def test_a_value_without_a_text_is_named() -> None:
 def test_of_a_record_the_sentences_are_redacted() -> None:
     """Names stay, by which things are found."""
     redactor = Redactor({"KEY": "hunter2"})
-    record = JobResult(
-        name="hunter2", status=JobStatus.FAILED, message="no hunter2", notes=("hunter2?",)
+    record = JobRecord(
+        run="20261122T064205Z-3f9a1c",
+        name="hunter2",
+        status=JobStatus.FAILED,
+        message="no hunter2",
+        notes=("hunter2?",),
+        finished=datetime(2026, 11, 22, tzinfo=UTC),
     )
     clean = redactor.record(record)
     assert (clean.name, clean.message) == ("hunter2", "no [redacted:KEY]")
@@ -201,5 +208,4 @@ def test_of_a_record_the_sentences_are_redacted() -> None:
     assert redactor.field("stale", stale) == Stale(
         wanted="v2", reason="[redacted:KEY]", age_seconds=1
     )
-    untouched = JobResult(name="a", status=JobStatus.FAILED)
-    assert redactor.record(untouched) == untouched
+    assert redactor.record(clean) == clean

@@ -1,20 +1,16 @@
-"""Env files, news, journals and terminals: texts that are read or written with care."""
-
-from datetime import UTC, datetime, timedelta
+"""Env files and news: texts that are read or written with care."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.journal import Journal, after_death
-from agent.core.manifest import HostRecord, RunRecord
-from agent.core.outcome import Outcome
-from agent.core.results import JobCause, JobResult, JobStatus, RunStatus
+from agent.contract.entries import Ended
+from agent.contract.results import JobCause, JobStatus, RunStatus
 from agent.notify.news import MAX_BYTES, compose
+from agent.notify.outcome import Outcome
 from agent.secrets.envfile import parse_env
 
 RUN = "20261122T064205Z-3f9a1c"
-BEGAN = datetime(2026, 11, 22, 6, 42, 5, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -73,11 +69,9 @@ def test_single_quotes_hold_anything_on_a_line(value: str) -> None:
 def outcome(**changes: object) -> Outcome:
     """A run with one job that failed, one that was not due, one that succeeded."""
     jobs = (
-        JobResult(name="a", status=JobStatus.SUCCEEDED),
-        JobResult(
-            name="b", status=JobStatus.FAILED, cause=JobCause.PAGE_CHANGED, message="no table"
-        ),
-        JobResult(name="c", status=JobStatus.SKIPPED, message="it runs on sun"),
+        Ended(name="a", status=JobStatus.SUCCEEDED),
+        Ended(name="b", status=JobStatus.FAILED, cause=JobCause.PAGE_CHANGED, message="no table"),
+        Ended(name="c", status=JobStatus.SKIPPED, message="it runs on sun"),
     )
     values: dict[str, object] = {"status": RunStatus.PARTIAL, "jobs": jobs, **changes}
     return Outcome(**values)  # type: ignore[arg-type]
@@ -96,7 +90,7 @@ def test_news_say_what_failed_and_why() -> None:
 
 def test_news_tell_of_a_success_that_is_incomplete() -> None:
     """As they tell of a failure: some of its files were on that machine only."""
-    job = JobResult(name="a", status=JobStatus.SUCCEEDED, refused_files=1, message="1 file: a link")
+    job = Ended(name="a", status=JobStatus.SUCCEEDED, refused=1, message="1 file: a link")
     news = compose(outcome(jobs=(job,)), RUN)
     assert news.title == "mayfly: partial, 1 of 1 jobs"
     assert "a incomplete: 1 file: a link" in news.text.splitlines()
@@ -105,7 +99,7 @@ def test_news_tell_of_a_success_that_is_incomplete() -> None:
 def test_news_of_what_needs_a_person_come_first() -> None:
     """Files that wait on the machine, and a day without a release."""
     late = compose(outcome(delivered=False, undelivered="no route"), RUN)
-    assert late.title.endswith(", not handed over")
+    assert late.title.endswith(", not delivered")
     assert "the files wait on the machine: no route" in late.text
     lost = compose(outcome(status=RunStatus.FAILED, jobs=(), released=False), RUN)
     assert lost.title == "mayfly: failed, no release could run"
@@ -115,70 +109,8 @@ def test_news_of_what_needs_a_person_come_first() -> None:
 def test_news_fit_into_a_ping(messages: list[str]) -> None:
     """Whatever jobs say, the text is short and encodes."""
     jobs = tuple(
-        JobResult.model_construct(name="j", status=JobStatus.FAILED, cause=None, message=message)
+        Ended.model_construct(name="j", status=JobStatus.FAILED, cause=None, message=message)
         for message in messages
     )
     news = compose(outcome(jobs=jobs), RUN)
     assert len(news.text.encode()) <= MAX_BYTES
-
-
-def journal(*results: JobResult, planned: tuple[str, ...] = ("a", "b"), **more: object) -> Journal:
-    """A run as it stands in the spool."""
-    run = RunRecord(
-        run_id=RUN,
-        status=RunStatus.INTERRUPTED,
-        started=BEGAN,
-        finished=BEGAN,
-        agent="0.1.0",
-        host=HostRecord(name="host", system="Linux"),
-    )
-    whole = Journal(run=run, planned=planned, **more)
-    for result in results:
-        whole = whole.with_result(result)
-    return whole
-
-
-DONE = tuple(JobResult(name=name, status=JobStatus.SUCCEEDED) for name in ("a", "b"))
-LATER = BEGAN + timedelta(minutes=5)
-
-
-def test_a_dead_runs_unfinished_jobs_are_interrupted() -> None:
-    """What ended counts as it ended; what ran and what waited are told apart."""
-    found = after_death(
-        journal(DONE[0], planned=("a", "b", "c")), frozenset({"a", "b"}), "X", LATER
-    )
-    assert found.run.status is RunStatus.INTERRUPTED
-    assert [job.status.value for job in found.run.jobs] == ["succeeded"] + ["interrupted"] * 2
-    assert [job.message.rsplit(" died ", 1)[-1] for job in found.run.jobs[1:]] == [
-        "while it ran",
-        "before it started",
-    ]
-    assert (found.run.finished, found.run.recovered, found.concluded) == (LATER, "X", True)
-    assert found.run.interruption
-
-
-def test_a_run_that_died_after_its_jobs_is_whole() -> None:
-    """Only the hand-off was missing: the jobs decide."""
-    found = after_death(journal(*DONE), frozenset({"a", "b"}), "X", LATER)
-    assert (found.run.status, found.run.interruption) == (RunStatus.SUCCEEDED, None)
-
-
-def test_a_run_that_died_before_its_jobs_were_known_is_interrupted() -> None:
-    """Nothing was planned, so nothing was done."""
-    found = after_death(journal(planned=()), frozenset(), "X", LATER)
-    assert (found.run.status, found.run.jobs) == (RunStatus.INTERRUPTED, ())
-
-
-def test_a_run_that_was_concluded_stays_as_it_was() -> None:
-    """Only who found it is added, and no time goes backwards."""
-    before = journal(*DONE, concluded=True).with_run(status=RunStatus.SUCCEEDED)
-    found = after_death(before, frozenset(), "X", LATER)
-    assert found == before.with_run(recovered="X")
-    early = after_death(journal(*DONE), frozenset(), "X", BEGAN - timedelta(days=1))
-    assert early.run.finished == BEGAN
-
-
-def test_a_journal_survives_its_file() -> None:
-    """What was saved is what is read."""
-    before = journal(*DONE, index_keys=("index/x",))
-    assert Journal.model_validate_json(before.model_dump_json()) == before

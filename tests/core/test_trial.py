@@ -7,20 +7,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config.jobsfile import Job
-from agent.core.results import Attempt, JobCause, JobResult, JobStatus
+from agent.contract.package import Attempt, JobRecord
+from agent.contract.results import Fault, JobCause, JobStatus
 from agent.release.trial import (
-    Blame,
     Decision,
     again,
-    blame,
+    fault_of,
     guilty_of,
+    in_doubt,
     judge,
     judge_alone,
     passed_by,
+    proves_release,
 )
 
 NOW = datetime(2026, 11, 22, 6, 42, tzinfo=UTC)
-COMMIT, OTHER = "a" * 40, "b" * 40
+RUN = "20261122T064205Z-3f9a1c"
 
 
 def result(
@@ -29,10 +31,18 @@ def result(
     cause: JobCause | None = None,
     message: str = "",
     code: int | None = None,
-) -> JobResult:
+) -> JobRecord:
     """Return what became of a job that was tried once."""
     tried = Attempt(number=1, started=NOW, finished=NOW, status=status, exit_code=code)
-    return JobResult(name=name, status=status, cause=cause, message=message, attempts=(tried,))
+    return JobRecord(
+        run=RUN,
+        name=name,
+        status=status,
+        cause=cause,
+        message=message,
+        finished=NOW,
+        attempts=(tried,),
+    )
 
 
 def job(name: str, *needs: str) -> Job:
@@ -41,32 +51,37 @@ def job(name: str, *needs: str) -> Job:
 
 
 @pytest.mark.parametrize(
-    ("status", "cause", "message", "code", "who"),
+    ("status", "cause", "message", "code", "fault"),
     [
-        (JobStatus.SUCCEEDED, None, "", 0, Blame.NOBODY),
-        (JobStatus.SKIPPED, None, "it runs on mon", None, Blame.NOBODY),
-        (JobStatus.FAILED, JobCause.RELEASE, "could not be started", None, Blame.RELEASE),
-        (JobStatus.FAILED, JobCause.ERROR, "exit code 1: ImportError: x", 1, Blame.RELEASE),
-        (JobStatus.FAILED, JobCause.ERROR, "exit code 1: No module named x", 1, Blame.RELEASE),
-        (JobStatus.FAILED, JobCause.ERROR, "exit code 127: sh: x: not found", 127, Blame.RELEASE),
-        (JobStatus.FAILED, JobCause.ERROR, "exit code 3", 3, Blame.UNKNOWN),
-        (JobStatus.FAILED, JobCause.ERROR, "killed by signal 6", None, Blame.UNKNOWN),
-        (JobStatus.FAILED, JobCause.PAGE_CHANGED, "", 1, Blame.UNKNOWN),
-        (JobStatus.FAILED, JobCause.OUT_OF_MEMORY, "", 1, Blame.UNKNOWN),
-        (JobStatus.TIMED_OUT, JobCause.TIMEOUT, "", None, Blame.UNKNOWN),
-        (JobStatus.EMPTY, JobCause.EXPECTATION, "0 files", 0, Blame.UNKNOWN),
-        (JobStatus.FAILED, JobCause.SITE_UNREACHABLE, "ImportError", 1, Blame.OTHERS),
-        (JobStatus.FAILED, JobCause.BLOCKED, "", 1, Blame.OTHERS),
-        (JobStatus.FAILED, JobCause.BROWSER, "", 1, Blame.OTHERS),
-        (JobStatus.FAILED, JobCause.OUT_OF_DISK, "", 1, Blame.OTHERS),
-        (JobStatus.INTERRUPTED, JobCause.INTERRUPTED, "", None, Blame.OTHERS),
+        (JobStatus.SUCCEEDED, None, "", 0, None),
+        (JobStatus.SKIPPED, None, "it runs on mon", None, None),
+        (JobStatus.FAILED, JobCause.RELEASE, "could not be started", None, Fault.RELEASE),
+        (JobStatus.FAILED, JobCause.ERROR, "exit code 1: ImportError: x", 1, Fault.RELEASE),
+        (JobStatus.FAILED, JobCause.ERROR, "exit code 1: No module named x", 1, Fault.RELEASE),
+        (JobStatus.FAILED, JobCause.ERROR, "exit code 127: sh: x: not found", 127, Fault.RELEASE),
+        (JobStatus.FAILED, JobCause.ERROR, "exit code 3", 3, Fault.UNKNOWN),
+        (JobStatus.FAILED, JobCause.ERROR, "killed by signal 6", None, Fault.UNKNOWN),
+        (JobStatus.FAILED, JobCause.PAGE_CHANGED, "", 1, Fault.UNKNOWN),
+        (JobStatus.FAILED, JobCause.OUT_OF_MEMORY, "", 1, Fault.UNKNOWN),
+        (JobStatus.TIMED_OUT, JobCause.TIMEOUT, "", None, Fault.UNKNOWN),
+        (JobStatus.EMPTY, JobCause.EXPECTATION, "0 files", 0, Fault.UNKNOWN),
+        (JobStatus.FAILED, JobCause.SITE_UNREACHABLE, "ImportError", 1, Fault.SITE),
+        (JobStatus.FAILED, JobCause.BLOCKED, "", 1, Fault.SITE),
+        (JobStatus.FAILED, JobCause.BROWSER, "", 1, Fault.MACHINE),
+        (JobStatus.FAILED, JobCause.OUT_OF_DISK, "", 1, Fault.MACHINE),
+        (JobStatus.INTERRUPTED, JobCause.INTERRUPTED, "", None, Fault.MACHINE),
     ],
 )
 def test_whose_fault_a_failure_is(
-    status: JobStatus, cause: JobCause | None, message: str, code: int | None, *, who: Blame
+    status: JobStatus,
+    cause: JobCause | None,
+    message: str,
+    code: int | None,
+    *,
+    fault: Fault | None,
 ) -> None:
     """A site that is down is never the release's fault, and a missing import always is."""
-    assert blame(result("x", status, cause, message, code)) is who
+    assert fault_of(result("x", status, cause, message, code)) is fault
 
 
 FAILED = (JobStatus.FAILED, JobCause.ERROR, "exit code 3", 3)
@@ -111,7 +126,7 @@ def test_what_runs_once_more() -> None:
     ],
 )
 def test_what_becomes_of_a_release(
-    results: list[JobResult], rerun: list[JobResult], decision: Decision, words: str
+    results: list[JobRecord], rerun: list[JobRecord], decision: Decision, words: str
 ) -> None:
     """Bad is what failed by itself, or what the last good release does and it does not."""
     judgement = judge(results, rerun, guilty_of(results))
@@ -133,7 +148,7 @@ def test_what_becomes_of_a_release(
     ],
 )
 def test_a_first_release_is_good_once_a_job_of_it_succeeded(
-    results: list[JobResult], decision: Decision
+    results: list[JobRecord], decision: Decision
 ) -> None:
     """That nothing could take over from it proves nothing."""
     assert judge_alone(results).decision is decision
@@ -153,20 +168,26 @@ RESULTS = st.lists(
 
 @given(RESULTS, st.sets(st.sampled_from("abcd")), st.booleans())
 def test_only_what_failed_runs_once_more(
-    results: list[JobResult], passed: set[str], known: bool
+    results: list[JobRecord], passed: set[str], known: bool
 ) -> None:
     """Nothing that succeeded, and nothing that a site or the machine failed, is ever repeated."""
     names = again(results, [job(name) for name in "abcd"], passed if known else None, 60)
     by_name = {each.name: each for each in results}
     for name in names:
-        assert blame(by_name[name]) in {Blame.UNKNOWN, Blame.RELEASE}
+        assert in_doubt(by_name[name])
 
 
 @given(RESULTS)
-def test_without_a_reason_of_its_own_no_release_is_bad(results: list[JobResult]) -> None:
+def test_without_a_reason_of_its_own_no_release_is_bad(results: list[JobRecord]) -> None:
     """As long as the last good release does nothing better, only certain guilt counts."""
     bad = judge(results, (), guilty_of(results)).decision is Decision.BAD
-    assert bad is any(blame(each) is Blame.RELEASE for each in results)
+    assert bad is any(fault_of(each) is Fault.RELEASE for each in results)
+
+
+def test_a_success_proves_a_release() -> None:
+    """One whose jobs all fail has proved nothing."""
+    assert proves_release([result("a", *FAILED), result("b")])
+    assert not proves_release([result("a", *FAILED)])
 
 
 def test_what_the_last_good_release_does_well_is_remembered() -> None:

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 from frictionless import system, validate
 
+from agent.batch.log import LogReader
+from agent.batch.session import BatchSession
+from agent.batch.which import Purpose
 from agent.contract.descriptor import Role
-from agent.contract.entries import Output, StoodBack
-from agent.contract.layout import FILES, JobKey, LogKey, ManifestKey, StateKey
+from agent.contract.entries import Entry, Output, Planned
+from agent.contract.layout import FILES, JobKey, LogKey, ManifestKey, StateKey, batch_prefix
 from agent.contract.results import JobCause, JobStatus, RunStatus
 from agent.delivery.sealing import status_of
 from agent.delivery.spool import Stage
@@ -50,7 +53,7 @@ async def test_a_job_is_committed_when_it_ends_and_the_run_when_it_closes(world:
         await until(there)
         entry = (await world.committed())["a"]
         assert (entry.files, entry.bytes) == (7, sum(map(len, AWKWARD.values())))
-        assert entry.outputs == (Output(files=7), Output(files=7))
+        assert entry.outputs == (Output(files=7), Output(files=7, seconds=0.0))
         assert entry.state is not None
         assert entry.state.key == StateKey("a", world.run.run).text
         world.attempt("b", {"1": b"1"})
@@ -227,11 +230,47 @@ async def test_what_settles_leaves_while_the_job_runs(world: World) -> None:
     assert first[done] == last[done]
 
 
+async def test_a_run_and_its_claim_write_through_one_log(world: World) -> None:
+    """The claim puts the beginning, once, after it was written down; what ends follows from the same process."""
+    async with world.delivery() as delivery:
+        session = BatchSession(
+            world.bucket,
+            world.run.run,
+            "00c0ffee",
+            Purpose(),
+            began(),
+            now=now,
+            begin=delivery.begin,
+        )
+        await session.begin()
+        assert world.run.batch == session.batch == world.batch
+        await delivery.plan(Planned(count=1, jobs=("a",)))
+        world.attempt("a", {"1": b"one"})
+        await delivery.ended(world.finished("a"))
+        assert await delivery.flush(SECONDS) == []
+    entries = [one.key async for one in world.bucket.list(batch_prefix(world.batch))]
+    assert len({key.rsplit(".", 2)[0] for key in entries}) == 1
+    log = await LogReader(world.bucket, world.batch).look()
+    assert [one.key.number for one in log if isinstance(one.entry, Entry) and one.entry.began] == [
+        0
+    ]
+    assert set((await world.seen()).results) == {"a"}
+
+
 async def test_a_run_that_stands_back_says_so(world: World) -> None:
     """And nothing else."""
     async with world.delivery() as delivery:
-        await delivery.begin(world.batch, began())
-        await delivery.stand_back(StoodBack(reason="another has it"))
+        session = BatchSession(
+            world.bucket,
+            world.run.run,
+            "00c0ffee",
+            Purpose(),
+            began(),
+            now=now,
+            begin=delivery.begin,
+        )
+        await session.begin()
+        assert await session.stand_back("another has it")
     assert (await world.seen()).status(now()) is RunStatus.STOOD_BACK
 
 

@@ -15,10 +15,10 @@ from agent.delivery.sealing import (
     cut_short,
     entry_of,
     rerun,
-    skipped_entry,
     status_of,
     with_note,
     with_refusals,
+    without_package,
 )
 
 RUN = "20261126T000000Z-abcdef"
@@ -90,7 +90,7 @@ def entry(record: JobRecord, outputs: tuple[Output, ...] = (), **more: Any) -> E
 def test_only_a_success_is_an_output() -> None:
     """And the last ones are kept."""
     past = tuple(Output(files=number) for number in range(MOST_OUTPUTS))
-    assert entry(job(items=5), past).outputs == (*past[1:], Output(files=2, items=5))
+    assert entry(job(items=5), past).outputs == (*past[1:], Output(files=2, items=5, seconds=0.0))
     assert entry(job(JobStatus.FAILED), past).outputs == past
 
 
@@ -104,7 +104,7 @@ def test_the_commit_is_told_where_it_is_not_the_plans(plan: str | None, said: st
 
 def ended(status: JobStatus, **more: Any) -> Ended:
     """Return a job as the log has it."""
-    return skipped_entry(job(status, **more)).model_copy(update={"refused": 0})
+    return without_package(job(status, **more)).model_copy(update={"refused": 0})
 
 
 S, F, K = JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.SKIPPED

@@ -107,7 +107,7 @@ async def test_a_bucket_that_comes_late(behind: World) -> None:
     bucket: asyncio.Future[Bucket] = asyncio.get_running_loop().create_future()
     behind.opened = lambda: bucket  # type: ignore[method-assign]
     async with behind.delivery() as delivery:
-        beginning = asyncio.create_task(delivery.begin(behind.batch, began()))
+        beginning = asyncio.create_task(behind.begin(delivery))
         await asyncio.to_thread(behind.run.begin, behind.batch, began())
         await delivery.plan(Planned(count=1, jobs=("a",)))
         behind.attempt("a", {"1": b"one"})

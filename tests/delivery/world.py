@@ -13,7 +13,7 @@ from typing import Any
 from agent.base.logs import RunLogger
 from agent.base.redact import Redactor
 from agent.batch.fold import Run, fold
-from agent.batch.log import LogReader
+from agent.batch.log import LogReader, LogWriter
 from agent.bucket.address import LocalBucket
 from agent.bucket.store import Bucket
 from agent.contract.entries import Began, Ended, Object, Output, Planned
@@ -93,22 +93,29 @@ class World:
         """A log whose events are kept."""
         return RunLogger(self.events.append).log
 
-    def delivery(self, nonce: str = "00c0ffee") -> Delivery:
+    def delivery(self) -> Delivery:
         """Return a delivery of the run."""
         return Delivery(
             self.run,
             self.opened(),
-            nonce=nonce,
             concurrency=self.concurrency,
             redactor=self.redactor,
             log=self.log,
         )
 
+    def writer(self, nonce: str = "00c0ffee") -> LogWriter:
+        """Return what appends to the batch's log for one process."""
+        return LogWriter(self.bucket, self.batch, self.run.run, nonce, now=now)
+
+    async def begin(self, delivery: Delivery) -> None:
+        """Announce the run."""
+        await delivery.begin(self.writer(), self.batch, began())
+
     @asynccontextmanager
     async def under_way(self, *jobs: str) -> AsyncIterator[Delivery]:
         """Begin the run, with a plan."""
         async with self.delivery() as delivery:
-            await delivery.begin(self.batch, began())
+            await self.begin(delivery)
             await delivery.plan(Planned(count=len(jobs), jobs=jobs))
             yield delivery
 

@@ -30,3 +30,5 @@ def test_the_time_of_boot_is_read_from_the_kernels_statistics(tmp_path: Path) ->
     """The `btime` line of /proc/stat is in Unix seconds."""
     (tmp_path / "stat").write_text("cpu 1 2 3\nbtime 1700000000\nprocesses 7\n")
     assert host_record(tmp_path).booted == datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
+    (tmp_path / "stat").write_text("btime 12\n")  # by a clock that nobody had set
+    assert host_record(tmp_path).booted is None

@@ -12,9 +12,10 @@ from agent.base.errors import ExitCode
 from agent.base.logs import RunLogger
 from agent.base.threads import in_thread
 from agent.config.settings import Notify
-from agent.core.outcome import Outcome
-from agent.core.results import JobCause, JobResult, JobStatus, RunStatus
+from agent.contract.entries import Ended
+from agent.contract.results import JobCause, JobStatus, RunStatus
 from agent.notify.notifier import PING_SECONDS, Notifier, ping
+from agent.notify.outcome import Outcome
 from tests.edges.conftest import Events
 from tests.parts.command import completed
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
@@ -24,12 +25,12 @@ from tests.parts.recorder import Recorder
 RUN = "20261122T064205Z-3f9a1c"
 SECRET = "f3b9c0de-0000-4000-8000-5eca0fc0ffee"
 
-DONE = Outcome(RunStatus.SUCCEEDED, (JobResult(name="a", status=JobStatus.SUCCEEDED),))
+DONE = Outcome(RunStatus.SUCCEEDED, (Ended(name="a", status=JobStatus.SUCCEEDED),))
 PARTIAL = Outcome(
     RunStatus.PARTIAL,
     (
-        JobResult(name="a", status=JobStatus.SUCCEEDED),
-        JobResult(
+        Ended(name="a", status=JobStatus.SUCCEEDED),
+        Ended(
             name="b", status=JobStatus.FAILED, cause=JobCause.BLOCKED, message="403 \u7981\u6b62"
         ),
     ),
@@ -147,7 +148,7 @@ async def test_a_watchdog_that_is_away_costs_a_bounded_time(
 async def test_a_huge_summary_is_cut(recorder: Recorder, run_logger: RunLogger) -> None:
     """A thousand failed jobs still make a body that every server keeps."""
     jobs = tuple(
-        JobResult(name=f"job-{number}", status=JobStatus.FAILED, message="\u9577" * 2000)
+        Ended(name=f"job-{number}", status=JobStatus.FAILED, message="\u9577" * 2000)
         for number in range(1000)
     )
     await notifier(recorder, run_logger).ended(Outcome(RunStatus.FAILED, jobs))

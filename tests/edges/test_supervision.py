@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.base.progress import NullProgress
+from agent.base.progress import JobEnd, NullProgress
 from agent.base.stop import Stop
-from agent.core.results import Attempt, JobResult, JobStatus
 from agent.machine.host import boot_phases, host_record, refused_boots
 from agent.machine.power import Lease
 from agent.machine.supervision import Manager, StatusLine, supervised
@@ -100,16 +99,13 @@ async def test_a_run_that_is_stopping_asks_for_time_at_once(listener: Listener) 
 async def test_the_status_tells_phase_and_jobs(listener: Listener) -> None:
     """`systemctl status` shows where the run is."""
     watcher = StatusLine(manager_of(listener), NullProgress())
-    now = host_record().booted
-    assert now is not None
-    attempt = Attempt(number=1, started=now, finished=now, status=JobStatus.SUCCEEDED)
     watcher.phase("jobs")
     watcher.planned(("a", "b"))
     watcher.started("a", 1)
     watcher.started("a", 2)
     watcher.sent(10)
-    watcher.ended(JobResult(name="a", status=JobStatus.SUCCEEDED, attempts=(attempt,)))
-    watcher.ended(JobResult(name="b", status=JobStatus.SKIPPED))
+    watcher.ended(JobEnd("a", "succeeded", succeeded=True, attempts=2))
+    watcher.ended(JobEnd("b", "skipped", succeeded=False))
     assert listener.heard() == [
         "STATUS=jobs",
         "STATUS=jobs: 0 of 2 jobs ended, 1 running",

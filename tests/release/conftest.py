@@ -15,7 +15,7 @@ from agent.base.logs import RunLogger
 from agent.bucket.address import LocalBucket
 from agent.bucket.store import Bucket
 from agent.config.settings import Index, Release, Settings
-from agent.core.ids import run_id
+from agent.contract.ids import run_id
 from agent.release.memory import Memory, Writer
 from agent.release.obtain import Obtained, obtain
 from agent.release.operate import overview, unpin

@@ -9,7 +9,7 @@ from pathlib import Path
 from agent.base.logs import RunLogger, json_sink
 from agent.cli import leave
 from agent.config.settings import Release
-from agent.core.ids import run_id
+from agent.contract.ids import run_id
 from agent.release.memory import Memory, Writer
 from agent.release.obtain import obtain
 from agent.release.store import ReleaseStore, good_of

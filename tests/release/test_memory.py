@@ -14,9 +14,9 @@ from agent.bucket.address import LocalBucket, S3Bucket, bucket_at
 from agent.bucket.store import Bucket
 from agent.config.credentials import static_credentials
 from agent.config.settings import Store
+from agent.contract.ids import run_id
 from agent.contract.layout import ReleaseKey
 from agent.contract.releases import Bad, Good, Pin, TrialStage
-from agent.core.ids import run_id
 from agent.release.memory import SNAPSHOT_AFTER, Memory, Writer
 from agent.release.operate import overview, pin, rollback, unpin
 from agent.release.store import ReleaseStore

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from agent.base.containers import BROWSER, OUTPUT, RESULT, STATE, Mount
 from agent.config.jobsfile import Job
+from agent.delivery.spool import Workspace
 from agent.jobs.environment import AttemptPaths
 from agent.jobs.interface import ContainerSpec
 from agent.jobs.worktree import open_up
-from agent.steps.spool import Workspace
 
 
 def into_container(

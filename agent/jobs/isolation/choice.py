@@ -10,10 +10,10 @@ from pathlib import Path
 from agent.base.logs import Log
 from agent.config.locate import Locations
 from agent.config.settings import Settings
-from agent.core.results import IsolationRecord, Reach
+from agent.contract import facts
 from agent.jobs.interface import Isolation
 from agent.jobs.isolation.confinement import METADATA, Confinement
-from agent.jobs.isolation.probe import reach_of_jobs
+from agent.jobs.isolation.probe import Reach, reach_of_jobs
 from agent.jobs.isolation.process import ProcessIsolation
 from agent.jobs.isolation.unit import Systemd, UnitIsolation, can_use_units
 from agent.machine.metadata import metadata_endpoint
@@ -26,7 +26,7 @@ class Chosen:
     """The isolation of a run's jobs, what the manifest says of it, and what a person should look at."""
 
     isolation: Isolation
-    record: IsolationRecord
+    record: facts.Isolation
     warnings: tuple[str, ...] = ()
 
 
@@ -45,7 +45,7 @@ async def choose_isolation(
     there = metadata_endpoint(environ) is not None
     probe = _Probe(run_id, environ, METADATA if there else ())
     isolation, reach, trouble = await _try(settings, places, probe, log)
-    record = IsolationRecord(
+    record = facts.Isolation(
         backend="systemd" if isinstance(isolation, UnitIsolation) else "process",
         metadata=reach if there else Reach.ABSENT,
         containers=await _containers(environ, log) if there else Reach.ABSENT,
@@ -117,12 +117,12 @@ async def _containers(environ: Mapping[str, str], log: Log) -> Reach:
     return Reach.UNREACHABLE if fenced else Reach.UNKNOWN
 
 
-def _warnings(record: IsolationRecord) -> tuple[str, ...]:
+def _warnings(record: facts.Isolation) -> tuple[str, ...]:
     warnings = []
-    if record.metadata is Reach.REACHABLE:
+    if record.metadata == Reach.REACHABLE:
         warnings.append("jobs can reach the metadata service, and with it the machine's role")
-    if record.metadata is Reach.UNKNOWN:
+    if record.metadata == Reach.UNKNOWN:
         warnings.append("it could not be found out whether jobs can reach the metadata service")
-    if record.containers is Reach.UNKNOWN:
+    if record.containers == Reach.UNKNOWN:
         warnings.append(f"containers may reach the metadata service: {FENCE} is not in place")
     return tuple(warnings)

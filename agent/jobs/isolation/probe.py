@@ -7,9 +7,9 @@ import asyncio
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 
-from agent.core.results import Reach
 from agent.jobs.interface import Isolation, Launch
 from agent.jobs.isolation.confinement import METADATA
 
@@ -30,6 +30,15 @@ for address in addresses:
     except OSError:
         print("unreachable")
 """
+
+
+class Reach(StrEnum):
+    """Whether something can be reached; `absent`: there is nothing to reach."""
+
+    UNREACHABLE = "unreachable"
+    REACHABLE = "reachable"
+    ABSENT = "absent"
+    UNKNOWN = "unknown"
 
 
 async def reach_of_jobs(

@@ -1,20 +1,17 @@
-"""Shards: which part of a batch a run is, and which jobs are its own. Decisions, without effects.
+"""Shards: which part of a batch a run is, as flags, engines and the machine say. Decisions only.
 
-Why a stable hash, why the flag counts from 1, and what `needs` mean across shards: docs/decisions/0100 and 0101.
+Why the flag counts from 1, and who says which shard a run is: docs/decisions/0101.
 """
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 
-from agent.base.errors import ShardError, UsageError
-from agent.config.faults import suggest
-from agent.config.jobsfile import Job
-from agent.core.slots import parse_slot, slot_name
-from agent.jobs.plan import chosen
-from agent.machine.instance import HostFacts
+from agent.base.errors import ShardError
+from agent.batch.slots import parse_slot
+from agent.contract.ids import GROUP, MOST_SHARDS, Batch
 
 GROUP_VARIABLE = "MAYFLY_GROUP"
 COUNT_VARIABLE = "MAYFLY_SHARDS"
@@ -26,12 +23,8 @@ BATCH_JOB = "AWS_BATCH_JOB_ID"
 COUNT_TAG = "mayfly-shards"
 """Instance tag of an EC2 fleet; the launch index alone says nothing, because every instance has one."""
 
-MOST_SHARDS = 100_000
-"""Completions of an Indexed Job that Kubernetes accepts; AWS Batch ends at 10,000."""
-
 _FLAG = re.compile(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,6}", re.ASCII)
-_GROUP = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +81,7 @@ NOTHING_ASKED = Asked()
 
 def is_group(text: str) -> bool:
     """Tell whether a group can have this name."""
-    return _GROUP.fullmatch(text) is not None
+    return re.fullmatch(GROUP, text) is not None
 
 
 def asked(flag: str | None, group: str | None, environ: Mapping[str, str]) -> Asked:
@@ -116,7 +109,7 @@ def asked(flag: str | None, group: str | None, environ: Mapping[str, str]) -> As
     parent = environ.get(BATCH_JOB, "").partition(":")[0]
     name = group or environ.get(GROUP_VARIABLE) or parent
     slot = parse_slot(name)
-    name = slot_name(slot) if slot else name
+    name = _slot_name(slot) if slot else name
     if name and not is_group(name):
         raise ShardError(
             f'"{name}" cannot be a group',
@@ -125,18 +118,25 @@ def asked(flag: str | None, group: str | None, environ: Mapping[str, str]) -> As
     return Asked(tuple(words), name)
 
 
-def identify(call: Asked, facts: HostFacts | None, slot: datetime | None) -> Shard | None:
+def identify(
+    call: Asked,
+    slot: datetime | None,
+    *,
+    tags: Mapping[str, str] = MappingProxyType({}),
+    launch_index: int | None = None,
+) -> Shard | None:
     """Return which shard this run is; None for a run that is a whole batch.
 
     Args:
         call: What the process was told.
-        facts: What EC2 says of the machine, if it is one of EC2's.
         slot: The scheduled time, which names the group where nobody else does.
+        tags: Of the machine, if it is one of EC2's.
+        launch_index: Its number among those that one request launched.
 
     Raises:
         ShardError: Two sources contradict each other, or one of the two numbers is missing, or the group.
     """
-    words = [*call.words, *_fleet(call, facts)]
+    words = [*call.words, *_fleet(call, tags, launch_index)]
     if not words and not call.group:
         return None
     shards = _agreed([(word.source, word.shards) for word in words], "shards")
@@ -156,66 +156,13 @@ def identify(call: Asked, facts: HostFacts | None, slot: datetime | None) -> Sha
     shard, shards = shard or 0, shards or 1
     if shard >= shards:
         raise ShardError(f"there is no shard {shard} (counted from 0) of {shards}")
-    group = call.group or (slot_name(slot) if slot else "")
+    group = call.group or (_slot_name(slot) if slot else "")
     if not group:
         raise ShardError(
             "a shard needs a group, which it shares with the other shards of its batch",
             remedy=f"add --group NAME or {GROUP_VARIABLE}, the same for all of them and new for each batch",
         )
     return Shard(group, shard, shards)
-
-
-def requested(
-    jobs: tuple[Job, ...], only: frozenset[str], shard: Shard | None, release: str
-) -> tuple[Job, ...]:
-    """Return the jobs that a run is asked for: all, or those named, and of these a shard's.
-
-    Args:
-        jobs: The release's jobs.
-        only: Names of the jobs that were asked for; empty for all.
-        shard: The shard; None for a whole batch.
-        release: What to call the release.
-
-    Raises:
-        UsageError: The release does not have all that were asked for, or they cannot be dealt.
-    """
-    known = [job.name for job in jobs]
-    unknown = sorted(only.difference(known))
-    if unknown:
-        raise UsageError(f'{release} has no job "{unknown[0]}"', remedy=suggest(unknown[0], known))
-    return dealt(chosen(jobs, only), shard)
-
-
-def home_of(job: str, shards: int) -> int:
-    """Return the shard, from 0, to which a job belongs: by its name alone, so that no other job's coming moves it."""
-    digest = hashlib.sha256(job.encode()).digest()
-    return int.from_bytes(digest[:8]) % shards
-
-
-def dealt(jobs: tuple[Job, ...], shard: Shard | None) -> tuple[Job, ...]:
-    """Return a shard's jobs, in the order of the file: its own, and what these need.
-
-    Raises:
-        ShardError: A job needs one that has a matrix, whose values are on several shards.
-    """
-    if shard is None or shard.shards == 1:
-        return jobs
-    known = {job.name: job for job in jobs}
-    for job in jobs:
-        split = [need for need in job.needs if known[need].matrix]
-        if split:
-            raise ShardError(
-                f'"{job.name}" needs "{split[0]}", a value of a matrix, which may be on another shard',
-                remedy="do it in the same job, or at home when the group is complete",
-            )
-    wanted: set[str] = set()
-    rest = [job.name for job in jobs if home_of(job.name, shard.shards) == shard.shard]
-    while rest:
-        name = rest.pop()
-        if name not in wanted:
-            wanted.add(name)
-            rest += known[name].needs
-    return tuple(job for job in jobs if job.name in wanted)
 
 
 def _flag(text: str) -> Word:
@@ -235,19 +182,19 @@ def _number(variable: str, environ: Mapping[str, str]) -> int:
     return int(text)
 
 
-def _fleet(call: Asked, facts: HostFacts | None) -> Iterable[Word]:
+def _fleet(call: Asked, tags: Mapping[str, str], index: int | None) -> Iterable[Word]:
     """Yield what EC2 says; it means this run only where the tag says so or nobody else knows which shard it is."""
-    if facts is None:
-        return
-    count = facts.tags.get(COUNT_TAG)
+    count = tags.get(COUNT_TAG)
     known = any(word.shard is not None for word in call.words)
-    if count is None and (known or not call.words):
-        return
     if count is not None:
         shards = _number(f"the tag {COUNT_TAG}", {f"the tag {COUNT_TAG}": count})
-        yield Word(f"the tag {COUNT_TAG}", facts.launch_index, shards)
-    else:
-        yield Word("the launch index", facts.launch_index)
+        yield Word(f"the tag {COUNT_TAG}", index, shards)
+    elif index is not None and call.words and not known:
+        yield Word("the launch index", index)
+
+
+def _slot_name(slot: datetime) -> str:
+    return Batch.of_slot("", slot).name
 
 
 def _agreed(said: Iterable[tuple[str, int | None]], what: str) -> int | None:

@@ -1,0 +1,311 @@
+"""What a run does beside its main line: open the bucket, claim its batch, finish earlier runs, ask the machine.
+
+Nothing here stops the jobs: whoever needs a result awaits it, and gets its error then.
+"""
+
+import asyncio
+import os
+from collections.abc import Coroutine, Sequence
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from agent.base.errors import SecretsError, ShardError, StoreError
+from agent.base.redact import Redactor
+from agent.base.stop import Stop, first
+from agent.batch.claim import StandBack, Work
+from agent.batch.history import History, Past
+from agent.batch.log import Opening
+from agent.batch.session import CLAIM_SECONDS, BatchSession, Begin, Report, Settled
+from agent.batch.shards import identify
+from agent.batch.slots import tag_may_change
+from agent.batch.which import Purpose
+from agent.bucket.address import bucket_at
+from agent.bucket.store import Bucket
+from agent.contract.entries import Began
+from agent.contract.facts import Cost, Host
+from agent.contract.ids import process_nonce
+from agent.delivery.recovery import deliver_pending
+from agent.delivery.spool import Spool, SpooledRun
+from agent.jobs.isolation.choice import Chosen, choose_isolation
+from agent.machine.cost import Rate
+from agent.machine.instance import HostFacts, with_facts
+from agent.machine.metadata import read_facts
+from agent.machine.prices import cost_of_run, spot_price
+from agent.machine.spot_watch import watch_spot
+from agent.run.call import Call
+from agent.secrets.sources import job_secrets, store_credentials, until_answered
+
+T = TypeVar("T")
+
+TAG_POLL_SECONDS = 5.0
+COST_SECONDS = 12.0
+"""For a price that is still not known when the run ends: a little more than what its question is limited to."""
+HURRIED_COST_SECONDS = 3.0
+"""The same when EC2 takes the machine away: the files need the time more."""
+SECRETS_SECONDS = 120.0
+"""For asking for the jobs' secrets again: jobs wait for them, also those that need none."""
+ALONE_SECONDS = 20.0
+"""For the claim of a run that nobody scheduled: it only looks for an earlier batch to go on with."""
+STANDS_BACK = "another run has the batch"
+
+
+class Background:
+    """The background tasks of one run; leaving the context ends what is still under way.
+
+    Attributes:
+        unopened: Why the bucket is not open yet; empty before the first failure, and once it is open.
+        refusal: Why the run cannot be a shard as it was asked to; None when it can.
+    """
+
+    def __init__(
+        self, call: Call, spool: Spool, waiting: Sequence[SpooledRun], run: str, began: Began
+    ) -> None:
+        """Start the tasks.
+
+        Args:
+            call: What the run is asked to do.
+            spool: The spool.
+            waiting: Runs in it that an earlier process left.
+            run: The run's id.
+            began: Its beginning, as far as it is known at once.
+        """
+        self._call = call
+        self._waiting = waiting
+        self._run = run
+        self._began = began
+        self._log = call.run_logger.log
+        self.unopened = ""
+        self.refusal: ShardError | None = None
+        self._tasks: list[asyncio.Task[Any]] = []
+        self.facts = self._start(read_facts(call.environ, self._log))
+        self._start(watch_spot(call.environ, call.stop, self._log))
+        self._price = self._start(self._ask_price())
+        self.bucket = self._start(self._open())
+        self.secrets = self._start(self._read_secrets())
+        self.earlier = self._start(self._deliver_earlier(spool))
+        self.isolation = self._start(self._isolate())
+        self._start(asyncio.to_thread(spool.sweep, self._log))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def claim(self, begin: Begin) -> None:
+        """Start to claim the run's batch.
+
+        Args:
+            begin: Puts the beginning.
+        """
+        self.session = self._start(self._begin(begin))
+        self.settled = self._start(self._settle())
+        self.history = self._start(self._look_back())
+
+    def watch(self, report: Report) -> None:
+        """Look every few minutes whether the batch is still the run's."""
+
+        async def watch() -> None:
+            await (await asyncio.shield(self.session)).watch(report)
+
+        self._start(watch())
+
+    def outputs(self, jobs: Sequence[str]) -> "asyncio.Task[Past]":
+        """Look what jobs produced in earlier batches."""
+
+        async def outputs() -> Past:
+            return await (await asyncio.shield(self.history)).outputs(jobs)
+
+        return self._start(outputs())
+
+    async def decision(self, stop: Stop, seconds: float) -> Settled:
+        """Return how the run stands to its batch; waits until it is known, but not beyond the run's time."""
+        await first(asyncio.wait([self.settled]), stop.wait(), seconds=seconds)
+        if self.settled.done():
+            return self.settled.result()
+        return Settled(Work({}))
+
+    @property
+    def host(self) -> Host:
+        """The machine, with what EC2 has said of it by now."""
+        return with_facts(self._began.host, self._facts_so_far)
+
+    @property
+    def _facts_so_far(self) -> HostFacts | None:
+        return self.facts.result() if self.facts.done() else None
+
+    async def cost(self, *, taken_back: bool) -> Cost | None:
+        """Return what the run costs, if it ends now; None where nothing is billed, or nobody knows the price.
+
+        Args:
+            taken_back: Whether EC2 takes the machine away.
+        """
+        seconds = HURRIED_COST_SECONDS if taken_back else COST_SECONDS
+        await asyncio.wait([self._price], timeout=seconds)
+        return cost_of_run(
+            self._facts_so_far,
+            self._call.settings.cost,
+            self._price.result() if self._price.done() else None,
+            began=self._began.host.booted or self._began.started,
+            now=_now(),
+            taken_back=taken_back,
+            log=self._log,
+        )
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        task = asyncio.create_task(work)
+        self._tasks.append(task)
+        return task
+
+    async def _open(self) -> Bucket:
+        """Open the bucket. Its keys are asked for as long as jobs may run: without it, all that they do is lost."""
+        until = self._began.started + timedelta(seconds=self._call.settings.job_seconds)
+
+        def again(error: SecretsError) -> None:
+            self.unopened = error.with_remedy
+            self._log.info("store.retry", reason=str(error))
+
+        try:
+            bucket = await until_answered(
+                self._open_once, seconds=(until - _now()).total_seconds(), again=again
+            )
+        except SecretsError as error:
+            raise StoreError(f"no credentials: {error}", remedy=error.remedy) from error
+        self.unopened = ""
+        return bucket
+
+    async def _open_once(self) -> Bucket:
+        store, environ = self._call.settings.store, self._call.environ
+        address = bucket_at(store, self._call.places.bucket)
+        credentials = await store_credentials(store, environ)
+        if credentials is not None:
+            self._call.run_logger.add_secrets(
+                {"store": credentials.secret_key, "store-token": credentials.token or ""}
+            )
+        return await asyncio.to_thread(Bucket.open, address, credentials, environ)
+
+    async def _read_secrets(self) -> dict[str, str]:
+        secrets = await until_answered(
+            lambda: job_secrets(self._call.settings.secrets, self._call.environ),
+            seconds=SECRETS_SECONDS,
+            again=lambda error: self._log.info("secrets.retry", reason=str(error)),
+        )
+        self._call.run_logger.add_secrets(secrets)
+        return secrets
+
+    async def _deliver_earlier(self, spool: Spool) -> int:
+        if self._waiting:
+            await asyncio.wait([self.secrets])
+        return await deliver_pending(
+            spool,
+            self._waiting,
+            self.bucket,
+            finder=self._run,
+            concurrency=self._call.settings.store.concurrency,
+            redactor=self._redactor,
+            log=self._log,
+        )
+
+    def _redactor(self) -> Redactor | None:
+        """Return what hides the jobs' secrets; None when they are not known."""
+        known = self.secrets.done() and not self.secrets.cancelled()
+        if not known or self.secrets.exception() is not None:
+            return None
+        return self._call.run_logger.redactor
+
+    async def _ask_price(self) -> Rate | None:
+        """Ask what the machine costs while the run works, so that its end does not wait for the answer."""
+        return await spot_price(
+            await asyncio.shield(self.facts),
+            cache=self._call.places.cache,
+            environ=self._call.environ,
+            log=self._log,
+        )
+
+    async def _begin(self, begin: Begin) -> BatchSession:
+        """Find out which batch the run is for, and put its beginning."""
+        call, facts = self._call, await asyncio.shield(self.facts)
+        purpose = await self._purpose(facts)
+        session = BatchSession(
+            Opening(self.bucket),
+            self._run,
+            process_nonce(os.urandom(4)),
+            purpose,
+            self._began.model_copy(update={"host": with_facts(self._began.host, facts)}),
+            now=_now,
+            catch_up=timedelta(seconds=call.settings.limits.catch_up),
+            dead=[run.run for run in self._waiting],
+            seconds=ALONE_SECONDS if purpose.unscheduled else CLAIM_SECONDS,
+            begin=begin,
+        )
+        await session.begin()
+        batch = session.batch
+        self._log.info("batch.begun", schedule=batch.schedule, batch=batch.name)
+        return session
+
+    async def _purpose(self, facts: HostFacts | None) -> Purpose:
+        call, slot = self._call, self._call.slot
+        if slot == "tag":
+            slot = await self._slot_of_tag(facts)
+        tags, index = (facts.tags, facts.launch_index) if facts else ({}, None)
+        try:
+            shard = identify(call.asked, slot, tags=tags, launch_index=index)
+        except ShardError as error:
+            self.refusal, slot, shard = error, None, None
+        return Purpose(
+            schedule=call.settings.schedule.name,
+            slot=slot,
+            shard=(shard.group, shard.shard, shard.shards) if shard else None,
+            retried=bool(call.asked.group),
+            by_name=bool(call.only),
+        )
+
+    async def _slot_of_tag(self, facts: HostFacts | None) -> datetime | None:
+        """Return the slot that the machine's tag names; waits, bounded, where the tag may be the last slot's still."""
+        slot = facts.slot if facts else None
+        while slot is not None and tag_may_change(slot, self._began.host.booted, _now()):
+            self._log.info("slot.tag_is_old", slot=slot.isoformat())
+            await asyncio.sleep(TAG_POLL_SECONDS)
+            again = await read_facts(self._call.environ, self._log)
+            slot = again.slot if again and again.slot else slot
+        return slot
+
+    async def _settle(self) -> Settled:
+        """Find out whether the run works for its batch; another run that has it stops this one at once."""
+        session = await asyncio.shield(self.session)
+        await self._earlier_done()
+        settled = await session.settle()
+        if isinstance(settled.decision, StandBack):
+            self._log.info("batch.stands_back", reason=settled.decision.reason)
+            self._call.stop.request(STANDS_BACK)
+        else:
+            self._log.info("batch.claimed", leaves_out=len(settled.decision.leave_out))
+        return settled
+
+    async def _earlier_done(self) -> None:
+        """Wait for what earlier runs of this disk finished, which is left out; not where the bucket is away."""
+        if self._waiting and (await asyncio.wait([self.bucket], timeout=CLAIM_SECONDS))[0]:
+            await asyncio.wait([self.earlier])
+
+    async def _look_back(self) -> History:
+        session = await asyncio.shield(self.session)
+        await self._earlier_done()
+        return History(await asyncio.shield(self.bucket), session.batch, self._began.started)
+
+    async def _isolate(self) -> Chosen:
+        call = self._call
+        return await choose_isolation(
+            call.settings, call.places, self._run, call.environ, self._log
+        )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
