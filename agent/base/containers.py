@@ -225,8 +225,27 @@ def _alias(own: Mapping[str, Any], alias: str) -> list[str]:
 def told(failure: str, tail: Collection[str]) -> str:
     """Return why a container did not start, with what was said last and what can be done about it."""
     said = [line.strip() for line in tail if line.strip() and "level=warning" not in line]
-    parts = [failure, said[-1] if said else "", remedy_for("\n".join(said))]
+    parts = [failure, _last_of(said), remedy_for("\n".join(said))]
     return "; ".join(part for part in parts if part)
+
+
+_STEP_FAILED = re.compile(
+    r"failed to solve: (?:rpc error: .*?desc = )?(?:executor failed running \[|process \")"
+    r"(?:/bin/sh -c )?(?P<step>.{1,80})"
+)
+_STEP_SAID = re.compile(r"(?:#\d+ )?\d+\.\d+ (?P<text>.*\S)")
+"""What a step of a build prints, with the seconds since its start."""
+
+
+def _last_of(said: Sequence[str]) -> str:
+    """Return what was said last; of a build whose step failed, what the step said: the end repeats its command."""
+    if not said:
+        return ""
+    failed = _STEP_FAILED.match(said[-1])
+    steps = [found["text"] for found in map(_STEP_SAID.match, said) if found]
+    if failed is None or not steps:
+        return said[-1]
+    return f"{steps[-1]} (the build's step {failed['step'].strip()} ...)"
 
 
 def remedy_for(said: str) -> str:
