@@ -292,6 +292,18 @@ def _in_release(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
         )
 
 
+def _own(rules: Mapping[str, Rule | None]) -> Rule:
+    """Return the rule for a network or a volume: one of others has one fault, whatever else is said of it."""
+
+    def judge(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
+        if isinstance(value, dict) and value.get("external"):
+            yield stack.fault(f"{where}.external", value.get("name", True), *_REFUSED["external"])
+        else:
+            yield from _keys(rules)(value, stack, where)
+
+    return judge
+
+
 def _own_name(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
     key = where.partition(".")[2].removesuffix(".name")
     if value != f"{stack.project}_{key}":
@@ -557,8 +569,8 @@ _FILE: Mapping[str, Rule | None] = {
 _STACK: Mapping[str, Rule | None] = {
     "name": None,
     "services": _each(_keys(_SERVICE)),
-    "networks": _each(_keys(_NETWORK)),
-    "volumes": _each(_keys(_NAMED_VOLUME)),
+    "networks": _each(_own(_NETWORK)),
+    "volumes": _each(_own(_NAMED_VOLUME)),
     "configs": _each(_keys(_FILE)),
     "secrets": _each(_keys(_FILE)),
 }

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -85,6 +86,7 @@ class Reading:
         mounted: Where the batch service has folders of the release, and which.
         volumes: Where it has volumes that go with the stack.
         waits_with: The program by which it waits and does not end.
+        hides_code: The mount at the job's `output` hides its program.
         output: The folder of the release in which the job's output is, beside code; None for a folder of its own.
         document: The stack as compose would run it; empty with faults.
     """
@@ -94,6 +96,7 @@ class Reading:
     mounted: Mapping[str, str] = field(default_factory=dict)
     volumes: tuple[str, ...] = ()
     waits_with: str = ""
+    hides_code: bool = False
     output: str | None = None
     document: Mapping[str, Any] = field(default_factory=dict)
 
@@ -160,6 +163,9 @@ async def read_stack(wanted: StackFile, merged: Path) -> Reading:
         mounted,
         volumes_of(own),
         waits_with(own),
+        not faults
+        and beside is None
+        and _hides_code(wanted.output, services.get(wanted.service) or {}),
         beside,
         {} if faults else document,
     )
@@ -172,6 +178,24 @@ def _has_files(folder: Path) -> bool:
     )
 
 
+def _hides_code(output: str, service: Mapping[str, Any]) -> bool:
+    """Tell whether a mount at `output` hides the program of an image, as far as its Dockerfile says."""
+    named = re.findall(r"(?im)^\s*WORKDIR\s+(\S+)", _dockerfile(service.get("build") or {}))
+    mounted = (
+        each.get("target") for each in service.get("volumes") or () if isinstance(each, dict)
+    )
+    return named[-1:] == [output] and output not in mounted
+
+
+def _dockerfile(build: Mapping[str, Any]) -> str:
+    text = build.get("dockerfile_inline")
+    if text is None and build:
+        file = Path(build.get("context", "."), build.get("dockerfile", "Dockerfile"))
+        with suppress(OSError):  # the build will say so
+            text = file.read_text(errors="replace")
+    return text or ""
+
+
 def origins(document: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the images that a stack pulls, and the Dockerfiles of those that it builds; it was judged before."""
     images, builds = [], []
@@ -180,13 +204,8 @@ def origins(document: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ..
         if build is None:
             images.append(str(service.get("image", "")))
             continue
-        text = build.get("dockerfile_inline")
-        if text is None:
-            file = Path(build.get("context", "."), build.get("dockerfile", "Dockerfile"))
-            with suppress(OSError):  # the build will say so
-                text = file.read_text(errors="replace")
         arguments = build.get("args") or {}
-        builds.append("\n".join((text or "", *map(str, arguments.values()))))
+        builds.append("\n".join((_dockerfile(build), *map(str, arguments.values()))))
     return tuple(images), tuple(builds)
 
 
@@ -315,6 +334,11 @@ async def _examine(job: Job, tree: Path, engine: Engine) -> Examined:
 
 
 def _notes(job: Job, reading: Reading) -> Iterator[str]:
+    if reading.hides_code:
+        yield (
+            f'job {job.name}: output = "{job.output}" hides what the image of {job.service} has there, and its program'
+            f" works there; have it write to a folder of its own, such as {job.output}/out"
+        )
     if reading.waits_with and job.command is None:
         yield (
             f"job {job.name}: the command of {job.service} waits and does not end ({reading.waits_with});"
