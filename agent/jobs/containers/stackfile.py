@@ -138,9 +138,11 @@ async def read_stack(wanted: StackFile, merged: Path) -> Reading:
         missing = (Fault(wanted.file, "services", f'has no "{wanted.service}"', remedy),)
     if not services:
         return Reading(missing)
-    mounted = mounts_of_release(services.get(wanted.service) or {}, str(wanted.tree))
-    place = place_in_release(wanted.output, mounted)
-    beside = place if place is not None and _has_files(wanted.tree / place) else None
+    batch = services.get(wanted.service) or {}
+    mounted = mounts_of_release(batch, str(wanted.tree))
+    beside = place_in_release(wanted.output, mounted)
+    if beside is not None and not _has_files(wanted.tree / beside, stack):
+        beside = None
     files = _Files(stack, stands_in=bool(wanted.stands_in))
     keep = files.keep(model)
     text = override(
@@ -159,23 +161,22 @@ async def read_stack(wanted: StackFile, merged: Path) -> Reading:
     own = document["services"].get(wanted.service) or {}
     return Reading(
         faults,
-        tuple(files.stood_in),
-        mounted,
-        volumes_of(own),
-        waits_with(own),
-        not faults
-        and beside is None
-        and _hides_code(wanted.output, services.get(wanted.service) or {}),
-        beside,
-        {} if faults else document,
+        stood_in=tuple(files.stood_in),
+        mounted=mounted,
+        volumes=volumes_of(own),
+        waits_with=waits_with(own),
+        hides_code=not faults and beside is None and _hides_code(wanted.output, batch),
+        output=beside,
+        document={} if faults else document,
     )
 
 
-def _has_files(folder: Path) -> bool:
+def _has_files(folder: Path, stack: Stack) -> bool:
     """Tell whether a release brings files in a folder: then this is code, and results are what is new beside it."""
-    return folder.is_file() or any(
-        is_result(name) for _, _, names in os.walk(folder) for name in names
-    )
+    if not stack.has(str(folder)):
+        return False
+    names = (name for _, _, names in os.walk(folder) for name in names)
+    return folder.is_file() or any(map(is_result, names))
 
 
 def _hides_code(output: str, service: Mapping[str, Any]) -> bool:
