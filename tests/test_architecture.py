@@ -24,9 +24,7 @@ ALONE = {
     "delivery": {"contract", "base", "bucket", "batch"},
 }
 """What these may import at most: not all that stands before them."""
-LEFT = {"core", "steps"}
-"""What is left of the former layers; whoever needs it may import it, until it is gone."""
-FOR_HOME = {"contract", "base", "config", "batch", "bucket", "machine", "release", *LEFT}
+FOR_HOME = {"contract", "base", "config", "batch", "bucket", "machine", "release"}
 EFFECTS = {"subprocess", "socket", "requests", "boto3", "obstore", "asyncio", "threading", "os"}
 
 
@@ -51,7 +49,7 @@ def allowed(part: str) -> set[str]:
     if part == "consumer":
         return {part, *FOR_HOME}
     below = ALONE.get(part, set(ORDER[: ORDER.index(part)])) if part in ORDER else set(ORDER)
-    return {part, *below, *LEFT}
+    return {part, *below}
 
 
 def ours() -> list[Path]:
@@ -78,15 +76,14 @@ def test_home_takes_the_contract_and_decisions(path: Path) -> None:
     acting = {
         name
         for name in taken
-        if package(name) not in {"contract", "base", "core"}
-        and not says_decisions_only(source_of(name))
+        if package(name) not in {"contract", "base"} and not says_decisions_only(source_of(name))
     }
     assert acting <= set()
 
 
 def decisions() -> list[Path]:
-    """Return the modules that decide: those that say so, and what is left of the core."""
-    return [*modules("agent.core"), *filter(says_decisions_only, ours())]
+    """Return the modules that decide: those that say so."""
+    return list(filter(says_decisions_only, ours()))
 
 
 def says_decisions_only(path: Path) -> bool:
@@ -112,12 +109,6 @@ def test_a_batch_knows_the_contract_and_the_errors(path: Path) -> None:
     """Nothing else, so that whoever has a bucket can use it."""
     base = {name for name in imports(path) if package(name) == "base"}
     assert base <= {"agent.base.errors"}
-
-
-@pytest.mark.parametrize("path", list(modules("agent.delivery")), ids=name_of)
-def test_a_delivery_needs_nothing_that_goes(path: Path) -> None:
-    """It stands beside what it is going to replace."""
-    assert {package(name) for name in imports(path)}.isdisjoint(LEFT)
 
 
 @pytest.mark.parametrize("path", decisions(), ids=name_of)

@@ -3,6 +3,8 @@
 import re
 from datetime import UTC, datetime, timedelta
 
+from agent.contract.ids import EARLIEST, LATEST
+
 STALE_TAG = timedelta(minutes=5)
 """A tag this much older than the boot may be the last slot's: in mode stopped a second schedule writes it, and each
 schedule is exact to a minute only."""
@@ -17,9 +19,10 @@ def parse_slot(text: str) -> datetime | None:
     if _SLOT.fullmatch(text) is None:
         return None
     try:
-        return datetime.fromisoformat(text).astimezone(UTC).replace(microsecond=0)
+        slot = datetime.fromisoformat(text).astimezone(UTC).replace(microsecond=0)
     except (ValueError, OverflowError):
         return None
+    return slot if EARLIEST <= slot <= LATEST else None
 
 
 def tag_may_change(slot: datetime, booted: datetime | None, now: datetime) -> bool:

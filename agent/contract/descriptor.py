@@ -17,6 +17,9 @@ PROFILE = "https://datapackage.org/profiles/2.0/datapackage.json"
 NO_RELEASE = "none"
 """The `version` of what was made without a release."""
 
+MOST_NAME = 300
+"""Characters of a resource's name; a path has up to 1024."""
+
 # The built-in table only: the same file has the same media type on every machine.
 _TYPES = mimetypes.MimeTypes(filenames=())
 _TYPES.add_type("application/x-ndjson", ".jsonl")
@@ -44,7 +47,7 @@ class Role(OpenEnum):
 class Resource(Record):
     """A file, as a Data Package resource."""
 
-    name: str = Field(min_length=1, max_length=300)
+    name: str = Field(min_length=1, max_length=MOST_NAME)
     path: str = Field(max_length=1024)
     bytes: int = Field(ge=0, le=LARGEST)
     hash: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -130,7 +133,7 @@ def resource_of(file: Sealed) -> dict[str, Any]:
 def resource_name(path: str) -> str:
     """Return a name that is unique as the path is, in the alphabet that Data Package recommends."""
     slug = re.sub(r"[^a-z0-9._/-]+", "-", path.lower()).strip("-")
-    if slug == path:
+    if slug == path and len(slug) <= MOST_NAME:
         return slug
     return f"{slug[:100].rstrip('-')}-{sha256(path.encode()).hexdigest()[:8]}"
 

@@ -105,6 +105,7 @@ class Committer:
         """
         await asyncio.to_thread(self._run.begin, batch, began)
         self._writer.set_result(writer)
+        self._last_began = monotonic()
         await writer.append(began=began)
 
     async def plan(self, planned: Planned) -> None:
@@ -174,8 +175,12 @@ class Committer:
             else:
                 failures = 0
 
-    async def commit(self, *, closed: Closed | None = None) -> None:
+    async def commit(self, *, closed: Closed | None = None, log: bool = True) -> None:
         """Commit what is ready now, and everything that waits.
+
+        Args:
+            closed: How the run ended; then nothing follows.
+            log: Whether a part of the run's log goes with it; at the end, one goes with the manifest.
 
         Raises:
             StoreError: The bucket failed; what was to be said waits, and may be in the log nevertheless.
@@ -185,7 +190,7 @@ class Committer:
             self._last_began = monotonic()
             writer = await asyncio.shield(self._writer)
             bucket = await asyncio.shield(self._bucket)
-            if self._began is None:
+            if log and not closed and self._began is None:
                 # It is tried again, and no job waits for it.
                 with suppress(StoreError, TimeoutError):
                     async with asyncio.timeout(PART_SECONDS):
@@ -346,7 +351,7 @@ class Committer:
         failures = 0
         while self._ready or self._waiting.jobs or not failures:
             try:
-                return await self.commit()
+                return await self.commit(log=False)
             except StoreError as error:
                 self._postponed("commit.postponed", error)
                 await self._pause_after(failures)
@@ -355,13 +360,13 @@ class Committer:
 
     async def _commit_what_is_left(self, *, keeps_disk: bool) -> None:
         try:
-            await self.commit()
+            await self.commit(log=False)
             if not keeps_disk:
                 left = [name for name in await self.pending() if name not in self._ready]
                 async with asyncio.TaskGroup() as group:
                     for name in left:
                         group.create_task(self._prepare_partly(name))
-                await self.commit()
+                await self.commit(log=False)
         except StoreError as error:
             self._postponed("commit.postponed", error)
 

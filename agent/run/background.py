@@ -5,14 +5,15 @@ Nothing here stops the jobs: whoever needs a result awaits it, and gets its erro
 
 import asyncio
 import os
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from agent.base.errors import SecretsError, ShardError, StoreError
+from agent.base.logs import Log
 from agent.base.redact import Redactor
-from agent.base.stop import Stop, first
+from agent.base.stop import first
 from agent.batch.claim import StandBack, Work
 from agent.batch.history import History, Past
 from agent.batch.log import Opening
@@ -22,18 +23,16 @@ from agent.batch.slots import tag_may_change
 from agent.batch.which import Purpose
 from agent.bucket.address import bucket_at
 from agent.bucket.store import Bucket
-from agent.contract.entries import Began
 from agent.contract.facts import Cost, Host
 from agent.contract.ids import process_nonce
 from agent.delivery.recovery import deliver_pending
-from agent.delivery.spool import Spool, SpooledRun
 from agent.jobs.isolation.choice import Chosen, choose_isolation
 from agent.machine.cost import Rate
 from agent.machine.instance import HostFacts, with_facts
 from agent.machine.metadata import read_facts
 from agent.machine.prices import cost_of_run, spot_price
 from agent.machine.spot_watch import watch_spot
-from agent.run.call import Call
+from agent.run.context import RunContext
 from agent.secrets.sources import job_secrets, store_credentials, until_answered
 
 T = TypeVar("T")
@@ -58,23 +57,11 @@ class Background:
         refusal: Why the run cannot be a shard as it was asked to; None when it can.
     """
 
-    def __init__(
-        self, call: Call, spool: Spool, waiting: Sequence[SpooledRun], run: str, began: Began
-    ) -> None:
-        """Start the tasks.
-
-        Args:
-            call: What the run is asked to do.
-            spool: The spool.
-            waiting: Runs in it that an earlier process left.
-            run: The run's id.
-            began: Its beginning, as far as it is known at once.
-        """
-        self._call = call
-        self._waiting = waiting
-        self._run = run
-        self._began = began
-        self._log = call.run_logger.log
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._call = call = context.call
+        self._began = context.began
+        self._log = context.log
         self.unopened = ""
         self.refusal: ShardError | None = None
         self._tasks: list[asyncio.Task[Any]] = []
@@ -83,9 +70,9 @@ class Background:
         self._price = self._start(self._ask_price())
         self.bucket = self._start(self._open())
         self.secrets = self._start(self._read_secrets())
-        self.earlier = self._start(self._deliver_earlier(spool))
+        self.earlier = self._start(self._deliver_earlier())
         self.isolation = self._start(self._isolate())
-        self._start(asyncio.to_thread(spool.sweep, self._log))
+        self._start(asyncio.to_thread(context.spool.sweep, self._log))
 
     async def __aenter__(self) -> Self:
         return self
@@ -126,9 +113,9 @@ class Background:
 
         return self._start(outputs())
 
-    async def decision(self, stop: Stop, seconds: float) -> Settled:
-        """Return how the run stands to its batch; waits until it is known, but not beyond the run's time."""
-        await first(asyncio.wait([self.settled]), stop.wait(), seconds=seconds)
+    async def decision(self, seconds: float) -> Settled:
+        """Return how the run stands to its batch; waits until it is known, the time is over, or the run is stopped."""
+        await first(asyncio.wait([self.settled]), self._call.stop.wait(), seconds=seconds)
         if self.settled.done():
             return self.settled.result()
         return Settled(Work({}))
@@ -167,16 +154,14 @@ class Background:
 
     async def _open(self) -> Bucket:
         """Open the bucket. Its keys are asked for as long as jobs may run: without it, all that they do is lost."""
-        until = self._began.started + timedelta(seconds=self._call.settings.job_seconds)
+        seconds = (self._context.jobs_end - _now()).total_seconds()
 
         def again(error: SecretsError) -> None:
             self.unopened = error.with_remedy
             self._log.info("store.retry", reason=str(error))
 
         try:
-            bucket = await until_answered(
-                self._open_once, seconds=(until - _now()).total_seconds(), again=again
-            )
+            bucket = await until_answered(self._open_once, seconds=seconds, again=again)
         except SecretsError as error:
             raise StoreError(f"no credentials: {error}", remedy=error.remedy) from error
         self.unopened = ""
@@ -201,14 +186,15 @@ class Background:
         self._call.run_logger.add_secrets(secrets)
         return secrets
 
-    async def _deliver_earlier(self, spool: Spool) -> int:
-        if self._waiting:
+    async def _deliver_earlier(self) -> int:
+        context = self._context
+        if context.waiting:
             await asyncio.wait([self.secrets])
         return await deliver_pending(
-            spool,
-            self._waiting,
+            context.spool,
+            context.waiting,
             self.bucket,
-            finder=self._run,
+            finder=context.run.run,
             concurrency=self._call.settings.store.concurrency,
             redactor=self._redactor,
             log=self._log,
@@ -236,13 +222,13 @@ class Background:
         purpose = await self._purpose(facts)
         session = BatchSession(
             Opening(self.bucket),
-            self._run,
+            self._context.run.run,
             process_nonce(os.urandom(4)),
             purpose,
             self._began.model_copy(update={"host": with_facts(self._began.host, facts)}),
             now=_now,
             catch_up=timedelta(seconds=call.settings.limits.catch_up),
-            dead=[run.run for run in self._waiting],
+            dead=[run.run for run in self._context.waiting],
             seconds=ALONE_SECONDS if purpose.unscheduled else CLAIM_SECONDS,
             begin=begin,
         )
@@ -254,7 +240,7 @@ class Background:
     async def _purpose(self, facts: HostFacts | None) -> Purpose:
         call, slot = self._call, self._call.slot
         if slot == "tag":
-            slot = await self._slot_of_tag(facts)
+            slot = await slot_of_tag(facts, self._began.host.booted, call.environ, self._log)
         tags, index = (facts.tags, facts.launch_index) if facts else ({}, None)
         try:
             shard = identify(call.asked, slot, tags=tags, launch_index=index)
@@ -267,16 +253,6 @@ class Background:
             retried=bool(call.asked.group),
             by_name=bool(call.only),
         )
-
-    async def _slot_of_tag(self, facts: HostFacts | None) -> datetime | None:
-        """Return the slot that the machine's tag names; waits, bounded, where the tag may be the last slot's still."""
-        slot = facts.slot if facts else None
-        while slot is not None and tag_may_change(slot, self._began.host.booted, _now()):
-            self._log.info("slot.tag_is_old", slot=slot.isoformat())
-            await asyncio.sleep(TAG_POLL_SECONDS)
-            again = await read_facts(self._call.environ, self._log)
-            slot = again.slot if again and again.slot else slot
-        return slot
 
     async def _settle(self) -> Settled:
         """Find out whether the run works for its batch; another run that has it stops this one at once."""
@@ -292,7 +268,7 @@ class Background:
 
     async def _earlier_done(self) -> None:
         """Wait for what earlier runs of this disk finished, which is left out; not where the bucket is away."""
-        if self._waiting and (await asyncio.wait([self.bucket], timeout=CLAIM_SECONDS))[0]:
+        if self._context.waiting and (await asyncio.wait([self.bucket], timeout=CLAIM_SECONDS))[0]:
             await asyncio.wait([self.earlier])
 
     async def _look_back(self) -> History:
@@ -303,8 +279,28 @@ class Background:
     async def _isolate(self) -> Chosen:
         call = self._call
         return await choose_isolation(
-            call.settings, call.places, self._run, call.environ, self._log
+            call.settings, call.places, self._context.run.run, call.environ, self._log
         )
+
+
+async def slot_of_tag(
+    facts: HostFacts | None, booted: datetime | None, environ: Mapping[str, str], log: Log
+) -> datetime | None:
+    """Return the slot that the machine's tag names; waits, bounded, where the tag may be the last slot's still.
+
+    Args:
+        facts: What EC2 said of the machine.
+        booted: When it booted.
+        environ: Where its metadata service is.
+        log: Is told of the wait.
+    """
+    slot = facts.slot if facts else None
+    while slot is not None and tag_may_change(slot, booted, _now()):
+        log.info("slot.tag_is_old", slot=slot.isoformat())
+        await asyncio.sleep(TAG_POLL_SECONDS)
+        again = await read_facts(environ, log)
+        slot = again.slot if again and again.slot else slot
+    return slot
 
 
 def _now() -> datetime:

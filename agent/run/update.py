@@ -1,27 +1,26 @@
 """The release's part in a run: it is obtained, tried, judged, and what it replaced is cleared away."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
+from agent import __version__
 from agent.base.errors import ReleaseError
-from agent.base.logs import Log
-from agent.base.stop import Stop, first
+from agent.base.stop import first
 from agent.browser import Supervisor
 from agent.config.jobsfile import Job, JobsFile, ReleaseBrowser
-from agent.config.settings import Settings
 from agent.contract.facts import RefusedRelease, Release, RolledBack, Stale
 from agent.contract.package import JobRecord
-from agent.contract.releases import Bad, Good, Passed
+from agent.contract.releases import Bad, Good, Passed, ReleaseEntry
 from agent.jobs.context import JobContext
 from agent.jobs.interface import Isolation
 from agent.jobs.plan import chosen
 from agent.jobs.runner import run_jobs
 from agent.release.checks import Checks
 from agent.release.images import Images
-from agent.release.memory import Memory, Store
+from agent.release.memory import READ_SECONDS, Memory, Store, Writer
 from agent.release.obtain import Obtained, obtain, stand_in_for
 from agent.release.prune import Prune
 from agent.release.selfcheck import SelfCheck
@@ -37,6 +36,7 @@ from agent.release.trial import (
     passed_by,
     proves_release,
 )
+from agent.run.context import RunContext
 from agent.secrets.keyring import Keyring
 
 Rerun = Callable[[Installed, tuple[str, ...]], Awaitable[None]]
@@ -61,82 +61,72 @@ class Verdict:
 
 
 class Update:
-    """What a run does about its release.
+    """What a run does about its release."""
 
-    Attributes:
-        release_store: Where releases are.
-        memory: What is known of them.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        release_store: ReleaseStore,
-        memory: Memory,
-        *,
-        version: str,
-        environ: Mapping[str, str],
-        machine: bool,
-        log: Log,
-        keyring: Keyring,
-    ) -> None:
+    def __init__(self, context: RunContext, keyring: Keyring) -> None:
         """Make the part of a run.
 
         Args:
-            settings: The configuration.
-            release_store: Where releases are.
-            memory: What is known of them, as far as this disk has it.
-            version: The agent's version.
-            environ: The agent's environment.
-            machine: Whether nobody watches.
-            log: Bound to the run.
+            context: The run.
             keyring: What opens what is private.
         """
-        self.release_store = release_store
-        self.memory = memory
-        self._settings = settings
-        self._version = version
-        self._environ = environ
-        self._machine = machine
-        self._log = log
+        call = context.call
+        self._context = context
         self._keyring = keyring
+        self._settings = call.settings
+        self._environ = call.environ
+        self._log = context.log
+        self._releases = ReleaseStore.at(call.places.state, call.places.cache)
+        self._memory = self._memory_of(context)
+
+    def _memory_of(self, context: RunContext) -> Memory:
+        """Return what is known of releases, as this disk has it."""
+        began, settings = context.began, context.settings
+        quiet = any(word.shard for word in context.call.asked.words)
+        return Memory(
+            began.channel,
+            Writer(context.run.run, began.host.name, began.deadline, quiet=quiet),
+            copy=self._releases.copy,
+            place=settings.store.url or str(context.call.places.bucket),
+            now=lambda: datetime.now(UTC),
+            log=context.log,
+            seconds=min(READ_SECONDS, settings.job_seconds / 4),
+            redact=self._redacted,
+        )
+
+    def _redacted(self, entry: ReleaseEntry) -> ReleaseEntry:
+        return self._context.redactor.record(entry)
 
     def last_jobs(self) -> JobsFile | None:
         """Return the jobs of the last good release on this disk, for a guess at what this run will need."""
         try:
-            known = last_here(self.release_store, self._good, self._checks)
+            known = last_here(self._releases, self._good, self._checks)
         except ReleaseError:
             return None
         return known.jobs if known else None
 
     @property
     def _good(self) -> tuple[Good, ...]:
-        return self.memory.known.good(self._version)
+        return self._memory.known.good(__version__)
 
     @property
     def _checks(self) -> Checks:
-        return Checks(self._settings.release.jobs, self._version, self._environ)
+        return Checks(self._settings.release.jobs, __version__, self._environ)
 
     async def obtain(
-        self,
-        stop: Stop,
-        run_id: str,
-        isolation: Callable[[], Awaitable[Isolation]],
-        bucket: Awaitable[Store],
+        self, isolation: Callable[[], Awaitable[Isolation]], bucket: Awaitable[Store]
     ) -> Obtained | None:
         """Return the release to run; None when the run was told to stop meanwhile.
 
         Args:
-            stop: The wish to end early.
-            run_id: The run.
             isolation: How a new release's programs are tried.
             bucket: Where what is known of releases is.
 
         Raises:
             ReleaseError: None can run, or none was ready before the jobs' time was over.
         """
-        seconds = self._settings.release.check_timeout
-        check = SelfCheck(isolation, run_id, self._environ, self._log, seconds)
+        stop, seconds = self._context.stop, self._settings.release.check_timeout
+        check = SelfCheck(isolation, self._context.run.run, self._environ, self._log, seconds)
         fetching = asyncio.create_task(self._obtain(check, bucket))
         await first(asyncio.wait([fetching]), stop.wait(), seconds=self._settings.job_seconds)
         if not fetching.done():
@@ -152,30 +142,30 @@ class Update:
             raise ReleaseError("none was ready before the run's time was over") from error
 
     async def _obtain(self, check: SelfCheck, bucket: Awaitable[Store]) -> Obtained:
-        await self.memory.open(bucket)
+        await self._memory.open(bucket)
         return await obtain(
             self._settings.release,
-            self.release_store,
-            memory=self.memory,
+            self._releases,
+            memory=self._memory,
             environ=self._environ,
-            version=self._version,
+            version=__version__,
             now=datetime.now(UTC),
             log=self._log,
             self_check=check,
             images=self._images(),
-            machine=self._machine,
+            machine=self._context.call.machine,
             keyring=self._keyring,
         )
 
     async def withdraw(self) -> None:
         """End a trial that did not begin: the run is over, in order, and says nothing about the release."""
-        self.memory.end_trials()
-        await self.memory.send()
+        self._memory.end_trials()
+        await self._memory.send()
 
     async def close(self) -> tuple[str, ...]:
         """Send what was learnt and is not in the bucket yet; return what a person should look at."""
-        await self.memory.send(last=True)
-        return tuple(self.memory.problems)
+        await self._memory.send(last=True)
+        return tuple(self._memory.problems)
 
     async def tidy(self, record: Release) -> None:
         """Clear away what no run needs any more; only after the commit, and for a bounded time.
@@ -183,10 +173,10 @@ class Update:
         Args:
             record: The release that ran.
         """
-        await self.memory.compact()
+        await self._memory.compact()
         await Prune(
-            release_store=self.release_store,
-            memory=self.memory,
+            release_store=self._releases,
+            memory=self._memory,
             checks=self._checks,
             images=self._images(),
             budget=self._settings.limits.disk,
@@ -210,13 +200,13 @@ class Update:
         """
         first = tuple(results())
         guilty = guilty_of(first)
-        if not has_fallback(self.release_store, self._good, release.commit):
+        if not has_fallback(self._releases, self._good, release.commit):
             judgement = judge_alone(first)
             await self._apply(judgement, release, first)
             return Verdict(judgement)
         if guilty:
             self._mark(release, judge(first, (), guilty).reason)
-            await self.memory.send()
+            await self._memory.send()
         other, names = await self._to_ask(release, first, seconds_left)
         if other and names:
             self._log.warning("release.asks_last_good", ref=other.ref, jobs=names)
@@ -246,30 +236,30 @@ class Update:
             return None, ()
         if other is None:
             return None, ()
-        passed = self.memory.known.passed(other.commit)
+        passed = self._memory.known.passed(other.commit)
         return other, again(results, other.jobs.job, passed, until - loop.time())
 
     def remember(self, release: Installed, results: Sequence[JobRecord]) -> None:
         """Remember what the last good release does well; and the image's, once it has shown that it runs."""
-        known = self.memory.known
+        known = self._memory.known
         if release.commit not in {good.commit for good in self._good}:
             if known.pin is None and not self._good and proves_release(results):
-                self.memory.learn(good=good_of(release))
+                self._memory.learn(good=good_of(release))
             else:
                 return
         before = known.passed(release.commit)
         jobs = passed_by(before, results)
         if jobs != before:
-            self.memory.learn(passed=Passed(commit=release.commit, jobs=jobs))
+            self._memory.learn(passed=Passed(commit=release.commit, jobs=jobs))
 
     async def _stand_in(self, release: Installed) -> Installed | None:
         return await stand_in_for(
             release.commit,
             self._settings.release,
-            self.release_store,
-            memory=self.memory,
+            self._releases,
+            memory=self._memory,
             environ=self._environ,
-            version=self._version,
+            version=__version__,
             now=datetime.now(UTC),
             log=self._log,
         )
@@ -288,23 +278,23 @@ class Update:
             await self._promote(release, results)
         elif judgement.decision is Decision.BAD:
             self._mark(release, judgement.reason)
-        self.memory.end_trials()
-        await self.memory.send()
+        self._memory.end_trials()
+        await self._memory.send()
 
     async def _promote(self, release: Installed, results: Sequence[JobRecord]) -> None:
-        await self.memory.look_again()
-        bad = self.memory.known.why_bad(release.commit, release.ref, self._version)
+        await self._memory.look_again()
+        bad = self._memory.known.why_bad(release.commit, release.ref, __version__)
         if bad is not None:
             self._log.warning("release.bad_elsewhere", ref=release.ref, reason=bad[0].reason)
             return
-        self.memory.learn(good=good_of(release))
+        self._memory.learn(good=good_of(release))
         self.remember(release, results)
 
     def _mark(self, release: Installed, reason: str) -> None:
-        bad = Bad(commit=release.commit, ref=release.ref, reason=reason[:500], agent=self._version)
-        self.memory.learn(bad=bad)
-        since = self.memory.known.contact.stale_since or datetime.now(UTC)
-        self.memory.contact(stale_since=since)
+        bad = Bad(commit=release.commit, ref=release.ref, reason=reason[:500], agent=__version__)
+        self._memory.learn(bad=bad)
+        since = self._memory.known.contact.stale_since or datetime.now(UTC)
+        self._memory.contact(stale_since=since)
 
 
 def on_trial(record: Release) -> Release:

@@ -9,8 +9,8 @@ import structlog
 from structlog.testing import LogCapture
 
 from agent.base.logs import Log
-from agent.config.settings import Cost
-from agent.core.results import CostRecord
+from agent.config.settings import Cost as Prices
+from agent.contract.facts import Cost
 from agent.machine.cost import Rate
 from agent.machine.instance import HostFacts
 from agent.machine.prices import (
@@ -141,7 +141,7 @@ async def test_a_broken_cache_is_no_failure(asker: Asker) -> None:
     assert json.loads((asker.cache / CACHE_NAME).read_text())["zone"] == ZONE
 
 
-async def costs(asker: Asker, facts: HostFacts | None, prices: Cost) -> CostRecord | None:
+async def costs(asker: Asker, facts: HostFacts | None, prices: Prices) -> Cost | None:
     """Ask for the price as a run does at its start, and for the cost as at its end."""
     spot = await spot_price(facts, cache=asker.cache, environ=asker.environ, log=asker.log)
     return cost_of_run(facts, prices, spot, began=NOW, now=NOW, taken_back=False, log=asker.log)
@@ -149,7 +149,7 @@ async def costs(asker: Asker, facts: HostFacts | None, prices: Cost) -> CostReco
 
 async def test_a_run_on_spot_knows_what_it_cost(asker: Asker) -> None:
     """From launch to the expected power-off, at EC2's price."""
-    cost = await costs(asker, FACTS, Cost())
+    cost = await costs(asker, FACTS, Prices())
     assert cost is not None
     assert cost.billed_seconds == 1830
     assert cost.market == "spot"
@@ -159,7 +159,7 @@ async def test_a_run_on_spot_knows_what_it_cost(asker: Asker) -> None:
 
 async def test_without_permission_the_configured_price_counts(lost: Asker) -> None:
     """Nobody needs to allow the history of prices; without any price there is no number at all."""
-    for prices, expected in ((Cost(hourly=0.02), "configured"), (Cost(), None)):
+    for prices, expected in ((Prices(hourly=0.02), "configured"), (Prices(), None)):
         cost = await costs(lost, FACTS, prices)
         assert (cost.rate_source if cost else None) == expected
 
@@ -167,7 +167,7 @@ async def test_without_permission_the_configured_price_counts(lost: Asker) -> No
 @pytest.mark.parametrize("facts", [None, HostFacts(), HostFacts(instance_type="t3.medium")])
 async def test_a_laptop_costs_nothing_that_we_know(lost: Asker, facts: HostFacts | None) -> None:
     """Without an instance there is no cost, and nobody is asked."""
-    assert await costs(lost, facts, Cost(hourly=1)) is None
+    assert await costs(lost, facts, Prices(hourly=1)) is None
     assert lost.events.entries == []
 
 

@@ -9,9 +9,9 @@ import pytest
 import structlog
 
 from agent.base.logs import Log
-from agent.core.slots import TAG_COMES_WITHIN
+from agent.batch.slots import TAG_COMES_WITHIN
 from agent.machine.metadata import read_facts
-from agent.steps.slots import slot_of_tag
+from agent.run.background import slot_of_tag
 from tests.parts.metadata import Metadata
 
 DAY = timedelta(days=1)

@@ -1,13 +1,10 @@
-"""A bucket as the design describes it: runs that began, runs that are committed, their files, states and claims."""
+"""A bucket as the design describes it, read with json alone: batches' logs, runs, jobs' packages and files."""
 
 import json
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from hashlib import sha256
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from agent.bucket.address import bucket_at
 from agent.config.credentials import static_credentials
@@ -16,76 +13,214 @@ from tests.bucket import layout
 from tests.bucket.objects import PREFIX, FolderObjects, Objects, S3Objects
 from tests.parts.seaweed import S3Server
 
+Document = dict[str, Any]
+
+
+OF_A_RUN = ("release", "interruption", "slot", "cost", "browser", "isolation", "recovered_by")
+OF_A_RELEASE = ("stale", "trial", "rolled_back_from", "verified_by", "pin")
+"""What is left out where it is null."""
+KINDS = ("package", "state")
+"""What a row of a job that ended may name."""
+
+
+class Readable(Protocol):
+    """Objects beneath keys, to be read."""
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """Return the keys that begin with a prefix, in order."""
+
+    def get(self, key: str) -> bytes:
+        """Return an object's content."""
+
 
 @dataclass(frozen=True)
 class Run:
-    """What the manifest of a run says.
+    """A run, as its entries, its jobs' packages and its manifest tell of it.
 
     Attributes:
+        objects: The bucket.
         id: The run's id.
-        manifest: All of it.
+        batch: Schedule and batch, such as `main/20261122T180000Z`.
+        entries: What it said in the batch's log, in that order.
     """
 
+    objects: Readable
     id: str
-    manifest: dict[str, Any]
+    batch: str
+    entries: list[Document] = field(default_factory=list)
+
+    def _part(self, name: str) -> Document | None:
+        return next((entry[name] for entry in self.entries if name in entry), None)
 
     @property
-    def record(self) -> dict[str, Any]:
-        """What the run says of itself."""
-        record: dict[str, Any] = self.manifest["mayfly:run"]
-        return record
+    def began(self) -> Document:
+        """How it began."""
+        began = self._part("began")
+        assert began is not None, f"{self.id} did not begin"
+        return began
 
     @property
-    def release(self) -> dict[str, Any]:
+    def planned(self) -> Document | None:
+        """Its latest plan."""
+        return next((entry["planned"] for entry in self.entries[::-1] if "planned" in entry), None)
+
+    @property
+    def closed(self) -> Document | None:
+        """How it closed."""
+        return self._part("closed")
+
+    @property
+    def stood_back(self) -> Document | None:
+        """Why it did nothing."""
+        return self._part("stood_back")
+
+    @property
+    def status(self) -> str:
+        """How it stands; a run that did not close is `running`, whatever the time is."""
+        closed = self.closed
+        return str(closed["status"]) if closed else "stood_back" if self.stood_back else "running"
+
+    @property
+    def ends(self) -> list[Document]:
+        """Its ends; an entry that was put again says the same once more."""
+        return [entry["closed"] for entry in self.entries if "closed" in entry]
+
+    @property
+    def rows(self) -> dict[str, list[Document]]:
+        """What the log says of each job that ended, in that order; what was put again says the same once more."""
+        rows: dict[str, list[Document]] = {}
+        for row in (row for entry in self.entries for row in entry.get("jobs", ())):
+            rows.setdefault(row["name"], []).append(row)
+        return rows
+
+    @property
+    def told(self) -> dict[str, Document]:
+        """What the log says of each job that ended."""
+        return {name: rows[0] for name, rows in self.rows.items()}
+
+    @property
+    def named(self) -> list[Document]:
+        """The objects that its entries name: packages, states, parts of the log, the manifest."""
+        named = [
+            row[kind]
+            for rows in self.rows.values()
+            for row in rows
+            for kind in KINDS
+            if kind in row
+        ]
+        named += [part for entry in self.entries for part in entry.get("log", ())]
+        return named + [closed["manifest"] for closed in self.ends if "manifest" in closed]
+
+    @cached_property
+    def manifest(self) -> Document:
+        """Its manifest."""
+        return self._document(layout.manifest_key(self.id))
+
+    @property
+    def record(self) -> Document:
+        """What it says of itself in the manifest; what JSON leaves out as null is null."""
+        return {**dict.fromkeys(OF_A_RUN), **self.manifest["mayfly:run"]}
+
+    @property
+    def release(self) -> Document:
         """The release that ran."""
-        release: dict[str, Any] = self.record["release"]
-        return release
+        planned = self.planned
+        assert planned is not None, f"{self.id} has no plan"
+        return {**dict.fromkeys(OF_A_RELEASE), **planned["release"]}
 
     @property
-    def jobs(self) -> list[dict[str, Any]]:
-        """The results of the jobs."""
-        jobs: list[dict[str, Any]] = self.record["jobs"]
-        return jobs
+    def warnings(self) -> list[str]:
+        """What a person should look at."""
+        warnings: list[str] = self.record["warnings"]
+        return warnings
 
-    def job(self, name: str) -> dict[str, Any]:
-        """Return a job's result."""
-        return next(job for job in self.jobs if job["name"] == name)
+    def package(self, job: str) -> Document:
+        """Return a job's package."""
+        return self._document(layout.job_key(self.id, job))
 
-    @property
-    def resources(self) -> dict[str, dict[str, Any]]:
-        """The files that it names, by path."""
-        return {each["path"]: each for each in self.manifest["resources"]}
-
-    @property
-    def marks(self) -> dict[str, tuple[int, str]]:
-        """Size and hash (`sha256:...`) of the files that it names."""
-        return {path: (each["bytes"], each["hash"]) for path, each in self.resources.items()}
+    def job(self, name: str) -> Document:
+        """Return what its package says of a job, `files` and `bytes` of it, and how many were `refused_files`."""
+        row = self.told[name]
+        record = self.package(name)["mayfly:job"] if "package" in row else {}
+        return {"cause": None, **row, "refused": [], **record, "refused_files": row["refused"]}
 
     @property
-    def unsent(self) -> set[str]:
-        """The paths of files that did not arrive, as it says."""
-        return {each["path"] for each in self.record.get("unsent", ())}
+    def jobs(self) -> list[Document]:
+        """What became of each job that ended, in that order."""
+        return [self.job(name) for name in self.told]
 
     @property
-    def results(self) -> dict[str, bool]:
-        """The paths of the jobs' files, and whether each is marked as partial."""
+    def statuses(self) -> dict[str, str]:
+        """How each job ended."""
+        return {name: row["status"] for name, row in self.told.items()}
+
+    @property
+    def resources(self) -> dict[str, Document]:
+        """The results of all jobs, by job and path (`quotes/page 1.json`)."""
         return {
-            path: each.get("mayfly:partial", False)
-            for path, each in self.resources.items()
-            if not path.startswith("_run/")
+            f"{job}/{each['path'].removeprefix('files/')}": each
+            for job, row in self.told.items()
+            if "package" in row
+            for each in self.package(job)["resources"]
+            if each["path"].startswith("files/")
         }
 
-    def marks_of(self, job: str) -> dict[str, tuple[int, str]]:
-        """Return size and hash of a job's files, by their path below the job."""
+    @property
+    def results(self) -> set[str]:
+        """The paths of all results, below their jobs' names."""
+        return set(self.resources)
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """All results, by the same paths."""
+        return {path: self.file(*path.split("/", 1)) for path in self.resources}
+
+    def file(self, job: str, path: str) -> bytes:
+        """Return a result."""
+        return self.objects.get(layout.file_key(self.id, job, path))
+
+    def files_of(self, job: str) -> dict[str, bytes]:
+        """Return a job's results, by their path below the job."""
         return {
-            path.removeprefix(f"{job}/"): mark
-            for path, mark in self.marks.items()
-            if self.resources[path].get("mayfly:job") == job
+            path.removeprefix(f"{job}/"): content
+            for path, content in self.files.items()
+            if path.startswith(f"{job}/")
         }
+
+    def printed(self, job: str, attempt: int = 1) -> bytes:
+        """Return what an attempt printed."""
+        return self.objects.get(layout.job_key(self.id, job, f"logs/attempt-{attempt}.log"))
+
+    def evidence(self, job: str, attempt: int = 1) -> dict[str, bytes]:
+        """Return what an attempt put aside to explain a failure, by path."""
+        prefix = layout.job_key(self.id, job, f"evidence/attempt-{attempt}/")
+        keys = self.objects.keys(prefix)
+        return {key.removeprefix(prefix): self.objects.get(key) for key in keys}
+
+    @property
+    def log(self) -> list[Document]:
+        """The events of its log, as far as its parts are there."""
+        prefix = layout.run_key(self.id, "log/")
+        numbers = sorted(
+            int(key.removeprefix(prefix).removesuffix(".jsonl"))
+            for key in self.objects.keys(prefix)
+        )
+        text = b"".join(self.objects.get(layout.log_key(self.id, number)) for number in numbers)
+        return [json.loads(line) for line in text.splitlines()]
+
+    def everything(self) -> dict[str, bytes]:
+        """Return all that the bucket has of it, and all entries, by key: to look for what must not be there."""
+        keys = [*self.objects.keys(layout.run_key(self.id)), *self.objects.keys(layout.ENTRIES)]
+        keys += [key for key in self.objects.keys(layout.STATES) if self.id in key]
+        return {key: self.objects.get(key) for key in keys}
+
+    def _document(self, key: str) -> Document:
+        document: Document = json.loads(self.objects.get(key))
+        return document
 
 
 class Bucket:
-    """A bucket, read and filled with json and hashlib.
+    """A bucket, read with json and hashlib.
 
     Attributes:
         objects: What it is made of.
@@ -122,147 +257,55 @@ class Bucket:
         address = bucket_at(self.objects.store, Path("/nowhere"))
         return ReadOnlyBucket.open(address, static_credentials(self.objects.credentials))
 
-    # What is there.
+    @property
+    def runs(self) -> dict[str, Run]:
+        """Its runs by id, oldest first: all that wrote an entry."""
+        return read_runs(self.objects)
 
-    def entry_keys(self) -> list[str]:
-        """Return the keys of the entries, oldest first."""
-        return self.objects.keys(layout.ENTRIES)
-
-    def entries(self) -> list[dict[str, Any]]:
-        """Return the entries, oldest first."""
-        return [json.loads(self.objects.get(key)) for key in self.entry_keys()]
-
-    def entry(self, run: str) -> dict[str, Any]:
-        """Return the entry that commits a run."""
-        entry: dict[str, Any] = json.loads(self.objects.get(self._entry_key(run)))
-        return entry
-
-    def committed(self) -> Counter[str]:
-        """Return the runs that are committed, oldest first, and how often each is."""
-        return Counter(str(entry["run_id"]) for entry in self.entries())
-
-    def begun(self) -> dict[str, dict[str, Any]]:
-        """Return what each run wrote first, oldest first."""
-        return {
-            layout.begun_run(key): json.loads(self.objects.get(key))
-            for key in self.objects.keys(layout.BEGUN)
-        }
-
-    def manifest_text(self, run: str) -> bytes:
-        """Return a run's manifest as it was written."""
-        return self.objects.get(layout.manifest_key(run))
+    @property
+    def working(self) -> list[Run]:
+        """The runs that did not stand back, oldest first."""
+        return [run for run in self.runs.values() if not run.stood_back]
 
     def run(self, run: str) -> Run:
-        """Return what a run's manifest says."""
-        return Run(run, json.loads(self.manifest_text(run)))
+        """Return a run."""
+        return self.runs[run]
 
-    def paths(self, run: str) -> list[str]:
-        """Return the paths of all files of a run but the manifest."""
-        prefix = layout.file_key(run, "")
-        keys = (key.removeprefix(prefix) for key in self.objects.keys(prefix))
-        return [path for path in keys if path != layout.MANIFEST]
-
-    def file(self, run: str, path: str) -> bytes:
-        """Return a file of a run."""
-        return self.objects.get(layout.file_key(run, path))
-
-    def files(self, run: str) -> dict[str, bytes]:
-        """Return all files of a run but the manifest, by path."""
-        return {path: self.file(run, path) for path in self.paths(run)}
-
-    def log(self, run: str) -> list[dict[str, Any]]:
-        """Return the events of a run's log."""
-        return [json.loads(line) for line in self.file(run, layout.LOG).splitlines()]
+    @property
+    def newest(self) -> Run:
+        """The run that began last."""
+        return list(self.runs.values())[-1]
 
     def states(self, job: str = "") -> list[str]:
         """Return the keys of the states that a job left, or all jobs."""
         return self.objects.keys(f"{layout.STATES}{job}/" if job else layout.STATES)
 
-    def claims(self) -> dict[str, dict[str, Any]]:
-        """Return the claims of slots, by what their keys say: slot, slot and number, or slot and run."""
-        return {
-            key.removeprefix(layout.CLAIMS).removesuffix(".json"): json.loads(self.objects.get(key))
-            for key in self.objects.keys(layout.CLAIMS)
-        }
+    def put_file(self, run: str, job: str, path: str, content: bytes) -> None:
+        """Store a result, over what is there."""
+        self.objects.put(layout.file_key(run, job, path), content)
 
-    # What is forged.
+    def remove_file(self, run: str, job: str, path: str) -> None:
+        """Remove a result."""
+        self.objects.delete(layout.file_key(run, job, path))
 
-    def put_file(self, run: str, path: str, content: bytes) -> None:
-        """Store a file of a run, over what is there."""
-        self.objects.put(layout.file_key(run, path), content)
 
-    def remove_file(self, run: str, path: str) -> None:
-        """Remove a file of a run."""
-        self.objects.delete(layout.file_key(run, path))
-
-    def put_claim(self, slot: str, claim: Mapping[str, object]) -> None:
-        """Store the first claim of a slot."""
-        self.objects.put(f"{layout.CLAIMS}{slot}.json", _text(claim))
-
-    def put_begun(self, run: str, content: bytes | Mapping[str, object]) -> None:
-        """Store what a run writes first."""
-        self.objects.put(layout.begun_key(run), _text(content))
-
-    def remove_begun(self, run: str) -> None:
-        """Remove what a run wrote first."""
-        self.objects.delete(layout.begun_key(run))
-
-    def put_manifest(self, run: str, text: bytes) -> None:
-        """Store a manifest, which the entry of its run need not fit."""
-        self.objects.put(layout.manifest_key(run), text)
-
-    def put_entry(
-        self, run: str, entry: bytes | Mapping[str, object], *, at: datetime | None = None
-    ) -> str:
-        """Store an entry for a run: the one that there is, or one of a moment; return its key."""
-        key = layout.entry_key(run, at) if at else self._entry_key(run)
-        self.objects.put(key, _text(entry))
-        return key
-
-    def amend(self, run: str, **changes: object) -> None:
-        """Let the entry of a run say something else."""
-        self.put_entry(run, {**self.entry(run), **changes})
-
-    def remove_entry(self, run: str) -> None:
-        """Remove the entry of a run, as if nobody had committed it."""
-        self.objects.delete(self._entry_key(run))
-
-    def move_entry(self, run: str, at: datetime) -> str:
-        """Let the entry of a run be of another moment; return its key."""
-        entry = self.objects.get(self._entry_key(run))
-        self.remove_entry(run)
-        return self.put_entry(run, entry, at=at)
-
-    def commit(self, run: str, text: bytes, **changes: object) -> None:
-        """Let the entry of a run commit a text as its manifest, with a summary that fits where it can."""
-        self.put_manifest(run, text)
-        self.put_entry(
-            run, {**self.entry(run), **reference(run, text), **_summary(text), **changes}
+def read_runs(objects: Readable) -> dict[str, Run]:
+    """Return the runs of a bucket by id, oldest first."""
+    texts = {key: objects.get(key) for key in objects.keys(layout.ENTRIES)}
+    found = [
+        (match, json.loads(texts[key])) for key in texts if (match := layout.ENTRY.fullmatch(key))
+    ]
+    first = {match["run"]: match["nonce"] for match, entry in found if "began" in entry}
+    # Whoever finishes a run that died is a process of its own, and speaks after the first one.
+    found.sort(
+        key=lambda one: (
+            one[0]["run"],
+            first.get(one[0]["run"]) != one[0]["nonce"],
+            int(one[0]["number"]),
         )
-
-    def rewrite(self, run: str, change: Callable[[dict[str, Any]], object]) -> None:
-        """Change the manifest of a run, and commit what comes out of it."""
-        manifest = json.loads(self.manifest_text(run))
-        change(manifest)
-        self.commit(run, json.dumps(manifest).encode())
-
-    def _entry_key(self, run: str) -> str:
-        return next(key for key in self.entry_keys() if key.endswith(f"-{run}.json"))
-
-
-def reference(run: str, text: bytes) -> dict[str, object]:
-    """Return what an entry says of a manifest."""
-    digest = sha256(text).hexdigest()
-    return {"manifest": {"key": layout.manifest_key(run), "bytes": len(text), "sha256": digest}}
-
-
-def _summary(text: bytes) -> dict[str, object]:
-    try:
-        rows = [row for row in json.loads(text)["resources"] if row.get("mayfly:job")]
-        return {"files": len(rows), "bytes": sum(int(row["bytes"]) for row in rows)}
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return {}
-
-
-def _text(content: bytes | Mapping[str, object]) -> bytes:
-    return content if isinstance(content, bytes) else json.dumps(content).encode()
+    )
+    runs: dict[str, Run] = {}
+    for match, entry in found:
+        run = runs.setdefault(match["run"], Run(objects, match["run"], match["batch"]))
+        run.entries.append(entry)
+    return runs

@@ -1,47 +1,48 @@
 """Where things are in a bucket, spelled out once more, so that a test cannot agree with the agent on a wrong key."""
 
-from datetime import UTC, datetime
+import re
 
-ENTRIES = "index/"
-BEGUN = "started/"
+ENTRIES = "batches/"
+POINTERS = "index/"
 RUNS = "runs/"
 STATES = "state/"
-CLAIMS = "slots/"
-MANIFEST = "datapackage.json"
-LOG = "_run/log.jsonl"
+RELEASES = "releases/"
+DESCRIPTOR = "datapackage.json"
+
+_RUN = r"(?P<run>\d{8}T\d{6}Z-[0-9a-f]{6})"
+ENTRY = re.compile(
+    rf"batches/(?P<batch>[^/]+/[^/]+)/{_RUN}-(?P<nonce>[0-9a-f]{{8}})\.(?P<number>\d+)\.json"
+)
+POINTER = re.compile(
+    rf"index/\d{{8}}T\d{{6}}\.\d{{3}}Z\.(?P<kind>[a-z_]+)\.(?P<batch>.+)\.{_RUN}-[0-9a-f]{{8}}\.\d+"
+)
 
 
-def entry_key(run: str, moment: datetime) -> str:
-    """Return the key of the entry that commits a run at a moment."""
-    utc = moment.astimezone(UTC)
-    return f"{ENTRIES}{utc:%Y%m%dT%H%M%S}.{utc.microsecond // 1000:03d}Z-{run}.json"
-
-
-def begun_key(run: str) -> str:
-    """Return the key of what a run writes first."""
-    return f"{BEGUN}{run}.json"
-
-
-def begun_run(key: str) -> str:
-    """Return the run that wrote such a key."""
-    return key.removeprefix(BEGUN).removesuffix(".json")
-
-
-def file_key(run: str, path: str) -> str:
-    """Return the key of a file of a run."""
+def run_key(run: str, path: str = "") -> str:
+    """Return the key of an object of a run, or the prefix of all of them."""
     return f"{RUNS}{run}/{path}"
 
 
 def manifest_key(run: str) -> str:
     """Return the key of a run's manifest."""
-    return file_key(run, MANIFEST)
+    return run_key(run, DESCRIPTOR)
+
+
+def job_key(run: str, job: str, path: str = DESCRIPTOR) -> str:
+    """Return the key of an object of a job: of its package, where nobody says another."""
+    return run_key(run, f"jobs/{job}/{path}")
+
+
+def file_key(run: str, job: str, path: str) -> str:
+    """Return the key of a result."""
+    return job_key(run, job, f"files/{path}")
+
+
+def log_key(run: str, number: int) -> str:
+    """Return the key of a part of a run's log."""
+    return run_key(run, f"log/{number}.jsonl")
 
 
 def state_key(job: str, run: str) -> str:
     """Return the key of the state that a job left in a run."""
     return f"{STATES}{job}/{run}.tar.gz"
-
-
-def evidence_path(job: str, name: str) -> str:
-    """Return the path of a piece of evidence, or of a job's output, among the files of a run."""
-    return f"_run/evidence/{job}/{name}"

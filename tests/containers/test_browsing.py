@@ -190,4 +190,4 @@ def test_the_seed_stack_drives_its_own_browser(
     finally:
         docker_engine.docker("rmi", name)
     assert ran.code == 0, ran.stderr
-    assert b'"sessionId"' in bucket.files(ran.run_id)["legacy/session.json"]
+    assert b'"sessionId"' in bucket.run(ran.run_id).files["legacy/session.json"]

@@ -201,7 +201,7 @@ def test_an_unprivileged_image_can_write_its_output_and_go_on_with_its_state(
         docker_engine.docker("rmi", name)
     assert ran.code == 0, ran.stderr
     assert ran.job("a")["items"] == 1
-    assert bucket.files(ran.run_id)["a/n.txt"] == b"again\nagain\n"
+    assert bucket.run(ran.run_id).files["a/n.txt"] == b"again\nagain\n"
 
 
 def test_what_cannot_be_started_is_named_with_a_remedy(

@@ -116,7 +116,7 @@ def test_a_stack_past_its_limit_is_told_and_then_removed(
     )
     ran = compose_yard.run(limits__grace="8s")
     assert ran.job("legacy")["status"] == "timed_out", ran.stderr
-    assert bucket.files(ran.run_id)["legacy/late.csv"] == b"late\n"
+    assert bucket.run(ran.run_id).files["legacy/late.csv"] == b"late\n"
 
 
 def test_the_stack_of_a_killed_agent_is_removed_at_the_next_start(

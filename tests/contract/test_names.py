@@ -1,14 +1,22 @@
 """Which path a file gets in the bucket: total, injective, and the original comes back from what is written of it."""
 
 import json
+from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config.jobsfile import is_job_name
-from agent.contract.names import bucket_path, looks_encoded, parse_written, path_problem, written
-from agent.core.layout import evidence_path
+from agent.contract.names import (
+    MAX_NAME_BYTES,
+    MAX_PATH_BYTES,
+    bucket_path,
+    looks_encoded,
+    parse_written,
+    path_problem,
+    written,
+)
 
 LONGEST_JOB = "j" * 63
 ODD = b"\\%~#01a\n\xe9\xff\x80 \xe3\x81\x82.csv"
@@ -31,8 +39,8 @@ NAMES = st.lists(PARTS, min_size=1, max_size=16).map(
 def test_every_name_has_a_path_that_every_bucket_holds(name: str) -> None:
     """In the folder of a job and of its evidence; a second time it would be another, so that nothing is mistaken."""
     path = bucket_path(name)
-    assert path_problem(f"{LONGEST_JOB}/{path}") is None
-    assert path_problem(evidence_path(LONGEST_JOB, path)) is None
+    for folder in ("files", "evidence/attempt-1000"):
+        assert path_problem(f"jobs/{LONGEST_JOB}/{folder}/{path}") is None
     assert path == name or (looks_encoded(path) and bucket_path(path) != path)
     assert not any(part.startswith(".") for part in path.split("/")) or "/." in f"/{name}"
 
@@ -99,3 +107,63 @@ def test_no_job_has_a_longer_name() -> None:
     """What these tests take for the longest name of a job is it."""
     assert is_job_name(LONGEST_JOB)
     assert not is_job_name(f"{LONGEST_JOB}j")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "quotes/page 1.json",
+        "quotes/\u540d\u524d.txt",
+        "a/b/c/d/e",
+        "100%+#?&=.txt",
+        "\U0001f98b",
+        "a#b",
+        "x" * MAX_NAME_BYTES,
+        "xxx/" * (MAX_PATH_BYTES // 4 - 1) + "xxxx",
+        "..a/b..",
+        "folder#12/x",
+        "a#b#1",
+        "~",
+    ],
+)
+def test_honest_paths_are_taken(path: str) -> None:
+    """Spaces, Unicode and URL characters are names like any other."""
+    assert path_problem(path) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("", "not relative"),
+        ("/etc/passwd", "not relative"),
+        ("../x", "dot segment"),
+        ("a/../b", "dot segment"),
+        ("a/./b", "dot segment"),
+        ("a//b", "empty"),
+        ("a/", "empty"),
+        ("a\\b", "backslash"),
+        ("a\nb", "control"),
+        ("a\x7f", "control"),
+        ("a\0b", "control"),
+        ("xxx/" * (MAX_PATH_BYTES // 4) + "x", "path is longer"),
+        ("x" * (MAX_NAME_BYTES + 1), "name longer"),
+        ("\u540d" * 300, "longer"),
+        ("file#1", "uploads"),
+        ("folder/#12", "uploads"),
+        ("a\uffff", "listing"),
+        ("\udce2", "not UTF-8"),
+    ],
+)
+def test_other_paths_are_refused_with_a_reason(path: str, problem: str) -> None:
+    """Each rule says which it is."""
+    assert problem in (path_problem(path) or "")
+
+
+@given(st.text(st.sampled_from("ab./\\\0 \n#1~"), max_size=12))
+def test_a_path_that_is_taken_stays_inside(path: str) -> None:
+    """Whatever passes names one file below any folder it is put in."""
+    if path_problem(path) is None:
+        inside = Path("/root/of/run") / path
+        assert inside.is_relative_to("/root/of/run")
+        assert ".." not in inside.parts
+        assert str(PurePosixPath(path)) == path

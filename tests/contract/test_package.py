@@ -200,6 +200,13 @@ def test_any_files_make_a_sound_package(paths: list[bytes]) -> None:
     assert all(set(one.name) <= alphabet for one in package.resources)
 
 
+def test_a_deep_path_has_a_name_that_is_read() -> None:
+    """A path of nothing but small letters is its own name, as long as names may be."""
+    deep = "/".join(["d" * 90] * 9).encode()
+    package = read_package(KEY, sealed(files={deep: b"x", deep + b"/e": b"y"}))
+    assert isinstance(package, Package)
+
+
 def _changed(text: bytes, change: Any) -> bytes:
     document = json.loads(text)
     change(document)

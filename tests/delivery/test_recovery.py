@@ -214,6 +214,7 @@ async def test_a_log_that_lost_its_end(local: World) -> None:
         local.note("1", "2")
         local.attempt("a", {})
         await delivery.ended(local.finished("a"))
+        await delivery._parts.put()
         await delivery.flush(60)
     local.run.log.write_bytes(b"1\n")
     assert await recovered(local) == 1

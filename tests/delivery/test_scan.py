@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.contract.names import MAX_DISK_PATH_BYTES
-from agent.delivery.scan import MAX_REFUSED, Scan, Signature, open_file, scan, walk
+from agent.delivery.scan import (
+    MAX_REFUSED,
+    Scan,
+    Signature,
+    is_result,
+    open_file,
+    scan,
+    walk,
+)
 from agent.delivery.sent import result_file
 from tests.delivery.world import World
 
@@ -201,3 +209,22 @@ async def test_files_that_change_all_the_time(local: World) -> None:
         await writer
         assert await delivery.flush(60) == []
     assert set(await local.committed()) == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("path", "result"),
+    [
+        ("a.json", True),
+        ("deep/a.json", True),
+        (".hidden", False),
+        (".evidence/page.html", False),
+        ("deep/.hidden/a", False),
+        ("a.part", False),
+        ("a.tmp", False),
+        ("a.part/b", True),
+        ("part", True),
+    ],
+)
+def test_hidden_and_unfinished_files_are_no_results(path: str, result: bool) -> None:
+    """Dots at the start of any segment hide; `.part` and `.tmp` at the end are still being written."""
+    assert is_result(path) is result

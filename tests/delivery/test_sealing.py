@@ -18,7 +18,6 @@ from agent.delivery.sealing import (
     status_of,
     with_note,
     with_refusals,
-    without_package,
 )
 
 RUN = "20261126T000000Z-abcdef"
@@ -102,12 +101,13 @@ def test_the_commit_is_told_where_it_is_not_the_plans(plan: str | None, said: st
     assert entry(job(commit="c" * 40), commit=plan).release == said
 
 
-def ended(status: JobStatus, **more: Any) -> Ended:
+def ended(status: JobStatus, cause: JobCause | None = None, *, refused: int = 0) -> Ended:
     """Return a job as the log has it."""
-    return without_package(job(status, **more)).model_copy(update={"refused": 0})
+    return Ended(name="a", status=status, cause=cause, refused=refused)
 
 
-S, F, K = JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.SKIPPED
+S, F, K = ended(JobStatus.SUCCEEDED), ended(JobStatus.FAILED), ended(JobStatus.SKIPPED)
+INCOMPLETE = ended(JobStatus.SUCCEEDED, refused=1)
 
 
 @pytest.mark.parametrize(
@@ -116,23 +116,17 @@ S, F, K = JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.SKIPPED
         ([], RunStatus.SUCCEEDED),
         ([S, S], RunStatus.SUCCEEDED),
         ([S, K], RunStatus.SUCCEEDED),
+        ([K], RunStatus.SUCCEEDED),
+        ([S, ended(JobStatus.SKIPPED, JobCause.ERROR)], RunStatus.PARTIAL),
         ([S, F], RunStatus.PARTIAL),
-        ([F], RunStatus.FAILED),
+        ([S, INCOMPLETE], RunStatus.PARTIAL),
+        ([INCOMPLETE], RunStatus.PARTIAL),
+        ([F, ended(JobStatus.EMPTY)], RunStatus.FAILED),
+        ([ended(JobStatus.FAILED, refused=1)], RunStatus.FAILED),
     ],
 )
-def test_a_runs_status(jobs: list[JobStatus], status: RunStatus) -> None:
-    """Of what was due."""
-    # An entry of a success has a package; the status alone is asked here.
-    told = [Ended.model_construct(name="a", status=one, cause=None, refused=0) for one in jobs]
-    assert status_of(told, interrupted=False) is status
-    assert status_of(told, interrupted=True) is RunStatus.INTERRUPTED
-    assert status_of(told, interrupted=True, released=False) is RunStatus.FAILED
-
-
-def test_an_incomplete_success_is_partial() -> None:
-    """Somebody has to look; and a job that was skipped for a cause did not succeed."""
-    lacking = Ended(name="a", status=S, package=PACKAGE, refused=1)
-    whole = Ended(name="b", status=S, package=PACKAGE.model_copy())
-    assert status_of([lacking], interrupted=False) is RunStatus.PARTIAL
-    skipped = ended(K, cause=JobCause.ERROR)
-    assert status_of([whole, skipped], interrupted=False) is RunStatus.PARTIAL
+def test_a_runs_status(jobs: list[Ended], status: RunStatus) -> None:
+    """A job that was not due counts neither way; one that was skipped for a cause did not succeed."""
+    assert status_of(jobs, interrupted=False) is status
+    assert status_of(jobs, interrupted=True) is RunStatus.INTERRUPTED
+    assert status_of(jobs, interrupted=True, released=False) is RunStatus.FAILED

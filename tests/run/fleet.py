@@ -102,10 +102,10 @@ class Fleet:
 
 
 def succeeded(bucket: Bucket) -> Counter[str]:
-    """Return how many times the index says of each job that it succeeded."""
+    """Return how many runs say of each job that it succeeded."""
     return Counter(
-        job["name"]
-        for entry in bucket.entries()
-        for job in entry["jobs"]
-        if job["status"] == "succeeded"
+        name
+        for run in bucket.runs.values()
+        for name, status in run.statuses.items()
+        if status == "succeeded"
     )

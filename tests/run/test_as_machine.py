@@ -36,8 +36,8 @@ def test_it_runs_in_its_folder_and_says_what_differs(bench: Bench) -> None:
     command = ("run", "--config", str(config), "--as-machine", str(place), "--json")
     done = bench.mayfly(*command, "--launch", str(launch))
     assert done.returncode == 0, done.stderr
-    (entry,) = Bucket.in_folder(place / "bucket").entries()
-    assert entry["status"] == "succeeded"
+    (ran,) = Bucket.in_folder(place / "bucket").runs.values()
+    assert ran.status == "succeeded"
     assert sorted(path.name for path in place.iterdir()) == [
         ".mayfly-as-machine",
         "bucket",
@@ -68,8 +68,8 @@ def test_a_fault_of_the_launch_is_reported_as_the_machine_would(bench: Bench) ->
         str(launch),
     )
     assert done.returncode == 4
-    (entry,) = Bucket.in_folder(place / "bucket").entries()
-    assert entry["status"] == "failed"
+    (ran,) = Bucket.in_folder(place / "bucket").runs.values()
+    assert ran.status == "failed"
 
 
 def test_a_folder_of_somebody_else_is_left_alone(bench: Bench) -> None:

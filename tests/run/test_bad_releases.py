@@ -147,7 +147,7 @@ def _delivered(bucket: Bucket, ran: Ran) -> Run:
     """Return the manifest of a run in which all of the day's files arrived, made by version 1."""
     assert ran.code == 0, ran.stderr[-3000:]
     manifest = sound(bucket, ran.run_id)
-    assert manifest.results == {"quotes/quotes.txt": False, "notes/notes.txt": False}
+    assert manifest.results == {"quotes/quotes.txt", "notes/notes.txt"}
     return manifest
 
 
@@ -196,24 +196,26 @@ def test_a_repaired_release_is_tried_and_becomes_the_good_one(bench: Bench, buck
         ran = bench.run()
         release = bucket.run(ran.run_id).release
         assert (release["commit"], release["trial"], release["stale"]) == (commit, trial, None)
-    assert bucket.files(ran.run_id)["notes/notes.txt"] == b"3\n"
+    assert bucket.run(ran.run_id).files["notes/notes.txt"] == b"3\n"
 
 
 def test_what_a_good_job_of_a_bad_release_made_is_kept_and_named(
     bench: Bench, bucket: Bucket
 ) -> None:
     """Only what broke runs once more; the manifest says which commit made the rest."""
-    bench.release("v1.0", JOBS, GOOD)
+    good = bench.release("v1.0", JOBS, GOOD)
     bench.run()
     bad = bench.release(
         "v2.0", JOBS, {"quotes.py": QUOTES.format(version="2"), "notes.sh": "exit 3\n"}
     )
     ran = bench.run()
     manifest = _delivered(bucket, ran)
-    assert bucket.files(ran.run_id)["quotes/quotes.txt"] == b"2"
-    assert bucket.files(ran.run_id)["notes/notes.txt"] == b"1\n"
-    assert manifest.job("quotes")["release"] == bad
-    assert manifest.job("notes")["release"] is None
+    assert bucket.run(ran.run_id).files["quotes/quotes.txt"] == b"2"
+    assert bucket.run(ran.run_id).files["notes/notes.txt"] == b"1\n"
+    commits = {name: row["release"] for name, row in manifest.told.items()}
+    assert commits == {"quotes": bad, "notes": good}
+    made = [manifest.package(name)["version"] for name in ("quotes", "notes")]
+    assert made == ["v2.0", "v1.0"]
 
 
 @pytest.mark.parametrize("cause", ["site_unreachable", "blocked"])
@@ -279,7 +281,7 @@ def test_a_job_that_is_retired_in_words_may_go(bench: Bench, bucket: Bucket) -> 
     assert ran.code == 0
     manifest = sound(bucket, ran.run_id)
     assert manifest.release["commit"] == commit
-    assert manifest.results == {"quotes/quotes.txt": False}
+    assert manifest.results == {"quotes/quotes.txt"}
 
 
 def test_without_a_good_release_a_broken_first_one_is_all_there_is(

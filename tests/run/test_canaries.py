@@ -14,7 +14,6 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from tests.bucket.bucket import Bucket
-from tests.bucket.layout import evidence_path
 from tests.bucket.sound import all_sound
 from tests.consumer.serving import serving
 from tests.parts.command import mayfly
@@ -181,7 +180,7 @@ def test_no_canary_leaves_a_run(
     (run,) = all_sound(bucket)
     # It was there, and was told: otherwise nothing is shown by its absence.
     assert "[redacted:TOKEN]" in ran.stderr
-    page = bucket.file(run, evidence_path("careless", "files/page.html"))
+    page = bucket.run(run).evidence("careless")["page.html"]
     assert page.count(b"[redacted:TOKEN]") >= 20
     places = {key: bucket.objects.get(key) for key in bucket.objects.stamps()}
     places |= {"stderr": ran.stderr.encode(), "outcome": json.dumps(ran.outcome).encode()}
@@ -227,7 +226,7 @@ def test_no_canary_stays_in_the_spool(bench: Bench, canaries: list[str]) -> None
     own = {"output", "state", "home", "tmp", "said"}
     files = [path for path in bench.state.rglob("*") if path.is_file()]
     ours = [path for path in files if own.isdisjoint(path.relative_to(bench.state).parts)]
-    assert spooled / "run.json" in ours
+    assert spooled / "run.sqlite" in ours
     found = {str(path): hits(path.read_bytes(), canaries) for path in ours}
     assert {name: what for name, what in found.items() if what} == {}
 
@@ -299,7 +298,7 @@ def test_no_part_of_an_address_leaves_a_run(bench: Bench, bucket: Bucket) -> Non
     )
     # It was there, and was told: otherwise nothing is shown by its absence.
     (run,) = all_sound(bucket)
-    page = bucket.file(run, evidence_path("talks", "files/page.html"))
+    page = bucket.run(run).evidence("talks")["page.html"]
     assert page.count(b"[redacted:") == len(ADDRESSED)
     assert "opened no browser session" in ran.job("browses")["message"]
     places = {key: bucket.objects.get(key) for key in bucket.objects.stamps()}
@@ -388,7 +387,7 @@ def test_what_opens_a_private_repository_or_index_is_for_no_job_and_no_reader(
     assert b"mayfly secrets set --git token" in alarmed
     assert "[redacted:git token]" in refused.stderr
     for run in all_sound(bucket):
-        looked, found = json.loads(bucket.file(run, "prowls/found.json"))
+        looked, found = json.loads(bucket.run(run).file("prowls", "found.json"))
         assert (looked > 50, found) == (True, [])
     places = {key: bucket.objects.get(key) for key in bucket.objects.stamps()}
     places |= {"stderr": (ran.stderr + refused.stderr).encode(), "doctor": doctor + alarmed}

@@ -22,7 +22,7 @@ def delivered(bench: Bench, server: S3Server, bucket: str, ran: Ran, path: str) 
     """Tell whether a run's file is in the bucket, and none of the keys is in the log."""
     assert ran.code == 0, ran.stderr[-3000:]
     assert server.secret_key not in ran.stderr
-    return path in Bucket.on_s3(server, bucket).paths(ran.run_id)
+    return path in Bucket.on_s3(server, bucket).run(ran.run_id).results
 
 
 def test_keys_come_from_the_usual_chain(bench: Bench, s3_server: S3Server, s3_bucket: str) -> None:

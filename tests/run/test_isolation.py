@@ -17,15 +17,17 @@ from hypothesis import strategies as st
 from agent.config.jobsfile import Expect
 from agent.config.locate import Locations
 from agent.config.settings import Limits, Settings
-from agent.core.results import IsolationRecord, JobCause, Reach, ResultFile
+from agent.contract import facts
+from agent.contract.results import JobCause
 from agent.jobs.interface import Exit, Launch
 from agent.jobs.isolation import launcher
 from agent.jobs.isolation.choice import choose_isolation
 from agent.jobs.isolation.confinement import Confinement, properties, unit_name
 from agent.jobs.isolation.diskwatch import DiskWatch, occupied
-from agent.jobs.isolation.probe import reach_of_jobs
+from agent.jobs.isolation.probe import Reach, reach_of_jobs
 from agent.jobs.isolation.process import ProcessIsolation
 from agent.jobs.isolation.unit import exit_of
+from agent.jobs.resultfile import ResultFile
 from agent.jobs.verdict import Ended, Produced, judge
 from tests.bucket.bucket import Bucket
 from tests.run.bench import Bench
@@ -216,7 +218,7 @@ async def test_a_computer_without_a_metadata_service_is_not_asked_for_one(tmp_pa
     places = Locations(tmp_path, tmp_path / "cache", tmp_path / "bucket")
     environ = {"PATH": os.defpath, "AWS_EC2_METADATA_DISABLED": "true"}
     chosen = await choose_isolation(settings, places, "r", environ, LOG)
-    assert chosen.record == IsolationRecord(
+    assert chosen.record == facts.Isolation(
         backend="process", metadata=Reach.ABSENT, containers=Reach.ABSENT
     )
     assert chosen.warnings == ()
@@ -240,9 +242,9 @@ LARGE = """
 
 
 def test_a_file_beyond_the_limit_is_out_of_disk(bench: Bench, bucket: Bucket) -> None:
-    """As a plain process, too; what was written up to the limit is handed over as partial."""
+    """As a plain process, too; what was written up to the limit is delivered all the same."""
     bench.release("v1", LARGE)
     ran = bench.run(limits__file="1MiB", limits__isolation="process")
     job = bucket.run(ran.run_id).job("large")
     assert (job["status"], job["cause"]) == ("failed", "out_of_disk")
-    assert len(bucket.files(ran.run_id)["large/x"]) == 2**20
+    assert len(bucket.run(ran.run_id).files["large/x"]) == 2**20

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 from tests.bucket.bucket import Bucket
+from tests.bucket.layout import RUNS
 from tests.bucket.sound import sound
 from tests.parts.command import completed
 from tests.parts.waiting import wait_until
@@ -17,6 +18,7 @@ CONTRACT = {
     "MAYFLY_STATE_DIR",
     "MAYFLY_RESULT_FILE",
     "MAYFLY_RUN_ID",
+    "MAYFLY_BATCH",
     "MAYFLY_JOB",
     "MAYFLY_ATTEMPT",
     "MAYFLY_DEADLINE",
@@ -97,7 +99,7 @@ sys.exit(1)
 
 
 def test_secrets_appear_nowhere(bench: Bench, bucket: Bucket) -> None:
-    """In plain, in base64 and in URLs: not in the log, the evidence, the manifest, the index, nor on the terminal."""
+    """In plain, in base64 and in URLs: not in the log, the evidence, the package, the entries, nor on the terminal."""
     job = '[[job]]\nname = "a"\ncommand = ["python3", "a.py"]\nsecrets = ["TOKEN"]\n'
     bench.release("v1", job, {"a.py": TELLS})
     secrets = bench.folder / "secrets.env"
@@ -108,16 +110,11 @@ def test_secrets_appear_nowhere(bench: Bench, bucket: Bucket) -> None:
     manifest = sound(bucket, ran.run_id)
     message = manifest.job("a")["message"]
     assert message.startswith("failed with [redacted:TOKEN] ")
-    files = bucket.files(ran.run_id)
-    assert set(files) == {
-        "_run/log.jsonl",
-        "_run/evidence/a/attempt-1.log",
-        "_run/evidence/a/files/page.html",
-        "_run/evidence/a/files/screenshot.png",
-    }
-    assert files["_run/evidence/a/files/screenshot.png"] == b"\x89PNG\xff\xfe"
-    assert b"[redacted:TOKEN]</a>" in files["_run/evidence/a/files/page.html"]
-    assert files["_run/evidence/a/attempt-1.log"].count(b"[redacted:TOKEN]") == 8
+    evidence = manifest.evidence("a")
+    assert evidence.keys() == {"page.html", "screenshot.png"}
+    assert evidence["screenshot.png"] == b"\x89PNG\xff\xfe"
+    assert b"[redacted:TOKEN]</a>" in evidence["page.html"]
+    assert manifest.printed("a").count(b"[redacted:TOKEN]") == 8
     told = [ran.stderr.encode(), json.dumps(ran.outcome).encode()]
     told += [path.read_bytes() for path in bucket.root.rglob("*") if path.is_file()]
     data = SECRET.encode()
@@ -222,7 +219,7 @@ def test_order_days_and_matrix(bench: Bench, bucket: Bucket) -> None:
     }
     assert day in manifest.job("another-day")["message"]
     assert '"fails"' in manifest.job("hopeless")["message"]
-    files = bucket.files(ran.run_id)
+    files = manifest.files
     assert int(files["first/at"]) < int(files["after/at"])
     assert {files["each-a/shop"], files[f"{odd}/shop"]} == {b"a\n", b"b c\n"}
 
@@ -232,7 +229,7 @@ def test_a_run_of_which_nothing_is_due_succeeds(bench: Bench, bucket: Bucket) ->
     day = f"{datetime.now(UTC) + timedelta(days=3):%a}".lower()
     bench.release("v1", f'[[job]]\nname = "a"\ncommand = ["true"]\non = "{day}"\n')
     ran = bench.run()
-    assert (ran.code, bucket.entries()[0]["status"]) == (0, "succeeded")
+    assert (ran.code, bucket.newest.status) == (0, "succeeded")
 
 
 PAIR = """
@@ -252,7 +249,7 @@ def test_a_job_that_was_asked_for_by_name_runs_alone(bench: Bench, bucket: Bucke
     bench.release("v1", PAIR)
     ran = bench.run("--job", "second")
     assert ran.code == 0, ran.stderr
-    assert sound(bucket, ran.run_id).results == {"second/x": False}
+    assert sound(bucket, ran.run_id).results == {"second/x"}
 
 
 def test_an_unknown_job_is_a_usage_error(bench: Bench, bucket: Bucket) -> None:
@@ -263,10 +260,10 @@ def test_an_unknown_job_is_a_usage_error(bench: Bench, bucket: Bucket) -> None:
     assert 'v1 has no job "secnod"' in ran.stderr
     assert 'did you mean "second"?' in ran.stderr
     assert bench.spool == []
-    # What was learnt of the release, nothing took back.
-    assert {path.name for path in bucket.root.iterdir() if any(path.rglob("*.json"))} <= {
-        "releases"
-    }
+    (run,) = bucket.runs.values()
+    assert run.stood_back is not None
+    assert 'no job "secnod"' in run.stood_back["reason"]
+    assert bucket.objects.keys(RUNS) == []
 
 
 def test_a_second_run_beside_a_first_is_refused(bench: Bench) -> None:

@@ -56,11 +56,11 @@ if os.geteuid() == 0:
     ran = bench.run()
     assert ran.code == 3, ran.stderr
     manifest = sound(bucket, ran.run_id)
-    assert manifest.results == {"a/good": False}
+    assert manifest.results == {"a/good"}
     refused = _refused(manifest)
-    summary = bucket.entries()[0]["jobs"][0]
-    assert (summary["status"], summary["refused_files"]) == ("succeeded", len(refused))
-    assert summary["message"].startswith(f"{len(refused)} files could not be handed over, such as ")
+    summary = manifest.told["a"]
+    assert (summary["status"], summary["refused"]) == ("succeeded", len(refused))
+    assert summary["message"].startswith(f"{len(refused)} files could not be delivered, such as ")
     if os.geteuid() == 0:
         assert refused.pop("device") == "not a regular file"
     assert refused == {
@@ -72,7 +72,7 @@ if os.geteuid() == 0:
         "pipe": "not a regular file",
         "socket": "not a regular file",
     }
-    assert all(CANARY.encode() not in content for content in bucket.files(ran.run_id).values())
+    assert all(CANARY.encode() not in content for content in manifest.everything().values())
 
 
 @pytest.mark.parametrize("replacement", ["link", "file", "nothing"])
@@ -95,7 +95,7 @@ elif {replacement!r} == "file":
     bench.release("v1", JOB, _program(program))
     ran = bench.run()
     manifest = sound(bucket, ran.run_id)
-    assert manifest.results == {}
+    assert manifest.results == set()
     if replacement == "nothing":
         assert (ran.code, _refused(manifest)) == (0, {})
         return
@@ -131,9 +131,8 @@ def _originals(manifest: Run) -> set[bytes]:
     return {
         unquote_to_bytes(each["mayfly:path"])
         if "mayfly:path" in each
-        else each["path"].removeprefix("a/").encode()
+        else each["path"].removeprefix("files/").encode()
         for each in manifest.resources.values()
-        if each.get("mayfly:job") == "a"
     }
 
 
@@ -213,7 +212,7 @@ with open(out / "huge", "wb") as stream: stream.truncate(49 * 1024**3)
     ran = bench.run(limits__file="50GiB")
     assert ran.code == 3, ran.stderr
     manifest = sound(bucket, ran.run_id)
-    assert manifest.results == {"a/good": False}
+    assert manifest.results == {"a/good"}
     assert _refused(manifest) == {"huge": "larger than 51.5 GB, the most that a bucket takes"}
 
 
@@ -224,7 +223,7 @@ def test_a_job_of_which_everything_was_refused_is_empty(bench: Bench, bucket: Bu
     assert ran.code == 8, ran.stderr
     job = sound(bucket, ran.run_id).job("a")
     assert (job["status"], job["cause"], job["refused_files"]) == ("empty", "expectation", 1)
-    assert job["message"] == "1 file could not be handed over, such as link (a link)"
+    assert job["message"] == "1 file could not be delivered, such as link (a link)"
 
 
 def test_what_a_job_prints_and_what_it_puts_aside_never_meet(bench: Bench, bucket: Bucket) -> None:
@@ -239,9 +238,9 @@ sys.exit(1)
     ran = bench.run()
     assert ran.code == 8, ran.stderr
     sound(bucket, ran.run_id)
-    files = bucket.files(ran.run_id)
-    assert files["_run/evidence/a/attempt-1.log"] == b"printed\n"
-    assert files["_run/evidence/a/files/attempt-1.log"] == b"of the job"
+    run = bucket.run(ran.run_id)
+    assert run.printed("a") == b"printed\n"
+    assert run.evidence("a") == {"attempt-1.log": b"of the job"}
 
 
 def test_a_flood_of_refused_files_is_summed_up(bench: Bench, bucket: Bucket) -> None:
@@ -282,20 +281,20 @@ def test_what_changes_after_an_early_upload_arrives_as_it_was_at_the_end(
     bench.release("v1", JOB, _program(CHANGES))
     with bench.running() as process:
         early = bench.folder / "bucket/runs"
-        wait_until(lambda: any(early.glob("*/a/deleted")), what="an early upload")
-        wait_until(lambda: any(early.glob("*/a/big")), what="an early upload of parts")
+        wait_until(lambda: any(early.glob("*/jobs/a/files/deleted")), what="an early upload")
+        wait_until(lambda: any(early.glob("*/jobs/a/files/big")), what="an early upload of parts")
         assert process.wait(60) == 0
-    run = str(bucket.entries()[0]["run_id"])
+    run = bucket.newest.id
     sound(bucket, run)
-    files = bucket.files(run)
-    assert {path: files[path][:20] for path in files if path.startswith("a/")} == {
-        "a/rewritten": b"final",
-        "a/appended": b"first and final",
-        "a/new name": b"first",
-        "a/touched": b"same",
-        "a/big": b"2" * 20,
-        "a/moved/file": b"kept",
-        "a/last": b"last",
+    files = bucket.run(run).files_of("a")
+    assert {path: content[:20] for path, content in files.items()} == {
+        "rewritten": b"final",
+        "appended": b"first and final",
+        "new name": b"first",
+        "touched": b"same",
+        "big": b"2" * 20,
+        "moved/file": b"kept",
+        "last": b"last",
     }
 
 
@@ -312,11 +311,14 @@ if os.environ["MAYFLY_ATTEMPT"] == "1":
 """
     bench.release("v1", JOB, _program(program))
     with bench.running() as process:
-        wait_until(lambda: any((bench.folder / "bucket/runs").glob("*/a/only first")), what="early")
+        wait_until(
+            lambda: any((bench.folder / "bucket/runs").glob("*/jobs/a/files/only first")),
+            what="early",
+        )
         assert process.wait(60) == 0
-    run = str(bucket.entries()[0]["run_id"])
-    assert sound(bucket, run).results == {"a/both": False, "a/only second": False}
-    assert bucket.files(run)["a/both"] == b"second"
+    run = bucket.newest.id
+    assert sound(bucket, run).results == {"a/both", "a/only second"}
+    assert bucket.run(run).files["a/both"] == b"second"
 
 
 RESULT_FILES = {
@@ -412,7 +414,7 @@ def test_a_job_s_folder_that_cannot_be_removed_costs_no_run(bench: Bench, bucket
         assert len(second.events("spool.not_removed")) == 2
     finally:
         subprocess.run(["rm", "-rf", str(bench.state / "spool")], check=True)
-    assert len(bucket.entries()) == 2
+    assert len(bucket.runs) == 2
 
 
 TAMPERS = """
@@ -436,6 +438,6 @@ def test_what_goes_wrong_around_one_job_costs_no_other(bench: Bench, bucket: Buc
     ran = bench.run(limits__jobs="1")
     assert ran.code == 3, ran.stderr
     manifest = sound(bucket, ran.run_id)
-    assert manifest.results == {"a/x": False, "c/x": False}
+    assert manifest.results == {"a/x", "c/x"}
     assert manifest.job("b")["status"] == "failed"
     assert "jobs/b" in manifest.job("b")["message"]

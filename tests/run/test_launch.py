@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.bucket.bucket import Bucket
+from tests.bucket.sound import sound
 from tests.parts.metadata import Metadata
 from tests.run.bench import Bench
 
@@ -44,9 +45,9 @@ def test_a_fault_of_the_launch_reaches_the_manifest(bench: Bench, machine: Metad
     machine.said["user-data"] = "[limits]\nrnu = 1"
     ran = bench.run()
     assert ran.code == 4
-    record = bench.bucket.run(ran.run_id).record
-    assert (record["status"], record["jobs"]) == ("failed", [])
-    assert [text for text in record["warnings"] if "user data: limits.rnu: unknown key" in text]
+    run = sound(bench.bucket, ran.run_id)
+    assert (run.status, run.jobs) == ("failed", [])
+    assert [text for text in run.warnings if "user data: limits.rnu: unknown key" in text]
     assert [event["reason"] for event in ran.events("configuration.refused")]
 
 

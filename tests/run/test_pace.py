@@ -50,7 +50,7 @@ def test_shards_of_a_machine_keep_one_pace(fleet: Fleet, bucket: Bucket) -> None
     times = sorted(float(line) for line in (fleet.bench.folder / "visits").read_text().split())
     # A start may be late on a busy machine, never early: the last cannot come before its turn.
     assert times[-1] - float((fleet.bench.folder / "pace" / "shop.example").read_text()) >= -0.6
-    assert len(bucket.entries()) == 2
+    assert len(bucket.runs) == 2
 
 
 async def test_turns_that_are_taken_at_once_are_apart(tmp_path: Path) -> None:
@@ -81,10 +81,10 @@ def test_a_job_whose_turn_comes_too_late_fails_in_time(bench: Bench, bucket: Buc
     bench.release("v1", jobs)
     ran = bench.run()
     assert ran.code == 3
-    (entry,) = bucket.entries()
-    statuses = [job["status"] for job in entry["jobs"]]
+    told = bucket.newest.told.values()
+    statuses = [job["status"] for job in told]
     assert (statuses.count("succeeded"), statuses.count("failed")) == (1, 7)
-    late = next(job for job in entry["jobs"] if job["status"] == "failed")
+    late = next(job for job in told if job["status"] == "failed")
     assert (late["cause"], late["message"]) == (
         "timeout",
         "the rate limit left no time for this job",

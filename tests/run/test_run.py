@@ -30,12 +30,15 @@ def test_a_run_delivers_its_files_and_its_manifest(bench: Bench, bucket: Bucket)
     ran = bench.run()
     assert ran.code == 0, ran.stderr
     assert ran.outcome["status"] == "succeeded"
-    files = bucket.files(ran.run_id)
-    assert set(files) == {
-        "first/deep/er/ö 日本 (1) #x%41+?&.txt",
-        "first/empty",
-        "second/two.txt",
-        "_run/log.jsonl",
+    run = sound(bucket, ran.run_id)
+    assert run.files == {
+        "first/deep/er/ö 日本 (1) #x%41+?&.txt": b"one",
+        "first/empty": b"",
+        "second/two.txt": b"two\n",
     }
-    assert sound(bucket, ran.run_id).marks.keys() == files.keys()
+    assert (run.status, run.statuses) == (
+        "succeeded",
+        {"first": "succeeded", "second": "succeeded"},
+    )
+    assert run.log[0]["event"] == "run.started"
     assert bench.spool == []

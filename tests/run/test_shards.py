@@ -5,10 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.bucket.bucket import Bucket
+from tests.bucket.bucket import Bucket, Run
 from tests.bucket.sound import all_sound
-from tests.parts.faultproxy import FaultProxy
-from tests.parts.faults import IgnoreConditions
 from tests.parts.waiting import wait_until
 from tests.run.bench import Bench
 from tests.run.fleet import Fleet, succeeded
@@ -59,38 +57,50 @@ def open_gate(bench: Bench) -> None:
     (bench.folder / "gate").unlink()
 
 
+def left_out(run: Run) -> dict[str, str]:
+    """Return which jobs a run's plan leaves out, and why."""
+    assert run.planned is not None
+    return {each["name"]: each["reason"] for each in run.planned["left_out"]}
+
+
 def test_a_group_of_shards_does_everything_once(fleet: Fleet, bucket: Bucket) -> None:
-    """Three processes share the values; each commits a run of its own that says which part it is."""
+    """Three processes share the values; each is a batch of its own that says which part it is."""
     members = [fleet.start(shard) for shard in range(SHARDS)]
     assert [member.wait() for member in members] == [0, 0, 0]
     assert sorted(visits(fleet.bench)) == sorted(NAMES)
     assert succeeded(bucket) == dict.fromkeys(NAMES, 1)
     assert len(all_sound(bucket)) == SHARDS
-    parts = sorted((each["group"], each["shard"], each["shards"]) for each in bucket.entries())
-    assert parts == [("night-1", shard, SHARDS) for shard in range(SHARDS)]
-    for entry in bucket.entries():
-        run = bucket.run(entry["run_id"]).record
-        assert (run["group"], run["shards"]) == ("night-1", SHARDS)
-        assert {job["family"] for job in [*run["jobs"], *entry["jobs"]]} == {"shop"}
-        marker = bucket.begun()[entry["run_id"]]
-        assert (marker["group"], marker["shard"]) == ("night-1", run["shard"])
+    runs = {run.batch: run for run in bucket.runs.values()}
+    for shard in range(SHARDS):
+        run = runs[f"main/night-1.{shard}-of-{SHARDS}"]
+        part = (run.began["group"], run.began["shard"], run.began["shards"])
+        assert part == ("night-1", shard, SHARDS)
+        assert {job["family"] for job in run.jobs} == {"shop"}
 
 
-def test_a_shard_that_lost_its_disk_begins_again(fleet: Fleet, bucket: Bucket) -> None:
-    """Killed without a word, it had committed nothing: the engine's next attempt does all of it, once in the index."""
+def test_a_shard_that_is_killed_with_its_disk_loses_what_was_running(
+    fleet: Fleet, bucket: Bucket
+) -> None:
+    """What had ended some seconds before is there: the engine's next attempt, on another disk, leaves it out."""
     close_gate(fleet.bench)
     first = fleet.start(1)
-    wait_until(lambda: first.tells("job.ended", 2), what="two jobs")
+    wait_until(lambda: len(succeeded(bucket)) == 2, what="two jobs in the bucket")
+    wait_until(lambda: first.tells("job.started", 3), what="a third one")
     first.kill()
     shutil.rmtree(first.folder / "state")
+    done = visits(fleet.bench)[:2]
     open_gate(fleet.bench)
-    members = [fleet.start(shard) for shard in range(SHARDS)]
-    assert [member.wait() for member in members] == [0, 0, 0]
+    assert [fleet.start(shard).wait() for shard in range(SHARDS)] == [0, 0, 0]
     assert succeeded(bucket) == dict.fromkeys(NAMES, 1)
+    assert set(done).isdisjoint(visits(fleet.bench)[3:])
+    lost, again = (run for run in bucket.runs.values() if run.began["shard"] == 1)
+    assert (lost.status, again.status) == ("running", "succeeded")
+    assert left_out(again) == dict.fromkeys(done, f"succeeded in {lost.id}")
+    assert lost.log[0]["event"] == "run.started"
 
 
 def test_an_evicted_shard_repeats_only_what_was_missing(fleet: Fleet, bucket: Bucket) -> None:
-    """It had time to commit what was finished; the next attempt, on another disk, leaves that out and says why."""
+    """It had time to commit what was finished, and to close; the next attempt says what it leaves out, and why."""
     close_gate(fleet.bench)
     first = fleet.start(1)
     wait_until(lambda: first.tells("job.started", 3), what="three jobs")
@@ -100,13 +110,10 @@ def test_an_evicted_shard_repeats_only_what_was_missing(fleet: Fleet, bucket: Bu
     open_gate(fleet.bench)
     before = visits(fleet.bench)
     assert fleet.start(1).wait() == 0
-    cut, rest = bucket.entries()
-    assert (cut["status"], rest["status"]) == ("interrupted", "succeeded")
-    done = [job for job in rest["jobs"] if job["status"] == "skipped"]
-    assert {job["message"] for job in done} == {
-        f"succeeded in {cut['run_id']}, which was interrupted"
-    }
-    assert sorted(job["name"] for job in done) == sorted(before[:2])
+    all_sound(bucket)
+    cut, rest = bucket.runs.values()
+    assert (cut.status, rest.status) == ("interrupted", "succeeded")
+    assert left_out(rest) == dict.fromkeys(before[:2], f"succeeded in {cut.id}")
     assert set(before[:2]).isdisjoint(visits(fleet.bench)[3:])
     assert set(succeeded(bucket).values()) == {1}
 
@@ -129,56 +136,30 @@ def test_another_group_does_everything_again(fleet: Fleet, bucket: Bucket) -> No
     assert succeeded(bucket) == dict.fromkeys(NAMES, 2)
 
 
-@pytest.mark.parametrize("honest", [True, False])
-def test_a_twin_commits_nothing_twice(
-    fleet: Fleet, bucket_on_s3: Bucket, s3_proxy: FaultProxy, *, honest: bool
-) -> None:
-    """Two live processes of one shard do the work twice, and one of them commits; the other says so and fails.
-
-    Where the store ignores conditions they look and wait instead.
-    """
-    if not honest:
-        s3_proxy.inject(IgnoreConditions(), method="PUT")
+def test_two_live_twins_do_a_job_twice_and_it_counts_once(fleet: Fleet, bucket: Bucket) -> None:
+    """Neither stands back, both commit what they did, and whoever comes after them leaves out all of it."""
     close_gate(fleet.bench)
     twins = [fleet.start(1), fleet.start(1)]
     wait_until(lambda: all(twin.tells("job.started", 3) for twin in twins), what="both at work")
     for twin in twins:
         twin.told_to_stop()
-    codes = sorted(twin.wait() for twin in twins)
-    assert codes == [6, 7]
-    assert len(all_sound(bucket_on_s3)) == 1
-    assert sum(succeeded(bucket_on_s3).values()) == 2
-    lost = next(twin for twin in twins if twin.tells("handoff.postponed"))
-    reason = next(each for each in lost.log.events() if each["event"] == "handoff.postponed")[
-        "reason"
-    ]
-    assert "another run of this shard committed first" in reason
-    open_gate(fleet.bench)
-    # The engine starts the one that failed again, and it does what neither had done.
-    assert fleet.start(1).wait() == 0
-    assert set(succeeded(bucket_on_s3).values()) == {1}
-    assert len(bucket_on_s3.run(bucket_on_s3.entries()[-1]["run_id"]).results) > 0
-
-
-def test_a_run_that_died_inside_its_commit_is_published_by_the_next(
-    fleet: Fleet, bucket: Bucket
-) -> None:
-    """It had the number of its commit and no index entry: everything it did is there, so that it counts."""
-    assert fleet.start(2).wait() == 0
-    (entry,) = bucket.entries()
-    bucket.remove_entry(entry["run_id"])
-    seen = visits(fleet.bench)
-    again = fleet.start(2)
-    assert again.wait() == 0
-    assert again.tells("shard.published")
-    assert visits(fleet.bench) == seen
-    assert entry in bucket.entries()
+    assert [twin.wait() for twin in twins] == [7, 7]
     assert len(all_sound(bucket)) == 2
-    assert set(succeeded(bucket).values()) == {1}
+    done = set(succeeded(bucket))
+    open_gate(fleet.bench)
+    before = len(visits(fleet.bench))
+    assert fleet.start(1).wait() == 0
+    assert done.isdisjoint(visits(fleet.bench)[before:])
+    first = {
+        name: run.id for run in reversed(bucket.working) for name in run.statuses if name in done
+    }
+    told = left_out(bucket.newest)
+    assert told.keys() == done
+    assert {reason.removeprefix("succeeded in ") for reason in told.values()} <= set(first.values())
 
 
 def test_what_nobody_can_deal_is_refused(fleet: Fleet, bucket: Bucket) -> None:
-    """Contradictions, and jobs that need a whole matrix, end the run before it leaves a trace."""
+    """Contradictions, and jobs that need a whole matrix, end the run before it does anything."""
     bench = fleet.bench
     ran = bench.run("--shard", "2/8")
     assert (ran.code, "a shard needs a group" in ran.stderr) == (2, True)
@@ -193,6 +174,6 @@ def test_what_nobody_can_deal_is_refused(fleet: Fleet, bucket: Bucket) -> None:
     ran = bench.run("--group", "g")
     assert ran.code == 2
     assert "a value of a matrix" in ran.stderr
-    assert bucket.entries() == []
-    assert bucket.begun() == {}
+    assert {run.status for run in bucket.runs.values()} == {"stood_back"}
+    assert all_sound(bucket) == []
     assert bench.spool == []

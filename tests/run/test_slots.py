@@ -1,25 +1,30 @@
 """Runs for a slot: of two machines one works, the other goes off; one that comes back looks what is left to do."""
 
 import json
+import shutil
 import signal
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.contract.facts import Host
+from agent.contract.ids import Batch
 from tests.bucket.bucket import Bucket
-from tests.bucket.layout import CLAIMS
+from tests.bucket.entries import RunWriter
+from tests.bucket.layout import RUNS
 from tests.bucket.sound import all_sound
 from tests.parts.faultproxy import FaultProxy
-from tests.parts.faults import IgnoreConditions
+from tests.parts.faults import Answer, IgnoreConditions
 from tests.parts.metadata import Metadata
 from tests.parts.recorder import Recorder
 from tests.run.bench import Bench, Ran, finish
 
 SLOT = "2026-11-22T18:00:00Z"
+BATCH = "main/20261122T180000Z"
 JOB = """
 [[job]]
 name = "only"
@@ -49,40 +54,26 @@ def both(bench: Bench, other: Bench, slot: str = SLOT) -> tuple[Ran, Ran]:
 
 
 def assert_one_run(bucket: Bucket, worked: Ran, stood_back: Ran) -> None:
-    """One run is in the bucket, with its slot, and nothing of the other."""
+    """One run worked, for its slot; of the other there is nothing but its word."""
     assert (worked.code, stood_back.code) == (0, 0)
     assert worked.run_id in stood_back.outcome["stood_back"]
     assert stood_back.outcome["jobs"] == []
     assert all_sound(bucket) == [worked.run_id]
-    assert bucket.entries()[0]["slot"] == SLOT
-    assert bucket.run(worked.run_id).record["slot"] == SLOT
+    run, other = bucket.run(worked.run_id), bucket.run(stood_back.run_id)
+    assert (run.batch, run.began["slot"], run.record["slot"]) == (BATCH, SLOT, SLOT)
+    assert other.stood_back is not None
+    assert (other.batch, other.stood_back["run"], other.told) == (BATCH, worked.run_id, {})
+    assert bucket.objects.keys(f"{RUNS}{stood_back.run_id}/") == []
 
 
-def test_of_two_machines_one_works(bench: Bench, other: Bench, bucket: Bucket) -> None:
-    """The other goes off at once, with exit code 0, says who works, and leaves nothing: no marker, no spool."""
-    worked, stood_back = both(bench, other)
-    assert_one_run(bucket, worked, stood_back)
-    assert list(bucket.begun()) == [worked.run_id]
-    assert bench.spool == other.spool == []
-    ((slot, claim),) = bucket.claims().items()
-    assert (slot, claim["run_id"]) == ("20261122T180000Z", worked.run_id)
-
-
-@pytest.mark.parametrize("ignores", [False, True], ids=["conditions", "ignores conditions"])
-def test_of_two_machines_one_works_with_a_store_behind_s3(
-    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy, other: Bench, *, ignores: bool
+def test_of_two_machines_one_works_whatever_the_store_makes_of_conditions(
+    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy, other: Bench
 ) -> None:
-    """With conditions and without; the loser takes its marker and its claim away."""
+    """Nothing is conditional: the store's own time decides."""
     other.store = bench.store
-    if ignores:
-        s3_proxy.inject(IgnoreConditions(), method="PUT")
-    worked, stood_back = both(bench, other)
-    assert_one_run(bucket_on_s3, worked, stood_back)
-    assert list(bucket_on_s3.begun()) == [worked.run_id]
-    below = f"20261122T180000Z/{worked.run_id}"
-    assert list(bucket_on_s3.claims()) == [below if ignores else "20261122T180000Z"]
-    record = bucket_on_s3.run(worked.run_id).record
-    assert record["conditional_writes"] is not ignores
+    s3_proxy.inject(IgnoreConditions(), method="PUT")
+    assert_one_run(bucket_on_s3, *both(bench, other))
+    assert bench.spool == other.spool == []
 
 
 def test_a_slot_that_is_done_is_not_done_again(bench: Bench, bucket: Bucket) -> None:
@@ -96,7 +87,18 @@ def test_a_slot_that_is_done_is_not_done_again(bench: Bench, bucket: Bucket) -> 
     assert not again.events("job.started")
     assert bench.run("--slot", "2026-11-23T18:00:00Z").code == 8
     assert bench.run().code == 8
-    assert [entry["slot"] for entry in bucket.entries()] == [SLOT, "2026-11-23T18:00:00Z", None]
+    slots = [run.began.get("slot") for run in bucket.working]
+    assert slots == [SLOT, "2026-11-23T18:00:00Z", None]
+
+
+def test_two_schedules_in_one_bucket_never_meet(bench: Bench, bucket: Bucket) -> None:
+    """The same slot of another schedule is another batch."""
+    bench.release("v1.0", JOB, {"job.sh": SCRIPT})
+    for name in ("daily", "other"):
+        assert bench.run("--slot", SLOT, schedule__name=name).outcome["status"] == "succeeded"
+    assert [run.batch for run in bucket.runs.values()] == [
+        f"{name}/20261122T180000Z" for name in ("daily", "other")
+    ]
 
 
 def test_a_machine_that_died_takes_its_own_slot_over(
@@ -113,10 +115,9 @@ def test_a_machine_that_died_takes_its_own_slot_over(
     assert "works for it" in elsewhere.outcome["stood_back"]
     ran = bench.run("--slot", SLOT)
     assert (ran.code, ran.outcome["status"]) == (0, "succeeded"), ran.stderr[-2000:]
-    assert [(entry["status"], entry["slot"]) for entry in bucket.entries()] == [
-        ("interrupted", SLOT),
-        ("succeeded", SLOT),
-    ]
+    all_sound(bucket)
+    assert [run.status for run in bucket.working] == ["interrupted", "succeeded"]
+    assert {run.batch for run in bucket.runs.values()} == {BATCH}
     assert "has done it" in other.run("--slot", SLOT).outcome["stood_back"]
 
 
@@ -132,19 +133,22 @@ def test_what_waits_is_delivered_before_the_machine_goes_off(
     ran = bench.run("--slot", SLOT)
     assert ran.outcome["status"] == "stood_back"
     assert bench.spool == []
-    assert lost.run_id in bucket.committed()
+    assert lost.run_id in all_sound(bucket)
 
 
-def test_without_the_bucket_a_run_works_without_a_claim(bench: Bench, bucket: Bucket) -> None:
+@pytest.mark.long
+def test_without_an_answer_a_run_works_without_a_claim(
+    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy
+) -> None:
     """Two runs of one slot are better than none; the manifest says that it may be so."""
     bench.release("v1.0", JOB, {"job.sh": SCRIPT})
-    bucket.objects.put(CLAIMS.rstrip("/"), b"in the way")
+    s3_proxy.inject(Answer(403, "AccessDenied"), method="GET", path="batches")
     ran = bench.run("--slot", SLOT)
+    s3_proxy.heal()
     assert ran.outcome["status"] == "succeeded"
-    assert ran.events("slot.unsettled")
-    record = bucket.run(ran.run_id).record
-    assert record["slot"] == SLOT
-    assert "another machine may have worked for the slot" in "\n".join(record["warnings"])
+    (run,) = bucket_on_s3.runs.values()
+    assert run.record["slot"] == SLOT
+    assert "another run may work for 20261122T180000Z" in "\n".join(run.warnings)
 
 
 def test_a_watchdog_hears_nothing_of_a_run_that_stands_back(
@@ -196,7 +200,7 @@ def consumer(bench: Bench, *arguments: str) -> Any:
 def test_a_machine_of_ec2_says_what_it_is_and_what_it_cost(
     bench: Bench, bucket: Bucket, ec2: Metadata
 ) -> None:
-    """Instance, type, zone, image, life cycle and slot are in the manifest; the cost also in the index, and at home."""
+    """Instance, type, zone, image, life cycle, slot are in the manifest; the cost is in the batch's log, and at home."""
     pending = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     ec2.said["dynamic/instance-identity/document"] = json.dumps({"pendingTime": pending})
     ran = bench.run("--slot", "tag")
@@ -211,12 +215,13 @@ def test_a_machine_of_ec2_says_what_it_is_and_what_it_cost(
         "spot",
     ]
     assert record["slot"] == SLOT
-    cost = record["cost"]
-    assert cost == bucket.entries()[0]["cost"]
+    cost, closed = record["cost"], bucket.run(ran.run_id).closed
+    assert closed is not None
+    assert cost == closed["cost"]
     assert 30 < cost["billed_seconds"] < 240
     assert cost["total_usd"] > 0
-    marker = bucket.begun()[ran.run_id]
-    assert marker["slot"] == SLOT
+    began = bucket.run(ran.run_id).began
+    assert (began["slot"], began["host"]["instance_id"]) == (SLOT, "i-0123456789abcdef0")
     month = consumer(bench, "cost")
     assert [run["run_id"] for run in month["runs"]] == [ran.run_id]
     assert bench.run("--slot", "tag").outcome["status"] == "stood_back"
@@ -228,20 +233,17 @@ def test_the_same_machine_booted_again_takes_its_claim_over(
     bench: Bench, bucket: Bucket, ec2: Metadata
 ) -> None:
     """Even where its disk is gone: the claim bears its id and another boot's."""
-    claim = {
-        "run_id": "20261122T180004Z-3f9a1c",
-        "claimed": SLOT,
-        "deadline": "2199-01-01T00:00:00Z",
-        "host": "x",
-        "instance_id": "i-0123456789abcdef0",
-        "boot_id": "an earlier one",
-    }
-    bucket.put_claim("20261122T180000Z", {**claim, "instance_id": "i-0fedcba9876543210"})
-    assert bench.run("--slot", "tag").outcome["status"] == "stood_back"
-    bucket.put_claim("20261122T180000Z", claim)
-    ran = bench.run("--slot", "tag")
-    assert ran.outcome["status"] == "succeeded"
-    assert "20261122T180000Z/2" in bucket.claims()
+    for instance, status in (
+        ("i-0fedcba9876543210", "stood_back"),
+        ("i-0123456789abcdef0", "succeeded"),
+    ):
+        shutil.rmtree(bucket.root, ignore_errors=True)
+        slot = Batch.of_slot("main", datetime.fromisoformat(SLOT))
+        other = RunWriter(bucket.objects, datetime.now(UTC) - timedelta(minutes=1), slot)
+        host = Host(name="x", instance_id=instance, boot_id="an earlier one")
+        other.append(began=other.began(host=host))
+        assert bench.run("--slot", "tag").outcome["status"] == status
+        assert bucket.newest.batch == BATCH
 
 
 @pytest.mark.long
@@ -255,7 +257,7 @@ def test_a_metadata_service_that_fails_costs_the_slot_and_no_run(
     assert ran.code == 0
     assert time.monotonic() - began < 60
     record = bucket.run(ran.run_id).record
-    assert (record["slot"], record["cost"], record["host"]["zone"]) == (None, None, None)
+    assert (record["slot"], record["cost"], record["host"].get("zone")) == (None, None, None)
 
 
 def test_elsewhere_nothing_is_asked(bench: Bench, bucket: Bucket, ec2: Metadata) -> None:

@@ -69,8 +69,8 @@ def test_killed_at_any_time_of_an_update(
     wanted = b"v2.0 v2.0\n" if works else b"v1.0 v1.0\n"
     ran = bench.run()
     assert ran.code == 0, ran.stderr[-3000:]
-    assert bucket.run(ran.run_id).results == {"only/file": False}
-    assert bucket.files(ran.run_id)["only/file"] == wanted
+    assert bucket.run(ran.run_id).results == {"only/file"}
+    assert bucket.run(ran.run_id).files["only/file"] == wanted
     assert good(bench) == ("v2.0" if works else "v1.0")
     assert bench.spool == []
     all_sound(bucket)
@@ -94,7 +94,7 @@ def test_a_release_that_takes_the_machine_down_is_left_after_three_times(
     assert record["ref"] == "v1.0"
     assert record["refused"][0]["kind"] == "trial"
     assert "started 3 times" in record["refused"][0]["reason"]
-    assert bucket.files(ran.run_id)["only/file"] == b"v1.0 v1.0\n"
+    assert bucket.run(ran.run_id).files["only/file"] == b"v1.0 v1.0\n"
 
 
 def test_runs_that_end_in_order_do_not_count_against_a_release(

@@ -58,8 +58,8 @@ def test_a_job_that_writes_into_its_working_directory_only_is_empty(
     assert {path.name for path in tree.rglob("*")} == {
         *("jobs.toml", "b.sh", "scrapers", "a.py", "data.txt"),
     }
-    assert manifest.results == {"b/data.txt": False}
-    assert bucket.files(ran.run_id)["b/data.txt"] == b"original"
+    assert manifest.results == {"b/data.txt"}
+    assert bucket.run(ran.run_id).files["b/data.txt"] == b"original"
     job = manifest.job("a")
     assert (ran.code, job["status"], job["cause"]) == (3, "empty", "expectation"), ran.stderr
     assert job["message"].startswith("it wrote 2 files beside its code, such as ")
@@ -74,7 +74,7 @@ def test_a_job_with_results_is_told_in_a_note(bench: Bench, bucket: Bucket) -> N
     manifest = sound(bucket, ran.run_id)
     (note,) = manifest.job("a")["notes"]
     assert note == 'it wrote 1 file beside its code: driver.log; set output = "."'
-    assert manifest.results == {"a/x": False, "b/data.txt": False}
+    assert manifest.results == {"a/x", "b/data.txt"}
     assert list((bench.state / "spool").iterdir()) == []
 
 

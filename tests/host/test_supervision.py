@@ -12,8 +12,6 @@ import pytest
 
 from agent.base.progress import JobEnd, NullProgress
 from agent.base.stop import Stop
-from agent.machine.host import boot_phases, host_record, refused_boots
-from agent.machine.power import Lease
 from agent.machine.supervision import Manager, StatusLine, supervised
 
 SOON = 5.0
@@ -140,42 +138,3 @@ async def test_a_manager_that_is_gone_fails_nothing(tmp_path: Path) -> None:
     assert not manager.tell("READY=1")
     async with supervised(manager, Stop()):
         pass
-
-
-def test_a_lease_is_granted_shown_and_given_back(tmp_path: Path) -> None:
-    """It holds as long as was asked for, replaces what was there, and can be ended."""
-    uptime = tmp_path / "uptime"
-    uptime.write_text("1000.50 3000.00\n")
-    lease = Lease(tmp_path / "run" / "lease", uptime)
-    assert lease.left() == 0
-    assert lease.grant(600) == pytest.approx(599.5)
-    uptime.write_text("1300.00 1.0\n")
-    assert lease.left() == pytest.approx(300)
-    assert lease.grant(60) == pytest.approx(60)
-    assert lease.end()
-    assert not lease.end()
-
-
-def test_the_end_of_the_boot_before_is_told(tmp_path: Path) -> None:
-    """What the units noted at the last power-off is part of the host; rubbish is not."""
-    assert host_record(state=tmp_path).previous is None
-    (tmp_path / "previous").write_text("70fa5167-85da-412c-a70a-5958ee4e51e7 1795383200\n")
-    previous = host_record(state=tmp_path).previous
-    assert previous is not None
-    assert previous.off.timestamp() == 1795383200
-    (tmp_path / "previous").write_text("rubbish")
-    assert host_record(state=tmp_path).previous is None
-
-
-def test_a_machine_that_went_off_at_once_says_why_once(tmp_path: Path) -> None:
-    """The next run tells that boots were refused, and the one after it does not."""
-    (tmp_path / "boots.refused").write_text("1795383200 3 boots in a row did not end\n")
-    assert refused_boots(tmp_path).startswith("3 boots in a row did not end; the machine switched")
-    assert refused_boots(tmp_path) == ""
-
-
-async def test_a_run_that_a_person_started_has_no_boot(tmp_path: Path) -> None:
-    """Only a run that the service manager started has the boot as a part of its time."""
-    now = host_record().booted
-    assert now is not None
-    assert await boot_phases({}, run=now) == ()

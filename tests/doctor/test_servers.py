@@ -13,7 +13,7 @@ from agent.doctor import (
     State,
     examine,
 )
-from tests.edges.installations import NOBODY, Ask, ask
+from tests.doctor.installations import NOBODY, Ask, ask
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import BlackHole, Corrupt, IgnoreConditions, Lie
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler

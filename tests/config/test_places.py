@@ -1,4 +1,4 @@
-"""Where things are: configuration, state, cache, bucket, and what a job's environment says."""
+"""Where things are: configuration, state, cache, bucket."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,6 @@ from agent.bucket.address import (
     store_error,
 )
 from agent.config.credentials import Credentials, static_credentials
-from agent.config.jobsfile import Job
 from agent.config.locate import (
     DEFAULTS,
     Locations,
@@ -27,7 +26,6 @@ from agent.config.locate import (
     locate,
 )
 from agent.config.settings import Paths, Store
-from agent.jobs.environment import AttemptPaths, job_environment
 
 HOME = {"HOME": "/home/me"}
 
@@ -286,81 +284,3 @@ def test_a_services_answer_is_the_reason_and_brings_its_remedy(
     assert str(error).endswith(f" put k: {reason}")
     assert remedy in error.remedy
     assert isinstance(error, StoreRefused) is ("403" in status)
-
-
-RUN = "20261122T064205Z-3f9a1c"
-
-
-def desk(**more: object) -> AttemptPaths:
-    """A desk."""
-    values: dict[str, object] = {
-        "run_id": RUN,
-        "number": 2,
-        "deadline": 1795337000,
-        "output": Path("/o"),
-        "state": Path("/s"),
-        "home": Path("/h"),
-        "result_file": Path("/r.json"),
-        **more,
-    }
-    return AttemptPaths(**values)  # type: ignore[arg-type]
-
-
-CONTRACT = {
-    "PATH": "/bin",
-    "HOME": "/h",
-    "LANG": "C.UTF-8",
-    "MAYFLY_OUTPUT_DIR": "/o",
-    "MAYFLY_STATE_DIR": "/s",
-    "MAYFLY_RESULT_FILE": "/r.json",
-    "MAYFLY_RUN_ID": RUN,
-    "MAYFLY_JOB": "quotes",
-    "MAYFLY_ATTEMPT": "2",
-    "MAYFLY_DEADLINE": "1795337000",
-}
-
-
-def test_a_job_gets_the_contract_and_nothing_else_of_the_agents() -> None:
-    """Credentials, settings and whatever else the agent has stay with it."""
-    agent = {
-        "PATH": "/bin",
-        "AWS_SECRET_ACCESS_KEY": "no",
-        "MAYFLY_STORE_URL": "no",
-        "HOME": "/root",
-        "LD_PRELOAD": "no",
-    }
-    assert job_environment(Job(name="quotes", command=("x",)), desk(), {}, agent) == CONTRACT
-
-
-def test_a_browser_job_of_a_matrix_gets_its_part_and_its_own() -> None:
-    """Its `env` and secrets, its matrix value, the browser, and its release's programs first on PATH."""
-    job = Job(
-        name="quotes",
-        command=("x",),
-        browser=True,
-        env={"TZ": "Asia/Tokyo", "A": "1"},
-        matrix={"shop": ("b",)},
-    )
-    place = desk(
-        webdriver="http://127.0.0.1:4444", downloads=Path("/d"), programs=Path("/rel/env/bin")
-    )
-    agent = {"PATH": "/bin", "TZ": "UTC", "LANG": "ja_JP.UTF-8"}
-    assert job_environment(job, place, {"TOKEN": "t"}, agent) == {
-        **CONTRACT,
-        "PATH": "/rel/env/bin:/bin",
-        "VIRTUAL_ENV": "/rel/env",
-        "LANG": "ja_JP.UTF-8",
-        "TZ": "Asia/Tokyo",
-        "A": "1",
-        "TOKEN": "t",
-        "MAYFLY_MATRIX_SHOP": "b",
-        "MAYFLY_WEBDRIVER_URL": "http://127.0.0.1:4444",
-        "MAYFLY_DOWNLOADS_DIR": "/d",
-    }
-
-
-def test_a_job_without_a_browser_is_not_told_of_one() -> None:
-    """Its sessions are for those that asked."""
-    place = desk(webdriver="http://127.0.0.1:4444", downloads=Path("/d"))
-    environment = job_environment(Job(name="quotes", command=("x",)), place, {}, {"PATH": "/bin"})
-    assert environment == CONTRACT

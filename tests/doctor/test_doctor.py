@@ -29,7 +29,7 @@ from agent.doctor import (
 from agent.release.memory import Memory, Writer
 from agent.release.obtain import obtain
 from agent.release.store import ReleaseStore, good_of
-from tests.edges.installations import Ask, ask
+from tests.doctor.installations import Ask, ask
 from tests.parts.compose import with_plugin
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.gitserver import GitServer

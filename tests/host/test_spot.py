@@ -2,11 +2,12 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.machine.instance import SpotNotice
-from agent.machine.spot import LINK, deadlines, departure, smallest_first
+from agent.machine.spot import LINK, deadlines, departure, ends_in_time
 
 NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
 
@@ -38,9 +39,18 @@ def test_a_clock_that_is_wrong_neither_hastens_nor_delays_beyond_reason(ahead: f
     assert 30 <= left <= 120
 
 
-@given(st.dictionaries(st.text(max_size=5), st.integers(0, 10**9)))
-def test_smaller_files_go_first(sizes: dict[str, int]) -> None:
-    """Everything is in the order once, and no file is before a smaller one."""
-    order = smallest_first(sizes)
-    assert sorted(order) == sorted(sizes)
-    assert [sizes[one] for one in order] == sorted(sizes.values())
+@pytest.mark.parametrize(
+    ("past", "ran", "left", "ends"),
+    [
+        ([], 0, 1000, False),
+        ([10], 0, 11, True),
+        ([10], 0, 10, False),
+        ([10, 60], 50, 16, True),
+        ([10, 60], 50, 15, False),
+    ],
+)
+def test_a_job_that_has_always_been_quick_enough_goes_on(
+    past: list[float], ran: float, left: float, *, ends: bool
+) -> None:
+    """As slow as it ever was, and a tenth more; of a job without a history nobody knows."""
+    assert ends_in_time(past, ran, left) is ends

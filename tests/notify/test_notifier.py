@@ -16,7 +16,7 @@ from agent.contract.entries import Ended
 from agent.contract.results import JobCause, JobStatus, RunStatus
 from agent.notify.notifier import PING_SECONDS, Notifier, ping
 from agent.notify.outcome import Outcome
-from tests.edges.conftest import Events
+from tests.notify.conftest import Events
 from tests.parts.command import completed
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
 from tests.parts.ports import LOOPBACK, free_port

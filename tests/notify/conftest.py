@@ -1,13 +1,10 @@
-"""Parts that the tests of the agent's small edges share."""
+"""What is logged while others are told."""
 
 from typing import Any
 
 import pytest
 
 from agent.base.logs import RunLogger
-from tests.edges.installations import installation
-
-__all__ = ["installation"]
 
 
 class Events(list[dict[str, Any]]):

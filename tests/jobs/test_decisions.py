@@ -1,5 +1,7 @@
 """What runs next, how an attempt counts, how a run ends: decisions, as tables and properties."""
 
+import errno
+import os
 import random
 from datetime import UTC, datetime
 
@@ -7,13 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.base.errors import ExitCode
 from agent.config.jobsfile import Expect, Job
-from agent.contract.entries import Ended as Entered
 from agent.contract.entries import Output
 from agent.contract.package import RefusedFile
-from agent.contract.results import JobCause, JobStatus, RunStatus
-from agent.delivery.sealing import status_of
+from agent.contract.results import JobCause, JobStatus
 from agent.jobs.plan import Decision, SchedulerState, backoff, day_problem, next_step
 from agent.jobs.resultfile import ResultFile
 from agent.jobs.verdict import (
@@ -25,9 +24,9 @@ from agent.jobs.verdict import (
     Verdict,
     broken_expectation,
     judge,
+    not_started,
     wants_retry,
 )
-from agent.notify.outcome import Outcome
 
 ASTRAY = 'it wrote 3 files beside its code, such as out.csv; set output = "."'
 LINKS = (RefusedFile(path="l", reason="a link"),)
@@ -81,6 +80,13 @@ def board(
 def test_what_may_start_now(state: SchedulerState, step: Decision) -> None:
     """File order decides between equals; needs, parallelism and sessions limit."""
     assert next_step(state) == step
+
+
+def test_what_needs_a_job_that_another_run_did_starts() -> None:
+    """It counts as done, and is not run again."""
+    jobs = (job("a"), job("b", "a"))
+    state = SchedulerState(jobs, {}, frozenset(), 2, 2, finished=frozenset({"a"}))
+    assert next_step(state) == Decision(("b",))
 
 
 @st.composite
@@ -317,60 +323,6 @@ def test_how_many_attempts_a_job_gets(
     assert made == attempts
 
 
-def result(status: JobStatus, cause: JobCause | None = None, *, refused: int = 0) -> Entered:
-    """A job's result."""
-    return Entered(name="x", status=status, cause=cause, refused=refused)
-
-
-@pytest.mark.parametrize(
-    ("results", "interrupted", "released", "status"),
-    [
-        ([], False, True, RunStatus.SUCCEEDED),
-        ([result(OK), result(OK)], False, True, RunStatus.SUCCEEDED),
-        ([result(OK), result(BAD)], False, True, RunStatus.PARTIAL),
-        ([result(BAD), result(JobStatus.EMPTY)], False, True, RunStatus.FAILED),
-        ([result(OK), result(OK, refused=1)], False, True, RunStatus.PARTIAL),
-        ([result(OK, refused=1)], False, True, RunStatus.PARTIAL),
-        ([result(BAD, refused=1)], False, True, RunStatus.FAILED),
-        ([result(OK, refused=1)], True, True, RunStatus.INTERRUPTED),
-        ([result(OK), result(SKIPPED)], False, True, RunStatus.SUCCEEDED),
-        ([result(SKIPPED)], False, True, RunStatus.SUCCEEDED),
-        ([result(OK), result(SKIPPED, JobCause.ERROR)], False, True, RunStatus.PARTIAL),
-        ([result(OK)], True, True, RunStatus.INTERRUPTED),
-        ([], False, False, RunStatus.FAILED),
-        ([], True, False, RunStatus.FAILED),
-    ],
-)
-def test_how_a_run_ends(
-    results: list[Entered], interrupted: bool, released: bool, status: RunStatus
-) -> None:
-    """A job that was not due today counts neither way; one that was skipped for a cause did not succeed."""
-    assert status_of(results, interrupted=interrupted, released=released) is status
-
-
-@pytest.mark.parametrize(
-    ("outcome", "code"),
-    [
-        (Outcome(RunStatus.SUCCEEDED), ExitCode.DONE),
-        (Outcome(RunStatus.STOOD_BACK), ExitCode.DONE),
-        (Outcome(RunStatus.PARTIAL), ExitCode.PARTIAL),
-        (Outcome(RunStatus.FAILED), ExitCode.FAILED),
-        (Outcome(RunStatus.INTERRUPTED), ExitCode.INTERRUPTED),
-        (Outcome(RunStatus.FAILED, released=False), ExitCode.NO_RELEASE),
-        (Outcome(RunStatus.SUCCEEDED, delivered=False), ExitCode.NOT_DELIVERED),
-        (Outcome(RunStatus.FAILED, released=False, delivered=False), ExitCode.NOT_DELIVERED),
-    ],
-)
-def test_the_exit_code_says_what_needs_a_person_most(outcome: Outcome, code: ExitCode) -> None:
-    """Files that are not in the bucket come before everything."""
-    assert outcome.exit_code is code
-
-
-def test_exit_codes_are_those_of_the_contract() -> None:
-    """Alerts and units rely on these numbers."""
-    assert [code.value for code in ExitCode] == list(range(9))
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -388,3 +340,32 @@ def test_a_result_file_says_only_what_a_manifest_can_hold(text: str) -> None:
     """JSON has no NaN; a job that reports one is unreadable, not the run's manifest."""
     with pytest.raises(ValueError, match="ResultFile"):
         ResultFile.model_validate_json(text)
+
+
+@pytest.mark.parametrize(
+    ("number", "cause"),
+    [
+        (errno.ENOENT, JobCause.RELEASE),
+        (errno.EACCES, JobCause.RELEASE),
+        (errno.ENOEXEC, JobCause.RELEASE),
+        (errno.EISDIR, JobCause.RELEASE),
+        (errno.ENOSPC, JobCause.OUT_OF_DISK),
+        (errno.EAGAIN, JobCause.ERROR),
+        (errno.ENOMEM, JobCause.ERROR),
+        (errno.EMFILE, JobCause.ERROR),
+    ],
+)
+def test_the_release_is_to_blame_for_its_program_only(number: int, cause: JobCause) -> None:
+    """No such program, or none that can be executed; what the machine had not is the machine's."""
+    assert not_started(OSError(number, os.strerror(number))) is cause
+
+
+def test_a_program_that_is_not_on_the_path_is_the_releases() -> None:
+    """The agent finds that out itself, so that the error has no number."""
+    assert not_started(FileNotFoundError('program "x" is not on the PATH')) is JobCause.RELEASE
+
+
+def test_a_unit_that_did_not_start_in_time_is_not_the_releases() -> None:
+    """A machine with too much to do starts nobody's program in time."""
+    error = OSError("systemd did not start its unit in 60 s")
+    assert not_started(error) is JobCause.ERROR

@@ -8,7 +8,7 @@ import pytest
 
 from agent.doctor.examine import State
 from agent.doctor.guard import units
-from tests.edges.installations import Ask
+from tests.doctor.installations import Ask
 
 SYSTEMD = Path(__file__).parent.parent.parent / "systemd"
 

@@ -13,6 +13,7 @@ from agent.config.jobsfile import (
     MAX_NAME,
     JobsFile,
     expand,
+    family_of,
     matrix_environment,
     needs_browser,
     parse_days,
@@ -236,3 +237,25 @@ def test_the_schema_takes_the_example_and_refuses_a_misspelt_key() -> None:
 def test_zones_that_a_program_understands_are_fine(zone: str) -> None:
     """Names, and rules of POSIX where no day is judged by them."""
     assert parse_jobs(job(f'env = {{ TZ = "{zone}" }}'), "jobs.toml", "1")[1] == []
+
+
+MATRIX = """
+[[job]]
+name = "shop"
+command = ["x"]
+matrix = { city = ["akasaka", "Ume Da"] }
+
+[[job]]
+name = "shop-list"
+command = ["x"]
+"""
+
+
+def test_a_value_of_a_matrix_knows_its_job() -> None:
+    """Whatever its own name became, it has the one in jobs.toml besides; a job without a matrix has one name."""
+    jobs, faults = parse_jobs(MATRIX, "jobs.toml", "1.0")
+    assert (jobs is not None, faults) == (True, [])
+    assert jobs is not None
+    assert [family_of(each) for each in jobs.job] == ["shop", "shop", "shop-list"]
+    assert len({each.name for each in jobs.job}) == 3
+    assert all(each.command == ("x",) for each in jobs.job)

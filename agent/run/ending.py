@@ -1,0 +1,172 @@
+"""The end of a run: the rest is delivered, and the run is closed in its batch's log."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from agent.base.errors import MayflyError, StoreError
+from agent.base.statedisk import state_disk
+from agent.base.stop import first
+from agent.contract.entries import Ended
+from agent.contract.layout import ManifestKey
+from agent.contract.results import JobCause
+from agent.delivery.delivery import Delivery
+from agent.delivery.sealing import lost, status_of, tally, without_package
+from agent.machine.spot import deadlines
+from agent.notify.outcome import Outcome
+from agent.run.background import Background
+from agent.run.context import RunContext
+from agent.run.draft import Draft
+from agent.run.work import JobsOfRun
+
+CLOSE_SECONDS = 30.0
+"""Of the hand-off, for a last commit and the run's end when not everything could be sent."""
+EARLIER_SECONDS = 86400.0
+"""Longer than any run: the run's own limit ends the wait."""
+
+
+class Ending:
+    """The end of one run."""
+
+    def __init__(
+        self,
+        context: RunContext,
+        background: Background,
+        delivery: Delivery,
+        draft: Draft,
+        work: JobsOfRun,
+    ) -> None:
+        self._context = context
+        self._background = background
+        self._delivery = delivery
+        self._draft = draft
+        self._work = work
+        self._results: tuple[Ended, ...] | None = None
+        self._manifest = ""
+
+    async def hand_over(self) -> Outcome:
+        """Deliver the rest and close the run; what cannot be delivered stays in the spool for the next one."""
+        settings, reason = self._context.settings, ""
+        left = (self._context.began.deadline - datetime.now(UTC)).total_seconds()
+        seconds = min(settings.limits.handoff, max(left, settings.handoff_seconds))
+        try:
+            with state_disk(self._context.call.places.state):
+                async with asyncio.timeout(seconds):
+                    reason = await self._deliver(seconds)
+        except TimeoutError:
+            reason = f"the hand-off took longer than {seconds:.0f} s{self._why()}"
+        except MayflyError as error:
+            reason = error.with_remedy
+        if self._manifest and (not reason or not self._context.call.keeps_disk):
+            await self.discard()
+        return self.outcome(reason)
+
+    async def _deliver(self, seconds: float) -> str:
+        """Commit what is left and close the run; return what could not be sent, and why."""
+        context, draft = self._context, self._draft
+        bucket = await asyncio.shield(self._background.bucket)
+        session = await asyncio.shield(self._background.session)
+        await self._give_way()
+        pending = await self._flush(max(seconds - CLOSE_SECONDS, seconds / 2))
+        self._results = await self._told_of(pending)
+        draft.warn(*context.spool.warnings)
+        began = await asyncio.to_thread(lambda: context.run.began)
+        draft.note(
+            schedule=session.batch.schedule,
+            batch=session.batch.name,
+            slot=began and began.slot,
+            finished=datetime.now(UTC),
+        )
+        self.conclude(self._results)
+        keeps_disk = context.call.keeps_disk
+        closed = await self._delivery.close(draft.record, pending, keeps_disk=keeps_disk)
+        self._manifest = f"{bucket.name}/{ManifestKey(context.run.run).text}"
+        context.log.info("run.closed", status=closed.status.value, bucket=bucket.name)
+        if not pending:
+            return ""
+        return f"{len(pending)} jobs could not be sent, such as {pending[0]}{self._why()}"
+
+    def conclude(self, results: Sequence[Ended] | None = None) -> None:
+        """Note how the run ended, as far as that is known; at first, before the delivery, which may fail."""
+        known = results or tuple(map(without_package, self._work.results))
+        record = self._draft.record
+        cut_short = record.interruption is not None and (
+            record.release is None or any(job.cause is JobCause.INTERRUPTED for job in known)
+        )
+        released = record.release is not None or cut_short
+        self._draft.note(status=status_of(known, interrupted=cut_short, released=released))
+        if results is not None:
+            status = self._draft.record.status.value
+            self._context.log.info("run.concluded", status=status, jobs=tally(known))
+
+    def _why(self) -> str:
+        """Return what kept the run from the bucket, as the end of a sentence."""
+        unopened = self._background.unopened
+        reason = f"no credentials: {unopened}" if unopened else self._delivery.trouble
+        return f": {reason}" if reason else ""
+
+    async def _give_way(self) -> None:
+        """Wait for the delivery of earlier runs, or end it when the machine is taken back: the link is for this run."""
+        earlier, stop = self._background.earlier, self._context.stop
+        await first(asyncio.wait([earlier]), stop.taken(), seconds=EARLIER_SECONDS)
+        if stop.gone is None:
+            earlier.result()
+        else:
+            earlier.cancel()
+
+    async def _flush(self, seconds: float) -> list[str]:
+        """Commit what ended; on a machine that is taken back, as much as the time allows, the smallest first."""
+        stop, keeps_disk = self._context.stop, self._context.call.keeps_disk
+        whole = asyncio.create_task(self._delivery.flush(seconds, keeps_disk=keeps_disk))
+        try:
+            await first(asyncio.wait([whole]), stop.taken(), seconds=EARLIER_SECONDS)
+            if whole.done():
+                return whole.result()
+        finally:
+            whole.cancel()
+            await asyncio.gather(whole, return_exceptions=True)
+        if stop.gone is None:
+            raise StoreError("the hand-off took longer than any run may")
+        now = datetime.now(UTC)
+        send_by = deadlines(stop.gone, now, pending=0, grace=0.0).send_by
+        left = max(1.0, (send_by - now).total_seconds())
+        return await self._delivery.flush(left, hurried=True, keeps_disk=keeps_disk)
+
+    async def _told_of(self, pending: Sequence[str]) -> tuple[Ended, ...]:
+        """Return what became of the jobs, in the order of the plan; what goes with the disk counts as interrupted."""
+        ended = {job.name: job for job in await self._delivery.results()}
+        if not self._context.call.keeps_disk:
+            ended |= {name: lost(ended[name]) for name in pending}
+        order = {job.name: number for number, job in enumerate(self._work.jobs)}
+        return tuple(sorted(ended.values(), key=lambda job: order.get(job.name, len(order))))
+
+    async def discard(self) -> None:
+        """Take the run out of the spool; where the disk refuses, the next run finds it closed."""
+        context = self._context
+        await self._delivery.end()
+        # A machine that goes off now is not kept on to delete files.
+        remove = not context.settings.power.goes_off(machine=context.call.machine)
+        try:
+            await asyncio.to_thread(lambda: context.run.discard(context.log, remove=remove))
+        except OSError as error:
+            context.log.warning("spool.not_removed", reason=str(error))
+
+    def outcome(self, reason: str) -> Outcome:
+        """Return how the run ended; a reason says why not everything is in the bucket."""
+        context, record = self._context, self._draft.record
+        reason = context.redactor.text(reason)
+        if reason:
+            context.log.error("handoff.postponed", reason=reason, spool=str(context.run.root))
+        known = tuple(map(without_package, self._work.results))
+        return Outcome(
+            status=record.status,
+            jobs=known if self._results is None else self._results,
+            released=record.release is not None or record.interruption is not None,
+            configured=not context.call.refused,
+            delivered=not reason,
+            undelivered=reason,
+            run_id=record.run,
+            interruption=record.interruption or "",
+            warnings=record.warnings,
+            manifest=self._manifest,
+        )
