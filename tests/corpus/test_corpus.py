@@ -16,14 +16,16 @@ from typing import Any
 import pytest
 from agent.base.containers import built_prefix
 
-from tests.containers.conftest import bench, compose_yard, yard
+from tests.bucket.bucket import Bucket, Run
+from tests.bucket.sound import sound
+from tests.containers.conftest import bench, bucket, compose_yard, yard
 from tests.corpus.cases import PAGE, Case, cases, page
 from tests.corpus.standins import ensure_all
 from tests.parts.command import call, completed, surroundings
 from tests.parts.docker_engine import DockerEngine
 from tests.run.bench import Bench, Ran
 
-__all__ = ["bench", "compose_yard", "yard"]
+__all__ = ["bench", "bucket", "compose_yard", "yard"]
 
 CASES = cases()
 RUNS = [
@@ -85,6 +87,7 @@ def test_a_run_makes_of_it_what_is_expected(
     *,
     case: Case,
     compose_yard: Bench,
+    bucket: Bucket,
     docker_engine: DockerEngine,
     site: str,
     tmp_path: Path,
@@ -112,48 +115,37 @@ def test_a_run_makes_of_it_what_is_expected(
         settings["secrets__source"] = str(secrets)
     try:
         ran = compose_yard.run(**settings)
-        _compare(case, ran, compose_yard.folder / "bucket")
-        _judge(case, ran, compose_yard)
+        run = sound(bucket, ran.run_id)
+        _compare(case, ran, run)
+        _judge(case, ran, run, compose_yard)
     finally:
         _remove_built(compose_yard, docker_engine)
 
 
-def _compare(case: Case, ran: Ran, bucket: Path) -> None:
+def _compare(case: Case, ran: Ran, run: Run) -> None:
     assert ran.code == case.expected.get("exit", 0), ran.stderr
     for said in case.expected.get("warnings", ()):
         assert said in "\n".join(ran.outcome["warnings"])
     if not case.jobs:
         assert case.expected["rejected"] in ran.stderr
-    packages = _packages(bucket)
-    assert set(packages) == set(case.jobs), ran.stderr
     printed = [event["line"] for event in ran.events("job.output")]
+    assert set(run.statuses) == set(case.jobs), ran.stderr
     for name, expected in case.jobs.items():
-        job = packages[name]["mayfly:job"]
+        job = run.job(name)
         assert job["status"] == expected["status"], ran.stderr
         assert expected.get("says", "") in " ".join([job["message"], *job["notes"]])
         assert {*expected.get("prints", ())} <= {*printed}, ran.stderr
-        files = [
-            each["path"] for each in packages[name]["resources"] if each["mayfly:role"] == "result"
-        ]
-        assert sorted(files) == sorted(f"files/{file}" for file in expected.get("files", ()))
+        assert set(run.files_of(name)) == {*expected.get("files", ())}
 
 
-def _packages(bucket: Path) -> dict[str, Any]:
-    """Return what was delivered of each job, as whoever fetches it finds it."""
-    return {
-        file.parent.name: json.loads(file.read_text())
-        for file in bucket.glob("runs/*/jobs/*/datapackage.json")
-    }
-
-
-def _judge(case: Case, ran: Ran, bench: Bench) -> None:
+def _judge(case: Case, ran: Ran, run: Run, bench: Bench) -> None:
     """Compare the services that ran, and their images, with what compose makes of the file on its owner's server."""
     work = bench.repo.work
     if "secrets" in case.expected:
         (work / ".env").write_text(case.expected["secrets"])
     left = {name for event in ran.events("job.services_not_started") for name in event["services"]}
-    for package in _packages(bench.folder / "bucket").values():
-        image = package["mayfly:job"]["attempts"][-1].get("image", "")
+    for job in run.jobs:
+        image = job["attempts"][-1].get("image", "")
         file, colon, listed = image.partition(": ")
         if not colon:
             continue

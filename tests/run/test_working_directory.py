@@ -125,7 +125,7 @@ def test_results_beside_the_code(
         ["a link"] if output == "." else []
     )
     if output == ".":
-        assert bucket.files(ran.run_id)["a/known.csv"] == b"old\nnew\n"
+        assert bucket.run(ran.run_id).files["a/known.csv"] == b"old\nnew\n"
     assert list((bench.state / "spool").iterdir()) == []
 
 
@@ -143,4 +143,4 @@ def test_a_job_past_its_limit_has_what_it_wrote_beside_its_code(
     bench.release("v1", jobs)
     ran = bench.run()
     assert ran.job("a")["status"] == "timed_out", ran.stderr
-    assert bucket.files(ran.run_id)["a/early.csv"] == b"early\n"
+    assert bucket.run(ran.run_id).files["a/early.csv"] == b"early\n"
