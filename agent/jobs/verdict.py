@@ -6,7 +6,7 @@ Decisions only.
 import errno
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from agent.base.units import show_duration, show_size
@@ -57,6 +57,11 @@ class Strays:
     first: str = ""
     output: str = "."
     volumes: tuple[str, ...] = ()
+
+    def and_one(self, path: str, output: str) -> "Strays":
+        """Return these with one more; what is told of the first stays."""
+        first = self if self.count else replace(self, first=path, output=output)
+        return replace(first, count=first.count + 1)
 
     @property
     def hint(self) -> str:

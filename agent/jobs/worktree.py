@@ -16,7 +16,7 @@ import shutil
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.base.durable import remove_tree
@@ -113,19 +113,12 @@ class _Copy:
         strays = Strays(volumes=working.volumes)
         for path in self._written():
             inside = _within(path, working.output)
-            is_ours = inside is not None and is_result(inside)
-            if (
-                is_ours
-                and results is not None
-                and _moved(self.root, path, results / (inside or ""))
-            ):
+            target = results / inside if results and inside and is_result(inside) else None
+            if target is not None and _moved(self.root, path, target):
                 continue
             place = _place(path, working.mounted)
             if place is not None and is_result(path):
-                first = (
-                    strays if strays.count else replace(strays, first=written(path), output=place)
-                )
-                strays = replace(first, count=first.count + 1)
+                strays = strays.and_one(written(path), place)
         working.strays = strays
         return self._is_as_it_was() and self._without_new()
 
