@@ -25,7 +25,7 @@ from agent.jobs.environment import AttemptPaths, job_environment
 from agent.jobs.interface import Exit, Isolation, Launch, Running
 from agent.jobs.resultfile import MAX_BYTES, ResultFile, read_result
 from agent.jobs.state import unpack
-from agent.jobs.verdict import KILLED, Ended, Produced, Verdict, judge, not_started
+from agent.jobs.verdict import KILLED, Ended, Produced, Verdict, judge, not_started, note_on_strays
 from agent.jobs.worktree import WorkingDirectory
 
 DRAIN_SECONDS = 2.0
@@ -86,8 +86,7 @@ async def attempt(job: Job, number: int, context: JobContext, log: Log) -> Tried
         output_bytes=capture.total,
     )
     lost = f"its output was not kept: {capture.lost}" if capture.lost else ""
-    unseen = "" if job.output else ended.strays.hint
-    astray = ended.strays.text if produced.files else unseen
+    astray = note_on_strays(ended.strays, verdict, produced, has_output=job.output is not None)
     notes = (*notes, *filter(None, [odd, lost, astray]))
     return Tried(record, verdict, reported, produced, ended.browser_died, notes)
 

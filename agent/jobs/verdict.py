@@ -201,6 +201,15 @@ def judge(
     )
 
 
+def note_on_strays(
+    strays: Strays, verdict: Verdict, produced: Produced, *, has_output: bool
+) -> str:
+    """Return what is told beside the verdict of what a job wrote elsewhere; where it has no results, that is in it."""
+    if produced.files:
+        return strays.text
+    return strays.hint if verdict.status is JobStatus.SUCCEEDED and not has_output else ""
+
+
 def broken_expectation(
     expect: Expect, produced: Produced, items: int | None, past: Sequence[Output]
 ) -> str:

@@ -369,3 +369,25 @@ def test_a_unit_that_did_not_start_in_time_is_not_the_releases() -> None:
     """A machine with too much to do starts nobody's program in time."""
     error = OSError("systemd did not start its unit in 60 s")
     assert not_started(error) is JobCause.ERROR
+
+
+VOLUMES = Strays(volumes=("/data", "/cache"))
+
+
+@pytest.mark.parametrize(
+    ("strays", "status", "files", "has_output", "expected"),
+    [
+        (Strays(1, "driver.log"), OK, 1, False, "it wrote 1 file beside its code: driver.log"),
+        (VOLUMES, OK, 0, False, 'wrote to /data, /cache went with its stack; set output = "/data"'),
+        (VOLUMES, OK, 0, True, ""),
+        (VOLUMES, BAD, 0, False, ""),
+        (VOLUMES, OK, 1, False, ""),
+        (Strays(), OK, 0, False, ""),
+    ],
+)
+def test_what_is_told_beside_the_verdict(
+    strays: Strays, status: JobStatus, files: int, *, has_output: bool, expected: str
+) -> None:
+    """Of files that were not handed over, and of volumes that nobody can look into."""
+    told = note_on_strays(strays, Verdict(status), Produced(files=files), has_output=has_output)
+    assert (expected in told) if expected else (told == "")
