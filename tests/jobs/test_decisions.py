@@ -25,6 +25,7 @@ from agent.jobs.verdict import (
     broken_expectation,
     judge,
     not_started,
+    note_on_strays,
     wants_retry,
 )
 
