@@ -45,7 +45,12 @@ def is_clients_own(name: str) -> bool:
 
 def output_problem(path: str) -> str | None:
     """Return why results cannot be mounted at this path of a container, or None."""
-    if path == "/" or str(PurePosixPath(path)) != path or ".." in path.split("/"):
+    if (
+        not path.startswith("/")
+        or path == "/"
+        or str(PurePosixPath(path)) != path
+        or ".." in path.split("/")
+    ):
         return "is not a plain absolute path of a folder"
     if re.search(r"[:,\x00-\x1f\x7f\"]", path):
         return "has a character that container engines do not take"
@@ -208,8 +213,27 @@ def _alias(own: Mapping[str, Any], alias: str) -> list[str]:
 def told(failure: str, tail: Collection[str]) -> str:
     """Return why a container did not start, with the last line of output and the remedy."""
     said = [line.strip() for line in tail if line.strip() and "level=warning" not in line]
-    parts = [failure, said[-1] if said else "", remedy_for("\n".join(said))]
+    parts = [failure, _last_of(said), remedy_for("\n".join(said))]
     return "; ".join(part for part in parts if part)
+
+
+_STEP_FAILED = re.compile(
+    r"failed to solve: (?:rpc error: .*?desc = )?(?:executor failed running \[|process \")"
+    r"(?:/bin/sh -c )?(?P<step>.{1,80})"
+)
+_STEP_SAID = re.compile(r"(?:#\d+ )?\d+\.\d+ (?P<text>.*\S)")
+"""What a step of a build prints, with the seconds since its start."""
+
+
+def _last_of(said: Sequence[str]) -> str:
+    """Return what was said last; of a build whose step failed, what the step said: the end repeats its command."""
+    if not said:
+        return ""
+    failed = _STEP_FAILED.match(said[-1])
+    steps = [found["text"] for found in map(_STEP_SAID.match, said) if found]
+    if failed is None or not steps:
+        return said[-1]
+    return f"{steps[-1]} (the build's step {failed['step'].strip()} ...)"
 
 
 def remedy_for(said: str) -> str:

@@ -19,7 +19,7 @@ from agent.config.locate import Surroundings
 from agent.config.settings import Release
 from agent.jobs.containers.stackfile import examine_stacks
 from agent.release.advice import advice, dependency_faults, expected
-from agent.release.checks import file_faults, stack_faults
+from agent.release.checks import NO_JOBS_FILE, file_faults, stack_faults
 from agent.release.verify import signers_faults
 
 
@@ -95,13 +95,14 @@ def _look(path: Path, release: Release, around: Surroundings) -> Looked:
     except UnicodeDecodeError:
         return Looked([Fault(str(path), "", "not a text file in UTF-8")])
     except OSError as error:
-        return Looked([Fault(str(path), "", f"cannot be read: {error.strerror}")])
+        remedy = NO_JOBS_FILE if isinstance(error, FileNotFoundError) else ""
+        return Looked([Fault(str(path), "", f"cannot be read: {error.strerror}", remedy)])
     jobs, faults = parse_jobs(text, str(path), __version__)
     if jobs is None:
         return Looked(faults)
     tree, name = _tree(path, release.jobs)
     signed = release.allowed_signers is not None
-    stacks, unchecked = _stacks(jobs, tree, str(path), around)
+    stacks, notes, unchecked = _stacks(jobs, tree, str(path), around)
     return Looked(
         [
             *file_faults(jobs, tree, str(path)),
@@ -109,7 +110,7 @@ def _look(path: Path, release: Release, around: Surroundings) -> Looked:
             *stacks,
         ],
         unchecked,
-        [*advice(tree, jobs, name), *expected(tree, jobs, name, around.environ)],
+        [*advice(tree, jobs, name), *expected(tree, jobs, name, around.environ), *notes],
     )
 
 
@@ -123,8 +124,8 @@ def _tree(path: Path, usual: str) -> tuple[Path, str]:
 
 def _stacks(
     jobs: JobsFile, tree: Path, source: str, around: Surroundings
-) -> tuple[list[Fault], list[str]]:
-    """Return the faults of the stacks that jobs name, and the stacks that could not be checked."""
+) -> tuple[list[Fault], list[str], list[str]]:
+    """Return what is wrong with the stacks that jobs name, what is good to know, and which could not be checked."""
     faults = stack_faults(jobs, tree, source)
     sound = [
         job
@@ -132,10 +133,11 @@ def _stacks(
         if not any(fault.key.startswith(f"job[{job.name}].") for fault in faults)
     ]
     try:
-        return [*faults, *asyncio.run(examine_stacks(sound, tree, around.environ))], []
+        found = asyncio.run(examine_stacks(sound, tree, around.environ))
     except ContainerError as error:
         names = dict.fromkeys(job.compose for job in sound if job.compose)
-        return faults, [f"{', '.join(names)}: {error.with_remedy}"]
+        return faults, [], [f"{', '.join(names)}: {error.with_remedy}"]
+    return [*faults, *found.faults], [*found.notes], []
 
 
 def _lines(values: list[Explained]) -> list[str]:

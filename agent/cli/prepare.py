@@ -108,7 +108,7 @@ async def _fetch_images(
     engine = Engine(around.environ, keyring.docker)
     for image in dict.fromkeys(images(release.jobs, settings, find_chromedriver(around.environ))):
         await engine.have(image, log, "image.pulled")
-    if faults := await examine_stacks(release.jobs.job, release.tree, around.environ):
+    if faults := (await examine_stacks(release.jobs.job, release.tree, around.environ)).faults:
         log.warning("stack.not_pulled", reason=summary(faults))
         return
     for stack in dict.fromkeys(job.compose for job in release.jobs.job if job.compose):

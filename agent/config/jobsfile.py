@@ -29,6 +29,7 @@ from agent.base.units import Seconds, Size
 from agent.base.versions import requirement_problem
 from agent.base.zones import zone_problem, zones
 from agent.config.faults import LONGEST_SHOWN, Fault, faults_of, read_toml, suggest
+from agent.contract.names import path_problem
 
 _JOB_NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 _ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
@@ -116,12 +117,15 @@ class Job(Table):
     command: tuple[str, ...] | None = Field(
         None,
         min_length=1,
-        description="Program, arguments; with `image` the container's arguments.",
+        description="Program, arguments; with `image` and `compose` the container's, instead of its own.",
     )
     image: ImageName | None = Field(None, description="Container image to run.")
     compose: str | None = Field(None, description="Compose file of an existing stack.")
     service: ServiceName | None = Field(None, description="The stack's batch service.")
-    output: str | None = Field(None, pattern="^/", description="Container path of the results.")
+    output: str | None = Field(
+        None,
+        description="Container path of the results; of a program a folder beside its code, such as `.`.",
+    )
     browser: bool = Field(False, description="Wants a WebDriver URL.")
     timeout: Seconds = Field(1800.0, description="Limit of each attempt.")
     retries: int = Field(0, ge=0, le=10, description="Attempts after a failed first one.")
@@ -179,20 +183,27 @@ class Job(Table):
         kinds = [kind for kind in ("image", "compose") if getattr(self, kind) is not None]
         if len(kinds) > 1 or (not kinds and self.command is None):
             raise ValueError('needs one of "command", "image" and "compose"')
-        if self.compose is not None and (self.service is None or self.command is not None):
-            raise ValueError(
-                '"compose" needs "service", the one whose exit code counts, and no "command"'
-            )
+        if self.compose is not None and self.service is None:
+            raise ValueError('"compose" needs "service", the one whose exit code counts')
         if self.compose is None and self.service is not None:
             raise ValueError('"service" goes with "compose"')
-        if not kinds and self.output is not None:
-            raise ValueError('"output" is a container\'s; a program writes to $MAYFLY_OUTPUT_DIR')
+        return self
+
+    @model_validator(mode="after")
+    def _place_of_output(self) -> Self:
+        if self.output is None:
+            return self
+        if self.in_container and (problem := output_problem(self.output)):
+            raise ValueError(f'"output" {problem}; write for example "/data"')
+        if not self.in_container and self.output != "." and path_problem(self.output):
+            raise ValueError(
+                f'"output" of a program is a folder of the release, and "{self.output}" is none;'
+                ' write for example "." or "out"'
+            )
         return self
 
     @model_validator(mode="after")
     def _contained(self) -> Self:
-        if self.output is not None and (problem := output_problem(self.output)):
-            raise ValueError(f'"output" {problem}; write for example "/data"')
         if self.compose is not None and self.memory is not None:
             raise ValueError(
                 '"memory" of a stack\'s services is set in the compose file: mem_limit'
@@ -228,6 +239,11 @@ class Job(Table):
     def in_container(self) -> bool:
         """Whether it is a container, or a stack of them, and not a program of this machine."""
         return self.image is not None or self.compose is not None
+
+    @property
+    def works_in_copy(self) -> bool:
+        """Whether it writes beside its code, as a stack may and as a program with an `output` does."""
+        return self.compose is not None or (self.output is not None and not self.in_container)
 
     @property
     def days(self) -> frozenset[int]:

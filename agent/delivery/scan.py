@@ -110,7 +110,7 @@ def _names_in(root: Path, inside: str, result: Scan) -> list[str]:
     """Return the names in a folder that may be results, the last one first; those of folders have their slash."""
     names = []
     try:
-        with _opened(root, inside) as descriptor, os.scandir(descriptor) as entries:
+        with opened(root, inside) as descriptor, os.scandir(descriptor) as entries:
             for entry in entries:
                 is_folder = entry.is_dir(follow_symlinks=False)
                 path = inside + entry.name
@@ -131,7 +131,7 @@ def _stat_all(root: Path, inside: str, names: list[str], result: Scan) -> list[F
     """Return those files of a folder that are results."""
     found = []
     try:
-        with _opened(root, inside) as descriptor:
+        with opened(root, inside) as descriptor:
             for name in names:
                 try:
                     status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
@@ -165,7 +165,7 @@ def _size_problem(path: str, status: os.stat_result) -> str | None:
 
 
 @contextmanager
-def _opened(root: Path, inside: str) -> Iterator[int]:
+def opened(root: Path, inside: str) -> Iterator[int]:
     """Hold a descriptor of the folder `inside` (with its slash; empty for `root` itself), following no link to it.
 
     From the root each time: however deep a job nests its folders, one descriptor is open.
@@ -203,7 +203,7 @@ def open_file(root: Path, path: str) -> Iterator[tuple[IO[bytes], Signature]]:
         OSError: It is gone, or no longer a regular file of its own.
     """
     inside, slash, name = path.rpartition("/")
-    with _opened(root, inside + slash) as folder:
+    with opened(root, inside + slash) as folder:
         # O_NONBLOCK: opening a pipe that took the file's place must not wait for its writer.
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     # Unbuffered: whoever reads asks for a mebibyte at a time, or for all of it.

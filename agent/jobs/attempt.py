@@ -25,7 +25,7 @@ from agent.jobs.environment import AttemptPaths, job_environment
 from agent.jobs.interface import Exit, Isolation, Launch, Running
 from agent.jobs.resultfile import MAX_BYTES, ResultFile, read_result
 from agent.jobs.state import unpack
-from agent.jobs.verdict import KILLED, Ended, Produced, Verdict, judge, not_started
+from agent.jobs.verdict import KILLED, Ended, Produced, Verdict, judge, not_started, note_on_strays
 from agent.jobs.worktree import WorkingDirectory
 
 DRAIN_SECONDS = 2.0
@@ -86,7 +86,7 @@ async def attempt(job: Job, number: int, context: JobContext, log: Log) -> Tried
         output_bytes=capture.total,
     )
     lost = f"its output was not kept: {capture.lost}" if capture.lost else ""
-    astray = ended.strays.text if produced.files else ""
+    astray = note_on_strays(ended.strays, verdict, produced, has_output=job.output is not None)
     notes = (*notes, *filter(None, [odd, lost, astray]))
     return Tried(record, verdict, reported, produced, ended.browser_died, notes)
 
@@ -102,8 +102,8 @@ async def _run_program(
     """
     if context.stop.requested:
         raise StoppedError("the run was told to stop before the program started")
-    async with _browsing(job, context) as lost_browser, _working(job, context) as working:
-        launch = _launch(job, number, space, working.path, context)
+    async with _browsing(job, context) as lost_browser, _working(job, space, context) as working:
+        launch = _launch(job, number, space, working, context)
         ended = await _execute(launch, space, capture, job, context)
         died = ended.exit_code != 0 and await lost_browser()
     tail = "\n".join(capture.tail)
@@ -122,14 +122,20 @@ def _isolation_of(job: Job, context: JobContext) -> Isolation:
 
 
 @asynccontextmanager
-async def _working(job: Job, context: JobContext) -> AsyncIterator[WorkingDirectory]:
-    """Yield where the program works: in the release's own tree only where it cannot change that."""
-    if _isolation_of(job, context).protects_tree:
+async def _working(
+    job: Job, space: Workspace, context: JobContext
+) -> AsyncIterator[WorkingDirectory]:
+    """Yield where the program works: in the release's own tree only where it cannot, and need not, change that."""
+    if _isolation_of(job, context).protects_tree and not job.works_in_copy:
         yield WorkingDirectory(context.tree)
         return
+    results = space.output if job.works_in_copy else None
     async with context.trees.lend(
-        context.tree, stopped=partial(context.stop.overdue, 0.0)
+        context.tree, stopped=partial(context.stop.overdue, 0.0), results=results
     ) as working:
+        if job.output is not None and not job.in_container:
+            working.output = job.output
+            (working.path / job.output).mkdir(parents=True, exist_ok=True)
         yield working
 
 
@@ -180,7 +186,9 @@ async def _restore_state(job: Job, space: Workspace, context: JobContext) -> tup
     return (problem,) if problem else ()
 
 
-def _launch(job: Job, number: int, space: Workspace, cwd: Path, context: JobContext) -> Launch:
+def _launch(
+    job: Job, number: int, space: Workspace, working: WorkingDirectory, context: JobContext
+) -> Launch:
     seconds = min(job.timeout, context.seconds_left())
     browser = context.browser if job.browser else None
     paths = AttemptPaths(
@@ -188,7 +196,7 @@ def _launch(job: Job, number: int, space: Workspace, cwd: Path, context: JobCont
         batch=context.batch,
         number=number,
         deadline=int(now().timestamp() + seconds),
-        output=space.output,
+        output=working.path / working.output if working.output else space.output,
         state=space.state,
         home=space.home,
         result_file=space.result_file,
@@ -200,14 +208,15 @@ def _launch(job: Job, number: int, space: Workspace, cwd: Path, context: JobCont
     spec = None
     if job.in_container:
         paths, spec = into_container(job, paths, space)
+        spec = replace(spec, release=context.tree, working=working)
     return Launch(
         name=f"{job.name}-{number}",
         command=job.command or (),
         environ=job_environment(job, paths, secrets, context.environ),
-        cwd=cwd,
+        cwd=working.path,
         memory=job.memory,
         container=spec,
-        writable=tuple(_writable(paths, space)),
+        writable=tuple(_writable(paths, space, working)),
         readable=(context.tree, *([context.programs.parent] if context.programs else [])),
         scratch=space.scratch,
         file=context.limits.file,
@@ -215,9 +224,11 @@ def _launch(job: Job, number: int, space: Workspace, cwd: Path, context: JobCont
     )
 
 
-def _writable(paths: AttemptPaths, space: Workspace) -> Iterator[Path]:
+def _writable(paths: AttemptPaths, space: Workspace, working: WorkingDirectory) -> Iterator[Path]:
     """Yield the folders that are the attempt's own."""
     yield from (space.output, space.state, space.home, space.result_file.parent)
+    if working.output is not None:
+        yield working.path
     if paths.downloads is not None:
         yield paths.downloads
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.base.containers import Mount
+from agent.jobs.worktree import WorkingDirectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,8 @@ class ContainerSpec:
         mounts: What is mounted where.
         image: The image; None for a stack.
         compose: The stack's file, in the release; None for an image.
+        release: A stack's release: what it builds is built once for it.
+        working: A stack's copy of the release; it is told where in it the job's output is.
         service: The stack's batch service.
         secrets: Names in the environment whose values no command line may show.
         browser: The run's browser, as this machine reaches it; None when it does without.
@@ -30,6 +33,8 @@ class ContainerSpec:
     mounts: tuple[Mount, ...]
     image: str | None = None
     compose: str | None = None
+    release: Path | None = None
+    working: WorkingDirectory | None = None
     service: str | None = None
     secrets: tuple[str, ...] = ()
     browser: str | None = None

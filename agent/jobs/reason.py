@@ -12,6 +12,11 @@ LONGEST = 500
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _SERVICE = re.compile(r"^[\w.-]+ +\| (?=\S|$)")
 """What compose writes before a line of a service."""
+_PROGRESS = re.compile(
+    r" ?(?:Network|Volume|Container|Image|Service)? ?\S+ {1,2}"
+    r"(?:Creat|Start|Stopp?|Pull|Build|Built|Runn|Wait|Exit|Remov|Health|Recreat)(?:e|ed|ing|y)?$"
+)
+"""What compose says of its own work: no reason of a program that said nothing."""
 
 _NOISE = re.compile(
     r"""
@@ -62,7 +67,7 @@ def reason_of_output(lines: Sequence[str]) -> str:
     Args:
         lines: The last lines of its output.
     """
-    plain = [_plain(line) for line in lines]
+    plain = [_plain(line) for line in lines if not _PROGRESS.match(line)]
     last = next((at for at in reversed(range(len(plain))) if not _NOISE.match(plain[at])), None)
     found = list(_exceptions(plain))
     if found and not _concludes(plain, last, found[-1][0]):

@@ -6,7 +6,7 @@ Decisions only.
 import errno
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from agent.base.units import show_duration, show_size
@@ -33,9 +33,9 @@ _OUT_OF_DISK = (
 )
 
 
-_READ_ONLY = re.compile(r"Read-only file system|\[Errno 13\] Permission denied: '[^/]")
+_SAYS_READ_ONLY = re.compile(r"Read-only file system|\[Errno 13\] Permission denied: '[^/]")
 """What a program says that may not write in its working directory: in a unit, and as a process of a usual user."""
-NOT_KEPT = "only what is in $MAYFLY_OUTPUT_DIR is handed over"
+READ_ONLY = 'the release\'s files are read-only; write to $MAYFLY_OUTPUT_DIR, or set output = "."'
 
 _NO_PROGRAM = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
 _NOT_EXECUTABLE = frozenset({errno.ENOEXEC, errno.ELOOP, errno.ENAMETOOLONG, errno.E2BIG})
@@ -44,18 +44,43 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 @dataclass(frozen=True, slots=True)
 class Strays:
-    """Files that a program wrote or changed in its working directory, where nobody collects them."""
+    """Files that a job wrote or changed beside its code, where nobody collects them.
+
+    Attributes:
+        count: How many.
+        first: One of them.
+        output: The job's `output` that would have collected it.
+        volumes: Where it may have written what went with its stack.
+    """
 
     count: int = 0
     first: str = ""
+    output: str = "."
+    volumes: tuple[str, ...] = ()
+
+    def and_one(self, path: str, output: str) -> "Strays":
+        """Return these with one more; what is told of the first stays."""
+        first = self if self.count else replace(self, first=path, output=output)
+        return replace(first, count=first.count + 1)
+
+    @property
+    def hint(self) -> str:
+        """A sentence for a job that delivered nothing, has no `output`, and may have written where nobody sees."""
+        if not self.volumes:
+            return ""
+        return (
+            f"it delivered nothing, and what it wrote to {', '.join(self.volumes)} went with its stack;"
+            f' set output = "{self.volumes[0]}"'
+        )
 
     @property
     def text(self) -> str:
         """A sentence about them; empty without any."""
         if not self.count:
             return ""
-        files = "1 file" if self.count == 1 else f"{self.count} files"
-        return f"it wrote {files} outside $MAYFLY_OUTPUT_DIR, such as {self.first}: {NOT_KEPT}"
+        one = self.count == 1
+        files = "1 file beside its code:" if one else f"{self.count} files beside its code, such as"
+        return f'it wrote {files} {self.first}; set output = "{self.output}"'
 
 
 NO_STRAYS = Strays()
@@ -176,6 +201,15 @@ def judge(
     )
 
 
+def note_on_strays(
+    strays: Strays, verdict: Verdict, produced: Produced, *, has_output: bool
+) -> str:
+    """Return what is told beside the verdict of what a job wrote elsewhere; where it has no results, that is in it."""
+    if produced.files:
+        return strays.text
+    return strays.hint if verdict.status is JobStatus.SUCCEEDED and not has_output else ""
+
+
 def broken_expectation(
     expect: Expect, produced: Produced, items: int | None, past: Sequence[Output]
 ) -> str:
@@ -243,7 +277,7 @@ def _reason(ended: Ended) -> str:
 
 def _tried(ended: Ended) -> str:
     """Return what a program is told that could not write, as far as its output says so."""
-    return f"the release's files are read-only, {NOT_KEPT}" if _READ_ONLY.search(ended.tail) else ""
+    return READ_ONLY if _SAYS_READ_ONLY.search(ended.tail) else ""
 
 
 def _all(*texts: str) -> str:

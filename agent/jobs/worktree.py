@@ -4,6 +4,9 @@ Permissions stop no superuser, and nobody who changes them; a hard link shares w
 copied, which takes 50 ms for 200 files and some seconds for the 20,000 of 540 MB that a release may have, and copies no
 data at all where the file system can share blocks (XFS, Btrfs). A copy that a job left as it was is lent again, so
 that a run makes as many as it has jobs at once.
+
+Stacks get a copy as well, and so does a program whose results are beside its code: what is new or changed in the
+folder that the job names is moved to its output.
 """
 
 import asyncio
@@ -11,31 +14,41 @@ import fcntl
 import os
 import shutil
 import stat
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.base.durable import remove_tree
 from agent.base.stop import StoppedError
 from agent.contract.names import written
-from agent.delivery.scan import Signature, is_result
+from agent.delivery.scan import Signature, is_result, open_file, opened
 from agent.jobs.verdict import NO_STRAYS, Strays
 
 FICLONE = 0x40049409
 """Of linux/fs.h: two files share their blocks until one of them is written."""
 
 
+_MADE_BY_TOOLS = frozenset({"__pycache__", "node_modules"})
+"""Folders that nobody misses: tools make them again."""
+
+
 @dataclass(slots=True)
 class WorkingDirectory:
-    """Where a program works.
+    """Where a program, or a stack, works.
 
     Attributes:
         path: The folder.
-        strays: What the program wrote there, once it has been given back.
+        output: What in it is the job's output where that is new or changed: a folder, or a file; None for nothing.
+        mounted: What the job's `output` would be for each folder in it; for a stack these are its mounts.
+        volumes: Where a stack has volumes, of which nothing is seen here.
+        strays: What was written elsewhere in it, once it has been given back.
     """
 
     path: Path
+    output: str | None = None
+    mounted: Mapping[str, str] = field(default_factory=lambda: {".": "."})
+    volumes: tuple[str, ...] = ()
     strays: Strays = NO_STRAYS
 
 
@@ -45,39 +58,44 @@ class WorkingTrees:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._made = 0
-        self._idle: dict[Path, list[_Copy]] = {}
+        self._idle: dict[tuple[Path, bool], list[_Copy]] = {}
 
     @asynccontextmanager
     async def lend(
-        self, tree: Path, *, stopped: Callable[[], bool]
+        self,
+        tree: Path,
+        *,
+        stopped: Callable[[], bool],
+        results: Path | None = None,
     ) -> AsyncIterator[WorkingDirectory]:
         """Lend a copy of a release's files for one attempt.
 
         Args:
             tree: The files.
             stopped: Whether the run was told to stop; asked between two files.
+            results: For a copy in which every user may write: where its results are moved.
 
         Raises:
             StoppedError: It was, before the copy was made.
             OSError: The disk does not take it.
         """
-        idle = self._idle.setdefault(tree, [])
-        copy = idle.pop() if idle else await self._make(tree, stopped)
+        idle = self._idle.setdefault((tree, results is not None), [])
+        copy = idle.pop() if idle else await self._make(tree, stopped, is_open=results is not None)
         working = WorkingDirectory(copy.root)
         try:
             yield working
         finally:
-            as_it_was, working.strays = await asyncio.to_thread(copy.restore)
+            as_it_was = await asyncio.to_thread(copy.take_back, working, results)
             if as_it_was:
                 idle.append(copy)
             else:
                 await asyncio.to_thread(_remove, copy.root)
 
-    async def _make(self, tree: Path, stopped: Callable[[], bool]) -> "_Copy":
+    async def _make(self, tree: Path, stopped: Callable[[], bool], *, is_open: bool) -> "_Copy":
         self._made += 1
         target = self._folder / str(self._made)
         try:
-            return await asyncio.to_thread(_copy, tree, target, stopped)
+            return await asyncio.to_thread(_copy, tree, target, stopped, is_open=is_open)
         except BaseException:
             await asyncio.to_thread(_remove, target)
             raise
@@ -88,23 +106,37 @@ class _Copy:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._before = {path: _state(status) for path, status in _entries(root)}
+        self._before = dict(_entries(root))
 
-    def restore(self) -> tuple[bool, Strays]:
-        """Take away what is new; return whether all is as it was then, and what was written."""
-        same, count, first = 0, 0, ""
-        as_it_was = True
-        for path, status in _entries(self.root):
-            if self._before.get(path) == _state(status):
-                same += 1
+    def take_back(self, working: WorkingDirectory, results: Path | None) -> bool:
+        """Move out what is a result, say what is lost, and take away what is new; return whether all is as it was."""
+        strays = Strays(volumes=working.volumes)
+        for path in self._written():
+            inside = _within(path, working.output)
+            target = results / inside if results and inside and is_result(inside) else None
+            if target is not None and _moved(self.root, path, target):
                 continue
-            is_new = path not in self._before
-            as_it_was &= is_new
-            if not stat.S_ISDIR(status.st_mode) and _is_stray(path):
-                count, first = count + 1, first or path
-        if not as_it_was or same < len(self._before):
-            return False, Strays(count, written(first))
-        return self._without_new(), Strays(count, written(first))
+            place = _place(path, working.mounted)
+            if place is not None and is_result(path):
+                strays = strays.and_one(written(path), place)
+        working.strays = strays
+        return self._is_as_it_was() and self._without_new()
+
+    def _written(self) -> Iterator[str]:
+        """Yield the files that are new, or whose content has changed, and that somebody may miss."""
+        for path, status in list(_entries(self.root)):
+            if stat.S_ISDIR(status.st_mode) or not _MADE_BY_TOOLS.isdisjoint(path.split("/")):
+                continue
+            before = self._before.get(path)
+            if before is None or _content(before) != _content(status):
+                yield path
+
+    def _is_as_it_was(self) -> bool:
+        now = dict(_entries(self.root))
+        return all(
+            path in now and _state(status) == _state(now[path])
+            for path, status in self._before.items()
+        )
 
     def _without_new(self) -> bool:
         try:
@@ -118,9 +150,42 @@ class _Copy:
         return True
 
 
-def _is_stray(path: str) -> bool:
-    """Tell whether somebody may miss a file that is thrown away: not what is hidden, and not Python's caches."""
-    return is_result(path) and "__pycache__" not in path.split("/")
+def _within(path: str, folder: str | None) -> str | None:
+    """Return a file's path within a folder; its name where the folder is the file; None elsewhere."""
+    if folder is None:
+        return None
+    if folder in {".", path}:
+        return path if folder == "." else path.rpartition("/")[2]
+    return path.removeprefix(f"{folder}/") if path.startswith(f"{folder}/") else None
+
+
+def _place(path: str, mounted: Mapping[str, str]) -> str | None:
+    """Return what `output` would have to be for a file to count; None where the job has no such folder."""
+    places = [
+        (folder, target) for target, folder in mounted.items() if _within(path, folder) is not None
+    ]
+    return max(places, key=lambda each: len(each[0]))[1] if places else None
+
+
+def _moved(root: Path, path: str, target: Path) -> bool:
+    """Move a result out of a copy, following no link in its path; tell whether it went."""
+    folder, slash, name = path.rpartition("/")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with opened(root, folder + slash) as source:
+            try:
+                os.rename(name, target, src_dir_fd=source)
+            except PermissionError:  # in a folder that a container's root has made
+                with open_file(root, path) as (stream, _), target.open("xb") as copy:
+                    shutil.copyfileobj(stream, copy, 1024**2)
+    except OSError:
+        return False
+    return True
+
+
+def _content(status: os.stat_result) -> tuple[int, int, int, int]:
+    """Return what changes with a file's content; unlike the time of change, not with its owner and mode."""
+    return status.st_ino, stat.S_IFMT(status.st_mode), status.st_size, status.st_mtime_ns
 
 
 def _state(status: os.stat_result) -> Signature | int:
@@ -142,14 +207,27 @@ def _entries(root: Path) -> Iterator[tuple[str, os.stat_result]]:
                         folders.append(f"{path}/")
 
 
-def _copy(tree: Path, target: Path, stopped: Callable[[], bool]) -> _Copy:
+def open_up(tree: Path) -> None:
+    """Let every user write in a folder of ours; what keeps strangers out is the folder above it."""
+    for folder, _, files in os.walk(tree):
+        Path(folder).chmod(0o777)
+        for name in files:
+            path = Path(folder, name)
+            if not path.is_symlink():
+                path.chmod(path.stat().st_mode | 0o666)
+
+
+def _copy(tree: Path, target: Path, stopped: Callable[[], bool], *, is_open: bool) -> _Copy:
     def copy_file(source: str, copy: str) -> None:
         if stopped():
             raise StoppedError("the run was told to stop while the release's files were copied")
         _clone(source, copy)
 
     target.parent.mkdir(exist_ok=True)
+    target.parent.chmod(0o700)
     shutil.copytree(tree, target, symlinks=True, copy_function=copy_file)
+    if is_open:
+        open_up(target)
     return _Copy(target)
 
 

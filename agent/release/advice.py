@@ -13,8 +13,9 @@ from agent.base.errors import ReleaseError
 from agent.base.regular import open_regular
 from agent.base.zones import zone_of
 from agent.config.faults import Fault
-from agent.config.jobsfile import JobsFile
+from agent.config.jobsfile import JobsFile, program_of
 from agent.release.dependencies import Dependencies, dependencies_of, not_read
+from agent.release.programs import entry_of, is_python
 
 MAX_BYTES = 32 * 1024**2
 """Bytes of a lock."""
@@ -23,6 +24,9 @@ _POINTER = b"version https://git-lfs.github.com/spec/v1\n"
 _POINTER_BYTES = 1024
 """More than any pointer of Git LFS has, by its specification."""
 _SHOWN = 3
+_IMPORT = re.compile(
+    r"^(?:from[ \t]+([A-Za-z_][\w.]*)|import[ \t]+([A-Za-z_][\w., \t]*))", re.MULTILINE
+)
 _LOOKED_AT = re.compile(r"\.|node_modules|venv|__pycache__")
 """Folders that never hold a person's lock."""
 
@@ -93,6 +97,7 @@ def expected(tree: Path, jobs: JobsFile, name: str, environ: Mapping[str, str]) 
             f"job {', '.join(by_days[:_SHOWN])}: the days of `on` are those of the machine's time zone ({here});"
             ' env = { TZ = "Asia/Tokyo" } says whose'
         )
+    told += _unnamed(tree, jobs, name)
     if patterns := _lfs_patterns(tree):
         told.append(
             f".gitattributes: {', '.join(patterns[:_SHOWN])}: stored with Git LFS, of which a release gets the"
@@ -107,6 +112,41 @@ def expected(tree: Path, jobs: JobsFile, name: str, environ: Mapping[str, str]) 
                 " rejects the release"
             )
     return told
+
+
+def _unnamed(tree: Path, jobs: JobsFile, name: str) -> list[str]:
+    """Return what Python jobs import where no file says what is installed, each as a sentence."""
+    try:
+        if needed(tree, jobs, name) is not None:
+            return []
+    except ReleaseError:
+        return []
+    told = []
+    for job in jobs.job:
+        entry = entry_of(job.command) if job.command and is_python(program_of(job)) else None
+        if entry is None or not entry.script:
+            continue
+        if missing := sorted(_imported(tree / entry.script) - _at_hand(tree, entry.script)):
+            told.append(
+                f"job {job.name}: {entry.script} imports {', '.join(missing[:_SHOWN])}, and no file says what is"
+                " installed: write a requirements.txt, or a pyproject.toml and uv lock"
+            )
+    return told
+
+
+def _imported(script: Path) -> set[str]:
+    """Return the top-level modules that a script imports at its start."""
+    text = (_content(script) or b"").decode(errors="replace")
+    lines = [found.group(1, 2) for found in _IMPORT.finditer(text)]
+    names = (name for module, several in lines for name in (module or several).split(","))
+    return {name.strip().partition(" ")[0].partition(".")[0] for name in names}
+
+
+def _at_hand(tree: Path, script: str) -> set[str]:
+    """Return the modules that there are without an installation: Python's own, and those of the release."""
+    folders = (tree, (tree / script).parent)
+    own = {path.stem for folder in folders if folder.is_dir() for path in folder.iterdir()}
+    return own | sys.stdlib_module_names
 
 
 def _lfs_patterns(tree: Path) -> list[str]:

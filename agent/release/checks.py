@@ -15,6 +15,7 @@ from agent.contract.names import path_problem
 
 MAX_JOBS_BYTES = 1024**2
 MAX_LINE_BYTES = 4096
+NO_JOBS_FILE = "add one, or say where it is: release.jobs"
 _SHELLS = frozenset({"sh", "bash", "dash", "ash", "ksh", "zsh"})
 
 
@@ -169,9 +170,7 @@ def _read(tree: Path, name: str) -> str:
             raise ReleaseError(f"{name} is larger than {show_size(MAX_JOBS_BYTES)}")
         return content.decode()
     except FileNotFoundError as error:
-        raise ReleaseError(
-            f"it has no {name}", remedy="add one, or say where it is: release.jobs"
-        ) from error
+        raise ReleaseError(f"it has no {name}", remedy=NO_JOBS_FILE) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ReleaseError(f"{name} cannot be read: {error}") from error
 

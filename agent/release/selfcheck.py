@@ -137,7 +137,7 @@ def _entries(release: Installed, environ: Mapping[str, str]) -> Iterator[tuple[J
     """Yield where each Python job begins, and its interpreter; other jobs have no imports."""
     path = _path(release, environ)
     for job in release.jobs.job:
-        if job.command is None or job.image is not None:
+        if job.command is None or job.in_container:
             continue
         name = job.command[0]
         program = shutil.which(release.tree / name if "/" in name else name, path=path)

@@ -151,3 +151,40 @@ def test_what_is_not_known_is_quoted_without_advice() -> None:
 def test_a_project_has_small_letters() -> None:
     """Compose takes no others, and run ids have some."""
     assert project_name("20261122T064205Z-3f9a1c", "a-1") == "mayfly-20261122t064205z-3f9a1c-a-1"
+
+
+OLD_BUILD = [
+    "#5 0.141 stand-in for apk update",
+    "0.142 /bin/sh: can't create /etc/apk/repositories: nonexistent directory",
+    "------",
+    "failed to solve: executor failed running [/bin/sh -c apk update && apk add --no-cache nmap]: exit code: 1",
+]
+NEW_BUILD = [
+    "#7 12.41 ERROR: Could not find a version that satisfies the requirement selenum",
+    "------",
+    'failed to solve: process "/bin/sh -c pip install -r requirements.txt" did not complete successfully: exit code: 1',
+]
+
+
+@pytest.mark.parametrize(
+    ("tail", "expected"),
+    [
+        ([], "it did not start"),
+        (
+            ["Error response from daemon: no such image"],
+            "Error response from daemon: no such image",
+        ),
+        (
+            OLD_BUILD,
+            "can't create /etc/apk/repositories: nonexistent directory (the build's step apk update &&",
+        ),
+        (
+            NEW_BUILD,
+            "ERROR: Could not find a version that satisfies the requirement selenum (the build's step pip install -r",
+        ),
+        (OLD_BUILD[-1:], "failed to solve: executor failed running"),
+    ],
+)
+def test_a_build_that_failed_is_told_by_what_its_step_said(tail: list[str], expected: str) -> None:
+    """The last line repeats the whole step, which may be a page, and says nothing of the reason."""
+    assert expected in told("it did not start", tail)

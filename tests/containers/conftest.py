@@ -49,8 +49,8 @@ def path_without(folder: Path, *names: str) -> str:
 
 def remains(engine: DockerEngine, bench: Bench) -> list[str]:
     """What is left in the engine of this computer's runs and their stacks; others may use the engine as well."""
-    begun = Bucket.in_folder(bench.folder / "bucket").begun()
-    ours = tuple(f"mayfly-{run.lower()}-" for run in begun)
+    runs = Bucket.in_folder(bench.folder / "bucket").runs
+    ours = tuple(f"mayfly-{run.lower()}-" for run in runs)
     found = []
     for kind in ("container", "network", "volume"):
         listing = ["container", "ls", "--all"] if kind == "container" else [kind, "ls"]

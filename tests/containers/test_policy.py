@@ -14,7 +14,9 @@ from agent.jobs.containers.policy import (
     Stack,
     dotenv_faults,
     file_fault,
+    mounts_of_release,
     named_files,
+    place_in_release,
     stack_faults,
     text_faults,
 )
@@ -393,3 +395,36 @@ def test_env_beside_the_stack_does_not_lead_compose_elsewhere(line: str, name: s
     """Compose takes what it sets for its own environment."""
     faults = dotenv_faults(f"A=b\n{line}\n", ".env")
     assert [fault.key for fault in faults] == ([name] if name else [])
+
+
+def test_where_a_service_has_folders_of_the_release() -> None:
+    """What it may write to, below the release."""
+    service = {
+        "volumes": [
+            bind(f"{TREE}/app", "/app/"),
+            bind(TREE, "/src"),
+            bind(f"{TREE}/notes", "/notes", read_only=True),
+            bind("/elsewhere", "/other"),
+            {"type": "volume", "source": "data", "target": "/data"},
+        ]
+    }
+    assert mounts_of_release(service, TREE) == {"/app": "app", "/src": "."}
+    assert mounts_of_release({}, TREE) == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/app", "app"),
+        ("/app/out/deep", "app/out/deep"),
+        ("/src", "."),
+        ("/src/app", "other"),
+        ("/src/data", "data"),
+        ("/application", None),
+        ("/", None),
+    ],
+)
+def test_a_path_in_a_service_is_a_folder_of_the_release(path: str, expected: str | None) -> None:
+    """The nearest mount above it counts."""
+    mounted = {"/app": "app", "/src": ".", "/src/app": "other"}
+    assert place_in_release(path, mounted) == expected

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent.jobs.containers.services import Beside, Look, Sign, beside, has_init, look
+from agent.jobs.containers.services import Beside, Look, Sign, beside, has_init, look, waits_with
 
 
 def depends(*names: str, condition: str = "service_started") -> dict[str, Any]:
@@ -112,3 +112,27 @@ def test_an_image_that_has_to_be_process_one_is_left_alone(
 ) -> None:
     """Images built upon s6-overlay end at once under another init."""
     assert has_init({"Config": {"Entrypoint": entry}}, own) is expected
+
+
+@pytest.mark.parametrize(
+    ("service", "expected"),
+    [
+        ({"command": ["crond", "-l", "2", "-f"]}, "crond -l 2 -f"),
+        ({"command": ["python", "scrape.py", "--mode", "cron"]}, ""),
+        ({"command": ["sh", "-c", "crontab /app/crontab && exec cron -f"]}, "cron -f"),
+        (
+            {"entrypoint": ["/usr/local/bin/supercronic"], "command": ["/app/crontab"]},
+            "supercronic",
+        ),
+        ({"command": ["tail", "-f", "/dev/null"]}, "tail -f /dev/null"),
+        ({"command": ["sleep", "infinity"]}, "sleep infinity"),
+        ({"command": ["python", "crontab_reader.py"]}, ""),
+        ({"command": ["sh", "-c", "sleep 5; python cron.py"]}, ""),
+        ({"command": None}, ""),
+    ],
+)
+def test_a_service_that_only_waits_is_known_by_its_command(
+    service: dict[str, Any], expected: str
+) -> None:
+    """Something else was to start the work in it, and the job would wait until its time is over."""
+    assert waits_with(service) == expected

@@ -17,6 +17,7 @@ from agent.jobs.plan import Decision, SchedulerState, backoff, day_problem, next
 from agent.jobs.resultfile import ResultFile
 from agent.jobs.verdict import (
     EX_TEMPFAIL,
+    READ_ONLY,
     Ended,
     Produced,
     Strays,
@@ -24,13 +25,11 @@ from agent.jobs.verdict import (
     broken_expectation,
     judge,
     not_started,
+    note_on_strays,
     wants_retry,
 )
 
-ASTRAY = (
-    "it wrote 3 files outside $MAYFLY_OUTPUT_DIR, such as out.csv:"
-    " only what is in $MAYFLY_OUTPUT_DIR is handed over"
-)
+ASTRAY = 'it wrote 3 files beside its code, such as out.csv; set output = "."'
 LINKS = (RefusedFile(path="l", reason="a link"),)
 OK, BAD, SKIPPED = JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.SKIPPED
 SILENT = ResultFile()
@@ -223,8 +222,7 @@ def test_pauses_between_attempts_grow_to_half_a_minute() -> None:
             Verdict(
                 BAD,
                 JobCause.ERROR,
-                "exit code 1: PermissionError: [Errno 13] Permission denied: 'out.csv'; the release's files are"
-                " read-only, only what is in $MAYFLY_OUTPUT_DIR is handed over",
+                f"exit code 1: PermissionError: [Errno 13] Permission denied: 'out.csv'; {READ_ONLY}",
             ),
         ),
         (
@@ -242,8 +240,7 @@ def test_pauses_between_attempts_grow_to_half_a_minute() -> None:
             Verdict(
                 BAD,
                 JobCause.ERROR,
-                "exit code 1: OSError: [Errno 30] Read-only file system: 'out.csv'; the release's files are read-only,"
-                " only what is in $MAYFLY_OUTPUT_DIR is handed over",
+                f"exit code 1: OSError: [Errno 30] Read-only file system: 'out.csv'; {READ_ONLY}",
             ),
         ),
     ],
@@ -373,3 +370,25 @@ def test_a_unit_that_did_not_start_in_time_is_not_the_releases() -> None:
     """A machine with too much to do starts nobody's program in time."""
     error = OSError("systemd did not start its unit in 60 s")
     assert not_started(error) is JobCause.ERROR
+
+
+VOLUMES = Strays(volumes=("/data", "/cache"))
+
+
+@pytest.mark.parametrize(
+    ("strays", "status", "files", "has_output", "expected"),
+    [
+        (Strays(1, "driver.log"), OK, 1, False, "it wrote 1 file beside its code: driver.log"),
+        (VOLUMES, OK, 0, False, 'wrote to /data, /cache went with its stack; set output = "/data"'),
+        (VOLUMES, OK, 0, True, ""),
+        (VOLUMES, BAD, 0, False, ""),
+        (VOLUMES, OK, 1, False, ""),
+        (Strays(), OK, 0, False, ""),
+    ],
+)
+def test_what_is_told_beside_the_verdict(
+    strays: Strays, status: JobStatus, files: int, *, has_output: bool, expected: str
+) -> None:
+    """Of files that were not handed over, and of volumes that nobody can look into."""
+    told = note_on_strays(strays, Verdict(status), Produced(files=files), has_output=has_output)
+    assert (expected in told) if expected else (told == "")

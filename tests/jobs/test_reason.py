@@ -223,3 +223,20 @@ def test_any_output_has_a_reason_unless_it_is_blank(lines: list[str]) -> None:
 def test_no_output_makes_the_search_long(line: str) -> None:
     """Two hundred lines of the longest kind; pytest's own limit is the judge."""
     assert reason_of_output([line] * 200)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        " Network mayfly-20261126t075241z-1b5e3f-scraper-1_default  Created",
+        " Container mayfly-x-selenium-1  Starting",
+        ' Volume "mayfly-x_data"  Created',
+        " Container mayfly-x-db-1  Healthy",
+        " scraper  Built",
+        " chrome Pulled ",
+    ],
+)
+def test_what_compose_says_of_its_work_is_no_reason(line: str) -> None:
+    """A program that said nothing failed without one."""
+    assert reason_of_output([line.rstrip()]) == ""
+    assert reason_of_output(["it broke", line.rstrip()]) == "it broke"

@@ -1,4 +1,4 @@
-"""Where a job works: in the release's files, which it cannot change, and where nobody looks for results."""
+"""Where a job works: in the release's files, which it cannot change, or in a copy that has its results as well."""
 
 import pytest
 
@@ -62,7 +62,8 @@ def test_a_job_that_writes_into_its_working_directory_only_is_empty(
     assert bucket.run(ran.run_id).files["b/data.txt"] == b"original"
     job = manifest.job("a")
     assert (ran.code, job["status"], job["cause"]) == (3, "empty", "expectation"), ran.stderr
-    assert job["message"].startswith("it wrote 2 files outside $MAYFLY_OUTPUT_DIR, such as ")
+    assert job["message"].startswith("it wrote 2 files beside its code, such as ")
+    assert job["message"].endswith('; set output = "."')
 
 
 def test_a_job_with_results_is_told_in_a_note(bench: Bench, bucket: Bucket) -> None:
@@ -72,6 +73,74 @@ def test_a_job_with_results_is_told_in_a_note(bench: Bench, bucket: Bucket) -> N
     assert ran.code == 0, ran.stderr
     manifest = sound(bucket, ran.run_id)
     (note,) = manifest.job("a")["notes"]
-    assert note.startswith("it wrote 1 file outside $MAYFLY_OUTPUT_DIR, such as driver.log: ")
+    assert note == 'it wrote 1 file beside its code: driver.log; set output = "."'
     assert manifest.results == {"a/x", "b/data.txt"}
     assert list((bench.state / "spool").iterdir()) == []
+
+
+BESIDE = """
+import os
+open("books.csv", "a").write("title\\n")
+open("known.csv", "a").write("new\\n")
+os.makedirs("out/deep", exist_ok=True)
+open("out/deep/a.csv", "w").write("1\\n")
+open(os.environ["MAYFLY_OUTPUT_DIR"] + "/named.csv", "w").write("2\\n")
+os.mkdir("__pycache__")
+open("__pycache__/x.pyc", "w")
+open("half.part", "w")
+os.symlink("/etc/passwd", "link.txt")
+"""
+
+
+@pytest.mark.parametrize(
+    ("output", "expected", "left"),
+    [
+        (".", {"books.csv", "known.csv", "out/deep/a.csv", "named.csv"}, ()),
+        (
+            "out",
+            {"deep/a.csv", "named.csv"},
+            ('it wrote 3 files beside its code, such as books.csv; set output = "."',),
+        ),
+    ],
+)
+def test_results_beside_the_code(
+    bench: Bench, bucket: Bucket, output: str, expected: set[str], left: tuple[str, ...]
+) -> None:
+    """What is new or changed in the folder that the job names is its output, and the code is none of it."""
+    jobs = f"""
+    [[job]]
+    name = "a"
+    command = ["python3", "a.py"]
+    output = "{output}"
+    retries = 1
+    """
+    bench.release("v1", jobs, {"a.py": BESIDE, "known.csv": "old\n", "other.csv": "x\n"})
+    ran = bench.run()
+    assert ran.code in {0, 3}, ran.stderr
+    manifest = sound(bucket, ran.run_id)
+    assert set(manifest.results) == {f"a/{name}" for name in expected}
+    job = manifest.job("a")
+    assert tuple(job.get("notes", ())) == left
+    assert [refused["reason"] for refused in job.get("refused", [])] == (
+        ["a link"] if output == "." else []
+    )
+    if output == ".":
+        assert bucket.run(ran.run_id).files["a/known.csv"] == b"old\nnew\n"
+    assert list((bench.state / "spool").iterdir()) == []
+
+
+def test_a_job_past_its_limit_has_what_it_wrote_beside_its_code(
+    bench: Bench, bucket: Bucket
+) -> None:
+    """As with any other output."""
+    jobs = """
+    [[job]]
+    name = "a"
+    command = ["sh", "-c", "echo early > early.csv; sleep 60"]
+    output = "."
+    timeout = "1s"
+    """
+    bench.release("v1", jobs)
+    ran = bench.run()
+    assert ran.job("a")["status"] == "timed_out", ran.stderr
+    assert bucket.run(ran.run_id).files["a/early.csv"] == b"early\n"

@@ -1,6 +1,5 @@
 """The folders of an attempt as a container gets them."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from agent.config.jobsfile import Job
 from agent.delivery.spool import Workspace
 from agent.jobs.environment import AttemptPaths
 from agent.jobs.interface import ContainerSpec
+from agent.jobs.worktree import open_up
 
 
 def into_container(
@@ -57,13 +57,3 @@ def _mounts(paths: AttemptPaths, space: Workspace, output: str) -> tuple[Mount, 
     if paths.downloads is not None:
         own[paths.downloads] = str(paths.downloads)
     return tuple(Mount(str(folder), target) for folder, target in own.items())
-
-
-def open_up(tree: Path) -> None:
-    """Let every user write in a folder of ours; what keeps strangers out is the folder above it."""
-    for folder, _, files in os.walk(tree):
-        Path(folder).chmod(0o777)
-        for name in files:
-            path = Path(folder, name)
-            if not path.is_symlink():
-                path.chmod(path.stat().st_mode | 0o666)

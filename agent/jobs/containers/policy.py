@@ -171,6 +171,38 @@ def named_files(model: Mapping[str, Any]) -> Iterator[tuple[str, str, str, bool]
                 yield name, key, str(own["path"]), bool(own.get("required", True))
 
 
+def mounts_of_release(service: Mapping[str, Any], tree: str) -> dict[str, str]:
+    """Return where a service has folders of the release that it may write to, and which."""
+    return {
+        posixpath.normpath(str(volume["target"])): posixpath.relpath(str(volume["source"]), tree)
+        for volume in _listed(service.get("volumes"))
+        if isinstance(volume, dict)
+        and volume.get("type") == "bind"
+        and not volume.get("read_only")
+        and _is_below(str(volume.get("source", "")), tree)
+    }
+
+
+def volumes_of(service: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return where a service has volumes that go with its stack."""
+    return tuple(
+        str(volume["target"])
+        for volume in _listed(service.get("volumes"))
+        if isinstance(volume, dict)
+        and volume.get("type") == "volume"
+        and not volume.get("read_only")
+    )
+
+
+def place_in_release(path: str, mounted: Mapping[str, str]) -> str | None:
+    """Return which folder of the release a service has at a path; None for none."""
+    around = [target for target in mounted if _is_below(path, target)]
+    if not around:
+        return None
+    target = max(around, key=len)
+    return posixpath.normpath(posixpath.join(mounted[target], posixpath.relpath(path, target)))
+
+
 def file_fault(service: str, key: str, path: str, stack: Stack) -> Fault | None:
     """Return why a service must not take variables or labels from a file, or None."""
     if "$" not in path and stack.has(path):
@@ -260,6 +292,18 @@ def _in_release(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
         )
 
 
+def _own(rules: Mapping[str, Rule | None]) -> Rule:
+    """Return the rule for a network or a volume: one of others has one fault, whatever else is said of it."""
+
+    def judge(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
+        if isinstance(value, dict) and value.get("external"):
+            yield stack.fault(f"{where}.external", value.get("name", True), *_REFUSED["external"])
+        else:
+            yield from _keys(rules)(value, stack, where)
+
+    return judge
+
+
 def _own_name(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
     key = where.partition(".")[2].removesuffix(".name")
     if value != f"{stack.project}_{key}":
@@ -299,7 +343,9 @@ def _bind(value: Mapping[str, Any], stack: Stack, where: str) -> Iterator[Fault]
     if Mount(source, target) in stack.mounts or stack.has(source):
         return
     shown = f"{source}:{target}"
-    if source in CLOCK:
+    if posixpath.basename(source) == "docker.sock":
+        yield stack.fault(where, shown, *_REFUSED["use_api_socket"])
+    elif source in CLOCK:
         if not value.get("read_only"):
             yield stack.fault(where, shown, "is the machine's, and may be written", "append :ro")
     elif _is_below(source, SHARED_MEMORY):
@@ -401,7 +447,10 @@ _REFUSED: Mapping[str, tuple[str, str]] = {
     "oom_kill_disable": ("lets it take all memory", "remove it; use mem_limit"),
     "cpu_rt_runtime": ("lets it take the processor from all others", "remove it; use cpus"),
     "cpu_rt_period": ("lets it take the processor from all others", "remove it; use cpus"),
-    "use_api_socket": ("gives it the engine, and with it the machine", "remove it"),
+    "use_api_socket": (
+        "gives it the engine, and with it the machine",
+        "remove it; the machine starts jobs, and each container is a job or a service of one",
+    ),
     "credential_spec": ("is read from the machine", "use secrets in jobs.toml"),
     "provider": ("runs a program on the machine", "make it a job of its own, with needs"),
     "models": ("is fetched and run outside the stack", "remove it; run the model in a service"),
@@ -520,8 +569,8 @@ _FILE: Mapping[str, Rule | None] = {
 _STACK: Mapping[str, Rule | None] = {
     "name": None,
     "services": _each(_keys(_SERVICE)),
-    "networks": _each(_keys(_NETWORK)),
-    "volumes": _each(_keys(_NAMED_VOLUME)),
+    "networks": _each(_own(_NETWORK)),
+    "volumes": _each(_own(_NAMED_VOLUME)),
     "configs": _each(_keys(_FILE)),
     "secrets": _each(_keys(_FILE)),
 }

@@ -31,14 +31,19 @@ async def wait_until_ready(
     Raises:
         ContainerError: The engine did not answer.
     """
+    if services:
+        log.info("job.services_awaited", services=services)
+    await asyncio.gather(*(_tell(engine, project, name, log, seconds) for name in services))
+
+
+async def _tell(engine: Engine, project: str, service: str, log: Log, seconds: float) -> None:
     began = time.monotonic()
-    late = await asyncio.gather(*(_wait(engine, project, name, seconds) for name in services))
-    for name, reason in zip(services, late, strict=True):
-        took = round(time.monotonic() - began, 1)
-        if reason:
-            log.warning("job.service_not_ready", service=name, reason=reason, seconds=took)
-        else:
-            log.info("job.service_ready", service=name, seconds=took)
+    reason = await _wait(engine, project, service, seconds)
+    took = round(time.monotonic() - began, 1)
+    if reason:
+        log.warning("job.service_not_ready", service=service, reason=reason, seconds=took)
+    else:
+        log.info("job.service_ready", service=service, seconds=took)
 
 
 async def _wait(engine: Engine, project: str, service: str, seconds: float) -> str:

@@ -3,6 +3,7 @@
 The document is what `docker compose config --format json` prints of all files and all profiles.
 """
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -15,6 +16,10 @@ _OTHERS = ("network_mode", "pid", "ipc")
 """Keys whose value may name another service, as `service:NAME`."""
 S6 = "/init"
 """The entry point of images that are built upon s6-overlay, which has to be process 1."""
+_WAITS = re.compile(
+    r"\b(?:crond?\b[^;&|]*? -f|supercronic|tail -[fF] /dev/null|sleep inf(?:inity)?)(?=\s|$)"
+)
+"""Programs that keep a container up for something else to start the work in it, and never end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,3 +143,10 @@ def has_init(image: Mapping[str, Any], service: Mapping[str, Any]) -> bool:
     entry = own or (image.get("Config") or {}).get("Entrypoint")
     first = entry[0] if isinstance(entry, list) and entry else entry
     return str(first or "") != S6
+
+
+def waits_with(service: Mapping[str, Any]) -> str:
+    """Return the program by which a service waits and does not end; empty when its file names none."""
+    words = (*(service.get("entrypoint") or ()), *(service.get("command") or ()))
+    found = _WAITS.search(" ".join(map(str, words)))
+    return found.group() if found else ""

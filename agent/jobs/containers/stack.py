@@ -2,13 +2,11 @@
 
 import asyncio
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from agent.base.containers import built_prefix, given, project_name
-from agent.base.durable import remove_tree
 from agent.base.engine import LABEL, Engine
 from agent.base.errors import ContainerError
 from agent.base.logs import Log
@@ -22,7 +20,6 @@ from agent.jobs.containers.compose import (
     fetch,
     require_compose,
 )
-from agent.jobs.containers.folders import open_up
 from agent.jobs.containers.leftovers import remove_container, remove_stack
 from agent.jobs.containers.ready import wait_until_ready
 from agent.jobs.containers.services import beside, has_init
@@ -44,19 +41,18 @@ class StackVessel:
         self._project = project_name(launch.environ["MAYFLY_RUN_ID"], launch.name)
         self._given = given(launch.environ, spec.secrets)
         # What is mounted from the release is a copy: a stack may write to it, and the release stays what it was.
-        self._tree = spec.folder.resolve() / "stack"
+        self._tree = launch.cwd.resolve()
         self._files: tuple[Path, ...] = ()
         self._document: Mapping[str, Any] = {}
 
     async def prepare(self) -> None:
-        """Find compose, copy the release, and have compose read the stack.
+        """Find compose, and have compose read the stack.
 
         Raises:
             ContainerError: There is no engine or no compose, or the stack is not one that can run.
         """
         await self._engine.output("version", "--format", "{{.Server.Version}}")
         await require_compose(self._engine.environ)
-        await asyncio.to_thread(_copy, self._launch.cwd, self._tree)
         stack = StackFile(
             file=self._contained.compose or "",
             service=self._service,
@@ -64,8 +60,9 @@ class StackVessel:
             project=self._project,
             environ=self._environ,
             mounts=self._contained.mounts,
+            output=self._launch.environ["MAYFLY_OUTPUT_DIR"],
             stands_in=self._contained.stands_in,
-            built=built_prefix(self._launch.cwd),
+            built=built_prefix(self._contained.release or self._launch.cwd),
         )
         merged = self._contained.folder / "override.yml"
         reading = await read_stack(stack, merged)
@@ -74,6 +71,9 @@ class StackVessel:
         for file in reading.stood_in:
             self._log.info("job.env_file_stood_in", file=file)
         self._files, self._document = (*stack.files, merged), reading.document
+        if working := self._contained.working:
+            working.mounted, working.output = reading.mounted, reading.output
+            working.volumes = reading.volumes
         await self._have_images()
 
     async def serve(self, attach: Attach) -> None:
@@ -151,6 +151,7 @@ class StackVessel:
             *("--label", f"{LABEL}={self._launch.environ['MAYFLY_RUN_ID']}"),
             *self._given.arguments,
             self._service,
+            *self._launch.command,
         )
         return command, self._environ, self._tree
 
@@ -174,21 +175,11 @@ class StackVessel:
         )
 
     async def remove(self) -> None:
-        """Remove containers, networks, volumes and the copy of the release."""
+        """Remove containers, networks and volumes."""
         if self._files:
             await remove_container(self._engine, self._project, self._log)
             await remove_stack(self._engine, self._project, self._log)
-        try:
-            await asyncio.to_thread(remove_tree, self._tree)
-        except OSError as error:
-            self._log.warning("job.copy_not_removed", folder=str(self._tree), reason=str(error))
 
     @property
     def _environ(self) -> Mapping[str, str]:
         return compose_environ(self._engine, self._given.environ)
-
-
-def _copy(tree: Path, target: Path) -> None:
-    """Copy a release's files, so that containers may write where theirs are mounted."""
-    shutil.copytree(tree, target, symlinks=True)
-    open_up(target)

@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from agent.base.engine import Engine
 from agent.base.errors import ContainerError
 from agent.config.faults import Fault
 from agent.config.jobsfile import Job
+from agent.delivery.scan import is_result
 from agent.jobs.containers.compose import (
     compose_environ,
     require_compose,
@@ -24,10 +26,14 @@ from agent.jobs.containers.policy import (
     Stack,
     dotenv_faults,
     file_fault,
+    mounts_of_release,
     named_files,
+    place_in_release,
     stack_faults,
     text_faults,
+    volumes_of,
 )
+from agent.jobs.containers.services import waits_with
 
 Paths = Mapping[str, Mapping[str, tuple[str, ...]]]
 """For services and their keys: paths of files."""
@@ -44,6 +50,7 @@ class StackFile:
         project: The project's name.
         environ: The environment of the engine's client: also that of variables in the file.
         mounts: What is mounted into the batch service.
+        output: Where in it the job's output is.
         stands_in: What the job names in the place of env files that are missing.
         built: Begins the names of images that the stack builds.
     """
@@ -54,6 +61,7 @@ class StackFile:
     project: str
     environ: Mapping[str, str]
     mounts: tuple[Mount, ...]
+    output: str
     stands_in: tuple[str, ...]
     built: str = "mayfly-built"
 
@@ -75,11 +83,21 @@ class Reading:
     Attributes:
         faults: Why it cannot run; all of them.
         stood_in: Env files that are missing, and whose variables the job has instead.
+        mounted: Where the batch service has folders of the release, and which.
+        volumes: Where it has volumes that go with the stack.
+        waits_with: The program by which it waits and does not end.
+        hides_code: The mount at the job's `output` hides its program.
+        output: The folder of the release in which the job's output is, beside code; None for a folder of its own.
         document: The stack as compose would run it; empty with faults.
     """
 
     faults: tuple[Fault, ...]
     stood_in: tuple[str, ...] = ()
+    mounted: Mapping[str, str] = field(default_factory=dict)
+    volumes: tuple[str, ...] = ()
+    waits_with: str = ""
+    hides_code: bool = False
+    output: str | None = None
     document: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -120,6 +138,11 @@ async def read_stack(wanted: StackFile, merged: Path) -> Reading:
         missing = (Fault(wanted.file, "services", f'has no "{wanted.service}"', remedy),)
     if not services:
         return Reading(missing)
+    batch = services.get(wanted.service) or {}
+    mounted = mounts_of_release(batch, str(wanted.tree))
+    beside = place_in_release(wanted.output, mounted)
+    if beside is not None and not _has_files(wanted.tree / beside, stack):
+        beside = None
     files = _Files(stack, stands_in=bool(wanted.stands_in))
     keep = files.keep(model)
     text = override(
@@ -127,7 +150,7 @@ async def read_stack(wanted: StackFile, merged: Path) -> Reading:
         project=wanted.project,
         # The others are judged all the same.
         service=min(services) if missing else wanted.service,
-        mounts=wanted.mounts,
+        mounts=[each for each in wanted.mounts if beside is None or each.target != wanted.output],
         files=keep,
         built=wanted.built,
         given=dict.fromkeys(files.without - {wanted.service}, wanted.stands_in),
@@ -135,7 +158,43 @@ async def read_stack(wanted: StackFile, merged: Path) -> Reading:
     await asyncio.to_thread(merged.write_text, text)
     document = await resolved(wanted.project, (*wanted.files, merged), wanted.environ)
     faults = (*missing, *files.faults, *stack_faults(document, stack))
-    return Reading(faults, tuple(files.stood_in), {} if faults else document)
+    own = document["services"].get(wanted.service) or {}
+    return Reading(
+        faults,
+        stood_in=tuple(files.stood_in),
+        mounted=mounted,
+        volumes=volumes_of(own),
+        waits_with=waits_with(own),
+        hides_code=not faults and beside is None and _hides_code(wanted.output, batch),
+        output=beside,
+        document={} if faults else document,
+    )
+
+
+def _has_files(folder: Path, stack: Stack) -> bool:
+    """Tell whether a release brings files in a folder: then this is code, and results are what is new beside it."""
+    if not stack.has(str(folder)):
+        return False
+    names = (name for _, _, names in os.walk(folder) for name in names)
+    return folder.is_file() or any(map(is_result, names))
+
+
+def _hides_code(output: str, service: Mapping[str, Any]) -> bool:
+    """Tell whether a mount at `output` hides the program of an image, as far as its Dockerfile says."""
+    named = re.findall(r"(?im)^\s*WORKDIR\s+(\S+)", _dockerfile(service.get("build") or {}))
+    mounted = (
+        each.get("target") for each in service.get("volumes") or () if isinstance(each, dict)
+    )
+    return named[-1:] == [output] and output not in mounted
+
+
+def _dockerfile(build: Mapping[str, Any]) -> str:
+    text = build.get("dockerfile_inline")
+    if text is None and build:
+        file = Path(build.get("context", "."), build.get("dockerfile", "Dockerfile"))
+        with suppress(OSError):  # the build will say so
+            text = file.read_text(errors="replace")
+    return text or ""
 
 
 def origins(document: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -146,13 +205,8 @@ def origins(document: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ..
         if build is None:
             images.append(str(service.get("image", "")))
             continue
-        text = build.get("dockerfile_inline")
-        if text is None:
-            file = Path(build.get("context", "."), build.get("dockerfile", "Dockerfile"))
-            with suppress(OSError):  # the build will say so
-                text = file.read_text(errors="replace")
         arguments = build.get("args") or {}
-        builds.append("\n".join((text or "", *map(str, arguments.values()))))
+        builds.append("\n".join((_dockerfile(build), *map(str, arguments.values()))))
     return tuple(images), tuple(builds)
 
 
@@ -231,9 +285,15 @@ class _Files:
         return False
 
 
-async def examine_stacks(
-    jobs: Iterable[Job], tree: Path, environ: Mapping[str, str]
-) -> tuple[Fault, ...]:
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What was found of a release's stacks: why they cannot run, and what a person should know."""
+
+    faults: tuple[Fault, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+async def examine_stacks(jobs: Iterable[Job], tree: Path, environ: Mapping[str, str]) -> Examined:
     """Judge the stacks of a release's jobs as the machine will.
 
     Args:
@@ -248,11 +308,14 @@ async def examine_stacks(
     engine = Engine(environ)
     if stacks:
         await require_compose(engine.environ)
-    faults = [fault for job in stacks for fault in await _examine(job, tree.resolve(), engine)]
-    return tuple(dict.fromkeys(faults))
+    found = [await _examine(job, tree.resolve(), engine) for job in stacks]
+    return Examined(
+        tuple(dict.fromkeys(fault for each in found for fault in each.faults)),
+        tuple(note for each in found for note in each.notes),
+    )
 
 
-async def _examine(job: Job, tree: Path, engine: Engine) -> tuple[Fault, ...]:
+async def _examine(job: Job, tree: Path, engine: Engine) -> Examined:
     with TemporaryDirectory() as name:
         stack = StackFile(
             file=job.compose or "",
@@ -261,12 +324,33 @@ async def _examine(job: Job, tree: Path, engine: Engine) -> tuple[Fault, ...]:
             project=f"mayfly-{job.name}",
             environ=compose_environ(engine, given(job.env, []).environ),
             mounts=(Mount(name, job.output or OUTPUT),),
+            output=job.output or OUTPUT,
             stands_in=(*job.secrets, *job.env),
         )
         try:
-            return (await read_stack(stack, Path(name, "override.yml"))).faults
+            reading = await read_stack(stack, Path(name, "override.yml"))
         except ContainerError as error:
-            return (Fault(stack.file, "", str(error), error.remedy),)
+            return Examined((Fault(stack.file, "", str(error), error.remedy),))
+    return Examined(reading.faults, tuple(_notes(job, reading)))
+
+
+def _notes(job: Job, reading: Reading) -> Iterator[str]:
+    if reading.hides_code:
+        yield (
+            f'job {job.name}: output = "{job.output}" hides what the image of {job.service} has there, and its program'
+            f" works there; have it write to a folder of its own, such as {job.output}/out"
+        )
+    if reading.waits_with and job.command is None:
+        yield (
+            f"job {job.name}: the command of {job.service} waits and does not end ({reading.waits_with});"
+            " command = [...] in the job says what does the work"
+        )
+    places = (*reading.mounted, *reading.volumes)
+    if job.output is None and places:
+        yield (
+            f"job {job.name}: it has no output, and what it writes to {', '.join(places)} goes with the stack;"
+            f' output = "{places[0]}" hands it over'
+        )
 
 
 def summary(faults: Iterable[Fault]) -> str:

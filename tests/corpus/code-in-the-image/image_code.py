@@ -1,0 +1,1 @@
+open("books.csv", "w").write("1\n")

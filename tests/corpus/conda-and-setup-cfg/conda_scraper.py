@@ -1,0 +1,1 @@
+print("nothing that is not in Python itself")

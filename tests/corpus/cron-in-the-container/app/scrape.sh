@@ -1,0 +1,2 @@
+#!/bin/sh
+echo scraped > /data/a.txt

@@ -1,0 +1,1 @@
+print("where is the job?")

@@ -1,0 +1,2 @@
+const rows = undefined;
+console.log(rows.length);
