@@ -117,7 +117,7 @@ def test_all_faults_are_told_at_once_by_the_jobs_names() -> None:
             '"Asia/Tokio" is not a time zone; did you mean "Asia/Tokyo"?',
         ),
         (job('env = { TZ = "Asia" }'), 'env.TZ: "Asia" is not a time zone'),
-        (job('on = "mon"\nenv = { TZ = "JST-9" }'), "by which `on` cannot be judged"),
+        (job('on = "mon"\nenv = { TZ = "JST-9" }'), "which `on` cannot use"),
         (job('secrets = ["HOME"]'), '"HOME" is set by the agent'),
         (job('secrets = ["T"]\nenv = { T = "x" }'), "both in env and in secrets"),
         (job('output = "/data"'), 'a folder of the release, and "/data" is none'),
