@@ -52,14 +52,14 @@ def test_a_bucket_in_a_folder_is_durable_before_the_spool_goes(bench: Bench) -> 
         strace, env=environ, cwd=bench.folder, capture_output=True, timeout=RUN_SECONDS, check=True
     )
     steps = {
-        "file": r'bucket/runs/[^"]*/one/file"',
+        "file": r'bucket/runs/[^"]*/one/files/file"',
         "sync": r"syncfs\(",
-        "manifest": r'bucket/runs/[^"]*/datapackage\.json"',
+        "package": r'bucket/runs/[^"]*/one/datapackage\.json"',
         "entry": rf'bucket/{ENTRIES}[^"]*"',
         "gone": r'\.gone-[^"]*"',
     }
     done = [name for line in trace.open() for name in steps if re.search(steps[name], line)]
     assert re.fullmatch(
-        r"(sync )*file (file |sync )*sync manifest (manifest )*entry (entry )*sync gone ?",
+        r"(sync |entry )*file (file |sync |entry )*package (package |sync )*sync entry (entry |sync )*sync gone ?",
         " ".join([*done, ""]),
     ), done
