@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -214,7 +215,10 @@ class _Session:
         if self.wish.keep is None:
             return lacking
         begun = {job: self.state.begun(job) for job in {one.job.name for one in lacking}}
-        beside = {job: set(self.destination.runs(job)) for job in begun}
+        beside: dict[str, set[str]] = {job: set() for job in begun}
+        for job, runs in beside.items():
+            with suppress(FolderError):  # told where a run of it is fetched
+                runs.update(self.destination.runs(job))
         if self.hook is None:  # which wants to see also what goes at once
             for one in lacking:
                 beside[one.job.name].add(one.run)
@@ -392,9 +396,11 @@ class _Session:
 
     def _settle(self) -> None:
         """Find out what became visible of that which was about to."""
-        unsure = self.state.unsure()
-        visible = [key for key in unsure if self.destination.has(*key)]
-        self.state.settle(visible, set(unsure) - set(visible))
+        found: dict[bool, list[Key]] = {True: [], False: []}
+        for key in self.state.unsure():
+            with suppress(FolderError):  # nobody can tell, until what is in the way is gone
+                found[self.destination.has(*key)].append(key)
+        self.state.settle(visible=found[True], gone=found[False])
 
     def _try_to(self, step: Callable[[T], None], value: T) -> None:
         """Do what nothing else waits for; when the folder does not let us, that is told once."""
@@ -422,7 +428,7 @@ class _Session:
             return
         items = self.state.items_of(job)
         there = [run for run in self.destination.runs(job) if (job, run) in items]
-        protected = {item.run for item in self.state.owed() if item.job == job}
+        protected = {item.run for item in self.state.owed(job)}
         protected.update(self.wish.runs, filter(None, [self.destination.latest(job)]))
         for run in plan.to_remove(there, self.wish.keep, protected, self.now):
             self.destination.remove(job, run)
