@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import obstore
 from obstore.exceptions import (
     BaseError,
-    GenericError,
     PermissionDeniedError,
     UnauthenticatedError,
 )
@@ -69,8 +68,6 @@ class ReadOnlyBucket:
     Attributes:
         name: Its address, for people.
         identity: Tells it from every other bucket.
-        checks_clocks: Whether it refuses a writer whose clock is more than 15 minutes off, as S3 does and a folder
-            does not: only then is a new index key never further behind.
     """
 
     def __init__(
@@ -84,7 +81,6 @@ class ReadOnlyBucket:
         self._folder = folder
         self.name = name
         self.identity = identity or name
-        self.checks_clocks = folder is None
 
     @classmethod
     def open(
@@ -135,17 +131,6 @@ class ReadOnlyBucket:
                     raise TooLargeError(f"{key} has more than {limit} bytes")
         return bytes(content)
 
-    async def stream(self, key: str) -> AsyncIterator[bytes]:
-        """Yield an object's content in pieces of about `CHUNK_BYTES`.
-
-        Raises:
-            FileNotFoundError: There is none.
-        """
-        with self._asking("get", key):
-            answer = await obstore.get_async(self._store, key)
-            async for chunk in answer.stream(min_chunk_size=CHUNK_BYTES):
-                yield bytes(chunk)
-
     async def size(self, key: str) -> int:
         """Return an object's size.
 
@@ -155,23 +140,6 @@ class ReadOnlyBucket:
         with self._asking("look at", key):
             async with asyncio.timeout(ANSWER_SECONDS):
                 return int((await obstore.head_async(self._store, key))["size"])
-
-    async def part(self, key: str, start: int, stop: int) -> bytes:
-        """Return the bytes of an object from `start` to before `stop`, in one answer; fewer where it ends before.
-
-        Raises:
-            FileNotFoundError: There is none.
-        """
-        with self._asking("get", key):
-            try:
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    content = await obstore.get_range_async(self._store, key, start=start, end=stop)
-            except GenericError as error:
-                # From its end on there is no range, and the client has no error of its own for that.
-                if "range" in str(error).lower() and await self.size(key) <= start:
-                    return b""
-                raise
-            return bytes(content)
 
     async def pieces(self, key: str, size: int) -> AsyncIterator[bytes]:
         """Yield the content of an object that should have `size` bytes; of a large one, no more than that.

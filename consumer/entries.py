@@ -108,6 +108,17 @@ def read_package(key: JobKey, committed: Object, text: bytes) -> Package | Inval
     return _invalid(package.reason) if isinstance(package, Invalid) else _checked(package)
 
 
+def read_own_package(text: bytes) -> Package | Invalid:
+    """Return the package in a text, of whichever job it is: one that lies in a folder at home."""
+    try:
+        said = from_json(text, allow_inf_nan=False)["mayfly:job"]
+        key = JobKey(str(said["run"]), str(said["name"]))
+        own = Object(key=key.text, bytes=len(text), sha256=sha256(text).hexdigest())
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return Invalid("it is no package of a job")
+    return read_package(key, own, text)
+
+
 def read_manifest(key: ManifestKey, committed: Object, text: bytes) -> Manifest | Invalid:
     """Return a run's manifest, when it is what an entry committed."""
     problem = _descriptor_problem(key.text, committed, text)

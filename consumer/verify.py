@@ -8,8 +8,6 @@ from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
 
-from pydantic_core import from_json
-
 from agent.batch.fold import fold
 from agent.bucket.address import LocalBucket
 from agent.contract.descriptor import Descriptor
@@ -30,7 +28,7 @@ from agent.contract.layout import (
 from agent.contract.package import Package
 from agent.contract.results import RunStatus
 from consumer.bucket import ReadOnlyBucket, TooLargeError
-from consumer.entries import MOST_DESCRIPTOR_BYTES, read_manifest, read_package
+from consumer.entries import MOST_DESCRIPTOR_BYTES, read_manifest, read_own_package, read_package
 from consumer.follow import read_log
 from consumer.model import Job, batch_of
 
@@ -191,7 +189,7 @@ async def _verify_package(folder: Path, name: str) -> Report:
     if text is None:
         check.add(Kind.MISSING, DESCRIPTOR, "no package is here, or one that is too large")
         return check.report(name, "")
-    package = _own_package(text)
+    package = read_own_package(text)
     if isinstance(package, Invalid):
         check.add(Kind.PACKAGE, DESCRIPTOR, package.reason)
         return check.report(name, "")
@@ -203,17 +201,6 @@ async def _verify_package(folder: Path, name: str) -> Report:
         check.add(Kind.EXTRA, extra, "the package does not name it")
     await check.objects()
     return check.report(name, package.job.status)
-
-
-def _own_package(text: bytes) -> Package | Invalid:
-    """Return the package in a text, whichever it is."""
-    try:
-        said = from_json(text, allow_inf_nan=False)["mayfly:job"]
-        key = JobKey(str(said["run"]), str(said["name"]))
-        own = Object(key=key.text, bytes=len(text), sha256=sha256(text).hexdigest())
-    except (ValueError, RecursionError, KeyError, TypeError):
-        return Invalid("it is no package of a job")
-    return read_package(key, own, text)
 
 
 def _marks(document: Descriptor, prefix: str = "") -> dict[str, Mark]:

@@ -44,10 +44,11 @@ COMMANDS = {
     "logs": ("consumer.cli.logs:logs", "The log of a run, also while it goes on."),
     "cost": ("consumer.cli.cost:cost", "What the runs of a month cost, and a forecast."),
     "pull": ("consumer.cli.pull:pull", "Fetch new runs into a folder, verified and whole."),
+    "diff": ("consumer.cli.diff:diff", "What changed in a job's results since the run before."),
     "serve": ("consumer.cli.serve:serve", "At home: metrics, status page, and pulling."),
     "verify": (
         "consumer.cli.verify:verify",
-        "Check a run's files against its manifest, both ways.",
+        "Check all that a run, a job or a pulled folder names, byte by byte.",
     ),
 }
 

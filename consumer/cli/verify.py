@@ -23,6 +23,7 @@ SHOWN_PROBLEMS = 50
 @click.argument("job", metavar="[JOB]", required=False)
 @bucket_command
 def verify(
+    *,
     what: str,
     job: str | None,
     store: str | None,
@@ -32,7 +33,7 @@ def verify(
 ) -> ExitCode:
     """Check that all that a run (or one job of it) names is there, byte by byte.
 
-    RUN is a run in the bucket, or `latest`. FOLDER is the package of a job that was pulled, or a folder that is pulled into.
+    RUN is a run in the bucket, or `latest`. FOLDER is a package that was pulled, or a folder that is pulled into.
     """
     from agent.contract.ids import is_run_id  # noqa: PLC0415
     from consumer.verify import latest_run, verify_folder, verify_run  # noqa: PLC0415

@@ -126,6 +126,11 @@ class Destination:
                 raise FolderError(f"{path} is in the way")
         return path
 
+    def temporary(self) -> Path:
+        """Return a folder for what may be thrown away, and is by the next sweep."""
+        with edge("use", self.path / OURS / TRASH), opened(self._ours, TRASH, make=True):
+            return self.path / OURS / TRASH
+
     def jobs(self) -> list[str]:
         """Return the jobs that have a folder."""
         with edge("list", self.path):

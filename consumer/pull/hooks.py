@@ -34,7 +34,7 @@ class Hook:
     output: int = 2
 
 
-def environment(hook: Hook, item: Item, folder: Path) -> dict[str, str]:
+def environment(hook: Hook, item: Item, folder: Path, changes: str) -> dict[str, str]:
     """Return what a hook sees: the person's environment, and which job of which run it is about.
 
     All values are numbers, names of a checked form, or the folder's own path.
@@ -49,11 +49,18 @@ def environment(hook: Hook, item: Item, folder: Path) -> dict[str, str]:
         "MAYFLY_PARTIAL": "0" if item.succeeded else "1",
         "MAYFLY_FILES": str(item.files),
         "MAYFLY_BYTES": str(item.bytes),
+        "MAYFLY_CHANGES": changes,
     }
 
 
-async def call(hook: Hook, item: Item, folder: Path) -> str:
+async def call(hook: Hook, item: Item, folder: Path, changes: str = "") -> str:
     """Run the hook to its end; nothing of it is left behind.
+
+    Args:
+        hook: The hook.
+        item: What was installed.
+        folder: Where.
+        changes: How it differs from the run before; empty when there was none.
 
     Returns:
         Why it failed; empty when it succeeded.
@@ -63,7 +70,7 @@ async def call(hook: Hook, item: Item, folder: Path) -> str:
             SHELL,
             "-c",
             hook.command,
-            env=environment(hook, item, folder),
+            env=environment(hook, item, folder, changes),
             stdin=DEVNULL,
             stdout=hook.output,
             stderr=hook.output,

@@ -1,9 +1,10 @@
 """The story of a pull: what is wanted and not there is fetched, verified, installed and told to the hook."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from agent.base.errors import StoreError, UsageError
 from agent.contract.entries import Invalid
@@ -11,6 +12,7 @@ from agent.contract.ids import Batch as Id
 from agent.contract.layout import JobKey, run_prefix
 from agent.contract.package import Package
 from consumer.bucket import ReadOnlyBucket, TooLargeError
+from consumer.diff import Side, compare
 from consumer.entries import read_package
 from consumer.groups import Group, Outcome, groups_of
 from consumer.groups import State as Standing
@@ -47,6 +49,9 @@ MOST_PROBLEMS = 20
 """Of a rejected job: the first few tell it all."""
 MOST_NAMES = 20
 """Of jobs that a person may have meant."""
+
+
+T = TypeVar("T")
 
 
 class UnknownError(UsageError):
@@ -149,14 +154,15 @@ class _Session:
         batches = await asyncio.to_thread(self._whole_groups, history.batches)
         todo = self._lacking(plan.wanted(batches, self.wish), whole=news is None)
         if news is None:
-            self._sweep(todo)
+            self._try_to(self.destination.sweep, {one.run for one in todo})
         unreachable = await self._take_all(todo)
         self._settle()
         self._tell_problems(history, again=news is None)
         touched = {one.job.name for one in todo} | {job for job, _ in self.called}
         for job in self.destination.jobs() if news is None else sorted(touched):
-            if self.wish.wants(job):
-                self._tidy(job)
+            if self.wish.wants(job):  # also after a pull that was killed
+                self._try_to(self._point, job)
+                self._try_to(self._prune, job)
         return Report(tuple(self.events), unreachable, frozenset(self.waiting))
 
     # What there is to do.
@@ -279,7 +285,8 @@ class _Session:
         """
         job, run = one.key
         if self.destination.has(job, run):
-            self._adopt(one)
+            if one.key not in self.state.items([one.batch]):
+                self._adopt(one)
             return
         if text is None and await self._is_expired(one):
             return
@@ -341,9 +348,9 @@ class _Session:
         self.destination.install(*item.key)
         path = str(self.destination.folder_of(*item.key))
         self.tell(Installed(item.run, item.job, path, item.files, item.bytes, item.status))
-        self._point(item.job)
+        self._try_to(self._point, item.job)
         await self._call_hook(item)
-        self._prune(item.job)
+        self._try_to(self._prune, item.job)
 
     # What follows from it.
 
@@ -355,7 +362,8 @@ class _Session:
         try:
             if self.destination.has(*item.key):
                 folder = self.destination.folder_of(*item.key)
-                problem = await hooks.call(self.hook, item, folder)
+                changes = await asyncio.to_thread(self._changes, item)
+                problem = await hooks.call(self.hook, item, folder, changes)
                 self.tell(Hooked(item.run, item.job, problem))
             else:
                 problem = ""
@@ -368,29 +376,37 @@ class _Session:
         if problem:
             self.waiting.add(item.batch)
 
+    def _changes(self, item: Item) -> str:
+        """Return how a job differs from the success before it that is in place; empty when there is none."""
+        items = self.state.items_of(item.job)
+        good = {run for (_, run), one in items.items() if one.succeeded and run < item.run}
+        before = max(good & {*self.destination.runs(item.job)}, default=None)
+        if before is None or not item.succeeded:
+            return ""
+        folders = [self.destination.folder_of(item.job, run) for run in (before, item.run)]
+        try:
+            old, new = map(Side.of_folder, folders)
+            return str(compare(old, new, temporary=self.destination.temporary()).sum)
+        except (ValueError, OSError):  # somebody changed what was pulled
+            return ""
+
     def _settle(self) -> None:
         """Find out what became visible of that which was about to."""
         unsure = self.state.unsure()
         visible = [key for key in unsure if self.destination.has(*key)]
         self.state.settle(visible, set(unsure) - set(visible))
 
-    def _sweep(self, todo: Iterable[Result]) -> None:
+    def _try_to(self, step: Callable[[T], None], value: T) -> None:
+        """Do what nothing else waits for; when the folder does not let us, that is told once."""
         try:
-            self.destination.sweep({one.run for one in todo})
+            step(value)
         except FolderError as error:
-            self.tell(Note(str(error), fault=True))
-
-    def _tidy(self, job: str) -> None:
-        """Let `latest` lead to the latest, also after a pull that was killed, and remove what is old."""
-        for step in (self._point, self._prune):
-            try:
-                step(job)
-            except FolderError as error:
-                if job not in self.blocked:
-                    self.tell(Note(str(error), fault=True))
-                    self.blocked.add(job)
+            note = Note(str(error), fault=True)
+            if note not in self.events:
+                self.tell(note)
 
     def _point(self, job: str) -> None:
+        """Let `latest` lead to the last run that succeeded."""
         there, now = self.destination.runs(job), self.destination.latest(job)
         items = self.state.items_of(job)
         good = {run for run in there if (job, run) in items and items[job, run].succeeded}

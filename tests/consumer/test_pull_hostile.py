@@ -3,6 +3,7 @@
 import json
 import stat
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -122,6 +123,11 @@ def add(package: dict[str, Any], path: str, **changes: object) -> None:
     )
 
 
+def add_as(package: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Add the resource `files/x`, or what it is changed to."""
+    add(package, **{"path": "files/x", **changes})
+
+
 @pytest.mark.parametrize("path", EVIL_PATHS)
 def test_no_path_leads_outside_or_onto_another(
     folder: Bucket, dest: Path, tmp_path: Path, path: str
@@ -165,7 +171,7 @@ def test_a_resource_that_lies_is_rejected(
     """Sizes and hashes are checked; nothing of the job is in place, or left in staging."""
     run = leave(folder)
     folder.objects.put(JobKey(run, "quotes", "files/x").text, b"[]")
-    rewrite(folder, run, lambda package: add(package, **{"path": "files/x", **changes}))
+    rewrite(folder, run, lambda package: add_as(package, changes))
     pulled = pull_into(dest, folder)
     assert pulled.code == 3
     assert problem in pulled.problems
@@ -314,12 +320,14 @@ def test_what_lies_in_staging_is_not_believed(folder: Bucket, dest: Path, tmp_pa
 
 def test_a_folder_named_latest_is_not_overwritten(folder: Bucket, dest: Path) -> None:
     """What is no link of ours stays, is told, and the run is there all the same; other jobs do not suffer."""
-    run = leave(folder)
+    runs = [leave(folder, night) for night in NIGHTS[:2]]
     (dest / "notes" / "latest").mkdir(parents=True)
-    pulled = pull_into(dest, folder)
-    assert pulled.code == 3
-    assert results(dest / "notes" / run) == of_job("notes")
-    assert (dest / "quotes" / "latest").is_symlink()
+    for _ in range(2):
+        pulled = pull_into(dest, folder)
+        assert (pulled.code, pulled.notes) == (3, [f"{dest / 'notes' / 'latest'} is no link"])
+    for run in runs:
+        assert results(dest / "notes" / run) == of_job("notes")
+    assert (dest / "quotes" / "latest").readlink() == Path(runs[1])
 
 
 def test_a_bad_job_folder_stops_that_job_and_no_other(folder: Bucket, dest: Path) -> None:

@@ -11,7 +11,7 @@ from agent.contract.layout import JobKey, LogKey, ManifestKey, run_prefix
 from consumer.verify import Report, verify_run
 from tests.bucket.bucket import Bucket
 from tests.bucket.entries import RunWriter, leave_run
-from tests.consumer.forging import amend_entry, commit, rewrite
+from tests.consumer.forging import Document, amend_entry, commit, rewrite
 from tests.consumer.pulling import JOBS, NIGHTS, leave, pull_into
 from tests.parts.command import call
 
@@ -147,10 +147,10 @@ async def test_entry_and_package_must_tell_the_same_story(folder: Bucket) -> Non
     run = leave(folder)
     rewrite(folder, run, lambda package: package["mayfly:job"].update(status="failed"))
 
-    def praise(entry: dict[str, object]) -> None:
-        (job,) = entry["jobs"]  # type: ignore[misc,attr-defined]
-        if job["name"] == "quotes":
-            job.update(files=99, bytes=1)
+    def praise(entry: Document) -> None:
+        for job in entry["jobs"]:
+            if job["name"] == "quotes":
+                job.update(files=99, bytes=1)
 
     amend_entry(folder, run, praise, "jobs")
     report = await check(folder, run, "quotes")

@@ -1,0 +1,178 @@
+"""`mayfly diff`."""
+
+import asyncio
+import functools
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import click
+
+from agent.base.errors import ExitCode, StoreError, UsageError
+from consumer.cli.command import Asked, Known, dump, known_command, known_of
+
+if TYPE_CHECKING:
+    from agent.contract.descriptor import Resource
+    from consumer.bucket import ReadOnlyBucket
+    from consumer.diff import Diff, Side, Table
+    from consumer.pull.plan import Result
+
+
+@click.command()
+@click.argument("job", metavar="JOB")
+@click.argument("runs", metavar="[RUN [RUN]]", nargs=-1)
+@click.option(
+    "--dest",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Compare what was pulled into this folder, and ask no bucket.",
+)
+@click.option("--ignore", metavar="FIELD", multiple=True, help="Not this field; repeatable.")
+@known_command
+def diff(
+    *, asked: Asked, job: str, runs: tuple[str, ...], dest: Path | None, ignore: tuple[str, ...]
+) -> ExitCode:
+    """Show what changed in a job's results: files, and records where their schema has a primaryKey.
+
+    Compared are the last two successes; with one RUN, that and the one before it; with two, these.
+    """
+    from consumer.diff import compare  # noqa: PLC0415
+
+    if len(runs) > 2:  # noqa: PLR2004
+        raise UsageError("two runs are compared, not more")
+    with ExitStack() as stack:
+        sides = _at_home(dest, job) if dest else _in_bucket(known_of(asked), job, stack)
+        before, after = _chosen(job, list(sides), runs)
+        found = compare(sides[before](), sides[after](), ignore) if before else None
+    if asked.as_json:
+        dump({"job": job, "before": before, "after": after, **(_json(found) if found else {})})
+    else:
+        for line in _lines(found, job, before, after):
+            click.echo(line)
+    return ExitCode.DONE
+
+
+def _chosen(job: str, known: list[str], runs: tuple[str, ...]) -> tuple[str | None, str]:
+    """Return which runs are compared, the earlier first; None for a first run, which is a baseline."""
+    wrong = [run for run in runs if run not in known]
+    if wrong or not known:
+        what = f" in {', '.join(wrong)}" if wrong else ""
+        raise UsageError(
+            f"{job} has no success{what}", remedy="`mayfly status` shows the last runs"
+        )
+    if len(runs) == 2:  # noqa: PLR2004
+        return runs
+    at = known.index(runs[0]) if runs else len(known) - 1
+    return (known[at - 1] if at else None), known[at]
+
+
+def _at_home(dest: Path, job: str) -> "dict[str, functools.partial[Side]]":
+    from agent.contract.ids import is_run_id  # noqa: PLC0415
+    from agent.contract.layout import DESCRIPTOR  # noqa: PLC0415
+    from agent.contract.package import Package  # noqa: PLC0415
+    from agent.contract.results import JobStatus  # noqa: PLC0415
+    from consumer.diff import Side  # noqa: PLC0415
+    from consumer.entries import read_own_package  # noqa: PLC0415
+
+    found = {}
+    for folder in sorted((dest / job).glob("*")):
+        if is_run_id(folder.name) and (folder / DESCRIPTOR).is_file():
+            package = read_own_package((folder / DESCRIPTOR).read_bytes())
+            if isinstance(package, Package) and package.job.status is JobStatus.SUCCEEDED:
+                found[folder.name] = functools.partial(Side.of_folder, folder)
+    return found
+
+
+def _in_bucket(known: Known, job: str, stack: ExitStack) -> "dict[str, functools.partial[Side]]":
+    from consumer.pull.plan import Wish, wanted  # noqa: PLC0415
+
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mayfly-diff.")))
+    results = wanted(known.history.batches, Wish(frozenset({job})))
+    return {one.run: functools.partial(_side, known, one, folder) for one in results}
+
+
+def _side(known: Known, one: "Result", folder: Path) -> "Side":
+    from agent.contract.entries import Invalid  # noqa: PLC0415
+    from agent.contract.layout import JobKey  # noqa: PLC0415
+    from consumer.diff import Side  # noqa: PLC0415
+    from consumer.entries import read_package  # noqa: PLC0415
+
+    key = JobKey(one.run, one.job.name)
+    text = asyncio.run(known.bucket.get(key.text, limit=one.committed.bytes))
+    package = read_package(key, one.committed, text) if text is not None else None
+    if package is None or isinstance(package, Invalid):
+        why = package.reason if package else "it is no longer in the bucket"
+        raise StoreError(f"the package of {one.job.name} in {one.run} cannot be used: {why}")
+    resources = {resource.path: resource for resource in package.resources}
+
+    def opened(path: str) -> IO[bytes]:
+        where = JobKey(one.run, one.job.name, path).text
+        return asyncio.run(_download(known.bucket, where, resources[path], folder))
+
+    return Side(package.resources, opened)
+
+
+async def _download(
+    bucket: "ReadOnlyBucket", key: str, file: "Resource", folder: Path
+) -> IO[bytes]:
+    """Return a file of the bucket, as it was committed."""
+    stream = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 -- its reader closes it
+    found, size = sha256(), 0
+    try:
+        async for piece in bucket.pieces(key, file.bytes):
+            found.update(piece)
+            size += len(piece)
+            if size > file.bytes:
+                break
+            stream.write(piece)
+    except FileNotFoundError as error:
+        raise StoreError(f"{key} is no longer in the bucket") from error
+    if (size, f"sha256:{found.hexdigest()}") != (file.bytes, file.hash):
+        raise StoreError(f"{key} is not what was committed")
+    stream.seek(0)
+    return stream
+
+
+def _lines(found: "Diff | None", job: str, before: str | None, after: str) -> Iterator[str]:
+    if found is None:
+        yield f"{job}: {after} is the first success, a baseline"
+        return
+    yield f"{job}: {before} -> {after}"
+    yield f"files: {found.files}"
+    for mark, paths in (("+", found.added), ("-", found.removed), ("~", found.changed)):
+        yield from (f"  {mark} {_shown(path)}" for path in paths)
+    for table in found.tables:
+        yield from _table(table)
+
+
+def _table(table: "Table") -> Iterator[str]:
+    if table.problem:
+        yield f"{_shown(table.path)}: cannot be compared: {_shown(table.problem)}"
+        return
+    odd = f"; {table.odd} without a key of their own" if table.odd else ""
+    yield f"{_shown(table.path)}: records {table.sum}{odd}"
+    for mark, records in (("+", table.added), ("-", table.removed)):
+        yield from (f"  {mark} {_value(record)}" for record in records)
+    for change in table.changed:
+        fields = ", ".join(
+            f"{name} {_value(old)} -> {_value(new)}" for name, (old, new) in change.fields.items()
+        )
+        yield f"  ~ {_shown('/'.join(change.key))}: {_shown(fields)}"
+
+
+def _value(value: object) -> str:
+    return _shown(json.dumps(value, ensure_ascii=False))
+
+
+def _shown(text: str) -> str:
+    from agent.base.console import printable  # noqa: PLC0415
+
+    return printable(text)[:500]
+
+
+def _json(found: "Diff") -> dict[str, object]:
+    return {"sum": str(found.sum), "files": asdict(found.files), **asdict(found)}

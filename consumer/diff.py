@@ -1,0 +1,419 @@
+"""What changed in a job's results from one run to the next: files by their digests, records by their primary keys."""
+
+import csv
+import io
+import json
+import re
+import tempfile
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from heapq import merge
+from itertools import groupby, islice
+from operator import itemgetter
+from pathlib import Path
+from typing import IO, Any
+
+from agent.contract.descriptor import Resource
+from agent.contract.entries import Invalid
+from agent.contract.layout import DESCRIPTOR, FILES
+from consumer.entries import read_own_package
+
+MOST_SHOWN = 20
+"""Records of a table that are shown, of each kind; all are counted."""
+MOST_RECORD = 16 * 1024**2
+"""Characters of one record."""
+CHUNK = 64 * 1024
+PORTION = 20_000
+"""Records that are in memory at once."""
+IGNORE = "mayfly:ignore"
+"""Of a field in a job's own schema: it changes without being news, such as the time at which a page was read."""
+FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_UNREADABLE = (ValueError, LookupError, csv.Error, RecursionError, OSError)
+"""What is raised of a file that is not what it says."""
+_text = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+_SPACE = re.compile(r"[\s,]*")
+
+Record = Mapping[str, Any]
+Open = Callable[[str], IO[bytes]]
+"""Opens a file of a run, by its path in the package."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """How many were added, removed and changed."""
+
+    added: int = 0
+    removed: int = 0
+    changed: int = 0
+
+    def __str__(self) -> str:
+        """Return it as people write it."""
+        return f"+{self.added}, -{self.removed}, {self.changed} changed"
+
+    def __add__(self, other: "Sum") -> "Sum":
+        """Return both together."""
+        return Sum(
+            self.added + other.added, self.removed + other.removed, self.changed + other.changed
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A record that changed: its key, and of each field what it was and what it is; None where there was none."""
+
+    key: tuple[str, ...]
+    fields: Mapping[str, tuple[Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What changed in a file of records.
+
+    Attributes:
+        path: The file.
+        sum: How many records changed.
+        added, removed, changed: The first of them.
+        odd: Records without a key, or with one that another had before; of these the last counts.
+        problem: Why its records cannot be compared; empty when they can.
+    """
+
+    path: str
+    sum: Sum = Sum()
+    added: tuple[Record, ...] = ()
+    removed: tuple[Record, ...] = ()
+    changed: tuple[Change, ...] = ()
+    odd: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """What changed from a run to another.
+
+    Attributes:
+        added, removed, changed: Paths of files.
+        tables: What changed in those whose records have keys.
+    """
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+
+    @property
+    def files(self) -> Sum:
+        """How many files changed."""
+        return Sum(len(self.added), len(self.removed), len(self.changed))
+
+    @property
+    def records(self) -> Sum | None:
+        """How many records changed; None where nothing has records with keys."""
+        sums = [table.sum for table in self.tables if not table.problem]
+        return sum(sums, Sum()) if sums else None
+
+    @property
+    def sum(self) -> Sum:
+        """What a person wants to hear first: of records, else of files."""
+        return self.records or self.files
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """The results of a run, and how they are read."""
+
+    resources: tuple[Resource, ...]
+    open: Open
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> "Side":
+        """Return what was pulled into a folder.
+
+        Raises:
+            ValueError: It holds no package.
+            OSError: It cannot be read.
+        """
+        package = read_own_package((folder / DESCRIPTOR).read_bytes())
+        if isinstance(package, Invalid):
+            raise ValueError(f"{folder}: {package.reason}")  # noqa: TRY004
+        return cls(package.resources, lambda path: (folder / path).open("rb"))
+
+    def records(self, resource: Resource, schema: "Schema") -> Iterator[Record]:
+        """Yield the records of a file."""
+        with self.open(resource.path) as stream:
+            yield from records(io.TextIOWrapper(stream, schema.encoding, newline=""), schema)
+
+    @property
+    def results(self) -> dict[str, Resource]:
+        """The results, by path."""
+        return {one.path: one for one in self.resources if one.path.startswith(FILES)}
+
+
+def compare(
+    old: Side, new: Side, ignored: Iterable[str] = (), temporary: Path | None = None
+) -> Diff:
+    """Compare two runs of a job.
+
+    Args:
+        old: The earlier run.
+        new: The later run.
+        ignored: Fields of records that do not count.
+        temporary: Where records that do not fit into memory are put meanwhile.
+    """
+    before, after = old.results, new.results
+    tables = []
+    for one, other in pairs(before, after):
+        schema = Schema.of(other)
+        if schema and one.hash == other.hash:
+            tables.append(Table(other.path))
+        elif schema:
+            try:
+                table = compare_records(
+                    old.records(one, schema),
+                    new.records(other, schema),
+                    schema.key,
+                    {*ignored, *schema.ignored},
+                    temporary=temporary,
+                )
+                tables.append(replace(table, path=other.path))
+            except _UNREADABLE as error:
+                tables.append(Table(other.path, problem=str(error)[:300]))
+    both = sorted(before.keys() & after.keys())
+    return Diff(
+        tuple(sorted(after.keys() - before.keys())),
+        tuple(sorted(before.keys() - after.keys())),
+        tuple(path for path in both if before[path].hash != after[path].hash),
+        tuple(tables),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What a job says of a file of records.
+
+    Attributes:
+        format: `csv`, `json` or `jsonl`.
+        key: The fields that tell records from each other.
+        fields: All fields, in their order.
+        ignored: Those that do not count.
+        dialect, encoding: How it is written.
+    """
+
+    format: str
+    key: tuple[str, ...]
+    fields: tuple[str, ...] = ()
+    ignored: frozenset[str] = frozenset()
+    dialect: Mapping[str, Any] = field(default_factory=dict)
+    encoding: str = "utf-8-sig"
+
+    @classmethod
+    def of(cls, resource: Resource) -> "Schema | None":
+        """Return what is said of a file; None where its records have no key, or it has none."""
+        said = resource.model_extra or {}
+        schema, dialect = said.get("schema"), said.get("dialect")
+        form = FORMATS.get(Path(resource.path).suffix.lower())
+        if form is None or not isinstance(schema, dict):
+            return None
+        key = schema.get("primaryKey")
+        names = [key] if isinstance(key, str) else key
+        if (
+            not isinstance(names, list)
+            or not names
+            or not all(isinstance(one, str) for one in names)
+        ):
+            return None
+        listed = schema.get("fields")
+        fields = (
+            [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+        )
+        tabs = {"delimiter": "\t"} if resource.path.lower().endswith(".tsv") else {}
+        return cls(
+            form,
+            tuple(names),
+            tuple(str(one.get("name")) for one in fields),
+            frozenset(str(one.get("name")) for one in fields if one.get(IGNORE) is True),
+            {**tabs, **(dialect if isinstance(dialect, dict) else {})},
+            str(said.get("encoding") or "utf-8-sig"),
+        )
+
+
+def pairs(
+    before: Mapping[str, Resource], after: Mapping[str, Resource]
+) -> list[tuple[Resource, Resource]]:
+    """Return which files are compared by their records: those of one path, and those that alone have one schema.
+
+    A job may give its file another name each night.
+    """
+    found = [(before[path], after[path]) for path in sorted(before.keys() & after.keys())]
+    olds = [before[path] for path in sorted(before.keys() - after.keys())]
+    for new in (after[path] for path in sorted(after.keys() - before.keys())):
+        schema = Schema.of(new)
+        alike = [old for old in olds if schema and Schema.of(old) == schema]
+        rivals = [
+            one for path, one in after.items() if path not in before and Schema.of(one) == schema
+        ]
+        if len(alike) == len(rivals) == 1:
+            found.append((alike[0], new))
+    return found
+
+
+def compare_records(
+    old: Iterable[Record],
+    new: Iterable[Record],
+    key: Sequence[str],
+    ignored: Iterable[str] = (),
+    *,
+    temporary: Path | None = None,
+) -> Table:
+    """Compare records by their keys, in whatever order they come; millions need no more memory than thousands.
+
+    Both sides are sorted by the key, in files where need be, and then read beside each other.
+    """
+    sums, odd = Counter[str](), 0
+    shown: dict[str, list[Any]] = {"added": [], "removed": [], "changed": []}
+    ignored = frozenset(ignored) - set(key)
+    with ExitStack() as stack:
+        first, second = (
+            _sorted((_line(one, key, ignored) for one in side), temporary, stack)
+            for side in (old, new)
+        )
+        for name, before, after in _beside(_by_key(first), _by_key(second)):
+            odd += sum(one.count - bool(name) for one in (before, after) if one)
+            if name and not (before and after and before.text == after.text):
+                was, now = (json.loads(one.text) if one else {} for one in (before, after))
+                kind = "changed" if before and after else "removed" if before else "added"
+                sums[kind] += 1
+                if len(shown[kind]) < MOST_SHOWN:
+                    change = Change(tuple(json.loads(name)), _fields(was, now))
+                    shown[kind].append(change if kind == "changed" else was or now)
+    return Table(
+        "",
+        Sum(sums["added"], sums["removed"], sums["changed"]),
+        tuple(shown["added"]),
+        tuple(shown["removed"]),
+        tuple(shown["changed"]),
+        odd,
+    )
+
+
+def _line(record: Record, key: Sequence[str], ignored: frozenset[str]) -> tuple[str, str]:
+    """Return a record's key and its text; the key is empty where one of its fields is."""
+    values = [record.get(one) for one in key]
+    name = "" if None in values or "" in values else _text([str(value) for value in values])
+    return name, _text({one: value for one, value in record.items() if one not in ignored})
+
+
+def _sorted(
+    rows: Iterable[tuple[str, str]], folder: Path | None, stack: ExitStack
+) -> Iterator[list[str]]:
+    """Yield `[key, number, text]` in the order of the keys; rows of one key keep theirs."""
+    # JSON has neither tabs nor ends of lines, and no array is the beginning of another.
+    lines = (f"{name}\t{number:012}\t{text}\n" for number, (name, text) in enumerate(rows))
+    portions: list[Iterable[str]] = []
+    while portion := sorted(islice(lines, PORTION)):
+        if len(portion) < PORTION and not portions:
+            portions.append(portion)
+            break
+        file = stack.enter_context(tempfile.TemporaryFile("w+", encoding="ascii", dir=folder))  # noqa: SIM115
+        file.writelines(portion)
+        file.seek(0)
+        portions.append(file)
+    return (line.rstrip("\n").split("\t", 2) for line in merge(*portions))
+
+
+@dataclass(frozen=True, slots=True)
+class _Same:
+    """The records of one key: how many there are, and the text of the last."""
+
+    name: str
+    count: int
+    text: str
+
+
+def _by_key(rows: Iterable[list[str]]) -> Iterator[_Same]:
+    for name, group in groupby(rows, key=itemgetter(0)):
+        ((count, (_, _, text)),) = deque(enumerate(group, 1), maxlen=1)
+        yield _Same(name, count, text)
+
+
+def _beside(
+    old: Iterator[_Same], new: Iterator[_Same]
+) -> Iterator[tuple[str, _Same | None, _Same | None]]:
+    """Yield each key with what both sides have of it."""
+    one, other = next(old, None), next(new, None)
+    while one or other:
+        name = min(side.name for side in (one, other) if side)
+        mine, yours = (side if side and side.name == name else None for side in (one, other))
+        yield name, mine, yours
+        one = next(old, None) if mine else one
+        other = next(new, None) if yours else other
+
+
+def _fields(old: Record, new: Record) -> dict[str, tuple[Any, Any]]:
+    names = sorted({*old, *new})
+    return {
+        name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)
+    }
+
+
+def records(stream: IO[str], schema: Schema) -> Iterator[Record]:
+    """Yield the records of a file.
+
+    Raises:
+        ValueError: It is not what it says.
+        csv.Error: The same, of a CSV.
+    """
+    if schema.format == "csv":
+        yield from _csv(stream, schema)
+        return
+    for one in _elements(stream) if schema.format == "json" else _lines(stream):
+        if not isinstance(one, dict):
+            raise ValueError("it has a record that is no object")  # noqa: TRY004 -- one kind of damage
+        yield one
+
+
+def _csv(stream: IO[str], schema: Schema) -> Iterator[Record]:
+    dialect = schema.dialect
+    rows = csv.reader(
+        stream,
+        delimiter=dialect.get("delimiter", ","),
+        quotechar=dialect.get("quoteChar", '"'),
+        escapechar=dialect.get("escapeChar"),
+        doublequote=dialect.get("doubleQuote", True),
+        skipinitialspace=dialect.get("skipInitialSpace", False),
+    )
+    header = next(rows, []) if dialect.get("header", True) else list(schema.fields)
+    for row in rows:
+        if row:
+            yield dict(zip(header, row, strict=False))
+
+
+def _lines(stream: IO[str]) -> Iterator[Any]:
+    while line := stream.readline(MOST_RECORD + 1):
+        if len(line) > MOST_RECORD:
+            raise ValueError(f"it has a record of more than {MOST_RECORD} characters")
+        if line.strip():
+            yield json.loads(line)
+
+
+def _elements(stream: IO[str]) -> Iterator[Any]:
+    """Yield the elements of a JSON array, of which only one is in memory."""
+    decoder, text, at = json.JSONDecoder(), stream.read(CHUNK).lstrip(), 1
+    if not text.startswith("["):
+        raise ValueError("it is no JSON array")
+    while True:
+        space = _SPACE.match(text, at)
+        at = space.end() if space else at
+        try:
+            if text[at : at + 1] == "]":
+                return
+            element, end = decoder.raw_decode(text, at)
+        except ValueError:
+            more = stream.read(max(CHUNK, len(text) - at))
+            text, at = text[at:] + more, 0
+            if not more or len(text) > MOST_RECORD:
+                raise
+            continue
+        yield element
+        at = end

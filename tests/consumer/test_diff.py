@@ -1,0 +1,320 @@
+"""What changed from a run to the next: by table, by property, by command, and as a hook is told."""
+
+import csv
+import io
+import json
+import tracemalloc
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.contract.descriptor import Resource
+from consumer.diff import Change, Schema, Side, Sum, compare, compare_records, pairs, records
+from tests.bucket.bucket import Bucket
+from tests.consumer.forging import rewrite
+from tests.consumer.pulling import NIGHTS, leave, pull_into
+from tests.parts.command import call
+
+OLD: list[dict[str, Any]] = [
+    {"id": 1, "price": 5},
+    {"id": 2, "price": 6},
+    {"id": 3, "price": 7, "seen": "Mon"},
+]
+
+
+def resource(path: str, content: bytes, **said: Any) -> Resource:
+    """A result, and what its job says of it."""
+    return Resource.model_validate(
+        {
+            "name": path.lower(),
+            "path": path,
+            "bytes": len(content),
+            "hash": f"sha256:{sha256(content).hexdigest()}",
+            "mediatype": "text/plain",
+            "mayfly:role": "result",
+            **said,
+        }
+    )
+
+
+def side(files: Mapping[str, bytes], **said: Any) -> Side:
+    """A run that left these files."""
+    named = {f"files/{path}": content for path, content in files.items()}
+    return Side(
+        tuple(resource(path, content, **said) for path, content in named.items()),
+        lambda path: io.BytesIO(named[path]),
+    )
+
+
+def keyed(*key: str, **more: Any) -> dict[str, Any]:
+    """What a job says of a file whose records have a key."""
+    return {"schema": {"fields": [{"name": "id"}], "primaryKey": list(key), **more}}
+
+
+@pytest.mark.parametrize(
+    ("new", "expected", "changes"),
+    [
+        (OLD, Sum(), ()),
+        (OLD[::-1], Sum(), ()),
+        ([*OLD, {"id": 4}], Sum(added=1), ()),
+        (OLD[1:], Sum(removed=1), ()),
+        ([{"id": 1, "price": 9}, *OLD[1:]], Sum(changed=1), (Change(("1",), {"price": (5, 9)}),)),
+        (
+            [*OLD[:2], {"id": 3, "price": 7}],
+            Sum(changed=1),
+            (Change(("3",), {"seen": ("Mon", None)}),),
+        ),
+        ([], Sum(removed=3), ()),
+        ([{"id": "1", "price": 5}, *OLD[1:]], Sum(changed=1), (Change(("1",), {"id": (1, "1")}),)),
+    ],
+)
+def test_records_are_compared_by_their_keys(
+    new: list[dict[str, Any]], expected: Sum, changes: tuple[Change, ...]
+) -> None:
+    """In any order, with the fields that changed."""
+    table = compare_records(OLD, new, ["id"])
+    assert (table.sum, table.changed) == (expected, changes)
+
+
+def test_ignored_fields_are_no_news() -> None:
+    """But a key is never ignored."""
+    new = [{**one, "seen": "Tue"} for one in OLD]
+    assert compare_records(OLD, new, ["id"]).sum == Sum(changed=3)
+    assert compare_records(OLD, new, ["id"], ["seen", "id"]).sum == Sum()
+
+
+def test_records_without_a_key_of_their_own_are_counted() -> None:
+    """Of two with one key the last counts."""
+    new = [*OLD, {"price": 1}, {"id": "", "price": 1}, {"id": 1, "price": 5}]
+    table = compare_records(OLD, new, ["id"])
+    assert (table.sum, table.odd) == (Sum(), 3)
+
+
+ROWS = st.dictionaries(st.integers(0, 9), st.sampled_from(["a", "b", None]), max_size=8)
+
+
+@given(old=ROWS, new=ROWS, data=st.data())
+def test_the_sum_is_that_of_the_dictionaries(
+    old: dict[int, str | None], new: dict[int, str | None], data: st.DataObject
+) -> None:
+    """However the records are ordered; and the other way around it is the other way around."""
+    sides = [[{"k": key, "x": 1, "v": value} for key, value in one.items()] for one in (old, new)]
+    first, second = (data.draw(st.permutations(one)) for one in sides)
+    both = old.keys() & new.keys()
+    expected = Sum(
+        len(new.keys() - old.keys()),
+        len(old.keys() - new.keys()),
+        sum(old[key] != new[key] for key in both),
+    )
+    table = compare_records(first, second, ["k", "x"])
+    back = compare_records(second, first, ["k", "x"])
+    assert table.sum == expected
+    assert (back.added, back.removed) == (table.removed, table.added)
+    assert [one.fields["v"][::-1] for one in back.changed] == [
+        one.fields["v"] for one in table.changed
+    ]
+
+
+def read(text: str, path: str, **said: Any) -> list[Mapping[str, Any]]:
+    """The records in a text."""
+    schema = Schema.of(resource(path, b"", **{**keyed("id"), **said}))
+    assert schema is not None
+    return list(records(io.StringIO(text, newline=""), schema))
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "said"),
+    [
+        ("id,v\r\n1,a\r\n\r\n2,b\r\n", "x.csv", {}),
+        ("id;v\n1;a\n2;b", "x.csv", {"dialect": {"delimiter": ";"}}),
+        ("id\tv\n1\ta\n2\tb\n", "x.TSV", {}),
+        ('[{"id": "1", "v": "a"},\n {"id": "2", "v": "b"}]\n', "x.json", {}),
+        (' [{"id":"1","v":"a"},{"id":"2","v":"b"}]', "x.json", {}),
+        ('{"id": "1", "v": "a"}\n\n{"id": "2", "v": "b"}', "x.jsonl", {}),
+        (
+            "1,a\n2,b\n",
+            "x.csv",
+            {
+                "schema": {"fields": [{"name": "id"}, {"name": "v"}], "primaryKey": "id"},
+                "dialect": {"header": False},
+            },
+        ),
+    ],
+)
+def test_records_are_read_in_each_format(text: str, path: str, said: dict[str, Any]) -> None:
+    """With what the job says of how it wrote them."""
+    assert read(text, path, **said) == [{"id": "1", "v": "a"}, {"id": "2", "v": "b"}]
+
+
+@given(
+    st.lists(
+        st.dictionaries(st.text(max_size=3), st.text(max_size=40000) | st.integers(), max_size=3),
+        max_size=6,
+    ),
+    st.sampled_from([None, 1]),
+)
+def test_a_json_array_is_read_whole_however_it_is_cut(
+    rows: list[dict[str, Any]], indent: int | None
+) -> None:
+    """Elements that lie across the pieces in which a file is read are not lost."""
+    assert read(json.dumps(rows, indent=indent), "x.json") == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ('{"id": 1}', "x.json"),
+        ('[{"id": 1}', "x.json"),
+        ("[1]", "x.json"),
+        ("[" * 100_000, "x.json"),
+        ("nonsense", "x.jsonl"),
+        ('"x', "x.jsonl"),
+        ("id,v\n1," + "x" * 200_000, "x.csv"),
+    ],
+)
+def test_what_is_no_table_is_told(text: str, path: str) -> None:
+    """The other files are compared all the same."""
+    good = b'{"id": 1}\n'
+    old = side({path: text.encode(), "y.jsonl": good}, **keyed("id"))
+    new = side({path: text.encode() + b" ", "y.jsonl": good + b'{"id": 2}'}, **keyed("id"))
+    found = compare(old, new)
+    table, other = found.tables
+    assert (bool(table.problem), other.sum) == (True, Sum(added=1))
+    assert found.changed == (f"files/{path}", "files/y.jsonl")
+    assert found.sum == Sum(added=1)
+
+
+@pytest.mark.parametrize("key", [None, [], [1], {}, 3])
+def test_without_a_key_only_files_are_compared(key: Any) -> None:
+    """Whatever a package says instead."""
+    said = {"schema": {"fields": [{"name": "id"}], "primaryKey": key}}
+    found = compare(
+        side({"a.csv": b"id\n1", "b": b"b"}, **said), side({"a.csv": b"id\n2", "c": b""}, **said)
+    )
+    assert (found.records, found.sum) == (None, Sum(1, 1, 1))
+    assert (found.added, found.removed, found.changed) == (
+        ("files/c",),
+        ("files/b",),
+        ("files/a.csv",),
+    )
+
+
+def test_a_schema_says_which_fields_are_no_news() -> None:
+    """A time at which a page was read changes each night."""
+    fields = [{"name": "id"}, {"name": "read", "mayfly:ignore": True}]
+    said = {"schema": {"fields": fields, "primaryKey": "id"}}
+    found = compare(
+        side({"a.csv": b"id,read\n1,Mon"}, **said), side({"a.csv": b"id,read\n1,Tue"}, **said)
+    )
+    assert found.records == Sum()
+
+
+def test_a_file_that_has_another_name_each_night_is_found() -> None:
+    """By its schema, when no other file has the same."""
+
+    def named(*paths: str) -> dict[str, Resource]:
+        return {path: resource(path, b"", **keyed("id")) for path in paths}
+
+    assert [(a.path, b.path) for a, b in pairs(named("mon.csv"), named("tue.csv"))] == [
+        ("mon.csv", "tue.csv")
+    ]
+    assert pairs(named("mon.csv", "x.csv"), named("tue.csv")) == []
+    assert pairs(named("mon.csv"), named("tue.csv", "x.csv")) == []
+    assert pairs(named("mon.csv"), {"tue.csv": resource("tue.csv", b"")}) == []
+
+
+def many(count: int, step: int = 1) -> Iterable[dict[str, Any]]:
+    """Records in an order that is not that of their keys."""
+    for number in range(count):
+        key = number * 7919 % count
+        yield {"id": key, "text": f"{key // step}" * 20}
+
+
+def test_memory_does_not_grow_with_the_records(tmp_path: Path) -> None:
+    """Of a hundred thousand records few are in memory; nothing is left in the folder for the others."""
+    tracemalloc.start()
+    try:
+        table = compare_records(many(100_000), many(100_000, 2), ["id"], temporary=tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert table.sum == Sum(changed=99_999)
+    assert len(table.changed) == 20
+    assert peak < 12 * 1024**2
+    assert list(tmp_path.iterdir()) == []
+
+
+def prices(**rows: int) -> bytes:
+    """A CSV of prices."""
+    text = io.StringIO()
+    csv.writer(text).writerows([("shop", "price"), *rows.items()])
+    return text.getvalue().encode()
+
+
+def with_key(package: dict[str, Any]) -> None:
+    """Say by which field records are told from each other."""
+    schema = {"fields": [{"name": "shop"}, {"name": "price"}], "primaryKey": "shop"}
+    package["resources"][0]["schema"] = schema
+
+
+@pytest.fixture
+def nights(folder: Bucket) -> tuple[Bucket, list[str]]:
+    """Three nights of a job that says by which field its records are told from each other."""
+    runs = []
+    for night, rows in zip(
+        NIGHTS, ({"a": 1, "b": 2}, {"b": 2, "a": 1}, {"b": 3, "c": 4}), strict=False
+    ):
+        run = leave(folder, night, {"quotes": {"prices.csv": prices(**rows)}})
+        rewrite(folder, run, with_key)
+        runs.append(run)
+    return folder, runs
+
+
+@pytest.mark.parametrize("pulled", [True, False])
+def test_the_command_compares_what_was_pulled_or_what_is_in_the_bucket(
+    nights: tuple[Bucket, list[str]], tmp_path: Path, *, pulled: bool
+) -> None:
+    """The last two, one and the one before it, or two that are named."""
+    folder, runs = nights
+    if pulled:
+        pull_into(tmp_path / "home", folder)
+    where = (
+        ("--dest", str(tmp_path / "home")) if pulled else ("--history", str(tmp_path / "history"))
+    )
+    environ = {} if pulled else folder.environ
+
+    def diff(*arguments: str) -> list[str]:
+        done = call("diff", "quotes", *arguments, *where, environ=environ)
+        assert done.exit_code == 0, done.output
+        return done.stdout.splitlines()
+
+    assert diff() == [
+        f"quotes: {runs[1]} -> {runs[2]}",
+        "files: +0, -0, 1 changed",
+        "  ~ files/prices.csv",
+        "files/prices.csv: records +1, -1, 1 changed",
+        '  + {"price": "4", "shop": "c"}',
+        '  - {"price": "1", "shop": "a"}',
+        '  ~ b: price "2" -> "3"',
+    ]
+    assert diff(runs[1])[3] == "files/prices.csv: records +0, -0, 0 changed"
+    assert diff(runs[0], runs[2])[3] == "files/prices.csv: records +1, -1, 1 changed"
+    assert diff("--ignore", "price")[3] == "files/prices.csv: records +1, -1, 0 changed"
+    assert diff(runs[0]) == [f"quotes: {runs[0]} is the first success, a baseline"]
+    assert json.loads("\n".join(diff("--json")))["sum"] == "+1, -1, 1 changed"
+    for wrong in (("20261122T064205Z-3f9a1c",), (*runs,)):
+        assert call("diff", "quotes", *wrong, *where, environ=environ).exit_code == 2
+    assert call("diff", "qotes", *where, environ=environ).exit_code == 2
+
+
+def test_a_hook_is_told_the_sum(nights: tuple[Bucket, list[str]], tmp_path: Path) -> None:
+    """Of the records that changed since the run before; the first run is a baseline, and no news."""
+    folder, _ = nights
+    calls = tmp_path / "calls"
+    pull_into(tmp_path / "home", folder, "--exec", f'echo "[$MAYFLY_CHANGES]" >> "{calls}"')
+    assert calls.read_text().splitlines() == ["[]", "[+0, -0, 0 changed]", "[+1, -1, 1 changed]"]
