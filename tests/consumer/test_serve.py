@@ -10,6 +10,7 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -23,6 +24,7 @@ from tests.parts.missing import program
 from tests.parts.ports import LOOPBACK, free_port
 from tests.parts.seaweed import S3Server
 from tests.parts.waiting import wait_until
+from tests.run.bench import Bench
 
 NOON = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
 FAILING = {"quotes": "failed", "notes": "succeeded"}
@@ -127,6 +129,58 @@ def test_what_is_missed_is_told_by_the_runs_schedule_or_by_a_person_s(tmp_path: 
         assert service.metrics()[missed] == 0
     with serving(tmp_path / "b", two.environ, *given, "--grace", "1m") as service:
         assert service.metrics()[missed] >= 3
+
+
+def test_runs_of_the_real_agent_are_understood(tmp_path: Path) -> None:
+    """From a jobs.toml to a metric and a page, with nothing between them that a test made up."""
+    bench = Bench.make(tmp_path)
+    bench.release(
+        "v1.0.0",
+        """
+        [[job]]
+        name = "fine"
+        command = ["sh", "-c", "echo 1 > $MAYFLY_OUTPUT_DIR/a; echo '{\\"items\\": 3}' > $MAYFLY_RESULT_FILE"]
+
+        [[job]]
+        name = "links"
+        command = ["sh", "-c", "cd $MAYFLY_OUTPUT_DIR; echo 1 > 'Episode #1'; ln -s / up; ln -s / on"]
+
+        [[job]]
+        name = "bad"
+        command = ["sh", "bad.sh"]
+        """,
+        {
+            "bad.sh": """
+                mkdir "$MAYFLY_OUTPUT_DIR/.evidence"
+                echo x > "$MAYFLY_OUTPUT_DIR/.evidence/y.txt"
+                exit 3
+            """
+        },
+    )
+    run = bench.run()
+    assert run.code == 3
+    with serving(tmp_path / "home", {"MAYFLY_STORE_URL": bench.store}) as service:
+        found = service.metrics()
+        log = service.get(f"/runs/{run.run_id}/log/0.jsonl")
+        page = service.get(f"/runs/{run.run_id}")
+        bad = service.get(f"/runs/{run.run_id}/jobs/bad").text
+        links = service.get(f"/runs/{run.run_id}/jobs/links").text
+        package = f"/runs/{run.run_id}/jobs/links/datapackage.json"
+        named = json.loads(service.get(package).body)["resources"]
+        (path,) = (one["path"] for one in named if one.get("mayfly:path") == "Episode #1")
+        odd = service.get(f"/runs/{run.run_id}/jobs/links/{quote(path)}")
+
+    def of(name: str, job: str) -> float:
+        return found[f'mayfly_job_{name}{{job_name="{job}",schedule="main"}}']
+
+    assert (of("last_refused_files", "links"), of("last_refused_files", "fine")) == (2, 0)
+    assert (of("last_files", "fine"), of("last_items", "fine")) == (1, 3)
+    assert of("consecutive_failures", "bad") == 1
+    assert any(name.startswith("mayfly_release_info{") for name in found)
+    assert log.body.startswith(b"{")
+    assert (page.status, odd.body) == (200, b"1\n")
+    assert "y.txt" in bad
+    assert "Episode #1" in links
 
 
 def test_forged_entries_are_a_metric_and_no_traceback(folder: Bucket, tmp_path: Path) -> None:

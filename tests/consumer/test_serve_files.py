@@ -7,6 +7,7 @@ from tests.bucket.bucket import Bucket
 from tests.bucket.entries import RunWriter, leave_run
 from tests.consumer.serving import serving
 from tests.consumer.test_serve import days_ago
+from tests.parts.waiting import wait_until
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(200)
 SCRIPT = b"<script>alert(1)</script>"
@@ -135,5 +136,8 @@ def test_what_a_lifecycle_rule_removed_is_told(folder: Bucket, tmp_path: Path) -
     with serving(tmp_path / "home", folder.environ) as service:
         answer = service.get(f"/runs/{run}/jobs/quotes/files/page%201.json")
         assert (answer.status, "not in the bucket any more" in answer.text) == (404, True)
-        service.looked()
-        assert 'status="expired"' in service.get("/metrics").text
+        wait_until(
+            lambda: 'status="expired"' in service.get("/metrics").text,
+            seconds=60,
+            what="the run to be shown as expired",
+        )
