@@ -170,9 +170,7 @@ class _Service:
                 self.home.counts.poll_failures += 1
             except HistoryError as error:
                 self.home.counts.poll_failures += 1
-                self._log.warning("history.failed", reason=str(error))
-                problem = await self._open_again()
-                more = not problem
+                problem = await self._open_again() or error.with_remedy
             self.home.up, self.home.problem = not problem, problem
             if problem != told:
                 log = self._log
@@ -256,9 +254,10 @@ class _Service:
                 self._log.warning("log.skipped", key=part.key, reason=str(error))
                 continue
             lines = text.content.decode("utf-8", "replace").splitlines()
-            printed = "\n".join(printed_line(key.run, line) for line in lines)
-            # In a thread: whoever reads what is printed may be slow.
-            await asyncio.to_thread(say, printed)
+            if lines:
+                printed = "\n".join(printed_line(key.run, line) for line in lines)
+                # In a thread: whoever reads what is printed may be slow.
+                await asyncio.to_thread(say, printed)
 
     # The pull.
 

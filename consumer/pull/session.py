@@ -1,9 +1,11 @@
 """The story of a pull: what is wanted and not there is fetched, verified, installed and told to the hook."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from agent.base.errors import StoreError, UsageError
 from agent.contract.entries import Invalid
@@ -48,6 +50,9 @@ MOST_PROBLEMS = 20
 """Of a rejected job: the first few tell it all."""
 MOST_NAMES = 20
 """Of jobs that a person may have meant."""
+
+
+T = TypeVar("T")
 
 
 class UnknownError(UsageError):
@@ -150,14 +155,15 @@ class _Session:
         batches = await asyncio.to_thread(self._whole_groups, history.batches)
         todo = self._lacking(plan.wanted(batches, self.wish), whole=news is None)
         if news is None:
-            self._sweep(todo)
+            self._try_to(self.destination.sweep, {one.run for one in todo})
         unreachable = await self._take_all(todo)
         self._settle()
         self._tell_problems(history, again=news is None)
         touched = {one.job.name for one in todo} | {job for job, _ in self.called}
         for job in self.destination.jobs() if news is None else sorted(touched):
-            if self.wish.wants(job):
-                self._tidy(job)
+            if self.wish.wants(job):  # also after a pull that was killed
+                self._try_to(self._point, job)
+                self._try_to(self._prune, job)
         return Report(tuple(self.events), unreachable, frozenset(self.waiting))
 
     # What there is to do.
@@ -209,7 +215,10 @@ class _Session:
         if self.wish.keep is None:
             return lacking
         begun = {job: self.state.begun(job) for job in {one.job.name for one in lacking}}
-        beside = {job: set(self.destination.runs(job)) for job in begun}
+        beside: dict[str, set[str]] = {job: set() for job in begun}
+        for job, runs in beside.items():
+            with suppress(FolderError):  # told where a run of it is fetched
+                runs.update(self.destination.runs(job))
         if self.hook is None:  # which wants to see also what goes at once
             for one in lacking:
                 beside[one.job.name].add(one.run)
@@ -280,7 +289,8 @@ class _Session:
         """
         job, run = one.key
         if self.destination.has(job, run):
-            self._adopt(one)
+            if one.key not in self.state.items([one.batch]):
+                self._adopt(one)
             return
         if text is None and await self._is_expired(one):
             return
@@ -342,9 +352,9 @@ class _Session:
         self.destination.install(*item.key)
         path = str(self.destination.folder_of(*item.key))
         self.tell(Installed(item.run, item.job, path, item.files, item.bytes, item.status))
-        self._point(item.job)
+        self._try_to(self._point, item.job)
         await self._call_hook(item)
-        self._prune(item.job)
+        self._try_to(self._prune, item.job)
 
     # What follows from it.
 
@@ -386,27 +396,23 @@ class _Session:
 
     def _settle(self) -> None:
         """Find out what became visible of that which was about to."""
-        unsure = self.state.unsure()
-        visible = [key for key in unsure if self.destination.has(*key)]
-        self.state.settle(visible, set(unsure) - set(visible))
+        found: dict[bool, list[Key]] = {True: [], False: []}
+        for key in self.state.unsure():
+            with suppress(FolderError):  # nobody can tell, until what is in the way is gone
+                found[self.destination.has(*key)].append(key)
+        self.state.settle(visible=found[True], gone=found[False])
 
-    def _sweep(self, todo: Iterable[Result]) -> None:
+    def _try_to(self, step: Callable[[T], None], value: T) -> None:
+        """Do what nothing else waits for; when the folder does not let us, that is told once."""
         try:
-            self.destination.sweep({one.run for one in todo})
+            step(value)
         except FolderError as error:
-            self.tell(Note(str(error), fault=True))
-
-    def _tidy(self, job: str) -> None:
-        """Let `latest` lead to the latest, also after a pull that was killed, and remove what is old."""
-        for step in (self._point, self._prune):
-            try:
-                step(job)
-            except FolderError as error:
-                if job not in self.blocked:
-                    self.tell(Note(str(error), fault=True))
-                    self.blocked.add(job)
+            note = Note(str(error), fault=True)
+            if note not in self.events:
+                self.tell(note)
 
     def _point(self, job: str) -> None:
+        """Let `latest` lead to the last run that succeeded."""
         there, now = self.destination.runs(job), self.destination.latest(job)
         items = self.state.items_of(job)
         good = {run for run in there if (job, run) in items and items[job, run].succeeded}
@@ -422,7 +428,7 @@ class _Session:
             return
         items = self.state.items_of(job)
         there = [run for run in self.destination.runs(job) if (job, run) in items]
-        protected = {item.run for item in self.state.owed() if item.job == job}
+        protected = {item.run for item in self.state.owed(job)}
         protected.update(self.wish.runs, filter(None, [self.destination.latest(job)]))
         for run in plan.to_remove(there, self.wish.keep, protected, self.now):
             self.destination.remove(job, run)

@@ -99,9 +99,10 @@ class State:
         """Return what was installed of a job."""
         return self._items("job = ?", job)
 
-    def owed(self) -> list[Item]:
-        """Return what a hook has not taken yet, oldest run first."""
-        return sorted(self._items("owed").values(), key=lambda item: (item.run, item.job))
+    def owed(self, job: str | None = None) -> list[Item]:
+        """Return what a hook has not taken yet, of one job or of all, oldest run first."""
+        found = self._items("job = ? AND owed", job) if job else self._items("owed")
+        return sorted(found.values(), key=lambda item: (item.run, item.job))
 
     def begun(self, job: str) -> datetime | None:
         """Return since when a job is pulled here; None when it never was."""

@@ -189,7 +189,9 @@ def application(site: Site, hosts: Collection[str], log: Log) -> ASGIApp:
         return HTMLResponse(pages.missing_page(visit(request)), 404)
 
     async def expected(_: Request, error: Exception) -> Response:
-        return problem(error) if isinstance(error, MayflyError) else plain(500, "")
+        if not isinstance(error, MayflyError):
+            raise error
+        return problem(error)
 
     def route(path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:
         return Route(path, endpoint, methods=["GET"])

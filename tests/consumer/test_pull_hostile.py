@@ -320,26 +320,32 @@ def test_what_lies_in_staging_is_not_believed(folder: Bucket, dest: Path, tmp_pa
 
 def test_a_folder_named_latest_is_not_overwritten(folder: Bucket, dest: Path) -> None:
     """What is no link of ours stays, is told, and the run is there all the same; other jobs do not suffer."""
-    run = leave(folder)
+    runs = [leave(folder, night) for night in NIGHTS[:2]]
     (dest / "notes" / "latest").mkdir(parents=True)
-    pulled = pull_into(dest, folder)
-    assert pulled.code == 3
-    assert results(dest / "notes" / run) == of_job("notes")
-    assert (dest / "quotes" / "latest").is_symlink()
+    for _ in range(2):
+        pulled = pull_into(dest, folder)
+        assert (pulled.code, pulled.notes) == (3, [f"{dest / 'notes' / 'latest'} is no link"])
+    for run in runs:
+        assert results(dest / "notes" / run) == of_job("notes")
+    assert (dest / "quotes" / "latest").readlink() == Path(runs[1])
 
 
-def test_a_bad_job_folder_stops_that_job_and_no_other(folder: Bucket, dest: Path) -> None:
+@pytest.mark.parametrize("options", [(), ("--keep", "9"), ("--keep", "9", "--exec", "true")])
+def test_a_bad_job_folder_stops_that_job_and_no_other(
+    folder: Bucket, dest: Path, options: tuple[str, ...]
+) -> None:
     """It is told once, however many runs wait for it, and they come when it is put right."""
     for night in NIGHTS:
         leave(folder, night)
     dest.mkdir()
     (dest / "quotes").write_text("not a folder")
-    pulled = pull_into(dest, folder)
-    assert pulled.code == 3
-    assert len(pulled.rows("delayed")) == 1
-    assert len(installed(dest, ["notes"])) == len(NIGHTS)
+    for _ in range(2):
+        pulled = pull_into(dest, folder, *options)
+        assert pulled.code == 3
+        assert len(pulled.rows("delayed")) == 1
+        assert len(installed(dest, ["notes"])) == len(NIGHTS)
     (dest / "quotes").unlink()
-    assert pull_into(dest, folder).code == 0
+    assert pull_into(dest, folder, *options).code == 0
     assert len(installed(dest)) == 2 * len(NIGHTS)
 
 
