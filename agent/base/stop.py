@@ -1,4 +1,4 @@
-"""The wish that a run ends early: asked for once, seen everywhere."""
+"""A request to stop the run early."""
 
 import asyncio
 import math

@@ -5,7 +5,7 @@ earlier = spool.pending(log)                        # on a disk that was kept: r
 run = spool.begin(run_id)                           # from here on a later run can finish this one
 background: deliver_pending(spool, earlier, ...)    # after what still ran of them was ended
 async with Delivery(run, bucket, ...) as delivery:
-    await delivery.begin(batch, began)              # the claim: look before and after
+    session = BatchSession(..., begin=delivery.begin)   # `session.begin()` puts `began` through the one log writer
     await delivery.plan(planned)                    # rides with the first results
     async with delivery.watch(job, output):         # files leave while the attempt runs
         ...
@@ -13,5 +13,6 @@ async with Delivery(run, bucket, ...) as delivery:
     pending = await delivery.flush(seconds)         # the run's end, or a notice: hurried=True
     run.save(record) ... status_of(await delivery.results(), ...)
     await delivery.close(record, pending, keeps_disk=...)
+    await delivery.end()                            # lets go of the database
 run.discard(log)                                    # only after `close` has returned, and nothing is pending
 """

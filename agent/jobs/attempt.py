@@ -60,7 +60,7 @@ async def attempt(job: Job, number: int, context: JobContext, log: Log) -> Tried
     started = now()
     space = context.run.workspace(job.name, number)
     await asyncio.to_thread(space.make)
-    notes = await _remember(job, space, context)
+    notes = await _restore_state(job, space, context)
     capture = Capture(space.captured, context.limits.output, context.run_logger.redactor, log)
     context.progress.started(job.name, number)
     try:
@@ -170,8 +170,8 @@ async def _nothing_to_lose() -> bool:
     return False
 
 
-async def _remember(job: Job, space: Workspace, context: JobContext) -> tuple[str, ...]:
-    """Give the attempt the memory that the job had before the run, untouched by earlier attempts."""
+async def _restore_state(job: Job, space: Workspace, context: JobContext) -> tuple[str, ...]:
+    """Give the attempt the state that the job had before the run, untouched by earlier attempts."""
     archive = context.run.restored_state(job.name)
     if not archive.exists():
         return ()

@@ -1,4 +1,4 @@
-"""A job's small memory: packed when it succeeded, unpacked before its next attempt.
+"""A job's state: packed when the job succeeded, or is checkpointed; unpacked before its next attempt.
 
 The archive's content is the job's own, so it is treated as hostile: plain files and folders only, within limits.
 """
@@ -25,7 +25,7 @@ Stopped = Callable[[], bool]
 
 
 class _Budget:
-    """What a memory may still hold."""
+    """What a state may still hold."""
 
     def __init__(self, limit: int, stopped: Stopped) -> None:
         self._limit, self._bytes = limit, limit
@@ -36,7 +36,7 @@ class _Budget:
         """Count a file or a folder.
 
         Raises:
-            ValueError: There are more than a memory may hold.
+            ValueError: There are more than a state may hold.
             StoppedError: Nobody waits for it any more.
         """
         if self._stopped():
@@ -90,7 +90,7 @@ def _add_all(tar: tarfile.TarFile, state: Path, budget: _Budget) -> list[str]:
     """Add the plain files of a folder to an archive, and return the names of what else is in it.
 
     Raises:
-        ValueError: They are more than a memory may hold.
+        ValueError: They are more than a state may hold.
         StoppedError: Nobody waits for them any more.
     """
     left_out: list[str] = []
@@ -129,10 +129,10 @@ def _header(name: str, mark: Signature) -> tarfile.TarInfo:
 
 
 def unpack(archive: Path, state: Path, limit: int, stopped: Stopped) -> str:
-    """Extract a memory into an empty folder.
+    """Extract a state into an empty folder.
 
     Returns:
-        Why it was not (fully) extracted; empty when it was. The folder is empty again then: half a memory is worse
+        Why it was not (fully) extracted; empty when it was. The folder is empty again then: half a state is worse
         than none.
     """
     budget = _Budget(limit, stopped)
