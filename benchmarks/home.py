@@ -17,14 +17,14 @@ from hashlib import sha256
 from pathlib import Path
 
 import obstore
-from obstore.store import S3Store
-
 from agent.core.datapackage import Sealed, index_entry, render, with_contents
 from agent.core.ids import run_id, run_started
 from agent.core.layout import LOG, index_key, manifest_key, started_key
 from agent.core.manifest import HostRecord, ManifestRef, ReleaseRecord, RunRecord, StartedMarker
 from agent.core.outcome import run_status
 from agent.core.results import CostRecord, JobCause, JobResult, JobStatus
+from obstore.store import S3Store
+
 from benchmarks.results import Case, Findings, Sample, Target
 from tests.parts.ports import LOOPBACK, free_port
 from tests.parts.seaweed import S3Server

@@ -28,12 +28,16 @@ AT_ONCE = 8
 HURRIED_AT_ONCE = 2
 PAUSES = (2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 """Seconds after a failure; the last one again and again."""
+DISK_TRIES = 2
+"""At the run's end, of what the disk refuses."""
 SHORTEST_PAUSE = 2.0
 """The same at the run's end, when nothing else is waited for."""
 PART_SECONDS = 10.0
 """For a part of the run's log that goes with a commit."""
 LAST_SECONDS = 10.0
 """For a last commit of what is ready when the time for everything is over."""
+
+CANCEL_SECONDS = 1.0
 
 MOST_PARTS = 1000
 """Of the run's log, in one entry."""
@@ -308,9 +312,11 @@ class Committer:
                 async with self._places:
                     entry = await self._preparer.prepare(name, smallest_first=smallest_first)
             except (StoreError, OSError) as error:
+                self._postponed("job.postponed", error, job=name)
                 if isinstance(error, OSError):
                     self._refusal = error
-                self._postponed("job.postponed", error, job=name)
+                    if self._ending.is_set() and failures >= DISK_TRIES:
+                        return  # nothing makes room on the disk any more
                 await self._pause_after(failures)
                 failures += 1
             except Exception as error:  # noqa: BLE001 -- see below
@@ -378,10 +384,11 @@ class Committer:
             self._log.warning("job.not_sent", job=name, reason=str(error) or "no time was left")
 
     async def _cancel(self) -> None:
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while tasks := list(self._tasks.values()):
+            for task in tasks:
+                task.cancel()
+            # Before Python 3.13 a group of requests swallows it where one of them fails at the same moment.
+            await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
 
 
 def _is_large(planned: Planned | None) -> bool:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from agent.base import durable
 from agent.base.errors import MayflyError, ReleaseError, StoreError, StoreRefused
 from agent.base.logs import Log
-from agent.batch.log import Bucket, Listed, Source
+from agent.batch.log import GETS_AT_ONCE, Listed, Source, Store
 from agent.contract.entries import Invalid
 from agent.contract.ids import process_nonce
 from agent.contract.layout import ReleaseKey, channel_prefix, parse_key
@@ -50,7 +50,6 @@ SNAPSHOT_AFTER = 16
 SNAPSHOT_AGE = timedelta(days=30)
 """A snapshot is renewed before it leaves the window that a reader lists."""
 MOST_LISTED = 20_000
-GETS_AT_ONCE = 16
 OWN_RUNS = 20
 _NO_ANSWER = (MayflyError, TimeoutError)
 
@@ -59,7 +58,7 @@ class Copy(BaseModel):
     """The file on the disk.
 
     Attributes:
-        place: Bucket and channel that it is about.
+        place: Store and channel that it is about.
         facts: What was known.
         unsent: What was learnt and is not in the bucket.
         runs: Runs that used this disk: their trials that did not end have died.
@@ -251,7 +250,7 @@ class Memory:
         self._seconds = seconds
         self._failed = False
         self._pause = pause
-        self._opening: asyncio.Future[Bucket] | None = None
+        self._opening: asyncio.Future[Store] | None = None
         self._nonce = process_nonce(os.urandom(4))
         self._number = 0
         self._sent: dict[str, tuple[Fact, ...]] = {}
@@ -272,7 +271,7 @@ class Memory:
         return copy if copy.place == place else Copy(place=place, images=copy.images)
 
     @property
-    def _store(self) -> Bucket | None:
+    def _store(self) -> Store | None:
         """The bucket, once it is open; perhaps later than it was waited for."""
         done = self._opening is not None and self._opening.done() and not self._opening.cancelled()
         if self._opening is None or not done or self._opening.exception() is not None:
@@ -293,7 +292,7 @@ class Memory:
         """Set the browser images that releases brought to this disk."""
         self._save(images=tuple(dict.fromkeys(images)))
 
-    async def open(self, store: Awaitable[Bucket] | None) -> None:
+    async def open(self, store: Awaitable[Store] | None) -> None:
         """Read the bucket; if it does not answer, the disk's copy stays, and a problem says so."""
         if store is None:
             return
@@ -308,7 +307,7 @@ class Memory:
                 " minimum version are as this machine or its image knows them"
             )
 
-    async def connect(self, store: Awaitable[Bucket]) -> None:
+    async def connect(self, store: Awaitable[Store]) -> None:
         """Read the bucket.
 
         Raises:
@@ -446,7 +445,7 @@ class Memory:
             raise StoreError("the bucket is not open")
         await self._send(self._store)
 
-    async def _send(self, store: Bucket) -> None:
+    async def _send(self, store: Store) -> None:
         # An entry has one time: of two facts about the same thing only the later one is sent.
         waiting = list(self._unsent)
         facts = sorted(compacted(waiting), key=lambda fact: fact.run)
@@ -472,7 +471,7 @@ class Memory:
             self._log.info("releases.compacted", facts=len(snapshot.facts))
 
     async def _put(
-        self, store: Bucket, run: str, facts: Sequence[Fact], snapshot: Snapshot | None
+        self, store: Store, run: str, facts: Sequence[Fact], snapshot: Snapshot | None
     ) -> str:
         entry = ReleaseEntry(
             channel=self._channel.channel,

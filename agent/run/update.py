@@ -9,7 +9,7 @@ from functools import partial
 from agent import __version__
 from agent.base.errors import ReleaseError
 from agent.base.stop import first
-from agent.batch.log import Bucket
+from agent.batch.log import Store
 from agent.browser import Supervisor
 from agent.config.jobsfile import Job, JobsFile, ReleaseBrowser
 from agent.contract.facts import RefusedRelease, Release, RolledBack, Stale
@@ -116,7 +116,7 @@ class Update:
         return Checks(self._settings.release.jobs, __version__, self._environ)
 
     async def obtain(
-        self, isolation: Callable[[], Awaitable[Isolation]], bucket: Awaitable[Bucket]
+        self, isolation: Callable[[], Awaitable[Isolation]], bucket: Awaitable[Store]
     ) -> Obtained | None:
         """Return the release to run; None when the run was told to stop meanwhile.
 
@@ -143,7 +143,7 @@ class Update:
                 return None
             raise ReleaseError("none was ready before the run's time was over") from error
 
-    async def _obtain(self, check: SelfCheck, bucket: Awaitable[Bucket]) -> Obtained:
+    async def _obtain(self, check: SelfCheck, bucket: Awaitable[Store]) -> Obtained:
         await self._memory.open(bucket)
         return await obtain(replace(self._obtaining, self_check=check))
 
@@ -227,7 +227,7 @@ class Update:
             return None, ()
         try:
             async with asyncio.timeout(seconds):
-                other = await self._stand_in(release)
+                other = await stand_in_for(release.commit, self._obtaining)
         except TimeoutError:
             self._log.warning("release.no_stand_in", reason="there was no time to fetch it")
             return None, ()
@@ -248,9 +248,6 @@ class Update:
         jobs = passed_by(before, results)
         if jobs != before:
             self._memory.learn(passed=Passed(commit=release.commit, jobs=jobs))
-
-    async def _stand_in(self, release: Installed) -> Installed | None:
-        return await stand_in_for(release.commit, self._obtaining)
 
     async def _apply(
         self, judgement: Judgement, release: Installed, results: Sequence[JobRecord]

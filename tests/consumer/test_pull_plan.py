@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from consumer.pull.names import names_at_home
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +15,6 @@ from agent.core.layout import INDEX, INDEX_OVERLAP, IndexKey, index_key, parse_i
 from agent.core.manifest import Resource
 from agent.core.results import JobStatus
 from consumer.pull import plan
-from consumer.pull.names import names_at_home
 from consumer.pull.plan import JobFiles, Wishes
 from consumer.pull.report import (
     Delayed,
