@@ -58,7 +58,7 @@ class Copy(BaseModel):
     """The file on the disk.
 
     Attributes:
-        place: Bucket and channel that it is about.
+        place: Store and channel that it is about.
         facts: What was known.
         unsent: What was learnt and is not in the bucket.
         runs: Runs that used this disk: their trials that did not end have died.

@@ -39,7 +39,7 @@ async def obtain(context: ReleaseContext) -> Obtained:
     """Return the release to run, complete on disk and checked: the newest that can, or the last good one.
 
     Raises:
-        ReleaseError: None can run.
+        ReleaseError: None can run, or the configuration names no repository.
     """
     attempt = Attempt(context)
     attempt.warnings += context.memory.problems

@@ -157,4 +157,4 @@ async def test_an_older_release_that_cannot_be_had_leaves_the_first_reason(
     assert obtained.release.commit == good
     assert obtained.stale is not None
     assert "not valid TOML" in obtained.stale.reason
-    assert any("v2.0 could not be had" in warning for warning in obtained.warnings)
+    assert any("v2.0 could not be fetched" in warning for warning in obtained.warnings)
