@@ -1,6 +1,6 @@
 """`make bench`, or `python -m benchmarks [PART...]`: measure, keep the figures as JSON, write docs/performance.md.
 
-Parts: recipe, ends, transfer, link, agent, shards, home. `MAYFLY_BENCH_ROUNDS` is the number of rounds, usually five.
+Parts: recipe, ends, arrival, transfer, link, agent, shards, home. `MAYFLY_BENCH_ROUNDS` is the number of rounds, usually five.
 `python -m benchmarks.machine` measures boots of the virtual machine; `python -m benchmarks page` only writes the page.
 """
 
@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import page
+from benchmarks.arrival import arrival
 from benchmarks.billed import billed
 from benchmarks.ends import ends
 from benchmarks.home import at_home
@@ -24,6 +25,7 @@ MACHINE = "From power-on to the first job, in a virtual machine"
 PARTS: dict[str, tuple[str, Callable[[int], Findings]]] = {
     "recipe": ("Billed seconds: five mixed jobs", billed),
     "ends": ("Head and tail of a run", ends),
+    "arrival": ("From a job's end to its files at home", arrival),
     "transfer": ("Up and down, over the loopback", loopback),
     "link": ("Up and down, over a slow link", link),
     "agent": ("Many files: memory and CPU", many_files),

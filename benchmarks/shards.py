@@ -14,8 +14,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from agent.core.shards import home_of
-
+from agent.jobs.selection import home_of
 from benchmarks.results import Case, Findings, Sample, Target, in_turn
 from tests.bucket.bucket import Bucket
 from tests.parts.faultproxy import FaultProxy, Seen

@@ -5,17 +5,17 @@ was read stays, what was not is read at the next poll.
 """
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from agent.base.errors import StoreError
 from agent.batch.fold import Arrived
-from agent.contract.entries import MOST_BYTES, Invalid
+from agent.contract.entries import MOST_BYTES, Invalid, Object
 from agent.contract.ids import Batch as Id
 from agent.contract.layout import INDEX, EntryKey, PointerKey, batch_prefix, parse_key
 from consumer.bucket import ObjectInfo, Source
-from consumer.entries import read_entry
+from consumer.entries import read_entry, within_bounds
 from consumer.store import HistoryError, Store
 
 MOST_POINTERS = 10_000
@@ -42,15 +42,17 @@ class Poll:
 
     Attributes:
         looked: Batches whose logs were looked into.
-        entries: New entries that were read.
-        invalid: Those of them that cannot be used, each with its reason.
+        entries: How many new entries were read.
+        invalid: Which of them cannot be used, with the reason, by key.
+        log: New parts of runs' logs, each with when it arrived.
         failed: Batches that could not be looked into, with the reason.
         more: Whether there was more than one poll reads.
     """
 
     looked: tuple[Id, ...] = ()
     entries: int = 0
-    invalid: tuple[tuple[str, str], ...] = ()
+    invalid: Mapping[str, str] = field(default_factory=dict)
+    log: tuple[tuple[datetime, Object], ...] = ()
     failed: tuple[tuple[Id, str], ...] = ()
     more: bool = False
 
@@ -82,13 +84,11 @@ async def poll(bucket: Source, store: Store, now: datetime, seconds: float = SEC
         await asyncio.to_thread(store.note, following, lacking)
     batches = await asyncio.to_thread(_to_look_into, store, now)
     looks = await _look_into_all(bucket, store, batches[:MOST_LOOKS], now, seconds)
-    arrived = [one for look in looks for one in look.arrived]
     return Poll(
         tuple(look.batch for look in looks if not look.problem),
-        len(arrived),
-        tuple(
-            (one.key.text, one.entry.reason) for one in arrived if isinstance(one.entry, Invalid)
-        ),
+        sum(look.entries for look in looks),
+        {key: reason for look in looks for key, reason in look.invalid.items()},
+        tuple(part for look in looks for part in look.log),
         tuple((look.batch, look.problem) for look in looks if look.problem),
         more or len(batches) > MOST_LOOKS,
     )
@@ -124,15 +124,26 @@ class _Look:
     """What one look into a batch's log brought; `problem` when it did not end."""
 
     batch: Id
-    arrived: list[Arrived]
+    entries: int = 0
+    invalid: dict[str, str] = field(default_factory=dict)
+    log: list[tuple[datetime, Object]] = field(default_factory=list)
     problem: str = ""
+
+    def take(self, arrived: Sequence[Arrived]) -> None:
+        """Note what came; the entries themselves are kept by the store alone."""
+        self.entries += len(arrived)
+        for one in arrived:
+            if isinstance(one.entry, Invalid):
+                self.invalid[one.key.text] = one.entry.reason
+            else:
+                self.log += [(one.at, part) for part in one.entry.log]
 
 
 async def _look_into_all(
     bucket: Source, store: Store, batches: Sequence[Id], now: datetime, seconds: float
 ) -> list[_Look]:
     gate = asyncio.Semaphore(AT_ONCE)
-    looks = [_Look(batch, []) for batch in batches]
+    looks = [_Look(batch) for batch in batches]
     waiting = iter(looks)
 
     async def work() -> None:
@@ -186,7 +197,19 @@ async def _look_into(bucket: Source, store: Store, look: _Look, gate: asyncio.Se
 async def _take(store: Store, look: _Look, arrived: list[Arrived]) -> None:
     if arrived:
         await asyncio.to_thread(store.add, arrived)
-        look.arrived += arrived
+        look.take(arrived)
+
+
+async def read_log(bucket: Source, batch: Id) -> list[Arrived]:
+    """Read a batch's log as it is now, whatever is known of it.
+
+    Raises:
+        StoreError: The bucket cannot be read.
+    """
+    gate = asyncio.Semaphore(AT_ONCE)
+    listed = await _log(bucket, batch)
+    read = await asyncio.gather(*(_read(bucket, key, item, gate) for key, item in listed))
+    return within_bounds(one for one in read if one)
 
 
 async def _log(bucket: Source, batch: Id) -> list[tuple[EntryKey, ObjectInfo]]:

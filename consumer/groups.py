@@ -156,7 +156,7 @@ class Group:
         """Tell whether something is missing, and nothing more is to be expected."""
         return bool(self.missing) and not self.running and now > self.due
 
-    @cached_property
+    @property
     def names(self) -> frozenset[str]:
         """The jobs that its runs know."""
         return frozenset(name for _, run in self.runs for name in run.names)
@@ -225,9 +225,13 @@ def _ended_well(run: Run) -> bool:
 def _of_run(
     batch: Batch, run: Run, at: datetime, known: frozenset[str], now: datetime
 ) -> Iterator[Outcome]:
+    # Half a million of them are made once, and not with each judgement.
+    key = (_of_job, run.id, at)
+    done = batch.memo.get(key)
+    if done is None:
+        done = batch.memo[key] = tuple(_of_job(job, run, at) for job in run.jobs)
+    yield from done
     ended = {job.name for job in run.jobs}
-    for job in run.jobs:
-        yield _of_job(job, run, at)
     if run.planned:
         for one in run.planned.left_out:
             if one.name not in ended:

@@ -6,10 +6,10 @@ time that was due. A job is judged by what became of it in each batch, or group 
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, tzinfo
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise, takewhile
 from statistics import median
 from zoneinfo import ZoneInfo
@@ -133,7 +133,6 @@ class JobFacts:
         name: Its name.
         schedule: Its schedule's.
         outcomes: What became of it, the oldest first, where it was due.
-        days: Its days, oldest first, with those on which it was skipped or missed.
         failures: How many in a row, up to now, it failed.
         failed_days: On how many days in a row it failed and never succeeded.
         failing_since: When the first of these failures was due; None when the last went well.
@@ -143,11 +142,16 @@ class JobFacts:
     name: str
     schedule: str
     outcomes: tuple[Outcome, ...]
-    days: tuple[Day, ...]
     failures: int
     failed_days: int
     failing_since: datetime | None
     missed: tuple[datetime, ...]
+    _days: Callable[[], tuple[Day, ...]]
+
+    @property
+    def days(self) -> tuple[Day, ...]:
+        """Its days, oldest first, with those on which it was skipped or missed; made when somebody asks."""
+        return self._days()
 
     @property
     def last(self) -> Outcome | None:
@@ -394,11 +398,11 @@ def _job(
         name,
         schedule.name,
         due,
-        _job_days(schedule, outcomes, missed),
         len(failed),
         len({schedule.day(one.at) for one in failed} - good),
         failed[-1].at if failed else None,
         tuple(one for one in missed if last is None or one > last),
+        partial(_job_days, schedule, due if len(due) == len(outcomes) else outcomes, missed),
     )
 
 

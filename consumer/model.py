@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from functools import cached_property, lru_cache
+from sys import intern
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -22,6 +23,7 @@ from agent.contract.layout import JobKey
 from agent.contract.results import JobCause, JobStatus, RunStatus
 
 MOST_MESSAGE = 300
+Digest = bytes
 FAILURES = frozenset(
     {
         JobStatus.FAILED,
@@ -51,13 +53,15 @@ class Job:
         family: The name that its release gives it, before a matrix.
         refused: Files that could not be results.
         release: The commit that made it, where that is not the plan's.
-        package: Its package, which commits its files; None for a job that was skipped.
+        package_bytes, package_digest: Of its package, which commits its files; None for a job that was skipped.
     """
 
     name: str
     arrived: datetime
     status: JobStatus
     cause: JobCause | None = None
+    family: str | None = None
+    release: str | None = None
     message: str = ""
     files: int = 0
     bytes: int = 0
@@ -65,9 +69,15 @@ class Job:
     seconds: float = 0.0
     attempts: int = 0
     refused: int = 0
-    family: str | None = None
-    release: str | None = None
-    package: Package | None = None
+    package_bytes: int | None = None
+    package_digest: Digest = b""
+
+    @property
+    def package(self) -> Package | None:
+        """Its package."""
+        if self.package_bytes is None:
+            return None
+        return Package(self.package_bytes, self.package_digest.hex())
 
     @property
     def succeeded(self) -> bool:
@@ -86,10 +96,10 @@ class Job:
 
     def committed(self, run: str) -> Object | None:
         """Return its package as the entry of a run commits it; None for a job that was skipped."""
-        if self.package is None:
+        package = self.package
+        if package is None:
             return None
-        key = JobKey(run, self.name).text
-        return Object(key=key, bytes=self.package.bytes, sha256=self.package.sha256)
+        return Object(key=JobKey(run, self.name).text, bytes=package.bytes, sha256=package.sha256)
 
     @property
     def failed(self) -> bool:
@@ -203,6 +213,11 @@ class Batch:
     def attempts(self) -> tuple[Run, ...]:
         """Its runs that did something, or may."""
         return tuple(run for run in self.runs if run.stood_back is None)
+
+    @cached_property
+    def memo(self) -> dict[Any, Any]:
+        """What others derive from it, for as long as it stays the same."""
+        return {}
 
     @property
     def at(self) -> datetime:
@@ -327,7 +342,8 @@ def _job(job: Ended, arrived: datetime) -> Job:
         refused=job.refused,
         family=job.family,
         release=job.release,
-        package=Package(job.package.bytes, job.package.sha256) if job.package else None,
+        package_bytes=job.package.bytes if job.package else None,
+        package_digest=bytes.fromhex(job.package.sha256) if job.package else b"",
     )
 
 
@@ -344,27 +360,33 @@ def write_batch(batch: Batch) -> bytes:
 def load_batch(text: bytes) -> Batch:
     """Return a batch that `write_batch` wrote."""
     document, rows = from_json(text)
+    # A year of five hundred jobs says each name a thousand times: there is one of it in memory.
+    for run in document["runs"]:
+        if run["planned"]:
+            run["planned"]["jobs"] = [intern(name) for name in run["planned"]["jobs"]]
     batch = _BATCH.validate_python(document)
     pairs = zip(batch.runs, rows, strict=True)
     runs = tuple(replace(run, jobs=tuple(map(_job_of, jobs))) for run, jobs in pairs)
-    return replace(batch, runs=runs)
+    counts = {intern(name): intern(run) for name, run in batch.counts.items()}
+    return replace(batch, runs=runs, counts=counts)
 
 
 def _row(job: Job) -> list[Any]:
-    package = [job.package.bytes, job.package.sha256] if job.package else None
     values = (getattr(job, one.name) for one in fields(Job)[_PARSED:-1])
-    return [job.arrived, job.status, job.cause, package, job.name, *values]
+    digest = job.package_digest.hex()
+    return [job.name, job.arrived, job.status, job.cause, job.family, job.release, *values, digest]
 
 
 def _job_of(row: list[Any]) -> Job:
-    arrived, status, cause, package, name, *values = row
-    parsed: list[Any] = [name, _moment(arrived), _status(status), _cause(cause) if cause else None]
-    return Job(*[*parsed, *values, Package(*package) if package else None])
+    name, arrived, status, cause, family, release, *values, digest = row
+    parsed: list[Any] = [intern(name), _moment(arrived), _status(status)]
+    parsed.append(_cause(cause) if cause else None)
+    parsed += [intern(family) if family else None, intern(release) if release else None]
+    return Job(*[*parsed, *values, bytes.fromhex(digest)])
 
 
-_PARSED = 4
-"""The fields of a job that are parsed, or come first: its name, when it arrived, status, cause."""
-# Half a million rows have few different ones of these.
+_PARSED = 6
+"""The fields of a job that are parsed, or of which half a million rows have few different ones: they come first."""
 _moment = lru_cache(maxsize=1024)(datetime.fromisoformat)
 _status = lru_cache(maxsize=64)(JobStatus)
 _cause = lru_cache(maxsize=64)(JobCause)

@@ -18,9 +18,9 @@ from pathlib import Path
 from agent.base.errors import UsageError
 from agent.batch.fold import Arrived, fold
 from agent.batch.follow import Cursor, next_look
-from agent.contract.entries import Invalid
+from agent.contract.entries import Entry, Invalid, Object
 from agent.contract.ids import Batch as Id
-from agent.contract.layout import EntryKey, PointerKey, parse_key
+from agent.contract.layout import EntryKey, LogKey, PointerKey, parse_key
 from consumer.entries import read_again, within_bounds, written
 from consumer.model import Batch, History, batch_of, history_of, load_batch, write_batch
 
@@ -43,7 +43,7 @@ MIGRATIONS = (
     """,
 )
 """What brings a file from version n to n + 1 (`PRAGMA user_version`). Never change one that was released: add one."""
-FOLDED = "1"
+FOLDED = "2"
 """The form in which batches are kept; another one in the file means that they are folded anew."""
 MOST_BATCHES = 50_000
 """Of a history, the newest: a thousand shards a day have seven weeks."""
@@ -100,6 +100,7 @@ class Store:
         self._connection = connection
         self._name = name
         self._lock = threading.RLock()
+        self._batches: dict[str, Batch] = {}
         self.damage = damage
 
     @classmethod
@@ -217,6 +218,7 @@ class Store:
             )
             folded = _fold(connection, batch, now)
             _keep(connection, folded)
+            self._batches.pop(name, None)
         return folded
 
     def due(self, now: datetime) -> list[Id]:
@@ -233,24 +235,60 @@ class Store:
             ).fetchone()
             return _loaded(connection, *row) if row else None
 
+    def log_parts(self, batch: Id, run: str) -> tuple[Object, ...]:
+        """Return the parts of a run's log that are committed, in order."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT key, arrived, document, reason FROM entry WHERE batch = ? AND document IS NOT NULL",
+                (_name(batch),),
+            )
+            said = [one.entry for row in rows if (one := _arrived(*row)) and one.key.run == run]
+        parts = {part.key: part for one in said if isinstance(one, Entry) for part in one.log}
+        keys = [key for text in parts if isinstance(key := parse_key(text), LogKey)]
+        return tuple(parts[key.text] for key in sorted(keys, key=lambda key: key.number))
+
     def history(self, since: datetime | None = None, most: int = MOST_BATCHES) -> History:
         """Return the newest batches that are for a time since then, and those that are open."""
         with self._reading() as connection:
-            rows = connection.execute(
-                "SELECT batch, looked, folded FROM batch WHERE at >= ? OR due IS NOT NULL"
+            names = connection.execute(
+                "SELECT batch, looked FROM batch WHERE at >= ? OR due IS NOT NULL"
                 " ORDER BY due IS NULL, at DESC LIMIT ?",
                 (_iso(since) if since else "", most),
             ).fetchall()
-            batches = [_loaded(connection, *row) for row in rows]
+            batches = [self._kept(connection, *row) for row in names]
+            self._batches = {_name(one.id): one for one in batches}
             began = _about(connection).get("since")
             missing = connection.execute("SELECT count(*) FROM pointer").fetchone()[0]
         return history_of(batches, datetime.fromisoformat(began) if began else None, missing)
+
+    def _kept(self, connection: sqlite3.Connection, name: str, looked: str) -> Batch:
+        """Return a batch; one that is as it was last time is the same object, which costs no time and no memory."""
+        batch = self._batches.get(name)
+        if batch is not None and _iso(batch.looked) == looked:
+            return batch
+        query = "SELECT batch, looked, folded FROM batch WHERE batch = ?"
+        return _loaded(connection, *connection.execute(query, (name,)).fetchone())
 
     def expire(self, batch: Id, run: str) -> None:
         """Remember that the files of a run are no longer in the bucket."""
         with self._writing() as connection:
             connection.execute("INSERT OR IGNORE INTO expired VALUES (?)", (run,))
             connection.execute("UPDATE batch SET folded = NULL WHERE batch = ?", (_name(batch),))
+            self._batches.pop(_name(batch), None)
+
+    # What whoever keeps the history up to date remembers besides.
+
+    def mark(self, name: str, moment: datetime) -> None:
+        """Remember when something was last done."""
+        with self._writing() as connection:
+            row = (name, _iso(moment))
+            connection.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", row)
+
+    def marked(self, name: str) -> datetime | None:
+        """Return when something was last done; None when it never was."""
+        with self._reading() as connection:
+            said = _about(connection).get(name)
+        return datetime.fromisoformat(said) if said else None
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:

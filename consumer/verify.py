@@ -1,34 +1,54 @@
-"""Checks a run against its manifest, both ways: all that is listed is there as listed, and nothing else is."""
+"""Checks that every object which a run, a job or a pulled package names is there, with its size and its digest."""
 
 import asyncio
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
+from pathlib import Path
 
-from agent.core.datapackage import manifest_problems
-from agent.core.layout import MANIFEST, run_prefix
-from agent.core.manifest import IndexEntry, Manifest, ManifestRef, Resource
-from pydantic import ValidationError
+from pydantic_core import from_json
 
-from agent.contract.names import path_problem
+from agent.batch.fold import fold
+from agent.bucket.address import LocalBucket
+from agent.contract.descriptor import Descriptor
+from agent.contract.entries import Entry, Invalid, Object
+from agent.contract.ids import Batch, is_run_id, run_started
+from agent.contract.layout import (
+    DESCRIPTOR,
+    FILES,
+    INDEX,
+    JobKey,
+    ManifestKey,
+    PointerKey,
+    index_start,
+    job_prefix,
+    parse_key,
+    run_prefix,
+)
+from agent.contract.package import Package
+from agent.contract.results import RunStatus
 from consumer.bucket import ReadOnlyBucket, TooLargeError
-from consumer.history import MOST, Committed, commit_of, read_entry
+from consumer.entries import MOST_DESCRIPTOR_BYTES, read_manifest, read_package
+from consumer.follow import read_log
+from consumer.model import Job, batch_of
 
-MAX_MANIFEST_BYTES = 256 * 1024**2
-"""Nearly a million files."""
 HASHES_AT_ONCE = 16
 """Each holds about a mebibyte of its file."""
-MAX_FORM_PROBLEMS = 20
-"""Of a manifest that is none: the first few tell it all."""
+CLOCKS = timedelta(days=1)
+"""How long before a run's start, by its id, its first pointer may have been put."""
+
+Mark = tuple[int, str]
+"""The size and the SHA-256 of an object."""
 
 
 class Kind(StrEnum):
     """What kind of problem it is."""
 
-    INDEX = "index"
-    MANIFEST = "manifest"
-    PATH = "path"
+    ENTRY = "entry"
+    RUN = "run"
+    PACKAGE = "package"
     MISSING = "missing"
     EXTRA = "extra"
     SIZE = "size"
@@ -37,11 +57,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is not as the manifest, or the index, says.
+    """Something that is not as it is said to be.
 
     Attributes:
         kind: Its kind.
-        path: The file, relative to the run; empty for the run as a whole.
+        path: The object's key, or the file's path; empty for the whole.
         detail: What is wrong, without the path.
     """
 
@@ -56,191 +76,233 @@ class Report:
 
     Attributes:
         name: The run's id, or the folder.
-        files: Files that are exactly as listed.
+        status: Of the run, or of the job in a folder.
+        files: Objects that are exactly as they are named.
         bytes: Their bytes, all of which were read.
+        unnamed: Objects of the run that nothing names: a process that was killed leaves such.
         problems: Everything else, in the order of the paths.
     """
 
     name: str
+    status: str = ""
     files: int = 0
     bytes: int = 0
+    unnamed: int = 0
     problems: tuple[Problem, ...] = ()
 
 
-async def verify_run(bucket: ReadOnlyBucket, run: str) -> Report:
-    """Check a run of a bucket, starting from the index entry that commits it.
-
-    Raises:
-        StoreError: The bucket cannot be read.
-    """
-    key = await commit_of(bucket, run)
-    if key is None:
-        problem = Problem(Kind.INDEX, "", "no index entry commits this run")
-        return await _verify(bucket, run, run_prefix(run), None, [problem])
-    row = await read_entry(bucket, key)
-    if not isinstance(row, Committed):
-        problem = Problem(Kind.INDEX, "", f"{key.key}: {row.problem}")
-        return await _verify(bucket, run, run_prefix(run), None, [problem])
-    return await _verify(bucket, run, run_prefix(run), row.entry, [])
-
-
-async def verify_folder(folder: ReadOnlyBucket) -> Report:
-    """Check a folder that holds a run, such as one that was fetched, against the manifest in it.
-
-    Raises:
-        StoreError: The folder cannot be read.
-    """
-    return await _verify(folder, folder.name, "", None, [])
-
-
-async def _verify(
-    bucket: ReadOnlyBucket,
-    name: str,
-    prefix: str,
-    entry: IndexEntry | None,
-    problems: list[Problem],
-) -> Report:
-    problems = list(problems)
-    text = await _manifest_text(bucket, prefix, problems)
-    if text is None:
-        return Report(name, problems=tuple(problems))
-    if entry is not None:
-        problems += _ref_problems(text, entry.manifest)
-    try:
-        manifest = Manifest.model_validate_json(text)
-    except ValidationError as error:
-        problems += _form_problems(error)
-        return Report(name, problems=tuple(problems))
-    problems += [Problem(Kind.MANIFEST, "", text) for text in manifest_problems(manifest)]
-    if prefix and manifest.run.run_id != name:
-        problems.append(Problem(Kind.MANIFEST, MANIFEST, "it is about another run"))
-    if entry is not None:
-        problems += summary_problems(entry, manifest)
-    there = {info.key.removeprefix(prefix): info.bytes async for info in bucket.list(prefix)}
-    found, to_hash = listing_problems(manifest.resources, there)
-    found += await _hash_problems(bucket, prefix, to_hash)
-    wrong = {problem.path for problem in found}
-    fine = [resource for resource in to_hash if resource.path not in wrong]
-    return Report(
-        name,
-        len(fine),
-        sum(resource.bytes for resource in fine),
-        (*problems, *sorted(found, key=lambda problem: (problem.path, problem.kind))),
-    )
-
-
-async def _manifest_text(
-    bucket: ReadOnlyBucket, prefix: str, problems: list[Problem]
-) -> bytes | None:
-    key = f"{prefix}{MANIFEST}"
-    try:
-        text = await bucket.get(key, limit=MAX_MANIFEST_BYTES)
-    except TooLargeError as error:
-        problems.append(Problem(Kind.MANIFEST, MANIFEST, str(error)))
-        return None
-    if text is None:
-        problems.append(Problem(Kind.MISSING, MANIFEST, "the manifest is not there"))
-    return text
-
-
-def _ref_problems(text: bytes, ref: ManifestRef) -> Iterator[Problem]:
-    if len(text) != ref.bytes:
-        detail = f"{len(text)} bytes, the index entry says {ref.bytes}"
-        yield Problem(Kind.SIZE, MANIFEST, detail)
-    if sha256(text).hexdigest() != ref.sha256:
-        yield Problem(Kind.HASH, MANIFEST, "its content is not what the index entry committed")
-
-
-def _form_problems(error: ValidationError) -> Iterator[Problem]:
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    for one in found[:MAX_FORM_PROBLEMS]:
-        where = ".".join(str(step) for step in one["loc"])
-        yield Problem(Kind.MANIFEST, MANIFEST, f"{where}: {one['msg']}" if where else one["msg"])
-
-
-def summary_problems(entry: IndexEntry, manifest: Manifest) -> list[Problem]:
-    """Return where an index entry and the manifest that it commits tell different stories."""
-    if any(resource.bytes >= MOST for resource in manifest.resources):
-        # Their sum may have more digits than Python is willing to print.
-        return [Problem(Kind.MANIFEST, "", "it lists a file of an impossible size")]
-    results = [resource for resource in manifest.resources if resource.job]
+def disagreements(job: Job, package: Package) -> list[str]:
+    """Return where an entry and the package that it commits tell different stories of a job."""
+    results = [one for one in package.resources if one.path.startswith(FILES)]
     pairs = (
-        ("status", entry.status, manifest.run.status),
-        ("files", entry.files, len(results)),
-        ("bytes", entry.bytes, sum(resource.bytes for resource in results)),
-        (
-            "jobs",
-            [(job.name, job.status.value) for job in entry.jobs],
-            [(job.name, job.status.value) for job in manifest.run.jobs],
-        ),
+        ("status", job.status.value, package.job.status.value),
+        ("files", job.files, len(results)),
+        ("bytes", job.bytes, sum(one.bytes for one in results)),
     )
     return [
-        Problem(Kind.INDEX, "", f"{what}: the index entry says {said}, the manifest {listed}")
+        f"{what}: its entry says {said}, its package {listed}"
         for what, said, listed in pairs
         if said != listed
     ]
 
 
-def listing_problems(
-    resources: tuple[Resource, ...], there: dict[str, int]
-) -> tuple[list[Problem], list[Resource]]:
-    """Compare what a manifest lists with what is there, by path and size.
-
-    Returns:
-        What is missing, extra, or of another size, and the resources whose content is still to be compared. A path
-        that could lead elsewhere is a problem of the manifest, and nobody follows it.
-    """
-    problems: list[Problem] = []
-    to_hash: list[Resource] = []
-    for resource in resources:
-        if path_problem(resource.path):
-            problems.append(Problem(Kind.PATH, resource.path, "it is not a path within the run"))
-        elif resource.path not in there:
-            problems.append(Problem(Kind.MISSING, resource.path, "it is not there"))
-        elif there[resource.path] != resource.bytes:
-            problems.append(_size_problem(resource, str(there[resource.path])))
-        else:
-            to_hash.append(resource)
-    listed = {resource.path for resource in resources} | {MANIFEST}
-    problems += [
-        Problem(Kind.EXTRA, path, "the manifest does not list it") for path in there.keys() - listed
-    ]
-    return problems, to_hash
-
-
-def _size_problem(resource: Resource, found: str) -> Problem:
-    detail = f"{found} bytes, the manifest says {resource.bytes}"
-    return Problem(Kind.SIZE, resource.path, detail)
-
-
-async def _hash_problems(
-    bucket: ReadOnlyBucket, prefix: str, resources: list[Resource]
-) -> list[Problem]:
-    queue = iter(resources)
-    problems: list[Problem] = []
-
-    async def work() -> None:
-        for resource in queue:
-            problem = await _hash_problem(bucket, prefix, resource)
-            if problem is not None:
-                problems.append(problem)
-
-    await asyncio.gather(*(work() for _ in range(HASHES_AT_ONCE)))
-    return problems
-
-
-async def _hash_problem(bucket: ReadOnlyBucket, prefix: str, resource: Resource) -> Problem | None:
-    digest, size = sha256(), 0
-    try:
-        async for chunk in bucket.stream(f"{prefix}{resource.path}"):
-            digest.update(chunk)
-            size += len(chunk)
-            if size > resource.bytes:
-                return _size_problem(resource, "more")
-    except FileNotFoundError:
-        return Problem(Kind.MISSING, resource.path, "it went away while it was checked")
-    if size != resource.bytes:
-        return _size_problem(resource, str(size))
-    if f"sha256:{digest.hexdigest()}" != resource.hash:
-        return Problem(Kind.HASH, resource.path, "its content is not what the manifest says")
+async def find_batch(bucket: ReadOnlyBucket, run: str) -> Batch | None:
+    """Return which batch a run is an attempt at, or None: one LIST from its start on for each thousand pointers."""
+    async for item in bucket.list(INDEX, after=index_start(run_started(run) - CLOCKS)):
+        key = parse_key(item.key)
+        if isinstance(key, PointerKey) and key.entry.run == run:
+            return key.entry.batch
     return None
+
+
+async def verify_run(
+    bucket: ReadOnlyBucket, run: str, now: datetime, job: str | None = None
+) -> Report | None:
+    """Check a run of a bucket, or one job of it, from the entries that commit them; None when there is none.
+
+    Raises:
+        StoreError: The bucket cannot be read.
+    """
+    batch = await find_batch(bucket, run)
+    log = await read_log(bucket, batch) if batch else []
+    runs = batch_of(fold(batch, log), now).runs if batch else ()
+    found = next((one for one in runs if one.id == run), None)
+    if found is None or (job and job not in found.names):
+        return None
+    jobs = [one for one in found.jobs if job in {None, one.name}]
+    prefix = job_prefix(run, job) if job else run_prefix(run)
+    there = {item.key: item.bytes async for item in bucket.list(prefix)}
+    check, status = _Check(bucket, there), found.status(now)
+    if not there and any(one.package for one in jobs):
+        check.add(Kind.RUN, "", "its files are no longer in the bucket")
+        return check.report(run, RunStatus.EXPIRED)
+    if status in {RunStatus.RUNNING, RunStatus.LOST}:
+        of = f" of {found.planned.count}" if found.planned else ""
+        check.add(Kind.RUN, "", f"it did not close; {len(found.jobs)}{of} jobs are done")
+    for one in log:
+        if one.key.run == run and isinstance(one.entry, Invalid):
+            check.add(Kind.ENTRY, one.key.text, one.entry.reason)
+    check.named |= _named([one.entry for one in log if one.key.run == run], job)
+    for result in jobs:
+        if committed := result.committed(run):
+            await check.package(result, JobKey(run, result.name), committed)
+    if found.closed and found.closed.manifest and not job:
+        await check.manifest(ManifestKey(run), found.closed.manifest)
+    await check.objects()
+    return check.report(run, status)
+
+
+async def verify_folder(path: Path) -> Report:
+    """Check a pulled package, or all packages of a folder that is pulled into, by what is in the folder.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
+    inner = [
+        one for one in sorted(path.glob("*/*")) if is_run_id(one.name) and not one.is_symlink()
+    ]
+    if (path / DESCRIPTOR).exists() or not inner:
+        return await _verify_package(path, str(path))
+    reports = [await _verify_package(one, f"{one.relative_to(path)}/") for one in inner]
+    return Report(
+        str(path),
+        f"{len(reports)} packages",
+        sum(one.files for one in reports),
+        sum(one.bytes for one in reports),
+        problems=tuple(
+            replace(problem, path=f"{one.name}{problem.path}")
+            for one in reports
+            for problem in one.problems
+        ),
+    )
+
+
+async def _verify_package(folder: Path, name: str) -> Report:
+    bucket = ReadOnlyBucket.open(LocalBucket(folder), None)
+    check = _Check(bucket, {item.key: item.bytes async for item in bucket.list("")})
+    text = await check.read(DESCRIPTOR, MOST_DESCRIPTOR_BYTES)
+    package = _own_package(text) if text is not None else None
+    if isinstance(package, Invalid):
+        check.add(Kind.PACKAGE, DESCRIPTOR, package.reason)
+    if not isinstance(package, Package):
+        return check.report(name, "")
+    check.named = {
+        **_marks(package),
+        DESCRIPTOR: (len(text or b""), sha256(text or b"").hexdigest()),
+    }
+    for extra in sorted(check.there.keys() - check.named.keys()):
+        check.add(Kind.EXTRA, extra, "the package does not name it")
+    await check.objects()
+    return check.report(name, package.job.status)
+
+
+def _own_package(text: bytes) -> Package | Invalid:
+    """Return the package in a text, whichever it is."""
+    try:
+        said = from_json(text, allow_inf_nan=False)["mayfly:job"]
+        key = JobKey(str(said["run"]), str(said["name"]))
+        own = Object(key=key.text, bytes=len(text), sha256=sha256(text).hexdigest())
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return Invalid("it is no package of a job")
+    return read_package(key, own, text)
+
+
+def _marks(document: Descriptor, prefix: str = "") -> dict[str, Mark]:
+    """Return what a package or a manifest names."""
+    return {
+        f"{prefix}{one.path}": (one.bytes, one.hash.removeprefix("sha256:"))
+        for one in document.resources
+    }
+
+
+def _named(entries: Iterable[Entry | Invalid], only: str | None) -> dict[str, Mark]:
+    """Return what the entries of a run name."""
+    objects: list[Object | None] = []
+    for entry in entries:
+        if isinstance(entry, Entry):
+            jobs = [job for job in entry.jobs if only in {None, job.name}]
+            objects += [one for job in jobs for one in (job.package, job.state)]
+            if only is None:
+                objects += [*entry.log, entry.closed.manifest if entry.closed else None]
+    return {one.key: (one.bytes, one.sha256) for one in objects if one}
+
+
+@dataclass
+class _Check:
+    bucket: ReadOnlyBucket
+    there: Mapping[str, int]
+    named: dict[str, Mark] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    files: int = 0
+    size: int = 0
+
+    def add(self, kind: Kind, path: str, detail: str) -> None:
+        self.problems.append(Problem(kind, path, detail))
+
+    def report(self, name: str, status: str) -> Report:
+        problems = sorted(self.problems, key=lambda one: (one.path, one.kind))
+        unnamed = len(self.there.keys() - self.named.keys())
+        return Report(name, str(status), self.files, self.size, unnamed, tuple(problems))
+
+    async def read(self, key: str, limit: int) -> bytes | None:
+        """Return a document; None when there is none of this size, which is a problem of its own."""
+        try:
+            return await self.bucket.get(key, limit=limit)
+        except TooLargeError:
+            return None
+
+    async def package(self, job: Job, key: JobKey, committed: Object) -> None:
+        """Check a job's package, and learn what it names."""
+        text = await self.read(key.text, committed.bytes)
+        package = read_package(key, committed, text) if text is not None else None
+        if isinstance(package, Package):
+            self.named |= _marks(package, job_prefix(key.run, key.job))
+            for problem in disagreements(job, package):
+                self.add(Kind.PACKAGE, key.text, problem)
+        elif package is not None:
+            self.add(Kind.PACKAGE, key.text, package.reason)
+
+    async def manifest(self, key: ManifestKey, committed: Object) -> None:
+        """Check that a run's manifest says the same as its entries."""
+        text = await self.read(key.text, committed.bytes)
+        manifest = read_manifest(key, committed, text) if text is not None else None
+        if isinstance(manifest, Invalid):
+            self.add(Kind.PACKAGE, key.text, manifest.reason)
+        elif manifest is not None:
+            for name, mark in _marks(manifest, run_prefix(key.run)).items():
+                if self.named.setdefault(name, mark) != mark:
+                    self.add(Kind.PACKAGE, name, "its entry and the run's manifest differ")
+
+    async def objects(self) -> None:
+        """Read all that is named, and compare it."""
+        queue = iter(sorted(self.named.items()))
+
+        async def work() -> None:
+            for key, mark in queue:
+                problem = await self._problem(key, *mark)
+                if problem:
+                    self.problems.append(problem)
+                else:
+                    self.files, self.size = self.files + 1, self.size + mark[0]
+
+        await asyncio.gather(*(work() for _ in range(HASHES_AT_ONCE)))
+
+    async def _problem(self, key: str, size: int, digest: str) -> Problem | None:
+        if self.there.get(key, size) != size:
+            return Problem(
+                Kind.SIZE, key, f"it has {self.there[key]} bytes, and should have {size}"
+            )
+        found, read = sha256(), 0
+        try:
+            async for piece in self.bucket.pieces(key, size):
+                found.update(piece)
+                read += len(piece)
+                if read > size:
+                    return Problem(Kind.SIZE, key, f"it has more than {size} bytes")
+        except FileNotFoundError:
+            return Problem(Kind.MISSING, key, "it is not there")
+        if read != size:
+            return Problem(Kind.SIZE, key, f"it has {read} bytes, and should have {size}")
+        if found.hexdigest() != digest:
+            return Problem(Kind.HASH, key, "its content is not what was committed")
+        return None

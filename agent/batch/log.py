@@ -68,11 +68,18 @@ class Source(Protocol):
         """Return an object's content, of `limit` bytes at most; None when there is none."""
 
 
-class Bucket(Source, Protocol):
+class Store(Source, Protocol):
     """What a writer needs besides."""
 
     async def put_once(self, key: str, data: bytes) -> None:
         """Write an object with one request: after an error it may be there, or arrive later, or never."""
+
+
+class Bucket(Store, Protocol):
+    """What a writer needs that looks whether what it wrote is there."""
+
+    async def size(self, key: str) -> int | None:
+        """Return the bytes of an object; None when there is none."""
 
 
 class Opening:
@@ -94,6 +101,10 @@ class Opening:
     async def put_once(self, key: str, data: bytes) -> None:
         """Write an object with one request."""
         await (await asyncio.shield(self._bucket)).put_once(key, data)
+
+    async def size(self, key: str) -> int | None:
+        """Return the bytes of an object."""
+        return await (await asyncio.shield(self._bucket)).size(key)
 
 
 class LogWriter:
@@ -203,6 +214,7 @@ class LogWriter:
             self._number += 1
             try:
                 await self._bucket.put_once(key.text, data)
+                await self._look_at(key, len(data))
             except StoreError as error:
                 if pause is None or isinstance(error, StoreRefused):
                     raise
@@ -210,6 +222,11 @@ class LogWriter:
             else:
                 return key
         raise AssertionError("the last attempt returns or raises")
+
+    async def _look_at(self, key: EntryKey, size: int) -> None:
+        """Raise StoreError where a store has said yes, and kept nothing or something else: nobody would look again."""
+        if await self._bucket.size(key.text) != size:
+            raise StoreError(f"the bucket accepted {key.text} and does not hold it as it was sent")
 
     async def _point_to_rest(self) -> None:
         self._unpointed = [

@@ -25,6 +25,7 @@ from agent.config.settings import Browser
 from agent.contract.ids import run_id
 from agent.jobs.containers.compose import compose_command
 from agent.jobs.containers.stackfile import examine_stacks, summary
+from agent.release.context import ReleaseContext
 from agent.release.memory import Memory, Writer
 from agent.release.obtain import obtain
 from agent.release.repository import channel_of
@@ -79,16 +80,17 @@ async def _prepare(
         now=lambda: datetime.now(UTC),
         log=log,
     )
-    obtained = await obtain(
+    context = ReleaseContext.of(
         loaded.settings.release,
         release_store,
-        memory=memory,
+        memory,
         environ=around.environ,
         version=__version__,
         now=now,
         log=log,
         keyring=keyring,
     )
+    obtained = await obtain(context)
     if obtained.stale is not None:
         raise ReleaseError(f"{obtained.stale.wanted} cannot be had: {obtained.stale.reason}")
     for warning in obtained.warnings:

@@ -15,9 +15,9 @@ from agent.contract.descriptor import (
     render,
     resource_problem,
 )
-from agent.contract.entries import Invalid, Object, RunId, reason_of
+from agent.contract.entries import Began, Invalid, Object, RunId, reason_of
 from agent.contract.facts import Browser, Cost, Host, Isolation, Phase, Release, Schedule
-from agent.contract.ids import SCHEDULE
+from agent.contract.ids import SCHEDULE, Batch
 from agent.contract.layout import JobKey, LogKey, ManifestKey, parse_key, run_prefix
 from agent.contract.results import Count, Message, Moment, Name, Record, RunStatus
 
@@ -45,9 +45,25 @@ class RunRecord(Record):
     phases: tuple[Phase, ...] = Field((), max_length=100)
     cost: Cost | None = Field(None, description="Null where nothing is billed or known.")
     interruption: Message | None = Field(None, description="Who or what stopped the run.")
-    recovered_by: RunId | None = Field(None, description="The later run that closed this one.")
     not_sent: Count = Field(0, description="Jobs that ended and are lost, with their disk.")
     warnings: tuple[Message, ...] = Field((), max_length=100)
+
+    @classmethod
+    def begun(cls, run: str, batch: Batch, began: Began) -> Self:
+        """Return what is known of a run that has just begun; should it die now, it was interrupted."""
+        return cls(
+            run=run,
+            schedule=batch.schedule,
+            batch=batch.name,
+            status=RunStatus.INTERRUPTED,
+            started=began.started,
+            finished=began.started,
+            agent=began.agent,
+            host=began.host,
+            slot=began.slot,
+            scheduled=began.schedule,
+            channel=began.channel,
+        )
 
 
 class Manifest(Descriptor):

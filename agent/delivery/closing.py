@@ -32,12 +32,15 @@ class Closer:
         self._parts = parts
         self._bucket = bucket
 
-    async def close(self, record: RunRecord, pending: Sequence[str] = ()) -> Closed:
+    async def close(
+        self, record: RunRecord, pending: Sequence[str] = (), recovered_by: str | None = None
+    ) -> Closed:
         """Close the run in the bucket, and return what its entry says.
 
         Args:
             record: What its manifest says.
             pending: Jobs that ended and follow later, from its disk.
+            recovered_by: The later run that closes it.
 
         Raises:
             StoreError: The bucket failed; the spool has everything.
@@ -49,7 +52,10 @@ class Closer:
             # The log ends here: the manifest names all of it.
             await self._parts.put()
             parts = await self._parts.in_bucket()
-            closing = await asyncio.to_thread(self._seal, record, pending, parts)
+            manifest = await asyncio.to_thread(self._seal, record, pending, parts)
+            closed = closed_of(record, manifest, pending, recovered_by)
+            closing = Closing(closed=closed)
+            await asyncio.to_thread(self._run.seal_end, closing)
         if not closing.put:
             await self._put_manifest(closing.closed)
             await self._committer.commit(closed=closing.closed)
@@ -57,19 +63,17 @@ class Closer:
             await asyncio.to_thread(self._run.seal_end, closing)
         return closing.closed
 
-    def _seal(self, record: RunRecord, pending: Sequence[str], parts: Sequence[Object]) -> Closing:
-        """Seal the manifest and the end: from now on they do not change."""
+    def _seal(
+        self, record: RunRecord, pending: Sequence[str], parts: Sequence[Object]
+    ) -> Object | None:
+        """Seal the manifest; None where it would name nothing."""
         jobs = [job for job in self._run.jobs() if job.name not in pending]
         packages = [job.entry.package for job in jobs if job.entry and job.entry.package]
-        manifest = None
-        if packages or parts:
-            pieces = seal_manifest(record, packages, parts)
-            digest = self._run.database.keep(MANIFEST, pieces)
-            key = ManifestKey(record.run).text
-            manifest = Object(key=key, bytes=digest.bytes, sha256=digest.sha256)
-        closing = Closing(closed=closed_of(record, manifest, pending))
-        self._run.seal_end(closing)
-        return closing
+        if not packages and not parts:
+            return None
+        digest = self._run.database.keep(MANIFEST, seal_manifest(record, packages, parts))
+        key = ManifestKey(record.run).text
+        return Object(key=key, bytes=digest.bytes, sha256=digest.sha256)
 
     async def _put_manifest(self, closed: Closed) -> None:
         if closed.manifest is not None:
@@ -77,7 +81,12 @@ class Closer:
             await put_document(bucket, closed.manifest, self._run.database, MANIFEST)
 
 
-def closed_of(record: RunRecord, manifest: Object | None, pending: Sequence[str]) -> Closed:
+def closed_of(
+    record: RunRecord,
+    manifest: Object | None,
+    pending: Sequence[str],
+    recovered_by: str | None = None,
+) -> Closed:
     """Return what the batch's log says of a run that closes."""
     return Closed(
         status=record.status,
@@ -86,7 +95,7 @@ def closed_of(record: RunRecord, manifest: Object | None, pending: Sequence[str]
         phases=record.phases,
         cost=record.cost,
         interruption=record.interruption,
-        recovered_by=record.recovered_by,
+        recovered_by=recovered_by,
         pending=tuple(pending)[:MOST_PLANNED],
         not_sent=record.not_sent,
         warnings=record.warnings,

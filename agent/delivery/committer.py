@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 
-from agent.base.errors import StoreError
+from agent.base.errors import StoreError, StoreRefused
 from agent.base.logs import Log
 from agent.base.stop import first
 from agent.batch.commit import in_entries, next_commit
@@ -28,12 +28,16 @@ AT_ONCE = 8
 HURRIED_AT_ONCE = 2
 PAUSES = (2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 """Seconds after a failure; the last one again and again."""
+DISK_TRIES = 2
+"""At the run's end, of what the disk refuses."""
 SHORTEST_PAUSE = 2.0
 """The same at the run's end, when nothing else is waited for."""
 PART_SECONDS = 10.0
 """For a part of the run's log that goes with a commit."""
 LAST_SECONDS = 10.0
 """For a last commit of what is ready when the time for everything is over."""
+
+CANCEL_SECONDS = 1.0
 
 MOST_PARTS = 1000
 """Of the run's log, in one entry."""
@@ -59,7 +63,6 @@ class Committer:
 
     Attributes:
         broken: Jobs whose preparation met something unexpected, with it: they are not tried again.
-        trouble: What failed last; empty once a commit went well.
     """
 
     def __init__(
@@ -84,7 +87,7 @@ class Committer:
         self._waiting = _Waiting()
         self._refusal: OSError | None = None
         self.broken: dict[str, Exception] = {}
-        self.trouble = ""
+        self._troubles: dict[str, str] = {}
         self._news = asyncio.Event()
         self._ending = asyncio.Event()
         self._turn = asyncio.Lock()
@@ -206,7 +209,7 @@ class Committer:
                 await self._append(writer, bucket, jobs)
             if self._began or self._planned or closed:
                 await self._append(writer, bucket, (), closed=closed)
-            self.trouble = ""
+            self._troubles.pop("", None)
 
     async def flush(
         self, seconds: float, *, hurried: bool = False, keeps_disk: bool = True
@@ -308,9 +311,13 @@ class Committer:
                 async with self._places:
                     entry = await self._preparer.prepare(name, smallest_first=smallest_first)
             except (StoreError, OSError) as error:
+                self._postponed("job.postponed", error, job=name)
                 if isinstance(error, OSError):
                     self._refusal = error
-                self._postponed("job.postponed", error, job=name)
+                    if self._ending.is_set() and failures >= DISK_TRIES:
+                        return  # nothing makes room on the disk any more
+                if self._gives_up(error):
+                    return
                 await self._pause_after(failures)
                 failures += 1
             except Exception as error:  # noqa: BLE001 -- see below
@@ -320,13 +327,24 @@ class Committer:
                 return
             else:
                 self._refusal = None
+                self._troubles.pop(name, None)
                 self._ready[name] = entry
                 self._news.set()
                 return
 
-    def _postponed(self, event: str, error: StoreError | OSError, **about: str) -> None:
-        self.trouble = error.with_remedy if isinstance(error, StoreError) else str(error)
-        self._log.warning(event, reason=str(error), **about)
+    @property
+    def trouble(self) -> str:
+        """What keeps the run, or one of its jobs, from the bucket; empty when nothing does."""
+        return next(iter(self._troubles.values()), "")
+
+    def _postponed(self, event: str, error: StoreError | OSError, job: str = "") -> None:
+        text = error.with_remedy if isinstance(error, StoreError) else str(error)
+        self._troubles[job] = text
+        self._log.warning(event, reason=str(error), **({"job": job} if job else {}))
+
+    def _gives_up(self, error: Exception) -> bool:
+        """Tell whether another attempt would only keep the machine on: the bucket does not let us, and the run ends."""
+        return self._ending.is_set() and isinstance(error, StoreRefused)
 
     async def _pause_after(self, failures: int) -> None:
         """Wait after a failure, but not for long once the run is at its end."""
@@ -354,6 +372,8 @@ class Committer:
                 return await self.commit(log=False)
             except StoreError as error:
                 self._postponed("commit.postponed", error)
+                if self._gives_up(error):
+                    return None
                 await self._pause_after(failures)
                 failures += 1
         return None
@@ -378,10 +398,11 @@ class Committer:
             self._log.warning("job.not_sent", job=name, reason=str(error) or "no time was left")
 
     async def _cancel(self) -> None:
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while tasks := list(self._tasks.values()):
+            for task in tasks:
+                task.cancel()
+            # Before Python 3.13 a group of requests swallows it where one of them fails at the same moment.
+            await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
 
 
 def _is_large(planned: Planned | None) -> bool:

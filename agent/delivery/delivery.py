@@ -172,13 +172,21 @@ class Delivery:
         jobs = await asyncio.to_thread(self._run.jobs)
         return [job.entry or without_package(job.finished.job) for job in jobs]
 
-    async def close(self, record: RunRecord, pending: list[str], *, keeps_disk: bool) -> Closed:
+    async def close(
+        self,
+        record: RunRecord,
+        pending: list[str],
+        *,
+        keeps_disk: bool,
+        recovered_by: str | None = None,
+    ) -> Closed:
         """Close the run.
 
         Args:
             record: What its manifest says, without secrets.
             pending: Jobs that ended and could not be committed.
             keeps_disk: Whether they follow later; else they are lost, and counted.
+            recovered_by: The later run that closes it.
 
         Raises:
             StoreError: The bucket failed; the spool has everything.
@@ -186,7 +194,7 @@ class Delivery:
         """
         if not keeps_disk:
             record = record.model_copy(update={"not_sent": len(pending)})
-        return await self._closer.close(record, pending if keeps_disk else ())
+        return await self._closer.close(record, pending if keeps_disk else (), recovered_by)
 
     def _start(self, task: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(task))

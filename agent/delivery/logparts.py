@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Iterator
+from functools import partial
 from time import monotonic
 
 from agent.base.errors import StoreError
@@ -10,6 +11,7 @@ from agent.base.logs import Log
 from agent.bucket.store import Bucket
 from agent.contract.entries import Object
 from agent.contract.layout import LogKey
+from agent.delivery.prepare import put_surely
 from agent.delivery.spool import LogPart, SpooledRun
 
 NEWS_SECONDS = 60.0
@@ -57,18 +59,21 @@ class LogParts:
                 self._log.warning("log.postponed", reason=str(error))
 
     async def put(self) -> None:
-        """Put what is new in the log.
+        """Put what is new in the log, until the run's end is sealed: the manifest names all of it.
 
         Raises:
             StoreError: The bucket failed; it is tried again with the next part.
             OSError: The disk refused.
         """
         async with self._turn:
+            if await asyncio.to_thread(lambda: self._run.closing) is not None:
+                return
             bucket = await asyncio.shield(self._bucket)
             for part in await asyncio.to_thread(self._unsent):
                 data = await asyncio.to_thread(self._read, part)
                 if hashlib.sha256(data).hexdigest() == part.sha256:
-                    await bucket.put(self._key(part), data)
+                    key = self._key(part)
+                    await put_surely(bucket, key, len(data), partial(bucket.put, key, data))
                     await self._note(part, PUT)
                 elif await bucket.size(self._key(part)) == part.stop - part.start:
                     # A power cut took the end of the file; the part had arrived.

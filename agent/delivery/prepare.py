@@ -6,7 +6,7 @@ state. Everything here can be killed and begun again, by the same run or by a la
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
@@ -256,16 +256,17 @@ class Preparer:
         if not whole:
             self._log.warning("state.lost", job=name, file=str(archive))
             return False
-        for _ in ("first", "second"):
+
+        async def put() -> None:
             with archive.open("rb") as stream:
                 if state.bytes <= CHUNK:
                     await bucket.put(state.key, stream.read())
                 else:
                     reader = Hashing(stream, hashlib.sha256(), limit=state.bytes)
                     await bucket.put_stream(state.key, reader)
-            if await bucket.size(state.key) == state.bytes:
-                return True
-        raise not_held(state.key)
+
+        await put_surely(bucket, state.key, state.bytes, put)
+        return True
 
 
 async def put_document(bucket: Bucket, target: Object, database: Database, name: str) -> None:
@@ -277,15 +278,30 @@ async def put_document(bucket: Bucket, target: Object, database: Database, name:
     """
     if await asyncio.to_thread(database.digest, name) != (target.bytes, target.sha256):
         raise ValueError(f"{target.key} is damaged in {database.path}")
-    for _ in ("first", "second"):
+
+    async def put() -> None:
         if target.bytes <= CHUNK:
             data = await asyncio.to_thread(lambda: b"".join(database.chunks(name)))
             await bucket.put(target.key, data)
         else:
             await bucket.put_stream(target.key, database.chunks(name))
-        if await bucket.size(target.key) == target.bytes:
+
+    await put_surely(bucket, target.key, target.bytes, put)
+
+
+async def put_surely(
+    bucket: Bucket, key: str, size: int, put: Callable[[], Awaitable[None]]
+) -> None:
+    """Put an object and look whether the bucket holds it, once more where it does not.
+
+    Raises:
+        StoreError: The bucket failed, or twice did not hold what it accepted.
+    """
+    for _ in ("first", "second"):
+        await put()
+        if await bucket.size(key) == size:
             return
-    raise not_held(target.key)
+    raise not_held(key)
 
 
 def not_held(what: str) -> StoreError:

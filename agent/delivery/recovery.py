@@ -95,8 +95,8 @@ async def _finish(
                 raise StoreError(
                     f"{len(pending)} jobs could not be committed, such as {pending[0]}"
                 )
-            record = _record(run, batch, began, await delivery.results(), finder)
-            closed = await delivery.close(record, [], keeps_disk=True)
+            record = _record(run, batch, began, await delivery.results())
+            closed = await delivery.close(record, [], keeps_disk=True, recovered_by=finder)
         log.info("recovery.closed", status=closed.status.value)
     await asyncio.to_thread(run.discard, log)
 
@@ -115,36 +115,26 @@ def _end_what_ran(run: SpooledRun, began: Began) -> None:
         run.end(Finished(job=job), held=False)
 
 
-def _record(
-    run: SpooledRun, batch: Batch, began: Began, ended: Sequence[Ended], finder: str
-) -> RunRecord:
-    """Return what the manifest of a run says that somebody else closes."""
+def _record(run: SpooledRun, batch: Batch, began: Began, ended: Sequence[Ended]) -> RunRecord:
+    """Return what the manifest of a run says that somebody else closes.
+
+    It is the same whoever does: of a disk that was copied, two may put it.
+    """
     known = run.record
     if known is not None and run.concluded:
-        return known.model_copy(update={"recovered_by": finder})
+        return known
     planned = run.planned
     missing = planned is None or planned.count > len(ended)
     interrupted = missing or any(job.message.startswith(DIED) for job in ended)
-    if known is None:
-        known = RunRecord(
-            run=run.run,
-            schedule=batch.schedule,
-            batch=batch.name,
-            status=status_of(ended, interrupted=True),
-            started=began.started,
-            finished=began.started,
-            agent=began.agent,
-            host=began.host,
-            slot=began.slot,
-            scheduled=began.schedule,
-            channel=began.channel,
-            release=planned.release if planned else None,
-        )
+    known = known or RunRecord.begun(run.run, batch, began)
     changes = {
+        "schedule": batch.schedule,
+        "batch": batch.name,
+        "slot": began.slot,
+        "release": known.release or (planned and planned.release),
         "status": status_of(ended, interrupted=interrupted),
         "finished": _last_sign(run, began),
         "interruption": known.interruption or (DIED if interrupted else None),
-        "recovered_by": finder,
     }
     return known.model_copy(update=changes)
 

@@ -1,10 +1,11 @@
 """What the steps of an update have in common."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Self
 
 from agent.base.errors import Refusal, ReleaseError, ReleaseRefused
 from agent.base.logs import Log
@@ -14,7 +15,7 @@ from agent.release.git import no_login
 from agent.release.images import Images
 from agent.release.memory import Memory
 from agent.release.mirror import Mirror
-from agent.release.repository import TRACK, Repository
+from agent.release.repository import TRACK, Repository, parse_repository
 from agent.release.selfcheck import SelfCheck
 from agent.release.store import ReleaseStore
 from agent.release.trust import line_of
@@ -49,6 +50,39 @@ class ReleaseContext:
     log: Log
     keyring: Keyring | None = None
 
+    @classmethod
+    def of(
+        cls,
+        settings: Release,
+        release_store: ReleaseStore,
+        memory: Memory,
+        *,
+        environ: Mapping[str, str],
+        version: str,
+        now: datetime,
+        log: Log,
+        self_check: SelfCheck | None = None,
+        images: Images | None = None,
+        keyring: Keyring | None = None,
+    ) -> Self:
+        """Return the context of an agent with this version and environment, of which git and uv get what they need.
+
+        Raises:
+            ReleaseError: The configuration names no repository.
+        """
+        return cls(
+            settings,
+            release_store,
+            _repository(settings, environ),
+            Checks(settings.jobs, version, environ),
+            self_check,
+            images,
+            memory,
+            now,
+            log,
+            keyring,
+        )
+
     @property
     def line(self) -> str:
         """The line of releases that is followed."""
@@ -65,6 +99,21 @@ class ReleaseContext:
             log=self.log,
             login=self.keyring.git if self.keyring else no_login,
         )
+
+
+def _repository(settings: Release, environ: Mapping[str, str]) -> Repository:
+    if settings.repository is None:
+        raise ReleaseError(
+            "no repository is configured",
+            remedy="set release.repository, or see it work first: mayfly demo",
+        )
+    try:
+        return parse_repository(settings.repository, environ.get("HOME"))
+    except ValueError as error:
+        raise ReleaseError(
+            f"release.repository {error}",
+            remedy='write for example "https://example.com/me/scrapers.git"',
+        ) from error
 
 
 @contextmanager

@@ -7,18 +7,19 @@ The file on the disk is a copy for a bucket that does not answer, and holds what
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agent.base import durable
 from agent.base.errors import MayflyError, ReleaseError, StoreError, StoreRefused
 from agent.base.logs import Log
+from agent.batch.log import GETS_AT_ONCE, Listed, Source, Store
 from agent.contract.entries import Invalid
 from agent.contract.ids import process_nonce
 from agent.contract.layout import ReleaseKey, channel_prefix, parse_key
@@ -50,42 +51,8 @@ SNAPSHOT_AFTER = 16
 SNAPSHOT_AGE = timedelta(days=30)
 """A snapshot is renewed before it leaves the window that a reader lists."""
 MOST_LISTED = 20_000
-GETS_AT_ONCE = 16
 OWN_RUNS = 20
 _NO_ANSWER = (MayflyError, TimeoutError)
-
-
-class Listed(Protocol):
-    """An object in a listing."""
-
-    @property
-    def key(self) -> str:
-        """Relative to the bucket's prefix."""
-
-    @property
-    def bytes(self) -> int:
-        """Its size."""
-
-    @property
-    def written(self) -> datetime:
-        """When it arrived, by the store's clock."""
-
-
-class Source(Protocol):
-    """What a reader needs of a bucket; each method raises `StoreError` when the store fails it."""
-
-    def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[Listed]:
-        """Yield the objects under a prefix whose keys sort after `after`; some that are new may be lacking."""
-
-    async def get(self, key: str, *, limit: int) -> bytes | None:
-        """Return an object's content, of `limit` bytes at most; None when there is none."""
-
-
-class Store(Source, Protocol):
-    """What a writer needs besides."""
-
-    async def put_once(self, key: str, data: bytes) -> None:
-        """Write an object with one request: after an error it may be there, or arrive later, or never."""
 
 
 class Copy(BaseModel):

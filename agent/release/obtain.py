@@ -1,23 +1,14 @@
 """Which release runs today: the newest, if it is verified, installed and checked; the last good one; the image's."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from agent.base.errors import ReleaseError, ReleaseRefused
-from agent.base.logs import Log
-from agent.config.settings import Release
 from agent.contract import facts
 from agent.release.advice import advice
-from agent.release.checks import Checks
 from agent.release.context import ReleaseContext
-from agent.release.images import Images
-from agent.release.memory import Memory
 from agent.release.newest import MOST_TEXT, Attempt, refusal_of
-from agent.release.repository import Repository, parse_repository
-from agent.release.selfcheck import SelfCheck
-from agent.release.store import Installed, ReleaseStore, linked_commit, read_marker
-from agent.secrets.keyring import Keyring
+from agent.release.store import Installed, linked_commit, read_marker
 
 UNVERIFIED = (
     "releases are not verified: whoever can push to the repository has programs run here;"
@@ -44,46 +35,19 @@ class Obtained:
     record: facts.Release
 
 
-async def obtain(
-    settings: Release,
-    release_store: ReleaseStore,
-    *,
-    memory: Memory,
-    environ: Mapping[str, str],
-    version: str,
-    now: datetime,
-    log: Log,
-    self_check: SelfCheck | None = None,
-    images: Images | None = None,
-    machine: bool = False,
-    keyring: Keyring | None = None,
-) -> Obtained:
+async def obtain(context: ReleaseContext, *, machine: bool = False) -> Obtained:
     """Return the release to run, complete on disk and checked: the newest that can, or the last good one.
 
     Args:
-        settings: Which repository, and what of it.
-        release_store: Where releases are kept; nobody else may use it meanwhile.
-        memory: What is known of releases; what is learnt is added, and sent where a kill must not lose it.
-        environ: The agent's environment, of which git and uv get what they need.
-        version: This agent's version.
-        now: The time (aware).
-        log: Told of each step, with its seconds.
-        self_check: How a new release's programs are tried; without one they are not.
-        images: How the image that a new release pins is had; without it the browser will see to it.
-        keyring: What opens a private repository.
+        context: What it takes. Nobody else may use the release store meanwhile; what is learnt is added to the memory,
+            and sent where a kill must not lose it.
         machine: Whether nobody watches, so that a repository that is not verified deserves a warning.
 
     Raises:
-        ReleaseError: None can run, or the configuration names no repository.
+        ReleaseError: None can run.
     """
-    checks = Checks(settings.jobs, version, environ)
-    context = ReleaseContext(
-        *(settings, release_store, _repository(settings, environ), checks, self_check, images),
-        *(memory, now, log),
-        keyring=keyring,
-    )
     attempt = Attempt(context)
-    attempt.warnings += memory.problems
+    attempt.warnings += context.memory.problems
     if machine and not attempt.trust.stated:
         attempt.warnings.append(UNVERIFIED)
     try:
@@ -93,53 +57,17 @@ async def obtain(
     return _obtained(attempt, release, attempt.why)
 
 
-async def stand_in_for(
-    commit: str,
-    settings: Release,
-    release_store: ReleaseStore,
-    *,
-    memory: Memory,
-    environ: Mapping[str, str],
-    version: str,
-    now: datetime,
-    log: Log,
-) -> Installed | None:
+async def stand_in_for(commit: str, context: ReleaseContext) -> Installed | None:
     """Return the release that takes over from one that failed; None when there is no other that can run.
 
     Args:
         commit: The one that failed.
-        settings: As for `obtain`, like all others.
-        release_store: Where releases are kept.
-        memory: What is known of releases.
-        environ: The agent's environment.
-        version: This agent's version.
-        now: The time (aware).
-        log: Told why one cannot take over.
+        context: What it takes.
     """
-    checks = Checks(settings.jobs, version, environ)
-    repository = _repository(settings, environ)
-    context = ReleaseContext(
-        settings, release_store, repository, checks, None, None, memory, now, log
-    )
     release, reasons = await _other(Attempt(context), besides=commit)
     for reason in reasons:
-        log.warning("release.no_stand_in", reason=reason)
+        context.log.warning("release.no_stand_in", reason=reason)
     return release
-
-
-def _repository(settings: Release, environ: Mapping[str, str]) -> Repository:
-    if settings.repository is None:
-        raise ReleaseError(
-            "no repository is configured",
-            remedy="set release.repository, or see it work first: mayfly demo",
-        )
-    try:
-        return parse_repository(settings.repository, environ.get("HOME"))
-    except ValueError as error:
-        raise ReleaseError(
-            f"release.repository {error}",
-            remedy='write for example "https://example.com/me/scrapers.git"',
-        ) from error
 
 
 async def _stand_in(attempt: Attempt, why: ReleaseError) -> Obtained:

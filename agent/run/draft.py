@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from agent.contract.ids import Batch
 from agent.contract.manifest import RunRecord
-from agent.contract.results import RunStatus
 from agent.machine.host import refused_boots
 from agent.run.context import RunContext
 
@@ -15,24 +15,14 @@ class Draft:
     """The record of a run, without secrets.
 
     Attributes:
-        record: It; a run that dies is interrupted.
+        record: It; until the end of the run, as if the run were a batch by itself.
     """
 
     def __init__(self, context: RunContext) -> None:
-        began, schedule = context.began, context.settings.schedule
+        run = context.run.run
         self._context = context
-        self.record = RunRecord(
-            run=context.run.run,
-            schedule=schedule.name,
-            batch=context.run.run,
-            status=RunStatus.INTERRUPTED,
-            started=began.started,
-            finished=began.started,
-            agent=began.agent,
-            host=began.host,
-            scheduled=began.schedule,
-            channel=began.channel,
-        )
+        batch = Batch.of_run(context.settings.schedule.name, run)
+        self.record = RunRecord.begun(run, batch, context.began)
         self.warn(*context.spool.warnings, refused_boots(context.call.places.state))
 
     def note(self, **changes: Any) -> None:

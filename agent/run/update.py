@@ -9,6 +9,7 @@ from functools import partial
 from agent import __version__
 from agent.base.errors import ReleaseError
 from agent.base.stop import first
+from agent.batch.log import Store
 from agent.browser import Supervisor
 from agent.config.jobsfile import Job, JobsFile, ReleaseBrowser
 from agent.contract.facts import RefusedRelease, Release, RolledBack, Stale
@@ -19,8 +20,9 @@ from agent.jobs.interface import Isolation
 from agent.jobs.plan import chosen
 from agent.jobs.runner import run_jobs
 from agent.release.checks import Checks
+from agent.release.context import ReleaseContext
 from agent.release.images import Images
-from agent.release.memory import READ_SECONDS, Memory, Store, Writer
+from agent.release.memory import READ_SECONDS, Memory, Writer
 from agent.release.obtain import Obtained, obtain, stand_in_for
 from agent.release.prune import Prune
 from agent.release.selfcheck import SelfCheck
@@ -143,17 +145,22 @@ class Update:
 
     async def _obtain(self, check: SelfCheck, bucket: Awaitable[Store]) -> Obtained:
         await self._memory.open(bucket)
-        return await obtain(
+        context = self._release_context(check, self._images())
+        return await obtain(context, machine=self._context.call.machine)
+
+    def _release_context(
+        self, check: SelfCheck | None = None, images: Images | None = None
+    ) -> ReleaseContext:
+        return ReleaseContext.of(
             self._settings.release,
             self._releases,
-            memory=self._memory,
+            self._memory,
             environ=self._environ,
             version=__version__,
             now=datetime.now(UTC),
             log=self._log,
             self_check=check,
-            images=self._images(),
-            machine=self._context.call.machine,
+            images=images,
             keyring=self._keyring,
         )
 
@@ -230,7 +237,7 @@ class Update:
             return None, ()
         try:
             async with asyncio.timeout(seconds):
-                other = await self._stand_in(release)
+                other = await stand_in_for(release.commit, self._release_context())
         except TimeoutError:
             self._log.warning("release.no_stand_in", reason="there was no time to fetch it")
             return None, ()
@@ -251,18 +258,6 @@ class Update:
         jobs = passed_by(before, results)
         if jobs != before:
             self._memory.learn(passed=Passed(commit=release.commit, jobs=jobs))
-
-    async def _stand_in(self, release: Installed) -> Installed | None:
-        return await stand_in_for(
-            release.commit,
-            self._settings.release,
-            self._releases,
-            memory=self._memory,
-            environ=self._environ,
-            version=__version__,
-            now=datetime.now(UTC),
-            log=self._log,
-        )
 
     async def _apply(
         self, judgement: Judgement, release: Installed, results: Sequence[JobRecord]

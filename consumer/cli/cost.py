@@ -13,7 +13,6 @@ from consumer.cli.command import bucket_command, dump, loaded_settings, open_buc
 
 if TYPE_CHECKING:
     from agent.core.manifest import IndexEntry
-
     from consumer.bucket import ReadOnlyBucket
 
 _MONTH = re.compile(r"(20\d\d)-(0[1-9]|1[0-2])", re.ASCII)
@@ -69,7 +68,6 @@ async def _entries(bucket: "ReadOnlyBucket", begin: datetime, end: datetime) -> 
     """Return the sound entries of runs of a month, and of the four weeks before now; what is forged is left out."""
     from agent.core.ids import commit_stamp, run_started  # noqa: PLC0415
     from agent.core.layout import INDEX  # noqa: PLC0415
-
     from consumer.history import Committed, index_keys, read_entry  # noqa: PLC0415
     from consumer.pull.plan import date_problem  # noqa: PLC0415
 

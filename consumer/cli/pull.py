@@ -5,22 +5,15 @@ import functools
 import json
 import os
 import sys
-from datetime import datetime
+from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from agent.base.errors import ExitCode, UsageError
 from consumer.cli.command import bucket_command, open_bucket
 from consumer.options import Since, Units
-
-if TYPE_CHECKING:
-    from consumer.bucket import ReadOnlyBucket
-    from consumer.pull.hooks import Hook
-    from consumer.pull.place import Destination
-    from consumer.pull.plan import Wishes
-    from consumer.pull.report import Report
 
 SHORTEST_WATCH = 1.0
 """Seconds between two looks into the bucket, at least: each is a request that somebody pays for."""
@@ -29,6 +22,13 @@ SHORTEST_WATCH = 1.0
 @click.command()
 @click.argument("dest", metavar="DEST", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--job", "jobs", metavar="NAME", multiple=True, help="Only this job; repeatable.")
+@click.option(
+    "--run",
+    "runs",
+    metavar="RUN",
+    multiple=True,
+    help="Only this run, also if you removed it; repeatable.",
+)
 @click.option(
     "--since",
     type=Since(),
@@ -39,7 +39,7 @@ SHORTEST_WATCH = 1.0
 @click.option(
     "--complete-groups",
     is_flag=True,
-    help="Shards only when their whole group is committed.",
+    help="Shards only when their whole group is done.",
 )
 @click.option(
     "--keep",
@@ -65,9 +65,9 @@ SHORTEST_WATCH = 1.0
     type=Units("size"),
     default="10GiB",
     show_default=True,
-    help="Most that a run may hold.",
+    help="Most that a job of a run may hold.",
 )
-@click.option("--again", is_flag=True, help="Try runs once more that were refused.")
+@click.option("--again", is_flag=True, help="Try jobs once more that were rejected.")
 @click.option(
     "--lock-timeout",
     type=Units("duration"),
@@ -88,6 +88,7 @@ def pull(
     *,
     dest: Path,
     jobs: tuple[str, ...],
+    runs: tuple[str, ...],
     since: datetime | None,
     partial: bool,
     complete_groups: bool,
@@ -103,78 +104,64 @@ def pull(
     pairs: tuple[str, ...],
     as_json: bool,
 ) -> ExitCode:
-    """Fetch new runs into DEST: verified, each job of a run at once, as DEST/JOB/RUN, with a link DEST/JOB/latest."""
+    """Fetch jobs into DEST as they end: verified, each at once, as DEST/JOB/RUN, with a link DEST/JOB/latest."""
     from agent.config.faults import ConfigurationError, Fault  # noqa: PLC0415
-    from agent.config.jobsfile import is_job_name  # noqa: PLC0415
+    from consumer.pull.folder import Destination, FolderError  # noqa: PLC0415
     from consumer.pull.hooks import Hook  # noqa: PLC0415
-    from consumer.pull.place import Destination, PlaceError  # noqa: PLC0415
-    from consumer.pull.plan import Wishes  # noqa: PLC0415
+    from consumer.pull.plan import Wish  # noqa: PLC0415
+    from consumer.pull.progress import watching  # noqa: PLC0415
+    from consumer.pull.report import Report, report_json, summary_line  # noqa: PLC0415
+    from consumer.pull.session import pull as pull_once  # noqa: PLC0415
+    from consumer.pull.watch import for_ever, once, until_stopped  # noqa: PLC0415
+    from consumer.store import HistoryError, Store, default_name  # noqa: PLC0415
 
-    for job in jobs:
-        if not is_job_name(job):
-            raise UsageError(f"{job!r} cannot be the name of a job")
     if watch is not None and watch < SHORTEST_WATCH:
         raise UsageError(f"--watch takes {SHORTEST_WATCH:g} seconds or more")
     if watch is not None and again:
         raise UsageError("--again is for one pull, not for a watch")
-    wishes = Wishes(frozenset(jobs), partial, since, keep, max_bytes, again, complete_groups)
+    wish = Wish(
+        frozenset(jobs), frozenset(runs), since, keep, partial, complete_groups, max_bytes, again
+    )
     hook = Hook(command, dict(os.environ), exec_timeout) if command else None
     bucket = open_bucket(store, config, pairs)
-    try:
-        with Destination.open(dest) as place:
-            return _pull(
-                bucket=bucket,
-                place=place,
-                wishes=wishes,
-                hook=hook,
-                lock_timeout=lock_timeout,
-                watch=watch,
-                as_json=as_json,
-            )
-    except PlaceError as error:
-        raise ConfigurationError([Fault("DEST", str(dest), str(error), error.remedy)]) from error
-
-
-def _pull(
-    *,
-    bucket: "ReadOnlyBucket",
-    place: "Destination",
-    wishes: "Wishes",
-    hook: "Hook | None",
-    lock_timeout: float,
-    watch: float | None,
-    as_json: bool,
-) -> ExitCode:
-    from consumer.pull.progress import watching  # noqa: PLC0415
-    from consumer.pull.session import pull_once  # noqa: PLC0415
-    from consumer.pull.watch import for_ever, once, until_stopped  # noqa: PLC0415
 
     def say(line: str, problem: bool) -> None:
         click.echo(line, err=problem or as_json)
 
-    terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    with watching(say, terminal=terminal, colours=not os.environ.get("NO_COLOR")) as watcher:
-        pull = functools.partial(
-            pull_once, bucket, place, wishes, watcher, hook=hook, lock_seconds=lock_timeout
-        )
-        done = functools.partial(
-            _show_pull, bucket.name, str(place.path), as_json=as_json, watching=watch is not None
-        )
-        if watch is None:
-            work, stopped = once(pull, done), ExitCode.INTERRUPTED
+    def done(report: Report) -> None:
+        if watch is not None and not report.events and not report.unreachable:
+            return
+        if as_json:
+            # A document for one pull, a line for each of many.
+            document = report_json(report, bucket.name, str(dest.absolute()))
+            click.echo(json.dumps(document, indent=None if watch is not None else 1))
         else:
-            work, stopped = for_ever(pull, done, watch), ExitCode.DONE
-        return asyncio.run(until_stopped(work, stopped=stopped))
+            click.echo(summary_line(report), err=bool(report.unreachable))
 
-
-def _show_pull(bucket: str, dest: str, report: "Report", *, as_json: bool, watching: bool) -> None:
-    from consumer.pull.report import report_json, summary_line  # noqa: PLC0415
-
-    if watching and not report.events and not report.unreachable:
-        return
-    if as_json:
-        # A document for one pull, a line for each of many.
-        document = report_json(report, bucket, dest)
-        click.echo(json.dumps(document, indent=None if watching else 1))
-    else:
-        click.echo(summary_line(report), err=bool(report.unreachable))
+    terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    try:
+        with ExitStack() as stack:
+            destination = stack.enter_context(Destination.open(dest))
+            path = destination.own_file(default_name(bucket.identity))
+            history = Store.open(path, bucket.identity, datetime.now(UTC))
+            stack.callback(history.close)
+            watcher = stack.enter_context(
+                watching(say, terminal=terminal, colours=not os.environ.get("NO_COLOR"))
+            )
+            pulls = functools.partial(
+                pull_once,
+                bucket,
+                history,
+                destination,
+                wish,
+                watcher,
+                hook=hook,
+                lock_seconds=lock_timeout,
+            )
+            if watch is None:
+                work, stopped = once(bucket, history, pulls, done), ExitCode.INTERRUPTED
+            else:
+                work, stopped = for_ever(bucket, history, pulls, done, watch), ExitCode.DONE
+            return asyncio.run(until_stopped(work, stopped=stopped))
+    except (FolderError, HistoryError) as error:
+        raise ConfigurationError([Fault("DEST", str(dest), str(error), error.remedy)]) from error

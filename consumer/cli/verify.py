@@ -12,7 +12,6 @@ from agent.base.errors import ExitCode, UsageError
 from consumer.cli.command import bucket_command, dump, open_bucket, paint
 
 if TYPE_CHECKING:
-    from consumer.bucket import ReadOnlyBucket
     from consumer.verify import Report
 
 SHOWN_PROBLEMS = 50
@@ -20,83 +19,58 @@ SHOWN_PROBLEMS = 50
 
 
 @click.command()
-@click.argument("run", metavar="RUN")
+@click.argument("what", metavar="RUN|FOLDER")
+@click.argument("job", metavar="[JOB]", required=False)
 @bucket_command
 def verify(
-    run: str, store: str | None, config: Path | None, pairs: tuple[str, ...], as_json: bool
+    what: str,
+    job: str | None,
+    store: str | None,
+    config: Path | None,
+    pairs: tuple[str, ...],
+    as_json: bool,
 ) -> ExitCode:
-    """Check a run against its manifest: nothing missing, nothing extra, every byte as listed.
+    """Check that all that a run (or one job of it) names is there, byte by byte.
 
-    RUN is a run id, `latest`, or a folder that holds a run (or the datapackage.json in it).
+    RUN is a run in the bucket. FOLDER is the package of a job that was pulled, or a folder that is pulled into.
     """
-    folder = _folder_of(run)
-    if folder is not None:
-        from agent.bucket.address import LocalBucket  # noqa: PLC0415
-        from consumer.bucket import ReadOnlyBucket  # noqa: PLC0415
+    from agent.contract.ids import is_run_id  # noqa: PLC0415
+    from consumer.verify import verify_folder, verify_run  # noqa: PLC0415
 
-        bucket = ReadOnlyBucket.open(LocalBucket(folder), None)
-    else:
+    if is_run_id(what):
         bucket = open_bucket(store, config, pairs)
-    report = asyncio.run(_verified(bucket, None if folder else run))
-    _show_report(report, bucket.name, as_json=as_json)
+        report = asyncio.run(verify_run(bucket, what, datetime.now(UTC), job))
+        if report is None:
+            job_of = f"job {job} of run {what}" if job else f"run {what}"
+            raise UsageError(
+                f"no {job_of} is in {bucket.name}", remedy="`mayfly status` shows the last"
+            )
+    else:
+        report = asyncio.run(verify_folder(_folder(what)))
+    _show(report, as_json=as_json)
     return ExitCode.PARTIAL if report.problems else ExitCode.DONE
 
 
-def _folder_of(run: str) -> Path | None:
-    """Return the folder that RUN names; None when it names a run of the bucket.
-
-    Raises:
-        UsageError: It is neither.
-    """
-    from agent.core.ids import is_run_id  # noqa: PLC0415
-    from agent.core.layout import MANIFEST  # noqa: PLC0415
-
-    if run == "latest" or is_run_id(run):
-        return None
-    url = urlsplit(run)
-    path = Path(unquote(url.path) if url.scheme == "file" else run)
-    folder = path.parent if path.name == MANIFEST else path
+def _folder(what: str) -> Path:
+    url = urlsplit(what)
+    path = Path(unquote(url.path) if url.scheme == "file" else what)
+    folder = path.parent if path.name == "datapackage.json" else path
     if not folder.is_dir():
         raise UsageError(
-            f"{run} is no run",
-            remedy="RUN is an id such as 20261122T064205Z-3f9a1c, `latest`, or a folder",
+            f"{what} is neither a run nor a folder",
+            remedy="a run is called like 20261122T064205Z-3f9a1c; `mayfly status` shows the last",
         )
-    return folder.absolute()
+    return folder.resolve()
 
 
-async def _verified(bucket: "ReadOnlyBucket", run: str | None) -> "Report":
-    from consumer.history import latest  # noqa: PLC0415
-    from consumer.verify import verify_folder, verify_run  # noqa: PLC0415
+def _show(report: "Report", *, as_json: bool) -> None:
+    from dataclasses import asdict  # noqa: PLC0415
 
-    if run is None:
-        return await verify_folder(bucket)
-    if run == "latest":
-        key = await latest(bucket, datetime.now(UTC))
-        if key is None:
-            raise UsageError(f"no run was ever committed to {bucket.name}")
-        run = key.run
-    return await verify_run(bucket, run)
-
-
-def _show_report(report: "Report", bucket: str, *, as_json: bool) -> None:
     from agent.base.console import aligned, printable  # noqa: PLC0415
     from agent.base.units import show_size  # noqa: PLC0415
 
     if as_json:
-        problems = [
-            {"kind": problem.kind.value, "path": problem.path, "detail": problem.detail}
-            for problem in report.problems
-        ]
-        dump(
-            {
-                "bucket": bucket,
-                "run": report.name,
-                "ok": not report.problems,
-                "files": report.files,
-                "bytes": report.bytes,
-                "problems": problems,
-            }
-        )
+        dump({"ok": not report.problems, **asdict(report)})
         return
     shown = report.problems[:SHOWN_PROBLEMS]
     rows = [(one.kind.value, printable(one.path) or "-", printable(one.detail)) for one in shown]
@@ -104,10 +78,11 @@ def _show_report(report: "Report", bucket: str, *, as_json: bool) -> None:
         click.echo(line)
     if len(report.problems) > len(shown):
         click.echo(f"... and {len(report.problems) - len(shown)} more (--json lists all)")
-    fine = f"{report.files} files, {show_size(report.bytes)}, as the manifest says"
-    if report.problems:
-        count = len(report.problems)
-        verdict = paint(f"{count} problem{'s' if count > 1 else ''}", "red")
-    else:
-        verdict = paint("fine", "green")
-    click.echo(f"{report.name}: {verdict}; {fine}", color=True)
+    count = len(report.problems)
+    verdict = paint(f"{count} problem{'s' if count > 1 else ''}", "red")
+    fine = f"{report.files} files, {show_size(report.bytes)}, are as they should be"
+    status = f" ({report.status})" if report.status else ""
+    unnamed = f"; {report.unnamed} that nothing names" if report.unnamed else ""
+    name = printable(report.name)
+    verdict = verdict if count else paint("fine", "green")
+    click.echo(f"{name}{status}: {verdict}; {fine}{unnamed}", color=True)

@@ -1,183 +1,164 @@
-"""From answers to HTML: Jinja templates that escape everything, and the few filters they need."""
+"""From values to HTML: Jinja templates that escape everything, and what they need of links, times and words."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, tzinfo
 from functools import cache
 from importlib.resources import files
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from agent.base.units import show_duration, show_size
+from agent.contract.results import JobCause, JobStatus, RunStatus
+from consumer.groups import State
+from consumer.page.given import Visit
+from consumer.page.grid import Cell, Column, Row
+from consumer.page.sentences import CAUSES, status_text
+from consumer.page.words import NAMES
+from consumer.spending import RunCost
 
-from agent.base.units import show_size
-from consumer.page.lines import Sparkline, sparkline
-from consumer.page.words import LANGUAGES, Words
-from consumer.queries import Day, JobView, Overview, RunFiles, RunLine, RunView
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
 
 STATIC = {"page.css": "text/css; charset=utf-8", "icon.svg": "image/svg+xml"}
-MESSAGE_CHARACTERS = 600
-"""Of what a job says; the log has the rest."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """A number over time, with its unit spelled out.
-
-    Attributes:
-        name: What is measured.
-        line: How it went.
-        last, most: Its last and largest value, for people.
-    """
-
-    name: str
-    line: Sparkline
-    last: str
-    most: str
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """A day in a strip; `href` is empty when none of its runs has a page."""
-
-    state: str
-    title: str
-    href: str
+MOST_MESSAGE = 600
+"""Characters of what a job says; its log has the rest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page in one language.
+    """A page for somebody.
 
     Attributes:
-        words: The language.
-        root: The way to the site's root: empty, or `../`.
-        query: What links carry on.
+        visit: Who asks for what.
+        zone: Whose times are told.
     """
 
-    words: Words
-    root: str
-    query: Mapping[str, str]
+    visit: Visit
+    zone: tzinfo
 
-    def front(self, overview: Overview, spans: Sequence[int]) -> str:
-        """Return the front page."""
-        # A day may have a run that vanished, which has no page.
-        links = {point.run: self.link(f"runs/{quote(point.run)}") for point in overview.points}
-        failing = sorted(
-            (job for job in overview.jobs if job.consecutive_failures or job.missed_days),
-            key=lambda job: (-job.failed_days, -job.missed_days, job.name),
-        )
-        return self._render(
-            "front.html",
-            overview=overview,
-            failing=failing,
-            incomplete=[job for job in overview.jobs if job.incomplete],
-            spans=spans,
-            span=len(overview.days),
-            run_cells=self._cells(overview.days, links),
-            run_measures=self._run_measures(overview),
-            cells={job.name: self._cells(job.days, links) for job in overview.jobs},
-            measures={job.name: self._job_measures(job) for job in overview.jobs},
-        )
+    @property
+    def root(self) -> str:
+        """The way to the site's root, which a proxy may put anywhere."""
+        return "../" * (self.visit.path.count("/") - 1)
 
-    def runs(self, lines: Sequence[RunLine], length: int) -> str:
-        """Return a list of runs, of which there may be one more than are shown."""
-        more = lines[length - 1].run if len(lines) > length else None
-        return self._render("runs.html", runs=lines[:length], more=more)
-
-    def run(self, view: RunView, listing: RunFiles) -> str:
-        """Return the page of a run."""
-        return self._render("run.html", view=view, listing=listing)
-
-    def missing(self) -> str:
-        """Return the page for what is not there."""
-        return self._render("missing.html")
-
-    def link(self, path: str = "", **changes: str) -> str:
-        """Return a link that keeps the language and the span, unless they are changed."""
-        query = {**self.query, **changes}
+    def link(self, path: str = "", **query: object) -> str:
+        """Return a link that keeps the language."""
+        kept = {"lang": self.visit.query["lang"]} if "lang" in self.visit.query else {}
         # An empty path would be the page itself, wherever it lies.
-        target = f"{self.root}{path}" or "./"
-        return f"{target}?{urlencode(query)}" if query else target
+        return (f"{self.root}{path}" or "./") + _query(kept | query)
 
-    def query_with(self, **changes: str) -> str:
-        """Return the query of a link to this very page, with changes."""
-        return urlencode({**self.query, **changes})
+    def same(self, **changes: object) -> str:
+        """Return a link to this page with another query."""
+        return _query({**self.visit.query, **changes}) or "?"
+
+    def run_link(self, run: str, job: str = "") -> str:
+        """Return a link to a run, or to a job in it."""
+        return self.link(f"runs/{quote(run, safe='')}" + (f"/jobs/{_part(job)}" if job else ""))
+
+    def job_link(self, schedule: str, job: str) -> str:
+        """Return a link to a job."""
+        return self.link(job_path(schedule, job))
+
+    def moment(self, when: datetime) -> str:
+        """Return a time, to the minute."""
+        return f"{when.astimezone(self.zone):%Y-%m-%d %H:%M}"
+
+    def stamp(self, when: datetime) -> str:
+        """Return a time, to the second and with its zone."""
+        return f"{when.astimezone(self.zone):%Y-%m-%d %H:%M:%S %Z}"
 
     def size(self, number: float) -> str:
         """Return bytes as people read them."""
         return show_size(number)
 
-    def money(self, dollars: float | None) -> str:
-        """Return US dollars: with the digits that matter for amounts below a cent too."""
-        if dollars is None:
-            return self.words.no_cost
-        return f"${dollars:.2f}" if dollars >= 1 else f"${dollars:.4f}"
+    def duration(self, seconds: float) -> str:
+        """Return a time that something took."""
+        return show_duration(seconds)
 
-    def moment(self, when: datetime) -> str:
-        """Return a time, to the minute."""
-        return f"{when:%Y-%m-%d %H:%M}"
+    def cost(self, of: RunCost | float | None) -> str:
+        """Return US dollars, of small amounts with the digits that matter; a tilde says that it is an estimate."""
+        dollars = of.usd if isinstance(of, RunCost) else of
+        if dollars is None:
+            return "-"
+        about = "~" if isinstance(of, RunCost) and of.estimated else ""
+        return f"{about}${dollars:.2f}" if dollars >= 1 else f"{about}${dollars:.4f}"
+
+    def cause(self, cause: JobCause) -> str:
+        """Return why a job did not succeed."""
+        return self.visit.language(CAUSES[cause.known])
+
+    def status(self, status: RunStatus | JobStatus | State) -> str:
+        """Return how something stands."""
+        return status_text(self.visit.language, status)
 
     def message(self, text: str) -> str:
         """Return what a job says, cut to what fits."""
-        return text if len(text) <= MESSAGE_CHARACTERS else f"{text[:MESSAGE_CHARACTERS]} …"
+        return text if len(text) <= MOST_MESSAGE else f"{text[:MOST_MESSAGE]} …"
 
-    def _cells(self, days: Sequence[Day], links: Mapping[str, str]) -> list[Cell]:
-        return [
-            Cell(
-                day.state.value,
-                f"{day.day}: {self.words.day_states[day.state]}",
-                next((links[run] for run in reversed(day.runs) if run in links), ""),
-            )
-            for day in days
-        ]
+    def row_name(self, row: Row) -> "Markup":
+        """Return the first cell of a row."""
+        from markupsafe import Markup  # noqa: PLC0415 -- of the extra `home`
 
-    def _job_measures(self, job: JobView) -> list[Measure]:
-        points = job.points
-        return [
-            self._files([point.files for point in points]),
-            self._bytes([point.bytes for point in points]),
-            self._time([point.seconds for point in points]),
-        ]
+        if not row.job:
+            return Markup("<strong>{}</strong>").format(row.schedule)
+        link = Markup('<a href="{}" title="{}">{}</a>')
+        return link.format(self.job_link(row.schedule, row.job), row.job, row.job)
 
-    def _run_measures(self, overview: Overview) -> list[Measure]:
-        points = overview.points
-        costs = [point.cost for point in points if point.cost is not None]
-        return [
-            self._files([point.files for point in points]),
-            self._bytes([point.bytes for point in points]),
-            self._time([point.seconds for point in points]),
-            Measure(
-                self.words.cost,
-                line := sparkline(costs),
-                self.money(line.last),
-                self.money(line.most if costs else None),
-            ),
-        ]
+    def cells(self, cells: Sequence[Cell], columns: Sequence[Column], job: str = "") -> "Markup":
+        """Return the cells of a row; there are thousands on a page, which a template takes long for."""
+        from markupsafe import Markup, escape  # noqa: PLC0415
 
-    def _files(self, numbers: Sequence[float]) -> Measure:
-        line = sparkline(numbers)
-        return Measure(self.words.files, line, f"{line.last or 0:,.0f}", f"{line.most:,.0f}")
+        words = {state: escape(self.status(state)) for state in State}
+        found = ['<ol class="cells">']
+        for cell, column in zip(cells, columns, strict=True):
+            title = f'class="{cell.state.value}" title="{escape(column.name)}: {words[cell.state]}"'
+            if cell.state is State.NONE:
+                found.append("<li></li>")
+            elif cell.run:
+                found.append(
+                    f'<li><a {title} href="{escape(self.run_link(cell.run, job))}"></a></li>'
+                )
+            else:
+                found.append(f'<li><i {title} role="img"></i></li>')
+        return Markup("".join([*found, "</ol>"]))  # noqa: S704 -- all of it is escaped above
 
-    def _bytes(self, numbers: Sequence[float]) -> Measure:
-        line = sparkline(numbers)
-        return Measure(self.words.bytes, line, show_size(line.last or 0), show_size(line.most))
+    def render(self, template: str, **content: object) -> str:
+        """Return a page."""
+        loaded = _environment().get_template(template)
+        return loaded.render(page=self, _=self.visit.language, languages=NAMES, **content)
 
-    def _time(self, numbers: Sequence[float]) -> Measure:
-        line = sparkline(numbers)
-        show = self.words.duration_of
-        return Measure(self.words.minutes, line, show(line.last or 0), show(line.most))
 
-    def _render(self, template: str, **content: object) -> str:
-        return (
-            _environment()
-            .get_template(template)
-            .render(page=self, words=self.words, languages=LANGUAGES, **content)
-        )
+def job_path(schedule: str, job: str) -> str:
+    """Return the path of a job's page."""
+    return f"jobs/{_part(schedule)}/{_part(job)}"
+
+
+def object_path(run: str, job: str, path: str) -> str:
+    """Return the path at which an object of a job is."""
+    return f"runs/{_part(run)}/jobs/{_part(job)}/{quote(path)}"
+
+
+def view_path(run: str, job: str, path: str) -> str:
+    """Return the path of the page that shows a file."""
+    return f"view/{_part(run)}/{_part(job)}/{quote(path)}"
+
+
+def _part(text: str) -> str:
+    return quote(text, safe="")
+
+
+def _query(values: dict[str, object]) -> str:
+    kept = {name: value for name, value in values.items() if value not in {"", 0, None}}
+    return f"?{urlencode(kept)}" if kept else ""
 
 
 @cache
-def _environment() -> Environment:
+def _environment() -> "Environment":
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
+
     environment = Environment(
         loader=PackageLoader("consumer.page"),
         autoescape=True,
@@ -186,7 +167,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    environment.globals["style"] = f"static/page.css?{_digest('page.css')}"
+    environment.globals |= {"style": f"static/page.css?{_digest('page.css')}", "refresh": 0}
     return environment
 
 
@@ -201,3 +182,16 @@ def _digest(name: str) -> str:
     """Return what changes with a file, so that browsers may keep it."""
     found = static_file(name)
     return hashlib.sha256(found[1] if found else b"").hexdigest()[:12]
+
+
+def shown_text(content: bytes) -> str:
+    """Return a text without what a browser takes for control characters; line breaks and tabs stay."""
+    text = content.decode("utf-8", "replace")
+    return "".join(
+        one if one.isprintable() or one in "\n\t" else "\N{REPLACEMENT CHARACTER}" for one in text
+    )
+
+
+def said(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the pairs that say something."""
+    return [(name, text) for name, text in pairs if text]

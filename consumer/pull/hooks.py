@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from consumer.pull.state import Owed
+from consumer.pull.plan import Item
 
 HOOK_SECONDS = 600.0
 GRACE_SECONDS = 5.0
@@ -34,25 +34,25 @@ class Hook:
     output: int = 2
 
 
-def environment(hook: Hook, owed: Owed, folder: Path) -> dict[str, str]:
+def environment(hook: Hook, item: Item, folder: Path) -> dict[str, str]:
     """Return what a hook sees: the person's environment, and which job of which run it is about.
 
     All values are numbers, names of a checked form, or the folder's own path.
     """
     return {
         **hook.environ,
-        "MAYFLY_RUN_ID": owed.run,
-        "MAYFLY_JOB": owed.job,
+        "MAYFLY_RUN_ID": item.run,
+        "MAYFLY_JOB": item.job,
         "MAYFLY_PATH": str(folder),
         "MAYFLY_DEST": str(folder.parent.parent),
-        "MAYFLY_STATUS": owed.status,
-        "MAYFLY_PARTIAL": "1" if owed.partial else "0",
-        "MAYFLY_FILES": str(owed.files),
-        "MAYFLY_BYTES": str(owed.bytes),
+        "MAYFLY_STATUS": item.status,
+        "MAYFLY_PARTIAL": "0" if item.succeeded else "1",
+        "MAYFLY_FILES": str(item.files),
+        "MAYFLY_BYTES": str(item.bytes),
     }
 
 
-async def call(hook: Hook, owed: Owed, folder: Path) -> str:
+async def call(hook: Hook, item: Item, folder: Path) -> str:
     """Run the hook to its end; nothing of it is left behind.
 
     Returns:
@@ -63,7 +63,7 @@ async def call(hook: Hook, owed: Owed, folder: Path) -> str:
             SHELL,
             "-c",
             hook.command,
-            env=environment(hook, owed, folder),
+            env=environment(hook, item, folder),
             stdin=DEVNULL,
             stdout=hook.output,
             stderr=hook.output,

@@ -1,395 +1,217 @@
-"""Decisions of a pull, without effects: what is new, which jobs are wanted, what a manifest may do, what is removed."""
+"""What a pull wants, and what it removes. Decisions only."""
 
-import json
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from hashlib import sha256
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
-from agent.core.datapackage import manifest_problems
-from agent.core.ids import commit_stamp, run_started
-from agent.core.layout import (
-    INDEX,
-    INDEX_OVERLAP,
-    IndexKey,
-    parse_index_key,
-)
-from agent.core.manifest import IndexEntry, JobSummary, Manifest, Resource
-from agent.core.results import JobStatus, RunStatus
-from agent.core.shards import Shard
-from pydantic import ValidationError
-
-from agent.config.jobsfile import is_job_name
-from consumer.facts.groups import Whole, complete_of, counts, shard_of, whole_of
-from consumer.history import by_start, reason
-from consumer.pull.state import Selection
-from consumer.verify import summary_problems
+from agent.contract.entries import Object
+from agent.contract.ids import Batch as Id
+from agent.contract.ids import run_started
+from agent.contract.results import JobStatus
+from consumer.entries import CLOCKS
+from consumer.model import Batch, Job
 
 MAX_BYTES = 10 * 1024**3
-"""What a run may declare at most, unless a person says otherwise: a hundred days of a hundred megabytes."""
-MAX_MANIFEST_BYTES = 48 * 1024**2
-"""About 150,000 files at the 300 bytes that one takes."""
-MAX_VALUES = 2_000_000
-"""Separators in a manifest's text: ten for each file. Values cost far more memory than text; 48 MiB of `[],` would be
-two gigabytes of lists."""
-MAX_FILES = 200_000
-MAX_PROBLEMS = 20
-"""Of a refused run: the first few tell it all."""
-CLOCKS = timedelta(days=1)
-"""How much earlier than its run's start a commit may claim to be, where a clock was set back meanwhile."""
-MOST_GROUPS = 1000
-"""Complete groups that are remembered, the newest: a run may come after its group was complete."""
-GROUPS_WAIT = timedelta(days=14)
-"""How long after its commit a run waits for its group: each look at it costs a request."""
-NEVER_COMPLETE = f"its group was not complete within {GROUPS_WAIT.days} days"
-Part = tuple[Shard, RunStatus]
-"""Which shard a committed run is, and how it ended."""
+"""What a job of a run may hold, unless a person says otherwise: a hundred days of a hundred megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """What a person wants of a pull.
+class Wish:
+    """What a person wants at home.
 
     Attributes:
         jobs: Names of jobs; empty for all.
-        partial: Whether files of jobs that did not succeed are wanted, too.
+        runs: Ids of runs; empty for all. One that is named comes even if it was removed at home, or does not count.
         since: Runs that began earlier are not fetched.
         keep: How many runs of each job stay; None for all.
-        max_bytes: What the wanted files of one run may declare in sum.
-        again: Whether runs that were refused before are tried once more.
-        complete_groups: Whether shards are wanted only when all shards of their group are committed.
+        partial: Whether jobs that did not succeed are wanted, too.
+        complete_groups: Whether shards are wanted only when all shards of their group are done.
+        max_bytes: What a job of a run may hold.
+        again: Whether jobs that were rejected before are tried once more.
     """
 
     jobs: frozenset[str] = frozenset()
-    partial: bool = False
+    runs: frozenset[str] = frozenset()
     since: datetime | None = None
     keep: int | None = None
+    partial: bool = False
+    complete_groups: bool = False
     max_bytes: int = MAX_BYTES
     again: bool = False
-    complete_groups: bool = False
 
-    def wants(self, job: str | None) -> bool:
-        """Tell whether a job is wanted; None is a whole run, of which something may be."""
-        return not self.jobs or job is None or job in self.jobs
+    def wants(self, job: str) -> bool:
+        """Tell whether a job is wanted."""
+        return not self.jobs or job in self.jobs
+
+    def wants_run(self, run: str) -> bool:
+        """Tell whether a run is wanted."""
+        if self.runs:
+            return run in self.runs
+        return self.since is None or run_started(run) >= self.since
+
+
+Key = tuple[str, str]
+"""A job and a run."""
 
 
 @dataclass(frozen=True, slots=True)
-class JobFiles:
-    """What a run holds of one job; paths are relative to the run.
+class Item:
+    """A job of a run that was installed; files and bytes are its results."""
 
-    Attributes:
-        names: What files are called at home that the bucket could not call so, by their paths.
-    """
-
-    name: str
-    status: JobStatus
-    partial: bool
-    files: tuple[Resource, ...]
-    names: Mapping[str, str] = field(default_factory=dict)
+    job: str
+    run: str
+    batch: Id
+    status: str
+    files: int
+    bytes: int
 
     @property
-    def bytes(self) -> int:
-        """What its files declare in sum."""
-        return sum(file.bytes for file in self.files)
+    def key(self) -> Key:
+        """The job and the run."""
+        return self.job, self.run
 
-    def inner(self, file: Resource) -> str:
-        """Return a file's path within the job's folder."""
-        return self.names.get(file.path) or file.path.removeprefix(f"{self.name}/")
-
-
-def selection_name(wishes: Wishes) -> str:
-    """Return the name under which the cursor of such a choice is kept: another choice has seen other runs."""
-    choice = {"jobs": sorted(wishes.jobs), "partial": wishes.partial}
-    # Only when asked for: a choice that is older than groups goes on under its name.
-    return json.dumps(choice | ({"complete_groups": True} if wishes.complete_groups else {}))
+    @property
+    def succeeded(self) -> bool:
+        """Whether it is the result that counts of its batch, and not what a failure left."""
+        return self.status == JobStatus.SUCCEEDED.value
 
 
-def continued(
-    selection: Selection | None, since: datetime | None, *, whole: bool = False
-) -> Selection:
-    """Return the selection to go on from: a new one when earlier runs are wanted than it has looked at."""
-    new = Selection(since=None if since is None else since.isoformat(), whole=whole)
-    if selection is None or selection.whole != whole:
-        return new
-    if selection.since is None or (since and since >= datetime.fromisoformat(selection.since)):
-        return selection
-    return new
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A job of a run that is not what it says, and is not downloaded again.
 
-
-def list_after(selection: Selection) -> str | None:
-    """Return the key after which the index is listed; None for all of it."""
-    if selection.whole:
-        return None
-    if selection.cursor:
-        return f"{INDEX}{commit_stamp(stamp_time(selection.cursor) - INDEX_OVERLAP)}"
-    if selection.since is not None:
-        return f"{INDEX}{commit_stamp(datetime.fromisoformat(selection.since) - CLOCKS)}"
-    return None
-
-
-def stamp_time(stamp: str) -> datetime:
-    """Return the time of a commit stamp.
-
-    Raises:
-        ValueError: It has the form, and is no date.
+    Attributes:
+        needed: Bytes that it declares, when these were too many; it is tried again when more are allowed.
     """
-    return datetime.strptime(stamp, "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=UTC)
+
+    job: str
+    run: str
+    problems: tuple[str, ...]
+    needed: int | None = None
+
+    def fits(self, size: int) -> bool:
+        """Tell whether only its size was too much, and is not any more."""
+        return self.needed is not None and self.needed <= size
 
 
-def to_look_at(listed: Iterable[IndexKey], selection: Selection) -> list[IndexKey]:
-    """Return the index keys to look at, oldest first: the new ones, and those that wait."""
-    seen = set(selection.seen) - set(selection.waiting)
-    found = {key.key: key for key in listed if key.key not in seen}
-    found |= {text: key for text in selection.waiting if (key := parse_index_key(text))}
-    return [found[text] for text in sorted(found)]
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A job of a run that left a package."""
+
+    batch: Id
+    at: datetime
+    run: str
+    job: Job
+    committed: Object
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The job and the run."""
+        return self.job.name, self.run
+
+    @property
+    def item(self) -> Item:
+        """What is remembered of it at home."""
+        job = self.job
+        return Item(job.name, self.run, self.batch, job.status.value, job.files, job.bytes)
 
 
-def waiting_for(selection: Selection, keys: Iterable[str]) -> Selection:
-    """Return the selection with more keys to be looked at."""
-    waiting = tuple(sorted({*selection.waiting, *keys}))
-    return selection if waiting == selection.waiting else _changed(selection, waiting=waiting)
+def wanted(batches: Iterable[Batch], wish: Wish) -> list[Result]:
+    """Return the results that are wanted, whether they are at home or not, in the order of their batches.
 
-
-def passed_over(selection: Selection, since: datetime | None) -> Selection:
-    """Return the selection after a run was too early: a later pull that wants earlier ones has to look anew."""
-    return selection if since is None else _changed(selection, since=since.isoformat())
-
-
-def too_early(key: IndexKey, since: datetime | None) -> bool:
-    """Tell whether a run began before what is wanted. One without a credible date is not early: it is refused."""
-    try:
-        return since is not None and run_started(key.run) < since
-    except ValueError:
-        return False
-
-
-def date_problem(key: IndexKey) -> str | None:
-    """Return why an index key cannot be: it has the form, and its dates are none."""
-    try:
-        run_started(key.run)
-        stamp_time(key.stamp)
-    except ValueError:
-        return "its dates are impossible"
-    return None
-
-
-def settled(selection: Selection, keys: Iterable[IndexKey], now: datetime) -> Selection:
-    """Return the selection after these keys were dealt with, in whatever way.
-
-    The cursor never passes `now`: a forged stamp of the year 9999 would hide every run to come.
+    Of a batch's successes of one job only the one that counts is wanted.
     """
-    keys = list(keys)
-    limit = commit_stamp(now)
-    stamps = [key.stamp for key in keys if key.stamp <= limit and date_problem(key) is None]
-    cursor = max([selection.cursor, *stamps])
-    after = list_after(_changed(selection, cursor=cursor)) or ""
-    done = {key.key for key in keys}
-    seen = sorted(key for key in {*selection.seen, *done} if key > after)
-    waiting = tuple(key for key in selection.waiting if key not in done)
-    return _changed(selection, cursor=cursor, seen=tuple(seen), waiting=waiting)
+    found = [
+        Result(batch.id, batch.at, run.id, job, committed)
+        for batch in batches
+        for run in batch.runs
+        if wish.wants_run(run.id) and not run.expired
+        for job in run.jobs
+        if wish.wants(job.name) and (committed := job.committed(run.id))
+        if (batch.counts.get(job.name) == run.id if job.succeeded else wish.partial)
+        or run.id in wish.runs
+    ]
+    return sorted(found, key=lambda one: (one.at, one.job.arrived, one.run, one.job.name))
 
 
-def _changed(selection: Selection, **changes: object) -> Selection:
-    return selection.model_copy(update=changes)
-
-
-def deferred(selection: Selection, key: IndexKey, now: datetime) -> Selection:
-    """Return the selection after a run could not be fetched for now."""
-    moved = settled(selection, [key], now)
-    return waiting_for(moved, [key.key])
-
-
-def held_as(
-    key: IndexKey, entry: IndexEntry, selection: Selection
-) -> tuple[Shard | None, list[str]]:
-    """Return as which shard a run has to wait for its group, None when it has not; and why it is refused."""
-    problem = date_problem(key)
-    problems = [problem] if problem else entry_problems(entry)
-    try:
-        shard = shard_of(entry)
-    except ValueError as error:
-        return None, [*problems, str(error)]
-    waits = shard is not None and group_name(shard) not in selection.complete
-    return (shard if waits and not problems else None), problems
-
-
-def group_name(shard: Shard) -> str:
-    """Return the name under which a complete group is remembered."""
-    name, shards = whole_of(shard)
-    return f"{name}/{shards}"
-
-
-def held(parts: Mapping[IndexKey, Part], selection: Selection) -> dict[IndexKey, Part]:
-    """Return the runs whose groups are not complete."""
-    return {
-        key: part for key, part in parts.items() if group_name(part[0]) not in selection.complete
-    }
-
-
-def with_complete(selection: Selection, parts: Iterable[Part]) -> Selection:
-    """Return the selection that knows which of the groups of these runs are complete.
-
-    That is remembered before the first of them is fetched: a pull that is killed in the middle goes on with the others.
-    """
-    new = sorted(f"{name}/{shards}" for name, shards in complete_of(parts))
-    old = [name for name in selection.complete if name not in new]
-    complete = (*old, *new)[-MOST_GROUPS:]
-    return selection if not new else _changed(selection, complete=complete)
-
-
-def waited_enough(keys: Iterable[IndexKey], now: datetime) -> list[IndexKey]:
-    """Return the runs that are not looked at again for the sake of their group."""
-    return [key for key in keys if stamp_time(key.stamp) < now - GROUPS_WAIT]
-
-
-def waiting_lines(parts: Mapping[IndexKey, Part], known: Collection[str]) -> list[str]:
-    """Return what a person is told of groups that wait.
+def lacking(
+    results: Iterable[Result],
+    items: Mapping[Key, Item],
+    rejections: Mapping[Key, Rejection],
+    wish: Wish,
+) -> list[Result]:
+    """Return which results are to be fetched.
 
     Args:
-        parts: Their runs.
-        known: Index keys of runs that waited before: a group without a new one is not told of again.
+        results: What is wanted.
+        items: What was installed of their batches. What was removed since does not come back, unless it is asked for.
+        rejections: What was rejected.
+        wish: What is wanted.
     """
-    done: dict[Whole, set[int]] = {}
-    for shard, status in parts.values():
-        shards = done.setdefault(whole_of(shard), set())
-        shards |= {shard.shard} if counts(status) else set()
-    new = {whole_of(shard) for key, (shard, _) in parts.items() if key.key not in known}
-    return [
-        f"group {name}: {len(done[name, shards])} of {shards} shards are committed;"
-        " its runs wait for the others"
-        for name, shards in sorted(new)
-    ]
+    # Which of two successes counts may change while they are not both listed; at home the first to be installed does.
+    first = {(one.job, one.batch): one.run for one in items.values() if one.succeeded}
+
+    def is_lacking(one: Result) -> bool:
+        rejection = rejections.get(one.key)
+        if rejection and not (wish.again or rejection.fits(wish.max_bytes)):
+            return False
+        if one.run in wish.runs:
+            return True
+        twin = one.job.succeeded and first.get((one.job.name, one.batch), one.run) != one.run
+        return one.key not in items and not twin
+
+    return [one for one in results if is_lacking(one)]
 
 
-def may_be_second(key: IndexKey, after: str | None) -> bool:
-    """Tell whether a run may have been committed before, under a key that a listing after `after` does not show."""
-    return after is not None and f"{INDEX}{commit_stamp(run_started(key.run))}" <= after
+def worth_keeping(
+    results: Sequence[Result],
+    begun: Mapping[str, datetime | None],
+    beside: Mapping[str, Collection[str]],
+    keep: int,
+    now: datetime,
+) -> list[Result]:
+    """Leave out what `--keep` would remove at once, if it was in the bucket before the job was first pulled.
 
-
-def wanted_jobs(entry: IndexEntry, wishes: Wishes) -> list[JobSummary]:
-    """Return the jobs of a run that have something for this person, by what the index entry says."""
-    return [
-        job
-        for job in entry.jobs
-        if wishes.wants(job.name)
-        and (job.status is JobStatus.SUCCEEDED or (wishes.partial and job.files > 0))
-    ]
-
-
-def entry_problems(entry: IndexEntry) -> list[str]:
-    """Return why an index entry is not followed to its manifest."""
-    problems = [
-        f"{job.name[:100]!r} cannot be the name of a job"
-        for job in entry.jobs
-        if not is_job_name(job.name)
-    ]
-    if entry.manifest.bytes > MAX_MANIFEST_BYTES:
-        problems.append(
-            f"its manifest has {entry.manifest.bytes} bytes, more than {MAX_MANIFEST_BYTES}"
-        )
-    return problems[:MAX_PROBLEMS]
-
-
-def read_manifest(text: bytes, entry: IndexEntry) -> tuple[Manifest | None, list[str]]:
-    """Return a manifest, or what is wrong with it.
+    What came later is fetched and told to the hook however old it is.
 
     Args:
-        text: The manifest as it was fetched, of bounded size.
-        entry: The index entry that commits it.
+        results: What is to be fetched.
+        begun: Since when each job is pulled; None for one that never was.
+        beside: The runs of each job beside which these are counted.
+        keep: How many stay.
+        now: The time.
     """
-    if len(text) != entry.manifest.bytes or sha256(text).hexdigest() != entry.manifest.sha256:
-        return None, ["its manifest is not what the index entry committed"]
-    if sum(text.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
-        return None, ["its manifest has more values than any run needs"]
-    try:
-        manifest = Manifest.model_validate_json(text)
-    except ValidationError as error:
-        return None, [f"its manifest is none: {reason(error)}"]
-    problems = [one.detail for one in summary_problems(entry, manifest)]
-    if manifest.run.run_id != entry.run_id:
-        problems.append("its manifest is about another run")
-    if len(manifest.resources) > MAX_FILES:
-        problems.append(f"it lists {len(manifest.resources)} files, more than {MAX_FILES}")
-    problems = problems or path_problems(manifest)
-    return (None if problems else manifest), _few(problems)
+    return [
+        one
+        for one in results
+        if one.job.arrived >= (begun[one.job.name] or now)
+        or one.run not in to_remove({*beside[one.job.name], one.run}, keep, (), now)
+    ]
 
 
-def _few(problems: Sequence[str]) -> list[str]:
-    if len(problems) <= MAX_PROBLEMS:
-        return [problem[:500] for problem in problems]
-    more = len(problems) - MAX_PROBLEMS
-    return [*(problem[:500] for problem in problems[:MAX_PROBLEMS]), f"and {more} more"]
-
-
-def path_problems(manifest: Manifest) -> list[str]:
-    """Return which names lead elsewhere: out of the run, or out of their job."""
-    problems = manifest_problems(manifest)
-    jobs = {job.name for job in manifest.run.jobs}
-    for resource in manifest.resources:
-        path = resource.path
-        if resource.job is not None and (
-            resource.job not in jobs or not path.startswith(f"{resource.job}/")
+def portions(results: Iterable[Result], most: int, size: int) -> Iterator[list[Result]]:
+    """Yield results in portions whose packages have room in memory together."""
+    portion: list[Result] = []
+    for one in results:
+        if portion and (
+            len(portion) == most or sum(each.committed.bytes for each in (*portion, one)) > size
         ):
-            problems.append(f"{path!r}: it is not in the folder of a job of this run")
-    return problems
+            yield portion
+            portion = []
+        portion.append(one)
+    if portion:
+        yield portion
 
 
-def alike(job: JobFiles) -> list[tuple[str, str]]:
-    """Return pairs of a job's paths that a file system could take for one, or for a file and its folder.
-
-    Some ignore case, some the form of accents; each has its own idea of both. Which pairs meet, only it can tell.
-    """
-    pairs: list[tuple[str, str]] = []
-    files: dict[str, str] = {}
-    folders: dict[str, str] = {}
-    for resource in job.files:
-        path = job.inner(resource)
-        same = folded(path)
-        if files.setdefault(same, path) != path:
-            pairs.append((files[same], path))
-        parts = same.split("/")
-        for depth in range(1, len(parts)):
-            folders.setdefault("/".join(parts[:depth]), path)
-    return pairs + [(files[same], folders[same]) for same in sorted(files.keys() & folders.keys())]
+def by_start(run: str, now: datetime) -> tuple[bool, str]:
+    """Return what orders runs by their start; those that a wrong clock dated to come are before all others."""
+    return run_started(run) <= now + CLOCKS, run
 
 
-def collisions(pairs: Iterable[tuple[str, str]]) -> list[str]:
-    """Return what a person is told of paths that meet in the folder at home."""
-    return _few([f"{one!r} and {other!r}: DEST cannot hold both" for one, other in pairs])
-
-
-def folded(path: str) -> str:
-    """Return what a path has in common with all that any file system may take for it."""
-    if path.isascii():
-        return path.lower()
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
-
-
-def jobs_of(manifest: Manifest, wishes: Wishes) -> list[JobFiles]:
-    """Return what of a sound manifest is wanted, by job."""
-    files: dict[str, list[Resource]] = {}
-    for resource in manifest.resources:
-        if resource.job is not None:
-            files.setdefault(resource.job, []).append(resource)
-    found = []
-    for job in manifest.run.jobs:
-        of_job = tuple(files.get(job.name, ()))
-        good = job.status is JobStatus.SUCCEEDED and not any(file.partial for file in of_job)
-        if wishes.wants(job.name) and (good or (wishes.partial and of_job)):
-            found.append(JobFiles(job.name, job.status, not good, of_job))
-    return found
-
-
-def latest_of(runs: Iterable[str], partial: Collection[str], now: datetime) -> str | None:
-    """Return the run that `latest` leads to: the last that began, and succeeded; None when there is none."""
-    good = (run for run in runs if run not in partial)
-    return max(good, key=lambda run: by_start(run, now), default=None)
-
-
-def would_go(run: str, runs: Collection[str], keep: int | None, now: datetime) -> bool:
-    """Tell whether a run would be removed as soon as it is there, because enough newer ones are."""
-    return keep is not None and run in to_remove({*runs, run}, keep, (), now)
+def latest_of(runs: Iterable[str], now: datetime) -> str | None:
+    """Return the run that began last; None when there is none."""
+    return max(runs, key=lambda run: by_start(run, now), default=None)
 
 
 def to_remove(
@@ -404,7 +226,31 @@ def to_remove(
         now: What is later than this was dated by a wrong clock.
     """
     ordered = sorted(runs)
+    past = [run for run in ordered if by_start(run, now)[0]]
     to_come = [run for run in ordered if not by_start(run, now)[0]]
-    past = ordered[: len(ordered) - len(to_come)]
-    old = [*past[:-keep], *to_come[:-keep]]
-    return [run for run in old if run not in protected]
+    return [run for run in (*past[:-keep], *to_come[:-keep]) if run not in protected]
+
+
+def alike(paths: Iterable[str]) -> list[tuple[str, str]]:
+    """Return pairs of paths that a file system could take for one, or for a file and its folder.
+
+    Some ignore case, some the form of accents; each has its own idea of both. Which pairs meet, only it can tell.
+    """
+    pairs: list[tuple[str, str]] = []
+    files: dict[str, str] = {}
+    folders: dict[str, str] = {}
+    for path in paths:
+        same = _folded(path)
+        if files.setdefault(same, path) != path:
+            pairs.append((files[same], path))
+        parts = same.split("/")
+        for depth in range(1, len(parts)):
+            folders.setdefault("/".join(parts[:depth]), path)
+    return pairs + [(files[same], folders[same]) for same in sorted(files.keys() & folders.keys())]
+
+
+def _folded(path: str) -> str:
+    """Return what a path has in common with all that any file system may take for it."""
+    if path.isascii():
+        return path.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())

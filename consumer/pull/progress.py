@@ -16,7 +16,7 @@ class Lines:
     def __init__(self, say: Say) -> None:
         self._say = say
 
-    def expects(self, run: str, files: int, size: int) -> None:
+    def expects(self, what: str, size: int) -> None:
         """Say nothing: what matters is what arrives."""
 
     def received(self, size: int) -> None:
@@ -29,18 +29,18 @@ class Lines:
 
 
 class Bar(Lines):
-    """Shows the run that is being fetched as a bar, which gives way to lines, and to what hooks write after them."""
+    """Shows the job that is being fetched as a bar, which gives way to lines, and to what hooks write after them."""
 
     def __init__(self, bar: Any, say: Say) -> None:
         super().__init__(say)
         self._bar = bar
         self._task: Any = None
 
-    def expects(self, run: str, files: int, size: int) -> None:
+    def expects(self, what: str, size: int) -> None:
         """Begin a bar."""
         if self._task is not None:
             self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(f"{run}: {files} files", total=max(size, 1))
+        self._task = self._bar.add_task(what, total=max(size, 1))
 
     def received(self, size: int) -> None:
         """Move it."""

@@ -1,16 +1,17 @@
 """What came of a pull: for people line by line, for programs as JSON, for scripts as an exit code."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from agent.base.console import printable
 from agent.base.errors import ExitCode
 from agent.base.units import show_size
+from agent.contract.ids import Batch
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """A job of a run that is in place, whole and verified; `path` is its folder."""
+class Installed:
+    """A job of a run that is in place, whole and verified; `path` is its folder. Files and bytes are its results."""
 
     run: str
     job: str
@@ -18,16 +19,25 @@ class Placed:
     files: int
     bytes: int
     status: str
-    partial: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """A run (or a job of one) that is not what it says. `again`: it was refused earlier, and was not fetched again."""
+class Rejected:
+    """What is not as it says, and is not fetched: a job of a run, or an entry of a run. `again`: told before."""
 
     run: str
     job: str | None
     problems: tuple[str, ...]
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A job whose last run brought nothing; `run` is empty where none came. `again`: told before."""
+
+    run: str
+    job: str
+    reason: str
     again: bool = False
 
 
@@ -50,11 +60,12 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class Delayed:
-    """A run that could not be fetched now; the next pull tries again. `store`: because of the bucket."""
+    """A job that could not be fetched now; the next pull tries again. `store`: because of the bucket."""
 
     run: str
+    job: str
     problem: str
-    store: bool
+    store: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +76,23 @@ class Note:
     fault: bool = False
 
 
-Event = Placed | Refused | Hooked | Removed | Delayed | Note
+Event = Installed | Rejected | Failed | Hooked | Removed | Delayed | Note
+_KINDS = {
+    Installed: "installed",
+    Rejected: "rejected",
+    Failed: "failed",
+    Hooked: "hooks",
+    Removed: "removed",
+    Delayed: "delayed",
+    Note: "notes",
+}
 
 
 class Watcher(Protocol):
     """Who watches a pull. Its methods return at once and never raise."""
 
-    def expects(self, run: str, files: int, size: int) -> None:
-        """A run is going to be fetched."""
+    def expects(self, what: str, size: int) -> None:
+        """Something is going to be fetched."""
 
     def received(self, size: int) -> None:
         """Bytes of it arrived."""
@@ -88,23 +108,25 @@ class Report:
     Attributes:
         events: In the order in which they happened.
         unreachable: Why the bucket could not be read; empty when it could.
+        waiting: Batches that the next pull has to look at whether they have news or not.
     """
 
     events: tuple[Event, ...] = ()
-    unreachable: str = field(default="")
+    unreachable: str = ""
+    waiting: frozenset[Batch] = field(default_factory=frozenset)
 
     @property
     def exit_code(self) -> ExitCode:
         """The exit code; what is worst comes first."""
         if self.unreachable or any(isinstance(one, Delayed) and one.store for one in self.events):
             return ExitCode.NOT_DELIVERED
-        return ExitCode.PARTIAL if any(is_problem(one) for one in self.events) else ExitCode.DONE
+        return ExitCode.PARTIAL if any(map(is_problem, self.events)) else ExitCode.DONE
 
 
 def is_problem(event: Event) -> bool:
     """Tell whether a person should look at it."""
     match event:
-        case Refused() | Delayed():
+        case Rejected() | Failed() | Delayed():
             return True
         case Hooked(problem=problem):
             return bool(problem)
@@ -115,71 +137,56 @@ def is_problem(event: Event) -> bool:
 
 def lines_of(event: Event) -> list[str]:
     """Return what a person reads of an event; no byte of it means anything to a terminal."""
+    if isinstance(event, Note):
+        return [printable(event.text)]
+    what = f"{event.run or 'no run'} {event.job or ''}".rstrip()
     match event:
-        case Placed():
-            files = f"{event.files} file{'' if event.files == 1 else 's'}"
-            partial = f" (partial: {event.status})" if event.partial else ""
-            size = show_size(event.bytes)
-            return [f"{event.run} {event.job}: {files}, {size}{partial} -> {printable(event.path)}"]
-        case Refused():
-            what = f"{event.run} {event.job}" if event.job else event.run
+        case Installed():
+            size = f"{_count(event.files, 'file')}, {show_size(event.bytes)}"
+            status = "" if event.status == "succeeded" else f" ({event.status})"
+            lines = [f"{size}{status} -> {event.path}"]
+        case Rejected():
             again = ", as before (--again tries it once more)" if event.again else ""
-            return [
-                f"{what}: refused{again}",
-                *(f"    {printable(problem)}" for problem in event.problems),
-            ]
+            lines = [f"rejected{again}", *event.problems]
+        case Failed():
+            lines = [f"nothing, {event.reason}"]
         case Hooked():
             how = f"hook failed, {event.problem}; the next pull tries again"
-            return [f"{event.run} {event.job}: {how if event.problem else 'hook done'}"]
+            lines = [how if event.problem else "hook done"]
         case Removed():
-            return [f"{event.run} {event.job}: removed"]
+            lines = ["removed"]
         case Delayed():
-            return [f"{event.run}: not now, {printable(event.problem)}; the next pull tries again"]
-        case Note():
-            return [printable(event.text)]
+            lines = [f"not now, {event.problem}; the next pull tries again"]
+    first, *more = map(printable, lines)
+    return [f"{what}: {first}", *(f"    {line}" for line in more)]
 
 
 def summary_line(report: Report) -> str:
     """Return the last line."""
-    placed = [one for one in report.events if isinstance(one, Placed)]
     if report.unreachable:
         return f"the bucket cannot be read: {printable(report.unreachable)}"
-    problems = sum(map(is_problem, report.events))
-    told = f"{problems} problem{'' if problems == 1 else 's'}" if problems else ""
-    if not placed:
-        return f"nothing new, {told}" if told else "nothing new"
-    runs = len({one.run for one in placed})
-    what = f"{runs} run{'' if runs == 1 else 's'}, {sum(one.files for one in placed)} files"
-    size = show_size(sum(one.bytes for one in placed))
-    return ", ".join(filter(None, (what, size, told)))
+    installed = [one for one in report.events if isinstance(one, Installed)]
+    failed = len({one.job for one in report.events if isinstance(one, Failed)})
+    problems = sum(map(is_problem, report.events)) - failed
+    parts = [
+        f"{_count(len(installed), 'job')}, {_count(sum(one.files for one in installed), 'file')}, "
+        f"{show_size(sum(one.bytes for one in installed))}"
+        if installed
+        else "nothing new",
+        f"{_count(failed, 'job')} failed and had nothing" if failed else "",
+        _count(problems, "problem") if problems > 0 else "",
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def report_json(report: Report, bucket: str, dest: str) -> dict[str, Any]:
     """Return a report as JSON."""
-    kinds: dict[str, list[dict[str, Any]]] = {
-        "placed": [],
-        "refused": [],
-        "hooks": [],
-        "removed": [],
-        "delayed": [],
-        "notes": [],
-    }
+    events: dict[str, list[dict[str, Any]]] = {name: [] for name in _KINDS.values()}
     for event in report.events:
-        match event:
-            case Placed():
-                names = ("run", "job", "path", "files", "bytes", "status", "partial")
-                kinds["placed"].append({name: getattr(event, name) for name in names})
-            case Refused():
-                row = {"run": event.run, "job": event.job, "again": event.again}
-                kinds["refused"].append({**row, "problems": list(event.problems)})
-            case Hooked():
-                row = {"run": event.run, "job": event.job, "ok": not event.problem}
-                kinds["hooks"].append({**row, "problem": event.problem})
-            case Removed():
-                kinds["removed"].append({"run": event.run, "job": event.job})
-            case Delayed():
-                kinds["delayed"].append({"run": event.run, "problem": event.problem})
-            case Note():
-                kinds["notes"].append({"text": event.text, "fault": event.fault})
+        events[_KINDS[type(event)]].append(asdict(event))
     head = {"bucket": bucket, "dest": dest, "exit_code": int(report.exit_code)}
-    return {**head, "unreachable": report.unreachable, **kinds}
+    return {**head, "unreachable": report.unreachable, **events}
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

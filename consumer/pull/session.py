@@ -1,413 +1,450 @@
-"""The story of a pull: look, fetch, verify, place, tell the hook, remove what is old."""
+"""The story of a pull: what is wanted and not there is fetched, verified, installed and told to the hook."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from agent.core.layout import IndexKey, manifest_key
-from agent.core.manifest import IndexEntry, Manifest
-
-from agent.base.errors import StoreError
+from agent.base.errors import StoreError, UsageError
+from agent.contract.entries import Invalid
+from agent.contract.ids import Batch as Id
+from agent.contract.layout import JobKey, run_prefix
+from agent.contract.package import Package
 from consumer.bucket import ReadOnlyBucket, TooLargeError
-from consumer.history import READS_AT_ONCE, Committed, Unreadable, commit_of, index_keys, read_entry
+from consumer.entries import read_package
+from consumer.groups import Outcome, groups_of
+from consumer.groups import State as Standing
+from consumer.judge import Rules, judge
+from consumer.model import Batch, History, history_of
 from consumer.pull import hooks, plan
 from consumer.pull.fetch import fetch_job
+from consumer.pull.folder import LOCK_SECONDS, Destination, FolderError
 from consumer.pull.hooks import Hook
-from consumer.pull.names import held_by, names_at_home
-from consumer.pull.place import LOCK_SECONDS, Destination, PlaceError
-from consumer.pull.plan import JobFiles, Part, Wishes
+from consumer.pull.plan import Item, Key, Rejection, Result, Wish
 from consumer.pull.report import (
     Delayed,
     Event,
+    Failed,
     Hooked,
+    Installed,
     Note,
-    Placed,
-    Refused,
+    Rejected,
     Removed,
     Report,
     Watcher,
 )
-from consumer.pull.state import Owed, Refusal
+from consumer.pull.state import NAME, State
+from consumer.store import Store
+from consumer.verify import disagreements
 
-ENTRIES_AHEAD = 64
-"""Index entries that are read before the first of their runs is fetched."""
+PACKAGES_AHEAD = 32
+"""Packages that are read before the first of their jobs is fetched."""
+PACKAGES_BYTES = 16 * 1024**2
+"""Of these together, unless one alone has more."""
 FAILURES = 2
-"""Runs in a row that the bucket fails before it counts as unreachable: one may have an object that is not for us."""
+"""Jobs in a row that the bucket fails before it counts as unreachable: one may have an object that is not for us."""
+MOST_PROBLEMS = 20
+"""Of a rejected job: the first few tell it all."""
+MOST_NAMES = 20
+"""Of jobs that a person may have meant."""
 
 
-Entry = Committed | Unreadable | StoreError | None
-"""What an index key holds; None when nobody asked."""
+class UnknownError(UsageError):
+    """A job or a run is wanted that nobody knows."""
 
 
-async def pull_once(
+async def pull(
     bucket: ReadOnlyBucket,
-    dest: Destination,
-    wishes: Wishes,
+    store: Store,
+    destination: Destination,
+    wish: Wish,
     watcher: Watcher,
     *,
     hook: Hook | None = None,
+    batches: Collection[Id] | None = None,
     lock_seconds: float = LOCK_SECONDS,
-    remind: bool = True,
 ) -> Report:
-    """Bring a folder up to date with a bucket.
+    """Bring a folder up to date with what is known of a bucket; the caller polls.
 
     Args:
-        bucket: Where runs come from.
-        dest: Where they go.
-        wishes: Which, and which stay.
+        bucket: Where files come from.
+        store: What is known of the bucket.
+        destination: Where they go.
+        wish: What is wanted.
         watcher: Is told of all that happens.
         hook: Is called for each job of each run.
+        batches: Those to look at: of the last poll, and what the last report says that waits. None looks at all,
+            and tells again what was told before.
         lock_seconds: How long to wait for another pull that works on the folder.
-        remind: Whether to tell again of what was refused earlier.
 
     Raises:
+        UnknownError: A job or a run is wanted that nobody knows (only when all is looked at).
         UsageError: Another pull holds the folder.
-        PlaceError: The folder cannot be used.
+        FolderError: The folder cannot be used.
+        HistoryError: The store cannot be used.
     """
 
     def waiting(holder: str) -> None:
-        text = f"another pull (process {holder}) works on {dest.path}; waiting {lock_seconds:g} s"
+        text = f"another pull (process {holder}) works on {destination.path}; waiting {lock_seconds:g} s"
         watcher.told(Note(text))
 
-    async with dest.locked(lock_seconds, waiting):
-        return await _Session(bucket, dest, wishes, watcher, hook).pull(remind=remind)
+    async with destination.locked(lock_seconds, waiting):
+        with State.open(destination.own_file(NAME)) as (state, problem):
+            session = _Session(
+                bucket, store, destination, state, wish, watcher, hook, datetime.now(UTC)
+            )
+            if problem:
+                session.tell(Note(problem, fault=True))
+            return await session.pull(batches)
 
 
-class _UnreachableError(Exception):
-    """The bucket failed more often than it is worth to go on."""
+class _RejectedError(Exception):
+    """A job is not what it says it is."""
 
-
-class _RefusedError(Exception):
-    """A run is not what it says it is."""
-
-    def __init__(self, problems: list[str], *, needed: int | None = None) -> None:
+    def __init__(self, problems: Sequence[str], *, needed: int | None = None) -> None:
         super().__init__(*problems)
-        self.problems = problems
+        self.problems = tuple(problem[:500] for problem in problems[:MOST_PROBLEMS])
+        if len(problems) > MOST_PROBLEMS:
+            self.problems += (f"and {len(problems) - MOST_PROBLEMS} more",)
         self.needed = needed
 
 
-class _Session:
-    def __init__(
-        self,
-        bucket: ReadOnlyBucket,
-        dest: Destination,
-        wishes: Wishes,
-        watcher: Watcher,
-        hook: Hook | None,
-    ) -> None:
-        self._bucket = bucket
-        self._dest = dest
-        self._wishes = wishes
-        self._watcher = watcher
-        self._hook = hook
-        self._events: list[Event] = []
-        self._called: set[tuple[str, str]] = set()
-        self._parts: dict[IndexKey, Part] = {}
-        self._failures = 0
-        self._after: str | None = None
-        self._now = datetime.now(UTC)
-        self._state, problem = dest.load()
-        self._stored = self._state
-        if problem:
-            self._tell(Note(problem, fault=True))
-        self._name = plan.selection_name(wishes)
-        self._before = self._state.selections.get(self._name)
-        self._selection = plan.continued(self._before, wishes.since, whole=not bucket.checks_clocks)
-        self._anew = not self._selection.cursor
-        self._refused_before = tuple(one for one in self._state.refused if wishes.wants(one.job))
+class _StopError(Exception):
+    """Nothing more can be fetched: the bucket failed too often, or the folder takes nothing any more."""
 
-    async def pull(self, *, remind: bool) -> Report:
+    def __init__(self, reason: str, *, bucket: bool) -> None:
+        super().__init__(reason)
+        self.bucket = bucket
+
+
+@dataclass
+class _Session:
+    bucket: ReadOnlyBucket
+    store: Store
+    destination: Destination
+    state: State
+    wish: Wish
+    watcher: Watcher
+    hook: Hook | None
+    now: datetime
+    events: list[Event] = field(default_factory=list)
+    waiting: set[Id] = field(default_factory=set)
+    called: set[Key] = field(default_factory=set)
+    blocked: set[str] = field(default_factory=set)
+    failures: int = 0
+
+    def tell(self, event: Event) -> None:
+        """Report something."""
+        self.events.append(event)
+        self.watcher.told(event)
+
+    async def pull(self, news: Collection[Id] | None) -> Report:
         """Do it."""
-        unreachable = ""
-        await self._call_hooks()
-        try:
-            keys = await self._keys()
-            self._sweep(keys)
-            known = frozenset(self._selection.waiting)
-            await self._deal_with_all(keys)
-            await self._deal_with_groups(known)
-            self._forget_gone()
-        except (StoreError, _UnreachableError) as error:
-            unreachable = str(error)
-        self._tidy()
-        if remind:
-            self._tell_again()
-        self._save()
-        return Report(tuple(self._events), unreachable)
+        self._settle()
+        history = await asyncio.to_thread(self._load, news)
+        if news is None:
+            self._check_names(history)
+        for item in self.state.owed():
+            await self._call_hook(item)
+        batches = await asyncio.to_thread(self._whole_groups, history.batches)
+        todo = self._lacking(plan.wanted(batches, self.wish), whole=news is None)
+        if news is None:
+            self._sweep(todo)
+        unreachable = await self._take_all(todo)
+        self._settle()
+        self._tell_problems(history, again=news is None)
+        touched = {one.job.name for one in todo} | {job for job, _ in self.called}
+        for job in self.destination.jobs() if news is None else sorted(touched):
+            if self.wish.wants(job):
+                self._tidy(job)
+        return Report(tuple(self.events), unreachable, frozenset(self.waiting))
 
     # What there is to do.
 
-    async def _keys(self) -> list[IndexKey]:
-        """Return the index keys to look at, oldest first, with one LIST."""
-        again = [one for one in self._refused_before if self._is_tried_again(one)]
-        self._after = plan.list_after(self._selection)
-        listed = await index_keys(self._bucket, self._after)
-        self._state = self._state.without_refusals(again)
-        self._selection = plan.waiting_for(self._selection, (one.key for one in again))
-        return plan.to_look_at(listed, self._selection)
+    def _load(self, news: Collection[Id] | None) -> History:
+        if news is None:
+            return self.store.history()
+        found = [self.store.batch(batch) for batch in news]
+        return history_of(batch for batch in found if batch is not None)
 
-    def _is_tried_again(self, refusal: Refusal) -> bool:
-        fits_now = refusal.needed is not None and refusal.needed <= self._wishes.max_bytes
-        return self._wishes.again or fits_now
-
-    async def _deal_with_all(self, keys: Sequence[IndexKey]) -> None:
-        for first in range(0, len(keys), ENTRIES_AHEAD):
-            for key, row in await self._read(keys[first : first + ENTRIES_AHEAD]):
-                await self._deal_with(key, row)
-
-    async def _deal_with_groups(self, known: Collection[str]) -> None:
-        """Fetch the groups that are complete now; the entries of their runs are read once more."""
-        self._selection = plan.with_complete(self._selection, self._parts.values())
-        self._save()
-        held = plan.held(self._parts, self._selection)
-        await self._deal_with_all([key for key in self._parts if key not in held])
-        for key in plan.waited_enough(held, self._now):
-            self._refuse(key, None, [plan.NEVER_COMPLETE])
-            self._selection = plan.settled(self._selection, [key], self._now)
-        for line in plan.waiting_lines(held, known):
-            self._tell(Note(line))
-
-    def _holds(self, key: IndexKey, row: Entry) -> bool:
-        """Tell whether a run has to wait for its group; then it is remembered as one of it."""
-        if not self._wishes.complete_groups or not isinstance(row, Committed):
-            return False
-        shard, problems = plan.held_as(key, row.entry, self._selection)
-        if problems:
-            raise _RefusedError(problems)
-        if shard is not None:
-            self._parts[key] = (shard, row.entry.status)
-        return shard is not None
-
-    async def _read(self, keys: Sequence[IndexKey]) -> list[tuple[IndexKey, Entry]]:
-        gate = asyncio.Semaphore(READS_AT_ONCE)
-
-        async def read(key: IndexKey) -> tuple[IndexKey, Entry]:
-            if self._is_too_early(key) and not self._wishes.complete_groups:
-                return key, None
-            async with gate:
-                try:
-                    return key, await read_entry(self._bucket, key)
-                except StoreError as error:
-                    return key, error
-
-        return await asyncio.gather(*(read(key) for key in keys))
-
-    def _is_too_early(self, key: IndexKey) -> bool:
-        return plan.too_early(key, self._wishes.since)
-
-    # One run.
-
-    async def _deal_with(self, key: IndexKey, row: Entry) -> None:
-        """Fetch a run, or say why not; other runs do not suffer from it."""
-        try:
-            if self._holds(key, row):
-                self._selection = plan.deferred(self._selection, key, self._now)
-                return
-            if row is None or self._is_too_early(key):
-                self._selection = plan.passed_over(self._selection, self._wishes.since)
-            else:
-                await self._take(key, row)
-            self._failures = 0
-        except _RefusedError as refusal:
-            self._refuse(key, None, refusal.problems, needed=refusal.needed)
-        except (StoreError, PlaceError) as error:
-            self._selection = plan.deferred(self._selection, key, self._now)
-            store = isinstance(error, StoreError)
-            self._tell(Delayed(key.run, str(error), store))
-            self._failures += store
-            if self._failures >= FAILURES:
-                raise _UnreachableError(str(error)) from error
-            return
-        self._selection = plan.settled(self._selection, [key], self._now)
-
-    async def _take(self, key: IndexKey, row: Committed | Unreadable | StoreError) -> None:
-        if problem := plan.date_problem(key):
-            raise _RefusedError([problem])
-        if isinstance(row, StoreError):
-            raise row
-        if plan.may_be_second(key, self._after):
-            first = await commit_of(self._bucket, key.run)
-            if first is not None and first.key < key.key:
-                return
-        if isinstance(row, Unreadable):
-            raise _RefusedError([f"its index entry is unreadable: {row.problem}"])
-        if problems := plan.entry_problems(row.entry):
-            raise _RefusedError(problems)
-        wanted = plan.wanted_jobs(row.entry, self._wishes)
-        if not all(self._is_done(job.name, key.run) for job in wanted):
-            manifest = await self._manifest(key.run, row.entry)
-            await self._take_jobs(key, plan.jobs_of(manifest, self._wishes))
-
-    def _is_done(self, job: str, run: str) -> bool:
-        """Tell whether a job of a run is in place; or was, as far as can be told when all is looked at anew."""
-        return self._dest.has(job, run) or (
-            self._anew and plan.would_go(run, self._dest.runs(job), self._wishes.keep, self._now)
-        )
-
-    async def _manifest(self, run: str, entry: IndexEntry) -> Manifest:
-        try:
-            text = await self._bucket.get(manifest_key(run), limit=entry.manifest.bytes)
-        except TooLargeError as error:
-            raise _RefusedError(["its manifest is larger than the index entry says"]) from error
-        if text is None:
-            raise _RefusedError(["its manifest is not in the bucket"])
-        manifest, problems = await asyncio.to_thread(plan.read_manifest, text, entry)
-        if manifest is None:
-            raise _RefusedError(problems)
-        return manifest
-
-    async def _take_jobs(self, key: IndexKey, jobs: list[JobFiles]) -> None:
-        jobs = [job for job in jobs if not self._is_done(job.name, key.run)]
-        size = sum(job.bytes for job in jobs)
-        if size > self._wishes.max_bytes:
-            problem = f"it declares {size} bytes, more than the {self._wishes.max_bytes} allowed"
-            raise _RefusedError([problem], needed=size)
-        if not self._dest.room_for(size):
-            raise PlaceError(f"{size} bytes, and no room for them in {self._dest.path}")
-        self._watcher.expects(key.run, sum(len(job.files) for job in jobs), size)
-        for wanted in jobs:
-            job = self._named(key.run, wanted)
-            pairs = plan.alike(job)
-            meeting = await asyncio.to_thread(self._dest.meeting, pairs) if pairs else []
-            problems = plan.collisions(meeting) or await fetch_job(
-                self._bucket, self._dest, key.run, job, self._watcher.received
+    def _check_names(self, history: History) -> None:
+        jobs = {name for _, run in history.runs for name in run.names}
+        jobs |= set(self.destination.jobs())
+        if jobs and not self.wish.jobs <= jobs:
+            wrong, known = sorted(self.wish.jobs - jobs), sorted(jobs)
+            more = f" and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else ""
+            raise UnknownError(
+                f"no job is called {', '.join(wrong)}",
+                remedy=f"there are {', '.join(known[:MOST_NAMES])}{more}",
             )
-            if problems:
-                self._refuse(key, job.name, problems)
+        if wrong := sorted(self.wish.runs - {run.id for _, run in history.runs}):
+            raise UnknownError(
+                f"no run is called {', '.join(wrong)}", remedy="`mayfly status` shows the last"
+            )
+
+    def _whole_groups(self, batches: Sequence[Batch]) -> list[Batch]:
+        """Return what need not wait for other shards of its group; of a group that is complete, all shards."""
+        if not self.wish.complete_groups:
+            return list(batches)
+        loaded = {batch.id: batch for batch in batches}
+        found = [batch for batch in batches if not batch.group]
+        for schedule, name, shards in sorted(
+            {(b.id.schedule, *b.group) for b in batches if b.group}
+        ):
+            ids = [Id.of_shard(schedule, name, shard, shards) for shard in range(shards)]
+            members = [loaded.get(one) or self.store.batch(one) for one in ids]
+            done = [member for member in members if member and member.done_by]
+            if len(done) == shards:
+                found += done
             else:
-                self._place(key.run, job)
-                await self._call_hooks()
-                self._prune(job.name)
-        self._dest.finish(key.run)
+                done_of = f"{len(done)} of {shards} shards are done"
+                self.tell(Note(f"group {name}: {done_of}; its jobs wait for the others"))
+        return found
 
-    def _named(self, run: str, job: JobFiles) -> JobFiles:
-        """Give files their own names again, where the folder's disk can hold them."""
-        if all(file.original is None for file in job.files):
-            return job
-        with self._dest.staging(run, job.name) as folder:
-            return replace(job, names=names_at_home(job, held_by(folder)))
+    def _lacking(self, results: Sequence[Result], *, whole: bool) -> list[Result]:
+        """Return what is not at home, and may be fetched."""
+        items = self.state.items(None if whole else {one.batch for one in results})
+        lacking = plan.lacking(results, items, self.state.rejected(), self.wish)
+        if self.wish.keep is None:
+            return lacking
+        begun = {job: self.state.begun(job) for job in {one.job.name for one in lacking}}
+        beside = {job: set(self.destination.runs(job)) for job in begun}
+        if self.hook is None:  # which wants to see also what goes at once
+            for one in lacking:
+                beside[one.job.name].add(one.run)
+        return plan.worth_keeping(lacking, begun, beside, self.wish.keep, self.now)
 
-    def _place(self, run: str, job: JobFiles) -> None:
-        """Make a job of a run visible. What it brings with it is remembered before, so that a kill loses nothing."""
-        size = job.bytes
-        owed = Owed(
-            run=run,
-            job=job.name,
-            status=job.status.value,
-            files=len(job.files),
-            bytes=size,
-            partial=job.partial,
+    # Jobs.
+
+    async def _take_all(self, todo: Sequence[Result]) -> str:
+        """Fetch all of these, as far as that goes; return why the bucket cannot be read."""
+        done = 0
+        try:
+            for portion in plan.portions(todo, PACKAGES_AHEAD, PACKAGES_BYTES):
+                texts = await asyncio.gather(*(self._package(one) for one in portion))
+                for one, text in zip(portion, texts, strict=True):
+                    await self._try(one, text)
+                    done += 1
+        except _StopError as error:
+            self.waiting |= {one.batch for one in todo[done:]}
+            if error.bucket:
+                return str(error)
+            more = len(todo) - done - 1
+            if more:
+                self.tell(Note(f"{more} more jobs wait for the same", fault=True))
+        return ""
+
+    async def _package(self, one: Result) -> bytes | StoreError | None:
+        try:
+            return await self.bucket.get(one.committed.key, limit=one.committed.bytes)
+        except StoreError as error:
+            return error
+
+    async def _try(self, one: Result, text: bytes | StoreError | None) -> None:
+        """Fetch a job, or say why not; others do not suffer from it.
+
+        Raises:
+            _StopError: They would.
+        """
+        job, run = one.key
+        try:
+            if job in self.blocked:
+                self.waiting.add(one.batch)
+            else:
+                await self._take(one, text)
+            self.failures = 0
+        except _RejectedError as error:
+            self.state.reject(Rejection(job, run, error.problems, error.needed))
+            self.tell(Rejected(run, job, error.problems))
+        except StoreError as error:
+            self.waiting.add(one.batch)
+            self.tell(Delayed(run, job, str(error), store=True))
+            self.failures += 1
+            if self.failures >= FAILURES:
+                raise _StopError(str(error), bucket=True) from error
+        except FolderError as error:
+            self.waiting.add(one.batch)
+            self.blocked.add(job)
+            self.tell(Delayed(run, job, str(error)))
+            if error.whole:
+                raise _StopError(str(error), bucket=False) from error
+
+    async def _take(self, one: Result, text: bytes | StoreError | None) -> None:
+        """Fetch a job and install it.
+
+        Raises:
+            _RejectedError: It is not what it says.
+            StoreError: The bucket failed.
+            FolderError: The folder did.
+        """
+        job, run = one.key
+        if self.destination.has(job, run):
+            self._adopt(one)
+            return
+        if text is None and await self._is_expired(one):
+            return
+        package, sealed = await self._read(one, text)
+        size = sum(resource.bytes for resource in package.resources)
+        if size > self.wish.max_bytes:
+            problem = f"it declares {size} bytes, more than the {self.wish.max_bytes} allowed"
+            raise _RejectedError([problem], needed=size)
+        self.destination.check_room(size)
+        pairs = plan.alike(resource.path for resource in package.resources)
+        meeting = await asyncio.to_thread(self.destination.meeting, pairs) if pairs else []
+        if meeting:
+            raise _RejectedError([f"{a!r} and {b!r}: DEST cannot hold both" for a, b in meeting])
+        self.watcher.expects(f"{run} {job}: {len(package.resources)} files", size)
+        problems = await fetch_job(
+            self.bucket,
+            self.destination,
+            JobKey(run, job),
+            sealed,
+            package.resources,
+            received=self.watcher.received,
         )
-        if self._hook is not None:
-            self._state = self._state.owing(owed)
-        if job.partial:
-            self._state = self._state.with_partial(run, job.name)
-        self._save()
-        self._dest.publish(run, job.name)
-        self._point(job.name)
-        path = str(self._dest.folder_of(job.name, run))
-        self._tell(Placed(run, job.name, path, len(job.files), size, job.status.value, job.partial))
+        if problems:
+            raise _RejectedError(problems)
+        await self._install(one.item)
 
-    def _refuse(
-        self, key: IndexKey, job: str | None, problems: list[str], *, needed: int | None = None
-    ) -> None:
-        refusal = Refusal(
-            key=key.key, run=key.run, job=job, problems=tuple(problems), needed=needed
-        )
-        self._state = self._state.with_refusals([refusal])
-        self._tell(Refused(key.run, job, refusal.problems))
+    async def _read(self, one: Result, text: bytes | StoreError | None) -> tuple[Package, bytes]:
+        if isinstance(text, TooLargeError):
+            raise _RejectedError(["its package is larger than its entry says"])
+        if isinstance(text, StoreError):
+            raise text
+        if text is None:
+            raise _RejectedError(["its package is not in the bucket"])
+        key = JobKey(one.run, one.job.name)
+        package = await asyncio.to_thread(read_package, key, one.committed, text)
+        if isinstance(package, Invalid):
+            raise _RejectedError([f"its package cannot be used: {package.reason}"])
+        if problems := disagreements(one.job, package):
+            raise _RejectedError(problems)
+        return package, text
+
+    def _adopt(self, one: Result) -> None:
+        """Take what is in place for installed, when it is: the state was lost, or a backup was put back."""
+        if not self.destination.is_package(*one.key, one.committed):
+            raise FolderError(f"{self.destination.folder_of(*one.key)} is in the way")
+        self.state.install(one.item, owed=False, visible=True)
+
+    async def _is_expired(self, one: Result) -> bool:
+        """Tell whether a lifecycle rule removed the run, and remember that."""
+        async for _ in self.bucket.list(run_prefix(one.run)):
+            return False
+        await asyncio.to_thread(self.store.expire, one.batch, one.run)
+        self.tell(Note(f"{one.run} {one.job.name}: expired, its files are no longer in the bucket"))
+        return True
+
+    async def _install(self, item: Item) -> None:
+        """Make a staged job visible. It is remembered before, with its hook, so that a kill loses nothing."""
+        self.state.install(item, owed=self.hook is not None, visible=False)
+        self.destination.install(*item.key)
+        path = str(self.destination.folder_of(*item.key))
+        self.tell(Installed(item.run, item.job, path, item.files, item.bytes, item.status))
+        self._point(item.job)
+        await self._call_hook(item)
+        self._prune(item.job)
 
     # What follows from it.
 
-    async def _call_hooks(self) -> None:
-        """Call the hook for all that is owed, in place, and was not tried in this pull."""
-        for hook, owed in self._due():
-            try:
-                if not self._dest.has(owed.job, owed.run):
-                    continue
-                self._called.add((owed.run, owed.job))
-                folder = self._dest.folder_of(owed.job, owed.run)
-                problem = await hooks.call(hook, owed, folder)
-                if not problem:
-                    self._state = self._state.paid(owed.run, owed.job)
-                    self._save()
-            except PlaceError as error:
-                problem = str(error)
-            self._tell(Hooked(owed.run, owed.job, problem))
-
-    def _due(self) -> list[tuple[Hook, Owed]]:
-        hook = self._hook
-        return [
-            (hook, owed)
-            for owed in self._state.owed
-            if hook is not None
-            and self._wishes.wants(owed.job)
-            and (owed.run, owed.job) not in self._called
-        ]
-
-    def _forget_gone(self) -> None:
-        """Drop the hooks of runs that a person has removed meanwhile: there is nothing to call them with."""
-        waiting = " ".join(self._selection.waiting)
-        for owed in self._state.owed:
-            if self._wishes.wants(owed.job) and owed.run not in waiting:
-                try:
-                    gone = not self._dest.has(owed.job, owed.run)
-                except PlaceError:
-                    continue  # told where it is in the way
-                if gone:
-                    self._state = self._state.paid(owed.run, owed.job)
-                    self._tell(Note(f"{owed.run} {owed.job}: removed before its hook succeeded"))
-
-    def _sweep(self, keys: Iterable[IndexKey]) -> None:
+    async def _call_hook(self, item: Item) -> None:
+        """Call the hook for a job that is owed one."""
+        if self.hook is None or not self.wish.wants(item.job):
+            return
+        self.called.add(item.key)
         try:
-            self._dest.sweep(frozenset(key.run for key in keys))
-        except PlaceError as error:
-            self._tell(Note(str(error), fault=True))
+            if self.destination.has(*item.key):
+                folder = self.destination.folder_of(*item.key)
+                problem = await hooks.call(self.hook, item, folder)
+                self.tell(Hooked(item.run, item.job, problem))
+            else:
+                problem = ""
+                self.tell(Note(f"{item.run} {item.job}: removed before its hook succeeded"))
+            if not problem:
+                self.state.paid(*item.key)
+        except FolderError as error:
+            problem = str(error)
+            self.tell(Hooked(item.run, item.job, problem))
+        if problem:
+            self.waiting.add(item.batch)
 
-    def _tidy(self) -> None:
-        """Let each `latest` lead to the latest, also after a pull that was killed, and remove what is old."""
-        for job in self._dest.jobs():
-            if self._wishes.wants(job):
-                try:
-                    self._point(job)
-                    self._prune(job)
-                except PlaceError as error:
-                    self._tell(Note(str(error), fault=True))
+    def _settle(self) -> None:
+        """Find out what became visible of that which was about to."""
+        unsure = self.state.unsure()
+        visible = [key for key in unsure if self.destination.has(*key)]
+        self.state.settle(visible, set(unsure) - set(visible))
+
+    def _sweep(self, todo: Iterable[Result]) -> None:
+        try:
+            self.destination.sweep({one.run for one in todo})
+        except FolderError as error:
+            self.tell(Note(str(error), fault=True))
+
+    def _tidy(self, job: str) -> None:
+        """Let `latest` lead to the latest, also after a pull that was killed, and remove what is old."""
+        for step in (self._point, self._prune):
+            try:
+                step(job)
+            except FolderError as error:
+                if job not in self.blocked:
+                    self.tell(Note(str(error), fault=True))
+                    self.blocked.add(job)
 
     def _point(self, job: str) -> None:
-        partial = {item.run for item in self._state.partial if item.job == job}
-        run = plan.latest_of(self._dest.runs(job), partial, self._now)
-        if run is not None and self._dest.latest(job) != run:
-            self._dest.point(job, run)
+        there, now = self.destination.runs(job), self.destination.latest(job)
+        items = self.state.items_of(job)
+        good = {run for run in there if (job, run) in items and items[job, run].succeeded}
+        if now and now in there:  # the state may be lost, and with it what that was
+            good.add(now)
+        run = plan.latest_of(good, self.now)
+        if run is not None and run != now:
+            self.destination.point(job, run)
 
     def _prune(self, job: str) -> None:
-        if self._wishes.keep is None:
+        """Remove what is old, and was installed by a pull."""
+        if self.wish.keep is None:
             return
-        owed = {one.run for one in self._state.owed if one.job == job}
-        protected = owed | {self._dest.latest(job) or ""}
-        gone = plan.to_remove(self._dest.runs(job), self._wishes.keep, protected, self._now)
-        for run in gone:
-            self._dest.remove(job, run)
-            self._tell(Removed(run, job))
-        self._state = self._state.without(job, gone)
+        items = self.state.items_of(job)
+        there = [run for run in self.destination.runs(job) if (job, run) in items]
+        protected = {item.run for item in self.state.owed() if item.job == job}
+        protected.update(self.wish.runs, filter(None, [self.destination.latest(job)]))
+        for run in plan.to_remove(there, self.wish.keep, protected, self.now):
+            self.destination.remove(job, run)
+            self.tell(Removed(run, job))
 
-    def _tell_again(self) -> None:
-        new = {(one.run, one.job) for one in self._events if isinstance(one, Refused)}
-        for one in self._refused_before:
-            if one in self._state.refused and (one.run, one.job) not in new:
-                self._tell(Refused(one.run, one.job, one.problems, again=True))
+    # What else there is to say.
 
-    # What is remembered.
+    def _tell_problems(self, history: History, *, again: bool) -> None:
+        """Tell of what cannot be used, and of jobs that brought nothing: what is new, or all of it."""
+        told = {(one.job, one.run) for one in self.events if isinstance(one, Rejected)}
+        for key, rejection in self.state.rejected().items() if again else ():
+            if key not in told and self._wants(*key):
+                self.tell(Rejected(rejection.run, rejection.job, rejection.problems, again=True))
+        for name, reason in list(history.invalid.items())[-MOST_PROBLEMS:]:
+            if self._is_news("", name) or again:
+                self.tell(Note(f"{name} cannot be used: {reason}", fault=True))
+        for one in self._failures_in(history, everything=again):
+            if self._wants(one.name, one.run):
+                new = self._is_news(one.name, one.run)
+                why = ": ".join(filter(None, (one.cause and one.cause.value, one.message)))
+                if new or again:
+                    self.tell(Failed(one.run, one.name, why or "it failed", again=not new))
 
-    def _save(self) -> None:
-        if self._selection != self._before:
-            self._state = self._state.with_selection(self._name, self._selection)
-            self._before = self._selection
-        if self._state != self._stored:
-            self._dest.save(self._state)
-            self._stored = self._state
+    def _failures_in(self, history: History, *, everything: bool) -> Iterator[Outcome]:
+        if everything:
+            judged = judge(history, Rules(self.now))
+            yield from (one.failure for one in judged.jobs if one.failure)
+            return
+        for groups in groups_of(history).values():
+            for group in groups:
+                found = group.outcomes((), self.now).values()
+                yield from (one for one in found if one.state is Standing.FAILED)
 
-    def _tell(self, event: Event) -> None:
-        self._events.append(event)
-        self._watcher.told(event)
+    def _wants(self, job: str, run: str) -> bool:
+        return self.wish.wants(job) and (not run or self.wish.wants_run(run))
+
+    def _is_news(self, job: str, run: str) -> bool:
+        try:
+            return self.state.tell(job, run)
+        except FolderError:  # told where it matters
+            return True

@@ -1,198 +1,199 @@
-"""What a folder remembers between pulls, as values: how far the index was read, what was refused, which hooks are owed.
+"""What a folder at home remembers: what a pull installed there, what it rejected, which hooks are owed.
 
-Which runs are there is not in here: a run is there when its folder is. So the state may be lost without harm: the
-next pull lists the whole index once, and finds in place what is in place.
+Only the lock's holder uses it. It may be lost: what is in place is found in place, and the rest is looked at anew.
 """
 
-import re
-from collections.abc import Collection, Iterable
-from datetime import datetime
-from typing import Annotated, Self
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
 
-from agent.core.ids import is_run_id
-from agent.core.layout import parse_index_key
-from agent.core.shards import is_group
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from agent.contract.ids import Batch
+from consumer.pull.folder import FolderError
+from consumer.pull.plan import Item, Key, Rejection
 
-from agent.config.jobsfile import is_job_name
-
-MAX_REFUSED = 1000
-"""Refusals that are remembered, the newest: a bucket full of forgeries must not fill the disk with their names."""
-MAX_SELECTIONS = 50
-_GROUP = re.compile(r"(.+)/([1-9][0-9]{0,5})", re.ASCII)
-MIN_YEAR, MAX_YEAR = 1970, 9999
-"""Both excluded: a reader looks a little before and after the moments it remembers, and there is no year 0 or 10000."""
-
-
-def _run(text: str) -> str:
-    if not is_run_id(text):
-        raise ValueError("not a run id")
-    return text
-
-
-def _job(text: str) -> str:
-    if not is_job_name(text):
-        raise ValueError("not the name of a job")
-    return text
+NAME = "pull.db"
+VERSION = 1
+MOST_REJECTED = 1000
+"""Rejected jobs that are remembered, the newest: a bucket full of forgeries must not fill the disk with their names."""
+_SCHEMA = """
+CREATE TABLE installed (
+  job TEXT, run TEXT, schedule TEXT, batch TEXT, status TEXT, files INTEGER, bytes INTEGER,
+  at TEXT, visible INTEGER, owed INTEGER, PRIMARY KEY (job, run)
+) WITHOUT ROWID;
+CREATE INDEX installed_of_batch ON installed (batch);
+CREATE TABLE rejected (job TEXT, run TEXT, problems TEXT, needed INTEGER, UNIQUE (job, run));
+CREATE TABLE told (job TEXT, run TEXT, PRIMARY KEY (job, run)) WITHOUT ROWID;
+"""
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 
 
-def _index(text: str) -> str:
-    if parse_index_key(text) is None:
-        raise ValueError("not the key of an index entry")
-    return text
+class State:
+    """The memory of a folder. All methods raise `FolderError` when the file fails them."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path) -> Iterator[tuple[Self, str]]:
+        """Open it, or begin it; yield it with what became of a file that could not be read."""
+        problem = ""
+        try:
+            state = cls._open(path)
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", None)
+            if code is None or code & 0xFF not in _DAMAGED:
+                raise _failed(path, error) from error
+            aside = path.with_name(f"{path.name}.unreadable")
+            problem = f"{path} could not be read ({error}), is now {aside.name}, and begins anew"
+            try:
+                path.replace(aside)
+                path.with_name(f"{path.name}-journal").unlink(missing_ok=True)
+                state = cls._open(path)
+            except (OSError, sqlite3.Error) as again:
+                raise _failed(path, again) from again
+        try:
+            yield state, problem
+        finally:
+            state.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    @classmethod
+    def _open(cls, path: Path) -> Self:
+        # The folder's lock keeps others out; the locks of SQLite do not work on all shares.
+        connection = sqlite3.connect(
+            f"{path.as_uri()}?nolock=1", uri=True, isolation_level=None, check_same_thread=False
+        )
+        try:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version > VERSION:
+                raise FolderError(  # noqa: TRY301
+                    f"{path} was made by a newer mayfly, and was left alone", whole=True
+                )
+            if version == 0:
+                connection.executescript(
+                    f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"
+                )
+            connection.execute("SELECT 1 FROM installed, rejected, told LIMIT 1")
+        except BaseException:
+            connection.close()
+            raise
+        return cls(connection, path)
+
+    def items(self, batches: Iterable[Batch] | None = None) -> dict[Key, Item]:
+        """Return what was installed of these batches, or of all, whether it is still there or not."""
+        if batches is None:
+            return self._items("1")
+        names = json.dumps([batch.name for batch in batches])
+        return self._items("batch IN (SELECT value FROM json_each(?))", names)
+
+    def items_of(self, job: str) -> dict[Key, Item]:
+        """Return what was installed of a job."""
+        return self._items("job = ?", job)
+
+    def owed(self) -> list[Item]:
+        """Return what a hook has not taken yet, oldest run first."""
+        return sorted(self._items("owed").values(), key=lambda item: (item.run, item.job))
+
+    def begun(self, job: str) -> datetime | None:
+        """Return since when a job is pulled here; None when it never was."""
+        with self._edge() as connection:
+            query = "SELECT min(at) FROM installed WHERE job = ?"
+            (at,) = connection.execute(query, (job,)).fetchone()
+        return datetime.fromisoformat(at) if at else None
+
+    def unsure(self) -> list[Key]:
+        """Return what was about to become visible when a pull ended."""
+        with self._edge() as connection:
+            return list(connection.execute("SELECT job, run FROM installed WHERE NOT visible"))
+
+    def install(self, item: Item, *, owed: bool, visible: bool) -> None:
+        """Remember what is visible, or is about to become it."""
+        batch = item.batch
+        row = (*item.key, batch.schedule, batch.name, item.status, item.files, item.bytes)
+        now = datetime.now(UTC).isoformat()
+        with self._edge() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO installed VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*row, now, visible, owed),
+            )
+            connection.execute("DELETE FROM rejected WHERE job = ? AND run = ?", item.key)
+
+    def settle(self, visible: Iterable[Key], gone: Iterable[Key]) -> None:
+        """Remember what became visible, and forget what did not."""
+        self._write("UPDATE installed SET visible = 1 WHERE job = ? AND run = ?", visible)
+        self._write("DELETE FROM installed WHERE job = ? AND run = ?", gone)
+
+    def paid(self, job: str, run: str) -> None:
+        """Remember that a hook has taken it."""
+        self._write("UPDATE installed SET owed = 0 WHERE job = ? AND run = ?", [(job, run)])
+
+    def rejected(self) -> dict[Key, Rejection]:
+        """Return what is rejected, the first first."""
+        with self._edge() as connection:
+            rows = connection.execute("SELECT job, run, problems, needed FROM rejected")
+            return {
+                (job, run): Rejection(job, run, tuple(json.loads(problems)), needed)
+                for job, run, problems, needed in rows
+            }
+
+    def reject(self, one: Rejection) -> None:
+        """Remember what is rejected."""
+        row = (one.job, one.run, json.dumps(one.problems), one.needed)
+        with self._edge() as connection:
+            connection.execute("INSERT OR REPLACE INTO rejected VALUES (?, ?, ?, ?)", row)
+            connection.execute(
+                "DELETE FROM rejected WHERE rowid NOT IN"
+                " (SELECT rowid FROM rejected ORDER BY rowid DESC LIMIT ?)",
+                (MOST_REJECTED,),
+            )
+
+    def tell(self, job: str, run: str) -> bool:
+        """Remember that a failure was told; return whether it was new."""
+        with self._edge() as connection:
+            found = connection.execute("INSERT OR IGNORE INTO told VALUES (?, ?)", (job, run))
+            return found.rowcount > 0
+
+    def _items(self, condition: str, *values: str) -> dict[Key, Item]:
+        columns = "job, run, schedule, batch, status, files, bytes"
+        with self._edge() as connection:
+            rows = connection.execute(
+                f"SELECT {columns} FROM installed WHERE {condition}",  # noqa: S608 -- ours
+                values,
+            ).fetchall()
+        items = (
+            Item(job, run, Batch(schedule, batch), status, files, size)
+            for job, run, schedule, batch, status, files, size in rows
+        )
+        return {item.key: item for item in items}
+
+    def _write(self, statement: str, rows: Iterable[Key]) -> None:
+        rows = list(rows)
+        if rows:
+            with self._edge() as connection:
+                connection.execute("BEGIN")
+                connection.executemany(statement, rows)
+                connection.execute("COMMIT")
+
+    @contextmanager
+    def _edge(self) -> Iterator[sqlite3.Connection]:
+        try:
+            yield self._connection
+        except sqlite3.Error as error:
+            if self._connection.in_transaction:
+                self._connection.rollback()
+            raise _failed(self._path, error) from error
 
 
-def _moment(text: str) -> str:
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None or not MIN_YEAR < moment.year < MAX_YEAR:
-        raise ValueError("not a moment of ours")
-    return text
-
-
-def _cursor(text: str) -> str:
-    if text and not MIN_YEAR < datetime.strptime(text, "%Y%m%dT%H%M%S.%f%z").year < MAX_YEAR:
-        raise ValueError("not a stamp of ours")
-    return text
-
-
-def _group(text: str) -> str:
-    match = _GROUP.fullmatch(text)
-    if match is None or not is_group(match.group(1)):
-        raise ValueError("not a group and the number of its shards")
-    return text
-
-
-RunId = Annotated[str, AfterValidator(_run)]
-Job = Annotated[str, AfterValidator(_job)]
-Key = Annotated[str, AfterValidator(_index)]
-Moment = Annotated[str, AfterValidator(_moment)]
-Cursor = Annotated[str, AfterValidator(_cursor)]
-Group = Annotated[str, AfterValidator(_group)]
-
-
-class Kept(BaseModel):
-    """A frozen part of the state."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Selection(Kept):
-    """How far the index was read for one choice of jobs.
-
-    Attributes:
-        since: Runs that began before this were passed over (ISO 8601); None when none was.
-        cursor: Stamp of the newest index key that is settled; empty before the first.
-        seen: Settled keys that a listing from the cursor, less the overlap, still shows.
-        waiting: Keys of runs that could not be fetched, or wait for their group, to be tried again.
-        whole: Whether all of the index is listed each time, and all keys stay in `seen`: for a bucket that checks
-            nobody's clock, where a new key may be further behind the cursor than any overlap.
-        complete: Groups that were complete, as `name/shards`, in the order in which that was seen.
-    """
-
-    since: Moment | None = None
-    cursor: Cursor = ""
-    seen: tuple[Key, ...] = ()
-    waiting: tuple[Key, ...] = ()
-    whole: bool = False
-    complete: tuple[Group, ...] = ()
-
-
-class Refusal(Kept):
-    """A run, or one job of it, that is not what it says it is, and is not downloaded again.
-
-    Attributes:
-        job: Empty when the whole run is refused.
-        needed: Bytes it declares, when these were too many; it is tried again when more are allowed.
-    """
-
-    key: Key
-    run: RunId
-    job: Job | None = None
-    problems: tuple[str, ...]
-    needed: int | None = None
-
-
-class Owed(Kept):
-    """A hook that has not succeeded yet, with what it is told."""
-
-    run: RunId
-    job: Job
-    status: str
-    files: int
-    bytes: int
-    partial: bool
-
-
-class Item(Kept):
-    """A job of a run."""
-
-    run: RunId
-    job: Job
-
-
-class State(Kept):
-    """All of it.
-
-    Attributes:
-        selections: By `plan.selection_name`.
-        refused: Oldest first.
-        owed: Oldest first.
-        partial: What is in place of jobs that did not succeed; `latest` never leads there.
-    """
-
-    version: int = Field(1, le=1)
-    selections: dict[str, Selection] = {}
-    refused: tuple[Refusal, ...] = ()
-    owed: tuple[Owed, ...] = ()
-    partial: tuple[Item, ...] = ()
-
-    def with_selection(self, name: str, selection: Selection) -> Self:
-        """Return the state with one selection replaced, as the newest."""
-        others = {key: value for key, value in self.selections.items() if key != name}
-        newest = dict(list(others.items())[-(MAX_SELECTIONS - 1) :])
-        return self.model_copy(update={"selections": {**newest, name: selection}})
-
-    def with_refusals(self, refusals: Iterable[Refusal]) -> Self:
-        """Return the state with these refusals, each in the place of an older one of the same run and job."""
-        kept = {(one.run, one.job): one for one in self.refused}
-        for one in refusals:
-            kept.pop((one.run, one.job), None)
-            kept[one.run, one.job] = one
-        return self.model_copy(update={"refused": tuple(kept.values())[-MAX_REFUSED:]})
-
-    def without_refusals(self, refusals: Collection[Refusal]) -> Self:
-        """Return the state without these refusals."""
-        kept = tuple(one for one in self.refused if one not in refusals)
-        return self.model_copy(update={"refused": kept})
-
-    def owing(self, owed: Owed) -> Self:
-        """Return the state with one more hook to run."""
-        if any((one.run, one.job) == (owed.run, owed.job) for one in self.owed):
-            return self
-        return self.model_copy(update={"owed": (*self.owed, owed)})
-
-    def paid(self, run: str, job: str) -> Self:
-        """Return the state without a hook."""
-        kept = tuple(one for one in self.owed if (one.run, one.job) != (run, job))
-        return self.model_copy(update={"owed": kept})
-
-    def with_partial(self, run: str, job: str) -> Self:
-        """Return the state that knows a job of a run as partial."""
-        item = Item(run=run, job=job)
-        if item in self.partial:
-            return self
-        return self.model_copy(update={"partial": (*self.partial, item)})
-
-    def without(self, job: str, runs: Iterable[str]) -> Self:
-        """Return the state after runs of a job were removed."""
-        gone = {(run, job) for run in runs}
-        kept = tuple(one for one in self.partial if (one.run, one.job) not in gone)
-        return self.model_copy(update={"partial": kept})
-
-
-def read_state(text: bytes) -> State | None:
-    """Return the state in a file, or None when it holds none that could be gone on from."""
-    try:
-        return State.model_validate_json(text)
-    except ValidationError:
-        return None
+def _failed(path: Path, error: Exception) -> FolderError:
+    return FolderError(
+        f"could not use {path}: {error}", remedy="make room there, or see to the disk", whole=True
+    )

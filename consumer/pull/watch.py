@@ -1,20 +1,27 @@
-"""Pulls again and again, and ends in order when it is told to."""
+"""Polls and pulls, once or again and again, and ends in order when it is told to."""
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Protocol
 
-from agent.base.errors import ExitCode, MayflyError
-from consumer.pull.report import Note, Report
+from agent.base.errors import ExitCode, MayflyError, StoreError
+from agent.contract.ids import Batch
+from consumer.bucket import ReadOnlyBucket
+from consumer.follow import Poll, poll
+from consumer.pull.report import Delayed, Note, Report
+from consumer.pull.session import UnknownError
+from consumer.store import Store
 
 Done = Callable[[Report], None]
 
 
 class Pull(Protocol):
-    """A pull with everything but `remind` decided: whether to tell again of what was refused earlier."""
+    """`pull` with everything but the batches decided."""
 
-    def __call__(self, *, remind: bool) -> Awaitable[Report]:
+    def __call__(self, *, batches: Collection[Batch] | None) -> Coroutine[None, None, Report]:
         """Do it."""
 
 
@@ -37,24 +44,50 @@ async def until_stopped(work: Coroutine[None, None, ExitCode], *, stopped: ExitC
             loop.remove_signal_handler(number)
 
 
-async def once(pull: Pull, done: Done) -> ExitCode:
-    """Pull, and return the exit code."""
-    report = await pull(remind=True)
+async def once(bucket: ReadOnlyBucket, store: Store, pull: Pull, done: Done) -> ExitCode:
+    """Poll and pull, and return the exit code."""
+    try:
+        while (found := await _poll(bucket, store)).more and found.looked:
+            pass
+    except StoreError as error:
+        report = Report(unreachable=error.with_remedy)
+    else:
+        report = _with_failures(await pull(batches=None), found)
     done(report)
     return report.exit_code
 
 
-async def for_ever(pull: Pull, done: Done, seconds: float) -> ExitCode:
-    """Pull every `seconds`, counted from the end of a pull to the begin of the next, until cancelled.
+async def for_ever(
+    bucket: ReadOnlyBucket, store: Store, pull: Pull, done: Done, seconds: float
+) -> ExitCode:
+    """Poll every `seconds`, counted from the end of a pull to the next poll, until cancelled; pull what is new.
 
-    An expected failure ends one pull, not the watch. What was refused before is told by the first.
+    An expected failure ends one pull, not the watch. What was told before is told by the first.
     """
-    remind = True
+    batches: Collection[Batch] | None = None
     while True:
         try:
-            report = await pull(remind=remind)
-            remind = False
+            found = await _poll(bucket, store)
+            if batches is not None:
+                batches = {*batches, *found.looked}
+            if batches is None or batches or found.failed:
+                report = _with_failures(await pull(batches=batches), found)
+                batches = report.waiting
+                done(report)
+        except UnknownError:
+            raise
+        except StoreError as error:
+            done(Report(unreachable=error.with_remedy))
         except MayflyError as error:
-            report = Report((Note(str(error), fault=True),))
-        done(report)
+            done(Report((Note(error.with_remedy, fault=True),)))
         await asyncio.sleep(seconds)
+
+
+async def _poll(bucket: ReadOnlyBucket, store: Store) -> Poll:
+    return await poll(bucket, store, datetime.now(UTC))
+
+
+def _with_failures(report: Report, found: Poll) -> Report:
+    """Tell of batches about which the bucket did not say everything."""
+    failures = (Delayed(one.name, "", why, store=True) for one, why in found.failed)
+    return replace(report, events=(*report.events, *failures))

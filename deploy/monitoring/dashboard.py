@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import count
+from string import ascii_uppercase
 from typing import Any
 
 from grafana_foundation_sdk.builders import dashboard as board
@@ -22,7 +23,9 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 METRICS = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
 LOGS = model.DataSourceRef(type_val="loki", uid="${loki}")
-JOBS = 'job_name=~"$job_name"'
+BUCKET = 'bucket=~"$bucket"'
+"""Every panel looks at the buckets that are chosen above."""
+JOBS = f'{BUCKET},job_name=~"$job_name"'
 """Every panel about jobs looks at the jobs that are chosen above."""
 FULL, HALF, EIGHTH = 24, 12, 3
 """Widths; a dashboard is 24 columns wide."""
@@ -58,29 +61,43 @@ def dashboard() -> str:
 
 
 def variables() -> list[Any]:
-    """Return what a person chooses at the top: where metrics and logs are, and which jobs."""
+    """Return what a person chooses at the top: where metrics and logs are, which buckets and jobs."""
     return [
         board.DatasourceVariable("datasource").label("Prometheus").type("prometheus"),
         board.DatasourceVariable("loki").label("Loki").type("loki"),
-        board.QueryVariable("job_name")
-        .label("Job")
+        choice("bucket", "Bucket", "label_values(mayfly_build_info, bucket)"),
+        choice(
+            "job_name",
+            "Job",
+            f"label_values(mayfly_job_consecutive_failures{{{BUCKET}}}, job_name)",
+        ),
+    ]
+
+
+def choice(name: str, label: str, question: str) -> board.QueryVariable:
+    """Return a choice among the values of a label."""
+    return (
+        board.QueryVariable(name)
+        .label(label)
         .datasource(METRICS)
-        .query("label_values(mayfly_job_last_run_timestamp_seconds, job_name)")
+        .query(question)
         .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(model.VariableSort.ALPHABETICAL_ASC)
         .multi(True)
         .include_all(True)
-        .all_value(".*"),
-    ]
+        .all_value(".*")
+    )
 
 
 def rows() -> list[tuple[str, Sequence[Panels]]]:
     """Return the dashboard's rows: from 'is it well?' to 'why not?'."""
     return [
         ("Now", now()),
-        ("Jobs", jobs()),
+        ("Schedules and jobs", tables()),
         ("What they bring", yields()),
         ("Runs and money", runs()),
+        ("Shards", shards()),
+        ("Home", home()),
         ("Logs (needs Loki)", [log_panel()]),
     ]
 
@@ -94,24 +111,19 @@ def now() -> list[Panels]:
             bad=1,
         ),
         figure(
-            "Failed days, worst job", f"max(mayfly_job_failed_day_streak{{{JOBS}}})", warn=1, bad=3
+            "Failing jobs",
+            f"count(mayfly_job_consecutive_failures{{{JOBS}}} > 0) or vector(0)",
+            warn=1,
+            bad=3,
         ),
-        figure("Missed days, worst job", f"max(mayfly_job_missed_day_streak{{{JOBS}}})", bad=1),
-        figure(
-            "Last run",
-            "time() - max(mayfly_run_last_timestamp_seconds)",
-            unit="s",
-            warn=93600,
-            bad=180000,
-        ),
-        figure("Vanished runs, 7 days", "max(mayfly_runs_vanished)", warn=1, bad=3),
-        figure(
-            "Old release since", "max(mayfly_release_stale_seconds)", unit="s", warn=1, bad=172800
-        ),
-        figure("This month", "sum(mayfly_month_cost_usd)", unit="currencyUSD"),
+        figure("Jobs", f"sum({of('jobs')})"),
+        figure("Missed runs", f"max({of('schedule_missed_runs')})", bad=1),
+        figure("Under way", f"sum({of('runs_running')})"),
+        figure("Lost runs, 7 days", f"sum({of('runs_lost')})", warn=1, bad=3),
+        figure("This month", f"sum({of('month_cost_usd')})", unit="currencyUSD"),
         figure(
             "Bucket read",
-            "time() - max(mayfly_bucket_last_read_timestamp_seconds)",
+            f"time() - min({of('bucket_last_read_timestamp_seconds')})",
             unit="s",
             warn=3600,
             bad=7200,
@@ -119,128 +131,218 @@ def now() -> list[Panels]:
     ]
 
 
-def jobs() -> list[Panels]:
-    """Return how each job went: a table of now, and a band of the past."""
-    columns = {
-        "Status": f"max by (job_name, status) (mayfly_job_last_status{{{JOBS}}} == 1)",
-        "Cause": f"max by (job_name, cause) (mayfly_job_last_failure_cause{{{JOBS}}} == 1)",
-        "Failed days": f"max by (job_name) (mayfly_job_failed_day_streak{{{JOBS}}})",
-        "Missed days": f"max by (job_name) (mayfly_job_missed_day_streak{{{JOBS}}})",
-        "Last success": f"max by (job_name) (mayfly_job_last_success_timestamp_seconds{{{JOBS}}}) * 1000",
-        "Files": f"max by (job_name) (mayfly_job_last_files{{{JOBS}}})",
-        "Refused": f"max by (job_name) (mayfly_job_last_refused_files{{{JOBS}}})",
-    }
-    listing = table.Panel().title("Jobs now").datasource(METRICS).span(HALF).height(9)
-    for letter, expression in zip("ABCDEFG", columns.values(), strict=True):
-        listing = listing.with_target(
-            query(expression).ref_id(letter).instant().format(PromQueryFormat.TABLE)
-        )
-    listing = listing.with_transformation(
-        model.DataTransformerConfig(
-            id_val="joinByField", options={"byField": "job_name", "mode": "outer"}
-        )
-    ).with_transformation(
-        model.DataTransformerConfig(
-            id_val="organize",
-            options={
-                "excludeByName": dict.fromkeys(hidden_columns(), True),
-                "renameByName": {
-                    "job_name": "Job",
-                    "status": "Status",
-                    "cause": "Cause",
-                    "Value #C": "Failed days",
-                    "Value #D": "Missed days",
-                    "Value #E": "Last success",
-                    "Value #F": "Files",
-                    "Value #G": "Refused",
-                },
-            },
-        )
+def tables() -> list[Panels]:
+    """Return how schedules and jobs stand now, and a band of the past."""
+    schedules = listing(
+        "Schedules now",
+        "schedule",
+        {
+            "Last run": f"max by (schedule, status) ({of('run_last_status')})",
+            "Began": f"max by (schedule) ({of('run_last_timestamp_seconds')}) * 1000",
+            "Jobs done": f"max by (schedule) ({of('run_jobs_done')})",
+            "of": f"max by (schedule) ({of('run_jobs')})",
+            "Late": f"max by (schedule) ({of('schedule_late')})",
+            "Missed": f"max by (schedule) ({of('schedule_missed_runs')})",
+            "Next": f"min by (schedule) ({of('schedule_next_due_timestamp_seconds')}) * 1000",
+            "All succeeded": f"max by (schedule) ({of('run_last_success_timestamp_seconds')}) * 1000",
+            "Release": f"max by (schedule, ref, commit) ({of('release_info')})",
+            "Old since": f"min by (schedule) ({of('release_stale_since_timestamp_seconds')}) * 1000",
+            "Schedule known": f"min by (schedule) ({of('schedule_known')})",
+        },
+        labels={"Last run": "status", "Release": "ref"},
+        times=("Began", "Next", "All succeeded", "Old since"),
     )
-    listing = listing.override_by_name(
-        "Last success", [model.DynamicConfigValue(id_val="unit", value="dateTimeFromNow")]
+    jobs = listing(
+        "Jobs now",
+        "job_name",
+        {
+            "Status": of_job("last_status", "status"),
+            "Cause": of_job("last_failure_cause", "cause"),
+            "Failures": of_job("consecutive_failures"),
+            "Failed days": of_job("failed_days"),
+            "Failing since": of_job("failing_since_timestamp_seconds") + " * 1000",
+            "Last run": of_job("last_run_timestamp_seconds") + " * 1000",
+            "Last success": of_job("last_success_timestamp_seconds") + " * 1000",
+            "Files": of_job("last_files"),
+            "Usual": of_job("files_recent_median"),
+            "Refused": of_job("last_refused_files"),
+        },
+        labels={"Status": "status", "Cause": "cause"},
+        times=("Failing since", "Last run", "Last success"),
     )
     band = (
         statetimeline.Panel()
-        .title("Failed days in a row")
-        .description(
-            "Green is a day with a success; the number is how many days in a row had none."
-        )
+        .title("Failures in a row")
+        .description("Green is a success.")
         .datasource(METRICS)
-        .span(HALF)
+        .span(FULL)
         .height(9)
         .thresholds(steps(warn=1, bad=3))
         .color_scheme(board.FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
-        .with_target(
-            query(f"max by (job_name) (mayfly_job_failed_day_streak{{{JOBS}}})").legend_format(
-                "{{job_name}}"
-            )
-        )
+        .with_target(query(of_job("consecutive_failures")).legend_format("{{job_name}}"))
     )
-    return [listing, band]
+    return [schedules, jobs, band]
 
 
-def hidden_columns() -> list[str]:
-    """Return the table's columns that Grafana adds and nobody wants to see."""
-    times = [f"Time {number}" for number in range(1, 8)]
-    return ["Time", *times, "Value #A", "Value #B"]
+def listing(
+    title: str,
+    key: str,
+    columns: dict[str, str],
+    *,
+    labels: dict[str, str],
+    times: Sequence[str],
+) -> table.Panel:
+    """Return a table with a row for each value of a label.
+
+    Args:
+        title: Of the panel.
+        key: The label.
+        columns: A question for each column.
+        labels: Columns that show a label of theirs instead of the value.
+        times: Columns that show how long ago a time is.
+    """
+    panel = table.Panel().title(title).datasource(METRICS).span(FULL).height(8)
+    names = {key: key.removesuffix("_name").capitalize()}
+    hidden = ["Time", "commit", *(f"Time {number + 1}" for number in range(len(columns)))]
+    for letter, (column, expression) in zip(ascii_uppercase, columns.items(), strict=False):
+        target = query(expression).ref_id(letter).instant().format(PromQueryFormat.TABLE)
+        panel = panel.with_target(target)
+        value = f"Value #{letter}"
+        names[labels.get(column, value)] = column
+        if column in labels:
+            hidden.append(value)
+    shown = {"excludeByName": dict.fromkeys(hidden, True), "renameByName": names}
+    join = {"byField": key, "mode": "outer"}
+    panel = panel.with_transformation(
+        model.DataTransformerConfig(id_val="joinByField", options=join)
+    ).with_transformation(model.DataTransformerConfig(id_val="organize", options=shown))
+    for column in times:
+        unit = model.DynamicConfigValue(id_val="unit", value="dateTimeFromNow")
+        panel = panel.override_by_name(column, [unit])
+    return panel
 
 
 def yields() -> list[Panels]:
     """Return what each job's last run brought, over time."""
     return [
-        line("Files", "mayfly_job_last_files"),
-        line("Bytes", "mayfly_job_last_bytes", unit="bytes"),
-        line("Items", "mayfly_job_last_items"),
-        line("Duration", "mayfly_job_last_duration_seconds", unit="s"),
+        line("Files", "last_files"),
+        line("Bytes", "last_bytes", unit="bytes"),
+        line("Items", "last_items"),
+        line("Duration", "last_duration_seconds", unit="s"),
     ]
 
 
 def runs() -> list[Panels]:
     """Return the runs as a whole, and their price."""
-    money = (
-        graph("Cost of the month", "currencyUSD")
-        .with_target(query("sum(mayfly_month_cost_usd)").legend_format("so far"))
-        .with_target(
-            query("sum(mayfly_month_cost_forecast_usd)").legend_format("forecast").ref_id("B")
-        )
-        .with_target(query("max(mayfly:limit:month_cost_usd)").legend_format("budget").ref_id("C"))
+    money = graph(
+        "Cost of the month",
+        "currencyUSD",
+        {
+            "so far": f"sum({of('month_cost_usd')})",
+            "of that, estimated": f"sum({of('month_cost_estimated_usd')})",
+            "forecast": f"sum({of('month_cost_forecast_usd')})",
+            "budget": "max(mayfly:limit:month_cost_usd)",
+        },
     )
-    duration = (
-        graph("Duration and cost of a run", "s")
-        .with_target(query("max(mayfly_run_last_duration_seconds)").legend_format("duration"))
-        .with_target(query("max(mayfly_run_last_cost_usd)").legend_format("cost").ref_id("B"))
-        .override_by_name("cost", [model.DynamicConfigValue(id_val="unit", value="currencyUSD")])
-    )
-    status = (
-        statetimeline.Panel()
-        .title("Status of the last run")
-        .datasource(METRICS)
-        .span(HALF)
-        .height(8)
-        .with_target(query("max by (status) (mayfly_run_last_status)").legend_format("{{status}}"))
-    )
-    alerts = (
-        statetimeline.Panel()
-        .title("Alerts")
-        .datasource(METRICS)
-        .span(HALF)
-        .height(8)
-        .with_target(
-            query(
-                'max by (alertname, job_name) (ALERTS{alertname=~"Mayfly.+", alertstate="firing"})'
-            ).legend_format("{{alertname}} {{job_name}}")
-        )
+    duration = graph(
+        "Duration and cost of a run",
+        "s",
+        {
+            "{{schedule}}": f"max by (schedule) ({of('run_last_duration_seconds')})",
+            "{{schedule}}: cost": f"max by (schedule) ({of('run_last_cost_usd')})",
+        },
+    ).override_by_regexp("/cost$/", [model.DynamicConfigValue(id_val="unit", value="currencyUSD")])
+    status = band("Status of the last run", f"max by (schedule, status) ({of('run_last_status')})")
+    alerts = band(
+        "Alerts",
+        "max by (alertname, schedule, job_name) "
+        '(ALERTS{alertname=~"Mayfly.+", alertstate="firing"})',
     )
     return [money, duration, status, alerts]
 
 
+def band(title: str, expression: str) -> statetimeline.Panel:
+    """Return a band for each series of a question."""
+    return (
+        statetimeline.Panel()
+        .title(title)
+        .datasource(METRICS)
+        .span(HALF)
+        .height(8)
+        .with_target(query(expression).legend_format("__auto"))
+    )
+
+
+def shards() -> list[Panels]:
+    """Return how the newest group of shards goes: empty where there are none."""
+    return [
+        graph(
+            "Shards of the newest group",
+            "short",
+            {
+                "done": f"max by (schedule) ({of('group_shards_done')})",
+                "all": f"max by (schedule) ({of('group_shards')})",
+            },
+        ),
+        graph(
+            "Its jobs, by kind",
+            "short",
+            {
+                "{{family}}: due": f"max by (family) ({of('group_jobs')})",
+                "{{family}}: succeeded": f"max by (family) ({of('group_jobs_succeeded')})",
+                "{{family}}: {{cause}}": f"max by (family, cause) ({of('group_job_failures')})",
+            },
+        ),
+    ]
+
+
+def home() -> list[Panels]:
+    """Return how the service itself does."""
+    return [
+        graph(
+            "Polls and pulls an hour",
+            "short",
+            {
+                "polls": f"sum(increase({of('polls_total')}[1h]))",
+                "failed polls": f"sum(increase({of('poll_failures_total')}[1h]))",
+                "entries": f"sum(increase({of('entries_read_total')}[1h]))",
+                "pulls": f"sum(increase({of('pulls_total')}[1h]))",
+                "jobs that came home": f"sum(increase({of('pulled_jobs_total')}[1h]))",
+                "failed hooks": f"sum(increase({of('hook_failures_total')}[1h]))",
+            },
+        ),
+        graph(
+            "Bytes that came home, a day",
+            "bytes",
+            {"bytes": f"sum(increase({of('pulled_bytes_total')}[1d]))"},
+        ),
+        graph(
+            "What is wrong",
+            "short",
+            {
+                "pull: {{problem}}": f"sum by (problem) ({of('pull_problems')})",
+                "invalid entries": f"sum({of('bucket_invalid_entries')})",
+                "missing entries": f"sum({of('bucket_missing_entries')})",
+            },
+        ),
+        graph(
+            "Memory of `mayfly serve`",
+            "bytes",
+            {
+                "{{instance}}": "process_resident_memory_bytes * on (instance, job) mayfly_build_info"
+            },
+        ),
+    ]
+
+
 def log_panel() -> logs.Panel:
-    """Return the runs' logs, newest first: empty where `mayfly serve` pushes none."""
+    """Return the runs' logs, newest first: empty where nobody collects what `mayfly serve --print-logs` prints."""
     return (
         logs.Panel()
         .title("Log of the runs")
-        .description("Empty unless `mayfly serve` runs with --loki.")
+        .description(
+            "Empty unless `mayfly serve` runs with --print-logs, and something collects that."
+        )
         .datasource(LOGS)
         .span(FULL)
         .height(12)
@@ -250,7 +352,11 @@ def log_panel() -> logs.Panel:
         .enable_log_details(True)
         .sort_order(common.LogsSortOrder.DESCENDING)
         .with_target(
-            loki.Dataquery().datasource(LOGS).expr('{app="mayfly"}').query_type("range").ref_id("A")
+            loki.Dataquery()
+            .datasource(LOGS)
+            .expr('{app="mayfly"} | json | run != ""')
+            .query_type("range")
+            .ref_id("A")
         )
     )
 
@@ -278,15 +384,24 @@ def figure(
     )
 
 
+def of(metric: str) -> str:
+    """Return a series of the buckets that are chosen."""
+    return f"mayfly_{metric}{{{BUCKET}}}"
+
+
+def of_job(metric: str, *labels: str) -> str:
+    """Return a series of the jobs that are chosen, by job."""
+    return f"max by ({', '.join(('job_name', *labels))}) (mayfly_job_{metric}{{{JOBS}}})"
+
+
 def line(title: str, metric: str, *, unit: str = "short") -> timeseries.Panel:
     """Return a line for each job."""
-    expression = f"max by (job_name) ({metric}{{{JOBS}}})"
-    return graph(title, unit).with_target(query(expression).legend_format("{{job_name}}"))
+    return graph(title, unit, {"{{job_name}}": of_job(metric)})
 
 
-def graph(title: str, unit: str) -> timeseries.Panel:
-    """Return an empty graph of half the width; values step, because they change once a run."""
-    return (
+def graph(title: str, unit: str, lines: dict[str, str]) -> timeseries.Panel:
+    """Return questions over half the width, by their legends; values step, because they change once a run."""
+    panel = (
         timeseries.Panel()
         .title(title)
         .datasource(METRICS)
@@ -303,6 +418,9 @@ def graph(title: str, unit: str) -> timeseries.Panel:
             .show_legend(True)
         )
     )
+    for letter, (legend, expression) in zip(ascii_uppercase, lines.items(), strict=False):
+        panel = panel.with_target(query(expression).legend_format(legend).ref_id(letter))
+    return panel
 
 
 def query(expression: str) -> prometheus.Dataquery:

@@ -41,11 +41,23 @@ def configured(stack: Stack) -> Loaded:
 
 
 def test_an_empty_form_leaves_the_image_as_it_is(make: Make) -> None:
-    """No key of the launch, no fault."""
-    found = configured(make())
+    """But for the schedule, which the stack knows: home judges by it."""
+    found = configured(make(ScheduleExpression="cron(0 3 * * ? *)", TimeZone="Asia/Tokyo"))
     assert found.faults == ()
     assert found.settings.release.track == "v1.*"
-    assert "user data" not in found.origins.values()
+    assert {key for key, origin in found.origins.items() if origin == "user data"} == {
+        "schedule",
+        "schedule.expression",
+        "schedule.timezone",
+    }
+    schedule = found.settings.schedule
+    assert (schedule.expression, schedule.timezone) == ("cron(0 3 * * ? *)", "Asia/Tokyo")
+    assert not found.settings.power.has_disk(machine=True)
+
+
+def test_a_machine_that_is_stopped_keeps_its_disk(make: Make) -> None:
+    """What could not be sent waits there."""
+    assert configured(make(Mode="stopped")).settings.power.has_disk(machine=True)
 
 
 def test_two_stacks_from_one_image_differ_in_what_their_forms_say(make: Make) -> None:

@@ -422,7 +422,7 @@ async def put_log_part(view: View, run: str, number: int) -> None:
         await put_surely(view, LogKey(run, number).text, b"{}\n")
 
 
-@dataclass
+@dataclass(eq=False)
 class Home:
     """A reader that follows the index, and remembers what it has shown."""
 

@@ -100,6 +100,12 @@ class MemoryBucket:
         stored = self.objects.get(key)
         return stored.data if stored else None
 
+    async def size(self, key: str) -> int | None:
+        """Return an object's size."""
+        await self._ask("get", key)
+        stored = self.objects.get(key)
+        return stored.bytes if stored else None
+
     async def put_once(self, key: str, data: bytes) -> None:
         """Write an object; twice is a defect."""
         await self._ask("put", key)

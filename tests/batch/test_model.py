@@ -14,7 +14,7 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import pytest
@@ -53,6 +53,8 @@ SHARD = Batch.of_shard("main", "nightly", 0, 2)
 MINUTE = 60.0
 LOOKS = (5.0, 20.0, 45.0, 90.0, *(MINUTE * n for n in (7, 13, 18, 33, 38, 70)))
 """Seconds at which home looks; deadlines are at twelve minutes, five and twenty minutes before looks of it."""
+SECOND_LOOKS = (12.0, 50.0, *(MINUTE * n for n in (9, 17, 19, 35, 55)))
+"""The same of a second reader, whose clock is off by as much the other way."""
 DAYS = 2 * 86400.0
 DEADLINE = 12 * MINUTE
 PAIRS = 2 if LONG else 1
@@ -74,6 +76,7 @@ class Scenario:
     troubles: frozenset[Trouble]
     preempt: bool = False
     home_skew: timedelta = timedelta(0)
+    second_reader: bool = False
 
 
 def _one(**options: Any) -> Machines:
@@ -117,6 +120,13 @@ SCENARIOS = {
     ),
     "two machines, one after the other": Scenario(
         SLOT, _two(50.0, keeps_disk=False), STORE | {Trouble.OUTAGE}
+    ),
+    "two machines and two readers": Scenario(
+        SLOT,
+        _two(2.0, keeps_disk=False),
+        STORE | {Trouble.NO_POINTERS, Trouble.LAGS, Trouble.GAPS},
+        home_skew=timedelta(minutes=2),
+        second_reader=True,
     ),
     "two machines, listings that lag": Scenario(
         SLOT, _two(2.0), frozenset({Trouble.LAGS, Trouble.GAPS, Trouble.DIES_AFTER})
@@ -407,12 +417,16 @@ async def play(scenario: Scenario, rules: Rules, choices: Choices, tally: Counte
     """Let one run of the world happen, and judge it."""
     world = World(choices, scenario.troubles, preempt=scenario.preempt)
     truth = Truth()
-    home = Home(world, rules, scenario.home_skew)
+    homes = {Home(world, rules, scenario.home_skew): LOOKS}
+    if scenario.second_reader:
+        homes[Home(world, rules, -scenario.home_skew)] = SECOND_LOOKS
+    home, *_ = homes
     verdict = Verdict(scenario, world, rules, truth, home, tally=tally)
     world.on_applied = verdict.applied
     for moment, machine in scenario.machines(world, rules, truth):
         world.at(moment, machine.boot)
-    home.start(*LOOKS)
+    for reader, looks in homes.items():
+        reader.start(*looks)
     await world.run()
     world.troubles = frozenset()
     world.preempt = False
@@ -420,10 +434,11 @@ async def play(scenario: Scenario, rules: Rules, choices: Choices, tally: Counte
         trouble.value for trouble in world.happened.elements() if trouble is not Trouble.NONE
     )
     tally["requests"] += sum(world.happened.values())
-    home.go_on(world.now + DAYS)
+    for reader in homes:
+        reader.go_on(world.now + DAYS)
     await world.run()
-    for batch in verdict.batches:
-        verdict.of(batch).judge(arrived_of(world, batch))
+    for reader, batch in product(homes, verdict.batches):
+        replace(verdict, home=reader).of(batch).judge(arrived_of(world, batch))
     verdict.went_on()
 
 

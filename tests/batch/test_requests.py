@@ -83,9 +83,9 @@ FIVE = [f"job-{number}" for number in range(5)]
 async def test_five_jobs_each_night() -> None:
     """In the worst case each has a commit of its own."""
     asked = await run(MemoryBucket(), NIGHTLY, FIVE)
-    assert asked == {"put": 14, "list": 3, "get": 1}
+    assert asked == {"put": 14, "list": 3, "get": 8}
     together = await run(MemoryBucket(), NIGHTLY, FIVE, at_once=5)
-    assert together == {"put": 6, "list": 3, "get": 1}
+    assert together == {"put": 6, "list": 3, "get": 4}
 
 
 async def test_five_jobs_of_two_minutes() -> None:
@@ -93,13 +93,13 @@ async def test_five_jobs_of_two_minutes() -> None:
     asked = await run(MemoryBucket(), NIGHTLY, FIVE, seconds=120)
     assert asked["put"] == 14
     assert asked["list"] <= 5
-    assert asked["get"] <= 6
+    assert asked["get"] <= 13
 
 
 async def test_a_run_by_itself() -> None:
     """One look whether there is something to go on with."""
     asked = await run(MemoryBucket(), Purpose(), FIVE)
-    assert asked == {"put": 14, "list": 2}
+    assert asked == {"put": 14, "list": 2, "get": 7}
 
 
 async def test_the_next_night_asks_the_same() -> None:
@@ -109,7 +109,7 @@ async def test_the_next_night_asks_the_same() -> None:
         bucket.clock.seconds = night * 86400.0
         slot = bucket.clock.now()
         asked = await run(bucket, Purpose(slot=slot), FIVE, name=str(night))
-        assert asked == {"put": 14, "list": 3, "get": 1}
+        assert asked == {"put": 14, "list": 3, "get": 8}
 
 
 @pytest.mark.parametrize(("at_once", "commits"), [(2, 500), (10, 100), (200, 5)])
@@ -119,10 +119,10 @@ async def test_a_million_jobs_on_a_thousand_shards(at_once: int, commits: int) -
     asked = await run(MemoryBucket(), SHARD, names, at_once=at_once, seconds=3600 / commits)
     assert asked["put"] == 2 * commits + 4
     assert 12 <= asked["list"] <= 15
-    assert 0.9 * commits <= asked["get"] <= commits + 1
+    assert 1.9 * commits <= asked["get"] <= 2 * commits + 3
     whole = 1000 * dollars(asked)
     print(f"{commits} commits: {dict(asked)} for a shard, {whole:.2f} dollars for all")
-    assert whole < 0.25 + commits * 0.0105
+    assert whole < 0.25 + commits * 0.011
 
 
 async def test_other_shards_cost_a_shard_nothing() -> None:
@@ -154,4 +154,4 @@ async def test_a_shard_that_is_tried_again_reads_what_it_has_committed() -> None
     decision = (await session.settle()).decision
     assert isinstance(decision, Work)
     assert len(decision.leave_out) == 50
-    assert bucket.asked == {"put": 2, "list": 1, "get": 53}
+    assert bucket.asked == {"put": 2, "list": 1, "get": 54}

@@ -360,6 +360,11 @@ class View:
         stored = self._world.objects.get(key)
         return stored.data if stored else None
 
+    async def size(self, key: str) -> int | None:
+        """Return an object's size, in the same way."""
+        stored = self._world.objects.get(key)
+        return stored.bytes if stored else None
+
     async def put_once(self, key: str, data: bytes) -> None:
         """Put an object."""
         await self._world.ask(self._process, Request("put", key, data, since=self._world.now))

@@ -289,11 +289,22 @@ class Bucket:
         self.objects.delete(layout.file_key(run, job, path))
 
 
+def _read(text: bytes) -> Document | None:
+    """Return an entry; one that was cut short, by a store that lies, says nothing."""
+    try:
+        entry: Document = json.loads(text)
+    except ValueError:
+        return None
+    return entry
+
+
 def read_runs(objects: Readable) -> dict[str, Run]:
     """Return the runs of a bucket by id, oldest first."""
     texts = {key: objects.get(key) for key in objects.keys(layout.ENTRIES)}
     found = [
-        (match, json.loads(texts[key])) for key in texts if (match := layout.ENTRY.fullmatch(key))
+        (match, entry)
+        for key, text in texts.items()
+        if (match := layout.ENTRY.fullmatch(key)) and (entry := _read(text))
     ]
     first = {match["run"]: match["nonce"] for match, entry in found if "began" in entry}
     # Whoever finishes a run that died is a process of its own, and speaks after the first one.

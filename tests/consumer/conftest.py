@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from tests.bucket.bucket import Bucket
-from tests.consumer.following import Home
 
 
 @pytest.fixture
@@ -22,15 +21,3 @@ def bucket(request: pytest.FixtureRequest, folder: Bucket) -> Bucket:
     if request.param == "file":
         return folder
     return Bucket.on_s3(request.getfixturevalue("s3_server"), request.getfixturevalue("s3_bucket"))
-
-
-@pytest.fixture
-def home(tmp_path: Path, bucket: Bucket) -> Home:
-    """A history that is not there yet, of a bucket of each kind."""
-    return Home(tmp_path, bucket)
-
-
-@pytest.fixture
-def local(tmp_path: Path, folder: Bucket) -> Home:
-    """A history that is not there yet, of a bucket in a folder."""
-    return Home(tmp_path, folder)

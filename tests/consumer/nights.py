@@ -7,7 +7,16 @@ from zoneinfo import ZoneInfo
 
 from agent.batch.fold import Arrived, fold
 from agent.batch.follow import CLOCKS
-from agent.contract.entries import Began, Closed, Ended, Entry, LeftOut, Object, Planned
+from agent.contract.entries import (
+    MOST_JOBS,
+    Began,
+    Closed,
+    Ended,
+    Entry,
+    LeftOut,
+    Object,
+    Planned,
+)
 from agent.contract.facts import Cost, Host, Schedule
 from agent.contract.ids import Batch as Id
 from agent.contract.ids import run_id
@@ -116,7 +125,10 @@ def attempt(
         plan = Planned(count=len(names), jobs=names, left_out=left)
         parts.append((0.5, {"planned": plan}))
         results = tuple(ended(run, one, how) for one, how in jobs.items())
-        parts += [(minutes or 1, {"jobs": results})] if results else []
+        parts += [
+            (minutes or 1, {"jobs": results[start : start + MOST_JOBS]})
+            for start in range(0, len(results), MOST_JOBS)
+        ]
     if minutes is not None:
         said = status or _status(jobs)
         closed = Closed(

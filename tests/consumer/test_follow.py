@@ -234,10 +234,10 @@ async def test_what_is_no_entry_is_told_once(local: Home, folder: Bucket) -> Non
     writer.append(closed=writer.closed())
     folder.objects.put(key.text, b"{" * 50)
     said = await local.polls()
-    assert [one for one, _ in said.invalid] == [key.text]
+    assert list(said.invalid) == [key.text]
     assert list(local.store.history().invalid) == [key.text]
     assert local.status(writer.run) is RunStatus.RUNNING
-    assert (await local.polls()).invalid == ()
+    assert (await local.polls()).invalid == {}
 
 
 async def test_keys_that_are_none_are_passed_over(local: Home, folder: Bucket) -> None:
@@ -248,7 +248,7 @@ async def test_keys_that_are_none_are_passed_over(local: Home, folder: Bucket) -
     assert writer.batch is not None
     folder.objects.put(f"{batch_prefix(writer.batch)}nonsense.json", b"{}")
     said = await local.polls()
-    assert (said.entries, said.invalid, said.failed) == (4, (), ())
+    assert (said.entries, said.invalid, said.failed) == (4, {}, ())
 
 
 async def test_a_store_that_gives_half_an_object_is_asked_again(
@@ -260,7 +260,7 @@ async def test_a_store_that_gives_half_an_object_is_asked_again(
     local.bucket.cut.add(key)
     said = await local.polls()
     assert [batch for batch, _ in said.failed] == [writer.batch]
-    assert said.invalid == ()
+    assert said.invalid == {}
     local.bucket.cut.clear()
     local.bucket.took()
     assert (await local.polls()).failed == ()
@@ -436,7 +436,7 @@ async def test_an_entry_that_is_too_large_is_not_fetched(local: Home, folder: Bu
     folder.objects.put(key.text, b" " * (2 * 1024**2 + 1))
     arrive(folder.root / key.text, STARTED)
     said = await local.polls()
-    assert [one for one, _ in said.invalid] == [key.text]
+    assert list(said.invalid) == [key.text]
     assert f"GET {key.text}" not in local.bucket.asked
 
 

@@ -8,31 +8,40 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
+from frictionless import system, validate
 
+from agent.contract.ids import Batch
+from agent.contract.layout import JobKey
 from agent.contract.names import bucket_path
-from agent.core.ids import run_id
-from agent.core.results import JobResult, JobStatus
-from consumer.pull.place import Destination
+from consumer.pull.folder import Destination
 from tests.bucket.bucket import Bucket
-from tests.bucket.leaving import FILES, RUN, leave_run
-from tests.consumer.pulling import content, of_job, placed, pull_into, pulling
+from tests.bucket.entries import RunWriter
+from tests.consumer.pulling import (
+    JOBS,
+    NIGHTS,
+    SMALL,
+    TODAY,
+    Pulled,
+    content,
+    installed,
+    leave,
+    of_job,
+    pull_into,
+    pulling,
+    results,
+    state_of,
+)
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import Answer
 from tests.parts.ports import free_port
-from tests.parts.seaweed import S3Server
 
-DAYS = [f"202611{day}T064205Z-3f9a1c" for day in (18, 19, 20, 21)]
-HALF = (
-    JobResult(name="quotes", status=JobStatus.SUCCEEDED),
-    JobResult(name="notes", status=JobStatus.FAILED),
-)
+HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
@@ -41,153 +50,197 @@ def dest(tmp_path: Path) -> Path:
     return tmp_path / "at home" / "scraped"
 
 
-def leave_half(bucket: Bucket, run: str) -> None:
-    """Leave a run one of whose two jobs failed after it had written a file."""
-    leave_run(bucket, run, jobs=HALF)
-
-    def partial(manifest: dict[str, object]) -> None:
-        resources = manifest["resources"]
-        assert isinstance(resources, list)
-        for row in resources:
-            if row.get("mayfly:job") == "notes":
-                row["mayfly:partial"] = True
-
-    jobs = [
-        {"name": "quotes", "status": "succeeded", "files": 4},
-        {"name": "notes", "status": "failed", "files": 1},
-    ]
-    bucket.rewrite(run, partial)
-    bucket.commit(run, bucket.manifest_text(run), jobs=jobs)
+@pytest.fixture
+def distant(s3_proxy: FaultProxy, s3_bucket: str) -> Bucket:
+    """A bucket behind the proxy."""
+    return Bucket.on_s3(s3_proxy.store, s3_bucket, endpoint=s3_proxy.url)
 
 
-def test_a_run_comes_home_by_job_with_every_byte(bucket: Bucket, dest: Path) -> None:
-    """Each job of a run is a folder with the job's own paths, and `latest` leads to it."""
-    leave_run(bucket)
+def test_a_job_comes_home_with_its_package_logs_and_evidence(bucket: Bucket, dest: Path) -> None:
+    """Each job of a run is a folder exactly as its package names it, and `latest` leads to it."""
+    run = leave(bucket)
     pulled = pull_into(dest, bucket)
-    assert (pulled.code, placed(dest)) == (0, [(RUN, "notes"), (RUN, "quotes")])
-    assert content(dest / "quotes" / RUN) == of_job("quotes")
-    assert content(dest / "notes" / "latest") == of_job("notes")
-    assert (dest / "notes" / "latest").readlink() == Path(RUN)
+    assert (pulled.code, installed(dest)) == (0, [(run, "notes"), (run, "quotes")])
+    quotes = content(dest / "quotes" / run)
+    assert results(dest / "quotes" / run) == of_job("quotes")
+    assert results(dest / "notes" / "latest") == of_job("notes")
+    assert (dest / "notes" / "latest").readlink() == Path(run)
+    named = json.loads(quotes.pop("datapackage.json"))["resources"]
+    assert {one["path"]: one["bytes"] for one in named} == {p: len(d) for p, d in quotes.items()}
+    assert quotes["logs/attempt-1.log"] == b"said something\n"
 
 
-def test_a_name_that_the_disk_at_home_cannot_hold_stays_that_of_the_bucket(
-    bucket: Bucket, dest: Path
-) -> None:
-    """Of each file by itself; a pull that goes on where one was killed decides in the same way."""
-    names = {
-        "back\\slash.csv": "back\\slash.csv",
-        "n" * 300: bucket_path("n" * 300),
-        "plain": "plain",
-    }
-    files = {f"quotes/{bucket_path(name)}": name.encode() for name in names}
-    leave_run(bucket, files=files, jobs=[JobResult(name="quotes", status=JobStatus.SUCCEEDED)])
-    bucket.rewrite(RUN, lambda manifest: _name_originals(manifest, names))
-    staged = dest / ".mayfly" / "staging" / RUN / "quotes"
-    staged.mkdir(parents=True)
-    (staged / "back\\slash.csv").write_bytes(b"back\\slash.csv")
+def test_what_came_home_is_a_data_package(bucket: Bucket, dest: Path) -> None:
+    """Any tool that reads Data Packages can check it."""
+    leave(bucket)
+    pull_into(dest, bucket)
+    with system.use_context(trusted=True):
+        report = validate(str(dest / "quotes" / "latest" / "datapackage.json"))
+    assert report.valid, report.flatten(["type", "note"])
+
+
+def test_a_job_comes_home_before_its_run_ends(bucket: Bucket, dest: Path) -> None:
+    """What is committed is there; what the run has not done yet is no failure."""
+    run = leave(bucket, closed=False, started=datetime.now(UTC).replace(microsecond=0))
+    pulled = pull_into(dest, bucket)
+    assert (pulled.code, sorted(pulled.rows("installed"))) == (0, [(run, "notes"), (run, "quotes")])
+
+
+def test_an_odd_name_is_that_of_the_package(bucket: Bucket, dest: Path) -> None:
+    """What a bucket cannot hold is called otherwise there, and at home; the package has the name that the job gave."""
+    names = ["back\\slash.csv", "n" * 300, "Episode #1", "plain"]
+    run = leave(bucket, jobs={"quotes": {name: name.encode() for name in names}})
     assert pull_into(dest, bucket).code == 0
-    there = {at_home: name.encode() for name, at_home in names.items()}
-    assert content(dest / "quotes" / RUN) == there
-
-
-def _name_originals(manifest: dict[str, Any], names: Iterable[str]) -> None:
-    for name in names:
-        for resource in manifest["resources"]:
-            if bucket_path(name) != name and resource["path"] == f"quotes/{bucket_path(name)}":
-                resource["mayfly:path"] = name
+    assert results(dest / "quotes" / run) == {bucket_path(name): name.encode() for name in names}
+    package = json.loads((dest / "quotes" / run / "datapackage.json").read_text())
+    own = {one["mayfly:path"] for one in package["resources"] if "mayfly:path" in one}
+    assert own == set(names) - {"plain"}
 
 
 def test_a_second_pull_finds_nothing_new(bucket: Bucket, dest: Path) -> None:
-    """To pull again changes nothing, also when the state is lost."""
-    leave_run(bucket)
+    """To pull again changes nothing, also when all memory is lost."""
+    leave(bucket)
     first = pull_into(dest, bucket)
-    marks = {path: path.stat().st_mtime_ns for path in dest.rglob("*") if path.name != "lock"}
-    assert pull_into(dest, bucket).document["placed"] == []
-    assert {path: path.stat().st_mtime_ns for path in marks} == marks
-    (dest / ".mayfly" / "state.json").unlink()
+    marks = {path: path.stat().st_mtime_ns for path in dest.glob("[!.]*/**/*")}
+    assert pull_into(dest, bucket).document["installed"] == []
+    for path in (dest / ".mayfly").iterdir():
+        path.unlink() if path.is_file() else shutil.rmtree(path)
     again = pull_into(dest, bucket)
-    assert (len(first.document["placed"]), again.document["placed"], again.code) == (2, [], 0)
+    assert (len(first.document["installed"]), again.document["installed"], again.code) == (2, [], 0)
+    assert {path: path.stat().st_mtime_ns for path in dest.glob("[!.]*/**/*")} == marks
 
 
-def test_an_idle_pull_is_one_list(s3_proxy: FaultProxy, s3_bucket: str, dest: Path) -> None:
-    """When everything is seen, the bucket is asked once, and never listed from its beginning."""
-    bucket = Bucket.on_s3(s3_proxy.store, s3_bucket, endpoint=s3_proxy.url)
-    for run in DAYS:
-        leave_run(bucket, run, files={"quotes/a": b"a"})
-    assert pull_into(dest, bucket).code == 0
-    for options in ((), ("--keep", "9"), ("--since", "2026-01-01")):
+def test_an_idle_pull_is_one_list(distant: Bucket, s3_proxy: FaultProxy, dest: Path) -> None:
+    """When everything is seen, the bucket is asked once."""
+    for night in NIGHTS:
+        leave(distant, night, SMALL)
+    assert pull_into(dest, distant).code == 0
+    for options in ((), ("--keep", "9"), ("--since", "2026-01-01"), ("--job", "quotes")):
         before = len(s3_proxy.seen)
-        assert pull_into(dest, bucket, *options).code == 0
+        assert pull_into(dest, distant, *options).code == 0
         (only,) = s3_proxy.seen[before:]
         assert "list-type=2" in only.path
-        assert "start-after=" in only.path
 
 
-def test_runs_that_commit_late_within_the_overlap_are_found(folder: Bucket, dest: Path) -> None:
-    """An entry that appears with a stamp before the newest one is not missed, and none is taken twice."""
-    late, early = "20261122T064205Z-3f9a1c", "20261122T063205Z-3f9a1c"
-    leave_run(folder, late)
+def test_a_run_that_commits_late_is_found(folder: Bucket, dest: Path) -> None:
+    """A run that began before the newest and arrives after it is fetched; `latest` stays with the newest."""
+    late, early = leave(folder, NIGHTS[1]), NIGHTS[0]
     pull_into(dest, folder)
-    leave_run(folder, early)
-    pulled = pull_into(dest, folder)
-    assert pulled.rows("placed") == [(early, "quotes"), (early, "notes")]
+    run = leave(folder, early, SMALL)
+    assert pull_into(dest, folder).rows("installed") == [(run, "quotes")]
     assert (dest / "quotes" / "latest").readlink() == Path(late)
 
 
-def test_a_folder_that_a_person_removed_does_not_come_back(folder: Bucket, dest: Path) -> None:
-    """What was taken in and deleted at home is dealt with."""
-    leave_run(folder)
+def test_what_a_person_removed_comes_back_only_when_asked_for(folder: Bucket, dest: Path) -> None:
+    """What was taken in and deleted at home is dealt with, until its run is named."""
+    run = leave(folder)
     pull_into(dest, folder)
-    for path in sorted((dest / "notes" / RUN).rglob("*"), reverse=True):
-        path.unlink()
-    (dest / "notes" / RUN).rmdir()
-    assert pull_into(dest, folder).document["placed"] == []
+    shutil.rmtree(dest / "notes" / run)
+    assert pull_into(dest, folder).document["installed"] == []
+    assert pull_into(dest, folder, "--run", run).rows("installed") == [(run, "notes")]
+    assert results(dest / "notes" / run) == of_job("notes")
 
 
-def test_a_second_commit_of_a_run_changes_nothing(folder: Bucket, dest: Path) -> None:
-    """A later index entry for a run that was committed long before is not believed."""
-    leave_run(folder, DAYS[0])
-    leave_run(folder, DAYS[3])
-    pull_into(dest, folder, "--keep", "1")
-    entry = folder.entry(DAYS[0])
-    folder.put_entry(DAYS[0], entry, at=datetime(2026, 11, 21, 6, 44, tzinfo=UTC))
-    assert pull_into(dest, folder).document["placed"] == []
-    assert placed(dest) == [(DAYS[3], "notes"), (DAYS[3], "quotes")]
+def test_of_two_successes_of_a_batch_the_first_to_arrive_comes_home(
+    folder: Bucket, dest: Path
+) -> None:
+    """Two machines for one slot: each job comes home once, from whoever was first."""
+    slot = Batch.of_slot("main", NIGHTS[0])
+    late = leave(folder, NIGHTS[0], SMALL, batch=slot, wait=HOUR)
+    early = leave(folder, NIGHTS[0] + timedelta(minutes=5), JOBS, batch=slot)
+    pulled = pull_into(dest, folder)
+    assert pulled.rows("installed") == [(early, "quotes"), (early, "notes")]
+    assert pull_into(dest, folder, "--run", late).rows("installed") == [(late, "quotes")]
+
+
+def test_what_was_installed_first_stays(folder: Bucket, dest: Path) -> None:
+    """A success that is seen later and arrived before: at home nothing is exchanged any more."""
+    slot = Batch.of_slot("main", NIGHTS[0])
+    run = leave(folder, NIGHTS[0], SMALL, batch=slot, wait=HOUR)
+    pull_into(dest, folder)
+    leave(folder, NIGHTS[0] + timedelta(minutes=5), JOBS, batch=slot)
+    pulled = pull_into(dest, folder)
+    assert [job for _, job in pulled.rows("installed")] == ["notes"]
+    assert installed(dest, ["quotes"]) == [(run, "quotes")]
+
+
+def test_a_retry_brings_what_the_first_run_did_not(folder: Bucket, dest: Path) -> None:
+    """The jobs of a batch come home from several runs; what failed and then succeeded is no failure."""
+    slot = Batch.of_slot("main", NIGHTS[0])
+    first = leave(folder, NIGHTS[0], batch=slot, failed=["notes"])
+    assert pull_into(dest, folder).code == 3
+    second = leave(folder, NIGHTS[0] + HOUR, {"notes": JOBS["notes"]}, batch=slot)
+    pulled = pull_into(dest, folder)
+    assert (pulled.code, pulled.rows("installed")) == (0, [(second, "notes")])
+    assert installed(dest) == [(first, "quotes"), (second, "notes")]
 
 
 def test_only_the_wanted_jobs_come_and_the_others_can_come_later(
     folder: Bucket, dest: Path
 ) -> None:
     """What one choice of jobs has passed over is still new to another."""
-    leave_run(folder)
-    assert pull_into(dest, folder, "--job", "notes").rows("placed") == [(RUN, "notes")]
-    assert pull_into(dest, folder, "--job", "notes").rows("placed") == []
-    assert pull_into(dest, folder).rows("placed") == [(RUN, "quotes")]
+    run = leave(folder)
+    assert pull_into(dest, folder, "--job", "notes").rows("installed") == [(run, "notes")]
+    assert pull_into(dest, folder, "--job", "notes").rows("installed") == []
+    assert pull_into(dest, folder).rows("installed") == [(run, "quotes")]
+
+
+@pytest.mark.parametrize(
+    ("options", "known"),
+    [
+        (("--job", "quots"), "there are notes, quotes"),
+        (("--run", "20261122T064205Z-3f9a1c"), "mayfly status"),
+    ],
+)
+def test_what_nobody_knows_is_an_error(
+    folder: Bucket, dest: Path, options: tuple[str, str], known: str
+) -> None:
+    """A typo brings nothing, and is told from a night without results."""
+    leave(folder)
+    pulled = pull_into(dest, folder, *options)
+    assert (pulled.code, installed(dest)) == (2, [])
+    assert options[1] in pulled.stderr
+    assert known in pulled.stderr
+
+
+def test_a_failed_job_is_told_until_it_succeeds(folder: Bucket, dest: Path) -> None:
+    """A pull that brings nothing says which job had nothing, and why; scripts see it by the exit code."""
+    leave(folder, NIGHTS[0])
+    run = leave(folder, NIGHTS[1], failed=["notes"])
+    for again in (False, True):
+        pulled = pull_into(dest, folder)
+        (told,) = pulled.document["failed"]
+        assert (pulled.code, told["run"], told["job"], told["again"]) == (3, run, "notes", again)
+        assert told["reason"] == "page_changed: no .quote"
+    assert pull_into(dest, folder, "--job", "quotes").code == 0
+    assert (run, "notes") not in installed(dest)
+    leave(folder, NIGHTS[2])
+    assert pull_into(dest, folder).code == 0
 
 
 def test_partial_jobs_come_only_when_asked_for(folder: Bucket, dest: Path) -> None:
-    """What a failed job left stays away, unless wanted; `latest` never leads to it."""
-    leave_run(folder, DAYS[0])
-    leave_half(folder, DAYS[1])
-    assert pull_into(dest, folder).code == 0
-    assert (DAYS[1], "notes") not in placed(dest)
-    assert (DAYS[1], "quotes") in placed(dest)
+    """What a failed job left, with its evidence, stays away, unless wanted; `latest` never leads to it."""
+    good, bad = leave(folder, NIGHTS[0]), leave(folder, NIGHTS[1], failed=["notes"])
+    pull_into(dest, folder)
+    assert (bad, "notes") not in installed(dest)
     pulled = pull_into(dest, folder, "--partial")
-    assert [(row["run"], row["partial"]) for row in pulled.document["placed"]] == [(DAYS[1], True)]
-    assert (dest / "notes" / "latest").readlink() == Path(DAYS[0])
-    assert (dest / "quotes" / "latest").readlink() == Path(DAYS[1])
+    assert [(row["run"], row["status"]) for row in pulled.document["installed"]] == [
+        (bad, "failed")
+    ]
+    assert (dest / "notes" / bad / "evidence" / "attempt-1" / "shot.png").exists()
+    assert (dest / "notes" / "latest").readlink() == Path(good)
+    assert (dest / "quotes" / "latest").readlink() == Path(bad)
 
 
 def test_since_leaves_earlier_runs_until_they_are_wanted(folder: Bucket, dest: Path) -> None:
     """A date or a duration limits what is fetched, and a later pull without it fetches the rest."""
-    recent = run_id(datetime.now(UTC) - timedelta(hours=1), b"abc")
-    for run in (*DAYS, recent):
-        leave_run(folder, run, files={"quotes/a": b"a"})
-    pulled = pull_into(dest, folder, "--since", "2h", "--job", "quotes")
-    assert pulled.rows("placed") == [(recent, "quotes")]
-    pulled = pull_into(dest, folder, "--since", "2026-11-20T00:00:00Z", "--job", "quotes")
-    assert pulled.rows("placed") == [(DAYS[2], "quotes"), (DAYS[3], "quotes")]
-    assert len(pull_into(dest, folder, "--job", "quotes").document["placed"]) == 2
+    runs = [leave(folder, night, SMALL) for night in NIGHTS]
+    recent = leave(folder, datetime.now(UTC).replace(microsecond=0) - HOUR, SMALL)
+    assert pull_into(dest, folder, "--since", "2h").rows("installed") == [(recent, "quotes")]
+    since = f"{NIGHTS[3]:%Y-%m-%dT%H:%M:%SZ}"
+    pulled = pull_into(dest, folder, "--since", since)
+    assert pulled.rows("installed") == [(run, "quotes") for run in runs[3:]]
+    assert pull_into(dest, folder).rows("installed") == [(run, "quotes") for run in runs[:3]]
 
 
 @pytest.mark.parametrize("text", ["yesterday", "2026-13-01", "-3d", ""])
@@ -199,147 +252,166 @@ def test_a_since_that_says_nothing_is_a_usage_error(folder: Bucket, dest: Path, 
 
 def test_keep_removes_older_runs_and_never_the_latest(folder: Bucket, dest: Path) -> None:
     """The newest N of each job stay, and what is removed does not come back."""
-    for run in DAYS[:3]:
-        leave_run(folder, run)
-    leave_half(folder, DAYS[3])
+    runs = [leave(folder, night) for night in NIGHTS[:3]]
+    runs.append(leave(folder, NIGHTS[3], failed=["notes"]))
     pull_into(dest, folder, "--partial")
     pulled = pull_into(dest, folder, "--partial", "--keep", "1")
-    assert placed(dest) == [(DAYS[2], "notes"), (DAYS[3], "notes"), (DAYS[3], "quotes")]
+    assert installed(dest) == sorted([(runs[2], "notes"), (runs[3], "notes"), (runs[3], "quotes")])
     assert len(pulled.document["removed"]) == 5
-    assert pull_into(dest, folder, "--partial", "--keep", "1").document["placed"] == []
+    assert pull_into(dest, folder, "--partial").document["installed"] == []
+
+
+def test_keep_removes_nothing_that_no_pull_installed(folder: Bucket, dest: Path) -> None:
+    """Folders that look like runs and are somebody else's stay, and so does what is in the place of a run."""
+    theirs = [f"202001{day:02d}T000000Z-aaaaaa" for day in range(1, 5)]
+    for run in theirs:
+        (dest / "quotes" / run).mkdir(parents=True)
+    runs = [leave(folder, night, SMALL) for night in NIGHTS]
+    (dest / "quotes" / runs[4]).mkdir()
+    (dest / "quotes" / runs[4] / "mine.txt").write_text("mine")
+    pulled = pull_into(dest, folder, "--keep", "1")
+    assert {run for run, _ in installed(dest)} >= {*theirs, runs[4]}
+    assert (dest / "quotes" / runs[4] / "mine.txt").read_text() == "mine"
+    assert (pulled.code, "in the way" in pulled.document["delayed"][0]["problem"]) == (3, True)
 
 
 def test_a_run_that_a_wrong_clock_dated_to_come_takes_no_place(folder: Bucket, dest: Path) -> None:
     """`latest` leads to the last of the others, and `--keep` counts them without it."""
-    wrong = "20360101T000000Z-abcdef"
-    leave_run(folder, wrong)
+    wrong = leave(folder, datetime(2096, 1, 1, tzinfo=UTC), SMALL)
     pull_into(dest, folder, "--keep", "1")
     assert (dest / "quotes" / "latest").readlink() == Path(wrong)
-    for run in DAYS[:2]:
-        leave_run(folder, run)
-        pulled = pull_into(dest, folder, "--keep", "1")
-        assert pulled.rows("placed") == [(run, "quotes"), (run, "notes")]
+    for night in NIGHTS[:2]:
+        run = leave(folder, night, SMALL, wait=TODAY - night + HOUR)
+        assert pull_into(dest, folder, "--keep", "1").rows("installed") == [(run, "quotes")]
         assert (dest / "quotes" / "latest").readlink() == Path(run)
-    assert placed(dest, ("quotes",)) == [(DAYS[1], "quotes"), (wrong, "quotes")]
-
-
-def test_a_run_of_a_clock_that_is_behind_comes_home(folder: Bucket, dest: Path) -> None:
-    """A folder refuses no writer's clock, as S3 does: a run may be committed years behind the last."""
-    leave_run(folder, DAYS[3])
-    pull_into(dest, folder)
-    late = ["20210101T000000Z-abcdef", DAYS[2]]
-    for run in late:
-        leave_run(folder, run)
-    pulled = pull_into(dest, folder)
-    assert sorted({run for run, _ in pulled.rows("placed")}) == late
-    shutil.rmtree(dest / "quotes" / DAYS[2])
-    assert pull_into(dest, folder).document["placed"] == []
+    assert installed(dest) == [(run, "quotes"), (wrong, "quotes")]
 
 
 def test_keep_does_not_bring_back_what_it_removed(folder: Bucket, dest: Path) -> None:
-    """When all is looked at anew, what would be removed at once is not fetched, and no hook called for it."""
-    for run in DAYS:
-        leave_run(folder, run, files={"quotes/a": b"a"})
+    """When memory is lost, what would be removed at once is not fetched, and no hook called for it."""
+    runs = [leave(folder, night, SMALL) for night in NIGHTS]
     pull_into(dest, folder, "--keep", "2", "--exec", "true")
-    (dest / ".mayfly" / "state.json").unlink()
+    state_of(dest).unlink()
     pulled = pull_into(dest, folder, "--keep", "2", "--exec", "true")
-    assert [pulled.document[kind] for kind in ("placed", "hooks", "removed")] == [[], [], []]
-    assert placed(dest, ("quotes",)) == [(DAYS[2], "quotes"), (DAYS[3], "quotes")]
+    assert [pulled.document[kind] for kind in ("installed", "hooks", "removed")] == [[], [], []]
+    assert installed(dest) == [(run, "quotes") for run in runs[-2:]]
+
+
+def test_a_first_pull_fetches_no_more_than_stays(folder: Bucket, dest: Path) -> None:
+    """A year in the bucket, and two runs to keep: two are fetched."""
+    runs = [leave(folder, night, SMALL) for night in NIGHTS]
+    pulled = pull_into(dest, folder, "--keep", "2")
+    assert pulled.rows("installed") == [(run, "quotes") for run in runs[-2:]]
 
 
 def test_a_run_that_commits_late_is_told_to_the_hook_before_it_goes(
-    folder: Bucket, dest: Path, tmp_path: Path
+    folder: Bucket, dest: Path
 ) -> None:
     """A run older than what is kept, but new, is fetched: its hook must not miss it."""
-    leave_run(folder, "20261122T064205Z-3f9a1c", files={"quotes/a": b"a"})
-    options = ("--keep", "1", "--job", "quotes", "--exec", f'echo x >> "{tmp_path}/calls"')
+    leave(folder, NIGHTS[-1], SMALL)
+    options = ("--keep", "1", "--exec", "true")
     pull_into(dest, folder, *options)
-    late = "20261122T063205Z-3f9a1c"
-    leave_run(folder, late, files={"quotes/a": b"a"})
+    late = leave(folder, NIGHTS[0], SMALL, wait=timedelta(days=9))
     pulled = pull_into(dest, folder, *options)
     assert pulled.rows("hooks") == pulled.rows("removed") == [(late, "quotes")]
 
 
-def test_a_job_without_files_is_an_empty_folder(folder: Bucket, dest: Path) -> None:
+def test_a_job_without_files_has_its_package_and_its_log(folder: Bucket, dest: Path) -> None:
     """A job that succeeded and found nothing has been there, too."""
-    leave_run(folder, files={"quotes/a": b"a"})
+    leave(folder, jobs={"notes": {}})
     assert pull_into(dest, folder).code == 0
-    assert content(dest / "notes" / "latest") == {}
+    there = content(dest / "notes" / "latest")
+    assert set(there) == {"datapackage.json", "logs/attempt-1.log"}
 
 
-def test_a_refused_run_is_told_again_and_not_fetched_again(folder: Bucket, dest: Path) -> None:
+def test_a_rejected_job_is_told_again_and_not_fetched_again(folder: Bucket, dest: Path) -> None:
     """A job whose file is wrong stays away, its neighbour comes, and every pull says so until it is right."""
-    leave_run(folder, DAYS[0])
-    folder.put_file(DAYS[0], "notes/\U0001f98b.md", b"# MAYFLY")
-    leave_run(folder, DAYS[1])
+    run, fine = leave(folder, NIGHTS[0]), leave(folder, NIGHTS[1])
+    key = JobKey(run, "notes", "files/\U0001f98b.md").text
+    folder.objects.put(key, b"# MAYFLY")
     first = pull_into(dest, folder)
-    assert (first.code, first.rows("refused")) == (3, [(DAYS[0], "notes")])
-    assert (DAYS[0], "notes") not in placed(dest)
-    assert len(placed(dest)) == 3
-    folder.put_file(DAYS[0], "notes/\U0001f98b.md", FILES["notes/\U0001f98b.md"])
+    assert (first.code, first.rows("rejected")) == (3, [(run, "notes")])
+    assert installed(dest) == sorted([(run, "quotes"), (fine, "notes"), (fine, "quotes")])
+    folder.objects.put(key, b"# Mayfly")
     second = pull_into(dest, folder)
-    assert (second.code, second.document["refused"][0]["again"]) == (3, True)
+    assert (second.code, second.document["rejected"][0]["again"]) == (3, True)
     third = pull_into(dest, folder, "--again")
-    assert (third.code, third.rows("placed")) == (0, [(DAYS[0], "notes")])
+    assert (third.code, third.rows("installed")) == (0, [(run, "notes")])
     assert pull_into(dest, folder).code == 0
 
 
-def test_a_run_above_the_limit_waits_for_a_higher_one(folder: Bucket, dest: Path) -> None:
-    """What declares more than is allowed is refused unread, and comes when more is allowed."""
-    leave_run(folder)
+def test_a_job_above_the_limit_waits_for_a_higher_one(folder: Bucket, dest: Path) -> None:
+    """What declares more than is allowed is rejected unread, and comes when more is allowed."""
+    run = leave(folder)
     pulled = pull_into(dest, folder, "--max-bytes", "1MB")
-    assert (pulled.code, placed(dest)) == (3, [])
-    assert "more than the 1000000 allowed" in pulled.document["refused"][0]["problems"][0]
+    assert (pulled.code, installed(dest)) == (3, [(run, "notes")])
+    assert "more than the 1000000 allowed" in pulled.problems
     pulled = pull_into(dest, folder)
-    assert (pulled.code, len(placed(dest))) == (0, 2)
+    assert (pulled.code, len(installed(dest))) == (0, 2)
 
 
-def test_a_missing_object_is_a_refusal_and_not_a_failure(bucket: Bucket, dest: Path) -> None:
-    """A manifest that names what is not there does not stop the runs after it."""
-    leave_run(bucket, DAYS[0])
-    bucket.remove_file(DAYS[0], "quotes/page 1.json")
-    leave_run(bucket, DAYS[1], files={"quotes/a": b"a"})
+def test_a_missing_object_is_a_rejection_and_not_a_failure(bucket: Bucket, dest: Path) -> None:
+    """A package that names what is not there does not stop the jobs after it."""
+    run, other = leave(bucket, NIGHTS[0]), leave(bucket, NIGHTS[1], SMALL)
+    bucket.objects.delete(JobKey(run, "quotes", "files/page 1.json").text)
     pulled = pull_into(dest, bucket)
-    assert (pulled.code, pulled.rows("refused")) == (3, [(DAYS[0], "quotes")])
-    assert (DAYS[1], "quotes") in placed(dest)
+    assert (pulled.code, pulled.rows("rejected")) == (3, [(run, "quotes")])
+    assert (other, "quotes") in installed(dest)
+
+
+def test_a_run_that_expired_is_told_once(bucket: Bucket, dest: Path) -> None:
+    """What a lifecycle rule has removed is no fault of anybody."""
+    run = leave(bucket, NIGHTS[0], SMALL)
+    for key in bucket.objects.keys(f"runs/{run}/"):
+        bucket.objects.delete(key)
+    first, second = pull_into(dest, bucket), pull_into(dest, bucket)
+    assert (first.code, second.code, second.notes) == (0, 0, [])
+    assert first.notes == [f"{run} quotes: expired, its files are no longer in the bucket"]
 
 
 def test_an_object_that_the_store_refuses_waits_and_stops_nobody(
-    s3_proxy: FaultProxy, s3_bucket: str, dest: Path
+    distant: Bucket, s3_proxy: FaultProxy, dest: Path
 ) -> None:
-    """A run that cannot be fetched now is fetched later; others do not wait for it."""
-    bucket = Bucket.on_s3(s3_proxy.store, s3_bucket, endpoint=s3_proxy.url)
-    for run in DAYS[:2]:
-        leave_run(bucket, run, files={"quotes/a": b"a"})
-    s3_proxy.inject(Answer(403, "AccessDenied"), path=f"{DAYS[0]}/quotes")
-    pulled = pull_into(dest, bucket)
-    assert (pulled.code, [row["run"] for row in pulled.document["delayed"]]) == (6, [DAYS[0]])
-    assert (DAYS[1], "quotes") in placed(dest)
+    """A job that cannot be fetched now is fetched later; others do not wait for it."""
+    runs = [leave(distant, night, SMALL) for night in NIGHTS[:2]]
+    s3_proxy.inject(Answer(403, "AccessDenied"), path=f"{runs[0]}/jobs/quotes")
+    pulled = pull_into(dest, distant)
+    assert (pulled.code, pulled.rows("delayed")) == (6, [(runs[0], "quotes")])
+    assert installed(dest) == [(runs[1], "quotes")]
     s3_proxy.heal()
-    pulled = pull_into(dest, bucket)
-    assert (pulled.code, (DAYS[0], "quotes") in placed(dest)) == (0, True)
-    assert (dest / "quotes" / "latest").readlink() == Path(DAYS[1])
+    pulled = pull_into(dest, distant)
+    assert (pulled.code, (runs[0], "quotes") in installed(dest)) == (0, True)
+    assert (dest / "quotes" / "latest").readlink() == Path(runs[1])
 
 
 def test_large_files_come_in_parts(bucket: Bucket, dest: Path) -> None:
     """A file larger than one request is whole at home; one that lies about its size is not."""
     data = bytes(range(256)) * (40 * 4096 + 1)  # 40 MiB and a little
-    leave_run(bucket, DAYS[0], files={"quotes/large.bin": data})
-    leave_run(bucket, DAYS[1], files={"quotes/large.bin": data})
-    bucket.put_file(DAYS[1], "quotes/large.bin", data[:-1])
+    runs = [leave(bucket, night, {"quotes": {"large.bin": data}}) for night in NIGHTS[:2]]
+    bucket.objects.put(JobKey(runs[1], "quotes", "files/large.bin").text, data[:-1])
     pulled = pull_into(dest, bucket)
-    assert (dest / "quotes" / DAYS[0] / "large.bin").read_bytes() == data
-    assert pulled.rows("refused") == [(DAYS[1], "quotes")]
+    assert results(dest / "quotes" / runs[0]) == {"large.bin": data}
+    assert pulled.rows("rejected") == [(runs[1], "quotes")]
+
+
+def test_a_state_is_no_result(bucket: Bucket, dest: Path) -> None:
+    """What an interrupted job left for its next run stays in the bucket, also with --partial."""
+    writer = RunWriter(bucket.objects, NIGHTS[0])
+    writer.append(began=writer.began())
+    state = writer.put(f"state/quotes/{writer.run}.checkpoint.tar.gz", b"cookies")
+    ended = writer.job("quotes", "interrupted").model_copy(update={"state": state})
+    writer.append(jobs=(ended,))
+    pull_into(dest, bucket, "--partial")
+    assert installed(dest) == [(writer.run, "quotes")]
+    assert b"cookies" not in content(dest / "quotes" / writer.run).values()
 
 
 def test_exit_codes_for_what_is_not_there(folder: Bucket, tmp_path: Path) -> None:
-    """An unreachable store is 6, a folder that cannot be one is 4, a job's name that is none is 2."""
+    """An unreachable store is 6, a folder that cannot be one is 4, a watch that is too fast 2."""
     nowhere = Bucket.in_folder(tmp_path / "x")
     assert pull_into(tmp_path / "d", nowhere).code == 6
-    (tmp_path / "link").symlink_to(tmp_path)
     (tmp_path / "file").write_text("x")
     assert pull_into(tmp_path / "file" / "d", folder).code == 4
-    assert pull_into(tmp_path / "d", folder, "--job", "../x").code == 2
     assert pull_into(tmp_path / "d", folder, "--watch", "0.1").code == 2
 
 
@@ -351,36 +423,32 @@ def test_a_store_that_does_not_answer_is_6(s3_bucket: str, tmp_path: Path) -> No
         "--set",
         f"store.endpoint=http://127.0.0.1:{free_port()}",
     )
-    environ = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
     bucket = Bucket.in_folder(tmp_path / "unused")
-    bucket.objects.credentials |= environ
+    bucket.objects.credentials |= {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
     pulled = pull_into(tmp_path / "d", bucket, *options)
     assert (pulled.code, bool(pulled.document["unreachable"])) == (6, True)
 
 
-def test_a_folder_with_runs_that_no_pull_put_there_is_refused(
-    folder: Bucket, tmp_path: Path
-) -> None:
-    """A bucket looks like a job named `runs`, and `--keep` would remove runs from it."""
-    for run in DAYS[:3]:
-        leave_run(folder, run)
-    bucket = tmp_path / "bucket with spaces"
-    before = content(bucket)
-    pulled = pull_into(bucket, folder, "--keep", "1")
-    assert content(bucket) == before
-    assert pulled.code == 4
-    assert "no pull has used" in pulled.stderr
+def test_an_entry_that_cannot_be_used_is_told(folder: Bucket, dest: Path) -> None:
+    """A damaged entry hides a job: each pull says so, and the others come."""
+    run = leave(folder)
+    damaged = next(key for key in folder.objects.keys("batches/") if key.endswith(".2.json"))
+    folder.objects.put(damaged, b"{")
+    for _ in range(2):
+        pulled = pull_into(dest, folder)
+        assert pulled.code == 3
+        assert any(damaged in note for note in pulled.notes)
+    assert installed(dest) == [(run, "notes")]
 
 
 def test_an_unreadable_state_is_put_aside(folder: Bucket, dest: Path) -> None:
-    """A damaged state costs one whole listing, and is told; nothing is fetched twice."""
-    leave_run(folder)
+    """A damaged memory is told, and costs nothing: what is in place is found in place."""
+    leave(folder)
     pull_into(dest, folder)
-    state = dest / ".mayfly" / "state.json"
-    state.write_text('{"owed": [{"run": "../..", "job": ".mayfly"}]}')
+    state_of(dest).write_bytes(b"not a database, but long enough to be taken for one" * 100)
     pulled = pull_into(dest, folder)
-    assert (pulled.code, pulled.document["placed"]) == (3, [])
-    assert state.with_name("state.json.unreadable").exists()
+    assert (pulled.code, pulled.document["installed"]) == (3, [])
+    assert state_of(dest).with_name("pull.db.unreadable").exists()
     assert pull_into(dest, folder).code == 0
 
 
@@ -388,37 +456,21 @@ async def test_a_folder_in_use_is_refused_after_a_bounded_wait(folder: Bucket, d
     """A pull waits for another, says who it is, and gives up."""
     with Destination.open(dest) as place:
         async with place.locked(1, print):
-            pulled = await asyncio.to_thread(in_process, dest, folder)
-    assert pulled[0] == 2
-    assert pulled[1].count(f"process {os.getpid()}") == 2  # that it waits, and that it gives up
+            pulled = await asyncio.to_thread(in_process, dest, folder.environ)
+    assert pulled.code == 2
+    assert pulled.stderr.count(f"process {os.getpid()}") == 2  # that it waits, and that it gives up
 
 
-def in_process(dest: Path, bucket: Bucket) -> tuple[int, str]:
+def in_process(dest: Path, environ: Mapping[str, str]) -> Pulled:
     """Pull as a process of its own: a command in a thread could not handle signals."""
     log = dest.parent / "pull.json"
-    with pulling(dest, bucket.environ, "--lock-timeout", "0.3s", log=log) as process:
-        return process.wait(30), log.with_suffix(".err").read_text()
+    with pulling(dest, environ, "--lock-timeout", "0.3s", log=log) as process:
+        return Pulled(process.wait(30), {}, log.with_suffix(".err").read_text())
 
 
-def test_the_state_is_small_and_says_what_it_is(
-    s3_server: S3Server, s3_bucket: str, dest: Path
-) -> None:
-    """After many runs only the overlap is remembered, where the store checks clocks."""
-    bucket = Bucket.on_s3(s3_server, s3_bucket)
-    for number in range(40):
-        leave_run(bucket, f"202610{number // 2 + 1:02d}T0{number % 2}4205Z-3f9a1c", files={})
-    pull_into(dest, bucket)
-    state = json.loads((dest / ".mayfly" / "state.json").read_text())
-    (selection,) = state["selections"].values()
-    assert len(selection["seen"]) == 1
-    assert selection["waiting"] == state["refused"] == state["owed"] == []
-
-
-def test_at_a_terminal_lines_and_the_bar_do_not_meet(
-    folder: Bucket, dest: Path, tmp_path: Path
-) -> None:
+def test_at_a_terminal_lines_and_the_bar_do_not_meet(folder: Bucket, dest: Path) -> None:
     """The bar gives way to each line and to what a hook writes, and is gone in the end."""
-    leave_run(folder)
+    run = leave(folder)
     master, slave = pty.openpty()
     environ = {**os.environ, **folder.environ, "TERM": "xterm", "MAYFLY_CONFIG": os.devnull}
     command = [sys.executable, "-m", "agent", "pull", str(dest), "--exec", "echo from the hook"]
@@ -434,5 +486,5 @@ def test_at_a_terminal_lines_and_the_bar_do_not_meet(
     assert text.rfind(b"\x1b[?25h") > text.rfind(b"\x1b[?25l")  # and the cursor is back
     shown = [re.sub(r"^.*\x1b\[2K", "", line) for line in text.decode().splitlines()]
     assert shown.count("from the hook") == 2
-    assert sum(line.startswith(f"{RUN} quotes: 4 files") for line in shown) == 1
-    assert shown[-1] == "1 run, 5 files, 2.3 MB"
+    assert sum(line.startswith(f"{run} quotes: 4 files") for line in shown) == 1
+    assert shown[-1] == "2 jobs, 5 files, 2.3 MB"

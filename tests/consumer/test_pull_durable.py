@@ -8,12 +8,11 @@ import pytest
 from consumer.bucket import PART_BYTES
 from consumer.pull.durable import tells_errors
 from tests.bucket.bucket import Bucket
-from tests.bucket.leaving import RUN, leave_run
-from tests.consumer.pulling import content, placed, pull_into, pulling
+from tests.consumer.pulling import NIGHTS, installed, leave, pull_into, pulling, results
 from tests.parts.missing import program
 
 SECONDS = 120.0
-FILES = {f"quotes/{number % 4}/{number}.bin": bytes([number]) * 3000 for number in range(40)}
+FILES = {f"{number % 4}/{number}.bin": bytes([number]) * 3000 for number in range(40)}
 CALLS = "trace=fsync,syncfs,rename,renameat,renameat2"
 
 
@@ -21,7 +20,7 @@ CALLS = "trace=fsync,syncfs,rename,renameat,renameat2"
 def bucket(tmp_path: Path) -> Bucket:
     """A bucket with one run of forty files."""
     bucket = Bucket.in_folder(tmp_path / "bucket")
-    leave_run(bucket, files=FILES)
+    leave(bucket, NIGHTS[0], {"quotes": FILES})
     return bucket
 
 
@@ -47,8 +46,9 @@ def traced(
 
 def before_visible(calls: list[str]) -> list[str]:
     """Return the calls before the rename that makes the job visible."""
-    shown = next(number for number, call in enumerate(calls) if f'"{RUN}"' in call)
-    return calls[:shown]
+    shown = re.compile(r'rename.*"quotes", .*"[0-9TZ]+-[0-9a-f]{6}"')
+    number = next(number for number, call in enumerate(calls) if shown.search(call))
+    return calls[:number]
 
 
 def synced_files(calls: list[str]) -> set[str]:
@@ -72,7 +72,7 @@ def test_a_kernel_that_does_not_tell_errors(tmp_path: Path, bucket: Bucket) -> N
     assert code == 0, stderr
     before = before_visible(calls)
     assert len(synced_files(before)) == len(FILES)
-    folders = {found for call in before for found in re.findall(r"fsync.*quotes/(\d)>", call)}
+    folders = {found for call in before for found in re.findall(r"fsync.*files/(\d)>", call)}
     assert folders == set("0123")
     assert not any("syncfs(" in call for call in before)
 
@@ -88,29 +88,25 @@ def test_what_the_disk_did_not_keep_is_fetched_again(
     code, _, stderr = traced(dest, bucket, broken="syncfs" if at_once else "fsync", old=old)
     assert code in {3, 4}
     assert "Input/output error" in stderr
-    assert placed(dest) == []
-    assert list(dest.glob(f".mayfly/staging/{RUN}/*")) == []
+    assert installed(dest) == []
+    assert list(dest.glob(".mayfly/staging/*/*")) == []
     assert pull_into(dest, bucket).code == 0
-    assert content(dest / "quotes" / RUN) == {
-        path.removeprefix("quotes/"): data for path, data in FILES.items()
-    }
+    assert results(dest / "quotes" / "latest") == FILES
 
 
 def test_a_large_file_that_the_disk_did_not_keep(tmp_path: Path) -> None:
     """A large file is synced as soon as it is there; when that fails, nothing of its job stays staged."""
     bucket, dest = Bucket.in_folder(tmp_path / "large"), tmp_path / "home"
-    large = {"quotes/0.bin": bytes(PART_BYTES + 1), "quotes/1.bin": b"small"}
-    leave_run(bucket, files=large)
+    large = {"0.bin": bytes(PART_BYTES + 1), "1.bin": b"small"}
+    leave(bucket, jobs={"quotes": large})
     _, calls, _ = traced(tmp_path / "probe", bucket)
     assert "0.bin" in synced_files(before_visible(calls))
     code, _, stderr = traced(dest, bucket, broken="fsync")
     assert code in {3, 4}
     assert "Input/output error" in stderr
-    assert list(dest.glob(f".mayfly/staging/{RUN}/*")) == []
+    assert list(dest.glob(".mayfly/staging/*/*")) == []
     assert pull_into(dest, bucket).code == 0
-    assert content(dest / "quotes" / RUN) == {
-        path.removeprefix("quotes/"): data for path, data in large.items()
-    }
+    assert results(dest / "quotes" / "latest") == large
 
 
 @pytest.mark.parametrize(

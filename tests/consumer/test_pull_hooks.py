@@ -1,6 +1,7 @@
 """`--exec`: once for each job of each run, again when it failed, and never for ever."""
 
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -8,10 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.bucket.bucket import Bucket
-from tests.bucket.leaving import RUN, leave_run
-from tests.consumer.pulling import placed, pull_into, pulling
-
-DAYS = [f"202611{day}T064205Z-3f9a1c" for day in (18, 19, 20)]
+from tests.consumer.pulling import NIGHTS, SMALL, installed, leave, pull_into, pulling
 
 
 @pytest.fixture
@@ -28,15 +26,15 @@ def calls(tmp_path: Path) -> list[str]:
 
 def test_a_hook_is_told_where_and_what(folder: Bucket, dest: Path, tmp_path: Path) -> None:
     """It runs when the job is in place, once, with everything in its environment."""
-    leave_run(folder)
+    run = leave(folder)
     names = ["RUN_ID", "JOB", "PATH", "DEST", "STATUS", "PARTIAL", "FILES", "BYTES"]
     text = "|".join(f"$MAYFLY_{name}" for name in names)
     command = f'ls "$MAYFLY_PATH"/* >/dev/null && echo "{text}" >> "{tmp_path}/calls"'
     pulled = pull_into(dest, folder, "--exec", command)
-    assert (pulled.code, pulled.rows("hooks")) == (0, [(RUN, "quotes"), (RUN, "notes")])
+    assert (pulled.code, pulled.rows("hooks")) == (0, [(run, "quotes"), (run, "notes")])
     assert calls(tmp_path) == [
-        f"{RUN}|quotes|{dest}/quotes/{RUN}|{dest}|succeeded|0|4|2304006",
-        f"{RUN}|notes|{dest}/notes/{RUN}|{dest}|succeeded|0|1|8",
+        f"{run}|quotes|{dest}/quotes/{run}|{dest}|succeeded|0|4|2304021",
+        f"{run}|notes|{dest}/notes/{run}|{dest}|succeeded|0|1|8",
     ]
     assert pull_into(dest, folder, "--exec", command).rows("hooks") == []
     assert len(calls(tmp_path)) == 2
@@ -46,7 +44,7 @@ def test_a_failing_hook_is_told_and_called_again(
     folder: Bucket, dest: Path, tmp_path: Path
 ) -> None:
     """What failed is tried at the next pull, what succeeded is not, and a pull without --exec keeps what is owed."""
-    leave_run(folder)
+    run = leave(folder)
     fails = f'echo $MAYFLY_JOB >> "{tmp_path}/calls"; test $MAYFLY_JOB = notes || exit 9'
     pulled = pull_into(dest, folder, "--exec", fails)
     assert pulled.code == 3
@@ -56,32 +54,30 @@ def test_a_failing_hook_is_told_and_called_again(
     }
     assert pull_into(dest, folder).rows("hooks") == []
     assert pull_into(dest, folder, "--exec", "true", "--job", "notes").rows("hooks") == []
-    assert pull_into(dest, folder, "--exec", "true").rows("hooks") == [(RUN, "quotes")]
+    assert pull_into(dest, folder, "--exec", "true").rows("hooks") == [(run, "quotes")]
     assert calls(tmp_path) == ["quotes", "notes"]
 
 
 def test_keep_never_removes_what_a_hook_has_not_taken(folder: Bucket, dest: Path) -> None:
     """A run whose hook failed outlives its turn."""
-    for run in DAYS:
-        leave_run(folder, run, files={"quotes/a": b"a"})
-    hook = f"test $MAYFLY_RUN_ID != {DAYS[0]}"
+    runs = [leave(folder, night, SMALL) for night in NIGHTS[:3]]
+    hook = f"test $MAYFLY_RUN_ID != {runs[0]}"
     options = ("--keep", "1", "--job", "quotes", "--exec")
     pull_into(dest, folder, *options, hook)
-    assert placed(dest) == [(DAYS[0], "quotes"), (DAYS[2], "quotes")]
+    assert installed(dest) == [(runs[0], "quotes"), (runs[2], "quotes")]
     pull_into(dest, folder, *options, "true")
-    assert placed(dest) == [(DAYS[2], "quotes")]
+    assert installed(dest) == [(runs[2], "quotes")]
 
 
 def test_a_hook_for_what_a_person_removed_is_dropped(folder: Bucket, dest: Path) -> None:
     """There is nothing to call it with, and that is said once."""
-    leave_run(folder, files={"quotes/a": b"a"})
+    run = leave(folder, jobs=SMALL)
     pull_into(dest, folder, "--exec", "false")
-    (dest / "quotes" / RUN / "a").unlink()
-    (dest / "quotes" / RUN).rmdir()
+    shutil.rmtree(dest / "quotes" / run)
     pulled = pull_into(dest, folder, "--exec", "true")
-    assert pulled.rows("hooks") == [(RUN, "notes")]
-    assert "removed before its hook" in pulled.document["notes"][0]["text"]
-    assert pull_into(dest, folder, "--exec", "true").document["notes"] == []
+    assert (pulled.code, pulled.rows("hooks")) == (0, [])
+    assert pulled.notes == [f"{run} quotes: removed before its hook succeeded"]
+    assert pull_into(dest, folder, "--exec", "true").notes == []
 
 
 def alive(pid: int) -> bool:
@@ -104,7 +100,7 @@ def test_a_hook_that_hangs_is_killed_with_its_group(
     folder: Bucket, dest: Path, tmp_path: Path
 ) -> None:
     """Its limit ends it, and what it started."""
-    leave_run(folder, files={"quotes/a": b"a"})
+    leave(folder, jobs=SMALL)
     command = f'sleep 600 & echo $! >> "{tmp_path}/calls"; wait'
     pulled = pull_into(dest, folder, "--exec", command, "--exec-timeout", "0.3s", "--job", "quotes")
     assert pulled.document["hooks"][0]["problem"] == "it did not end within 0.3 s"
@@ -113,7 +109,7 @@ def test_a_hook_that_hangs_is_killed_with_its_group(
 
 def test_a_hook_leaves_nothing_behind(folder: Bucket, dest: Path, tmp_path: Path) -> None:
     """What a hook put into the background ends with it."""
-    leave_run(folder, files={"quotes/a": b"a"})
+    leave(folder, jobs=SMALL)
     command = f'sleep 600 & echo $! >> "{tmp_path}/calls"'
     assert pull_into(dest, folder, "--exec", command, "--job", "quotes").code == 0
     assert ends(int(calls(tmp_path)[0]))
@@ -124,7 +120,7 @@ def test_a_stopped_pull_ends_its_hook_and_owes_it(
     folder: Bucket, dest: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     """A signal ends the hook, the exit code says so, and the next pull calls it again."""
-    leave_run(folder, files={"quotes/a": b"a"})
+    run = leave(folder, jobs=SMALL)
     command = f'echo $$ >> "{tmp_path}/calls"; exec sleep 600'
     with pulling(
         dest, folder.environ, "--exec", command, "--job", "quotes", log=tmp_path / "log"
@@ -136,12 +132,12 @@ def test_a_stopped_pull_ends_its_hook_and_owes_it(
         assert process.wait(20) == 7
     assert ends(int(calls(tmp_path)[0]))
     again = pull_into(dest, folder, "--exec", "true", "--job", "quotes")
-    assert (again.code, again.rows("hooks")) == (0, [(RUN, "quotes")])
+    assert (again.code, again.rows("hooks")) == (0, [(run, "quotes")])
 
 
 def test_a_killed_pull_owes_the_hook(folder: Bucket, dest: Path, tmp_path: Path) -> None:
     """After SIGKILL between placing and the hook's end, the hook is called once more, and then never again."""
-    leave_run(folder, files={"quotes/a": b"a"})
+    leave(folder, jobs=SMALL)
     command = f'echo x >> "{tmp_path}/calls"; kill -9 $PPID'
     with pulling(
         dest, folder.environ, "--exec", command, "--job", "quotes", log=tmp_path / "log"
@@ -156,7 +152,7 @@ def test_what_a_hook_writes_is_not_in_the_document(
     folder: Bucket, dest: Path, tmp_path: Path
 ) -> None:
     """A hook's stdout goes to stderr: stdout is one JSON document."""
-    leave_run(folder)
+    leave(folder)
     log = tmp_path / "log"
     with pulling(dest, folder.environ, "--exec", "echo noise", log=log) as process:
         assert process.wait(20) == 0

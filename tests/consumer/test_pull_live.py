@@ -13,33 +13,30 @@ from typing import Self
 
 import pytest
 
-from agent.core.ids import is_run_id
+from agent.contract.ids import is_run_id
+from consumer.pull.fetch import SMALL_AT_ONCE as AT_ONCE
 from tests.bucket.bucket import Bucket
-from tests.bucket.leaving import leave_run
-from tests.consumer.pulling import content, placed, pull_into, pulling
+from tests.consumer.pulling import (
+    NIGHTS,
+    SMALL,
+    installed,
+    leave,
+    pull_into,
+    pulling,
+    results,
+)
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import Answer, Delay, ResetDownload
 from tests.parts.waiting import wait_until
-from tests.run.bench import Bench
 
-RUNS = [f"202611{day}T064205Z-3f9a1c" for day in (18, 19)]
-MANY = {f"quotes/{number:03d}.bin": bytes([number]) * 30_000 for number in range(48)}
+MANY = {f"{number:03d}.bin": bytes([number]) * 30_000 for number in range(48)}
 
-TWO_JOBS = """
-    [[job]]
-    name = "first"
-    command = ["sh", "many.sh"]
 
-    [[job]]
-    name = "second"
-    command = ["sh", "many.sh"]
-"""
-MANY_FILES = """
-    for number in $(seq 40); do
-        head -c $((number * 997)) /dev/urandom > "$MAYFLY_OUTPUT_DIR/$number.bin"
-    done
-    cd "$MAYFLY_OUTPUT_DIR" && sha256sum *.bin > SHA256SUMS
-"""
+def with_sums(seed: int) -> dict[str, bytes]:
+    """Forty files, and one that says what they hold."""
+    files = {f"{number}.bin": bytes([seed, number]) * number * 499 for number in range(40)}
+    sums = "".join(f"{sha256(data).hexdigest()}  {name}\n" for name, data in files.items())
+    return {**files, "SHA256SUMS": sums.encode()}
 
 
 @pytest.fixture
@@ -82,15 +79,15 @@ class Reader:
 
     def _look_at(self, folder: Path) -> None:
         if folder.name == "latest":
-            if not (folder / "SHA256SUMS").exists():
+            if not (folder / "files" / "SHA256SUMS").exists():
                 self.faults.append(f"{folder} leads nowhere")
         elif folder not in self.known:
             self.known.add(folder)
             try:
-                sums = (folder / "SHA256SUMS").read_text().splitlines()
+                sums = (folder / "files" / "SHA256SUMS").read_text().splitlines()
                 for line in sums:
                     digest, _, name = line.partition("  ")
-                    if sha256((folder / name).read_bytes()).hexdigest() != digest:
+                    if sha256((folder / "files" / name).read_bytes()).hexdigest() != digest:
                         self.faults.append(f"{folder / name} is another")
                 if len(sums) != 40 or not is_run_id(folder.name):
                     self.faults.append(f"{folder} has {len(sums)}")
@@ -98,18 +95,18 @@ class Reader:
                 self.faults.append(f"{folder}: {error}")
 
 
-def test_a_reader_never_sees_a_partial_run(
+def test_a_reader_never_sees_a_partial_job(
     distant: Bucket, s3_proxy: FaultProxy, s3_bucket: str, dest: Path, tmp_path: Path
 ) -> None:
-    """Real runs are pulled while the agent commits the next; whoever looks sees whole runs, and all of them."""
-    bench = Bench.make(tmp_path, Bucket.on_s3(s3_proxy.store, s3_bucket))
-    bench.release("v1", TWO_JOBS, {"many.sh": MANY_FILES})
+    """Runs are pulled while the next is committed, job by job; whoever looks sees whole jobs, and all of them."""
+    bucket = Bucket.on_s3(s3_proxy.store, s3_bucket)
     s3_proxy.inject(Delay(0.02), method="GET", path="/runs/")
     log = tmp_path / "log"
     with Reader(dest) as reader, pulling(dest, distant.environ, "--watch", "1", log=log) as process:
-        runs = [bench.run().run_id for _ in range(3)]
+        jobs = {"first": with_sums(1), "second": with_sums(2)}
+        runs = [leave(bucket, night, jobs) for night in NIGHTS[:3]]
         wait_until(
-            lambda: len(placed(dest, ("first", "second"))) == 6, seconds=30, what="6 folders"
+            lambda: len(installed(dest, ("first", "second"))) == 6, seconds=30, what="6 folders"
         )
         time.sleep(0.2)  # the reader looks once more at what is complete
         process.send_signal(signal.SIGTERM)
@@ -118,7 +115,7 @@ def test_a_reader_never_sees_a_partial_run(
     assert (len(reader.known), reader.looks > 10) == (6, True)
     assert (dest / "first" / "latest").readlink() == Path(runs[-1])
     told = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [row["run"] for line in told for row in line["placed"]] == [
+    assert [row["run"] for line in told for row in line["installed"]] == [
         run for run in runs for _ in range(2)
     ]
 
@@ -132,25 +129,22 @@ def test_a_killed_pull_goes_on_where_it_was(
     distant: Bucket, s3_proxy: FaultProxy, dest: Path, tmp_path: Path
 ) -> None:
     """SIGKILL at any point leaves nothing half visible, and what was verified is not fetched again."""
-    for run in RUNS:
-        leave_run(distant, run, files=MANY)
-    s3_proxy.inject(Delay(0.25), method="GET", path="/quotes/")
+    runs = [leave(distant, night, {"quotes": MANY, "notes": {}}) for night in NIGHTS[:2]]
+    s3_proxy.inject(Delay(0.25), method="GET", path="/quotes/files/")
     for least in (10, 20, 40):
         log = tmp_path / "log"
         with pulling(dest, distant.environ, log=log) as process:
             wait_until(lambda least=least: len(staged(dest)) >= least, seconds=20, what="files")  # type: ignore[misc]
             process.kill()
-        for run, job in placed(dest, ("quotes",)):
-            assert len(content(dest / job / run)) == len(MANY)
+        for run, job in installed(dest, ("quotes",)):
+            assert len(results(dest / job / run)) == len(MANY)
     s3_proxy.heal()
     assert pull_into(dest, distant).code == 0
-    for run in RUNS:
-        assert content(dest / "quotes" / run) == {
-            path.removeprefix("quotes/"): data for path, data in MANY.items()
-        }
-    asked = s3_proxy.count("GET", f"{RUNS[0]}/quotes/")
-    # Each kill loses what was under way, sixteen at most, and nothing that was done.
-    assert asked <= len(MANY) + 3 * 16
+    for run in runs:
+        assert results(dest / "quotes" / run) == MANY
+    asked = s3_proxy.count("GET", f"{runs[0]}/jobs/quotes/files/")
+    # Each kill loses what was under way, and nothing that was done.
+    assert asked <= len(MANY) + 3 * AT_ONCE
     assert staged(dest) == []
 
 
@@ -158,38 +152,37 @@ def test_an_interrupted_pull_says_so_and_keeps_what_it_has(
     distant: Bucket, s3_proxy: FaultProxy, dest: Path, tmp_path: Path
 ) -> None:
     """SIGTERM in the middle of a download ends it at once, with exit code 7."""
-    leave_run(distant, RUNS[0], files=MANY)
-    s3_proxy.inject(Delay(0.3), method="GET", path="/quotes/")
+    leave(distant, NIGHTS[0], {"quotes": MANY})
+    s3_proxy.inject(Delay(0.3), method="GET", path="/quotes/files/")
     with pulling(dest, distant.environ, log=tmp_path / "log") as process:
-        wait_until(lambda: len(staged(dest)) > 16, seconds=20, what="files")
+        wait_until(lambda: len(staged(dest)) > 2, seconds=20, what="files")
         process.terminate()
         assert process.wait(10) == 7
-    assert placed(dest) == []
+    assert installed(dest) == []
     assert "Traceback" not in (tmp_path / "log.err").read_text()
     s3_proxy.heal()
     assert pull_into(dest, distant).code == 0
-    assert len(content(dest / "quotes" / "latest")) == len(MANY)
+    assert len(results(dest / "quotes" / "latest")) == len(MANY)
 
 
 def test_two_pulls_at_once_do_the_work_once(
     distant: Bucket, s3_proxy: FaultProxy, dest: Path, tmp_path: Path
 ) -> None:
     """The second waits for the first; each job of each run is placed, and its hook called, by one of them."""
-    for run in RUNS:
-        leave_run(distant, run, files=MANY)
-    s3_proxy.inject(Delay(0.05), method="GET", path="/quotes/")
+    runs = [leave(distant, night, {"quotes": MANY, "notes": {}}) for night in NIGHTS[:2]]
+    s3_proxy.inject(Delay(0.05), method="GET", path="/quotes/files/")
     hook = ("--exec", f'echo "$MAYFLY_RUN_ID $MAYFLY_JOB" >> "{tmp_path}/calls"')
     logs = [tmp_path / "one", tmp_path / "two"]
     started = [pulling(dest, distant.environ, *hook, log=log) for log in logs]
     assert [ended(process) for process in started] == [0, 0]
     told = [
-        (row["run"], row["job"]) for log in logs for row in json.loads(log.read_text())["placed"]
+        (row["run"], row["job"]) for log in logs for row in json.loads(log.read_text())["installed"]
     ]
-    everything = sorted((run, job) for run in RUNS for job in ("quotes", "notes"))
-    assert sorted(told) == placed(dest) == everything
+    everything = sorted((run, job) for run in runs for job in ("quotes", "notes"))
+    assert sorted(told) == installed(dest) == everything
     calls = (tmp_path / "calls").read_text().splitlines()
     assert sorted(calls) == [f"{run} {job}" for run, job in everything]
-    assert s3_proxy.count("GET", "/quotes/") == 2 * len(MANY)
+    assert s3_proxy.count("GET", "/quotes/files/") == 2 * len(MANY)
 
 
 def ended(process: subprocess.Popen[bytes]) -> int:
@@ -202,11 +195,11 @@ def test_connections_that_break_cost_a_retry(
     distant: Bucket, s3_proxy: FaultProxy, dest: Path
 ) -> None:
     """A download that is cut off in the middle is fetched again, in this pull or in the next."""
-    leave_run(distant, RUNS[0], files=MANY)
-    s3_proxy.inject(ResetDownload(10_000), times=5, method="GET", path="/quotes/")
+    leave(distant, NIGHTS[0], {"quotes": MANY})
+    s3_proxy.inject(ResetDownload(10_000), times=5, method="GET", path="/quotes/files/")
     codes = [pull_into(dest, distant).code for _ in range(2)]
     assert codes[-1] == 0
-    assert len(content(dest / "quotes" / "latest")) == len(MANY)
+    assert len(results(dest / "quotes" / "latest")) == len(MANY)
 
 
 @contextmanager
@@ -226,19 +219,19 @@ def test_a_watch_outlives_a_store_that_goes_away(
 ) -> None:
     """What fails one pull is told, and the next one tries again; idle pulls say nothing."""
     log = tmp_path / "log"
-    leave_run(distant, RUNS[0], files={"quotes/a": b"a"})
+    leave(distant, NIGHTS[0], SMALL)
     with watched(dest, distant, log) as process:
-        wait_until(lambda: len(placed(dest)) == 2, seconds=20, what="the first run")
+        wait_until(lambda: len(installed(dest)) == 1, seconds=20, what="the first run")
         s3_proxy.inject(Answer(403, "AccessDenied"), path="list-type=2")
-        leave_run(distant, RUNS[1], files={"quotes/a": b"a"})
+        leave(distant, NIGHTS[1], SMALL)
         wait_until(lambda: len(log.read_text().splitlines()) >= 2, seconds=20, what="a complaint")
-        assert len(placed(dest)) == 2
+        assert len(installed(dest)) == 1
         s3_proxy.heal()
-        wait_until(lambda: len(placed(dest)) == 4, seconds=20, what="the second run")
+        wait_until(lambda: len(installed(dest)) == 2, seconds=20, what="the second run")
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert (len(lines[0]["placed"]), len(lines[-1]["placed"])) == (2, 2)
+    assert (len(lines[0]["installed"]), len(lines[-1]["installed"])) == (1, 1)
     assert all("refused to list" in line["unreachable"] for line in lines[1:-1])
     assert [line["exit_code"] for line in lines[1:-1]] == [6] * (len(lines) - 2)
 
@@ -247,7 +240,7 @@ def test_a_watch_and_a_pull_beside_it_do_not_meet(
     folder: Bucket, dest: Path, tmp_path: Path
 ) -> None:
     """A watch holds the folder only while it works."""
-    leave_run(folder, RUNS[0], files={"quotes/a": b"a"})
+    leave(folder, NIGHTS[0], SMALL)
     with watched(dest, folder, tmp_path / "log"):
-        wait_until(lambda: len(placed(dest)) == 2, seconds=20, what="the first run")
+        wait_until(lambda: len(installed(dest)) == 1, seconds=20, what="the first run")
         assert pull_into(dest, folder, "--lock-timeout", "5s").code == 0

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.results import JobResult, JobStatus
 from tests.bucket.bucket import Bucket
-from tests.bucket.leaving import RUN, leave_run
-from tests.consumer.pulling import content, pull_into
+from tests.consumer.pulling import leave, pull_into, results
 from tests.parts.folding_disk import FoldingDisk
 
 NAMES = {
@@ -38,20 +36,18 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, 
 def test_only_what_meets_in_the_folder_at_home_is_withheld(
     folder: Bucket, disk: tuple[str, Path]
 ) -> None:
-    """Each job has a pair of names; its files come where both can be, and else are refused with both names told."""
+    """Each job has a pair of names; its files come where both can be, and else are rejected with both names told."""
     kind, dest = disk
-    files = {f"{job}/{name}": name.encode() for job, names in NAMES.items() for name in names}
-    jobs = tuple(JobResult(name=name, status=JobStatus.SUCCEEDED) for name in NAMES)
-    leave_run(folder, files=files, jobs=jobs)
+    jobs = {job: {name: name.encode() for name in names} for job, names in NAMES.items()}
+    run = leave(folder, jobs=jobs)
     pulled = pull_into(dest, folder)
-    refused = {job for _, job in pulled.rows("refused")}
-    assert refused == MEET[kind]
-    assert pulled.code == (3 if refused else 0)
-    for job, names in NAMES.items():
-        if job not in refused:
-            assert content(dest / job / RUN) == {name: name.encode() for name in names}
-    for row in pulled.document["refused"]:
-        one, other = NAMES[row["job"]]
+    rejected = {job for _, job in pulled.rows("rejected")}
+    assert rejected == MEET[kind]
+    assert pulled.code == (3 if rejected else 0)
+    for job in NAMES.keys() - rejected:
+        assert results(dest / job / run) == jobs[job]
+    for row in pulled.document["rejected"]:
+        one, other = (f"files/{name}" for name in NAMES[row["job"]])
         assert row["problems"] == [f"{one!r} and {other!r}: DEST cannot hold both"]
     assert not list((dest / ".mayfly" / "trash").glob("*"))
-    assert pull_into(dest, folder).document["placed"] == []
+    assert pull_into(dest, folder).document["installed"] == []

@@ -3,18 +3,18 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from agent.core.ids import commit_stamp
+from agent.core.layout import INDEX, INDEX_OVERLAP, IndexKey, index_key, parse_index_key
+from agent.core.manifest import Resource
+from agent.core.results import JobStatus
+from consumer.pull.names import names_at_home
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.base.console import printable
 from agent.base.errors import ExitCode
 from agent.contract.names import bucket_path
-from agent.core.ids import commit_stamp
-from agent.core.layout import INDEX, INDEX_OVERLAP, IndexKey, index_key, parse_index_key
-from agent.core.manifest import Resource
-from agent.core.results import JobStatus
 from consumer.pull import plan
-from consumer.pull.names import names_at_home
 from consumer.pull.plan import JobFiles, Wishes
 from consumer.pull.report import (
     Delayed,

@@ -74,13 +74,15 @@ async def test_a_run_of_which_all_jobs_ended_is_not_interrupted(world: World) ->
 
 
 async def test_a_run_that_had_concluded_keeps_what_it_said(local: World) -> None:
-    """Only who closed it is added."""
+    """Only its entry says who closed it: of a disk that was copied, another may put the same manifest."""
     left(local, "a")
     local.run.save(local.record(RunStatus.PARTIAL, warnings=("odd",)), concluded=True)
     assert await recovered(local) == 1
     record = (await local.manifest()).run
     assert (record.status, record.warnings) == (RunStatus.PARTIAL, ("odd",))
-    assert record.recovered_by == FINDER
+    closed = (await local.seen()).closed
+    assert closed is not None
+    assert closed.recovered_by == FINDER
 
 
 async def test_a_run_that_never_began_leaves_no_trace(local: World) -> None:

@@ -26,6 +26,7 @@ from agent.doctor import (
     ok,
     skipped,
 )
+from agent.release.context import ReleaseContext
 from agent.release.memory import Memory, Writer
 from agent.release.obtain import obtain
 from agent.release.store import ReleaseStore, good_of
@@ -68,13 +69,15 @@ async def test_the_jobs_of_the_last_good_release_are_checked(
     writer = Writer("20261122T180000Z-3f9a1c", "test", now)
     memory = Memory("v*", writer, copy=release_store.copy, now=lambda: now, log=who.log)
     obtained = await obtain(
-        who.settings.release,
-        release_store,
-        memory=memory,
-        environ=who.environ,
-        version=__version__,
-        now=datetime.now(UTC),
-        log=who.log,
+        ReleaseContext.of(
+            who.settings.release,
+            release_store,
+            memory,
+            environ=who.environ,
+            version=__version__,
+            now=datetime.now(UTC),
+            log=who.log,
+        )
     )
     memory.learn(good=good_of(obtained.release))
     assert "last good release v1.0, 1 jobs" in (await ask("configuration", who)).detail

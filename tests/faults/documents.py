@@ -1,21 +1,47 @@
 """One good document of each kind that is fuzzed, as rich as such a document gets."""
 
+import hashlib
 import json
 from datetime import timedelta
 from typing import Any
 
-from agent.core.ids import run_started
-from agent.core.journal import Journal
-from agent.core.manifest import StartedMarker
-from agent.core.results import Attempt, CostRecord, JobCause, JobResult, JobStatus, RefusedFile
-from consumer.pull.state import Item, Owed, Refusal, Selection, State
-from tests.bucket.bucket import reference
-from tests.bucket.layout import LOG, entry_key
-from tests.bucket.leaving import entry_of, manifest_of, record
-
-RUN = "20261122T064205Z-3f9a1c"
-_BEGAN = run_started(RUN)
-INDEX_KEY = entry_key(RUN, _BEGAN + timedelta(minutes=4))
+from agent.contract.described import Said
+from agent.contract.descriptor import Role, Sealed
+from agent.contract.entries import Closed, Entry, LeftOut, Planned, StoodBack, write_entry
+from agent.contract.facts import (
+    Browser,
+    Host,
+    Isolation,
+    PreviousBoot,
+    RefusedRelease,
+    RolledBack,
+    Signer,
+    Stale,
+)  # fmt: skip
+from agent.contract.ids import Batch
+from agent.contract.layout import JobKey, LogKey, ReleaseKey, StateKey
+from agent.contract.manifest import RunRecord, seal_manifest
+from agent.contract.package import Attempt, JobRecord, RefusedFile, seal_package
+from agent.contract.releases import (
+    Bad,
+    Contact,
+    Fact,
+    Good,
+    Learnt,
+    Passed,
+    Pin,
+    ReleaseEntry,
+    Seen,
+    Snapshot,
+    Trial,
+    TrialStage,
+    Version,
+    write_release_entry,
+)  # fmt: skip
+from agent.contract.results import JobCause, JobStatus, RunStatus
+from agent.delivery.spool import Closing, Finished
+from tests.contract import examples
+from tests.contract.examples import BATCH, NONCE, RELEASE, RUN, STARTED
 
 SETTINGS: dict[str, Any] = {
     "release": {
@@ -88,89 +114,145 @@ METADATA: dict[str, Any] = {
     "tags": {"Name": "mayfly", "mayfly-slot": "2026-11-22T06:40:00Z"},
 }  # fmt: skip
 
-COST = CostRecord(
-    total_usd=0.01,
-    billed_seconds=600,
-    market="spot",
-    rate_usd_hour=0.02,
-    rate_source="spot-history",
-    rate_as_of=_BEGAN,
-    instance_usd=0.01,
-)
+# What the bucket holds.
 
-FILES = {
-    "quotes/page 1.json": b"[]",
-    "notes/\U0001f98b.md": b"# mayfly",
-    "_run/evidence/notes/attempt-1.log": b"x",
-    LOG: b'{"event":"run.started"}\n',
-}
-
-
-def _results() -> list[JobResult]:
-    times = {"started": _BEGAN, "finished": _BEGAN + timedelta(seconds=9)}
-    attempt = Attempt(
-        number=1,
-        **times,
-        status=JobStatus.FAILED,
-        cause=JobCause.BLOCKED,
-        message="no",
-        exit_code=1,
-    )
-    return [
-        JobResult(name="quotes", status=JobStatus.SUCCEEDED, **times, items=3, metrics={"a": 1.0}, state="state/x"),
-        JobResult(
-            name="notes", status=JobStatus.FAILED, cause=JobCause.BLOCKED, message="no", **times,
-            attempts=(attempt,), refused=(RefusedFile(path="x", reason="a link"),), notes=("odd",),
-        ),
-    ]  # fmt: skip
-
-
-_RECORD = record(RUN, _results(), stale=True).model_copy(
-    update={"cost": COST, "slot": _BEGAN, "group": "g", "shard": 0, "shards": 2, "warnings": ("w",)}
-)
-DESCRIPTOR: dict[str, Any] = manifest_of(_RECORD, FILES)
-ENTRY: dict[str, Any] = entry_of(_RECORD, FILES) | reference(RUN, json.dumps(DESCRIPTOR).encode())
-MARKER: dict[str, Any] = json.loads(
-    StartedMarker(
-        run_id=RUN,
-        started=_BEGAN,
-        deadline=_BEGAN + timedelta(hours=2),
-        host="ip-10-0-0-7",
-        release_wanted="v*",
-        slot=_BEGAN,
-        group="g",
-        shard=0,
-        shards=2,
-    ).model_dump_json()
-)
-JOURNAL: dict[str, Any] = json.loads(
-    Journal(
-        run=_RECORD, planned=("quotes", "notes", "later"), index_keys=(INDEX_KEY,)
-    ).model_dump_json()
-)
-STATE: dict[str, Any] = json.loads(
-    State(
-        selections={
-            '{"jobs": [], "partial": false}': Selection(
-                since="2026-11-01T00:00:00+00:00",
-                cursor="20261122T064605.000Z",
-                seen=(INDEX_KEY,),
-                complete=("20261122T0642Z/8",),
-                waiting=(INDEX_KEY,),
-            )
+ENDED = STARTED + timedelta(minutes=3)
+SHARD = Batch.of_shard("nightly", "g", 0, 2)
+FILES = {"page 1.json": b"[]", "\U0001f98b.md": b"# mayfly", "logs": b"x"}
+"""A job's results, by the name that it gave them."""
+_ATTEMPT = Attempt(
+    number=1, started=STARTED, finished=ENDED, status=JobStatus.FAILED, cause=JobCause.BLOCKED, message="no",
+    exit_code=1, image="hoge:1.4@sha256:0",
+)  # fmt: skip
+JOB = JobRecord(
+    run=RUN, name="quotes", family="quotes", status=JobStatus.SUCCEEDED, message="1 file could not be delivered",
+    started=STARTED, finished=ENDED, seconds=3.5, attempts=(_ATTEMPT, _ATTEMPT.model_copy(update={"number": 2})),
+    items=3, metrics={"pages": 1.0}, refused=(RefusedFile(path="x", reason="a link"),),
+    state=examples.an_object(StateKey("quotes", RUN).text), release="v1.2", commit="c" * 40, notes=("odd",),
+)  # fmt: skip
+SEALED = [
+    *(
+        Sealed(f"files/{path}", len(content), hashlib.sha256(content).hexdigest(), Role.RESULT)
+        for path, content in FILES.items()
+    ),
+    Sealed("files/a~" + "0" * 32 + ".txt", 1, "0" * 64, Role.RESULT, "a%FF.txt"),
+    Sealed("logs/attempt-1.log", 2, "1" * 64, Role.LOG),
+    Sealed("evidence/attempt-1/page.html", 2, "2" * 64, Role.EVIDENCE),
+]
+OWN: dict[str, Any] = {
+    "title": "Quotes", "keywords": ["a"], "licenses": [{"name": "CC0-1.0", "path": "https://x"}], "mine": 1,
+    "contributors": [{"title": "me"}],
+    "resources": [
+        {
+            "name": "page", "path": "page 1.json", "bytes": 3, "hash": "sha256:" + "a" * 64, "encoding": "utf-8",
+            "schema": {"fields": [{"name": "a", "type": "string", "format": "default"}]},
+            "dialect": {"delimiter": ";", "header": True},
         },
-        refused=(Refusal(key=INDEX_KEY, run=RUN, job="quotes", problems=("x",), needed=3),),
-        owed=(Owed(run=RUN, job="quotes", status="failed", files=1, bytes=2, partial=True),),
-        partial=(Item(run=RUN, job="notes"),),
-    ).model_dump_json()
+        {"path": "none"},
+    ],
+}  # fmt: skip
+"""What a job says of its own data."""
+PACKAGE: dict[str, Any] = json.loads(
+    b"".join(seal_package(JOB, SEALED, Said({"title": "Quotes"}, {"files/logs": {"title": "y"}})))
 )
-LOGS: tuple[Any, ...] = (
-    {
-        "event": "job.output",
-        "timestamp": "2026-11-22T06:42:05.123Z",
-        "level": "info",
-        "job": "quotes",
-        "line": "x",
-    },
-    {"event": "run.ended", "timestamp": "2026-11-22T06:42:05+00:00", "level": "warning", "job": 3},
+_REFUSED = RefusedRelease(ref="v2", commit="d" * 40, kind="trust", reason="unsigned")
+_WHOLE_RELEASE = RELEASE.model_copy(
+    update={
+        "verified_by": Signer(principal="me", key="SHA256:x"),
+        "stale": Stale(wanted="v*", reason="git is away", age_seconds=60, since=STARTED),
+        "refused": (_REFUSED,),
+        "rolled_back_from": RolledBack(ref="v2", commit="d" * 40, reason="no", jobs=("quotes",)),
+        "pin": "v1.2",
+        "trial": "passed",
+    }
 )
+_HOST = Host(
+    name="ip-10-0-0-7", system="Linux", boot_id="b2", booted=STARTED, instance_id="i-0", instance_type="t3.medium",
+    zone="z", image="ami-0", life_cycle="spot", previous=PreviousBoot(boot_id="b1", off=STARTED),
+)  # fmt: skip
+RECORD = RunRecord(
+    run=RUN, schedule=BATCH.schedule, batch=BATCH.name, status=RunStatus.PARTIAL, started=STARTED, finished=ENDED,
+    agent="0.2.0", host=_HOST, slot=BATCH.slot, scheduled=examples.began().schedule, channel="v*",
+    release=_WHOLE_RELEASE, browser=Browser(kind="container", name="chrome 1", restarts=1),
+    isolation=Isolation(backend="unit", metadata="absent", containers="closed"), phases=examples.closed().phases,
+    cost=examples.closed().cost, interruption="SIGTERM", not_sent=1, warnings=("w",),
+)  # fmt: skip
+_PACKAGES = [examples.an_object(JobKey(RUN, name).text) for name in ("quotes", "notes")]
+MANIFEST: dict[str, Any] = json.loads(
+    b"".join(seal_manifest(RECORD, _PACKAGES, [examples.an_object(LogKey(RUN, 0).text)]))
+)
+_PLANNED = Planned(
+    release=_WHOLE_RELEASE,
+    count=2,
+    jobs=("quotes", "notes"),
+    left_out=(LeftOut(name="weekly", reason="not today"),),
+)
+_ENTRIES = (
+    examples.full_entry().model_copy(
+        update={"planned": _PLANNED, "began": examples.began(host=_HOST)}
+    ),
+    examples.entry(began=examples.began(), stood_back=StoodBack(reason="done", run=RUN)),
+    examples.entry(jobs=(examples.ended("weekly", JobStatus.SKIPPED, package=None, state=None),)),
+)
+ENTRIES: tuple[dict[str, Any], ...] = tuple(json.loads(write_entry(one)) for one in _ENTRIES)
+SHARD_ENTRY: dict[str, Any] = json.loads(
+    write_entry(
+        Entry(
+            schedule=SHARD.schedule,
+            batch=SHARD.name,
+            run=RUN,
+            nonce=NONCE,
+            written=STARTED,
+            began=examples.began(slot=None, group="g", shard=0, shards=2),
+        )
+    )
+)
+
+RELEASES = ReleaseKey("v*", RUN, NONCE, 0, snapshot=True)
+_VERSION: dict[str, Any] = {
+    "line": "x|tag|v*",
+    "tag": True,
+    "ref": "v1.2",
+    "commit": "c" * 40,
+    "time": 1,
+}
+_GOOD = Good(**_VERSION, fetched=STARTED, signed="eA==", jobs=("quotes",))
+_LEARNT = (
+    Learnt(seen=Seen(repository="x", tag="v1.2", commit="c" * 40)),
+    Learnt(trial=Trial(commit="d" * 40, ref="v2", stage=TrialStage.STARTED, deadline=ENDED)),
+    Learnt(good=_GOOD, passed=Passed(commit="c" * 40, jobs=("quotes",))),
+    Learnt(bad=Bad(commit="d" * 40, ref="v2", reason="no", agent="0.2.0", operator=True)),
+    Learnt(lowest=Version(**_VERSION), pin=Pin(ref="v1.2", commit="c" * 40, reason="calm")),
+    Learnt(contact=Contact(reached=STARTED, stale_since=STARTED)),
+)
+RELEASE_ENTRY: dict[str, Any] = json.loads(
+    write_release_entry(
+        ReleaseEntry(
+            channel="v*",
+            run=RUN,
+            nonce=NONCE,
+            written=STARTED,
+            by="ip-10-0-0-7",
+            learnt=_LEARNT,
+            snapshot=Snapshot(
+                facts=(Fact(good=_GOOD, at=STARTED, written=STARTED, run=RUN, by="x"),),
+                covers=(f"{RUN}-{NONCE}.0",),
+                since=STARTED,
+            ),
+        )
+    )
+)
+
+# What a disk holds.
+
+SPOOLED: dict[str, Any] = {
+    "began": json.loads(examples.began().model_dump_json()),
+    "planned": json.loads(_PLANNED.model_dump_json()),
+    "record": json.loads(RECORD.model_dump_json()),
+    "finished": json.loads(Finished(job=JOB, outputs=examples.ended().outputs).model_dump_json()),
+    "entry": json.loads(examples.ended().model_dump_json()),
+    "closing": json.loads(
+        Closing(closed=Closed(status=RunStatus.PARTIAL, finished=ENDED)).model_dump_json()
+    ),
+}
+"""The notes of a run in the spool."""

@@ -1,16 +1,18 @@
-"""Readers that look all the time, and trust nothing: what is visible at home must be what a committed manifest says.
+"""Readers that look all the time, and trust nothing: what is visible at home must be what a committed package says.
 
-Nothing here uses the project's own reading code to judge: the index, the manifests and the files are read as plain JSON
-and plain bytes. Only the pull itself is the real one.
+Nothing here uses the project's own reading code to judge: entries, packages and files are read as plain JSON and plain
+bytes. Only the pull itself is the real one.
 """
 
 import asyncio
 import hashlib
+import json
 import signal
 import subprocess
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Self
@@ -19,13 +21,19 @@ from agent.base.errors import MayflyError
 from agent.bucket.address import LocalBucket, S3Bucket
 from agent.config.credentials import Credentials
 from consumer.bucket import ReadOnlyBucket
-from consumer.pull.place import Destination
-from consumer.pull.plan import Wishes
-from consumer.pull.session import pull_once
-from tests.bucket.bucket import Bucket, Run
+from consumer.follow import poll
+from consumer.pull.folder import Destination
+from consumer.pull.plan import Wish
+from consumer.pull.report import Rejected
+from consumer.pull.session import pull
+from consumer.store import Store
+from tests.bucket.bucket import Bucket
+from tests.bucket.layout import DESCRIPTOR
 from tests.parts.command import MAYFLY, surroundings
 
 Signature = tuple[int, int, int, int]
+Mark = tuple[int, str]
+"""Size and hash."""
 
 PAUSE_SECONDS = 0.05
 LAST_SECONDS = 60.0
@@ -35,7 +43,7 @@ LAST_SECONDS = 60.0
 class Quiet:
     """Watches a pull and says nothing."""
 
-    def expects(self, run: str, files: int, size: int) -> None:
+    def expects(self, what: str, size: int) -> None:
         """Say nothing."""
 
     def received(self, size: int) -> None:
@@ -80,7 +88,7 @@ class Inspector(_Beside):
     def __init__(self, dest: Path, bucket: Bucket) -> None:
         super().__init__()
         self._dest, self._bucket = dest, bucket
-        self._runs: dict[str, Run] = {}
+        self._packages: dict[tuple[str, str], dict[str, Mark]] = {}
         self._right: dict[Path, dict[str, Signature]] = {}
         self.looks = 0
         self.wrong: list[str] = []
@@ -121,7 +129,7 @@ class Inspector(_Beside):
         return problem
 
     def _difference(self, job: str, folder: Path) -> str:
-        wanted = self._run(folder.name).marks_of(job)
+        wanted = self._package(folder.name, job)
         there = {
             path.relative_to(folder).as_posix(): _mark(path)
             for path in folder.rglob("*")
@@ -129,13 +137,16 @@ class Inspector(_Beside):
         }
         return "" if wanted == there else f"{there} instead of {wanted}"
 
-    def _run(self, run: str) -> Run:
-        """Return a run, which must be committed when its files are visible."""
-        if run not in self._runs:
-            if run not in self._bucket.committed():
-                raise LookupError(f"{run} is visible and not committed")
-            self._runs[run] = self._bucket.run(run)
-        return self._runs[run]
+    def _package(self, run: str, job: str) -> dict[str, Mark]:
+        """Return what a job's folder must hold: its package, which is committed then, and all that it names."""
+        if (run, job) not in self._packages:
+            row = self._bucket.runs[run].told[job]["package"]
+            text = self._bucket.objects.get(row["key"])
+            named = json.loads(text)["resources"]
+            own = {DESCRIPTOR: (row["bytes"], f"sha256:{row['sha256']}")}
+            files = {resource["path"]: (resource["bytes"], resource["hash"]) for resource in named}
+            self._packages[run, job] = own | files
+        return self._packages[run, job]
 
 
 def _signatures(folder: Path) -> dict[str, Signature]:
@@ -147,7 +158,7 @@ def _signatures(folder: Path) -> dict[str, Signature]:
     }
 
 
-def _mark(path: Path) -> tuple[int, str]:
+def _mark(path: Path) -> Mark:
     content = path.read_bytes()
     return len(content), f"sha256:{hashlib.sha256(content).hexdigest()}"
 
@@ -158,6 +169,7 @@ class Puller(_Beside):
     Attributes:
         pulls: How many pulls ended, whichever way.
         defects: What ended a pull and is no expected failure.
+        rejected: Jobs that were not what they said.
     """
 
     def __init__(
@@ -165,6 +177,8 @@ class Puller(_Beside):
     ) -> None:
         super().__init__()
         self._address, self._credentials, self._dest = address, credentials, dest
+        self._store: Store | None = None
+        self.rejected: list[str] = []
         self.pulls = 0
         self.defects: list[str] = []
 
@@ -195,8 +209,12 @@ class Puller(_Beside):
 
     async def _pull(self) -> None:
         bucket = ReadOnlyBucket.open(self._address, self._credentials)
-        with Destination.open(self._dest) as place:
-            await pull_once(bucket, place, Wishes(), Quiet())
+        if self._store is None:
+            self._store = Store.open(None, bucket.identity, datetime.now(UTC))
+        await poll(bucket, self._store, datetime.now(UTC))
+        with Destination.open(self._dest) as folder:
+            report = await pull(bucket, self._store, folder, Wish(partial=True), Quiet())
+        self.rejected += [repr(event) for event in report.events if isinstance(event, Rejected)]
         self.pulls += 1
 
 

@@ -1,16 +1,17 @@
 """A bucket in a folder at which something happens: the process dies, the store fails, or it lies."""
 
-from collections.abc import Awaitable, Callable, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from obstore.store import LocalStore
 
 from agent.base.errors import StoreError, StoreRefused
-from agent.bucket.store import Bucket, Data, ObjectInfo
-from tests.bucket.layout import ENTRIES, MANIFEST
+from agent.bucket.store import Bucket, ObjectInfo
+from tests.faults.hurry import HurriedLoop
 
 T = TypeVar("T")
 
@@ -31,6 +32,10 @@ class Trouble(Enum):
     FORGOTTEN = "the store says yes and keeps nothing"
 
 
+FORGETTABLE = ("runs/", "state/")
+"""Where what a store forgets is missed before an entry names it; a forgotten entry is one that was never put."""
+
+
 @dataclass(frozen=True)
 class Fault:
     """Trouble at a request.
@@ -38,12 +43,12 @@ class Fault:
     Attributes:
         at: Its number, from 0.
         trouble: What happens there.
-        committing: Whether only requests count that are about a manifest or an index entry.
+        about: How the keys begin of the requests that count.
     """
 
     at: int
     trouble: Trouble
-    committing: bool = False
+    about: str = ""
 
 
 class Shaky(Bucket):
@@ -51,21 +56,21 @@ class Shaky(Bucket):
 
     Attributes:
         requests: How many there were that count.
-        conditions: Whether it honours conditional puts.
+        on_kill: Called when the process is killed.
     """
 
-    def __init__(self, root: Path, fault: Fault, *, conditions: bool) -> None:
+    def __init__(self, root: Path, fault: Fault) -> None:
         super().__init__(LocalStore(root, mkdir=True), "shaky")
         self._fault = fault
         self._over: Trouble | None = None
+        self.on_kill: Callable[[], object] = lambda: None
         self.requests = 0
-        self.conditions = conditions
 
     async def _request(
         self, key: str, effect: Callable[[], Awaitable[T]], otherwise: T | None
     ) -> T:
         """Do a request; `otherwise` is the answer of a store that keeps nothing, None where it cannot lie."""
-        counts = not self._fault.committing or key.startswith(ENTRIES) or key.endswith(MANIFEST)
+        counts = key.startswith(self._fault.about)
         here = counts and self.requests == self._fault.at
         trouble = self._over or (self._fault.trouble if here else Trouble.NONE)
         self.requests += counts
@@ -74,32 +79,36 @@ class Shaky(Bucket):
         if trouble is Trouble.DOWN:
             self._over = trouble
         if trouble is Trouble.KILL_BEFORE:
-            raise Killed
+            self._die()
         if trouble in {Trouble.DOWN, Trouble.REFUSED}:
-            # Not `StoreError`, which is tried again for a minute.
             raise StoreRefused("the store is down")
-        if trouble is Trouble.FORGOTTEN and otherwise is not None:
+        if trouble is Trouble.FORGOTTEN and otherwise is not None and key.startswith(FORGETTABLE):
             return otherwise
-        answer = await effect()
+        answer = await _under_way(effect())
         if trouble is Trouble.KILL_AFTER:
-            raise Killed
+            self._die()
         if trouble is Trouble.ANSWER_LOST:
             raise StoreError("the answer is lost")
         return answer
 
-    async def put(self, key: str, data: Data) -> None:
+    def _die(self) -> None:
+        self.on_kill()
+        raise Killed
+
+    async def put(self, key: str, data: bytes) -> None:
         """Write."""
         put = super().put
+        await self._request(key, lambda: _true(put(key, data)), otherwise=True)
+
+    async def put_once(self, key: str, data: bytes) -> None:
+        """Write."""
+        put = super().put_once
         await self._request(key, lambda: _true(put(key, data)), otherwise=True)
 
     async def put_stream(self, key: str, chunks: Iterator[bytes]) -> None:
         """Write."""
         data = b"".join(chunks)  # read and hashed, whatever becomes of it
         await self.put(key, data)
-
-    async def _put_new(self, key: str, data: Data) -> None:
-        put = super()._put_new if self.conditions else super().put
-        await self._request(key, lambda: _true(put(key, data)), otherwise=True)
 
     async def get(self, key: str, *, limit: int | None = None) -> bytes | None:
         """Read."""
@@ -111,12 +120,7 @@ class Shaky(Bucket):
         size = super().size
         return await self._request(key, lambda: size(key), otherwise=None)
 
-    async def holds(self, key: str, data: Data) -> bool:
-        """Compare."""
-        holds = super().holds
-        return await self._request(key, lambda: holds(key, data), otherwise=None)
-
-    async def list(self, prefix: str, *, after: str | None = None) -> Any:
+    async def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[ObjectInfo]:
         """List."""
         listing = super().list(prefix, after=after)
 
@@ -126,7 +130,7 @@ class Shaky(Bucket):
         for item in await self._request(prefix, whole, otherwise=None):
             yield item
 
-    async def delete(self, keys: Any) -> None:
+    async def delete(self, keys: Sequence[str]) -> None:
         """Delete."""
         delete = super().delete
         if keys:
@@ -136,3 +140,14 @@ class Shaky(Bucket):
 async def _true(work: Awaitable[None]) -> bool:
     await work
     return True
+
+
+async def _under_way(work: Awaitable[T]) -> T:
+    """Wait for a request, of whose threads the loop does not know."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, HurriedLoop)
+    loop.begins()
+    try:
+        return await work
+    finally:
+        loop.ends()

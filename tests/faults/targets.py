@@ -1,40 +1,47 @@
 """What reads text that others wrote, each as the program does it, and what must hold of what it makes of it."""
 
-import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, cast
-
-import obstore
-from obstore.store import LocalStore, MemoryStore
-from pydantic import ValidationError
+from typing import Any
 
 from agent.base.console import printable
 from agent.base.redact import Redactor
+from agent.batch.claim import Claimant, decide, unheard
+from agent.batch.fold import Arrived, State, fold
 from agent.bucket.address import S3Bucket, bucket_at, s3_parameters
 from agent.config.faults import Fault
 from agent.config.jobsfile import Expect, matrix_environment, parse_jobs, program_of
 from agent.config.locate import Surroundings, load_settings, locate
-from agent.config.settings import Cost
-from agent.contract.names import path_problem
-from agent.core.datapackage import Sealed, index_entry, render
-from agent.core.journal import Journal, after_death
-from agent.core.layout import (
-    MANIFEST,
-    IndexKey,
-    is_result,
-    manifest_key,
-    parse_index_key,
-    started_key,
+from agent.contract.described import carry_over
+from agent.contract.entries import Began, Entry, Invalid, Object, Planned
+from agent.contract.entries import Ended as EndedJob
+from agent.contract.facts import Host
+from agent.contract.layout import (
+    DESCRIPTOR,
+    EVIDENCE,
+    FILES,
+    LOGS,
+    EntryKey,
+    JobKey,
+    ManifestKey,
+    parse_key,
 )
-from agent.core.manifest import HostRecord, IndexEntry, Manifest, ManifestRef
-from agent.core.results import read_result
+from agent.contract.manifest import Manifest, RunRecord, seal_manifest
+from agent.contract.manifest import read_manifest as read_again
+from agent.contract.names import parse_written, path_problem
+from agent.contract.package import Package, seal_package
+from agent.contract.package import read_package as read_package_again
+from agent.contract.releases import ReleaseEntry, facts_of, read_release_entry
+from agent.delivery.closing import closed_of
+from agent.delivery.sealing import after_death, entry_of, status_of
+from agent.delivery.spool import Closing, Finished
 from agent.jobs.plan import SchedulerState, next_step
+from agent.jobs.resultfile import read_result
 from agent.jobs.verdict import Ended, Produced, judge
 from agent.machine.instance import (
     host_facts,
@@ -43,22 +50,21 @@ from agent.machine.instance import (
     tag_names,
     with_facts,
 )
+from agent.release.known import Known
 from agent.secrets.envfile import parse_env
 from agent.secrets.sources import MAX_ENV_BYTES
-from consumer.archive.intake import IncredibleError, take_entry, take_manifest
-from consumer.bucket import ReadOnlyBucket
-from consumer.costs import cost_json, cost_lines, month_costs, month_of
-from consumer.history import Row, Unreadable, read_entry, read_marker
-from consumer.pull import plan
-from consumer.pull.plan import Wishes
-from consumer.pull.state import Item, Owed, Refusal, Selection, read_state
-from consumer.serve.ship import pushes
-from consumer.status import facts_now, group_lines, job_lines, past_of, status_json, status_lines
-from consumer.verify import verify_folder
+from consumer import entries as home
+from consumer.judge import Rules
+from consumer.judge import judge as judge_history
+from consumer.model import batch_of, history_of, load_batch, write_batch
+from consumer.spending import month_costs, month_of
+from tests.contract.examples import KEY, NONCE, RUN
 from tests.faults import documents
 from tests.faults.mutations import env_text, json_text, toml_text
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+OTHER = "20261122T180005Z-aaaaaa"
+"""A run that looks at the batch of the one that is forged."""
 
 
 @dataclass(frozen=True)
@@ -179,176 +185,164 @@ def _metadata(data: bytes) -> None:
         spot_notice(answer)
         rebalance_notice(answer)
     facts = host_facts(answers, tags)
-    record = with_facts(HostRecord(name="host", system="Linux"), facts)
-    HostRecord.model_validate_json(record.model_dump_json())
+    record = with_facts(Host(name="host", system="Linux"), facts)
+    Host.model_validate_json(record.model_dump_json())
 
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _journal(data: bytes) -> None:
+def _notes(data: bytes) -> None:
+    """Finish a dead run from what is noted of it: whatever can be read becomes a manifest, packages and an end."""
     try:
-        journal = Journal.model_validate_json(data)
-    except ValidationError:
-        return
-    done = after_death(journal, frozenset(journal.planned), "20261123T000000Z-aaaaaa", NOW)
-    log = Sealed("_run/log.jsonl", 2, "0" * 64)
-    manifest = b"".join(render(done.run, [log]))
-    reference = ManifestRef(key="x", bytes=len(manifest), sha256=sha256(manifest).hexdigest())
-    entry = index_entry(done.run, [log], reference).model_dump_json()
-    IndexEntry.model_validate_json(entry)
-    Manifest.model_validate_json(manifest)
-    Journal.model_validate_json(done.model_dump_json())
+        notes = json.loads(data)
+        pieces = {
+            name: model.model_validate_json(json.dumps(notes[name]))
+            for name, model in _NOTES.items()
+        }
+    except _DAMAGE:
+        return  # such a run is put aside
+    record, finished, planned = pieces["record"], pieces["finished"], pieces["planned"]
+    job = finished.job.model_copy(update={"run": RUN, "name": "quotes"})
+    package = b"".join(seal_package(job, documents.SEALED))
+    key = JobKey(RUN, "quotes")
+    assert isinstance(read_package_again(key, package), Package)
+    ended = entry_of(
+        job,
+        _object(key.text, package),
+        finished.outputs,
+        files=1,
+        size=1,
+        refused=0,
+        commit=planned.release.commit if planned.release else None,
+    )
+    after_death(RUN, "quotes", pieces["began"].started)
+    changes = {"run": RUN, "status": status_of([ended], interrupted=True)}
+    record = record.model_copy(update=changes)
+    manifest = b"".join(seal_manifest(record, [_object(key.text, package)], []))
+    assert isinstance(read_again(ManifestKey(RUN), manifest), Manifest)
+    closing = Closing(closed=closed_of(record, None, ()))
+    assert Closing.model_validate_json(closing.model_dump_json()) == closing
 
 
-# What home reads.
-
-_LOOP = asyncio.new_event_loop()
-"""One for all inputs: a new one for each would cost more than the reading."""
-
-
-def _wait(work: Coroutine[Any, Any, Any]) -> Any:
-    return _LOOP.run_until_complete(work)
-
-
-def _holding(**objects: bytes) -> ReadOnlyBucket:
-    """Return a bucket in memory, with `/` in keys written as `__`."""
-    store = MemoryStore()
-    for key, content in objects.items():
-        obstore.put(store, key, content)
-    return ReadOnlyBucket(cast("LocalStore", store), "memory")
+_NOTES: dict[str, Any] = {
+    "began": Began,
+    "planned": Planned,
+    "record": RunRecord,
+    "finished": Finished,
+    "entry": EndedJob,
+    "closing": Closing,
+}
+_DAMAGE = (OSError, ValueError, LookupError, RecursionError, TypeError)
 
 
-def _shown(row: Row) -> None:
-    """Show a row in every way there is."""
-    past = past_of([row], NOW)
-    facts = facts_now(past, UTC, NOW)
-    for line in status_lines([row], paint=lambda text, _: text, zone=UTC, width=100):
-        line.encode()
-    for line in job_lines(facts, paint=lambda text, _: text, zone=UTC):
-        line.encode()
-    for cut_off in (False, True):
-        json.dumps(status_json([row], facts, "memory", cut_off=cut_off)).encode()
-        for line in group_lines(facts, cut_off=cut_off, paint=lambda text, _: text, zone=UTC):
-            assert printable(line) == line
+def _described(data: bytes) -> None:
+    """Carry over what a job says of its data: whatever it says, its package can be read."""
+    files = {one.path: one for one in documents.SEALED if one.path.startswith(FILES)}
+    said = carry_over(data, files)
+    json.dumps(said.notes).encode()
+    assert said.resources.keys() <= files.keys()
+    text = b"".join(seal_package(documents.JOB, documents.SEALED, said))
+    package = read_package_again(JobKey(RUN, "quotes"), text)
+    assert isinstance(package, Package), package
+    marks = {one.path: (one.bytes, one.hash) for one in package.resources}
+    assert marks == {one.path: (one.bytes, f"sha256:{one.sha256}") for one in documents.SEALED}
+
+
+def _object(key: str, data: bytes) -> Object:
+    return Object(key=key, bytes=len(data), sha256=sha256(data).hexdigest())
+
+
+# What the bucket holds, as the agent and home read it.
+
+
+def _told(invalid: Invalid) -> None:
+    """A reason can be shown to a person, on one line."""
+    assert invalid.reason
+    assert printable(invalid.reason) == invalid.reason
+    invalid.reason.encode()
 
 
 def _entry(data: bytes) -> None:
-    key = parse_index_key(documents.INDEX_KEY)
-    assert key is not None
-    row = _wait(read_entry(_holding(**{key.key: data}), key))
-    _shown(row)
-    if isinstance(row, Unreadable):
+    entry = home.read_entry(KEY, NOW, data)
+    state = fold(KEY.batch, [Arrived(KEY, NOW, entry)])
+    _judged(state)
+    if isinstance(entry, Invalid):
+        _told(entry)
         return
-    costs = month_costs([row.entry], month_of(2026, 11, UTC), NOW, Cost())
-    "\n".join(cost_lines(costs, Cost(), UTC)).encode()
-    json.dumps(cost_json(costs, Cost(), "memory")).encode()
-    if not plan.entry_problems(row.entry):
-        plan.wanted_jobs(row.entry, Wishes(partial=True))
-    _held(key, row.entry)
-    with contextlib.suppress(IncredibleError):
-        take_entry(key, row.entry)
+    assert home.read_again(KEY, home.written(entry)) == entry
+    _claimed(KEY, entry)
+    for text, _ in entry._objects():
+        assert parse_key(text) is not None
 
 
-def _held(key: IndexKey, entry: IndexEntry) -> None:
-    """Let a run wait for its group, and remember the group when it is complete."""
-    shard, problems = plan.held_as(key, entry, Selection())
-    if shard is None or problems:
+def _shard_entry(data: bytes) -> None:
+    key = EntryKey(documents.SHARD, RUN, NONCE, 0)
+    entry = home.read_entry(key, NOW, data)
+    _judged(fold(key.batch, [Arrived(key, NOW, entry)]))
+
+
+def _claimed(key: EntryKey, entry: Entry) -> None:
+    """Let a machine of another run look at it, which has begun itself."""
+    own = EntryKey(key.batch, OTHER, key.nonce, 0)
+    mine = {"run": OTHER, "jobs": (), "log": (), "closed": None}
+    beginning = Entry.model_validate({**documents.ENTRIES[0], **mine})
+    both = fold(key.batch, [Arrived(key, NOW, entry), Arrived(own, NOW, beginning)])
+    claimant = Claimant(OTHER)
+    unheard(both, claimant)
+    decide(both, claimant)
+
+
+def _judged(state: State) -> None:
+    """Do with a batch what home does: keep it, judge it, add up its costs."""
+    batch = batch_of(state, NOW)
+    assert load_batch(write_batch(batch)) == batch
+    history = history_of([batch], NOW - timedelta(days=2))
+    found = judge_history(history, Rules(NOW))
+    assert found.groups
+    for job in found.jobs:
+        job.name.encode()
+    costs = month_costs(history, month_of(NOW, UTC), NOW)
+    json.dumps([costs.so_far_usd, costs.forecast_usd], allow_nan=False)
+
+
+def _package(data: bytes) -> None:
+    """Read a package that an entry commits, whatever is in it: the forger of both is the same."""
+    key = JobKey(RUN, "quotes")
+    package = home.read_package(key, _object(key.text, data), data)
+    if isinstance(package, Invalid):
+        _told(package)
         return
-    parts = {key: (shard, entry.status)}
-    selection = plan.with_complete(Selection(), parts.values())
-    assert Selection.model_validate_json(selection.model_dump_json()) == selection
-    for line in plan.waiting_lines(plan.held(parts, selection), frozenset()):
-        assert printable(line) == line
-
-
-def _marker(data: bytes) -> None:
-    run = documents.RUN
-    _shown(_wait(read_marker(_holding(**{started_key(run): data}), run, NOW)))
+    assert len({resource.path for resource in package.resources}) == len(package.resources) > 0
+    for resource in package.resources:
+        assert path_problem(resource.path) is None
+        assert resource.path.startswith((FILES, LOGS, EVIDENCE))
+        assert parse_key(JobKey(key.run, key.job, resource.path).text) is not None
+        _usable(resource.path)
+        if resource.original is not None:
+            parse_written(resource.original)
 
 
 def _manifest(data: bytes) -> None:
-    """Read a manifest that an index entry commits, whatever is in it: the forger of both is the same."""
-    entry = _entry_for(data)
-    manifest, problems = plan.read_manifest(data, entry)
-    assert (manifest is None) == bool(problems), "neither a manifest nor a problem"
-    json.dumps(problems).encode(errors="replace")
-    key = parse_index_key(documents.INDEX_KEY)
-    assert key is not None
-    with contextlib.suppress(IncredibleError):
-        details = take_manifest(take_entry(key, entry), data)
-        assert all(path_problem(row.path) is None for row in details.evidence)
-    if manifest is None:
+    key = ManifestKey(RUN)
+    manifest = home.read_manifest(key, _object(key.text, data), data)
+    if isinstance(manifest, Invalid):
+        _told(manifest)
         return
-    for job in plan.jobs_of(manifest, Wishes(partial=True)):
-        assert all(
-            {one, other} <= {job.inner(file) for file in job.files}
-            for one, other in plan.alike(job)
-        )
-        assert job.bytes >= 0
-        for file in job.files:
-            inner = job.inner(file)
-            assert path_problem(file.path) is None
-            assert path_problem(inner) is None, f"it would lead elsewhere: {inner!r}"
-            _usable(inner)
-            is_result(inner)
+    for resource in manifest.resources:
+        assert path_problem(resource.path) is None
+        assert resource.path.endswith((f"/{DESCRIPTOR}", ".jsonl"))
 
 
-def _entry_for(data: bytes) -> IndexEntry:
-    """Return an index entry that tells the same story as a manifest, as far as that tells one."""
-    entry = IndexEntry.model_validate(documents.ENTRY)
-    changes: dict[str, Any] = {
-        "manifest": ManifestRef(
-            key=manifest_key(documents.RUN), bytes=len(data), sha256=sha256(data).hexdigest()
-        )
-    }
-    with contextlib.suppress(ValidationError):
-        manifest = Manifest.model_validate_json(data)
-        files = [resource.bytes for resource in manifest.resources if resource.job]
-        told = {job.name: job.status for job in manifest.run.jobs}
-        jobs = [{"name": name, "status": status} for name, status in told.items()]
-        changes |= {"status": manifest.run.status, "files": len(files), "bytes": sum(files)}
-        changes["jobs"] = IndexEntry.model_validate({**documents.ENTRY, "jobs": jobs}).jobs
-    return entry.model_copy(update=changes)
-
-
-def _folder(data: bytes) -> None:
-    """Verify a folder at home whose descriptor is this."""
-    objects = {MANIFEST: data, **documents.FILES}
-    report = _wait(verify_folder(_holding(**objects)))
-    assert report.problems or report.files == len(documents.FILES)
-    for problem in report.problems:
-        printable(f"{problem.path}: {problem.detail}").encode(errors="replace")
-
-
-def _state(data: bytes) -> None:
-    state = read_state(data)
-    if state is None:
+def _releases(data: bytes) -> None:
+    """Read what somebody learnt of the releases, and follow it."""
+    entry = read_release_entry(documents.RELEASES, data)
+    if not isinstance(entry, ReleaseEntry):
         return
-    for since in (None, NOW - timedelta(days=1)):
-        wishes = Wishes(since=since)
-        name = plan.selection_name(wishes)
-        for known in (None, *state.selections.values()):
-            selection = plan.continued(known, since)
-            plan.list_after(selection)
-            key = parse_index_key(documents.INDEX_KEY)
-            assert key is not None
-            keys = plan.to_look_at([key], selection)
-            selection = plan.settled(selection, keys, NOW)
-            selection = plan.deferred(plan.passed_over(selection, since), key, NOW)
-            state = state.with_selection(name, selection)
-    refusal = Refusal(key=documents.INDEX_KEY, run=documents.RUN, problems=("x",))
-    owed = Owed(run=documents.RUN, job="quotes", status="failed", files=1, bytes=1, partial=True)
-    state = state.with_refusals([refusal]).owing(owed).paid(documents.RUN, "quotes")
-    state = state.with_partial(documents.RUN, "quotes").without("quotes", [documents.RUN])
-    assert Item(run=documents.RUN, job="quotes") not in state.partial
-    assert read_state(state.model_dump_json().encode()) is not None
-
-
-def _log(data: bytes) -> None:
-    for body in pushes(documents.RUN, data, NOW):
-        json.dumps(body).encode()
+    known = Known.of(facts_of(entry, NOW))
+    assert known.pin is None or known.pin.ref
+    known.good(documents.RECORD.agent)
 
 
 TARGETS = {
@@ -360,12 +354,12 @@ TARGETS = {
         Target("env files", (documents.ENV,), env_text, _env),
         Target("result files", (documents.RESULT,), json_text, _result),
         Target("metadata answers", (documents.METADATA,), json_text, _metadata),
-        Target("journals", (documents.JOURNAL,), json_text, _journal),
-        Target("manifests", (documents.DESCRIPTOR,), json_text, _manifest),
-        Target("index entries", (documents.ENTRY,), json_text, _entry),
-        Target("started markers", (documents.MARKER,), json_text, _marker),
-        Target("state of a pull", (documents.STATE,), json_text, _state),
-        Target("datapackages at home", (documents.DESCRIPTOR,), json_text, _folder),
-        Target("run logs", documents.LOGS, json_text, _log),
+        Target("notes of a run", (documents.SPOOLED,), json_text, _notes),
+        Target("jobs' own descriptors", (documents.OWN,), json_text, _described),
+        Target("entries", documents.ENTRIES, json_text, _entry),
+        Target("entries of a shard", (documents.SHARD_ENTRY,), json_text, _shard_entry),
+        Target("packages", (documents.PACKAGE,), json_text, _package),
+        Target("manifests", (documents.MANIFEST,), json_text, _manifest),
+        Target("entries of releases", (documents.RELEASE_ENTRY,), json_text, _releases),
     )
 }

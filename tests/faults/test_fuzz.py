@@ -30,7 +30,7 @@ GUIDED_SECONDS = 180 + INPUTS // 20
 to do."""
 ROOT = Path(__file__).parents[2]
 ALL = list(TARGETS.values())
-GUIDED = ALL if INPUTS > SHORT else [TARGETS["jobs files"], TARGETS["index entries"]]
+GUIDED = ALL if INPUTS > SHORT else [TARGETS["jobs files"], TARGETS["entries"]]
 """The start of a fuzzer takes longer than the inputs of the short form."""
 
 
@@ -44,7 +44,7 @@ def table_of(point: str, way: str, expression: str, *columns: str) -> Iterator[F
     table = Figures(
         point=point,
         title=f"Bad input, {way}",
-        command=f"MAYFLY_FUZZ_INPUTS=100000 pytest tests/faults/test_fuzz.py -k {expression} -s",
+        command=f"MAYFLY_FUZZ_INPUTS={INPUTS} pytest tests/faults/test_fuzz.py -k {expression} -s",
         columns=("what is read", "inputs", "inputs/s", *columns, "defects"),
         seed=SEED,
         long=INPUTS >= 100_000,

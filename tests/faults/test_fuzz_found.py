@@ -8,7 +8,6 @@ from agent.base.redact import Redactor
 from agent.config.faults import LONGEST_SHOWN
 from agent.config.jobsfile import MAX_JOBS, parse_jobs
 from agent.config.overrides import Document, flag_overrides, parse_settings
-from consumer.pull.state import read_state
 
 COMMAND = 'job = [{ name = "a", command = ["x"], %s }]'
 
@@ -59,22 +58,6 @@ def test_settings_that_ended_in_a_traceback(flag: str) -> None:
     settings, faults = parsed.settings, [*parsed.faults]
     assert faults[0].source.startswith("--set")
     assert settings.sensitive() == {}
-
-
-@pytest.mark.parametrize(
-    "selection",
-    [
-        '"since": "yesterday"',
-        '"since": "2026-11-22T06:42:05"',
-        '"cursor": "x"',
-        '"cursor": "99990230T000000.000Z"',
-        '"cursor": "00010101T000000.000Z"',
-    ],
-)
-def test_states_of_a_pull_that_ended_in_a_traceback(selection: str) -> None:
-    """A state that cannot be gone on from is none: it is put aside, and the index is read anew."""
-    assert read_state(b'{"selections": {"x": {%s}}}' % selection.encode()) is None
-    assert read_state(b'{"selections": {"x": {"cursor": "20261122T064605.000Z"}}}') is not None
 
 
 def test_a_secret_of_a_hundred_kilobytes_costs_no_seconds() -> None:

@@ -1,63 +1,65 @@
-"""Agent, kills, store and readers against the simplest model of what is visible: a set of runs that only grows.
+"""Agent, kills, disks, store and readers against the simplest model of what is visible: jobs, which only grow more.
 
-The real spool, courier, hand-off, commit and recovery work on a real bucket in a folder; each request to it may be the
-one at which the process dies, the store fails, or the store lies. Pull and history are the real ones. What the bucket
-holds is judged with json and hashlib alone.
+The real spool, delivery and recovery work on a real bucket in a folder; each request to it may be the one at which the
+process dies, the store fails, or the store lies, and each disk may be gone. Pull and history are the real ones. What
+the bucket holds is judged with json and hashlib alone.
 
 `MAYFLY_MODEL_SEQUENCES=1000` is the long form; `MAYFLY_MODEL_SEED` replays.
 """
 
 import asyncio
-import hashlib
 import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Coroutine
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from agent.base.errors import StoreError
 from agent.base.logs import RunLogger
 from agent.base.redact import Redactor
-from agent.bucket.store import Bucket
-from agent.core.ids import run_id
-from agent.core.journal import Journal
-from agent.core.outcome import run_status
-from agent.core.results import JobResult, JobStatus
-from agent.steps.recovery import deliver_pending
-from agent.steps.spool import Spool, SpooledRun
-from consumer.archive.follow import look
-from consumer.archive.reader import Reader
-from consumer.archive.writer import Writer
-from consumer.bucket import ReadOnlyBucket
-from consumer.pull.place import Destination
-from consumer.pull.plan import Wishes
-from consumer.pull.report import Refused
-from consumer.pull.session import pull_once
+from agent.batch.log import LogWriter
+from agent.contract.entries import Began, Planned
+from agent.contract.facts import Host
+from agent.contract.ids import Batch, run_id
+from agent.contract.manifest import RunRecord
+from agent.contract.package import Attempt, JobRecord
+from agent.contract.results import JobStatus, RunStatus
+from agent.delivery.delivery import Delivery
+from agent.delivery.recovery import deliver_pending
+from agent.delivery.spool import Finished, Spool, SpooledRun
+from consumer.follow import poll
+from consumer.pull.folder import Destination
+from consumer.pull.plan import Wish
+from consumer.pull.report import Rejected
+from consumer.pull.session import pull
+from consumer.store import Store
 from tests.bucket.bucket import Bucket as Delivered
-from tests.bucket.layout import MANIFEST
-from tests.bucket.leaving import record
-from tests.bucket.sound import all_sound
+from tests.bucket.sound import File, Inspection, Looker, lost
 from tests.faults.figures import Figures
+from tests.faults.hurry import run_hurried
 from tests.faults.readers import Quiet
 from tests.faults.shaky import Fault, Killed, Shaky, Trouble
 
 SEQUENCES = int(os.environ.get("MAYFLY_MODEL_SEQUENCES", "12"))
 SEED = int(os.environ.get("MAYFLY_MODEL_SEED", "1"))
 STEPS = 20
+SECONDS = 60.0
+"""For what a run has to deliver; nobody waits for them (`tests.faults.hurry`)."""
 MEMORY = Path("/dev/shm")
 """Where the bucket is: thousands of synced writes say nothing more on a disk."""
 
 LARGE = st.just(40_000).map(lambda times: b"more than is read in one go " * times)
 
-T = TypeVar("T")
-Files = dict[str, bytes]
-
+Files = Mapping[str, bytes]
+Jobs = list[tuple[bool, Files]]
 
 JOBS = st.lists(
     st.tuples(
@@ -71,207 +73,278 @@ JOBS = st.lists(
     min_size=1,
     max_size=3,
 )
-FAULTS = st.builds(Fault, st.integers(0, 24), st.sampled_from(Trouble)) | st.builds(
-    Fault, st.integers(0, 4), st.sampled_from(Trouble), st.just(True)
+FAULTS = st.builds(Fault, st.integers(0, 40), st.sampled_from(Trouble)) | st.builds(
+    Fault, st.integers(0, 6), st.sampled_from(Trouble), st.just("batches/")
 )
+QUIET = Fault(0, Trouble.NONE)
 TALLY: Counter[str] = Counter()
 
 
+def now() -> datetime:
+    """Return the time."""
+    return datetime.now(UTC)
+
+
 class Visible(RuleBasedStateMachine):
-    """The model: what each run has finished, which runs were seen by whom, and that none of it goes away."""
+    """The model: what jobs have finished, what was said to be committed, what was seen, and that none of it goes away.
+
+    Attributes:
+        finished: What the jobs of each run have finished.
+        told: Jobs of which the agent said that they are committed.
+        gone: Runs whose disk is gone with them.
+        committed: What was visible, and the sha256 of its package.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.root = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
-        self.loop = asyncio.new_event_loop()
-        self.log = RunLogger().log
         self.spool = Spool(self.root / "spool")
-        self.finished: dict[str, Files] = {}
         self.bucket = Delivered.in_folder(self.root / "bucket")
-        self.entries: dict[str, bytes] = {}
-        self.committed: set[str] = set()
+        self.looker = Looker(self.bucket.objects)
+        self.finished: dict[str, set[File]] = {}
+        self.told: set[tuple[str, str]] = set()
+        self.gone: set[str] = set()
+        self.committed: dict[tuple[str, str], str] = {}
         self.home: dict[str, bytes] = {}
-        self.history: set[str] = set()
-        self.conditions = True
+        self.history: set[tuple[str, str]] = set()
 
     # The agent's side.
 
-    @rule(jobs=JOBS, dies_after=st.integers(0, 4))
-    def work(self, jobs: list[tuple[bool, Files]], dies_after: int) -> None:
-        """A run does its jobs; it dies in the middle of one of them, or before its hand-off."""
-        began = datetime.now(UTC).replace(microsecond=0)
-        run = run_id(began, len(self.finished).to_bytes(3, "big"))
-        names = tuple(f"job-{number}" for number in range(len(jobs)))
-        about = record(run).model_copy(update={"jobs": (), "started": began, "finished": began})
-        spooled = self.spool.begin(Journal(run=about, planned=names))
-        spooled.log.write_bytes(b'{"event":"run.started"}\n')
-        self.finished[run] = {}
-        for number, (name, (works, files)) in enumerate(zip(names, jobs, strict=True)):
-            space = spooled.workspace(name, 1)
-            space.make()
-            _write(space.output, files)
-            if number >= dies_after:
-                TALLY["runs that died at work"] += 1
-                return
-            self._end_job(spooled, name, files, works=works)
-        status = run_status(spooled.journal.run.jobs, interrupted=False)
-        journal = spooled.journal.with_run(status=status, finished=datetime.now(UTC))
-        spooled.save(journal.model_copy(update={"concluded": True}))
+    @rule(jobs=JOBS, dies_after=st.integers(0, 4), fault=FAULTS)
+    def work(self, jobs: Jobs, dies_after: int, fault: Fault) -> None:
+        """A run does its jobs, and delivers each as it ends; it may die in the middle of one of them."""
+        spooled = self.spool.begin(run_id(now(), len(self.finished).to_bytes(3, "big")))
+        self.finished[spooled.run] = set()
 
-    def _end_job(self, run: SpooledRun, name: str, files: Files, *, works: bool) -> None:
-        now = datetime.now(UTC)
-        status = JobStatus.SUCCEEDED if works else JobStatus.FAILED
-        run.save(
-            run.journal.with_result(JobResult(name=name, status=status, started=now, finished=now))
-        )
-        self.finished[run.run_id] |= {f"{name}/{path}": content for path, content in files.items()}
+        async def work(bucket: Shaky) -> None:
+            batch = Batch.of_run("main", spooled.run)
+            log = self._log(spooled.run)
+            delivery = Delivery(
+                spooled, opened(bucket), concurrency=3, redactor=lambda: Redactor({}), log=log
+            )
+            async with delivery:
+                writer = LogWriter(bucket, batch, spooled.run, "0" * 8, now=now)
+                await delivery.begin(writer, batch, beginning())
+                names = [f"job-{number}" for number in range(len(jobs))]
+                await delivery.plan(Planned(count=len(jobs), jobs=tuple(names)))
+                for number, (works, files) in enumerate(jobs):
+                    self._do_job(spooled, names[number], files)
+                    if number >= dies_after:
+                        TALLY["runs that died at work"] += 1
+                        raise Killed
+                    await delivery.ended(ended(spooled.run, names[number], works=works))
+                pending = await delivery.flush(SECONDS)
+                await delivery.close(record(batch, spooled.run), pending, keeps_disk=True)
+                self.told |= {(spooled.run, name) for name in {*names} - {*pending}}
+            if not pending:
+                spooled.discard(log)
+
+        self._process(work, fault)
+
+    def _do_job(self, run: SpooledRun, name: str, files: Files) -> None:
+        space = run.workspace(name, 1)
+        space.make()
+        space.captured.write_text("ran\n")
+        for path, content in files.items():
+            (space.output / path).parent.mkdir(parents=True, exist_ok=True)
+            (space.output / path).write_bytes(content)
+            digest = sha256(content).hexdigest()
+            self.finished[run.run].add(File(run.run, name, path, digest))
+        with run.log.open("a") as stream:
+            stream.write('{"event": "job"}\n')
 
     @rule(jobs=JOBS, fault=FAULTS)
-    def work_and_hand_over(self, jobs: list[tuple[bool, Files]], fault: Fault) -> None:
-        """A run does its jobs, and gets as far as it gets."""
-        self.work(jobs, len(jobs))
+    def die_and_be_finished(self, jobs: Jobs, fault: Fault) -> None:
+        """A run dies in its last job; the next process finishes it as far as it gets."""
+        self.work(jobs, len(jobs) - 1, QUIET)
         self.hand_over(fault)
 
     @rule(fault=FAULTS)
     def hand_over(self, fault: Fault) -> None:
-        """The next process finds what waits, and hands it over as far as it gets."""
-        bucket = Shaky(self.bucket.root, fault, conditions=self.conditions)
-        runs = self.spool.pending(self.log)
-        try:
-            delivered = self._wait(self._deliver(bucket, runs))
-        except BaseException as error:
-            if not _was_killed(error):
-                raise
-            TALLY["processes killed while they handed over"] += 1
-            return
-        quiet = fault.trouble is Trouble.NONE or bucket.requests <= fault.at
-        TALLY["hand-offs under a fault"] += not quiet
-        if quiet:
-            assert delivered == len(runs)
-            assert not self.spool.pending(self.log)
+        """The next process finds what waits, and finishes it as far as it gets."""
+        runs = self.spool.pending(self._log(""))
 
-    async def _deliver(self, bucket: Bucket, runs: list[SpooledRun]) -> int:
-        opened: asyncio.Future[Bucket] = asyncio.get_running_loop().create_future()
-        opened.set_result(bucket)
-        return await deliver_pending(
-            self.spool,
-            runs,
-            opened,
-            finder="20261123T000000Z-ffffff",
-            concurrency=3,
-            redactor=lambda: Redactor({}),
-            log=self.log,
-        )
+        async def deliver(bucket: Shaky) -> None:
+            delivered = await deliver_pending(
+                self.spool,
+                runs,
+                opened(bucket),
+                finder="20261123T000000Z-ffffff",
+                concurrency=3,
+                redactor=lambda: Redactor({}),
+                log=self._log(""),
+            )
+            quiet = fault.trouble is Trouble.NONE or bucket.requests <= fault.at
+            TALLY["runs finished by a later process"] += delivered
+            TALLY["of these processes, under a fault"] += not quiet
+            if quiet:
+                assert delivered == len(runs)
+                assert not self.spool.pending(self._log(""))
+
+        self._process(deliver, fault)
 
     @rule()
-    def store_changes(self) -> None:
-        """The bucket moves to a store that ignores conditions, or back."""
-        self.conditions = not self.conditions
+    def vanish(self) -> None:
+        """The machine is gone with its disk."""
+        runs = {run.run for run in self.spool.pending(self._log(""))}
+        TALLY["runs whose disk was gone"] += len(runs)
+        self.gone |= runs
+        shutil.rmtree(self.spool.root)
+        self.spool = Spool(self.root / "spool")
+
+    def _process(self, work: Callable[[Shaky], Awaitable[None]], fault: Fault) -> None:
+        """Do something in a process of its own, which a fault may kill; the store's failures are expected."""
+
+        async def main() -> None:
+            task = asyncio.ensure_future(work(bucket))
+            bucket.on_kill = task.cancel
+            try:
+                await task
+            except (asyncio.CancelledError, Killed):
+                TALLY["processes killed"] += 1
+            except BaseExceptionGroup as group:
+                if group.split(Killed)[1] is not None:
+                    raise
+                TALLY["processes killed"] += 1
+            except StoreError:
+                TALLY["processes that the store failed"] += 1
+
+        bucket = Shaky(self.bucket.root, fault)
+        run_hurried(main())
+
+    def _log(self, run: str) -> Any:
+        def sink(event: Mapping[str, Any]) -> None:
+            if event["event"] == "jobs.committed":
+                of = event.get("of", run)
+                self.told |= {(of, name) for name in event["jobs"]}
+
+        return RunLogger(sink).log
 
     # The readers' side.
 
     @rule()
-    def pull(self) -> None:
+    def come_home(self) -> None:
         """At home is what is committed: each file of each job, whole, and nothing that was there is gone."""
-        if not (self.bucket.root).is_dir():
+        if not self.bucket.root.is_dir():
             return
-        self._wait(self._pull())
+        asyncio.run(self._come_home())
         found = {
             path.relative_to(self.root / "home").as_posix(): path.read_bytes()
             for path in (self.root / "home").rglob("*")
-            if path.is_file() and ".mayfly" not in path.parts and not _is_latest(path, self.root)
+            if path.is_file() and not {".mayfly", "latest"} & {*path.parts}
         }
         assert found.items() >= self.home.items(), "something at home has changed"
+        seen = self.looker.look()
         wanted = {
-            f"{path.split('/')[0]}/{run}/{path.partition('/')[2]}"
-            for run in self.committed
-            for path in self.bucket.run(run).results
+            f"{job}/{run}/{path}"
+            for run, job in self.committed
+            for path in (
+                "datapackage.json",
+                *(one["path"] for one in (seen.package(run, job) or {})["resources"]),
+            )
         }
-        assert {path for path in found if not path.endswith(f"/{MANIFEST}")} == wanted
+        assert set(found) == wanted
+        assert self.history == set(self.committed), "the history differs from what is committed"
         self.home = found
         TALLY["pulls"] += 1
 
-    async def _pull(self) -> None:
-        bucket = self._reader()
-        with Destination.open(self.root / "home") as dest:
-            report = await pull_once(bucket, dest, Wishes(partial=True), Quiet())
-        assert not any(isinstance(event, Refused) for event in report.events)
-
-    @rule()
-    def follow(self) -> None:
-        """The history has the committed runs, and no other."""
-        if not (self.bucket.root).is_dir():
-            return
-        path = self.root / "history.sqlite"
-        writer = Writer(path, "shaky")
+    async def _come_home(self) -> None:
+        bucket = self.bucket.reader()
+        store = Store.open(self.root / "history", bucket.identity, now())
         try:
-            self._wait(look(self._reader(), writer, datetime.now(UTC)))
+            await poll(bucket, store, now())
+            with Destination.open(self.root / "home") as folder:
+                report = await pull(bucket, store, folder, Wish(partial=True), Quiet())
+            assert not any(isinstance(event, Rejected) for event in report.events)
+            known = {(run.id, job.name) for _, run in store.history().runs for job in run.jobs}
+            assert known >= self.history, "the history has forgotten a job"
+            self.history = known
         finally:
-            writer.close()
-        past = Reader(path).past()
-        known = {row.run for row in past.runs}
-        assert past.refused == 0
-        assert known >= self.history, "the history has forgotten a run"
-        assert known == self.committed
-        self.history = known
-        TALLY["looks of the history"] += 1
-
-    def _reader(self) -> ReadOnlyBucket:
-        return self.bucket.reader()
+            store.close()
 
     # What always holds.
 
     @invariant()
-    def visible_runs_are_whole_and_stay(self) -> None:
-        """Each visible run is one that began, visible once, with all that it finished; none is gone or has changed."""
-        entries = {key: self.bucket.objects.get(key) for key in self.bucket.entry_keys()}
-        assert entries.items() >= self.entries.items(), "a visible run is gone, or has changed"
-        committed = set(all_sound(self.bucket)) if entries != self.entries else self.committed
-        for run in committed - self.committed:
-            finished = {path: _mark(content) for path, content in self.finished[run].items()}
-            marks = self.bucket.run(run).marks
-            assert marks.items() >= finished.items(), "what was finished is lost"
-        self.entries, self.committed = entries, committed
-
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.loop.run_until_complete(work)
+    def visible_jobs_are_whole_and_stay(self) -> None:
+        """Each visible job has all that it finished, and what it names; none is gone or has changed."""
+        seen = self.looker.look()
+        assert [one for one in seen.problems() if one[0] != "unlisted"] == []
+        committed = packages(seen)
+        assert committed.items() >= self.committed.items(), "a visible job is gone, or has changed"
+        assert self.told <= committed.keys(), "what was said to be committed is not"
+        for run, job in committed.keys() - self.committed.keys():
+            files = [file for file in self.finished[run] if file.job == job]
+            assert lost(seen, files) == [], "what was finished is lost"
+        self.committed = committed
 
     def teardown(self) -> None:
-        """When nothing fails any more, one process delivers all, and every reader sees it."""
+        """When nothing fails any more, one process delivers all that has a disk, and every reader sees it."""
         try:
-            self.hand_over(Fault(0, Trouble.NONE))
-            self.visible_runs_are_whole_and_stay()
-            assert self.committed == set(self.finished), "a run was lost"
-            self.pull()
-            self.follow()
+            self.hand_over(QUIET)
+            self.visible_jobs_are_whole_and_stay()
+            seen = self.looker.look()
+            assert list(seen.problems()) == []
+            assert seen.unended() <= self.gone
+            files = [file for run, made in self.finished.items() for file in made]
+            assert lost(seen, [file for file in files if file.run not in self.gone]) == []
+            self.come_home()
             TALLY["runs"] += len(self.finished)
         finally:
-            self.loop.close()
             shutil.rmtree(self.root)
 
 
-def _write(output: Path, files: Files) -> None:
-    for path, content in files.items():
-        (output / path).parent.mkdir(parents=True, exist_ok=True)
-        (output / path).write_bytes(content)
+def opened(bucket: Shaky) -> "asyncio.Future[Any]":
+    """Return a bucket as a run has it."""
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    future.set_result(bucket)
+    return future
 
 
-def _mark(content: bytes) -> tuple[int, str]:
-    return len(content), f"sha256:{hashlib.sha256(content).hexdigest()}"
+def beginning() -> Began:
+    """Return how a run begins."""
+    moment = now()
+    return Began(
+        started=moment,
+        deadline=moment + timedelta(hours=1),
+        host=Host(name="host"),
+        agent="1",
+        channel="v*",
+    )
 
 
-def _is_latest(path: Path, root: Path) -> bool:
-    return path.relative_to(root / "home").parts[1] == "latest"
+def ended(run: str, name: str, *, works: bool) -> Finished:
+    """Return a job that ended."""
+    moment, status = now(), JobStatus.SUCCEEDED if works else JobStatus.FAILED
+    attempt = Attempt(number=1, started=moment, finished=moment, status=status)
+    job = JobRecord(run=run, name=name, status=status, finished=moment, attempts=(attempt,))
+    return Finished(job=job)
 
 
-def _was_killed(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return any(map(_was_killed, error.exceptions))
-    return isinstance(error, Killed)
+def record(batch: Batch, run: str) -> RunRecord:
+    """Return what the manifest says of a run that closes."""
+    return RunRecord(
+        run=run,
+        schedule=batch.schedule,
+        batch=batch.name,
+        status=RunStatus.SUCCEEDED,
+        started=now(),
+        finished=now(),
+        agent="1",
+        host=Host(name="host"),
+    )
+
+
+def packages(seen: Inspection) -> dict[tuple[str, str], str]:
+    """Return the sha256 of the packages of all jobs that are committed."""
+    return {
+        (run.id, name): row["package"]["sha256"]
+        for run in seen.runs.values()
+        for name, row in run.told.items()
+    }
 
 
 def test_visible_is_what_was_committed() -> None:
-    """Whatever happens in whichever order: the readers see the committed runs, each whole, for ever."""
+    """Whatever happens in whichever order: the readers see the committed jobs, each whole, for ever."""
     TALLY.clear()
     machine = seed(SEED)(Visible)
     run_state_machine_as_test(
@@ -288,7 +361,7 @@ def test_visible_is_what_was_committed() -> None:
     figures = Figures(
         point="10",
         title="Model of what is visible",
-        command="MAYFLY_MODEL_SEQUENCES=1000 pytest tests/faults/test_model.py -s",
+        command=f"MAYFLY_MODEL_SEQUENCES={SEQUENCES} pytest tests/faults/test_model.py -s",
         columns=("what", "how many"),
         seed=SEED,
         long=SEQUENCES >= 1000,

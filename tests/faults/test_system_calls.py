@@ -4,16 +4,21 @@ Only the agent is killed: strace follows its threads, and lets go of a child whe
 job). strace counts the calls of each thread by itself, so the one that dies is the first thread that comes to its n-th;
 n goes from 1 to the most that any thread made in a run that was watched before. The call that kills is not done.
 
+In two forms, as the crash points: the disk is kept, or wiped between the kill and the next run, of the same shard then.
+
 `MAYFLY_SYSCALLS=all` for every n, `MAYFLY_SYSCALLS='rename 7'` for a single case.
 """
 
-import json
 import os
 import random
 import re
+import shutil
+import sqlite3
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,14 +26,16 @@ import pytest
 
 from tests.bucket.sound import Broken
 from tests.faults.figures import Figures
-from tests.faults.scenario import Scenario
+from tests.faults.scenario import LASTS, Scenario
 from tests.parts.missing import program
 from tests.parts.seaweed import S3Server
 
 WANTED = os.environ.get("MAYFLY_SYSCALLS", "")
 SEED = 1
 SAMPLE = 4
-"""Cases of the short form, for each kind of bucket."""
+"""Cases of the short form, for each kind of bucket and disk."""
+AT_ONCE = {"kept": 2, "wiped": 4}
+"""Computers at once; those whose disk is wiped mostly wait for a job."""
 HOURS = 6 * 3600
 
 CALLS = (
@@ -88,41 +95,72 @@ def _cases(most: dict[str, int]) -> list[tuple[str, int]]:
     return random.Random(SEED).sample(every, SAMPLE)
 
 
-def _invalid(spool: Path) -> int:
-    """Return how many runs in the spool have no journal that is whole."""
+def _invalid(spool: Path, aside: Path) -> int:
+    """Return how many runs in the spool have no database that is whole."""
     invalid = 0
     for run in spool.glob("[0-9]*"):
+        shutil.copytree(run, copy := aside / "copy", ignore=_all_but_databases)
         try:
-            json.loads((run / "run.json").read_bytes())
-        except (OSError, ValueError):
+            with closing(sqlite3.connect(copy / "run.sqlite")) as database:
+                invalid += database.execute("PRAGMA integrity_check").fetchall() != [("ok",)]
+        except sqlite3.Error:
             invalid += 1
+        shutil.rmtree(copy)
     return invalid + sum(1 for _ in (spool / "broken").glob("*"))
 
 
-def _kill(scenario: Scenario, call: str, number: int) -> Seen:
-    """Kill a run at a call, and have the next ones finish it."""
+def _all_but_databases(_: str, names: list[str]) -> list[str]:
+    return [name for name in names if not name.startswith("run.sqlite")]
+
+
+def _kill(scenario: Scenario, call: str, number: int, *, wiped: bool) -> Seen:
+    """Kill a run at a call, and have the next ones finish it, or do what it leaves undone."""
     before = scenario.examine()
     scenario.release()
     inject = f"inject={call}:signal=KILL:when={number}"
     killed = scenario.killed(_strace(scenario, "-e", f"trace={call}", "-e", inject))
-    invalid = _invalid(scenario.bench.state / "spool")
+    spool = scenario.bench.state / "spool"
+    invalid = _invalid(spool, scenario.bench.folder)
+    if wiped:
+        scenario.wipe()
     slow = scenario.converge() > 2
-    invalid += _invalid(scenario.bench.state / "spool")
+    invalid += _invalid(spool, scenario.bench.folder)
     return Seen(1, killed, invalid, slow, scenario.examine() - before)
 
 
 @pytest.mark.timeout(HOURS)
+@pytest.mark.parametrize("disk", ["kept", "wiped"])
 @pytest.mark.parametrize("kind", ["folder", "S3"])
 @pytest.mark.long
-def test_killed_at_every_system_call(tmp_path: Path, s3_server: S3Server, kind: str) -> None:
-    """Whatever call was the last: the spool is valid, and the next run, or the one after it, delivers all of it."""
+def test_killed_at_every_system_call(
+    tmp_path: Path, s3_server: S3Server, kind: str, disk: str
+) -> None:
+    """Whatever call was the last: the spool is valid, and the next run, or the one after it, delivers what must be."""
     server = s3_server if kind == "S3" else None
-    scenario = Scenario.make(tmp_path / "computer", f"calls {SEED}", server)
+    wiped = disk == "wiped"
+    lasts = LASTS if wiped else 0.0
+    computers = [
+        Scenario.make(
+            tmp_path / f"computer-{number}",
+            f"calls {SEED}",
+            server,
+            early=lasts,
+            shard=wiped,
+        )
+        for number in range(AT_ONCE[disk])
+    ]
     seen: dict[str, Seen] = {}
     wrong = []
     began = time.monotonic()
-    for call, number in _cases(_most(scenario)):
-        one = _kill(scenario, call, number)
+    cases = _cases(_most(computers[0]))
+
+    def chain(number: int) -> list[tuple[str, int, Seen]]:
+        mine = cases[number :: len(computers)]
+        return [(*case, _kill(computers[number], *case, wiped=wiped)) for case in mine]
+
+    with ThreadPoolExecutor(len(computers)) as pool:
+        done = [one for rows in pool.map(chain, range(len(computers))) for one in rows]
+    for call, number, one in sorted(done, key=lambda row: (CALLS.index(row[0]), row[1])):
         if one.invalid or one.slow or one.broken != Broken():
             wrong.append(f"MAYFLY_SYSCALLS='{call} {number}': {one}")
         all_ = seen.setdefault(call, Seen())
@@ -131,15 +169,17 @@ def test_killed_at_every_system_call(tmp_path: Path, s3_server: S3Server, kind: 
         all_.invalid += one.invalid
         all_.slow += one.slow
         all_.broken += one.broken
-    _report(kind, seen, time.monotonic() - began)
+    wrong += [f"{one.wiped}" for one in computers if one.wiped.unreadable]
+    _report(kind, disk, seen, time.monotonic() - began)
     assert not wrong, "\n".join(wrong)
     assert any(each.killed for each in seen.values())
 
 
-def _report(kind: str, seen: dict[str, Seen], seconds: float) -> None:
+def _report(kind: str, disk: str, seen: dict[str, Seen], seconds: float) -> None:
+    tables = {("folder", "kept"): "2", ("S3", "kept"): "2b", ("folder", "wiped"): "2c"}
     figures = Figures(
-        point="2" if kind == "folder" else "2b",
-        title=f"SIGKILL at the n-th system call, for every n; the bucket is in {kind}",
+        point=tables.get((kind, disk), "2d"),
+        title=f"SIGKILL at the n-th system call, for every n; the bucket is in {kind}, the disk {disk}",
         command="MAYFLY_SYSCALLS=all pytest tests/faults/test_system_calls.py -s",
         columns=(
             *("system call", "cases", "killed", "invalid spools", "finished files lost"),

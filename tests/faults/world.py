@@ -10,7 +10,7 @@ from typing import Any
 from agent.bucket.address import S3Bucket, bucket_at
 from agent.config.credentials import Credentials
 from tests.bucket.bucket import Bucket
-from tests.bucket.sound import sound
+from tests.bucket.sound import File, Looker, lost
 from tests.parts.faultproxy import FaultProxy
 from tests.run.bench import Bench, Ran
 
@@ -44,11 +44,11 @@ if seed % 8 == 0:
 
 
 def expected(seed: int) -> dict[str, tuple[int, str]]:
-    """Return the files that the job leaves with a seed: path in the manifest, bytes, hash."""
+    """Return the files that the job leaves with a seed: path below the job, bytes, sha256."""
     space: dict[str, Any] = {}
     exec(PROGRAM, space)  # noqa: S102 -- the very text that the job runs
     return {
-        f"many/{name}": (len(content), f"sha256:{hashlib.sha256(content).hexdigest()}")
+        name: (len(content), hashlib.sha256(content).hexdigest())
         for name, content in space["files"](seed)
     }
 
@@ -97,20 +97,19 @@ class World:
         """The reader's."""
         return Credentials(self.proxy.store.access_key, self.proxy.store.secret_key)
 
-    def copies(self, run: str) -> int:
-        """Return how often a run is committed."""
-        return self.bucket.committed()[run]
-
     def problems(self, ran: Ran, seed: int) -> list[str]:
         """Return what is not as it must be of a run that is said to be delivered."""
-        if (copies := self.copies(ran.run_id)) != 1:
-            return [f"{ran.run_id} is committed {copies} times" if copies else f"{ran.run_id} lost"]
-        try:
-            run = sound(self.bucket, ran.run_id)
-        except AssertionError as error:
-            return [f"{ran.run_id} is not sound: {error}"]
-        lost = {path for path, mark in expected(seed).items() if run.marks.get(path) != mark}
-        return [f"{ran.run_id} lost {sorted(lost)}"] if lost else []
+        run, seen = ran.run_id, Looker(self.bucket.objects).look()
+        if run not in seen.runs or seen.runs[run].closed is None:
+            return [f"{run} lost"]
+        wanted = [File(run, "many", path, digest) for path, (_, digest) in expected(seed).items()]
+        problems = [f"{kind} {what}" for kind, what in seen.problems_of(seen.runs[run])]
+        problems += [f"lost {file.path}" for file in lost(seen, wanted)]
+        return [f"{run} is not sound: {problems}"] if problems else []
+
+    def twice(self) -> int:
+        """Return how many jobs count, or runs closed, more than once."""
+        return sum(kind == "twice" for kind, _ in Looker(self.bucket.objects).look().problems())
 
 
 def framed(content: bytes) -> bytes:

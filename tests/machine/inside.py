@@ -5,10 +5,10 @@ import shlex
 import subprocess
 import textwrap
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bucket.bucket import Run
-from tests.bucket.layout import file_key, manifest_key
+from tests.bucket.bucket import Run, read_runs
 from tests.parts.command import events_in
 from tests.parts.machine import Machine
 from tests.run.bench import NOWHERE, Ran
@@ -99,13 +99,25 @@ class Inside:
         )
         return ran(done)
 
-    def manifest(self, run_id: str) -> Run:
-        """Return what a run's manifest says."""
-        return Run(run_id, json.loads(self.sh(f"cat {BUCKET}/{manifest_key(run_id)}")))
+    def told(self, run_id: str) -> Run:
+        """Return a run, as the bucket tells of it."""
+        return read_runs(_Objects(self))[run_id]
 
-    def result(self, run_id: str, path: str) -> str:
-        """Return a result file of a run."""
-        return self.sh(f"cat {BUCKET}/{file_key(run_id, path)}")
+
+@dataclass(frozen=True)
+class _Objects:
+    """The bucket in the machine."""
+
+    inside: Inside
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """Return the keys that begin with a prefix, in order."""
+        said = self.inside.sh(f"cd {BUCKET} && find . -type f -path './{prefix}*' -printf '%P\\n'")
+        return sorted(said.splitlines())
+
+    def get(self, key: str) -> bytes:
+        """Return an object's content."""
+        return self.inside.sh(f"cat {shlex.quote(f'{BUCKET}/{key}')}").encode()
 
 
 def ran(done: "subprocess.CompletedProcess[str]") -> Ran:

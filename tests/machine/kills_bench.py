@@ -5,13 +5,24 @@ import json
 import random
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from tests.bucket.bucket import Bucket
-from tests.bucket.sound import Looker, examine
-from tests.machine.power_bench import HOLD, TEST_LIMITS, Case, Frozen, prepare, writing
+from tests.bucket.sound import File, Looker, examine
+from tests.machine.power_bench import (
+    HOLD,
+    MEMORY,
+    TEST_LIMITS,
+    Case,
+    Frozen,
+    prepare,
+    writing,
+)
 from tests.parts.machine import Disk, Machine
 from tests.parts.machine_release import STORE
 from tests.parts.seaweed import REGION, S3Server
@@ -48,7 +59,13 @@ while [ $n -lt {FILES} ]; do
 done
 """
 
-ENDED = re.compile(r"\{[^{}\n]*\"job\.ended\"[^{}\n]*\}")
+EVENT = re.compile(r"\{[^{}\n]*\"event\"[^{}\n]*\}")
+FRESH = "fresh"
+"""The prefix of the machines that have no disk of their own for long."""
+COMMITTED_WITHIN = 10.0
+"""Seconds after its end, and its upload, within which a job is in the bucket for good."""
+LOG_WITHIN = 60.0
+"""Seconds after which a line of the run's log is in the bucket."""
 
 
 @dataclass
@@ -56,11 +73,11 @@ class Seen:
     """What came of one kill.
 
     Attributes:
-        lost: Files of jobs that had said they were finished, and that are not in the bucket as they were.
-        twice: Runs that the index commits more than once.
-        wrong: Files that a manifest names and that are missing or different.
-        finished: Jobs that had said before the kill that they were finished.
-        boots: Until all runs that had begun were committed; 0 when they were not.
+        lost: Files of jobs that must be there, and that are not in the bucket as they were.
+        twice: Jobs that are committed in two ways, runs that closed in two ways.
+        wrong: Objects that an entry, a package or a manifest names and that are missing or different.
+        finished: Jobs that had said before the kill that they were finished; on a disk that is gone, long before.
+        boots: Until all runs that had begun were closed, on a disk that is gone until one closed; 0 when they were not.
         said: The last event on the console before the kill.
     """
 
@@ -133,10 +150,13 @@ class Life:
             machine = case.machine
             machine.kill()
             said = machine.console.read_text(errors="replace")
-            witnesses = set(_finished(said))
-            boots = self._until_committed(machine)
+            witnesses = set(_finished(said, time.time()))
+            boots = self._until_closed(machine)
+        return self._seen(witnesses, boots, said)
+
+    def _seen(self, witnesses: set[tuple[str, str]], boots: int, said: str) -> Seen:
         wanted = [
-            (run, f"{job}/{n}.txt", _sha256(content(run, job, n)))
+            File(run, job, f"{n}.txt", _sha256(content(run, job, n)))
             for run, job in witnesses
             for n in range(1, FILES + 1)
         ]
@@ -150,6 +170,42 @@ class Life:
             said=_last_event(said),
         )
 
+    def killed_with_its_disk(self, image: Disk, after: float) -> Seen:
+        """Boot a machine, pull its plug, and boot another one: its disk is new, as the first one's was."""
+        with self._new(image, "first") as machine:
+            begun = time.monotonic()
+            machine.boot(append=QUICK)
+            time.sleep(max(0.0, after - (time.monotonic() - begun)))
+            machine.kill()
+            killed = time.time()
+            said = machine.console.read_text(errors="replace")
+        before = {run.id for run in self._bucket.working if run.closed}
+        self._log_is_there(said, killed - LOG_WITHIN)
+        with self._new(image, "second") as machine:
+            machine.boot(append=QUICK)
+            machine.wait_off(OFF_SECONDS)
+        closed = {run.id for run in self._bucket.working if run.closed} - before
+        return self._seen(set(_finished(said, killed - COMMITTED_WITHIN)), len(closed), said)
+
+    def whole_with_its_disk(self, image: Disk) -> float:
+        """Boot a machine and leave it alone; return the seconds from power-on to power-off."""
+        with self._new(image, "whole") as machine:
+            begun = time.monotonic()
+            machine.boot(append=QUICK)
+            machine.wait_off(OFF_SECONDS)
+            return time.monotonic() - begun
+
+    def _new(self, image: Disk, name: str) -> Machine:
+        return Machine(image, self._folder / name, memory=MEMORY, services=self._services)
+
+    def _log_is_there(self, console: str, until: float) -> None:
+        """Check that a run's log can be read up to a minute before its end."""
+        runs = self._bucket.runs
+        for event in _events(console):
+            if _moment(event) < until and event.get("run_id") in runs:
+                names = [one["event"] for one in runs[event["run_id"]].log]
+                assert event["event"] in names, event
+
     def _start(self, case: Case) -> None:
         # A machine that was frozen has yesterday's time, and the store would refuse its signatures.
         configuration = writing("/etc/mayfly/agent.toml", CONFIGURATION.format(prefix=self._prefix))
@@ -158,14 +214,25 @@ class Life:
         case.mark()
         case.sh("systemctl start --no-block mayfly.service")
 
-    def _until_committed(self, machine: Machine) -> int:
+    def _until_closed(self, machine: Machine) -> int:
         for boot in range(1, BOOTS + 1):
             machine.boot(append=QUICK)
             machine.wait_off(OFF_SECONDS)
-            begun = self._bucket.begun().keys()
-            if begun and begun <= self._bucket.committed().keys():
+            runs = self._bucket.runs.values()
+            if runs and all(run.closed for run in runs):
                 return boot
         return 0
+
+
+def image_of(frozen: Frozen, folder: Path, s3: S3Server) -> Disk:
+    """Return the disk that new machines begin with: each boots, does its run, and is gone."""
+    with frozen.thawed(folder, {STORE: s3.port}) as case:
+        configuration = writing("/etc/mayfly/agent.toml", CONFIGURATION.format(prefix=FRESH))
+        case.sh(f"date --set=@{int(time.time())}; {configuration}; rm {HOLD}; sync")
+        case.sh("systemctl poweroff --no-block", check=False)
+        case.machine.wait_off(OFF_SECONDS)
+        disk = frozen.disk
+        return Disk(case.machine.layer, disk.kernel, disk.initrd, disk.key)
 
 
 def moment(seed: int, usual: float) -> float:
@@ -177,15 +244,22 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _finished(console: str) -> Iterator[tuple[str, str]]:
-    """Yield run and job of each result that the agent called durable, as far as the console has whole lines."""
-    for line in ENDED.findall(console):
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if event.get("status") == "succeeded":
+def _finished(console: str, until: float) -> Iterator[tuple[str, str]]:
+    """Yield run and job of each result that the agent called durable until then, in whole lines of the console."""
+    for event in _events(console):
+        good = event["event"] == "job.ended" and event.get("status") == "succeeded"
+        if good and _moment(event) < until:
             yield str(event["run_id"]), str(event["job"])
+
+
+def _events(console: str) -> Iterator[dict[str, Any]]:
+    for line in EVENT.findall(console):
+        with suppress(ValueError):
+            yield json.loads(line)
+
+
+def _moment(event: Mapping[str, Any]) -> float:
+    return datetime.fromisoformat(event["timestamp"]).timestamp()
 
 
 def _last_event(console: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bucket.layout import file_key
 from tests.machine.world import OFF_SECONDS, World, live, world
 from tests.parts.faults import Throttle
 from tests.parts.machine import Disk, Machine
@@ -86,30 +87,29 @@ def test_boots_works_and_turns_itself_off(mayfly: Machine, around: World) -> Non
     """A release newer than the image's is pulled, all kinds of jobs run, and home finds their files in the bucket."""
     commit = publish(around.repo, "v1.1.0", QUOTES, NOTES, WHICH, LEGACY, FENCED)
     seconds = live(mayfly)
-    (entry,) = around.committed()
-    run = around.bucket.run(entry["run_id"]).record
-    assert (run["status"], run["release"]["ref"], run["release"]["commit"]) == (
+    (run,) = around.closed()
+    assert (run.status, run.release["ref"], run.release["commit"]) == (
         "succeeded",
         "v1.1.0",
         commit,
-    ), json.dumps(run, indent=1)
-    assert run["release"]["stale"] is None
-    assert {job["name"]: job["status"] for job in run["jobs"]} == {
+    ), json.dumps(run.record, indent=1)
+    assert "stale" not in run.release
+    assert run.statuses == {
         "quotes": "succeeded",
         "notes": "succeeded",
         "which": "succeeded",
         "legacy": "succeeded",
         "fenced": "succeeded",
     }
-    assert run["browser"]["kind"] == "container"
-    assert around.bucket.file(entry["run_id"], "which/which.txt") == b"v1.1.0\n"
-    assert b"JST" in around.bucket.file(entry["run_id"], "legacy/title.txt")
-    seen = json.loads(around.bucket.file(entry["run_id"], "fenced/seen.json"))
+    assert run.record["browser"]["kind"] == "container"
+    assert run.file("which", "which.txt") == b"v1.1.0\n"
+    assert b"JST" in run.file("legacy", "title.txt")
+    seen = json.loads(run.file("fenced", "seen.json"))
     assert seen["site"]
     assert "ERR_" in seen["page"], f"the agent's keys came from there, and a page sees {seen}"
     assert seen["job"] != "reached"
     around.verify()
-    phases = " ".join(f"{phase['name']} {phase['seconds']:.0f}" for phase in run["phases"])
+    phases = " ".join(f"{phase['name']} {phase['seconds']:.0f}" for phase in run.record["phases"])
     around.tell("power-on to power-off", f"{seconds:.0f} s; {phases}")
     around.tell("metadata service", f"page: {seen['page'][:60]}; job: {seen['job']}")
 
@@ -118,10 +118,10 @@ def test_the_next_boot_runs_the_new_release(mayfly: Machine, around: World) -> N
     """A new tag is all it takes: nobody rebuilds an image."""
     commit = publish(around.repo, "v1.2.0", WHICH)
     seconds = live(mayfly)
-    (entry,) = around.committed()
-    release = around.bucket.run(entry["run_id"]).release
-    assert (release["commit"], release["stale"]) == (commit, None)
-    assert around.bucket.file(entry["run_id"], "which/which.txt") == b"v1.2.0\n"
+    (run,) = around.closed()
+    release = run.release
+    assert (release["commit"], release.get("stale")) == (commit, None)
+    assert run.file("which", "which.txt") == b"v1.2.0\n"
     around.verify()
     around.tell("a new tag", f"{seconds:.0f} s, {release['ref']} ran")
 
@@ -131,12 +131,11 @@ def test_without_git_the_last_good_release_runs(mayfly: Machine, around: World) 
     mayfly.services = around.services(git=False)
     seconds = live(mayfly)
     mayfly.services = around.services()
-    (entry,) = around.committed()
-    run = around.bucket.run(entry["run_id"]).record
-    assert (run["status"], run["release"]["ref"]) == ("succeeded", "v1.2.0")
-    assert run["release"]["stale"]["reason"]
+    (run,) = around.closed()
+    assert (run.status, run.release["ref"]) == ("succeeded", "v1.2.0")
+    assert run.release["stale"]["reason"]
     around.verify()
-    around.tell("git unreachable", f"{seconds:.0f} s, stale: {run['release']['stale']['reason']}")
+    around.tell("git unreachable", f"{seconds:.0f} s, stale: {run.release['stale']['reason']}")
 
 
 def test_a_plug_pulled_in_the_middle_of_jobs_and_of_uploads_loses_nothing(
@@ -150,17 +149,16 @@ def test_a_plug_pulled_in_the_middle_of_jobs_and_of_uploads_loses_nothing(
     second = _cut(mayfly, around, when=lambda: around.visits("/after-many") > 0)
     around.proxy.heal()
     assert second != first
-    sent = {path for path in around.bucket.paths(second) if path.startswith("many/")}
+    sent = set(around.bucket.objects.keys(file_key(second, "many", "")))
     publish(around.repo, "v1.5.0", WHICH)
     seconds = live(mayfly)
-    runs = {entry["run_id"] for entry in around.committed()}
+    runs = {run.id for run in around.closed()}
     assert {first, second} < runs
     for run in runs:
         around.verify(run)
-    statuses = {job["name"]: job["status"] for job in around.bucket.run(first).jobs}
-    assert statuses == {"which": "succeeded", "slow": "interrupted"}
-    assert around.bucket.file(first, "which/which.txt") == b"v1.3.0\n"
-    many = {path for path in around.bucket.paths(second) if path.startswith("many/")}
+    assert around.bucket.run(first).statuses == {"which": "succeeded", "slow": "interrupted"}
+    assert around.bucket.run(first).file("which", "which.txt") == b"v1.3.0\n"
+    many = set(around.bucket.objects.keys(file_key(second, "many", "")))
     assert sent < many
     assert len(many) == UPLOADS
     around.tell("plug pulled twice", f"{seconds:.0f} s for the third boot, {len(runs)} runs whole")
@@ -173,10 +171,11 @@ def test_without_git_the_first_boot_runs_what_was_baked_in(
     with around.machine(disk, tmp_path / "fresh") as machine:
         machine.services = around.services(git=False)
         seconds = live(machine)
-    (entry,) = around.committed()
-    run = around.bucket.run(entry["run_id"]).record
-    assert (run["status"], run["release"]["ref"]) == ("succeeded", BAKED), json.dumps(run, indent=1)
-    assert run["release"]["stale"]["reason"]
+    (run,) = around.closed()
+    assert (run.status, run.release["ref"]) == ("succeeded", BAKED), json.dumps(
+        run.record, indent=1
+    )
+    assert run.release["stale"]["reason"]
     around.verify()
     around.tell("first boot, git unreachable", f"{seconds:.0f} s, {BAKED} ran")
 
@@ -189,4 +188,4 @@ def _cut(machine: Machine, around: World, *, when: Callable[[], bool]) -> str:
     )
     assert machine.running, machine.tail()
     machine.kill()
-    return max(around.bucket.begun())
+    return max(around.bucket.runs)

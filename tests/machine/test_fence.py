@@ -94,7 +94,7 @@ def test_a_unit_refuses_by_itself_and_a_run_says_when_nothing_does(
     finally:
         inside.environ = {}
         inside.sh("systemctl start mayfly-fence.service")
-    seen = {kind: inside.manifest(ran.run_id).record["isolation"] for kind, ran in runs.items()}
+    seen = {kind: inside.told(ran.run_id).record["isolation"] for kind, ran in runs.items()}
     for kind, isolation in seen.items():
         row(f"without the fence: {kind}", isolation)
     assert seen == {

@@ -99,14 +99,14 @@ def test_the_contract_of_a_job_holds_in_a_unit(inside: Inside, row: Row) -> None
     ran = inside.run(
         secrets__source="/etc/mayfly/secrets.env", limits__grace="5s", limits__jobs="3"
     )
-    manifest = inside.manifest(ran.run_id)
-    assert manifest.record["isolation"]["backend"] == "systemd"
+    told = inside.told(ran.run_id)
+    assert told.record["isolation"]["backend"] == "systemd"
     seen = {
         job["name"]: (
             *(job["status"], job["cause"], len(job["attempts"])),
             *(job["attempts"][-1]["exit_code"], job["attempts"][-1]["signal"]),
         )
-        for job in manifest.jobs
+        for job in told.jobs
     }
     for name, facts in seen.items():
         row(f"contract: {name}", facts)
@@ -122,12 +122,11 @@ def test_the_contract_of_a_job_holds_in_a_unit(inside: Inside, row: Row) -> None
         "deaf": ("timed_out", "timeout", 1, None, 9),
         "flood": ("failed", "error", 1, 1, None),
     }
-    assert inside.result(ran.run_id, "polite/whole") == "whole\n"
-    assert inside.result(ran.run_id, "files/before") == "once\n"
-    assert ran.job("files")["items"] == 7
-    results = manifest.marks_of("files").keys()
-    assert results == {"deep/a.csv", "before"}
-    flood = ran.job("flood")
+    assert told.file("polite", "whole") == b"whole\n"
+    assert told.file("files", "before") == b"once\n"
+    assert told.job("files")["items"] == 7
+    assert told.files_of("files").keys() == {"deep/a.csv", "before"}
+    flood = told.job("flood")
     assert (flood["message"], flood["attempts"][0]["output_bytes"]) == (
         "exit code 1: the end",
         20_000_009,
@@ -141,7 +140,7 @@ def assert_environment(ran: Ran) -> None:
     lines = [e["line"] for e in ran.events("job.output") if e["job"] == "environment-north"]
     names = {line.partition("=")[0] for line in lines if re.match(r"[A-Z_]+=", line)}
     ours = {f"MAYFLY_{name}" for name in ("OUTPUT_DIR", "STATE_DIR", "RESULT_FILE", "RUN_ID")}
-    ours |= {f"MAYFLY_{name}" for name in ("JOB", "ATTEMPT", "DEADLINE", "MATRIX_SHOP")}
+    ours |= {f"MAYFLY_{name}" for name in ("JOB", "BATCH", "ATTEMPT", "DEADLINE", "MATRIX_SHOP")}
     assert names == ours | {"PATH", "HOME", "LANG", "GREETING", "ODD", "TOKEN"}
     assert "ODD=a" in lines
     assert '"b" $HOME %n \\' in lines
@@ -158,14 +157,14 @@ def test_what_no_job_may_do_is_refused(inside: Inside, row: Row) -> None:
     finally:
         inside.environ = {}
     assert ran.code == 0, ran.stderr
-    report = json.loads(inside.result(ran.run_id, "spy/report.json"))
+    report = json.loads(inside.told(ran.run_id).file("spy", "report.json"))
     for name, why in report["refused"].items():
         row(f"a job tries: {name}", why or "IT WORKED")
     for name, why in report["worked"].items():
         row(f"a job needs: {name}", why or "works")
     assert [name for name, why in report["refused"].items() if not why] == []
     assert {name: why for name, why in report["worked"].items() if why} == {}
-    isolation = inside.manifest(ran.run_id).record["isolation"]
+    isolation = inside.told(ran.run_id).record["isolation"]
     assert isolation == {
         "backend": "systemd",
         "metadata": "unreachable",
@@ -284,7 +283,7 @@ def test_a_killed_agent_leaves_nothing_that_the_next_run_does_not_end(
     assert int(alive) >= 5
     assert left == ""
     assert no_units_left(inside)
-    entries = inside.sh(f"cat {BUCKET}/{ENTRIES}*.json")
+    entries = inside.sh(f"cat {BUCKET}/{ENTRIES}*/*/*.json")
     assert '"status":"interrupted"' in entries.replace(" ", "")
 
 

@@ -1,5 +1,7 @@
 """The plug is pulled at random moments of a machine's run; what it had finished is in the bucket after the next boot.
 
+In two forms: the machine keeps its disk, or each boot has a new one, as an instance that is launched has.
+
 `MAYFLY_TEST_SEEDS=30` for the figure of docs/reliability.md; three moments are enough for every day. A seed is a
 moment, as a part of the run's usual length: the same seed pulls the plug at the same point of an equally busy computer.
 """
@@ -12,7 +14,16 @@ from pathlib import Path
 import pytest
 
 from tests.faults.figures import Figures
-from tests.machine.kills_bench import BOOTS, BUCKET, Life, Seen, moment, ready
+from tests.machine.kills_bench import (
+    BOOTS,
+    BUCKET,
+    FRESH,
+    Life,
+    Seen,
+    image_of,
+    moment,
+    ready,
+)
 from tests.machine.power_bench import Frozen
 from tests.parts.machine import Disk
 from tests.parts.seaweed import S3Server
@@ -51,13 +62,24 @@ def bench(disk: Disk, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Benc
 
 @pytest.fixture(scope="module")
 def seen() -> Iterator[list[Seen]]:
-    """What came of each; the sum is printed at the end, and kept for docs/reliability.md when it is the long form."""
+    """What came of each machine that keeps its disk."""
+    yield from told("3", "A booted machine killed outright, its disk kept")
+
+
+@pytest.fixture(scope="module")
+def seen_fresh() -> Iterator[list[Seen]]:
+    """What came of each machine whose disk is gone."""
+    yield from told("3b", "A booted machine killed outright, a new disk for each boot")
+
+
+def told(point: str, title: str) -> Iterator[list[Seen]]:
+    """Yield a list; the sum is printed at the end, and kept for docs/reliability.md when it is the long form."""
     seen: list[Seen] = []
     yield seen
     figures = Figures(
-        point="3",
-        title="A booted machine killed outright",
-        command=f"MAYFLY_TEST_SEEDS={LONG} pytest -m machine -s tests/machine/test_kills.py",
+        point=point,
+        title=title,
+        command=f"MAYFLY_TEST_SEEDS={len(seen)} pytest -m machine -s tests/machine/test_kills.py",
         columns=("what", "moments", "files lost", "runs twice", "files wrong", "converged"),
         seed=0,
         long=len(seen) >= LONG,
@@ -84,3 +106,40 @@ def test_killed_at_a_random_moment(
     print(f"\nseed {seed}: plug pulled {after:.1f} s of {bench.usual:.1f} s after the start: {one}")
     assert (one.lost, one.twice, one.wrong) == (0, 0, 0)
     assert 1 <= one.boots <= BOOTS
+
+
+@dataclass(frozen=True)
+class Launched:
+    """What all machines share that are launched from an image.
+
+    Attributes:
+        image: What their disks begin with.
+        usual: Seconds from power-on to power-off, when nothing happens.
+    """
+
+    image: Disk
+    usual: float
+
+
+@pytest.fixture(scope="module")
+def launched(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Launched:
+    """The image, and how long a machine of it takes."""
+    image = image_of(bench.frozen, tmp_path_factory.mktemp("image"), bench.s3)
+    life = Life(bench.frozen, bench.s3, tmp_path_factory.mktemp("first"), FRESH)
+    return Launched(image, life.whole_with_its_disk(image))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_killed_with_its_disk(
+    seed: int, bench: Bench, launched: Launched, seen_fresh: list[Seen], tmp_path: Path
+) -> None:
+    """What had ended ten seconds before is there, once, and the log up to a minute before; the next machine works."""
+    after = launched.usual * (0.3 + 0.7 * moment(seed, 1.0))
+    life = Life(bench.frozen, bench.s3, tmp_path / "machine", FRESH)
+    one = life.killed_with_its_disk(launched.image, after)
+    seen_fresh.append(one)
+    print(
+        f"\nseed {seed}: plug pulled {after:.1f} s of {launched.usual:.1f} s after power-on: {one}"
+    )
+    assert (one.lost, one.twice, one.wrong) == (0, 0, 0)
+    assert one.boots == 1

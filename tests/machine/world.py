@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from tests.bucket.bucket import Bucket
+from tests.bucket.bucket import Bucket, Run
 from tests.parts.command import mayfly, surroundings
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.gitserver import GitServer
@@ -40,7 +39,7 @@ class World:
         metadata: The metadata service; its role has the keys of the store.
         site: The demo site's port.
         site_log: The demo site's log of requests.
-        seen: Runs whose entries a test has looked at.
+        seen: Runs that a test has looked at.
         rows: What came of each case, for the table.
     """
 
@@ -69,11 +68,11 @@ class World:
             disk, folder, memory=MEMORY, services=self.services(), metadata=self.metadata.port
         )
 
-    def committed(self) -> list[dict[str, Any]]:
-        """Return the index entries that no earlier call returned, in their order."""
-        entries = [each for each in self.bucket.entries() if each["run_id"] not in self.seen]
-        self.seen.update(each["run_id"] for each in entries)
-        return entries
+    def closed(self) -> list[Run]:
+        """Return the runs that closed and that no earlier call returned, oldest first."""
+        runs = [run for run in self.bucket.working if run.closed and run.id not in self.seen]
+        self.seen.update(run.id for run in runs)
+        return runs
 
     def visits(self, path: str) -> int:
         """Return how often the demo site was asked for a path."""

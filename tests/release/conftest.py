@@ -16,6 +16,7 @@ from agent.bucket.address import LocalBucket
 from agent.bucket.store import Bucket
 from agent.config.settings import Index, Release, Settings
 from agent.contract.ids import run_id
+from agent.release.context import ReleaseContext
 from agent.release.memory import Memory, Writer
 from agent.release.obtain import Obtained, obtain
 from agent.release.operate import overview, unpin
@@ -79,15 +80,17 @@ class Computer:
         release = Release.model_validate(values)
         self.memory = self.remembered(release)
         return await obtain(
-            release,
-            self.release_store,
-            memory=self.memory,
-            environ=self.environ,
-            version=version,
-            now=self.now,
-            log=RunLogger(self.events.append).log,
+            ReleaseContext.of(
+                release,
+                self.release_store,
+                self.memory,
+                environ=self.environ,
+                version=version,
+                now=self.now,
+                log=RunLogger(self.events.append).log,
+                keyring=Keyring(Settings(release=release, index=self.index), self.environ),
+            ),
             machine=self.machine,
-            keyring=Keyring(Settings(release=release, index=self.index), self.environ),
         )
 
     def login_to_index(self, source: str) -> None:

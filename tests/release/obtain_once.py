@@ -10,6 +10,7 @@ from agent.base.logs import RunLogger, json_sink
 from agent.cli import leave
 from agent.config.settings import Release
 from agent.contract.ids import run_id
+from agent.release.context import ReleaseContext
 from agent.release.memory import Memory, Writer
 from agent.release.obtain import obtain
 from agent.release.store import ReleaseStore, good_of
@@ -26,13 +27,15 @@ async def _obtain(repository: str, state: str, cache: str) -> None:
         log=RunLogger(json_sink(sys.stderr)).log,
     )
     obtained = await obtain(
-        Release(repository=repository),
-        release_store,
-        memory=memory,
-        environ=os.environ,
-        version="0.1.0",
-        now=datetime.now(UTC),
-        log=RunLogger(json_sink(sys.stderr)).log,
+        ReleaseContext.of(
+            Release(repository=repository),
+            release_store,
+            memory,
+            environ=os.environ,
+            version="0.1.0",
+            now=datetime.now(UTC),
+            log=RunLogger(json_sink(sys.stderr)).log,
+        )
     )
     memory.learn(good=good_of(obtained.release))
 

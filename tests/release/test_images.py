@@ -8,6 +8,7 @@ import pytest
 
 from agent.base.logs import RunLogger
 from agent.config.settings import Browser, Release
+from agent.release.context import ReleaseContext
 from agent.release.images import Images
 from agent.release.obtain import Obtained, obtain
 from tests.parts.docker_engine import DockerEngine
@@ -32,14 +33,16 @@ async def take(computer: Computer, docker: DockerEngine) -> Obtained:
     log = RunLogger(computer.events.append).log
     environ = {**computer.environ, **docker.environ}
     return await obtain(
-        Release.model_validate({"repository": computer.repository}),
-        computer.release_store,
-        memory=computer.remembered(),
-        environ=environ,
-        version=VERSION,
-        now=computer.now,
-        log=log,
-        images=Images(Browser(), environ, log, PULL_SECONDS),
+        ReleaseContext.of(
+            Release.model_validate({"repository": computer.repository}),
+            computer.release_store,
+            computer.remembered(),
+            environ=environ,
+            version=VERSION,
+            now=computer.now,
+            log=log,
+            images=Images(Browser(), environ, log, PULL_SECONDS),
+        )
     )
 
 

@@ -63,12 +63,12 @@ class Machine:
         self.fresh()
         ran = self.bench.run()
         assert ran.code == 0, ran.stderr[-3000:]
-        release = self.bench.bucket.run(ran.run_id).release
-        files = self.bench.bucket.files(ran.run_id)
+        run = self.bench.bucket.run(ran.run_id)
+        release = run.release
         why = release["stale"]["reason"] if release.get("stale") else ""
         self.table.append((what, release["ref"], why))
         assert release["ref"] == expected, (what, release)
-        assert files["only/file"] == expected.encode()
+        assert run.file("only", "file") == expected.encode()
 
     def dies(self, what: str) -> None:
         """Lose the machine in the middle of its job."""

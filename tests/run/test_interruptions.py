@@ -1,6 +1,5 @@
 """Runs that are told to stop, and runs that are killed: what was finished arrives once, under the run's own id."""
 
-import json
 import os
 import shutil
 import signal
@@ -8,14 +7,13 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote_plus
 
 import pytest
 
 from agent.base.processes import marked
 from tests.bucket.bucket import Bucket, Run
-from tests.bucket.layout import ENTRIES, LOG, MANIFEST, RUNS, STATES
+from tests.bucket.layout import DESCRIPTOR, RUNS, STATES, file_key
 from tests.bucket.objects import PREFIX
 from tests.bucket.sound import all_sound, sound
 from tests.parts.faultproxy import FaultProxy
@@ -58,7 +56,7 @@ def _under_way(bench: Bench) -> None:
 def test_a_run_that_is_told_to_stop_hands_over_what_it_has(
     bench: Bench, bucket: Bucket, number: signal.Signals
 ) -> None:
-    """Exit code 7: finished jobs are there, the one that ran is partial, the others are listed, who asked is named."""
+    """Exit code 7: finished jobs are there, the one that ran is interrupted, others are listed, who asked is named."""
     bench.release("v1", JOBS, {"slow.sh": SLOW})
     with bench.running() as process:
         _under_way(bench)
@@ -68,12 +66,9 @@ def test_a_run_that_is_told_to_stop_hands_over_what_it_has(
     assert time.monotonic() - began < 20
     assert (ran.code, ran.outcome["status"]) == (7, "interrupted"), ran.stderr
     manifest = sound(bucket, ran.run_id)
-    assert manifest.record["interruption"] == number.name
-    assert {job["name"]: job["status"] for job in manifest.jobs} == {
-        "quick": "succeeded",
-        "slow": "interrupted",
-        "later": "interrupted",
-    }
+    assert (manifest.status, manifest.record["interruption"]) == ("interrupted", number.name)
+    assert manifest.statuses == {"quick": "succeeded", "slow": "interrupted", "later": "skipped"}
+    assert manifest.job("later")["cause"] == "interrupted"
     assert manifest.results == {"quick/file", "slow/half"}
     assert bench.spool == []
     assert marked(f"MAYFLY_RUN_ID={ran.run_id}") == []
@@ -156,27 +151,23 @@ def test_told_twice_it_leaves_the_hand_off_to_the_next_run(bench: Bench, bucket:
     assert ran.code == 6, ran.stderr
     (left,) = bench.spool
     assert marked(f"MAYFLY_RUN_ID={left.name}") == []
-    assert bucket.entries() == []
-    bench.release("v2", '[[job]]\nname = "b"\ncommand = ["true"]\n')
-    again = bench.run()
-    assert again.code == 0, again.stderr
-    assert all_sound(bucket) == [left.name, again.run_id]
-    manifest = bucket.run(left.name)
-    assert manifest.record["status"] == "interrupted"
+    assert bucket.run(left.name).status == "running"
+    manifest = _recovered(bench, bucket, left.name)
+    assert manifest.status == "interrupted"
     assert manifest.results == {"quick/file", "slow/half"}
 
 
 def _recovered(bench: Bench, bucket: Bucket, dead: str, *, sealed: bool = False) -> Run:
-    """Let the next run come and deliver the dead one; return its manifest, which was sealed before it died, or not."""
+    """Let the next run close the dead one, whose end was sealed before it died, or not; return the dead one."""
     bench.release("v9", '[[job]]\nname = "b"\ncommand = ["true"]\n')
     ran = bench.run()
     assert ran.code == 0, ran.stderr
     assert all_sound(bucket) == [dead, ran.run_id]
     assert bench.spool == []
     assert marked(f"MAYFLY_RUN_ID={dead}") == []
-    manifest = bucket.run(dead)
-    assert manifest.record["recovered"] == (None if sealed else ran.run_id)
-    return manifest
+    run = bucket.run(dead)
+    assert run.record["recovered_by"] == (None if sealed else ran.run_id)
+    return run
 
 
 def _kill(process: "subprocess.Popen[str]") -> None:
@@ -196,38 +187,34 @@ def test_killed_while_it_fetches(bench: Bench, bucket: Bucket) -> None:
         time.sleep(0.3)  # git waits for an answer by then
         _kill(process)
     manifest = _recovered(bench, bucket, bench.spool[0].name)
-    assert manifest.record["status"] == "interrupted"
-    assert manifest.jobs == []
+    assert (manifest.status, manifest.jobs) == ("interrupted", [])
 
 
 def test_killed_while_the_browser_starts(bench: Bench, bucket: Bucket) -> None:
-    """No chromedriver and no browser of the dead run is left, and its jobs are listed as not begun."""
+    """No chromedriver and no browser of the dead run is left; its plan says what was to be done."""
     bench.with_browser()
     bench.release("v1", '[[job]]\nname = "a"\nbrowser = true\ncommand = ["true"]\n')
     with bench.running() as process:
         bench.log.wait_for("browser.starting")
         dead = bench.spool[0].name
         wait_until(lambda: marked(f"MAYFLY_RUN_ID={dead}"), what="a process of the browser")
-        wait_until(
-            lambda: json.loads((bench.spool[0] / "run.json").read_bytes())["planned"],
-            what="the plan",
-        )
+        wait_until(lambda: bucket.run(dead).planned, what="the plan")
         _kill(process)
     bench.settings["browser.url"] = NOWHERE
-    job = _recovered(bench, bucket, dead).job("a")
-    assert (job["status"], job["cause"]) == ("interrupted", "interrupted")
-    assert "before it started" in job["message"]
+    run = _recovered(bench, bucket, dead)
+    assert run.planned is not None
+    assert (run.status, run.planned["jobs"], run.told) == ("interrupted", ["a"], {})
 
 
 @pytest.mark.parametrize("early", [False, True])
 def test_killed_while_jobs_run(bench: Bench, bucket: Bucket, early: bool) -> None:
-    """Before or after early uploads: the finished job's files arrive as such, the other's as partial."""
+    """Before or after early uploads: what had ended is as it was, what ran is interrupted, with the files it had."""
     bench.release("v1", JOBS, {"slow.sh": SLOW})
     with bench.running() as process:
         _under_way(bench)
         if early:
             wait_until(
-                lambda: any("slow/half" in bucket.paths(run) for run in bucket.begun()),
+                lambda: bucket.objects.keys(file_key(bench.spool[0].name, "slow", "half")),
                 what="an early upload",
             )
         dead = bench.spool[0].name
@@ -235,10 +222,10 @@ def test_killed_while_jobs_run(bench: Bench, bucket: Bucket, early: bool) -> Non
     assert marked(f"MAYFLY_RUN_ID={dead}") != []
     manifest = _recovered(bench, bucket, dead)
     assert manifest.results == {"quick/file", "slow/half"}
-    assert manifest.record["status"] == "interrupted"
+    assert manifest.status == "interrupted"
+    assert manifest.statuses == {"quick": "succeeded", "slow": "interrupted"}
     assert "while it ran" in manifest.job("slow")["message"]
-    assert "before it started" in manifest.job("later")["message"]
-    assert manifest.job("quick")["state"] in bucket.states("quick")
+    assert manifest.job("quick")["state"]["key"] in bucket.states("quick")
 
 
 def test_killed_again_and_again(bench: Bench, bucket: Bucket) -> None:
@@ -273,9 +260,9 @@ def test_killed_during_an_early_upload(
 ) -> None:
     """A file that was on its way while its job still ran arrives with the rest."""
     bench.release("v1", JOBS, {"slow.sh": SLOW})
-    s3_proxy.inject(BlackHole(), method="PUT", path="/slow/half")
+    s3_proxy.inject(BlackHole(), method="PUT", path="/slow/files/half")
     with bench.running() as process:
-        wait_until(lambda: s3_proxy.count("PUT", "/slow/half") > 0, what="an early upload")
+        wait_until(lambda: s3_proxy.count("PUT", "/slow/files/half") > 0, what="an early upload")
         dead = bench.spool[0].name
         _kill(process)
     s3_proxy.heal()
@@ -284,23 +271,31 @@ def test_killed_during_an_early_upload(
 
 
 @pytest.mark.parametrize(
-    ("fault", "request_"),
+    ("fault", "request_", "ended"),
     [
-        (BlackHole(), "PUT /a/4"),
-        (Throttle(400_000), "PUT /a/big"),
-        (BlackHole(), f"HEAD /{STATES}"),
-        (BlackHole(), f"PUT /{LOG}"),
-        (BlackHole(), f"GET prefix={quote_plus(PREFIX)}%2F{RUNS[:-1]}"),
-        (BlackHole(), f"PUT /{MANIFEST}"),
-        (BlackHole(), f"PUT /{ENTRIES}"),
-        (LoseAnswer(), f"PUT /{ENTRIES}"),
+        (BlackHole(), "PUT /index/", False),
+        (BlackHole(), "PUT /batches/", False),
+        (BlackHole(), "PUT /a/files/4", True),
+        (Throttle(400_000), "PUT /a/files/big", True),
+        (BlackHole(), f"PUT /{STATES}", True),
+        (BlackHole(), f"GET prefix={quote_plus(PREFIX)}%2F{RUNS[:-1]}", True),
+        (BlackHole(), f"PUT /jobs/a/{DESCRIPTOR}", True),
+        (BlackHole(), "PUT .jobs.", True),
+        (BlackHole(), "PUT .closed.", True),
+        (LoseAnswer(), "PUT .closed.", True),
     ],
     ids=lambda value: str(value).partition("(")[0],
 )
-def test_killed_at_a_point_of_the_hand_off(
-    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy, fault: Fault, request_: str
+def test_killed_at_a_point_of_the_delivery(
+    bench: Bench,
+    bucket_on_s3: Bucket,
+    s3_proxy: FaultProxy,
+    fault: Fault,
+    request_: str,
+    *,
+    ended: bool,
 ) -> None:
-    """Wherever it was, the next run hands over the rest: all files, one manifest, one index entry."""
+    """Wherever it was, the next run delivers the rest, and says the same again where something was said."""
     bench.release("v1", HAND_OFF, {"a.sh": MANY})
     method, path = request_.split()
     s3_proxy.inject(fault, method=method, path=path)
@@ -308,37 +303,19 @@ def test_killed_at_a_point_of_the_hand_off(
         wait_until(lambda: bool(bench.spool), what="a run")
         dead = bench.spool[0].name
         if isinstance(fault, Throttle):
-            bench.log.wait_for("run.concluded")
+            bench.log.wait_for("job.ended")
             time.sleep(1)  # some of the files are under way by then
         else:
-            wait_until(lambda: s3_proxy.count(method, path) > 0, what=f"{method} {path}")
+            wait_until(lambda: s3_proxy.count(method, path) > 0, what=request_)
         _kill(process)
     s3_proxy.heal()
-    sealed = path in {f"/{MANIFEST}", f"/{ENTRIES}"}
-    manifest = _recovered(bench, bucket_on_s3, dead, sealed=sealed)
-    assert manifest.record["status"] == "succeeded"
-    assert set(manifest.results) == {f"a/{name}" for name in (*"123456", "big")}
-    assert any(dead in key for key in bucket_on_s3.states())
-
-
-def test_killed_right_after_the_commit(
-    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy
-) -> None:
-    """The next run finds the entry, adds none, and forgets the run."""
-    bench.release("v1", HAND_OFF, {"a.sh": MANY})
-    s3_proxy.inject(BlackHole(), method="GET", path=f"/{ENTRIES}2")
-    with bench.running() as process:
-        wait_until(lambda: s3_proxy.count("PUT", f"/{ENTRIES}") > 0, what="the commit")
-        dead = bench.spool[0].name
-        _kill(process)
-    assert list(bucket_on_s3.committed()) == [dead]
-    s3_proxy.heal()
-    bench.release("v9", '[[job]]\nname = "b"\ncommand = ["true"]\n')
-    ran = bench.run()
-    assert ran.code == 0, ran.stderr
-    assert all_sound(bucket_on_s3) == [dead, ran.run_id]
-    assert bucket_on_s3.run(dead).record["recovered"] is None
-    assert bench.spool == []
+    run = _recovered(bench, bucket_on_s3, dead, sealed=path == ".closed.")
+    if not ended:
+        assert (run.status, run.told) == ("interrupted", {})
+        return
+    assert run.status == "succeeded"
+    assert run.results == {f"a/{name}" for name in (*"123456", "big")}
+    assert run.job("a")["state"]["key"] in bucket_on_s3.states()
 
 
 @pytest.mark.long
@@ -363,43 +340,21 @@ def test_a_slow_store_and_random_kills(
     assert list((bench.state / "spool").iterdir()) == []
 
 
-def _no_manifest(run: Path) -> None:
-    journal = json.loads((run / "run.json").read_bytes())
-    (run / "run.json").write_text(json.dumps(journal | {"concluded": True, "sealed": True}))
+def _cut(run: Path) -> None:
+    database = run / "run.sqlite"
+    database.write_bytes(database.read_bytes()[:6000])
 
 
-def _empty_manifest(run: Path) -> None:
-    _no_manifest(run)
-    (run / "datapackage.json").touch()
-    (run / "index.json").write_bytes(b"\0" * 100)
-
-
-def _another_manifest(run: Path) -> None:
-    _no_manifest(run)
-    reference = {"key": f"runs/{run.name}/datapackage.json", "bytes": 2, "sha256": "0" * 64}
-    now = "2026-11-22T06:00:00Z"
-    entry: dict[str, Any] = {"run_id": run.name, "status": "succeeded", "jobs": []}
-    entry |= {"started": now, "finished": now, "files": 0, "bytes": 0, "manifest": reference}
-    (run / "datapackage.json").write_text("{}")
-    (run / "index.json").write_text(json.dumps(entry))
-
-
-def _no_table(run: Path) -> None:
-    for file in run.glob("sent.sqlite*"):
-        file.unlink()
-    (run / "sent.sqlite").mkdir()
-
-
-def _no_journal(run: Path) -> None:
+def _nothing_known(run: Path) -> None:
     """It was put aside once before, and came back from a backup."""
-    (run / "run.json").write_bytes(b"\0" * 100)
+    (run / "run.sqlite").write_bytes(b"\0" * 100)
     (run.parent / "broken" / run.name).mkdir(parents=True)
     (run.parent / "broken" / run.name / "kept").touch()
 
 
 @pytest.mark.parametrize(
     "damage",
-    [_no_manifest, _empty_manifest, _another_manifest, _no_table, _no_journal],
+    [_cut, _nothing_known],
     ids=lambda damage: damage.__name__.strip("_"),
 )
 def test_a_damaged_run_does_not_keep_others_from_the_bucket(
@@ -429,5 +384,4 @@ def test_a_damaged_run_does_not_keep_others_from_the_bucket(
 
 
 def _warnings_of(bucket: Bucket, run: str, about: str) -> list[str]:
-    warnings: list[str] = bucket.run(run).record["warnings"]
-    return [warning for warning in warnings if about in warning]
+    return [warning for warning in bucket.run(run).warnings if about in warning]

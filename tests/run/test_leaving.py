@@ -41,7 +41,7 @@ def test_a_machine_that_goes_off_leaves_the_deleting_to_the_next_run(
 
 
 def test_a_bucket_in_a_folder_is_durable_before_the_spool_goes(bench: Bench) -> None:
-    """Files reach the disk before the manifest that names them, and the commit before the run leaves the spool."""
+    """Files reach the disk before the entry that commits them, and the end before the run leaves the spool."""
     bench.store = (bench.folder / "bucket").as_uri()
     bench.release("v1", JOBS)
     trace = bench.folder / "trace"
@@ -52,14 +52,14 @@ def test_a_bucket_in_a_folder_is_durable_before_the_spool_goes(bench: Bench) -> 
         strace, env=environ, cwd=bench.folder, capture_output=True, timeout=RUN_SECONDS, check=True
     )
     steps = {
-        "file": r'bucket/runs/[^"]*/one/file"',
+        "file": r'bucket/runs/[^"]*/one/files/file"',
         "sync": r"syncfs\(",
-        "manifest": r'bucket/runs/[^"]*/datapackage\.json"',
+        "package": r'bucket/runs/[^"]*/one/datapackage\.json"',
         "entry": rf'bucket/{ENTRIES}[^"]*"',
         "gone": r'\.gone-[^"]*"',
     }
     done = [name for line in trace.open() for name in steps if re.search(steps[name], line)]
     assert re.fullmatch(
-        r"(sync )*file (file |sync )*sync manifest (manifest )*entry (entry )*sync gone ?",
+        r"(sync |entry )*file (file |sync |entry )*package (package |sync )*sync entry (entry |sync )*sync gone ?",
         " ".join([*done, ""]),
     ), done

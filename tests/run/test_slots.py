@@ -200,7 +200,7 @@ def consumer(bench: Bench, *arguments: str) -> Any:
 def test_a_machine_of_ec2_says_what_it_is_and_what_it_cost(
     bench: Bench, bucket: Bucket, ec2: Metadata
 ) -> None:
-    """Instance, type, zone, image, life cycle, slot are in the manifest; the cost is in the batch's log, and at home."""
+    """Instance, type, zone, image, life cycle, slot are in the manifest; the cost is in the entry and at home."""
     pending = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     ec2.said["dynamic/instance-identity/document"] = json.dumps({"pendingTime": pending})
     ran = bench.run("--slot", "tag")

@@ -1,4 +1,4 @@
-"""EC2 takes the machine back: what is finished is in the bucket before it is gone, and the rest is named and follows.
+"""EC2 takes the machine back: what is finished is in the bucket before it is gone, and the rest is named.
 
 `MAYFLY_TEST_SEEDS=50` for fifty random moments of a run, and for 200 MB on a link of 20 Mbit/s; without it two moments
 and a tenth of that.
@@ -22,6 +22,7 @@ from tests.bucket.sound import all_sound, sound
 from tests.parts.metadata import Metadata
 from tests.parts.seaweed import S3Server
 from tests.run.bench import Bench, Ran, finish
+from tests.run.fleet import succeeded
 
 SEEDS = int(os.environ.get("MAYFLY_TEST_SEEDS", "2"))
 LONG = SEEDS >= 50
@@ -71,7 +72,7 @@ def interrupted(
     """Run, and let the notice come after a time, or once a job has ended.
 
     Returns:
-        The run; seconds until the notice was seen (-1: the run was over before) and until the commit.
+        The run; seconds until the notice was seen (-1: the run was over before) and until it closed.
     """
     with bench.running(**settings) as process:
         if job:
@@ -81,9 +82,9 @@ def interrupted(
         ran = finish(process)
     ec2.notice = None
     seen = [at(each) - since for each in ran.events("spot.notice")]
-    committed = [at(each) - since for each in ran.events("run.committed")]
-    assert committed, ran.stderr[-3000:]
-    return ran, seen[0] if seen else -1.0, committed[0]
+    closed = [at(each) - since for each in ran.events("run.closed")]
+    assert closed, ran.stderr[-3000:]
+    return ran, seen[0] if seen else -1.0, closed[0]
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
@@ -96,26 +97,19 @@ def test_a_notice_at_any_moment(bench: Bench, bucket: Bucket, ec2: Metadata, see
     print(f"seed {seed}: notice {after:.1f} s after the start, {seen=:.2f} s, {committed=:.2f} s")
     assert seen < 6
     assert committed < 60
-    manifest = sound(bucket, ran.run_id)
-    run = manifest.record
+    run = sound(bucket, ran.run_id)
     for each in ran.events("job.ended"):
-        if each["status"] == "succeeded":
-            assert manifest.job(each["job"])["files"] == each["files"]
+        assert run.statuses[each["job"]] == each["status"]
     # A notice that comes when every job is over interrupts nothing; one before the release finds no jobs.
-    cut = run["status"] == "interrupted"
-    assert cut != ("slow" in [job["name"] for job in run["jobs"] if job["status"] == "succeeded"])
-    assert (ran.code, run["unsent"], bench.spool) == (7 if cut else 0, [], [])
+    cut = run.status == "interrupted"
+    assert cut != (run.statuses.get("slow") == "succeeded")
+    assert run.closed is not None
+    assert (ran.code, run.closed["pending"], bench.spool) == (7 if cut else 0, [], [])
     if cut:
-        assert run["interruption"].startswith("spot: EC2 will terminate the machine at 20")
+        assert run.record["interruption"].startswith("spot: EC2 will terminate the machine at 20")
     again = bench.run(limits__catch_up="6h")
     assert again.code == 0, again.stderr[-3000:]
-    done = {
-        job["name"]
-        for entry in bucket.entries()
-        for job in entry["jobs"]
-        if job["status"] == "succeeded"
-    }
-    assert done == {"quick", "steady", "slow"}
+    assert succeeded(bucket) == dict.fromkeys(("quick", "steady", "slow"), 1)
     all_sound(bucket)
 
 
@@ -128,7 +122,7 @@ def test_a_slow_service_does_not_delay_the_look(
     ec2.delay = 0.5
     ran, seen, _ = interrupted(bench, ec2, job="quick")
     assert 0 <= seen < 6
-    assert bucket.run(ran.run_id).record["status"] == "interrupted"
+    assert bucket.run(ran.run_id).status == "interrupted"
 
 
 @pytest.mark.long
@@ -156,11 +150,12 @@ def test_the_next_run_does_what_was_not_finished(
     second, _, _ = interrupted(bench, ec2, job="steady")
     ran = bench.run(limits__catch_up="6h")
     assert ran.code == 0, ran.stderr[-3000:]
-    assert ran.job("slow")["status"] == "succeeded"
-    for name in ("quick", "steady"):
-        assert ran.job(name)["status"] == "skipped"
-        assert ran.job(name)["cause"] is None
-        assert ran.job(name)["message"] == f"succeeded in {second.run_id}, which was interrupted"
+    assert [job["name"] for job in ran.outcome["jobs"]] == ["slow"]
+    planned = bucket.run(ran.run_id).planned
+    assert planned is not None
+    assert planned["left_out"] == [
+        {"name": name, "reason": f"succeeded in {second.run_id}"} for name in ("quick", "steady")
+    ]
     assert first.run_id in all_sound(bucket)
 
 
@@ -219,29 +214,35 @@ def big_release(bench: Bench, sizes: list[int]) -> None:
     )
 
 
+WHOLE = {"small/file", *(f"zbig/{number}.bin" for number in range(5))}
+
+
 @pytest.mark.long
-def test_what_waits_on_a_narrow_link_is_sent_or_named(
+def test_what_waits_on_a_narrow_link_is_sent_or_follows(
     bench: Bench, narrow: Bucket, ec2: Metadata
 ) -> None:
-    """200 MB on 20 Mbit/s (long): committed inside the two minutes, and afterwards nothing is missing."""
+    """200 MB on 20 Mbit/s (long): closed inside the two minutes, and after the next run nothing is missing."""
     bench.settings["limits.catch_up"] = "6h"
     big_release(bench, [MEGABYTES * 1000 // 40] * 40)
-    ran, seen, committed = interrupted(bench, ec2, job="zbig")
-    manifest = sound(narrow, ran.run_id)
-    unsent = manifest.record["unsent"]
-    size = sum(each["bytes"] for each in unsent)
-    print(
-        f"{MEGABYTES} MB on {MBIT} Mbit/s: {seen=:.1f} s, {committed=:.1f} s, unsent {size} bytes"
-    )
-    assert committed < 110
-    check_the_rest(bench, narrow, ran, ["small/file", *(f"zbig/{n}.bin" for n in range(40))])
+    ran, seen, closed = interrupted(bench, ec2, job="zbig")
+    sound(narrow, ran.run_id)
+    print(f"{MEGABYTES} MB on {MBIT} Mbit/s: {seen=:.1f} s, {closed=:.1f} s")
+    assert closed < 110
+    again = bench.run()
+    assert again.code == 0, again.stderr[-3000:]
+    assert bench.spool == []
+    all_sound(narrow)
+    assert narrow.run(ran.run_id).results == {"small/file", *(f"zbig/{n}.bin" for n in range(40))}
 
 
+@pytest.mark.parametrize("keeps_disk", [True, False])
 @pytest.mark.long
-def test_what_cannot_be_sent_in_time_follows(bench: Bench, narrow: Bucket, ec2: Metadata) -> None:
-    """More than the link carries: small files are there, the manifest names the rest, the next run delivers it."""
+def test_what_cannot_be_sent_in_time_follows_or_is_named(
+    bench: Bench, narrow: Bucket, ec2: Metadata, *, keeps_disk: bool
+) -> None:
+    """More than the link carries: small files are there; the rest follows from the disk, or is told as cut short."""
     ec2.said["meta-data/spot/instance-action"] = None
-    bench.settings["limits.catch_up"] = "6h"
+    bench.settings |= {"limits.catch_up": "6h", "power.keeps_disk": str(keeps_disk).lower()}
     big_release(bench, [40, 40, *[MBIT * 1500] * 3])
     with bench.running() as process:
         bench.log.wait_for("job.ended", count=2, seconds=60)
@@ -252,42 +253,21 @@ def test_what_cannot_be_sent_in_time_follows(bench: Bench, narrow: Bucket, ec2: 
         )
         ran = finish(process)
     del ec2.said["meta-data/spot/instance-action"]
-    assert ran.code == 7, ran.stderr[-3000:]
-    committed = at(ran.events("run.committed")[0])
-    assert committed < soon.timestamp() - 5
-    manifest = sound(narrow, ran.run_id)
-    run = manifest.record
-    named = {each["path"]: each["bytes"] for each in run["unsent"]}
-    assert named
-    assert set(named) <= {"zbig/2.bin", "zbig/3.bin", "zbig/4.bin"}
-    assert set(named.values()) == {MBIT * 1_500_000}
-    assert manifest.job("small")["status"] == "succeeded"
-    assert manifest.job("zbig")["status"] == "interrupted"
-    assert manifest.results["zbig/0.bin"] is True
-    assert len(bench.spool) == 1
-    check_the_rest(
-        bench, narrow, ran, ["small/file", *(f"zbig/{number}.bin" for number in range(5))]
-    )
-
-
-def check_the_rest(bench: Bench, bucket: Bucket, ran: Ran, wanted: list[str]) -> None:
-    """The next run delivers what was late, as a run that continues the first, and does nothing twice."""
-    late = {each["path"] for each in bucket.run(ran.run_id).record["unsent"]}
+    assert at(ran.events("run.closed")[0]) < soon.timestamp() - 5
+    run = sound(narrow, ran.run_id)
+    assert run.told["small"]["status"] == "succeeded"
+    assert run.closed is not None
+    if keeps_disk:
+        assert (ran.code, run.closed["pending"], len(bench.spool)) == (6, ["zbig"], 1)
+    else:
+        assert (ran.code, run.status, bench.spool) == (7, "interrupted", []), ran.stderr[-3000:]
+        assert run.told["zbig"]["status"] == "interrupted"
+        assert "could not be sent in time" in run.told["zbig"]["message"]
+        assert {"small/file", "zbig/0.bin", "zbig/1.bin"} <= run.results < WHOLE
     again = bench.run()
     assert again.code == 0, again.stderr[-3000:]
     assert bench.spool == []
-    runs = all_sound(bucket)
-    follow_ups = [run for run in runs if bucket.run(run).record["continues"]]
-    assert len(runs) == 2 + bool(late)
-    assert len(follow_ups) == bool(late)
-    there = set(bucket.run(ran.run_id).results)
-    for run in follow_ups:
-        manifest = bucket.run(run)
-        assert manifest.record["continues"] == ran.run_id
-        assert manifest.record["recovered"] == again.run_id
-        assert set(manifest.results) == late
-        assert not any(manifest.results.values())
-        there |= late
-    assert there == set(wanted)
-    if late or ran.code == 7:
-        assert {job["status"] for job in again.outcome["jobs"]} == {"skipped"}
+    all_sound(narrow)
+    made = narrow.run(ran.run_id if keeps_disk else again.run_id)
+    assert made.results == (WHOLE if keeps_disk else WHOLE - {"small/file"})
+    assert succeeded(narrow) == {"small": 1, "zbig": 1}

@@ -1,0 +1,171 @@
+"""What the service knows and how it is: written by its loop, read by pages and metrics."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from agent.base.errors import MayflyError
+from consumer.judge import Judged, Rules, judge
+from consumer.model import Batch, History, Run
+from consumer.page.given import Health, Problem, Pull
+from consumer.pull.report import (
+    Delayed,
+    Event,
+    Failed,
+    Hooked,
+    Installed,
+    Note,
+    Rejected,
+    Removed,
+    Report,
+)
+from consumer.spending import MonthCosts, month_costs, month_of
+
+PROBLEMS = ("store", "disk", "hook", "invalid")
+"""What may keep a pull from ending well: the bucket, the folder or its disk, a hook, and what was rejected."""
+MOST_PROBLEMS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known at a moment.
+
+    Attributes:
+        runs: All of them, by id.
+    """
+
+    history: History
+    judged: Judged
+    costs: MonthCosts
+    runs: Mapping[str, tuple[Batch, Run]]
+
+    @classmethod
+    def of(cls, history: History, rules: Rules) -> "Known":
+        """Return what follows from a history."""
+        judged = judge(history, rules)
+        costs = month_costs(history, month_of(rules.now, judged.zone), rules.now)
+        runs = {run.id: (batch, run) for batch in history.batches for run in batch.runs}
+        return cls(history, judged, costs, runs)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened since the service began."""
+
+    polls: int = 0
+    poll_failures: int = 0
+    entries: int = 0
+    pulls: int = 0
+    pulled_jobs: int = 0
+    pulled_bytes: int = 0
+    hook_failures: int = 0
+
+
+@dataclass(slots=True)
+class Home:
+    """The service, now.
+
+    Attributes:
+        bucket: The bucket's name.
+        known: What is known.
+        began: When the service did.
+        stale_after: Seconds without a poll after which it is of no use.
+        read: When the bucket was last read to the end, if need be by an earlier process with the same history.
+        up: Whether the last poll succeeded.
+        problem: Why the bucket or the history could not be used the last time; empty when both could.
+        history_up: Whether the history can be used.
+        pulls: Whether there is a pull beside the service.
+        pulled: When a pull last ended well; before the first, when it first tried.
+        problems: What is wrong with the pull, by kind and subject.
+    """
+
+    bucket: str
+    known: Known
+    began: datetime
+    stale_after: float
+    read: datetime | None = None
+    up: bool = False
+    problem: str = ""
+    history_up: bool = True
+    pulls: bool = False
+    pulled: datetime | None = None
+    ended: datetime | None = None
+    counts: Counts = field(default_factory=Counts)
+    problems: dict[tuple[str, str], Problem] = field(default_factory=dict)
+
+    def sick(self, now: datetime) -> str:
+        """Return why the service is of no use now: the bucket was not read for too long; empty when it is well."""
+        age = (now - max(self.read or self.began, self.began)).total_seconds()
+        if age <= self.stale_after:
+            return ""
+        since = "since the start" if self.read is None else f"for {age:.0f} s"
+        return f"the bucket was not read {since}: {self.problem or 'no answer yet'}"
+
+    def health(self) -> Health:
+        """Return how it is, for the pages."""
+        problems = tuple(self.problems.values())
+        waiting = {one.subject for one in problems if one.kind != "invalid"}
+        pull = Pull(self.ended, len(waiting), problems) if self.pulls else None
+        return Health(self.bucket, self.read, self.problem, self.known.history.invalid, pull)
+
+    def note_pull(self, report: Report, now: datetime, *, whole: bool) -> None:
+        """Take note of a pull.
+
+        Args:
+            report: What came of it.
+            now: When it ended.
+            whole: Whether it looked at all batches, and so told all that is wrong.
+        """
+        before = self.problems
+        self.problems = {} if whole else dict(before)
+        if not report.unreachable:
+            self.problems.pop(("store", self.bucket), None)
+            self.problems.pop(("disk", ""), None)
+        self.counts.pulls += 1
+        for event in report.events:
+            self._note(event)
+        self.tell_problem("store", self.bucket, report.unreachable)
+        for key, one in self.problems.items():
+            since = before[key].since if key in before else now
+            self.problems[key] = Problem(one.kind, one.subject, one.reason, one.remedy, since)
+        self.ended = now
+        if not self.problems or all(one.kind == "invalid" for one in self.problems.values()):
+            self.pulled = now
+
+    def note_failed_pull(self, error: MayflyError, now: datetime) -> None:
+        """Take note of a pull that could not look at anything."""
+        before = self.problems.get(("disk", ""))
+        since = before.since if before else now
+        self.problems["disk", ""] = Problem("disk", "", str(error), error.remedy or "", since)
+        self.counts.pulls += 1
+        self.ended = now
+
+    def tell_problem(self, kind: str, subject: str, reason: str, remedy: str = "") -> None:
+        """Note something that is wrong, if there is a reason."""
+        if reason and len(self.problems) < MOST_PROBLEMS:
+            self.problems[kind, subject] = Problem(kind, subject, reason, remedy)
+
+    def _note(self, event: Event) -> None:
+        match event:
+            case Installed(run, job):
+                self.counts.pulled_jobs += 1
+                self.counts.pulled_bytes += event.bytes
+                self._ends(("store", "disk", "invalid"), f"{run} {job}")
+            case Hooked(run, job, ""):
+                self._ends(("hook",), f"{run} {job}")
+            case Hooked(run, job, problem):
+                self.counts.hook_failures += 1
+                self.tell_problem("hook", f"{run} {job}", problem)
+            case Rejected(run, job, problems):
+                remedy = "mayfly pull --again tries it once more"
+                self.tell_problem("invalid", f"{run} {job or ''}".strip(), problems[0], remedy)
+            case Delayed(run, job, problem, store):
+                self.tell_problem("store" if store else "disk", f"{run} {job}", problem)
+            case Note(text, True):
+                self.tell_problem("disk", "", text)
+            case Removed() | Failed() | Note():
+                pass
+
+    def _ends(self, kinds: Iterable[str], subject: str) -> None:
+        for kind in kinds:
+            self.problems.pop((kind, subject), None)

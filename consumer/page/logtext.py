@@ -1,0 +1,87 @@
+"""The log of a run as people read it, from JSON lines that nobody vouches for. Decisions only."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from typing import Any
+
+from pydantic_core import from_json
+
+from agent.base.console import printable
+
+LEVELS = ("debug", "info", "warning", "error")
+MOST_TEXT = 2000
+_OWN = frozenset({"timestamp", "level", "event", "job", "run"})
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """An event; all of it is printable.
+
+    Attributes:
+        at: When; None where the line does not say.
+        level: One of `LEVELS`; `info` for what says none of them.
+        job: The job that it is about; empty for the run.
+        event: What happened.
+        rest: Its fields.
+    """
+
+    at: datetime | None
+    level: str
+    job: str
+    event: str
+    rest: str
+
+    def text(self, zone: tzinfo | None) -> str:
+        """Return it as a line of text; None is the computer's zone."""
+        time = f"{self.at.astimezone(zone):%H:%M:%S}" if self.at else " " * 8
+        parts = (time, f"{self.level:<7}", self.job, self.event, self.rest)
+        return " ".join(part for part in parts if part)
+
+
+def log_lines(content: bytes, *, cut: bool = False) -> list[Line]:
+    """Return the events of a log; of one whose beginning is cut off, without the first line."""
+    lines = content.split(b"\n")
+    return [_line(line) for line in lines[1 if cut else 0 :] if line.strip()]
+
+
+def filtered(lines: Iterable[Line], level: str = "", job: str = "") -> list[Line]:
+    """Return the events of a level or above, and of a job; empty is all."""
+    least = LEVELS.index(level) if level in LEVELS else 0
+    return [
+        line for line in lines if LEVELS.index(line.level) >= least and (not job or line.job == job)
+    ]
+
+
+def _line(text: bytes) -> Line:
+    try:
+        said = from_json(text)
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        return Line(None, "info", "", _shown(text.decode("utf-8", "replace")), "")
+    level = {"critical": "error", "exception": "error"}.get(
+        str(said.get("level")), said.get("level")
+    )
+    rest = " ".join(
+        f"{_shown(name)}={_shown(value)}" for name, value in said.items() if name not in _OWN
+    )
+    return Line(
+        _moment(said.get("timestamp")),
+        level if level in LEVELS else "info",
+        _shown(said.get("job", "")),
+        _shown(said.get("event", "")),
+        rest[:MOST_TEXT],
+    )
+
+
+def _shown(value: Any) -> str:
+    return printable(value if isinstance(value, str) else str(value))[:MOST_TEXT]
+
+
+def _moment(value: Any) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    return moment if moment.tzinfo else None

@@ -1,0 +1,229 @@
+"""The routes."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from agent.base.errors import MayflyError
+from agent.contract.layout import JobKey
+from agent.contract.package import Package
+from consumer.home import Home, Known
+from consumer.page import pages
+from consumer.page.document import status_document
+from consumer.page.given import MOST_LOG_BYTES, Text, Visit
+from consumer.page.words import language_for
+from consumer.spending import month_costs, month_of
+from consumer.web.guard import Guard, plain
+from consumer.web.logs import Log
+from consumer.web.objects import ObjectResponse, Objects, file_of, log_of, problem
+
+PAGES_AT_ONCE = 2
+"""Pages that are made in threads; more would wait for each other anyway."""
+EVIDENCE_SECONDS = 3.0
+"""In which packages of failed jobs are there, or the first page does without their screenshots."""
+Value = TypeVar("Value")
+
+
+class Site:
+    """Answers requests.
+
+    Args:
+        home: What is known.
+        objects: Reads what is committed.
+        registry: Has the metrics.
+    """
+
+    def __init__(self, home: Home, objects: Objects, registry: CollectorRegistry) -> None:
+        self._home = home
+        self._objects = objects
+        self._registry = registry
+        self._turns = asyncio.Semaphore(PAGES_AT_ONCE)
+
+    @property
+    def _known(self) -> Known:
+        return self._home.known
+
+    async def _made(self, make: Callable[..., Value], *values: Any) -> Value:
+        async with self._turns:
+            return await asyncio.to_thread(make, *values)
+
+    async def metrics(self, request: Request) -> Response:
+        """Answer Prometheus."""
+        encode, kind = choose_encoder(request.headers.get("accept", ""))
+        text = await asyncio.to_thread(encode, self._registry)
+        return Response(text, headers={"Content-Type": kind})
+
+    async def healthz(self, _: Request) -> Response:
+        """Answer whoever asks whether the service is of use."""
+        reason = self._home.sick(datetime.now(UTC))
+        return plain(503, reason) if reason else plain(200, "ok")
+
+    async def status(self, _: Request) -> Response:
+        """Answer a program."""
+        known, health = self._known, self._home.health()
+        document = await self._made(status_document, known.judged, known.costs, health)
+        return JSONResponse(document)
+
+    async def overview(self, request: Request) -> Response:
+        """Answer the question of the morning."""
+        known = self._known
+        packages = await self._evidence(known)
+        health = self._home.health()
+        args = (visit(request), known.judged, known.costs, health, packages)
+        return html(await self._made(pages.overview, *args))
+
+    async def job(self, request: Request) -> Response:
+        """Answer with a job's page."""
+        names = (request.path_params["schedule"], request.path_params["job"])
+        return html(await self._made(pages.job_page, visit(request), self._known.judged, *names))
+
+    async def runs(self, request: Request) -> Response:
+        """Answer with the list of runs."""
+        known = self._known
+        return html(await self._made(pages.runs_page, visit(request), known.judged, known.costs))
+
+    async def run(self, request: Request) -> Response:
+        """Answer with a run's page."""
+        known, run = self._known, request.path_params["run"]
+        if run not in known.runs:
+            raise HTTPException(404)
+        async with self._objects.turn():
+            log = await self._objects.log(known.runs, run)
+        month = month_of(known.runs[run][1].started, known.judged.zone)
+        costs = month_costs(known.history, month, known.judged.now)
+        args = (visit(request), known.judged, costs, run, log)
+        return html(await self._made(pages.run_page, *args))
+
+    async def run_job(self, request: Request) -> Response:
+        """Answer with the page of a job in a run."""
+        known, run, job = self._known, request.path_params["run"], request.path_params["job"]
+        async with self._objects.turn():
+            package = await self._objects.package(known.runs, run, job)
+            log = await self._printed(package, JobKey(run, job))
+
+        def make() -> str | None:
+            here = visit(request)
+            return pages.run_job_page(here, known.judged, run, job, package=package, log=log)
+
+        return html(await self._made(make))
+
+    async def view(self, request: Request) -> Response:
+        """Answer with a page that shows a file."""
+        run, job, path = (request.path_params[name] for name in ("run", "job", "path"))
+        async with self._objects.turn():
+            package = await self._objects.package(self._known.runs, run, job)
+            resources = package.resources if isinstance(package, Package) else ()
+            found = next((one for one in resources if one.path == path), None)
+            if found is None or not pages.may_be_looked_at(found):
+                raise HTTPException(404)
+            text = Text()
+            if not found.mediatype.startswith("image/"):
+                text = await self._objects.beginning(file_of(JobKey(run, job), found).object)
+        return html(await self._made(pages.file_page, visit(request), run, job, found, text))
+
+    async def object(self, request: Request) -> Response:
+        """Answer with an object: its path is its key."""
+        async with self._objects.turn():
+            file = await self._objects.file(self._known.runs, request.scope["path"].lstrip("/"))
+        return ObjectResponse(self._objects, file)
+
+    async def static(self, request: Request) -> Response:
+        """Answer with what pages need."""
+        found = pages.static_file(request.path_params["name"])
+        if found is None:
+            raise HTTPException(404)
+        kind, content = found
+        headers = {"Content-Type": kind, "Cache-Control": "max-age=86400"}
+        return Response(content, headers=headers)
+
+    async def _evidence(self, known: Known) -> dict[tuple[str, str], Package]:
+        found: dict[tuple[str, str], Package] = {}
+        try:
+            async with asyncio.timeout(EVIDENCE_SECONDS), self._objects.turn():
+                for run, job in pages.evidence_wanted(known.judged):
+                    package = await self._objects.package(known.runs, run, job)
+                    if isinstance(package, Package):
+                        found[run, job] = package
+        except (MayflyError, TimeoutError):
+            pass  # the page is there without them
+        return found
+
+    async def _printed(self, package: Any, key: JobKey) -> Text:
+        resource = log_of(package) if isinstance(package, Package) else None
+        if resource is None:
+            return Text()
+        try:
+            return await self._objects.end(file_of(key, resource).object, MOST_LOG_BYTES)
+        except MayflyError as error:
+            return Text(problem=str(error))
+
+
+def application(site: Site, hosts: Collection[str], log: Log) -> ASGIApp:
+    """Return the application.
+
+    Args:
+        site: Answers.
+        hosts: Names of the service; see `Guard`.
+        log: Is told of defects.
+    """
+
+    async def failed(_: Request, error: Exception) -> Response:
+        log.error("request.failed", error=repr(error)[:500], exc_info=error)
+        return plain(500, "internal error; the log has it")
+
+    async def missing(request: Request, _: Exception) -> Response:
+        return HTMLResponse(pages.missing_page(visit(request)), 404)
+
+    async def expected(_: Request, error: Exception) -> Response:
+        return problem(error) if isinstance(error, MayflyError) else plain(500, "")
+
+    def route(path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:
+        return Route(path, endpoint, methods=["GET"])
+
+    app = Starlette(
+        routes=[
+            route("/", site.overview),
+            route("/metrics", site.metrics),
+            route("/healthz", site.healthz),
+            route("/status.json", site.status),
+            route("/jobs/{schedule}/{job}", site.job),
+            route("/runs", site.runs),
+            route("/runs/{run}", site.run),
+            route("/runs/{run}/jobs/{job}", site.run_job),
+            route("/runs/{run}/{rest:path}", site.object),
+            route("/view/{run}/{job}/{path:path}", site.view),
+            route("/static/{name}", site.static),
+        ],
+        exception_handlers={404: missing, MayflyError: expected, Exception: failed},
+    )
+    # A slash too many is a path that is not there, and no redirect to a host that the client names.
+    app.router.redirect_slashes = False
+    return Guard(app, hosts)
+
+
+def visit(request: Request) -> Visit:
+    """Return who asks for what."""
+    query = dict(request.query_params)
+    language = language_for(query.get("lang"), request.headers.get("accept-language", ""))
+    return Visit(language, request.scope["path"], query)
+
+
+def html(text: str | None) -> Response:
+    """Return a page.
+
+    Raises:
+        HTTPException: There is no such page.
+    """
+    if text is None:
+        raise HTTPException(404)
+    return HTMLResponse(text, headers={"Vary": "Accept-Language"})
