@@ -47,7 +47,7 @@ services:
     assert ran.code == 0, ran.stderr
     said = [event["line"] for event in ran.events("job.output")]
     assert "recorded" in said
-    assert "tools=" not in ran.job("legacy")["attempts"][0]["image"]
+    assert "tools=" not in compose_yard.bucket.newest.job("legacy")["attempts"][0]["image"]
     (left,) = ran.events("job.services_not_started")
     assert left["services"] == ["report"]
 
