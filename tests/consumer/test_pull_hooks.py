@@ -54,7 +54,9 @@ def test_a_failing_hook_is_told_and_called_again(
     }
     assert pull_into(dest, folder).rows("hooks") == []
     assert pull_into(dest, folder, "--exec", "true", "--job", "notes").rows("hooks") == []
-    assert pull_into(dest, folder, "--run", run).code == 0  # it is there, and its hook is still owed
+    assert (
+        pull_into(dest, folder, "--run", run).code == 0
+    )  # it is there, and its hook is still owed
     assert pull_into(dest, folder, "--exec", "true").rows("hooks") == [(run, "quotes")]
     assert calls(tmp_path) == ["quotes", "notes"]
 
