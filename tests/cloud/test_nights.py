@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.aws.stack import SCHEDULED, Stack
+from tests.bucket.bucket import Run
 from tests.cloud.releases import BEGUN, BROKEN, CONTAINED, SLOW, TOKEN, WHICH, publish
 from tests.cloud.world import NIGHT_SECONDS, World
 from tests.parts.waiting import wait_until
@@ -46,14 +47,13 @@ def launch(stack: Stack, night: int) -> str:
     return str(answer["Instances"][0]["InstanceId"])
 
 
-def night(around: World, name: str, state: str = "terminated") -> Any:
-    """Wait until a machine has done its work and is off; return what its one run says of itself."""
+def night(around: World, name: str, state: str = "terminated") -> Run:
+    """Wait until a machine has done its work and is off; return its one run."""
     around.room.wait_state(name, state, NIGHT_SECONDS)
     assert not around.room.is_on(name)
-    entries = around.committed()
-    assert len(entries) == 1, around.room.console(name)[-6000:]
-    run = around.bucket.run(entries[0]["run_id"])
-    return {"id": run.id, **run.record}
+    runs = around.new_runs()
+    assert len(runs) == 1, around.room.console(name)[-6000:]
+    return runs[0]
 
 
 def test_packer_builds_the_image_in_ec2(around: World, image: str) -> None:
@@ -74,9 +74,9 @@ def test_a_night(around: World, stack: Stack) -> None:
     name = launch(stack, 1)
     assert launch(stack, 1) == name, "an attempt that is repeated is not another launch"
     run = night(around, name)
-    assert (run["status"], run["release"]["commit"]) == ("succeeded", commit), json.dumps(run)
-    assert run["slot"] == slot(1)
-    files = around.bucket.files(run["id"])
+    assert (run.status, run.release["commit"]) == ("succeeded", commit), json.dumps(run.record)
+    assert run.record["slot"] == slot(1)
+    files = run.files
     assert files["which/which.txt"] == b"v1.1.0\n"
     assert files["which/token.txt"].decode().strip() == hashlib.sha256(TOKEN.encode()).hexdigest()
     assert files["which/aws.txt"] == b""
@@ -92,9 +92,9 @@ def test_a_night_with_a_broken_release(around: World, image: str) -> None:
     stack = around.stack(image, Spread="yes")
     name = stack.guard(sent(stack, "LaunchSchedule", 2))["launched"]
     run = night(around, name)
-    assert (run["status"], run["slot"]) == ("succeeded", slot(2)), json.dumps(run)
-    assert run["release"]["commit"] == commit
-    assert "v1.2.0" in json.dumps(run["release"])
+    assert (run.status, run.record["slot"]) == ("succeeded", slot(2)), json.dumps(run.record)
+    assert run.release["commit"] == commit
+    assert "v1.2.0" in json.dumps(run.release)
 
 
 def test_a_night_in_which_ec2_wants_the_machine_back(around: World, stack: Stack) -> None:
@@ -109,9 +109,8 @@ def test_a_night_in_which_ec2_wants_the_machine_back(around: World, stack: Stack
     )
     around.room.notify(name)
     run = night(around, name)
-    assert run["status"] == "interrupted", json.dumps(run)
-    statuses = {job["name"]: job["status"] for job in run["jobs"]}
-    assert statuses == {"which": "succeeded", "slow": "interrupted"}
+    assert run.status == "interrupted", json.dumps(run.record)
+    assert run.statuses == {"which": "succeeded", "slow": "interrupted"}
 
 
 def test_the_guard_ends_a_machine_that_hangs(around: World, stack: Stack) -> None:
@@ -133,11 +132,11 @@ def test_a_stopped_machine_is_started_for_its_slot(around: World, image: str) ->
     stack = around.stack(image, Mode="stopped")
     name = stack.outputs["Instance"]
     first = night(around, name, "stopped")
-    assert (first["status"], first["slot"]) == ("succeeded", None)
+    assert (first.status, first.record["slot"]) == ("succeeded", None)
     with stack.ec2_of("SchedulerRole") as schedule:
         schedule.create_tags(**sent(stack, "SlotSchedule", 5))
         schedule.start_instances(**stack.input_of("StartSchedule"))
     until_on(around, name)
     second = night(around, name, "stopped")
-    assert (second["status"], second["slot"]) == ("succeeded", slot(5))
-    assert first["release"]["commit"] == second["release"]["commit"] == commit
+    assert (second.status, second.record["slot"]) == ("succeeded", slot(5))
+    assert first.release["commit"] == second.release["commit"] == commit
