@@ -166,10 +166,14 @@ def test_shards_are_told_by_their_index_and_end_by_their_exit_code(
     """As nobody, on a read-only root, without a capability: each does its part, and the index names it."""
     shards = [engine.start(shard) for shard in range(SHARDS)]
     assert [engine.wait(shard) for shard in shards] == [0, 0], engine.told(shards[0])
-    parts = sorted((one["group"], one["shard"], one["shards"]) for one in bucket.entries())
+    parts = sorted(
+        (run.began["group"], run.began["shard"], run.began["shards"]) for run in bucket.working
+    )
     assert parts == [(GROUP, 0, SHARDS), (GROUP, 1, SHARDS)]
     assert succeeded(bucket) == dict.fromkeys(VALUES, 1)
-    files = {path: text for run in all_sound(bucket) for path, text in bucket.files(run).items()}
+    files = {
+        path: text for run in all_sound(bucket) for path, text in bucket.run(run).files.items()
+    }
     prices = {text.decode() for path, text in files.items() if path.endswith("/price")}
     assert prices == {f"price of {value}, seen by 10001\n" for value in VALUES}
     for shard in shards:
@@ -192,14 +196,15 @@ def test_a_shard_that_is_started_again_repeats_only_what_was_not_committed(
     assert engine.wait(killed) == 137
     engine.close(closed=False)
     assert engine.wait(engine.start(0)) == 0
-    first, last = bucket.entries()
-    assert (first["status"], last["status"]) == ("interrupted", "succeeded")
-    assert len(all_sound(bucket)) == 2
+    first, cut_off, last = bucket.working
+    assert [run.status for run in (first, cut_off, last)] == ["interrupted", "running", "succeeded"]
+    assert len(all_sound(bucket)) == 3
     assert engine.visits.count(done) == 1
     assert engine.visits.count(cut) == 3
     assert set(succeeded(bucket).values()) == {1}
-    (skipped,) = [one for one in last["jobs"] if one["status"] == "skipped"]
-    assert (skipped["name"], first["run_id"] in skipped["message"]) == (done, True)
+    assert last.planned is not None
+    (left_out,) = last.planned["left_out"]
+    assert (left_out["name"], first.id in left_out["reason"]) == (done, True)
 
 
 def test_what_no_attempt_can_mend_is_not_tried_again(engine: Engine, bucket: Bucket) -> None:
@@ -208,4 +213,4 @@ def test_what_no_attempt_can_mend_is_not_tried_again(engine: Engine, bucket: Buc
     code = engine.wait(engine.start(1))
     final = job()["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"]
     assert (code, code in final) == (ExitCode.USAGE, True)
-    assert bucket.entries() == []
+    assert bucket.working == []

@@ -144,7 +144,7 @@ def test_each_value_once_with_two_shards_killed(
     prices = [
         content.decode()
         for run in runs
-        for path, content in bucket_on_s3.files(run).items()
+        for path, content in bucket_on_s3.run(run).files.items()
         if path.endswith("price.txt")
     ]
     assert sorted(prices) == sorted(f"price of {number}" for number in range(VALUES))
