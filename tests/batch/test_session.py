@@ -83,7 +83,7 @@ async def watched(bucket: MemoryBucket, one: BatchSession, seconds: float) -> li
 
 
 async def test_a_run_by_itself_asks_nobody() -> None:
-    """Nobody else can be in its batch; what it put is looked at."""
+    """Nobody else can be in its batch: it only looks whether its beginning is there."""
     bucket = MemoryBucket()
     one = await works(session(bucket, A, Purpose()))
     assert bucket.asked == {"put": 2, "get": 1}

@@ -14,7 +14,7 @@ from functools import partial
 import pytest
 
 from tests.bucket.bucket import Bucket
-from tests.bucket.sound import all_sound
+from tests.bucket.sound import Broken, Looker, examine
 from tests.parts.grid import Hub
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
 from tests.parts.waiting import wait_until
@@ -140,11 +140,14 @@ def test_each_value_once_with_two_shards_killed(
             members[shard].kill()
     _engine(shards, SECONDS)
     assert succeeded(bucket_on_s3) == dict.fromkeys(NAMES, 1)
-    runs = all_sound(bucket_on_s3)
+    inspected = Looker(bucket_on_s3.objects).look()
+    assert len(inspected.unended()) == len(killed)
+    assert examine(inspected, (), gone=inspected.unended()) == Broken()
+    runs = bucket_on_s3.working
     prices = [
         content.decode()
         for run in runs
-        for path, content in bucket_on_s3.run(run).files.items()
+        for path, content in run.files.items()
         if path.endswith("price.txt")
     ]
     assert sorted(prices) == sorted(f"price of {number}" for number in range(VALUES))
