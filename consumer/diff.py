@@ -374,6 +374,7 @@ def records(stream: IO[str], schema: Schema) -> Iterator[Record]:
 
 
 def _csv(stream: IO[str], schema: Schema) -> Iterator[Record]:
+    csv.field_size_limit(MOST_RECORD)  # of the process; the default is less than a page has
     dialect = schema.dialect
     rows = csv.reader(
         stream,

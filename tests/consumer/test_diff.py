@@ -14,7 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.contract.descriptor import Resource
-from consumer.diff import Change, Schema, Side, Sum, compare, compare_records, pairs, records
+from consumer.diff import (
+    MOST_RECORD,
+    Change,
+    Schema,
+    Side,
+    Sum,
+    compare,
+    compare_records,
+    pairs,
+    records,
+)
 from tests.bucket.bucket import Bucket
 from tests.consumer.forging import rewrite
 from tests.consumer.pulling import NIGHTS, leave, pull_into
@@ -174,8 +184,9 @@ def test_a_json_array_is_read_whole_however_it_is_cut(
         ("[" * 100_000, "x.json"),
         ("nonsense", "x.jsonl"),
         ('"x', "x.jsonl"),
-        ("id,v\n1," + "x" * 200_000, "x.csv"),
+        ("id,v\n1," + "x" * (MOST_RECORD + 1), "x.csv"),
     ],
+    ids=["object", "cut", "scalars", "deep", "nonsense", "open", "long"],
 )
 def test_what_is_no_table_is_told(text: str, path: str) -> None:
     """The other files are compared all the same."""
