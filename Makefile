@@ -51,8 +51,8 @@ test-faults: .venv/.parts ## Break everything, in full; takes hours and writes t
 image: .venv/.parts ## The machine's image on a Debian disk, by Packer in QEMU, into build/image/ [CONFIG=agent.toml]
 	@packer/image.sh build/image $(CONFIG)
 
-image-home: ## The container image for home: make image-home [IMAGE=registry.home/mayfly-home:0.1.0]
-	@docker build --file deploy/home/Dockerfile --tag $(or $(IMAGE),mayfly-home:0.1.0) .
+image-home: ## The container image for home: make image-home [IMAGE=registry.home/mayfly-home:0.2.0]
+	@docker build --file deploy/home/Dockerfile --tag $(or $(IMAGE),mayfly-home:0.2.0) .
 
 ami: .venv/.ready ## The machine's image on Amazon Linux 2023: make ami CONFIG=agent.toml [ARCH="x86_64 arm64"]
 	@packer/ami.sh $(or $(CONFIG),packer/agent.example.toml) $(ARCH)

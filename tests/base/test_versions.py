@@ -117,7 +117,7 @@ def test_any_text_has_a_place_in_the_order(pattern: str, tag: str) -> None:
 @pytest.mark.parametrize(
     ("requires", "version", "runs"),
     [
-        ("mayfly >= 0.1", "0.1.0", True),
+        ("mayfly >= 0.1", "0.2.0", True),
         ("mayfly>=1", "1.0.0", True),
         ("mayfly >= 1.2", "1.10.0", True),
         ("mayfly >= 1.2.3", "1.2.2", False),

@@ -49,14 +49,14 @@ needs = ["quotes"]
 """
 
 
-def parsed(text: str, version: str = "0.1.0") -> JobsFile:
+def parsed(text: str, version: str = "0.2.0") -> JobsFile:
     """A file without faults."""
     jobs, faults = parse_jobs(text, FILE, version)
     assert jobs is not None, faults
     return jobs
 
 
-def faults(text: str, version: str = "0.1.0") -> list[str]:
+def faults(text: str, version: str = "0.2.0") -> list[str]:
     """The faults of a file as a person reads them."""
     jobs, found = parse_jobs(text, FILE, version)
     assert jobs is None
@@ -218,7 +218,7 @@ def test_no_document_escapes_as_an_error_of_ours(document: object) -> None:
     """Any shape of data is jobs or faults."""
     # JSON with = for : is close enough to TOML for tables within tables.
     text = json.dumps(document).replace('": ', '" = ').replace("null", '"x"')
-    jobs, found = parse_jobs(f"job = {text}", FILE, "0.1.0")
+    jobs, found = parse_jobs(f"job = {text}", FILE, "0.2.0")
     assert (jobs is None) == bool(found)
 
 

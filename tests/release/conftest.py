@@ -25,7 +25,7 @@ from agent.release.store import ReleaseStore, good_of
 from agent.secrets.keyring import Keyring
 from tests.parts.waiting import wait_until
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 START = datetime(2026, 11, 22, 6, 0, tzinfo=UTC)
 JOBS = '[[job]]\nname = "greet"\ncommand = ["sh", "greet.sh"]\n'
 LOCKED_JOBS = '[[job]]\nname = "greet"\ncommand = ["python", "greet.py"]\n'

@@ -32,7 +32,7 @@ async def _obtain(repository: str, state: str, cache: str) -> None:
             release_store=release_store,
             memory=memory,
             environ=os.environ,
-            version="0.1.0",
+            version="0.2.0",
             now=datetime.now(UTC),
             log=RunLogger(json_sink(sys.stderr)).log,
         )

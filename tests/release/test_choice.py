@@ -291,7 +291,7 @@ async def test_an_older_agent_refuses_a_newer_release_and_runs_the_last_good(
     assert obtained.release.ref == "v1.0"
     assert obtained.stale is not None
     assert obtained.stale.wanted == "v2.0"
-    assert "it needs mayfly >= 9 and this is 0.1.0" in obtained.stale.reason
+    assert "it needs mayfly >= 9 and this is 0.2.0" in obtained.stale.reason
     assert "unknown key" not in obtained.stale.reason
 
 
