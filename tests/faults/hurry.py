@@ -6,11 +6,11 @@ What the product waits for between two tries, seconds or minutes, takes no time 
 import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from typing import Any, TypeVar
+from concurrent.futures import Executor
+from typing import Any, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 GRACE_SECONDS = 0.001
 """For what a thread has to say that has just come to its end."""
@@ -36,31 +36,21 @@ class _Selector(selectors.DefaultSelector):
         return events
 
 
-class _Threads(ThreadPoolExecutor):
-    """Threads whose work counts as under way until the loop has heard of its end."""
-
-    def __init__(self, loop: "HurriedLoop") -> None:
-        super().__init__(4)
-        self._loop = loop
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
-        self._loop.begins()
-        future = super().submit(fn, *args, **kwargs)
-        future.add_done_callback(self._told)
-        return future
-
-    def _told(self, _: object) -> None:
-        with suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._loop.call_soon, self._loop.ends)
-
-
 class HurriedLoop(asyncio.SelectorEventLoop):
     """The loop."""
 
     def __init__(self) -> None:
         self._hurried = _Selector()
         super().__init__(self._hurried)
-        self.set_default_executor(_Threads(self))
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
+    ) -> "asyncio.Future[T]":
+        """Let a thread's work count as under way until the loop has heard of its end."""
+        self.begins()
+        future = super().run_in_executor(executor, func, *args)
+        future.add_done_callback(lambda _: self.ends())
+        return future
 
     def time(self) -> float:
         """Return the time, with what was skipped."""
