@@ -9,7 +9,7 @@ from agent.base.statedisk import state_disk
 from agent.base.stop import first
 from agent.contract.entries import Ended
 from agent.contract.layout import ManifestKey
-from agent.contract.results import JobCause
+from agent.contract.results import JobCause, JobStatus
 from agent.delivery.delivery import Delivery
 from agent.delivery.sealing import lost, status_of, tally, without_package
 from agent.machine.spot import deadlines
@@ -21,6 +21,7 @@ from agent.run.work import JobsOfRun
 
 CLOSE_SECONDS = 30.0
 """Of the hand-off, for a last commit and the run's end when not everything could be sent."""
+NOT_SENT = "not everything could be sent before the machine went off"
 EARLIER_SECONDS = 86400.0
 """Longer than any run: the run's own limit ends the wait."""
 
@@ -89,6 +90,12 @@ class Ending:
     def conclude(self, results: Sequence[Ended] | None = None) -> None:
         """Note how the run ended, as far as that is known; at first, before the delivery, which may fail."""
         known = results or tuple(map(without_package, self._work.results))
+        if self._draft.record.interruption is None and any(
+            job.status is JobStatus.INTERRUPTED for job in known
+        ):
+            # By a notice that came after the jobs, or as the time was too short: the batch is not done.
+            stop = self._context.stop
+            self._draft.note(interruption=stop.reason if stop.requested else NOT_SENT)
         record = self._draft.record
         cut_short = record.interruption is not None and (
             record.release is None or any(job.cause is JobCause.INTERRUPTED for job in known)
