@@ -101,7 +101,7 @@ async def test_the_bucket_is_used_as_the_role_may(
     bucket = Bucket.open(bucket_at(store, Path()), keys)
     await bucket.put("runs/a", b"1")
     await bucket.put_once("runs/b", b"2")
-    await bucket.create("runs/c", b"3")
+    await bucket.put("runs/c", b"3")
     await bucket.put_stream("runs/d", iter([bytes(PART_BYTES)] * 2 + [b"4"]))
     with pytest.raises(StoreError, match="put runs/e"):
         await bucket.put_stream("runs/e", cut_off())

@@ -50,10 +50,9 @@ def night(around: World, name: str, state: str = "terminated") -> Any:
     """Wait until a machine has done its work and is off; return what its one run says of itself."""
     around.room.wait_state(name, state, NIGHT_SECONDS)
     assert not around.room.is_on(name)
-    entries = around.committed()
-    assert len(entries) == 1, around.room.console(name)[-6000:]
-    run = around.bucket.run(entries[0]["run_id"])
-    return {"id": run.id, **run.record}
+    runs = around.closed()
+    assert len(runs) == 1, around.room.console(name)[-6000:]
+    return {"id": runs[0].id, **runs[0].record}
 
 
 def test_packer_builds_the_image_in_ec2(around: World, image: str) -> None:
@@ -76,7 +75,7 @@ def test_a_night(around: World, stack: Stack) -> None:
     run = night(around, name)
     assert (run["status"], run["release"]["commit"]) == ("succeeded", commit), json.dumps(run)
     assert run["slot"] == slot(1)
-    files = around.bucket.files(run["id"])
+    files = around.bucket.run(run["id"]).files
     assert files["which/which.txt"] == b"v1.1.0\n"
     assert files["which/token.txt"].decode().strip() == hashlib.sha256(TOKEN.encode()).hexdigest()
     assert files["which/aws.txt"] == b""

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tests.aws.stack import Stack
-from tests.bucket.bucket import Bucket
+from tests.bucket.bucket import Bucket, Run
 from tests.cloud.releases import FORM, PREFIX, TOKEN
 from tests.parts.certificate import Certificate
 from tests.parts.ec2.hardware import GIT, STORE
@@ -41,11 +40,11 @@ class World:
     bucket: Bucket
     seen: set[str] = field(default_factory=set)
 
-    def committed(self) -> list[dict[str, Any]]:
-        """Return the index entries that no earlier call returned, in their order."""
-        entries = [each for each in self.bucket.entries() if each["run_id"] not in self.seen]
-        self.seen.update(each["run_id"] for each in entries)
-        return entries
+    def closed(self) -> list[Run]:
+        """Return the runs that closed and that no earlier call returned, oldest first."""
+        runs = [run for run in self.bucket.working if run.closed and run.id not in self.seen]
+        self.seen.update(run.id for run in runs)
+        return runs
 
     def asked_git(self, path: str) -> bool:
         """Tell whether a machine asked the git server for a path."""

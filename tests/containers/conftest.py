@@ -49,7 +49,7 @@ def path_without(folder: Path, *names: str) -> str:
 
 def remains(engine: DockerEngine, bench: Bench) -> list[str]:
     """What is left in the engine of this computer's runs and their stacks; others may use the engine as well."""
-    begun = Bucket.in_folder(bench.folder / "bucket").begun()
+    begun = Bucket.in_folder(bench.folder / "bucket").runs
     ours = tuple(f"mayfly-{run.lower()}-" for run in begun)
     found = []
     for kind in ("container", "network", "volume"):

@@ -84,7 +84,7 @@ def test_addresses_in_the_code_work_beside_the_environment(browsing: Bench, buck
     browsing.release("v1", jobs(), FILES)
     ran = browsing.run()
     assert ran.code == 0, ran.stderr
-    files = bucket.files(ran.run_id)
+    files = bucket.run(ran.run_id).files
     for name in ("reads", "localhost", "selenium"):
         assert files[f"{name}/title.txt"] == b"scraped"
     assert ran.outcome["warnings"] == []
@@ -132,7 +132,7 @@ def test_a_container_reaches_the_run_s_browser_and_no_other_one(
     text += job(busybox, "wget -T 3 -q -O - http://selenium:4444/status").replace('"a"', '"c"')
     browsing.release("v1", text)
     ran = browsing.run()
-    files = bucket.files(ran.run_id)
+    files = bucket.run(ran.run_id).files
     assert b'"sessionId"' in files["a/session.json"], ran.stderr
     assert b'"sessionId"' in files["b/session.json"]
     assert [ran.job(name)["status"] for name in "abc"] == ["succeeded", "succeeded", "failed"]

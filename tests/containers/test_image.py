@@ -57,7 +57,7 @@ def test_a_container_is_given_the_contract_and_its_files_are_handed_over(
     assert not seen["HOME"].startswith(str(yard.folder))
     assert {"MAYFLY_STATE_DIR", "MAYFLY_RESULT_FILE", "MAYFLY_DEADLINE"} <= set(seen)
     assert "ran before: 1" in said
-    assert set(bucket.files(second.run_id)) == {"a/deep/a.csv", "_run/log.jsonl"}
+    assert manifest.results == {"a/deep/a.csv"}
     result = manifest.job("a")
     assert (result["items"], result["metrics"]) == (3, {"pages": 2})
     assert result["refused"] == [{"path": "link", "reason": "a link"}]
@@ -90,7 +90,7 @@ def test_a_container_past_its_limit_gets_its_grace_and_then_goes(
     ran = yard.run(limits__grace="2s")
     assert ran.code == 8, ran.stderr
     assert [ran.job(name)["cause"] for name in "ab"] == ["timeout", "timeout"]
-    assert {"a/late.csv", "b/early.csv"} <= set(bucket.files(ran.run_id))
+    assert {"a/late.csv", "b/early.csv"} <= bucket.run(ran.run_id).results
 
 
 def test_a_run_that_is_told_to_stop_stops_its_containers(yard: Bench, busybox: str) -> None:
@@ -243,6 +243,6 @@ def test_the_container_of_a_killed_agent_is_removed_at_the_next_start(
     yard.release("v2", job(busybox, "true"))
     ran = yard.run()
     assert ran.code == 0, ran.stderr
-    dead, alive = bucket.entries()
-    assert (dead["status"], alive["status"]) == ("interrupted", "succeeded")
-    assert bucket.files(dead["run_id"])["a/a.csv"] == b"done\n"
+    dead, alive = bucket.runs.values()
+    assert (dead.status, alive.status) == ("interrupted", "succeeded")
+    assert dead.file("a", "a.csv") == b"done\n"

@@ -188,7 +188,7 @@ def test_a_stack_gets_the_images_that_it_names_and_builds_from(
     ran = bench.run()
     assert ran.job("stack")["status"] == "succeeded", ran.stderr
     (run,) = all_sound(bench.bucket)
-    assert "mayfly-docker" not in bench.bucket.file(run, "stack/client.txt").decode()
+    assert "mayfly-docker" not in bench.bucket.run(run).file("stack", "client.txt").decode()
     built = [event["action"] for event in ran.events("job.images_wanted")]
     assert built == ["compose pull", "compose build"]
     assert left(bench) == []
@@ -264,7 +264,7 @@ def test_no_job_and_no_reader_sees_a_registrys_password(
     ran = bench.run()
     assert ran.outcome["status"] == "succeeded", ran.stderr
     (run,) = all_sound(bench.bucket)
-    looked, found = json.loads(bench.bucket.file(run, "prowls/found.json"))
+    looked, found = json.loads(bench.bucket.run(run).file("prowls", "found.json"))
     assert (looked > 20, found) == (True, [])
     places = {key: bench.bucket.objects.get(key) for key in bench.bucket.objects.stamps()}
     places |= {str(path): path.read_bytes() for path in bench.state.rglob("*") if path.is_file()}

@@ -60,10 +60,7 @@ def test_an_unchanged_stack_runs_and_its_mount_is_the_job_s_output(
     ran = compose_yard.run()
     assert ran.code == 0, ran.stderr
     manifest = sound(bucket, ran.run_id)
-    files = bucket.files(ran.run_id)
-    assert files["legacy/page.txt"] == b"page\n"
-    assert files["legacy/zone.txt"] == b"Asia/Tokyo\n"
-    assert set(files) == {"legacy/page.txt", "legacy/zone.txt", "_run/log.jsonl"}
+    assert manifest.files == {"legacy/page.txt": b"page\n", "legacy/zone.txt": b"Asia/Tokyo\n"}
     assert "/data" in [event["line"] for event in ran.events("job.output")]
     result = manifest.job("legacy")
     image = result["attempts"][0]["image"]
@@ -138,8 +135,8 @@ def test_the_stack_of_a_killed_agent_is_removed_at_the_next_start(
     ran = compose_yard.run()
     assert ran.code == 0, ran.stderr
     assert remains(docker_engine, compose_yard) == []
-    dead, _ = bucket.entries()
-    assert bucket.files(dead["run_id"])["legacy/a.csv"] == b"done\n"
+    dead, _ = bucket.runs.values()
+    assert dead.file("legacy", "a.csv") == b"done\n"
 
 
 FIXED = """

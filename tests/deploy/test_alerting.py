@@ -3,10 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from agent.core.ids import run_id
-from agent.core.results import JobCause, JobResult, JobStatus
 from tests.bucket.bucket import Bucket
-from tests.bucket.leaving import leave_run
+from tests.bucket.entries import leave_run
 from tests.consumer.serving import Serving, serving
 from tests.deploy.watchers import alertmanager, answers, note, prometheus, value
 from tests.parts.recorder import Recorder
@@ -38,7 +36,7 @@ def test_three_failed_days_are_told_and_a_success_ends_it(
         assert firing(watcher) == 1
         assert len(notes(recorder)) == 1
 
-        leave_run(folder, at(datetime.now(UTC) - timedelta(minutes=5)), jobs=[good()])
+        leave_run(folder.objects, datetime.now(UTC) - timedelta(minutes=5))
         wait_until(lambda: len(notes(recorder)) > 1, seconds=SECONDS, what="the resolution")
         assert [title for title, _ in notes(recorder)] == ["firing", "resolved"]
         assert firing(watcher) is None
@@ -80,15 +78,4 @@ def notes(recorder: Recorder) -> list[tuple[str, str]]:
 def fail_on(folder: Bucket, *, days_ago: int) -> None:
     """Leave a run of an earlier day, at six in the morning, in which the job failed."""
     morning = datetime.now(UTC).replace(hour=6, minute=0, second=0, microsecond=0)
-    failed = JobResult(name="quotes", status=JobStatus.FAILED, cause=JobCause.PAGE_CHANGED)
-    leave_run(folder, at(morning - timedelta(days=days_ago)), jobs=[failed])
-
-
-def good() -> JobResult:
-    """A job that succeeded."""
-    return JobResult(name="quotes", status=JobStatus.SUCCEEDED)
-
-
-def at(moment: datetime) -> str:
-    """Return the id of a run that began then."""
-    return run_id(moment, bytes([1, 2, moment.day]))
+    leave_run(folder.objects, morning - timedelta(days=days_ago), {"quotes": "failed"})

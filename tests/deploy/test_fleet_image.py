@@ -166,10 +166,13 @@ def test_shards_are_told_by_their_index_and_end_by_their_exit_code(
     """As nobody, on a read-only root, without a capability: each does its part, and the index names it."""
     shards = [engine.start(shard) for shard in range(SHARDS)]
     assert [engine.wait(shard) for shard in shards] == [0, 0], engine.told(shards[0])
-    parts = sorted((one["group"], one["shard"], one["shards"]) for one in bucket.entries())
+    began = [run.began for run in bucket.runs.values()]
+    parts = sorted((one["group"], one["shard"], one["shards"]) for one in began)
     assert parts == [(GROUP, 0, SHARDS), (GROUP, 1, SHARDS)]
     assert succeeded(bucket) == dict.fromkeys(VALUES, 1)
-    files = {path: text for run in all_sound(bucket) for path, text in bucket.files(run).items()}
+    files = {
+        path: text for run in all_sound(bucket) for path, text in bucket.run(run).files.items()
+    }
     prices = {text.decode() for path, text in files.items() if path.endswith("/price")}
     assert prices == {f"price of {value}, seen by 10001\n" for value in VALUES}
     for shard in shards:
@@ -179,7 +182,7 @@ def test_shards_are_told_by_their_index_and_end_by_their_exit_code(
 def test_a_shard_that_is_started_again_repeats_only_what_was_not_committed(
     engine: Engine, bucket: Bucket
 ) -> None:
-    """Evicted, it commits what is finished, and ends with 7; killed, nothing; the next attempt does the rest."""
+    """Evicted, it closes, and ends with 7; killed, it says nothing more; the next attempt does the rest."""
     engine.close(closed=True)
     evicted = engine.start(0)
     engine.until_at(evicted, jobs=2)
@@ -192,14 +195,14 @@ def test_a_shard_that_is_started_again_repeats_only_what_was_not_committed(
     assert engine.wait(killed) == 137
     engine.close(closed=False)
     assert engine.wait(engine.start(0)) == 0
-    first, last = bucket.entries()
-    assert (first["status"], last["status"]) == ("interrupted", "succeeded")
-    assert len(all_sound(bucket)) == 2
+    runs = list(bucket.runs.values())
+    assert [run.status for run in runs] == ["interrupted", "running", "succeeded"]
     assert engine.visits.count(done) == 1
     assert engine.visits.count(cut) == 3
     assert set(succeeded(bucket).values()) == {1}
-    (skipped,) = [one for one in last["jobs"] if one["status"] == "skipped"]
-    assert (skipped["name"], first["run_id"] in skipped["message"]) == (done, True)
+    planned = runs[-1].planned
+    assert planned is not None
+    assert {"name": done, "reason": f"succeeded in {runs[0].id}"} in planned["left_out"]
 
 
 def test_what_no_attempt_can_mend_is_not_tried_again(engine: Engine, bucket: Bucket) -> None:
@@ -208,4 +211,4 @@ def test_what_no_attempt_can_mend_is_not_tried_again(engine: Engine, bucket: Buc
     code = engine.wait(engine.start(1))
     final = job()["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"]
     assert (code, code in final) == (ExitCode.USAGE, True)
-    assert bucket.entries() == []
+    assert {run.status for run in bucket.runs.values()} <= {"stood_back"}

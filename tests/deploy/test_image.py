@@ -5,12 +5,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from tests.bucket.bucket import Bucket
-from tests.bucket.leaving import RUN, leave_run
+from tests.bucket.entries import leave_run
 from tests.deploy.tools import REPOSITORY, accepts
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.waiting import wait_until
@@ -48,7 +49,7 @@ def test_it_serves_and_pulls_without_any_rights(
     docker_engine: DockerEngine, home_image: str, folder: Bucket, tmp_path: Path
 ) -> None:
     """As nobody, on a read-only root, it reads the bucket, is healthy, exports metrics, pulls, and ends when told."""
-    leave_run(folder)
+    run = leave_run(folder.objects, datetime.now(UTC) - timedelta(hours=1)).run
     options = [*NO_RIGHTS, *with_bucket(tmp_path), "--env", "TZ=Asia/Tokyo"]
     with running(docker_engine, home_image, *options) as (name, url):
         wait_until(lambda: status(f"{url}/healthz") == 200, seconds=SECONDS, what="health")
@@ -59,7 +60,7 @@ def test_it_serves_and_pulls_without_any_rights(
 
         def pulled() -> bool:
             listing = docker_engine.docker("exec", name, "ls", "/data/scraped/quotes")
-            return listing.stdout.startswith(RUN)
+            return listing.stdout.startswith(run)
 
         wait_until(pulled, seconds=SECONDS, what="the pull")
         assert said(docker_engine, "exec", name, "id", "-u") == "10001\n"
@@ -73,7 +74,7 @@ def test_it_pulls_once_and_ends(
     docker_engine: DockerEngine, home_image: str, folder: Bucket, tmp_path: Path
 ) -> None:
     """The same image pulls by itself, as the CronJob has it do."""
-    leave_run(folder)
+    run = leave_run(folder.objects, datetime.now(UTC) - timedelta(hours=1)).run
     options = [*NO_RIGHTS, *with_bucket(tmp_path), "--env", "TZ=Asia/Tokyo"]
     done = docker_engine.docker(
         *(
@@ -90,7 +91,7 @@ def test_it_pulls_once_and_ends(
         seconds=SECONDS,
     )
     assert done.returncode == 0, done.stderr
-    assert RUN in done.stdout
+    assert run in done.stdout
 
 
 def test_it_has_what_home_needs_and_no_more(docker_engine: DockerEngine, home_image: str) -> None:
