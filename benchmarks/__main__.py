@@ -1,6 +1,7 @@
 """`make bench`, or `python -m benchmarks [PART...]`: measure, keep the figures as JSON, write docs/performance.md.
 
-Parts: recipe, ends, arrival, transfer, link, agent, shards, home. `MAYFLY_BENCH_ROUNDS` is the number of rounds, usually five.
+Parts: recipe, ends, arrival, transfer, link, agent, shards, home. `MAYFLY_BENCH_ROUNDS` is the number of rounds, five
+where nobody says.
 `python -m benchmarks.machine` measures boots of the virtual machine; `python -m benchmarks page` only writes the page.
 """
 

@@ -37,7 +37,7 @@ def first_boot(disk: Disk, around: World, folder: Path) -> tuple[dict[str, float
     with around.machine(disk, folder) as machine:
         begun = time.monotonic()
         machine.boot(append="mayfly.maintain=20m")
-        wait_until(lambda: bool(around.committed()), seconds=RUN_SECONDS, what="the run to end")
+        wait_until(lambda: bool(around.closed()), seconds=RUN_SECONDS, what="the run to end")
         machine.wait_up()
         asked = time.monotonic()
         uptime = float(machine.ssh("cat /proc/uptime").stdout.split()[0])

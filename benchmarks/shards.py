@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from agent.jobs.selection import home_of
@@ -32,9 +33,9 @@ LIMIT = 1.2
 """Times the ideal."""
 FEW, MANY = 4, 24
 """Values of the runs whose requests are counted; what one costs more than the other is the price of a value."""
+SMALL, MORE_SHARDS, MORE_VALUES = (2, 16), (6, 16), (2, 48)
+"""Shards and values of the groups that home pulls."""
 BIG_SHARDS, BIG_VALUES = 1000, 1_000_000
-LISTED = 1000
-"""Keys in an answer to a LIST."""
 
 
 def shards(rounds: int) -> Findings:
@@ -52,7 +53,7 @@ def shards(rounds: int) -> Findings:
             in_turn(turns, rounds),
         )
         few, many = yard.requests(FEW), yard.requests(MANY)
-        home = [yard.pulled(count) for count in (2, 6)]
+        home = {fleet: yard.pulled(*fleet) for fleet in (SMALL, MORE_SHARDS, MORE_VALUES)}
     targets = tuple(
         Target(
             f"{count} shards",
@@ -107,9 +108,8 @@ class _Yard:
             raise RuntimeError("the run failed")
         return Counter(map(_kind, self._proxy.seen))
 
-    def pulled(self, count: int) -> tuple[int, int, Counter[str]]:
-        """Return shards, files, and what `mayfly pull` asks of the bucket for a group."""
-        values = 4 * count
+    def pulled(self, count: int, values: int) -> Counter[str]:
+        """Return what `mayfly pull` asks of the bucket for a group of so many shards, with so many values in all."""
         fleet = self._fleet(values, 'echo > "$MAYFLY_OUTPUT_DIR/page"', count)
         members = [fleet.start(shard) for shard in range(count)]
         if any(member.wait(600) for member in members):
@@ -119,7 +119,7 @@ class _Yard:
         command = [sys.executable, "-m", "agent", "pull", str(bench.folder / "home")]
         command += ["--store", bench.store, "--set", f"store.endpoint={self._proxy.url}"]
         subprocess.run(command, env=bench.environment(), check=True, capture_output=True)
-        return count, values, Counter(map(_kind, self._proxy.seen))
+        return Counter(map(_kind, self._proxy.seen))
 
     def _fleet(self, values: int, script: str, count: int) -> Fleet:
         self._number += 1
@@ -158,18 +158,35 @@ def _prices(few: Counter[str], many: Counter[str]) -> tuple[str, ...]:
     )
 
 
-def _home(pulls: list[tuple[int, int, Counter[str]]]) -> tuple[str, ...]:
-    """Return what home asks, for each shard and each file, and what that makes of a large batch."""
-    (small, few, before), (large, many, after) = pulls
-    gets = (after["GET"] - before["GET"]) / (large - small)
-    files = many // large
-    lists = before["LIST"] + math.ceil(BIG_SHARDS / LISTED) - 1
-    total = BIG_SHARDS * (gets - files) + BIG_VALUES
-    return (
-        f"`mayfly pull` of {small} shards with {few} files: {_told(before)}; of {large} with {many}: {_told(after)}.",
-        f"That is {gets - files:.3g} GETs for each shard and one for each file.",
-        f"For {BIG_SHARDS:,} shards with {BIG_VALUES:,} files: {total:,.0f} GETs and {lists} LISTs.",
+def _home(pulls: Mapping[tuple[int, int], Counter[str]]) -> tuple[str, ...]:
+    """Return what home asks, for each shard and each value, and what that makes of a large batch."""
+    small = pulls[SMALL]
+    value = _price(small, pulls[MORE_VALUES], MORE_VALUES[1] - SMALL[1])
+    shard = _price(small, pulls[MORE_SHARDS], MORE_SHARDS[0] - SMALL[0])
+    once = {
+        kind: small[kind] - SMALL[0] * shard[kind] - SMALL[1] * value[kind]
+        for kind in sorted(small)
+    }
+    each = "; ".join(
+        f"{kind} {once[kind]:.3g} + {shard[kind]:.3g} s + {value[kind]:.3g} v" for kind in once
     )
+    sums = ", ".join(
+        f"{kind} {once[kind] + BIG_SHARDS * shard[kind] + BIG_VALUES * value[kind]:,.0f}"
+        for kind in once
+    )
+    told = "; ".join(
+        f"{shards} shards with {values} values: {_told(counts)}"
+        for (shards, values), counts in pulls.items()
+    )
+    return (
+        f"`mayfly pull` of a group, one file and one log each: {told}.",
+        f"That is, for s shards with v values in all: {each}.",
+        f"For {BIG_SHARDS:,} shards with {BIG_VALUES:,} values: {sums}.",
+    )
+
+
+def _price(few: Counter[str], many: Counter[str], more: int) -> dict[str, float]:
+    return {kind: (many[kind] - few[kind]) / more for kind in sorted(few | many)}
 
 
 def _told(counts: Counter[str]) -> str:

@@ -21,7 +21,7 @@ from agent.run.work import JobsOfRun
 
 CLOSE_SECONDS = 30.0
 """Of the hand-off, for a last commit and the run's end when not everything could be sent."""
-NOT_SENT = "not everything could be sent before the machine went off"
+OUT_OF_TIME = "not everything could be sent in time"
 EARLIER_SECONDS = 86400.0
 """Longer than any run: the run's own limit ends the wait."""
 
@@ -68,7 +68,7 @@ class Ending:
         bucket = await asyncio.shield(self._background.bucket)
         session = await asyncio.shield(self._background.session)
         await self._give_way()
-        pending = await self._flush(max(seconds - CLOSE_SECONDS, seconds / 2))
+        pending = await self._flush(max(seconds - CLOSE_SECONDS, seconds / 3))
         self._results = await self._told_of(pending)
         draft.warn(*context.spool.warnings)
         began = await asyncio.to_thread(lambda: context.run.began)
@@ -90,16 +90,17 @@ class Ending:
     def conclude(self, results: Sequence[Ended] | None = None) -> None:
         """Note how the run ended, as far as that is known; at first, before the delivery, which may fail."""
         known = results or tuple(map(without_package, self._work.results))
-        if self._draft.record.interruption is None and any(
-            job.status is JobStatus.INTERRUPTED for job in known
-        ):
+        cut = any(
+            job.cause is JobCause.INTERRUPTED
+            for job in known
+            if job.status in {JobStatus.INTERRUPTED, JobStatus.SKIPPED}  # a failed one may say so
+        )
+        if cut and self._draft.record.interruption is None:
             # By a notice that came after the jobs, or as the time was too short: the batch is not done.
             stop = self._context.stop
-            self._draft.note(interruption=stop.reason if stop.requested else NOT_SENT)
+            self._draft.note(interruption=stop.reason if stop.requested else OUT_OF_TIME)
         record = self._draft.record
-        cut_short = record.interruption is not None and (
-            record.release is None or any(job.cause is JobCause.INTERRUPTED for job in known)
-        )
+        cut_short = record.interruption is not None and (cut or record.release is None)
         released = record.release is not None or cut_short
         self._draft.note(status=status_of(known, interrupted=cut_short, released=released))
         if results is not None:

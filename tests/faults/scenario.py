@@ -48,7 +48,12 @@ for size in "$@"; do
     mv "$part" "$MAYFLY_OUTPUT_DIR/file-$n"
     echo "file $MAYFLY_RUN_ID $job file-$n $digest" >> "$LEDGER"
 done
-sleep "$early"
+second=0
+while [ $second -lt "${early%.*}" ]; do
+    second=$((second + 1))
+    echo "second $second"
+    sleep 1
+done
 echo "$MAYFLY_RUN_ID" >> "$MAYFLY_STATE_DIR/runs"
 [ "$ends" != 0 ] || echo "ended $MAYFLY_RUN_ID $job $(date +%s.%N)" >> "$LEDGER"
 exit "$ends"

@@ -68,7 +68,7 @@ def test_killed_at_every_point(tmp_path: Path, s3_server: S3Server, kind: str, d
 
     def chain(seed: int) -> list[str]:
         in_s3 = seed % 3 == 0
-        lasts = LASTS if disk == "wiped" and seed % 2 == 1 else 2.5 if seed % 5 == 0 else 0.0
+        lasts = LASTS if disk == "wiped" and seed % 2 == 1 else 3.0 if seed % 5 == 0 else 0.0
         scenario = Scenario.make(
             tmp_path / str(seed),
             f"{seed} {disk}",

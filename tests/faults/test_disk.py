@@ -139,11 +139,12 @@ class Sweep:
             return
         if (ref := sound(self.bucket, again.run_id).release["ref"]) != version:
             self.tally.stuck.append(f"{label}: afterwards {ref}, not {version}")
-        committed = all_sound(self.bucket)
+        all_sound(self.bucket)
+        runs = self.bucket.runs
         for run in (ran, again):
-            if run.outcome and (
-                run.run_id not in committed or finished(run) - self.bucket.run(run.run_id).results
-            ):
+            # A run that could not even write down that it begins has done nothing, and is in no bucket.
+            there = runs[run.run_id].results if run.outcome and run.run_id in runs else set()
+            if finished(run) - there:
                 self.tally.lost.append(f"{label}: {run.run_id}")
 
 

@@ -193,7 +193,7 @@ def _verified(bench: Bench, run: str, files: int) -> None:
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     report: dict[str, Any] = json.loads(done.stdout)
-    assert report["files"] == files + 1, "all of them, and the log"
+    assert report["files"] > files, "all of them, and what names them"
 
 
 @pytest.mark.timeout(RUN_SECONDS * 4)

@@ -68,7 +68,7 @@ def _figures(point: str, title: str, *columns: str) -> Figures:
 @pytest.mark.long
 def test_one_state_directory_has_one_agent_at_a_time(tmp_path: Path) -> None:
     """The second ends at once with exit code 2 and a remedy, and disturbs nothing."""
-    scenario = Scenario.make(tmp_path / "computer", "agents", None, early=2.5)
+    scenario = Scenario.make(tmp_path / "computer", "agents", None, early=3.0)
     races = RACES or 2
     refused = 0
     for _ in range(races):

@@ -5,6 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tests.bucket.bucket import Bucket
+from tests.parts.faultproxy import FaultProxy
+from tests.parts.faults import Answer
 from tests.parts.metadata import Metadata
 from tests.run.bench import Bench, finish
 
@@ -17,6 +20,15 @@ NEW = """
     [[job]]
     name = "new"
     command = ["sh", "-c", "sleep 60"]
+"""
+TWO = """
+    [[job]]
+    name = "a"
+    command = ["sh", "-c", "echo 1 > $MAYFLY_OUTPUT_DIR/file"]
+
+    [[job]]
+    name = "b"
+    command = ["sh", "-c", "cd $MAYFLY_OUTPUT_DIR; echo 1 > file; echo 2 > stuck"]
 """
 CRAWL = """
     [[job]]
@@ -69,3 +81,22 @@ def test_a_job_finds_the_name_of_its_batch(bench: Bench) -> None:
     bench.release("v1.0", '[[job]]\nname = "a"\ncommand = ["sh", "-c", "echo $MAYFLY_BATCH"]\n')
     ran = bench.run("--slot", "2026-11-22T03:00:00+09:00")
     assert [event["line"] for event in ran.events("job.output")] == ["20261121T180000Z"]
+
+
+@pytest.mark.long
+def test_without_its_disk_a_run_that_cannot_send_all_is_done_again(
+    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy
+) -> None:
+    """What arrived is committed; the job that lacks a file is interrupted, and the next run goes on with it."""
+    bench.release("v1.0", TWO)
+    bench.settings |= {"power.keeps_disk": "false", "limits.handoff": "15s"}
+    s3_proxy.inject(Answer(503, "SlowDown"), method="PUT", path="/files/stuck")
+    ran = bench.run()
+    assert ran.code == 7, ran.stderr[-3000:]
+    run = bucket_on_s3.run(ran.run_id)
+    assert (run.status, run.statuses) == ("interrupted", {"a": "succeeded", "b": "interrupted"})
+    assert bench.spool == []
+    s3_proxy.heal()
+    again = bench.run(limits__catch_up="6h")
+    assert again.code == 0
+    assert [job["name"] for job in again.outcome["jobs"]] == ["b"]
