@@ -9,7 +9,7 @@ from agent.base.errors import MayflyError, StoreError
 from agent.base.stop import first
 from agent.contract.entries import Ended
 from agent.contract.layout import ManifestKey
-from agent.contract.results import JobCause
+from agent.contract.results import JobCause, JobStatus
 from agent.delivery.delivery import Delivery
 from agent.delivery.sealing import lost, status_of, tally, without_package
 from agent.machine.spot import deadlines
@@ -90,9 +90,15 @@ class Ending:
     def conclude(self, results: Sequence[Ended] | None = None) -> None:
         """Note how the run ended, as far as that is known; at first, before the delivery, which may fail."""
         known = results or tuple(map(without_package, self._work.results))
-        cut = any(job.cause is JobCause.INTERRUPTED for job in known)
+        cut = any(
+            job.cause is JobCause.INTERRUPTED
+            for job in known
+            if job.status in {JobStatus.INTERRUPTED, JobStatus.SKIPPED}  # a failed one may say so
+        )
         if cut and self._draft.record.interruption is None:
-            self._draft.note(interruption=OUT_OF_TIME)
+            # By a notice that came after the jobs, or as the time was too short: the batch is not done.
+            stop = self._context.stop
+            self._draft.note(interruption=stop.reason if stop.requested else OUT_OF_TIME)
         record = self._draft.record
         cut_short = record.interruption is not None and (cut or record.release is None)
         released = record.release is not None or cut_short

@@ -183,7 +183,7 @@ def test_shards_are_told_by_their_index_and_end_by_their_exit_code(
 def test_a_shard_that_is_started_again_repeats_only_what_was_not_committed(
     engine: Engine, bucket: Bucket
 ) -> None:
-    """Evicted, it commits what is finished, and ends with 7; killed, nothing; the next attempt does the rest."""
+    """Evicted, it closes, and ends with 7; killed, it says nothing more; the next attempt does the rest."""
     engine.close(closed=True)
     evicted = engine.start(0)
     engine.until_at(evicted, jobs=2)

@@ -154,9 +154,7 @@ def test_a_history_that_fills_up_while_it_is_written(
         forget(bucket, old)
         disk.leave_pages(pages)
         new = [leave(bucket, night(2 + number)) for number in range(20)]
-        wait_until(
-            lambda: bool(service.events("poll.failed")), seconds=SECONDS, what="a complaint"
-        )
+        wait_until(lambda: bool(service.events("poll.failed")), seconds=SECONDS, what="a complaint")
         told = service.events("poll.failed")[0]
         assert str(history) in told
         assert "full" in told or "disk I/O error" in told

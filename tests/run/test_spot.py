@@ -140,23 +140,41 @@ def test_a_recommendation_stops_nothing(bench: Bench, bucket: Bucket, ec2: Metad
 def test_the_next_run_does_what_was_not_finished(
     bench: Bench, bucket: Bucket, ec2: Metadata
 ) -> None:
-    """Inside the window only that, with the reason for the rest; by name, or without a window, everything."""
+    """Inside the window only that, with the reason for the rest."""
     bench.release("v1.0", JOBS)
     first, _, _ = interrupted(bench, ec2, job="steady")
-    named = bench.run("--job", "quick", limits__catch_up="6h")
-    assert named.job("quick")["status"] == "succeeded"
-    # The run by name was not interrupted: nothing is left to catch up with.
-    assert bench.run(limits__catch_up="6h").job("steady")["status"] == "succeeded"
-    second, _, _ = interrupted(bench, ec2, job="steady")
     ran = bench.run(limits__catch_up="6h")
     assert ran.code == 0, ran.stderr[-3000:]
     assert [job["name"] for job in ran.outcome["jobs"]] == ["slow"]
     planned = bucket.run(ran.run_id).planned
     assert planned is not None
     assert planned["left_out"] == [
-        {"name": name, "reason": f"succeeded in {second.run_id}"} for name in ("quick", "steady")
+        {"name": name, "reason": f"succeeded in {first.run_id}"} for name in ("quick", "steady")
     ]
-    assert first.run_id in all_sound(bucket)
+    assert all_sound(bucket) == [first.run_id, ran.run_id]
+
+
+@pytest.mark.long
+def test_a_run_by_name_is_a_batch_by_itself(bench: Bench, bucket: Bucket, ec2: Metadata) -> None:
+    """It does what was done, too; and as it was not interrupted, nothing is left to catch up with after it."""
+    bench.release("v1.0", JOBS)
+    interrupted(bench, ec2, job="steady")
+    named = bench.run("--job", "quick", limits__catch_up="6h")
+    assert named.job("quick")["status"] == "succeeded"
+    assert bench.run(limits__catch_up="6h").job("steady")["status"] == "succeeded"
+    assert len({run.batch for run in bucket.runs.values()}) == 3
+
+
+@pytest.mark.long
+def test_a_job_that_will_end_in_time_goes_on(bench: Bench, bucket: Bucket, ec2: Metadata) -> None:
+    """It has taken some seconds before, and the machine has two minutes: nothing is cut off."""
+    bench.release("v1.0", JOBS)
+    assert bench.run().code == 0
+    ran, seen, _ = interrupted(bench, ec2, job="steady")
+    assert seen >= 0
+    run = sound(bucket, ran.run_id)
+    assert (ran.code, run.status, run.statuses["slow"]) == (0, "succeeded", "succeeded")
+    assert run.record["interruption"].startswith("spot: ")
 
 
 @pytest.mark.long
@@ -268,6 +286,8 @@ def test_what_cannot_be_sent_in_time_follows_or_is_named(
     assert again.code == 0, again.stderr[-3000:]
     assert bench.spool == []
     all_sound(narrow)
-    made = narrow.run(ran.run_id if keeps_disk else again.run_id)
-    assert made.results == (WHOLE if keeps_disk else WHOLE - {"small/file"})
-    assert succeeded(narrow) == {"small": 1, "zbig": 1}
+    if keeps_disk:
+        assert narrow.run(ran.run_id).results == WHOLE
+    else:
+        assert narrow.run(again.run_id).results == WHOLE - {"small/file"}
+        assert succeeded(narrow) == {"small": 1, "zbig": 1}

@@ -32,7 +32,6 @@ FILES = {
     "reports/evening sightings 2026.csv",
     "reports/visitors by lamp.csv",
     "reports/川の記録 十一月.csv",
-    "_run/log.jsonl",
 }
 
 
@@ -62,7 +61,7 @@ def release(repo: Repo, site: str) -> None:
 def check_delivered(bench: Bench, ran: Ran, run: Run, kind: str) -> None:
     """Assert that every file of the three jobs arrived and verifies, and that a browser of `kind` was used."""
     assert ran.code == 0, ran.stderr[-3000:]
-    assert run.resources.keys() == FILES
+    assert run.results == FILES
     assert run.record["browser"]["kind"] == kind
     verified = bench.mayfly("verify", ran.run_id, "--store", bench.store)
     assert verified.returncode == 0, verified.stdout + verified.stderr
@@ -90,7 +89,6 @@ def test_the_scrapers_run_in_a_container_and_arrive_in_s3(
     check_delivered(bench, ran, run, "container")
     record = run.record
     assert record["browser"]["image"] == selenium_image
-    assert record["conditional_writes"] is True
     assert {phase["name"] for phase in record["phases"]} >= {"release", "jobs"}
     assert ran.run_id.lower() not in docker_engine.docker("ps", "--all").stdout
 
@@ -135,8 +133,9 @@ def test_a_browser_that_dies_mid_run_costs_one_attempt(
         docker_engine.docker("kill", *ours)
         ran = finish(process)
     assert ran.code == 0, ran.stderr[-3000:]
-    assert [attempt["cause"] for attempt in ran.job("browsing")["attempts"]] == ["browser", None]
-    assert bucket.run(ran.run_id).record["browser"]["restarts"] == 1
+    run = bucket.run(ran.run_id)
+    causes = [attempt.get("cause") for attempt in run.job("browsing")["attempts"]]
+    assert (causes, run.record["browser"]["restarts"]) == (["browser", None], 1)
 
 
 def test_the_demo_shows_what_a_person_wants_to_see(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def _engine(fleet: Fleet, seconds: float) -> None:
 def test_each_value_once_with_two_shards_killed(
     fleet: tuple[Fleet, Counter[str]], bucket_on_s3: Bucket
 ) -> None:
-    """Of eight shards two are killed and one is evicted in the middle; the index has each value once, with its file."""
+    """Of eight shards two are killed and one is evicted in the middle; each value is there once, with its file."""
     shards, seen = fleet
     began = time.monotonic()
     members = [shards.start(shard) for shard in range(SHARDS)]
