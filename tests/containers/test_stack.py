@@ -74,7 +74,7 @@ def test_the_batch_service_s_exit_code_is_the_job_s(compose_yard: Bench, busybox
     script = "echo attempt $MAYFLY_ATTEMPT; ls /data; touch /data/x; [ $MAYFLY_ATTEMPT = 2 ] || exit 75; exit 9"
     compose_yard.release("v1", JOB, {"compose.yml": stack(busybox, script)})
     ran = compose_yard.run()
-    result = ran.job("legacy")
+    result = compose_yard.bucket.run(ran.run_id).job("legacy")
     assert [attempt["exit_code"] for attempt in result["attempts"]] == [75, 9], ran.stderr
     assert "x" not in [event["line"] for event in ran.events("job.output")]
 
