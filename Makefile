@@ -44,7 +44,7 @@ test-faults: .venv/.parts ## Break everything, in full; takes hours and writes t
 	@rm -rf build/reliability
 	@MAYFLY_CRASH_SEEDS=25 MAYFLY_SYSCALLS=all MAYFLY_RACES=20 MAYFLY_STORE_FAULT_RUNS=20 MAYFLY_LYING_STORES=all \
 	  MAYFLY_READER_KILLS=20 MAYFLY_DISK_STEP=1 MAYFLY_HOME_DISK_STEP=1 MAYFLY_FUZZ_INPUTS=100000 MAYFLY_MODEL_SEQUENCES=1000 MAYFLY_LOAD=1 \
-	  MAYFLY_BATCH_MODEL=1 $(PYTHON) -m pytest -s tests/faults tests/delivery tests/batch/test_model.py -o timeout=0 $(PYTEST); status=$$?; \
+	  MAYFLY_BATCH_MODEL=1 MAYFLY_LOST_LOGS=20 $(PYTHON) -m pytest -s tests/faults tests/delivery tests/batch/test_model.py -o timeout=0 $(PYTEST); status=$$?; \
 	  MAYFLY_TEST_SEEDS=30 $(PYTHON) -m pytest -m machine -s tests/machine/test_kills.py || status=$$?; \
 	  $(PYTHON) -m tests.faults.figures; exit $$status
 
