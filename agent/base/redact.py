@@ -16,6 +16,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 FOR_PEOPLE = frozenset({"interruption", "message", "notes", "reason", "warnings"})
 """Fields of records that hold sentences, which may quote errors."""
+LONGEST = 2000
+"""Characters of such a sentence: a mask may be longer than what it hides, and a longer sentence is in no entry."""
 
 SHORTEST = 5
 """Shorter values are not searched for: they would remove ordinary words from every line."""
@@ -117,7 +119,9 @@ class Redactor:
             return tuple(self.record(item) for item in value)
         if name in FOR_PEOPLE:
             texts = value if isinstance(value, tuple) else (value,)
-            clean = tuple(self.text(item) if isinstance(item, str) else item for item in texts)
+            clean = tuple(
+                self.text(item)[:LONGEST] if isinstance(item, str) else item for item in texts
+            )
             return clean if isinstance(value, tuple) else clean[0]
         return value
 

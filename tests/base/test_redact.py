@@ -204,6 +204,19 @@ def test_of_a_record_the_sentences_are_redacted() -> None:
     assert (clean.name, clean.message) == ("hunter2", "no [redacted:KEY]")
     assert clean.notes == ("[redacted:KEY]?",)
     assert redactor.field("warnings", ("hunter2",)) == ("[redacted:KEY]",)
+
+
+def test_a_redacted_sentence_still_fits_its_record() -> None:
+    """The mask is longer than the secret: a job whose message was full of it could not be committed."""
+    redactor = Redactor({"A_TOKEN_OF_THE_SHOP": "hunter2"})
+    record = JobRecord(
+        run="20261122T064205Z-3f9a1c",
+        name="a",
+        status=JobStatus.FAILED,
+        message="hunter2 " * 250,
+        finished=datetime(2026, 11, 22, tzinfo=UTC),
+    )
+    JobRecord.model_validate(redactor.record(record).model_dump())
     stale = Stale(wanted="v2", reason="hunter2", age_seconds=1)
     assert redactor.field("stale", stale) == Stale(
         wanted="v2", reason="[redacted:KEY]", age_seconds=1
