@@ -204,6 +204,11 @@ def test_of_a_record_the_sentences_are_redacted() -> None:
     assert (clean.name, clean.message) == ("hunter2", "no [redacted:KEY]")
     assert clean.notes == ("[redacted:KEY]?",)
     assert redactor.field("warnings", ("hunter2",)) == ("[redacted:KEY]",)
+    stale = Stale(wanted="v2", reason="hunter2", age_seconds=1)
+    assert redactor.field("stale", stale) == Stale(
+        wanted="v2", reason="[redacted:KEY]", age_seconds=1
+    )
+    assert redactor.record(clean) == clean
 
 
 def test_a_redacted_sentence_still_fits_its_record() -> None:
@@ -217,8 +222,3 @@ def test_a_redacted_sentence_still_fits_its_record() -> None:
         finished=datetime(2026, 11, 22, tzinfo=UTC),
     )
     JobRecord.model_validate(redactor.record(record).model_dump())
-    stale = Stale(wanted="v2", reason="hunter2", age_seconds=1)
-    assert redactor.field("stale", stale) == Stale(
-        wanted="v2", reason="[redacted:KEY]", age_seconds=1
-    )
-    assert redactor.record(clean) == clean
