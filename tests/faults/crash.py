@@ -28,7 +28,7 @@ _SOURCES = f"{os.sep}agent{os.sep}"
 
 
 def _place(code: CodeType) -> str | None:
-    """Return `agent.steps.spool:SpooledRun.save` for a function of the agent."""
+    """Return `agent.delivery.spool:SpooledRun.save` for a function of the agent."""
     if _SOURCES not in code.co_filename:
         return None
     module = code.co_filename.rpartition(_SOURCES)[2].removesuffix(".py").replace(os.sep, ".")
