@@ -330,7 +330,7 @@ class Notify(Section):
     )
     apprise: tuple[str, ...] = Field(
         (),
-        description="Apprise URLs (needs the `apprise` extra), told of runs that did not succeed.",
+        description="Apprise URLs (needs the `apprise` extra), told of runs that did not succeed, and of rollbacks.",
     )
 
 

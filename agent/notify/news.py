@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from agent.base.errors import ExitCode
 from agent.contract.entries import Ended
 from agent.contract.results import JobStatus
 from agent.notify.outcome import Outcome
@@ -19,6 +20,11 @@ class Message:
     text: str
 
 
+def concerns_people(outcome: Outcome) -> bool:
+    """Tell whether people are notified: the run did not succeed, or it did on the last good release."""
+    return outcome.exit_code is not ExitCode.DONE or outcome.rolled_back is not None
+
+
 def compose(outcome: Outcome, run_id: str) -> Message:
     """Return the message about a run."""
     due = [
@@ -30,11 +36,16 @@ def compose(outcome: Outcome, run_id: str) -> Message:
         title = "mayfly: failed, the configuration has faults"
     elif not outcome.released:
         title = "mayfly: failed, no release could run"
+    back = outcome.rolled_back
+    if back is not None:
+        title += f", {back.ref} rolled back"
     if not outcome.delivered:
         title += ", not delivered"
     lines = [f"run {run_id}, exit code {int(outcome.exit_code)}"]
     if not outcome.delivered:
         lines.append(f"the files wait on the machine: {outcome.undelivered}")
+    if back is not None:
+        lines.append(f"release {back.ref} failed its trial: {back.reason[:MAX_MESSAGE]}")
     lines += [_line(job) for job in due if job.incomplete or not job.succeeded]
     if outcome.manifest:
         lines.append(outcome.manifest)

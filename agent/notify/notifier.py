@@ -13,7 +13,7 @@ from agent.base.errors import ExitCode
 from agent.base.logs import Log
 from agent.base.threads import in_thread
 from agent.config.settings import Notify
-from agent.notify.news import Message, compose
+from agent.notify.news import Message, compose, concerns_people
 from agent.notify.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -46,12 +46,12 @@ class Notifier:
             self._beginning = asyncio.create_task(self._ping("/start", text))
 
     async def ended(self, outcome: Outcome) -> None:
-        """Report how the run ended: to the watchdog always, to people if it did not succeed."""
+        """Report how the run ended: to the watchdog always, to people if it concerns them."""
         news = compose(outcome, self._run_id)
         tellings: list[Awaitable[bool]] = []
         if self._settings.healthchecks:
             tellings.append(self._ping_end(outcome.exit_code, f"{news.title}\n{news.text}"))
-        if self._settings.apprise and outcome.exit_code is not ExitCode.DONE:
+        if self._settings.apprise and concerns_people(outcome):
             tellings.append(tell_people(self._settings.apprise, news, log=self._log))
         await asyncio.gather(*tellings)
 

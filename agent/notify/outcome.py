@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from agent.base.errors import ExitCode
 from agent.contract.entries import Ended
+from agent.contract.facts import RolledBack
 from agent.contract.results import RunStatus
 
 
@@ -23,6 +24,7 @@ class Outcome:
         interruption: What asked the run to stop; empty when nothing did.
         warnings: What a person should look at.
         stood_back: Why the run did nothing, for one that stood back.
+        rolled_back: The release that failed its trial in this run, if another took over.
     """
 
     status: RunStatus
@@ -36,6 +38,7 @@ class Outcome:
     interruption: str = ""
     warnings: tuple[str, ...] = ()
     stood_back: str = ""
+    rolled_back: RolledBack | None = None
 
     @property
     def exit_code(self) -> ExitCode:

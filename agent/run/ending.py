@@ -177,4 +177,5 @@ class Ending:
             interruption=record.interruption or "",
             warnings=record.warnings,
             manifest=self._manifest,
+            rolled_back=record.release.rolled_back_from if record.release else None,
         )

@@ -1,13 +1,16 @@
 """How a run ended: its exit code, and the news of it."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.base.errors import ExitCode
 from agent.contract.entries import Ended
+from agent.contract.facts import RolledBack
 from agent.contract.results import JobCause, JobStatus, RunStatus
-from agent.notify.news import MAX_BYTES, compose
+from agent.notify.news import MAX_BYTES, compose, concerns_people
 from agent.notify.outcome import Outcome
 
 RUN = "20261122T064205Z-3f9a1c"
@@ -73,6 +76,17 @@ def test_news_of_what_needs_a_person_come_first() -> None:
     assert "the files wait on the machine: no route" in late.text
     lost = compose(outcome(status=RunStatus.FAILED, jobs=(), released=False), RUN)
     assert lost.title == "mayfly: failed, no release could run"
+
+
+def test_news_tell_of_a_rollback() -> None:
+    """All jobs succeeded, on the last good release: somebody has to mend the newest."""
+    back = RolledBack(ref="v2.0", commit="c" * 40, reason="no module named x", jobs=("a",))
+    calm = outcome(status=RunStatus.SUCCEEDED)
+    told = replace(calm, rolled_back=back)
+    assert (told.exit_code, concerns_people(calm), concerns_people(told)) == (0, False, True)
+    news = compose(told, RUN)
+    assert news.title == "mayfly: succeeded, 1 of 2 jobs, v2.0 rolled back"
+    assert "release v2.0 failed its trial: no module named x" in news.text.splitlines()
 
 
 @given(st.lists(st.text(max_size=2000), max_size=60))
