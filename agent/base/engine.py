@@ -160,10 +160,10 @@ class Engine:
         found = await self.run("image", "inspect", image)
         if found.code == 0:
             return found.stdout, False
-        # Is there an engine at all? Its answer to this is clearer.
-        await self.output("version", "--format", "{{.Server.Version}}")
-        log.info(event, image=image)
         try:
+            # Is there an engine at all? Its answer to this is clearer.
+            await self.output("version", "--format", "{{.Server.Version}}")
+            log.info(event, image=image)
             await self.pull(image, seconds=seconds)
         except self.failure as error:
             raise self.failure(

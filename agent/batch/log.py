@@ -75,17 +75,10 @@ class Store(Source, Protocol):
         """Write an object with one request: after an error it may be there, or arrive later, or never."""
 
 
-class Bucket(Store, Protocol):
-    """What a writer needs that looks whether what it wrote is there."""
-
-    async def size(self, key: str) -> int | None:
-        """Return the bytes of an object; None when there is none."""
-
-
 class Opening:
     """A bucket that is still being opened: whoever asks it for something waits until it is open."""
 
-    def __init__(self, bucket: "asyncio.Task[Bucket]") -> None:
+    def __init__(self, bucket: "asyncio.Task[Store]") -> None:
         self._bucket = bucket
 
     async def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[Listed]:
@@ -102,10 +95,6 @@ class Opening:
         """Write an object with one request."""
         await (await asyncio.shield(self._bucket)).put_once(key, data)
 
-    async def size(self, key: str) -> int | None:
-        """Return the bytes of an object."""
-        return await (await asyncio.shield(self._bucket)).size(key)
-
 
 class LogWriter:
     """Appends the entries of one process of a run.
@@ -116,7 +105,7 @@ class LogWriter:
 
     def __init__(
         self,
-        bucket: Bucket,
+        bucket: Store,
         batch: Batch,
         run: str,
         nonce: str,
@@ -214,7 +203,7 @@ class LogWriter:
             self._number += 1
             try:
                 await self._bucket.put_once(key.text, data)
-                await self._look_at(key, len(data))
+                await self._look_at(key, data)
             except StoreError as error:
                 if pause is None or isinstance(error, StoreRefused):
                     raise
@@ -223,9 +212,9 @@ class LogWriter:
                 return key
         raise AssertionError("the last attempt returns or raises")
 
-    async def _look_at(self, key: EntryKey, size: int) -> None:
+    async def _look_at(self, key: EntryKey, data: bytes) -> None:
         """Raise StoreError where a store has said yes, and kept nothing or something else: nobody would look again."""
-        if await self._bucket.size(key.text) != size:
+        if await self._bucket.get(key.text, limit=MOST_BYTES) != data:
             raise StoreError(f"the bucket accepted {key.text} and does not hold it as it was sent")
 
     async def _point_to_rest(self) -> None:

@@ -26,7 +26,7 @@ from agent.batch.claim import (
 )
 from agent.batch.fold import State, fold
 from agent.batch.history import batch_to_go_on_with
-from agent.batch.log import Bucket, LogReader, LogWriter, heard
+from agent.batch.log import LogReader, LogWriter, Store, heard
 from agent.batch.which import Purpose
 from agent.contract.entries import Began, StoodBack
 from agent.contract.ids import Batch
@@ -76,7 +76,7 @@ class BatchSession:
 
     def __init__(
         self,
-        bucket: Bucket,
+        bucket: Store,
         run: str,
         nonce: str,
         purpose: Purpose,

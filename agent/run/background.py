@@ -229,7 +229,10 @@ class Background:
             now=_now,
             catch_up=timedelta(seconds=call.settings.limits.catch_up),
             dead=[run.run for run in self._context.waiting],
-            seconds=ALONE_SECONDS if purpose.unscheduled else CLAIM_SECONDS,
+            seconds=min(
+                ALONE_SECONDS if purpose.unscheduled else CLAIM_SECONDS,
+                call.settings.job_seconds / 4,
+            ),
             begin=begin,
         )
         await session.begin()

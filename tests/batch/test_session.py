@@ -15,8 +15,8 @@ from agent.base.errors import StoreError
 from agent.batch.claim import StandBack, Work
 from agent.batch.fold import State, fold
 from agent.batch.history import MOST_POINTERS
-from agent.batch.log import Bucket as Protocol
 from agent.batch.log import LogReader, LogWriter, Opening
+from agent.batch.log import Store as Protocol
 from agent.batch.session import BatchSession, Settled
 from agent.batch.which import Purpose
 from agent.contract.ids import Batch

@@ -16,7 +16,7 @@ from tests.parts.seaweed import S3Server
 Document = dict[str, Any]
 
 
-OF_A_RUN = ("release", "interruption", "slot", "cost", "browser", "isolation", "recovered_by")
+OF_A_RUN = ("release", "interruption", "slot", "cost", "browser", "isolation")
 OF_A_RELEASE = ("stale", "trial", "rolled_back_from", "verified_by", "pin")
 """What is left out where it is null."""
 KINDS = ("package", "state")

@@ -166,7 +166,8 @@ def _recovered(bench: Bench, bucket: Bucket, dead: str, *, sealed: bool = False)
     assert bench.spool == []
     assert marked(f"MAYFLY_RUN_ID={dead}") == []
     run = bucket.run(dead)
-    assert run.record["recovered_by"] == (None if sealed else ran.run_id)
+    assert run.closed is not None
+    assert run.closed.get("recovered_by") == (None if sealed else ran.run_id)
     return run
 
 

@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from tests.bucket.bucket import Bucket, Run
+from tests.bucket.bucket import Bucket, Document, Run
 from tests.bucket.sound import sound
 from tests.parts.command import mayfly
 from tests.parts.waiting import wait_until
@@ -128,12 +128,13 @@ ODD_COUNT = 8 + 6 + 1 + 9 + 1
 
 def _originals(manifest: Run) -> set[bytes]:
     """The names that a job gave its files, as the manifest has them."""
-    return {
-        unquote_to_bytes(each["mayfly:path"])
-        if "mayfly:path" in each
-        else each["path"].removeprefix("files/").encode()
-        for each in manifest.resources.values()
-    }
+    return {_original(each) for each in manifest.resources.values()}
+
+
+def _original(resource: Document) -> bytes:
+    if "mayfly:path" in resource:
+        return unquote_to_bytes(resource["mayfly:path"])
+    return str(resource["path"]).removeprefix("files/").encode()
 
 
 def _below(root: Path) -> dict[bytes, bytes]:
@@ -146,7 +147,7 @@ def _below(root: Path) -> dict[bytes, bytes]:
 
 
 def test_every_name_that_a_linux_disk_allows_arrives(bench: Bench, bucket: Bucket) -> None:
-    """Through a bucket in a folder: the manifest has the names, and at home the files have them again."""
+    """Through a bucket in a folder: the package has the names, in the bucket and at home."""
     bench.release("v1", JOB, _program(ODD_NAMES))
     ran = bench.run()
     assert ran.code == 0, ran.stderr
@@ -172,10 +173,16 @@ def _check_odd_names(bench: Bench, manifest: Run, run: str) -> None:
     _mayfly(bench, "verify", run)
     home = bench.folder / "home"
     _mayfly(bench, "pull", str(home))
-    there = _below(home / "a" / run)
-    assert there.keys() == names
-    own = {name: data for name, data in there.items() if name != b"note.txt"}
-    assert all(name.rpartition(b"/")[2] == data for name, data in own.items())
+    there = _below(home / "a" / run / "files")
+    assert there.keys() == {path.removeprefix("a/").encode() for path in manifest.results}
+    own = {
+        _original(each): there[each["path"].removeprefix("files/").encode()]
+        for each in manifest.resources.values()
+    }
+    assert own.keys() == names
+    assert all(
+        name.rpartition(b"/")[2] == data for name, data in own.items() if name != b"note.txt"
+    )
 
 
 def _mayfly(bench: Bench, *arguments: str) -> None:

@@ -223,7 +223,7 @@ def test_a_machine_of_ec2_says_what_it_is_and_what_it_cost(
     began = bucket.run(ran.run_id).began
     assert (began["slot"], began["host"]["instance_id"]) == (SLOT, "i-0123456789abcdef0")
     month = consumer(bench, "cost")
-    assert [run["run_id"] for run in month["runs"]] == [ran.run_id]
+    assert [run["run"] for run in month["runs"]] == [ran.run_id]
     assert bench.run("--slot", "tag").outcome["status"] == "stood_back"
     rows = consumer(bench, "status")
     assert len(rows["runs"] if isinstance(rows, dict) else rows) == 1
