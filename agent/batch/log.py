@@ -101,6 +101,9 @@ class LogWriter:
 
     An entry that could not be put waits, and everything after it waits behind it: so nothing of a run comes before its
     beginning. What waits is in memory; whoever must not lose it keeps it elsewhere until `append` has returned.
+
+    Attributes:
+        trouble: Why the entry that is being put was not put at the last try; empty when nothing is wrong.
     """
 
     def __init__(
@@ -124,6 +127,7 @@ class LogWriter:
         self._waiting: deque[Entry] = deque()
         self._unpointed: list[tuple[EntryKey, str]] = []
         self._turn = asyncio.Lock()
+        self.trouble = ""
 
     @property
     def pending(self) -> int:
@@ -205,10 +209,12 @@ class LogWriter:
                 await self._bucket.put_once(key.text, data)
                 await self._look_at(key, data)
             except StoreError as error:
+                self.trouble = str(error)
                 if pause is None or isinstance(error, StoreRefused):
                     raise
                 await self._pause(pause)
             else:
+                self.trouble = ""
                 return key
         raise AssertionError("the last attempt returns or raises")
 

@@ -335,7 +335,9 @@ class Committer:
     @property
     def trouble(self) -> str:
         """What keeps the run, or one of its jobs, from the bucket; empty when nothing does."""
-        return next(iter(self._troubles.values()), "")
+        begun = self._writer.done() and not self._writer.cancelled()
+        of_the_log = self._writer.result().trouble if begun else ""
+        return next(iter(self._troubles.values()), of_the_log)
 
     def _postponed(self, event: str, error: StoreError | OSError, job: str = "") -> None:
         text = error.with_remedy if isinstance(error, StoreError) else str(error)

@@ -385,6 +385,7 @@ def test_it_ends_at_once_and_in_order(
         assert service.events("serve.stopped")
 
 
+@pytest.mark.long
 def test_connections_that_drip_or_take_nothing_do_not_keep_metrics_away(
     folder: Bucket, tmp_path: Path
 ) -> None:

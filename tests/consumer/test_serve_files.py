@@ -3,6 +3,8 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from tests.bucket.bucket import Bucket
 from tests.bucket.entries import RunWriter, leave_run
 from tests.consumer.serving import serving
@@ -128,6 +130,7 @@ def test_twelve_pictures_at_once(bucket: Bucket, tmp_path: Path) -> None:
     assert [answer.body for answer in answers] == list(pictures.values())
 
 
+@pytest.mark.long
 def test_what_a_lifecycle_rule_removed_is_told(folder: Bucket, tmp_path: Path) -> None:
     """The run stays, and is shown as expired."""
     run = leave_run(folder.objects, days_ago(5)).run

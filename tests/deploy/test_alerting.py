@@ -3,6 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from agent.contract.facts import Schedule
 from tests.bucket.bucket import Bucket
 from tests.bucket.entries import leave_run
@@ -17,6 +19,7 @@ FAILURES = 'mayfly_job_consecutive_failures{job_name="quotes"}'
 NOW = datetime.now(UTC).replace(microsecond=0)
 
 
+@pytest.mark.long
 def test_three_failed_days_are_told_and_a_success_ends_it(
     folder: Bucket, recorder: Recorder, tmp_path: Path
 ) -> None:

@@ -101,6 +101,7 @@ def test_two_schedules_in_one_bucket_never_meet(bench: Bench, bucket: Bucket) ->
     ]
 
 
+@pytest.mark.long
 def test_a_machine_that_died_takes_its_own_slot_over(
     bench: Bench, other: Bench, bucket: Bucket
 ) -> None:
@@ -121,6 +122,7 @@ def test_a_machine_that_died_takes_its_own_slot_over(
     assert "has done it" in other.run("--slot", SLOT).outcome["stood_back"]
 
 
+@pytest.mark.long
 def test_what_waits_is_delivered_before_the_machine_goes_off(
     bench: Bench, other: Bench, bucket: Bucket
 ) -> None:

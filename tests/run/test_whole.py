@@ -157,6 +157,7 @@ def test_the_demo_shows_what_a_person_wants_to_see(tmp_path: Path) -> None:
     assert quotes["message"] == "0 of 48 are new"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("status", [200, 500])
 def test_the_watchdog_hears_of_beginning_and_end_and_fails_no_run(
     bench: Bench, recorder: Recorder, status: int
