@@ -17,7 +17,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from agent.batch.fold import Arrived
 from agent.contract.ids import Batch as Id
 from consumer.home import Home, Known
-from consumer.judge import Rules
+from consumer.judge import Rules, judge
+from consumer.page.verdict import Kind, verdict
 from consumer.web.metrics import HomeCollector
 from tests.consumer.nights import BERLIN, attempt, history, nightly, tokyo
 from tests.deploy.tools import MONITORING, accepts
@@ -278,6 +279,17 @@ def test_what_is_told_of_a_night(row: Row, tmp_path: Path) -> None:
     file = tmp_path / "night.yml"
     file.write_text(yaml.safe_dump(test), "utf-8")
     accepts("promtool", "test", "rules", file)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_status_says_the_same(row: Row) -> None:
+    """`mayfly status` and the page judge by the same values: what an alert tells is wrong there, and no more."""
+    for moment, told in row.told.items():
+        found = verdict(judge(history(moment, *row.runs), Rules(moment)))
+        kinds = {trouble.kind for trouble in found.troubles}
+        assert (Kind.MISSED in kinds) == (MISSED in told), moment
+        assert (Kind.LOST in kinds) == (not told.keys().isdisjoint({LOST, LATE})), moment
+        assert not told or not found.fine, moment
 
 
 def test_the_rows_are_all_of_them() -> None:
