@@ -12,8 +12,8 @@ HEAD = """# Performance
 How long the machine is up for the same work, and what it costs on the way. `make bench` measures everything and writes
 this page again; `python -m benchmarks PART...` measures parts, and leaves the others as they were.
 
-Each part says when it was measured, and of which version. What was measured before 2026-11-26 is of 0.1, which sent a run's files as they came
-and committed the run as a whole; 0.2 commits each job as it ends.
+Each part says when it was measured, and of which version. What was measured before 2026-11-26 is of 0.1, which
+committed a run as a whole; 0.2 commits each job as it ends.
 
 All that is compared was measured in one go, in turn, on one machine; the order changes each round. A ratio is the
 median of the rounds' ratios, with the lowest and the highest in brackets: where these lie far apart, something else
