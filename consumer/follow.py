@@ -158,12 +158,16 @@ async def _look_into_all(
             else:
                 await asyncio.to_thread(store.looked, look.batch, now)
 
+    unusable: list[BaseException] = []
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(AT_ONCE // 2):
                 group.create_task(work())
     except* HistoryError as errors:
-        raise errors.exceptions[0] from None
+        # What is raised in here comes out as a group again.
+        unusable += errors.exceptions
+    for error in unusable:
+        raise error
     return looks
 
 

@@ -271,8 +271,11 @@ class Background:
 
     async def _earlier_done(self) -> None:
         """Wait for what earlier runs of this disk finished, which is left out; not where the bucket is away."""
-        if self._context.waiting and (await asyncio.wait([self.bucket], timeout=CLAIM_SECONDS))[0]:
-            await asyncio.wait([self.earlier])
+        seconds = self._call.settings.job_seconds / 4
+        if not self._context.waiting:
+            return
+        if (await asyncio.wait([self.bucket], timeout=min(CLAIM_SECONDS, seconds)))[0]:
+            await asyncio.wait([self.earlier], timeout=seconds)
 
     async def _look_back(self) -> History:
         session = await asyncio.shield(self.session)
