@@ -104,7 +104,7 @@ class Home:
     def health(self) -> Health:
         """Return how it is, for the pages."""
         problems = tuple(self.problems.values())
-        waiting = {one.subject for one in problems if one.kind != "invalid"}
+        waiting = {one.subject for one in problems if one.kind in {"store", "disk"}}
         pull = Pull(self.ended, len(waiting), problems) if self.pulls else None
         return Health(self.bucket, self.read, self.problem, self.known.history.invalid, pull)
 

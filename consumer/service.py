@@ -326,6 +326,7 @@ def printed_line(run: str, line: str) -> str:
         event = None
     if not isinstance(event, dict):
         event = {"event": line}
+    event.pop("run_id", None)
     return json.dumps({**event, "run": run}, ensure_ascii=True)
 
 

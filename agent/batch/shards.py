@@ -48,7 +48,7 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class ShardHint:
     """What one source says of the shard.
 
     Attributes:
@@ -63,19 +63,19 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ShardHints:
     """What is known of the shard when the process starts, before the machine was asked.
 
     Attributes:
-        words: What the flag and the engines say, in the order of precedence.
+        hints: What the flag and the engines say, in the order of precedence.
         group: The group that a person or the engine named; empty for none.
     """
 
-    words: tuple[Word, ...] = ()
+    hints: tuple[ShardHint, ...] = ()
     group: str = ""
 
 
-NOTHING_ASKED = Asked()
+NO_HINTS = ShardHints()
 """A run that nobody told of shards."""
 
 
@@ -84,7 +84,7 @@ def is_group(text: str) -> bool:
     return re.fullmatch(GROUP, text) is not None
 
 
-def asked(flag: str | None, group: str | None, environ: Mapping[str, str]) -> Asked:
+def shard_hints(flag: str | None, group: str | None, environ: Mapping[str, str]) -> ShardHints:
     """Return what the command line and the environment say.
 
     Args:
@@ -95,16 +95,16 @@ def asked(flag: str | None, group: str | None, environ: Mapping[str, str]) -> As
     Raises:
         ShardError: One of them cannot be understood.
     """
-    words = [_flag(flag)] if flag else []
+    hints = [_flag(flag)] if flag else []
     if environ.get(KUBERNETES_INDEX):
-        words.append(Word(KUBERNETES_INDEX, shard=_number(KUBERNETES_INDEX, environ)))
+        hints.append(ShardHint(KUBERNETES_INDEX, shard=_number(KUBERNETES_INDEX, environ)))
     if environ.get(BATCH_INDEX):
         shard, size = _number(BATCH_INDEX, environ), None
         if environ.get(BATCH_SIZE):
             size = _number(BATCH_SIZE, environ)
-        words.append(Word(BATCH_INDEX, shard, size))
+        hints.append(ShardHint(BATCH_INDEX, shard, size))
     if environ.get(COUNT_VARIABLE):
-        words.append(Word(COUNT_VARIABLE, shards=_number(COUNT_VARIABLE, environ)))
+        hints.append(ShardHint(COUNT_VARIABLE, shards=_number(COUNT_VARIABLE, environ)))
     # A child of an array is called `<parent>:<index>`, and keeps that id when it is retried.
     parent = environ.get(BATCH_JOB, "").partition(":")[0]
     name = group or environ.get(GROUP_VARIABLE) or parent
@@ -115,11 +115,11 @@ def asked(flag: str | None, group: str | None, environ: Mapping[str, str]) -> As
             f'"{name}" cannot be a group',
             remedy="use letters, digits, dots, hyphens and underscores, at most 100",
         )
-    return Asked(tuple(words), name)
+    return ShardHints(tuple(hints), name)
 
 
 def identify(
-    call: Asked,
+    known: ShardHints,
     slot: datetime | None,
     *,
     tags: Mapping[str, str] = MappingProxyType({}),
@@ -128,7 +128,7 @@ def identify(
     """Return which shard this run is; None for a run that is a whole batch.
 
     Args:
-        call: What the process was told.
+        known: What the process was told.
         slot: The scheduled time, which names the group where nobody else does.
         tags: Of the machine, if it is one of EC2's.
         launch_index: Its number among those that one request launched.
@@ -136,19 +136,19 @@ def identify(
     Raises:
         ShardError: Two sources contradict each other, or one of the two numbers is missing, or the group.
     """
-    words = [*call.words, *_fleet(call, tags, launch_index)]
-    if not words and not call.group:
+    hints = [*known.hints, *_fleet(known, tags, launch_index)]
+    if not hints and not known.group:
         return None
-    shards = _agreed([(word.source, word.shards) for word in words], "shards")
-    shard = _agreed([(word.source, word.shard) for word in words], "shard")
-    if words and shards is None:
+    shards = _agreed([(hint.source, hint.shards) for hint in hints], "shards")
+    shard = _agreed([(hint.source, hint.shard) for hint in hints], "shard")
+    if hints and shards is None:
         raise ShardError(
-            f"{words[0].source} says which shard this is, and nobody how many there are",
+            f"{hints[0].source} says which shard this is, and nobody how many there are",
             remedy=f"set {COUNT_VARIABLE}, in Kubernetes to the job's completions",
         )
     if shards is not None and not 1 <= shards <= MOST_SHARDS:
         raise ShardError(f"{shards} shards are not possible", remedy=f"1 to {MOST_SHARDS}")
-    if words and shard is None and shards != 1:
+    if hints and shard is None and shards != 1:
         raise ShardError(
             f"there are {shards} shards, and nobody says which one this is",
             remedy=f'start it with --shard, for example "--shard 1/{shards}"',
@@ -156,7 +156,7 @@ def identify(
     shard, shards = shard or 0, shards or 1
     if shard >= shards:
         raise ShardError(f"there is no shard {shard} (counted from 0) of {shards}")
-    group = call.group or (_slot_name(slot) if slot else "")
+    group = known.group or (_slot_name(slot) if slot else "")
     if not group:
         raise ShardError(
             "a shard needs a group, which it shares with the other shards of its batch",
@@ -165,14 +165,14 @@ def identify(
     return Shard(group, shard, shards)
 
 
-def _flag(text: str) -> Word:
+def _flag(text: str) -> ShardHint:
     match = _FLAG.fullmatch(text)
     if match is None or int(match.group(1)) > int(match.group(2)):
         raise ShardError(
             f'--shard "{text}" is not a part of a whole',
             remedy='write "2/8" for the second of eight; the first is "1/8"',
         )
-    return Word("--shard", int(match.group(1)) - 1, int(match.group(2)))
+    return ShardHint("--shard", int(match.group(1)) - 1, int(match.group(2)))
 
 
 def _number(variable: str, environ: Mapping[str, str]) -> int:
@@ -182,15 +182,15 @@ def _number(variable: str, environ: Mapping[str, str]) -> int:
     return int(text)
 
 
-def _fleet(call: Asked, tags: Mapping[str, str], index: int | None) -> Iterable[Word]:
+def _fleet(known: ShardHints, tags: Mapping[str, str], index: int | None) -> Iterable[ShardHint]:
     """Yield what EC2 says; it means this run only where the tag says so or nobody else knows which shard it is."""
     count = tags.get(COUNT_TAG)
-    known = any(word.shard is not None for word in call.words)
+    numbered = any(hint.shard is not None for hint in known.hints)
     if count is not None:
         shards = _number(f"the tag {COUNT_TAG}", {f"the tag {COUNT_TAG}": count})
-        yield Word(f"the tag {COUNT_TAG}", index, shards)
-    elif index is not None and call.words and not known:
-        yield Word("the launch index", index)
+        yield ShardHint(f"the tag {COUNT_TAG}", index, shards)
+    elif index is not None and known.hints and not numbered:
+        yield ShardHint("the launch index", index)
 
 
 def _slot_name(slot: datetime) -> str:

@@ -18,7 +18,7 @@ from agent.base.processes import adopt_orphans, kill_strays, share_arenas
 from agent.base.stop import Stop
 from agent.base.units import show_duration
 from agent.base.urlsecrets import environment_secrets
-from agent.batch.shards import NOTHING_ASKED, Asked, asked
+from agent.batch.shards import NO_HINTS, ShardHints, shard_hints
 from agent.batch.slots import parse_slot
 from agent.cli.as_machine import FLAG, differences, launched, overrides
 from agent.cli.report import print_outcome
@@ -95,7 +95,7 @@ def run(
     On Ctrl-C the jobs are stopped and what they finished is handed over; a second Ctrl-C leaves it for the next run.
     """
     around = surroundings()
-    part = asked(shard, group, around.environ)
+    part = shard_hints(shard, group, around.environ)
     if trial is not None:
         around = launched(around, launch)
         machine = replace(options, store=None).load(around)
@@ -174,7 +174,7 @@ async def perform(
     style: str = "auto",
     only: frozenset[str] = frozenset(),
     slot: SlotWish = None,
-    part: Asked = NOTHING_ASKED,
+    part: ShardHints = NO_HINTS,
     refused: tuple[Fault, ...] = (),
 ) -> Outcome:
     """Do one run with progress, log and signals of a foreground process, and leave no process of it."""
@@ -194,7 +194,7 @@ async def perform(
             only=only,
             machine=around.machine,
             slot=slot,
-            asked=part,
+            shard=part,
             refused=refused,
         )
         async with supervised(manager, stop):

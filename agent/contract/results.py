@@ -26,7 +26,7 @@ class OpenEnum(StrEnum):
     @classmethod
     def fallback(cls) -> Self:
         """Return the member that stands for a word of a newer writer."""
-        raise NotImplementedError
+        return cls("unknown")
 
     @property
     def known(self) -> Self:
@@ -111,12 +111,7 @@ class JobStatus(OpenEnum):
     INTERRUPTED = "interrupted"
     EMPTY = "empty"  # it exited 0 but broke its own `expect`, or each of its files was refused
     SKIPPED = "skipped"
-    UNKNOWN = "unknown"
-
-    @classmethod
-    def fallback(cls) -> Self:
-        """Return `unknown`, which is no success."""
-        return cls("unknown")
+    UNKNOWN = "unknown"  # no success
 
 
 class RunStatus(OpenEnum):
@@ -130,12 +125,7 @@ class RunStatus(OpenEnum):
     RUNNING = "running"
     LOST = "lost"
     EXPIRED = "expired"
-    UNKNOWN = "unknown"
-
-    @classmethod
-    def fallback(cls) -> Self:
-        """Return `unknown`, which ends no batch."""
-        return cls("unknown")
+    UNKNOWN = "unknown"  # ends no batch
 
 
 COMPLETE = frozenset({RunStatus.SUCCEEDED, RunStatus.PARTIAL, RunStatus.FAILED})

@@ -94,9 +94,9 @@ class Committer:
         self._places = asyncio.Semaphore(AT_ONCE)
         self._last_began: float | None = None
 
-    def goes_on(self, writer: LogWriter, began: Began) -> None:
-        """Let the first entry of this process repeat how the run began."""
-        self._began = began
+    def goes_on(self, writer: LogWriter, began: Began, planned: Planned | None) -> None:
+        """Let the first entry of this process repeat how the run began, and its plan, which may be in no entry."""
+        self._began, self._planned = began, planned
         self._writer.set_result(writer)
 
     async def begin(self, writer: LogWriter, batch: Batch, began: Began) -> None:

@@ -97,13 +97,13 @@ class Delivery:
         self._start(self._parts.keep_putting())
         await self._committer.begin(writer, batch, began)
 
-    async def goes_on(self, writer: LogWriter, began: Began) -> None:
-        """Go on with a run that an earlier process has begun: the first entry of this one repeats how.
+    async def goes_on(self, writer: LogWriter, began: Began, planned: Planned | None) -> None:
+        """Go on with a run that an earlier process has begun: the first entry of this one repeats how, and its plan.
 
         Raises:
             OSError: The disk refused.
         """
-        self._committer.goes_on(writer, began)
+        self._committer.goes_on(writer, began, planned)
         await self._committer.release()
 
     async def plan(self, planned: Planned) -> None:

@@ -87,7 +87,7 @@ async def _finish(
             await asyncio.to_thread(_end_what_ran, run, began)
             nonce = process_nonce(os.urandom(4))
             writer = LogWriter(bucket, batch, run.run, nonce, now=lambda: datetime.now(UTC))
-            await delivery.goes_on(writer, began)
+            await delivery.goes_on(writer, began, run.planned)
             pending = await delivery.flush(FLUSH_SECONDS)
             for name, error in delivery.broken.items():
                 raise ValueError(f"job {name}: {error}")

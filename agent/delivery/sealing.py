@@ -31,12 +31,16 @@ def with_refusals(
         return job
     changes: dict[str, object] = {"refused": tuple(listed)}
     if job.status is JobStatus.SUCCEEDED:
-        shown = "1 file" if count == 1 else f"{count} files"
-        text = f"{shown} could not be delivered, such as {listed[0].path} ({listed[0].reason})"
-        changes["message"] = _joined(text, job.message)
+        changes["message"] = _joined(refusal_sentence(listed, count), job.message)
         if not files:
             changes |= {"status": JobStatus.EMPTY, "cause": JobCause.EXPECTATION}
     return job.model_copy(update=changes)
+
+
+def refusal_sentence(listed: Sequence[RefusedFile], count: int) -> str:
+    """Return what a person reads of `count` entries that were refused, of which the first are listed."""
+    files = "1 file" if count == 1 else f"{count} files"
+    return f"{files} could not be delivered, such as {listed[0].path} ({listed[0].reason})"
 
 
 def with_note(job: JobRecord, note: str) -> JobRecord:

@@ -14,6 +14,7 @@ from agent.config.jobsfile import Expect
 from agent.contract.entries import Output
 from agent.contract.package import RefusedFile
 from agent.contract.results import JobCause, JobStatus
+from agent.delivery.sealing import refusal_sentence
 from agent.jobs.reason import reason_of_output
 from agent.jobs.resultfile import ResultFile
 
@@ -139,11 +140,7 @@ class Produced:
     @property
     def refused_text(self) -> str:
         """A sentence about what was refused; empty without any."""
-        if not self.refusals:
-            return ""
-        files = "1 file" if self.refusals == 1 else f"{self.refusals} files"
-        first = self.refused[0]
-        return f"{files} could not be delivered, such as {first.path} ({first.reason})"
+        return refusal_sentence(self.refused, self.refusals) if self.refusals else ""
 
 
 @dataclass(frozen=True, slots=True)

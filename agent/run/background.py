@@ -246,14 +246,14 @@ class Background:
             slot = await slot_of_tag(facts, self._began.host.booted, call.environ, self._log)
         tags, index = (facts.tags, facts.launch_index) if facts else ({}, None)
         try:
-            shard = identify(call.asked, slot, tags=tags, launch_index=index)
+            shard = identify(call.shard, slot, tags=tags, launch_index=index)
         except ShardError as error:
             self.refusal, slot, shard = error, None, None
         return Purpose(
             schedule=call.settings.schedule.name,
             slot=slot,
             shard=(shard.group, shard.shard, shard.shards) if shard else None,
-            retried=bool(call.asked.group),
+            retried=bool(call.shard.group),
             by_name=bool(call.only),
         )
 

@@ -8,7 +8,7 @@ from typing import Literal
 from agent.base.logs import RunLogger
 from agent.base.progress import Progress
 from agent.base.stop import Stop
-from agent.batch.shards import NOTHING_ASKED, Asked
+from agent.batch.shards import NO_HINTS, ShardHints
 from agent.config.faults import Fault
 from agent.config.locate import Locations
 from agent.config.settings import Settings
@@ -30,7 +30,7 @@ class Call:
         only: Names of the jobs to run; empty for all.
         machine: Whether this is a machine of its own, which nobody watches.
         slot: The scheduled time that the run is for; "tag" when EC2's tag of the machine tells it.
-        asked: What is known of the shard that the run is.
+        shard: What is known of the shard that the run is.
         refused: Faults of the configuration that the machine was launched with: they are reported, and nothing runs.
     """
 
@@ -43,7 +43,7 @@ class Call:
     only: frozenset[str] = frozenset()
     machine: bool = False
     slot: SlotWish = None
-    asked: Asked = NOTHING_ASKED
+    shard: ShardHints = NO_HINTS
     refused: tuple[Fault, ...] = ()
 
     @property

@@ -84,7 +84,7 @@ class Update:
     def _memory_of(self, context: RunContext) -> Memory:
         """Return what is known of releases, as this disk has it."""
         began, settings = context.began, context.settings
-        quiet = any(word.shard for word in context.call.asked.words)
+        quiet = any(hint.shard for hint in context.call.shard.hints)
         return Memory(
             began.channel,
             Writer(context.run.run, began.host.name, began.deadline, quiet=quiet),

@@ -51,7 +51,7 @@ def bucket_command(function: Function) -> Function:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Options:
     """What the options of a command that judges runs say."""
 
     store: str | None
@@ -99,11 +99,11 @@ class Known:
 
 
 def known_command(function: Function) -> Function:
-    """Give a command the options that say which bucket, and how its runs are judged, as one value `asked`."""
+    """Give a command the options that say which bucket, and how its runs are judged, as one value `options`."""
 
-    def gathered(**options: Any) -> int:
-        asked = Asked(**{one.name: options.pop(one.name) for one in fields(Asked)})
-        return int(function(asked=asked, **options))
+    def gathered(**given: Any) -> int:
+        options = Options(**{one.name: given.pop(one.name) for one in fields(Options)})
+        return int(function(options=options, **given))
 
     gathered.__name__, gathered.__doc__ = function.__name__, function.__doc__
     command = bucket_command(gathered)
@@ -127,7 +127,7 @@ def known_command(function: Function) -> Function:
     return command  # type: ignore[return-value]  # as above
 
 
-def known_of(asked: Asked) -> Known:
+def known_of(options: Options) -> Known:
     """Read what is new in a bucket, and judge.
 
     Raises:
@@ -136,10 +136,10 @@ def known_of(asked: Asked) -> Known:
     from consumer.judge import judge  # noqa: PLC0415
     from consumer.store import Store, default_name  # noqa: PLC0415
 
-    rules = rules_of(asked.schedule, asked.grace, asked.timezone)
-    bucket = open_bucket(asked.store, asked.config, asked.pairs)
-    folder = state_folder(asked.config, asked.pairs) / "home"
-    path = asked.history or folder / default_name(bucket.identity)
+    rules = rules_of(options.schedule, options.grace, options.timezone)
+    bucket = open_bucket(options.store, options.config, options.pairs)
+    folder = state_folder(options.config, options.pairs) / "home"
+    path = options.history or folder / default_name(bucket.identity)
     store = Store.open(path, bucket.identity, rules.now)
     asyncio.run(catch_up(bucket, store, rules.now))
     history = store.history()

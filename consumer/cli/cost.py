@@ -9,7 +9,7 @@ import click
 
 from agent.base.console import aligned, cut
 from agent.base.errors import ExitCode, UsageError
-from consumer.cli.command import Asked, dump, known_command, known_of, loaded_settings, width
+from consumer.cli.command import Options, dump, known_command, known_of, loaded_settings, width
 
 if TYPE_CHECKING:
     from agent.config.settings import Cost as Prices
@@ -25,7 +25,7 @@ RIGHT = frozenset({1, 3, 4, 5, 6})
 @click.command()
 @click.option("--month", "which", metavar="YYYY-MM", help="Another month than this one.")
 @known_command
-def cost(*, asked: Asked, which: str | None) -> ExitCode:
+def cost(*, options: Options, which: str | None) -> ExitCode:
     """Show what the runs of a month cost, the month so far, and what to expect of it.
 
     All amounts are estimates in US dollars: without taxes, free tiers, data transfer and what the bucket stores.
@@ -34,13 +34,13 @@ def cost(*, asked: Asked, which: str | None) -> ExitCode:
     from consumer.spending import month_costs, month_of  # noqa: PLC0415
 
     first = _first_of(which) if which else None
-    known = known_of(asked)
+    known = known_of(options)
     now, zone = known.judged.now, known.judged.zone
     moment = first.replace(tzinfo=zone) if first else now
     costs = month_costs(known.history, month_of(moment, zone), now)
-    prices = loaded_settings(asked.config, asked.pairs).cost
+    prices = loaded_settings(options.config, options.pairs).cost
     always = _always_on(prices)
-    if asked.as_json:
+    if options.as_json:
         dump(_json(costs, prices, known.bucket.name, always))
         return ExitCode.DONE
     head = f"{costs.month.begin:%B %Y} (times in {zone}), {known.bucket.name}"

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from agent.base.errors import ExitCode, StoreError, UsageError
-from consumer.cli.command import Asked, Known, dump, known_command, known_of
+from consumer.cli.command import Known, Options, dump, known_command, known_of
 
 if TYPE_CHECKING:
     from agent.contract.descriptor import Resource
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.option("--ignore", metavar="FIELD", multiple=True, help="Not this field; repeatable.")
 @known_command
 def diff(
-    *, asked: Asked, job: str, runs: tuple[str, ...], dest: Path | None, ignore: tuple[str, ...]
+    *, options: Options, job: str, runs: tuple[str, ...], dest: Path | None, ignore: tuple[str, ...]
 ) -> ExitCode:
     """Show what changed in a job's results: files, and records where their schema has a primaryKey.
 
@@ -45,10 +45,10 @@ def diff(
     if len(runs) > 2:  # noqa: PLR2004
         raise UsageError("two runs are compared, not more")
     with ExitStack() as stack:
-        sides = _at_home(dest, job) if dest else _in_bucket(known_of(asked), job, stack)
+        sides = _at_home(dest, job) if dest else _in_bucket(known_of(options), job, stack)
         before, after = _chosen(job, list(sides), runs)
         found = compare(sides[before](), sides[after](), ignore) if before else None
-    if asked.as_json:
+    if options.as_json:
         dump({"job": job, "before": before, "after": after, **(_json(found) if found else {})})
     else:
         for line in _lines(found, job, before, after):

@@ -10,7 +10,7 @@ import click
 from agent.base.console import printable
 from agent.base.errors import ExitCode, MayflyError, UsageError
 from agent.contract.results import RunStatus
-from consumer.cli.command import Asked, Known, catch_up, known_command, known_of, paint
+from consumer.cli.command import Known, Options, catch_up, known_command, known_of, paint
 from consumer.options import Units
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ SHORTEST = 1.0
 )
 @known_command
 def logs(
-    *, asked: Asked, run: str, job: str | None, follow: bool, level: str | None, interval: float
+    *, options: Options, run: str, job: str | None, follow: bool, level: str | None, interval: float
 ) -> ExitCode:
     """Print the log of a run; of one job, what it printed itself.
 
@@ -50,13 +50,13 @@ def logs(
     """
     if interval < SHORTEST:
         raise UsageError(f"--interval takes {SHORTEST:g} seconds or more")
-    known = known_of(asked)
+    known = known_of(options)
     batch, found = known.run(run)
     ended = job is not None and any(one.name == job for one in found.jobs)
     if ended and job is not None and not follow:
         asyncio.run(_printed(known, found.id, job))
     else:
-        wanted = (level or "", job or "", asked.as_json)
+        wanted = (level or "", job or "", options.as_json)
         asyncio.run(_log(known, batch.id, found.id, wanted, interval if follow else None))
     return ExitCode.DONE
 

@@ -10,8 +10,8 @@ from agent.base.console import aligned, columns_of, cut, printable
 from agent.base.errors import ExitCode, MayflyError, UsageError
 from agent.base.units import show_duration, show_size
 from consumer.cli.command import (
-    Asked,
     Known,
+    Options,
     dump,
     english,
     known_command,
@@ -38,25 +38,25 @@ NAME = 17
 @click.argument("run", metavar="RUN")
 @click.argument("job", metavar="[JOB]", required=False)
 @known_command
-def show(*, asked: Asked, run: str, job: str | None) -> ExitCode:
+def show(*, options: Options, run: str, job: str | None) -> ExitCode:
     """Show what happened in a run, or to one job of it: facts, messages, files, the end of the log.
 
     RUN is a run's id, as `mayfly status` lists them, or `latest`.
     """
-    known = known_of(asked)
+    known = known_of(options)
     batch, found = known.run(run)
     if job is not None:
         mine = next((one for one in found.jobs if one.name == job), None)
         if mine is None:
             raise _no_result(batch, found, job)
         package, log = asyncio.run(_of_job(known, found.id, job))
-        if asked.as_json:
+        if options.as_json:
             dump(_json(mine) | {"package": _json(package)})
         else:
             _tell(_job_lines(known, mine, package, log))
         return ExitCode.DONE
     log = asyncio.run(_of_run(known, found.id))
-    if asked.as_json:
+    if options.as_json:
         dump(_json(found) | {"status": batch.status(found).value, "batch": batch.id.name})
     else:
         _tell(_run_lines(known, batch, found, log))

@@ -7,7 +7,7 @@ import click
 
 from agent.base.console import aligned, cut, printable
 from agent.base.errors import ExitCode
-from consumer.cli.command import Asked, dump, english, known_command, known_of, paint, width
+from consumer.cli.command import Options, dump, english, known_command, known_of, paint, width
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -45,7 +45,7 @@ COLOURS = {
     help="For cron: print only what fails, and exit with 3 if something does.",
 )
 @known_command
-def status(*, asked: Asked, limit: int, check: bool) -> ExitCode:
+def status(*, options: Options, limit: int, check: bool) -> ExitCode:
     """Tell whether the last runs worked, what fails now, and when the next run is due.
 
     Below that, the newest runs. The first time it reads the whole bucket, later only what is new.
@@ -55,13 +55,13 @@ def status(*, asked: Asked, limit: int, check: bool) -> ExitCode:
     from consumer.page.verdict import verdict  # noqa: PLC0415
     from consumer.spending import month_costs, month_of  # noqa: PLC0415
 
-    known = known_of(asked)
+    known = known_of(options)
     judged, now = known.judged, known.judged.now
     health = Health(known.bucket.name, now, rejected=known.history.invalid)
     costs = month_costs(known.history, month_of(now, judged.zone), now)
     found = verdict(judged, health)
     failing = ExitCode.PARTIAL if check and not found.fine else ExitCode.DONE
-    if asked.as_json:
+    if options.as_json:
         dump(status_document(judged, costs, health, limit))
     elif not check:
         for line in (*lines(judged, found), *shards(judged), "", *table(judged, costs, limit)):

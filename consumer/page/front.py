@@ -268,7 +268,7 @@ def _home(
         else:
             yield (
                 _("Schedule"),
-                _("{name}: nobody says when; nothing is ever missed", name=one.name),
+                _("{name}: no schedule is known, so no run counts as missed", name=one.name),
             )
 
 

@@ -13,7 +13,7 @@ from agent.base.console import printable
 
 LEVELS = ("debug", "info", "warning", "error")
 MOST_TEXT = 2000
-_OWN = frozenset({"timestamp", "level", "event", "job", "run"})
+_OWN = frozenset({"timestamp", "level", "event", "job", "run_id"})
 
 
 @dataclass(frozen=True, slots=True)

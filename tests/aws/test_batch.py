@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.batch.shards import Shard, asked, identify
+from agent.batch.shards import Shard, identify, shard_hints
 from agent.config.overrides import Document, environment_overrides, parse_settings
 from tests.aws.stack import CONTEXT, SCHEDULED, assert_sound, template
 from tests.parts.aws import Aws
@@ -99,5 +99,5 @@ def test_the_schedules_input_submits_an_array(aws_stand_in: Aws, outputs: dict[s
             "AWS_BATCH_JOB_ARRAY_SIZE": "8",
             "AWS_BATCH_JOB_ID": f"{uuid.uuid4()}:{index}",
         }
-        shard = identify(asked(None, None, told), None)
+        shard = identify(shard_hints(None, None, told), None)
         assert shard == Shard("20261122T180000Z", index, 8)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from agent.base.errors import ShardError
-from agent.batch.shards import NOTHING_ASKED, Shard, Word, asked, identify
+from agent.batch.shards import NO_HINTS, Shard, ShardHint, identify, shard_hints
 
 SLOT = datetime(2026, 11, 22, 18, tzinfo=UTC)
 ARRAY_INDEX = "AWS_BATCH_JOB_ARRAY_INDEX"
@@ -52,7 +52,7 @@ def test_which_shard_a_run_is(
 ) -> None:
     """The flag, Kubernetes, AWS Batch and an EC2 fleet each say it; a run that nobody speaks of is a whole batch."""
     facts, slot = machine
-    assert identify(asked(flag, group, environ), slot, **facts) == shard
+    assert identify(shard_hints(flag, group, environ), slot, **facts) == shard
 
 
 @pytest.mark.parametrize(
@@ -87,18 +87,18 @@ def test_contradictions_and_gaps_are_refused(
 ) -> None:
     """Two sources that disagree are both named; what is missing is named with what would give it."""
     with pytest.raises(ShardError) as refused:
-        identify(asked(flag, group, environ), None, **facts)
+        identify(shard_hints(flag, group, environ), None, **facts)
     told = refused.value.with_remedy
     assert [word for word in words if word not in told] == []
 
 
 def test_the_first_source_is_named_first() -> None:
     """The order of precedence is flag, Kubernetes, AWS Batch, fleet."""
-    words = asked("2/8", None, K8S | BATCH).words
-    assert words == (
-        Word("--shard", 1, 8),
-        Word("JOB_COMPLETION_INDEX", 1),
-        Word("AWS_BATCH_JOB_ARRAY_INDEX", 1, 8),
-        Word("MAYFLY_SHARDS", None, 8),
+    hints = shard_hints("2/8", None, K8S | BATCH).hints
+    assert hints == (
+        ShardHint("--shard", 1, 8),
+        ShardHint("JOB_COMPLETION_INDEX", 1),
+        ShardHint("AWS_BATCH_JOB_ARRAY_INDEX", 1, 8),
+        ShardHint("MAYFLY_SHARDS", None, 8),
     )
-    assert asked(None, None, {}) == NOTHING_ASKED
+    assert shard_hints(None, None, {}) == NO_HINTS

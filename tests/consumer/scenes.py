@@ -323,7 +323,7 @@ def visit(path: str = "/", tag: str = "en", **query: str) -> Visit:
 
 LOG = Text(
     "".join(
-        f'{{"timestamp":"2026-11-25T18:{minute:02d}:10Z","level":"{level}","event":"{event}"{rest}}}\n'
+        f'{{"timestamp":"2026-11-25T18:{minute:02d}:10Z","level":"{level}","event":"{event}","run_id":"r"{rest}}}\n'
         for minute, level, event, rest in (
             (1, "info", "run.began", ',"slot":"2026-11-26T03:00:00+09:00"'),
             (1, "info", "release.chosen", ',"ref":"v1.27","commit":"c0ffee"'),

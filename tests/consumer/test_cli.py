@@ -219,7 +219,7 @@ def test_logs_prints_events_and_what_a_job_printed(bucket: Bucket) -> None:
     """All of a run's log, filtered by level; of a job what it printed itself."""
     writer = RunWriter(bucket.objects, datetime.now(UTC) - HOUR)
     writer.append(began=writer.began())
-    said = b'{"timestamp":"2026-11-26T03:00:00Z","level":"%s","event":"%s","job":"quotes"}\n'
+    said = b'{"timestamp":"2026-11-26T03:00:00Z","level":"%s","event":"%s","job":"quotes","run_id":"r"}\n'
     first, second = (writer.log_part(said % pair) for pair in ((b"info", b"a"), (b"error", b"b")))
     writer.append(log=(first, second))
     writer.append(jobs=(writer.job("quotes"),))

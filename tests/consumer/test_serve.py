@@ -356,7 +356,7 @@ def test_logs_of_runs_are_printed_once_as_they_arrive(folder: Bucket, tmp_path: 
     leave_run(folder.objects, datetime.now(UTC) - timedelta(minutes=10))
     with serving(tmp_path / "home", folder.environ, "--print-logs") as service:
         run = RunWriter(folder.objects, datetime.now(UTC) - timedelta(minutes=5))
-        text = b'{"event": "job.started", "job": "quotes"}\nno json \xff\n'
+        text = b'{"event": "job.started", "job": "quotes", "run_id": "r"}\nno json \xff\n'
         run.append(began=run.began(), log=(run.log_part(text),))
         service.looked()
     with serving(tmp_path / "home", folder.environ, "--print-logs") as service:

@@ -5,7 +5,6 @@ What a compose file means, docker compose says itself: its services and their im
 
 import json
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -23,6 +22,7 @@ from tests.corpus.cases import PAGE, Case, cases, page
 from tests.corpus.standins import ensure_all
 from tests.parts.command import call, completed, surroundings
 from tests.parts.docker_engine import DockerEngine
+from tests.parts.missing import program
 from tests.run.bench import Bench, Ran
 
 __all__ = ["bench", "bucket", "compose_yard", "yard"]
@@ -94,8 +94,7 @@ def test_a_run_makes_of_it_what_is_expected(
 ) -> None:
     """The status of each job, what it says, and the files that arrive; nothing else does."""
     for name in case.expected.get("programs", ()):
-        if shutil.which(name) is None:
-            pytest.skip(f"there is no {name} on this machine")
+        program(name)
     work = compose_yard.repo.work
     write(case, work, site)
     texts = [

@@ -16,6 +16,7 @@ from agent.contract.descriptor import Role
 from agent.contract.entries import Entry, Output, Planned
 from agent.contract.layout import FILES, JobKey, LogKey, ManifestKey, StateKey, batch_prefix
 from agent.contract.results import JobCause, JobStatus, RunStatus
+from agent.delivery.delivery import Delivery
 from agent.delivery.sealing import status_of
 from agent.delivery.spool import Stage
 from tests.delivery.world import SECRET, World, began, now
@@ -230,18 +231,23 @@ async def test_what_settles_leaves_while_the_job_runs(world: World) -> None:
     assert first[done] == last[done]
 
 
+def claim(world: World, delivery: Delivery) -> BatchSession:
+    """Return the run's part in its batch, whose beginning the delivery puts."""
+    return BatchSession(
+        world.bucket,
+        world.run.run,
+        "00c0ffee",
+        Purpose(),
+        began(),
+        now=now,
+        begin=delivery.begin,
+    )
+
+
 async def test_a_run_and_its_claim_write_through_one_log(world: World) -> None:
     """The claim puts the beginning, once, after it was written down; what ends follows from the same process."""
     async with world.delivery() as delivery:
-        session = BatchSession(
-            world.bucket,
-            world.run.run,
-            "00c0ffee",
-            Purpose(),
-            began(),
-            now=now,
-            begin=delivery.begin,
-        )
+        session = claim(world, delivery)
         await session.begin()
         assert world.run.batch == session.batch == world.batch
         await delivery.plan(Planned(count=1, jobs=("a",)))
@@ -260,15 +266,7 @@ async def test_a_run_and_its_claim_write_through_one_log(world: World) -> None:
 async def test_a_run_that_stands_back_says_so(world: World) -> None:
     """And nothing else."""
     async with world.delivery() as delivery:
-        session = BatchSession(
-            world.bucket,
-            world.run.run,
-            "00c0ffee",
-            Purpose(),
-            began(),
-            now=now,
-            begin=delivery.begin,
-        )
+        session = claim(world, delivery)
         await session.begin()
         assert await session.stand_back("another has it")
     assert (await world.seen()).status(now()) is RunStatus.STOOD_BACK

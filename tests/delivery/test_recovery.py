@@ -60,6 +60,8 @@ async def test_what_ended_is_committed_and_what_ran_is_interrupted(world: World)
     assert run.closed.status is RunStatus.INTERRUPTED
     assert run.closed.recovered_by == FINDER
     assert run.closed.interruption == "the machine or the agent died"
+    assert run.planned is not None
+    assert run.planned.count == 3, "whoever counts knows that a job was never begun"
     assert [one.path for one in (await world.manifest()).resources][-1] == "log/0.jsonl"
     assert not world.run.root.exists()
 

@@ -8,7 +8,7 @@ import yaml
 from agent import __version__
 from agent.base.errors import ExitCode
 from agent.base.units import parse_duration
-from agent.batch.shards import Shard, asked, identify
+from agent.batch.shards import Shard, identify, shard_hints
 from agent.config.overrides import Document, environment_overrides, parse_settings
 from tests.deploy.tools import REPOSITORY, accepts, run
 
@@ -61,7 +61,7 @@ def test_each_pod_learns_which_shard_it_is() -> None:
     assert spec["completionMode"] == "Indexed"
     for index in range(spec["completions"]):
         told = environ | {"JOB_COMPLETION_INDEX": str(index), "MAYFLY_GROUP": "fleet-29381234"}
-        shard = identify(asked(None, None, told), None)
+        shard = identify(shard_hints(None, None, told), None)
         assert shard == Shard("fleet-29381234", index, spec["completions"])
     (group,) = [one for one in pod()["containers"][0]["env"] if one["name"] == "MAYFLY_GROUP"]
     assert (

@@ -7,6 +7,7 @@ import pytest
 
 from tests.bucket.bucket import Bucket
 from tests.parts.faultproxy import FaultProxy
+from tests.parts.metadata import Metadata
 from tests.parts.seaweed import S3Server
 from tests.run.bench import Bench
 
@@ -31,3 +32,12 @@ def bucket_on_s3(
     bench.deliver_to(Bucket.on_s3(s3_server, s3_bucket, endpoint=s3_proxy.url))
     yield bench.bucket
     s3_proxy.heal()
+
+
+@pytest.fixture
+def ec2(bench: Bench) -> Iterator[Metadata]:
+    """A spot machine's metadata service, which the bench's runs ask."""
+    with Metadata() as service:
+        bench.environ["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = service.url
+        bench.settings |= {"cost.hourly": "0.02"}
+        yield service

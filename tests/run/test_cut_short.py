@@ -1,6 +1,5 @@
 """What of a run that is cut short is not lost: a job that ends in time, and the state of one that does not."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -37,15 +36,6 @@ CRAWL = """
     timeout = "3s"
     command = ["sh", "-c", "cat $MAYFLY_STATE_DIR/page; echo 7 > $MAYFLY_STATE_DIR/page; sleep 60"]
 """
-
-
-@pytest.fixture
-def ec2(bench: Bench) -> Iterator[Metadata]:
-    """A spot machine's metadata service, which the bench's runs ask."""
-    with Metadata() as service:
-        bench.environ["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = service.url
-        bench.settings |= {"cost.hourly": "0.02"}
-        yield service
 
 
 @pytest.mark.long

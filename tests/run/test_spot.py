@@ -45,15 +45,6 @@ JOBS = """
 """
 
 
-@pytest.fixture
-def ec2(bench: Bench) -> Iterator[Metadata]:
-    """A spot machine's metadata service, which the bench's runs ask."""
-    with Metadata() as service:
-        bench.environ["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = service.url
-        bench.settings |= {"cost.hourly": "0.02"}
-        yield service
-
-
 def taken(ec2: Metadata) -> float:
     """Let EC2 say that it takes the machine in two minutes; return the time (Unix seconds)."""
     now = datetime.now(UTC)
