@@ -88,7 +88,7 @@ def mayfly() -> None:
 
     \b
     Exit codes: 0 done, 1 internal error, 2 usage, 3 partial, 4 configuration,
-    5 no release could run, 6 hand-off failed (kept for the next run),
+    5 no release could run, 6 hand-off failed (kept where the disk stays),
     7 interrupted, 8 all jobs failed.
     """  # noqa: D301 -- \b is the backspace that tells click to keep the lines
 

@@ -33,6 +33,7 @@ def as_data(outcome: Outcome) -> dict[str, object]:
         "exit_code": int(outcome.exit_code),
         "delivered": outcome.delivered,
         "undelivered": outcome.undelivered or None,
+        "kept": outcome.kept,
         "manifest": outcome.manifest or None,
         "interruption": outcome.interruption or None,
         "stood_back": outcome.stood_back or None,
@@ -68,7 +69,8 @@ def _closing(outcome: Outcome) -> list[str]:
     if outcome.manifest:
         closing.append(f"manifest {outcome.manifest}")
     if outcome.undelivered:
-        closing.append(f"not delivered: {outcome.undelivered}")
+        rest = "the next run here delivers the rest" if outcome.kept else "the rest is lost"
+        closing.append(f"not delivered ({rest}): {outcome.undelivered}")
     return closing
 
 

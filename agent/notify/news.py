@@ -43,7 +43,8 @@ def compose(outcome: Outcome, run_id: str) -> Message:
         title += ", not delivered"
     lines = [f"run {run_id}, exit code {int(outcome.exit_code)}"]
     if not outcome.delivered:
-        lines.append(f"the files wait on the machine: {outcome.undelivered}")
+        fate = "wait on the machine" if outcome.kept else "are lost with the machine"
+        lines.append(f"the files {fate}: {outcome.undelivered}")
     if back is not None:
         lines.append(f"release {back.ref} failed its trial: {back.reason[:MAX_MESSAGE]}")
     lines += [_line(job) for job in due if job.incomplete or not job.succeeded]

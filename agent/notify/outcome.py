@@ -19,6 +19,7 @@ class Outcome:
         configured: Whether the configuration that the machine was launched with could be used.
         delivered: Whether everything that ended is in the bucket.
         undelivered: Why not.
+        kept: Whether a later run of this machine delivers the rest; else it is lost with the disk.
         run_id: The run's id.
         manifest: Where its manifest is; empty when it is not in the bucket.
         interruption: What asked the run to stop; empty when nothing did.
@@ -33,6 +34,7 @@ class Outcome:
     configured: bool = True
     delivered: bool = True
     undelivered: str = ""
+    kept: bool = True
     run_id: str = ""
     manifest: str = ""
     interruption: str = ""

@@ -164,7 +164,8 @@ class Ending:
         context, record = self._context, self._draft.record
         reason = context.redactor.text(reason)
         if reason:
-            context.log.error("handoff.postponed", reason=reason, spool=str(context.run.root))
+            event = "handoff.postponed" if context.call.keeps_disk else "handoff.lost"
+            context.log.error(event, reason=reason, spool=str(context.run.root))
         known = tuple(map(without_package, self._work.results))
         return Outcome(
             status=record.status,
@@ -173,6 +174,7 @@ class Ending:
             configured=not context.call.refused,
             delivered=not reason,
             undelivered=reason,
+            kept=context.call.keeps_disk,
             run_id=record.run,
             interruption=record.interruption or "",
             warnings=record.warnings,

@@ -74,6 +74,8 @@ def test_news_of_what_needs_a_person_come_first() -> None:
     late = compose(outcome(delivered=False, undelivered="no route"), RUN)
     assert late.title.endswith(", not delivered")
     assert "the files wait on the machine: no route" in late.text
+    gone = compose(outcome(delivered=False, undelivered="no route", kept=False), RUN)
+    assert "the files are lost with the machine: no route" in gone.text
     lost = compose(outcome(status=RunStatus.FAILED, jobs=(), released=False), RUN)
     assert lost.title == "mayfly: failed, no release could run"
 

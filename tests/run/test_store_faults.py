@@ -122,6 +122,18 @@ def test_refused_credentials_are_told_at_once(bench: Bench, bucket_on_s3: Bucket
     assert all_sound(bucket_on_s3) == [ran.run_id, again.run_id]
 
 
+def test_what_a_machine_without_a_disk_could_not_send_is_reported_as_lost(
+    bench: Bench, bucket_on_s3: Bucket
+) -> None:
+    """Nobody waits for a next run that will not find it."""
+    bench.release("v1", FEW)
+    bench.environ["AWS_SECRET_ACCESS_KEY"] = "wrong-secret"
+    ran = bench.run(power__keeps_disk="false")
+    assert (ran.code, ran.outcome["kept"]) == (6, False), ran.stderr
+    assert "refused" in ran.events("handoff.lost")[0]["reason"]
+    assert bucket_on_s3.runs == {}
+
+
 @pytest.mark.long
 def test_credentials_that_cannot_be_read_stop_no_job(bench: Bench, bucket: Bucket) -> None:
     """Without the parameters of SSM the jobs run, and the run waits for a day on which there are some."""
