@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -319,4 +320,11 @@ def read_runs(objects: Readable) -> dict[str, Run]:
     for match, entry in found:
         run = runs.setdefault(match["run"], Run(objects, match["run"], match["batch"]))
         run.entries.append(entry)
-    return runs
+    return dict(sorted(runs.items(), key=_start))
+
+
+def _start(named: tuple[str, Run]) -> tuple[datetime, str]:
+    """Return what runs sort by: ids tell the second alone, and runs of one second sort by chance."""
+    name, run = named
+    began = (entry["began"]["started"] for entry in run.entries if "began" in entry)
+    return datetime.fromisoformat(next(began, name.partition("-")[0])), name
