@@ -107,7 +107,13 @@ async def _run_program(
         ended = await _execute(launch, space, capture, job, context)
         died = ended.exit_code != 0 and await lost_browser()
     tail = "\n".join(capture.tail)
-    ended = replace(ended, browser_died=died, tail=tail, strays=working.strays)
+    ended = replace(
+        ended,
+        browser_died=died,
+        tail=tail,
+        strays=working.strays,
+        read_only=not job.in_container and not job.works_in_copy,
+    )
     if ended.failure and job.in_container:
         # It may quote what the job's environment went into.
         failure = context.run_logger.redactor.text(told(ended.failure, capture.tail))

@@ -34,7 +34,7 @@ _OUT_OF_DISK = (
 )
 
 
-_SAYS_READ_ONLY = re.compile(r"Read-only file system|\[Errno 13\] Permission denied: '[^/]")
+_SAYS_READ_ONLY = re.compile(r"[Rr]ead-only file system|\[Errno 13\] Permission denied: '[^/]")
 """What a program says that may not write in its working directory: in a unit, and as a process of a usual user."""
 READ_ONLY = 'the release\'s files are read-only; write to $MAYFLY_OUTPUT_DIR, or set output = "."'
 
@@ -104,6 +104,7 @@ class Ended:
         tail: The last lines of its output.
         image: What ran, for a container.
         strays: What it wrote outside of its output.
+        read_only: It is a program that may not write in its working directory, or not as a usual user.
     """
 
     exit_code: int | None = None
@@ -119,6 +120,7 @@ class Ended:
     limit: float = 0.0
     image: str | None = None
     strays: Strays = NO_STRAYS
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +174,8 @@ def judge(
     past: Sequence[Output] = (),
 ) -> Verdict:
     """Return the verdict on one attempt."""
-    # What it wrote elsewhere explains why it has no results, and is a note where it has some.
-    astray = "" if produced.files else ended.strays.text
+    # What it wrote elsewhere, or could not, explains why it has no results, and is a note where it has some.
+    astray = "" if produced.files else ended.strays.text or _refused_write(ended)
     if ended.interrupted:
         return Verdict(
             JobStatus.INTERRUPTED, JobCause.INTERRUPTED, "stopped because the run was told to stop"
@@ -193,7 +195,7 @@ def judge(
     return Verdict(
         JobStatus.FAILED,
         _cause(ended, reported),
-        _all(reported.message or _reason(ended), astray or _tried(ended)),
+        _all(reported.message or _reason(ended), astray or _refused_write(ended)),
         asks_retry=ended.exit_code == EX_TEMPFAIL,
     )
 
@@ -272,9 +274,9 @@ def _reason(ended: Ended) -> str:
     return f"{how}: {reason}" if reason else how
 
 
-def _tried(ended: Ended) -> str:
-    """Return what a program is told that could not write, as far as its output says so."""
-    return READ_ONLY if _SAYS_READ_ONLY.search(ended.tail) else ""
+def _refused_write(ended: Ended) -> str:
+    """Return the remedy for a program whose output says that it could not write beside its code."""
+    return READ_ONLY if ended.read_only and _SAYS_READ_ONLY.search(ended.tail) else ""
 
 
 def _all(*texts: str) -> str:
