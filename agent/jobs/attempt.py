@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from agent.base.errors import BrowserError, ContainerError, StoreError
 from agent.base.logs import Log
@@ -20,12 +21,21 @@ from agent.delivery.scan import open_file, read_start, scan
 from agent.delivery.spool import Workspace
 from agent.jobs.capture import Capture
 from agent.jobs.containers import Containers, into_container, told
-from agent.jobs.context import JobContext, Sessions, now
+from agent.jobs.context import JobContext, now
 from agent.jobs.environment import AttemptPaths, job_environment
-from agent.jobs.interface import Exit, Isolation, Launch, Running
+from agent.jobs.interface import Isolation, Launch, Running
 from agent.jobs.resultfile import MAX_BYTES, ResultFile, read_result
 from agent.jobs.state import unpack
-from agent.jobs.verdict import KILLED, Ended, Produced, Verdict, judge, not_started, note_on_strays
+from agent.jobs.verdict import (
+    KILLED,
+    Ended,
+    Exit,
+    Produced,
+    Verdict,
+    judge,
+    not_started,
+    note_on_strays,
+)
 from agent.jobs.worktree import WorkingDirectory
 
 DRAIN_SECONDS = 2.0
@@ -80,7 +90,7 @@ async def attempt(job: Job, number: int, context: JobContext, log: Log) -> Tried
         status=verdict.status,
         cause=verdict.cause,
         message=verdict.message[:MOST_TEXT],
-        exit_code=ended.exit_code,
+        exit_code=ended.code,
         signal=ended.signal,
         image=ended.image,
         output_bytes=capture.total,
@@ -105,7 +115,7 @@ async def _run_program(
     async with _browsing(job, context) as lost_browser, _working(job, space, context) as working:
         launch = _launch(job, number, space, working, context)
         ended = await _execute(launch, space, capture, job, context)
-        died = ended.exit_code != 0 and await lost_browser()
+        died = ended.code != 0 and await lost_browser()
     tail = "\n".join(capture.tail)
     ended = replace(
         ended,
@@ -152,30 +162,13 @@ async def _browsing(job: Job, context: JobContext) -> AsyncIterator[Callable[[],
     if browser is None:
         yield _nothing_to_lose
         return
-    await _ready(browser, context)
+    try:
+        await context.in_time(browser.ready(), context.seconds_left())
+    except TimeoutError as error:
+        raise BrowserError("the browser was not ready within the run's time") from error
     generation = browser.generation
     async with browser.used():
         yield lambda: browser.lost(generation)
-
-
-async def _ready(browser: Sessions, context: JobContext) -> None:
-    """Wait until the browser is ready, but not once the run is told to stop.
-
-    Raises:
-        BrowserError: It cannot be.
-        StoppedError: The run was told to stop before it was.
-    """
-    waiting = asyncio.ensure_future(browser.ready())
-    try:
-        await first(asyncio.wait([waiting]), context.stop.wait(), seconds=context.seconds_left())
-        if waiting.done():
-            return waiting.result()
-        if context.stop.requested:
-            raise StoppedError("the run was told to stop while the browser was not ready")
-        raise BrowserError("the browser was not ready within the run's time")
-    finally:
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
 
 
 async def _nothing_to_lose() -> bool:
@@ -282,19 +275,12 @@ async def _watch(running: Running, seconds: float, job: Job, context: JobContext
             await asyncio.wait([waiting], timeout=max(more, 0.0))
             which = 0 if waiting.done() else 1
         if which == 0:
-            return replace(_ended(waiting.result()), limit=seconds)
+            return _ended(waiting.result(), limit=seconds)
         running.terminate()
         await asyncio.wait([waiting], timeout=await context.grace())
         # What is still there after its grace gets SIGKILL with the end of its context.
-        last = _ended(waiting.result()) if waiting.done() else Ended(signal=KILLED)
-        return Ended(
-            exit_code=last.exit_code,
-            signal=last.signal,
-            timed_out=which is None,
-            interrupted=which == 1,
-            limit=seconds,
-            image=last.image,
-        )
+        last = waiting.result() if waiting.done() else Exit(None, KILLED)
+        return _ended(last, timed_out=which is None, interrupted=which == 1, limit=seconds)
     finally:
         waiting.cancel()
 
@@ -303,15 +289,8 @@ async def _outcome(waiting: "asyncio.Future[Exit]") -> None:
     await asyncio.wait([waiting])
 
 
-def _ended(end: Exit) -> Ended:
-    return Ended(
-        exit_code=end.code,
-        signal=end.signal,
-        timed_out=end.timed_out,
-        out_of_memory=end.out_of_memory,
-        out_of_disk=end.out_of_disk,
-        image=end.image,
-    )
+def _ended(end: Exit, **more: Any) -> Ended:
+    return Ended(**asdict(end) | more)
 
 
 def _read_result(path: Path, context: JobContext) -> tuple[ResultFile, str]:

@@ -14,7 +14,7 @@ from agent.base.errors import StoreError
 from agent.base.logs import RunLogger
 from agent.base.progress import Progress
 from agent.base.rates import interval_of
-from agent.base.stop import Stop, first
+from agent.base.stop import Stop, StoppedError, first
 from agent.batch.history import History, JobState, Past
 from agent.bucket.store import Bucket
 from agent.config.jobsfile import Job
@@ -27,7 +27,7 @@ from agent.delivery.spool import SpooledRun
 from agent.jobs.interface import Isolation
 from agent.jobs.rate_limit import reserve
 from agent.jobs.worktree import WorkingTrees
-from agent.machine.spot import deadlines, ends_in_time
+from agent.machine.spot import Deadlines, deadlines, ends_in_time
 
 T = TypeVar("T")
 
@@ -130,10 +130,8 @@ class JobContext:
         """Return the seconds from SIGTERM to SIGKILL: the usual ones, or what a machine that is taken back has left."""
         if self.stop.gone is None:
             return self.limits.grace
-        pending = await self.delivery.waiting_bytes(sorted(self.run.started_jobs()))
-        moment = now()
-        table = deadlines(self.stop.gone, moment, pending=pending, grace=self.limits.grace)
-        return (table.jobs_end - moment).total_seconds()
+        table = await self._deadlines(self.stop.gone, sorted(self.run.started_jobs()))
+        return (table.jobs_end - now()).total_seconds()
 
     async def seconds_to_go_on(self, job: str, ran: float) -> float:
         """Return for how long a job may go on although its machine is taken back: its past says that it ends in time.
@@ -144,13 +142,16 @@ class JobContext:
         """
         if self.stop.gone is None or not self.past.done() or self.past.exception() is not None:
             return 0.0
-        pending = await self.delivery.waiting_bytes([job])
-        moment = now()
-        table = deadlines(self.stop.gone, moment, pending=pending, grace=self.limits.grace)
-        left = (table.begin_by - moment).total_seconds()
-        past = [output.seconds for output in self.past.result().outputs.get(job, ())]
-        known = [seconds for seconds in past if seconds is not None]
+        table = await self._deadlines(self.stop.gone, [job])
+        left = (table.begin_by - now()).total_seconds()
+        past = self.past.result().outputs.get(job, ())
+        known = [output.seconds for output in past if output.seconds is not None]
         return left if ends_in_time(known, ran, left) else 0.0
+
+    async def _deadlines(self, gone: datetime, jobs: list[str]) -> Deadlines:
+        """Return until when jobs may run on a machine that is taken, so that what they still have to send arrives."""
+        pending = await self.delivery.waiting_bytes(jobs)
+        return deadlines(gone, now(), pending=pending, grace=self.limits.grace)
 
     async def turn_of(self, job: Job) -> bool:
         """Wait for a job's reservation at each of its sites; False when the run stops or its time is over before that.
@@ -173,7 +174,7 @@ class JobContext:
         Raises:
             StoreError: The bucket did not say, or not in time.
         """
-        past = await self._in_time(asyncio.shield(self.past), self.seconds_left() / 4)
+        past = await self._from_bucket(asyncio.shield(self.past))
         return past.outputs.get(job, ())
 
     async def known_outputs(self, job: JobRecord) -> tuple[Output, ...]:
@@ -193,15 +194,28 @@ class JobContext:
         Raises:
             StoreError: The bucket did not say, or not in time, or does not hold what its entry says.
         """
-        return await self._in_time(self._fetch_state(job), self.seconds_left() / 4)
+        return await self._from_bucket(self._fetch_state(job))
 
-    async def _in_time(self, answer: Awaitable[T], seconds: float) -> T:
-        """Wait for the bucket, but not for long, nor once the run is told to stop."""
+    async def _from_bucket(self, answer: Awaitable[T]) -> T:
+        seconds = self.seconds_left() / 4
+        try:
+            return await self.in_time(answer, seconds)
+        except (TimeoutError, StoppedError) as error:
+            raise StoreError(f"the bucket did not answer within {seconds:.0f} s") from error
+
+    async def in_time(self, answer: Awaitable[T], seconds: float) -> T:
+        """Wait for something, but not for longer than some seconds, nor once the run is told to stop.
+
+        Raises:
+            TimeoutError: It takes longer.
+            StoppedError: The run is told to stop before.
+        """
         task = asyncio.ensure_future(answer)
         try:
-            if await first(asyncio.wait([task]), self.stop.wait(), seconds=seconds) != 0:
-                raise StoreError(f"the bucket did not answer within {seconds:.0f} s")
-            return task.result()
+            which = await first(asyncio.wait([task]), self.stop.wait(), seconds=seconds)
+            if task.done():
+                return task.result()
+            raise TimeoutError if which is None else StoppedError
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.base.containers import Mount
+from agent.jobs.verdict import Exit
 from agent.jobs.worktree import WorkingDirectory
 
 
@@ -71,27 +72,6 @@ class Launch:
     scratch: Path | None = None
     file: int | None = None
     seconds: float = 86400.0
-
-
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """How a program ended.
-
-    Attributes:
-        code: Its exit code.
-        signal: Or the signal that ended it.
-        image: Of which image it was, if of one.
-        out_of_memory: It was ended because it used more memory than it may.
-        out_of_disk: It was ended because it left no room on the disk.
-        timed_out: The isolation ended it, past its own limit.
-    """
-
-    code: int | None
-    signal: int | None = None
-    image: str | None = None
-    out_of_memory: bool = False
-    out_of_disk: bool = False
-    timed_out: bool = False
 
 
 class Running(Protocol):

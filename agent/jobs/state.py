@@ -32,24 +32,19 @@ class _Budget:
         self._entries = MAX_ENTRIES
         self._stopped = stopped
 
-    def take_entry(self) -> None:
-        """Count a file or a folder.
+    def take(self, *, entries: int = 0, size: int = 0) -> None:
+        """Count entries, or bytes of a file.
 
         Raises:
             ValueError: There are more than a state may hold.
-            StoppedError: Nobody waits for it any more.
+            StoppedError: The run was told to stop.
         """
         if self._stopped():
             raise StoppedError("the run was told to stop")
-        self._entries -= 1
+        self._entries -= entries
+        self._bytes -= size
         if self._entries < 0:
             raise ValueError(f"it has more than {MAX_ENTRIES} files and folders")
-
-    def take_bytes(self, size: int) -> None:
-        """Count what is in a file; raises as `take_entry` does."""
-        if self._stopped():
-            raise StoppedError("the run was told to stop")
-        self._bytes -= size
         if self._bytes < 0:
             raise ValueError(f"it has more than {show_size(self._limit)}")
 
@@ -103,7 +98,7 @@ def _add_all(tar: tarfile.TarFile, state: Path, budget: _Budget) -> list[str]:
             except OSError:
                 left_out.append(name)
                 continue
-            budget.take_bytes(mark.size)
+            budget.take(size=mark.size)
             tar.addfile(_header(name, mark), stream)
     return left_out
 
@@ -115,7 +110,7 @@ def _names(state: Path, budget: _Budget) -> Iterator[str]:
         inside = folders.pop()
         with os.scandir(state / inside) as entries:
             for entry in entries:
-                budget.take_entry()
+                budget.take(entries=1)
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(f"{inside}{entry.name}/")
                 else:
@@ -141,8 +136,7 @@ def unpack(archive: Path, state: Path, limit: int, stopped: Stopped) -> str:
             for member in tar:
                 if not member.isreg() or not _stays_inside(member.name):
                     raise tarfile.TarError(f"{member.name!a} is not a plain file")  # noqa: TRY301
-                budget.take_entry()
-                budget.take_bytes(member.size)
+                budget.take(entries=1, size=member.size)
                 target = state / member.name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 source = tar.extractfile(member)

@@ -88,37 +88,47 @@ NO_STRAYS = Strays()
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class Exit:
+    """How a program ended.
+
+    Attributes:
+        code: Its exit code; None when a signal ended it, or when it never started.
+        signal: The signal that ended it.
+        image: Of which image it was, for a container.
+        out_of_memory: It was ended because it used more memory than it may; False when that is not known.
+        out_of_disk: It was ended because it left no room on the disk.
+        timed_out: It was ended at its time limit.
+    """
+
+    code: int | None = None
+    signal: int | None = None
+    image: str | None = None
+    out_of_memory: bool = False
+    out_of_disk: bool = False
+    timed_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ended(Exit):
     """The facts of an attempt that ended.
 
     Attributes:
-        exit_code: None when a signal ended it, or when it never started.
-        signal: The signal that ended it.
-        timed_out: We stopped it at its time limit, `limit` seconds after its start.
-        interrupted: We stopped it because the run was told to stop.
-        out_of_memory: It was ended because it used more memory than it may; False when that is not known.
-        out_of_disk: It was ended because it left no room on the disk.
+        interrupted: It was ended because the run was told to stop.
         browser_died: The browser died, or was restarted, while the attempt ran.
         failure: Why it could not be started at all; empty when it was.
         failed_by: The cause of that.
         tail: The last lines of its output.
-        image: What ran, for a container.
+        limit: Its time limit, in seconds.
         strays: What it wrote outside of its output.
         read_only: It is a program that may not write in its working directory, or not as a usual user.
     """
 
-    exit_code: int | None = None
-    signal: int | None = None
-    timed_out: bool = False
     interrupted: bool = False
-    out_of_memory: bool = False
-    out_of_disk: bool = False
     browser_died: bool = False
     failure: str = ""
     failed_by: JobCause = JobCause.RELEASE
     tail: str = ""
     limit: float = 0.0
-    image: str | None = None
     strays: Strays = NO_STRAYS
     read_only: bool = False
 
@@ -185,7 +195,7 @@ def judge(
         return Verdict(JobStatus.TIMED_OUT, JobCause.TIMEOUT, _all(text, reported.message, astray))
     if ended.failure:
         return Verdict(JobStatus.FAILED, ended.failed_by, ended.failure)
-    if ended.exit_code == 0:
+    if ended.code == 0:
         broken = broken_expectation(expect, produced, reported.items, past)
         refused = "" if produced.files else produced.refused_text
         if broken or refused or astray:
@@ -196,7 +206,7 @@ def judge(
         JobStatus.FAILED,
         _cause(ended, reported),
         _all(reported.message or _reason(ended), astray or _refused_write(ended)),
-        asks_retry=ended.exit_code == EX_TEMPFAIL,
+        asks_retry=ended.code == EX_TEMPFAIL,
     )
 
 
@@ -263,7 +273,7 @@ def _cause(ended: Ended, reported: ResultFile) -> JobCause:
 
 
 def _reason(ended: Ended) -> str:
-    how = f"killed by signal {ended.signal}" if ended.signal else f"exit code {ended.exit_code}"
+    how = f"killed by signal {ended.signal}" if ended.signal else f"exit code {ended.code}"
     if ended.out_of_memory:
         how = "it used more memory than it may"
     elif ended.out_of_disk:

@@ -7,7 +7,7 @@ from typing import Any
 from agent.base.engine import Engine, image_digest
 from agent.base.errors import ContainerError
 from agent.jobs.containers.leftovers import PROJECT, SERVICE
-from agent.jobs.interface import Exit
+from agent.jobs.verdict import Exit
 
 NEVER = "0001-01-01"
 """How the engine writes the start of a container that has not been started."""
@@ -22,10 +22,11 @@ async def exit_of(engine: Engine, name: str, image: str) -> Exit | None:
     Raises:
         ContainerError: It still runs, or the engine did not answer.
     """
-    state = await _state(engine, name)
-    if state is not None and state.get("Running"):
+    container = await _inspected(engine, name)
+    state = container["State"] if container is not None else {}
+    if state.get("Running"):
         raise ContainerError("the engine let go of the container while it ran")
-    if state is None or str(state.get("StartedAt", NEVER)).startswith(NEVER):
+    if str(state.get("StartedAt", NEVER)).startswith(NEVER):
         return None
     return exit_from(int(state["ExitCode"]), image, out_of_memory=bool(state.get("OOMKilled")))
 
@@ -71,32 +72,25 @@ async def images_of(engine: Engine, project: str) -> str:
     )
 
 
-async def running(engine: Engine, name: str) -> bool:
-    """Tell whether a container's program runs.
+async def terminate(engine: Engine, name: str) -> bool:
+    """Send a container's program the signal that its image or stack names, usually SIGTERM; False if none runs.
 
     Raises:
         ContainerError: The engine did not answer.
     """
-    state = await _state(engine, name)
-    return state is not None and bool(state.get("Running"))
+    container = await _inspected(engine, name)
+    if container is None or not container["State"].get("Running"):
+        return False
+    wanted = container["Config"].get("StopSignal") or "TERM"
+    return (await engine.run("kill", "--signal", wanted, name)).code == 0
 
 
-async def signal_container(engine: Engine, name: str) -> bool:
-    """Send a container's program the signal that its image or its stack names, usually SIGTERM; tell whether it went.
-
-    Raises:
-        ContainerError: The engine did not answer.
-    """
-    named = await engine.run("container", "inspect", "--format", "{{.Config.StopSignal}}", name)
-    wanted = named.stdout.decode(errors="replace").strip() if named.code == 0 else ""
-    return (await engine.run("kill", "--signal", wanted or "TERM", name)).code == 0
-
-
-async def _state(engine: Engine, name: str) -> dict[str, Any] | None:
-    asked = await engine.run("container", "inspect", "--format", "{{json .State}}", name)
+async def _inspected(engine: Engine, name: str) -> dict[str, Any] | None:
+    """Return what the engine knows of a container; None when it has none of that name."""
+    asked = await engine.run("container", "inspect", name)
     if asked.code != 0:
         if "no such container" in asked.complaint.lower():
             return None
         raise ContainerError(f"the engine does not tell how {name} ended: {asked.complaint}")
-    state: dict[str, Any] = json.loads(asked.stdout)
-    return state
+    container: dict[str, Any] = json.loads(asked.stdout)[0]
+    return container

@@ -22,11 +22,12 @@ from agent.base import processes
 from agent.base.durable import remove_tree
 from agent.base.errors import ProcessTimeout
 from agent.base.logs import Log
-from agent.jobs.interface import Exit, Launch, Running
+from agent.jobs.interface import Launch, Running
 from agent.jobs.isolation import confinement
 from agent.jobs.isolation.confinement import Confinement
 from agent.jobs.isolation.diskwatch import DiskWatch
-from agent.jobs.isolation.process import MARKS, reader, resolve
+from agent.jobs.isolation.process import MARKS, output_pipe, resolve
+from agent.jobs.verdict import Exit
 
 START_SECONDS = 60.0
 """Until a unit's first program reports: 0.05 s, but some seconds in a busy machine under software emulation."""
@@ -73,18 +74,16 @@ class UnitIsolation:
                 stack.push_async_callback(_clear_away, launch.scratch)
             ours, theirs = socket.socketpair()
             stack.callback(theirs.close)
-            reading, writing = os.pipe()
-            written = stack.enter_context(os.fdopen(writing, "wb", buffering=0))
-            output = await reader(reading)
+            output, writing = await stack.enter_async_context(output_pipe())
             client = await stack.enter_async_context(
                 processes.started(
                     self._command(name, launch),
                     environ=self._systemd.environ | {mark: launch.environ[mark] for mark in MARKS},
                     feed=theirs.fileno(),
-                    output=writing,
+                    output=writing.fileno(),
                 )
             )
-            written.close()
+            writing.close()
             theirs.close()
             answers, orders = await asyncio.open_unix_connection(sock=ours)
             stack.callback(orders.close)
