@@ -141,7 +141,7 @@ def _isolation_of(job: Job, context: JobContext) -> Isolation:
 async def _working(
     job: Job, space: Workspace, context: JobContext
 ) -> AsyncIterator[WorkingDirectory]:
-    """Yield where the program works: in the release's own tree only where it cannot, and need not, change that."""
+    """Yield the working directory: the release's own files where the program cannot change them, else a copy."""
     if _isolation_of(job, context).protects_tree and not job.works_in_copy:
         yield WorkingDirectory(context.tree)
         return
@@ -157,7 +157,7 @@ async def _working(
 
 @asynccontextmanager
 async def _browsing(job: Job, context: JobContext) -> AsyncIterator[Callable[[], Awaitable[bool]]]:
-    """Have the browser during the block, and yield the question whether it was lost meanwhile."""
+    """Use the browser during the block; yield a function that tells whether it was lost meanwhile."""
     browser = context.browser if job.browser else None
     if browser is None:
         yield _nothing_to_lose
@@ -176,7 +176,7 @@ async def _nothing_to_lose() -> bool:
 
 
 async def _restore_state(job: Job, space: Workspace, context: JobContext) -> tuple[str, ...]:
-    """Give the attempt the state that the job had before the run, untouched by earlier attempts."""
+    """Unpack the state that the job had before the run; earlier attempts have not changed it."""
     archive = context.run.restored_state(job.name)
     if not archive.exists():
         return ()
@@ -224,7 +224,6 @@ def _launch(
 
 
 def _writable(paths: AttemptPaths, space: Workspace, working: WorkingDirectory) -> Iterator[Path]:
-    """Yield the folders that are the attempt's own."""
     yield from (space.output, space.state, space.home, space.result_file.parent)
     if working.output is not None:
         yield working.path
@@ -233,7 +232,7 @@ def _writable(paths: AttemptPaths, space: Workspace, working: WorkingDirectory) 
 
 
 def _downloads(job: Job, context: JobContext) -> Path:
-    """Return a downloads folder of the job's own, which the browser, another user perhaps, may write to."""
+    """Return the job's downloads folder; the browser, which may be another user, can write to it."""
     folder = context.run.downloads / job.name
     open_to_browser(folder)
     return folder
@@ -242,7 +241,7 @@ def _downloads(job: Job, context: JobContext) -> Path:
 async def _execute(
     launch: Launch, space: Workspace, capture: Capture, job: Job, context: JobContext
 ) -> Ended:
-    """Start the program, stop it at its limit or when the run stops, and leave nothing of it."""
+    """Run the program until it ends, reaches its limit, or the run stops; end all that it started."""
     seconds = min(job.timeout, context.seconds_left())
     drain: asyncio.Task[None] | None = None
     try:
@@ -265,7 +264,7 @@ async def _execute(
 
 
 async def _watch(running: Running, seconds: float, job: Job, context: JobContext) -> Ended:
-    """Wait for the program; past its limit, or when the run stops, ask it to end and give it its grace."""
+    """Wait for the program; at its limit, or when the run stops, send SIGTERM and wait for its grace."""
     waiting, began = asyncio.ensure_future(running.wait()), monotonic()
     try:
         which = await first(_outcome(waiting), context.stop.wait(), seconds=seconds)
@@ -294,7 +293,6 @@ def _ended(end: Exit, **more: Any) -> Ended:
 
 
 def _read_result(path: Path, context: JobContext) -> tuple[ResultFile, str]:
-    """Return what the job says of itself, and why that could not be read."""
     try:
         with open_file(path.parent, path.name) as (stream, _):
             text = read_start(stream, MAX_BYTES + 1)

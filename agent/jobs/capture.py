@@ -80,7 +80,7 @@ class Capture:
 
     @contextmanager
     def _opened(self) -> Iterator[Callable[[bytes], int]]:
-        """Open the file, and yield what writes to it; `lost` tells why something was not written."""
+        """Open the file, and yield a function that writes to it and never fails: it sets `lost`."""
         with ExitStack() as stack:
             try:
                 file = stack.enter_context(self._path.open("wb", buffering=0))
@@ -140,7 +140,7 @@ class Capture:
 
 
 def _end_of_block(text: str) -> int:
-    """Return where the whole lines of a text end; within a line that is too long, where a piece of it does."""
+    """Return the end of the last whole line; in a line that is too long, the end of a piece."""
     end = text.rfind("\n") + 1
     return end if len(text) - end <= LONGEST_LINE else len(text) - HELD_BACK
 
@@ -152,5 +152,5 @@ def _both_ends(line: str) -> str:
 
 
 def _whole_characters(data: bytes) -> bytes:
-    """Return UTF-8 without the pieces of characters that a cut has left at its ends."""
+    """Return UTF-8 without incomplete characters."""
     return data.decode(errors="ignore").encode()

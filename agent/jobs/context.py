@@ -149,7 +149,7 @@ class JobContext:
         return left if ends_in_time(known, ran, left) else 0.0
 
     async def _deadlines(self, gone: datetime, jobs: list[str]) -> Deadlines:
-        """Return until when jobs may run on a machine that is taken, so that what they still have to send arrives."""
+        """Return the deadlines on a machine that is taken back, with what these jobs still have to send."""
         pending = await self.delivery.waiting_bytes(jobs)
         return deadlines(gone, now(), pending=pending, grace=self.limits.grace)
 

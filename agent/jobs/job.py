@@ -69,7 +69,7 @@ async def run_job(job: Job, context: JobContext) -> JobRecord:
 
 
 async def _missed_turn(job: Job, context: JobContext) -> JobRecord | None:
-    """Wait for the job's reservation at its sites; return what it comes to when there is none for it any more."""
+    """Wait for the job's reservations at its sites; return its result when there is no time for them."""
     try:
         if await context.turn_of(job):
             return None
@@ -96,7 +96,7 @@ def keeps_checkpoint(job: Job, status: JobStatus) -> bool:
 
 
 async def _keep_state(job: Job, number: int, context: JobContext) -> list[str]:
-    """Pack what the last attempt left for the next run, and return what was wrong with it."""
+    """Pack the last attempt's state for the next run; return notes."""
     state = context.run.workspace(job.name, number).state
     archive = context.run.saved_state(job.name)
     began = monotonic()
@@ -109,7 +109,7 @@ async def _keep_state(job: Job, number: int, context: JobContext) -> list[str]:
 
 
 async def _make_durable(context: JobContext, log: Log) -> list[str]:
-    """Bring to the disk what the job wrote: its result must not survive a power cut that its files do not."""
+    """Flush what the job wrote: after a power cut there must be no result without its files."""
     try:
         await in_thread(lambda: sync_file_system(context.run.root), seconds=SYNC_SECONDS)
     except (OSError, TimeoutError) as error:

@@ -25,8 +25,6 @@ Stopped = Callable[[], bool]
 
 
 class _Budget:
-    """What a state may still hold."""
-
     def __init__(self, limit: int, stopped: Stopped) -> None:
         self._limit, self._bytes = limit, limit
         self._entries = MAX_ENTRIES
@@ -82,11 +80,11 @@ def pack(state: Path, archive: Path, limit: int, stopped: Stopped) -> str:
 
 
 def _add_all(tar: tarfile.TarFile, state: Path, budget: _Budget) -> list[str]:
-    """Add the plain files of a folder to an archive, and return the names of what else is in it.
+    """Add the plain files of a folder to an archive; return the names of the other entries.
 
     Raises:
-        ValueError: They are more than a state may hold.
-        StoppedError: Nobody waits for them any more.
+        ValueError: There are more than a state may hold.
+        StoppedError: The run was told to stop.
     """
     left_out: list[str] = []
     for name in sorted(_names(state, budget)):
@@ -104,7 +102,7 @@ def _add_all(tar: tarfile.TarFile, state: Path, budget: _Budget) -> list[str]:
 
 
 def _names(state: Path, budget: _Budget) -> Iterator[str]:
-    """Yield the paths of all that is in a folder and is no folder; no link is followed."""
+    """Yield the paths of all entries below a folder but folders; no link is followed."""
     folders = [""]
     while folders:
         inside = folders.pop()
@@ -151,6 +149,6 @@ def unpack(archive: Path, state: Path, limit: int, stopped: Stopped) -> str:
 
 
 def _stays_inside(name: str) -> bool:
-    """Tell whether a path leads below where it starts; the names themselves are the job's business."""
+    """Tell whether a path stays below its start."""
     path = PurePosixPath(name)
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts

@@ -285,7 +285,7 @@ def _reason(ended: Ended) -> str:
 
 
 def _refused_write(ended: Ended) -> str:
-    """Return the remedy for a program whose output says that it could not write beside its code."""
+    """Return the remedy for a program whose output says that its working directory is read-only."""
     return READ_ONLY if ended.read_only and _SAYS_READ_ONLY.search(ended.tail) else ""
 
 

@@ -102,7 +102,7 @@ class WorkingTrees:
 
 
 class _Copy:
-    """A copy, and what its files were like when nobody had worked in it."""
+    """A copy of the release's files, and the status that each had at first."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -123,7 +123,7 @@ class _Copy:
         return self._is_as_it_was() and self._without_new()
 
     def _written(self) -> Iterator[str]:
-        """Yield the files that are new, or whose content has changed, and that somebody may miss."""
+        """Yield the files that are new or whose content has changed, but for those that tools make again."""
         for path, status in list(_entries(self.root)):
             if stat.S_ISDIR(status.st_mode) or not _MADE_BY_TOOLS.isdisjoint(path.split("/")):
                 continue
@@ -160,7 +160,7 @@ def _within(path: str, folder: str | None) -> str | None:
 
 
 def _place(path: str, mounted: Mapping[str, str]) -> str | None:
-    """Return what `output` would have to be for a file to count; None where the job has no such folder."""
+    """Return the `output` that would collect a file; None where the job has no such folder."""
     places = [
         (folder, target) for target, folder in mounted.items() if _within(path, folder) is not None
     ]
@@ -168,7 +168,7 @@ def _place(path: str, mounted: Mapping[str, str]) -> str | None:
 
 
 def _moved(root: Path, path: str, target: Path) -> bool:
-    """Move a result out of a copy, following no link in its path; tell whether it went."""
+    """Move a result out of a copy without following links; tell whether it worked."""
     folder, slash, name = path.rpartition("/")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -184,17 +184,17 @@ def _moved(root: Path, path: str, target: Path) -> bool:
 
 
 def _content(status: os.stat_result) -> tuple[int, int, int, int]:
-    """Return what changes with a file's content; unlike the time of change, not with its owner and mode."""
+    """Return what changes with a file's content, but not with its owner or mode."""
     return status.st_ino, stat.S_IFMT(status.st_mode), status.st_size, status.st_mtime_ns
 
 
 def _state(status: os.stat_result) -> Signature | int:
-    """Return what changes with an entry; of a folder only its mode, because what is in it is looked at by itself."""
+    """Return what changes with an entry; of a folder only its mode: its entries are compared themselves."""
     return status.st_mode if stat.S_ISDIR(status.st_mode) else Signature.of(status)
 
 
 def _entries(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield all that is below a folder with its status, folders before their content; nothing is followed."""
+    """Yield path and status of all entries below a folder, folders before their content; no link is followed."""
     folders = [""]
     while folders:
         inside = folders.pop()
@@ -232,7 +232,7 @@ def _copy(tree: Path, target: Path, stopped: Callable[[], bool], *, is_open: boo
 
 
 def _clone(source: str, copy: str) -> None:
-    """Copy a file with its mode and times, without its data where the file system can share them."""
+    """Copy a file with mode and times; where the file system can share blocks, no data are copied."""
     with open(source, "rb") as reading, open(copy, "wb") as writing:  # noqa: PTH123 -- copytree speaks in strings
         try:
             fcntl.ioctl(writing.fileno(), FICLONE, reading.fileno())

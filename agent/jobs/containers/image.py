@@ -62,7 +62,7 @@ class ImageBackend(ContainerBackend):
             await super().remove()
 
     async def _network(self) -> str:
-        """Make a network of its own, in which no other container is, and return this machine's address in it."""
+        """Make a network for this container alone, and return this machine's address in it."""
         labels = (f"{LABEL}={self._launch.environ['MAYFLY_RUN_ID']}", f"{PROJECT}={self._name}")
         marks = (part for label in labels for part in ("--label", label))
         self._begun = True

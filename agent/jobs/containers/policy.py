@@ -228,7 +228,7 @@ def stack_faults(document: Mapping[str, Any], stack: Stack) -> tuple[Fault, ...]
 def _judge(
     rules: Mapping[str, Rule | None], table: Mapping[str, Any], stack: Stack, prefix: str
 ) -> Iterator[Fault]:
-    """Judge each key of a table by its rule; None is the rule that any value will do."""
+    """Judge each key of a table by its rule; None allows any value."""
     for key, value in table.items():
         if (
             key.startswith("x-") or not value
@@ -270,7 +270,7 @@ def _each(rule: Rule) -> Rule:
 
 
 def _only(allowed: Callable[[Any], bool], problem: str, remedy: str) -> Rule:
-    """Return the rule for a value, or for the items of a list or the keys of a table, that are known one by one."""
+    """Return the rule that allows certain values: of the key itself, of a list's items, or of a table's keys."""
 
     def judge(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
         for item in value if isinstance(value, dict) else _listed(value):
@@ -281,7 +281,7 @@ def _only(allowed: Callable[[Any], bool], problem: str, remedy: str) -> Rule:
 
 
 def _any_of(*words: str, own: str = "") -> Callable[[Any], bool]:
-    """Return whether a value is one of the words, or begins with what names a service of the stack."""
+    """Return the test whether a value is one of the words, or has the prefix that names a service of the stack."""
     return lambda value: value in words or (own != "" and str(value).startswith(own))
 
 
@@ -293,7 +293,7 @@ def _in_release(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
 
 
 def _own(rules: Mapping[str, Rule | None]) -> Rule:
-    """Return the rule for a network or a volume: one of others has one fault, whatever else is said of it."""
+    """Return the rule for a network or a volume; an external one gets a single fault."""
 
     def judge(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
         if isinstance(value, dict) and value.get("external"):
@@ -366,7 +366,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _replaceable(document: Mapping[str, Any], stack: Stack) -> Iterator[Fault]:
-    """Yield the paths that one service mounts, and another may replace by a link to any place before it does."""
+    """Yield a fault for each path that another service can replace by a link before it is mounted."""
     services = _table(document, "services")
     mounted = [
         (name, volume)
@@ -387,7 +387,7 @@ def _replaceable(document: Mapping[str, Any], stack: Stack) -> Iterator[Fault]:
 
 
 def _is_single(service: Mapping[str, Any]) -> bool:
-    """Tell whether one container of a service is started: all that it mounts is mounted before it runs."""
+    """Tell whether a service has one container: its mounts are made before it runs."""
     replicas = service.get("scale") or _table(service, "deploy").get("replicas") or 1
     return str(replicas) == "1"
 
@@ -395,7 +395,7 @@ def _is_single(service: Mapping[str, Any]) -> bool:
 def _mounted(
     service: Mapping[str, Any], document: Mapping[str, Any]
 ) -> Iterator[Mapping[str, Any]]:
-    """Yield what a service mounts from the disk: its folders, and files that are configs and secrets."""
+    """Yield a service's bind mounts, and the files of its configs and secrets."""
     for volume in _listed(service.get("volumes")):
         if isinstance(volume, dict) and volume.get("type") == "bind":
             yield volume
@@ -408,7 +408,7 @@ def _mounted(
 
 
 def _listed(value: Any) -> list[Any]:
-    """Return a list; what is none, as a list of it."""
+    """Return a list as it is, a single value as a list, None as an empty list."""
     if value is None:
         return []
     return value if isinstance(value, list) else [value]

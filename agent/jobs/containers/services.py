@@ -59,7 +59,7 @@ def beside(document: Mapping[str, Any], active: Collection[str], batch: str) -> 
 
 
 def _needed(names: Collection[str], services: Mapping[str, Any]) -> set[str]:
-    """Return the services that these name, directly or through others."""
+    """Return the services that these need, directly or indirectly."""
     found: set[str] = set()
     waiting = [*names]
     while waiting:

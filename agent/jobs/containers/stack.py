@@ -82,7 +82,7 @@ class StackBackend(ContainerBackend):
             await wait_until_ready(self._engine, self._name, others.awaited, self._log)
 
     async def _give_init(self, attach: Attach) -> None:
-        """Let the batch service hear of SIGTERM, unless its file says otherwise or its image has an init of its own."""
+        """Give the batch service an init, which passes SIGTERM on, unless its file or its image says otherwise."""
         own = self._document["services"][self._service]
         if "init" in own:
             return
@@ -109,7 +109,7 @@ class StackBackend(ContainerBackend):
             raise ContainerError(f"the stack of {self._spec.compose} did not start")
 
     async def _have_images(self) -> None:
-        """Pull and build what needs a login, before anything of the stack runs: what starts it has none."""
+        """Pull and build with a login, where one is needed: the commands that start the stack have none."""
         images, builds = await asyncio.to_thread(origins, self._document)
         async with self._engine.logged_in(images, builds) as engine:
             if engine.program == self._engine.program:

@@ -105,7 +105,7 @@ _DEFAULT_NAMES = frozenset({"compose", "docker-compose"})
 
 
 def _override_of(file: Path) -> tuple[Path, ...]:
-    """Return the file that `docker compose up` reads besides, if the stack's has a name of its choosing."""
+    """Return the override file that `docker compose up` reads beside a compose file with a default name."""
     if file.stem not in _DEFAULT_NAMES or file.suffix not in {".yml", ".yaml"}:
         return ()
     named = (file.with_name(f"{file.stem}.override{suffix}") for suffix in (".yml", ".yaml"))
@@ -172,7 +172,7 @@ async def read_stack(wanted: StackFile, merged: Path) -> Reading:
 
 
 def _has_files(folder: Path, stack: Stack) -> bool:
-    """Tell whether a release brings files in a folder: then this is code, and results are what is new beside it."""
+    """Tell whether the release has files in a folder: then it is code, and results are the new files in it."""
     if not stack.has(str(folder)):
         return False
     names = (name for _, _, names in os.walk(folder) for name in names)
@@ -180,7 +180,7 @@ def _has_files(folder: Path, stack: Stack) -> bool:
 
 
 def _hides_code(output: str, service: Mapping[str, Any]) -> bool:
-    """Tell whether a mount at `output` hides the program of an image, as far as its Dockerfile says."""
+    """Tell whether a mount at `output` hides the image's program, according to its Dockerfile."""
     named = re.findall(r"(?im)^\s*WORKDIR\s+(\S+)", _dockerfile(service.get("build") or {}))
     mounted = (
         each.get("target") for each in service.get("volumes") or () if isinstance(each, dict)
@@ -211,7 +211,7 @@ def origins(document: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ..
 
 
 def _before(wanted: StackFile, stack: Stack) -> tuple[Fault, ...]:
-    """Judge the files that compose reads in any case: the compose file, its override, and `.env` beside it."""
+    """Judge the files that compose always reads: the compose file, its override, and `.env` beside it."""
     variables = wanted.own.parent / ".env"
     named = [*wanted.files, *([variables] if os.path.lexists(variables) else [])]
     links = tuple(

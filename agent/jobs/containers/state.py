@@ -86,7 +86,7 @@ async def terminate(engine: Engine, name: str) -> bool:
 
 
 async def _inspected(engine: Engine, name: str) -> dict[str, Any] | None:
-    """Return what the engine knows of a container; None when it has none of that name."""
+    """Return `docker container inspect`; None when there is no such container."""
     asked = await engine.run("container", "inspect", name)
     if asked.code != 0:
         if "no such container" in asked.complaint.lower():

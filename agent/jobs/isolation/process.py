@@ -49,8 +49,6 @@ class ProcessIsolation:
 
 
 class _Group:
-    """A process and its group."""
-
     def __init__(self, process: Process, output: StreamReader) -> None:
         self._process = process
         self._output = output
@@ -95,7 +93,7 @@ def resolve(launch: Launch) -> str:
 
 
 def _limit(pid: int, launch: Launch) -> None:
-    """Set the kernel's limits on a program that has just started, before it can have done much."""
+    """Set the kernel's limits on a program that has just started."""
     if sys.platform != "linux":
         return
     with suppress(ProcessLookupError, PermissionError):  # it may be over already

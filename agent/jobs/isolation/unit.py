@@ -105,7 +105,7 @@ class UnitIsolation:
 
 
 async def _become(unit: "_Unit", orders: StreamWriter, program: str, launch: Launch) -> None:
-    """Give the unit's user the job's folders, and tell the launcher what to become.
+    """Give the unit's user the job's folders, and send the launcher the job's command.
 
     Raises:
         OSError: The unit could not be started.
@@ -164,7 +164,7 @@ class Systemd:
 
 
 class _Unit:
-    """A unit under way, and the client that waits for its end."""
+    """A running unit, and the `systemd-run` that waits for its end."""
 
     def __init__(
         self,
@@ -223,7 +223,7 @@ class _Unit:
         self._asking.append(asyncio.create_task(asking))
 
     async def _complaint(self) -> str:
-        """Return why it never began, as systemd-run and systemd tell it."""
+        """Return why it never began, from systemd-run's output and systemd's properties."""
         said = b""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ASK_SECONDS):
@@ -283,13 +283,13 @@ def _make_scratch(folder: Path) -> None:
 
 
 async def _clear_away(folder: Path) -> None:
-    """Remove temporary files at once: the disk is small. What cannot be removed goes with the run."""
+    """Remove temporary files at once, because the disk is small; what cannot be removed goes with the run."""
     with contextlib.suppress(OSError, RecursionError):
         await asyncio.to_thread(remove_tree, folder)
 
 
 def _give(launch: Launch, user: int) -> None:
-    """Make a user (and the group of that number) the owner of a job's folders; nothing of the job's runs yet."""
+    """Make a user, and the group of that number, the owner of a job's folders."""
     for top in filter(None, (*launch.writable, launch.scratch)):
         os.lchown(top, user, user)
         for folder, folders, files in os.walk(top):
@@ -298,7 +298,7 @@ def _give(launch: Launch, user: int) -> None:
 
 
 def _order(program: str, launch: Launch) -> bytes:
-    """Return what the launcher is told: how many words the command has, they, and the environment."""
+    """Return the launcher's input: the number of words of the command, the words, the environment."""
     command = (program, *launch.command[1:])
     variables = (f"{name}={value}" for name, value in launch.environ.items())
     fields = (str(len(command)), *command, *variables)
