@@ -48,7 +48,7 @@ MOST_TEXT = 2000
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What an attempt came to."""
+    """An attempt's result: what the package says of it, and what decides on another."""
 
     record: Attempt
     verdict: Verdict
@@ -64,7 +64,7 @@ async def attempt(job: Job, number: int, context: JobContext, log: Log) -> Tried
     Args:
         job: The job.
         number: From 1.
-        context: What jobs share.
+        context: What the jobs share.
         log: Bound to the job and the attempt.
     """
     started = now()

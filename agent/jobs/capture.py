@@ -1,4 +1,4 @@
-"""A job's stdout and stderr: always drained, kept within a limit, redacted, and told to the log."""
+"""A job's stdout and stderr: always drained, kept within a limit, redacted, and logged."""
 
 import codecs
 from asyncio import StreamReader
@@ -25,8 +25,7 @@ TAIL_LINES = 200
 class Capture:
     """Keeps the first half and the last half of what a job writes, when that is more than the limit.
 
-    It works on blocks of whole lines: a job may write millions of them, and nothing here happens line by line but what
-    is told to the log.
+    It works on blocks of whole lines, because a job may write millions of lines; only what is logged is split.
 
     Attributes:
         total: Bytes written by the job.
@@ -59,7 +58,7 @@ class Capture:
     async def drain(self, stream: StreamReader) -> None:
         """Read a stream to its end; everything that was read is in the file even when this is cancelled.
 
-        A disk that does not take it is no reason to stop reading: the job would stall.
+        When the disk is full it goes on reading, so that the job does not stall.
         """
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         rest = ""

@@ -32,7 +32,7 @@ from agent.machine.spot import Deadlines, deadlines, ends_in_time
 T = TypeVar("T")
 
 OUTPUTS_SECONDS = 5.0
-"""For what is known of a job's past when it has ended and is not judged by it."""
+"""For the past of a job that has ended and is not judged by it."""
 
 
 class Sessions(Protocol):
@@ -66,12 +66,12 @@ class Sessions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class JobContext:
-    """Everything a job needs that is not its own.
+    """What the jobs of a run share.
 
     Attributes:
         run: The run in the spool.
         batch: Its batch's name, the same for every attempt.
-        tree: The release's files: the jobs' working directory, or what that is a copy of.
+        tree: The release's files; the jobs' working directory is this folder or a copy of it.
         programs: `bin` of the release's environment, or None.
         ref: The release's ref.
         commit: Its commit.
@@ -90,7 +90,7 @@ class JobContext:
         progress: Who watches.
         trees: Lends the copies.
         timezone: In which days are meant where a job does not say; empty for the agent's.
-        pace: Where reservations at sites are kept; None makes none.
+        pace: Folder of the reservations at sites; None for no rate limits.
         secrets_unread: Why there are none; empty when their source was read, or no job asks for any.
         finished: Jobs that another run of the batch has done, each with the reason; it may grow.
         login: What opens a private registry.
@@ -127,14 +127,14 @@ class JobContext:
         return (self.deadline - now()).total_seconds()
 
     async def grace(self) -> float:
-        """Return the seconds from SIGTERM to SIGKILL: the usual ones, or what a machine that is taken back has left."""
+        """Return the seconds from SIGTERM to SIGKILL: `limits.grace`, or less on a machine that is taken back."""
         if self.stop.gone is None:
             return self.limits.grace
         table = await self._deadlines(self.stop.gone, sorted(self.run.started_jobs()))
         return (table.jobs_end - now()).total_seconds()
 
     async def seconds_to_go_on(self, job: str, ran: float) -> float:
-        """Return for how long a job may go on although its machine is taken back: its past says that it ends in time.
+        """Return the seconds that a job may go on although its machine is taken back: 0 unless its past was short.
 
         Args:
             job: The job.
@@ -154,10 +154,10 @@ class JobContext:
         return deadlines(gone, now(), pending=pending, grace=self.limits.grace)
 
     async def turn_of(self, job: Job) -> bool:
-        """Wait for a job's reservation at each of its sites; False when the run stops or its time is over before that.
+        """Wait for a job's reservation at each of its sites; False when the run stops or has no time left.
 
         Raises:
-            StateError: Turns cannot be kept.
+            StateError: The folder of the reservations cannot be used.
         """
         if self.pace is None:
             return True
@@ -178,7 +178,7 @@ class JobContext:
         return past.outputs.get(job, ())
 
     async def known_outputs(self, job: JobRecord) -> tuple[Output, ...]:
-        """Return the same for a job that ended, as far as it is known soon: its next result carries it on."""
+        """Return the same for a job that ended, if known soon; its record carries it on."""
         if job.status is JobStatus.SKIPPED:
             return ()
         await asyncio.wait([self.past], timeout=0 if self.stop.requested else OUTPUTS_SECONDS)

@@ -14,7 +14,7 @@ from agent.jobs.worktree import WorkingDirectory
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """What a job that is a container has besides.
+    """What only a job in a container has.
 
     Attributes:
         folder: The attempt's own folder on this machine, for what the job must not see.
@@ -53,7 +53,7 @@ class Launch:
         environ: Its whole environment. `MAYFLY_RUN_ID` and `MAYFLY_JOB` in it mark what it starts.
         cwd: Its working directory: the release's tree, or a copy of it.
         memory: Bytes it may use; None for no limit.
-        container: What it has besides when it is a container.
+        container: Of a job in a container.
         writable: Folders it may write to, besides `scratch`; under an isolation that grants, it gets no others.
         readable: What it sees of the agent's state besides: its release.
         scratch: Its own /tmp, under an isolation that gives one.
@@ -89,7 +89,7 @@ class Running(Protocol):
         """
 
     def terminate(self) -> None:
-        """Ask it, and what it started, to end (SIGTERM)."""
+        """Send SIGTERM to it and what it started."""
 
 
 class Isolation(Protocol):
@@ -97,7 +97,7 @@ class Isolation(Protocol):
 
     @property
     def protects_tree(self) -> bool:
-        """Whether no program can change its working directory where that is the release's own tree."""
+        """Whether programs can run in the release's own tree and not change it."""
 
     def start(self, launch: Launch) -> AbstractAsyncContextManager[Running]:
         """Start a program; leaving the context kills all that it started, within bounded time.

@@ -26,7 +26,7 @@ MOST_NOTES = 100
 
 
 async def run_job(job: Job, context: JobContext) -> JobRecord:
-    """Run a job, attempt after attempt, and return what became of it; it never raises what is expected."""
+    """Run a job, attempt after attempt, and return its record; a job's failure raises nothing."""
     log = context.run_logger.log.bind(job=job.name)
     missing = [name for name in job.secrets if name not in context.secrets]
     if missing:
@@ -90,7 +90,7 @@ async def _fetch_state(job: Job, context: JobContext) -> list[str]:
 
 
 def keeps_checkpoint(job: Job, status: JobStatus) -> bool:
-    """Tell whether the state of a job that did not succeed is kept for its next run."""
+    """Tell whether the next run gets the state of a job that did not succeed."""
     cut = status in {JobStatus.INTERRUPTED, JobStatus.TIMED_OUT}
     return cut and job.state == "checkpoint"
 
@@ -155,10 +155,10 @@ def _without_start(
 
 
 def failed(job: Job, context: JobContext, reason: str, cause: JobCause) -> JobRecord:
-    """Return the result of a job that came to nothing, for a reason outside of it."""
+    """Return the record of a job that failed for a reason outside of it."""
     return _without_start(job, context, JobStatus.FAILED, cause, reason)
 
 
 def skipped(job: Job, context: JobContext, reason: str, cause: JobCause | None = None) -> JobRecord:
-    """Return the result of a job that was not started; without a cause it was simply not due."""
+    """Return the record of a job that was not started; without a cause it was not due."""
     return _without_start(job, context, JobStatus.SKIPPED, cause, reason)

@@ -1,4 +1,4 @@
-"""All jobs of a run: who starts when is decided by `agent.jobs.plan`, this carries it out."""
+"""Runs all jobs; `agent.jobs.plan` decides which starts when."""
 
 import asyncio
 import errno
@@ -19,11 +19,11 @@ LEAST_SECONDS = 1.0
 
 
 Done = Callable[[Job, JobRecord], Awaitable[None]]
-"""Takes over what became of a job."""
+"""Called with a job and its record."""
 
 
 async def run_jobs(jobs: Sequence[Job], sessions: int, context: JobContext, done: Done) -> None:
-    """Run the jobs that no other run has done; each result is handed to `done` as soon as it is known, once."""
+    """Run the jobs that no other run has done; call `done` once for each, as soon as it has ended."""
     runner = _Runner(jobs, sessions, context, done)
     try:
         await runner.work()
@@ -71,7 +71,7 @@ class _Runner:
             return failed(job, self._context, f"the agent failed: {error!r}", JobCause.ERROR)
 
     async def cancel(self) -> None:
-        """End what still runs, for a run that is being torn down."""
+        """Cancel what still runs."""
         tasks = [self._browser, *self._running.values()]
         for task in tasks:
             task.cancel()

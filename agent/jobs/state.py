@@ -57,7 +57,7 @@ def pack(state: Path, archive: Path, limit: int, stopped: Stopped) -> str:
         stopped: Tells whether to give up.
 
     Returns:
-        Why nothing was written although there is something, or what was left out; empty otherwise.
+        Why nothing was written, or what was left out; empty when all was written.
     """
     draft = archive.with_name(f".{archive.name}.tmp")
     try:
@@ -125,8 +125,7 @@ def unpack(archive: Path, state: Path, limit: int, stopped: Stopped) -> str:
     """Extract a state into an empty folder.
 
     Returns:
-        Why it was not (fully) extracted; empty when it was. The folder is empty again then: half a state is worse
-        than none.
+        Why it was not extracted, and the folder is empty: half a state is worse than none. Empty when it was.
     """
     budget = _Budget(limit, stopped)
     try:

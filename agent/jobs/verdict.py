@@ -60,7 +60,7 @@ class Strays:
     volumes: tuple[str, ...] = ()
 
     def and_one(self, path: str, output: str) -> "Strays":
-        """Return these with one more; what is told of the first stays."""
+        """Return these with one more."""
         first = self if self.count else replace(self, first=path, output=output)
         return replace(first, count=first.count + 1)
 
@@ -157,7 +157,7 @@ class Produced:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How an attempt is counted, and whether its own exit code asks for another."""
+    """An attempt's status, and whether its exit code asks for another attempt."""
 
     status: JobStatus
     cause: JobCause | None = None
@@ -168,8 +168,8 @@ class Verdict:
 def not_started(error: OSError) -> JobCause:
     """Return why a program could not be started.
 
-    It is the release's doing that there is no such program, or that it is none. Everything else is the machine's: it
-    has no room, or so much to do that its service manager does not come to it.
+    A program that is missing, or is none, is the release's fault. Everything else is the machine's: a full disk, or
+    a service manager that is too busy.
     """
     if isinstance(error, _NO_PROGRAM) or error.errno in _NOT_EXECUTABLE:
         return JobCause.RELEASE
@@ -213,7 +213,7 @@ def judge(
 def note_on_strays(
     strays: Strays, verdict: Verdict, produced: Produced, *, has_output: bool
 ) -> str:
-    """Return what is told beside the verdict of what a job wrote elsewhere; where it has no results, that is in it."""
+    """Return the note on what a job wrote elsewhere; without results, the verdict's message says it."""
     if produced.files:
         return strays.text
     return strays.hint if verdict.status is JobStatus.SUCCEEDED and not has_output else ""
@@ -244,8 +244,8 @@ def broken_expectation(
 def wants_retry(verdict: Verdict, number: int, retries: int, *, browser_died: bool) -> bool:
     """Tell whether attempt `number` (from 1) is followed by another.
 
-    Every failure is retried `retries` times. Exit code 75 gets one retry even when there are none, and so does an
-    attempt that lost its browser: that was not the job's doing.
+    Every failure is retried `retries` times. Exit code 75, and an attempt that lost its browser, get one retry in any
+    case.
     """
     if verdict.status in {JobStatus.SUCCEEDED, JobStatus.INTERRUPTED, JobStatus.SKIPPED}:
         return False

@@ -35,14 +35,14 @@ _MADE_BY_TOOLS = frozenset({"__pycache__", "node_modules"})
 
 @dataclass(slots=True)
 class WorkingDirectory:
-    """Where a program, or a stack, works.
+    """The working directory of a program or a stack.
 
     Attributes:
         path: The folder.
-        output: What in it is the job's output where that is new or changed: a folder, or a file; None for nothing.
-        mounted: What the job's `output` would be for each folder in it; for a stack these are its mounts.
-        volumes: Where a stack has volumes, of which nothing is seen here.
-        strays: What was written elsewhere in it, once it has been given back.
+        output: The folder, or file, in it whose new and changed files are results; None for none.
+        mounted: Its folders by the `output` that names them; for a stack, its mounts.
+        volumes: Paths of a stack's volumes, which cannot be looked into.
+        strays: What was written elsewhere in it; known when the program has ended.
     """
 
     path: Path
@@ -73,11 +73,11 @@ class WorkingTrees:
         Args:
             tree: The files.
             stopped: Whether the run was told to stop; asked between two files.
-            results: For a copy in which every user may write: where its results are moved.
+            results: Where results are moved; such a copy may be written by every user.
 
         Raises:
-            StoppedError: It was, before the copy was made.
-            OSError: The disk does not take it.
+            StoppedError: The run was told to stop before the copy was made.
+            OSError: The copy could not be written.
         """
         idle = self._idle.setdefault((tree, results is not None), [])
         copy = idle.pop() if idle else await self._make(tree, stopped, is_open=results is not None)
@@ -109,7 +109,7 @@ class _Copy:
         self._before = dict(_entries(root))
 
     def take_back(self, working: WorkingDirectory, results: Path | None) -> bool:
-        """Move out what is a result, say what is lost, and take away what is new; return whether all is as it was."""
+        """Move results out, count strays, remove new entries; return whether the copy is as at first."""
         strays = Strays(volumes=working.volumes)
         for path in self._written():
             inside = _within(path, working.output)
@@ -208,7 +208,7 @@ def _entries(root: Path) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def open_up(tree: Path) -> None:
-    """Let every user write in a folder of ours; what keeps strangers out is the folder above it."""
+    """Let every user write in a folder; the folder above it keeps others out."""
     for folder, _, files in os.walk(tree):
         Path(folder).chmod(0o777)
         for name in files:

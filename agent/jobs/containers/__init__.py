@@ -27,12 +27,12 @@ class Containers:
     protects_tree = True
 
     def __init__(self, environ: Mapping[str, str], log: Log, login: Login = no_login) -> None:
-        """Describe where containers run; nothing is asked of the engine yet.
+        """Describe where containers run.
 
         Args:
             environ: Where `docker`, compose and the engine are found.
-            log: Bound to the job; told of what would not go.
-            login: What opens a private registry.
+            log: Bound to the job.
+            login: Opens a private registry.
         """
         self._login = login
         self._environ = environ
@@ -42,8 +42,7 @@ class Containers:
     async def start(self, launch: Launch) -> AsyncIterator[Running]:
         """Begin to start a container; leaving the context removes it and all that was started for it.
 
-        What its image or its stack take to be there is part of its time: the wait for its end raises ContainerError
-        when they cannot be had.
+        Pulling and building count as the job's time: `wait` raises ContainerError when they fail.
         """
         backend = self._backend(launch)
         async with output_pipe() as (output, writing):

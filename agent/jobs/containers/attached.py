@@ -1,4 +1,4 @@
-"""A container under way: its preparation, its client on whose pipe its output comes, its end."""
+"""A container's life: its preparation, the client that its output comes from, its end."""
 
 import asyncio
 import signal
@@ -20,7 +20,7 @@ from agent.jobs.interface import ContainerSpec, Launch
 from agent.jobs.verdict import Exit
 
 CLOSE_SECONDS = 10.0
-"""For the work of a container that is being removed to notice it."""
+"""Until the tasks of a container that is being removed have ended."""
 
 
 Command = tuple[Sequence[str], Mapping[str, str], Path]
@@ -79,7 +79,7 @@ class ContainerBackend(ABC):
 
 
 class ContainerProcess:
-    """A container under way, as a `Running`."""
+    """A container that is being started or runs, as a `Running`."""
 
     def __init__(
         self, backend: ContainerBackend, output: asyncio.StreamReader, writing: FileIO
@@ -115,12 +115,12 @@ class ContainerProcess:
         return self._work.result()
 
     def terminate(self) -> None:
-        """Ask it to end; before its program runs, that is the end of it."""
+        """Send SIGTERM to its program; before that runs, cancel its preparation."""
         if self._ending is None:
             self._ending = asyncio.create_task(self._terminate())
 
     async def close(self) -> None:
-        """End the client and what is still under way for it."""
+        """End the client and all tasks."""
         tasks = [task for task in (self._work, self._ending) if task is not None]
         for task in tasks:
             task.cancel()

@@ -33,7 +33,7 @@ HOW_TO_GET = (
 
 
 def compose_environ(engine: Engine, job: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of compose: of the agent's what says where the engine is, and the job's."""
+    """Return the environment of compose: the job's, and of the agent's what says where the engine is."""
     own = {name: value for name, value in engine.environ.items() if _CLIENTS.fullmatch(name)}
     return {**job, **own}
 
@@ -45,7 +45,7 @@ def compose_command(project: str, files: tuple[Path, ...]) -> tuple[str, ...]:
 
 
 async def require_compose(environ: Mapping[str, str]) -> None:
-    """Make sure that this machine has a compose that will do; no engine is asked.
+    """Require a version of compose that can run stacks; the engine is not asked.
 
     Raises:
         ContainerError: It has none, or one that is too old.
@@ -62,7 +62,7 @@ async def require_compose(environ: Mapping[str, str]) -> None:
 async def resolved(
     project: str, files: tuple[Path, ...], environ: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the stack that these files make together, as compose would run it, services of all profiles included.
+    """Return the stack of these files as compose would run it, with the services of all profiles.
 
     Raises:
         ContainerError: Compose does not accept it, or does not answer.
@@ -76,7 +76,7 @@ async def resolved(
 async def written(
     project: str, files: tuple[Path, ...], environ: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the stack as it is written: with variables' names, and with the names of files of variables.
+    """Return the stack of these files before variables are replaced and env files are read.
 
     Raises:
         ContainerError: Compose does not accept it, or does not answer.

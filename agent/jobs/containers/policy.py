@@ -113,26 +113,26 @@ class Stack:
     real: Callable[[str], str]
 
     def has(self, path: str) -> bool:
-        """Tell whether a path is a place in the release, and passes through no link, which may change."""
+        """Tell whether a path is in the release, and passes through no link, which may change."""
         plain = posixpath.normpath(path)
         return _is_below(plain, self.tree) and self.real(path) == plain
 
     def shown(self, path: str) -> str:
-        """Return a path as a person knows it: from the release's folder."""
+        """Return a path relative to the release's folder, where it is in it."""
         return posixpath.relpath(path, self.tree) if _is_below(path, self.tree) else path
 
     def fault(self, key: str, value: object, problem: str, remedy: str) -> Fault:
-        """Return the fault that a key has a value which a job must not have."""
+        """Return the fault that a key has this value."""
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         text = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
         return Fault(self.file, key, f"{text}: {problem}", remedy)
 
 
 def text_faults(text: bytes, stack: Stack) -> tuple[Fault, ...]:
-    """Return why compose would read other files than this one, or could do so without our seeing it.
+    """Return why compose would read other files than this one, or might without a visible key.
 
-    What a file includes and extends is merged when compose has read it: the document no longer shows from where it
-    came, which may be any file that the agent can read. So the file's text is looked at.
+    The text is judged because compose merges what a file includes and extends: its document does not show from where
+    that came, which may be any file that the agent can read.
     """
     one_file = "write the stack as one file: docker compose config prints it"
     try:
@@ -151,7 +151,7 @@ def text_faults(text: bytes, stack: Stack) -> tuple[Fault, ...]:
 
 
 def dotenv_faults(text: str, source: str) -> tuple[Fault, ...]:
-    """Return what the `.env` beside a compose file sets that compose itself would obey."""
+    """Return the variables of compose itself that the `.env` beside a compose file sets."""
     return tuple(
         Fault(source, name, "tells docker compose which engine and programs to use", "remove it")
         for name in sorted({match.group(1) for match in _OBEYED.finditer(_COMMENT.sub("", text))})
@@ -159,10 +159,10 @@ def dotenv_faults(text: str, source: str) -> tuple[Fault, ...]:
 
 
 def named_files(model: Mapping[str, Any]) -> Iterator[tuple[str, str, str, bool]]:
-    """Yield service, key and path of the files that services take variables and labels from, and if they must exist.
+    """Yield service, key and path of each env and label file, and whether it must exist.
 
     Args:
-        model: The stack before compose has read these files, in whose place the document has their content.
+        model: The stack before compose has read these files.
     """
     for name, service in sorted(_table(model, "services").items()):
         for key in ("env_file", "label_file"):
@@ -172,7 +172,7 @@ def named_files(model: Mapping[str, Any]) -> Iterator[tuple[str, str, str, bool]
 
 
 def mounts_of_release(service: Mapping[str, Any], tree: str) -> dict[str, str]:
-    """Return where a service has folders of the release that it may write to, and which."""
+    """Return the folders of the release that a service may write to, by their path in it."""
     return {
         posixpath.normpath(str(volume["target"])): posixpath.relpath(str(volume["source"]), tree)
         for volume in _listed(service.get("volumes"))
@@ -184,7 +184,7 @@ def mounts_of_release(service: Mapping[str, Any], tree: str) -> dict[str, str]:
 
 
 def volumes_of(service: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return where a service has volumes that go with its stack."""
+    """Return the paths in a service of the volumes that are removed with its stack."""
     return tuple(
         str(volume["target"])
         for volume in _listed(service.get("volumes"))
@@ -195,7 +195,7 @@ def volumes_of(service: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def place_in_release(path: str, mounted: Mapping[str, str]) -> str | None:
-    """Return which folder of the release a service has at a path; None for none."""
+    """Return the folder of the release that a service has at a path, or None."""
     around = [target for target in mounted if _is_below(path, target)]
     if not around:
         return None
@@ -216,7 +216,7 @@ def file_fault(service: str, key: str, path: str, stack: Stack) -> Fault | None:
 
 
 def stack_faults(document: Mapping[str, Any], stack: Stack) -> tuple[Fault, ...]:
-    """Return everything that a stack asks for and a job must not have.
+    """Return everything that a stack asks for and must not have.
 
     Args:
         document: What will run: `docker compose config --format json` of all files and all profiles.
@@ -232,7 +232,7 @@ def _judge(
     for key, value in table.items():
         if (
             key.startswith("x-") or not value
-        ):  # compose passes over the former; the latter asks for nothing
+        ):  # compose ignores the former; the latter asks for nothing
             continue
         where = f"{prefix}{key}"
         if key not in rules:

@@ -1,4 +1,4 @@
-"""What the engine knows of a job's container: whether it runs, how it ended."""
+"""What the engine knows of a job's containers: whether they run, how they ended, of which images they are."""
 
 import json
 import signal
@@ -35,9 +35,9 @@ def exit_from(code: int, image: str, *, out_of_memory: bool) -> Exit:
     """Return what an engine's exit code means.
 
     Args:
-        code: 128 and more for a signal, if that is one.
+        code: The exit code; from 128 on it may be a signal's.
         image: What ran, for the manifest.
-        out_of_memory: Whether the kernel killed something in the container; it may be something that did not matter.
+        out_of_memory: Whether the kernel killed a process of the container, which need not be its program.
     """
     if out_of_memory and code != 0:
         return Exit(None, signal.SIGKILL, image=image, out_of_memory=True)
@@ -47,7 +47,7 @@ def exit_from(code: int, image: str, *, out_of_memory: bool) -> Exit:
 
 
 async def images_of(engine: Engine, project: str) -> str:
-    """Return each service of a stack with its image and that image's digest, as one text.
+    """Return a stack's services with image and digest, as one text.
 
     Raises:
         ContainerError: The engine did not answer.

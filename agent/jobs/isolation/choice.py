@@ -23,7 +23,7 @@ FENCE = "mayfly-fence.service"
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The isolation of a run's jobs, what the manifest says of it, and what a person should look at."""
+    """The isolation of a run's jobs, its record for the manifest, and warnings."""
 
     isolation: Isolation
     record: facts.Isolation
@@ -33,7 +33,7 @@ class Chosen:
 async def choose_isolation(
     settings: Settings, places: Locations, run_id: str, environ: Mapping[str, str], log: Log
 ) -> Chosen:
-    """Choose, and probe what the choice is worth: a program is started as jobs will be, and tries what none may.
+    """Choose an isolation, and probe it: a program is started as jobs are, and tries to reach the metadata service.
 
     Args:
         settings: `limits.isolation` and the limits of jobs.

@@ -47,7 +47,7 @@ _LONGEST_WORDS = 500
 
 
 class UnitIsolation:
-    """Runs each job in a unit of its own; the end of the unit's control group is the end of all it started."""
+    """Runs each job in a unit of its own; all that it started ends with the unit's control group."""
 
     protects_tree = True
 
@@ -122,7 +122,7 @@ async def _become(unit: "_Unit", orders: StreamWriter, program: str, launch: Lau
 
 
 class Systemd:
-    """`systemctl`, bounded."""
+    """`systemctl` with time limits."""
 
     def __init__(self, environ: Mapping[str, str], log: Log) -> None:
         self.environ = {"PATH": environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
@@ -146,7 +146,7 @@ class Systemd:
         return {key: value for key, _, value in (line.partition("=") for line in lines)}
 
     async def do(self, *arguments: str, seconds: float = ASK_SECONDS) -> bool:
-        """Run `systemctl ARGUMENTS`; tell whether it did what it was asked."""
+        """Run `systemctl ARGUMENTS`; tell whether it succeeded."""
         try:
             done = await processes.run(
                 ("systemctl", *arguments), environ=self.environ, seconds=seconds
@@ -190,7 +190,7 @@ class _Unit:
         """Return its user, as soon as its launcher runs.
 
         Raises:
-            OSError: It does not come to that.
+            OSError: systemd did not start it.
         """
         first = await self._answers.readline()
         if not first.endswith(b"\n"):
@@ -214,7 +214,7 @@ class _Unit:
         self._signal(signal.SIGTERM)
 
     def overflow(self) -> None:
-        """End it because it leaves no room on the disk."""
+        """Kill it, because the disk is nearly full."""
         self._overflowed = True
         self._signal(signal.SIGKILL)
 
@@ -235,7 +235,7 @@ class _Unit:
         )
 
     async def end(self) -> None:
-        """Leave nothing of it, within bounded time."""
+        """Stop the unit if it may still be there. Bounded."""
         await asyncio.gather(*self._asking, return_exceptions=True)
         if self._client.returncode != 0:
             await self._systemd.end(self._name)
