@@ -3,11 +3,10 @@
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from agent.base.engine import Login, no_login
 from agent.base.errors import StoreError
@@ -16,6 +15,7 @@ from agent.base.progress import Progress
 from agent.base.rates import interval_of
 from agent.base.stop import Stop, StoppedError, first
 from agent.batch.history import History, JobState, Past
+from agent.browser import Supervisor
 from agent.bucket.store import Bucket
 from agent.config.jobsfile import Job
 from agent.config.settings import Limits
@@ -33,35 +33,6 @@ T = TypeVar("T")
 
 OUTPUTS_SECONDS = 5.0
 """For the past of a job that has ended and is not judged by it."""
-
-
-class Sessions(Protocol):
-    """The browser as jobs see it (`agent.browser.Supervisor`)."""
-
-    @property
-    def url(self) -> str:
-        """The WebDriver URL, the same for the whole run."""
-
-    @property
-    def shares_downloads(self) -> bool:
-        """Whether the browser writes into the run's own downloads folder."""
-
-    @property
-    def generation(self) -> int:
-        """Rises whenever the browser died: a job that sees it rise has lost its session."""
-
-    def used(self) -> AbstractAsyncContextManager[None]:
-        """Tell that a job uses it during the block; what the last one leaves open is closed."""
-
-    async def lost(self, generation: int) -> bool:
-        """Tell whether the browser of `generation` is gone, or does not answer now."""
-
-    async def ready(self) -> None:
-        """Wait, bounded, until a session can be opened.
-
-        Raises:
-            BrowserError: None can.
-        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +73,7 @@ class JobContext:
     programs: Path | None
     ref: str
     commit: str
-    browser: Sessions | None
+    browser: Supervisor | None
     isolation: Isolation
     delivery: Delivery
     bucket: "asyncio.Future[Bucket]"

@@ -310,12 +310,6 @@ def _own_name(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
         yield stack.fault(where, value, "may belong to somebody else", "remove it")
 
 
-def _driver_options(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
-    yield stack.fault(
-        where, value, "are options of mount, which reaches any folder", "remove it, or use tmpfs"
-    )
-
-
 def _context(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
     if not str(value).startswith("service:"):
         yield from _in_release(value, stack, where)
@@ -454,6 +448,10 @@ _REFUSED: Mapping[str, tuple[str, str]] = {
     "credential_spec": ("is read from the machine", "use secrets in jobs.toml"),
     "provider": ("runs a program on the machine", "make it a job of its own, with needs"),
     "models": ("is fetched and run outside the stack", "remove it; run the model in a service"),
+    "driver_opts": (
+        "are options of mount, which reaches any folder",
+        "remove it, or use tmpfs",
+    ),
     "ports": ("are opened on the machine", "remove it; services reach each other by name"),
     "ipam": ("may hide addresses that the machine needs", "remove it; use the services' names"),
     "ipv4_address": ("goes with ipam, which is refused", "use the services' names"),
@@ -560,7 +558,6 @@ _NAMED_VOLUME: Mapping[str, Rule | None] = {
     "labels": None,
     "name": _own_name,
     "driver": _only(_any_of("local"), "is a program of the machine", "remove driver"),
-    "driver_opts": _driver_options,
 }
 _FILE: Mapping[str, Rule | None] = {
     **_ANY(("content", "environment", "labels", "name")),
