@@ -59,7 +59,7 @@ class Inside:
         return self.machine.ssh(command, seconds=seconds, check=check).stdout
 
     def release(self, jobs: str, files: Mapping[str, str] | None = None) -> str:
-        """Publish a release in a new repository; return its tag."""
+        """Publish a release in a new repository, for a bucket that knows of no other; return its tag."""
         self._count += 1
         tag = f"v{self._count}"
         folder = self._folder / tag
@@ -69,7 +69,7 @@ class Inside:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(textwrap.dedent(text))
             path.chmod(0o755 if text.lstrip().startswith("#!") else 0o644)
-        self.sh(f"rm -rf {REPOSITORY}")
+        self.sh(f"rm -rf {REPOSITORY} {BUCKET}")
         self.machine.put(folder, REPOSITORY)
         git = f"git -C {REPOSITORY} -c user.name=tests -c user.email=tests@example.org"
         self.sh(f"{git} init -q && {git} add -A && {git} commit -qm {tag} && {git} tag {tag}")
