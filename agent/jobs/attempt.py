@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from agent.base.errors import BrowserError, ContainerError, StoreError
 from agent.base.logs import Log
@@ -20,12 +21,21 @@ from agent.delivery.scan import open_file, read_start, scan
 from agent.delivery.spool import Workspace
 from agent.jobs.capture import Capture
 from agent.jobs.containers import Containers, into_container, told
-from agent.jobs.context import JobContext, Sessions, now
+from agent.jobs.context import JobContext, now
 from agent.jobs.environment import AttemptPaths, job_environment
-from agent.jobs.interface import Exit, Isolation, Launch, Running
+from agent.jobs.interface import Isolation, Launch, Running
 from agent.jobs.resultfile import MAX_BYTES, ResultFile, read_result
 from agent.jobs.state import unpack
-from agent.jobs.verdict import KILLED, Ended, Produced, Verdict, judge, not_started, note_on_strays
+from agent.jobs.verdict import (
+    KILLED,
+    Ended,
+    Exit,
+    Produced,
+    Verdict,
+    judge,
+    not_started,
+    note_on_strays,
+)
 from agent.jobs.worktree import WorkingDirectory
 
 DRAIN_SECONDS = 2.0
@@ -38,7 +48,7 @@ MOST_TEXT = 2000
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What an attempt came to."""
+    """An attempt's result: what the package says of it, and what decides on another."""
 
     record: Attempt
     verdict: Verdict
@@ -54,7 +64,7 @@ async def attempt(job: Job, number: int, context: JobContext, log: Log) -> Tried
     Args:
         job: The job.
         number: From 1.
-        context: What jobs share.
+        context: What the jobs share.
         log: Bound to the job and the attempt.
     """
     started = now()
@@ -80,7 +90,7 @@ async def attempt(job: Job, number: int, context: JobContext, log: Log) -> Tried
         status=verdict.status,
         cause=verdict.cause,
         message=verdict.message[:MOST_TEXT],
-        exit_code=ended.exit_code,
+        exit_code=ended.code,
         signal=ended.signal,
         image=ended.image,
         output_bytes=capture.total,
@@ -105,9 +115,15 @@ async def _run_program(
     async with _browsing(job, context) as lost_browser, _working(job, space, context) as working:
         launch = _launch(job, number, space, working, context)
         ended = await _execute(launch, space, capture, job, context)
-        died = ended.exit_code != 0 and await lost_browser()
+        died = ended.code != 0 and await lost_browser()
     tail = "\n".join(capture.tail)
-    ended = replace(ended, browser_died=died, tail=tail, strays=working.strays)
+    ended = replace(
+        ended,
+        browser_died=died,
+        tail=tail,
+        strays=working.strays,
+        read_only=not job.in_container and not job.works_in_copy,
+    )
     if ended.failure and job.in_container:
         # It may quote what the job's environment went into.
         failure = context.run_logger.redactor.text(told(ended.failure, capture.tail))
@@ -125,7 +141,7 @@ def _isolation_of(job: Job, context: JobContext) -> Isolation:
 async def _working(
     job: Job, space: Workspace, context: JobContext
 ) -> AsyncIterator[WorkingDirectory]:
-    """Yield where the program works: in the release's own tree only where it cannot, and need not, change that."""
+    """Yield the working directory: the release's own files where the program cannot change them, else a copy."""
     if _isolation_of(job, context).protects_tree and not job.works_in_copy:
         yield WorkingDirectory(context.tree)
         return
@@ -141,35 +157,18 @@ async def _working(
 
 @asynccontextmanager
 async def _browsing(job: Job, context: JobContext) -> AsyncIterator[Callable[[], Awaitable[bool]]]:
-    """Have the browser during the block, and yield the question whether it was lost meanwhile."""
+    """Use the browser during the block; yield a function that tells whether it was lost meanwhile."""
     browser = context.browser if job.browser else None
     if browser is None:
         yield _nothing_to_lose
         return
-    await _ready(browser, context)
+    try:
+        await context.in_time(browser.ready(), context.seconds_left())
+    except TimeoutError as error:
+        raise BrowserError("the browser was not ready within the run's time") from error
     generation = browser.generation
     async with browser.used():
         yield lambda: browser.lost(generation)
-
-
-async def _ready(browser: Sessions, context: JobContext) -> None:
-    """Wait until the browser is ready, but not once the run is told to stop.
-
-    Raises:
-        BrowserError: It cannot be.
-        StoppedError: The run was told to stop before it was.
-    """
-    waiting = asyncio.ensure_future(browser.ready())
-    try:
-        await first(asyncio.wait([waiting]), context.stop.wait(), seconds=context.seconds_left())
-        if waiting.done():
-            return waiting.result()
-        if context.stop.requested:
-            raise StoppedError("the run was told to stop while the browser was not ready")
-        raise BrowserError("the browser was not ready within the run's time")
-    finally:
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
 
 
 async def _nothing_to_lose() -> bool:
@@ -177,7 +176,7 @@ async def _nothing_to_lose() -> bool:
 
 
 async def _restore_state(job: Job, space: Workspace, context: JobContext) -> tuple[str, ...]:
-    """Give the attempt the state that the job had before the run, untouched by earlier attempts."""
+    """Unpack the state that the job had before the run; earlier attempts have not changed it."""
     archive = context.run.restored_state(job.name)
     if not archive.exists():
         return ()
@@ -225,7 +224,6 @@ def _launch(
 
 
 def _writable(paths: AttemptPaths, space: Workspace, working: WorkingDirectory) -> Iterator[Path]:
-    """Yield the folders that are the attempt's own."""
     yield from (space.output, space.state, space.home, space.result_file.parent)
     if working.output is not None:
         yield working.path
@@ -234,7 +232,7 @@ def _writable(paths: AttemptPaths, space: Workspace, working: WorkingDirectory) 
 
 
 def _downloads(job: Job, context: JobContext) -> Path:
-    """Return a downloads folder of the job's own, which the browser, another user perhaps, may write to."""
+    """Return the job's downloads folder; the browser, which may be another user, can write to it."""
     folder = context.run.downloads / job.name
     open_to_browser(folder)
     return folder
@@ -243,7 +241,7 @@ def _downloads(job: Job, context: JobContext) -> Path:
 async def _execute(
     launch: Launch, space: Workspace, capture: Capture, job: Job, context: JobContext
 ) -> Ended:
-    """Start the program, stop it at its limit or when the run stops, and leave nothing of it."""
+    """Run the program until it ends, reaches its limit, or the run stops; end all that it started."""
     seconds = min(job.timeout, context.seconds_left())
     drain: asyncio.Task[None] | None = None
     try:
@@ -266,7 +264,7 @@ async def _execute(
 
 
 async def _watch(running: Running, seconds: float, job: Job, context: JobContext) -> Ended:
-    """Wait for the program; past its limit, or when the run stops, ask it to end and give it its grace."""
+    """Wait for the program; at its limit, or when the run stops, send SIGTERM and wait for its grace."""
     waiting, began = asyncio.ensure_future(running.wait()), monotonic()
     try:
         which = await first(_outcome(waiting), context.stop.wait(), seconds=seconds)
@@ -276,19 +274,12 @@ async def _watch(running: Running, seconds: float, job: Job, context: JobContext
             await asyncio.wait([waiting], timeout=max(more, 0.0))
             which = 0 if waiting.done() else 1
         if which == 0:
-            return replace(_ended(waiting.result()), limit=seconds)
+            return _ended(waiting.result(), limit=seconds)
         running.terminate()
         await asyncio.wait([waiting], timeout=await context.grace())
         # What is still there after its grace gets SIGKILL with the end of its context.
-        last = _ended(waiting.result()) if waiting.done() else Ended(signal=KILLED)
-        return Ended(
-            exit_code=last.exit_code,
-            signal=last.signal,
-            timed_out=which is None,
-            interrupted=which == 1,
-            limit=seconds,
-            image=last.image,
-        )
+        last = waiting.result() if waiting.done() else Exit(None, KILLED)
+        return _ended(last, timed_out=which is None, interrupted=which == 1, limit=seconds)
     finally:
         waiting.cancel()
 
@@ -297,19 +288,11 @@ async def _outcome(waiting: "asyncio.Future[Exit]") -> None:
     await asyncio.wait([waiting])
 
 
-def _ended(end: Exit) -> Ended:
-    return Ended(
-        exit_code=end.code,
-        signal=end.signal,
-        timed_out=end.timed_out,
-        out_of_memory=end.out_of_memory,
-        out_of_disk=end.out_of_disk,
-        image=end.image,
-    )
+def _ended(end: Exit, **more: Any) -> Ended:
+    return Ended(**asdict(end) | more)
 
 
 def _read_result(path: Path, context: JobContext) -> tuple[ResultFile, str]:
-    """Return what the job says of itself, and why that could not be read."""
     try:
         with open_file(path.parent, path.name) as (stream, _):
             text = read_start(stream, MAX_BYTES + 1)

@@ -1,4 +1,4 @@
-"""A job's stdout and stderr: always drained, kept within a limit, redacted, and told to the log."""
+"""A job's stdout and stderr: always drained, kept within a limit, redacted, and logged."""
 
 import codecs
 from asyncio import StreamReader
@@ -25,8 +25,7 @@ TAIL_LINES = 200
 class Capture:
     """Keeps the first half and the last half of what a job writes, when that is more than the limit.
 
-    It works on blocks of whole lines: a job may write millions of them, and nothing here happens line by line but what
-    is told to the log.
+    It works on blocks of whole lines, because a job may write millions of lines; only what is logged is split.
 
     Attributes:
         total: Bytes written by the job.
@@ -59,7 +58,7 @@ class Capture:
     async def drain(self, stream: StreamReader) -> None:
         """Read a stream to its end; everything that was read is in the file even when this is cancelled.
 
-        A disk that does not take it is no reason to stop reading: the job would stall.
+        When the disk is full it goes on reading, so that the job does not stall.
         """
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         rest = ""
@@ -80,7 +79,7 @@ class Capture:
 
     @contextmanager
     def _opened(self) -> Iterator[Callable[[bytes], int]]:
-        """Open the file, and yield what writes to it; `lost` tells why something was not written."""
+        """Open the file, and yield a function that writes to it and never fails: it sets `lost`."""
         with ExitStack() as stack:
             try:
                 file = stack.enter_context(self._path.open("wb", buffering=0))
@@ -140,7 +139,7 @@ class Capture:
 
 
 def _end_of_block(text: str) -> int:
-    """Return where the whole lines of a text end; within a line that is too long, where a piece of it does."""
+    """Return the end of the last whole line; in a line that is too long, the end of a piece."""
     end = text.rfind("\n") + 1
     return end if len(text) - end <= LONGEST_LINE else len(text) - HELD_BACK
 
@@ -152,5 +151,5 @@ def _both_ends(line: str) -> str:
 
 
 def _whole_characters(data: bytes) -> bytes:
-    """Return UTF-8 without the pieces of characters that a cut has left at its ends."""
+    """Return UTF-8 without incomplete characters."""
     return data.decode(errors="ignore").encode()

@@ -3,19 +3,19 @@
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from agent.base.engine import Login, no_login
 from agent.base.errors import StoreError
 from agent.base.logs import RunLogger
 from agent.base.progress import Progress
 from agent.base.rates import interval_of
-from agent.base.stop import Stop, first
+from agent.base.stop import Stop, StoppedError, first
 from agent.batch.history import History, JobState, Past
+from agent.browser import Supervisor
 from agent.bucket.store import Bucket
 from agent.config.jobsfile import Job
 from agent.config.settings import Limits
@@ -27,51 +27,22 @@ from agent.delivery.spool import SpooledRun
 from agent.jobs.interface import Isolation
 from agent.jobs.rate_limit import reserve
 from agent.jobs.worktree import WorkingTrees
-from agent.machine.spot import deadlines, ends_in_time
+from agent.machine.spot import Deadlines, deadlines, ends_in_time
 
 T = TypeVar("T")
 
 OUTPUTS_SECONDS = 5.0
-"""For what is known of a job's past when it has ended and is not judged by it."""
-
-
-class Sessions(Protocol):
-    """The browser as jobs see it (`agent.browser.Supervisor`)."""
-
-    @property
-    def url(self) -> str:
-        """The WebDriver URL, the same for the whole run."""
-
-    @property
-    def shares_downloads(self) -> bool:
-        """Whether the browser writes into the run's own downloads folder."""
-
-    @property
-    def generation(self) -> int:
-        """Rises whenever the browser died: a job that sees it rise has lost its session."""
-
-    def used(self) -> AbstractAsyncContextManager[None]:
-        """Tell that a job uses it during the block; what the last one leaves open is closed."""
-
-    async def lost(self, generation: int) -> bool:
-        """Tell whether the browser of `generation` is gone, or does not answer now."""
-
-    async def ready(self) -> None:
-        """Wait, bounded, until a session can be opened.
-
-        Raises:
-            BrowserError: None can.
-        """
+"""For the past of a job that has ended and is not judged by it."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobContext:
-    """Everything a job needs that is not its own.
+    """What the jobs of a run share.
 
     Attributes:
         run: The run in the spool.
         batch: Its batch's name, the same for every attempt.
-        tree: The release's files: the jobs' working directory, or what that is a copy of.
+        tree: The release's files; the jobs' working directory is this folder or a copy of it.
         programs: `bin` of the release's environment, or None.
         ref: The release's ref.
         commit: Its commit.
@@ -90,7 +61,7 @@ class JobContext:
         progress: Who watches.
         trees: Lends the copies.
         timezone: In which days are meant where a job does not say; empty for the agent's.
-        pace: Where reservations at sites are kept; None makes none.
+        pace: Folder of the reservations at sites; None for no rate limits.
         secrets_unread: Why there are none; empty when their source was read, or no job asks for any.
         finished: Jobs that another run of the batch has done, each with the reason; it may grow.
         login: What opens a private registry.
@@ -102,7 +73,7 @@ class JobContext:
     programs: Path | None
     ref: str
     commit: str
-    browser: Sessions | None
+    browser: Supervisor | None
     isolation: Isolation
     delivery: Delivery
     bucket: "asyncio.Future[Bucket]"
@@ -127,16 +98,14 @@ class JobContext:
         return (self.deadline - now()).total_seconds()
 
     async def grace(self) -> float:
-        """Return the seconds from SIGTERM to SIGKILL: the usual ones, or what a machine that is taken back has left."""
+        """Return the seconds from SIGTERM to SIGKILL: `limits.grace`, or less on a machine that is taken back."""
         if self.stop.gone is None:
             return self.limits.grace
-        pending = await self.delivery.waiting_bytes(sorted(self.run.started_jobs()))
-        moment = now()
-        table = deadlines(self.stop.gone, moment, pending=pending, grace=self.limits.grace)
-        return (table.jobs_end - moment).total_seconds()
+        table = await self._deadlines(self.stop.gone, sorted(self.run.started_jobs()))
+        return (table.jobs_end - now()).total_seconds()
 
     async def seconds_to_go_on(self, job: str, ran: float) -> float:
-        """Return for how long a job may go on although its machine is taken back: its past says that it ends in time.
+        """Return the seconds that a job may go on although its machine is taken back: 0 unless its past was short.
 
         Args:
             job: The job.
@@ -144,19 +113,22 @@ class JobContext:
         """
         if self.stop.gone is None or not self.past.done() or self.past.exception() is not None:
             return 0.0
-        pending = await self.delivery.waiting_bytes([job])
-        moment = now()
-        table = deadlines(self.stop.gone, moment, pending=pending, grace=self.limits.grace)
-        left = (table.begin_by - moment).total_seconds()
-        past = [output.seconds for output in self.past.result().outputs.get(job, ())]
-        known = [seconds for seconds in past if seconds is not None]
+        table = await self._deadlines(self.stop.gone, [job])
+        left = (table.begin_by - now()).total_seconds()
+        past = self.past.result().outputs.get(job, ())
+        known = [output.seconds for output in past if output.seconds is not None]
         return left if ends_in_time(known, ran, left) else 0.0
 
+    async def _deadlines(self, gone: datetime, jobs: list[str]) -> Deadlines:
+        """Return the deadlines on a machine that is taken back, with what these jobs still have to send."""
+        pending = await self.delivery.waiting_bytes(jobs)
+        return deadlines(gone, now(), pending=pending, grace=self.limits.grace)
+
     async def turn_of(self, job: Job) -> bool:
-        """Wait for a job's reservation at each of its sites; False when the run stops or its time is over before that.
+        """Wait for a job's reservation at each of its sites; False when the run stops or has no time left.
 
         Raises:
-            StateError: Turns cannot be kept.
+            StateError: The folder of the reservations cannot be used.
         """
         if self.pace is None:
             return True
@@ -173,11 +145,11 @@ class JobContext:
         Raises:
             StoreError: The bucket did not say, or not in time.
         """
-        past = await self._in_time(asyncio.shield(self.past), self.seconds_left() / 4)
+        past = await self._from_bucket(asyncio.shield(self.past))
         return past.outputs.get(job, ())
 
     async def known_outputs(self, job: JobRecord) -> tuple[Output, ...]:
-        """Return the same for a job that ended, as far as it is known soon: its next result carries it on."""
+        """Return the same for a job that ended, if known soon; its record carries it on."""
         if job.status is JobStatus.SKIPPED:
             return ()
         await asyncio.wait([self.past], timeout=0 if self.stop.requested else OUTPUTS_SECONDS)
@@ -193,15 +165,28 @@ class JobContext:
         Raises:
             StoreError: The bucket did not say, or not in time, or does not hold what its entry says.
         """
-        return await self._in_time(self._fetch_state(job), self.seconds_left() / 4)
+        return await self._from_bucket(self._fetch_state(job))
 
-    async def _in_time(self, answer: Awaitable[T], seconds: float) -> T:
-        """Wait for the bucket, but not for long, nor once the run is told to stop."""
+    async def _from_bucket(self, answer: Awaitable[T]) -> T:
+        seconds = self.seconds_left() / 4
+        try:
+            return await self.in_time(answer, seconds)
+        except (TimeoutError, StoppedError) as error:
+            raise StoreError(f"the bucket did not answer within {seconds:.0f} s") from error
+
+    async def in_time(self, answer: Awaitable[T], seconds: float) -> T:
+        """Wait for something, but not for longer than some seconds, nor once the run is told to stop.
+
+        Raises:
+            TimeoutError: It takes longer.
+            StoppedError: The run is told to stop before.
+        """
         task = asyncio.ensure_future(answer)
         try:
-            if await first(asyncio.wait([task]), self.stop.wait(), seconds=seconds) != 0:
-                raise StoreError(f"the bucket did not answer within {seconds:.0f} s")
-            return task.result()
+            which = await first(asyncio.wait([task]), self.stop.wait(), seconds=seconds)
+            if task.done():
+                return task.result()
+            raise TimeoutError if which is None else StoppedError
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.base.containers import Mount
+from agent.jobs.verdict import Exit
 from agent.jobs.worktree import WorkingDirectory
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """What a job that is a container has besides.
+    """What only a job in a container has.
 
     Attributes:
         folder: The attempt's own folder on this machine, for what the job must not see.
@@ -52,7 +53,7 @@ class Launch:
         environ: Its whole environment. `MAYFLY_RUN_ID` and `MAYFLY_JOB` in it mark what it starts.
         cwd: Its working directory: the release's tree, or a copy of it.
         memory: Bytes it may use; None for no limit.
-        container: What it has besides when it is a container.
+        container: Of a job in a container.
         writable: Folders it may write to, besides `scratch`; under an isolation that grants, it gets no others.
         readable: What it sees of the agent's state besides: its release.
         scratch: Its own /tmp, under an isolation that gives one.
@@ -73,27 +74,6 @@ class Launch:
     seconds: float = 86400.0
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """How a program ended.
-
-    Attributes:
-        code: Its exit code.
-        signal: Or the signal that ended it.
-        image: Of which image it was, if of one.
-        out_of_memory: It was ended because it used more memory than it may.
-        out_of_disk: It was ended because it left no room on the disk.
-        timed_out: The isolation ended it, past its own limit.
-    """
-
-    code: int | None
-    signal: int | None = None
-    image: str | None = None
-    out_of_memory: bool = False
-    out_of_disk: bool = False
-    timed_out: bool = False
-
-
 class Running(Protocol):
     """A program under way."""
 
@@ -109,7 +89,7 @@ class Running(Protocol):
         """
 
     def terminate(self) -> None:
-        """Ask it, and what it started, to end (SIGTERM)."""
+        """Send SIGTERM to it and what it started."""
 
 
 class Isolation(Protocol):
@@ -117,7 +97,7 @@ class Isolation(Protocol):
 
     @property
     def protects_tree(self) -> bool:
-        """Whether no program can change its working directory where that is the release's own tree."""
+        """Whether programs can run in the release's own tree and not change it."""
 
     def start(self, launch: Launch) -> AbstractAsyncContextManager[Running]:
         """Start a program; leaving the context kills all that it started, within bounded time.

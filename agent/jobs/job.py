@@ -26,7 +26,7 @@ MOST_NOTES = 100
 
 
 async def run_job(job: Job, context: JobContext) -> JobRecord:
-    """Run a job, attempt after attempt, and return what became of it; it never raises what is expected."""
+    """Run a job, attempt after attempt, and return its record; a job's failure raises nothing."""
     log = context.run_logger.log.bind(job=job.name)
     missing = [name for name in job.secrets if name not in context.secrets]
     if missing:
@@ -69,7 +69,7 @@ async def run_job(job: Job, context: JobContext) -> JobRecord:
 
 
 async def _missed_turn(job: Job, context: JobContext) -> JobRecord | None:
-    """Wait for the job's reservation at its sites; return what it comes to when there is none for it any more."""
+    """Wait for the job's reservations at its sites; return its result when there is no time for them."""
     try:
         if await context.turn_of(job):
             return None
@@ -90,13 +90,13 @@ async def _fetch_state(job: Job, context: JobContext) -> list[str]:
 
 
 def keeps_checkpoint(job: Job, status: JobStatus) -> bool:
-    """Tell whether the state of a job that did not succeed is kept for its next run."""
+    """Tell whether the next run gets the state of a job that did not succeed."""
     cut = status in {JobStatus.INTERRUPTED, JobStatus.TIMED_OUT}
     return cut and job.state == "checkpoint"
 
 
 async def _keep_state(job: Job, number: int, context: JobContext) -> list[str]:
-    """Pack what the last attempt left for the next run, and return what was wrong with it."""
+    """Pack the last attempt's state for the next run; return notes."""
     state = context.run.workspace(job.name, number).state
     archive = context.run.saved_state(job.name)
     began = monotonic()
@@ -109,7 +109,7 @@ async def _keep_state(job: Job, number: int, context: JobContext) -> list[str]:
 
 
 async def _make_durable(context: JobContext, log: Log) -> list[str]:
-    """Bring to the disk what the job wrote: its result must not survive a power cut that its files do not."""
+    """Flush what the job wrote: after a power cut there must be no result without its files."""
     try:
         await in_thread(lambda: sync_file_system(context.run.root), seconds=SYNC_SECONDS)
     except (OSError, TimeoutError) as error:
@@ -155,10 +155,10 @@ def _without_start(
 
 
 def failed(job: Job, context: JobContext, reason: str, cause: JobCause) -> JobRecord:
-    """Return the result of a job that came to nothing, for a reason outside of it."""
+    """Return the record of a job that failed for a reason outside of it."""
     return _without_start(job, context, JobStatus.FAILED, cause, reason)
 
 
 def skipped(job: Job, context: JobContext, reason: str, cause: JobCause | None = None) -> JobRecord:
-    """Return the result of a job that was not started; without a cause it was simply not due."""
+    """Return the record of a job that was not started; without a cause it was not due."""
     return _without_start(job, context, JobStatus.SKIPPED, cause, reason)

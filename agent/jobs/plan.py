@@ -37,14 +37,14 @@ class SchedulerState:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do now: names to start, and names to skip with the reason."""
+    """Names to start, and names to skip with the reason."""
 
     start: tuple[str, ...] = ()
     skip: tuple[tuple[str, str], ...] = ()
 
 
 def chosen(jobs: tuple[Job, ...], only: frozenset[str]) -> tuple[Job, ...]:
-    """Return the jobs to run: all, or those that were asked for by name, which then run without what they need."""
+    """Return the jobs to run: all, or the named ones, which run without their needs."""
     if not only:
         return jobs
     return tuple(

@@ -1,4 +1,4 @@
-"""Turns at a site, over all jobs of all agents of a machine that share a folder: a file for each site, and its lock."""
+"""Rate limits of sites, over all agents of a machine that share a folder: a file for each site, with a lock."""
 
 import fcntl
 import math
@@ -14,13 +14,13 @@ LOCK_SECONDS = 10.0
 
 
 async def reserve(folder: Path, site: str, interval: float, *, within: float) -> float | None:
-    """Reserve the next visit to a site, and return the seconds until then; None, without one, if that is too late.
+    """Reserve the next visit to a site, and return the seconds until then; None, without one, if it is too late.
 
     Args:
-        folder: Shared by all agents that keep the pace together.
+        folder: Shared by the agents that keep one rate limit.
         site: The site.
-        interval: Seconds between two turns.
-        within: Seconds after which a reservation is of no use any more.
+        interval: Seconds between two visits.
+        within: The longest wait, in seconds.
 
     Raises:
         StateError: The folder cannot be used.
@@ -28,7 +28,7 @@ async def reserve(folder: Path, site: str, interval: float, *, within: float) ->
     try:
         return await in_thread(lambda: _take(folder / site, interval, within), seconds=LOCK_SECONDS)
     except (OSError, TimeoutError) as error:
-        raise StateError(f"the pace of {site} cannot be kept in {folder}: {error}") from error
+        raise StateError(f"the rate limit of {site} cannot be kept in {folder}: {error}") from error
 
 
 def _take(path: Path, interval: float, within: float) -> float | None:

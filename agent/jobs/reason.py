@@ -78,14 +78,14 @@ def reason_of_output(lines: Sequence[str]) -> str:
 
 
 def _plain(line: str) -> str:
-    """Return a line as a terminal would leave it: a bar overwrites itself."""
+    """Return a line as a terminal shows it: a progress bar overwrites itself."""
     parts = [part for part in _ESCAPES.sub("", line).split("\r") if part.strip()]
     shown = next((part for part in reversed(parts) if not _NOISE.match(part)), "".join(parts[-1:]))
     return _SERVICE.sub("", shown).rstrip()
 
 
 def _exceptions(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Yield where an exception is named, and the text."""
+    """Yield index and text of the lines that name an exception."""
     after_traceback = False
     for at, line in enumerate(lines):
         if _TRACEBACK.search(line):
@@ -106,7 +106,7 @@ def _exceptions(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
 
 
 def _concludes(lines: Sequence[str], last: int | None, exception: int) -> bool:
-    """Tell whether the program said something of its own after the exception, which it had caught then."""
+    """Tell whether the program caught the exception and ends with a message of its own."""
     if last is None or last <= exception:
         return False
     line = lines[last]
@@ -116,7 +116,7 @@ def _concludes(lines: Sequence[str], last: int | None, exception: int) -> bool:
 
 
 def _with_cause(found: Sequence[str]) -> str:
-    """Return the last exception; in Java, which tells the cause below, together with its last cause."""
+    """Return the last exception; for Java, which prints causes below it, with the last cause."""
     last = found[-1]
     head = next((text for text in reversed(found) if not text.startswith(_CAUSED)), "")
     if not last.startswith(_CAUSED) or last.removeprefix(_CAUSED) in head:

@@ -19,7 +19,7 @@ MAX_BYTES = 64 * 1024
 
 
 def _known(cause: JobCause) -> JobCause:
-    """Refuse a word that no agent knows: the contract is open for newer agents, not for jobs."""
+    """Reject unknown causes: the contract is open for newer agents, not for jobs."""
     if cause.known is not cause:
         raise ValueError(f"{cause.value!r} is no cause")
     return cause

@@ -1,4 +1,4 @@
-"""All jobs of a run: who starts when is decided by `agent.jobs.plan`, this carries it out."""
+"""Runs all jobs; `agent.jobs.plan` decides which starts when."""
 
 import asyncio
 import errno
@@ -19,11 +19,11 @@ LEAST_SECONDS = 1.0
 
 
 Done = Callable[[Job, JobRecord], Awaitable[None]]
-"""Takes over what became of a job."""
+"""Called with a job and its record."""
 
 
 async def run_jobs(jobs: Sequence[Job], sessions: int, context: JobContext, done: Done) -> None:
-    """Run the jobs that no other run has done; each result is handed to `done` as soon as it is known, once."""
+    """Run the jobs that no other run has done; call `done` once for each, as soon as it has ended."""
     runner = _Runner(jobs, sessions, context, done)
     try:
         await runner.work()
@@ -59,7 +59,7 @@ class _Runner:
         return record
 
     async def _record_of(self, job: Job) -> JobRecord:
-        """Run a job; what goes wrong in the agent meanwhile, such as a full disk, costs this job and no other."""
+        """Run a job; an error of the agent, such as a full disk, fails this job and no other."""
         try:
             return await run_job(job, self._context)
         except OSError as error:
@@ -71,7 +71,7 @@ class _Runner:
             return failed(job, self._context, f"the agent failed: {error!r}", JobCause.ERROR)
 
     async def cancel(self) -> None:
-        """End what still runs, for a run that is being torn down."""
+        """Cancel what still runs."""
         tasks = [self._browser, *self._running.values()]
         for task in tasks:
             task.cancel()
@@ -97,7 +97,7 @@ class _Runner:
         return ""
 
     async def _browser_settled(self) -> None:
-        """Wait until the browser is ready or cannot be; a job that needs it is told why by its own attempt."""
+        """Wait until the browser is ready, or has failed: the attempt of a job that needs it says why."""
         if self._context.browser is not None:
             await asyncio.gather(self._context.browser.ready(), return_exceptions=True)
 
@@ -126,7 +126,7 @@ class _Runner:
             await self._end(job, reason, cause)
 
     def _cause_before(self, job: Job) -> JobCause | None:
-        """Return why a job's needs did not succeed; None when they were merely not due today."""
+        """Return the cause of a failed need; None when the needs were not due today."""
         causes = (self._ended[need].cause for need in job.needs if need in self._ended)
         return next((cause for cause in causes if cause is not None), None)
 
@@ -137,12 +137,11 @@ class _Runner:
                 await self._end(job, problem)
 
     async def _end(self, job: Job, reason: str, cause: JobCause | None = None) -> None:
-        """End a job that is not started."""
         record = self._ended[job.name] = skipped(job, self._context, reason, cause)
         await self._done(job, record)
 
 
 def _zone(job: Job, context: JobContext) -> ZoneInfo | None:
-    """Return the time zone in which a job's days are meant: its own TZ, the schedule's, the agent's, the machine's."""
+    """Return the zone of a job's days: its own TZ, else the schedule's, else the agent's; None for the machine's."""
     name = job.env.get("TZ") or context.timezone or context.environ.get("TZ")
     return zone_of(name) if name else None

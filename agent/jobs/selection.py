@@ -24,7 +24,7 @@ def requested(
         release: What to call the release.
 
     Raises:
-        UsageError: The release does not have all that were asked for, or they cannot be dealt.
+        UsageError: The release has no job of a name, or the jobs cannot be divided between shards.
     """
     known = [job.name for job in jobs]
     unknown = sorted(only.difference(known))
@@ -34,7 +34,7 @@ def requested(
 
 
 def home_of(job: str, shards: int) -> int:
-    """Return the shard, from 0, to which a job belongs: by its name alone, so that no other job's coming moves it."""
+    """Return a job's shard, from 0: by its name alone, so that another job does not move it."""
     digest = hashlib.sha256(job.encode()).digest()
     return int.from_bytes(digest[:8]) % shards
 

@@ -25,31 +25,24 @@ Stopped = Callable[[], bool]
 
 
 class _Budget:
-    """What a state may still hold."""
-
     def __init__(self, limit: int, stopped: Stopped) -> None:
         self._limit, self._bytes = limit, limit
         self._entries = MAX_ENTRIES
         self._stopped = stopped
 
-    def take_entry(self) -> None:
-        """Count a file or a folder.
+    def take(self, *, entries: int = 0, size: int = 0) -> None:
+        """Count entries, or bytes of a file.
 
         Raises:
             ValueError: There are more than a state may hold.
-            StoppedError: Nobody waits for it any more.
+            StoppedError: The run was told to stop.
         """
         if self._stopped():
             raise StoppedError("the run was told to stop")
-        self._entries -= 1
+        self._entries -= entries
+        self._bytes -= size
         if self._entries < 0:
             raise ValueError(f"it has more than {MAX_ENTRIES} files and folders")
-
-    def take_bytes(self, size: int) -> None:
-        """Count what is in a file; raises as `take_entry` does."""
-        if self._stopped():
-            raise StoppedError("the run was told to stop")
-        self._bytes -= size
         if self._bytes < 0:
             raise ValueError(f"it has more than {show_size(self._limit)}")
 
@@ -64,7 +57,7 @@ def pack(state: Path, archive: Path, limit: int, stopped: Stopped) -> str:
         stopped: Tells whether to give up.
 
     Returns:
-        Why nothing was written although there is something, or what was left out; empty otherwise.
+        Why nothing was written, or what was left out; empty when all was written.
     """
     draft = archive.with_name(f".{archive.name}.tmp")
     try:
@@ -87,11 +80,11 @@ def pack(state: Path, archive: Path, limit: int, stopped: Stopped) -> str:
 
 
 def _add_all(tar: tarfile.TarFile, state: Path, budget: _Budget) -> list[str]:
-    """Add the plain files of a folder to an archive, and return the names of what else is in it.
+    """Add the plain files of a folder to an archive; return the names of the other entries.
 
     Raises:
-        ValueError: They are more than a state may hold.
-        StoppedError: Nobody waits for them any more.
+        ValueError: There are more than a state may hold.
+        StoppedError: The run was told to stop.
     """
     left_out: list[str] = []
     for name in sorted(_names(state, budget)):
@@ -103,19 +96,19 @@ def _add_all(tar: tarfile.TarFile, state: Path, budget: _Budget) -> list[str]:
             except OSError:
                 left_out.append(name)
                 continue
-            budget.take_bytes(mark.size)
+            budget.take(size=mark.size)
             tar.addfile(_header(name, mark), stream)
     return left_out
 
 
 def _names(state: Path, budget: _Budget) -> Iterator[str]:
-    """Yield the paths of all that is in a folder and is no folder; no link is followed."""
+    """Yield the paths of all entries below a folder but folders; no link is followed."""
     folders = [""]
     while folders:
         inside = folders.pop()
         with os.scandir(state / inside) as entries:
             for entry in entries:
-                budget.take_entry()
+                budget.take(entries=1)
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(f"{inside}{entry.name}/")
                 else:
@@ -132,8 +125,7 @@ def unpack(archive: Path, state: Path, limit: int, stopped: Stopped) -> str:
     """Extract a state into an empty folder.
 
     Returns:
-        Why it was not (fully) extracted; empty when it was. The folder is empty again then: half a state is worse
-        than none.
+        Why it was not extracted, and the folder is empty: half a state is worse than none. Empty when it was.
     """
     budget = _Budget(limit, stopped)
     try:
@@ -141,8 +133,7 @@ def unpack(archive: Path, state: Path, limit: int, stopped: Stopped) -> str:
             for member in tar:
                 if not member.isreg() or not _stays_inside(member.name):
                     raise tarfile.TarError(f"{member.name!a} is not a plain file")  # noqa: TRY301
-                budget.take_entry()
-                budget.take_bytes(member.size)
+                budget.take(entries=1, size=member.size)
                 target = state / member.name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 source = tar.extractfile(member)
@@ -157,6 +148,6 @@ def unpack(archive: Path, state: Path, limit: int, stopped: Stopped) -> str:
 
 
 def _stays_inside(name: str) -> bool:
-    """Tell whether a path leads below where it starts; the names themselves are the job's business."""
+    """Tell whether a path stays below its start."""
     path = PurePosixPath(name)
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts

@@ -34,7 +34,7 @@ _OUT_OF_DISK = (
 )
 
 
-_SAYS_READ_ONLY = re.compile(r"Read-only file system|\[Errno 13\] Permission denied: '[^/]")
+_SAYS_READ_ONLY = re.compile(r"[Rr]ead-only file system|\[Errno 13\] Permission denied: '[^/]")
 """What a program says that may not write in its working directory: in a unit, and as a process of a usual user."""
 READ_ONLY = 'the release\'s files are read-only; write to $MAYFLY_OUTPUT_DIR, or set output = "."'
 
@@ -60,7 +60,7 @@ class Strays:
     volumes: tuple[str, ...] = ()
 
     def and_one(self, path: str, output: str) -> "Strays":
-        """Return these with one more; what is told of the first stays."""
+        """Return these with one more."""
         first = self if self.count else replace(self, first=path, output=output)
         return replace(first, count=first.count + 1)
 
@@ -88,37 +88,49 @@ NO_STRAYS = Strays()
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class Exit:
+    """How a program ended.
+
+    Attributes:
+        code: Its exit code; None when a signal ended it, or when it never started.
+        signal: The signal that ended it.
+        image: Of which image it was, for a container.
+        out_of_memory: It was ended because it used more memory than it may; False when that is not known.
+        out_of_disk: It was ended because it left no room on the disk.
+        timed_out: It was ended at its time limit.
+    """
+
+    code: int | None = None
+    signal: int | None = None
+    image: str | None = None
+    out_of_memory: bool = False
+    out_of_disk: bool = False
+    timed_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ended(Exit):
     """The facts of an attempt that ended.
 
     Attributes:
-        exit_code: None when a signal ended it, or when it never started.
-        signal: The signal that ended it.
-        timed_out: We stopped it at its time limit, `limit` seconds after its start.
-        interrupted: We stopped it because the run was told to stop.
-        out_of_memory: It was ended because it used more memory than it may; False when that is not known.
-        out_of_disk: It was ended because it left no room on the disk.
+        interrupted: It was ended because the run was told to stop.
         browser_died: The browser died, or was restarted, while the attempt ran.
         failure: Why it could not be started at all; empty when it was.
         failed_by: The cause of that.
         tail: The last lines of its output.
-        image: What ran, for a container.
+        limit: Its time limit, in seconds.
         strays: What it wrote outside of its output.
+        read_only: It is a program that may not write in its working directory, or not as a usual user.
     """
 
-    exit_code: int | None = None
-    signal: int | None = None
-    timed_out: bool = False
     interrupted: bool = False
-    out_of_memory: bool = False
-    out_of_disk: bool = False
     browser_died: bool = False
     failure: str = ""
     failed_by: JobCause = JobCause.RELEASE
     tail: str = ""
     limit: float = 0.0
-    image: str | None = None
     strays: Strays = NO_STRAYS
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +157,7 @@ class Produced:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How an attempt is counted, and whether its own exit code asks for another."""
+    """An attempt's status, and whether its exit code asks for another attempt."""
 
     status: JobStatus
     cause: JobCause | None = None
@@ -156,8 +168,8 @@ class Verdict:
 def not_started(error: OSError) -> JobCause:
     """Return why a program could not be started.
 
-    It is the release's doing that there is no such program, or that it is none. Everything else is the machine's: it
-    has no room, or so much to do that its service manager does not come to it.
+    A program that is missing, or is none, is the release's fault. Everything else is the machine's: a full disk, or
+    a service manager that is too busy.
     """
     if isinstance(error, _NO_PROGRAM) or error.errno in _NOT_EXECUTABLE:
         return JobCause.RELEASE
@@ -172,8 +184,8 @@ def judge(
     past: Sequence[Output] = (),
 ) -> Verdict:
     """Return the verdict on one attempt."""
-    # What it wrote elsewhere explains why it has no results, and is a note where it has some.
-    astray = "" if produced.files else ended.strays.text
+    # What it wrote elsewhere, or could not, explains why it has no results, and is a note where it has some.
+    astray = "" if produced.files else ended.strays.text or _refused_write(ended)
     if ended.interrupted:
         return Verdict(
             JobStatus.INTERRUPTED, JobCause.INTERRUPTED, "stopped because the run was told to stop"
@@ -183,7 +195,7 @@ def judge(
         return Verdict(JobStatus.TIMED_OUT, JobCause.TIMEOUT, _all(text, reported.message, astray))
     if ended.failure:
         return Verdict(JobStatus.FAILED, ended.failed_by, ended.failure)
-    if ended.exit_code == 0:
+    if ended.code == 0:
         broken = broken_expectation(expect, produced, reported.items, past)
         refused = "" if produced.files else produced.refused_text
         if broken or refused or astray:
@@ -193,15 +205,15 @@ def judge(
     return Verdict(
         JobStatus.FAILED,
         _cause(ended, reported),
-        _all(reported.message or _reason(ended), astray or _tried(ended)),
-        asks_retry=ended.exit_code == EX_TEMPFAIL,
+        _all(reported.message or _reason(ended), astray or _refused_write(ended)),
+        asks_retry=ended.code == EX_TEMPFAIL,
     )
 
 
 def note_on_strays(
     strays: Strays, verdict: Verdict, produced: Produced, *, has_output: bool
 ) -> str:
-    """Return what is told beside the verdict of what a job wrote elsewhere; where it has no results, that is in it."""
+    """Return the note on what a job wrote elsewhere; without results, the verdict's message says it."""
     if produced.files:
         return strays.text
     return strays.hint if verdict.status is JobStatus.SUCCEEDED and not has_output else ""
@@ -232,8 +244,8 @@ def broken_expectation(
 def wants_retry(verdict: Verdict, number: int, retries: int, *, browser_died: bool) -> bool:
     """Tell whether attempt `number` (from 1) is followed by another.
 
-    Every failure is retried `retries` times. Exit code 75 gets one retry even when there are none, and so does an
-    attempt that lost its browser: that was not the job's doing.
+    Every failure is retried `retries` times. Exit code 75, and an attempt that lost its browser, get one retry in any
+    case.
     """
     if verdict.status in {JobStatus.SUCCEEDED, JobStatus.INTERRUPTED, JobStatus.SKIPPED}:
         return False
@@ -261,7 +273,7 @@ def _cause(ended: Ended, reported: ResultFile) -> JobCause:
 
 
 def _reason(ended: Ended) -> str:
-    how = f"killed by signal {ended.signal}" if ended.signal else f"exit code {ended.exit_code}"
+    how = f"killed by signal {ended.signal}" if ended.signal else f"exit code {ended.code}"
     if ended.out_of_memory:
         how = "it used more memory than it may"
     elif ended.out_of_disk:
@@ -272,9 +284,9 @@ def _reason(ended: Ended) -> str:
     return f"{how}: {reason}" if reason else how
 
 
-def _tried(ended: Ended) -> str:
-    """Return what a program is told that could not write, as far as its output says so."""
-    return READ_ONLY if _SAYS_READ_ONLY.search(ended.tail) else ""
+def _refused_write(ended: Ended) -> str:
+    """Return the remedy for a program whose output says that its working directory is read-only."""
+    return READ_ONLY if ended.read_only and _SAYS_READ_ONLY.search(ended.tail) else ""
 
 
 def _all(*texts: str) -> str:

@@ -35,14 +35,14 @@ _MADE_BY_TOOLS = frozenset({"__pycache__", "node_modules"})
 
 @dataclass(slots=True)
 class WorkingDirectory:
-    """Where a program, or a stack, works.
+    """The working directory of a program or a stack.
 
     Attributes:
         path: The folder.
-        output: What in it is the job's output where that is new or changed: a folder, or a file; None for nothing.
-        mounted: What the job's `output` would be for each folder in it; for a stack these are its mounts.
-        volumes: Where a stack has volumes, of which nothing is seen here.
-        strays: What was written elsewhere in it, once it has been given back.
+        output: The folder, or file, in it whose new and changed files are results; None for none.
+        mounted: Its folders by the `output` that names them; for a stack, its mounts.
+        volumes: Paths of a stack's volumes, which cannot be looked into.
+        strays: What was written elsewhere in it; known when the program has ended.
     """
 
     path: Path
@@ -73,11 +73,11 @@ class WorkingTrees:
         Args:
             tree: The files.
             stopped: Whether the run was told to stop; asked between two files.
-            results: For a copy in which every user may write: where its results are moved.
+            results: Where results are moved; such a copy may be written by every user.
 
         Raises:
-            StoppedError: It was, before the copy was made.
-            OSError: The disk does not take it.
+            StoppedError: The run was told to stop before the copy was made.
+            OSError: The copy could not be written.
         """
         idle = self._idle.setdefault((tree, results is not None), [])
         copy = idle.pop() if idle else await self._make(tree, stopped, is_open=results is not None)
@@ -102,14 +102,14 @@ class WorkingTrees:
 
 
 class _Copy:
-    """A copy, and what its files were like when nobody had worked in it."""
+    """A copy of the release's files, and the status that each had at first."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._before = dict(_entries(root))
 
     def take_back(self, working: WorkingDirectory, results: Path | None) -> bool:
-        """Move out what is a result, say what is lost, and take away what is new; return whether all is as it was."""
+        """Move results out, count strays, remove new entries; return whether the copy is as at first."""
         strays = Strays(volumes=working.volumes)
         for path in self._written():
             inside = _within(path, working.output)
@@ -123,7 +123,7 @@ class _Copy:
         return self._is_as_it_was() and self._without_new()
 
     def _written(self) -> Iterator[str]:
-        """Yield the files that are new, or whose content has changed, and that somebody may miss."""
+        """Yield the files that are new or whose content has changed, but for those that tools make again."""
         for path, status in list(_entries(self.root)):
             if stat.S_ISDIR(status.st_mode) or not _MADE_BY_TOOLS.isdisjoint(path.split("/")):
                 continue
@@ -160,7 +160,7 @@ def _within(path: str, folder: str | None) -> str | None:
 
 
 def _place(path: str, mounted: Mapping[str, str]) -> str | None:
-    """Return what `output` would have to be for a file to count; None where the job has no such folder."""
+    """Return the `output` that would collect a file; None where the job has no such folder."""
     places = [
         (folder, target) for target, folder in mounted.items() if _within(path, folder) is not None
     ]
@@ -168,7 +168,7 @@ def _place(path: str, mounted: Mapping[str, str]) -> str | None:
 
 
 def _moved(root: Path, path: str, target: Path) -> bool:
-    """Move a result out of a copy, following no link in its path; tell whether it went."""
+    """Move a result out of a copy without following links; tell whether it worked."""
     folder, slash, name = path.rpartition("/")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -184,17 +184,17 @@ def _moved(root: Path, path: str, target: Path) -> bool:
 
 
 def _content(status: os.stat_result) -> tuple[int, int, int, int]:
-    """Return what changes with a file's content; unlike the time of change, not with its owner and mode."""
+    """Return what changes with a file's content, but not with its owner or mode."""
     return status.st_ino, stat.S_IFMT(status.st_mode), status.st_size, status.st_mtime_ns
 
 
 def _state(status: os.stat_result) -> Signature | int:
-    """Return what changes with an entry; of a folder only its mode, because what is in it is looked at by itself."""
+    """Return what changes with an entry; of a folder only its mode: its entries are compared themselves."""
     return status.st_mode if stat.S_ISDIR(status.st_mode) else Signature.of(status)
 
 
 def _entries(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield all that is below a folder with its status, folders before their content; nothing is followed."""
+    """Yield path and status of all entries below a folder, folders before their content; no link is followed."""
     folders = [""]
     while folders:
         inside = folders.pop()
@@ -208,7 +208,7 @@ def _entries(root: Path) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def open_up(tree: Path) -> None:
-    """Let every user write in a folder of ours; what keeps strangers out is the folder above it."""
+    """Let every user write in a folder; the folder above it keeps others out."""
     for folder, _, files in os.walk(tree):
         Path(folder).chmod(0o777)
         for name in files:
@@ -232,7 +232,7 @@ def _copy(tree: Path, target: Path, stopped: Callable[[], bool], *, is_open: boo
 
 
 def _clone(source: str, copy: str) -> None:
-    """Copy a file with its mode and times, without its data where the file system can share them."""
+    """Copy a file with mode and times; where the file system can share blocks, no data are copied."""
     with open(source, "rb") as reading, open(copy, "wb") as writing:  # noqa: PTH123 -- copytree speaks in strings
         try:
             fcntl.ioctl(writing.fileno(), FICLONE, reading.fileno())

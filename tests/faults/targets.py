@@ -169,7 +169,7 @@ def _result(data: bytes) -> None:
     reported, problem = read_result(data, Redactor({"TOKEN": "quotes-secret"}))
     json.dumps(problem).encode()
     for code in (0, 1, 75):
-        verdict = judge(Ended(exit_code=code), reported, Produced(1, 1), Expect(min_items=3))
+        verdict = judge(Ended(code=code), reported, Produced(1, 1), Expect(min_items=3))
         json.dumps([verdict.message, reported.items, reported.metrics], allow_nan=False).encode()
 
 

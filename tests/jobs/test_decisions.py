@@ -217,7 +217,9 @@ def test_pauses_between_attempts_grow_to_half_a_minute() -> None:
             Verdict(BAD, JobCause.ERROR, f"exit code 1; {ASTRAY}"),
         ),
         (
-            Ended(1, tail="PermissionError: [Errno 13] Permission denied: 'out.csv'"),
+            Ended(
+                1, tail="PermissionError: [Errno 13] Permission denied: 'out.csv'", read_only=True
+            ),
             SILENT,
             Verdict(
                 BAD,
@@ -226,7 +228,11 @@ def test_pauses_between_attempts_grow_to_half_a_minute() -> None:
             ),
         ),
         (
-            Ended(1, tail="PermissionError: [Errno 13] Permission denied: '/etc/shadow'"),
+            Ended(
+                1,
+                tail="PermissionError: [Errno 13] Permission denied: '/etc/shadow'",
+                read_only=True,
+            ),
             SILENT,
             Verdict(
                 BAD,
@@ -235,13 +241,23 @@ def test_pauses_between_attempts_grow_to_half_a_minute() -> None:
             ),
         ),
         (
-            Ended(1, tail="OSError: [Errno 30] Read-only file system: 'out.csv'"),
+            Ended(1, tail="OSError: [Errno 30] Read-only file system: 'out.csv'", read_only=True),
             SILENT,
             Verdict(
                 BAD,
                 JobCause.ERROR,
                 f"exit code 1: OSError: [Errno 30] Read-only file system: 'out.csv'; {READ_ONLY}",
             ),
+        ),
+        (
+            Ended(0, tail="Error: EROFS: read-only file system, open 'out.csv'", read_only=True),
+            SILENT,
+            Verdict(JobStatus.EMPTY, JobCause.EXPECTATION, READ_ONLY),
+        ),
+        (
+            Ended(0, tail="Error: EROFS: read-only file system, open 'out.csv'"),
+            SILENT,
+            Verdict(OK),
         ),
     ],
 )

@@ -89,7 +89,7 @@ def test_both_are_given_up_when_the_run_is_told_to_stop(state: Path, tmp_path: P
     assert archive.read_bytes() == before
     again = tmp_path / "again"
     again.mkdir()
-    answers = iter([False, False, True])
+    answers = iter([False, True])
     assert "told to stop" in unpack(archive, again, LIMIT, lambda: next(answers, True))
     assert list(again.iterdir()) == []
     assert {path.name for path in tmp_path.iterdir()} == {"state", "state.tar.gz", "again"}

@@ -59,16 +59,17 @@ class Inside:
         return self.machine.ssh(command, seconds=seconds, check=check).stdout
 
     def release(self, jobs: str, files: Mapping[str, str] | None = None) -> str:
-        """Publish a release in a new repository; return its tag."""
+        """Publish a release in a new repository, for a bucket that knows of no other; return its tag."""
         self._count += 1
         tag = f"v{self._count}"
         folder = self._folder / tag
         folder.mkdir(parents=True)
         for name, text in {"jobs.toml": jobs, **(files or {})}.items():
             path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(textwrap.dedent(text))
             path.chmod(0o755 if text.lstrip().startswith("#!") else 0o644)
-        self.sh(f"rm -rf {REPOSITORY}")
+        self.sh(f"rm -rf {REPOSITORY} {BUCKET}")
         self.machine.put(folder, REPOSITORY)
         git = f"git -C {REPOSITORY} -c user.name=tests -c user.email=tests@example.org"
         self.sh(f"{git} init -q && {git} add -A && {git} commit -qm {tag} && {git} tag {tag}")
@@ -99,25 +100,28 @@ class Inside:
         )
         return ran(done)
 
-    def told(self, run_id: str) -> Run:
-        """Return a run, as the bucket tells of it."""
-        return read_runs(_Objects(self))[run_id]
+    def told(self, run_id: str, bucket: str = BUCKET) -> Run:
+        """Return a run, as a bucket in the machine tells of it."""
+        return read_runs(_Objects(self, bucket))[run_id]
 
 
 @dataclass(frozen=True)
 class _Objects:
-    """The bucket in the machine."""
+    """A bucket in the machine."""
 
     inside: Inside
+    bucket: str
 
     def keys(self, prefix: str = "") -> list[str]:
         """Return the keys that begin with a prefix, in order."""
-        said = self.inside.sh(f"cd {BUCKET} && find . -type f -path './{prefix}*' -printf '%P\\n'")
+        said = self.inside.sh(
+            f"cd {self.bucket} && find . -type f -path './{prefix}*' -printf '%P\\n'"
+        )
         return sorted(said.splitlines())
 
     def get(self, key: str) -> bytes:
         """Return an object's content."""
-        return self.inside.sh(f"cat {shlex.quote(f'{BUCKET}/{key}')}").encode()
+        return self.inside.sh(f"cat {shlex.quote(f'{self.bucket}/{key}')}").encode()
 
 
 def ran(done: "subprocess.CompletedProcess[str]") -> Ran:

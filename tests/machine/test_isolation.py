@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.bucket.layout import ENTRIES
-from tests.machine.inside import BUCKET, EC2, Inside, Row
+from tests.machine.inside import BUCKET, EC2, MAYFLY, REPOSITORY, Inside, Row, ran
+from tests.parts.missing import program
 from tests.parts.waiting import wait_until
 from tests.run.bench import Ran
 
@@ -232,19 +233,294 @@ def test_hostile_jobs_are_contained_and_the_neighbour_succeeds(inside: Inside, r
 FILLS = """
     [[job]]
     name = "fills"
-    command = ["sh", "-c", "for i in $(seq 1000); do head -c 50M /dev/zero > $HOME/$i; sleep 0.2; done"]
+    command = ["sh", "-c", "for i in $(seq 1000); do head -c 50M /dev/zero > {place}/$i; sleep 0.2; done"]
 """
 
 
-def test_a_job_that_fills_the_disk_is_ended(inside: Inside, row: Row) -> None:
+@pytest.mark.parametrize(("place", "output"), [("$HOME", ""), (".", 'output = "."')])
+def test_a_job_that_fills_the_disk_is_ended(
+    inside: Inside, row: Row, place: str, output: str
+) -> None:
     """Many files, each within its limit: before the disk is full the job that occupies most is ended."""
     free = int(inside.sh("df -k --output=avail /var/lib/mayfly | tail -1")) // 1024
-    inside.release(FILLS + NEIGHBOUR)
+    inside.release(f"{FILLS.format(place=place)}    {output}\n{NEIGHBOUR}")
     ran = inside.run(limits__free=f"{free - 400}MiB")
     fills, neighbour = ran.job("fills"), ran.job("neighbour")
-    row("fills the disk", f"{fills['status']}, {fills['cause']}: {fills['message'][:80]}")
+    row(
+        f"fills the disk in {place}",
+        f"{fills['status']}, {fills['cause']}: {fills['message'][:80]}",
+    )
     assert (fills["status"], fills["cause"]) == ("failed", "out_of_disk"), ran.stderr
     assert neighbour["status"] == "succeeded"
+
+
+BESIDE = """
+    [[job]]
+    name = "dot"
+    command = ["python3", "scrape.py"]
+    output = "."
+
+    [[job]]
+    name = "folder"
+    command = ["sh", "-c", "test $MAYFLY_OUTPUT_DIR = $PWD/out && echo 2 > out/new.csv && echo > stray.csv"]
+    output = "out"
+
+    [[job]]
+    name = "again"
+    command = ["sh", "-c", "test ! -e half.csv && echo $MAYFLY_ATTEMPT > half.csv && test $MAYFLY_ATTEMPT = 2"]
+    output = "."
+    retries = 1
+
+    [[job]]
+    name = "fails"
+    command = ["python3", "scrape.py"]
+
+    [[job]]
+    name = "goes-on"
+    command = ["sh", "-c", "echo 1 > books.csv; exit 0"]
+"""
+
+SCRAPE = """
+    import os
+    open("books.csv", "a").write("title\\n")
+    open("known.csv", "a").write("new\\n")
+    os.makedirs("deep/er")
+    os.chmod("deep", 0o700)
+    open("deep/er/a.csv", "w").write(str(os.getuid() >= 61184))
+    open("x.part", "w").close()
+"""
+READ_ONLY = 'the release\'s files are read-only; write to $MAYFLY_OUTPUT_DIR, or set output = "."'
+
+
+def release_is_untouched(inside: Inside) -> bool:
+    """Tell whether the release in the state is what was committed, and nobody of the jobs' users owns a file of it."""
+    tree = f"{inside.state}/releases/*/tree"
+    changed = inside.sh(f"diff -r --exclude=.git {REPOSITORY} {tree} || true")
+    owned = inside.sh(f"find {tree} ! -user root -o -perm /222 ! -type l")
+    return not changed and not owned
+
+
+def test_results_beside_the_code_come_from_a_copy_of_the_jobs_own(inside: Inside, row: Row) -> None:
+    """With `output`, each attempt works in a copy; without, it cannot write there, and is told where it can."""
+    files = {"scrape.py": SCRAPE, "known.csv": "old\n", "out/old.csv": "old\n"}
+    inside.release(BESIDE, files)
+    ran = inside.run()
+    seen = {job["name"]: (job["status"], job["cause"]) for job in ran.outcome["jobs"]}
+    for name, end in seen.items():
+        row(f"beside its code: {name}", f"{end}: {ran.job(name)['message']}")
+    assert seen == {
+        "dot": ("succeeded", None),
+        "folder": ("succeeded", None),
+        "again": ("succeeded", None),
+        "fails": ("failed", "error"),
+        "goes-on": ("empty", "expectation"),
+    }, ran.stderr
+    told = inside.told(ran.run_id)
+    assert told.record["isolation"]["backend"] == "systemd"
+    assert told.files == {
+        "dot/books.csv": b"title\n",
+        "dot/known.csv": b"old\nnew\n",
+        "dot/deep/er/a.csv": b"True",
+        "folder/new.csv": b"2\n",
+        "again/half.csv": b"2\n",
+    }
+    stray = 'it wrote 1 file beside its code: stray.csv; set output = "."'
+    assert told.job("folder")["notes"] == [stray]
+    assert ran.job("goes-on")["message"] == READ_ONLY
+    assert ran.job("fails")["message"].endswith(f"'books.csv'; {READ_ONLY}")
+    assert release_is_untouched(inside)
+    assert no_units_left(inside)
+
+
+INTRUDER = """
+    [[job]]
+    name = "intruder"
+    command = ["python3", "intruder.py"]
+    output = "."
+
+    [[job]]
+    name = "private"
+    command = ["sh", "-c", "echo mine > out/private.csv; sleep 40"]
+    output = "out"
+"""
+
+
+def test_a_job_in_a_copy_reaches_neither_the_release_nor_another_copy(
+    inside: Inside, row: Row
+) -> None:
+    """It knows their paths and tries while they are there; in its own copy it may do anything."""
+    text = (HERE / "intruder.py").read_text()
+    inside.release(INTRUDER, {"intruder.py": text, "known.csv": "old\n"})
+    ran = inside.run(limits__jobs="2")
+    assert ran.code == 0, ran.stderr
+    told = inside.told(ran.run_id)
+    report = json.loads(told.file("intruder", "report.json"))
+    for name, why in (report["refused"] | report["worked"]).items():
+        row(f"a job in a copy tries: {name}", why or "works")
+    assert [name for name, why in report["refused"].items() if not why] == []
+    assert {name: why for name, why in report["worked"].items() if why} == {}
+    tries = [told.job(name)["attempts"][0] for name in ("intruder", "private")]
+    assert max(each["started"] for each in tries) < min(each["finished"] for each in tries)
+    assert told.files_of("private") == {"private.csv": b"mine\n"}
+    assert release_is_untouched(inside)
+
+
+RESUMES = """
+    [[job]]
+    name = "resumes"
+    command = ["sh", "resumes.sh"]
+    state = "checkpoint"
+    output = "."
+    timeout = "5s"
+"""
+PAGES = """
+    cat "$MAYFLY_STATE_DIR/page" > before.csv 2>/dev/null || echo none > before.csv
+    echo 7 > "$MAYFLY_STATE_DIR/page"
+    test "$(cat before.csv)" = 7 || sleep 1008
+"""
+
+
+def test_a_job_that_is_cut_goes_on_from_its_checkpoint(inside: Inside, row: Row) -> None:
+    """The next unit, which has another user, gets the state of the one that was ended, and not its files."""
+    inside.release(RESUMES, {"resumes.sh": PAGES})
+    first, second = (inside.run(limits__grace="1s") for _ in range(2))
+    seen = [
+        (ran.job("resumes")["status"], inside.told(ran.run_id).files_of("resumes"))
+        for ran in (first, second)
+    ]
+    row("checkpoint under units", seen)
+    assert seen == [
+        ("timed_out", {"before.csv": b"none\n"}),
+        ("succeeded", {"before.csv": b"7\n"}),
+    ], second.stderr
+
+
+USERS = {"root": b"0\n", "user": b"1234\n"}
+BOXES = """
+    set -e
+    cd /root; rm -rf tiny; mkdir -p tiny/bin tiny/tmp tiny/etc; chmod 1777 tiny/tmp
+    install -m 755 busybox tiny/bin/
+    for name in sh id mkdir chmod; do ln -s busybox tiny/bin/$name; done
+    tar -C tiny -cf - . | docker import - mayfly.test/tiny:root >/dev/null
+    tar -C tiny -cf - . | docker import --change 'USER 1234:1234' - mayfly.test/tiny:user >/dev/null
+"""
+CONTAINERS = """
+    [[job]]
+    name = "image-{user}"
+    image = "mayfly.test/tiny:{user}"
+    command = ["sh", "-c", "cd /data && id -u > who.txt && mkdir -m 700 deep && id -g > deep/group.txt"]
+    output = "/data"
+
+    [[job]]
+    name = "stack-{user}"
+    compose = "compose.yml"
+    service = "{user}"
+    output = "/app"
+
+    [[job]]
+    name = "stack-{user}-lost"
+    compose = "compose.yml"
+    service = "{user}"
+"""
+SERVICE = """
+  {user}:
+    image: mayfly.test/tiny:{user}
+    working_dir: /app
+    volumes: ["./app:/app"]
+    command: ["sh", "scrape.sh"]
+"""
+
+
+def test_containers_beside_units_deliver_whatever_user_they_have(inside: Inside, row: Row) -> None:
+    """Images and stacks with `output`, as root and as somebody else, on the machine whose programs get units."""
+    inside.machine.put(Path(program("busybox")), "/root")
+    inside.sh(BOXES, seconds=600)
+    files = {
+        "compose.yml": "services:" + "".join(SERVICE.format(user=user) for user in USERS),
+        "app/scrape.sh": "id -u >> books.csv; id -u >> known.csv; mkdir -m 700 deep && id -g > deep/group.txt\n",
+        "app/known.csv": "old\n",
+    }
+    inside.release("".join(CONTAINERS.format(user=user) for user in USERS), files)
+    ran = inside.run()
+    for job in ran.outcome["jobs"]:
+        row(f"containers: {job['name']}", f"{job['status']}: {job['message']}")
+    told = inside.told(ran.run_id)
+    for user, number in USERS.items():
+        assert told.files_of(f"image-{user}") == {"who.txt": number, "deep/group.txt": number}
+        assert told.files_of(f"stack-{user}") == {
+            "books.csv": number,
+            "known.csv": b"old\n" + number,
+            "deep/group.txt": number,
+        }
+        lost = ran.job(f"stack-{user}-lost")
+        assert lost["status"] == "empty", ran.stderr
+        assert lost["message"] == (
+            'it wrote 3 files beside its code, such as app/books.csv; set output = "/app"'
+        )
+    assert release_is_untouched(inside)
+    assert (
+        inside.sh("docker ps --all --quiet --filter label=mayfly.run; docker volume ls --quiet")
+        == ""
+    )
+
+
+AS_MACHINE = f"""
+[release]
+repository = "{REPOSITORY}"
+trust = "none"
+[store]
+url = "s3://scraped/prod"
+[browser]
+url = "http://127.0.0.1:9"
+port = 0
+"""
+TRIED = """
+    [[job]]
+    name = "who"
+    command = ["sh", "-c", "cat /proc/self/cgroup; id -u; ls /root/agent.toml /etc/mayfly; true"]
+
+    [[job]]
+    name = "dot"
+    command = ["python3", "scrape.py"]
+    output = "."
+"""
+TRIAL = "/root/trial"
+
+
+def test_a_trial_on_a_computer_with_systemd_has_the_machines_isolation(
+    inside: Inside, row: Row
+) -> None:
+    """`mayfly run --as-machine` gives jobs units, says the rest that differs, and leaves the power on."""
+    inside.release(TRIED, {"scrape.py": SCRAPE, "known.csv": "old\n"})
+    inside.sh(f"rm -rf {TRIAL}; cat > /root/agent.toml <<'END'\n{AS_MACHINE}\nEND")
+    firmware = " ".join(f"{name}={value}" for name, value in EC2.items())
+    options = f"--json --log json --config /root/agent.toml --as-machine {TRIAL}"
+    command = f"env {firmware} {MAYFLY} run {options}"
+    done = inside.machine.ssh(command, seconds=900, check=False)
+    said = ran(done)
+    assert said.code == 0, said.stderr
+    differs = [
+        line.removeprefix("differs from the machine: ")
+        for line in said.stderr.splitlines()
+        if line.startswith("differs from the machine: ")
+    ]
+    for line in differs:
+        row("--as-machine differs", line)
+    told = inside.told(said.run_id, f"{TRIAL}/bucket")
+    assert told.record["isolation"]["backend"] == "systemd"
+    group, user, *listed = told.printed("who").decode().splitlines()
+    assert re.search(r"/mayfly-jobs\.slice/mayfly-job-[a-z0-9-]+-who-1\.service$", group)
+    assert 61184 <= int(user) <= 65519
+    assert all("cannot" in line for line in listed), listed
+    assert told.file("dot", "books.csv") == b"title\n"
+    assert no_units_left(inside)
+    assert len(differs) == 3
+    assert [
+        word
+        for word in ("not to s3://scraped/prod", "state directory stays", "power stays on")
+        if not any(word in line for line in differs)
+    ] == []
+    assert inside.sh(f"ls -A {TRIAL}").split() == [".mayfly-as-machine", "bucket", "state"]
 
 
 LONG = """

@@ -19,7 +19,7 @@ from agent.config.locate import Locations
 from agent.config.settings import Limits, Settings
 from agent.contract import facts
 from agent.contract.results import JobCause
-from agent.jobs.interface import Exit, Launch
+from agent.jobs.interface import Launch
 from agent.jobs.isolation import launcher
 from agent.jobs.isolation.choice import choose_isolation
 from agent.jobs.isolation.confinement import Confinement, properties, unit_name
@@ -28,7 +28,7 @@ from agent.jobs.isolation.probe import Reach, reach_of_jobs
 from agent.jobs.isolation.process import ProcessIsolation
 from agent.jobs.isolation.unit import exit_of
 from agent.jobs.resultfile import ResultFile
-from agent.jobs.verdict import Ended, Produced, judge
+from agent.jobs.verdict import Ended, Exit, Produced, judge
 from tests.bucket.bucket import Bucket
 from tests.run.bench import Bench
 
@@ -118,7 +118,7 @@ CAUSES = [
     (Ended(signal=9, out_of_memory=True, browser_died=True), JobCause.OUT_OF_MEMORY),
     (Ended(signal=9, out_of_disk=True), JobCause.OUT_OF_DISK),
     (Ended(signal=25), JobCause.OUT_OF_DISK),
-    (Ended(exit_code=153, tail="File size limit exceeded"), JobCause.OUT_OF_DISK),
+    (Ended(code=153, tail="File size limit exceeded"), JobCause.OUT_OF_DISK),
     (Ended(signal=9, timed_out=True), JobCause.TIMEOUT),
 ]
 

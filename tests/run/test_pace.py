@@ -70,7 +70,7 @@ async def test_turns_that_are_taken_at_once_are_apart(tmp_path: Path) -> None:
 async def test_a_pace_that_cannot_be_kept_is_an_error(tmp_path: Path) -> None:
     """Nobody visits a site without its turn."""
     (tmp_path / "pace").write_text("in the way")
-    with pytest.raises(StateError, match=r"the pace of shop\.example cannot be kept"):
+    with pytest.raises(StateError, match=r"the rate limit of shop\.example cannot be kept"):
         await reserve(tmp_path / "pace", "shop.example", 1.0, within=60.0)
 
 

@@ -1,6 +1,5 @@
 """Jobs in containers: one image, or an existing compose stack, started and ended like any other program."""
 
-import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -10,11 +9,11 @@ from agent.base.errors import ContainerError
 from agent.base.logs import Log
 from agent.jobs.containers.attached import ContainerBackend, ContainerProcess
 from agent.jobs.containers.folders import into_container
-from agent.jobs.containers.image import ImageVessel
+from agent.jobs.containers.image import ImageBackend
 from agent.jobs.containers.leftovers import remove_stacks
-from agent.jobs.containers.stack import StackVessel
+from agent.jobs.containers.stack import StackBackend
 from agent.jobs.interface import Launch, Running
-from agent.jobs.isolation.process import reader
+from agent.jobs.isolation.process import output_pipe
 
 __all__ = ["Containers", "into_container", "remove_stacks", "told"]
 
@@ -28,12 +27,12 @@ class Containers:
     protects_tree = True
 
     def __init__(self, environ: Mapping[str, str], log: Log, login: Login = no_login) -> None:
-        """Describe where containers run; nothing is asked of the engine yet.
+        """Describe where containers run.
 
         Args:
             environ: Where `docker`, compose and the engine are found.
-            log: Bound to the job; told of what would not go.
-            login: What opens a private registry.
+            log: Bound to the job.
+            login: Opens a private registry.
         """
         self._login = login
         self._environ = environ
@@ -43,27 +42,21 @@ class Containers:
     async def start(self, launch: Launch) -> AsyncIterator[Running]:
         """Begin to start a container; leaving the context removes it and all that was started for it.
 
-        What its image or its stack take to be there is part of its time: the wait for its end raises ContainerError
-        when they cannot be had.
+        Pulling and building count as the job's time: `wait` raises ContainerError when they fail.
         """
-        backend = self._vessel(launch)
-        reading, writing = os.pipe()
-        running: ContainerProcess | None = None
-        try:
-            output = await reader(reading)
+        backend = self._backend(launch)
+        async with output_pipe() as (output, writing):
             running = ContainerProcess(backend, output, writing)
-            yield running
-        finally:
-            if running is None:
-                os.close(writing)
-            else:
+            try:
+                yield running
+            finally:
                 await running.close()
-            await backend.remove()
+                await backend.remove()
 
-    def _vessel(self, launch: Launch) -> ContainerBackend:
+    def _backend(self, launch: Launch) -> ContainerBackend:
         if launch.container is None:
             raise ContainerError("this job has no container")
         engine = Engine(self._environ, self._login)
         if launch.container.compose is not None:
-            return StackVessel(launch, launch.container, engine, self._log)
-        return ImageVessel(launch, launch.container, engine, self._log)
+            return StackBackend(launch, launch.container, engine, self._log)
+        return ImageBackend(launch, launch.container, engine, self._log)

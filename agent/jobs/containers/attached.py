@@ -1,20 +1,26 @@
-"""A container under way: its preparation, its client on whose pipe its output comes, its end."""
+"""A container's life: its preparation, the client that its output comes from, its end."""
 
 import asyncio
-import os
 import signal
+from abc import ABC, abstractmethod
 from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import Protocol
 
 from agent.base import processes
+from agent.base.containers import given, project_name
+from agent.base.engine import Engine
 from agent.base.errors import ContainerError
-from agent.jobs.interface import Exit
+from agent.base.logs import Log
+from agent.jobs.containers.leftovers import remove_container, remove_stack
+from agent.jobs.containers.state import terminate
+from agent.jobs.interface import ContainerSpec, Launch
+from agent.jobs.verdict import Exit
 
 CLOSE_SECONDS = 10.0
-"""For the work of a container that is being removed to notice it."""
+"""Until the tasks of a container that is being removed have ended."""
 
 
 Command = tuple[Sequence[str], Mapping[str, str], Path]
@@ -23,17 +29,26 @@ Attach = Callable[[Command], Awaitable[int]]
 """Runs a command whose output is the job's, and returns its exit code."""
 
 
-class ContainerBackend(Protocol):
-    """What carries a job: a container, or a stack of them."""
+class ContainerBackend(ABC):
+    """What carries a job: a container, or a stack of them. It does not exist before `prepare`."""
 
+    def __init__(self, launch: Launch, spec: ContainerSpec, engine: Engine, log: Log) -> None:
+        self._launch = launch
+        self._spec = spec
+        self._engine = engine
+        self._log = log
+        self._name = project_name(launch.environ["MAYFLY_RUN_ID"], launch.name)
+        self._given = given(launch.environ, spec.secrets)
+
+    @abstractmethod
     async def prepare(self) -> None:
         """Have all that the client needs.
 
         Raises:
-            ContainerError: It cannot be had.
+            ContainerError: It cannot be had, or the engine does not answer.
         """
 
-    async def serve(self, attach: Attach) -> None:
+    async def serve(self, attach: Attach) -> None:  # noqa: B027 -- one image has nothing that serves it
         """Start what serves the job, and wait for it.
 
         Raises:
@@ -41,9 +56,11 @@ class ContainerBackend(Protocol):
         """
 
     @property
+    @abstractmethod
     def client(self) -> Command:
-        """The command that starts it and stays attached to its output; its environment and working directory."""
+        """The command that starts it, stays attached to its output, and ends when its program does."""
 
+    @abstractmethod
     async def ended(self) -> Exit:
         """Return how the program in it ended, after the client has.
 
@@ -52,17 +69,20 @@ class ContainerBackend(Protocol):
         """
 
     async def terminate(self) -> bool:
-        """Send its program SIGTERM; False when it does not run yet."""
+        """Send its program SIGTERM, and nothing to what serves it; False when it does not run yet."""
+        return await terminate(self._engine, self._name)
 
     async def remove(self) -> None:
         """Remove it and all that it made but the job's output. Bounded, never raises."""
+        await remove_container(self._engine, self._name, self._log)
+        await remove_stack(self._engine, self._name, self._log)
 
 
 class ContainerProcess:
-    """A container under way, as a `Running`."""
+    """A container that is being started or runs, as a `Running`."""
 
     def __init__(
-        self, backend: ContainerBackend, output: asyncio.StreamReader, writing: int
+        self, backend: ContainerBackend, output: asyncio.StreamReader, writing: FileIO
     ) -> None:
         """Begin at once.
 
@@ -71,7 +91,7 @@ class ContainerProcess:
             output: The reading end of a pipe.
             writing: Its other end, which is closed when the backend has ended.
         """
-        self._vessel = backend
+        self._backend = backend
         self._output = output
         self._writing = writing
         self._client: Process | None = None
@@ -95,12 +115,12 @@ class ContainerProcess:
         return self._work.result()
 
     def terminate(self) -> None:
-        """Ask it to end; before its program runs, that is the end of it."""
+        """Send SIGTERM to its program; before that runs, cancel its preparation."""
         if self._ending is None:
             self._ending = asyncio.create_task(self._terminate())
 
     async def close(self) -> None:
-        """End the client and what is still under way for it."""
+        """End the client and all tasks."""
         tasks = [task for task in (self._work, self._ending) if task is not None]
         for task in tasks:
             task.cancel()
@@ -108,41 +128,41 @@ class ContainerProcess:
         for task in tasks:
             if task.done() and not task.cancelled():
                 task.exception()  # seen: whoever waited for it has got it
-        self._close_pipe()
+        self._writing.close()
 
     async def _terminate(self) -> None:
         if self._client is None:
             self._work.cancel()
             return
         with suppress(ContainerError):
-            if await self._vessel.terminate():
+            if await self._backend.terminate():
                 return
         if self._client is not None:
             processes.signal_group(self._client.pid, signal.SIGTERM)
 
     async def _run(self) -> Exit:
         try:
-            await self._vessel.prepare()
-            await self._vessel.serve(self._attach)
+            await self._backend.prepare()
+            await self._backend.serve(self._attach)
             if self._ending is None:
-                await self._attach(self._vessel.client, last=True)
-                return await self._vessel.ended()
+                await self._attach(self._backend.client, last=True)
+                return await self._backend.ended()
         except ContainerError:
             if self._ending is None:
                 raise
         finally:
-            self._close_pipe()
+            self._writing.close()
         return Exit(None, signal.SIGTERM)  # it was asked to end before its own program ran
 
     async def _attach(self, command: Command, *, last: bool = False) -> int:
         arguments, environ, folder = command
         try:
             async with processes.started(
-                arguments, environ=environ, cwd=folder, output=self._writing
+                arguments, environ=environ, cwd=folder, output=self._writing.fileno()
             ) as client:
                 self._client = client
                 if last:
-                    self._close_pipe()
+                    self._writing.close()
                 await client.wait()
         except OSError as error:
             raise ContainerError(
@@ -151,9 +171,3 @@ class ContainerProcess:
         finally:
             self._client = None if not last else self._client
         return client.returncode if client.returncode is not None else -1
-
-    def _close_pipe(self) -> None:
-        """Close our end of the pipe, so that its reader sees its end."""
-        if self._writing >= 0:
-            os.close(self._writing)
-            self._writing = -1

@@ -16,6 +16,8 @@ PULL = ("pull", "--quiet", "--policy", "missing", "--ignore-buildable", "--inclu
 BUILD = ("build", "--quiet", "--with-dependencies")
 """What has the images of one service, and of those that it depends on, here."""
 
+_JSON = ("--format", "json")
+
 _CLIENTS = re.compile(
     r"PATH|HOME|LANG|XDG_RUNTIME_DIR|DOCKER_(HOST|CONTEXT|CONFIG|CERT_PATH|TLS|TLS_VERIFY|API_VERSION)"
 )
@@ -31,7 +33,7 @@ HOW_TO_GET = (
 
 
 def compose_environ(engine: Engine, job: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of compose: of the agent's what says where the engine is, and the job's."""
+    """Return the environment of compose: the job's, and of the agent's what says where the engine is."""
     own = {name: value for name, value in engine.environ.items() if _CLIENTS.fullmatch(name)}
     return {**job, **own}
 
@@ -43,7 +45,7 @@ def compose_command(project: str, files: tuple[Path, ...]) -> tuple[str, ...]:
 
 
 async def require_compose(environ: Mapping[str, str]) -> None:
-    """Make sure that this machine has a compose that will do; no engine is asked.
+    """Require a version of compose that can run stacks; the engine is not asked.
 
     Raises:
         ContainerError: It has none, or one that is too old.
@@ -60,15 +62,28 @@ async def require_compose(environ: Mapping[str, str]) -> None:
 async def resolved(
     project: str, files: tuple[Path, ...], environ: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the stack that these files make together, as compose would run it, services of all profiles included.
+    """Return the stack of these files as compose would run it, with the services of all profiles.
 
     Raises:
         ContainerError: Compose does not accept it, or does not answer.
     """
-    text = await _config(project, files, environ, "--profile", "*")
+    text = await _config(project, files, environ, *_JSON, profile="*")
     # So that its output is a compose file again, compose doubles what begins a variable.
     document: dict[str, Any] = json.loads(text.replace("$$", "$"))
     return document
+
+
+async def written(
+    project: str, files: tuple[Path, ...], environ: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the stack of these files before variables are replaced and env files are read.
+
+    Raises:
+        ContainerError: Compose does not accept it, or does not answer.
+    """
+    text = await _config(project, files, environ, *_JSON, "--no-interpolate")
+    model: dict[str, Any] = json.loads(text)
+    return model
 
 
 async def active_services(
@@ -77,29 +92,9 @@ async def active_services(
     """Return the services that no profile switches off.
 
     Raises:
-        ContainerError: Compose does not answer.
-    """
-    command = (*compose_command(project, files), "config", "--services")
-    done = await _ask(command, environ, files[0].parent)
-    if done.code != 0:
-        raise ContainerError(
-            f"compose does not list services: {_last(done.stderr.decode(errors='replace'))}"
-        )
-    return frozenset(done.stdout.decode(errors="replace").split())
-
-
-async def written(
-    project: str, files: tuple[Path, ...], environ: Mapping[str, str]
-) -> dict[str, Any]:
-    """Return the stack as it is written: with variables' names, and with the names of files of variables.
-
-    Raises:
         ContainerError: Compose does not accept it, or does not answer.
     """
-    model: dict[str, Any] = json.loads(
-        await _config(project, files, environ, verbatim=("--no-interpolate",))
-    )
-    return model
+    return frozenset((await _config(project, files, environ, "--services")).split())
 
 
 async def _config(
@@ -107,13 +102,13 @@ async def _config(
     files: tuple[Path, ...],
     environ: Mapping[str, str],
     *options: str,
-    verbatim: tuple[str, ...] = (),
+    profile: str | None = None,
 ) -> str:
-    command = (*compose_command(project, files), *options, "config", "--format", "json", *verbatim)
+    profiles = ("--profile", profile) if profile is not None else ()
+    command = (*compose_command(project, files), *profiles, "config", *options)
     done = await _ask(command, environ, files[0].parent)
     if done.code != 0:
-        complaint = _last(done.stderr.decode(errors="replace"))
-        raise ContainerError(f"compose does not accept {files[0].name}: {complaint}")
+        raise ContainerError(f"compose does not accept {files[0].name}: {_complaint(done)}")
     return done.stdout.decode(errors="replace")
 
 
@@ -121,15 +116,16 @@ async def fetch(command: tuple[str, ...], environ: Mapping[str, str], folder: Pa
     """Have compose pull or build images.
 
     Raises:
-        ContainerError: It cannot, for a reason that is told.
+        ContainerError: It cannot; the message has compose's reason.
     """
     done = await _ask(command, environ, folder, seconds=PULL_SECONDS)
     if done.code != 0:
-        raise Engine.refusal("compose", _last(done.stderr.decode(errors="replace")))
+        raise Engine.refusal("compose", _complaint(done))
 
 
-def _last(complaint: str) -> str:
-    lines = [line for line in complaint.strip().splitlines() if "level=warning" not in line]
+def _complaint(done: Finished) -> str:
+    said = done.stderr.decode(errors="replace").strip().splitlines()
+    lines = [line for line in said if "level=warning" not in line]
     return " ".join(" ".join(lines).split())[-400:] or "it gives no reason"
 
 

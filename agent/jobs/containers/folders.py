@@ -14,17 +14,15 @@ from agent.jobs.worktree import open_up
 def into_container(
     job: Job, paths: AttemptPaths, space: Workspace
 ) -> tuple[AttemptPaths, ContainerSpec]:
-    """Make an attempt's folders reachable for a container, whoever it runs as, and for nobody else.
-
-    The browser's downloads keep their path: it is the browser that is told it.
+    """Open an attempt's folders to its container, whatever user it has, and to nobody else.
 
     Args:
         job: The job.
-        paths: Where it would work as a program of this machine.
+        paths: The paths for a program of this machine.
         space: The attempt's folders.
 
     Returns:
-        Where it works inside, and what is mounted there.
+        The paths inside, and the mounts. Downloads have the same path inside, because the browser uses it as well.
     """
     space.root.chmod(0o700)
     output = job.output or OUTPUT

@@ -1,4 +1,4 @@
-"""The removal of job containers and stacks: at the end of an attempt, and of those whose agent was killed."""
+"""The removal of containers and stacks: at the end of an attempt, and after an agent was killed."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ async def remove_container(engine: Engine, name: str, log: Log) -> None:
 
 
 async def remove_stack(engine: Engine, project: str, log: Log) -> None:
-    """Kill and remove a stack: containers, then what they use. What it built stays, for the release's next run."""
+    """Remove a stack's containers, networks and volumes. Built images stay for the release's next run."""
     for kind, command in _KINDS:
         try:
             listed = await engine.output(*kind, "--quiet", "--filter", f"label={PROJECT}={project}")
@@ -60,7 +60,7 @@ async def remove_built(tree: Path, environ: Mapping[str, str], log: Log) -> None
     Args:
         tree: Where the release's files were.
         environ: Where docker is found.
-        log: Told of what went, and of what would not.
+        log: Gets what was removed, and what could not be.
     """
     engine = Engine(environ)
     try:

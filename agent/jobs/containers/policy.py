@@ -113,26 +113,26 @@ class Stack:
     real: Callable[[str], str]
 
     def has(self, path: str) -> bool:
-        """Tell whether a path is a place in the release, and passes through no link, which may change."""
+        """Tell whether a path is in the release, and passes through no link, which may change."""
         plain = posixpath.normpath(path)
         return _is_below(plain, self.tree) and self.real(path) == plain
 
     def shown(self, path: str) -> str:
-        """Return a path as a person knows it: from the release's folder."""
+        """Return a path relative to the release's folder, where it is in it."""
         return posixpath.relpath(path, self.tree) if _is_below(path, self.tree) else path
 
     def fault(self, key: str, value: object, problem: str, remedy: str) -> Fault:
-        """Return the fault that a key has a value which a job must not have."""
+        """Return the fault that a key has this value."""
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         text = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
         return Fault(self.file, key, f"{text}: {problem}", remedy)
 
 
 def text_faults(text: bytes, stack: Stack) -> tuple[Fault, ...]:
-    """Return why compose would read other files than this one, or could do so without our seeing it.
+    """Return why compose would read other files than this one, or might without a visible key.
 
-    What a file includes and extends is merged when compose has read it: the document no longer shows from where it
-    came, which may be any file that the agent can read. So the file's text is looked at.
+    The text is judged because compose merges what a file includes and extends: its document does not show from where
+    that came, which may be any file that the agent can read.
     """
     one_file = "write the stack as one file: docker compose config prints it"
     try:
@@ -151,7 +151,7 @@ def text_faults(text: bytes, stack: Stack) -> tuple[Fault, ...]:
 
 
 def dotenv_faults(text: str, source: str) -> tuple[Fault, ...]:
-    """Return what the `.env` beside a compose file sets that compose itself would obey."""
+    """Return the variables of compose itself that the `.env` beside a compose file sets."""
     return tuple(
         Fault(source, name, "tells docker compose which engine and programs to use", "remove it")
         for name in sorted({match.group(1) for match in _OBEYED.finditer(_COMMENT.sub("", text))})
@@ -159,10 +159,10 @@ def dotenv_faults(text: str, source: str) -> tuple[Fault, ...]:
 
 
 def named_files(model: Mapping[str, Any]) -> Iterator[tuple[str, str, str, bool]]:
-    """Yield service, key and path of the files that services take variables and labels from, and if they must exist.
+    """Yield service, key and path of each env and label file, and whether it must exist.
 
     Args:
-        model: The stack before compose has read these files, in whose place the document has their content.
+        model: The stack before compose has read these files.
     """
     for name, service in sorted(_table(model, "services").items()):
         for key in ("env_file", "label_file"):
@@ -172,7 +172,7 @@ def named_files(model: Mapping[str, Any]) -> Iterator[tuple[str, str, str, bool]
 
 
 def mounts_of_release(service: Mapping[str, Any], tree: str) -> dict[str, str]:
-    """Return where a service has folders of the release that it may write to, and which."""
+    """Return the folders of the release that a service may write to, by their path in it."""
     return {
         posixpath.normpath(str(volume["target"])): posixpath.relpath(str(volume["source"]), tree)
         for volume in _listed(service.get("volumes"))
@@ -184,7 +184,7 @@ def mounts_of_release(service: Mapping[str, Any], tree: str) -> dict[str, str]:
 
 
 def volumes_of(service: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return where a service has volumes that go with its stack."""
+    """Return the paths in a service of the volumes that are removed with its stack."""
     return tuple(
         str(volume["target"])
         for volume in _listed(service.get("volumes"))
@@ -195,7 +195,7 @@ def volumes_of(service: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def place_in_release(path: str, mounted: Mapping[str, str]) -> str | None:
-    """Return which folder of the release a service has at a path; None for none."""
+    """Return the folder of the release that a service has at a path, or None."""
     around = [target for target in mounted if _is_below(path, target)]
     if not around:
         return None
@@ -216,7 +216,7 @@ def file_fault(service: str, key: str, path: str, stack: Stack) -> Fault | None:
 
 
 def stack_faults(document: Mapping[str, Any], stack: Stack) -> tuple[Fault, ...]:
-    """Return everything that a stack asks for and a job must not have.
+    """Return everything that a stack asks for and must not have.
 
     Args:
         document: What will run: `docker compose config --format json` of all files and all profiles.
@@ -228,11 +228,11 @@ def stack_faults(document: Mapping[str, Any], stack: Stack) -> tuple[Fault, ...]
 def _judge(
     rules: Mapping[str, Rule | None], table: Mapping[str, Any], stack: Stack, prefix: str
 ) -> Iterator[Fault]:
-    """Judge each key of a table by its rule; None is the rule that any value will do."""
+    """Judge each key of a table by its rule; None allows any value."""
     for key, value in table.items():
         if (
             key.startswith("x-") or not value
-        ):  # compose passes over the former; the latter asks for nothing
+        ):  # compose ignores the former; the latter asks for nothing
             continue
         where = f"{prefix}{key}"
         if key not in rules:
@@ -270,7 +270,7 @@ def _each(rule: Rule) -> Rule:
 
 
 def _only(allowed: Callable[[Any], bool], problem: str, remedy: str) -> Rule:
-    """Return the rule for a value, or for the items of a list or the keys of a table, that are known one by one."""
+    """Return the rule that allows certain values: of the key itself, of a list's items, or of a table's keys."""
 
     def judge(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
         for item in value if isinstance(value, dict) else _listed(value):
@@ -281,7 +281,7 @@ def _only(allowed: Callable[[Any], bool], problem: str, remedy: str) -> Rule:
 
 
 def _any_of(*words: str, own: str = "") -> Callable[[Any], bool]:
-    """Return whether a value is one of the words, or begins with what names a service of the stack."""
+    """Return the test whether a value is one of the words, or has the prefix that names a service of the stack."""
     return lambda value: value in words or (own != "" and str(value).startswith(own))
 
 
@@ -293,7 +293,7 @@ def _in_release(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
 
 
 def _own(rules: Mapping[str, Rule | None]) -> Rule:
-    """Return the rule for a network or a volume: one of others has one fault, whatever else is said of it."""
+    """Return the rule for a network or a volume; an external one gets a single fault."""
 
     def judge(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
         if isinstance(value, dict) and value.get("external"):
@@ -308,12 +308,6 @@ def _own_name(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
     key = where.partition(".")[2].removesuffix(".name")
     if value != f"{stack.project}_{key}":
         yield stack.fault(where, value, "may belong to somebody else", "remove it")
-
-
-def _driver_options(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
-    yield stack.fault(
-        where, value, "are options of mount, which reaches any folder", "remove it, or use tmpfs"
-    )
 
 
 def _context(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
@@ -366,7 +360,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _replaceable(document: Mapping[str, Any], stack: Stack) -> Iterator[Fault]:
-    """Yield the paths that one service mounts, and another may replace by a link to any place before it does."""
+    """Yield a fault for each path that another service can replace by a link before it is mounted."""
     services = _table(document, "services")
     mounted = [
         (name, volume)
@@ -387,7 +381,7 @@ def _replaceable(document: Mapping[str, Any], stack: Stack) -> Iterator[Fault]:
 
 
 def _is_single(service: Mapping[str, Any]) -> bool:
-    """Tell whether one container of a service is started: all that it mounts is mounted before it runs."""
+    """Tell whether a service has one container: its mounts are made before it runs."""
     replicas = service.get("scale") or _table(service, "deploy").get("replicas") or 1
     return str(replicas) == "1"
 
@@ -395,7 +389,7 @@ def _is_single(service: Mapping[str, Any]) -> bool:
 def _mounted(
     service: Mapping[str, Any], document: Mapping[str, Any]
 ) -> Iterator[Mapping[str, Any]]:
-    """Yield what a service mounts from the disk: its folders, and files that are configs and secrets."""
+    """Yield a service's bind mounts, and the files of its configs and secrets."""
     for volume in _listed(service.get("volumes")):
         if isinstance(volume, dict) and volume.get("type") == "bind":
             yield volume
@@ -408,7 +402,7 @@ def _mounted(
 
 
 def _listed(value: Any) -> list[Any]:
-    """Return a list; what is none, as a list of it."""
+    """Return a list as it is, a single value as a list, None as an empty list."""
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
@@ -454,6 +448,10 @@ _REFUSED: Mapping[str, tuple[str, str]] = {
     "credential_spec": ("is read from the machine", "use secrets in jobs.toml"),
     "provider": ("runs a program on the machine", "make it a job of its own, with needs"),
     "models": ("is fetched and run outside the stack", "remove it; run the model in a service"),
+    "driver_opts": (
+        "are options of mount, which reaches any folder",
+        "remove it, or use tmpfs",
+    ),
     "ports": ("are opened on the machine", "remove it; services reach each other by name"),
     "ipam": ("may hide addresses that the machine needs", "remove it; use the services' names"),
     "ipv4_address": ("goes with ipam, which is refused", "use the services' names"),
@@ -560,7 +558,6 @@ _NAMED_VOLUME: Mapping[str, Rule | None] = {
     "labels": None,
     "name": _own_name,
     "driver": _only(_any_of("local"), "is a program of the machine", "remove driver"),
-    "driver_opts": _driver_options,
 }
 _FILE: Mapping[str, Rule | None] = {
     **_ANY(("content", "environment", "labels", "name")),

@@ -26,7 +26,7 @@ async def wait_until_ready(
     log: Log,
     seconds: float = READY_SECONDS,
 ) -> None:
-    """Wait for services, all at once; what does not serve in time is logged.
+    """Wait for services, all at once; log those that are not ready in time.
 
     Raises:
         ContainerError: The engine did not answer.

@@ -59,7 +59,7 @@ def beside(document: Mapping[str, Any], active: Collection[str], batch: str) -> 
 
 
 def _needed(names: Collection[str], services: Mapping[str, Any]) -> set[str]:
-    """Return the services that these name, directly or through others."""
+    """Return the services that these need, directly or indirectly."""
     found: set[str] = set()
     waiting = [*names]
     while waiting:
@@ -89,7 +89,7 @@ def _depends_on(service: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 class Sign(Enum):
-    """How a service tells that it serves."""
+    """How a service shows that it is ready."""
 
     SERVES = "serves"  # nothing has to be waited for
     STARTING = "starting"  # its health check has not passed yet
@@ -101,7 +101,7 @@ class Look:
     """What the engine knows of a service's container.
 
     Attributes:
-        sign: How it tells that it serves.
+        sign: How it shows that it is ready.
         address: Its address in a network of the stack; empty when it has none.
         ports: Its TCP ports, in order.
     """
@@ -112,7 +112,7 @@ class Look:
 
 
 def look(inspected: Mapping[str, Any]) -> Look:
-    """Return how a container stands, from `docker container inspect`."""
+    """Return how a container is, from `docker container inspect`."""
     state: Mapping[str, Any] = inspected.get("State") or {}
     if not state.get("Running"):
         return Look(Sign.SERVES)  # it did its work, or it failed: the job will see
@@ -133,11 +133,11 @@ def _parted(port: str) -> tuple[str, str, str]:
 
 
 def has_init(image: Mapping[str, Any], service: Mapping[str, Any]) -> bool:
-    """Tell whether a service's program gets a process 1 that passes signals on, where its file does not say.
+    """Tell whether a service gets the engine's init, where its file does not say: not if its image is built on s6.
 
     Args:
         image: The image, from `docker image inspect`.
-        service: The service; an entry point of its own stands for the image's.
+        service: The service; its own entry point counts before the image's.
     """
     own = service.get("entrypoint")
     entry = own or (image.get("Config") or {}).get("Entrypoint")
@@ -146,7 +146,7 @@ def has_init(image: Mapping[str, Any], service: Mapping[str, Any]) -> bool:
 
 
 def waits_with(service: Mapping[str, Any]) -> str:
-    """Return the program by which a service waits and does not end; empty when its file names none."""
+    """Return the program that keeps a service up without end; empty when its file names none."""
     words = (*(service.get("entrypoint") or ()), *(service.get("command") or ()))
     found = _WAITS.search(" ".join(map(str, words)))
     return found.group() if found else ""

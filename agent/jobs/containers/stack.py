@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.base.containers import built_prefix, given, project_name
+from agent.base.containers import built_prefix
 from agent.base.engine import LABEL, Engine
 from agent.base.errors import ContainerError
 from agent.base.logs import Log
-from agent.jobs.containers.attached import Attach, Command
+from agent.jobs.containers.attached import Attach, Command, ContainerBackend
 from agent.jobs.containers.compose import (
     BUILD,
     PULL,
@@ -20,70 +20,56 @@ from agent.jobs.containers.compose import (
     fetch,
     require_compose,
 )
-from agent.jobs.containers.leftovers import remove_container, remove_stack
 from agent.jobs.containers.ready import wait_until_ready
 from agent.jobs.containers.services import beside, has_init
 from agent.jobs.containers.stackfile import StackFile, origins, read_stack, summary
-from agent.jobs.containers.state import exit_of, images_of, running, signal_container
-from agent.jobs.interface import ContainerSpec, Exit, Launch
+from agent.jobs.containers.state import exit_of, images_of
+from agent.jobs.interface import ContainerSpec, Launch
+from agent.jobs.verdict import Exit
 
 
-class StackVessel:
+class StackBackend(ContainerBackend):
     """A compose project of one attempt's own."""
 
     def __init__(self, launch: Launch, spec: ContainerSpec, engine: Engine, log: Log) -> None:
-        """Describe a stack that does not exist yet."""
-        self._launch = launch
-        self._contained = spec
+        super().__init__(launch, spec, engine, log)
         self._service = spec.service or ""
-        self._engine = engine
-        self._log = log
-        self._project = project_name(launch.environ["MAYFLY_RUN_ID"], launch.name)
-        self._given = given(launch.environ, spec.secrets)
         # What is mounted from the release is a copy: a stack may write to it, and the release stays what it was.
         self._tree = launch.cwd.resolve()
         self._files: tuple[Path, ...] = ()
         self._document: Mapping[str, Any] = {}
 
     async def prepare(self) -> None:
-        """Find compose, and have compose read the stack.
-
-        Raises:
-            ContainerError: There is no engine or no compose, or the stack is not one that can run.
-        """
+        """Find compose, have it read the stack, and judge what it read."""
         await self._engine.output("version", "--format", "{{.Server.Version}}")
         await require_compose(self._engine.environ)
         stack = StackFile(
-            file=self._contained.compose or "",
+            file=self._spec.compose or "",
             service=self._service,
             tree=self._tree,
-            project=self._project,
+            project=self._name,
             environ=self._environ,
-            mounts=self._contained.mounts,
+            mounts=self._spec.mounts,
             output=self._launch.environ["MAYFLY_OUTPUT_DIR"],
-            stands_in=self._contained.stands_in,
-            built=built_prefix(self._contained.release or self._launch.cwd),
+            stands_in=self._spec.stands_in,
+            built=built_prefix(self._spec.release or self._launch.cwd),
         )
-        merged = self._contained.folder / "override.yml"
+        merged = self._spec.folder / "override.yml"
         reading = await read_stack(stack, merged)
         if reading.faults:
             raise ContainerError(f"the stack was not started: {summary(reading.faults)}")
         for file in reading.stood_in:
             self._log.info("job.env_file_stood_in", file=file)
         self._files, self._document = (*stack.files, merged), reading.document
-        if working := self._contained.working:
+        if working := self._spec.working:
             working.mounted, working.output = reading.mounted, reading.output
             working.volumes = reading.volumes
         await self._have_images()
 
     async def serve(self, attach: Attach) -> None:
-        """Start the whole stack but the batch service, as `docker compose up` would, and wait for what others name.
-
-        Raises:
-            ContainerError: It cannot be started.
-        """
+        """Start the whole stack but the batch service, as `docker compose up` would, and wait for what others name."""
         await self._give_init(attach)
-        active = await active_services(self._project, self._files, self._environ)
+        active = await active_services(self._name, self._files, self._environ)
         others = beside(self._document, active, self._service)
         if others.after:
             self._log.warning(
@@ -93,15 +79,15 @@ class StackVessel:
             )
         if others.started:
             await self._compose(attach, "up", "--detach", "--no-recreate", *others.started)
-            await wait_until_ready(self._engine, self._project, others.awaited, self._log)
+            await wait_until_ready(self._engine, self._name, others.awaited, self._log)
 
     async def _give_init(self, attach: Attach) -> None:
-        """Let the batch service hear of SIGTERM, unless its file says otherwise or its image has an init of its own."""
+        """Give the batch service an init, which passes SIGTERM on, unless its file or its image says otherwise."""
         own = self._document["services"][self._service]
         if "init" in own:
             return
         image = await self._image_of_batch(own, attach)
-        file = self._contained.folder / "init.yml"
+        file = self._spec.folder / "init.yml"
         text = json.dumps({"services": {self._service: {"init": has_init(image, own)}}})
         await asyncio.to_thread(file.write_text, text)
         self._files = (*self._files, file)
@@ -118,23 +104,19 @@ class StackVessel:
         return image
 
     async def _compose(self, attach: Attach, *arguments: str) -> None:
-        command = (*compose_command(self._project, self._files), *arguments)
+        command = (*compose_command(self._name, self._files), *arguments)
         if await attach((command, self._environ, self._tree)) != 0:
-            raise ContainerError(f"the stack of {self._contained.compose} did not start")
+            raise ContainerError(f"the stack of {self._spec.compose} did not start")
 
     async def _have_images(self) -> None:
-        """Pull and build what needs a login, before anything of the stack runs: what starts it has none.
-
-        Raises:
-            ContainerError: It cannot be had.
-        """
+        """Pull and build with a login, where one is needed: the commands that start the stack have none."""
         images, builds = await asyncio.to_thread(origins, self._document)
         async with self._engine.logged_in(images, builds) as engine:
             if engine.program == self._engine.program:
                 return
-            active = await active_services(self._project, self._files, self._environ)
+            active = await active_services(self._name, self._files, self._environ)
             others = beside(self._document, active, self._service)
-            command = (*engine.program, *compose_command(self._project, self._files)[1:])
+            command = (*engine.program, *compose_command(self._name, self._files)[1:])
             for verb in (PULL, BUILD) if builds else (PULL,):
                 self._log.info("job.images_wanted", action=f"compose {verb[0]}")
                 services = (self._service, *others.started)
@@ -142,12 +124,12 @@ class StackVessel:
 
     @property
     def client(self) -> Command:
-        """`compose run`, which ends when the service does."""
+        """`compose run` of the batch service."""
         if not self._files:
             raise ContainerError("the stack is not prepared")
         command = (
-            *compose_command(self._project, self._files),
-            *("run", "-T", "--use-aliases", "--name", self._project),
+            *compose_command(self._name, self._files),
+            *("run", "-T", "--use-aliases", "--name", self._name),
             *("--label", f"{LABEL}={self._launch.environ['MAYFLY_RUN_ID']}"),
             *self._given.arguments,
             self._service,
@@ -156,29 +138,18 @@ class StackVessel:
         return command, self._environ, self._tree
 
     async def ended(self) -> Exit:
-        """Return how the batch service ended.
-
-        Raises:
-            ContainerError: It never started.
-        """
-        file = self._contained.compose
-        images = await images_of(self._engine, self._project)
-        found = await exit_of(self._engine, self._project, f"{file}: {images or self._service}")
+        """Return how the batch service ended; the image is that of each service."""
+        file = self._spec.compose
+        images = await images_of(self._engine, self._name)
+        found = await exit_of(self._engine, self._name, f"{file}: {images or self._service}")
         if found is None:
             raise ContainerError(f"the stack of {file} did not start")
         return found
 
-    async def terminate(self) -> bool:
-        """Send the batch service SIGTERM; the others stay until it has ended."""
-        return await running(self._engine, self._project) and await signal_container(
-            self._engine, self._project
-        )
-
     async def remove(self) -> None:
         """Remove containers, networks and volumes."""
         if self._files:
-            await remove_container(self._engine, self._project, self._log)
-            await remove_stack(self._engine, self._project, self._log)
+            await super().remove()
 
     @property
     def _environ(self) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""A stack as docker compose reads it, and whether a job may have it. Nothing of it is started."""
+"""Reads a stack with docker compose, and judges it; nothing is started."""
 
 import asyncio
 import os
@@ -72,7 +72,7 @@ class StackFile:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The compose file, and the one that compose merges over it without being told."""
+        """The compose file, and the override file that compose merges over it by default."""
         return (self.own, *_override_of(self.own))
 
 
@@ -105,7 +105,7 @@ _DEFAULT_NAMES = frozenset({"compose", "docker-compose"})
 
 
 def _override_of(file: Path) -> tuple[Path, ...]:
-    """Return the file that `docker compose up` reads besides, if the stack's has a name of its choosing."""
+    """Return the override file that `docker compose up` reads beside a compose file with a default name."""
     if file.stem not in _DEFAULT_NAMES or file.suffix not in {".yml", ".yaml"}:
         return ()
     named = (file.with_name(f"{file.stem}.override{suffix}") for suffix in (".yml", ".yaml"))
@@ -115,8 +115,8 @@ def _override_of(file: Path) -> tuple[Path, ...]:
 async def read_stack(wanted: StackFile, merged: Path) -> Reading:
     """Judge a stack, and write the file that is merged over it.
 
-    What decides which files compose reads is judged before compose reads any: it reads with the agent's rights, and
-    quotes what it does not understand.
+    What decides which files compose reads is judged before compose reads any: it has the agent's rights, and quotes
+    what it does not understand.
 
     Args:
         wanted: The stack.
@@ -172,7 +172,7 @@ async def read_stack(wanted: StackFile, merged: Path) -> Reading:
 
 
 def _has_files(folder: Path, stack: Stack) -> bool:
-    """Tell whether a release brings files in a folder: then this is code, and results are what is new beside it."""
+    """Tell whether the release has files in a folder: then it is code, and results are the new files in it."""
     if not stack.has(str(folder)):
         return False
     names = (name for _, _, names in os.walk(folder) for name in names)
@@ -180,7 +180,7 @@ def _has_files(folder: Path, stack: Stack) -> bool:
 
 
 def _hides_code(output: str, service: Mapping[str, Any]) -> bool:
-    """Tell whether a mount at `output` hides the program of an image, as far as its Dockerfile says."""
+    """Tell whether a mount at `output` hides the image's program, according to its Dockerfile."""
     named = re.findall(r"(?im)^\s*WORKDIR\s+(\S+)", _dockerfile(service.get("build") or {}))
     mounted = (
         each.get("target") for each in service.get("volumes") or () if isinstance(each, dict)
@@ -198,7 +198,7 @@ def _dockerfile(build: Mapping[str, Any]) -> str:
 
 
 def origins(document: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the images that a stack pulls, and the Dockerfiles of those that it builds; it was judged before."""
+    """Return the images that a judged stack pulls, and the Dockerfiles, with arguments, of those that it builds."""
     images, builds = [], []
     for service in (document.get("services") or {}).values():
         build = service.get("build")
@@ -211,7 +211,7 @@ def origins(document: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ..
 
 
 def _before(wanted: StackFile, stack: Stack) -> tuple[Fault, ...]:
-    """Judge the files that compose reads in any case: the compose file, its override, and `.env` beside it."""
+    """Judge the files that compose always reads: the compose file, its override, and `.env` beside it."""
     variables = wanted.own.parent / ".env"
     named = [*wanted.files, *([variables] if os.path.lexists(variables) else [])]
     links = tuple(
@@ -248,7 +248,7 @@ class _Files:
     without: set[str] = field(default_factory=set)
 
     def keep(self, model: Mapping[str, Any]) -> Paths:
-        """Return what compose may read, for services that name anything else."""
+        """Return the files that compose may read, for services that name others as well."""
         kept: dict[str, dict[str, tuple[str, ...]]] = {}
         changed: set[tuple[str, str]] = set()
         for service, key, path, required in named_files(model):
@@ -287,7 +287,7 @@ class _Files:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What was found of a release's stacks: why they cannot run, and what a person should know."""
+    """The faults of a release's stacks, and notes for people."""
 
     faults: tuple[Fault, ...] = ()
     notes: tuple[str, ...] = ()

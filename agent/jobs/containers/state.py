@@ -1,4 +1,4 @@
-"""What the engine knows of a job's container: whether it runs, how it ended."""
+"""What the engine knows of a job's containers: whether they run, how they ended, of which images they are."""
 
 import json
 import signal
@@ -7,7 +7,7 @@ from typing import Any
 from agent.base.engine import Engine, image_digest
 from agent.base.errors import ContainerError
 from agent.jobs.containers.leftovers import PROJECT, SERVICE
-from agent.jobs.interface import Exit
+from agent.jobs.verdict import Exit
 
 NEVER = "0001-01-01"
 """How the engine writes the start of a container that has not been started."""
@@ -22,10 +22,11 @@ async def exit_of(engine: Engine, name: str, image: str) -> Exit | None:
     Raises:
         ContainerError: It still runs, or the engine did not answer.
     """
-    state = await _state(engine, name)
-    if state is not None and state.get("Running"):
+    container = await _inspected(engine, name)
+    state = container["State"] if container is not None else {}
+    if state.get("Running"):
         raise ContainerError("the engine let go of the container while it ran")
-    if state is None or str(state.get("StartedAt", NEVER)).startswith(NEVER):
+    if str(state.get("StartedAt", NEVER)).startswith(NEVER):
         return None
     return exit_from(int(state["ExitCode"]), image, out_of_memory=bool(state.get("OOMKilled")))
 
@@ -34,9 +35,9 @@ def exit_from(code: int, image: str, *, out_of_memory: bool) -> Exit:
     """Return what an engine's exit code means.
 
     Args:
-        code: 128 and more for a signal, if that is one.
+        code: The exit code; from 128 on it may be a signal's.
         image: What ran, for the manifest.
-        out_of_memory: Whether the kernel killed something in the container; it may be something that did not matter.
+        out_of_memory: Whether the kernel killed a process of the container, which need not be its program.
     """
     if out_of_memory and code != 0:
         return Exit(None, signal.SIGKILL, image=image, out_of_memory=True)
@@ -46,7 +47,7 @@ def exit_from(code: int, image: str, *, out_of_memory: bool) -> Exit:
 
 
 async def images_of(engine: Engine, project: str) -> str:
-    """Return each service of a stack with its image and that image's digest, as one text.
+    """Return a stack's services with image and digest, as one text.
 
     Raises:
         ContainerError: The engine did not answer.
@@ -71,32 +72,25 @@ async def images_of(engine: Engine, project: str) -> str:
     )
 
 
-async def running(engine: Engine, name: str) -> bool:
-    """Tell whether a container's program runs.
+async def terminate(engine: Engine, name: str) -> bool:
+    """Send a container's program the signal that its image or stack names, usually SIGTERM; False if none runs.
 
     Raises:
         ContainerError: The engine did not answer.
     """
-    state = await _state(engine, name)
-    return state is not None and bool(state.get("Running"))
+    container = await _inspected(engine, name)
+    if container is None or not container["State"].get("Running"):
+        return False
+    wanted = container["Config"].get("StopSignal") or "TERM"
+    return (await engine.run("kill", "--signal", wanted, name)).code == 0
 
 
-async def signal_container(engine: Engine, name: str) -> bool:
-    """Send a container's program the signal that its image or its stack names, usually SIGTERM; tell whether it went.
-
-    Raises:
-        ContainerError: The engine did not answer.
-    """
-    named = await engine.run("container", "inspect", "--format", "{{.Config.StopSignal}}", name)
-    wanted = named.stdout.decode(errors="replace").strip() if named.code == 0 else ""
-    return (await engine.run("kill", "--signal", wanted or "TERM", name)).code == 0
-
-
-async def _state(engine: Engine, name: str) -> dict[str, Any] | None:
-    asked = await engine.run("container", "inspect", "--format", "{{json .State}}", name)
+async def _inspected(engine: Engine, name: str) -> dict[str, Any] | None:
+    """Return `docker container inspect`; None when there is no such container."""
+    asked = await engine.run("container", "inspect", name)
     if asked.code != 0:
         if "no such container" in asked.complaint.lower():
             return None
         raise ContainerError(f"the engine does not tell how {name} ended: {asked.complaint}")
-    state: dict[str, Any] = json.loads(asked.stdout)
-    return state
+    container: dict[str, Any] = json.loads(asked.stdout)[0]
+    return container

@@ -23,7 +23,7 @@ FENCE = "mayfly-fence.service"
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The isolation of a run's jobs, what the manifest says of it, and what a person should look at."""
+    """The isolation of a run's jobs, its record for the manifest, and warnings."""
 
     isolation: Isolation
     record: facts.Isolation
@@ -33,7 +33,7 @@ class Chosen:
 async def choose_isolation(
     settings: Settings, places: Locations, run_id: str, environ: Mapping[str, str], log: Log
 ) -> Chosen:
-    """Choose, and probe what the choice is worth: a program is started as jobs will be, and tries what none may.
+    """Choose an isolation, and probe it: a program is started as jobs are, and tries to reach the metadata service.
 
     Args:
         settings: `limits.isolation` and the limits of jobs.
@@ -56,8 +56,6 @@ async def choose_isolation(
 
 @dataclass(frozen=True, slots=True)
 class _Probe:
-    """A program that tries what no job may."""
-
     run_id: str
     environ: Mapping[str, str]
     addresses: tuple[str, ...]
@@ -69,7 +67,7 @@ class _Probe:
 async def _try(
     settings: Settings, places: Locations, probe: _Probe, log: Log
 ) -> tuple[Isolation, Reach, tuple[str, ...]]:
-    """Return an isolation, whether the metadata service is within its reach, and what went wrong."""
+    """Return an isolation, its reach of the metadata service, and warnings."""
     wanted = settings.limits.isolation
     trouble = ""
     if wanted == "systemd" or (wanted == "auto" and can_use_units(probe.environ)):
@@ -101,7 +99,7 @@ def _confinement(settings: Settings, places: Locations) -> Confinement:
 
 
 def _closed_part(state: Path) -> Path:
-    """Return what is replaced by an empty folder: the state, or what is above it and would let no job through."""
+    """Return the folder that jobs see empty: the state, or the first folder above it that other users cannot pass."""
     for folder in reversed(state.parents):
         with suppress(OSError):
             if not folder.stat().st_mode & stat.S_IXOTH:
@@ -110,7 +108,7 @@ def _closed_part(state: Path) -> Path:
 
 
 async def _containers(environ: Mapping[str, str], log: Log) -> Reach:
-    """Return whether containers are kept from it: the unit that does it knows whether its rules are in place."""
+    """Return whether containers reach the metadata service: the fence's unit is active when its rules are in place."""
     if not can_use_units(environ):
         return Reach.UNKNOWN
     fenced = await Systemd(environ, log).do("is-active", "--quiet", FENCE)

@@ -128,7 +128,7 @@ def properties(launch: Launch, confinement: Confinement) -> list[str]:
 
 
 def _view(launch: Launch, confinement: Confinement) -> list[str]:
-    """Return what of the file system the job sees, and what of it it may write."""
+    """Return the job's read-only and writable paths."""
     readable = list(launch.readable)
     if _in_a_home(confinement.interpreter):
         readable.append(confinement.interpreter)
@@ -149,7 +149,7 @@ def _view(launch: Launch, confinement: Confinement) -> list[str]:
 
 
 def _if_there(paths: Iterable[Path], state: Path) -> str:
-    """Return paths that are closed where they exist; what is below the state is hidden with it."""
+    """Return the paths outside of the state, each to be ignored where it does not exist."""
     return " ".join(f"-{_quoted(path)}" for path in paths if not path.is_relative_to(state))
 
 
@@ -158,7 +158,7 @@ def _in_a_home(path: Path) -> bool:
 
 
 def _quoted(path: Path) -> str:
-    """Return a path as one word of a property, in which blanks and colons would separate."""
+    """Return a path as one word of a property."""
     text = str(path)
     if all(letter.isalnum() or letter in "/._-+@" for letter in text):
         return text

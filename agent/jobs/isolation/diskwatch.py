@@ -18,14 +18,14 @@ INNOCENT = 16 * 1024**2
 
 
 class DiskWatch:
-    """Watches the free space while jobs run. Who occupies what is counted only when it is nearly gone."""
+    """Watches the free space while jobs run; what each occupies is counted only when the disk is nearly full."""
 
     def __init__(self, free: int, log: Log) -> None:
-        """Watch.
+        """Watch nothing yet.
 
         Args:
             free: Bytes that jobs must leave free.
-            log: Told of a job that is ended.
+            log: Gets the jobs that are ended.
         """
         self._free = free
         self._log = log
@@ -63,13 +63,13 @@ class DiskWatch:
 
 
 def free_bytes(place: Path) -> int:
-    """Return the bytes that others than root can still write where `place` is."""
+    """Return the bytes that users other than root can still write on the file system of `place`."""
     status = os.statvfs(place)
     return status.f_bavail * status.f_frsize
 
 
 def occupied(folders: Iterable[Path]) -> int:
-    """Return the bytes on disk of all that is in some folders; what disappears meanwhile counts nothing."""
+    """Return the bytes on disk of all entries of some folders; entries that disappear meanwhile do not count."""
     total = 0
     waiting = [os.fspath(folder) for folder in folders]
     while waiting:

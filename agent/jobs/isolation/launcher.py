@@ -13,7 +13,7 @@ import sys
 
 
 def main() -> None:
-    """Tell who we are, read what to run, and become it; or tell the number of the error, and end."""
+    """Send our user, read the command, and become it; on an error send its number, and end."""
     channel = os.dup(0)  # which the program does not inherit
     os.write(channel, b"%d\n" % os.getuid())
     parts = []

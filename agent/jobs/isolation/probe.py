@@ -48,9 +48,9 @@ async def reach_of_jobs(
     addresses: Sequence[str] = METADATA,
     port: int = PORT,
 ) -> Reach:
-    """Tell whether a program under an isolation can reach it, by starting one that tries.
+    """Start a program under an isolation, and return whether it reached the metadata service.
 
-    Without addresses it only finds out whether programs can be started; the answer is then UNKNOWN.
+    Without addresses the answer is UNKNOWN; that the program could be started is then the finding.
 
     Raises:
         OSError: No program could be started.

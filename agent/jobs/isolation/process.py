@@ -14,9 +14,11 @@ from asyncio import StreamReader
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from io import FileIO
 
 from agent.base import processes
-from agent.jobs.interface import Exit, Launch, Running
+from agent.jobs.interface import Launch, Running
+from agent.jobs.verdict import Exit
 
 MARKS = ("MAYFLY_RUN_ID", "MAYFLY_JOB")
 """Variables that tell a job's processes from all others."""
@@ -30,34 +32,23 @@ class ProcessIsolation:
     @asynccontextmanager
     async def start(self, launch: Launch) -> AsyncIterator[Running]:
         """Start a program; leaving the context kills all that it started."""
-        program = resolve(launch)
-        reading, writing = os.pipe()
-        try:
-            output = await reader(reading)
-            async with processes.started(
-                (program, *launch.command[1:]),
-                environ=launch.environ,
-                cwd=launch.cwd,
-                output=writing,
-            ) as process:
-                os.close(writing)
-                writing = -1
-                _limit(process.pid, launch)
-                try:
-                    yield _Group(process, output)
-                finally:
-                    await processes.end_group(process)
-                    await processes.kill_marked(
-                        *(f"{name}={launch.environ[name]}" for name in MARKS)
-                    )
-        finally:
-            if writing >= 0:
-                os.close(writing)
+        command = (resolve(launch), *launch.command[1:])
+        async with (
+            output_pipe() as (output, writing),
+            processes.started(
+                command, environ=launch.environ, cwd=launch.cwd, output=writing.fileno()
+            ) as process,
+        ):
+            writing.close()
+            _limit(process.pid, launch)
+            try:
+                yield _Group(process, output)
+            finally:
+                await processes.end_group(process)
+                await processes.kill_marked(*(f"{name}={launch.environ[name]}" for name in MARKS))
 
 
 class _Group:
-    """A process and its group."""
-
     def __init__(self, process: Process, output: StreamReader) -> None:
         self._process = process
         self._output = output
@@ -74,14 +65,16 @@ class _Group:
         processes.signal_group(self._process.pid, signal.SIGTERM)
 
 
-async def reader(descriptor: int) -> StreamReader:
-    """Return a stream that reads a pipe to its end, and then closes it."""
-    loop = asyncio.get_running_loop()
-    stream = StreamReader()
-    await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(descriptor, "rb", buffering=0)
-    )
-    return stream
+@asynccontextmanager
+async def output_pipe() -> AsyncIterator[tuple[StreamReader, FileIO]]:
+    """Yield a stream that reads a pipe to its end, and the end for the program: whoever has started it closes ours."""
+    reading, writing = os.pipe()
+    with FileIO(writing, "wb") as theirs:
+        loop, stream = asyncio.get_running_loop(), StreamReader()
+        await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), FileIO(reading, "rb")
+        )
+        yield stream, theirs
 
 
 def resolve(launch: Launch) -> str:
@@ -100,7 +93,7 @@ def resolve(launch: Launch) -> str:
 
 
 def _limit(pid: int, launch: Launch) -> None:
-    """Set the kernel's limits on a program that has just started, before it can have done much."""
+    """Set the kernel's limits on a program that has just started."""
     if sys.platform != "linux":
         return
     with suppress(ProcessLookupError, PermissionError):  # it may be over already

@@ -22,11 +22,12 @@ from agent.base import processes
 from agent.base.durable import remove_tree
 from agent.base.errors import ProcessTimeout
 from agent.base.logs import Log
-from agent.jobs.interface import Exit, Launch, Running
+from agent.jobs.interface import Launch, Running
 from agent.jobs.isolation import confinement
 from agent.jobs.isolation.confinement import Confinement
 from agent.jobs.isolation.diskwatch import DiskWatch
-from agent.jobs.isolation.process import MARKS, reader, resolve
+from agent.jobs.isolation.process import MARKS, output_pipe, resolve
+from agent.jobs.verdict import Exit
 
 START_SECONDS = 60.0
 """Until a unit's first program reports: 0.05 s, but some seconds in a busy machine under software emulation."""
@@ -46,7 +47,7 @@ _LONGEST_WORDS = 500
 
 
 class UnitIsolation:
-    """Runs each job in a unit of its own; the end of the unit's control group is the end of all it started."""
+    """Runs each job in a unit of its own; all that it started ends with the unit's control group."""
 
     protects_tree = True
 
@@ -73,18 +74,16 @@ class UnitIsolation:
                 stack.push_async_callback(_clear_away, launch.scratch)
             ours, theirs = socket.socketpair()
             stack.callback(theirs.close)
-            reading, writing = os.pipe()
-            written = stack.enter_context(os.fdopen(writing, "wb", buffering=0))
-            output = await reader(reading)
+            output, writing = await stack.enter_async_context(output_pipe())
             client = await stack.enter_async_context(
                 processes.started(
                     self._command(name, launch),
                     environ=self._systemd.environ | {mark: launch.environ[mark] for mark in MARKS},
                     feed=theirs.fileno(),
-                    output=writing,
+                    output=writing.fileno(),
                 )
             )
-            written.close()
+            writing.close()
             theirs.close()
             answers, orders = await asyncio.open_unix_connection(sock=ours)
             stack.callback(orders.close)
@@ -106,7 +105,7 @@ class UnitIsolation:
 
 
 async def _become(unit: "_Unit", orders: StreamWriter, program: str, launch: Launch) -> None:
-    """Give the unit's user the job's folders, and tell the launcher what to become.
+    """Give the unit's user the job's folders, and send the launcher the job's command.
 
     Raises:
         OSError: The unit could not be started.
@@ -123,7 +122,7 @@ async def _become(unit: "_Unit", orders: StreamWriter, program: str, launch: Lau
 
 
 class Systemd:
-    """`systemctl`, bounded."""
+    """`systemctl` with time limits."""
 
     def __init__(self, environ: Mapping[str, str], log: Log) -> None:
         self.environ = {"PATH": environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
@@ -147,7 +146,7 @@ class Systemd:
         return {key: value for key, _, value in (line.partition("=") for line in lines)}
 
     async def do(self, *arguments: str, seconds: float = ASK_SECONDS) -> bool:
-        """Run `systemctl ARGUMENTS`; tell whether it did what it was asked."""
+        """Run `systemctl ARGUMENTS`; tell whether it succeeded."""
         try:
             done = await processes.run(
                 ("systemctl", *arguments), environ=self.environ, seconds=seconds
@@ -165,7 +164,7 @@ class Systemd:
 
 
 class _Unit:
-    """A unit under way, and the client that waits for its end."""
+    """A running unit, and the `systemd-run` that waits for its end."""
 
     def __init__(
         self,
@@ -191,7 +190,7 @@ class _Unit:
         """Return its user, as soon as its launcher runs.
 
         Raises:
-            OSError: It does not come to that.
+            OSError: systemd did not start it.
         """
         first = await self._answers.readline()
         if not first.endswith(b"\n"):
@@ -215,7 +214,7 @@ class _Unit:
         self._signal(signal.SIGTERM)
 
     def overflow(self) -> None:
-        """End it because it leaves no room on the disk."""
+        """Kill it, because the disk is nearly full."""
         self._overflowed = True
         self._signal(signal.SIGKILL)
 
@@ -224,7 +223,7 @@ class _Unit:
         self._asking.append(asyncio.create_task(asking))
 
     async def _complaint(self) -> str:
-        """Return why it never began, as systemd-run and systemd tell it."""
+        """Return why it never began, from systemd-run's output and systemd's properties."""
         said = b""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ASK_SECONDS):
@@ -236,7 +235,7 @@ class _Unit:
         )
 
     async def end(self) -> None:
-        """Leave nothing of it, within bounded time."""
+        """Stop the unit if it may still be there. Bounded."""
         await asyncio.gather(*self._asking, return_exceptions=True)
         if self._client.returncode != 0:
             await self._systemd.end(self._name)
@@ -284,13 +283,13 @@ def _make_scratch(folder: Path) -> None:
 
 
 async def _clear_away(folder: Path) -> None:
-    """Remove temporary files at once: the disk is small. What cannot be removed goes with the run."""
+    """Remove temporary files at once, because the disk is small; what cannot be removed goes with the run."""
     with contextlib.suppress(OSError, RecursionError):
         await asyncio.to_thread(remove_tree, folder)
 
 
 def _give(launch: Launch, user: int) -> None:
-    """Make a user (and the group of that number) the owner of a job's folders; nothing of the job's runs yet."""
+    """Make a user, and the group of that number, the owner of a job's folders."""
     for top in filter(None, (*launch.writable, launch.scratch)):
         os.lchown(top, user, user)
         for folder, folders, files in os.walk(top):
@@ -299,7 +298,7 @@ def _give(launch: Launch, user: int) -> None:
 
 
 def _order(program: str, launch: Launch) -> bytes:
-    """Return what the launcher is told: how many words the command has, they, and the environment."""
+    """Return the launcher's input: the number of words of the command, the words, the environment."""
     command = (program, *launch.command[1:])
     variables = (f"{name}={value}" for name, value in launch.environ.items())
     fields = (str(len(command)), *command, *variables)
