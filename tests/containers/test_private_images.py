@@ -312,20 +312,32 @@ async def test_ecr_asks_the_role_and_needs_no_entry(aws: dict[str, str], tmp_pat
         assert base64.b64decode(auth).startswith(b"AWS:")
 
 
-async def test_a_role_that_may_not_use_ecr_is_said(aws: dict[str, str], tmp_path: Path) -> None:
-    """With the rights that it needs, as a failure of the image."""
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        ("AccessDeniedException", "ecr:GetAuthorizationToken"),
+        ("UnrecognizedClientException", "log in again"),
+        ("ExpiredTokenException", "log in again"),
+    ],
+)
+async def test_what_ecr_says_of_a_role_is_said(
+    aws: dict[str, str], tmp_path: Path, code: str, remedy: str
+) -> None:
+    """A login that one run got is of no use to the next: revoked in between, denied, unknown, expired."""
 
     class Denies(QuietHandler):
         def do_POST(self) -> None:  # noqa: N802 -- the name is the library's
             self.read_body()
-            self.answer(400, b'{"__type": "AccessDeniedException", "message": "no"}')
+            self.answer(400, json.dumps({"__type": code, "message": "no"}).encode())
 
+    environ = {**aws, "HOME": str(tmp_path)}
+    assert (await Keyring(Settings(), environ).registry(ECR)).username == "AWS"
     with LoopbackHttp(Denies) as denies:
-        environ = {**aws, "HOME": str(tmp_path), "AWS_ENDPOINT_URL": denies.url}
+        environ["AWS_ENDPOINT_URL"] = denies.url
         engine = Engine(environ, Keyring(Settings(), environ).docker)
-        with pytest.raises(ContainerError, match="AccessDeniedException") as raised:
+        with pytest.raises(ContainerError, match=f"ECR answered {code}") as raised:
             await engine.pull(f"{ECR}/team/box:1")
-    assert "ecr:GetAuthorizationToken" in raised.value.remedy
+    assert remedy in raised.value.remedy
 
 
 def errors(code: str, message: str) -> bytes:
