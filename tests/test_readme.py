@@ -15,7 +15,7 @@ from tests.parts.command import mayfly
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.ja.md"]
-COMMANDS = re.compile(r"^(?:\$ )?(?:\w+=\S+ )?mayfly ([a-z]+)(.*)$", re.MULTILINE)
+COMMANDS = re.compile(r"^(?:\$ )?(?:\w+=\S+ )?mayfly ((?:secrets )?[a-z]+)(.*)$", re.MULTILINE)
 
 
 def fences(path: Path, language: str) -> list[str]:
@@ -38,17 +38,30 @@ def test_every_command_exists_with_its_options(path: Path) -> None:
     named = commands(path)
     assert {"check", "doctor", "run", "status", "verify"} <= {name for name, _ in named}
     for name, options in named:
-        done = mayfly(name, "--help", environ={**os.environ, "COLUMNS": "200"})
+        done = mayfly(*name.split(), "--help", environ={**os.environ, "COLUMNS": "200"})
         assert done.returncode == 0, (name, done.stderr)
         assert all(option in done.stdout for option in options), (name, options)
 
 
+def test_both_languages_have_the_same_files_and_commands() -> None:
+    """Only comments differ."""
+    one, other = (
+        [
+            line.split("#")[0].rstrip()
+            for block in fences(path, "(?:sh|toml)")
+            for line in block.splitlines()
+        ]
+        for path in READMES
+    )
+    assert one == other
+
+
 @pytest.mark.parametrize("path", READMES, ids=lambda path: path.name)
 def test_every_make_target_exists(path: Path) -> None:
-    """The two commands of a first encounter are there."""
+    """Those of a first encounter, and those of a deployment."""
     makefile = (ROOT / "Makefile").read_text("utf-8")
     targets = set(re.findall(r"^make ([a-z-]+)", "\n".join(fences(path, "sh")), re.MULTILINE))
-    assert targets == {"demo", "test"}
+    assert targets == {"demo", "test", "ami", "deploy"}
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
 

@@ -203,7 +203,14 @@ _REGISTRY = (
         "wait, or log in: with credentials of the registry's the limit is higher, or none",
     ),
     (
-        r"expired",
+        r"authorization token has expired",
+        "the registry's login has expired",
+        # ECR's words. A token of it lasts for twelve hours, and with an entry the role is not asked.
+        'remove [registry."HOST"]: for ECR the machine\'s role gets a new login in each run',
+    ),
+    (
+        # GitLab says of every refusal that a token is "either incorrect, expired, or improperly scoped".
+        r"(?<!incorrect, )expired",
         "the registry's login has expired",
         "make a new token, then: mayfly secrets set --registry HOST password",
     ),

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 METADATA_ATTEMPTS = 3
 """For a role's keys, a second each; boto3 asks once."""
 REMEDY = "set AWS_REGION, or `region` in the profile"
+UNKNOWN_KEYS = frozenset(
+    {"UnrecognizedClientException", "InvalidClientTokenId", "ExpiredTokenException"}
+)
+"""Codes with which AWS rejects the keys themselves."""
+NEW_KEYS = "the keys are wrong or too old; log in again"
 
 
 @dataclass(frozen=True, slots=True)

@@ -302,7 +302,8 @@ _MEANINGS = (
         "add its public half to the repository as a deploy key; read-only is enough",
     ),
     (
-        r"expired",
+        # GitLab says of every refusal that a token is "either incorrect, expired, or improperly scoped".
+        r"(?<!incorrect, )expired",
         "the token has expired",
         "make a new one that may read the repository: mayfly secrets set --git token",
     ),

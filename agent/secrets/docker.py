@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.base.errors import SecretsError, SecretsUnreachable
 from agent.base.threads import in_thread
-from agent.machine.aws import Waits, aws_client, error_code
+from agent.machine.aws import NEW_KEYS, UNKNOWN_KEYS, Waits, aws_client, error_code
 from agent.secrets.registries import Login, client_config, ecr_region
 
 ECR_SECONDS = 30.0
@@ -84,9 +84,12 @@ def _ask_ecr(host: str, environ: Mapping[str, str]) -> Login:
         answer = aws_client("ecr", {**environ, **region}, _ECR_WAITS).get_authorization_token()
         token = answer["authorizationData"][0]["authorizationToken"]
     except ClientError as error:
+        code = error_code(error)
         raise SecretsError(
-            f"ECR answered {error_code(error)} for a login to {host}",
-            remedy="give the machine's role ecr:GetAuthorizationToken, ecr:BatchGetImage and"
+            f"ECR answered {code} for a login to {host}",
+            remedy=NEW_KEYS
+            if code in UNKNOWN_KEYS
+            else "give the machine's role ecr:GetAuthorizationToken, ecr:BatchGetImage and"
             " ecr:GetDownloadUrlForLayer",
         ) from error
     except (BotoCoreError, LookupError) as error:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from agent.base.errors import SecretsError, SecretsUnreachable
 from agent.base.threads import in_thread
-from agent.machine.aws import Waits, aws_client, error_code
+from agent.machine.aws import NEW_KEYS, UNKNOWN_KEYS, Waits, aws_client, error_code
 from agent.machine.metadata import SERVER_ERROR, TOO_MANY, metadata_endpoint
 from agent.secrets.parameters import Parameter
 
@@ -20,9 +20,6 @@ _WAITS = Waits(connect=5, read=10, attempts=3)
 DESCRIPTION = "set by mayfly secrets"
 DENIED = frozenset({"AccessDeniedException", "AccessDenied", "403"})
 """The last comes from a proxy or a stand-in, not from SSM."""
-UNKNOWN_KEYS = frozenset(
-    {"UnrecognizedClientException", "InvalidClientTokenId", "ExpiredTokenException"}
-)
 
 
 async def read_parameters(path: str, environ: Mapping[str, str]) -> dict[str, str]:
@@ -57,9 +54,12 @@ def _read(path: str, environ: Mapping[str, str]) -> dict[str, str]:
             for parameter in page["Parameters"]
         }
     except ClientError as error:
+        code = error_code(error)
         raise _kind(error, environ)(
-            f"SSM answered {error_code(error)} for the parameters under {path}",
-            remedy="allow ssm:GetParametersByPath on that path, and kms:Decrypt on its key",
+            f"SSM answered {code} for the parameters under {path}",
+            remedy=NEW_KEYS
+            if code in UNKNOWN_KEYS
+            else "allow ssm:GetParametersByPath on that path, and kms:Decrypt on its key",
         ) from error
     except BotoCoreError as error:
         raise _kind(error, environ)(
@@ -170,7 +170,7 @@ def _remedy(code: str, action: str, path: str) -> str:
     if code in DENIED:
         return f"allow {action} on arn:aws:ssm:*:*:parameter{path} and parameter{path}/*"
     if code in UNKNOWN_KEYS:
-        return "the keys are wrong or too old; log in again"
+        return NEW_KEYS
     if code == "ThrottlingException":
         return "try again in a minute"
     return ""

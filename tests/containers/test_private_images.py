@@ -21,6 +21,7 @@ from tests.bucket.sound import all_sound
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
 from tests.parts.private_registry import USER, PrivateRegistry
+from tests.parts.registry_tokens import LIFETIME, TokenService
 from tests.run.bench import Bench
 
 PASSWORD = "cAnary-registry-password-5c"
@@ -143,12 +144,10 @@ def test_preparing_an_image_of_the_machine_fetches_what_is_private(
     ("said", "meaning"),
     [
         ("Get https://r/v2/: x509: certificate has expired or is not yet valid", "certificate"),
-        ("denied: Your authorization token has expired. Reauthenticate", "login has expired"),
-        ("unauthorized: incorrect username or password", "denied access"),
+        ("denied: Your Authorization Token has expired. Please run 'aws ecr get", "has expired"),
         ("pull access denied for me/x, repository does not exist or may require", "denied access"),
         ("no basic auth credentials", "denied access"),
         ("manifest for me/x:9 not found: manifest unknown", "has no such image"),
-        ("toomanyrequests: You have reached your pull rate limit", "limit on pulls is reached"),
         ("dial tcp: lookup ghcr.io: no such host", ""),
     ],
 )
@@ -313,38 +312,123 @@ async def test_ecr_asks_the_role_and_needs_no_entry(aws: dict[str, str], tmp_pat
         assert base64.b64decode(auth).startswith(b"AWS:")
 
 
-async def test_a_role_that_may_not_use_ecr_is_said(aws: dict[str, str], tmp_path: Path) -> None:
-    """With the rights that it needs, as a failure of the image."""
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        ("AccessDeniedException", "ecr:GetAuthorizationToken"),
+        ("UnrecognizedClientException", "log in again"),
+        ("ExpiredTokenException", "log in again"),
+    ],
+)
+async def test_what_ecr_says_of_a_role_is_said(
+    aws: dict[str, str], tmp_path: Path, code: str, remedy: str
+) -> None:
+    """A login that one run got is of no use to the next: revoked in between, denied, unknown, expired."""
 
     class Denies(QuietHandler):
         def do_POST(self) -> None:  # noqa: N802 -- the name is the library's
             self.read_body()
-            self.answer(400, b'{"__type": "AccessDeniedException", "message": "no"}')
+            self.answer(400, json.dumps({"__type": code, "message": "no"}).encode())
 
+    environ = {**aws, "HOME": str(tmp_path)}
+    assert (await Keyring(Settings(), environ).registry(ECR)).username == "AWS"
     with LoopbackHttp(Denies) as denies:
-        environ = {**aws, "HOME": str(tmp_path), "AWS_ENDPOINT_URL": denies.url}
+        environ["AWS_ENDPOINT_URL"] = denies.url
         engine = Engine(environ, Keyring(Settings(), environ).docker)
-        with pytest.raises(ContainerError, match="AccessDeniedException") as raised:
+        with pytest.raises(ContainerError, match=f"ECR answered {code}") as raised:
             await engine.pull(f"{ECR}/team/box:1")
-    assert "ecr:GetAuthorizationToken" in raised.value.remedy
+    assert remedy in raised.value.remedy
 
 
-async def test_a_limit_on_pulls_is_said(docker_engine: DockerEngine) -> None:
-    """As Docker Hub says it to those who did not log in."""
-    limit = b'{"errors": [{"code": "TOOMANYREQUESTS", "message": "You have reached your pull rate limit."}]}'
+def errors(code: str, message: str) -> bytes:
+    """Return a body as registries send it."""
+    return json.dumps({"errors": [{"code": code, "message": message}]}).encode()
 
-    class Limits(QuietHandler):
-        def _limit(self) -> None:
-            self.answer(429, limit, {"Content-Type": "application/json"})
 
-        do_GET = do_HEAD = _limit  # noqa: N815 -- the library's names
+DENIED, EXPIRED = "the registry denied access", "the registry's login has expired"
+LIMIT = "the registry's limit on pulls is reached"
+ECR_EXPIRED = "Your authorization token has expired. Reauthenticate and try again."
+HUB_EXPIRED = "personal access token is expired"
+HUB_LIMIT = "You have reached your unauthenticated pull rate limit. https://www.docker.com/increase-rate-limit"
+GITLAB = (
+    "HTTP Basic: Access denied. If a password was provided for Git authentication, the password was incorrect or"
+    " you're required to use a token instead of a password. If a token was provided, it was either incorrect,"
+    " expired, or improperly scoped."
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "meaning", "remedy"),
+    [
+        # aws/aws-cli#6580, awslabs/amazon-ecr-credential-helper#118 and #286
+        pytest.param(403, errors("DENIED", ECR_EXPIRED), EXPIRED, "role", id="ECR, expired"),
+        # aws/aws-lambda-web-adapter#429
+        pytest.param(429, errors("TOOMANYREQUESTS", "Rate exceeded"), LIMIT, "log in", id="ECR"),
+        # docker/hub-feedback#2464
+        pytest.param(429, errors("TOOMANYREQUESTS", HUB_LIMIT), LIMIT, "log in", id="Hub, limit"),
+        # docker/hub-feedback#1907: against floods, for everybody, and no JSON
+        pytest.param(429, b"Too Many Requests (HAP429).\n", LIMIT, "wait", id="Hub, flood"),
+        # riverqueue/riverui#182: the owner's token had expired, which GitHub does not say
+        pytest.param(403, errors("DENIED", "denied"), DENIED, "expired or", id="GitHub"),
+        # basecamp/kamal#1498: said of every refusal
+        pytest.param(401, errors("UNAUTHORIZED", GITLAB), DENIED, "expired or", id="GitLab"),
+    ],
+)
+async def test_what_hosts_answer_is_said_in_words(
+    docker_engine: DockerEngine, status: int, body: bytes, meaning: str, remedy: str
+) -> None:
+    """Through the real client, which words each answer in its own way; the issues that quote it are named above."""
+
+    class Refuses(QuietHandler):
+        def _refuse(self) -> None:
+            kind = "application/json" if body.startswith(b"{") else "text/plain"
+            self.answer(status, body, {"Content-Type": kind})
+
+        do_GET = do_HEAD = _refuse  # noqa: N815 -- the library's names
 
     environ = {"PATH": "/usr/local/bin:/usr/bin:/bin", **docker_engine.environ}
-    with LoopbackHttp(Limits) as limits:
-        name = f"127.0.0.1:{limits.port}/team/box:1"
-        with pytest.raises(ContainerError, match="limit on pulls is reached") as raised:
+    with LoopbackHttp(Refuses) as host:
+        name = f"127.0.0.1:{host.port}/team/box:1"
+        with pytest.raises(ContainerError, match=meaning) as raised:
             await asyncio.wait_for(Engine(environ).pull(name), 120)
-    assert "log in" in raised.value.remedy
+    assert remedy in raised.value.remedy
+
+
+async def test_a_token_of_a_registry_is_right_wrong_revoked_expired_or_used_up(
+    docker_engine: DockerEngine, busybox: str, tmp_path: Path
+) -> None:
+    """With a token service as Docker Hub has one: the words are those of the service, where it has any."""
+    with (
+        TokenService(tmp_path / "tokens") as tokens,
+        PrivateRegistry(tmp_path / "registry", tokens) as registry,
+    ):
+        tokens.admit(USER, PASSWORD)
+        image = registry.push(docker_engine, busybox, "team/box:1", tmp_path / "push", PASSWORD)
+        login = tmp_path / "login"
+        private = Private(registry, docker_engine, image, login, tmp_path / "agent.toml")
+        environ = {"PATH": "/usr/local/bin:/usr/bin:/bin", **docker_engine.environ}
+
+        async def said(password: str = PASSWORD) -> str:
+            private.remember(password)
+            private.forget()
+            try:
+                await Engine(environ, Keyring(private.settings(), environ).docker).pull(image)
+            except ContainerError as error:
+                return str(error)
+            return "pulled"
+
+        assert await said() == "pulled"
+        assert DENIED in await said("wr0ng-wr0ng")
+        tokens.lifetime = -200
+        assert DENIED in await said()  # the registry does not say why
+        tokens.lifetime = LIFETIME
+        tokens.admit(USER, "another")
+        assert DENIED in await said()
+        tokens.refusal = (401, errors("UNAUTHORIZED", HUB_EXPIRED))  # sailor-sh/CK-X#60
+        assert EXPIRED in await said()
+        tokens.refusal = (429, errors("TOOMANYREQUESTS", HUB_LIMIT))
+        assert LIMIT in await said()
+        private.forget()
 
 
 @pytest.mark.parametrize(

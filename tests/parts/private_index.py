@@ -63,6 +63,7 @@ class PrivateIndex:
 
     Attributes:
         requests: The target of each request that was let in.
+        refusal: The status for whom it does not let in.
     """
 
     def __init__(self, *versions: str) -> None:
@@ -71,6 +72,7 @@ class PrivateIndex:
         }
         self.requests: list[str] = []
         self.authorization = ""
+        self.refusal = 401
         self._http = LoopbackHttp(_handler(self))
 
     def __enter__(self) -> Self:
@@ -95,7 +97,7 @@ def _handler(index: PrivateIndex) -> type[QuietHandler]:
     class Handler(QuietHandler):
         def do_GET(self) -> None:  # noqa: N802 -- the name is the library's
             if self.headers.get("Authorization") != index.authorization:
-                self.answer(401, b"no", {"WWW-Authenticate": 'Basic realm="index"'})
+                self.answer(index.refusal, b"no", {"WWW-Authenticate": 'Basic realm="index"'})
                 return
             index.requests.append(self.path)
             name = self.path.rpartition("/")[2]

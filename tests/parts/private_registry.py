@@ -1,4 +1,4 @@
-"""A registry of images that wants a login: Debian's docker-registry with a file of users."""
+"""A registry of images that wants a login: Debian's docker-registry with a file of users, or with a token service."""
 
 import subprocess
 from pathlib import Path
@@ -10,6 +10,7 @@ from tests.parts.docker_engine import DockerEngine
 from tests.parts.missing import program
 from tests.parts.ports import LOOPBACK, free_port
 from tests.parts.program import Program
+from tests.parts.registry_tokens import TokenService
 
 READY_SECONDS = 20
 USER = "puller"
@@ -22,7 +23,7 @@ class PrivateRegistry:
         host: What stands before an image's name.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tokens: TokenService | None = None) -> None:
         folder.mkdir()
         self.host = f"{LOOPBACK}:{free_port()}"
         self._users = folder / "users"
@@ -31,7 +32,11 @@ class PrivateRegistry:
             "version: 0.1\n"
             f"storage: {{filesystem: {{rootdirectory: {folder / 'data'}}}}}\n"
             f"http: {{addr: '{self.host}'}}\n"
-            f"auth: {{htpasswd: {{realm: test, path: {self._users}}}}}\n"
+            + (
+                tokens.settings
+                if tokens
+                else f"auth: {{htpasswd: {{realm: test, path: {self._users}}}}}\n"
+            )
         )
         command = [program("docker-registry"), "serve", str(folder / "config.yml")]
         self._program = Program(command, log=folder / "registry.log")
@@ -50,7 +55,7 @@ class PrivateRegistry:
             return False
 
     def admit(self, password: str) -> None:
-        """Let in who has this password, and nobody else any longer."""
+        """Let in who has this password, and nobody else any longer; without a token service."""
         command = [program("htpasswd"), "-Bbn", USER, password]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
         self._users.write_text(done.stdout)

@@ -100,7 +100,12 @@ async def test_a_token_is_read_from_ssm(
 
 @pytest.mark.parametrize(
     ("said", "meaning"),
-    [("who are you?", "wrong, expired or revoked"), ("the token expired", "the token has expired")],
+    [
+        ("who are you?", "wrong, expired or revoked"),
+        ("the token expired", "the token has expired"),
+        # Of every refusal.
+        ("it was either incorrect, expired, or improperly scoped.", "wrong, expired or revoked"),
+    ],
 )
 async def test_a_token_that_is_revoked_between_two_runs_leaves_the_last_good_release(
     computer: Computer, https: GitServer, tmp_path: Path, said: str, meaning: str

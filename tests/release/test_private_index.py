@@ -1,4 +1,4 @@
-"""Packages of a release out of an index that wants a login: right, wrong, revoked, and seen by nobody."""
+"""Packages of a release out of an index that wants a login: right, wrong, expired, revoked, and seen by nobody."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -67,18 +67,19 @@ async def test_a_private_package_is_installed_and_its_login_is_nowhere(
     assert PASSWORD not in repr(computer.events) + repr(obtained)
 
 
-@pytest.mark.parametrize("change", ["revoked", "wrong"])
+@pytest.mark.parametrize("change", ["revoked", "expired", "wrong"])
 async def test_a_login_that_no_longer_opens_the_index_leaves_the_last_good_release(
     computer: Computer, repo_builder: Repo, index: PrivateIndex, tmp_path: Path, change: str
 ) -> None:
-    """It says so in words, and shows no password."""
+    """It says so in words, and shows no password; uv tells a status, not what an index says beside it."""
     repo_builder.release("v1.0", release_of("1.0", index, tmp_path / "one"))
     await computer.run_well()
     repo_builder.release("v2.0", release_of("2.0", index, tmp_path / "two"))
-    if change == "revoked":
-        index.admit("another")
-    else:
+    if change == "wrong":
         computer.login_to_index(login(tmp_path, "wr0ng-wr0ng"))
+    else:
+        index.admit("another")
+        index.refusal = 401 if change == "revoked" else 403
     obtained = await computer.obtain()
     assert obtained.release.ref == "v1.0"
     assert obtained.stale is not None
