@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from agent.base.containers import built_prefix, project_prefix
-from agent.base.engine import REMOVE_SECONDS, Engine
+from agent.base.engine import REMOVE_SECONDS, START_SECONDS, Engine
 from agent.base.errors import ContainerError
 from agent.base.logs import Log
 
@@ -45,6 +45,7 @@ async def remove_stacks(run_ids: Collection[str], environ: Mapping[str, str], lo
                 *kind,
                 *("--filter", f"label={PROJECT}"),
                 *("--format", f'{{{{.Label "{PROJECT}"}}}}'),
+                seconds=START_SECONDS,
             )
         except ContainerError:
             return 0
@@ -70,7 +71,7 @@ async def remove_built(tree: Path, environ: Mapping[str, str], log: Log) -> None
             "--format",
             "{{.Repository}}:{{.Tag}}",
         )
-        images = (await engine.output("image", "ls", *named)).split()
+        images = (await engine.output("image", "ls", *named, seconds=START_SECONDS)).split()
     except ContainerError:
         return
     if images:

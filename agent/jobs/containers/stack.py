@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.base.containers import built_prefix, given, project_name
-from agent.base.engine import LABEL, Engine
+from agent.base.engine import LABEL, START_SECONDS, Engine
 from agent.base.errors import ContainerError
 from agent.base.logs import Log
 from agent.jobs.containers.attached import Attach, Command
@@ -51,7 +51,9 @@ class StackVessel:
         Raises:
             ContainerError: There is no engine or no compose, or the stack is not one that can run.
         """
-        await self._engine.output("version", "--format", "{{.Server.Version}}")
+        await self._engine.output(
+            "version", "--format", "{{.Server.Version}}", seconds=START_SECONDS
+        )
         await require_compose(self._engine.environ)
         stack = StackFile(
             file=self._contained.compose or "",
