@@ -1,7 +1,7 @@
 """`make bench`, or `python -m benchmarks [PART...]`: measure, keep the figures as JSON, write docs/performance.md.
 
-Parts: recipe, ends, arrival, transfer, link, agent, shards, home. `MAYFLY_BENCH_ROUNDS` is the number of rounds, five
-where nobody says.
+Parts: recipe, cold, ends, arrival, transfer, link, agent, shards, home. `MAYFLY_BENCH_ROUNDS` is the number of rounds,
+five where nobody says.
 `python -m benchmarks.machine` measures boots of the virtual machine; `python -m benchmarks page` only writes the page.
 """
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks import page
 from benchmarks.arrival import arrival
 from benchmarks.billed import billed
+from benchmarks.cold import cold
 from benchmarks.ends import ends
 from benchmarks.home import at_home
 from benchmarks.memory import many_files
@@ -25,6 +26,7 @@ ROUNDS = 5
 MACHINE = "From power-on to the first job, in a virtual machine"
 PARTS: dict[str, tuple[str, Callable[[int], Findings]]] = {
     "recipe": ("Billed seconds: five mixed jobs", billed),
+    "cold": ("A cold machine: five mixed jobs, and a release that is newer than the image", cold),
     "ends": ("Head and tail of a run", ends),
     "arrival": ("From a job's end to its files at home", arrival),
     "transfer": ("Up and down, over the loopback", loopback),
