@@ -2,7 +2,8 @@
 
 Parts: recipe, cold, ends, arrival, transfer, link, agent, shards, home. `MAYFLY_BENCH_ROUNDS` is the number of rounds,
 five where nobody says.
-`python -m benchmarks.machine` measures boots of the virtual machine; `python -m benchmarks page` only writes the page.
+`python -m benchmarks.machine` measures boots of the virtual machine; `python -m benchmarks page` only writes the page;
+`python -m benchmarks quick` prints what a few minutes can tell beside what is committed, and writes nothing.
 """
 
 import os
@@ -18,6 +19,7 @@ from benchmarks.cold import cold
 from benchmarks.ends import ends
 from benchmarks.home import at_home
 from benchmarks.memory import many_files
+from benchmarks.quick import quick
 from benchmarks.results import Findings, find, kept
 from benchmarks.shards import shards
 from benchmarks.transfer import link, loopback
@@ -39,10 +41,15 @@ PARTS: dict[str, tuple[str, Callable[[int], Findings]]] = {
 
 def main() -> None:
     """Measure the parts that are named, or all, and write the page after each."""
+    if sys.argv[1:] == ["quick"]:
+        quick()
+        return
     names = [name for name in sys.argv[1:] or PARTS if name != "page"]
     unknown = sorted(set(names) - set(PARTS))
     if unknown:
-        sys.exit(f"there is no part {unknown[0]!r}; the parts: {', '.join(PARTS)}, and page")
+        sys.exit(
+            f"there is no part {unknown[0]!r}; the parts: {', '.join(PARTS)}, page, and quick alone"
+        )
     rounds = int(os.environ.get("MAYFLY_BENCH_ROUNDS", ROUNDS))
     for name in names:
         print(f"{name} ...", flush=True)  # noqa: T201

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,15 @@ def loopback(rounds: int) -> Findings:
         for load in (THOUSAND, FOUR)
     )
     return Findings(tuple(cases), targets, found.versions(), (*_notes(), *profiles))
+
+
+def few(rounds: int) -> Findings:
+    """Measure two loads against the fastest peers alone: a minute, for `python -m benchmarks quick`."""
+    found = peers()
+    loads = [replace(load, large=True) for load in (THOUSAND, FOUR)]
+    cases = [case for load in loads for case in _carry(found, load, rounds, slow=False)]
+    targets = (*_small_targets(cases), *_large_targets(cases))
+    return Findings(tuple(cases), targets, found.versions())
 
 
 def link(rounds: int) -> Findings:
