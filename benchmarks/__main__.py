@@ -2,8 +2,9 @@
 
 Parts: recipe, cold, ends, arrival, transfer, link, agent, shards, home. `MAYFLY_BENCH_ROUNDS` is the number of rounds,
 five where nobody says.
-`python -m benchmarks.machine` measures boots of the virtual machine; `python -m benchmarks page` only writes the page;
-`python -m benchmarks quick` prints what a few minutes can tell beside what is committed, and writes nothing.
+`python -m benchmarks.machine` and `python -m benchmarks.lent` boot the virtual machine; `python -m benchmarks page` only
+writes the page; `python -m benchmarks quick` prints what a few minutes can tell beside what is committed, and writes
+nothing.
 """
 
 import os
@@ -25,7 +26,10 @@ from benchmarks.shards import shards
 from benchmarks.transfer import link, loopback
 
 ROUNDS = 5
-MACHINE = "From power-on to the first job, in a virtual machine"
+BOOTED = {
+    "machine": "From power-on to the first job, in a virtual machine",
+    "lent": "A lent machine's night, in a virtual machine",
+}
 PARTS: dict[str, tuple[str, Callable[[int], Findings]]] = {
     "recipe": ("Billed seconds: five mixed jobs", billed),
     "cold": ("A cold machine: five mixed jobs, and a release that is newer than the image", cold),
@@ -60,7 +64,7 @@ def main() -> None:
 
 def write_page() -> Path:
     """Write the page from what is kept of all parts."""
-    titles = {part: title for part, (title, _) in PARTS.items()} | {"machine": MACHINE}
+    titles = {part: title for part, (title, _) in PARTS.items()} | BOOTED
     return page.write({part: kept(part) for part in titles}, titles)
 
 

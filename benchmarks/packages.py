@@ -58,8 +58,20 @@ class Index:
     def __exit__(self, *raised: object) -> None:
         self._http.__exit__(*raised)
 
-    def locked(self, folder: Path, names: tuple[str, ...]) -> dict[str, str]:
+    @property
+    def port(self) -> int:
+        """Where it listens, on the loopback."""
+        return self._http.port
+
+    def locked(
+        self, folder: Path, names: tuple[str, ...], *, seen_at: str | None = None
+    ) -> dict[str, str]:
         """Have uv lock a project with these packages; return its files.
+
+        Args:
+            folder: For the project; made anew.
+            names: The packages.
+            seen_at: The index's host for those who install, where it is not this machine.
 
         Raises:
             CalledProcessError: uv did not lock it.
@@ -75,8 +87,11 @@ class Index:
         uv = str(Path(sys.executable).with_name("uv"))
         command = [uv, "lock", "--quiet", "--no-cache"]
         subprocess.run(command, cwd=folder, check=True, timeout=LOCK_SECONDS)
-        lock = (folder / "uv.lock").read_text()
-        return {"pyproject.toml": project, "uv.lock": lock, "packages.txt": "\n".join(names)}
+        files = {"pyproject.toml": project, "uv.lock": (folder / "uv.lock").read_text()}
+        if seen_at is not None:
+            here = self._http.url.removeprefix("http://")
+            files = {name: text.replace(here, seen_at) for name, text in files.items()}
+        return {**files, "packages.txt": "\n".join(names)}
 
 
 def _handler(wheels: Mapping[str, bytes]) -> type[QuietHandler]:

@@ -19,6 +19,7 @@ from typing import Any
 from benchmarks.measured import measured
 from benchmarks.peers import CHECKED, Endpoint, Peers, peers
 from benchmarks.results import ROOT, Case, Findings, Sample, Target, in_turn, ratio
+from tests.bucket.layout import file_key
 from tests.parts.seaweed import S3Server
 
 LINK = Path(__file__).with_name("link.py")
@@ -196,7 +197,7 @@ class _Carrier:
         """Let everybody fetch what was handed over once, each time into an empty folder."""
         self._hand_over("home")
         first = self._endpoint.server.keys(self._endpoint.bucket, "home/runs/")[0]
-        prefix = f"home/runs/{first.split('/')[2]}/many"
+        prefix = f"home/{file_key(first.split('/')[2], 'many', '')}".rstrip("/")
         names = self._peers.downloads(prefix, self._endpoint, Path())
         turns: dict[str, Callable[[], Iterable[Sample]]] = {PULL: self._pull}
         fetchers = {name: self._fetcher(name, prefix) for name in self._who(names)}

@@ -71,7 +71,7 @@ async def remove_built(tree: Path, environ: Mapping[str, str], log: Log) -> None
             "--format",
             "{{.Repository}}:{{.Tag}}",
         )
-        images = (await engine.output("image", "ls", *named, seconds=START_SECONDS)).split()
+        images = (await engine.output("image", "ls", *named)).split()
     except ContainerError:
         return
     if images:
