@@ -2,9 +2,9 @@
 
 Parts: recipe, cold, ends, arrival, transfer, link, agent, shards, home. `MAYFLY_BENCH_ROUNDS` is the number of rounds,
 five where nobody says.
-`python -m benchmarks.machine` and `python -m benchmarks.lent` boot the virtual machine; `python -m benchmarks page` only
-writes the page; `python -m benchmarks quick` prints what a few minutes can tell beside what is committed, and writes
-nothing.
+`python -m benchmarks.machine` and `python -m benchmarks.lent` boot the virtual machine; `python -m benchmarks page`
+only writes the page; `python -m benchmarks quick` prints what a few minutes can tell beside what is
+committed, and writes nothing.
 """
 
 import os
