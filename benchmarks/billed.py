@@ -61,7 +61,7 @@ class _Surroundings:
     def __init__(self, folder: Path, engine: DockerEngine, endpoint: Endpoint, aws: str) -> None:
         self._folder, self._engine, self._endpoint, self._aws = folder, engine, endpoint, aws
         self._image = ensure_image(engine)
-        self._bin = _without_power(folder / "bin")
+        self._bin = power_stand_ins(folder / "bin")
         self._repo = Repo(folder)
         texts = {name: (RECIPE / name).read_text() for name in ("jobs.toml", "work.py")}
         self._repo.release("v1.0.0", texts)
@@ -114,7 +114,7 @@ class _Surroundings:
             publish = ("--publish", f"127.0.0.1:{port}:4444")
             self._engine.docker("run", *options, *sessions, *publish, self._image)
             url = f"http://localhost:{port}/wd/hub"
-            _wait(f"{url}/status")
+            selenium_answers(f"{url}/status")
             settings |= {"MAYFLY_WEBDRIVER_URL": url, "SCRAPERS": str(RECIPE)}
             command = [str(RECIPE / "ideal.sh")]
             return (measured(IDEAL, command, self._environ() | settings, cwd=desk),)
@@ -151,7 +151,7 @@ class _Surroundings:
         return {**with_plugin(plain), "HOME": str(self._folder), "PATH": path}
 
 
-def _without_power(folder: Path) -> Path:
+def power_stand_ins(folder: Path) -> Path:
     """Make programs that stand in for those which switch the machine off, and only end."""
     folder.mkdir()
     for name in ("systemctl", "shutdown"):
@@ -160,7 +160,12 @@ def _without_power(folder: Path) -> Path:
     return folder
 
 
-def _wait(url: str) -> None:
+def selenium_answers(url: str) -> None:
+    """Wait until a Selenium server is ready.
+
+    Raises:
+        TimeoutError: It was not, in time.
+    """
     until = time.monotonic() + READY_SECONDS
     while time.monotonic() < until:
         try:

@@ -1,10 +1,11 @@
-"""From power-on to the first job, in a virtual machine: what each stage takes, stage by stage.
+"""From power-on to the first job and from there to the power-off, in a virtual machine, stage by stage.
 
 `python -m benchmarks.machine [NAME=FOLDER...]` boots images in turn, each in a folder as `make image` leaves it.
 By default it is the image that the tests boot.
 """
 
 import json
+import os
 import sys
 import tempfile
 import time
@@ -20,19 +21,20 @@ from tests.parts.machine_disk import built_disk
 from tests.parts.machine_release import WHICH, publish
 from tests.parts.waiting import wait_until
 
-ROUNDS = 5
-RUN_SECONDS = 600
+ROUNDS = int(os.environ.get("MAYFLY_BENCH_ROUNDS", "5"))
+RUN_SECONDS, OFF_SECONDS = 600, 120
 MICROSECONDS = 1e6
 
 STAGES = ("kernel", "userspace", "network", "agent", "run", "job")
 """What is reached, one after the other: the kernel runs, systemd runs, an address is there, the unit's program starts,
-the run has begun, its first job starts. Beside them the container engine, for which the agent waits."""
+the run has begun, its first job starts. Beside them the container engine, where something started it."""
 
 
 def first_boot(disk: Disk, around: World, folder: Path) -> tuple[dict[str, float], str]:
     """Boot a machine that has never booted; return when each stage was reached, and systemd's own report.
 
-    Seconds from power-on. Nobody logs in before the run is committed.
+    Seconds from power-on; `off` is from the moment when a run's end would ask for the power-off. Nobody logs in before
+    the run is committed.
     """
     with around.machine(disk, folder) as machine:
         begun = time.monotonic()
@@ -45,7 +47,12 @@ def first_boot(disk: Disk, around: World, folder: Path) -> tuple[dict[str, float
         chain = machine.ssh(
             "systemd-analyze critical-chain --no-pager mayfly.service; systemd-analyze blame --no-pager | head -n 25"
         )
-        return reached, chain.stdout
+        # The power may be off before the answer comes.
+        leave = "rm -f /run/mayfly/lease; systemctl --no-block start mayfly-off.service"
+        asked = time.monotonic()
+        machine.ssh(leave, check=False)
+        machine.wait_off(OFF_SECONDS)
+        return reached | {"off": time.monotonic() - asked}, chain.stdout
 
 
 def _stamps(machine: Machine) -> dict[str, float]:
@@ -57,7 +64,12 @@ def _stamps(machine: Machine) -> dict[str, float]:
         f"{show}=ActiveEnterTimestampMonotonic docker.service"
     ).stdout.split()
     names = ("userspace", "network", "agent", "engine")
-    stamps = {name: int(text) / MICROSECONDS for name, text in zip(names, said, strict=True)}
+    # Zero stands for never.
+    stamps = {
+        name: int(text) / MICROSECONDS
+        for name, text in zip(names, said, strict=True)
+        if int(text) > 0
+    }
     lines = machine.ssh("journalctl --boot --unit mayfly.service --output json").stdout.splitlines()
     for entry in map(json.loads, lines):
         stage = _stage(entry)
@@ -95,9 +107,11 @@ def measure(disks: Mapping[str, Disk]) -> Findings:
             reached, chain = first_boot(disk, around, place / f"machine-{next(numbers)}")
             print(f"\n{who}: {reached}\n{chain}", file=sys.stderr, flush=True)  # noqa: T201
             chains[who] = chain
-            took = {f"to {stage}": reached[stage] for stage in (*STAGES, "engine")}
+            took = {
+                f"to {stage}": reached[stage] for stage in (*STAGES, "engine") if stage in reached
+            }
             took |= {f"{one}-{two}": reached[two] - reached[one] for one, two in pairwise(STAGES)}
-            return Sample(who, {"wall": reached["job"], **took})
+            return Sample(who, {"wall": reached["job"], **took, "power-off": reached["off"]})
 
         with world(place) as around:
             publish(around.repo, "v1.1.0", WHICH)
@@ -119,9 +133,13 @@ def main() -> None:
             disks = {"image": stack.enter_context(built_disk())}
         result = find("machine", lambda: measure(disks))
     for case in result.findings.cases:
-        figures = list(case.samples[0].figures)
+        figures = dict.fromkeys(name for sample in case.samples for name in sample.figures)
         for who in case.everybody:
-            row = ", ".join(f"{figure} {case.median(who, figure):.1f}" for figure in figures)
+            row = ", ".join(
+                f"{figure} {case.median(who, figure):.1f}"
+                for figure in figures
+                if case.values(who, figure)
+            )
             print(f"{who}: {row}")  # noqa: T201
 
 

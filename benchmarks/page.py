@@ -34,7 +34,7 @@ def write(results: Mapping[str, Result | None], titles: Mapping[str, str], to: P
 
 
 def _command(part: str) -> str:
-    return f"python -m benchmarks{'.' if part == 'machine' else ' '}{part}"
+    return f"python -m benchmarks{'.' if part in {'machine', 'lent'} else ' '}{part}"
 
 
 def _targets(results: Sequence[Result]) -> Iterator[str]:

@@ -12,13 +12,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measured import measured
 from benchmarks.peers import CHECKED, Endpoint, Peers, peers
 from benchmarks.results import ROOT, Case, Findings, Sample, Target, in_turn, ratio
+from tests.bucket.layout import file_key
 from tests.parts.seaweed import S3Server
 
 LINK = Path(__file__).with_name("link.py")
@@ -89,6 +90,15 @@ def loopback(rounds: int) -> Findings:
         for load in (THOUSAND, FOUR)
     )
     return Findings(tuple(cases), targets, found.versions(), (*_notes(), *profiles))
+
+
+def few(rounds: int) -> Findings:
+    """Measure two loads against the fastest peers alone: a minute, for `python -m benchmarks quick`."""
+    found = peers()
+    loads = [replace(load, large=True) for load in (THOUSAND, FOUR)]
+    cases = [case for load in loads for case in _carry(found, load, rounds, slow=False)]
+    targets = (*_small_targets(cases), *_large_targets(cases))
+    return Findings(tuple(cases), targets, found.versions())
 
 
 def link(rounds: int) -> Findings:
@@ -187,7 +197,7 @@ class _Carrier:
         """Let everybody fetch what was handed over once, each time into an empty folder."""
         self._hand_over("home")
         first = self._endpoint.server.keys(self._endpoint.bucket, "home/runs/")[0]
-        prefix = f"home/runs/{first.split('/')[2]}/many"
+        prefix = f"home/{file_key(first.split('/')[2], 'many', '')}".rstrip("/")
         names = self._peers.downloads(prefix, self._endpoint, Path())
         turns: dict[str, Callable[[], Iterable[Sample]]] = {PULL: self._pull}
         fetchers = {name: self._fetcher(name, prefix) for name in self._who(names)}

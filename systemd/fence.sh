@@ -34,31 +34,34 @@ each() {
   fi
 }
 
+# What is missing, in one go: each call of iptables costs a booting machine time.
 up() {
-  local tables=("$1" -w "$WAIT_SECONDS") address=$2
-  "${tables[@]}" -N "$CHAIN" 2>/dev/null || true
-  # Refused and not dropped: who tries is told at once, instead of waiting.
-  "${tables[@]}" -C "$CHAIN" -d "$address" -j REJECT 2>/dev/null \
-    || "${tables[@]}" -A "$CHAIN" -d "$address" -j REJECT
-  # dockerd makes this chain when it is missing and keeps it when it is there; what is forwarded passes it first.
-  "${tables[@]}" -N DOCKER-USER 2>/dev/null || true
-  jump "${tables[@]}" -- DOCKER-USER
-  # For networks that dockerd has not made.
-  jump "${tables[@]}" -- FORWARD
-  jump "${tables[@]}" -- OUTPUT -m owner --uid-owner "$FIRST_USER-$LAST_USER"
+  local table=$1 address=$2 rules
+  rules=$("$table" -w "$WAIT_SECONDS" -S)
+  {
+    printf '%s\n' '*filter' ":$CHAIN - [0:0]"
+    # Refused and not dropped: who tries is told at once, instead of waiting.
+    printf '%s\n' "-A $CHAIN -d $address -j REJECT"
+    # dockerd makes this chain when it is missing and keeps it when it is there; what is forwarded passes it first.
+    if ! has "$rules" "-N DOCKER-USER"; then
+      printf '%s\n' ":DOCKER-USER - [0:0]"
+    fi
+    jump "$rules" DOCKER-USER
+    # For networks that dockerd has not made.
+    jump "$rules" FORWARD
+    jump "$rules" OUTPUT "-m owner --uid-owner $FIRST_USER-$LAST_USER "
+    printf 'COMMIT\n'
+  } | "$table-restore" -w "$WAIT_SECONDS" --noflush
 }
 
-jump() { # the command, --, the chain, what must match
-  local tables=()
-  while [[ $1 != -- ]]; do
-    tables+=("$1")
-    shift
-  done
-  shift
-  local from=$1
-  shift
-  "${tables[@]}" -C "$from" "$@" -j "$CHAIN" 2>/dev/null || "${tables[@]}" -I "$from" 1 "$@" -j "$CHAIN"
+jump() { # the rules that are there, the chain, what must match
+  local rule="$2 ${3:-}-j $CHAIN"
+  if ! has "$1" "-A $rule"; then
+    printf '%s\n' "-I ${rule/ / 1 }"
+  fi
 }
+
+has() { [[ $'\n'$1$'\n' == *$'\n'"$2"$'\n'* ]]; }
 
 complete() {
   local tables=("$1" -w "$WAIT_SECONDS") address=$2

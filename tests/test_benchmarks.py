@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks import page, results
 from benchmarks.measured import FailedError, measured
+from benchmarks.quick import compared
 from benchmarks.results import Case, Findings, Result, Sample, Target, in_turn, ratio
 
 LINK = Path(results.__file__).with_name("link.py")
@@ -57,6 +58,25 @@ def test_what_was_found_is_read_back(tmp_path: Path) -> None:
     found = results.find("part", lambda: findings, tmp_path)
     assert results.kept("part", tmp_path) == found
     assert results.kept("other", tmp_path) is None
+
+
+def test_a_quick_look_shows_committed_figures_beside_todays() -> None:
+    """Each has its ratio; a figure that nobody committed is shown, and fails nothing."""
+    machine = {"load": [0, 0]}
+
+    def found(seconds: float, *more: Target) -> Findings:
+        case = Case("work", "here", (Sample("a", {"wall": seconds}),))
+        return Findings((case,), (Target("tail", 1, "s", (seconds / 2,)), *more))
+
+    committed = Result("one", "2026-01-02T03:04:05+00:00", machine, found(2.0))
+    now = found(3.0, Target("head", 1, "x", (0.5,), "peer"))
+    lines = [" ".join(line.split()) for line in compared(now, committed)]
+    assert lines == [
+        "1.50 1.000 -> 1.500 tail (s)",
+        "new 0.500 head against peer (x)",
+        "1.50 2.000 -> 3.000 work: a, wall",
+    ]
+    assert all(line.split()[0] == "new" for line in compared(now, None))
 
 
 def test_a_program_is_measured_without_what_started_it() -> None:

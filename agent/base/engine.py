@@ -16,6 +16,9 @@ from agent.base.processes import Finished
 ANSWER_SECONDS = 20.0
 """Limit of a query; a dockerd that is busy with an image answers in a few seconds."""
 
+START_SECONDS = 90.0
+"""Limit of a query that may be the first: an engine behind a socket is started by it, and answers when it is up."""
+
 PULL_SECONDS = 600.0
 """For an image of half a gigabyte: enough at 1 MB/s."""
 
@@ -157,7 +160,7 @@ class Engine:
         Raises:
             MayflyError: Of the type `failure`: there is no engine, or the image is not available.
         """
-        found = await self.run("image", "inspect", image)
+        found = await self.run("image", "inspect", image, seconds=START_SECONDS)
         if found.code == 0:
             return found.stdout, False
         try:

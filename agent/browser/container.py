@@ -10,6 +10,7 @@ from agent.base.engine import (
     LABEL,
     PULL_SECONDS,
     REMOVE_SECONDS,
+    START_SECONDS,
     Engine,
     Login,
     bind_mount,
@@ -226,6 +227,7 @@ async def remove_containers(run_ids: Collection[str], environ: Mapping[str, str]
         listed = await docker.output(
             *("ps", "--all", "--filter", f"label={LABEL}"),
             *("--format", f'{{{{.ID}}}} {{{{.Label "{LABEL}"}}}}'),
+            seconds=START_SECONDS,
         )
     except BrowserError:
         return 0

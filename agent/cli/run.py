@@ -29,6 +29,7 @@ from agent.config.locate import Loaded, Locations, Surroundings, locate
 from agent.config.overrides import Override
 from agent.contract.results import RunStatus
 from agent.jobs.isolation.unit import can_use_units
+from agent.machine.gate import GATE_SECONDS, wait_at
 from agent.machine.metadata import metadata_endpoint
 from agent.machine.power import Lease, power_off
 from agent.machine.supervision import Manager, StatusLine, supervised
@@ -68,6 +69,12 @@ from agent.run.story import run_once
     type=click.Path(path_type=Path),
     help="With --as-machine: what the machine would be launched with (docs/launch.md).",
 )
+@click.option(
+    "--gate",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Begin when this file is there (at most 150 s): the machine's network is up then.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @click.option(
     "--log",
@@ -87,6 +94,7 @@ def run(
     group: str | None,
     trial: Path | None,
     launch: Path | None,
+    gate: Path | None,
     as_json: bool,
 ) -> None:
     """Run the newest release's jobs once, here and now.
@@ -94,6 +102,8 @@ def run(
     Fetches the release, starts the browser, runs the jobs, hands their files over and commits the run to the bucket.
     On Ctrl-C the jobs are stopped and what they finished is handed over; a second Ctrl-C leaves it for the next run.
     """
+    if gate is not None and not wait_at(gate):
+        click.echo(f"no network after {GATE_SECONDS:g} s ({gate}): the run begins", err=True)
     around = surroundings()
     part = shard_hints(shard, group, around.environ)
     if trial is not None:

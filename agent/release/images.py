@@ -12,7 +12,7 @@ from agent.config.jobsfile import JobsFile, needs_browser
 from agent.config.settings import Browser
 
 REMOVE_SECONDS = 20.0
-"""For an image of a gigabyte, whose layers the engine deletes one by one."""
+"""For an image of a gigabyte, whose layers the engine deletes one by one; the next run tries again."""
 
 
 @dataclass(frozen=True, slots=True)

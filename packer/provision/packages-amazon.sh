@@ -47,4 +47,4 @@ mkdir -p "$FOLDER"
 plugin compose "$COMPOSE" "$compose_checksum" "docker-compose-linux-$architecture"
 plugin buildx "$BUILDX" "$buildx_checksum" "buildx-v$BUILDX.linux-$name"
 
-systemctl enable docker.service
+systemctl enable docker.socket

@@ -12,4 +12,4 @@ if ((${#missing[@]})); then
   exit 1
 fi
 # Enabling goes through Debian's old-style scripts and takes seconds, even when there is nothing to do.
-systemctl is-enabled --quiet docker.service || systemctl enable --quiet docker.service
+systemctl is-enabled --quiet docker.socket || systemctl enable --quiet docker.socket

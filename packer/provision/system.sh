@@ -33,6 +33,10 @@ printf '[Journal]\nStorage=persistent\nSystemMaxUse=64M\n' >/etc/systemd/journal
 printf '{"log-driver": "local", "log-opts": {"max-size": "8m", "max-file": "2"}, "live-restore": false}\n' \
   >/etc/docker/daemon.json
 
+# The engine is started through its socket by the first who needs it: a batch without containers is spared its start. By
+# hand, as below.
+rm -f /etc/systemd/system/multi-user.target.wants/{docker,containerd}.service
+
 # Upkeep of machines that live for months: each costs processor time in the minutes that are paid for, and a package
 # manager that runs beside the batch can restart what the batch needs. The image is built anew instead. Masked by hand:
 # `systemctl mask` reloads the service manager for each.

@@ -200,6 +200,12 @@ FAULTS = (
         ),
     ),
     Fault("dockerd hangs (SIGSTOP)", _broken("pkill -STOP -x dockerd"), smoke=True),
+    Fault(
+        "the network never comes up",
+        _broken("systemctl mask --now mayfly-gate.service; rm -f /run/mayfly/begin"),
+        budget=420,
+        console="no network after 150 s",
+    ),
     Fault("a unit's stop hangs", _hanging_stop, console="job timed out"),
     Fault("the run never starts", _run_never_starts, console="no run and no lease"),
     Fault("emergency mode", _emergency, smoke=True),

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from agent.base.containers import built_prefix, project_prefix
-from agent.base.engine import REMOVE_SECONDS, Engine
+from agent.base.engine import REMOVE_SECONDS, START_SECONDS, Engine
 from agent.base.errors import ContainerError
 from agent.base.logs import Log
 
@@ -45,6 +45,7 @@ async def remove_stacks(run_ids: Collection[str], environ: Mapping[str, str], lo
                 *kind,
                 *("--filter", f"label={PROJECT}"),
                 *("--format", f'{{{{.Label "{PROJECT}"}}}}'),
+                seconds=START_SECONDS,
             )
         except ContainerError:
             return 0

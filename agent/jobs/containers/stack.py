@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.base.containers import built_prefix
-from agent.base.engine import LABEL, Engine
+from agent.base.engine import LABEL, START_SECONDS, Engine
 from agent.base.errors import ContainerError
 from agent.base.logs import Log
 from agent.jobs.containers.attached import Attach, Command, ContainerBackend
@@ -41,7 +41,9 @@ class StackBackend(ContainerBackend):
 
     async def prepare(self) -> None:
         """Find compose, have it read the stack, and judge what it read."""
-        await self._engine.output("version", "--format", "{{.Server.Version}}")
+        await self._engine.output(
+            "version", "--format", "{{.Server.Version}}", seconds=START_SECONDS
+        )
         await require_compose(self._engine.environ)
         stack = StackFile(
             file=self._spec.compose or "",
