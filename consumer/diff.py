@@ -15,6 +15,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
 
+from agent.base.console import printable
 from agent.contract.descriptor import Resource
 from agent.contract.entries import Invalid
 from agent.contract.layout import DESCRIPTOR, FILES
@@ -22,6 +23,8 @@ from consumer.entries import read_own_package
 
 MOST_SHOWN = 20
 """Records of a table that are shown, of each kind; all are counted."""
+MOST_TEXT = 500
+"""Characters of a line about a file or a record."""
 MOST_RECORD = 16 * 1024**2
 """Characters of one record."""
 CHUNK = 64 * 1024
@@ -47,6 +50,10 @@ class Sum:
     added: int = 0
     removed: int = 0
     changed: int = 0
+
+    def __bool__(self) -> bool:
+        """Tell whether anything changed."""
+        return bool(self.added or self.removed or self.changed)
 
     def __str__(self) -> str:
         """Return it as people write it."""
@@ -107,16 +114,82 @@ class Diff:
         """How many files changed."""
         return Sum(len(self.added), len(self.removed), len(self.changed))
 
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """What changed in one respect, for people.
+
+    Attributes:
+        path: The file whose records are meant; empty for the files themselves.
+        sum: How many changed.
+        lines: The first of them, printable; each begins with `+`, `-` or `~`.
+        odd: See `Table`.
+        problem: Why records cannot be compared; empty when they can.
+    """
+
+    path: str
+    sum: Sum
+    lines: tuple[str, ...] = ()
+    odd: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What changed from a run to another, as little of it as people look at and home keeps.
+
+    Attributes:
+        before, run: The runs, the earlier first.
+        sections: The files, then the records of each that has keys.
+    """
+
+    before: str
+    run: str
+    sections: tuple[Section, ...]
+
     @property
-    def records(self) -> Sum | None:
-        """How many records changed; None where nothing has records with keys."""
-        sums = [table.sum for table in self.tables if not table.problem]
-        return sum(sums, Sum()) if sums else None
+    def of(self) -> str:
+        """Return what is counted: `records` where any can be compared, else `files`."""
+        return "records" if len(self._counted) > 1 else "files"
 
     @property
     def sum(self) -> Sum:
-        """What a person wants to hear first: of records, else of files."""
-        return self.records or self.files
+        """How many of them changed."""
+        return sum(self._counted[1:], Sum()) if self.of == "records" else self._counted[0]
+
+    @property
+    def _counted(self) -> list[Sum]:
+        return [one.sum for one in self.sections if not one.problem]
+
+
+def changes_of(found: Diff, before: str, run: str) -> Changes:
+    """Return a difference as people look at it."""
+    kinds = (("+", found.added), ("-", found.removed), ("~", found.changed))
+    paths = tuple(f"{mark} {_shown(path)}" for mark, some in kinds for path in some[:MOST_SHOWN])
+    return Changes(before, run, (Section("", found.files, paths), *map(_section, found.tables)))
+
+
+def _section(table: Table) -> Section:
+    lines = [
+        f"{mark} {_value(record)}"
+        for mark, some in (("+", table.added), ("-", table.removed))
+        for record in some
+    ]
+    for change in table.changed:
+        fields = ", ".join(
+            f"{name} {_value(old)} -> {_value(new)}" for name, (old, new) in change.fields.items()
+        )
+        lines.append(f"~ {_shown('/'.join(change.key))}: {_shown(fields)}")
+    problem = _shown(table.problem)
+    return Section(_shown(table.path), table.sum, tuple(lines), table.odd, problem)
+
+
+def _value(value: object) -> str:
+    return _shown(json.dumps(value, ensure_ascii=False))
+
+
+def _shown(text: str) -> str:
+    return printable(text)[:MOST_TEXT]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +220,12 @@ class Side:
     @property
     def results(self) -> dict[str, Resource]:
         """The results, by path."""
-        return {one.path: one for one in self.resources if one.path.startswith(FILES)}
+        return results_of(self.resources)
+
+
+def results_of(resources: Iterable[Resource]) -> dict[str, Resource]:
+    """Return the results of a package, by path."""
+    return {one.path: one for one in resources if one.path.startswith(FILES)}
 
 
 def compare(
@@ -179,12 +257,16 @@ def compare(
                 tables.append(replace(table, path=other.path))
             except _UNREADABLE as error:
                 tables.append(Table(other.path, problem=str(error)[:300]))
+    return replace(compare_files(before, after), tables=tuple(tables))
+
+
+def compare_files(before: Mapping[str, Resource], after: Mapping[str, Resource]) -> Diff:
+    """Compare the results of two runs, by path, from what their packages say alone."""
     both = sorted(before.keys() & after.keys())
     return Diff(
         tuple(sorted(after.keys() - before.keys())),
         tuple(sorted(before.keys() - after.keys())),
         tuple(path for path in both if before[path].hash != after[path].hash),
-        tuple(tables),
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from agent.base.errors import MayflyError
+from consumer.diff import Sum
 from consumer.judge import Judged, Rules, judge
 from consumer.model import Batch, History, Run
 from consumer.page.given import Health, Problem, Pull
@@ -77,6 +78,7 @@ class Home:
         pulls: Whether there is a pull beside the service.
         pulled: When a pull last ended well; before the first, when it first tried.
         problems: What is wrong with the pull, by kind and subject.
+        changes: How much changed in each job that was pulled, by schedule and job; see `Store.change_sums`.
     """
 
     bucket: str
@@ -92,6 +94,7 @@ class Home:
     ended: datetime | None = None
     counts: Counts = field(default_factory=Counts)
     problems: dict[tuple[str, str], Problem] = field(default_factory=dict)
+    changes: Mapping[tuple[str, str], tuple[str, Sum]] = field(default_factory=dict)
 
     def sick(self, now: datetime) -> str:
         """Return why the service is of no use now: the bucket was not read for too long; empty when it is well."""

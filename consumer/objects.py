@@ -18,6 +18,7 @@ from agent.contract.entries import Invalid, Object
 from agent.contract.layout import DESCRIPTOR, EVIDENCE, LOGS, JobKey, LogKey, ManifestKey, parse_key
 from agent.contract.package import Package
 from consumer.bucket import ReadOnlyBucket
+from consumer.diff import Changes, changes_of, compare_files, results_of
 from consumer.entries import read_package
 from consumer.model import Batch, Run
 from consumer.page.given import MOST_LOG_BYTES, MOST_VIEW_BYTES, Text
@@ -92,6 +93,25 @@ class Objects:
             while len(self._packages) > KEPT_PACKAGES:
                 self._packages.popitem(last=False)
         return package
+
+    async def changes(
+        self, runs: Runs, schedule: str, job: str, before: str, run: str
+    ) -> Changes | Invalid:
+        """Return what changed in a job from a run to another: as it was pulled, else by the files of both packages.
+
+        Raises:
+            StoreError: The bucket cannot be read.
+        """
+        kept = await asyncio.to_thread(self._store.changes, schedule, job)
+        if kept is not None and kept.run == run:
+            return kept
+        results = []
+        for one in (before, run):
+            package = await self.package(runs, one, job)
+            if not isinstance(package, Package):
+                return package or Invalid("there is no such package")
+            results.append(results_of(package.resources))
+        return changes_of(compare_files(*results), before, run)
 
     async def file(self, runs: Runs, key: str) -> File:
         """Return the committed object at a key.

@@ -25,7 +25,7 @@ from consumer.objects import Objects
 from consumer.pull.folder import Destination
 from consumer.pull.hooks import Hook
 from consumer.pull.plan import Wish
-from consumer.pull.report import Event, Report, is_problem, lines_of
+from consumer.pull.report import Event, Installed, Report, is_problem, lines_of
 from consumer.pull.session import pull
 from consumer.store import HistoryError, Store
 from consumer.web.app import Site, application
@@ -212,6 +212,7 @@ class _Service:
     async def _judge_what_is_there(self) -> None:
         try:
             self.home.read = await asyncio.to_thread(self._store.marked, POLLED)
+            self.home.changes = await asyncio.to_thread(self._store.change_sums)
             await self._judge(self.home.read or _now())
         except HistoryError as error:
             self.home.history_up, self.home.problem = False, error.with_remedy
@@ -315,6 +316,9 @@ class _Service:
         if report.unreachable:
             self._log.warning("pull.failed", reason=report.unreachable)
         self.home.note_pull(report, _now(), whole=batches is None)
+        if any(isinstance(event, Installed) for event in report.events):
+            with suppress(HistoryError):  # told by the next poll
+                self.home.changes = await asyncio.to_thread(self._store.change_sums)
         return report.waiting
 
 

@@ -15,12 +15,15 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from agent.base.errors import UsageError
 from agent.batch.fold import Arrived, fold
 from agent.batch.follow import Cursor, next_look
 from agent.contract.entries import Entry, Invalid, Object
 from agent.contract.ids import Batch as Id
 from agent.contract.layout import EntryKey, LogKey, PointerKey, parse_key
+from consumer.diff import Changes, Sum
 from consumer.entries import read_again, within_bounds, written
 from consumer.model import Batch, History, batch_of, history_of, load_batch, write_batch
 
@@ -40,6 +43,11 @@ MIGRATIONS = (
     );
     CREATE INDEX batch_due ON batch (due) WHERE due IS NOT NULL;
     CREATE TABLE expired (run TEXT PRIMARY KEY) WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE change (
+      schedule TEXT, job TEXT, run TEXT NOT NULL, sum TEXT NOT NULL, document TEXT NOT NULL, PRIMARY KEY (schedule, job)
+    );
     """,
 )
 """What brings a file from version n to n + 1 (`PRAGMA user_version`). Never change one that was released: add one."""
@@ -69,6 +77,9 @@ _DISK = frozenset(
     }
 )
 """Complaints of which the file is innocent, and stays."""
+
+_CHANGES = TypeAdapter(Changes)
+_SUMS = TypeAdapter(tuple[str, Sum])
 
 
 class HistoryError(UsageError):
@@ -290,6 +301,33 @@ class Store:
             connection.execute("INSERT OR IGNORE INTO expired VALUES (?)", (run,))
             connection.execute("UPDATE batch SET folded = NULL WHERE batch = ?", (_name(batch),))
             self._batches.pop(_name(batch), None)
+
+    # What changed from a job's run to the next, found when it was pulled.
+
+    def note_changes(self, schedule: str, job: str, changes: Changes) -> None:
+        """Keep what changed in a job, of its newest run alone."""
+        sums = _SUMS.dump_json((changes.of, changes.sum)).decode()
+        row = (schedule, job, changes.run, sums, _CHANGES.dump_json(changes).decode())
+        with self._writing() as connection:
+            connection.execute(
+                "INSERT INTO change VALUES (?, ?, ?, ?, ?) ON CONFLICT (schedule, job) DO UPDATE"
+                " SET run = excluded.run, sum = excluded.sum, document = excluded.document"
+                " WHERE excluded.run >= run",
+                row,
+            )
+
+    def changes(self, schedule: str, job: str) -> Changes | None:
+        """Return what changed in a job; None when it was not pulled, or has no run before."""
+        query = "SELECT document FROM change WHERE schedule = ? AND job = ?"
+        with self._reading() as connection:
+            found = connection.execute(query, (schedule, job)).fetchone()
+        return _CHANGES.validate_json(found[0]) if found else None
+
+    def change_sums(self) -> dict[tuple[str, str], tuple[str, Sum]]:
+        """Return how much changed in each job, by schedule and job, and what is counted: `records` or `files`."""
+        with self._reading() as connection:
+            rows = connection.execute("SELECT schedule, job, sum FROM change")
+            return {(schedule, job): _SUMS.validate_json(sums) for schedule, job, sums in rows}
 
     # What whoever keeps the history up to date remembers besides.
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -19,7 +18,7 @@ from consumer.cli.command import Known, Options, dump, known_command, known_of
 if TYPE_CHECKING:
     from agent.contract.descriptor import Resource
     from consumer.bucket import ReadOnlyBucket
-    from consumer.diff import Diff, Side, Table
+    from consumer.diff import Changes, Side
     from consumer.pull.plan import Result
 
 
@@ -40,7 +39,7 @@ def diff(
 
     Compared are the last two successes; with one RUN, that and the one before it; with two, these.
     """
-    from consumer.diff import compare  # noqa: PLC0415
+    from consumer.diff import changes_of, compare  # noqa: PLC0415
 
     if len(runs) > 2:  # noqa: PLR2004
         raise UsageError("two runs are compared, not more")
@@ -48,10 +47,14 @@ def diff(
         sides = _at_home(dest, job) if dest else _in_bucket(known_of(options), job, stack)
         before, after = _chosen(job, list(sides), runs)
         found = compare(sides[before](), sides[after](), ignore) if before else None
+    changes = changes_of(found, before, after) if found and before else None
     if options.as_json:
-        dump({"job": job, "before": before, "after": after, **(_json(found) if found else {})})
+        document: dict[str, object] = {"job": job, "before": before, "after": after}
+        if found and changes:
+            document |= {"sum": str(changes.sum), "files": asdict(found.files), **asdict(found)}
+        dump(document)
     else:
-        for line in _lines(found, job, before, after):
+        for line in _lines(changes, job, after):
             click.echo(line)
     return ExitCode.DONE
 
@@ -137,42 +140,17 @@ async def _download(
     return stream
 
 
-def _lines(found: "Diff | None", job: str, before: str | None, after: str) -> Iterator[str]:
+def _lines(found: "Changes | None", job: str, after: str) -> Iterator[str]:
     if found is None:
         yield f"{job}: {after} is the first success, a baseline"
         return
-    yield f"{job}: {before} -> {after}"
-    yield f"files: {found.files}"
-    for mark, paths in (("+", found.added), ("-", found.removed), ("~", found.changed)):
-        yield from (f"  {mark} {_shown(path)}" for path in paths)
-    for table in found.tables:
-        yield from _table(table)
-
-
-def _table(table: "Table") -> Iterator[str]:
-    if table.problem:
-        yield f"{_shown(table.path)}: cannot be compared: {_shown(table.problem)}"
-        return
-    odd = f"; {table.odd} without a key of their own" if table.odd else ""
-    yield f"{_shown(table.path)}: records {table.sum}{odd}"
-    for mark, records in (("+", table.added), ("-", table.removed)):
-        yield from (f"  {mark} {_value(record)}" for record in records)
-    for change in table.changed:
-        fields = ", ".join(
-            f"{name} {_value(old)} -> {_value(new)}" for name, (old, new) in change.fields.items()
+    yield f"{job}: {found.before} -> {found.run}"
+    for one in found.sections:
+        what = f"{one.path}: records" if one.path else "files:"
+        odd = f"; {one.odd} without a key of their own" if one.odd else ""
+        yield (
+            f"{one.path}: cannot be compared: {one.problem}"
+            if one.problem
+            else f"{what} {one.sum}{odd}"
         )
-        yield f"  ~ {_shown('/'.join(change.key))}: {_shown(fields)}"
-
-
-def _value(value: object) -> str:
-    return _shown(json.dumps(value, ensure_ascii=False))
-
-
-def _shown(text: str) -> str:
-    from agent.base.console import printable  # noqa: PLC0415
-
-    return printable(text)[:500]
-
-
-def _json(found: "Diff") -> dict[str, object]:
-    return {"sum": str(found.sum), "files": asdict(found.files), **asdict(found)}
+        yield from (f"  {line}" for line in one.lines)

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from agent.contract.descriptor import Role
+from agent.contract.entries import Invalid
 from agent.contract.package import Package
 from agent.contract.results import RunStatus
+from consumer.diff import Changes
 from consumer.groups import Group, State
 from consumer.judge import JobFacts, Judged
 from consumer.model import Batch, Run
@@ -115,9 +117,34 @@ def evidence_wanted(judged: Judged) -> list[tuple[str, str]]:
     return [(one.run, _shown(judged, one)) for one in failing[:MOST_SHOTS]]
 
 
-def job_page(visit: Visit, judged: Judged, schedule: str, job: str) -> str | None:
-    """Return the page of a job; `?all=1`: not its failures only; `?page=2`: older runs of it."""
-    facts = next((one for one in judged.jobs if (one.schedule, one.name) == (schedule, job)), None)
+def runs_compared(judged: Judged, schedule: str, job: str) -> tuple[str, str] | None:
+    """Return the last two runs in which a job succeeded, the earlier first; None where there are not two."""
+    facts = _find(judged, schedule, job)
+    good = [one.run for one in facts.outcomes if one.state is State.SUCCEEDED] if facts else []
+    return (good[-2], good[-1]) if len(good) > 1 else None
+
+
+def _find(judged: Judged, schedule: str, job: str) -> JobFacts | None:
+    return next((one for one in judged.jobs if (one.schedule, one.name) == (schedule, job)), None)
+
+
+def job_page(
+    visit: Visit,
+    judged: Judged,
+    schedule: str,
+    job: str,
+    changes: Changes | Invalid | None = None,
+) -> str | None:
+    """Return the page of a job.
+
+    Args:
+        visit: `?all=1`: not its failures only; `?page=2`: older runs of it.
+        judged: Runs and jobs.
+        schedule: Its schedule.
+        job: Its name.
+        changes: What its last success changed, or why nobody can say; None for the first, which is no news.
+    """
+    facts = _find(judged, schedule, job)
     if facts is None:
         return None
     page = Page(visit, judged.zone)
@@ -133,6 +160,9 @@ def job_page(visit: Visit, judged: Judged, schedule: str, job: str) -> str | Non
         facts=said(_job_facts(page, facts, judged)),
         grid=grid(alone, "day"),
         legend=LEGEND,
+        changes=changes if isinstance(changes, Changes) else None,
+        unknown=changes.reason if isinstance(changes, Invalid) else "",
+        compared={one.run: one.at for one in facts.outcomes},
         charts=_charts(page, facts),
         only=only,
         outcomes=outcomes[(number - 1) * FAILURES : number * FAILURES],

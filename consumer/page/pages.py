@@ -17,7 +17,14 @@ Links to objects lead to the path that is their key: `/runs/<run>/datapackage.js
 """
 
 from consumer.page.file import file_page, may_be_looked_at
-from consumer.page.front import evidence_wanted, job_page, missing_page, overview, runs_page
+from consumer.page.front import (
+    evidence_wanted,
+    job_page,
+    missing_page,
+    overview,
+    runs_compared,
+    runs_page,
+)
 from consumer.page.given import Health, Problem, Pull, Text, Visit
 from consumer.page.render import static_file
 from consumer.page.run import run_job_page, run_page
@@ -36,6 +43,7 @@ __all__ = [
     "overview",
     "run_job_page",
     "run_page",
+    "runs_compared",
     "runs_page",
     "static_file",
 ]

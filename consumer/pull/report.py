@@ -11,7 +11,11 @@ from agent.contract.ids import Batch
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A job of a run that is in place, whole and verified; `path` is its folder. Files and bytes are its results."""
+    """A job of a run that is in place, whole and verified; `path` is its folder. Files and bytes are its results.
+
+    `changes` is how it differs from the success before it, such as `+12, -3, 5 changed`; empty for the first, and for
+    all but the last of several that came at once without a hook.
+    """
 
     run: str
     job: str
@@ -19,6 +23,7 @@ class Installed:
     files: int
     bytes: int
     status: str
+    changes: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +149,8 @@ def lines_of(event: Event) -> list[str]:
         case Installed():
             size = f"{_count(event.files, 'file')}, {show_size(event.bytes)}"
             status = "" if event.status == "succeeded" else f" ({event.status})"
-            lines = [f"{size}{status} -> {event.path}"]
+            changes = f" ({event.changes})" if event.changes else ""
+            lines = [f"{size}{status}{changes} -> {event.path}"]
         case Rejected():
             again = ", as before (--again tries it once more)" if event.again else ""
             lines = [f"rejected{again}", *event.problems]

@@ -13,7 +13,7 @@ from agent.contract.ids import Batch as Id
 from agent.contract.layout import JobKey, run_prefix
 from agent.contract.package import Package
 from consumer.bucket import ReadOnlyBucket, TooLargeError
-from consumer.diff import Side, compare
+from consumer.diff import Side, changes_of, compare
 from consumer.entries import read_package
 from consumer.groups import Group, Outcome, groups_of
 from consumer.groups import State as Standing
@@ -137,6 +137,7 @@ class _Session:
     waiting: set[Id] = field(default_factory=set)
     called: set[Key] = field(default_factory=set)
     blocked: set[str] = field(default_factory=set)
+    newest: dict[str, str] = field(default_factory=dict)
     failures: int = 0
 
     def tell(self, event: Event) -> None:
@@ -156,6 +157,8 @@ class _Session:
         todo = self._lacking(plan.wanted(batches, self.wish), whole=news is None)
         if news is None:
             self._try_to(self.destination.sweep, {one.run for one in todo})
+        for one in todo:
+            self.newest[one.job.name] = max(one.run, self.newest.get(one.job.name, ""))
         unreachable = await self._take_all(todo)
         self._settle()
         self._tell_problems(history, again=news is None)
@@ -351,22 +354,27 @@ class _Session:
         self.state.install(item, owed=self.hook is not None, visible=False)
         self.destination.install(*item.key)
         path = str(self.destination.folder_of(*item.key))
-        self.tell(Installed(item.run, item.job, path, item.files, item.bytes, item.status))
+        changes = ""
+        # Of years that come home at once, the last alone is news; a hook hears of each.
+        if self.hook is not None or item.run == self.newest[item.job]:
+            changes = await asyncio.to_thread(self._changes, item)
+        self.tell(Installed(item.run, item.job, path, item.files, item.bytes, item.status, changes))
         self._try_to(self._point, item.job)
-        await self._call_hook(item)
+        await self._call_hook(item, changes)
         self._try_to(self._prune, item.job)
 
     # What follows from it.
 
-    async def _call_hook(self, item: Item) -> None:
-        """Call the hook for a job that is owed one."""
+    async def _call_hook(self, item: Item, changes: str | None = None) -> None:
+        """Call the hook for a job that is owed one; it is told what changed, which an earlier pull may have found."""
         if self.hook is None or not self.wish.wants(item.job):
             return
         self.called.add(item.key)
         try:
             if self.destination.has(*item.key):
                 folder = self.destination.folder_of(*item.key)
-                changes = await asyncio.to_thread(self._changes, item)
+                if changes is None:
+                    changes = await asyncio.to_thread(self._changes, item)
                 problem = await hooks.call(self.hook, item, folder, changes)
                 self.tell(Hooked(item.run, item.job, problem))
             else:
@@ -381,7 +389,14 @@ class _Session:
             self.waiting.add(item.batch)
 
     def _changes(self, item: Item) -> str:
-        """Return how a job differs from the success before it that is in place; empty when there is none."""
+        """Find how a job differs from the success before it that is in place, and keep it; return the sum.
+
+        It is empty when there is none before: that is a baseline, and no news.
+        """
+        schedule = item.batch.schedule
+        kept = self.store.changes(schedule, item.job)
+        if kept and kept.run == item.run:
+            return str(kept.sum)
         items = self.state.items_of(item.job)
         good = {run for (_, run), one in items.items() if one.succeeded and run < item.run}
         before = max(good & {*self.destination.runs(item.job)}, default=None)
@@ -390,9 +405,12 @@ class _Session:
         folders = [self.destination.folder_of(item.job, run) for run in (before, item.run)]
         try:
             old, new = map(Side.of_folder, folders)
-            return str(compare(old, new, temporary=self.destination.temporary()).sum)
+            found = compare(old, new, temporary=self.destination.temporary())
         except (ValueError, OSError):  # somebody changed what was pulled
             return ""
+        changes = changes_of(found, before, item.run)
+        self.store.note_changes(schedule, item.job, changes)
+        return str(changes.sum)
 
     def _settle(self) -> None:
         """Find out what became visible of that which was about to."""

@@ -15,8 +15,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from agent.base.errors import MayflyError
+from agent.contract.entries import Invalid
 from agent.contract.layout import JobKey
 from agent.contract.package import Package
+from consumer.diff import Changes
 from consumer.home import Home, Known
 from consumer.objects import Objects, file_of, log_of
 from consumer.page import pages
@@ -31,7 +33,7 @@ from consumer.web.objects import AT_ONCE, ObjectResponse, problem, turn
 PAGES_AT_ONCE = 2
 """Pages that are made in threads; more would wait for each other anyway."""
 EVIDENCE_SECONDS = 3.0
-"""In which packages of failed jobs are there, or the first page does without their screenshots."""
+"""In which packages are there, or a page does without the screenshots, or the changes, that they have."""
 Value = TypeVar("Value")
 
 
@@ -88,8 +90,11 @@ class Site:
 
     async def job(self, request: Request) -> Response:
         """Answer with a job's page."""
+        known = self._known
         names = (request.path_params["schedule"], request.path_params["job"])
-        return html(await self._made(pages.job_page, visit(request), self._known.judged, *names))
+        changes = await self._changes(known, *names)
+        args = (visit(request), known.judged, *names, changes)
+        return html(await self._made(pages.job_page, *args))
 
     async def runs(self, request: Request) -> Response:
         """Answer with the list of runs."""
@@ -161,6 +166,16 @@ class Site:
         except (MayflyError, TimeoutError):
             pass  # the page is there without them
         return found
+
+    async def _changes(self, known: Known, schedule: str, job: str) -> Changes | Invalid | None:
+        runs = pages.runs_compared(known.judged, schedule, job)
+        if runs is None:
+            return None
+        try:
+            async with asyncio.timeout(EVIDENCE_SECONDS), turn(self._reading):
+                return await self._objects.changes(known.runs, schedule, job, *runs)
+        except (MayflyError, TimeoutError) as error:
+            return Invalid(str(error) or "the bucket did not answer in time")
 
     async def _printed(self, package: Any, key: JobKey) -> Text:
         resource = log_of(package) if isinstance(package, Package) else None

@@ -5,6 +5,7 @@ docs/serve.md says.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from itertools import takewhile
 
@@ -13,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from agent.contract.facts import Release
 from agent.contract.results import JobCause, RunStatus
+from consumer.diff import Sum
 from consumer.groups import Family, Group, families_of
 from consumer.home import PROBLEMS, Home, Known
 from consumer.judge import JobFacts, ScheduleFacts
@@ -54,7 +56,7 @@ class HomeCollector(Collector):
             _of_bucket(page, known)
             for schedule in known.judged.schedules:
                 _of_schedule(page, schedule, known.judged.now)
-            _of_jobs(page, known.judged.jobs)
+            _of_jobs(page, known.judged.jobs, home.changes)
         return iter(page.families.values())
 
 
@@ -350,12 +352,26 @@ def _of_last(job: JobFacts, name: str) -> float | None:
     return number
 
 
-def _of_jobs(page: _Page, jobs: tuple[JobFacts, ...]) -> None:
+def _of_jobs(
+    page: _Page,
+    jobs: tuple[JobFacts, ...],
+    changes: Mapping[tuple[str, str], tuple[str, Sum]],
+) -> None:
     told = sorted(jobs, key=lambda job: not job.failures)[:MOST_JOBS]
     labels = [{"schedule": job.schedule, "job_name": job.name} for job in told]
     for name, text, value in JOB:
         rows = [(label, value(job)) for label, job in zip(labels, told, strict=True)]
         page.gauge(f"job_{name}", text, rows)
+    sums = [(job, *changes[key]) for job in told if (key := (job.schedule, job.name)) in changes]
+    page.gauge(
+        "job_last_changes",
+        "What the last success that was pulled changed: records where they have keys, else files.",
+        [
+            ({"schedule": job.schedule, "job_name": job.name, "of": of, "change": kind}, number)
+            for job, of, found in sums
+            for kind, number in asdict(found).items()
+        ],
+    )
     page.gauge(
         "job_last_status",
         "How the job ended last: the status that it has is 1, others are absent.",

@@ -229,6 +229,13 @@ def yields() -> list[Panels]:
         line("Bytes", "last_bytes", unit="bytes"),
         line("Items", "last_items"),
         line("Duration", "last_duration_seconds", unit="s"),
+        graph(
+            "What changed: records where they have keys, else files",
+            "short",
+            {
+                "{{job_name}}: {{change}}": f"max by (job_name, of, change) (mayfly_job_last_changes{{{JOBS}}})"
+            },
+        ),
     ]
 
 

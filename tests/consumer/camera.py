@@ -5,7 +5,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import product
 from pathlib import Path
@@ -14,10 +14,10 @@ from typing import Any, Self
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from consumer.page.pages import job_page, overview, run_page, static_file
+from consumer.page.pages import job_page, overview, run_page, runs_compared, static_file
 from consumer.page.render import STATIC
 from consumer.page.words import NAMES
-from tests.consumer.scenes import LOG, SCENES, Scene, failed, visit
+from tests.consumer.scenes import LOG, SCENES, Scene, changes, failed, visit
 from tests.consumer.scenes import picture as a_picture
 from tests.parts.missing import program
 
@@ -150,7 +150,10 @@ def picture_of(one: Scene, path: str, name: str, view: tuple[int, Light, str]) -
     elif path.startswith("/runs/"):
         html = run_page(asked, one.judged, one.costs, one.run, LOG)
     else:
-        html = job_page(asked, one.judged, *path.split("/")[2:])
+        schedule, job = path.split("/")[2:]
+        before, run = runs_compared(one.judged, schedule, job) or ("", "")
+        found = replace(changes(run), before=before)
+        html = job_page(asked, one.judged, schedule, job, found)
     assert html is not None
     return Picture(name, path, html, width, light)
 

@@ -19,6 +19,7 @@ from agent.contract.ids import run_id
 from agent.contract.layout import EntryKey, JobKey
 from agent.contract.package import Attempt, JobRecord, Package, RefusedFile
 from agent.contract.results import JobCause, JobStatus, RunStatus
+from consumer.diff import Changes, Section, Sum
 from consumer.judge import Judged, Rules, judge
 from consumer.model import History
 from consumer.page.given import Health, Problem, Pull, Text, Visit
@@ -314,6 +315,20 @@ def package(run: str, job: str, message: str = CHANGED) -> Package:
         version="v1.27",
         resources=resources,
     )
+
+
+def changes(run: str, title: str = "Sapporo") -> Changes:
+    """Return what a job changed whose shops have keys."""
+    lines = (
+        f'+ {{"shop": "{title}", "price": "1280"}}',
+        '- {"shop": "Otaru", "price": "990"}',
+        '~ Asahikawa: price "1180" -> "1240"',
+        '~ Hakodate: price "1020" -> "980", stock "3" -> null',
+    )
+    files = Section("", Sum(1, 0, 1), ("+ files/prices-late.csv", "~ files/prices.csv"))
+    records = Section("files/prices.csv", Sum(12, 3, 1205), lines, odd=2)
+    broken = Section("files/stock.json", Sum(), problem="it is no JSON array")
+    return Changes("20261121T180113Z-0a0a0a", run, (files, records, broken))
 
 
 def visit(path: str = "/", tag: str = "en", **query: str) -> Visit:

@@ -20,6 +20,7 @@ from consumer.diff import (
     Schema,
     Side,
     Sum,
+    changes_of,
     compare,
     compare_records,
     pairs,
@@ -28,8 +29,11 @@ from consumer.diff import (
 from tests.bucket.bucket import Bucket
 from tests.consumer.forging import rewrite
 from tests.consumer.pulling import NIGHTS, leave, pull_into
+from tests.consumer.serving import SECONDS, serving
 from tests.parts.command import call
+from tests.parts.waiting import wait_until
 
+CHANGED = 'mayfly_job_last_changes{change="changed",job_name="quotes",of="records",schedule="main"}'
 OLD: list[dict[str, Any]] = [
     {"id": 1, "price": 5},
     {"id": 2, "price": 6},
@@ -197,7 +201,8 @@ def test_what_is_no_table_is_told(text: str, path: str) -> None:
     table, other = found.tables
     assert (bool(table.problem), other.sum) == (True, Sum(added=1))
     assert found.changed == (f"files/{path}", "files/y.jsonl")
-    assert found.sum == Sum(added=1)
+    changes = changes_of(found, "a", "b")
+    assert (changes.of, changes.sum) == ("records", Sum(added=1))
 
 
 @pytest.mark.parametrize("key", [None, [], [1], {}, 3])
@@ -207,7 +212,8 @@ def test_without_a_key_only_files_are_compared(key: Any) -> None:
     found = compare(
         side({"a.csv": b"id\n1", "b": b"b"}, **said), side({"a.csv": b"id\n2", "c": b""}, **said)
     )
-    assert (found.records, found.sum) == (None, Sum(1, 1, 1))
+    changes = changes_of(found, "a", "b")
+    assert (changes.of, changes.sum) == ("files", Sum(1, 1, 1))
     assert (found.added, found.removed, found.changed) == (
         ("files/c",),
         ("files/b",),
@@ -222,7 +228,8 @@ def test_a_schema_says_which_fields_are_no_news() -> None:
     found = compare(
         side({"a.csv": b"id,read\n1,Mon"}, **said), side({"a.csv": b"id,read\n1,Tue"}, **said)
     )
-    assert found.records == Sum()
+    changes = changes_of(found, "a", "b")
+    assert (changes.of, changes.sum) == ("records", Sum())
 
 
 def test_a_file_that_has_another_name_each_night_is_found() -> None:
@@ -329,3 +336,47 @@ def test_a_hook_is_told_the_sum(nights: tuple[Bucket, list[str]], tmp_path: Path
     calls = tmp_path / "calls"
     pull_into(tmp_path / "home", folder, "--exec", f'echo "[$MAYFLY_CHANGES]" >> "{calls}"')
     assert calls.read_text().splitlines() == ["[]", "[+0, -0, 0 changed]", "[+1, -1, 1 changed]"]
+
+
+def test_a_pull_says_what_the_last_run_changed(
+    nights: tuple[Bucket, list[str]], tmp_path: Path
+) -> None:
+    """Of three that come at once, the last alone; what comes later is compared with what is there."""
+    folder, runs = nights
+    pulled = pull_into(tmp_path / "home", folder, "--run", runs[0])
+    assert [one["changes"] for one in pulled.document["installed"]] == [""]
+    pulled = pull_into(tmp_path / "home", folder)
+    said = [one["changes"] for one in pulled.document["installed"]]
+    assert said == ["", "+1, -1, 1 changed"]
+
+
+@pytest.mark.parametrize("pulled", [True, False])
+def test_the_service_says_what_changed(
+    nights: tuple[Bucket, list[str]], tmp_path: Path, *, pulled: bool
+) -> None:
+    """Records where they were pulled, on the job's page and as metrics; the files alone where nothing is."""
+    folder, runs = nights
+    options = ("--pull", str(tmp_path / "files")) if pulled else ()
+    for _ in range(2):  # also after a restart
+        with serving(tmp_path / "home", folder.environ, *options) as service:
+            if pulled:
+                looked = service.metrics
+                wait_until(lambda: CHANGED in looked(), seconds=SECONDS, what="the changes")  # noqa: B023 -- ends here
+                assert looked()[CHANGED] == 1
+            else:
+                assert "mayfly_job_last_changes" not in service.get("/metrics").text
+            page = service.get("/jobs/main/quotes").text
+            assert all(run in page for run in runs[1:])
+            assert "~ files/prices.csv" in page
+            assert ("~ b: price &#34;2&#34; -&gt; &#34;3&#34;" in page) is pulled
+
+
+def test_without_packages_the_page_is_there(
+    nights: tuple[Bucket, list[str]], tmp_path: Path
+) -> None:
+    """It says why it cannot tell what changed."""
+    folder, runs = nights
+    folder.objects.delete(f"runs/{runs[1]}/jobs/quotes/datapackage.json")
+    with serving(tmp_path / "home", folder.environ) as service:
+        page = service.get("/jobs/main/quotes")
+    assert (page.status, "not in the bucket any more" in page.text) == (200, True)

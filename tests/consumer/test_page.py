@@ -36,6 +36,7 @@ from consumer.page.pages import (
     overview,
     run_job_page,
     run_page,
+    runs_compared,
     runs_page,
     static_file,
 )
@@ -48,7 +49,9 @@ from tests.consumer.scenes import (
     NOW,
     SCENES,
     SLOT,
+    TROUBLES,
     Scene,
+    changes,
     failed,
     good,
     night,
@@ -96,7 +99,11 @@ def all_pages(one: Scene, tag: str = "en", log: Text = LOG) -> dict[str, str]:
         "/": overview(visit("/", tag), one.judged, one.costs, one.health, one.packages),
         "/runs": runs_page(visit("/runs", tag), one.judged, one.costs),
         "/jobs/nightly/prices": job_page(
-            visit("/jobs/nightly/prices", tag), one.judged, "nightly", "prices"
+            visit("/jobs/nightly/prices", tag),
+            one.judged,
+            "nightly",
+            "prices",
+            changes(one.run, HOSTILE),
         ),
         f"/runs/{one.run}": run_page(
             visit(f"/runs/{one.run}", tag), one.judged, one.costs, one.run, log
@@ -530,6 +537,30 @@ def test_a_job_has_its_failures_and_its_numbers() -> None:
     assert "all=1" in html
     assert "page=3" in html
     assert job_page(visit("/jobs/x/prices"), one.judged, "x", "prices") is None
+
+
+def test_a_job_says_what_changed() -> None:
+    """Files and records; why nobody can say it; and nothing of a first success, or of a job that had none."""
+    one = good()
+    path = visit("/jobs/nightly/prices")
+    runs = runs_compared(one.judged, "nightly", "prices")
+    assert runs is not None
+    assert runs[0] < runs[1] == one.run
+    found = replace(changes(one.run), before=runs[0])
+    html = job_page(path, one.judged, "nightly", "prices", found) or ""
+    assert "12 added, 3 removed, 1,205 changed" in html
+    assert "2 records without a key of their own" in html
+    assert "it is no JSON array" in html
+    assert '<span class="changed">~ Asahikawa: price' in html
+    assert all(f"/runs/{run}/jobs/prices" in html for run in runs)
+    unknown = job_page(path, one.judged, "nightly", "prices", Invalid("the bucket sleeps")) or ""
+    assert "the bucket sleeps" in unknown
+    first = scene(night(SLOT))
+    assert runs_compared(first.judged, "nightly", "prices") is None
+    assert runs_compared(first.judged, "nightly", "nobody") is None
+    assert "It is the first" in (job_page(path, first.judged, "nightly", "prices") or "")
+    failing = scene(night(SLOT, {"prices": TROUBLES[0]}))
+    assert "last success changed" not in (job_page(path, failing.judged, "nightly", "prices") or "")
 
 
 def test_runs_are_listed_in_portions() -> None:
