@@ -4,7 +4,7 @@ import json
 import signal
 from typing import Any
 
-from agent.base.engine import Engine, image_digest
+from agent.base.engine import Engine, image_digest, is_missing
 from agent.base.errors import ContainerError
 from agent.jobs.containers.leftovers import PROJECT, SERVICE
 from agent.jobs.interface import Exit
@@ -95,7 +95,7 @@ async def signal_container(engine: Engine, name: str) -> bool:
 async def _state(engine: Engine, name: str) -> dict[str, Any] | None:
     asked = await engine.run("container", "inspect", "--format", "{{json .State}}", name)
     if asked.code != 0:
-        if "no such container" in asked.complaint.lower():
+        if is_missing(asked):
             return None
         raise ContainerError(f"the engine does not tell how {name} ended: {asked.complaint}")
     state: dict[str, Any] = json.loads(asked.stdout)
