@@ -18,6 +18,7 @@ from agent.contract.ids import is_run_id
 from agent.doctor.examine import Finding, Installation, failed, ok, skipped
 from agent.jobs.containers.compose import require_compose
 from agent.release.checks import Checks
+from agent.release.environment import uv_program
 from agent.release.known import Known
 from agent.release.memory import read_copy
 from agent.release.mirror import Mirror
@@ -144,12 +145,7 @@ async def signers(installation: Installation) -> Finding:
 
 async def uv(installation: Installation) -> Finding:
     """Ask uv for its version."""
-    import uv as package  # noqa: PLC0415 -- next to free, and only here
-
-    try:
-        program = os.fspath(package.find_uv_bin())
-    except FileNotFoundError:
-        return failed("uv is not installed", "install the agent anew: uv is one of its packages")
+    program = uv_program()
     version = await _version(installation, program, "--version")
     return version or failed(f"{program} does not run", "install the agent anew")
 

@@ -29,12 +29,12 @@ ReadLogin = Callable[[], Awaitable[GitLogin | None]]
 
 
 ATTEMPTS = 6
-"""About half a minute with the pauses: name resolution may take as long after a boot."""
+"""With the pauses they take about half a minute: name resolution may need that long after a boot."""
 SLOW_BYTES = 1000
 SLOW_SECONDS = 20
 """A transfer below this many bytes a second for this long is aborted, while there is time for a retry."""
 KEEP_BYTES = 16 * 1024**2
-"""Longer than any valid listing of refs or files; more is not held in memory."""
+"""Output that is kept: more than any valid listing of refs or files has."""
 LEAST_SECONDS = 0.1
 
 _CREDENTIAL_HELPER = '!f() { test "$1" = get || exit 0; cat "/dev/fd/$MAYFLY_GIT_LOGIN"; }; f'
@@ -145,7 +145,7 @@ class Git:
         Raises:
             GitError: It failed.
         """
-        # 70 ms that a run without a new release would otherwise spend at its start.
+        # Imported here, because it takes 70 ms and a run without a new release does not need it.
         from tenacity import (  # noqa: PLC0415
             AsyncRetrying,
             retry_if_exception,
@@ -294,7 +294,7 @@ def _environment(
     mirror: Path, repository: Repository, environ: Mapping[str, str]
 ) -> dict[str, str]:
     return allowed(environ, _ALLOWED) | {
-        # Also where older versions of git look for their global configuration.
+        # Older versions of git look for their global configuration here.
         "HOME": str(mirror),
         "GIT_CONFIG_GLOBAL": str(mirror / ".gitconfig"),
         "GIT_CONFIG_NOSYSTEM": "1",

@@ -25,12 +25,12 @@ from agent.release.tree import MAX_BYTES, Entry, Kind, link_problems, parse_list
 from agent.release.trust import Signed
 
 FETCHED = "refs/mayfly/wanted"
-"""The fetched ref's name here: not its upstream name, so that a moved one cannot clash."""
+"""The fetched ref's name in the mirror: under its upstream name, a moved tag would clash."""
 
 MAX_SIGNED_BYTES = 64 * 1024
-"""Of a tag or a commit: a signature has 300 bytes, and no message is that long."""
+"""Largest tag or commit object: a signature has 300 bytes, and no message is that long."""
 LOOK_SECONDS = 0.1
-"""Between two checks of what is fetched: at 1 GB/s it brings 100 MB too much."""
+"""Pause between two checks of a fetch's size: at 1 GB/s, 100 MB too much arrive meanwhile."""
 
 _CHUNK_BYTES = 64 * 1024
 
