@@ -19,6 +19,7 @@ from agent.doctor.examine import Finding, Installation, failed, ok, skipped
 from agent.jobs.containers.compose import require_compose
 from agent.release.checks import Checks
 from agent.release.environment import uv_program
+from agent.release.git import Git
 from agent.release.known import Known
 from agent.release.memory import read_copy
 from agent.release.mirror import Mirror
@@ -107,14 +108,13 @@ async def repository(installation: Installation) -> Finding:
         return failed("git is not installed", "install git")
     address = configured_repository(settings, installation.environ)
     with tempfile.TemporaryDirectory(prefix="mayfly-doctor-") as folder:
-        mirror = Mirror(
-            Path(folder) / "mirror.git",
-            address,
-            environ=installation.environ,
+        git = Git(
+            *(Path(folder) / "mirror.git", address, installation.environ),
             seconds=VERSION_SECONDS,
             log=installation.log,
             login=Keyring(installation.settings, installation.environ).git,
         )
+        mirror = Mirror(git)
         await mirror.prepare()
         until = asyncio.get_running_loop().time() + min(settings.timeout, ASK_SECONDS)
         refs = await mirror.refs(settings.branch, until=until)

@@ -14,7 +14,7 @@ from agent.contract.facts import RefusedRelease, Signer
 from agent.contract.releases import Bad, Good, Pin, Seen, TrialStage, Version
 from agent.release.checks import missing_jobs
 from agent.release.context import ReleaseContext, refusing, since
-from agent.release.git import GitError, mark_text
+from agent.release.git import Git, GitError, mark_text
 from agent.release.images import have_image, pinned_image
 from agent.release.install import install
 from agent.release.mirror import Mirror
@@ -86,14 +86,14 @@ class Attempt:
         repository = configured_repository(self.settings, context.environ)
         self._url = repository.url
         self._line = line_of(self._url, self.settings.branch, self.settings.track or TRACK)
-        self.mirror = Mirror(
-            self._store.mirror,
-            repository,
-            environ=context.environ,
+        login = context.keyring.git if context.keyring else None
+        git = Git(
+            *(self._store.mirror, repository, context.environ),
             seconds=self.settings.timeout,
             log=self.log,
-            login=context.keyring.git if context.keyring else None,
+            login=login,
         )
+        self.mirror = Mirror(git)
         self.wanted = self.settings.branch or self.settings.track or TRACK
         self.commit: str | None = None
         self.warnings: list[str] = []

@@ -7,6 +7,7 @@ import pytest
 
 from agent.base.errors import ReleaseRefused
 from agent.base.logs import RunLogger
+from agent.release.git import Git
 from agent.release.mirror import Mirror
 from agent.release.repository import Wanted, parse_repository
 from tests.parts.repo import Repo
@@ -24,14 +25,9 @@ async def test_a_fetch_that_brings_too_much_is_stopped(
         (repo_builder.work / f"{number}.bin").write_bytes(os.urandom(1024**2))
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
     place = tmp_path / "mirror.git"
-    mirror = Mirror(
-        place,
-        parse_repository(computer.repository, None),
-        environ=computer.environ,
-        seconds=20,
-        log=RunLogger().log,
-        most=4 * 1024**2,
-    )
+    repository = parse_repository(computer.repository, None)
+    git = Git(place, repository, computer.environ, seconds=20, log=RunLogger().log)
+    mirror = Mirror(git, most=4 * 1024**2)
     await mirror.prepare()
     wanted = Wanted("v1.0", "refs/tags/v1.0", "")
     with pytest.raises(ReleaseRefused, match="brought more than"):
