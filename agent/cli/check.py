@@ -62,7 +62,7 @@ def check(options: Options, jobs: Path | None, *, as_json: bool, explain: bool) 
             "checked": checked,
             "unchecked": looked.unchecked,
             "notes": looked.notes,
-            "faults": [_data(fault) for fault in faults],
+            "faults": [asdict(fault) for fault in faults],
         }
         if explain:
             data["settings"] = [asdict(value) for value in explained(loaded)]
@@ -141,12 +141,3 @@ def _lines(values: list[Explained]) -> list[str]:
         for value in values
     ]
     return aligned([["key", "value", "from"], *rows])
-
-
-def _data(fault: Fault) -> dict[str, str]:
-    return {
-        "source": fault.source,
-        "key": fault.key,
-        "problem": fault.problem,
-        "remedy": fault.remedy,
-    }
