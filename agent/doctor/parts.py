@@ -219,8 +219,7 @@ async def chromedriver(installation: Installation) -> Finding:
 
 async def power(installation: Installation) -> Finding:
     """Check what happens after a run."""
-    after = installation.settings.power.after or ("poweroff" if installation.machine else "nothing")
-    if after == "nothing":
+    if not installation.settings.power.goes_off(machine=installation.machine):
         return ok("this computer stays on after a run")
     if not SYSTEMD.exists() or shutil.which("systemctl", path=_path(installation)) is None:
         return failed(
