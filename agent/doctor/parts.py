@@ -11,7 +11,7 @@ from agent.base import processes
 from agent.base.engine import Engine
 from agent.base.errors import ReleaseError
 from agent.base.units import show_size
-from agent.browser import find_chromedriver
+from agent.browser import Chromedriver, Container, Remote, choose, find_chromedriver
 from agent.browser.container import Docker
 from agent.config.jobsfile import Job, JobsFile, needs_browser
 from agent.contract.ids import is_run_id
@@ -160,11 +160,13 @@ async def container_engine(installation: Installation) -> Finding:
     settings = installation.settings.browser
     if jobs is not None and not needs_browser(jobs):
         return skipped("no job is a container or wants a browser")
-    if settings.url is not None:
-        return skipped("browser.url names a running browser")
-    if settings.image is None and find_chromedriver(installation.environ):
-        return skipped("a local chromedriver is used, unless a release pins an image")
-    return ok(await _engine(installation, ()))
+    match choose(settings, None, find_chromedriver(installation.environ)):
+        case Remote():
+            return skipped("browser.url names a running browser")
+        case Chromedriver():
+            return skipped("a local chromedriver is used, unless a release pins an image")
+        case Container():
+            return ok(await _engine(installation, ()))
 
 
 async def _engine(installation: Installation, jobs: Sequence[Job]) -> str:
