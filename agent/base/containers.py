@@ -9,7 +9,7 @@ from pathlib import PurePath, PurePosixPath
 from typing import Any
 
 OUTPUT, STATE, RESULT = "/mayfly/output", "/mayfly/state", "/mayfly/result"
-"""A job's folders inside, unless it names its own output path."""
+"""A job's folders in its container, unless it names its own output path."""
 
 SELENIUM = "selenium"
 """The browser's host name for a job in a container: the name that compose stacks use."""

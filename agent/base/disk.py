@@ -1,4 +1,4 @@
-"""A disk that does not take what is written: as an expected failure, with a remedy."""
+"""Errors of a full, read-only or broken disk become expected failures with a remedy."""
 
 import errno
 import os

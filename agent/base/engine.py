@@ -20,12 +20,12 @@ START_SECONDS = 90.0
 """Limit of a query that may be the first: an engine behind a socket is started by it, and answers when it is up."""
 
 PULL_SECONDS = 600.0
-"""For an image of half a gigabyte: enough at 1 MB/s."""
+"""Limit of a pull: enough for an image of half a gigabyte at 1 MB/s."""
 
 REMOVE_SECONDS = 30.0
 
 LABEL = "mayfly.run"
-"""On every container that a run starts itself, with the run's id: leftovers are found by it."""
+"""Label of every container that a run starts itself, with the run's id: leftovers are found by it."""
 
 _ALLOWED = re.compile(r"PATH|HOME|LANG|XDG_RUNTIME_DIR|DOCKER_\w+|(?i:https?_proxy|no_proxy)")
 
@@ -164,7 +164,7 @@ class Engine:
         if found.code == 0:
             return found.stdout, False
         try:
-            # Is there an engine at all? Its answer to this is clearer.
+            # Without an engine, this fails with a clearer message than the pull.
             await self.output("version", "--format", "{{.Server.Version}}")
             log.info(event, image=image)
             await self.pull(image, seconds=seconds)
@@ -234,6 +234,14 @@ def registry_meaning(complaint: str) -> tuple[str, str]:
     """Return the meaning of a registry's error (docker's text in lower case) and the remedy; empty if it is none."""
     found = ((what, remedy) for sign, what, remedy in _REGISTRY if re.search(sign, complaint))
     return next(found, ("", ""))
+
+
+def is_missing(done: Finished) -> bool:
+    """Tell whether a command failed because its container or image does not exist."""
+    return done.code != 0 and _MISSING.search(done.complaint) is not None
+
+
+_MISSING = re.compile(r"(?i:no such (container|image))")
 
 
 def image_digest(inspected: bytes) -> str | None:

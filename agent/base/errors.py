@@ -46,7 +46,7 @@ class MayflyError(Exception):
 
 
 class UsageError(MayflyError):
-    """The command cannot work as it was called, for example beside a run that is under way."""
+    """The command cannot work as it was called, for example while another run is active."""
 
     exit_code = ExitCode.USAGE
 

@@ -68,7 +68,7 @@ class RunLogger:
         finally:
             self.log = outer
             self._sinks.remove(sink)
-            # A full disk has refused lines before; what it still refuses must not end the run.
+            # A full disk may refuse the last lines, which must not end the run.
             with suppress(OSError):
                 stream.close()
 
@@ -85,7 +85,7 @@ class RunLogger:
     def _tell(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         safe = {str(key): self._redactor.value(value) for key, value in event.items()}
         for sink in self._sinks:
-            # A full disk, or a terminal that was closed, must not end what the log is about.
+            # A full disk, or a closed terminal, must not end the run.
             with suppress(OSError, ValueError):
                 sink(safe)
         raise structlog.DropEvent

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ KEEP_BYTES = 16 * 1024**2
 
 _CHUNK_BYTES = 64 * 1024
 QUIET_LOOKS = 2
+"""A process in the middle of an exec shows no environment, so that one look is not enough."""
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _M_ARENA_MAX = -8  # malloc.h of glibc
@@ -199,21 +200,7 @@ async def kill_marked(*marks: str, seconds: float = REAP_SECONDS) -> int:
 
     Processes that the kernel holds for longer than `seconds` are left.
     """
-    killed: set[int] = set()
-    quiet = 0
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            # Twice: a process in the middle of an exec shows no environment.
-            while quiet < QUIET_LOOKS:
-                found = marked(*marks)
-                quiet = 0 if found else quiet + 1
-                for pid in found:
-                    with contextlib.suppress(ProcessLookupError, PermissionError):
-                        os.kill(pid, signal.SIGKILL)
-                killed.update(found)
-                await asyncio.sleep(0.02 if found else 0.005)
-                _reap(killed)
-    return len(killed)
+    return await _kill(lambda: marked(*marks), QUIET_LOOKS, seconds)
 
 
 async def kill_strays(*, seconds: float = REAP_SECONDS) -> int:
@@ -221,15 +208,24 @@ async def kill_strays(*, seconds: float = REAP_SECONDS) -> int:
 
     This finds processes that left their session and their environment too.
     """
-    us, killed = os.getpid(), set[int]()
+    us = os.getpid()
+    return await _kill(lambda: [pid for pid in _processes() if _parent(pid) == us], 1, seconds)
+
+
+async def _kill(find: Callable[[], list[int]], looks: int, seconds: float) -> int:
+    """Kill what `find` returns, until it has returned nothing `looks` times in a row; return how many."""
+    killed: set[int] = set()
+    quiet = 0
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            while children := [pid for pid in _processes() if _parent(pid) == us]:
-                for pid in children:
+            while quiet < looks:
+                found = find()
+                quiet = 0 if found else quiet + 1
+                for pid in found:
                     with contextlib.suppress(ProcessLookupError, PermissionError):
                         os.kill(pid, signal.SIGKILL)
-                killed.update(children)
-                await asyncio.sleep(0.02)
+                killed.update(found)
+                await asyncio.sleep(0.02 if found else 0.005)
                 _reap(killed)
     return len(killed)
 

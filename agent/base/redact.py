@@ -17,7 +17,7 @@ Model = TypeVar("Model", bound=BaseModel)
 FOR_PEOPLE = frozenset({"interruption", "message", "notes", "reason", "warnings"})
 """Fields of records that hold sentences, which may quote errors."""
 LONGEST = 2000
-"""Characters of such a sentence: a mask may be longer than what it hides, and a longer sentence is in no entry."""
+"""Most characters of such a sentence in an entry: a mask may be longer than what it hides."""
 
 SHORTEST = 5
 """Shorter values are not searched for: they would remove ordinary words from every line."""

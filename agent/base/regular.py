@@ -1,4 +1,4 @@
-"""Opening of regular files alone: a pipe in a file's place would block its reader for ever."""
+"""Opens regular files only: a pipe in a file's place would block its reader for ever."""
 
 import os
 import stat

@@ -6,7 +6,7 @@ from agent.base.engine import Login, no_login
 from agent.base.logs import Log
 from agent.browser.choice import DEFAULT_IMAGE, Choice, Chromedriver, Container, Remote, choose
 from agent.browser.chromedriver import LocalBrowser, find_chromedriver, remove_drivers
-from agent.browser.container import ContainerBrowser, Resources, remove_containers
+from agent.browser.container import ContainerBrowser, remove_containers
 from agent.browser.interface import HOST, Backend, Place, open_to_browser
 from agent.browser.prewarm import Prewarm
 from agent.browser.proxy import webdriver_proxy
@@ -104,9 +104,4 @@ def _backend(
         case Chromedriver(program):
             return LocalBrowser(program, place, environ, log)
         case Container(image):
-            resources = Resources(
-                sessions=settings.sessions,
-                shared_memory=settings.shared_memory,
-                queue=max(1, round(settings.timeout)),
-            )
-            return ContainerBrowser(image, place, resources, environ, log, login=login)
+            return ContainerBrowser(image, place, settings, environ, log, login=login)

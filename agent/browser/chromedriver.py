@@ -18,7 +18,7 @@ from agent.base.logs import Log
 from agent.browser.interface import WATCH, Facts, Place, open_to_browser
 
 LISTEN_SECONDS = 20.0
-"""From launch to listening; seen: 0.05 s."""
+"""Limit from launch to listening; measured: 0.05 s."""
 
 LONGEST_SCRATCH = 60
 """Bytes of a temporary folder's path below which Chromium can put a socket: it adds 45, and the kernel's limit is 107.
@@ -28,7 +28,7 @@ ROOMY_SHARED_MEMORY = 512 * 1024**2
 """With less than this in `/dev/shm`, where Chromium draws, tabs crash; Docker gives its containers 64 MiB."""
 
 DISPLAYS = frozenset({"DISPLAY", "XAUTHORITY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR"})
-"""Where a window goes that is watched."""
+"""Variables that name the display for a window that a person watches."""
 
 _STARTED = b"was started successfully"
 _PORTS_TRIED = 3
@@ -229,7 +229,7 @@ async def remove_drivers(run_ids: Collection[str], environ: Mapping[str, str]) -
         killed += await processes.kill_marked(*_run_marks(run_id))
         for base in _temporary(environ):
             for folder in Path(base).glob(f"{_prefix(run_id)}*"):
-                with suppress(OSError):  # a stranger's, by the same name
+                with suppress(OSError):  # another user's, of the same name
                     durable.remove_tree(folder)
     return killed
 

@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from agent.base.engine import (
@@ -15,12 +14,14 @@ from agent.base.engine import (
     Login,
     bind_mount,
     image_digest,
+    is_missing,
     no_login,
 )
 from agent.base.errors import BrowserError, MayflyError
 from agent.base.logs import Log
 from agent.browser.interface import HOST, Facts, Place, open_to_browser
 from agent.browser.session import BrowserDied
+from agent.config.settings import Browser
 
 RUN_SECONDS = 50.0
 IDLE_SECONDS = 300
@@ -45,21 +46,6 @@ class Docker(Engine):
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """What the container gets.
-
-    Attributes:
-        sessions: Sessions at once.
-        shared_memory: Bytes of `/dev/shm`, in which Chromium draws.
-        queue: Seconds that a request for a session may wait for a free slot.
-    """
-
-    sessions: int
-    shared_memory: int
-    queue: int
-
-
 class ContainerBrowser:
     """A Selenium container that belongs to one run."""
 
@@ -71,7 +57,7 @@ class ContainerBrowser:
         self,
         image: str,
         place: Place,
-        resources: Resources,
+        settings: Browser,
         environ: Mapping[str, str],
         log: Log,
         *,
@@ -82,7 +68,7 @@ class ContainerBrowser:
         Args:
             image: Name with a full tag, and a digest if it should be pinned further.
             place: The run, and its downloads folder, which has the same path in the container.
-            resources: What it gets.
+            settings: Sessions, shared memory, and how long a request for a session waits for a free slot.
             environ: Where `docker` and its engine are found, and the time zone (`TZ`).
             log: Told of a pull and of a container that could not be removed.
             login: Credentials of private registries.
@@ -90,7 +76,7 @@ class ContainerBrowser:
         self.url = ""
         self._image = image
         self._place = place
-        self._resources = resources
+        self._settings = settings
         self._zone = environ.get("TZ", "")
         self._docker = Docker(environ, login)
         self._log = log
@@ -117,7 +103,7 @@ class ContainerBrowser:
             BrowserError: The engine refused, for example because the port is no longer free.
         """
         open_to_browser(self._place.downloads)
-        # Not to be cut off: the engine would go on by itself, and `stop` would come too early to find the container.
+        # Shielded: after a cancellation the engine would go on, and `stop` would not find the container yet.
         self._launch = asyncio.create_task(self._run())
         await asyncio.shield(self._launch)
 
@@ -130,7 +116,7 @@ class ContainerBrowser:
         except BrowserError:
             return True
         if asked.code != 0:
-            return "no such container" not in asked.complaint.lower()
+            return not is_missing(asked)
         return asked.stdout.strip() == b"true"
 
     async def last_words(self) -> str:
@@ -156,7 +142,7 @@ class ContainerBrowser:
             return
         await asyncio.wait([launch], timeout=RUN_SECONDS + 10)
         if not launch.cancelled() and launch.done():
-            launch.exception()  # seen: `start` has raised it
+            launch.exception()  # retrieved: `start` has raised it
         await _remove(self._docker, [self._name], self._log)
 
     def describe(self) -> Facts:
@@ -166,7 +152,7 @@ class ContainerBrowser:
     async def _run(self) -> None:
         port = self.url.rpartition(":")[2] if self.url else ""
         arguments = run_arguments(
-            self._name, self._image, self._place, self._resources, port=port, zone=self._zone
+            self._name, self._image, self._place, self._settings, port=port, zone=self._zone
         )
         await self._docker.output(*arguments, seconds=RUN_SECONDS)
         if not self.url:
@@ -179,7 +165,7 @@ class ContainerBrowser:
 
 
 def run_arguments(
-    name: str, image: str, place: Place, resources: Resources, *, port: str = "", zone: str = ""
+    name: str, image: str, place: Place, settings: Browser, *, port: str = "", zone: str = ""
 ) -> list[str]:
     """Return the arguments of `docker` that start a browser's container.
 
@@ -190,15 +176,15 @@ def run_arguments(
         name: The container's name.
         image: The image.
         place: Its run, and the downloads folder.
-        resources: What it gets.
+        settings: As for `ContainerBrowser`.
         port: The port on this machine's loopback address; empty for one that the engine chooses.
         zone: Time zone, such as `Asia/Tokyo`, which pages see; empty for the image's own.
     """
     variables = {
-        "SE_NODE_MAX_SESSIONS": resources.sessions,
+        "SE_NODE_MAX_SESSIONS": settings.sessions,
         "SE_NODE_OVERRIDE_MAX_SESSIONS": "true",
         "SE_NODE_SESSION_TIMEOUT": IDLE_SECONDS,
-        "SE_SESSION_REQUEST_TIMEOUT": resources.queue,
+        "SE_SESSION_REQUEST_TIMEOUT": max(1, round(settings.timeout)),
         "SE_NODE_ENABLE_MANAGED_DOWNLOADS": "true",
         "SE_START_VNC": "false",
         "SE_START_NO_VNC": "false",
@@ -211,8 +197,8 @@ def run_arguments(
         *("--name", name, "--label", f"{LABEL}={place.run_id}"),
         *("--publish", f"127.0.0.1:{port}:{PORT}"),
         *("--add-host", f"{HOST}:host-gateway"),
-        *("--shm-size", str(resources.shared_memory)),
-        *("--pids-limit", str(_TASKS * (resources.sessions + 1))),
+        *("--shm-size", str(settings.shared_memory)),
+        *("--pids-limit", str(_TASKS * (settings.sessions + 1))),
         *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
         *("--mount", bind_mount(place.downloads, str(place.downloads))),
         *(part for item in variables.items() for part in ("--env", f"{item[0]}={item[1]}")),
@@ -245,5 +231,5 @@ async def _remove(docker: Docker, names: list[str], log: Log) -> None:
     except BrowserError as error:
         log.warning("browser.not_removed", containers=names, reason=str(error))
         return
-    if done.code != 0 and "no such container" not in done.complaint.lower():
+    if done.code != 0 and not is_missing(done):
         log.warning("browser.not_removed", containers=names, reason=done.complaint)

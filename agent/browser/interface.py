@@ -10,7 +10,7 @@ HOST = "host.docker.internal"
 """The name under which a browser in a container reaches this machine; elsewhere it is `127.0.0.1`."""
 
 WATCH = "MAYFLY_WATCH"
-"""Set where a person watches the browser (`mayfly rerun --watch`): who heeds it asks for no headless one."""
+"""Set if a person watches the browser (`mayfly rerun --watch`): a job that knows it asks for a window."""
 
 
 @dataclass(frozen=True, slots=True)

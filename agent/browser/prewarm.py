@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -23,18 +22,16 @@ LOOPBACK = "127.0.0.1"
 class Prewarm:
     """The browser of one run; leaving the context stops it.
 
+    Args:
+        choose: Returns the browser to use, given the image that the release pins.
+        supervise: Returns the supervisor of one.
+        port: A port of the loopback address at which jobs find it as well; 0 for none.
+
     Attributes:
         warnings: What a person should know of it.
     """
 
     def __init__(self, choose: Choose, supervise: Supervise, *, port: int = 0) -> None:
-        """Start nothing yet.
-
-        Args:
-            choose: Returns the browser to use, given the image that the release pins.
-            supervise: Returns the supervisor of one.
-            port: A port of the loopback address at which jobs find it as well; 0 for none.
-        """
         self.warnings: tuple[str, ...] = ()
         self._port = port
         self._proxy = AsyncExitStack()
@@ -47,12 +44,7 @@ class Prewarm:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.leave()
         await self._proxy.aclose()
         await asyncio.gather(*self._stopping)

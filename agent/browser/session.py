@@ -20,7 +20,7 @@ STATUS_SECONDS = 5.0
 CLOSE_SECONDS = 10.0
 POLL_SECONDS = 0.1
 LIFE_SECONDS = 1.0
-"""Between two checks that a browser which is not ready still exists."""
+"""Pause between two checks that a browser which is not ready still exists."""
 
 REFUSALS = 4
 """Sessions that an endpoint may refuse before it is abandoned: it is up, and another request would not help."""

@@ -5,7 +5,6 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 from agent.base.errors import BrowserError
@@ -75,12 +74,7 @@ class Supervisor:
         self._task = asyncio.create_task(self._keep(), name="browser")
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await _to_its_end(self._close())
 
     @property

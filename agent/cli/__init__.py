@@ -18,7 +18,7 @@ from agent.base.console import printable
 from agent.base.errors import ExitCode, MayflyError
 
 GARBAGE = 10_000
-"""Objects after which cycles are collected, instead of 700: imports make many, and leave no garbage."""
+"""New objects after which the garbage collector runs, instead of 700: imports make many objects and no garbage."""
 
 COMMANDS = {
     "run": ("agent.cli.run:run", "One run, here and now."),
@@ -96,7 +96,7 @@ def mayfly() -> None:
 def main() -> NoReturn:
     """Run the command line and end the process."""
     gc.set_threshold(GARBAGE)
-    # Else pydantic looks into the metadata of every installed package for one.
+    # Without this, pydantic searches the metadata of every installed package for a plugin.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     code: int = ExitCode.DONE
     try:

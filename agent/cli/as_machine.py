@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.base.errors import UsageError
-from agent.config.locate import LAUNCH, Surroundings, bucket_override
+from agent.cli.surroundings import kept_in
+from agent.config.locate import LAUNCH, Surroundings
 from agent.config.overrides import Override
 from agent.config.settings import Settings
 from agent.demo import claim_folder
@@ -29,18 +30,14 @@ def launched(around: Surroundings, launch: Path | None) -> Surroundings:
 
 
 def overrides(folder: Path, store: str | None, around: Surroundings) -> list[Override]:
-    """Return what keeps a trial run in its folder, which is made, and this computer's power on.
+    """Return what keeps a trial run in its folder, which is made.
 
     Raises:
         UsageError: The folder holds something else.
     """
     place = (around.cwd / folder).absolute()
     claim_folder(place, by=f"mayfly run {FLAG}", marker=MARKER)
-    return [
-        Override("paths.state", FLAG, str(place / "state")),
-        Override("power.after", FLAG, "nothing"),
-        bucket_override(store or str(place / "bucket"), around.cwd),
-    ]
+    return kept_in(place, FLAG, around, store)
 
 
 def differences(

@@ -18,8 +18,8 @@ from agent.config.jobsfile import JobsFile, parse_jobs
 from agent.config.locate import Surroundings
 from agent.config.settings import Release
 from agent.jobs.containers.stackfile import examine_stacks
-from agent.release.advice import advice, dependency_faults, expected
-from agent.release.checks import NO_JOBS_FILE, file_faults, stack_faults
+from agent.release.advice import advice, expected, release_faults
+from agent.release.checks import NO_JOBS_FILE
 from agent.release.verify import signers_faults
 
 
@@ -62,7 +62,7 @@ def check(options: Options, jobs: Path | None, *, as_json: bool, explain: bool) 
             "checked": checked,
             "unchecked": looked.unchecked,
             "notes": looked.notes,
-            "faults": [_data(fault) for fault in faults],
+            "faults": [asdict(fault) for fault in faults],
         }
         if explain:
             data["settings"] = [asdict(value) for value in explained(loaded)]
@@ -102,16 +102,12 @@ def _look(path: Path, release: Release, around: Surroundings) -> Looked:
         return Looked(faults)
     tree, name = _tree(path, release.jobs)
     signed = release.allowed_signers is not None
-    stacks, notes, unchecked = _stacks(jobs, tree, str(path), around)
-    return Looked(
-        [
-            *file_faults(jobs, tree, str(path)),
-            *dependency_faults(tree, jobs, name, signed=signed),
-            *stacks,
-        ],
-        unchecked,
-        [*advice(tree, jobs, name), *expected(tree, jobs, name, around.environ), *notes],
+    faults = release_faults(tree, jobs, name, source=str(path), signed=signed)
+    looked = Looked(
+        faults, notes=[*advice(tree, jobs, name), *expected(tree, jobs, name, around.environ)]
     )
+    _look_at_stacks(looked, jobs, tree, around)
+    return looked
 
 
 def _tree(path: Path, usual: str) -> tuple[Path, str]:
@@ -122,22 +118,21 @@ def _tree(path: Path, usual: str) -> tuple[Path, str]:
     return path.absolute().parent, path.name
 
 
-def _stacks(
-    jobs: JobsFile, tree: Path, source: str, around: Surroundings
-) -> tuple[list[Fault], list[str], list[str]]:
-    """Return what is wrong with the stacks that jobs name, what is good to know, and which could not be checked."""
-    faults = stack_faults(jobs, tree, source)
+def _look_at_stacks(looked: Looked, jobs: JobsFile, tree: Path, around: Surroundings) -> None:
+    """Add what compose says of the stacks that jobs without a fault name."""
     sound = [
         job
         for job in jobs.job
-        if not any(fault.key.startswith(f"job[{job.name}].") for fault in faults)
+        if not any(fault.key.startswith(f"job[{job.name}].") for fault in looked.faults)
     ]
     try:
         found = asyncio.run(examine_stacks(sound, tree, around.environ))
     except ContainerError as error:
         names = dict.fromkeys(job.compose for job in sound if job.compose)
-        return faults, [], [f"{', '.join(names)}: {error.with_remedy}"]
-    return [*faults, *found.faults], [*found.notes], []
+        looked.unchecked.append(f"{', '.join(names)}: {error.with_remedy}")
+        return
+    looked.faults.extend(found.faults)
+    looked.notes.extend(found.notes)
 
 
 def _lines(values: list[Explained]) -> list[str]:
@@ -146,12 +141,3 @@ def _lines(values: list[Explained]) -> list[str]:
         for value in values
     ]
     return aligned([["key", "value", "from"], *rows])
-
-
-def _data(fault: Fault) -> dict[str, str]:
-    return {
-        "source": fault.source,
-        "key": fault.key,
-        "problem": fault.problem,
-        "remedy": fault.remedy,
-    }

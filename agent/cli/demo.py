@@ -8,8 +8,8 @@ import click
 from agent.base import threads
 from agent.cli.report import print_outcome
 from agent.cli.run import perform
-from agent.cli.surroundings import colors, surroundings
-from agent.config.locate import Loaded, Locations, Surroundings, bucket_override, locate
+from agent.cli.surroundings import colors, kept_in, surroundings
+from agent.config.locate import Loaded, Locations, Surroundings, locate
 from agent.config.overrides import Document, Override, parse_settings
 from agent.demo import claim_folder, demo_site, make_release, scrapers_folder
 from agent.notify.outcome import Outcome
@@ -64,10 +64,8 @@ def _settings(place: Path, repository: Path, around: Surroundings) -> tuple[Load
         [
             Override("release.repository", SOURCE, str(repository)),
             Override("release.trust", SOURCE, "none"),
-            Override("paths.state", SOURCE, str(place / "state")),
-            Override("power.after", SOURCE, "nothing"),
             Override("limits.run", SOURCE, "10m"),
-            bucket_override(str(place / "bucket"), around.cwd),
+            *kept_in(place, SOURCE, around),
         ],
     ).settings
     return Loaded(settings, SOURCE), locate(settings.paths, around)

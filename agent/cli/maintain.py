@@ -15,7 +15,7 @@ from agent.machine.power import Lease, look_whether_idle
 @click.command()
 @click.option("--for", "span", metavar="DURATION", help='Stay on from now for "2h" or "1h30m".')
 @click.option(
-    "--end", is_flag=True, help="Give the lease back: off as soon as no run is under way."
+    "--end", is_flag=True, help="Give the lease back: the machine goes off once no run is active."
 )
 @click.option("--show", is_flag=True, help="Only say whether a lease is held [default].")
 @click.option("--json", "as_json", is_flag=True, help="Print the lease as JSON.")
@@ -59,5 +59,5 @@ def _words(left: float, *, ended: bool) -> str:
         until = datetime.now(UTC) + timedelta(seconds=left)
         return f"the machine stays on for {show_duration(left)}, until {until:%H:%M:%S} UTC"
     if ended:
-        return "the lease is given back; the machine goes off as soon as no run is under way"
+        return "the lease is given back; the machine goes off once no run is active"
     return "no lease is held; the machine goes off after its run"

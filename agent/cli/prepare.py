@@ -1,6 +1,5 @@
 """`mayfly prepare`."""
 
-import os
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -17,35 +16,32 @@ from agent.base.logs import Log, RunLogger
 from agent.base.processes import run
 from agent.base.urlsecrets import environment_secrets
 from agent.browser import Container, choose, find_chromedriver
-from agent.cli.surroundings import Options, configuration_options, log_sink, surroundings
+from agent.cli.bucket import operators_memory
+from agent.cli.surroundings import (
+    Options,
+    configuration_options,
+    log_option,
+    log_sink,
+    surroundings,
+)
 from agent.config.faults import ConfigurationError, Fault
 from agent.config.jobsfile import JobsFile, needs_browser
 from agent.config.locate import Loaded, Locations, Surroundings
 from agent.config.settings import Browser
-from agent.contract.ids import run_id
 from agent.jobs.containers.compose import compose_command
 from agent.jobs.containers.stackfile import examine_stacks, summary
 from agent.release.context import ReleaseContext
-from agent.release.memory import Memory, Writer
 from agent.release.obtain import obtain
-from agent.release.repository import channel_of
 from agent.release.store import Installed, ReleaseStore, bake
 from agent.secrets.keyring import Keyring
 
 PULL_SECONDS = 900.0
-"""For an image of a gigabyte: enough at 1.2 MB/s."""
+"""Limit of a pull: enough for an image of a gigabyte at 1.2 MB/s."""
 
 
 @click.command()
 @configuration_options
-@click.option(
-    "--log",
-    "style",
-    type=click.Choice(["auto", "console", "json"]),
-    default="auto",
-    show_default=True,
-    help="How the log is written to stderr.",
-)
+@log_option
 def prepare(options: Options, style: str) -> None:
     """Have everything here that a run needs, and run nothing.
 
@@ -71,22 +67,15 @@ async def _prepare(
     loaded: Loaded, places: Locations, around: Surroundings, keyring: Keyring, log: Log
 ) -> Installed:
     release_store = ReleaseStore.at(places.state, places.cache)
-    now = datetime.now(UTC)
     # What an image gets is what git has now: nobody has the keys of a bucket where images are built.
-    memory = Memory(
-        channel_of(loaded.settings.release),
-        Writer(run_id(now, os.urandom(3)), "prepare", now + timedelta(days=1)),
-        copy=None,
-        now=lambda: datetime.now(UTC),
-        log=log,
-    )
+    memory = operators_memory(loaded.settings, "prepare", log, timedelta(days=1))
     context = ReleaseContext(
         settings=loaded.settings.release,
         release_store=release_store,
         memory=memory,
         environ=around.environ,
         version=__version__,
-        now=now,
+        now=datetime.now(UTC),
         log=log,
         keyring=keyring,
     )

@@ -2,10 +2,9 @@
 
 import asyncio
 import json
-import os
 import platform
 import sys
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,20 +17,15 @@ from agent.base import threads
 from agent.base.console import aligned, printable
 from agent.base.errors import ExitCode, UsageError
 from agent.base.logs import RunLogger
-from agent.bucket.address import bucket_at
-from agent.bucket.store import Bucket
+from agent.cli.bucket import open_bucket, operators_memory
 from agent.cli.surroundings import Options, configuration_options, surroundings
-from agent.config.locate import Locations
-from agent.config.settings import Store
-from agent.contract.ids import run_id
 from agent.contract.releases import Fact
 from agent.contract.results import Record
-from agent.release.memory import Memory, Writer
+from agent.release.memory import Memory
 from agent.release.operate import Row, find, overview, pin, rollback, unpin
 from agent.release.publish import Plan, Published, publish
-from agent.release.repository import TRACK, channel_of
+from agent.release.repository import TRACK
 from agent.release.store import ReleaseStore
-from agent.secrets.sources import store_credentials
 
 T = TypeVar("T")
 Name = click.argument("name", metavar="TAG|COMMIT")
@@ -153,30 +147,17 @@ class _Releases:
         """Read what is known of the releases that the configuration follows."""
         around = surroundings()
         loaded, places = options.load_or_fail(around)
-        settings, now = loaded.settings, datetime.now(UTC)
         who = around.environ.get("USER") or around.environ.get("LOGNAME") or "operator"
-        memory = Memory(
-            channel_of(settings.release),
-            Writer(run_id(now, os.urandom(3)), f"{who}@{platform.node()}"[:300], now),
-            copy=None,
-            now=lambda: datetime.now(UTC),
-            log=RunLogger().log,
-        )
+        memory = operators_memory(loaded.settings, f"{who}@{platform.node()}", RunLogger().log)
         runner = asyncio.Runner()
-        runner.run(memory.connect(_opened(settings.store, places, around.environ)))
+        runner.run(memory.connect(open_bucket(loaded.settings, places, around.environ)))
         release_store = ReleaseStore.at(places.state, places.cache)
-        return cls(memory, overview(memory.known, release_store, __version__, now), runner)
+        rows = overview(memory.known, release_store, __version__, datetime.now(UTC))
+        return cls(memory, rows, runner)
 
     def run(self, deciding: Coroutine[Any, Any, T]) -> T:
         """Write a decision."""
         return self.runner.run(deciding)
-
-
-async def _opened(store: Store, places: Locations, environ: Mapping[str, str]) -> Bucket:
-    credentials = await store_credentials(store, environ)
-    return await asyncio.to_thread(
-        Bucket.open, bucket_at(store, places.bucket), credentials, environ
-    )
 
 
 @release.command()

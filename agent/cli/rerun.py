@@ -4,14 +4,11 @@ What the run found is left in a bucket in that folder: its release, pinned, and 
 any other does the rest, and knows no other bucket.
 """
 
-import asyncio
-import os
 import platform
 import shutil
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
@@ -26,24 +23,21 @@ from agent.batch.follow import LOOK_BACK
 from agent.batch.history import History
 from agent.batch.log import Listed, LogReader
 from agent.browser.interface import WATCH
-from agent.bucket.address import bucket_at
 from agent.bucket.store import Bucket
+from agent.cli.bucket import open_bucket, operators_memory
 from agent.cli.report import print_outcome
 from agent.cli.run import perform
-from agent.cli.surroundings import Options, colors, configuration_options, surroundings
-from agent.config.locate import Loaded, Locations, Surroundings, bucket_override, locate
+from agent.cli.surroundings import Options, colors, configuration_options, kept_in, surroundings
+from agent.config.locate import Loaded, locate
 from agent.config.overrides import Override
 from agent.config.settings import Notify, Settings
 from agent.contract import facts
 from agent.contract.entries import Entry, write_entry
-from agent.contract.ids import Batch, is_run_id, run_id, run_started
+from agent.contract.ids import Batch, is_run_id, run_started
 from agent.contract.layout import INDEX, PointerKey, StateKey, index_start, job_prefix, parse_key
 from agent.contract.releases import Pin
 from agent.demo import claim_folder
 from agent.notify.outcome import Outcome
-from agent.release.memory import Memory, Writer
-from agent.release.repository import channel_of
-from agent.secrets.sources import store_credentials
 
 COMMAND = "mayfly rerun"
 MARKER = ".mayfly-rerun"
@@ -89,14 +83,15 @@ def rerun(
     claim_folder(place, by=f"{COMMAND} --dir", marker=MARKER)
     # What an earlier rerun left would be newer than what the run had.
     shutil.rmtree(place / "bucket", ignore_errors=True)
-    own = _told_to_nobody(options.load(around, kept_in(place, around)))
+    overrides = [*kept_in(place, COMMAND, around), Override("limits.catch_up", COMMAND, "0")]
+    own = _alone(options.load(around, overrides))
     own_places = locate(own.settings.paths, around)
     if watch:
         around = replace(around, environ={**around.environ, WATCH: "1"})
 
     async def work() -> tuple[Outcome, facts.Release]:
-        there = await _open(loaded.settings, places, around.environ)
-        here = await _open(own.settings, own_places, around.environ)
+        there = await open_bucket(loaded.settings, places, around.environ)
+        here = await open_bucket(own.settings, own_places, around.environ)
         release = await prepare(there, here, run, job, own.settings)
         click.echo(f"{job} of {run}: {release.ref} ({release.commit[:12]}), in {place}", err=True)
         # Nothing of this run comes near the bucket any more.
@@ -109,28 +104,11 @@ def rerun(
     sys.exit(outcome.exit_code)
 
 
-def kept_in(place: Path, around: Surroundings) -> list[Override]:
-    """Return what keeps a run in its folder, and this computer's power on."""
-    return [
-        Override("paths.state", COMMAND, str(place / "state")),
-        Override("power.after", COMMAND, "nothing"),
-        Override("limits.catch_up", COMMAND, "0"),
-        bucket_override(str(place / "bucket"), around.cwd),
-    ]
-
-
-def _told_to_nobody(loaded: Loaded) -> Loaded:
-    """Return the configuration of a run that is nobody's business, and belongs to no schedule."""
+def _alone(loaded: Loaded) -> Loaded:
+    """Return the configuration without notifications and without a schedule."""
     schedule = loaded.settings.schedule.model_copy(update={"expression": None})
     settings = loaded.settings.model_copy(update={"notify": Notify(), "schedule": schedule})
     return replace(loaded, settings=settings)
-
-
-async def _open(settings: Settings, places: Locations, environ: Mapping[str, str]) -> Bucket:
-    credentials = await store_credentials(settings.store, environ)
-    return await asyncio.to_thread(
-        Bucket.open, bucket_at(settings.store, places.bucket), credentials, environ
-    )
 
 
 async def prepare(
@@ -232,23 +210,16 @@ async def _bring_state(there: Bucket, here: Bucket, batch: Batch, run: str, job:
 
 async def _pin(there: Bucket, here: Bucket, release: facts.Release, settings: Settings) -> None:
     """Have the run take a release, and take it for good if it was: a trial would roll back from it."""
-    channel = channel_of(settings.release)
-    known = _memory(channel)
+    who, log = f"{COMMAND}@{platform.node()}", RunLogger().log
+    known = operators_memory(settings, who, log)
     await known.connect(_ready(there))
     good = next(
         (one for one in known.known.good(__version__) if one.commit == release.commit), None
     )
-    memory = _memory(channel)
+    memory = operators_memory(settings, who, log)
     await memory.connect(_ready(here))
     pin = Pin(ref=release.ref, commit=release.commit, reason=COMMAND)
     await memory.write(**{"good": good} if good else {}, pin=pin)
-
-
-def _memory(channel: str) -> Memory:
-    now = datetime.now(UTC)
-    writer = Writer(run_id(now, os.urandom(3)), f"{COMMAND}@{platform.node()}"[:300], now)
-    log = RunLogger().log
-    return Memory(channel, writer, copy=None, now=lambda: datetime.now(UTC), log=log)
 
 
 async def _ready(bucket: Bucket) -> Bucket:

@@ -22,7 +22,14 @@ from agent.batch.shards import NO_HINTS, ShardHints, shard_hints
 from agent.batch.slots import parse_slot
 from agent.cli.as_machine import FLAG, differences, launched, overrides
 from agent.cli.report import print_outcome
-from agent.cli.surroundings import Options, colors, configuration_options, log_sink, surroundings
+from agent.cli.surroundings import (
+    Options,
+    colors,
+    configuration_options,
+    log_option,
+    log_sink,
+    surroundings,
+)
 from agent.cli.watching import watching
 from agent.config.faults import ConfigurationError, Fault
 from agent.config.locate import Loaded, Locations, Surroundings, locate
@@ -76,14 +83,7 @@ from agent.run.story import run_once
     help="Begin when this file is there (at most 150 s): the machine's network is up then.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
-@click.option(
-    "--log",
-    "style",
-    type=click.Choice(["auto", "console", "json"]),
-    default="auto",
-    show_default=True,
-    help="How the log is written to stderr.",
-)
+@log_option
 def run(
     only: tuple[str, ...],
     style: str,

@@ -110,9 +110,37 @@ def configuration_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_options
 
 
+def kept_in(
+    place: Path, source: str, around: Surroundings, store: str | None = None
+) -> list[Override]:
+    """Return the overrides that keep a run in a folder, and this computer's power on.
+
+    Args:
+        place: The folder.
+        source: Who overrides, for `mayfly check --explain`.
+        around: This computer.
+        store: The bucket; None for one in the folder.
+    """
+    return [
+        Override("paths.state", source, str(place / "state")),
+        Override("power.after", source, "nothing"),
+        bucket_override(store or str(place / "bucket"), around.cwd),
+    ]
+
+
 def colors(stream: IO[str], around: Surroundings) -> bool:
     """Tell whether a stream gets colours (https://no-color.org)."""
     return stream.isatty() and not around.environ.get("NO_COLOR")
+
+
+log_option = click.option(
+    "--log",
+    "style",
+    type=click.Choice(["auto", "console", "json"]),
+    default="auto",
+    show_default=True,
+    help="How the log is written to stderr.",
+)
 
 
 def log_sink(style: str, around: Surroundings) -> Sink:

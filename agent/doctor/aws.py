@@ -16,11 +16,11 @@ from agent.secrets.parameters import STORE_NAMES
 SECONDS = 60.0
 SSM = "ssm:"
 DEFAULT_KEY = "alias/aws/ssm"
-"""Every role of the account may use it through SSM."""
+"""SSM's own key, which every role of the account may use through SSM."""
 STANDARD = frozenset("acdhimrtz")
 """First letters of the types that share one quota."""
 QUOTAS = {"spot": "L-34B43A08", "on-demand": "L-1216C47A"}
-"""Of vCPUs of standard types, by market."""
+"""Codes of the quotas of vCPUs of standard types, by market."""
 MARKETS = {
     "spot": "All Standard Spot Instance Requests",
     "on-demand": "Running On-Demand Standard instances",

@@ -11,13 +11,15 @@ from agent.base import processes
 from agent.base.engine import Engine
 from agent.base.errors import ReleaseError
 from agent.base.units import show_size
-from agent.browser import find_chromedriver
+from agent.browser import Chromedriver, Container, Remote, choose, find_chromedriver
 from agent.browser.container import Docker
 from agent.config.jobsfile import Job, JobsFile, needs_browser
 from agent.contract.ids import is_run_id
 from agent.doctor.examine import Finding, Installation, failed, ok, skipped
 from agent.jobs.containers.compose import require_compose
 from agent.release.checks import Checks
+from agent.release.environment import uv_program
+from agent.release.git import Git
 from agent.release.known import Known
 from agent.release.memory import read_copy
 from agent.release.mirror import Mirror
@@ -106,14 +108,13 @@ async def repository(installation: Installation) -> Finding:
         return failed("git is not installed", "install git")
     address = configured_repository(settings, installation.environ)
     with tempfile.TemporaryDirectory(prefix="mayfly-doctor-") as folder:
-        mirror = Mirror(
-            Path(folder) / "mirror.git",
-            address,
-            environ=installation.environ,
+        git = Git(
+            *(Path(folder) / "mirror.git", address, installation.environ),
             seconds=VERSION_SECONDS,
             log=installation.log,
             login=Keyring(installation.settings, installation.environ).git,
         )
+        mirror = Mirror(git)
         await mirror.prepare()
         until = asyncio.get_running_loop().time() + min(settings.timeout, ASK_SECONDS)
         refs = await mirror.refs(settings.branch, until=until)
@@ -144,12 +145,7 @@ async def signers(installation: Installation) -> Finding:
 
 async def uv(installation: Installation) -> Finding:
     """Ask uv for its version."""
-    import uv as package  # noqa: PLC0415 -- next to free, and only here
-
-    try:
-        program = os.fspath(package.find_uv_bin())
-    except FileNotFoundError:
-        return failed("uv is not installed", "install the agent anew: uv is one of its packages")
+    program = uv_program()
     version = await _version(installation, program, "--version")
     return version or failed(f"{program} does not run", "install the agent anew")
 
@@ -164,11 +160,13 @@ async def container_engine(installation: Installation) -> Finding:
     settings = installation.settings.browser
     if jobs is not None and not needs_browser(jobs):
         return skipped("no job is a container or wants a browser")
-    if settings.url is not None:
-        return skipped("browser.url names a running browser")
-    if settings.image is None and find_chromedriver(installation.environ):
-        return skipped("a local chromedriver is used, unless a release pins an image")
-    return ok(await _engine(installation, ()))
+    match choose(settings, None, find_chromedriver(installation.environ)):
+        case Remote():
+            return skipped("browser.url names a running browser")
+        case Chromedriver():
+            return skipped("a local chromedriver is used, unless a release pins an image")
+        case Container():
+            return ok(await _engine(installation, ()))
 
 
 async def _engine(installation: Installation, jobs: Sequence[Job]) -> str:
@@ -223,8 +221,7 @@ async def chromedriver(installation: Installation) -> Finding:
 
 async def power(installation: Installation) -> Finding:
     """Check what happens after a run."""
-    after = installation.settings.power.after or ("poweroff" if installation.machine else "nothing")
-    if after == "nothing":
+    if not installation.settings.power.goes_off(machine=installation.machine):
         return ok("this computer stays on after a run")
     if not SYSTEMD.exists() or shutil.which("systemctl", path=_path(installation)) is None:
         return failed(

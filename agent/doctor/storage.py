@@ -12,7 +12,7 @@ from agent.secrets.sources import job_secrets, store_credentials
 
 PREFIX = "doctor/"
 OPEN_SECONDS = 15.0
-"""For boto3's chain, whose last link asks the metadata service."""
+"""Limit for boto3's chain, whose last link asks the metadata service."""
 
 
 async def credentials(installation: Installation) -> Finding:

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from requests import Response
 
 PING_SECONDS = 10.0
-"""For a ping with all its retries."""
+"""Limit of a ping with all its retries."""
 ATTEMPT_SECONDS = 4.0
 CHAT_SECONDS = 15.0
-"""For all Apprise services together; each has its own limits of 4 s for connecting and reading."""
+"""Limit of all Apprise services together; each has its own limits of 4 s for connecting and reading."""
 BAD_REQUEST = 400
 TOO_MANY = 429
 SERVER_ERROR = 500
@@ -57,7 +57,7 @@ class Notifier:
 
     async def _ping_end(self, code: ExitCode, text: str) -> bool:
         if self._beginning is not None:
-            # It is bounded itself. A start that arrives after the end would look like a run that hangs.
+            # It has its own limit. A start that arrives after the end would look like a run that hangs.
             await self._beginning
         return await self._ping("" if code is ExitCode.DONE else f"/{int(code)}", text)
 
@@ -106,7 +106,7 @@ async def ping_problem(url: str, signal: str, text: str, *, run_id: str) -> str:
 
 
 async def _persist(url: str, signal: str, text: str, run_id: str) -> None:
-    # 70 ms that only those pay who want pings.
+    # Imported here, because it takes 70 ms and only pings need it.
     from tenacity import (  # noqa: PLC0415
         AsyncRetrying,
         retry_if_not_exception_type,
@@ -117,7 +117,7 @@ async def _persist(url: str, signal: str, text: str, run_id: str) -> None:
     retrying = AsyncRetrying(
         stop=stop_before_delay(PING_SECONDS),
         wait=wait_random_exponential(multiplier=0.3, max=2),
-        # A retry is worth it without an answer in time, too.
+        # A timeout is retried, too.
         retry=retry_if_not_exception_type((_UselessError, asyncio.CancelledError)),
         reraise=True,
     )
@@ -128,7 +128,7 @@ async def _persist(url: str, signal: str, text: str, run_id: str) -> None:
 
 
 def _send(url: str, signal: str, text: str, rid: str) -> None:
-    import requests  # noqa: PLC0415 -- 220 ms that only those pay who want pings
+    import requests  # noqa: PLC0415 -- 220 ms, and only pings need it
 
     base, question, query = url.partition("?")
     address = f"{base.rstrip('/')}{signal}{question}{query}"

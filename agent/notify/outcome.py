@@ -62,4 +62,4 @@ _EXIT_CODES = {
     RunStatus.FAILED: ExitCode.FAILED,
     RunStatus.INTERRUPTED: ExitCode.INTERRUPTED,
 }
-"""Of the statuses that a run gives itself."""
+"""Exit codes of the statuses that a run gives itself."""

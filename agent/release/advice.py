@@ -14,11 +14,12 @@ from agent.base.regular import open_regular
 from agent.base.zones import zone_of
 from agent.config.faults import Fault
 from agent.config.jobsfile import JobsFile, program_of
+from agent.release.checks import file_faults, stack_faults
 from agent.release.dependencies import Dependencies, dependencies_of, not_read
 from agent.release.programs import entry_of, is_python
 
 MAX_BYTES = 32 * 1024**2
-"""Bytes of a lock."""
+"""Bytes that are read of a lock."""
 PINNED = "uv lock, or uv pip compile --generate-hashes"
 _POINTER = b"version https://git-lfs.github.com/spec/v1\n"
 _POINTER_BYTES = 1024
@@ -27,7 +28,7 @@ _SHOWN = 3
 _IMPORT = re.compile(
     r"^(?:from[ \t]+([A-Za-z_][\w.]*)|import[ \t]+([A-Za-z_][\w., \t]*))", re.MULTILINE
 )
-_LOOKED_AT = re.compile(r"\.|node_modules|venv|__pycache__")
+_SKIPPED = re.compile(r"\.|node_modules|venv|__pycache__")
 """Folders that never hold a person's lock."""
 
 
@@ -59,11 +60,9 @@ def refuse_unpinned(found: Dependencies | None, *, signed: bool) -> None:
 
 def advice(tree: Path, jobs: JobsFile, name: str) -> tuple[str, ...]:
     """Return what a person should know of a release that can run; arguments as for `needed`."""
-    try:
+    found, told = None, list[str]()
+    with suppress(ReleaseError):
         found = needed(tree, jobs, name)
-    except ReleaseError:
-        found = None
-    told = []
     if found is not None and found.unpinned:
         told.append(f"{found.unpinned}: another day may install something else (pin it: {PINNED})")
     if pointers := sorted(_lfs_pointers(tree)):
@@ -75,18 +74,55 @@ def advice(tree: Path, jobs: JobsFile, name: str) -> tuple[str, ...]:
     return tuple(told)
 
 
-def dependency_faults(tree: Path, jobs: JobsFile, name: str, *, signed: bool) -> list[Fault]:
-    """Return why a release's environment cannot be made, as far as its files show."""
+def release_faults(
+    tree: Path, jobs: JobsFile, name: str, *, source: str, signed: bool
+) -> list[Fault]:
+    """Return the faults of a release's files besides its jobs file, as far as they show on any computer.
+
+    Args:
+        tree: The release's files.
+        jobs: Its jobs.
+        name: The path of its jobs file.
+        source: The same as a person knows it.
+        signed: Whether releases are signed here.
+    """
+    faults = file_faults(jobs, tree, source)
     try:
         refuse_unpinned(needed(tree, jobs, name), signed=signed)
     except ReleaseError as error:
-        return [Fault(str(tree), "", str(error), error.remedy)]
-    return []
+        faults.append(Fault(str(tree), "", str(error), error.remedy))
+    return [*faults, *stack_faults(jobs, tree, source)]
 
 
 def expected(tree: Path, jobs: JobsFile, name: str, environ: Mapping[str, str]) -> list[str]:
     """Return, in sentences, what another computer than the machine cannot check of a release."""
-    told = unread(tree, jobs, name)
+    try:
+        found = needed(tree, jobs, name)
+    except ReleaseError:  # a fault of its own
+        return [*_days(jobs, environ), *_lfs_patterns(tree)]
+    told = [*_not_read(tree, jobs, found), *_days(jobs, environ)]
+    told += [] if found else _unnamed(tree, jobs)
+    told += _lfs_patterns(tree)
+    own = ".".join(map(str, sys.version_info[:3]))
+    with suppress(InvalidSpecifier):
+        if found is not None and own not in SpecifierSet(found.python):
+            told.append(
+                f"{found.file} asks for Python {found.python}, and this one is {own}: a machine without such a Python"
+                " rejects the release"
+            )
+    return told
+
+
+def _not_read(tree: Path, jobs: JobsFile, found: Dependencies | None) -> list[str]:
+    """Return which files do not count although a person may think so, each with a sentence."""
+    if all(job.in_container for job in jobs.job):
+        return []
+    return [f"{path} {sentence}" for path, sentence in not_read(list(_near(tree)), found)]
+
+
+def _days(jobs: JobsFile, environ: Mapping[str, str]) -> list[str]:
+    """Return what depends on the time zone of the machine."""
+    told = []
     by_days = [job.name for job in jobs.job if job.on and "TZ" not in job.env]
     zone = environ.get("TZ")
     if zone and zone_of(zone) is None:
@@ -97,30 +133,11 @@ def expected(tree: Path, jobs: JobsFile, name: str, environ: Mapping[str, str]) 
             f"job {', '.join(by_days[:_SHOWN])}: the days of `on` are those of the machine's time zone ({here});"
             ' env = { TZ = "Asia/Tokyo" } says whose'
         )
-    told += _unnamed(tree, jobs, name)
-    if patterns := _lfs_patterns(tree):
-        told.append(
-            f".gitattributes: {', '.join(patterns[:_SHOWN])}: stored with Git LFS, of which a release gets the"
-            " pointer and not the content"
-        )
-    with suppress(ReleaseError, InvalidSpecifier):
-        found = needed(tree, jobs, name)
-        own = ".".join(map(str, sys.version_info[:3]))
-        if found is not None and own not in SpecifierSet(found.python):
-            told.append(
-                f"{found.file} asks for Python {found.python}, and this one is {own}: a machine without such a Python"
-                " rejects the release"
-            )
     return told
 
 
-def _unnamed(tree: Path, jobs: JobsFile, name: str) -> list[str]:
+def _unnamed(tree: Path, jobs: JobsFile) -> list[str]:
     """Return what Python jobs import where no file says what is installed, each as a sentence."""
-    try:
-        if needed(tree, jobs, name) is not None:
-            return []
-    except ReleaseError:
-        return []
     told = []
     for job in jobs.job:
         entry = entry_of(job.command) if job.command and is_python(program_of(job)) else None
@@ -150,23 +167,14 @@ def _at_hand(tree: Path, script: str) -> set[str]:
 
 
 def _lfs_patterns(tree: Path) -> list[str]:
-    try:
-        with open_regular(tree / ".gitattributes") as file:
-            lines = file.read(MAX_BYTES).decode(errors="replace").splitlines()
-    except OSError:
-        return []
-    return [line.split()[0] for line in lines if "filter=lfs" in line.split()[1:]]
-
-
-def unread(tree: Path, jobs: JobsFile, name: str) -> list[str]:
-    """Return which files do not count although a person may think so, each with a sentence."""
-    if all(job.in_container for job in jobs.job):
-        return []
-    try:
-        found = needed(tree, jobs, name)
-    except ReleaseError:
-        return []
-    return [f"{path} {sentence}" for path, sentence in not_read(list(_near(tree)), found)]
+    """Return which files a checkout gets from Git LFS, by `.gitattributes`, as a sentence."""
+    text = b""
+    with suppress(ReleaseError):
+        text = _content(tree / ".gitattributes") or b""
+    words = [line.split() for line in text.decode(errors="replace").splitlines()]
+    patterns = [first for first, *rest in filter(None, words) if "filter=lfs" in rest]
+    what = "stored with Git LFS, of which a release gets the pointer and not the content"
+    return [f".gitattributes: {', '.join(patterns[:_SHOWN])}: {what}"] if patterns else []
 
 
 def _content(file: Path) -> bytes | None:
@@ -183,7 +191,7 @@ def _near(tree: Path) -> Iterator[str]:
     """Yield the files of a release's folder and of its direct subfolders."""
     for folder, folders, files in os.walk(tree):
         at = Path(folder).relative_to(tree)
-        folders[:] = [] if at.parts else [each for each in folders if not _LOOKED_AT.match(each)]
+        folders[:] = [] if at.parts else [each for each in folders if not _SKIPPED.match(each)]
         yield from (str(at / file) for file in files)
 
 

@@ -1,25 +1,25 @@
-"""What every step of an update needs."""
+"""The values that every step of finding and installing a release needs."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
+from agent.base.engine import PULL_SECONDS
 from agent.base.errors import Refusal, ReleaseError, ReleaseRefused
 from agent.base.logs import Log
-from agent.config.settings import Release
+from agent.config.settings import Browser, Release
+from agent.jobs.interface import Isolation
 from agent.release.checks import Checks
-from agent.release.images import Images
 from agent.release.memory import Memory
-from agent.release.selfcheck import SelfCheck
 from agent.release.store import ReleaseStore
 from agent.secrets.keyring import Keyring
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseContext:
-    """What every step of an update needs.
+    """The values of one run, or of one command.
 
     Attributes:
         settings: Which repository, and what of it.
@@ -29,8 +29,9 @@ class ReleaseContext:
         version: This agent's version.
         now: The time (aware).
         log: Gets each step, with its seconds.
-        self_check: Tries the programs of a new release; None leaves that out.
-        images: Pulls the image that a new release pins; None leaves that to the browser.
+        isolation: How the programs of a new release are started for its self-check; None leaves that out.
+        browser: The browser that the configuration prefers; None leaves a pinned image to the browser.
+        pull_seconds: Limit of an image's pull.
         keyring: Credentials of a private repository; None leaves it to git and ssh of this user.
         machine: Whether nobody watches, so that a repository that is not verified deserves a warning.
     """
@@ -42,8 +43,9 @@ class ReleaseContext:
     version: str
     now: datetime
     log: Log
-    self_check: SelfCheck | None = None
-    images: Images | None = None
+    isolation: Callable[[], Awaitable[Isolation]] | None = None
+    browser: Browser | None = None
+    pull_seconds: float = PULL_SECONDS
     keyring: Keyring | None = None
     machine: bool = False
 

@@ -122,7 +122,7 @@ def _sync(project: Mapping[str, Any]) -> tuple[InstallStep, ...]:
     command = ("sync", "--frozen", "--no-dev", "--no-editable")
     if not asks_git(project):
         return (InstallStep(command),)
-    # Told to all that is built, the release's version would be that of its dependencies, too.
+    # uv tells the version to everything that it builds, so that dependencies are built before, without it.
     return (InstallStep((*command, "--no-install-project")), InstallStep(command, builds=True))
 
 

@@ -78,21 +78,13 @@ class _Uv:
     ) -> None:
         """Run uv; `logins` are variables that no message may show."""
         left = self.until - asyncio.get_running_loop().time()
-        try:
-            done = await processes.run(
-                (_binary(), *arguments),
-                environ={**self.environ, **told, **logins},
-                stdin=stdin,
-                seconds=max(_ENOUGH_SECONDS, left),
-                cwd=self.folder,
-            )
-        except ProcessTimeout as error:
-            raise ReleaseError(
-                f"uv {arguments[0]}: no end within the time limit",
-                remedy="check the network, or raise release.install_timeout",
-            ) from error
-        except OSError as error:
-            raise ReleaseError(f"uv could not be started: {error}") from error
+        done = await run_uv(
+            *arguments,
+            environ={**self.environ, **told, **logins},
+            seconds=max(_ENOUGH_SECONDS, left),
+            stdin=stdin,
+            cwd=self.folder,
+        )
         if done.code != 0:
             complaint = Redactor(logins).text(done.complaint)
             raise _failure(f"uv {arguments[0]}", complaint or f"exit code {done.code}")
@@ -124,23 +116,45 @@ def _environment(environment: Path, cache: Path, environ: Mapping[str, str]) -> 
     }
 
 
-def uv_command(*arguments: str) -> tuple[str, ...]:
-    """Return the command that runs uv.
+async def run_uv(
+    *arguments: str,
+    environ: Mapping[str, str],
+    seconds: float,
+    stdin: bytes | None = None,
+    cwd: Path | None = None,
+) -> processes.Finished:
+    """Run uv and return the result, whatever its exit code.
+
+    Raises:
+        ReleaseError: It is not installed, cannot be started, or takes longer than `seconds`.
+    """
+    command = (uv_program(), *arguments)
+    try:
+        return await processes.run(command, environ=environ, seconds=seconds, stdin=stdin, cwd=cwd)
+    except ProcessTimeout as error:
+        raise ReleaseError(
+            f"uv {arguments[0]}: no end within the time limit",
+            remedy="check the network, or raise release.install_timeout",
+        ) from error
+    except OSError as error:
+        raise ReleaseError(f"uv could not be started: {error}") from error
+
+
+def uv_program() -> str:
+    """Return the path of uv.
 
     Raises:
         ReleaseError: It is not installed.
     """
-    return (_binary(), *arguments)
-
-
-def _binary() -> str:
-    # Looks through the file system when it is imported.
+    # Imported here, because its import searches the file system.
     import uv  # noqa: PLC0415
 
     try:
         return os.fspath(uv.find_uv_bin())
     except FileNotFoundError as error:
-        raise ReleaseError("uv is not installed", remedy="install the agent anew") from error
+        raise ReleaseError(
+            "uv is not installed", remedy="install the agent anew: uv is one of its packages"
+        ) from error
 
 
 def _interpreter(folder: Path, tree: Path, wanted: str) -> tuple[str, ...]:

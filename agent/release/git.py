@@ -29,12 +29,12 @@ ReadLogin = Callable[[], Awaitable[GitLogin | None]]
 
 
 ATTEMPTS = 6
-"""About half a minute with the pauses: name resolution may take as long after a boot."""
+"""With the pauses they take about half a minute: name resolution may need that long after a boot."""
 SLOW_BYTES = 1000
 SLOW_SECONDS = 20
 """A transfer below this many bytes a second for this long is aborted, while there is time for a retry."""
 KEEP_BYTES = 16 * 1024**2
-"""Longer than any valid listing of refs or files; more is not held in memory."""
+"""Output that is kept: more than any valid listing of refs or files has."""
 LEAST_SECONDS = 0.1
 
 _CREDENTIAL_HELPER = '!f() { test "$1" = get || exit 0; cat "/dev/fd/$MAYFLY_GIT_LOGIN"; }; f'
@@ -85,6 +85,7 @@ class Git:
         mirror: That repository; its `.gitconfig` is the whole global configuration.
         repository: The repository that it mirrors.
         environ: The agent's environment; git gets only proxies, certificates and ssh settings of it.
+        seconds: Limit of each command that needs no network.
         log: Gets an event for each retry.
         login: Reads the repository's credentials when it is asked; None leaves them to git and ssh of this user.
     """
@@ -94,12 +95,16 @@ class Git:
         mirror: Path,
         repository: Repository,
         environ: Mapping[str, str],
+        *,
+        seconds: float,
         log: Log,
         login: ReadLogin | None = None,
     ) -> None:
-        self._repository = repository
-        self._log = log
-        self._login = login
+        self.mirror = mirror
+        self.repository = repository
+        self.seconds = seconds
+        self.log = log
+        self.login = login
         pins = dict(PINNED)
         if repository.server:
             # For this one server: a redirect to another must not take the password along.
@@ -108,17 +113,15 @@ class Git:
         self.command = ("git", f"--git-dir={mirror}", *options)
         self.environ = _environment(mirror, repository, environ)
 
-    async def local(self, *arguments: str, seconds: float, stdin: bytes | None = None) -> bytes:
+    async def local(self, *arguments: str, stdin: bytes | None = None) -> bytes:
         """Return the output of a command that needs no network.
 
         Raises:
-            GitError: It failed or took longer than `seconds`.
+            GitError: It failed or took too long.
         """
-        return await self._run(arguments, self.environ, seconds, stdin)
+        return await self._run(arguments, self.environ, self.seconds, stdin)
 
-    async def verify(
-        self, kind: str, oid: str, signers: Path, *, seconds: float
-    ) -> tuple[bool, str]:
+    async def verify(self, kind: str, oid: str, signers: Path) -> tuple[bool, str]:
         """Return whether git and ssh-keygen accept an object's signature, and their output.
 
         A key counts with the validity that `signers` gives it at the object's own time.
@@ -127,14 +130,13 @@ class Git:
             kind: `tag` or `commit`.
             oid: The object, which the mirror has.
             signers: The allowed_signers file, absolute.
-            seconds: Limit of the call.
 
         Raises:
             GitError: git could not be started, or took too long.
         """
         pin = f"gpg.ssh.allowedSignersFile={signers}"
         command = (*self.command, "-c", pin, f"verify-{kind}", "--raw", oid)
-        done = await self._finished(f"verify-{kind}", command, self.environ, seconds)
+        done = await self._finished(f"verify-{kind}", command, self.environ, self.seconds)
         return done.code == 0, done.stderr.decode(errors="replace")
 
     async def network(self, *arguments: str, until: float) -> bytes:
@@ -145,7 +147,7 @@ class Git:
         Raises:
             GitError: It failed.
         """
-        # 70 ms that a run without a new release would otherwise spend at its start.
+        # Imported here, because it takes 70 ms and a run without a new release does not need it.
         from tenacity import (  # noqa: PLC0415
             AsyncRetrying,
             retry_if_exception,
@@ -158,10 +160,10 @@ class Git:
             retry=retry_if_exception(
                 lambda error: isinstance(error, GitError) and error.trouble is Trouble.UNREACHABLE
             ),
-            stop=stop_after_attempt(1 if self._repository.local else ATTEMPTS)
+            stop=stop_after_attempt(1 if self.repository.local else ATTEMPTS)
             | stop_before_delay(max(0.0, until - _now())),
             wait=wait_random_exponential(multiplier=1, max=10),
-            before_sleep=lambda state: self._log.info(
+            before_sleep=lambda state: self.log.info(
                 "release.retry",
                 attempt=state.attempt_number,
                 reason=str(state.outcome.exception()) if state.outcome else "",
@@ -184,17 +186,17 @@ class Git:
                 raise
             except ReleaseError as error:
                 raise GitError(str(error), Trouble.REFUSED, remedy=error.remedy) from error
-        with _piped(answer_for(self._repository, login, self.environ)) as (variables, pipes):
+        with _piped(answer_for(self.repository, login, self.environ)) as (variables, pipes):
             return await self._run(
                 arguments, self.environ | variables, until - _now(), pipes=pipes, login=login
             )
 
     async def _read_login(self, until: float) -> GitLogin | None:
-        if self._repository.local or self._login is None:
+        if self.repository.local or self.login is None:
             return None
         try:
             async with asyncio.timeout_at(until):
-                login = await self._login()
+                login = await self.login()
         except TimeoutError as error:
             raise GitError(
                 "unreachable: reading the repository's credentials timed out", Trouble.UNREACHABLE
@@ -205,7 +207,7 @@ class Git:
             ) from error
         except SecretsError as error:
             raise GitError(f"refused: {error}", Trouble.REFUSED, remedy=error.remedy) from error
-        mismatch = None if login is None else login_mismatch(self._repository, login)
+        mismatch = None if login is None else login_mismatch(self.repository, login)
         if mismatch is not None:
             problem, remedy = mismatch
             raise GitError(f"refused: {problem}", Trouble.REFUSED, remedy=remedy)
@@ -294,7 +296,7 @@ def _environment(
     mirror: Path, repository: Repository, environ: Mapping[str, str]
 ) -> dict[str, str]:
     return allowed(environ, _ALLOWED) | {
-        # Also where older versions of git look for their global configuration.
+        # Older versions of git look for their global configuration here.
         "HOME": str(mirror),
         "GIT_CONFIG_GLOBAL": str(mirror / ".gitconfig"),
         "GIT_CONFIG_NOSYSTEM": "1",

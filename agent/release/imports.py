@@ -3,8 +3,8 @@
 It is passed to `python -c`, so it uses the standard library alone, and no syntax that an old Python lacks. It gets
 a word, and a list of programs as JSON; it prints the word, a space and the problem of each program as JSON.
 
-A program cannot start without the imports at its left margin; what it imports within `try`, within `if` or later is
-its own business. Importing it as a whole would run a program that has no `if __name__ == "__main__"`.
+A program cannot start without the imports at its left margin. Imports within `try` or `if`, or later ones, may fail.
+The program is not imported as a whole: one without `if __name__ == "__main__"` would run.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def problem_of(program: dict[str, str]) -> str:
             sys.path[0] = os.path.dirname(os.path.abspath(file))  # noqa: PTH100, PTH120
         if file is not None:
             try_imports(file, package)
-    except BaseException as error:  # noqa: BLE001 -- what a module does when it is imported is anybody's guess
+    except BaseException as error:  # noqa: BLE001 -- what a module does when it is imported is unknown
         return type(error).__name__ + ": " + str(error)
     finally:
         sys.path[:] = path
@@ -63,5 +63,5 @@ if __name__ == "__main__":
     problems = [problem_of(program)[:500] for program in programs]
     sys.stdout.flush()
     os.write(1, ("\n" + word + " " + json.dumps(problems) + "\n").encode())
-    # Threads that an import began must not keep it.
+    # Threads that an import began must not keep the process alive.
     os._exit(0)

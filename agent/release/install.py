@@ -1,11 +1,11 @@
 """Installs a fetched release: its files, its environment, its marker, in this order."""
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
-from agent.base import processes
-from agent.base.errors import ProcessTimeout, ReleaseError
+from agent.base.durable import sync_file_system
+from agent.base.errors import ReleaseError
+from agent.base.threads import in_thread
 from agent.base.versions import Track
 from agent.release.advice import needed, refuse_unpinned
 from agent.release.checks import read_jobs
@@ -41,7 +41,7 @@ async def install(context: ReleaseContext, mirror: Mirror, marker: Marker) -> In
         await remove(root)
     await _export(context, mirror, marker.commit, root)
     with refusing("content"):
-        # Before an environment is made for nothing.
+        # Before the environment, which takes longest.
         jobs = read_jobs(root / TREE, context.checks)
     with refusing("install"):
         dependencies = needed(root / TREE, jobs, context.checks.jobs)
@@ -57,7 +57,7 @@ async def install(context: ReleaseContext, mirror: Mirror, marker: Marker) -> In
     with refusing("content"):
         release = load(root, marker, context.checks)
     await seal(root)
-    await _to_disk(root, context.environ)
+    await _to_disk(root)
     write_marker(root, marker)
     context.log.info(
         "release.installed", ref=marker.ref, commit=marker.commit, seconds=since(started)
@@ -78,13 +78,10 @@ async def _export(context: ReleaseContext, mirror: Mirror, commit: str, root: Pa
     )
 
 
-async def _to_disk(root: Path, environ: Mapping[str, str]) -> None:
-    """Write the whole file system to the disk: one call instead of thousands."""
+async def _to_disk(root: Path) -> None:
     try:
-        done = await processes.run(
-            ("sync", "--file-system", str(root)), environ=environ, seconds=SYNC_SECONDS
-        )
-    except (ProcessTimeout, OSError) as error:
+        await in_thread(lambda: sync_file_system(root), seconds=SYNC_SECONDS)
+    except TimeoutError as error:
+        raise ReleaseError(f"no end of writing to the disk in {SYNC_SECONDS:g} s") from error
+    except OSError as error:
         raise ReleaseError(f"it could not be written to the disk: {error}") from error
-    if done.code != 0:
-        raise ReleaseError(f"it could not be written to the disk: {done.complaint}")

@@ -1,7 +1,8 @@
 """What is known of a channel's releases, in the bucket: read at the start, appended to when something is learnt.
 
-Entries have names of their own and are never changed; whoever has read the same ones knows the same
-(`agent.release.known`). The file on the disk is a copy for a bucket that does not answer, and holds what was not sent.
+Each entry has a name of its own and never changes. Two readers of the same entries know the same
+(`agent.release.known`). The file on the disk is a copy for the time when the bucket does not answer; it also holds what
+was not sent yet.
 """
 
 import asyncio
@@ -40,9 +41,9 @@ from agent.contract.releases import (
 from agent.release.known import Known, compacted
 
 READ_SECONDS = 30.0
-"""To open the bucket and read it; after that the disk's copy and the image have to do."""
+"""Limit for opening and reading the bucket; after that, the disk's copy and the image's release are used."""
 SEND_SECONDS = 10.0
-"""To write, or to refresh: the machine is paid for meanwhile."""
+"""Limit of a write or a refresh: the machine costs money meanwhile."""
 PAUSES = (0.5, 1.0, 2.0, 4.0)
 """Seconds between attempts at a put; what fails then waits for the next `send`."""
 SNAPSHOT_AFTER = 16
@@ -177,7 +178,7 @@ class Channel:
         # With a clock that is ahead, entries that nobody has seen must not count as covered.
         latest = max([*self.arrived.values(), *([self.base[1]] if self.base else [])])
         since = min(now, latest) - WINDOW
-        # Whose run began within the window may still be in a listing.
+        # Entries of runs that began within the window may still be listed.
         begun = f"{since - WINDOW:%Y%m%dT%H%M%SZ}"
         covers = {name for name in (self.base[2].covers if self.base else ()) if name[:16] >= begun}
         covers |= {name for name, arrived in self.arrived.items() if arrived >= since}
@@ -279,6 +280,11 @@ class Memory:
         return self._opening.result()
 
     @property
+    def run(self) -> str:
+        """The run that learns."""
+        return self._writer.run
+
+    @property
     def dead(self) -> frozenset[str]:
         """Runs that used this disk before: the holder of its lock is the only one alive."""
         return frozenset(self._copy.runs) - {self._writer.run}
@@ -339,7 +345,7 @@ class Memory:
             del self._sent[name]
         self._fold()
         self._tell_of_damage()
-        self._save(runs=self._runs())
+        self._save()
 
     async def look_again(self) -> None:
         """Refresh; a failure is only logged."""
@@ -383,10 +389,7 @@ class Memory:
         quiet = self._writer.quiet and "bad" not in parts
         (self._own if quiet else self._unsent).append(Fact.model_validate({**parts, **told}))
         self._fold()
-        self._save(runs=self._runs())
-
-    def _runs(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*self._copy.runs, self._writer.run)))[-OWN_RUNS:]
+        self._save()
 
     def trial(self, commit: str, ref: str, stage: TrialStage) -> None:
         """Note how far this run came with a release."""
@@ -503,7 +506,8 @@ class Memory:
 
     def _save(self, **changes: Any) -> None:
         """Keep a copy on the disk; a failure is only logged, the bucket has it."""
-        values = {"facts": self.known.facts, "unsent": tuple(self._unsent), **changes}
+        runs = tuple(dict.fromkeys((*self._copy.runs, self._writer.run)))[-OWN_RUNS:]
+        values = {"facts": self.known.facts, "unsent": tuple(self._unsent), "runs": runs, **changes}
         copy = self._copy.model_copy(update=values)
         if copy == self._copy:
             return

@@ -10,12 +10,10 @@ from typing import Any
 
 from agent.base import durable, processes
 from agent.base.errors import ReleaseError, ReleaseRefused
-from agent.base.logs import Log
 from agent.base.units import show_size
-from agent.release.git import Git, GitError, ReadLogin
+from agent.release.git import Git, GitError
 from agent.release.repository import (
     ObjectFormat,
-    Repository,
     Trouble,
     Wanted,
     format_of,
@@ -25,12 +23,12 @@ from agent.release.tree import MAX_BYTES, Entry, Kind, link_problems, parse_list
 from agent.release.trust import Signed
 
 FETCHED = "refs/mayfly/wanted"
-"""The fetched ref's name here: not its upstream name, so that a moved one cannot clash."""
+"""The fetched ref's name in the mirror: under its upstream name, a moved tag would clash."""
 
 MAX_SIGNED_BYTES = 64 * 1024
-"""Of a tag or a commit: a signature has 300 bytes, and no message is that long."""
+"""Largest tag or commit object: a signature has 300 bytes, and no message is that long."""
 LOOK_SECONDS = 0.1
-"""Between two checks of what is fetched: at 1 GB/s it brings 100 MB too much."""
+"""Pause between two checks of a fetch's size: at 1 GB/s, 100 MB too much arrive meanwhile."""
 
 _CHUNK_BYTES = 64 * 1024
 
@@ -48,32 +46,14 @@ class Mirror:
     """A bare mirror of one repository, at a place of the agent's own.
 
     Args:
-        place: Its directory; its content may be removed and made anew at any time.
-        repository: The repository that it mirrors.
-        environ: The agent's environment.
-        seconds: Limit of each command that needs no network.
-        log: Gets what is noteworthy.
-        login: Reads the repository's credentials when it is asked; None leaves them to git and ssh of this user.
+        git: git, in the mirror's directory, whose content may be removed and made anew at any time.
         most: Bytes that one fetch may bring.
     """
 
-    def __init__(
-        self,
-        place: Path,
-        repository: Repository,
-        *,
-        environ: Mapping[str, str],
-        seconds: float,
-        log: Log,
-        login: ReadLogin | None = None,
-        most: int = MAX_BYTES,
-    ) -> None:
-        self._place = place
-        self._repository = repository
-        self._seconds = seconds
-        self._log = log
+    def __init__(self, git: Git, most: int = MAX_BYTES) -> None:
+        self._git = git
+        self._place = git.mirror
         self._most = most
-        self._git = Git(place, repository, environ, log, login)
 
     async def prepare(self) -> None:
         """Make the mirror, or repair one that a killed agent left.
@@ -95,7 +75,7 @@ class Mirror:
 
     async def discard(self) -> None:
         """Remove the mirror: it only saves transfers."""
-        self._log.warning("release.mirror_discarded")
+        self._git.log.warning("release.mirror_discarded")
         await asyncio.to_thread(shutil.rmtree, self._place, ignore_errors=True)
 
     async def _adopt(self, object_format: ObjectFormat) -> None:
@@ -117,7 +97,7 @@ class Mirror:
             (self._place / folder).mkdir(parents=True, exist_ok=True)
         # The global configuration is the one kind that the `git upload-pack` of a local repository sees, which may be
         # another user's. Git touches no other repository than that and the mirror, so any may be named safe.
-        trust = "[safe]\n\tdirectory = *\n" if self._repository.local else ""
+        trust = "[safe]\n\tdirectory = *\n" if self._git.repository.local else ""
         texts = {
             "HEAD": "ref: refs/heads/none\n",
             "config": _CONFIGS[object_format],
@@ -139,7 +119,7 @@ class Mirror:
         what = "refs/tags/*" if branch is None else f"refs/heads/{branch}"
         return parse_refs(
             await self._git.network(
-                "ls-remote", "--quiet", "--", self._repository.url, what, until=until
+                "ls-remote", "--quiet", "--", self._git.repository.url, what, until=until
             )
         )
 
@@ -155,13 +135,11 @@ class Mirror:
             self._git.network(
                 *("fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules"),
                 *("--no-auto-maintenance", "--no-write-fetch-head", "--update-shallow", "--"),
-                *(self._repository.url, f"+{wanted.ref}:{FETCHED}"),
+                *(self._git.repository.url, f"+{wanted.ref}:{FETCHED}"),
                 until=until,
             )
         )
-        commit = await self._git.local(
-            "rev-parse", "--verify", "--quiet", f"{FETCHED}^{{commit}}", seconds=self._seconds
-        )
+        commit = await self._git.local("rev-parse", "--verify", "--quiet", f"{FETCHED}^{{commit}}")
         return commit.decode().strip()
 
     async def _bounded(self, fetching: Coroutine[Any, Any, bytes]) -> None:
@@ -194,7 +172,7 @@ class Mirror:
         """
         if not wanted.is_tag:
             return Signed("commit", await self._object("commit", wanted.commit))
-        kind = await self._git.local("cat-file", "-t", FETCHED, seconds=self._seconds)
+        kind = await self._git.local("cat-file", "-t", FETCHED)
         if kind.strip() != b"tag":
             raise ReleaseRefused(
                 "unverified",
@@ -204,10 +182,10 @@ class Mirror:
         return Signed("tag", await self._object("tag", FETCHED))
 
     async def _object(self, kind: str, name: str) -> bytes:
-        size = int(await self._git.local("cat-file", "-s", name, seconds=self._seconds))
+        size = int(await self._git.local("cat-file", "-s", name))
         if size > MAX_SIGNED_BYTES:
             raise ReleaseRefused("content", f"its {kind} has {show_size(size)} of text")
-        return await self._git.local("cat-file", kind, name, seconds=self._seconds)
+        return await self._git.local("cat-file", kind, name)
 
     async def verify(self, signed: Signed, signers: Path) -> tuple[bool, str]:
         """Return whether git and ssh-keygen accept a signature, and their output.
@@ -220,11 +198,10 @@ class Mirror:
         await self._adopt(signed.object_format)
         made = await self._git.local(
             *("hash-object", "-w", "-t", signed.kind, "--stdin"),
-            seconds=self._seconds,
             stdin=signed.data,
         )
         oid = made.decode().strip()
-        return await self._git.verify(signed.kind, oid, signers, seconds=self._seconds)
+        return await self._git.verify(signed.kind, oid, signers)
 
     async def entries(self, commit: str) -> tuple[Entry, ...]:
         """Return the files of a commit, if all of them may be exported.
@@ -232,9 +209,7 @@ class Mirror:
         Raises:
             ReleaseError: Some may not.
         """
-        listing = await self._git.local(
-            "ls-tree", "-r", "-l", "-z", "--full-tree", commit, seconds=self._seconds
-        )
+        listing = await self._git.local("ls-tree", "-r", "-l", "-z", "--full-tree", commit)
         try:
             entries = parse_listing(listing)
         except ValueError as error:
@@ -250,10 +225,10 @@ class Mirror:
             GitError: git lost a file.
         """
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(self._git.seconds):
                 await self._export(entries, target)
         except TimeoutError as error:
-            raise ReleaseError(f"writing it took longer than {self._seconds:g} s") from error
+            raise ReleaseError(f"writing it took longer than {self._git.seconds:g} s") from error
         except asyncio.IncompleteReadError as error:
             raise GitError("git cat-file: ended early", Trouble.OTHER) from error
         except OSError as error:

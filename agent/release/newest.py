@@ -7,13 +7,15 @@ from contextlib import suppress
 from dataclasses import replace
 
 from agent.base import processes
+from agent.base.engine import no_login
 from agent.base.errors import ReleaseError, ReleaseRefused
 from agent.config.jobsfile import family_of
 from agent.contract.facts import RefusedRelease, Signer
 from agent.contract.releases import Bad, Good, Pin, Seen, TrialStage, Version
 from agent.release.checks import missing_jobs
 from agent.release.context import ReleaseContext, refusing, since
-from agent.release.git import GitError, mark_text
+from agent.release.git import Git, GitError, mark_text
+from agent.release.images import have_image, pinned_image
 from agent.release.install import install
 from agent.release.mirror import Mirror
 from agent.release.repository import (
@@ -24,21 +26,18 @@ from agent.release.repository import (
     candidates,
     configured_repository,
 )
+from agent.release.selfcheck import self_check
 from agent.release.store import (
     Installed,
     Marker,
     has_fallback,
-    linked_commit,
     load,
     on_disk,
-    read_marker,
     sweep,
     write_marker,
 )
 from agent.release.trial import MAX_INSTALLS, MAX_STARTS, own_fault
 from agent.release.trust import (
-    Claim,
-    Signed,
     claim_of,
     forced_back_problem,
     highest,
@@ -87,14 +86,14 @@ class Attempt:
         repository = configured_repository(self.settings, context.environ)
         self._url = repository.url
         self._line = line_of(self._url, self.settings.branch, self.settings.track or TRACK)
-        self.mirror = Mirror(
-            self._store.mirror,
-            repository,
-            environ=context.environ,
+        login = context.keyring.git if context.keyring else None
+        git = Git(
+            *(self._store.mirror, repository, context.environ),
             seconds=self.settings.timeout,
             log=self.log,
-            login=context.keyring.git if context.keyring else None,
+            login=login,
         )
+        self.mirror = Mirror(git)
         self.wanted = self.settings.branch or self.settings.track or TRACK
         self.commit: str | None = None
         self.warnings: list[str] = []
@@ -139,7 +138,7 @@ class Attempt:
         return self.memory.known.good(self._version)
 
     def _proved(self, commit: str) -> bool:
-        last = () if self.good else (linked_commit(self._store.baked),)
+        last = () if self.good else (self._store.image_commit,)
         return commit in {*last, *(good.commit for good in self.good)}
 
     async def _pinned_and_known(self) -> Installed | None:
@@ -148,7 +147,7 @@ class Attempt:
         if pin is None or pin.ref is None:
             return None
         self.wanted, self.commit = pin.ref, pin.commit
-        if pin.commit is not None and read_marker(self._store.root(pin.commit)) is not None:
+        if pin.commit is not None and self._store.marker(pin.commit) is not None:
             release = on_disk(self._store, pin.commit, self.context.checks)
             self._refuse_below_image(release.marker)
             return await self._verified(release)
@@ -163,7 +162,7 @@ class Attempt:
         refs = await self.mirror.refs(branch, until=self._fetch_until())
         self.reached = self.context.now
         self.memory.contact(reached=self.reached, unreachable_since=None)
-        # A tag's name has no signs that mean something in a pattern.
+        # A tag's name has no wildcards, so that it is a pattern for itself alone.
         offered = candidates(refs, pin.ref if pin else self.settings.track, branch)
         if not offered:
             raise ReleaseError(
@@ -197,10 +196,10 @@ class Attempt:
                 break
             if self._left_by_operator(wanted.commit):
                 break  # what runs in its place was decided by a person
-        return await self._for_want_of_another(offered)
+        return await self._last_resort(offered)
 
-    async def _for_want_of_another(self, offered: Sequence[Wanted]) -> Installed:
-        """Return the newest release that was rejected for what it may do wrong, if nothing else can run at all."""
+    async def _last_resort(self, offered: Sequence[Wanted]) -> Installed:
+        """Return the newest release whose rejection counts only while another can run, if no other can."""
         self._more_offered = False
         refused = next((each for each in self.refused if each.kind in _DOUBTFUL), None)
         wanted = next((each for each in offered if refused and each.name == refused.ref), None)
@@ -324,14 +323,12 @@ class Attempt:
         return highest((known, self._image_minimum(self._line, tag=tag)))
 
     def _image_minimum(self, line: str, *, tag: bool) -> Version | None:
-        commit = linked_commit(self._store.baked)
-        marker = read_marker(self._store.root(commit)) if commit else None
+        marker = self._store.marker(self._store.image_commit)
         return marker if marker and (marker.line, marker.tag) == (line, tag) else None
 
     async def _present(self, wanted: Wanted) -> Installed | None:
         """Return the wanted release if it is complete on disk and verified; its marker gets its present name."""
-        root = self._store.root(wanted.commit)
-        marker = read_marker(root)
+        root, marker = self._store.root(wanted.commit), self._store.marker(wanted.commit)
         if marker is None:
             return None
         same = marker.ref == wanted.name and marker.repository == self._url
@@ -377,7 +374,7 @@ class Attempt:
             self._tried = wanted = replace(wanted, commit=commit)
             self._judge(wanted)
         marker = await self._marker(wanted)
-        there = read_marker(self._store.root(commit))
+        there = self._store.marker(commit)
         if there is not None:
             kept = {"fetched": there.fetched, "environment": there.environment}
             write_marker(self._store.root(commit), marker.model_copy(update=kept))
@@ -388,12 +385,11 @@ class Attempt:
 
     async def _marker(self, wanted: Wanted) -> Marker:
         """Verify what was fetched, and return its marker."""
-        signed: Signed | None = None
-        version = self._version_of(wanted)
+        signed, version = None, self._version_of(wanted)
         if self.trust.signers is not None:
             signed = await self.mirror.signed(wanted)
             version = version.model_copy(update={"time": claim_of(signed).time})
-        signer = await self._signer(signed, version)
+        signer = await self.trust.verified(signed, version, self.mirror)
         if signer is not None:
             self.log.info("release.verified", ref=wanted.name, **signer.model_dump())
         return Marker(
@@ -405,13 +401,10 @@ class Attempt:
             verified_by=signer,
         )
 
-    async def _signer(self, signed: Signed | None, version: Version) -> Signer | None:
-        """Return who signed a release, as far as one is asked for."""
-        return await self.trust.verified(signed, version.ref, version.commit, self.mirror)
-
     async def _verified(self, release: Installed) -> Installed:
         """Return a release on disk with its signer."""
-        signer = await self._signer(release.marker.signed_object, release.marker)
+        marker = release.marker
+        signer = await self.trust.verified(marker.signed_object, marker, self.mirror)
         return _signed_by(release, signer)
 
     async def _install(self, marker: Marker) -> Installed:
@@ -443,7 +436,7 @@ class Attempt:
             ReleaseRefused: Nobody who may has signed it, or it is older than the image's.
             ReleaseError: It is not available.
         """
-        if read_marker(self._store.root(good.commit)) is not None:
+        if self._store.marker(good.commit) is not None:
             return await self.trusted(good.commit)
         self._refuse_below_image(good)
         await self.mirror.prepare()
@@ -452,7 +445,7 @@ class Attempt:
         marker = Marker.model_validate(
             {**dict(good), "repository": self._url, "jobs": None, "environment": False}
         )
-        signer = await self._signer(marker.signed_object, marker)
+        signer = await self.trust.verified(marker.signed_object, marker, self.mirror)
         self.log.info("release.restored", ref=good.ref, commit=good.commit)
         return await install(
             self.context, self.mirror, marker.model_copy(update={"verified_by": signer})
@@ -492,7 +485,7 @@ class Attempt:
         if self.trust.signers is None or marker.tag:
             return
         minimum = self._image_minimum(marker.line, tag=False) if self._pin else self._minimum()
-        problem = forced_back_problem(minimum, marker.ref, Claim(marker.commit, "", marker.time))
+        problem = forced_back_problem(minimum, marker)
         if problem is not None:
             raise ReleaseRefused(
                 "downgrade", problem, remedy="commit what is wanted once more, on top"
@@ -512,16 +505,21 @@ class Attempt:
             raise ReleaseRefused("trial", problem, remedy="publish a newer one")
         self.memory.trial(release.commit, release.ref, TrialStage.STARTED)
         await self.memory.send()
-        if self.context.self_check is not None and has_other:
-            await self.context.self_check.pass_or_refuse(release)
+        if self.context.isolation is not None and has_other:
+            await self_check(release, self.context, self.context.isolation)
         self.on_trial = True
         self.log.info("release.on_trial", ref=release.ref, commit=release.commit)
 
     async def _have_image(self, release: Installed) -> None:
         """Pull the browser's image that a new release pins, or reject the release until that succeeds."""
-        images = self.context.images
-        image = images.pinned(release.jobs) if images is not None else None
-        if images is not None and image is not None and await images.have(image):
+        context = self.context
+        if context.browser is None:
+            return
+        image = pinned_image(release.jobs, context.browser, context.environ)
+        login = context.keyring.docker if context.keyring else no_login
+        if image and await have_image(
+            image, context.environ, self.log, login, context.pull_seconds
+        ):
             self.memory.keep_images((*self.memory.images, image))
 
     def _refuse_lost_jobs(self, release: Installed) -> None:
@@ -537,7 +535,7 @@ class Attempt:
         """Return the jobs of the last good release, or of the image's."""
         if self.good:
             return self.good[0].jobs or ()
-        commit = linked_commit(self._store.baked)
+        commit = self._store.image_commit
         with suppress(ReleaseError):
             if commit is not None:
                 jobs = on_disk(self._store, commit, self.context.checks).jobs

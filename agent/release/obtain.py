@@ -8,7 +8,7 @@ from agent.contract import facts
 from agent.release.advice import advice
 from agent.release.context import ReleaseContext
 from agent.release.newest import MOST_TEXT, Attempt, refusal_of
-from agent.release.store import Installed, linked_commit, read_marker
+from agent.release.store import Installed
 
 UNVERIFIED = (
     "releases are not verified: whoever can push to the repository has programs run here;"
@@ -86,7 +86,7 @@ async def _other(
     reasons, asked = list[str](), False
     store = attempt.context.release_store
     for good in attempt.good:
-        here = read_marker(store.root(good.commit)) is not None
+        here = store.marker(good.commit) is not None
         if good.commit == besides or (asked and not here):
             continue
         asked = asked or not here
@@ -96,7 +96,7 @@ async def _other(
             reasons.append(f"{good.ref}, which was good before: {error}")
             if isinstance(error, ReleaseRefused):
                 break
-    baked = linked_commit(store.baked)
+    baked = store.image_commit
     if baked is not None and baked not in {besides, *(good.commit for good in attempt.good)}:
         try:
             return await attempt.trusted(baked), reasons

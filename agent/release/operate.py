@@ -10,13 +10,13 @@ from agent.config.faults import suggest
 from agent.contract.releases import Bad, Fact, Good, Pin, Version
 from agent.release.known import Known
 from agent.release.memory import Memory
-from agent.release.store import Marker, ReleaseStore, linked_commit, read_marker
+from agent.release.store import Marker, ReleaseStore, read_marker
 
 SHORTEST_COMMIT = 7
 ATTEMPTS = 3
-"""At a decision, if somebody else's replaces it."""
+"""Writes of one decision, if another operator's decision replaces it each time."""
 APART_SECONDS = 1.0
-"""Between them: a store's times have whole seconds."""
+"""Pause between two writes: a store's times have whole seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def overview(known: Known, release_store: ReleaseStore, version: str, now: datet
     for commit, marker in markers.items():
         refs.setdefault(commit, marker.ref)
     last = next(iter(known.good(version)), None)
-    baked = linked_commit(release_store.baked)
+    baked = release_store.image_commit
     return [
         Row(
             commit=commit,
@@ -171,7 +171,7 @@ def _target(good: Sequence[Good], rows: Sequence[Row], to: str | None) -> Good:
 async def _decide(
     memory: Memory, parts: Mapping[str, object], holds: Callable[[Known], bool]
 ) -> None:
-    """Write a decision, and write it again if somebody else's came after it meanwhile."""
+    """Write a decision, and write it again if another operator's decision came after it."""
     for attempt in range(ATTEMPTS):
         if attempt:
             await asyncio.sleep(APART_SECONDS)

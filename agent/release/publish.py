@@ -10,8 +10,7 @@ from agent.base.versions import Track
 from agent.config.faults import ConfigurationError
 from agent.config.jobsfile import parse_jobs
 from agent.contract.facts import Signer
-from agent.release.advice import dependency_faults
-from agent.release.checks import file_faults, stack_faults
+from agent.release.advice import release_faults
 from agent.release.trust import signer_of, unsigned_reason
 
 GIT_SECONDS = 60.0
@@ -153,11 +152,7 @@ def _check_jobs(top: Path, plan: Plan, version: str) -> None:
     jobs, faults = parse_jobs(text, name, version)
     if jobs is not None:
         signed = plan.signers is not None
-        faults = [
-            *file_faults(jobs, top, name),
-            *dependency_faults(top, jobs, name, signed=signed),
-            *stack_faults(jobs, top, name),
-        ]
+        faults = release_faults(top, jobs, name, source=name, signed=signed)
     if faults:
         raise ConfigurationError(faults)
 

@@ -20,7 +20,7 @@ _USER = re.compile(r"[A-Za-z0-9._-]*")
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 _REF_LINE = re.compile(rb"([0-9a-f]{40}|[0-9a-f]{64})\trefs/(tags|heads)/([^\n]+?)(\^\{\})?")
 MAX_REF_BYTES = 200
-"""Of a tag's or branch's name: git's limit is that of a file name, less the suffix of its locks."""
+"""Longest name of a tag or branch: git's limit is that of a file name, less the suffix of its locks."""
 # What git-check-ref-format forbids; a server may say anything.
 _NOT_IN_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/.]|/\.|[/.]$|\.lock$")
 

@@ -10,14 +10,14 @@ import secrets
 import shutil
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from agent.base.errors import ReleaseRefused
-from agent.base.logs import Log
 from agent.config.jobsfile import Job
 from agent.jobs.environment import FALLBACK_PATH
 from agent.jobs.interface import Isolation, Launch, Running
+from agent.release.context import ReleaseContext
 from agent.release.programs import Entry, entry_of, is_python
 from agent.release.store import Installed
 
@@ -29,88 +29,73 @@ _Start = tuple[str, tuple[tuple[str, str], ...]]
 """How programs start: interpreter and environment."""
 
 
-@dataclass(frozen=True, slots=True)
-class SelfCheck:
-    """What a self-check needs.
+async def self_check(
+    release: Installed, context: ReleaseContext, isolation: Callable[[], Awaitable[Isolation]]
+) -> None:
+    """Return when the programs of a release's jobs import what they need.
 
-    Attributes:
-        isolation: Returns how programs are started.
-        run_id: The run: it marks what a killed one leaves.
-        environ: The agent's environment, of which PATH, LANG and TZ are taken.
-        log: Told of the result.
-        seconds: Limit of the whole.
+    Raises:
+        ReleaseRefused: They do not, or it took too long; every fault is in the message.
     """
+    faults: list[str] = []
+    seconds = context.settings.check_timeout
+    try:
+        async with asyncio.timeout(seconds):
+            for start, jobs in _groups(release, context.environ).items():
+                faults += await _faults(start, jobs, release, context, await isolation())
+    except TimeoutError as error:
+        raise ReleaseRefused("check", f"its self-check did not end within {seconds:g} s") from error
+    except OSError as error:
+        raise ReleaseRefused("check", f"its self-check could not be started: {error}") from error
+    if faults:
+        raise ReleaseRefused("check", "; ".join(faults), remedy="run its jobs before you tag it")
+    context.log.info("release.self_checked", ref=release.ref, commit=release.commit)
 
-    isolation: Callable[[], Awaitable[Isolation]]
-    run_id: str
-    environ: Mapping[str, str]
-    log: Log
-    seconds: float
 
-    async def pass_or_refuse(self, release: Installed) -> None:
-        """Return when the programs of a release's jobs import what they need.
-
-        Raises:
-            ReleaseRefused: They do not, or it took too long; every fault is in the message.
-        """
-        faults: list[str] = []
-        try:
-            async with asyncio.timeout(self.seconds):
-                for start, jobs in _groups(release, self.environ).items():
-                    faults += await self._faults(start, jobs, release)
-        except TimeoutError as error:
-            raise ReleaseRefused(
-                "check", f"its self-check did not end within {self.seconds:g} s"
-            ) from error
-        except OSError as error:
-            raise ReleaseRefused(
-                "check", f"its self-check could not be started: {error}"
-            ) from error
-        if faults:
-            raise ReleaseRefused(
-                "check", "; ".join(faults), remedy="run its jobs before you tag it"
-            )
-        self.log.info("release.self_checked", ref=release.ref, commit=release.commit)
-
-    async def _faults(
-        self, start: _Start, jobs: Mapping[Entry, str], release: Installed
-    ) -> list[str]:
-        interpreter, env = start
-        word = secrets.token_hex(16)
-        entries = list(jobs)
-        launch = Launch(
-            name=f"self-check-{secrets.token_hex(2)}",
-            command=(
-                *(interpreter, "-c", IMPORTS.read_text("utf-8"), word),
-                json.dumps([asdict(entry) for entry in entries]),
-            ),
-            environ={
-                "PATH": _path(release, self.environ),
-                "HOME": "/nonexistent",  # nothing of this computer's users, and nothing to leave behind
-                "LANG": self.environ.get("LANG", "C.UTF-8"),
-                "PYTHONDONTWRITEBYTECODE": "1",
-                **dict(env),
-                "MAYFLY_RUN_ID": self.run_id,
-                "MAYFLY_JOB": "self-check",
-            },
-            cwd=release.tree,
-            readable=(release.tree, *([release.programs.parent] if release.programs else [])),
-            seconds=self.seconds,
-        )
-        async with (await self.isolation()).start(launch) as running:
-            said = await _said(running)
-        line = next((line for line in said.splitlines() if line.startswith(f"{word} ")), None)
-        if line is None:
-            words = " ".join(said.split())[-300:]
-            return [f"its self-check ended early: {words}"]
-        problems = _problems(line.removeprefix(f"{word} "), len(entries))
-        if problems is None:
-            return [f"its self-check said something else than what it was asked: {line[-300:]}"]
-        return [
-            f"job {jobs[entry]}: {problem}"
-            for entry, problem in zip(entries, problems, strict=True)
-            if problem
-        ]
+async def _faults(
+    start: _Start,
+    jobs: Mapping[Entry, str],
+    release: Installed,
+    context: ReleaseContext,
+    isolation: Isolation,
+) -> list[str]:
+    interpreter, env = start
+    word = secrets.token_hex(16)
+    entries = list(jobs)
+    launch = Launch(
+        name=f"self-check-{secrets.token_hex(2)}",
+        command=(
+            *(interpreter, "-c", IMPORTS.read_text("utf-8"), word),
+            json.dumps([asdict(entry) for entry in entries]),
+        ),
+        environ={
+            "PATH": _path(release, context.environ),
+            "HOME": "/nonexistent",  # nothing of this computer's users, and nothing to leave behind
+            "LANG": context.environ.get("LANG", "C.UTF-8"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **dict(env),
+            # By these, a killed run's leftovers are found.
+            "MAYFLY_RUN_ID": context.memory.run,
+            "MAYFLY_JOB": "self-check",
+        },
+        cwd=release.tree,
+        readable=(release.tree, *([release.programs.parent] if release.programs else [])),
+        seconds=context.settings.check_timeout,
+    )
+    async with isolation.start(launch) as running:
+        said = await _said(running)
+    line = next((line for line in said.splitlines() if line.startswith(f"{word} ")), None)
+    if line is None:
+        words = " ".join(said.split())[-300:]
+        return [f"its self-check ended early: {words}"]
+    problems = _problems(line.removeprefix(f"{word} "), len(entries))
+    if problems is None:
+        return [f"its self-check gave an invalid answer: {line[-300:]}"]
+    return [
+        f"job {jobs[entry]}: {problem}"
+        for entry, problem in zip(entries, problems, strict=True)
+        if problem
+    ]
 
 
 def _problems(text: str, count: int) -> list[str] | None:

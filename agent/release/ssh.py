@@ -13,7 +13,7 @@ from agent.base.errors import ProcessTimeout, ReleaseError
 from agent.secrets.private import GitLogin
 
 START_SECONDS = 10.0
-"""For ssh-agent to listen, and for ssh-add to hand over a key."""
+"""Limit for ssh-agent to listen, and for ssh-add to hand over a key."""
 
 OPTIONS = (
     *("BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=5", "ServerAliveCountMax=3"),
@@ -82,7 +82,7 @@ async def _listening(agent: asyncio.subprocess.Process) -> None:
 
 
 async def _hand_over(key: str, environ: Mapping[str, str]) -> None:
-    # It takes no carriage returns, and wants the last line to have an end.
+    # ssh-add takes no carriage returns, and requires a newline after the last line.
     text = "\n".join(key.split("\r\n")) + "\n"
     try:
         done = await processes.run(

@@ -8,7 +8,6 @@ import asyncio
 import os
 import re
 import secrets
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +65,19 @@ class ReleaseStore:
     def root(self, commit: str) -> Path:
         """Return the directory of a commit's release, whether it exists or not."""
         return self.releases / commit
+
+    @property
+    def image_commit(self) -> str | None:
+        """The commit of the release that came with the machine's image; None if none did."""
+        try:
+            name = self.baked.readlink().name
+        except OSError:
+            return None
+        return name if _COMMIT.fullmatch(name) else None
+
+    def marker(self, commit: str | None) -> "Marker | None":
+        """Return the marker of a commit's release as `read_marker` does; None without a commit."""
+        return read_marker(self.root(commit)) if commit else None
 
 
 class Marker(Good):
@@ -183,18 +195,9 @@ def bake(release_store: ReleaseStore, release: Installed) -> None:
         raise ReleaseError(f"{release.ref} could not be marked: {error}") from error
 
 
-def linked_commit(link: Path) -> str | None:
-    """Return the commit that a link of the release store names; None if there is none."""
-    try:
-        name = link.readlink().name
-    except OSError:
-        return None
-    return name if _COMMIT.fullmatch(name) else None
-
-
 def has_fallback(release_store: ReleaseStore, good: Iterable[Good], commit: str) -> bool:
     """Tell whether another release proved itself or came with the image."""
-    known = (*(one.commit for one in good), linked_commit(release_store.baked))
+    known = (*(one.commit for one in good), release_store.image_commit)
     return any(one not in {None, commit} for one in known)
 
 
@@ -206,7 +209,7 @@ def last_here(
     Raises:
         ReleaseError: There is one, but this agent cannot run it.
     """
-    commits = (*(one.commit for one in good), linked_commit(release_store.baked))
+    commits = (*(one.commit for one in good), release_store.image_commit)
     here = next((one for one in commits if one and release_store.root(one).is_dir()), None)
     return None if here is None else on_disk(release_store, here, checks)
 
@@ -217,11 +220,10 @@ def on_disk(release_store: ReleaseStore, commit: str, checks: Checks) -> Install
     Raises:
         ReleaseError: It is incomplete, or this agent cannot run it.
     """
-    root = release_store.root(commit)
-    marker = read_marker(root)
+    marker = release_store.marker(commit)
     if marker is None:
         raise ReleaseError(f"the release {commit[:12]} is damaged")
-    return load(root, marker, checks)
+    return load(release_store.root(commit), marker, checks)
 
 
 def folders(release_store: ReleaseStore) -> list[Path]:
@@ -272,10 +274,7 @@ async def remove(root: Path) -> None:
 def _remove(root: Path) -> None:
     if not root.name.endswith(DRAFT):
         root = root.rename(root.with_name(f"{root.name}.{secrets.token_hex(4)}{DRAFT}"))
-    # What is sealed can be renamed, but not emptied.
-    for folder, _, _ in os.walk(root):  # from the top; links are not followed
-        Path(folder).chmod(0o700)
-    shutil.rmtree(root)
+    durable.remove_tree(root)
 
 
 async def seal(root: Path) -> None:

@@ -210,16 +210,16 @@ def to_try(candidates: Sequence[Wanted], minimum: Version | None) -> tuple[Wante
     return (*candidates[:1], *older)
 
 
-def forced_back_problem(minimum: Version | None, branch: str, claim: Claim) -> str | None:
-    """Return why the head of a branch is a step back, or None.
+def forced_back_problem(minimum: Version | None, head: Version) -> str | None:
+    """Return why the head of a branch (`head.time` as it is signed) is a step back, or None.
 
     The commit's own time is signed with it, so that an old commit cannot pass as new. Its history is not asked: the
     mirror has none, and an owner who amends the last commit does no harm.
     """
-    if minimum is None or claim.commit == minimum.commit or claim.time >= minimum.time:
+    if minimum is None or head.commit == minimum.commit or head.time >= minimum.time:
         return None
     return (
-        f"the branch {branch} was forced back: commit {claim.commit[:12]} is older than"
+        f"the branch {head.ref} was forced back: commit {head.commit[:12]} is older than"
         f" {minimum.commit[:12]}, which ran here before"
     )
 

@@ -12,6 +12,7 @@ from agent.base.regular import open_regular
 from agent.config.faults import Fault
 from agent.config.settings import Release
 from agent.contract.facts import Signer
+from agent.contract.releases import Version
 from agent.release.mirror import Mirror
 from agent.release.trust import (
     Signed,
@@ -32,11 +33,7 @@ def signers_faults(settings: Release) -> list[Fault]:
     if settings.allowed_signers is None:
         return []
     file = settings.allowed_signers
-    try:
-        text = _read(file)
-    except OSError as error:
-        return [Fault(str(file), KEY, f"cannot be read: {error.strerror}", REMEDY)]
-    problem = signers_problem(text)
+    text, problem = _read(file)
     if problem is not None:
         return [Fault(str(file), KEY, problem, REMEDY)]
     return [
@@ -45,9 +42,14 @@ def signers_faults(settings: Release) -> list[Fault]:
     ]
 
 
-def _read(file: Path) -> bytes:
-    with open_regular(file) as stream:
-        return stream.read(MAX_SIGNERS_BYTES)
+def _read(file: Path) -> tuple[bytes, str | None]:
+    """Return the content of a file of signers, and why it is unusable, or None."""
+    try:
+        with open_regular(file) as stream:
+            text = stream.read(MAX_SIGNERS_BYTES)
+    except OSError as error:
+        return b"", f"cannot be read: {error.strerror}"
+    return text, signers_problem(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +74,7 @@ class Trust:
         """Return why the file that names the signers is unusable, or None."""
         if self.signers is None:
             return None
-        try:
-            found = signers_problem(_read(self.signers))
-        except OSError as error:
-            return f"{KEY}: {self.signers} cannot be read: {error.strerror}"
+        _, found = _read(self.signers)
         return f"{KEY}: {self.signers} {found}" if found else None
 
     def insist(self) -> None:
@@ -89,14 +88,13 @@ class Trust:
             raise ReleaseRefused("unverified", problem, remedy=REMEDY)
 
     async def verified(
-        self, signed: Signed | None, name: str, commit: str, mirror: Mirror
+        self, signed: Signed | None, version: Version, mirror: Mirror
     ) -> Signer | None:
         """Return who signed a release; None if nobody has to.
 
         Args:
             signed: The signed object, if it is known.
-            name: The tag or branch that was asked for.
-            commit: The commit that would run.
+            version: The tag or branch that was asked for, and the commit that would run.
             mirror: Where git looks.
 
         Raises:
@@ -110,7 +108,7 @@ class Trust:
             raise ReleaseRefused(
                 "unverified", "its signature was not verified when it was installed"
             )
-        problem = claim_problem(signed, name, commit)
+        problem = claim_problem(signed, version.ref, version.commit)
         good, said = (False, "") if problem else await mirror.verify(signed, self.signers)
         signer = signer_of(said) if good else None
         if signer is None:

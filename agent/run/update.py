@@ -21,11 +21,9 @@ from agent.jobs.plan import chosen
 from agent.jobs.runner import run_jobs
 from agent.release.checks import Checks
 from agent.release.context import ReleaseContext
-from agent.release.images import Images
 from agent.release.memory import READ_SECONDS, Memory, Writer
 from agent.release.obtain import Obtained, obtain, stand_in_for
-from agent.release.prune import Prune
-from agent.release.selfcheck import SelfCheck
+from agent.release.prune import prune
 from agent.release.store import Installed, ReleaseStore, good_of, has_fallback, last_here
 from agent.release.trial import (
     Decision,
@@ -127,9 +125,8 @@ class Update:
         Raises:
             ReleaseError: None can run, or none was ready before the jobs' time was over.
         """
-        stop, seconds = self._context.stop, self._settings.release.check_timeout
-        check = SelfCheck(isolation, self._context.run.run, self._environ, self._log, seconds)
-        fetching = asyncio.create_task(self._obtain(check, bucket))
+        stop = self._context.stop
+        fetching = asyncio.create_task(self._obtain(isolation, bucket))
         await first(asyncio.wait([fetching]), stop.wait(), seconds=self._settings.job_seconds)
         if not fetching.done():
             fetching.cancel()
@@ -143,9 +140,11 @@ class Update:
                 return None
             raise ReleaseError("none was ready before the run's time was over") from error
 
-    async def _obtain(self, check: SelfCheck, bucket: Awaitable[Store]) -> Obtained:
+    async def _obtain(
+        self, isolation: Callable[[], Awaitable[Isolation]], bucket: Awaitable[Store]
+    ) -> Obtained:
         await self._memory.open(bucket)
-        return await obtain(replace(self._obtaining, self_check=check))
+        return await obtain(replace(self._obtaining, isolation=isolation))
 
     @property
     def _obtaining(self) -> ReleaseContext:
@@ -157,9 +156,7 @@ class Update:
             version=__version__,
             now=datetime.now(UTC),
             log=self._log,
-            images=Images(
-                self._settings.browser, self._environ, self._log, login=self._keyring.docker
-            ),
+            browser=self._settings.browser,
             keyring=self._keyring,
             machine=self._context.call.machine,
         )
@@ -182,7 +179,8 @@ class Update:
         """
         await self._memory.compact()
         grown = record.trial is not None or bool(record.refused)
-        await Prune(self._obtaining, self._settings.limits.disk).sweep(record.commit, grown=grown)
+        budget = self._settings.limits.disk
+        await prune(self._obtaining, record.commit, budget=budget, grown=grown)
 
     async def end_trial(
         self, release: Installed, results: Results, rerun: Rerun, seconds_left: float

@@ -43,7 +43,7 @@ TAGS = st.one_of(
          ["v1.2.0-rc.10", "v1.2.0-rc.2"]),
         ("v*-canary*", ["v2.0-canary.9", "v2.0-canary.10"], ["v2.0-canary.10", "v2.0-canary.9"]),
         ("stable", ["stable", "v1.0"], ["stable"]),
-        ("v*", ["v0²", "v0", "v" + "9" * 5000], ["v0"]),
+        ("v*", ["v0²", "v0", "v" + "9" * 5000, "v1.x" + "9" * 5000], ["v0"]),
         ("v*", [], []),
     ],
 )  # fmt: skip
@@ -134,10 +134,3 @@ def test_requirement_is_met_or_says_why_not(requires: str, version: str, runs: b
     """An agent that is too old, or a requirement that nobody can read, is refused with a sentence."""
     problem = requirement_problem(requires, version)
     assert (problem is None) == runs
-
-
-def test_a_flood_of_digits_is_no_version() -> None:
-    """Python refuses to read numbers of more than 4300 digits; a server may offer such a tag."""
-    flood = "9" * 5000
-    assert Track("v*").newest_first([f"v{flood}", "v1", f"v1.x{flood}"]) == ["v1"]
-    assert requirement_problem(f"mayfly >= {flood}", "1.0")

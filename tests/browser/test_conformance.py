@@ -1,13 +1,17 @@
 """What every kind of browser does, whoever runs it."""
 
 import asyncio
+import socket
 
+import pytest
 import requests
 
+from agent.base.errors import BrowserError
 from agent.browser import Place
 from tests.browser.conftest import Events, supervisor_of
 from tests.browser.rigs import Rig
 from tests.browser.site import TITLE, site
+from tests.parts.ports import LOOPBACK
 from tests.parts.waiting import wait_until
 from tests.parts.webdriver import session
 
@@ -59,6 +63,36 @@ async def test_a_browser_that_dies_comes_back_under_its_url(
     assert record.restarts == 1
     assert rig.remains(place) == []
     assert len(events.named("browser.died")) == 1
+
+
+async def test_its_port_taken_meanwhile_is_waited_for(
+    own_rig: Rig, place: Place, events: Events
+) -> None:
+    """Jobs have the URL in their environment: a restart on another port would be of no use to them."""
+    async with supervisor_of(own_rig, place, events) as supervisor:
+        await supervisor.ready()
+        port = int(supervisor.url.rpartition(":")[2])
+        with socket.socket() as stranger:
+            stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Nothing here yields to the supervisor, which would take the port again.
+            own_rig.kill(supervisor, place)
+            wait_until(lambda: _taken(stranger, port), seconds=10, what="the port to be free")
+            await events.wait_for("browser.not_restarted")
+            with pytest.raises(BrowserError, match=r"already in use|does not listen on port"):
+                await supervisor.ready()
+        await events.wait_for("browser.ready", 2)
+        await supervisor.ready()
+        assert supervisor.url.endswith(f":{port}")
+    assert own_rig.remains(place) == []
+
+
+def _taken(stranger: socket.socket, port: int) -> bool:
+    try:
+        stranger.bind((LOOPBACK, port))
+    except OSError:
+        return False
+    stranger.listen()
+    return True
 
 
 async def test_a_start_can_be_given_up_at_any_moment(

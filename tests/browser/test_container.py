@@ -1,7 +1,6 @@
 """The browser in a container: its limits, its shared folder, its ways to fail."""
 
 import asyncio
-import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import requests
 
 from agent.base.errors import BrowserError
 from agent.browser import Container, Place, Supervisor, open_to_browser, remove_leftovers, supervise
-from agent.browser.container import ContainerBrowser, Resources
+from agent.browser.container import ContainerBrowser
 from agent.config.settings import Browser
 from tests.browser.conftest import Events, supervisor_of
 from tests.browser.rigs import ContainerRig
@@ -19,6 +18,7 @@ from tests.parts.docker_engine import DockerEngine
 from tests.parts.waiting import wait_until
 from tests.parts.webdriver import session
 
+SMALL = Browser(sessions=1, shared_memory=64 * 1024**2, timeout=10)
 ABSENT = "mayfly.test/nobody/has-this:1"
 
 
@@ -61,43 +61,27 @@ def _use(supervisor: Supervisor, page: str, folder: Path) -> None:
     report.unlink()
 
 
-async def test_its_port_taken_meanwhile_is_waited_for(
-    container_rig: ContainerRig, place: Place, events: Events
+@pytest.mark.parametrize(
+    ("environ", "reason", "remedy"),
+    [
+        (
+            {"PATH": "/nonexistent"},
+            "docker could not be started",
+            "install chromium and chromedriver",
+        ),
+        (
+            {"PATH": "/usr/local/bin:/usr/bin:/bin", "DOCKER_HOST": "unix:///nonexistent/socket"},
+            "docker version failed",
+            "start the engine",
+        ),
+    ],
+    ids=["no docker", "no engine"],
+)
+async def test_without_an_engine_the_remedy_says_what_is_missing(
+    place: Place, events: Events, environ: dict[str, str], reason: str, remedy: str
 ) -> None:
-    """Jobs have the URL in their environment: a restart on another port would be of no use to them."""
-    async with supervisor_of(container_rig, place, events) as supervisor:
-        await supervisor.ready()
-        port = int(supervisor.url.rpartition(":")[2])
-        (container,) = container_rig.containers(place.run_id)
-        container_rig.engine.docker("rm", "--force", container)
-        with socket.socket() as stranger:
-            stranger.bind(("127.0.0.1", port))
-            stranger.listen()
-            assert await supervisor.lost(0)
-            await events.wait_for("browser.not_restarted")
-            with pytest.raises(BrowserError, match="address already in use"):
-                await supervisor.ready()
-        await events.wait_for("browser.ready", 2)
-        await supervisor.ready()
-        assert supervisor.url.endswith(f":{port}")
-    assert container_rig.remains(place) == []
-
-
-async def test_without_docker_the_remedy_is_to_install_it(place: Place, events: Events) -> None:
-    """A machine without a browser of any kind says what would be one."""
-    await _fails(
-        place,
-        events,
-        {"PATH": "/nonexistent"},
-        "docker could not be started",
-        "install chromium and chromedriver",
-    )
-
-
-async def test_with_the_engine_down_the_remedy_is_to_start_it(place: Place, events: Events) -> None:
-    """The client is there, nobody answers."""
-    environ = {"PATH": "/usr/local/bin:/usr/bin:/bin", "DOCKER_HOST": "unix:///nonexistent/socket"}
-    await _fails(place, events, environ, "docker version failed", "start the engine")
+    """The client is not there, or nobody answers it."""
+    await _fails(place, events, environ, reason, remedy)
 
 
 async def test_an_image_that_cannot_be_had_is_named(
@@ -135,9 +119,8 @@ async def test_leftovers_of_dead_runs_are_removed_and_no_others(
 ) -> None:
     """A run that was killed cannot remove its container; the next run does, by the label, and only that."""
     other = replace(place, run_id="20260101T000000Z-ffffff")
-    resources = Resources(sessions=1, shared_memory=64 * 1024**2, queue=10)
     mine, theirs = (
-        ContainerBrowser(container_rig.image, here, resources, container_rig.environ, events.log)
+        ContainerBrowser(container_rig.image, here, SMALL, container_rig.environ, events.log)
         for here in (place, other)
     )
     try:
@@ -161,8 +144,7 @@ async def test_an_engine_that_is_gone_does_not_hold_up_the_end(
 ) -> None:
     """Stopping never raises; that the container may be there still is in the log."""
     gone = {**container_rig.environ, "DOCKER_HOST": "unix:///nonexistent/socket"}
-    resources = Resources(sessions=1, shared_memory=64 * 1024**2, queue=10)
-    browser = ContainerBrowser(container_rig.image, place, resources, gone, events.log)
+    browser = ContainerBrowser(container_rig.image, place, SMALL, gone, events.log)
     with pytest.raises(BrowserError):
         await browser.start()
     assert await browser.running()

@@ -10,18 +10,19 @@ from hypothesis import strategies as st
 
 from agent.base.engine import image_digest
 from agent.browser.chromedriver import LONGEST_SCRATCH, browser_flags, make_scratch
-from agent.browser.container import Docker, Resources, run_arguments
+from agent.browser.container import Docker, run_arguments
 from agent.browser.interface import Place, open_to_browser
+from agent.config.settings import Browser
 
 RUN = "20261122T064205Z-3f9a1c"
-RESOURCES = Resources(sessions=3, shared_memory=2 * 1024**3, queue=120)
+SETTINGS = Browser(sessions=3, shared_memory=2 * 1024**3, timeout=120)
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0\n\r/"), min_size=1)
 
 
 def test_a_container_gets_what_it_needs_and_no_more() -> None:
     """Loopback port, shared memory, session limit; no capability, no way to gain one, a bound on its processes."""
     place = Place(RUN, Path("/run/browser"), Path("/run/downloads"))
-    arguments = run_arguments("name", "image:1", place, RESOURCES, port="4999", zone="Asia/Tokyo")
+    arguments = run_arguments("name", "image:1", place, SETTINGS, port="4999", zone="Asia/Tokyo")
     line = " ".join(arguments)
     for part in (
         "--name name",
@@ -45,7 +46,7 @@ def test_a_container_gets_what_it_needs_and_no_more() -> None:
 def test_the_engine_chooses_the_port_when_there_is_none_yet() -> None:
     """The first start names no port, so that it cannot be taken."""
     place = Place(RUN, Path("/run/browser"), Path("/run/downloads"))
-    arguments = run_arguments("name", "image:1", place, RESOURCES)
+    arguments = run_arguments("name", "image:1", place, SETTINGS)
     assert arguments[arguments.index("--publish") + 1] == "127.0.0.1::4444"
     assert not any(argument.startswith("TZ=") for argument in arguments)
 
@@ -54,7 +55,7 @@ def test_the_engine_chooses_the_port_when_there_is_none_yet() -> None:
 def test_any_downloads_folder_can_be_mounted(name: str) -> None:
     """Commas, quotes, colons and equals signs in a path reach the engine as they are."""
     folder = Path("/state") / name
-    arguments = run_arguments("name", "image:1", Place(RUN, Path("/b"), folder), RESOURCES)
+    arguments = run_arguments("name", "image:1", Place(RUN, Path("/b"), folder), SETTINGS)
     (fields,) = csv.reader([arguments[arguments.index("--mount") + 1]], strict=True)
     assert fields == ["type=bind", f"source={folder}", f"target={folder}"]
 

@@ -177,11 +177,22 @@ def test_check_knows_the_releases_folder_from_the_jobs_files_name(tmp_path: Path
     assert call("check", str(tmp_path / "sub")).exit_code == 4
 
 
-def test_a_run_needs_a_repository() -> None:
-    """The error names file, key and remedy."""
-    result = call("run")
-    assert result.exit_code == 4
-    assert "release.repository: is not set (or try `mayfly demo`)" in result.stderr
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("run",), 4, "release.repository: is not set (or try `mayfly demo`)"),
+        (("bogus",), 2, "No such command"),
+        (("demo", "--scrapers", ".", "--dir", "DIR"), 2, "no scrapers in"),
+    ],
+    ids=["no repository", "no command", "no checkout"],
+)
+def test_a_command_that_cannot_work_says_what_to_do(
+    tmp_path: Path, arguments: tuple[str, ...], code: int, says: str
+) -> None:
+    """File, key and remedy, or what is missing."""
+    places = {".": str(tmp_path), "DIR": str(tmp_path / "demo")}
+    result = call(*(places.get(word, word) for word in arguments))
+    assert (result.exit_code, says in result.stderr) == (code, True), result.stderr
 
 
 def test_the_demo_writes_only_into_a_folder_of_its_own(tmp_path: Path) -> None:
@@ -197,17 +208,6 @@ def test_the_demo_writes_only_into_a_folder_of_its_own(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert str(tmp_path) in result.stderr
     assert "mayfly demo --dir DIR" in result.stderr
-
-
-def test_an_unknown_command_is_a_usage_error() -> None:
-    """As everywhere."""
-    assert call("bogus").exit_code == 2
-
-
-def test_the_demo_needs_scrapers(tmp_path: Path) -> None:
-    """Away from a checkout it says what to do."""
-    result = call("demo", "--scrapers", str(tmp_path), "--dir", str(tmp_path / "demo"))
-    assert (result.exit_code, "no scrapers in" in result.stderr) == (2, True)
 
 
 def test_doctor_tries_everything_and_says_what_to_do(bench: Bench, tmp_path: Path) -> None:

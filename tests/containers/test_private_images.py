@@ -13,8 +13,8 @@ import pytest
 from agent.base.engine import Engine, registry_meaning
 from agent.base.errors import ContainerError, ReleaseRefused
 from agent.base.logs import RunLogger
-from agent.config.settings import Browser, Settings
-from agent.release.images import Images
+from agent.config.settings import Settings
+from agent.release.images import have_image
 from agent.secrets.keyring import Keyring
 from agent.secrets.registries import client_config, host_of, needed
 from tests.bucket.sound import all_sound
@@ -215,12 +215,12 @@ async def test_the_browsers_image_may_be_private(private: Private) -> None:
         private.remember(password)
         keyring = Keyring(private.settings(), private.engine.environ)
         environ = {"PATH": "/usr/local/bin:/usr/bin:/bin", **private.engine.environ}
-        images = Images(Browser(), environ, log, login=keyring.docker)
+        pulling = have_image(private.image, environ, log, keyring.docker)
         if expected is None:
-            assert await images.have(private.image)
+            assert await pulling
             continue
         with pytest.raises(ReleaseRefused, match=expected) as raised:
-            await images.have(private.image)
+            await pulling
         assert "revoked" in raised.value.remedy
 
 

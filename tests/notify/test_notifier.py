@@ -8,9 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from agent.base.errors import ExitCode
 from agent.base.logs import RunLogger
-from agent.base.threads import in_thread
 from agent.config.settings import Notify
 from agent.contract.entries import Ended
 from agent.contract.results import JobCause, JobStatus, RunStatus
@@ -61,11 +59,7 @@ async def test_start_and_end_of_a_run_belong_together(
     ("outcome", "signal"),
     [
         (DONE, ""),
-        (PARTIAL, "/3"),
         (Outcome(RunStatus.SUCCEEDED, delivered=False, undelivered="no network"), "/6"),
-        (Outcome(RunStatus.FAILED, released=False), "/5"),
-        (Outcome(RunStatus.INTERRUPTED), "/7"),
-        (Outcome(RunStatus.FAILED), "/8"),
     ],
 )
 async def test_the_end_is_pinged_with_the_exit_code(
@@ -203,29 +197,3 @@ async def test_nothing_is_sent_when_nobody_wants_it(run_logger: RunLogger) -> No
     telling = Notifier(Notify(), RUN, run_logger.log)
     telling.started()
     await telling.ended(PARTIAL)
-
-
-def test_a_call_that_hangs_does_not_keep_the_program() -> None:
-    """A process whose blocking call never returns still ends when its limit has passed."""
-    program = """
-import asyncio, time
-from agent.base.threads import in_thread
-try:
-    asyncio.run(in_thread(lambda: time.sleep(3600), seconds=0.2))
-except TimeoutError:
-    print("gave up")
-"""
-    done = completed([sys.executable, "-c", program])
-    assert (done.returncode, done.stdout) == (0, "gave up\n"), done.stderr
-
-
-async def test_a_blocking_call_hands_over_its_error() -> None:
-    """What the function raises is raised where it is awaited."""
-    with pytest.raises(ZeroDivisionError):
-        await in_thread(lambda: 1 / 0, seconds=5)
-    assert await in_thread(lambda: 42, seconds=5) == 42
-
-
-def test_every_exit_code_is_one_that_healthchecks_takes() -> None:
-    """Exit statuses in ping URLs end at 255."""
-    assert all(0 <= code <= 255 for code in ExitCode)

@@ -6,11 +6,13 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 import uv
 
+from agent.base import processes
 from agent.base.logs import RunLogger
 from agent.bucket.address import LocalBucket
 from agent.bucket.store import Bucket
@@ -21,8 +23,9 @@ from agent.release.memory import Memory, Writer
 from agent.release.obtain import Obtained, obtain
 from agent.release.operate import overview, unpin
 from agent.release.repository import channel_of
-from agent.release.store import ReleaseStore, good_of
+from agent.release.store import Installed, ReleaseStore, good_of
 from agent.secrets.keyring import Keyring
+from tests.parts.repo import Repo, Signer, make_signer
 from tests.parts.waiting import wait_until
 
 VERSION = "0.2.0"
@@ -97,6 +100,19 @@ class Computer:
         """Have the agent know a login to the index `team-index`."""
         self.index = {"team-index": Index(credentials=source)}
 
+    async def ran(
+        self,
+        repo: Repo,
+        version: str,
+        files: Mapping[str, str] = MappingProxyType({"jobs.toml": JOBS}),
+        signer: Signer | None = None,
+        **settings: Any,
+    ) -> str:
+        """Publish a release, and have it run and prove itself; return its commit."""
+        commit = repo.release(version, dict(files), signer=signer)
+        await self.run_well(**settings)
+        return commit
+
     async def run_well(self, **settings: Any) -> Obtained:
         """Obtain a release that then proves itself."""
         obtained = await self.obtain(**settings)
@@ -141,6 +157,12 @@ class Computer:
         return [line for line in self.events if line["event"] == event]
 
 
+def reason_of(obtained: Obtained) -> str:
+    """Return why an older release runs than the one that is wanted."""
+    assert obtained.stale is not None
+    return obtained.stale.reason
+
+
 def running_in(folder: Path) -> list[str]:
     """Return the commands that run with a folder's path in their arguments or their environment."""
     found = []
@@ -183,6 +205,29 @@ def environ(tmp_path: Path) -> dict[str, str]:
 def computer(tmp_path: Path, environ: dict[str, str], repo_builder: Any) -> Computer:
     """A computer for the repository of `repo_builder`, by its path."""
     return Computer(tmp_path / "state", str(repo_builder.bare), environ, tmp_path / "cache")
+
+
+@pytest.fixture
+def ada(tmp_path: Path) -> Signer:
+    """Somebody who may sign releases."""
+    return make_signer(tmp_path)
+
+
+@pytest.fixture
+def signers(tmp_path: Path, ada: Signer) -> Path:
+    """The file that names Ada."""
+    file = tmp_path / "allowed_signers"
+    file.write_text(f"# who may publish\n{ada.allowed_signers_line}")
+    return file
+
+
+async def greeting(release: Installed) -> str:
+    """Return what the release's own Python prints for its job."""
+    assert release.programs is not None
+    command = [str(release.programs / "python"), "greet.py"]
+    done = await processes.run(command, environ={}, seconds=20, cwd=release.tree)
+    assert done.code == 0, done.complaint
+    return done.stdout.decode().strip()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from tests.parts.certificate import make_certificate
 from tests.parts.gitserver import GitServer
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
 from tests.parts.repo import Repo
-from tests.release.conftest import JOBS, START, Computer
+from tests.release.conftest import JOBS, START, Computer, reason_of
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
@@ -40,7 +40,7 @@ async def test_the_newest_tag_is_installed_and_logged(
 async def test_what_is_on_disk_is_not_fetched_again(
     computer: Computer, repo_builder: Repo, git_server: GitServer
 ) -> None:
-    """The second time one question to the server is enough, and the first time of fetching stands."""
+    """Not even if it never proved itself: one request is enough, and the first time of fetching stands."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
     computer.repository = git_server.url()
     first = (await computer.obtain()).release
@@ -50,6 +50,7 @@ async def test_what_is_on_disk_is_not_fetched_again(
     asked = git_server.requests[before:]
     assert all("git-receive" not in path for _, path in asked)
     assert not computer.told("release.fetched")[1:]
+    assert not computer.told("release.installed")[1:]
 
 
 async def test_a_branch_is_followed(computer: Computer, repo_builder: Repo) -> None:
@@ -106,8 +107,7 @@ async def test_lightweight_and_annotated_tags_are_the_same_release(
     computer: Computer, repo_builder: Repo
 ) -> None:
     """One commit under two tags is installed once, and goes by the newer name."""
-    commit = repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    await computer.run_well()
+    commit = await computer.ran(repo_builder, "v1.0")
     repo_builder.tag("v1.1", annotated=False)
     repo_builder.push()
     obtained = await computer.run_well()
@@ -118,8 +118,7 @@ async def test_lightweight_and_annotated_tags_are_the_same_release(
 
 async def test_a_moved_tag_runs_and_is_told_once(computer: Computer, repo_builder: Repo) -> None:
     """A tag forced to another commit does not break fetching; the warning names both commits."""
-    before = repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    await computer.run_well()
+    before = await computer.ran(repo_builder, "v1.0")
     repo_builder.write("more", "x")
     repo_builder.commit()
     after = repo_builder.tag("v1.0", force=True)
@@ -137,8 +136,7 @@ async def test_a_moved_tag_is_told_until_it_is_installed(
     computer: Computer, repo_builder: Repo
 ) -> None:
     """While what the tag was moved to cannot run, every run says so."""
-    repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    await computer.run_well()
+    await computer.ran(repo_builder, "v1.0")
     repo_builder.write("jobs.toml", "broken")
     repo_builder.commit()
     repo_builder.tag("v1.0", force=True)
@@ -187,23 +185,10 @@ async def test_a_repository_that_cannot_be_one_is_a_configuration_error(
     computer: Computer, repo_builder: Repo, repository: str | None
 ) -> None:
     """No good release hides a configuration that names no repository."""
-    repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    await computer.run_well()
+    await computer.ran(repo_builder, "v1.0")
     with pytest.raises(ReleaseError, match="repository") as caught:
         await computer.obtain(repository=repository)
     assert caught.value.remedy
-
-
-async def test_a_failed_first_release_is_used_once_it_is_repaired(
-    computer: Computer, repo_builder: Repo
-) -> None:
-    """A release that was installed but never promoted is used by the next run as it is."""
-    repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    first = (await computer.obtain()).release
-    again = await computer.obtain()
-    assert again.release == first
-    assert again.stale is None
-    assert not computer.told("release.installed")[1:]
 
 
 async def test_credentials_reach_the_server_and_nothing_else(
@@ -219,8 +204,7 @@ async def test_credentials_reach_the_server_and_nothing_else(
         assert release.marker.repository == server.url()
         computer.repository = server.url().replace("http://", "http://me:wr0ngwr0ng@")
         refused = await computer.obtain()
-    assert refused.stale is not None
-    assert refused.stale.reason.startswith("refused: git ls-remote")
+    assert reason_of(refused).startswith("refused: git ls-remote")
     everything = [repr(computer.events), repr(refused), "".join(capfd.readouterr())]
     everything += [
         file.read_text(errors="replace") for file in computer.state.rglob("*") if file.is_file()
@@ -284,8 +268,7 @@ async def test_an_older_agent_refuses_a_newer_release_and_runs_the_last_good(
     computer: Computer, repo_builder: Repo
 ) -> None:
     """`requires` above this agent's version is one clear sentence, and the day's files still come."""
-    repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    await computer.run_well()
+    await computer.ran(repo_builder, "v1.0")
     repo_builder.release("v2.0", {"jobs.toml": f'requires = "mayfly >= 9"\nfuture = 1\n{JOBS}'})
     obtained = await computer.obtain()
     assert obtained.release.ref == "v1.0"
@@ -310,8 +293,7 @@ async def test_the_last_good_release_is_checked_again(
 
 async def test_one_reason_is_said_once(computer: Computer, repo_builder: Repo) -> None:
     """When the newest release is the last good one and cannot run, the reason is not repeated."""
-    repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    await computer.run_well()
+    await computer.ran(repo_builder, "v1.0")
     with pytest.raises(ReleaseError, match=r"rejected \(it has no other\.toml \(add one[^;]*$"):
         await computer.obtain(jobs="other.toml")
 
@@ -320,8 +302,7 @@ async def test_a_clock_that_went_back_gives_no_negative_age(
     computer: Computer, repo_builder: Repo
 ) -> None:
     """A release from the future is as old as zero seconds."""
-    repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    await computer.run_well()
+    await computer.ran(repo_builder, "v1.0")
     computer.repository += "-gone"
     computer.now = START.replace(year=2020)
     stale = (await computer.obtain()).stale

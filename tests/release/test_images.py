@@ -9,7 +9,6 @@ import pytest
 from agent.base.logs import RunLogger
 from agent.config.settings import Browser, Release
 from agent.release.context import ReleaseContext
-from agent.release.images import Images
 from agent.release.obtain import Obtained, obtain
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.repo import Repo
@@ -41,7 +40,8 @@ async def take(computer: Computer, docker: DockerEngine) -> Obtained:
             version=VERSION,
             now=computer.now,
             log=log,
-            images=Images(Browser(), environ, log, PULL_SECONDS),
+            browser=Browser(),
+            pull_seconds=PULL_SECONDS,
         )
     )
 

@@ -7,26 +7,12 @@ import pytest
 
 from agent.base.errors import ReleaseError
 from agent.release.operate import rollback
-from tests.parts.repo import Repo, Signer, make_signer
-from tests.release.conftest import JOBS, LOCKED_JOBS, PROJECT, VERSION, Computer
+from tests.parts.repo import Repo, Signer
+from tests.release.conftest import JOBS, LOCKED_JOBS, PROJECT, VERSION, Computer, reason_of
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
 BROKEN_LOCK = {"pyproject.toml": PROJECT, "uv.lock": "version = ", "jobs.toml": LOCKED_JOBS}
-
-
-@pytest.fixture
-def ada(tmp_path: Path) -> Signer:
-    """Somebody who may sign releases."""
-    return make_signer(tmp_path)
-
-
-@pytest.fixture
-def signers(tmp_path: Path, ada: Signer) -> Path:
-    """The file that names her."""
-    file = tmp_path / "allowed_signers"
-    file.write_text(ada.allowed_signers_line)
-    return file
 
 
 def _replayed(repo: Repo) -> None:
@@ -102,8 +88,7 @@ async def test_nothing_older_than_what_ran_before_takes_the_place(
 ) -> None:
     """Between the last good release and the newest there is one to try; below it there is none."""
     repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    good = repo_builder.release("v2.0", {"good": "x"})
-    await computer.run_well()
+    good = await computer.ran(repo_builder, "v2.0", {"good": "x"})
     _broken(repo_builder)
     assert (await computer.obtain()).release.commit == good
     middle = repo_builder.release("v2.5", {"jobs.toml": JOBS})
@@ -116,11 +101,9 @@ async def test_nothing_older_than_what_ran_before_takes_the_place(
 
 async def test_what_an_operator_went_back_to_stays(computer: Computer, repo_builder: Repo) -> None:
     """A release that lies between the two was passed over by a person."""
-    good = repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    await computer.run_well()
+    good = await computer.ran(repo_builder, "v1.0")
     repo_builder.release("v1.5", {"middle": "x"})
-    repo_builder.release("v2.0", {"newest": "x"})
-    await computer.run_well()
+    await computer.ran(repo_builder, "v2.0", {"newest": "x"})
     await computer.decide(rollback, None, version=VERSION, reason="")
     for _ in range(2):
         obtained = await computer.obtain()
@@ -148,13 +131,11 @@ async def test_an_older_release_that_cannot_be_had_leaves_the_first_reason(
     computer: Computer, repo_builder: Repo
 ) -> None:
     """A disk that refuses the next one ends the attempt; the last good release runs, and both are told."""
-    good = repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    await computer.run_well()
+    good = await computer.ran(repo_builder, "v1.0")
     commit = repo_builder.release("v2.0", {"next": "x"})
     _broken(repo_builder)
     (computer.release_store.releases / f"{commit}").write_text("in the way")
     obtained = await computer.obtain()
     assert obtained.release.commit == good
-    assert obtained.stale is not None
-    assert "not valid TOML" in obtained.stale.reason
+    assert "not valid TOML" in reason_of(obtained)
     assert any("v2.0 could not be fetched" in warning for warning in obtained.warnings)

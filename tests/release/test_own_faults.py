@@ -91,10 +91,13 @@ OWN: dict[str, Mapping[str, str]] = {
     },
     "no requirements": {"requirements.txt": f"=== --hash=sha256:{'0' * 64}\n"},
 }
-OTHERS: dict[str, Mapping[str, str]] = {
-    "no network": {"uv.lock": NEEDS_MORE},
-    "no network for requirements": {"requirements.txt": f"six==1.16.0 --hash=sha256:{'0' * 64}\n"},
-    "a newer kind of lock": {"uv.lock": "version = 9\n"},
+OTHERS: dict[str, tuple[Mapping[str, str], str]] = {
+    "no network": ({"uv.lock": NEEDS_MORE}, "six"),
+    "no network for requirements": (
+        {"requirements.txt": f"six==1.16.0 --hash=sha256:{'0' * 64}\n"},
+        "six",
+    ),
+    "a newer kind of lock": ({"uv.lock": "version = 9\n"}, "uv sync: "),
 }
 
 
@@ -136,7 +139,8 @@ async def test_what_no_retry_mends_is_found_bad(
 async def test_what_may_mend_itself_is_tried_again(
     computer: Computer, repo_builder: Repo, name: str
 ) -> None:
-    """The network, and a uv that is too old, are nobody's fault: the next run installs it anew."""
-    assert await _refused(computer, repo_builder, OTHERS[name]) == []
-    obtained = await computer.obtain()
-    assert [refused.kind for refused in obtained.record.refused] == ["install"]
+    """The network, and a uv that is too old, are nobody's fault: the next run installs it anew, and says why not."""
+    files, words = OTHERS[name]
+    assert await _refused(computer, repo_builder, files) == []
+    (refused,) = (await computer.obtain()).record.refused
+    assert (refused.kind, words in refused.reason) == ("install", True), refused

@@ -5,26 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from agent.base import processes
 from agent.base.errors import ReleaseError
 from agent.config.settings import Settings
-from agent.release.store import Installed
 from agent.secrets.keyring import Keyring
 from tests.parts.private_index import PACKAGE, USER, PrivateIndex, lock
 from tests.parts.repo import Repo
-from tests.release.conftest import Computer
+from tests.release.conftest import LOCKED_JOBS, Computer, greeting, reason_of
 
 pytestmark = pytest.mark.usefixtures("git_server")
 
 PASSWORD = "cAnary-index-password-77"
-JOBS = '[[job]]\nname = "greet"\ncommand = ["python", "greet.py"]\n'
 GREET = f"import {PACKAGE}\nprint({PACKAGE}.VERSION)\n"
 
 
 def release_of(version: str, index: PrivateIndex, folder: Path) -> dict[str, str]:
     """Return the files of a release that has the package in this version."""
     folder.mkdir()
-    return {**lock(version, index, folder, PASSWORD), "jobs.toml": JOBS, "greet.py": GREET}
+    return {**lock(version, index, folder, PASSWORD), "jobs.toml": LOCKED_JOBS, "greet.py": GREET}
 
 
 @pytest.fixture
@@ -43,14 +40,6 @@ def login(folder: Path, password: str) -> str:
     file.write_text(f"username={USER}\npassword={password}\n")
     file.chmod(0o600)
     return str(file)
-
-
-async def greeting(release: Installed) -> str:
-    """Return what the release's own Python prints."""
-    assert release.programs is not None
-    command = [str(release.programs / "python"), "greet.py"]
-    done = await processes.run(command, environ={}, seconds=20, cwd=release.tree)
-    return done.stdout.decode().strip()
 
 
 async def test_a_private_package_is_installed_and_its_login_is_nowhere(
@@ -82,9 +71,8 @@ async def test_a_login_that_no_longer_opens_the_index_leaves_the_last_good_relea
         index.refusal = 401 if change == "revoked" else 403
     obtained = await computer.obtain()
     assert obtained.release.ref == "v1.0"
-    assert obtained.stale is not None
-    assert "the index denied access" in obtained.stale.reason
-    assert PASSWORD not in obtained.stale.reason + repr(computer.events)
+    assert "the index denied access" in reason_of(obtained)
+    assert PASSWORD not in reason_of(obtained) + repr(computer.events)
 
 
 async def test_a_login_that_cannot_be_read_is_said(

@@ -12,19 +12,6 @@ from tests.parts.repo import Repo, Signer, make_signer
 from tests.release.conftest import JOBS, Computer
 
 
-@pytest.fixture
-def ada(tmp_path: Path) -> Signer:
-    """Somebody who may sign releases."""
-    return make_signer(tmp_path)
-
-
-@pytest.fixture
-def signers(tmp_path: Path, ada: Signer) -> Path:
-    """The file that names Ada."""
-    (file := tmp_path / "allowed_signers").write_text(ada.allowed_signers_line)
-    return file
-
-
 def wiped(computer: Computer) -> None:
     """Lose everything on the disk but what the bucket would know."""
     known = computer.release_store.copy.read_bytes()
@@ -51,8 +38,7 @@ async def test_the_last_good_release_comes_from_git(
 ) -> None:
     """By its commit, with the signature that is known, whatever became of its tag."""
     computer = served
-    commit = repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
-    await computer.run_well(allowed_signers=signers)
+    commit = await computer.ran(repo_builder, "v1.0", signer=ada, allowed_signers=signers)
     repo_builder.release("v2.0", {"jobs.toml": "broken"}, signer=ada)
     if tag == "gone":
         repo_builder.git("tag", "--delete", "v1.0")
@@ -93,8 +79,9 @@ async def test_a_pin_goes_below_what_is_known_and_not_below_the_image(
     repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
     repo_builder.release("v2.0", {"image": "x"}, signer=ada)
     bake(computer.release_store, (await computer.obtain(allowed_signers=signers)).release)
-    middle = repo_builder.release("v3.0", {"middle": "x"}, signer=ada)
-    await computer.run_well(allowed_signers=signers)
+    middle = await computer.ran(
+        repo_builder, "v3.0", {"middle": "x"}, signer=ada, allowed_signers=signers
+    )
     repo_builder.release("v4.0", {"newest": "x"}, signer=ada)
     good = (await computer.run_well(allowed_signers=signers)).release.commit
     repo_builder.release("v3.5", {"unsigned": "x"})

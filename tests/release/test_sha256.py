@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.parts.gitserver import GitServer
-from tests.parts.repo import Repo, make_signer
+from tests.parts.repo import Repo, Signer
 from tests.release.conftest import JOBS, Computer
 
 
@@ -17,12 +17,9 @@ def repo_builder(git_server: GitServer) -> Repo:
 
 
 async def test_releases_of_a_sha256_repository_run(
-    computer: Computer, repo_builder: Repo, git_server: GitServer, tmp_path: Path
+    computer: Computer, repo_builder: Repo, git_server: GitServer, ada: Signer, signers: Path
 ) -> None:
     """Tags and branches, signed, over HTTP; verified again without the server and without the mirror."""
-    ada = make_signer(tmp_path)
-    signers = tmp_path / "allowed_signers"
-    signers.write_text(ada.allowed_signers_line)
     computer.repository = git_server.url()
     for version in ("v1.0", "v1.1"):
         commit = repo_builder.release(version, {"jobs.toml": JOBS, version: "x"}, signer=ada)
@@ -33,7 +30,9 @@ async def test_releases_of_a_sha256_repository_run(
         assert (obtained.release.tree / version).read_text() == "x"
     assert len(computer.told("release.mirror_discarded")) == 1
     shutil.rmtree(computer.release_store.mirror)
-    nowhere = await computer.obtain(allowed_signers=signers, repository=str(tmp_path / "nowhere"))
+    nowhere = await computer.obtain(
+        allowed_signers=signers, repository=str(signers.parent / "nowhere")
+    )
     assert (nowhere.release.commit, nowhere.record.verified_by is not None) == (commit, True)
     repo_builder.write("more", "x")
     head = repo_builder.commit_signed(ada)

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -119,18 +120,18 @@ async def test_a_file_that_names_nobody_is_a_fault(name: str, tmp_path: Path) ->
     assert finding.detail == f"{signers}: release.allowed_signers: {problem}"
 
 
-async def test_a_folder_in_its_place_cannot_be_read(tmp_path: Path) -> None:
-    """Whatever the reason: also root is told."""
-    (tmp_path / "allowed_signers").mkdir()
-    assert "cannot be read: Is a directory" in check(tmp_path / "allowed_signers").stdout
-    assert (await doctor(tmp_path / "allowed_signers")).state is State.FAILED
-
-
-async def test_a_pipe_in_its_place_is_refused_at_once(tmp_path: Path) -> None:
-    """Nobody writes into it: whoever opened it as a file would wait for ever, deaf to a stop."""
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [(Path.mkdir, "Is a directory"), (os.mkfifo, "it is not a regular file")],
+    ids=["folder", "pipe"],
+)
+async def test_something_else_in_its_place_cannot_be_read(
+    make: Callable[[Path], None], problem: str, tmp_path: Path
+) -> None:
+    """Said at once, also to root: whoever opened a pipe as a file would wait for ever, deaf to a stop."""
     signers = tmp_path / "allowed_signers"
-    os.mkfifo(signers)
-    assert "cannot be read: it is not a regular file" in check(signers).stdout
+    make(signers)
+    assert f"cannot be read: {problem}" in check(signers).stdout
     assert (await doctor(signers)).state is State.FAILED
     assert Trust(signers, stated=True).problem() is not None
 

@@ -10,7 +10,7 @@ import pytest
 from tests.parts.gitserver import GitServer
 from tests.parts.repo import Repo
 from tests.parts.stalled import refused, silent, stalled_connect
-from tests.release.conftest import JOBS, Computer, ends_in
+from tests.release.conftest import JOBS, Computer, ends_in, reason_of
 
 LIMIT = 3.0
 MARGIN = 5.0
@@ -54,8 +54,7 @@ async def test_a_stalled_server_costs_its_limit_and_no_more(
         obtained = await computer.obtain(repository=url, timeout=LIMIT)
     assert time.monotonic() - started < LIMIT + MARGIN
     assert obtained.release == good
-    assert obtained.stale is not None
-    assert obtained.stale.reason.startswith("unreachable: git ls-remote")
+    assert reason_of(obtained).startswith("unreachable: git ls-remote")
     ends_in(computer.state)
 
 
@@ -76,8 +75,7 @@ async def test_a_pack_that_stops_coming_costs_the_limit(
     obtained = await computer.obtain(timeout=LIMIT)
     assert time.monotonic() - started < LIMIT + MARGIN
     assert obtained.release.ref == "v1.0"
-    assert obtained.stale is not None
-    assert obtained.stale.reason.startswith("unreachable: git ")
+    assert reason_of(obtained).startswith("unreachable: git ")
     git_server.pack_limit, git_server.drip = None, False
     assert (await computer.obtain()).release.ref == "v2.0"
 
@@ -86,8 +84,7 @@ async def test_a_server_that_comes_back_is_asked_again(
     computer: Computer, repo_builder: Repo, git_server: GitServer
 ) -> None:
     """A name that does not resolve is tried again within the limit; a repository that is not there is not."""
-    repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    await computer.run_well()
+    await computer.ran(repo_builder, "v1.0")
     await computer.obtain(repository="https://nowhere.invalid/scrapers.git", timeout=LIMIT)
     assert computer.told("release.retry")
     computer.events.clear()

@@ -21,7 +21,6 @@ from agent.release.trust import (
     line_of,
     minimum_problem,
     signer_of,
-    signers_problem,
     to_try,
     unsigned_reason,
 )
@@ -100,12 +99,6 @@ def test_why_nobody_signed() -> None:
     assert "valid ssh signature: what" in unsigned_reason("tag", "what")
 
 
-def test_a_file_of_signers_names_somebody() -> None:
-    """Comments and blank lines are nobody."""
-    assert signers_problem(b"") == signers_problem(b"\n # x\n\n") == "names no signer"
-    assert signers_problem(b"ada ssh-ed25519 AAAA\n") == "has no line with a key"
-
-
 LINE = line_of("https://example.com/my scrapers.git", None, "v*")
 MINIMUM = Version(line=LINE, tag=True, ref="v1.10", commit=COMMIT, time=1000)
 
@@ -136,10 +129,10 @@ def test_older_releases_are_tried_down_to_the_floor() -> None:
 
 def test_a_branch_does_not_go_back() -> None:
     """By the commit's own time, which is signed; the same commit is no step back."""
-    assert forced_back_problem(MINIMUM, "main", Claim("b" * 40, "", 999)) is not None
-    assert forced_back_problem(MINIMUM, "main", Claim("b" * 40, "", 1000)) is None
-    assert forced_back_problem(MINIMUM, "main", Claim(COMMIT, "", 5)) is None
-    assert forced_back_problem(None, "main", Claim("b" * 40, "", 5)) is None
+    for commit, time, back in (("b" * 40, 999, True), ("b" * 40, 1000, False), (COMMIT, 5, False)):
+        head = Version(line=LINE, tag=False, ref="main", commit=commit, time=time)
+        assert (forced_back_problem(MINIMUM, head) is not None) is back
+        assert forced_back_problem(None, head) is None
 
 
 @given(st.lists(st.from_regex(r"v[0-9]{1,2}\.[0-9]{1,2}(-rc[0-9])?", fullmatch=True), min_size=1))

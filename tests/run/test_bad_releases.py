@@ -93,7 +93,7 @@ BROKEN = {
     "liar": Broken(
         {"quotes.py": "import liar\n" + LATER, "liar.py": LIAR},
         "check",
-        "said something else",
+        "gave an invalid answer",
     ),
     "late-import": Broken(
         {"quotes.py": "def go():\n    import nonesuch\n\ngo()\n"},

@@ -4,7 +4,7 @@ import json
 import signal
 from typing import Any
 
-from agent.base.engine import Engine, image_digest
+from agent.base.engine import Engine, image_digest, is_missing
 from agent.base.errors import ContainerError
 from agent.jobs.containers.leftovers import PROJECT, SERVICE
 from agent.jobs.verdict import Exit
@@ -89,7 +89,7 @@ async def _inspected(engine: Engine, name: str) -> dict[str, Any] | None:
     """Return `docker container inspect`; None when there is no such container."""
     asked = await engine.run("container", "inspect", name)
     if asked.code != 0:
-        if "no such container" in asked.complaint.lower():
+        if is_missing(asked):
             return None
         raise ContainerError(f"the engine does not tell how {name} ended: {asked.complaint}")
     container: dict[str, Any] = json.loads(asked.stdout)[0]
