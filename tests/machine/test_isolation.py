@@ -371,7 +371,7 @@ RESUMES = """
     command = ["sh", "resumes.sh"]
     state = "checkpoint"
     output = "."
-    timeout = "5s"
+    timeout = "20s"
 """
 PAGES = """
     cat "$MAYFLY_STATE_DIR/page" > before.csv 2>/dev/null || echo none > before.csv
