@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.aws.stack import Stack
 from tests.parts.aws import Aws
 
 Make = Callable[..., Stack]
+PAGE = Path(__file__).parents[2] / "docs/launch.md"
 
 
 @pytest.fixture
@@ -61,11 +63,13 @@ def test_a_machine_that_is_stopped_keeps_its_disk(make: Make) -> None:
 
 
 def test_two_stacks_from_one_image_differ_in_what_their_forms_say(make: Make) -> None:
-    """Test and production, side by side."""
-    test = configured(
-        make(StoreUrl="s3://scraped/test", Config="release.timeout = '5m'\n[limits]\njobs = 4\n")
-    )
-    prod = configured(make(StoreUrl="s3://scraped/prod", Track="v2.*", BrowserImage="selenium/x:1"))
+    """Test and production, side by side, as docs/launch.md types them and with its `Config`."""
+    page = PAGE.read_text("utf-8")
+    forms = re.findall(r'^make deploy STACK=\S+ +PARAMETERS="(.*)"$', page, re.MULTILINE)
+    (config,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    first, second = (dict(word.split("=", 1) for word in form.split()) for form in forms)
+    test = configured(make(**first, Config=config))
+    prod = configured(make(**second, Track="v2.*", BrowserImage="selenium/x:1"))
     assert (test.faults, prod.faults) == ((), ())
     assert (test.settings.store.url, test.settings.limits.jobs) == ("s3://scraped/test", 4)
     assert (test.settings.release.timeout, test.settings.release.track) == (300, "v1.*")

@@ -16,12 +16,15 @@ import pytest
 from tests.bucket.bucket import Bucket
 from tests.bucket.sound import all_sound
 from tests.consumer.serving import serving
+from tests.parts.aws import KEYS, REGION
 from tests.parts.command import mayfly
 from tests.parts.gitserver import GitServer
+from tests.parts.metadata import Metadata
 from tests.parts.private_index import USER as READER
 from tests.parts.private_index import PrivateIndex, lock
 from tests.parts.recorder import Recorder
 from tests.parts.seaweed import S3Server
+from tests.parts.sshd import SshServer, make_key
 from tests.parts.waiting import wait_until
 from tests.run.bench import NOWHERE, Bench
 
@@ -393,5 +396,82 @@ def test_what_opens_a_private_repository_or_index_is_for_no_job_and_no_reader(
     places |= {"stderr": (ran.stderr + refused.stderr).encode(), "doctor": doctor + alarmed}
     places |= {f"command {command[:40]!r}": command for command in commands}
     places |= {str(file): file.read_bytes() for file in bench.state.rglob("*") if file.is_file()}
+    hit = {name: hits(content, private) for name, content in places.items()}
+    assert {name: what for name, what in hit.items() if what} == {}
+
+
+def test_a_deploy_key_and_what_a_launch_says_are_for_no_job_and_nobody_at_home(
+    bench: Bench,
+    s3_server: S3Server,
+    s3_bucket: str,
+    aws: dict[str, str],
+    parameters: Callable[..., None],
+) -> None:
+    """A key out of SSM, a ping's secret out of user data: in no file, process, object, page, metric or pulled file."""
+    key = make_key(bench.folder / "deploy")
+    ping = "7d0f3c1e-ca7a-4b1e-9d53-0c6a1f5b7e99"
+    middle = key.read_text().splitlines()[2]
+    private = [middle, ping, s3_server.secret_key]
+    jobs = f"""
+        [[job]]
+        name = "prowls"
+        command = ["python3", "prowls.py"]
+        env.SOUGHT = "{" ".join(secret[::-1] for secret in private)}"
+        env.STATE = "{bench.state}"
+    """
+    bench.release("v1.0", jobs, {"prowls.py": PROWLS})
+    keys = {"access_key_id": s3_server.access_key, "secret_access_key": s3_server.secret_key}
+    parameters("/canaries/key-store", **keys)
+    around = home(s3_server, s3_bucket)
+    with (
+        SshServer(bench.folder / "sshd") as git,
+        Recorder() as watchdog,
+        Metadata(credentials=KEYS, zone=f"{REGION}a") as machine,
+    ):
+        git.admit(key, bench.repo.bare)
+        stored = key.read_text().removesuffix("\n")
+        parameters("/canaries/key", key=stored, known_hosts=git.known_hosts)
+        machine.said["user-data"] = (
+            f'store.url = "{around["MAYFLY_STORE_URL"]}"\n'
+            f'notify.healthchecks = "{watchdog.url}/{ping}"\n'
+        )
+        bench.store = around["MAYFLY_STORE_URL"]
+        bench.environ |= aws | {
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": machine.url,
+            "MAYFLY_STORE_ENDPOINT": s3_server.url,
+        }
+        bench.settings |= {
+            "store.credentials": "ssm:/canaries/key-store",
+            "release.repository": git.url(bench.repo.bare),
+            "release.credentials": "ssm:/canaries/key",
+        }
+        with process_list() as commands:
+            ran = bench.run()
+            explained = said(["check", "--explain"], bench.environment())
+            git.revoke()
+            refused = bench.run()
+    assert (ran.outcome["status"], refused.outcome["status"]) == ("succeeded", "succeeded"), (
+        ran.stderr
+    )
+    assert "the server rejected the key" in refused.stderr
+    assert watchdog.requests
+    assert b"notify.healthchecks" in explained
+    bucket = Bucket.on_s3(s3_server, s3_bucket)
+    for run in all_sound(bucket):
+        looked, found = json.loads(bucket.run(run).file("prowls", "found.json"))
+        assert (looked > 20, found) == (True, [])
+    places = {key: bucket.objects.get(key) for key in bucket.objects.stamps()}
+    places |= {"stderr": (ran.stderr + refused.stderr).encode(), "explained": explained}
+    places |= {f"command {command[:40]!r}": command for command in commands}
+    (folder := bench.folder / "home").mkdir()
+    places["pull"] = said(["pull", str(folder / "pulled")], around)
+    with serving(folder, around) as service:
+        service.looked()
+        for path in ("/", "/metrics"):
+            places[f"serve {path}"] = service.get(path).body
+    for place in (folder, bench.state):
+        places |= {str(file): file.read_bytes() for file in place.rglob("*") if file.is_file()}
+    assert b"prowls" in places["serve /metrics"]
+    assert any("found.json" in name for name in places if name.startswith(str(folder / "pulled")))
     hit = {name: hits(content, private) for name, content in places.items()}
     assert {name: what for name, what in hit.items() if what} == {}
