@@ -16,7 +16,6 @@ from agent.base.logs import Log, RunLogger
 from agent.base.processes import run
 from agent.base.urlsecrets import environment_secrets
 from agent.browser import Container, choose, find_chromedriver
-from agent.cli.bucket import operators_memory
 from agent.cli.surroundings import (
     Options,
     configuration_options,
@@ -32,6 +31,7 @@ from agent.jobs.containers.compose import compose_command
 from agent.jobs.containers.stackfile import examine_stacks, summary
 from agent.release.context import ReleaseContext
 from agent.release.obtain import obtain
+from agent.release.operate import operators_memory
 from agent.release.store import Installed, ReleaseStore, bake
 from agent.secrets.keyring import Keyring
 

@@ -17,15 +17,15 @@ from agent.base import threads
 from agent.base.console import aligned, printable
 from agent.base.errors import ExitCode, UsageError
 from agent.base.logs import RunLogger
-from agent.cli.bucket import open_bucket, operators_memory
 from agent.cli.surroundings import Options, configuration_options, surroundings
 from agent.contract.releases import Fact
 from agent.contract.results import Record
 from agent.release.memory import Memory
-from agent.release.operate import Row, find, overview, pin, rollback, unpin
+from agent.release.operate import Row, find, operators_memory, overview, pin, rollback, unpin
 from agent.release.publish import Plan, Published, publish
 from agent.release.repository import TRACK
 from agent.release.store import ReleaseStore
+from agent.secrets.sources import open_bucket
 
 T = TypeVar("T")
 Name = click.argument("name", metavar="TAG|COMMIT")
@@ -150,7 +150,9 @@ class _Releases:
         who = around.environ.get("USER") or around.environ.get("LOGNAME") or "operator"
         memory = operators_memory(loaded.settings, f"{who}@{platform.node()}", RunLogger().log)
         runner = asyncio.Runner()
-        runner.run(memory.connect(open_bucket(loaded.settings, places, around.environ)))
+        runner.run(
+            memory.connect(open_bucket(loaded.settings.store, places.bucket, around.environ))
+        )
         release_store = ReleaseStore.at(places.state, places.cache)
         rows = overview(memory.known, release_store, __version__, datetime.now(UTC))
         return cls(memory, rows, runner)

@@ -24,7 +24,6 @@ from agent.batch.history import History
 from agent.batch.log import Listed, LogReader
 from agent.browser.interface import WATCH
 from agent.bucket.store import Bucket
-from agent.cli.bucket import open_bucket, operators_memory
 from agent.cli.report import print_outcome
 from agent.cli.run import perform
 from agent.cli.surroundings import Options, colors, configuration_options, kept_in, surroundings
@@ -38,6 +37,8 @@ from agent.contract.layout import INDEX, PointerKey, StateKey, index_start, job_
 from agent.contract.releases import Pin
 from agent.demo import claim_folder
 from agent.notify.outcome import Outcome
+from agent.release.operate import operators_memory
+from agent.secrets.sources import open_bucket
 
 COMMAND = "mayfly rerun"
 MARKER = ".mayfly-rerun"
@@ -90,8 +91,8 @@ def rerun(
         around = replace(around, environ={**around.environ, WATCH: "1"})
 
     async def work() -> tuple[Outcome, facts.Release]:
-        there = await open_bucket(loaded.settings, places, around.environ)
-        here = await open_bucket(own.settings, own_places, around.environ)
+        there = await open_bucket(loaded.settings.store, places.bucket, around.environ)
+        here = await open_bucket(own.settings.store, own_places.bucket, around.environ)
         release = await prepare(there, here, run, job, own.settings)
         click.echo(f"{job} of {run}: {release.ref} ({release.commit[:12]}), in {place}", err=True)
         # Nothing of this run comes near the bucket any more.

@@ -8,7 +8,7 @@ from agent.bucket.address import LocalBucket, bucket_at
 from agent.bucket.store import Bucket
 from agent.doctor.examine import Finding, Installation, failed, ok, skipped
 from agent.machine.aws import aws_session
-from agent.secrets.sources import job_secrets, store_credentials
+from agent.secrets.sources import job_secrets, open_bucket, store_credentials
 
 PREFIX = "doctor/"
 OPEN_SECONDS = 15.0
@@ -41,11 +41,8 @@ def _chain(environ: Mapping[str, str]) -> str | None:
 
 async def store(installation: Installation) -> Finding:
     """Write an object, read it back, list it, and remove it."""
-    address = bucket_at(installation.settings.store, installation.places.bucket)
-    keys = await store_credentials(installation.settings.store, installation.environ)
-    bucket = await in_thread(
-        lambda: Bucket.open(address, keys, installation.environ), seconds=OPEN_SECONDS
-    )
+    configured, default = installation.settings.store, installation.places.bucket
+    bucket = await open_bucket(configured, default, installation.environ)
     key = f"{PREFIX}{random.token_hex(8)}"
     data = random.token_bytes(64)
     await bucket.put(key, data)

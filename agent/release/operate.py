@@ -1,15 +1,20 @@
 """What an operator does about releases, from any computer with the bucket's keys: list, pin, go back."""
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from agent.base.errors import StoreError, StoreRefused, UsageError
+from agent.base.logs import Log
 from agent.config.faults import suggest
+from agent.config.settings import Settings
+from agent.contract.ids import run_id
 from agent.contract.releases import Bad, Fact, Good, Pin, Version
 from agent.release.known import Known
-from agent.release.memory import Memory
+from agent.release.memory import Memory, Writer
+from agent.release.repository import channel_of
 from agent.release.store import Marker, ReleaseStore, read_marker
 
 SHORTEST_COMMIT = 7
@@ -44,6 +49,23 @@ class Row:
     died: int
     image: bool
     marker: Marker | None
+
+
+def operators_memory(
+    settings: Settings, by: str, log: Log, lasting: timedelta = timedelta(0)
+) -> Memory:
+    """Return what is known of the releases that a configuration follows, without a copy on this disk.
+
+    Args:
+        settings: The configuration.
+        by: Who learns.
+        log: Gets what is noteworthy.
+        lasting: After this time, a trial that did not end has died.
+    """
+    now = datetime.now(UTC)
+    writer = Writer(run_id(now, os.urandom(3)), by[:300], now + lasting)
+    channel = channel_of(settings.release)
+    return Memory(channel, writer, copy=None, now=lambda: datetime.now(UTC), log=log)
 
 
 def overview(known: Known, release_store: ReleaseStore, version: str, now: datetime) -> list[Row]:

@@ -21,7 +21,6 @@ from agent.batch.session import CLAIM_SECONDS, BatchSession, Begin, Report, Sett
 from agent.batch.shards import identify
 from agent.batch.slots import tag_may_change
 from agent.batch.which import Purpose
-from agent.bucket.address import bucket_at
 from agent.bucket.store import Bucket
 from agent.contract.facts import Cost, Host
 from agent.contract.ids import process_nonce
@@ -33,7 +32,7 @@ from agent.machine.metadata import read_facts
 from agent.machine.prices import cost_of_run, spot_price
 from agent.machine.spot_watch import watch_spot
 from agent.run.context import RunContext
-from agent.secrets.sources import job_secrets, store_credentials, until_answered
+from agent.secrets.sources import job_secrets, open_bucket, until_answered
 
 T = TypeVar("T")
 
@@ -168,14 +167,10 @@ class Background:
         return bucket
 
     async def _open_once(self) -> Bucket:
-        store, environ = self._call.settings.store, self._call.environ
-        address = bucket_at(store, self._call.places.bucket)
-        credentials = await store_credentials(store, environ)
-        if credentials is not None:
-            self._call.run_logger.add_secrets(
-                {"store": credentials.secret_key, "store-token": credentials.token or ""}
-            )
-        return await asyncio.to_thread(Bucket.open, address, credentials, environ)
+        call = self._call
+        return await open_bucket(
+            *(call.settings.store, call.places.bucket, call.environ), call.run_logger.add_secrets
+        )
 
     async def _read_secrets(self) -> dict[str, str]:
         secrets = await until_answered(

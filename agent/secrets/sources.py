@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from agent.base.errors import SecretsError, SecretsUnreachable
+from agent.bucket.address import bucket_at
+from agent.bucket.store import Bucket
 from agent.config.credentials import Credentials, static_credentials
 from agent.config.faults import Fault
 from agent.config.settings import Secrets, Store
@@ -46,6 +48,31 @@ async def store_credentials(store: Store, environ: Mapping[str, str]) -> Credent
     return Credentials(
         found["access_key_id"], found["secret_access_key"], found.get("session_token")
     )
+
+
+async def open_bucket(
+    store: Store,
+    default: Path,
+    environ: Mapping[str, str],
+    heard: Callable[[Mapping[str, str]], None] = lambda _: None,
+) -> Bucket:
+    """Return the bucket of a configuration, opened with its keys.
+
+    Args:
+        store: The configuration.
+        default: The folder that is the bucket when none is configured.
+        environ: The environment, for keys and proxies.
+        heard: Gets the keys that no text may show, by name, before they are used.
+
+    Raises:
+        SecretsError: Its keys are not available.
+        StoreError: It cannot be opened.
+    """
+    address = bucket_at(store, default)
+    credentials = await store_credentials(store, environ)
+    if credentials is not None:
+        heard({"store": credentials.secret_key, "store-token": credentials.token or ""})
+    return await asyncio.to_thread(Bucket.open, address, credentials, environ)
 
 
 async def until_answered(
