@@ -133,8 +133,8 @@ class Ec2Rights:
         for key, value in asked.items():
             if key.endswith("SubnetId"):
                 yield f"{self._ours}:subnet/{value}", False
-        if key := asked.get("KeyName"):
-            yield f"{self._ours}:key-pair/{key}", False
+        if login := asked.get("KeyName"):
+            yield f"{self._ours}:key-pair/{login}", False
         for kind in CREATED:
             yield f"{self._ours}:{kind}/*", False
         if template:
