@@ -43,6 +43,7 @@ PACKER = {
     *("ec2:CreateKeyPair", "ec2:DeleteKeyPair", "ec2:CreateSecurityGroup"),
     *("ec2:AuthorizeSecurityGroupIngress", "ec2:DescribeSecurityGroups", "ec2:DeleteSecurityGroup"),
     *("ec2:DescribeImages", "ec2:CreateImage", "ec2:CopyImage", "ec2:DeregisterImage"),
+    "ec2:ModifyImageAttribute",
     *("ec2:DeleteSnapshot", "ec2:DescribeSnapshots", "ec2:DescribeRegions", "ec2:DescribeVpcs"),
     *("ec2:DescribeSubnets", "ec2:DescribeInstanceTypeOfferings"),
 }
