@@ -18,6 +18,10 @@ committed a run as a whole; 0.2 commits each job as it ends.
 All that is compared was measured in one go, in turn, on one machine; the order changes each round. A ratio is the
 median of the rounds' ratios, with the lowest and the highest in brackets: where these lie far apart, something else
 used the machine, and the ratio means little. The load is the number of processes that wanted a core, before and after.
+
+The disk was the measuring machine's own, and what is read twice was in its memory; a virtual machine's was a file
+there. A new EBS volume is slow where it is read first, and none of that is in these figures: what a first boot from
+such a disk takes, `python -m benchmarks.first_reads` measures; what to do about it is in [AWS](aws.md).
 """
 
 

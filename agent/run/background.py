@@ -6,6 +6,7 @@ Nothing here stops the jobs: whoever needs a result awaits it, and gets its erro
 import asyncio
 import os
 from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -46,6 +47,8 @@ SECRETS_SECONDS = 120.0
 ALONE_SECONDS = 20.0
 """For the claim of a run that nobody scheduled: it only looks for an earlier batch to go on with."""
 STANDS_BACK = "another run has the batch"
+NO_TAG = "the metadata service did not say for which slot the machine is: jobs may run that another run has done"
+"""To go on costs a second run of the jobs at worst; not to go on, the night."""
 
 
 class Background:
@@ -262,6 +265,9 @@ class Background:
             self._call.stop.request(STANDS_BACK)
         else:
             self._log.info("batch.claimed", leaves_out=len(settled.decision.leave_out))
+        facts = await asyncio.shield(self.facts)
+        if self._call.slot == "tag" and facts is not None and facts.instance_id is None:
+            return replace(settled, warning="; ".join(filter(None, (NO_TAG, settled.warning))))
         return settled
 
     async def _earlier_done(self) -> None:

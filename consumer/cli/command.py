@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 PIPE_WIDTH = 10_000
 """Columns where nobody's terminal limits them."""
+NEVER_BEGAN = (
+    "A machine that began no run has none here, and said why on its console: `aws ec2 get-console-output --latest "
+    "--output text --instance-id i-...`, or, with LogRetentionDays, in CloudWatch, group /mayfly/STACK"
+)
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -93,7 +97,7 @@ class Known:
         if found is None:
             raise UsageError(
                 f"no run {name!r} is known in {self.bucket.name}",
-                remedy="`mayfly status -n 100` lists runs; `latest` is the last one",
+                remedy=f"`mayfly status -n 100` lists runs; `latest` is the last one. {NEVER_BEGAN}",
             )
         return found
 

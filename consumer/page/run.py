@@ -174,6 +174,9 @@ def notes(_: Language, batch: Batch, run: Run) -> Iterator[str]:
         instance = run.began.host.instance_id if run.began else None
         if instance:
             yield f"aws ec2 get-console-output --latest --output text --instance-id {instance}"
+            yield _(
+                "With LogRetentionDays also CloudWatch: group /mayfly/STACK, {name}", name=instance
+            )
         else:
             yield _("the machine's own log: journalctl -u mayfly")
     yield from _release_notes(_, run)

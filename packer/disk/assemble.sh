@@ -82,6 +82,16 @@ load_browser() {
   rm -rf "$work/root/var/lib/docker/"{containerd,runtimes,network,tmp,engine-id}
 }
 
+# What a policy that came with the packages calls each file: the kernel of the machine finds it there. It needs /proc, which
+# only this process sees.
+label() {
+  local policy=/etc/selinux/default/contexts/files/file_contexts
+  if [[ ! -e $work/root$policy ]]; then return; fi
+  # shellcheck disable=SC2016 # it is the inner shell that fills it in
+  unshare --mount --propagation private -- sh -euc \
+    'mount -t proc proc "$1/proc" && exec chroot "$1" setfiles -F -e /proc "$2" /' label "$work/root" "$policy"
+}
+
 make_disk() {
   cp "$(readlink -f "$work/root/boot"/vmlinuz-*)" "$folder/vmlinuz"
   cp "$(readlink -f "$work/root/boot"/initrd.img-*)" "$folder/initrd"
@@ -99,5 +109,6 @@ fi
 make_root
 make_key
 load_browser
+label
 make_disk
 rm -f "$folder/dockerd.log"

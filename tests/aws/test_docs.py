@@ -31,6 +31,16 @@ def test_every_parameter_of_the_template_is_explained(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_every_default_of_the_template_is_the_pages(page: str) -> None:
+    """What the form does not ask for is what the page says."""
+    text = (DOCS / page).read_text("utf-8")
+    said = dict(re.findall(r"^\| `([A-Z]\w+)` \| ([^|]+) \|", text, re.MULTILINE))
+    defaults = {name: str(one.get("Default")) for name, one in template()["Parameters"].items()}
+    empty = {"aws.md": "empty", "aws.ja.md": "空"}[page]
+    assert {**said, "ImageId": "None"} == {name: one or empty for name, one in defaults.items()}
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_defaults_of_prices_are_those_of_the_page(page: str) -> None:
     """The sources on the page are the sources of these numbers."""
     text = (DOCS / page).read_text("utf-8")

@@ -35,6 +35,8 @@ def image(around: World, tmp_path_factory: pytest.TempPathFactory) -> str:
     if MADE:
         return around.room.register(MADE / "disk.qcow2")
     folder: Path = tmp_path_factory.mktemp("image")
+    before = len(around.room.asked)
     made = build_image(around.room, CONFIG, folder / "build")
+    around.asked_by_packer = around.room.asked[before:]
     around.room.say(f"Packer made {made}")
     return made

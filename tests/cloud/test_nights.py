@@ -10,10 +10,14 @@ from typing import Any
 
 import pytest
 
+from tests.aws.ec2 import ACCOUNT
 from tests.aws.stack import SCHEDULED, Stack
+from tests.aws.test_person_rights import DOCUMENTS, PACKER
 from tests.bucket.bucket import Run
 from tests.cloud.releases import BEGUN, BROKEN, CONTAINED, SLOW, TOKEN, WHICH, publish
 from tests.cloud.world import NIGHT_SECONDS, World
+from tests.parts.ec2_rights import Ec2Rights
+from tests.parts.rights import allowed
 from tests.parts.waiting import wait_until
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(3000)]
@@ -52,7 +56,8 @@ def night(around: World, name: str, state: str = "terminated") -> Run:
     around.room.wait_state(name, state, NIGHT_SECONDS)
     assert not around.room.is_on(name)
     runs = around.new_runs()
-    assert len(runs) == 1, around.room.console(name)[-6000:]
+    said = [line for line in around.room.console(name).splitlines() if '"event"' in line]
+    assert len(runs) == 1, "\n".join(said)[-6000:]
     return runs[0]
 
 
@@ -68,7 +73,26 @@ def test_packer_builds_the_image_in_ec2(around: World, image: str) -> None:
     assert states == {"terminated"}
 
 
-def test_a_night(around: World, stack: Stack) -> None:
+def test_packers_calls_are_those_of_its_policy(around: World, image: str) -> None:
+    """Each is allowed by the policy that the documentation names, for what the call was about."""
+    if not around.asked_by_packer:
+        pytest.skip("the image was made before")
+    aws = around.room
+    rights = Ec2Rights(aws.client("ec2"), aws.client("iam"), ACCOUNT, lambda _: {})
+    refused = []
+    asked = set()
+    for one in around.asked_by_packer:
+        for call in rights.calls(one):
+            asked.add(call.action)
+            decision = allowed(DOCUMENTS["ami"], call)
+            print(f"{call.action} {call.resource}: {decision.statement or 'refused'}")
+            if not decision.allowed:
+                refused.append(call)
+    assert refused == []
+    assert asked <= PACKER
+
+
+def test_a_scheduled_night(around: World, stack: Stack) -> None:
     """Region, role, secrets and slot come from the machine's own services, the release from git; then it is gone."""
     commit = publish(around.repo, "v1.1.0", WHICH, CONTAINED)
     name = launch(stack, 1)

@@ -32,6 +32,7 @@ class World:
         git: The server that hands it out.
         bucket: The machines' bucket.
         seen: Runs whose entries a test has looked at.
+        asked_by_packer: What Packer asked EC2 when it built the image.
     """
 
     room: MachineRoom
@@ -39,6 +40,7 @@ class World:
     git: GitServer
     bucket: Bucket
     seen: set[str] = field(default_factory=set)
+    asked_by_packer: list[dict[str, str]] = field(default_factory=list)
 
     def new_runs(self) -> list[Run]:
         """Return the runs that no earlier call returned, in the order in which they began."""

@@ -357,6 +357,10 @@ def test_a_run_or_job_that_there_is_not(folder: Bucket) -> None:
     leave_run(folder.objects, datetime.now(UTC) - HOUR)
     for arguments, says in (
         (["show", "20260101T000000Z-000000"], "`mayfly status -n 100` lists runs"),
+        (
+            ["show", "20260101T000000Z-000000"],
+            "began no run has none here, and said why on its console",
+        ),
         (["logs", "nonsense"], "no run 'nonsense' is known"),
         (["show", "latest", "nothing"], "its jobs: quotes"),
     ):

@@ -475,6 +475,7 @@ def test_a_run_that_is_under_way_and_one_that_is_lost() -> None:
     gone = SCENES["lost"]()
     html = run_page(visit("/runs/x"), gone.judged, gone.costs, gone.run, LOG) or ""
     assert "get-console-output --latest --output text --instance-id i-0abcdef1234567890" in html
+    assert "group /mayfly/STACK, i-0abcdef1234567890" in html
     assert "status=failed" in html
     assert "~$" in html
 

@@ -8,10 +8,23 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tests.parts.rights import Call, Context
+from tests.parts.rights import Call, Context, resource_types
 
 CREATED = ("instance", "network-interface", "volume")
 LAUNCHES = {"RunInstances", "CreateFleet"}
+KINDS = {
+    "i": "instance",
+    "ami": "image",
+    "snap": "snapshot",
+    "vol": "volume",
+    "eni": "network-interface",
+    "sg": "security-group",
+    "subnet": "subnet",
+    "vpc": "vpc",
+}
+"""Of resource, by how its ids begin."""
+ALL_ACCOUNTS = {"image", "snapshot"}
+"""Their ARNs name no account."""
 
 
 class Ec2Rights:
@@ -60,21 +73,45 @@ class Ec2Rights:
                 keys = [v for k, v in asked.items() if re.fullmatch(r"Tag\.\d+\.Key", k)]
                 for name in values(asked, "ResourceId"):
                     context = {"aws:TagKeys": keys, "ec2:CreateAction": None}
-                    yield Call("ec2:CreateTags", f"{self._ours}:instance/{name}", context)
+                    yield Call("ec2:CreateTags", self._of(_kind_of(name), name), context)
             case _:
-                yield Call(f"ec2:{action}")
+                yield from self._others(action, asked)
+
+    def _others(self, action: str, asked: Mapping[str, str]) -> Iterator[Call]:
+        """Yield what is asked about a request that names resources, or makes some that have no id yet."""
+        named = {kind: value for value in asked.values() if (kind := _kind_of(value))}
+        if "KeyName" in asked:
+            named["key-pair"] = asked["KeyName"]
+        kinds = resource_types(f"ec2:{action}")
+        for kind, required in kinds.items():
+            if kind in named or required:
+                name = named.get(kind, "*")
+                tags = self._tags_of(name) if _kind_of(name) == "instance" else {}
+                yield Call(f"ec2:{action}", self._of(kind, name), _tagged(tags))
+        if not kinds:
+            yield Call(f"ec2:{action}")
+        for kind in _tagged_kinds(asked):
+            context: Context = {"ec2:CreateAction": action, "aws:TagKeys": tag_keys(asked, kind)}
+            yield Call("ec2:CreateTags", self._of(kind, "*"), context)
+
+    def _of(self, kind: str, name: str) -> str:
+        place = f"arn:aws:ec2:{self._region}:" if kind in ALL_ACCOUNTS else self._ours
+        return f"{place}:{kind}/{name}"
 
     def _launch(self, asked: Mapping[str, str], prefix: str) -> Iterator[Call]:
         template = asked.get(f"{prefix}LaunchTemplateId")
         data = self._template(template, asked[f"{prefix}Version"]) if template else {}
         arn = f"{self._ours}:launch-template/{template}" if template else None
+        owner = self._owner_of(asked.get("ImageId") or data["ImageId"])
         for resource, of_template in self._used(asked, data, arn):
             context: Context = {
                 "ec2:LaunchTemplate": arn,
                 "ec2:IsLaunchTemplateResource": str(of_template).lower(),
+                "ec2:InstanceType": asked.get("InstanceType", data.get("InstanceType")),
+                "ec2:Owner": owner,
             }
             yield Call("ec2:RunInstances", resource, context)
-        tagged = {v: tag_keys(asked, v) for k, v in asked.items() if k.endswith("ResourceType")}
+        tagged = {kind: tag_keys(asked, kind) for kind in _tagged_kinds(asked)}
         tagged |= {
             one["ResourceType"]: [tag["Key"] for tag in one["Tags"]]
             for one in data.get("TagSpecifications", [])
@@ -96,6 +133,8 @@ class Ec2Rights:
         for key, value in asked.items():
             if key.endswith("SubnetId"):
                 yield f"{self._ours}:subnet/{value}", False
+        if login := asked.get("KeyName"):
+            yield f"{self._ours}:key-pair/{login}", False
         for kind in CREATED:
             yield f"{self._ours}:{kind}/*", False
         if template:
@@ -118,6 +157,10 @@ class Ec2Rights:
             LaunchTemplateId=name, Versions=[version]
         )
         return found["LaunchTemplateVersions"][0]["LaunchTemplateData"]
+
+    def _owner_of(self, image: str) -> str:
+        (found,) = self._ec2.describe_images(ImageIds=[image])["Images"]
+        return str(found.get("ImageOwnerAlias", found["OwnerId"]))
 
     def _tags_of(self, machine: str) -> dict[str, str]:
         (found,) = self._ec2.describe_instances(InstanceIds=[machine])["Reservations"]
@@ -143,6 +186,16 @@ def tags_for(asked: Mapping[str, str], kind: str) -> dict[str, str]:
             for name in [one for one in asked if re.fullmatch(rf"{prefix}Tag\.\d+\.Key", one)]:
                 tags[asked[name]] = asked[f"{name.removesuffix('Key')}Value"]
     return tags
+
+
+def _kind_of(name: str) -> str:
+    """Return the type of the resource that an id names; empty for what is no id."""
+    found = re.fullmatch(r"([a-z]+)-[0-9a-f]{8,17}", name)
+    return KINDS.get(found[1], "") if found else ""
+
+
+def _tagged_kinds(asked: Mapping[str, str]) -> list[str]:
+    return [value for key, value in asked.items() if key.endswith("ResourceType")]
 
 
 def _tagged(tags: Mapping[str, str]) -> Context:

@@ -109,14 +109,14 @@ def resource_types(action: str) -> dict[str, bool]:
 
 
 def type_of(action: str, resource: str) -> str:
-    """Return the type of a resource for an action; empty where it is judged by none.
+    """Return the type of a resource for an action; empty where it is judged by none, or need not be by any.
 
     Raises:
         NotUnderstood: AWS does not judge the action by such a resource.
     """
     service = action.partition(":")[0]
-    kinds = list(resource_types(action))
-    if resource == "*" and not kinds:
+    kinds = resource_types(action)
+    if resource == "*" and not any(kinds.values()):
         return ""
     fitting = {kind: _pattern_of(service, kind) for kind in kinds}
     found = [kind for kind in kinds if _like(fitting[kind], resource)]

@@ -199,6 +199,19 @@ def consumer(bench: Bench, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.long
+def test_a_machine_that_cannot_read_its_tag_works_and_says_so(
+    bench: Bench, bucket: Bucket, ec2: Metadata
+) -> None:
+    """Jobs that run twice are better than a night without any; the manifest has the doubt."""
+    ec2.status, ec2.spared = 503, ("/latest/api/token", "/latest/user-data")
+    ran = bench.run("--slot", "tag")
+    assert ran.code == 0, ran.stderr[-2000:]
+    record = bucket.run(ran.run_id).record
+    assert record["slot"] is None
+    assert any("for which slot the machine is" in warning for warning in record["warnings"])
+
+
 def test_a_machine_of_ec2_says_what_it_is_and_what_it_cost(
     bench: Bench, bucket: Bucket, ec2: Metadata
 ) -> None:

@@ -17,7 +17,10 @@ from tests.parts.missing import MissingPartError, program
 
 FILES = Path(__file__).with_name("disk")
 SCRIPTS = ROOT / "packer" / "disk"
-PACKAGES = ("cloud-init", "sudo", "isc-dhcp-client")
+PACKAGES = (
+    *("cloud-init", "sudo", "isc-dhcp-client", "amazon-ec2-net-utils"),
+    *("selinux-policy-default", "policycoreutils"),
+)
 BUILD_SECONDS = 900
 
 
@@ -46,9 +49,16 @@ def base_disk() -> Iterator[Disk]:
         yield Disk.at(folder)
 
 
+def browser_archive() -> Path:
+    """Return the file system of the browser's image as a tar archive, made when its recipe has changed."""
+    cache = cache_folder() / "ec2"
+    cache.mkdir(exist_ok=True)
+    return _archive(cache, "browser")
+
+
 def _build(cache: Path, folder: Path) -> None:
     root = _archive(cache, "root", *PACKAGES)
-    browser = _archive(cache, "browser")
+    browser = browser_archive()
     draft = Path(tempfile.mkdtemp(dir=cache, prefix="draft-"))
     try:
         _run("assemble.sh", str(root), str(browser), str(draft), str(FILES))

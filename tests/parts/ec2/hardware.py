@@ -6,8 +6,9 @@ from tests.parts.machine import Machine
 from tests.parts.missing import program
 from tests.parts.ports import LOOPBACK
 
-NETWORK = "net=169.254.0.0/16,host=169.254.0.2,dns=169.254.0.3,dhcpstart=169.254.0.15,restrict=on"
-"""The emulator reaches a service only within its own network, and the metadata service has a fixed address."""
+NETWORK = "net=169.254.0.0/16,host=169.254.0.2,dns=169.254.0.3,dhcpstart=169.254.0.15,ipv6=off,restrict=on"
+"""The emulator reaches a service only within its own network, and the metadata service has a fixed address. A network
+of EC2 has no IPv6 unless it is asked for."""
 
 METADATA, AWS = "169.254.169.254:80", "169.254.0.20:443"
 GIT, STORE, SITE = "169.254.0.10:80", "169.254.0.11:80", "169.254.0.12:80"

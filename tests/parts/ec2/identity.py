@@ -45,9 +45,11 @@ class Identity(Metadata):
             "instance-life-cycle": "spot" if launch.spot else "on-demand",
             "local-ipv4": address,
             "hostname": host,
+            "mac": MAC,
             "local-hostname": host,
             f"network/interfaces/macs/{MAC}/mac": MAC,
             f"network/interfaces/macs/{MAC}/device-number": "0",
+            f"network/interfaces/macs/{MAC}/interface-id": f"eni-{instance['InstanceId'][2:]}",
             f"network/interfaces/macs/{MAC}/local-ipv4s": address,
         }
         if public_key:

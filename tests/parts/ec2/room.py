@@ -146,7 +146,8 @@ class MachineRoom(Aws):
         )["Images"]:
             self._images[image["ImageId"]] = self._base.image
         self._moto = self.url
-        self.url = self._stack.enter_context(_Front(self, self.url)).url
+        self._front = self._stack.enter_context(_Front(self, self.url))
+        self.url = self._front.url
         self.environ["AWS_ENDPOINT_URL"] = self.url
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.trusted.file, self.trusted.key)
@@ -162,6 +163,11 @@ class MachineRoom(Aws):
         self._stack.close()
         if self.faults and raised[:1] == (None,):
             raise self.faults[0]
+
+    @property
+    def asked(self) -> list[dict[str, str]]:
+        """What EC2 was asked so far, but for what the room itself asked."""
+        return [dict(parse_qsl(body.decode(errors="replace"))) for body in self._front.bodies]
 
     def say(self, what: str) -> None:
         """Write a line of what happened."""
@@ -364,6 +370,7 @@ class MachineRoom(Aws):
             memory=MEMORY,
             services={**self._services, METADATA: identity.port},
             login=self.login if launch.key else None,
+            append="security=selinux",
         )
         machine.name, machine.type = name, instance["InstanceType"]
         return Slot(machine, identity, launch)
