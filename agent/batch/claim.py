@@ -1,8 +1,8 @@
 """Which of several runs works on a batch. Decisions only.
 
-A run looks at its batch's log, puts its `began`, fetches its release, and looks again after `SETTLE` at least. The
-first to have begun by the store's time works; a run that began later works only if every earlier claim was over by
-then. Only the store's clock is asked: when the run's own `began` arrived tells what time it is there.
+A run puts its `began`, fetches its release, and looks at its batch's log after `SETTLE` at least. The first to have
+begun by the store's time works; a run that began later works only if every earlier claim was over by then, and nobody
+if the batch is done. Only the store's clock is asked: when the run's own `began` arrived tells what time it is there.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from agent.batch.fold import Run, State
 
 SETTLE = timedelta(seconds=5)
-"""Between the answer to `began` and the second look: what was answered before is in a listing by then."""
+"""Between the answer to `began` and the look: what was answered before is in a listing by then."""
 PAST_DEADLINE = timedelta(minutes=5)
 """By how much the clock that set a deadline may be behind the store's."""
 SILENCE = timedelta(minutes=10)
@@ -66,29 +66,21 @@ class LookAgain:
     """The listing does not show the run's own `began` yet, so that it may lack those of others too."""
 
 
-def before_beginning(state: State, claimant: Claimant) -> StandBack | None:
-    """Return why a run need not even begin, at the first look: the batch is done.
-
-    Others' claims are judged at the second look alone: until its own `began` has arrived, a run does not know the
-    store's time, and by its own clock a live run could be dead.
-    """
-    done = None if claimant.retried else state.done_by
-    return StandBack(f"run {done.id} has done it", done.id) if done else None
-
-
 def decide(state: State, claimant: Claimant) -> Work | StandBack | LookAgain:
-    """Return what a run does: at the second look, and at every look while it works.
+    """Return what a run does: before its jobs begin, and at every look while it works.
 
     Who has to stand back while it works commits what ended, starts nothing more and closes. That happens when it was
-    silent for so long that another took over, or when its second look lacked somebody.
+    silent for so long that another took over, or when its first look lacked somebody.
     """
     own = state.runs.get(claimant.run)
     if own is None or own.began is None:
         return LookAgain()
     if claimant.retried:
         return Work(state.finished)
+    if done := state.done_by:
+        return StandBack(f"run {done.id} has done it", done.id)
     rivals = (*_earlier(state, own, claimant), *_overtaking(state, own, claimant))
-    return before_beginning(state, claimant) or next(map(_to, rivals), Work(state.finished))
+    return next(map(_to, rivals), Work(state.finished))
 
 
 def unheard(state: State, claimant: Claimant) -> frozenset[str]:

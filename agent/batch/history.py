@@ -40,7 +40,7 @@ ONE_ANSWER = 1000
 CLOCKS = timedelta(days=1)
 """What a clock that was wrong has dated later counts only where there is nothing else."""
 
-WITHOUT_RESULTS = frozenset({"stood_back", "planned", "log"})
+WITHOUT_RESULTS = frozenset({"stood_back", "began", "planned", "log"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +124,14 @@ class History:
             pointers = [key async for key in self._seen(self._now - span)]
             new = [entry for entry in self._with_results(pointers) if entry not in read]
             entries = new[: MOST_READ + len(jobs) - len(read)]
-            for start in range(0, len(entries), GETS_AT_ONCE):
-                some = entries[start : start + GETS_AT_ONCE]
+            start, at_once = 0, 1
+            while start < len(entries) and not set(jobs) <= set(found):
+                some = entries[start : start + at_once]
                 for entry in await asyncio.gather(*map(self._read, some)):
                     _gather(entry, jobs, found)
                 read.update(some)
-                if set(jobs) <= set(found):
-                    break
+                # The newest names all jobs of a small run.
+                start, at_once = start + len(some), min(2 * at_once, GETS_AT_ONCE)
             if len(entries) < len(new) or len(pointers) == MOST_POINTERS:
                 return Past(found, cut=not set(jobs) <= set(found))
         return Past(found)

@@ -5,6 +5,7 @@ the answer was lost: so an object arrives once, when the store says so, or never
 """
 
 import asyncio
+import hashlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
@@ -57,6 +58,10 @@ class Listed(Protocol):
     def written(self) -> datetime:
         """When it arrived, by the store's clock."""
 
+    @property
+    def etag(self) -> str:
+        """The store's tag of its content, without quotes; with most stores its MD5."""
+
 
 class Source(Protocol):
     """What a reader of logs needs of a bucket; each method raises `StoreError` when the store fails it."""
@@ -100,7 +105,8 @@ class LogWriter:
     """Appends the entries of one process of a run.
 
     An entry that could not be put waits, and everything after it waits behind it: so nothing of a run comes before its
-    beginning. What waits is in memory; whoever must not lose it keeps it elsewhere until `append` has returned.
+    beginning. What waits is in memory, and so is what `prove` has not found yet: a store may say yes and keep
+    nothing, so whoever must not lose an entry keeps it elsewhere until then.
 
     Attributes:
         trouble: Why the entry that is being put was not put at the last try; empty when nothing is wrong.
@@ -125,6 +131,7 @@ class LogWriter:
         self._number = 0
         self._began = False
         self._waiting: deque[Entry] = deque()
+        self._unproven: dict[EntryKey, Entry] = {}
         self._unpointed: list[tuple[EntryKey, str]] = []
         self._turn = asyncio.Lock()
         self.trouble = ""
@@ -133,6 +140,11 @@ class LogWriter:
     def pending(self) -> int:
         """How many entries wait."""
         return len(self._waiting)
+
+    @property
+    def unproven(self) -> int:
+        """How many entries were put, and not found yet by `prove`."""
+        return len(self._unproven)
 
     @property
     def unpointed(self) -> int:
@@ -184,10 +196,59 @@ class LogWriter:
             StoreError: The bucket failed; the rest still waits.
         """
         async with self._turn:
-            while self._waiting:
-                await self._commit(self._waiting[0])
-                self._waiting.popleft()
-            await self._point_to_rest()
+            await self._flush()
+
+    async def prove(self) -> None:
+        """Look whether the store holds what was put, and put again what it lacks, or holds otherwise.
+
+        One LIST, and a GET for each entry whose tag there is not its MD5.
+
+        Raises:
+            StoreError: The bucket failed, or does not hold what it accepts.
+        """
+        async with self._turn:
+            for pause in (*PAUSES, None):
+                await self._flush()
+                await self._list()
+                lacking = [key for key in self._unproven if not await self._holds(key)]
+                self._waiting.extend(self._unproven[key] for key in lacking)
+                self._unproven.clear()
+                if not lacking:
+                    return
+                self.trouble = (
+                    f"the bucket accepted {lacking[0].text} and does not hold it as it was sent"
+                )
+                if pause is not None:
+                    await self._pause(pause)
+            raise StoreError(self.trouble)
+
+    async def _list(self) -> None:
+        """Find entries in a listing; it may lag, and show tags that are no MD5."""
+        prefix = batch_prefix(self._batch)
+        if self._unproven:
+            async for item in self._bucket.list(
+                prefix, after=f"{prefix}{self._run}-{self._nonce}."
+            ):
+                key = parse_key(item.key)
+                if isinstance(key, EntryKey):
+                    self.find(key, item.etag)
+
+    def find(self, key: EntryKey, etag: str) -> Entry | None:
+        """Return an entry of this process that a listing shows with its MD5: the store has it, nobody need read it."""
+        entry = self._unproven.get(key)
+        if entry is None or etag != _md5(write_entry(entry)):
+            return None
+        return self._unproven.pop(key)
+
+    async def _holds(self, key: EntryKey) -> bool:
+        expected = write_entry(self._unproven[key])
+        return await self._bucket.get(key.text, limit=MOST_BYTES) == expected
+
+    async def _flush(self) -> None:
+        while self._waiting:
+            await self._commit(self._waiting[0])
+            self._waiting.popleft()
+        await self._point_to_rest()
 
     async def _commit(self, entry: Entry) -> None:
         announced = None
@@ -207,7 +268,6 @@ class LogWriter:
             self._number += 1
             try:
                 await self._bucket.put_once(key.text, data)
-                await self._look_at(key, data)
             except StoreError as error:
                 self.trouble = str(error)
                 if pause is None or isinstance(error, StoreRefused):
@@ -215,13 +275,9 @@ class LogWriter:
                 await self._pause(pause)
             else:
                 self.trouble = ""
+                self._unproven[key] = entry
                 return key
         raise AssertionError("the last attempt returns or raises")
-
-    async def _look_at(self, key: EntryKey, data: bytes) -> None:
-        """Raise StoreError where a store has said yes, and kept nothing or something else: nobody would look again."""
-        if await self._bucket.get(key.text, limit=MOST_BYTES) != data:
-            raise StoreError(f"the bucket accepted {key.text} and does not hold it as it was sent")
 
     async def _point_to_rest(self) -> None:
         self._unpointed = [
@@ -249,9 +305,17 @@ class LogWriter:
 class LogReader:
     """Looks at a batch's log; what it has read once it does not read again."""
 
-    def __init__(self, bucket: Source, batch: Batch) -> None:
+    def __init__(self, bucket: Source, batch: Batch, own: LogWriter | None = None) -> None:
+        """Make a reader.
+
+        Args:
+            bucket: The bucket.
+            batch: The batch.
+            own: Who writes to the log in this process: what the store has of it is not read.
+        """
         self._bucket = bucket
         self._batch = batch
+        self._own = own
         self._known: dict[EntryKey, Arrived] = {}
 
     @property
@@ -282,6 +346,9 @@ class LogReader:
     async def _read(self, key: EntryKey, item: Listed) -> Arrived | None:
         if item.bytes > MOST_BYTES:
             return Arrived(key, item.written, Invalid(f"it has {item.bytes} bytes"))
+        own = self._own.find(key, item.etag) if self._own else None
+        if own is not None:
+            return Arrived(key, item.written, own)
         content = await self._bucket.get(key.text, limit=MOST_BYTES)
         if content is None:  # a listing that runs ahead of the objects; the next look has it
             return None
@@ -301,3 +368,7 @@ async def heard(bucket: Source, run: str) -> tuple[datetime, ...]:
         if len(signs) == MOST_ENTRIES:
             break
     return tuple(signs)
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()

@@ -20,7 +20,6 @@ from agent.batch.claim import (
     LookAgain,
     StandBack,
     Work,
-    before_beginning,
     decide,
     unheard,
 )
@@ -34,9 +33,9 @@ from agent.contract.ids import Batch
 T = TypeVar("T")
 
 CLAIM_SECONDS = 60.0
-"""For beginning, and once more for the second look; then the run works without a claim."""
-FIRST_LOOK = 0.25
-"""Of that time, for each look before the beginning: it must be put whatever they say."""
+"""For beginning, and once more for the look after it; then the run works without a claim."""
+EARLIER_SHARE = 0.25
+"""Of that time, to look for an earlier batch: the beginning must be put whatever is found."""
 STAND_BACK_SECONDS = 30.0
 """For saying so; a run that could not looks like one that was lost."""
 LOOK_EVERY = SILENCE / 2
@@ -119,7 +118,6 @@ class BatchSession:
         self._seconds = seconds
         self._append_beginning = begin or _put
         self._answered: float | None = None
-        self._back: StandBack | None = None
         self._last: Work | StandBack | None = None
         self._looked = (clock(), now())
         self._sure = False
@@ -129,7 +127,7 @@ class BatchSession:
     def _enter(self, batch: Batch) -> None:
         self.batch = batch
         self.log = self._writer(batch)
-        self._reader = LogReader(self._bucket, batch)
+        self._reader = LogReader(self._bucket, batch, self.log)
 
     def _writer(self, batch: Batch) -> LogWriter:
         return LogWriter(
@@ -142,24 +140,20 @@ class BatchSession:
         return self.batch.name == self.run
 
     async def begin(self) -> None:
-        """Find the batch, look whether it is done, and put the beginning; the bucket's failure is no error here."""
+        """Find the batch and put the beginning; the bucket's failure is no error here."""
         if self._purpose.unscheduled and self._catch_up and not self._purpose.by_name:
-            await self._try(self._go_on_with_earlier(), FIRST_LOOK * self._seconds)
+            await self._try(self._go_on_with_earlier(), EARLIER_SHARE * self._seconds)
             if self._trouble:
                 self._warning = f"what earlier runs finished is not known: {self._trouble}"
-        if not self._alone and not self._purpose.retried:
-            self._back = await self._try(self._look_first(), FIRST_LOOK * self._seconds)
-        await self._try(self._put_beginning(), (1 - 2 * FIRST_LOOK) * self._seconds)
+        await self._try(self._put_beginning(), (1 - EARLIER_SHARE) * self._seconds)
 
     async def settle(self) -> Settled:
-        """Return whether the run works, once a second look has told; bounded, and not before `begin`."""
-        if self._back is not None:
-            return Settled(self._back)
+        """Return whether the run works, once a look has told; bounded, and not before `begin`."""
         if self._alone:
             return Settled(Work({}), self._warning)
         until = self._clock() + self._seconds
         while (left := until - self._clock()) > 0:
-            if await self._look_within(left, self._second_look) and self._last:
+            if await self._look_within(left, self._look_settled) and self._last:
                 return Settled(self._last)
             await self._pause(SETTLE.total_seconds())
         why = self._trouble or "it does not list what this run has put"
@@ -238,16 +232,12 @@ class BatchSession:
     def _beginning(self) -> Beginning:
         return Beginning(self._now(), self._catch_up, self._began.channel, self._claimant.dead)
 
-    async def _look_first(self) -> StandBack | None:
-        state = await self._state()
-        return before_beginning(state, self._claimant)
-
     async def _put_beginning(self) -> None:
         began = self._purpose.in_batch(self._began, self.batch)
         await self._append_beginning(self.log, self.batch, began)
         self._answered = self._clock()
 
-    async def _second_look(self) -> Work | StandBack | LookAgain:
+    async def _look_settled(self) -> Work | StandBack | LookAgain:
         await self._flush()
         since = self._clock() - (self._answered or 0.0)
         if not self._purpose.retried and since < SETTLE.total_seconds():

@@ -52,11 +52,13 @@ class ObjectInfo:
         key: Relative to the bucket's prefix.
         bytes: Its size.
         written: When it was last written, by the store's clock.
+        etag: The store's tag of its content: the MD5 of an object put at once, unless KMS encrypts it; may be empty.
     """
 
     key: str
     bytes: int
     written: datetime
+    etag: str = ""
 
 
 class Bucket:
@@ -190,7 +192,8 @@ class Bucket:
         with _edge("list", prefix):
             async for batch in obstore.list(self._store, prefix, offset=after, chunk_size=1000):
                 for item in batch:
-                    yield ObjectInfo(item["path"], item["size"], item["last_modified"])
+                    etag = (item["e_tag"] or "").strip('"')
+                    yield ObjectInfo(item["path"], item["size"], item["last_modified"], etag)
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; missing ones are fine."""

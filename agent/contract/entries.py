@@ -182,8 +182,8 @@ class Entry(Record):
         parts = (
             ("stood_back", self.stood_back),
             ("closed", self.closed),
-            ("began", self.began),
             ("jobs", self.jobs),
+            ("began", self.began),
             ("planned", self.planned),
             ("log", self.log),
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from agent.bucket.store import Bucket
 from agent.contract.entries import MOST_PLANNED, Closed, Object
@@ -9,7 +10,7 @@ from agent.contract.layout import ManifestKey
 from agent.contract.manifest import RunRecord, seal_manifest
 from agent.delivery.committer import Committer
 from agent.delivery.logparts import LogParts
-from agent.delivery.prepare import put_document
+from agent.delivery.prepare import put_document, put_surely
 from agent.delivery.spool import Closing, SpooledRun
 
 MANIFEST = ""
@@ -61,6 +62,8 @@ class Closer:
             await self._committer.commit(closed=closing.closed)
             closing = closing.model_copy(update={"put": True})
             await asyncio.to_thread(self._run.seal_end, closing)
+        else:
+            await self._committer.prove()  # jobs that followed
         return closing.closed
 
     def _seal(
@@ -78,7 +81,8 @@ class Closer:
     async def _put_manifest(self, closed: Closed) -> None:
         if closed.manifest is not None:
             bucket = await asyncio.shield(self._bucket)
-            await put_document(bucket, closed.manifest, self._run.database, MANIFEST)
+            put = partial(put_document, bucket, closed.manifest, self._run.database, MANIFEST)
+            await put_surely(bucket, closed.manifest.key, closed.manifest.bytes, put)
 
 
 def closed_of(

@@ -1,7 +1,8 @@
 """The committer of a run: what ended is prepared at once, each job by itself, and committed every few seconds together.
 
 Whatever fails is tried again, at growing intervals and as long as the run lasts; what was written down in the spool is
-never lost. Entries that could not be put wait in the batch's log writer, in their order.
+never lost. Entries that could not be put wait in the batch's log writer, in their order. The spool calls a job
+committed once its entry was seen in the log: before the run closes, and whenever some entries have come together.
 """
 
 import asyncio
@@ -41,13 +42,17 @@ CANCEL_SECONDS = 1.0
 
 MOST_PARTS = 1000
 """Of the run's log, in one entry."""
+MOST_UNPROVEN = 32
+"""Entries that were put and not looked for yet."""
+PLAN_SECONDS = 30.0
+"""A plan waits so long for results to ride with."""
 LARGE_PLAN = 256 * 1024
 """Bytes of a plan that gets an entry of its own: results fill half of one."""
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """What is in entries that the log writer still has.
+    """What is in entries that were not seen in the batch's log yet.
 
     Attributes:
         jobs: Names of jobs.
@@ -85,6 +90,7 @@ class Committer:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ready: dict[str, Ended] = {}
         self._waiting = _Waiting()
+        self._appended: list[str] = []
         self._refusal: OSError | None = None
         self.broken: dict[str, Exception] = {}
         self._troubles: dict[str, str] = {}
@@ -119,7 +125,11 @@ class Committer:
         """
         await asyncio.to_thread(self._run.plan, planned)
         self._planned = planned
-        self._news.set()
+        asyncio.get_running_loop().call_later(PLAN_SECONDS, self._tell_plan)
+
+    def _tell_plan(self) -> None:
+        if self._planned is not None:
+            self._news.set()
 
     async def ended(self, finished: Finished, *, hold: bool = False) -> None:
         """Take over a job that ended: it is on the disk when this returns, and in the bucket soon after.
@@ -178,12 +188,12 @@ class Committer:
             else:
                 failures = 0
 
-    async def commit(self, *, closed: Closed | None = None, log: bool = True) -> None:
+    async def commit(self, *, closed: Closed | None = None, last: bool = False) -> None:
         """Commit what is ready now, and everything that waits.
 
         Args:
             closed: How the run ended; then nothing follows.
-            log: Whether a part of the run's log goes with it; at the end, one goes with the manifest.
+            last: Whether the run's end follows, with the plan and the rest of the log.
 
         Raises:
             StoreError: The bucket failed; what was to be said waits, and may be in the log nevertheless.
@@ -193,23 +203,37 @@ class Committer:
             self._last_began = monotonic()
             writer = await asyncio.shield(self._writer)
             bucket = await asyncio.shield(self._bucket)
-            if log and not closed and self._began is None:
+            if not (closed or last) and self._began is None and self._parts.due:
                 # It is tried again, and no job waits for it.
                 with suppress(StoreError, TimeoutError):
                     async with asyncio.timeout(PART_SECONDS):
                         await self._parts.put()
             # After a power cut nothing may be named that is not there.
             await bucket.sync()
-            if writer.pending or self._waiting.jobs or self._waiting.parts:
-                await writer.flush()
-                await self._settle(bucket)
+            await writer.flush()
+            self._tell()
             if _is_large(self._planned):
-                await self._append(writer, bucket, ())
+                await self._append(writer, ())
             for jobs in in_entries(tuple(self._ready.values())):
-                await self._append(writer, bucket, jobs)
-            if self._began or self._planned or closed:
-                await self._append(writer, bucket, (), closed=closed)
+                await self._append(writer, jobs)
+            if closed:
+                await self._append(writer, await self._once_more(), closed=closed)
+            elif not last and (self._began or self._planned):
+                await self._append(writer, ())
+            await bucket.sync()
+            if closed or writer.unproven >= MOST_UNPROVEN:
+                await self._settle(writer)
             self._troubles.pop("", None)
+
+    async def prove(self) -> None:
+        """Look whether the batch's log has everything that was appended.
+
+        Raises:
+            StoreError: The bucket failed, or does not hold what it accepts.
+            OSError: The disk refused.
+        """
+        async with self._turn:
+            await self._settle(await asyncio.shield(self._writer))
 
     async def flush(
         self, seconds: float, *, hurried: bool = False, keeps_disk: bool = True
@@ -245,7 +269,7 @@ class Committer:
         return pending
 
     async def pending(self) -> list[str]:
-        """Return the jobs that are neither in the batch's log nor in an entry that waits for it."""
+        """Return the jobs that are neither in the batch's log nor in an entry for it."""
         jobs = await asyncio.to_thread(self._run.jobs)
         queued = set(self._waiting.jobs)
         return [
@@ -259,7 +283,6 @@ class Committer:
     async def _append(
         self,
         writer: LogWriter,
-        bucket: Bucket,
         jobs: Sequence[Ended],
         *,
         closed: Closed | None = None,
@@ -276,16 +299,33 @@ class Committer:
             closed=closed,
         )
         self._began = self._planned = None
-        self._waiting.jobs += [job.name for job in jobs]
+        new = [job.name for job in jobs if self._ready.pop(job.name, None)]
+        self._waiting.jobs += new
         self._waiting.parts += log
-        for job in jobs:
-            self._ready.pop(job.name, None)
+        self._appended += new
         await entry
-        await self._settle(bucket)
+        self._tell()
 
-    async def _settle(self, bucket: Bucket) -> None:
-        """Write down that everything which was appended is in the batch's log."""
-        await bucket.sync()
+    def _tell(self) -> None:
+        """Log what the batch's log has now."""
+        jobs, self._appended = self._appended, []
+        if jobs:
+            self._log.info("jobs.committed", jobs=jobs)
+
+    async def _once_more(self) -> tuple[Ended, ...]:
+        """Return the results that the run's last entry repeats: all, if they fit; who looks back reads one entry."""
+        queued = set(self._waiting.jobs)
+        told = [
+            job.entry
+            for job in await asyncio.to_thread(self._run.jobs)
+            if job.entry and (job.stage is Stage.COMMITTED or job.name in queued)
+        ]
+        portions = list(in_entries(told))
+        return portions[0] if len(portions) == 1 else ()
+
+    async def _settle(self, writer: LogWriter) -> None:
+        """Look whether everything which was appended is in the batch's log, and write down that it is."""
+        await writer.prove()
         waiting, self._waiting = self._waiting, _Waiting()
         try:
             await asyncio.to_thread(self._run.commit, waiting.jobs)
@@ -294,8 +334,6 @@ class Committer:
             self._waiting.jobs += waiting.jobs
             self._waiting.parts += waiting.parts
             raise
-        if waiting.jobs:
-            self._log.info("jobs.committed", jobs=waiting.jobs)
 
     def _prepare(self, name: str, *, smallest_first: bool = False) -> None:
         if {name} & {*self._tasks, *self._ready, *self._waiting.jobs, *self.broken}:
@@ -369,9 +407,10 @@ class Committer:
     async def _commit_at_last(self) -> None:
         """Commit what is ready, after failures again; at the run's end nothing is gained by waiting for more."""
         failures = 0
-        while self._ready or self._waiting.jobs or not failures:
+        writer = await asyncio.shield(self._writer)
+        while self._ready or writer.pending or not failures:
             try:
-                return await self.commit(log=False)
+                return await self.commit(last=True)
             except StoreError as error:
                 self._postponed("commit.postponed", error)
                 if self._gives_up(error):
@@ -382,13 +421,13 @@ class Committer:
 
     async def _commit_what_is_left(self, *, keeps_disk: bool) -> None:
         try:
-            await self.commit(log=False)
+            await self.commit(last=True)
             if not keeps_disk:
                 left = [name for name in await self.pending() if name not in self._ready]
                 async with asyncio.TaskGroup() as group:
                     for name in left:
                         group.create_task(self._prepare_partly(name))
-                await self.commit(log=False)
+                await self.commit(last=True)
         except StoreError as error:
             self._postponed("commit.postponed", error)
 

@@ -45,13 +45,19 @@ class LogParts:
         self._news = news
         self._silence = silence
         self._turn = asyncio.Lock()
-        self._last = monotonic()
+        self._last: float | None = None
+
+    @property
+    def due(self) -> bool:
+        """Whether a commit takes a part along: the last one is a minute old."""
+        return self._last is None or monotonic() - self._last >= self._news
 
     async def keep_putting(self) -> None:
         """Put parts until it is cancelled; what fails is tried again the next time."""
+        began = monotonic()
         while True:
             await asyncio.sleep(self._news)
-            if monotonic() - self._last >= self._silence - self._news / 2:
+            if monotonic() - (self._last or began) >= self._silence - self._news / 2:
                 self._log.info("run.alive")
             try:
                 await self.put()

@@ -1,7 +1,7 @@
 """One job from its folder to its sealed package in the bucket; after that only the entry is missing.
 
-Files are sent and compared with a listing, the package is sealed in the run's database, then it is put, then the job's
-state. Everything here can be killed and begun again, by the same run or by a later one, any number of times.
+Files are sent, the package is sealed in the run's database and put, then the job's state; a listing shows whether the
+bucket has it all. Everything here can be killed and begun again, by the same run or a later one, any number of times.
 """
 
 import asyncio
@@ -58,11 +58,20 @@ class Preparer:
             StoreError: The bucket failed, or twice did not hold what it accepted.
             OSError: The disk refused.
         """
-        job = await asyncio.to_thread(self._job, name)
-        entry = job.entry
-        if entry is None:
-            entry = await self._seal(job, smallest_first=smallest_first)
-        return await self._put(entry)
+        for last in (False, True):
+            job = await asyncio.to_thread(self._job, name)
+            entry = job.entry or await self._seal(job, smallest_first=smallest_first)
+            entry = await self._put(entry)
+            # An answer of 200 is not proof that a store has kept an object, so its own listing is asked.
+            wrong = await self._differences(name, entry.package) if entry.package else []
+            if not wrong:
+                return entry
+            await asyncio.to_thread(self._run.sent.forget, name, wrong)
+            await asyncio.to_thread(self._run.unseal, name)
+            if last:
+                more = f" (and {len(wrong) - 1} more files)" if len(wrong) > 1 else ""
+                raise not_held(f"{job_prefix(self._run.run, name)}{min(wrong)}{more}")
+        raise AssertionError("the last round returns or raises")
 
     async def prepare_partly(self, name: str) -> Ended:
         """Do the same without sending any more files: what is in the bucket is all that there will ever be.
@@ -71,16 +80,18 @@ class Preparer:
             StoreError: The bucket failed.
             OSError: The disk refused.
         """
-        job = await asyncio.to_thread(self._job, name)
+        job, sent = await asyncio.to_thread(self._job, name), self._run.sent
         entry = job.entry
         if entry is None:
             result = await asyncio.to_thread(self._expect, job)
-            sent, bucket = self._run.sent, await asyncio.shield(self._bucket)
-            await asyncio.to_thread(sent.forget, name, await self._differences(job, bucket))
-            await self._give_reason(job, bucket)
+            await asyncio.to_thread(sent.forget, name, await self._differences(name))
+            await self._give_reason(job)
             unsent = await asyncio.to_thread(sent.unsent, name)
             entry = await asyncio.to_thread(self._seal_now, job, result, unsent)
-        return await self._put(entry)
+        entry = await self._put(entry)
+        if entry.package and await self._differences(name, entry.package):
+            raise not_held(entry.package.key)
+        return entry
 
     async def waiting_bytes(self, name: str) -> int:
         """Return the bytes of a job's results that are not in the bucket yet; it may still run."""
@@ -102,19 +113,9 @@ class Preparer:
             entry = without_package(job.finished.job)
             await asyncio.to_thread(self._run.seal, entry)
             return entry
-        bucket = await asyncio.shield(self._bucket)
-        for last in (False, True):
-            result = await self._send(job, smallest_first=smallest_first)
-            await self._give_reason(job, bucket)
-            # An answer of 200 is not proof that a store has kept a file, so its own listing is asked.
-            wrong = await self._differences(job, bucket)
-            if not wrong:
-                return await asyncio.to_thread(self._seal_now, job, result, 0)
-            await asyncio.to_thread(self._run.sent.forget, job.name, wrong)
-            if last:
-                more = f" (and {len(wrong) - 1} more files)" if len(wrong) > 1 else ""
-                raise not_held(f"{job_prefix(self._run.run, job.name)}{min(wrong)}{more}")
-        raise AssertionError("the last round returns or raises")
+        result = await self._send(job, smallest_first=smallest_first)
+        await self._give_reason(job)
+        return await asyncio.to_thread(self._seal_now, job, result, 0)
 
     async def _send(self, job: SpooledJob, *, smallest_first: bool) -> Scan:
         """Send what the bucket lacks of a job, and return what its output holds."""
@@ -152,7 +153,7 @@ class Preparer:
                 told = [file for file in told if file not in lacking]
             yield told
 
-    async def _give_reason(self, job: SpooledJob, bucket: Bucket) -> None:
+    async def _give_reason(self, job: SpooledJob) -> None:
         """Put a log that says why there is nothing, where there is nothing."""
         name, sent, record = job.name, self._run.sent, job.finished.job
         if await asyncio.to_thread(lambda: next(sent.sealed(name), None)) is not None:
@@ -161,27 +162,36 @@ class Preparer:
         mark = Signature(0, len(text), 0, 0)
         file = OutboxFile(name, self._run.root, "", REASON_LOG, Role.LOG, mark)
         sealed = Sealed(REASON_LOG, len(text), hashlib.sha256(text).hexdigest(), Role.LOG)
+        bucket = await asyncio.shield(self._bucket)
         await bucket.put(JobKey(self._run.run, name, REASON_LOG).text, text)
         await asyncio.to_thread(sent.note, [(file, sealed, mark)])
         await asyncio.to_thread(sent.expect, [file])
 
-    async def _differences(self, job: SpooledJob, bucket: Bucket) -> list[str]:
+    async def _differences(self, name: str, package: Object | None = None) -> list[str]:
         """Return the paths of what is missing in the bucket, or has another size, and remove what does not belong.
 
         Failed attempts' early uploads do not: the job has removed, or renamed, what they were of.
+
+        Args:
+            name: The job.
+            package: Its package, once it is put.
         """
-        prefix, sent = job_prefix(self._run.run, job.name), self._run.sent
-        await asyncio.to_thread(sent.hold_nothing, job.name)
+        bucket, sent = await asyncio.shield(self._bucket), self._run.sent
+        prefix = job_prefix(self._run.run, name)
+        wrong = [DESCRIPTOR] if package else []
+        await asyncio.to_thread(sent.hold_nothing, name)
         async for page in _pages(bucket.list(prefix)):
             listed = [(item.key.removeprefix(prefix), item.bytes) for item in page]
-            surplus = await asyncio.to_thread(sent.hold, job.name, listed)
+            if package and (DESCRIPTOR, package.bytes) in listed:
+                wrong = []
+            surplus = await asyncio.to_thread(sent.hold, name, listed)
             keys = [prefix + path for path in surplus if path != DESCRIPTOR]
             try:
                 await bucket.delete(keys)
             except StoreError as error:
                 # Nothing names them; whoever has no right to delete has a lifecycle rule.
-                self._log.info("upload.surplus_stays", job=job.name, reason=str(error))
-        return await asyncio.to_thread(sent.missing, job.name)
+                self._log.info("upload.surplus_stays", job=name, reason=str(error))
+        return [*wrong, *await asyncio.to_thread(sent.missing, name)]
 
     def _seal_now(self, job: SpooledJob, result: Scan, unsent: int) -> Ended:
         """Seal a job's package: from now on it does not change."""
@@ -273,20 +283,17 @@ async def put_document(bucket: Bucket, target: Object, database: Database, name:
     """Put a document as it was sealed.
 
     Raises:
-        StoreError: The bucket failed, or twice did not hold what it accepted.
+        StoreError: The bucket failed.
         ValueError: It is not in the database as it was sealed.
     """
     if await asyncio.to_thread(database.digest, name) != (target.bytes, target.sha256):
         raise ValueError(f"{target.key} is damaged in {database.path}")
 
-    async def put() -> None:
-        if target.bytes <= CHUNK:
-            data = await asyncio.to_thread(lambda: b"".join(database.chunks(name)))
-            await bucket.put(target.key, data)
-        else:
-            await bucket.put_stream(target.key, database.chunks(name))
-
-    await put_surely(bucket, target.key, target.bytes, put)
+    if target.bytes <= CHUNK:
+        data = await asyncio.to_thread(lambda: b"".join(database.chunks(name)))
+        await bucket.put(target.key, data)
+    else:
+        await bucket.put_stream(target.key, database.chunks(name))
 
 
 async def put_surely(

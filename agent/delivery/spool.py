@@ -291,8 +291,15 @@ class SpooledRun:
             "UPDATE job SET entry = ?, stage = ? WHERE name = ?", [row], durable=True
         )
 
+    def unseal(self, name: str) -> None:
+        """Note that a package is to be sealed again: the bucket lacks what it names, and no entry names it."""
+        row = (Stage.ENDED, name)
+        self.database.change(
+            "UPDATE job SET entry = NULL, stage = ? WHERE name = ?", [row], durable=True
+        )
+
     def commit(self, names: Iterable[str]) -> None:
-        """Note that jobs are in the batch's log."""
+        """Note that jobs are in the batch's log, and were seen there."""
         rows = [(Stage.COMMITTED, name) for name in names]
         self.database.change("UPDATE job SET stage = ? WHERE name = ?", rows, durable=True)
 

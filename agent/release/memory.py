@@ -46,7 +46,7 @@ SEND_SECONDS = 10.0
 """Limit of a write or a refresh: the machine costs money meanwhile."""
 PAUSES = (0.5, 1.0, 2.0, 4.0)
 """Seconds between attempts at a put; what fails then waits for the next `send`."""
-SNAPSHOT_AFTER = 16
+SNAPSHOT_AFTER = 2
 """Entries that are read one by one before a snapshot of them is put."""
 SNAPSHOT_AGE = timedelta(days=30)
 """A snapshot is renewed before it leaves the window that a reader lists."""

@@ -48,8 +48,7 @@ class Rules:
     fold: Callable[..., State] = fold
     writer: Callable[..., LogWriter] = LogWriter
     nonce: Callable[[int], str] = lambda number: f"{number:08x}"
-    second_look: bool = True
-    before_beginning: Callable[[State, Claimant], StandBack | None] = claim.before_beginning
+    looks_after: bool = True
     decide: Callable[[State, Claimant], Work | StandBack | LookAgain] = claim.decide
     go_on: Callable[[State, Claimant], Work | StandBack | LookAgain] = claim.decide
     begins: Callable[[Beginning], Beginning] = lambda begins: begins
@@ -323,22 +322,24 @@ class _Session(BatchSession):
             clock=lambda: work.world.now,
         )
 
+    async def begin(self) -> None:
+        """Look before, if the rule is to look no more after."""
+        if not self.work.rules.looks_after:
+            with suppress(StoreError):
+                self.seen_first = await self._state()
+        await super().begin()
+
     async def settle(self) -> Settled:
-        """Look a second time, if that is the rule."""
-        if self.work.rules.second_look:
+        """Look after the beginning, if that is the rule."""
+        if self.work.rules.looks_after:
             return await super().settle()
-        return Settled(self._back or _first_look(self.seen_first))
+        return Settled(_first_look(self.seen_first))
 
     async def look(self) -> Work | StandBack | LookAgain:
         """Note when that was."""
         decision = await super().look()
         self.work.truth.looked[self.work.run] = self.asked
         return decision
-
-    async def _look_first(self) -> StandBack | None:
-        state = self.seen_first = await self._state()
-        self.work.truth.looked[self.work.run] = self.asked
-        return self.work.rules.before_beginning(state, self._claimant)
 
     def _beginning(self) -> Beginning:
         return self.work.rules.begins(super()._beginning())

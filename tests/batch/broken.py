@@ -117,7 +117,7 @@ BROKEN: dict[str, tuple[str, Rules, str]] = {
     ),
     "no second look": (
         "two machines at once",
-        Rules(second_look=False, go_on=lambda *_: LookAgain()),
+        Rules(looks_after=False, go_on=lambda *_: LookAgain()),
         "work at the same time",
     ),
     "claims by the own clock": (
@@ -133,7 +133,6 @@ BROKEN: dict[str, tuple[str, Rules, str]] = {
     "a batch that is done is not looked for": (
         "two machines, one after the other",
         Rules(
-            before_beginning=lambda *_: None,
             decide=lambda *_: Work({}),
             go_on=lambda *_: Work({}),
         ),

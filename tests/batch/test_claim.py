@@ -14,7 +14,6 @@ from agent.batch.claim import (
     LookAgain,
     StandBack,
     Work,
-    before_beginning,
     decide,
     unheard,
 )
@@ -141,14 +140,6 @@ def test_who_works_leaves_out_what_succeeded() -> None:
         arrived(B, 10, began=began()),
     ]
     assert b_decides(log) == Work({"x": f"succeeded in {A}"})
-
-
-def test_the_first_look_asks_only_whether_all_is_done() -> None:
-    """Others' claims need the store's time, which is not known before the own beginning arrived."""
-    assert before_beginning(fold(SLOT, [FIRST]), Claimant(B)) is None
-    done = fold(SLOT, [FIRST, arrived(A, 5, 1, closed=closed())])
-    assert before_beginning(done, Claimant(B)) == StandBack(f"run {A} has done it", A)
-    assert before_beginning(done, Claimant(B, retried=True)) is None
 
 
 def test_a_reason_names_run_and_machine() -> None:

@@ -14,6 +14,7 @@ from agent.batch.commit import EVERY_SECONDS
 from agent.batch.history import History
 from agent.batch.session import BatchSession
 from agent.batch.which import Purpose
+from agent.delivery.committer import MOST_UNPROVEN
 from tests.batch.entries import SLOT, A, began, closed, jobs, planned, run_of
 from tests.batch.memory import Clock, MemoryBucket
 
@@ -65,7 +66,10 @@ async def run(
             assert await history.newest_state(job) is None
         await clock.pass_seconds(seconds)
         await session.log.append(planned=plan if start == 0 else None, jobs=jobs(own, some))
+        if session.log.unproven >= MOST_UNPROVEN:
+            await session.log.prove()
     await session.log.append(closed=closed())
+    await session.log.prove()
     watching.cancel()
     assert told == []
     return bucket.forget()
@@ -83,23 +87,23 @@ FIVE = [f"job-{number}" for number in range(5)]
 async def test_five_jobs_each_night() -> None:
     """In the worst case each has a commit of its own."""
     asked = await run(MemoryBucket(), NIGHTLY, FIVE)
-    assert asked == {"put": 14, "list": 3, "get": 8}
+    assert asked == {"put": 14, "list": 3}
     together = await run(MemoryBucket(), NIGHTLY, FIVE, at_once=5)
-    assert together == {"put": 6, "list": 3, "get": 4}
+    assert together == {"put": 6, "list": 3}
 
 
 async def test_five_jobs_of_two_minutes() -> None:
-    """Two looks while it works, which read its own entries."""
+    """Two looks while it works, which find its own entries by their tags."""
     asked = await run(MemoryBucket(), NIGHTLY, FIVE, seconds=120)
     assert asked["put"] == 14
     assert asked["list"] <= 5
-    assert asked["get"] <= 13
+    assert asked["get"] == 0
 
 
 async def test_a_run_by_itself() -> None:
     """One look whether there is something to go on with."""
     asked = await run(MemoryBucket(), Purpose(), FIVE)
-    assert asked == {"put": 14, "list": 2, "get": 7}
+    assert asked == {"put": 14, "list": 3}
 
 
 async def test_the_next_night_asks_the_same() -> None:
@@ -109,7 +113,7 @@ async def test_the_next_night_asks_the_same() -> None:
         bucket.clock.seconds = night * 86400.0
         slot = bucket.clock.now()
         asked = await run(bucket, Purpose(slot=slot), FIVE, name=str(night))
-        assert asked == {"put": 14, "list": 3, "get": 8}
+        assert asked == {"put": 14, "list": 3}
 
 
 @pytest.mark.parametrize(("at_once", "commits"), [(2, 500), (10, 100), (200, 5)])
@@ -118,8 +122,8 @@ async def test_a_million_jobs_on_a_thousand_shards(at_once: int, commits: int) -
     names = [f"shop-{number}" for number in range(1000)]
     asked = await run(MemoryBucket(), SHARD, names, at_once=at_once, seconds=3600 / commits)
     assert asked["put"] == 2 * commits + 4
-    assert 12 <= asked["list"] <= 15
-    assert 1.9 * commits <= asked["get"] <= 2 * commits + 3
+    assert 13 <= asked["list"] <= 15 + commits // MOST_UNPROVEN
+    assert asked["get"] <= commits
     whole = 1000 * dollars(asked)
     print(f"{commits} commits: {dict(asked)} for a shard, {whole:.2f} dollars for all")
     assert whole < 0.25 + commits * 0.011
@@ -154,4 +158,4 @@ async def test_a_shard_that_is_tried_again_reads_what_it_has_committed() -> None
     decision = (await session.settle()).decision
     assert isinstance(decision, Work)
     assert len(decision.leave_out) == 50
-    assert bucket.asked == {"put": 2, "list": 1, "get": 54}
+    assert bucket.asked == {"put": 2, "list": 1, "get": 52}

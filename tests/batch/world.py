@@ -5,6 +5,7 @@ well, every other one is a piece of trouble, and a run has at most so many of th
 """
 
 import asyncio
+import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -106,6 +107,11 @@ class Stored:
     def bytes(self) -> int:
         """Its size."""
         return len(self.data)
+
+    @property
+    def etag(self) -> str:
+        """The MD5 of what it holds."""
+        return hashlib.md5(self.data, usedforsecurity=False).hexdigest()
 
 
 @dataclass

@@ -279,6 +279,7 @@ async def test_results_beyond_one_entry(local: World) -> None:
         for name in names:
             await delivery.ended(local.finished(name, JobStatus.SKIPPED))
         assert await delivery.flush(SECONDS) == []
+        await delivery.close(local.record(), [], keeps_disk=True)
         assert {job.stage for job in local.run.jobs()} == {Stage.COMMITTED}
     assert (await local.seen()).progress == (230, 230)
 

@@ -1,5 +1,6 @@
 """A bucket in memory, with a clock, listings that lag, puts that fail, and a count of its requests."""
 
+import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -20,6 +21,11 @@ class Stored:
     def bytes(self) -> int:
         """Its size."""
         return len(self.data)
+
+    @property
+    def etag(self) -> str:
+        """The MD5 of what it holds."""
+        return hashlib.md5(self.data, usedforsecurity=False).hexdigest()
 
 
 @dataclass

@@ -1,0 +1,44 @@
+"""What a whole run asks of the bucket, request by request, as docs/shards.md has it.
+
+`tests/batch/test_requests.py` counts what the batch's log alone asks; here everything is counted that the real program
+sends: files, packages, parts of the log, what is known of releases.
+"""
+
+from collections import Counter
+
+import pytest
+
+from tests.bucket.bucket import Bucket
+from tests.parts.faultproxy import FaultProxy
+from tests.run.bench import Bench
+
+JOB = """
+[[job]]
+name = "job-{number}"
+command = ["sh", "-c", "sleep {seconds}; echo done | tee $MAYFLY_OUTPUT_DIR/page"]
+"""
+MOST = 50
+
+
+@pytest.mark.parametrize(
+    ("apart", "puts"),
+    [(0, range(24, 28)), pytest.param(6, range(32, 35), marks=pytest.mark.long)],
+)
+def test_five_jobs_each_night(
+    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy, apart: int, puts: range
+) -> None:
+    """Jobs that end together share a commit; of those that end six seconds apart each has its own."""
+    jobs = [JOB.format(number=number, seconds=1 + apart * number) for number in range(5)]
+    bench.release("v1", "".join(jobs))
+    asked: Counter[str] = Counter()
+    for night in range(3):
+        s3_proxy.seen.clear()
+        ran = bench.run("--slot", f"2026-11-2{night}T03:00:00Z", limits__jobs="5")
+        assert ran.code == 0, ran.stderr
+        asked = Counter(
+            "LIST" if "list-type=2" in seen.path else seen.method for seen in s3_proxy.seen
+        )
+        print(f"night {night + 1}, {apart} s apart: {asked.total()}, {dict(sorted(asked.items()))}")
+    assert asked.total() < MOST
+    assert asked["PUT"] in puts
+    assert asked["LIST"] == 10
