@@ -394,6 +394,17 @@ def test_large_files_come_in_parts(bucket: Bucket, dest: Path) -> None:
     assert pulled.rows("rejected") == [(runs[1], "quotes")]
 
 
+def test_a_file_of_one_part_that_is_longer_than_it_says(bucket: Bucket, dest: Path) -> None:
+    """It is rejected when more comes than it declares, and another job's parts come as if nothing were."""
+    data = bytes(range(256)) * 16 * 1024  # 4 MiB
+    run = leave(bucket, jobs={"quotes": {"large.bin": data}, "notes": {"large.bin": data * 5}})
+    bucket.objects.put(JobKey(run, "quotes", "files/large.bin").text, data + b"!")
+    pulled = pull_into(dest, bucket)
+    assert pulled.rows("rejected") == [(run, "quotes")]
+    assert f"more than the {len(data)} bytes" in pulled.problems
+    assert results(dest / "notes" / run) == {"large.bin": data * 5}
+
+
 def test_a_state_is_no_result(bucket: Bucket, dest: Path) -> None:
     """What an interrupted job left for its next run stays in the bucket, also with --partial."""
     writer = RunWriter(bucket.objects, NIGHTS[0])

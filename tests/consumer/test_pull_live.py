@@ -14,7 +14,7 @@ from typing import Self
 import pytest
 
 from agent.contract.ids import is_run_id
-from consumer.pull.fetch import SMALL_AT_ONCE as AT_ONCE
+from consumer.bucket import ANSWERS_AT_ONCE as AT_ONCE
 from tests.bucket.bucket import Bucket
 from tests.consumer.pulling import (
     NIGHTS,
