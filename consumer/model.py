@@ -188,7 +188,6 @@ class Batch:
         id: Its schedule and its name.
         looked: When its log was last looked into, by home's clock.
         runs: Its attempts, the first to begin first, with those that stood back.
-        counts: Of each job that succeeded, the run whose result counts.
         done_by: The run that did what there was to do; None while there is something left.
         invalid: What could not be read, by key.
     """
@@ -196,7 +195,6 @@ class Batch:
     id: Id
     looked: datetime
     runs: tuple[Run, ...] = ()
-    counts: Mapping[str, str] = field(default_factory=dict)
     done_by: str | None = None
     invalid: Mapping[str, str] = field(default_factory=dict)
 
@@ -204,6 +202,13 @@ class Batch:
     def attempts(self) -> tuple[Run, ...]:
         """Its runs that did something, or may."""
         return tuple(run for run in self.runs if run.stood_back is None)
+
+    @cached_property
+    def counts(self) -> Mapping[str, str]:
+        """Of each job that succeeded, the run whose result counts: the first to arrive."""
+        good = [(job, run.id) for run in self.runs for job in run.jobs if job.succeeded]
+        good.sort(key=lambda pair: (pair[0].arrived, pair[1]), reverse=True)
+        return {job.name: run for job, run in good}
 
     @cached_property
     def memo(self) -> dict[Any, Any]:
@@ -297,7 +302,6 @@ def batch_of(state: fold.State, looked: datetime, expired: frozenset[str] = froz
         state.batch,
         looked,
         tuple(_run(run, expired=run.id in expired) for run in state.runs.values()),
-        {name: result.run for name, result in state.successes.items()},
         done.id if done else None,
         dict(state.invalid),
     )
@@ -350,18 +354,21 @@ def write_batch(batch: Batch) -> bytes:
 def load_batch(text: bytes, *, packages: bool = True) -> Batch:
     """Return a batch that `write_batch` wrote; without packages its jobs take two thirds of the memory."""
     document, rows = from_json(text)
-    # A year of five hundred jobs says each name a thousand times: there is one of it in memory.
-    for run in document["runs"]:
-        if run["planned"]:
-            run["planned"]["jobs"] = [intern(name) for name in run["planned"]["jobs"]]
     batch = _BATCH.validate_python(document)
-    pairs = zip(batch.runs, rows, strict=True)
     runs = tuple(
-        replace(run, jobs=tuple(_job_of(row, packages=packages) for row in jobs))
-        for run, jobs in pairs
+        replace(
+            run,
+            planned=_shared(run.planned) if run.planned else None,
+            jobs=tuple(_job_of(row, packages=packages) for row in jobs),
+        )
+        for run, jobs in zip(batch.runs, rows, strict=True)
     )
-    counts = {intern(name): intern(run) for name, run in batch.counts.items()}
-    return replace(batch, runs=runs, counts=counts)
+    return replace(batch, runs=runs)
+
+
+def _shared(plan: Planned) -> Planned:
+    """Return a plan whose names are those of an equal plan before: a year of five hundred jobs has them once."""
+    return plan.model_copy(update={"jobs": _names(plan.jobs)})
 
 
 def _row(job: Job) -> list[Any]:
@@ -383,3 +390,8 @@ _PARSED = 6
 _moment = lru_cache(maxsize=1024)(datetime.fromisoformat)
 _status = lru_cache(maxsize=64)(JobStatus)
 _cause = lru_cache(maxsize=64)(JobCause)
+
+
+@lru_cache(maxsize=16)
+def _names(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(intern, names))

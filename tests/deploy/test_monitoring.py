@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from agent.contract.facts import Stale
 from agent.contract.ids import Batch as Id
+from consumer.diff import Sum
 from consumer.home import Home, Known
 from consumer.judge import Rules
 from consumer.model import history_of
@@ -142,6 +143,9 @@ def exported() -> set[str]:
     found: set[str] = set()
     for known, now in (everything(), shards()):
         home = Home("b", known, now, 900, read=now, pulls=True, pulled=now)
+        home.changes = {
+            (job.schedule, job.name): ("files", Sum(added=1)) for job in known.judged.jobs
+        }
         registry = CollectorRegistry()
         registry.register(HomeCollector(home, "1"))
         found |= {sample.name for family in registry.collect() for sample in family.samples}
