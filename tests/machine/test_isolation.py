@@ -413,16 +413,17 @@ CONTAINERS = """
 
     [[job]]
     name = "stack-{user}"
-    compose = "compose.yml"
+    compose = "{user}.yml"
     service = "{user}"
     output = "/app"
 
     [[job]]
     name = "stack-{user}-lost"
-    compose = "compose.yml"
+    compose = "{user}.yml"
     service = "{user}"
 """
 SERVICE = """
+services:
   {user}:
     image: mayfly.test/tiny:{user}
     working_dir: /app
@@ -436,7 +437,8 @@ def test_containers_beside_units_deliver_whatever_user_they_have(inside: Inside,
     inside.machine.put(Path(program("busybox")), "/root")
     inside.sh(BOXES, seconds=600)
     files = {
-        "compose.yml": "services:" + "".join(SERVICE.format(user=user) for user in USERS),
+        # Two files: all services of a stack start, and both would work in one copy.
+        **{f"{user}.yml": SERVICE.format(user=user) for user in USERS},
         "app/scrape.sh": "id -u >> books.csv; id -u >> known.csv; mkdir -m 700 deep && id -g > deep/group.txt\n",
         "app/known.csv": "old\n",
     }
