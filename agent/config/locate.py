@@ -16,15 +16,15 @@ from agent.config.overrides import (
 from agent.config.settings import Paths, Settings
 
 MACHINE = Path("/etc/mayfly")
-"""Its existence makes a computer 'the machine': state in /var/lib, and it switches itself off after a run."""
+"""A computer that has it is a machine of its own: state in /var/lib, power-off after a run."""
 
 MACHINE_CONFIG = MACHINE / "agent.toml"
 MACHINE_STATE = Path("/var/lib/mayfly")
 CONFIG_VARIABLE = "MAYFLY_CONFIG"
 DEFAULTS = "defaults"
-"""Stands in for a file's name when there is no configuration file, which is fine."""
+"""The source's name when there is no configuration file."""
 LAUNCH = "user data"
-"""Names what the machine was launched with."""
+"""The source's name of what the machine was launched with."""
 OF_CLOUD_INIT = (
     "#!",
     "#cloud",
@@ -35,7 +35,7 @@ OF_CLOUD_INIT = (
     "content-type:",
     "mime-version:",
 )
-"""How user data begins that is cloud-init's and not ours, in lower case: it runs or reads what begins so."""
+"""Beginnings of user data that cloud-init runs or reads, in lower case."""
 
 
 @dataclass(frozen=True, slots=True)

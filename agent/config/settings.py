@@ -30,11 +30,11 @@ class Section(BaseModel):
 
 
 def _sound(url: str | None) -> str | None:
-    """Return a URL that can be taken apart, which is not so of `http://[`."""
+    """Reject a URL that cannot be parsed, such as `http://[`."""
     try:
         urlsplit(url or "")
     except ValueError as error:
-        raise ValueError(f"this is no address: {error}") from error
+        raise ValueError(f"invalid address: {error}") from error
     return url
 
 
@@ -272,7 +272,7 @@ class Limits(Section):
 
 
 class Schedule(Section):
-    """When runs are due. The stack's form writes it; home judges by it what is late or missed: docs/batches.md."""
+    """When runs are due. The stack's form sets it; home finds late and missed runs by it: docs/batches.md."""
 
     name: str = Field(
         "main",
@@ -323,7 +323,7 @@ class Secrets(Section):
 
 
 class Notify(Section):
-    """Who is told; telling never fails a run."""
+    """Who is notified; a failed notification never fails a run."""
 
     healthchecks: str | None = Field(
         None, pattern=r"^https?://", description="Healthchecks ping URL."

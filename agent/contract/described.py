@@ -18,7 +18,7 @@ from agent.contract.layout import DESCRIPTOR, FILES
 from agent.contract.names import bucket_path
 
 MOST_OWN_BYTES = 4 * 1024**2
-"""Of such a file that is read; a longer one is an ordinary result."""
+"""Bytes of such a file; a longer one is an ordinary result."""
 _MOST_NOTES = 20
 
 

@@ -72,11 +72,6 @@ def bucket_path(name: str) -> str:
     return _encoded(name.rpartition("/")[2], of=name)
 
 
-def looks_encoded(name: str) -> bool:
-    """Tell whether a part of a name has the form of those that `bucket_path` makes."""
-    return any(_ENCODED.search(part) for part in name.split("/"))
-
-
 def written(name: str) -> str:
     """Return a name as a text that every reader can hold, and `parse_written` turns back.
 

@@ -67,7 +67,7 @@ class HostFacts:
 
 @dataclass(frozen=True, slots=True)
 class SpotNotice:
-    """EC2's notice that it takes the machine back.
+    """EC2's notice of an interruption.
 
     Attributes:
         action: What EC2 will do.

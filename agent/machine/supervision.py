@@ -23,7 +23,7 @@ EXTEND_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Manager:
-    """The service manager's end of the line.
+    """The service manager's notification socket.
 
     Attributes:
         address: Its datagram socket; None if nobody supervises this process.

@@ -1,4 +1,4 @@
-"""Logins of docker's client: a configuration of our own that exists for one command."""
+"""Logins of docker's client: a temporary configuration for one command."""
 
 import base64
 import json

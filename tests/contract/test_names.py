@@ -12,7 +12,6 @@ from agent.contract.names import (
     MAX_NAME_BYTES,
     MAX_PATH_BYTES,
     bucket_path,
-    looks_encoded,
     parse_written,
     path_problem,
     written,
@@ -41,7 +40,7 @@ def test_every_name_has_a_path_that_every_bucket_holds(name: str) -> None:
     path = bucket_path(name)
     for folder in ("files", "evidence/attempt-1000"):
         assert path_problem(f"jobs/{LONGEST_JOB}/{folder}/{path}") is None
-    assert path == name or (looks_encoded(path) and bucket_path(path) != path)
+    assert path == name or bucket_path(path) != path
     assert not any(part.startswith(".") for part in path.split("/")) or "/." in f"/{name}"
 
 
