@@ -2,10 +2,12 @@
 
 `FOLDER/many` becomes the output of a job that succeeded, of a run that the agent's own code begins, delivers and
 closes, and is put back where it was. The report has what the agent, which runs already when it comes to this, takes for
-it: wall-clock and CPU seconds without Python's start and the imports.
+it, as JSON: `wall` and `cpu`, seconds without Python's start and the imports, and what `benchmarks.watched` saw of its
+event loop.
 """
 
 import asyncio
+import json
 import os
 import sys
 import time
@@ -28,6 +30,7 @@ from agent.contract.package import Attempt, JobRecord
 from agent.contract.results import JobStatus, RunStatus
 from agent.delivery.delivery import Delivery
 from agent.delivery.spool import Finished, Spool, SpooledRun
+from benchmarks.watched import seen, watch
 
 JOB = "many"
 SECONDS = 1200.0
@@ -91,6 +94,7 @@ def _now() -> datetime:
 
 
 if __name__ == "__main__":
-    took = asyncio.run(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3]))
-    Path(sys.argv[4]).write_text(" ".join(str(seconds) for seconds in took))
+    watch()
+    wall, cpu = asyncio.run(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3]))
+    Path(sys.argv[4]).write_text(json.dumps({"wall": wall, "cpu": cpu, **seen()}))
     leave(0)

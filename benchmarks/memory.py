@@ -1,5 +1,6 @@
 """What many files cost the agent: its peak memory in a whole run, and the CPU time of the hand-off."""
 
+import json
 import os
 import subprocess
 import sys
@@ -27,6 +28,16 @@ for number in range({files}):
         file.write(os.urandom(2000 + number * 37 % 20000))
 """
 INSTALL_SECONDS = 600.0
+VALUES, JOBS_AT_ONCE = int(os.environ.get("MAYFLY_BENCH_SMALL_JOBS", "1000")), 32
+"""Jobs of a second each, and how many of them run at once."""
+SMALL_JOBS = "1,000 jobs of a second" if VALUES == 1000 else f"{VALUES} jobs of a second"  # noqa: PLR2004
+SMALL_JOBS_FILE = """
+[[job]]
+name = "small"
+command = ["sh", "-c", "sleep 1; echo $MAYFLY_MATRIX_V > $MAYFLY_OUTPUT_DIR/v"]
+matrix = {{ v = {values} }}
+"""
+LOOP_MILLISECONDS = 50.0
 
 
 def many_files(rounds: int) -> Findings:
@@ -42,7 +53,9 @@ def many_files(rounds: int) -> Findings:
                 for count in (FEW, MANY)
             }
             handed = in_turn(turns, rounds)
+            small = in_turn({SMALL_JOBS: _small_jobs(folder, mayfly, endpoint)}, rounds)
     whole, handoffs = Case("whole runs", "memory", runs), Case("hand-offs", "growth", handed)
+    jobs = Case(f"many small jobs, {JOBS_AT_ONCE} at once", "one run, S3", small)
     peaks = whole.values(_name("s3", MANY), "peak")
     pairs = zip(handoffs.values(str(MANY), "cpu"), handoffs.values(str(FEW), "cpu"), strict=True)
     targets = (
@@ -50,14 +63,24 @@ def many_files(rounds: int) -> Findings:
         Target(
             "CPU of the hand-off, 10 x the files", GROWTH_LIMIT, "x", tuple(a / b for a, b in pairs)
         ),
+        Target(
+            f"{SMALL_JOBS}: event loop busy at once",
+            LOOP_MILLISECONDS,
+            "ms",
+            tuple(1000 * busy for busy in jobs.values(SMALL_JOBS, "busy")),
+        ),
     )
     notes = (
+        (
+            "Small jobs: `own` and MB are the agent's process alone; `per job` is its CPU time in milliseconds, with "
+            "the run's start. `stall` and `busy`: the longest time, and CPU time, of one turn of the event loop."
+        ),
         (
             "Whole runs begin with an empty state directory, in the machine's environment, without the extras. "
             "Peaks are those of a run's largest process; the hand-offs' CPU is the process's own without its start."
         ),
     )
-    return Findings((whole, handoffs), targets, {}, notes)
+    return Findings((whole, handoffs, jobs), targets, {}, notes)
 
 
 def machine_environment() -> Path:
@@ -91,20 +114,45 @@ def _run(
 ) -> Callable[[], Iterable[Sample]]:
     def run() -> Iterable[Sample]:
         with tempfile.TemporaryDirectory(prefix="mayfly-bench-") as name:
-            settings = {
-                "release.repository": str(repository),
-                "paths.state": f"{name}/state",
-                "power.after": "nothing",
-                # Else a first run, which knows of no jobs yet, would begin a browser, and that is measured too.
-                "browser.url": NOWHERE,
-            }
-            pairs = [
-                text for key, value in settings.items() for text in ("--set", f"{key}={value}")
-            ]
-            command = [str(mayfly), "run", "--json", "--store", store or f"{name}/bucket", *pairs]
+            command = [str(mayfly), "run", "--json", "--store", store or f"{name}/bucket"]
+            command += _settings(repository, name)
             return (measured(who, command, environ),)
 
     return run
+
+
+def _small_jobs(folder: Path, mayfly: Path, endpoint: Endpoint) -> Callable[[], Iterable[Sample]]:
+    repo = Repo(folder, "release-small")
+    values = json.dumps([str(number) for number in range(VALUES)])
+    repo.release("v1.0.0", {"jobs.toml": SMALL_JOBS_FILE.format(values=values)})
+    report = folder / "watched"
+    watched = [str(mayfly.with_name("python")), "-m", "benchmarks.watched", str(report)]
+
+    def run() -> Iterable[Sample]:
+        with tempfile.TemporaryDirectory(prefix="mayfly-bench-") as name:
+            settings = _settings(repo.bare, name, f"limits.jobs={JOBS_AT_ONCE}")
+            where = f"s3://{endpoint.bucket}/small"
+            command = [*watched, "run", "--json", "--store", where, *settings]
+            environ = {**endpoint.environ, "HOME": str(folder)}
+            whole = measured(SMALL_JOBS, command, environ, cwd=ROOT)
+        told = json.loads(report.read_text())
+        figures = {"wall": whole.figures["wall"], **told, "per job": 1000 * told["own"] / VALUES}
+        return (Sample(SMALL_JOBS, figures),)
+
+    return run
+
+
+def _settings(repository: Path, folder: str, *more: str) -> list[str]:
+    """Return the options of a run that has nothing of this machine."""
+    pairs = (
+        f"release.repository={repository}",
+        f"paths.state={folder}/state",
+        "power.after=nothing",
+        # Else a first run, which knows of no jobs yet, would begin a browser, and that is measured too.
+        f"browser.url={NOWHERE}",
+        *more,
+    )
+    return [text for pair in pairs for text in ("--set", pair)]
 
 
 def _files(folder: Path, count: int) -> Path:
@@ -122,7 +170,8 @@ def _hand_off(source: Path, files: int, endpoint: Endpoint) -> Callable[[], Iter
         report = source / "report"
         command = [sys.executable, "-m", "benchmarks.handoff", str(source), endpoint.bucket]
         whole = measured(str(files), [*command, "h", str(report)], endpoint.environ, cwd=ROOT)
-        wall, cpu = (float(word) for word in report.read_text().split())
-        return (Sample(str(files), {"wall": wall, "cpu": cpu, "peak": whole.figures["peak"]}),)
+        told = json.loads(report.read_text())
+        inner = {"wall": told["wall"], "cpu": told["cpu"], "peak": whole.figures["peak"]}
+        return (Sample(str(files), inner),)
 
     return hand_off

@@ -6,7 +6,7 @@ from pathlib import Path
 from benchmarks.results import ROOT, Case, Result, Target
 
 PAGE = ROOT / "docs" / "performance.md"
-UNITS = {"wall": "s", "cpu": "CPU s", "peak": "MB", "seconds": "s to there"}
+UNITS = {"wall": "s", "cpu": "CPU s", "peak": "MB", "seconds": "s to there", "own": "agent's CPU s"}
 HEAD = """# Performance
 
 How long the machine is up for the same work, and what it costs on the way. `make bench` measures everything and writes

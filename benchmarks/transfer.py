@@ -4,22 +4,25 @@ Mayfly's side is the whole hand-off: reading as if the job were hostile, hashing
 listing, sealing, committing; and the whole pull: hashes compared, files synced, folders renamed into place.
 """
 
+import hashlib
 import json
 import random
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from agent.contract.layout import job_prefix
+from benchmarks.handoff import JOB
 from benchmarks.measured import measured
 from benchmarks.peers import CHECKED, Endpoint, Peers, peers
 from benchmarks.results import ROOT, Case, Findings, Sample, Target, in_turn, ratio
-from tests.bucket.layout import file_key
 from tests.parts.seaweed import S3Server
 
 LINK = Path(__file__).with_name("link.py")
@@ -29,6 +32,10 @@ AGENT = "mayfly"
 PROCESS = "mayfly, with Python's start"
 PULL = "mayfly pull"
 SHOWN_SECONDS = 0.02
+KEPT_BYTES = 50 * MB
+"""Of a load: what was fetched of larger ones is removed at once, since the disk is small."""
+LOOP_MILLISECONDS = 50.0
+HASHED_MB = 1000
 FAST = frozenset({"s5cmd", CHECKED, "rclone"})
 """The peers that large loads are measured against; the others take four times as long, as the smaller loads show."""
 SLOW_TO_CARRY = 100 * MB
@@ -82,7 +89,7 @@ def loopback(rounds: int) -> Findings:
     """Measure every load over the loopback."""
     found = peers()
     cases = [case for load in LOADS for case in _carry(found, load, rounds, slow=False)]
-    targets = (*_small_targets(cases), *_large_targets(cases))
+    targets = (*_small_targets(cases), *_large_targets(cases), *_loop_targets(cases))
     programs = {"the hand-off": _Carrier.profiled_hand_off, f"`{PULL}`": _Carrier.profiled_pull}
     profiles = (
         _profile(found, load, what, profiled)
@@ -121,7 +128,24 @@ def _notes() -> tuple[str, ...]:
             "Python's start and the imports. Peers and `mayfly pull` include their own start."
         ),
         "Client and server share the machine's cores; the server's part is the same for all.",
+        (
+            "Event loop: its longest turn. `stall` is by the clock, with what other programs took of the cores; "
+            "`busy` is CPU time of its thread alone."
+        ),
+        _hashing_speed(),
         f"`{CHECKED}` does what a verified pull does, and counts for no figure that is to be reached.",
+    )
+
+
+def _hashing_speed() -> str:
+    data, digest = bytes(MB), hashlib.sha256()
+    began = time.thread_time()
+    for _ in range(HASHED_MB):
+        digest.update(data)
+    took = time.thread_time() - began
+    return (
+        f"What nobody who verifies can go below: SHA-256 takes {took:.2f} s of a core for a gigabyte here, as Python "
+        "calls it."
     )
 
 
@@ -142,6 +166,7 @@ def _carry(found: Peers, load: Load, rounds: int, *, slow: bool) -> list[Case]:
     group = "link" if slow else "loopback"
     up: list[Sample] = []
     down: list[Sample] = []
+    loops: list[Sample] = []
     with tempfile.TemporaryDirectory(prefix="mayfly-bench-") as name:
         folder = Path(name)
         load.make(folder / "source" / "many")
@@ -151,10 +176,12 @@ def _carry(found: Peers, load: Load, rounds: int, *, slow: bool) -> list[Case]:
                 carrier = _Carrier(found, load, folder, endpoint, slow=slow)
                 up += carrier.up(portion)
                 down += carrier.down(portion)
+                loops += carrier.watched(portion)
             shutil.rmtree(folder / "server")
     return [
         Case(f"up: {load.name}", group, tuple(up)),
         Case(f"down: {load.name}", group, tuple(down)),
+        Case(f"event loop: {load.name}", group, tuple(loops)),
     ]
 
 
@@ -186,6 +213,7 @@ class _Carrier:
         self._folder = folder
         self._endpoint = endpoint
         self._number = 0
+        self._report = folder / "report"
 
     def up(self, rounds: int) -> Iterable[Sample]:
         """Let everybody send it, each time under a new prefix."""
@@ -197,7 +225,7 @@ class _Carrier:
         """Let everybody fetch what was handed over once, each time into an empty folder."""
         self._hand_over("home")
         first = self._endpoint.server.keys(self._endpoint.bucket, "home/runs/")[0]
-        prefix = f"home/{file_key(first.split('/')[2], 'many', '')}".rstrip("/")
+        prefix = f"home/{job_prefix(first.split('/')[2], JOB)}".rstrip("/")
         names = self._peers.downloads(prefix, self._endpoint, Path())
         turns: dict[str, Callable[[], Iterable[Sample]]] = {PULL: self._pull}
         fetchers = {name: self._fetcher(name, prefix) for name in self._who(names)}
@@ -212,12 +240,12 @@ class _Carrier:
         return f"turn-{self._number}"
 
     def _hand_over(self, prefix: str = "") -> Iterable[Sample]:
-        source, report = self._folder / "source", self._folder / "report"
+        source = self._folder / "source"
         command = [sys.executable, "-m", "benchmarks.handoff", str(source), self._endpoint.bucket]
-        command += [prefix or self._prefix(), str(report)]
+        command += [prefix or self._prefix(), str(self._report)]
         whole = measured(PROCESS, command, self._endpoint.environ, cwd=ROOT)
-        wall, cpu = (float(word) for word in report.read_text().split())
-        inner = {"wall": wall, "cpu": cpu, "peak": whole.figures["peak"]}
+        told = json.loads(self._report.read_text())
+        inner = {"wall": told["wall"], "cpu": told["cpu"], "peak": whole.figures["peak"]}
         return whole, Sample(AGENT, inner)
 
     def _sender(self, name: str) -> Callable[[], Iterable[Sample]]:
@@ -256,6 +284,23 @@ class _Carrier:
             self._check(target)
         return told
 
+    def watched(self, rounds: int) -> Iterable[Sample]:
+        """Hand over and fetch, and tell how long the event loops were kept from their work."""
+        return in_turn({AGENT: self._hand_over_watched, PULL: self._pull_watched}, rounds)
+
+    def _hand_over_watched(self) -> Iterable[Sample]:
+        self._hand_over()
+        return (_of_loop(AGENT, self._report),)
+
+    def _pull_watched(self) -> Iterable[Sample]:
+        with self._empty() as target:
+            store = f"s3://{self._endpoint.bucket}/home"
+            command = [sys.executable, "-m", "benchmarks.watched", str(self._report)]
+            command += ["pull", str(target), "--store", store]
+            measured(PULL, command, self._endpoint.environ, cwd=ROOT)
+            self._check(target)
+        return (_of_loop(PULL, self._report),)
+
     def profiled_hand_off(self) -> dict[str, Any]:
         """Hand over once under the profiler, and return its report."""
         source = str(self._folder / "source")
@@ -275,12 +320,18 @@ class _Carrier:
 
     @contextmanager
     def _empty(self) -> Iterator[Path]:
-        target = self._folder / "target"
-        target.mkdir()
+        # Files that were removed minutes ago make new ones slow to create on ext4, for whoever comes next.
+        target = Path(tempfile.mkdtemp(prefix="target-", dir=self._folder))
         try:
             yield target
         finally:
-            shutil.rmtree(target)
+            if sum(self._load.sizes) > KEPT_BYTES:
+                shutil.rmtree(target)
+
+
+def _of_loop(who: str, report: Path) -> Sample:
+    told = json.loads(report.read_text())
+    return Sample(who, {name: told[name] for name in ("stall", "busy")})
 
 
 def _case(cases: Iterable[Case], way: str, load: Load) -> Case:
@@ -301,6 +352,13 @@ def _large_targets(cases: Iterable[Case]) -> Iterator[Target]:
     yield ratio("four of 100 MB up, wall", case, "wall", 1.0, who=AGENT, against=against)
     yield Target("four of 100 MB up, peak memory", 100.0, "MB", case.values(PROCESS, "peak"))
     yield _pull_target(cases, "four of 100 MB", FOUR)
+
+
+def _loop_targets(cases: Iterable[Case]) -> Iterator[Target]:
+    for who in (AGENT, PULL):
+        busy = [case.values(who, "busy") for case in cases if case.name.startswith("event loop")]
+        values = tuple(max(each) * 1000 for each in zip(*busy, strict=True))
+        yield Target(f"{who}: event loop busy at once, all loads", LOOP_MILLISECONDS, "ms", values)
 
 
 def _pull_target(cases: Iterable[Case], what: str, load: Load) -> Target:

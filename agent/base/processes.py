@@ -191,8 +191,16 @@ def share_arenas() -> bool:
 
 def marked(*marks: str) -> list[int]:
     """Return our processes (on Linux) that have all `marks` (`NAME=value`) in their environment, in any session."""
-    wanted = frozenset(mark.encode() for mark in marks)
-    return [pid for pid in _processes() if wanted <= _environment(pid)]
+    wanted = [b"\0%b\0" % mark.encode() for mark in marks]
+    return [
+        pid
+        for pid in _processes()
+        if (found := _environment(pid)) and all(mark in found for mark in wanted)
+    ]
+
+
+_ENVIRONMENT_BYTES = 64 * 1024
+"""Read at a time: most programs have less."""
 
 
 async def kill_marked(*marks: str, seconds: float = REAP_SECONDS) -> int:
@@ -219,7 +227,8 @@ async def _kill(find: Callable[[], list[int]], looks: int, seconds: float) -> in
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             while quiet < looks:
-                found = find()
+                # In a thread: a machine has hundreds of processes, and other jobs go on.
+                found = await asyncio.to_thread(find)
                 quiet = 0 if found else quiet + 1
                 for pid in found:
                     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -239,16 +248,25 @@ def _reap(pids: set[int]) -> None:
 
 def _processes() -> list[int]:
     try:
-        return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+        return [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208 -- a third of the time
     except FileNotFoundError:  # not Linux
         return []
 
 
-def _environment(pid: int) -> frozenset[bytes]:
+def _environment(pid: int) -> bytes:
+    """Return a process's variables, with a zero byte before and after each."""
+    # Each end of a job looks at every process of the machine, so that pathlib would cost more than the kernel.
+    found = [b"\0"]
     try:
-        return frozenset(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+        descriptor = os.open(f"/proc/{pid}/environ", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while chunk := os.read(descriptor, _ENVIRONMENT_BYTES):
+                found.append(chunk)
+        finally:
+            os.close(descriptor)
     except OSError:  # ended, or not ours
-        return frozenset()
+        return b""
+    return b"".join((*found, b"\0"))
 
 
 def _parent(pid: int) -> int:

@@ -154,12 +154,16 @@ class Uploader:
         unreadable: dict[OutboxFile, str] = {}
         failures: list[StoreError | OSError] = []
 
-        async def work() -> None:
+        async def work(others: int) -> None:
+            begun = not others
             while not failures and not (stop is not None and stop.is_set()):
                 try:
                     file = await supply.next()
                     if file is None:
                         return
+                    if not begun:  # most jobs leave fewer files than there may be requests
+                        begun = True
+                        group.create_task(work(others - 1))
                     # Large files wait before they take a request, so that no small one waits for them.
                     async with self._gate(file), self._requests:
                         problem = await self._send(file, settled=stop is not None)
@@ -171,8 +175,7 @@ class Uploader:
 
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(self._concurrency):
-                    group.create_task(work())
+                group.create_task(work(self._concurrency - 1))
         finally:
             await asyncio.to_thread(self._note)
         if failures:
