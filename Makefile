@@ -6,7 +6,7 @@ SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci)
 # One process of pytest for each core; one that has nothing left takes of another's tests.
 PARALLEL := -n logical --dist worksteal
 
-.PHONY: help demo quick test test-all image image-home ami test-faults test-vm test-power test-cloud deploy undeploy check format docs bench clean
+.PHONY: help demo quick test test-all image image-home ami test-faults test-vm test-power test-cloud deploy undeploy check format docs bench bench-quick clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -96,6 +96,9 @@ docs: .venv/.ready ## Write the JSON Schemas, the configuration reference, the d
 
 bench: .venv/.ready ## Measure; see docs/performance.md
 	@$(PYTHON) -m benchmarks
+
+bench-quick: .venv/.ready ## A few minutes of the same, as ratios beside the committed results; fails nothing
+	@$(PYTHON) -m benchmarks quick
 
 clean: ## Remove what the other commands made
 	@rm -rf .venv .uv .demo .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
