@@ -195,7 +195,7 @@ def test_two_hundred_results_fit() -> None:
     ("parts", "kind"),
     [
         ({"began": began()}, "began"),
-        ({"began": began(), "jobs": (ended(),)}, "began"),
+        ({"began": began(), "jobs": (ended(),)}, "jobs"),
         ({"began": began(), "jobs": (ended(),), "closed": closed()}, "closed"),
         ({"jobs": (ended(),)}, "jobs"),
         ({"stood_back": StoodBack(reason="another works")}, "stood_back"),
