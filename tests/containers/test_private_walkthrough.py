@@ -178,6 +178,9 @@ class World:
         self.engine.docker("image", "rm", "--force", self.person.here(IMAGE))
         disk = self.folder / home
         disk.mkdir()
+        # The machine's network and fence are up.
+        (gate := disk / "begin").touch()
+        command = command.replace("/run/mayfly/begin", shlex.quote(str(gate)))
         with Metadata(credentials=KEYS, zone=f"{REGION}a") as metadata:
             metadata.said["user-data"] = said
             machine = {
