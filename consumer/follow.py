@@ -166,8 +166,8 @@ async def _look_into_all(
     except* HistoryError as errors:
         # What is raised in here comes out as a group again.
         unusable += errors.exceptions
-    for error in unusable:
-        raise error
+    if unusable:
+        raise unusable[0]
     return looks
 
 

@@ -5,13 +5,12 @@ reader lacks. Pointers can be late, missing, or from the future; so the reader l
 into a batch's log, whatever the index says, when a run of it should have ended.
 """
 
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from agent.contract.ids import Batch
-from agent.contract.layout import INDEX, EntryKey, PointerKey, index_start, parse_key
+from agent.contract.layout import INDEX, PointerKey, index_start, parse_key
 from agent.contract.results import RunStatus
 
 LOOK_BACK = timedelta(hours=1)
@@ -69,11 +68,6 @@ class Cursor:
         return replace(self, recent=tuple(recent))
 
 
-def with_news(pointers: Iterable[PointerKey], held: Container[EntryKey]) -> set[Batch]:
-    """Return the batches whose log is looked into: the reader lacks an entry that a pointer names."""
-    return {pointer.entry.batch for pointer in pointers if pointer.entry not in held}
-
-
 def next_look(runs: Iterable[Attempt], looked: datetime) -> datetime | None:
     """Return when a batch's log is looked into without any news: a run of it should have ended. None for never.
 
@@ -89,12 +83,6 @@ def next_look(runs: Iterable[Attempt], looked: datetime) -> datetime | None:
         if moment > looked
     )
     return min(moments, default=None)
-
-
-def is_due(runs: Iterable[Attempt], looked: datetime, now: datetime) -> bool:
-    """Tell whether a batch's log is looked into now, without any news."""
-    moment = next_look(runs, looked)
-    return moment is not None and moment <= now
 
 
 def shown(run: Attempt, looked: datetime) -> RunStatus:

@@ -146,11 +146,6 @@ class LogWriter:
         """How many entries were put, and not found yet by `prove`."""
         return len(self._unproven)
 
-    @property
-    def unpointed(self) -> int:
-        """How many entries are in the log without a pointer that tells of them."""
-        return len(self._unpointed)
-
     async def append(
         self,
         *,

@@ -54,7 +54,7 @@ class Rules:
     begins: Callable[[Beginning], Beginning] = lambda begins: begins
     package_first: bool = True
     cursor: Callable[[], follow.Cursor] = lambda: follow.Cursor(reach=3)
-    is_due: Callable[..., bool] = follow.is_due
+    next_look: Callable[..., datetime | None] = follow.next_look
     shown: Callable[..., RunStatus] = follow.shown
 
 
@@ -467,9 +467,10 @@ class Home:
         found = [key for item in listed if isinstance(key := parse_key(item.key), PointerKey)]
         self.pointers |= {key.text: key for key in found}
         held = {one.key for reader in self.readers.values() for one in reader.seen}
-        batches = follow.with_news(found, held)
+        batches = {key.entry.batch for key in found if key.entry not in held}
         for batch, state in self.states.items():
-            if self.rules.is_due(state.runs.values(), self.looked[batch], now):
+            due = self.rules.next_look(state.runs.values(), self.looked[batch])
+            if due is not None and due <= now:
                 batches.add(batch)
         for batch in sorted(batches, key=lambda batch: batch.name):
             await self._look_into(batch, now)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.batch.fold import fold
-from agent.batch.follow import CLOCKS, ONCE_MORE, Cursor, is_due, shown, with_news
+from agent.batch.follow import CLOCKS, ONCE_MORE, Cursor, next_look, shown
 from agent.contract.layout import EntryKey, PointerKey, index_start
 from agent.contract.results import RunStatus
 from tests.batch.entries import HOUR, SLOT, STOOD_BACK, A, arrived, at, began, closed, jobs
@@ -55,47 +55,36 @@ def test_whatever_arrives_within_the_hour_is_listed(seconds: list[int], reach: i
         assert cursor.start(at(0)) < pointer(newest - 3599).text
 
 
-def test_news_is_what_the_reader_lacks() -> None:
-    """A pointer to an entry that it holds is none; one to an entry that is not there yet stays news."""
-    held = {pointer(1, 1).entry}
-    assert with_news([pointer(1, 1), pointer(2, 1)], held) == set()
-    assert with_news([pointer(1, 1), pointer(3, 2)], held) == {SLOT}
-
-
 DEADLINE = at(0) + HOUR
 RUNNING = [arrived(A, 0, began=began())]
 
 
 @pytest.mark.parametrize(
-    ("looked", "now", "due"),
+    ("looked", "moment"),
     [
-        (at(10), DEADLINE, False),
-        (at(10), DEADLINE + CLOCKS, True),
-        (DEADLINE + CLOCKS, DEADLINE + CLOCKS + timedelta(minutes=1), False),
-        (DEADLINE + CLOCKS, DEADLINE + ONCE_MORE, True),
-        (DEADLINE + ONCE_MORE, DEADLINE + timedelta(days=9), False),
-        (at(10), DEADLINE + timedelta(days=9), True),
+        (at(10), DEADLINE + CLOCKS),
+        (DEADLINE + CLOCKS - timedelta(seconds=1), DEADLINE + CLOCKS),
+        (DEADLINE + CLOCKS, DEADLINE + ONCE_MORE),
+        (DEADLINE + ONCE_MORE, None),
     ],
 )
 def test_a_log_is_looked_into_when_its_run_should_have_ended(
-    looked: datetime, now: datetime, *, due: bool
+    looked: datetime, moment: datetime | None
 ) -> None:
     """Twice, and never again."""
-    runs = fold(SLOT, RUNNING).runs.values()
-    assert is_due(runs, looked, now) is due
+    assert next_look(fold(SLOT, RUNNING).runs.values(), looked) == moment
 
 
 def test_nothing_is_due_once_a_run_is_settled() -> None:
     """Closed, or stood back; but not while jobs are pending."""
-    now = DEADLINE + CLOCKS
-    for parts, due in (
-        ({"closed": closed()}, False),
-        ({"stood_back": STOOD_BACK}, False),
-        ({"closed": closed(pending=("x",))}, True),
-        ({"closed": closed(pending=("x",)), "jobs": jobs(A, ["x"])}, False),
+    for parts, moment in (
+        ({"closed": closed()}, None),
+        ({"stood_back": STOOD_BACK}, None),
+        ({"closed": closed(pending=("x",))}, DEADLINE + CLOCKS),
+        ({"closed": closed(pending=("x",)), "jobs": jobs(A, ["x"])}, None),
     ):
         log = [*RUNNING, arrived(A, 5, 1, **parts)]
-        assert is_due(fold(SLOT, log).runs.values(), at(9), now) is due, parts
+        assert next_look(fold(SLOT, log).runs.values(), at(9)) == moment, parts
 
 
 def test_nobody_is_called_lost_without_a_look() -> None:
