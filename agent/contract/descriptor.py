@@ -52,6 +52,11 @@ class Resource(Record):
     bytes: int = Field(ge=0, le=LARGEST)
     hash: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
     mediatype: str = Field(max_length=200)
+    format: str | None = Field(
+        None,
+        max_length=200,
+        description="`log` where the name looks like a table's and it is none.",
+    )
     role: Role = Field(alias="mayfly:role")
     original: str | None = Field(
         None,
@@ -117,6 +122,9 @@ def render(
     yield b"\n ]\n}\n"
 
 
+_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".xlsx")
+
+
 def resource_of(file: Sealed) -> dict[str, Any]:
     """Return a file as a Data Package resource."""
     resource: dict[str, Any] = {
@@ -127,6 +135,9 @@ def resource_of(file: Sealed) -> dict[str, Any]:
         "mediatype": media_type(file.path),
         "mayfly:role": file.role.value,
     }
+    if file.role in {Role.LOG, Role.EVIDENCE} and file.path.endswith(_TABLES):
+        # Readers would take it for a table. In a log, different events mean different things by one name.
+        resource["format"] = "log"
     return resource if file.original is None else resource | {"mayfly:path": file.original}
 
 

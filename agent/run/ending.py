@@ -105,7 +105,7 @@ class Ending:
         self._draft.note(status=status_of(known, interrupted=cut_short, released=released))
         if results is not None:
             status = self._draft.record.status.value
-            self._context.log.info("run.concluded", status=status, jobs=tally(known))
+            self._context.log.info("run.concluded", status=status, ended=tally(known))
 
     def _why(self) -> str:
         """Return what kept the run from the bucket, as the end of a sentence."""
