@@ -86,8 +86,7 @@ class Preparer:
             result = await asyncio.to_thread(self._expect, job)
             await asyncio.to_thread(sent.forget, name, await self._differences(name))
             await self._give_reason(job)
-            unsent = await asyncio.to_thread(sent.unsent, name)
-            entry = await asyncio.to_thread(self._seal_now, job, result, unsent)
+            entry = await asyncio.to_thread(self._seal_now, job, result)
         entry = await self._put(entry)
         if entry.package and await self._differences(name, entry.package):
             raise not_held(entry.package.key)
@@ -115,7 +114,7 @@ class Preparer:
             return entry
         result = await self._send(job, smallest_first=smallest_first)
         await self._give_reason(job)
-        return await asyncio.to_thread(self._seal_now, job, result, 0)
+        return await asyncio.to_thread(self._seal_now, job, result)
 
     async def _send(self, job: SpooledJob, *, smallest_first: bool) -> Scan:
         """Send what the bucket lacks of a job, and return what its output holds."""
@@ -193,12 +192,12 @@ class Preparer:
                 self._log.info("upload.surplus_stays", job=name, reason=str(error))
         return [*wrong, *await asyncio.to_thread(sent.missing, name)]
 
-    def _seal_now(self, job: SpooledJob, result: Scan, unsent: int) -> Ended:
-        """Seal a job's package: from now on it does not change."""
+    def _seal_now(self, job: SpooledJob, result: Scan) -> Ended:
+        """Seal a job's package: from now on it does not change. What was not sent, it says."""
         name, sent, run = job.name, self._run.sent, self._run
         files, size = sent.count(name)
         record = with_refusals(job.finished.job, result.listed(), result.refusals, files=files)
-        if unsent:
+        if unsent := sent.unsent(name):
             record = cut_short(record, unsent)
         if run.workspaces(name) and not self._uploader.redacts:
             record = with_note(

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
+from threading import Lock
 from time import monotonic
 from typing import IO
 
@@ -87,7 +88,8 @@ class Uploader:
         self._requests = asyncio.Semaphore(concurrency)
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._middling = asyncio.Semaphore(MIDDLING_AT_ONCE)
-        self._notes: list[tuple[OutboxFile, Sealed, Signature]] = []
+        self._notes: deque[tuple[OutboxFile, Sealed, Signature]] = deque()
+        self._noting = Lock()
         self._noted = monotonic()
 
     @property
@@ -203,10 +205,17 @@ class Uploader:
         return ""
 
     def _note(self) -> None:
-        """Note in the run's database what was sent."""
-        notes, self._notes, self._noted = self._notes, [], monotonic()
-        if notes:
-            self._sent.note(notes)
+        """Note in the run's database what was sent, of whichever job.
+
+        The lock is held until it is written: a job's package is sealed next, and names only what is noted by then.
+        """
+        with self._noting:
+            self._noted = monotonic()
+            notes = list(self._notes)
+            if notes:
+                self._sent.note(notes)
+            for _ in notes:
+                self._notes.popleft()
 
     async def _put(
         self, bucket: Bucket, file: OutboxFile, stream: IO[bytes], size: int

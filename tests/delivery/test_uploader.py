@@ -1,0 +1,94 @@
+"""Jobs share an uploader, and the table of what was sent: whoever has sent its files finds them there."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from agent.delivery.database import Database
+from agent.delivery.scan import Scan
+from agent.delivery.sent import OutboxFile
+from agent.delivery.uploader import Uploader, results_of
+from tests.delivery.world import World, folder_bucket
+
+MOMENT = 0.3
+"""Seconds for what nothing tells of; with fewer the test would show less, and not fail."""
+
+
+@asynccontextmanager
+async def slow_disk(database: Database) -> AsyncIterator[None]:
+    """Let nobody read or write a database while the block runs."""
+    held, free = threading.Event(), threading.Event()
+
+    def hold(_: object) -> None:
+        held.set()
+        free.wait(30)
+
+    task = asyncio.create_task(asyncio.to_thread(database.within, hold))
+    await asyncio.to_thread(held.wait, 30)
+    try:
+        yield
+    finally:
+        free.set()
+        await task
+
+
+def files(world: World, job: str) -> list[OutboxFile]:
+    """Return the one result of a job, which its package is to name."""
+    (found,) = results_of(job, world.attempt(job, {"result": b"1"}), Scan())
+    return world.run.sent.expect(found)
+
+
+def uploader_of(world: World, passed: Callable[[int], None] = lambda _: None) -> Uploader:
+    """Return the uploader of a run."""
+    return Uploader(
+        world.run.run,
+        world.run.sent,
+        world.opened(),
+        concurrency=4,
+        redactor=world.redactor,
+        log=world.log,
+        progress=passed,
+    )
+
+
+@pytest.mark.timeout(60)
+async def test_what_a_job_has_sent_is_noted_although_another_one_notes_it(tmp_path: Path) -> None:
+    """Its package is sealed next, and would be without the file that another job's note is still writing down."""
+    world, passed = World.make(tmp_path, folder_bucket(tmp_path / "bucket")), asyncio.Semaphore(0)
+    uploader = uploader_of(world, lambda _: passed.release())
+    first, second = files(world, "first"), files(world, "second")
+    goes_on = threading.Event()
+
+    def pages() -> Iterator[list[OutboxFile]]:
+        yield first
+        goes_on.wait(30)
+
+    async with slow_disk(world.run.database):
+        ours = asyncio.create_task(uploader.send(pages()))
+        await passed.acquire()
+        other = asyncio.create_task(uploader.send([second]))
+        await passed.acquire()
+        await asyncio.sleep(MOMENT)  # the other one takes both notes, and waits for the disk
+        goes_on.set()
+        await asyncio.wait({ours}, timeout=MOMENT)
+        assert not ours.done(), "it did not wait for its note"
+    assert [await ours, await other] == [{}, {}]
+    for job in ("first", "second"):
+        assert [file.path for file in world.run.sent.sealed(job)] == ["files/result"]
+
+
+async def test_what_the_disk_refuses_to_note_is_noted_with_the_next(tmp_path: Path) -> None:
+    """Whose file it was hears of it; another job, whose note it may have been, finds it noted all the same."""
+    world = World.make(tmp_path, folder_bucket(tmp_path / "bucket"))
+    uploader, page, path = uploader_of(world), files(world, "a"), world.run.database.path
+    world.run.database.close()
+    away = path.rename(path.with_suffix(".away"))
+    with pytest.raises(OSError, match="unable to open database"):
+        await uploader.send([page])
+    away.rename(path)
+    assert await uploader.send([]) == {}
+    assert [file.path for file in world.run.sent.sealed("a")] == ["files/result"]
