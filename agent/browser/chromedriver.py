@@ -101,11 +101,12 @@ class LocalBrowser:
     async def stop(self) -> None:
         """Kill it and its browsers, and remove their profiles."""
         self._process = None
-        held, self._held = self._held, None
-        if held is not None:
-            await held.aclose()
+        # What is done is forgotten only then: a stop that is cancelled is repeated.
+        if self._held is not None:
+            await self._held.aclose()
             # Crash handlers live in sessions of their own; they carry our environment all the same.
             await processes.kill_marked(*self._marks())
+            self._held = None
         scratch, self._scratch = self._scratch, None
         if scratch is not None:
             try:

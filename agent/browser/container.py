@@ -137,13 +137,14 @@ class ContainerBrowser:
 
     async def stop(self) -> None:
         """Remove the container, whatever its state."""
-        launch, self._launch = self._launch, None
+        launch = self._launch
         if launch is None:
             return
         await asyncio.wait([launch], timeout=RUN_SECONDS + 10)
         if not launch.cancelled() and launch.done():
             launch.exception()  # retrieved: `start` has raised it
         await _remove(self._docker, [self._name], self._log)
+        self._launch = None  # only now: a stop that is cancelled is repeated
 
     def describe(self) -> Facts:
         """Return the image and its digest."""

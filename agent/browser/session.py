@@ -113,15 +113,18 @@ async def wait_for_session(
 
 
 async def close_all(url: str, *, seconds: float = CLOSE_SECONDS) -> int:
-    """Close every session of an endpoint; return how many there were, 0 without an answer."""
+    """Close every session of an endpoint; return how many there were, 0 without an answer in that time."""
+    until = time.monotonic() + seconds
     try:
-        return await _within(seconds, functools.partial(_close_all, url, seconds))
+        return await _within(seconds, functools.partial(_close_all, url, seconds, until))
     except _NotYet:
         return 0
 
 
-def _close_all(url: str, seconds: float) -> int:
+def _close_all(url: str, seconds: float, until: float) -> int:
     sessions = _open_sessions(url, seconds)
+    if time.monotonic() >= until:  # nobody waits any more, and a session may be the next job's
+        return 0
     for session in sessions:
         _ask("DELETE", f"{url}/session/{quote(session, safe='')}", seconds)
     return len(sessions)

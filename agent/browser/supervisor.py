@@ -65,6 +65,7 @@ class Supervisor:
         self._name: str | None = None
         self._restarts = 0
         self._users = 0
+        self._closing = asyncio.Lock()
         self._settled = asyncio.Event()
         self._error: BrowserError | None = None
         self._look_now = asyncio.Event()
@@ -119,17 +120,24 @@ class Supervisor:
         """Note that a job uses it during the block.
 
         A killed job leaves its session open, which would keep a slot from the next one. Which job has a session is
-        unknown, so they are closed when no job is left; those of somebody else's Grid never.
+        unknown, so all are closed when no job is left, except those of somebody else's Grid. A job that begins
+        meanwhile waits for that: its session would be closed too.
         """
-        self._users += 1
+        async with self._closing:
+            self._users += 1
         try:
             yield
         finally:
             self._users -= 1
-            if self._users == 0 and self._backend.kind != "remote" and self._settled.is_set():
-                left = await session.close_all(self.url)
-                if left:
-                    self._log.info("browser.closed_sessions", sessions=left)
+            async with self._closing:
+                await self._close_sessions()
+
+    async def _close_sessions(self) -> None:
+        if self._users or self._backend.kind == "remote" or not self._settled.is_set():
+            return
+        closed = await session.close_all(self.url)
+        if closed:
+            self._log.info("browser.closed_sessions", sessions=closed)
 
     def record(self) -> Browser | None:
         """Return the manifest's record; None if no session ever opened."""

@@ -1,7 +1,9 @@
 """The browser of this machine: any scraper gets a session, and no process outlives it."""
 
 import asyncio
+import os
 import signal
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -164,3 +166,25 @@ async def test_leftovers_of_dead_runs_are_removed_and_no_others(
         await theirs.stop()
         await mine.stop()
     assert local_rig.remains(other) == []
+
+
+async def test_a_stop_that_is_cancelled_is_repeated(
+    chromedriver: str, place: Place, events: Events
+) -> None:
+    """The run ends while its browser is being restarted: what left the driver's session is found by the last stop."""
+    browser = LocalBrowser(chromedriver, place, {"PATH": os.environ["PATH"]}, events.log)
+    await browser.start()
+    (driver,) = browser_processes(place.run_id)
+    command, environ = ["sleep", "600"], driver.environ()
+    escaped = subprocess.Popen(command, env=environ, start_new_session=True)  # noqa: ASYNC220 -- at once
+    try:
+        stopping = asyncio.create_task(browser.stop())
+        await asyncio.sleep(0)  # it has begun
+        stopping.cancel()
+        await asyncio.wait({stopping})
+        await browser.stop()
+        assert await asyncio.to_thread(escaped.wait, 30) == -signal.SIGKILL
+        assert profiles(place) == []
+    finally:
+        escaped.kill()
+        escaped.wait()

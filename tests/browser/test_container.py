@@ -1,6 +1,7 @@
 """The browser in a container: its limits, its shared folder, its ways to fail."""
 
 import asyncio
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import requests
 from agent.base.errors import BrowserError
 from agent.browser import Container, Place, Supervisor, open_to_browser, remove_leftovers, supervise
 from agent.browser.container import ContainerBrowser
+from agent.browser.session import BrowserDied
 from agent.config.settings import Browser
 from tests.browser.conftest import Events, supervisor_of
 from tests.browser.rigs import ContainerRig
 from tests.browser.site import REPORT, site
+from tests.parts.busybox_image import ensure_busybox
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.waiting import wait_until
 from tests.parts.webdriver import session
@@ -168,3 +171,22 @@ async def _fails(
     assert remedy in caught.value.remedy
     assert supervisor.generation == 0
     assert len(events.named("browser.failed")) == 1
+
+
+async def test_a_stop_that_is_cancelled_is_repeated(
+    docker_engine: DockerEngine, place: Place, events: Events
+) -> None:
+    """The run ends while its browser is being restarted: the container goes all the same, with the last stop."""
+    environ = {"PATH": os.environ["PATH"], **docker_engine.environ}
+    image = ensure_busybox(docker_engine)
+    browser = ContainerBrowser(image, place, SMALL, environ, events.log)
+    with pytest.raises(BrowserDied):
+        await browser.start()
+    rig = ContainerRig(docker_engine, image)
+    assert rig.remains(place)
+    stopping = asyncio.create_task(browser.stop())
+    await asyncio.sleep(0)  # it has begun
+    stopping.cancel()
+    await asyncio.wait({stopping})
+    await browser.stop()
+    assert rig.remains(place) == []

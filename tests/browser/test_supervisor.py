@@ -2,15 +2,18 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import pytest
 
 from agent.base.errors import BrowserError
-from agent.browser import Place, Remote, Supervisor, supervise
-from agent.browser.interface import Facts
+from agent.browser import Place, Remote, Supervisor, WatchSettings, supervise
+from agent.browser.interface import Facts, Kind
 from agent.browser.remote import RemoteBrowser
+from agent.browser.session import close_all
 from agent.browser.supervisor import STARTS
 from agent.config.settings import Browser
 from tests.browser.conftest import QUICK, Events
@@ -18,6 +21,8 @@ from tests.parts.loopback_http import LoopbackHttp, QuietHandler
 from tests.parts.stalled import refused, silent
 
 READY = {"value": {"ready": True}}
+MOMENT = 0.3
+"""Seconds for what nothing tells of; with fewer the tests would show less, and not fail."""
 
 
 @contextmanager
@@ -190,3 +195,114 @@ async def test_a_defect_keeps_no_job_waiting(events: Events) -> None:
         with pytest.raises(BrowserError, match="ZeroDivisionError"):
             await supervisor.ready()
     assert "Traceback" in events.named("browser.defect")[0]["exception"]
+
+
+@dataclass
+class SlowGrid:
+    """A Grid of the run's own whose status may take its time.
+
+    Attributes:
+        open: Its sessions; an answer has those of the moment at which it is given.
+        closed: Those that somebody has closed.
+        quick: Cleared: from now on a status is not answered at once; set: those that wait are.
+        asked: Set when a status waits.
+    """
+
+    open: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+    quick: threading.Event = field(default_factory=threading.Event)
+    asked: threading.Event = field(default_factory=threading.Event)
+
+    @contextmanager
+    def serve(self) -> Iterator[str]:
+        """Yield its URL."""
+        grid = self
+        self.quick.set()
+        capabilities = {"browserName": "chrome", "browserVersion": "152.0"}
+
+        class Handler(QuietHandler):
+            def do_GET(self) -> None:  # noqa: N802 -- the name is the library's
+                self.send_response(200)
+                self.send_header("Connection", "close")
+                self.end_headers()
+                while not grid.quick.wait(0.02):
+                    grid.asked.set()
+                    self.wfile.write(b" ")  # so that no limit on silence ends the request
+                slots = [{"session": {"sessionId": name}} for name in grid.open]
+                value = {"ready": True, "nodes": [{"slots": slots}]}
+                self.wfile.write(json.dumps({"value": value}).encode())
+                self.close_connection = True
+
+            def do_POST(self) -> None:  # noqa: N802 -- the name is the library's
+                self.read_body()
+                opened = {"value": {"sessionId": "probe", "capabilities": capabilities}}
+                self.answer(200, json.dumps(opened).encode())
+
+            def do_DELETE(self) -> None:  # noqa: N802 -- the name is the library's
+                grid.closed.append(self.path.rpartition("/")[2])
+                self.answer(200, json.dumps({"value": None}).encode())
+
+        with LoopbackHttp(Handler) as server:
+            try:
+                yield server.url
+            finally:
+                self.quick.set()
+
+
+class _OwnGrid(RemoteBrowser):
+    """A Grid whose sessions are all the run's."""
+
+    kind: Kind = "container"  # type: ignore[assignment]
+
+
+@pytest.mark.timeout(60)
+async def test_the_session_of_a_job_that_begins_is_not_closed_with_those_that_were_left(
+    events: Events,
+) -> None:
+    """While no job uses the browser, sessions are closed; the next job's must not be among them."""
+    grid = SlowGrid()
+    with grid.serve() as url:
+        unwatched = WatchSettings(interval=3600)
+        async with Supervisor(_OwnGrid(url), timeout=30, log=events.log, pace=unwatched) as browser:
+            await browser.ready()
+            grid.closed.clear()
+            over = asyncio.Event()
+
+            async def job() -> None:
+                async with browser.used():
+                    grid.open.append("next")
+                    await over.wait()
+
+            async with browser.used():
+                grid.open.append("left")
+                grid.quick.clear()
+                other: asyncio.Task[None] | None = None
+
+                async def begins() -> None:
+                    nonlocal other
+                    await asyncio.to_thread(grid.asked.wait, 30)
+                    other = asyncio.create_task(job())
+                    await asyncio.wait({other}, timeout=MOMENT)
+                    grid.quick.set()
+
+                beginning = asyncio.create_task(begins())
+            await beginning
+            assert grid.closed == ["left"]
+            over.set()
+            assert other is not None
+            await other
+
+
+@pytest.mark.timeout(60)
+async def test_sessions_that_are_listed_too_late_are_left_alone() -> None:
+    """Nobody waits for the listing any more, and the sessions in it may be another job's."""
+    grid = SlowGrid(open=["next"])
+    with grid.serve() as url:
+        grid.quick.clear()
+        before = threading.active_count()
+        assert await close_all(url, seconds=MOMENT) == 0
+        assert grid.asked.is_set()
+        assert threading.active_count() > before  # the request goes on
+        grid.quick.set()
+        await asyncio.sleep(MOMENT)  # it has its answer, and would close what is in it
+        assert grid.closed == []
