@@ -115,7 +115,8 @@ async def _run_program(
     async with _browsing(job, context) as lost_browser, _working(job, space, context) as working:
         launch = _launch(job, number, space, working, context)
         ended = await _execute(launch, space, capture, job, context)
-        died = ended.code != 0 and await lost_browser()
+        # A job that was interrupted is judged without it, and its files are waiting.
+        died = ended.code != 0 and not ended.interrupted and await lost_browser()
     tail = "\n".join(capture.tail)
     ended = replace(
         ended,
@@ -254,7 +255,8 @@ async def _execute(
     except ContainerError as error:
         return Ended(failure=f"{error}; {error.remedy}" if error.remedy else str(error))
     except OSError as error:
-        failure = f"{launch.command[0]} could not be started: {error}"
+        what = "its container" if job.in_container else launch.command[0]
+        failure = f"{what} could not be started: {error}"
         return Ended(failure=failure, failed_by=not_started(error))
     finally:
         if drain is not None:
@@ -277,11 +279,20 @@ async def _watch(running: Running, seconds: float, job: Job, context: JobContext
             return _ended(waiting.result(), limit=seconds)
         running.terminate()
         await asyncio.wait([waiting], timeout=await context.grace())
-        # What is still there after its grace gets SIGKILL with the end of its context.
-        last = waiting.result() if waiting.done() else Exit(None, KILLED)
+        last = _exit_after_sigterm(waiting)
         return _ended(last, timed_out=which is None, interrupted=which == 1, limit=seconds)
     finally:
         waiting.cancel()
+
+
+def _exit_after_sigterm(waiting: "asyncio.Future[Exit]") -> Exit:
+    """Return how a program ended that was told to: why it had to is known, also where nobody can say how it did.
+
+    What is still there after its grace gets SIGKILL with the end of its context.
+    """
+    if waiting.done() and not isinstance(waiting.exception(), OSError | ContainerError):
+        return waiting.result()
+    return Exit(None, KILLED)
 
 
 async def _outcome(waiting: "asyncio.Future[Exit]") -> None:

@@ -7,7 +7,7 @@ import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path, PurePosixPath
 
 from agent.base.durable import sync_directory
@@ -64,14 +64,14 @@ def pack(state: Path, archive: Path, limit: int, stopped: Stopped) -> str:
         with tarfile.open(draft, "w:gz", compresslevel=6) as tar:
             left_out = _add_all(tar, state, _Budget(limit, stopped))
             empty = tar.offset == 0
+        if not empty:
+            draft.replace(archive)
+            sync_directory(archive.parent)
     except (tarfile.TarError, OSError, ValueError, StoppedError) as error:
-        draft.unlink(missing_ok=True)
         return f"its state was not kept: {error}"
-    if empty:
-        draft.unlink()
-    else:
-        draft.replace(archive)
-        sync_directory(archive.parent)
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
     if not left_out:
         return ""
     more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from agent.base.durable import remove_tree
 from agent.base.stop import StoppedError
@@ -177,10 +178,24 @@ def _moved(root: Path, path: str, target: Path) -> bool:
                 os.rename(name, target, src_dir_fd=source)
             except PermissionError:  # in a folder that a container's root has made
                 with open_file(root, path) as (stream, _), target.open("xb") as copy:
-                    shutil.copyfileobj(stream, copy, 1024**2)
+                    _copy_whole(stream, copy, target)
     except OSError:
         return False
     return True
+
+
+def _copy_whole(source: IO[bytes], copy: IO[bytes], path: Path) -> None:
+    """Copy a file; a part of it would be taken for the result.
+
+    Raises:
+        OSError: It could not be copied, and there is no copy.
+    """
+    try:
+        shutil.copyfileobj(source, copy, 1024**2)
+        copy.flush()
+    except OSError:
+        path.unlink()
+        raise
 
 
 def _content(status: os.stat_result) -> tuple[int, int, int, int]:

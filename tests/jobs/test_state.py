@@ -93,3 +93,13 @@ def test_both_are_given_up_when_the_run_is_told_to_stop(state: Path, tmp_path: P
     assert "told to stop" in unpack(archive, again, LIMIT, lambda: next(answers, True))
     assert list(again.iterdir()) == []
     assert {path.name for path in tmp_path.iterdir()} == {"state", "state.tar.gz", "again"}
+
+
+def test_an_archive_that_cannot_be_put_in_place_costs_the_state_and_not_the_job(
+    state: Path, tmp_path: Path
+) -> None:
+    """The job has succeeded: that its state is lost is a note."""
+    archive = tmp_path / "state.tar.gz"
+    archive.mkdir()
+    assert pack(state, archive, LIMIT, never).startswith("its state was not kept: ")
+    assert {path.name for path in tmp_path.iterdir()} == {"state", "state.tar.gz"}

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from agent.base.stop import StoppedError
 from agent.jobs.verdict import Strays
 from agent.jobs.worktree import WorkingTrees
+from tests.parts.command import completed
+from tests.parts.missing import program
 
 
 def never() -> bool:
@@ -156,3 +159,33 @@ async def test_no_link_leads_a_result_out_of_its_copy(tree: Path, tmp_path: Path
     assert [path.name for path in results.iterdir()] == ["out"]
     assert (results / "out").is_symlink()
     assert (tmp_path / "secret" / "key").exists()
+
+
+def test_a_result_that_cannot_be_copied_whole_is_not_delivered_in_part(tmp_path: Path) -> None:
+    """A container's root owns its folder, so that it is copied, and the disk takes only the beginning of it."""
+    (tmp_path / "tree" / "data").mkdir(parents=True)
+    code = f"""
+import asyncio, os, resource
+from pathlib import Path
+from agent.jobs.worktree import WorkingTrees
+from tests.parts.command import completed
+from tests.parts.missing import program
+
+async def main():
+    here = Path({str(tmp_path)!r})
+    trees, results = WorkingTrees(here / "trees"), here / "results"
+    results.mkdir()
+    async with trees.lend(here / "tree", stopped=lambda: False, results=results) as working:
+        working.output = "data"
+        (working.path / "data" / "large").write_bytes(bytes(3_000_000))
+        (working.path / "data").chmod(0o755)
+        os.chown(working.path / "data", 65534, 65534)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+    print([path.name for path in results.iterdir()], working.strays.count)
+
+asyncio.run(main())
+"""
+    # Root without the right to write everywhere, as an agent is that is not root.
+    tied = [program("setpriv"), "--bounding-set=-dac_override,-fowner"]
+    done = completed([*tied, sys.executable, "-c", code])
+    assert done.stdout.strip() == "[] 1", done.stderr

@@ -186,6 +186,26 @@ def test_what_folders_occupy_is_counted_without_following_links(tmp_path: Path) 
     assert 1_000_000 <= occupied([tmp_path, tmp_path / "gone"]) < 1_200_000
 
 
+def test_an_entry_that_cannot_be_looked_at_hides_no_other(tmp_path: Path) -> None:
+    """A job whose files come and go occupies what the others of its files do: else its neighbour would be ended."""
+    folder, depth = tmp_path, os.open(tmp_path, os.O_RDONLY)
+    while room := os.pathconf(tmp_path, "PC_PATH_MAX") - 40 - len(os.fsencode(folder)):
+        name = "x" * min(200, room - 1)
+        if not name:
+            break
+        os.mkdir(name, dir_fd=depth)
+        inner = os.open(name, os.O_RDONLY, dir_fd=depth)
+        os.close(depth)
+        folder, depth = folder / name, inner
+    names = [str(number) for number in range(20)]
+    # With the longer ones the path is too long for a stat.
+    for name in (*names, *(name.ljust(100, "-") for name in names)):
+        with os.fdopen(os.open(name, os.O_WRONLY | os.O_CREAT, dir_fd=depth), "wb") as stream:
+            stream.write(bytes(100_000))
+    os.close(depth)
+    assert 20 * 100_000 <= occupied([folder]) < 40 * 100_000
+
+
 async def test_only_the_job_that_occupies_most_is_ended(tmp_path: Path) -> None:
     """When less is free than must be, the small neighbour is left alone."""
     ended: list[str] = []
