@@ -23,6 +23,8 @@ PULL_SECONDS = 600.0
 """Limit of a pull: enough for an image of half a gigabyte at 1 MB/s."""
 
 REMOVE_SECONDS = 30.0
+REMOVALS = 2
+"""Attempts, where the engine answers that it could not: what it waited for is often over then."""
 
 LABEL = "mayfly.run"
 """Label of every container that a run starts itself, with the run's id: leftovers are found by it."""
@@ -139,6 +141,19 @@ class Engine:
         async with self.logged_in([image]) as engine:
             await engine.output("pull", "--quiet", image, seconds=seconds)
 
+    async def remove(self, *arguments: str) -> str:
+        """Run `docker ARGUMENTS`, which remove something, and return why it is still there; what is missing is fine."""
+        reason = ""
+        for _ in range(REMOVALS):
+            try:
+                done = await self.run(*arguments, seconds=REMOVE_SECONDS)
+            except self.failure as error:
+                return str(error)
+            if done.code == 0 or not _besides_missing(done):
+                return ""
+            reason = done.complaint
+        return reason
+
     async def have(
         self,
         image: str,
@@ -174,7 +189,7 @@ class Engine:
                 remedy=error.remedy
                 or f"check its name and the network, or docker load it{self.instead}",
             ) from error
-        return (await self.run("image", "inspect", image)).stdout, True
+        return (await self.output("image", "inspect", image)).encode(), True
 
     @classmethod
     def refusal(cls, action: str, complaint: str) -> MayflyError:
@@ -239,6 +254,12 @@ def registry_meaning(complaint: str) -> tuple[str, str]:
 def is_missing(done: Finished) -> bool:
     """Tell whether a command failed because its container or image does not exist."""
     return done.code != 0 and _MISSING.search(done.complaint) is not None
+
+
+def _besides_missing(done: Finished) -> bool:
+    """Tell whether a removal failed for another reason than that some of it is not there: it has a line for each."""
+    lines = done.stderr.decode(errors="replace").splitlines() or [""]
+    return not all("no such" in line.lower() for line in lines)
 
 
 _MISSING = re.compile(r"(?i:no such (container|image))")

@@ -5,6 +5,9 @@ import math
 from collections.abc import Awaitable
 from datetime import datetime
 from time import monotonic
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class StoppedError(Exception):
@@ -56,6 +59,23 @@ class Stop:
     async def pause(self, seconds: float) -> bool:
         """Sleep, at most until a request; tell whether there was one."""
         return await first(self.wait(), seconds=seconds) is not None
+
+    async def in_time(self, answer: Awaitable[T], seconds: float) -> T:
+        """Wait for something at most `seconds`, and at most until a request; then it is cancelled.
+
+        Raises:
+            TimeoutError: It takes longer.
+            StoppedError: The request came first.
+        """
+        task = asyncio.ensure_future(answer)
+        try:
+            which = await first(asyncio.wait([task]), self.wait(), seconds=seconds)
+            if task.done():
+                return task.result()
+            raise TimeoutError if which is None else StoppedError
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 async def first(*waits: Awaitable[object], seconds: float) -> int | None:

@@ -8,7 +8,6 @@ from typing import ClassVar, Literal
 from agent.base.engine import (
     LABEL,
     PULL_SECONDS,
-    REMOVE_SECONDS,
     START_SECONDS,
     Engine,
     Login,
@@ -227,10 +226,5 @@ async def remove_containers(run_ids: Collection[str], environ: Mapping[str, str]
 
 async def _remove(docker: Docker, names: list[str], log: Log) -> None:
     """Kill and remove containers. `docker stop` would wait for a browser that has nothing left to do."""
-    try:
-        done = await docker.run("rm", "--force", "--volumes", *names, seconds=REMOVE_SECONDS)
-    except BrowserError as error:
-        log.warning("browser.not_removed", containers=names, reason=str(error))
-        return
-    if done.code != 0 and not is_missing(done):
-        log.warning("browser.not_removed", containers=names, reason=done.complaint)
+    if reason := await docker.remove("rm", "--force", "--volumes", *names):
+        log.warning("browser.not_removed", containers=names, reason=reason)

@@ -35,6 +35,7 @@ class Prewarm:
         self.warnings: tuple[str, ...] = ()
         self._port = port
         self._proxy = AsyncExitStack()
+        self._listens = False
         self._choose = choose
         self._supervise = supervise
         self._choice: Choice | None = None
@@ -86,10 +87,11 @@ class Prewarm:
         """Open the second address, unless the browser is there itself."""
         url = urlsplit(self._url())
         there = url.hostname in {LOOPBACK, "localhost"} and url.port == self._port
-        if not self._port or there:
+        if not self._port or there or self._listens:
             return
         try:
             await self._proxy.enter_async_context(webdriver_proxy(LOOPBACK, self._port, self._url))
+            self._listens = True
         except OSError as error:
             where = f"http://localhost:{self._port}, for scrapers that look there"
             self.warnings = (f"the browser is not at {where}: {error.strerror} (browser.port)",)

@@ -212,7 +212,8 @@ def _ask(method: str, url: str, seconds: float, body: object = None) -> "request
             )
         except requests.Timeout as error:
             raise _NotYet("it does not answer") from error
-        except requests.RequestException as error:
+        # ValueError: requests takes an address apart even if it does not follow it.
+        except (requests.RequestException, ValueError) as error:
             raise _NotYet(f"it cannot be reached ({type(error).__name__})") from error
 
 

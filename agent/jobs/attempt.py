@@ -164,7 +164,7 @@ async def _browsing(job: Job, context: JobContext) -> AsyncIterator[Callable[[],
         yield _nothing_to_lose
         return
     try:
-        await context.in_time(browser.ready(), context.seconds_left())
+        await context.stop.in_time(browser.ready(), context.seconds_left())
     except TimeoutError as error:
         raise BrowserError("the browser was not ready within the run's time") from error
     generation = browser.generation

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from agent.base.errors import StoreError
 from agent.base.logs import RunLogger
 from agent.base.progress import Progress
 from agent.base.rates import interval_of
-from agent.base.stop import Stop, StoppedError, first
+from agent.base.stop import Stop, StoppedError
 from agent.batch.history import History, JobState, Past
 from agent.browser import Supervisor
 from agent.bucket.store import Bucket
@@ -54,7 +54,7 @@ class JobContext:
         past: What the jobs produced in them; likewise.
         secrets: All job secrets, by name.
         limits: Bounds.
-        deadline: When every job must have ended.
+        seconds_left: Returns the seconds until every job must have ended.
         stop: A request to end early.
         environ: The agent's environment, of which jobs get PATH, LANG and TZ.
         run_logger: Log and redaction.
@@ -81,7 +81,7 @@ class JobContext:
     past: "asyncio.Future[Past]"
     secrets: Mapping[str, str]
     limits: Limits
-    deadline: datetime
+    seconds_left: Callable[[], float]
     stop: Stop
     environ: Mapping[str, str]
     run_logger: RunLogger
@@ -92,10 +92,6 @@ class JobContext:
     secrets_unread: str = ""
     finished: Mapping[str, str] = field(default_factory=dict)
     login: Login = no_login
-
-    def seconds_left(self) -> float:
-        """Return the seconds until every job must have ended."""
-        return (self.deadline - now()).total_seconds()
 
     async def grace(self) -> float:
         """Return the seconds from SIGTERM to SIGKILL: `limits.grace`, or less on a machine that is taken back."""
@@ -170,26 +166,11 @@ class JobContext:
     async def _from_bucket(self, answer: Awaitable[T]) -> T:
         seconds = self.seconds_left() / 4
         try:
-            return await self.in_time(answer, seconds)
-        except (TimeoutError, StoppedError) as error:
+            return await self.stop.in_time(answer, seconds)
+        except TimeoutError as error:
             raise StoreError(f"the bucket did not answer within {seconds:.0f} s") from error
-
-    async def in_time(self, answer: Awaitable[T], seconds: float) -> T:
-        """Wait for something, but not for longer than some seconds, nor once the run is told to stop.
-
-        Raises:
-            TimeoutError: It takes longer.
-            StoppedError: The run is told to stop before.
-        """
-        task = asyncio.ensure_future(answer)
-        try:
-            which = await first(asyncio.wait([task]), self.stop.wait(), seconds=seconds)
-            if task.done():
-                return task.result()
-            raise TimeoutError if which is None else StoppedError
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        except StoppedError as error:
+            raise StoreError("the run was told to stop before the bucket answered") from error
 
     async def _fetch_state(self, job: Job) -> bool:
         bucket, history = await asyncio.shield(self.bucket), await asyncio.shield(self.history)

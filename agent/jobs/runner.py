@@ -50,7 +50,7 @@ class _Runner:
                 self._running[name] = asyncio.create_task(self._run(self._jobs[name]))
             if step.skip:
                 await self._skip(step)
-            elif self._running or not self._browser.done():
+            else:
                 await self._something_ends()
 
     async def _run(self, job: Job) -> JobRecord:

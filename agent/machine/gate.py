@@ -31,7 +31,7 @@ def wait_at(
     for name in modules:
         if gate.exists():
             return True
-        with suppress(ImportError):
+        with suppress(Exception):
             importlib.import_module(name)
     while not gate.exists():
         if time.monotonic() >= until:

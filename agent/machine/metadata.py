@@ -217,7 +217,8 @@ class _Visit:
         )
         from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
-        passing = (_AgainError, RequestException, HTTPError)
+        # ValueError: requests takes an address apart even if it does not follow it.
+        passing = (_AgainError, RequestException, HTTPError, ValueError)
         try:
             return Retrying(
                 stop=stop_before_delay(max(0.0, self._left())),

@@ -164,7 +164,7 @@ def _history(
             f"EC2 answered {error_code(error)} for the spot price of {instance_type} in {zone}",
             remedy="allow ec2:DescribeSpotPriceHistory, or set cost.hourly",
         ) from error
-    except BotoCoreError as error:
+    except (BotoCoreError, ValueError) as error:  # the latter for an endpoint that is no address
         raise PriceError(f"the spot price of {instance_type} cannot be read: {error}") from error
     rates = [
         Rate(price, "spot-history", row["Timestamp"])

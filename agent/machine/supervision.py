@@ -108,7 +108,9 @@ class StatusLine:
         self._manager = manager
         self._watcher = watcher
         self._phase = "starting"
-        self._planned = self._running = self._ended = 0
+        self._planned = 0
+        self._running: set[str] = set()
+        self._ended: set[str] = set()
 
     def phase(self, name: str) -> None:
         """Show the phase."""
@@ -124,14 +126,14 @@ class StatusLine:
     def started(self, job: str, attempt: int) -> None:
         """Count a running job."""
         self._watcher.started(job, attempt)
-        self._running += attempt == 1
+        self._running.add(job)
         self._say()
 
     def ended(self, end: JobEnd) -> None:
         """Count an ended job."""
         self._watcher.ended(end)
-        self._ended += 1
-        self._running = max(0, self._running - bool(end.attempts))
+        self._running.discard(end.name)
+        self._ended.add(end.name)
         self._say()
 
     def sent(self, size: int) -> None:
@@ -139,6 +141,6 @@ class StatusLine:
         self._watcher.sent(size)
 
     def _say(self) -> None:
-        jobs = f": {self._ended} of {self._planned} jobs ended" if self._planned else ""
-        running = f", {self._running} running" if self._running else ""
+        jobs = f": {len(self._ended)} of {self._planned} jobs ended" if self._planned else ""
+        running = f", {len(self._running)} running" if self._running else ""
         self._manager.tell(f"STATUS={self._phase}{jobs}{running}")

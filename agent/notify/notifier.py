@@ -142,7 +142,9 @@ def _send(url: str, signal: str, text: str, rid: str) -> None:
         )
         with answer:
             _judge(answer)
-    except requests.RequestException as error:
+    except _PingError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- not all that comes from below requests is an error of its own
         # Its text has the address in it, and so do those of the errors that it was raised from.
         raise _PingError(type(error).__name__) from None
 

@@ -68,13 +68,14 @@ class Background:
         self.refusal: ShardError | None = None
         self._tasks: list[asyncio.Task[Any]] = []
         self.facts = self._start(read_facts(call.environ, self._log))
-        self._start(watch_spot(call.environ, call.stop, self._log))
-        self._price = self._start(self._ask_price())
+        self._start(self._unless_it_fails("spot", watch_spot(call.environ, call.stop, self._log)))
+        self._price = self._start(self._unless_it_fails("price", self._ask_price()))
         self.bucket = self._start(self._open())
         self.secrets = self._start(self._read_secrets())
         self.earlier = self._start(self._deliver_earlier())
         self.isolation = self._start(self._isolate())
-        self._start(asyncio.to_thread(context.spool.sweep, self._log))
+        sweep = asyncio.to_thread(context.spool.sweep, self._log)
+        self._start(self._unless_it_fails("sweep", sweep))
 
     async def __aenter__(self) -> Self:
         return self
@@ -105,7 +106,7 @@ class Background:
         async def watch() -> None:
             await (await asyncio.shield(self.session)).watch(report)
 
-        self._start(watch())
+        self._start(self._unless_it_fails("batch", watch()))
 
     def outputs(self, jobs: Sequence[str]) -> "asyncio.Task[Past]":
         """Look what jobs produced in earlier batches."""
@@ -154,16 +155,25 @@ class Background:
         self._tasks.append(task)
         return task
 
+    async def _unless_it_fails(self, task: str, work: Coroutine[Any, Any, T]) -> T | None:
+        """Do what a run can do without: a failure that nobody expects is logged, and nothing else would tell of it."""
+        try:
+            return await work
+        except Exception:  # noqa: BLE001 -- whatever it is, jobs and hand-off go on
+            self._log.exception("background.defect", task=task)
+            return None
+
     async def _open(self) -> Bucket:
         """Open the bucket. Its keys are asked for as long as jobs may run: without it, all that they do is lost."""
-        seconds = (self._context.jobs_end - _now()).total_seconds()
 
         def again(error: SecretsError) -> None:
             self.unopened = error.with_remedy
             self._log.info("store.retry", reason=str(error))
 
         try:
-            bucket = await until_answered(self._open_once, seconds=seconds, again=again)
+            bucket = await until_answered(
+                self._open_once, seconds=self._context.seconds_left(), again=again
+            )
         except SecretsError as error:
             raise StoreError(f"no credentials: {error}", remedy=error.remedy) from error
         self.unopened = ""

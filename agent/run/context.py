@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Self
 
 from agent import __version__
@@ -30,6 +31,7 @@ class RunContext:
         waiting: Those of them that an earlier process left.
         run: This one.
         began: How it began, as far as that is known at once.
+        clock: When it began, on the clock that nobody sets: the machine's other one may be, once its network is up.
     """
 
     call: Call
@@ -37,13 +39,14 @@ class RunContext:
     waiting: Sequence[SpooledRun]
     run: SpooledRun
     began: Began
+    clock: float
 
     @classmethod
     def begin(cls, call: Call, spool: Spool, waiting: Sequence[SpooledRun]) -> Self:
         """Begin a run in the spool: from here on a later run can finish it."""
-        began = _beginning(call)
+        clock, began = monotonic(), _beginning(call)
         run = spool.begin(run_id(began.started, os.urandom(3)))
-        return cls(call, spool, waiting, run, began)
+        return cls(call, spool, waiting, run, began, clock)
 
     @property
     def settings(self) -> Settings:
@@ -65,10 +68,9 @@ class RunContext:
         """Hides the secrets that are known by now."""
         return self.call.run_logger.redactor
 
-    @property
-    def jobs_end(self) -> datetime:
-        """When every job must have ended."""
-        return self.began.started + timedelta(seconds=self.settings.job_seconds)
+    def seconds_left(self) -> float:
+        """Return the seconds until every job must have ended."""
+        return self.clock + self.settings.job_seconds - monotonic()
 
 
 def _beginning(call: Call) -> Began:

@@ -48,8 +48,8 @@ class Ending:
     async def hand_over(self) -> Outcome:
         """Deliver the rest and close the run; what cannot be delivered stays in the spool for the next one."""
         settings, reason = self._context.settings, ""
-        left = (self._context.began.deadline - datetime.now(UTC)).total_seconds()
-        seconds = min(settings.limits.handoff, max(left, settings.handoff_seconds))
+        left = max(self._context.seconds_left(), 0.0)  # by the jobs
+        seconds = min(settings.limits.handoff, settings.handoff_seconds + left)
         try:
             with state_disk(self._context.call.places.state):
                 async with asyncio.timeout(seconds):

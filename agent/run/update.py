@@ -1,6 +1,5 @@
 """The release's part in a run: it is obtained, tried, judged, and what it replaced is cleared away."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -8,7 +7,7 @@ from functools import partial
 
 from agent import __version__
 from agent.base.errors import ReleaseError
-from agent.base.stop import first
+from agent.base.stop import StoppedError
 from agent.batch.log import Store
 from agent.browser import Supervisor
 from agent.config.jobsfile import Job, JobsFile, ReleaseBrowser
@@ -125,19 +124,15 @@ class Update:
         Raises:
             ReleaseError: None can run, or none was ready before the jobs' time was over.
         """
-        stop = self._context.stop
-        fetching = asyncio.create_task(self._obtain(isolation, bucket))
-        await first(asyncio.wait([fetching]), stop.wait(), seconds=self._settings.job_seconds)
-        if not fetching.done():
-            fetching.cancel()
         try:
-            return await fetching
-        except asyncio.CancelledError as error:
-            if not fetching.cancelled():
-                raise  # it is us who were cancelled
+            return await self._context.stop.in_time(
+                self._obtain(isolation, bucket), self._settings.job_seconds
+            )
+        except StoppedError:
             await self.withdraw()
-            if stop.requested:
-                return None
+            return None
+        except TimeoutError as error:
+            await self.withdraw()
             raise ReleaseError("none was ready before the run's time was over") from error
 
     async def _obtain(
@@ -182,16 +177,13 @@ class Update:
         budget = self._settings.limits.disk
         await prune(self._obtaining, record.commit, budget=budget, grown=grown)
 
-    async def end_trial(
-        self, release: Installed, results: Results, rerun: Rerun, seconds_left: float
-    ) -> Verdict:
+    async def end_trial(self, release: Installed, results: Results, rerun: Rerun) -> Verdict:
         """Judge a release on trial by what became of its jobs; what is doubtful, the last good release is asked.
 
         Args:
             release: The release on trial.
             results: What became of its jobs.
             rerun: Runs jobs once more.
-            seconds_left: Until every job must have ended; 0 when nothing may begin any more.
         """
         first = tuple(results())
         guilty = guilty_of(first)
@@ -202,7 +194,7 @@ class Update:
         if guilty:
             self._mark(release, judge(first, (), guilty).reason)
             await self._memory.send()
-        other, names = await self._to_ask(release, first, seconds_left)
+        other, names = await self._to_ask(release, first)
         if other and names:
             self._log.warning("release.asks_last_good", ref=other.ref, jobs=names)
             await rerun(other, names)
@@ -213,26 +205,27 @@ class Update:
         return Verdict(judgement, other if failed and names else None, names)
 
     async def _to_ask(
-        self, release: Installed, results: Sequence[JobRecord], seconds: float
+        self, release: Installed, results: Sequence[JobRecord]
     ) -> tuple[Installed | None, tuple[str, ...]]:
         """Return the release that can tell whose fault a failure is, and the jobs to ask it about.
 
         It may have to be fetched, so that it is only had where something failed.
         """
-        loop = asyncio.get_running_loop()
-        until = loop.time() + seconds
-        if seconds < 1 or not any(map(in_doubt, results)):
+        context = self._context
+        seconds = context.seconds_left()
+        if context.stop.requested or seconds < 1 or not any(map(in_doubt, results)):
             return None, ()
         try:
-            async with asyncio.timeout(seconds):
-                other = await stand_in_for(release.commit, self._obtaining)
-        except TimeoutError:
+            other = await context.stop.in_time(
+                stand_in_for(release.commit, self._obtaining), seconds
+            )
+        except (TimeoutError, StoppedError):
             self._log.warning("release.no_stand_in", reason="there was no time to fetch it")
             return None, ()
         if other is None:
             return None, ()
         passed = self._memory.known.passed(other.commit)
-        return other, again(results, other.jobs.job, passed, until - loop.time())
+        return other, again(results, other.jobs.job, passed, context.seconds_left())
 
     def remember(self, release: Installed, results: Sequence[JobRecord]) -> None:
         """Remember what the last good release does well; and the image's, once it has shown that it runs."""

@@ -136,9 +136,8 @@ class JobsOfRun:
             sessions=self._context.settings.browser.sessions,
             ended=self._ended,
         )
-        left = 0.0 if context.stop.requested else context.seconds_left()
         self._on_trial = False
-        verdict = await update.end_trial(release, lambda: self.results, rerun, left)
+        verdict = await update.end_trial(release, lambda: self.results, rerun)
         record = after_trial(obtained.record, release, verdict, datetime.now(UTC))
         self._draft.note(release=record)
         if verdict.judgement.reason:
@@ -172,7 +171,7 @@ class JobsOfRun:
             secrets=secrets,
             secrets_unread=unread,
             limits=settings.limits,
-            deadline=context.jobs_end,
+            seconds_left=context.seconds_left,
             stop=call.stop,
             environ=call.environ,
             run_logger=call.run_logger,
@@ -205,6 +204,8 @@ class JobsOfRun:
 
     async def _ended(self, context: JobContext, job: Job, record: JobRecord) -> None:
         """Hand over a job that ended; a failure that the release may be to blame for waits for the trial's end."""
+        if record.status is JobStatus.SKIPPED and record.name in self.records:
+            return  # its rerun did not begin: what became of it before is committed as it is
         record = self._context.redactor.record(record)
         record = record.model_copy(update={"release": context.ref, "commit": context.commit})
         self.records[record.name] = record

@@ -21,6 +21,7 @@ from agent.machine.metadata import (
     metadata_endpoint,
     read_facts,
 )
+from tests.parts.loopback_http import LoopbackHttp, QuietHandler
 from tests.parts.metadata import Metadata as Service
 from tests.parts.stalled import refused
 
@@ -192,3 +193,16 @@ def test_an_instance_is_known_by_its_firmware(tmp_path: Path) -> None:
     """On EC2 the well-known address is used."""
     (tmp_path / "sys_vendor").write_text("Amazon EC2\n")
     assert metadata_endpoint({}, tmp_path) == ENDPOINT
+
+
+class _Portal(QuietHandler):
+    """Somebody else at the service's address, who sends everybody to a page that has no address."""
+
+    def do_PUT(self) -> None:  # noqa: N802 -- the name is the library's
+        self.answer(302, headers={"Location": "http://["})
+
+
+async def test_a_redirect_to_nowhere_is_no_answer() -> None:
+    """It is not followed, and must not end who asks: the watch for a notice, or the run."""
+    with LoopbackHttp(_Portal) as portal, pytest.raises(MetadataError):
+        await Metadata(portal.url).notice()

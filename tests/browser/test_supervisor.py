@@ -133,6 +133,20 @@ async def test_a_slash_at_the_end_of_a_url_does_no_harm(place: Place, events: Ev
     assert not supervisor.shares_downloads
 
 
+class _SendsNowhere(QuietHandler):
+    """Redirects to what is no address."""
+
+    def do_GET(self) -> None:  # noqa: N802 -- the name is the library's
+        self.answer(302, headers={"Location": "http://["})
+
+
+async def test_a_redirect_to_nowhere_is_no_defect(place: Place, events: Events) -> None:
+    """It is not followed, and says no more than silence does."""
+    with LoopbackHttp(_SendsNowhere) as server:
+        assert "cannot be reached (ValueError)" in await _reason(remote(server.url, place, events))
+    assert not events.named("browser.defect")
+
+
 async def test_leaving_does_not_wait_for_an_endpoint_that_is_silent(
     place: Place, events: Events
 ) -> None:

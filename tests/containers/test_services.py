@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 
+from agent.base.engine import Engine
+from agent.base.logs import RunLogger
+from agent.jobs.containers.ready import wait_until_ready
 from agent.jobs.containers.services import Beside, Look, Sign, beside, has_init, look, waits_with
 
 
@@ -136,3 +139,13 @@ def test_a_service_that_only_waits_is_known_by_its_command(
 ) -> None:
     """Something else was to start the work in it, and the job would wait until its time is over."""
     assert waits_with(service) == expected
+
+
+async def test_an_engine_that_tells_nothing_of_services_keeps_no_job_waiting() -> None:
+    """Each service is told as not ready, and no wait is left behind that somebody else would have to end."""
+    events: list[dict[str, Any]] = []
+    nowhere = Engine({"PATH": "/nonexistent"})
+    await wait_until_ready(nowhere, "p", ("db", "grid"), RunLogger(events.append).log)
+    told = [event for event in events if event["event"] == "job.service_not_ready"]
+    assert sorted(event["service"] for event in told) == ["db", "grid"]
+    assert "docker could not be started" in told[0]["reason"]

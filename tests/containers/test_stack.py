@@ -410,3 +410,12 @@ def test_a_stack_does_not_get_the_machine(compose_yard: Bench, busybox: str) -> 
     said = {name: ran.job(name)["message"] for name in WAYS}
     assert {name: said[name] for name, (key, _) in WAYS.items() if key not in said[name]} == {}
     assert ran.events("job.output") == []
+
+
+def test_a_stack_whose_file_cannot_be_read_says_so(compose_yard: Bench, busybox: str) -> None:
+    """It has no command of its own that could be named; that it has none is no defect of the agent."""
+    files = {"compose.yml": stack(busybox, "true"), "compose.override.yml/file": ""}
+    compose_yard.release("v1", JOB, files)
+    job = compose_yard.run().job("legacy")
+    assert (job["status"], job["cause"]) == ("failed", "release")
+    assert job["message"].startswith("its container could not be started: ")

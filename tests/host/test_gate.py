@@ -41,6 +41,15 @@ def test_modules_are_read_while_the_gate_is_closed(tmp_path: Path, module: Path)
     assert passed == [True]
 
 
+def test_a_module_that_is_broken_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever needs it hears of it then; a run that does not, runs."""
+    (tmp_path / "broken_part.py").write_text("raise RuntimeError('of another version')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert not wait_at(tmp_path / "begin", seconds=0.1, modules=("broken_part",))
+
+
 def test_an_open_gate_costs_no_import(tmp_path: Path, module: Path) -> None:
     """A run that nobody waits for reads nothing that it may not need."""
     gate = tmp_path / "begin"

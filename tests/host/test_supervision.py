@@ -104,11 +104,15 @@ async def test_the_status_tells_phase_and_jobs(listener: Listener) -> None:
     watcher.sent(10)
     watcher.ended(JobEnd("a", "succeeded", succeeded=True, attempts=2))
     watcher.ended(JobEnd("b", "skipped", succeeded=False))
+    watcher.started("a", 3)  # once more, on the last good release
+    watcher.ended(JobEnd("a", "succeeded", succeeded=True, attempts=1))
     assert listener.heard() == [
         "STATUS=jobs",
         "STATUS=jobs: 0 of 2 jobs ended, 1 running",
         "STATUS=jobs: 0 of 2 jobs ended, 1 running",
         "STATUS=jobs: 1 of 2 jobs ended",
+        "STATUS=jobs: 2 of 2 jobs ended",
+        "STATUS=jobs: 2 of 2 jobs ended, 1 running",
         "STATUS=jobs: 2 of 2 jobs ended",
     ]
 

@@ -106,6 +106,38 @@ async def test_an_ok_that_says_not_found_is_not_a_success(
     assert "(not found)" in events[0]["reason"]
 
 
+class _CutShort(QuietHandler):
+    def do_POST(self) -> None:  # noqa: N802 -- the name is the library's
+        """Promise more than there is."""
+        self.read_body()
+        self.send_response(200)
+        self.send_header("Content-Length", "100")
+        self.end_headers()
+        self.close_connection = True
+
+
+class _SendsNowhere(QuietHandler):
+    def do_POST(self) -> None:  # noqa: N802 -- the name is the library's
+        """Redirect to what is no address."""
+        self.read_body()
+        self.answer(302, headers={"Location": "http://["})
+
+
+@pytest.mark.long
+async def test_an_answer_that_no_library_understands_fails_no_run(
+    run_logger: RunLogger, events: Events
+) -> None:
+    """It is a warning like any other lost ping; the end is pinged although the start was lost."""
+    with LoopbackHttp(_CutShort) as one, LoopbackHttp(_SendsNowhere) as other:
+        for server in (one, other):
+            settings = Notify(healthchecks=f"{server.url}/{SECRET}")
+            telling = Notifier(settings, RUN, run_logger.log)
+            telling.started()
+            await telling.ended(DONE)
+    assert [event["signal"] for event in events.named("notify.ping_lost")] == ["/start", ""] * 2
+    assert SECRET not in str(events)
+
+
 async def test_a_server_with_a_hiccup_is_asked_again(
     recorder: Recorder, run_logger: RunLogger, events: Events
 ) -> None:

@@ -314,3 +314,30 @@ def test_a_first_release_of_which_no_job_succeeded_is_not_good(
     bench.release("v2.0", notes, {"notes.sh": NOTES.format(version="2")})
     ran = bench.run()
     assert (ran.code, bucket.run(ran.run_id).release["trial"]) == (0, "passed")
+
+
+STOPPING = """
+import os, pathlib, signal, time
+
+if pathlib.Path({mark!r}).exists():
+    os.kill(os.getppid(), signal.SIGTERM)
+    time.sleep(60)
+"""
+
+
+def test_a_stop_during_the_rerun_leaves_what_the_others_had_failed_with(
+    bench: Bench, bucket: Bucket
+) -> None:
+    """A job whose rerun never began failed on the new release: that is committed, with what it printed."""
+    mark = bench.folder / "mark"
+    bench.settings["limits.isolation"] = "process"  # in which the agent is a job's parent
+    bench.release("v1", JOBS, {**GOOD, "quotes.py": STOPPING.format(mark=str(mark))})
+    assert bench.run().code == 0
+    mark.touch()
+    fails = {"quotes.py": "raise SystemExit(3)\n", "notes.sh": "echo no notes today; exit 3\n"}
+    bench.release("v2", JOBS, fails)
+    ran = bench.run(limits__jobs="1")
+    found = bucket.run(ran.run_id)
+    assert found.job("quotes")["status"] == "interrupted"
+    assert (found.job("notes")["status"], found.job("notes")["cause"]) == ("failed", "error")
+    assert b"no notes today" in found.printed("notes")

@@ -1,6 +1,7 @@
 """How jobs end: badly, late, never, or not at all. The run goes on, and says what happened."""
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -245,3 +246,35 @@ def test_the_run_s_limit_stops_its_jobs_in_time_for_the_hand_off(
     assert "the run's time was over" in waits["message"]
     deadline = int(bucket.run(ran.run_id).files["long/deadline"])
     assert began + 2 <= deadline <= began + 6
+
+
+SYSTEMD_RUN = """#!/bin/sh
+while [ "$1" != "--" ]; do shift; done
+shift
+echo $$ > {pid}
+exec "$@"
+"""
+SYSTEMCTL = """#!/bin/sh
+case "$1" in
+kill) kill "-${{2#--signal=SIG}}" "$(cat {pid})" ;;
+stop) kill -KILL "$(cat {pid})" ;;
+esac
+exit 1
+"""
+
+
+def test_a_limit_is_the_cause_although_systemd_has_forgotten_how_the_job_ended(
+    bench: Bench, bucket: Bucket
+) -> None:
+    """It was ended for its limit: it is not one that could not be started, which would be nobody's limit."""
+    tools, pid = bench.folder / "tools", bench.folder / "pid"
+    tools.mkdir()
+    for name, text in (("systemd-run", SYSTEMD_RUN), ("systemctl", SYSTEMCTL)):
+        (tools / name).write_text(text.format(pid=pid))
+        (tools / name).chmod(0o755)
+    bench.environ["PATH"] = f"{tools}:{os.environ['PATH']}"
+    bench.release("v1", '[[job]]\nname = "slow"\ncommand = ["sleep", "60"]\ntimeout = "1s"\n')
+    ran = bench.run(limits__isolation="systemd")
+    job = bucket.run(ran.run_id).job("slow")
+    assert (job["status"], job["cause"]) == ("timed_out", "timeout")
+    assert job["message"] == "still running after 1.0s"

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from agent.base.containers import built_prefix, project_prefix
-from agent.base.engine import REMOVE_SECONDS, START_SECONDS, Engine
+from agent.base.engine import START_SECONDS, Engine
 from agent.base.errors import ContainerError
 from agent.base.logs import Log
 
@@ -87,10 +87,5 @@ _KINDS = (
 
 
 async def _remove(engine: Engine, command: tuple[str, ...], names: list[str], log: Log) -> None:
-    try:
-        done = await engine.run(*command, *names, seconds=REMOVE_SECONDS)
-    except ContainerError as error:
-        log.warning("job.container_not_removed", names=names, reason=str(error))
-        return
-    if done.code != 0 and "no such" not in done.complaint.lower():
-        log.warning("job.container_not_removed", names=names, reason=done.complaint)
+    if reason := await engine.remove(*command, *names):
+        log.warning("job.container_not_removed", names=names, reason=reason)

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from contextlib import suppress
 
 from agent.base.engine import Engine
-from agent.base.errors import BrowserError
+from agent.base.errors import BrowserError, ContainerError
 from agent.base.logs import Log
 from agent.browser.session import answers, wait_for_session
 from agent.jobs.containers.leftovers import PROJECT, SERVICE
@@ -26,11 +26,7 @@ async def wait_until_ready(
     log: Log,
     seconds: float = READY_SECONDS,
 ) -> None:
-    """Wait for services, all at once; log those that are not ready in time.
-
-    Raises:
-        ContainerError: The engine did not answer.
-    """
+    """Wait for services, all at once; log those that are not ready in time, or of which the engine tells nothing."""
     if services:
         log.info("job.services_awaited", services=services)
     await asyncio.gather(*(_tell(engine, project, name, log, seconds) for name in services))
@@ -64,7 +60,7 @@ async def _wait(engine: Engine, project: str, service: str, seconds: float) -> s
                 await asyncio.sleep(POLL_SECONDS)
     except TimeoutError:
         return f"{reason} within {seconds:g} s"
-    except BrowserError as error:
+    except (BrowserError, ContainerError) as error:
         return str(error)
 
 
