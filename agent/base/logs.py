@@ -57,9 +57,12 @@ class RunLogger:
 
     @contextmanager
     def writing(self, path: Path, **context: str) -> Iterator[None]:
-        """Also write every event of the block, with `context`, to a file of JSON lines."""
+        """Also write every event of the block, with `context`, to a file of JSON lines.
+
+        Half a character, as in a name that is not UTF-8, is written as JSON's escape of it.
+        """
         outer = self.log
-        stream = path.open("a", buffering=1)
+        stream = path.open("a", buffering=1, encoding="utf-8", errors="backslashreplace")
         sink = json_sink(stream)
         self._sinks.append(sink)
         self.log = outer.bind(**context)

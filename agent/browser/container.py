@@ -62,7 +62,7 @@ class ContainerBrowser:
         *,
         login: Login = no_login,
     ) -> None:
-        """Describe a container; the engine is not asked yet.
+        """Describe a container.
 
         Args:
             image: Name with a full tag, and a digest if it should be pinned further.

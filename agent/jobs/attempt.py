@@ -73,15 +73,16 @@ async def attempt(job: Job, number: int, context: JobContext, log: Log) -> Tried
     notes = await _restore_state(job, space, context)
     capture = Capture(space.captured, context.limits.output, context.run_logger.redactor, log)
     context.progress.started(job.name, number)
+    reported, odd, produced = ResultFile(), "", Produced()
     try:
         ended = await _run_program(job, number, space, capture, context)
         reported, odd = _read_result(space.result_file, context)
         verdict, produced = await _judge(job, ended, reported, space, context)
     except BrowserError as error:
-        ended, reported, odd, produced = Ended(browser_died=True), ResultFile(), "", Produced()
+        ended = Ended(browser_died=True)
         verdict = Verdict(JobStatus.FAILED, JobCause.BROWSER, str(error))
     except StoppedError:
-        ended, reported, odd, produced = Ended(interrupted=True), ResultFile(), "", Produced()
+        ended = Ended(interrupted=True)
         verdict = judge(ended, reported, produced, job.expect)
     record = Attempt(
         number=number,
@@ -269,7 +270,7 @@ async def _watch(running: Running, seconds: float, job: Job, context: JobContext
     """Wait for the program; at its limit, or when the run stops, send SIGTERM and wait for its grace."""
     waiting, began = asyncio.ensure_future(running.wait()), monotonic()
     try:
-        which = await first(_outcome(waiting), context.stop.wait(), seconds=seconds)
+        which = await first(asyncio.wait([waiting]), context.stop.wait(), seconds=seconds)
         if which == 1:
             ran = monotonic() - began
             more = min(await context.seconds_to_go_on(job.name, ran), seconds - ran)
@@ -293,10 +294,6 @@ def _exit_after_sigterm(waiting: "asyncio.Future[Exit]") -> Exit:
     if waiting.done() and not isinstance(waiting.exception(), OSError | ContainerError):
         return waiting.result()
     return Exit(None, KILLED)
-
-
-async def _outcome(waiting: "asyncio.Future[Exit]") -> None:
-    await asyncio.wait([waiting])
 
 
 def _ended(end: Exit, **more: Any) -> Ended:

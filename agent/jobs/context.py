@@ -145,7 +145,7 @@ class JobContext:
         return past.outputs.get(job, ())
 
     async def known_outputs(self, job: JobRecord) -> tuple[Output, ...]:
-        """Return the same for a job that ended, if known soon; its record carries it on."""
+        """Return the earlier outputs of a job that ended, if they are known soon; its entry repeats them."""
         if job.status is JobStatus.SKIPPED:
             return ()
         await asyncio.wait([self.past], timeout=0 if self.stop.requested else OUTPUTS_SECONDS)

@@ -117,7 +117,7 @@ class Background:
         return self._start(outputs())
 
     async def decision(self, seconds: float) -> Settled:
-        """Return how the run stands to its batch; waits until it is known, the time is over, or the run is stopped."""
+        """Return whether the run works for its batch; waits for it, at most `seconds` and until the run is stopped."""
         await first(asyncio.wait([self.settled]), self._call.stop.wait(), seconds=seconds)
         if self.settled.done():
             return self.settled.result()
@@ -216,7 +216,7 @@ class Background:
         return self._call.run_logger.redactor
 
     async def _ask_price(self) -> Rate | None:
-        """Ask what the machine costs while the run works, so that its end does not wait for the answer."""
+        """Ask for the machine's price while the run works, so that its end does not wait for the answer."""
         return await spot_price(
             await asyncio.shield(self.facts),
             cache=self._call.places.cache,
@@ -266,7 +266,7 @@ class Background:
         )
 
     async def _settle(self) -> Settled:
-        """Find out whether the run works for its batch; another run that has it stops this one at once."""
+        """Decide whether the run works for its batch; if another run does, stop this one at once."""
         session = await asyncio.shield(self.session)
         await self._earlier_done()
         settled = await session.settle()
@@ -281,7 +281,7 @@ class Background:
         return settled
 
     async def _earlier_done(self) -> None:
-        """Wait for what earlier runs of this disk finished, which is left out; not where the bucket is away."""
+        """Wait, while the bucket answers, for the delivery of this disk's earlier runs: what they did is left out."""
         seconds = self._call.settings.job_seconds / 4
         if not self._context.waiting:
             return

@@ -15,7 +15,7 @@ class Draft:
     """The record of a run, without secrets.
 
     Attributes:
-        record: It; until the end of the run, as if the run were a batch by itself.
+        record: The record. Until the end of the run it names the run as a batch of its own.
     """
 
     def __init__(self, context: RunContext) -> None:

@@ -10,7 +10,7 @@ from agent.jobs.isolation.unit import end_units
 
 
 async def end_leftovers(runs: Sequence[str], environ: Mapping[str, str], log: Log) -> None:
-    """End what still runs of runs, by their ids: it would write into what is delivered."""
+    """End containers, units, stacks and processes of these runs: they would write into what is delivered."""
     await remove_leftovers(runs, environ=environ, log=log)
     await end_units(runs, environ, log)
     stacks = await remove_stacks(runs, environ, log)

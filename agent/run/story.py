@@ -117,7 +117,7 @@ class _Run:
         self._notifier = Notifier(context.settings.notify, context.run.run, self._log)
 
     async def announce(self) -> None:
-        """Tell whoever wants to know that the run began; begin what the release will probably need."""
+        """Log the start, claim the batch, and start the browser that the release will probably need."""
         deadline = self._context.began.deadline.isoformat()
         self._log.info("run.started", agent=__version__, deadline=deadline)
         self._background.claim(self._delivery.begin)
@@ -125,7 +125,7 @@ class _Run:
         await self._browser.guess(self._update.last_jobs())
 
     def _claimed(self, _: object) -> None:
-        """Tell the watchdog that the run began, once it is known that it will go on: it would wait for the end."""
+        """Ping the watchdog's start once the run works for its batch: a run that stands back pings no end."""
         settled = self._background.settled
         if settled.cancelled() or settled.exception() is not None:
             return
@@ -175,7 +175,7 @@ class _Run:
         return Outcome(RunStatus.STOOD_BACK, run_id=run, stood_back=decision.reason)
 
     async def _withdraw(self, reason: str, run: str | None = None) -> None:
-        """Say that the run does nothing, and forget it."""
+        """Close the run as one that did nothing, and take it out of the spool."""
         await self._update.withdraw()
         session = await asyncio.shield(self._background.session)
         await session.stand_back(self._context.redactor.text(reason)[:MOST_TEXT], run)
@@ -206,7 +206,7 @@ class _Run:
         await self._work.run(obtained, self._update, self._browser, self._keyring)
 
     async def conclude(self) -> None:
-        """Let the browser go and note how the run went; from here on only the rest of the delivery is missing."""
+        """Stop the browser and note how the run went; after this only the delivery of the rest is missing."""
         self._draft.warn(*await self._update.close())
         browser, stop = self._browser.leave(), self._context.stop
         with self._phases.measure("conclude"):
@@ -230,7 +230,7 @@ class _Run:
             return await self._ending.hand_over()
 
     def leave(self, error: StateError) -> Outcome:
-        """Leave the run to the next one, because what it does cannot be written down any more."""
+        """Leave the run's delivery to the next run: the state directory takes nothing more."""
         return self._ending.outcome(error.with_remedy)
 
     async def clear_away(self, outcome: Outcome) -> None:
@@ -240,7 +240,7 @@ class _Run:
             await self._update.tidy(release)
 
     async def tell(self, outcome: Outcome) -> Outcome:
-        """Tell the watchers how it ended, and close the log with the same words."""
+        """Notify people and the watchdog, and log how the run ended."""
         await self._notifier.ended(outcome)
         tell = self._log.info if outcome.exit_code == ExitCode.DONE else self._log.warning
         tell(

@@ -178,7 +178,7 @@ class Update:
         await prune(self._obtaining, record.commit, budget=budget, grown=grown)
 
     async def end_trial(self, release: Installed, results: Results, rerun: Rerun) -> Verdict:
-        """Judge a release on trial by what became of its jobs; what is doubtful, the last good release is asked.
+        """Judge a release on trial by its jobs; those whose failure it may have caused run again on the last good one.
 
         Args:
             release: The release on trial.
@@ -207,9 +207,9 @@ class Update:
     async def _to_ask(
         self, release: Installed, results: Sequence[JobRecord]
     ) -> tuple[Installed | None, tuple[str, ...]]:
-        """Return the release that can tell whose fault a failure is, and the jobs to ask it about.
+        """Return the release on which failed jobs run again, to know whose fault it is, and these jobs.
 
-        It may have to be fetched, so that it is only had where something failed.
+        It may have to be fetched, so that this is done only if something failed.
         """
         context = self._context
         seconds = context.seconds_left()

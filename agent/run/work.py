@@ -67,7 +67,7 @@ class JobsOfRun:
         return tuple(self.records.values())
 
     async def plan(self) -> None:
-        """Tell what the run is going to do; again after a rollback, or when others did something meanwhile."""
+        """Announce the plan; again after a rollback, or when another run of the batch has done some of it."""
         due = self._due()
         others = {job.name for job in self.jobs}.difference(due)
         left_out = [
@@ -117,7 +117,7 @@ class JobsOfRun:
             self._draft.warn("the bucket holds too much to find what every job produced before")
 
     def _told(self, decision: Work | StandBack) -> None:
-        """Take notice of what other runs of the batch did meanwhile."""
+        """Leave out what other runs of the batch have done meanwhile, or stop if one of them has the batch."""
         if isinstance(decision, StandBack):
             self._context.log.warning("batch.overtaken", reason=decision.reason)
             self._context.stop.request(decision.reason)

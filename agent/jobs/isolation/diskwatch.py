@@ -21,7 +21,7 @@ class DiskWatch:
     """Watches the free space while jobs run; what each occupies is counted only when the disk is nearly full."""
 
     def __init__(self, free: int, log: Log) -> None:
-        """Watch nothing yet.
+        """Make a watch.
 
         Args:
             free: Bytes that jobs must leave free.
