@@ -133,7 +133,17 @@ async def demo_site(scrapers: Path, environ: Mapping[str, str]) -> AsyncIterator
         url = line.rpartition(" ")[2].strip().rstrip("/")
         if not url.startswith("http://"):
             raise MayflyError(f"the demo site did not start: {line.strip() or 'it said nothing'}")
-        yield url
+        reading = asyncio.create_task(_ignore(process.stderr))
+        try:
+            yield url
+        finally:
+            reading.cancel()
+
+
+async def _ignore(log: asyncio.StreamReader | None) -> None:
+    """Read a log to its end: a site whose log nobody reads stops at the line for which there is no room."""
+    while log is not None and await log.read(64 * 1024):
+        pass
 
 
 def _is_free(host: str, port: int) -> bool:

@@ -271,7 +271,7 @@ def _environment(pid: int) -> bytes:
 
 def _parent(pid: int) -> int:
     try:
-        # The name, in parentheses, may itself have spaces and parentheses.
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        # The name, in parentheses, may itself have spaces, parentheses and any byte.
+        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
     except (OSError, IndexError, ValueError):
         return 0

@@ -36,6 +36,8 @@ _SECRET = re.compile(
 SHORTEST_VALUE = 8
 """Such a name may also have a word like `false` as its value."""
 
+_BETWEEN = "[/:@?&=#;,\uff0f\uff1a\uff20\uff1f\uff03]"
+"""What stands between the parts of an address, also as a Japanese keyboard may write it."""
 _PROXY = re.compile(r"(?i:\w+_proxy)")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s,;'\"]+")
 
@@ -76,8 +78,11 @@ def _query(query: str) -> Iterator[str]:
 
 def whole_secrets(url: str) -> tuple[str, ...]:
     """Return the secrets of an address that is itself a secret: all of it, and each part that would reveal it."""
-    host = urlsplit(url).hostname if "[" not in url and "]" not in url else None
-    long = (part for part in re.split("[/:@?&=#;,]", url) if len(part) >= LONG and part != host)
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:  # it is no address, and may be a secret all the same
+        host = None
+    long = (part for part in re.split(_BETWEEN, url) if len(part) >= LONG and part != host)
     return tuple(dict.fromkeys((url, *url_secrets(url), *long)))
 
 
