@@ -35,7 +35,7 @@ async def in_thread(function: Callable[[], T], *, seconds: float) -> T:
     """Return or raise what a blocking function does, in its own thread, within `seconds`.
 
     Raises:
-        TimeoutError: It took longer; it may still be running.
+        TimeoutError: It took longer, as the text says; it may still be running.
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[T] = loop.create_future()
@@ -57,8 +57,11 @@ async def in_thread(function: Callable[[], T], *, seconds: float) -> T:
             _tell(loop, succeed, result)
 
     threading.Thread(target=work, daemon=True).start()
-    async with asyncio.timeout(seconds):
-        return await answer
+    try:
+        async with asyncio.timeout(seconds):
+            return await answer
+    except TimeoutError as error:
+        raise TimeoutError(str(error) or f"it took more than {seconds:g} s") from error
 
 
 def _tell(loop: asyncio.AbstractEventLoop, tell: Callable[[T], None], value: T) -> None:

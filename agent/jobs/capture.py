@@ -89,8 +89,10 @@ class Capture:
                 return
 
             def write(data: bytes) -> int:
+                rest = memoryview(data)
                 try:
-                    file.write(data)
+                    while rest:  # a disk that is nearly full takes a part, and says why only then
+                        rest = rest[file.write(rest) :]
                 except OSError as error:
                     self.lost = error.strerror or str(error)
                 return len(data)

@@ -65,7 +65,7 @@ class _Runner:
         except OSError as error:
             full = error.errno in {errno.ENOSPC, errno.EDQUOT}
             cause = JobCause.OUT_OF_DISK if full else JobCause.ERROR
-            return failed(job, self._context, str(error), cause)
+            return failed(job, self._context, str(error) or repr(error), cause)
         except Exception as error:  # a defect of ours must not take the other jobs along
             self._context.run_logger.log.exception("job.defect", job=job.name)
             return failed(job, self._context, f"the agent failed: {error!r}", JobCause.ERROR)

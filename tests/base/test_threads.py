@@ -45,3 +45,11 @@ async def test_a_blocking_call_hands_over_its_error() -> None:
     with pytest.raises(ZeroDivisionError):
         await in_thread(lambda: 1 / 0, seconds=5)
     assert await in_thread(lambda: 42, seconds=5) == 42
+
+
+async def test_a_call_that_takes_too_long_says_so() -> None:
+    """The text ends messages such as the one about a rate limit's folder; without it they end in nothing."""
+    stuck = threading.Event()
+    with pytest.raises(TimeoutError, match=r"it took more than 0\.01 s"):
+        await in_thread(lambda: stuck.wait(60), seconds=0.01)
+    stuck.set()

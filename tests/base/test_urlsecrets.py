@@ -142,6 +142,6 @@ def test_no_text_breaks_it(text: str) -> None:
 
 
 def test_a_ping_url_that_is_no_address_is_a_secret_all_the_same() -> None:
-    """Written with a full-width slash: its part that silences the alarm is hidden, and nothing quotes it in an error."""
+    """Written with a full-width slash: the part that silences the alarm is hidden, and no error quotes it."""
     secrets = settings_secrets({"notify": {"healthchecks": f"https://hc-ping.com\uff0f{UUID}"}})
     assert UUID in secrets.values()

@@ -10,6 +10,7 @@ import pytest
 from agent.base.logs import RunLogger, console_sink, json_sink
 from agent.base.redact import Redactor
 from agent.jobs.capture import Capture
+from tests.parts.small_disk import SmallDisk
 
 LINES = "".join(f"line {number}\n" for number in range(200_000)).encode()
 
@@ -25,6 +26,20 @@ async def test_a_disk_that_takes_nothing_stalls_no_job(path: Path) -> None:
     assert capture.total == len(LINES)
     assert capture.tail[-1] == "line 199999"
     assert capture.lost in {"No space left on device", "No such file or directory"}
+
+
+async def test_a_disk_that_takes_a_part_is_told(tmp_path: Path) -> None:
+    """The last words of a job are what a person looks for: that they are missing must be said."""
+    stream = asyncio.StreamReader()
+    stream.feed_data(b"x" * 6000 + b"\n")
+    stream.feed_eof()
+    with SmallDisk(tmp_path / "disk") as disk:
+        path = disk.path / "output.log"
+        capture = Capture(path, 64 * 1024, Redactor({}), RunLogger().log)
+        disk.leave_pages(1)
+        await capture.drain(stream)
+        assert path.stat().st_size == 4096
+    assert capture.lost == "No space left on device"
 
 
 def test_a_log_that_cannot_be_written_ends_nothing() -> None:

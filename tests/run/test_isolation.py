@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from agent.config.locate import Locations
 from agent.config.settings import Limits, Settings
 from agent.contract import facts
 from agent.contract.results import JobCause
-from agent.jobs.interface import Launch
+from agent.jobs.interface import Launch, Running
 from agent.jobs.isolation import launcher
 from agent.jobs.isolation.choice import choose_isolation
 from agent.jobs.isolation.confinement import Confinement, properties, unit_name
@@ -230,6 +232,21 @@ async def test_a_probe_says_what_a_program_can_reach() -> None:
         there = await reach_of_jobs(ProcessIsolation(), "r", os.environ, ["127.0.0.1"], port)
     gone = await reach_of_jobs(ProcessIsolation(), "r", os.environ, ["127.0.0.1"], port)
     assert (there, gone) == (Reach.REACHABLE, Reach.UNREACHABLE)
+
+
+class _Hanging(ProcessIsolation):
+    """A machine on which a program takes longer to start than a probe may."""
+
+    @asynccontextmanager
+    async def start(self, launch: Launch) -> AsyncIterator[Running]:
+        raise TimeoutError
+        yield
+
+
+async def test_a_probe_that_takes_too_long_says_so() -> None:
+    """Why jobs get another isolation is in the warning that the run ends with."""
+    with pytest.raises(OSError, match="did not end within 75 s"):
+        await reach_of_jobs(_Hanging(), "r", os.environ, [])
 
 
 async def test_a_computer_without_a_metadata_service_is_not_asked_for_one(tmp_path: Path) -> None:

@@ -65,9 +65,12 @@ async def reach_of_jobs(
         cwd=Path("/"),
         seconds=PROBE_SECONDS,
     )
-    async with asyncio.timeout(PROBE_SECONDS), isolation.start(launch) as running:
-        said = await running.output.read()
-        await running.wait()
+    try:
+        async with asyncio.timeout(PROBE_SECONDS), isolation.start(launch) as running:
+            said = await running.output.read()
+            await running.wait()
+    except TimeoutError as error:  # an OSError, and without a word
+        raise OSError(f"a program did not end within {PROBE_SECONDS:g} s") from error
     words = said.decode(errors="replace").split()
     if (
         not words
