@@ -129,7 +129,7 @@ async def _run_program(
     if ended.failure and job.in_container:
         # It may quote what the job's environment went into.
         failure = context.run_logger.redactor.text(told(ended.failure, capture.tail))
-        ended = replace(ended, failure=failure, failed_by=JobCause.ERROR)
+        ended = replace(ended, failure=failure)
     return ended
 
 
@@ -254,10 +254,14 @@ async def _execute(
             drain = asyncio.create_task(capture.drain(running.output))
             return await _watch(running, seconds, job, context)
     except ContainerError as error:
-        return Ended(failure=f"{error}; {error.remedy}" if error.remedy else str(error))
+        failure = f"{error}; {error.remedy}" if error.remedy else str(error)
+        return Ended(failure=failure, failed_by=JobCause.ERROR)
     except OSError as error:
         what = "its container" if job.in_container else launch.command[0]
-        failure = f"{what} could not be started: {error}"
+        ran = (
+            drain is not None and error.errno is None
+        )  # a program that cannot be executed has a number
+        failure = f"it ran, and {error}" if ran else f"{what} could not be started: {error}"
         return Ended(failure=failure, failed_by=not_started(error))
     finally:
         if drain is not None:

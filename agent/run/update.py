@@ -124,9 +124,10 @@ class Update:
         Raises:
             ReleaseError: None can run, or none was ready before the jobs' time was over.
         """
+        context = self._context
         try:
-            return await self._context.stop.in_time(
-                self._obtain(isolation, bucket), self._settings.job_seconds
+            return await context.stop.in_time(
+                self._obtain(isolation, bucket), context.seconds_left()
             )
         except StoppedError:
             await self.withdraw()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -178,15 +179,21 @@ async def test_a_stop_that_is_cancelled_is_repeated(
 ) -> None:
     """The run ends while its browser is being restarted: the container goes all the same, with the last stop."""
     environ = {"PATH": os.environ["PATH"], **docker_engine.environ}
-    image = ensure_busybox(docker_engine)
-    browser = ContainerBrowser(image, place, SMALL, environ, events.log)
-    with pytest.raises(BrowserDied):
-        await browser.start()
+    image = f"mayfly.test/brief:{place.run_id.lower()}"
+    made = docker_engine.docker("create", ensure_busybox(docker_engine), "true").stdout.strip()
+    docker_engine.docker("commit", "--change", 'CMD ["true"]', made, image)
     rig = ContainerRig(docker_engine, image)
-    assert rig.remains(place)
-    stopping = asyncio.create_task(browser.stop())
-    await asyncio.sleep(0)  # it has begun
-    stopping.cancel()
-    await asyncio.wait({stopping})
-    await browser.stop()
-    assert rig.remains(place) == []
+    browser = ContainerBrowser(image, place, SMALL, environ, events.log)
+    try:
+        with suppress(BrowserDied):  # it may end before it is asked for its port
+            await browser.start()
+        assert rig.remains(place)
+        stopping = asyncio.create_task(browser.stop())
+        await asyncio.sleep(0)  # it has begun
+        stopping.cancel()
+        await asyncio.wait({stopping})
+        await browser.stop()
+        assert rig.remains(place) == []
+    finally:
+        docker_engine.docker("rm", "--force", made, *rig.remains(place))
+        docker_engine.docker("image", "rm", image)

@@ -263,18 +263,33 @@ exit 1
 """
 
 
-def test_a_limit_is_the_cause_although_systemd_has_forgotten_how_the_job_ended(
+FORGOTTEN = """
+    [[job]]
+    name = "slow"
+    command = ["sleep", "60"]
+    timeout = "1s"
+
+    [[job]]
+    name = "brief"
+    command = ["sh", "-c", "exit 3"]
+"""
+
+
+def test_what_a_job_did_is_told_although_systemd_has_forgotten_how_it_ended(
     bench: Bench, bucket: Bucket
 ) -> None:
-    """It was ended for its limit: it is not one that could not be started, which would be nobody's limit."""
+    """One was ended for its limit, and one ended by itself: neither is one that could not be started."""
     tools, pid = bench.folder / "tools", bench.folder / "pid"
     tools.mkdir()
     for name, text in (("systemd-run", SYSTEMD_RUN), ("systemctl", SYSTEMCTL)):
         (tools / name).write_text(text.format(pid=pid))
         (tools / name).chmod(0o755)
     bench.environ["PATH"] = f"{tools}:{os.environ['PATH']}"
-    bench.release("v1", '[[job]]\nname = "slow"\ncommand = ["sleep", "60"]\ntimeout = "1s"\n')
-    ran = bench.run(limits__isolation="systemd")
-    job = bucket.run(ran.run_id).job("slow")
+    bench.release("v1", FORGOTTEN)
+    found = bucket.run(bench.run(limits__isolation="systemd", limits__jobs="1").run_id)
+    job = found.job("slow")
     assert (job["status"], job["cause"]) == ("timed_out", "timeout")
     assert job["message"] == "still running after 1.0s"
+    job = found.job("brief")
+    assert (job["status"], job["cause"]) == ("failed", "error")
+    assert job["message"] == "it ran, and systemd has forgotten how it ended"
