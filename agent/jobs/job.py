@@ -33,7 +33,7 @@ async def run_job(job: Job, context: JobContext) -> JobRecord:
         text = f"secret {', '.join(missing)} is not in the secrets source"
         if context.secrets_unread:
             text = f"its secrets could not be read: {context.secrets_unread}"
-        return failed(job, context, text, JobCause.ERROR)
+        return unstarted(job, context, JobStatus.FAILED, text, JobCause.ERROR)
     notes = await _fetch_state(job, context)
     tries: list[Tried] = []
     before = len(context.run.workspaces(job.name))  # of the same job on another release
@@ -74,11 +74,12 @@ async def _missed_turn(job: Job, context: JobContext) -> JobRecord | None:
         if await context.turn_of(job):
             return None
     except StateError as error:
-        return failed(job, context, str(error), JobCause.ERROR)
+        return unstarted(job, context, JobStatus.FAILED, str(error), JobCause.ERROR)
     if context.stop.requested:
-        reason = f"not started: {context.stop.reason}"
-        return skipped(job, context, reason, JobCause.INTERRUPTED)
-    return failed(job, context, "the rate limit left no time for this job", JobCause.TIMEOUT)
+        text = f"not started: {context.stop.reason}"
+        return unstarted(job, context, JobStatus.SKIPPED, text, JobCause.INTERRUPTED)
+    text = "the rate limit left no time for this job"
+    return unstarted(job, context, JobStatus.FAILED, text, JobCause.TIMEOUT)
 
 
 async def _fetch_state(job: Job, context: JobContext) -> list[str]:
@@ -138,9 +139,13 @@ def _result(job: Job, tries: list[Tried], notes: list[str], context: JobContext)
     )
 
 
-def _without_start(
-    job: Job, context: JobContext, status: JobStatus, cause: JobCause | None, text: str
+def unstarted(
+    job: Job, context: JobContext, status: JobStatus, text: str, cause: JobCause | None = None
 ) -> JobRecord:
+    """Return the record of a job without an attempt: something outside of it failed, or it was not to start.
+
+    One that was skipped without a cause was not due.
+    """
     moment = now()
     return JobRecord(
         run=context.run.run,
@@ -152,13 +157,3 @@ def _without_start(
         started=moment,
         finished=moment,
     )
-
-
-def failed(job: Job, context: JobContext, reason: str, cause: JobCause) -> JobRecord:
-    """Return the record of a job that failed for a reason outside of it."""
-    return _without_start(job, context, JobStatus.FAILED, cause, reason)
-
-
-def skipped(job: Job, context: JobContext, reason: str, cause: JobCause | None = None) -> JobRecord:
-    """Return the record of a job that was not started; without a cause it was not due."""
-    return _without_start(job, context, JobStatus.SKIPPED, cause, reason)

@@ -1,17 +1,17 @@
 """Runs all jobs; `agent.jobs.plan` decides which starts when."""
 
 import asyncio
-import errno
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
+from agent.base.disk import FULL
 from agent.base.zones import zone_of
 from agent.config.jobsfile import Job
 from agent.contract.package import JobRecord
-from agent.contract.results import JobCause
+from agent.contract.results import JobCause, JobStatus
 from agent.jobs.context import JobContext
-from agent.jobs.job import failed, run_job, skipped
+from agent.jobs.job import run_job, unstarted
 from agent.jobs.plan import Decision, SchedulerState, day_problem, next_step
 
 LEAST_SECONDS = 1.0
@@ -63,12 +63,12 @@ class _Runner:
         try:
             return await run_job(job, self._context)
         except OSError as error:
-            full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-            cause = JobCause.OUT_OF_DISK if full else JobCause.ERROR
-            return failed(job, self._context, str(error) or repr(error), cause)
+            cause = JobCause.OUT_OF_DISK if error.errno in FULL else JobCause.ERROR
+            text = str(error) or repr(error)
         except Exception as error:  # a defect of ours must not take the other jobs along
             self._context.run_logger.log.exception("job.defect", job=job.name)
-            return failed(job, self._context, f"the agent failed: {error!r}", JobCause.ERROR)
+            text, cause = f"the agent failed: {error!r}", JobCause.ERROR
+        return unstarted(job, self._context, JobStatus.FAILED, text, cause)
 
     async def cancel(self) -> None:
         """Cancel what still runs."""
@@ -137,7 +137,8 @@ class _Runner:
                 await self._end(job, problem)
 
     async def _end(self, job: Job, reason: str, cause: JobCause | None = None) -> None:
-        record = self._ended[job.name] = skipped(job, self._context, reason, cause)
+        record = unstarted(job, self._context, JobStatus.SKIPPED, reason, cause)
+        self._ended[job.name] = record
         await self._done(job, record)
 
 
