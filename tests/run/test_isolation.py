@@ -28,9 +28,9 @@ from agent.jobs.isolation.confinement import Confinement, properties, unit_name
 from agent.jobs.isolation.diskwatch import DiskWatch, occupied
 from agent.jobs.isolation.probe import Reach, reach_of_jobs
 from agent.jobs.isolation.process import ProcessIsolation
-from agent.jobs.isolation.unit import exit_of
+from agent.jobs.isolation.unit import UnitIsolation, exit_of
 from agent.jobs.resultfile import ResultFile
-from agent.jobs.verdict import Ended, Exit, Produced, judge
+from agent.jobs.verdict import Ended, Exit, Produced, judge, not_started
 from tests.bucket.bucket import Bucket
 from tests.run.bench import Bench
 
@@ -269,6 +269,15 @@ async def test_units_that_were_asked_for_by_name_are_not_replaced(tmp_path: Path
     chosen = await choose_isolation(settings, places, "r", nowhere, LOG)
     assert chosen.record.backend == "systemd"
     assert "no job can run in a unit of its own" in chosen.warnings[0]
+
+
+async def test_a_machine_without_systemd_is_not_the_releases_fault(tmp_path: Path) -> None:
+    """A missing program is the release's if it is the job's: a good release would be marked bad for the machine."""
+    units = UnitIsolation(PLACES, {"PATH": str(tmp_path)}, LOG)
+    with pytest.raises(OSError, match="systemd-run does not start") as caught:
+        async with units.start(launch()):
+            pass
+    assert not_started(caught.value) is JobCause.ERROR
 
 
 LARGE = """

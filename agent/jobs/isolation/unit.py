@@ -75,14 +75,18 @@ class UnitIsolation:
             ours, theirs = socket.socketpair()
             stack.callback(theirs.close)
             output, writing = await stack.enter_async_context(output_pipe())
-            client = await stack.enter_async_context(
-                processes.started(
-                    self._command(name, launch),
-                    environ=self._systemd.environ | {mark: launch.environ[mark] for mark in MARKS},
-                    feed=theirs.fileno(),
-                    output=writing.fileno(),
+            marks = {mark: launch.environ[mark] for mark in MARKS}
+            try:
+                client = await stack.enter_async_context(
+                    processes.started(
+                        self._command(name, launch),
+                        environ=self._systemd.environ | marks,
+                        feed=theirs.fileno(),
+                        output=writing.fileno(),
+                    )
                 )
-            )
+            except OSError as error:  # that it is missing is not the job's fault, or its release's
+                raise OSError(f"systemd-run does not start: {error.strerror}") from error
             writing.close()
             theirs.close()
             answers, orders = await asyncio.open_unix_connection(sock=ours)
