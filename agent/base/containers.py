@@ -210,7 +210,7 @@ def _alias(own: Mapping[str, Any], alias: str) -> list[str]:
     ]
 
 
-def told(failure: str, tail: Collection[str]) -> str:
+def start_failure(failure: str, tail: Collection[str]) -> str:
     """Return why a container did not start, with the last line of output and the remedy."""
     said = [line.strip() for line in tail if line.strip() and "level=warning" not in line]
     parts = [failure, _last_of(said), remedy_for("\n".join(said))]

@@ -20,7 +20,7 @@ from agent.contract.results import JobCause, JobStatus
 from agent.delivery.scan import open_file, read_start, scan
 from agent.delivery.spool import Workspace
 from agent.jobs.capture import Capture
-from agent.jobs.containers import Containers, into_container, told
+from agent.jobs.containers import Containers, into_container, start_failure
 from agent.jobs.context import JobContext, now
 from agent.jobs.environment import AttemptPaths, job_environment
 from agent.jobs.interface import Isolation, Launch, Running
@@ -128,7 +128,7 @@ async def _run_program(
     )
     if ended.failure and job.in_container:
         # It may quote what the job's environment went into.
-        failure = context.run_logger.redactor.text(told(ended.failure, capture.tail))
+        failure = context.run_logger.redactor.text(start_failure(ended.failure, capture.tail))
         ended = replace(ended, failure=failure)
     return ended
 

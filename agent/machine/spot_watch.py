@@ -27,7 +27,7 @@ async def watch_spot(environ: Mapping[str, str], stop: Stop, log: Log) -> None:
     """
     endpoint = metadata_endpoint(environ)
     if endpoint is not None:
-        await _Watch(Metadata(endpoint), stop, log).look_again_and_again()
+        await _Watch(Metadata(endpoint), stop, log).poll_until_notice()
 
 
 class _Watch:
@@ -38,19 +38,19 @@ class _Watch:
         self._answers = True
         self._recommended = False
 
-    async def look_again_and_again(self) -> None:
+    async def poll_until_notice(self) -> None:
         while True:
             began = monotonic()
-            if await self._look():
+            if await self._poll():
                 return
             pause = random.uniform(SOONEST, LATEST)  # noqa: S311 -- not a secret
             await asyncio.sleep(max(0.0, began + pause - monotonic()))
 
-    async def _look(self) -> bool:
+    async def _poll(self) -> bool:
         """Poll once; return whether there was a notice."""
-        rebalance = asyncio.create_task(self._answer(self._service.rebalance()))
+        rebalance = asyncio.create_task(self._ask(self._service.rebalance()))
         try:
-            notice = await self._answer(self._service.notice())
+            notice = await self._ask(self._service.notice())
             if notice is not None:
                 gone = departure(notice, datetime.now(UTC))
                 self._log.warning(
@@ -72,7 +72,7 @@ class _Watch:
             with suppress(asyncio.CancelledError):
                 await rebalance
 
-    async def _answer(self, question: Awaitable[T | None]) -> T | None:
+    async def _ask(self, question: Awaitable[T | None]) -> T | None:
         try:
             answer = await question
         except MetadataError as error:

@@ -98,7 +98,7 @@ class Background:
         """
         self.session = self._start(self._begin(begin))
         self.settled = self._start(self._settle())
-        self.history = self._start(self._look_back())
+        self.history = self._start(self._open_history())
 
     def watch(self, report: Report) -> None:
         """Look every few minutes whether the batch is still the run's."""
@@ -288,7 +288,7 @@ class Background:
         if (await asyncio.wait([self.bucket], timeout=min(CLAIM_SECONDS, seconds)))[0]:
             await asyncio.wait([self.earlier], timeout=seconds)
 
-    async def _look_back(self) -> History:
+    async def _open_history(self) -> History:
         session = await asyncio.shield(self.session)
         await self._earlier_done()
         return History(await asyncio.shield(self.bucket), session.batch, self._began.started)

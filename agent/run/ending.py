@@ -67,9 +67,9 @@ class Ending:
         context, draft = self._context, self._draft
         bucket = await asyncio.shield(self._background.bucket)
         session = await asyncio.shield(self._background.session)
-        await self._give_way()
+        await self._wait_for_earlier()
         pending = await self._flush(max(seconds - CLOSE_SECONDS, seconds / 3))
-        self._results = await self._told_of(pending)
+        self._results = await self._ended_jobs(pending)
         draft.warn(*context.spool.warnings)
         began = await asyncio.to_thread(lambda: context.run.began)
         draft.note(
@@ -113,7 +113,7 @@ class Ending:
         reason = f"no credentials: {unopened}" if unopened else self._delivery.trouble
         return f": {reason}" if reason else ""
 
-    async def _give_way(self) -> None:
+    async def _wait_for_earlier(self) -> None:
         """Wait for the delivery of earlier runs, or end it when the machine is taken back: the link is for this run."""
         earlier, stop = self._background.earlier, self._context.stop
         await first(asyncio.wait([earlier]), stop.taken(), seconds=EARLIER_SECONDS)
@@ -140,7 +140,7 @@ class Ending:
         left = max(1.0, (send_by - now).total_seconds())
         return await self._delivery.flush(left, hurried=True, keeps_disk=keeps_disk)
 
-    async def _told_of(self, pending: Sequence[str]) -> tuple[Ended, ...]:
+    async def _ended_jobs(self, pending: Sequence[str]) -> tuple[Ended, ...]:
         """Return what became of the jobs, in the order of the plan; what goes with the disk counts as interrupted."""
         ended = {job.name: job for job in await self._delivery.results()}
         if not self._context.call.keeps_disk:

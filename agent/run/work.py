@@ -102,7 +102,7 @@ class JobsOfRun:
         await self.plan()
         call.progress.planned(tuple(self._due()))
         context = await self._job_context(obtained, browser, keyring)
-        self._background.watch(self._told)
+        self._background.watch(self._on_batch_change)
         jitter = random.uniform(0, call.settings.limits.jitter)  # noqa: S311 -- no secret
         await call.stop.pause(jitter)
         with self._phases.measure("jobs"):
@@ -116,7 +116,7 @@ class JobsOfRun:
         if past is not None and past.done() and not past.exception() and past.result().cut:
             self._draft.warn("the bucket holds too much to find what every job produced before")
 
-    def _told(self, decision: Work | StandBack) -> None:
+    def _on_batch_change(self, decision: Work | StandBack) -> None:
         """Leave out what other runs of the batch have done meanwhile, or stop if one of them has the batch."""
         if isinstance(decision, StandBack):
             self._context.log.warning("batch.overtaken", reason=decision.reason)

@@ -12,7 +12,7 @@ from agent.base.containers import (
     override,
     project_name,
     remedy_for,
-    told,
+    start_failure,
 )
 
 ENVIRONMENT = {"PATH": "/bin", "HOME": "/h", "LANG": "C", "TZ": "Asia/Tokyo", "TOKEN": "hush"}
@@ -139,13 +139,15 @@ def test_a_missing_image_is_explained() -> None:
     """What helps comes last."""
     said = "manifest unknown: manifest unknown"
     assert "check the image's name" in remedy_for(said)
-    assert told("it did not start", ["level=warning x", said]).startswith("it did not start; ")
+    assert start_failure("it did not start", ["level=warning x", said]).startswith(
+        "it did not start; "
+    )
 
 
 def test_what_is_not_known_is_quoted_without_advice() -> None:
     """The last line that says something."""
-    assert told("it did not start", ["one", "two", " "]) == "it did not start; two"
-    assert told("it did not start", []) == "it did not start"
+    assert start_failure("it did not start", ["one", "two", " "]) == "it did not start; two"
+    assert start_failure("it did not start", []) == "it did not start"
 
 
 def test_a_project_has_small_letters() -> None:
@@ -187,4 +189,4 @@ NEW_BUILD = [
 )
 def test_a_build_that_failed_is_told_by_what_its_step_said(tail: list[str], expected: str) -> None:
     """The last line repeats the whole step, which may be a page, and says nothing of the reason."""
-    assert expected in told("it did not start", tail)
+    assert expected in start_failure("it did not start", tail)

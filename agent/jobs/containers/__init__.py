@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from agent.base.containers import told
+from agent.base.containers import start_failure
 from agent.base.engine import Engine, Login, no_login
 from agent.base.errors import ContainerError
 from agent.base.logs import Log
@@ -15,7 +15,7 @@ from agent.jobs.containers.stack import StackBackend
 from agent.jobs.interface import Launch, Running
 from agent.jobs.isolation.process import output_pipe
 
-__all__ = ["Containers", "into_container", "remove_stacks", "told"]
+__all__ = ["Containers", "into_container", "remove_stacks", "start_failure"]
 
 
 class Containers:

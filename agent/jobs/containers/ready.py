@@ -29,10 +29,10 @@ async def wait_until_ready(
     """Wait for services, all at once; log those that are not ready in time, or of which the engine tells nothing."""
     if services:
         log.info("job.services_awaited", services=services)
-    await asyncio.gather(*(_tell(engine, project, name, log, seconds) for name in services))
+    await asyncio.gather(*(_report(engine, project, name, log, seconds) for name in services))
 
 
-async def _tell(engine: Engine, project: str, service: str, log: Log, seconds: float) -> None:
+async def _report(engine: Engine, project: str, service: str, log: Log, seconds: float) -> None:
     began = time.monotonic()
     reason = await _wait(engine, project, service, seconds)
     took = round(time.monotonic() - began, 1)

@@ -93,7 +93,7 @@ class UnitIsolation:
             stack.callback(orders.close)
             unit = _Unit(name, client, output, answers, self._systemd)
             stack.push_async_callback(unit.end)
-            await _become(unit, orders, program, launch)
+            await _start_program(unit, orders, program, launch)
             await stack.enter_async_context(self._disk.watching(launch, unit.overflow))
             yield unit
 
@@ -108,7 +108,7 @@ class UnitIsolation:
         ]
 
 
-async def _become(unit: "_Unit", orders: StreamWriter, program: str, launch: Launch) -> None:
+async def _start_program(unit: "_Unit", orders: StreamWriter, program: str, launch: Launch) -> None:
     """Give the unit's user the job's folders, and send the launcher the job's command.
 
     Raises:
