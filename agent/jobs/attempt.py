@@ -258,9 +258,8 @@ async def _execute(
         return Ended(failure=failure, failed_by=JobCause.ERROR)
     except OSError as error:
         what = "its container" if job.in_container else launch.command[0]
-        ran = (
-            drain is not None and error.errno is None
-        )  # a program that cannot be executed has a number
+        # What cannot be executed has a number; what is not known of a program that ran has none.
+        ran = drain is not None and error.errno is None
         failure = f"it ran, and {error}" if ran else f"{what} could not be started: {error}"
         return Ended(failure=failure, failed_by=not_started(error))
     finally:
