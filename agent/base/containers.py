@@ -70,7 +70,9 @@ class ContainerEnvironment:
     environ: Mapping[str, str]
 
 
-def given(environment: Mapping[str, str], secrets: Sequence[str]) -> ContainerEnvironment:
+def container_environment(
+    environment: Mapping[str, str], secrets: Sequence[str]
+) -> ContainerEnvironment:
     """Return how a job's environment reaches its container; no command line shows the values named in `secrets`."""
     inside = {name: value for name, value in environment.items() if name not in _IMAGES_OWN}
     shown = [
@@ -114,7 +116,7 @@ def override(
     mounts: Sequence[Mount],
     files: Mapping[str, Mapping[str, Sequence[str]]],
     built: str,
-    given: Mapping[str, Sequence[str]] | None = None,
+    variables: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """Return the file that is merged over a compose stack's own.
 
@@ -129,9 +131,9 @@ def override(
         mounts: What is mounted into it; the stack's own mounts there give way.
         files: For services whose env files compose must not or cannot read: the key, and the files that remain.
         built: Prefix of the names of images that the stack builds: a release's code never runs under another's name.
-        given: For services whose env file is not in the release: variables that they get from the job instead.
+        variables: For services whose env file is not in the release: names of those that they get from the job.
     """
-    given = given or {}
+    variables = variables or {}
     lines = ["services:"]
     services = model.get("services", {})
     names = {
@@ -148,7 +150,7 @@ def override(
         image = own.get("image", name if "build" in own else None)
         if image in names:
             lines.append(f"    image: {json.dumps(names[image])}")
-        if more := [key for key in given.get(name, ()) if key not in _variables(own)]:
+        if more := [key for key in variables.get(name, ()) if key not in _variables(own)]:
             lines.append(f"    environment: {json.dumps(more)}")
         lines += [_replaced(key, paths) for key, paths in files.get(name, {}).items()]
         if volumes := [*_memory(own), *(map(_volume, mounts) if name == service else ())]:

@@ -1,12 +1,12 @@
 """What containers and stacks are told, and what is made of what engines and composes say."""
 
 import pytest
-from hypothesis import given as values
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.base.containers import (
     Mount,
-    given,
+    container_environment,
     is_clients_own,
     output_problem,
     override,
@@ -21,13 +21,18 @@ texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
 
 def test_a_container_gets_all_but_what_only_its_image_knows() -> None:
     """PATH, HOME and LANG of this machine mean nothing inside."""
-    assert given(ENVIRONMENT, []).arguments == ("--env", "TZ=Asia/Tokyo", "--env", "TOKEN=hush")
+    assert container_environment(ENVIRONMENT, []).arguments == (
+        "--env",
+        "TZ=Asia/Tokyo",
+        "--env",
+        "TOKEN=hush",
+    )
 
 
-@values(st.dictionaries(st.from_regex(r"[A-Z_]{1,9}", fullmatch=True), texts))
+@given(st.dictionaries(st.from_regex(r"[A-Z_]{1,9}", fullmatch=True), texts))
 def test_a_secret_is_on_no_command_line(environment: dict[str, str]) -> None:
     """Its name is, and the client's environment has its value; unless the client itself would obey it."""
-    way = given(environment, list(environment))
+    way = container_environment(environment, list(environment))
     assert not any("=" in argument for argument in way.arguments)
     for name in set(way.arguments) - {"--env"}:
         assert is_clients_own(name) or way.environ[name] == environment[name]
@@ -38,7 +43,7 @@ def test_a_secret_is_on_no_command_line(environment: dict[str, str]) -> None:
 )
 def test_what_the_engine_s_client_obeys_is_kept_from_it(name: str) -> None:
     """The client runs as the agent does; a release's variable must not lead it elsewhere."""
-    way = given({name: "value"}, [])
+    way = container_environment({name: "value"}, [])
     assert name not in way.environ
 
 
@@ -128,7 +133,7 @@ def test_a_service_without_its_env_file_gets_what_the_job_names() -> None:
         mounts=[],
         files={},
         built="b",
-        given={"db": ("A", "TOKEN")},
+        variables={"db": ("A", "TOKEN")},
     )
     batch, db = text.split('  "db":')
     assert 'environment: ["TOKEN"]' in db

@@ -10,7 +10,7 @@ from io import FileIO
 from pathlib import Path
 
 from agent.base import processes
-from agent.base.containers import given, project_name
+from agent.base.containers import container_environment, project_name
 from agent.base.engine import Engine
 from agent.base.errors import ContainerError
 from agent.base.logs import Log
@@ -38,7 +38,7 @@ class ContainerBackend(ABC):
         self._engine = engine
         self._log = log
         self._name = project_name(launch.environ["MAYFLY_RUN_ID"], launch.name)
-        self._given = given(launch.environ, spec.secrets)
+        self._environment = container_environment(launch.environ, spec.secrets)
 
     @abstractmethod
     async def prepare(self) -> None:

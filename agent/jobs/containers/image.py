@@ -38,7 +38,9 @@ class ImageBackend(ContainerBackend):
         if self._spec.browser is not None:
             await self._open_proxy(gateway, self._spec.browser)
         arguments = self._create_arguments(gateway, init=has_init(json.loads(image)[0], {}))
-        await self._engine.output(*arguments, seconds=CREATE_SECONDS, environ=self._given.environ)
+        await self._engine.output(
+            *arguments, seconds=CREATE_SECONDS, environ=self._environment.environ
+        )
 
     @property
     def client(self) -> Command:
@@ -108,7 +110,7 @@ class ImageBackend(ContainerBackend):
             *(("--memory", limit, "--memory-swap", limit) if limit else ()),
             *(("--add-host", f"{SELENIUM}:{gateway}") if spec.browser is not None else ()),
             *(part for mount in mounts for part in ("--mount", mount)),
-            *self._given.arguments,
+            *self._environment.arguments,
             self._image,
             *launch.command,
         ]

@@ -133,7 +133,7 @@ class StackBackend(ContainerBackend):
             *compose_command(self._name, self._files),
             *("run", "-T", "--use-aliases", "--name", self._name),
             *("--label", f"{LABEL}={self._launch.environ['MAYFLY_RUN_ID']}"),
-            *self._given.arguments,
+            *self._environment.arguments,
             self._service,
             *self._launch.command,
         )
@@ -155,4 +155,4 @@ class StackBackend(ContainerBackend):
 
     @property
     def _environ(self) -> Mapping[str, str]:
-        return compose_environ(self._engine, self._given.environ)
+        return compose_environ(self._engine, self._environment.environ)

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from agent.base.containers import OUTPUT, Mount, given, override
+from agent.base.containers import OUTPUT, Mount, container_environment, override
 from agent.base.engine import Engine
 from agent.base.errors import ContainerError
 from agent.config.faults import Fault
@@ -153,7 +153,7 @@ async def read_stack(wanted: StackFile, merged: Path) -> Reading:
         mounts=[each for each in wanted.mounts if beside is None or each.target != wanted.output],
         files=keep,
         built=wanted.built,
-        given=dict.fromkeys(files.without - {wanted.service}, wanted.stands_in),
+        variables=dict.fromkeys(files.without - {wanted.service}, wanted.stands_in),
     )
     await asyncio.to_thread(merged.write_text, text)
     document = await resolved(wanted.project, (*wanted.files, merged), wanted.environ)
@@ -322,7 +322,7 @@ async def _examine(job: Job, tree: Path, engine: Engine) -> Examined:
             service=job.service or "",
             tree=tree,
             project=f"mayfly-{job.name}",
-            environ=compose_environ(engine, given(job.env, []).environ),
+            environ=compose_environ(engine, container_environment(job.env, []).environ),
             mounts=(Mount(name, job.output or OUTPUT),),
             output=job.output or OUTPUT,
             stands_in=(*job.secrets, *job.env),
