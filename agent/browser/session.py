@@ -53,6 +53,10 @@ class _NotYet(Exception):  # noqa: N818 -- the name states the fact
     """The endpoint cannot be reached, or is not ready."""
 
 
+class _Silent(_NotYet):
+    """No answer in time."""
+
+
 class _Refused(Exception):  # noqa: N818 -- the name states the fact
     """The endpoint answered and did not open a session."""
 
@@ -87,10 +91,14 @@ async def wait_for_session(
     """
     looked = began = time.monotonic()
     refusals: list[_Refused] = []
+    said, left = "", seconds
 
     def worth_another(error: BaseException) -> bool:
+        nonlocal said
         if isinstance(error, _Refused):
             refusals.append(error)
+        if not isinstance(error, _Silent) or left >= STATUS_SECONDS:
+            said = str(error)  # else the limit cut the attempt short, and an earlier one says more
         return isinstance(error, _NotYet | _Refused) and len(refusals) < REFUSALS
 
     try:
@@ -107,7 +115,7 @@ async def wait_for_session(
         await _check_life(alive)
         limit = "" if len(refusals) >= REFUSALS else f" within {round(seconds, 1):g} s"
         raise NoSession(
-            f"{without_credentials(url)} opened no browser session{limit}: {error}"
+            f"{without_credentials(url)} opened no browser session{limit}: {said or error}"
         ) from error
     raise AssertionError("the last attempt returns or raises")
 
@@ -160,7 +168,7 @@ async def _within(seconds: float, work: Callable[[], T]) -> T:
     try:
         return await in_thread(work, seconds=seconds)
     except TimeoutError as error:
-        raise _NotYet("it does not answer") from error
+        raise _Silent("it does not answer") from error
 
 
 async def _check_life(alive: Callable[[], Awaitable[bool]]) -> None:
@@ -211,7 +219,7 @@ def _ask(method: str, url: str, seconds: float, body: object = None) -> "request
                 allow_redirects=False,
             )
         except requests.Timeout as error:
-            raise _NotYet("it does not answer") from error
+            raise _Silent("it does not answer") from error
         # ValueError: requests takes an address apart even if it does not follow it.
         except (requests.RequestException, ValueError) as error:
             raise _NotYet(f"it cannot be reached ({type(error).__name__})") from error

@@ -116,7 +116,7 @@ async def test_what_is_not_a_browser_is_told_apart(  # noqa: PLR0917 -- a row of
 ) -> None:
     """A port that answers is not a browser: only a session that opened is, and the reason says what was missing."""
     with endpoint(status, opened, code) as url:
-        assert reason in await _reason(remote(url, place, events))
+        assert reason in await _reason(remote(url, place, events, timeout="3s"))
 
 
 async def test_a_slash_at_the_end_of_a_url_does_no_harm(place: Place, events: Events) -> None:
