@@ -242,11 +242,12 @@ class Git:
         stdin: bytes | None = None,
         pipes: Sequence[int] = (),
     ) -> processes.Finished:
+        seconds = max(LEAST_SECONDS, seconds)
         try:
             return await processes.run(
                 command,
                 environ=environ,
-                seconds=max(LEAST_SECONDS, seconds),
+                seconds=seconds,
                 stdin=stdin,
                 keep=KEEP_BYTES,
                 keeps_open=pipes,
@@ -285,8 +286,19 @@ def _piped(text: str | None) -> Iterator[tuple[dict[str, str], tuple[int, ...]]]
         return
     reading, writing = os.pipe()
     try:
-        with os.fdopen(writing, "wb") as stream:
-            stream.write(text.encode())  # far less than a pipe holds: nobody has to read yet
+        os.set_blocking(
+            writing, False
+        )  # nobody reads yet, so that a full pipe would be waited for in vain
+        data = text.encode()
+        try:
+            whole = os.write(writing, data) == len(data)
+        finally:
+            os.close(writing)
+        if not whole:
+            raise GitError(
+                f"refused: a login of {len(data)} bytes is longer than any server's",
+                Trouble.REFUSED,
+            )
         yield {"MAYFLY_GIT_LOGIN": str(reading)}, (reading,)
     finally:
         os.close(reading)

@@ -30,6 +30,7 @@ from agent.release.selfcheck import self_check
 from agent.release.store import (
     Installed,
     Marker,
+    good_of,
     has_fallback,
     load,
     on_disk,
@@ -141,23 +142,36 @@ class Attempt:
         last = () if self.good else (self._store.image_commit,)
         return commit in {*last, *(good.commit for good in self.good)}
 
+    def stays_last_good(self, release: Installed) -> None:
+        """Note that the newest release is the last good one, if another that proved itself later took its place.
+
+        A machine that began earlier, or was offline, promotes an older release after a newer one.
+        """
+        proved = [good.commit for good in self.good]
+        if self._pin is None and release.commit in proved[1:]:
+            self.memory.learn(good=good_of(release))
+
     async def _pinned_and_known(self) -> Installed | None:
         """Return the pinned release, if it is on the disk or its commit proved itself before."""
         pin = self._pin
         if pin is None or pin.ref is None:
             return None
         self.wanted, self.commit = pin.ref, pin.commit
-        if pin.commit is not None and self._store.marker(pin.commit) is not None:
-            release = on_disk(self._store, pin.commit, self.context.checks)
-            self._refuse_below_image(release.marker)
+        marker = self._store.marker(pin.commit)
+        if marker is not None and (self.trust.signers is None or marker.signed):
+            release = load(self._store.root(marker.commit), marker, self.context.checks)
+            self._refuse_below_image(marker)
             return await self._verified(release)
         good = next((one for one in self.good if one.commit == pin.commit), None)
-        return None if good is None else await self.restore(good)
+        # What is on the disk without its signature has to be fetched by its name, with the signature.
+        return None if good is None or marker is not None else await self.restore(good)
 
     async def _look(self) -> tuple[Wanted, ...]:
         """Ask the repository which releases it offers; the newest is what is wanted."""
         started = time.monotonic()
         pin = self._pin
+        if pin and pin.commit and pin.ref == self.settings.branch:
+            return (Wanted(pin.ref, pin.commit, pin.commit),)  # no ref leads to it
         branch = None if pin else self.settings.branch
         refs = await self.mirror.refs(branch, until=self._fetch_until())
         self.reached = self.context.now
@@ -262,11 +276,13 @@ class Attempt:
     def _judge(self, wanted: Wanted) -> None:
         """Reject what must not even be fetched."""
         known, is_tag = self.memory.known, wanted.is_tag
+        seen = known.tag(self._url, wanted.name) if is_tag else None
         if self._pin is not None:
-            self._look_at_move(wanted, self._pin.commit)
-            self._refuse_below_image(self._version_of(wanted))
+            self._look_at_move(wanted, self._pin.commit or seen)
+            if is_tag:  # a commit's time is known once it is fetched
+                self._refuse_below_image(self._version_of(wanted))
             return
-        self._look_at_move(wanted, known.tag(self._url, wanted.name) if is_tag else None)
+        self._look_at_move(wanted, seen)
         found = known.why_bad(wanted.commit, wanted.name, self._version)
         if found is not None:
             bad = f"it was found bad on {found[1]:%Y-%m-%d %H:%M} UTC: {found[0].reason}"
@@ -290,9 +306,14 @@ class Attempt:
         )
 
     def _refuse_below_image(self, version: Version) -> None:
-        """Reject what is older than the release of the machine's image: no pin goes below that."""
-        minimum = self._image_minimum(version.line, tag=version.tag)
-        if minimum_problem(minimum, version.ref, is_tag=version.tag) is not None:
+        """Reject what is older than the release of the machine's image: no pin and no fact goes below that."""
+        minimum = highest(
+            self._image_minimum(line, tag=version.tag) for line in {version.line, self._line}
+        )
+        problem = minimum_problem(minimum, version.ref, is_tag=version.tag)
+        if self.trust.signers is not None and not version.tag:
+            problem = forced_back_problem(minimum, version)
+        if problem is not None:
             raise ReleaseRefused(
                 "downgrade",
                 f"{version.ref} is older than the release of the machine's image, which no pin goes below",
@@ -438,13 +459,17 @@ class Attempt:
         """
         if self._store.marker(good.commit) is not None:
             return await self.trusted(good.commit)
-        self._refuse_below_image(good)
-        await self.mirror.prepare()
-        self.trust.insist()
-        await self._fetch_again(good)
         marker = Marker.model_validate(
             {**dict(good), "repository": self._url, "jobs": None, "environment": False}
         )
+        if signed := marker.signed_object:  # its own time, whatever the bucket says
+            marker = marker.model_copy(update={"time": claim_of(signed).time})
+        if marker.tag != (self.settings.branch is None):
+            raise ReleaseError("it is of another kind than the releases that are followed")
+        self._refuse_below_image(marker)
+        await self.mirror.prepare()
+        self.trust.insist()
+        await self._fetch_again(good)
         signer = await self.trust.verified(marker.signed_object, marker, self.mirror)
         self.log.info("release.restored", ref=good.ref, commit=good.commit)
         return await install(

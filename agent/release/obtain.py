@@ -14,6 +14,8 @@ UNVERIFIED = (
     "releases are not verified: whoever can push to the repository has programs run here;"
     ' set release.allowed_signers, or release.trust = "none" to say that it is meant'
 )
+_FORBIDDEN = frozenset({"unverified", "downgrade"})
+"""Refusals that say that a release must not run; by the others it cannot, here and now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ async def obtain(context: ReleaseContext) -> Obtained:
         release = await attempt.newest()
     except ReleaseError as error:
         return await _stand_in(attempt, attempt.why or error)
+    if attempt.why is None:
+        attempt.stays_last_good(release)
     return _obtained(attempt, release, attempt.why)
 
 
@@ -81,23 +85,25 @@ async def _other(
     """Return an earlier good release, else the image's, and why those before it in this order cannot run.
 
     The last good one is fetched from git if it is not on the disk. If it is not available, an older one on the disk
-    will do; if it must not run, no older one may.
+    will do; if it must not run, none but the image's may.
     """
     reasons, asked = list[str](), False
     store = attempt.context.release_store
+    tried = {besides}
     for good in attempt.good:
         here = store.marker(good.commit) is not None
-        if good.commit == besides or (asked and not here):
+        if good.commit in tried or (asked and not here):
             continue
         asked = asked or not here
+        tried.add(good.commit)
         try:
             return await attempt.restore(good), reasons
         except ReleaseError as error:
             reasons.append(f"{good.ref}, which was good before: {error}")
-            if isinstance(error, ReleaseRefused):
+            if isinstance(error, ReleaseRefused) and error.kind in _FORBIDDEN:
                 break
     baked = store.image_commit
-    if baked is not None and baked not in {besides, *(good.commit for good in attempt.good)}:
+    if baked is not None and baked not in tried:
         try:
             return await attempt.trusted(baked), reasons
         except ReleaseError as error:

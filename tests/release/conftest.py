@@ -135,14 +135,18 @@ class Computer:
         )
 
     async def decide(
-        self, act: Callable[..., Coroutine[Any, Any, Any]], *values: Any, **named: Any
+        self,
+        act: Callable[..., Coroutine[Any, Any, Any]],
+        *values: Any,
+        branch: str | None = None,
+        **named: Any,
     ) -> None:
         """Have an operator decide, in a bucket that has what this disk knows."""
 
         async def bucket() -> Bucket:
             return Bucket.open(LocalBucket(self.state / "bucket"), None)
 
-        memory = self.remembered()
+        memory = self.remembered(Release(branch=branch))
         await memory.connect(bucket())
         rows = overview(memory.known, self.release_store, VERSION, self.now)
         await act(memory, *([] if act is unpin else [rows]), *values, **named)

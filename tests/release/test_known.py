@@ -69,6 +69,10 @@ PARTS = st.one_of(
     st.builds(lambda ref, by: {"bad": bad(ref, operator=by)}, REFS, st.booleans()),
     st.builds(lambda ref: {"lowest": version(ref), "pin": Pin()}, REFS),
     st.builds(lambda ref: {"pin": Pin(ref=ref)}, REFS),
+    st.builds(lambda at: {"pin": Pin(ref="v1", commit=commit(at))}, REFS),
+    st.builds(
+        lambda at: {"bad": Bad(commit=commit(at), ref="v1", reason="job one", agent=AGENT)}, REFS
+    ),
     st.builds(lambda ref: {"passed": Passed(commit=commit(ref)), "good": good(ref)}, REFS),
     st.builds(lambda at: {"contact": Contact(stale_since=at)}, st.sampled_from([None, NOW])),
 )
@@ -129,6 +133,17 @@ def test_what_an_operator_chose_is_not_bad_any_more() -> None:
     facts = [fact(0, bad=bad("v2")), fact(1, pin=Pin(ref="v2"))]
     assert Known.of(facts).bad == ()
     assert Known.of([*facts, fact(2, bad=bad("v2"))]).bad != ()
+
+
+def test_going_back_on_a_branch_leaves_the_release_bad() -> None:
+    """All releases of a branch have its name: what is chosen is a commit, unless only the name is known."""
+    left = Bad(commit=commit("b"), ref="main", reason="slow", agent=AGENT, operator=True)
+    target = Version(line="x branch main", tag=False, ref="main", commit=commit("a"))
+    for more in ({"lowest": target}, {"pin": Pin(ref="main", commit=commit("a"))}):
+        known = Known.of([fact(1, bad=left, **more)])
+        assert known.why_bad(commit("b"), "main", AGENT) is not None
+    for pin in (Pin(ref="main"), Pin(ref="main", commit=commit("b"))):
+        assert Known.of([fact(1, bad=left), fact(2, pin=pin)]).bad == ()
 
 
 def test_the_lowest_version_only_rises_but_for_an_operator() -> None:
