@@ -159,7 +159,7 @@ def release_of(state: State, run: str, job: str) -> facts.Release:
     mine = state.runs.get(run)
     planned = mine.planned if mine else None
     if mine is None or planned is None or planned.release is None:
-        raise UsageError(f"{run} had no release, so that there is nothing to do again")
+        raise UsageError(f"{run} had no release: there is nothing to run again")
     result = mine.results.get(job)
     if result is None and job not in planned.jobs:
         names = ", ".join(planned.jobs[:20])
@@ -197,7 +197,7 @@ async def _bring_state(there: Bucket, here: Bucket, batch: Batch, run: str, job:
     content = await there.get(found.key.text, limit=MOST_STATE_BYTES)
     said = found.object
     if content is None or (said and sha256(content).hexdigest() != said.sha256):
-        raise StoreError(f"the state that {job} had, {found.key.text}, is not what it was")
+        raise StoreError(f"the state of {job}, {found.key.text}, differs from its recorded digest")
     await here.put(found.key.text, content)
     if said is None:
         return

@@ -297,19 +297,19 @@ async def _schedules(deployment: Deployment, stack: Stack) -> Finding:
             name: client.get_schedule(Name=stack.resources[name]) for name in stack.schedules
         },
     )
-    told = {
+    shown = {
         name: " ".join(
             filter(None, [name, row["ScheduleExpression"], row.get("ScheduleExpressionTimezone")])
         )
         for name, row in found.items()
     }
-    off = [told[name] for name, row in found.items() if row["State"] != "ENABLED"]
-    if off or not told:
+    off = [shown[name] for name, row in found.items() if row["State"] != "ENABLED"]
+    if off or not shown:
         return failed(
             f"disabled: {', '.join(off)}" if off else "the stack has no schedule",
             "make deploy PARAMETERS=ScheduleState=ENABLED",
         )
-    return ok(", ".join(told.values()))
+    return ok(", ".join(shown.values()))
 
 
 async def _quota(deployment: Deployment, stack: Stack) -> Finding:
@@ -329,8 +329,8 @@ async def _quota(deployment: Deployment, stack: Stack) -> Finding:
             "Service Quotas, Amazon EC2: ask for more of "
             + " and ".join(f"{MARKETS[one]!r} ({QUOTAS[one]})" for one in low),
         )
-    told = ", ".join(f"{limits[one]:g} of {one}" for one in markets)
-    return ok(f"{told}; a machine has {needed} vCPUs")
+    shown = ", ".join(f"{limits[one]:g} of {one}" for one in markets)
+    return ok(f"{shown}; a machine has {needed} vCPUs")
 
 
 def types_named(parameters: Mapping[str, str]) -> list[str]:

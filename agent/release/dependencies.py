@@ -108,12 +108,12 @@ def _in_folder(read: Read, folder: PurePosixPath) -> Dependencies | None:
     if requirements is not None and not bare:
         return Dependencies(file(REQUIREMENTS), (_pip(content, requirements, hashed=True),))
     for name, convert in ((POETRY, poetry_requirements), (PIPENV, pipenv_requirements)):
-        if (content := read(name)) is not None:
-            text = convert(_decoded(content, file(name)), file(name))
+        if (lock := read(name)) is not None:
+            text = convert(_decoded(lock, file(name)), file(name))
             return Dependencies(file(name), (_pip(None, text, hashed=True),))
     if requirements is not None:
         text = f"{file(REQUIREMENTS)} has no hashes for {', '.join(bare[:SHOWN])}"
-        steps = (_pip(read(REQUIREMENTS), requirements, hashed=False),)
+        steps = (_pip(content, requirements, hashed=False),)
         return Dependencies(file(REQUIREMENTS), steps, unpinned=text)
     return _of_project(_project(read(PROJECT)), file(PROJECT))
 

@@ -68,9 +68,9 @@ def _parts(facts: Iterable[Fact]) -> Iterator[Fact]:
         if len(said) == 1:
             yield fact
             continue
-        told = {"at": fact.at, "written": fact.written, "run": fact.run, "by": fact.by}
+        origin = {"at": fact.at, "written": fact.written, "run": fact.run, "by": fact.by}
         for name in said:
-            yield Fact.model_validate({**told, name: getattr(fact, name)})
+            yield Fact.model_validate({**origin, name: getattr(fact, name)})
 
 
 def _latest(facts: Iterable[Fact], place: Any, most: int) -> Iterator[Fact]:

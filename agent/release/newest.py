@@ -14,7 +14,7 @@ from agent.contract.facts import RefusedRelease, Signer
 from agent.contract.releases import Bad, Good, Pin, Seen, TrialStage, Version
 from agent.release.checks import missing_jobs
 from agent.release.context import ReleaseContext, refusing, since
-from agent.release.git import Git, GitError, mark_text
+from agent.release.git import MARK, Git, GitError
 from agent.release.images import have_image, pinned_image
 from agent.release.install import install
 from agent.release.mirror import Mirror
@@ -113,7 +113,7 @@ class Attempt:
             ReleaseError: None is available, or none can run.
         """
         # A killed agent's git and uv outlive it, and would write into what is made now.
-        await processes.kill_marked(mark_text(self._store.mirror))
+        await processes.kill_marked(f"{MARK}={self._store.mirror}")
         for name in await sweep(self._store):
             self.log.info("release.swept", name=name)
         await self.mirror.prepare()
@@ -143,12 +143,13 @@ class Attempt:
         return commit in {*last, *(good.commit for good in self.good)}
 
     def stays_last_good(self, release: Installed) -> None:
-        """Note that the newest release is the last good one, if another that proved itself later took its place.
+        """Note that the newest release is the last good one, if another of its line took its place.
 
         A machine that began earlier, or was offline, promotes an older release after a newer one.
         """
-        proved = [good.commit for good in self.good]
-        if self._pin is None and release.commit in proved[1:]:
+        known = self.good
+        former = {good.commit for good in known[1:]}
+        if self._pin is None and release.commit in former and known[0].line == self._line:
             self.memory.learn(good=good_of(release))
 
     async def _pinned_and_known(self) -> Installed | None:
@@ -205,7 +206,7 @@ class Attempt:
             except ReleaseError as error:
                 if self.why is None:
                     raise
-                self.log.warning("release.not_had", ref=wanted.name, reason=str(error))
+                self.log.warning("release.unavailable", ref=wanted.name, reason=str(error))
                 self.warnings.append(f"{wanted.name} could not be fetched in its place: {error}")
                 break
             if self._left_by_operator(wanted.commit):
@@ -219,7 +220,7 @@ class Attempt:
         wanted = next((each for each in offered if refused and each.name == refused.ref), None)
         if refused is None or wanted is None or self._has_other(wanted.commit):
             if self.why is None:
-                raise AssertionError("what does not run was refused")
+                raise AssertionError("a release that does not run was rejected")
             raise self.why
         release = await self._take(wanted)
         self.refused.remove(refused)

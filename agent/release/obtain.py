@@ -16,6 +16,8 @@ UNVERIFIED = (
 )
 _FORBIDDEN = frozenset({"unverified", "downgrade"})
 """Refusals that say that a release must not run; by the others it cannot, here and now."""
+_FAILED = frozenset({"content", "install"})
+"""Refusals that a second attempt in the same run would only repeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +73,14 @@ async def _stand_in(attempt: Attempt, why: ReleaseError) -> Obtained:
         attempt.on_trial = False
         return _obtained(attempt, release, why)
     attempt.memory.contact(stale_since=_stale_since(attempt))
-    told = [f"{each.ref} was rejected ({each.reason})" for each in attempt.refused]
-    told = told or [f"{attempt.wanted}: {why}"]
-    told += [reason for reason in reasons if not reason.endswith(str(why))]
-    before = "" if reasons else ", and there is no earlier one"
+    all_reasons = [f"{each.ref} was rejected ({each.reason})" for each in attempt.refused]
+    all_reasons = all_reasons or [f"{attempt.wanted}: {why}"]
+    all_reasons += [reason for reason in reasons if not reason.endswith(str(why))]
+    before = "" if reasons or attempt.good else ", and there is no earlier one"
     remedy = "" if attempt.refused else why.remedy
-    raise ReleaseError(f"no usable release: {'; '.join(told)}{before}", remedy=remedy) from why
+    raise ReleaseError(
+        f"no usable release: {'; '.join(all_reasons)}{before}", remedy=remedy
+    ) from why
 
 
 async def _other(
@@ -87,9 +91,11 @@ async def _other(
     The last good one is fetched from git if it is not on the disk. If it is not available, an older one on the disk
     will do; if it must not run, none but the image's may.
     """
-    reasons, asked = list[str](), False
-    store = attempt.context.release_store
-    tried = {besides}
+    reasons, store = list[str](), attempt.context.release_store
+    # An index that hangs is not waited for once more.
+    failed = {each.commit for each in attempt.refused if each.kind in _FAILED}
+    asked = any(good.commit in failed for good in attempt.good)
+    tried = {besides, *failed}
     for good in attempt.good:
         here = store.marker(good.commit) is not None
         if good.commit in tried or (asked and not here):
@@ -131,8 +137,8 @@ def _obtained(attempt: Attempt, release: Installed, why: ReleaseError | None) ->
         stale=stale,
         refused=tuple(refused),
     )
-    told = advice(release.tree, release.jobs, attempt.context.settings.jobs)
-    return Obtained(release, stale, (*attempt.warnings, *told), attempt.on_trial, record)
+    notes = advice(release.tree, release.jobs, attempt.context.settings.jobs)
+    return Obtained(release, stale, (*attempt.warnings, *notes), attempt.on_trial, record)
 
 
 def _stale(attempt: Attempt, release: Installed, why: ReleaseError) -> facts.Stale:

@@ -148,6 +148,7 @@ async def test_an_index_that_is_down_leaves_the_images_release(
     obtained = await computer.obtain()
     assert obtained.release.commit == image.commit
     assert [refused.kind for refused in obtained.record.refused] == ["install"]
+    assert len(computer.told("release.exported")) == 2
 
 
 async def test_a_signer_who_is_taken_out_leaves_the_images_release(
