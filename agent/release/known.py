@@ -243,12 +243,15 @@ class Known:
         return next((one.jobs for one in passed if one.commit == commit), None)
 
     def cut_off(self, commit: str, now: datetime, dead: Collection[str]) -> tuple[int, int]:
-        """Return how often installing and starting a release was cut off, since it last ended in order.
+        """Return how often installing and starting a release was cut off, since it last ended in order or was chosen.
 
         `dead` are runs that are known to have died before their deadline.
         """
         trials = [fact for fact in self.facts if fact.trial and fact.trial.commit == commit]
+        refs = {fact.trial.ref for fact in trials if fact.trial}
+        chosen = {(ref, which) for ref in refs for which in (commit, None)}
         ends = [stamp_of(fact) for fact in trials if _stage(fact)[0] == _STAGES[TrialStage.ENDED]]
+        ends += [stamp_of(fact) for fact in self.facts if _chosen(fact) in chosen]
         died = [
             fact.trial.stage.known
             for fact in trials

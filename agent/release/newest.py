@@ -119,9 +119,6 @@ class Attempt:
         await self.mirror.prepare()
         self.trust.insist()
         try:
-            pinned = await self._pinned_and_known()
-            if pinned is not None:
-                return await self._ready_pinned(pinned)
             offered = await self._look()
             return await self._first_that_can_run(to_try(offered, self._minimum()))
         except GitError:
@@ -152,31 +149,19 @@ class Attempt:
         if self._pin is None and release.commit in former and known[0].line == self._line:
             self.memory.learn(good=good_of(release))
 
-    async def _pinned_and_known(self) -> Installed | None:
-        """Return the pinned release, if it is on the disk or its commit proved itself before."""
-        pin = self._pin
-        if pin is None or pin.ref is None:
-            return None
-        self.wanted, self.commit = pin.ref, pin.commit
-        marker = self._store.marker(pin.commit)
-        if marker is not None and (self.trust.signers is None or marker.signed):
-            release = load(self._store.root(marker.commit), marker, self.context.checks)
-            self._refuse_below_image(marker)
-            return await self._verified(release)
-        good = next((one for one in self.good if one.commit == pin.commit), None)
-        # What is on the disk without its signature has to be fetched by its name, with the signature.
-        return None if good is None or marker is not None else await self.restore(good)
-
     async def _look(self) -> tuple[Wanted, ...]:
-        """Ask the repository which releases it offers; the newest is what is wanted."""
+        """Return the releases that are offered: the repository's, or the pinned one; the newest is what is wanted."""
         started = time.monotonic()
-        pin = self._pin
-        if pin and pin.commit and pin.ref == self.settings.branch:
-            return (Wanted(pin.ref, pin.commit, pin.commit),)  # no ref leads to it
-        branch = None if pin else self.settings.branch
+        pin, branch = self._pin, self.settings.branch
+        if pin and pin.ref:
+            self.wanted, self.commit = pin.ref, pin.commit
+            if pin.commit:
+                # A tag leads to its signature; to a commit of a branch nothing leads but its name.
+                ref = pin.commit if pin.ref == branch else f"refs/tags/{pin.ref}"
+                return (Wanted(pin.ref, ref, pin.commit),)
+            branch = None
         refs = await self.mirror.refs(branch, until=self._fetch_until())
-        self.reached = self.context.now
-        self.memory.contact(reached=self.reached, unreachable_since=None)
+        self._answered()
         # A tag's name has no wildcards, so that it is a pattern for itself alone.
         offered = candidates(refs, pin.ref if pin else self.settings.track, branch)
         if not offered:
@@ -187,6 +172,10 @@ class Attempt:
         self.wanted, self.commit = offered[0].name, offered[0].commit
         self.log.info("release.wanted", ref=self.wanted, commit=self.commit, seconds=since(started))
         return offered
+
+    def _answered(self) -> None:
+        self.reached = self.context.now
+        self.memory.contact(reached=self.reached, unreachable_since=None)
 
     def _fetch_until(self) -> float:
         return asyncio.get_running_loop().time() + self.settings.timeout
@@ -232,20 +221,25 @@ class Attempt:
         """Return a release that is offered, ready to run."""
         self._tried = wanted
         self._judge(wanted)
-        release = await self._present(wanted) or await self._bring(wanted, self._fetch_until())
+        release = await self._present(wanted) or await self._restored(wanted)
+        release = release or await self._bring(wanted, self._fetch_until())
         await self._put_on_trial(release)
-        if wanted.is_tag and self.memory.known.tag(self._url, wanted.name) != release.commit:
+        pinned = self._pin is not None and self._pin.commit is not None
+        if (
+            wanted.is_tag
+            and not pinned
+            and self.memory.known.tag(self._url, wanted.name) != release.commit
+        ):
             seen = Seen(repository=self._url, tag=wanted.name, commit=release.commit)
             self.memory.learn(seen=seen)
         return release
 
-    async def _ready_pinned(self, release: Installed) -> Installed:
-        try:
-            await self._put_on_trial(release)
-        except ReleaseRefused as error:
-            self._refuse(Wanted(release.ref, "", release.commit), error)
-            raise
-        return release
+    async def _restored(self, wanted: Wanted) -> Installed | None:
+        """Return the pinned release from git by its commit, if it proved itself before; else None."""
+        if self._pin is None or self._store.marker(wanted.commit) is not None:
+            return None
+        good = next((one for one in self.good if one.commit == wanted.commit), None)
+        return None if good is None else await self.restore(good)
 
     def _refuse(self, wanted: Wanted, error: ReleaseRefused) -> None:
         """Note why a release does not run, and that it is bad if the fault is certainly its own."""
@@ -391,6 +385,7 @@ class Attempt:
     async def _fetch_and_install(self, wanted: Wanted, until: float) -> Installed:
         started = time.monotonic()
         commit = await self.mirror.fetch(wanted, until=until)
+        self._answered()
         self.log.info("release.fetched", ref=wanted.name, commit=commit, seconds=since(started))
         if commit != wanted.commit:  # it was moved since we looked
             self._tried = wanted = replace(wanted, commit=commit)

@@ -165,7 +165,7 @@ def test_the_lowest_version_only_rises_but_for_an_operator() -> None:
 
 
 def test_trials_that_died_count() -> None:
-    """Past their deadline, or known to be dead; not those that ended in order, nor those before such an end."""
+    """Past their deadline, or known to be dead; not those before one that ended in order, or before a choice."""
     later = NOW + timedelta(hours=2)
     started = [
         fact(number, RUNS[number], trial=trial("v2", TrialStage.STARTED)) for number in range(3)
@@ -176,6 +176,9 @@ def test_trials_that_died_count() -> None:
     assert known.cut_off(commit("v2"), NOW, {RUNS[1]}) == (0, 1)
     ended = fact(1, RUNS[1], trial=trial("v2", TrialStage.ENDED))
     assert Known.of([*started, ended]).cut_off(commit("v2"), later, ()) == (0, 1)
+    for pin in (Pin(ref="v2"), Pin(ref="v2", commit=commit("v2"))):
+        assert Known.of([*started, fact(3, pin=pin)]).cut_off(commit("v2"), later, ()) == (0, 0)
+    assert Known.of([*started, fact(3, pin=Pin(ref="v1"))]).cut_off(commit("v2"), later, ())[1] == 3
     installing = fact(0, RUNS[3], trial=trial("v2", TrialStage.INSTALLING))
     assert Known.of([installing]).cut_off(commit("v2"), later, ()) == (1, 0)
 
