@@ -5,7 +5,6 @@ any other does the rest, and knows no other bucket.
 """
 
 import platform
-import shutil
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -16,6 +15,8 @@ import click
 
 from agent import __version__
 from agent.base import threads
+from agent.base.disk import state_disk
+from agent.base.durable import remove_tree
 from agent.base.errors import StoreError, UsageError
 from agent.base.logs import RunLogger
 from agent.batch.fold import State, fold
@@ -82,23 +83,23 @@ def rerun(
     loaded, places = options.load_or_fail(around)
     place = (around.cwd / (folder or f"rerun-{run}-{job}")).absolute()
     claim_folder(place, by=f"{COMMAND} --dir", marker=MARKER)
-    # What an earlier rerun left would be newer than what the run had.
-    shutil.rmtree(place / "bucket", ignore_errors=True)
+    with state_disk(place):  # what an earlier rerun left would be newer than what the run had
+        remove_tree(place / "bucket")
     overrides = [*kept_in(place, COMMAND, around), Override("limits.catch_up", COMMAND, "0")]
     own = _alone(options.load(around, overrides))
     own_places = locate(own.settings.paths, around)
     if watch:
         around = replace(around, environ={**around.environ, WATCH: "1"})
 
-    async def work() -> tuple[Outcome, facts.Release]:
+    async def work() -> Outcome:
         there = await open_bucket(loaded.settings.store, places.bucket, around.environ)
         here = await open_bucket(own.settings.store, own_places.bucket, around.environ)
         release = await prepare(there, here, run, job, own.settings)
         click.echo(f"{job} of {run}: {release.ref} ({release.commit[:12]}), in {place}", err=True)
         # Nothing of this run comes near the bucket any more.
-        return await perform(own, own_places, around, only=frozenset({job})), release
+        return await perform(own, own_places, around, only=frozenset({job}))
 
-    outcome, _ = threads.run(work())
+    outcome = threads.run(work())
     print_outcome(outcome, as_json=as_json, coloured=colors(sys.stdout, around))
     if not as_json and outcome.run_id:
         click.echo(f"files: {place / 'bucket' / job_prefix(outcome.run_id, job)}")

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,9 @@ from agent.config.locate import Loaded
 from agent.config.settings import Settings
 from agent.doctor.cloud import Cloud, CloudError, Stack
 from agent.doctor.examine import Check, Finding, Installation, failed, ok, skipped
-from agent.secrets.parameters import STORE_NAMES
+from agent.secrets.parameters import SSM, STORE_NAMES
 
 SECONDS = 60.0
-SSM = "ssm:"
 DEFAULT_KEY = "alias/aws/ssm"
 """SSM's own key, which every role of the account may use through SSM."""
 STANDARD = frozenset("acdhimrtz")
@@ -28,6 +28,7 @@ MARKETS = {
 PRESENT = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
 
 
+@dataclass(slots=True)
 class Deployment(Cloud):
     """A stack to check.
 
@@ -36,16 +37,8 @@ class Deployment(Cloud):
         configure: Returns the configuration of a machine with this user data.
     """
 
-    def __init__(
-        self,
-        environ: Mapping[str, str],
-        name: str,
-        folder: Path,
-        configure: Callable[[str | None], Loaded],
-    ) -> None:
-        super().__init__(environ, name)
-        self.folder = folder
-        self.configure = configure
+    folder: Path
+    configure: Callable[[str | None], Loaded]
 
 
 Look = Callable[[Deployment, Stack], Awaitable[Finding]]

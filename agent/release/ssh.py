@@ -15,9 +15,7 @@ from agent.secrets.private import GitLogin
 START_SECONDS = 10.0
 """Limit for ssh-agent to listen, and for ssh-add to hand over a key."""
 
-OPTIONS = (
-    *("BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=5", "ServerAliveCountMax=3"),
-)
+OPTIONS = ("BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=5", "ServerAliveCountMax=3")
 _PINNED = (
     *("IdentityFile=none", "StrictHostKeyChecking=yes", "GlobalKnownHostsFile=/dev/null"),
     *("UpdateHostKeys=no", "CheckHostIP=no", "PreferredAuthentications=publickey"),
