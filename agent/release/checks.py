@@ -47,8 +47,8 @@ def checked_jobs(tree: Path, programs: Path | None, checks: Checks) -> JobsFile:
     jobs = read_jobs(tree, checks)
     path = checks.environ.get("PATH", os.defpath)
     path = path if programs is None else f"{programs}{os.pathsep}{path}"
-    programs = (_program_problem(job, path) for job in jobs.job)
-    _refuse((*_faults(checks.jobs, jobs, programs), *file_faults(jobs, tree, checks.jobs)))
+    missing = (_program_problem(job, path) for job in jobs.job)
+    _refuse((*_faults(checks.jobs, jobs, missing), *file_faults(jobs, tree, checks.jobs)))
     return jobs
 
 

@@ -175,7 +175,8 @@ async def test_what_the_bucket_says_of_a_release_does_not_lead_below_the_image(
     image = await _image(computer, repo_builder, ada, allowed_signers=signers)
     old = {"ref": "v0.9", "commit": oldest, "signed": tag.text, **forged}
     repo_builder.release("v2.0", {"jobs.toml": "broken"}, signer=ada)
-    computer.now = max(computer.now, image.fetched)
+    repo_builder.git("tag", "--delete", "v1.0", "v0.9")
+    repo_builder.push()
     _proved(computer, image.model_copy(update=old))
     obtained = await computer.obtain(allowed_signers=signers)
     assert obtained.release.commit == image.commit

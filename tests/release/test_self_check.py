@@ -1,7 +1,6 @@
 """The self-check: what the release is to blame for makes it bad, and what the machine is to blame for does not."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 import pytest
@@ -20,11 +19,9 @@ class Full:
 
     protects_tree = False
 
-    @asynccontextmanager
-    async def start(self, launch: Launch) -> AsyncIterator[Running]:
+    def start(self, launch: Launch) -> AbstractAsyncContextManager[Running]:
         """Start nothing."""
         raise BlockingIOError(11, "Resource temporarily unavailable", launch.name)
-        yield
 
 
 @dataclass(frozen=True)

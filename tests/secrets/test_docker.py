@@ -2,6 +2,7 @@
 
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,21 +28,23 @@ def test_the_users_own_plugins_are_found_from_any_folder(
     assert not folder.exists()
 
 
-@pytest.fixture
-def full() -> Iterator[None]:
-    """No file can grow."""
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file of this process can grow within the block."""
     _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.usefixtures("full")
 def test_a_disk_that_takes_nothing_is_an_expected_failure(tmp_path: Path) -> None:
     """A run without its container goes on; nothing is left."""
     environ = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
     with (
         pytest.raises(SecretsError, match="docker's client cannot be given a login") as caught,
+        full_disk(),
         client_folder(LOGINS, environ),
     ):
         pass
