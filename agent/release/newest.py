@@ -135,6 +135,9 @@ class Attempt:
         """The releases that proved themselves, the last one first."""
         return self.memory.known.good(self._version)
 
+    def _good_of(self, commit: str) -> Good | None:
+        return next((good for good in self.good if good.commit == commit), None)
+
     def _proved(self, commit: str) -> bool:
         last = () if self.good else (self._store.image_commit,)
         return commit in {*last, *(good.commit for good in self.good)}
@@ -155,10 +158,10 @@ class Attempt:
         pin, branch = self._pin, self.settings.branch
         if pin and pin.ref:
             self.wanted, self.commit = pin.ref, pin.commit
-            if pin.commit:
-                # A tag leads to its signature; to a commit of a branch nothing leads but its name.
-                ref = pin.commit if pin.ref == branch else f"refs/tags/{pin.ref}"
-                return (Wanted(pin.ref, ref, pin.commit),)
+            if pin.commit and pin.ref == branch:  # no ref leads to it
+                return (Wanted(pin.ref, pin.commit, pin.commit),)
+            if pin.commit and (self._store.marker(pin.commit) or self._good_of(pin.commit)):
+                return (Wanted(pin.ref, f"refs/tags/{pin.ref}", pin.commit),)
             branch = None
         refs = await self.mirror.refs(branch, until=self._fetch_until())
         self._answered()
@@ -238,7 +241,7 @@ class Attempt:
         """Return the pinned release from git by its commit, if it proved itself before; else None."""
         if self._pin is None or self._store.marker(wanted.commit) is not None:
             return None
-        good = next((one for one in self.good if one.commit == wanted.commit), None)
+        good = self._good_of(wanted.commit)
         return None if good is None else await self.restore(good)
 
     def _refuse(self, wanted: Wanted, error: ReleaseRefused) -> None:
