@@ -1,6 +1,5 @@
 """`mayfly prepare`."""
 
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,9 +8,10 @@ import click
 
 from agent import __version__
 from agent.base import threads
+from agent.base.disk import state_disk
 from agent.base.durable import only_one
 from agent.base.engine import Engine
-from agent.base.errors import ContainerError, ExitCode, ProcessTimeout, ReleaseError
+from agent.base.errors import ContainerError, ProcessTimeout, ReleaseError
 from agent.base.logs import Log, RunLogger
 from agent.base.processes import run
 from agent.base.urlsecrets import environment_secrets
@@ -55,12 +55,11 @@ def prepare(options: Options, style: str) -> None:
         raise ConfigurationError([Fault(loaded.source, "release.repository", "is not set")])
     run_logger = RunLogger(log_sink(style, around))
     run_logger.add_secrets(loaded.settings.sensitive() | environment_secrets(around.environ))
-    with only_one(places.state / "lock"):
+    with state_disk(places.state), only_one(places.state / "lock"):
         keyring = Keyring(loaded.settings, around.environ, run_logger.add_secrets)
         release = threads.run(_prepare(loaded, places, around, keyring, run_logger.log))
     names = [job.name for job in release.jobs.job]
     click.echo(f"{release.ref} {release.commit} is ready: {', '.join(names)}")
-    sys.exit(ExitCode.DONE)
 
 
 async def _prepare(
@@ -81,7 +80,7 @@ async def _prepare(
     )
     obtained = await obtain(context)
     if obtained.stale is not None:
-        raise ReleaseError(f"{obtained.stale.wanted} cannot be had: {obtained.stale.reason}")
+        raise ReleaseError(f"{obtained.stale.wanted} is not available: {obtained.stale.reason}")
     for warning in obtained.warnings:
         log.warning("release.warning", reason=warning)
     release = obtained.release

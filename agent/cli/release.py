@@ -3,7 +3,6 @@
 import asyncio
 import json
 import platform
-import sys
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ import click
 from agent import __version__
 from agent.base import threads
 from agent.base.console import aligned, printable
-from agent.base.errors import ExitCode, UsageError
+from agent.base.errors import UsageError
 from agent.base.logs import RunLogger
 from agent.cli.surroundings import Options, configuration_options, surroundings
 from agent.contract.releases import Fact
@@ -49,7 +48,6 @@ def list_(options: Options, *, as_json: bool) -> None:
     else:
         for line in (*_table(releases.rows), *_notes(releases)):
             click.echo(line)
-    sys.exit(ExitCode.DONE)
 
 
 @release.command()
@@ -69,7 +67,6 @@ def show(options: Options, name: str, *, as_json: bool) -> None:
         for key, value in data.items():
             if value not in (None, False, [], {}, 0):
                 click.echo(f"{key:12} {printable(str(value))}")
-    sys.exit(ExitCode.DONE)
 
 
 @release.command("pin")
@@ -85,7 +82,7 @@ def pin_(options: Options, name: str, *, reason: str, as_json: bool) -> None:
     releases = _Releases.read(options)
     pinned = releases.run(pin(releases.memory, releases.rows, name, reason))
     where = pinned.commit[:12] if pinned.commit else "not known yet: the next run looks for it"
-    _say(
+    _print(
         as_json,
         {"pinned": pinned.ref, "commit": pinned.commit},
         f"pinned {pinned.ref} ({where}); undo it with: mayfly release unpin",
@@ -101,7 +98,7 @@ def unpin_(options: Options, *, reason: str, as_json: bool) -> None:
     releases = _Releases.read(options)
     was = releases.run(unpin(releases.memory, reason))
     text = f"unpinned {was.ref}" if was else "nothing was pinned"
-    _say(as_json, {"unpinned": was and was.ref}, text)
+    _print(as_json, {"unpinned": was and was.ref}, text)
 
 
 @release.command("rollback")
@@ -115,7 +112,7 @@ def rollback_(options: Options, *, to: str | None, reason: str, as_json: bool) -
     left, target = releases.run(
         rollback(releases.memory, releases.rows, to, version=__version__, reason=reason)
     )
-    _say(
+    _print(
         as_json,
         {"left": left.ref, "runs": target.ref, "commit": target.commit},
         f"{target.ref} ({target.commit[:12]}) runs from now on\n"
@@ -123,9 +120,8 @@ def rollback_(options: Options, *, to: str | None, reason: str, as_json: bool) -
     )
 
 
-def _say(as_json: bool, data: dict[str, object], text: str) -> None:
+def _print(as_json: bool, data: dict[str, object], text: str) -> None:
     click.echo(json.dumps(data) if as_json else text)
-    sys.exit(ExitCode.DONE)
 
 
 @dataclass(frozen=True)
@@ -178,7 +174,13 @@ class _Releases:
     "-m", "--message", default="", help='The tag\'s message [default: "Release VERSION"].'
 )
 @click.option(
-    "--push", "remote", flag_value="origin", default=None, is_flag=False, metavar="REMOTE"
+    "--push",
+    "remote",
+    flag_value="origin",
+    default=None,
+    is_flag=False,
+    metavar="REMOTE",
+    help="Push the tag [REMOTE: origin].",
 )
 @AsJson
 def new(
@@ -217,11 +219,10 @@ def new(
             )
         )
     else:
-        _tell(version, made)
-    sys.exit(ExitCode.DONE)
+        _print_tag(version, made)
 
 
-def _tell(version: str, made: Published) -> None:
+def _print_tag(version: str, made: Published) -> None:
     by = (
         f", signed by {made.signer.principal} with {made.signer.key}" if made.signer else ", signed"
     )
@@ -276,14 +277,14 @@ def _data(releases: _Releases) -> dict[str, object]:
     pinned = known.pinned
     return {
         "releases": [_row_data(row) for row in releases.rows],
-        "pin": _told(pinned, known.pin) if pinned and known.pin else None,
+        "pin": _with_origin(pinned, known.pin) if pinned and known.pin else None,
         "problems": releases.memory.problems,
         "reached": contact.reached and contact.reached.isoformat(),
         "unreachable_since": contact.unreachable_since and contact.unreachable_since.isoformat(),
     }
 
 
-def _told(fact: Fact, part: Record) -> dict[str, object]:
+def _with_origin(fact: Fact, part: Record) -> dict[str, object]:
     """Return a part of what is known, with when and by whom it was written."""
     return {
         **part.model_dump(mode="json", exclude_none=True),
@@ -301,8 +302,8 @@ def _row_data(row: Row) -> dict[str, object]:
         "commit": row.commit,
         "repository": good.repository if good else marker and marker.repository,
         "good": row.good,
-        "proved": _told(proved, good) if proved and good else None,
-        "bad": _told(row.bad, row.bad.bad) if row.bad and row.bad.bad else None,
+        "proved": _with_origin(proved, good) if proved and good else None,
+        "bad": _with_origin(row.bad, row.bad.bad) if row.bad and row.bad.bad else None,
         "pinned": row.pinned,
         "cut_off": row.died,
         "image": row.image,

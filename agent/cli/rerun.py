@@ -5,7 +5,6 @@ any other does the rest, and knows no other bucket.
 """
 
 import platform
-import shutil
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -16,6 +15,8 @@ import click
 
 from agent import __version__
 from agent.base import threads
+from agent.base.disk import state_disk
+from agent.base.durable import remove_tree
 from agent.base.errors import StoreError, UsageError
 from agent.base.logs import RunLogger
 from agent.batch.fold import State, fold
@@ -82,23 +83,23 @@ def rerun(
     loaded, places = options.load_or_fail(around)
     place = (around.cwd / (folder or f"rerun-{run}-{job}")).absolute()
     claim_folder(place, by=f"{COMMAND} --dir", marker=MARKER)
-    # What an earlier rerun left would be newer than what the run had.
-    shutil.rmtree(place / "bucket", ignore_errors=True)
+    with state_disk(place):  # what an earlier rerun left would be newer than what the run had
+        remove_tree(place / "bucket")
     overrides = [*kept_in(place, COMMAND, around), Override("limits.catch_up", COMMAND, "0")]
     own = _alone(options.load(around, overrides))
     own_places = locate(own.settings.paths, around)
     if watch:
         around = replace(around, environ={**around.environ, WATCH: "1"})
 
-    async def work() -> tuple[Outcome, facts.Release]:
+    async def work() -> Outcome:
         there = await open_bucket(loaded.settings.store, places.bucket, around.environ)
         here = await open_bucket(own.settings.store, own_places.bucket, around.environ)
         release = await prepare(there, here, run, job, own.settings)
         click.echo(f"{job} of {run}: {release.ref} ({release.commit[:12]}), in {place}", err=True)
         # Nothing of this run comes near the bucket any more.
-        return await perform(own, own_places, around, only=frozenset({job})), release
+        return await perform(own, own_places, around, only=frozenset({job}))
 
-    outcome, _ = threads.run(work())
+    outcome = threads.run(work())
     print_outcome(outcome, as_json=as_json, coloured=colors(sys.stdout, around))
     if not as_json and outcome.run_id:
         click.echo(f"files: {place / 'bucket' / job_prefix(outcome.run_id, job)}")
@@ -159,7 +160,7 @@ def release_of(state: State, run: str, job: str) -> facts.Release:
     mine = state.runs.get(run)
     planned = mine.planned if mine else None
     if mine is None or planned is None or planned.release is None:
-        raise UsageError(f"{run} had no release, so that there is nothing to do again")
+        raise UsageError(f"{run} had no release: there is nothing to run again")
     result = mine.results.get(job)
     if result is None and job not in planned.jobs:
         names = ", ".join(planned.jobs[:20])
@@ -197,7 +198,7 @@ async def _bring_state(there: Bucket, here: Bucket, batch: Batch, run: str, job:
     content = await there.get(found.key.text, limit=MOST_STATE_BYTES)
     said = found.object
     if content is None or (said and sha256(content).hexdigest() != said.sha256):
-        raise StoreError(f"the state that {job} had, {found.key.text}, is not what it was")
+        raise StoreError(f"the state of {job}, {found.key.text}, differs from its recorded digest")
     await here.put(found.key.text, content)
     if said is None:
         return

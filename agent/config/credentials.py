@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Keys of an S3 account. They never appear in a log: `RunLogger.add_secrets` is told of both."""
+    """Keys of an S3 account. They never appear in a log: `RunLogger.add_secrets` gets both."""
 
     access_key: str
     secret_key: str

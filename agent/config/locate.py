@@ -40,7 +40,7 @@ OF_CLOUD_INIT = (
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a command is told about the computer it runs on.
+    """What a command knows of the computer it runs on.
 
     Attributes:
         environ: The environment.
@@ -69,7 +69,7 @@ class Locations:
     Attributes:
         state: Releases, spool, last good release.
         cache: What may be deleted at any time.
-        bucket: The bucket of a computer that was told of no other.
+        bucket: The bucket when none is configured.
     """
 
     state: Path

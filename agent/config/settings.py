@@ -167,12 +167,8 @@ class Registry(Section):
     )
 
 
-class Index(Section):
+class Index(Registry):
     """A package index that wants a login, by the name that the release's pyproject.toml gives it."""
-
-    credentials: NamedSource = Field(
-        description='`"ssm:/path"` or a file (mode 0600) with `username` and `password`: docs/private.md.'
-    )
 
 
 class Browser(Section):

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,9 @@ from agent.config.locate import Loaded
 from agent.config.settings import Settings
 from agent.doctor.cloud import Cloud, CloudError, Stack
 from agent.doctor.examine import Check, Finding, Installation, failed, ok, skipped
-from agent.secrets.parameters import STORE_NAMES
+from agent.secrets.parameters import SSM, STORE_NAMES
 
 SECONDS = 60.0
-SSM = "ssm:"
 DEFAULT_KEY = "alias/aws/ssm"
 """SSM's own key, which every role of the account may use through SSM."""
 STANDARD = frozenset("acdhimrtz")
@@ -28,6 +28,7 @@ MARKETS = {
 PRESENT = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
 
 
+@dataclass(slots=True)
 class Deployment(Cloud):
     """A stack to check.
 
@@ -36,16 +37,8 @@ class Deployment(Cloud):
         configure: Returns the configuration of a machine with this user data.
     """
 
-    def __init__(
-        self,
-        environ: Mapping[str, str],
-        name: str,
-        folder: Path,
-        configure: Callable[[str | None], Loaded],
-    ) -> None:
-        super().__init__(environ, name)
-        self.folder = folder
-        self.configure = configure
+    folder: Path
+    configure: Callable[[str | None], Loaded]
 
 
 Look = Callable[[Deployment, Stack], Awaitable[Finding]]
@@ -297,19 +290,19 @@ async def _schedules(deployment: Deployment, stack: Stack) -> Finding:
             name: client.get_schedule(Name=stack.resources[name]) for name in stack.schedules
         },
     )
-    told = {
+    shown = {
         name: " ".join(
             filter(None, [name, row["ScheduleExpression"], row.get("ScheduleExpressionTimezone")])
         )
         for name, row in found.items()
     }
-    off = [told[name] for name, row in found.items() if row["State"] != "ENABLED"]
-    if off or not told:
+    off = [shown[name] for name, row in found.items() if row["State"] != "ENABLED"]
+    if off or not shown:
         return failed(
             f"disabled: {', '.join(off)}" if off else "the stack has no schedule",
             "make deploy PARAMETERS=ScheduleState=ENABLED",
         )
-    return ok(", ".join(told.values()))
+    return ok(", ".join(shown.values()))
 
 
 async def _quota(deployment: Deployment, stack: Stack) -> Finding:
@@ -329,8 +322,8 @@ async def _quota(deployment: Deployment, stack: Stack) -> Finding:
             "Service Quotas, Amazon EC2: ask for more of "
             + " and ".join(f"{MARKETS[one]!r} ({QUOTAS[one]})" for one in low),
         )
-    told = ", ".join(f"{limits[one]:g} of {one}" for one in markets)
-    return ok(f"{told}; a machine has {needed} vCPUs")
+    shown = ", ".join(f"{limits[one]:g} of {one}" for one in markets)
+    return ok(f"{shown}; a machine has {needed} vCPUs")
 
 
 def types_named(parameters: Mapping[str, str]) -> list[str]:

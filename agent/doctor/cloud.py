@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from agent.base.errors import ExitCode, MayflyError
@@ -45,13 +45,13 @@ class Stack:
     schedules: tuple[str, ...]
 
 
+@dataclass(slots=True)
 class Cloud:
     """The account, and the stack `name` in it. Methods raise `CloudError` when AWS does not answer or denies access."""
 
-    def __init__(self, environ: Mapping[str, str], name: str) -> None:
-        self._environ = environ
-        self.name = name
-        self._stack: asyncio.Future[Stack | None] | None = None
+    environ: Mapping[str, str] = field(repr=False)
+    name: str
+    _stack: asyncio.Future[Stack | None] | None = field(default=None, init=False)
 
     async def ask(self, service: str, question: Callable[[Any], T]) -> T:
         """Return a service's answer; `question` gets a client."""
@@ -61,7 +61,7 @@ class Cloud:
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
         try:
-            return question(aws_client(service, self._environ, WAITS))
+            return question(aws_client(service, self.environ, WAITS))
         except ClientError as error:
             raise _refused(service, error) from error
         except BotoCoreError as error:

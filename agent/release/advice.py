@@ -14,7 +14,7 @@ from agent.base.regular import open_regular
 from agent.base.zones import zone_of
 from agent.config.faults import Fault
 from agent.config.jobsfile import JobsFile, program_of
-from agent.release.checks import file_faults, stack_faults
+from agent.release.checks import file_faults
 from agent.release.dependencies import Dependencies, dependencies_of, not_read
 from agent.release.programs import entry_of, is_python
 
@@ -60,18 +60,18 @@ def refuse_unpinned(found: Dependencies | None, *, signed: bool) -> None:
 
 def advice(tree: Path, jobs: JobsFile, name: str) -> tuple[str, ...]:
     """Return what a person should know of a release that can run; arguments as for `needed`."""
-    found, told = None, list[str]()
+    found, notes = None, list[str]()
     with suppress(ReleaseError):
         found = needed(tree, jobs, name)
     if found is not None and found.unpinned:
-        told.append(f"{found.unpinned}: another day may install something else (pin it: {PINNED})")
+        notes.append(f"{found.unpinned}: another day may install something else (pin it: {PINNED})")
     if pointers := sorted(_lfs_pointers(tree)):
         more = f" and {len(pointers) - _SHOWN} more" if len(pointers) > _SHOWN else ""
-        told.append(
+        notes.append(
             f"{', '.join(pointers[:_SHOWN])}{more}: stored with Git LFS, of which a release gets the pointer and not"
             " the content (git lfs migrate export, or have the job download it)"
         )
-    return tuple(told)
+    return tuple(notes)
 
 
 def release_faults(
@@ -91,7 +91,7 @@ def release_faults(
         refuse_unpinned(needed(tree, jobs, name), signed=signed)
     except ReleaseError as error:
         faults.append(Fault(str(tree), "", str(error), error.remedy))
-    return [*faults, *stack_faults(jobs, tree, source)]
+    return faults
 
 
 def expected(tree: Path, jobs: JobsFile, name: str, environ: Mapping[str, str]) -> list[str]:
@@ -100,17 +100,17 @@ def expected(tree: Path, jobs: JobsFile, name: str, environ: Mapping[str, str]) 
         found = needed(tree, jobs, name)
     except ReleaseError:  # a fault of its own
         return [*_days(jobs, environ), *_lfs_patterns(tree)]
-    told = [*_not_read(tree, jobs, found), *_days(jobs, environ)]
-    told += [] if found else _unnamed(tree, jobs)
-    told += _lfs_patterns(tree)
+    notes = [*_not_read(tree, jobs, found), *_days(jobs, environ)]
+    notes += [] if found else _unnamed(tree, jobs)
+    notes += _lfs_patterns(tree)
     own = ".".join(map(str, sys.version_info[:3]))
     with suppress(InvalidSpecifier):
         if found is not None and own not in SpecifierSet(found.python):
-            told.append(
+            notes.append(
                 f"{found.file} asks for Python {found.python}, and this one is {own}: a machine without such a Python"
                 " rejects the release"
             )
-    return told
+    return notes
 
 
 def _not_read(tree: Path, jobs: JobsFile, found: Dependencies | None) -> list[str]:
@@ -122,33 +122,33 @@ def _not_read(tree: Path, jobs: JobsFile, found: Dependencies | None) -> list[st
 
 def _days(jobs: JobsFile, environ: Mapping[str, str]) -> list[str]:
     """Return what depends on the time zone of the machine."""
-    told = []
+    notes = []
     by_days = [job.name for job in jobs.job if job.on and "TZ" not in job.env]
     zone = environ.get("TZ")
     if zone and zone_of(zone) is None:
-        told.append(f'TZ of this computer, "{zone}", is not a time zone, and counts as UTC')
+        notes.append(f'TZ of this computer, "{zone}", is not a time zone, and counts as UTC')
     if by_days:
         here = f"here {zone}" if zone else "UTC on most"
-        told.append(
+        notes.append(
             f"job {', '.join(by_days[:_SHOWN])}: the days of `on` are those of the machine's time zone ({here});"
             ' env = { TZ = "Asia/Tokyo" } says whose'
         )
-    return told
+    return notes
 
 
 def _unnamed(tree: Path, jobs: JobsFile) -> list[str]:
     """Return what Python jobs import where no file says what is installed, each as a sentence."""
-    told = []
+    notes = []
     for job in jobs.job:
         entry = entry_of(job.command) if job.command and is_python(program_of(job)) else None
         if entry is None or not entry.script:
             continue
         if missing := sorted(_imported(tree / entry.script) - _at_hand(tree, entry.script)):
-            told.append(
+            notes.append(
                 f"job {job.name}: {entry.script} imports {', '.join(missing[:_SHOWN])}, and no file says what is"
                 " installed: write a requirements.txt, or a pyproject.toml and uv lock"
             )
-    return told
+    return notes
 
 
 def _imported(script: Path) -> set[str]:
@@ -200,8 +200,10 @@ def _lfs_pointers(tree: Path) -> Iterator[str]:
         folders[:] = [each for each in folders if each != ".git"]
         for name in files:
             file = Path(folder, name)
-            if file.is_symlink() or file.lstat().st_size >= _POINTER_BYTES:
-                continue
-            with suppress(OSError), open_regular(file) as stream:
-                if stream.read(len(_POINTER)) == _POINTER:
+            with suppress(OSError):  # a working tree may change, or have what this user cannot read
+                if file.is_symlink() or file.lstat().st_size >= _POINTER_BYTES:
+                    continue
+                with open_regular(file) as stream:
+                    found = stream.read(len(_POINTER)) == _POINTER
+                if found:
                     yield str(file.relative_to(tree))

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,10 @@ from agent.contract.names import path_problem
 MAX_JOBS_BYTES = 1024**2
 MAX_LINE_BYTES = 4096
 NO_JOBS_FILE = "add one, or say where it is: release.jobs"
+
+Problem = tuple[str, str, str]
+"""Key, problem and remedy of a fault of a job."""
+
 _SHELLS = frozenset({"sh", "bash", "dash", "ash", "ksh", "zsh"})
 
 
@@ -43,78 +47,72 @@ def checked_jobs(tree: Path, programs: Path | None, checks: Checks) -> JobsFile:
     jobs = read_jobs(tree, checks)
     path = checks.environ.get("PATH", os.defpath)
     path = path if programs is None else f"{programs}{os.pathsep}{path}"
-    programs_missing = (
-        Fault(checks.jobs, f"job[{job.name}].command", problem, remedy)
-        for job in jobs.job
-        for problem, remedy in _program_problems(job, path)
-    )
-    _refuse(
-        (
-            *programs_missing,
-            *file_faults(jobs, tree, checks.jobs),
-            *stack_faults(jobs, tree, checks.jobs),
-        )
-    )
+    missing = (_program_problem(job, path) for job in jobs.job)
+    _refuse((*_faults(checks.jobs, jobs, missing), *file_faults(jobs, tree, checks.jobs)))
     return jobs
 
 
-def stack_faults(jobs: JobsFile, tree: Path, source: str) -> list[Fault]:
-    """Return the faults of the compose files that jobs name, as far as they show without an engine."""
-    return [
-        Fault(source, f"job[{job.name}].{key}", problem, remedy)
-        for job in jobs.job
-        if job.compose is not None and job.service is not None
-        for key, problem, remedy in _stack_problems(job.compose, job.service, tree)
-    ]
+def file_faults(jobs: JobsFile, tree: Path, source: str) -> list[Fault]:
+    """Return the faults of the release's files that jobs name, as far as they show on any computer.
+
+    These are the scripts and programs that jobs start, and compose files.
+    """
+    scripts = (_script_problem(job, tree) for job in jobs.job)
+    stacks = (_stack_problem(job, tree) for job in jobs.job)
+    return [*_faults(source, jobs, scripts), *_faults(source, jobs, stacks)]
 
 
-def _stack_problems(compose: str, service: str, tree: Path) -> list[tuple[str, str, str]]:
-    """Return key, problem and remedy for each fault of a stack; compose validates the YAML."""
-    if problem := path_problem(compose):
-        return [("compose", f'is "{compose}", and {problem}', "write a path in the release")]
+def _faults(source: str, jobs: JobsFile, problems: Iterable[Problem | None]) -> Iterator[Fault]:
+    """Yield a fault for each job that has a problem."""
+    for job, found in zip(jobs.job, problems, strict=True):
+        if found is not None:
+            key, problem, remedy = found
+            yield Fault(source, f"job[{job.name}].{key}", problem, remedy)
+
+
+def _stack_problem(job: Job, tree: Path) -> Problem | None:
+    """Return what is wrong with a job's compose file; compose itself validates the YAML."""
+    if job.compose is None or job.service is None:
+        return None
+    if problem := path_problem(job.compose):
+        return "compose", f'is "{job.compose}", and {problem}', "write a path in the release"
     try:
-        with open_regular(tree / compose) as file:
+        with open_regular(tree / job.compose) as file:
             text = file.read(MAX_JOBS_BYTES).decode(errors="replace")
     except OSError as error:
-        return [("compose", f"{compose} cannot be read: {error.strerror}", "commit the file")]
+        return "compose", f"{job.compose} cannot be read: {error.strerror}", "commit the file"
     # A service may come from a file that this one names.
-    if service in text or any(word in text for word in ("include", "extends")):
-        return []
-    return [("service", f'{compose} has no service "{service}"', "")]
+    if any(word in text for word in (job.service, "include", "extends")):
+        return None
+    return "service", f'{job.compose} has no service "{job.service}"', ""
 
 
-def file_faults(jobs: JobsFile, tree: Path, source: str) -> list[Fault]:
-    """Return the faults of the release's files that jobs start, as far as they show on any computer."""
-    return [
-        Fault(source, f"job[{job.name}].command", problem, remedy)
-        for job in jobs.job
-        for problem, remedy in _script_problems(job, tree)
-    ]
-
-
-def _script_problems(job: Job, tree: Path) -> list[tuple[str, str]]:
+def _script_problem(job: Job, tree: Path) -> Problem | None:
     """Return why a job's own file cannot be started. Kernel and shells take a CR as part of the line."""
     program = program_of(job)
     if not program or job.command is None:
-        return []
+        return None
     if _is_own(program) and not shutil.which(tree / program):
-        return [(f'"{program}" is not an executable file', "commit it with its executable bit")]
+        return (
+            "command",
+            f'"{program}" is not an executable file',
+            "commit it with its executable bit",
+        )
     script = job.command[0] if "/" in job.command[0] else _script_of_shell(job.command)
     if script is None or not (_is_own(script) or script != program):
-        return []
+        return None
     try:
         with open_regular(tree / script) as file:
             line = file.readline(MAX_LINE_BYTES)
     except OSError:
-        return []
+        return None
     if not line.endswith(b"\r\n") or not (line.startswith(b"#!") or script != job.command[0]):
-        return []
-    return [
-        (
-            f'the lines of "{script}" end in CRLF, so that no interpreter is found or understands it',
-            f"save it with LF, and keep it so: write `{script.removeprefix('./')} text eol=lf` into .gitattributes",
-        )
-    ]
+        return None
+    return (
+        "command",
+        f'the lines of "{script}" end in CRLF, so that no interpreter is found or understands it',
+        f"save it with LF, and keep it so: write `{script.removeprefix('./')} text eol=lf` into .gitattributes",
+    )
 
 
 def _is_own(program: str) -> bool:
@@ -175,14 +173,20 @@ def _read(tree: Path, name: str) -> str:
         raise ReleaseError(f"{name} cannot be read: {error}") from error
 
 
-def _program_problems(job: Job, path: str) -> list[tuple[str, str]]:
-    """Return why a job's program cannot be started, with the remedy; none for containers."""
+def _program_problem(job: Job, path: str) -> Problem | None:
+    """Return why a job's program cannot be started; None for containers."""
     program = program_of(job)
     if not program or _is_own(program) or shutil.which(program, path=path):
-        return []
+        return None
     if "/" in program:
-        return [
-            (f'"{program}" does not exist on this machine', "install it in the machine's image")
-        ]
+        return (
+            "command",
+            f'"{program}" does not exist on this machine',
+            "install it in the machine's image",
+        )
     where = "the release's environment or on the PATH"
-    return [(f'no program "{program}" in {where}', "add what brings it to the release's lock")]
+    return (
+        "command",
+        f'no program "{program}" in {where}',
+        "add what brings it to the release's lock",
+    )

@@ -108,12 +108,12 @@ def _in_folder(read: Read, folder: PurePosixPath) -> Dependencies | None:
     if requirements is not None and not bare:
         return Dependencies(file(REQUIREMENTS), (_pip(content, requirements, hashed=True),))
     for name, convert in ((POETRY, poetry_requirements), (PIPENV, pipenv_requirements)):
-        if (content := read(name)) is not None:
-            text = convert(_decoded(content, file(name)), file(name))
+        if (lock := read(name)) is not None:
+            text = convert(_decoded(lock, file(name)), file(name))
             return Dependencies(file(name), (_pip(None, text, hashed=True),))
     if requirements is not None:
         text = f"{file(REQUIREMENTS)} has no hashes for {', '.join(bare[:SHOWN])}"
-        steps = (_pip(read(REQUIREMENTS), requirements, hashed=False),)
+        steps = (_pip(content, requirements, hashed=False),)
         return Dependencies(file(REQUIREMENTS), steps, unpinned=text)
     return _of_project(_project(read(PROJECT)), file(PROJECT))
 
@@ -210,7 +210,15 @@ def poetry_requirements(text: str, file: str) -> str:
         )
     packages = [each for each in lock.get("package", []) if isinstance(each, dict)]
     return "".join(
-        _requirement(file, each, _files(each), _marker(each.get("markers")))
+        _requirement(
+            file,
+            each.get("name"),
+            each.get("version")
+            if _table(each, "source").get("type", "legacy") == "legacy"
+            else None,
+            _files(each),
+            _marker(each.get("markers")),
+        )
         for each in packages
         if "main" in each.get("groups", ["main"]) and not each.get("optional")
     )
@@ -230,20 +238,20 @@ def pipenv_requirements(text: str, file: str) -> str:
     return "".join(
         _requirement(
             file,
-            {"name": name, "version": str(each.get("version", "")).removeprefix("=="), **extras},
+            name,
+            str(each.get("version", "")).removeprefix("=="),  # what comes from git has none
             [str(one) for one in each.get("hashes", [])],
             str(each.get("markers", "")),
         )
         for name, each in packages.items()
         if isinstance(each, dict)
-        for extras in ({"source": {"type": "git"}} if "version" not in each else {},)
     )
 
 
-def _requirement(file: str, package: Mapping[str, Any], hashes: Sequence[str], marker: str) -> str:
-    source = _table(package, "source").get("type", "legacy")
-    name, version = package.get("name"), package.get("version")
-    if source != "legacy" or not hashes or not name or not version:
+def _requirement(
+    file: str, name: str | None, version: str | None, hashes: Sequence[str], marker: str
+) -> str:
+    if not (name and version and hashes):
         raise ReleaseError(
             f"{file} cannot be installed: no hash pins {name or 'one of its packages'}",
             remedy="take it from an index, or use uv.lock",

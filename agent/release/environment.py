@@ -16,7 +16,7 @@ from agent.base.errors import ProcessTimeout, ReleaseError, SecretsError
 from agent.base.redact import Redactor
 from agent.release.context import ReleaseContext
 from agent.release.dependencies import Dependencies, pretended
-from agent.release.git import allowed, mark
+from agent.release.git import MARK, allowed
 from agent.release.store import ENVIRONMENT, TREE
 
 PYTHON_VERSION = ".python-version"
@@ -41,15 +41,15 @@ async def make_environment(
     """
     store, tree, environment = context.release_store, root / TREE, root / ENVIRONMENT
     folder = tree / wanted.folder
-    environ = _environment(environment, store.cache, context.environ) | mark(store.mirror)
+    environ = _environment(environment, store.cache, context.environ) | {MARK: str(store.mirror)}
     until = asyncio.get_running_loop().time() + context.settings.install_timeout
     uv = _Uv(folder, environ, until)
     python = _interpreter(folder, tree, wanted.python)
     await uv.run("venv", *python, "--no-project", str(environment))
     for step in wanted.steps:
-        told = pretended(version) if step.builds else {}
+        more = pretended(version) if step.builds else {}
         try:
-            await uv.run(*step.arguments, "--offline", stdin=step.stdin, told=told)
+            await uv.run(*step.arguments, "--offline", stdin=step.stdin, more=more)
         except ReleaseError as error:
             context.log.info("release.cache_missed", reason=str(error))
             try:
@@ -58,7 +58,7 @@ async def make_environment(
                 raise ReleaseError(
                     f"no login to an index: {denied}", remedy=denied.remedy
                 ) from denied
-            await uv.run(*step.arguments, stdin=step.stdin, told=told, logins=logins)
+            await uv.run(*step.arguments, stdin=step.stdin, more=more, logins=logins)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +73,14 @@ class _Uv:
         self,
         *arguments: str,
         stdin: bytes | None = None,
-        told: Mapping[str, str] = MappingProxyType({}),
+        more: Mapping[str, str] = MappingProxyType({}),
         logins: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Run uv; `logins` are variables that no message may show."""
+        """Run uv; `more` are further variables, and `logins` those that no message may show."""
         left = self.until - asyncio.get_running_loop().time()
         done = await run_uv(
             *arguments,
-            environ={**self.environ, **told, **logins},
+            environ={**self.environ, **more, **logins},
             seconds=max(_ENOUGH_SECONDS, left),
             stdin=stdin,
             cwd=self.folder,

@@ -27,7 +27,6 @@ from agent.secrets.private import GitLogin
 
 ReadLogin = Callable[[], Awaitable[GitLogin | None]]
 
-
 ATTEMPTS = 6
 """With the pauses they take about half a minute: name resolution may need that long after a boot."""
 SLOW_BYTES = 1000
@@ -36,6 +35,8 @@ SLOW_SECONDS = 20
 KEEP_BYTES = 16 * 1024**2
 """Output that is kept: more than any valid listing of refs or files has."""
 LEAST_SECONDS = 0.1
+MARK = "MAYFLY_RELEASES_BESIDE"
+"""Variable of git and uv, with the mirror's path: by it, programs of a killed agent are found and ended."""
 
 _CREDENTIAL_HELPER = '!f() { test "$1" = get || exit 0; cat "/dev/fd/$MAYFLY_GIT_LOGIN"; }; f'
 """Prints a pipe that git's processes inherit, so that no argument, variable or file has the login."""
@@ -242,11 +243,12 @@ class Git:
         stdin: bytes | None = None,
         pipes: Sequence[int] = (),
     ) -> processes.Finished:
+        seconds = max(LEAST_SECONDS, seconds)
         try:
             return await processes.run(
                 command,
                 environ=environ,
-                seconds=max(LEAST_SECONDS, seconds),
+                seconds=seconds,
                 stdin=stdin,
                 keep=KEEP_BYTES,
                 keeps_open=pipes,
@@ -268,7 +270,7 @@ def _failure(action: str, done: processes.Finished, login: GitLogin | None) -> G
     trouble = trouble_of(said)
     meaning, remedy = meaning_of(said, trouble, with_login=login is not None)
     parts = ("" if trouble is Trouble.OTHER else trouble.value, action, meaning)
-    # A server may repeat what it was told.
+    # A server may repeat what it was sent.
     complaint = Redactor(login.secrets if login else {}).text(done.complaint)
     return GitError(
         ": ".join(filter(None, (*parts, complaint or f"exit code {done.code}"))),
@@ -285,8 +287,19 @@ def _piped(text: str | None) -> Iterator[tuple[dict[str, str], tuple[int, ...]]]
         return
     reading, writing = os.pipe()
     try:
-        with os.fdopen(writing, "wb") as stream:
-            stream.write(text.encode())  # far less than a pipe holds: nobody has to read yet
+        os.set_blocking(
+            writing, False
+        )  # nobody reads yet, so that a full pipe would be waited for in vain
+        data = text.encode()
+        try:
+            whole = os.write(writing, data) == len(data)
+        finally:
+            os.close(writing)
+        if not whole:
+            raise GitError(
+                f"refused: a login of {len(data)} bytes is longer than any server's",
+                Trouble.REFUSED,
+            )
         yield {"MAYFLY_GIT_LOGIN": str(reading)}, (reading,)
     finally:
         os.close(reading)
@@ -308,7 +321,7 @@ def _environment(
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_SSH_COMMAND": environ.get("GIT_SSH_COMMAND", ssh_command()),
         "LC_ALL": "C",
-        **mark(mirror),
+        MARK: str(mirror),
     }
 
 
@@ -318,17 +331,6 @@ def allowed(environ: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
     return {name: wanted[name] for name in (*_ALWAYS, *names) if name in wanted}
 
 
-def mark(mirror: Path) -> dict[str, str]:
-    """Return the variable that identifies programs of a killed agent: they must not write beside its successor's."""
-    return {_MARK: str(mirror)}
-
-
-def mark_text(mirror: Path) -> str:
-    """Return the same in the form of `processes.kill_marked`."""
-    return f"{_MARK}={mirror}"
-
-
-_MARK = "MAYFLY_RELEASES_BESIDE"
 _ALWAYS = (
     *("PATH", "TMPDIR", "TZ"),
     *("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"),

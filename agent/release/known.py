@@ -68,9 +68,9 @@ def _parts(facts: Iterable[Fact]) -> Iterator[Fact]:
         if len(said) == 1:
             yield fact
             continue
-        told = {"at": fact.at, "written": fact.written, "run": fact.run, "by": fact.by}
+        origin = {"at": fact.at, "written": fact.written, "run": fact.run, "by": fact.by}
         for name in said:
-            yield Fact.model_validate({**told, name: getattr(fact, name)})
+            yield Fact.model_validate({**origin, name: getattr(fact, name)})
 
 
 def _latest(facts: Iterable[Fact], place: Any, most: int) -> Iterator[Fact]:
@@ -88,9 +88,13 @@ def _place_of_bad(fact: Fact) -> object:
     return bad and (bad.commit, bad.ref, bad.agent, bad.operator)
 
 
-def _chosen(fact: Fact) -> object:
-    """Return what an operator chose, which ends what was held against it."""
-    return (fact.pin and fact.pin.ref) or (fact.lowest and fact.lowest.ref)
+def _chosen(fact: Fact) -> tuple[str, str | None] | None:
+    """Return ref and commit of what an operator chose, which ends what was held against it; None is any commit.
+
+    On a branch all releases have one ref: going back to one must not excuse the one that was left.
+    """
+    choice = fact.lowest or fact.pin
+    return (choice.ref, choice.commit) if choice and choice.ref else None
 
 
 def _unknown(fact: Fact) -> object:
@@ -184,15 +188,16 @@ class Known:
     @cached_property
     def bad(self) -> tuple[Fact, ...]:
         """Facts of bad releases, the latest first, without those that an operator has chosen since."""
-        chosen: dict[object, Stamp] = {}
-        for fact in self.facts:
-            if ref := _chosen(fact):
-                chosen[ref] = max(chosen.get(ref, stamp_of(fact)), stamp_of(fact))
-        held = [
+        chosen = [(choice, stamp_of(fact)) for fact in self.facts if (choice := _chosen(fact))]
+        held = (
             fact
             for fact in self.facts
-            if fact.bad and (fact.bad.ref not in chosen or chosen[fact.bad.ref] < stamp_of(fact))
-        ]
+            if (bad := fact.bad)
+            and not any(
+                stamp >= stamp_of(fact) and choice in {(bad.ref, bad.commit), (bad.ref, None)}
+                for choice, stamp in chosen
+            )
+        )
         return tuple(sorted(held, key=stamp_of, reverse=True))
 
     def why_bad(self, commit: str, ref: str, agent: str) -> tuple[Bad, datetime] | None:
@@ -238,12 +243,15 @@ class Known:
         return next((one.jobs for one in passed if one.commit == commit), None)
 
     def cut_off(self, commit: str, now: datetime, dead: Collection[str]) -> tuple[int, int]:
-        """Return how often installing and starting a release was cut off, since it last ended in order.
+        """Return how often installing and starting a release was cut off, since it last ended in order or was chosen.
 
         `dead` are runs that are known to have died before their deadline.
         """
         trials = [fact for fact in self.facts if fact.trial and fact.trial.commit == commit]
+        refs = {fact.trial.ref for fact in trials if fact.trial}
+        chosen = {(ref, which) for ref in refs for which in (commit, None)}
         ends = [stamp_of(fact) for fact in trials if _stage(fact)[0] == _STAGES[TrialStage.ENDED]]
+        ends += [stamp_of(fact) for fact in self.facts if _chosen(fact) in chosen]
         died = [
             fact.trial.stage.known
             for fact in trials

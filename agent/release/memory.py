@@ -53,6 +53,8 @@ SNAPSHOT_AGE = timedelta(days=30)
 MOST_LISTED = 20_000
 OWN_RUNS = 20
 _NO_ANSWER = (MayflyError, TimeoutError)
+_ORIGIN = {"at", "written", "run", "by"}
+"""Fields of a fact that its entry has for all of its facts."""
 
 
 class Copy(BaseModel):
@@ -385,9 +387,9 @@ class Memory:
     def learn(self, **parts: Any) -> None:
         """Add facts. They are sent with the next `send`; a disk that is kept has them at once."""
         now = self._now()
-        told = {"at": now, "written": now, "run": self._writer.run, "by": self._writer.by}
+        origin = {"at": now, "written": now, "run": self._writer.run, "by": self._writer.by}
         quiet = self._writer.quiet and "bad" not in parts
-        (self._own if quiet else self._unsent).append(Fact.model_validate({**parts, **told}))
+        (self._own if quiet else self._unsent).append(Fact.model_validate({**parts, **origin}))
         self._fold()
         self._save()
 
@@ -483,7 +485,7 @@ class Memory:
             written=max([fact.written for fact in facts], default=self._now()),
             by=facts[0].by if facts else self._writer.by,
             learnt=tuple(
-                Learnt.model_validate(fact.model_dump(exclude_none=True, exclude=_TOLD))
+                Learnt.model_validate(fact.model_dump(exclude_none=True, exclude=_ORIGIN))
                 for fact in facts
             ),
             snapshot=snapshot,
@@ -519,6 +521,3 @@ class Memory:
             durable.write_atomic(self._path, copy.model_dump_json(exclude_none=True).encode())
         except OSError as error:
             self._log.warning("releases.no_copy", file=str(self._path), reason=str(error))
-
-
-_TOLD = {"at", "written", "run", "by"}

@@ -14,7 +14,7 @@ from agent.contract.facts import RefusedRelease, Signer
 from agent.contract.releases import Bad, Good, Pin, Seen, TrialStage, Version
 from agent.release.checks import missing_jobs
 from agent.release.context import ReleaseContext, refusing, since
-from agent.release.git import Git, GitError, mark_text
+from agent.release.git import MARK, Git, GitError
 from agent.release.images import have_image, pinned_image
 from agent.release.install import install
 from agent.release.mirror import Mirror
@@ -30,6 +30,7 @@ from agent.release.selfcheck import self_check
 from agent.release.store import (
     Installed,
     Marker,
+    good_of,
     has_fallback,
     load,
     on_disk,
@@ -112,15 +113,12 @@ class Attempt:
             ReleaseError: None is available, or none can run.
         """
         # A killed agent's git and uv outlive it, and would write into what is made now.
-        await processes.kill_marked(mark_text(self._store.mirror))
+        await processes.kill_marked(f"{MARK}={self._store.mirror}")
         for name in await sweep(self._store):
             self.log.info("release.swept", name=name)
         await self.mirror.prepare()
         self.trust.insist()
         try:
-            pinned = await self._pinned_and_known()
-            if pinned is not None:
-                return await self._ready_pinned(pinned)
             offered = await self._look()
             return await self._first_that_can_run(to_try(offered, self._minimum()))
         except GitError:
@@ -137,31 +135,36 @@ class Attempt:
         """The releases that proved themselves, the last one first."""
         return self.memory.known.good(self._version)
 
+    def _good_of(self, commit: str) -> Good | None:
+        return next((good for good in self.good if good.commit == commit), None)
+
     def _proved(self, commit: str) -> bool:
         last = () if self.good else (self._store.image_commit,)
         return commit in {*last, *(good.commit for good in self.good)}
 
-    async def _pinned_and_known(self) -> Installed | None:
-        """Return the pinned release, if it is on the disk or its commit proved itself before."""
-        pin = self._pin
-        if pin is None or pin.ref is None:
-            return None
-        self.wanted, self.commit = pin.ref, pin.commit
-        if pin.commit is not None and self._store.marker(pin.commit) is not None:
-            release = on_disk(self._store, pin.commit, self.context.checks)
-            self._refuse_below_image(release.marker)
-            return await self._verified(release)
-        good = next((one for one in self.good if one.commit == pin.commit), None)
-        return None if good is None else await self.restore(good)
+    def stays_last_good(self, release: Installed) -> None:
+        """Note that the newest release is the last good one, if another of its line took its place.
+
+        A machine that began earlier, or was offline, promotes an older release after a newer one.
+        """
+        known = self.good
+        former = {good.commit for good in known[1:]}
+        if self._pin is None and release.commit in former and known[0].line == self._line:
+            self.memory.learn(good=good_of(release))
 
     async def _look(self) -> tuple[Wanted, ...]:
-        """Ask the repository which releases it offers; the newest is what is wanted."""
+        """Return the releases that are offered: the repository's, or the pinned one; the newest is what is wanted."""
         started = time.monotonic()
-        pin = self._pin
-        branch = None if pin else self.settings.branch
+        pin, branch = self._pin, self.settings.branch
+        if pin and pin.ref:
+            self.wanted, self.commit = pin.ref, pin.commit
+            if pin.commit and pin.ref == branch:  # no ref leads to it
+                return (Wanted(pin.ref, pin.commit, pin.commit),)
+            if pin.commit and (self._store.marker(pin.commit) or self._good_of(pin.commit)):
+                return (Wanted(pin.ref, f"refs/tags/{pin.ref}", pin.commit),)
+            branch = None
         refs = await self.mirror.refs(branch, until=self._fetch_until())
-        self.reached = self.context.now
-        self.memory.contact(reached=self.reached, unreachable_since=None)
+        self._answered()
         # A tag's name has no wildcards, so that it is a pattern for itself alone.
         offered = candidates(refs, pin.ref if pin else self.settings.track, branch)
         if not offered:
@@ -172,6 +175,10 @@ class Attempt:
         self.wanted, self.commit = offered[0].name, offered[0].commit
         self.log.info("release.wanted", ref=self.wanted, commit=self.commit, seconds=since(started))
         return offered
+
+    def _answered(self) -> None:
+        self.reached = self.context.now
+        self.memory.contact(reached=self.reached, unreachable_since=None)
 
     def _fetch_until(self) -> float:
         return asyncio.get_running_loop().time() + self.settings.timeout
@@ -191,7 +198,7 @@ class Attempt:
             except ReleaseError as error:
                 if self.why is None:
                     raise
-                self.log.warning("release.not_had", ref=wanted.name, reason=str(error))
+                self.log.warning("release.unavailable", ref=wanted.name, reason=str(error))
                 self.warnings.append(f"{wanted.name} could not be fetched in its place: {error}")
                 break
             if self._left_by_operator(wanted.commit):
@@ -205,7 +212,7 @@ class Attempt:
         wanted = next((each for each in offered if refused and each.name == refused.ref), None)
         if refused is None or wanted is None or self._has_other(wanted.commit):
             if self.why is None:
-                raise AssertionError("what does not run was refused")
+                raise AssertionError("a release that does not run was rejected")
             raise self.why
         release = await self._take(wanted)
         self.refused.remove(refused)
@@ -217,20 +224,25 @@ class Attempt:
         """Return a release that is offered, ready to run."""
         self._tried = wanted
         self._judge(wanted)
-        release = await self._present(wanted) or await self._bring(wanted, self._fetch_until())
+        release = await self._present(wanted) or await self._restored(wanted)
+        release = release or await self._bring(wanted, self._fetch_until())
         await self._put_on_trial(release)
-        if wanted.is_tag and self.memory.known.tag(self._url, wanted.name) != release.commit:
+        pinned = self._pin is not None and self._pin.commit is not None
+        if (
+            wanted.is_tag
+            and not pinned
+            and self.memory.known.tag(self._url, wanted.name) != release.commit
+        ):
             seen = Seen(repository=self._url, tag=wanted.name, commit=release.commit)
             self.memory.learn(seen=seen)
         return release
 
-    async def _ready_pinned(self, release: Installed) -> Installed:
-        try:
-            await self._put_on_trial(release)
-        except ReleaseRefused as error:
-            self._refuse(Wanted(release.ref, "", release.commit), error)
-            raise
-        return release
+    async def _restored(self, wanted: Wanted) -> Installed | None:
+        """Return the pinned release from git by its commit, if it proved itself before; else None."""
+        if self._pin is None or self._store.marker(wanted.commit) is not None:
+            return None
+        good = self._good_of(wanted.commit)
+        return None if good is None else await self.restore(good)
 
     def _refuse(self, wanted: Wanted, error: ReleaseRefused) -> None:
         """Note why a release does not run, and that it is bad if the fault is certainly its own."""
@@ -262,11 +274,13 @@ class Attempt:
     def _judge(self, wanted: Wanted) -> None:
         """Reject what must not even be fetched."""
         known, is_tag = self.memory.known, wanted.is_tag
+        seen = known.tag(self._url, wanted.name) if is_tag else None
         if self._pin is not None:
-            self._look_at_move(wanted, self._pin.commit)
-            self._refuse_below_image(self._version_of(wanted))
+            self._look_at_move(wanted, self._pin.commit or seen)
+            if is_tag:  # a commit's time is known once it is fetched
+                self._refuse_below_image(self._version_of(wanted))
             return
-        self._look_at_move(wanted, known.tag(self._url, wanted.name) if is_tag else None)
+        self._look_at_move(wanted, seen)
         found = known.why_bad(wanted.commit, wanted.name, self._version)
         if found is not None:
             bad = f"it was found bad on {found[1]:%Y-%m-%d %H:%M} UTC: {found[0].reason}"
@@ -290,9 +304,14 @@ class Attempt:
         )
 
     def _refuse_below_image(self, version: Version) -> None:
-        """Reject what is older than the release of the machine's image: no pin goes below that."""
-        minimum = self._image_minimum(version.line, tag=version.tag)
-        if minimum_problem(minimum, version.ref, is_tag=version.tag) is not None:
+        """Reject what is older than the release of the machine's image: no pin and no fact goes below that."""
+        minimum = highest(
+            self._image_minimum(line, tag=version.tag) for line in {version.line, self._line}
+        )
+        problem = minimum_problem(minimum, version.ref, is_tag=version.tag)
+        if self.trust.signers is not None and not version.tag:
+            problem = forced_back_problem(minimum, version)
+        if problem is not None:
             raise ReleaseRefused(
                 "downgrade",
                 f"{version.ref} is older than the release of the machine's image, which no pin goes below",
@@ -369,6 +388,7 @@ class Attempt:
     async def _fetch_and_install(self, wanted: Wanted, until: float) -> Installed:
         started = time.monotonic()
         commit = await self.mirror.fetch(wanted, until=until)
+        self._answered()
         self.log.info("release.fetched", ref=wanted.name, commit=commit, seconds=since(started))
         if commit != wanted.commit:  # it was moved since we looked
             self._tried = wanted = replace(wanted, commit=commit)
@@ -438,13 +458,17 @@ class Attempt:
         """
         if self._store.marker(good.commit) is not None:
             return await self.trusted(good.commit)
-        self._refuse_below_image(good)
-        await self.mirror.prepare()
-        self.trust.insist()
-        await self._fetch_again(good)
         marker = Marker.model_validate(
             {**dict(good), "repository": self._url, "jobs": None, "environment": False}
         )
+        if signed := marker.signed_object:  # its own time, whatever the bucket says
+            marker = marker.model_copy(update={"time": claim_of(signed).time})
+        if marker.tag != (self.settings.branch is None):
+            raise ReleaseError("it is of another kind than the releases that are followed")
+        self._refuse_below_image(marker)
+        await self.mirror.prepare()
+        self.trust.insist()
+        await self._fetch_again(good)
         signer = await self.trust.verified(marker.signed_object, marker, self.mirror)
         self.log.info("release.restored", ref=good.ref, commit=good.commit)
         return await install(

@@ -14,6 +14,10 @@ UNVERIFIED = (
     "releases are not verified: whoever can push to the repository has programs run here;"
     ' set release.allowed_signers, or release.trust = "none" to say that it is meant'
 )
+_FORBIDDEN = frozenset({"unverified", "downgrade"})
+"""Refusals that say that a release must not run; by the others it cannot, here and now."""
+_FAILED = frozenset({"content", "install"})
+"""Refusals that a second attempt in the same run would only repeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,8 @@ async def obtain(context: ReleaseContext) -> Obtained:
         release = await attempt.newest()
     except ReleaseError as error:
         return await _stand_in(attempt, attempt.why or error)
+    if attempt.why is None:
+        attempt.stays_last_good(release)
     return _obtained(attempt, release, attempt.why)
 
 
@@ -67,12 +73,14 @@ async def _stand_in(attempt: Attempt, why: ReleaseError) -> Obtained:
         attempt.on_trial = False
         return _obtained(attempt, release, why)
     attempt.memory.contact(stale_since=_stale_since(attempt))
-    told = [f"{each.ref} was rejected ({each.reason})" for each in attempt.refused]
-    told = told or [f"{attempt.wanted}: {why}"]
-    told += [reason for reason in reasons if not reason.endswith(str(why))]
-    before = "" if reasons else ", and there is no earlier one"
+    all_reasons = [f"{each.ref} was rejected ({each.reason})" for each in attempt.refused]
+    all_reasons = all_reasons or [f"{attempt.wanted}: {why}"]
+    all_reasons += [reason for reason in reasons if not reason.endswith(str(why))]
+    before = "" if reasons or attempt.good else ", and there is no earlier one"
     remedy = "" if attempt.refused else why.remedy
-    raise ReleaseError(f"no usable release: {'; '.join(told)}{before}", remedy=remedy) from why
+    raise ReleaseError(
+        f"no usable release: {'; '.join(all_reasons)}{before}", remedy=remedy
+    ) from why
 
 
 async def _other(
@@ -81,23 +89,27 @@ async def _other(
     """Return an earlier good release, else the image's, and why those before it in this order cannot run.
 
     The last good one is fetched from git if it is not on the disk. If it is not available, an older one on the disk
-    will do; if it must not run, no older one may.
+    will do; if it must not run, none but the image's may.
     """
-    reasons, asked = list[str](), False
-    store = attempt.context.release_store
+    reasons, store = list[str](), attempt.context.release_store
+    # An index that hangs is not waited for once more.
+    failed = {each.commit for each in attempt.refused if each.kind in _FAILED}
+    asked = any(good.commit in failed for good in attempt.good)
+    tried = {besides, *failed}
     for good in attempt.good:
         here = store.marker(good.commit) is not None
-        if good.commit == besides or (asked and not here):
+        if good.commit in tried or (asked and not here):
             continue
         asked = asked or not here
+        tried.add(good.commit)
         try:
             return await attempt.restore(good), reasons
         except ReleaseError as error:
             reasons.append(f"{good.ref}, which was good before: {error}")
-            if isinstance(error, ReleaseRefused):
+            if isinstance(error, ReleaseRefused) and error.kind in _FORBIDDEN:
                 break
     baked = store.image_commit
-    if baked is not None and baked not in {besides, *(good.commit for good in attempt.good)}:
+    if baked is not None and baked not in tried:
         try:
             return await attempt.trusted(baked), reasons
         except ReleaseError as error:
@@ -125,8 +137,8 @@ def _obtained(attempt: Attempt, release: Installed, why: ReleaseError | None) ->
         stale=stale,
         refused=tuple(refused),
     )
-    told = advice(release.tree, release.jobs, attempt.context.settings.jobs)
-    return Obtained(release, stale, (*attempt.warnings, *told), attempt.on_trial, record)
+    notes = advice(release.tree, release.jobs, attempt.context.settings.jobs)
+    return Obtained(release, stale, (*attempt.warnings, *notes), attempt.on_trial, record)
 
 
 def _stale(attempt: Attempt, release: Installed, why: ReleaseError) -> facts.Stale:

@@ -53,8 +53,9 @@ async def _releases(context: ReleaseContext, running: str, budget: int) -> None:
     shelved = await asyncio.to_thread(lambda: [_shelved(place) for place in present])
     stays = {commit for commit in needed if commit}
     for commit in to_remove(shelved, needed=stays, good=good[::-1], budget=budget):
-        await remove(store.root(commit))
+        # Before its files: once they are gone, nothing leads to the images.
         await remove_built(store.root(commit) / TREE, context.environ, context.log)
+        await remove(store.root(commit))
         context.log.info("tidy.release_removed", commit=commit)
 
 

@@ -1,6 +1,6 @@
 """`mayfly release new`: a version of the scrapers is checked, tagged, signed, and verified as a machine would."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,7 +94,11 @@ async def publish(plan: Plan, *, environ: Mapping[str, str], version: str) -> Pu
         raise
     if plan.remote is not None:
         ref = f"refs/tags/{plan.version}"
-        await git.line("push", plan.remote, f"{ref}:{ref}", seconds=PUSH_SECONDS)
+        await git.line(
+            *("push", plan.remote, f"{ref}:{ref}"),
+            seconds=PUSH_SECONDS,
+            remedy=f"the tag is made, and only has to be pushed: git push {plan.remote} {plan.version}",
+        )
     return Published(
         commit=await git.line("rev-parse", f"{plan.version}^{{commit}}"),
         signer=signer,
@@ -110,27 +114,33 @@ class _Git:
         self._folder = folder
         self._environ = {**environ, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
 
-    async def run(self, *command: str, seconds: float = GIT_SECONDS) -> processes.Finished:
-        """Run a program to its end."""
+    async def run(
+        self, *arguments: str, seconds: float = GIT_SECONDS, remedy: str = ""
+    ) -> processes.Finished:
+        """Run git to its end."""
         try:
             return await processes.run(
-                command, environ=self._environ, seconds=seconds, cwd=self._folder
+                ("git", *arguments), environ=self._environ, seconds=seconds, cwd=self._folder
             )
         except (ProcessTimeout, OSError) as error:
-            raise ReleaseError(f"{' '.join(command[:2])}: {error}") from error
+            raise ReleaseError(f"git {_action(arguments)}: {error}", remedy=remedy) from error
 
     async def line(self, *arguments: str, seconds: float = GIT_SECONDS, remedy: str = "") -> str:
         """Return git's output."""
-        done = await self.run("git", *arguments, seconds=seconds)
+        done = await self.run(*arguments, seconds=seconds, remedy=remedy)
         if done.code != 0:
-            what = next((word for word in arguments if word.isalpha()), "")
-            raise ReleaseError(f"git {what}: {done.complaint}", remedy=remedy)
+            raise ReleaseError(f"git {_action(arguments)}: {done.complaint}", remedy=remedy)
         return done.stdout.decode(errors="replace").strip()
 
     async def setting(self, name: str) -> str:
         """Return a key of git's configuration; empty if it is not set."""
-        done = await self.run("git", "config", "--get", "--type=path", name)
+        done = await self.run("config", "--get", "--type=path", name)
         return done.stdout.decode(errors="replace").strip() if done.code == 0 else ""
+
+
+def _action(arguments: Sequence[str]) -> str:
+    """Return git's subcommand; options with their values stand before it."""
+    return next(word for word in arguments if not word.startswith("-") and "=" not in word)
 
 
 async def _refuse_changes(git: _Git) -> None:
@@ -159,7 +169,7 @@ def _check_jobs(top: Path, plan: Plan, version: str) -> None:
 
 async def _refuse_version(git: _Git, plan: Plan) -> None:
     name = plan.version
-    valid = await git.run("git", "check-ref-format", f"refs/tags/{name}")
+    valid = await git.run("check-ref-format", f"refs/tags/{name}")
     if valid.code != 0 or name.startswith("-"):
         raise UsageError(f'"{name}" cannot be the name of a tag')
     tags = (await git.line("tag", "--list")).splitlines()
@@ -186,7 +196,7 @@ async def _verify(git: _Git, plan: Plan) -> Signer | None:
     if not Path(signers).is_file():
         raise ReleaseError(f"there is no allowed_signers file {signers}")
     done = await git.run(
-        *("git", "-c", "gpg.format=ssh", "-c", f"gpg.ssh.allowedSignersFile={signers}"),
+        *("-c", "gpg.format=ssh", "-c", f"gpg.ssh.allowedSignersFile={signers}"),
         *("-c", "gpg.minTrustLevel=fully", "verify-tag", "--raw", plan.version),
     )
     said = done.stderr.decode(errors="replace")

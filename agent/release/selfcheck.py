@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from agent.base.errors import ReleaseRefused
 from agent.config.jobsfile import Job
 from agent.jobs.environment import FALLBACK_PATH
 from agent.jobs.interface import Isolation, Launch, Running
+from agent.jobs.verdict import Exit
 from agent.release.context import ReleaseContext
 from agent.release.programs import Entry, entry_of, is_python
 from agent.release.store import Installed
@@ -35,7 +37,8 @@ async def self_check(
     """Return when the programs of a release's jobs import what they need.
 
     Raises:
-        ReleaseRefused: They do not, or it took too long; every fault is in the message.
+        ReleaseRefused: They do not, or it took too long (`check`; every fault is in the message), or this machine could
+            not let it come to its end (`install`).
     """
     faults: list[str] = []
     seconds = context.settings.check_timeout
@@ -45,8 +48,8 @@ async def self_check(
                 faults += await _faults(start, jobs, release, context, await isolation())
     except TimeoutError as error:
         raise ReleaseRefused("check", f"its self-check did not end within {seconds:g} s") from error
-    except OSError as error:
-        raise ReleaseRefused("check", f"its self-check could not be started: {error}") from error
+    except OSError as error:  # not the release's fault, so that it is tried again
+        raise ReleaseRefused("install", f"its self-check could not be started: {error}") from error
     if faults:
         raise ReleaseRefused("check", "; ".join(faults), remedy="run its jobs before you tag it")
     context.log.info("release.self_checked", ref=release.ref, commit=release.commit)
@@ -83,10 +86,12 @@ async def _faults(
         seconds=context.settings.check_timeout,
     )
     async with isolation.start(launch) as running:
-        said = await _said(running)
+        said, ended = await _said(running)
     line = next((line for line in said.splitlines() if line.startswith(f"{word} ")), None)
     if line is None:
         words = " ".join(said.split())[-300:]
+        if ended.out_of_memory or ended.out_of_disk or ended.signal == signal.SIGKILL:
+            raise ReleaseRefused("install", f"this machine ended its self-check: {words}")
         return [f"its self-check ended early: {words}"]
     problems = _problems(line.removeprefix(f"{word} "), len(entries))
     if problems is None:
@@ -150,15 +155,14 @@ def _path(release: Installed, environ: Mapping[str, str]) -> str:
     return usual if release.programs is None else f"{release.programs}{os.pathsep}{usual}"
 
 
-async def _said(running: Running) -> str:
-    """Return the end of a program's output, which is read to its end so that it does not stall."""
+async def _said(running: Running) -> tuple[str, Exit]:
+    """Return the end of a program's output, which is read to its end so that it does not stall, and how it ended."""
     said = bytearray()
     waiting = asyncio.ensure_future(running.wait())
     try:
         while chunk := await running.output.read(KEEP_BYTES):
             said += chunk
             del said[:-KEEP_BYTES]
-        await waiting
+        return said.decode(errors="replace"), await waiting
     finally:
         waiting.cancel()
-    return said.decode(errors="replace")

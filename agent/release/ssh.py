@@ -4,7 +4,7 @@ import asyncio
 import shlex
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,9 +15,7 @@ from agent.secrets.private import GitLogin
 START_SECONDS = 10.0
 """Limit for ssh-agent to listen, and for ssh-add to hand over a key."""
 
-OPTIONS = (
-    *("BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=5", "ServerAliveCountMax=3"),
-)
+OPTIONS = ("BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=5", "ServerAliveCountMax=3")
 _PINNED = (
     *("IdentityFile=none", "StrictHostKeyChecking=yes", "GlobalKnownHostsFile=/dev/null"),
     *("UpdateHostKeys=no", "CheckHostIP=no", "PreferredAuthentications=publickey"),
@@ -38,29 +36,31 @@ async def deploy_key(login: GitLogin, environ: Mapping[str, str]) -> AsyncIterat
         environ: Git's environment.
 
     Raises:
-        ReleaseError: The key cannot be used, or OpenSSH's programs are not installed.
+        ReleaseError: The key cannot be used, OpenSSH's programs are not installed, or the temporary folder is full.
     """
-    with tempfile.TemporaryDirectory(prefix="mayfly-ssh-") as folder:
-        known, socket = Path(folder, "known_hosts"), Path(folder, "agent")
-        known.write_text(f"{login.known_hosts or large_hosts()}\n")
+    async with AsyncExitStack() as stack:
         try:
-            command = ("ssh-agent", "-D", "-a", str(socket))
-            async with processes.started(command, environ=environ) as agent:
-                await _listening(agent)
-                additions = {
-                    "SSH_AUTH_SOCK": str(socket),
-                    "GIT_SSH_COMMAND": ssh_command(
-                        f'UserKnownHostsFile="{known}"', f'IdentityAgent="{socket}"', *_PINNED
-                    )
-                    + " -F none",
-                }
-                await _hand_over(login.key, {**environ, **additions})
-                yield additions
-        except FileNotFoundError as error:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mayfly-ssh-"))
+            known, socket = Path(folder, "known_hosts"), Path(folder, "agent")
+            known.write_text(f"{login.known_hosts or large_hosts()}\n")
+            agent = await stack.enter_async_context(
+                processes.started(("ssh-agent", "-D", "-a", str(socket)), environ=environ)
+            )
+            await _listening(agent)
+            additions = {
+                "SSH_AUTH_SOCK": str(socket),
+                "GIT_SSH_COMMAND": ssh_command(
+                    f'UserKnownHostsFile="{known}"', f'IdentityAgent="{socket}"', *_PINNED
+                )
+                + " -F none",
+            }
+            await _hand_over(login.key, {**environ, **additions})
+        except OSError as error:
             raise ReleaseError(
-                f"{error.filename} is not installed",
-                remedy="install the client programs of OpenSSH",
+                f"the deploy key cannot be used: {error}",
+                remedy="install the client programs of OpenSSH, and make room in the temporary folder",
             ) from error
+        yield additions
 
 
 def large_hosts() -> str:

@@ -11,6 +11,7 @@ import binascii
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -44,7 +45,9 @@ class Signed:
     @classmethod
     def parse(cls, text: str, *, tag: bool) -> "Signed":
         """Return an object from base64; a damaged one is an object that nobody signed."""
-        return cls("tag" if tag else "commit", base64.b64decode(text, validate=False))
+        with suppress(ValueError):
+            return cls("tag" if tag else "commit", base64.b64decode(text))
+        return cls("tag" if tag else "commit", b"")
 
     @property
     def text(self) -> str:

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +22,29 @@ _PREFIX = "mayfly-docker-"
 
 @contextmanager
 def client_folder(logins: Mapping[str, Login], environ: Mapping[str, str]) -> Iterator[Path]:
-    """Yield a folder for `docker --config` only this user can read; it links to the user's own (plugins, contexts)."""
-    own = Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME", "/"), ".docker"))
-    place = _place(environ)
-    _sweep(place)
-    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", dir=place) as name:
-        folder = Path(name)
-        for entry in own.iterdir() if own.is_dir() else ():
-            if entry.name != "config.json":
-                (folder / entry.name).symlink_to(entry)
-        file = folder / "config.json"
-        file.touch(mode=0o600)
-        file.write_text(json.dumps(client_config(_read(own / "config.json"), logins)))
+    """Yield a folder for `docker --config` only this user can read; it links to the user's own (plugins, contexts).
+
+    Raises:
+        SecretsError: It cannot be made, such as on a full disk.
+    """
+    own = Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME", "/"), ".docker")).absolute()
+    with ExitStack() as stack:
+        try:
+            place = _place(environ)
+            _sweep(place)
+            made = tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", dir=place)
+            folder = Path(stack.enter_context(made))
+            for entry in own.iterdir() if own.is_dir() else ():
+                if entry.name != "config.json":
+                    (folder / entry.name).symlink_to(entry)
+            file = folder / "config.json"
+            file.touch(mode=0o600)
+            file.write_text(json.dumps(client_config(_read(own / "config.json"), logins)))
+        except OSError as error:
+            raise SecretsError(
+                f"docker's client cannot be given a login: {error}",
+                remedy="make room in the temporary folder, and let this user read its own .docker",
+            ) from error
         yield folder
 
 

@@ -12,11 +12,13 @@ from agent.secrets.parameters import Parameter
 if TYPE_CHECKING:
     from botocore.exceptions import BotoCoreError, ClientError
     from mypy_boto3_ssm import SSMClient
+    from mypy_boto3_ssm.type_defs import ParameterTypeDef
 
 T = TypeVar("T")
 SSM_SECONDS = 45.0
 """For all pages, retries included."""
 _WAITS = Waits(connect=5, read=10, attempts=3)
+READ = "ssm:GetParametersByPath"
 DESCRIPTION = "set by mayfly secrets"
 DENIED = frozenset({"AccessDeniedException", "AccessDenied", "403"})
 """The last comes from a proxy or a stand-in, not from SSM."""
@@ -39,44 +41,51 @@ async def read_parameters(path: str, environ: Mapping[str, str]) -> dict[str, st
 
 
 def _read(path: str, environ: Mapping[str, str]) -> dict[str, str]:
-    # boto3 takes a third of a second and 30 MB: only where SSM is used.
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
-
-    try:
-        pages = (
-            _client(environ)
-            .get_paginator("get_parameters_by_path")
-            .paginate(Path=path, Recursive=False, WithDecryption=True)
-        )
-        found = {
-            parameter["Name"].rpartition("/")[2]: parameter["Value"]
-            for page in pages
-            for parameter in page["Parameters"]
-        }
-    except ClientError as error:
-        code = error_code(error)
-        raise _kind(error, environ)(
-            f"SSM answered {code} for the parameters under {path}",
-            remedy=NEW_KEYS
-            if code in UNKNOWN_KEYS
-            else "allow ssm:GetParametersByPath on that path, and kms:Decrypt on its key",
-        ) from error
-    except BotoCoreError as error:
-        raise _kind(error, environ)(
-            f"the parameters under {path} cannot be read from SSM: {error}",
-            remedy="attach a role or set AWS_PROFILE",
-        ) from error
-    if not found:
+    rows = _asked(READ, path, environ, lambda ssm: _rows(ssm, path, decrypted=True))
+    if not rows:
         raise SecretsError(
             f"SSM has no parameters under {path} in this region",
             remedy="`mayfly secrets set NAME` stores one (`aws ssm put-parameter` does, too)",
         )
-    return found
+    return {_leaf(row): row["Value"] for row in rows}
 
 
-def _client(environ: Mapping[str, str]) -> "SSMClient":
-    client: SSMClient = aws_client("ssm", environ, _WAITS)
-    return client
+def _rows(ssm: "SSMClient", path: str, *, decrypted: bool) -> "list[ParameterTypeDef]":
+    pages = ssm.get_paginator("get_parameters_by_path").paginate(
+        Path=path, Recursive=False, WithDecryption=decrypted
+    )
+    return [row for page in pages for row in page["Parameters"]]
+
+
+def _leaf(row: "ParameterTypeDef") -> str:
+    return row["Name"].rpartition("/")[2]
+
+
+def _asked(
+    action: str, path: str, environ: Mapping[str, str], question: "Callable[[SSMClient], T]"
+) -> T:
+    """Return what SSM answers; `action` and `path` are for messages.
+
+    Raises:
+        SecretsUnreachable: It did not answer; a retry may help.
+        SecretsError: It denied access, or there are no keys.
+    """
+    # boto3 takes a third of a second and 30 MB: only where SSM is used.
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+    try:
+        client: SSMClient = aws_client("ssm", environ, _WAITS)
+        return question(client)
+    except ClientError as error:
+        code = error_code(error)
+        raise _kind(error, environ)(
+            f"SSM answered {code} for {action} on {path}", remedy=_remedy(code, action, path)
+        ) from error
+    except BotoCoreError as error:
+        raise _kind(error, environ)(
+            f"the request to SSM failed: {error}",
+            remedy="attach a role, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        ) from error
 
 
 def _kind(error: "ClientError | BotoCoreError", environ: Mapping[str, str]) -> type[SecretsError]:
@@ -126,18 +135,9 @@ class Parameters:
 
     def all(self) -> list[Parameter]:
         """Return what is there, by name; values are not decrypted."""
-
-        def read(ssm: "SSMClient") -> list[Parameter]:
-            pages = ssm.get_paginator("get_parameters_by_path").paginate(
-                Path=self._path, Recursive=False, WithDecryption=False
-            )
-            return [
-                Parameter(row["Name"].rpartition("/")[2], row["LastModifiedDate"], row["Version"])
-                for page in pages
-                for row in page["Parameters"]
-            ]
-
-        return sorted(self._ask("ssm:GetParametersByPath", read), key=lambda one: one.name)
+        rows = self._ask(READ, lambda ssm: _rows(ssm, self._path, decrypted=False))
+        found = [Parameter(_leaf(row), row["LastModifiedDate"], row["Version"]) for row in rows]
+        return sorted(found, key=lambda one: one.name)
 
     def remove(self, name: str) -> bool:
         """Remove one; return whether it existed."""
@@ -148,27 +148,13 @@ class Parameters:
         return bool(answer["DeletedParameters"])
 
     def _ask(self, action: str, question: "Callable[[SSMClient], T]") -> T:
-        # boto3 takes a third of a second: only where SSM is used.
-        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
-
-        try:
-            return question(_client(self._environ))
-        except ClientError as error:
-            code = error_code(error)
-            raise SecretsError(
-                f"SSM answered {code} for {action} on {self._path}",
-                remedy=_remedy(code, action, self._path),
-            ) from error
-        except BotoCoreError as error:
-            raise SecretsError(
-                f"the request to SSM failed: {error}",
-                remedy="set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-            ) from error
+        return _asked(action, self._path, self._environ, question)
 
 
 def _remedy(code: str, action: str, path: str) -> str:
     if code in DENIED:
-        return f"allow {action} on arn:aws:ssm:*:*:parameter{path} and parameter{path}/*"
+        key = ", and kms:Decrypt on their key" if action == READ else ""
+        return f"allow {action} on arn:aws:ssm:*:*:parameter{path} and parameter{path}/*{key}"
     if code in UNKNOWN_KEYS:
         return NEW_KEYS
     if code == "ThrottlingException":

@@ -76,13 +76,13 @@ def test_a_stack_that_no_job_may_have_is_not_pulled(bench: Bench) -> None:
 
 
 def test_only_the_newest_will_do(bench: Bench) -> None:
-    """A release that cannot be had any more is no reason to bake in an older one unseen."""
+    """A release that is not available any more is no reason to bake in an older one unseen."""
     bench.release("v1.0.0", JOBS, HELLO)
     assert prepare(bench).returncode == 0
     shutil.rmtree(bench.repo.bare)
     done = prepare(bench)
     assert done.returncode == 5
-    assert "cannot be had" in done.stderr
+    assert "is not available" in done.stderr
 
 
 def test_every_image_that_a_run_would_use_is_named() -> None:
@@ -93,3 +93,14 @@ def test_every_image_that_a_run_would_use_is_named() -> None:
     assert list(images(jobs, Browser(), None)) == [DEFAULT_IMAGE, "hoge:1.4"]
     assert list(images(jobs, Browser(), "/usr/bin/chromedriver")) == ["hoge:1.4"]
     assert list(images(jobs, Browser(url="http://grid:4444"), None)) == ["hoge:1.4"]
+
+
+def test_a_state_directory_that_takes_nothing_has_a_remedy(bench: Bench) -> None:
+    """It is no defect of the program."""
+    bench.release("v1.0.0", JOBS, HELLO)
+    file = bench.folder / "file"
+    file.write_text("no folder")
+    bench.settings["paths.state"] = str(file / "below")
+    done = prepare(bench)
+    assert done.returncode == 4
+    assert "check the folder's owner, its mode and its disk" in done.stderr

@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +18,7 @@ from agent.bucket.address import LocalBucket
 from agent.bucket.store import Bucket
 from agent.config.settings import Index, Release, Settings
 from agent.contract.ids import run_id
+from agent.jobs.interface import Isolation
 from agent.release.context import ReleaseContext
 from agent.release.memory import Memory, Writer
 from agent.release.obtain import Obtained, obtain
@@ -58,6 +59,7 @@ class Computer:
         now: The time; each call is an hour after the one before.
         machine: Whether nobody watches.
         index: The package indexes that want a login.
+        isolation: How programs of new releases are checked; None leaves the self-check out.
     """
 
     state: Path
@@ -69,6 +71,7 @@ class Computer:
     timeout: float = 20.0
     machine: bool = False
     index: dict[str, Index] = field(default_factory=dict)
+    isolation: Callable[[], Awaitable[Isolation]] | None = None
     memory: Memory = field(init=False)
 
     @property
@@ -92,6 +95,7 @@ class Computer:
                 now=self.now,
                 log=RunLogger(self.events.append).log,
                 machine=self.machine,
+                isolation=self.isolation,
                 keyring=Keyring(Settings(release=release, index=self.index), self.environ),
             )
         )
@@ -135,14 +139,18 @@ class Computer:
         )
 
     async def decide(
-        self, act: Callable[..., Coroutine[Any, Any, Any]], *values: Any, **named: Any
+        self,
+        act: Callable[..., Coroutine[Any, Any, Any]],
+        *values: Any,
+        branch: str | None = None,
+        **named: Any,
     ) -> None:
         """Have an operator decide, in a bucket that has what this disk knows."""
 
         async def bucket() -> Bucket:
             return Bucket.open(LocalBucket(self.state / "bucket"), None)
 
-        memory = self.remembered()
+        memory = self.remembered(Release(branch=branch))
         await memory.connect(bucket())
         rows = overview(memory.known, self.release_store, VERSION, self.now)
         await act(memory, *([] if act is unpin else [rows]), *values, **named)

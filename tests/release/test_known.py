@@ -69,6 +69,10 @@ PARTS = st.one_of(
     st.builds(lambda ref, by: {"bad": bad(ref, operator=by)}, REFS, st.booleans()),
     st.builds(lambda ref: {"lowest": version(ref), "pin": Pin()}, REFS),
     st.builds(lambda ref: {"pin": Pin(ref=ref)}, REFS),
+    st.builds(lambda at: {"pin": Pin(ref="v1", commit=commit(at))}, REFS),
+    st.builds(
+        lambda at: {"bad": Bad(commit=commit(at), ref="v1", reason="job one", agent=AGENT)}, REFS
+    ),
     st.builds(lambda ref: {"passed": Passed(commit=commit(ref)), "good": good(ref)}, REFS),
     st.builds(lambda at: {"contact": Contact(stale_since=at)}, st.sampled_from([None, NOW])),
 )
@@ -131,6 +135,17 @@ def test_what_an_operator_chose_is_not_bad_any_more() -> None:
     assert Known.of([*facts, fact(2, bad=bad("v2"))]).bad != ()
 
 
+def test_going_back_on_a_branch_leaves_the_release_bad() -> None:
+    """All releases of a branch have its name: what is chosen is a commit, unless only the name is known."""
+    left = Bad(commit=commit("b"), ref="main", reason="slow", agent=AGENT, operator=True)
+    target = Version(line="x branch main", tag=False, ref="main", commit=commit("a"))
+    for more in ({"lowest": target}, {"pin": Pin(ref="main", commit=commit("a"))}):
+        known = Known.of([fact(1, bad=left, **more)])
+        assert known.why_bad(commit("b"), "main", AGENT) is not None
+    for pin in (Pin(ref="main"), Pin(ref="main", commit=commit("b"))):
+        assert Known.of([fact(1, bad=left), fact(2, pin=pin)]).bad == ()
+
+
 def test_the_lowest_version_only_rises_but_for_an_operator() -> None:
     """A good release that is older does not lower it; going back does, for what came before."""
     facts = [fact(0, good=good("v10")), fact(1, good=good("v2"))]
@@ -150,7 +165,7 @@ def test_the_lowest_version_only_rises_but_for_an_operator() -> None:
 
 
 def test_trials_that_died_count() -> None:
-    """Past their deadline, or known to be dead; not those that ended in order, nor those before such an end."""
+    """Past their deadline, or known to be dead; not those before one that ended in order, or before a choice."""
     later = NOW + timedelta(hours=2)
     started = [
         fact(number, RUNS[number], trial=trial("v2", TrialStage.STARTED)) for number in range(3)
@@ -161,6 +176,9 @@ def test_trials_that_died_count() -> None:
     assert known.cut_off(commit("v2"), NOW, {RUNS[1]}) == (0, 1)
     ended = fact(1, RUNS[1], trial=trial("v2", TrialStage.ENDED))
     assert Known.of([*started, ended]).cut_off(commit("v2"), later, ()) == (0, 1)
+    for pin in (Pin(ref="v2"), Pin(ref="v2", commit=commit("v2"))):
+        assert Known.of([*started, fact(3, pin=pin)]).cut_off(commit("v2"), later, ()) == (0, 0)
+    assert Known.of([*started, fact(3, pin=Pin(ref="v1"))]).cut_off(commit("v2"), later, ())[1] == 3
     installing = fact(0, RUNS[3], trial=trial("v2", TrialStage.INSTALLING))
     assert Known.of([installing]).cut_off(commit("v2"), later, ()) == (1, 0)
 

@@ -345,3 +345,24 @@ def test_the_hosts_that_come_with_mayfly_have_their_published_keys(tmp_path: Pat
         _, fingerprint, host, _ = line.split()
         found.setdefault(host, set()).add(fingerprint)
     assert found == PUBLISHED
+
+
+async def test_a_temporary_folder_that_takes_nothing_leaves_the_last_good_release(
+    computer: Computer, ssh: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key's agent needs one for its socket; without it git has no key, and the run goes on."""
+    source = with_key(tmp_path, ssh.known_hosts)
+    await computer.run_well(credentials=source)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    obtained = await computer.obtain(credentials=source)
+    assert obtained.release.ref == "v1.0"
+    assert "the deploy key cannot be used" in reason_of(obtained)
+
+
+async def test_a_token_that_no_pipe_holds_is_refused(
+    computer: Computer, https: GitServer, tmp_path: Path
+) -> None:
+    """It is put into a pipe before anybody reads it: a longer one would be waited for without end."""
+    source = kept(tmp_path, f"token={'a' * 200_000}\n")
+    with pytest.raises(ReleaseError, match="is longer than any server's"):
+        await computer.obtain(credentials=source)

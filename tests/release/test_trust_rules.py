@@ -39,6 +39,13 @@ def test_a_tag_stands_for_its_name_and_its_commit() -> None:
     assert claim_problem(signed, "v1.0", "b" * 40) is not None
 
 
+def test_a_damaged_signed_object_stands_for_nothing() -> None:
+    """The text may come from the bucket."""
+    for text in ("abc", "\u00fc", "", "AAAA"):
+        assert claim_problem(Signed.parse(text, tag=True), "v1.0", COMMIT) is not None
+        assert claim_problem(Signed.parse(text, tag=False), "main", COMMIT) is not None
+
+
 def test_headers_count_once_and_only_before_the_message() -> None:
     """A message, or a second header, cannot make a tag stand for something else."""
     evil = TAG.replace("\n\nRelease", f"\ntag v9\nobject {'b' * 40}\n\ntag v8")
