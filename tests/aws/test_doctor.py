@@ -21,8 +21,9 @@ from agent.doctor.aws import Deployment, aws_checks, sources_of
 from agent.doctor.examine import Installation, State, examine
 from tests.aws.ec2 import ACCOUNT
 from tests.aws.stack import IMAGE, Stack
-from tests.parts.aws import KEYS, REGION, Aws
+from tests.parts.aws import PERSON, REGION, Aws
 from tests.parts.awsproxy import Answer, AwsProxy
+from tests.parts.command import completed
 from tests.parts.rights import Call, allowed
 
 CONFIG = """
@@ -136,23 +137,14 @@ class Laptop:
         """Run the command."""
         path = self.folder / "agent.toml"
         path.write_text(self.config)
-        return subprocess.run(
-            [MAYFLY, "doctor", "--aws", "--config", str(path), *words],
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        command = [MAYFLY, "doctor", "--aws", "--config", str(path), *words]
+        return completed(command, environ=self.environment())
 
     def environment(self) -> dict[str, str]:
         """Keys and region of a person."""
         return {
             **self.aws.environ,
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_ACCESS_KEY_ID": KEYS[0],
-            "AWS_SECRET_ACCESS_KEY": KEYS[1],
-            "AWS_REGION": REGION,
+            **PERSON,
             "AWS_ENDPOINT_URL": self.account.url,
             # It speaks another protocol, which the proxy does not.
             "AWS_ENDPOINT_URL_SCHEDULER": self.aws.url,

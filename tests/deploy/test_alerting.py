@@ -9,7 +9,8 @@ from agent.contract.facts import Schedule
 from tests.bucket.bucket import Bucket
 from tests.bucket.entries import leave_run
 from tests.consumer.serving import Serving, serving
-from tests.deploy.watchers import alertmanager, answers, asked, firing, note, prometheus, value
+from tests.deploy.watchers import alertmanager, asked, firing, note, prometheus, value
+from tests.parts.program import answers
 from tests.parts.recorder import Recorder
 from tests.parts.waiting import wait_until
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.parts.demo_site import DemoSite
 from tests.parts.program import Program
 from tests.parts.waiting import wait_until
-from tests.scrapers.conftest import DemoSite, StartJob
+from tests.scrapers.conftest import StartJob
 from tests.scrapers.jobs import Ended, JobProcess
 
 EVIDENCE = {".evidence/screenshot.png", ".evidence/page.html", ".evidence/console.log"}
