@@ -19,8 +19,6 @@ from cfnlint.decode import decode
 
 from tests.aws.ec2 import ACCOUNT, Ec2, SpotRequest, SpotRequests
 from tests.parts.aws import PERSON, REGION, Aws
-from tests.parts.command import completed
-from tests.parts.missing import program
 from tests.parts.rights import Call, Decision
 
 TEMPLATE = Path(__file__).parents[2] / "deploy/aws/mayfly.yaml"
@@ -37,13 +35,6 @@ def template(path: Path = TEMPLATE) -> dict[str, Any]:
     assert not matches
     document: dict[str, Any] = json.loads(json.dumps(parsed))
     return document
-
-
-def assert_sound(path: Path) -> None:
-    """Let cfn-lint say nothing of a template, for Osaka and for the largest region."""
-    command = [program("cfn-lint"), "--regions", REGION, "us-east-1", "--template", str(path)]
-    done = completed(command, seconds=240)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def reduced(document: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A proxy in front of the stand-in for AWS, for what the stand-in leaves out."""
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 import requests
 
@@ -63,11 +63,11 @@ class _Handler(QuietHandler):
         if own is not None:
             self.answer(*own)
             return
-        answer = self.owner.forward(self.path, _own(self.headers), body)
+        answer = self.owner.forward(self.path, _own(self.headers.items()), body)
         content = self.owner.changed(body, answer.content)
-        self.answer(answer.status_code, content, _own(answer.headers))
+        self.answer(answer.status_code, content, _own(answer.headers.items()))
 
 
-def _own(headers: Mapping[str, str]) -> dict[str, str]:
+def _own(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return the headers of a message that are not of its connection."""
-    return {name: value for name, value in headers.items() if name.lower() not in HOP_BY_HOP}
+    return {name: value for name, value in headers if name.lower() not in HOP_BY_HOP}

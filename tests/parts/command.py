@@ -77,11 +77,13 @@ def mayfly(
     return completed([*MAYFLY, *arguments], environ=environ, at=at, stdin=stdin)
 
 
-def call(*arguments: str, environ: Mapping[str, str] | None = None) -> Result:
+def call(
+    *arguments: str, environ: Mapping[str, str] | None = None, stdin: bytes | None = None
+) -> Result:
     """Call a command in this process; whatever it raises but its own end is raised."""
     known = surroundings(environ or {})
     unset: dict[str, str | None] = {name: None for name in os.environ if name not in known}
-    result = CliRunner().invoke(program, list(arguments), env={**unset, **known})
+    result = CliRunner().invoke(program, list(arguments), stdin, env={**unset, **known})
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result

@@ -155,7 +155,7 @@ def test_deadline_keeps_what_is_collected(
     start_job: StartJob, demo_site: DemoSite, webdriver_url: str
 ) -> None:
     """A job ends by itself before its deadline, as a time-out, with the rows it has."""
-    deadline = time.time() + 8
+    deadline = time.time() + 10
     site = f"{demo_site.url}/slow"
     job = start_job(
         "quotes",
