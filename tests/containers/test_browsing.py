@@ -3,6 +3,7 @@
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,8 +66,8 @@ def browsing(bench: Bench, request: pytest.FixtureRequest) -> Iterator[Bench]:
     program("unshare")
     bench.with_browser()
     # Chromium puts a socket into the run's folder, whose path must be short.
-    state = Path("/tmp") / f"mayfly-{bench.folder.name[-12:]}"
-    bench.settings["paths.state"] = str(state)
+    place = Path(tempfile.mkdtemp(dir="/tmp", prefix="mayfly-"))
+    bench.settings["paths.state"] = str(place)
     if request.param == "container":
         engine: DockerEngine = request.getfixturevalue("docker_engine")
         bench.environ |= engine.environ
@@ -75,7 +76,7 @@ def browsing(bench: Bench, request: pytest.FixtureRequest) -> Iterator[Bench]:
     else:
         program("chromedriver")
     yield bench
-    shutil.rmtree(state, ignore_errors=True)
+    shutil.rmtree(place, ignore_errors=True)
 
 
 @pytest.fixture
