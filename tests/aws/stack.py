@@ -5,12 +5,12 @@ the stand-in itself resolves the template's own words.
 """
 
 import ast
+import base64
 import io
 import json
 import os
-import subprocess
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,7 @@ from typing import Any
 from cfnlint.decode import decode
 
 from tests.aws.ec2 import ACCOUNT, Ec2, SpotRequest, SpotRequests
-from tests.parts.aws import KEYS, REGION, Aws
-from tests.parts.missing import program
+from tests.parts.aws import PERSON, REGION, Aws
 from tests.parts.rights import Call, Decision
 
 TEMPLATE = Path(__file__).parents[2] / "deploy/aws/mayfly.yaml"
@@ -36,18 +35,6 @@ def template(path: Path = TEMPLATE) -> dict[str, Any]:
     assert not matches
     document: dict[str, Any] = json.loads(json.dumps(parsed))
     return document
-
-
-def assert_sound(path: Path) -> None:
-    """Let cfn-lint say nothing of a template, for Osaka and for the largest region."""
-    done = subprocess.run(
-        [program("cfn-lint"), "--regions", REGION, "us-east-1", "--template", str(path)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def reduced(document: dict[str, Any]) -> dict[str, Any]:
@@ -85,6 +72,31 @@ def reduced(document: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
+def created(
+    aws: Aws, name: str, document: dict[str, Any], given: Mapping[str, str]
+) -> dict[str, str]:
+    """Make a stack of a template and its parameters; return its outputs."""
+    cloud = aws.client("cloudformation")
+    cloud.create_stack(
+        StackName=name,
+        TemplateBody=json.dumps(document),
+        Capabilities=["CAPABILITY_IAM"],
+        Parameters=[{"ParameterKey": key, "ParameterValue": one} for key, one in given.items()],
+    )
+    (found,) = cloud.describe_stacks(StackName=name)["Stacks"]
+    assert found["StackStatus"] == "CREATE_COMPLETE", found
+    return {one["OutputKey"]: one["OutputValue"] for one in found["Outputs"]}
+
+
+def policies_of(aws: Aws, role: str) -> list[dict[str, Any]]:
+    """Return a role's own policies, as the stand-in gives them back."""
+    iam = aws.client("iam")
+    names = iam.list_role_policies(RoleName=role)["PolicyNames"]
+    found = [iam.get_role_policy(RoleName=role, PolicyName=one)["PolicyDocument"] for one in names]
+    # A policy that is a resource of its own comes back as the text of a Python literal from the stand-in.
+    return [ast.literal_eval(one) if isinstance(one, str) else one for one in found]
+
+
 class Stack:
     """A stack in the stand-in.
 
@@ -99,19 +111,8 @@ class Stack:
     def __init__(self, aws: Aws, **parameters: str) -> None:
         self.aws = aws
         self.name = f"mayfly-{uuid.uuid4().hex[:6]}"
-        self._cloud = aws.client("cloudformation")
-        self._cloud.create_stack(
-            StackName=self.name,
-            TemplateBody=json.dumps(reduced(template())),
-            Capabilities=["CAPABILITY_IAM"],
-            Parameters=[
-                {"ParameterKey": name, "ParameterValue": value}
-                for name, value in {"ImageId": IMAGE, **parameters}.items()
-            ],
-        )
-        (found,) = self._cloud.describe_stacks(StackName=self.name)["Stacks"]
-        assert found["StackStatus"] == "CREATE_COMPLETE", found
-        self.outputs = {one["OutputKey"]: one["OutputValue"] for one in found["Outputs"]}
+        given = {"ImageId": IMAGE, **parameters}
+        self.outputs = created(aws, self.name, reduced(template()), given)
         self.spot: SpotRequests = {}
         self.capacity = True
         self.judged: list[tuple[str, Call, Decision]] = []
@@ -120,10 +121,7 @@ class Stack:
 
     def request_of_template(self) -> SpotRequest:
         """The request that a launch from the template makes, where the template itself is on spot."""
-        versions = self.aws.client("ec2").describe_launch_template_versions(
-            LaunchTemplateId=self.outputs["LaunchTemplate"], Versions=["$Latest"]
-        )
-        data = versions["LaunchTemplateVersions"][0]["LaunchTemplateData"]
+        data = self.launch_data
         tags = {
             tag["Key"]: tag["Value"]
             for one in data["TagSpecifications"]
@@ -131,6 +129,20 @@ class Stack:
             for tag in one["Tags"]
         }
         return SpotRequest(data["InstanceMarketOptions"]["SpotOptions"]["SpotInstanceType"], tags)
+
+    @property
+    def launch_data(self) -> dict[str, Any]:
+        """What its launch template says."""
+        versions = self.aws.client("ec2").describe_launch_template_versions(
+            LaunchTemplateId=self.outputs["LaunchTemplate"], Versions=["$Latest"]
+        )
+        data: dict[str, Any] = versions["LaunchTemplateVersions"][0]["LaunchTemplateData"]
+        return data
+
+    @property
+    def user_data(self) -> str:
+        """What its machines are launched with."""
+        return base64.b64decode(self.launch_data["UserData"]).decode()
 
     @contextmanager
     def ec2_of(self, role: str) -> Iterator[Any]:
@@ -153,14 +165,13 @@ class Stack:
 
     def policies(self, role: str) -> list[dict[str, Any]]:
         """The policies of a role, as the stand-in has them."""
-        iam = self.aws.client("iam")
-        name = self.outputs[role]
-        names = iam.list_role_policies(RoleName=name)["PolicyNames"]
-        found = [
-            iam.get_role_policy(RoleName=name, PolicyName=one)["PolicyDocument"] for one in names
-        ]
-        # A policy that is a resource of its own comes back as the text of a Python literal from the stand-in.
-        return [ast.literal_eval(one) if isinstance(one, str) else one for one in found]
+        return policies_of(self.aws, self.outputs[role])
+
+    def machine(self, name: str) -> dict[str, Any]:
+        """A machine as EC2 describes it."""
+        (page,) = self.aws.client("ec2").describe_instances(InstanceIds=[name])["Reservations"]
+        (found,) = page["Instances"]
+        return dict(found)
 
     def machines(self) -> dict[str, str]:
         """State by id, of this stack's machines."""
@@ -185,10 +196,8 @@ class Stack:
             variables = {
                 **self.aws.environ,
                 # What Lambda sets: region and keys of the role.
-                "AWS_REGION": REGION,
+                **PERSON,
                 "AWS_DEFAULT_REGION": REGION,
-                "AWS_ACCESS_KEY_ID": KEYS[0],
-                "AWS_SECRET_ACCESS_KEY": KEYS[1],
                 "AWS_ENDPOINT_URL_EC2": ec2.url,
                 "STACK": self.name,
                 "ACCOUNT": ACCOUNT,

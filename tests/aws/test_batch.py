@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from agent.batch.shards import Shard, identify, shard_hints
-from agent.config.overrides import Document, environment_overrides, parse_settings
-from tests.aws.stack import CONTEXT, SCHEDULED, assert_sound, template
+from tests.aws.stack import CONTEXT, SCHEDULED, created, template
+from tests.deploy.tools import understood
 from tests.parts.aws import Aws
 
 TEMPLATE = Path(__file__).parents[2] / "deploy/aws/batch.yaml"
@@ -19,11 +19,6 @@ PARAMETERS = {
     "StoreEndpoint": "https://s3.ap-northeast-2.wasabisys.com",
     "BrowserUrl": "http://selenium-hub.internal:4444",
 }
-
-
-def test_the_template_is_sound() -> None:
-    """cfn-lint has nothing to say, for Osaka and for the largest region."""
-    assert_sound(TEMPLATE)
 
 
 def test_nothing_runs_between_two_nights() -> None:
@@ -58,19 +53,7 @@ def outputs(aws_stand_in: Aws) -> dict[str, str]:
     # Without one AWS takes the service-linked role, which the stand-in does not have.
     machines = document["Resources"]["Machines"]["Properties"]
     machines["ServiceRole"] = {"Fn::GetAtt": ["MachineRole", "Arn"]}
-    cloud = aws_stand_in.client("cloudformation")
-    name = f"fleet-{uuid.uuid4().hex[:6]}"
-    cloud.create_stack(
-        StackName=name,
-        TemplateBody=json.dumps(document),
-        Capabilities=["CAPABILITY_IAM"],
-        Parameters=[
-            {"ParameterKey": key, "ParameterValue": value} for key, value in PARAMETERS.items()
-        ],
-    )
-    (found,) = cloud.describe_stacks(StackName=name)["Stacks"]
-    assert found["StackStatus"] == "CREATE_COMPLETE", found
-    return {one["OutputKey"]: one["OutputValue"] for one in found["Outputs"]}
+    return created(aws_stand_in, f"fleet-{uuid.uuid4().hex[:6]}", document, PARAMETERS)
 
 
 def test_the_schedules_input_submits_an_array(aws_stand_in: Aws, outputs: dict[str, str]) -> None:
@@ -88,10 +71,7 @@ def test_the_schedules_input_submits_an_array(aws_stand_in: Aws, outputs: dict[s
     assert container["image"] == PARAMETERS["Image"]
     environ = {one["name"]: one["value"] for one in container["environment"]}
     environ |= {one["Name"]: one["Value"] for one in sent["ContainerOverrides"]["Environment"]}
-    overrides, faults = environment_overrides(environ)
-    parsed = parse_settings([Document("", "none")], overrides)
-    settings, more = parsed.settings, [*parsed.faults]
-    assert (faults, more) == ([], [])
+    settings = understood(environ)
     assert settings.store.credentials == "ssm:/mayfly/store"
     for index in range(8):
         told = environ | {

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.parts.aws import KEYS, REGION, Aws
+from tests.parts.command import completed
 from tests.parts.metadata import Metadata
 
 SCRIPT = Path(__file__).parents[2] / "systemd/cloudwatch.sh"
@@ -29,21 +30,15 @@ def power_off(
     stub.chmod(0o755)
     zone = f"{REGION}a"
     with Metadata(credentials=KEYS, tags=tags, instance_id=MACHINE, zone=zone) as machine:
-        return subprocess.run(
-            [str(SCRIPT)],
-            env={
-                "PATH": f"{folder}:{os.environ['PATH']}",
-                "PYTHON": sys.executable,
-                "METADATA": machine.url,
-                "AWS_ENDPOINT_URL": aws.url,
-                "AWS_EC2_METADATA_SERVICE_ENDPOINT": machine.url,
-                "AWS_EC2_METADATA_DISABLED": "false",
-            },
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        environ = {
+            "PATH": f"{folder}:{os.environ['PATH']}",
+            "PYTHON": sys.executable,
+            "METADATA": machine.url,
+            "AWS_ENDPOINT_URL": aws.url,
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": machine.url,
+            "AWS_EC2_METADATA_DISABLED": "false",
+        }
+        return completed([str(SCRIPT)], environ=environ)
 
 
 def entry(second: int, message: Any) -> dict[str, Any]:

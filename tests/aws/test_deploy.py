@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import uuid
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from deploy.aws.deploy import DeployError, Deployment, Wish, image_for, parameters_of
 from tests.aws.stack import IMAGE, reduced, template
 from tests.parts.aws import REGION, Aws
+from tests.parts.command import completed
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "deploy/aws/deploy.py"
@@ -111,19 +111,9 @@ def test_what_is_no_parameter_is_refused(pair: str) -> None:
 def test_without_credentials_it_says_so(tmp_path: Path) -> None:
     """No traceback, but what to set."""
     for words in (["up", "ImageId=ami-1"], ["down", "--yes"], ["down"]):
-        done = subprocess.run(
-            [sys.executable, str(SCRIPT), *words],
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": str(tmp_path),
-                "AWS_EC2_METADATA_DISABLED": "true",
-            },
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+        environ["AWS_EC2_METADATA_DISABLED"] = "true"
+        done = completed([sys.executable, str(SCRIPT), *words], environ=environ)
         assert done.returncode == 1
         assert done.stderr.startswith("deploy: ")
         assert ("AWS_PROFILE" in done.stderr) or ("--yes" in done.stderr)

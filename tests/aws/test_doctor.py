@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +12,7 @@ from xml.sax.saxutils import escape
 
 import pytest
 import structlog
+from click.testing import Result
 
 from agent.config.locate import Loaded, Surroundings, locate
 from agent.config.settings import Settings
@@ -21,8 +20,9 @@ from agent.doctor.aws import Deployment, aws_checks, sources_of
 from agent.doctor.examine import Installation, State, examine
 from tests.aws.ec2 import ACCOUNT
 from tests.aws.stack import IMAGE, Stack
-from tests.parts.aws import KEYS, REGION, Aws
+from tests.parts.aws import PERSON, REGION, Aws
 from tests.parts.awsproxy import Answer, AwsProxy
+from tests.parts.command import call
 from tests.parts.rights import Call, allowed
 
 CONFIG = """
@@ -38,7 +38,6 @@ SECRETS = {
 }
 UNNAMED = re.compile(rb"<member>(?:(?!<LogicalResourceId>|</member>).)*</member>", re.DOTALL)
 """What the stand-in says of a resource whose condition is not met; CloudFormation says nothing."""
-MAYFLY = str(Path(sys.executable).with_name("mayfly"))
 SCHEDULES = ("LaunchSchedule", "GuardSchedule")
 
 
@@ -129,30 +128,21 @@ class Laptop:
     def findings(self, *words: str, code: int = 4) -> dict[str, dict[str, str]]:
         """Run the command and return what it found, by check."""
         done = self.run("--json", "--stack", self.stack.name, *words)
-        assert done.returncode == code, (done.stdout, done.stderr)
+        assert done.exit_code == code, (done.stdout, done.stderr)
         return {one["check"]: one for one in json.loads(done.stdout)}
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str) -> Result:
         """Run the command."""
         path = self.folder / "agent.toml"
         path.write_text(self.config)
-        return subprocess.run(
-            [MAYFLY, "doctor", "--aws", "--config", str(path), *words],
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        words = ("doctor", "--aws", "--config", str(path), *words)
+        return call(*words, environ=self.environment())
 
     def environment(self) -> dict[str, str]:
         """Keys and region of a person."""
         return {
             **self.aws.environ,
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_ACCESS_KEY_ID": KEYS[0],
-            "AWS_SECRET_ACCESS_KEY": KEYS[1],
-            "AWS_REGION": REGION,
+            **PERSON,
             "AWS_ENDPOINT_URL": self.account.url,
             # It speaks another protocol, which the proxy does not.
             "AWS_ENDPOINT_URL_SCHEDULER": self.aws.url,
@@ -306,7 +296,7 @@ def test_without_a_region_the_remedy_says_what_to_set(laptop: Laptop) -> None:
     """No traceback, and a table for people."""
     laptop.environ["AWS_REGION"] = ""
     done = laptop.run()
-    assert done.returncode == 4
+    assert done.exit_code == 4
     assert "AWS has no region" in done.stdout
     assert "-> set AWS_REGION" in done.stdout
 

@@ -1,33 +1,17 @@
 """What the stack's form says reaches the machine as user data, and is the configuration that it says."""
 
-import base64
-import functools
 import re
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from agent.config.locate import Loaded, Surroundings, load_settings
+from tests.aws.conftest import Make
 from tests.aws.stack import Stack
-from tests.parts.aws import Aws
 
-Make = Callable[..., Stack]
 PAGE = Path(__file__).parents[2] / "docs/launch.md"
-
-
-@pytest.fixture
-def make(aws_stand_in: Aws) -> Make:
-    """Makes stacks, each with a name of its own; they end with the stand-in."""
-    return functools.partial(Stack, aws_stand_in)
 
 
 def configured(stack: Stack) -> Loaded:
     """The configuration of a machine that the stack launches, from an image that knows a repository."""
-    versions = stack.aws.client("ec2").describe_launch_template_versions(
-        LaunchTemplateId=stack.outputs["LaunchTemplate"], Versions=["$Latest"]
-    )
-    data = versions["LaunchTemplateVersions"][0]["LaunchTemplateData"]
     return load_settings(
         None,
         Surroundings(
@@ -37,7 +21,7 @@ def configured(stack: Stack) -> Loaded:
             read=lambda _: (
                 '[release]\nrepository = "https://git.example/image.git"\ntrack = "v1.*"'
             ),
-            launch=base64.b64decode(data["UserData"]).decode(),
+            launch=stack.user_data,
         ),
     )
 

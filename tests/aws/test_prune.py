@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
-from tests.parts.aws import KEYS, Aws
+from tests.parts.aws import PERSON, Aws
+from tests.parts.command import completed
 
 SCRIPT = Path(__file__).parents[2] / "packer/ami.py"
 REGION = "ap-northeast-1"
@@ -19,13 +19,7 @@ REGION = "ap-northeast-1"
 @pytest.fixture
 def ec2(aws_stand_in: Aws) -> Any:
     """EC2 in a region of this test's own."""
-    return boto3.client(
-        "ec2",
-        endpoint_url=aws_stand_in.url,
-        region_name=REGION,
-        aws_access_key_id=KEYS[0],
-        aws_secret_access_key=KEYS[1],
-    )
+    return aws_stand_in.client("ec2", region=REGION)
 
 
 def image(ec2: Any, built: str, arch: str = "x86_64", *, ours: bool = True) -> str:
@@ -45,19 +39,10 @@ def image(ec2: Any, built: str, arch: str = "x86_64", *, ours: bool = True) -> s
 
 def prune(aws: Aws, keep: str) -> "subprocess.CompletedProcess[str]":
     """Run the command."""
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), "prune", REGION, keep],
-        env={
-            "PATH": os.environ["PATH"],
-            "AWS_ENDPOINT_URL": aws.url,
-            "AWS_ACCESS_KEY_ID": KEYS[0],
-            "AWS_SECRET_ACCESS_KEY": KEYS[1],
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    command = [sys.executable, str(SCRIPT), "prune", REGION, keep]
+    around = {"PATH": os.environ["PATH"], "AWS_ENDPOINT_URL": aws.url}
+    keys = {name: value for name, value in PERSON.items() if name != "AWS_REGION"}
+    return completed(command, environ={**around, **keys})
 
 
 @pytest.mark.long

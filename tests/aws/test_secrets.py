@@ -20,6 +20,7 @@ from agent.secrets.parameters import JOBS, LONGEST_VALUE, check_name, check_valu
 from agent.secrets.sources import job_secrets, read_credentials, store_credentials
 from agent.secrets.ssm import Parameters
 from tests.parts.aws import Aws
+from tests.parts.command import call
 from tests.parts.sshd import make_key
 from tests.parts.stalled import refused
 
@@ -41,15 +42,10 @@ class Supervisor:
         }
 
     def say(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        """Call `mayfly secrets` with a pipe for stdin."""
-        return subprocess.run(
-            [sys.executable, "-m", "agent", "secrets", *words],
-            env=self.environ,
-            input=stdin,
-            capture_output=True,
-            timeout=120,
-            check=False,
-        )
+        """Call `mayfly secrets` in this process with a pipe for stdin: each program would import AWS's client."""
+        done = call("secrets", *words, environ=self.environ, stdin=stdin)
+        code, stdout, stderr = done.exit_code, done.stdout_bytes, done.stderr_bytes
+        return subprocess.CompletedProcess(words, code, stdout, stderr or b"")
 
 
 @pytest.fixture

@@ -1,10 +1,9 @@
 """The template: sound, and its own words start and end machines, in both modes, with no right more than they need."""
 
-import functools
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,23 +11,21 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.aws.conftest import Make
 from tests.aws.ec2 import SpotRequest
-from tests.aws.stack import GUARD, IMAGE, SCHEDULED, TEMPLATE, Stack, assert_sound, template
-from tests.parts.aws import Aws
+from tests.aws.stack import GUARD, IMAGE, SCHEDULED, TEMPLATE, Stack, template
+from tests.parts.aws import REGION, Aws
+from tests.parts.command import completed
+from tests.parts.missing import program
 from tests.parts.recorder import Recorder
 
-Make = Callable[..., Stack]
 
-
-@pytest.fixture
-def make(aws_stand_in: Aws) -> Make:
-    """Makes stacks, each with a name of its own; they end with the stand-in."""
-    return functools.partial(Stack, aws_stand_in)
-
-
-def test_the_template_is_sound() -> None:
-    """cfn-lint has nothing to say, for Osaka and for the largest region."""
-    assert_sound(TEMPLATE)
+def test_the_templates_are_sound() -> None:
+    """cfn-lint has nothing to say of any, for Osaka and for the largest region."""
+    templates = map(str, sorted(TEMPLATE.parent.glob("*.yaml")))
+    command = [program("cfn-lint"), "--regions", REGION, "us-east-1", "--template", *templates]
+    done = completed(command, seconds=240)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_the_template_fits_into_a_call() -> None:
@@ -59,25 +56,19 @@ def test_each_schedule_has_few_retries_a_dead_letter_queue_and_no_surprise() -> 
         assert properties["FlexibleTimeWindow"] == {"Mode": "OFF"}
 
 
-def test_launch_starts_a_spot_machine_with_the_templates_settings(
-    make: Make, aws_stand_in: Aws
-) -> None:
+def test_launch_starts_a_spot_machine_with_the_templates_settings(make: Make) -> None:
     """The schedule's own input, sent to EC2, gives one spot machine that terminates itself and knows its slot."""
     stack = make()
     assert stack.outputs["LaunchScheduleArn"].endswith(":aws-sdk:ec2:runInstances")
-    ec2 = aws_stand_in.client("ec2")
-    sent = stack.input_of("LaunchSchedule")
-    assert len(sent["ClientToken"]) <= 64
+    assert len(stack.input_of("LaunchSchedule")["ClientToken"]) <= 64
     name = launch(stack)
     assert stack.spot[name].kind == "one-time"
-    ((found,),) = (
-        page["Instances"] for page in ec2.describe_instances(InstanceIds=[name])["Reservations"]
-    )
+    found = stack.machine(name)
     assert found["InstanceLifecycle"] == "spot"
     assert found["SubnetId"] == stack.outputs["Subnet"]
     tags = {tag["Key"]: tag["Value"] for tag in found["Tags"]}
     assert (tags["mayfly-slot"], tags["mayfly-stack"]) == (SCHEDULED, stack.name)
-    data = launch_data(aws_stand_in, sent["LaunchTemplate"])
+    data = stack.launch_data
     assert data["InstanceType"] == found["InstanceType"] == "t3.medium"
     assert data["InstanceInitiatedShutdownBehavior"] == "terminate"
     # A T3 buys credits unasked, and a type without any refuses to be asked.
@@ -109,7 +100,7 @@ def test_what_a_machine_gets_beyond_the_default(make: Make, aws_stand_in: Aws) -
         LogRetentionDays="14",
         PermissionsBoundary=boundary,
     )
-    data = launch_data(aws_stand_in, {"LaunchTemplateId": stack.outputs["LaunchTemplate"]})
+    data = stack.launch_data
     assert data["CreditSpecification"] == {"CpuCredits": "standard"}
     assert data["BlockDeviceMappings"][0]["Ebs"]["Throughput"] == 250
     ebs = template()["Resources"]["LaunchTemplate"]["Properties"]["LaunchTemplateData"]
@@ -151,12 +142,9 @@ def test_a_network_and_a_role_of_your_own_are_used_and_not_made(
     )
     assert len(ec2.describe_vpcs()["Vpcs"]) == before
     assert "InstanceRole" not in stack.outputs
-    machine = launch(stack)
-    ((found,),) = (
-        page["Instances"] for page in ec2.describe_instances(InstanceIds=[machine])["Reservations"]
-    )
+    found = stack.machine(launch(stack))
     assert (found["SubnetId"], stack.outputs["Subnet"]) == (subnets[0], subnets[0])
-    data = launch_data(aws_stand_in, {"LaunchTemplateId": stack.outputs["LaunchTemplate"]})
+    data = stack.launch_data
     assert data["SecurityGroupIds"] == [group]
     assert stack.input_of("LastResortSchedule")["subnet"] == subnets[1]
     passed = [call.resource for _, call, _ in stack.judged if call.action == "iam:PassRole"]
@@ -193,12 +181,10 @@ def test_stopped_starts_its_one_machine_and_tells_it_the_slot(
     with stack.ec2_of("SchedulerRole") as schedule:
         schedule.create_tags(**stack.input_of("SlotSchedule"))
         schedule.start_instances(**stack.input_of("StartSchedule"))
-    ((found,),) = (
-        page["Instances"] for page in ec2.describe_instances(InstanceIds=[name])["Reservations"]
-    )
+    found = stack.machine(name)
     assert found["State"]["Name"] in {"pending", "running"}
     assert {"Key": "mayfly-slot", "Value": SCHEDULED} in found["Tags"]
-    data = launch_data(aws_stand_in, {"LaunchTemplateId": stack.outputs["LaunchTemplate"]})
+    data = stack.launch_data
     assert data["InstanceInitiatedShutdownBehavior"] == "stop"
     assert data["InstanceMarketOptions"] == {
         "MarketType": "spot",
@@ -206,9 +192,7 @@ def test_stopped_starts_its_one_machine_and_tells_it_the_slot(
     }
 
 
-def test_a_fleet_takes_the_cheapest_of_several_types_and_zones(
-    make: Make, aws_stand_in: Aws
-) -> None:
+def test_a_fleet_takes_the_cheapest_of_several_types_and_zones(make: Make) -> None:
     """With Spread, one `instant` request names three types in two zones; asked for twice, there is one machine."""
     stack = make(Spread="yes", ThirdType="m7i.large")
     assert stack.outputs["LaunchScheduleArn"] == GUARD
@@ -254,7 +238,7 @@ def test_the_guard_ends_what_is_on_for_too_long(make: Make, aws_stand_in: Aws) -
     assert states[0]["Instances"][0]["State"]["Name"] == "running"
 
 
-def test_the_guard_stops_the_machine_that_is_kept(make: Make, aws_stand_in: Aws) -> None:
+def test_the_guard_stops_the_machine_that_is_kept(make: Make) -> None:
     """In the mode `stopped` it is stopped, not terminated; once it is, there is nothing to do."""
     stack = make(Mode="stopped")
     name = stack.outputs["Instance"]
@@ -265,15 +249,18 @@ def test_the_guard_stops_the_machine_that_is_kept(make: Make, aws_stand_in: Aws)
     assert stack.guard(event, **late) == {"ended": []}
 
 
-def test_a_machine_that_its_request_launched_again_is_ended(make: Make, aws_stand_in: Aws) -> None:
+def beside(stack: Stack) -> str:
+    """Launch a machine of the stack's template that is not the one that the stack keeps; return its id."""
+    template = {"LaunchTemplateId": stack.outputs["LaunchTemplate"], "Version": "1"}
+    ec2 = stack.aws.client("ec2")
+    made = ec2.run_instances(LaunchTemplate=template, MinCount=1, MaxCount=1)
+    return str(made["Instances"][0]["InstanceId"])
+
+
+def test_a_machine_that_its_request_launched_again_is_ended(make: Make) -> None:
     """Only the stack's own machine is kept: another one of a persistent request is terminated."""
     stack = make(Mode="stopped")
-    ec2 = aws_stand_in.client("ec2")
-    other = ec2.run_instances(
-        LaunchTemplate={"LaunchTemplateId": stack.outputs["LaunchTemplate"], "Version": "1"},
-        MinCount=1,
-        MaxCount=1,
-    )["Instances"][0]["InstanceId"]
+    other = beside(stack)
     stack.spot[other] = stack.request_of_template()
     event = stack.input_of("GuardSchedule")
     assert stack.guard(event, age=lambda _: timedelta(minutes=16)) == {"ended": [other]}
@@ -282,18 +269,10 @@ def test_a_machine_that_its_request_launched_again_is_ended(make: Make, aws_stan
     assert stack.machines()[stack.outputs["Instance"]] == "running"
 
 
-def test_what_cannot_be_cancelled_is_ended_all_the_same(make: Make, aws_stand_in: Aws) -> None:
+def test_what_cannot_be_cancelled_is_ended_all_the_same(make: Make) -> None:
     """A request without our tag is none that the guard may cancel: its machine ends, the others end, and it is told."""
     stack = make(Mode="stopped")
-    ec2 = aws_stand_in.client("ec2")
-    others = [
-        ec2.run_instances(
-            LaunchTemplate={"LaunchTemplateId": stack.outputs["LaunchTemplate"], "Version": "1"},
-            MinCount=1,
-            MaxCount=1,
-        )["Instances"][0]["InstanceId"]
-        for _ in range(2)
-    ]
+    others = [beside(stack) for _ in range(2)]
     stack.spot[others[0]] = SpotRequest("persistent")
     with pytest.raises(RuntimeError, match=f"{others[0]}.*CancelSpotInstanceRequests"):
         stack.guard(stack.input_of("GuardSchedule"), age=lambda _: timedelta(minutes=16))
@@ -320,20 +299,13 @@ def test_a_machine_under_maintenance_gets_a_day_and_no_more(make: Make, aws_stan
     assert stack.guard(event, age=lambda _: timedelta(hours=25)) == {"ended": [name]}
 
 
-def test_the_last_resort_buys_a_machine_only_when_there_was_none(
-    make: Make, aws_stand_in: Aws
-) -> None:
+def test_the_last_resort_buys_a_machine_only_when_there_was_none(make: Make) -> None:
     """A machine within the hour is enough; without one, a machine on demand is launched with the same settings."""
     stack = make(LastResortExpression="cron(20 3 * * ? *)")
     assert stack.outputs["LastResortScheduleArn"] == GUARD
     event = stack.input_of("LastResortSchedule")
     name = stack.guard(event)["launched"]
-    ((found,),) = (
-        page["Instances"]
-        for page in aws_stand_in.client("ec2").describe_instances(InstanceIds=[name])[
-            "Reservations"
-        ]
-    )
+    found = stack.machine(name)
     assert "InstanceLifecycle" not in found
     assert {"Key": "mayfly-slot", "Value": SCHEDULED} in found["Tags"]
     assert stack.guard(event) == {"found": name}
@@ -391,15 +363,6 @@ def custom(stack: Stack, **event: Any) -> Any:
         (answer,) = cloudformation.requests
     assert answer.method == "PUT"
     return json.loads(answer.body)
-
-
-def launch_data(aws: Aws, which: dict[str, str]) -> dict[str, Any]:
-    """The launch template's newest data."""
-    versions = aws.client("ec2").describe_launch_template_versions(
-        LaunchTemplateId=which["LaunchTemplateId"], Versions=["$Latest"]
-    )
-    data: dict[str, Any] = versions["LaunchTemplateVersions"][0]["LaunchTemplateData"]
-    return data
 
 
 def launch(stack: Stack) -> str:

@@ -1,6 +1,7 @@
 """Fixtures of container jobs."""
 
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +36,14 @@ def compose_yard(yard: Bench) -> Bench:
     """The same with docker compose."""
     yard.environ |= with_plugin(yard.environ)
     return yard
+
+
+@pytest.fixture
+def own_image(docker_engine: DockerEngine) -> Iterator[str]:
+    """A name for an image of the test's own, which is removed after it; others may use the engine as well."""
+    name = f"mayfly.test/own-{uuid.uuid4().hex[:12]}:1"
+    yield name
+    docker_engine.docker("image", "rm", "--force", name)
 
 
 def path_without(folder: Path, *names: str) -> str:

@@ -3,6 +3,7 @@
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from tests.bucket.bucket import Bucket
 from tests.containers.test_image import job
-from tests.parts.compose import with_plugin
+from tests.parts.cache import one_at_a_time
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.missing import program
 from tests.run.bench import Bench
@@ -61,13 +62,12 @@ FILES = {
 
 @pytest.fixture(params=["chromedriver", "container"])
 def browsing(bench: Bench, request: pytest.FixtureRequest) -> Iterator[Bench]:
-    """A computer with a browser of each kind, offered at the usual port."""
+    """A computer with a browser of each kind."""
     program("unshare")
     bench.with_browser()
-    bench.settings["browser.port"] = "4444"
     # Chromium puts a socket into the run's folder, whose path must be short.
-    state = Path("/tmp") / f"mayfly-{bench.folder.name[-12:]}"
-    bench.settings["paths.state"] = str(state)
+    place = Path(tempfile.mkdtemp(dir="/tmp", prefix="mayfly-"))
+    bench.settings["paths.state"] = str(place)
     if request.param == "container":
         engine: DockerEngine = request.getfixturevalue("docker_engine")
         bench.environ |= engine.environ
@@ -76,13 +76,21 @@ def browsing(bench: Bench, request: pytest.FixtureRequest) -> Iterator[Bench]:
     else:
         program("chromedriver")
     yield bench
-    shutil.rmtree(state, ignore_errors=True)
+    shutil.rmtree(place, ignore_errors=True)
 
 
-def test_addresses_in_the_code_work_beside_the_environment(browsing: Bench, bucket: Bucket) -> None:
+@pytest.fixture
+def at_4444(browsing: Bench) -> Iterator[Bench]:
+    """The same, with the browser at the usual port, of which a machine has one."""
+    browsing.settings["browser.port"] = "4444"
+    with one_at_a_time("port-4444"):
+        yield browsing
+
+
+def test_addresses_in_the_code_work_beside_the_environment(at_4444: Bench, bucket: Bucket) -> None:
     """`localhost:4444/wd/hub` and `selenium:4444` reach the run's browser, whichever kind it is."""
-    browsing.release("v1", jobs(), FILES)
-    ran = browsing.run()
+    at_4444.release("v1", jobs(), FILES)
+    ran = at_4444.run()
     assert ran.code == 0, ran.stderr
     files = bucket.run(ran.run_id).files
     for name in ("reads", "localhost", "selenium"):
@@ -119,13 +127,9 @@ def test_a_container_reaches_the_run_s_browser_and_no_other_one(
 ) -> None:
     """By its environment and by the address in its code; a container that did not ask for a browser by neither."""
     browsing.environ |= docker_engine.environ
-    browsing.settings["browser.port"] = "0"
-    by_name = OPENS.replace("BASE", "http://selenium:4444/wd/hub").replace(
-        "OUT", "$MAYFLY_OUTPUT_DIR"
-    )
-    by_environment = OPENS.replace("BASE", "$MAYFLY_WEBDRIVER_URL").replace(
-        "OUT", "$MAYFLY_OUTPUT_DIR"
-    )
+    opens = OPENS.replace("OUT", "$MAYFLY_OUTPUT_DIR")
+    by_name = opens.replace("BASE", "http://selenium:4444/wd/hub")
+    by_environment = opens.replace("BASE", "$MAYFLY_WEBDRIVER_URL")
     downloads = "ls -d $MAYFLY_DOWNLOADS_DIR; touch $MAYFLY_DOWNLOADS_DIR/x"
     text = job(busybox, by_name + downloads, browser=True)
     text += job(busybox, by_environment, browser=True).replace('"a"', '"b"')
@@ -166,14 +170,11 @@ until wget -q -O - http://selenium:4444/wd/hub/status | tee /tmp/status | grep -
 
 
 def test_the_seed_stack_drives_its_own_browser(
-    yard: Bench, bucket: Bucket, docker_engine: DockerEngine, selenium_image: str, busybox: str
+    compose_yard: Bench, bucket: Bucket, selenium_image: str, busybox: str
 ) -> None:
     """A batch service beside `selenium/standalone-chrome`, from the file as it was on the old server."""
-    yard.environ |= with_plugin(yard.environ)
-    name = "selenium/standalone-chrome:4.48.0-mayfly-test"
-    assert docker_engine.docker("tag", selenium_image, name).returncode == 0
     script = SCRAPE + OPENS.replace("BASE", "http://selenium:4444/wd/hub").replace("OUT", "/data")
-    stack = SEED.format(busybox=busybox, selenium=name).replace(
+    stack = SEED.format(busybox=busybox, selenium=selenium_image).replace(
         "- ./data:/data", "- ./data:/data\n      - ./scripts:/scripts"
     )
     text = """
@@ -184,10 +185,7 @@ def test_the_seed_stack_drives_its_own_browser(
         output = "/data"
         env = { SHOP = "north" }
     """
-    try:
-        yard.release("v1", text, {"compose.yml": stack, "scripts/scrape.sh": script})
-        ran = yard.run()
-    finally:
-        docker_engine.docker("rmi", name)
+    compose_yard.release("v1", text, {"compose.yml": stack, "scripts/scrape.sh": script})
+    ran = compose_yard.run()
     assert ran.code == 0, ran.stderr
     assert b'"sessionId"' in bucket.run(ran.run_id).files["legacy/session.json"]

@@ -8,7 +8,6 @@ from tests.bucket.bucket import Bucket
 from tests.bucket.sound import sound
 from tests.containers.conftest import path_without, remains
 from tests.parts.docker_engine import DockerEngine
-from tests.parts.waiting import wait_until
 from tests.run.bench import Bench, finish
 
 ABSENT = "mayfly.test/nobody/has-this:1"
@@ -98,9 +97,7 @@ def test_a_run_that_is_told_to_stop_stops_its_containers(yard: Bench, busybox: s
     script = "trap 'echo bye; exit 0' TERM; echo ready; while true; do sleep 0.1; done"
     yard.release("v1", job(busybox, script))
     with yard.running() as process:
-        wait_until(
-            lambda: "ready" in (yard.folder / "stderr.log").read_text(), what="the job", seconds=90
-        )
+        yard.log.wait_for("job.output", line="ready", seconds=90)
         process.send_signal(signal.SIGTERM)
         ran = finish(process)
     assert ran.code == 7, ran.stderr
@@ -136,9 +133,7 @@ def test_secrets_reach_the_container_and_no_command_line(
     secrets.touch(0o600)
     secrets.write_text("TOKEN='hush-hush-hush second'\n")
     with yard.running(secrets__source=str(secrets)) as process:
-        wait_until(
-            lambda: "ready" in (yard.folder / "stderr.log").read_text(), what="the job", seconds=90
-        )
+        yard.log.wait_for("job.output", line="ready", seconds=90)
         lines = [_command_line(path) for path in Path("/proc").iterdir() if path.name.isdecimal()]
         (name,) = {name for name in remains(docker_engine, yard) if name.endswith("-a-1")}
         inspected = docker_engine.docker(
@@ -179,14 +174,12 @@ def test_a_container_has_no_way_out(yard: Bench, busybox: str) -> None:
 
 
 def test_an_unprivileged_image_can_write_its_output_and_go_on_with_its_state(
-    yard: Bench, bucket: Bucket, docker_engine: DockerEngine, busybox: str
+    yard: Bench, bucket: Bucket, docker_engine: DockerEngine, busybox: str, own_image: str
 ) -> None:
     """Whoever the image runs as, output, state and result are its own to write."""
-    name = f"{busybox}-user"
-    made = docker_engine.docker("create", busybox, "true").stdout.strip()
-    changed = docker_engine.docker("commit", "--change", "USER 1000:1000", made, name)
-    docker_engine.docker("rm", made)
-    assert changed.returncode == 0, changed.stderr
+    made = docker_engine.do("create", busybox, "true").strip()
+    docker_engine.do("commit", "--change", "USER 1000:1000", made, own_image)
+    docker_engine.do("rm", made)
     script = """
         set -e
         id -u
@@ -195,12 +188,9 @@ def test_an_unprivileged_image_can_write_its_output_and_go_on_with_its_state(
         cat $MAYFLY_STATE_DIR/deep/n > $MAYFLY_OUTPUT_DIR/n.txt
         echo '{"items": 1}' > $MAYFLY_RESULT_FILE
     """
-    try:
-        yard.release("v1", job(name, script))
-        assert yard.run().code == 0
-        ran = yard.run()
-    finally:
-        docker_engine.docker("rmi", name)
+    yard.release("v1", job(own_image, script))
+    assert yard.run().code == 0
+    ran = yard.run()
     assert ran.code == 0, ran.stderr
     assert ran.job("a")["items"] == 1
     assert bucket.run(ran.run_id).files["a/n.txt"] == b"again\nagain\n"
@@ -236,9 +226,7 @@ def test_the_container_of_a_killed_agent_is_removed_at_the_next_start(
     script = "echo done > /mayfly/output/a.csv; echo ready; sleep 300"
     yard.release("v1", job(busybox, script))
     with yard.running() as process:
-        wait_until(
-            lambda: "ready" in (yard.folder / "stderr.log").read_text(), what="the job", seconds=90
-        )
+        yard.log.wait_for("job.output", line="ready", seconds=90)
         process.send_signal(signal.SIGKILL)
         process.wait(10)
     assert len(remains(docker_engine, yard)) == 2

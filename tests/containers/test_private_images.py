@@ -4,7 +4,7 @@ import asyncio
 import base64
 import json
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,13 @@ JOB = """
     name = "contained"
     image = "IMAGE"
     command = ["sh", "-c", "env; echo done > $MAYFLY_OUTPUT_DIR/done.txt"]
+"""
+STACK = """
+    [[job]]
+    name = "stack"
+    compose = "compose.yml"
+    service = "batch"
+    output = "/data"
 """
 
 
@@ -76,16 +83,12 @@ def private(docker_engine: DockerEngine, busybox: str, tmp_path: Path) -> Iterat
 
 
 @pytest.fixture
-def bench_of(private: Private) -> Callable[[Bench], Bench]:
-    """Sets a computer up so that its agent knows the registry."""
-
-    def set_up(bench: Bench) -> Bench:
-        (bench.folder / "runtime").mkdir()
-        bench.environ["XDG_RUNTIME_DIR"] = str(bench.folder / "runtime")
-        bench.environ["MAYFLY_CONFIG"] = str(private.config)
-        return bench
-
-    return set_up
+def knowing(compose_yard: Bench, private: Private) -> Bench:
+    """A computer whose agent knows the registry."""
+    (compose_yard.folder / "runtime").mkdir()
+    compose_yard.environ["XDG_RUNTIME_DIR"] = str(compose_yard.folder / "runtime")
+    compose_yard.environ["MAYFLY_CONFIG"] = str(private.config)
+    return compose_yard
 
 
 def left(bench: Bench) -> list[Path]:
@@ -94,50 +97,41 @@ def left(bench: Bench) -> list[Path]:
 
 
 def test_a_job_runs_in_a_private_image_until_the_login_is_revoked(
-    yard: Bench, private: Private, bench_of: Callable[[Bench], Bench]
+    knowing: Bench, private: Private
 ) -> None:
     """The second run has a job that failed, in words, and a doctor that says the same."""
-    bench = bench_of(yard)
-    bench.release("v1.0", JOB.replace("IMAGE", private.image))
-    ran = bench.run()
+    knowing.release("v1.0", JOB.replace("IMAGE", private.image))
+    ran = knowing.run()
     assert ran.job("contained")["status"] == "succeeded", ran.stderr
-    assert "logged in to" in bench.mayfly("doctor").stdout
+    assert "logged in to" in knowing.mayfly("doctor").stdout
     private.forget()
     private.registry.admit("another")
-    refused = bench.run()
+    refused = knowing.run()
     message = refused.job("contained")["message"]
     assert refused.job("contained")["status"] == "failed"
     assert "the registry denied access" in message
-    alarmed = bench.mayfly("doctor")
+    alarmed = knowing.mayfly("doctor")
     assert f"{private.registry.host}: docker login failed: the registry denied access" in (
         alarmed.stdout + alarmed.stderr
     )
     assert PASSWORD not in ran.stderr + refused.stderr + alarmed.stdout + alarmed.stderr
-    assert left(bench) == []
+    assert left(knowing) == []
 
 
 def test_preparing_an_image_of_the_machine_fetches_what_is_private(
-    compose_yard: Bench, private: Private, bench_of: Callable[[Bench], Bench]
+    knowing: Bench, private: Private
 ) -> None:
     """The images of jobs and of stacks, with the same login."""
-    bench = bench_of(compose_yard)
     stack = f"services: {{batch: {{image: {private.image}}}}}"
-    jobs = f"""
-        {JOB.replace("IMAGE", private.image)}
-        [[job]]
-        name = "stack"
-        compose = "compose.yml"
-        service = "batch"
-        output = "/data"
-    """
-    bench.release("v1.0", jobs, {"compose.yml": stack})
-    pairs = (f"release.repository={bench.repo.bare}", f"paths.state={bench.state}")
-    done = bench.mayfly("prepare", *(text for pair in pairs for text in ("--set", pair)))
+    jobs = JOB.replace("IMAGE", private.image) + STACK
+    knowing.release("v1.0", jobs, {"compose.yml": stack})
+    pairs = (f"release.repository={knowing.repo.bare}", f"paths.state={knowing.state}")
+    done = knowing.mayfly("prepare", *(text for pair in pairs for text in ("--set", pair)))
     assert done.returncode == 0, done.stderr
-    assert private.engine.docker("image", "inspect", private.image).returncode == 0
+    assert private.engine.has(private.image)
     assert "stack.incomplete" not in done.stderr
     assert PASSWORD not in done.stdout + done.stderr
-    assert left(bench) == []
+    assert left(knowing) == []
 
 
 @pytest.mark.parametrize(
@@ -158,10 +152,9 @@ def test_what_registries_say_is_understood(said: str, meaning: str) -> None:
 
 
 def test_a_stack_gets_the_images_that_it_names_and_builds_from(
-    compose_yard: Bench, private: Private, bench_of: Callable[[Bench], Bench]
+    knowing: Bench, private: Private
 ) -> None:
     """Before anything of it runs; its containers and its build see no login, whatever the compose file asks for."""
-    bench = bench_of(compose_yard)
     compose = f"""
         services:
           batch:
@@ -176,33 +169,22 @@ def test_a_stack_gets_the_images_that_it_names_and_builds_from(
             command: ["sleep", "60"]
     """
     dockerfile = f"FROM {private.image}\nARG CLIENT\nRUN echo $CLIENT > /built\n"
-    jobs = """
-        [[job]]
-        name = "stack"
-        compose = "compose.yml"
-        service = "batch"
-        output = "/data"
-    """
-    bench.release("v1.0", jobs, {"compose.yml": compose, "Dockerfile": dockerfile})
-    ran = bench.run()
+    knowing.release("v1.0", STACK, {"compose.yml": compose, "Dockerfile": dockerfile})
+    ran = knowing.run()
     assert ran.job("stack")["status"] == "succeeded", ran.stderr
-    (run,) = all_sound(bench.bucket)
-    assert "mayfly-docker" not in bench.bucket.run(run).files["stack/client.txt"].decode()
+    (run,) = all_sound(knowing.bucket)
+    assert "mayfly-docker" not in knowing.bucket.run(run).files["stack/client.txt"].decode()
     built = [event["action"] for event in ran.events("job.images_wanted")]
     assert built == ["compose pull", "compose build"]
-    assert left(bench) == []
+    assert left(knowing) == []
 
 
-def test_a_stack_whose_login_is_wrong_says_so(
-    compose_yard: Bench, private: Private, bench_of: Callable[[Bench], Bench]
-) -> None:
+def test_a_stack_whose_login_is_wrong_says_so(knowing: Bench, private: Private) -> None:
     """In the words of a single image."""
-    bench = bench_of(compose_yard)
     private.remember("wr0ng-wr0ng")
     compose = f"services: {{batch: {{image: {private.image}, command: ['true']}}}}"
-    jobs = '[[job]]\nname = "stack"\ncompose = "compose.yml"\nservice = "batch"\noutput = "/data"\n'
-    bench.release("v1.0", jobs, {"compose.yml": compose})
-    ran = bench.run()
+    knowing.release("v1.0", STACK, {"compose.yml": compose})
+    ran = knowing.run()
     assert "the registry denied access" in ran.job("stack")["message"]
     assert "wr0ng" not in ran.stderr
 
@@ -242,11 +224,8 @@ pathlib.Path(os.environ["MAYFLY_OUTPUT_DIR"], "found.json").write_text(json.dump
 """
 
 
-def test_no_job_and_no_reader_sees_a_registrys_password(
-    yard: Bench, private: Private, bench_of: Callable[[Bench], Bench]
-) -> None:
+def test_no_job_and_no_reader_sees_a_registrys_password(knowing: Bench, private: Private) -> None:
     """Neither as it is nor as docker's client writes it: in no file, process, object of the bucket, or log."""
-    bench = bench_of(yard)
     written = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
     backwards = f"{PASSWORD[::-1]} {written[::-1]}"
     jobs = f"""
@@ -256,17 +235,17 @@ def test_no_job_and_no_reader_sees_a_registrys_password(
         command = ["python3", "prowls.py"]
         needs = ["contained"]
         env.SOUGHT = "{backwards}"
-        env.STATE = "{bench.state}"
-        env.CLIENTS = "{bench.environ["XDG_RUNTIME_DIR"]}"
+        env.STATE = "{knowing.state}"
+        env.CLIENTS = "{knowing.environ["XDG_RUNTIME_DIR"]}"
     """
-    bench.release("v1.0", jobs, {"prowls.py": PROWLS})
-    ran = bench.run()
+    knowing.release("v1.0", jobs, {"prowls.py": PROWLS})
+    ran = knowing.run()
     assert ran.outcome["status"] == "succeeded", ran.stderr
-    (run,) = all_sound(bench.bucket)
-    looked, found = json.loads(bench.bucket.run(run).files["prowls/found.json"])
+    (run,) = all_sound(knowing.bucket)
+    looked, found = json.loads(knowing.bucket.run(run).files["prowls/found.json"])
     assert (looked > 20, found) == (True, [])
-    places = {key: bench.bucket.objects.get(key) for key in bench.bucket.objects.stamps()}
-    places |= {str(path): path.read_bytes() for path in bench.state.rglob("*") if path.is_file()}
+    places = {key: knowing.bucket.objects.get(key) for key in knowing.bucket.objects.stamps()}
+    places |= {str(path): path.read_bytes() for path in knowing.state.rglob("*") if path.is_file()}
     places["stderr"] = ran.stderr.encode()
     texts = (PASSWORD.encode(), written.encode())
     assert [name for name, content in places.items() for text in texts if text in content] == []

@@ -4,7 +4,6 @@ Its files are written and its commands typed as they stand there, with this mach
 world's. What is not here is AWS itself: SSM and CloudFormation are stand-ins, and a machine is its unit's own command.
 """
 
-import base64
 import os
 import re
 import shlex
@@ -22,7 +21,7 @@ from tests.aws.stack import Stack
 from tests.bucket.bucket import Bucket, Run
 from tests.bucket.sound import all_sound
 from tests.corpus.standins import ensure_all
-from tests.parts.aws import KEYS, REGION, Aws
+from tests.parts.aws import KEYS, PERSON, REGION, Aws
 from tests.parts.certificate import make_certificate
 from tests.parts.command import surroundings
 from tests.parts.compose import with_plugin
@@ -168,11 +167,7 @@ class World:
 
     def launch(self, stack: Stack, home: str) -> None:
         """Do what a new machine of a stack does: the unit's command, with the launch's user data and a role's keys."""
-        versions = self.aws.client("ec2").describe_launch_template_versions(
-            LaunchTemplateId=stack.outputs["LaunchTemplate"], Versions=["$Latest"]
-        )
-        data = versions["LaunchTemplateVersions"][0]["LaunchTemplateData"]
-        said = base64.b64decode(data["UserData"]).decode()
+        said = stack.user_data
         assert [secret for secret in (TOKEN, PASSWORD) if secret in said] == []
         (command,) = re.findall(r"^ExecStart=\S+/(mayfly .*)$", UNIT.read_text(), re.MULTILINE)
         self.engine.docker("image", "rm", "--force", self.person.here(IMAGE))
@@ -220,10 +215,7 @@ def world(
             "PYTHONPATH": str(ROOT),
             "HOME": str(laptop),
             "AWS_ENDPOINT_URL": aws_stand_in.url,
-            "AWS_ACCESS_KEY_ID": KEYS[0],
-            "AWS_SECRET_ACCESS_KEY": KEYS[1],
-            "AWS_REGION": REGION,
-            "AWS_EC2_METADATA_DISABLED": "true",
+            **PERSON,
             # Several runs at once would contend for the usual one.
             "MAYFLY_BROWSER_PORT": "0",
             **docker_engine.environ,
@@ -266,8 +258,7 @@ def _push_image(world: World) -> None:
     (context / "prices.py").write_text(SCRAPER)
     (context / "Dockerfile").write_text(DOCKERFILE)
     local = f"mayfly.test/prices-{uuid.uuid4().hex[:8]}"
-    built = world.engine.docker("build", "--quiet", "--tag", local, str(context))
-    assert built.returncode == 0, built.stderr
+    world.engine.build(local, context)
     name = world.person.here(IMAGE).partition("/")[2]
     world.registry.push(world.engine, local, name, world.folder / "pushing", PASSWORD)
     world.engine.docker("image", "rm", "--force", local)

@@ -9,7 +9,6 @@ from tests.bucket.bucket import Bucket
 from tests.bucket.sound import sound
 from tests.containers.conftest import remains
 from tests.parts.docker_engine import DockerEngine
-from tests.parts.waiting import wait_until
 from tests.run.bench import Bench
 
 JOB = """
@@ -34,7 +33,7 @@ services:
     restart: always
     shm_size: 64m
     volumes: ["/dev/shm:/dev/shm"]
-    command: ["sh", "-c", "while true; do echo page | nc -l -p 4444; done"]
+    command: [nc, -ll, -p, "4444", -e, echo, page]
 volumes:
   scraped: {{}}
 """
@@ -126,11 +125,7 @@ def test_the_stack_of_a_killed_agent_is_removed_at_the_next_start(
     script = "echo done > /data/a.csv; echo ready; sleep 300"
     compose_yard.release("v1", JOB, {"compose.yml": stack(busybox, script)})
     with compose_yard.running() as process:
-        wait_until(
-            lambda: '"ready"' in (compose_yard.folder / "stderr.log").read_text(),
-            what="the job",
-            seconds=90,
-        )
+        compose_yard.log.wait_for("job.output", line="ready", seconds=90)
         process.send_signal(signal.SIGKILL)
         process.wait(10)
     assert len(remains(docker_engine, compose_yard)) >= 3
@@ -154,7 +149,7 @@ services:
     image: {image}
     container_name: mayfly-test-chrome
     ports: ["127.0.0.1:45671:4444"]
-    command: ["sh", "-c", "while true; do echo page | nc -l -p 4444; done"]
+    command: [nc, -ll, -p, "4444", -e, echo, page]
 networks: {{ default: {{ name: mayfly-test-network }} }}
 volumes: {{ scraped: {{ name: mayfly-test-volume }} }}
 """

@@ -13,7 +13,7 @@ import tarfile
 from pathlib import Path
 
 from tests.parts.busybox_image import ensure_busybox
-from tests.parts.cache import cache_folder
+from tests.parts.cache import cache_folder, one_at_a_time
 from tests.parts.docker_engine import DockerEngine
 
 REGISTRY = "mayfly.test"
@@ -71,12 +71,12 @@ VERSION = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
 
 def ensure_all(engine: DockerEngine, text: str, folder: Path) -> None:
     """Have every stand-in that a text names in the engine."""
-    for name in sorted(set(NAMED.findall(text))):
-        made = engine.docker(
-            "image", "inspect", "--format", '{{index .Config.Labels "standin"}}', name
-        )
-        if made.stdout.strip() != VERSION:
-            _build(engine, name, folder)
+    label = ("image", "inspect", "--format", '{{index .Config.Labels "standin"}}')
+    # Two at once would write one archive of Python.
+    with one_at_a_time("standins"):
+        for name in sorted(set(NAMED.findall(text))):
+            if engine.docker(*label, name).stdout.strip() != VERSION:
+                _build(engine, name, folder)
 
 
 def _build(engine: DockerEngine, name: str, folder: Path) -> None:
@@ -97,8 +97,7 @@ def _build(engine: DockerEngine, name: str, folder: Path) -> None:
     context.mkdir()
     for path, content in {**files, "Dockerfile": dockerfile}.items():
         (context / path).write_text(content)
-    done = engine.docker("build", "--quiet", "--tag", name, str(context), seconds=120)
-    assert done.returncode == 0, done.stdout + done.stderr
+    engine.build(name, context)
 
 
 _PYTHON_ENV = """ENV PYTHONHOME=/usr/local LD_LIBRARY_PATH=/usr/local/lib PYTHONDONTWRITEBYTECODE=1
@@ -110,7 +109,7 @@ def _python(engine: DockerEngine) -> str:
     """Return the name of an image with this machine's Python and nothing else."""
     program = Path(sys.executable).resolve()
     name = f"{REGISTRY}/interpreter:{hashlib.sha256(f'{program} {sys.version}'.encode()).hexdigest()[:12]}"
-    if engine.docker("image", "inspect", name).returncode == 0:
+    if engine.has(name):
         return name
     archive = cache_folder() / "python-root.tar"
     with tarfile.open(archive, "w") as tar:
@@ -127,8 +126,7 @@ def _python(engine: DockerEngine) -> str:
             tar.add(
                 source.resolve(), str(source)[1:] if is_loader else f"usr/local/lib/{source.name}"
             )
-    done = engine.docker("import", str(archive), name, seconds=120)
-    assert done.returncode == 0, done.stderr
+    engine.do("import", str(archive), name, seconds=120)
     archive.unlink()
     return name
 

@@ -6,17 +6,15 @@ the build's own `uv sync --frozen` needs no network; and it has the Debian packa
 that its `apt-get install` has nothing to do.
 """
 
-import fcntl
 import hashlib
 import os
 import shutil
-import subprocess
 import tarfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.parts.cache import cache_folder
+from tests.parts.cache import cache_folder, one_at_a_time
+from tests.parts.command import output_of
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.missing import program
 
@@ -27,11 +25,7 @@ PYTHON = "3.11"
 """Debian bookworm's; packages are cached for it."""
 SLIM = "python3,ca-certificates,tzdata"
 """What the real `python:...-slim` has too."""
-ROOT_SECONDS, FETCH_SECONDS, IMPORT_SECONDS, BUILD_SECONDS = 600, 300, 120, 300
-
-
-class ImageBuildError(Exception):
-    """A step failed; the message carries the end of what it said."""
+ROOT_SECONDS, FETCH_SECONDS, IMPORT_SECONDS = 600, 300, 120
 
 
 @dataclass(frozen=True)
@@ -52,8 +46,8 @@ class Recipe:
 
     @property
     def image(self) -> str:
-        """The name of the image."""
-        return f"{PLACE}/mayfly-{self.name}:test"
+        """The name of the image: another checkout's is another one, and several may be tested at once."""
+        return f"{PLACE}/mayfly-{self.name}:{_key(str(REPOSITORY).encode())}"
 
 
 HOME = Recipe("home", f"{PLACE}/python", SLIM, ("home",))
@@ -64,30 +58,21 @@ def build_image(recipe: Recipe, engine: DockerEngine, scratch: Path) -> str:
     """Build an image and return its name.
 
     Raises:
-        ImageBuildError: A step failed.
+        CommandError: A step failed.
         MissingPartError: A program that a step needs is not installed.
     """
-    with (cache_folder() / "home-image.lock").open("wb") as gate:
-        fcntl.flock(gate, fcntl.LOCK_EX)
+    with one_at_a_time("home-image"):
         base, uv = _base(recipe, engine, scratch), _uv(engine, scratch)
-        # The classic builder: the other one is a plug-in that Debian's package does not bring.
-        engine.environ["DOCKER_BUILDKIT"] = "0"
         arguments = ["--build-arg", f"BASE={base}", "--build-arg", f"UV={uv}", "--network", "none"]
         dockerfile = REPOSITORY / "deploy" / recipe.name / "Dockerfile"
-        _check(
-            engine.docker(
-                *("build", "--tag", recipe.image, "--file", str(dockerfile), *arguments),
-                str(REPOSITORY),
-                seconds=BUILD_SECONDS,
-            )
-        )
+        engine.build(recipe.image, REPOSITORY, "--file", str(dockerfile), *arguments)
     return recipe.image
 
 
 def _base(recipe: Recipe, engine: DockerEngine, scratch: Path) -> str:
     included = recipe.included.encode()
     name = f"{recipe.base}:{_key((REPOSITORY / 'uv.lock').read_bytes(), PYTHON.encode(), included)}"
-    if engine.docker("image", "inspect", name).returncode == 0:
+    if engine.has(name):
         return name
     root = cache_folder() / f"home-root-{_key(included)}.tar"
     if not root.exists():
@@ -106,7 +91,7 @@ def _base(recipe: Recipe, engine: DockerEngine, scratch: Path) -> str:
         archive.add(_warm_cache(recipe, scratch), "var/cache/uv")
     changes = ["--change", "ENV UV_CACHE_DIR=/var/cache/uv UV_OFFLINE=1"]
     older = engine.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", recipe.base)
-    _check(engine.docker("import", *changes, str(whole), name, seconds=IMPORT_SECONDS))
+    engine.do("import", *changes, str(whole), name, seconds=IMPORT_SECONDS)
     whole.unlink()
     # Each has 300 MB, and nobody asks for one of an older lock file again; one that is in use stays.
     for image in older.stdout.split():
@@ -137,11 +122,11 @@ def _uv(engine: DockerEngine, scratch: Path) -> str:
     binary = Path(program("uv"))
     key = _key(binary.read_bytes())
     name = f"{PLACE}/uv:{key}"
-    if engine.docker("image", "inspect", name).returncode != 0:
+    if not engine.has(name):
         archive = scratch / "uv.tar"
         with tarfile.open(archive, "w") as tar:
             tar.add(binary, "uv")
-        _check(engine.docker("import", str(archive), name, seconds=IMPORT_SECONDS))
+        engine.do("import", str(archive), name, seconds=IMPORT_SECONDS)
     return name
 
 
@@ -150,21 +135,4 @@ def _key(*parts: bytes) -> str:
 
 
 def _run(*command: str, seconds: float) -> None:
-    _check(
-        subprocess.run(
-            command,
-            cwd=REPOSITORY,
-            env={**os.environ, "LC_ALL": "C.UTF-8"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
-    )
-
-
-def _check(done: subprocess.CompletedProcess[str]) -> None:
-    if done.returncode != 0:
-        said: Sequence[str] = (done.stdout, done.stderr)
-        raise ImageBuildError(f"{done.args} ended with {done.returncode}:\n{''.join(said)[-3000:]}")
+    output_of(command, at=REPOSITORY, environ={**os.environ, "LC_ALL": "C.UTF-8"}, seconds=seconds)

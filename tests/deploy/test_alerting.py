@@ -9,14 +9,14 @@ from agent.contract.facts import Schedule
 from tests.bucket.bucket import Bucket
 from tests.bucket.entries import leave_run
 from tests.consumer.serving import Serving, serving
-from tests.deploy.watchers import alertmanager, answers, asked, firing, note, prometheus, value
+from tests.deploy.watchers import alertmanager, asked, firing, note, prometheus, value
+from tests.parts.program import answers
 from tests.parts.recorder import Recorder
 from tests.parts.waiting import wait_until
 
 SECONDS = 60
 JOBS = ("quotes", "notes", "prices", "news", "books")
 FAILURES = 'mayfly_job_consecutive_failures{job_name="quotes"}'
-NOW = datetime.now(UTC).replace(microsecond=0)
 
 
 @pytest.mark.long
@@ -25,7 +25,7 @@ def test_three_failed_days_are_told_and_a_success_ends_it(
 ) -> None:
     """Two days are no news, the third is, a restart of the exporter repeats nothing, and one success resolves it."""
     for days in (3, 2):
-        leave_run(folder.objects, NOW - timedelta(days=days), {"quotes": "failed"})
+        leave_run(folder.objects, ago(days=days), {"quotes": "failed"})
     with (
         serving(tmp_path / "home", folder.environ) as home,
         alertmanager(tmp_path / "alertmanager", recorder.url) as manager,
@@ -34,7 +34,7 @@ def test_three_failed_days_are_told_and_a_success_ends_it(
         wait_until(lambda: value(watcher, FAILURES) == 2, seconds=SECONDS, what="two failed days")
         assert firing(watcher) == set()
 
-        leave_run(folder.objects, NOW - timedelta(days=1), {"quotes": "failed"})
+        leave_run(folder.objects, ago(days=1), {"quotes": "failed"})
         wait_until(lambda: bool(notes(recorder)), seconds=SECONDS, what="the alert")
         assert notes(recorder) == [("firing", "quotes failed 3 times in a row: page_changed")]
 
@@ -42,7 +42,7 @@ def test_three_failed_days_are_told_and_a_success_ends_it(
         assert firing(watcher) == {"MayflyJobFailing"}
         assert len(notes(recorder)) == 1
 
-        leave_run(folder.objects, NOW - timedelta(minutes=5), ["quotes"])
+        leave_run(folder.objects, ago(minutes=5), ["quotes"])
         wait_until(lambda: len(notes(recorder)) > 1, seconds=SECONDS, what="the resolution")
         assert [title for title, _ in notes(recorder)] == ["firing", "resolved"]
         assert firing(watcher) == set()
@@ -53,7 +53,7 @@ def test_a_machine_that_did_not_come_is_one_note(
 ) -> None:
     """And not one more for each of five jobs, which have had no success for nine days since."""
     said = Schedule(expression="cron(0 3 * * ? *)", timezone="Asia/Tokyo", grace_seconds=3600)
-    leave_run(folder.objects, NOW - timedelta(days=9), JOBS, scheduled=said)
+    leave_run(folder.objects, ago(days=9), JOBS, scheduled=said)
     with (
         serving(tmp_path / "home", folder.environ) as home,
         alertmanager(tmp_path / "alertmanager", recorder.url) as manager,
@@ -68,6 +68,11 @@ def test_a_machine_that_did_not_come_is_one_note(
     assert len(notes(recorder)) == 1
     assert notes(recorder)[0][0] == "firing"
     assert notes(recorder)[0][1].startswith("main: no run came")
+
+
+def ago(**how: float) -> datetime:
+    """Return a moment before this one: tests begin long after their modules are read."""
+    return datetime.now(UTC).replace(microsecond=0) - timedelta(**how)
 
 
 def states(manager: str) -> dict[str, set[str]]:

@@ -11,7 +11,7 @@ from agent.base.errors import ExitCode
 from tests.bucket.bucket import Bucket
 from tests.bucket.sound import Broken, Looker, all_sound, examine
 from tests.deploy.test_fleet import IMAGE, job, pod, variables
-from tests.deploy.test_image import NO_RIGHTS, said
+from tests.deploy.test_image import NO_RIGHTS
 from tests.deploy.tools import accepts
 from tests.parts.command import events_in
 from tests.parts.docker_engine import DockerEngine
@@ -65,8 +65,7 @@ class Engine:
         told.touch(mode=0o600)
         pairs = {**self.environ, "JOB_COMPLETION_INDEX": str(shard), "MAYFLY_GROUP": GROUP}
         told.write_text("".join(f"{name}={value}\n" for name, value in pairs.items()))
-        name = said(
-            self.docker,
+        name = self.docker.do(
             *("run", "--detach", "--network", "host", "--env-file", str(told), *NO_RIGHTS),
             *("--volume", f"{self.folder / 'site'}:/site", self.image),
             *pod()["containers"][0]["args"],
@@ -76,9 +75,7 @@ class Engine:
 
     def wait(self, name: str) -> int:
         """Wait for the end of a container, and return its exit code."""
-        done = self.docker.docker("wait", name, seconds=SECONDS)
-        assert done.returncode == 0, done.stderr
-        return int(done.stdout)
+        return int(self.docker.do("wait", name, seconds=SECONDS))
 
     def told(self, name: str) -> list[dict[str, Any]]:
         """Return what a container has logged."""
@@ -147,7 +144,7 @@ def test_the_image_has_what_a_shard_needs(docker_engine: DockerEngine, fleet_ima
     """Git, the verifier of signatures and uv are there, and no configuration that switches anything off."""
     form = "{{.Config.User}} {{.Config.Entrypoint}} {{.Config.Cmd}}"
     assert (
-        said(docker_engine, "inspect", "-f", form, fleet_image)
+        docker_engine.do("inspect", "-f", form, fleet_image)
         == "10001:10001 [mayfly] [run --log=json]\n"
     )
     shell = ["run", "--rm", "--network", "none", *NO_RIGHTS, "--entrypoint", "sh", fleet_image]
@@ -187,12 +184,12 @@ def test_a_shard_that_is_started_again_repeats_only_what_was_not_committed(
     engine.close(closed=True)
     evicted = engine.start(0)
     engine.until_at(evicted, jobs=2)
-    said(engine.docker, "stop", "--time", "60", evicted)
+    engine.docker.do("stop", "--time", "60", evicted)
     assert engine.wait(evicted) == 7
     done, cut = engine.visits
     killed = engine.start(0)
     engine.until_at(killed, jobs=1)
-    said(engine.docker, "kill", killed)
+    engine.docker.do("kill", killed)
     assert engine.wait(killed) == 137
     engine.close(closed=False)
     assert engine.wait(engine.start(0)) == 0

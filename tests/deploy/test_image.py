@@ -1,7 +1,6 @@
 """The home image in the real container engine: built from the Dockerfile, and run with as few rights as there are."""
 
 import re
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +11,9 @@ import pytest
 
 from tests.bucket.bucket import Bucket
 from tests.bucket.entries import leave_run
-from tests.deploy.tools import REPOSITORY, accepts
+from tests.deploy.tools import REPOSITORY
 from tests.parts.docker_engine import DockerEngine
+from tests.parts.program import answers
 from tests.parts.waiting import wait_until
 
 DOCKERFILE = REPOSITORY / "deploy" / "home" / "Dockerfile"
@@ -29,11 +29,6 @@ NO_RIGHTS = (
 )
 
 
-def test_the_dockerfile_is_clean() -> None:
-    """Hadolint has nothing to say."""
-    accepts("hadolint", DOCKERFILE)
-
-
 def test_the_dockerfile_names_the_locked_uv() -> None:
     """The uv that installs is the one that locked, and no image is `latest`."""
     named = re.search(r"ARG UV=\S+:(\S+)", DOCKERFILE.read_text("utf-8"))
@@ -46,6 +41,7 @@ def test_the_dockerfile_names_the_locked_uv() -> None:
     assert ":latest" not in DOCKERFILE.read_text("utf-8")
 
 
+@pytest.mark.long
 def test_it_serves_and_pulls_without_any_rights(
     docker_engine: DockerEngine, home_image: str, folder: Bucket, tmp_path: Path
 ) -> None:
@@ -53,22 +49,22 @@ def test_it_serves_and_pulls_without_any_rights(
     run = leave_run(folder.objects, STARTED).run
     options = [*NO_RIGHTS, *with_bucket(tmp_path), "--env", "TZ=Asia/Tokyo"]
     with running(docker_engine, home_image, *options) as (name, url):
-        wait_until(lambda: status(f"{url}/healthz") == 200, seconds=SECONDS, what="health")
+        wait_until(lambda: answers(f"{url}/healthz"), seconds=SECONDS, what="health")
         seen = (
             'mayfly_run_last_status{bucket="file:///bucket",schedule="main",status="succeeded"} 1.0'
         )
         wait_until(lambda: seen in text(f"{url}/metrics"), seconds=SECONDS, what="the run")
-        assert status(f"{url}/") == 200
+        assert answers(f"{url}/")
 
         def pulled() -> bool:
             listing = docker_engine.docker("exec", name, "ls", "/data/scraped/quotes")
             return listing.stdout.startswith(run)
 
         wait_until(pulled, seconds=SECONDS, what="the pull")
-        assert said(docker_engine, "exec", name, "id", "-u") == "10001\n"
+        assert docker_engine.do("exec", name, "id", "-u") == "10001\n"
         assert docker_engine.docker("exec", name, "touch", "/opt/mayfly/x").returncode != 0
-        said(docker_engine, "stop", "--time", "20", name)
-        assert said(docker_engine, "inspect", "-f", "{{.State.ExitCode}}", name) == "0\n"
+        docker_engine.do("stop", "--time", "20", name)
+        assert docker_engine.do("inspect", "-f", "{{.State.ExitCode}}", name) == "0\n"
 
 
 @pytest.mark.long
@@ -78,32 +74,19 @@ def test_it_pulls_once_and_ends(
     """The same image pulls by itself, as the CronJob has it do."""
     run = leave_run(folder.objects, STARTED).run
     options = [*NO_RIGHTS, *with_bucket(tmp_path), "--env", "TZ=Asia/Tokyo"]
-    done = docker_engine.docker(
-        *(
-            "run",
-            "--rm",
-            "--network",
-            "none",
-            *options,
-            home_image,
-            "pull",
-            "/data/scraped",
-            "--json",
-        ),
-        seconds=SECONDS,
-    )
-    assert done.returncode == 0, done.stderr
-    assert run in done.stdout
+    pull = ("run", "--rm", "--network", "none", *options, home_image, "pull", "/data/scraped")
+    assert run in docker_engine.do(*pull, "--json")
 
 
+@pytest.mark.long
 def test_it_has_what_home_needs_and_no_more(docker_engine: DockerEngine, home_image: str) -> None:
     """No AWS, no uv, no shell of its own as its command; it names its port, its user and its health."""
     listing = ["run", "--rm", "--network", "none", "--entrypoint", "ls", home_image]
-    packages = said(docker_engine, *listing, "/opt/mayfly/lib/python3.11/site-packages")
+    packages = docker_engine.do(*listing, "/opt/mayfly/lib/python3.11/site-packages")
     assert not {"boto3", "botocore", "uv"} & set(packages.split())
     assert {"consumer", "prometheus_client", "obstore"} <= set(packages.split())
     form = "{{.Config.User}} {{.Config.Entrypoint}} {{len .Config.Healthcheck.Test}}"
-    assert said(docker_engine, "inspect", "-f", form, home_image) == "10001:10001 [mayfly] 4\n"
+    assert docker_engine.do("inspect", "-f", form, home_image) == "10001:10001 [mayfly] 4\n"
 
 
 def with_bucket(folder: Path) -> list[str]:
@@ -117,30 +100,12 @@ def with_bucket(folder: Path) -> list[str]:
 @contextmanager
 def running(engine: DockerEngine, image: str, *options: str) -> Iterator[tuple[str, str]]:
     """Run a container with its port on the loopback address; yields its name and URL."""
-    name = said(engine, "run", "--detach", "--publish", "127.0.0.1::9464", *options, image).strip()
+    name = engine.do("run", "--detach", "--publish", "127.0.0.1::9464", *options, image).strip()
     try:
-        address = said(engine, "port", name, "9464").strip()
+        address = engine.do("port", name, "9464").strip()
         yield name, f"http://{address}"
     finally:
         engine.docker("rm", "--force", "--volumes", name)
-
-
-def said(engine: DockerEngine, *arguments: str) -> str:
-    """Run `docker`, which must succeed, and return its output."""
-    done = engine.docker(*arguments, seconds=SECONDS)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def status(url: str) -> int:
-    """Return the status that a URL answers with; 0 when nobody does."""
-    try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-    except OSError:
-        return 0
 
 
 def text(url: str) -> str:

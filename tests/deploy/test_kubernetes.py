@@ -9,7 +9,7 @@ import yaml
 
 from agent import __version__
 from tests.deploy.operator_schema import SCHEMAS
-from tests.deploy.tools import KUBERNETES, MONITORING, accepts, run
+from tests.deploy.tools import KUBERNETES, MONITORING, accepts, validated, without_rights
 
 FOLDERS = ["base", "overlays/prometheus-operator", "overlays/pull-only", "example"]
 WORKLOADS = {"Deployment", "CronJob"}
@@ -19,18 +19,15 @@ WORKLOADS = {"Deployment", "CronJob"}
 def test_kubernetes_accepts_the_manifests(folder: str, tmp_path: Path) -> None:
     """They build, and have no key that Kubernetes does not know and no value that it does not take."""
     own = [one for one in build(folder) if one["kind"] not in SCHEMAS]
-    file = tmp_path / "manifests.yaml"
-    file.write_text(yaml.safe_dump_all(own), "utf-8")
-    accepts("kubernetes-validate", "--strict", file)
+    done = validated(own, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_misspelt_key_is_caught(tmp_path: Path) -> None:
     """The check is worth something."""
     deployment = only("Deployment", build("base"))
     deployment["spec"]["template"]["spec"]["containers"][0]["imagePullPolicies"] = "Always"
-    file = tmp_path / "manifests.yaml"
-    file.write_text(yaml.safe_dump(deployment), "utf-8")
-    assert run("kubernetes-validate", "--strict", file).returncode != 0
+    assert validated([deployment], tmp_path).returncode != 0
 
 
 @pytest.mark.parametrize("folder", ["overlays/prometheus-operator", "example"])
@@ -81,18 +78,7 @@ def test_pods_have_no_rights(folder: str) -> None:
     pods = [pod_of(one) for one in build(folder) if one["kind"] in WORKLOADS]
     assert pods
     for pod in pods:
-        assert pod["automountServiceAccountToken"] is False
-        assert pod["securityContext"]["runAsNonRoot"] is True
-        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        (container,) = pod["containers"]
-        assert container["securityContext"] == {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        }
-        assert container["resources"]["limits"]["memory"]
-        assert {one["mountPath"] for one in container["volumeMounts"]} == {"/data", "/tmp"}
-        assert {"secretRef": {"name": "mayfly-store"}} in container["envFrom"]
+        without_rights(pod, {"/data", "/tmp"})
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

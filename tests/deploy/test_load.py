@@ -13,7 +13,8 @@ import yaml
 
 from tests.bucket.bucket import Bucket
 from tests.consumer.pulling import NIGHTS, leave, pull_into
-from tests.deploy.tools import KUBERNETES, accepts, run
+from tests.deploy.tools import KUBERNETES, accepts, validated
+from tests.parts.command import completed
 
 OVERLAY = KUBERNETES / "overlays" / "load"
 FILES = {
@@ -39,9 +40,7 @@ def dest(tmp_path: Path) -> tuple[Path, Bucket]:
 def load(dest: Path, *url: str) -> "subprocess.CompletedProcess[str]":
     """Run it, beside the folder."""
     command = [sys.executable, str(OVERLAY / "load.py"), str(dest), *url]
-    return subprocess.run(
-        command, cwd=dest.parent, capture_output=True, text=True, timeout=60, check=False
-    )
+    return completed(command, at=dest.parent)
 
 
 def scraped(database: Path) -> list[tuple[str, str, int, object]]:
@@ -89,14 +88,9 @@ def test_a_package_that_cannot_be_loaded_leaves_nothing_of_it(dest: tuple[Path, 
 
 def test_kubernetes_accepts_the_manifests(tmp_path: Path) -> None:
     """They build; the pod has no right, no network, and the program that the tests above ran."""
-    built = run("kubectl", "kustomize", OVERLAY)
-    assert built.returncode == 0, built.stderr
-    file = tmp_path / "manifests.yaml"
-    file.write_text(built.stdout, "utf-8")
-    accepts("kubernetes-validate", "--strict", file)
-    manifests = {
-        (one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(built.stdout)
-    }
+    built = list(yaml.safe_load_all(accepts("kubectl", "kustomize", OVERLAY)))
+    assert validated(built, tmp_path).returncode == 0
+    manifests = {(one["kind"], one["metadata"]["name"]): one for one in built}
     (config,) = (
         one for (kind, name), one in manifests.items() if kind == "ConfigMap" and "load" in name
     )

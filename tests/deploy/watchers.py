@@ -13,7 +13,7 @@ import yaml
 from tests.deploy.tools import MONITORING
 from tests.parts.missing import MissingPartError, program
 from tests.parts.ports import LOOPBACK, free_port
-from tests.parts.program import Program
+from tests.parts.program import Program, answers
 
 START_SECONDS = 30.0
 
@@ -22,15 +22,6 @@ def asked(url: str) -> Any:
     """Return the JSON that a URL answers with."""
     with urllib.request.urlopen(url, timeout=10) as answer:
         return json.load(answer)
-
-
-def answers(url: str) -> bool:
-    """Tell whether somebody answers there with success."""
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return int(answer.status) == 200
-    except OSError:
-        return False
 
 
 @contextmanager
@@ -65,11 +56,8 @@ def alertmanager(folder: Path, receiver: str) -> Iterator[str]:
         ],
         log=folder / "alertmanager.log",
     )
-    server.start(lambda: answers(f"{url}/-/ready"), seconds=START_SECONDS)
-    try:
+    with server.serving(lambda: answers(f"{url}/-/ready"), seconds=START_SECONDS):
         yield url
-    finally:
-        server.stop()
 
 
 @contextmanager
@@ -101,11 +89,8 @@ def prometheus(folder: Path, target: str, alerts_to: str) -> Iterator[str]:
         ],
         log=folder / "prometheus.log",
     )
-    server.start(lambda: answers(f"{url}/-/ready"), seconds=START_SECONDS)
-    try:
+    with server.serving(lambda: answers(f"{url}/-/ready"), seconds=START_SECONDS):
         yield url
-    finally:
-        server.stop()
 
 
 def value(prometheus_url: str, expression: str) -> float | None:

@@ -31,6 +31,23 @@ def no_units_left(inside: Inside) -> bool:
     return not units.strip() and not users.strip()
 
 
+def ends(ran: Ran, row: Row, what: str) -> dict[str, tuple[str, str | None]]:
+    """Return how the jobs of a run ended: status and cause, by name; and print it."""
+    for job in ran.outcome["jobs"]:
+        row(f"{what}: {job['name']}", f"{job['status']}, {job['cause']}: {job['message'][:80]}")
+    return {job["name"]: (job["status"], job["cause"]) for job in ran.outcome["jobs"]}
+
+
+def check_tries(report: dict[str, dict[str, str]], row: Row, who: str) -> None:
+    """Print what a hostile job tried: nothing of what is to be refused has worked, and all of the rest has."""
+    for name, why in report["refused"].items():
+        row(f"{who} tries: {name}", why or "IT WORKED")
+    for name, why in report["worked"].items():
+        row(f"{who} needs: {name}", why or "works")
+    assert [name for name, why in report["refused"].items() if not why] == []
+    assert {name: why for name, why in report["worked"].items() if why} == {}
+
+
 CONTRACT = """
     [[job]]
     name = "environment"
@@ -159,12 +176,7 @@ def test_what_no_job_may_do_is_refused(inside: Inside, row: Row) -> None:
         inside.environ = {}
     assert ran.code == 0, ran.stderr
     report = json.loads(inside.told(ran.run_id).file("spy", "report.json"))
-    for name, why in report["refused"].items():
-        row(f"a job tries: {name}", why or "IT WORKED")
-    for name, why in report["worked"].items():
-        row(f"a job needs: {name}", why or "works")
-    assert [name for name, why in report["refused"].items() if not why] == []
-    assert {name: why for name, why in report["worked"].items() if why} == {}
+    check_tries(report, row, "a job")
     isolation = inside.told(ran.run_id).record["isolation"]
     assert isolation == {
         "backend": "systemd",
@@ -215,10 +227,7 @@ def test_hostile_jobs_are_contained_and_the_neighbour_succeeds(inside: Inside, r
     hog = "import time\nx = bytearray(200_000_000)\ntime.sleep(300)\n"
     inside.release(HOSTILE + NEIGHBOUR, {"survivors.sh": SURVIVORS, "hog.py": hog})
     ran = inside.run(limits__jobs="6", limits__grace="3s", limits__file="300MiB")
-    seen = {job["name"]: (job["status"], job["cause"]) for job in ran.outcome["jobs"]}
-    for name, end in seen.items():
-        row(f"hostile: {name}", f"{end}: {ran.job(name)['message'][:80]}")
-    assert seen == {
+    assert ends(ran, row, "hostile") == {
         "fork-bomb": ("timed_out", "timeout"),
         "large-file": ("failed", "out_of_disk"),
         "survivors": ("succeeded", None),
@@ -245,13 +254,10 @@ def test_a_job_that_fills_the_disk_is_ended(
     free = int(inside.sh("df -k --output=avail /var/lib/mayfly | tail -1")) // 1024
     inside.release(f"{FILLS.format(place=place)}    {output}\n{NEIGHBOUR}")
     ran = inside.run(limits__free=f"{free - 400}MiB")
-    fills, neighbour = ran.job("fills"), ran.job("neighbour")
-    row(
-        f"fills the disk in {place}",
-        f"{fills['status']}, {fills['cause']}: {fills['message'][:80]}",
-    )
-    assert (fills["status"], fills["cause"]) == ("failed", "out_of_disk"), ran.stderr
-    assert neighbour["status"] == "succeeded"
+    assert ends(ran, row, f"fills the disk in {place}") == {
+        "fills": ("failed", "out_of_disk"),
+        "neighbour": ("succeeded", None),
+    }, ran.stderr
 
 
 BESIDE = """
@@ -305,10 +311,7 @@ def test_results_beside_the_code_come_from_a_copy_of_the_jobs_own(inside: Inside
     files = {"scrape.py": SCRAPE, "known.csv": "old\n", "out/old.csv": "old\n"}
     inside.release(BESIDE, files)
     ran = inside.run()
-    seen = {job["name"]: (job["status"], job["cause"]) for job in ran.outcome["jobs"]}
-    for name, end in seen.items():
-        row(f"beside its code: {name}", f"{end}: {ran.job(name)['message']}")
-    assert seen == {
+    assert ends(ran, row, "beside its code") == {
         "dot": ("succeeded", None),
         "folder": ("succeeded", None),
         "again": ("succeeded", None),
@@ -355,10 +358,7 @@ def test_a_job_in_a_copy_reaches_neither_the_release_nor_another_copy(
     assert ran.code == 0, ran.stderr
     told = inside.told(ran.run_id)
     report = json.loads(told.file("intruder", "report.json"))
-    for name, why in (report["refused"] | report["worked"]).items():
-        row(f"a job in a copy tries: {name}", why or "works")
-    assert [name for name, why in report["refused"].items() if not why] == []
-    assert {name: why for name, why in report["worked"].items() if why} == {}
+    check_tries(report, row, "a job in a copy")
     tries = [told.job(name)["attempts"][0] for name in ("intruder", "private")]
     assert max(each["started"] for each in tries) < min(each["finished"] for each in tries)
     assert told.files_of("private") == {"private.csv": b"mine\n"}
@@ -444,8 +444,7 @@ def test_containers_beside_units_deliver_whatever_user_they_have(inside: Inside,
     }
     inside.release("".join(CONTAINERS.format(user=user) for user in USERS), files)
     ran = inside.run()
-    for job in ran.outcome["jobs"]:
-        row(f"containers: {job['name']}", f"{job['status']}: {job['message']}")
+    ends(ran, row, "containers")
     told = inside.told(ran.run_id)
     for user, number in USERS.items():
         assert told.files_of(f"image-{user}") == {"who.txt": number, "deep/group.txt": number}

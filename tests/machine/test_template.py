@@ -98,12 +98,10 @@ def test_what_is_fenced_is_only_what_old_packers_refuse() -> None:
     assert marks == ["modern", "end modern"]
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_shell_scripts_are_strict_and_clean(script: Path) -> None:
-    """Every script stops at its first error, and shellcheck has nothing to say."""
-    assert "set -euo pipefail" in script.read_text("utf-8")
-    done = completed([program("shellcheck"), str(script)])
-    assert done.returncode == 0, done.stdout
+def test_shell_scripts_stop_at_their_first_error() -> None:
+    """What shellcheck says of them is a matter of `make check`."""
+    lax = [path for path in SCRIPTS if "set -euo pipefail" not in path.read_text("utf-8")]
+    assert (lax, len(SCRIPTS) > 5) == ([], True)
 
 
 def test_cloud_init_starts_no_login(tmp_path: Path) -> None:

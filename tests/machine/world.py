@@ -1,7 +1,5 @@
 """The world that a machine of these tests wakes up in: git, a bucket, a site and a metadata service on this machine."""
 
-import re
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,13 +8,13 @@ from pathlib import Path
 
 from tests.bucket.bucket import Bucket, Run
 from tests.parts.command import mayfly, surroundings
+from tests.parts.demo_site import DemoSite, serving_demo
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.gitserver import GitServer
 from tests.parts.machine import Disk, Machine
-from tests.parts.machine_release import BUCKET, GIT, SCRAPERS, SITE, STORE, publish_baked
+from tests.parts.machine_release import BUCKET, GIT, SITE, STORE, publish_baked
 from tests.parts.metadata import Metadata
 from tests.parts.ports import free_port
-from tests.parts.program import Program
 from tests.parts.repo import Repo
 from tests.parts.seaweed import REGION, S3Server
 
@@ -37,8 +35,7 @@ class World:
         bucket: The machine's bucket in it.
         proxy: What stands before the store, to hold it up.
         metadata: The metadata service; its role has the keys of the store.
-        site: The demo site's port.
-        site_log: The demo site's log of requests.
+        site: The demo site.
         seen: Runs that a test has looked at.
         rows: What came of each case, for the table.
     """
@@ -49,8 +46,7 @@ class World:
     bucket: Bucket
     proxy: FaultProxy
     metadata: Metadata
-    site: int
-    site_log: Path
+    site: DemoSite
     seen: set[str] = field(default_factory=set)
     rows: list[tuple[str, str]] = field(default_factory=list)
 
@@ -59,7 +55,7 @@ class World:
         return {
             GIT: _port(self.git.base_url) if git else free_port(),
             STORE: _port(self.proxy.url),
-            SITE: self.site,
+            SITE: _port(self.site.url),
         }
 
     def machine(self, disk: Disk, folder: Path) -> Machine:
@@ -76,7 +72,7 @@ class World:
 
     def visits(self, path: str) -> int:
         """Return how often the demo site was asked for a path."""
-        return self.site_log.read_text().count(f" {path} HTTP/")
+        return sum(one.endswith(f" {path}") for one in self.site.requests)
 
     def verify(self, run: str = "latest") -> str:
         """Run `mayfly verify` as home would, and return what it says.
@@ -104,8 +100,6 @@ def world(folder: Path) -> Iterator[World]:
     with ExitStack() as stack:
         s3 = stack.enter_context(S3Server(folder / "s3"))
         s3.make_bucket(BUCKET)
-        site = _site(folder / "site.log")
-        stack.callback(site.stop)
         yield World(
             repo=repo,
             git=stack.enter_context(GitServer(folder / "git")),
@@ -113,8 +107,7 @@ def world(folder: Path) -> Iterator[World]:
             bucket=Bucket.on_s3(s3, BUCKET, "prod"),
             proxy=stack.enter_context(FaultProxy(s3)),
             metadata=stack.enter_context(Metadata(credentials=(s3.access_key, s3.secret_key))),
-            site=_listening(site.log),
-            site_log=site.log,
+            site=stack.enter_context(serving_demo(folder)),
         )
 
 
@@ -124,22 +117,6 @@ def live(machine: Machine, *, append: str = "") -> float:
     machine.boot(append=append)
     machine.wait_off(OFF_SECONDS)
     return time.monotonic() - begun
-
-
-def _site(log: Path) -> Program:
-    site = Program(
-        [sys.executable, "-m", "demo_site", "--port", "0"],
-        log=log,
-        environ={"PYTHONPATH": str(SCRAPERS)},
-    )
-    site.start(lambda: "listening on " in log.read_text(), seconds=10)
-    return site
-
-
-def _listening(log: Path) -> int:
-    found = re.search(r"listening on http://127\.0\.0\.1:(\d+)/", log.read_text())
-    assert found is not None
-    return int(found.group(1))
 
 
 def _port(url: str) -> int:

@@ -9,15 +9,21 @@ from pathlib import Path
 from typing import Any, Self
 
 import boto3
-import requests
 
 from tests.parts.metadata import Metadata
 from tests.parts.missing import program
 from tests.parts.ports import LOOPBACK, free_port
-from tests.parts.program import Program
+from tests.parts.program import Program, answers
 
 REGION = "ap-northeast-3"
 KEYS = ("testing", "testing-too")
+PERSON = {
+    "AWS_ACCESS_KEY_ID": KEYS[0],
+    "AWS_SECRET_ACCESS_KEY": KEYS[1],
+    "AWS_REGION": REGION,
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+"""What a person's environment has at home, where no metadata service is."""
 READY_SECONDS = 60
 
 
@@ -47,25 +53,19 @@ class Aws:
 
     def __enter__(self) -> Self:
         self.machine.__enter__()
-        self._server.start(self._ready, seconds=READY_SECONDS)
+        self._server.start(lambda: answers(f"{self.url}/moto-api/data.json"), seconds=READY_SECONDS)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._server.stop()
         self.machine.__exit__(None, None, None)
 
-    def client(self, service: str, url: str | None = None) -> Any:
+    def client(self, service: str, url: str | None = None, region: str = REGION) -> Any:
         """Return a client of a service, or of what stands before it at a URL."""
         return boto3.client(
             service,  # type: ignore[call-overload]  # the stubs list services by literal name
             endpoint_url=url or self.url,
-            region_name=REGION,
+            region_name=region,
             aws_access_key_id=KEYS[0],
             aws_secret_access_key=KEYS[1],
         )
-
-    def _ready(self) -> bool:
-        try:
-            return bool(requests.get(f"{self.url}/moto-api/data.json", timeout=5).ok)
-        except requests.RequestException:
-            return False

@@ -1,8 +1,7 @@
 """A proxy in front of the stand-in for AWS, for what the stand-in leaves out."""
 
 import ssl
-from types import TracebackType
-from typing import Self
+from collections.abc import Iterable
 
 import requests
 
@@ -15,7 +14,7 @@ Answer = tuple[int, bytes]
 """Status and body."""
 
 
-class AwsProxy:
+class AwsProxy(LoopbackHttp):
     """Forwards requests of AWS's query and JSON protocols, as a context manager; subclasses change what comes back.
 
     Attributes:
@@ -23,14 +22,9 @@ class AwsProxy:
     """
 
     def __init__(self, target: str, *, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(_Handler, tls=tls)
         self._target = target
-        self._http = LoopbackHttp(_handler(self), tls=tls)
         self.bodies: list[bytes] = []
-
-    @property
-    def url(self) -> str:
-        """Its address, for clients."""
-        return self._http.url
 
     def answer(self, body: bytes) -> Answer | None:
         """Answer a request in the stand-in's place; None forwards it."""
@@ -46,18 +40,6 @@ class AwsProxy:
             f"{self._target}{path}", data=body, headers=headers, timeout=FORWARD_SECONDS
         )
 
-    def __enter__(self) -> Self:
-        self._http.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._http.__exit__(kind, error, trace)
-
 
 class LateAws(AwsProxy):
     """An AWS that is away for the first requests, as SSM was for the first second of a boot."""
@@ -71,26 +53,21 @@ class LateAws(AwsProxy):
         return (503, b"") if len(self.bodies) <= self._away else None
 
 
-def _handler(proxy: AwsProxy) -> type[QuietHandler]:
-    class Handler(QuietHandler):
-        def do_POST(self) -> None:  # noqa: N802 -- the library's name
-            body = self.read_body()
-            proxy.bodies.append(body)
-            own = proxy.answer(body)
-            if own is not None:
-                self._say(own[0], {}, own[1])
-                return
-            kept = {k: v for k, v in self.headers.items() if k.lower() not in HOP_BY_HOP}
-            answer = proxy.forward(self.path, kept, body)
-            self._say(answer.status_code, dict(answer.headers), proxy.changed(body, answer.content))
+class _Handler(QuietHandler):
+    owner: AwsProxy
 
-        def _say(self, status: int, headers: dict[str, str], body: bytes) -> None:
-            self.send_response_only(status)
-            for name, value in headers.items():
-                if name.lower() not in HOP_BY_HOP:
-                    self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def do_POST(self) -> None:  # noqa: N802 -- the library's name
+        body = self.read_body()
+        self.owner.bodies.append(body)
+        own = self.owner.answer(body)
+        if own is not None:
+            self.answer(*own)
+            return
+        answer = self.owner.forward(self.path, _own(self.headers.items()), body)
+        content = self.owner.changed(body, answer.content)
+        self.answer(answer.status_code, content, _own(answer.headers.items()))
 
-    return Handler
+
+def _own(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the headers of a message that are not of its connection."""
+    return {name: value for name, value in headers if name.lower() not in HOP_BY_HOP}

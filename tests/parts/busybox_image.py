@@ -1,47 +1,20 @@
 """A small image: BusyBox, from Debian's static build. No registry is needed."""
 
-import fcntl
 import hashlib
 import io
 import tarfile
 from pathlib import Path
 
-from tests.parts.cache import cache_folder
+from tests.parts.cache import cache_folder, one_at_a_time
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.missing import program
 
 # A host name that can never exist (RFC 6761), so that nobody tries to pull it.
 REPOSITORY = "mayfly.test/busybox"
 APPLETS = (
-    *(
-        "cat",
-        "chmod",
-        "date",
-        "dd",
-        "echo",
-        "env",
-        "false",
-        "head",
-        "id",
-        "grep",
-        "kill",
-        "ln",
-        "ls",
-    ),
-    *(
-        "mkdir",
-        "mkfifo",
-        "mount",
-        "nc",
-        "ps",
-        "sh",
-        "sleep",
-        "tail",
-        "touch",
-        "true",
-        "wget",
-        "yes",
-    ),
+    *("cat", "chmod", "date", "dd", "echo", "env", "false", "head", "id", "grep", "kill", "ln"),
+    *("ls", "mkdir", "mkfifo", "mount", "nc", "ps", "sh", "sleep", "tail", "touch", "true"),
+    *("wget", "yes"),
 )
 
 
@@ -53,13 +26,11 @@ def ensure_busybox(engine: DockerEngine) -> str:
     """
     binary = Path(program("busybox")).read_bytes()
     name = f"{REPOSITORY}:{hashlib.sha256(binary + repr(APPLETS).encode()).hexdigest()[:12]}"
-    with (cache_folder() / "busybox-image.lock").open("wb") as gate:
-        fcntl.flock(gate, fcntl.LOCK_EX)
-        if engine.docker("image", "inspect", name).returncode != 0:
+    with one_at_a_time("busybox-image"):
+        if not engine.has(name):
             archive = cache_folder() / "busybox-root.tar"
             _write_root(archive, binary)
-            done = engine.docker("import", str(archive), name)
-            assert done.returncode == 0, done.stderr
+            engine.do("import", str(archive), name)
     return name
 
 

@@ -13,6 +13,11 @@ from click.testing import CliRunner, Result
 from agent.cli import mayfly as program
 from tests.parts.waiting import wait_until
 
+
+class CommandError(Exception):
+    """A program that must succeed did not; the message has the end of what it said."""
+
+
 MAYFLY = (sys.executable, "-m", "agent")
 COMMAND_SECONDS = 120
 
@@ -37,13 +42,32 @@ def completed(
         command,
         env=None if environ is None else dict(environ),
         cwd=at,
-        input=stdin,
+        input=stdin or "",
         capture_output=True,
         text=True,
         errors="replace",
         timeout=seconds,
         check=False,
     )
+
+
+def output_of(
+    command: Sequence[str],
+    *,
+    environ: Mapping[str, str] | None = None,
+    at: Path | None = None,
+    seconds: float = COMMAND_SECONDS,
+) -> str:
+    """Run a program as `completed` does, and return its standard output.
+
+    Raises:
+        CommandError: It failed.
+    """
+    done = completed(command, environ=environ, at=at, seconds=seconds)
+    if done.returncode != 0:
+        said = (done.stdout + done.stderr)[-4000:]
+        raise CommandError(f"{' '.join(command)} ended with {done.returncode}:\n{said}")
+    return done.stdout
 
 
 def mayfly(
@@ -53,11 +77,13 @@ def mayfly(
     return completed([*MAYFLY, *arguments], environ=environ, at=at, stdin=stdin)
 
 
-def call(*arguments: str, environ: Mapping[str, str] | None = None) -> Result:
+def call(
+    *arguments: str, environ: Mapping[str, str] | None = None, stdin: bytes | None = None
+) -> Result:
     """Call a command in this process; whatever it raises but its own end is raised."""
     known = surroundings(environ or {})
     unset: dict[str, str | None] = {name: None for name in os.environ if name not in known}
-    result = CliRunner().invoke(program, list(arguments), env={**unset, **known})
+    result = CliRunner().invoke(program, list(arguments), stdin, env={**unset, **known})
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result

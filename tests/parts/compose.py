@@ -1,10 +1,10 @@
 """Docker compose: the plugin, as tests/parts/install.sh fetches it or as the machine has it."""
 
 import os
-import subprocess
 from collections.abc import Mapping
 
 from tests.parts.cache import cache_folder
+from tests.parts.command import completed
 from tests.parts.missing import MissingPartError
 
 CONFIG = "docker-config"
@@ -19,12 +19,7 @@ def with_plugin(environ: Mapping[str, str]) -> dict[str, str]:
     """
     config = cache_folder() / CONFIG
     found = {**environ, "DOCKER_CONFIG": str(config)} if config.is_dir() else dict(environ)
-    done = subprocess.run(
-        ["docker", "compose", "version"],
-        env={**os.environ, **found},
-        capture_output=True,
-        check=False,
-    )
+    done = completed(["docker", "compose", "version"], environ={**os.environ, **found})
     if done.returncode != 0:
         raise MissingPartError("docker compose", "run tests/parts/install.sh")
     return found

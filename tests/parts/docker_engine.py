@@ -4,13 +4,12 @@ import fcntl
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from ipaddress import ip_network
 from pathlib import Path
 from typing import IO, Self
 
-from tests.parts.cache import cache_folder
+from tests.parts.cache import cache_folder, one_at_a_time
+from tests.parts.command import completed, output_of
 from tests.parts.missing import MissingPartError, program
 from tests.parts.program import Program
 from tests.parts.waiting import WaitedTooLongError, wait_until
@@ -18,6 +17,8 @@ from tests.parts.waiting import WaitedTooLongError, wait_until
 START_SECONDS = 60
 STOP_SECONDS = 30
 ANSWER_SECONDS = 20
+ENGINE = "docker/engine"
+"""Who starts or stops it does so alone."""
 
 
 class DockerEngine:
@@ -44,27 +45,43 @@ class DockerEngine:
     def __exit__(self, *raised: object) -> None:
         if self._in_use is None:
             return
-        with self._one_at_a_time(), self._in_use as users:
+        with one_at_a_time(ENGINE), self._in_use as users:
             try:
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return
             self._stop()
 
-    def docker(
-        self, *arguments: str, seconds: float = 60, cwd: Path | None = None
-    ) -> subprocess.CompletedProcess[str]:
+    def docker(self, *arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
         """Run `docker ARGUMENTS` and return what it said, whatever its exit code."""
-        return subprocess.run(
-            [program("docker"), *arguments],
-            env={**os.environ, **self.environ},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-            cwd=cwd,
-        )
+        return completed([program("docker"), *arguments], environ=self._around, seconds=seconds)
+
+    def do(self, *arguments: str, seconds: float = 60) -> str:
+        """Run `docker ARGUMENTS`, which must succeed, and return its standard output.
+
+        Raises:
+            CommandError: It failed.
+        """
+        return output_of([program("docker"), *arguments], environ=self._around, seconds=seconds)
+
+    def has(self, image: str) -> bool:
+        """Whether it has an image."""
+        return self.docker("image", "inspect", image).returncode == 0
+
+    def build(self, name: str, context: Path, *options: str, seconds: float = 300) -> None:
+        """Build an image from a folder with a Dockerfile.
+
+        With the classic builder: the other one is a plug-in that Debian's package does not bring.
+
+        Raises:
+            CommandError: It failed.
+        """
+        command = [program("docker"), "build", "--tag", name, *options, str(context)]
+        output_of(command, environ={**self._around, "DOCKER_BUILDKIT": "0"}, seconds=seconds)
+
+    @property
+    def _around(self) -> dict[str, str]:
+        return {**os.environ, **self.environ}
 
     def gateway(self) -> str:
         """This machine's address in the engine's default network.
@@ -72,9 +89,7 @@ class DockerEngine:
         An engine with a new data root names none until it is restarted; it is the subnet's first address then.
         """
         form = "{{(index .IPAM.Config 0).Subnet}} {{(index .IPAM.Config 0).Gateway}}"
-        done = self.docker("network", "inspect", "bridge", "--format", form)
-        assert done.returncode == 0, done.stderr
-        subnet, *named = done.stdout.split()
+        subnet, *named = self.do("network", "inspect", "bridge", "--format", form).split()
         return named[0] if named else str(next(ip_network(subnet).hosts()))
 
     def _answers(self) -> bool:
@@ -83,13 +98,6 @@ class DockerEngine:
         except subprocess.TimeoutExpired:
             return False
 
-    @contextmanager
-    def _one_at_a_time(self) -> Iterator[None]:
-        """Keep other test runs from starting or stopping the engine meanwhile; the kernel frees it at our end."""
-        with (self._folder / "engine.lock").open("wb") as gate:
-            fcntl.flock(gate, fcntl.LOCK_EX)
-            yield
-
     def _join_our_own(self) -> None:
         if os.geteuid() != 0:
             raise MissingPartError(
@@ -97,7 +105,7 @@ class DockerEngine:
             )
         self._folder.mkdir(exist_ok=True)
         self.environ = {"DOCKER_HOST": f"unix://{self._folder / 'docker.sock'}"}
-        with self._one_at_a_time():
+        with one_at_a_time(ENGINE):
             if not self._answers():
                 self._start()
             self._in_use = (self._folder / "users.lock").open("wb")

@@ -37,6 +37,8 @@ from tests.parts.seaweed import S3Server
 UPSTREAM_SECONDS = 60
 PIECES_PER_SECOND = 20
 CONDITIONS = ("If-None-Match", "If-Match")
+OF_ITS_OWN = ("transfer-encoding", "connection", "content-length")
+"""Headers that every connection has of its own."""
 
 
 @dataclass(frozen=True)
@@ -170,17 +172,13 @@ class FaultProxy:
         with self._lock:
             self._open.discard(connection)
 
-    def wait(self, seconds: float | None = None) -> None:
-        """Wait for `seconds`, or for the end of the listener when that comes first."""
-        self._http.closing.wait(seconds)
-
     @property
-    def stopping(self) -> bool:
-        """Whether the listener is at its end."""
-        return self._http.closing.is_set()
+    def closing(self) -> threading.Event:
+        """Set when the listener is at its end."""
+        return self._http.closing
 
     def _listener(self) -> LoopbackHttp:
-        listener = LoopbackHttp(_handler(self), port=self._port)
+        listener = LoopbackHttp(_Exchange, owner=self, port=self._port)
         self._port = listener.port
         return listener
 
@@ -208,20 +206,20 @@ class _Reply:
 
 
 class _Exchange(QuietHandler):
-    """One connection of a client; the proxy that it belongs to is a class attribute of a subclass."""
+    """One connection of a client."""
 
-    proxy: FaultProxy
+    owner: FaultProxy
 
     def setup(self) -> None:
         super().setup()
-        self.proxy.opened(self.connection)
+        self.owner.opened(self.connection)
 
     def finish(self) -> None:
-        self.proxy.closed(self.connection)
+        self.owner.closed(self.connection)
         super().finish()
 
     def _exchange(self) -> None:
-        fault = self.proxy.take_fault(self.command, self.path)
+        fault = self.owner.take_fault(self.command, self.path)
         self._read = 0
         self._noted = False
         try:
@@ -238,7 +236,7 @@ class _Exchange(QuietHandler):
     def _note(self, status: int | None) -> None:
         if not self._noted:
             headers = {name.lower(): value for name, value in self.headers.items()}
-            self.proxy.record(Seen(self.command, self.path, self._read, status, headers))
+            self.owner.record(Seen(self.command, self.path, self._read, status, headers))
             self._noted = True
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _exchange  # noqa: N815 -- the library's names
@@ -259,12 +257,12 @@ class _Exchange(QuietHandler):
         step = max(1, rate // PIECES_PER_SECOND)
         for start in range(0, length, step):
             yield self.rfile.read(min(step, length - start))
-            self.proxy.wait(1 / PIECES_PER_SECOND)
+            self.owner.closing.wait(1 / PIECES_PER_SECOND)
 
     def _reply(self, fault: Fault | None, body: bytes) -> _Reply:
         match fault:
             case Delay(seconds):
-                self.proxy.wait(seconds)
+                self.owner.closing.wait(seconds)
             case BlackHole():
                 self._hold()
             case HalfClose():
@@ -287,7 +285,7 @@ class _Exchange(QuietHandler):
         """Say nothing until the client goes, the fault is healed or the proxy stops."""
         self._note(None)
         self.connection.settimeout(1 / PIECES_PER_SECOND)
-        while not self.proxy.stopping:
+        while not self.owner.closing.is_set():
             try:
                 if not self.connection.recv(1):
                     break
@@ -302,12 +300,12 @@ class _Exchange(QuietHandler):
 
     def _put(self, content: bytes) -> _Reply:
         bucket, _, key = unquote(self.path).removeprefix("/").partition("/")
-        self.proxy.store.put(bucket, key, content)
+        self.owner.store.put(bucket, key, content)
         return _stored(content)
 
     def _forward(self, body: bytes) -> _Reply:
         upstream = http.client.HTTPConnection(
-            LOOPBACK, self.proxy.store.port, timeout=UPSTREAM_SECONDS
+            LOOPBACK, self.owner.store.port, timeout=UPSTREAM_SECONDS
         )
         try:
             upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -327,20 +325,16 @@ class _Exchange(QuietHandler):
     def _send(self, fault: Fault | None, reply: _Reply) -> None:
         if isinstance(fault, LoseAnswer):
             raise _ConnectionLostError
-        self.send_response_only(reply.status)
-        for name, value in reply.headers:
-            if name.lower() not in ("transfer-encoding", "connection", "content-length"):
-                self.send_header(name, value)
-        length = dict(reply.headers).get("Content-Length") if self.command == "HEAD" else None
-        self.send_header("Content-Length", length or str(len(reply.body)))
-        self.end_headers()
+        kept = {name: value for name, value in reply.headers if name.lower() not in OF_ITS_OWN}
+        told = dict(reply.headers).get("Content-Length") if self.command == "HEAD" else None
+        self.begin(reply.status, int(told or len(reply.body)), kept)
         if isinstance(fault, ResetDownload):
             self.wfile.write(reply.body[: fault.after_bytes])
             raise _ConnectionLostError
         if isinstance(fault, Throttle):
             for piece in _pieces(reply.body, fault.bytes_per_second):
                 self.wfile.write(piece)
-                self.proxy.wait(1 / PIECES_PER_SECOND)
+                self.owner.closing.wait(1 / PIECES_PER_SECOND)
         else:
             self.wfile.write(reply.body)
 
@@ -348,10 +342,3 @@ class _Exchange(QuietHandler):
 def _stored(content: bytes) -> _Reply:
     """What S3 answers to a put: the ETag of a single put is the MD5 of the content."""
     return _Reply(200, (("ETag", f'"{hashlib.md5(content).hexdigest()}"'),), b"")
-
-
-def _handler(owner: FaultProxy) -> type[QuietHandler]:
-    class Handler(_Exchange):
-        proxy = owner
-
-    return Handler

@@ -1,15 +1,14 @@
 """A git server over smart HTTP: the standard library's web server in front of `git http-backend`."""
 
-import base64
 import os
 import ssl
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 from tests.parts.certificate import Certificate
-from tests.parts.loopback_http import LoopbackHttp, QuietHandler
+from tests.parts.loopback_http import LoopbackHttp, QuietHandler, basic
 from tests.parts.missing import program
 
 BACKEND_SECONDS = 60
@@ -26,6 +25,7 @@ class GitServer:
         drip: Whether a pack is sent at four bytes a second from now on.
         refusal: What it says to whom it does not let in.
         watch: Called with each request, while the client waits for its answer.
+        closing: Set when it stops.
     """
 
     def __init__(
@@ -45,7 +45,8 @@ class GitServer:
         self.authorization = ""
         if user:
             self.admit(user, password)
-        self._http = LoopbackHttp(_handler(self), tls=_context(certificate))
+        self._http = LoopbackHttp(_Handler, owner=self, tls=_context(certificate))
+        self.closing = self._http.closing
 
     @property
     def base_url(self) -> str:
@@ -65,57 +66,40 @@ class GitServer:
 
     def admit(self, user: str, password: str) -> None:
         """Let one user in, and nobody else any longer."""
-        self.authorization = _basic(user, password)
-
-    def stall(self, seconds: float | None = None) -> None:
-        """Wait for `seconds`, or for the end of the server when that comes first."""
-        self._http.closing.wait(seconds)
-
-    @property
-    def closing(self) -> bool:
-        """Whether the server is stopping."""
-        return self._http.closing.is_set()
+        self.authorization = basic(user, password)
 
 
-def _handler(server: GitServer) -> type[QuietHandler]:
-    class Handler(QuietHandler):
-        def _serve(self) -> None:
-            server.requests.append((self.command, self.path))
-            body = self.read_body()
-            server.watch()
-            if server.authorization not in ("", self.headers.get("Authorization", "")):
-                headers = {"WWW-Authenticate": 'Basic realm="git"', "Content-Type": "text/plain"}
-                self._answer(401, headers, f"{server.refusal}\n".encode())
+class _Handler(QuietHandler):
+    owner: GitServer
+
+    def _serve(self) -> None:
+        server = self.owner
+        server.requests.append((self.command, self.path))
+        body = self.read_body()
+        server.watch()
+        if server.authorization not in ("", self.headers.get("Authorization", "")):
+            headers = {"WWW-Authenticate": 'Basic realm="git"', "Content-Type": "text/plain"}
+            self.answer(401, f"{server.refusal}\n".encode(), headers)
+            return
+        status, headers, content = _backend(server.root, self, body)
+        self.begin(status, len(content), headers)
+        is_pack = "git-upload-pack-result" in headers.get("Content-Type", "")
+        if is_pack and server.pack_limit is not None:
+            self.wfile.write(content[: server.pack_limit])
+            server.closing.wait()
+            self.close_connection = True
+        elif is_pack and server.drip:
+            self._drip(content)
+        else:
+            self.wfile.write(content)
+
+    def _drip(self, content: bytes) -> None:
+        for position in range(len(content)):
+            self.wfile.write(content[position : position + 1])
+            if self.owner.closing.wait(DRIP_SECONDS):
                 return
-            status, headers, content = _backend(server.root, self, body)
-            self._answer(status, headers, content)
 
-        def _answer(self, status: int, headers: Mapping[str, str], content: bytes) -> None:
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            is_pack = "git-upload-pack-result" in headers.get("Content-Type", "")
-            if is_pack and server.pack_limit is not None:
-                self.wfile.write(content[: server.pack_limit])
-                server.stall()
-                self.close_connection = True
-            elif is_pack and server.drip:
-                self._drip(content)
-            else:
-                self.wfile.write(content)
-
-        def _drip(self, content: bytes) -> None:
-            for position in range(len(content)):
-                if server.closing:
-                    return
-                self.wfile.write(content[position : position + 1])
-                server.stall(DRIP_SECONDS)
-
-        do_GET = do_POST = _serve  # noqa: N815 -- the library's names
-
-    return Handler
+    do_GET = do_POST = _serve  # noqa: N815 -- the library's names
 
 
 def _backend(root: Path, request: QuietHandler, body: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -157,10 +141,6 @@ def _cgi(root: Path, request: QuietHandler, length: int) -> dict[str, str]:
         "HTTP_CONTENT_ENCODING": request.headers.get("Content-Encoding", ""),
         "REMOTE_ADDR": request.client_address[0],
     }
-
-
-def _basic(user: str, password: str) -> str:
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
 def _context(certificate: Certificate | None) -> ssl.SSLContext | None:

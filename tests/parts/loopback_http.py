@@ -1,5 +1,6 @@
 """A small HTTP server on a loopback port, in threads, that stops whatever its requests are doing."""
 
+import base64
 import socket
 import ssl
 import threading
@@ -13,9 +14,14 @@ STOP_SECONDS = 10
 
 
 class QuietHandler(BaseHTTPRequestHandler):
-    """A handler that keeps connections open, writes no access log and can read a request's body."""
+    """A handler that keeps connections open, writes no access log and can read a request's body.
+
+    Attributes:
+        owner: What it answers for: the server, unless that was made with another one.
+    """
 
     protocol_version = "HTTP/1.1"
+    owner: Any
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the name is the library's
         """Say nothing: tests look at what a server recorded, not at its output."""
@@ -24,13 +30,17 @@ class QuietHandler(BaseHTTPRequestHandler):
         self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> None:
         """Send an answer of known length; one to HEAD without its body."""
-        self.send_response(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
+        self.begin(status, len(body), headers)
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def begin(self, status: int, length: int, headers: Mapping[str, str] | None = None) -> None:
+        """Send what comes before an answer's body."""
+        self.send_response_only(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
 
     def read_body(self) -> bytes:
         """The request's body, whether its length is given or it comes in chunks."""
@@ -58,6 +68,11 @@ class _Server(ThreadingHTTPServer):
         self.close_request(request)
 
 
+def basic(user: str, password: str) -> str:
+    """Return what a client that logs in has as `Authorization`."""
+    return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
+
+
 class LoopbackHttp:
     """An HTTP(S) server for a handler class, as a context manager.
 
@@ -67,9 +82,15 @@ class LoopbackHttp:
     """
 
     def __init__(
-        self, handler: type[QuietHandler], *, tls: ssl.SSLContext | None = None, port: int = 0
+        self,
+        handler: type[QuietHandler],
+        *,
+        owner: object = None,
+        tls: ssl.SSLContext | None = None,
+        port: int = 0,
     ) -> None:
-        self._server = _Server((LOOPBACK, port), handler)
+        own = type(handler.__name__, (handler,), {"owner": owner or self})
+        self._server = _Server((LOOPBACK, port), own)
         self._tls = tls
         if tls is not None:
             # The handshake belongs to the connection's own thread: a client that stalls must not stop the others.

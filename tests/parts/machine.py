@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from tests.parts.command import completed, output_of
 from tests.parts.missing import program
 from tests.parts.ports import LOOPBACK, free_port
 from tests.parts.program import Program
@@ -188,14 +189,7 @@ class Machine:
             MachineError: It failed and `check` is set.
             subprocess.TimeoutExpired: It took longer than `seconds`.
         """
-        done = subprocess.run(
-            [*self._ssh(), command],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
+        done = completed([*self._ssh(), command], seconds=seconds)
         if check and done.returncode != 0:
             raise MachineError(f"{command}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done
@@ -301,12 +295,5 @@ def forwards(services: Mapping[str, int]) -> str:
 
 def _make_layer(image: Path, layer: Path) -> None:
     kind = "qcow2" if image.suffix == ".qcow2" else "raw"
-    subprocess.run(
-        [
-            *(program("qemu-img"), "create", "-q", "-f", "qcow2"),
-            *("-F", kind, "-b", str(image.resolve()), str(layer)),
-        ],
-        check=True,
-        capture_output=True,
-        timeout=60,
-    )
+    create = (program("qemu-img"), "create", "-q", "-f", "qcow2", "-F", kind)
+    output_of([*create, "-b", str(image.resolve()), str(layer)])

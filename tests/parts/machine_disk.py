@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from tests.parts.cache import cache_folder
+from tests.parts.cache import cache_folder, one_at_a_time
 from tests.parts.gitserver import GitServer
 from tests.parts.machine import Disk, forwards
 from tests.parts.machine_release import BAKED_JOBS, CONFIG, GIT, files, publish_baked
@@ -46,8 +46,7 @@ def built_disk() -> Iterator[Disk]:
     cache = cache_folder() / "image"
     cache.mkdir(exist_ok=True)
     folder = cache / f"built-{image_key()}"
-    with (cache / "built.lock").open("wb") as gate:
-        fcntl.flock(gate, fcntl.LOCK_EX)
+    with one_at_a_time("image/built"):
         if not (folder / "disk.qcow2").exists():
             _build(cache, folder)
         os.utime(folder)

@@ -4,9 +4,9 @@ import json
 import re
 from pathlib import Path
 
+from tests.parts.demo_site import SCRAPERS
 from tests.parts.repo import Repo
 
-SCRAPERS = Path(__file__).parents[2] / "scrapers"
 GIT, STORE, SITE = "10.0.2.10:80", "10.0.2.11:80", "10.0.2.12:80"
 """Where a machine finds the tests' servers; it is built into the image."""
 
@@ -108,34 +108,39 @@ services:
       - /dev/shm:/dev/shm
 """
 
-PROBE = '''\
-"""Where the metadata service is: from a page in the browser, and from the job itself."""
-
+BROWSING = """
 import json
 import os
 import socket
+import time
 import urllib.error
 import urllib.request
 
-METADATA = "169.254.169.254"
 FLAGS = {"args": ["--headless=new", "--no-sandbox"]}
 CAPABILITIES = {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": FLAGS}}
 
 
 def ask(path, body=None, method=None):
     data = None if body is None else json.dumps(body).encode()
-    url = os.environ["MAYFLY_WEBDRIVER_URL"] + path
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
+    request = urllib.request.Request(GRID + path, data, {"Content-Type": "application/json"}, method=method)
     with urllib.request.urlopen(request, timeout=240) as answer:
         return json.load(answer)["value"]
+"""
+
+PROBE = f'''\
+"""Where the metadata service is: from a page in the browser, and from the job itself."""
+{BROWSING}
+
+GRID = os.environ["MAYFLY_WEBDRIVER_URL"]
+METADATA = "169.254.169.254"
 
 
 def page(url):
     try:
-        ask(f"/session/{session}/url", {"url": url})
+        ask("/session/" + session + "/url", {{"url": url}})
     except urllib.error.HTTPError as error:
         return json.load(error)["value"]["message"].splitlines()[0]
-    return ask(f"/session/{session}/title")
+    return ask("/session/" + session + "/title")
 
 
 def job():
@@ -146,31 +151,18 @@ def job():
     return "reached"
 
 
-session = ask("/session", {"capabilities": CAPABILITIES})["sessionId"]
-seen = {"site": page(os.environ["SITE"]), "page": page(f"http://{METADATA}/latest/"), "job": job()}
-ask(f"/session/{session}", method="DELETE")
+session = ask("/session", {{"capabilities": CAPABILITIES}})["sessionId"]
+seen = {{"site": page(os.environ["SITE"]), "page": page("http://" + METADATA + "/latest/"), "job": job()}}
+ask("/session/" + session, method="DELETE")
 with open(os.environ["MAYFLY_OUTPUT_DIR"] + "/seen.json", "w") as file:
     json.dump(seen, file)
 '''
 
-SCRIPT = '''\
+SCRIPT = f'''\
 """A scraper as it was before Mayfly: Selenium under the name of its service, results in /data."""
-
-import json
-import os
-import time
-import urllib.request
+{BROWSING}
 
 GRID = "http://selenium:4444"
-FLAGS = {"args": ["--headless=new", "--no-sandbox"]}
-CAPABILITIES = {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": FLAGS}}
-
-
-def ask(path, body=None, method=None):
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(GRID + path, data, {"Content-Type": "application/json"}, method=method)
-    with urllib.request.urlopen(request, timeout=240) as answer:
-        return json.load(answer)["value"]
 
 
 def ready():
@@ -183,12 +175,12 @@ def ready():
 
 
 ready()
-session = ask("/session", {"capabilities": CAPABILITIES})["sessionId"]
-ask(f"/session/{session}/url", {"url": os.environ["START"]})
-title = ask(f"/session/{session}/title")
-ask(f"/session/{session}", method="DELETE")
+session = ask("/session", {{"capabilities": CAPABILITIES}})["sessionId"]
+ask("/session/" + session + "/url", {{"url": os.environ["START"]}})
+title = ask("/session/" + session + "/title")
+ask("/session/" + session, method="DELETE")
 with open("/data/title.txt", "w") as file:
-    file.write(f"{title}\\n{time.tzname[0]}\\n")
+    print(title, time.tzname[0], sep="\\n", file=file)
 '''
 
 

@@ -69,7 +69,7 @@ class Metadata(LoopbackHttp):
             **(facts or {}),
         }
         self._tokens: set[str] = set()
-        super().__init__(_handler(self))
+        super().__init__(_Handler)
 
     def make_token(self) -> str:
         """A new session token."""
@@ -84,10 +84,6 @@ class Metadata(LoopbackHttp):
     def forget_tokens(self) -> None:
         """Accept no token that was given so far."""
         self._tokens.clear()
-
-    def pause(self) -> None:
-        """Wait for the delay, or for the end of the server when that comes first."""
-        self.closing.wait(self.delay)
 
     def answer(self, path: str) -> str | None:
         """What it says at a path below `/latest/`; None for a 404."""
@@ -134,42 +130,35 @@ class Metadata(LoopbackHttp):
         }
 
 
-def _handler(service: Metadata) -> type[QuietHandler]:
-    class Handler(QuietHandler):
-        def do_PUT(self) -> None:  # noqa: N802 -- the library's name
-            good = self.path == TOKEN_PATH and "X-Forwarded-For" not in self.headers
-            service.requests.append(("PUT", self.path, good))
-            self.read_body()
-            if not good:
-                self._say(403, "")
-            elif not self.headers.get("X-aws-ec2-metadata-token-ttl-seconds"):
-                self._say(400, "")
-            else:
-                self._say(200, service.make_token(), ttl=True)
+class _Handler(QuietHandler):
+    owner: Metadata
 
-        def do_GET(self) -> None:  # noqa: N802 -- the library's name
-            good = service.knows(self.headers.get("X-aws-ec2-metadata-token", ""))
-            service.requests.append(("GET", self.path, good))
-            if not good:
-                self._say(401, "")
-                return
-            said = service.answer(VERSION.sub("", self.path, count=1))
-            self._say(404 if said is None else 200, said or "")
+    def do_PUT(self) -> None:  # noqa: N802 -- the library's name
+        good = self.path == TOKEN_PATH and "X-Forwarded-For" not in self.headers
+        self.owner.requests.append(("PUT", self.path, good))
+        self.read_body()
+        if not good:
+            self._say(403)
+        elif not self.headers.get("X-aws-ec2-metadata-token-ttl-seconds"):
+            self._say(400)
+        else:
+            lifetime = {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_SECONDS)}
+            self._say(200, self.owner.make_token(), lifetime)
 
-        def _say(self, status: int, text: str, *, ttl: bool = False) -> None:
-            service.pause()
-            if service.status and not self.path.startswith(service.spared or ("-",)):
-                status = service.status
-            body = text.encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "text/plain")
-            self.send_header("Content-Length", str(len(body)))
-            if ttl:
-                self.send_header("X-aws-ec2-metadata-token-ttl-seconds", str(TOKEN_SECONDS))
-            self.end_headers()
-            self.wfile.write(body)
+    def do_GET(self) -> None:  # noqa: N802 -- the library's name
+        good = self.owner.knows(self.headers.get("X-aws-ec2-metadata-token", ""))
+        self.owner.requests.append(("GET", self.path, good))
+        if not good:
+            self._say(401)
+            return
+        said = self.owner.answer(VERSION.sub("", self.path, count=1))
+        self._say(404 if said is None else 200, said or "")
 
-    return Handler
+    def _say(self, status: int, text: str = "", more: Mapping[str, str] | None = None) -> None:
+        self.owner.closing.wait(self.owner.delay)
+        if self.owner.status and not self.path.startswith(self.owner.spared or ("-",)):
+            status = self.owner.status
+        self.answer(status, text.encode(), {"Content-Type": "text/plain", **(more or {})})
 
 
 def _time(moment: datetime) -> str:

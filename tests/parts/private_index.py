@@ -1,17 +1,15 @@
 """A package index that wants a login (PEP 503), with one small package."""
 
-import base64
 import hashlib
 import io
 import os
 import subprocess
 import zipfile
 from pathlib import Path
-from typing import Self
 
 import uv
 
-from tests.parts.loopback_http import LoopbackHttp, QuietHandler
+from tests.parts.loopback_http import LoopbackHttp, QuietHandler, basic
 
 PACKAGE = "teamtools"
 USER = "reader"
@@ -58,7 +56,7 @@ explicit = true
     return {"pyproject.toml": project, "uv.lock": (folder / "uv.lock").read_text()}
 
 
-class PrivateIndex:
+class PrivateIndex(LoopbackHttp):
     """An index, as a context manager.
 
     Attributes:
@@ -67,52 +65,44 @@ class PrivateIndex:
     """
 
     def __init__(self, *versions: str) -> None:
+        super().__init__(_Handler)
         self.wheels = {
             f"{PACKAGE}-{version}-py3-none-any.whl": make_wheel(version) for version in versions
         }
         self.requests: list[str] = []
         self.authorization = ""
         self.refusal = 401
-        self._http = LoopbackHttp(_handler(self))
-
-    def __enter__(self) -> Self:
-        self._http.__enter__()
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self._http.__exit__(*raised)
 
     def admit(self, password: str) -> None:
         """Let in who has this password, and nobody else any longer."""
-        login = base64.b64encode(f"{USER}:{password}".encode()).decode()
-        self.authorization = f"Basic {login}"
+        self.authorization = basic(USER, password)
 
     @property
     def url(self) -> str:
         """The address of its list of packages."""
-        return f"{self._http.url}/simple"
+        return f"{super().url}/simple"
 
 
-def _handler(index: PrivateIndex) -> type[QuietHandler]:
-    class Handler(QuietHandler):
-        def do_GET(self) -> None:  # noqa: N802 -- the name is the library's
-            if self.headers.get("Authorization") != index.authorization:
-                self.answer(index.refusal, b"no", {"WWW-Authenticate": 'Basic realm="index"'})
-                return
-            index.requests.append(self.path)
-            name = self.path.rpartition("/")[2]
-            if name in index.wheels:
-                self.answer(200, index.wheels[name])
-            elif self.path.rstrip("/") == f"/simple/{PACKAGE}":
-                links = (
-                    f'<a href="/files/{name}#sha256={hashlib.sha256(wheel).hexdigest()}">{name}</a>'
-                    for name, wheel in index.wheels.items()
-                )
-                page = f"<!DOCTYPE html><html><body>{''.join(links)}</body></html>"
-                self.answer(200, page.encode(), {"Content-Type": "text/html"})
-            else:
-                self.answer(404)
+class _Handler(QuietHandler):
+    owner: PrivateIndex
 
-        do_HEAD = do_GET  # noqa: N815 -- the library's name
+    def _serve(self) -> None:
+        index = self.owner
+        if self.headers.get("Authorization") != index.authorization:
+            self.answer(index.refusal, b"no", {"WWW-Authenticate": 'Basic realm="index"'})
+            return
+        index.requests.append(self.path)
+        name = self.path.rpartition("/")[2]
+        if name in index.wheels:
+            self.answer(200, index.wheels[name])
+        elif self.path.rstrip("/") == f"/simple/{PACKAGE}":
+            links = (
+                f'<a href="/files/{name}#sha256={hashlib.sha256(wheel).hexdigest()}">{name}</a>'
+                for name, wheel in index.wheels.items()
+            )
+            page = f"<!DOCTYPE html><html><body>{''.join(links)}</body></html>"
+            self.answer(200, page.encode(), {"Content-Type": "text/html"})
+        else:
+            self.answer(404)
 
-    return Handler
+    do_GET = do_HEAD = _serve  # noqa: N815 -- the library's names

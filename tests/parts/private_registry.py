@@ -1,15 +1,13 @@
 """A registry of images that wants a login: Debian's docker-registry with a file of users, or with a token service."""
 
-import subprocess
 from pathlib import Path
 from typing import Self
 
-import requests
-
+from tests.parts.command import output_of
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.missing import program
 from tests.parts.ports import LOOPBACK, free_port
-from tests.parts.program import Program
+from tests.parts.program import Program, answers
 from tests.parts.registry_tokens import TokenService
 
 READY_SECONDS = 20
@@ -42,23 +40,17 @@ class PrivateRegistry:
         self._program = Program(command, log=folder / "registry.log")
 
     def __enter__(self) -> Self:
-        self._program.start(self._ready, seconds=READY_SECONDS)
+        asks = f"http://{self.host}/v2/"
+        self._program.start(lambda: answers(asks, status=401), seconds=READY_SECONDS)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._program.stop()
 
-    def _ready(self) -> bool:
-        try:
-            return requests.get(f"http://{self.host}/v2/", timeout=2).status_code == 401
-        except requests.RequestException:
-            return False
-
     def admit(self, password: str) -> None:
         """Let in who has this password, and nobody else any longer; without a token service."""
         command = [program("htpasswd"), "-Bbn", USER, password]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-        self._users.write_text(done.stdout)
+        self._users.write_text(output_of(command))
 
     def push(self, engine: DockerEngine, image: str, name: str, config: Path, password: str) -> str:
         """Give it an image under a name; return how it is pulled. The engine keeps no trace of it."""
@@ -70,6 +62,5 @@ class PrivateRegistry:
             ["--config", str(config), "push", "--quiet", target],
             ["image", "rm", target],
         ):
-            done = engine.docker(*arguments)
-            assert done.returncode == 0, done.stderr
+            engine.do(*arguments)
         return target

@@ -3,14 +3,27 @@
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.parts.missing import program
 from tests.parts.waiting import WaitedTooLongError, wait_until
 
 LOG_TAIL_CHARACTERS = 2000
+
+
+def answers(url: str, status: int = 200) -> bool:
+    """Whether somebody answers a URL with this status: what many a server is waited for with."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == status)
+    except urllib.error.HTTPError as error:
+        return error.code == status
+    except OSError:
+        return False
 
 
 class ProgramError(Exception):
@@ -76,6 +89,15 @@ class Program:
             raise ProgramError(f"{error}\n{self._tail()}") from error
         if not self.running:
             raise ProgramError(f"{self._name} ended at its start\n{self._tail()}")
+
+    @contextmanager
+    def serving(self, ready: Callable[[], bool], *, seconds: float) -> Iterator[None]:
+        """Start it as `start` does, for the length of a block."""
+        self.start(ready, seconds=seconds)
+        try:
+            yield
+        finally:
+            self.stop()
 
     def stop(self, *, seconds: float = 10) -> None:
         """SIGTERM, then SIGKILL to the whole group after `seconds`; a stopped program is left alone."""

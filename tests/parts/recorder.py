@@ -34,7 +34,7 @@ class Recorder(LoopbackHttp):
         self.status = 200
         self.delay = 0.0
         self.requests: list[Recorded] = []
-        super().__init__(_handler(self))
+        super().__init__(_Handler)
 
     def wait_for(self, count: int, *, seconds: float = 10) -> list[Recorded]:
         """Wait until `count` requests have arrived, and return all."""
@@ -43,19 +43,15 @@ class Recorder(LoopbackHttp):
         )
         return list(self.requests)
 
-    def pause(self) -> None:
-        """Wait for the delay, or for the end of the server when that comes first."""
-        self.closing.wait(self.delay)
 
+class _Handler(QuietHandler):
+    owner: Recorder
 
-def _handler(recorder: Recorder) -> type[QuietHandler]:
-    class Handler(QuietHandler):
-        def _record(self) -> None:
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            recorder.requests.append(Recorded(self.command, self.path, headers, self.read_body()))
-            recorder.pause()
-            self.answer(recorder.status, b"OK" if recorder.status < 400 else b"not today")
+    def _record(self) -> None:
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        body = self.read_body()
+        self.owner.requests.append(Recorded(self.command, self.path, headers, body))
+        self.owner.closing.wait(self.owner.delay)
+        self.answer(self.owner.status, b"OK" if self.owner.status < 400 else b"not today")
 
-        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _record  # noqa: N815 -- the library's names
-
-    return Handler
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _record  # noqa: N815 -- the library's names

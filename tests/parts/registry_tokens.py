@@ -10,17 +10,18 @@ import subprocess
 import time
 import uuid
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.parts.loopback_http import LoopbackHttp, QuietHandler
+from tests.parts.certificate import Certificate, certify
+from tests.parts.loopback_http import LoopbackHttp, QuietHandler, basic
 from tests.parts.missing import program
 
 ISSUER, SERVICE = "tests", "registry"
 LIFETIME = 300
 
 
-class TokenService:
+class TokenService(LoopbackHttp):
     """A token service, as a context manager.
 
     Attributes:
@@ -30,37 +31,26 @@ class TokenService:
     """
 
     def __init__(self, folder: Path) -> None:
+        super().__init__(_Handler)
         folder.mkdir()
         self.certificate = folder / "signer.pem"
         self._key = folder / "signer.key"
-        command = [
-            *(program("openssl"), "req", "-x509", "-nodes", "-days", "2", "-newkey", "rsa:2048"),
-            *("-subj", "/CN=tests", "-out", str(self.certificate), "-keyout", str(self._key)),
-        ]
-        subprocess.run(command, capture_output=True, timeout=60, check=True)
+        certify(Certificate(self.certificate, self._key), "-newkey", "rsa:2048")
         self.lifetime = LIFETIME
         self.refusal: tuple[int, bytes] = (401, b'{"details": "incorrect username or password"}')
         self.authorization = ""
-        self._http = LoopbackHttp(_handler(self))
-
-    def __enter__(self) -> Self:
-        self._http.__enter__()
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self._http.__exit__(*raised)
 
     @property
     def settings(self) -> str:
         """What a registry's configuration has as `auth`."""
         return (
-            f"auth: {{token: {{realm: '{self._http.url}/token', service: {SERVICE}, issuer: {ISSUER}, "
+            f"auth: {{token: {{realm: '{self.url}/token', service: {SERVICE}, issuer: {ISSUER}, "
             f"rootcertbundle: {self.certificate}}}}}\n"
         )
 
     def admit(self, user: str, password: str) -> None:
         """Let in who has this password, and nobody else any longer."""
-        self.authorization = f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
+        self.authorization = basic(user, password)
 
     def token(self, scopes: list[str]) -> str:
         """Return a token that allows what is asked for."""
@@ -95,15 +85,14 @@ def _encoded(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def _handler(service: TokenService) -> type[QuietHandler]:
-    class Handler(QuietHandler):
-        def do_GET(self) -> None:  # noqa: N802 -- the name is the library's
-            json_type = {"Content-Type": "application/json"}
-            if self.headers.get("Authorization") != service.authorization:
-                status, body = service.refusal
-                self.answer(status, body, json_type)
-                return
-            scopes = parse_qs(urlsplit(self.path).query).get("scope", [])
-            self.answer(200, json.dumps({"token": service.token(scopes)}).encode(), json_type)
+class _Handler(QuietHandler):
+    owner: TokenService
 
-    return Handler
+    def do_GET(self) -> None:  # noqa: N802 -- the name is the library's
+        json_type = {"Content-Type": "application/json"}
+        if self.headers.get("Authorization") != self.owner.authorization:
+            status, body = self.owner.refusal
+            self.answer(status, body, json_type)
+            return
+        scopes = parse_qs(urlsplit(self.path).query).get("scope", [])
+        self.answer(200, json.dumps({"token": self.owner.token(scopes)}).encode(), json_type)

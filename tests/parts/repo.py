@@ -1,13 +1,12 @@
 """A builder of git repositories with fixed names and dates, whatever the user's own git is configured to do."""
 
 import os
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.parts.command import output_of
 from tests.parts.missing import program
 
-GIT_SECONDS = 60
 FIRST_COMMIT = 1_767_225_600  # 2026-01-01T00:00:00Z
 SECONDS_BETWEEN = 60
 # Nothing of the user's or the machine's configuration, no prompts, an identity of our own.
@@ -21,10 +20,6 @@ GIT_ENVIRON = {
     "GIT_COMMITTER_EMAIL": "ada@example.com",
     "LC_ALL": "C.UTF-8",
 }
-
-
-class GitError(Exception):
-    """A git command of a test's own preparation failed; the message carries what it said."""
 
 
 @dataclass(frozen=True)
@@ -130,19 +125,8 @@ class Repo:
 def _run(
     command: list[str], *, cwd: Path | None = None, environ: dict[str, str] | None = None
 ) -> str:
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        env={**_without_git(), **GIT_ENVIRON, **(environ or {})},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=GIT_SECONDS,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise GitError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr}")
-    return done.stdout.strip()
+    around = {**_without_git(), **GIT_ENVIRON, **(environ or {})}
+    return output_of(command, environ=around, at=cwd).strip()
 
 
 def _without_git() -> dict[str, str]:

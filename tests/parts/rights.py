@@ -7,7 +7,7 @@ condition needs is not told.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -85,6 +85,28 @@ def allowed(policies: Policies, call: Call) -> Decision:
             if found == effect:
                 return Decision(effect == "Allow", name)
     return Decision(False)
+
+
+def differences(policies: Policies, expected: Iterable[tuple[Call, str]]) -> list[str]:
+    """Return in words which calls another statement decides than is expected; an empty one is none at all."""
+    decided = ((call, statement, allowed(policies, call)) for call, statement in expected)
+    return [
+        f"{call}: {found}, not {statement!r}"
+        for call, statement, found in decided
+        if found != Decision(bool(statement), statement)
+    ]
+
+
+def lacking(granted: Iterable[Call]) -> dict[str, set[str]]:
+    """Return by action the types of resource that each call needs a right to and that none of these is about."""
+    held: dict[str, set[str]] = {}
+    for call in granted:
+        held.setdefault(call.action, set()).add(type_of(call.action, call.resource))
+    return {
+        action: missing
+        for action, kinds in held.items()
+        if (missing := {kind for kind, must in resource_types(action).items() if must} - kinds)
+    }
 
 
 def statements(policies: Policies) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -4,16 +4,15 @@ No registry is needed. The first build takes two to three minutes; its root file
 cache folder, and the image in the engine.
 """
 
-import fcntl
 import hashlib
 import os
 import platform
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
-from tests.parts.cache import cache_folder
+from tests.parts.cache import cache_folder, one_at_a_time
+from tests.parts.command import output_of
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.missing import program
 from tests.parts.selenium_jar import VERSION, selenium_jar
@@ -23,11 +22,6 @@ FILES = Path(__file__).parent / "selenium_image"
 REPOSITORY = "mayfly.test/selenium/standalone-chromium"
 ROOT_SECONDS = 900
 IMPORT_SECONDS = 300
-BUILD_SECONDS = 300
-
-
-class ImageBuildError(Exception):
-    """The image could not be built; the message carries the end of what the builder said."""
 
 
 def image_name() -> str:
@@ -42,33 +36,25 @@ def ensure_image(engine: DockerEngine) -> str:
     """The name of the image, built when the engine does not have it.
 
     Raises:
-        ImageBuildError: A step of the build failed.
+        CommandError: A step of the build failed.
         MissingPartError: A program that the build needs is not installed.
     """
     name = image_name()
-    with (cache_folder() / "selenium-image.lock").open("wb") as gate:
-        # Of two test runs one builds; the other waits for it, as long as a build may take.
-        fcntl.flock(gate, fcntl.LOCK_EX)
-        if engine.docker("image", "inspect", name).returncode != 0:
+    # Of two test runs one builds; the other waits for it, as long as a build may take.
+    with one_at_a_time("selenium-image"):
+        if not engine.has(name):
             _build(engine, name)
     return name
 
 
 def _build(engine: DockerEngine, name: str) -> None:
     root_name = f"{REPOSITORY}-root:{_root_key()}"
-    if engine.docker("image", "inspect", root_name).returncode != 0:
-        _check(engine.docker("import", str(_root_archive()), root_name, seconds=IMPORT_SECONDS))
+    if not engine.has(root_name):
+        engine.do("import", str(_root_archive()), root_name, seconds=IMPORT_SECONDS)
     with tempfile.TemporaryDirectory() as context:
         shutil.copytree(FILES, context, dirs_exist_ok=True)
         shutil.copy(selenium_jar(), Path(context) / "selenium-server.jar")
-        # The classic builder: the other one is a plug-in that Debian's package does not bring.
-        engine.environ["DOCKER_BUILDKIT"] = "0"
-        _check(
-            engine.docker(
-                *("build", "--tag", name, "--build-arg", f"ROOT={root_name}", context),
-                seconds=BUILD_SECONDS,
-            )
-        )
+        engine.build(name, Path(context), "--build-arg", f"ROOT={root_name}")
 
 
 def _root_key() -> str:
@@ -81,24 +67,9 @@ def _root_archive() -> Path:
     archive = cache_folder() / f"selenium-root-{_root_key()}.tar"
     if not archive.exists():
         program("mmdebstrap")
-        _check(
-            subprocess.run(
-                [str(FILES / "build-root.sh"), str(archive)],
-                env={**os.environ, "LC_ALL": "C.UTF-8"},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=ROOT_SECONDS,
-                check=False,
-            )
-        )
+        build = [str(FILES / "build-root.sh"), str(archive)]
+        output_of(build, environ={**os.environ, "LC_ALL": "C.UTF-8"}, seconds=ROOT_SECONDS)
     return archive
-
-
-def _check(done: subprocess.CompletedProcess[str]) -> None:
-    if done.returncode != 0:
-        said = (done.stdout + done.stderr)[-2000:]
-        raise ImageBuildError(f"{done.args} ended with {done.returncode}:\n{said}")
 
 
 def main() -> None:

@@ -3,10 +3,10 @@
 import os
 import pwd
 import socket
-import subprocess
 from pathlib import Path
 from typing import Self
 
+from tests.parts.command import output_of
 from tests.parts.missing import program
 from tests.parts.ports import LOOPBACK, free_port
 from tests.parts.program import Program
@@ -17,7 +17,7 @@ READY_SECONDS = 20
 def make_key(file: Path, passphrase: str = "") -> Path:
     """Make a key pair; return its private half."""
     command = (*("-q", "-t", "ed25519", "-N", passphrase), "-C", "test", "-f", str(file))
-    subprocess.run([program("ssh-keygen"), *command], timeout=30, check=True)
+    output_of([program("ssh-keygen"), *command])
     return file
 
 

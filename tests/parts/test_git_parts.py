@@ -8,9 +8,10 @@ import pytest
 import requests
 
 from tests.parts.certificate import make_certificate
+from tests.parts.command import CommandError, output_of
 from tests.parts.gitserver import GitServer
 from tests.parts.missing import program
-from tests.parts.repo import GIT_ENVIRON, GitError, Repo, make_signer
+from tests.parts.repo import GIT_ENVIRON, Repo, make_signer
 from tests.parts.stalled import refused, silent, stalled_connect
 
 
@@ -20,21 +21,8 @@ def clone(
     """`git clone` with a limit; returns the commit that was checked out."""
     settings = {**GIT_ENVIRON, "PATH": "/usr/bin:/bin", **(environ or {})}
     git = program("git")
-    subprocess.run(
-        [git, "clone", "--quiet", url, str(into)],
-        env=settings,
-        capture_output=True,
-        timeout=seconds,
-        check=True,
-    )
-    head = subprocess.run(
-        [git, "-C", str(into), "rev-parse", "HEAD"],
-        env=settings,
-        capture_output=True,
-        timeout=seconds,
-        check=True,
-    )
-    return head.stdout.decode().strip()
+    output_of([git, "clone", "--quiet", url, str(into)], environ=settings, seconds=seconds)
+    return output_of([git, "-C", str(into), "rev-parse", "HEAD"], environ=settings).strip()
 
 
 class TestGit:
@@ -64,7 +52,7 @@ class TestGit:
         first = repo_builder.release("v1.0", {"a": "1"})
         repo_builder.write("a", "2")
         second = repo_builder.commit()
-        with pytest.raises(GitError):
+        with pytest.raises(CommandError):
             repo_builder.tag("v1.0")
         assert repo_builder.tag("v1.0", annotated=False, force=True) == second != first
         repo_builder.push()
@@ -81,7 +69,7 @@ class TestGit:
         signers.write_text(ada.allowed_signers_line)
         repo_builder.git(*verify)
         signers.write_text(eve.allowed_signers_line)
-        with pytest.raises(GitError):
+        with pytest.raises(CommandError):
             repo_builder.git(*verify)
 
     def test_tls_and_a_password(self, tmp_path: Path) -> None:
@@ -91,7 +79,7 @@ class TestGit:
         certificate = make_certificate(tmp_path)
         trust = {"GIT_SSL_CAINFO": str(certificate.file)}
         with GitServer(tmp_path, user="u", password="p", certificate=certificate) as server:
-            with pytest.raises(subprocess.CalledProcessError):
+            with pytest.raises(CommandError):
                 clone(server.url(), tmp_path / "a", environ=trust)
             with_password = server.url().replace("://", "://u:p@")
             assert clone(with_password, tmp_path / "b", environ=trust) == commit

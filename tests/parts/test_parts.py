@@ -26,6 +26,7 @@ class TestRecorder:
         recorder.status, recorder.delay = 404, 5
         with pytest.raises(requests.ReadTimeout):
             requests.get(f"{recorder.url}/slow", timeout=0.2)
+        recorder.wait_for(2)
         recorder.delay = 0
         assert requests.head(f"{recorder.url}/gone", timeout=5).status_code == 404
         first, second, third = recorder.wait_for(3)

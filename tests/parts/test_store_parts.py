@@ -38,8 +38,10 @@ NAMES = [
 ]
 
 
-def store(server: S3Server | FaultProxy, bucket: str, *, retries: int = 0) -> S3Store:
-    """An obstore client that gives up soon."""
+def store(
+    server: S3Server | FaultProxy, bucket: str, *, retries: int = 0, seconds: int = 30
+) -> S3Store:
+    """An obstore client that gives up after `seconds`."""
     keys = server if isinstance(server, S3Server) else server.store
     return S3Store(
         bucket,
@@ -47,7 +49,7 @@ def store(server: S3Server | FaultProxy, bucket: str, *, retries: int = 0) -> S3
         region=REGION,
         access_key_id=keys.access_key,
         secret_access_key=keys.secret_key,
-        client_options={"allow_http": True, "timeout": "2s"},
+        client_options={"allow_http": True, "timeout": f"{seconds}s"},
         retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=5)},
     )
 
@@ -132,12 +134,11 @@ class TestFaultProxy:
     ) -> None:
         """The client gets an error; only where the store did its part is the object there."""
         s3_proxy.inject(fault, times=1, method="PUT")
-        client = store(s3_proxy, s3_bucket)
         with pytest.raises(BaseError):
-            obstore.put(client, "a", b"x" * 100)
+            obstore.put(store(s3_proxy, s3_bucket, seconds=2), "a", b"x" * 100)
         stored = ["a"] if isinstance(fault, LoseAnswer) else []
         assert s3_proxy.store.keys(s3_bucket) == stored
-        obstore.put(client, "a", b"y")
+        obstore.put(store(s3_proxy, s3_bucket), "a", b"y")
         assert s3_proxy.store.get(s3_bucket, "a") == b"y"
 
     def test_a_fault_happens_only_where_it_was_asked_for(

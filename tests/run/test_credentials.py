@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from tests.bucket.bucket import Bucket
 from tests.parts.awsproxy import LateAws
 from tests.parts.metadata import Metadata
@@ -90,6 +92,7 @@ def test_a_parameter_store_that_is_late_costs_the_run_nothing(
     assert ran.events("store.retry") + ran.events("secrets.retry")
 
 
+@pytest.mark.long
 def test_a_role_whose_keys_are_late_costs_the_run_nothing(
     bench: Bench, s3_server: S3Server, s3_bucket: str
 ) -> None:

@@ -20,10 +20,8 @@ command = ["sh", "-c", "sleep {seconds}; echo done | tee $MAYFLY_OUTPUT_DIR/page
 MOST = 50
 
 
-@pytest.mark.parametrize(
-    ("apart", "puts"),
-    [(0, range(24, 28)), pytest.param(6, range(32, 35), marks=pytest.mark.long)],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("apart", "puts"), [(0, range(24, 28)), (6, range(32, 35))])
 def test_five_jobs_each_night(
     bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy, apart: int, puts: range
 ) -> None:

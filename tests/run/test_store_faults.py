@@ -254,6 +254,7 @@ def test_the_hand_off_keeps_to_the_run_s_limit(
     assert [folder.name for folder in bench.spool] == [ran.run_id]
 
 
+@pytest.mark.long
 def test_an_endpoint_that_accepts_and_says_nothing(bench: Bench) -> None:
     """Jobs do not wait for the bucket, and the run ends in its time."""
     bench.release("v1", FEW)

@@ -1,38 +1,24 @@
 """The demo site, a chromedriver and the scrapers' environment, shared by the tests of this folder."""
 
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import requests
 
+from tests.parts.demo_site import SCRAPERS, DemoSite, serving_demo
 from tests.parts.missing import program
 from tests.parts.ports import free_port
 from tests.parts.program import Program
 from tests.parts.webdriver import is_ready
-from tests.scrapers.jobs import SCRAPERS, JobProcess, install_environment
+from tests.scrapers.jobs import JobProcess, install_environment
 
 # A release's root is on the path of its jobs; the kit's own tests import it the same way.
 sys.path.insert(0, str(SCRAPERS))
 
 StartJob = Callable[..., JobProcess]
-
-
-@dataclass(frozen=True, slots=True)
-class DemoSite:
-    """The running demo site: its address, without a slash at the end, and its log of requests."""
-
-    url: str
-    program: Program
-
-    @property
-    def requests(self) -> list[str]:
-        """The requests so far, as `GET /path`."""
-        return re.findall(r'"(\S+ \S+) HTTP/', self.program.log.read_text())
 
 
 @pytest.fixture(scope="session")
@@ -44,31 +30,19 @@ def job_python() -> Path:
 @pytest.fixture(scope="session")
 def demo_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoSite]:
     """The demo site on a free port."""
-    log = tmp_path_factory.mktemp("demo-site") / "log"
-    site = Program(
-        [sys.executable, "-m", "demo_site", "--port", "0"],
-        log=log,
-        environ={"PYTHONPATH": str(SCRAPERS)},
-    )
-    site.start(lambda: "listening on " in log.read_text(), seconds=10)
-    found = re.search(r"listening on (http://127\.0\.0\.1:\d+)/\n", log.read_text())
-    assert found is not None
-    yield DemoSite(found.group(1), site)
-    site.stop()
+    with serving_demo(tmp_path_factory.mktemp("demo-site")) as site:
+        yield site
 
 
 @contextmanager
 def running_chromedriver(folder: Path) -> Iterator[tuple[str, Program]]:
     """A chromedriver of one's own: its address and its process."""
-    path = program("chromedriver")
     port = free_port()
-    driver = Program([path, f"--port={port}"], log=folder / "chromedriver.log")
+    command = [program("chromedriver"), f"--port={port}"]
+    driver = Program(command, log=folder / "chromedriver.log")
     url = f"http://127.0.0.1:{port}"
-    driver.start(lambda: is_ready(url), seconds=20)
-    try:
+    with driver.serving(lambda: is_ready(url), seconds=60):
         yield url, driver
-    finally:
-        driver.stop()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ from typing import Any
 
 import uv
 
-SCRAPERS = Path(__file__).parents[2] / "scrapers"
+from tests.parts.demo_site import SCRAPERS
+
 JOB_SECONDS = 60.0
 
 

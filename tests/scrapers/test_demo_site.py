@@ -1,4 +1,3 @@
-import sys
 import tomllib
 from pathlib import Path
 from urllib.parse import unquote
@@ -6,9 +5,7 @@ from urllib.parse import unquote
 import pytest
 import requests
 
-from tests.parts.program import Program
-from tests.scrapers.conftest import DemoSite
-from tests.scrapers.jobs import SCRAPERS
+from tests.parts.demo_site import SCRAPERS, DemoSite, serving_demo
 
 SECONDS = 10
 
@@ -130,18 +127,10 @@ def test_oversized_bodies_are_refused(demo_site: DemoSite) -> None:
 
 def test_server_ends_cleanly_on_sigterm(tmp_path: Path) -> None:
     """SIGTERM ends it while a client holds a connection open, without a traceback."""
-    log = tmp_path / "log"
-    site = Program(
-        [sys.executable, "-m", "demo_site", "--port", "0"],
-        log=log,
-        environ={"PYTHONPATH": str(SCRAPERS)},
-    )
-    site.start(lambda: "listening on http://127.0.0.1:" in log.read_text(), seconds=10)
-    url = log.read_text().split()[2]
-    with requests.Session() as client:
-        assert client.get(url, timeout=SECONDS).ok
-        site.stop(seconds=5)
-    assert "Traceback" not in log.read_text()
+    with serving_demo(tmp_path) as site, requests.Session() as client:
+        assert client.get(f"{site.url}/", timeout=SECONDS).ok
+        site.program.stop(seconds=5)
+    assert "Traceback" not in site.program.log.read_text()
 
 
 def test_release_names_one_address_in_every_job() -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.parts.demo_site import DemoSite
 from tests.parts.program import Program
 from tests.parts.waiting import wait_until
-from tests.scrapers.conftest import DemoSite, StartJob
+from tests.scrapers.conftest import StartJob
 from tests.scrapers.jobs import Ended, JobProcess
 
 EVIDENCE = {".evidence/screenshot.png", ".evidence/page.html", ".evidence/console.log"}
@@ -154,7 +155,7 @@ def test_deadline_keeps_what_is_collected(
     start_job: StartJob, demo_site: DemoSite, webdriver_url: str
 ) -> None:
     """A job ends by itself before its deadline, as a time-out, with the rows it has."""
-    deadline = time.time() + 8
+    deadline = time.time() + 10
     site = f"{demo_site.url}/slow"
     job = start_job(
         "quotes",

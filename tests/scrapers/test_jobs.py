@@ -2,8 +2,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from tests.scrapers.conftest import DemoSite, StartJob
-from tests.scrapers.jobs import SCRAPERS
+from tests.parts.demo_site import SCRAPERS, DemoSite
+from tests.scrapers.conftest import StartJob
 
 CONTENT = SCRAPERS / "demo_site" / "content"
 

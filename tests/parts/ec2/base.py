@@ -1,18 +1,17 @@
 """The disk of Amazon's images in the stand-in: Debian's, with what Amazon's has and the project's image has not."""
 
-import fcntl
 import hashlib
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.parts.cache import cache_folder
+from tests.parts.cache import cache_folder, one_at_a_time
+from tests.parts.command import output_of
 from tests.parts.machine import Disk
-from tests.parts.machine_disk import ROOT, ImageBuildError, forget, hold
+from tests.parts.machine_disk import ROOT, forget, hold
 from tests.parts.missing import MissingPartError, program
 
 FILES = Path(__file__).with_name("disk")
@@ -29,7 +28,7 @@ def base_disk() -> Iterator[Disk]:
     """Yield the disk, built when its recipe has changed, and keep it from being removed meanwhile.
 
     Raises:
-        ImageBuildError: A step of the build failed.
+        CommandError: A step of the build failed.
         MissingPartError: A program that the build needs is not installed.
     """
     if os.geteuid() != 0:
@@ -38,8 +37,7 @@ def base_disk() -> Iterator[Disk]:
         program(needed)
     cache = cache_folder() / "ec2"
     cache.mkdir(exist_ok=True)
-    with (cache / "lock").open("wb") as gate:
-        fcntl.flock(gate, fcntl.LOCK_EX)
+    with one_at_a_time("ec2/built"):
         folder = cache / f"built-{_key(SCRIPTS, FILES)}"
         if not (folder / "disk.qcow2").exists():
             _build(cache, folder)
@@ -80,16 +78,7 @@ def _archive(cache: Path, name: str, *packages: str) -> Path:
 
 
 def _run(script: str, *words: str) -> None:
-    done = subprocess.run(
-        [str(SCRIPTS / script), *words],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=BUILD_SECONDS,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise ImageBuildError(f"{script} ended with {done.returncode}:\n{done.stderr[-4000:]}")
+    output_of([str(SCRIPTS / script), *words], seconds=BUILD_SECONDS)
 
 
 def _key(*tops: Path, words: tuple[str, ...] = PACKAGES) -> str:
