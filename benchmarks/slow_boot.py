@@ -1,0 +1,79 @@
+"""A new machine's night on a disk that is slow where it is read, as a new EBS volume is where it is read first.
+
+`python -m benchmarks.slow_boot [MEGABYTES...]` boots the image that the tests boot, from a disk that serves so many
+megabytes a second, and twenty reads for each of them (0, 20, 10 and 5; 0 is a disk without a limit). What was read once
+is in the machine's memory. Kernel and initrd do not come from that disk.
+"""
+
+import re
+import sys
+import tempfile
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+from benchmarks.lent import READY, reached
+from benchmarks.results import Case, Findings, Sample, find, in_turn
+from tests.machine.world import world
+from tests.parts.machine import Disk, Machine
+from tests.parts.machine_disk import built_disk
+
+RATES = (0, 20, 10, 5)
+READS = 20
+STARTED = re.compile(r'"seconds": ([0-9.]+)')
+
+
+def slow_boot(disk: Disk, rates: Iterable[int]) -> Findings:
+    """Let a new machine do the work of the release in its image at each rate, in MB of 10**6 bytes a second."""
+    with tempfile.TemporaryDirectory() as name:
+        turns = {_name(rate): partial(_night, disk, Path(name), rate) for rate in rates}
+        samples = in_turn(turns, 1)
+    notes = (
+        "QEMU without hardware virtualization, two cores: what the processor does takes several times as long.",
+        f"A disk of R MB/s serves at most R MB and {READS} R reads a second; writes have no limit.",
+        "Three jobs, one in a browser whose image has 570 MB; the release is in the machine's image.",
+        "The emulator loads kernel and initrd (29 MB) from elsewhere.",
+    )
+    case = Case("a new machine, from power-on to power-off", "virtual machine", samples)
+    return Findings((case,), notes=notes)
+
+
+def _night(disk: Disk, folder: Path, rate: int) -> tuple[Sample]:
+    place = folder / f"at-{rate}"
+    place.mkdir()
+    with world(place) as around, around.machine(disk, place / "machine") as machine:
+        if rate:
+            machine.throttle = {"bps-read": rate * 1_000_000, "iops-read": rate * READS}
+        read: dict[str, float] = {}
+
+        def note(point: str) -> None:
+            read[f"MB {point}"] = _megabytes(machine)
+
+        figures = reached(machine, around, note)
+        lines = machine.console.read_text(errors="replace").splitlines()
+        ready = next(line for line in lines if '"event": "browser.ready"' in line)
+        (seconds,) = STARTED.findall(ready)
+        figures |= {"start of the browser": float(seconds), f"MB {READY}": read[f"MB {READY}"]}
+        print(_name(rate), {**figures, **read}, flush=True)  # noqa: T201
+        return (Sample(_name(rate), figures),)
+
+
+def _name(rate: int) -> str:
+    return f"{rate} MB/s" if rate else "no limit"
+
+
+def _megabytes(machine: Machine) -> float:
+    """Return what the machine has read from its disk."""
+    disks = machine.ask("query-blockstats")["return"]
+    return float(sum(one["stats"]["rd_bytes"] for one in disks)) / 1e6
+
+
+def main() -> None:
+    """Measure, and keep what was found."""
+    rates = [int(word) for word in sys.argv[1:]] or RATES
+    with built_disk() as disk:
+        find("slow_boot", lambda: slow_boot(disk, rates))
+
+
+if __name__ == "__main__":
+    main()
