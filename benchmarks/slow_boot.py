@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from benchmarks.lent import READY, reached
+from benchmarks.cold import FIRST
+from benchmarks.lent import READY, RUN, reached
 from benchmarks.results import Case, Findings, Sample, find, in_turn
 from tests.machine.world import world
 from tests.parts.machine import Disk, Machine
@@ -47,14 +48,16 @@ def _night(disk: Disk, folder: Path, rate: int) -> tuple[Sample]:
         read: dict[str, float] = {}
 
         def note(point: str) -> None:
-            read[f"MB {point}"] = _megabytes(machine)
+            if point in {RUN, FIRST, READY}:
+                reads, size = _read_of(machine)
+                read[f"MB {point}"], read[f"reads {point}"] = size / 1e6, reads
 
         figures = reached(machine, around, note)
         lines = machine.console.read_text(errors="replace").splitlines()
         ready = next(line for line in lines if '"event": "browser.ready"' in line)
         (seconds,) = STARTED.findall(ready)
-        figures |= {"start of the browser": float(seconds), f"MB {READY}": read[f"MB {READY}"]}
-        print(_name(rate), {**figures, **read}, flush=True)  # noqa: T201
+        figures |= {"start of the browser": float(seconds), **read}
+        print(_name(rate), figures, flush=True)  # noqa: T201
         return (Sample(_name(rate), figures),)
 
 
@@ -62,10 +65,10 @@ def _name(rate: int) -> str:
     return f"{rate} MB/s" if rate else "no limit"
 
 
-def _megabytes(machine: Machine) -> float:
-    """Return what the machine has read from its disk."""
-    disks = machine.ask("query-blockstats")["return"]
-    return float(sum(one["stats"]["rd_bytes"] for one in disks)) / 1e6
+def _read_of(machine: Machine) -> tuple[float, float]:
+    """Return reads and bytes that the machine's disk has served."""
+    served = [one["stats"] for one in machine.ask("query-blockstats")["return"]]
+    return sum(one["rd_operations"] for one in served), sum(one["rd_bytes"] for one in served)
 
 
 def main() -> None:
