@@ -1,14 +1,16 @@
 """A new machine's night on a disk that is slow where it is read, as a new EBS volume is where it is read first.
 
-`python -m benchmarks.slow_boot [MEGABYTES...]` boots the image that the tests boot, from a disk that serves so many
-megabytes a second, and twenty reads for each of them (0, 20, 10 and 5; 0 is a disk without a limit). What was read once
-is in the machine's memory. Kernel and initrd do not come from that disk.
+`python -m benchmarks.slow_boot [FOLDER] [MEGABYTES...]` boots an image as `make image` leaves it, by default the one
+that the tests boot, from a disk that serves so many megabytes a second, and twenty reads for each of them (0, 20, 10
+and 5; 0 is a disk without a limit). What was read once is in the machine's memory. Kernel and initrd do not come from
+that disk.
 """
 
 import re
 import sys
 import tempfile
 from collections.abc import Iterable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -73,8 +75,10 @@ def _read_of(machine: Machine) -> tuple[float, float]:
 
 def main() -> None:
     """Measure, and keep what was found."""
-    rates = [int(word) for word in sys.argv[1:]] or RATES
-    with built_disk() as disk:
+    words = sys.argv[1:]
+    rates = [int(word) for word in words if word.isdecimal()] or RATES
+    folders = [word for word in words if not word.isdecimal()]
+    with nullcontext(Disk.at(Path(folders[0]))) if folders else built_disk() as disk:
         find("slow_boot", lambda: slow_boot(disk, rates))
 
 
