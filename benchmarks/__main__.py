@@ -2,8 +2,8 @@
 
 Parts: recipe, cold, ends, arrival, transfer, link, agent, shards, home. `MAYFLY_BENCH_ROUNDS` is the number of rounds,
 five where nobody says.
-`python -m benchmarks.machine` and `python -m benchmarks.lent` boot the virtual machine; `python -m benchmarks page`
-only writes the page; `python -m benchmarks quick` prints what a few minutes can tell beside what is
+`python -m benchmarks.machine`, `benchmarks.lent` and `benchmarks.slow_boot` boot the virtual machine; `python -m
+benchmarks page` only writes the page; `python -m benchmarks quick` prints what a few minutes can tell beside what is
 committed, and writes nothing.
 """
 
@@ -29,6 +29,7 @@ ROUNDS = 5
 BOOTED = {
     "machine": "From power-on to the first job, in a virtual machine",
     "lent": "A lent machine's night, in a virtual machine",
+    "slow_boot": "A lent machine's night on a slow disk, in a virtual machine",
 }
 PARTS: dict[str, tuple[str, Callable[[int], Findings]]] = {
     "recipe": ("Billed seconds: five mixed jobs", billed),

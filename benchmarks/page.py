@@ -38,7 +38,7 @@ def write(results: Mapping[str, Result | None], titles: Mapping[str, str], to: P
 
 
 def _command(part: str) -> str:
-    return f"python -m benchmarks{'.' if part in {'machine', 'lent'} else ' '}{part}"
+    return f"python -m benchmarks{'.' if part in {'machine', 'lent', 'slow_boot'} else ' '}{part}"
 
 
 def _targets(results: Sequence[Result]) -> Iterator[str]:

@@ -46,36 +46,21 @@ claim() {
   : >"$folder/.mayfly-image"
 }
 
-key_of() { cat "$@" | sha256sum | cut -c1-12; }
-
-# archive NAME: the root file system that disk/NAME.sh makes, from the cache when its recipe is the same.
-archive() {
-  local file
-  file=$cache/$1-$2.tar
-  if [[ ! -e $file ]]; then
-    say "making the $1 file system"
-    "$here/disk/$1.sh" "$file" >&2
-  fi
-  printf '%s' "$file"
-}
-
 base() {
-  local root_key browser_key key
-  root_key=$(key_of "$here/disk/root.sh")
-  browser_key=$(key_of "$here/disk/browser.sh" "$here/disk/chromium")
+  local browser_archive root_archive waiting key
+  "$here/disk/archive.sh" "$cache" browser >"$work/browser" &
+  waiting=$!
+  root_archive=$("$here/disk/archive.sh" "$cache" root)
+  wait "$waiting"
+  browser_archive=$(cat "$work/browser")
+  # What the archives are called says what is in them.
   key=$(
     cd "$here/disk"
-    find files -type f -print0 | sort -z | xargs -0 sha256sum | cat - assemble.sh | key_of - \
-      | cat - <(printf '%s %s' "$root_key" "$browser_key") | key_of -
+    find files -type f -print0 | sort -z | xargs -0 sha256sum | cat - assemble.sh \
+      | cat - <(printf '%s %s' "${root_archive##*/}" "${browser_archive##*/}") | sha256sum | cut -c1-12
   )
   bare=$cache/disk-$key
   if [[ -e $bare/disk.qcow2 ]]; then return; fi
-  local root_archive browser_archive waiting
-  archive browser "$browser_key" >"$work/browser" &
-  waiting=$!
-  root_archive=$(archive root "$root_key")
-  wait "$waiting"
-  browser_archive=$(cat "$work/browser")
   say "assembling the bare disk"
   "$here/disk/assemble.sh" "$root_archive" "$browser_archive" "$bare"
 }

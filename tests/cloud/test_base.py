@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,13 @@ from tests.parts.missing import program
 from tests.parts.ports import LOOPBACK
 from tests.parts.waiting import wait_until
 
-pytestmark = [pytest.mark.machine, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.machine, pytest.mark.timeout(3000)]
 
-BOOT_SECONDS = 600
+BOOT_SECONDS = 900
+COMMAND_SECONDS = 300
+"""Beside other work an emulated machine may take a minute for what a real one does in a second."""
+LOGIN_SECONDS = 60
+"""Of one attempt. The emulator takes a connection when nobody listens in the machine yet, and says nothing."""
 Ask = Callable[[str], str]
 
 
@@ -35,14 +40,15 @@ def ask(around: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask
 
     def say(command: str) -> "subprocess.CompletedProcess[str]":
         options = ("StrictHostKeyChecking=no", f"UserKnownHostsFile={os.devnull}", "BatchMode=yes")
-        words = [word for one in (*options, "LogLevel=ERROR") for word in ("-o", one)]
+        more = ("LogLevel=ERROR", f"ConnectTimeout={LOGIN_SECONDS}")
+        words = [word for one in (*options, *more) for word in ("-o", one)]
         to = ["-i", str(key), "-p", str(around.room.login), f"ec2-user@{LOOPBACK}"]
         return subprocess.run(
             [program("ssh"), "-F", os.devnull, *words, *to, command],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=COMMAND_SECONDS,
             check=False,
         )
 
@@ -51,7 +57,12 @@ def ask(around: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
 
-    wait_until(lambda: say("true").returncode == 0, seconds=BOOT_SECONDS, what="ec2-user's login")
+    def answers() -> bool:
+        with suppress(subprocess.TimeoutExpired):
+            return say("true").returncode == 0
+        return False
+
+    wait_until(answers, seconds=BOOT_SECONDS, what="ec2-user's login")
     yield ask
     ec2.terminate_instances(InstanceIds=[name])
     around.room.wait_state(name, "terminated", 300)

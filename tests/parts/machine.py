@@ -64,6 +64,7 @@ class Machine:
         console: The file with all that the machine wrote to its serial console.
         layer: The machine's own disk.
         services: Addresses that the guest sees, and the ports of this machine behind them, from the next boot on.
+        throttle: QEMU's limits of the disk by name, such as `bps-read`, from the next boot on.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Machine:
         self._cores = cores
         self._append = append
         self.services = dict(services or {})
+        self.throttle: dict[str, int] = {}
         self._metadata = metadata
         self._login = login
         self._qmp = folder / "qmp.sock"
@@ -128,6 +130,7 @@ class Machine:
         self._port = self._login or free_port()
         self._qmp.unlink(missing_ok=True)
         words = f"root=/dev/vda rw console=ttyS0 panic=10 {STEADY} {self._append} {append}"
+        limits = "".join(f",throttling.{name}={most}" for name, most in self.throttle.items())
         self._qemu = Program(
             [
                 *(program("qemu-system-x86_64"), "-M", "q35", "-cpu", "max"),
@@ -137,7 +140,7 @@ class Machine:
                 *("-qmp", f"unix:{self._qmp},server=on,wait=off"),
                 *("-kernel", str(self._disk.kernel), "-initrd", str(self._disk.initrd)),
                 *("-append", words.strip()),
-                *("-drive", f"file={self.layer},if=virtio,format=qcow2,cache=unsafe"),
+                *("-drive", f"file={self.layer},if=virtio,format=qcow2,cache=unsafe{limits}"),
                 *self._hardware(),
                 *("-device", "virtio-rng-pci"),
                 *([] if reboots else ["-no-reboot"]),

@@ -48,14 +48,15 @@ def base_disk() -> Iterator[Disk]:
 
 
 def browser_archive() -> Path:
-    """Return the file system of the browser's image as a tar archive, made when its recipe has changed."""
-    cache = cache_folder() / "ec2"
-    cache.mkdir(exist_ok=True)
-    return _archive(cache, "browser")
+    """Return the file system of the browser's image as a tar archive, which the project's image is built from too."""
+    return _archive(cache_folder() / "image", "browser")
 
 
 def _build(cache: Path, folder: Path) -> None:
     root = _archive(cache, "root", *PACKAGES)
+    for old in cache.glob("root-*.tar"):
+        if old != root:
+            old.unlink()
     browser = browser_archive()
     draft = Path(tempfile.mkdtemp(dir=cache, prefix="draft-"))
     try:
@@ -66,23 +67,16 @@ def _build(cache: Path, folder: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _archive(cache: Path, name: str, *packages: str) -> Path:
-    """Return a root file system that a script of the project makes, from the cache when its recipe is the same."""
-    recipe = [SCRIPTS / f"{name}.sh", *([SCRIPTS / "chromium"] if name == "browser" else [])]
-    file = cache / f"{name}-{_key(*recipe, words=packages)}.tar"
-    if not file.exists():
-        for old in cache.glob(f"{name}-*.tar"):
-            old.unlink()
-        _run(f"{name}.sh", str(file), *packages)
-    return file
+def _archive(folder: Path, name: str, *packages: str) -> Path:
+    return Path(_run("archive.sh", str(folder), name, *packages).strip())
 
 
-def _run(script: str, *words: str) -> None:
-    output_of([str(SCRIPTS / script), *words], seconds=BUILD_SECONDS)
+def _run(script: str, *words: str) -> str:
+    return output_of([str(SCRIPTS / script), *words], seconds=BUILD_SECONDS)
 
 
-def _key(*tops: Path, words: tuple[str, ...] = PACKAGES) -> str:
-    digest = hashlib.sha256(repr(words).encode())
+def _key(*tops: Path) -> str:
+    digest = hashlib.sha256(repr(PACKAGES).encode())
     for top in tops:
         for path in [top] if top.is_file() else sorted(top.rglob("*")):
             target = str(path.readlink()) if path.is_symlink() else ""
