@@ -6,7 +6,8 @@ n goes from 1 to the most that any thread made in a run that was watched before.
 
 In two forms, as the crash points: the disk is kept, or wiped between the kill and the next run, of the same shard then.
 
-`MAYFLY_SYSCALLS=all` for every n, `MAYFLY_SYSCALLS='rename 7'` for a single case.
+`MAYFLY_SYSCALLS=all` for every n, `MAYFLY_SYSCALLS=40` for so many cases of each form; a single one again:
+`MAYFLY_SYSCALLS='rename 7'`.
 """
 
 import os
@@ -89,10 +90,10 @@ def _cases(most: dict[str, int]) -> list[tuple[str, int]]:
     every = [(call, number) for call in CALLS for number in range(1, most.get(call, 0) + 1)]
     if WANTED == "all":
         return every
-    if WANTED:
+    if WANTED and not WANTED.isdecimal():
         call, number = WANTED.split()
         return [(call, int(number))]
-    return random.Random(SEED).sample(every, SAMPLE)
+    return random.Random(SEED).sample(every, min(len(every), int(WANTED or SAMPLE)))
 
 
 def _invalid(spool: Path, aside: Path) -> int:
@@ -177,10 +178,11 @@ def test_killed_at_every_system_call(
 
 def _report(kind: str, disk: str, seen: dict[str, Seen], seconds: float) -> None:
     tables = {("folder", "kept"): "2", ("S3", "kept"): "2b", ("folder", "wiped"): "2c"}
+    which = "every" if WANTED == "all" else "some"
     figures = Figures(
         point=tables.get((kind, disk), "2d"),
-        title=f"SIGKILL at the n-th system call, for every n; the bucket is in {kind}, the disk {disk}",
-        command="MAYFLY_SYSCALLS=all pytest tests/faults/test_system_calls.py -s",
+        title=f"SIGKILL at the n-th system call, for {which} n; the bucket is in {kind}, the disk {disk}",
+        command=f"MAYFLY_SYSCALLS={WANTED or SAMPLE} pytest tests/faults/test_system_calls.py -s",
         columns=(
             *("system call", "cases", "killed", "invalid spools", "finished files lost"),
             *("committed twice", "other faults", "not converged within two runs"),
