@@ -9,7 +9,7 @@ import hashlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypedDict, Unpack
 
 from agent.base.errors import StoreError, StoreRefused
 from agent.batch.fold import Arrived
@@ -80,6 +80,17 @@ class Store(Source, Protocol):
         """Write an object with one request: after an error it may be there, or arrive later, or never."""
 
 
+class Parts(TypedDict, total=False):
+    """What an entry may say, as `Entry` has it."""
+
+    began: Began | None
+    planned: Planned | None
+    jobs: Sequence[Ended]
+    log: Sequence[Object]
+    closed: Closed | None
+    stood_back: StoodBack | None
+
+
 class Opening:
     """A bucket that is still being opened: whoever asks it for something waits until it is open."""
 
@@ -146,40 +157,36 @@ class LogWriter:
         """How many entries were put, and not found yet by `prove`."""
         return len(self._unproven)
 
-    async def append(
-        self,
-        *,
-        began: Began | None = None,
-        planned: Planned | None = None,
-        jobs: Sequence[Ended] = (),
-        log: Sequence[Object] = (),
-        closed: Closed | None = None,
-        stood_back: StoodBack | None = None,
-    ) -> None:
+    def add(self, **parts: Unpack[Parts]) -> None:
+        """Let an entry wait, behind those that wait already, for the next `flush`.
+
+        Raises:
+            ValueError: The first entry of a process has no `began`, or the entry breaks the contract.
+        """
+        if parts.get("began") is None and not self._began:
+            raise ValueError("the first entry of a process says how its run began")
+        entry = Entry.model_validate(
+            {
+                "schedule": self._batch.schedule,
+                "batch": self._batch.name,
+                "run": self._run,
+                "nonce": self._nonce,
+                "written": self._now(),
+                **parts,
+            }
+        )
+        write_entry(entry)
+        self._began = True
+        self._waiting.append(entry)
+
+    async def append(self, **parts: Unpack[Parts]) -> None:
         """Append an entry, after all that wait; when this returns, it is committed.
 
         Raises:
             StoreError: The bucket failed; the entry waits, and may be in the log nevertheless.
-            ValueError: The first entry of a process has no `began`, or the entry breaks the contract.
+            ValueError: As of `add`.
         """
-        entry = Entry(
-            schedule=self._batch.schedule,
-            batch=self._batch.name,
-            run=self._run,
-            nonce=self._nonce,
-            written=self._now(),
-            began=began,
-            planned=planned,
-            jobs=tuple(jobs),
-            log=tuple(log),
-            closed=closed,
-            stood_back=stood_back,
-        )
-        if began is None and not self._began:
-            raise ValueError("the first entry of a process says how its run began")
-        write_entry(entry)
-        self._began = True
-        self._waiting.append(entry)
+        self.add(**parts)
         await self.flush()
 
     async def flush(self) -> None:
@@ -205,14 +212,15 @@ class LogWriter:
             for pause in (*PAUSES, None):
                 await self._flush()
                 await self._list()
-                lacking = [key for key in self._unproven if not await self._holds(key)]
-                self._waiting.extend(self._unproven[key] for key in lacking)
+                # A copy: whoever reads the log meanwhile may find some of them.
+                unproven = [*self._unproven.items()]
+                lacking = [one for one in unproven if not await self._holds(*one)]
+                self._waiting.extend(entry for _, entry in lacking)
                 self._unproven.clear()
                 if not lacking:
                     return
-                self.trouble = (
-                    f"the bucket accepted {lacking[0].text} and does not hold it as it was sent"
-                )
+                key = lacking[0][0].text
+                self.trouble = f"the bucket accepted {key} and does not hold it as it was sent"
                 if pause is not None:
                     await self._pause(pause)
             raise StoreError(self.trouble)
@@ -235,9 +243,8 @@ class LogWriter:
             return None
         return self._unproven.pop(key)
 
-    async def _holds(self, key: EntryKey) -> bool:
-        expected = write_entry(self._unproven[key])
-        return await self._bucket.get(key.text, limit=MOST_BYTES) == expected
+    async def _holds(self, key: EntryKey, entry: Entry) -> bool:
+        return await self._bucket.get(key.text, limit=MOST_BYTES) == write_entry(entry)
 
     async def _flush(self) -> None:
         while self._waiting:
