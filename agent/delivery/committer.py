@@ -22,7 +22,7 @@ from agent.contract.ids import Batch
 from agent.delivery.logparts import LogParts
 from agent.delivery.prepare import Preparer
 from agent.delivery.sealing import rerun
-from agent.delivery.spool import Finished, SpooledRun, Stage
+from agent.delivery.spool import Finished, SpooledJob, SpooledRun, Stage
 
 AT_ONCE = 8
 """Jobs that are prepared side by side; their files share the uploader's gates."""
@@ -46,8 +46,8 @@ MOST_UNPROVEN = 32
 """Entries that were put and not looked for yet."""
 PLAN_SECONDS = 30.0
 """A plan waits so long for results to ride with."""
-LARGE_PLAN = 256 * 1024
-"""Bytes of a plan that gets an entry of its own: results fill half of one."""
+LARGE = 256 * 1024
+"""Bytes of a plan, or of an end, that has no results beside it: they fill half of an entry."""
 
 
 @dataclass(slots=True)
@@ -167,8 +167,8 @@ class Committer:
         Raises:
             OSError: The disk refused.
         """
-        for job in await asyncio.to_thread(self._run.jobs):
-            if not job.held and job.stage is not Stage.COMMITTED:
+        for job in await self._in_no_entry():
+            if not job.held:
                 self._prepare(job.name)
 
     async def keep_committing(self) -> None:
@@ -182,11 +182,14 @@ class Committer:
                 await self.commit()
             except (StoreError, OSError) as error:
                 self._postponed("commit.postponed", error)
-                await self._pause_after(failures)
-                failures += 1
-                self._news.set()
+            except Exception:  # noqa: BLE001 -- a defect of ours; `flush` raises it at the end of the run
+                self._log.exception("commit.failed")
             else:
                 failures = 0
+                continue
+            await self._pause_after(failures)
+            failures += 1
+            self._news.set()
 
     async def commit(self, *, closed: Closed | None = None, last: bool = False) -> None:
         """Commit what is ready now, and everything that waits.
@@ -208,18 +211,20 @@ class Committer:
                 with suppress(StoreError, TimeoutError):
                     async with asyncio.timeout(PART_SECONDS):
                         await self._parts.put()
-            # After a power cut nothing may be named that is not there.
+            # After a power cut nothing may be named that is not there: what is put during the sync is named next time.
+            parts, ready = await self._parts.untold(), tuple(self._ready.values())
             await bucket.sync()
             await writer.flush()
             self._tell()
             if _is_large(self._planned):
-                await self._append(writer, ())
-            for jobs in in_entries(tuple(self._ready.values())):
-                await self._append(writer, jobs)
+                await self._append(writer, (), parts)
+            for jobs in in_entries(ready):
+                await self._append(writer, jobs, parts)
             if closed:
-                await self._append(writer, await self._once_more(), closed=closed)
+                repeated = () if _is_large(closed) else await self._once_more()
+                await self._append(writer, repeated, parts, closed=closed)
             elif not last and (self._began or self._planned):
-                await self._append(writer, ())
+                await self._append(writer, (), parts)
             await bucket.sync()
             if closed or writer.unproven >= MOST_UNPROVEN:
                 await self._settle(writer)
@@ -259,7 +264,7 @@ class Committer:
                     await asyncio.wait(self._tasks.values())
                 await self._commit_at_last()
         except TimeoutError:
-            await self._cancel()
+            await self.cancel()
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(LAST_SECONDS, seconds)):
                     await self._commit_what_is_left(keeps_disk=keeps_disk)
@@ -270,40 +275,33 @@ class Committer:
 
     async def pending(self) -> list[str]:
         """Return the jobs that are neither in the batch's log nor in an entry for it."""
-        jobs = await asyncio.to_thread(self._run.jobs)
-        queued = set(self._waiting.jobs)
-        return [
-            job.name for job in jobs if job.stage is not Stage.COMMITTED and job.name not in queued
-        ]
+        return [job.name for job in await self._in_no_entry()]
 
-    async def end(self) -> None:
-        """Stop preparing jobs."""
-        await self._cancel()
+    async def _in_no_entry(self) -> list[SpooledJob]:
+        queued = {*self._waiting.jobs}
+        jobs = await asyncio.to_thread(self._run.jobs)
+        queued |= {*self._waiting.jobs}  # a commit may have begun, or ended, meanwhile
+        return [job for job in jobs if job.stage is not Stage.COMMITTED and job.name not in queued]
 
     async def _append(
         self,
         writer: LogWriter,
         jobs: Sequence[Ended],
+        parts: Sequence[Object],
         *,
         closed: Closed | None = None,
     ) -> None:
-        """Append an entry; from here on the log writer has what it says, whatever becomes of it."""
+        """Append an entry, with those of the parts of the run's log that are in none yet."""
         queued = {part.key for part in self._waiting.parts}
-        log = [part for part in await self._parts.untold() if part.key not in queued]
-        log = log[:MOST_PARTS]
-        entry = writer.append(
-            began=self._began,
-            planned=self._planned,
-            jobs=jobs,
-            log=log,
-            closed=closed,
-        )
+        log = [part for part in parts if part.key not in queued][:MOST_PARTS]
+        writer.add(began=self._began, planned=self._planned, jobs=jobs, log=log, closed=closed)
+        # From here on the log writer has it, whatever becomes of the put.
         self._began = self._planned = None
         new = [job.name for job in jobs if self._ready.pop(job.name, None)]
         self._waiting.jobs += new
         self._waiting.parts += log
         self._appended += new
-        await entry
+        await writer.flush()
         self._tell()
 
     def _tell(self) -> None:
@@ -326,14 +324,11 @@ class Committer:
     async def _settle(self, writer: LogWriter) -> None:
         """Look whether everything which was appended is in the batch's log, and write down that it is."""
         await writer.prove()
-        waiting, self._waiting = self._waiting, _Waiting()
-        try:
-            await asyncio.to_thread(self._run.commit, waiting.jobs)
-            await self._parts.told(waiting.parts)
-        except OSError:
-            self._waiting.jobs += waiting.jobs
-            self._waiting.parts += waiting.parts
-            raise
+        await asyncio.to_thread(self._run.commit, self._waiting.jobs)
+        await self._parts.told(self._waiting.parts)
+        self._waiting = (
+            _Waiting()
+        )  # not earlier: what is in no entry is prepared again, or counts as lost
 
     def _prepare(self, name: str, *, smallest_first: bool = False) -> None:
         if {name} & {*self._tasks, *self._ready, *self._waiting.jobs, *self.broken}:
@@ -396,10 +391,9 @@ class Committer:
 
     async def _begin_smallest_first(self) -> None:
         """Begin the preparations again, in the order in which a given time is enough for as many jobs as possible."""
-        await self._cancel()
+        await self.cancel()
         self._places = asyncio.Semaphore(HURRIED_AT_ONCE)
-        jobs = await asyncio.to_thread(self._run.jobs)
-        names = [job.name for job in jobs if job.stage is not Stage.COMMITTED]
+        names = await self.pending()
         sizes = {name: await self._preparer.waiting_bytes(name) for name in names}
         for name in sorted(names, key=lambda name: sizes[name]):
             self._prepare(name, smallest_first=True)
@@ -435,10 +429,14 @@ class Committer:
         try:
             async with asyncio.timeout(LAST_SECONDS / 2):
                 self._ready[name] = await self._preparer.prepare_partly(name)
-        except (StoreError, OSError, TimeoutError) as error:
+        except (StoreError, OSError) as error:  # a TimeoutError is an OSError
             self._log.warning("job.not_sent", job=name, reason=str(error) or "no time was left")
+        except Exception as error:  # noqa: BLE001 -- the others are committed
+            self._log.exception("job.not_prepared", job=name)
+            self.broken[name] = error
 
-    async def _cancel(self) -> None:
+    async def cancel(self) -> None:
+        """Stop preparing jobs."""
         while tasks := list(self._tasks.values()):
             for task in tasks:
                 task.cancel()
@@ -446,5 +444,5 @@ class Committer:
             await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
 
 
-def _is_large(planned: Planned | None) -> bool:
-    return planned is not None and len(planned.model_dump_json()) > LARGE_PLAN
+def _is_large(part: Planned | Closed | None) -> bool:
+    return part is not None and len(part.model_dump_json().encode()) > LARGE

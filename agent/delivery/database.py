@@ -4,18 +4,22 @@ What survives a power cut: every change that is made with `durable=True`, and al
 last changes may be gone; they say which files were sent, and a row that is lost costs one more upload.
 """
 
+import asyncio
 import errno
 import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryFile
 from threading import RLock
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 VERSION = 1
@@ -61,6 +65,36 @@ CREATE TABLE part (                 -- parts of the run's log
   stage INTEGER NOT NULL            -- 0 cut, 1 in the bucket, 2 told in the batch's log
 );
 """
+
+
+@dataclass(slots=True)
+class _Fence:
+    closed: bool = False
+
+
+_FENCE: ContextVar[_Fence | None] = ContextVar("fence", default=None)
+
+
+class Abandoned(Exception):  # noqa: N818 -- nobody is told
+    """Whoever started this thread does not wait for it any more."""
+
+
+async def fenced(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function in a thread that has no transaction any more once this is cancelled.
+
+    `asyncio.to_thread` leaves the thread of a cancelled task running: what it writes late would undo what the next
+    attempt has written. A transaction that has begun ends first, because the others wait for it.
+    """
+    fence = _Fence()
+
+    def call() -> T:
+        _FENCE.set(fence)
+        return function(*args, **kwargs)
+
+    try:
+        return await asyncio.to_thread(call)
+    finally:
+        fence.closed = True
 
 
 class Digest(NamedTuple):
@@ -115,8 +149,15 @@ class Database:
             raise OSError(errno.EIO, f"damaged, or of version {version[0]}", str(self.path))
 
     def within(self, change: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
-        """Do something in one transaction; inside of another, in that one."""
+        """Do something in one transaction; inside of another, in that one.
+
+        Raises:
+            Abandoned: Whoever called `fenced` was cancelled.
+        """
+        fence = _FENCE.get()
         with self._lock:
+            if fence is not None and fence.closed:
+                raise Abandoned
             try:
                 if self._open is None:
                     self._open = self._connect("rw")

@@ -79,8 +79,9 @@ class Delivery:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._committer.end()
-        self._run.database.close()
+        await self._committer.cancel()
+        # In a thread: it waits for transactions of threads that nobody else waits for.
+        await asyncio.to_thread(self._run.database.close)
 
     async def begin(self, writer: LogWriter, batch: Batch, began: Began) -> None:
         """Announce the run, and give signs of life from now on.
@@ -95,7 +96,8 @@ class Delivery:
             OSError: The disk refused.
         """
         self._start(self._parts.keep_putting())
-        await self._committer.begin(writer, batch, began)
+        # It goes on when the caller's time is over: without a beginning nothing of the run could be committed.
+        await asyncio.shield(self._start(self._committer.begin(writer, batch, began)))
 
     async def goes_on(self, writer: LogWriter, began: Began, planned: Planned | None) -> None:
         """Go on with a run that an earlier process has begun: the first entry of this one repeats how, and its plan.
@@ -194,7 +196,11 @@ class Delivery:
         """
         if not keeps_disk:
             record = record.model_copy(update={"not_sent": len(pending)})
-        return await self._closer.close(record, pending if keeps_disk else (), recovered_by)
+        return await self._closer.close(
+            record, pending, follow=keeps_disk, recovered_by=recovered_by
+        )
 
-    def _start(self, task: Coroutine[Any, Any, None]) -> None:
-        self._tasks.append(asyncio.create_task(task))
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.append(task)
+        return task

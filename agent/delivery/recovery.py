@@ -15,6 +15,7 @@ from agent.contract.entries import Began, Ended
 from agent.contract.ids import Batch, process_nonce
 from agent.contract.manifest import RunRecord
 from agent.delivery.delivery import Delivery
+from agent.delivery.scan import is_shortage
 from agent.delivery.sealing import DIED, after_death, status_of
 from agent.delivery.spool import Finished, Spool, SpooledRun, Stage
 
@@ -65,10 +66,10 @@ async def deliver_pending(
         )
         try:
             await _finish(run, delivery, await asyncio.shield(bucket), finder, bound)
-        except MayflyError as error:
-            bound.warning("recovery.postponed", reason=str(error), waiting=len(runs) - done)
-            return done
-        except _DAMAGE as error:
+        except (MayflyError, *_DAMAGE) as error:
+            if isinstance(error, MayflyError) or is_shortage(error):
+                bound.warning("recovery.postponed", reason=str(error), waiting=len(runs) - done)
+                return done
             if whole_disk(error):
                 raise
             spool.put_aside(run, f"{type(error).__name__}: {error}", log)
@@ -98,6 +99,8 @@ async def _finish(
             record = _record(run, batch, began, await delivery.results())
             closed = await delivery.close(record, [], keeps_disk=True, recovered_by=finder)
         log.info("recovery.closed", status=closed.status.value)
+    elif batch is None and (run.started_jobs() or run.jobs()):
+        raise ValueError("jobs of it ran, and it does not say for which batch")
     await asyncio.to_thread(run.discard, log)
 
 

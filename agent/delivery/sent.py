@@ -135,10 +135,10 @@ class SentFiles:
         statement = "UPDATE file SET sha256 = NULL WHERE job = ? AND path = ?"
         self._database.change(statement, [(job, path) for path in paths], durable=False)
 
-    def drop(self, job: str, path: str) -> None:
-        """Have the package not name a file: it is gone, or cannot be read."""
+    def drop(self, job: str, paths: Iterable[str]) -> None:
+        """Have the package not name files: they are gone, or cannot be read."""
         statement = "DELETE FROM file WHERE job = ? AND path = ?"
-        self._database.change(statement, [(job, path)], durable=False)
+        self._database.change(statement, [(job, path) for path in paths], durable=False)
 
     def sealed(self, job: str) -> Iterator[Sealed]:
         """Yield what a job's package names: its results, its logs, its evidence, each in the order of the paths."""

@@ -6,6 +6,7 @@ bytes that went out. A file that changes afterwards has another signature and is
 
 import asyncio
 import hashlib
+import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -22,6 +23,7 @@ from agent.bucket.address import PASSING
 from agent.bucket.store import Bucket, Hashing
 from agent.contract.descriptor import Role, Sealed
 from agent.contract.layout import JobKey
+from agent.delivery.database import fenced
 from agent.delivery.scan import Scan, Signature, open_file, read_start, walk, why_unreadable
 from agent.delivery.sent import OutboxFile, SentFiles, result_file
 
@@ -106,10 +108,12 @@ class Uploader:
             yield
         finally:
             stop.set()
-            # What is on its way may arrive; what takes longer than this is sent again at the end.
-            await asyncio.wait([task], timeout=LANDING_SECONDS)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            try:
+                # What is on its way may arrive; what takes longer than this is sent again at the end.
+                await asyncio.wait([task], timeout=LANDING_SECONDS)
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
 
     async def _follow(self, job: str, root: Path, stop: asyncio.Event) -> None:
         before: dict[str, Signature] = {}
@@ -146,11 +150,11 @@ class Uploader:
             stop: Once set, nothing more is begun; and what is no longer as it was when it was scanned, is left out.
 
         Returns:
-            What could not be read, with the reason; a file that is gone is left out silently.
+            What could not be read, with the reason; of a file that is gone, an empty one.
 
         Raises:
             StoreError: One could not be sent; the others may have been.
-            OSError: The disk refuses to remember what was sent.
+            OSError: The disk refuses to remember what was sent, or one of `SHORTAGES`.
         """
         supply = _Supply(pages)
         unreadable: dict[OutboxFile, str] = {}
@@ -172,37 +176,42 @@ class Uploader:
                 except (StoreError, OSError) as error:
                     failures.append(error)
                 else:
-                    if problem:
+                    if problem is not None:
                         unreadable[file] = problem
 
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(work(self._concurrency - 1))
         finally:
-            await asyncio.to_thread(self._note)
+            await fenced(self._note)
         if failures:
             raise failures[0]
         return unreadable
 
-    async def _send(self, file: OutboxFile, *, settled: bool) -> str:
-        """Send a file, with `settled` only if it is as it was scanned, and return why it could not be read."""
+    async def _send(self, file: OutboxFile, *, settled: bool) -> str | None:
+        """Send a file, with `settled` only if it is as it was scanned; see `send` for what is returned."""
         bucket = await asyncio.shield(self._bucket)
         try:
             with open_file(file.root, file.name) as (stream, found):
-                if settled and found != file.signature:
-                    return ""  # it is being written again
+                if settled:
+                    if found != file.signature:
+                        return None  # it is being written again
+                    # Its program goes on. A write to a mapped page that is dirty already changes no signature; and a
+                    # power cut could take this content from the disk, and leave it in the bucket.
+                    await asyncio.to_thread(os.fsync, stream.fileno())
                 sealed = await self._put(bucket, file, stream, found.size)
-        except OSError as error:
-            await asyncio.to_thread(self._sent.drop, file.job, file.path)
-            return "" if isinstance(error, FileNotFoundError) else why_unreadable(error)
-        if sealed is None:
+        except FileNotFoundError:
             return ""
+        except OSError as error:
+            return why_unreadable(error)
+        if sealed is None:
+            return None
         self._notes.append((file, sealed, found))
         late = monotonic() - self._noted > NOTE_SECONDS
         if late or len(self._notes) >= NOTED_AT_ONCE or sealed.bytes > SMALL:
-            await asyncio.to_thread(self._note)
+            await fenced(self._note)
         self._progress(sealed.bytes)
-        return ""
+        return None
 
     def _note(self) -> None:
         """Note in the run's database what was sent, of whichever job.
@@ -254,8 +263,6 @@ class Uploader:
             try:
                 await bucket.put_stream(key, reader)
             except StoreError as error:
-                if reader.broken is not None:
-                    raise reader.broken from None
                 if last or error.code not in PASSING:
                     raise
             else:
@@ -289,7 +296,7 @@ class _Supply:
         """Return one more; None when there is none."""
         async with self._turn:
             while not self._ready:
-                more = await asyncio.to_thread(next, self._rest, None)
+                more = await fenced(next, self._rest, None)
                 if more is None:
                     return None
                 self._ready += more
