@@ -1,4 +1,4 @@
-"""The run's log in parts, each put once while the log grows: signs of life, and what is known of a run that is lost."""
+"""Puts the run's log in parts while it grows: they are signs of life, and all that is known of a run that is lost."""
 
 import asyncio
 import hashlib
@@ -18,7 +18,7 @@ from agent.delivery.spool import LogPart, SpooledRun
 NEWS_SECONDS = 60.0
 """Between two looks whether the log has grown."""
 SILENCE_SECONDS = 300.0
-"""A part goes out after so long, news or not: who is silent for ten minutes has lost its batch."""
+"""A part is put after so long, even without news: a run that is silent for ten minutes has lost its batch."""
 MOST_BYTES = 4 * 1024**2
 """Of one part."""
 
@@ -55,7 +55,7 @@ class LogParts:
         return self._last is None or monotonic() - self._last >= self._news
 
     async def keep_putting(self) -> None:
-        """Put parts until it is cancelled; what fails is tried again the next time."""
+        """Put parts until it is cancelled; a part that fails is put with the next."""
         began = monotonic()
         while True:
             await asyncio.sleep(self._news)
@@ -67,7 +67,7 @@ class LogParts:
                 self._log.warning("log.postponed", reason=str(error))
 
     async def put(self) -> None:
-        """Put what is new in the log, until the run's end is sealed: the manifest names all of it.
+        """Put what is new in the log; nothing more after `put_last`, or once the run's end is sealed.
 
         Raises:
             StoreError: The bucket failed; it is tried again with the next part.
@@ -104,14 +104,14 @@ class LogParts:
             self._last = monotonic()
 
     async def told(self, parts: list[Object]) -> None:
-        """Note that the batch's log tells of parts."""
+        """Note that the batch's log names parts."""
         keys = {part.key for part in parts}
         for part in await asyncio.to_thread(self._run.parts):
             if self._key(part) in keys:
                 await self._note(part, TOLD)
 
     async def untold(self) -> list[Object]:
-        """Return the parts that are in the bucket and not in the batch's log."""
+        """Return the parts that are in the bucket and that the batch's log does not name."""
         parts = await asyncio.to_thread(self._run.parts)
         return [self._object(part) for part in parts if part.stage == PUT]
 

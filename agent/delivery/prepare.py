@@ -1,7 +1,7 @@
-"""One job from its folder to its sealed package in the bucket; after that only the entry is missing.
+"""Brings one job from its folder to its sealed package in the bucket; after that only its entry is missing.
 
 Files are sent, the package is sealed in the run's database and put, then the job's state; a listing shows whether the
-bucket has it all. Everything here can be killed and begun again, by the same run or a later one, any number of times.
+bucket has all of it. A kill at any point costs nothing: the same run, or a later one, begins again.
 """
 
 import asyncio
@@ -9,12 +9,13 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
 from agent.base.errors import StoreError
 from agent.base.logs import Log
-from agent.bucket.store import Bucket, Hashing, ObjectInfo
+from agent.bucket.store import Bucket, ObjectInfo
 from agent.contract.described import MOST_OWN_BYTES, Said, carry_over
 from agent.contract.descriptor import Role, Sealed
 from agent.contract.entries import Ended, Object
@@ -46,10 +47,10 @@ from agent.delivery.uploader import Uploader, results_of
 PAGE = 1000
 """Objects of a listing that are compared at once."""
 MOST_EVIDENCE = 30
+"""Files of evidence that one attempt may leave."""
 MOST_EVIDENCE_BYTES = 20 * 1024**2
-"""Of one attempt."""
 REASON_LOG = f"{LOGS}job.log"
-"""What a job without any file has, since a package without any is none: why there is nothing."""
+"""The one file of a job that left none: it says why. A Data Package needs a resource."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +78,11 @@ class Preparer:
         self._log = log
 
     async def prepare(self, name: str, *, smallest_first: bool = False) -> Ended:
-        """Bring a job that ended into the bucket, and return what the batch's log shall say of it.
+        """Bring a job that ended into the bucket, and return its entry for the batch's log.
 
         Args:
             name: The job.
-            smallest_first: Whether a given time shall be enough for as many of its files as possible.
+            smallest_first: Whether its smallest files are sent first, as when there may not be time for all.
 
         Raises:
             StoreError: The bucket failed, or twice did not hold what it accepted.
@@ -103,7 +104,7 @@ class Preparer:
         raise AssertionError("the last round returns or raises")
 
     async def prepare_partly(self, name: str) -> Ended:
-        """Do the same without sending any more files: what is in the bucket is all that there will ever be.
+        """Prepare a job without sending any more of its files: its machine, and its disk, are about to be gone.
 
         Raises:
             StoreError: The bucket failed.
@@ -206,13 +207,13 @@ class Preparer:
         await fenced(sent.expect, [file])
 
     async def _differences(self, name: str, package: Object | None = None) -> list[str]:
-        """Return the paths of what is missing in the bucket, or has another size, and remove what does not belong.
+        """Compare a job with a listing: return the paths that are missing or have another size, delete what is surplus.
 
-        Failed attempts' early uploads do not: the job has removed, or renamed, what they were of.
+        Surplus are early uploads: of a failed attempt, or of a file that the job has renamed or removed since.
 
         Args:
             name: The job.
-            package: Its package, once it is put.
+            package: Its package, once it was put.
         """
         bucket, sent = await asyncio.shield(self._bucket), self._run.sent
         prefix = job_prefix(self._run.run, name)
@@ -227,12 +228,12 @@ class Preparer:
             try:
                 await bucket.delete(keys)
             except StoreError as error:
-                # Nothing names them; whoever has no right to delete has a lifecycle rule.
+                # Nothing names them. Where the keys may not delete, a lifecycle rule does.
                 self._log.info("upload.surplus_stays", job=name, reason=str(error))
         return [*wrong, *await fenced(sent.missing, name)]
 
     def _seal_now(self, job: SpooledJob, left: _Left) -> Ended:
-        """Seal a job's package: from now on it does not change. What was not sent, it says."""
+        """Seal a job's package: from now on it does not change. It tells what could not be sent or read."""
         name, sent, run = job.name, self._run.sent, self._run
         files, size = sent.count(name)
         refused, unread = left.results, left.others
@@ -298,7 +299,7 @@ class Preparer:
             return Said(notes=(f"{DESCRIPTOR} of the job is not used: {why_unreadable(error)}",))
 
     async def _put(self, entry: Ended) -> Ended:
-        """Put a sealed package, then the job's state, and return the entry as it is true then."""
+        """Put a sealed package, then the job's state, and return the entry: without the state if that was lost."""
         bucket = await asyncio.shield(self._bucket)
         if entry.package is not None:
             await put_document(bucket, entry.package, self._run.database, entry.name)
@@ -319,8 +320,7 @@ class Preparer:
                 if state.bytes <= CHUNK:
                     await bucket.put(state.key, stream.read())
                 else:
-                    reader = Hashing(stream, hashlib.sha256(), limit=state.bytes)
-                    await bucket.put_stream(state.key, reader)
+                    await bucket.put_stream(state.key, iter(partial(stream.read, CHUNK), b""))
 
         await put_surely(bucket, state.key, state.bytes, put)
         return True
@@ -346,7 +346,7 @@ async def put_document(bucket: Bucket, target: Object, database: Database, name:
 async def put_surely(
     bucket: Bucket, key: str, size: int, put: Callable[[], Awaitable[None]]
 ) -> None:
-    """Put an object and look whether the bucket holds it, once more where it does not.
+    """Put an object and check its size in the bucket; put it a second time if that differs.
 
     Raises:
         StoreError: The bucket failed, or twice did not hold what it accepted.

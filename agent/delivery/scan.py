@@ -1,7 +1,7 @@
-"""What a job left in its output directory, read as if the job were hostile and still running.
+"""Reads what a job left in its output directory, as if the job were hostile and still running.
 
-Directories are walked by descriptor and nothing is followed: a link that replaces a file between the scan and the
-opening is refused by the kernel, not by our luck.
+Directories are opened by descriptor and no link is followed: the kernel refuses one that replaces a file between the
+scan and the opening.
 """
 
 import errno
@@ -94,7 +94,7 @@ def walk(root: Path, result: Scan) -> Iterator[list[Found]]:
 
     Args:
         root: The directory; nothing is in one that is gone.
-        result: Is told of each.
+        result: Counts them, and lists what is refused.
 
     Raises:
         OSError: One of `SHORTAGES`; what cannot be read for another reason is refused.
@@ -177,9 +177,9 @@ def _size_problem(path: str, status: os.stat_result) -> str | None:
 
 @contextmanager
 def opened(root: Path, inside: str) -> Iterator[int]:
-    """Hold a descriptor of the folder `inside` (with its slash; empty for `root` itself), following no link to it.
+    """Open the folder `inside` (with its slash; empty for `root` itself), following no link to it.
 
-    From the root each time: however deep a job nests its folders, one descriptor is open.
+    The path is opened from `root` each time: however deep a job nests its folders, one descriptor is open.
 
     Raises:
         OSError: It is gone, is no folder, or cannot be read.

@@ -1,7 +1,7 @@
-"""The uploader of a run: takes files of its jobs to the bucket, while the jobs run and when they have ended.
+"""The uploader of a run: sends files of its jobs to the bucket, while the jobs run and when they have ended.
 
-What is hashed is what was sent: each file is opened once, beneath its folder, and its digest is computed from the very
-bytes that went out. A file that changes afterwards has another signature and is sent again.
+The digest of a file is that of the bytes that were sent: it is opened once, and hashed on the way. A file that changes
+afterwards has another signature and is sent again.
 """
 
 import asyncio
@@ -38,24 +38,25 @@ LARGE_AT_ONCE = 2
 LARGE_TRIES = 3
 TINY = 128 * 1024
 MIDDLING_AT_ONCE = 16
-"""Files between tiny and large that are held in memory at once; of tiny ones, as many as there are requests."""
+"""Files between tiny and large that are in memory at once; of tiny ones, as many as there are requests."""
 MOST_REDACTED = 64 * 1024**2
-"""Bytes of a log or of evidence that are sent: secrets are taken out in memory. Logs are limited far below it."""
+"""Bytes of a log or of evidence that are sent: secrets are removed in memory. Logs have a much lower limit."""
 
 NOTED_AT_ONCE = 64
 NOTE_SECONDS = 0.25
-"""What was sent is noted for so many small files together, or after so long: a kill costs their upload again."""
+"""Small files are noted as sent together, so many or after so long: a kill costs the upload of one such group."""
 
 MOST_REMEMBERED = 10_000
-"""Files of one scan that the next is compared with; what is beyond has its turn when these are sent."""
+"""Files of one scan that are compared with the next; the others follow once these are sent."""
 
 LANDING_SECONDS = 5.0
+"""For uploads that are under way when a job ends."""
 PAUSE_SECONDS = 60.0
-"""After a failed upload while a job runs; at its end everything that lacks is sent."""
+"""After a failed upload while a job runs; when it has ended, everything that is lacking is sent."""
 
 
 class Uploader:
-    """Sends the files of one run's jobs. What it sent, it notes in the run's database, and nowhere else."""
+    """Sends the files of one run's jobs, and notes in the run's database what it sent."""
 
     def __init__(
         self,
@@ -75,10 +76,9 @@ class Uploader:
             sent: Which files are in the bucket.
             bucket: Awaited before the first file; may raise StoreError each time.
             concurrency: Requests at once.
-            redactor: Returns what hides secrets in logs and evidence; None when they are not known, so that none is
-                sent.
+            redactor: Returns what hides secrets in logs and evidence; None while they are unknown: then none is sent.
             log: Bound to the run.
-            progress: Told of the bytes of each file.
+            progress: Called with the bytes of each file that was sent.
         """
         self._run = run
         self._sent = sent
@@ -96,7 +96,7 @@ class Uploader:
 
     @property
     def redacts(self) -> bool:
-        """Whether logs and evidence can be sent: the secrets that they may hold are known."""
+        """Whether logs and evidence can be sent, because the secrets to hide in them are known."""
         return self._redactor() is not None
 
     @asynccontextmanager
@@ -132,7 +132,7 @@ class Uploader:
                 pause = PAUSE_SECONDS
 
     def _unsent(self, job: str, root: Path) -> list[OutboxFile]:
-        """Return the files of a job that are not in the bucket as they are now; the first thousands of them."""
+        """Return files of a job that the bucket does not have as they are now: about `MOST_REMEMBERED` at most."""
         unsent: list[OutboxFile] = []
         for some in results_of(job, root, Scan()):
             unsent += self._sent.lacking(some)
@@ -146,8 +146,8 @@ class Uploader:
         """Send files.
 
         Args:
-            pages: What the bucket lacks, some at a time; taken in a thread.
-            stop: Once set, nothing more is begun; and what is no longer as it was when it was scanned, is left out.
+            pages: Files that the bucket lacks, some at a time; read in a thread.
+            stop: Set to begin no further upload. With it, a file that has changed since its scan is left out.
 
         Returns:
             What could not be read, with the reason; of a file that is gone, an empty one.
@@ -167,7 +167,7 @@ class Uploader:
                     file = await supply.next()
                     if file is None:
                         return
-                    if not begun:  # most jobs leave fewer files than there may be requests
+                    if not begun:  # one worker more with each file: most jobs leave fewer than there may be requests
                         begun = True
                         group.create_task(work(others - 1))
                     # Large files wait before they take a request, so that no small one waits for them.
@@ -285,7 +285,7 @@ def _sealed(file: OutboxFile, data: bytes) -> Sealed:
 
 
 class _Supply:
-    """Hands out files to many at once; threads find them, no further than is needed."""
+    """Gives files to several workers; the next page is read when one needs it."""
 
     def __init__(self, pages: Iterable[Sequence[OutboxFile]]) -> None:
         self._rest = iter(pages)
@@ -293,7 +293,7 @@ class _Supply:
         self._turn = asyncio.Lock()
 
     async def next(self) -> OutboxFile | None:
-        """Return one more; None when there is none."""
+        """Return the next file; None after the last."""
         async with self._turn:
             while not self._ready:
                 more = await fenced(next, self._rest, None)
