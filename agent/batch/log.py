@@ -1,7 +1,7 @@
-"""A batch's log in the bucket: entries are appended, and looked at.
+"""Appends entries to a batch's log in the bucket, and reads it.
 
-Nothing is conditional, changed or deleted. Each put has a key of its own, also when what it holds was put before and
-the answer was lost: so an object arrives once, when the store says so, or never, and a late request does no harm.
+Nothing is conditional, changed or deleted. Each put has a key of its own, also a retry whose first answer was lost: an
+object arrives once, or never, at the time that the store says, and a late request does no harm.
 """
 
 import asyncio
@@ -92,7 +92,7 @@ class Parts(TypedDict, total=False):
 
 
 class Opening:
-    """A bucket that is still being opened: whoever asks it for something waits until it is open."""
+    """A bucket that is still being opened: each request waits for that."""
 
     def __init__(self, bucket: "asyncio.Task[Store]") -> None:
         self._bucket = bucket
@@ -115,9 +115,9 @@ class Opening:
 class LogWriter:
     """Appends the entries of one process of a run.
 
-    An entry that could not be put waits, and everything after it waits behind it: so nothing of a run comes before its
-    beginning. What waits is in memory, and so is what `prove` has not found yet: a store may say yes and keep
-    nothing, so whoever must not lose an entry keeps it elsewhere until then.
+    An entry that could not be put waits, and later ones wait behind it: nothing of a run comes before its beginning.
+    Entries that wait, or that `prove` has not found yet, are in memory only. A store may answer yes and keep nothing:
+    a caller that must not lose an entry keeps it elsewhere until it is proven.
 
     Attributes:
         trouble: Why the entry that is being put was not put at the last try; empty when nothing is wrong.
@@ -201,7 +201,7 @@ class LogWriter:
             await self._flush()
 
     async def prove(self) -> None:
-        """Look whether the store holds what was put, and put again what it lacks, or holds otherwise.
+        """Check that the store holds what was put, and put again what it lacks or has changed.
 
         One LIST, and a GET for each entry whose tag there is not its MD5.
 
@@ -226,7 +226,7 @@ class LogWriter:
             raise StoreError(self.trouble)
 
     async def _list(self) -> None:
-        """Find entries in a listing; it may lag, and show tags that are no MD5."""
+        """Find entries in a listing, which may lag, and whose tags need not be MD5s."""
         prefix = batch_prefix(self._batch)
         if self._unproven:
             async for item in self._bucket.list(
@@ -237,7 +237,7 @@ class LogWriter:
                     self.find(key, item.etag)
 
     def find(self, key: EntryKey, etag: str) -> Entry | None:
-        """Return an entry of this process that a listing shows with its MD5: the store has it, nobody need read it."""
+        """Return an entry of this process that a listing shows with its MD5, so that it need not be read; else None."""
         entry = self._unproven.get(key)
         if entry is None or etag != _md5(write_entry(entry)):
             return None
@@ -287,7 +287,7 @@ class LogWriter:
         ]
 
     async def _point(self, key: EntryKey, kind: str) -> bool:
-        """Put a pointer, and tell whether that went well: a reader finds the entry without it, only later."""
+        """Put a pointer, and tell whether that succeeded: without it readers find the entry later."""
         for pause in (*PAUSES[:3], None):
             pointer = PointerKey(self._now(), kind, key)
             try:
@@ -305,7 +305,7 @@ class LogWriter:
 
 
 class LogReader:
-    """Looks at a batch's log; what it has read once it does not read again."""
+    """Reads a batch's log; it gets each entry once."""
 
     def __init__(self, bucket: Source, batch: Batch, own: LogWriter | None = None) -> None:
         """Make a reader.

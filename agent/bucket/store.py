@@ -109,7 +109,7 @@ class Bucket:
             return cls(S3Store(address.bucket, **parameters), address.name, once=once)
 
     async def sync(self) -> None:
-        """Make durable what was put: a store did so before it answered, a folder (a network's, too) is asked to."""
+        """Make durable what was put: a folder, local or of a network, is synced; a store does so before it answers."""
         if self._folder is not None:
             with _edge("sync", str(self._folder)):
                 await asyncio.to_thread(sync_file_system, self._folder)

@@ -1,4 +1,4 @@
-"""The end of a run in the bucket: the rest of its log, its manifest, and the entry that closes it."""
+"""Puts the end of a run: the rest of its log, its manifest, and the entry that closes it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ MANIFEST = ""
 
 
 class Closer:
-    """Closes one run. It can be killed and begun again anywhere; what was sealed is put again as it was."""
+    """Closes one run. After a kill at any point it begins again, and puts what was sealed as it was sealed."""
 
     def __init__(
         self,
