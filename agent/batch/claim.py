@@ -1,8 +1,8 @@
 """Which of several runs works on a batch. Decisions only.
 
-A run puts its `began`, fetches its release, and looks at its batch's log after `SETTLE` at least. The first to have
-begun by the store's time works; a run that began later works only if every earlier claim was over by then, and nobody
-if the batch is done. Only the store's clock is asked: when the run's own `began` arrived tells what time it is there.
+A run puts its `began`, fetches its release, and looks at its batch's log after `SETTLE` at least. The run whose `began`
+arrived first, by the store's time, works. A later one works only if every earlier claim was over when its own `began`
+arrived, and none if the batch is done. No other clock than the store's counts.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -69,8 +69,8 @@ class LookAgain:
 def decide(state: State, claimant: Claimant) -> Work | StandBack | LookAgain:
     """Return what a run does: before its jobs begin, and at every look while it works.
 
-    Who has to stand back while it works commits what ended, starts nothing more and closes. That happens when it was
-    silent for so long that another took over, or when its first look lacked somebody.
+    A run that has to stand back while it works commits what ended, starts nothing more and closes. That happens when
+    it was silent for so long that another took over, or when its first look did not show an earlier run.
     """
     own = state.runs.get(claimant.run)
     if own is None or own.began is None:
@@ -84,9 +84,9 @@ def decide(state: State, claimant: Claimant) -> Work | StandBack | LookAgain:
 
 
 def unheard(state: State, claimant: Claimant) -> frozenset[str]:
-    """Return the runs of which the batch's log alone does not say whether they were alive: parts of their logs do.
+    """Return the runs that seem silent in the batch's log: parts of their own logs tell whether they were alive.
 
-    Two machines that begin at the same time need none.
+    There are none when two machines begin at the same time.
     """
     own = state.runs.get(claimant.run)
     if own is None or own.began is None or claimant.retried:
@@ -100,9 +100,9 @@ def unheard(state: State, claimant: Claimant) -> frozenset[str]:
 def is_over(
     run: Run, at: datetime, heard: Mapping[str, Collection[datetime]] | None = None
 ) -> bool:
-    """Tell whether a claim had ended at a moment of the store's time, from what everybody can see.
+    """Tell whether a claim was over at a moment of the store's time, from what every run can see.
 
-    That moment is fixed, so that all who have seen the same say the same, and say it for ever.
+    The moment is fixed, so that all who have read the same objects give the same answer, at any time.
     """
     signs = [*run.signs, *(heard or {}).get(run.id, ())]
     last = max((sign for sign in signs if sign <= at), default=run.first)

@@ -1,22 +1,11 @@
-"""When results are committed, in which order, and what rides in one entry. Decisions only."""
+"""When results are committed, and which go into one entry. Decisions only."""
 
 from collections.abc import Iterable, Iterator
-from enum import IntEnum
 
 from agent.contract.entries import MOST_BYTES, MOST_JOBS, Ended
 
 EVERY_SECONDS = 5.0
 """From the start of one commit to that of the next; what ends meanwhile goes with it."""
-
-
-class Stage(IntEnum):
-    """The order of a commit: nothing names what is not there, and a kill in between leaves orphans at worst."""
-
-    FILES = 1  # and compared with a listing
-    PACKAGE = 2  # its bytes are sealed first, so that they can be put again as they are
-    STATE = 3
-    ENTRY = 4  # now it is committed
-    POINTER = 5
 
 
 def next_commit(last_began: float | None, now: float) -> float:

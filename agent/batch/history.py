@@ -1,6 +1,6 @@
-"""What earlier batches say: which one a run goes on with, what jobs produced, and the state that they left.
+"""Reads earlier batches: which one a run goes on with, what jobs produced, and the state that they left.
 
-Every look is bounded, in days and in requests: what lies further back is as if it had never been.
+Each search is bounded, in days and in requests: what is older counts as absent.
 """
 
 import asyncio
@@ -26,19 +26,19 @@ from agent.contract.layout import (
 )
 
 SPANS = (timedelta(hours=36), timedelta(days=8), timedelta(days=40))
-"""How far back is looked, as long as something is missing: to the last run of a daily, a weekly, a monthly job."""
+"""How far back is searched, while something is missing: to the last run of a daily, a weekly, a monthly job."""
 WINDOW = SPANS[-1]
 MOST_POINTERS = 20_000
-"""In one look: twenty LISTs."""
+"""In one listing of the index: twenty LISTs."""
 MOST_READ = 64
-"""Entries, and one for each job that is looked for."""
+"""Entries that are read, and one more for each job that is searched for."""
 NEWEST_BATCHES = 3
-"""That are looked into for one to go on with: the newest may hold nothing but runs that stood back."""
+"""Batches that are read to find one to go on with: the newest may have only runs that stood back."""
 MOST_CANDIDATES = 8
-"""States of one job that are looked at: each of a run that died before its commit, but for the last."""
+"""States of one job that are checked: all but the last are of runs that died before their commit."""
 ONE_ANSWER = 1000
 CLOCKS = timedelta(days=1)
-"""What a clock that was wrong has dated later counts only where there is nothing else."""
+"""A state whose run is dated later than this from now, by a wrong clock, is used only if there is no other."""
 
 WITHOUT_RESULTS = frozenset({"stood_back", "began", "planned", "log"})
 
@@ -92,7 +92,7 @@ async def batch_to_go_on_with(bucket: Source, schedule: str, begins: Beginning) 
 
 
 class History:
-    """Looks at what was before a run; what it has seen it does not ask for again."""
+    """Reads what was before a run; it asks for nothing twice."""
 
     def __init__(self, bucket: Source, batch: Batch, now: datetime) -> None:
         """Make it; nothing is asked yet.

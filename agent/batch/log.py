@@ -1,7 +1,7 @@
-"""A batch's log in the bucket: entries are appended, and looked at.
+"""Appends entries to a batch's log in the bucket, and reads it.
 
-Nothing is conditional, changed or deleted. Each put has a key of its own, also when what it holds was put before and
-the answer was lost: so an object arrives once, when the store says so, or never, and a late request does no harm.
+Nothing is conditional, changed or deleted. Each put has a key of its own, also a retry whose first answer was lost: an
+object arrives once, or never, at the time that the store says, and a late request does no harm.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import hashlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypedDict, Unpack
 
 from agent.base.errors import StoreError, StoreRefused
 from agent.batch.fold import Arrived
@@ -80,8 +80,19 @@ class Store(Source, Protocol):
         """Write an object with one request: after an error it may be there, or arrive later, or never."""
 
 
+class Parts(TypedDict, total=False):
+    """What an entry may say, as `Entry` has it."""
+
+    began: Began | None
+    planned: Planned | None
+    jobs: Sequence[Ended]
+    log: Sequence[Object]
+    closed: Closed | None
+    stood_back: StoodBack | None
+
+
 class Opening:
-    """A bucket that is still being opened: whoever asks it for something waits until it is open."""
+    """A bucket that is still being opened: each request waits for that."""
 
     def __init__(self, bucket: "asyncio.Task[Store]") -> None:
         self._bucket = bucket
@@ -104,9 +115,9 @@ class Opening:
 class LogWriter:
     """Appends the entries of one process of a run.
 
-    An entry that could not be put waits, and everything after it waits behind it: so nothing of a run comes before its
-    beginning. What waits is in memory, and so is what `prove` has not found yet: a store may say yes and keep
-    nothing, so whoever must not lose an entry keeps it elsewhere until then.
+    An entry that could not be put waits, and later ones wait behind it: nothing of a run comes before its beginning.
+    Entries that wait, or that `prove` has not found yet, are in memory only. A store may answer yes and keep nothing:
+    a caller that must not lose an entry keeps it elsewhere until it is proven.
 
     Attributes:
         trouble: Why the entry that is being put was not put at the last try; empty when nothing is wrong.
@@ -146,40 +157,36 @@ class LogWriter:
         """How many entries were put, and not found yet by `prove`."""
         return len(self._unproven)
 
-    async def append(
-        self,
-        *,
-        began: Began | None = None,
-        planned: Planned | None = None,
-        jobs: Sequence[Ended] = (),
-        log: Sequence[Object] = (),
-        closed: Closed | None = None,
-        stood_back: StoodBack | None = None,
-    ) -> None:
+    def add(self, **parts: Unpack[Parts]) -> None:
+        """Let an entry wait, behind those that wait already, for the next `flush`.
+
+        Raises:
+            ValueError: The first entry of a process has no `began`, or the entry breaks the contract.
+        """
+        if parts.get("began") is None and not self._began:
+            raise ValueError("the first entry of a process says how its run began")
+        entry = Entry.model_validate(
+            {
+                "schedule": self._batch.schedule,
+                "batch": self._batch.name,
+                "run": self._run,
+                "nonce": self._nonce,
+                "written": self._now(),
+                **parts,
+            }
+        )
+        write_entry(entry)
+        self._began = True
+        self._waiting.append(entry)
+
+    async def append(self, **parts: Unpack[Parts]) -> None:
         """Append an entry, after all that wait; when this returns, it is committed.
 
         Raises:
             StoreError: The bucket failed; the entry waits, and may be in the log nevertheless.
-            ValueError: The first entry of a process has no `began`, or the entry breaks the contract.
+            ValueError: As of `add`.
         """
-        entry = Entry(
-            schedule=self._batch.schedule,
-            batch=self._batch.name,
-            run=self._run,
-            nonce=self._nonce,
-            written=self._now(),
-            began=began,
-            planned=planned,
-            jobs=tuple(jobs),
-            log=tuple(log),
-            closed=closed,
-            stood_back=stood_back,
-        )
-        if began is None and not self._began:
-            raise ValueError("the first entry of a process says how its run began")
-        write_entry(entry)
-        self._began = True
-        self._waiting.append(entry)
+        self.add(**parts)
         await self.flush()
 
     async def flush(self) -> None:
@@ -194,7 +201,7 @@ class LogWriter:
             await self._flush()
 
     async def prove(self) -> None:
-        """Look whether the store holds what was put, and put again what it lacks, or holds otherwise.
+        """Check that the store holds what was put, and put again what it lacks or has changed.
 
         One LIST, and a GET for each entry whose tag there is not its MD5.
 
@@ -205,20 +212,21 @@ class LogWriter:
             for pause in (*PAUSES, None):
                 await self._flush()
                 await self._list()
-                lacking = [key for key in self._unproven if not await self._holds(key)]
-                self._waiting.extend(self._unproven[key] for key in lacking)
+                # A copy: whoever reads the log meanwhile may find some of them.
+                unproven = [*self._unproven.items()]
+                lacking = [one for one in unproven if not await self._holds(*one)]
+                self._waiting.extend(entry for _, entry in lacking)
                 self._unproven.clear()
                 if not lacking:
                     return
-                self.trouble = (
-                    f"the bucket accepted {lacking[0].text} and does not hold it as it was sent"
-                )
+                key = lacking[0][0].text
+                self.trouble = f"the bucket accepted {key} and does not hold it as it was sent"
                 if pause is not None:
                     await self._pause(pause)
             raise StoreError(self.trouble)
 
     async def _list(self) -> None:
-        """Find entries in a listing; it may lag, and show tags that are no MD5."""
+        """Find entries in a listing, which may lag, and whose tags need not be MD5s."""
         prefix = batch_prefix(self._batch)
         if self._unproven:
             async for item in self._bucket.list(
@@ -229,15 +237,14 @@ class LogWriter:
                     self.find(key, item.etag)
 
     def find(self, key: EntryKey, etag: str) -> Entry | None:
-        """Return an entry of this process that a listing shows with its MD5: the store has it, nobody need read it."""
+        """Return an entry of this process that a listing shows with its MD5, so that it need not be read; else None."""
         entry = self._unproven.get(key)
         if entry is None or etag != _md5(write_entry(entry)):
             return None
         return self._unproven.pop(key)
 
-    async def _holds(self, key: EntryKey) -> bool:
-        expected = write_entry(self._unproven[key])
-        return await self._bucket.get(key.text, limit=MOST_BYTES) == expected
+    async def _holds(self, key: EntryKey, entry: Entry) -> bool:
+        return await self._bucket.get(key.text, limit=MOST_BYTES) == write_entry(entry)
 
     async def _flush(self) -> None:
         while self._waiting:
@@ -280,7 +287,7 @@ class LogWriter:
         ]
 
     async def _point(self, key: EntryKey, kind: str) -> bool:
-        """Put a pointer, and tell whether that went well: a reader finds the entry without it, only later."""
+        """Put a pointer, and tell whether that succeeded: without it readers find the entry later."""
         for pause in (*PAUSES[:3], None):
             pointer = PointerKey(self._now(), kind, key)
             try:
@@ -298,7 +305,7 @@ class LogWriter:
 
 
 class LogReader:
-    """Looks at a batch's log; what it has read once it does not read again."""
+    """Reads a batch's log; it gets each entry once."""
 
     def __init__(self, bucket: Source, batch: Batch, own: LogWriter | None = None) -> None:
         """Make a reader.

@@ -1,7 +1,7 @@
-"""A run's part in its batch: it claims it, writes its log, and looks while it works whether that is still right.
+"""A run's part in its batch: claims it, writes its log, and checks while the run works that the claim still holds.
 
-Nothing here stops a run but the answer that another has the batch: a lost day is worse than two runs of one, and each
-job counts once all the same.
+Only the answer that another run has the batch stops a run. A lost day is worse than two runs of one batch, in which
+each job counts once all the same.
 """
 
 import asyncio
@@ -33,18 +33,18 @@ from agent.contract.ids import Batch
 T = TypeVar("T")
 
 CLAIM_SECONDS = 60.0
-"""For beginning, and once more for the look after it; then the run works without a claim."""
+"""For `begin`, and again for `settle`; then the run works without a claim."""
 EARLIER_SHARE = 0.25
-"""Of that time, to look for an earlier batch: the beginning must be put whatever is found."""
+"""Of that time, to look for an earlier batch: the rest is for the beginning."""
 STAND_BACK_SECONDS = 30.0
-"""For saying so; a run that could not looks like one that was lost."""
+"""To put `stood_back`; a run that could not put it looks like one that was lost."""
 LOOK_EVERY = SILENCE / 2
-"""While a run works: it stops before two others can have taken over from each other."""
+"""While a run works: so it stops before a second run can have taken over from the one that took over from it."""
 LOOK_AGAIN = timedelta(seconds=30)
 """After a look that failed, or while there is no claim."""
 LOOK_SECONDS = 60.0
 POLL_SECONDS = 15.0
-"""Between looks at the clock: who stood still for an hour looks at the bucket as soon as it goes on."""
+"""Between checks of the clock: a run that stood still for an hour looks at the bucket as soon as it goes on."""
 
 Report = Callable[[Work | StandBack], None]
 Begin = Callable[[LogWriter, Batch, Began], Awaitable[None]]
@@ -53,7 +53,7 @@ Look = Callable[[], Awaitable[Work | StandBack | LookAgain]]
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """How a run stands to its batch when its jobs could begin.
+    """Whether a run works on its batch, decided before its jobs begin.
 
     Attributes:
         decision: Whether it works, and what it leaves out.
@@ -97,11 +97,11 @@ class BatchSession:
             nonce: This process'.
             purpose: What the run is for.
             began: Its beginning, without slot and shard.
-            now: The time.
+            now: Returns the time.
             catch_up: `limits.catch_up`.
             dead: Runs of the state directory whose lock this process holds, all but this run.
             seconds: For `begin`, and for `settle`.
-            begin: Puts the beginning through `log`, after it has written down what must not be lost; default: puts it.
+            begin: Notes the beginning where it cannot be lost, and puts it through `log`; by default only puts it.
             pause: Waits for so many seconds.
             clock: Seconds on a clock that does not jump.
         """
@@ -148,7 +148,7 @@ class BatchSession:
         await self._try(self._put_beginning(), (1 - EARLIER_SHARE) * self._seconds)
 
     async def settle(self) -> Settled:
-        """Return whether the run works, once a look has told; bounded, and not before `begin`."""
+        """Return whether the run works, after a look at the log; bounded. Call `begin` first."""
         if self._alone:
             return Settled(Work({}), self._warning)
         until = self._clock() + self._seconds
@@ -178,8 +178,8 @@ class BatchSession:
         """Look every few minutes while the run works, until it is cancelled or has to stand back.
 
         Args:
-            report: Told what another run has finished meanwhile, or that another has the batch: then the run commits
-                what ended, starts nothing more and closes.
+            report: Called with what another run has finished meanwhile, or when another has the batch: then the run
+                commits what ended, starts nothing more and closes.
         """
         while not self._alone and not isinstance(self._last, StandBack):
             await self._pause(POLL_SECONDS)
@@ -189,7 +189,7 @@ class BatchSession:
                 report(self._last)
 
     async def stand_back(self, reason: str, run: str | None = None) -> bool:
-        """Close the run as one that did nothing, and tell whether the log has that; bounded.
+        """Close the run as one that did nothing, and tell whether that is in the log; bounded.
 
         Args:
             reason: Why.
@@ -245,14 +245,14 @@ class BatchSession:
         return await self.look()
 
     async def _flush(self) -> None:
-        """Put what waits: a beginning that waits is nobody's claim, so that whoever is in the log was first."""
+        """Put what waits: while the beginning waits, every run in the log has begun before this one."""
         await self.log.flush()
         if self._answered is None:
             self._answered = self._clock()
 
     @property
     def _age(self) -> timedelta:
-        """How old the last look is: one of the two clocks stands still while the machine does, the other jumps."""
+        """The age of the last look, by the clock that says more: one stops while the machine does, the other jumps."""
         at, on = self._looked
         return max(timedelta(seconds=self._clock() - at), self._now() - on)
 

@@ -109,7 +109,7 @@ class Bucket:
             return cls(S3Store(address.bucket, **parameters), address.name, once=once)
 
     async def sync(self) -> None:
-        """Make durable what was put: a store did so before it answered, a folder (a network's, too) is asked to."""
+        """Make durable what was put: a folder, local or of a network, is synced; a store does so before it answers."""
         if self._folder is not None:
             with _edge("sync", str(self._folder)):
                 await asyncio.to_thread(sync_file_system, self._folder)
@@ -133,19 +133,23 @@ class Bucket:
             await obstore.put_async(self._once, key, data, use_multipart=False)
 
     async def put_stream(self, key: str, chunks: Iterator[bytes]) -> None:
-        """Write an object of any size, in parts, with bounded memory; when it is cut off, its parts are removed."""
-        with _edge("put", key):
-            # `obstore.put_async` would leave the parts in the bucket, unseen and paid for.
-            writer = obstore.open_writer_async(
-                self._store, key, buffer_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE
-            )
-            try:
-                while chunk := await asyncio.to_thread(next, chunks, b""):
+        """Write an object of any size, in parts, with bounded memory; when it is cut off, its parts are removed.
+
+        What `chunks` raises is raised as it is.
+        """
+        # `obstore.put_async` would leave the parts in the bucket, unseen and paid for.
+        writer = obstore.open_writer_async(
+            self._store, key, buffer_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE
+        )
+        try:
+            while chunk := await asyncio.to_thread(next, chunks, b""):
+                with _edge("put", key):
                     await writer.write(chunk)
-            except BaseException as error:
-                await _abort(writer, error)
-                raise
-            await writer.close()
+            with _edge("put", key):
+                await writer.close()
+        except BaseException as error:
+            await _abort(writer, error)
+            raise
 
     async def get(self, key: str, *, limit: int | None = None) -> bytes | None:
         """Return a small object's content; None if it does not exist.
@@ -210,7 +214,6 @@ class Hashing:
 
     Attributes:
         count: Bytes read so far.
-        broken: Why the file could not be read further; None while it can.
     """
 
     def __init__(self, stream: IO[bytes], digest: Any, *, limit: int) -> None:
@@ -219,17 +222,12 @@ class Hashing:
         self._digest = digest
         self._limit = limit
         self.count = 0
-        self.broken: OSError | None = None
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> bytes:
-        try:
-            chunk = self._stream.read(min(PIECE_BYTES, self._limit - self.count))
-        except OSError as error:
-            self.broken = error
-            raise
+        chunk = self._stream.read(min(PIECE_BYTES, self._limit - self.count))
         if not chunk:
             raise StopIteration
         self._digest.update(chunk)

@@ -1,4 +1,4 @@
-"""The end of a run in the bucket: the rest of its log, its manifest, and the entry that closes it."""
+"""Puts the end of a run: the rest of its log, its manifest, and the entry that closes it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from agent.contract.entries import MOST_PLANNED, Closed, Object
 from agent.contract.layout import ManifestKey
 from agent.contract.manifest import RunRecord, seal_manifest
 from agent.delivery.committer import Committer
+from agent.delivery.database import fenced
 from agent.delivery.logparts import LogParts
 from agent.delivery.prepare import put_document, put_surely
 from agent.delivery.spool import Closing, SpooledRun
@@ -18,7 +19,7 @@ MANIFEST = ""
 
 
 class Closer:
-    """Closes one run. It can be killed and begun again anywhere; what was sealed is put again as it was."""
+    """Closes one run. After a kill at any point it begins again, and puts what was sealed as it was sealed."""
 
     def __init__(
         self,
@@ -34,14 +35,20 @@ class Closer:
         self._bucket = bucket
 
     async def close(
-        self, record: RunRecord, pending: Sequence[str] = (), recovered_by: str | None = None
+        self,
+        record: RunRecord,
+        pending: Sequence[str],
+        *,
+        follow: bool,
+        recovered_by: str | None = None,
     ) -> Closed:
         """Close the run in the bucket, and return what its entry says.
 
         Args:
             record: What its manifest says.
-            pending: Jobs that ended and follow later, from its disk.
-            recovered_by: The later run that closes it.
+            pending: Jobs that ended and are in no entry: the manifest does not name them.
+            follow: Whether a later run commits them, from this run's disk.
+            recovered_by: The later run that closes this one.
 
         Raises:
             StoreError: The bucket failed; the spool has everything.
@@ -51,10 +58,9 @@ class Closer:
         if closing is None:
             await asyncio.to_thread(lambda: self._run.save(record, concluded=True))
             # The log ends here: the manifest names all of it.
-            await self._parts.put()
-            parts = await self._parts.in_bucket()
-            manifest = await asyncio.to_thread(self._seal, record, pending, parts)
-            closed = closed_of(record, manifest, pending, recovered_by)
+            parts = await self._parts.put_last()
+            manifest = await fenced(self._seal, record, pending, parts)
+            closed = closed_of(record, manifest, pending if follow else (), recovered_by)
             closing = Closing(closed=closed)
             await asyncio.to_thread(self._run.seal_end, closing)
         if not closing.put:

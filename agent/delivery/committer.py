@@ -1,8 +1,8 @@
-"""The committer of a run: what ended is prepared at once, each job by itself, and committed every few seconds together.
+"""The committer of a run: prepares each job as soon as it ended, and commits what is prepared every few seconds.
 
-Whatever fails is tried again, at growing intervals and as long as the run lasts; what was written down in the spool is
-never lost. Entries that could not be put wait in the batch's log writer, in their order. The spool calls a job
-committed once its entry was seen in the log: before the run closes, and whenever some entries have come together.
+What fails is tried again, at growing intervals, as long as the run lasts. Entries that could not be put wait in the
+log writer, in their order. A job counts as committed in the spool once its entry was found in the batch's log: the log
+is read before the run closes, and after some entries.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from agent.contract.ids import Batch
 from agent.delivery.logparts import LogParts
 from agent.delivery.prepare import Preparer
 from agent.delivery.sealing import rerun
-from agent.delivery.spool import Finished, SpooledRun, Stage
+from agent.delivery.spool import Finished, SpooledJob, SpooledRun, Stage
 
 AT_ONCE = 8
 """Jobs that are prepared side by side; their files share the uploader's gates."""
@@ -30,13 +30,13 @@ HURRIED_AT_ONCE = 2
 PAUSES = (2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 """Seconds after a failure; the last one again and again."""
 DISK_TRIES = 2
-"""At the run's end, of what the disk refuses."""
+"""Retries at the run's end of a job for which the disk fails."""
 SHORTEST_PAUSE = 2.0
-"""The same at the run's end, when nothing else is waited for."""
+"""Seconds after a failure at the run's end, when nothing else is waited for."""
 PART_SECONDS = 10.0
 """For a part of the run's log that goes with a commit."""
 LAST_SECONDS = 10.0
-"""For a last commit of what is ready when the time for everything is over."""
+"""For a last commit of what is ready, when the time to send everything is over."""
 
 CANCEL_SECONDS = 1.0
 
@@ -46,13 +46,13 @@ MOST_UNPROVEN = 32
 """Entries that were put and not looked for yet."""
 PLAN_SECONDS = 30.0
 """A plan waits so long for results to ride with."""
-LARGE_PLAN = 256 * 1024
-"""Bytes of a plan that gets an entry of its own: results fill half of one."""
+LARGE = 256 * 1024
+"""Bytes of a plan, or of an end, that has no results beside it: they fill half of an entry."""
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """What is in entries that were not seen in the batch's log yet.
+    """What is in entries that were not found in the batch's log yet.
 
     Attributes:
         jobs: Names of jobs.
@@ -67,7 +67,7 @@ class Committer:
     """Commits the jobs of one run.
 
     Attributes:
-        broken: Jobs whose preparation met something unexpected, with it: they are not tried again.
+        broken: The unexpected exception of each job that is damaged or met a defect; such a job is not tried again.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Committer:
         self._last_began: float | None = None
 
     def goes_on(self, writer: LogWriter, began: Began, planned: Planned | None) -> None:
-        """Let the first entry of this process repeat how the run began, and its plan, which may be in no entry."""
+        """Continue a dead run: the first entry of this process repeats its beginning and its plan."""
         self._began, self._planned = began, planned
         self._writer.set_result(writer)
 
@@ -132,7 +132,7 @@ class Committer:
             self._news.set()
 
     async def ended(self, finished: Finished, *, hold: bool = False) -> None:
-        """Take over a job that ended: it is on the disk when this returns, and in the bucket soon after.
+        """Accept a job that ended: it is durable in the spool when this returns, and in the bucket soon after.
 
         Args:
             finished: The job. One that is held may end once more, after a rerun.
@@ -167,8 +167,8 @@ class Committer:
         Raises:
             OSError: The disk refused.
         """
-        for job in await asyncio.to_thread(self._run.jobs):
-            if not job.held and job.stage is not Stage.COMMITTED:
+        for job in await self._in_no_entry():
+            if not job.held:
                 self._prepare(job.name)
 
     async def keep_committing(self) -> None:
@@ -182,21 +182,24 @@ class Committer:
                 await self.commit()
             except (StoreError, OSError) as error:
                 self._postponed("commit.postponed", error)
-                await self._pause_after(failures)
-                failures += 1
-                self._news.set()
+            except Exception:  # noqa: BLE001 -- a defect of ours; `flush` raises it at the end of the run
+                self._log.exception("commit.failed")
             else:
                 failures = 0
+                continue
+            await self._pause_after(failures)
+            failures += 1
+            self._news.set()
 
     async def commit(self, *, closed: Closed | None = None, last: bool = False) -> None:
         """Commit what is ready now, and everything that waits.
 
         Args:
-            closed: How the run ended; then nothing follows.
-            last: Whether the run's end follows, with the plan and the rest of the log.
+            closed: How the run ended; then this is the last entry.
+            last: Whether the run's end follows: it has the plan and the rest of the log.
 
         Raises:
-            StoreError: The bucket failed; what was to be said waits, and may be in the log nevertheless.
+            StoreError: The bucket failed; the entries wait, and may be in the log nevertheless.
             OSError: The disk refused.
         """
         async with self._turn:
@@ -204,29 +207,31 @@ class Committer:
             writer = await asyncio.shield(self._writer)
             bucket = await asyncio.shield(self._bucket)
             if not (closed or last) and self._began is None and self._parts.due:
-                # It is tried again, and no job waits for it.
+                # No job waits for it: the next commit tries again.
                 with suppress(StoreError, TimeoutError):
                     async with asyncio.timeout(PART_SECONDS):
                         await self._parts.put()
-            # After a power cut nothing may be named that is not there.
+            # After a power cut nothing may be named that is not there: what is put during the sync is named next time.
+            parts, ready = await self._parts.untold(), tuple(self._ready.values())
             await bucket.sync()
             await writer.flush()
             self._tell()
             if _is_large(self._planned):
-                await self._append(writer, ())
-            for jobs in in_entries(tuple(self._ready.values())):
-                await self._append(writer, jobs)
+                await self._append(writer, (), parts)
+            for jobs in in_entries(ready):
+                await self._append(writer, jobs, parts)
             if closed:
-                await self._append(writer, await self._once_more(), closed=closed)
+                repeated = () if _is_large(closed) else await self._once_more()
+                await self._append(writer, repeated, parts, closed=closed)
             elif not last and (self._began or self._planned):
-                await self._append(writer, ())
+                await self._append(writer, (), parts)
             await bucket.sync()
             if closed or writer.unproven >= MOST_UNPROVEN:
                 await self._settle(writer)
             self._troubles.pop("", None)
 
     async def prove(self) -> None:
-        """Look whether the batch's log has everything that was appended.
+        """Check that the batch's log has everything that was appended.
 
         Raises:
             StoreError: The bucket failed, or does not hold what it accepts.
@@ -242,8 +247,8 @@ class Committer:
 
         Args:
             seconds: The time.
-            hurried: Whether it may not be enough: then the smallest job comes first, and of each its smallest file.
-            keeps_disk: Whether a later run can go on with what is left; else it is committed as far as it was sent.
+            hurried: Whether the time may be too short: then the smallest jobs and files go first.
+            keeps_disk: Whether a later run can send the rest; else a job is committed with what was sent of it.
 
         Raises:
             OSError: The disk refused.
@@ -259,7 +264,7 @@ class Committer:
                     await asyncio.wait(self._tasks.values())
                 await self._commit_at_last()
         except TimeoutError:
-            await self._cancel()
+            await self.cancel()
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(LAST_SECONDS, seconds)):
                     await self._commit_what_is_left(keeps_disk=keeps_disk)
@@ -270,50 +275,43 @@ class Committer:
 
     async def pending(self) -> list[str]:
         """Return the jobs that are neither in the batch's log nor in an entry for it."""
-        jobs = await asyncio.to_thread(self._run.jobs)
-        queued = set(self._waiting.jobs)
-        return [
-            job.name for job in jobs if job.stage is not Stage.COMMITTED and job.name not in queued
-        ]
+        return [job.name for job in await self._in_no_entry()]
 
-    async def end(self) -> None:
-        """Stop preparing jobs."""
-        await self._cancel()
+    async def _in_no_entry(self) -> list[SpooledJob]:
+        queued = {*self._waiting.jobs}
+        jobs = await asyncio.to_thread(self._run.jobs)
+        queued |= {*self._waiting.jobs}  # a commit may have begun, or ended, meanwhile
+        return [job for job in jobs if job.stage is not Stage.COMMITTED and job.name not in queued]
 
     async def _append(
         self,
         writer: LogWriter,
         jobs: Sequence[Ended],
+        parts: Sequence[Object],
         *,
         closed: Closed | None = None,
     ) -> None:
-        """Append an entry; from here on the log writer has what it says, whatever becomes of it."""
+        """Append an entry, with those of the parts of the run's log that are in none yet."""
         queued = {part.key for part in self._waiting.parts}
-        log = [part for part in await self._parts.untold() if part.key not in queued]
-        log = log[:MOST_PARTS]
-        entry = writer.append(
-            began=self._began,
-            planned=self._planned,
-            jobs=jobs,
-            log=log,
-            closed=closed,
-        )
+        log = [part for part in parts if part.key not in queued][:MOST_PARTS]
+        writer.add(began=self._began, planned=self._planned, jobs=jobs, log=log, closed=closed)
+        # From here on the log writer has it, whatever becomes of the put.
         self._began = self._planned = None
         new = [job.name for job in jobs if self._ready.pop(job.name, None)]
         self._waiting.jobs += new
         self._waiting.parts += log
         self._appended += new
-        await entry
+        await writer.flush()
         self._tell()
 
     def _tell(self) -> None:
-        """Log what the batch's log has now."""
+        """Log which jobs were committed since the last time."""
         jobs, self._appended = self._appended, []
         if jobs:
             self._log.info("jobs.committed", jobs=jobs)
 
     async def _once_more(self) -> tuple[Ended, ...]:
-        """Return the results that the run's last entry repeats: all, if they fit; who looks back reads one entry."""
+        """Return what the last entry repeats for readers that look back: all results, or none."""
         queued = set(self._waiting.jobs)
         told = [
             job.entry
@@ -324,16 +322,13 @@ class Committer:
         return portions[0] if len(portions) == 1 else ()
 
     async def _settle(self, writer: LogWriter) -> None:
-        """Look whether everything which was appended is in the batch's log, and write down that it is."""
+        """Check that everything that was appended is in the batch's log, and note in the spool that it is."""
         await writer.prove()
-        waiting, self._waiting = self._waiting, _Waiting()
-        try:
-            await asyncio.to_thread(self._run.commit, waiting.jobs)
-            await self._parts.told(waiting.parts)
-        except OSError:
-            self._waiting.jobs += waiting.jobs
-            self._waiting.parts += waiting.parts
-            raise
+        await asyncio.to_thread(self._run.commit, self._waiting.jobs)
+        await self._parts.told(self._waiting.parts)
+        self._waiting = (
+            _Waiting()
+        )  # not earlier: what is in no entry is prepared again, or counts as lost
 
     def _prepare(self, name: str, *, smallest_first: bool = False) -> None:
         if {name} & {*self._tasks, *self._ready, *self._waiting.jobs, *self.broken}:
@@ -359,7 +354,7 @@ class Committer:
                 await self._pause_after(failures)
                 failures += 1
             except Exception as error:  # noqa: BLE001 -- see below
-                # Damage, or a defect of ours: the others are committed, and this one is told as pending.
+                # Damage, or a defect of ours: the others are committed, and this one stays pending.
                 self._log.exception("job.not_prepared", job=name)
                 self.broken[name] = error
                 return
@@ -372,7 +367,7 @@ class Committer:
 
     @property
     def trouble(self) -> str:
-        """What keeps the run, or one of its jobs, from the bucket; empty when nothing does."""
+        """The last error of a commit, or of a job's preparation, that was not overcome yet; empty without one."""
         begun = self._writer.done() and not self._writer.cancelled()
         of_the_log = self._writer.result().trouble if begun else ""
         return next(iter(self._troubles.values()), of_the_log)
@@ -383,7 +378,7 @@ class Committer:
         self._log.warning(event, reason=str(error), **({"job": job} if job else {}))
 
     def _gives_up(self, error: Exception) -> bool:
-        """Tell whether another attempt would only keep the machine on: the bucket does not let us, and the run ends."""
+        """Tell whether a retry would only keep the machine on: the bucket denies access, and the run ends."""
         return self._ending.is_set() and isinstance(error, StoreRefused)
 
     async def _pause_after(self, failures: int) -> None:
@@ -395,17 +390,16 @@ class Committer:
             await first(self._ending.wait(), seconds=seconds)
 
     async def _begin_smallest_first(self) -> None:
-        """Begin the preparations again, in the order in which a given time is enough for as many jobs as possible."""
-        await self._cancel()
+        """Begin the preparations again, the job with the fewest bytes to send first."""
+        await self.cancel()
         self._places = asyncio.Semaphore(HURRIED_AT_ONCE)
-        jobs = await asyncio.to_thread(self._run.jobs)
-        names = [job.name for job in jobs if job.stage is not Stage.COMMITTED]
+        names = await self.pending()
         sizes = {name: await self._preparer.waiting_bytes(name) for name in names}
         for name in sorted(names, key=lambda name: sizes[name]):
             self._prepare(name, smallest_first=True)
 
     async def _commit_at_last(self) -> None:
-        """Commit what is ready, after failures again; at the run's end nothing is gained by waiting for more."""
+        """Commit what is ready, and retry as long as there is time."""
         failures = 0
         writer = await asyncio.shield(self._writer)
         while self._ready or writer.pending or not failures:
@@ -435,16 +429,20 @@ class Committer:
         try:
             async with asyncio.timeout(LAST_SECONDS / 2):
                 self._ready[name] = await self._preparer.prepare_partly(name)
-        except (StoreError, OSError, TimeoutError) as error:
+        except (StoreError, OSError) as error:  # a TimeoutError is an OSError
             self._log.warning("job.not_sent", job=name, reason=str(error) or "no time was left")
+        except Exception as error:  # noqa: BLE001 -- the others are committed
+            self._log.exception("job.not_prepared", job=name)
+            self.broken[name] = error
 
-    async def _cancel(self) -> None:
+    async def cancel(self) -> None:
+        """Stop preparing jobs."""
         while tasks := list(self._tasks.values()):
             for task in tasks:
                 task.cancel()
-            # Before Python 3.13 a group of requests swallows it where one of them fails at the same moment.
+            # Again until they end: before Python 3.13 a TaskGroup loses a cancellation when one of its tasks fails.
             await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
 
 
-def _is_large(planned: Planned | None) -> bool:
-    return planned is not None and len(planned.model_dump_json()) > LARGE_PLAN
+def _is_large(part: Planned | Closed | None) -> bool:
+    return part is not None and len(part.model_dump_json().encode()) > LARGE

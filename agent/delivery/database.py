@@ -1,21 +1,25 @@
-"""What is known of a run that is not in the bucket as a whole: one SQLite database in its folder.
+"""The SQLite database of a run that is not in the bucket as a whole, in the run's folder.
 
-What survives a power cut: every change that is made with `durable=True`, and all that came before it. Without, the
-last changes may be gone; they say which files were sent, and a row that is lost costs one more upload.
+A change with `durable=True` survives a power cut, with all changes before it. The others may be lost: they say which
+files were sent, and a row that is lost costs one more upload.
 """
 
+import asyncio
 import errno
 import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryFile
 from threading import RLock
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 VERSION = 1
@@ -63,6 +67,36 @@ CREATE TABLE part (                 -- parts of the run's log
 """
 
 
+@dataclass(slots=True)
+class _Fence:
+    closed: bool = False
+
+
+_FENCE: ContextVar[_Fence | None] = ContextVar("fence", default=None)
+
+
+class Abandoned(Exception):  # noqa: N818 -- nobody is told
+    """Whoever started this thread does not wait for it any more."""
+
+
+async def fenced(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function in a thread that has no transaction any more once this is cancelled.
+
+    `asyncio.to_thread` leaves the thread of a cancelled task running: what it writes late would undo what the next
+    attempt has written. A transaction that has begun ends first, because the others wait for it.
+    """
+    fence = _Fence()
+
+    def call() -> T:
+        _FENCE.set(fence)
+        return function(*args, **kwargs)
+
+    try:
+        return await asyncio.to_thread(call)
+    finally:
+        fence.closed = True
+
+
 class Digest(NamedTuple):
     """What a document holds."""
 
@@ -71,9 +105,9 @@ class Digest(NamedTuple):
 
 
 class Database:
-    """The database of one run, opened when it is first asked. Threads may share it.
+    """The database of one run, opened at its first use. Threads may share it.
 
-    Every method raises `OSError` when the disk refuses, or what is on it is damaged.
+    Every method raises `OSError` when the disk refuses, or the database is damaged.
 
     Attributes:
         path: Where it is.
@@ -85,7 +119,7 @@ class Database:
         self._lock = RLock()
 
     def create(self) -> None:
-        """Make it, in a folder that has none; it is whole on the disk when this returns.
+        """Create the file, which is durable when this returns.
 
         Raises:
             OSError: The disk refuses.
@@ -104,7 +138,7 @@ class Database:
             os.close(descriptor)
 
     def check(self) -> None:
-        """Look whether all of it can be read.
+        """Check that all of it can be read.
 
         Raises:
             OSError: It is not there, damaged, or of another version.
@@ -115,8 +149,15 @@ class Database:
             raise OSError(errno.EIO, f"damaged, or of version {version[0]}", str(self.path))
 
     def within(self, change: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
-        """Do something in one transaction; inside of another, in that one."""
+        """Do something in one transaction; inside of another, in that one.
+
+        Raises:
+            Abandoned: Whoever called `fenced` was cancelled.
+        """
+        fence = _FENCE.get()
         with self._lock:
+            if fence is not None and fence.closed:
+                raise Abandoned
             try:
                 if self._open is None:
                     self._open = self._connect("rw")
@@ -147,7 +188,7 @@ class Database:
         return next((value for (value,) in self.rows(_NOTED, name)), None)
 
     def keep(self, name: str, pieces: Iterable[bytes]) -> Digest:
-        """Keep a document, in place of an earlier one of that name; made durable by the next change that is."""
+        """Store a document, in place of an earlier one of that name; the next durable change makes it durable."""
 
         def change(table: sqlite3.Connection) -> Digest:
             digest, size = sha256(), 0
@@ -161,7 +202,7 @@ class Database:
         return self.within(change)
 
     def digest(self, name: str) -> Digest:
-        """Return what a document holds; nothing when there is none."""
+        """Return the size and the digest of a document; those of an empty one when there is none."""
         digest, size = sha256(), 0
         for chunk in self.chunks(name):
             digest.update(chunk)
@@ -176,7 +217,7 @@ class Database:
             number += 1
 
     def close(self) -> None:
-        """Let it go; it opens again when it is asked."""
+        """Close the connection; the next use opens it again."""
         with self._lock, suppress(sqlite3.Error):
             if self._open is not None:
                 self._open.close()
@@ -189,9 +230,9 @@ class Database:
         return table
 
     def _refusal(self, error: sqlite3.Error) -> OSError:
-        """Return what the operating system would say; SQLite keeps its words to itself, so the disk is asked again.
+        """Return the operating system's error, which SQLite does not tell: a probe writes to the same disk.
 
-        Want of room is an "I/O error" to SQLite where the file it lengthens is the one it maps.
+        A full disk is only an "I/O error" to SQLite while it lengthens the file that it maps.
         """
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
             return OSError(errno.ENOSPC, str(error), str(self.path))

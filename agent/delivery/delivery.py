@@ -1,4 +1,4 @@
-"""The delivery of one run: the one thing that a run, and whoever finishes a dead run, has to do with this package."""
+"""The delivery of one run: what a run, and a later one that finishes it, uses of this package."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
@@ -24,7 +24,7 @@ from agent.delivery.uploader import Uploader
 
 
 class Delivery:
-    """Delivers one run, as a context manager: leaving it ends what is still under way."""
+    """Delivers one run, as a context manager: leaving it cancels what is still under way."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Delivery:
             concurrency: Requests at once.
             redactor: Returns what hides secrets in logs and evidence; None when they are not known.
             log: Bound to the run.
-            progress: Told of the bytes of each file that was sent.
+            progress: Called with the bytes of each file that was sent.
         """
         self._run = run
         self._uploader = Uploader(
@@ -75,15 +75,16 @@ class Delivery:
         await self.end()
 
     async def end(self) -> None:
-        """End what is still under way, and let go of the spool."""
+        """Cancel what is still under way, and close the database."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._committer.end()
-        self._run.database.close()
+        await self._committer.cancel()
+        # In a thread: it waits for transactions of threads that nobody else waits for.
+        await asyncio.to_thread(self._run.database.close)
 
     async def begin(self, writer: LogWriter, batch: Batch, began: Began) -> None:
-        """Announce the run, and give signs of life from now on.
+        """Announce the run, and put parts of its log from now on: signs of life.
 
         Args:
             writer: Appends to the batch's log; the one that this process has for the run.
@@ -91,14 +92,15 @@ class Delivery:
             began: How the run began.
 
         Raises:
-            StoreError: The bucket failed; the announcement waits in the writer, and everything else behind it.
+            StoreError: The bucket failed; the beginning waits in the writer, and everything else behind it.
             OSError: The disk refused.
         """
         self._start(self._parts.keep_putting())
-        await self._committer.begin(writer, batch, began)
+        # It goes on when the caller's time is over: without a beginning nothing of the run could be committed.
+        await asyncio.shield(self._start(self._committer.begin(writer, batch, began)))
 
     async def goes_on(self, writer: LogWriter, began: Began, planned: Planned | None) -> None:
-        """Go on with a run that an earlier process has begun: the first entry of this one repeats how, and its plan.
+        """Continue a run of an earlier process: the first entry of this process repeats its beginning and its plan.
 
         Raises:
             OSError: The disk refused.
@@ -107,7 +109,7 @@ class Delivery:
         await self._committer.release()
 
     async def plan(self, planned: Planned) -> None:
-        """Tell what the run is going to do; a later plan replaces it.
+        """Announce which jobs the run is going to do; a later plan replaces an earlier one.
 
         Raises:
             OSError: The disk refused.
@@ -123,11 +125,11 @@ class Delivery:
         return sum([await self._preparer.waiting_bytes(job) for job in jobs])
 
     async def ended(self, finished: Finished, *, hold: bool = False) -> None:
-        """Take over a job that ended, or, of a job that is held, what became of its rerun.
+        """Accept a job that ended, or the rerun of a job that is held.
 
         Args:
             finished: The job.
-            hold: Whether a release on trial may be to blame: it waits for `release`, or for the run's end.
+            hold: Whether a release on trial may be to blame: the job waits for `release`, or for the run's end.
 
         Raises:
             OSError: The disk refused.
@@ -149,8 +151,8 @@ class Delivery:
 
         Args:
             seconds: The time.
-            hurried: Whether it may not be enough, as on a machine that is taken back.
-            keeps_disk: Whether a later run can go on with what is left.
+            hurried: Whether the time may be too short, as on a machine that is taken back.
+            keeps_disk: Whether a later run can send the rest.
 
         Raises:
             OSError: The disk refused.
@@ -159,16 +161,16 @@ class Delivery:
 
     @property
     def broken(self) -> Mapping[str, Exception]:
-        """Jobs whose preparation met something unexpected, with it."""
+        """The unexpected exception of each job that is damaged or met a defect."""
         return self._committer.broken
 
     @property
     def trouble(self) -> str:
-        """What failed last, with a remedy if there is one; empty once a commit went well."""
+        """The last error that was not overcome yet, with a remedy if there is one; empty without one."""
         return self._committer.trouble
 
     async def results(self) -> list[Ended]:
-        """Return what the batch's log says, or will say, of the jobs that ended."""
+        """Return the entries of the jobs that ended, whether they are committed yet or not."""
         jobs = await asyncio.to_thread(self._run.jobs)
         return [job.entry or without_package(job.finished.job) for job in jobs]
 
@@ -185,7 +187,7 @@ class Delivery:
         Args:
             record: What its manifest says, without secrets.
             pending: Jobs that ended and could not be committed.
-            keeps_disk: Whether they follow later; else they are lost, and counted.
+            keeps_disk: Whether a later run commits them; else they are lost, and counted.
             recovered_by: The later run that closes it.
 
         Raises:
@@ -194,7 +196,11 @@ class Delivery:
         """
         if not keeps_disk:
             record = record.model_copy(update={"not_sent": len(pending)})
-        return await self._closer.close(record, pending if keeps_disk else (), recovered_by)
+        return await self._closer.close(
+            record, pending, follow=keeps_disk, recovered_by=recovered_by
+        )
 
-    def _start(self, task: Coroutine[Any, Any, None]) -> None:
-        self._tasks.append(asyncio.create_task(task))
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.append(task)
+        return task

@@ -1,4 +1,4 @@
-"""The run's log in parts, each put once while the log grows: signs of life, and what is known of a run that is lost."""
+"""Puts the run's log in parts while it grows: they are signs of life, and all that is known of a run that is lost."""
 
 import asyncio
 import hashlib
@@ -11,13 +11,14 @@ from agent.base.logs import Log
 from agent.bucket.store import Bucket
 from agent.contract.entries import Object
 from agent.contract.layout import LogKey
+from agent.delivery.database import fenced
 from agent.delivery.prepare import put_surely
 from agent.delivery.spool import LogPart, SpooledRun
 
 NEWS_SECONDS = 60.0
 """Between two looks whether the log has grown."""
 SILENCE_SECONDS = 300.0
-"""A part goes out after so long, news or not: who is silent for ten minutes has lost its batch."""
+"""A part is put after so long, even without news: a run that is silent for ten minutes has lost its batch."""
 MOST_BYTES = 4 * 1024**2
 """Of one part."""
 
@@ -46,6 +47,7 @@ class LogParts:
         self._silence = silence
         self._turn = asyncio.Lock()
         self._last: float | None = None
+        self._over = False
 
     @property
     def due(self) -> bool:
@@ -53,7 +55,7 @@ class LogParts:
         return self._last is None or monotonic() - self._last >= self._news
 
     async def keep_putting(self) -> None:
-        """Put parts until it is cancelled; what fails is tried again the next time."""
+        """Put parts until it is cancelled; a part that fails is put with the next."""
         began = monotonic()
         while True:
             await asyncio.sleep(self._news)
@@ -65,43 +67,53 @@ class LogParts:
                 self._log.warning("log.postponed", reason=str(error))
 
     async def put(self) -> None:
-        """Put what is new in the log, until the run's end is sealed: the manifest names all of it.
+        """Put what is new in the log; nothing more after `put_last`, or once the run's end is sealed.
 
         Raises:
             StoreError: The bucket failed; it is tried again with the next part.
             OSError: The disk refused.
         """
         async with self._turn:
-            if await asyncio.to_thread(lambda: self._run.closing) is not None:
-                return
-            bucket = await asyncio.shield(self._bucket)
-            for part in await asyncio.to_thread(self._unsent):
-                data = await asyncio.to_thread(self._read, part)
-                if hashlib.sha256(data).hexdigest() == part.sha256:
-                    key = self._key(part)
-                    await put_surely(bucket, key, len(data), partial(bucket.put, key, data))
-                    await self._note(part, PUT)
-                elif await bucket.size(self._key(part)) == part.stop - part.start:
-                    # A power cut took the end of the file; the part had arrived.
-                    await self._note(part, PUT)
-                self._last = monotonic()
+            await self._put()
+
+    async def put_last(self) -> list[Object]:
+        """Put the rest of the log, and nothing that comes after it, and return all parts that are in the bucket.
+
+        Raises:
+            StoreError: The bucket failed.
+            OSError: The disk refused.
+        """
+        async with self._turn:
+            await self._put()
+            self._over = True
+            parts = await asyncio.to_thread(self._run.parts)
+            return [self._object(part) for part in parts if part.stage != CUT]
+
+    async def _put(self) -> None:
+        if self._over or await asyncio.to_thread(lambda: self._run.closing) is not None:
+            return
+        bucket = await asyncio.shield(self._bucket)
+        for part in await fenced(self._unsent):
+            key, data = self._key(part), await asyncio.to_thread(self._read, part)
+            if hashlib.sha256(data).hexdigest() == part.sha256:
+                await put_surely(bucket, key, len(data), partial(bucket.put, key, data))
+                await self._note(part, PUT)
+            elif await bucket.size(key) == part.stop - part.start:
+                # A power cut took the end of the file; the part had arrived.
+                await self._note(part, PUT)
+            self._last = monotonic()
 
     async def told(self, parts: list[Object]) -> None:
-        """Note that the batch's log tells of parts."""
+        """Note that the batch's log names parts."""
         keys = {part.key for part in parts}
         for part in await asyncio.to_thread(self._run.parts):
             if self._key(part) in keys:
                 await self._note(part, TOLD)
 
     async def untold(self) -> list[Object]:
-        """Return the parts that are in the bucket and not in the batch's log."""
+        """Return the parts that are in the bucket and that the batch's log does not name."""
         parts = await asyncio.to_thread(self._run.parts)
         return [self._object(part) for part in parts if part.stage == PUT]
-
-    async def in_bucket(self) -> list[Object]:
-        """Return all parts that are in the bucket."""
-        parts = await asyncio.to_thread(self._run.parts)
-        return [self._object(part) for part in parts if part.stage != CUT]
 
     def _unsent(self) -> list[LogPart]:
         """Return the parts that are not in the bucket, after cutting what is new."""
@@ -131,13 +143,16 @@ class LogParts:
                 stream.seek(start)
 
     def _read(self, part: LogPart) -> bytes:
-        with self._run.log.open("rb") as stream:
-            stream.seek(part.start)
-            return stream.read(part.stop - part.start)
+        try:
+            with self._run.log.open("rb") as stream:
+                stream.seek(part.start)
+                return stream.read(part.stop - part.start)
+        except FileNotFoundError:  # a power cut, too
+            return b""
 
     async def _note(self, part: LogPart, stage: int) -> None:
         noted = LogPart(part.number, part.start, part.stop, part.sha256, stage)
-        await asyncio.to_thread(self._run.cut_part, noted)
+        await fenced(self._run.cut_part, noted)
 
     def _key(self, part: LogPart) -> str:
         return LogKey(self._run.run, part.number).text

@@ -1,28 +1,45 @@
-"""One job from its folder to its sealed package in the bucket; after that only the entry is missing.
+"""Brings one job from its folder to its sealed package in the bucket; after that only its entry is missing.
 
 Files are sent, the package is sealed in the run's database and put, then the job's state; a listing shows whether the
-bucket has it all. Everything here can be killed and begun again, by the same run or a later one, any number of times.
+bucket has all of it. A kill at any point costs nothing: the same run, or a later one, begins again.
 """
 
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
 from agent.base.errors import StoreError
 from agent.base.logs import Log
-from agent.bucket.store import Bucket, Hashing, ObjectInfo
+from agent.bucket.store import Bucket, ObjectInfo
 from agent.contract.described import MOST_OWN_BYTES, Said, carry_over
 from agent.contract.descriptor import Role, Sealed
 from agent.contract.entries import Ended, Object
 from agent.contract.layout import DESCRIPTOR, FILES, LOGS, JobKey, StateKey, job_prefix
 from agent.contract.package import JobRecord, seal_package
 from agent.contract.results import JobStatus
-from agent.delivery.database import CHUNK, Database
-from agent.delivery.scan import Found, Scan, Signature, open_file, read_start, walk
-from agent.delivery.sealing import cut_short, entry_of, with_note, with_refusals, without_package
+from agent.delivery.database import CHUNK, Database, fenced
+from agent.delivery.scan import (
+    Found,
+    Scan,
+    Signature,
+    open_file,
+    read_start,
+    walk,
+    why_unreadable,
+)
+from agent.delivery.sealing import (
+    cut_short,
+    entry_of,
+    refusal_sentence,
+    with_note,
+    with_refusals,
+    without_package,
+)
 from agent.delivery.sent import OutboxFile, SentFiles, evidence_file, log_file
 from agent.delivery.spool import EVIDENCE, SpooledJob, SpooledRun, Workspace
 from agent.delivery.uploader import Uploader, results_of
@@ -30,10 +47,23 @@ from agent.delivery.uploader import Uploader, results_of
 PAGE = 1000
 """Objects of a listing that are compared at once."""
 MOST_EVIDENCE = 30
+"""Files of evidence that one attempt may leave."""
 MOST_EVIDENCE_BYTES = 20 * 1024**2
-"""Of one attempt."""
 REASON_LOG = f"{LOGS}job.log"
-"""What a job without any file has, since a package without any is none: why there is nothing."""
+"""The one file of a job that left none: it says why. A Data Package needs a resource."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """What a job left.
+
+    Attributes:
+        results: Its results.
+        others: Its logs and its evidence.
+    """
+
+    results: Scan = field(default_factory=Scan)
+    others: Scan = field(default_factory=Scan)
 
 
 class Preparer:
@@ -48,58 +78,65 @@ class Preparer:
         self._log = log
 
     async def prepare(self, name: str, *, smallest_first: bool = False) -> Ended:
-        """Bring a job that ended into the bucket, and return what the batch's log shall say of it.
+        """Bring a job that ended into the bucket, and return its entry for the batch's log.
 
         Args:
             name: The job.
-            smallest_first: Whether a given time shall be enough for as many of its files as possible.
+            smallest_first: Whether its smallest files are sent first, as when there may not be time for all.
 
         Raises:
             StoreError: The bucket failed, or twice did not hold what it accepted.
             OSError: The disk refused.
         """
         for last in (False, True):
-            job = await asyncio.to_thread(self._job, name)
+            job = await fenced(self._job, name)
             entry = job.entry or await self._seal(job, smallest_first=smallest_first)
             entry = await self._put(entry)
             # An answer of 200 is not proof that a store has kept an object, so its own listing is asked.
             wrong = await self._differences(name, entry.package) if entry.package else []
             if not wrong:
                 return entry
-            await asyncio.to_thread(self._run.sent.forget, name, wrong)
-            await asyncio.to_thread(self._run.unseal, name)
+            await fenced(self._run.sent.forget, name, wrong)
+            await fenced(self._run.unseal, name)
             if last:
                 more = f" (and {len(wrong) - 1} more files)" if len(wrong) > 1 else ""
                 raise not_held(f"{job_prefix(self._run.run, name)}{min(wrong)}{more}")
         raise AssertionError("the last round returns or raises")
 
     async def prepare_partly(self, name: str) -> Ended:
-        """Do the same without sending any more files: what is in the bucket is all that there will ever be.
+        """Prepare a job without sending any more of its files: its machine, and its disk, are about to be gone.
 
         Raises:
             StoreError: The bucket failed.
             OSError: The disk refused.
         """
-        job, sent = await asyncio.to_thread(self._job, name), self._run.sent
+        job, sent = await fenced(self._job, name), self._run.sent
         entry = job.entry
         if entry is None:
-            result = await asyncio.to_thread(self._expect, job)
-            await asyncio.to_thread(sent.forget, name, await self._differences(name))
+            await self._uploader.send([])  # notes what was sent last
+            left = await fenced(self._expect, job)
+            await fenced(sent.forget, name, await self._differences(name))
             await self._give_reason(job)
-            entry = await asyncio.to_thread(self._seal_now, job, result)
+            entry = await fenced(self._seal_now, job, left)
         entry = await self._put(entry)
         if entry.package and await self._differences(name, entry.package):
             raise not_held(entry.package.key)
         return entry
 
     async def waiting_bytes(self, name: str) -> int:
-        """Return the bytes of a job's results that are not in the bucket yet; it may still run."""
-        return await asyncio.to_thread(self._waiting_bytes, name)
+        """Return the bytes of a job's results that are not in the bucket yet; it may still run.
+
+        It is an estimate: what cannot be read now counts as nothing.
+        """
+        return await fenced(self._waiting_bytes, name)
 
     def _waiting_bytes(self, name: str) -> int:
-        root = self._run.output(name)
-        pages = results_of(name, root, Scan()) if root else iter(())
-        return sum(file.size for some in pages for file in self._run.sent.lacking(some))
+        size = 0
+        with suppress(OSError):
+            root = self._run.output(name)
+            for some in results_of(name, root, Scan()) if root else ():
+                size += sum(file.size for file in self._run.sent.lacking(some))
+        return size
 
     def _job(self, name: str) -> SpooledJob:
         job = self._run.ended(name)
@@ -110,42 +147,45 @@ class Preparer:
     async def _seal(self, job: SpooledJob, *, smallest_first: bool) -> Ended:
         if job.finished.job.status is JobStatus.SKIPPED:
             entry = without_package(job.finished.job)
-            await asyncio.to_thread(self._run.seal, entry)
+            await fenced(self._run.seal, entry)
             return entry
-        result = await self._send(job, smallest_first=smallest_first)
+        left = await self._send(job, smallest_first=smallest_first)
         await self._give_reason(job)
-        return await asyncio.to_thread(self._seal_now, job, result)
+        return await fenced(self._seal_now, job, left)
 
-    async def _send(self, job: SpooledJob, *, smallest_first: bool) -> Scan:
-        """Send what the bucket lacks of a job, and return what its output holds."""
-        result, sent = Scan(), self._run.sent
-        await asyncio.to_thread(sent.expect_nothing, job.name)
-        pages: Iterator[list[OutboxFile]] = map(sent.expect, self._left_by(job, result))
+    async def _send(self, job: SpooledJob, *, smallest_first: bool) -> _Left:
+        """Send what the bucket lacks of a job, and return what it left."""
+        left, sent = _Left(), self._run.sent
+        await fenced(sent.expect_nothing, job.name)
+        pages: Iterator[list[OutboxFile]] = map(sent.expect, self._files_of(job, left))
         if smallest_first:
-            waiting = await asyncio.to_thread(lambda: list(chain.from_iterable(pages)))
+            waiting = await fenced(lambda: list(chain.from_iterable(pages)))
             pages = iter([sorted(waiting, key=_size)])
         unreadable = await self._uploader.send(pages)
+        await fenced(sent.drop, job.name, [file.path for file in unreadable])
         for file, reason in unreadable.items():
-            if file.role is Role.RESULT:
-                result.refuse(file.name, reason)
-        return result
+            if reason:  # else it is gone
+                scan = left.results if file.role is Role.RESULT else left.others
+                scan.refuse(file.name, reason)
+        return left
 
-    def _expect(self, job: SpooledJob) -> Scan:
-        result, sent = Scan(), self._run.sent
+    def _expect(self, job: SpooledJob) -> _Left:
+        left, sent = _Left(), self._run.sent
         sent.expect_nothing(job.name)
-        for some in self._left_by(job, result):
+        for some in self._files_of(job, left):
             sent.expect(some)
-        return result
+        return left
 
-    def _left_by(self, job: SpooledJob, result: Scan) -> Iterator[list[OutboxFile]]:
+    def _files_of(self, job: SpooledJob, left: _Left) -> Iterator[list[OutboxFile]]:
         """Yield everything that a job left, some at a time: its results, what it printed, what explains a failure."""
         spaces = self._run.workspaces(job.name)
         if spaces:
-            yield from results_of(job.name, spaces[-1].output, result)
+            yield from results_of(job.name, spaces[-1].output, left.results)
         ended = {one.number: one.status for one in job.finished.job.attempts}
         for space in spaces:
-            succeeded = ended.get(space.number) is JobStatus.SUCCEEDED
-            told = [*_printed(job.name, space), *([] if succeeded else _evidence(job.name, space))]
+            told = [*_printed(job.name, space, left.others)]
+            if ended.get(space.number) is not JobStatus.SUCCEEDED:
+                told += _evidence(job.name, space, left.others)
             if not self._uploader.redacts:
                 # Of what was sent earlier, secrets were taken out.
                 lacking = self._run.sent.lacking(told)
@@ -155,7 +195,7 @@ class Preparer:
     async def _give_reason(self, job: SpooledJob) -> None:
         """Put a log that says why there is nothing, where there is nothing."""
         name, sent, record = job.name, self._run.sent, job.finished.job
-        if await asyncio.to_thread(lambda: next(sent.sealed(name), None)) is not None:
+        if await fenced(lambda: next(sent.sealed(name), None)) is not None:
             return
         text = f"{record.status}: {record.message or 'it left no file'}\n".encode()
         mark = Signature(0, len(text), 0, 0)
@@ -163,40 +203,44 @@ class Preparer:
         sealed = Sealed(REASON_LOG, len(text), hashlib.sha256(text).hexdigest(), Role.LOG)
         bucket = await asyncio.shield(self._bucket)
         await bucket.put(JobKey(self._run.run, name, REASON_LOG).text, text)
-        await asyncio.to_thread(sent.note, [(file, sealed, mark)])
-        await asyncio.to_thread(sent.expect, [file])
+        await fenced(sent.note, [(file, sealed, mark)])
+        await fenced(sent.expect, [file])
 
     async def _differences(self, name: str, package: Object | None = None) -> list[str]:
-        """Return the paths of what is missing in the bucket, or has another size, and remove what does not belong.
+        """Compare a job with a listing: return the paths that are missing or have another size, delete what is surplus.
 
-        Failed attempts' early uploads do not: the job has removed, or renamed, what they were of.
+        Surplus are early uploads: of a failed attempt, or of a file that the job has renamed or removed since.
 
         Args:
             name: The job.
-            package: Its package, once it is put.
+            package: Its package, once it was put.
         """
         bucket, sent = await asyncio.shield(self._bucket), self._run.sent
         prefix = job_prefix(self._run.run, name)
         wrong = [DESCRIPTOR] if package else []
-        await asyncio.to_thread(sent.hold_nothing, name)
+        await fenced(sent.hold_nothing, name)
         async for page in _pages(bucket.list(prefix)):
             listed = [(item.key.removeprefix(prefix), item.bytes) for item in page]
             if package and (DESCRIPTOR, package.bytes) in listed:
                 wrong = []
-            surplus = await asyncio.to_thread(sent.hold, name, listed)
+            surplus = await fenced(sent.hold, name, listed)
             keys = [prefix + path for path in surplus if path != DESCRIPTOR]
             try:
                 await bucket.delete(keys)
             except StoreError as error:
-                # Nothing names them; whoever has no right to delete has a lifecycle rule.
+                # Nothing names them. Where the keys may not delete, a lifecycle rule does.
                 self._log.info("upload.surplus_stays", job=name, reason=str(error))
-        return [*wrong, *await asyncio.to_thread(sent.missing, name)]
+        return [*wrong, *await fenced(sent.missing, name)]
 
-    def _seal_now(self, job: SpooledJob, result: Scan) -> Ended:
-        """Seal a job's package: from now on it does not change. What was not sent, it says."""
+    def _seal_now(self, job: SpooledJob, left: _Left) -> Ended:
+        """Seal a job's package: from now on it does not change. It tells what could not be sent or read."""
         name, sent, run = job.name, self._run.sent, self._run
         files, size = sent.count(name)
-        record = with_refusals(job.finished.job, result.listed(), result.refusals, files=files)
+        refused, unread = left.results, left.others
+        record = with_refusals(job.finished.job, refused.listed(), refused.refusals, files=files)
+        if unread.refusals:
+            sentence = refusal_sentence(unread.listed(), unread.refusals)
+            record = with_note(record, f"of its logs and evidence, {sentence}")
         if unsent := sent.unsent(name):
             record = cut_short(record, unsent)
         if run.workspaces(name) and not self._uploader.redacts:
@@ -209,9 +253,6 @@ class Preparer:
         commit = plan.commit if plan and plan.trial is None else None
 
         def seal(_: object) -> Ended:
-            known = self._job(name).entry
-            if known is not None:  # by a thread that nobody waited for
-                return known
             digest = run.database.keep(name, seal_package(record, sent.sealed(name), said))
             entry = entry_of(
                 record,
@@ -219,7 +260,7 @@ class Preparer:
                 job.finished.outputs,
                 files=files,
                 size=size,
-                refused=result.refusals,
+                refused=refused.refusals,
                 commit=commit,
             )
             run.seal(entry)
@@ -230,39 +271,47 @@ class Preparer:
     def _state_of(self, record: JobRecord, job: SpooledJob) -> Object | None:
         """Return what a job left for its next run, if that is kept."""
         succeeded = record.status is JobStatus.SUCCEEDED
-        archive = self._run.saved_state(job.name)
-        if not (succeeded or job.finished.checkpoint) or not archive.exists():
+        if not (succeeded or job.finished.checkpoint):
             return None
         key = StateKey(job.name, self._run.run, checkpoint=not succeeded)
-        return _object(key.text, archive)
+        return self._saved_state(job.name, key.text)
+
+    def _saved_state(self, name: str, key: str) -> Object | None:
+        """Return a job's state as it is on the disk; None without one, or when it cannot be read."""
+        archive = self._run.saved_state(name)
+        try:
+            return _object(key, archive)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._log.warning("state.unreadable", job=name, reason=why_unreadable(error))
+            return None
 
     def _said(self, name: str) -> Said:
         """Return what a job says of its own data, in a file that is one of its results."""
         root, files = self._run.output(name), _Named(self._run.sent, name)
         if root is None or f"{FILES}{DESCRIPTOR}" not in files:
             return Said()
-        with suppress(OSError), open_file(root, DESCRIPTOR) as (stream, _):
-            return carry_over(read_start(stream, MOST_OWN_BYTES + 1), files)
-        return Said()
+        try:
+            with open_file(root, DESCRIPTOR) as (stream, _):
+                return carry_over(read_start(stream, MOST_OWN_BYTES + 1), files)
+        except OSError as error:
+            return Said(notes=(f"{DESCRIPTOR} of the job is not used: {why_unreadable(error)}",))
 
     async def _put(self, entry: Ended) -> Ended:
-        """Put a sealed package, then the job's state, and return the entry as it is true then."""
+        """Put a sealed package, then the job's state, and return the entry: without the state if that was lost."""
         bucket = await asyncio.shield(self._bucket)
         if entry.package is not None:
             await put_document(bucket, entry.package, self._run.database, entry.name)
         if entry.state is not None and not await self._put_state(bucket, entry.name, entry.state):
             entry = entry.model_copy(update={"state": None})
-            await asyncio.to_thread(self._run.seal, entry)
+            await fenced(self._run.seal, entry)
         return entry
 
     async def _put_state(self, bucket: Bucket, name: str, state: Object) -> bool:
         """Put a job's state; False when it is no longer what was sealed."""
         archive = self._run.saved_state(name)
-        try:
-            whole = await asyncio.to_thread(_object, state.key, archive) == state
-        except OSError:
-            whole = False
-        if not whole:
+        if await fenced(self._saved_state, name, state.key) != state:
             self._log.warning("state.lost", job=name, file=str(archive))
             return False
 
@@ -271,8 +320,7 @@ class Preparer:
                 if state.bytes <= CHUNK:
                     await bucket.put(state.key, stream.read())
                 else:
-                    reader = Hashing(stream, hashlib.sha256(), limit=state.bytes)
-                    await bucket.put_stream(state.key, reader)
+                    await bucket.put_stream(state.key, iter(partial(stream.read, CHUNK), b""))
 
         await put_surely(bucket, state.key, state.bytes, put)
         return True
@@ -285,11 +333,11 @@ async def put_document(bucket: Bucket, target: Object, database: Database, name:
         StoreError: The bucket failed.
         ValueError: It is not in the database as it was sealed.
     """
-    if await asyncio.to_thread(database.digest, name) != (target.bytes, target.sha256):
+    if await fenced(database.digest, name) != (target.bytes, target.sha256):
         raise ValueError(f"{target.key} is damaged in {database.path}")
 
     if target.bytes <= CHUNK:
-        data = await asyncio.to_thread(lambda: b"".join(database.chunks(name)))
+        data = await fenced(lambda: b"".join(database.chunks(name)))
         await bucket.put(target.key, data)
     else:
         await bucket.put_stream(target.key, database.chunks(name))
@@ -298,7 +346,7 @@ async def put_document(bucket: Bucket, target: Object, database: Database, name:
 async def put_surely(
     bucket: Bucket, key: str, size: int, put: Callable[[], Awaitable[None]]
 ) -> None:
-    """Put an object and look whether the bucket holds it, once more where it does not.
+    """Put an object and check its size in the bucket; put it a second time if that differs.
 
     Raises:
         StoreError: The bucket failed, or twice did not hold what it accepted.
@@ -349,16 +397,24 @@ async def _pages(items: AsyncIterator[ObjectInfo]) -> AsyncIterator[list[ObjectI
         yield page
 
 
-def _printed(job: str, space: Workspace) -> Iterator[OutboxFile]:
+def _printed(job: str, space: Workspace, others: Scan) -> Iterator[OutboxFile]:
     """Yield the file of what an attempt printed, if there is one."""
-    with suppress(OSError), open_file(space.root, space.captured.name) as (_, signature):
-        yield log_file(job, space.root, Found(space.captured.name, signature), space.number)
+    name = space.captured.name
+    try:
+        with open_file(space.root, name) as (_, signature):
+            pass
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        others.refuse(name, why_unreadable(error))
+        return
+    yield log_file(job, space.root, Found(name, signature), space.number)
 
 
-def _evidence(job: str, space: Workspace) -> Iterator[OutboxFile]:
+def _evidence(job: str, space: Workspace, others: Scan) -> Iterator[OutboxFile]:
     """Yield what an attempt put aside to explain a failure, within limits."""
     size = 0
-    for found in islice(chain.from_iterable(walk(space.evidence, Scan())), MOST_EVIDENCE):
+    for found in islice(chain.from_iterable(walk(space.evidence, others)), MOST_EVIDENCE):
         size += found.signature.size
         if size <= MOST_EVIDENCE_BYTES:
             yield evidence_file(job, space.output, EVIDENCE, found, space.number)

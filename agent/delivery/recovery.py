@@ -1,4 +1,4 @@
-"""Runs that an earlier process left on a disk that was kept: committed job by job under their own ids, and closed."""
+"""Finishes runs that an earlier process left on a kept disk: commits their jobs, under the old ids, and closes them."""
 
 import asyncio
 import os
@@ -15,14 +15,15 @@ from agent.contract.entries import Began, Ended
 from agent.contract.ids import Batch, process_nonce
 from agent.contract.manifest import RunRecord
 from agent.delivery.delivery import Delivery
+from agent.delivery.scan import is_shortage
 from agent.delivery.sealing import DIED, after_death, status_of
 from agent.delivery.spool import Finished, Spool, SpooledRun, Stage
 
 FLUSH_SECONDS = 600.0
 """For the jobs of one run; what takes longer goes on in the next run."""
 
-_DAMAGE = (OSError, ValueError, LookupError, RecursionError, ExceptionGroup)
-"""What reading a damaged run raises; what the bucket's client raises has become a StoreError."""
+_FAILURES = (MayflyError, OSError, ValueError, LookupError, RecursionError, ExceptionGroup)
+"""What an unfinished run raises: `MayflyError` when the bucket fails, others when it is damaged or the disk fails."""
 
 
 async def deliver_pending(
@@ -35,7 +36,7 @@ async def deliver_pending(
     redactor: Callable[[], Redactor | None],
     log: Log,
 ) -> int:
-    """Commit and close every run that waits, oldest first. What still ran of them must have been ended.
+    """Commit and close every pending run, the oldest first. Their programs must have been ended before.
 
     Args:
         spool: The spool.
@@ -47,8 +48,8 @@ async def deliver_pending(
         log: Bound to the finder.
 
     Returns:
-        How many were closed. After the first that the bucket fails, the others wait for the next run; one that is
-        damaged is put aside, and they do not wait for it.
+        How many were closed. When the bucket fails, the rest waits for the next run; a damaged run is put aside, and
+        the others are finished.
 
     Raises:
         OSError: The disk takes nothing.
@@ -65,10 +66,10 @@ async def deliver_pending(
         )
         try:
             await _finish(run, delivery, await asyncio.shield(bucket), finder, bound)
-        except MayflyError as error:
-            bound.warning("recovery.postponed", reason=str(error), waiting=len(runs) - done)
-            return done
-        except _DAMAGE as error:
+        except _FAILURES as error:
+            if isinstance(error, MayflyError) or is_shortage(error):
+                bound.warning("recovery.postponed", reason=str(error), waiting=len(runs) - done)
+                return done
             if whole_disk(error):
                 raise
             spool.put_aside(run, f"{type(error).__name__}: {error}", log)
@@ -80,7 +81,7 @@ async def deliver_pending(
 async def _finish(
     run: SpooledRun, delivery: Delivery, bucket: Bucket, finder: str, log: Log
 ) -> None:
-    """Commit what had ended, name what ran as interrupted, close the run and remove it."""
+    """Commit the jobs that had ended, and as interrupted those that ran; close the run and remove it."""
     batch, began = run.batch, run.began
     if batch is not None and began is not None and not _is_done(run):
         async with delivery:
@@ -98,6 +99,8 @@ async def _finish(
             record = _record(run, batch, began, await delivery.results())
             closed = await delivery.close(record, [], keeps_disk=True, recovered_by=finder)
         log.info("recovery.closed", status=closed.status.value)
+    elif batch is None and (run.started_jobs() or run.jobs()):
+        raise ValueError("jobs of it ran, and it does not say for which batch")
     await asyncio.to_thread(run.discard, log)
 
 
@@ -116,9 +119,9 @@ def _end_what_ran(run: SpooledRun, began: Began) -> None:
 
 
 def _record(run: SpooledRun, batch: Batch, began: Began, ended: Sequence[Ended]) -> RunRecord:
-    """Return what the manifest of a run says that somebody else closes.
+    """Return the record of a run that another process closes.
 
-    It is the same whoever does: of a disk that was copied, two may put it.
+    It does not depend on that process: where a disk was copied, two of them put the same manifest.
     """
     known = run.record
     if known is not None and run.concluded:

@@ -1,7 +1,7 @@
-"""What a job left in its output directory, read as if the job were hostile and still running.
+"""Reads what a job left in its output directory, as if the job were hostile and still running.
 
-Directories are walked by descriptor and nothing is followed: a link that replaces a file between the scan and the
-opening is refused by the kernel, not by our luck.
+Directories are opened by descriptor and no link is followed: the kernel refuses one that replaces a file between the
+scan and the opening.
 """
 
 import errno
@@ -25,6 +25,8 @@ MAX_SHOWN = 700
 """Characters of a name that is listed."""
 FILES_AT_ONCE = 500
 """Files whose status is taken before they are handed on."""
+SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors for which no file is to blame: the process or the machine lacks something for the moment."""
 
 
 class Signature(NamedTuple):
@@ -79,8 +81,11 @@ def is_result(path: str) -> bool:
 def scan(root: Path) -> Scan:
     """Return how much there is in an output directory; in one that is gone, nothing."""
     result = Scan()
-    for _ in walk(root, result):
-        pass
+    try:
+        for _ in walk(root, result):
+            pass
+    except OSError as error:
+        result.refuse(".", _reason(error))
     return result
 
 
@@ -89,7 +94,10 @@ def walk(root: Path, result: Scan) -> Iterator[list[Found]]:
 
     Args:
         root: The directory; nothing is in one that is gone.
-        result: Is told of each.
+        result: Counts them, and lists what is refused.
+
+    Raises:
+        OSError: One of `SHORTAGES`; what cannot be read for another reason is refused.
     """
     folders = [("", _names_in(root, "", result))]
     while folders:
@@ -133,11 +141,14 @@ def _stat_all(root: Path, inside: str, names: list[str], result: Scan) -> list[F
     try:
         with opened(root, inside) as descriptor:
             for name in names:
+                path = inside + name
                 try:
                     status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                except OSError:
-                    continue  # gone meanwhile
-                path = inside + name
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    result.refuse(path, why_unreadable(error))
+                    continue
                 if problem := _kind_problem(status) or _size_problem(path, status):
                     result.refuse(path, problem)
                 else:
@@ -166,9 +177,9 @@ def _size_problem(path: str, status: os.stat_result) -> str | None:
 
 @contextmanager
 def opened(root: Path, inside: str) -> Iterator[int]:
-    """Hold a descriptor of the folder `inside` (with its slash; empty for `root` itself), following no link to it.
+    """Open the folder `inside` (with its slash; empty for `root` itself), following no link to it.
 
-    From the root each time: however deep a job nests its folders, one descriptor is open.
+    The path is opened from `root` each time: however deep a job nests its folders, one descriptor is open.
 
     Raises:
         OSError: It is gone, is no folder, or cannot be read.
@@ -223,8 +234,23 @@ def read_start(stream: IO[bytes], size: int) -> bytes:
     return data
 
 
+def is_shortage(error: BaseException) -> bool:
+    """Tell whether an error says nothing about a file: a retry may read it."""
+    return isinstance(error, OSError) and error.errno in SHORTAGES
+
+
 def why_unreadable(error: OSError) -> str:
-    """Return why a file could not be opened or read, for the list of what was refused."""
+    """Return why a file could not be opened or read, for the list of what was refused.
+
+    Raises:
+        OSError: The same error, when it is one of `SHORTAGES`.
+    """
+    if is_shortage(error):
+        raise error
+    return _reason(error)
+
+
+def _reason(error: OSError) -> str:
     if error.errno in {errno.ENOTDIR, errno.ELOOP}:
         return "a link, or no folder"
     return f"cannot be read: {error.strerror}" if error.strerror else str(error)

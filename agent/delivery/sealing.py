@@ -1,7 +1,7 @@
-"""What a job's package and the batch's log say of a job, once its output is known. Decisions only.
+"""What a job's package and its entry say, once its output is known. Decisions only.
 
-A job that succeeded and of whose files some were refused stays a success, so that the others come home; it is
-incomplete, and its run is partial: somebody has to look. One of which all files were refused is empty.
+A successful job of which some files were refused stays a success, so that the others come home; it is incomplete, and
+its run is partial, so that a person looks. One of which all files were refused is empty.
 """
 
 from collections.abc import Collection, Sequence
@@ -19,7 +19,7 @@ DIED = "the machine or the agent died"
 def with_refusals(
     job: JobRecord, listed: Sequence[RefusedFile], count: int, *, files: int
 ) -> JobRecord:
-    """Return a job that tells what of its output was refused.
+    """Return a job with the refused entries of its output.
 
     Args:
         job: The job.
@@ -38,13 +38,13 @@ def with_refusals(
 
 
 def refusal_sentence(listed: Sequence[RefusedFile], count: int) -> str:
-    """Return what a person reads of `count` entries that were refused, of which the first are listed."""
+    """Return a sentence about `count` refused entries, of which the first are listed."""
     files = "1 file" if count == 1 else f"{count} files"
     return f"{files} could not be delivered, such as {listed[0].path} ({listed[0].reason})"
 
 
 def with_note(job: JobRecord, note: str) -> JobRecord:
-    """Return a job with one more note; it is the first, so that no limit takes it."""
+    """Return a job with one more note, which is the first, so that the limit on notes does not remove it."""
     notes = (note[:MOST_MESSAGE], *job.notes)[:MOST_NOTES]
     return job.model_copy(update={"notes": notes})
 
@@ -64,7 +64,7 @@ def cut_short(job: JobRecord, unsent: int) -> JobRecord:
 
 
 def rerun(earlier: JobRecord, later: JobRecord) -> JobRecord:
-    """Return a job that ran once more, after a release that may have been to blame: what it did before are attempts."""
+    """Return a job that ran again on another release: its earlier attempts come first."""
     again = {attempt.number for attempt in later.attempts}
     before = [attempt for attempt in earlier.attempts if attempt.number not in again]
     changes = {
@@ -104,7 +104,7 @@ def entry_of(
     refused: int,
     commit: str | None,
 ) -> Ended:
-    """Return what the batch's log says of a job.
+    """Return a job's entry for the batch's log.
 
     Args:
         job: As its package has it.
@@ -137,7 +137,7 @@ def entry_of(
 
 
 def without_package(job: JobRecord) -> Ended:
-    """Return what the batch's log says of a job that was skipped; of another, what is known before it is sealed."""
+    """Return the entry of a job that was skipped; of another job, what is known of it before it is sealed."""
     return Ended(
         name=job.name,
         family=job.family,

@@ -1,6 +1,6 @@
-"""Which files of jobs the bucket has, and which of them their packages name: a table of the run's database.
+"""The table of the run's database that says which files the bucket has, and which of them packages name.
 
-A run may have a hundred thousand files, and the machine half a gigabyte: no list of them is ever in memory.
+A run may have a hundred thousand files, and the machine half a gigabyte of memory: no list of them is held.
 """
 
 import sqlite3
@@ -16,7 +16,7 @@ from agent.delivery.scan import Found, Signature
 
 ROWS_AT_ONCE = 1000
 IN_ORDER = (Role.RESULT, Role.LOG, Role.EVIDENCE)
-"""How a package lists them."""
+"""The order in which a package lists them."""
 
 AMONG = "job = ? AND path IN (SELECT value FROM json_each(?))"
 NAMED = "due AND sha256 IS NOT NULL"
@@ -42,8 +42,8 @@ class OutboxFile:
         root: A folder that the job may have changed in any way.
         name: The file's path in it.
         path: The resource's path.
-        role: Results are sent as they are; of anything else, secrets are taken out on the way.
-        signature: As of a scan; None has it sent in any case.
+        role: A result is sent as it is; in a log or evidence, secrets are hidden on the way.
+        signature: As of a scan; with None the file counts as lacking.
         original: The name on the disk, as `written` has it, where the path could not hold it.
     """
 
@@ -105,13 +105,13 @@ class SentFiles:
         self._database.change(NOTE, rows, durable=False)
 
     def lacking(self, files: Sequence[OutboxFile]) -> list[OutboxFile]:
-        """Return those that the bucket does not have as they are now; all of one job."""
+        """Return the files, all of one job, that the bucket does not have as they are now."""
         return self._database.within(lambda table: _lacking(table, files))
 
     def expect(self, files: Sequence[OutboxFile]) -> list[OutboxFile]:
-        """Have the package name these, once they are sent, and return those that are lacking; all of one job.
+        """Let the package name these files, all of one job, once they are sent; return those that are lacking.
 
-        A row about an older content of such a file is void: the package names what is there now, or nothing.
+        What is known of an older content of a lacking file is deleted: the package names the present one, or none.
         """
 
         def change(table: sqlite3.Connection) -> list[OutboxFile]:
@@ -126,19 +126,19 @@ class SentFiles:
         return self._database.within(change)
 
     def expect_nothing(self, job: str) -> None:
-        """Begin a job's package anew: what an earlier try expected may be gone."""
+        """Let a job's package name nothing yet: files that an earlier attempt expected may be gone."""
         statement = "UPDATE file SET due = 0, held = 0 WHERE job = ? AND (due OR held)"
         self._database.change(statement, [(job,)], durable=False)
 
     def forget(self, job: str, paths: Iterable[str]) -> None:
-        """Have files sent again: the bucket does not have them as they were sent."""
+        """Note that the bucket does not hold files as they were sent."""
         statement = "UPDATE file SET sha256 = NULL WHERE job = ? AND path = ?"
         self._database.change(statement, [(job, path) for path in paths], durable=False)
 
-    def drop(self, job: str, path: str) -> None:
-        """Have the package not name a file: it is gone, or cannot be read."""
+    def drop(self, job: str, paths: Iterable[str]) -> None:
+        """Let the package not name files: they are gone, or cannot be read."""
         statement = "DELETE FROM file WHERE job = ? AND path = ?"
-        self._database.change(statement, [(job, path)], durable=False)
+        self._database.change(statement, [(job, path) for path in paths], durable=False)
 
     def sealed(self, job: str) -> Iterator[Sealed]:
         """Yield what a job's package names: its results, its logs, its evidence, each in the order of the paths."""
@@ -169,7 +169,7 @@ class SentFiles:
         return files, size
 
     def unsent(self, job: str) -> int:
-        """Return how many files a job's package should name and cannot: the bucket does not have them."""
+        """Return how many files a job's package should name that the bucket does not have."""
         query = "SELECT count(*) FROM file WHERE job = ? AND due AND sha256 IS NULL"
         ((files,),) = self._database.rows(query, job)
         return int(files)
@@ -180,7 +180,7 @@ class SentFiles:
         self._database.change(statement, [(job,)], durable=False)
 
     def hold(self, job: str, listed: Sequence[tuple[str, int]]) -> list[str]:
-        """Note what a listing shows, path and bytes, and return those paths that the package will not name."""
+        """Note which files a listing shows, by path and bytes, and return the paths that the package does not name."""
 
         def change(table: sqlite3.Connection) -> list[str]:
             query = f"SELECT path, bytes FROM file WHERE {AMONG} AND {NAMED}"  # noqa: S608 -- constants
@@ -193,7 +193,7 @@ class SentFiles:
         return self._database.within(change)
 
     def missing(self, job: str) -> list[str]:
-        """Return what a package names and the listing did not show with the size that was sent."""
+        """Return the paths that a package names and that the listing did not show with the size that was sent."""
         query = f"SELECT path FROM file WHERE job = ? AND {NAMED} AND NOT held"  # noqa: S608 -- a constant
         return [path for (path,) in self._database.rows(query, job)]
 

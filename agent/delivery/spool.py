@@ -24,6 +24,7 @@ from agent.contract.manifest import RunRecord
 from agent.contract.package import JobRecord
 from agent.contract.results import Record
 from agent.delivery.database import Database
+from agent.delivery.scan import is_shortage
 from agent.delivery.sent import SentFiles
 
 DATABASE = "run.sqlite"
@@ -286,17 +287,16 @@ class SpooledRun:
 
     def seal(self, entry: Ended) -> None:
         """Note that a job's package, which is kept under its name, does not change any more."""
-        row = (entry.model_dump_json(exclude_none=True), Stage.SEALED, entry.name)
-        self.database.change(
-            "UPDATE job SET entry = ?, stage = ? WHERE name = ?", [row], durable=True
-        )
+        text = entry.model_dump_json(exclude_none=True)
+        self._set_entry(entry.name, text, Stage.SEALED)
 
     def unseal(self, name: str) -> None:
         """Note that a package is to be sealed again: the bucket lacks what it names, and no entry names it."""
-        row = (Stage.ENDED, name)
-        self.database.change(
-            "UPDATE job SET entry = NULL, stage = ? WHERE name = ?", [row], durable=True
-        )
+        self._set_entry(name, None, Stage.ENDED)
+
+    def _set_entry(self, name: str, entry: str | None, stage: Stage) -> None:
+        statement = "UPDATE job SET entry = ?, stage = ? WHERE name = ? AND stage < ?"
+        self.database.change(statement, [(entry, stage, name, Stage.COMMITTED)], durable=True)
 
     def commit(self, names: Iterable[str]) -> None:
         """Note that jobs are in the batch's log, and were seen there."""
@@ -370,9 +370,10 @@ class Spool:
                 try:
                     run.database.check()
                 except (OSError, ValueError) as error:
-                    self.put_aside(run, f"what is known of it cannot be read: {error}", log)
-                else:
-                    runs.append(run)
+                    if not is_shortage(error):
+                        self.put_aside(run, f"what is known of it cannot be read: {error}", log)
+                        continue
+                runs.append(run)
         return runs
 
     def sweep(self, log: Log) -> None:

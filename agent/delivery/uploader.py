@@ -1,11 +1,12 @@
-"""The uploader of a run: takes files of its jobs to the bucket, while the jobs run and when they have ended.
+"""The uploader of a run: sends files of its jobs to the bucket, while the jobs run and when they have ended.
 
-What is hashed is what was sent: each file is opened once, beneath its folder, and its digest is computed from the very
-bytes that went out. A file that changes afterwards has another signature and is sent again.
+The digest of a file is that of the bytes that were sent: it is opened once, and hashed on the way. A file that changes
+afterwards has another signature and is sent again.
 """
 
 import asyncio
 import hashlib
+import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -22,6 +23,7 @@ from agent.bucket.address import PASSING
 from agent.bucket.store import Bucket, Hashing
 from agent.contract.descriptor import Role, Sealed
 from agent.contract.layout import JobKey
+from agent.delivery.database import fenced
 from agent.delivery.scan import Scan, Signature, open_file, read_start, walk, why_unreadable
 from agent.delivery.sent import OutboxFile, SentFiles, result_file
 
@@ -36,24 +38,25 @@ LARGE_AT_ONCE = 2
 LARGE_TRIES = 3
 TINY = 128 * 1024
 MIDDLING_AT_ONCE = 16
-"""Files between tiny and large that are held in memory at once; of tiny ones, as many as there are requests."""
+"""Files between tiny and large that are in memory at once; of tiny ones, as many as there are requests."""
 MOST_REDACTED = 64 * 1024**2
-"""Bytes of a log or of evidence that are sent: secrets are taken out in memory. Logs are limited far below it."""
+"""Bytes of a log or of evidence that are sent: secrets are removed in memory. Logs have a much lower limit."""
 
 NOTED_AT_ONCE = 64
 NOTE_SECONDS = 0.25
-"""What was sent is noted for so many small files together, or after so long: a kill costs their upload again."""
+"""Small files are noted as sent together, so many or after so long: a kill costs the upload of one such group."""
 
 MOST_REMEMBERED = 10_000
-"""Files of one scan that the next is compared with; what is beyond has its turn when these are sent."""
+"""Files of one scan that are compared with the next; the others follow once these are sent."""
 
 LANDING_SECONDS = 5.0
+"""For uploads that are under way when a job ends."""
 PAUSE_SECONDS = 60.0
-"""After a failed upload while a job runs; at its end everything that lacks is sent."""
+"""After a failed upload while a job runs; when it has ended, everything that is lacking is sent."""
 
 
 class Uploader:
-    """Sends the files of one run's jobs. What it sent, it notes in the run's database, and nowhere else."""
+    """Sends the files of one run's jobs, and notes in the run's database what it sent."""
 
     def __init__(
         self,
@@ -73,10 +76,9 @@ class Uploader:
             sent: Which files are in the bucket.
             bucket: Awaited before the first file; may raise StoreError each time.
             concurrency: Requests at once.
-            redactor: Returns what hides secrets in logs and evidence; None when they are not known, so that none is
-                sent.
+            redactor: Returns what hides secrets in logs and evidence; None while they are unknown: then none is sent.
             log: Bound to the run.
-            progress: Told of the bytes of each file.
+            progress: Called with the bytes of each file that was sent.
         """
         self._run = run
         self._sent = sent
@@ -94,7 +96,7 @@ class Uploader:
 
     @property
     def redacts(self) -> bool:
-        """Whether logs and evidence can be sent: the secrets that they may hold are known."""
+        """Whether logs and evidence can be sent, because the secrets to hide in them are known."""
         return self._redactor() is not None
 
     @asynccontextmanager
@@ -106,10 +108,12 @@ class Uploader:
             yield
         finally:
             stop.set()
-            # What is on its way may arrive; what takes longer than this is sent again at the end.
-            await asyncio.wait([task], timeout=LANDING_SECONDS)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            try:
+                # What is on its way may arrive; what takes longer than this is sent again at the end.
+                await asyncio.wait([task], timeout=LANDING_SECONDS)
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
 
     async def _follow(self, job: str, root: Path, stop: asyncio.Event) -> None:
         before: dict[str, Signature] = {}
@@ -128,7 +132,7 @@ class Uploader:
                 pause = PAUSE_SECONDS
 
     def _unsent(self, job: str, root: Path) -> list[OutboxFile]:
-        """Return the files of a job that are not in the bucket as they are now; the first thousands of them."""
+        """Return files of a job that the bucket does not have as they are now: about `MOST_REMEMBERED` at most."""
         unsent: list[OutboxFile] = []
         for some in results_of(job, root, Scan()):
             unsent += self._sent.lacking(some)
@@ -142,15 +146,15 @@ class Uploader:
         """Send files.
 
         Args:
-            pages: What the bucket lacks, some at a time; taken in a thread.
-            stop: Once set, nothing more is begun; and what is no longer as it was when it was scanned, is left out.
+            pages: Files that the bucket lacks, some at a time; read in a thread.
+            stop: Set to begin no further upload. With it, a file that has changed since its scan is left out.
 
         Returns:
-            What could not be read, with the reason; a file that is gone is left out silently.
+            What could not be read, with the reason; of a file that is gone, an empty one.
 
         Raises:
             StoreError: One could not be sent; the others may have been.
-            OSError: The disk refuses to remember what was sent.
+            OSError: The disk refuses to remember what was sent, or one of `SHORTAGES`.
         """
         supply = _Supply(pages)
         unreadable: dict[OutboxFile, str] = {}
@@ -163,7 +167,7 @@ class Uploader:
                     file = await supply.next()
                     if file is None:
                         return
-                    if not begun:  # most jobs leave fewer files than there may be requests
+                    if not begun:  # one worker more with each file: most jobs leave fewer than there may be requests
                         begun = True
                         group.create_task(work(others - 1))
                     # Large files wait before they take a request, so that no small one waits for them.
@@ -172,37 +176,42 @@ class Uploader:
                 except (StoreError, OSError) as error:
                     failures.append(error)
                 else:
-                    if problem:
+                    if problem is not None:
                         unreadable[file] = problem
 
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(work(self._concurrency - 1))
         finally:
-            await asyncio.to_thread(self._note)
+            await fenced(self._note)
         if failures:
             raise failures[0]
         return unreadable
 
-    async def _send(self, file: OutboxFile, *, settled: bool) -> str:
-        """Send a file, with `settled` only if it is as it was scanned, and return why it could not be read."""
+    async def _send(self, file: OutboxFile, *, settled: bool) -> str | None:
+        """Send a file, with `settled` only if it is as it was scanned; see `send` for what is returned."""
         bucket = await asyncio.shield(self._bucket)
         try:
             with open_file(file.root, file.name) as (stream, found):
-                if settled and found != file.signature:
-                    return ""  # it is being written again
+                if settled:
+                    if found != file.signature:
+                        return None  # it is being written again
+                    # Its program goes on. A write to a mapped page that is dirty already changes no signature; and a
+                    # power cut could take this content from the disk, and leave it in the bucket.
+                    await asyncio.to_thread(os.fsync, stream.fileno())
                 sealed = await self._put(bucket, file, stream, found.size)
-        except OSError as error:
-            await asyncio.to_thread(self._sent.drop, file.job, file.path)
-            return "" if isinstance(error, FileNotFoundError) else why_unreadable(error)
-        if sealed is None:
+        except FileNotFoundError:
             return ""
+        except OSError as error:
+            return why_unreadable(error)
+        if sealed is None:
+            return None
         self._notes.append((file, sealed, found))
         late = monotonic() - self._noted > NOTE_SECONDS
         if late or len(self._notes) >= NOTED_AT_ONCE or sealed.bytes > SMALL:
-            await asyncio.to_thread(self._note)
+            await fenced(self._note)
         self._progress(sealed.bytes)
-        return ""
+        return None
 
     def _note(self) -> None:
         """Note in the run's database what was sent, of whichever job.
@@ -254,8 +263,6 @@ class Uploader:
             try:
                 await bucket.put_stream(key, reader)
             except StoreError as error:
-                if reader.broken is not None:
-                    raise reader.broken from None
                 if last or error.code not in PASSING:
                     raise
             else:
@@ -278,7 +285,7 @@ def _sealed(file: OutboxFile, data: bytes) -> Sealed:
 
 
 class _Supply:
-    """Hands out files to many at once; threads find them, no further than is needed."""
+    """Gives files to several workers; the next page is read when one needs it."""
 
     def __init__(self, pages: Iterable[Sequence[OutboxFile]]) -> None:
         self._rest = iter(pages)
@@ -286,10 +293,10 @@ class _Supply:
         self._turn = asyncio.Lock()
 
     async def next(self) -> OutboxFile | None:
-        """Return one more; None when there is none."""
+        """Return the next file; None after the last."""
         async with self._turn:
             while not self._ready:
-                more = await asyncio.to_thread(next, self._rest, None)
+                more = await fenced(next, self._rest, None)
                 if more is None:
                     return None
                 self._ready += more

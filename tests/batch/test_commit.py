@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.batch.commit import EVERY_SECONDS, Stage, in_entries, next_commit
+from agent.batch.commit import EVERY_SECONDS, in_entries, next_commit
 from agent.contract.entries import MOST_JOBS
 from tests.batch.entries import A, job
 
@@ -19,11 +19,6 @@ def test_a_commit_begins_every_five_seconds_at_most(
     """The first at once."""
     assert EVERY_SECONDS == 5.0
     assert next_commit(last, now) == seconds
-
-
-def test_nothing_names_what_is_not_there() -> None:
-    """The order of a commit."""
-    assert list(Stage) == [Stage.FILES, Stage.PACKAGE, Stage.STATE, Stage.ENTRY, Stage.POINTER]
 
 
 @given(st.lists(st.integers(0, 2000), max_size=450))

@@ -1,7 +1,7 @@
 """The log in real buckets: a folder, and an S3 server; with a proxy where requests fail."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from agent.contract.facts import Host
 from agent.contract.ids import Batch, process_nonce, run_id
 from agent.contract.layout import INDEX, EntryKey, LogKey, PointerKey, batch_prefix, parse_key
 from tests.batch.entries import closed, job, planned
+from tests.batch.memory import MemoryBucket
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import Answer, LoseAnswer
 from tests.parts.seaweed import S3Server
@@ -289,3 +290,27 @@ async def test_a_refusal_is_not_repeated(proxied: Bucket, s3_proxy: FaultProxy) 
     with pytest.raises(StoreRefused):
         await log.append(began=began())
     assert (pauses.seconds, log.pending) == ([], 1)
+
+
+class Late(MemoryBucket):
+    """Its listing shows what arrived only once somebody has asked for an object."""
+
+    after: Callable[[], Awaitable[object]] | None = None
+
+    async def get(self, key: str, *, limit: int) -> bytes | None:
+        """Return an object's content."""
+        after, self.after, self.lag = self.after, None, 0.0
+        if after is not None:
+            await after()
+        return await super().get(key, limit=limit)
+
+
+async def test_a_look_beside_the_proof_takes_nothing_from_it() -> None:
+    """The run looks at its batch every few minutes, and finds entries that are being asked for."""
+    bucket = Late(lag=60.0)
+    log = LogWriter(bucket, BATCH, RUN, "00c0ffee", now=now)
+    await log.append(began=began())
+    await log.append(jobs=(job(RUN, "x"),))
+    bucket.after = LogReader(bucket, BATCH, log).look
+    await log.prove()
+    assert (log.unproven, log.pending) == (0, 0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.base.errors import StoreError, StoreRefused
+from agent.base.errors import StoreRefused
 from agent.bucket.address import bucket_at
 from agent.bucket.store import PARTS_AT_ONCE, PIECE_BYTES, Bucket
 from agent.config.credentials import Credentials
@@ -79,16 +79,26 @@ async def test_an_upload_that_the_store_refuses_leaves_no_parts(
     assert unfinished(s3_server, s3_bucket) == []
 
 
+async def test_an_upload_that_cannot_be_completed_leaves_no_parts(
+    bucket: Bucket, s3_server: S3Server, s3_bucket: str, s3_proxy: FaultProxy
+) -> None:
+    """All its parts are there, and no object."""
+    s3_proxy.inject(Answer(403, "AccessDenied"), method="POST", path="uploadId=")
+    with pytest.raises(StoreRefused):
+        await bucket.put_stream("large", pieces())
+    assert unfinished(s3_server, s3_bucket) == []
+
+
 async def test_a_file_that_cannot_be_read_to_its_end_leaves_no_parts(
     bucket: Bucket, s3_server: S3Server, s3_bucket: str
 ) -> None:
-    """A disk's fault ends the upload as well."""
+    """A disk's fault ends the upload as well, and is not told as the store's."""
 
     def broken() -> Iterator[bytes]:
         yield from pieces(5 * (PARTS_AT_ONCE + 1))
         raise OSError(5, "Input/output error")
 
-    with pytest.raises(StoreError, match="Input/output error"):
+    with pytest.raises(OSError, match="Input/output error"):
         await bucket.put_stream("large", broken())
     assert unfinished(s3_server, s3_bucket) == []
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 from frictionless import system, validate
+from obstore.store import LocalStore
 
 from agent.batch.log import LogReader
 from agent.batch.session import BatchSession
 from agent.batch.which import Purpose
+from agent.bucket.store import Bucket
 from agent.contract.descriptor import Role
-from agent.contract.entries import Entry, Output, Planned
+from agent.contract.entries import Ended, Entry, Output, Planned
 from agent.contract.layout import FILES, JobKey, LogKey, ManifestKey, StateKey, batch_prefix
 from agent.contract.results import JobCause, JobStatus, RunStatus
 from agent.delivery.delivery import Delivery
@@ -313,6 +315,127 @@ async def test_the_log_comes_in_parts(world: World) -> None:
     parts = [await world.bucket.get(key) or b"" for key in keys]
     assert b"".join(parts) == b"1\n2\n3\n"
     assert keys[0] == LogKey(world.run.run, 0).text
+
+
+async def test_the_log_ends_where_the_manifest_says(local: World) -> None:
+    """What is written after that is in no part: the manifest names all of them."""
+    async with local.under_way("a") as delivery:
+        local.note("1")
+        (part,) = await delivery._parts.put_last()
+        local.note("2")
+        await delivery._parts.put()
+        assert await local.keys(f"runs/{local.run.run}/log/") == [part.key]
+
+
+async def test_logs_that_cannot_be_read_are_told(local: World) -> None:
+    """What an attempt printed, and what explains its failure: a link in its place is not followed."""
+    async with local.under_way("a") as delivery:
+        output = local.attempt("a", {"x": b"1", ".evidence/page": b"2"})
+        (output / ".evidence" / "link").symlink_to("/etc/passwd")
+        local.run.workspace("a", 1).captured.unlink()
+        local.run.workspace("a", 1).captured.symlink_to("/etc/passwd")
+        await delivery.ended(local.finished("a", JobStatus.FAILED))
+        assert await delivery.flush(SECONDS) == []
+    package = await local.sound((await local.committed())["a"])
+    assert package is not None
+    assert [one.path for one in package.resources] == ["files/x", "evidence/attempt-1/page"]
+    (note,) = package.job.notes
+    assert note.startswith("of its logs and evidence, 2 files could not be delivered")
+
+
+class Syncing(Bucket):
+    """A bucket in a folder, whose sync takes as long as somebody wants.
+
+    Attributes:
+        begun: Set when a sync began.
+        free: Until it is set, no sync ends.
+        durable: The keys of what was there when a sync that has ended began.
+        named: The keys that entries named before they were durable.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        super().__init__(LocalStore(root, mkdir=True), "syncing", root)
+        self.begun, self.free = asyncio.Event(), asyncio.Event()
+        self.free.set()
+        self.durable: set[str] = set()
+        self.named: set[str] = set()
+
+    async def sync(self) -> None:
+        """Sync."""
+        there = {item.key async for item in self.list("")}
+        self.begun.set()
+        await self.free.wait()
+        await super().sync()
+        self.durable |= there
+
+    async def put_once(self, key: str, data: bytes) -> None:
+        """Write, after a look at what an entry names."""
+        if data:
+            entry = json.loads(data)
+            named = [job["package"] for job in entry["jobs"]] + entry["log"]
+            self.named |= {one["key"] for one in named} - self.durable
+        await super().put_once(key, data)
+
+
+async def test_an_entry_names_only_what_a_power_cut_leaves(tmp_path: Path) -> None:
+    """What is put while the folder is synced is named by the next entry."""
+    bucket = Syncing(tmp_path / "bucket")
+    world = World.make(tmp_path / "state", bucket)
+    async with world.under_way("a", "b") as delivery:
+        bucket.begun.clear()
+        bucket.free.clear()
+        for job in ("a", "b"):
+            world.attempt(job, {"x": b"1"})
+        await delivery.ended(world.finished("a"))
+        await bucket.begun.wait()
+        world.note("1")
+        await delivery.ended(world.finished("b"))
+        await until(lambda: _is_ready(delivery, "b"))
+        await delivery._parts.put()
+        bucket.free.set()
+        assert await delivery.flush(SECONDS) == []
+        await delivery.close(world.record(), [], keeps_disk=True)
+    assert set(await world.committed()) == {"a", "b"}
+    assert bucket.named == set()
+
+
+async def _is_ready(delivery: Delivery, job: str) -> bool:
+    return job in delivery._committer._ready
+
+
+async def test_an_entry_that_breaks_the_contract_loses_no_job(local: World) -> None:
+    """A defect of ours is logged, and what it keeps from the log is not held for committed."""
+    async with local.under_way("a") as delivery:
+        local.attempt("a", {"x": b"1"})
+        await delivery.ended(local.finished("a"), hold=True)
+        committer = delivery._committer
+        committer._ready["a"] = Ended(name="a", status=JobStatus.SUCCEEDED)  # without a package
+        committer._news.set()
+
+        async def failed() -> bool:
+            return "commit.failed" in [event["event"] for event in local.events]
+
+        await until(failed)
+        assert await committer.pending() == ["a"]
+        del committer._ready["a"]
+        assert await delivery.flush(SECONDS) == []
+    assert set(await local.committed()) == {"a"}
+
+
+async def test_an_end_that_is_large_has_no_results_beside_it(local: World) -> None:
+    """Ten thousand jobs that follow, and two hundred that ended with long messages: together more than an entry."""
+    names = [f"job-{number}" for number in range(200)]
+    async with local.under_way(*names) as delivery:
+        for name in names:
+            await delivery.ended(local.finished(name, JobStatus.SKIPPED, message="\u540d" * 1600))
+        assert await delivery.flush(SECONDS) == []
+        pending = [f"{number:060}" for number in range(10_000)]
+        warnings = ("\u540d" * 2000,) * 100
+        await delivery.close(local.record(warnings=warnings), pending, keeps_disk=True)
+    run = await local.seen()
+    assert run.closed is not None
+    assert (len(run.closed.pending), len(run.results)) == (10_000, 200)
 
 
 async def test_two_runs_share_a_bucket(world: World, tmp_path: Path) -> None:

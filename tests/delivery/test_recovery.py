@@ -13,18 +13,18 @@ from agent.contract.results import JobCause, JobStatus, RunStatus
 from agent.delivery.database import Database
 from agent.delivery.prepare import Preparer
 from agent.delivery.recovery import deliver_pending
-from agent.delivery.spool import DATABASE, Stage
+from agent.delivery.spool import DATABASE, LogPart, SpooledRun, Stage
 from agent.delivery.uploader import Uploader
-from tests.delivery.world import World, began
+from tests.delivery.world import World, began, no_descriptors
 
 FINDER = "20261126T000000Z-abcdef"
 
 
-async def recovered(world: World) -> int:
+async def recovered(world: World, runs: list[SpooledRun] | None = None) -> int:
     """Have a later run finish what is in the spool."""
     return await deliver_pending(
         world.spool,
-        world.spool.pending(world.log),
+        world.spool.pending(world.log) if runs is None else runs,
         world.opened(),
         finder=FINDER,
         concurrency=8,
@@ -235,6 +235,40 @@ async def test_what_is_half_begun_or_half_gone_is_swept(local: World) -> None:
     assert list(local.spool.root.iterdir()) == []
 
 
+async def test_a_log_that_is_gone(local: World) -> None:
+    """Its parts are in the bucket, and the run closes."""
+    async with local.under_way("a") as delivery:
+        local.note("1")
+        await delivery._parts.put()
+        local.note("2")
+        local.run.cut_part(LogPart(1, 2, 4, "0" * 64, 0))
+    local.run.log.unlink()
+    assert await recovered(local) == 1
+    assert [one.path for one in (await local.manifest()).resources] == ["log/0.jsonl"]
+
+
+async def test_want_of_descriptors_damages_no_run(local: World) -> None:
+    """It waits for the next run, where it is."""
+    left(local, "a")
+    runs = local.spool.pending(local.log)
+    local.run.database.close()
+    runs[0].database.close()
+    with no_descriptors():
+        assert await recovered(local, runs) == 0
+    assert local.spool.warnings == ()
+    assert await recovered(local) == 1
+    assert set(await local.committed()) == {"a"}
+
+
+async def test_jobs_of_no_batch_are_not_removed(local: World) -> None:
+    """They ran, and what they left is for a person."""
+    local.attempt("a", {"x": b"1"})
+    local.run.database.close()
+    assert await recovered(local) == 0
+    assert "for which batch" in local.spool.warnings[0]
+    assert list((local.spool.root / "broken").rglob("x"))
+
+
 @pytest.fixture
 def database(tmp_path: Path) -> Database:
     """An empty one."""
@@ -269,7 +303,7 @@ def test_large_documents_come_in_pieces(database: Database) -> None:
 
 
 def test_stages_only_rise(local: World) -> None:
-    """A job that is sealed does not end again."""
+    """A job that is sealed does not end again, and what is committed is not sealed again."""
     left(local, "a")
     entry = Ended(name="a", status=JobStatus.SKIPPED)
     local.run.seal(entry)
@@ -277,6 +311,12 @@ def test_stages_only_rise(local: World) -> None:
     job = local.run.ended("a")
     assert job is not None
     assert (job.stage, job.finished.job.status) == (Stage.SEALED, JobStatus.SUCCEEDED)
+    local.run.commit(["a"])
+    local.run.unseal("a")
+    local.run.seal(entry)
+    job = local.run.ended("a")
+    assert job is not None
+    assert (job.stage, job.entry) == (Stage.COMMITTED, entry)
 
 
 def test_a_deadline_is_kept(local: World) -> None:

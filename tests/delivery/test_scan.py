@@ -2,7 +2,10 @@
 
 import asyncio
 import os
+import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from string import ascii_lowercase
 
@@ -21,7 +24,7 @@ from agent.delivery.scan import (
     walk,
 )
 from agent.delivery.sent import result_file
-from tests.delivery.world import World
+from tests.delivery.world import World, no_descriptors
 
 
 def names_in(root: Path) -> list[str]:
@@ -228,3 +231,39 @@ async def test_files_that_change_all_the_time(local: World) -> None:
 def test_hidden_and_unfinished_files_are_no_results(path: str, result: bool) -> None:
     """Dots at the start of any segment hide; `.part` and `.tmp` at the end are still being written."""
     assert is_result(path) is result
+
+
+def test_want_of_descriptors_is_no_fault_of_a_folder(tmp_path: Path) -> None:
+    """A delivery tries again; only a verdict, which cannot wait, takes it for a refusal."""
+    (tmp_path / "x").write_text("1")
+    with no_descriptors():
+        with pytest.raises(OSError, match="Too many open files"):
+            list(walk(tmp_path, Scan()))
+        result = scan(tmp_path)
+    assert [one.path for one in result.listed()] == ["."]
+    assert names_in(tmp_path) == ["x"]
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Have no rights but those of everybody while the block runs."""
+    user = os.geteuid()
+    os.seteuid(65534 if user == 0 else user)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_a_file_of_which_nothing_can_be_learnt_is_refused() -> None:
+    """Its folder may be read and not entered: its name is known, and no more."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        (root / "folder").mkdir()
+        (root / "folder" / "x").write_text("1")
+        root.chmod(0o755)
+        (root / "folder").chmod(0o444)
+        with nobody():
+            (refused,) = scan(root).listed()
+        (root / "folder").chmod(0o755)
+    assert (refused.path, refused.reason) == ("folder/x", "cannot be read: Permission denied")

@@ -66,7 +66,7 @@ def test_a_package_names_what_is_expected_and_sent(sent: SentFiles) -> None:
     assert sent.expect([result("a"), result("b"), result("c")]) == [result("b")]
     assert [file.path for file in sent.sealed(JOB)] == ["files/a", "files/c"]
     assert (sent.unsent(JOB), sent.count(JOB)) == (1, (2, 20))
-    sent.drop(JOB, "files/b")
+    sent.drop(JOB, ["files/b"])
     assert sent.unsent(JOB) == 0
     sent.expect_nothing(JOB)
     assert list(sent.sealed(JOB)) == []

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from agent.bucket.store import Bucket
-from agent.contract.entries import Planned
-from agent.contract.layout import batch_prefix
+from agent.contract.entries import Ended, Object, Planned
+from agent.contract.layout import JobKey, batch_prefix
 from agent.contract.results import JobStatus, RunStatus
 from agent.delivery.recovery import deliver_pending
 from tests.delivery.buckets import s3_bucket
@@ -205,6 +205,44 @@ async def test_without_a_disk_what_could_not_be_sent_is_counted(
     assert (closed.pending, closed.not_sent) == ((), 1)
     assert set(await behind.committed()) == {"b"}
     assert (await behind.manifest()).run.not_sent == 1
+
+
+async def test_the_manifest_names_no_package_that_could_not_be_put(
+    behind: World, s3_proxy: FaultProxy
+) -> None:
+    """It was sealed, and its machine is gone with it."""
+    async with behind.under_way("a", "b") as delivery:
+        s3_proxy.inject(BlackHole(), method="PUT", path="/jobs/a/datapackage.json")
+        for job in ("a", "b"):
+            behind.attempt(job, {"1": b"1"})
+            await delivery.ended(behind.finished(job))
+        pending = await delivery.flush(SOON, keeps_disk=False)
+        assert pending == ["a"]
+        record = behind.record(RunStatus.INTERRUPTED)
+        await delivery.close(record, pending, keeps_disk=False)
+    manifest = await behind.manifest()
+    assert [one.path for one in manifest.resources] == ["jobs/b/datapackage.json"]
+
+
+async def test_one_damaged_package_keeps_no_other_from_what_was_sent(
+    behind: World, s3_proxy: FaultProxy
+) -> None:
+    """Without a disk, and with no time left."""
+    async with behind.under_way("a", "b") as delivery:
+        s3_proxy.inject(BlackHole(), method="PUT", path="/files/stuck")
+        for job in ("a", "b"):
+            behind.attempt(job, {"1": b"1", "stuck": b"2"})
+            await delivery.ended(behind.finished(job), hold=True)
+        behind.run.database.keep("a", [b"{}"])
+        entry = Ended(name="a", status=JobStatus.FAILED, package=_named(behind, "a"))
+        behind.run.seal(entry)
+        assert await delivery.flush(SOON, keeps_disk=False) == ["a"]
+        assert set(delivery.broken) == {"a"}
+    assert set(await behind.committed()) == {"b"}
+
+
+def _named(world: World, job: str) -> Object:
+    return Object(key=JobKey(world.run.run, job).text, bytes=1, sha256="0" * 64)
 
 
 async def test_the_smallest_files_come_first(behind: World, s3_proxy: FaultProxy) -> None:

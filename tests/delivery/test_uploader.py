@@ -1,6 +1,7 @@
 """Jobs share an uploader, and the table of what was sent: whoever has sent its files finds them there."""
 
 import asyncio
+import mmap
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ from agent.delivery.database import Database
 from agent.delivery.scan import Scan
 from agent.delivery.sent import OutboxFile
 from agent.delivery.uploader import Uploader, results_of
-from tests.delivery.world import World, folder_bucket
+from tests.delivery.world import World, folder_bucket, no_descriptors
 
 MOMENT = 0.3
 """Seconds for what nothing tells of; with fewer the test would show less, and not fail."""
@@ -91,4 +92,28 @@ async def test_what_the_disk_refuses_to_note_is_noted_with_the_next(tmp_path: Pa
         await uploader.send([page])
     away.rename(path)
     assert await uploader.send([]) == {}
+    assert [file.path for file in world.run.sent.sealed("a")] == ["files/result"]
+
+
+async def test_a_file_that_its_program_has_mapped_is_sent_again(tmp_path: Path) -> None:
+    """A write to a page that is dirty already changes no time of a file, until the page was on the disk."""
+    world = World.make(tmp_path, folder_bucket(tmp_path / "bucket"))
+    uploader, output = uploader_of(world), world.attempt("a", {"result": b"0"})
+    with (output / "result").open("r+b") as stream, mmap.mmap(stream.fileno(), 1) as mapped:
+        mapped[0:1] = b"1"
+        (found,) = results_of("a", output, Scan())
+        await uploader.send([found], stop=asyncio.Event())
+        mapped[0:1] = b"2"
+    (found,) = results_of("a", output, Scan())
+    await uploader.send([world.run.sent.expect(found)])
+    assert await world.content("a", "files/result") == b"2"
+
+
+async def test_want_of_descriptors_is_no_fault_of_a_file(tmp_path: Path) -> None:
+    """It is sent at the next try, and not refused."""
+    world = World.make(tmp_path, folder_bucket(tmp_path / "bucket"))
+    uploader, page = uploader_of(world), files(world, "a")
+    with no_descriptors(), pytest.raises(OSError, match="Too many open files"):
+        await uploader.send([page])
+    assert await uploader.send([page]) == {}
     assert [file.path for file in world.run.sent.sealed("a")] == ["files/result"]
