@@ -1,7 +1,7 @@
-"""What a batch's log says, for whoever reads it: runs, results, whether there is anything left to do. Decisions only.
+"""What a batch's log says: its runs, the results that count, and whether it is done. Decisions only.
 
-Time is the store's: an object arrived when the store says so. Each key is put by one request, so that what arrived
-stays as it is, and readers who have seen the same objects agree, in whichever order they saw them.
+An object arrived at the time that the store says. Each key is put by one request, so an object never changes, and
+readers that have seen the same objects agree, in whichever order they saw them.
 """
 
 from collections.abc import Iterable, Mapping

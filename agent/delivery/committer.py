@@ -326,9 +326,8 @@ class Committer:
         await writer.prove()
         await asyncio.to_thread(self._run.commit, self._waiting.jobs)
         await self._parts.told(self._waiting.parts)
-        self._waiting = (
-            _Waiting()
-        )  # not earlier: what is in no entry is prepared again, or counts as lost
+        # Not earlier: what is in no entry is prepared again, or counts as lost.
+        self._waiting = _Waiting()
 
     def _prepare(self, name: str, *, smallest_first: bool = False) -> None:
         if {name} & {*self._tasks, *self._ready, *self._waiting.jobs, *self.broken}:

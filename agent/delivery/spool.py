@@ -147,7 +147,7 @@ class Workspace:
 
 
 class SpooledRun:
-    """A run in the spool. What is noted is on the disk when a method returns; each raises `OSError` if it is refused.
+    """A run in the spool. What a method notes is durable when it returns; each raises `OSError` when the disk refuses.
 
     Attributes:
         root: Its folder.
@@ -291,7 +291,7 @@ class SpooledRun:
         self._set_entry(entry.name, text, Stage.SEALED)
 
     def unseal(self, name: str) -> None:
-        """Note that a package is to be sealed again: the bucket lacks what it names, and no entry names it."""
+        """Note that a package is to be sealed again: the bucket lacks what it names. It must be in no entry."""
         self._set_entry(name, None, Stage.ENDED)
 
     def _set_entry(self, name: str, entry: str | None, stage: Stage) -> None:
@@ -324,7 +324,7 @@ class SpooledRun:
         return [LogPart(*row) for row in self.database.rows(query)]
 
     def discard(self, log: Log, *, remove: bool = True) -> None:
-        """Take the run, which is closed, out of sight in one step; then, with `remove`, remove it piece by piece."""
+        """Rename the folder of a closed run, so that no later run finds it; with `remove`, delete it then."""
         self.database.close()
         gone = self.root.with_name(f".gone-{self.root.name}")
         self.root.rename(gone)
@@ -337,7 +337,7 @@ class Spool:
     """All runs that are not closed yet.
 
     Attributes:
-        warnings: What was damaged, and where it is now: for the manifest of the run that found it.
+        warnings: Which runs were damaged, and where they are now: for the manifest of the run that found them.
     """
 
     def __init__(self, root: Path) -> None:
@@ -346,7 +346,7 @@ class Spool:
         self._remains: list[Path] = []
 
     def begin(self, run: str) -> SpooledRun:
-        """Enter a new run; from now on a later run will finish it if this one does not."""
+        """Create a run; from now on a later run finishes it if this process dies."""
         draft = self.root / f".begin-{run}"
         draft.mkdir(parents=True)
         Database(draft / DATABASE).create()
@@ -356,7 +356,7 @@ class Spool:
         return SpooledRun(root, run)
 
     def pending(self, log: Log) -> list[SpooledRun]:
-        """Return the runs that wait to be finished, oldest first; what is half begun or half gone waits for `sweep`.
+        """Return the runs to finish, the oldest first; what is half begun or half removed is left to `sweep`.
 
         A run whose database cannot be read is put aside.
         """
@@ -377,15 +377,12 @@ class Spool:
         return runs
 
     def sweep(self, log: Log) -> None:
-        """Clear away what `pending` found half begun or half gone: thousands of files, for which no job should wait."""
+        """Delete what `pending` found half begun or half removed: thousands of files, for which no job should wait."""
         while self._remains:
             _clear_away(self._remains.pop(), log)
 
     def put_aside(self, run: SpooledRun, reason: str, log: Log) -> None:
-        """Move a run that no program can finish to `broken/`, for a person to look at; one that cannot be moved stays.
-
-        Whatever is wrong with one run, the others go on.
-        """
+        """Move a damaged run to `broken/`, for a person to look at; one that cannot be moved stays where it is."""
         run.database.close()
         path, aside = run.root, self.root / "broken"
         reason = " ".join(reason.split())[:500]
@@ -422,7 +419,7 @@ def _job(row: tuple[str, int, int, str | None]) -> SpooledJob:
 
 
 def _clear_away(path: Path, log: Log) -> None:
-    """Remove a folder that no run needs. What a job made undeletable costs disk space, and no run."""
+    """Delete a folder that no run needs. What cannot be deleted is logged, and keeps no run from its work."""
     try:
         remove_tree(path)
     except (OSError, RecursionError) as error:
