@@ -1,6 +1,8 @@
 """The other parts do what the tests rely on."""
 
 import shutil
+import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,9 +11,11 @@ from typing import Any
 import pytest
 import requests
 
+from tests.parts.command import output_of
 from tests.parts.docker_engine import DockerEngine
+from tests.parts.machine_disk import ROOT
 from tests.parts.missing import MissingPartError, program
-from tests.parts.ports import free_port
+from tests.parts.ports import LOOPBACK, free_port, free_ports
 from tests.parts.recorder import Recorder
 from tests.parts.waiting import WaitedTooLongError, wait_until
 from tests.parts.webdriver import is_ready, session
@@ -40,6 +44,20 @@ def test_a_missing_program_names_the_remedy() -> None:
         MissingPartError, match=r"no-such-part is missing: run tests/parts/install\.sh"
     ):
         program("no-such-part")
+
+
+def test_a_port_is_given_once_and_to_one_process() -> None:
+    """Neither one that is listened on nor one that the kernel gives to connections; another process has others."""
+    first = free_port()
+    with socket.create_server((LOOPBACK, first + 1)):
+        ports = {first, *free_ports(20)}
+    told = "from tests.parts.ports import free_ports; print(*free_ports(20))"
+    others = set(map(int, output_of([sys.executable, "-c", told], at=ROOT).split()))
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert (len(ports), len(others)) == (21, 20)
+    # A machine may have been set up to give connections more than Linux does by default.
+    assert lowest < 32_768 or max(ports | others) < lowest
+    assert ports.isdisjoint({first + 1, *others})
 
 
 def test_waiting_ends() -> None:
