@@ -25,6 +25,8 @@ ROUNDS = int(os.environ.get("MAYFLY_BENCH_ROUNDS", "5"))
 RUN_SECONDS, OFF_SECONDS = 600, 120
 MICROSECONDS = 1e6
 
+BESIDE_OTHER_WORK = "Where the load is above 2, other work made it longer still: compare stages with each other, not with another day."
+
 STAGES = ("kernel", "userspace", "network", "agent", "run", "job")
 """What is reached, one after the other: the kernel runs, systemd runs, an address is there, the unit's program starts,
 the run has begun, its first job starts. Beside them the container engine, where something started it."""
@@ -108,6 +110,7 @@ def measure(disks: Mapping[str, Disk]) -> Findings:
     notes = [
         "QEMU without hardware virtualization, two cores: every second here is several times one of a real machine.",
         "The guest's clock is asked over SSH, which takes up to two seconds: by half of them may all stamps be wrong.",
+        BESIDE_OTHER_WORK,
     ]
     chains: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as name:

@@ -20,8 +20,9 @@ median of the rounds' ratios, with the lowest and the highest in brackets: where
 used the machine, and the ratio means little. The load is the number of processes that wanted a core, before and after.
 
 The disk was the measuring machine's own, and what is read twice was in its memory; a virtual machine's was a file
-there. A new EBS volume is slow where it is read first, and none of that is in these figures: what a first boot from
-such a disk takes, `python -m benchmarks.first_reads` measures; what to do about it is in [AWS](aws.md).
+there. A new EBS volume is slow where it is read first, and none of that is in these figures, but for the last ones: a
+night from such a disk. `python -m benchmarks.first_reads` measures a browser's start alone; what to do about it is in
+[AWS](aws.md).
 """
 
 

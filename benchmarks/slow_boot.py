@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks.cold import FIRST
 from benchmarks.lent import READY, RUN, reached
+from benchmarks.machine import BESIDE_OTHER_WORK
 from benchmarks.results import Case, Findings, Sample, find, in_turn
 from tests.machine.world import world
 from tests.parts.machine import Disk, Machine
@@ -36,6 +37,7 @@ def slow_boot(disk: Disk, rates: Iterable[int]) -> Findings:
         f"A disk of R MB/s serves at most R MB and {READS} R reads a second; writes have no limit.",
         "Three jobs, one in a browser whose image has 570 MB; the release is in the machine's image.",
         "The emulator loads kernel and initrd (29 MB) from elsewhere.",
+        BESIDE_OTHER_WORK,
     )
     case = Case("a new machine, from power-on to power-off", "virtual machine", samples)
     return Findings((case,), notes=notes)
