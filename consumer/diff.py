@@ -33,8 +33,8 @@ PORTION = 20_000
 IGNORE = "mayfly:ignore"
 """Of a field in a job's own schema: it changes without being news, such as the time at which a page was read."""
 FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-_UNREADABLE = (ValueError, LookupError, csv.Error, RecursionError, OSError)
-"""What is raised of a file that is not what it says."""
+_UNREADABLE = (ValueError, TypeError, LookupError, csv.Error, RecursionError, OSError)
+"""What is raised of a file that is not what it says; `csv` raises a TypeError of a dialect that cannot be."""
 _text = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 _SPACE = re.compile(r"[\s,]*")
 

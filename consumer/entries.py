@@ -151,11 +151,18 @@ def _printable(value: Any) -> Any:
 def _entry_problem(key: EntryKey, at: datetime, entry: Entry) -> str | None:
     latest = at + CLOCKS
     named = run_started(key.run)
-    if named > latest:
-        return "its run begins at a time to come"
+    if problem := to_come(key, at):
+        return problem
     if entry.closed and not named - CLOCKS <= entry.closed.finished <= latest:
         return "its run ended before it began, or at a time to come"
     return _beginning_problem(key, entry.began, latest) if entry.began else None
+
+
+def to_come(key: EntryKey, at: datetime) -> str | None:
+    """Return what a key names that is later than any clock may have been at a time; None when nothing is."""
+    moments = (("its run begins", run_started(key.run)), ("its slot is", key.batch.slot))
+    late = (what for what, moment in moments if moment and moment > at + CLOCKS)
+    return next((f"{what} at a time to come" for what in late), None)
 
 
 def _beginning_problem(key: EntryKey, began: Began, latest: datetime) -> str | None:

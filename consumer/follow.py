@@ -11,11 +11,12 @@ from datetime import datetime, timedelta
 
 from agent.base.errors import StoreError
 from agent.batch.fold import Arrived
-from agent.contract.entries import MOST_BYTES, Invalid, Object
+from agent.contract.entries import MOST_BYTES, Invalid
 from agent.contract.ids import Batch as Id
 from agent.contract.layout import INDEX, EntryKey, PointerKey, batch_prefix, parse_key
 from consumer.bucket import ObjectInfo, Source
 from consumer.entries import read_entry, within_bounds
+from consumer.store import MOST_POINTERS as MOST_KEPT
 from consumer.store import HistoryError, Store
 
 MOST_POINTERS = 10_000
@@ -35,6 +36,9 @@ SECONDS = 300.0
 PATIENCE = timedelta(hours=1)
 """For how long an entry is looked for at each poll that its pointer told of and that is not there."""
 
+Listed = tuple[EntryKey, ObjectInfo]
+"""An entry in a listing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Poll:
@@ -44,15 +48,13 @@ class Poll:
         looked: Batches whose logs were looked into.
         entries: How many new entries were read.
         invalid: Which of them cannot be used, with the reason, by key.
-        log: New parts of runs' logs, each with when it arrived.
         failed: Batches that could not be looked into, with the reason.
-        more: Whether there was more than one poll reads.
+        more: Whether there is more than one poll reads, and this one came further: the next need not wait.
     """
 
     looked: tuple[Id, ...] = ()
     entries: int = 0
     invalid: Mapping[str, str] = field(default_factory=dict)
-    log: tuple[tuple[datetime, Object], ...] = ()
     failed: tuple[tuple[Id, str], ...] = ()
     more: bool = False
 
@@ -75,27 +77,40 @@ async def poll(bucket: Source, store: Store, now: datetime, seconds: float = SEC
         StoreError: The index cannot be listed.
         HistoryError: The history cannot be written.
     """
-    cursor = await asyncio.to_thread(store.cursor)
-    pointers, more = await _pointers(bucket, cursor.start(now), seconds)
-    held = await asyncio.to_thread(store.held, [pointer.entry for pointer in pointers])
-    lacking = [pointer for pointer in pointers if pointer.entry not in held]
-    following = cursor.advance(pointers, now)
-    if lacking or following != cursor:
-        await asyncio.to_thread(store.note, following, lacking)
+    # Where there is no room, the logs come first that earlier pointers told of.
+    room = await asyncio.to_thread(store.unasked) + MOST_POINTERS <= MOST_KEPT
+    goes_on = room and await _read_index(bucket, store, now, seconds)
     batches = await asyncio.to_thread(_to_look_into, store, now)
     looks = await _look_into_all(bucket, store, batches[:MOST_LOOKS], now, seconds)
+    looked = tuple(look.batch for look in looks if not look.problem)
+    left = bool(looked) and (len(batches) > MOST_LOOKS or not room)
+    if left:  # not those that were looked for in vain, and are once more by each poll for a while
+        left = bool(await asyncio.to_thread(lambda: store.unasked() or store.due(now)))
     return Poll(
-        tuple(look.batch for look in looks if not look.problem),
+        looked,
         sum(look.entries for look in looks),
         {key: reason for look in looks for key, reason in look.invalid.items()},
-        tuple(part for look in looks for part in look.log),
         tuple((look.batch, look.problem) for look in looks if look.problem),
-        more or len(batches) > MOST_LOOKS,
+        goes_on or left,
     )
 
 
-async def _pointers(bucket: Source, after: str, seconds: float) -> tuple[list[PointerKey], bool]:
-    """Return the pointers whose keys are the smallest after `after`, and whether there are more."""
+async def _read_index(bucket: Source, store: Store, now: datetime, seconds: float) -> bool:
+    """Note what the index tells of and is not known; return whether it goes on, behind a key that is noted as well."""
+    cursor = await asyncio.to_thread(store.cursor)
+    # A cursor looks back, so that it alone would come no further than one page in an hour full of pointers.
+    page = await asyncio.to_thread(store.page)
+    pointers, following_page = await _pointers(bucket, page or cursor.start(now), seconds)
+    held = await asyncio.to_thread(store.held, [pointer.entry for pointer in pointers])
+    lacking = [pointer for pointer in pointers if pointer.entry not in held]
+    following = cursor.advance(pointers, now)
+    if lacking or (following, following_page) != (cursor, page):
+        await asyncio.to_thread(store.note, following, lacking, following_page)
+    return bool(following_page)
+
+
+async def _pointers(bucket: Source, after: str, seconds: float) -> tuple[list[PointerKey], str]:
+    """Return the pointers whose keys are the smallest after `after`, and the last key where there are more."""
     keys: list[str] = []
     more = False
     try:
@@ -108,9 +123,9 @@ async def _pointers(bucket: Source, after: str, seconds: float) -> tuple[list[Po
                     keys, more = sorted(keys)[:MOST_POINTERS], True
     except TimeoutError as error:
         raise StoreError(f"the store took longer than {seconds:g} s to list") from error
-    keys.sort()
-    found = [key for text in keys[:MOST_POINTERS] if isinstance(key := parse_key(text), PointerKey)]
-    return found, more or len(keys) > MOST_POINTERS
+    more, keys = more or len(keys) > MOST_POINTERS, sorted(keys)[:MOST_POINTERS]
+    found = [key for text in keys if isinstance(key := parse_key(text), PointerKey)]
+    return found, keys[-1] if more else ""
 
 
 def _to_look_into(store: Store, now: datetime) -> list[Id]:
@@ -126,23 +141,14 @@ class _Look:
     batch: Id
     entries: int = 0
     invalid: dict[str, str] = field(default_factory=dict)
-    log: list[tuple[datetime, Object]] = field(default_factory=list)
     problem: str = ""
-
-    def take(self, arrived: Sequence[Arrived]) -> None:
-        """Note what came; the entries themselves are kept by the store alone."""
-        self.entries += len(arrived)
-        for one in arrived:
-            if isinstance(one.entry, Invalid):
-                self.invalid[one.key.text] = one.entry.reason
-            else:
-                self.log += [(one.at, part) for part in one.entry.log]
 
 
 async def _look_into_all(
     bucket: Source, store: Store, batches: Sequence[Id], now: datetime, seconds: float
 ) -> list[_Look]:
-    gate = asyncio.Semaphore(AT_ONCE)
+    # An entry takes ten times the memory of its text: of one log at a time, while the others are fetched.
+    gate, turn = asyncio.Semaphore(AT_ONCE), asyncio.Lock()
     looks = [_Look(batch) for batch in batches]
     waiting = iter(looks)
 
@@ -150,13 +156,14 @@ async def _look_into_all(
         for look in waiting:
             try:
                 async with asyncio.timeout(seconds):
-                    await _look_into(bucket, store, look, gate)
+                    await _look_into(bucket, store, look, gate, turn)
             except TimeoutError:
                 look.problem = f"the store took longer than {seconds:g} s"
             except StoreError as error:
                 look.problem = error.with_remedy
             else:
-                await asyncio.to_thread(store.looked, look.batch, now)
+                async with turn:
+                    await asyncio.to_thread(store.looked, look.batch, now)
 
     unusable: list[BaseException] = []
     try:
@@ -171,37 +178,42 @@ async def _look_into_all(
     return looks
 
 
-async def _look_into(bucket: Source, store: Store, look: _Look, gate: asyncio.Semaphore) -> None:
+async def _look_into(
+    bucket: Source, store: Store, look: _Look, gate: asyncio.Semaphore, turn: asyncio.Lock
+) -> None:
+    def keep() -> None:
+        """Check what came, and keep it."""
+        arrived = [*too_large, *(_arrived(*one) for one in came)]
+        store.add(arrived)
+        look.entries += len(arrived)
+        invalid = ((one.key, one.entry) for one in arrived if isinstance(one.entry, Invalid))
+        look.invalid |= {key.text: entry.reason for key, entry in invalid}
+
     known = await asyncio.to_thread(store.valid_keys, look.batch)
     async with gate:
         listed = await _log(bucket, look.batch)
     size = 0
-    portion: list[Arrived] = []
-    new: list[tuple[EntryKey, ObjectInfo]] = []
+    too_large: list[Arrived] = []
+    new: list[Listed] = []
     for key, item in listed:
         size += min(item.bytes, MOST_BYTES)
         if key in known:
             continue
         if item.bytes > MOST_BYTES or size > MOST_LOG_BYTES:
-            portion.append(Arrived(key, item.written, Invalid("it, or its log, is too large")))
+            too_large.append(Arrived(key, item.written, Invalid("it, or its log, is too large")))
         else:
             new.append((key, item))
-    for start in range(0, len(new), PORTION):
-        some = [_read(bucket, key, item, gate) for key, item in new[start : start + PORTION]]
+    for start in range(0, len(new) or 1, PORTION):
+        some = [_read(bucket, *one, gate) for one in new[start : start + PORTION]]
         read = await asyncio.gather(*some, return_exceptions=True)
-        portion += [one for one in read if isinstance(one, Arrived)]
-        await _take(store, look, portion)
-        portion = []
-        for one in read:
-            if isinstance(one, BaseException):
-                raise one
-    await _take(store, look, portion)
-
-
-async def _take(store: Store, look: _Look, arrived: list[Arrived]) -> None:
-    if arrived:
-        await asyncio.to_thread(store.add, arrived)
-        look.take(arrived)
+        came = [one for one in read if isinstance(one, tuple)]
+        if came or too_large:
+            async with turn:
+                await asyncio.to_thread(keep)
+        too_large = []
+        for problem in read:
+            if isinstance(problem, BaseException):
+                raise problem
 
 
 async def read_log(bucket: Source, batch: Id) -> list[Arrived]:
@@ -212,13 +224,13 @@ async def read_log(bucket: Source, batch: Id) -> list[Arrived]:
     """
     gate = asyncio.Semaphore(AT_ONCE)
     listed = await _log(bucket, batch)
-    read = await asyncio.gather(*(_read(bucket, key, item, gate) for key, item in listed))
-    return within_bounds(one for one in read if one)
+    read = await asyncio.gather(*(_read(bucket, *one, gate) for one in listed))
+    return within_bounds(_arrived(*one) for one in read if one)
 
 
-async def _log(bucket: Source, batch: Id) -> list[tuple[EntryKey, ObjectInfo]]:
+async def _log(bucket: Source, batch: Id) -> list[Listed]:
     """Return what a listing shows of a batch's log, the first to arrive first."""
-    found: list[tuple[EntryKey, ObjectInfo]] = []
+    found: list[Listed] = []
     async for item in bucket.list(batch_prefix(batch)):
         key = parse_key(item.key)
         if isinstance(key, EntryKey) and key.batch == batch:
@@ -228,17 +240,21 @@ async def _log(bucket: Source, batch: Id) -> list[tuple[EntryKey, ObjectInfo]]:
     return _first(found)
 
 
-def _first(found: list[tuple[EntryKey, ObjectInfo]]) -> list[tuple[EntryKey, ObjectInfo]]:
+def _first(found: list[Listed]) -> list[Listed]:
     return sorted(found, key=lambda one: (one[1].written, one[0].text))[:MOST_ENTRIES]
 
 
 async def _read(
     bucket: Source, key: EntryKey, item: ObjectInfo, gate: asyncio.Semaphore
-) -> Arrived | None:
+) -> tuple[EntryKey, ObjectInfo, bytes] | None:
     async with gate:
         content = await bucket.get(key.text, limit=MOST_BYTES)
     if content is None:  # a listing that runs ahead of the objects, or behind a lifecycle rule
         return None
     if len(content) != item.bytes:
         raise StoreError(f"{key.text}: {len(content)} bytes came, and {item.bytes} are listed")
+    return key, item, content
+
+
+def _arrived(key: EntryKey, item: ObjectInfo, content: bytes) -> Arrived:
     return Arrived(key, item.written, read_entry(key, item.written, content))

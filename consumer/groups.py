@@ -49,23 +49,48 @@ def last_of(states: Iterable[State]) -> State:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a job in a group.
-
-    Attributes:
-        at: The time that the group is for.
-        run: The run that decides.
-        job: Its result; None when it has none.
-        cause, message: Why it did not succeed.
-    """
+class Without:
+    """A job without a result: its name, and why."""
 
     name: str
-    state: State
-    at: datetime
-    run: str = ""
-    job: Job | None = None
     cause: JobCause | None = None
     message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a job in a group; a year of five hundred jobs has 183,000 of them in memory.
+
+    Attributes:
+        of: Its result, or what is known without one.
+        at: The time that the group is for.
+        run: The run that decides.
+    """
+
+    of: Job | Without
+    state: State
+    at: datetime
+    run: str
+
+    @property
+    def name(self) -> str:
+        """The job's name."""
+        return self.of.name
+
+    @property
+    def job(self) -> Job | None:
+        """Its result; None when it has none."""
+        return self.of if isinstance(self.of, Job) else None
+
+    @property
+    def cause(self) -> JobCause | None:
+        """Why it did not succeed."""
+        return self.of.cause
+
+    @property
+    def message(self) -> str:
+        """What was said of it."""
+        return self.of.message
 
 
 @dataclass(frozen=True)
@@ -235,7 +260,7 @@ def _of_run(
     if run.planned:
         for one in run.planned.left_out:
             if one.name not in ended:
-                yield Outcome(one.name, State.SKIPPED, at, run.id, message=one.reason)
+                yield Outcome(Without(one.name, message=one.reason), State.SKIPPED, at, run.id)
     planned = run.planned.jobs if run.planned else ()
     # A run that ended before it knew its jobs did none of those that it should have known.
     without = known if not run.names and not _ended_well(run) else frozenset[str]()
@@ -246,9 +271,9 @@ def _of_run(
         if name in ended:
             continue
         if runs or name in waits:
-            yield Outcome(name, State.RUNNING, at, run.id)
+            yield Outcome(Without(name), State.RUNNING, at, run.id)
         else:
-            yield Outcome(name, State.FAILED, at, run.id, None, *why)
+            yield Outcome(Without(name, *why), State.FAILED, at, run.id)
 
 
 def _why_not(batch: Batch, run: Run) -> tuple[JobCause, str]:
@@ -262,7 +287,7 @@ def _why_not(batch: Batch, run: Run) -> tuple[JobCause, str]:
 
 def _of_job(job: Job, run: Run, at: datetime) -> Outcome:
     state = State.SUCCEEDED if job.succeeded else State.FAILED if job.failed else State.SKIPPED
-    return Outcome(job.name, state, at, run.id, job, job.cause, job.message)
+    return Outcome(job, state, at, run.id)
 
 
 def _replaces(later: Outcome, before: Outcome) -> bool:

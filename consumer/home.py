@@ -1,7 +1,7 @@
 """What the service knows and how it is: written by its loop, read by pages and metrics."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from agent.base.errors import MayflyError
@@ -25,6 +25,7 @@ from consumer.spending import MonthCosts, month_costs, month_of
 PROBLEMS = ("store", "disk", "hook", "invalid")
 """What may keep a pull from ending well: the bucket, the folder or its disk, a hook, and what was rejected."""
 MOST_PROBLEMS = 200
+Problems = dict[tuple[str, str], Problem]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class Home:
         history_up: Whether the history can be used.
         pulls: Whether there is a pull beside the service.
         pulled: When a pull last ended well; before the first, when it first tried.
-        problems: What is wrong with the pull, by kind and subject.
+        problems: What is wrong with the pull, by kind and subject; replaced and never changed, as threads read it.
         changes: How much changed in each job that was pulled, by schedule and job; see `Store.change_sums`.
     """
 
@@ -93,7 +94,7 @@ class Home:
     pulled: datetime | None = None
     ended: datetime | None = None
     counts: Counts = field(default_factory=Counts)
-    problems: dict[tuple[str, str], Problem] = field(default_factory=dict)
+    problems: Mapping[tuple[str, str], Problem] = field(default_factory=dict)
     changes: Mapping[tuple[str, str], tuple[str, Sum]] = field(default_factory=dict)
 
     def sick(self, now: datetime) -> str:
@@ -120,55 +121,55 @@ class Home:
             whole: Whether it looked at all batches, and so told all that is wrong.
         """
         before = self.problems
-        self.problems = {} if whole else dict(before)
+        found = {} if whole else dict(before)
         if not report.unreachable:
-            self.problems.pop(("store", self.bucket), None)
-            self.problems.pop(("disk", ""), None)
-        self.counts.pulls += 1
+            found.pop(("store", self.bucket), None)
+            found.pop(("disk", ""), None)
         for event in report.events:
-            self._note(event)
-        self.tell_problem("store", self.bucket, report.unreachable)
-        for key, one in self.problems.items():
-            since = before[key].since if key in before else now
-            self.problems[key] = Problem(one.kind, one.subject, one.reason, one.remedy, since)
+            self._note(event, found)
+        _add(found, "store", self.bucket, report.unreachable)
+        self.problems = {
+            key: replace(one, since=before[key].since if key in before else now)
+            for key, one in found.items()
+        }
+        self.counts.pulls += 1
         self.ended = now
-        if not self.problems or all(one.kind == "invalid" for one in self.problems.values()):
+        if all(one.kind == "invalid" for one in found.values()):
             self.pulled = now
 
     def note_failed_pull(self, error: MayflyError, now: datetime) -> None:
         """Take note of a pull that could not look at anything."""
         before = self.problems.get(("disk", ""))
         since = before.since if before else now
-        self.problems["disk", ""] = Problem("disk", "", str(error), error.remedy or "", since)
+        problem = Problem("disk", "", str(error), error.remedy, since)
+        self.problems = {**self.problems, ("disk", ""): problem}
         self.counts.pulls += 1
         self.ended = now
 
-    def tell_problem(self, kind: str, subject: str, reason: str, remedy: str = "") -> None:
-        """Note something that is wrong, if there is a reason."""
-        if reason and len(self.problems) < MOST_PROBLEMS:
-            self.problems[kind, subject] = Problem(kind, subject, reason, remedy)
-
-    def _note(self, event: Event) -> None:
+    def _note(self, event: Event, problems: Problems) -> None:
         match event:
             case Installed(run, job):
                 self.counts.pulled_jobs += 1
                 self.counts.pulled_bytes += event.bytes
-                self._ends(("store", "disk", "invalid"), f"{run} {job}")
+                for kind in ("store", "disk", "invalid"):
+                    problems.pop((kind, f"{run} {job}"), None)
             case Hooked(run, job, ""):
-                self._ends(("hook",), f"{run} {job}")
+                problems.pop(("hook", f"{run} {job}"), None)
             case Hooked(run, job, problem):
                 self.counts.hook_failures += 1
-                self.tell_problem("hook", f"{run} {job}", problem)
-            case Rejected(run, job, problems):
+                _add(problems, "hook", f"{run} {job}", problem)
+            case Rejected(run, job, reasons):
                 remedy = "mayfly pull --again tries it once more"
-                self.tell_problem("invalid", f"{run} {job or ''}".strip(), problems[0], remedy)
+                _add(problems, "invalid", f"{run} {job or ''}".strip(), reasons[0], remedy)
             case Delayed(run, job, problem, store):
-                self.tell_problem("store" if store else "disk", f"{run} {job}", problem)
+                _add(problems, "store" if store else "disk", f"{run} {job}", problem)
             case Note(text, True):
-                self.tell_problem("disk", "", text)
+                _add(problems, "disk", "", text)
             case Removed() | Failed() | Note():
                 pass
 
-    def _ends(self, kinds: Iterable[str], subject: str) -> None:
-        for kind in kinds:
-            self.problems.pop((kind, subject), None)
+
+def _add(problems: Problems, kind: str, subject: str, reason: str, remedy: str = "") -> None:
+    """Add something that is wrong, if there is a reason."""
+    if reason and len(problems) < MOST_PROBLEMS:
+        problems[kind, subject] = Problem(kind, subject, reason, remedy)

@@ -23,6 +23,8 @@ from consumer.schedule import Times, between, times_of
 
 EARLY = timedelta(minutes=5)
 """By how much the clock of a machine may be behind, so that its run seems to begin before it was due."""
+SHARDED = 5
+"""Groups of shards that are told of."""
 RECENT = 14
 """Successes of which the median is told: as many as `expect.drop` compares with."""
 
@@ -209,6 +211,11 @@ class Judged:
         groups = (group for schedule in self.schedules for group in schedule.groups)
         return sorted(groups, key=lambda group: group.at)
 
+    @property
+    def sharded(self) -> list[Group]:
+        """The newest groups of shards, the newest first."""
+        return [group for group in self.groups if group.shards > 1][: -SHARDED - 1 : -1]
+
 
 def judge(history: History, rules: Rules) -> Judged:
     """Return what follows from a history."""
@@ -382,7 +389,8 @@ def _jobs(schedule: ScheduleFacts, now: datetime) -> Iterator[JobFacts]:
         known = group.names if whole else known | group.names
     missed = _missed_of(schedule.occurrences)
     for name in sorted(known):
-        yield _job(name, schedule, outcomes.get(name, []), missed)
+        # What is told of one job is let go of before the next: there are 183,000 in a year of five hundred.
+        yield _job(name, schedule, outcomes.pop(name, []), missed)
 
 
 def _job(

@@ -12,7 +12,7 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import cast
 
-from agent.base.errors import MayflyError
+from agent.base.errors import MayflyError, StoreError
 from agent.contract.descriptor import Resource, Role
 from agent.contract.entries import Invalid, Object
 from agent.contract.layout import DESCRIPTOR, EVIDENCE, LOGS, JobKey, LogKey, ManifestKey, parse_key
@@ -35,7 +35,7 @@ EXPIRES = timedelta(days=2)
 Runs = Mapping[str, tuple[Batch, Run]]
 
 
-class AbsentError(MayflyError):
+class AbsentError(StoreError):
     """There is no such object, or it is not what was committed."""
 
 
@@ -171,6 +171,17 @@ class Objects:
             del kept[:-most]
         return Text(bytes(kept), committed.bytes > most)
 
+    async def printed(self, package: Package | Invalid | None, key: JobKey) -> Text:
+        """Return the end of what a job's last attempt printed."""
+        logs = package.resources if isinstance(package, Package) else ()
+        last = next((one for one in reversed(logs) if one.role == Role.LOG), None)
+        if last is None:
+            return Text()
+        try:
+            return await self.end(file_of(key, last).object, MOST_LOG_BYTES)
+        except MayflyError as error:
+            return Text(problem=str(error))
+
     async def beginning(self, committed: Object) -> Text:
         """Return the beginning of an object, all of which is verified."""
         kept = bytearray()
@@ -244,8 +255,3 @@ def file_of(key: JobKey, resource: Resource) -> File:
     )
     name = (resource.original or resource.path).rpartition("/")[2]
     return File(committed, resource.mediatype, name, resource.path.startswith((LOGS, EVIDENCE)))
-
-
-def log_of(package: Package) -> Resource | None:
-    """Return what the job's last attempt printed."""
-    return next((one for one in reversed(package.resources) if one.role == Role.LOG), None)

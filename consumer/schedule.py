@@ -23,6 +23,10 @@ MOST = 2000
 MOST_STEPS = 10_000
 """Times that are looked at for them: a cron with a year of its own skips the other years."""
 
+FIRST_YEAR, LAST_YEAR = 1970, 2199
+"""Those of EventBridge. Outside nothing is due: the calendar ends soon after, and whoever counts on raises."""
+MOST_DAYS = 3660
+"""Of a rate."""
 _FIVE = 5
 _SIX = 6
 _SUNDAY = 7
@@ -55,7 +59,7 @@ class Cron:
         for wall in islice(CronSim(self.fields, local, reverse=True), MOST_STEPS):
             time = wall.replace(tzinfo=self.zone).astimezone(UTC)
             exists = time.astimezone(self.zone).replace(tzinfo=None) == wall
-            if time < since:
+            if time < since or wall.year < FIRST_YEAR:
                 return
             if time < moment and exists and self.fits(wall.date()):
                 yield time
@@ -66,6 +70,8 @@ class Cron:
         for wall in islice(CronSim(self.fields, local), MOST_STEPS):
             time = wall.replace(tzinfo=self.zone).astimezone(UTC)
             exists = time.astimezone(self.zone).replace(tzinfo=None) == wall
+            if wall.year > LAST_YEAR:
+                return None
             if time > moment and exists and self.fits(wall.date()):
                 return time
         return None
@@ -144,10 +150,16 @@ def _parse(text: str, zone: ZoneInfo, anchor: datetime) -> Times:
         rate = _RATE.fullmatch(inner)
         if rate is None:
             raise ValueError("a rate is a number and minutes, hours or days")
-        return Rate(int(rate[1]) * _UNITS[rate[2]], anchor)
+        every = int(rate[1]) * _UNITS[rate[2]]
+        if every > timedelta(days=MOST_DAYS):
+            raise ValueError(f"a rate is {MOST_DAYS} days at most")
+        return Rate(every, anchor)
     if _AT.fullmatch(inner) is None:
         raise ValueError("a time is YYYY-MM-DDThh:mm:ss")
-    return Once(datetime.fromisoformat(inner).replace(tzinfo=zone).astimezone(UTC))
+    once = datetime.fromisoformat(inner)
+    if not FIRST_YEAR <= once.year <= LAST_YEAR:
+        raise ValueError(f"a year is {FIRST_YEAR} to {LAST_YEAR}")
+    return Once(once.replace(tzinfo=zone).astimezone(UTC))
 
 
 def _cron(fields: list[str], zone: ZoneInfo, *fits: Callable[[date], bool]) -> Cron:
@@ -191,11 +203,12 @@ def _years(text: str) -> Callable[[date], bool]:
     parts = [_YEAR.fullmatch(part) for part in text.split(",")]
     known = [match for match in parts if match is not None]
     if len(known) < len(parts):
-        raise ValueError("a year is 1970 to 2199")
+        raise ValueError(f"a year is {FIRST_YEAR} to {LAST_YEAR}")
     spans = [
-        range(int(one[1] or 1970), int(one[2] or (2199 if one[3] or not one[1] else one[1])) + 1)[
-            :: int(one[3] or one[4] or 1)
-        ]
+        range(
+            int(one[1] or FIRST_YEAR),
+            int(one[2] or (LAST_YEAR if one[3] or not one[1] else one[1])) + 1,
+        )[:: int(one[3] or one[4] or 1)]
         for one in known
     ]
     return lambda day: any(day.year in span for span in spans)

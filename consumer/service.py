@@ -13,7 +13,6 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from starlette.types import ASGIApp
 
 from agent.base.errors import ExitCode, MayflyError, StoreError
-from agent.contract.entries import Object
 from agent.contract.ids import Batch as Id
 from agent.contract.layout import LogKey, parse_key
 from consumer.bucket import ReadOnlyBucket
@@ -25,7 +24,8 @@ from consumer.objects import Objects
 from consumer.pull.folder import Destination
 from consumer.pull.hooks import Hook
 from consumer.pull.plan import Wish
-from consumer.pull.report import Event, Installed, Report, is_problem, lines_of
+from consumer.pull.progress import Lines
+from consumer.pull.report import Installed, Report, is_problem, lines_of
 from consumer.pull.session import pull
 from consumer.store import HistoryError, Store
 from consumer.web.app import Site, application
@@ -133,7 +133,6 @@ class _Service:
         known = Known.of(History(), replace(options.rules, now=now))
         self.home = Home(bucket.name, known, now, options.stale_after)
         self._objects = Objects(bucket, self._store)
-        self._news: set[Id] = set()
         self._polled = asyncio.Event()
 
     def _opened(self) -> Store:
@@ -189,10 +188,9 @@ class _Service:
         async with asyncio.timeout(POLL_SECONDS):
             found = await poll(self._bucket, self._store, now)
         self.home.counts.entries += found.entries
-        self._news |= set(found.looked)
         self._tell(found)
         if self._options.print_logs is not None:
-            await self._print(found.log, now, self._options.print_logs)
+            await self._print(now - LOG_AGE, self._options.print_logs)
         if not found.more:
             await asyncio.to_thread(self._store.mark, POLLED, now)
             self.home.read = now
@@ -241,13 +239,12 @@ class _Service:
 
     # Logs of runs.
 
-    async def _print(
-        self, parts: Collection[tuple[datetime, Object]], now: datetime, say: Callable[[str], None]
-    ) -> None:
+    async def _print(self, since: datetime, say: Callable[[str], None]) -> None:
         """Print what is new of runs' logs; what cannot be read now stays in the bucket."""
-        for at, part in sorted(parts, key=lambda one: (one[0], one[1].key)):
+        parts = await asyncio.to_thread(self._store.new_log_parts, since)
+        for _, part in sorted(parts, key=lambda one: (one[0], one[1].key)):
             key = parse_key(part.key)
-            if not isinstance(key, LogKey) or now - at > LOG_AGE:
+            if not isinstance(key, LogKey):
                 continue
             try:
                 text = await self._objects.end(part, MOST_PART_BYTES)
@@ -268,13 +265,20 @@ class _Service:
         home.pulls = True
         home.pulled = await self._pulled_before()
         waiting: frozenset[Id] | None = None
+        store = self._store
         while True:
             await self._polled.wait()
             self._polled.clear()
             if home.read is None or not home.up:
                 continue
-            batches = None if waiting is None else self._news | waiting
-            self._news = set()
+            if store is not self._store:
+                # It was opened again, and what it was filled with is not told.
+                store, waiting = self._store, None
+            try:
+                news = await asyncio.to_thread(store.news)
+            except HistoryError:  # told by the poll
+                continue
+            batches = None if waiting is None else news | waiting
             if batches is not None and not batches:
                 home.note_pull(Report(), _now(), whole=False)
             else:
@@ -301,7 +305,7 @@ class _Service:
                 self._store,
                 pulling.destination,
                 pulling.wish,
-                _Quiet(),
+                Lines(lambda _line, _problem: None),  # the report has it all
                 hook=pulling.hook,
                 batches=batches,
             )
@@ -332,16 +336,3 @@ def printed_line(run: str, line: str) -> str:
         event = {"event": line}
     event.pop("run_id", None)
     return json.dumps({**event, "run": run}, ensure_ascii=True)
-
-
-class _Quiet:
-    """Watches a pull and says nothing: the report has it all."""
-
-    def expects(self, what: str, size: int) -> None:
-        """Say nothing."""
-
-    def received(self, size: int) -> None:
-        """Say nothing."""
-
-    def told(self, event: Event) -> None:
-        """Say nothing."""

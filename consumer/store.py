@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 from pydantic import TypeAdapter
 
@@ -24,7 +25,7 @@ from agent.contract.entries import Entry, Invalid, Object
 from agent.contract.ids import Batch as Id
 from agent.contract.layout import EntryKey, LogKey, PointerKey, parse_key
 from consumer.diff import Changes, Sum
-from consumer.entries import read_again, within_bounds, written
+from consumer.entries import read_again, to_come, within_bounds, written
 from consumer.model import Batch, History, batch_of, history_of, load_batch, write_batch
 
 APPLICATION_ID = int.from_bytes(b"Mfly")
@@ -58,7 +59,6 @@ MOST_BATCHES = 50_000
 MOST_POINTERS = 100_000
 """Pointers to entries that are not there, which are remembered: a flood of forged ones fills no disk."""
 BUSY_SECONDS = 5.0
-CACHE_KIB = 8192
 MOST_WORDS = 60
 """Characters of a file's name that tell a person which bucket it is about."""
 _MAGIC = b"SQLite format 3\0"
@@ -112,6 +112,9 @@ class Store:
         self._name = name
         self._lock = threading.RLock()
         self._batches: dict[str, Batch] = {}
+        self._given: int | None = None
+        with self._reading():
+            self._printed = _newest(connection, "entry")
         self.damage = damage
 
     @classmethod
@@ -128,18 +131,17 @@ class Store:
         """
         if path is None:
             connection = _connect(":memory:")
-            _migrate(connection, bucket, now)
+            _begin(connection, "in memory", bucket, now)
             return cls(connection, "in memory", None)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             damage = _set_aside_if_damaged(path)
             connection = _connect(str(path))
             with _closed_unless_sound(connection):
-                _migrate(connection, bucket, now)
-                _check_about(connection, path, bucket)
+                _begin(connection, str(path), bucket, now)
+                return cls(connection, str(path), damage)
         except (OSError, sqlite3.Error) as error:
             raise _unusable(str(path), error) from error
-        return cls(connection, str(path), damage)
 
     def close(self) -> None:
         """Close the file."""
@@ -157,19 +159,38 @@ class Store:
         said = json.loads(text)
         return Cursor(said["floor"], tuple(said["recent"]), said["reach"])
 
-    def note(self, cursor: Cursor, pointers: Iterable[PointerKey]) -> None:
-        """Remember where the reader is, and which pointers it saw to entries that it lacks."""
+    def page(self) -> str:
+        """Return the key after which a listing goes on that was too long for one poll; empty when there is none."""
+        with self._reading() as connection:
+            return _about(connection).get("page", "")
+
+    def unasked(self) -> int:
+        """Return how many pointers there are whose entries were not looked for yet."""
+        query = "SELECT count(*) FROM pointer WHERE asked IS NULL"
+        with self._reading() as connection:
+            return int(connection.execute(query).fetchone()[0])
+
+    def note(self, cursor: Cursor, pointers: Iterable[PointerKey], page: str = "") -> None:
+        """Remember where the reader is, and which pointers it saw to entries that it lacks.
+
+        Of too many, those whose entries were looked for in vain are forgotten, the first asked for first.
+        """
         text = json.dumps(
             {"floor": cursor.floor, "recent": cursor.recent, "reach": cursor.reach},
             separators=(",", ":"),
         )
         rows = [(one.text, one.entry.text, _name(one.entry.batch)) for one in pointers]
         with self._writing() as connection:
-            connection.execute("INSERT OR REPLACE INTO about VALUES ('cursor', ?)", (text,))
-            known = connection.execute("SELECT count(*) FROM pointer").fetchone()[0]
             connection.executemany(
-                "INSERT OR IGNORE INTO pointer (key, entry, batch) VALUES (?, ?, ?)",
-                rows[: max(0, MOST_POINTERS - known)],
+                "INSERT OR REPLACE INTO about VALUES (?, ?)", [("cursor", text), ("page", page)]
+            )
+            connection.executemany(
+                "INSERT OR IGNORE INTO pointer (key, entry, batch) VALUES (?, ?, ?)", rows
+            )
+            connection.execute(
+                "DELETE FROM pointer WHERE key IN (SELECT key FROM pointer WHERE asked IS NOT NULL"
+                " ORDER BY asked LIMIT max(0, (SELECT count(*) FROM pointer) - ?))",
+                (MOST_POINTERS,),
             )
 
     def held(self, keys: Iterable[EntryKey]) -> set[EntryKey]:
@@ -183,7 +204,7 @@ class Store:
             return {wanted[key] for (key,) in rows}
 
     def expected(self, asked_since: datetime, most: int) -> list[Id]:
-        """Return batches with entries that the reader lacks, those with the newest pointers first.
+        """Return batches with entries that the reader lacks: first those that it never looked for, the newest first.
 
         Args:
             asked_since: A pointer whose entry was first looked for in vain before this is not followed again.
@@ -192,7 +213,7 @@ class Store:
         with self._reading() as connection:
             rows = connection.execute(
                 "SELECT batch FROM pointer WHERE asked IS NULL OR asked > ?"
-                " GROUP BY batch ORDER BY max(key) DESC LIMIT ?",
+                " GROUP BY batch ORDER BY max(asked IS NULL) DESC, max(key) DESC LIMIT ?",
                 (_iso(asked_since), most),
             )
             return [_id(name) for (name,) in rows]
@@ -213,9 +234,8 @@ class Store:
         with self._writing() as connection:
             # What could not be read may have been the store's fault: a later reading replaces it.
             connection.executemany(
-                "INSERT INTO entry VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE"
-                " SET document = excluded.document, reason = excluded.reason"
-                " WHERE entry.document IS NULL",
+                "INSERT OR REPLACE INTO entry SELECT ?1, ?2, ?3, ?4, ?5 WHERE NOT EXISTS"
+                " (SELECT 1 FROM entry WHERE key = ?1 AND document IS NOT NULL)",
                 rows,
             )
 
@@ -237,6 +257,34 @@ class Store:
             self._batches.pop(name, None)
         return folded
 
+    # What is new, whoever read it: another process may keep the same file up to date. Rows are numbered as they come.
+
+    def news(self) -> set[Id]:
+        """Return the batches that were looked into since the last call; none at first, as who asks begins with all."""
+        with self._reading() as connection:
+            newest = _newest(connection, "batch")
+            query = "SELECT batch FROM batch WHERE rowid > ? AND rowid <= ?"
+            rows = connection.execute(
+                query, (newest if self._given is None else self._given, newest)
+            )
+            self._given = newest
+            return {_id(name) for (name,) in rows}
+
+    def new_log_parts(self, since: datetime) -> list[tuple[datetime, Object]]:
+        """Return the parts of runs' logs of which entries told since the last call, and arrived since a time."""
+        query = (
+            "SELECT key, arrived, document, reason FROM entry"
+            " WHERE rowid > ? AND rowid <= ? AND arrived > ? AND document IS NOT NULL"
+        )
+        with self._reading() as connection:
+            newest = _newest(connection, "entry")
+            rows = connection.execute(query, (self._printed, newest, _iso(since))).fetchall()
+            self._printed = newest
+        said = [one for row in rows if (one := _arrived(*row))]
+        return [
+            (one.at, part) for one in said if isinstance(one.entry, Entry) for part in one.entry.log
+        ]
+
     def due(self, now: datetime) -> list[Id]:
         """Return the batches of which a run should have ended, and whose logs were not looked into since."""
         with self._reading() as connection:
@@ -249,7 +297,7 @@ class Store:
             found = connection.execute(
                 "SELECT 1 FROM batch WHERE batch = ?", (_name(batch),)
             ).fetchone()
-            return _load(connection, _name(batch)) if found else None
+            return self._load(_name(batch)) if found else None
 
     def log_parts(self, batch: Id, run: str) -> tuple[Object, ...]:
         """Return the parts of a run's log that are committed, in order."""
@@ -281,19 +329,35 @@ class Store:
                 (_iso(since) if since else "", most),
             ).fetchall()
             if packages:
-                batches = [_load(connection, name) for name, _ in names]
+                batches = [self._load(name) for name, _ in names]
             else:
-                batches = [self._kept(connection, *row) for row in names]
+                batches = [self._kept(*row) for row in names]
                 self._batches = {_name(one.id): one for one in batches}
             began = _about(connection).get("since")
             missing = connection.execute("SELECT count(*) FROM pointer").fetchone()[0]
         return history_of(batches, datetime.fromisoformat(began) if began else None, missing)
 
-    def _kept(self, connection: sqlite3.Connection, name: str, looked: str) -> Batch:
+    def _kept(self, name: str, looked: str) -> Batch:
         batch = self._batches.get(name)
         if batch is not None and _iso(batch.looked) == looked:
             return batch
-        return _load(connection, name, packages=False)
+        return self._load(name, packages=False)
+
+    def _load(self, name: str, *, packages: bool = True) -> Batch:
+        query = "SELECT folded FROM batch WHERE batch = ?"
+        with self._reading() as connection:
+            (folded,) = connection.execute(query, (name,)).fetchone()
+        return load_batch((folded or self._refold(name)).encode(), packages=packages)
+
+    def _refold(self, name: str) -> str:
+        """Fold a batch anew, as it was when it was looked into, and keep that."""
+        with self._writing() as connection:
+            query = "SELECT looked FROM batch WHERE batch = ?"
+            (looked,) = connection.execute(query, (name,)).fetchone()
+            batch = _fold(connection, _id(name), datetime.fromisoformat(looked))
+            folded = write_batch(batch).decode()
+            connection.execute("UPDATE batch SET folded = ? WHERE batch = ?", (folded, name))
+        return folded
 
     def expire(self, batch: Id, run: str) -> None:
         """Remember that the files of a run are no longer in the bucket."""
@@ -373,7 +437,11 @@ def _fold(connection: sqlite3.Connection, batch: Id, looked: datetime) -> Batch:
     )
     log = [one for row in entries if (one := _arrived(*row))]
     pointers = connection.execute("SELECT key FROM pointer WHERE batch = ?", (name,))
-    announced = [key for (text,) in pointers if isinstance(key := parse_key(text), PointerKey)]
+    announced = [
+        key
+        for (text,) in pointers
+        if isinstance(key := parse_key(text), PointerKey) and not to_come(key.entry, looked)
+    ]
     expired = frozenset(run for (run,) in connection.execute("SELECT run FROM expired"))
     return batch_of(fold(batch, within_bounds(log), announced), looked, expired)
 
@@ -387,12 +455,9 @@ def _keep(connection: sqlite3.Connection, batch: Batch) -> None:
     )
 
 
-def _load(connection: sqlite3.Connection, name: str, *, packages: bool = True) -> Batch:
-    query = "SELECT looked, folded FROM batch WHERE batch = ?"
-    looked, folded = connection.execute(query, (name,)).fetchone()
-    if folded is None:
-        return _fold(connection, _id(name), datetime.fromisoformat(looked))
-    return load_batch(folded.encode(), packages=packages)
+def _newest(connection: sqlite3.Connection, table: Literal["entry", "batch"]) -> int:
+    query = f"SELECT coalesce(max(rowid), 0) FROM {table}"  # noqa: S608 -- one of ours
+    return int(connection.execute(query).fetchone()[0])
 
 
 def _row(one: Arrived) -> tuple[str, str, str, str | None, str | None]:
@@ -435,47 +500,50 @@ def _connect(path: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
     )
-    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     # No function, view or trigger of a file that somebody made is ever called.
     connection.execute("PRAGMA trusted_schema = OFF")
     return connection
 
 
-def _migrate(connection: sqlite3.Connection, bucket: str, now: datetime) -> None:
-    """Bring a file to the version of this program, in one transaction: it is of one version or the other."""
-    connection.execute("BEGIN IMMEDIATE")  # another process may be doing the same
+def _begin(connection: sqlite3.Connection, name: str, bucket: str, now: datetime) -> None:
+    """Bring a file to the version of this program, in one transaction: another process may be doing the same.
+
+    Raises:
+        HistoryError: It is a newer program's, or about another bucket; nothing of it is changed.
+    """
+    connection.execute("BEGIN IMMEDIATE")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
+    _check(connection, version, name, bucket)
     for statement in ";".join(MIGRATIONS[version:]).split(";"):
         connection.execute(statement)
     if version < len(MIGRATIONS):
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-    connection.execute("COMMIT")
-    connection.execute("PRAGMA journal_mode = WAL")
-    # A power cut may lose the last looks, which are then done again, never the file.
-    connection.execute("PRAGMA synchronous = NORMAL")
     about = [("bucket", bucket), ("since", _iso(now)), ("folded", FOLDED)]
     connection.executemany("INSERT OR IGNORE INTO about VALUES (?, ?)", about)
     if _about(connection)["folded"] != FOLDED:
         connection.execute("UPDATE batch SET folded = NULL")
         connection.execute("INSERT OR REPLACE INTO about VALUES ('folded', ?)", (FOLDED,))
+    connection.execute("COMMIT")
+    connection.execute("PRAGMA journal_mode = WAL")
+    # A power cut may lose the last looks, which are then done again, never the file.
+    connection.execute("PRAGMA synchronous = NORMAL")
 
 
 def _about(connection: sqlite3.Connection) -> dict[str, str]:
     return dict(connection.execute("SELECT name, value FROM about"))
 
 
-def _check_about(connection: sqlite3.Connection, path: Path, bucket: str) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+def _check(connection: sqlite3.Connection, version: int, name: str, bucket: str) -> None:
     if version > len(MIGRATIONS):
         raise HistoryError(
-            f"the history {path} was made by a newer mayfly, and was left alone",
+            f"the history {name} was made by a newer mayfly, and was left alone",
             remedy="update mayfly, or name another file with --history",
         )
-    other = _about(connection)["bucket"]
+    other = _about(connection).get("bucket", bucket) if version else bucket
     if other != bucket:
         raise HistoryError(
-            f"the history {path} is about {other}, and was left alone",
+            f"the history {name} is about {other}, and was left alone",
             remedy="name another file with --history, or leave the option out: each bucket has its own",
         )
 
@@ -518,7 +586,8 @@ def _damage(path: Path) -> str:
             answer = connection.execute("PRAGMA quick_check(1)").fetchone()
             if answer != ("ok",):
                 return f"it is damaged: {answer[0]}"
-            if connection.execute("PRAGMA user_version").fetchone()[0]:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if 0 < version <= len(MIGRATIONS):  # a newer program may have other tables
                 connection.execute("SELECT 1 FROM about, entry, pointer, batch, expired LIMIT 1")
     except sqlite3.Error as error:
         if _is_of_the_disk(error):

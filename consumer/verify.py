@@ -3,26 +3,24 @@
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
 
+from agent.base.errors import UsageError
 from agent.batch.fold import fold
+from agent.batch.named import find_run, run_named
 from agent.bucket.address import LocalBucket
 from agent.contract.descriptor import Descriptor
 from agent.contract.entries import Entry, Invalid, Object
-from agent.contract.ids import Batch, is_run_id, run_started
+from agent.contract.ids import is_run_id
 from agent.contract.layout import (
     DESCRIPTOR,
     FILES,
-    INDEX,
     JobKey,
     ManifestKey,
-    PointerKey,
-    index_start,
     job_prefix,
-    parse_key,
     run_prefix,
 )
 from agent.contract.package import Package
@@ -34,8 +32,6 @@ from consumer.model import Job, batch_of
 
 HASHES_AT_ONCE = 16
 """Each holds about a mebibyte of its file."""
-CLOCKS = timedelta(days=1)
-"""How long before a run's start, by its id, its first pointer may have been put."""
 
 Mark = tuple[int, str]
 """The size and the SHA-256 of an object."""
@@ -104,36 +100,28 @@ def disagreements(job: Job, package: Package) -> list[str]:
     ]
 
 
-async def find_batch(bucket: ReadOnlyBucket, run: str) -> Batch | None:
-    """Return which batch a run is an attempt at, or None: one LIST from its start on for each thousand pointers."""
-    async for item in bucket.list(INDEX, after=index_start(run_started(run) - CLOCKS)):
-        key = parse_key(item.key)
-        if isinstance(key, PointerKey) and key.entry.run == run:
-            return key.entry.batch
-    return None
-
-
-async def latest_run(bucket: ReadOnlyBucket, now: datetime) -> str | None:
-    """Return the run that began last; None when there is none."""
-    keys = [parse_key(item.key) async for item in bucket.list(INDEX)]
-    runs = {key.entry.run for key in keys if isinstance(key, PointerKey)}
-    return max((run for run in runs if run_started(run) <= now + CLOCKS), default=None)
-
-
 async def verify_run(
-    bucket: ReadOnlyBucket, run: str, now: datetime, job: str | None = None
-) -> Report | None:
-    """Check a run of a bucket, or one job of it, from the entries that commit them; None when there is none.
+    bucket: ReadOnlyBucket, name: str, now: datetime, job: str | None = None
+) -> Report:
+    """Check a run of a bucket, or one job of it, from the entries that commit them.
+
+    Args:
+        bucket: Where it is.
+        name: Its id, or `latest`.
+        now: The time.
+        job: Nothing but this job.
 
     Raises:
+        UsageError: There is no such run, or no such job in it.
         StoreError: The bucket cannot be read.
     """
-    batch = await find_batch(bucket, run)
-    log = await read_log(bucket, batch) if batch else []
-    runs = batch_of(fold(batch, log), now).runs if batch else ()
-    found = next((one for one in runs if one.id == run), None)
-    if found is None or (job and job not in found.names):
-        return None
+    batch, run = await find_run(bucket, name, now)
+    log = await read_log(bucket, batch)
+    runs = {one.id: one for one in batch_of(fold(batch, log), now).runs}
+    found = runs[run_named(run, dict.fromkeys(runs, False), bucket.name)]
+    if job and job not in found.names:
+        names = ", ".join(sorted(found.names)[:20]) or "none"
+        raise UsageError(f"{run} has no job {job!r}", remedy=f"its jobs: {names}")
     jobs = [one for one in found.jobs if job in {None, one.name}]
     prefix = job_prefix(run, job) if job else run_prefix(run)
     there = {item.key: item.bytes async for item in bucket.list(prefix)}

@@ -8,6 +8,7 @@ import platform
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
@@ -20,9 +21,9 @@ from agent.base.durable import remove_tree
 from agent.base.errors import StoreError, UsageError
 from agent.base.logs import RunLogger
 from agent.batch.fold import State, fold
-from agent.batch.follow import LOOK_BACK
 from agent.batch.history import History
 from agent.batch.log import Listed, LogReader
+from agent.batch.named import find_run
 from agent.browser.interface import WATCH
 from agent.bucket.store import Bucket
 from agent.cli.report import print_outcome
@@ -33,8 +34,8 @@ from agent.config.overrides import Override
 from agent.config.settings import Notify, Settings
 from agent.contract import facts
 from agent.contract.entries import Entry, write_entry
-from agent.contract.ids import Batch, is_run_id, run_started
-from agent.contract.layout import INDEX, PointerKey, StateKey, index_start, job_prefix, parse_key
+from agent.contract.ids import Batch, run_started
+from agent.contract.layout import PointerKey, StateKey, job_prefix, parse_key
 from agent.contract.releases import Pin
 from agent.demo import claim_folder
 from agent.notify.outcome import Outcome
@@ -74,13 +75,20 @@ def rerun(
 ) -> None:
     """Do a job of an earlier run once more, here.
 
-    It gets that run's release and the state that the job had then, and its secrets and browser as on any run here. What
-    it writes goes into a folder. Nothing is written to the bucket, nobody is notified, and no power is switched off.
+    RUN is a run's id, as `mayfly status` lists them, or `latest`. The job gets that run's release and the state that it
+    had then, and its secrets and browser as on any run here. What it writes goes into a folder. Nothing is written to
+    the bucket, nobody is notified, and no power is switched off.
     """
-    if not is_run_id(run):
-        raise UsageError(f"{run} is no run", remedy="`mayfly status` lists runs")
     around = surroundings()
     loaded, places = options.load_or_fail(around)
+
+    async def bucket_of_run() -> Bucket:
+        return await open_bucket(loaded.settings.store, places.bucket, around.environ)
+
+    async def meant() -> tuple[Batch, str]:
+        return await find_run(await bucket_of_run(), run, datetime.now(UTC))
+
+    batch, run = threads.run(meant())
     place = (around.cwd / (folder or f"rerun-{run}-{job}")).absolute()
     claim_folder(place, by=f"{COMMAND} --dir", marker=MARKER)
     with state_disk(place):  # what an earlier rerun left would be newer than what the run had
@@ -92,9 +100,8 @@ def rerun(
         around = replace(around, environ={**around.environ, WATCH: "1"})
 
     async def work() -> Outcome:
-        there = await open_bucket(loaded.settings.store, places.bucket, around.environ)
         here = await open_bucket(own.settings.store, own_places.bucket, around.environ)
-        release = await prepare(there, here, run, job, own.settings)
+        release = await prepare(await bucket_of_run(), here, (batch, run), job, own.settings)
         click.echo(f"{job} of {run}: {release.ref} ({release.commit[:12]}), in {place}", err=True)
         # Nothing of this run comes near the bucket any more.
         return await perform(own, own_places, around, only=frozenset({job}))
@@ -114,41 +121,27 @@ def _alone(loaded: Loaded) -> Loaded:
 
 
 async def prepare(
-    there: Bucket, here: Bucket, run: str, job: str, settings: Settings
+    there: Bucket, here: Bucket, attempt: tuple[Batch, str], job: str, settings: Settings
 ) -> facts.Release:
     """Leave in an empty bucket what a job found in an earlier run, and return the release that it ran.
 
     Args:
         there: The bucket of the run; it is only read.
         here: The empty one.
-        run: The run.
+        attempt: The run, and its batch.
         job: The job.
         settings: Which channel of releases is followed.
 
     Raises:
-        UsageError: The run, or the job in it, is not known.
+        UsageError: The job is not known in the run.
         StoreError: A bucket failed.
     """
-    batch = await batch_of(there, run)
+    batch, run = attempt
     state = await _look(there, batch)
     release = release_of(state, run, job)
     await _bring_state(there, here, batch, run, job)
     await _pin(there, here, release, settings)
     return release
-
-
-async def batch_of(bucket: Bucket, run: str) -> Batch:
-    """Return the batch at which a run is an attempt.
-
-    Raises:
-        UsageError: No pointer tells of the run.
-    """
-    since = run_started(run) - LOOK_BACK
-    async for item in bucket.list(INDEX, after=index_start(since)):
-        key = parse_key(item.key)
-        if isinstance(key, PointerKey) and key.entry.run == run:
-            return key.entry.batch
-    raise UsageError(f"no run {run} is known in {bucket.name}", remedy="`mayfly status` lists runs")
 
 
 def release_of(state: State, run: str, job: str) -> facts.Release:
@@ -203,7 +196,7 @@ async def _bring_state(there: Bucket, here: Bucket, batch: Batch, run: str, job:
     if said is None:
         return
     # Only a state that an entry names counts.
-    left_by = await batch_of(there, found.key.run)
+    left_by, _ = await find_run(there, found.key.run, datetime.now(UTC))
     for one in await LogReader(there, left_by).look():
         if one.key.run == found.key.run and isinstance(one.entry, Entry):
             await here.put(one.key.text, write_entry(one.entry))

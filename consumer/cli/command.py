@@ -34,38 +34,132 @@ NEVER_BEGAN = (
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def bucket_command(function: Function) -> Function:
-    """Give a command the options that say which bucket, and have it exit with the code that it returns."""
-
-    @functools.wraps(function)
-    def guarded(*args: Any, **kwargs: Any) -> None:
-        sys.exit(int(function(*args, **kwargs)))
-
-    options = (
-        click.option("--store", metavar="URL", help="Bucket: s3://..., file:///... or a folder."),
-        click.option(
-            "--config", type=click.Path(path_type=Path), help="Configuration file (agent.toml)."
-        ),
-        click.option("--set", "pairs", metavar="KEY=VALUE", multiple=True, help="Override a key."),
-        click.option("--json", "as_json", is_flag=True, help="JSON on stdout."),
-    )
-    for option in reversed(options):
-        guarded = option(guarded)
-    return guarded  # type: ignore[return-value]  # click adds its options to the function it is given
-
-
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the options of a command that judges runs say."""
+    """What the options say that many commands have: which bucket, and how its runs are judged."""
 
     store: str | None
     config: Path | None
     pairs: tuple[str, ...]
     as_json: bool
-    history: Path | None
-    schedule: str | None
-    grace: float
-    timezone: str | None
+    history: Path | None = None
+    schedule: str | None = None
+    grace: float = 0.0
+    timezone: str | None = None
+
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+BUCKET = (
+    click.option("--store", metavar="URL", help="Bucket: s3://..., file:///... or a folder."),
+    click.option(
+        "--config", type=click.Path(path_type=Path), help="Configuration file (agent.toml)."
+    ),
+    click.option("--set", "pairs", metavar="KEY=VALUE", multiple=True, help="Override a key."),
+    click.option("--json", "as_json", is_flag=True, help="JSON on stdout."),
+)
+JUDGED = (
+    click.option(
+        "--history",
+        type=FILE,
+        help="Where to keep what was read [a file for each bucket, in the state directory].",
+    ),
+    click.option(
+        "--schedule",
+        metavar="CRON",
+        help="When runs are due that do not say it, such as '10 4 * * *'.",
+    ),
+    click.option(
+        "--grace",
+        type=Units("duration"),
+        default="1h",
+        help="How late a run of --schedule may begin [1h].",
+    ),
+    click.option(
+        "--timezone",
+        metavar="NAME",
+        help="Of --schedule, and of days and times, such as Asia/Tokyo [of each schedule].",
+    ),
+)
+PULLED = (
+    click.option(
+        "--job", "jobs", metavar="NAME", multiple=True, help="Pull only this job; repeatable."
+    ),
+    click.option("--partial", is_flag=True, help="Pull also what jobs left that did not succeed."),
+    click.option(
+        "--complete-groups", is_flag=True, help="Pull shards only when their whole group is done."
+    ),
+    click.option(
+        "--keep",
+        metavar="N",
+        type=click.IntRange(1),
+        help="Remove all but the N newest runs of each job.",
+    ),
+    click.option(
+        "--exec",
+        "command",
+        metavar="CMD",
+        help="Run CMD (by sh) once for each run and job; MAYFLY_PATH, ...",
+    ),
+    click.option(
+        "--exec-timeout",
+        type=Units("duration"),
+        default="10m",
+        show_default=True,
+        help="Limit of CMD.",
+    ),
+    click.option(
+        "--max-bytes",
+        type=Units("size"),
+        default="10GiB",
+        show_default=True,
+        help="Most that a job of a run may hold.",
+    ),
+)
+
+
+def bucket_command(function: Function, more: tuple[Callable[..., Any], ...] = ()) -> Function:
+    """Give a command options that say which bucket, as one value `options`, and let it exit with what it returns."""
+
+    @functools.wraps(function)
+    def guarded(**given: Any) -> None:
+        names = [one.name for one in fields(Options) if one.name in given]
+        options = Options(**{name: given.pop(name) for name in names})
+        sys.exit(int(function(options=options, **given)))
+
+    for option in reversed((*BUCKET, *more)):
+        guarded = option(guarded)
+    return guarded  # type: ignore[return-value]  # click adds its options to the function it is given
+
+
+def known_command(function: Function) -> Function:
+    """Give a command the options of `bucket_command`, and those that say how runs are judged."""
+    return bucket_command(function, JUDGED)
+
+
+def pull_command(function: Function) -> Function:
+    """Give a command options that say what is pulled, as `wish`, and what is called for it, as `hook`."""
+
+    @functools.wraps(function)
+    def gathered(
+        jobs: tuple[str, ...], command: str | None, exec_timeout: float, **given: Any
+    ) -> Any:
+        from agent.base.errors import UsageError  # noqa: PLC0415
+        from agent.config.jobsfile import is_job_name  # noqa: PLC0415
+        from consumer.pull.hooks import Hook  # noqa: PLC0415
+        from consumer.pull.plan import Wish  # noqa: PLC0415
+
+        for job in jobs:
+            if not is_job_name(job):
+                raise UsageError(f"{job!r} cannot be the name of a job")
+        said = {
+            name: given.pop(name) for name in ("keep", "partial", "complete_groups", "max_bytes")
+        }
+        hook = Hook(command, dict(os.environ), exec_timeout) if command else None
+        return function(wish=Wish(frozenset(jobs), **said), hook=hook, **given)
+
+    for option in reversed(PULLED):
+        gathered = option(gathered)
+    return gathered  # type: ignore[return-value]  # as above
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,51 +178,16 @@ class Known:
     judged: "Judged"
 
     def run(self, name: str) -> "tuple[Batch, Run]":
-        """Return the run that a person means: by its id, or the `latest`.
+        """Return the run that a person means.
 
         Raises:
             UsageError: There is no such run.
         """
-        from agent.base.errors import UsageError  # noqa: PLC0415
+        from agent.batch.named import run_named  # noqa: PLC0415
 
         runs = {run.id: (batch, run) for batch, run in self.history.runs}
-        began = [key for key, (_, run) in runs.items() if run.stood_back is None]
-        found = runs.get(began[-1] if name == "latest" and began else name)
-        if found is None:
-            raise UsageError(
-                f"no run {name!r} is known in {self.bucket.name}",
-                remedy=f"`mayfly status -n 100` lists runs; `latest` is the last one. {NEVER_BEGAN}",
-            )
-        return found
-
-
-def known_command(function: Function) -> Function:
-    """Give a command the options that say which bucket, and how its runs are judged, as one value `options`."""
-
-    def gathered(**given: Any) -> int:
-        options = Options(**{one.name: given.pop(one.name) for one in fields(Options)})
-        return int(function(options=options, **given))
-
-    gathered.__name__, gathered.__doc__ = function.__name__, function.__doc__
-    command = bucket_command(gathered)
-    options = (
-        click.option(
-            "--history",
-            type=click.Path(path_type=Path, dir_okay=False),
-            help="Where to keep what was read [as `mayfly serve`].",
-        ),
-        click.option("--schedule", metavar="CRON", help="When runs are due that do not say it."),
-        click.option(
-            "--grace",
-            type=Units("duration"),
-            default="1h",
-            help="How late a run of --schedule may begin [1h].",
-        ),
-        click.option("--timezone", metavar="NAME", help="Whose days and times to show."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command  # type: ignore[return-value]  # as above
+        stood_back = {key: run.stood_back is not None for key, (_, run) in runs.items()}
+        return runs[run_named(name, stood_back, self.bucket.name, NEVER_BEGAN)]
 
 
 def known_of(options: Options) -> Known:
@@ -138,13 +197,11 @@ def known_of(options: Options) -> Known:
         MayflyError: The bucket or the history cannot be used.
     """
     from consumer.judge import judge  # noqa: PLC0415
-    from consumer.store import Store, default_name  # noqa: PLC0415
+    from consumer.store import Store  # noqa: PLC0415
 
-    rules = rules_of(options.schedule, options.grace, options.timezone)
-    bucket = open_bucket(options.store, options.config, options.pairs)
-    folder = state_folder(options.config, options.pairs) / "home"
-    path = options.history or folder / default_name(bucket.identity)
-    store = Store.open(path, bucket.identity, rules.now)
+    rules = rules_of(options)
+    bucket = open_bucket(options)
+    store = Store.open(history_of(options, bucket), bucket.identity, rules.now)
     asyncio.run(catch_up(bucket, store, rules.now))
     history = store.history()
     return Known(bucket, store, history, judge(history, rules))
@@ -160,13 +217,13 @@ async def catch_up(bucket: "ReadOnlyBucket", store: "Store", now: datetime) -> N
         read += found.entries
         for batch, problem in found.failed:
             click.echo(f"warning: {batch.schedule}/{batch.name}: {problem}", err=True)
-        if not found.more or not found.changed:
+        if not found.more:
             return
         if sys.stderr.isatty():
             click.echo(f"reading the bucket for the first time: {read} entries", err=True)
 
 
-def rules_of(schedule: str | None, grace: float, timezone: str | None) -> "Rules":
+def rules_of(options: Options) -> "Rules":
     """Return how to judge, as a person says it.
 
     Raises:
@@ -180,23 +237,25 @@ def rules_of(schedule: str | None, grace: float, timezone: str | None) -> "Rules
     from consumer.judge import Rules  # noqa: PLC0415
     from consumer.schedule import times_of  # noqa: PLC0415
 
-    now = datetime.now(UTC)
+    now, timezone = datetime.now(UTC), options.timezone
     try:
         zone = ZoneInfo(timezone) if timezone else None
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(
             f"there is no time zone {timezone!r}", remedy="such as --timezone Asia/Tokyo"
         ) from error
-    if schedule is None:
+    if options.schedule is None:
         return Rules(now, zone)
-    said = Schedule(expression=schedule, timezone=timezone or "UTC", grace_seconds=grace)
+    said = Schedule(
+        expression=options.schedule, timezone=timezone or "UTC", grace_seconds=options.grace
+    )
     times = times_of(said, now)
     if isinstance(times, Invalid):
         raise UsageError(times.reason, remedy="such as --schedule '10 4 * * *'")
     return Rules(now, zone, said)
 
 
-def open_bucket(store: str | None, config: Path | None, pairs: tuple[str, ...]) -> "ReadOnlyBucket":
+def open_bucket(options: Options) -> "ReadOnlyBucket":
     """Return the bucket that flags, environment and configuration file name.
 
     Raises:
@@ -208,7 +267,7 @@ def open_bucket(store: str | None, config: Path | None, pairs: tuple[str, ...]) 
     from agent.config.faults import ConfigurationError, Fault  # noqa: PLC0415
     from consumer.bucket import ReadOnlyBucket  # noqa: PLC0415
 
-    loaded, places = _loaded(store, config, pairs)
+    loaded, places = _loaded(options)
     faults, settings = list(loaded.faults), loaded.settings
     address = bucket_at(settings.store, places.bucket)
     if not isinstance(address, LocalBucket) and settings.store.credentials != "default":
@@ -225,19 +284,19 @@ def open_bucket(store: str | None, config: Path | None, pairs: tuple[str, ...]) 
     return ReadOnlyBucket.open(address, static_credentials(os.environ))
 
 
-def state_folder(config: Path | None, pairs: tuple[str, ...]) -> Path:
-    """Return the folder in which this computer keeps what Mayfly remembers."""
-    return _loaded(None, config, pairs)[1].state
+def history_of(options: Options, bucket: "ReadOnlyBucket") -> Path:
+    """Return the file in which it is kept what was read of a bucket: unless a person says, each has its own."""
+    from consumer.store import default_name  # noqa: PLC0415
+
+    return options.history or _loaded(options)[1].state / "home" / default_name(bucket.identity)
 
 
-def loaded_settings(config: Path | None, pairs: tuple[str, ...]) -> "Settings":
+def loaded_settings(options: Options) -> "Settings":
     """Return what the configuration says; the defaults where it has faults."""
-    return _loaded(None, config, pairs)[0].settings
+    return _loaded(options)[0].settings
 
 
-def _loaded(
-    store: str | None, config: Path | None, pairs: tuple[str, ...]
-) -> "tuple[Loaded, Locations]":
+def _loaded(options: Options) -> "tuple[Loaded, Locations]":
     from agent.config.locate import (  # noqa: PLC0415
         MACHINE,
         Surroundings,
@@ -247,8 +306,8 @@ def _loaded(
     )
 
     around = Surroundings(os.environ, MACHINE.exists(), Path.cwd(), Path.read_text)
-    overrides = [bucket_override(store, around.cwd)] if store else []
-    loaded = load_settings(config, around, pairs, overrides)
+    overrides = [bucket_override(options.store, around.cwd)] if options.store else []
+    loaded = load_settings(options.config, around, options.pairs, overrides)
     return loaded, locate(loaded.settings.paths, around)
 
 

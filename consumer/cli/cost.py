@@ -20,6 +20,7 @@ ALWAYS_ON_TYPE = "t3.medium"
 """The machine that is compared with where nobody says what theirs costs."""
 HEADINGS = ("BEGAN", "BILLED", "BOUGHT", "USD/H", "MACHINE", "OTHER", "TOTAL", "RUN")
 RIGHT = frozenset({1, 3, 4, 5, 6})
+SUMS = ("runs_usd", "estimated_usd", "standing_usd", "so_far_usd", "forecast_usd")
 
 
 @click.command()
@@ -38,7 +39,7 @@ def cost(*, options: Options, which: str | None) -> ExitCode:
     now, zone = known.judged.now, known.judged.zone
     moment = first.replace(tzinfo=zone) if first else now
     costs = month_costs(known.history, month_of(moment, zone), now)
-    prices = loaded_settings(options.config, options.pairs).cost
+    prices = loaded_settings(options).cost
     always = _always_on(prices)
     if options.as_json:
         dump(_json(costs, prices, known.bucket.name, always))
@@ -135,12 +136,8 @@ def _json(costs: "MonthCosts", prices: "Prices", bucket: str, always: float) -> 
             }
             for one in costs.runs
         ],
-        "runs_usd": round(costs.runs_usd, 6),
-        "estimated_usd": round(costs.estimated_usd, 6),
+        **{name: round(getattr(costs, name), 6) for name in SUMS},
         "unknown_runs": costs.unknown,
-        "standing_usd": round(costs.standing_usd, 6),
-        "so_far_usd": round(costs.so_far_usd, 6),
-        "forecast_usd": round(costs.forecast_usd, 6),
         "always_on_usd": round(always, 6),
         "poll_requests_month": requests_month(),
         "currency": prices.currency,

@@ -6,18 +6,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
-from hashlib import sha256
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import click
 
 from agent.base.errors import ExitCode, StoreError, UsageError
+from agent.batch.named import LATEST, run_named
 from consumer.cli.command import Known, Options, dump, known_command, known_of
 
 if TYPE_CHECKING:
-    from agent.contract.descriptor import Resource
-    from consumer.bucket import ReadOnlyBucket
     from consumer.diff import Changes, Side
     from consumer.pull.plan import Result
 
@@ -37,7 +35,8 @@ def diff(
 ) -> ExitCode:
     """Show what changed in a job's results: files, and records where their schema has a primaryKey.
 
-    Compared are the last two successes; with one RUN, that and the one before it; with two, these.
+    Compared are the last two successes; with one RUN, that and the one before it; with two, these. RUN is a run's id,
+    as `mayfly status` lists them, or `latest`: here the last success.
     """
     from consumer.diff import changes_of, compare  # noqa: PLC0415
 
@@ -61,15 +60,11 @@ def diff(
 
 def _chosen(job: str, known: list[str], runs: tuple[str, ...]) -> tuple[str | None, str]:
     """Return which runs are compared, the earlier first; None for a first run, which is a baseline."""
-    wrong = [run for run in runs if run not in known]
-    if wrong or not known:
-        what = f" in {', '.join(wrong)}" if wrong else ""
-        raise UsageError(
-            f"{job} has no success{what}", remedy="`mayfly status` shows the last runs"
-        )
-    if len(runs) == 2:  # noqa: PLR2004
-        return runs
-    at = known.index(runs[0]) if runs else len(known) - 1
+    where = f"the successes of {job}"
+    meant = [run_named(run, dict.fromkeys(known, False), where) for run in runs or (LATEST,)]
+    if len(meant) == 2:  # noqa: PLR2004
+        return meant[0], meant[1]
+    at = known.index(meant[0])
     return (known[at - 1] if at else None), known[at]
 
 
@@ -103,6 +98,7 @@ def _side(known: Known, one: "Result", folder: Path) -> "Side":
     from agent.contract.layout import JobKey  # noqa: PLC0415
     from consumer.diff import Side  # noqa: PLC0415
     from consumer.entries import read_package  # noqa: PLC0415
+    from consumer.objects import Objects, file_of  # noqa: PLC0415
 
     key = JobKey(one.run, one.job.name)
     text = asyncio.run(known.bucket.get(key.text, limit=one.committed.bytes))
@@ -110,34 +106,16 @@ def _side(known: Known, one: "Result", folder: Path) -> "Side":
     if package is None or isinstance(package, Invalid):
         why = package.reason if package else "it is no longer in the bucket"
         raise StoreError(f"the package of {one.job.name} in {one.run} cannot be used: {why}")
-    resources = {resource.path: resource for resource in package.resources}
+    files = {resource.path: file_of(key, resource).object for resource in package.resources}
 
-    def opened(path: str) -> IO[bytes]:
-        where = JobKey(one.run, one.job.name, path).text
-        return asyncio.run(_download(known.bucket, where, resources[path], folder))
-
-    return Side(package.resources, opened)
-
-
-async def _download(
-    bucket: "ReadOnlyBucket", key: str, file: "Resource", folder: Path
-) -> IO[bytes]:
-    """Return a file of the bucket, as it was committed."""
-    stream = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 -- its reader closes it
-    found, size = sha256(), 0
-    try:
-        async for piece in bucket.pieces(key, file.bytes):
-            found.update(piece)
-            size += len(piece)
-            if size > file.bytes:
-                break
+    async def download(path: str) -> IO[bytes]:
+        stream = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 -- its reader closes it
+        async for piece in Objects(known.bucket, known.store).pieces(files[path]):
             stream.write(piece)
-    except FileNotFoundError as error:
-        raise StoreError(f"{key} is no longer in the bucket") from error
-    if (size, f"sha256:{found.hexdigest()}") != (file.bytes, file.hash):
-        raise StoreError(f"{key} is not what was committed")
-    stream.seek(0)
-    return stream
+        stream.seek(0)
+        return stream
+
+    return Side(package.resources, lambda path: asyncio.run(download(path)))
 
 
 def _lines(found: "Changes | None", job: str, after: str) -> Iterator[str]:

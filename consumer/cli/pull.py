@@ -6,14 +6,21 @@ import json
 import os
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from agent.base.errors import ExitCode, UsageError
-from consumer.cli.command import bucket_command, open_bucket
+from agent.batch.named import LATEST
+from consumer.cli.command import Options, bucket_command, open_bucket, pull_command
 from consumer.options import Since, Units
+
+if TYPE_CHECKING:
+    from consumer.pull.hooks import Hook
+    from consumer.pull.plan import Wish
 
 SHORTEST_WATCH = 1.0
 """Seconds between two looks into the bucket, at least: each is a request that somebody pays for."""
@@ -21,51 +28,19 @@ SHORTEST_WATCH = 1.0
 
 @click.command()
 @click.argument("dest", metavar="DEST", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--job", "jobs", metavar="NAME", multiple=True, help="Only this job; repeatable.")
+@pull_command
 @click.option(
     "--run",
     "runs",
     metavar="RUN",
     multiple=True,
-    help="Only this run, also if you removed it; repeatable.",
+    help="Only this run (or `latest`), also if you removed it; repeatable.",
 )
 @click.option(
     "--since",
     type=Since(),
     metavar="WHEN",
     help="Only runs that began since a date, or a duration ago.",
-)
-@click.option("--partial", is_flag=True, help="Also what jobs left that did not succeed.")
-@click.option(
-    "--complete-groups",
-    is_flag=True,
-    help="Shards only when their whole group is done.",
-)
-@click.option(
-    "--keep",
-    metavar="N",
-    type=click.IntRange(1),
-    help="Remove all but the N newest runs of each job.",
-)
-@click.option(
-    "--exec",
-    "command",
-    metavar="CMD",
-    help="Run CMD (by sh) once for each run and job; MAYFLY_PATH, ...",
-)
-@click.option(
-    "--exec-timeout",
-    type=Units("duration"),
-    default="10m",
-    show_default=True,
-    help="Limit of CMD.",
-)
-@click.option(
-    "--max-bytes",
-    type=Units("size"),
-    default="10GiB",
-    show_default=True,
-    help="Most that a job of a run may hold.",
 )
 @click.option("--again", is_flag=True, help="Try jobs once more that were rejected.")
 @click.option(
@@ -86,29 +61,19 @@ SHORTEST_WATCH = 1.0
 @bucket_command
 def pull(
     *,
+    options: Options,
     dest: Path,
-    jobs: tuple[str, ...],
+    wish: "Wish",
+    hook: "Hook | None",
     runs: tuple[str, ...],
     since: datetime | None,
-    partial: bool,
-    complete_groups: bool,
-    keep: int | None,
-    command: str | None,
-    exec_timeout: float,
-    max_bytes: int,
     again: bool,
     lock_timeout: float,
     watch: float | None,
-    store: str | None,
-    config: Path | None,
-    pairs: tuple[str, ...],
-    as_json: bool,
 ) -> ExitCode:
     """Fetch jobs into DEST as they end: verified, each at once, as DEST/JOB/RUN, with a link DEST/JOB/latest."""
     from agent.config.faults import ConfigurationError, Fault  # noqa: PLC0415
     from consumer.pull.folder import Destination, FolderError  # noqa: PLC0415
-    from consumer.pull.hooks import Hook  # noqa: PLC0415
-    from consumer.pull.plan import Wish  # noqa: PLC0415
     from consumer.pull.progress import watching  # noqa: PLC0415
     from consumer.pull.report import Report, report_json, summary_line  # noqa: PLC0415
     from consumer.pull.session import pull as pull_once  # noqa: PLC0415
@@ -117,13 +82,11 @@ def pull(
 
     if watch is not None and watch < SHORTEST_WATCH:
         raise UsageError(f"--watch takes {SHORTEST_WATCH:g} seconds or more")
-    if watch is not None and again:
-        raise UsageError("--again is for one pull, not for a watch")
-    wish = Wish(
-        frozenset(jobs), frozenset(runs), since, keep, partial, complete_groups, max_bytes, again
-    )
-    hook = Hook(command, dict(os.environ), exec_timeout) if command else None
-    bucket = open_bucket(store, config, pairs)
+    for option, given in (("--again", again), (f"--run {LATEST}", LATEST in runs)):
+        if watch is not None and given:
+            raise UsageError(f"{option} is for one pull, not for a watch")
+    wish = replace(wish, runs=frozenset(runs), since=since, again=again)
+    bucket, as_json = open_bucket(options), options.as_json
 
     def say(line: str, problem: bool) -> None:
         click.echo(line, err=problem or as_json)

@@ -11,12 +11,20 @@ from typing import TYPE_CHECKING
 import click
 
 from agent.base.errors import ExitCode, UsageError
-from consumer.cli.command import bucket_command, open_bucket, rules_of, state_folder
+from consumer.cli.command import (
+    Options,
+    history_of,
+    known_command,
+    open_bucket,
+    pull_command,
+    rules_of,
+)
 from consumer.options import Units
 
 if TYPE_CHECKING:
     from consumer.pull.folder import Destination
-    from consumer.service import Pulling
+    from consumer.pull.hooks import Hook
+    from consumer.pull.plan import Wish
 
 EXTRA = "pip install 'mayfly[home]'"
 SHORTEST_INTERVAL = 1.0
@@ -33,11 +41,6 @@ SHORTEST_INTERVAL = 1.0
     help="Name by which browsers call it, such as mayfly.example.org; repeatable.",
 )
 @click.option(
-    "--history",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Database of what was seen [one of each bucket, in the state directory].",
-)
-@click.option(
     "--interval",
     type=Units("duration"),
     default="60s",
@@ -52,65 +55,30 @@ SHORTEST_INTERVAL = 1.0
     help="Without a poll, /healthz answers 503.",
 )
 @click.option(
-    "--schedule",
-    metavar="CRON",
-    help="When runs are due that name no schedule, such as '10 4 * * *'.",
-)
-@click.option(
-    "--grace",
-    type=Units("duration"),
-    default="1h",
-    show_default=True,
-    help="After that a run that did not begin is missed; with --schedule.",
-)
-@click.option(
-    "--timezone",
-    metavar="NAME",
-    help="Of --schedule, and of days and months, such as Asia/Tokyo [of each schedule].",
-)
-@click.option(
     "--pull",
     "dest",
     metavar="DEST",
     type=click.Path(path_type=Path, file_okay=False),
     help="Pull jobs into DEST as well.",
 )
-@click.option("--job", "jobs", metavar="NAME", multiple=True, help="Pull only this job.")
-@click.option("--partial", is_flag=True, help="Pull also what jobs left that did not succeed.")
-@click.option("--complete-groups", is_flag=True, help="Pull shards only when all are done.")
-@click.option("--keep", metavar="N", type=click.IntRange(1), help="Of each job, in DEST.")
-@click.option("--exec", "command", metavar="CMD", help="Run CMD for each pulled run and job.")
-@click.option("--exec-timeout", type=Units("duration"), default="10m", show_default=True)
-@click.option("--max-bytes", type=Units("size"), default="10GiB", show_default=True)
+@pull_command
 @click.option(
     "--print-logs",
     is_flag=True,
     help="Print runs' logs on stdout as they arrive, for whatever collects those.",
 )
-@bucket_command
+@known_command
 def serve(
     *,
+    options: Options,
     listen: str,
     hosts: tuple[str, ...],
-    history: Path | None,
     interval: float,
     unhealthy_after: float,
-    schedule: str | None,
-    grace: float,
-    timezone: str | None,
     dest: Path | None,
-    jobs: tuple[str, ...],
-    partial: bool,
-    complete_groups: bool,
-    keep: int | None,
-    command: str | None,
-    exec_timeout: float,
-    max_bytes: int,
+    wish: "Wish",
+    hook: "Hook | None",
     print_logs: bool,
-    store: str | None,
-    config: Path | None,
-    pairs: tuple[str, ...],
-    as_json: bool,
 ) -> ExitCode:
     """Serve metrics, health and the pages of what the bucket says, until SIGTERM.
 
@@ -120,28 +88,25 @@ def serve(
     from agent import __version__  # noqa: PLC0415
     from consumer import service  # noqa: PLC0415
     from consumer.pull.watch import until_stopped  # noqa: PLC0415
-    from consumer.store import default_name  # noqa: PLC0415
     from consumer.web.logs import make_log  # noqa: PLC0415
     from consumer.web.server import parse_address  # noqa: PLC0415
 
     if interval < SHORTEST_INTERVAL:
         raise UsageError(f"--interval takes {SHORTEST_INTERVAL:g} seconds or more")
     host, port = parse_address(listen)
-    rules = rules_of(schedule, grace, timezone)
-    terminal = sys.stderr.isatty() and not as_json
+    rules = rules_of(options)
+    terminal = sys.stderr.isatty() and not options.as_json
     log = make_log(sys.stderr, terminal=terminal, colours=not os.environ.get("NO_COLOR"))
-    bucket = open_bucket(store, config, pairs)
+    bucket = open_bucket(options)
     with ExitStack() as stack:
         pulling = None
         if dest is not None:
-            place = stack.enter_context(_destination(dest))
-            wanted = (jobs, partial, keep, max_bytes, complete_groups)
-            pulling = _pulling(place, wanted, command, exec_timeout)
-        options = service.Options(
+            pulling = service.Pulling(stack.enter_context(_destination(dest)), wish, hook)
+        wanted = service.Options(
             host=host,
             port=port,
             hosts=hosts,
-            history=history or state_folder(config, pairs) / "home" / default_name(bucket.identity),
+            history=history_of(options, bucket),
             interval=interval,
             stale_after=unhealthy_after,
             rules=rules,
@@ -149,7 +114,7 @@ def serve(
             print_logs=click.echo if print_logs else None,
             version=__version__,
         )
-        work = service.serve(bucket, options, log)
+        work = service.serve(bucket, wanted, log)
         code = asyncio.run(until_stopped(work, stopped=ExitCode.DONE))
     log.info("serve.stopped")
     return code
@@ -174,25 +139,3 @@ def _destination(dest: Path) -> "Iterator[Destination]":
             yield place
     except FolderError as error:
         raise ConfigurationError([Fault("--pull", str(dest), str(error), error.remedy)]) from error
-
-
-def _pulling(
-    place: "Destination",
-    wanted: tuple[tuple[str, ...], bool, int | None, int, bool],
-    command: str | None,
-    exec_timeout: float,
-) -> "Pulling":
-    from agent.config.jobsfile import is_job_name  # noqa: PLC0415
-    from consumer.pull.hooks import Hook  # noqa: PLC0415
-    from consumer.pull.plan import Wish  # noqa: PLC0415
-    from consumer.service import Pulling  # noqa: PLC0415
-
-    jobs, partial, keep, max_bytes, complete = wanted
-    for job in jobs:
-        if not is_job_name(job):
-            raise UsageError(f"{job!r} cannot be the name of a job")
-    hook = Hook(command, dict(os.environ), exec_timeout) if command else None
-    wish = Wish(
-        frozenset(jobs), keep=keep, partial=partial, complete_groups=complete, max_bytes=max_bytes
-    )
-    return Pulling(place, wish, hook)

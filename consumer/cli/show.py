@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agent.base.console import aligned, columns_of, cut, printable
-from agent.base.errors import ExitCode, MayflyError, UsageError
+from agent.base.errors import ExitCode, UsageError
 from agent.base.units import show_duration, show_size
 from consumer.cli.command import (
     Known,
@@ -84,20 +84,11 @@ async def _of_run(known: Known, run: str) -> "Text":
 
 async def _of_job(known: Known, run: str, job: str) -> "tuple[Package | Invalid | None, Text]":
     from agent.contract.layout import JobKey  # noqa: PLC0415
-    from agent.contract.package import Package  # noqa: PLC0415
-    from consumer.objects import Objects, file_of, log_of  # noqa: PLC0415
-    from consumer.page.given import MOST_LOG_BYTES, Text  # noqa: PLC0415
+    from consumer.objects import Objects  # noqa: PLC0415
 
     objects = Objects(known.bucket, known.store)
     package = await objects.package({run: known.run(run)}, run, job)
-    printed = log_of(package) if isinstance(package, Package) else None
-    if printed is None:
-        return package, Text()
-    try:
-        text = await objects.end(file_of(JobKey(run, job), printed).object, MOST_LOG_BYTES)
-    except MayflyError as error:
-        text = Text(problem=str(error))
-    return package, text
+    return package, await objects.printed(package, JobKey(run, job))
 
 
 def _tell(lines: Iterable[str]) -> None:

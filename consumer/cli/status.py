@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 HEADINGS = ("STATUS", "BEGAN", "AGO", "JOBS", "FILES", "TOOK", "RUN")
 RIGHT = frozenset({2, 3, 4, 5})
-GROUPS = 5
-"""The newest ones."""
 COLOURS = {
     "succeeded": "green",
     "partial": "yellow",
@@ -98,8 +96,7 @@ def lines(judged: "Judged", found: "Verdict") -> Iterator[str]:
 
 def shards(judged: "Judged") -> Iterator[str]:
     """Yield how the newest groups of shards are."""
-    sharded = [group for group in judged.groups if group.shards > 1]
-    for number, one in enumerate(sharded[: -GROUPS - 1 : -1]):
+    for number, one in enumerate(judged.sharded):
         if not number:
             yield ""
         state = one.state(judged.now).value

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import click
 
 from agent.base.errors import ExitCode, UsageError
-from consumer.cli.command import bucket_command, dump, open_bucket, paint
+from consumer.cli.command import Options, bucket_command, dump, open_bucket, paint
 
 if TYPE_CHECKING:
     from consumer.verify import Report
@@ -22,34 +22,21 @@ SHOWN_PROBLEMS = 50
 @click.argument("what", metavar="RUN|FOLDER")
 @click.argument("job", metavar="[JOB]", required=False)
 @bucket_command
-def verify(
-    *,
-    what: str,
-    job: str | None,
-    store: str | None,
-    config: Path | None,
-    pairs: tuple[str, ...],
-    as_json: bool,
-) -> ExitCode:
+def verify(*, options: Options, what: str, job: str | None) -> ExitCode:
     """Check that all that a run (or one job of it) names is there, byte by byte.
 
     RUN is a run in the bucket, or `latest`. FOLDER is a package that was pulled, or a folder that is pulled into.
     """
+    from agent.batch.named import LATEST  # noqa: PLC0415
     from agent.contract.ids import is_run_id  # noqa: PLC0415
-    from consumer.verify import latest_run, verify_folder, verify_run  # noqa: PLC0415
+    from consumer.verify import verify_folder, verify_run  # noqa: PLC0415
 
-    if what == "latest" or is_run_id(what):
-        bucket, now = open_bucket(store, config, pairs), datetime.now(UTC)
-        run = asyncio.run(latest_run(bucket, now)) if what == "latest" else what
-        report = asyncio.run(verify_run(bucket, run, now, job)) if run else None
-        if report is None:
-            job_of = f"job {job} of run {what}" if job else f"run {what}"
-            raise UsageError(
-                f"no {job_of} is in {bucket.name}", remedy="`mayfly status` shows the last"
-            )
+    if what == LATEST or is_run_id(what):
+        bucket = open_bucket(options)
+        report = asyncio.run(verify_run(bucket, what, datetime.now(UTC), job))
     else:
         report = asyncio.run(verify_folder(_folder(what)))
-    _show(report, as_json=as_json)
+    _show(report, as_json=options.as_json)
     return ExitCode.PARTIAL if report.problems else ExitCode.DONE
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from consumer.groups import Group
-from consumer.judge import JobFacts, Judged, ScheduleFacts
+from consumer.judge import JobFacts, Judged
 from consumer.page.front import attempts, run_lines
 from consumer.page.given import Health
 from consumer.page.sentences import verdict_text
@@ -15,8 +15,6 @@ from consumer.page.words import language
 from consumer.spending import MonthCosts
 
 RUNS = 10
-GROUPS = 5
-"""The newest ones."""
 
 
 def status_document(
@@ -25,7 +23,6 @@ def status_document(
     """Return the verdict, what fails, schedules, jobs, recent runs, the month's cost, and how home is."""
     found = verdict(judged, health)
     pairs = attempts(judged)[: -runs - 1 : -1]
-    sharded = [group for group in judged.groups if group.shards > 1]
     document = {
         "bucket": health.bucket,
         "now": judged.now,
@@ -33,9 +30,12 @@ def status_document(
         "state": found.state,
         "verdict": verdict_text(language("en"), found),
         "troubles": [asdict(one) for one in found.troubles],
-        "schedules": [_schedule(one) for one in judged.schedules],
+        "schedules": [
+            _of(one, "name", "schedule", "problem", "missed", "next_due")
+            for one in judged.schedules
+        ],
         "jobs": [_job(one) for one in judged.jobs],
-        "groups": [_group(one, judged) for one in sharded[: -GROUPS - 1 : -1]],
+        "groups": [_group(one, judged) for one in judged.sharded],
         "runs": [
             asdict(line) | {"cost": getattr(line.cost, "usd", line.cost), "batch": batch.id.name}
             for line, (batch, _) in zip(run_lines(judged, pairs, costs), pairs, strict=True)
@@ -52,39 +52,22 @@ def status_document(
     return plain
 
 
-def _schedule(one: ScheduleFacts) -> dict[str, Any]:
-    return {
-        "name": one.name,
-        "schedule": one.schedule,
-        "problem": one.problem,
-        "missed": one.missed,
-        "next_due": one.next_due,
-    }
+def _of(one: object, *names: str) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in names}
 
 
 def _job(one: JobFacts) -> dict[str, Any]:
-    return {
-        "name": one.name,
-        "schedule": one.schedule,
+    counts = ("running", "failures", "failed_days", "failing_since", "missed")
+    return _of(one, "name", "schedule", *counts) | {
         "state": one.last.state if one.last else None,
-        "running": one.running,
-        "failures": one.failures,
-        "failed_days": one.failed_days,
-        "failing_since": one.failing_since,
-        "missed": one.missed,
         "incomplete": one.incomplete.refused if one.incomplete else 0,
         "last_success": one.last_success.run if one.last_success else None,
     }
 
 
 def _group(one: Group, judged: Judged) -> dict[str, Any]:
-    return {
-        "name": one.name,
-        "schedule": one.schedule,
+    return _of(one, "name", "schedule", "shards", "done", "running") | {
         "state": one.state(judged.now),
-        "shards": one.shards,
-        "done": one.done,
-        "running": one.running,
         "late": one.is_late(judged.now),
         "missing": [shard + 1 for shard in one.missing],
     }

@@ -36,7 +36,6 @@ RECENT = 7
 LISTED = 50
 FAILURES = 20
 CHARTED = 90
-GROUPS = 5
 LEGEND = (State.SUCCEEDED, State.PARTIAL, State.FAILED, State.LOST, State.MISSED, State.RUNNING)
 MARKS = {State.FAILED: "✗", State.RUNNING: "▸", State.SUCCEEDED: "✓", State.PARTIAL: "✓"}
 """What the page's title begins with, so that a tab says it."""
@@ -316,8 +315,7 @@ class GroupView:
 
 
 def _groups(judged: Judged, costs: MonthCosts) -> Iterator[GroupView]:
-    sharded = [group for group in judged.groups if group.shards > 1]
-    for group in sharded[: -GROUPS - 1 : -1]:
+    for group in judged.sharded:
         runs = sorted(group.runs, key=lambda pair: pair[0].status(pair[1]) is RunStatus.SUCCEEDED)
         yield GroupView(
             group.name,

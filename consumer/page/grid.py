@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 from itertools import takewhile
 from typing import Literal
 
-from consumer.groups import State
+from consumer.groups import BAD, State
 from consumer.judge import Day, JobFacts, Judged, ScheduleFacts
 
 COLUMNS = 60
@@ -16,7 +16,6 @@ APART = 6
 """Columns that the name of a month takes."""
 BUSY = 10
 """Batches in two days from which on a column is a run."""
-BAD = frozenset({State.FAILED, State.LOST, State.MISSED})
 By = Literal["day", "run"]
 
 

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
 from agent.base.errors import StoreError, UsageError
+from agent.batch.named import run_named
 from agent.contract.entries import Invalid
 from agent.contract.ids import Batch as Id
 from agent.contract.layout import JobKey, run_prefix
@@ -151,6 +152,7 @@ class _Session:
         history = await asyncio.to_thread(self._load, news)
         if news is None:
             self._check_names(history)
+            self._name_runs(history)
         for item in self.state.owed():
             await self._call_hook(item)
         batches = await asyncio.to_thread(self._whole_groups, history.batches)
@@ -187,10 +189,15 @@ class _Session:
                 f"no job is called {', '.join(wrong)}",
                 remedy=f"there are {', '.join(known[:MOST_NAMES])}{more}",
             )
-        if wrong := sorted(self.wish.runs - {run.id for _, run in history.runs}):
-            raise UnknownError(
-                f"no run is called {', '.join(wrong)}", remedy="`mayfly status` shows the last"
-            )
+
+    def _name_runs(self, history: History) -> None:
+        """Put the id of the run that is meant in the place of `latest`."""
+        known = {run.id: run.stood_back is not None for _, run in history.runs}
+        try:
+            runs = frozenset(run_named(one, known, self.bucket.name) for one in self.wish.runs)
+        except UsageError as error:
+            raise UnknownError(str(error), remedy=error.remedy) from error
+        self.wish = replace(self.wish, runs=runs)
 
     def _whole_groups(self, batches: Sequence[Batch]) -> list[Batch]:
         """Return what need not wait for other shards of its group; of a group that is complete, all shards."""

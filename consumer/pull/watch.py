@@ -47,7 +47,7 @@ async def until_stopped(work: Coroutine[None, None, ExitCode], *, stopped: ExitC
 async def once(bucket: ReadOnlyBucket, store: Store, pull: Pull, done: Done) -> ExitCode:
     """Poll and pull, and return the exit code."""
     try:
-        while (found := await _poll(bucket, store)).more and found.looked:
+        while (found := await _poll(bucket, store)).more:
             pass
     except StoreError as error:
         report = Report(unreachable=error.with_remedy)
@@ -68,8 +68,9 @@ async def for_ever(
     while True:
         try:
             found = await _poll(bucket, store)
+            news = await asyncio.to_thread(store.news)
             if batches is not None:
-                batches = {*batches, *found.looked}
+                batches = {*batches, *news}
             if batches is None or batches or found.failed:
                 report = _with_failures(await pull(batches=batches), found)
                 batches = report.waiting

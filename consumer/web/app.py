@@ -1,4 +1,7 @@
-"""The routes."""
+"""The routes: from a request to the page, the document or the object that it asks for.
+
+A link to an object leads to the path that is its key, such as `/runs/<run>/jobs/<job>/files/...`.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
@@ -20,10 +23,20 @@ from agent.contract.layout import JobKey
 from agent.contract.package import Package
 from consumer.diff import Changes
 from consumer.home import Home, Known
-from consumer.objects import Objects, file_of, log_of
-from consumer.page import pages
+from consumer.objects import Objects, file_of
 from consumer.page.document import status_document
-from consumer.page.given import MOST_LOG_BYTES, Text, Visit
+from consumer.page.file import file_page, may_be_looked_at
+from consumer.page.front import (
+    evidence_wanted,
+    job_page,
+    missing_page,
+    overview,
+    runs_compared,
+    runs_page,
+)
+from consumer.page.given import Text, Visit
+from consumer.page.render import static_file
+from consumer.page.run import run_job_page, run_page
 from consumer.page.words import language_for
 from consumer.spending import month_costs, month_of
 from consumer.web.guard import Guard, plain
@@ -86,7 +99,7 @@ class Site:
         packages = await self._evidence(known)
         health = self._home.health()
         args = (visit(request), known.judged, known.costs, health, packages)
-        return html(await self._made(pages.overview, *args))
+        return html(await self._made(overview, *args))
 
     async def job(self, request: Request) -> Response:
         """Answer with a job's page."""
@@ -94,12 +107,12 @@ class Site:
         names = (request.path_params["schedule"], request.path_params["job"])
         changes = await self._changes(known, *names)
         args = (visit(request), known.judged, *names, changes)
-        return html(await self._made(pages.job_page, *args))
+        return html(await self._made(job_page, *args))
 
     async def runs(self, request: Request) -> Response:
         """Answer with the list of runs."""
         known = self._known
-        return html(await self._made(pages.runs_page, visit(request), known.judged, known.costs))
+        return html(await self._made(runs_page, visit(request), known.judged, known.costs))
 
     async def run(self, request: Request) -> Response:
         """Answer with a run's page."""
@@ -108,21 +121,24 @@ class Site:
             raise HTTPException(404)
         async with turn(self._reading):
             log = await self._objects.log(known.runs, run)
-        month = month_of(known.runs[run][1].started, known.judged.zone)
-        costs = month_costs(known.history, month, known.judged.now)
-        args = (visit(request), known.judged, costs, run, log)
-        return html(await self._made(pages.run_page, *args))
+
+        def make() -> str | None:
+            month = month_of(known.runs[run][1].started, known.judged.zone)
+            costs = month_costs(known.history, month, known.judged.now)
+            return run_page(visit(request), known.judged, costs, run, log)
+
+        return html(await self._made(make))
 
     async def run_job(self, request: Request) -> Response:
         """Answer with the page of a job in a run."""
         known, run, job = self._known, request.path_params["run"], request.path_params["job"]
         async with turn(self._reading):
             package = await self._objects.package(known.runs, run, job)
-            log = await self._printed(package, JobKey(run, job))
+            log = await self._objects.printed(package, JobKey(run, job))
 
         def make() -> str | None:
             here = visit(request)
-            return pages.run_job_page(here, known.judged, run, job, package=package, log=log)
+            return run_job_page(here, known.judged, run, job, package=package, log=log)
 
         return html(await self._made(make))
 
@@ -133,12 +149,12 @@ class Site:
             package = await self._objects.package(self._known.runs, run, job)
             resources = package.resources if isinstance(package, Package) else ()
             found = next((one for one in resources if one.path == path), None)
-            if found is None or not pages.may_be_looked_at(found):
+            if found is None or not may_be_looked_at(found):
                 raise HTTPException(404)
             text = Text()
             if not found.mediatype.startswith("image/"):
                 text = await self._objects.beginning(file_of(JobKey(run, job), found).object)
-        return html(await self._made(pages.file_page, visit(request), run, job, found, text))
+        return html(await self._made(file_page, visit(request), run, job, found, text))
 
     async def object(self, request: Request) -> Response:
         """Answer with an object: its path is its key."""
@@ -148,7 +164,7 @@ class Site:
 
     async def static(self, request: Request) -> Response:
         """Answer with what pages need."""
-        found = pages.static_file(request.path_params["name"])
+        found = static_file(request.path_params["name"])
         if found is None:
             raise HTTPException(404)
         kind, content = found
@@ -159,7 +175,7 @@ class Site:
         found: dict[tuple[str, str], Package] = {}
         try:
             async with asyncio.timeout(EVIDENCE_SECONDS), turn(self._reading):
-                for run, job in pages.evidence_wanted(known.judged):
+                for run, job in evidence_wanted(known.judged):
                     package = await self._objects.package(known.runs, run, job)
                     if isinstance(package, Package):
                         found[run, job] = package
@@ -168,7 +184,7 @@ class Site:
         return found
 
     async def _changes(self, known: Known, schedule: str, job: str) -> Changes | Invalid | None:
-        runs = pages.runs_compared(known.judged, schedule, job)
+        runs = runs_compared(known.judged, schedule, job)
         if runs is None:
             return None
         try:
@@ -176,15 +192,6 @@ class Site:
                 return await self._objects.changes(known.runs, schedule, job, *runs)
         except (MayflyError, TimeoutError) as error:
             return Invalid(str(error) or "the bucket did not answer in time")
-
-    async def _printed(self, package: Any, key: JobKey) -> Text:
-        resource = log_of(package) if isinstance(package, Package) else None
-        if resource is None:
-            return Text()
-        try:
-            return await self._objects.end(file_of(key, resource).object, MOST_LOG_BYTES)
-        except MayflyError as error:
-            return Text(problem=str(error))
 
 
 def application(site: Site, hosts: Collection[str], log: Log) -> ASGIApp:
@@ -201,7 +208,7 @@ def application(site: Site, hosts: Collection[str], log: Log) -> ASGIApp:
         return plain(500, "internal error; the log has it")
 
     async def missing(request: Request, _: Exception) -> Response:
-        return HTMLResponse(pages.missing_page(visit(request)), 404)
+        return HTMLResponse(missing_page(visit(request)), 404)
 
     async def expected(_: Request, error: Exception) -> Response:
         if not isinstance(error, MayflyError):

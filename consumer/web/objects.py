@@ -75,9 +75,8 @@ class ObjectResponse(Response):
                         body = piece[at : at + PIECE_BYTES]
                         await send({"type": "http.response.body", "body": body, "more_body": True})
         except (AbsentError, StoreError) as error:
-            if started:
-                raise
-            await problem(error)(scope, receive, send)
+            if not started:  # else the server closes the connection, short of the length
+                await problem(error)(scope, receive, send)
             return
         await send({"type": "http.response.body", "body": b""})
 

@@ -14,8 +14,9 @@ from typing import Any, Self
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from consumer.page.pages import job_page, overview, run_page, runs_compared, static_file
-from consumer.page.render import STATIC
+from consumer.page.front import job_page, overview, runs_compared
+from consumer.page.render import STATIC, static_file
+from consumer.page.run import run_page
 from consumer.page.words import NAMES
 from tests.consumer.scenes import LOG, SCENES, Scene, changes, failed, visit
 from tests.consumer.scenes import picture as a_picture

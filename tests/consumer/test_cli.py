@@ -362,6 +362,8 @@ def test_a_run_or_job_that_there_is_not(folder: Bucket) -> None:
             "began no run has none here, and said why on its console",
         ),
         (["logs", "nonsense"], "no run 'nonsense' is known"),
+        (["verify", "20260101T000000Z-000000"], "`latest` is the last one"),
+        (["verify", "latest", "nothing"], "its jobs: quotes"),
         (["show", "latest", "nothing"], "its jobs: quotes"),
     ):
         result = ask(*arguments, environ=folder.environ)

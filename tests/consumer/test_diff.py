@@ -180,6 +180,18 @@ def test_a_json_array_is_read_whole_however_it_is_cut(
 
 
 @pytest.mark.parametrize(
+    "dialect", [{"delimiter": "ab"}, {"delimiter": 5}, {"quoteChar": ""}, {"escapeChar": []}]
+)
+def test_a_dialect_that_cannot_be_is_told(dialect: dict[str, Any]) -> None:
+    """It is a job's own mistake, which ends neither a pull nor the service."""
+    said = {**keyed("id"), "dialect": dialect}
+    old, new = side({"x.csv": b"id\n1\n"}, **said), side({"x.csv": b"id\n2\n"}, **said)
+    found = compare(old, new)
+    assert found.files.changed == 1
+    assert found.tables[0].problem
+
+
+@pytest.mark.parametrize(
     ("text", "path"),
     [
         ('{"id": 1}', "x.json"),
@@ -322,6 +334,8 @@ def test_the_command_compares_what_was_pulled_or_what_is_in_the_bucket(
     ]
     assert diff(runs[1])[3] == "files/prices.csv: records +0, -0, 0 changed"
     assert diff(runs[0], runs[2])[3] == "files/prices.csv: records +1, -1, 1 changed"
+    assert diff("latest") == diff()
+    assert diff(runs[0], "latest") == diff(runs[0], runs[2])
     assert diff("--ignore", "price")[3] == "files/prices.csv: records +1, -1, 0 changed"
     assert diff(runs[0]) == [f"quotes: {runs[0]} is the first success, a baseline"]
     assert json.loads("\n".join(diff("--json")))["sum"] == "+1, -1, 1 changed"

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -63,6 +64,17 @@ def test_what_an_agent_writes_is_taken() -> None:
     assert entry == examples.full_entry()
     assert isinstance(entry, Entry)
     assert read_again(KEY, written(entry)) == entry
+
+
+def test_a_slot_of_years_to_come_is_forged_whoever_says_it() -> None:
+    """An entry need not have a beginning; its batch would be the newest for ever, and hide what is."""
+    key = replace(KEY, batch=replace(BATCH, name="89990101T000000Z"))
+    said = {**document(), "batch": key.batch.name}
+    for part in ("began", "closed"):
+        del said[part]
+        found = read(said, key)
+        assert isinstance(found, Invalid)
+        assert "time to come" in found.reason
 
 
 DAYS_LATER = (AT + timedelta(days=2)).isoformat()

@@ -12,10 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.base.errors import StoreError
+from agent.batch.follow import Cursor
 from agent.contract.ids import Batch as Id
 from agent.contract.layout import INDEX, EntryKey, PointerKey, batch_prefix
 from agent.contract.results import RunStatus
 from consumer import follow
+from consumer import store as store_module
 from consumer.bucket import ObjectInfo, ReadOnlyBucket
 from consumer.follow import Poll, poll
 from consumer.model import Batch, Run
@@ -392,11 +394,11 @@ async def test_a_store_that_hangs_costs_its_batch_alone(local: Home, folder: Buc
 class Forged:
     """A store with nothing in it but pointers, as many as somebody likes, in no order."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, every: timedelta = SECOND) -> None:
         self.lists: list[str] = []
         self._keys = [
             PointerKey(
-                STARTED - number * SECOND,
+                STARTED - number * every,
                 "began",
                 EntryKey(Id("main", f"g{number}.0-of-2"), "20261122T180003Z-3f9a1c", "0" * 8, 0),
             ).text
@@ -427,6 +429,63 @@ async def test_a_flood_of_forged_pointers_costs_a_bounded_number_of_requests() -
         await poll(bucket, store, NOW + number * SECOND)
     assert store.history().missing == count
     assert len(bucket.lists) <= 4 * (1 + follow.MOST_LOOKS)
+
+
+async def test_an_hour_with_more_pointers_than_a_page_is_read_to_its_end() -> None:
+    """A thousand shards put more: whoever looks an hour back each time sees the same page again and again."""
+    bucket = Forged(2 * follow.MOST_POINTERS + 1500, every=SECOND / 10)
+    store = Store.open(None, "bucket", NOW)
+    for number in range(3):
+        await poll(bucket, store, NOW + number * SECOND)
+    assert store.page() == "", "the next listing looks back again"
+    assert store.history().missing == 2 * follow.MOST_POINTERS + 1500
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+async def test_pointers_that_lead_nowhere_blind_nobody(local: Home, folder: Bucket) -> None:
+    """However many somebody forged: what was looked for in vain makes room for a run that is new."""
+    batch = Id("main", "g.0-of-2")
+    key = EntryKey(batch, "20261122T180003Z-3f9a1c", "0" * 8, 0)
+    forged = [
+        PointerKey(STARTED - HOUR, "began", replace(key, number=number))
+        for number in range(store_module.MOST_POINTERS)
+    ]
+    local.store.note(Cursor(), forged)
+    writer = leave_run(folder.objects, STARTED)
+    local.bucket.took()
+    await local.polls()
+    assert local.bucket.took() == ["LIST batches"], "what was told of first is looked for first"
+    await local.polls(NOW + SECOND)
+    assert local.status(writer.run) is RunStatus.SUCCEEDED
+    assert local.store.history().missing <= store_module.MOST_POINTERS
+
+
+async def test_pointers_to_many_logs_that_are_not_there_delay_nobody(
+    local: Home, folder: Bucket
+) -> None:
+    """Each poll looks for what it never looked for, before what it did not find; when all is asked, it waits again."""
+    key = EntryKey(Id("main", "g.0-of-2"), "20261122T180003Z-3f9a1c", "0" * 8, 0)
+    forged = [
+        PointerKey(NOW, "began", replace(key, batch=Id("main", f"g{number}.0-of-2")))
+        for number in range(2 * follow.MOST_LOOKS)
+    ]
+    local.store.note(Cursor(), forged)
+    writer = leave_run(folder.objects, STARTED)
+    polls = [await local.polls(NOW + number * SECOND) for number in range(3)]
+    assert [said.more for said in polls] == [True, True, False]
+    assert local.status(writer.run) is RunStatus.SUCCEEDED
+
+
+async def test_logs_that_fail_do_not_hurry_the_reader(local: Home, folder: Bucket) -> None:
+    """More than one poll looks into, and a store that lists the index alone: the next poll waits like any other."""
+    for number in range(follow.MOST_LOOKS + 3):
+        leave_run(folder.objects, STARTED - number * HOUR, until="began")
+    local.bucket.cut.update(folder.objects.keys("batches/"))
+    said = await local.polls()
+    assert (len(said.failed), said.looked, said.more) == (follow.MOST_LOOKS, (), False)
+    local.bucket.cut.clear()
+    assert (await local.polls()).more
 
 
 async def test_an_entry_that_is_too_large_is_not_fetched(local: Home, folder: Bucket) -> None:

@@ -24,22 +24,20 @@ from consumer.judge import Rules, judge
 from consumer.page import sentences
 from consumer.page.chart import HEIGHT, LEFT, WIDTH, Point, chart
 from consumer.page.document import status_document
-from consumer.page.front import evidence_wanted
+from consumer.page.file import file_page, may_be_looked_at
+from consumer.page.front import (
+    evidence_wanted,
+    job_page,
+    missing_page,
+    overview,
+    runs_compared,
+    runs_page,
+)
 from consumer.page.given import Health, Text, Visit
 from consumer.page.grid import COLUMNS, ROWS, grid
 from consumer.page.logtext import LEVELS, end_of, filtered, log_lines
-from consumer.page.pages import (
-    file_page,
-    job_page,
-    may_be_looked_at,
-    missing_page,
-    overview,
-    run_job_page,
-    run_page,
-    runs_compared,
-    runs_page,
-    static_file,
-)
+from consumer.page.render import static_file
+from consumer.page.run import run_job_page, run_page
 from consumer.page.words import NAMES, compile_catalogue, language, language_for
 from tests.consumer.camera import Camera, Light, Picture, lay_out
 from tests.consumer.nights import TOKYO, attempt, history, nightly, tokyo

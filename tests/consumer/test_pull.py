@@ -203,6 +203,14 @@ def test_what_nobody_knows_is_an_error(
     assert known in pulled.stderr
 
 
+def test_the_latest_run_is_pulled_by_that_word(folder: Bucket, dest: Path) -> None:
+    """As `show` takes it; a watch would have to follow it."""
+    _, run = (leave(folder, night, SMALL) for night in NIGHTS[:2])
+    assert pull_into(dest, folder, "--run", "latest").rows("installed") == [(run, "quotes")]
+    watch = pull_into(dest, folder, "--run", "latest", "--watch")
+    assert (watch.code, "--run latest is for one pull" in watch.stderr) == (2, True)
+
+
 def test_a_failed_job_is_told_until_it_succeeds(folder: Bucket, dest: Path) -> None:
     """A pull that brings nothing says which job had nothing, and why; scripts see it by the exit code."""
     leave(folder, NIGHTS[0])

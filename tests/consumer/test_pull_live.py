@@ -1,12 +1,13 @@
 """Pulls beside everything that goes on at the same time: runs being made, readers, kills, other pulls, bad lines."""
 
+import functools
 import json
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Self
@@ -227,7 +228,12 @@ def test_a_watch_outlives_a_store_that_goes_away(
         wait_until(lambda: len(log.read_text().splitlines()) >= 2, seconds=20, what="a complaint")
         assert len(installed(dest)) == 1
         s3_proxy.heal()
-        wait_until(lambda: len(installed(dest)) == 2, seconds=20, what="the second run")
+        # A job is visible before its pull is told of, which a signal would keep from it.
+        wait_until(
+            lambda: log.read_text().count(NIGHTS[1].strftime("%Y%m%dT")) > 0,
+            seconds=20,
+            what="the second run",
+        )
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
     lines = [json.loads(line) for line in log.read_text().splitlines()]
@@ -244,3 +250,27 @@ def test_a_watch_and_a_pull_beside_it_do_not_meet(
     with watched(dest, folder, tmp_path / "log"):
         wait_until(lambda: len(installed(dest)) == 1, seconds=20, what="the first run")
         assert pull_into(dest, folder, "--lock-timeout", "5s").code == 0
+
+
+def has_come(dest: Path, count: int) -> bool:
+    """Tell whether so many jobs of runs are in a folder."""
+    return len(installed(dest, ("first", "second"))) == count
+
+
+def test_two_watches_of_one_folder_each_hear_of_what_the_other_read(
+    folder: Bucket, dest: Path, tmp_path: Path
+) -> None:
+    """They share what is known of the bucket, and are for different jobs."""
+    jobs = {"first": {"a": b"a"}, "second": {"a": b"b"}}
+    leave(folder, NIGHTS[0], jobs)
+    with ExitStack() as stack:
+        for job in jobs:
+            stack.enter_context(watched(dest, folder, tmp_path / job, "--job", job))
+        for number, night in enumerate(NIGHTS[:4], start=1):
+            if number > 1:
+                leave(folder, night, jobs)
+            wait_until(
+                functools.partial(has_come, dest, 2 * number),
+                seconds=20,
+                what=f"both jobs of run {number}",
+            )

@@ -166,3 +166,24 @@ def test_forward_and_back_agree(expression: str, zone: str, minute: int, span: i
         forward.append(time)
         time = times.after(time)
     assert back == forward == sorted(set(back))
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "rate(999999 days)",
+        "cron(0 0 1 1 ? 1971)",
+        "cron(0 0 29 2 ? 2199)",
+        "cron(0 0 1 1 ? 9999)",
+        "at(9999-12-31T23:59:59)",
+        "at(0001-01-01T00:00:00)",
+    ],
+)
+@pytest.mark.parametrize("timezone", ["UTC", "Asia/Tokyo", "America/Anchorage"])
+def test_no_expression_leads_beyond_the_calendar(expression: str, timezone: str) -> None:
+    """Anybody may write one into an entry, and home judges all of them: its times can be shown in every zone."""
+    times = read(expression, timezone)
+    if not isinstance(times, Invalid):
+        assert len(between(times, NOW - timedelta(days=400), NOW)) <= 2
+        found = times.after(NOW)
+        assert found is None or found.year <= 2200

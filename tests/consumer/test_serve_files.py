@@ -100,6 +100,7 @@ def test_a_file_that_is_not_as_declared_ends_short(folder: Bucket, tmp_path: Pat
         changed = service.get(f"{base}/large")
         grown = service.get(f"{base}/small")
         assert service.get("/healthz").status == 200
+        assert service.events("request.failed") == [], "it is no defect of the service"
     assert int(changed.headers["content-length"]) == len(DEEP) > len(changed.body)
     assert grown.status == 404
     assert "is not what was committed" in grown.text

@@ -2,6 +2,7 @@
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,9 +12,9 @@ from hypothesis import strategies as st
 
 from agent.batch.fold import Arrived, fold
 from agent.batch.follow import Cursor
-from agent.contract.entries import Invalid
+from agent.contract.entries import Entry, Invalid, Object
 from agent.contract.ids import Batch as Id
-from agent.contract.layout import EntryKey, PointerKey
+from agent.contract.layout import EntryKey, LogKey, PointerKey
 from agent.contract.results import RunStatus
 from consumer.model import batch_of, load_batch, write_batch
 from consumer.store import MIGRATIONS, HistoryError, Store, default_name
@@ -227,3 +228,88 @@ def test_a_process_that_dies_between_reading_and_folding_looks_again(tmp_path: P
     assert len(again.looked(batch, NOW).runs) == 1
     assert again.expected(NOW, 10) == []
     assert again.history().missing == 0
+
+
+def test_what_another_process_read_is_news_as_well(tmp_path: Path) -> None:
+    """`mayfly status` may have looked first: who pulls, or prints logs, would never hear of it from own polls."""
+    path = tmp_path / "history"
+    service, status = filled(path), Store.open(path, "s3://bucket", NOW)
+    assert service.news() == set(), "who asks begins with all"
+    began, *_ = attempt(tokyo("22 02:00"), JOBS)
+    part = Object(key=LogKey(began.key.run, 0).text, bytes=1, sha256="0" * 64)
+    assert isinstance(began.entry, Entry)
+    status.add([replace(began, entry=began.entry.model_copy(update={"log": (part,)}))])
+    status.looked(began.key.batch, NOW)
+    assert service.news() == {began.key.batch}
+    status.looked(began.key.batch, NOW + timedelta(seconds=1))
+    assert service.news() == {began.key.batch}, "once more"
+    assert service.news() == set()
+    assert service.new_log_parts(began.at - timedelta(minutes=1)) == [(began.at, part)]
+    assert service.new_log_parts(began.at - timedelta(minutes=1)) == []
+    later = Store.open(path, "s3://bucket", NOW)
+    assert later.new_log_parts(began.at - timedelta(minutes=1)) == [], "it was read before"
+
+
+def test_a_log_part_of_an_entry_that_had_been_cut_short_is_new(tmp_path: Path) -> None:
+    """The entry was read before, and said nothing."""
+    store = Store.open(tmp_path / "history", "x", NOW)
+    began, *_ = attempt(tokyo("18 02:00"))
+    assert isinstance(began.entry, Entry)
+    part = Object(key=LogKey(began.key.run, 0).text, bytes=1, sha256="0" * 64)
+    store.add([Arrived(began.key, began.at, Invalid("cut short"))])
+    assert store.new_log_parts(tokyo("17 02:00")) == []
+    store.add([replace(began, entry=began.entry.model_copy(update={"log": (part,)}))])
+    assert [one for _, one in store.new_log_parts(tokyo("17 02:00"))] == [part]
+
+
+def test_what_is_left_alone_is_not_even_written(tmp_path: Path) -> None:
+    """Whatever the tables of a newer program are, and in whichever form it keeps batches."""
+    path = tmp_path / "history"
+    filled(path).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE about SET value = 'another' WHERE name = 'folded'")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    before = path.read_bytes()
+    with pytest.raises(HistoryError, match="is about s3://bucket"):
+        Store.open(path, "s3://other", NOW)
+    assert path.read_bytes() == before
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+        connection.execute("DROP TABLE expired")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    before = path.read_bytes()
+    with pytest.raises(HistoryError, match="newer"):
+        Store.open(path, "s3://bucket", NOW)
+    assert path.read_bytes() == before
+    assert not [*tmp_path.glob("*damaged*")]
+
+
+def test_a_batch_is_folded_anew_once(tmp_path: Path) -> None:
+    """After an update, or when files have expired, and not again by each command; jobs do without packages."""
+    path = tmp_path / "history"
+    store = filled(path)
+    batch = store.history().batches[0]
+    store.expire(batch.id, batch.runs[0].id)
+    plain = store.history(packages=False).batches[0]
+    assert plain.runs[0].expired
+    assert not any(job.package for job in plain.runs[0].jobs)
+    store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM batch WHERE folded IS NULL").fetchone() == (
+            0,
+        )
+
+
+def test_a_run_of_years_to_come_that_only_a_pointer_tells_of_is_none() -> None:
+    """It would be the newest, and under way, for ever."""
+    store = filled(None)
+    run = "89990101T000000Z-aaaaaa"
+    batches = (Id.of_run("main", run), Id("main", "89990101T000000Z"))
+    runs = (run, "20261122T120000Z-aaaaaa")
+    pointers = [
+        PointerKey(NOW, "began", EntryKey(batch, one, "0" * 8, 0))
+        for batch, one in zip(batches, runs, strict=True)
+    ]
+    store.note(Cursor(), pointers)
+    assert [store.looked(batch, NOW).runs for batch in batches] == [(), ()]
+    assert store.history().missing == 2

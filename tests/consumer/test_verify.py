@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.base.errors import UsageError
 from agent.contract.ids import Batch
 from agent.contract.layout import JobKey, LogKey, ManifestKey, run_prefix
 from consumer.verify import Report, verify_run
@@ -30,9 +31,7 @@ def found(report: Report | None) -> list[tuple[str, str]]:
 
 async def check(bucket: Bucket, run: str, job: str | None = None) -> Report:
     """Check a run that is there."""
-    report = await verify_run(bucket.reader(), run, NOW, job)
-    assert report is not None
-    return report
+    return await verify_run(bucket.reader(), run, NOW, job)
 
 
 async def test_a_run_as_the_agent_left_it_is_fine(bucket: Bucket) -> None:
@@ -137,7 +136,8 @@ async def test_a_run_that_stood_back_has_nothing_to_check(folder: Bucket) -> Non
 async def test_a_run_that_never_was(folder: Bucket, run: str) -> None:
     """Impossible ids are not looked up, and possible ones are looked for in vain."""
     leave(folder)
-    assert await verify_run(folder.reader(), "20261122T064205Z-3f9a1c", NOW) is None
+    with pytest.raises(UsageError, match="no run"):
+        await check(folder, "20261122T064205Z-3f9a1c")
     result = call("verify", run, environ=folder.environ)
     assert (result.exit_code, run in result.stderr) == (2, True)
 

@@ -96,8 +96,8 @@ def test_it_has_the_release_and_the_state_of_then(bench: Bench, nights: list[str
 
 def test_the_first_run_had_no_state_and_the_last_all_of_it(bench: Bench, nights: list[str]) -> None:
     """What came after a run is as if it had never been."""
-    for run, text in ((nights[0], "v1"), (nights[2], "v2 x x")):
-        done = rerun(bench, run, "counts")
+    for name, run, text in ((nights[0], nights[0], "v1"), ("latest", nights[2], "v2 x x")):
+        done = rerun(bench, name, "counts")
         assert done.returncode == 0, done.stderr
         assert said(bench.folder / f"rerun-{run}-counts") == text
 
@@ -107,8 +107,8 @@ def test_what_there_is_not(bench: Bench, nights: list[str], tmp_path: Path) -> N
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter").write_text("dear")
     for arguments, says in (
-        (["20200101T000000Z-000000", "counts"], "no run 20200101T000000Z-000000 is known"),
-        (["yesterday", "counts"], "yesterday is no run"),
+        (["20200101T000000Z-000000", "counts"], "no run '20200101T000000Z-000000' is known"),
+        (["yesterday", "counts"], "`latest` is the last one"),
         ([nights[0], "nothing"], "its jobs: counts, other"),
         ([nights[0], "counts", "--dir", str(tmp_path / "full")], "holds files"),
     ):

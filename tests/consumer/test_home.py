@@ -1,0 +1,55 @@
+"""What the service knows while it goes on: threads read it that make metrics and pages."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import cast
+
+from agent.base.errors import UsageError
+from consumer.home import Home, Known
+from consumer.judge import Rules
+from consumer.model import History
+from consumer.pull.report import Delayed, Event, Hooked, Installed, Report
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+RUN = "20261122T120000Z-aaaaaa"
+HOOKED = Hooked(RUN, "notes", "exit code 1")
+DELAYED = Delayed(RUN, "quotes", "the bucket said no", store=True)
+INSTALLED = Installed(RUN, "quotes", "/x", 1, 1, "succeeded")
+
+
+def new_home() -> Home:
+    """Return what is known of an empty bucket."""
+    return Home("bucket", Known.of(History(), Rules(NOW)), NOW, 900)
+
+
+def watched(home: Home, *events: Event) -> Iterator[Event]:
+    """Yield what came of a pull; what is wrong is as it was before, until all is noted."""
+    before = home.problems
+    for event in events:
+        yield event
+        assert home.problems is before
+
+
+def test_what_a_thread_reads_does_not_change_under_it() -> None:
+    """A scrape counts problems by kind: it sees those before a pull, or those after it."""
+    home = new_home()
+    seen = home.problems
+    home.note_failed_pull(UsageError("another pull"), NOW)
+    assert (dict(seen), list(home.problems)) == ({}, [("disk", "")])
+    seen = home.problems
+    for whole in (True, False):
+        events = watched(home, DELAYED, HOOKED, INSTALLED)
+        home.note_pull(Report(cast("tuple[Event, ...]", events)), NOW, whole=whole)
+    assert list(seen) == [("disk", "")]
+    assert list(home.problems) == [("hook", f"{RUN} notes")]
+
+
+def test_a_problem_that_stays_is_told_since_when() -> None:
+    """And one that has gone is not told any more; what was rejected keeps no pull from ending well."""
+    home, later = new_home(), NOW + timedelta(minutes=5)
+    home.note_pull(Report((DELAYED, HOOKED)), NOW, whole=True)
+    home.note_pull(Report((DELAYED,)), later, whole=True)
+    ((key, problem),) = home.problems.items()
+    assert (key, problem.since, home.pulled) == (("store", f"{RUN} quotes"), NOW, None)
+    home.note_pull(Report((INSTALLED,)), later, whole=False)
+    assert (dict(home.problems), home.pulled) == ({}, later)
