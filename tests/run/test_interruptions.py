@@ -184,7 +184,9 @@ def test_killed_while_it_fetches(bench: Bench, bucket: Bucket) -> None:
         silent() as address,
         bench.running(release__repository=f"http://{address}/scrapers.git") as process,
     ):
-        bench.log.wait_for("run.started")
+        bench.log.wait_for(
+            "batch.begun"
+        )  # a run that died before it is nobody's: the next one forgets it
         time.sleep(0.3)  # git waits for an answer by then
         _kill(process)
     manifest = _recovered(bench, bucket, bench.spool[0].name)
@@ -197,6 +199,7 @@ def test_killed_while_the_browser_starts(bench: Bench, bucket: Bucket) -> None:
     bench.release("v1", '[[job]]\nname = "a"\nbrowser = true\ncommand = ["true"]\n')
     with bench.running() as process:
         bench.log.wait_for("browser.starting")
+        bench.log.wait_for("batch.begun")
         dead = bench.spool[0].name
         wait_until(lambda: marked(f"MAYFLY_RUN_ID={dead}"), what="a process of the browser")
         _kill(process)
