@@ -49,7 +49,9 @@ def lent(disk: Disk) -> Findings:
 
         def night(who: str, jobs: tuple[str, ...], more: Mapping[str, str]) -> Iterable[Sample]:
             number = next(numbers)
-            with world(folder / f"world-{number}") as around:
+            place = folder / f"world-{number}"
+            place.mkdir()
+            with world(place) as around:
                 if who != BAKED:
                     publish(around.repo, NEW, *jobs, **more)
                 with around.machine(disk, folder / f"machine-{number}") as machine:

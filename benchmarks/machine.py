@@ -25,7 +25,9 @@ ROUNDS = int(os.environ.get("MAYFLY_BENCH_ROUNDS", "5"))
 RUN_SECONDS, OFF_SECONDS = 600, 120
 MICROSECONDS = 1e6
 
-BESIDE_OTHER_WORK = "Where the load is above 2, other work made it longer still: compare stages with each other, not with another day."
+BESIDE_OTHER_WORK = (
+    "Where the load is above 2, other work made it longer: compare stages, not days."
+)
 
 STAGES = ("kernel", "userspace", "network", "agent", "run", "job")
 """What is reached, one after the other: the kernel runs, systemd runs, an address is there, the unit's program starts,
