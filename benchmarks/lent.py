@@ -49,7 +49,9 @@ def lent(disk: Disk) -> Findings:
 
         def night(who: str, jobs: tuple[str, ...], more: Mapping[str, str]) -> Iterable[Sample]:
             number = next(numbers)
-            with world(folder / f"world-{number}") as around:
+            place = folder / f"world-{number}"
+            place.mkdir()
+            with world(place) as around:
                 if who != BAKED:
                     publish(around.repo, NEW, *jobs, **more)
                 with around.machine(disk, folder / f"machine-{number}") as machine:
@@ -68,7 +70,7 @@ def lent(disk: Disk) -> Findings:
         "QEMU without hardware virtualization, two cores: every second here is several times one of a real machine.",
         (
             f"`{BAKED}` and the release with its lock have three jobs, one in a browser; the one with new packages has "
-            "two, which imports all of them, and no browser: it never starts the engine."
+            "two, one of which imports all of them, and no browser; that of the release before is started on a guess."
         ),
     )
     case = Case("a new machine, from power-on to power-off", "virtual machine", samples)

@@ -26,8 +26,7 @@ RUN_SECONDS, OFF_SECONDS = 600, 120
 MICROSECONDS = 1e6
 
 BESIDE_OTHER_WORK = (
-    "Where the load is above 2, other work made it longer still: compare stages with each other, not "
-    "with another day."
+    "Where the load is above 2, other work made it longer: compare stages, not days."
 )
 
 STAGES = ("kernel", "userspace", "network", "agent", "run", "job")
