@@ -6,7 +6,7 @@ dollar an hour, so what is told of money is left out.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -39,22 +39,19 @@ MISSED, LOST, FAILING, LATE = (
 Runs = list[list[Arrived]]
 
 
+Moment = str | datetime
+"""In Tokyo where it is a text."""
+Looks = tuple[Moment, Moment, Sequence[Moment], Mapping[Moment, str]]
+"""Between which moments somebody looks, when no alert fires, and which one does at a moment, once, and no other."""
+
+
 @dataclass(frozen=True)
 class Row:
-    """A history, and what is told of it; moments are in Tokyo where they are texts.
-
-    Attributes:
-        since, until: Between which somebody looks.
-        quiet: When no alert fires.
-        told: Which alert fires at a moment, once, and no other.
-    """
+    """A history, and what is told of it."""
 
     name: str
     runs: Runs
-    since: str | datetime
-    until: str | datetime
-    quiet: Sequence[str | datetime]
-    told: Mapping[str | datetime, str] = field(default_factory=dict)
+    looks: Looks
 
     def __str__(self) -> str:
         return self.name
@@ -62,16 +59,17 @@ class Row:
     @property
     def begin(self) -> datetime:
         """When somebody begins to look."""
-        return at(self.since)
+        return at(self.looks[0])
 
     @property
     def alerts(self) -> dict[datetime, set[str]]:
         """What fires, by moment."""
-        nothing = {at(moment): set[str]() for moment in self.quiet}
-        return nothing | {at(moment): {name} for moment, name in self.told.items()}
+        _, _, quiet, told = self.looks
+        nothing = {at(moment): set[str]() for moment in quiet}
+        return nothing | {at(moment): {name} for moment, name in told.items()}
 
 
-def at(moment: str | datetime) -> datetime:
+def at(moment: Moment) -> datetime:
     """Return a moment of these nights."""
     return tokyo(moment) if isinstance(moment, str) else moment
 
@@ -107,12 +105,12 @@ ROWS = [
     Row(
         "nightly at half past eleven, takes an hour",
         nights("20 23:30", 3, LATE_NIGHT, minutes=60),
-        *("22 23:00", "24 01:30", ["22 23:40", "23 00:20", "24 00:20"], {"24 00:40": MISSED}),
+        ("22 23:00", "24 01:30", ["22 23:40", "23 00:20", "24 00:20"], {"24 00:40": MISSED}),
     ),
     Row(
         "at two, takes five hours",
         nights("20 02:00", 3, minutes=300, limit=6 * HOUR),
-        *("22 01:00", "23 04:00", ["22 03:30", "22 06:50", "23 02:50"], {"23 03:20": MISSED}),
+        ("22 01:00", "23 04:00", ["22 03:30", "22 06:50", "23 02:50"], {"23 03:20": MISSED}),
     ),
     Row(
         "a minute to midnight, with jitter over midnight",
@@ -120,22 +118,22 @@ ROWS = [
             attempt(tokyo(start), schedule=JITTERY)
             for start in ("21 00:03", "22 00:04", "22 23:59", "24 00:07")
         ],
-        *("22 23:00", "25 01:30", ["22 23:58", "24 00:05", "25 00:50"], {"25 01:10": MISSED}),
+        ("22 23:00", "25 01:30", ["22 23:58", "24 00:05", "25 00:50"], {"25 01:10": MISSED}),
     ),
     Row(
         "one run by hand, and then nothing",
         [attempt(tokyo("20 18:00"))],
-        *("21 17:00", "22 20:00", ["21 18:30", "22 19:50"]),
+        ("21 17:00", "22 20:00", ["21 18:30", "22 19:50"], {}),
     ),
     Row(
         "a new weekly batch",
         nights("15 03:00", 1, WEEKLY),
-        *("21 20:00", "22 05:00", ["22 02:50", "22 03:50"], {"22 04:20": MISSED}),
+        ("21 20:00", "22 05:00", ["22 02:50", "22 03:50"], {"22 04:20": MISSED}),
     ),
     Row(
         "hourly, dead since two",
         nights("20 20:00", 6, HOURLY, minutes=5),
-        *("21 01:00", "21 04:00", ["21 02:04"], {"21 02:20": MISSED, "21 03:50": MISSED}),
+        ("21 01:00", "21 04:00", ["21 02:04"], {"21 02:20": MISSED, "21 03:50": MISSED}),
     ),
     Row(
         "hourly, failing since one after a success at half past midnight",
@@ -144,23 +142,25 @@ ROWS = [
             attempt(tokyo("21 00:30"), minutes=5),
             *nights("21 01:00", 8, HOURLY, minutes=5, jobs=FAILED),
         ],
-        *("21 03:00", "21 08:00", ["21 04:50"], {"21 05:20": FAILING}),
+        ("21 03:00", "21 08:00", ["21 04:50"], {"21 05:20": FAILING}),
     ),
     Row(
         "a job that is removed",
         [*nights("19 02:00", 3, jobs=REMOVED), *nights("22 02:00", 1)],
-        *("21 22:00", "22 04:00", ["22 02:50"], {"21 23:00": FAILING}),
+        ("21 22:00", "22 04:00", ["22 02:50"], {"21 23:00": FAILING}),
     ),
     Row(
         "clocks are set forward: half past two does not exist on the 29th",
         [attempt(SPRING + DAY * n, schedule=SUMMER, slot=SPRING + DAY * n) for n in (0, 1, 3)],
-        SPRING + DAY * 2 - HOUR,
-        SPRING + DAY * 4 + 2 * HOUR,
-        [
-            datetime(2026, 3, 29, 4, 50, tzinfo=BERLIN),
-            datetime(2026, 3, 30, 3, 50, tzinfo=BERLIN),
-        ],
-        {datetime(2026, 3, 31, 3, 50, tzinfo=BERLIN): MISSED},
+        (
+            SPRING + DAY * 2 - HOUR,
+            SPRING + DAY * 4 + 2 * HOUR,
+            [
+                datetime(2026, 3, 29, 4, 50, tzinfo=BERLIN),
+                datetime(2026, 3, 30, 3, 50, tzinfo=BERLIN),
+            ],
+            {datetime(2026, 3, 31, 3, 50, tzinfo=BERLIN): MISSED},
+        ),
     ),
     Row(
         "a day with three runs",
@@ -169,17 +169,17 @@ ROWS = [
             attempt(tokyo("21 09:00"), FAILED),
             attempt(tokyo("21 10:00")),
         ],
-        *("21 02:00", "21 12:00", ["21 09:30", "21 11:00"]),
+        ("21 02:00", "21 12:00", ["21 09:30", "21 11:00"], {}),
     ),
     Row(
         "shards of which one succeeded",
         shards("21 02:00", ["succeeded"], of=4),
-        *("21 02:00", "21 05:00", ["21 02:30"], {"21 04:00": LATE}),
+        ("21 02:00", "21 05:00", ["21 02:30"], {"21 04:00": LATE}),
     ),
     Row(
         "three days of failures, and a success",
         [*nights("19 02:00", 3, jobs=FAILED), *nights("22 02:00", 1)],
-        *("21 01:00", "22 04:00", ["21 01:50", "22 02:50"], {"21 02:20": FAILING}),
+        ("21 01:00", "22 04:00", ["21 01:50", "22 02:50"], {"21 02:20": FAILING}),
     ),
     Row(
         "a machine that was lost with one of two jobs done, and a second one that does the rest",
@@ -194,14 +194,14 @@ ROWS = [
                 left_out=["quotes"],
             ),
         ],
-        *("21 02:00", "21 07:00", ["21 03:50", "21 06:00"], {"21 04:20": LOST}),
+        ("21 02:00", "21 07:00", ["21 03:50", "21 06:00"], {"21 04:20": LOST}),
     ),
 ]
 
 
 def exported(row: Row) -> dict[str, list[str]]:
     """Return what the exporter says at each step, by series; times count from the row's begin."""
-    steps = (at(row.until) - row.begin) // STEP
+    steps = (at(row.looks[1]) - row.begin) // STEP
     moments = [row.begin + STEP * n for n in range(steps + 1)]
     home = Home("b", Known.of(history(row.begin), Rules(row.begin)), row.begin, 900)
     registry = CollectorRegistry()
@@ -264,5 +264,5 @@ def test_status_says_the_same(row: Row) -> None:
 
 def test_the_rows_are_all_of_them() -> None:
     """A row that is told nothing at all would prove nothing: each alert of a night fires in one."""
-    fired = {name for row in ROWS for name in row.told.values()}
+    fired = {name for row in ROWS for name in row.looks[3].values()}
     assert fired == {MISSED, LOST, FAILING, LATE}
