@@ -214,11 +214,14 @@ async def perform(
 async def _perform(call: Call) -> Outcome:
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(run_once(call))
+    signals: list[str] = []
 
     def on_signal(name: str) -> None:
-        if call.stop.requested:
+        # Only a signal counts as the first: after a spot notice, the machine's shutdown sends one and no more.
+        if signals:
             task.cancel()
-        call.run_logger.log.warning("run.signal", signal=name, again=call.stop.requested)
+        call.run_logger.log.warning("run.signal", signal=name, again=bool(signals))
+        signals.append(name)
         call.stop.request(name)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -7,6 +7,7 @@ and a tenth of that.
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from tests.bucket.bucket import Bucket
 from tests.bucket.sound import all_sound, sound
 from tests.parts.metadata import Metadata
 from tests.parts.seaweed import S3Server
+from tests.parts.waiting import wait_until
 from tests.run.bench import Bench, Ran, finish
 from tests.run.fleet import succeeded
 
@@ -103,6 +105,40 @@ def test_a_notice_at_any_moment(bench: Bench, bucket: Bucket, ec2: Metadata, see
     # After a run that was not cut the next one is a batch by itself.
     assert succeeded(bucket) == dict.fromkeys(("quick", "steady", "slow"), 1 if cut else 2)
     all_sound(bucket)
+
+
+ENDING = """
+    [[job]]
+    name = "ending"
+    command = ["sh", "ending.sh"]
+"""
+ENDING_SCRIPT = """
+    finish() {{
+        touch {folder}/ending
+        until test -e {folder}/go; do sleep 0.05; done
+        echo all > $MAYFLY_OUTPUT_DIR/all
+        exit 0
+    }}
+    trap finish TERM
+    while :; do sleep 0.05; done
+"""
+
+
+def test_the_signal_of_a_shutdown_after_a_notice_ends_no_hand_off(
+    bench: Bench, bucket: Bucket, ec2: Metadata
+) -> None:
+    """EC2's shutdown of the machine is the first signal, not a second: what a job writes in its grace is delivered."""
+    bench.release("v1", ENDING, {"ending.sh": ENDING_SCRIPT.format(folder=bench.folder)})
+    with bench.running(limits__grace="60s") as process:
+        bench.log.wait_for("job.started", seconds=60)
+        taken(ec2)
+        wait_until((bench.folder / "ending").exists, seconds=60, what="the job's SIGTERM")
+        process.send_signal(signal.SIGTERM)
+        bench.log.wait_for("run.signal")
+        (bench.folder / "go").touch()
+        ran = finish(process)
+    assert (ran.code, ran.outcome["delivered"]) == (7, True)
+    assert bucket.run(ran.run_id).files["ending/all"] == b"all\n"
 
 
 @pytest.mark.long
