@@ -1,6 +1,7 @@
 """A fresh disk has the last good release again: from git by its commit, verified, and never below the image's."""
 
 import shutil
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -125,7 +126,8 @@ async def _image(computer: Computer, repo: Repo, signer: Signer, **settings: obj
 
 
 def _proved(computer: Computer, good: Good) -> None:
-    """Have another machine report that a release is good."""
+    """Have another machine report, an hour later, that a release is good: in one second the run's id would decide."""
+    computer.now += timedelta(hours=1)
     memory = computer.remembered()
     memory.learn(good=good)
 
