@@ -5,12 +5,7 @@ says becomes the series of a `promtool test rules`, and promtool says what fires
 dollar an hour, so what is told of money is left out.
 """
 
-<<<<<<< HEAD
 from dataclasses import dataclass, field
-=======
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
->>>>>>> w-tests
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -43,15 +38,8 @@ MISSED, LOST, FAILING, LATE = (
 Runs = list[list[Arrived]]
 
 
-Moment = str | datetime
-"""In Tokyo where it is a text."""
-Looks = tuple[Moment, Moment, Sequence[Moment], Mapping[Moment, str]]
-"""Between which moments somebody looks, when no alert fires, and which one does at a moment, once, and no other."""
-
-
 @dataclass(frozen=True)
 class Row:
-<<<<<<< HEAD
     """A history, and what is told of it.
 
     Attributes:
@@ -64,41 +52,12 @@ class Row:
     begin: datetime
     end: datetime
     told: dict[datetime, dict[str, int]] = field(default_factory=dict)
-=======
-    """A history, and what is told of it."""
-
-    name: str
-    runs: Runs
-    looks: Looks
->>>>>>> w-tests
 
     def __str__(self) -> str:
         return self.name
 
-<<<<<<< HEAD
 
 def nights(first: datetime, count: int, schedule: Any = NIGHTLY, **how: Any) -> Runs:
-=======
-    @property
-    def begin(self) -> datetime:
-        """When somebody begins to look."""
-        return at(self.looks[0])
-
-    @property
-    def alerts(self) -> dict[datetime, set[str]]:
-        """What fires, by moment."""
-        _, _, quiet, told = self.looks
-        nothing = {at(moment): set[str]() for moment in quiet}
-        return nothing | {at(moment): {name} for moment, name in told.items()}
-
-
-def at(moment: Moment) -> datetime:
-    """Return a moment of these nights."""
-    return tokyo(moment) if isinstance(moment, str) else moment
-
-
-def nights(first: str, count: int, schedule: Any = NIGHTLY, **how: Any) -> Runs:
->>>>>>> w-tests
     """Return runs at equal distances that a schedule started."""
     every = HOUR if schedule is HOURLY else DAY
     starts = [first + number * every for number in range(count)]
@@ -128,7 +87,6 @@ REMOVED = {"quotes": "succeeded", "old": "failed"}
 ROWS = [
     Row(
         "nightly at half past eleven, takes an hour",
-<<<<<<< HEAD
         nights(tokyo("20 23:30"), 3, LATE_NIGHT, minutes=60),
         tokyo("22 23:00"),
         tokyo("24 01:30"),
@@ -150,15 +108,6 @@ ROWS = [
             tokyo("23 02:50"): {},
             tokyo("23 03:20"): {MISSED: 1},
         },
-=======
-        nights("20 23:30", 3, LATE_NIGHT, minutes=60),
-        ("22 23:00", "24 01:30", ["22 23:40", "23 00:20", "24 00:20"], {"24 00:40": MISSED}),
-    ),
-    Row(
-        "at two, takes five hours",
-        nights("20 02:00", 3, minutes=300, limit=6 * HOUR),
-        ("22 01:00", "23 04:00", ["22 03:30", "22 06:50", "23 02:50"], {"23 03:20": MISSED}),
->>>>>>> w-tests
     ),
     Row(
         "a minute to midnight, with jitter over midnight",
@@ -171,7 +120,6 @@ ROWS = [
                 tokyo("24 00:07"),
             )
         ],
-<<<<<<< HEAD
         tokyo("22 23:00"),
         tokyo("25 01:30"),
         {
@@ -180,14 +128,10 @@ ROWS = [
             tokyo("25 00:50"): {},
             tokyo("25 01:10"): {MISSED: 1},
         },
-=======
-        ("22 23:00", "25 01:30", ["22 23:58", "24 00:05", "25 00:50"], {"25 01:10": MISSED}),
->>>>>>> w-tests
     ),
     Row(
         "one run by hand, and then nothing",
         [attempt(tokyo("20 18:00"))],
-<<<<<<< HEAD
         tokyo("21 17:00"),
         tokyo("22 20:00"),
         {tokyo("21 18:30"): {}, tokyo("22 19:50"): {}},
@@ -205,19 +149,6 @@ ROWS = [
         tokyo("21 01:00"),
         tokyo("21 04:00"),
         {tokyo("21 02:04"): {}, tokyo("21 02:20"): {MISSED: 1}, tokyo("21 03:50"): {MISSED: 1}},
-=======
-        ("21 17:00", "22 20:00", ["21 18:30", "22 19:50"], {}),
-    ),
-    Row(
-        "a new weekly batch",
-        nights("15 03:00", 1, WEEKLY),
-        ("21 20:00", "22 05:00", ["22 02:50", "22 03:50"], {"22 04:20": MISSED}),
-    ),
-    Row(
-        "hourly, dead since two",
-        nights("20 20:00", 6, HOURLY, minutes=5),
-        ("21 01:00", "21 04:00", ["21 02:04"], {"21 02:20": MISSED, "21 03:50": MISSED}),
->>>>>>> w-tests
     ),
     Row(
         "hourly, failing since one after a success at half past midnight",
@@ -226,7 +157,6 @@ ROWS = [
             attempt(tokyo("21 00:30"), minutes=5),
             *nights(tokyo("21 01:00"), 8, HOURLY, minutes=5, jobs=FAILED),
         ],
-<<<<<<< HEAD
         tokyo("21 03:00"),
         tokyo("21 08:00"),
         {tokyo("21 04:50"): {}, tokyo("21 05:20"): {FAILING: 1}},
@@ -240,19 +170,10 @@ ROWS = [
         tokyo("21 22:00"),
         tokyo("22 04:00"),
         {tokyo("21 23:00"): {FAILING: 1}, tokyo("22 02:50"): {}},
-=======
-        ("21 03:00", "21 08:00", ["21 04:50"], {"21 05:20": FAILING}),
-    ),
-    Row(
-        "a job that is removed",
-        [*nights("19 02:00", 3, jobs=REMOVED), *nights("22 02:00", 1)],
-        ("21 22:00", "22 04:00", ["22 02:50"], {"21 23:00": FAILING}),
->>>>>>> w-tests
     ),
     Row(
         "clocks are set forward: half past two does not exist on the 29th",
         [attempt(SPRING + DAY * n, schedule=SUMMER, slot=SPRING + DAY * n) for n in (0, 1, 3)],
-<<<<<<< HEAD
         SPRING + DAY * 2 - HOUR,
         SPRING + DAY * 4 + 2 * HOUR,
         {
@@ -260,17 +181,6 @@ ROWS = [
             datetime(2026, 3, 30, 3, 50, tzinfo=BERLIN): {},
             datetime(2026, 3, 31, 3, 50, tzinfo=BERLIN): {MISSED: 1},
         },
-=======
-        (
-            SPRING + DAY * 2 - HOUR,
-            SPRING + DAY * 4 + 2 * HOUR,
-            [
-                datetime(2026, 3, 29, 4, 50, tzinfo=BERLIN),
-                datetime(2026, 3, 30, 3, 50, tzinfo=BERLIN),
-            ],
-            {datetime(2026, 3, 31, 3, 50, tzinfo=BERLIN): MISSED},
-        ),
->>>>>>> w-tests
     ),
     Row(
         "a day with three runs",
@@ -279,7 +189,6 @@ ROWS = [
             attempt(tokyo("21 09:00"), FAILED),
             attempt(tokyo("21 10:00")),
         ],
-<<<<<<< HEAD
         tokyo("21 02:00"),
         tokyo("21 12:00"),
         {tokyo("21 09:30"): {}, tokyo("21 11:00"): {}},
@@ -297,19 +206,6 @@ ROWS = [
         tokyo("21 01:00"),
         tokyo("22 04:00"),
         {tokyo("21 01:50"): {}, tokyo("21 02:20"): {FAILING: 1}, tokyo("22 02:50"): {}},
-=======
-        ("21 02:00", "21 12:00", ["21 09:30", "21 11:00"], {}),
-    ),
-    Row(
-        "shards of which one succeeded",
-        shards("21 02:00", ["succeeded"], of=4),
-        ("21 02:00", "21 05:00", ["21 02:30"], {"21 04:00": LATE}),
-    ),
-    Row(
-        "three days of failures, and a success",
-        [*nights("19 02:00", 3, jobs=FAILED), *nights("22 02:00", 1)],
-        ("21 01:00", "22 04:00", ["21 01:50", "22 02:50"], {"21 02:20": FAILING}),
->>>>>>> w-tests
     ),
     Row(
         "a machine that was lost with one of two jobs done, and a second one that does the rest",
@@ -324,25 +220,16 @@ ROWS = [
                 left_out=["quotes"],
             ),
         ],
-<<<<<<< HEAD
         tokyo("21 02:00"),
         tokyo("21 07:00"),
         {tokyo("21 03:50"): {}, tokyo("21 04:20"): {LOST: 1}, tokyo("21 06:00"): {}},
-=======
-        ("21 02:00", "21 07:00", ["21 03:50", "21 06:00"], {"21 04:20": LOST}),
->>>>>>> w-tests
     ),
 ]
 
 
 def exported(row: Row) -> dict[str, list[str]]:
     """Return what the exporter says at each step, by series; times count from the row's begin."""
-<<<<<<< HEAD
     moments = [row.begin + STEP * n for n in range((row.end - row.begin) // STEP + 1)]
-=======
-    steps = (at(row.looks[1]) - row.begin) // STEP
-    moments = [row.begin + STEP * n for n in range(steps + 1)]
->>>>>>> w-tests
     home = Home("b", Known.of(history(row.begin), Rules(row.begin)), row.begin, 900)
     registry = CollectorRegistry()
     registry.register(HomeCollector(home, "1"))
@@ -407,9 +294,5 @@ def test_status_says_the_same(row: Row) -> None:
 
 def test_the_rows_are_all_of_them() -> None:
     """A row that is told nothing at all would prove nothing: each alert of a night fires in one."""
-<<<<<<< HEAD
     fired = {name for row in ROWS for told in row.told.values() for name in told}
-=======
-    fired = {name for row in ROWS for name in row.looks[3].values()}
->>>>>>> w-tests
     assert fired == {MISSED, LOST, FAILING, LATE}
