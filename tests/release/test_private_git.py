@@ -1,6 +1,7 @@
 """Private repositories: a token over HTTPS, a deploy key over SSH; right, wrong, expired, revoked."""
 
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -348,13 +349,17 @@ def test_the_hosts_that_come_with_mayfly_have_their_published_keys(tmp_path: Pat
 
 
 async def test_a_temporary_folder_that_takes_nothing_leaves_the_last_good_release(
-    computer: Computer, ssh: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    computer: Computer, ssh: SshServer, tmp_path: Path
 ) -> None:
     """The key's agent needs one for its socket; without it git has no key, and the run goes on."""
     source = with_key(tmp_path, ssh.known_hosts)
     await computer.run_well(credentials=source)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
-    obtained = await computer.obtain(credentials=source)
+    usual = tempfile.gettempdir()
+    tempfile.tempdir = str(tmp_path / "nowhere")
+    try:
+        obtained = await computer.obtain(credentials=source)
+    finally:
+        tempfile.tempdir = usual
     assert obtained.release.ref == "v1.0"
     assert "the deploy key cannot be used" in reason_of(obtained)
 
