@@ -83,7 +83,7 @@ def _asked(
         ) from error
     except BotoCoreError as error:
         raise _kind(error, environ)(
-            f"the request to SSM failed: {error}",
+            f"the request to SSM for {path} failed: {error}",
             remedy="attach a role, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
         ) from error
 

@@ -354,7 +354,8 @@ async def test_a_temporary_folder_that_takes_nothing_leaves_the_last_good_releas
     """The key's agent needs one for its socket; without it git has no key, and the run goes on."""
     source = with_key(tmp_path, ssh.known_hosts)
     await computer.run_well(credentials=source)
-    usual, tempfile.tempdir = tempfile.tempdir, str(tmp_path / "nowhere")
+    usual = tempfile.gettempdir()
+    tempfile.tempdir = str(tmp_path / "nowhere")
     try:
         obtained = await computer.obtain(credentials=source)
     finally:
