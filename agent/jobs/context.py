@@ -159,7 +159,8 @@ class JobContext:
         """Copy a job's newest committed state into the spool; False when there is none yet.
 
         Raises:
-            StoreError: The bucket did not say, or not in time, or does not hold what its entry says.
+            StoreError: The bucket did not say, or not in time.
+            ValueError: It does not hold what its entry says.
         """
         return await self._from_bucket(self._fetch_state(job))
 
@@ -192,14 +193,14 @@ def _compare(archive: Path, state: JobState) -> None:
     """Compare a state with what the batch's log says of it; an entry that has expired says nothing.
 
     Raises:
-        StoreError: It is another.
+        ValueError: It is another.
     """
     if state.object is None:
         return
     with archive.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if digest != state.object.sha256:
-        raise StoreError(f"{state.key.text} is not what was committed")
+        raise ValueError(f"{state.key.text} is not what was committed")
 
 
 def now() -> datetime:

@@ -34,7 +34,7 @@ async def run_job(job: Job, context: JobContext) -> JobRecord:
         if context.secrets_unread:
             text = f"its secrets could not be read: {context.secrets_unread}"
         return unstarted(job, context, JobStatus.FAILED, text, JobCause.ERROR)
-    notes = await _fetch_state(job, context)
+    notes, keeps_state = await _fetch_state(job, context)
     tries: list[Tried] = []
     before = len(context.run.workspaces(job.name))  # of the same job on another release
     while True:
@@ -62,7 +62,7 @@ async def run_job(job: Job, context: JobContext) -> JobRecord:
         if await context.stop.pause(backoff(count)):
             break
     status = tries[-1].verdict.status
-    if status is JobStatus.SUCCEEDED or keeps_checkpoint(job, status):
+    if keeps_state and (status is JobStatus.SUCCEEDED or keeps_checkpoint(job, status)):
         notes += await _keep_state(job, before + len(tries), context)
     notes += await _make_durable(context, log)
     return _result(job, tries, notes, context)
@@ -82,12 +82,15 @@ async def _missed_turn(job: Job, context: JobContext) -> JobRecord | None:
     return unstarted(job, context, JobStatus.FAILED, text, JobCause.TIMEOUT)
 
 
-async def _fetch_state(job: Job, context: JobContext) -> list[str]:
+async def _fetch_state(job: Job, context: JobContext) -> tuple[list[str], bool]:
+    """Fetch what earlier runs left; return notes, and whether what this one leaves may take its place."""
     try:
         await context.fetch_state(job)
     except StoreError as error:
-        return [f"its state could not be fetched, it began without one: {error}"]
-    return []
+        return [f"it ran without its state, which stays for the next run: {error}"], False
+    except ValueError as error:
+        return [f"it began without its state: {error}"], True
+    return [], True
 
 
 def keeps_checkpoint(job: Job, status: JobStatus) -> bool:

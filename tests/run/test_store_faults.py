@@ -195,6 +195,41 @@ def test_one_fault_of_a_store_is_got_over(
         assert bucket_on_s3.run(again.run_id).job("few")["notes"] == []
 
 
+COUNTING = """
+    [[job]]
+    name = "counting"
+    command = ["sh", "-c", "cd $MAYFLY_STATE_DIR && echo x >> runs && cp runs $MAYFLY_OUTPUT_DIR"]
+"""
+
+
+def test_a_state_that_the_bucket_does_not_give_is_not_replaced(
+    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy
+) -> None:
+    """A job that ran without it does its work, and the next one has it; one that was damaged is replaced."""
+    bench.release("v1", COUNTING)
+
+    def night() -> tuple[bytes, str, bool]:
+        """Return what the job counted, what is noted, and whether it left a state."""
+        ran = bench.run()
+        assert ran.code == 0, ran.stderr
+        run = bucket_on_s3.run(ran.run_id)
+        told = run.job("counting")
+        return run.file("counting", "runs"), " ".join(told["notes"]), "state" in told
+
+    assert night() == (b"x\n", "", True)
+    s3_proxy.inject(Answer(403, "AccessDenied"), method="GET", path=f"/{STATES}counting/")
+    counted, noted, kept = night()
+    assert (counted, kept) == (b"x\n", False)
+    assert "it ran without its state, which stays for the next run" in noted
+    s3_proxy.heal()
+    assert night() == (b"x\nx\n", "", True)
+    bucket_on_s3.objects.put(max(bucket_on_s3.states("counting")), b"something else")
+    counted, noted, kept = night()
+    assert (counted, kept) == (b"x\n", True)
+    assert "is not what was committed" in noted
+    assert night() == (b"x\nx\n", "", True)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("fault", "path"),
