@@ -5,8 +5,12 @@ PYTHON := .venv/bin/python
 SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci)
 # One process of pytest for each core; one that has nothing left takes of another's tests.
 PARALLEL := -n logical --dist worksteal
+# CI runs no test twice: make test and then make test-long, whose coverage is reported together.
+COVERED := $(if $(filter true,$(CI)),-m coverage run)
+REPORT = $(PYTHON) -m coverage combine --quiet && $(PYTHON) -m coverage report --include 'agent/*' \
+  --fail-under $(if $(filter true,$(CI)),90,0)
 
-.PHONY: help demo quick test test-all image image-home ami test-faults test-vm test-power test-cloud deploy undeploy check format docs bench bench-quick clean
+.PHONY: help demo quick test test-long test-all image image-home ami test-faults test-vm test-power test-cloud deploy undeploy check format docs bench bench-quick clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -31,14 +35,19 @@ quick: .venv/.ready ## Decisions, parsers and texts: no server, no browser; unde
 
 test: .venv/.parts ## Every subject and every real part: git, S3 server, browser, Grid, container engine; 15 minutes
 	@$(PYTHON) -m tests.parts.selenium_image || test "$$CI" != true
-	@$(PYTHON) -m pytest $(PARALLEL) -m 'not machine and not long' --durations=10 $(PYTEST)
+	@rm -f .coverage .coverage.*
+	@$(PYTHON) $(COVERED) -m pytest $(PARALLEL) -m 'not machine and not long' --durations=10 $(PYTEST)
+
+test-long: .venv/.parts ## What make test leaves out, but for the booted machine
+	@$(PYTHON) -m tests.parts.selenium_image || test "$$CI" != true
+	@$(PYTHON) -m coverage run -m pytest $(PARALLEL) -m 'long and not machine' $(PYTEST)
+	@$(REPORT)
 
 test-all: .venv/.parts ## All tests but those of the booted machine, with branch coverage
 	@$(PYTHON) -m tests.parts.selenium_image || test "$$CI" != true
 	@rm -f .coverage .coverage.*
 	@$(PYTHON) -m coverage run -m pytest $(PARALLEL) -m 'not machine' $(PYTEST)
-	@$(PYTHON) -m coverage combine --quiet
-	@$(PYTHON) -m coverage report --include 'agent/*' --fail-under $(if $(filter true,$(CI)),90,0)
+	@$(REPORT)
 
 test-faults: .venv/.parts ## Break everything, in full; takes hours and writes the figures of docs/reliability.md again
 	@rm -rf build/reliability
