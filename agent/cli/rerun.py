@@ -108,8 +108,9 @@ def rerun(
 
     outcome = threads.run(work())
     print_outcome(outcome, as_json=as_json, coloured=colors(sys.stdout, around))
-    if not as_json and outcome.run_id:
-        click.echo(f"files: {place / 'bucket' / job_prefix(outcome.run_id, job)}")
+    files = place / "bucket" / job_prefix(outcome.run_id, job)
+    if not as_json and files.is_dir():
+        click.echo(f"files: {files}")
     sys.exit(outcome.exit_code)
 
 

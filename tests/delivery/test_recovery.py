@@ -14,7 +14,6 @@ from agent.delivery.database import Database
 from agent.delivery.prepare import Preparer
 from agent.delivery.recovery import deliver_pending
 from agent.delivery.spool import DATABASE, LogPart, SpooledRun, Stage
-from agent.delivery.uploader import Uploader
 from tests.delivery.world import World, began, no_descriptors
 
 FINDER = "20261126T000000Z-abcdef"
@@ -150,15 +149,7 @@ async def test_of_what_was_sent_earlier_the_logs_stay(local: World) -> None:
     left(local)
     local.attempt("a", {".evidence/page": b"1"})
     local.run.end(local.finished("a", JobStatus.FAILED), held=False)
-    uploader = Uploader(
-        local.run.run,
-        local.run.sent,
-        local.opened(),
-        concurrency=1,
-        redactor=local.redactor,
-        log=local.log,
-    )
-    preparer = Preparer(local.run, uploader, local.opened(), local.log)
+    preparer = Preparer(local.run, local.uploader(), local.opened(), local.log)
     job = local.run.ended("a")
     assert job is not None
     await preparer._send(job, smallest_first=False)

@@ -3,7 +3,7 @@
 import asyncio
 import mmap
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pytest
 from agent.delivery.database import Database
 from agent.delivery.scan import Scan
 from agent.delivery.sent import OutboxFile
-from agent.delivery.uploader import Uploader, results_of
+from agent.delivery.uploader import results_of
 from tests.delivery.world import World, folder_bucket, no_descriptors
 
 MOMENT = 0.3
@@ -43,24 +43,11 @@ def files(world: World, job: str) -> list[OutboxFile]:
     return world.run.sent.expect(found)
 
 
-def uploader_of(world: World, passed: Callable[[int], None] = lambda _: None) -> Uploader:
-    """Return the uploader of a run."""
-    return Uploader(
-        world.run.run,
-        world.run.sent,
-        world.opened(),
-        concurrency=4,
-        redactor=world.redactor,
-        log=world.log,
-        progress=passed,
-    )
-
-
 @pytest.mark.timeout(60)
 async def test_what_a_job_has_sent_is_noted_although_another_one_notes_it(tmp_path: Path) -> None:
     """Its package is sealed next, and would be without the file that another job's note is still writing down."""
     world, passed = World.make(tmp_path, folder_bucket(tmp_path / "bucket")), asyncio.Semaphore(0)
-    uploader = uploader_of(world, lambda _: passed.release())
+    uploader = world.uploader(lambda _: passed.release())
     first, second = files(world, "first"), files(world, "second")
     goes_on = threading.Event()
 
@@ -85,7 +72,7 @@ async def test_what_a_job_has_sent_is_noted_although_another_one_notes_it(tmp_pa
 async def test_what_the_disk_refuses_to_note_is_noted_with_the_next(tmp_path: Path) -> None:
     """Whose file it was hears of it; another job, whose note it may have been, finds it noted all the same."""
     world = World.make(tmp_path, folder_bucket(tmp_path / "bucket"))
-    uploader, page, path = uploader_of(world), files(world, "a"), world.run.database.path
+    uploader, page, path = world.uploader(), files(world, "a"), world.run.database.path
     world.run.database.close()
     away = path.rename(path.with_suffix(".away"))
     with pytest.raises(OSError, match="unable to open database"):
@@ -98,7 +85,7 @@ async def test_what_the_disk_refuses_to_note_is_noted_with_the_next(tmp_path: Pa
 async def test_a_file_that_its_program_has_mapped_is_sent_again(tmp_path: Path) -> None:
     """A write to a page that is dirty already changes no time of a file, until the page was on the disk."""
     world = World.make(tmp_path, folder_bucket(tmp_path / "bucket"))
-    uploader, output = uploader_of(world), world.attempt("a", {"result": b"0"})
+    uploader, output = world.uploader(), world.attempt("a", {"result": b"0"})
     with (output / "result").open("r+b") as stream, mmap.mmap(stream.fileno(), 1) as mapped:
         mapped[0:1] = b"1"
         (found,) = results_of("a", output, Scan())
@@ -112,7 +99,7 @@ async def test_a_file_that_its_program_has_mapped_is_sent_again(tmp_path: Path) 
 async def test_want_of_descriptors_is_no_fault_of_a_file(tmp_path: Path) -> None:
     """It is sent at the next try, and not refused."""
     world = World.make(tmp_path, folder_bucket(tmp_path / "bucket"))
-    uploader, page = uploader_of(world), files(world, "a")
+    uploader, page = world.uploader(), files(world, "a")
     with no_descriptors(), pytest.raises(OSError, match="Too many open files"):
         await uploader.send([page])
     assert await uploader.send([page]) == {}

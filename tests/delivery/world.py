@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -26,6 +26,7 @@ from agent.contract.package import Attempt, JobRecord, Package, read_package
 from agent.contract.results import JobStatus, RunStatus
 from agent.delivery.delivery import Delivery
 from agent.delivery.spool import Finished, Spool, SpooledRun
+from agent.delivery.uploader import Uploader
 
 SECRET = "hunter2-hunter2"
 MOST = 64 * 1024**2
@@ -113,6 +114,18 @@ class World:
             concurrency=self.concurrency,
             redactor=self.redactor,
             log=self.log,
+        )
+
+    def uploader(self, progress: Callable[[int], None] = lambda _: None) -> Uploader:
+        """Return an uploader of the run's files."""
+        return Uploader(
+            self.run.run,
+            self.run.sent,
+            self.opened(),
+            concurrency=self.concurrency,
+            redactor=self.redactor,
+            log=self.log,
+            progress=progress,
         )
 
     def writer(self, nonce: str = "00c0ffee") -> LogWriter:

@@ -117,6 +117,14 @@ def test_what_there_is_not(bench: Bench, nights: list[str], tmp_path: Path) -> N
         assert says in done.stderr
 
 
+def test_without_a_repository_no_files_are_promised(bench: Bench, nights: list[str]) -> None:
+    """Nothing ran; the text says why, and names no folder that is not there."""
+    done = rerun(bench, nights[0], "counts", "--set", "release.repository=")
+    assert done.returncode == 5, done.stderr
+    assert "release.repository" in done.stdout
+    assert "files: " not in done.stdout
+
+
 def test_after_a_rollback_it_is_the_release_that_made_the_result() -> None:
     """Of a job that ran again on the last good release, that one; of the others, the one that failed its trial."""
     back = RolledBack(ref="v2", commit="b" * 40, reason="its trial", jobs=("counts",))
