@@ -62,6 +62,7 @@ POINTS: tuple[Point, ...] = (
     *_at("large object put", "bucket.store", "Bucket.put_stream", "enter", "leave"),
     *_at("jobs appended", "delivery.committer", "Committer._append", "enter", "leave"),
     *_at("jobs noted as committed", "delivery.spool", "SpooledRun.commit", "enter", "leave"),
+    *_at("entries found in a listing", "batch.log", "LogWriter.prove", "enter", "leave"),
     *_at("part of the log cut", "delivery.spool", "SpooledRun.cut_part", "enter", "leave"),
     *_at("manifest sealed", "delivery.closing", "Closer._seal", "enter", "leave"),
     *_at("end noted", "delivery.spool", "SpooledRun.seal_end", "enter", "leave"),

@@ -156,12 +156,13 @@ def _report(
     whole = Tally()
     for point in points:
         tally = tallies[point.name]
-        figures.row(point.name, *_cells(tally))
+        if tally.broken != Broken() or tally.converged < tally.cases or tally.not_reached:
+            figures.row(point.name, *_cells(tally))
         whole.cases += tally.cases
         whole.broken += tally.broken
         whole.converged += tally.converged
         whole.most = max(whole.most, tally.most)
-    figures.row("all", *_cells(whole))
+    figures.row(f"all {len(points)} points", *_cells(whole))
     figures.write()
     each = seconds / max(whole.cases, 1)
     read = tallies["log"].read
