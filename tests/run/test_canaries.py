@@ -161,10 +161,11 @@ def canaries(
     return [CANARY, s3_server.secret_key]
 
 
-def home(server: S3Server, bucket: str) -> dict[str, str]:
+def home(server: S3Server, bucket: str, folder: Path) -> dict[str, str]:
     """The environment of a command at home, whose keys are the usual ones."""
     return {
         "PATH": os.environ["PATH"],
+        "HOME": str(folder),
         "MAYFLY_CONFIG": os.devnull,
         **Bucket.on_s3(server, bucket).environ,
         "PYTHONPATH": str(Path(__file__).parents[2]),
@@ -188,7 +189,7 @@ def test_no_canary_leaves_a_run(
     places = {key: bucket.objects.get(key) for key in bucket.objects.stamps()}
     places |= {"stderr": ran.stderr.encode(), "outcome": json.dumps(ran.outcome).encode()}
     places |= {f"command {command[:40]!r}": command for command in commands}
-    around = home(s3_server, s3_bucket)
+    around = home(s3_server, s3_bucket, bench.folder)
     machine = bench.environment() | {
         "MAYFLY_RELEASE_REPOSITORY": str(bench.repo.bare),
         "MAYFLY_STORE_URL": bench.store,
@@ -423,7 +424,7 @@ def test_a_deploy_key_and_what_a_launch_says_are_for_no_job_and_nobody_at_home(
     bench.release("v1.0", jobs, {"prowls.py": PROWLS})
     keys = {"access_key_id": s3_server.access_key, "secret_access_key": s3_server.secret_key}
     parameters("/canaries/key-store", **keys)
-    around = home(s3_server, s3_bucket)
+    around = home(s3_server, s3_bucket, bench.folder)
     with (
         SshServer(bench.folder / "sshd") as git,
         Recorder() as watchdog,
