@@ -2,7 +2,6 @@
 
 import ast
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -174,29 +173,3 @@ def test_every_module_has_its_place_on_the_page(path: Path) -> None:
     if path.name in {"__init__.py", "__main__.py"} or "agent/cli/" in str(path):
         return
     assert not places_of(path).isdisjoint(WORDS)
-
-
-def test_the_root_has_what_it_is_to_have() -> None:
-    """A test or a command that leaves something in the checkout is not committed unseen."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
-    roots = {name.partition("/")[0] for name in listed.stdout.decode().split("\0") if name}
-    folders = {
-        "agent",
-        "scrapers",
-        "systemd",
-        "packer",
-        "tests",
-        "consumer",
-        "deploy",
-        "benchmarks",
-    }
-    pages = {
-        "CHANGELOG.md",
-        "CONTRIBUTING.md",
-        "LICENSE",
-        "README.ja.md",
-        "README.md",
-        "SECURITY.md",
-    }
-    rest = {".ci", ".dockerignore", ".github", ".gitignore", "Makefile", "docs"}
-    assert roots == {*folders, *pages, *rest, "pyproject.toml", "uv.lock"}
