@@ -1,6 +1,5 @@
 """Checks that ask servers: the clock, the metadata service, the watchdog."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -22,9 +21,7 @@ async def clock(installation: Installation) -> Finding:
     if isinstance(bucket_at(store, installation.places.bucket), LocalBucket):
         return skipped("the bucket is a folder: nothing checks our time")
     server = store.endpoint or f"https://s3.{store.region or 'us-east-1'}.amazonaws.com"
-    skew = await in_thread(
-        lambda: _skew(server, lambda: datetime.now(UTC)), seconds=3 * ASK_SECONDS
-    )
+    skew = await in_thread(lambda: _skew(server), seconds=3 * ASK_SECONDS)
     if isinstance(skew, str):
         return failed(f"{server}: {skew}", "check store.endpoint and the network")
     if abs(skew) > MOST_SKEW:
@@ -35,11 +32,11 @@ async def clock(installation: Installation) -> Finding:
     return ok(f"{abs(skew):.0f} s off the store's")
 
 
-def _skew(server: str, now: Callable[[], datetime]) -> float | str:
+def _skew(server: str) -> float | str:
     """Return how many seconds our time is ahead of a server's, or why that is unknown."""
     import requests  # noqa: PLC0415
 
-    before = now()
+    before = datetime.now(UTC)
     try:
         answer = requests.head(server, timeout=ASK_SECONDS, allow_redirects=False)
         theirs = parsedate_to_datetime(answer.headers["Date"])
@@ -50,7 +47,7 @@ def _skew(server: str, now: Callable[[], datetime]) -> float | str:
     if theirs.tzinfo is None:
         theirs = theirs.replace(tzinfo=UTC)
     # Its time has whole seconds, and was written somewhere between question and answer.
-    return (before + (now() - before) / 2 - theirs).total_seconds() - 0.5
+    return (before + (datetime.now(UTC) - before) / 2 - theirs).total_seconds() - 0.5
 
 
 async def metadata(installation: Installation) -> Finding:
