@@ -297,7 +297,8 @@ def parse_jobs(text: str, source: str, version: str) -> tuple[JobsFile | None, l
         return None, faults_of(error, JobsFile, data, source) + faults
     if faults:
         return None, faults
-    if (count := sum(map(_combinations, jobs.job))) > MAX_JOBS:
+    count = sum(math.prod(map(len, job.matrix.values())) for job in jobs.job)
+    if count > MAX_JOBS:
         problem = f"its matrices make {count} jobs, more than {MAX_JOBS}"
         return None, [Fault(source, "job", problem, "split it into several releases")]
     expanded = expand(jobs)
@@ -365,20 +366,15 @@ def family_of(job: Job) -> str:
 
 def expand(jobs: JobsFile) -> JobsFile:
     """Return the file with every matrix job replaced by one job per combination of its values."""
-    names: dict[str, tuple[str, ...]] = {}
-    jobs_out: list[Job] = []
-    for job in jobs.job:
-        instances = list(_instances(job))
-        names[job.name] = tuple(instance.name for instance in instances)
-        jobs_out += instances
-    return jobs.model_copy(
-        update={
-            "job": tuple(
-                job.model_copy(update={"needs": tuple(_flat(names[need] for need in job.needs))})
-                for job in jobs_out
-            )
-        }
-    )
+    instances = {job.name: tuple(_instances(job)) for job in jobs.job}
+    expanded = [
+        job.model_copy(
+            update={"needs": tuple(one.name for need in job.needs for one in instances[need])}
+        )
+        for some in instances.values()
+        for job in some
+    ]
+    return jobs.model_copy(update={"job": tuple(expanded)})
 
 
 def matrix_environment(job: Job) -> dict[str, str]:
@@ -406,14 +402,6 @@ def _instance_name(name: str, values: tuple[str, ...]) -> str:
         return whole
     digest = hashlib.sha256("\0".join((name, *values)).encode()).hexdigest()[:6]
     return f"{whole[: MAX_NAME - 7].strip('-')}-{digest}"
-
-
-def _combinations(job: Job) -> int:
-    return math.prod(map(len, job.matrix.values()))
-
-
-def _flat(groups: Iterable[tuple[str, ...]]) -> Iterable[str]:
-    return itertools.chain.from_iterable(groups)
 
 
 def needs_browser(jobs: JobsFile) -> bool:
