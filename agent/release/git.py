@@ -136,8 +136,8 @@ class Git:
             GitError: git could not be started, or took too long.
         """
         pin = f"gpg.ssh.allowedSignersFile={signers}"
-        command = (*self.command, "-c", pin, f"verify-{kind}", "--raw", oid)
-        done = await self._finished(f"verify-{kind}", command, self.environ, self.seconds)
+        arguments = ("-c", pin, f"verify-{kind}", "--raw", oid)
+        done = await self._finished(arguments, self.environ, self.seconds)
         return done.code == 0, done.stderr.decode(errors="replace")
 
     async def network(self, *arguments: str, until: float) -> bytes:
@@ -199,15 +199,12 @@ class Git:
             async with asyncio.timeout_at(until):
                 login = await self.login()
         except TimeoutError as error:
-            raise GitError(
-                "unreachable: reading the repository's credentials timed out", Trouble.UNREACHABLE
-            ) from error
-        except SecretsUnreachable as error:
-            raise GitError(
-                f"unreachable: {error}", Trouble.UNREACHABLE, remedy=error.remedy
-            ) from error
+            said = "reading the repository's credentials timed out"
+            raise GitError(f"unreachable: {said}", Trouble.UNREACHABLE) from error
         except SecretsError as error:
-            raise GitError(f"refused: {error}", Trouble.REFUSED, remedy=error.remedy) from error
+            passing = isinstance(error, SecretsUnreachable)
+            trouble = Trouble.UNREACHABLE if passing else Trouble.REFUSED
+            raise GitError(f"{trouble.value}: {error}", trouble, remedy=error.remedy) from error
         mismatch = None if login is None else login_mismatch(self.repository, login)
         if mismatch is not None:
             problem, remedy = mismatch
@@ -224,19 +221,16 @@ class Git:
         pipes: Sequence[int] = (),
         login: GitLogin | None = None,
     ) -> bytes:
-        action = f"git {arguments[0]}"
-        command = (*self.command, *arguments)
-        done = await self._finished(action, command, environ, seconds, stdin=stdin, pipes=pipes)
+        done = await self._finished(arguments, environ, seconds, stdin=stdin, pipes=pipes)
         if done.code != 0:
-            raise _failure(action, done, login)
+            raise _failure(action_of(arguments), done, login)
         if len(done.stdout) >= KEEP_BYTES:
-            raise GitError(f"{action}: the answer has no end", Trouble.OTHER)
+            raise GitError(f"{action_of(arguments)}: the answer has no end", Trouble.OTHER)
         return done.stdout
 
     async def _finished(
         self,
-        action: str,
-        command: tuple[str, ...],
+        arguments: tuple[str, ...],
         environ: Mapping[str, str],
         seconds: float,
         *,
@@ -246,7 +240,7 @@ class Git:
         seconds = max(LEAST_SECONDS, seconds)
         try:
             return await processes.run(
-                command,
+                (*self.command, *arguments),
                 environ=environ,
                 seconds=seconds,
                 stdin=stdin,
@@ -255,7 +249,7 @@ class Git:
             )
         except ProcessTimeout as error:
             raise GitError(
-                f"unreachable: {action} did not end within {seconds:.0f} s",
+                f"unreachable: {action_of(arguments)} did not end within {seconds:.0f} s",
                 Trouble.UNREACHABLE,
                 remedy="check the network, or raise release.timeout",
             ) from error
@@ -263,6 +257,11 @@ class Git:
             raise GitError(
                 f"git could not be started: {error}", Trouble.OTHER, remedy="install git"
             ) from error
+
+
+def action_of(arguments: Sequence[str]) -> str:
+    """Return `git` with the subcommand, for messages; options with their values stand before it."""
+    return f"git {next(word for word in arguments if not word.startswith('-') and '=' not in word)}"
 
 
 def _failure(action: str, done: processes.Finished, login: GitLogin | None) -> GitError:
