@@ -121,7 +121,7 @@ def host_facts(answers: Mapping[str, str | None], tags: Mapping[str, str]) -> Ho
     }
     if "launch_index" in valid:
         valid["launch_index"] = int(valid["launch_index"])
-    known = credible_tags(tags)
+    known = valid_tags(tags)
     return HostFacts(
         **valid | {"public_address": "public_address" in valid},
         launched=_moment(_object(answers.get("identity")).get("pendingTime")),
@@ -130,7 +130,7 @@ def host_facts(answers: Mapping[str, str | None], tags: Mapping[str, str]) -> Ho
     )
 
 
-def credible_tags(tags: Mapping[str, str]) -> dict[str, str]:
+def valid_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Return the tags that EC2 could have: not too many, not too long, all printable."""
     good = {
         name: value

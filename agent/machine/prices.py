@@ -94,14 +94,8 @@ def cost_of_run(
 ) -> Cost | None:
     """Return the cost of this run, until the machine is off; None on a machine that nobody bills by the second.
 
-    Args:
-        facts: EC2's facts of the machine.
-        prices: As configured.
-        spot: From `spot_price`.
-        began: When the machine booted, or the run began if that is unknown.
-        now: The end of the run.
-        taken_back: Whether EC2 takes the machine away.
-        log: Gets a warning without a price.
+    `spot` comes from `spot_price`. `began` is when the machine booted, or the run began if that is unknown. Without a
+    price the log gets a warning.
     """
     if facts is None or facts.instance_type is None or facts.life_cycle is None:
         return None

@@ -12,7 +12,7 @@ from agent.base.errors import MetadataError
 from agent.base.logs import Log
 from agent.base.stop import Stop
 from agent.machine.metadata import Metadata, metadata_endpoint
-from agent.machine.spot import departure, reason
+from agent.machine.spot import reason, termination_time
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class _Watch:
         try:
             notice = await self._ask(self._service.notice())
             if notice is not None:
-                gone = departure(notice, datetime.now(UTC))
+                gone = termination_time(notice, datetime.now(UTC))
                 self._log.warning(
                     "spot.notice",
                     action=notice.action,

@@ -86,7 +86,7 @@ async def supervised(manager: Manager, stop: Stop) -> AsyncIterator[None]:
         beating.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await beating
-        manager.tell("STOPPING=1", "STATUS=leaving")
+        manager.tell("STOPPING=1", "STATUS=stopping")
 
 
 async def _beat(manager: Manager, stop: Stop) -> None:

@@ -56,13 +56,9 @@ async def open_bucket(
     environ: Mapping[str, str],
     heard: Callable[[Mapping[str, str]], None] = lambda _: None,
 ) -> Bucket:
-    """Return the bucket of a configuration, opened with its keys.
+    """Return the bucket of a configuration, else of the folder `default`, opened with its keys.
 
-    Args:
-        store: The configuration.
-        default: The folder that is the bucket when none is configured.
-        environ: The environment, for keys and proxies.
-        heard: Gets the keys that no text may show, by name, before they are used.
+    `heard` gets the keys that no text may show, by name, before they are used.
 
     Raises:
         SecretsError: Its keys are not available.
@@ -113,13 +109,9 @@ async def job_secrets(secrets: Secrets, environ: Mapping[str, str]) -> dict[str,
 async def read_credentials(
     source: str, key: str, environ: Mapping[str, str], parse: Parse = parse_env
 ) -> dict[str, str]:
-    """Return credentials, by name.
+    """Return the credentials in `ssm:/path`, or in a file that only its owner can read, by name.
 
-    Args:
-        source: `ssm:/path`, or a file that only its owner can read.
-        key: The configuration's key, for messages.
-        environ: The agent's environment.
-        parse: Parses such a file.
+    `key` is the configuration's, for messages; `parse` parses the file.
 
     Raises:
         SecretsError: They cannot be read.
