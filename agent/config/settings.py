@@ -3,6 +3,7 @@
 Every key has a default that suits a laptop. `docs/schemas/agent.schema.json` is generated from these models.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -47,7 +48,8 @@ def _absolute(why: str) -> AfterValidator:
 
 
 def _bucket(url: str | None) -> str | None:
-    if url is not None and not url.startswith(("s3://", "file:///")):
+    # A slash at the end is dropped; slashes alone name neither a bucket nor a folder.
+    if url is not None and re.match(r"s3://[^/]|file:///+[^/]", url) is None:
         raise ValueError(
             f'"{url}" is not a bucket; write "s3://bucket/prefix" or "file:///absolute/path"'
         )
@@ -178,7 +180,7 @@ class Browser(Section):
     image: str | None = Field(
         None, description="Selenium image. Set: the container is used. A release may pin its own."
     )
-    url: str | None = Field(
+    url: Annotated[str | None, AfterValidator(_sound)] = Field(
         None, pattern=r"^https?://", description="A running WebDriver or Grid endpoint."
     )
     sessions: int = Field(2, ge=1, le=64, description="Sessions at once.")
@@ -310,7 +312,7 @@ class Secrets(Section):
 class Notify(Section):
     """Who is notified; a failed notification never fails a run."""
 
-    healthchecks: str | None = Field(
+    healthchecks: Annotated[str | None, AfterValidator(_sound)] = Field(
         None, pattern=r"^https?://", description="Healthchecks ping URL."
     )
     apprise: tuple[str, ...] = Field(

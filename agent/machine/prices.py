@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from agent.base.durable import write_atomic
-from agent.base.errors import PriceError
+from agent.base.errors import PriceError, SecretsError
 from agent.base.logs import Log
 from agent.base.threads import in_thread
 from agent.config.settings import Cost as Prices
@@ -136,7 +136,7 @@ def _ask(
             f"EC2 answered {error_code(error)} for the spot price of {instance_type} in {zone}",
             remedy="allow ec2:DescribeSpotPriceHistory, or set cost.hourly",
         ) from error
-    except (BotoCoreError, ValueError) as error:  # the latter for an endpoint that is no address
+    except (BotoCoreError, SecretsError) as error:
         raise PriceError(f"the spot price of {instance_type} cannot be read: {error}") from error
     prices = []
     for row in answer["SpotPriceHistory"]:
