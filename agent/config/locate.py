@@ -86,7 +86,7 @@ class Loaded:
         source: The file's name, or `DEFAULTS`.
         faults: All faults of the file, of the launch, of the environment and of the flags.
         origins: For each key that is set, which source it has its value from.
-        without_launch: The settings without the launch's, where only that has faults: a run can tell of them.
+        without_launch: The settings without the launch's, where only that has faults: a run can report them.
     """
 
     settings: Settings
