@@ -269,7 +269,8 @@ async def _schedules(deployment: Deployment, stack: Stack) -> Finding:
         row = await deployment.call("scheduler", "get_schedule", Name=stack.resources[name])
         zone = row.get("ScheduleExpressionTimezone")
         shown.append(" ".join(filter(None, [name, row["ScheduleExpression"], zone])))
-        off += shown[-1:] if row["State"] != "ENABLED" else []
+        if row["State"] != "ENABLED":
+            off.append(shown[-1])
     if off or not shown:
         return failed(
             f"disabled: {', '.join(off)}" if off else "the stack has no schedule",

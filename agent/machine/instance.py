@@ -172,8 +172,8 @@ def with_facts(record: Host, facts: HostFacts | None) -> Host:
     """Return the manifest's record of the machine with EC2's facts."""
     if facts is None:
         return record
-    told = ("instance_id", "instance_type", "zone", "image", "life_cycle")
-    return record.model_copy(update={name: getattr(facts, name) for name in told})
+    copied = ("instance_id", "instance_type", "zone", "image", "life_cycle")
+    return record.model_copy(update={name: getattr(facts, name) for name in copied})
 
 
 def _matches(pattern: str, text: str) -> bool:

@@ -73,7 +73,7 @@ async def spot_price(
     except (PriceError, TimeoutError) as error:
         reason = str(error) or f"EC2 gave no spot price within {PRICE_SECONDS:g} s"
         log.warning("cost.no_spot_price", reason=reason, remedy=getattr(error, "remedy", ""))
-        return known and known.rate
+        return known.rate if known else None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, price.model_dump_json().encode())
@@ -139,11 +139,12 @@ def _ask(
     except (BotoCoreError, SecretsError) as error:
         raise PriceError(f"the spot price of {instance_type} cannot be read: {error}") from error
     prices = []
+    own = {"instance_type": instance_type, "zone": zone, "asked": now}
     for row in answer["SpotPriceHistory"]:
-        if row.get("InstanceType") == instance_type:
-            said = {"usd_hour": row.get("SpotPrice"), "as_of": row.get("Timestamp"), "asked": now}
-            with suppress(ValidationError):
-                prices.append(_Price(instance_type=instance_type, zone=zone, **said))
+        said = {"usd_hour": row.get("SpotPrice"), "as_of": row.get("Timestamp")}
+        with suppress(ValidationError):
+            if row.get("InstanceType") == instance_type:
+                prices.append(_Price.model_validate({**own, **said}))
     if not prices:
         raise PriceError(f"EC2 has no spot price of {instance_type} in {zone}")
     return max(prices, key=lambda price: price.as_of)
