@@ -50,6 +50,8 @@ SNAPSHOT_AFTER = 2
 """Entries that are read one by one before a snapshot of them is put."""
 SNAPSHOT_AGE = timedelta(days=30)
 """A snapshot is renewed before it leaves the window that a reader lists."""
+CONTACT_AGE = timedelta(hours=12)
+"""That git still answers is noted after so long."""
 MOST_LISTED = 20_000
 OWN_RUNS = 20
 _ORIGIN = {"at", "written", "run", "by"}
@@ -410,18 +412,12 @@ class Memory:
                 self.trial(trial.commit, trial.ref, TrialStage.ENDED)
 
     def contact(self, **changes: datetime | None) -> None:
-        """Note whether git answered, or since when an older release runs; that all is well, only every 12 hours."""
+        """Note whether git answered, or since when an older release runs; that all is well, once in `CONTACT_AGE`."""
         old = self.known.contact
         new = old.model_copy(update=changes)
         again = new.model_copy(update={"reached": old.reached}) == old
-        if (
-            again
-            and old.reached
-            and new.reached
-            and new.reached - old.reached < timedelta(hours=12)
-        ):
-            return
-        if new != old:
+        since = new.reached - old.reached if new.reached and old.reached else CONTACT_AGE
+        if new != old and not (again and since < CONTACT_AGE):
             self.learn(contact=Contact.model_validate(dict(new)))
 
     async def send(self, *, last: bool = False) -> None:

@@ -23,11 +23,7 @@ UV_SECONDS = 20.0
 async def prune(context: ReleaseContext, running: str, *, budget: int, grown: bool) -> None:
     """Remove what no run needs, for at most `SECONDS`; failures are only logged.
 
-    Args:
-        context: Releases, what is known of them, and the images that they brought.
-        running: The commit that ran.
-        budget: Bytes that releases and caches may take.
-        grown: Whether something was installed, so that the caches are measured.
+    The commit `running` stays. Releases and caches may take `budget` bytes; caches are measured if they have `grown`.
     """
     try:
         async with asyncio.timeout(SECONDS):

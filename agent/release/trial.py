@@ -19,7 +19,7 @@ from agent.contract.results import Fault, JobCause, JobStatus
 MAX_STARTS = 3
 """Times that a release may begin to run without coming to an end (greenboot and RAUC count to three as well)."""
 MAX_INSTALLS = 6
-"""Times that installing it may be cut off: that a machine is often taken says nothing about a release."""
+"""Times that installing it may be cut off: an interrupted machine is no evidence against a release."""
 
 _OTHERS = frozenset({Fault.SITE, Fault.MACHINE})
 _IMPORT = re.compile(
@@ -116,7 +116,10 @@ def again(
     if seconds_left < 1:
         return ()
     known = {job.name: job for job in good}
-    asked = {Fault.RELEASE: known, Fault.UNKNOWN: known if passed is None else passed}
+    asked: dict[Fault | None, Collection[str]] = {
+        Fault.RELEASE: known,
+        Fault.UNKNOWN: known if passed is None else passed,
+    }
     wanted = {
         result.name
         for result in results

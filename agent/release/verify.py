@@ -78,12 +78,7 @@ class Trust:
     async def verified(
         self, signed: Signed | None, version: Version, mirror: Mirror
     ) -> Signer | None:
-        """Return who signed a release; None if nobody has to.
-
-        Args:
-            signed: The signed object, if it is known.
-            version: The tag or branch that was asked for, and the commit that would run.
-            mirror: Where git looks.
+        """Return who signed `version`, which would run, by the signed object; None if nobody has to.
 
         Raises:
             ReleaseRefused: It is not signed by anybody who may.
