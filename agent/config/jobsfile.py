@@ -8,7 +8,7 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal, Self
 
@@ -78,6 +78,9 @@ MAX_NAME = 63
 MAX_JOBS = 1_000_000
 """Jobs of a file once its matrices are taken apart, over all shards. Twelve keys of nine values each would be
 282,429,536,481."""
+
+MOST_TOLD = 5
+"""Rules between a job's keys that one fault names."""
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 OURS = frozenset({"PATH", "HOME", "LANG"})
@@ -179,61 +182,51 @@ class Job(Table):
         return matrix
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Self:
-        kinds = [kind for kind in ("image", "compose") if getattr(self, kind) is not None]
-        if len(kinds) > 1 or (not kinds and self.command is None):
-            raise ValueError('needs one of "command", "image" and "compose"')
-        if self.compose is not None and self.service is None:
-            raise ValueError('"compose" needs "service", the one whose exit code counts')
-        if self.compose is None and self.service is not None:
-            raise ValueError('"service" goes with "compose"')
+    def _consistent(self) -> Self:
+        found = [*self._kind_problems(), *self._container_problems(), *self._environment_problems()]
+        if found:
+            raise ValueError("; ".join(found[:MOST_TOLD]))
         return self
 
-    @model_validator(mode="after")
-    def _place_of_output(self) -> Self:
-        if self.output is None:
-            return self
-        if self.in_container and (problem := output_problem(self.output)):
-            raise ValueError(f'"output" {problem}; write for example "/data"')
-        if not self.in_container and self.output != "." and path_problem(self.output):
-            raise ValueError(
-                f'"output" of a program is a folder of the release, and "{self.output}" is none;'
+    def _kind_problems(self) -> Iterator[str]:
+        kinds = [kind for kind in (self.image, self.compose) if kind is not None]
+        if len(kinds) > 1 or (not kinds and self.command is None):
+            yield 'needs one of "command", "image" and "compose"'
+        if self.compose is not None and self.service is None:
+            yield '"compose" needs "service", the one whose exit code counts'
+        if self.compose is None and self.service is not None:
+            yield '"service" goes with "compose"'
+        output = self.output
+        if output is not None and self.in_container and (problem := output_problem(output)):
+            yield f'"output" {problem}; write for example "/data"'
+        if output is not None and output != "." and not self.in_container and path_problem(output):
+            yield (
+                f'"output" of a program is a folder of the release, and "{output}" is none;'
                 ' write for example "." or "out"'
             )
-        return self
 
-    @model_validator(mode="after")
-    def _contained(self) -> Self:
+    def _container_problems(self) -> Iterator[str]:
         if self.compose is not None and self.memory is not None:
-            raise ValueError(
-                '"memory" of a stack\'s services is set in the compose file: mem_limit'
-            )
+            yield '"memory" of a stack\'s services is set in the compose file: mem_limit'
         if self.shared_memory is not None and self.image is None:
-            raise ValueError('"shared_memory" goes with "image"; a stack\'s services have shm_size')
+            yield '"shared_memory" goes with "image"; a stack\'s services have shm_size'
         if self.compose is not None and self.browser:
-            raise ValueError('a stack brings its own browser; remove "browser"')
+            yield 'a stack brings its own browser; remove "browser"'
         for name in self.secrets if self.in_container else ():
             if is_clients_own(name):
-                raise ValueError(f'a container\'s secret cannot be named "{name}"; rename it')
-        return self
+                yield f'a container\'s secret cannot be named "{name}"; rename it'
 
-    @model_validator(mode="after")
-    def _environment(self) -> Self:
+    def _environment_problems(self) -> Iterator[str]:
         for name in (*self.env, *self.secrets):
             if name in OURS or name.startswith("MAYFLY_"):
-                raise ValueError(f'"{name}" is set by the agent and cannot be given')
+                yield f'"{name}" is set by the agent and cannot be given'
         for name in self.secrets:
             if name in self.env:
-                raise ValueError(f'"{name}" is both in env and in secrets; keep one')
-        return self
-
-    @model_validator(mode="after")
-    def _time_zone(self) -> Self:
-        name = self.env.get("TZ", "")
-        if name and (problem := zone_problem(name, by_days=self.on is not None)):
-            near = f"; {suggest(name, zones())}" if problem.endswith("is not a time zone") else ""
-            raise ValueError(f"env.TZ: {problem}{near}"[:LONGEST_SHOWN])
-        return self
+                yield f'"{name}" is both in env and in secrets; keep one'
+        zone = self.env.get("TZ", "")
+        if zone and (problem := zone_problem(zone, by_days=self.on is not None)):
+            near = f"; {suggest(zone, zones())}" if problem.endswith("is not a time zone") else ""
+            yield f"env.TZ: {problem}{near}"[:LONGEST_SHOWN]
 
     @property
     def in_container(self) -> bool:
@@ -297,7 +290,8 @@ def parse_jobs(text: str, source: str, version: str) -> tuple[JobsFile | None, l
         return None, faults_of(error, JobsFile, data, source) + faults
     if faults:
         return None, faults
-    if (count := sum(map(_combinations, jobs.job))) > MAX_JOBS:
+    count = sum(math.prod(map(len, job.matrix.values())) for job in jobs.job)
+    if count > MAX_JOBS:
         problem = f"its matrices make {count} jobs, more than {MAX_JOBS}"
         return None, [Fault(source, "job", problem, "split it into several releases")]
     expanded = expand(jobs)
@@ -365,20 +359,15 @@ def family_of(job: Job) -> str:
 
 def expand(jobs: JobsFile) -> JobsFile:
     """Return the file with every matrix job replaced by one job per combination of its values."""
-    names: dict[str, tuple[str, ...]] = {}
-    jobs_out: list[Job] = []
-    for job in jobs.job:
-        instances = list(_instances(job))
-        names[job.name] = tuple(instance.name for instance in instances)
-        jobs_out += instances
-    return jobs.model_copy(
-        update={
-            "job": tuple(
-                job.model_copy(update={"needs": tuple(_flat(names[need] for need in job.needs))})
-                for job in jobs_out
-            )
-        }
-    )
+    instances = {job.name: tuple(_instances(job)) for job in jobs.job}
+    expanded = [
+        job.model_copy(
+            update={"needs": tuple(one.name for need in job.needs for one in instances[need])}
+        )
+        for some in instances.values()
+        for job in some
+    ]
+    return jobs.model_copy(update={"job": tuple(expanded)})
 
 
 def matrix_environment(job: Job) -> dict[str, str]:
@@ -406,14 +395,6 @@ def _instance_name(name: str, values: tuple[str, ...]) -> str:
         return whole
     digest = hashlib.sha256("\0".join((name, *values)).encode()).hexdigest()[:6]
     return f"{whole[: MAX_NAME - 7].strip('-')}-{digest}"
-
-
-def _combinations(job: Job) -> int:
-    return math.prod(map(len, job.matrix.values()))
-
-
-def _flat(groups: Iterable[tuple[str, ...]]) -> Iterable[str]:
-    return itertools.chain.from_iterable(groups)
 
 
 def needs_browser(jobs: JobsFile) -> bool:

@@ -86,7 +86,7 @@ class Loaded:
         source: The file's name, or `DEFAULTS`.
         faults: All faults of the file, of the launch, of the environment and of the flags.
         origins: For each key that is set, which source it has its value from.
-        without_launch: The settings without the launch's, where only that has faults: a run can tell of them.
+        without_launch: The settings without the launch's, where only that has faults: a run can report them.
     """
 
     settings: Settings
@@ -113,11 +113,7 @@ def load_settings(
 ) -> Loaded:
     """Read the configuration: file, overridden by the launch, overridden by environment, overridden by flags.
 
-    Args:
-        flag: The value of `--config`, if it was given.
-        around: The computer.
-        pairs: The values of `--set`.
-        overrides: What other flags set; they come last.
+    `flag` is `--config`, `pairs` are the values of `--set`, and `overrides` those of other flags, which come last.
     """
     path, named = config_file(flag, around.environ)
     text, source, unread = _read(path, around, must_exist=named)

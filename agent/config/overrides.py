@@ -78,11 +78,9 @@ def flag_overrides(pairs: Iterable[str]) -> tuple[list[Override], list[Fault]]:
 
 
 def parse_settings(documents: Sequence[Document], overrides: Iterable[Override] = ()) -> Parsed:
-    """Return the settings, and all faults of the documents and of what overrides them.
+    """Return the settings, and all faults of the documents (at least one) and of the values that override them.
 
-    Args:
-        documents: At least one; a table of a later one wins key by key.
-        overrides: Single values; a later one wins.
+    Of documents, a table of a later one wins key by key; of overrides, a later one wins.
     """
     data, faults, origins = _merged(documents)
     for override in overrides:

@@ -3,6 +3,7 @@
 Every key has a default that suits a laptop. `docs/schemas/agent.schema.json` is generated from these models.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -13,7 +14,6 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
-    field_validator,
     model_validator,
 )
 
@@ -38,6 +38,38 @@ def _sound(url: str | None) -> str | None:
     return url
 
 
+def _absolute(why: str) -> AfterValidator:
+    def check(path: Path | None) -> Path | None:
+        if path is not None and not path.is_absolute():
+            raise ValueError(f'"{path}" is not an absolute path; {why}')
+        return path
+
+    return AfterValidator(check)
+
+
+def _bucket(url: str | None) -> str | None:
+    # A slash at the end is dropped; slashes alone name neither a bucket nor a folder.
+    if url is not None and re.match(r"s3://[^/]|file:///+[^/]", url) is None:
+        raise ValueError(
+            f'"{url}" is not a bucket; write "s3://bucket/prefix" or "file:///absolute/path"'
+        )
+    _sound(url)
+    return url.rstrip("/") if url else url
+
+
+def _http(endpoint: str | None) -> str | None:
+    if endpoint is not None and not endpoint.startswith(("https://", "http://")):
+        address = endpoint.rpartition("@")[2]
+        raise ValueError(f'"{address}" needs a scheme; write "https://{address}"')
+    return _sound(endpoint)
+
+
+def _zone(name: str) -> str:
+    if zone_problem(name, by_days=True):
+        raise ValueError(f'"{name}" is not a time zone; write for example "Asia/Tokyo"')
+    return name
+
+
 def _source(source: str | None) -> str | None:
     if source is not None and not source.startswith(("ssm:/", "/", "~/")):
         raise ValueError(
@@ -55,7 +87,9 @@ IndexName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-
 class Release(Section):
     """Where the scrapers come from."""
 
-    repository: str | None = Field(None, description="URL or path of the git repository.")
+    repository: Annotated[str | None, AfterValidator(_sound)] = Field(
+        None, description="URL or path of the git repository."
+    )
     credentials: Source = Field(
         None,
         description='`"ssm:/path"` or a file (mode 0600) with a token, or a deploy key and its known hosts:'
@@ -67,7 +101,7 @@ class Release(Section):
         ' Default "v*".',
     )
     branch: str | None = Field(None, description="A branch to follow instead of tags.")
-    allowed_signers: Path | None = Field(
+    allowed_signers: Annotated[Path | None, _absolute("a run may begin in any folder")] = Field(
         None,
         description="SSH allowed_signers file, absolute. Set: only what these people signed runs.",
     )
@@ -88,37 +122,22 @@ class Release(Section):
         60.0, description="Limit of a new release's self-check, in which its programs are imported."
     )
 
-    @field_validator("repository")
-    @classmethod
-    def _address(cls, repository: str | None) -> str | None:
-        return _sound(repository)
-
-    @field_validator("allowed_signers")
-    @classmethod
-    def _absolute(cls, path: Path | None) -> Path | None:
-        if path is not None and not path.is_absolute():
-            raise ValueError(f'"{path}" is not an absolute path; a run may begin in any folder')
-        return path
+    @property
+    def trust_is_stated(self) -> bool:
+        """Whether an operator decided if releases are verified, one way or the other."""
+        return self.trust is not None or self.allowed_signers is not None
 
     @model_validator(mode="after")
-    def _one_kind_of_trust(self) -> Self:
+    def _consistent(self) -> Self:
         if self.trust == "none" and self.allowed_signers is not None:
             raise ValueError('"allowed_signers" and trust = "none" exclude each other; keep one')
         if self.trust == "signed" and self.allowed_signers is None:
             raise ValueError('trust = "signed" needs "allowed_signers", the file that names them')
-        return self
-
-    @model_validator(mode="after")
-    def _one_password(self) -> Self:
         inside = urlsplit(self.repository or "").password is not None
         if self.credentials is not None and inside:
             raise ValueError(
                 '"credentials" and a password in "repository" exclude each other; keep "credentials"'
             )
-        return self
-
-    @model_validator(mode="after")
-    def _one_way_to_follow(self) -> Self:
         if self.track is not None and self.branch is not None:
             raise ValueError('"track" and "branch" exclude each other; keep one')
         return self
@@ -127,11 +146,13 @@ class Release(Section):
 class Store(Section):
     """The bucket."""
 
-    url: str | None = Field(
+    url: Annotated[str | None, AfterValidator(_bucket)] = Field(
         None,
         description="`s3://bucket/prefix` or `file:///path`. Default: a folder in `paths.state`.",
     )
-    endpoint: str | None = Field(None, description="URL of an S3 service other than AWS.")
+    endpoint: Annotated[str | None, AfterValidator(_http)] = Field(
+        None, description="URL of an S3 service other than AWS."
+    )
     region: str | None = Field(None, description="Region of the bucket.")
     credentials: str = Field(
         "default",
@@ -139,24 +160,6 @@ class Store(Section):
         description='"default" (environment, profile, role) or "ssm:/path" (SSM parameters).',
     )
     concurrency: int = Field(64, ge=1, le=256, description="Requests under way at once.")
-
-    @field_validator("url")
-    @classmethod
-    def _known_scheme(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(("s3://", "file:///")):
-            raise ValueError(
-                f'"{url}" is not a bucket; write "s3://bucket/prefix" or "file:///absolute/path"'
-            )
-        _sound(url)
-        return url.rstrip("/") if url else url
-
-    @field_validator("endpoint")
-    @classmethod
-    def _http(cls, endpoint: str | None) -> str | None:
-        if endpoint is not None and not endpoint.startswith(("https://", "http://")):
-            address = endpoint.rpartition("@")[2]
-            raise ValueError(f'"{address}" needs a scheme; write "https://{address}"')
-        return _sound(endpoint)
 
 
 class Registry(Section):
@@ -177,7 +180,7 @@ class Browser(Section):
     image: str | None = Field(
         None, description="Selenium image. Set: the container is used. A release may pin its own."
     )
-    url: str | None = Field(
+    url: Annotated[str | None, AfterValidator(_sound)] = Field(
         None, pattern=r"^https?://", description="A running WebDriver or Grid endpoint."
     )
     sessions: int = Field(2, ge=1, le=64, description="Sessions at once.")
@@ -210,18 +213,11 @@ class Paths(Section):
     cache: Path | None = Field(
         None, description="Caches that may be deleted at any time. Default: `cache` in the state."
     )
-    pace: Path | None = Field(
+    pace: Annotated[Path | None, _absolute("agents would not share it")] = Field(
         None,
         description="Where the jobs' `rate` is kept, absolute; agents on one machine that share it keep it together."
         " Default: `pace` in the cache.",
     )
-
-    @field_validator("pace")
-    @classmethod
-    def _absolute(cls, path: Path | None) -> Path | None:
-        if path is not None and not path.is_absolute():
-            raise ValueError(f'"{path}" is not an absolute path; agents would not share it')
-        return path
 
 
 class Limits(Section):
@@ -278,15 +274,10 @@ class Schedule(Section):
     expression: str | None = Field(
         None, max_length=300, description='As EventBridge takes it: "cron(0 3 * * ? *)".'
     )
-    timezone: str = Field("UTC", description="In which the expression is meant.")
+    timezone: Annotated[str, AfterValidator(_zone)] = Field(
+        "UTC", description="In which the expression is meant."
+    )
     grace: Seconds = Field(3600.0, description="How late a run may be before it is missed.")
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_zone(cls, name: str) -> str:
-        if zone_problem(name, by_days=True):
-            raise ValueError(f'"{name}" is not a time zone; write for example "Asia/Tokyo"')
-        return name
 
 
 class Power(Section):
@@ -321,7 +312,7 @@ class Secrets(Section):
 class Notify(Section):
     """Who is notified; a failed notification never fails a run."""
 
-    healthchecks: str | None = Field(
+    healthchecks: Annotated[str | None, AfterValidator(_sound)] = Field(
         None, pattern=r"^https?://", description="Healthchecks ping URL."
     )
     apprise: tuple[str, ...] = Field(

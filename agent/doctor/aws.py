@@ -68,7 +68,7 @@ def aws_checks(deployment: Deployment) -> Sequence[Check]:
 async def _account(deployment: Deployment, _: Installation) -> Finding:
     """Ask whose keys these are, and for which region."""
     region = await deployment.region()
-    whose = await deployment.ask("sts", lambda client: client.get_caller_identity())
+    whose = await deployment.call("sts", "get_caller_identity")
     return ok(f"{whose['Account']} in {region}, as {whose['Arn']}")
 
 
@@ -101,9 +101,7 @@ async def _template(deployment: Deployment, _: Stack) -> Finding:
     if not path.exists():
         return skipped("this program does not run from a checkout: nothing to compare with")
     ours = path.read_text("utf-8")
-    theirs = await deployment.ask(
-        "cloudformation", lambda client: client.get_template(StackName=deployment.name)
-    )
+    theirs = await deployment.call("cloudformation", "get_template", StackName=deployment.name)
     if _lines(str(theirs["TemplateBody"])) != _lines(ours):
         return failed(
             "the stack was made from another template than this checkout's", "make deploy"
@@ -121,9 +119,7 @@ async def _image(deployment: Deployment, stack: Stack) -> Finding:
     kind = stack.parameters.get("InstanceType", "")
     remedy = "`make ami CONFIG=agent.toml` builds one here, then `make deploy`"
     try:
-        found = await deployment.ask(
-            "ec2", lambda client: client.describe_images(ImageIds=[image])["Images"]
-        )
+        found = (await deployment.call("ec2", "describe_images", ImageIds=[image]))["Images"]
     except CloudError as error:
         if not error.code.startswith("InvalidAMIID"):
             raise
@@ -155,11 +151,8 @@ def _built(folder: Path, region: str, arch: str) -> str:
 
 async def _types(deployment: Deployment, names: Sequence[str]) -> dict[str, Any]:
     """Return EC2's descriptions of instance types, by name."""
-    rows = await deployment.ask(
-        "ec2",
-        lambda client: client.describe_instance_types(InstanceTypes=list(names))["InstanceTypes"],
-    )
-    return {row["InstanceType"]: row for row in rows}
+    answer = await deployment.call("ec2", "describe_instance_types", InstanceTypes=list(names))
+    return {row["InstanceType"]: row for row in answer["InstanceTypes"]}
 
 
 async def _loaded(deployment: Deployment, stack: Stack) -> Loaded:
@@ -167,12 +160,8 @@ async def _loaded(deployment: Deployment, stack: Stack) -> Loaded:
     template = stack.resources.get("LaunchTemplate")
     if template is None:
         return deployment.configure(None)
-    found = await deployment.ask(
-        "ec2",
-        lambda client: client.describe_launch_template_versions(
-            LaunchTemplateId=template, Versions=["$Latest"]
-        ),
-    )
+    wanted = {"LaunchTemplateId": template, "Versions": ["$Latest"]}
+    found = await deployment.call("ec2", "describe_launch_template_versions", **wanted)
     data = found["LaunchTemplateVersions"][0]["LaunchTemplateData"]
     return deployment.configure(base64.b64decode(data.get("UserData", "")).decode())
 
@@ -189,13 +178,9 @@ async def _configuration(deployment: Deployment, stack: Stack) -> Finding:
     return ok(f"releases of {settings.release.repository}, into {settings.store.url}")
 
 
-async def _sources(deployment: Deployment, stack: Stack) -> dict[str, str]:
-    return sources_of((await _loaded(deployment, stack)).settings)
-
-
 async def _parameters(deployment: Deployment, stack: Stack) -> Finding:
     """Check that each path of the configuration has parameters here."""
-    sources = await _sources(deployment, stack)
+    sources = sources_of((await _loaded(deployment, stack)).settings)
     if not sources:
         return skipped("the configuration reads nothing from SSM")
     missing, there = [], []
@@ -240,11 +225,11 @@ async def _listed(deployment: Deployment, path: str) -> list[Any]:
 async def _role(deployment: Deployment, stack: Stack) -> Finding:
     """Let IAM simulate what the machine's role does first: read its secrets, use its bucket."""
     name = stack.resources.get("InstanceRole") or stack.parameters.get("InstanceRoleName", "")
-    arn = await deployment.ask("iam", lambda client: client.get_role(RoleName=name)["Role"]["Arn"])
+    arn = (await deployment.call("iam", "get_role", RoleName=name))["Role"]["Arn"]
     region = await deployment.region()
     partition, account = arn.split(":")[1], arn.split(":")[4]
     ours = f"arn:{partition}:ssm:{region}:{account}:parameter"
-    paths = list((await _sources(deployment, stack)).values())
+    paths = list(sources_of((await _loaded(deployment, stack)).settings).values())
     calls = [("ssm:GetParametersByPath", ours + path) for path in paths]
     calls += [("kms:Decrypt", key) for key in await _own_keys(deployment, paths)]
     if bucket := stack.parameters.get("BucketName"):
@@ -267,47 +252,37 @@ async def _own_keys(deployment: Deployment, paths: Sequence[str]) -> list[str]:
     """Return the account's keys that encrypt parameters, other than SSM's own."""
     rows = [row for path in paths for row in await _listed(deployment, path)]
     keys = sorted({row.get("KeyId", DEFAULT_KEY) for row in rows} - {DEFAULT_KEY})
-    return await deployment.ask(
-        "kms", lambda client: [client.describe_key(KeyId=key)["KeyMetadata"]["Arn"] for key in keys]
-    )
+    answers = [await deployment.call("kms", "describe_key", KeyId=key) for key in keys]
+    return [answer["KeyMetadata"]["Arn"] for answer in answers]
 
 
 async def _may(deployment: Deployment, role: str, action: str, resource: str) -> bool:
-    answer = await deployment.ask(
-        "iam",
-        lambda client: client.simulate_principal_policy(
-            PolicySourceArn=role, ActionNames=[action], ResourceArns=[resource]
-        ),
-    )
+    wanted = {"PolicySourceArn": role, "ActionNames": [action], "ResourceArns": [resource]}
+    answer = await deployment.call("iam", "simulate_principal_policy", **wanted)
     return all(row["EvalDecision"] == "allowed" for row in answer["EvaluationResults"])
 
 
 async def _schedules(deployment: Deployment, stack: Stack) -> Finding:
     """Check that the schedules are on."""
-    found = await deployment.ask(
-        "scheduler",
-        lambda client: {
-            name: client.get_schedule(Name=stack.resources[name]) for name in stack.schedules
-        },
-    )
-    shown = {
-        name: " ".join(
-            filter(None, [name, row["ScheduleExpression"], row.get("ScheduleExpressionTimezone")])
-        )
-        for name, row in found.items()
-    }
-    off = [shown[name] for name, row in found.items() if row["State"] != "ENABLED"]
+    shown, off = [], []
+    for name in stack.schedules:
+        row = await deployment.call("scheduler", "get_schedule", Name=stack.resources[name])
+        zone = row.get("ScheduleExpressionTimezone")
+        shown.append(" ".join(filter(None, [name, row["ScheduleExpression"], zone])))
+        if row["State"] != "ENABLED":
+            off.append(shown[-1])
     if off or not shown:
         return failed(
             f"disabled: {', '.join(off)}" if off else "the stack has no schedule",
             "make deploy PARAMETERS=ScheduleState=ENABLED",
         )
-    return ok(", ".join(shown.values()))
+    return ok(", ".join(shown))
 
 
 async def _quota(deployment: Deployment, stack: Stack) -> Finding:
     """Compare the vCPUs of the largest type with what the account may have."""
-    names = {stack.parameters[name] for name in types_named(stack.parameters)}
+    spread = ["SecondType", "ThirdType"] if stack.parameters.get("Spread") == "yes" else []
+    names = {stack.parameters[name] for name in ["InstanceType", *spread]}
     names = {name for name in names if name[:1] in STANDARD}
     if not names:
         return skipped("the types have quotas of their own: look into Service Quotas")
@@ -324,12 +299,6 @@ async def _quota(deployment: Deployment, stack: Stack) -> Finding:
         )
     shown = ", ".join(f"{limits[one]:g} of {one}" for one in markets)
     return ok(f"{shown}; a machine has {needed} vCPUs")
-
-
-def types_named(parameters: Mapping[str, str]) -> list[str]:
-    """Return the parameters of a stack that name a type which it may launch."""
-    spread = ["SecondType", "ThirdType"] if parameters.get("Spread") == "yes" else []
-    return ["InstanceType", *spread]
 
 
 async def _limit(deployment: Deployment, code: str) -> float:

@@ -1,6 +1,6 @@
 """All checks, in the order in which a run needs the parts."""
 
-from agent.doctor import browser, guard, network, parts, storage
+from agent.doctor import parts, servers
 from agent.doctor.examine import Check
 
 CHECKS = (
@@ -13,14 +13,14 @@ CHECKS = (
     Check("container engine", 25, parts.container_engine),
     Check("registries", 60, parts.registries),
     Check("chromedriver", 15, parts.chromedriver),
-    Check("browser session", 180, browser.session),
-    Check("store credentials", 60, storage.credentials),
-    Check("store", 30, storage.store),
-    Check("job secrets", 60, storage.secrets),
-    Check("clock", 15, network.clock),
-    Check("metadata service", 10, network.metadata),
+    Check("browser session", 180, parts.session),
+    Check("store credentials", 60, servers.credentials),
+    Check("store", 30, servers.store),
+    Check("job secrets", 60, servers.secrets),
+    Check("clock", 15, servers.clock),
+    Check("metadata service", 10, servers.metadata),
     Check("power-off", 10, parts.power),
-    Check("units", 20, guard.units),
-    Check("healthchecks", 20, network.healthchecks),
+    Check("units", 20, parts.units),
+    Check("healthchecks", 20, servers.healthchecks),
     Check("spool", 10, parts.spool),
 )

@@ -53,8 +53,12 @@ class Cloud:
     name: str
     _stack: asyncio.Future[Stack | None] | None = field(default=None, init=False)
 
+    async def call(self, service: str, action: str, **arguments: Any) -> Any:
+        """Return a service's answer to one request; `action` is a method of boto3's client."""
+        return await self.ask(service, lambda client: getattr(client, action)(**arguments))
+
     async def ask(self, service: str, question: Callable[[Any], T]) -> T:
-        """Return a service's answer; `question` gets a client."""
+        """Return what `question` makes of a service, whose client it gets."""
         return await in_thread(lambda: self._ask(service, question), seconds=ASK_SECONDS)
 
     def _ask(self, service: str, question: Callable[[Any], T]) -> T:
@@ -106,7 +110,7 @@ def _refused(service: str, error: Any) -> CloudError:
     if code not in DENIED:
         return CloudError(f"{service} answers {code}: {message}", code, remedy=KEYS_REMEDY)
     return CloudError(
-        f"{service} refuses {error.operation_name} to these keys: {message}",
+        f"{service} denies these keys {error.operation_name}: {message}",
         code,
         remedy=f"allow this user {service}:{error.operation_name}",
     )

@@ -2,21 +2,32 @@
 
 import asyncio
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.base import processes
 from agent.base.engine import Engine
 from agent.base.errors import ReleaseError
 from agent.base.units import show_size
-from agent.browser import Chromedriver, Container, Remote, choose, find_chromedriver
+from agent.browser import (
+    Chromedriver,
+    Container,
+    Place,
+    Remote,
+    choose,
+    find_chromedriver,
+    supervise,
+)
 from agent.browser.container import Docker
 from agent.config.jobsfile import Job, JobsFile, needs_browser
-from agent.contract.ids import is_run_id
+from agent.contract.ids import is_run_id, run_id
 from agent.doctor.examine import Finding, Installation, failed, ok, skipped
 from agent.jobs.containers.compose import require_compose
+from agent.machine.guard import complaint, deadline_of, parse_span
 from agent.release.checks import Checks
 from agent.release.environment import uv_program
 from agent.release.git import Git
@@ -31,6 +42,7 @@ from agent.secrets.keyring import Keyring
 ROOM = 1024**3
 """Less free space fails: a release with its environment takes a few hundred megabytes, and so do outputs."""
 VERSION_SECONDS = 10.0
+UNIT_SECONDS = 8.0
 ASK_SECONDS = 25.0
 SYSTEMD = Path("/run/systemd/system")
 """Exists if systemd is the init system (sd_booted(3))."""
@@ -219,6 +231,32 @@ async def chromedriver(installation: Installation) -> Finding:
     )
 
 
+async def session(installation: Installation) -> Finding:
+    """Start the browser, wait for a session, and stop it.
+
+    The image that a release may pin is not known here; the configuration's is tried.
+    """
+    jobs = jobs_of(installation)
+    if jobs is not None and not needs_browser(jobs):
+        return skipped("no job wants a browser")
+    settings = installation.settings.browser
+    choice = choose(settings, None, find_chromedriver(installation.environ))
+    with tempfile.TemporaryDirectory(prefix="mayfly-doctor-") as folder:
+        root = Path(folder)
+        place = Place(
+            run_id(datetime.now(UTC), secrets.token_bytes(3)), root / "browser", root / "downloads"
+        )
+        supervisor = supervise(
+            choice, place, settings=settings, environ=installation.environ, log=installation.log
+        )
+        async with supervisor:
+            await supervisor.ready()
+            record = supervisor.record()
+    if record is None:
+        return ok("a session opened")
+    return ok(", ".join(filter(None, [record.name, record.kind, record.image])))
+
+
 async def power(installation: Installation) -> Finding:
     """Check what happens after a run."""
     if not installation.settings.power.goes_off(machine=installation.machine):
@@ -233,6 +271,31 @@ async def power(installation: Installation) -> Finding:
             "power.after is poweroff, and this user may not switch the machine off", "run as root"
         )
     return ok("systemd powers the machine off after a run")
+
+
+async def units(installation: Installation) -> Finding:
+    """Check that the limits of the units leave a run its time."""
+    if not installation.machine or shutil.which("systemctl", path=_path(installation)) is None:
+        return skipped("this computer is not a machine that switches itself off")
+    shown = await _show(installation, "mayfly.service", "LoadState", "RuntimeMaxUSec")
+    if shown.get("LoadState") != "loaded":
+        return skipped("mayfly.service is not installed here: something else starts the run")
+    timer = await _show(installation, "mayfly-deadman.timer", "TimersMonotonic")
+    run = installation.settings.limits.run
+    deadline = deadline_of(timer.get("TimersMonotonic", ""))
+    wrong = complaint(run, parse_span(shown.get("RuntimeMaxUSec", "")), deadline)
+    if wrong:
+        return failed(
+            wrong, f"systemd/install.sh --limit {run / 60:.0f}m moves both, see docs/power.md"
+        )
+    return ok("the run's limit, mayfly.service and the dead-man timer fit")
+
+
+async def _show(installation: Installation, unit: str, *names: str) -> dict[str, str]:
+    """Return properties of a unit; none if the service manager does not answer."""
+    command = ["systemctl", "show", f"--property={','.join(names)}", unit]
+    printed = await processes.output_of(command, environ=installation.environ, seconds=UNIT_SECONDS)
+    return dict(line.split("=", 1) for line in (printed or "").splitlines() if "=" in line)
 
 
 async def spool(installation: Installation) -> Finding:

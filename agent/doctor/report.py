@@ -29,13 +29,8 @@ def as_lines(findings: Sequence[Finding], paint: Callable[[str, str], str]) -> l
 def as_data(findings: Sequence[Finding]) -> list[dict[str, str]]:
     """Return the findings as JSON data."""
     return [
-        {
-            "check": finding.name,
-            "state": finding.state.value,
-            "detail": finding.detail,
-            "remedy": finding.remedy,
-        }
-        for finding in findings
+        {"check": one.name, "state": one.state.value, "detail": one.detail, "remedy": one.remedy}
+        for one in findings
     ]
 
 

@@ -78,23 +78,26 @@ def aws_client(
     """Return a client of a service; without `region`, in the region of the environment or the machine.
 
     Raises:
-        SecretsError: The region is unknown, or the metadata service does not answer.
+        SecretsError: The region is unknown, the metadata service does not answer, or the endpoint is not an address.
         BotoCoreError: The environment names a profile or a region that does not exist.
     """
     from botocore.config import Config  # noqa: PLC0415
 
     session = aws_session(environ)
     named = environ.get(f"AWS_ENDPOINT_URL_{service.upper()}") or environ.get("AWS_ENDPOINT_URL")
-    return session.client(
-        service,  # type: ignore[call-overload]  # the stubs list services by literal name
-        region_name=region or session.region_name or _machine_region(metadata_endpoint(environ)),
-        endpoint_url=named,
-        config=Config(
-            connect_timeout=waits.connect,
-            read_timeout=waits.read,
-            retries={"total_max_attempts": waits.attempts, "mode": "standard"},
-        ),
+    where = region or session.region_name or _machine_region(metadata_endpoint(environ))
+    config = Config(
+        connect_timeout=waits.connect,
+        read_timeout=waits.read,
+        retries={"total_max_attempts": waits.attempts, "mode": "standard"},
     )
+    try:
+        return session.client(service, region_name=where, endpoint_url=named, config=config)  # type: ignore[call-overload]  # the stubs list services by literal name
+    except ValueError as error:
+        raise SecretsError(
+            f"AWS cannot be asked: {error}",
+            remedy=f"correct AWS_ENDPOINT_URL_{service.upper()} or AWS_ENDPOINT_URL",
+        ) from error
 
 
 def error_code(error: "ClientError") -> str:

@@ -116,8 +116,8 @@ def rate_of(usage: Usage, region: str | None, prices: Prices, spot: Rate | None)
 def run_cost(usage: Usage, rate: Rate, prices: Prices) -> Cost:
     """Return the cost of a run."""
     hours = usage.seconds / HOUR
-    given = usage.spot and usage.taken_back and usage.seconds < FREE_IF_TAKEN_WITHIN
-    instance = 0.0 if given else rate.usd_hour * hours
+    free = usage.spot and usage.taken_back and usage.seconds < FREE_IF_TAKEN_WITHIN
+    instance = 0.0 if free else rate.usd_hour * hours
     # No source says that bought credits are free as well, so they count.
     surplus = 0.0 if prices.credits == "standard" else surplus_usd(usage)
     volume = 0.0 if prices.keeps_volume else volume_usd(prices, usage.seconds, usage.launched)

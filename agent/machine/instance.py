@@ -18,17 +18,23 @@ MOST_TAGS = 50
 """EC2's limit for an instance."""
 TAG_NAME_LENGTH = 128
 TAG_VALUE_LENGTH = 256
-MOST_INDEX = 10**6
 LONGEST_ANSWER = 16 * 1024
 """Characters; an identity document has some 500."""
 
-# `fullmatch` on ASCII: a newline or a look-alike digit is not part of an id.
-_INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,32}", re.ASCII)
-_INSTANCE_TYPE = re.compile(r"[a-z0-9-]{1,24}\.[a-z0-9-]{1,24}", re.ASCII)
-_PLACE = re.compile(r"[a-z]{2}(-[a-z0-9]{1,16}){1,5}", re.ASCII)
-_IMAGE = re.compile(r"ami-[0-9a-f]{8,32}", re.ASCII)
-_ADDRESS = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}", re.ASCII)
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z", re.ASCII)
+_INSTANCE_ID = r"i-[0-9a-f]{8,32}"
+_PLACE = r"[a-z]{2}(-[a-z0-9]{1,16}){1,5}"
+_FORMS: Mapping[str, str] = {
+    "instance_id": _INSTANCE_ID,
+    "instance_type": r"[a-z0-9-]{1,24}\.[a-z0-9-]{1,24}",
+    "zone": _PLACE,
+    "region": _PLACE,
+    "image": r"ami-[0-9a-f]{8,32}",
+    "life_cycle": r"spot|on-demand",
+    "launch_index": r"[0-9]{1,7}",
+    "public_address": r"[0-9]{1,3}(\.[0-9]{1,3}){3}",
+}
+"""The form of each answer; a newline or a look-alike digit is not part of any."""
+_TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z"
 
 LifeCycle = Literal["on-demand", "spot"]
 SpotAction = Literal["hibernate", "stop", "terminate"]
@@ -102,36 +108,29 @@ def on_ec2(vendor: str, asset_tag: str, product_uuid: str) -> bool:
     """
     return (
         vendor.strip() == "Amazon EC2"
-        or _INSTANCE_ID.fullmatch(asset_tag.strip()) is not None
+        or _matches(_INSTANCE_ID, asset_tag.strip())
         or product_uuid.strip().lower().startswith("ec2")
     )
 
 
 def host_facts(answers: Mapping[str, str | None], tags: Mapping[str, str]) -> HostFacts:
     """Return the valid facts of the service's answers (by the keys of `PATHS`) and tags."""
-
-    def matching(name: str, pattern: re.Pattern[str]) -> str | None:
-        text = (answers.get(name) or "").strip(" \r\n")
-        return text if pattern.fullmatch(text) else None
-
-    life_cycle = (answers.get("life_cycle") or "").strip(" \r\n")
-    known = credible_tags(tags)
+    texts = {name: (answers.get(name) or "").strip(" \r\n") for name in _FORMS}
+    valid: dict[str, Any] = {
+        name: text for name, text in texts.items() if _matches(_FORMS[name], text)
+    }
+    if "launch_index" in valid:
+        valid["launch_index"] = int(valid["launch_index"])
+    known = valid_tags(tags)
     return HostFacts(
-        instance_id=matching("instance_id", _INSTANCE_ID),
-        instance_type=matching("instance_type", _INSTANCE_TYPE),
-        zone=matching("zone", _PLACE),
-        region=matching("region", _PLACE),
-        image=matching("image", _IMAGE),
-        life_cycle=_life_cycle(life_cycle),
-        launch_index=_index(answers.get("launch_index") or ""),
+        **valid | {"public_address": "public_address" in valid},
         launched=_moment(_object(answers.get("identity")).get("pendingTime")),
-        public_address=matching("public_address", _ADDRESS) is not None,
         tags=known,
         slot=_moment(known.get(SLOT_TAG)),
     )
 
 
-def credible_tags(tags: Mapping[str, str]) -> dict[str, str]:
+def valid_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Return the tags that EC2 could have: not too many, not too long, all printable."""
     good = {
         name: value
@@ -173,30 +172,12 @@ def with_facts(record: Host, facts: HostFacts | None) -> Host:
     """Return the manifest's record of the machine with EC2's facts."""
     if facts is None:
         return record
-    return record.model_copy(
-        update={
-            "instance_id": facts.instance_id,
-            "instance_type": facts.instance_type,
-            "zone": facts.zone,
-            "image": facts.image,
-            "life_cycle": facts.life_cycle,
-        }
-    )
+    copied = ("instance_id", "instance_type", "zone", "image", "life_cycle")
+    return record.model_copy(update={name: getattr(facts, name) for name in copied})
 
 
-def _life_cycle(text: str) -> LifeCycle | None:
-    match text:
-        case "spot" | "on-demand":
-            return text
-        case _:
-            return None
-
-
-def _index(text: str) -> int | None:
-    text = text.strip(" \r\n")
-    if not (text.isascii() and text.isdigit() and len(text) <= len(str(MOST_INDEX))):
-        return None
-    return int(text)
+def _matches(pattern: str, text: str) -> bool:
+    return re.fullmatch(pattern, text, re.ASCII) is not None
 
 
 def _object(answer: str | None) -> dict[str, Any]:
@@ -210,7 +191,7 @@ def _object(answer: str | None) -> dict[str, Any]:
 
 
 def _moment(text: object) -> datetime | None:
-    if not isinstance(text, str) or _TIME.fullmatch(text) is None:
+    if not isinstance(text, str) or not _matches(_TIME, text):
         return None
     try:
         return datetime.fromisoformat(text[:19]).replace(tzinfo=UTC)

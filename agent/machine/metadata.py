@@ -54,6 +54,8 @@ TOKEN_MARGIN = 60.0
 REMEDY = "check the instance's metadata options: enabled, tokens required, hop limit 1"
 
 T = TypeVar("T")
+Get = Callable[[str], str | None]
+"""Returns what is at a path below `/latest/`; None if nothing is there."""
 
 OK = 200
 UNAUTHORIZED = 401
@@ -106,35 +108,24 @@ class Metadata:
 
     async def notice(self) -> SpotNotice | None:
         """Return EC2's notice that it takes the machine back; None while there is none."""
-        answer = await self._bounded(lambda visit: visit.text(NOTICE_PATH), NOTICE_SECONDS)
-        return spot_notice(answer)
+        return spot_notice(await self._bounded(lambda get: get(NOTICE_PATH), NOTICE_SECONDS))
 
     async def rebalance(self) -> "datetime | None":
         """Return since when EC2 recommends to leave the machine; None while it does not."""
-        answer = await self._bounded(lambda visit: visit.text(REBALANCE_PATH), NOTICE_SECONDS)
-        return rebalance_notice(answer)
+        return rebalance_notice(
+            await self._bounded(lambda get: get(REBALANCE_PATH), NOTICE_SECONDS)
+        )
 
     def region(self) -> str | None:
         """Return the machine's region; None if the answer is invalid. Blocks, for callers in a thread."""
-        answer = self._visit(lambda visit: visit.text(PATHS["region"]), REGION_SECONDS)
+        answer = self._visit(lambda get: get(PATHS["region"]), REGION_SECONDS)
         return host_facts({"region": answer}, {}).region
 
     def user_data(self) -> str | None:
         """Return the machine's user data; None without any. Blocks: it is asked before anything else."""
-        return self._visit(lambda visit: visit.text("user-data"), LAUNCH_SECONDS)
+        return self._visit(lambda get: get("user-data"), LAUNCH_SECONDS)
 
-    def token(self, visit: "_Visit") -> str:
-        """Return a valid token."""
-        if time.monotonic() >= self._token_ends:
-            self._token = visit.new_token()
-            self._token_ends = time.monotonic() + TOKEN_SECONDS - TOKEN_MARGIN
-        return self._token
-
-    def forget_token(self) -> None:
-        """Ask for a new token next time: the service rejected this one."""
-        self._token_ends = 0.0
-
-    async def _bounded(self, work: "Callable[[_Visit], T]", seconds: float) -> T:
+    async def _bounded(self, work: Callable[[Get], T], seconds: float) -> T:
         try:
             return await in_thread(lambda: self._visit(work, seconds), seconds=seconds)
         except TimeoutError as error:
@@ -142,72 +133,17 @@ class Metadata:
                 f"the metadata service did not answer within {seconds:g} s", remedy=REMEDY
             ) from error
 
-    def _visit(self, work: "Callable[[_Visit], T]", seconds: float) -> T:
+    def _visit(self, work: Callable[[Get], T], seconds: float) -> T:
         import requests  # noqa: PLC0415 -- 220 ms that only a machine of EC2 pays
 
         deadline = time.monotonic() + seconds
         with requests.Session() as session:
             # No proxy and no .netrc of the environment: this address is the machine's own.
             session.trust_env = False
-            return work(_Visit(self, self._endpoint, session, deadline))
+            return work(lambda path: self._persist(session, path, deadline))
 
-
-class _AgainError(Exception):
-    """An answer that is worth a retry; the message says which."""
-
-
-class _Visit:
-    """Requests to the service within one limit of time, retries included."""
-
-    def __init__(self, owner: Metadata, endpoint: str, session: "Session", deadline: float) -> None:
-        self._owner = owner
-        self._endpoint = endpoint
-        self._session = session
-        self._deadline = deadline
-
-    def text(self, path: str) -> str | None:
-        """Return what is at a path below `/latest/`; None if nothing is there."""
-        return self._persist(lambda: self._get(path))
-
-    def new_token(self) -> str:
-        lifetime = {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_SECONDS)}
-        with self._send("PUT", "api/token", lifetime) as answer:
-            token = _body(answer)
-            if answer.status_code != OK or not (token.isascii() and token.isprintable()):
-                raise MetadataError(
-                    f"the metadata service gives no token (HTTP {answer.status_code})",
-                    remedy=REMEDY,
-                )
-        return token
-
-    def _get(self, path: str) -> str | None:
-        token = {"X-aws-ec2-metadata-token": self._owner.token(self)}
-        with self._send("GET", path, token) as answer:
-            if answer.status_code == OK:
-                return _body(answer)
-            if answer.status_code == UNAUTHORIZED:
-                self._owner.forget_token()
-                raise _AgainError("it did not accept its own token")
-            return None
-
-    def _send(self, method: str, path: str, headers: dict[str, str]) -> "Response":
-        answer = self._session.request(
-            method,
-            f"{self._endpoint}/latest/{path}",
-            headers=headers,
-            timeout=max(0.05, min(REQUEST_SECONDS, self._left())),
-            allow_redirects=False,
-            stream=True,
-        )
-        if answer.status_code == TOO_MANY or answer.status_code >= SERVER_ERROR:
-            answer.close()
-            raise _AgainError(f"it answered HTTP {answer.status_code}")
-        return answer
-
-    def _left(self) -> float:
-        return self._deadline - time.monotonic()
-
-    def _persist(self, attempt: "Callable[[], T]") -> T:
+    def _persist(self, session: "Session", path: str, deadline: float) -> str | None:
+        """Return what is at a path below `/latest/`, retried until the deadline; None if nothing is there."""
         from requests import RequestException  # noqa: PLC0415
         from tenacity import (  # noqa: PLC0415
             Retrying,
@@ -221,22 +157,64 @@ class _Visit:
         passing = (_AgainError, RequestException, HTTPError, ValueError)
         try:
             return Retrying(
-                stop=stop_before_delay(max(0.0, self._left())),
+                stop=stop_before_delay(max(0.0, deadline - time.monotonic())),
                 wait=wait_random_exponential(multiplier=0.05, max=1),
                 retry=retry_if_exception_type(passing),
                 reraise=True,
-            )(attempt)
+            )(self._get, session, path, deadline)
         except passing as error:
             reason = str(error) if isinstance(error, _AgainError) else type(error).__name__
             raise MetadataError(
                 f"the metadata service did not answer: {reason}", remedy=REMEDY
             ) from error
 
+    def _get(self, session: "Session", path: str, deadline: float) -> str | None:
+        if time.monotonic() >= self._token_ends:
+            self._renew_token(session, deadline)
+        token = {"X-aws-ec2-metadata-token": self._token}
+        with self._send(session, "GET", path, token, deadline) as answer:
+            if answer.status_code == UNAUTHORIZED:
+                self._token_ends = 0.0
+                raise _AgainError("it did not accept its own token")
+            return _body(answer) if answer.status_code == OK else None
 
-def _facts(visit: _Visit) -> HostFacts:
-    answers = {name: visit.text(path) for name, path in PATHS.items()}
-    names = tag_names(visit.text(TAGS_PATH) or "")
-    tags = {name: visit.text(f"{TAGS_PATH}/{quote(name, safe='')}") for name in names}
+    def _renew_token(self, session: "Session", deadline: float) -> None:
+        lifetime = {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_SECONDS)}
+        with self._send(session, "PUT", "api/token", lifetime, deadline) as answer:
+            token = _body(answer)
+            if answer.status_code != OK or not (token.isascii() and token.isprintable()):
+                raise MetadataError(
+                    f"the metadata service gives no token (HTTP {answer.status_code})",
+                    remedy=REMEDY,
+                )
+        self._token = token
+        self._token_ends = time.monotonic() + TOKEN_SECONDS - TOKEN_MARGIN
+
+    def _send(
+        self, session: "Session", method: str, path: str, headers: dict[str, str], deadline: float
+    ) -> "Response":
+        answer = session.request(
+            method,
+            f"{self._endpoint}/latest/{path}",
+            headers=headers,
+            timeout=max(0.05, min(REQUEST_SECONDS, deadline - time.monotonic())),
+            allow_redirects=False,
+            stream=True,
+        )
+        if answer.status_code == TOO_MANY or answer.status_code >= SERVER_ERROR:
+            answer.close()
+            raise _AgainError(f"it answered HTTP {answer.status_code}")
+        return answer
+
+
+class _AgainError(Exception):
+    """An answer that is worth a retry; the message says which."""
+
+
+def _facts(get: Get) -> HostFacts:
+    answers = {name: get(path) for name, path in PATHS.items()}
+    names = tag_names(get(TAGS_PATH) or "")
+    tags = {name: get(f"{TAGS_PATH}/{quote(name, safe='')}") for name in names}
     return host_facts(answers, {name: value for name, value in tags.items() if value is not None})
 
 

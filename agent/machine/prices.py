@@ -1,15 +1,15 @@
 """The present price of a spot machine in its zone, from EC2's price history, and the cost of a run with it."""
 
-import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
 from agent.base.durable import write_atomic
-from agent.base.errors import PriceError
+from agent.base.errors import PriceError, SecretsError
 from agent.base.logs import Log
 from agent.base.threads import in_thread
 from agent.config.settings import Cost as Prices
@@ -32,40 +32,54 @@ CACHE_NAME = "spot-price.json"
 MAX_CACHE_BYTES = 4096
 PRODUCT = "Linux/UNIX"
 PROC = Path("/proc")
-_LATE = f"EC2 gave no spot price within {PRICE_SECONDS:g} s"
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """A price in the cache; times in Unix seconds."""
+class _Price(BaseModel):
+    """A spot price of a type in a zone: as EC2 gave it, and in the cache."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     instance_type: str
     zone: str
-    usd_hour: float
-    as_of: float
-    asked: float
+    usd_hour: float = Field(gt=0, lt=1000, allow_inf_nan=False)
+    as_of: AwareDatetime
+    asked: AwareDatetime
+
+    @property
+    def rate(self) -> Rate:
+        return Rate(self.usd_hour, "spot-history", self.as_of)
 
 
 async def spot_price(
     facts: HostFacts | None, *, cache: Path, environ: Mapping[str, str], log: Log
 ) -> Rate | None:
-    """Return the spot price for a run's cost; None if it needs none, or the price is unknown.
+    """Return the price of a spot machine, from the cache if that is fresh or EC2 does not answer.
 
-    `cache` is a folder.
+    None for other machines; without an answer or a cached price also, with a warning in the log: a missing permission
+    is no failure. `cache` is a folder.
     """
-    if facts is None or facts.life_cycle != "spot":
+    if facts is None or facts.life_cycle != "spot" or not (facts.instance_type and facts.zone):
         return None
-    if facts.instance_type is None or facts.zone is None:
-        return None
-    return await spot_rate(
-        facts.instance_type,
-        facts.zone,
-        region=facts.region or facts.zone[:-1],
-        now=datetime.now(UTC),
-        cache=cache,
-        environ=environ,
-        log=log,
-    )
+    kind, zone, now = facts.instance_type, facts.zone, datetime.now(UTC)
+    path = cache / CACHE_NAME
+    known = _cached(path, kind, zone, now)
+    if known is not None and now - known.asked < FRESH:
+        return known.rate
+    region = facts.region or zone[:-1]
+    try:
+        price = await in_thread(
+            lambda: _ask(kind, zone, region, now, environ), seconds=PRICE_SECONDS
+        )
+    except (PriceError, TimeoutError) as error:
+        reason = str(error) or f"EC2 gave no spot price within {PRICE_SECONDS:g} s"
+        log.warning("cost.no_spot_price", reason=reason, remedy=getattr(error, "remedy", ""))
+        return known.rate if known else None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, price.model_dump_json().encode())
+    except OSError as error:
+        log.warning("cost.price_not_kept", reason=error.strerror)
+    return price.rate
 
 
 def cost_of_run(
@@ -80,14 +94,8 @@ def cost_of_run(
 ) -> Cost | None:
     """Return the cost of this run, until the machine is off; None on a machine that nobody bills by the second.
 
-    Args:
-        facts: EC2's facts of the machine.
-        prices: As configured.
-        spot: From `spot_price`.
-        began: When the machine booted, or the run began if that is unknown.
-        now: The end of the run.
-        taken_back: Whether EC2 takes the machine away.
-        log: Gets a warning without a price.
+    `spot` comes from `spot_price`. `began` is when the machine booted, or the run began if that is unknown. Without a
+    price the log gets a warning.
     """
     if facts is None or facts.instance_type is None or facts.life_cycle is None:
         return None
@@ -107,45 +115,9 @@ def cost_of_run(
     return run_cost(usage, rate, prices)
 
 
-async def spot_rate(
-    instance_type: str,
-    zone: str,
-    *,
-    region: str,
-    now: datetime,
-    cache: Path,
-    environ: Mapping[str, str],
-    log: Log,
-) -> Rate | None:
-    """Return the spot price of a type in a zone, from the cache if that is fresh or EC2 does not answer.
-
-    Without either it is None, with a warning in the log: a missing permission is no failure.
-    """
-    path = cache / CACHE_NAME
-    known = _cached(path, instance_type, zone, now)
-    if known is not None and now - _time(known.asked) < FRESH:
-        return _rate(known)
-    try:
-        rate = await in_thread(
-            lambda: _history(instance_type, zone, region, now, environ), seconds=PRICE_SECONDS
-        )
-    except (PriceError, TimeoutError) as caught:
-        error = caught if isinstance(caught, PriceError) else PriceError(_LATE)
-        log.warning("cost.no_spot_price", reason=str(error), remedy=error.remedy)
-        return _rate(known) if known else None
-    as_of = rate.as_of or now
-    entry = _Known(instance_type, zone, rate.usd_hour, as_of.timestamp(), now.timestamp())
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, json.dumps(asdict(entry)).encode())
-    except OSError as error:
-        log.warning("cost.price_not_kept", reason=error.strerror)
-    return rate
-
-
-def _history(
+def _ask(
     instance_type: str, zone: str, region: str, now: datetime, environ: Mapping[str, str]
-) -> Rate:
+) -> _Price:
     # boto3 takes a third of a second and 30 MB: only where there is something to ask.
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
@@ -164,48 +136,28 @@ def _history(
             f"EC2 answered {error_code(error)} for the spot price of {instance_type} in {zone}",
             remedy="allow ec2:DescribeSpotPriceHistory, or set cost.hourly",
         ) from error
-    except (BotoCoreError, ValueError) as error:  # the latter for an endpoint that is no address
+    except (BotoCoreError, SecretsError) as error:
         raise PriceError(f"the spot price of {instance_type} cannot be read: {error}") from error
-    rates = [
-        Rate(price, "spot-history", row["Timestamp"])
-        for row in answer["SpotPriceHistory"]
-        if row.get("InstanceType") == instance_type
-        and (price := _price(row.get("SpotPrice", ""))) is not None
-    ]
-    if not rates:
+    prices = []
+    own = {"instance_type": instance_type, "zone": zone, "asked": now}
+    for row in answer["SpotPriceHistory"]:
+        said = {"usd_hour": row.get("SpotPrice"), "as_of": row.get("Timestamp")}
+        with suppress(ValidationError):
+            if row.get("InstanceType") == instance_type:
+                prices.append(_Price.model_validate({**own, **said}))
+    if not prices:
         raise PriceError(f"EC2 has no spot price of {instance_type} in {zone}")
-    return max(rates, key=lambda rate: rate.as_of or datetime.min.replace(tzinfo=UTC))
+    return max(prices, key=lambda price: price.as_of)
 
 
-def _price(text: str) -> float | None:
-    try:
-        price = float(text)
-    except ValueError:
-        return None
-    return price if math.isfinite(price) and 0 < price < 1000 else None  # noqa: PLR2004 -- dollars an hour
-
-
-def _cached(path: Path, instance_type: str, zone: str, now: datetime) -> _Known | None:
+def _cached(path: Path, instance_type: str, zone: str, now: datetime) -> _Price | None:
     """Return the cached price of this type and zone, if it is recent enough."""
     try:
-        text = path.read_bytes()[:MAX_CACHE_BYTES]
-        known = _Known(**json.loads(text))
-        age = now - _time(known.asked)
-        _time(known.as_of)
-    except (OSError, ValueError, TypeError, OverflowError, RecursionError):
+        known = _Price.model_validate_json(path.read_bytes()[:MAX_CACHE_BYTES])
+    except (OSError, ValidationError):
         return None
     same = (known.instance_type, known.zone) == (instance_type, zone)
-    if not same or _price(str(known.usd_hour)) is None or not timedelta(0) <= age < USABLE:
-        return None
-    return known
-
-
-def _rate(known: _Known) -> Rate:
-    return Rate(known.usd_hour, "spot-history", _time(known.as_of))
-
-
-def _time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+    return known if same and timedelta(0) <= now - known.asked < USABLE else None
 
 
 def cpu_seconds(proc: Path = PROC) -> float | None:

@@ -38,7 +38,7 @@ class Deadlines:
     commit_by: datetime
 
 
-def departure(notice: SpotNotice, seen: datetime) -> datetime:
+def termination_time(notice: SpotNotice, seen: datetime) -> datetime:
     """Return when the machine is gone: EC2's time, within what is possible at the time the notice was seen."""
     return max(min(notice.time, seen + NOTICE), seen + SHORTEST)
 

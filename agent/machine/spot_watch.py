@@ -12,7 +12,7 @@ from agent.base.errors import MetadataError
 from agent.base.logs import Log
 from agent.base.stop import Stop
 from agent.machine.metadata import Metadata, metadata_endpoint
-from agent.machine.spot import departure, reason
+from agent.machine.spot import reason, termination_time
 
 T = TypeVar("T")
 
@@ -26,59 +26,40 @@ async def watch_spot(environ: Mapping[str, str], stop: Stop, log: Log) -> None:
     A service that does not answer neither ends nor delays the watch: each poll has a limit.
     """
     endpoint = metadata_endpoint(environ)
-    if endpoint is not None:
-        await _Watch(Metadata(endpoint), stop, log).poll_until_notice()
+    if endpoint is None:
+        return
+    service, silent, recommended = Metadata(endpoint), False, False
 
-
-class _Watch:
-    def __init__(self, service: Metadata, stop: Stop, log: Log) -> None:
-        self._service = service
-        self._stop = stop
-        self._log = log
-        self._answers = True
-        self._recommended = False
-
-    async def poll_until_notice(self) -> None:
-        while True:
-            began = monotonic()
-            if await self._poll():
-                return
-            pause = random.uniform(SOONEST, LATEST)  # noqa: S311 -- not a secret
-            await asyncio.sleep(max(0.0, began + pause - monotonic()))
-
-    async def _poll(self) -> bool:
-        """Poll once; return whether there was a notice."""
-        rebalance = asyncio.create_task(self._ask(self._service.rebalance()))
+    async def ask(question: Awaitable[T | None]) -> T | None:
+        nonlocal silent
         try:
-            notice = await self._ask(self._service.notice())
-            if notice is not None:
-                gone = departure(notice, datetime.now(UTC))
-                self._log.warning(
-                    "spot.notice",
-                    action=notice.action,
-                    time=notice.time.isoformat(),
-                    gone=gone.isoformat(),
-                )
-                self._stop.request(reason(notice), gone=gone)
-                return True
+            answer = await question
+        except MetadataError as error:
+            if not silent:
+                log.warning("spot.service_silent", reason=str(error))
+            silent = True
+            return None
+        silent = False
+        return answer
+
+    while True:
+        began = monotonic()
+        rebalance = asyncio.create_task(ask(service.rebalance()))
+        try:
+            if notice := await ask(service.notice()):
+                gone = termination_time(notice, datetime.now(UTC))
+                times = {"time": notice.time.isoformat(), "gone": gone.isoformat()}
+                log.warning("spot.notice", action=notice.action, **times)
+                stop.request(reason(notice), gone=gone)
+                return
             since = await rebalance
-            if since is not None and not self._recommended:
+            if since is not None and not recommended:
                 # Finished jobs are delivered while others run anyway; nothing stops for a recommendation.
-                self._recommended = True
-                self._log.warning("spot.rebalance_recommended", since=since.isoformat())
-            return False
+                recommended = True
+                log.warning("spot.rebalance_recommended", since=since.isoformat())
         finally:
             rebalance.cancel()
             with suppress(asyncio.CancelledError):
                 await rebalance
-
-    async def _ask(self, question: Awaitable[T | None]) -> T | None:
-        try:
-            answer = await question
-        except MetadataError as error:
-            if self._answers:
-                self._log.warning("spot.service_silent", reason=str(error))
-            self._answers = False
-            return None
-        self._answers = True
-        return answer
+        pause = random.uniform(SOONEST, LATEST)  # noqa: S311 -- not a secret
+        await asyncio.sleep(max(0.0, began + pause - monotonic()))

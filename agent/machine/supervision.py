@@ -52,7 +52,7 @@ class Manager:
         """Seconds between two signs of life: half of the watchdog's limit."""
         return min(self.watchdog / 2, BEAT_SECONDS) if self.watchdog else BEAT_SECONDS
 
-    def tell(self, *lines: str) -> bool:
+    def notify(self, *lines: str) -> bool:
         """Send assignments such as `READY=1`, without waiting; return whether the manager has them."""
         if self.address is None:
             return False
@@ -78,7 +78,7 @@ async def supervised(manager: Manager, stop: Stop) -> AsyncIterator[None]:
     if manager.address is None:
         yield
         return
-    manager.tell("READY=1", "STATUS=starting")
+    manager.notify("READY=1", "STATUS=starting")
     beating = asyncio.create_task(_beat(manager, stop))
     try:
         yield
@@ -86,7 +86,7 @@ async def supervised(manager: Manager, stop: Stop) -> AsyncIterator[None]:
         beating.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await beating
-        manager.tell("STOPPING=1", "STATUS=leaving")
+        manager.notify("STOPPING=1", "STATUS=stopping")
 
 
 async def _beat(manager: Manager, stop: Stop) -> None:
@@ -94,7 +94,7 @@ async def _beat(manager: Manager, stop: Stop) -> None:
         lines = ["WATCHDOG=1"]
         if stop.requested:
             lines.append(f"EXTEND_TIMEOUT_USEC={EXTEND_SECONDS * 1e6:.0f}")
-        manager.tell(*lines)
+        manager.notify(*lines)
         if stop.requested:
             await asyncio.sleep(manager.beat)
         else:
@@ -143,4 +143,4 @@ class StatusLine:
     def _say(self) -> None:
         jobs = f": {len(self._ended)} of {self._planned} jobs ended" if self._planned else ""
         running = f", {len(self._running)} running" if self._running else ""
-        self._manager.tell(f"STATUS={self._phase}{jobs}{running}")
+        self._manager.notify(f"STATUS={self._phase}{jobs}{running}")

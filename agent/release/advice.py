@@ -35,10 +35,7 @@ _SKIPPED = re.compile(r"\.|node_modules|venv|__pycache__")
 def needed(tree: Path, jobs: JobsFile, name: str) -> Dependencies | None:
     """Return a release's dependencies; None if no job needs any (containers bring their own), or no file declares them.
 
-    Args:
-        tree: The release's files.
-        jobs: Its jobs.
-        name: The path of its jobs file.
+    `name` is the path of its jobs file in its `tree`.
 
     Raises:
         ReleaseError: The file that counts is invalid.
@@ -79,12 +76,7 @@ def release_faults(
 ) -> list[Fault]:
     """Return the faults of a release's files besides its jobs file, as far as they show on any computer.
 
-    Args:
-        tree: The release's files.
-        jobs: Its jobs.
-        name: The path of its jobs file.
-        source: The same as a person knows it.
-        signed: Whether releases are signed here.
+    Arguments as for `needed`; `source` is what a person calls the jobs file, `signed` whether releases are signed here.
     """
     faults = file_faults(jobs, tree, source)
     try:

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,8 +47,8 @@ def checked_jobs(tree: Path, programs: Path | None, checks: Checks) -> JobsFile:
     jobs = read_jobs(tree, checks)
     path = checks.environ.get("PATH", os.defpath)
     path = path if programs is None else f"{programs}{os.pathsep}{path}"
-    missing = (_program_problem(job, path) for job in jobs.job)
-    _refuse((*_faults(checks.jobs, jobs, missing), *file_faults(jobs, tree, checks.jobs)))
+    missing = _faults(checks.jobs, jobs, lambda job: _program_problem(job, path))
+    _refuse((*missing, *file_faults(jobs, tree, checks.jobs)))
     return jobs
 
 
@@ -57,15 +57,14 @@ def file_faults(jobs: JobsFile, tree: Path, source: str) -> list[Fault]:
 
     These are the scripts and programs that jobs start, and compose files.
     """
-    scripts = (_script_problem(job, tree) for job in jobs.job)
-    stacks = (_stack_problem(job, tree) for job in jobs.job)
-    return [*_faults(source, jobs, scripts), *_faults(source, jobs, stacks)]
+    scripts = _faults(source, jobs, lambda job: _script_problem(job, tree))
+    return [*scripts, *_faults(source, jobs, lambda job: _stack_problem(job, tree))]
 
 
-def _faults(source: str, jobs: JobsFile, problems: Iterable[Problem | None]) -> Iterator[Fault]:
+def _faults(source: str, jobs: JobsFile, look: Callable[[Job], Problem | None]) -> Iterator[Fault]:
     """Yield a fault for each job that has a problem."""
-    for job, found in zip(jobs.job, problems, strict=True):
-        if found is not None:
+    for job in jobs.job:
+        if found := look(job):
             key, problem, remedy = found
             yield Fault(source, f"job[{job.name}].{key}", problem, remedy)
 

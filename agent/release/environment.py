@@ -5,7 +5,6 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -29,6 +28,7 @@ _ALLOWED = (
 _INDEX_CREDENTIALS = re.compile(r"UV_INDEX_\w+_(USERNAME|PASSWORD)")
 _REFUSED = re.compile(r"\b40[13] (Unauthorized|Forbidden)")
 _ENOUGH_SECONDS = 1.0
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 async def make_environment(
@@ -43,51 +43,40 @@ async def make_environment(
     folder = tree / wanted.folder
     environ = _environment(environment, store.cache, context.environ) | {MARK: str(store.mirror)}
     until = asyncio.get_running_loop().time() + context.settings.install_timeout
-    uv = _Uv(folder, environ, until)
-    python = _interpreter(folder, tree, wanted.python)
-    await uv.run("venv", *python, "--no-project", str(environment))
-    for step in wanted.steps:
-        more = pretended(version) if step.builds else {}
-        try:
-            await uv.run(*step.arguments, "--offline", stdin=step.stdin, more=more)
-        except ReleaseError as error:
-            context.log.info("release.cache_missed", reason=str(error))
-            try:
-                logins = await context.keyring.indexes() if context.keyring else {}
-            except SecretsError as denied:
-                raise ReleaseError(
-                    f"no login to an index: {denied}", remedy=denied.remedy
-                ) from denied
-            await uv.run(*step.arguments, stdin=step.stdin, more=more, logins=logins)
 
-
-@dataclass(frozen=True, slots=True)
-class _Uv:
-    """Runs uv in a release's files, all of it before one deadline."""
-
-    folder: Path
-    environ: Mapping[str, str]
-    until: float
-
-    async def run(
-        self,
+    async def uv(
         *arguments: str,
         stdin: bytes | None = None,
-        more: Mapping[str, str] = MappingProxyType({}),
-        logins: Mapping[str, str] = MappingProxyType({}),
+        more: Mapping[str, str] = _NONE,
+        logins: Mapping[str, str] = _NONE,
     ) -> None:
         """Run uv; `more` are further variables, and `logins` those that no message may show."""
-        left = self.until - asyncio.get_running_loop().time()
         done = await run_uv(
             *arguments,
-            environ={**self.environ, **more, **logins},
-            seconds=max(_ENOUGH_SECONDS, left),
+            environ={**environ, **more, **logins},
+            seconds=max(_ENOUGH_SECONDS, until - asyncio.get_running_loop().time()),
             stdin=stdin,
-            cwd=self.folder,
+            cwd=folder,
         )
         if done.code != 0:
             complaint = Redactor(logins).text(done.complaint)
             raise _failure(f"uv {arguments[0]}", complaint or f"exit code {done.code}")
+
+    python = _interpreter(folder, tree, wanted.python)
+    await uv("venv", *python, "--no-project", str(environment))
+    for step in wanted.steps:
+        more = pretended(version) if step.builds else _NONE
+        try:
+            await uv(*step.arguments, "--offline", stdin=step.stdin, more=more)
+        except ReleaseError as error:
+            context.log.info("release.cache_missed", reason=str(error))
+            try:
+                logins = await context.keyring.indexes() if context.keyring else _NONE
+            except SecretsError as denied:
+                raise ReleaseError(
+                    f"no login to an index: {denied}", remedy=denied.remedy
+                ) from denied
+            await uv(*step.arguments, stdin=step.stdin, more=more, logins=logins)
 
 
 def _failure(action: str, complaint: str) -> ReleaseError:

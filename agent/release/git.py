@@ -120,24 +120,20 @@ class Git:
         Raises:
             GitError: It failed or took too long.
         """
-        return await self._run(arguments, self.environ, self.seconds, stdin)
+        return (await self._run(arguments, self.environ, self.seconds, stdin=stdin)).stdout
 
     async def verify(self, kind: str, oid: str, signers: Path) -> tuple[bool, str]:
         """Return whether git and ssh-keygen accept an object's signature, and their output.
 
-        A key counts with the validity that `signers` gives it at the object's own time.
-
-        Args:
-            kind: `tag` or `commit`.
-            oid: The object, which the mirror has.
-            signers: The allowed_signers file, absolute.
+        A key counts with the validity that the allowed_signers file `signers` (absolute) gives it at the object's own
+        time. `kind` is `tag` or `commit`; the mirror has the object.
 
         Raises:
             GitError: git could not be started, or took too long.
         """
         pin = f"gpg.ssh.allowedSignersFile={signers}"
-        command = (*self.command, "-c", pin, f"verify-{kind}", "--raw", oid)
-        done = await self._finished(f"verify-{kind}", command, self.environ, self.seconds)
+        arguments = ("-c", pin, f"verify-{kind}", "--raw", oid)
+        done = await self._run(arguments, self.environ, self.seconds, check=False)
         return done.code == 0, done.stderr.decode(errors="replace")
 
     async def network(self, *arguments: str, until: float) -> bytes:
@@ -182,15 +178,16 @@ class Git:
             try:
                 async with deploy_key(login, self.environ) as ssh:
                     seconds = until - _now()
-                    return await self._run(arguments, self.environ | ssh, seconds, login=login)
+                    done = await self._run(arguments, self.environ | ssh, seconds, login=login)
+                    return done.stdout
             except GitError:
                 raise
             except ReleaseError as error:
                 raise GitError(str(error), Trouble.REFUSED, remedy=error.remedy) from error
         with _piped(answer_for(self.repository, login, self.environ)) as (variables, pipes):
-            return await self._run(
-                arguments, self.environ | variables, until - _now(), pipes=pipes, login=login
-            )
+            environ = self.environ | variables
+            done = await self._run(arguments, environ, until - _now(), pipes=pipes, login=login)
+            return done.stdout
 
     async def _read_login(self, until: float) -> GitLogin | None:
         if self.repository.local or self.login is None:
@@ -199,15 +196,12 @@ class Git:
             async with asyncio.timeout_at(until):
                 login = await self.login()
         except TimeoutError as error:
-            raise GitError(
-                "unreachable: reading the repository's credentials timed out", Trouble.UNREACHABLE
-            ) from error
-        except SecretsUnreachable as error:
-            raise GitError(
-                f"unreachable: {error}", Trouble.UNREACHABLE, remedy=error.remedy
-            ) from error
+            said = "reading the repository's credentials timed out"
+            raise GitError(f"unreachable: {said}", Trouble.UNREACHABLE) from error
         except SecretsError as error:
-            raise GitError(f"refused: {error}", Trouble.REFUSED, remedy=error.remedy) from error
+            passing = isinstance(error, SecretsUnreachable)
+            trouble = Trouble.UNREACHABLE if passing else Trouble.REFUSED
+            raise GitError(f"{trouble.value}: {error}", trouble, remedy=error.remedy) from error
         mismatch = None if login is None else login_mismatch(self.repository, login)
         if mismatch is not None:
             problem, remedy = mismatch
@@ -219,34 +213,16 @@ class Git:
         arguments: tuple[str, ...],
         environ: Mapping[str, str],
         seconds: float,
-        stdin: bytes | None = None,
         *,
+        stdin: bytes | None = None,
         pipes: Sequence[int] = (),
         login: GitLogin | None = None,
-    ) -> bytes:
-        action = f"git {arguments[0]}"
-        command = (*self.command, *arguments)
-        done = await self._finished(action, command, environ, seconds, stdin=stdin, pipes=pipes)
-        if done.code != 0:
-            raise _failure(action, done, login)
-        if len(done.stdout) >= KEEP_BYTES:
-            raise GitError(f"{action}: the answer has no end", Trouble.OTHER)
-        return done.stdout
-
-    async def _finished(
-        self,
-        action: str,
-        command: tuple[str, ...],
-        environ: Mapping[str, str],
-        seconds: float,
-        *,
-        stdin: bytes | None = None,
-        pipes: Sequence[int] = (),
+        check: bool = True,
     ) -> processes.Finished:
-        seconds = max(LEAST_SECONDS, seconds)
+        action, seconds = action_of(arguments), max(LEAST_SECONDS, seconds)
         try:
-            return await processes.run(
-                command,
+            done = await processes.run(
+                (*self.command, *arguments),
                 environ=environ,
                 seconds=seconds,
                 stdin=stdin,
@@ -263,6 +239,16 @@ class Git:
             raise GitError(
                 f"git could not be started: {error}", Trouble.OTHER, remedy="install git"
             ) from error
+        if check and done.code != 0:
+            raise _failure(action, done, login)
+        if check and len(done.stdout) >= KEEP_BYTES:
+            raise GitError(f"{action}: the answer has no end", Trouble.OTHER)
+        return done
+
+
+def action_of(arguments: Sequence[str]) -> str:
+    """Return `git` with the subcommand, for messages; options with their values stand before it."""
+    return f"git {next(word for word in arguments if not word.startswith('-') and '=' not in word)}"
 
 
 def _failure(action: str, done: processes.Finished, login: GitLogin | None) -> GitError:
@@ -287,9 +273,8 @@ def _piped(text: str | None) -> Iterator[tuple[dict[str, str], tuple[int, ...]]]
         return
     reading, writing = os.pipe()
     try:
-        os.set_blocking(
-            writing, False
-        )  # nobody reads yet, so that a full pipe would be waited for in vain
+        # Nobody reads yet: writing to a full pipe would never return.
+        os.set_blocking(writing, False)
         data = text.encode()
         try:
             whole = os.write(writing, data) == len(data)

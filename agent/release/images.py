@@ -15,13 +15,7 @@ REMOVE_SECONDS = 20.0
 
 
 def pinned_image(jobs: JobsFile, settings: Browser, environ: Mapping[str, str]) -> str | None:
-    """Return the image that a release pins, if its run will use it.
-
-    Args:
-        jobs: The release's jobs.
-        settings: The browser that the configuration prefers.
-        environ: Where a chromedriver is found.
-    """
+    """Return the image that a release pins, if its run will use it; `environ` may have a chromedriver."""
     if jobs.browser is None or not needs_browser(jobs):
         return None
     choice = choose(settings, jobs.browser.image, find_chromedriver(environ))
@@ -35,14 +29,7 @@ async def have_image(
     login: Login = no_login,
     seconds: float = PULL_SECONDS,
 ) -> bool:
-    """Pull an image unless it is here; return whether it was pulled.
-
-    Args:
-        image: Its name.
-        environ: Where the container engine is found.
-        log: Gets an event before a pull.
-        login: Credentials of private registries.
-        seconds: Limit of the pull.
+    """Pull an image within `seconds` unless it is here; return whether it was pulled.
 
     Raises:
         ReleaseRefused: It is not available, or not in time.

@@ -16,7 +16,6 @@ from agent.contract.releases import (
     Fact,
     Good,
     Learnt,
-    Passed,
     Pin,
     TrialStage,
     Version,
@@ -239,7 +238,7 @@ class Known:
 
     def passed(self, commit: str) -> tuple[str, ...] | None:
         """Return the jobs that succeeded when a release last ran; None if that is not known."""
-        passed: list[Passed] = [fact.passed for fact in self.facts if fact.passed]
+        passed = (fact.passed for fact in self.facts if fact.passed)
         return next((one.jobs for one in passed if one.commit == commit), None)
 
     def cut_off(self, commit: str, now: datetime, dead: Collection[str]) -> tuple[int, int]:

@@ -50,9 +50,10 @@ SNAPSHOT_AFTER = 2
 """Entries that are read one by one before a snapshot of them is put."""
 SNAPSHOT_AGE = timedelta(days=30)
 """A snapshot is renewed before it leaves the window that a reader lists."""
+CONTACT_AGE = timedelta(hours=12)
+"""That git still answers is noted after so long."""
 MOST_LISTED = 20_000
 OWN_RUNS = 20
-_NO_ANSWER = (MayflyError, TimeoutError)
 _ORIGIN = {"at", "written", "run", "by"}
 """Fields of a fact that its entry has for all of its facts."""
 
@@ -276,10 +277,10 @@ class Memory:
     @property
     def _store(self) -> Store | None:
         """The bucket, once it is open; perhaps later than it was waited for."""
-        done = self._opening is not None and self._opening.done() and not self._opening.cancelled()
-        if self._opening is None or not done or self._opening.exception() is not None:
+        opening = self._opening
+        if opening is None or not opening.done() or opening.cancelled() or opening.exception():
             return None
-        return self._opening.result()
+        return opening.result()
 
     @property
     def run(self) -> str:
@@ -346,25 +347,30 @@ class Memory:
         for name in self._channel.facts.keys() & self._sent.keys():
             del self._sent[name]
         self._fold()
-        self._tell_of_damage()
+        self._warn_of_damage()
         self._save()
 
     async def look_again(self) -> None:
         """Refresh; a failure is only logged."""
-        if self._failed:
-            return
+        if not self._failed and (reason := await self._failure(self.refresh())):
+            self._log.warning("releases.not_read", reason=reason)
+
+    async def _failure(self, request: Awaitable[object]) -> str:
+        """Return why the bucket did not do something in time; empty if it did."""
+        seconds = min(SEND_SECONDS, self._seconds)
         try:
-            async with asyncio.timeout(min(SEND_SECONDS, self._seconds)):
-                await self.refresh()
-        except _NO_ANSWER as error:
-            self._log.warning("releases.not_read", reason=str(error) or "no answer")
+            async with asyncio.timeout(seconds):
+                await request
+        except (MayflyError, TimeoutError) as error:
+            return str(error) or f"no answer within {seconds:g} s"
+        return ""
 
     def _fold(self) -> None:
         read = self._channel.known if self.read else self._copy.facts
         sent = (fact for some in self._sent.values() for fact in some)
         self.known = Known.of([*read, *sent, *self._unsent, *self._own])
 
-    def _tell_of_damage(self) -> None:
+    def _warn_of_damage(self) -> None:
         """Warn of invalid entries, until an operator decides about releases again."""
         decided = self.known.pinned.at if self.known.pinned else None
         some = {
@@ -406,18 +412,12 @@ class Memory:
                 self.trial(trial.commit, trial.ref, TrialStage.ENDED)
 
     def contact(self, **changes: datetime | None) -> None:
-        """Note whether git answered, or since when an older release runs; that all is well, only every 12 hours."""
+        """Note whether git answered, or since when an older release runs; that all is well, once in `CONTACT_AGE`."""
         old = self.known.contact
         new = old.model_copy(update=changes)
         again = new.model_copy(update={"reached": old.reached}) == old
-        if (
-            again
-            and old.reached
-            and new.reached
-            and new.reached - old.reached < timedelta(hours=12)
-        ):
-            return
-        if new != old:
+        since = new.reached - old.reached if new.reached and old.reached else CONTACT_AGE
+        if new != old and not (again and since < CONTACT_AGE):
             self.learn(contact=Contact.model_validate(dict(new)))
 
     async def send(self, *, last: bool = False) -> None:
@@ -427,13 +427,8 @@ class Memory:
         """
         if self._store is None or not self._unsent or (self._failed and not last):
             return
-        seconds = min(SEND_SECONDS, self._seconds)
-        try:
-            async with asyncio.timeout(seconds):
-                await self._send(self._store)
-        except _NO_ANSWER as error:
+        if reason := await self._failure(self._send(self._store)):
             self._failed = True
-            reason = str(error) or f"no answer within {seconds:g} s"
             self._log.error("releases.not_sent", reason=reason)
             text = "what was learnt about releases could not be written to the bucket, and a machine without a disk"
             if not any(problem.startswith(text) for problem in self.problems):
@@ -468,10 +463,11 @@ class Memory:
         if snapshot is None or self._store is None:
             return
         try:
-            async with asyncio.timeout(SEND_SECONDS):
-                await self._put(self._store, self._writer.run, (), snapshot)
-        except (*_NO_ANSWER, ValueError) as error:
-            self._log.warning("releases.not_compacted", reason=str(error) or "no answer")
+            reason = await self._failure(self._put(self._store, self._writer.run, (), snapshot))
+        except ValueError as error:  # it is larger than an entry may be
+            reason = str(error)
+        if reason:
+            self._log.warning("releases.not_compacted", reason=reason)
         else:
             self._log.info("releases.compacted", facts=len(snapshot.facts))
 

@@ -55,21 +55,19 @@ class Mirror:
         self._place = git.mirror
         self._most = most
 
-    async def prepare(self) -> None:
-        """Make the mirror, or repair one that a killed agent left.
+    async def prepare(self, object_format: ObjectFormat | None = None) -> None:
+        """Make the mirror, or repair one that a killed agent left; by default in the object format that it has.
 
         Raises:
             ReleaseError: It cannot be made.
         """
-        await self._prepare(self._object_format())
-
-    async def _prepare(self, object_format: ObjectFormat) -> None:
+        made = object_format or self._object_format()
         try:
             try:
-                self._make(object_format)
+                self._make(made)
             except OSError:
                 await self.discard()
-                self._make(object_format)
+                self._make(made)
         except OSError as error:
             raise ReleaseError(f"the mirror {self._place} cannot be used: {error}") from error
 
@@ -82,7 +80,7 @@ class Mirror:
         """Use the repository's object format; a mirror of the other format is made anew."""
         if object_format != self._object_format():
             await self.discard()
-            await self._prepare(object_format)
+            await self.prepare(object_format)
 
     def _object_format(self) -> ObjectFormat:
         """Return the mirror's object format; sha1 if its configuration is not ours."""

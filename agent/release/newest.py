@@ -10,7 +10,7 @@ from agent.base import processes
 from agent.base.engine import no_login
 from agent.base.errors import ReleaseError, ReleaseRefused
 from agent.config.jobsfile import family_of
-from agent.contract.facts import RefusedRelease, Signer
+from agent.contract.facts import RefusedRelease
 from agent.contract.releases import Bad, Good, Pin, Seen, TrialStage, Version
 from agent.release.checks import missing_jobs
 from agent.release.context import ReleaseContext, refusing, since
@@ -19,11 +19,11 @@ from agent.release.images import have_image, pinned_image
 from agent.release.install import install
 from agent.release.mirror import Mirror
 from agent.release.repository import (
-    TRACK,
     Trouble,
     Wanted,
     can_be_asked_for,
     candidates,
+    channel_of,
     configured_repository,
 )
 from agent.release.selfcheck import self_check
@@ -83,10 +83,11 @@ class Attempt:
         self.context = context
         self.settings, self.memory, self.log = context.settings, context.memory, context.log
         self._store, self._version = context.release_store, context.version
-        self.trust = Trust.of(self.settings)
+        self.trust = Trust(self.settings.allowed_signers)
         repository = configured_repository(self.settings, context.environ)
         self._url = repository.url
-        self._line = line_of(self._url, self.settings.branch, self.settings.track or TRACK)
+        self.wanted = channel_of(self.settings)
+        self._line = line_of(self._url, self.settings.branch, self.wanted)
         login = context.keyring.git if context.keyring else None
         git = Git(
             *(self._store.mirror, repository, context.environ),
@@ -95,7 +96,6 @@ class Attempt:
             login=login,
         )
         self.mirror = Mirror(git)
-        self.wanted = self.settings.branch or self.settings.track or TRACK
         self.commit: str | None = None
         self.warnings: list[str] = []
         self.refused: list[RefusedRelease] = []
@@ -189,7 +189,11 @@ class Attempt:
         self._more_offered = len(offered) > 1
         for number, wanted in enumerate(offered):
             if number == MOST_TRIED or (number and asyncio.get_running_loop().time() > until):
-                self._warn_of_untried(offered[number:])
+                left, first = len(offered) - number, wanted.name
+                self.log.warning("release.untried", ref=first, releases=left)
+                self.warnings.append(
+                    f"{left} older releases were not tried, the newest of them {first}"
+                )
                 break
             try:
                 return await self._take(wanted)
@@ -224,7 +228,10 @@ class Attempt:
         """Return a release that is offered, ready to run."""
         self._tried = wanted
         self._judge(wanted)
-        release = await self._present(wanted) or await self._restored(wanted)
+        good = self._good_of(wanted.commit) if self._pin else None
+        release = await self._present(wanted)
+        if release is None and good and self._store.marker(wanted.commit) is None:
+            release = await self.restore(good)  # the pinned one, which proved itself before
         release = release or await self._bring(wanted, self._fetch_until())
         await self._put_on_trial(release)
         pinned = self._pin is not None and self._pin.commit is not None
@@ -237,24 +244,12 @@ class Attempt:
             self.memory.learn(seen=seen)
         return release
 
-    async def _restored(self, wanted: Wanted) -> Installed | None:
-        """Return the pinned release from git by its commit, if it proved itself before; else None."""
-        if self._pin is None or self._store.marker(wanted.commit) is not None:
-            return None
-        good = self._good_of(wanted.commit)
-        return None if good is None else await self.restore(good)
-
     def _refuse(self, wanted: Wanted, error: ReleaseRefused) -> None:
         """Note why a release does not run, and that it is bad if the fault is certainly its own."""
-        self.log.warning(
-            "release.refused",
-            ref=wanted.name,
-            commit=wanted.commit,
-            kind=error.kind,
-            reason=error.with_remedy,
-        )
+        refused = refusal_of(wanted.name, wanted.commit, error)
+        self.log.warning("release.refused", **refused.model_dump())
         self.why = self.why or error
-        self.refused.append(refusal_of(wanted.name, wanted.commit, error))
+        self.refused.append(refused)
         if own_fault(error.kind, str(error)):
             bad = Bad(
                 commit=wanted.commit, ref=wanted.name, reason=str(error)[:500], agent=self._version
@@ -265,11 +260,6 @@ class Attempt:
     def _left_by_operator(self, commit: str) -> bool:
         held = (fact.bad for fact in self.memory.known.bad if fact.bad)
         return any(bad.operator and bad.commit == commit for bad in held)
-
-    def _warn_of_untried(self, untried: Sequence[Wanted]) -> None:
-        first, count = untried[0].name, len(untried)
-        self.log.warning("release.untried", ref=first, releases=count)
-        self.warnings.append(f"{count} older releases were not tried, the newest of them {first}")
 
     def _judge(self, wanted: Wanted) -> None:
         """Reject what must not even be fetched."""
@@ -353,14 +343,8 @@ class Attempt:
         same = marker.ref == wanted.name and marker.repository == self._url
         if self.trust.signers is not None and not (same and marker.signed):
             return None  # what is signed has to be fetched first
-        named = marker.model_copy(
-            update={
-                "ref": wanted.name,
-                "repository": self._url,
-                "line": self._line,
-                "tag": wanted.is_tag,
-            }
-        )
+        version = self._version_of(wanted).model_copy(update={"time": marker.time})
+        named = marker.model_copy(update={**dict(version), "repository": self._url})
         self._refuse_step_back(named)
         if named != marker:
             write_marker(root, named)
@@ -425,7 +409,7 @@ class Attempt:
         """Return a release on disk with its signer."""
         marker = release.marker
         signer = await self.trust.verified(marker.signed_object, marker, self.mirror)
-        return _signed_by(release, signer)
+        return replace(release, marker=marker.model_copy(update={"verified_by": signer}))
 
     async def _install(self, marker: Marker) -> Installed:
         """Install what was fetched, and count how often that was cut off."""
@@ -499,9 +483,8 @@ class Attempt:
         release = on_disk(self._store, commit, self.context.checks)
         if self.trust.problem() is not None and release.marker.verified_by is not None:
             return release
-        if self.trust.signers is None:
-            return _signed_by(release, None)
-        await self.mirror.prepare()
+        if self.trust.signers is not None:
+            await self.mirror.prepare()
         return await self._verified(release)
 
     def _refuse_step_back(self, marker: Marker) -> None:
@@ -559,13 +542,8 @@ class Attempt:
         """Return the jobs of the last good release, or of the image's."""
         if self.good:
             return self.good[0].jobs or ()
-        commit = self._store.image_commit
         with suppress(ReleaseError):
-            if commit is not None:
+            if commit := self._store.image_commit:
                 jobs = on_disk(self._store, commit, self.context.checks).jobs
                 return tuple(map(family_of, jobs.job))
         return ()
-
-
-def _signed_by(release: Installed, signer: Signer | None) -> Installed:
-    return replace(release, marker=release.marker.model_copy(update={"verified_by": signer}))

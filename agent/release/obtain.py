@@ -47,7 +47,7 @@ async def obtain(context: ReleaseContext) -> Obtained:
     """
     attempt = Attempt(context)
     attempt.warnings += context.memory.problems
-    if context.machine and not attempt.trust.stated:
+    if context.machine and not context.settings.trust_is_stated:
         attempt.warnings.append(UNVERIFIED)
     try:
         release = await attempt.newest()

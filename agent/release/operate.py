@@ -32,7 +32,7 @@ class Row:
         commit: Its commit.
         ref: Under which it was last wanted.
         good: Whether it is the last good one.
-        proved: When it was last found good, and by whom; None if it was not.
+        proved: When it was last found good, and by whom; None if it never was.
         bad: Why, since when and by whom it does not run any more; None if it may.
         pinned: Whether an operator pinned it.
         died: How many runs with it were cut off.
@@ -56,11 +56,7 @@ def operators_memory(
 ) -> Memory:
     """Return what is known of the releases that a configuration follows, without a copy on this disk.
 
-    Args:
-        settings: The configuration.
-        by: Who learns.
-        log: Gets what is noteworthy.
-        lasting: After this time, a trial that did not end has died.
+    `by` is who learns. After the time `lasting`, a trial that did not end has died.
     """
     now = datetime.now(UTC)
     writer = Writer(run_id(now, os.urandom(3)), by[:300], now + lasting)
@@ -140,14 +136,8 @@ async def rollback(
 ) -> tuple[Good, Good]:
     """Make an earlier good release the last good one, and have the present one not run again until a newer one comes.
 
-    The minimum version is lowered to the release that runs now.
-
-    Args:
-        memory: What is known of releases.
-        rows: The same, as it was shown.
-        to: Which one; None for the one before.
-        version: This agent's version.
-        reason: Why, for whoever asks later.
+    The minimum version is lowered to the release that runs now. `to` names it; None is the one before. `version` is
+    this agent's.
 
     Returns:
         The release that was left, and the one that runs now.

@@ -12,7 +12,7 @@ from agent.jobs.isolation.diskwatch import occupied
 from agent.release.context import ReleaseContext
 from agent.release.environment import run_uv
 from agent.release.images import remove_images
-from agent.release.retention import Shelved, to_remove
+from agent.release.retention import Stored, to_remove
 from agent.release.store import TREE, folders, on_disk, read_marker, remove, sweep
 
 SECONDS = 30.0
@@ -23,11 +23,7 @@ UV_SECONDS = 20.0
 async def prune(context: ReleaseContext, running: str, *, budget: int, grown: bool) -> None:
     """Remove what no run needs, for at most `SECONDS`; failures are only logged.
 
-    Args:
-        context: Releases, what is known of them, and the images that they brought.
-        running: The commit that ran.
-        budget: Bytes that releases and caches may take.
-        grown: Whether something was installed, so that the caches are measured.
+    The commit `running` stays. Releases and caches may take `budget` bytes; caches are measured if they have `grown`.
     """
     try:
         async with asyncio.timeout(SECONDS):
@@ -50,9 +46,9 @@ async def _releases(context: ReleaseContext, running: str, budget: int) -> None:
     needed = {running, store.image_commit, pinned, *good[:1]}
     if all(place.name in needed for place in present):
         return  # the usual case: nothing is measured
-    shelved = await asyncio.to_thread(lambda: [_shelved(place) for place in present])
+    stored = await asyncio.to_thread(lambda: [_stored(place) for place in present])
     stays = {commit for commit in needed if commit}
-    for commit in to_remove(shelved, needed=stays, good=good[::-1], budget=budget):
+    for commit in to_remove(stored, needed=stays, good=good[::-1], budget=budget):
         # Before its files: once they are gone, nothing leads to the images.
         await remove_built(store.root(commit) / TREE, context.environ, context.log)
         await remove(store.root(commit))
@@ -113,7 +109,7 @@ async def _shrink(context: ReleaseContext, cache: Path, command: str) -> None:
     context.log.info("tidy.cache", command=f"cache {command}", said=done.complaint)
 
 
-def _shelved(place: Path) -> Shelved:
+def _stored(place: Path) -> Stored:
     marker = read_marker(place)
     age = marker.fetched.timestamp() if marker else 0.0
-    return Shelved(place.name, occupied([place]), age)
+    return Stored(place.name, occupied([place]), age)

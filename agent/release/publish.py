@@ -1,6 +1,6 @@
 """`mayfly release new`: a version of the scrapers is checked, tagged, signed, and verified as a machine would."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from agent.config.faults import ConfigurationError
 from agent.config.jobsfile import parse_jobs
 from agent.contract.facts import Signer
 from agent.release.advice import release_faults
+from agent.release.git import action_of
 from agent.release.trust import signer_of, unsigned_reason
 
 GIT_SECONDS = 60.0
@@ -123,24 +124,19 @@ class _Git:
                 ("git", *arguments), environ=self._environ, seconds=seconds, cwd=self._folder
             )
         except (ProcessTimeout, OSError) as error:
-            raise ReleaseError(f"git {_action(arguments)}: {error}", remedy=remedy) from error
+            raise ReleaseError(f"{action_of(arguments)}: {error}", remedy=remedy) from error
 
     async def line(self, *arguments: str, seconds: float = GIT_SECONDS, remedy: str = "") -> str:
         """Return git's output."""
         done = await self.run(*arguments, seconds=seconds, remedy=remedy)
         if done.code != 0:
-            raise ReleaseError(f"git {_action(arguments)}: {done.complaint}", remedy=remedy)
+            raise ReleaseError(f"{action_of(arguments)}: {done.complaint}", remedy=remedy)
         return done.stdout.decode(errors="replace").strip()
 
     async def setting(self, name: str) -> str:
         """Return a key of git's configuration; empty if it is not set."""
         done = await self.run("config", "--get", "--type=path", name)
         return done.stdout.decode(errors="replace").strip() if done.code == 0 else ""
-
-
-def _action(arguments: Sequence[str]) -> str:
-    """Return git's subcommand; options with their values stand before it."""
-    return next(word for word in arguments if not word.startswith("-") and "=" not in word)
 
 
 async def _refuse_changes(git: _Git) -> None:
@@ -203,7 +199,7 @@ async def _verify(git: _Git, plan: Plan) -> Signer | None:
     signer = signer_of(said) if done.code == 0 else None
     if signer is None:
         raise ReleaseError(
-            f"machines would refuse it: {unsigned_reason('tag', said)}",
+            f"machines would reject it: {unsigned_reason('tag', said)}",
             remedy=f"add the key to {signers}, or sign with one that is in it: --key",
         )
     return signer

@@ -8,7 +8,7 @@ NEWEST_KEPT = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Shelved:
+class Stored:
     """A release on disk, with its size in bytes; a higher `age` is newer."""
 
     commit: str
@@ -17,7 +17,7 @@ class Shelved:
 
 
 def to_remove(
-    shelved: Collection[Shelved], *, needed: Collection[str], good: Sequence[str], budget: int
+    stored: Collection[Stored], *, needed: Collection[str], good: Sequence[str], budget: int
 ) -> list[str]:
     """Return the commits of the releases to remove, in this order.
 
@@ -25,10 +25,10 @@ def to_remove(
     former good ones (`good`, the last one last) stay, the newest first, up to `NEWEST_KEPT` and within `budget` bytes.
     The rest goes.
     """
-    left = budget - sum(each.bytes for each in shelved if each.commit in needed)
+    left = budget - sum(each.bytes for each in stored if each.commit in needed)
     rank = {commit: number for number, commit in enumerate(good)}
     others = sorted(
-        (each for each in shelved if each.commit not in needed),
+        (each for each in stored if each.commit not in needed),
         key=lambda each: (rank.get(each.commit, -1), each.age),
         reverse=True,
     )

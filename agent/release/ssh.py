@@ -29,11 +29,7 @@ def ssh_command(*options: str) -> str:
 
 @asynccontextmanager
 async def deploy_key(login: GitLogin, environ: Mapping[str, str]) -> AsyncIterator[dict[str, str]]:
-    """Have git's ssh use a key in this block; the user's keys and configuration do not count.
-
-    Args:
-        login: The key, and lines of known_hosts if there are any.
-        environ: Git's environment.
+    """Have git's ssh use a key in this block, by the yielded variables; the user's keys and configuration do not count.
 
     Raises:
         ReleaseError: The key cannot be used, OpenSSH's programs are not installed, or the temporary folder is full.

@@ -19,7 +19,7 @@ from agent.contract.results import Fault, JobCause, JobStatus
 MAX_STARTS = 3
 """Times that a release may begin to run without coming to an end (greenboot and RAUC count to three as well)."""
 MAX_INSTALLS = 6
-"""Times that installing it may be cut off: that a machine is often taken says nothing about a release."""
+"""Times that installing it may be cut off: an interrupted machine is no evidence against a release."""
 
 _OTHERS = frozenset({Fault.SITE, Fault.MACHINE})
 _IMPORT = re.compile(
@@ -82,8 +82,12 @@ def in_doubt(result: JobRecord) -> bool:
 
 def may_run_again(result: JobRecord) -> bool:
     """Tell whether what became of a job of a release on trial waits for the trial's end: see `again`."""
-    skipped = result.status is JobStatus.SKIPPED and result.cause is not None
-    return in_doubt(result) or skipped
+    return in_doubt(result) or _follows(result)
+
+
+def _follows(result: JobRecord) -> bool:
+    """Tell whether a job was skipped because another one failed."""
+    return result.status is JobStatus.SKIPPED and result.cause is not None
 
 
 def proves_release(results: Collection[JobRecord]) -> bool:
@@ -112,19 +116,16 @@ def again(
     if seconds_left < 1:
         return ()
     known = {job.name: job for job in good}
-    faults = {result.name: fault_of(result) for result in results if result.name in known}
-    guilty = [name for name, fault in faults.items() if fault is Fault.RELEASE]
-    doubtful = [
-        name
-        for name, fault in faults.items()
-        if fault is Fault.UNKNOWN and (passed is None or name in passed)
-    ]
-    wanted = {*guilty, *doubtful}
-    skipped = {
+    asked: dict[Fault | None, Collection[str]] = {
+        Fault.RELEASE: known,
+        Fault.UNKNOWN: known if passed is None else passed,
+    }
+    wanted = {
         result.name
         for result in results
-        if result.status is JobStatus.SKIPPED and result.cause is not None and result.name in known
+        if result.name in known and result.name in asked.get(fault_of(result), ())
     }
+    skipped = {result.name for result in results if _follows(result) and result.name in known}
     fine = {result.name for result in results if result.status is JobStatus.SUCCEEDED}
     while more := {
         name
@@ -159,12 +160,9 @@ def guilty_of(results: Sequence[JobRecord]) -> tuple[str, ...]:
 def judge(
     results: Sequence[JobRecord], rerun: Sequence[JobRecord], guilty: Collection[str]
 ) -> Judgement:
-    """Judge a release on trial.
+    """Judge a release on trial by its jobs, and by those that ran again on the last good release (`rerun`).
 
-    Args:
-        results: The results of its jobs.
-        rerun: The results of those that ran again on the last good release.
-        guilty: Jobs that failed by the release's own fault.
+    `guilty` jobs failed by the release's own fault.
     """
     better = {result.name for result in rerun if result.status is JobStatus.SUCCEEDED}
     broken = [result for result in results if result.name in better or result.name in guilty]

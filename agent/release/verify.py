@@ -54,21 +54,9 @@ def _read(file: Path) -> tuple[bytes, str | None]:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """How releases are trusted.
-
-    Attributes:
-        signers: The allowed_signers file; None if anything in the repository may run.
-        stated: Whether an operator said so, one way or the other.
-    """
+    """How releases are trusted: `signers` is the allowed_signers file; None if anything in the repository may run."""
 
     signers: Path | None
-    stated: bool
-
-    @classmethod
-    def of(cls, settings: Release) -> "Trust":
-        """Return what the configuration says."""
-        stated = settings.trust is not None or settings.allowed_signers is not None
-        return cls(settings.allowed_signers, stated)
 
     def problem(self) -> str | None:
         """Return why the file that names the signers is unusable, or None."""
@@ -90,12 +78,7 @@ class Trust:
     async def verified(
         self, signed: Signed | None, version: Version, mirror: Mirror
     ) -> Signer | None:
-        """Return who signed a release; None if nobody has to.
-
-        Args:
-            signed: The signed object, if it is known.
-            version: The tag or branch that was asked for, and the commit that would run.
-            mirror: Where git looks.
+        """Return who signed `version`, which would run, by the signed object; None if nobody has to.
 
         Raises:
             ReleaseRefused: It is not signed by anybody who may.

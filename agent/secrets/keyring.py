@@ -42,9 +42,8 @@ class Keyring:
             return None
         async with self._reading:
             if self._git is None:
-                found = await read_credentials(
-                    source, "release.credentials", self._environ, parse_git_file
-                )
+                key = "release.credentials"
+                found = await read_credentials(source, key, self._environ, parse_git_file)
                 login = git_login(found, source)
                 self._hide(login.secrets)
                 self._git = login

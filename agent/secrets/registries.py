@@ -71,7 +71,7 @@ def needed(images: Iterable[str], builds: Iterable[str], configured: Collection[
     found = {host for host in hosts if host in configured or ecr_region(host)}
     for text in builds:
         found |= {match.group() for match in _ECR.finditer(text)}
-        # An image without a host is Docker Hub's, and hard to tell from another word.
+        # An image without a host is Docker Hub's, and looks like any other word.
         found |= {host for host in configured if host in text or host == HUB}
     return sorted(found)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from agent.base.errors import SecretsError, SecretsUnreachable
+from agent.base.regular import open_regular
 from agent.bucket.address import bucket_at
 from agent.bucket.store import Bucket
 from agent.config.credentials import Credentials, static_credentials
@@ -56,13 +57,9 @@ async def open_bucket(
     environ: Mapping[str, str],
     heard: Callable[[Mapping[str, str]], None] = lambda _: None,
 ) -> Bucket:
-    """Return the bucket of a configuration, opened with its keys.
+    """Return the bucket of a configuration, else of the folder `default`, opened with its keys.
 
-    Args:
-        store: The configuration.
-        default: The folder that is the bucket when none is configured.
-        environ: The environment, for keys and proxies.
-        heard: Gets the keys that no text may show, by name, before they are used.
+    `heard` gets the keys that no text may show, by name, before they are used.
 
     Raises:
         SecretsError: Its keys are not available.
@@ -113,13 +110,9 @@ async def job_secrets(secrets: Secrets, environ: Mapping[str, str]) -> dict[str,
 async def read_credentials(
     source: str, key: str, environ: Mapping[str, str], parse: Parse = parse_env
 ) -> dict[str, str]:
-    """Return credentials, by name.
+    """Return the credentials in `ssm:/path`, or in a file that only its owner can read, by name.
 
-    Args:
-        source: `ssm:/path`, or a file that only its owner can read.
-        key: The configuration's key, for messages.
-        environ: The agent's environment.
-        parse: Parses such a file.
+    `key` is the configuration's, for messages; `parse` parses the file.
 
     Raises:
         SecretsError: They cannot be read.
@@ -140,15 +133,14 @@ def read_env_file(
         SecretsError: It cannot be read, others could read it, or it has faults: all of them, by line.
     """
     try:
-        # O_NONBLOCK: a pipe in the file's place must not wait for its writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as stream:
-            _refuse_open_files(path, key, os.fstat(descriptor))
+        with open_regular(path) as stream:
+            _refuse_open_files(path, key, os.fstat(stream.fileno()))
             text = stream.read(MAX_ENV_BYTES + 1).decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         raise SecretsError(
-            f"the secrets in {path} cannot be read: {reason}", remedy=f"check {key}"
+            f"the secrets in {path} cannot be read: {reason}",
+            remedy=f'check {key}: a file, or "ssm:/path"',
         ) from error
     values, faults = parse(text, str(path))
     if faults:
@@ -157,7 +149,7 @@ def read_env_file(
 
 
 def _refuse_open_files(path: Path, key: str, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_ENV_BYTES:
+    if status.st_size > MAX_ENV_BYTES:
         raise SecretsError(f"{path} is not an env file", remedy=f'{key} is a file, or "ssm:/path"')
     if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise SecretsError(

@@ -13,11 +13,11 @@ from agent.bucket.address import bucket_at
 from agent.bucket.store import PART_BYTES, Bucket
 from agent.config.credentials import Credentials
 from agent.config.settings import Secrets, Store
-from agent.machine.prices import spot_rate
+from agent.machine.prices import spot_price
 from agent.secrets.sources import job_secrets
 from tests.aws.ec2 import ACCOUNT
 from tests.aws.stack import Stack
-from tests.aws.test_prices import NOW, ZONE
+from tests.aws.test_prices import FACTS
 from tests.parts.aws import REGION, Aws
 from tests.parts.awsproxy import Answer, AwsProxy
 from tests.parts.faultproxy import FaultProxy, Seen
@@ -74,14 +74,8 @@ async def test_secrets_and_prices_are_what_the_role_may_read(
             SecretsError, match=r"AccessDeniedException .* /mayflyer/jobs"
         ) as caught:
             await job_secrets(Secrets(source="ssm:/mayflyer/jobs"), environ)
-        await spot_rate(
-            "t3.medium",
-            ZONE,
-            region=REGION,
-            now=NOW,
-            cache=tmp_path / "prices",
-            environ=environ,
-            log=structlog.get_logger(),
+        await spot_price(
+            FACTS, cache=tmp_path / "prices", environ=environ, log=structlog.get_logger()
         )
         assert "ssm:GetParametersByPath" in caught.value.remedy
         assert set(asked.asked) == {

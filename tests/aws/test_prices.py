@@ -20,7 +20,6 @@ from agent.machine.prices import (
     cost_of_run,
     cpu_seconds,
     spot_price,
-    spot_rate,
 )
 from tests.parts.aws import REGION
 from tests.parts.stalled import refused
@@ -46,17 +45,9 @@ class Asker:
         self.events = LogCapture()
         self.log: Log = structlog.wrap_logger(None, processors=[self.events])
 
-    async def rate(self, *, now: datetime = NOW) -> Rate | None:
+    async def rate(self) -> Rate | None:
         """The price now."""
-        return await spot_rate(
-            "t3.medium",
-            ZONE,
-            region=REGION,
-            now=now,
-            cache=self.cache,
-            environ=self.environ,
-            log=self.log,
-        )
+        return await spot_price(FACTS, cache=self.cache, environ=self.environ, log=self.log)
 
     def remember(self, **changes: object) -> None:
         """Put a price into the cache."""
@@ -64,8 +55,8 @@ class Asker:
             "instance_type": "t3.medium",
             "zone": ZONE,
             "usd_hour": 0.0111,
-            "as_of": NOW.timestamp(),
-            "asked": NOW.timestamp(),
+            "as_of": NOW.isoformat(),
+            "asked": NOW.isoformat(),
         }
         (self.cache / CACHE_NAME).write_text(json.dumps({**entry, **changes}))
 
@@ -97,7 +88,9 @@ async def test_ec2s_price_is_kept_and_not_asked_for_again(asker: Asker) -> None:
     assert rate.source == "spot-history"
     assert rate.usd_hour > 0
     asker.environ = {}
-    again = await asker.rate(now=NOW + FRESH / 2)
+    kept = json.loads((asker.cache / CACHE_NAME).read_text())
+    asker.remember(**kept | {"asked": (NOW - FRESH / 2).isoformat()})
+    again = await asker.rate()
     assert again is not None
     assert again.usd_hour == rate.usd_hour
     assert asker.events.entries == []
@@ -105,12 +98,13 @@ async def test_ec2s_price_is_kept_and_not_asked_for_again(asker: Asker) -> None:
 
 async def test_an_older_price_serves_while_ec2_does_not_answer(lost: Asker) -> None:
     """A price of yesterday beats none, and the log says why it was used; one of last month does not."""
-    lost.remember()
-    rate = await lost.rate(now=NOW + timedelta(days=1))
+    lost.remember(asked=(NOW - timedelta(days=1)).isoformat())
+    rate = await lost.rate()
     assert rate is not None
     assert rate.usd_hour == 0.0111
     assert [entry["event"] for entry in lost.events.entries] == ["cost.no_spot_price"]
-    assert await lost.rate(now=NOW + USABLE + timedelta(minutes=1)) is None
+    lost.remember(asked=(NOW - USABLE - timedelta(minutes=1)).isoformat())
+    assert await lost.rate() is None
 
 
 @pytest.mark.parametrize(
@@ -122,7 +116,7 @@ async def test_an_older_price_serves_while_ec2_does_not_answer(lost: Asker) -> N
         {"usd_hour": "NaN"},
         {"usd_hour": None},
         {"asked": 1e300},
-        {"asked": NOW.timestamp() + 9999},
+        {"asked": (NOW + timedelta(hours=3)).isoformat()},
         {"surprise": 1},
     ],
 )

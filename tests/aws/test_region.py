@@ -77,6 +77,14 @@ def test_the_first_that_names_a_region_is_believed(
     assert asked is (expected == "ap-northeast-1")
 
 
+async def test_an_endpoint_that_is_no_address_is_named() -> None:
+    """A variable that cannot work is an expected failure, with the variable in the remedy."""
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "eu-central-1"}
+    with pytest.raises(SecretsError, match="Invalid endpoint: nonsense") as caught:
+        await job_secrets(Secrets(source="ssm:/x"), {**keys, "AWS_ENDPOINT_URL_SSM": "nonsense"})
+    assert "AWS_ENDPOINT_URL_SSM" in caught.value.remedy
+
+
 def test_where_nobody_knows_the_remedy_says_what_to_set(machine: Metadata) -> None:
     """Neither a computer that is no machine of EC2, nor one whose service says nonsense, has a region."""
     machine.said["meta-data/placement/region"] = "../../evil"

@@ -89,6 +89,13 @@ def test_all_faults_are_told_at_once_by_the_jobs_names() -> None:
     ]
 
 
+def test_all_that_a_jobs_keys_say_against_each_other_is_told_at_once() -> None:
+    """Whoever corrects the first need not find the second with another attempt."""
+    (fault,) = faults(job('service = "s"\nenv = { PATH = "x", TZ = "Asia/Tokio" }'))
+    for said in ('"service" goes', '"PATH" is set by the agent', 'did you mean "Asia/Tokyo"?'):
+        assert said in fault
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.doctor.examine import State
-from agent.doctor.guard import units
+from agent.doctor.parts import units
 from tests.doctor.installations import Ask
 
 SYSTEMD = Path(__file__).parent.parent.parent / "systemd"

@@ -13,12 +13,12 @@ from agent.machine.instance import (
     PATHS,
     TAG_VALUE_LENGTH,
     HostFacts,
-    credible_tags,
     host_facts,
     on_ec2,
     rebalance_notice,
     spot_notice,
     tag_names,
+    valid_tags,
     with_facts,
 )
 
@@ -120,7 +120,7 @@ def test_names_of_tags_lead_nowhere_else(listing: str) -> None:
 def test_tags_beyond_ec2s_limits_are_left_out() -> None:
     """More tags, longer ones and unprintable ones than EC2 allows are not tags."""
     tags = {f"t{number:02d}": "v" for number in range(70)} | {"a": "\n", "b": "v" * 300, "": "v"}
-    assert list(credible_tags(tags)) == [f"t{number:02d}" for number in range(MOST_TAGS)]
+    assert list(valid_tags(tags)) == [f"t{number:02d}" for number in range(MOST_TAGS)]
 
 
 @pytest.mark.parametrize(

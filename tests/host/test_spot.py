@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.machine.instance import SpotNotice
-from agent.machine.spot import LINK, deadlines, departure, ends_in_time
+from agent.machine.spot import LINK, deadlines, ends_in_time, termination_time
 
 NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
 
@@ -35,7 +35,7 @@ def test_what_waits_takes_from_the_jobs_grace() -> None:
 def test_a_clock_that_is_wrong_neither_hastens_nor_delays_beyond_reason(ahead: float) -> None:
     """The machine is gone between 30 s and two minutes after the notice was seen, whatever time it names."""
     notice = SpotNotice("terminate", NOW + timedelta(seconds=ahead))
-    left = (departure(notice, NOW) - NOW).total_seconds()
+    left = (termination_time(notice, NOW) - NOW).total_seconds()
     assert 30 <= left <= 120
 
 

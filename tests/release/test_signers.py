@@ -133,7 +133,7 @@ async def test_something_else_in_its_place_cannot_be_read(
     make(signers)
     assert f"cannot be read: {problem}" in check(signers).stdout
     assert (await doctor(signers)).state is State.FAILED
-    assert Trust(signers, stated=True).problem() is not None
+    assert Trust(signers).problem() is not None
 
 
 async def test_a_file_with_signers_is_fine(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from agent.base.versions import Track
 from agent.contract.releases import Version
 from agent.release.programs import Entry, entry_of, is_python
 from agent.release.repository import Wanted
-from agent.release.retention import NEWEST_KEPT, Shelved, to_remove
+from agent.release.retention import NEWEST_KEPT, Stored, to_remove
 from agent.release.trust import (
     Claim,
     Signed,
@@ -155,7 +155,7 @@ def test_the_floor_is_the_highest_version_that_was_good(names: list[str]) -> Non
 
 SHELVED = st.lists(
     st.builds(
-        Shelved,
+        Stored,
         commit=st.sampled_from([letter * 40 for letter in "abcdefgh"]),
         bytes=st.integers(0, 100),
         age=st.floats(0, 10),
@@ -167,11 +167,11 @@ COMMITS = st.lists(st.sampled_from([letter * 40 for letter in "abcdefgh"]), uniq
 
 @given(SHELVED, COMMITS, COMMITS, st.integers(0, 300))
 def test_clean_up_keeps_what_is_needed_and_what_fits(
-    shelved: list[Shelved], needed: list[str], good: list[str], budget: int
+    stored: list[Stored], needed: list[str], good: list[str], budget: int
 ) -> None:
     """What is needed stays whatever it takes; besides, at most two former good ones that fit, and nothing else."""
-    removed = to_remove(shelved, needed=needed, good=good, budget=budget)
-    kept = [each for each in shelved if each.commit not in removed]
+    removed = to_remove(stored, needed=needed, good=good, budget=budget)
+    kept = [each for each in stored if each.commit not in removed]
     extra = [each for each in kept if each.commit not in needed]
     assert set(removed).isdisjoint(needed)
     assert len(extra) <= NEWEST_KEPT
@@ -182,9 +182,9 @@ def test_clean_up_keeps_what_is_needed_and_what_fits(
 
 def test_the_newest_good_releases_stay() -> None:
     """Of the others, what never was good goes first, then the oldest good one."""
-    shelved = [Shelved(letter * 40, 10, age) for age, letter in enumerate("abcde")]
+    stored = [Stored(letter * 40, 10, age) for age, letter in enumerate("abcde")]
     good = [letter * 40 for letter in "abce"]
-    removed = to_remove(shelved, needed=["e" * 40], good=good, budget=100)
+    removed = to_remove(stored, needed=["e" * 40], good=good, budget=100)
     assert removed == ["d" * 40, "a" * 40]
 
 

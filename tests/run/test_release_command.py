@@ -143,7 +143,7 @@ def test_a_new_release_that_no_machine_would_run_is_not_made(bench: Bench, autho
     foreign.write_text(make_signer(bench.folder, "bob@example.com").allowed_signers_line)
     assert "no key to sign with" in mayfly(bench, "new", "v1.0", at=work).stderr
     done = mayfly(bench, "new", "v1.0", *key, "--allowed-signers", str(foreign), at=work)
-    assert (done.returncode, "machines would refuse it" in done.stderr) == (5, True)
+    assert (done.returncode, "machines would reject it" in done.stderr) == (5, True)
     assert bench.repo.git("tag", "--list") == ""
     (work / "more").write_text("x")
     assert "has changes: more" in mayfly(bench, "new", "v1.0", *key, at=work).stderr
