@@ -10,12 +10,11 @@ from asyncio.subprocess import Process
 from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Literal
 
 from agent.base import durable, processes
 from agent.base.errors import BrowserError
 from agent.base.logs import Log
-from agent.browser.interface import WATCH, Facts, Place, open_to_browser
+from agent.browser.interface import WATCH, Backend, Place, open_to_browser
 
 LISTEN_SECONDS = 20.0
 """Limit from launch to listening; measured: 0.05 s."""
@@ -36,12 +35,10 @@ _POLL_SECONDS = 0.02
 _TAIL_BYTES = 4096
 
 
-class LocalBrowser:
+class LocalBrowser(Backend):
     """A chromedriver, and every browser that it starts."""
 
-    kind: Literal["chromedriver"] = "chromedriver"
-    shares_downloads = True
-    preparation = 0.0
+    kind = "chromedriver"
 
     def __init__(self, program: str, place: Place, environ: Mapping[str, str], log: Log) -> None:
         """Describe a chromedriver that has not been started.
@@ -52,7 +49,6 @@ class LocalBrowser:
             environ: The browser gets PATH, LANG, TZ and TMPDIR of it.
             log: Told of files that could not be removed.
         """
-        self.url = ""
         self._program = program
         self._place = place
         self._environ = environ
@@ -65,9 +61,6 @@ class LocalBrowser:
         self._token = secrets.token_hex(2)
         self._written = place.folder / "chromedriver.log"
         self._begin = 0
-
-    async def prepare(self) -> None:
-        """Nothing to fetch."""
 
     async def start(self) -> None:
         """Start it, on its earlier port if there was one.
@@ -114,10 +107,6 @@ class LocalBrowser:
             except OSError as error:
                 self._log.warning("browser.not_removed", folder=str(scratch), reason=str(error))
 
-    def describe(self) -> Facts:
-        """No facts besides its name, which its session has."""
-        return Facts()
-
     async def _listen(self, port: int) -> None:
         """Start it and wait until it says that it listens: another program on that port would answer as well."""
         scratch = self._scratch = make_scratch(self._place, self._token, self._environ)
@@ -159,18 +148,14 @@ class LocalBrowser:
     def _environment(self, scratch: Path) -> dict[str, str]:
         """Return its environment; nothing of ours that a page could find out about."""
         watched = WATCH in self._environ
+        passed = {"TZ"} | (DISPLAYS if watched else set())
         flags = browser_flags(
             root=os.geteuid() == 0, shared_memory=_free_shared_memory(), watched=watched
         )
         return {
             "PATH": self._environ.get("PATH", os.defpath),
             "LANG": self._environ.get("LANG", "C.UTF-8"),
-            **({"TZ": self._environ["TZ"]} if "TZ" in self._environ else {}),
-            **(
-                {name: self._environ[name] for name in DISPLAYS & set(self._environ)}
-                if watched
-                else {}
-            ),
+            **{name: self._environ[name] for name in passed & self._environ.keys()},
             "HOME": str(scratch),
             "TMPDIR": str(scratch),
             "CHROME_EXTRA_FLAGS": " ".join(flags),

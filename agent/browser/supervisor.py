@@ -143,12 +143,11 @@ class Supervisor:
         """Return the manifest's record; None if no session ever opened."""
         if self._name is None:
             return None
-        facts = self._backend.describe()
         return Browser(
             kind=self._backend.kind,
             name=self._name,
-            image=facts.image,
-            digest=facts.digest,
+            image=self._backend.image,
+            digest=self._backend.digest,
             restarts=self._restarts,
         )
 
@@ -161,7 +160,9 @@ class Supervisor:
                 reason = await self._until_dead()
                 self._settled.clear()
                 self.generation += 1
-                self._log.warning("browser.died", reason=reason, said=await self._last_words())
+                self._log.warning(
+                    "browser.died", reason=reason, said=await self._backend.last_words()
+                )
                 await self._bring_back()
         except BrowserError as error:
             self._log.error("browser.failed", reason=str(error), remedy=error.remedy)
@@ -189,7 +190,7 @@ class Supervisor:
                     shared=self._backend.kind == "remote",
                 )
             except session.NoSession as error:
-                said = await self._last_words()
+                said = await self._backend.last_words()
                 await self._backend.stop()
                 if number == STARTS or not isinstance(error, session.BrowserDied):
                     raise BrowserError(
@@ -231,9 +232,6 @@ class Supervisor:
                 return "it ended"
             if misses >= self._pace.misses:
                 return f"it did not answer {misses} times"
-
-    async def _last_words(self) -> str:
-        return (await self._backend.last_words())[-500:]
 
     async def _close(self) -> None:
         if self._task is not None:
