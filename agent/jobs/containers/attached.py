@@ -38,7 +38,7 @@ class ContainerBackend(ABC):
         self._engine = engine
         self._log = log
         self._name = project_name(launch.environ["MAYFLY_RUN_ID"], launch.name)
-        self._environment = container_environment(launch.environ, spec.secrets)
+        self._environment = container_environment(launch.environ, spec.job.secrets)
 
     @abstractmethod
     async def prepare(self) -> None:

@@ -175,11 +175,8 @@ def mounts_of_release(service: Mapping[str, Any], tree: str) -> dict[str, str]:
     """Return the folders of the release that a service may write to, by their path in it."""
     return {
         posixpath.normpath(str(volume["target"])): posixpath.relpath(str(volume["source"]), tree)
-        for volume in _listed(service.get("volumes"))
-        if isinstance(volume, dict)
-        and volume.get("type") == "bind"
-        and not volume.get("read_only")
-        and _is_below(str(volume.get("source", "")), tree)
+        for volume in _volumes(service, "bind")
+        if not volume.get("read_only") and _is_below(str(volume.get("source", "")), tree)
     }
 
 
@@ -187,11 +184,16 @@ def volumes_of(service: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the paths in a service of the volumes that are removed with its stack."""
     return tuple(
         str(volume["target"])
-        for volume in _listed(service.get("volumes"))
-        if isinstance(volume, dict)
-        and volume.get("type") == "volume"
-        and not volume.get("read_only")
+        for volume in _volumes(service, "volume")
+        if not volume.get("read_only")
     )
+
+
+def _volumes(service: Mapping[str, Any], kind: str) -> Iterator[Mapping[str, Any]]:
+    """Yield a service's mounts of a kind, in the long form that compose prints."""
+    for volume in _listed(service.get("volumes")):
+        if isinstance(volume, dict) and volume.get("type") == kind:
+            yield volume
 
 
 def place_in_release(path: str, mounted: Mapping[str, str]) -> str | None:
@@ -390,9 +392,7 @@ def _mounted(
     service: Mapping[str, Any], document: Mapping[str, Any]
 ) -> Iterator[Mapping[str, Any]]:
     """Yield a service's bind mounts, and the files of its configs and secrets."""
-    for volume in _listed(service.get("volumes")):
-        if isinstance(volume, dict) and volume.get("type") == "bind":
-            yield volume
+    yield from _volumes(service, "bind")
     for kind in ("configs", "secrets"):
         for grant in _listed(service.get(kind)):
             name = grant.get("source") if isinstance(grant, dict) else grant

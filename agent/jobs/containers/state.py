@@ -46,21 +46,29 @@ def exit_from(code: int, image: str, *, out_of_memory: bool) -> Exit:
     return Exit(code, image=image)
 
 
+async def containers_of(engine: Engine, *labels: str) -> list[dict[str, Any]]:
+    """Return `docker container inspect` of the containers that have all labels.
+
+    Raises:
+        ContainerError: The engine did not answer.
+    """
+    filters = (part for label in labels for part in ("--filter", f"label={label}"))
+    listed = (await engine.output("ps", "--all", "--quiet", *filters)).split()
+    found: list[dict[str, Any]] = []
+    if listed:
+        found = json.loads(await engine.output("container", "inspect", *listed))
+    return found
+
+
 async def images_of(engine: Engine, project: str) -> str:
     """Return a stack's services with image and digest, as one text.
 
     Raises:
         ContainerError: The engine did not answer.
     """
-    listed = (
-        await engine.output("ps", "--all", "--quiet", "--filter", f"label={PROJECT}={project}")
-    ).split()
-    if not listed:
-        return ""
-    containers = json.loads(await engine.output("container", "inspect", *listed))
     used = {
         str(own["Config"]["Labels"].get(SERVICE, "?")): (own["Config"]["Image"], own["Image"])
-        for own in containers
+        for own in await containers_of(engine, f"{PROJECT}={project}")
     }
     digests = {
         identity: image_digest((await engine.run("image", "inspect", identity)).stdout)
