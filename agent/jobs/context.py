@@ -155,14 +155,14 @@ class JobContext:
             return ()
         return tuple(past.outputs.get(job.name, ()))
 
-    async def fetch_state(self, job: Job) -> bool:
-        """Copy a job's newest committed state into the spool; False when there is none yet.
+    async def fetch_state(self, job: Job) -> None:
+        """Copy a job's newest committed state, if there is one, into the spool.
 
         Raises:
             StoreError: The bucket did not say, or not in time.
             ValueError: It does not hold what its entry says.
         """
-        return await self._from_bucket(self._fetch_state(job))
+        await self._from_bucket(self._fetch_state(job))
 
     async def _from_bucket(self, answer: Awaitable[T]) -> T:
         seconds = self.seconds_left() / 4
@@ -173,11 +173,11 @@ class JobContext:
         except StoppedError as error:
             raise StoreError("the run was told to stop before the bucket answered") from error
 
-    async def _fetch_state(self, job: Job) -> bool:
+    async def _fetch_state(self, job: Job) -> None:
         bucket, history = await asyncio.shield(self.bucket), await asyncio.shield(self.history)
         state = await history.newest_state(job.name, checkpoints=job.state == "checkpoint")
         if state is None:
-            return False
+            return
         target = self.run.restored_state(job.name)
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_suffix(".part")
@@ -186,7 +186,6 @@ class JobContext:
         if found:
             await asyncio.to_thread(_compare, draft, state)
             draft.replace(target)
-        return found
 
 
 def _compare(archive: Path, state: JobState) -> None:
