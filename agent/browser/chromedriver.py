@@ -41,14 +41,6 @@ class LocalBrowser(Backend):
     kind = "chromedriver"
 
     def __init__(self, program: str, place: Place, environ: Mapping[str, str], log: Log) -> None:
-        """Describe a chromedriver that has not been started.
-
-        Args:
-            program: Its path.
-            place: The run, and the folder for its log and for the browsers' profiles.
-            environ: The browser gets PATH, LANG, TZ and TMPDIR of it.
-            log: Told of files that could not be removed.
-        """
         self._program = program
         self._place = place
         self._environ = environ

@@ -46,7 +46,7 @@ class Docker(Engine):
 
 
 class ContainerBrowser(Backend):
-    """A Selenium container that belongs to one run."""
+    """A Selenium container that belongs to one run; its downloads folder has the same path inside and outside."""
 
     kind = "container"
     image: str
@@ -62,16 +62,6 @@ class ContainerBrowser(Backend):
         *,
         login: Login = no_login,
     ) -> None:
-        """Describe a container.
-
-        Args:
-            image: Name with a full tag, and a digest if it should be pinned further.
-            place: The run, and its downloads folder, which has the same path in the container.
-            settings: Sessions, shared memory, and how long a request for a session waits for a free slot.
-            environ: Where `docker` and its engine are found, and the time zone (`TZ`).
-            log: Told of a pull and of a container that could not be removed.
-            login: Credentials of private registries.
-        """
         self.image = image
         self._place = place
         self._settings = settings
@@ -166,13 +156,8 @@ def run_arguments(
     The Selenium images run as an unprivileged user throughout and switch off Chromium's own sandbox, so they need no
     capability and must not gain one.
 
-    Args:
-        name: The container's name.
-        image: The image.
-        place: Its run, and the downloads folder.
-        settings: As for `ContainerBrowser`.
-        port: The port on this machine's loopback address; empty for one that the engine chooses.
-        zone: Time zone, such as `Asia/Tokyo`, which pages see; empty for the image's own.
+    An empty `port` (on the loopback address) lets the engine choose one. Pages see the time zone `zone`, such
+    as `Asia/Tokyo`; an empty one is the image's own.
     """
     variables = {
         "SE_NODE_MAX_SESSIONS": settings.sessions,

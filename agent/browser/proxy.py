@@ -86,12 +86,7 @@ def _is_ours(host: str) -> bool:
 
 @asynccontextmanager
 async def webdriver_proxy(host: str, port: int, target: Callable[[], str]) -> AsyncIterator[None]:
-    """Listen at an address during the block, and pass requests on to a browser.
-
-    Args:
-        host: The address.
-        port: Its port.
-        target: Returns the browser's WebDriver URL; asked for each connection.
+    """Listen at an address during the block, and pass requests on to the browser whose URL `target` returns each time.
 
     Raises:
         OSError: The address is taken, or not this machine's.

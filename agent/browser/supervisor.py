@@ -40,7 +40,8 @@ class WatchSettings:
 class Supervisor:
     """One run's browser, as an asynchronous context manager that starts it in the background.
 
-    Entering returns at once; leaving stops the browser, also in the middle of its start.
+    Entering returns at once; leaving stops the browser, also in the middle of its start. A session must open within
+    `timeout` seconds of a launch.
 
     Attributes:
         generation: How often it has died. A job whose generation was another one at its end lost its browser.
@@ -49,14 +50,6 @@ class Supervisor:
     def __init__(
         self, backend: Backend, *, timeout: float, log: Log, pace: WatchSettings | None = None
     ) -> None:
-        """Supervise a browser.
-
-        Args:
-            backend: The browser, not started.
-            timeout: Seconds from its launch within which a session must open.
-            log: Gets its events.
-            pace: How it is watched.
-        """
         self.generation = 0
         self._backend = backend
         self._timeout = timeout

@@ -23,7 +23,7 @@ TAIL_LINES = 200
 
 
 class Capture:
-    """Keeps the first half and the last half of what a job writes, when that is more than the limit.
+    """Keeps what a job writes in a file: the first half and the last half, when that is more than `limit` bytes.
 
     It works on blocks of whole lines, because a job may write millions of lines; only what is logged is split.
 
@@ -34,14 +34,6 @@ class Capture:
     """
 
     def __init__(self, path: Path, limit: int, redactor: Redactor, log: Log) -> None:
-        """Keep output in a file.
-
-        Args:
-            path: The file to write.
-            limit: Its size in bytes, about.
-            redactor: Hides secrets.
-            log: Bound to job and attempt.
-        """
         self._path = path
         self._half = limit // 2
         self._redactor = redactor

@@ -15,13 +15,9 @@ from agent.jobs.plan import chosen
 def requested(
     jobs: tuple[Job, ...], only: frozenset[str], shard: Shard | None, release: str
 ) -> tuple[Job, ...]:
-    """Return the jobs that a run is asked for: all, or those named, and of these a shard's.
+    """Return the jobs that a run is asked for: all, or those named in `only`, and of these a shard's.
 
-    Args:
-        jobs: The release's jobs.
-        only: Names of the jobs that were asked for; empty for all.
-        shard: The shard; None for a whole batch.
-        release: What to call the release.
+    `release` is what messages call the release.
 
     Raises:
         UsageError: The release has no job of a name, or the jobs cannot be divided between shards.

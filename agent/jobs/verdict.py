@@ -6,7 +6,7 @@ Decisions only.
 import errno
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 
 from agent.base.units import show_duration, show_size
@@ -58,11 +58,6 @@ class Strays:
     first: str = ""
     output: str = "."
     volumes: tuple[str, ...] = ()
-
-    def and_one(self, path: str, output: str) -> "Strays":
-        """Return these with one more."""
-        first = self if self.count else replace(self, first=path, output=output)
-        return replace(first, count=first.count + 1)
 
     @property
     def hint(self) -> str:
@@ -135,24 +130,12 @@ class Ended(Exit):
 
 @dataclass(frozen=True, slots=True)
 class Produced:
-    """What an attempt left in its output directory.
-
-    Attributes:
-        files: Results.
-        bytes: Of them.
-        refused: The first of the entries that cannot be results.
-        refusals: How many there are.
-    """
+    """What an attempt left in its output directory: results and their bytes, the first of the refused, and how many."""
 
     files: int = 0
     bytes: int = 0
     refused: Sequence[RefusedFile] = ()
     refusals: int = 0
-
-    @property
-    def refused_text(self) -> str:
-        """A sentence about what was refused; empty without any."""
-        return refusal_sentence(self.refused, self.refusals) if self.refusals else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +180,9 @@ def judge(
         return Verdict(JobStatus.FAILED, ended.failed_by, ended.failure)
     if ended.code == 0:
         broken = broken_expectation(expect, produced, reported.items, past)
-        refused = "" if produced.files else produced.refused_text
+        refused = ""
+        if produced.refusals and not produced.files:
+            refused = refusal_sentence(produced.refused, produced.refusals)
         if broken or refused or astray:
             text = _all(broken, refused, astray, reported.message)
             return Verdict(JobStatus.EMPTY, reported.cause or JobCause.EXPECTATION, text)

@@ -32,13 +32,6 @@ class Containers:
     protects_tree = True
 
     def __init__(self, environ: Mapping[str, str], log: Log, login: Login = no_login) -> None:
-        """Describe where containers run.
-
-        Args:
-            environ: Where `docker`, compose and the engine are found.
-            log: Bound to the job.
-            login: Opens a private registry.
-        """
         self._login = login
         self._environ = environ
         self._log = log
@@ -72,13 +65,9 @@ def into_container(
 ) -> tuple[AttemptPaths, ContainerSpec]:
     """Open an attempt's folders to its container, whatever user it has, and to nobody else.
 
-    Args:
-        job: The job.
-        paths: The paths for a program of this machine.
-        space: The attempt's folders.
-
     Returns:
-        The paths inside, and the mounts. Downloads have the same path inside, because the browser uses it as well.
+        The paths inside, in place of those for a program of this machine, and the mounts. Downloads have the same path
+        inside, because the browser uses it as well.
     """
     space.root.chmod(0o700)
     output = job.output or OUTPUT

@@ -161,8 +161,7 @@ def dotenv_faults(text: str, source: str) -> tuple[Fault, ...]:
 def named_files(model: Mapping[str, Any]) -> Iterator[tuple[str, str, str, bool]]:
     """Yield service, key and path of each env and label file, and whether it must exist.
 
-    Args:
-        model: The stack before compose has read these files.
+    The model is the stack before compose has read these files.
     """
     for name, service in sorted(_table(model, "services").items()):
         for key in ("env_file", "label_file"):
@@ -220,9 +219,7 @@ def file_fault(service: str, key: str, path: str, stack: Stack) -> Fault | None:
 def stack_faults(document: Mapping[str, Any], stack: Stack) -> tuple[Fault, ...]:
     """Return everything that a stack asks for and must not have.
 
-    Args:
-        document: What will run: `docker compose config --format json` of all files and all profiles.
-        stack: The stack.
+    The document is what will run: `docker compose config --format json` of all files and all profiles.
     """
     return (*_judge(_STACK, document, stack, ""), *_replaceable(document, stack))
 

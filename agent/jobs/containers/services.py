@@ -40,10 +40,7 @@ class Beside:
 def beside(document: Mapping[str, Any], active: Collection[str], batch: str) -> Beside:
     """Return what is started beside the batch service, as `docker compose up` would.
 
-    Args:
-        document: The stack.
-        active: The services that are not switched off by a profile.
-        batch: The batch service.
+    `active` are the services that no profile switches off.
     """
     services: Mapping[str, Any] = document.get("services") or {}
     wanted = {*active} | _needed({batch, *active}, services)

@@ -105,14 +105,10 @@ def _override_of(file: Path) -> tuple[Path, ...]:
 
 
 async def read_stack(wanted: StackFile, merged: Path) -> Reading:
-    """Judge a stack, and write the file that is merged over it.
+    """Judge a stack, and write `merged`, the file that is merged over its own.
 
     What decides which files compose reads is judged before compose reads any: it has the agent's rights, and quotes
     what it does not understand.
-
-    Args:
-        wanted: The stack.
-        merged: Where the file is written that is merged over the stack's own.
 
     Raises:
         ContainerError: Compose does not accept the stack, or does not answer.
@@ -291,11 +287,6 @@ class Examined:
 
 async def examine_stacks(jobs: Iterable[Job], tree: Path, environ: Mapping[str, str]) -> Examined:
     """Judge the stacks of a release's jobs as the machine will.
-
-    Args:
-        jobs: The jobs.
-        tree: The release's files.
-        environ: Where docker is found.
 
     Raises:
         ContainerError: There is no compose.

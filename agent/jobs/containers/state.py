@@ -17,7 +17,7 @@ _BY_SIGNAL = 128
 
 
 async def exit_of(engine: Engine, name: str, image: str) -> Exit | None:
-    """Return how a container ended; None when it never started, or is not there.
+    """Return how a container of an image ended; None when it never started, or is not there.
 
     Raises:
         ContainerError: It still runs, or the engine did not answer.
@@ -28,18 +28,10 @@ async def exit_of(engine: Engine, name: str, image: str) -> Exit | None:
         raise ContainerError("the engine let go of the container while it ran")
     if str(state.get("StartedAt", NEVER)).startswith(NEVER):
         return None
-    return exit_from(int(state["ExitCode"]), image, out_of_memory=bool(state.get("OOMKilled")))
-
-
-def exit_from(code: int, image: str, *, out_of_memory: bool) -> Exit:
-    """Return what an engine's exit code means.
-
-    Args:
-        code: The exit code; from 128 on it may be a signal's.
-        image: What ran, for the manifest.
-        out_of_memory: Whether the kernel killed a process of the container, which need not be its program.
-    """
-    if out_of_memory and code != 0:
+    code = int(state["ExitCode"])
+    if code != 0 and state.get(
+        "OOMKilled"
+    ):  # a process of the container, which need not be its program
         return Exit(None, signal.SIGKILL, image=image, out_of_memory=True)
     if code - _BY_SIGNAL in {signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGABRT}:
         return Exit(None, code - _BY_SIGNAL, image=image)
