@@ -164,10 +164,8 @@ def browser_flags(*, root: bool, shared_memory: int, watched: bool = False) -> t
     They travel in `CHROME_EXTRA_FLAGS`, which Chromium and Chrome read on Linux (`chrome/app/chrome_main_linux.h`). A
     wrapper on the PATH would not do: chromedriver looks into `/usr/local/bin` and `/usr/bin` first.
 
-    Args:
-        root: Whether they run as root, for whom Chromium has no sandbox.
-        shared_memory: Bytes that are free in `/dev/shm`.
-        watched: Whether a person wants to see its window.
+    As root Chromium has no sandbox. `shared_memory` are the bytes free in `/dev/shm`. `watched` is for a person
+    who wants to see the window.
     """
     return (
         *(() if watched else ("--headless=new",)),

@@ -103,9 +103,7 @@ class JobContext:
     async def seconds_to_go_on(self, job: str, ran: float) -> float:
         """Return the seconds that a job may go on although its machine is taken back: 0 unless its past was short.
 
-        Args:
-            job: The job.
-            ran: Seconds that it has run.
+        It has run for `ran` seconds.
         """
         if self.stop.gone is None or not self.past.done() or self.past.exception() is not None:
             return 0.0

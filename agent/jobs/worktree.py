@@ -69,12 +69,9 @@ class WorkingTrees:
         stopped: Callable[[], bool],
         results: Path | None = None,
     ) -> AsyncIterator[WorkingDirectory]:
-        """Lend a copy of a release's files for one attempt.
+        """Lend a copy of a release's files for one attempt; results are moved to `results`, if the job has them there.
 
-        Args:
-            tree: The files.
-            stopped: Whether the run was told to stop; asked between two files.
-            results: Where results are moved; such a copy may be written by every user.
+        Such a copy may be written by every user. Whether the run was told to stop is asked between two files.
 
         Raises:
             StoppedError: The run was told to stop before the copy was made.

@@ -79,18 +79,11 @@ class ContainerBackend(ABC):
 
 
 class ContainerProcess:
-    """A container that is being started or runs, as a `Running`."""
+    """A container that is started at once, as a `Running`; the writing end of its pipe is closed when it has ended."""
 
     def __init__(
         self, backend: ContainerBackend, output: asyncio.StreamReader, writing: FileIO
     ) -> None:
-        """Begin at once.
-
-        Args:
-            backend: What to start.
-            output: The reading end of a pipe.
-            writing: Its other end, which is closed when the backend has ended.
-        """
         self._backend = backend
         self._output = output
         self._writing = writing

@@ -87,12 +87,8 @@ class ImageBackend(ContainerBackend):
     def _create_arguments(self, gateway: str, *, init: bool) -> list[str]:
         """Return the arguments of `docker` that create the container.
 
-        Its output comes through the attached client, so the engine keeps no log of it.
-
-        Args:
-            gateway: This machine's address in its network.
-            init: Whether it gets a process 1 of the engine's, because a program that is process 1 ignores SIGTERM
-                unless it asks for it; not where the image's own has to be process 1.
+        Its output comes through the attached client, so the engine keeps no log of it. With `init` it gets a process 1
+        of the engine's, because a program that is process 1 ignores SIGTERM unless it asks for it.
         """
         launch, spec = self._launch, self._spec
         shared, limit = spec.job.shared_memory, launch.memory
