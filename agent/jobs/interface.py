@@ -66,7 +66,7 @@ class Launch:
 
 
 class Running(Protocol):
-    """A program under way."""
+    """A running program."""
 
     @property
     def output(self) -> StreamReader:

@@ -36,7 +36,7 @@ def _take(path: Path, interval: float, within: float) -> float | None:
         start, following = reservation(_number(stream.read(64)), now, interval)
         if start - now > within:
             return None
-        # No fsync: after a power cut the sites have had their rest.
+        # No fsync: a restart takes longer than the interval.
         stream.truncate(0)
         stream.write(f"{following:.3f}")
         stream.flush()

@@ -35,7 +35,7 @@ _OUT_OF_DISK = (
 
 
 _SAYS_READ_ONLY = re.compile(r"[Rr]ead-only file system|\[Errno 13\] Permission denied: '[^/]")
-"""What a program says that may not write in its working directory: in a unit, and as a process of a usual user."""
+"""What a program prints if its working directory is read-only: in a unit, and for an ordinary user."""
 READ_ONLY = 'the release\'s files are read-only; write to $MAYFLY_OUTPUT_DIR, or set output = "."'
 
 _NO_PROGRAM = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
@@ -90,7 +90,7 @@ class Exit:
         code: Its exit code; None when a signal ended it, or when it never started.
         signal: The signal that ended it.
         image: Of which image it was, for a container.
-        out_of_memory: It was ended because it used more memory than it may; False when that is not known.
+        out_of_memory: It was ended because it exceeded its memory limit; False when that is not known.
         out_of_disk: It was ended because it left no room on the disk.
         timed_out: It was ended at its time limit.
     """
@@ -111,11 +111,11 @@ class Ended(Exit):
         interrupted: It was ended because the run was told to stop.
         browser_died: The browser died, or was restarted, while the attempt ran.
         failure: Why it could not be started at all; empty when it was.
-        failed_by: The cause of that.
+        failed_by: The cause of that failure.
         tail: The last lines of its output.
         limit: Its time limit, in seconds.
         strays: What it wrote outside of its output.
-        read_only: It is a program that may not write in its working directory, or not as a usual user.
+        read_only: Its working directory is read-only, for an ordinary user at least.
     """
 
     interrupted: bool = False
@@ -260,11 +260,11 @@ def _cause(ended: Ended, reported: ResultFile) -> JobCause:
 def _reason(ended: Ended) -> str:
     how = f"killed by signal {ended.signal}" if ended.signal else f"exit code {ended.code}"
     if ended.out_of_memory:
-        how = "it used more memory than it may"
+        how = "it exceeded its memory limit"
     elif ended.out_of_disk:
         how = "ended because the disk was nearly full"
     elif ended.signal == TOO_LARGE:
-        how = "it wrote a file beyond limits.file"
+        how = "it wrote a file larger than limits.file"
     reason = reason_of_output(ended.tail.split("\n"))
     return f"{how}: {reason}" if reason else how
 

@@ -70,7 +70,7 @@ class StackBackend(ContainerBackend):
             self._log.warning(
                 "job.services_not_started",
                 services=others.after,
-                reason="they depend on the job's own",
+                reason="they depend on the job's service",
             )
         if others.started:
             await self._attach(attach, "up", "--detach", "--no-recreate", *others.started)

@@ -25,7 +25,7 @@ async def exit_of(engine: Engine, name: str, image: str) -> Exit | None:
     container = await _inspected(engine, name)
     state = container["State"] if container is not None else {}
     if state.get("Running"):
-        raise ContainerError("the engine let go of the container while it ran")
+        raise ContainerError("the engine's client ended while the container still ran")
     if str(state.get("StartedAt", NEVER)).startswith(NEVER):
         return None
     code = int(state["ExitCode"])
