@@ -51,8 +51,7 @@ class LocalBrowser(Backend):
         self._held: AsyncExitStack | None = None
         # A run may replace its browser: one goes while the next one comes.
         self._token = secrets.token_hex(2)
-        self._written = place.folder / "chromedriver.log"
-        self._begin = 0
+        self._written = place.folder / f"chromedriver-{self._token}.log"
 
     async def start(self) -> None:
         """Start it, on its earlier port if there was one.
@@ -106,8 +105,7 @@ class LocalBrowser(Backend):
         command = (self._program, f"--port={port}", "--log-level=WARNING")
         try:
             # A file, not a pipe: nobody has to read it, and a process that holds it open delays nobody.
-            with self._written.open("ab") as log:
-                self._begin = log.tell()
+            with self._written.open("wb") as log:
                 process = self._process = await held.enter_async_context(
                     processes.started(
                         command,
@@ -132,7 +130,7 @@ class LocalBrowser(Backend):
     def _tail(self) -> bytes:
         try:
             with self._written.open("rb") as log:
-                log.seek(max(self._begin, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+                log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
                 return log.read()
         except OSError:
             return b""

@@ -239,14 +239,10 @@ def wants_retry(verdict: Verdict, number: int, retries: int, *, browser_died: bo
 
 
 def _cause(ended: Ended, reported: ResultFile) -> JobCause:
-    for so, cause in (
-        (ended.out_of_disk, JobCause.OUT_OF_DISK),
-        (ended.out_of_memory, JobCause.OUT_OF_MEMORY),
-        (reported.cause is not None, reported.cause),
-        (ended.browser_died, JobCause.BROWSER),
-    ):
-        if so and cause is not None:
-            return cause
+    if ended.out_of_disk or ended.out_of_memory:
+        return JobCause.OUT_OF_DISK if ended.out_of_disk else JobCause.OUT_OF_MEMORY
+    if reported.cause or ended.browser_died:
+        return reported.cause or JobCause.BROWSER
     # What a program printed long before its end it got over.
     end = "\n".join(ended.tail.split("\n")[-SIGN_LINES:])
     if ended.signal == TOO_LARGE or any(sign in end for sign in _OUT_OF_DISK):

@@ -11,7 +11,7 @@ from agent.base.errors import ContainerError
 from agent.base.logs import Log
 from agent.config.jobsfile import Job
 from agent.delivery.spool import Workspace
-from agent.jobs.containers.attached import ContainerBackend, ContainerProcess
+from agent.jobs.containers.attached import ContainerProcess
 from agent.jobs.containers.image import ImageBackend
 from agent.jobs.containers.leftovers import remove_stacks
 from agent.jobs.containers.stack import StackBackend
@@ -42,7 +42,11 @@ class Containers:
 
         Pulling and building count as the job's time: `wait` raises ContainerError when they fail.
         """
-        backend = self._backend(launch)
+        spec = launch.container
+        if spec is None:
+            raise ContainerError("this job has no container")
+        kind = ImageBackend if spec.job.compose is None else StackBackend
+        backend = kind(launch, spec, Engine(self._environ, self._login), self._log)
         async with output_pipe() as (output, writing):
             running = ContainerProcess(backend, output, writing)
             try:
@@ -50,14 +54,6 @@ class Containers:
             finally:
                 await running.close()
                 await backend.remove()
-
-    def _backend(self, launch: Launch) -> ContainerBackend:
-        if launch.container is None:
-            raise ContainerError("this job has no container")
-        engine = Engine(self._environ, self._login)
-        if launch.container.job.compose is not None:
-            return StackBackend(launch, launch.container, engine, self._log)
-        return ImageBackend(launch, launch.container, engine, self._log)
 
 
 def into_container(

@@ -156,11 +156,11 @@ class ContainerProcess:
                 self._client = client
                 if last:
                     self._writing.close()
-                await client.wait()
+                return await client.wait()
         except OSError as error:
             raise ContainerError(
                 f"{arguments[0]} could not be started: {error.strerror}"
             ) from error
         finally:
-            self._client = None if not last else self._client
-        return client.returncode if client.returncode is not None else -1
+            if not last:
+                self._client = None

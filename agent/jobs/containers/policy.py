@@ -414,10 +414,6 @@ def _is_capability(value: Any) -> bool:
     return str(value).upper().removeprefix("CAP_") in CAPABILITIES
 
 
-def _is_at_least_zero(value: Any) -> bool:
-    return isinstance(value, int) and value >= 0
-
-
 _UNKNOWN = ("is not known to be harmless to the machine", "remove it")
 
 _HOST = "is shared with the machine"
@@ -534,7 +530,9 @@ _SERVICE: Mapping[str, Rule | None] = {
         _keys(_ANY(("aliases", "gw_priority", "interface_name", "mac_address", "priority")))
     ),
     "oom_score_adj": _only(
-        _is_at_least_zero, "makes the kernel kill the machine's programs first", "remove it"
+        lambda value: isinstance(value, int) and value >= 0,
+        "makes the kernel kill the machine's programs first",
+        "remove it",
     ),
     "pid": _only(_any_of(own="service:"), _HOST, "remove it"),
     "post_start": _HOOKS,

@@ -77,11 +77,9 @@ async def _serves(found: Look, seconds: float) -> bool:
         return bool(open_ports)
     url = f"http://{found.address}:{SELENIUM_PORT}"
     if await answers(url):
-        await wait_for_session(url, seconds=seconds, alive=_there, shared=True)
-    return True
-
-
-async def _there() -> bool:
+        await wait_for_session(
+            url, seconds=seconds, alive=lambda: asyncio.sleep(0, result=True), shared=True
+        )
     return True
 
 
