@@ -50,7 +50,7 @@ class RunLogger:
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
                 structlog.processors.format_exc_info,
-                self._tell,
+                self._emit,
             ],
             wrapper_class=structlog.make_filtering_bound_logger(level),
         )
@@ -85,7 +85,7 @@ class RunLogger:
         """Hides the secrets added so far."""
         return self._redactor
 
-    def _tell(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    def _emit(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         safe = {str(key): self._redactor.value(value) for key, value in event.items()}
         for sink in self._sinks:
             # A full disk, or a closed terminal, must not end the run.

@@ -26,7 +26,7 @@ def requested(
     unknown = sorted(only.difference(known))
     if unknown:
         raise UsageError(f'{release} has no job "{unknown[0]}"', remedy=suggest(unknown[0], known))
-    return dealt(chosen(jobs, only), shard)
+    return assigned(chosen(jobs, only), shard)
 
 
 def home_of(job: str, shards: int) -> int:
@@ -35,7 +35,7 @@ def home_of(job: str, shards: int) -> int:
     return int.from_bytes(digest[:8]) % shards
 
 
-def dealt(jobs: tuple[Job, ...], shard: Shard | None) -> tuple[Job, ...]:
+def assigned(jobs: tuple[Job, ...], shard: Shard | None) -> tuple[Job, ...]:
     """Return a shard's jobs, in the order of the file: its own, and what these need.
 
     Raises:

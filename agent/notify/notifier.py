@@ -50,7 +50,7 @@ class Notifier:
         news = compose(outcome, self._run_id)
         await asyncio.gather(
             self._ping_end(outcome.exit_code, f"{news.title}\n{news.text}"),
-            self._tell_people(news if concerns_people(outcome) else None),
+            self._notify_people(news if concerns_people(outcome) else None),
         )
 
     async def _ping_end(self, code: ExitCode, text: str) -> None:
@@ -64,13 +64,13 @@ class Notifier:
         if url and (reason := await ping_problem(url, signal, text, run_id=self._run_id)):
             self._log.warning("notify.ping_lost", signal=signal, reason=reason)
 
-    async def _tell_people(self, news: Message | None) -> None:
+    async def _notify_people(self, news: Message | None) -> None:
         """Send a message through Apprise to the services of the configuration's URLs."""
         urls = self._settings.apprise
         if news is None or not urls:
             return
         try:
-            lost = await in_thread(lambda: _tell_each(urls, news), seconds=CHAT_SECONDS)
+            lost = await in_thread(lambda: _send_each(urls, news), seconds=CHAT_SECONDS)
         except ImportError:
             self._log.warning(
                 "notify.apprise_missing",
@@ -175,7 +175,7 @@ def _judge(answer: "Response") -> None:
             raise _UselessError(f"the server answered {lost}")
 
 
-def _tell_each(urls: Sequence[str], news: Message) -> list[tuple[int, str]]:
+def _send_each(urls: Sequence[str], news: Message) -> list[tuple[int, str]]:
     """Return which of the URLs (from 1) did not take the message, and why."""
     import apprise  # noqa: PLC0415 -- an extra, and slow to import
 
