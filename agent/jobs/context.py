@@ -105,12 +105,11 @@ class JobContext:
 
         It has run for `ran` seconds.
         """
-        if self.stop.gone is None or not self.past.done() or self.past.exception() is not None:
+        if self.stop.gone is None:
             return 0.0
         table = await self._deadlines(self.stop.gone, [job])
         left = (table.begin_by - now()).total_seconds()
-        past = self.past.result().outputs.get(job, ())
-        known = [output.seconds for output in past if output.seconds is not None]
+        known = [each.seconds for each in self._known_past(job) if each.seconds is not None]
         return left if ends_in_time(known, ran, left) else 0.0
 
     async def _deadlines(self, gone: datetime, jobs: list[str]) -> Deadlines:
@@ -147,11 +146,14 @@ class JobContext:
         if job.status is JobStatus.SKIPPED:
             return ()
         await asyncio.wait([self.past], timeout=0 if self.stop.requested else OUTPUTS_SECONDS)
+        return self._known_past(job.name)
+
+    def _known_past(self, job: str) -> tuple[Output, ...]:
+        """Return the earlier outputs of a job, if they are known by now."""
         try:
-            past = self.past.result()
+            return self.past.result().outputs.get(job, ())
         except (StoreError, asyncio.InvalidStateError):
             return ()
-        return tuple(past.outputs.get(job.name, ()))
 
     async def fetch_state(self, job: Job) -> None:
         """Copy a job's newest committed state, if there is one, into the spool.
