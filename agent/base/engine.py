@@ -67,13 +67,9 @@ class Engine:
         environ: Mapping[str, str] | None = None,
         stdin: bytes | None = None,
     ) -> Finished:
-        """Run `docker ARGUMENTS` and return the result, whatever its exit code.
+        """Run `docker ARGUMENTS` within `seconds` and return the result, whatever its exit code.
 
-        Args:
-            arguments: Its arguments.
-            seconds: Wall-clock limit.
-            environ: More variables, for values that no command line may show.
-            stdin: Its input.
+        The client gets `environ` besides, for values that no command line may show.
 
         Raises:
             MayflyError: Of the type `failure`: docker is missing, or did not answer in time.
@@ -165,12 +161,7 @@ class Engine:
     ) -> tuple[bytes, bool]:
         """Pull an image unless it is here; return `docker image inspect`, and whether it was pulled.
 
-        Args:
-            image: Its name.
-            log: Gets `event` before a pull.
-            event: The event's name.
-            what: The image's part, for the message.
-            seconds: Limit of the pull.
+        Before a pull, of at most `seconds`, `event` is logged; the message of a failure calls the image `what`.
 
         Raises:
             MayflyError: Of the type `failure`: there is no engine, or the image is not available.

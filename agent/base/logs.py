@@ -50,7 +50,7 @@ class RunLogger:
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
                 structlog.processors.format_exc_info,
-                self._tell,
+                self._emit,
             ],
             wrapper_class=structlog.make_filtering_bound_logger(level),
         )
@@ -85,7 +85,7 @@ class RunLogger:
         """Hides the secrets added so far."""
         return self._redactor
 
-    def _tell(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    def _emit(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         safe = {str(key): self._redactor.value(value) for key, value in event.items()}
         for sink in self._sinks:
             # A full disk, or a closed terminal, must not end the run.
@@ -96,20 +96,18 @@ class RunLogger:
 
 def json_sink(stream: IO[str]) -> Sink:
     """Return a sink of JSON lines."""
-
-    def write(event: dict[str, Any]) -> None:
-        stream.write(json.dumps(event, ensure_ascii=False, default=str) + "\n")
-        stream.flush()
-
-    return write
+    return _line_sink(stream, lambda event: json.dumps(event, ensure_ascii=False, default=str))
 
 
 def console_sink(stream: IO[str], *, colors: bool) -> Sink:
     """Return a sink of aligned lines for a person."""
     renderer = structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=24)
+    return _line_sink(stream, lambda event: str(renderer(None, "", dict(event))))
 
+
+def _line_sink(stream: IO[str], line: Callable[[dict[str, Any]], str]) -> Sink:
     def write(event: dict[str, Any]) -> None:
-        stream.write(str(renderer(None, "", dict(event))) + "\n")
+        stream.write(line(event) + "\n")
         stream.flush()
 
     return write

@@ -53,16 +53,10 @@ async def run(
     keep: int = KEEP_BYTES,
     keeps_open: Sequence[int] = (),
 ) -> Finished:
-    """Run a program to its end.
+    """Run a program, which is `started` so, to its end: at most `seconds`.
 
-    Args:
-        command: Program and arguments; no shell.
-        environ: Its whole environment.
-        seconds: Wall-clock limit.
-        cwd: Its working directory.
-        stdin: Its input; none by default.
-        keep: Bytes that are kept of stdout and of stderr, each: the last ones. All output is read.
-        keeps_open: Descriptors of ours that it and its children inherit under the same numbers.
+    `stdin` is its input; none by default. All output is read, and the last `keep` bytes are kept of stdout and of
+    stderr, each.
 
     Raises:
         ProcessTimeout: It exceeded its limit and was killed with its group.

@@ -7,8 +7,7 @@ server or HTTP server that hangs would keep the machine from switching itself of
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -37,33 +36,18 @@ async def in_thread(function: Callable[[], T], *, seconds: float) -> T:
     Raises:
         TimeoutError: It took longer, as the text says; it may still be running.
     """
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[T] = loop.create_future()
-
-    def succeed(result: T) -> None:
-        if not answer.done():
-            answer.set_result(result)
-
-    def fail(error: Exception) -> None:
-        if not answer.done():
-            answer.set_exception(error)
+    answer: Future[T] = Future()
+    answer.set_running_or_notify_cancel()  # from now on nobody cancels it, and it may come too late
 
     def work() -> None:
         try:
-            result = function()
+            answer.set_result(function())
         except Exception as error:  # noqa: BLE001 -- it is raised where the answer is awaited
-            _tell(loop, fail, error)
-        else:
-            _tell(loop, succeed, result)
+            answer.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
     try:
         async with asyncio.timeout(seconds):
-            return await answer
+            return await asyncio.wrap_future(answer)
     except TimeoutError as error:
         raise TimeoutError(str(error) or f"it took more than {seconds:g} s") from error
-
-
-def _tell(loop: asyncio.AbstractEventLoop, tell: Callable[[T], None], value: T) -> None:
-    with suppress(RuntimeError):  # the loop ended meanwhile, and nobody listens
-        loop.call_soon_threadsafe(tell, value)

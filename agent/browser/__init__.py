@@ -47,16 +47,16 @@ def supervise(
 ) -> Supervisor:
     """Return the supervisor of a browser; entering it starts the browser in the background.
 
-    Args:
-        choice: Which browser.
-        place: The run's folders for it.
-        settings: Sessions, timeout, shared memory.
-        environ: Where programs are found; the browser itself gets next to nothing of it.
-        log: Gets the browser's events.
-        login: Credentials of private registries.
-        pace: How it is watched.
+    The browser itself gets next to nothing of `environ`, in which programs are found.
     """
-    backend = _backend(choice, place, settings, environ=environ, log=log, login=login)
+    backend: Backend
+    match choice:
+        case Remote(url):
+            backend = RemoteBrowser(url)
+        case Chromedriver(program):
+            backend = LocalBrowser(program, place, environ, log)
+        case Container(image):
+            backend = ContainerBrowser(image, place, settings, environ, log, login=login)
     return Supervisor(backend, timeout=settings.timeout, log=log, pace=pace)
 
 
@@ -87,21 +87,3 @@ async def remove_leftovers(
         return 0
     containers = await remove_containers(run_ids, environ, log)
     return containers + await remove_drivers(run_ids, environ)
-
-
-def _backend(
-    choice: Choice,
-    place: Place,
-    settings: Browser,
-    *,
-    environ: Mapping[str, str],
-    log: Log,
-    login: Login,
-) -> Backend:
-    match choice:
-        case Remote(url):
-            return RemoteBrowser(url)
-        case Chromedriver(program):
-            return LocalBrowser(program, place, environ, log)
-        case Container(image):
-            return ContainerBrowser(image, place, settings, environ, log, login=login)

@@ -39,10 +39,7 @@ def choose(settings: Browser, release_image: str | None, chromedriver: str | Non
     A URL in the configuration comes first: whoever sets it has a browser. Then a pinned image, the release's before the
     machine's, because scrapers are tested with it. Then an installed chromedriver, and last the default image.
 
-    Args:
-        settings: The configuration.
-        release_image: The image that the release pins, if it does and is known yet.
-        chromedriver: Path of the chromedriver on this machine, if there is one.
+    The image that the release pins, and this machine's chromedriver, are None where there are none, or not known yet.
     """
     if settings.url is not None:
         return Remote(settings.url)

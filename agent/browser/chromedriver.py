@@ -10,12 +10,11 @@ from asyncio.subprocess import Process
 from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Literal
 
 from agent.base import durable, processes
 from agent.base.errors import BrowserError
 from agent.base.logs import Log
-from agent.browser.interface import WATCH, Facts, Place, open_to_browser
+from agent.browser.interface import WATCH, Backend, Place, open_to_browser
 
 LISTEN_SECONDS = 20.0
 """Limit from launch to listening; measured: 0.05 s."""
@@ -36,23 +35,12 @@ _POLL_SECONDS = 0.02
 _TAIL_BYTES = 4096
 
 
-class LocalBrowser:
+class LocalBrowser(Backend):
     """A chromedriver, and every browser that it starts."""
 
-    kind: Literal["chromedriver"] = "chromedriver"
-    shares_downloads = True
-    preparation = 0.0
+    kind = "chromedriver"
 
     def __init__(self, program: str, place: Place, environ: Mapping[str, str], log: Log) -> None:
-        """Describe a chromedriver that has not been started.
-
-        Args:
-            program: Its path.
-            place: The run, and the folder for its log and for the browsers' profiles.
-            environ: The browser gets PATH, LANG, TZ and TMPDIR of it.
-            log: Told of files that could not be removed.
-        """
-        self.url = ""
         self._program = program
         self._place = place
         self._environ = environ
@@ -63,11 +51,7 @@ class LocalBrowser:
         self._held: AsyncExitStack | None = None
         # A run may replace its browser: one goes while the next one comes.
         self._token = secrets.token_hex(2)
-        self._written = place.folder / "chromedriver.log"
-        self._begin = 0
-
-    async def prepare(self) -> None:
-        """Nothing to fetch."""
+        self._written = place.folder / f"chromedriver-{self._token}.log"
 
     async def start(self) -> None:
         """Start it, on its earlier port if there was one.
@@ -114,10 +98,6 @@ class LocalBrowser:
             except OSError as error:
                 self._log.warning("browser.not_removed", folder=str(scratch), reason=str(error))
 
-    def describe(self) -> Facts:
-        """No facts besides its name, which its session has."""
-        return Facts()
-
     async def _listen(self, port: int) -> None:
         """Start it and wait until it says that it listens: another program on that port would answer as well."""
         scratch = self._scratch = make_scratch(self._place, self._token, self._environ)
@@ -125,8 +105,7 @@ class LocalBrowser:
         command = (self._program, f"--port={port}", "--log-level=WARNING")
         try:
             # A file, not a pipe: nobody has to read it, and a process that holds it open delays nobody.
-            with self._written.open("ab") as log:
-                self._begin = log.tell()
+            with self._written.open("wb") as log:
                 process = self._process = await held.enter_async_context(
                     processes.started(
                         command,
@@ -151,7 +130,7 @@ class LocalBrowser:
     def _tail(self) -> bytes:
         try:
             with self._written.open("rb") as log:
-                log.seek(max(self._begin, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+                log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
                 return log.read()
         except OSError:
             return b""
@@ -159,18 +138,14 @@ class LocalBrowser:
     def _environment(self, scratch: Path) -> dict[str, str]:
         """Return its environment; nothing of ours that a page could find out about."""
         watched = WATCH in self._environ
+        passed = {"TZ"} | (DISPLAYS if watched else set())
         flags = browser_flags(
             root=os.geteuid() == 0, shared_memory=_free_shared_memory(), watched=watched
         )
         return {
             "PATH": self._environ.get("PATH", os.defpath),
             "LANG": self._environ.get("LANG", "C.UTF-8"),
-            **({"TZ": self._environ["TZ"]} if "TZ" in self._environ else {}),
-            **(
-                {name: self._environ[name] for name in DISPLAYS & set(self._environ)}
-                if watched
-                else {}
-            ),
+            **{name: self._environ[name] for name in passed & self._environ.keys()},
             "HOME": str(scratch),
             "TMPDIR": str(scratch),
             "CHROME_EXTRA_FLAGS": " ".join(flags),
@@ -187,10 +162,8 @@ def browser_flags(*, root: bool, shared_memory: int, watched: bool = False) -> t
     They travel in `CHROME_EXTRA_FLAGS`, which Chromium and Chrome read on Linux (`chrome/app/chrome_main_linux.h`). A
     wrapper on the PATH would not do: chromedriver looks into `/usr/local/bin` and `/usr/bin` first.
 
-    Args:
-        root: Whether they run as root, for whom Chromium has no sandbox.
-        shared_memory: Bytes that are free in `/dev/shm`.
-        watched: Whether a person wants to see its window.
+    As root Chromium has no sandbox. `shared_memory` are the bytes free in `/dev/shm`. `watched` is for a person
+    who wants to see the window.
     """
     return (
         *(() if watched else ("--headless=new",)),

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Collection, Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from agent.base.engine import (
     LABEL,
@@ -18,7 +18,7 @@ from agent.base.engine import (
 )
 from agent.base.errors import BrowserError, MayflyError
 from agent.base.logs import Log
-from agent.browser.interface import HOST, Facts, Place, open_to_browser
+from agent.browser.interface import HOST, Backend, Place, open_to_browser
 from agent.browser.session import BrowserDied
 from agent.config.settings import Browser
 
@@ -45,11 +45,11 @@ class Docker(Engine):
     )
 
 
-class ContainerBrowser:
-    """A Selenium container that belongs to one run."""
+class ContainerBrowser(Backend):
+    """A Selenium container that belongs to one run; its downloads folder has the same path inside and outside."""
 
-    kind: Literal["container"] = "container"
-    shares_downloads = True
+    kind = "container"
+    image: str
     preparation = PULL_SECONDS + 60.0
 
     def __init__(
@@ -62,18 +62,7 @@ class ContainerBrowser:
         *,
         login: Login = no_login,
     ) -> None:
-        """Describe a container.
-
-        Args:
-            image: Name with a full tag, and a digest if it should be pinned further.
-            place: The run, and its downloads folder, which has the same path in the container.
-            settings: Sessions, shared memory, and how long a request for a session waits for a free slot.
-            environ: Where `docker` and its engine are found, and the time zone (`TZ`).
-            log: Told of a pull and of a container that could not be removed.
-            login: Credentials of private registries.
-        """
-        self.url = ""
-        self._image = image
+        self.image = image
         self._place = place
         self._settings = settings
         self._zone = environ.get("TZ", "")
@@ -81,7 +70,6 @@ class ContainerBrowser:
         self._log = log
         # A run may replace its browser: one goes while the next one comes.
         self._name = f"mayfly-{place.run_id}-browser-{secrets.token_hex(2)}".lower()
-        self._digest: str | None = None
         self._launch: asyncio.Task[None] | None = None
 
     async def prepare(self) -> None:
@@ -91,8 +79,8 @@ class ContainerBrowser:
             BrowserError: There is no engine, or the image is not available.
         """
         event = "browser.image_pulled"
-        found, _ = await self._docker.have(self._image, self._log, event, what="browser's image")
-        self._digest = image_digest(found)
+        found, _ = await self._docker.have(self.image, self._log, event, what="browser's image")
+        self.digest = image_digest(found)
 
     async def start(self) -> None:
         """Create and start the container; the engine chooses the port the first time.
@@ -145,14 +133,10 @@ class ContainerBrowser:
         await _remove(self._docker, [self._name], self._log)
         self._launch = None  # only now: a stop that is cancelled is repeated
 
-    def describe(self) -> Facts:
-        """Return the image and its digest."""
-        return Facts(self._image, self._digest)
-
     async def _run(self) -> None:
         port = self.url.rpartition(":")[2] if self.url else ""
         arguments = run_arguments(
-            self._name, self._image, self._place, self._settings, port=port, zone=self._zone
+            self._name, self.image, self._place, self._settings, port=port, zone=self._zone
         )
         await self._docker.output(*arguments, seconds=RUN_SECONDS)
         if not self.url:
@@ -172,13 +156,8 @@ def run_arguments(
     The Selenium images run as an unprivileged user throughout and switch off Chromium's own sandbox, so they need no
     capability and must not gain one.
 
-    Args:
-        name: The container's name.
-        image: The image.
-        place: Its run, and the downloads folder.
-        settings: As for `ContainerBrowser`.
-        port: The port on this machine's loopback address; empty for one that the engine chooses.
-        zone: Time zone, such as `Asia/Tokyo`, which pages see; empty for the image's own.
+    An empty `port` (on the loopback address) lets the engine choose one. Pages see the time zone `zone`, such
+    as `Asia/Tokyo`; an empty one is the image's own.
     """
     variables = {
         "SE_NODE_MAX_SESSIONS": settings.sessions,

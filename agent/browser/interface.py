@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 Kind = Literal["container", "chromedriver", "remote"]
 
@@ -11,14 +11,6 @@ HOST = "host.docker.internal"
 
 WATCH = "MAYFLY_WATCH"
 """Set if a person watches the browser (`mayfly rerun --watch`): a job that knows it asks for a window."""
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the manifest says of a browser besides its name: the container's image, and its digest."""
-
-    image: str | None = None
-    digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +28,24 @@ class Place:
     downloads: Path
 
 
-class Backend(Protocol):
-    """A kind of browser."""
+class Backend:
+    """A kind of browser. What it does not say of itself is so for one that somebody else runs.
 
-    @property
-    def kind(self) -> Kind:
-        """Its name in the manifest."""
+    Attributes:
+        kind: Its name in the manifest.
+        url: Its WebDriver URL: known once it has been started, and the same after every restart.
+        shares_downloads: Whether a folder in `Place.downloads` is the same folder for a job and for the browser.
+        preparation: Seconds that `prepare` may take.
+        image: The container's image; None for another kind.
+        digest: The image's digest, as soon as it is known.
+    """
 
-    @property
-    def url(self) -> str:
-        """Its WebDriver URL: known once it has been started, and the same after every restart."""
-
-    @property
-    def shares_downloads(self) -> bool:
-        """Whether a folder in `Place.downloads` is the same folder for a job and for the browser."""
-
-    @property
-    def preparation(self) -> float:
-        """Seconds that `prepare` may take."""
+    kind: Kind
+    url = ""
+    shares_downloads = True
+    preparation = 0.0
+    image: str | None = None
+    digest: str | None = None
 
     async def prepare(self) -> None:
         """Fetch what is missing before it can be started.
@@ -71,16 +63,15 @@ class Backend(Protocol):
         """
 
     async def running(self) -> bool:
-        """Tell whether it exists. False is certain; one that hangs still exists."""
+        """Tell whether it exists. False is certain; one that hangs still exists, and of another's only answers tell."""
+        return True
 
     async def last_words(self) -> str:
         """Return the end of its output, on one line; empty if it is unknown."""
+        return ""
 
     async def stop(self) -> None:
         """End it and everything that it started. Bounded, never raises, may be called at any time and again."""
-
-    def describe(self) -> Facts:
-        """Return what is known of it."""
 
 
 def open_to_browser(folder: Path) -> None:

@@ -1,8 +1,8 @@
 """A WebDriver proxy: a second address of the browser, where scrapers look that were written for a Selenium Grid.
 
 They use `http://localhost:4444/wd/hub` or `http://selenium:4444`. A Grid of today and a chromedriver are elsewhere, and
-the latter has no `/wd/hub` and answers only to the name localhost. So heads of requests are rewritten; answers are
-passed on as they are.
+the latter has no `/wd/hub` and answers only to the name localhost. So the head of a request is rewritten, and the rest
+is passed on as it is; as each connection is for one request, the proxy need not know where a request ends.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from agent.base.redact import without_credentials
@@ -23,25 +23,19 @@ CONNECT_SECONDS = 5.0
 MAX_HEAD = 64 * 1024
 _CHUNK = 64 * 1024
 _NAMES = frozenset({"localhost", "selenium", "host.docker.internal"})
+_REPLACED = frozenset({"host", "origin", "expect"})
+"""Fields that are not passed on: a client that expects an answer before it sends the body sends it without one."""
 
 
 class Refused(Exception):  # noqa: N818 -- the name states the fact
     """A request that is not passed on: its status line, and why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """The head of a request as it is passed on, and what follows it.
-
-    Attributes:
-        head: Up to and with the empty line.
-        length: Bytes of its body; None for a body in chunks.
-        upgrade: Whether the rest of the connection is not HTTP.
-    """
+class Request(NamedTuple):
+    """The head of a request as it is passed on, up to and with the empty line; and whether it asks for a WebSocket."""
 
     head: bytes
-    length: int | None = 0
-    upgrade: bool = False
+    upgrade: bool
 
 
 def passed_on(head: bytes, target: str) -> Request:
@@ -67,17 +61,12 @@ def passed_on(head: bytes, target: str) -> Request:
         raise Refused("403 Forbidden", "it comes from a page")
     url = urlsplit(target)
     path = f"{url.path.rstrip('/')}{path.removeprefix(PREFIX) or '/'}"
-    kept = [item for item in fields if item[0].lower() not in {"host", "origin"}]
+    upgrade = known.get("upgrade", "").lower() == "websocket"
+    dropped = _REPLACED if upgrade else _REPLACED | {"connection", "upgrade"}
     out = [f"{method} {path} {version}", f"Host: {url.netloc.rpartition('@')[2]}"]
-    out += [f"{name}: {value}" for name, value in kept]
-    length = known.get("content-length", "0")
-    if not (length.isascii() and length.isdecimal()):
-        raise Refused("400 Bad Request", "its length is not a number")
-    return Request(
-        ("\r\n".join(out) + "\r\n\r\n").encode("latin-1"),
-        None if "chunked" in known.get("transfer-encoding", "").lower() else int(length),
-        upgrade="upgrade" in known.get("connection", "").lower(),
-    )
+    out += [f"{name}: {value}" for name, value in fields if name.lower() not in dropped]
+    out += [] if upgrade else ["Connection: close"]
+    return Request(("\r\n".join(out) + "\r\n\r\n").encode("latin-1"), upgrade)
 
 
 def _field(line: str) -> tuple[str, str]:
@@ -97,12 +86,7 @@ def _is_ours(host: str) -> bool:
 
 @asynccontextmanager
 async def webdriver_proxy(host: str, port: int, target: Callable[[], str]) -> AsyncIterator[None]:
-    """Listen at an address during the block, and pass requests on to a browser.
-
-    Args:
-        host: The address.
-        port: Its port.
-        target: Returns the browser's WebDriver URL; asked for each connection.
+    """Listen at an address during the block, and pass requests on to the browser whose URL `target` returns each time.
 
     Raises:
         OSError: The address is taken, or not this machine's.
@@ -129,40 +113,45 @@ async def webdriver_proxy(host: str, port: int, target: Callable[[], str]) -> As
 
 
 async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: str) -> None:
-    """Pass on the requests of one connection, over one connection to the browser."""
+    """Pass on one request, and its answer."""
     try:
-        request = await _next(reader, target)
-        if request is None:
-            return
+        request = await _request(reader, target)
         inner, outer = await _connect(target)
     except Refused as error:
         writer.write(_answer(*error.args))
         await writer.drain()
         return
-    back = asyncio.create_task(_pump(inner, writer))
-    forth = asyncio.create_task(_forward(request, reader, outer, target))
+    outer.write(request.head)
+    sending = asyncio.create_task(_send(reader, outer))
     try:
-        done, _ = await asyncio.wait({back, forth}, return_when=asyncio.FIRST_COMPLETED)
-        if forth in done and not isinstance(forth.exception(), Refused):
-            # The client has no more to say; it may still be told something.
-            if outer.can_write_eof():
-                outer.write_eof()
-            await back
+        chunk = await inner.read(_CHUNK)
+        if not request.upgrade:
+            sending.cancel()  # what a client sends after this is another request, which nobody has checked
+        while chunk:
+            writer.write(chunk)
+            await writer.drain()
+            chunk = await inner.read(_CHUNK)
     finally:
-        back.cancel()
-        forth.cancel()
-        await asyncio.gather(back, forth, return_exceptions=True)
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
         outer.close()
 
 
-async def _next(reader: asyncio.StreamReader, target: str) -> Request | None:
-    """Return the next request's head; None at the end."""
+async def _request(reader: asyncio.StreamReader, target: str) -> Request:
     try:
         return passed_on(await reader.readuntil(b"\r\n\r\n"), target)
-    except asyncio.IncompleteReadError:
-        return None
     except asyncio.LimitOverrunError as error:
         raise Refused("431 Request Header Fields Too Large", "its head is too long") from error
+
+
+async def _send(reader: asyncio.StreamReader, outer: asyncio.StreamWriter) -> None:
+    """Pass on what the client sends, and that it has no more to say; it may still be told something."""
+    with suppress(OSError):
+        while chunk := await reader.read(_CHUNK):
+            outer.write(chunk)
+            await outer.drain()
+    if outer.can_write_eof():
+        outer.write_eof()
 
 
 async def _connect(target: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -176,49 +165,6 @@ async def _connect(target: str) -> tuple[asyncio.StreamReader, asyncio.StreamWri
     except (OSError, TimeoutError) as error:
         shown = without_credentials(target) or "yet"
         raise Refused("502 Bad Gateway", f"there is no browser at {shown}") from error
-
-
-async def _forward(
-    request: Request | None, reader: asyncio.StreamReader, outer: asyncio.StreamWriter, target: str
-) -> None:
-    while request is not None:
-        outer.write(request.head)
-        if request.upgrade:
-            await _pump(reader, outer)
-            return
-        await _body(request.length, reader, outer)
-        request = await _next(reader, target)
-
-
-async def _body(
-    length: int | None, reader: asyncio.StreamReader, outer: asyncio.StreamWriter
-) -> None:
-    if length is None:
-        while True:
-            line = await reader.readuntil(b"\r\n")
-            outer.write(line)
-            size = int(line.split(b";")[0], 16)
-            if size == 0:
-                break
-            await _body(size + 2, reader, outer)
-        while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
-            outer.write(line)
-        outer.write(line)
-        length = 0
-    while length:
-        chunk = await reader.read(min(length, _CHUNK))
-        if not chunk:
-            raise EOFError
-        outer.write(chunk)
-        await outer.drain()
-        length -= len(chunk)
-    await outer.drain()
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while chunk := await reader.read(_CHUNK):
-        writer.write(chunk)
-        await writer.drain()
 
 
 def _answer(status: str, reason: str) -> bytes:

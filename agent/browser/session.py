@@ -1,9 +1,10 @@
 """WebDriver over plain HTTP, as far as needed to know whether a browser works."""
 
-import functools
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
@@ -13,7 +14,6 @@ from agent.base.threads import in_thread
 
 if TYPE_CHECKING:
     import requests
-    from tenacity import AsyncRetrying
 
 CONNECT_SECONDS = 3.0
 STATUS_SECONDS = 5.0
@@ -89,42 +89,36 @@ async def wait_for_session(
         BrowserDied: It does not exist any more.
         NoSession: None opened in that time, or it was refused `REFUSALS` times.
     """
-    looked = began = time.monotonic()
-    refusals: list[_Refused] = []
-    said, left = "", seconds
-
-    def worth_another(error: BaseException) -> bool:
-        nonlocal said
-        if isinstance(error, _Refused):
-            refusals.append(error)
-        if not isinstance(error, _Silent) or left >= STATUS_SECONDS:
-            said = str(error)  # else the limit cut the attempt short, and an earlier one says more
-        return isinstance(error, _NotYet | _Refused) and len(refusals) < REFUSALS
-
-    try:
-        async for attempt in _attempts(seconds, worth_another):
-            with attempt:
-                if time.monotonic() - looked >= LIFE_SECONDS:
-                    await _check_life(alive)
-                    looked = time.monotonic()
-                left = max(began + seconds - time.monotonic(), 0.1)
-                return await _within(
-                    left, functools.partial(_try_session, url, left, shared=shared)
-                )
-    except (_NotYet, _Refused) as error:
-        await _check_life(alive)
-        limit = "" if len(refusals) >= REFUSALS else f" within {round(seconds, 1):g} s"
-        raise NoSession(
-            f"{without_credentials(url)} opened no browser session{limit}: {said or error}"
-        ) from error
-    raise AssertionError("the last attempt returns or raises")
+    looked = time.monotonic()
+    until = looked + seconds
+    refusals, said = 0, ""
+    while True:
+        left = max(until - time.monotonic(), 0.1)
+        try:
+            return await _within(left, partial(_try_session, url, left, shared=shared))
+        except (_NotYet, _Refused) as error:
+            refusals += isinstance(error, _Refused)
+            if not said or not isinstance(error, _Silent) or left >= STATUS_SECONDS:
+                # Else the limit cut the attempt short, and an earlier one says more.
+                said = str(error)
+            now = time.monotonic()
+            last = refusals == REFUSALS or now >= until
+            if last or now - looked >= LIFE_SECONDS:
+                looked = now
+                if not await alive():
+                    raise BrowserDied("the browser ended before a session had opened") from error
+            if last:
+                limit = "" if refusals == REFUSALS else f" within {round(seconds, 1):g} s"
+                where = without_credentials(url)
+                raise NoSession(f"{where} opened no browser session{limit}: {said}") from error
+        await asyncio.sleep(POLL_SECONDS)
 
 
 async def close_all(url: str, *, seconds: float = CLOSE_SECONDS) -> int:
     """Close every session of an endpoint; return how many there were, 0 without an answer in that time."""
     until = time.monotonic() + seconds
     try:
-        return await _within(seconds, functools.partial(_close_all, url, seconds, until))
+        return await _within(seconds, lambda: _close_all(url, seconds, until))
     except _NotYet:
         return 0
 
@@ -152,28 +146,12 @@ def _open_sessions(url: str, seconds: float) -> list[str]:
         raise _NotYet("it does not tell its sessions") from error
 
 
-def _attempts(seconds: float, worth_another: Callable[[BaseException], bool]) -> "AsyncRetrying":
-    import tenacity  # noqa: PLC0415 -- 70 ms
-
-    return tenacity.AsyncRetrying(
-        stop=tenacity.stop_after_delay(seconds),
-        wait=tenacity.wait_fixed(POLL_SECONDS),
-        retry=tenacity.retry_if_exception(worth_another),
-        reraise=True,
-    )
-
-
 async def _within(seconds: float, work: Callable[[], T]) -> T:
     """Run a request within a limit for the whole; its own limit is for each piece of an answer."""
     try:
         return await in_thread(work, seconds=seconds)
     except TimeoutError as error:
         raise _Silent("it does not answer") from error
-
-
-async def _check_life(alive: Callable[[], Awaitable[bool]]) -> None:
-    if not await alive():
-        raise BrowserDied("the browser ended before a session had opened")
 
 
 def _try_session(url: str, seconds: float, *, shared: bool) -> str:

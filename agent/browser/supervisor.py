@@ -40,7 +40,8 @@ class WatchSettings:
 class Supervisor:
     """One run's browser, as an asynchronous context manager that starts it in the background.
 
-    Entering returns at once; leaving stops the browser, also in the middle of its start.
+    Entering returns at once; leaving stops the browser, also in the middle of its start. A session must open within
+    `timeout` seconds of a launch.
 
     Attributes:
         generation: How often it has died. A job whose generation was another one at its end lost its browser.
@@ -49,14 +50,6 @@ class Supervisor:
     def __init__(
         self, backend: Backend, *, timeout: float, log: Log, pace: WatchSettings | None = None
     ) -> None:
-        """Supervise a browser.
-
-        Args:
-            backend: The browser, not started.
-            timeout: Seconds from its launch within which a session must open.
-            log: Gets its events.
-            pace: How it is watched.
-        """
         self.generation = 0
         self._backend = backend
         self._timeout = timeout
@@ -143,12 +136,11 @@ class Supervisor:
         """Return the manifest's record; None if no session ever opened."""
         if self._name is None:
             return None
-        facts = self._backend.describe()
         return Browser(
             kind=self._backend.kind,
             name=self._name,
-            image=facts.image,
-            digest=facts.digest,
+            image=self._backend.image,
+            digest=self._backend.digest,
             restarts=self._restarts,
         )
 
@@ -161,7 +153,9 @@ class Supervisor:
                 reason = await self._until_dead()
                 self._settled.clear()
                 self.generation += 1
-                self._log.warning("browser.died", reason=reason, said=await self._last_words())
+                self._log.warning(
+                    "browser.died", reason=reason, said=await self._backend.last_words()
+                )
                 await self._bring_back()
         except BrowserError as error:
             self._log.error("browser.failed", reason=str(error), remedy=error.remedy)
@@ -189,7 +183,7 @@ class Supervisor:
                     shared=self._backend.kind == "remote",
                 )
             except session.NoSession as error:
-                said = await self._last_words()
+                said = await self._backend.last_words()
                 await self._backend.stop()
                 if number == STARTS or not isinstance(error, session.BrowserDied):
                     raise BrowserError(
@@ -231,9 +225,6 @@ class Supervisor:
                 return "it ended"
             if misses >= self._pace.misses:
                 return f"it did not answer {misses} times"
-
-    async def _last_words(self) -> str:
-        return (await self._backend.last_words())[-500:]
 
     async def _close(self) -> None:
         if self._task is not None:

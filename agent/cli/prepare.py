@@ -27,7 +27,7 @@ from agent.config.faults import ConfigurationError, Fault
 from agent.config.jobsfile import JobsFile, needs_browser
 from agent.config.locate import Loaded, Locations, Surroundings
 from agent.config.settings import Browser
-from agent.jobs.containers.compose import compose_command
+from agent.jobs.containers.compose import Compose
 from agent.jobs.containers.stackfile import examine_stacks, summary
 from agent.release.context import ReleaseContext
 from agent.release.obtain import obtain
@@ -105,7 +105,7 @@ async def _fetch_images(
 
 async def _fetch_stack(file: Path, engine: Engine, log: Log) -> None:
     """Have compose pull the images of a stack; the others may be here already, or be built by the job."""
-    pull = (*compose_command("mayfly-prepare", (file,))[1:], "pull", "--ignore-pull-failures")
+    pull = (*Compose("mayfly-prepare", (file,), {}).options, "pull", "--ignore-pull-failures")
     log.info("stack.pulled", file=str(file))
     try:
         async with engine.logged_in((), [file.read_text(errors="replace")]) as known:

@@ -3,8 +3,7 @@
 import codecs
 from asyncio import StreamReader
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from io import FileIO
 from pathlib import Path
 
 from agent.base.logs import Log
@@ -23,7 +22,7 @@ TAIL_LINES = 200
 
 
 class Capture:
-    """Keeps the first half and the last half of what a job writes, when that is more than the limit.
+    """Keeps what a job writes in a file: the first half and the last half, when that is more than `limit` bytes.
 
     It works on blocks of whole lines, because a job may write millions of lines; only what is logged is split.
 
@@ -34,18 +33,11 @@ class Capture:
     """
 
     def __init__(self, path: Path, limit: int, redactor: Redactor, log: Log) -> None:
-        """Keep output in a file.
-
-        Args:
-            path: The file to write.
-            limit: Its size in bytes, about.
-            redactor: Hides secrets.
-            log: Bound to job and attempt.
-        """
         self._path = path
         self._half = limit // 2
         self._redactor = redactor
         self._log = log
+        self._file: FileIO | None = None
         self._early = 0
         self._late: deque[bytes] = deque()
         self._late_kept = 0
@@ -62,55 +54,47 @@ class Capture:
         """
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         rest = ""
-        with self._opened() as write:
-            try:
-                while chunk := await stream.read(CHUNK):
-                    self.total += len(chunk)
-                    text = self._redactor.text(rest + decoder.decode(chunk))
-                    end = _end_of_block(text)
-                    block, rest = text[:end], text[end:]
-                    if block:
-                        self._take(block, write)
-            finally:
-                rest = self._redactor.text(rest + decoder.decode(b"", final=True))
-                if rest:
-                    self._take(f"{rest}\n", write)
-                self._close(write)
+        try:
+            self._file = self._path.open("wb", buffering=0)
+        except OSError as error:
+            self.lost = error.strerror or str(error)
+        try:
+            while chunk := await stream.read(CHUNK):
+                self.total += len(chunk)
+                text = self._redactor.text(rest + decoder.decode(chunk))
+                end = _end_of_block(text)
+                block, rest = text[:end], text[end:]
+                if block:
+                    self._take(block)
+        finally:
+            rest = self._redactor.text(rest + decoder.decode(b"", final=True))
+            if rest:
+                self._take(f"{rest}\n")
+            self._close()
 
-    @contextmanager
-    def _opened(self) -> Iterator[Callable[[bytes], int]]:
-        """Open the file, and yield a function that writes to it and never fails: it sets `lost`."""
-        with ExitStack() as stack:
-            try:
-                file = stack.enter_context(self._path.open("wb", buffering=0))
-            except OSError as error:
-                self.lost = error.strerror or str(error)
-                yield len
-                return
+    def _write(self, data: bytes) -> None:
+        """Write to the file, if there is one; a disk that does not take it sets `lost`."""
+        rest = memoryview(data)
+        try:
+            # A disk that is nearly full takes a part, and says why only then.
+            while rest and self._file:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            self.lost = error.strerror or str(error)
 
-            def write(data: bytes) -> int:
-                rest = memoryview(data)
-                try:
-                    while rest:  # a disk that is nearly full takes a part, and says why only then
-                        rest = rest[file.write(rest) :]
-                except OSError as error:
-                    self.lost = error.strerror or str(error)
-                return len(data)
-
-            yield write
-
-    def _take(self, block: str, write: Callable[[bytes], int]) -> None:
+    def _take(self, block: str) -> None:
         block = block.replace("\r\n", "\n")
-        self._tell(block)
+        self._log_lines(block)
         last = block.removesuffix("\n").rsplit("\n", TAIL_LINES)[-TAIL_LINES:]
         self.tail.extend(map(_both_ends, last))
         data = block.encode()
         room = self._half - self._early
         if len(data) <= room:
-            self._early += write(data)
+            self._write(data)
+            self._early += len(data)
             return
         end = (data.rfind(b"\n", 0, room) + 1) or len(_whole_characters(data[:room]))
-        write(data[:end])
+        self._write(data[:end])
         self._early = self._half
         self._late.append(data[end:])
         self._late_kept += len(data) - end
@@ -118,17 +102,19 @@ class Capture:
         while self._late_kept - len(self._late[0]) >= self._half:
             self._late_kept -= len(self._late.popleft())
 
-    def _close(self, write: Callable[[bytes], int]) -> None:
+    def _close(self) -> None:
         """Write the last half, which is known only now."""
         late = b"".join(self._late)
         if len(late) > self._half:
             late = late[len(late) - self._half :]
             late = _whole_characters(late[late.find(b"\n", 0, len(late) - 1) + 1 :])
         if left_out := self._late_seen - len(late):
-            write(f"\n[... {left_out} bytes left out ...]\n".encode())
-        write(late)
+            self._write(f"\n[... {left_out} bytes left out ...]\n".encode())
+        self._write(late)
+        if self._file:
+            self._file.close()
 
-    def _tell(self, block: str) -> None:
+    def _log_lines(self, block: str) -> None:
         room = LOGGED_LINES - self._lines
         if room < 0:
             return

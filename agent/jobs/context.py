@@ -103,16 +103,13 @@ class JobContext:
     async def seconds_to_go_on(self, job: str, ran: float) -> float:
         """Return the seconds that a job may go on although its machine is taken back: 0 unless its past was short.
 
-        Args:
-            job: The job.
-            ran: Seconds that it has run.
+        It has run for `ran` seconds.
         """
-        if self.stop.gone is None or not self.past.done() or self.past.exception() is not None:
+        if self.stop.gone is None:
             return 0.0
         table = await self._deadlines(self.stop.gone, [job])
         left = (table.begin_by - now()).total_seconds()
-        past = self.past.result().outputs.get(job, ())
-        known = [output.seconds for output in past if output.seconds is not None]
+        known = [each.seconds for each in self._known_past(job) if each.seconds is not None]
         return left if ends_in_time(known, ran, left) else 0.0
 
     async def _deadlines(self, gone: datetime, jobs: list[str]) -> Deadlines:
@@ -149,20 +146,23 @@ class JobContext:
         if job.status is JobStatus.SKIPPED:
             return ()
         await asyncio.wait([self.past], timeout=0 if self.stop.requested else OUTPUTS_SECONDS)
+        return self._known_past(job.name)
+
+    def _known_past(self, job: str) -> tuple[Output, ...]:
+        """Return the earlier outputs of a job, if they are known by now."""
         try:
-            past = self.past.result()
+            return self.past.result().outputs.get(job, ())
         except (StoreError, asyncio.InvalidStateError):
             return ()
-        return tuple(past.outputs.get(job.name, ()))
 
-    async def fetch_state(self, job: Job) -> bool:
-        """Copy a job's newest committed state into the spool; False when there is none yet.
+    async def fetch_state(self, job: Job) -> None:
+        """Copy a job's newest committed state, if there is one, into the spool.
 
         Raises:
             StoreError: The bucket did not say, or not in time.
             ValueError: It does not hold what its entry says.
         """
-        return await self._from_bucket(self._fetch_state(job))
+        await self._from_bucket(self._fetch_state(job))
 
     async def _from_bucket(self, answer: Awaitable[T]) -> T:
         seconds = self.seconds_left() / 4
@@ -173,11 +173,11 @@ class JobContext:
         except StoppedError as error:
             raise StoreError("the run was told to stop before the bucket answered") from error
 
-    async def _fetch_state(self, job: Job) -> bool:
+    async def _fetch_state(self, job: Job) -> None:
         bucket, history = await asyncio.shield(self.bucket), await asyncio.shield(self.history)
         state = await history.newest_state(job.name, checkpoints=job.state == "checkpoint")
         if state is None:
-            return False
+            return
         target = self.run.restored_state(job.name)
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_suffix(".part")
@@ -186,7 +186,6 @@ class JobContext:
         if found:
             await asyncio.to_thread(_compare, draft, state)
             draft.replace(target)
-        return found
 
 
 def _compare(archive: Path, state: JobState) -> None:

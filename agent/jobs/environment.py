@@ -44,21 +44,13 @@ class AttemptPaths:
 def job_environment(
     job: Job, paths: AttemptPaths, secrets: Mapping[str, str], agent: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the whole environment of an attempt.
-
-    Args:
-        job: The job, after matrix expansion.
-        paths: Where it works.
-        secrets: The job's own secrets, by name.
-        agent: The agent's environment, of which PATH, LANG, TZ and MAYFLY_WATCH are taken.
-    """
+    """Return the whole environment of an attempt; of the agent's own it has PATH, LANG, TZ and MAYFLY_WATCH."""
     path = agent.get("PATH", FALLBACK_PATH)
     environment = {
         "PATH": f"{paths.programs}:{path}" if paths.programs else path,
         "HOME": str(paths.home),
         "LANG": agent.get("LANG", "C.UTF-8"),
-        **({"TZ": agent["TZ"]} if "TZ" in agent else {}),
-        **({WATCH: agent[WATCH]} if WATCH in agent else {}),
+        **{name: agent[name] for name in ("TZ", WATCH) if name in agent},
         **job.env,
         **secrets,
         **matrix_environment(job),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.base.containers import Mount
+from agent.config.jobsfile import Job
 from agent.jobs.verdict import Exit
 from agent.jobs.worktree import WorkingDirectory
 
@@ -17,30 +18,20 @@ class ContainerSpec:
     """What only a job in a container has.
 
     Attributes:
+        job: The job.
         folder: The attempt's own folder on this machine, for what the job must not see.
         mounts: What is mounted where.
-        image: The image; None for a stack.
-        compose: The stack's file, in the release; None for an image.
+        browser: The run's browser, as this machine reaches it; None when it does without.
         release: A stack's release: what it builds is built once for it.
         working: A stack's copy of the release; it is told where in it the job's output is.
-        service: The stack's batch service.
-        secrets: Names in the environment whose values no command line may show.
-        browser: The run's browser, as this machine reaches it; None when it does without.
-        stands_in: What the job names in the place of env files that are missing: its variables and secrets.
-        shared_memory: Bytes of an image's `/dev/shm`; None for the engine's usual 64 MiB.
     """
 
+    job: Job
     folder: Path
     mounts: tuple[Mount, ...]
-    image: str | None = None
-    compose: str | None = None
+    browser: str | None = None
     release: Path | None = None
     working: WorkingDirectory | None = None
-    service: str | None = None
-    secrets: tuple[str, ...] = ()
-    browser: str | None = None
-    stands_in: tuple[str, ...] = ()
-    shared_memory: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +66,7 @@ class Launch:
 
 
 class Running(Protocol):
-    """A program under way."""
+    """A running program."""
 
     @property
     def output(self) -> StreamReader:

@@ -38,10 +38,9 @@ async def run_job(job: Job, context: JobContext) -> JobRecord:
     tries: list[Tried] = []
     before = len(context.run.workspaces(job.name))  # of the same job on another release
     while True:
-        missed = await _missed_turn(job, context) if job.rate else None
-        if missed is not None and not tries:
-            return missed
-        if missed is not None:
+        if job.rate and (missed := await _missed_turn(job, context)):
+            if not tries:
+                return missed
             break
         number = before + len(tries) + 1
         bound = log.bind(attempt=number)

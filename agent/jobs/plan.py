@@ -15,7 +15,7 @@ class SchedulerState:
     Attributes:
         jobs: All jobs, in the order of the file.
         ended: Status of each job that ended or was skipped.
-        running: Names of the jobs under way.
+        running: Names of the running jobs.
         parallel: How many may run at once.
         sessions: How many of them may use the browser.
         stopping: Why nothing may start any more; empty while it may.

@@ -16,11 +16,7 @@ LOCK_SECONDS = 10.0
 async def reserve(folder: Path, site: str, interval: float, *, within: float) -> float | None:
     """Reserve the next visit to a site, and return the seconds until then; None, without one, if it is too late.
 
-    Args:
-        folder: Shared by the agents that keep one rate limit.
-        site: The site.
-        interval: Seconds between two visits.
-        within: The longest wait, in seconds.
+    Visits are `interval` seconds apart for all agents that share the folder; `within` seconds is the longest wait.
 
     Raises:
         StateError: The folder cannot be used.
@@ -40,7 +36,7 @@ def _take(path: Path, interval: float, within: float) -> float | None:
         start, following = reservation(_number(stream.read(64)), now, interval)
         if start - now > within:
             return None
-        # No fsync: after a power cut the sites have had their rest.
+        # No fsync: a restart takes longer than the interval.
         stream.truncate(0)
         stream.write(f"{following:.3f}")
         stream.flush()

@@ -62,11 +62,7 @@ _QUIET = re.compile(r"\b(?:INFO|DEBUG)\b")
 
 
 def reason_of_output(lines: Sequence[str]) -> str:
-    """Return the line that says why a program failed, in at most `LONGEST` characters; empty without any output.
-
-    Args:
-        lines: The last lines of its output.
-    """
+    """Return which of the last lines says why a program failed, in at most `LONGEST` characters; empty for none."""
     plain = [_plain(line) for line in lines if not _PROGRESS.match(line)]
     last = next((at for at in reversed(range(len(plain))) if not _NOISE.match(plain[at])), None)
     found = list(_exceptions(plain))

@@ -15,13 +15,9 @@ from agent.jobs.plan import chosen
 def requested(
     jobs: tuple[Job, ...], only: frozenset[str], shard: Shard | None, release: str
 ) -> tuple[Job, ...]:
-    """Return the jobs that a run is asked for: all, or those named, and of these a shard's.
+    """Return the jobs that a run is asked for: all, or those named in `only`, and of these a shard's.
 
-    Args:
-        jobs: The release's jobs.
-        only: Names of the jobs that were asked for; empty for all.
-        shard: The shard; None for a whole batch.
-        release: What to call the release.
+    `release` is what messages call the release.
 
     Raises:
         UsageError: The release has no job of a name, or the jobs cannot be divided between shards.
@@ -30,7 +26,7 @@ def requested(
     unknown = sorted(only.difference(known))
     if unknown:
         raise UsageError(f'{release} has no job "{unknown[0]}"', remedy=suggest(unknown[0], known))
-    return dealt(chosen(jobs, only), shard)
+    return assigned(chosen(jobs, only), shard)
 
 
 def home_of(job: str, shards: int) -> int:
@@ -39,7 +35,7 @@ def home_of(job: str, shards: int) -> int:
     return int.from_bytes(digest[:8]) % shards
 
 
-def dealt(jobs: tuple[Job, ...], shard: Shard | None) -> tuple[Job, ...]:
+def assigned(jobs: tuple[Job, ...], shard: Shard | None) -> tuple[Job, ...]:
     """Return a shard's jobs, in the order of the file: its own, and what these need.
 
     Raises:

@@ -48,13 +48,9 @@ class _Budget:
 
 
 def pack(state: Path, archive: Path, limit: int, stopped: Stopped) -> str:
-    """Write what is in `state` to `archive`; an empty folder writes none.
+    """Write what is in `state` to `archive` (gzip, replaced atomically); an empty folder writes none.
 
-    Args:
-        state: The job's state folder.
-        archive: The file to write (gzip), replaced atomically.
-        limit: Bytes of all files together.
-        stopped: Tells whether to give up.
+    All files together have at most `limit` bytes.
 
     Returns:
         Why nothing was written, or what was left out; empty when all was written.

@@ -6,7 +6,7 @@ Decisions only.
 import errno
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 
 from agent.base.units import show_duration, show_size
@@ -35,7 +35,7 @@ _OUT_OF_DISK = (
 
 
 _SAYS_READ_ONLY = re.compile(r"[Rr]ead-only file system|\[Errno 13\] Permission denied: '[^/]")
-"""What a program says that may not write in its working directory: in a unit, and as a process of a usual user."""
+"""What a program prints if its working directory is read-only: in a unit, and for an ordinary user."""
 READ_ONLY = 'the release\'s files are read-only; write to $MAYFLY_OUTPUT_DIR, or set output = "."'
 
 _NO_PROGRAM = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
@@ -58,11 +58,6 @@ class Strays:
     first: str = ""
     output: str = "."
     volumes: tuple[str, ...] = ()
-
-    def and_one(self, path: str, output: str) -> "Strays":
-        """Return these with one more."""
-        first = self if self.count else replace(self, first=path, output=output)
-        return replace(first, count=first.count + 1)
 
     @property
     def hint(self) -> str:
@@ -95,7 +90,7 @@ class Exit:
         code: Its exit code; None when a signal ended it, or when it never started.
         signal: The signal that ended it.
         image: Of which image it was, for a container.
-        out_of_memory: It was ended because it used more memory than it may; False when that is not known.
+        out_of_memory: It was ended because it exceeded its memory limit; False when that is not known.
         out_of_disk: It was ended because it left no room on the disk.
         timed_out: It was ended at its time limit.
     """
@@ -116,11 +111,11 @@ class Ended(Exit):
         interrupted: It was ended because the run was told to stop.
         browser_died: The browser died, or was restarted, while the attempt ran.
         failure: Why it could not be started at all; empty when it was.
-        failed_by: The cause of that.
+        failed_by: The cause of that failure.
         tail: The last lines of its output.
         limit: Its time limit, in seconds.
         strays: What it wrote outside of its output.
-        read_only: It is a program that may not write in its working directory, or not as a usual user.
+        read_only: Its working directory is read-only, for an ordinary user at least.
     """
 
     interrupted: bool = False
@@ -135,24 +130,12 @@ class Ended(Exit):
 
 @dataclass(frozen=True, slots=True)
 class Produced:
-    """What an attempt left in its output directory.
-
-    Attributes:
-        files: Results.
-        bytes: Of them.
-        refused: The first of the entries that cannot be results.
-        refusals: How many there are.
-    """
+    """What an attempt left in its output directory: results and their bytes, the first of the refused, and how many."""
 
     files: int = 0
     bytes: int = 0
     refused: Sequence[RefusedFile] = ()
     refusals: int = 0
-
-    @property
-    def refused_text(self) -> str:
-        """A sentence about what was refused; empty without any."""
-        return refusal_sentence(self.refused, self.refusals) if self.refusals else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +180,9 @@ def judge(
         return Verdict(JobStatus.FAILED, ended.failed_by, ended.failure)
     if ended.code == 0:
         broken = broken_expectation(expect, produced, reported.items, past)
-        refused = "" if produced.files else produced.refused_text
+        refused = ""
+        if produced.refusals and not produced.files:
+            refused = refusal_sentence(produced.refused, produced.refusals)
         if broken or refused or astray:
             text = _all(broken, refused, astray, reported.message)
             return Verdict(JobStatus.EMPTY, reported.cause or JobCause.EXPECTATION, text)
@@ -254,14 +239,10 @@ def wants_retry(verdict: Verdict, number: int, retries: int, *, browser_died: bo
 
 
 def _cause(ended: Ended, reported: ResultFile) -> JobCause:
-    for so, cause in (
-        (ended.out_of_disk, JobCause.OUT_OF_DISK),
-        (ended.out_of_memory, JobCause.OUT_OF_MEMORY),
-        (reported.cause is not None, reported.cause),
-        (ended.browser_died, JobCause.BROWSER),
-    ):
-        if so and cause is not None:
-            return cause
+    if ended.out_of_disk or ended.out_of_memory:
+        return JobCause.OUT_OF_DISK if ended.out_of_disk else JobCause.OUT_OF_MEMORY
+    if reported.cause or ended.browser_died:
+        return reported.cause or JobCause.BROWSER
     # What a program printed long before its end it got over.
     end = "\n".join(ended.tail.split("\n")[-SIGN_LINES:])
     if ended.signal == TOO_LARGE or any(sign in end for sign in _OUT_OF_DISK):
@@ -275,11 +256,11 @@ def _cause(ended: Ended, reported: ResultFile) -> JobCause:
 def _reason(ended: Ended) -> str:
     how = f"killed by signal {ended.signal}" if ended.signal else f"exit code {ended.code}"
     if ended.out_of_memory:
-        how = "it used more memory than it may"
+        how = "it exceeded its memory limit"
     elif ended.out_of_disk:
         how = "ended because the disk was nearly full"
     elif ended.signal == TOO_LARGE:
-        how = "it wrote a file beyond limits.file"
+        how = "it wrote a file larger than limits.file"
     reason = reason_of_output(ended.tail.split("\n"))
     return f"{how}: {reason}" if reason else how
 

@@ -69,12 +69,9 @@ class WorkingTrees:
         stopped: Callable[[], bool],
         results: Path | None = None,
     ) -> AsyncIterator[WorkingDirectory]:
-        """Lend a copy of a release's files for one attempt.
+        """Lend a copy of a release's files for one attempt; results are moved to `results`, if the job has them there.
 
-        Args:
-            tree: The files.
-            stopped: Whether the run was told to stop; asked between two files.
-            results: Where results are moved; such a copy may be written by every user.
+        Such a copy may be written by every user. Whether the run was told to stop is asked between two files.
 
         Raises:
             StoppedError: The run was told to stop before the copy was made.
@@ -111,7 +108,7 @@ class _Copy:
 
     def take_back(self, working: WorkingDirectory, results: Path | None) -> bool:
         """Move results out, count strays, remove new entries; return whether the copy is as at first."""
-        strays = Strays(volumes=working.volumes)
+        strays: list[tuple[str, str]] = []
         for path in self._written():
             inside = _within(path, working.output)
             target = results / inside if results and inside and is_result(inside) else None
@@ -119,9 +116,10 @@ class _Copy:
                 continue
             place = _place(path, working.mounted)
             if place is not None and is_result(path):
-                strays = strays.and_one(written(path), place)
-        working.strays = strays
-        return self._is_as_it_was() and self._without_new()
+                strays.append((written(path), place))
+        first, output = strays[0] if strays else ("", ".")
+        working.strays = Strays(len(strays), first, output, working.volumes)
+        return self._restored()
 
     def _written(self) -> Iterator[str]:
         """Yield the files that are new or whose content has changed, but for those that tools make again."""
@@ -132,20 +130,17 @@ class _Copy:
             if before is None or _content(before) != _content(status):
                 yield path
 
-    def _is_as_it_was(self) -> bool:
+    def _restored(self) -> bool:
+        """Remove what is new; return whether everything else is as it was."""
         now = dict(_entries(self.root))
-        return all(
-            path in now and _state(status) == _state(now[path])
-            for path, status in self._before.items()
-        )
-
-    def _without_new(self) -> bool:
+        for path, status in self._before.items():
+            if path not in now or _state(status) != _state(now[path]):
+                return False
         try:
             # What is in a folder goes before the folder.
-            for path, status in reversed(list(_entries(self.root))):
-                if path not in self._before:
-                    target = self.root / path
-                    target.rmdir() if stat.S_ISDIR(status.st_mode) else target.unlink()
+            for path in reversed([path for path in now if path not in self._before]):
+                target = self.root / path
+                target.rmdir() if stat.S_ISDIR(now[path].st_mode) else target.unlink()
         except OSError:
             return False
         return True

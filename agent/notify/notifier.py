@@ -6,7 +6,7 @@ which quote them.
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agent.base.errors import ExitCode
@@ -37,7 +37,7 @@ class Notifier:
         self._settings = settings
         self._run_id = run_id
         self._log = log
-        self._beginning: asyncio.Task[bool] | None = None
+        self._beginning: asyncio.Task[None] | None = None
 
     def started(self) -> None:
         """Report, in the background, that the run began."""
@@ -48,22 +48,43 @@ class Notifier:
     async def ended(self, outcome: Outcome) -> None:
         """Report how the run ended: to the watchdog always, to people if it concerns them."""
         news = compose(outcome, self._run_id)
-        tellings: list[Awaitable[bool]] = []
-        if self._settings.healthchecks:
-            tellings.append(self._ping_end(outcome.exit_code, f"{news.title}\n{news.text}"))
-        if self._settings.apprise and concerns_people(outcome):
-            tellings.append(tell_people(self._settings.apprise, news, log=self._log))
-        await asyncio.gather(*tellings)
+        await asyncio.gather(
+            self._ping_end(outcome.exit_code, f"{news.title}\n{news.text}"),
+            self._notify_people(news if concerns_people(outcome) else None),
+        )
 
-    async def _ping_end(self, code: ExitCode, text: str) -> bool:
+    async def _ping_end(self, code: ExitCode, text: str) -> None:
         if self._beginning is not None:
             # It has its own limit. A start that arrives after the end would look like a run that hangs.
             await self._beginning
-        return await self._ping("" if code is ExitCode.DONE else f"/{int(code)}", text)
+        await self._ping("" if code is ExitCode.DONE else f"/{int(code)}", text)
 
-    async def _ping(self, signal: str, text: str) -> bool:
-        url = self._settings.healthchecks or ""
-        return await ping(url, signal, text, run_id=self._run_id, log=self._log)
+    async def _ping(self, signal: str, text: str) -> None:
+        url = self._settings.healthchecks
+        if url and (reason := await ping_problem(url, signal, text, run_id=self._run_id)):
+            self._log.warning("notify.ping_lost", signal=signal, reason=reason)
+
+    async def _notify_people(self, news: Message | None) -> None:
+        """Send a message through Apprise to the services of the configuration's URLs."""
+        urls = self._settings.apprise
+        if news is None or not urls:
+            return
+        try:
+            lost = await in_thread(lambda: _send_each(urls, news), seconds=CHAT_SECONDS)
+        except ImportError:
+            self._log.warning(
+                "notify.apprise_missing",
+                reason="notify.apprise is set, and Apprise is not installed",
+                remedy="pip install 'mayfly[apprise]'",
+            )
+        except TimeoutError:
+            reason = f"no answer within {CHAT_SECONDS:g} s"
+            self._log.warning("notify.apprise_lost", reason=reason)
+        except Exception as error:  # noqa: BLE001 -- a hundred services' plugins; none of them may fail a run
+            self._log.warning("notify.apprise_lost", reason=type(error).__name__)
+        else:
+            for number, reason in lost:
+                self._log.warning("notify.apprise_lost", number=number, reason=reason)
 
 
 class _PingError(Exception):
@@ -74,7 +95,7 @@ class _UselessError(_PingError):
     """A ping that no retry would deliver."""
 
 
-async def ping(url: str, signal: str, text: str, *, run_id: str, log: Log) -> bool:
+async def ping_problem(url: str, signal: str, text: str, *, run_id: str) -> str:
     """Send a signal to Healthchecks (https://healthchecks.io/docs/http_api/), with retries.
 
     Args:
@@ -82,19 +103,10 @@ async def ping(url: str, signal: str, text: str, *, run_id: str, log: Log) -> bo
         signal: Its suffix: `/start`, nothing for success, `/<exit status>`, `/log`.
         text: Stored with the ping.
         run_id: The run; its start and end have the same `rid`, so that Healthchecks knows its duration.
-        log: Gets a warning when the ping is lost.
 
     Returns:
-        Whether the server knows the check and counts the ping.
+        Why the server does not know the check or count the ping; empty when it does.
     """
-    reason = await ping_problem(url, signal, text, run_id=run_id)
-    if reason:
-        log.warning("notify.ping_lost", signal=signal, reason=reason)
-    return not reason
-
-
-async def ping_problem(url: str, signal: str, text: str, *, run_id: str) -> str:
-    """Send a signal as `ping` does; return why it was lost, or an empty text."""
     try:
         async with asyncio.timeout(PING_SECONDS):
             await _persist(url, signal, text, run_id)
@@ -163,29 +175,7 @@ def _judge(answer: "Response") -> None:
             raise _UselessError(f"the server answered {lost}")
 
 
-async def tell_people(urls: Sequence[str], news: Message, *, log: Log) -> bool:
-    """Send a message through Apprise to the services of the URLs; return whether every one took it."""
-    try:
-        lost = await in_thread(lambda: _tell_each(urls, news), seconds=CHAT_SECONDS)
-    except ImportError:
-        log.warning(
-            "notify.apprise_missing",
-            reason="notify.apprise is set, and Apprise is not installed",
-            remedy="pip install 'mayfly[apprise]'",
-        )
-        return False
-    except TimeoutError:
-        log.warning("notify.apprise_lost", reason=f"no answer within {CHAT_SECONDS:g} s")
-        return False
-    except Exception as error:  # noqa: BLE001 -- a hundred services' plugins; none of them may fail a run
-        log.warning("notify.apprise_lost", reason=type(error).__name__)
-        return False
-    for number, reason in lost:
-        log.warning("notify.apprise_lost", number=number, reason=reason)
-    return not lost
-
-
-def _tell_each(urls: Sequence[str], news: Message) -> list[tuple[int, str]]:
+def _send_each(urls: Sequence[str], news: Message) -> list[tuple[int, str]]:
     """Return which of the URLs (from 1) did not take the message, and why."""
     import apprise  # noqa: PLC0415 -- an extra, and slow to import
 

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -14,6 +15,7 @@ from agent.browser import Place, webdriver_proxy
 from agent.browser.proxy import Refused, passed_on
 from tests.browser.conftest import Events, supervisor_of
 from tests.browser.rigs import Rig
+from tests.parts.loopback_http import LoopbackHttp, QuietHandler
 from tests.parts.ports import LOOPBACK, free_port
 from tests.parts.webdriver import session
 
@@ -51,7 +53,6 @@ def test_the_root_of_old_servers_is_taken_off(asked: str, passed: str) -> None:
         head(host="rebound.example:4444"),
         head(host=""),
         head(Origin="https://page.example"),
-        head(**{"Content-Length": "-1"}),
         b"nonsense\r\n\r\n",
         b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
     ],
@@ -66,6 +67,14 @@ def test_a_client_that_names_itself_as_origin_is_none_of_those() -> None:
     """WebSocket clients in Python do."""
     websocket = head(Origin="http://localhost:4444", Connection="Upgrade", Upgrade="websocket")
     assert passed_on(websocket, TARGET).upgrade
+
+
+def test_a_client_that_would_rather_speak_http_2_is_answered_in_http_1() -> None:
+    """Java's client asks for it with each first request; a browser that ignores that would keep the connection."""
+    request = passed_on(head(Connection="Upgrade, HTTP2-Settings", Upgrade="h2c"), TARGET)
+    assert not request.upgrade
+    assert b"h2c" not in request.head
+    assert b"\r\nConnection: close\r\n" in request.head
 
 
 @given(st.binary(max_size=200))
@@ -96,6 +105,33 @@ def _use(url: str) -> None:
     with session(url) as browser:
         browser.visit("data:text/html,<title>through</title>" + "x" * 100_000)
         assert browser.run("return document.title") == "through"
+
+
+class _Keeps(QuietHandler):
+    """A server that keeps the connection, whatever it is asked."""
+
+    def do_POST(self) -> None:  # noqa: N802 -- the name is the library's
+        self.answer(200, self.read_body())
+        self.close_connection = False
+
+
+async def test_what_follows_a_request_is_not_passed_on() -> None:
+    """Only the first request of a connection was checked; a page's may come behind one."""
+    length = {"Content-Length": "2"}
+    with LoopbackHttp(_Keeps) as server:
+        async with opened(server.url) as url:
+            reader, writer = await asyncio.open_connection(LOOPBACK, urlsplit(url).port)
+            writer.write(head(**length).replace(b"GET", b"POST"))
+            await asyncio.sleep(0.1)  # a body may come later than its head
+            writer.write(b"ab")
+            first = await reader.readuntil(b"ab")
+            writer.write(head(Origin="https://page.example", **length).replace(b"GET", b"POST"))
+            writer.write(b"cd")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.5):  # for an answer that must not come
+                    first += await reader.read()
+            writer.close()
+    assert first.count(b"HTTP/1.1 200") == 1
 
 
 async def test_without_a_browser_it_says_so_in_webdriver_s_words() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from agent.base.errors import BrowserError
 from agent.browser import Place, Remote, Supervisor, WatchSettings, supervise
-from agent.browser.interface import Facts, Kind
+from agent.browser.interface import Kind
 from agent.browser.remote import RemoteBrowser
 from agent.browser.session import close_all
 from agent.browser.supervisor import STARTS
@@ -199,9 +199,6 @@ class _Broken(RemoteBrowser):
     async def start(self) -> None:
         raise ZeroDivisionError
 
-    def describe(self) -> Facts:
-        return Facts()
-
 
 async def test_a_defect_keeps_no_job_waiting(events: Events) -> None:
     """What nobody expected is logged with its traceback, and jobs get an error instead of silence."""
@@ -266,7 +263,7 @@ class SlowGrid:
 class _OwnGrid(RemoteBrowser):
     """A Grid whose sessions are all the run's."""
 
-    kind: Kind = "container"  # type: ignore[assignment]
+    kind: Kind = "container"
 
 
 @pytest.mark.timeout(60)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from agent.base.errors import ShardError, UsageError
 from agent.batch.shards import Shard
 from agent.config.jobsfile import Job, parse_jobs
-from agent.jobs.selection import dealt, home_of, requested
+from agent.jobs.selection import assigned, home_of, requested
 
 
 def job(name: str, *needs: str, matrix: dict[str, tuple[str, ...]] | None = None) -> Job:
@@ -22,7 +22,7 @@ NAMES = st.lists(st.from_regex(r"[a-z][a-z0-9-]{0,8}[a-z0-9]", fullmatch=True), 
 def test_each_job_is_on_one_shard(names: list[str], shards: int) -> None:
     """Over all shards of a group every job without needs appears once, whatever the number of shards."""
     jobs = tuple(job(name) for name in names)
-    parts = [dealt(jobs, Shard("g", number, shards)) for number in range(shards)]
+    parts = [assigned(jobs, Shard("g", number, shards)) for number in range(shards)]
     assert sorted(each.name for part in parts for each in part) == sorted(names)
 
 
@@ -32,12 +32,12 @@ def test_adding_values_moves_no_other(names: list[str], more: list[str], shards:
     before = {
         each.name: number
         for number in range(shards)
-        for each in dealt(tuple(job(name) for name in names), Shard("g", number, shards))
+        for each in assigned(tuple(job(name) for name in names), Shard("g", number, shards))
     }
     after = {
         each.name: number
         for number in range(shards)
-        for each in dealt(
+        for each in assigned(
             tuple(job(name) for name in sorted({*names, *more})), Shard("g", number, shards)
         )
     }
@@ -68,7 +68,7 @@ def test_what_a_job_needs_goes_with_it() -> None:
     """
     jobs, faults = parse_jobs(text, "jobs.toml", "1.0.0")
     assert jobs is not None, faults
-    parts = [dealt(jobs.job, Shard("g", number, 4)) for number in range(4)]
+    parts = [assigned(jobs.job, Shard("g", number, 4)) for number in range(4)]
     assert all(part[0].name == "login-check" for part in parts)
     shops = [each.name for part in parts for each in part[1:]]
     assert sorted(shops) == sorted(each.name for each in jobs.job[1:])
@@ -78,8 +78,8 @@ def test_a_matrix_cannot_be_needed_across_shards() -> None:
     """What needs all values of a matrix belongs to the home side; on one machine it is fine."""
     jobs = (job("shop-a", matrix={"shop": ("a",)}), job("sum", "shop-a"))
     with pytest.raises(ShardError, match='"sum" needs "shop-a"'):
-        dealt(jobs, Shard("g", 0, 2))
-    assert dealt(jobs, Shard("g", 0, 1)) == dealt(jobs, None) == jobs
+        assigned(jobs, Shard("g", 0, 2))
+    assert assigned(jobs, Shard("g", 0, 1)) == assigned(jobs, None) == jobs
 
 
 def test_an_unknown_job_is_refused_before_the_deal() -> None:

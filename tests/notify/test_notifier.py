@@ -12,7 +12,7 @@ from agent.base.logs import RunLogger
 from agent.config.settings import Notify
 from agent.contract.entries import Ended
 from agent.contract.results import JobCause, JobStatus, RunStatus
-from agent.notify.notifier import PING_SECONDS, Notifier, ping
+from agent.notify.notifier import PING_SECONDS, Notifier
 from agent.notify.outcome import Outcome
 from tests.notify.conftest import Events
 from tests.parts.command import completed
@@ -102,7 +102,8 @@ async def test_an_ok_that_says_not_found_is_not_a_success(
 ) -> None:
     """Healthchecks answers 200 for an unknown UUID and says so in the body only."""
     with LoopbackHttp(_SaysNotFound) as server:
-        assert not await ping(f"{server.url}/x", "", "", run_id=RUN, log=run_logger.log)
+        settings = Notify(healthchecks=f"{server.url}/x")
+        await Notifier(settings, RUN, run_logger.log).ended(DONE)
     assert "(not found)" in events[0]["reason"]
 
 
@@ -148,10 +149,7 @@ async def test_a_server_with_a_hiccup_is_asked_again(
         await asyncio.to_thread(recorder.wait_for, 1)
         recorder.status = 200
 
-    _, arrived = await asyncio.gather(
-        recover(), ping(recorder.url, "", "", run_id=RUN, log=run_logger.log)
-    )
-    assert arrived
+    await asyncio.gather(recover(), notifier(recorder, run_logger).ended(DONE))
     assert len(recorder.requests) >= 2
     assert not events
 
@@ -164,8 +162,9 @@ async def test_a_watchdog_that_is_away_costs_a_bounded_time(
     """A server that never answers, or is not there, ends in one warning without the address."""
     recorder.delay = 60
     url = recorder.url if silent else f"http://{LOOPBACK}:{free_port()}"
+    settings = Notify(healthchecks=f"{url}/{SECRET}")
     began = time.monotonic()
-    assert not await ping(f"{url}/{SECRET}", "", "", run_id=RUN, log=run_logger.log)
+    await Notifier(settings, RUN, run_logger.log).ended(DONE)
     assert time.monotonic() - began < PING_SECONDS + 5
     assert len(events) == 1
     assert SECRET not in str(events)
@@ -213,11 +212,13 @@ def test_without_the_extra_a_warning_says_what_to_install() -> None:
     program = """
 import asyncio, sys
 sys.modules["apprise"] = None  # what an import finds when the extra is not installed
-from agent.notify.news import Message
 from agent.base.logs import RunLogger, json_sink
-from agent.notify.notifier import tell_people
-run_logger = RunLogger(json_sink(sys.stdout))
-assert not asyncio.run(tell_people(["json://x"], Message("t", "b"), log=run_logger.log))
+from agent.config.settings import Notify
+from agent.contract.results import RunStatus
+from agent.notify.notifier import Notifier
+from agent.notify.outcome import Outcome
+notifier = Notifier(Notify(apprise=("json://x",)), "run", RunLogger(json_sink(sys.stdout)).log)
+asyncio.run(notifier.ended(Outcome(RunStatus.FAILED)))
 """
     done = completed([sys.executable, "-c", program])
     assert (done.returncode, "mayfly[apprise]" in done.stdout) == (0, True)

@@ -2,18 +2,23 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 
-from agent.base.containers import start_failure
+from agent.base.containers import BROWSER, OUTPUT, RESULT, STATE, Mount, start_failure
 from agent.base.engine import Engine, Login, no_login
 from agent.base.errors import ContainerError
 from agent.base.logs import Log
-from agent.jobs.containers.attached import ContainerBackend, ContainerProcess
-from agent.jobs.containers.folders import into_container
+from agent.config.jobsfile import Job
+from agent.delivery.spool import Workspace
+from agent.jobs.containers.attached import ContainerProcess
 from agent.jobs.containers.image import ImageBackend
 from agent.jobs.containers.leftovers import remove_stacks
 from agent.jobs.containers.stack import StackBackend
-from agent.jobs.interface import Launch, Running
+from agent.jobs.environment import AttemptPaths
+from agent.jobs.interface import ContainerSpec, Launch, Running
 from agent.jobs.isolation.process import output_pipe
+from agent.jobs.worktree import open_up
 
 __all__ = ["Containers", "into_container", "remove_stacks", "start_failure"]
 
@@ -27,13 +32,6 @@ class Containers:
     protects_tree = True
 
     def __init__(self, environ: Mapping[str, str], log: Log, login: Login = no_login) -> None:
-        """Describe where containers run.
-
-        Args:
-            environ: Where `docker`, compose and the engine are found.
-            log: Bound to the job.
-            login: Opens a private registry.
-        """
         self._login = login
         self._environ = environ
         self._log = log
@@ -44,7 +42,11 @@ class Containers:
 
         Pulling and building count as the job's time: `wait` raises ContainerError when they fail.
         """
-        backend = self._backend(launch)
+        spec = launch.container
+        if spec is None:
+            raise ContainerError("this job has no container")
+        kind = ImageBackend if spec.job.compose is None else StackBackend
+        backend = kind(launch, spec, Engine(self._environ, self._login), self._log)
         async with output_pipe() as (output, writing):
             running = ContainerProcess(backend, output, writing)
             try:
@@ -53,10 +55,30 @@ class Containers:
                 await running.close()
                 await backend.remove()
 
-    def _backend(self, launch: Launch) -> ContainerBackend:
-        if launch.container is None:
-            raise ContainerError("this job has no container")
-        engine = Engine(self._environ, self._login)
-        if launch.container.compose is not None:
-            return StackBackend(launch, launch.container, engine, self._log)
-        return ImageBackend(launch, launch.container, engine, self._log)
+
+def into_container(
+    job: Job, paths: AttemptPaths, space: Workspace
+) -> tuple[AttemptPaths, ContainerSpec]:
+    """Open an attempt's folders to its container, whatever user it has, and to nobody else.
+
+    Returns:
+        The paths inside, in place of those for a program of this machine, and the mounts. Downloads have the same path
+        inside, because the browser uses it as well.
+    """
+    space.root.chmod(0o700)
+    output = job.output or OUTPUT
+    folders = {space.output: output, space.state: STATE, space.result_file.parent: RESULT}
+    for folder in folders:
+        open_up(folder)
+    if paths.downloads is not None:
+        folders[paths.downloads] = str(paths.downloads)
+    mounts = tuple(Mount(str(folder), target) for folder, target in folders.items())
+    inside = replace(
+        paths,
+        output=Path(output),
+        state=Path(STATE),
+        result_file=Path(RESULT, space.result_file.name),
+        webdriver=BROWSER if paths.webdriver else None,
+        programs=None,
+    )
+    return inside, ContainerSpec(job, space.root, mounts, browser=paths.webdriver)

@@ -38,7 +38,7 @@ class ContainerBackend(ABC):
         self._engine = engine
         self._log = log
         self._name = project_name(launch.environ["MAYFLY_RUN_ID"], launch.name)
-        self._environment = container_environment(launch.environ, spec.secrets)
+        self._environment = container_environment(launch.environ, spec.job.secrets)
 
     @abstractmethod
     async def prepare(self) -> None:
@@ -79,18 +79,11 @@ class ContainerBackend(ABC):
 
 
 class ContainerProcess:
-    """A container that is being started or runs, as a `Running`."""
+    """A container that is started at once, as a `Running`; the writing end of its pipe is closed when it has ended."""
 
     def __init__(
         self, backend: ContainerBackend, output: asyncio.StreamReader, writing: FileIO
     ) -> None:
-        """Begin at once.
-
-        Args:
-            backend: What to start.
-            output: The reading end of a pipe.
-            writing: Its other end, which is closed when the backend has ended.
-        """
         self._backend = backend
         self._output = output
         self._writing = writing
@@ -163,11 +156,11 @@ class ContainerProcess:
                 self._client = client
                 if last:
                     self._writing.close()
-                await client.wait()
+                return await client.wait()
         except OSError as error:
             raise ContainerError(
                 f"{arguments[0]} could not be started: {error.strerror}"
             ) from error
         finally:
-            self._client = None if not last else self._client
-        return client.returncode if client.returncode is not None else -1
+            if not last:
+                self._client = None

@@ -3,8 +3,9 @@
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from agent.base import processes
 from agent.base.engine import PULL_SECONDS, Engine
@@ -15,8 +16,6 @@ CONFIG_SECONDS = 30.0
 PULL = ("pull", "--quiet", "--policy", "missing", "--ignore-buildable", "--include-deps")
 BUILD = ("build", "--quiet", "--with-dependencies")
 """What has the images of one service, and of those that it depends on, here."""
-
-_JSON = ("--format", "json")
 
 _CLIENTS = re.compile(
     r"PATH|HOME|LANG|XDG_RUNTIME_DIR|DOCKER_(HOST|CONTEXT|CONFIG|CERT_PATH|TLS|TLS_VERIFY|API_VERSION)"
@@ -38,12 +37,6 @@ def compose_environ(engine: Engine, job: Mapping[str, str]) -> dict[str, str]:
     return {**job, **own}
 
 
-def compose_command(project: str, files: tuple[Path, ...]) -> tuple[str, ...]:
-    """Return the command line up to the verb."""
-    named = (part for file in files for part in ("-f", str(file)))
-    return ("docker", "compose", "-p", project, *named)
-
-
 async def require_compose(environ: Mapping[str, str]) -> None:
     """Require a version of compose that can run stacks; the engine is not asked.
 
@@ -59,57 +52,51 @@ async def require_compose(environ: Mapping[str, str]) -> None:
         raise ContainerError(f"{needed}, and this is {found.group()}", remedy=HOW_TO_GET)
 
 
-async def resolved(
-    project: str, files: tuple[Path, ...], environ: Mapping[str, str]
-) -> dict[str, Any]:
-    """Return the stack of these files as compose would run it, with the services of all profiles.
+@dataclass(frozen=True, slots=True)
+class Compose:
+    """`docker compose` with a project, its files and its environment.
 
-    Raises:
-        ContainerError: Compose does not accept it, or does not answer.
+    The methods raise ContainerError where compose does not accept the files, or does not answer.
     """
-    text = await _config(project, files, environ, *_JSON, profile="*")
-    # So that its output is a compose file again, compose doubles what begins a variable.
-    document: dict[str, Any] = json.loads(text.replace("$$", "$"))
-    return document
 
+    project: str
+    files: tuple[Path, ...]
+    environ: Mapping[str, str]
 
-async def written(
-    project: str, files: tuple[Path, ...], environ: Mapping[str, str]
-) -> dict[str, Any]:
-    """Return the stack of these files before variables are replaced and env files are read.
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The command line from `compose` up to the verb."""
+        return ("compose", "-p", self.project, *(f"--file={file}" for file in self.files))
 
-    Raises:
-        ContainerError: Compose does not accept it, or does not answer.
-    """
-    text = await _config(project, files, environ, *_JSON, "--no-interpolate")
-    model: dict[str, Any] = json.loads(text)
-    return model
+    def and_file(self, file: Path) -> Self:
+        """Return it with one more file, which is merged over the others."""
+        return replace(self, files=(*self.files, file))
 
+    async def resolved(self) -> dict[str, Any]:
+        """Return the stack as compose would run it, with the services of all profiles."""
+        text = await self._config("--format", "json", profiles=("--profile", "*"))
+        # So that its output is a compose file again, compose doubles what begins a variable.
+        document: dict[str, Any] = json.loads(text.replace("$$", "$"))
+        return document
 
-async def active_services(
-    project: str, files: tuple[Path, ...], environ: Mapping[str, str]
-) -> frozenset[str]:
-    """Return the services that no profile switches off.
+    async def written(self) -> dict[str, Any]:
+        """Return the stack before variables are replaced and env files are read."""
+        model: dict[str, Any] = json.loads(
+            await self._config("--format", "json", "--no-interpolate")
+        )
+        return model
 
-    Raises:
-        ContainerError: Compose does not accept it, or does not answer.
-    """
-    return frozenset((await _config(project, files, environ, "--services")).split())
+    async def active_services(self) -> frozenset[str]:
+        """Return the services that no profile switches off."""
+        return frozenset((await self._config("--services")).split())
 
-
-async def _config(
-    project: str,
-    files: tuple[Path, ...],
-    environ: Mapping[str, str],
-    *options: str,
-    profile: str | None = None,
-) -> str:
-    profiles = ("--profile", profile) if profile is not None else ()
-    command = (*compose_command(project, files), *profiles, "config", *options)
-    done = await _ask(command, environ, files[0].parent)
-    if done.code != 0:
-        raise ContainerError(f"compose does not accept {files[0].name}: {_complaint(done)}")
-    return done.stdout.decode(errors="replace")
+    async def _config(self, *options: str, profiles: tuple[str, ...] = ()) -> str:
+        command = ("docker", *self.options, *profiles, "config", *options)
+        done = await _ask(command, self.environ, self.files[0].parent)
+        if done.code != 0:
+            name = self.files[0].name
+            raise ContainerError(f"compose does not accept {name}: {_complaint(done)}")
+        return done.stdout.decode(errors="replace")
 
 
 async def fetch(command: tuple[str, ...], environ: Mapping[str, str], folder: Path) -> None:

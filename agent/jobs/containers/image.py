@@ -25,7 +25,7 @@ class ImageBackend(ContainerBackend):
 
     def __init__(self, launch: Launch, spec: ContainerSpec, engine: Engine, log: Log) -> None:
         super().__init__(launch, spec, engine, log)
-        self._image = spec.image or ""
+        self._image = spec.job.image or ""
         self._digest: str | None = None
         self._begun = False
         self._proxy = AsyncExitStack()
@@ -87,16 +87,11 @@ class ImageBackend(ContainerBackend):
     def _create_arguments(self, gateway: str, *, init: bool) -> list[str]:
         """Return the arguments of `docker` that create the container.
 
-        Its output comes through the attached client, so the engine keeps no log of it.
-
-        Args:
-            gateway: This machine's address in its network.
-            init: Whether it gets a process 1 of the engine's, because a program that is process 1 ignores SIGTERM
-                unless it asks for it; not where the image's own has to be process 1.
+        Its output comes through the attached client, so the engine keeps no log of it. With `init` it gets a process 1
+        of the engine's, because a program that is process 1 ignores SIGTERM unless it asks for it.
         """
         launch, spec = self._launch, self._spec
-        shared = str(spec.shared_memory) if spec.shared_memory is not None else ""
-        limit = str(launch.memory) if launch.memory is not None else ""
+        shared, limit = spec.job.shared_memory, launch.memory
         mounts = (bind_mount(Path(mount.source), mount.target) for mount in spec.mounts)
         return [
             *("create", "--pull", "never", "--name", self._name),
@@ -106,8 +101,8 @@ class ImageBackend(ContainerBackend):
             *("--network", self._name, "--log-driver", "none", "--pids-limit", str(TASKS)),
             *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
             *(part for capability in CAPABILITIES for part in ("--cap-add", capability)),
-            *(("--shm-size", shared) if shared else ()),
-            *(("--memory", limit, "--memory-swap", limit) if limit else ()),
+            *(() if shared is None else ("--shm-size", str(shared))),
+            *(() if limit is None else ("--memory", str(limit), "--memory-swap", str(limit))),
             *(("--add-host", f"{SELENIUM}:{gateway}") if spec.browser is not None else ()),
             *(part for mount in mounts for part in ("--mount", mount)),
             *self._environment.arguments,

@@ -56,25 +56,16 @@ async def remove_stacks(run_ids: Collection[str], environ: Mapping[str, str], lo
 
 
 async def remove_built(tree: Path, environ: Mapping[str, str], log: Log) -> None:
-    """Remove the images that stacks of a release built; without an engine there are none.
-
-    Args:
-        tree: Where the release's files were.
-        environ: Where docker is found.
-        log: Gets what was removed, and what could not be.
-    """
+    """Remove the images that stacks of a release built; without an engine there are none."""
     engine = Engine(environ)
     try:
-        named = (
-            "--filter",
-            f"reference={built_prefix(tree)}-*",
-            "--format",
-            "{{.Repository}}:{{.Tag}}",
+        listed = await engine.output(
+            *("image", "ls", "--filter", f"reference={built_prefix(tree)}-*"),
+            *("--format", "{{.Repository}}:{{.Tag}}"),
         )
-        images = (await engine.output("image", "ls", *named)).split()
     except ContainerError:
         return
-    if images:
+    if images := listed.split():
         await _remove(engine, ("image", "rm"), images, log)
         log.info("tidy.built_images_removed", images=images)
 

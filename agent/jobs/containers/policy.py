@@ -43,7 +43,7 @@ CAPABILITIES = frozenset(
         *("NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"),
     }
 )
-"""What every container has unless it is taken away: `cap_add` after `cap_drop: [ALL]` may give it back."""
+"""The default capabilities of a container: `cap_add` after `cap_drop: [ALL]` may give them back."""
 
 ULIMITS = frozenset(
     {
@@ -51,7 +51,7 @@ ULIMITS = frozenset(
         *("rss", "sigpending", "stack"),
     }
 )
-"""All but those for real-time priority, with which a program keeps the machine's other programs from running."""
+"""All but those for real-time priority, with which a program can use up the machine's processor time."""
 
 SYSCTLS = frozenset(
     {
@@ -66,7 +66,7 @@ SYSCTLS = frozenset(
 """Settings that belong to a network namespace."""
 
 LOG_DRIVERS = frozenset({"json-file", "local", "none"})
-"""Those that keep the log with the container; the others send it away with rights and addresses of the machine."""
+"""Those that keep the log with the container; the others send it elsewhere, with the machine's rights."""
 
 CLOCK = frozenset({"/etc/localtime", "/etc/timezone", "/usr/share/zoneinfo"})
 """What containers may read of the machine's own files: its time zone."""
@@ -161,8 +161,7 @@ def dotenv_faults(text: str, source: str) -> tuple[Fault, ...]:
 def named_files(model: Mapping[str, Any]) -> Iterator[tuple[str, str, str, bool]]:
     """Yield service, key and path of each env and label file, and whether it must exist.
 
-    Args:
-        model: The stack before compose has read these files.
+    The model is the stack before compose has read these files.
     """
     for name, service in sorted(_table(model, "services").items()):
         for key in ("env_file", "label_file"):
@@ -175,11 +174,8 @@ def mounts_of_release(service: Mapping[str, Any], tree: str) -> dict[str, str]:
     """Return the folders of the release that a service may write to, by their path in it."""
     return {
         posixpath.normpath(str(volume["target"])): posixpath.relpath(str(volume["source"]), tree)
-        for volume in _listed(service.get("volumes"))
-        if isinstance(volume, dict)
-        and volume.get("type") == "bind"
-        and not volume.get("read_only")
-        and _is_below(str(volume.get("source", "")), tree)
+        for volume in _volumes(service, "bind")
+        if not volume.get("read_only") and _is_below(str(volume.get("source", "")), tree)
     }
 
 
@@ -187,11 +183,16 @@ def volumes_of(service: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the paths in a service of the volumes that are removed with its stack."""
     return tuple(
         str(volume["target"])
-        for volume in _listed(service.get("volumes"))
-        if isinstance(volume, dict)
-        and volume.get("type") == "volume"
-        and not volume.get("read_only")
+        for volume in _volumes(service, "volume")
+        if not volume.get("read_only")
     )
+
+
+def _volumes(service: Mapping[str, Any], kind: str) -> Iterator[Mapping[str, Any]]:
+    """Yield a service's mounts of a kind, in the long form that compose prints."""
+    for volume in _listed(service.get("volumes")):
+        if isinstance(volume, dict) and volume.get("type") == kind:
+            yield volume
 
 
 def place_in_release(path: str, mounted: Mapping[str, str]) -> str | None:
@@ -218,9 +219,7 @@ def file_fault(service: str, key: str, path: str, stack: Stack) -> Fault | None:
 def stack_faults(document: Mapping[str, Any], stack: Stack) -> tuple[Fault, ...]:
     """Return everything that a stack asks for and must not have.
 
-    Args:
-        document: What will run: `docker compose config --format json` of all files and all profiles.
-        stack: The stack.
+    The document is what will run: `docker compose config --format json` of all files and all profiles.
     """
     return (*_judge(_STACK, document, stack, ""), *_replaceable(document, stack))
 
@@ -307,7 +306,7 @@ def _own(rules: Mapping[str, Rule | None]) -> Rule:
 def _own_name(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
     key = where.partition(".")[2].removesuffix(".name")
     if value != f"{stack.project}_{key}":
-        yield stack.fault(where, value, "may belong to somebody else", "remove it")
+        yield stack.fault(where, value, "may be the name of another stack's", "remove it")
 
 
 def _context(value: Any, stack: Stack, where: str) -> Iterator[Fault]:
@@ -341,11 +340,11 @@ def _bind(value: Mapping[str, Any], stack: Stack, where: str) -> Iterator[Fault]
         yield stack.fault(where, shown, *_REFUSED["use_api_socket"])
     elif source in CLOCK:
         if not value.get("read_only"):
-            yield stack.fault(where, shown, "is the machine's, and may be written", "append :ro")
+            yield stack.fault(
+                where, shown, "is a file of the machine, and would be writable", "append :ro"
+            )
     elif _is_below(source, SHARED_MEMORY):
-        yield stack.fault(
-            where, shown, "is the memory that programs of the machine share", "use shm_size"
-        )
+        yield stack.fault(where, shown, "is the machine's shared memory", "use shm_size")
     else:
         yield stack.fault(
             where,
@@ -390,9 +389,7 @@ def _mounted(
     service: Mapping[str, Any], document: Mapping[str, Any]
 ) -> Iterator[Mapping[str, Any]]:
     """Yield a service's bind mounts, and the files of its configs and secrets."""
-    for volume in _listed(service.get("volumes")):
-        if isinstance(volume, dict) and volume.get("type") == "bind":
-            yield volume
+    yield from _volumes(service, "bind")
     for kind in ("configs", "secrets"):
         for grant in _listed(service.get(kind)):
             name = grant.get("source") if isinstance(grant, dict) else grant
@@ -417,47 +414,49 @@ def _is_capability(value: Any) -> bool:
     return str(value).upper().removeprefix("CAP_") in CAPABILITIES
 
 
-def _is_at_least_zero(value: Any) -> bool:
-    return isinstance(value, int) and value >= 0
-
-
 _UNKNOWN = ("is not known to be harmless to the machine", "remove it")
 
 _HOST = "is shared with the machine"
 _REFUSED: Mapping[str, tuple[str, str]] = {
-    "privileged": ("gives it the machine", "remove it; name what the program needs it for"),
-    "devices": ("gives it the machine's hardware and disks", "remove it"),
-    "device_cgroup_rules": ("gives it the machine's hardware and disks", "remove it"),
-    "gpus": ("gives it the machine's hardware", "remove it"),
-    "generic_resources": ("gives it the machine's hardware", "remove it"),
-    "userns_mode": ("makes its root the machine's", "remove it"),
+    "privileged": (
+        "gives the container full access to the machine",
+        "remove it; name what the program needs it for",
+    ),
+    "devices": ("gives the container the machine's hardware and disks", "remove it"),
+    "device_cgroup_rules": ("gives the container the machine's hardware and disks", "remove it"),
+    "gpus": ("gives the container the machine's hardware", "remove it"),
+    "generic_resources": ("gives the container the machine's hardware", "remove it"),
+    "userns_mode": ("makes root in the container root of the machine", "remove it"),
     "uts": (_HOST, "remove it; hostname names the container"),
-    "cgroup_parent": ("takes it out of its limits", "remove it; use mem_limit and cpus"),
-    "runtime": ("starts it without the engine's usual walls", "remove it"),
-    "annotations": ("are orders to the program that starts containers", "use labels"),
-    "volumes_from": ("takes the mounts of any container", "name the volume in both services"),
-    "external_links": ("reaches containers of others", "put the service into this stack"),
-    "external": ("belongs to somebody else", "remove it; the stack gets one of its own"),
-    "oom_kill_disable": ("lets it take all memory", "remove it; use mem_limit"),
-    "cpu_rt_runtime": ("lets it take the processor from all others", "remove it; use cpus"),
-    "cpu_rt_period": ("lets it take the processor from all others", "remove it; use cpus"),
+    "cgroup_parent": ("removes the container's limits", "remove it; use mem_limit and cpus"),
+    "runtime": ("replaces the engine's isolation", "remove it"),
+    "annotations": ("are instructions to the container runtime", "use labels"),
+    "volumes_from": ("mounts the volumes of any container", "name the volume in both services"),
+    "external_links": (
+        "connects to containers outside the stack",
+        "put the service into this stack",
+    ),
+    "external": ("is outside the stack", "remove it; the stack gets one of its own"),
+    "oom_kill_disable": ("can use up the machine's memory", "remove it; use mem_limit"),
+    "cpu_rt_runtime": ("can use up the machine's processor time", "remove it; use cpus"),
+    "cpu_rt_period": ("can use up the machine's processor time", "remove it; use cpus"),
     "use_api_socket": (
-        "gives it the engine, and with it the machine",
+        "gives control of the engine, and so of the machine",
         "remove it; the machine starts jobs, and each container is a job or a service of one",
     ),
     "credential_spec": ("is read from the machine", "use secrets in jobs.toml"),
     "provider": ("runs a program on the machine", "make it a job of its own, with needs"),
     "models": ("is fetched and run outside the stack", "remove it; run the model in a service"),
     "driver_opts": (
-        "are options of mount, which reaches any folder",
+        "are mount options, which reach any folder of the machine",
         "remove it, or use tmpfs",
     ),
     "ports": ("are opened on the machine", "remove it; services reach each other by name"),
     "ipam": ("may hide addresses that the machine needs", "remove it; use the services' names"),
     "ipv4_address": ("goes with ipam, which is refused", "use the services' names"),
     "ipv6_address": ("goes with ipam, which is refused", "use the services' names"),
-    "ssh": ("gives the build the agent's keys", "commit what it fetches, or use an image"),
-    "entitlements": ("gives the build the machine", "remove it"),
+    "ssh": ("gives the build the agent's SSH keys", "commit what it fetches, or use an image"),
+    "entitlements": ("gives the build rights on the machine", "remove it"),
     "cache_to": ("may write any file of the machine", "remove it; the engine keeps a cache"),
     "cache_from": ("may read any folder of the machine", "remove it; the engine keeps a cache"),
     "tags": ("may replace an image that others use", "remove it; use image"),
@@ -466,7 +465,7 @@ _REFUSED: Mapping[str, tuple[str, str]] = {
 
 _ULIMITS = _only(
     ULIMITS.__contains__,
-    "takes the processor from others",
+    "can use up the machine's processor time",
     f"allowed: {', '.join(sorted(ULIMITS))}",
 )
 _ANY = dict.fromkeys
@@ -484,7 +483,9 @@ _VOLUME: Mapping[str, Rule | None] = {
         {
             **_ANY(("create_host_path", "recursive", "selinux")),
             "propagation": _only(
-                _any_of("private", "rprivate"), "its mounts reach the machine", "remove it"
+                _any_of("private", "rprivate"),
+                "shows the container's mounts to the machine",
+                "remove it",
             ),
         }
     ),
@@ -496,8 +497,8 @@ _SERVICE: Mapping[str, Rule | None] = {
     "build": _build,
     "cap_add": _only(
         _is_capability,
-        "is more than containers have",
-        "remove it; what a container has without it: " + ", ".join(sorted(CAPABILITIES)),
+        "is not a default capability of containers",
+        "remove it; the default ones are " + ", ".join(sorted(CAPABILITIES)),
     ),
     "cgroup": _only(_any_of("private"), _HOST, "remove it"),
     "deploy": _keys(
@@ -514,7 +515,7 @@ _SERVICE: Mapping[str, Rule | None] = {
         {
             "driver": _only(
                 LOG_DRIVERS.__contains__,
-                "sends it elsewhere",
+                "sends the log elsewhere",
                 "remove logging; the job's log has it",
             ),
             "options": None,
@@ -529,19 +530,23 @@ _SERVICE: Mapping[str, Rule | None] = {
         _keys(_ANY(("aliases", "gw_priority", "interface_name", "mac_address", "priority")))
     ),
     "oom_score_adj": _only(
-        _is_at_least_zero, "makes the kernel kill the machine's programs first", "remove it"
+        lambda value: isinstance(value, int) and value >= 0,
+        "makes the kernel kill the machine's programs first",
+        "remove it",
     ),
     "pid": _only(_any_of(own="service:"), _HOST, "remove it"),
     "post_start": _HOOKS,
     "pre_stop": _HOOKS,
     "security_opt": _only(
         _any_of("no-new-privileges", "no-new-privileges:true", "no-new-privileges=true"),
-        "takes a wall away",
+        "weakens the container's isolation",
         "remove it; a browser needs --no-sandbox and shm_size instead",
     ),
     "storage_opt": _keys({"size": None}),
     "sysctls": _only(
-        SYSCTLS.__contains__, "is not known to be its own", f"allowed: {', '.join(sorted(SYSCTLS))}"
+        SYSCTLS.__contains__,
+        "is not known to belong to a network namespace",
+        f"allowed: {', '.join(sorted(SYSCTLS))}",
     ),
     "ulimits": _ULIMITS,
     "volumes": _each(_volume),

@@ -1,7 +1,6 @@
 """Waits until the services of a stack serve: their health checks, else their ports, for a Selenium a session."""
 
 import asyncio
-import json
 import time
 from collections.abc import Collection
 from contextlib import suppress
@@ -12,6 +11,7 @@ from agent.base.logs import Log
 from agent.browser.session import answers, wait_for_session
 from agent.jobs.containers.leftovers import PROJECT, SERVICE
 from agent.jobs.containers.services import SELENIUM_PORT, Look, Sign, look
+from agent.jobs.containers.state import containers_of
 
 READY_SECONDS = 60.0
 """For all of them together; a job whose services take longer begins all the same, as it would with compose."""
@@ -65,15 +65,10 @@ async def _wait(engine: Engine, project: str, service: str, seconds: float) -> s
 
 
 async def _look(engine: Engine, project: str, service: str) -> Look:
-    filters = ("--filter", f"label={PROJECT}={project}", "--filter", f"label={SERVICE}={service}")
-    listed = (await engine.output("ps", "--all", "--quiet", *filters)).split()
-    if not listed:
-        return Look(Sign.STARTING)
-    found = [
-        look(each) for each in json.loads(await engine.output("container", "inspect", *listed))
-    ]
+    found = map(look, await containers_of(engine, f"{PROJECT}={project}", f"{SERVICE}={service}"))
     # Of several containers of a service, the one that is furthest from serving counts.
-    return max(found, key=lambda one: (one.sign is not Sign.SERVES, one.sign is Sign.STARTING))
+    rank = (Sign.SERVES, Sign.PORTS, Sign.STARTING)
+    return max(found, key=lambda one: rank.index(one.sign), default=Look(Sign.STARTING))
 
 
 async def _serves(found: Look, seconds: float) -> bool:
@@ -82,11 +77,9 @@ async def _serves(found: Look, seconds: float) -> bool:
         return bool(open_ports)
     url = f"http://{found.address}:{SELENIUM_PORT}"
     if await answers(url):
-        await wait_for_session(url, seconds=seconds, alive=_there, shared=True)
-    return True
-
-
-async def _there() -> bool:
+        await wait_for_session(
+            url, seconds=seconds, alive=lambda: asyncio.sleep(0, result=True), shared=True
+        )
     return True
 
 

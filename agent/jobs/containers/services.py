@@ -40,10 +40,7 @@ class Beside:
 def beside(document: Mapping[str, Any], active: Collection[str], batch: str) -> Beside:
     """Return what is started beside the batch service, as `docker compose up` would.
 
-    Args:
-        document: The stack.
-        active: The services that are not switched off by a profile.
-        batch: The batch service.
+    `active` are the services that no profile switches off.
     """
     services: Mapping[str, Any] = document.get("services") or {}
     wanted = {*active} | _needed({batch, *active}, services)
@@ -121,15 +118,11 @@ def look(inspected: Mapping[str, Any]) -> Look:
     networks = (inspected.get("NetworkSettings") or {}).get("Networks") or {}
     addresses = [str(own["IPAddress"]) for own in networks.values() if own.get("IPAddress")]
     exposed = (inspected.get("Config") or {}).get("ExposedPorts") or {}
-    ports = sorted(int(port) for port, _, kind in map(_parted, exposed) if kind == "tcp")
+    tcp = (port.removesuffix("/tcp") for port in map(str, exposed))
+    ports = sorted(int(port) for port in tcp if port.isdecimal())
     if not addresses or not ports:
         return Look(Sign.SERVES)
     return Look(Sign.PORTS, addresses[0], tuple(ports))
-
-
-def _parted(port: str) -> tuple[str, str, str]:
-    number, slash, kind = str(port).partition("/")
-    return number, slash, kind or "tcp"
 
 
 def has_init(image: Mapping[str, Any], service: Mapping[str, Any]) -> bool:

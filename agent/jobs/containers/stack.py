@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from agent.base.containers import built_prefix
@@ -14,14 +13,13 @@ from agent.jobs.containers.attached import Attach, Command, ContainerBackend
 from agent.jobs.containers.compose import (
     BUILD,
     PULL,
-    active_services,
-    compose_command,
+    Compose,
     compose_environ,
     fetch,
     require_compose,
 )
 from agent.jobs.containers.ready import wait_until_ready
-from agent.jobs.containers.services import beside, has_init
+from agent.jobs.containers.services import Beside, beside, has_init
 from agent.jobs.containers.stackfile import StackFile, origins, read_stack, summary
 from agent.jobs.containers.state import exit_of, images_of
 from agent.jobs.interface import ContainerSpec, Launch
@@ -33,11 +31,11 @@ class StackBackend(ContainerBackend):
 
     def __init__(self, launch: Launch, spec: ContainerSpec, engine: Engine, log: Log) -> None:
         super().__init__(launch, spec, engine, log)
-        self._service = spec.service or ""
+        self._service = spec.job.service or ""
         # What is mounted from the release is a copy: a stack may write to it, and the release stays what it was.
         self._tree = launch.cwd.resolve()
-        self._files: tuple[Path, ...] = ()
         self._document: Mapping[str, Any] = {}
+        self._compose: Compose | None = None
 
     async def prepare(self) -> None:
         """Find compose, have it read the stack, and judge what it read."""
@@ -46,23 +44,19 @@ class StackBackend(ContainerBackend):
         )
         await require_compose(self._engine.environ)
         stack = StackFile(
-            file=self._spec.compose or "",
-            service=self._service,
-            tree=self._tree,
+            self._spec.job,
+            self._tree,
             project=self._name,
-            environ=self._environ,
+            environ=compose_environ(self._engine, self._environment.environ),
             mounts=self._spec.mounts,
-            output=self._launch.environ["MAYFLY_OUTPUT_DIR"],
-            stands_in=self._spec.stands_in,
             built=built_prefix(self._spec.release or self._launch.cwd),
         )
-        merged = self._spec.folder / "override.yml"
-        reading = await read_stack(stack, merged)
+        reading = await read_stack(stack, self._spec.folder / "override.yml")
         if reading.faults:
             raise ContainerError(f"the stack was not started: {summary(reading.faults)}")
         for file in reading.stood_in:
             self._log.info("job.env_file_stood_in", file=file)
-        self._files, self._document = (*stack.files, merged), reading.document
+        self._compose, self._document = reading.compose, reading.document
         if working := self._spec.working:
             working.mounted, working.output = reading.mounted, reading.output
             working.volumes = reading.volumes
@@ -71,16 +65,15 @@ class StackBackend(ContainerBackend):
     async def serve(self, attach: Attach) -> None:
         """Start the whole stack but the batch service, as `docker compose up` would, and wait for what others name."""
         await self._give_init(attach)
-        active = await active_services(self._name, self._files, self._environ)
-        others = beside(self._document, active, self._service)
+        others = await self._others()
         if others.after:
             self._log.warning(
                 "job.services_not_started",
                 services=others.after,
-                reason="they depend on the job's own",
+                reason="they depend on the job's service",
             )
         if others.started:
-            await self._compose(attach, "up", "--detach", "--no-recreate", *others.started)
+            await self._attach(attach, "up", "--detach", "--no-recreate", *others.started)
             await wait_until_ready(self._engine, self._name, others.awaited, self._log)
 
     async def _give_init(self, attach: Attach) -> None:
@@ -92,23 +85,26 @@ class StackBackend(ContainerBackend):
         file = self._spec.folder / "init.yml"
         text = json.dumps({"services": {self._service: {"init": has_init(image, own)}}})
         await asyncio.to_thread(file.write_text, text)
-        self._files = (*self._files, file)
+        self._compose = self._prepared.and_file(file)
 
     async def _image_of_batch(self, own: Mapping[str, Any], attach: Attach) -> Mapping[str, Any]:
         name = str(own.get("image", ""))
         found = await self._engine.run("image", "inspect", name)
         if found.code != 0:
             verb = ("build",) if "build" in own else ("pull", "--quiet")
-            await self._compose(attach, *verb, self._service)
+            await self._attach(attach, *verb, self._service)
             found = await self._engine.run("image", "inspect", name)
         images = json.loads(found.stdout) if found.code == 0 else []
         image: Mapping[str, Any] = images[0] if images else {}
         return image
 
-    async def _compose(self, attach: Attach, *arguments: str) -> None:
-        command = (*compose_command(self._name, self._files), *arguments)
-        if await attach((command, self._environ, self._tree)) != 0:
-            raise ContainerError(f"the stack of {self._spec.compose} did not start")
+    async def _attach(self, attach: Attach, *arguments: str) -> None:
+        if await attach(self._command(*arguments)) != 0:
+            raise ContainerError(f"the stack of {self._spec.job.compose} did not start")
+
+    async def _others(self) -> Beside:
+        active = await self._prepared.active_services()
+        return beside(self._document, active, self._service)
 
     async def _have_images(self) -> None:
         """Pull and build with a login, where one is needed: the commands that start the stack have none."""
@@ -116,32 +112,37 @@ class StackBackend(ContainerBackend):
         async with self._engine.logged_in(images, builds) as engine:
             if engine.program == self._engine.program:
                 return
-            active = await active_services(self._name, self._files, self._environ)
-            others = beside(self._document, active, self._service)
-            command = (*engine.program, *compose_command(self._name, self._files)[1:])
+            others, compose = await self._others(), self._prepared
             for verb in (PULL, BUILD) if builds else (PULL,):
                 self._log.info("job.images_wanted", action=f"compose {verb[0]}")
                 services = (self._service, *others.started)
-                await fetch((*command, *verb, *services), self._environ, self._tree)
+                command = (*engine.program, *compose.options, *verb, *services)
+                await fetch(command, compose.environ, self._tree)
 
     @property
     def client(self) -> Command:
         """`compose run` of the batch service."""
-        if not self._files:
-            raise ContainerError("the stack is not prepared")
-        command = (
-            *compose_command(self._name, self._files),
+        return self._command(
             *("run", "-T", "--use-aliases", "--name", self._name),
             *("--label", f"{LABEL}={self._launch.environ['MAYFLY_RUN_ID']}"),
             *self._environment.arguments,
             self._service,
             *self._launch.command,
         )
-        return command, self._environ, self._tree
+
+    @property
+    def _prepared(self) -> Compose:
+        if self._compose is None:
+            raise ContainerError("the stack is not prepared")
+        return self._compose
+
+    def _command(self, *arguments: str) -> Command:
+        compose = self._prepared
+        return ("docker", *compose.options, *arguments), compose.environ, self._tree
 
     async def ended(self) -> Exit:
         """Return how the batch service ended; the image is that of each service."""
-        file = self._spec.compose
+        file = self._spec.job.compose
         images = await images_of(self._engine, self._name)
         found = await exit_of(self._engine, self._name, f"{file}: {images or self._service}")
         if found is None:
@@ -150,9 +151,5 @@ class StackBackend(ContainerBackend):
 
     async def remove(self) -> None:
         """Remove containers, networks and volumes."""
-        if self._files:
+        if self._compose is not None:
             await super().remove()
-
-    @property
-    def _environ(self) -> Mapping[str, str]:
-        return compose_environ(self._engine, self._environment.environ)

@@ -16,12 +16,7 @@ from agent.base.errors import ContainerError
 from agent.config.faults import Fault
 from agent.config.jobsfile import Job
 from agent.delivery.scan import is_result
-from agent.jobs.containers.compose import (
-    compose_environ,
-    require_compose,
-    resolved,
-    written,
-)
+from agent.jobs.containers.compose import Compose, compose_environ, require_compose
 from agent.jobs.containers.policy import (
     Stack,
     dotenv_faults,
@@ -41,39 +36,34 @@ Paths = Mapping[str, Mapping[str, tuple[str, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class StackFile:
-    """A stack that a job names.
+    """A stack that a job names: its compose file in the release, and the override file beside it.
 
     Attributes:
-        file: The compose file, in the release. Its override file beside it is read too, as compose does.
-        service: The batch service.
+        job: The job.
         tree: The release's files.
         project: The project's name.
         environ: The environment of the engine's client: also that of variables in the file.
         mounts: What is mounted into the batch service.
-        output: Where in it the job's output is.
-        stands_in: What the job names in the place of env files that are missing.
         built: Begins the names of images that the stack builds.
     """
 
-    file: str
-    service: str
+    job: Job
     tree: Path
     project: str
     environ: Mapping[str, str]
     mounts: tuple[Mount, ...]
-    output: str
-    stands_in: tuple[str, ...]
     built: str = "mayfly-built"
 
     @property
-    def own(self) -> Path:
-        """The compose file."""
-        return self.tree / self.file
+    def file(self) -> str:
+        """The compose file, as the job names it."""
+        return self.job.compose or ""
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """The compose file, and the override file that compose merges over it by default."""
-        return (self.own, *_override_of(self.own))
+    def compose(self) -> Compose:
+        """What reads it: the compose file, and the override file that compose merges over it by default."""
+        own = self.tree / self.file
+        return Compose(self.project, (own, *_override_of(own)), self.environ)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +79,7 @@ class Reading:
         hides_code: The mount at the job's `output` hides its program.
         output: The folder of the release in which the job's output is, beside code; None for a folder of its own.
         document: The stack as compose would run it; empty with faults.
+        compose: What runs it; None with faults.
     """
 
     faults: tuple[Fault, ...]
@@ -99,6 +90,7 @@ class Reading:
     hides_code: bool = False
     output: str | None = None
     document: Mapping[str, Any] = field(default_factory=dict)
+    compose: Compose | None = None
 
 
 _DEFAULT_NAMES = frozenset({"compose", "docker-compose"})
@@ -113,14 +105,10 @@ def _override_of(file: Path) -> tuple[Path, ...]:
 
 
 async def read_stack(wanted: StackFile, merged: Path) -> Reading:
-    """Judge a stack, and write the file that is merged over it.
+    """Judge a stack, and write `merged`, the file that is merged over its own.
 
     What decides which files compose reads is judged before compose reads any: it has the agent's rights, and quotes
     what it does not understand.
-
-    Args:
-        wanted: The stack.
-        merged: Where the file is written that is merged over the stack's own.
 
     Raises:
         ContainerError: Compose does not accept the stack, or does not answer.
@@ -128,46 +116,50 @@ async def read_stack(wanted: StackFile, merged: Path) -> Reading:
     stack = Stack(
         wanted.file, wanted.project, str(wanted.tree), wanted.mounts, real=os.path.realpath
     )
-    if faults := await asyncio.to_thread(_before, wanted, stack):
+    compose, service, output = wanted.compose, wanted.job.service or "", wanted.job.output or OUTPUT
+    stands_in = (*wanted.job.secrets, *wanted.job.env)
+    if faults := await asyncio.to_thread(_before, compose.files, stack):
         return Reading(faults)
-    model = await written(wanted.project, wanted.files, wanted.environ)
+    model = await compose.written()
     services = model.get("services") or {}
     missing: tuple[Fault, ...] = ()
-    if wanted.service not in services:
+    if service not in services:
         remedy = f"its services are {', '.join(sorted(services))}"
-        missing = (Fault(wanted.file, "services", f'has no "{wanted.service}"', remedy),)
+        missing = (Fault(wanted.file, "services", f'has no "{service}"', remedy),)
     if not services:
         return Reading(missing)
-    batch = services.get(wanted.service) or {}
+    batch = services.get(service) or {}
     mounted = mounts_of_release(batch, str(wanted.tree))
-    beside = place_in_release(wanted.output, mounted)
+    beside = place_in_release(output, mounted)
     if beside is not None and not _has_files(wanted.tree / beside, stack):
         beside = None
-    files = _Files(stack, stands_in=bool(wanted.stands_in))
+    files = _Files(stack, stands_in=bool(stands_in))
     keep = files.keep(model)
     text = override(
         model,
         project=wanted.project,
         # The others are judged all the same.
-        service=min(services) if missing else wanted.service,
-        mounts=[each for each in wanted.mounts if beside is None or each.target != wanted.output],
+        service=min(services) if missing else service,
+        mounts=[each for each in wanted.mounts if beside is None or each.target != output],
         files=keep,
         built=wanted.built,
-        variables=dict.fromkeys(files.without - {wanted.service}, wanted.stands_in),
+        variables=dict.fromkeys(files.without - {service}, stands_in),
     )
     await asyncio.to_thread(merged.write_text, text)
-    document = await resolved(wanted.project, (*wanted.files, merged), wanted.environ)
+    compose = compose.and_file(merged)
+    document = await compose.resolved()
     faults = (*missing, *files.faults, *stack_faults(document, stack))
-    own = document["services"].get(wanted.service) or {}
+    own = document["services"].get(service) or {}
     return Reading(
         faults,
         stood_in=tuple(files.stood_in),
         mounted=mounted,
         volumes=volumes_of(own),
         waits_with=waits_with(own),
-        hides_code=not faults and beside is None and _hides_code(wanted.output, batch),
+        hides_code=not faults and beside is None and _hides_code(output, batch),
         output=beside,
         document={} if faults else document,
+        compose=None if faults else compose,
     )
 
 
@@ -210,10 +202,10 @@ def origins(document: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ..
     return tuple(images), tuple(builds)
 
 
-def _before(wanted: StackFile, stack: Stack) -> tuple[Fault, ...]:
+def _before(files: tuple[Path, ...], stack: Stack) -> tuple[Fault, ...]:
     """Judge the files that compose always reads: the compose file, its override, and `.env` beside it."""
-    variables = wanted.own.parent / ".env"
-    named = [*wanted.files, *([variables] if os.path.lexists(variables) else [])]
+    variables = files[0].with_name(".env")
+    named = [*files, *([variables] if os.path.lexists(variables) else [])]
     links = tuple(
         Fault(
             stack.shown(str(path)),
@@ -228,7 +220,7 @@ def _before(wanted: StackFile, stack: Stack) -> tuple[Fault, ...]:
         return links
     faults = tuple(
         fault
-        for file in wanted.files
+        for file in files
         for fault in text_faults(file.read_bytes(), replace(stack, file=stack.shown(str(file))))
     )
     if variables in named and variables.is_file():
@@ -296,11 +288,6 @@ class Examined:
 async def examine_stacks(jobs: Iterable[Job], tree: Path, environ: Mapping[str, str]) -> Examined:
     """Judge the stacks of a release's jobs as the machine will.
 
-    Args:
-        jobs: The jobs.
-        tree: The release's files.
-        environ: Where docker is found.
-
     Raises:
         ContainerError: There is no compose.
     """
@@ -318,14 +305,11 @@ async def examine_stacks(jobs: Iterable[Job], tree: Path, environ: Mapping[str, 
 async def _examine(job: Job, tree: Path, engine: Engine) -> Examined:
     with TemporaryDirectory() as name:
         stack = StackFile(
-            file=job.compose or "",
-            service=job.service or "",
-            tree=tree,
+            job,
+            tree,
             project=f"mayfly-{job.name}",
             environ=compose_environ(engine, container_environment(job.env, []).environ),
             mounts=(Mount(name, job.output or OUTPUT),),
-            output=job.output or OUTPUT,
-            stands_in=(*job.secrets, *job.env),
         )
         try:
             reading = await read_stack(stack, Path(name, "override.yml"))

@@ -17,7 +17,7 @@ _BY_SIGNAL = 128
 
 
 async def exit_of(engine: Engine, name: str, image: str) -> Exit | None:
-    """Return how a container ended; None when it never started, or is not there.
+    """Return how a container of an image ended; None when it never started, or is not there.
 
     Raises:
         ContainerError: It still runs, or the engine did not answer.
@@ -25,25 +25,31 @@ async def exit_of(engine: Engine, name: str, image: str) -> Exit | None:
     container = await _inspected(engine, name)
     state = container["State"] if container is not None else {}
     if state.get("Running"):
-        raise ContainerError("the engine let go of the container while it ran")
+        raise ContainerError("the engine's client ended while the container still ran")
     if str(state.get("StartedAt", NEVER)).startswith(NEVER):
         return None
-    return exit_from(int(state["ExitCode"]), image, out_of_memory=bool(state.get("OOMKilled")))
-
-
-def exit_from(code: int, image: str, *, out_of_memory: bool) -> Exit:
-    """Return what an engine's exit code means.
-
-    Args:
-        code: The exit code; from 128 on it may be a signal's.
-        image: What ran, for the manifest.
-        out_of_memory: Whether the kernel killed a process of the container, which need not be its program.
-    """
-    if out_of_memory and code != 0:
+    code = int(state["ExitCode"])
+    if code != 0 and state.get(
+        "OOMKilled"
+    ):  # a process of the container, which need not be its program
         return Exit(None, signal.SIGKILL, image=image, out_of_memory=True)
     if code - _BY_SIGNAL in {signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGABRT}:
         return Exit(None, code - _BY_SIGNAL, image=image)
     return Exit(code, image=image)
+
+
+async def containers_of(engine: Engine, *labels: str) -> list[dict[str, Any]]:
+    """Return `docker container inspect` of the containers that have all labels.
+
+    Raises:
+        ContainerError: The engine did not answer.
+    """
+    filters = (part for label in labels for part in ("--filter", f"label={label}"))
+    listed = (await engine.output("ps", "--all", "--quiet", *filters)).split()
+    found: list[dict[str, Any]] = []
+    if listed:
+        found = json.loads(await engine.output("container", "inspect", *listed))
+    return found
 
 
 async def images_of(engine: Engine, project: str) -> str:
@@ -52,15 +58,9 @@ async def images_of(engine: Engine, project: str) -> str:
     Raises:
         ContainerError: The engine did not answer.
     """
-    listed = (
-        await engine.output("ps", "--all", "--quiet", "--filter", f"label={PROJECT}={project}")
-    ).split()
-    if not listed:
-        return ""
-    containers = json.loads(await engine.output("container", "inspect", *listed))
     used = {
         str(own["Config"]["Labels"].get(SERVICE, "?")): (own["Config"]["Image"], own["Image"])
-        for own in containers
+        for own in await containers_of(engine, f"{PROJECT}={project}")
     }
     digests = {
         identity: image_digest((await engine.run("image", "inspect", identity)).stdout)
