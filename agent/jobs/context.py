@@ -150,10 +150,9 @@ class JobContext:
 
     def _known_past(self, job: str) -> tuple[Output, ...]:
         """Return the earlier outputs of a job, if they are known by now."""
-        try:
-            return self.past.result().outputs.get(job, ())
-        except (StoreError, asyncio.InvalidStateError):
-            return ()
+        past = self.past
+        known = past.done() and not past.cancelled() and past.exception() is None
+        return past.result().outputs.get(job, ()) if known else ()
 
     async def fetch_state(self, job: Job) -> None:
         """Copy a job's newest committed state, if there is one, into the spool.
