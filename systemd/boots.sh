@@ -14,7 +14,8 @@ MOST=3       # boots without an end; the next one is refused
 WINDOW=21600 # seconds; what is older is no loop (a loop's turns take minutes)
 
 main() {
-  install -d -m 0700 "$STATE"
+  # What bash can do itself is no program: this runs before everything else of a boot, and each one holds it up.
+  [[ -d $STATE ]] || install -d -m 0700 "$STATE"
   case "${1:-}" in
     begin) begin ;;
     end) end ;;
@@ -26,23 +27,23 @@ main() {
 }
 
 begin() {
-  local now own lines=() time id
-  now=$(date +%s)
-  own=$(</proc/sys/kernel/random/boot_id)
+  local now own lines="" count=0 time id
+  printf -v now '%(%s)T' -1
+  read -r own </proc/sys/kernel/random/boot_id
   if [[ -r $STATE/boots ]]; then
     while read -r time id; do
       # A clock that went back is no reason to forget; this unit may be started twice in a boot.
       if [[ $time =~ ^[0-9]{1,12}$ && $id != "$own" ]] && ((now - 10#$time < WINDOW)); then
-        lines+=("$time $id")
+        lines+="$time $id"$'\n'
+        count=$((count + 1))
       fi
     done <"$STATE/boots"
   fi
-  if ((${#lines[@]} >= MOST)) && may_refuse; then
-    refuse "$now" "${#lines[@]}"
+  if ((count >= MOST)) && may_refuse; then
+    refuse "$now" "$count"
     return
   fi
-  lines+=("$now $own")
-  printf '%s\n' "${lines[@]}" | keep boots
+  keep boots "$lines$now $own"$'\n'
 }
 
 may_refuse() {
@@ -55,18 +56,18 @@ may_refuse() {
 refuse() {
   local text="$2 boots in a row did not end with a power-off"
   say "$text: powering off; mayfly.boots=0 or mayfly.maintain=1h on the kernel's command line keeps it on"
-  printf '%s %s\n' "$1" "$text" | keep boots.refused || true
+  keep boots.refused "$1 $text"$'\n' || true
   # The next start, by a person or the schedule, has all its tries again.
-  keep boots </dev/null || true
+  keep boots "" || true
   systemctl --force poweroff
 }
 
 end() {
   # A restart is not an end.
   if pending poweroff.target || pending halt.target; then
-    keep boots </dev/null
+    keep boots ""
   fi
-  echo "$(</proc/sys/kernel/random/boot_id) $(date +%s)" | keep previous
+  keep previous "$(</proc/sys/kernel/random/boot_id) $(date +%s)"$'\n'
 }
 
 pending() {
@@ -75,9 +76,9 @@ pending() {
   [[ -n $job && $job != 0 ]]
 }
 
-# Replace a file by what is read: on the disk before this returns, and at no time anything but old or new.
-keep() {
-  cat >"$STATE/$1.new"
+# Replace a file by a text: on the disk before this returns, and at no time anything but old or new.
+keep() { # the file's name, the text
+  printf '%s' "$2" >"$STATE/$1.new"
   sync "$STATE/$1.new"
   mv "$STATE/$1.new" "$STATE/$1"
   sync "$STATE"

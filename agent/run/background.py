@@ -6,6 +6,7 @@ Nothing here stops the jobs: whoever needs a result awaits it, and gets its erro
 import asyncio
 import os
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -38,6 +39,9 @@ from agent.secrets.sources import job_secrets, open_bucket, until_answered
 T = TypeVar("T")
 
 TAG_POLL_SECONDS = 5.0
+PRICE_PAUSE = 5.0
+"""From the jobs' beginning until the price is asked for: EC2's client is as much work for the processor as half of the
+agent's own imports, and on a machine that is just up the first jobs would wait for it."""
 COST_SECONDS = 12.0
 """For a price that is still not known when the run ends: a little more than what its question is limited to."""
 HURRIED_COST_SECONDS = 3.0
@@ -69,7 +73,8 @@ class Background:
         self._tasks: list[asyncio.Task[Any]] = []
         self.facts = self._start(read_facts(call.environ, self._log))
         self._start(self._unless_it_fails("spot", watch_spot(call.environ, call.stop, self._log)))
-        self._price = self._start(self._unless_it_fails("price", self._ask_price()))
+        self._at_end = asyncio.Event()
+        self._price: asyncio.Task[Rate | None] | None = None
         self.bucket = self._start(self._open())
         self.secrets = self._start(self._read_secrets())
         self.earlier = self._start(self._deliver_earlier())
@@ -101,12 +106,13 @@ class Background:
         self.history = self._start(self._open_history())
 
     def watch(self, report: Report) -> None:
-        """Look every few minutes whether the batch is still the run's."""
+        """Do what goes on beside the jobs: look whether the batch is still the run's, and ask for the price."""
 
         async def watch() -> None:
             await (await asyncio.shield(self.session)).watch(report)
 
         self._start(self._unless_it_fails("batch", watch()))
+        self._price = self._price_task()
 
     def outputs(self, jobs: Sequence[str]) -> "asyncio.Task[Past]":
         """Look what jobs produced in earlier batches."""
@@ -138,12 +144,14 @@ class Background:
         Args:
             taken_back: Whether EC2 takes the machine away.
         """
+        self._at_end.set()
         seconds = HURRIED_COST_SECONDS if taken_back else COST_SECONDS
-        await asyncio.wait([self._price], timeout=seconds)
+        price = self._price or self._price_task()
+        await asyncio.wait([price], timeout=seconds)
         return cost_of_run(
             self._facts_so_far,
             self._call.settings.cost,
-            self._price.result() if self._price.done() else None,
+            price.result() if price.done() else None,
             began=self._began.host.booted or self._began.started,
             now=_now(),
             taken_back=taken_back,
@@ -215,8 +223,14 @@ class Background:
             return None
         return self._call.run_logger.redactor
 
+    def _price_task(self) -> "asyncio.Task[Rate | None]":
+        return self._start(self._unless_it_fails("price", self._ask_price()))
+
     async def _ask_price(self) -> Rate | None:
-        """Ask for the machine's price while the run works, so that its end does not wait for the answer."""
+        """Ask for the machine's price while the jobs run, so that the run's end does not wait for the answer."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PRICE_PAUSE):
+                await self._at_end.wait()
         return await spot_price(
             await asyncio.shield(self.facts),
             cache=self._call.places.cache,

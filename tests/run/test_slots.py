@@ -244,6 +244,15 @@ def test_a_machine_of_ec2_says_what_it_is_and_what_it_cost(
     assert len(rows["runs"] if isinstance(rows, dict) else rows) == 1
 
 
+def test_a_run_s_start_does_not_wait_for_its_price(bench: Bench, ec2: Metadata) -> None:
+    """What the machine costs is asked once the jobs run: EC2's client is more work than a job's start."""
+    bench.environ["AWS_ENDPOINT_URL_EC2"] = "nonsense"
+    bench.release("v1.1", JOB, {"job.sh": "sleep 3\n"})
+    ran = bench.run("--slot", "tag")
+    (ended,), (asked,) = ran.events("job.ended"), ran.events("cost.no_spot_price")
+    assert ended["timestamp"] < asked["timestamp"]
+
+
 def test_the_same_machine_booted_again_takes_its_claim_over(
     bench: Bench, bucket: Bucket, ec2: Metadata
 ) -> None:
