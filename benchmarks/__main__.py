@@ -2,6 +2,7 @@
 
 Parts: recipe, cold, ends, arrival, transfer, link, agent, shards, home. `MAYFLY_BENCH_ROUNDS` is the number of rounds,
 five where nobody says.
+`MAYFLY_BENCH_LOADS=2` measures one load of `transfer`, `MAYFLY_BENCH_COLD=0,3` two cases of `cold`, by their places.
 `python -m benchmarks.machine`, `benchmarks.lent` and `benchmarks.slow_boot` boot the virtual machine; `python -m
 benchmarks page` only writes the page; `python -m benchmarks quick` prints what a few minutes can tell beside what is
 committed, and writes nothing.

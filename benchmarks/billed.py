@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.loops import loop_figures, stall_target, watching
 from benchmarks.measured import measured
 from benchmarks.peers import Endpoint, peers
 from benchmarks.results import Case, Findings, Sample, in_turn, ratio
@@ -40,6 +41,7 @@ def billed(rounds: int) -> Findings:
     targets = (
         ratio("billed seconds against today's recipe", case, "wall", 0.5, who=AGENT, against=TODAY),
         ratio("billed seconds against the ideal", case, "wall", 1.15, who=AGENT, against=IDEAL),
+        stall_target("five mixed jobs", case.values(AGENT, "stall")),
     )
     notes = (
         (
@@ -83,12 +85,12 @@ class _Surroundings:
             "limits.jobs": str(PARALLEL),
         }
         pairs = [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
-        mayfly = str(Path(sys.executable).with_name("mayfly"))
-        store = f"s3://{self._endpoint.bucket}/mayfly"
-        command = [mayfly, "run", "--json", "--store", store, *pairs]
+        store, loop = f"s3://{self._endpoint.bucket}/mayfly", self._folder / "loop"
+        command = [*watching(loop), "run", "--json", "--store", store, *pairs]
         environ = self._environ()
         environ["PATH"] = f"{self._bin}:{environ['PATH']}"
-        return (measured(AGENT, command, environ, cwd=self._folder),)
+        whole = measured(AGENT, command, environ, cwd=self._folder)
+        return (Sample(AGENT, {**whole.figures, **loop_figures(loop)}),)
 
     def _today(self) -> Iterable[Sample]:
         return self._recipe(TODAY)

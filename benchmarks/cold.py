@@ -21,6 +21,7 @@ from typing import Any
 import requests
 
 from benchmarks.billed import PARALLEL, RECIPE, power_stand_ins, selenium_answers
+from benchmarks.loops import loop_figures, stall_target, watching
 from benchmarks.measured import measured
 from benchmarks.memory import machine_environment
 from benchmarks.packages import Index
@@ -98,7 +99,11 @@ def cold(rounds: int) -> Findings:
         samples = in_turn(turns, rounds)
         version = engine.docker("version", "--format", "{{.Server.Version}}").stdout.strip()
     cases = tuple(_case(one, samples) for one in newest)
-    targets = tuple(target for case in cases for target in _targets(case))
+    stalls = zip(*(case.values(AGENT, "stall") for case in cases), strict=True)
+    targets = (
+        *(target for case in cases for target in _targets(case)),
+        stall_target("cold, all cases", map(max, stalls)),
+    )
     return Findings(cases, targets, {**found.versions(), "docker": version}, _notes())
 
 
@@ -219,11 +224,14 @@ class _Around:
         # Hard links would let a turn change what the next one begins with.
         shutil.copytree(self._folder / "baked", state, symlinks=True)
         store = f"s3://{self._endpoint.bucket}/{time.monotonic_ns()}"
-        run = [self._agent, "run", "--log", "json", "--json", "--store", store, *self._settings()]
+        loop, python = self._folder / "loop", Path(self._agent).with_name("python")
+        run = [*watching(loop, python), "run", "--log", "json", "--json", "--store", store]
+        run += self._settings()
         command = ["sh", "-c", 'log=$1; shift; exec "$@" 2>"$log"', "sh", str(log), *run]
         sample, began = self._turn(f"{AGENT}|{newest.name}", command, self._environ(), self._folder)
         committed = max(_committed(log))
-        return (self._with_stamps(sample, began, committed),)
+        watched = Sample(sample.who, {**sample.figures, **loop_figures(loop)})
+        return (self._with_stamps(watched, began, committed),)
 
     def recipe(self, newest: Newest) -> Iterable[Sample]:
         """Run the shell on its kept disk."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.loops import loop_figures, stall_target, watching
 from benchmarks.measured import measured
 from benchmarks.memory import machine_environment
 from benchmarks.peers import Endpoint
@@ -58,6 +59,7 @@ def ends(rounds: int) -> Findings:
             "tail: to the power-off's request, s", TAIL_LIMIT, "s", case.values(TAIL, "seconds")
         ),
         Target("idle pull, requests", 1, "requests", (idle,)),
+        *(stall_target(kind, case.values(kind, "stall")) for kind in (PLAIN, BROWSER, TAIL)),
     )
     notes = (
         (
@@ -113,11 +115,13 @@ class _Desk:
         environ = {**self._endpoint.environ, **self._engine.environ, "HOME": str(self._folder)}
         environ["PATH"] = f"{self._bin}:{os.environ['PATH']}"
         began = time.time()
-        command = [str(self._mayfly), "run", "--json", "--store", store, *pairs]
+        loop, python = self._folder / "loop", self._mayfly.with_name("python")
+        command = [*watching(loop, python), "run", "--json", "--store", store, *pairs]
         whole = measured(self._kind, command, environ, cwd=self._folder)
         stamp, off = float(self._stamp.read_text()), float(self._off.read_text())
         seconds = off - stamp if self._kind == TAIL else stamp - began
-        return (Sample(self._kind, {**whole.figures, "seconds": seconds}),)
+        figures = {**whole.figures, "seconds": seconds, **loop_figures(loop)}
+        return (Sample(self._kind, figures),)
 
 
 def idle_pull() -> int:

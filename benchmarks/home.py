@@ -9,7 +9,6 @@ import os
 import random
 import re
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +26,7 @@ from agent.contract.entries import MOST_JOBS, Ended, Object, Planned
 from agent.contract.facts import Cost, Schedule
 from agent.contract.layout import JobKey
 from agent.contract.results import JobCause, JobStatus, RunStatus
+from benchmarks.loops import loop_figures, stall_target, watching
 from benchmarks.results import Case, Findings, Sample, Target
 from tests.bucket.entries import RELEASE, RunWriter
 from tests.bucket.objects import Objects
@@ -42,6 +42,7 @@ PAGES = 21
 START_SECONDS = 300.0
 SCRAPE_LIMIT, PAGE_LIMIT = 0.3, 0.3
 PEAK_LIMIT = 150.0
+LOOP = "loop"
 
 
 Put = Callable[[Mapping[str, bytes]], None]
@@ -73,6 +74,7 @@ class Figures:
         scrapes, pages, jobs: Of `/metrics`, of `/`, and of the page of a job.
         first_peak, peak, steady: Resident memory: the most of the first start, of the second, and after all scrapes.
         database: Size of the history.
+        stall: The longest stall of the event loop after the first start.
     """
 
     past: Past
@@ -87,9 +89,10 @@ class Figures:
     peak: float
     steady: float
     database: float
+    stall: float
 
 
-def measure(past: Past, mayfly: Path, store: str, put: Put, environ: Mapping[str, str]) -> Figures:
+def measure(past: Past, store: str, put: Put, environ: Mapping[str, str]) -> Figures:
     """Fill a bucket with a history, and serve it."""
     today = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=4)
     put(
@@ -97,9 +100,9 @@ def measure(past: Past, mayfly: Path, store: str, put: Put, environ: Mapping[str
     )
     with tempfile.TemporaryDirectory(prefix="mayfly-bench-") as name:
         folder = Path(name)
-        with serving(mayfly, store, folder, environ) as (_, first, pid):
+        with serving(store, folder, environ) as (_, first, pid):
             first_peak = memory(pid)[1]
-        with serving(mayfly, store, folder, environ) as (port, again, pid):
+        with serving(store, folder, environ) as (port, again, pid):
             scrapes = [timed(port, "/metrics") for _ in range(SCRAPES)]
             pages = [timed(port, "/") for _ in range(PAGES)]
             jobs = [timed(port, "/jobs/main/shop-001") for _ in range(PAGES)]
@@ -108,6 +111,7 @@ def measure(past: Past, mayfly: Path, store: str, put: Put, environ: Mapping[str
             wait_run(port, today)
             increment = time.monotonic() - began
             steady, peak = memory(pid)
+        stall = loop_figures(folder / LOOP)["stall"]
         size = sum(path.stat().st_size for path in folder.glob("home.history*")) / 2**20
     return Figures(
         past=past,
@@ -122,13 +126,12 @@ def measure(past: Past, mayfly: Path, store: str, put: Put, environ: Mapping[str
         peak=peak,
         steady=steady,
         database=size,
+        stall=stall,
     )
 
 
 def at_home(_rounds: int) -> Findings:
     """Measure the service against both kinds of bucket, once: it is asked often enough in one go."""
-    # The one of this environment: it has the extra `home`.
-    mayfly = Path(sys.executable).with_name("mayfly")
     environ = {key: value for key, value in os.environ.items() if not key.startswith("MAYFLY_")}
     with tempfile.TemporaryDirectory(prefix="mayfly-bench-") as name:
         years, many = Path(name) / "years", Path(name) / "many"
@@ -140,9 +143,9 @@ def at_home(_rounds: int) -> Findings:
             }
             put = into_s3(_store(server, bucket))
             found = (
-                measure(YEARS, mayfly, years.as_uri(), into_folder(years), environ),
-                measure(YEARS, mayfly, f"s3://{bucket}/bench", put, {**environ, **keys}),
-                measure(MANY, mayfly, many.as_uri(), into_folder(many), environ),
+                measure(YEARS, years.as_uri(), into_folder(years), environ),
+                measure(YEARS, f"s3://{bucket}/bench", put, {**environ, **keys}),
+                measure(MANY, many.as_uri(), into_folder(many), environ),
             )
     notes = ("Daily runs. A new run is looked for every second.",)
     targets = tuple(target for figures in found for target in _targets(figures))
@@ -168,6 +171,7 @@ def _targets(figures: Figures) -> Iterator[Target]:
     yield Target(f"home: page of a job ({where})", PAGE_LIMIT, "s", figures.jobs)
     peak = max(figures.first_peak, figures.peak)
     yield Target(f"home: peak memory ({where})", PEAK_LIMIT, "MB", (peak,))
+    yield stall_target(f"home ({where})", [figures.stall])
 
 
 def _case(figures: Figures) -> Case:
@@ -292,11 +296,13 @@ def into_s3(store: S3Store) -> Put:
 
 @contextmanager
 def serving(
-    mayfly: Path, store: str, folder: Path, environ: Mapping[str, str]
+    store: str, folder: Path, environ: Mapping[str, str]
 ) -> Iterator[tuple[int, float, int]]:
     """Serve a bucket; yield the port, the seconds until it was read, and the process id."""
     port = free_port()
-    command = [str(mayfly), "serve", "--listen", f"{LOOPBACK}:{port}", "--store", store]
+    # The Python of this environment: it has the extra `home`.
+    command = [*watching(folder / LOOP), "serve", "--listen", f"{LOOPBACK}:{port}"]
+    command += ["--store", store]
     command += ["--history", str(folder / "home.history"), "--interval", "1s"]
     with (folder / "log").open("a") as log:
         began = time.monotonic()

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from benchmarks.loops import stall_target, watching
 from benchmarks.measured import measured
 from benchmarks.peers import Endpoint
 from benchmarks.results import ROOT, Case, Findings, Sample, Target, in_turn
@@ -37,7 +38,6 @@ name = "small"
 command = ["sh", "-c", "sleep 1; echo $MAYFLY_MATRIX_V > $MAYFLY_OUTPUT_DIR/v"]
 matrix = {{ v = {values} }}
 """
-LOOP_MILLISECONDS = 50.0
 
 
 def many_files(rounds: int) -> Findings:
@@ -63,12 +63,7 @@ def many_files(rounds: int) -> Findings:
         Target(
             "CPU of the hand-off, 10 x the files", GROWTH_LIMIT, "x", tuple(a / b for a, b in pairs)
         ),
-        Target(
-            f"{SMALL_JOBS}: event loop busy at once",
-            LOOP_MILLISECONDS,
-            "ms",
-            tuple(1000 * busy for busy in jobs.values(SMALL_JOBS, "busy")),
-        ),
+        stall_target(SMALL_JOBS, jobs.values(SMALL_JOBS, "stall")),
     )
     notes = (
         (
@@ -126,7 +121,7 @@ def _small_jobs(folder: Path, mayfly: Path, endpoint: Endpoint) -> Callable[[], 
     values = json.dumps([str(number) for number in range(VALUES)])
     repo.release("v1.0.0", {"jobs.toml": SMALL_JOBS_FILE.format(values=values)})
     report = folder / "watched"
-    watched = [str(mayfly.with_name("python")), "-m", "benchmarks.watched", str(report)]
+    watched = watching(report, mayfly.with_name("python"))
 
     def run() -> Iterable[Sample]:
         with tempfile.TemporaryDirectory(prefix="mayfly-bench-") as name:
@@ -134,7 +129,7 @@ def _small_jobs(folder: Path, mayfly: Path, endpoint: Endpoint) -> Callable[[], 
             where = f"s3://{endpoint.bucket}/small"
             command = [*watched, "run", "--json", "--store", where, *settings]
             environ = {**endpoint.environ, "HOME": str(folder)}
-            whole = measured(SMALL_JOBS, command, environ, cwd=ROOT)
+            whole = measured(SMALL_JOBS, command, environ)
         told = json.loads(report.read_text())
         figures = {"wall": whole.figures["wall"], **told, "per job": 1000 * told["own"] / VALUES}
         return (Sample(SMALL_JOBS, figures),)

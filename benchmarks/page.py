@@ -6,7 +6,16 @@ from pathlib import Path
 from benchmarks.results import ROOT, Case, Result, Target
 
 PAGE = ROOT / "docs" / "performance.md"
-UNITS = {"wall": "s", "cpu": "CPU s", "peak": "MB", "seconds": "s to there", "own": "agent's CPU s"}
+UNITS = {
+    "wall": "s",
+    "cpu": "CPU s",
+    "peak": "MB",
+    "seconds": "s to there",
+    "own": "agent's CPU s",
+    "server": "server's CPU s",
+    "stall": "longest stall of the event loop, s",
+    "busy": "CPU s of it",
+}
 HEAD = """# Performance
 
 How long the machine is up for the same work, and what it costs on the way. `make bench` measures everything and writes
@@ -64,7 +73,9 @@ def _figure(value: float, target: Target) -> str:
 
 
 def _verdict(target: Target) -> str:
-    return "reached" if target.reached else "**not reached**"
+    if target.reached:
+        return "reached"
+    return f"**not reached**. {target.floor}" if target.floor else "**not reached**"
 
 
 def _part(result: Result) -> Iterator[str]:

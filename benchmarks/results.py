@@ -76,6 +76,7 @@ class Target:
         unit: `x` for a ratio; otherwise s, MB or requests.
         values: One of each round.
         against: Whom a ratio compares with.
+        floor: What nobody who does the same gets below, as a sentence; shown where the figure is not reached.
     """
 
     what: str
@@ -83,6 +84,7 @@ class Target:
     unit: str
     values: tuple[float, ...]
     against: str = ""
+    floor: str = ""
 
     @property
     def median(self) -> float:
@@ -115,10 +117,19 @@ class Result:
     findings: Findings
 
 
-def ratio(what: str, case: Case, figure: str, limit: float, *, who: str, against: str) -> Target:
+def ratio(
+    what: str,
+    case: Case,
+    figure: str,
+    limit: float,
+    *,
+    who: str,
+    against: str,
+    floor: str = "",
+) -> Target:
     """Return a target that compares, round by round, since what disturbs a round disturbs both."""
     pairs = zip(case.values(who, figure), case.values(against, figure), strict=True)
-    return Target(what, limit, "x", tuple(ours / theirs for ours, theirs in pairs), against)
+    return Target(what, limit, "x", tuple(ours / theirs for ours, theirs in pairs), against, floor)
 
 
 def in_turn(turns: Mapping[str, Callable[[], Iterable[Sample]]], rounds: int) -> tuple[Sample, ...]:

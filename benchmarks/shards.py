@@ -16,8 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from agent.jobs.selection import home_of
+from benchmarks.loops import loop_figures, stall_target, watching
 from benchmarks.results import Case, Findings, Sample, Target, in_turn
 from tests.bucket.bucket import Bucket
+from tests.parts.command import MAYFLY
 from tests.parts.faultproxy import FaultProxy, Seen
 from tests.parts.seaweed import S3Server
 from tests.run.bench import Bench
@@ -29,6 +31,7 @@ WAIT = float(os.environ.get("MAYFLY_BENCH_WAIT", "8"))
 """Seconds that each job waits."""
 AT_ONCE = 6
 """Jobs of a shard at once."""
+LOOP = "loop"
 LIMIT = 1.2
 """Times the ideal."""
 FEW, MANY = 4, 24
@@ -71,6 +74,8 @@ def shards(rounds: int) -> Findings:
         )
         for count in SHARDS
     )
+    stalls = zip(*(scaling.values(str(count), "stall") for count in SHARDS), strict=True)
+    targets += (stall_target("shards, all of each number", map(max, stalls)),)
     return Findings((scaling,), targets, {}, (*_prices(few, many), *_home(home)))
 
 
@@ -78,6 +83,15 @@ def ideal(count: int) -> float:
     """Return the seconds that the largest share waits, in rounds of `AT_ONCE`."""
     deal = Counter(home_of(f"shop-{number}", count) for number in range(VALUES))
     return math.ceil(max(deal.values()) / AT_ONCE) * WAIT
+
+
+class _Watched(Bench):
+    """A computer on which each run's event loop is watched; the report is beside its state directory."""
+
+    def command(self, *arguments: str, **settings: str) -> list[str]:
+        """Return the command line of a run."""
+        report = Path(settings.get("paths__state", self.state)).with_name(LOOP)
+        return [*watching(report), *super().command(*arguments, **settings)[len(MAYFLY) :]]
 
 
 class _Yard:
@@ -98,7 +112,9 @@ class _Yard:
         wall = time.monotonic() - began
         if any(codes):
             raise RuntimeError(f"shards ended with {codes}")
-        return Sample(str(count), {"wall": wall, "ideal": ideal(count)})
+        loops = [loop_figures(member.folder / LOOP) for member in members]
+        longest = {name: max(one[name] for one in loops) for name in loops[0]}
+        return Sample(str(count), {"wall": wall, "ideal": ideal(count), **longest})
 
     def requests(self, values: int) -> Counter[str]:
         """Return what a run of one shard asks of the bucket, by kind."""
@@ -125,7 +141,7 @@ class _Yard:
         self._number += 1
         folder = self._folder / str(self._number)
         store, bucket = self._server, self._server.make_bucket()
-        bench = Bench.make(folder, Bucket.on_s3(store, bucket, endpoint=self._proxy.url))
+        bench = _Watched.make(folder, Bucket.on_s3(store, bucket, endpoint=self._proxy.url))
         bench.settings["limits.jobs"] = str(AT_ONCE)
         shops = ", ".join(f'"{number}"' for number in range(values))
         jobs = (

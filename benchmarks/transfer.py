@@ -4,15 +4,14 @@ Mayfly's side is the whole hand-off: reading as if the job were hostile, hashing
 listing, sealing, committing; and the whole pull: hashes compared, files synced, folders renamed into place.
 """
 
-import hashlib
 import json
+import os
 import random
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 from agent.contract.layout import job_prefix
 from benchmarks.handoff import JOB
+from benchmarks.loops import loop_figures, stall_target, watching
 from benchmarks.measured import measured
 from benchmarks.peers import CHECKED, Endpoint, Peers, peers
 from benchmarks.results import ROOT, Case, Findings, Sample, Target, in_turn, ratio
@@ -34,8 +34,6 @@ PULL = "mayfly pull"
 SHOWN_SECONDS = 0.02
 KEPT_BYTES = 50 * MB
 """Of a load: what was fetched of larger ones is removed at once, since the disk is small."""
-LOOP_MILLISECONDS = 50.0
-HASHED_MB = 1000
 FAST = frozenset({"s5cmd", CHECKED, "rclone"})
 """The peers that large loads are measured against; the others take four times as long, as the smaller loads show."""
 SLOW_TO_CARRY = 100 * MB
@@ -73,30 +71,53 @@ def _small(count: int) -> tuple[int, ...]:
 
 THOUSAND = Load("1,000 files of 2 to 60 kB", _small(1_000))
 FOUR = Load("four files of 100 MB", (100 * MB,) * 4)
+HUGE = Load("one file of 2 GB", (2_000 * MB,), large=True)
 LOADS = (
     THOUSAND,
     Load("10,000 files of 2 to 60 kB", _small(10_000), large=True),
     FOUR,
-    Load("one file of 2 GB", (2_000 * MB,), large=True),
+    HUGE,
     Load(
         "a mix: 500 small, twenty of 3 MB, two of 50 MB",
         _small(500) + (3 * MB,) * 20 + (50 * MB,) * 2,
     ),
 )
 
+UP_AIMS = {THOUSAND.name: 0.95, FOUR.name: 1.0}
+"""Of the wall time of the fastest peer, at most."""
+DOWN_AIMS = {THOUSAND.name: (1.0, 0.9), FOUR.name: (1.3, 0.5), HUGE.name: (1.3, 0.6)}
+"""Of that of the fastest peer, which verifies and syncs nothing, and of the one that does."""
+PEAK_AIM = 100.0
+UP_CPU_AIM = 1.0
+
+START, READ, SEND = (
+    "Python's start, and the command's imports",
+    "read, and nothing else",
+    "send, and nothing else",
+)
+HASH, HASH_TWO, WRITE = "SHA-256", "SHA-256, two threads", "write and sync, and nothing else"
+STEPS = {READ: "read", SEND: "send", HASH: "hash", HASH_TWO: "hash2", WRITE: "write"}
+LIMITS = (START, *STEPS)
+IMPORTS = (
+    "import consumer.cli.pull, consumer.bucket, consumer.follow, consumer.store, agent.config.locate, "
+    "consumer.pull.session, consumer.pull.watch"
+)
+
 
 def loopback(rounds: int) -> Findings:
-    """Measure every load over the loopback."""
+    """Measure every load over the loopback; `MAYFLY_BENCH_LOADS=0,2` measures some, by their places in `LOADS`."""
+    chosen = os.environ.get("MAYFLY_BENCH_LOADS", "")
+    loads = [LOADS[int(place)] for place in chosen.split(",")] if chosen else LOADS
     found = peers()
-    cases = [case for load in LOADS for case in _carry(found, load, rounds, slow=False)]
-    targets = (*_small_targets(cases), *_large_targets(cases), *_loop_targets(cases))
+    cases = [case for load in loads for case in _carry(found, load, rounds, slow=False)]
     programs = {"the hand-off": _Carrier.profiled_hand_off, f"`{PULL}`": _Carrier.profiled_pull}
     profiles = (
         _profile(found, load, what, profiled)
         for what, profiled in programs.items()
         for load in (THOUSAND, FOUR)
+        if load in loads
     )
-    return Findings(tuple(cases), targets, found.versions(), (*_notes(), *profiles))
+    return Findings(tuple(cases), _targets(cases), found.versions(), (*_notes(), *profiles))
 
 
 def few(rounds: int) -> Findings:
@@ -104,8 +125,7 @@ def few(rounds: int) -> Findings:
     found = peers()
     loads = [replace(load, large=True) for load in (THOUSAND, FOUR)]
     cases = [case for load in loads for case in _carry(found, load, rounds, slow=False)]
-    targets = (*_small_targets(cases), *_large_targets(cases))
-    return Findings(tuple(cases), targets, found.versions())
+    return Findings(tuple(cases), _targets(cases), found.versions())
 
 
 def link(rounds: int) -> Findings:
@@ -118,7 +138,8 @@ def link(rounds: int) -> Findings:
             "each direction for all connections together, no loss, no slow start."
         ),
     )
-    return Findings(tuple(cases), (), found.versions(), (*_notes(), *notes))
+    targets = tuple(_loop_targets(cases))
+    return Findings(tuple(cases), targets, found.versions(), (*_notes(), *notes))
 
 
 def _notes() -> tuple[str, ...]:
@@ -132,20 +153,13 @@ def _notes() -> tuple[str, ...]:
             "Event loop: its longest turn. `stall` is by the clock, with what other programs took of the cores; "
             "`busy` is CPU time of its thread alone."
         ),
-        _hashing_speed(),
-        f"`{CHECKED}` does what a verified pull does, and counts for no figure that is to be reached.",
-    )
-
-
-def _hashing_speed() -> str:
-    data, digest = bytes(MB), hashlib.sha256()
-    began = time.thread_time()
-    for _ in range(HASHED_MB):
-        digest.update(data)
-    took = time.thread_time() - began
-    return (
-        f"What nobody who verifies can go below: SHA-256 takes {took:.2f} s of a core for a gigabyte here, as Python "
-        "calls it."
+        (
+            "Limits: each step alone, by a program in Python that does nothing else "
+            "([`floor.py`](../benchmarks/floor.py)), in the same rounds. The floor is the start, and then the longest "
+            "of the steps or, where that is longer, the processor time of all of them and of the server, spread evenly "
+            "over the cores: all steps at once, none of which waits for another. A file is read in ranges of 10 MiB "
+            "and sent in one request, four at once; of small ones sixteen."
+        ),
     )
 
 
@@ -178,11 +192,12 @@ def _carry(found: Peers, load: Load, rounds: int, *, slow: bool) -> list[Case]:
                 down += carrier.down(portion)
                 loops += carrier.watched(portion)
             shutil.rmtree(folder / "server")
-    return [
-        Case(f"up: {load.name}", group, tuple(up)),
-        Case(f"down: {load.name}", group, tuple(down)),
-        Case(f"event loop: {load.name}", group, tuple(loops)),
+    cases = [
+        Case(f"{way}: {load.name}", group, tuple(one for one in some if one.who not in LIMITS))
+        for way, some in (("up", up), ("down", down), ("event loop", loops))
     ]
+    limits = tuple(one for one in (*up, *down) if one.who in LIMITS)
+    return [*cases, Case(f"limits: {load.name}", group, limits)] if limits else cases
 
 
 @contextmanager
@@ -213,12 +228,15 @@ class _Carrier:
         self._folder = folder
         self._endpoint = endpoint
         self._number = 0
+        self._limited = load.name in DOWN_AIMS and not slow
         self._report = folder / "report"
 
     def up(self, rounds: int) -> Iterable[Sample]:
         """Let everybody send it, each time under a new prefix."""
         names = self._peers.uploads(Path(), self._endpoint, "")
         turns: dict[str, Callable[[], Iterable[Sample]]] = {AGENT: self._hand_over}
+        if self._limited:
+            turns["limits"] = lambda: self._alone((SEND,), self._urls("put_object", self._prefix()))
         return in_turn(turns | {name: self._sender(name) for name in self._who(names)}, rounds)
 
     def down(self, rounds: int) -> Iterable[Sample]:
@@ -228,12 +246,46 @@ class _Carrier:
         prefix = f"home/{job_prefix(first.split('/')[2], JOB)}".rstrip("/")
         names = self._peers.downloads(prefix, self._endpoint, Path())
         turns: dict[str, Callable[[], Iterable[Sample]]] = {PULL: self._pull}
+        if self._limited:
+            urls = self._urls("get_object", f"{prefix}/files")
+            turns["limits"] = lambda: self._alone((READ, HASH, HASH_TWO, WRITE), urls)
         fetchers = {name: self._fetcher(name, prefix) for name in self._who(names)}
         return in_turn(turns | fetchers, rounds)
 
     def _who(self, names: Iterable[str]) -> list[str]:
         everybody = not (self._load.large or (self._slow and sum(self._load.sizes) > SLOW_TO_CARRY))
         return [name for name in names if name in FAST or everybody]
+
+    def _urls(self, action: str, prefix: str) -> list[tuple[str, int]]:
+        """Return a signed URL and a size for each file."""
+        client, many = self._endpoint.server.client(), self._folder / "source" / "many"
+        files = [path for path in sorted(many.rglob("*")) if path.is_file()]
+        keys = [f"{prefix}/{path.relative_to(many).as_posix()}" for path in files]
+        where = [{"Bucket": self._endpoint.bucket, "Key": key} for key in keys]
+        signed = [
+            client.generate_presigned_url(action, Params=one, ExpiresIn=36_000) for one in where
+        ]
+        return [(url, path.stat().st_size) for url, path in zip(signed, files, strict=True)]
+
+    def _alone(self, steps: Iterable[str], urls: list[tuple[str, int]]) -> Iterator[Sample]:
+        """Yield what each step of a transfer takes alone."""
+        given = self._folder / "urls"
+        given.write_text(json.dumps(urls))
+        for step in steps:
+            with self._empty() as target:
+                command = [sys.executable, "-m", "benchmarks.floor", STEPS[step]]
+                command += [str(self._report), str(target), str(given)]
+                whole = self._measured(step, command, cwd=ROOT)
+            yield Sample(step, {**whole.figures, **json.loads(self._report.read_text())})
+            if step == READ:
+                yield self._measured(START, [sys.executable, "-c", IMPORTS])
+
+    def _measured(self, who: str, command: list[str], cwd: Path | None = None) -> Sample:
+        """Run a program as `measured` does; tell what the server used meanwhile as well."""
+        before = _cpu_seconds(self._endpoint.server.pid)
+        sample = measured(who, command, self._endpoint.environ, cwd=cwd)
+        server = _cpu_seconds(self._endpoint.server.pid) - before
+        return Sample(who, {**sample.figures, "server": server})
 
     def _prefix(self) -> str:
         self._number += 1
@@ -243,16 +295,15 @@ class _Carrier:
         source = self._folder / "source"
         command = [sys.executable, "-m", "benchmarks.handoff", str(source), self._endpoint.bucket]
         command += [prefix or self._prefix(), str(self._report)]
-        whole = measured(PROCESS, command, self._endpoint.environ, cwd=ROOT)
+        whole = self._measured(PROCESS, command, ROOT)
         told = json.loads(self._report.read_text())
-        inner = {"wall": told["wall"], "cpu": told["cpu"], "peak": whole.figures["peak"]}
-        return whole, Sample(AGENT, inner)
+        return whole, Sample(AGENT, {**whole.figures, "wall": told["wall"], "cpu": told["cpu"]})
 
     def _sender(self, name: str) -> Callable[[], Iterable[Sample]]:
         def send() -> Iterable[Sample]:
             source = self._folder / "source" / "many"
             command = self._peers.uploads(source, self._endpoint, self._prefix())[name]
-            return (measured(name, command, self._endpoint.environ),)
+            return (self._measured(name, command),)
 
         return send
 
@@ -260,7 +311,7 @@ class _Carrier:
         def fetch() -> Iterable[Sample]:
             with self._empty() as target:
                 command = self._peers.downloads(prefix, self._endpoint, target)[name]
-                sample = measured(name, command, self._endpoint.environ)
+                sample = self._measured(name, command)
                 self._check(target)
             return (sample,)
 
@@ -271,7 +322,7 @@ class _Carrier:
             store = f"s3://{self._endpoint.bucket}/home"
             mayfly = str(Path(sys.executable).with_name("mayfly"))
             command = [mayfly, "pull", str(target), "--store", store]
-            sample = measured(PULL, command, self._endpoint.environ)
+            sample = self._measured(PULL, command)
             self._check(target)
         return (sample,)
 
@@ -295,9 +346,8 @@ class _Carrier:
     def _pull_watched(self) -> Iterable[Sample]:
         with self._empty() as target:
             store = f"s3://{self._endpoint.bucket}/home"
-            command = [sys.executable, "-m", "benchmarks.watched", str(self._report)]
-            command += ["pull", str(target), "--store", store]
-            measured(PULL, command, self._endpoint.environ, cwd=ROOT)
+            command = [*watching(self._report), "pull", str(target), "--store", store]
+            measured(PULL, command, self._endpoint.environ)
             self._check(target)
         return (_of_loop(PULL, self._report),)
 
@@ -330,38 +380,67 @@ class _Carrier:
 
 
 def _of_loop(who: str, report: Path) -> Sample:
-    told = json.loads(report.read_text())
-    return Sample(who, {name: told[name] for name in ("stall", "busy")})
+    return Sample(who, loop_figures(report))
 
 
-def _case(cases: Iterable[Case], way: str, load: Load) -> Case:
-    return next(case for case in cases if case.name == f"{way}: {load.name}")
+def _cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has used (proc(5), `stat`)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _small_targets(cases: Iterable[Case]) -> Iterator[Target]:
-    case = _case(cases, "up", THOUSAND)
-    against = case.fastest("wall", but=(AGENT, PROCESS))
-    yield ratio("1,000 small files up, wall", case, "wall", 0.9, who=AGENT, against=against)
-    yield ratio("1,000 small files up, CPU", case, "cpu", 1.0, who=AGENT, against=against)
-    yield _pull_target(cases, "1,000 small files", THOUSAND)
+def _targets(cases: Sequence[Case]) -> tuple[Target, ...]:
+    there = {case.name: case for case in cases}
+    up = [load for load in UP_AIMS if f"up: {load}" in there]
+    down = [load for load in DOWN_AIMS if f"down: {load}" in there]
+    return (
+        *(target for load in up for target in _up_targets(there, load)),
+        *(target for load in down for target in _down_targets(there, load)),
+        *_loop_targets(cases),
+    )
 
 
-def _large_targets(cases: Iterable[Case]) -> Iterator[Target]:
-    case = _case(cases, "up", FOUR)
-    against = case.fastest("wall", but=(AGENT, PROCESS))
-    yield ratio("four of 100 MB up, wall", case, "wall", 1.0, who=AGENT, against=against)
-    yield Target("four of 100 MB up, peak memory", 100.0, "MB", case.values(PROCESS, "peak"))
-    yield _pull_target(cases, "four of 100 MB", FOUR)
+def _up_targets(cases: Mapping[str, Case], load: str) -> Iterator[Target]:
+    case, limits = cases[f"up: {load}"], cases[f"limits: {load}"]
+    against, aim = case.fastest("wall", but=(AGENT, PROCESS)), UP_AIMS[load]
+    floor = _floor(case, limits, AGENT, (SEND, HASH), against)
+    what = f"{load} up"
+    yield ratio(f"{what}, wall", case, "wall", aim, who=AGENT, against=against, floor=floor)
+    if load == THOUSAND.name:
+        yield ratio(f"{what}, CPU", case, "cpu", UP_CPU_AIM, who=AGENT, against=against)
+    else:
+        yield Target(f"{what}, peak memory", PEAK_AIM, "MB", case.values(PROCESS, "peak"))
+
+
+def _down_targets(cases: Mapping[str, Case], load: str) -> Iterator[Target]:
+    case, limits = cases[f"down: {load}"], cases[f"limits: {load}"]
+    fastest = case.fastest("wall", but=(PULL, CHECKED))
+    for against, aim in zip((fastest, CHECKED), DOWN_AIMS[load], strict=True):
+        floor = _floor(case, limits, PULL, (READ, HASH, WRITE), against)
+        what = f"{load} pulled, verified, wall"
+        yield ratio(what, case, "wall", aim, who=PULL, against=against, floor=floor)
+
+
+def _floor(case: Case, limits: Case, who: str, steps: Sequence[str], against: str) -> str:
+    """Tell below what nobody gets who does these steps in Python, and how far from that `who` is; by medians."""
+    start = limits.median(START, "wall") if who == PULL else 0.0
+    alone = {step: limits.median(step, "wall") for step in steps}
+    # Two threads hash four files faster, and neither one file nor many small ones.
+    alone[HASH] = min(alone[HASH], limits.median(HASH_TWO, "wall"))
+    cores = os.cpu_count() or 1
+    used = sum(limits.median(step, "cpu") for step in steps) + limits.median(steps[0], "server")
+    rest = max(*alone.values(), used / cores)
+    theirs, ours = case.median(against, "wall"), case.median(who, "wall")
+    floor = start + rest
+    each = ", ".join(f"{step} {seconds:.2f} s" for step, seconds in alone.items())
+    first = f"{START} {start:.2f} s, then the longest of: " if start else "the longest of: "
+    return (
+        f"Floor {floor / theirs:.2f} x: {floor:.2f} s of {who}'s {ours:.2f} s ({first}{each}, "
+        f"{used:.2f} s of processor time, the server's with it, on {cores} cores)."
+    )
 
 
 def _loop_targets(cases: Iterable[Case]) -> Iterator[Target]:
     for who in (AGENT, PULL):
-        busy = [case.values(who, "busy") for case in cases if case.name.startswith("event loop")]
-        values = tuple(max(each) * 1000 for each in zip(*busy, strict=True))
-        yield Target(f"{who}: event loop busy at once, all loads", LOOP_MILLISECONDS, "ms", values)
-
-
-def _pull_target(cases: Iterable[Case], what: str, load: Load) -> Target:
-    case = _case(cases, "down", load)
-    against = case.fastest("wall", but=(PULL, CHECKED))
-    return ratio(f"{what} pulled, verified, wall", case, "wall", 1.0, who=PULL, against=against)
+        loops = [case.values(who, "stall") for case in cases if case.name.startswith("event loop")]
+        yield stall_target(f"{who}, all loads", [max(each) for each in zip(*loops, strict=True)])

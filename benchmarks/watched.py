@@ -7,13 +7,12 @@ lengthen; `own`, CPU seconds of this process without those that it started; `pea
 
 import asyncio
 import json
-import os
 import resource
 import selectors
 import sys
-from contextlib import suppress
 from pathlib import Path
 from time import monotonic, process_time, thread_time
+from typing import NoReturn
 
 
 class _Selector(selectors.EpollSelector):
@@ -52,18 +51,21 @@ def seen() -> dict[str, float]:
     }
 
 
-def main(report: Path, arguments: list[str]) -> int:
-    """Run the program; return its exit code."""
+def main(report: Path, arguments: list[str]) -> None:
+    """Run the program as it is, and write the report before it ends."""
     watch()
-    from agent.cli import mayfly  # noqa: PLC0415 -- as late as the program itself imports it
+    import agent.cli  # noqa: PLC0415 -- as late as the program itself imports it
 
-    code = 0
-    with suppress(SystemExit):
-        code = mayfly(arguments, standalone_mode=False) or 0
-    report.write_text(json.dumps(seen()))
-    return code
+    leave = agent.cli.leave
+
+    def written(code: int) -> NoReturn:
+        report.write_text(json.dumps(seen()))
+        leave(code)
+
+    agent.cli.leave = written  # the program ends there, in no other way
+    sys.argv[1:] = arguments
+    agent.cli.main()
 
 
 if __name__ == "__main__":
-    # As the program itself leaves: the bucket's client has threads.
-    os._exit(main(Path(sys.argv[1]), sys.argv[2:]))
+    main(Path(sys.argv[1]), sys.argv[2:])

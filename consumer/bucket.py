@@ -38,8 +38,8 @@ ANSWERS_AT_ONCE = 48
 FRAME_BYTES = 256 * 1024
 """What is taken from the client at a time, where it is copied at once: a larger one costs new pages each time."""
 PART_BYTES = 8 * 1024**2
-"""What one request asks of a large object. Two each of four objects take half a minute on 20 Mbit/s, and the client
-allows two minutes; who reads one object has to take a megabit a second."""
+"""What one request of `pieces` asks of a large object. Two each of four objects take half a minute on 20 Mbit/s, and
+the client allows two minutes; who reads one object has to take a megabit a second."""
 ANSWER_SECONDS = float(REQUEST_SECONDS + RETRY_SECONDS)
 """How long a store may be silent: the client's own limits in sum, for stores that are folders and pipes as well."""
 
@@ -155,7 +155,7 @@ class ReadOnlyBucket:
         Args:
             key: The object's.
             start: Where the part begins.
-            part: Where it goes, with as many bytes as are wanted: `PART_BYTES` at most, because the client bounds each
+            part: Where it goes, with as many bytes as are wanted: a few mebibytes, because the client bounds each
                 request as a whole.
             size: What the object should have. Who wants all of it in one part hears of a larger one.
 
@@ -226,8 +226,8 @@ class ReadOnlyBucket:
             return await self._get(key, start, min(start + PART_BYTES, size), size)
 
     async def _get(self, key: str, start: int, end: int, size: int) -> "GetResult":
-        """Ask for a part of an object; for all of an object that should be no larger than one."""
-        options: GetOptions = {"range": (start, end)} if size > PART_BYTES else {}
+        """Ask for a part of an object; for all of an object that should be no larger."""
+        options: GetOptions = {"range": (start, end)} if end - start < size else {}
         return await obstore.get_async(self._store, key, options=options)
 
 

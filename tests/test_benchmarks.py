@@ -1,5 +1,6 @@
 """The benchmarks' own parts: figures that are kept, turns that are fair, a link that is slow, clean peaks."""
 
+import json
 import os
 import socket
 import subprocess
@@ -12,10 +13,21 @@ from pathlib import Path
 import pytest
 
 from benchmarks import page, results
+from benchmarks.floor import PART
+from benchmarks.loops import loop_figures, watching
 from benchmarks.measured import FailedError, measured
 from benchmarks.quick import compared
 from benchmarks.results import Case, Findings, Result, Sample, Target, in_turn, ratio
+from tests.parts.command import completed, output_of, surroundings
+from tests.parts.seaweed import S3Server
 
+STEPS = {
+    "hash": "get_object",
+    "hash2": "get_object",
+    "write": "get_object",
+    "read": "get_object",
+    "send": "put_object",
+}
 LINK = Path(results.__file__).with_name("link.py")
 MILLISECONDS = 60
 
@@ -40,13 +52,16 @@ def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
 def test_the_page_says_what_is_reached_and_what_was_never_measured(tmp_path: Path) -> None:
     """Both stand beside each other, and a part without figures names the command that makes them."""
     case = Case("work", "here", (Sample("a", {"wall": 1.0}), Sample("b", {"seconds": 2.0})))
-    targets = (Target("slow", 1, "s", (2.0, 3.0)), Target("quick", 1, "s", (0.5,)))
+    targets = (
+        Target("slow", 1, "s", (2.0, 3.0), floor="Floor 2 s."),
+        Target("quick", 1, "s", (0.5,), floor="Floor 0.4 s."),
+    )
     machine = {"cores": 2, "processor": "p", "memory_gb": 1, "system": "s", "load": [0.1, 0.2]}
     findings = Findings((case,), targets, {"peer": "1"}, ("a note",))
     found = Result("one", "2026-01-02T03:04:05+00:00", machine, findings)
     titles = {"one": "First", "two": "Second"}
     text = page.write({"one": found, "two": None}, titles, tmp_path / "page.md").read_text()
-    assert "| slow | <= 1 s | 2.5 s (2.00 to 3.00) | **not reached** |" in text
+    assert "| slow | <= 1 s | 2.5 s (2.00 to 3.00) | **not reached**. Floor 2 s. |" in text
     assert "| quick | <= 1 s | 0.5 s | reached |" in text
     assert "Not measured yet: `python -m benchmarks two`." in text
 
@@ -77,6 +92,42 @@ def test_a_quick_look_shows_committed_figures_beside_todays() -> None:
         "1.50 2.000 -> 3.000 work: a, wall",
     ]
     assert all(line.split()[0] == "new" for line in compared(now, None))
+
+
+def test_a_command_is_watched_as_it_is(tmp_path: Path) -> None:
+    """It ends with its own exit code, and its loop's longest turn is told when it ends."""
+    report, bucket = tmp_path / "loop", tmp_path / "bucket"
+    bucket.mkdir()
+    pull = ["pull", str(tmp_path / "home"), "--store", str(bucket)]
+    ended = completed([*watching(report), *pull], environ=surroundings({}))
+    assert ended.returncode == 0, ended.stderr
+    figures = loop_figures(report)
+    assert 0 < figures["busy"] <= figures["stall"] < 60
+    report.unlink()
+    ended = completed([*watching(report), *pull, "--run", "no"], environ=surroundings({}))
+    assert ended.returncode == 2, ended.stderr
+    assert report.exists()
+
+
+def test_each_step_of_a_transfer_is_measured_alone(tmp_path: Path) -> None:
+    """It hashes, writes, sends and reads the bytes of each file, with a real server at the other end."""
+    content = {"small": os.urandom(5_000), "large": os.urandom(PART + 5)}
+    (folder := tmp_path / "written").mkdir()
+    report, urls = tmp_path / "report", tmp_path / "urls"
+    with S3Server(tmp_path / "server") as server:
+        bucket = server.make_bucket()
+        for name, data in content.items():
+            server.put(bucket, f"get/{name}", data)
+        for step, action in STEPS.items():
+            where = [{"Bucket": bucket, "Key": f"{action[:3]}/{name}"} for name in content]
+            signed = [server.client().generate_presigned_url(action, Params=one) for one in where]
+            urls.write_text(json.dumps([*zip(signed, map(len, content.values()), strict=True)]))
+            command = [sys.executable, "-m", "benchmarks.floor", step]
+            output_of([*command, str(report), str(folder), str(urls)], at=results.ROOT)
+            assert json.loads(report.read_text()).keys() == {"wall", "cpu"}
+        sent = [len(server.get(bucket, key)) for key in server.keys(bucket, "put/")]
+    assert sorted(sent) == [5_000, PART + 5]
+    assert sorted(path.stat().st_size for path in folder.iterdir()) == [5_000, PART + 5]
 
 
 def test_a_program_is_measured_without_what_started_it() -> None:

@@ -12,6 +12,7 @@ import asyncio
 import errno
 import fcntl
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -23,9 +24,8 @@ from pathlib import Path
 from typing import Self
 
 from agent.base.errors import MayflyError, UsageError
-from agent.config.jobsfile import is_job_name
 from agent.contract.entries import Object
-from agent.contract.ids import is_run_id
+from agent.contract.ids import JOB, is_run_id
 from agent.contract.layout import DESCRIPTOR
 
 OURS = ".mayfly"
@@ -134,7 +134,7 @@ class Destination:
     def jobs(self) -> list[str]:
         """Return the jobs that have a folder."""
         with edge("list", self.path):
-            return _folders(self._root, is_job_name)
+            return _folders(self._root, re.compile(JOB).fullmatch)
 
     def runs(self, job: str) -> list[str]:
         """Return the runs of a job that are in place, oldest first."""
@@ -353,7 +353,7 @@ def _names(folder: int) -> list[str]:
         return [entry.name for entry in entries]
 
 
-def _folders(folder: int, is_wanted: Callable[[str], bool]) -> list[str]:
+def _folders(folder: int, is_wanted: Callable[[str], object]) -> list[str]:
     with os.scandir(folder) as entries:
         return sorted(
             entry.name

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from consumer.bucket import PART_BYTES
 from consumer.pull.durable import tells_errors
+from consumer.pull.fetch import PART_BYTES
 from tests.bucket.bucket import Bucket
 from tests.consumer.pulling import NIGHTS, installed, leave, pull_into, pulling, results
 from tests.parts.missing import program

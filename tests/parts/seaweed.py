@@ -73,6 +73,11 @@ class S3Server:
             for socket in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
                 socket.unlink(missing_ok=True)
 
+    @property
+    def pid(self) -> int:
+        """The process id, while it runs."""
+        return self._program.pid
+
     def start(self) -> None:
         """Start it and wait until it stores an object."""
         self._program.start(self._stores, seconds=START_SECONDS)
