@@ -3,17 +3,25 @@
 import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from agent.base.console import aligned, cut
 from agent.base.errors import ExitCode, UsageError
+from agent.config.settings import Cost as Prices
+from agent.machine.cost import LIST_PRICES, always_on_usd_month
 from consumer.cli.command import Options, dump, known_command, known_of, loaded_settings, width
-
-if TYPE_CHECKING:
-    from agent.config.settings import Cost as Prices
-    from consumer.spending import Month, MonthCosts, RunCost
+from consumer.spending import (
+    LIST_USD,
+    POLL_SECONDS,
+    Month,
+    MonthCosts,
+    RunCost,
+    month_costs,
+    month_of,
+    requests_month,
+)
 
 _MONTH = re.compile(r"20[0-9]{2}-(0[1-9]|1[0-2])")
 ALWAYS_ON_TYPE = "t3.medium"
@@ -32,8 +40,6 @@ def cost(*, options: Options, which: str | None) -> ExitCode:
     All amounts are estimates in US dollars: without taxes, free tiers, data transfer and what the bucket stores.
     Beside them stands what a machine would cost that is never off.
     """
-    from consumer.spending import month_costs, month_of  # noqa: PLC0415
-
     first = _first_of(which) if which else None
     known = known_of(options)
     now, zone = known.judged.now, known.judged.zone
@@ -56,17 +62,13 @@ def _first_of(which: str) -> datetime:
     return datetime.strptime(which, "%Y-%m")  # noqa: DTZ007 -- its zone comes next
 
 
-def _always_on(prices: "Prices") -> float:
-    from agent.machine.cost import LIST_PRICES, always_on_usd_month  # noqa: PLC0415
-
+def _always_on(prices: Prices) -> float:
     if prices.always_on_month is not None:
         return prices.always_on_month
     return always_on_usd_month(prices, LIST_PRICES[ALWAYS_ON_TYPE])
 
 
-def _lines(costs: "MonthCosts", prices: "Prices", always: float, now: datetime) -> Iterator[str]:
-    from consumer.spending import LIST_USD, POLL_SECONDS, requests_month  # noqa: PLC0415
-
+def _lines(costs: MonthCosts, prices: Prices, always: float, now: datetime) -> Iterator[str]:
     yield from aligned([HEADINGS, *(_row(run, costs.month) for run in costs.runs)], RIGHT)
     requests = requests_month()
     sums = (
@@ -93,14 +95,14 @@ def _lines(costs: "MonthCosts", prices: "Prices", always: float, now: datetime) 
     yield f"about {_money(requests * LIST_USD, prices)} at S3, nothing at Wasabi. --interval 5m is a fifth of it."
 
 
-def _money(usd: float, prices: "Prices") -> str:
+def _money(usd: float, prices: Prices) -> str:
     text = f"{usd:.2f} USD"
     if prices.currency == "USD":
         return text
     return f"{text} ({usd * prices.exchange:,.0f} {prices.currency})"
 
 
-def _row(run: "RunCost", month: "Month") -> tuple[str, ...]:
+def _row(run: RunCost, month: Month) -> tuple[str, ...]:
     began = f"{run.started.astimezone(month.begin.tzinfo):%m-%d %H:%M}"
     if run.cost is None:
         return (began, *"-----", "-" if run.usd is None else f"~{run.usd:.4f}", run.run)
@@ -118,9 +120,7 @@ def _row(run: "RunCost", month: "Month") -> tuple[str, ...]:
     )
 
 
-def _json(costs: "MonthCosts", prices: "Prices", bucket: str, always: float) -> dict[str, Any]:
-    from consumer.spending import requests_month  # noqa: PLC0415
-
+def _json(costs: MonthCosts, prices: Prices, bucket: str, always: float) -> dict[str, Any]:
     return {
         "bucket": bucket,
         "month": f"{costs.month.begin:%Y-%m}",

@@ -9,18 +9,22 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from agent.base.errors import ExitCode, UsageError
 from agent.batch.named import LATEST
+from agent.config.faults import ConfigurationError, Fault
 from consumer.cli.command import Options, bucket_command, open_bucket, pull_command
 from consumer.options import Since, Units
-
-if TYPE_CHECKING:
-    from consumer.pull.hooks import Hook
-    from consumer.pull.plan import Wish
+from consumer.pull.folder import Destination, FolderError
+from consumer.pull.hooks import Hook
+from consumer.pull.plan import Wish
+from consumer.pull.progress import watching
+from consumer.pull.report import Report, report_json, summary_line
+from consumer.pull.session import pull as pull_once
+from consumer.pull.watch import for_ever, once, until_stopped
+from consumer.store import HistoryError, Store, default_name
 
 SHORTEST_WATCH = 1.0
 """Seconds between two looks into the bucket, at least: each is a request that somebody pays for."""
@@ -63,8 +67,8 @@ def pull(
     *,
     options: Options,
     dest: Path,
-    wish: "Wish",
-    hook: "Hook | None",
+    wish: Wish,
+    hook: Hook | None,
     runs: tuple[str, ...],
     since: datetime | None,
     again: bool,
@@ -72,14 +76,6 @@ def pull(
     watch: float | None,
 ) -> ExitCode:
     """Fetch jobs into DEST as they end: verified, each at once, as DEST/JOB/RUN, with a link DEST/JOB/latest."""
-    from agent.config.faults import ConfigurationError, Fault  # noqa: PLC0415
-    from consumer.pull.folder import Destination, FolderError  # noqa: PLC0415
-    from consumer.pull.progress import watching  # noqa: PLC0415
-    from consumer.pull.report import Report, report_json, summary_line  # noqa: PLC0415
-    from consumer.pull.session import pull as pull_once  # noqa: PLC0415
-    from consumer.pull.watch import for_ever, once, until_stopped  # noqa: PLC0415
-    from consumer.store import HistoryError, Store, default_name  # noqa: PLC0415
-
     if watch is not None and watch < SHORTEST_WATCH:
         raise UsageError(f"--watch takes {SHORTEST_WATCH:g} seconds or more")
     for option, given in (("--again", again), (f"--run {LATEST}", LATEST in runs)):

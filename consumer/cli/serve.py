@@ -6,11 +6,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from agent import __version__
 from agent.base.errors import ExitCode, UsageError
+from agent.config.faults import ConfigurationError, Fault
 from consumer.cli.command import (
     Options,
     history_of,
@@ -20,11 +21,10 @@ from consumer.cli.command import (
     rules_of,
 )
 from consumer.options import Units
-
-if TYPE_CHECKING:
-    from consumer.pull.folder import Destination
-    from consumer.pull.hooks import Hook
-    from consumer.pull.plan import Wish
+from consumer.pull.folder import Destination, FolderError
+from consumer.pull.hooks import Hook
+from consumer.pull.plan import Wish
+from consumer.pull.watch import until_stopped
 
 EXTRA = "pip install 'mayfly[home]'"
 SHORTEST_INTERVAL = 1.0
@@ -76,8 +76,8 @@ def serve(
     interval: float,
     unhealthy_after: float,
     dest: Path | None,
-    wish: "Wish",
-    hook: "Hook | None",
+    wish: Wish,
+    hook: Hook | None,
     print_logs: bool,
 ) -> ExitCode:
     """Serve metrics, health and the pages of what the bucket says, until SIGTERM.
@@ -85,9 +85,7 @@ def serve(
     Its own log goes to stderr: lines on a terminal, else (or with --json) JSON.
     """
     _need_extra()
-    from agent import __version__  # noqa: PLC0415
     from consumer import service  # noqa: PLC0415
-    from consumer.pull.watch import until_stopped  # noqa: PLC0415
     from consumer.web.logs import make_log  # noqa: PLC0415
     from consumer.web.server import parse_address  # noqa: PLC0415
 
@@ -130,10 +128,7 @@ def _need_extra() -> None:
 
 
 @contextmanager
-def _destination(dest: Path) -> "Iterator[Destination]":
-    from agent.config.faults import ConfigurationError, Fault  # noqa: PLC0415
-    from consumer.pull.folder import Destination, FolderError  # noqa: PLC0415
-
+def _destination(dest: Path) -> Iterator[Destination]:
     try:
         with Destination.open(dest) as place:
             yield place
