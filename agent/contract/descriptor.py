@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from agent.contract.names import path_problem
 from agent.contract.results import LARGEST, OpenEnum, Record
@@ -77,6 +77,28 @@ class Descriptor(Record):
     created: str = Field(max_length=64)
     version: str = Field(max_length=300, description="The release's ref.")
     resources: tuple[Resource, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _own_files(self) -> Self:
+        """Refuse a path that leads elsewhere, a name or path used twice, and what `file_problem` finds."""
+        paths: set[str] = set()
+        names: set[str] = set()
+        for resource in self.resources:
+            problem = (
+                path_problem(resource.path)
+                or self.file_problem(resource.path)
+                or ("listed twice" if resource.path in paths else None)
+                or ("another resource has this name" if resource.name in names else None)
+            )
+            if problem:
+                raise ValueError(f"{resource.path!r}: {problem}")
+            paths.add(resource.path)
+            names.add(resource.name)
+        return self
+
+    def file_problem(self, path: str) -> str | None:
+        """Return why a path cannot be one of this kind of package; None when it can."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,20 +177,3 @@ def media_type(path: str) -> str:
     if encoding is not None:
         return _COMPRESSED.get(encoding, "application/octet-stream")
     return kind or "application/octet-stream"
-
-
-def resource_problem(resources: Iterable[Resource]) -> str | None:
-    """Return the first thing that is wrong with resources: a path that leads elsewhere, a name or path used twice."""
-    paths: set[str] = set()
-    names: set[str] = set()
-    for resource in resources:
-        problem = path_problem(resource.path)
-        if problem:
-            return f"{resource.path!r}: {problem}"
-        if resource.path in paths:
-            return f"{resource.path!r}: listed twice"
-        if resource.name in names:
-            return f"{resource.name!r}: two resources have this name"
-        paths.add(resource.path)
-        names.add(resource.name)
-    return None

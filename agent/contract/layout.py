@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote, unquote
 
 from agent.contract.ids import (
     BATCH,
@@ -200,16 +200,15 @@ def parse_key(text: str) -> Key | None:
     for pattern, build in _FORMS:
         match = pattern.fullmatch(text)
         if match is not None:
-            key = build(match)
+            key = build(match) if is_run_id(match["run"]) else None
             return key if key is not None and key.text == text else None
     return None
 
 
 def _entry(match: re.Match[str]) -> EntryKey | None:
     batch = Batch(match["schedule"], match["batch"])
-    if not batch.valid or not is_run_id(match["run"]):
-        return None
-    return EntryKey(batch, match["run"], match["nonce"], int(match["n"]))
+    key = EntryKey(batch, match["run"], match["nonce"], int(match["n"]))
+    return key if batch.valid else None
 
 
 def _pointer(match: re.Match[str]) -> PointerKey | None:
@@ -217,35 +216,21 @@ def _pointer(match: re.Match[str]) -> PointerKey | None:
     return PointerKey(time, match["kind"], entry) if entry and time else None
 
 
-def _manifest(match: re.Match[str]) -> ManifestKey | None:
-    return ManifestKey(match["run"]) if is_run_id(match["run"]) else None
-
-
-def _log(match: re.Match[str]) -> LogKey | None:
-    return LogKey(match["run"], int(match["n"])) if is_run_id(match["run"]) else None
-
-
 def _job(match: re.Match[str]) -> JobKey | None:
     path = match["path"]
-    sound = is_run_id(match["run"]) and path_problem(path) is None
     known = path == DESCRIPTOR or path.startswith((FILES, LOGS, EVIDENCE))
-    return JobKey(match["run"], match["job"], path) if sound and known else None
+    sound = known and path_problem(path) is None
+    return JobKey(match["run"], match["job"], path) if sound else None
 
 
-def _state(match: re.Match[str]) -> StateKey | None:
-    run = match["run"]
-    return StateKey(match["job"], run, match["checkpoint"] is not None) if is_run_id(run) else None
+def _state(match: re.Match[str]) -> StateKey:
+    return StateKey(match["job"], match["run"], match["checkpoint"] is not None)
 
 
-def _release(match: re.Match[str]) -> ReleaseKey | None:
-    try:
-        channel = unquote_to_bytes(match["channel"]).decode()
-    except UnicodeDecodeError:
-        return None
-    run = match["run"]
-    if not is_run_id(run):
-        return None
-    return ReleaseKey(channel, run, match["nonce"], int(match["n"]), match["snapshot"] is not None)
+def _release(match: re.Match[str]) -> ReleaseKey:
+    # Bytes that are not UTF-8 come out as another text, which `parse_key` refuses.
+    channel, snapshot = unquote(match["channel"]), match["snapshot"] is not None
+    return ReleaseKey(channel, match["run"], match["nonce"], int(match["n"]), snapshot)
 
 
 _WRITER = rf"(?P<run>{RUN})-(?P<nonce>{NONCE})\.(?P<n>{NUMBER})"
@@ -257,8 +242,11 @@ _FORMS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Key | None]], ...
             rf"index/(?P<time>{STAMP})\.(?P<kind>{KIND})\.(?P<schedule>{SCHEDULE})\.(?P<batch>{BATCH})\.{_WRITER}",
             _pointer,
         ),
-        (r"runs/(?P<run>[^/]+)/datapackage\.json", _manifest),
-        (rf"runs/(?P<run>[^/]+)/log/(?P<n>{NUMBER})\.jsonl", _log),
+        (r"runs/(?P<run>[^/]+)/datapackage\.json", lambda match: ManifestKey(match["run"])),
+        (
+            rf"runs/(?P<run>[^/]+)/log/(?P<n>{NUMBER})\.jsonl",
+            lambda match: LogKey(match["run"], int(match["n"])),
+        ),
         (rf"runs/(?P<run>[^/]+)/jobs/(?P<job>{JOB})/(?P<path>.+)", _job),
         (rf"state/(?P<job>{JOB})/(?P<run>{RUN})(?P<checkpoint>\.checkpoint)?\.tar\.gz", _state),
         (rf"releases/(?P<channel>{CHANNEL})/{_WRITER}(?P<snapshot>\.snapshot)?\.json", _release),

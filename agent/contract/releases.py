@@ -1,23 +1,21 @@
 """What is known of the releases of a channel: entries of runs and operators, one schema. Decisions only.
 
 An entry holds what its writer learnt, and may carry a snapshot: all that was known, with the names of the entries that
-it was made from. `write_release_entry` is strict, `read_release_entry` is tolerant of what a newer writer says, and
-trusts nothing.
+it was made from. Like the entries of a batch's log they are written by `write_entry`; `read_release_entry` is
+tolerant of what a newer writer says, and trusts nothing.
 """
 
 from datetime import datetime, timedelta
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
-from pydantic_core import from_json
 
-from agent.contract.entries import Invalid, JobName, RunId, reason_of
+from agent.contract.entries import MOST_BYTES, Invalid, JobName, RunId, read_form
 from agent.contract.ids import NONCE, RUN
 from agent.contract.layout import NUMBER, ReleaseKey
 from agent.contract.results import Count, Message, Moment, Name, OpenEnum, Record
 
 VERSION = 1
-MOST_BYTES = 2 * 1024**2
 MOST_FACTS = 2000
 """In one entry, and in one snapshot; the fold keeps fewer than half of that."""
 MOST_COVERED = 5000
@@ -174,19 +172,6 @@ class ReleaseEntry(Record):
         return self
 
 
-def write_release_entry(entry: ReleaseEntry) -> bytes:
-    """Return an entry as it is put.
-
-    Raises:
-        ValueError: It breaks its own rules, such as a bound; the caller has a defect.
-    """
-    text = entry.model_dump_json(exclude_none=True).encode()
-    if len(text) > MOST_BYTES:
-        raise ValueError(f"an entry of {len(text)} bytes; the most is {MOST_BYTES}")
-    ReleaseEntry.model_validate_json(text)
-    return text
-
-
 def read_release_entry(key: ReleaseKey, text: bytes) -> ReleaseEntry | Invalid:
     """Return the entry that an object holds.
 
@@ -194,12 +179,9 @@ def read_release_entry(key: ReleaseKey, text: bytes) -> ReleaseEntry | Invalid:
         key: Where it was found: an entry that was copied to another channel is not one.
         text: The object.
     """
-    if len(text) > MOST_BYTES:
-        return Invalid(f"it has {len(text)} bytes, more than {MOST_BYTES}")
-    try:
-        entry = ReleaseEntry.model_validate(from_json(text, allow_inf_nan=False))
-    except (ValueError, RecursionError) as error:
-        return Invalid(reason_of(error))
+    entry = read_form(ReleaseEntry, text, MOST_BYTES)
+    if isinstance(entry, Invalid):
+        return entry
     own = (entry.channel, entry.run, entry.nonce, entry.snapshot is not None)
     if own != (key.channel, key.run, key.nonce, key.snapshot):
         return Invalid("it is another entry than its key says")
