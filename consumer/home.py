@@ -7,7 +7,7 @@ from datetime import datetime
 from agent.base.errors import MayflyError
 from consumer.diff import Sum
 from consumer.judge import Judged, Rules, judge
-from consumer.model import Batch, History, Run
+from consumer.model import History
 from consumer.page.given import Health, Problem, Pull
 from consumer.pull.report import (
     Delayed,
@@ -30,24 +30,18 @@ Problems = dict[tuple[str, str], Problem]
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known at a moment.
-
-    Attributes:
-        runs: All of them, by id.
-    """
+    """What is known at a moment."""
 
     history: History
     judged: Judged
     costs: MonthCosts
-    runs: Mapping[str, tuple[Batch, Run]]
 
     @classmethod
     def of(cls, history: History, rules: Rules) -> "Known":
         """Return what follows from a history."""
         judged = judge(history, rules)
         costs = month_costs(history, month_of(rules.now, judged.zone), rules.now)
-        runs = {run.id: (batch, run) for batch in history.batches for run in batch.runs}
-        return cls(history, judged, costs, runs)
+        return cls(history, judged, costs)
 
 
 @dataclass(slots=True)

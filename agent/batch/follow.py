@@ -8,8 +8,8 @@ into a batch's log, whatever the index says, when a run of it should have ended.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Protocol
 
+from agent.batch.fold import Attempt
 from agent.contract.layout import INDEX, PointerKey, index_start, parse_key
 from agent.contract.results import RunStatus
 
@@ -21,21 +21,6 @@ CLOCKS = timedelta(minutes=5)
 """After a deadline: a run that closes just before it has put its last entry by then, on whichever clock."""
 ONCE_MORE = timedelta(minutes=20)
 """After a deadline, for what arrived late."""
-
-
-class Attempt(Protocol):
-    """A run, as `agent.batch.fold` and whoever keeps less of it have it."""
-
-    @property
-    def deadline(self) -> datetime:
-        """Until when it may still close."""
-
-    @property
-    def settled(self) -> bool:
-        """Whether nothing more is expected of it."""
-
-    def status(self, now: datetime) -> RunStatus:
-        """Return how it stands."""
 
 
 @dataclass(frozen=True, slots=True)

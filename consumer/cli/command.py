@@ -198,7 +198,7 @@ class Known:
         Raises:
             UsageError: There is no such run.
         """
-        runs = {run.id: (batch, run) for batch, run in self.history.runs}
+        runs = self.history.by_id
         stood_back = {key: run.stood_back is not None for key, (_, run) in runs.items()}
         return runs[run_named(name, stood_back, self.bucket.name, NEVER_BEGAN)]
 

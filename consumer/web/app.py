@@ -117,13 +117,13 @@ class Site:
     async def run(self, request: Request) -> Response:
         """Answer with a run's page."""
         known, run = self._known, request.path_params["run"]
-        if run not in known.runs:
+        if run not in known.history.by_id:
             raise HTTPException(404)
         async with turn(self._reading):
-            log = await self._objects.log(known.runs, run)
+            log = await self._objects.log(known.history.by_id, run)
 
         def make() -> str | None:
-            month = month_of(known.runs[run][1].started, known.judged.zone)
+            month = month_of(known.history.by_id[run][1].started, known.judged.zone)
             costs = month_costs(known.history, month, known.judged.now)
             return run_page(visit(request), known.judged, costs, run, log)
 
@@ -133,7 +133,7 @@ class Site:
         """Answer with the page of a job in a run."""
         known, run, job = self._known, request.path_params["run"], request.path_params["job"]
         async with turn(self._reading):
-            package = await self._objects.package(known.runs, run, job)
+            package = await self._objects.package(known.history.by_id, run, job)
             log = await self._objects.printed(package, JobKey(run, job))
 
         def make() -> str | None:
@@ -146,7 +146,7 @@ class Site:
         """Answer with a page that shows a file."""
         run, job, path = (request.path_params[name] for name in ("run", "job", "path"))
         async with turn(self._reading):
-            package = await self._objects.package(self._known.runs, run, job)
+            package = await self._objects.package(self._known.history.by_id, run, job)
             resources = package.resources if isinstance(package, Package) else ()
             found = next((one for one in resources if one.path == path), None)
             if found is None or not may_be_looked_at(found):
@@ -159,7 +159,9 @@ class Site:
     async def object(self, request: Request) -> Response:
         """Answer with an object: its path is its key."""
         async with turn(self._reading):
-            file = await self._objects.file(self._known.runs, request.scope["path"].lstrip("/"))
+            file = await self._objects.file(
+                self._known.history.by_id, request.scope["path"].lstrip("/")
+            )
         return ObjectResponse(self._objects, self._sending, file)
 
     async def static(self, request: Request) -> Response:
@@ -176,7 +178,7 @@ class Site:
         try:
             async with asyncio.timeout(EVIDENCE_SECONDS), turn(self._reading):
                 for run, job in evidence_wanted(known.judged):
-                    package = await self._objects.package(known.runs, run, job)
+                    package = await self._objects.package(known.history.by_id, run, job)
                     if isinstance(package, Package):
                         found[run, job] = package
         except (MayflyError, TimeoutError):
@@ -189,7 +191,7 @@ class Site:
             return None
         try:
             async with asyncio.timeout(EVIDENCE_SECONDS), turn(self._reading):
-                return await self._objects.changes(known.runs, schedule, job, *runs)
+                return await self._objects.changes(known.history.by_id, schedule, job, *runs)
         except (MayflyError, TimeoutError) as error:
             return Invalid(str(error) or "the bucket did not answer in time")
 

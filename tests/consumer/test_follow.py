@@ -84,9 +84,7 @@ class Home:
 
     def run(self, run: str) -> tuple[Batch, Run]:
         """Return a run."""
-        found = self.store.history().find(run)
-        assert found is not None
-        return found
+        return self.store.history().by_id[run]
 
     def status(self, run: str) -> RunStatus:
         """Return how a run is shown."""
