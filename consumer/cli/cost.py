@@ -28,7 +28,6 @@ ALWAYS_ON_TYPE = "t3.medium"
 """The machine that is compared with where nobody says what theirs costs."""
 HEADINGS = ("BEGAN", "BILLED", "BOUGHT", "USD/H", "MACHINE", "OTHER", "TOTAL", "RUN")
 RIGHT = frozenset({1, 3, 4, 5, 6})
-SUMS = ("runs_usd", "estimated_usd", "standing_usd", "so_far_usd", "forecast_usd")
 
 
 @click.command()
@@ -136,7 +135,11 @@ def _json(costs: MonthCosts, prices: Prices, bucket: str, always: float) -> dict
             }
             for one in costs.runs
         ],
-        **{name: round(getattr(costs, name), 6) for name in SUMS},
+        "runs_usd": round(costs.runs_usd, 6),
+        "estimated_usd": round(costs.estimated_usd, 6),
+        "standing_usd": round(costs.standing_usd, 6),
+        "so_far_usd": round(costs.so_far_usd, 6),
+        "forecast_usd": round(costs.forecast_usd, 6),
         "unknown_runs": costs.unknown,
         "always_on_usd": round(always, 6),
         "poll_requests_month": requests_month(),
