@@ -1,10 +1,12 @@
 """Batches that belong together, one by itself or the shards of a group, and their jobs. Decisions only."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
+from itertools import islice
 
 from agent.contract.facts import Schedule
 from agent.contract.results import JobCause, RunStatus
@@ -142,13 +144,8 @@ class Group:
         done = {batch.id.shard[1] for batch in self.batches if batch.id.shard and batch.done_by}
         if self.shards == 1:
             return () if self.done else (0,)
-        found: list[int] = []
-        for shard in range(self.shards):
-            if len(found) == MOST_MISSING:
-                break
-            if shard not in done:
-                found.append(shard)
-        return tuple(found)
+        missing = (shard for shard in range(self.shards) if shard not in done)
+        return tuple(islice(missing, MOST_MISSING))
 
     @cached_property
     def running(self) -> int:
@@ -330,11 +327,7 @@ def families_of(group: Group, now: datetime) -> tuple[Family, ...]:
 
 def _family(name: str, members: list[Outcome]) -> Family:
     jobs = [one.job for one in members if one.job]
-    failures: dict[JobCause, int] = {}
-    for one in members:
-        if one.state is State.FAILED:
-            cause = (one.cause or JobCause.INTERRUPTED).known
-            failures[cause] = failures.get(cause, 0) + 1
+    failed = (one.cause or JobCause.INTERRUPTED for one in members if one.state is State.FAILED)
     return Family(
         name,
         len(members),
@@ -342,5 +335,5 @@ def _family(name: str, members: list[Outcome]) -> Family:
         sum(job.files for job in jobs),
         sum(job.bytes for job in jobs),
         sum(job.seconds for job in jobs),
-        failures,
+        Counter(cause.known for cause in failed),
     )

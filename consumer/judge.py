@@ -29,6 +29,10 @@ RECENT = 14
 """Successes of which the median is told: as many as `expect.drop` compares with."""
 
 
+_Event = tuple[datetime, State, tuple[str, ...]]
+"""Something of a day: when, what it came to, and its runs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """How history is judged.
@@ -116,15 +120,11 @@ class ScheduleFacts:
 
     def days(self, now: datetime) -> tuple[Day, ...]:
         """Return the days on which something happened or should have, oldest first."""
-        events = [(group.at, group.state(now), group) for group in self.groups]
-        found: dict[date, list[tuple[datetime, State, tuple[str, ...]]]] = {}
-        for at, state, group in events:
-            runs = tuple(run.id for _, run in group.runs)
-            found.setdefault(self.day(at), []).append((at, state, runs))
-        for due in _missed_of(self.occurrences):
-            day = due.astimezone(self.zone).date()
-            found.setdefault(day, []).append((due, State.MISSED, ()))
-        return _days(found)
+        events = (
+            (group.at, group.state(now), tuple(run.id for _, run in group.runs))
+            for group in self.groups
+        )
+        return _days(self, events, _missed_of(self.occurrences))
 
 
 @dataclass(frozen=True)
@@ -432,21 +432,20 @@ def _missed_of_job(
 def _job_days(
     schedule: ScheduleFacts, outcomes: Iterable[Outcome], missed: Iterable[datetime]
 ) -> tuple[Day, ...]:
-    found: dict[date, list[tuple[datetime, State, tuple[str, ...]]]] = {}
-    for one in outcomes:
-        found.setdefault(schedule.day(one.at), []).append((one.at, one.state, (one.run,)))
-    for due in missed:
-        found.setdefault(schedule.day(due), []).append((due, State.MISSED, ()))
-    return _days(found)
+    return _days(schedule, ((one.at, one.state, (one.run,)) for one in outcomes), missed)
 
 
 def _days(
-    found: Mapping[date, list[tuple[datetime, State, tuple[str, ...]]]],
+    schedule: ScheduleFacts, events: Iterable[_Event], missed: Iterable[datetime]
 ) -> tuple[Day, ...]:
+    missing: Iterable[_Event] = ((due, State.MISSED, ()) for due in missed)
+    found: dict[date, list[_Event]] = {}
+    for event in (*events, *missing):
+        found.setdefault(schedule.day(event[0]), []).append(event)
     return tuple(_day(day, sorted(events)) for day, events in sorted(found.items()))
 
 
-def _day(day: date, events: Sequence[tuple[datetime, State, tuple[str, ...]]]) -> Day:
+def _day(day: date, events: Sequence[_Event]) -> Day:
     states = [state for _, state, _ in events]
     state = last_of(states)
     if state is State.NONE and State.SKIPPED in states:

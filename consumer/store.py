@@ -78,6 +78,7 @@ _DISK = frozenset(
 )
 """Complaints of which the file is innocent, and stays."""
 
+_CURSOR = TypeAdapter(Cursor)
 _CHANGES = TypeAdapter(Changes)
 _SUMS = TypeAdapter(tuple[str, Sum])
 
@@ -154,10 +155,7 @@ class Store:
         """Return where the reader is in the index."""
         with self._reading() as connection:
             text = _about(connection).get("cursor")
-        if text is None:
-            return Cursor()
-        said = json.loads(text)
-        return Cursor(said["floor"], tuple(said["recent"]), said["reach"])
+        return _CURSOR.validate_json(text) if text else Cursor()
 
     def page(self) -> str:
         """Return the key after which a listing goes on that was too long for one poll; empty when there is none."""
@@ -175,10 +173,7 @@ class Store:
 
         Of too many, those whose entries were looked for in vain are forgotten, the first asked for first.
         """
-        text = json.dumps(
-            {"floor": cursor.floor, "recent": cursor.recent, "reach": cursor.reach},
-            separators=(",", ":"),
-        )
+        text = _CURSOR.dump_json(cursor).decode()
         rows = [(one.text, one.entry.text, _name(one.entry.batch)) for one in pointers]
         with self._writing() as connection:
             connection.executemany(

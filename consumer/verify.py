@@ -181,10 +181,7 @@ async def _verify_package(folder: Path, name: str) -> Report:
     if isinstance(package, Invalid):
         check.add(Kind.PACKAGE, DESCRIPTOR, package.reason)
         return check.report(name, "")
-    check.named = {
-        **_marks(package),
-        DESCRIPTOR: (len(text or b""), sha256(text or b"").hexdigest()),
-    }
+    check.named = {**_marks(package), DESCRIPTOR: (len(text), sha256(text).hexdigest())}
     for extra in sorted(check.there.keys() - check.named.keys()):
         check.add(Kind.EXTRA, extra, "the package does not name it")
     await check.objects()
