@@ -10,14 +10,15 @@ from pathlib import Path
 
 from agent.base.errors import UsageError
 from agent.batch.fold import fold
-from agent.batch.named import find_run, run_named
+from agent.batch.named import Search, run_named
 from agent.bucket.address import LocalBucket
 from agent.contract.descriptor import Descriptor
 from agent.contract.entries import Entry, Invalid, Object
-from agent.contract.ids import is_run_id
+from agent.contract.ids import Batch, is_run_id
 from agent.contract.layout import (
     DESCRIPTOR,
     FILES,
+    INDEX,
     JobKey,
     ManifestKey,
     job_prefix,
@@ -115,7 +116,7 @@ async def verify_run(
         UsageError: There is no such run, or no such job in it.
         StoreError: The bucket cannot be read.
     """
-    batch, run = await find_run(bucket, name, now)
+    batch, run = await _find(bucket, Search(name, now))
     log = await read_log(bucket, batch)
     runs = {one.id: one for one in batch_of(fold(batch, log), now).runs}
     found = runs[run_named(run, dict.fromkeys(runs, False), bucket.name)]
@@ -143,6 +144,14 @@ async def verify_run(
         await check.manifest(ManifestKey(run), found.closed.manifest)
     await check.objects()
     return check.report(run, status)
+
+
+async def _find(bucket: ReadOnlyBucket, search: Search) -> tuple[Batch, str]:
+    if search.possible:
+        async for item in bucket.list(INDEX, after=search.after):
+            if search.add(item.key):
+                break
+    return search.found(bucket.name)
 
 
 async def verify_folder(path: Path) -> Report:
