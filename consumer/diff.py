@@ -79,7 +79,6 @@ class Table:
     """What changed in a file of records.
 
     Attributes:
-        path: The file.
         sum: How many records changed.
         added, removed, changed: The first of them.
         odd: Records without a key, or with one that another had before; of these the last counts.

@@ -100,7 +100,6 @@ class Group:
     """A batch, or the shards of one.
 
     Attributes:
-        schedule: The name of its schedule.
         name: What the shards have in common; the batch's name where there are none.
         shards: How many there are to be.
         batches: Those of which something is known.

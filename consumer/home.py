@@ -63,7 +63,6 @@ class Home:
 
     Attributes:
         bucket: The bucket's name.
-        known: What is known.
         began: When the service did.
         stale_after: Seconds without a poll after which it is of no use.
         read: When the bucket was last read to the end, if need be by an earlier process with the same history.

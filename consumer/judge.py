@@ -81,13 +81,11 @@ class ScheduleFacts:
     """A schedule, now.
 
     Attributes:
-        name: Its name.
         schedule: What it says; None where nobody does, and nothing is ever missed.
         problem: Why that cannot be used; empty when it can.
         zone: Whose days count.
         groups: What was done, the oldest first.
         occurrences: When runs were due, the oldest first.
-        next_due: When one is due next.
     """
 
     name: str
@@ -132,7 +130,6 @@ class JobFacts:
     """A job of the newest release, now.
 
     Attributes:
-        name: Its name.
         schedule: Its schedule's.
         outcomes: What became of it, the oldest first, where it was due.
         failures: How many in a row, up to now, it failed.
@@ -194,9 +191,7 @@ class Judged:
     """What follows from a history.
 
     Attributes:
-        now: When.
         zone: Whose days count, for what belongs to no schedule.
-        schedules: By name.
         jobs: Of the newest release of each schedule, by name.
     """
 

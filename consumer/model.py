@@ -152,7 +152,6 @@ class Batch:
     """What may be tried more than once, and is done once.
 
     Attributes:
-        id: Its schedule and its name.
         looked: When its log was last looked into, by home's clock.
         runs: Its attempts, the first to begin first, with those that stood back.
         done_by: The run that did what there was to do; None while there is something left.

@@ -61,15 +61,12 @@ class Options:
     """What a person wants of the service.
 
     Attributes:
-        host, port: Where it listens.
         hosts: Names by which it is called.
-        history: The database.
         interval: Seconds between polls.
         stale_after: Seconds without a poll after which it is unhealthy.
         rules: How the history is judged, at whatever time.
         pulling: None without a pull.
         print_logs: Is given the lines of runs' logs, when somebody wants them.
-        version: Of this program.
     """
 
     host: str

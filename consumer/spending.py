@@ -34,8 +34,6 @@ class RunCost:
     """What a run costs.
 
     Attributes:
-        run: Its id.
-        started: When it began.
         usd: What it cost, or has cost until now; None where nobody can tell.
         cost: What it says itself.
     """

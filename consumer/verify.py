@@ -55,7 +55,6 @@ class Problem:
     """Something that is not as it is said to be.
 
     Attributes:
-        kind: Its kind.
         path: The object's key, or the file's path; empty for the whole.
         detail: What is wrong, without the path.
     """

@@ -24,7 +24,6 @@ class Claimant:
     """A run that wants to work on a batch.
 
     Attributes:
-        run: Its id.
         retried: Whether an engine starts it again when it is lost: then it never stands back.
         dead: Runs that are known to have died: of the state directory whose lock this process holds.
         heard: When parts of the runs' logs arrived, by run: signs of life that are not in the batch's log. Needed of
@@ -53,7 +52,6 @@ class StandBack:
     """The run does nothing.
 
     Attributes:
-        reason: Why.
         run: The run that has the batch.
     """
 

@@ -22,7 +22,6 @@ class Arrived:
     """An object of a batch's log.
 
     Attributes:
-        key: Its key.
         at: When it arrived, by the store's clock.
         entry: What it holds.
     """
@@ -50,7 +49,6 @@ class Attempt:
     """One attempt at a batch: what follows from its entries, for `Run` and for home, which keeps less of it.
 
     Attributes:
-        id: The run's id.
         heard: When it gave its last sign of life in the batch's log.
         began: Its beginning; None when it was not seen, or cannot be read.
         planned: Its latest plan.
@@ -144,7 +142,6 @@ class State:
     """What is known of a batch.
 
     Attributes:
-        batch: Which batch it is.
         runs: Its runs, the first to begin first.
         successes: Of each job that succeeded, the result that counts.
         invalid: What could not be read, by key.

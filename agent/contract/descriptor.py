@@ -107,9 +107,7 @@ class Sealed:
 
     Attributes:
         path: Relative to the descriptor, such as `files/page 1.json`.
-        bytes: Its size.
         sha256: Hex digest of exactly the bytes that were sent.
-        role: What it is.
         original: Its path on the disk, as `written` has it; None where `path` is that.
     """
 

@@ -62,7 +62,6 @@ class PointerKey:
     Attributes:
         time: When it was put, by the writer's clock, in whole milliseconds.
         kind: What the entry is mainly about; a reader skips none that it does not know.
-        entry: The entry.
     """
 
     time: datetime

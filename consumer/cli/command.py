@@ -182,7 +182,6 @@ class Known:
     """What is known of a bucket now.
 
     Attributes:
-        bucket: The bucket.
         store: What was read of it, now and before.
         history, judged: What follows.
     """

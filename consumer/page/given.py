@@ -34,8 +34,6 @@ class Problem:
     Attributes:
         kind: `disk`, `hook`, `store`, or `invalid` (an object that cannot be what it should be).
         subject: What it is about: a job, a run, a key.
-        reason: What happened.
-        remedy: What a person can do.
         since: Since when, where that is known.
     """
 

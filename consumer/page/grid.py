@@ -41,7 +41,6 @@ class Row:
     """A job, or a schedule as a whole, whose `job` is empty.
 
     Attributes:
-        schedule, job: What it is.
         cells: One for each column.
         rate: Which part of what was due succeeded, of the columns; None where nothing was.
         seconds: How long it took last.

@@ -24,7 +24,6 @@ class Line:
         at: When; None where the line does not say.
         level: One of `LEVELS`; `info` for what says none of them.
         job: The job that it is about; empty for the run.
-        event: What happened.
         rest: Its fields.
         json: It, as it was written, in ASCII.
     """

@@ -33,7 +33,6 @@ class Page:
     """A page for somebody.
 
     Attributes:
-        visit: Who asks for what.
         zone: Whose times are told.
     """
 
