@@ -216,11 +216,6 @@ class Side:
         with self.open(resource.path) as stream:
             yield from records(io.TextIOWrapper(stream, schema.encoding, newline=""), schema)
 
-    @property
-    def results(self) -> dict[str, Resource]:
-        """The results, by path."""
-        return results_of(self.resources)
-
 
 def results_of(resources: Iterable[Resource]) -> dict[str, Resource]:
     """Return the results of a package, by path."""
@@ -238,7 +233,7 @@ def compare(
         ignored: Fields of records that do not count.
         temporary: Where records that do not fit into memory are put meanwhile.
     """
-    before, after = old.results, new.results
+    before, after = results_of(old.resources), results_of(new.resources)
     tables = []
     for one, other in pairs(before, after):
         schema = Schema.of(other)

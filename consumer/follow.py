@@ -58,11 +58,6 @@ class Poll:
     failed: tuple[tuple[Id, str], ...] = ()
     more: bool = False
 
-    @property
-    def changed(self) -> bool:
-        """Whether home knows something else than before."""
-        return bool(self.looked)
-
 
 async def poll(bucket: Source, store: Store, now: datetime, seconds: float = SECONDS) -> Poll:
     """Bring a history up to date.

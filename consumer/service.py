@@ -192,7 +192,7 @@ class _Service:
             await asyncio.to_thread(self._store.mark, POLLED, now)
             self.home.read = now
         # Time goes on as well, and what is due is missed: but not by the second.
-        if found.changed or now - self.home.known.judged.now >= JUDGE_AFTER:
+        if found.looked or now - self.home.known.judged.now >= JUDGE_AFTER:
             await self._judge(now)
         return found.more
 

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 import click
 
 from agent.base.errors import UsageError
+from agent.base.units import parse_duration, parse_size
 from agent.batch.named import run_named
 from agent.bucket.address import LocalBucket, bucket_at
 from agent.config.credentials import static_credentials
@@ -37,7 +38,7 @@ from consumer.bucket import ReadOnlyBucket
 from consumer.follow import poll
 from consumer.judge import Judged, Rules, judge
 from consumer.model import Batch, History, Run
-from consumer.options import Units
+from consumer.objects import Objects
 from consumer.page.given import Visit
 from consumer.page.words import language
 from consumer.pull.hooks import Hook
@@ -52,6 +53,28 @@ NEVER_BEGAN = (
     "--output text --instance-id i-...`, or, with LogRetentionDays, in CloudWatch, group /mayfly/STACK"
 )
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Units(click.ParamType[float]):
+    """A duration or a size, as in the configuration."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return seconds or bytes."""
+        parse = parse_size if self.name == "size" else parse_duration
+        try:
+            text = str(value)
+            return parse(float(text) if self.name != "size" and _is_number(text) else text)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).isascii() and text.replace(".", "", 1).isdigit()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,17 +202,17 @@ def pull_command(function: Function) -> Function:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of a bucket now.
-
-    Attributes:
-        store: What was read of it, now and before.
-        history, judged: What follows.
-    """
+    """What is known of a bucket now, from what was read of it now and before."""
 
     bucket: ReadOnlyBucket
     store: Store
     history: History
     judged: Judged
+
+    @property
+    def objects(self) -> Objects:
+        """The objects that its entries commit."""
+        return Objects(self.bucket, self.store)
 
     def run(self, name: str) -> tuple[Batch, Run]:
         """Return the run that a person means.

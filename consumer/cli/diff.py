@@ -21,7 +21,7 @@ from agent.contract.results import JobStatus
 from consumer.cli.command import Known, Options, dump, known_command, known_of
 from consumer.diff import Changes, Side, changes_of, compare
 from consumer.entries import read_own_package, read_package
-from consumer.objects import Objects, file_of
+from consumer.objects import file_of
 from consumer.pull.plan import Result, Wish, wanted
 
 
@@ -98,7 +98,7 @@ def _side(known: Known, one: Result, folder: Path) -> Side:
 
     async def download(path: str) -> IO[bytes]:
         stream = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 -- its reader closes it
-        async for piece in Objects(known.bucket, known.store).pieces(files[path]):
+        async for piece in known.objects.pieces(files[path]):
             stream.write(piece)
         stream.seek(0)
         return stream

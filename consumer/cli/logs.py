@@ -14,9 +14,8 @@ from agent.contract.ids import Batch as Id
 from agent.contract.layout import JobKey
 from agent.contract.package import Package
 from agent.contract.results import RunStatus
-from consumer.cli.command import Known, Options, catch_up, known_command, known_of, paint
+from consumer.cli.command import Known, Options, Units, catch_up, known_command, known_of, paint
 from consumer.objects import AbsentError, Objects, file_of
-from consumer.options import Units
 from consumer.page.logtext import filtered, log_lines
 from consumer.page.render import shown_text
 
@@ -66,13 +65,13 @@ def logs(
 async def _log(
     known: Known, batch: Id, run: str, wanted: tuple[str, str, bool], interval: float | None
 ) -> None:
-    objects, done = Objects(known.bucket, known.store), 0
+    done = 0
     while True:
         # Asked before the parts are: of a run that is over, all parts are there.
         now = known.store.batch(batch)
         mine = next((one for one in now.runs if one.id == run), None) if now else None
         parts = known.store.log_parts(batch, run)
-        async for text in _texts(objects, parts[done:]):
+        async for text in _texts(known.objects, parts[done:]):
             _print(text, wanted, known)
         done = len(parts)
         over = now is None or mine is None or now.status(mine) is not RunStatus.RUNNING
@@ -100,7 +99,7 @@ def _print(text: bytes, wanted: tuple[str, str, bool], known: Known) -> None:
 
 
 async def _printed(known: Known, run: str, job: str) -> None:
-    objects = Objects(known.bucket, known.store)
+    objects = known.objects
     package = await objects.package({run: known.run(run)}, run, job)
     if not isinstance(package, Package):
         raise AbsentError(

@@ -7,16 +7,17 @@ import os
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 
 from agent.base.errors import ExitCode, UsageError
+from agent.base.units import parse_duration
 from agent.batch.named import LATEST
 from agent.config.faults import ConfigurationError, Fault
-from consumer.cli.command import Options, bucket_command, open_bucket, pull_command
-from consumer.options import Since, Units
+from consumer.cli.command import Options, Units, bucket_command, open_bucket, pull_command
 from consumer.pull.folder import Destination, FolderError
 from consumer.pull.hooks import Hook
 from consumer.pull.plan import Wish
@@ -28,6 +29,26 @@ from consumer.store import HistoryError, Store, default_name
 
 SHORTEST_WATCH = 1.0
 """Seconds between two looks into the bucket, at least: each is a request that somebody pays for."""
+
+
+class Since(click.ParamType[datetime]):
+    """A date, a time or a duration before now."""
+
+    name = "date or duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        """Return a moment."""
+        try:
+            return datetime.fromisoformat(value).astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass
+        try:
+            return datetime.now(UTC) - timedelta(seconds=parse_duration(value))
+        except ValueError:
+            text = f"{value!r} is neither a date such as 2026-11-22 nor a duration such as 30d"
+            self.fail(text, param, ctx)
 
 
 @click.command()

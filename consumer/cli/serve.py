@@ -14,13 +14,13 @@ from agent.base.errors import ExitCode, UsageError
 from agent.config.faults import ConfigurationError, Fault
 from consumer.cli.command import (
     Options,
+    Units,
     history_of,
     known_command,
     open_bucket,
     pull_command,
     rules_of,
 )
-from consumer.options import Units
 from consumer.pull.folder import Destination, FolderError
 from consumer.pull.hooks import Hook
 from consumer.pull.plan import Wish

@@ -25,7 +25,6 @@ from consumer.cli.command import (
 from consumer.cli.status import COLOURS
 from consumer.groups import State
 from consumer.model import Batch, Job, Run
-from consumer.objects import Objects
 from consumer.page.given import Text
 from consumer.page.logtext import log_lines
 from consumer.page.render import Page, said, shown_text
@@ -60,7 +59,7 @@ def show(*, options: Options, run: str, job: str | None) -> ExitCode:
         else:
             _tell(_job_lines(known, mine, package, log))
         return ExitCode.DONE
-    log = asyncio.run(_of_run(known, found.id))
+    log = asyncio.run(known.objects.log({found.id: (batch, found)}, found.id))
     if options.as_json:
         dump(_json(found) | {"status": batch.status(found).value, "batch": batch.id.name})
     else:
@@ -79,12 +78,8 @@ def _no_result(batch: Batch, run: Run, job: str) -> UsageError:
     return UsageError(f"{run.id} has no job {job!r}", remedy=f"its jobs: {names}")
 
 
-async def _of_run(known: Known, run: str) -> Text:
-    return await Objects(known.bucket, known.store).log({run: known.run(run)}, run)
-
-
 async def _of_job(known: Known, run: str, job: str) -> tuple[Package | Invalid | None, Text]:
-    objects = Objects(known.bucket, known.store)
+    objects = known.objects
     package = await objects.package({run: known.run(run)}, run, job)
     return package, await objects.printed(package, JobKey(run, job))
 
