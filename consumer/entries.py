@@ -1,8 +1,8 @@
-"""What the bucket says, read and checked: the only place where an entry, a package or a manifest is. Decisions only.
+"""Reads and checks what the bucket holds: the only place for entries, packages and manifests. Decisions only.
 
-Everything is forged until it passed here. What comes out is sound, possible and printable, or `Invalid` with a reason
-that can be shown. Whether an entry is valid depends on the object and on when it arrived, by the store's clock, and on
-nothing else: all readers agree, whenever they read it.
+Everything is untrusted until it has passed here. What comes out is sound, possible and printable, or `Invalid` with a
+reason that can be shown. Whether an entry is valid depends on the object and on when it arrived, by the store's clock,
+and on nothing else: all readers agree, whenever they read it.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Keeps what home knows up with the bucket: one LIST when nothing is new, and each new object is read once.
+"""Polls a bucket into the history: one LIST when nothing is new, and each new object is read once.
 
 `agent.batch.follow` decides where the reader looks. A store that is slow, fails or lies is an expected failure: what
 was read stays, what was not is read at the next poll.

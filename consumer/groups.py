@@ -19,7 +19,7 @@ PENDING = timedelta(days=1)
 MOST_MISSING = 20
 """Missing shards that are named."""
 MOST_FAMILIES = 50
-"""Kinds of jobs that are told of, those with most jobs; the others are summed up as one."""
+"""Matrix jobs that are reported, those with most jobs; the others are summed up as one."""
 OTHERS = "_others"
 """The name of that one; no job can have it."""
 
@@ -293,7 +293,7 @@ def _replaces(later: Outcome, before: Outcome) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """The jobs of a kind in a group: the name in jobs.toml, which a matrix shares.
+    """The jobs of a group that share a name in jobs.toml, because of a matrix.
 
     Attributes:
         jobs: How many were due. A job that runs on several shards, because others need it, counts once.
@@ -312,7 +312,7 @@ class Family:
 
 
 def families_of(group: Group, now: datetime) -> tuple[Family, ...]:
-    """Return the kinds of jobs of a group; of more than `MOST_FAMILIES`, the small ones as one."""
+    """Return the jobs of a group by their names in jobs.toml; of more than `MOST_FAMILIES`, the small ones as one."""
     kinds: dict[str, list[Outcome]] = {}
     for one in group.outcomes((), now).values():
         if one.state is not State.SKIPPED:

@@ -1,4 +1,4 @@
-"""What the service knows and how it is: written by its loop, read by pages and metrics."""
+"""The state of the service: written by its loop, read by pages and metrics."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -91,7 +91,7 @@ class Home:
     changes: Mapping[tuple[str, str], tuple[str, Sum]] = field(default_factory=dict)
 
     def sick(self, now: datetime) -> str:
-        """Return why the service is of no use now: the bucket was not read for too long; empty when it is well."""
+        """Return why the service is unhealthy: the bucket was not read for too long; empty when it is healthy."""
         age = (now - max(self.read or self.began, self.began)).total_seconds()
         if age <= self.stale_after:
             return ""

@@ -24,9 +24,9 @@ from consumer.schedule import Times, between, times_of
 EARLY = timedelta(minutes=5)
 """By how much the clock of a machine may be behind, so that its run seems to begin before it was due."""
 SHARDED = 5
-"""Groups of shards that are told of."""
+"""Groups of shards that are shown."""
 RECENT = 14
-"""Successes of which the median is told: as many as `expect.drop` compares with."""
+"""Successes of which the median is given: as many as `expect.drop` compares with."""
 
 
 _Event = tuple[datetime, State, tuple[str, ...]]
@@ -69,7 +69,7 @@ class Occurrence:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """A day of people, and the runs of it."""
+    """A calendar day, and its runs."""
 
     day: date
     state: State
@@ -346,7 +346,7 @@ def _occurrences(
 
 
 def _place(group: Group, dues: Sequence[datetime]) -> int:
-    """Return for which time a group came: the last that was due, or the next when that is very near; -1 for none."""
+    """Return the index of the due time that a group ran for: the last one, or a very near next one; -1 for none."""
     place = bisect_right(dues, group.at) - 1
     if 0 <= place + 1 < len(dues):
         gap = (dues[place + 1] - dues[place]) / 4 if place >= 0 else EARLY

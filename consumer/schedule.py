@@ -44,8 +44,8 @@ class Cron:
 
     Attributes:
         fields: Five fields, as cron has them.
-        zone: Where the clock hangs.
-        fits: Whether a day is one of them, besides.
+        zone: The time zone of the clock.
+        fits: Whether a day fits the rules that five fields cannot express.
     """
 
     fields: str

@@ -1,4 +1,4 @@
-"""The story of the service: what home knows follows the bucket, a server tells of it, files are pulled beside it."""
+"""The service: it polls the bucket, answers requests from what it knows, and pulls files beside that."""
 
 import asyncio
 import json
@@ -34,9 +34,9 @@ from consumer.web.metrics import HomeCollector
 from consumer.web.server import listening, serving
 
 MOST_DAYS = timedelta(days=400)
-"""Of which runs are kept in memory: what is older changes nothing that is told, but for the costs of long ago."""
+"""Of which runs are kept in memory: older ones change nothing that is shown but the costs of long ago."""
 JUDGE_AFTER = timedelta(seconds=20)
-"""How old what is told may be when nothing is new."""
+"""After which the state is judged again when nothing is new."""
 POLL_SECONDS = 1800.0
 """One poll may take so long: a first one reads years of runs."""
 LOG_AGE = timedelta(days=1)

@@ -1,4 +1,4 @@
-"""What a month costs, from what its runs say and what those cost that did not say it. US dollars. Decisions only."""
+"""What a month costs, from what its runs report, and estimates for those that did not. US dollars. Decisions only."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ DAY = timedelta(days=1)
 POLL_SECONDS = 60.0
 """Between polls, unless a person says otherwise."""
 LIST_USD = 0.005 / 1000
-"""What S3 asks for a LIST, in most regions; Wasabi asks for none."""
+"""Price of a LIST at S3, in most regions; Wasabi charges nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What home has read, in SQLite: entries as documents, where it is in the index, and what the batches come to.
+"""What home has read, in SQLite: entries as documents, the position in the index, and batches folded.
 
 The bucket remains the source, but for what a lifecycle rule has deleted there. Entries are checked before they come
 here (`consumer.entries`), so nothing is checked again. Batches are kept folded besides: a year of them is read at once.
@@ -60,7 +60,7 @@ MOST_POINTERS = 100_000
 """Pointers to entries that are not there, which are remembered: a flood of forged ones fills no disk."""
 BUSY_SECONDS = 5.0
 MOST_WORDS = 60
-"""Characters of a file's name that tell a person which bucket it is about."""
+"""Characters of the bucket's address in a file's name, for people."""
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
 _APPLICATION_ID_AT = slice(68, 72)
@@ -76,7 +76,7 @@ _DISK = frozenset(
         sqlite3.SQLITE_NOMEM,
     }
 )
-"""Complaints of which the file is innocent, and stays."""
+"""Errors that are not the file's fault, so that it stays."""
 
 _CURSOR = TypeAdapter(Cursor)
 _CHANGES = TypeAdapter(Changes)
@@ -89,7 +89,7 @@ class HistoryError(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A file that could not be gone on with: why, and where it is now."""
+    """A damaged file: what is wrong with it, and where it was moved."""
 
     problem: str
     aside: Path

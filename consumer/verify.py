@@ -52,7 +52,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is not as it is said to be.
+    """An object or a file that differs from what names it.
 
     Attributes:
         path: The object's key, or the file's path; empty for the whole.

@@ -9,7 +9,7 @@ from agent.batch.fold import Run, State
 from agent.contract.results import RunStatus
 
 PERSON = "SIGINT"
-"""Ctrl-C: who ends a run by hand and starts another wants it whole."""
+"""Ctrl-C: a person who stops a run and starts another wants all jobs to run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from agent.batch.fold import Run, State
 SETTLE = timedelta(seconds=5)
 """Between the answer to `began` and the look: what was answered before is in a listing by then."""
 PAST_DEADLINE = timedelta(minutes=5)
-"""By how much the clock that set a deadline may be behind the store's."""
+"""Most by which the clock that set a deadline may be behind the store's."""
 SILENCE = timedelta(minutes=10)
 """Without a sign of life; a part of the log goes out every five minutes, news or not."""
 

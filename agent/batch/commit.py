@@ -19,7 +19,7 @@ def next_commit(last_began: float | None, now: float) -> float:
 
 
 def in_entries(jobs: Iterable[Ended]) -> Iterator[tuple[Ended, ...]]:
-    """Yield results in portions that fit one entry each, by number and by size, in their order."""
+    """Yield results in their order, in portions that fit one entry by number and size."""
     portion: list[Ended] = []
     size = 0
     for job in jobs:

@@ -1,8 +1,8 @@
 """How a reader follows a bucket from its index alone. Decisions only.
 
-A pointer says where there is news, and no more: the entries themselves are read from the batch's log, all that the
-reader lacks. Pointers can be late, missing, or from the future; so the reader lists again what it has listed, and looks
-into a batch's log, whatever the index says, when a run of it should have ended.
+A pointer only says which batch has news: the reader reads from that batch's log all entries that it lacks. Pointers can
+be late, missing, or from the future; so the reader lists again what it has listed, and looks into a batch's log,
+whatever the index says, when a run of it should have ended.
 """
 
 from collections.abc import Iterable
@@ -71,7 +71,7 @@ def next_look(runs: Iterable[Attempt], looked: datetime) -> datetime | None:
 
 
 def shown(run: Attempt, looked: datetime) -> RunStatus:
-    """Return how a reader shows a run: nobody is called lost before the log was looked into after its deadline.
+    """Return how a reader shows a run: it is lost only after a look into the log that followed its deadline.
 
     Args:
         run: The run, as it was then.

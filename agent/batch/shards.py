@@ -143,14 +143,14 @@ def identify(
     shard = _agreed([(hint.source, hint.shard) for hint in hints], "shard")
     if hints and shards is None:
         raise ShardError(
-            f"{hints[0].source} says which shard this is, and nobody how many there are",
+            f"{hints[0].source} gives the number of this shard, and nothing gives how many there are",
             remedy=f"set {COUNT_VARIABLE}, in Kubernetes to the job's completions",
         )
     if shards is not None and not 1 <= shards <= MOST_SHARDS:
         raise ShardError(f"{shards} shards are not possible", remedy=f"1 to {MOST_SHARDS}")
     if hints and shard is None and shards != 1:
         raise ShardError(
-            f"there are {shards} shards, and nobody says which one this is",
+            f"there are {shards} shards, and nothing says which one this is",
             remedy=f'start it with --shard, for example "--shard 1/{shards}"',
         )
     shard, shards = shard or 0, shards or 1
@@ -169,7 +169,7 @@ def _flag(text: str) -> ShardHint:
     match = _FLAG.fullmatch(text)
     if match is None or int(match.group(1)) > int(match.group(2)):
         raise ShardError(
-            f'--shard "{text}" is not a part of a whole',
+            f'invalid --shard "{text}": expected NUMBER/COUNT',
             remedy='write "2/8" for the second of eight; the first is "1/8"',
         )
     return ShardHint("--shard", int(match.group(1)) - 1, int(match.group(2)))

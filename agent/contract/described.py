@@ -1,7 +1,7 @@
 """What a job says of its own data, in a `datapackage.json` at the root of its output. Decisions only.
 
 Only properties of the standard are carried over into the job's package, each in the form that the standard wants: a
-tool that reads the package must not stumble over what a job wrote. What contradicts the facts is dropped, with a note.
+tool that reads the package must not fail on what a job wrote. What contradicts the facts is dropped, with a note.
 """
 
 import json

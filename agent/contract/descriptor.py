@@ -156,7 +156,7 @@ def resource_of(file: Sealed) -> dict[str, Any]:
         "mayfly:role": file.role.value,
     }
     if file.role in {Role.LOG, Role.EVIDENCE} and file.path.endswith(_TABLES):
-        # Readers would take it for a table. In a log, different events mean different things by one name.
+        # Readers would take it for a table; in a log, one name means different things in different events.
         resource["format"] = "log"
     return resource if file.original is None else resource | {"mayfly:path": file.original}
 

@@ -1,7 +1,7 @@
-"""The entries of a batch's log: one schema, with parts that are there or not. Decisions only.
+"""The entries of a batch's log: one schema, of which each entry has some parts. Decisions only.
 
-`write_entry` is strict: what it writes, every reader accepts. `read_entry` is tolerant of what a newer writer says, and
-trusts nothing: damage and forgery are a value, `Invalid`.
+`write_entry` is strict: every reader accepts what it writes. `read_entry` accepts unknown fields of a newer writer and
+returns `Invalid` for what is damaged or forged.
 """
 
 from collections.abc import Iterator, Sequence
@@ -75,7 +75,7 @@ class LeftOut(Record):
 
 
 class Planned(Record):
-    """What the run is going to do; a later plan of the same process replaces it."""
+    """What the run is going to do; a later plan replaces it."""
 
     release: Release | None = Field(None, description="Null when none could run.")
     count: Count = Field(description="How many jobs will run.")
@@ -86,7 +86,7 @@ class Planned(Record):
 
 
 class Object(Record):
-    """An object in the bucket, with what it holds."""
+    """An object in the bucket, with its size and digest."""
 
     key: str = Field(max_length=1024)
     bytes: Count
@@ -192,7 +192,7 @@ class Entry(Record):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
-        """Refuse what contradicts itself, or names what is not its own."""
+        """Refuse parts that contradict each other, and objects of other runs."""
         if self.closed and self.stood_back:
             raise ValueError("a run that stood back does not close in another way as well")
         if self.stood_back and self.jobs:
@@ -232,7 +232,7 @@ def read_entry(key: EntryKey, text: bytes) -> Entry | Invalid:
     """Return the entry that an object holds.
 
     Args:
-        key: Where it was found: an entry that was copied to another place is not one.
+        key: Where it was found: a copy in another place is invalid.
         text: The object.
     """
     entry = read_form(Entry, text, MOST_BYTES)

@@ -1,7 +1,7 @@
 """Every key of the bucket, built and taken apart again. Decisions only.
 
 Keys are relative to the bucket's prefix. `parse_key(key.text) == key` for every key, and `parse_key(text).text == text`
-for every text that it accepts: nobody can write one thing under two names. No object is ever changed.
+for every text that it accepts, so that nothing has two keys. No object is ever changed.
 """
 
 import re
@@ -135,7 +135,7 @@ class StateKey:
 class ReleaseKey:
     """What one process, of a run or of an operator, learnt of the releases of a channel.
 
-    A snapshot says so in its key: so one listing tells what has to be read.
+    The key marks a snapshot, so that one listing tells what has to be read.
     """
 
     channel: str
@@ -192,9 +192,9 @@ def index_start(moment: datetime) -> str:
 
 @lru_cache(maxsize=4096)
 def parse_key(text: str) -> Key | None:
-    """Return a key taken apart; None for a text that no writer of ours could have made.
+    """Return a key's parts; None for a text that is not a key of ours.
 
-    It is remembered: a reader lists the same thousand pointers every minute.
+    Results are cached, because a reader lists the same thousand pointers every minute.
     """
     for pattern, build in _FORMS:
         match = pattern.fullmatch(text)

@@ -77,7 +77,7 @@ class JobRecord(Record):
     release: Name | None = Field(None, description="Ref of the release that made it.")
     commit: Name | None = None
     notes: tuple[Message, ...] = Field(
-        (), max_length=100, description="What was odd without being a failure."
+        (), max_length=100, description="Remarks that are no failure."
     )
 
 

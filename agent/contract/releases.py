@@ -22,7 +22,7 @@ MOST_COVERED = 5000
 MOST_SIGNED = 16 * 1024
 """Characters of a signed object in base64; a signed tag has about five hundred."""
 WINDOW = timedelta(days=75)
-"""How far back a snapshot names what it was made from: longer than any run, so nothing older is still on its way."""
+"""How far back a snapshot names what it was made from: longer than any run, so that nothing older can still arrive."""
 
 Commit = Annotated[str, Field(pattern=r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")]
 Ref = Annotated[str, Field(min_length=1, max_length=300)]
@@ -30,7 +30,7 @@ _NAME = rf"^{RUN}-{NONCE}\.{NUMBER}(?:\.snapshot)?$"
 
 
 class Seen(Record):
-    """The commit that a tag was when it was last taken."""
+    """The commit that a tag named when it was last used."""
 
     repository: Message = Field(description="Without credentials.")
     tag: Ref
@@ -38,7 +38,7 @@ class Seen(Record):
 
 
 class TrialStage(OpenEnum):
-    """How far a run came with a release that had not proved itself."""
+    """How far a run has come with a release on trial."""
 
     INSTALLING = "installing"
     STARTED = "started"
@@ -46,12 +46,12 @@ class TrialStage(OpenEnum):
 
     @classmethod
     def fallback(cls) -> Self:
-        """Return `ended`: what is not understood is not held against a release."""
+        """Return `ended`: an unknown stage does not count against a release."""
         return cls("ended")
 
 
 class Trial(Record):
-    """A run is about to install, or to start, a release that has not proved itself, or has ended that in order."""
+    """A run is about to install or to start a release on trial, or has ended the trial in order."""
 
     commit: Commit
     ref: Ref
@@ -62,7 +62,7 @@ class Trial(Record):
 
 
 class Version(Record):
-    """A release as a step in a line of releases: nothing below the highest runs by itself."""
+    """A release within a channel: without an operator, no release below the highest one runs."""
 
     line: Message = Field(description="Repository, kind and pattern within which it is compared.")
     tag: bool = Field(description="Whether it is a tag; else the head of a branch.")
@@ -72,7 +72,7 @@ class Version(Record):
 
 
 class Good(Version):
-    """A release proved itself, or an operator said so. The latest one stands in for one that cannot run."""
+    """A release that passed its trial, or that an operator declared good: the latest replaces one that cannot run."""
 
     repository: Message = Field("", description="Without credentials.")
     fetched: Moment
@@ -127,7 +127,7 @@ class Learnt(Record):
     good: Good | None = None
     bad: Bad | None = None
     lowest: Version | None = Field(
-        None, description="An operator went back: the lowest version is this one again."
+        None, description="An operator went back: this is the minimum version again."
     )
     pin: Pin | None = None
     passed: Passed | None = None
@@ -168,7 +168,7 @@ class ReleaseEntry(Record):
     @model_validator(mode="after")
     def _sound(self) -> Self:
         if not self.learnt and self.snapshot is None and not self.model_extra:
-            raise ValueError("it says nothing")
+            raise ValueError("the entry has no content")
         return self
 
 
@@ -189,7 +189,7 @@ def read_release_entry(key: ReleaseKey, text: bytes) -> ReleaseEntry | Invalid:
 
 
 def facts_of(entry: ReleaseEntry, arrived: datetime) -> tuple[Fact, ...]:
-    """Return what an entry says, each thing with the time at which it arrived."""
+    """Return the facts of an entry, each with the time at which it arrived."""
     told = {"at": arrived, "written": entry.written, "run": entry.run, "by": entry.by}
     own = tuple(Fact.model_validate({**dict(one), **told}) for one in entry.learnt)
     return (*own, *(entry.snapshot.facts if entry.snapshot else ()))

@@ -47,7 +47,7 @@ from consumer.schedule import times_of
 from consumer.store import Store, default_name
 
 PIPE_WIDTH = 10_000
-"""Columns where nobody's terminal limits them."""
+"""Columns of a line that goes to a pipe or a file."""
 NEVER_BEGAN = (
     "A machine that began no run has none here, and said why on its console: `aws ec2 get-console-output --latest "
     "--output text --instance-id i-...`, or, with LogRetentionDays, in CloudWatch, group /mayfly/STACK"
@@ -104,23 +104,23 @@ JUDGED = (
     click.option(
         "--history",
         type=FILE,
-        help="Where to keep what was read [a file for each bucket, in the state directory].",
+        help="File for what was read of the bucket [one for each, in the state directory].",
     ),
     click.option(
         "--schedule",
         metavar="CRON",
-        help="When runs are due that do not say it, such as '10 4 * * *'.",
+        help="When runs are due, such as '10 4 * * *' [as the runs report it].",
     ),
     click.option(
         "--grace",
         type=Units("duration"),
         default="1h",
-        help="How late a run of --schedule may begin [1h].",
+        help="How late a run may begin by --schedule [1h].",
     ),
     click.option(
         "--timezone",
         metavar="NAME",
-        help="Of --schedule, and of days and times, such as Asia/Tokyo [of each schedule].",
+        help="Time zone of --schedule and of what is printed, such as Asia/Tokyo [of each schedule].",
     ),
 )
 PULLED = (
@@ -254,7 +254,7 @@ async def catch_up(bucket: ReadOnlyBucket, store: Store, now: datetime) -> None:
 
 
 def rules_of(options: Options) -> Rules:
-    """Return how to judge, as a person says it.
+    """Return the rules that the options give.
 
     Raises:
         UsageError: There is no such time zone, or the schedule cannot be understood.
@@ -302,7 +302,7 @@ def open_bucket(options: Options) -> ReadOnlyBucket:
 
 
 def history_of(options: Options, bucket: ReadOnlyBucket) -> Path:
-    """Return the file in which it is kept what was read of a bucket: unless a person says, each has its own."""
+    """Return the file for what was read of a bucket; by default each has its own."""
     return options.history or _loaded(options)[1].state / "home" / default_name(bucket.identity)
 
 
@@ -324,7 +324,7 @@ def width() -> int:
 
 
 def english() -> Visit:
-    """Return who asks on a terminal."""
+    """Return the language of a terminal, in the form of a page."""
     return Visit(language("en"))
 
 

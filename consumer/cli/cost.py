@@ -31,7 +31,7 @@ RIGHT = frozenset({1, 3, 4, 5, 6})
 
 
 @click.command()
-@click.option("--month", "which", metavar="YYYY-MM", help="Another month than this one.")
+@click.option("--month", "which", metavar="YYYY-MM", help="Month to show [this one].")
 @known_command
 def cost(*, options: Options, which: str | None) -> ExitCode:
     """Show what the runs of a month cost, the month so far, and what to expect of it.
@@ -85,10 +85,10 @@ def _lines(costs: MonthCosts, prices: Prices, always: float, now: datetime) -> I
         frozenset({1}),
     )
     if costs.unknown:
-        yield f"runs of which nobody can tell the cost: {costs.unknown} (see cost.hourly)"
+        yield f"runs of unknown cost: {costs.unknown} (see cost.hourly)"
     yield ""
     yield (
-        f"Looking each {timedelta(seconds=POLL_SECONDS).seconds} s (mayfly serve) is {requests:,.0f}"
+        f"Polling every {timedelta(seconds=POLL_SECONDS).seconds} s (mayfly serve) is {requests:,.0f}"
         f" LIST requests a month:"
     )
     yield f"about {_money(requests * LIST_USD, prices)} at S3, nothing at Wasabi. --interval 5m is a fifth of it."

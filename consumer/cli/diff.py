@@ -33,7 +33,9 @@ from consumer.pull.plan import Result, Wish, wanted
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Compare what was pulled into this folder, and ask no bucket.",
 )
-@click.option("--ignore", metavar="FIELD", multiple=True, help="Not this field; repeatable.")
+@click.option(
+    "--ignore", metavar="FIELD", multiple=True, help="Ignore this field of records; repeatable."
+)
 @known_command
 def diff(
     *, options: Options, job: str, runs: tuple[str, ...], dest: Path | None, ignore: tuple[str, ...]

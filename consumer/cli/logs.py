@@ -26,18 +26,18 @@ SHORTEST = 1.0
 @click.command()
 @click.argument("run", metavar="RUN")
 @click.argument("job", metavar="[JOB]", required=False)
+@click.option("--follow", "-f", is_flag=True, help="Go on until the run ends.")
 @click.option(
-    "--follow", "-f", is_flag=True, help="Go on until the run ends: parts arrive meanwhile."
-)
-@click.option(
-    "--level", type=click.Choice(["debug", "info", "warning", "error"]), help="That and above."
+    "--level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Only events of this level or above.",
 )
 @click.option(
     "--interval",
     type=Units("duration"),
     default="15s",
     show_default=True,
-    help="Between looks with --follow; each costs a LIST or two.",
+    help="Time between polls with --follow; each is one or two LIST requests.",
 )
 @known_command
 def logs(

@@ -45,14 +45,14 @@ SHORTEST_INTERVAL = 1.0
     type=Units("duration"),
     default="60s",
     show_default=True,
-    help="Between polls of the bucket.",
+    help="Time between polls of the bucket.",
 )
 @click.option(
     "--unhealthy-after",
     type=Units("duration"),
     default="15m",
     show_default=True,
-    help="Without a poll, /healthz answers 503.",
+    help="Time without a successful poll after which /healthz answers 503.",
 )
 @click.option(
     "--pull",

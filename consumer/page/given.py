@@ -1,4 +1,4 @@
-"""What pages are given besides runs: who asks, how home itself is, texts from the bucket. Decisions only."""
+"""What pages are given besides runs: the request, the state of home, texts from the bucket. Decisions only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What is known, as Prometheus series. Nothing here reads the bucket; what is unknown is absent, not zero.
+"""What is known, as Prometheus series, without a read of the bucket; what is unknown is absent, not zero.
 
 Every series has the bucket's name, so that two buckets in one Prometheus do not mix. Which rule or panel uses a series,
 docs/serve.md says.
