@@ -225,13 +225,9 @@ def results_of(resources: Iterable[Resource]) -> dict[str, Resource]:
 def compare(
     old: Side, new: Side, ignored: Iterable[str] = (), temporary: Path | None = None
 ) -> Diff:
-    """Compare two runs of a job.
+    """Compare two runs of a job, but for the fields of records that are ignored.
 
-    Args:
-        old: The earlier run.
-        new: The later run.
-        ignored: Fields of records that do not count.
-        temporary: Where records that do not fit into memory are put meanwhile.
+    Records that do not fit into memory are put into the folder `temporary` meanwhile.
     """
     before, after = results_of(old.resources), results_of(new.resources)
     tables = []

@@ -60,13 +60,7 @@ class Poll:
 
 
 async def poll(bucket: Source, store: Store, now: datetime, seconds: float = SECONDS) -> Poll:
-    """Bring a history up to date.
-
-    Args:
-        bucket: The bucket.
-        store: What is known so far.
-        now: The time.
-        seconds: How long the index, and each log, may take.
+    """Bring a history up to date; the index, and each log, may take so many seconds.
 
     Raises:
         StoreError: The index cannot be listed.

@@ -191,9 +191,7 @@ class Group:
     def outcomes(self, known: Iterable[str], now: datetime) -> dict[str, Outcome]:
         """Return what became of each job, by name.
 
-        Args:
-            known: The jobs of the group before: what runs without a plan did not do.
-            now: The time.
+        `known` are the jobs of the group before: a run without a plan did none of them.
         """
         found: dict[str, Outcome] = {}
         known = frozenset(known) - self.names

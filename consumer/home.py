@@ -106,13 +106,7 @@ class Home:
         return Health(self.bucket, self.read, self.problem, self.known.history.invalid, pull)
 
     def note_pull(self, report: Report, now: datetime, *, whole: bool) -> None:
-        """Take note of a pull.
-
-        Args:
-            report: What came of it.
-            now: When it ended.
-            whole: Whether it looked at all batches, and so told all that is wrong.
-        """
+        """Take note of a pull that ended; one of the whole bucket told all that is wrong."""
         before = self.problems
         found = {} if whole else dict(before)
         if not report.unreachable:

@@ -245,13 +245,7 @@ def _order(batch: Batch) -> tuple[datetime, str, str]:
 
 
 def batch_of(state: fold.State, looked: datetime, expired: frozenset[str] = frozenset()) -> Batch:
-    """Return what home keeps of a folded log.
-
-    Args:
-        state: What the log says.
-        looked: When that was, by home's clock.
-        expired: Runs whose files are gone.
-    """
+    """Return what home keeps of a log as it was by its clock; of expired runs the files are gone."""
     done = state.done_by
     return Batch(
         state.batch,

@@ -119,9 +119,7 @@ Times = Cron | Rate | Once
 def times_of(schedule: Schedule, anchor: datetime) -> Times | Invalid:
     """Return when runs are due.
 
-    Args:
-        schedule: What a run, or a person, says of it.
-        anchor: A time at which a run was due: only from one can the times of a rate be told.
+    `anchor` is a time at which a run was due: only from one can the times of a rate be told.
     """
     try:
         zone = ZoneInfo(schedule.timezone or "UTC")

@@ -201,9 +201,7 @@ class Store:
     def expected(self, asked_since: datetime, most: int) -> list[Id]:
         """Return batches with entries that the reader lacks: first those that it never looked for, the newest first.
 
-        Args:
-            asked_since: A pointer whose entry was first looked for in vain before this is not followed again.
-            most: How many at most.
+        A pointer whose entry was first looked for in vain before `asked_since` is not followed again.
         """
         with self._reading() as connection:
             rows = connection.execute(

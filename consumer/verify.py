@@ -103,13 +103,7 @@ def disagreements(job: Job, package: Package) -> list[str]:
 async def verify_run(
     bucket: ReadOnlyBucket, name: str, now: datetime, job: str | None = None
 ) -> Report:
-    """Check a run of a bucket, or one job of it, from the entries that commit them.
-
-    Args:
-        bucket: Where it is.
-        name: Its id, or `latest`.
-        now: The time.
-        job: Nothing but this job.
+    """Check a run of a bucket, by its id or as `latest`, or one job of it, from the entries that commit them.
 
     Raises:
         UsageError: There is no such run, or no such job in it.

@@ -34,10 +34,6 @@ def catch_up(batches: Collection[State], begins: Beginning) -> State | None:
 
     Only the newest batch of the schedule counts, and only if its last run was lost or interrupted inside the window, by
     no person, on the same channel. A batch that is done, or that somebody works on, is left alone.
-
-    Args:
-        batches: Batches of the same schedule that had news inside the window.
-        begins: The run.
     """
     worked = [
         (state, runs)

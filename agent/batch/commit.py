@@ -11,9 +11,7 @@ EVERY_SECONDS = 5.0
 def next_commit(last_began: float | None, now: float) -> float:
     """Return in how many seconds the next commit may begin.
 
-    Args:
-        last_began: When the last one began, on a clock that does not jump; None before the first.
-        now: The time on that clock.
+    Both times are of a clock that does not jump; `last_began` is None before the first commit.
     """
     return 0.0 if last_began is None else max(0.0, last_began + EVERY_SECONDS - now)
 

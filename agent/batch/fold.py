@@ -167,10 +167,7 @@ class State:
 def fold(batch: Batch, log: Iterable[Arrived], pointers: Iterable[PointerKey] = ()) -> State:
     """Return what a batch's log says; the order and the number of times in which entries are given do not matter.
 
-    Args:
-        batch: The batch.
-        log: Its log, as far as it was seen.
-        pointers: Pointers to it: a run whose beginning never arrived is known by its pointer alone.
+    A run whose beginning never arrived is known by its pointer alone.
     """
     by_run: dict[str, list[Arrived]] = {}
     first = {one.key: one for one in sorted(log, key=lambda one: one.order, reverse=True)}

@@ -56,9 +56,7 @@ class Cursor:
 def next_look(runs: Iterable[Attempt], looked: datetime) -> datetime | None:
     """Return when a batch's log is looked into without any news: a run of it should have ended. None for never.
 
-    Args:
-        runs: The batch's runs.
-        looked: When the reader last did so, by its own clock.
+    `looked` is when the reader last did so, by its own clock.
     """
     moments = (
         moment
@@ -71,10 +69,8 @@ def next_look(runs: Iterable[Attempt], looked: datetime) -> datetime | None:
 
 
 def shown(run: Attempt, looked: datetime) -> RunStatus:
-    """Return how a reader shows a run: it is lost only after a look into the log that followed its deadline.
+    """Return how a reader shows a run that it last looked at by its own clock.
 
-    Args:
-        run: The run, as it was then.
-        looked: When that was, by the reader's clock.
+    A run is called lost only after a look that followed its deadline.
     """
     return run.status(looked - CLOCKS)

@@ -106,16 +106,9 @@ async def find_run(bucket: Source, name: str, now: datetime, where: str) -> tupl
 
 
 class History:
-    """Reads what was before a run; it asks for nothing twice."""
+    """Reads what was before a run that began at `now`, in its batch's schedule; it asks for nothing twice."""
 
     def __init__(self, bucket: Source, batch: Batch, now: datetime) -> None:
-        """Make it; nothing is asked yet.
-
-        Args:
-            bucket: The bucket.
-            batch: The run's batch: outputs are those of its schedule.
-            now: When the run began.
-        """
         self._bucket = bucket
         self._batch = batch
         self._now = now

@@ -191,9 +191,7 @@ class BatchSession:
     async def stand_back(self, reason: str, run: str | None = None) -> bool:
         """Close the run as one that did nothing, and tell whether that is in the log; bounded.
 
-        Args:
-            reason: Why.
-            run: The run that has the batch; None where there is another reason, such as a request that makes no sense.
+        `run` has the batch; None where there is another reason, such as a request that makes no sense.
         """
         closing = self.log.append(stood_back=StoodBack(reason=reason, run=run))
         return await self._try(_true(closing), STAND_BACK_SECONDS) is not None

@@ -125,12 +125,8 @@ def render(
 ) -> Iterator[bytes]:
     """Yield a descriptor as UTF-8 JSON in small pieces: there may be a hundred thousand files.
 
-    The same arguments make the same bytes, on every machine.
-
-    Args:
-        head: Everything but the resources.
-        files: The files, in the order in which they shall be listed.
-        carried: What else is known of a file, by its path.
+    `head` is everything but the resources; `carried` is what else is known of a file, by its path. The same arguments
+    make the same bytes, on every machine.
     """
     yield json.dumps(head, ensure_ascii=False, indent=1).removesuffix("\n}").encode()
     yield b',\n "resources": ['

@@ -229,12 +229,7 @@ class Invalid:
 
 
 def read_entry(key: EntryKey, text: bytes) -> Entry | Invalid:
-    """Return the entry that an object holds.
-
-    Args:
-        key: Where it was found: a copy in another place is invalid.
-        text: The object.
-    """
+    """Return the entry in an object that was found at a key: a copy in another place is invalid."""
     entry = read_form(Entry, text, MOST_BYTES)
     if isinstance(entry, Invalid):
         return entry

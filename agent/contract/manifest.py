@@ -81,13 +81,7 @@ class Manifest(Descriptor):
 def seal_manifest(
     run: RunRecord, packages: Iterable[Object], log: Iterable[Object]
 ) -> Iterator[bytes]:
-    """Yield a run's manifest; the same arguments make the same bytes.
-
-    Args:
-        run: The run.
-        packages: Its jobs' packages.
-        log: The parts of its log.
-    """
+    """Yield a run's manifest; the same arguments make the same bytes."""
     head = {
         "$schema": PROFILE,
         "id": f"urn:mayfly:{run.run}",

@@ -94,13 +94,7 @@ class Package(Descriptor):
 def seal_package(
     job: JobRecord, files: Iterable[Sealed], said: Said | None = None
 ) -> Iterator[bytes]:
-    """Yield a job's package; the same arguments make the same bytes.
-
-    Args:
-        job: The job.
-        files: Its results, logs and evidence: at least one.
-        said: What the job says of its data.
-    """
+    """Yield a job's package, of at least one file; the same arguments make the same bytes."""
     said = said or Said()
     record = job.model_copy(update={"notes": (*job.notes, *said.notes)[:100]})
     head = {

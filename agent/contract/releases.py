@@ -173,12 +173,7 @@ class ReleaseEntry(Record):
 
 
 def read_release_entry(key: ReleaseKey, text: bytes) -> ReleaseEntry | Invalid:
-    """Return the entry that an object holds.
-
-    Args:
-        key: Where it was found: an entry that was copied to another channel is not one.
-        text: The object.
-    """
+    """Return the entry in an object that was found at a key: a copy for another channel is invalid."""
     entry = read_form(ReleaseEntry, text, MOST_BYTES)
     if isinstance(entry, Invalid):
         return entry

@@ -128,12 +128,7 @@ class Verdict:
 
 
 def verdict(judged: Judged, health: Health | None = None) -> Verdict:
-    """Return the answer.
-
-    Args:
-        judged: Runs and jobs.
-        health: Of home, where a service knows it.
-    """
+    """Return the answer, with what is wrong at home where a service knows it."""
     jobs: dict[str, list[JobFacts]] = {}
     for job in judged.jobs:
         jobs.setdefault(job.schedule, []).append(job)

@@ -51,13 +51,7 @@ Value = TypeVar("Value")
 
 
 class Site:
-    """Answers requests.
-
-    Args:
-        home: What is known.
-        objects: Reads what is committed.
-        registry: Has the metrics.
-    """
+    """Answers requests from what is known and what is committed."""
 
     def __init__(self, home: Home, objects: Objects, registry: CollectorRegistry) -> None:
         self._home = home
@@ -203,13 +197,7 @@ class Site:
 
 
 def application(site: Site, hosts: Collection[str], log: Log) -> ASGIApp:
-    """Return the application.
-
-    Args:
-        site: Answers.
-        hosts: Names of the service; see `Guard`.
-        log: Is told of defects.
-    """
+    """Return the application for a service with these names (see `Guard`); the log is told of defects."""
 
     async def failed(_: Request, error: Exception) -> Response:
         log.error("request.failed", error=repr(error)[:500], exc_info=error)

@@ -97,12 +97,7 @@ Number = float | datetime | None
 
 
 class HomeCollector(Collector):
-    """All series of the service but those of its process.
-
-    Args:
-        home: What is known.
-        version: Of this program.
-    """
+    """All series of the service but those of its process."""
 
     def __init__(self, home: Home, version: str) -> None:
         self._home = home
