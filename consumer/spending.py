@@ -13,6 +13,8 @@ WEEKS = timedelta(days=28)
 DAY = timedelta(days=1)
 POLL_SECONDS = 60.0
 """Between polls, unless a person says otherwise."""
+REQUESTS_MONTH = 30 * 86400 / POLL_SECONDS
+"""LIST requests of a month of polling, at least: one each time, when nothing is new."""
 LIST_USD = 0.005 / 1000
 """Price of a LIST at S3, in most regions; Wasabi charges nothing."""
 
@@ -141,8 +143,3 @@ def _to_come(costs: Sequence[RunCost], month: Month, now: datetime) -> float:
     # Less than a day of history is not extrapolated from.
     days = max(1.0, (now - recent[0].started) / DAY)
     return sum(one.usd or 0.0 for one in recent) / days * left
-
-
-def requests_month(interval: float = POLL_SECONDS) -> float:
-    """Return how many LIST requests a month of polling is, at least: one each time, when nothing is new."""
-    return 30 * 86400 / interval

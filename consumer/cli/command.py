@@ -233,7 +233,7 @@ def known_of(options: Options) -> Known:
     """
     rules = rules_of(options)
     bucket = open_bucket(options)
-    store = Store.open(history_of(options, bucket), bucket.identity, rules.now)
+    store = Store.open(history_file(options, bucket), bucket.identity, rules.now)
     asyncio.run(catch_up(bucket, store, rules.now))
     history = store.history()
     return Known(bucket, store, history, judge(history, rules))
@@ -301,7 +301,7 @@ def open_bucket(options: Options) -> ReadOnlyBucket:
     return ReadOnlyBucket.open(address, static_credentials(os.environ))
 
 
-def history_of(options: Options, bucket: ReadOnlyBucket) -> Path:
+def history_file(options: Options, bucket: ReadOnlyBucket) -> Path:
     """Return the file for what was read of a bucket; by default each has its own."""
     return options.history or _loaded(options)[1].state / "home" / default_name(bucket.identity)
 

@@ -15,12 +15,12 @@ from consumer.cli.command import Options, dump, known_command, known_of, loaded_
 from consumer.spending import (
     LIST_USD,
     POLL_SECONDS,
+    REQUESTS_MONTH,
     Month,
     MonthCosts,
     RunCost,
     month_costs,
     month_of,
-    requests_month,
 )
 
 _MONTH = re.compile(r"20[0-9]{2}-(0[1-9]|1[0-2])")
@@ -69,7 +69,6 @@ def _always_on(prices: Prices) -> float:
 
 def _lines(costs: MonthCosts, prices: Prices, always: float, now: datetime) -> Iterator[str]:
     yield from aligned([HEADINGS, *(_row(run, costs.month) for run in costs.runs)], RIGHT)
-    requests = requests_month()
     sums = (
         ("runs", costs.runs_usd),
         ("of these estimated: running, or lost", costs.estimated_usd),
@@ -88,10 +87,10 @@ def _lines(costs: MonthCosts, prices: Prices, always: float, now: datetime) -> I
         yield f"runs of unknown cost: {costs.unknown} (see cost.hourly)"
     yield ""
     yield (
-        f"Polling every {timedelta(seconds=POLL_SECONDS).seconds} s (mayfly serve) is {requests:,.0f}"
+        f"Polling every {timedelta(seconds=POLL_SECONDS).seconds} s (mayfly serve) is {REQUESTS_MONTH:,.0f}"
         f" LIST requests a month:"
     )
-    yield f"about {_money(requests * LIST_USD, prices)} at S3, nothing at Wasabi. --interval 5m is a fifth of it."
+    yield f"about {_money(REQUESTS_MONTH * LIST_USD, prices)} at S3, nothing at Wasabi. --interval 5m is a fifth of it."
 
 
 def _money(usd: float, prices: Prices) -> str:
@@ -142,7 +141,7 @@ def _json(costs: MonthCosts, prices: Prices, bucket: str, always: float) -> dict
         "forecast_usd": round(costs.forecast_usd, 6),
         "unknown_runs": costs.unknown,
         "always_on_usd": round(always, 6),
-        "poll_requests_month": requests_month(),
+        "poll_requests_month": REQUESTS_MONTH,
         "currency": prices.currency,
         "exchange": prices.exchange,
     }

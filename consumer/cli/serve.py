@@ -15,7 +15,7 @@ from agent.config.faults import ConfigurationError, Fault
 from consumer.cli.command import (
     Options,
     Units,
-    history_of,
+    history_file,
     known_command,
     open_bucket,
     pull_command,
@@ -104,7 +104,7 @@ def serve(
             host=host,
             port=port,
             hosts=hosts,
-            history=history_of(options, bucket),
+            history=history_file(options, bucket),
             interval=interval,
             stale_after=unhealthy_after,
             rules=rules,

@@ -8,8 +8,8 @@ from agent.contract.descriptor import Resource
 from consumer.page.given import Text, Visit
 from consumer.page.render import Page, object_path, shown_text
 
-PICTURES = frozenset({"image/png", "image/jpeg"})
-"""What is sent as a picture; all else is text here, or a download."""
+PICTURES = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff"}
+"""What is sent as a picture, and how it begins; all else is text here, or a download."""
 TABLES = {"text/csv": ",", "text/tab-separated-values": "\t"}
 TEXTS = frozenset({"application/json", "application/x-ndjson", "application/xml"})
 MOST_ROWS = 500

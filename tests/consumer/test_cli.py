@@ -20,7 +20,7 @@ from agent.contract.entries import Planned
 from agent.contract.facts import Cost, Schedule
 from agent.contract.ids import Batch as Id
 from consumer.cli.status import age
-from consumer.spending import requests_month
+from consumer.spending import REQUESTS_MONTH
 from tests.bucket.bucket import Bucket
 from tests.bucket.entries import RELEASE, RunWriter, leave_run
 from tests.parts.command import MAYFLY, call, surroundings
@@ -280,7 +280,7 @@ def test_cost_of_a_month(bucket: Bucket) -> None:
     assert "43,200 LIST requests a month" in result.output
     document = json.loads(ask("cost", "--json", environ=bucket.environ).output)
     assert document["runs"][0]["usd"] == 0.0123
-    assert document["poll_requests_month"] == requests_month()
+    assert document["poll_requests_month"] == REQUESTS_MONTH
     other = ask("cost", "--month", "2025-01", "--json", environ=bucket.environ)
     assert json.loads(other.output)["runs"] == []
 
