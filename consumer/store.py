@@ -309,11 +309,8 @@ class Store:
     ) -> History:
         """Return the newest batches that are for a time since then, and those that are open.
 
-        Args:
-            since: Since when.
-            most: How many at most.
-            packages: Whether their jobs have their packages. Without, batches that are as they were last time are
-                the same objects, which costs neither time nor memory.
+        Without packages, batches that are as they were last time are the same objects, which costs neither time nor
+        memory.
         """
         with self._reading() as connection:
             names = connection.execute(

@@ -146,11 +146,8 @@ class History:
     async def newest_state(self, job: str, *, checkpoints: bool = False) -> JobState | None:
         """Return the newest state of a job that was committed, and whose success counts.
 
-        A state that no entry names is passed over: the files that it speaks of never arrived.
-
-        Args:
-            job: The job.
-            checkpoints: Whether what an attempt left that did not succeed counts as well.
+        A state that no entry names is passed over: the files that it speaks of never arrived. With `checkpoints`, what
+        an attempt left that did not succeed counts as well.
 
         Raises:
             StoreError: The bucket failed.

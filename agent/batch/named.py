@@ -35,10 +35,6 @@ def run_named(name: str, stood_back: Mapping[str, bool], where: str, more: str =
 class Search:
     """The run that a person means, looked for in the keys of the index: one LIST for each thousand pointers.
 
-    Args:
-        name: A run's id, or `latest`.
-        now: The time.
-
     Attributes:
         after: The key after which the listing begins; None for its beginning.
         possible: Whether a run can have this name: else nothing need be listed.

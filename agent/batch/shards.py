@@ -87,10 +87,7 @@ def is_group(text: str) -> bool:
 def shard_hints(flag: str | None, group: str | None, environ: Mapping[str, str]) -> ShardHints:
     """Return what the command line and the environment say.
 
-    Args:
-        flag: The value of `--shard`, such as `2/8` for the second of eight.
-        group: The value of `--group`; a time is written as slots are.
-        environ: The environment.
+    `flag` is such as `2/8` for the second of eight; a group that is a time is written as slots are.
 
     Raises:
         ShardError: One of them cannot be understood.
@@ -127,11 +124,8 @@ def identify(
 ) -> Shard | None:
     """Return which shard this run is; None for a run that is a whole batch.
 
-    Args:
-        known: What the process was told.
-        slot: The scheduled time, which names the group where nobody else does.
-        tags: Of the machine, if it is one of EC2's.
-        launch_index: Its number among those that one request launched.
+    The slot names the group where nobody else does. A machine of EC2 has tags, and a launch index: its number among
+    those that one request launched.
 
     Raises:
         ShardError: Two sources contradict each other, or one of the two numbers is missing, or the group.
