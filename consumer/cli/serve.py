@@ -84,11 +84,12 @@ def serve(
 
     Its own log goes to stderr: lines on a terminal, else (or with --json) JSON.
     """
-    _need_extra()
-    from consumer import service  # noqa: PLC0415
-    from consumer.web.logs import make_log  # noqa: PLC0415
-    from consumer.web.server import parse_address  # noqa: PLC0415
-
+    try:
+        from consumer import service  # noqa: PLC0415
+        from consumer.web.logs import make_log  # noqa: PLC0415
+        from consumer.web.server import parse_address  # noqa: PLC0415
+    except ImportError as error:
+        raise UsageError("the service needs more packages", remedy=EXTRA) from error
     if interval < SHORTEST_INTERVAL:
         raise UsageError(f"--interval takes {SHORTEST_INTERVAL:g} seconds or more")
     host, port = parse_address(listen)
@@ -116,15 +117,6 @@ def serve(
         code = asyncio.run(until_stopped(work, stopped=ExitCode.DONE))
     log.info("serve.stopped")
     return code
-
-
-def _need_extra() -> None:
-    try:
-        import prometheus_client  # noqa: F401, PLC0415
-        import starlette  # noqa: F401, PLC0415
-        import uvicorn  # noqa: F401, PLC0415
-    except ImportError as error:
-        raise UsageError("the service needs more packages", remedy=EXTRA) from error
 
 
 @contextmanager
