@@ -9,7 +9,7 @@ import re
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -130,19 +130,20 @@ class Store:
         Raises:
             HistoryError: The file belongs to something else, and was left alone; or it cannot be written.
         """
-        if path is None:
-            connection = _connect(":memory:")
-            _begin(connection, "in memory", bucket, now)
-            return cls(connection, "in memory", None)
+        name = str(path or "in memory")
+        damage: Damage | None = None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            damage = _set_aside_if_damaged(path)
-            connection = _connect(str(path))
-            with _closed_unless_sound(connection):
-                _begin(connection, str(path), bucket, now)
-                return cls(connection, str(path), damage)
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                damage = _set_aside_if_damaged(path)
+            with ExitStack() as stack:
+                connection = stack.enter_context(closing(_connect(str(path or ":memory:"))))
+                _begin(connection, name, bucket, now)
+                store = cls(connection, name, damage)
+                stack.pop_all()
+                return store
         except (OSError, sqlite3.Error) as error:
-            raise _unusable(str(path), error) from error
+            raise _unusable(name, error) from error
 
     def close(self) -> None:
         """Close the file."""
@@ -265,15 +266,11 @@ class Store:
 
     def new_log_parts(self, since: datetime) -> list[tuple[datetime, Object]]:
         """Return the parts of runs' logs of which entries told since the last call, and arrived since a time."""
-        query = (
-            "SELECT key, arrived, document, reason FROM entry"
-            " WHERE rowid > ? AND rowid <= ? AND arrived > ? AND document IS NOT NULL"
-        )
+        new = "rowid > ? AND rowid <= ? AND arrived > ? AND document IS NOT NULL"
         with self._reading() as connection:
             newest = _newest(connection, "entry")
-            rows = connection.execute(query, (self._printed, newest, _iso(since))).fetchall()
+            said = _entries(connection, new, self._printed, newest, _iso(since))
             self._printed = newest
-        said = [one for row in rows if (one := _arrived(*row))]
         return [
             (one.at, part) for one in said if isinstance(one.entry, Entry) for part in one.entry.log
         ]
@@ -295,11 +292,8 @@ class Store:
     def log_parts(self, batch: Id, run: str) -> tuple[Object, ...]:
         """Return the parts of a run's log that are committed, in order."""
         with self._reading() as connection:
-            rows = connection.execute(
-                "SELECT key, arrived, document, reason FROM entry WHERE batch = ? AND document IS NOT NULL",
-                (_name(batch),),
-            )
-            said = [one.entry for row in rows if (one := _arrived(*row)) and one.key.run == run]
+            log = _entries(connection, "batch = ? AND document IS NOT NULL", _name(batch))
+        said = [one.entry for one in log if one.key.run == run]
         parts = {part.key: part for one in said if isinstance(one, Entry) for part in one.log}
         keys = [key for text in parts if isinstance(key := parse_key(text), LogKey)]
         return tuple(parts[key.text] for key in sorted(keys, key=lambda key: key.number))
@@ -422,10 +416,7 @@ class Store:
 
 def _fold(connection: sqlite3.Connection, batch: Id, looked: datetime) -> Batch:
     name = _name(batch)
-    entries = connection.execute(
-        "SELECT key, arrived, document, reason FROM entry WHERE batch = ?", (name,)
-    )
-    log = [one for row in entries if (one := _arrived(*row))]
+    log = _entries(connection, "batch = ?", name)
     pointers = connection.execute("SELECT key FROM pointer WHERE batch = ?", (name,))
     announced = [
         key
@@ -455,6 +446,11 @@ def _row(one: Arrived) -> tuple[str, str, str, str | None, str | None]:
     if isinstance(one.entry, Invalid):
         return (*position, None, one.entry.reason)
     return (*position, written(one.entry).decode(), None)
+
+
+def _entries(connection: sqlite3.Connection, which: str, *values: str | int) -> list[Arrived]:
+    query = f"SELECT key, arrived, document, reason FROM entry WHERE {which}"  # noqa: S608 -- one of ours
+    return [one for row in connection.execute(query, values) if (one := _arrived(*row))]
 
 
 def _arrived(key: str, arrived: str, document: str | None, reason: str | None) -> Arrived | None:
@@ -536,15 +532,6 @@ def _check(connection: sqlite3.Connection, version: int, name: str, bucket: str)
             f"the history {name} is about {other}, and was left alone",
             remedy="name another file with --history, or leave the option out: each bucket has its own",
         )
-
-
-@contextmanager
-def _closed_unless_sound(connection: sqlite3.Connection) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        connection.close()
-        raise
 
 
 def _set_aside_if_damaged(path: Path) -> Damage | None:
