@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import click
@@ -69,9 +69,10 @@ def _always_on(prices: Prices) -> float:
 
 def _lines(costs: MonthCosts, prices: Prices, always: float, now: datetime) -> Iterator[str]:
     yield from aligned([HEADINGS, *(_row(run, costs.month) for run in costs.runs)], RIGHT)
+    estimated = ("of these estimated: running, or lost", costs.estimated_usd)
     sums = (
         ("runs", costs.runs_usd),
-        ("of these estimated: running, or lost", costs.estimated_usd),
+        *([estimated] if costs.estimated_usd else []),
         ("image, and a disk that is kept", costs.standing_usd),
         ("so far", costs.so_far_usd),
         ("the whole month, if it goes on so", costs.forecast_usd),
@@ -79,17 +80,12 @@ def _lines(costs: MonthCosts, prices: Prices, always: float, now: datetime) -> I
         ("and in the whole month", always),
     )
     yield ""
-    yield from aligned(
-        [(name, _money(usd, prices)) for name, usd in sums if usd or "est" not in name],
-        frozenset({1}),
-    )
+    yield from aligned([(name, _money(usd, prices)) for name, usd in sums], frozenset({1}))
     if costs.unknown:
         yield f"runs of unknown cost: {costs.unknown} (see cost.hourly)"
     yield ""
-    yield (
-        f"Polling every {timedelta(seconds=POLL_SECONDS).seconds} s (mayfly serve) is {REQUESTS_MONTH:,.0f}"
-        f" LIST requests a month:"
-    )
+    polls = f"Polling every {POLL_SECONDS:.0f} s (mayfly serve)"
+    yield f"{polls} is {REQUESTS_MONTH:,.0f} LIST requests a month:"
     yield f"about {_money(REQUESTS_MONTH * LIST_USD, prices)} at S3, nothing at Wasabi. --interval 5m is a fifth of it."
 
 
