@@ -79,7 +79,6 @@ class Table:
     """What changed in a file of records.
 
     Attributes:
-        path: The file.
         sum: How many records changed.
         added, removed, changed: The first of them.
         odd: Records without a key, or with one that another had before; of these the last counts.
@@ -217,11 +216,6 @@ class Side:
         with self.open(resource.path) as stream:
             yield from records(io.TextIOWrapper(stream, schema.encoding, newline=""), schema)
 
-    @property
-    def results(self) -> dict[str, Resource]:
-        """The results, by path."""
-        return results_of(self.resources)
-
 
 def results_of(resources: Iterable[Resource]) -> dict[str, Resource]:
     """Return the results of a package, by path."""
@@ -231,15 +225,11 @@ def results_of(resources: Iterable[Resource]) -> dict[str, Resource]:
 def compare(
     old: Side, new: Side, ignored: Iterable[str] = (), temporary: Path | None = None
 ) -> Diff:
-    """Compare two runs of a job.
+    """Compare two runs of a job, but for the fields of records that are ignored.
 
-    Args:
-        old: The earlier run.
-        new: The later run.
-        ignored: Fields of records that do not count.
-        temporary: Where records that do not fit into memory are put meanwhile.
+    Records that do not fit into memory are put into the folder `temporary` meanwhile.
     """
-    before, after = old.results, new.results
+    before, after = results_of(old.resources), results_of(new.resources)
     tables = []
     for one, other in pairs(before, after):
         schema = Schema.of(other)

@@ -1,8 +1,8 @@
-"""What the bucket says, read and checked: the only place where an entry, a package or a manifest is. Decisions only.
+"""Reads and checks what the bucket holds: the only place for entries, packages and manifests. Decisions only.
 
-Everything is forged until it passed here. What comes out is sound, possible and printable, or `Invalid` with a reason
-that can be shown. Whether an entry is valid depends on the object and on when it arrived, by the store's clock, and on
-nothing else: all readers agree, whenever they read it.
+Everything is untrusted until it has passed here. What comes out is sound, possible and printable, or `Invalid` with a
+reason that can be shown. Whether an entry is valid depends on the object and on when it arrived, by the store's clock,
+and on nothing else: all readers agree, whenever they read it.
 """
 
 import re
@@ -47,13 +47,7 @@ _Document = TypeVar("_Document", bound=Descriptor)
 
 
 def read_entry(key: EntryKey, at: datetime, text: bytes) -> Entry | Invalid:
-    """Return the entry that an object holds.
-
-    Args:
-        key: Where it was found.
-        at: When it arrived, by the store's clock.
-        text: The object.
-    """
+    """Return the entry in an object that was found at a key and arrived at a time by the store's clock."""
     entry = contract.read_entry(key, text)
     if isinstance(entry, Entry) and _UNPRINTABLE.search(text):
         # Control characters, escape sequences and overrides of the direction end here, for every text alike.
@@ -96,13 +90,7 @@ def within_bounds(log: Iterable[Arrived]) -> list[Arrived]:
 
 
 def read_package(key: JobKey, committed: Object, text: bytes) -> Package | Invalid:
-    """Return a job's package, when it is what an entry committed and each file of it can have a place of its own.
-
-    Args:
-        key: Where it was found.
-        committed: What the entry says of it.
-        text: The object.
-    """
+    """Return a job's package, when it is what an entry committed and each file of it can have a place of its own."""
     problem = _descriptor_problem(key.text, committed, text)
     package = Invalid(problem) if problem else parse_package(key, text)
     return _invalid(package.reason) if isinstance(package, Invalid) else _checked(package)

@@ -1,4 +1,4 @@
-"""Keeps what home knows up with the bucket: one LIST when nothing is new, and each new object is read once.
+"""Polls a bucket into the history: one LIST when nothing is new, and each new object is read once.
 
 `agent.batch.follow` decides where the reader looks. A store that is slow, fails or lies is an expected failure: what
 was read stays, what was not is read at the next poll.
@@ -58,20 +58,9 @@ class Poll:
     failed: tuple[tuple[Id, str], ...] = ()
     more: bool = False
 
-    @property
-    def changed(self) -> bool:
-        """Whether home knows something else than before."""
-        return bool(self.looked)
-
 
 async def poll(bucket: Source, store: Store, now: datetime, seconds: float = SECONDS) -> Poll:
-    """Bring a history up to date.
-
-    Args:
-        bucket: The bucket.
-        store: What is known so far.
-        now: The time.
-        seconds: How long the index, and each log, may take.
+    """Bring a history up to date; the index, and each log, may take so many seconds.
 
     Raises:
         StoreError: The index cannot be listed.

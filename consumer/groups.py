@@ -1,10 +1,12 @@
 """Batches that belong together, one by itself or the shards of a group, and their jobs. Decisions only."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
+from itertools import islice
 
 from agent.contract.facts import Schedule
 from agent.contract.results import JobCause, RunStatus
@@ -17,7 +19,7 @@ PENDING = timedelta(days=1)
 MOST_MISSING = 20
 """Missing shards that are named."""
 MOST_FAMILIES = 50
-"""Kinds of jobs that are told of, those with most jobs; the others are summed up as one."""
+"""Matrix jobs that are reported, those with most jobs; the others are summed up as one."""
 OTHERS = "_others"
 """The name of that one; no job can have it."""
 
@@ -98,7 +100,6 @@ class Group:
     """A batch, or the shards of one.
 
     Attributes:
-        schedule: The name of its schedule.
         name: What the shards have in common; the batch's name where there are none.
         shards: How many there are to be.
         batches: Those of which something is known.
@@ -142,13 +143,8 @@ class Group:
         done = {batch.id.shard[1] for batch in self.batches if batch.id.shard and batch.done_by}
         if self.shards == 1:
             return () if self.done else (0,)
-        found: list[int] = []
-        for shard in range(self.shards):
-            if len(found) == MOST_MISSING:
-                break
-            if shard not in done:
-                found.append(shard)
-        return tuple(found)
+        missing = (shard for shard in range(self.shards) if shard not in done)
+        return tuple(islice(missing, MOST_MISSING))
 
     @cached_property
     def running(self) -> int:
@@ -195,9 +191,7 @@ class Group:
     def outcomes(self, known: Iterable[str], now: datetime) -> dict[str, Outcome]:
         """Return what became of each job, by name.
 
-        Args:
-            known: The jobs of the group before: what runs without a plan did not do.
-            now: The time.
+        `known` are the jobs of the group before: a run without a plan did none of them.
         """
         found: dict[str, Outcome] = {}
         known = frozenset(known) - self.names
@@ -297,7 +291,7 @@ def _replaces(later: Outcome, before: Outcome) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """The jobs of a kind in a group: the name in jobs.toml, which a matrix shares.
+    """The jobs of a group that share a name in jobs.toml, because of a matrix.
 
     Attributes:
         jobs: How many were due. A job that runs on several shards, because others need it, counts once.
@@ -316,7 +310,7 @@ class Family:
 
 
 def families_of(group: Group, now: datetime) -> tuple[Family, ...]:
-    """Return the kinds of jobs of a group; of more than `MOST_FAMILIES`, the small ones as one."""
+    """Return the jobs of a group by their names in jobs.toml; of more than `MOST_FAMILIES`, the small ones as one."""
     kinds: dict[str, list[Outcome]] = {}
     for one in group.outcomes((), now).values():
         if one.state is not State.SKIPPED:
@@ -330,11 +324,7 @@ def families_of(group: Group, now: datetime) -> tuple[Family, ...]:
 
 def _family(name: str, members: list[Outcome]) -> Family:
     jobs = [one.job for one in members if one.job]
-    failures: dict[JobCause, int] = {}
-    for one in members:
-        if one.state is State.FAILED:
-            cause = (one.cause or JobCause.INTERRUPTED).known
-            failures[cause] = failures.get(cause, 0) + 1
+    failed = (one.cause or JobCause.INTERRUPTED for one in members if one.state is State.FAILED)
     return Family(
         name,
         len(members),
@@ -342,5 +332,5 @@ def _family(name: str, members: list[Outcome]) -> Family:
         sum(job.files for job in jobs),
         sum(job.bytes for job in jobs),
         sum(job.seconds for job in jobs),
-        failures,
+        Counter(cause.known for cause in failed),
     )

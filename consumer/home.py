@@ -1,4 +1,4 @@
-"""What the service knows and how it is: written by its loop, read by pages and metrics."""
+"""The state of the service: written by its loop, read by pages and metrics."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -7,7 +7,7 @@ from datetime import datetime
 from agent.base.errors import MayflyError
 from consumer.diff import Sum
 from consumer.judge import Judged, Rules, judge
-from consumer.model import Batch, History, Run
+from consumer.model import History
 from consumer.page.given import Health, Problem, Pull
 from consumer.pull.report import (
     Delayed,
@@ -30,24 +30,18 @@ Problems = dict[tuple[str, str], Problem]
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known at a moment.
-
-    Attributes:
-        runs: All of them, by id.
-    """
+    """What is known at a moment."""
 
     history: History
     judged: Judged
     costs: MonthCosts
-    runs: Mapping[str, tuple[Batch, Run]]
 
     @classmethod
     def of(cls, history: History, rules: Rules) -> "Known":
         """Return what follows from a history."""
         judged = judge(history, rules)
         costs = month_costs(history, month_of(rules.now, judged.zone), rules.now)
-        runs = {run.id: (batch, run) for batch in history.batches for run in batch.runs}
-        return cls(history, judged, costs, runs)
+        return cls(history, judged, costs)
 
 
 @dataclass(slots=True)
@@ -69,7 +63,6 @@ class Home:
 
     Attributes:
         bucket: The bucket's name.
-        known: What is known.
         began: When the service did.
         stale_after: Seconds without a poll after which it is of no use.
         read: When the bucket was last read to the end, if need be by an earlier process with the same history.
@@ -98,7 +91,7 @@ class Home:
     changes: Mapping[tuple[str, str], tuple[str, Sum]] = field(default_factory=dict)
 
     def sick(self, now: datetime) -> str:
-        """Return why the service is of no use now: the bucket was not read for too long; empty when it is well."""
+        """Return why the service is unhealthy: the bucket was not read for too long; empty when it is healthy."""
         age = (now - max(self.read or self.began, self.began)).total_seconds()
         if age <= self.stale_after:
             return ""
@@ -113,13 +106,7 @@ class Home:
         return Health(self.bucket, self.read, self.problem, self.known.history.invalid, pull)
 
     def note_pull(self, report: Report, now: datetime, *, whole: bool) -> None:
-        """Take note of a pull.
-
-        Args:
-            report: What came of it.
-            now: When it ended.
-            whole: Whether it looked at all batches, and so told all that is wrong.
-        """
+        """Take note of a pull that ended; one of the whole bucket told all that is wrong."""
         before = self.problems
         found = {} if whole else dict(before)
         if not report.unreachable:

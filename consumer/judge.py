@@ -24,9 +24,13 @@ from consumer.schedule import Times, between, times_of
 EARLY = timedelta(minutes=5)
 """By how much the clock of a machine may be behind, so that its run seems to begin before it was due."""
 SHARDED = 5
-"""Groups of shards that are told of."""
+"""Groups of shards that are shown."""
 RECENT = 14
-"""Successes of which the median is told: as many as `expect.drop` compares with."""
+"""Successes of which the median is given: as many as `expect.drop` compares with."""
+
+
+_Event = tuple[datetime, State, tuple[str, ...]]
+"""Something of a day: when, what it came to, and its runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ class Occurrence:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """A day of people, and the runs of it."""
+    """A calendar day, and its runs."""
 
     day: date
     state: State
@@ -77,13 +81,11 @@ class ScheduleFacts:
     """A schedule, now.
 
     Attributes:
-        name: Its name.
         schedule: What it says; None where nobody does, and nothing is ever missed.
         problem: Why that cannot be used; empty when it can.
         zone: Whose days count.
         groups: What was done, the oldest first.
         occurrences: When runs were due, the oldest first.
-        next_due: When one is due next.
     """
 
     name: str
@@ -116,15 +118,11 @@ class ScheduleFacts:
 
     def days(self, now: datetime) -> tuple[Day, ...]:
         """Return the days on which something happened or should have, oldest first."""
-        events = [(group.at, group.state(now), group) for group in self.groups]
-        found: dict[date, list[tuple[datetime, State, tuple[str, ...]]]] = {}
-        for at, state, group in events:
-            runs = tuple(run.id for _, run in group.runs)
-            found.setdefault(self.day(at), []).append((at, state, runs))
-        for due in _missed_of(self.occurrences):
-            day = due.astimezone(self.zone).date()
-            found.setdefault(day, []).append((due, State.MISSED, ()))
-        return _days(found)
+        events = (
+            (group.at, group.state(now), tuple(run.id for _, run in group.runs))
+            for group in self.groups
+        )
+        return _days(self, events, _missed_of(self.occurrences))
 
 
 @dataclass(frozen=True)
@@ -132,7 +130,6 @@ class JobFacts:
     """A job of the newest release, now.
 
     Attributes:
-        name: Its name.
         schedule: Its schedule's.
         outcomes: What became of it, the oldest first, where it was due.
         failures: How many in a row, up to now, it failed.
@@ -194,9 +191,7 @@ class Judged:
     """What follows from a history.
 
     Attributes:
-        now: When.
         zone: Whose days count, for what belongs to no schedule.
-        schedules: By name.
         jobs: Of the newest release of each schedule, by name.
     """
 
@@ -351,7 +346,7 @@ def _occurrences(
 
 
 def _place(group: Group, dues: Sequence[datetime]) -> int:
-    """Return for which time a group came: the last that was due, or the next when that is very near; -1 for none."""
+    """Return the index of the due time that a group ran for: the last one, or a very near next one; -1 for none."""
     place = bisect_right(dues, group.at) - 1
     if 0 <= place + 1 < len(dues):
         gap = (dues[place + 1] - dues[place]) / 4 if place >= 0 else EARLY
@@ -432,21 +427,20 @@ def _missed_of_job(
 def _job_days(
     schedule: ScheduleFacts, outcomes: Iterable[Outcome], missed: Iterable[datetime]
 ) -> tuple[Day, ...]:
-    found: dict[date, list[tuple[datetime, State, tuple[str, ...]]]] = {}
-    for one in outcomes:
-        found.setdefault(schedule.day(one.at), []).append((one.at, one.state, (one.run,)))
-    for due in missed:
-        found.setdefault(schedule.day(due), []).append((due, State.MISSED, ()))
-    return _days(found)
+    return _days(schedule, ((one.at, one.state, (one.run,)) for one in outcomes), missed)
 
 
 def _days(
-    found: Mapping[date, list[tuple[datetime, State, tuple[str, ...]]]],
+    schedule: ScheduleFacts, events: Iterable[_Event], missed: Iterable[datetime]
 ) -> tuple[Day, ...]:
+    missing: Iterable[_Event] = ((due, State.MISSED, ()) for due in missed)
+    found: dict[date, list[_Event]] = {}
+    for event in (*events, *missing):
+        found.setdefault(schedule.day(event[0]), []).append(event)
     return tuple(_day(day, sorted(events)) for day, events in sorted(found.items()))
 
 
-def _day(day: date, events: Sequence[tuple[datetime, State, tuple[str, ...]]]) -> Day:
+def _day(day: date, events: Sequence[_Event]) -> Day:
     states = [state for _, state, _ in events]
     state = last_of(states)
     if state is State.NONE and State.SKIPPED in states:

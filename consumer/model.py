@@ -4,7 +4,7 @@ A batch is what `agent.batch.fold` makes of its log, less what home does not nee
 the memory of a small machine.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from functools import cached_property, lru_cache
@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from pydantic_core import from_json, to_json
 
 from agent.batch import fold
-from agent.batch.follow import CLOCKS
+from agent.batch.follow import shown
 from agent.contract.entries import Began, Closed, Ended, Object, Planned, StoodBack
 from agent.contract.ids import Batch as Id
 from agent.contract.ids import run_started
@@ -99,17 +99,12 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Run(fold.Attempt):
     """One attempt at a batch; texts are printable, times are aware.
 
     Attributes:
         first: When its beginning arrived, by the store's clock.
-        heard: Its last sign of life in the batch's log.
-        began: Its beginning; None when that cannot be read, or never arrived.
-        planned: Its latest plan.
         jobs: What ended, in the order in which it arrived.
-        closed: How it ended.
-        stood_back: Why it did nothing.
         expired: Whether its files are no longer in the bucket, which a lifecycle rule may do.
     """
 
@@ -129,50 +124,22 @@ class Run:
         return self.began.started if self.began else run_started(self.id)
 
     @property
-    def deadline(self) -> datetime:
-        """Until when it may still close."""
-        return self.began.deadline if self.began else self.heard + fold.WITHOUT_BEGINNING
-
-    @property
-    def settled(self) -> bool:
-        """Whether nothing more is expected of it: it closed, and what was pending then has followed."""
-        if self.closed is None:
-            return self.stood_back is not None
-        return set(self.closed.pending) <= {job.name for job in self.jobs}
-
-    @property
-    def pending(self) -> tuple[str, ...]:
-        """Jobs that ended, and whose results the machine could not send yet."""
-        there = {job.name for job in self.jobs}
-        return (
-            tuple(name for name in self.closed.pending if name not in there) if self.closed else ()
-        )
+    def ended_jobs(self) -> Collection[str]:
+        """The names of the jobs that ended."""
+        return {job.name for job in self.jobs}
 
     @property
     def names(self) -> frozenset[str]:
         """The jobs that it knows: those that it planned, left out, or finished."""
-        known = {job.name for job in self.jobs}
+        known = {*self.ended_jobs}
         if self.planned:
             known |= {*self.planned.jobs, *(one.name for one in self.planned.left_out)}
         return frozenset(known)
 
-    @property
-    def progress(self) -> tuple[int, int | None]:
-        """How many jobs are done, and of how many; None before there is a plan."""
-        return len(self.jobs), self.planned.count if self.planned else None
-
-    @property
-    def incomplete(self) -> bool:
-        """Whether a success of it lacks files that could not be handed over."""
-        return any(job.incomplete for job in self.jobs)
-
     def status(self, now: datetime) -> RunStatus:
-        """Return how it stands: without an end it is running until its deadline, and lost after it."""
-        if self.stood_back is not None:
-            return RunStatus.STOOD_BACK
-        if self.closed is not None:
-            return RunStatus.EXPIRED if self.expired else self.closed.status
-        return RunStatus.RUNNING if now <= self.deadline else RunStatus.LOST
+        """Return how it stands; a run that closed and whose files are gone has expired."""
+        closed = self.closed is not None and self.stood_back is None
+        return RunStatus.EXPIRED if closed and self.expired else fold.Attempt.status(self, now)
 
     @property
     def usd(self) -> float | None:
@@ -185,7 +152,6 @@ class Batch:
     """What may be tried more than once, and is done once.
 
     Attributes:
-        id: Its schedule and its name.
         looked: When its log was last looked into, by home's clock.
         runs: Its attempts, the first to begin first, with those that stood back.
         done_by: The run that did what there was to do; None while there is something left.
@@ -231,21 +197,9 @@ class Batch:
         """What shards have in common: the group's name, and in how many it was dealt."""
         return (self.id.shard[0], self.id.shard[2]) if self.id.shard else None
 
-    @property
-    def settled(self) -> bool:
-        """Whether nothing more is expected of any run."""
-        return all(run.settled for run in self.runs)
-
     def status(self, run: Run) -> RunStatus:
         """Return how a run is shown: nobody is lost before the log was looked into after the deadline."""
-        return run.status(self.looked - CLOCKS)
-
-    def result(self, job: str) -> tuple[Run, Job] | None:
-        """Return the result of a job that counts: of its successes the first, else the last that ended."""
-        found = [(run, one) for run in self.runs for one in run.jobs if one.name == job]
-        mine = self.counts.get(job)
-        counting = (pair for pair in found if pair[0].id == mine and pair[1].succeeded)
-        return next(counting, None) or max(found, key=lambda pair: pair[1].arrived, default=None)
+        return shown(run, self.looked)
 
 
 @dataclass(frozen=True)
@@ -268,9 +222,10 @@ class History:
         pairs = [(batch, run) for batch in self.batches for run in batch.runs]
         return sorted(pairs, key=lambda pair: (pair[1].started, pair[1].id))
 
-    def find(self, run: str) -> tuple[Batch, Run] | None:
-        """Return a run by its id."""
-        return next((pair for pair in self.runs if pair[1].id == run), None)
+    @cached_property
+    def by_id(self) -> Mapping[str, tuple[Batch, Run]]:
+        """All runs by their ids."""
+        return {run.id: (batch, run) for batch in self.batches for run in batch.runs}
 
     @property
     def invalid(self) -> dict[str, str]:
@@ -290,13 +245,7 @@ def _order(batch: Batch) -> tuple[datetime, str, str]:
 
 
 def batch_of(state: fold.State, looked: datetime, expired: frozenset[str] = frozenset()) -> Batch:
-    """Return what home keeps of a folded log.
-
-    Args:
-        state: What the log says.
-        looked: When that was, by home's clock.
-        expired: Runs whose files are gone.
-    """
+    """Return what home keeps of a log as it was by its clock; of expired runs the files are gone."""
     done = state.done_by
     return Batch(
         state.batch,

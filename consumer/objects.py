@@ -45,8 +45,8 @@ class File:
 
     Attributes:
         object: Its key, size and digest.
-        mediatype: What it says that it is.
-        name: What people call it.
+        mediatype: As the package names it.
+        name: Its file name, where a job wrote it.
         ours: Whether Mayfly wrote it, or keeps it as evidence: a text of it is shown.
     """
 

@@ -44,8 +44,8 @@ class Cron:
 
     Attributes:
         fields: Five fields, as cron has them.
-        zone: Where the clock hangs.
-        fits: Whether a day is one of them, besides.
+        zone: The time zone of the clock.
+        fits: Whether a day fits the rules that five fields cannot express.
     """
 
     fields: str
@@ -55,26 +55,26 @@ class Cron:
     def back(self, moment: datetime, since: datetime) -> Iterator[datetime]:
         """Yield the times before a moment and not before `since`, the latest first."""
         # A day more, since the wall clock may have been set back meanwhile.
-        local = moment.astimezone(self.zone).replace(tzinfo=None) + timedelta(days=1)
-        for wall in islice(CronSim(self.fields, local, reverse=True), MOST_STEPS):
-            time = wall.replace(tzinfo=self.zone).astimezone(UTC)
-            exists = time.astimezone(self.zone).replace(tzinfo=None) == wall
-            if time < since or wall.year < FIRST_YEAR:
+        for time, expected in self._times(moment + timedelta(days=1), reverse=True):
+            if time < since:
                 return
-            if time < moment and exists and self.fits(wall.date()):
+            if time < moment and expected:
                 yield time
 
     def after(self, moment: datetime) -> datetime | None:
         """Return the first time after a moment; None when there is none."""
-        local = moment.astimezone(self.zone).replace(tzinfo=None) - timedelta(days=1)
-        for wall in islice(CronSim(self.fields, local), MOST_STEPS):
+        times = self._times(moment - timedelta(days=1))
+        return next((time for time, expected in times if time > moment and expected), None)
+
+    def _times(self, start: datetime, *, reverse: bool = False) -> Iterator[tuple[datetime, bool]]:
+        """Yield the times of the five fields, and whether each is one at which a run is expected."""
+        local = start.astimezone(self.zone).replace(tzinfo=None)
+        for wall in islice(CronSim(self.fields, local, reverse=reverse), MOST_STEPS):
+            if not FIRST_YEAR <= wall.year <= LAST_YEAR:
+                return
             time = wall.replace(tzinfo=self.zone).astimezone(UTC)
             exists = time.astimezone(self.zone).replace(tzinfo=None) == wall
-            if wall.year > LAST_YEAR:
-                return None
-            if time > moment and exists and self.fits(wall.date()):
-                return time
-        return None
+            yield time, exists and self.fits(wall.date())
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +119,7 @@ Times = Cron | Rate | Once
 def times_of(schedule: Schedule, anchor: datetime) -> Times | Invalid:
     """Return when runs are due.
 
-    Args:
-        schedule: What a run, or a person, says of it.
-        anchor: A time at which a run was due: only from one can the times of a rate be told.
+    `anchor` is a time at which a run was due: only from one can the times of a rate be told.
     """
     try:
         zone = ZoneInfo(schedule.timezone or "UTC")

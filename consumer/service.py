@@ -1,4 +1,4 @@
-"""The story of the service: what home knows follows the bucket, a server tells of it, files are pulled beside it."""
+"""The service: it polls the bucket, answers requests from what it knows, and pulls files beside that."""
 
 import asyncio
 import json
@@ -34,9 +34,9 @@ from consumer.web.metrics import HomeCollector
 from consumer.web.server import listening, serving
 
 MOST_DAYS = timedelta(days=400)
-"""Of which runs are kept in memory: what is older changes nothing that is told, but for the costs of long ago."""
+"""Of which runs are kept in memory: older ones change nothing that is shown but the costs of long ago."""
 JUDGE_AFTER = timedelta(seconds=20)
-"""How old what is told may be when nothing is new."""
+"""After which the state is judged again when nothing is new."""
 POLL_SECONDS = 1800.0
 """One poll may take so long: a first one reads years of runs."""
 LOG_AGE = timedelta(days=1)
@@ -61,15 +61,12 @@ class Options:
     """What a person wants of the service.
 
     Attributes:
-        host, port: Where it listens.
         hosts: Names by which it is called.
-        history: The database.
         interval: Seconds between polls.
         stale_after: Seconds without a poll after which it is unhealthy.
         rules: How the history is judged, at whatever time.
         pulling: None without a pull.
         print_logs: Is given the lines of runs' logs, when somebody wants them.
-        version: Of this program.
     """
 
     host: str
@@ -195,7 +192,7 @@ class _Service:
             await asyncio.to_thread(self._store.mark, POLLED, now)
             self.home.read = now
         # Time goes on as well, and what is due is missed: but not by the second.
-        if found.changed or now - self.home.known.judged.now >= JUDGE_AFTER:
+        if found.looked or now - self.home.known.judged.now >= JUDGE_AFTER:
             await self._judge(now)
         return found.more
 

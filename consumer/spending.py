@@ -1,4 +1,4 @@
-"""What a month costs, from what its runs say and what those cost that did not say it. US dollars. Decisions only."""
+"""What a month costs, from what its runs report, and estimates for those that did not. US dollars. Decisions only."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,8 +13,10 @@ WEEKS = timedelta(days=28)
 DAY = timedelta(days=1)
 POLL_SECONDS = 60.0
 """Between polls, unless a person says otherwise."""
+REQUESTS_MONTH = 30 * 86400 / POLL_SECONDS
+"""LIST requests of a month of polling, at least: one each time, when nothing is new."""
 LIST_USD = 0.005 / 1000
-"""What S3 asks for a LIST, in most regions; Wasabi asks for none."""
+"""Price of a LIST at S3, in most regions; Wasabi charges nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,6 @@ class RunCost:
     """What a run costs.
 
     Attributes:
-        run: Its id.
-        started: When it began.
         usd: What it cost, or has cost until now; None where nobody can tell.
         cost: What it says itself.
     """
@@ -143,8 +143,3 @@ def _to_come(costs: Sequence[RunCost], month: Month, now: datetime) -> float:
     # Less than a day of history is not extrapolated from.
     days = max(1.0, (now - recent[0].started) / DAY)
     return sum(one.usd or 0.0 for one in recent) / days * left
-
-
-def requests_month(interval: float = POLL_SECONDS) -> float:
-    """Return how many LIST requests a month of polling is, at least: one each time, when nothing is new."""
-    return 30 * 86400 / interval

@@ -1,4 +1,4 @@
-"""What home has read, in SQLite: entries as documents, where it is in the index, and what the batches come to.
+"""What home has read, in SQLite: entries as documents, the position in the index, and batches folded.
 
 The bucket remains the source, but for what a lifecycle rule has deleted there. Entries are checked before they come
 here (`consumer.entries`), so nothing is checked again. Batches are kept folded besides: a year of them is read at once.
@@ -9,7 +9,7 @@ import re
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -60,7 +60,7 @@ MOST_POINTERS = 100_000
 """Pointers to entries that are not there, which are remembered: a flood of forged ones fills no disk."""
 BUSY_SECONDS = 5.0
 MOST_WORDS = 60
-"""Characters of a file's name that tell a person which bucket it is about."""
+"""Characters of the bucket's address in a file's name, for people."""
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
 _APPLICATION_ID_AT = slice(68, 72)
@@ -76,8 +76,9 @@ _DISK = frozenset(
         sqlite3.SQLITE_NOMEM,
     }
 )
-"""Complaints of which the file is innocent, and stays."""
+"""Errors that are not the file's fault, so that it stays."""
 
+_CURSOR = TypeAdapter(Cursor)
 _CHANGES = TypeAdapter(Changes)
 _SUMS = TypeAdapter(tuple[str, Sum])
 
@@ -88,7 +89,7 @@ class HistoryError(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A file that could not be gone on with: why, and where it is now."""
+    """A damaged file: what is wrong with it, and where it was moved."""
 
     problem: str
     aside: Path
@@ -129,19 +130,20 @@ class Store:
         Raises:
             HistoryError: The file belongs to something else, and was left alone; or it cannot be written.
         """
-        if path is None:
-            connection = _connect(":memory:")
-            _begin(connection, "in memory", bucket, now)
-            return cls(connection, "in memory", None)
+        name = str(path or "in memory")
+        damage: Damage | None = None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            damage = _set_aside_if_damaged(path)
-            connection = _connect(str(path))
-            with _closed_unless_sound(connection):
-                _begin(connection, str(path), bucket, now)
-                return cls(connection, str(path), damage)
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                damage = _set_aside_if_damaged(path)
+            with ExitStack() as stack:
+                connection = stack.enter_context(closing(_connect(str(path or ":memory:"))))
+                _begin(connection, name, bucket, now)
+                store = cls(connection, name, damage)
+                stack.pop_all()
+                return store
         except (OSError, sqlite3.Error) as error:
-            raise _unusable(str(path), error) from error
+            raise _unusable(name, error) from error
 
     def close(self) -> None:
         """Close the file."""
@@ -154,10 +156,7 @@ class Store:
         """Return where the reader is in the index."""
         with self._reading() as connection:
             text = _about(connection).get("cursor")
-        if text is None:
-            return Cursor()
-        said = json.loads(text)
-        return Cursor(said["floor"], tuple(said["recent"]), said["reach"])
+        return _CURSOR.validate_json(text) if text else Cursor()
 
     def page(self) -> str:
         """Return the key after which a listing goes on that was too long for one poll; empty when there is none."""
@@ -175,10 +174,7 @@ class Store:
 
         Of too many, those whose entries were looked for in vain are forgotten, the first asked for first.
         """
-        text = json.dumps(
-            {"floor": cursor.floor, "recent": cursor.recent, "reach": cursor.reach},
-            separators=(",", ":"),
-        )
+        text = _CURSOR.dump_json(cursor).decode()
         rows = [(one.text, one.entry.text, _name(one.entry.batch)) for one in pointers]
         with self._writing() as connection:
             connection.executemany(
@@ -206,9 +202,7 @@ class Store:
     def expected(self, asked_since: datetime, most: int) -> list[Id]:
         """Return batches with entries that the reader lacks: first those that it never looked for, the newest first.
 
-        Args:
-            asked_since: A pointer whose entry was first looked for in vain before this is not followed again.
-            most: How many at most.
+        A pointer whose entry was first looked for in vain before `asked_since` is not followed again.
         """
         with self._reading() as connection:
             rows = connection.execute(
@@ -272,15 +266,11 @@ class Store:
 
     def new_log_parts(self, since: datetime) -> list[tuple[datetime, Object]]:
         """Return the parts of runs' logs of which entries told since the last call, and arrived since a time."""
-        query = (
-            "SELECT key, arrived, document, reason FROM entry"
-            " WHERE rowid > ? AND rowid <= ? AND arrived > ? AND document IS NOT NULL"
-        )
+        new = "rowid > ? AND rowid <= ? AND arrived > ? AND document IS NOT NULL"
         with self._reading() as connection:
             newest = _newest(connection, "entry")
-            rows = connection.execute(query, (self._printed, newest, _iso(since))).fetchall()
+            said = _entries(connection, new, self._printed, newest, _iso(since))
             self._printed = newest
-        said = [one for row in rows if (one := _arrived(*row))]
         return [
             (one.at, part) for one in said if isinstance(one.entry, Entry) for part in one.entry.log
         ]
@@ -302,11 +292,8 @@ class Store:
     def log_parts(self, batch: Id, run: str) -> tuple[Object, ...]:
         """Return the parts of a run's log that are committed, in order."""
         with self._reading() as connection:
-            rows = connection.execute(
-                "SELECT key, arrived, document, reason FROM entry WHERE batch = ? AND document IS NOT NULL",
-                (_name(batch),),
-            )
-            said = [one.entry for row in rows if (one := _arrived(*row)) and one.key.run == run]
+            log = _entries(connection, "batch = ? AND document IS NOT NULL", _name(batch))
+        said = [one.entry for one in log if one.key.run == run]
         parts = {part.key: part for one in said if isinstance(one, Entry) for part in one.log}
         keys = [key for text in parts if isinstance(key := parse_key(text), LogKey)]
         return tuple(parts[key.text] for key in sorted(keys, key=lambda key: key.number))
@@ -316,11 +303,8 @@ class Store:
     ) -> History:
         """Return the newest batches that are for a time since then, and those that are open.
 
-        Args:
-            since: Since when.
-            most: How many at most.
-            packages: Whether their jobs have their packages. Without, batches that are as they were last time are
-                the same objects, which costs neither time nor memory.
+        Without packages, batches that are as they were last time are the same objects, which costs neither time nor
+        memory.
         """
         with self._reading() as connection:
             names = connection.execute(
@@ -432,10 +416,7 @@ class Store:
 
 def _fold(connection: sqlite3.Connection, batch: Id, looked: datetime) -> Batch:
     name = _name(batch)
-    entries = connection.execute(
-        "SELECT key, arrived, document, reason FROM entry WHERE batch = ?", (name,)
-    )
-    log = [one for row in entries if (one := _arrived(*row))]
+    log = _entries(connection, "batch = ?", name)
     pointers = connection.execute("SELECT key FROM pointer WHERE batch = ?", (name,))
     announced = [
         key
@@ -465,6 +446,11 @@ def _row(one: Arrived) -> tuple[str, str, str, str | None, str | None]:
     if isinstance(one.entry, Invalid):
         return (*position, None, one.entry.reason)
     return (*position, written(one.entry).decode(), None)
+
+
+def _entries(connection: sqlite3.Connection, which: str, *values: str | int) -> list[Arrived]:
+    query = f"SELECT key, arrived, document, reason FROM entry WHERE {which}"  # noqa: S608 -- one of ours
+    return [one for row in connection.execute(query, values) if (one := _arrived(*row))]
 
 
 def _arrived(key: str, arrived: str, document: str | None, reason: str | None) -> Arrived | None:
@@ -546,15 +532,6 @@ def _check(connection: sqlite3.Connection, version: int, name: str, bucket: str)
             f"the history {name} is about {other}, and was left alone",
             remedy="name another file with --history, or leave the option out: each bucket has its own",
         )
-
-
-@contextmanager
-def _closed_unless_sound(connection: sqlite3.Connection) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        connection.close()
-        raise
 
 
 def _set_aside_if_damaged(path: Path) -> Damage | None:

@@ -10,14 +10,15 @@ from pathlib import Path
 
 from agent.base.errors import UsageError
 from agent.batch.fold import fold
-from agent.batch.named import find_run, run_named
+from agent.batch.named import Search, run_named
 from agent.bucket.address import LocalBucket
 from agent.contract.descriptor import Descriptor
 from agent.contract.entries import Entry, Invalid, Object
-from agent.contract.ids import is_run_id
+from agent.contract.ids import Batch, is_run_id
 from agent.contract.layout import (
     DESCRIPTOR,
     FILES,
+    INDEX,
     JobKey,
     ManifestKey,
     job_prefix,
@@ -51,10 +52,9 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is not as it is said to be.
+    """An object or a file that differs from what names it.
 
     Attributes:
-        kind: Its kind.
         path: The object's key, or the file's path; empty for the whole.
         detail: What is wrong, without the path.
     """
@@ -103,19 +103,13 @@ def disagreements(job: Job, package: Package) -> list[str]:
 async def verify_run(
     bucket: ReadOnlyBucket, name: str, now: datetime, job: str | None = None
 ) -> Report:
-    """Check a run of a bucket, or one job of it, from the entries that commit them.
-
-    Args:
-        bucket: Where it is.
-        name: Its id, or `latest`.
-        now: The time.
-        job: Nothing but this job.
+    """Check a run of a bucket, by its id or as `latest`, or one job of it, from the entries that commit them.
 
     Raises:
         UsageError: There is no such run, or no such job in it.
         StoreError: The bucket cannot be read.
     """
-    batch, run = await find_run(bucket, name, now)
+    batch, run = await _find(bucket, Search(name, now))
     log = await read_log(bucket, batch)
     runs = {one.id: one for one in batch_of(fold(batch, log), now).runs}
     found = runs[run_named(run, dict.fromkeys(runs, False), bucket.name)]
@@ -143,6 +137,14 @@ async def verify_run(
         await check.manifest(ManifestKey(run), found.closed.manifest)
     await check.objects()
     return check.report(run, status)
+
+
+async def _find(bucket: ReadOnlyBucket, search: Search) -> tuple[Batch, str]:
+    if search.possible:
+        async for item in bucket.list(INDEX, after=search.after):
+            if search.add(item.key):
+                break
+    return search.found(bucket.name)
 
 
 async def verify_folder(path: Path) -> Report:
@@ -181,10 +183,7 @@ async def _verify_package(folder: Path, name: str) -> Report:
     if isinstance(package, Invalid):
         check.add(Kind.PACKAGE, DESCRIPTOR, package.reason)
         return check.report(name, "")
-    check.named = {
-        **_marks(package),
-        DESCRIPTOR: (len(text or b""), sha256(text or b"").hexdigest()),
-    }
+    check.named = {**_marks(package), DESCRIPTOR: (len(text), sha256(text).hexdigest())}
     for extra in sorted(check.there.keys() - check.named.keys()):
         check.add(Kind.EXTRA, extra, "the package does not name it")
     await check.objects()

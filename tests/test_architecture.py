@@ -113,8 +113,9 @@ def test_a_batch_knows_the_contract_and_the_errors(path: Path) -> None:
 
 @pytest.mark.parametrize("path", decisions(), ids=name_of)
 def test_decisions_have_no_effects(path: Path) -> None:
-    """No file, process, network or clock is reachable from them by an import of their own."""
+    """No file, process, network or clock is reachable from them by an import of their own, and they wait for nobody."""
     assert imports(path).isdisjoint(EFFECTS)
+    assert not re.search(r"\b(async|await) ", path.read_text("utf-8"))
     assert not re.search(r"\.now\(|time\.time\(|\bopen\(", path.read_text("utf-8"))
 
 

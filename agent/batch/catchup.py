@@ -9,7 +9,7 @@ from agent.batch.fold import Run, State
 from agent.contract.results import RunStatus
 
 PERSON = "SIGINT"
-"""Ctrl-C: who ends a run by hand and starts another wants it whole."""
+"""Ctrl-C: a person who stops a run and starts another wants all jobs to run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,6 @@ def catch_up(batches: Collection[State], begins: Beginning) -> State | None:
 
     Only the newest batch of the schedule counts, and only if its last run was lost or interrupted inside the window, by
     no person, on the same channel. A batch that is done, or that somebody works on, is left alone.
-
-    Args:
-        batches: Batches of the same schedule that had news inside the window.
-        begins: The run.
     """
     worked = [
         (state, runs)

@@ -14,7 +14,7 @@ from agent.batch.fold import Run, State
 SETTLE = timedelta(seconds=5)
 """Between the answer to `began` and the look: what was answered before is in a listing by then."""
 PAST_DEADLINE = timedelta(minutes=5)
-"""By how much the clock that set a deadline may be behind the store's."""
+"""Most by which the clock that set a deadline may be behind the store's."""
 SILENCE = timedelta(minutes=10)
 """Without a sign of life; a part of the log goes out every five minutes, news or not."""
 
@@ -24,7 +24,6 @@ class Claimant:
     """A run that wants to work on a batch.
 
     Attributes:
-        run: Its id.
         retried: Whether an engine starts it again when it is lost: then it never stands back.
         dead: Runs that are known to have died: of the state directory whose lock this process holds.
         heard: When parts of the runs' logs arrived, by run: signs of life that are not in the batch's log. Needed of
@@ -53,7 +52,6 @@ class StandBack:
     """The run does nothing.
 
     Attributes:
-        reason: Why.
         run: The run that has the batch.
     """
 

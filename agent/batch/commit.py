@@ -11,15 +11,13 @@ EVERY_SECONDS = 5.0
 def next_commit(last_began: float | None, now: float) -> float:
     """Return in how many seconds the next commit may begin.
 
-    Args:
-        last_began: When the last one began, on a clock that does not jump; None before the first.
-        now: The time on that clock.
+    Both times are of a clock that does not jump; `last_began` is None before the first commit.
     """
     return 0.0 if last_began is None else max(0.0, last_began + EVERY_SECONDS - now)
 
 
 def in_entries(jobs: Iterable[Ended]) -> Iterator[tuple[Ended, ...]]:
-    """Yield results in portions that fit one entry each, by number and by size, in their order."""
+    """Yield results in their order, in portions that fit one entry by number and size."""
     portion: list[Ended] = []
     size = 0
     for job in jobs:

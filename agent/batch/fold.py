@@ -4,7 +4,7 @@ An object arrived at the time that the store says. Each key is put by one reques
 readers that have seen the same objects agree, in whichever order they saw them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -22,7 +22,6 @@ class Arrived:
     """An object of a batch's log.
 
     Attributes:
-        key: Its key.
         at: When it arrived, by the store's clock.
         entry: What it holds.
     """
@@ -46,24 +45,74 @@ class Result:
     job: Ended
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One attempt at a batch.
+class Attempt:
+    """One attempt at a batch: what follows from its entries, for `Run` and for home, which keeps less of it.
 
     Attributes:
-        id: The run's id.
-        order: When its beginning arrived, and its key; of a run whose beginning was not seen, of its first object.
-        signs: When its objects arrived, the first to arrive first.
+        heard: When it gave its last sign of life in the batch's log.
         began: Its beginning; None when it was not seen, or cannot be read.
         planned: Its latest plan.
-        results: What ended, by the job's name.
         closed: How it ended.
-        ended: When that arrived.
         stood_back: Why it did nothing.
+    """
+
+    __slots__ = ()
+    id: str
+    heard: datetime
+    began: Began | None
+    planned: Planned | None
+    closed: Closed | None
+    stood_back: StoodBack | None
+
+    @property
+    def ended_jobs(self) -> Collection[str]:
+        """The names of the jobs that ended."""
+        raise NotImplementedError
+
+    @property
+    def deadline(self) -> datetime:
+        """Until when it may still close."""
+        return self.began.deadline if self.began else self.heard + WITHOUT_BEGINNING
+
+    @property
+    def pending(self) -> tuple[str, ...]:
+        """Jobs that ended, and whose results the machine could not send yet."""
+        pending, ended = self.closed.pending if self.closed else (), self.ended_jobs
+        return tuple(name for name in pending if name not in ended)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing more is expected of it: it closed, and what was pending then has followed."""
+        return self.stood_back is not None if self.closed is None else not self.pending
+
+    @property
+    def progress(self) -> tuple[int, int | None]:
+        """How many jobs are done, and of how many; None before there is a plan."""
+        return len(self.ended_jobs), self.planned.count if self.planned else None
+
+    def status(self, now: datetime) -> RunStatus:
+        """Return how it stands: a run that did not close is running until its deadline, and lost after it."""
+        if self.stood_back is not None:
+            return RunStatus.STOOD_BACK
+        if self.closed is not None:
+            return self.closed.status
+        return RunStatus.RUNNING if now <= self.deadline else RunStatus.LOST
+
+
+@dataclass(frozen=True, slots=True)
+class Run(Attempt):
+    """An attempt, with all that its log says.
+
+    Attributes:
+        order: When its beginning arrived, and its key; of a run whose beginning was not seen, of its first object.
+        signs: When its objects arrived, the first to arrive first.
+        results: What ended, by the job's name.
+        ended: When its end arrived.
     """
 
     id: str
     order: tuple[datetime, str]
+    heard: datetime
     signs: tuple[datetime, ...] = ()
     began: Began | None = None
     planned: Planned | None = None
@@ -78,39 +127,14 @@ class Run:
         return self.order[0]
 
     @property
-    def heard(self) -> datetime:
-        """When it gave its last sign of life in the batch's log."""
-        return self.signs[-1] if self.signs else self.first
-
-    @property
-    def deadline(self) -> datetime:
-        """Until when it may still close."""
-        return self.began.deadline if self.began else self.heard + WITHOUT_BEGINNING
+    def ended_jobs(self) -> Collection[str]:
+        """The names of the jobs that ended."""
+        return self.results.keys()
 
     @property
     def interrupted(self) -> bool:
         """Whether it closed without having done what there was to do."""
         return self.closed is not None and self.closed.status.known not in COMPLETE
-
-    @property
-    def settled(self) -> bool:
-        """Whether nothing more is expected of it: it closed, and what was pending then has followed."""
-        if self.closed is None:
-            return self.stood_back is not None
-        return set(self.closed.pending) <= set(self.results)
-
-    def status(self, now: datetime) -> RunStatus:
-        """Return how it stands: a run that did not close is running until its deadline, and lost after it."""
-        if self.stood_back is not None:
-            return RunStatus.STOOD_BACK
-        if self.closed is not None:
-            return self.closed.status
-        return RunStatus.RUNNING if now <= self.deadline else RunStatus.LOST
-
-    @property
-    def progress(self) -> tuple[int, int | None]:
-        """How many jobs are done, and of how many; None before there is a plan."""
-        return len(self.results), self.planned.count if self.planned else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +142,6 @@ class State:
     """What is known of a batch.
 
     Attributes:
-        batch: Which batch it is.
         runs: Its runs, the first to begin first.
         successes: Of each job that succeeded, the result that counts.
         invalid: What could not be read, by key.
@@ -144,10 +167,7 @@ class State:
 def fold(batch: Batch, log: Iterable[Arrived], pointers: Iterable[PointerKey] = ()) -> State:
     """Return what a batch's log says; the order and the number of times in which entries are given do not matter.
 
-    Args:
-        batch: The batch.
-        log: Its log, as far as it was seen.
-        pointers: Pointers to it: a run whose beginning never arrived is known by its pointer alone.
+    A run whose beginning never arrived is known by its pointer alone.
     """
     by_run: dict[str, list[Arrived]] = {}
     first = {one.key: one for one in sorted(log, key=lambda one: one.order, reverse=True)}
@@ -155,7 +175,7 @@ def fold(batch: Batch, log: Iterable[Arrived], pointers: Iterable[PointerKey] = 
         by_run.setdefault(one.key.run, []).append(one)
     announced = {key.entry.run: key for key in pointers if key.entry.run not in by_run}
     runs = [_run(run, arrived) for run, arrived in by_run.items()]
-    runs += [Run(run, (key.time, key.entry.text)) for run, key in announced.items()]
+    runs += [Run(run, (key.time, key.entry.text), key.time) for run, key in announced.items()]
     runs.sort(key=lambda run: run.order)
     successes: dict[str, Result] = {}
     for result in sorted(
@@ -181,6 +201,7 @@ def _run(run: str, arrived: list[Arrived]) -> Run:
     return Run(
         run,
         (began[0] if began else arrived[0]).order,
+        arrived[-1].at,
         tuple(one.at for one in arrived),
         began=began[1].began if began else None,
         planned=_latest_plan(valid),

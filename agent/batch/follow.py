@@ -1,15 +1,15 @@
 """How a reader follows a bucket from its index alone. Decisions only.
 
-A pointer says where there is news, and no more: the entries themselves are read from the batch's log, all that the
-reader lacks. Pointers can be late, missing, or from the future; so the reader lists again what it has listed, and looks
-into a batch's log, whatever the index says, when a run of it should have ended.
+A pointer only says which batch has news: the reader reads from that batch's log all entries that it lacks. Pointers can
+be late, missing, or from the future; so the reader lists again what it has listed, and looks into a batch's log,
+whatever the index says, when a run of it should have ended.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Protocol
 
+from agent.batch.fold import Attempt
 from agent.contract.layout import INDEX, PointerKey, index_start, parse_key
 from agent.contract.results import RunStatus
 
@@ -21,21 +21,6 @@ CLOCKS = timedelta(minutes=5)
 """After a deadline: a run that closes just before it has put its last entry by then, on whichever clock."""
 ONCE_MORE = timedelta(minutes=20)
 """After a deadline, for what arrived late."""
-
-
-class Attempt(Protocol):
-    """A run, as `agent.batch.fold` and whoever keeps less of it have it."""
-
-    @property
-    def deadline(self) -> datetime:
-        """Until when it may still close."""
-
-    @property
-    def settled(self) -> bool:
-        """Whether nothing more is expected of it."""
-
-    def status(self, now: datetime) -> RunStatus:
-        """Return how it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +56,7 @@ class Cursor:
 def next_look(runs: Iterable[Attempt], looked: datetime) -> datetime | None:
     """Return when a batch's log is looked into without any news: a run of it should have ended. None for never.
 
-    Args:
-        runs: The batch's runs.
-        looked: When the reader last did so, by its own clock.
+    `looked` is when the reader last did so, by its own clock.
     """
     moments = (
         moment
@@ -86,10 +69,8 @@ def next_look(runs: Iterable[Attempt], looked: datetime) -> datetime | None:
 
 
 def shown(run: Attempt, looked: datetime) -> RunStatus:
-    """Return how a reader shows a run: nobody is called lost before the log was looked into after its deadline.
+    """Return how a reader shows a run that it last looked at by its own clock.
 
-    Args:
-        run: The run, as it was then.
-        looked: When that was, by the reader's clock.
+    A run is called lost only after a look that followed its deadline.
     """
     return run.status(looked - CLOCKS)

@@ -1,4 +1,4 @@
-"""Reads earlier batches: which one a run goes on with, what jobs produced, and the state that they left.
+"""Reads earlier batches: which one a run goes on with, which a person means, what jobs produced and left as state.
 
 Each search is bounded, in days and in requests: what is older counts as absent.
 """
@@ -13,6 +13,7 @@ from agent.batch.catchup import Beginning, catch_up
 from agent.batch.fold import State, fold
 from agent.batch.follow import LOOK_BACK
 from agent.batch.log import GETS_AT_ONCE, LogReader, Source
+from agent.batch.named import CLOCKS, Search
 from agent.contract.entries import MOST_BYTES, Entry, Object, Output, read_entry
 from agent.contract.ids import Batch, run_started
 from agent.contract.layout import (
@@ -37,8 +38,6 @@ NEWEST_BATCHES = 3
 MOST_CANDIDATES = 8
 """States of one job that are checked: all but the last are of runs that died before their commit."""
 ONE_ANSWER = 1000
-CLOCKS = timedelta(days=1)
-"""A state whose run is dated later than this from now, by a wrong clock, is used only if there is no other."""
 
 WITHOUT_RESULTS = frozenset({"stood_back", "began", "planned", "log"})
 
@@ -91,17 +90,25 @@ async def batch_to_go_on_with(bucket: Source, schedule: str, begins: Beginning) 
     return state.batch if state else None
 
 
+async def find_run(bucket: Source, name: str, now: datetime, where: str) -> tuple[Batch, str]:
+    """Return the batch and the id of the run that a person means; `where` is the bucket's name for people.
+
+    Raises:
+        UsageError: No pointer tells of it.
+        StoreError: The index cannot be listed.
+    """
+    search = Search(name, now)
+    if search.possible:
+        async for item in bucket.list(INDEX, after=search.after):
+            if search.add(item.key):
+                break
+    return search.found(where)
+
+
 class History:
-    """Reads what was before a run; it asks for nothing twice."""
+    """Reads what was before a run that began at `now`, in its batch's schedule; it asks for nothing twice."""
 
     def __init__(self, bucket: Source, batch: Batch, now: datetime) -> None:
-        """Make it; nothing is asked yet.
-
-        Args:
-            bucket: The bucket.
-            batch: The run's batch: outputs are those of its schedule.
-            now: When the run began.
-        """
         self._bucket = bucket
         self._batch = batch
         self._now = now
@@ -139,11 +146,8 @@ class History:
     async def newest_state(self, job: str, *, checkpoints: bool = False) -> JobState | None:
         """Return the newest state of a job that was committed, and whose success counts.
 
-        A state that no entry names is passed over: the files that it speaks of never arrived.
-
-        Args:
-            job: The job.
-            checkpoints: Whether what an attempt left that did not succeed counts as well.
+        A state that no entry names is passed over: the files that it speaks of never arrived. With `checkpoints`, what
+        an attempt left that did not succeed counts as well.
 
         Raises:
             StoreError: The bucket failed.
@@ -161,6 +165,7 @@ class History:
         return None
 
     def _age(self, key: StateKey) -> tuple[bool, str, bool]:
+        """Return by what states are ordered: one that a wrong clock dated to come is used if there is no other."""
         return run_started(key.run) <= self._now + CLOCKS, key.run, not key.checkpoint
 
     async def _listed(self, job: str) -> AsyncIterator[list[StateKey]]:

@@ -305,16 +305,9 @@ class LogWriter:
 
 
 class LogReader:
-    """Reads a batch's log; it gets each entry once."""
+    """Reads a batch's log; it gets each entry once, and those of `own`, the writer in this process, not at all."""
 
     def __init__(self, bucket: Source, batch: Batch, own: LogWriter | None = None) -> None:
-        """Make a reader.
-
-        Args:
-            bucket: The bucket.
-            batch: The batch.
-            own: Who writes to the log in this process: what the store has of it is not read.
-        """
         self._bucket = bucket
         self._batch = batch
         self._own = own

@@ -1,35 +1,15 @@
 """Which run a person means: the one rule of all commands that take RUN, who bring a listing. Decisions only."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Protocol
 
 from agent.base.errors import UsageError
 from agent.contract.ids import Batch, is_run_id, run_started
-from agent.contract.layout import INDEX, PointerKey, index_start, parse_key
+from agent.contract.layout import PointerKey, index_start, parse_key
 
 LATEST = "latest"
 CLOCKS = timedelta(days=1)
 """How far the clock of a machine may be off: a run's first pointer may have been put so long before its start."""
-
-
-class Key(Protocol):
-    """An object in a listing."""
-
-    @property
-    def key(self) -> str:
-        """Relative to the bucket's prefix."""
-
-
-class Index(Protocol):
-    """A bucket whose objects are listed."""
-
-    @property
-    def name(self) -> str:
-        """Its address, for people."""
-
-    def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[Key]:
-        """Yield the objects under a prefix whose keys sort after `after`."""
 
 
 def run_named(name: str, stood_back: Mapping[str, bool], where: str, more: str = "") -> str:
@@ -52,24 +32,37 @@ def run_named(name: str, stood_back: Mapping[str, bool], where: str, more: str =
     raise UsageError(f"no run {name!r} is known in {where}", remedy=remedy)
 
 
-async def find_run(index: Index, name: str, now: datetime) -> tuple[Batch, str]:
-    """Return the run that a person means, and its batch: one LIST from its start on for each thousand pointers.
+class Search:
+    """The run that a person means, looked for in the keys of the index: one LIST for each thousand pointers.
 
-    Raises:
-        UsageError: No pointer tells of it.
-        StoreError: The index cannot be listed.
+    Attributes:
+        after: The key after which the listing begins; None for its beginning.
+        possible: Whether a run can have this name: else nothing need be listed.
     """
-    batches: dict[str, Batch] = {}
-    stood_back: dict[str, bool] = {}
-    if is_run_id(name) or name == LATEST:
-        after = None if name == LATEST else index_start(run_started(name) - CLOCKS)
-        async for item in index.list(INDEX, after=after):
-            key = parse_key(item.key)
-            if isinstance(key, PointerKey) and run_started(key.entry.run) <= now + CLOCKS:
-                run = key.entry.run
-                batches[run] = key.entry.batch
-                stood_back[run] = key.kind == "stood_back" or stood_back.get(run, False)
-                if run == name:
-                    break
-    run = run_named(name, stood_back, index.name)
-    return batches[run], run
+
+    def __init__(self, name: str, now: datetime) -> None:
+        self.possible = name == LATEST or is_run_id(name)
+        self.after = index_start(run_started(name) - CLOCKS) if is_run_id(name) else None
+        self._name = name
+        self._until = now + CLOCKS
+        self._batches: dict[str, Batch] = {}
+        self._stood_back: dict[str, bool] = {}
+
+    def add(self, text: str) -> bool:
+        """Take the next key of the listing; return whether that was enough."""
+        key = parse_key(text)
+        if not isinstance(key, PointerKey) or run_started(key.entry.run) > self._until:
+            return False
+        run = key.entry.run
+        self._batches[run] = key.entry.batch
+        self._stood_back[run] = key.kind == "stood_back" or self._stood_back.get(run, False)
+        return run == self._name
+
+    def found(self, where: str) -> tuple[Batch, str]:
+        """Return the run's batch, and its id.
+
+        Raises:
+            UsageError: No pointer tells of it.
+        """
+        run = run_named(self._name, self._stood_back, where)
+        return self._batches[run], run

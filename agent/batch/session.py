@@ -91,19 +91,9 @@ class BatchSession:
     ) -> None:
         """Make the session; nothing is sent yet.
 
-        Args:
-            bucket: The bucket.
-            run: The run's id.
-            nonce: This process'.
-            purpose: What the run is for.
-            began: Its beginning, without slot and shard.
-            now: Returns the time.
-            catch_up: `limits.catch_up`.
-            dead: Runs of the state directory whose lock this process holds, all but this run.
-            seconds: For `begin`, and for `settle`.
-            begin: Notes the beginning where it cannot be lost, and puts it through `log`; by default only puts it.
-            pause: Waits for so many seconds.
-            clock: Seconds on a clock that does not jump.
+        `began` has no slot and no shard yet. `dead` are the other runs of the state directory whose lock this process
+        holds. `begin` and `settle` have so many seconds each. The function `begin` notes the beginning where it cannot
+        be lost, and puts it through `log`; by default it only puts it. The clock, in seconds, does not jump.
         """
         self._bucket = bucket
         self.run = run
@@ -191,9 +181,7 @@ class BatchSession:
     async def stand_back(self, reason: str, run: str | None = None) -> bool:
         """Close the run as one that did nothing, and tell whether that is in the log; bounded.
 
-        Args:
-            reason: Why.
-            run: The run that has the batch; None where there is another reason, such as a request that makes no sense.
+        `run` has the batch; None where there is another reason, such as a request that makes no sense.
         """
         closing = self.log.append(stood_back=StoodBack(reason=reason, run=run))
         return await self._try(_true(closing), STAND_BACK_SECONDS) is not None

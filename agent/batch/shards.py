@@ -87,10 +87,7 @@ def is_group(text: str) -> bool:
 def shard_hints(flag: str | None, group: str | None, environ: Mapping[str, str]) -> ShardHints:
     """Return what the command line and the environment say.
 
-    Args:
-        flag: The value of `--shard`, such as `2/8` for the second of eight.
-        group: The value of `--group`; a time is written as slots are.
-        environ: The environment.
+    `flag` is such as `2/8` for the second of eight; a group that is a time is written as slots are.
 
     Raises:
         ShardError: One of them cannot be understood.
@@ -127,11 +124,8 @@ def identify(
 ) -> Shard | None:
     """Return which shard this run is; None for a run that is a whole batch.
 
-    Args:
-        known: What the process was told.
-        slot: The scheduled time, which names the group where nobody else does.
-        tags: Of the machine, if it is one of EC2's.
-        launch_index: Its number among those that one request launched.
+    The slot names the group where nobody else does. A machine of EC2 has tags, and a launch index: its number among
+    those that one request launched.
 
     Raises:
         ShardError: Two sources contradict each other, or one of the two numbers is missing, or the group.
@@ -143,14 +137,14 @@ def identify(
     shard = _agreed([(hint.source, hint.shard) for hint in hints], "shard")
     if hints and shards is None:
         raise ShardError(
-            f"{hints[0].source} says which shard this is, and nobody how many there are",
+            f"{hints[0].source} gives the number of this shard, and nothing gives how many there are",
             remedy=f"set {COUNT_VARIABLE}, in Kubernetes to the job's completions",
         )
     if shards is not None and not 1 <= shards <= MOST_SHARDS:
         raise ShardError(f"{shards} shards are not possible", remedy=f"1 to {MOST_SHARDS}")
     if hints and shard is None and shards != 1:
         raise ShardError(
-            f"there are {shards} shards, and nobody says which one this is",
+            f"there are {shards} shards, and nothing says which one this is",
             remedy=f'start it with --shard, for example "--shard 1/{shards}"',
         )
     shard, shards = shard or 0, shards or 1
@@ -169,7 +163,7 @@ def _flag(text: str) -> ShardHint:
     match = _FLAG.fullmatch(text)
     if match is None or int(match.group(1)) > int(match.group(2)):
         raise ShardError(
-            f'--shard "{text}" is not a part of a whole',
+            f'invalid --shard "{text}": expected NUMBER/COUNT',
             remedy='write "2/8" for the second of eight; the first is "1/8"',
         )
     return ShardHint("--shard", int(match.group(1)) - 1, int(match.group(2)))

@@ -21,9 +21,8 @@ from agent.base.durable import remove_tree
 from agent.base.errors import StoreError, UsageError
 from agent.base.logs import RunLogger
 from agent.batch.fold import State, fold
-from agent.batch.history import History
+from agent.batch.history import History, find_run
 from agent.batch.log import Listed, LogReader
-from agent.batch.named import find_run
 from agent.browser.interface import WATCH
 from agent.bucket.store import Bucket
 from agent.cli.report import print_outcome
@@ -86,7 +85,8 @@ def rerun(
         return await open_bucket(loaded.settings.store, places.bucket, around.environ)
 
     async def meant() -> tuple[Batch, str]:
-        return await find_run(await bucket_of_run(), run, datetime.now(UTC))
+        bucket = await bucket_of_run()
+        return await find_run(bucket, run, datetime.now(UTC), bucket.name)
 
     batch, run = threads.run(meant())
     place = (around.cwd / (folder or f"rerun-{run}-{job}")).absolute()
@@ -197,7 +197,7 @@ async def _bring_state(there: Bucket, here: Bucket, batch: Batch, run: str, job:
     if said is None:
         return
     # Only a state that an entry names counts.
-    left_by, _ = await find_run(there, found.key.run, datetime.now(UTC))
+    left_by, _ = await find_run(there, found.key.run, datetime.now(UTC), there.name)
     for one in await LogReader(there, left_by).look():
         if one.key.run == found.key.run and isinstance(one.entry, Entry):
             await here.put(one.key.text, write_entry(one.entry))

@@ -1,13 +1,14 @@
 """What a job says of its own data, in a `datapackage.json` at the root of its output. Decisions only.
 
 Only properties of the standard are carried over into the job's package, each in the form that the standard wants: a
-tool that reads the package must not stumble over what a job wrote. What contradicts the facts is dropped, with a note.
+tool that reads the package must not fail on what a job wrote. What contradicts the facts is dropped, with a note.
 """
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from pydantic_core import from_json
@@ -41,30 +42,22 @@ def _text(value: object) -> bool:
     return isinstance(value, str) and len(value) <= 20_000  # noqa: PLR2004 -- a long description
 
 
-def _name(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[a-z0-9._/-]{1,200}", value) is not None
+def _matches(pattern: str, value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
 
 def _texts(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(map(_text, value))
 
 
-def _mappings(value: object, *wanted: str) -> bool:
-    """Tell whether it is a list of objects, each of which has texts alone, and one of those that are wanted."""
+def _mappings(wanted: Collection[str], value: object) -> bool:
+    """Tell whether it is a list of objects whose values are texts, each with at least one of the wanted names."""
     return (
         isinstance(value, list)
         and bool(value)
         and all(isinstance(one, dict) and all(map(_text, one.values())) for one in value)
         and all(not one.keys().isdisjoint(wanted) for one in value)
     )
-
-
-def _licenses(value: object) -> bool:
-    return _mappings(value, "name", "path")
-
-
-def _titled(value: object) -> bool:
-    return _mappings(value, "title")
 
 
 def _schema(value: object) -> bool:
@@ -77,12 +70,6 @@ def _field(value: object) -> bool:
     if not isinstance(value, dict) or not _text(value.get("name")):
         return False
     return value.get("type", "any") in _TYPES and _text(value.get("format", "default"))
-
-
-def _media_type(value: object) -> bool:
-    return (
-        isinstance(value, str) and re.fullmatch(r"[\w.+-]{1,80}/[\w.+-]{1,80}", value) is not None
-    )
 
 
 def _dialect(value: object) -> bool:
@@ -105,6 +92,8 @@ _TYPES = (
 """Of a field, as Table Schema has them."""
 
 
+_licenses = partial(_mappings, ("name", "path"))
+_titled = partial(_mappings, ("title",))
 _OF_ALL: Mapping[str, Callable[[object], bool]] = {
     "title": _text,
     "description": _text,
@@ -116,11 +105,11 @@ _OF_ALL: Mapping[str, Callable[[object], bool]] = {
     "contributors": _titled,
 }
 _OF_A_FILE: Mapping[str, Callable[[object], bool]] = {
-    "name": _name,
+    "name": partial(_matches, r"[a-z0-9._/-]{1,200}"),
     "title": _text,
     "description": _text,
     "format": _text,
-    "mediatype": _media_type,
+    "mediatype": partial(_matches, r"[\w.+-]{1,80}/[\w.+-]{1,80}"),
     "encoding": _text,
     "licenses": _licenses,
     "sources": _titled,

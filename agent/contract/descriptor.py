@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from agent.contract.names import path_problem
 from agent.contract.results import LARGEST, OpenEnum, Record
@@ -78,6 +78,28 @@ class Descriptor(Record):
     version: str = Field(max_length=300, description="The release's ref.")
     resources: tuple[Resource, ...] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _own_files(self) -> Self:
+        """Refuse a path that leads elsewhere, a name or path used twice, and what `file_problem` finds."""
+        paths: set[str] = set()
+        names: set[str] = set()
+        for resource in self.resources:
+            problem = (
+                path_problem(resource.path)
+                or self.file_problem(resource.path)
+                or ("listed twice" if resource.path in paths else None)
+                or ("another resource has this name" if resource.name in names else None)
+            )
+            if problem:
+                raise ValueError(f"{resource.path!r}: {problem}")
+            paths.add(resource.path)
+            names.add(resource.name)
+        return self
+
+    def file_problem(self, path: str) -> str | None:
+        """Return why a path cannot be one of this kind of package; None when it can."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
@@ -85,9 +107,7 @@ class Sealed:
 
     Attributes:
         path: Relative to the descriptor, such as `files/page 1.json`.
-        bytes: Its size.
         sha256: Hex digest of exactly the bytes that were sent.
-        role: What it is.
         original: Its path on the disk, as `written` has it; None where `path` is that.
     """
 
@@ -105,12 +125,8 @@ def render(
 ) -> Iterator[bytes]:
     """Yield a descriptor as UTF-8 JSON in small pieces: there may be a hundred thousand files.
 
-    The same arguments make the same bytes, on every machine.
-
-    Args:
-        head: Everything but the resources.
-        files: The files, in the order in which they shall be listed.
-        carried: What else is known of a file, by its path.
+    `head` is everything but the resources; `carried` is what else is known of a file, by its path. The same arguments
+    make the same bytes, on every machine.
     """
     yield json.dumps(head, ensure_ascii=False, indent=1).removesuffix("\n}").encode()
     yield b',\n "resources": ['
@@ -136,7 +152,7 @@ def resource_of(file: Sealed) -> dict[str, Any]:
         "mayfly:role": file.role.value,
     }
     if file.role in {Role.LOG, Role.EVIDENCE} and file.path.endswith(_TABLES):
-        # Readers would take it for a table. In a log, different events mean different things by one name.
+        # Readers would take it for a table; in a log, one name means different things in different events.
         resource["format"] = "log"
     return resource if file.original is None else resource | {"mayfly:path": file.original}
 
@@ -155,20 +171,3 @@ def media_type(path: str) -> str:
     if encoding is not None:
         return _COMPRESSED.get(encoding, "application/octet-stream")
     return kind or "application/octet-stream"
-
-
-def resource_problem(resources: Iterable[Resource]) -> str | None:
-    """Return the first thing that is wrong with resources: a path that leads elsewhere, a name or path used twice."""
-    paths: set[str] = set()
-    names: set[str] = set()
-    for resource in resources:
-        problem = path_problem(resource.path)
-        if problem:
-            return f"{resource.path!r}: {problem}"
-        if resource.path in paths:
-            return f"{resource.path!r}: listed twice"
-        if resource.name in names:
-            return f"{resource.name!r}: two resources have this name"
-        paths.add(resource.path)
-        names.add(resource.name)
-    return None

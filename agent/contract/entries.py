@@ -1,13 +1,13 @@
-"""The entries of a batch's log: one schema, with parts that are there or not. Decisions only.
+"""The entries of a batch's log: one schema, of which each entry has some parts. Decisions only.
 
-`write_entry` is strict: what it writes, every reader accepts. `read_entry` is tolerant of what a newer writer says, and
-trusts nothing: damage and forgery are a value, `Invalid`.
+`write_entry` is strict: every reader accepts what it writes. `read_entry` accepts unknown fields of a newer writer and
+returns `Invalid` for what is damaged or forged.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Self
+from typing import Annotated, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import from_json
@@ -42,6 +42,7 @@ _WITHOUT_PACKAGE = frozenset({JobStatus.SKIPPED, JobStatus.UNKNOWN})
 
 JobName = Annotated[str, Field(pattern=f"^{JOB}$")]
 RunId = Annotated[str, Field(pattern=f"^{RUN}$")]
+Form = TypeVar("Form", bound=Record)
 
 
 class Began(Record):
@@ -74,7 +75,7 @@ class LeftOut(Record):
 
 
 class Planned(Record):
-    """What the run is going to do; a later plan of the same process replaces it."""
+    """What the run is going to do; a later plan replaces it."""
 
     release: Release | None = Field(None, description="Null when none could run.")
     count: Count = Field(description="How many jobs will run.")
@@ -85,7 +86,7 @@ class Planned(Record):
 
 
 class Object(Record):
-    """An object in the bucket, with what it holds."""
+    """An object in the bucket, with its size and digest."""
 
     key: str = Field(max_length=1024)
     bytes: Count
@@ -191,7 +192,7 @@ class Entry(Record):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
-        """Refuse what contradicts itself, or names what is not its own."""
+        """Refuse parts that contradict each other, and objects of other runs."""
         if self.closed and self.stood_back:
             raise ValueError("a run that stood back does not close in another way as well")
         if self.stood_back and self.jobs:
@@ -227,8 +228,19 @@ class Invalid:
     reason: str
 
 
-def write_entry(entry: Entry) -> bytes:
-    """Return an entry as it is put.
+def read_entry(key: EntryKey, text: bytes) -> Entry | Invalid:
+    """Return the entry in an object that was found at a key: a copy in another place is invalid."""
+    entry = read_form(Entry, text, MOST_BYTES)
+    if isinstance(entry, Invalid):
+        return entry
+    own = (entry.schedule, entry.batch, entry.run, entry.nonce)
+    if own != (key.batch.schedule, key.batch.name, key.run, key.nonce):
+        return Invalid("it is another entry than its key says")
+    return entry
+
+
+def write_entry(entry: Record) -> bytes:
+    """Return an entry of a batch's log, or of what is known of releases, as it is put.
 
     Raises:
         ValueError: It breaks its own rules, such as a bound; the caller has a defect.
@@ -237,27 +249,18 @@ def write_entry(entry: Entry) -> bytes:
     if len(text) > MOST_BYTES:
         raise ValueError(f"an entry of {len(text)} bytes; the most is {MOST_BYTES}")
     # model_copy() and a model that was built part by part are not checked otherwise.
-    Entry.model_validate_json(text)
+    type(entry).model_validate_json(text)
     return text
 
 
-def read_entry(key: EntryKey, text: bytes) -> Entry | Invalid:
-    """Return the entry that an object holds.
-
-    Args:
-        key: Where it was found: an entry that was copied to another place is not one.
-        text: The object.
-    """
-    if len(text) > MOST_BYTES:
-        return Invalid(f"it has {len(text)} bytes, more than {MOST_BYTES}")
+def read_form(form: type[Form], text: bytes, most: int | None = None) -> Form | Invalid:
+    """Return the document in an object of at most `most` bytes."""
+    if most is not None and len(text) > most:
+        return Invalid(f"it has {len(text)} bytes, more than {most}")
     try:
-        entry = Entry.model_validate(from_json(text, allow_inf_nan=False))
+        return form.model_validate(from_json(text, allow_inf_nan=False))
     except (ValueError, RecursionError) as error:
         return Invalid(reason_of(error))
-    own = (entry.schedule, entry.batch, entry.run, entry.nonce)
-    if own != (key.batch.schedule, key.batch.name, key.run, key.nonce):
-        return Invalid("it is another entry than its key says")
-    return entry
 
 
 def reason_of(error: Exception) -> str:

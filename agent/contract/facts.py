@@ -11,7 +11,7 @@ Term = Annotated[str, Field(max_length=64)]
 
 
 class Schedule(Record):
-    """By what home judges `missed` and `late`."""
+    """When runs are due: home judges `missed` and `late` by it."""
 
     expression: Name = Field(description="As the scheduler was given it.")
     timezone: Name
@@ -50,7 +50,7 @@ class Signer(Record):
 
 
 class Stale(Record):
-    """Why an older release runs than the one that was wanted."""
+    """Why the release that runs is older than the wanted one."""
 
     wanted: Name = Field(description="The ref that was wanted: a tag or a tracking pattern.")
     reason: Message
@@ -111,7 +111,7 @@ class Browser(Record):
 
 
 class Isolation(Record):
-    """How jobs are kept apart, and what a probe found; `absent`: the machine has no metadata service."""
+    """How jobs are isolated, and what a job could reach when that was tried; `absent`: there is no metadata service."""
 
     backend: Term
     metadata: Term = Field(description="The metadata service from a job.")

@@ -10,7 +10,7 @@ MOST_SHARDS = 100_000
 
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 LATEST = datetime(9000, 1, 1, tzinfo=UTC)
-"""Times outside are forged: nobody may be brought to count beyond the calendar."""
+"""Times outside are invalid: arithmetic with them could leave the range of `datetime`."""
 
 # ASCII digits only, and always with `fullmatch`: `$` would let a final line break pass.
 RUN = r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}"

@@ -1,7 +1,7 @@
 """Every key of the bucket, built and taken apart again. Decisions only.
 
 Keys are relative to the bucket's prefix. `parse_key(key.text) == key` for every key, and `parse_key(text).text == text`
-for every text that it accepts: nobody can write one thing under two names. No object is ever changed.
+for every text that it accepts, so that nothing has two keys. No object is ever changed.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote, unquote
 
 from agent.contract.ids import (
     BATCH,
@@ -62,7 +62,6 @@ class PointerKey:
     Attributes:
         time: When it was put, by the writer's clock, in whole milliseconds.
         kind: What the entry is mainly about; a reader skips none that it does not know.
-        entry: The entry.
     """
 
     time: datetime
@@ -136,7 +135,7 @@ class StateKey:
 class ReleaseKey:
     """What one process, of a run or of an operator, learnt of the releases of a channel.
 
-    A snapshot says so in its key: so one listing tells what has to be read.
+    The key marks a snapshot, so that one listing tells what has to be read.
     """
 
     channel: str
@@ -193,23 +192,22 @@ def index_start(moment: datetime) -> str:
 
 @lru_cache(maxsize=4096)
 def parse_key(text: str) -> Key | None:
-    """Return a key taken apart; None for a text that no writer of ours could have made.
+    """Return a key's parts; None for a text that is not a key of ours.
 
-    It is remembered: a reader lists the same thousand pointers every minute.
+    Results are cached, because a reader lists the same thousand pointers every minute.
     """
     for pattern, build in _FORMS:
         match = pattern.fullmatch(text)
         if match is not None:
-            key = build(match)
+            key = build(match) if is_run_id(match["run"]) else None
             return key if key is not None and key.text == text else None
     return None
 
 
 def _entry(match: re.Match[str]) -> EntryKey | None:
     batch = Batch(match["schedule"], match["batch"])
-    if not batch.valid or not is_run_id(match["run"]):
-        return None
-    return EntryKey(batch, match["run"], match["nonce"], int(match["n"]))
+    key = EntryKey(batch, match["run"], match["nonce"], int(match["n"]))
+    return key if batch.valid else None
 
 
 def _pointer(match: re.Match[str]) -> PointerKey | None:
@@ -217,35 +215,21 @@ def _pointer(match: re.Match[str]) -> PointerKey | None:
     return PointerKey(time, match["kind"], entry) if entry and time else None
 
 
-def _manifest(match: re.Match[str]) -> ManifestKey | None:
-    return ManifestKey(match["run"]) if is_run_id(match["run"]) else None
-
-
-def _log(match: re.Match[str]) -> LogKey | None:
-    return LogKey(match["run"], int(match["n"])) if is_run_id(match["run"]) else None
-
-
 def _job(match: re.Match[str]) -> JobKey | None:
     path = match["path"]
-    sound = is_run_id(match["run"]) and path_problem(path) is None
     known = path == DESCRIPTOR or path.startswith((FILES, LOGS, EVIDENCE))
-    return JobKey(match["run"], match["job"], path) if sound and known else None
+    sound = known and path_problem(path) is None
+    return JobKey(match["run"], match["job"], path) if sound else None
 
 
-def _state(match: re.Match[str]) -> StateKey | None:
-    run = match["run"]
-    return StateKey(match["job"], run, match["checkpoint"] is not None) if is_run_id(run) else None
+def _state(match: re.Match[str]) -> StateKey:
+    return StateKey(match["job"], match["run"], match["checkpoint"] is not None)
 
 
-def _release(match: re.Match[str]) -> ReleaseKey | None:
-    try:
-        channel = unquote_to_bytes(match["channel"]).decode()
-    except UnicodeDecodeError:
-        return None
-    run = match["run"]
-    if not is_run_id(run):
-        return None
-    return ReleaseKey(channel, run, match["nonce"], int(match["n"]), match["snapshot"] is not None)
+def _release(match: re.Match[str]) -> ReleaseKey:
+    # Bytes that are not UTF-8 come out as another text, which `parse_key` refuses.
+    channel, snapshot = unquote(match["channel"]), match["snapshot"] is not None
+    return ReleaseKey(channel, match["run"], match["nonce"], int(match["n"]), snapshot)
 
 
 _WRITER = rf"(?P<run>{RUN})-(?P<nonce>{NONCE})\.(?P<n>{NUMBER})"
@@ -257,8 +241,11 @@ _FORMS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Key | None]], ...
             rf"index/(?P<time>{STAMP})\.(?P<kind>{KIND})\.(?P<schedule>{SCHEDULE})\.(?P<batch>{BATCH})\.{_WRITER}",
             _pointer,
         ),
-        (r"runs/(?P<run>[^/]+)/datapackage\.json", _manifest),
-        (rf"runs/(?P<run>[^/]+)/log/(?P<n>{NUMBER})\.jsonl", _log),
+        (r"runs/(?P<run>[^/]+)/datapackage\.json", lambda match: ManifestKey(match["run"])),
+        (
+            rf"runs/(?P<run>[^/]+)/log/(?P<n>{NUMBER})\.jsonl",
+            lambda match: LogKey(match["run"], int(match["n"])),
+        ),
         (rf"runs/(?P<run>[^/]+)/jobs/(?P<job>{JOB})/(?P<path>.+)", _job),
         (rf"state/(?P<job>{JOB})/(?P<run>{RUN})(?P<checkpoint>\.checkpoint)?\.tar\.gz", _state),
         (rf"releases/(?P<channel>{CHANNEL})/{_WRITER}(?P<snapshot>\.snapshot)?\.json", _release),

@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Self
 
-from pydantic import Field, model_validator
-from pydantic_core import from_json
+from pydantic import Field
 
 from agent.contract.descriptor import (
     NO_RELEASE,
@@ -13,9 +12,8 @@ from agent.contract.descriptor import (
     Role,
     Sealed,
     render,
-    resource_problem,
 )
-from agent.contract.entries import Began, Invalid, Object, RunId, reason_of
+from agent.contract.entries import Began, Invalid, Object, RunId, read_form
 from agent.contract.facts import Browser, Cost, Host, Isolation, Phase, Release, Schedule
 from agent.contract.ids import SCHEDULE, Batch
 from agent.contract.layout import JobKey, LogKey, ManifestKey, parse_key, run_prefix
@@ -71,30 +69,19 @@ class Manifest(Descriptor):
 
     run: RunRecord = Field(alias="mayfly:run")
 
-    @model_validator(mode="after")
-    def _sound(self) -> Self:
-        """Refuse what leads elsewhere."""
-        problem = resource_problem(self.resources)
-        if problem:
-            raise ValueError(problem)
-        for resource in self.resources:
-            key = parse_key(f"{run_prefix(self.run.run)}{resource.path}")
-            package = isinstance(key, JobKey) and key == JobKey(self.run.run, key.job)
-            if not package and not isinstance(key, LogKey):
-                raise ValueError(f"{resource.path!r} is neither a package nor a part of the log")
-        return self
+    def file_problem(self, path: str) -> str | None:
+        """Return why a path is neither that of a job's package nor that of a part of the log."""
+        key = parse_key(f"{run_prefix(self.run.run)}{path}")
+        package = isinstance(key, JobKey) and key == JobKey(self.run.run, key.job)
+        if package or isinstance(key, LogKey):
+            return None
+        return "it is neither a package nor a part of the log"
 
 
 def seal_manifest(
     run: RunRecord, packages: Iterable[Object], log: Iterable[Object]
 ) -> Iterator[bytes]:
-    """Yield a run's manifest; the same arguments make the same bytes.
-
-    Args:
-        run: The run.
-        packages: Its jobs' packages.
-        log: The parts of its log.
-    """
+    """Yield a run's manifest; the same arguments make the same bytes."""
     head = {
         "$schema": PROFILE,
         "id": f"urn:mayfly:{run.run}",
@@ -117,10 +104,7 @@ def seal_manifest(
 
 def read_manifest(key: ManifestKey, text: bytes) -> Manifest | Invalid:
     """Return the manifest that an object holds."""
-    try:
-        manifest = Manifest.model_validate(from_json(text, allow_inf_nan=False))
-    except (ValueError, RecursionError) as error:
-        return Invalid(reason_of(error))
-    if manifest.run.run != key.run:
+    manifest = read_form(Manifest, text)
+    if isinstance(manifest, Manifest) and manifest.run.run != key.run:
         return Invalid("it is the manifest of another run")
     return manifest

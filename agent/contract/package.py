@@ -1,10 +1,9 @@
 """A job's package: its files by size and digest, and what became of it. Decisions only."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import Field, model_validator
-from pydantic_core import from_json
+from pydantic import Field
 
 from agent.contract.described import Said
 from agent.contract.descriptor import (
@@ -13,9 +12,8 @@ from agent.contract.descriptor import (
     Descriptor,
     Sealed,
     render,
-    resource_problem,
 )
-from agent.contract.entries import Invalid, JobName, Object, RunId, reason_of
+from agent.contract.entries import Invalid, JobName, Object, RunId, read_form
 from agent.contract.layout import EVIDENCE, FILES, LOGS, JobKey
 from agent.contract.results import (
     Count,
@@ -79,7 +77,7 @@ class JobRecord(Record):
     release: Name | None = Field(None, description="Ref of the release that made it.")
     commit: Name | None = None
     notes: tuple[Message, ...] = Field(
-        (), max_length=100, description="What was odd without being a failure."
+        (), max_length=100, description="Remarks that are no failure."
     )
 
 
@@ -88,28 +86,15 @@ class Package(Descriptor):
 
     job: JobRecord = Field(alias="mayfly:job")
 
-    @model_validator(mode="after")
-    def _sound(self) -> Self:
-        """Refuse what leads elsewhere."""
-        problem = resource_problem(self.resources)
-        if problem:
-            raise ValueError(problem)
-        for resource in self.resources:
-            if not resource.path.startswith((FILES, LOGS, EVIDENCE)):
-                raise ValueError(f"{resource.path!r} is no file of a job")
-        return self
+    def file_problem(self, path: str) -> str | None:
+        """Return why a path is not that of a file of a job."""
+        return None if path.startswith((FILES, LOGS, EVIDENCE)) else "it is no file of a job"
 
 
 def seal_package(
     job: JobRecord, files: Iterable[Sealed], said: Said | None = None
 ) -> Iterator[bytes]:
-    """Yield a job's package; the same arguments make the same bytes.
-
-    Args:
-        job: The job.
-        files: Its results, logs and evidence: at least one.
-        said: What the job says of its data.
-    """
+    """Yield a job's package, of at least one file; the same arguments make the same bytes."""
     said = said or Said()
     record = job.model_copy(update={"notes": (*job.notes, *said.notes)[:100]})
     head = {
@@ -126,10 +111,7 @@ def seal_package(
 
 def read_package(key: JobKey, text: bytes) -> Package | Invalid:
     """Return the package that an object holds."""
-    try:
-        package = Package.model_validate(from_json(text, allow_inf_nan=False))
-    except (ValueError, RecursionError) as error:
-        return Invalid(reason_of(error))
-    if (package.job.run, package.job.name) != (key.run, key.job):
+    package = read_form(Package, text)
+    if isinstance(package, Package) and (package.job.run, package.job.name) != (key.run, key.job):
         return Invalid("it is the package of another job")
     return package

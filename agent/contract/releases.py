@@ -1,30 +1,28 @@
 """What is known of the releases of a channel: entries of runs and operators, one schema. Decisions only.
 
 An entry holds what its writer learnt, and may carry a snapshot: all that was known, with the names of the entries that
-it was made from. `write_release_entry` is strict, `read_release_entry` is tolerant of what a newer writer says, and
-trusts nothing.
+it was made from. Like the entries of a batch's log they are written by `write_entry`; `read_release_entry` is
+tolerant of what a newer writer says, and trusts nothing.
 """
 
 from datetime import datetime, timedelta
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
-from pydantic_core import from_json
 
-from agent.contract.entries import Invalid, JobName, RunId, reason_of
+from agent.contract.entries import MOST_BYTES, Invalid, JobName, RunId, read_form
 from agent.contract.ids import NONCE, RUN
 from agent.contract.layout import NUMBER, ReleaseKey
 from agent.contract.results import Count, Message, Moment, Name, OpenEnum, Record
 
 VERSION = 1
-MOST_BYTES = 2 * 1024**2
 MOST_FACTS = 2000
 """In one entry, and in one snapshot; the fold keeps fewer than half of that."""
 MOST_COVERED = 5000
 MOST_SIGNED = 16 * 1024
 """Characters of a signed object in base64; a signed tag has about five hundred."""
 WINDOW = timedelta(days=75)
-"""How far back a snapshot names what it was made from: longer than any run, so nothing older is still on its way."""
+"""How far back a snapshot names what it was made from: longer than any run, so that nothing older can still arrive."""
 
 Commit = Annotated[str, Field(pattern=r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")]
 Ref = Annotated[str, Field(min_length=1, max_length=300)]
@@ -32,7 +30,7 @@ _NAME = rf"^{RUN}-{NONCE}\.{NUMBER}(?:\.snapshot)?$"
 
 
 class Seen(Record):
-    """The commit that a tag was when it was last taken."""
+    """The commit that a tag named when it was last used."""
 
     repository: Message = Field(description="Without credentials.")
     tag: Ref
@@ -40,7 +38,7 @@ class Seen(Record):
 
 
 class TrialStage(OpenEnum):
-    """How far a run came with a release that had not proved itself."""
+    """How far a run has come with a release on trial."""
 
     INSTALLING = "installing"
     STARTED = "started"
@@ -48,12 +46,12 @@ class TrialStage(OpenEnum):
 
     @classmethod
     def fallback(cls) -> Self:
-        """Return `ended`: what is not understood is not held against a release."""
+        """Return `ended`: an unknown stage does not count against a release."""
         return cls("ended")
 
 
 class Trial(Record):
-    """A run is about to install, or to start, a release that has not proved itself, or has ended that in order."""
+    """A run is about to install or to start a release on trial, or has ended the trial in order."""
 
     commit: Commit
     ref: Ref
@@ -64,7 +62,7 @@ class Trial(Record):
 
 
 class Version(Record):
-    """A release as a step in a line of releases: nothing below the highest runs by itself."""
+    """A release within a channel: without an operator, no release below the highest one runs."""
 
     line: Message = Field(description="Repository, kind and pattern within which it is compared.")
     tag: bool = Field(description="Whether it is a tag; else the head of a branch.")
@@ -74,7 +72,7 @@ class Version(Record):
 
 
 class Good(Version):
-    """A release proved itself, or an operator said so. The latest one stands in for one that cannot run."""
+    """A release that passed its trial, or that an operator declared good: the latest replaces one that cannot run."""
 
     repository: Message = Field("", description="Without credentials.")
     fetched: Moment
@@ -129,7 +127,7 @@ class Learnt(Record):
     good: Good | None = None
     bad: Bad | None = None
     lowest: Version | None = Field(
-        None, description="An operator went back: the lowest version is this one again."
+        None, description="An operator went back: this is the minimum version again."
     )
     pin: Pin | None = None
     passed: Passed | None = None
@@ -170,36 +168,15 @@ class ReleaseEntry(Record):
     @model_validator(mode="after")
     def _sound(self) -> Self:
         if not self.learnt and self.snapshot is None and not self.model_extra:
-            raise ValueError("it says nothing")
+            raise ValueError("the entry has no content")
         return self
 
 
-def write_release_entry(entry: ReleaseEntry) -> bytes:
-    """Return an entry as it is put.
-
-    Raises:
-        ValueError: It breaks its own rules, such as a bound; the caller has a defect.
-    """
-    text = entry.model_dump_json(exclude_none=True).encode()
-    if len(text) > MOST_BYTES:
-        raise ValueError(f"an entry of {len(text)} bytes; the most is {MOST_BYTES}")
-    ReleaseEntry.model_validate_json(text)
-    return text
-
-
 def read_release_entry(key: ReleaseKey, text: bytes) -> ReleaseEntry | Invalid:
-    """Return the entry that an object holds.
-
-    Args:
-        key: Where it was found: an entry that was copied to another channel is not one.
-        text: The object.
-    """
-    if len(text) > MOST_BYTES:
-        return Invalid(f"it has {len(text)} bytes, more than {MOST_BYTES}")
-    try:
-        entry = ReleaseEntry.model_validate(from_json(text, allow_inf_nan=False))
-    except (ValueError, RecursionError) as error:
-        return Invalid(reason_of(error))
+    """Return the entry in an object that was found at a key: a copy for another channel is invalid."""
+    entry = read_form(ReleaseEntry, text, MOST_BYTES)
+    if isinstance(entry, Invalid):
+        return entry
     own = (entry.channel, entry.run, entry.nonce, entry.snapshot is not None)
     if own != (key.channel, key.run, key.nonce, key.snapshot):
         return Invalid("it is another entry than its key says")
@@ -207,7 +184,7 @@ def read_release_entry(key: ReleaseKey, text: bytes) -> ReleaseEntry | Invalid:
 
 
 def facts_of(entry: ReleaseEntry, arrived: datetime) -> tuple[Fact, ...]:
-    """Return what an entry says, each thing with the time at which it arrived."""
+    """Return the facts of an entry, each with the time at which it arrived."""
     told = {"at": arrived, "written": entry.written, "run": entry.run, "by": entry.by}
     own = tuple(Fact.model_validate({**dict(one), **told}) for one in entry.learnt)
     return (*own, *(entry.snapshot.facts if entry.snapshot else ()))

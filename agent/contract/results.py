@@ -1,4 +1,4 @@
-"""What became of jobs and runs, in words that a newer writer may add to. Decisions only."""
+"""Statuses and causes of jobs and runs, to which a newer writer may add. Decisions only."""
 
 import re
 from enum import Enum, StrEnum
@@ -62,7 +62,7 @@ class Fault(Enum):
     SITE = "site"
     MACHINE = "machine"
     RELEASE = "release"
-    UNKNOWN = "unknown"  # the last good release can tell
+    UNKNOWN = "unknown"  # a rerun on the last good release tells
 
 
 class JobCause(OpenEnum):
@@ -149,6 +149,6 @@ Moment = Annotated[AwareDatetime, Field(ge=EARLIEST, le=LATEST)]
 Seconds = Annotated[float, Field(ge=0, le=10 * 366 * 86400)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Dollars = Annotated[float, Field(ge=0, le=1_000_000)]
-"""US dollars. No run of ours costs a million: a larger number is a forgery or a mistake."""
+"""US dollars; a larger amount is a forgery or a mistake."""
 Name = Annotated[str, Field(max_length=300)]
 Message = Annotated[str, Field(max_length=2000)]

@@ -20,11 +20,10 @@ from agent.base import durable
 from agent.base.errors import MayflyError, ReleaseError, StoreError, StoreRefused
 from agent.base.logs import Log
 from agent.batch.log import GETS_AT_ONCE, Listed, Source, Store
-from agent.contract.entries import Invalid
+from agent.contract.entries import MOST_BYTES, Invalid, write_entry
 from agent.contract.ids import process_nonce
 from agent.contract.layout import ReleaseKey, channel_prefix, parse_key
 from agent.contract.releases import (
-    MOST_BYTES,
     MOST_COVERED,
     WINDOW,
     Contact,
@@ -36,7 +35,6 @@ from agent.contract.releases import (
     TrialStage,
     facts_of,
     read_release_entry,
-    write_release_entry,
 )
 from agent.release.known import Known, compacted
 
@@ -486,7 +484,7 @@ class Memory:
             ),
             snapshot=snapshot,
         )
-        data = write_release_entry(self._redact(entry))
+        data = write_entry(self._redact(entry))
         for pause in (*PAUSES, None):
             key = ReleaseKey(
                 self._channel.channel, run, self._nonce, self._number, snapshot is not None

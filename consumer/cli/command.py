@@ -10,28 +10,71 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
 
 import click
 
-from consumer.options import Units
-
-if TYPE_CHECKING:
-    from agent.config.locate import Loaded, Locations
-    from agent.config.settings import Settings
-    from consumer.bucket import ReadOnlyBucket
-    from consumer.judge import Judged, Rules
-    from consumer.model import Batch, History, Run
-    from consumer.page.given import Visit
-    from consumer.store import Store
+from agent.base.errors import UsageError
+from agent.base.units import parse_duration, parse_size
+from agent.batch.named import run_named
+from agent.bucket.address import LocalBucket, bucket_at
+from agent.config.credentials import static_credentials
+from agent.config.faults import ConfigurationError, Fault
+from agent.config.jobsfile import is_job_name
+from agent.config.locate import (
+    MACHINE,
+    Loaded,
+    Locations,
+    Surroundings,
+    bucket_override,
+    load_settings,
+    locate,
+)
+from agent.config.settings import Settings
+from agent.contract.entries import Invalid
+from agent.contract.facts import Schedule
+from consumer.bucket import ReadOnlyBucket
+from consumer.follow import poll
+from consumer.judge import Judged, Rules, judge
+from consumer.model import Batch, History, Run
+from consumer.objects import Objects
+from consumer.page.given import Visit
+from consumer.page.words import language
+from consumer.pull.hooks import Hook
+from consumer.pull.plan import Wish
+from consumer.schedule import times_of
+from consumer.store import Store, default_name
 
 PIPE_WIDTH = 10_000
-"""Columns where nobody's terminal limits them."""
+"""Columns of a line that goes to a pipe or a file."""
 NEVER_BEGAN = (
     "A machine that began no run has none here, and said why on its console: `aws ec2 get-console-output --latest "
     "--output text --instance-id i-...`, or, with LogRetentionDays, in CloudWatch, group /mayfly/STACK"
 )
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Units(click.ParamType[float]):
+    """A duration or a size, as in the configuration."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return seconds or bytes."""
+        parse = parse_size if self.name == "size" else parse_duration
+        try:
+            text = str(value)
+            return parse(float(text) if self.name != "size" and _is_number(text) else text)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).isascii() and text.replace(".", "", 1).isdigit()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +104,23 @@ JUDGED = (
     click.option(
         "--history",
         type=FILE,
-        help="Where to keep what was read [a file for each bucket, in the state directory].",
+        help="File for what was read of the bucket [one for each, in the state directory].",
     ),
     click.option(
         "--schedule",
         metavar="CRON",
-        help="When runs are due that do not say it, such as '10 4 * * *'.",
+        help="When runs are due, such as '10 4 * * *' [as the runs report it].",
     ),
     click.option(
         "--grace",
         type=Units("duration"),
         default="1h",
-        help="How late a run of --schedule may begin [1h].",
+        help="How late a run may begin by --schedule [1h].",
     ),
     click.option(
         "--timezone",
         metavar="NAME",
-        help="Of --schedule, and of days and times, such as Asia/Tokyo [of each schedule].",
+        help="Time zone of --schedule and of what is printed, such as Asia/Tokyo [of each schedule].",
     ),
 )
 PULLED = (
@@ -143,11 +186,6 @@ def pull_command(function: Function) -> Function:
     def gathered(
         jobs: tuple[str, ...], command: str | None, exec_timeout: float, **given: Any
     ) -> Any:
-        from agent.base.errors import UsageError  # noqa: PLC0415
-        from agent.config.jobsfile import is_job_name  # noqa: PLC0415
-        from consumer.pull.hooks import Hook  # noqa: PLC0415
-        from consumer.pull.plan import Wish  # noqa: PLC0415
-
         for job in jobs:
             if not is_job_name(job):
                 raise UsageError(f"{job!r} cannot be the name of a job")
@@ -164,28 +202,25 @@ def pull_command(function: Function) -> Function:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of a bucket now.
+    """What is known of a bucket now, from what was read of it now and before."""
 
-    Attributes:
-        bucket: The bucket.
-        store: What was read of it, now and before.
-        history, judged: What follows.
-    """
+    bucket: ReadOnlyBucket
+    store: Store
+    history: History
+    judged: Judged
 
-    bucket: "ReadOnlyBucket"
-    store: "Store"
-    history: "History"
-    judged: "Judged"
+    @property
+    def objects(self) -> Objects:
+        """The objects that its entries commit."""
+        return Objects(self.bucket, self.store)
 
-    def run(self, name: str) -> "tuple[Batch, Run]":
+    def run(self, name: str) -> tuple[Batch, Run]:
         """Return the run that a person means.
 
         Raises:
             UsageError: There is no such run.
         """
-        from agent.batch.named import run_named  # noqa: PLC0415
-
-        runs = {run.id: (batch, run) for batch, run in self.history.runs}
+        runs = self.history.by_id
         stood_back = {key: run.stood_back is not None for key, (_, run) in runs.items()}
         return runs[run_named(name, stood_back, self.bucket.name, NEVER_BEGAN)]
 
@@ -196,21 +231,16 @@ def known_of(options: Options) -> Known:
     Raises:
         MayflyError: The bucket or the history cannot be used.
     """
-    from consumer.judge import judge  # noqa: PLC0415
-    from consumer.store import Store  # noqa: PLC0415
-
     rules = rules_of(options)
     bucket = open_bucket(options)
-    store = Store.open(history_of(options, bucket), bucket.identity, rules.now)
+    store = Store.open(history_file(options, bucket), bucket.identity, rules.now)
     asyncio.run(catch_up(bucket, store, rules.now))
     history = store.history()
     return Known(bucket, store, history, judge(history, rules))
 
 
-async def catch_up(bucket: "ReadOnlyBucket", store: "Store", now: datetime) -> None:
+async def catch_up(bucket: ReadOnlyBucket, store: Store, now: datetime) -> None:
     """Read all that is new."""
-    from consumer.follow import poll  # noqa: PLC0415
-
     read = 0
     while True:
         found = await poll(bucket, store, now)
@@ -223,20 +253,12 @@ async def catch_up(bucket: "ReadOnlyBucket", store: "Store", now: datetime) -> N
             click.echo(f"reading the bucket for the first time: {read} entries", err=True)
 
 
-def rules_of(options: Options) -> "Rules":
-    """Return how to judge, as a person says it.
+def rules_of(options: Options) -> Rules:
+    """Return the rules that the options give.
 
     Raises:
         UsageError: There is no such time zone, or the schedule cannot be understood.
     """
-    from zoneinfo import ZoneInfo  # noqa: PLC0415
-
-    from agent.base.errors import UsageError  # noqa: PLC0415
-    from agent.contract.entries import Invalid  # noqa: PLC0415
-    from agent.contract.facts import Schedule  # noqa: PLC0415
-    from consumer.judge import Rules  # noqa: PLC0415
-    from consumer.schedule import times_of  # noqa: PLC0415
-
     now, timezone = datetime.now(UTC), options.timezone
     try:
         zone = ZoneInfo(timezone) if timezone else None
@@ -255,18 +277,13 @@ def rules_of(options: Options) -> "Rules":
     return Rules(now, zone, said)
 
 
-def open_bucket(options: Options) -> "ReadOnlyBucket":
+def open_bucket(options: Options) -> ReadOnlyBucket:
     """Return the bucket that flags, environment and configuration file name.
 
     Raises:
         ConfigurationError: They have faults.
         StoreError: There is no such bucket, or there are no credentials for it.
     """
-    from agent.bucket.address import LocalBucket, bucket_at  # noqa: PLC0415
-    from agent.config.credentials import static_credentials  # noqa: PLC0415
-    from agent.config.faults import ConfigurationError, Fault  # noqa: PLC0415
-    from consumer.bucket import ReadOnlyBucket  # noqa: PLC0415
-
     loaded, places = _loaded(options)
     faults, settings = list(loaded.faults), loaded.settings
     address = bucket_at(settings.store, places.bucket)
@@ -284,27 +301,17 @@ def open_bucket(options: Options) -> "ReadOnlyBucket":
     return ReadOnlyBucket.open(address, static_credentials(os.environ))
 
 
-def history_of(options: Options, bucket: "ReadOnlyBucket") -> Path:
-    """Return the file in which it is kept what was read of a bucket: unless a person says, each has its own."""
-    from consumer.store import default_name  # noqa: PLC0415
-
+def history_file(options: Options, bucket: ReadOnlyBucket) -> Path:
+    """Return the file for what was read of a bucket; by default each has its own."""
     return options.history or _loaded(options)[1].state / "home" / default_name(bucket.identity)
 
 
-def loaded_settings(options: Options) -> "Settings":
+def loaded_settings(options: Options) -> Settings:
     """Return what the configuration says; the defaults where it has faults."""
     return _loaded(options)[0].settings
 
 
-def _loaded(options: Options) -> "tuple[Loaded, Locations]":
-    from agent.config.locate import (  # noqa: PLC0415
-        MACHINE,
-        Surroundings,
-        bucket_override,
-        load_settings,
-        locate,
-    )
-
+def _loaded(options: Options) -> tuple[Loaded, Locations]:
     around = Surroundings(os.environ, MACHINE.exists(), Path.cwd(), Path.read_text)
     overrides = [bucket_override(options.store, around.cwd)] if options.store else []
     loaded = load_settings(options.config, around, options.pairs, overrides)
@@ -316,11 +323,8 @@ def width() -> int:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_WIDTH
 
 
-def english() -> "Visit":
-    """Return who asks on a terminal."""
-    from consumer.page.given import Visit  # noqa: PLC0415
-    from consumer.page.words import language  # noqa: PLC0415
-
+def english() -> Visit:
+    """Return the language of a terminal, in the form of a page."""
     return Visit(language("en"))
 
 

@@ -7,17 +7,22 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import click
 
 from agent.base.errors import ExitCode, StoreError, UsageError
 from agent.batch.named import LATEST, run_named
+from agent.contract.entries import Invalid
+from agent.contract.ids import is_run_id
+from agent.contract.layout import DESCRIPTOR, JobKey
+from agent.contract.package import Package
+from agent.contract.results import JobStatus
 from consumer.cli.command import Known, Options, dump, known_command, known_of
-
-if TYPE_CHECKING:
-    from consumer.diff import Changes, Side
-    from consumer.pull.plan import Result
+from consumer.diff import Changes, Side, changes_of, compare
+from consumer.entries import read_own_package, read_package
+from consumer.objects import file_of
+from consumer.pull.plan import Result, Wish, wanted
 
 
 @click.command()
@@ -28,7 +33,9 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Compare what was pulled into this folder, and ask no bucket.",
 )
-@click.option("--ignore", metavar="FIELD", multiple=True, help="Not this field; repeatable.")
+@click.option(
+    "--ignore", metavar="FIELD", multiple=True, help="Ignore this field of records; repeatable."
+)
 @known_command
 def diff(
     *, options: Options, job: str, runs: tuple[str, ...], dest: Path | None, ignore: tuple[str, ...]
@@ -38,8 +45,6 @@ def diff(
     Compared are the last two successes; with one RUN, that and the one before it; with two, these. RUN is a run's id,
     as `mayfly status` lists them, or `latest`: here the last success.
     """
-    from consumer.diff import changes_of, compare  # noqa: PLC0415
-
     if len(runs) > 2:  # noqa: PLR2004
         raise UsageError("two runs are compared, not more")
     with ExitStack() as stack:
@@ -68,14 +73,7 @@ def _chosen(job: str, known: list[str], runs: tuple[str, ...]) -> tuple[str | No
     return (known[at - 1] if at else None), known[at]
 
 
-def _at_home(dest: Path, job: str) -> "dict[str, functools.partial[Side]]":
-    from agent.contract.ids import is_run_id  # noqa: PLC0415
-    from agent.contract.layout import DESCRIPTOR  # noqa: PLC0415
-    from agent.contract.package import Package  # noqa: PLC0415
-    from agent.contract.results import JobStatus  # noqa: PLC0415
-    from consumer.diff import Side  # noqa: PLC0415
-    from consumer.entries import read_own_package  # noqa: PLC0415
-
+def _at_home(dest: Path, job: str) -> dict[str, functools.partial[Side]]:
     found = {}
     for folder in sorted((dest / job).glob("*")):
         if is_run_id(folder.name) and (folder / DESCRIPTOR).is_file():
@@ -85,21 +83,13 @@ def _at_home(dest: Path, job: str) -> "dict[str, functools.partial[Side]]":
     return found
 
 
-def _in_bucket(known: Known, job: str, stack: ExitStack) -> "dict[str, functools.partial[Side]]":
-    from consumer.pull.plan import Wish, wanted  # noqa: PLC0415
-
+def _in_bucket(known: Known, job: str, stack: ExitStack) -> dict[str, functools.partial[Side]]:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mayfly-diff.")))
     results = wanted(known.history.batches, Wish(frozenset({job})))
     return {one.run: functools.partial(_side, known, one, folder) for one in results}
 
 
-def _side(known: Known, one: "Result", folder: Path) -> "Side":
-    from agent.contract.entries import Invalid  # noqa: PLC0415
-    from agent.contract.layout import JobKey  # noqa: PLC0415
-    from consumer.diff import Side  # noqa: PLC0415
-    from consumer.entries import read_package  # noqa: PLC0415
-    from consumer.objects import Objects, file_of  # noqa: PLC0415
-
+def _side(known: Known, one: Result, folder: Path) -> Side:
     key = JobKey(one.run, one.job.name)
     text = asyncio.run(known.bucket.get(key.text, limit=one.committed.bytes))
     package = read_package(key, one.committed, text) if text is not None else None
@@ -110,7 +100,7 @@ def _side(known: Known, one: "Result", folder: Path) -> "Side":
 
     async def download(path: str) -> IO[bytes]:
         stream = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 -- its reader closes it
-        async for piece in Objects(known.bucket, known.store).pieces(files[path]):
+        async for piece in known.objects.pieces(files[path]):
             stream.write(piece)
         stream.seek(0)
         return stream
@@ -118,7 +108,7 @@ def _side(known: Known, one: "Result", folder: Path) -> "Side":
     return Side(package.resources, lambda path: asyncio.run(download(path)))
 
 
-def _lines(found: "Changes | None", job: str, after: str) -> Iterator[str]:
+def _lines(found: Changes | None, job: str, after: str) -> Iterator[str]:
     if found is None:
         yield f"{job}: {after} is the first success, a baseline"
         return

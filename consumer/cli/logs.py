@@ -3,20 +3,21 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import click
 
 from agent.base.console import printable
 from agent.base.errors import ExitCode, MayflyError, UsageError
+from agent.contract.descriptor import Role
+from agent.contract.entries import Object
+from agent.contract.ids import Batch as Id
+from agent.contract.layout import JobKey
+from agent.contract.package import Package
 from agent.contract.results import RunStatus
-from consumer.cli.command import Known, Options, catch_up, known_command, known_of, paint
-from consumer.options import Units
-
-if TYPE_CHECKING:
-    from agent.contract.entries import Object
-    from agent.contract.ids import Batch as Id
-    from consumer.objects import Objects
+from consumer.cli.command import Known, Options, Units, catch_up, known_command, known_of, paint
+from consumer.objects import AbsentError, Objects, file_of
+from consumer.page.logtext import filtered, log_lines
+from consumer.page.render import shown_text
 
 COLOURS = {"warning": "yellow", "error": "red"}
 SHORTEST = 1.0
@@ -25,18 +26,18 @@ SHORTEST = 1.0
 @click.command()
 @click.argument("run", metavar="RUN")
 @click.argument("job", metavar="[JOB]", required=False)
+@click.option("--follow", "-f", is_flag=True, help="Go on until the run ends.")
 @click.option(
-    "--follow", "-f", is_flag=True, help="Go on until the run ends: parts arrive meanwhile."
-)
-@click.option(
-    "--level", type=click.Choice(["debug", "info", "warning", "error"]), help="That and above."
+    "--level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Only events of this level or above.",
 )
 @click.option(
     "--interval",
     type=Units("duration"),
     default="15s",
     show_default=True,
-    help="Between looks with --follow; each costs a LIST or two.",
+    help="Time between polls with --follow; each is one or two LIST requests.",
 )
 @known_command
 def logs(
@@ -62,17 +63,15 @@ def logs(
 
 
 async def _log(
-    known: Known, batch: "Id", run: str, wanted: tuple[str, str, bool], interval: float | None
+    known: Known, batch: Id, run: str, wanted: tuple[str, str, bool], interval: float | None
 ) -> None:
-    from consumer.objects import Objects  # noqa: PLC0415
-
-    objects, done = Objects(known.bucket, known.store), 0
+    done = 0
     while True:
         # Asked before the parts are: of a run that is over, all parts are there.
         now = known.store.batch(batch)
         mine = next((one for one in now.runs if one.id == run), None) if now else None
         parts = known.store.log_parts(batch, run)
-        async for text in _texts(objects, parts[done:]):
+        async for text in _texts(known.objects, parts[done:]):
             _print(text, wanted, known)
         done = len(parts)
         over = now is None or mine is None or now.status(mine) is not RunStatus.RUNNING
@@ -82,7 +81,7 @@ async def _log(
         await catch_up(known.bucket, known.store, datetime.now(UTC))
 
 
-async def _texts(objects: "Objects", parts: "tuple[Object, ...]") -> AsyncIterator[bytes]:
+async def _texts(objects: Objects, parts: tuple[Object, ...]) -> AsyncIterator[bytes]:
     for part in parts:
         try:
             yield b"".join([piece async for piece in objects.pieces(part)])
@@ -91,8 +90,6 @@ async def _texts(objects: "Objects", parts: "tuple[Object, ...]") -> AsyncIterat
 
 
 def _print(text: bytes, wanted: tuple[str, str, bool], known: Known) -> None:
-    from consumer.page.logtext import filtered, log_lines  # noqa: PLC0415
-
     level, job, as_json = wanted
     for line in filtered(log_lines(text), level, job):
         shown = line.json if as_json else line.text(known.judged.zone)
@@ -102,13 +99,7 @@ def _print(text: bytes, wanted: tuple[str, str, bool], known: Known) -> None:
 
 
 async def _printed(known: Known, run: str, job: str) -> None:
-    from agent.contract.descriptor import Role  # noqa: PLC0415
-    from agent.contract.layout import JobKey  # noqa: PLC0415
-    from agent.contract.package import Package  # noqa: PLC0415
-    from consumer.objects import AbsentError, Objects, file_of  # noqa: PLC0415
-    from consumer.page.render import shown_text  # noqa: PLC0415
-
-    objects = Objects(known.bucket, known.store)
+    objects = known.objects
     package = await objects.package({run: known.run(run)}, run, job)
     if not isinstance(package, Package):
         raise AbsentError(

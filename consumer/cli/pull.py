@@ -7,23 +7,48 @@ import os
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from agent.base.errors import ExitCode, UsageError
+from agent.base.units import parse_duration
 from agent.batch.named import LATEST
-from consumer.cli.command import Options, bucket_command, open_bucket, pull_command
-from consumer.options import Since, Units
-
-if TYPE_CHECKING:
-    from consumer.pull.hooks import Hook
-    from consumer.pull.plan import Wish
+from agent.config.faults import ConfigurationError, Fault
+from consumer.cli.command import Options, Units, bucket_command, open_bucket, pull_command
+from consumer.pull.folder import Destination, FolderError
+from consumer.pull.hooks import Hook
+from consumer.pull.plan import Wish
+from consumer.pull.progress import watching
+from consumer.pull.report import Report, report_json, summary_line
+from consumer.pull.session import pull as pull_once
+from consumer.pull.watch import for_ever, once, until_stopped
+from consumer.store import HistoryError, Store, default_name
 
 SHORTEST_WATCH = 1.0
 """Seconds between two looks into the bucket, at least: each is a request that somebody pays for."""
+
+
+class Since(click.ParamType[datetime]):
+    """A date, a time or a duration before now."""
+
+    name = "date or duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        """Return a moment."""
+        try:
+            return datetime.fromisoformat(value).astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass
+        try:
+            return datetime.now(UTC) - timedelta(seconds=parse_duration(value))
+        except ValueError:
+            text = f"{value!r} is neither a date such as 2026-11-22 nor a duration such as 30d"
+            self.fail(text, param, ctx)
 
 
 @click.command()
@@ -63,8 +88,8 @@ def pull(
     *,
     options: Options,
     dest: Path,
-    wish: "Wish",
-    hook: "Hook | None",
+    wish: Wish,
+    hook: Hook | None,
     runs: tuple[str, ...],
     since: datetime | None,
     again: bool,
@@ -72,14 +97,6 @@ def pull(
     watch: float | None,
 ) -> ExitCode:
     """Fetch jobs into DEST as they end: verified, each at once, as DEST/JOB/RUN, with a link DEST/JOB/latest."""
-    from agent.config.faults import ConfigurationError, Fault  # noqa: PLC0415
-    from consumer.pull.folder import Destination, FolderError  # noqa: PLC0415
-    from consumer.pull.progress import watching  # noqa: PLC0415
-    from consumer.pull.report import Report, report_json, summary_line  # noqa: PLC0415
-    from consumer.pull.session import pull as pull_once  # noqa: PLC0415
-    from consumer.pull.watch import for_ever, once, until_stopped  # noqa: PLC0415
-    from consumer.store import HistoryError, Store, default_name  # noqa: PLC0415
-
     if watch is not None and watch < SHORTEST_WATCH:
         raise UsageError(f"--watch takes {SHORTEST_WATCH:g} seconds or more")
     for option, given in (("--again", again), (f"--run {LATEST}", LATEST in runs)):

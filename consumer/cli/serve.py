@@ -6,25 +6,25 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from agent import __version__
 from agent.base.errors import ExitCode, UsageError
+from agent.config.faults import ConfigurationError, Fault
 from consumer.cli.command import (
     Options,
-    history_of,
+    Units,
+    history_file,
     known_command,
     open_bucket,
     pull_command,
     rules_of,
 )
-from consumer.options import Units
-
-if TYPE_CHECKING:
-    from consumer.pull.folder import Destination
-    from consumer.pull.hooks import Hook
-    from consumer.pull.plan import Wish
+from consumer.pull.folder import Destination, FolderError
+from consumer.pull.hooks import Hook
+from consumer.pull.plan import Wish
+from consumer.pull.watch import until_stopped
 
 EXTRA = "pip install 'mayfly[home]'"
 SHORTEST_INTERVAL = 1.0
@@ -45,14 +45,14 @@ SHORTEST_INTERVAL = 1.0
     type=Units("duration"),
     default="60s",
     show_default=True,
-    help="Between polls of the bucket.",
+    help="Time between polls of the bucket.",
 )
 @click.option(
     "--unhealthy-after",
     type=Units("duration"),
     default="15m",
     show_default=True,
-    help="Without a poll, /healthz answers 503.",
+    help="Time without a successful poll after which /healthz answers 503.",
 )
 @click.option(
     "--pull",
@@ -76,21 +76,20 @@ def serve(
     interval: float,
     unhealthy_after: float,
     dest: Path | None,
-    wish: "Wish",
-    hook: "Hook | None",
+    wish: Wish,
+    hook: Hook | None,
     print_logs: bool,
 ) -> ExitCode:
     """Serve metrics, health and the pages of what the bucket says, until SIGTERM.
 
     Its own log goes to stderr: lines on a terminal, else (or with --json) JSON.
     """
-    _need_extra()
-    from agent import __version__  # noqa: PLC0415
-    from consumer import service  # noqa: PLC0415
-    from consumer.pull.watch import until_stopped  # noqa: PLC0415
-    from consumer.web.logs import make_log  # noqa: PLC0415
-    from consumer.web.server import parse_address  # noqa: PLC0415
-
+    try:
+        from consumer import service  # noqa: PLC0415
+        from consumer.web.logs import make_log  # noqa: PLC0415
+        from consumer.web.server import parse_address  # noqa: PLC0415
+    except ImportError as error:
+        raise UsageError("the service needs more packages", remedy=EXTRA) from error
     if interval < SHORTEST_INTERVAL:
         raise UsageError(f"--interval takes {SHORTEST_INTERVAL:g} seconds or more")
     host, port = parse_address(listen)
@@ -106,7 +105,7 @@ def serve(
             host=host,
             port=port,
             hosts=hosts,
-            history=history_of(options, bucket),
+            history=history_file(options, bucket),
             interval=interval,
             stale_after=unhealthy_after,
             rules=rules,
@@ -120,20 +119,8 @@ def serve(
     return code
 
 
-def _need_extra() -> None:
-    try:
-        import prometheus_client  # noqa: F401, PLC0415
-        import starlette  # noqa: F401, PLC0415
-        import uvicorn  # noqa: F401, PLC0415
-    except ImportError as error:
-        raise UsageError("the service needs more packages", remedy=EXTRA) from error
-
-
 @contextmanager
-def _destination(dest: Path) -> "Iterator[Destination]":
-    from agent.config.faults import ConfigurationError, Fault  # noqa: PLC0415
-    from consumer.pull.folder import Destination, FolderError  # noqa: PLC0415
-
+def _destination(dest: Path) -> Iterator[Destination]:
     try:
         with Destination.open(dest) as place:
             yield place

@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 import click
+from pydantic_core import to_jsonable_python
 
 from agent.base.console import aligned, columns_of, cut, printable
 from agent.base.errors import ExitCode, UsageError
 from agent.base.units import show_duration, show_size
+from agent.contract.entries import Invalid
+from agent.contract.layout import JobKey
+from agent.contract.package import Package
 from consumer.cli.command import (
     Known,
     Options,
@@ -20,13 +23,14 @@ from consumer.cli.command import (
     width,
 )
 from consumer.cli.status import COLOURS
-
-if TYPE_CHECKING:
-    from agent.contract.entries import Invalid
-    from agent.contract.package import Package
-    from consumer.model import Batch, Job, Run
-    from consumer.page.given import Text
-    from consumer.page.run import JobLine
+from consumer.groups import State
+from consumer.model import Batch, Job, Run
+from consumer.page.given import Text
+from consumer.page.logtext import log_lines
+from consumer.page.render import Page, said, shown_text
+from consumer.page.run import JobLine, job_facts, job_lines, notes, progress, run_facts
+from consumer.page.sentences import CAUSES, status_text
+from consumer.spending import month_costs, month_of
 
 LOG_LINES = 20
 MOST_FILES = 50
@@ -55,7 +59,7 @@ def show(*, options: Options, run: str, job: str | None) -> ExitCode:
         else:
             _tell(_job_lines(known, mine, package, log))
         return ExitCode.DONE
-    log = asyncio.run(_of_run(known, found.id))
+    log = asyncio.run(known.objects.log({found.id: (batch, found)}, found.id))
     if options.as_json:
         dump(_json(found) | {"status": batch.status(found).value, "batch": batch.id.name})
     else:
@@ -63,9 +67,7 @@ def show(*, options: Options, run: str, job: str | None) -> ExitCode:
     return ExitCode.DONE
 
 
-def _no_result(batch: "Batch", run: "Run", job: str) -> UsageError:
-    from consumer.page.run import job_lines  # noqa: PLC0415
-
+def _no_result(batch: Batch, run: Run, job: str) -> UsageError:
     there = {one.name: one for one in job_lines(batch, run)}
     if job in there:
         line = there[job]
@@ -76,17 +78,8 @@ def _no_result(batch: "Batch", run: "Run", job: str) -> UsageError:
     return UsageError(f"{run.id} has no job {job!r}", remedy=f"its jobs: {names}")
 
 
-async def _of_run(known: Known, run: str) -> "Text":
-    from consumer.objects import Objects  # noqa: PLC0415
-
-    return await Objects(known.bucket, known.store).log({run: known.run(run)}, run)
-
-
-async def _of_job(known: Known, run: str, job: str) -> "tuple[Package | Invalid | None, Text]":
-    from agent.contract.layout import JobKey  # noqa: PLC0415
-    from consumer.objects import Objects  # noqa: PLC0415
-
-    objects = Objects(known.bucket, known.store)
+async def _of_job(known: Known, run: str, job: str) -> tuple[Package | Invalid | None, Text]:
+    objects = known.objects
     package = await objects.package({run: known.run(run)}, run, job)
     return package, await objects.printed(package, JobKey(run, job))
 
@@ -96,13 +89,7 @@ def _tell(lines: Iterable[str]) -> None:
         click.echo(line, color=True)
 
 
-def _run_lines(known: Known, batch: "Batch", run: "Run", log: "Text") -> Iterator[str]:
-    from consumer.page.logtext import log_lines  # noqa: PLC0415
-    from consumer.page.render import Page, said  # noqa: PLC0415
-    from consumer.page.run import job_lines, notes, progress, run_facts  # noqa: PLC0415
-    from consumer.page.sentences import status_text  # noqa: PLC0415
-    from consumer.spending import month_costs, month_of  # noqa: PLC0415
-
+def _run_lines(known: Known, batch: Batch, run: Run, log: Text) -> Iterator[str]:
     _, judged = english().language, known.judged
     costs = month_costs(known.history, month_of(run.started, judged.zone), judged.now)
     status = batch.status(run)
@@ -129,7 +116,7 @@ def _run_lines(known: Known, batch: "Batch", run: "Run", log: "Text") -> Iterato
     )
 
 
-def _cells(one: "JobLine") -> tuple[str, ...]:
+def _cells(one: JobLine) -> tuple[str, ...]:
     if one.ended is None:
         return (one.name, one.state.value, "", "", "")
     job = one.ended
@@ -142,23 +129,15 @@ def _cells(one: "JobLine") -> tuple[str, ...]:
     )
 
 
-def _said(one: "JobLine") -> Iterator[str]:
-    from consumer.page.sentences import CAUSES  # noqa: PLC0415
-
+def _said(one: JobLine) -> Iterator[str]:
     yield f"{one.name}: {CAUSES[one.cause.known]}" if one.cause else f"{one.name}:"
     if one.message:
         yield from _wrapped(printable(one.message), "    ")
 
 
 def _job_lines(
-    known: Known, job: "Job", package: "Package | Invalid | None", log: "Text"
+    known: Known, job: Job, package: Package | Invalid | None, log: Text
 ) -> Iterator[str]:
-    from agent.contract.entries import Invalid  # noqa: PLC0415
-    from agent.contract.package import Package  # noqa: PLC0415
-    from consumer.groups import State  # noqa: PLC0415
-    from consumer.page.render import Page, said, shown_text  # noqa: PLC0415
-    from consumer.page.run import JobLine, job_facts  # noqa: PLC0415
-
     sound = package if isinstance(package, Package) else None
     yield paint(f"{job.name}: {job.status.value}", COLOURS.get(job.status.value, "red"))
     if job.message or job.cause:
@@ -188,7 +167,7 @@ def _job_lines(
     )
 
 
-def _log_end(log: "Text", lines: list[str], which: str) -> Iterator[str]:
+def _log_end(log: Text, lines: list[str], which: str) -> Iterator[str]:
     if log.problem:
         yield from _wrapped(f"the log cannot be read: {log.problem}")
     elif not lines:
@@ -218,7 +197,5 @@ def _wrapped(text: str, lead: str = "") -> Iterator[str]:
 
 
 def _json(value: object) -> dict[str, object]:
-    from pydantic_core import to_jsonable_python  # noqa: PLC0415
-
     plain = to_jsonable_python(value, by_alias=True, bytes_mode="hex")
     return plain if isinstance(plain, dict) else {}

@@ -1,20 +1,21 @@
 """`mayfly status`."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from datetime import datetime
 
 import click
 
 from agent.base.console import aligned, cut, printable
 from agent.base.errors import ExitCode
+from agent.base.units import show_duration
 from consumer.cli.command import Options, dump, english, known_command, known_of, paint, width
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from consumer.judge import Judged
-    from consumer.page.verdict import Verdict
-    from consumer.spending import MonthCosts
+from consumer.judge import Judged
+from consumer.page.document import status_document
+from consumer.page.front import attempts, run_lines
+from consumer.page.given import Health
+from consumer.page.sentences import trouble_details, trouble_remedy, trouble_title, verdict_text
+from consumer.page.verdict import Verdict, verdict
+from consumer.spending import MonthCosts, month_costs, month_of
 
 HEADINGS = ("STATUS", "BEGAN", "AGO", "JOBS", "FILES", "TOOK", "RUN")
 RIGHT = frozenset({2, 3, 4, 5})
@@ -48,11 +49,6 @@ def status(*, options: Options, limit: int, check: bool) -> ExitCode:
 
     Below that, the newest runs. The first time it reads the whole bucket, later only what is new.
     """
-    from consumer.page.document import status_document  # noqa: PLC0415
-    from consumer.page.given import Health  # noqa: PLC0415
-    from consumer.page.verdict import verdict  # noqa: PLC0415
-    from consumer.spending import month_costs, month_of  # noqa: PLC0415
-
     known = known_of(options)
     judged, now = known.judged, known.judged.now
     health = Health(known.bucket.name, now, rejected=known.history.invalid)
@@ -70,15 +66,8 @@ def status(*, options: Options, limit: int, check: bool) -> ExitCode:
     return failing
 
 
-def lines(judged: "Judged", found: "Verdict") -> Iterator[str]:
+def lines(judged: Judged, found: Verdict) -> Iterator[str]:
     """Yield the verdict, and what is wrong."""
-    from consumer.page.sentences import (  # noqa: PLC0415
-        trouble_details,
-        trouble_remedy,
-        trouble_title,
-        verdict_text,
-    )
-
     _, columns = english().language, width()
     for text in verdict_text(_, found):
         yield paint(text, COLOURS.get(found.state.value, "white"))
@@ -94,7 +83,7 @@ def lines(judged: "Judged", found: "Verdict") -> Iterator[str]:
             yield f"    mayfly show {one.run} {job}".rstrip()
 
 
-def shards(judged: "Judged") -> Iterator[str]:
+def shards(judged: Judged) -> Iterator[str]:
     """Yield how the newest groups of shards are."""
     for number, one in enumerate(judged.sharded):
         if not number:
@@ -111,11 +100,8 @@ def shards(judged: "Judged") -> Iterator[str]:
         yield line
 
 
-def table(judged: "Judged", costs: "MonthCosts", limit: int) -> Iterator[str]:
+def table(judged: Judged, costs: MonthCosts, limit: int) -> Iterator[str]:
     """Yield the newest runs."""
-    from agent.base.units import show_duration  # noqa: PLC0415
-    from consumer.page.front import attempts, run_lines  # noqa: PLC0415
-
     runs = run_lines(judged, attempts(judged)[: -limit - 1 : -1], costs)
     cells = [
         (
@@ -139,7 +125,7 @@ def table(judged: "Judged", costs: "MonthCosts", limit: int) -> Iterator[str]:
     yield f"(times in {judged.zone})"
 
 
-def age(moment: "datetime", now: "datetime") -> str:
+def age(moment: datetime, now: datetime) -> str:
     """Return how long ago something was, in its largest unit."""
     seconds = max(0, int((now - moment).total_seconds()))
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):

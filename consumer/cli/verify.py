@@ -1,18 +1,20 @@
 """`mayfly verify`."""
 
 import asyncio
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import click
 
+from agent.base.console import aligned, printable
 from agent.base.errors import ExitCode, UsageError
+from agent.base.units import show_size
+from agent.batch.named import LATEST
+from agent.contract.ids import is_run_id
 from consumer.cli.command import Options, bucket_command, dump, open_bucket, paint
-
-if TYPE_CHECKING:
-    from consumer.verify import Report
+from consumer.verify import Report, verify_folder, verify_run
 
 SHOWN_PROBLEMS = 50
 """Problems that `verify` shows to a person; `--json` has all."""
@@ -27,10 +29,6 @@ def verify(*, options: Options, what: str, job: str | None) -> ExitCode:
 
     RUN is a run in the bucket, or `latest`. FOLDER is a package that was pulled, or a folder that is pulled into.
     """
-    from agent.batch.named import LATEST  # noqa: PLC0415
-    from agent.contract.ids import is_run_id  # noqa: PLC0415
-    from consumer.verify import verify_folder, verify_run  # noqa: PLC0415
-
     if what == LATEST or is_run_id(what):
         bucket = open_bucket(options)
         report = asyncio.run(verify_run(bucket, what, datetime.now(UTC), job))
@@ -52,12 +50,7 @@ def _folder(what: str) -> Path:
     return folder.resolve()
 
 
-def _show(report: "Report", *, as_json: bool) -> None:
-    from dataclasses import asdict  # noqa: PLC0415
-
-    from agent.base.console import aligned, printable  # noqa: PLC0415
-    from agent.base.units import show_size  # noqa: PLC0415
-
+def _show(report: Report, *, as_json: bool) -> None:
     if as_json:
         dump({"ok": not report.problems, **asdict(report)})
         return

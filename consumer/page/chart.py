@@ -65,11 +65,7 @@ def chart(
 ) -> Chart:
     """Return the drawing of numbers in the order of time. It starts at zero, so that a small change looks small.
 
-    Args:
-        points: The numbers.
-        show: How one is written.
-        zone: Of dates.
-        steps: Between two lines across, the smallest first.
+    `show` writes a number; `steps` are the distances between lines across that may be used, the smallest first.
     """
     most = max((point.value for point in points), default=0.0)
     step = next((one for one in steps if one * LINES >= most), most / LINES or 1.0)

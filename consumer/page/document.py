@@ -12,7 +12,7 @@ from consumer.page.given import Health
 from consumer.page.sentences import verdict_text
 from consumer.page.verdict import verdict
 from consumer.page.words import language
-from consumer.spending import MonthCosts
+from consumer.spending import MonthCosts, RunCost
 
 RUNS = 10
 
@@ -31,13 +31,23 @@ def status_document(
         "verdict": verdict_text(language("en"), found),
         "troubles": [asdict(one) for one in found.troubles],
         "schedules": [
-            _of(one, "name", "schedule", "problem", "missed", "next_due")
+            {
+                "name": one.name,
+                "schedule": one.schedule,
+                "problem": one.problem,
+                "missed": one.missed,
+                "next_due": one.next_due,
+            }
             for one in judged.schedules
         ],
         "jobs": [_job(one) for one in judged.jobs],
         "groups": [_group(one, judged) for one in judged.sharded],
         "runs": [
-            asdict(line) | {"cost": getattr(line.cost, "usd", line.cost), "batch": batch.id.name}
+            asdict(line)
+            | {
+                "cost": line.cost.usd if isinstance(line.cost, RunCost) else line.cost,
+                "batch": batch.id.name,
+            }
             for line, (batch, _) in zip(run_lines(judged, pairs, costs), pairs, strict=True)
         ],
         "month": {
@@ -52,13 +62,15 @@ def status_document(
     return plain
 
 
-def _of(one: object, *names: str) -> dict[str, Any]:
-    return {name: getattr(one, name) for name in names}
-
-
 def _job(one: JobFacts) -> dict[str, Any]:
-    counts = ("running", "failures", "failed_days", "failing_since", "missed")
-    return _of(one, "name", "schedule", *counts) | {
+    return {
+        "name": one.name,
+        "schedule": one.schedule,
+        "running": one.running,
+        "failures": one.failures,
+        "failed_days": one.failed_days,
+        "failing_since": one.failing_since,
+        "missed": one.missed,
         "state": one.last.state if one.last else None,
         "incomplete": one.incomplete.refused if one.incomplete else 0,
         "last_success": one.last_success.run if one.last_success else None,
@@ -66,7 +78,12 @@ def _job(one: JobFacts) -> dict[str, Any]:
 
 
 def _group(one: Group, judged: Judged) -> dict[str, Any]:
-    return _of(one, "name", "schedule", "shards", "done", "running") | {
+    return {
+        "name": one.name,
+        "schedule": one.schedule,
+        "shards": one.shards,
+        "done": one.done,
+        "running": one.running,
         "state": one.state(judged.now),
         "late": one.is_late(judged.now),
         "missing": [shard + 1 for shard in one.missing],

@@ -8,8 +8,8 @@ from agent.contract.descriptor import Resource
 from consumer.page.given import Text, Visit
 from consumer.page.render import Page, object_path, shown_text
 
-PICTURES = frozenset({"image/png", "image/jpeg"})
-"""What is sent as a picture; all else is text here, or a download."""
+PICTURES = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff"}
+"""What is sent as a picture, and how it begins; all else is text here, or a download."""
 TABLES = {"text/csv": ",", "text/tab-separated-values": "\t"}
 TEXTS = frozenset({"application/json", "application/x-ndjson", "application/xml"})
 MOST_ROWS = 500
@@ -26,12 +26,7 @@ def may_be_looked_at(resource: Resource) -> bool:
 def file_page(visit: Visit, run: str, job: str, resource: Resource, text: Text) -> str:
     """Return a page that shows a file: its first `MOST_VIEW_BYTES`, as a table where it is one.
 
-    Args:
-        visit: Who asks.
-        run: The run's id.
-        job: The job's name.
-        resource: The file, of the job's package.
-        text: Its beginning; not needed for a picture, which the page shows by a link to the object.
+    A picture needs no text: the page has a link to the object.
     """
     shown = shown_text(text.content)
     rows = _table(shown, resource.mediatype) if not text.problem else []

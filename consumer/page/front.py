@@ -77,15 +77,10 @@ def overview(
     health: Health,
     packages: Mapping[tuple[str, str], Package] = {},
 ) -> str:
-    """Return the first page.
+    """Return the first page, with the costs of this month.
 
-    Args:
-        visit: `?by=day` or `?by=run`: columns of the grid; `?page=2`: more jobs; `?back=60`: older columns.
-        judged: Runs and jobs.
-        costs: Of this month.
-        health: Of home.
-        packages: Of failed jobs, by run and job, for their screenshots: those of `evidence_wanted`, as far as they
-            can be had at once.
+    `?by=day` and `?by=run` choose the columns of the grid, `?page=2` shows more jobs, `?back=60` older columns. The
+    packages are those of `evidence_wanted`, by run and job, as far as they can be had at once: they have screenshots.
     """
     page = Page(visit, judged.zone)
     found = verdict(judged, health)
@@ -134,14 +129,10 @@ def job_page(
     job: str,
     changes: Changes | Invalid | None = None,
 ) -> str | None:
-    """Return the page of a job.
+    """Return the page of a job; None when it is not known.
 
-    Args:
-        visit: `?all=1`: not its failures only; `?page=2`: older runs of it.
-        judged: Runs and jobs.
-        schedule: Its schedule.
-        job: Its name.
-        changes: What its last success changed, or why nobody can say; None for the first, which is no news.
+    `?all=1` shows not its failures only, `?page=2` older runs. `changes` are those of its last success, or why they are
+    unknown; None for the first success.
     """
     facts = _find(judged, schedule, job)
     if facts is None:

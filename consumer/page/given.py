@@ -1,4 +1,4 @@
-"""What pages are given besides runs: who asks, how home itself is, texts from the bucket. Decisions only."""
+"""What pages are given besides runs: the request, the state of home, texts from the bucket. Decisions only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,8 +34,6 @@ class Problem:
     Attributes:
         kind: `disk`, `hook`, `store`, or `invalid` (an object that cannot be what it should be).
         subject: What it is about: a job, a run, a key.
-        reason: What happened.
-        remedy: What a person can do.
         since: Since when, where that is known.
     """
 

@@ -41,7 +41,6 @@ class Row:
     """A job, or a schedule as a whole, whose `job` is empty.
 
     Attributes:
-        schedule, job: What it is.
         cells: One for each column.
         rate: Which part of what was due succeeded, of the columns; None where nothing was.
         seconds: How long it took last.
@@ -77,13 +76,9 @@ class Grid:
 
 
 def grid(judged: Judged, by: str = "", page: int = 1, back: int = 0) -> Grid:
-    """Return the grid.
+    """Return the grid of a page of jobs, without the `back` newest columns.
 
-    Args:
-        judged: Runs and jobs.
-        by: `day` or `run`; anything else chooses by how often there are runs.
-        page: Which jobs.
-        back: How many of the newest columns to leave out.
+    A column is a `day` or a `run`; where `by` is neither, it depends on how often there are runs.
     """
     pages = max(1, -(-len(judged.jobs) // ROWS))
     page = min(max(1, page), pages)

@@ -1,4 +1,4 @@
-"""The log of a run as people read it, from JSON lines that nobody vouches for. Decisions only."""
+"""The log of a run as people read it, from untrusted JSON lines. Decisions only."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -24,9 +24,8 @@ class Line:
         at: When; None where the line does not say.
         level: One of `LEVELS`; `info` for what says none of them.
         job: The job that it is about; empty for the run.
-        event: What happened.
-        rest: Its fields.
-        json: It, as it was written, in ASCII.
+        rest: Its other fields.
+        json: The event as it was written, in ASCII.
     """
 
     at: datetime | None

@@ -33,7 +33,6 @@ class Page:
     """A page for somebody.
 
     Attributes:
-        visit: Who asks for what.
         zone: Whose times are told.
     """
 
@@ -71,13 +70,8 @@ class Page:
         """Return a time, to the second and with its zone."""
         return f"{when.astimezone(self.zone):%Y-%m-%d %H:%M:%S %Z}"
 
-    def size(self, number: float) -> str:
-        """Return bytes as people read them."""
-        return show_size(number)
-
-    def duration(self, seconds: float) -> str:
-        """Return a time that something took."""
-        return show_duration(seconds)
+    size = staticmethod(show_size)
+    duration = staticmethod(show_duration)
 
     def cost(self, of: RunCost | float | None) -> str:
         """Return US dollars, of small amounts with the digits that matter; a tilde says that it is an estimate."""

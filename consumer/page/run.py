@@ -53,14 +53,9 @@ class FileLine:
 
 
 def run_page(visit: Visit, judged: Judged, costs: MonthCosts, run: str, log: Text) -> str | None:
-    """Return the page of a run.
+    """Return the page of a run, with the costs of the month in which it began; None when it is not known.
 
-    Args:
-        visit: `?level=warning` and `?job=<name>` filter the log.
-        judged: Runs and jobs.
-        costs: Of the month in which it began.
-        run: Its id.
-        log: Its parts, one after the other.
+    `?level=warning` and `?job=<name>` filter the log.
     """
     found = find(judged, run)
     if found is None:
@@ -102,15 +97,9 @@ def run_job_page(
     package: Package | Invalid | None,
     log: Text,
 ) -> str | None:
-    """Return the page of a job in a run.
+    """Return the page of a job in a run, with what its last attempt printed; None when it has no result.
 
-    Args:
-        visit: `?page=2`: more files.
-        judged: Runs and jobs.
-        run: The run's id.
-        job: Its name.
-        package: As `consumer.entries.read_package` returns it; None where there is none.
-        log: What its last attempt printed: the last of its resources with the role `log`.
+    `?page=2` shows more files.
     """
     found = find(judged, run)
     mine = next((one for one in found[1].jobs if one.name == job), None) if found else None

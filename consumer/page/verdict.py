@@ -37,15 +37,10 @@ class Trouble:
     """Something that is wrong now: one cause, and all that comes of it.
 
     Attributes:
-        kind: What it is about.
-        schedule: Of which schedule.
         subject: A bucket, a folder, a release, shards; empty where the jobs are the subject.
         part: Of home, as `Problem.kind` has it.
         jobs: The jobs that it concerns; of home, the subjects.
         run: The run in which it was seen last.
-        cause: Why jobs failed.
-        message: What was said of it.
-        remedy: What a person can do.
         since: When it was due first.
         times: How many times in a row.
         days: On how many days in a row.
@@ -77,7 +72,6 @@ class Latest:
     """The newest batch of a schedule, or the one that did not come.
 
     Attributes:
-        schedule: Its name.
         zone: Whose times are told.
         state: MISSED when nothing came, NONE before the first run.
         at: What the newest batch is for; None before the first.
@@ -86,9 +80,7 @@ class Latest:
         jobs: Its jobs that were due; None while nobody knows.
         files: Of its successes.
         shards: How many are done, and of how many; None where there are none.
-        failed: Jobs that failed.
         expected: When the run was due that did not come.
-        next_due: When one is due next.
     """
 
     schedule: str
@@ -110,7 +102,6 @@ class Verdict:
     """The answer.
 
     Attributes:
-        now: When.
         latest: Of each schedule, the one with the newest batch first.
         troubles: What is wrong, the worst first.
         pull: Whether the files are at home; None where nobody pulls.
@@ -137,12 +128,7 @@ class Verdict:
 
 
 def verdict(judged: Judged, health: Health | None = None) -> Verdict:
-    """Return the answer.
-
-    Args:
-        judged: Runs and jobs.
-        health: Of home, where a service knows it.
-    """
+    """Return the answer, with what is wrong at home where a service knows it."""
     jobs: dict[str, list[JobFacts]] = {}
     for job in judged.jobs:
         jobs.setdefault(job.schedule, []).append(job)

@@ -19,7 +19,6 @@ class Language:
 
     Attributes:
         tag: As HTML has it.
-        texts: Its catalogue.
     """
 
     tag: str

@@ -4,7 +4,7 @@ A link to an object leads to the path that is its key, such as `/runs/<run>/jobs
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -51,13 +51,7 @@ Value = TypeVar("Value")
 
 
 class Site:
-    """Answers requests.
-
-    Args:
-        home: What is known.
-        objects: Reads what is committed.
-        registry: Has the metrics.
-    """
+    """Answers requests from what is known and what is committed."""
 
     def __init__(self, home: Home, objects: Objects, registry: CollectorRegistry) -> None:
         self._home = home
@@ -68,6 +62,23 @@ class Site:
         # Of their own: a reader who takes nothing holds one for a minute, and pages do not wait for that.
         self._sending = asyncio.Semaphore(AT_ONCE)
 
+    def routes(self) -> list[Route]:
+        """Return which path is answered by what; that of an object of a run is its key."""
+        endpoints = {
+            "/": self._overview,
+            "/metrics": self._metrics,
+            "/healthz": self._healthz,
+            "/status.json": self._status,
+            "/jobs/{schedule}/{job}": self._job,
+            "/runs": self._runs,
+            "/runs/{run}": self._run,
+            "/runs/{run}/jobs/{job}": self._run_job,
+            "/runs/{run}/{rest:path}": self._object,
+            "/view/{run}/{job}/{path:path}": self._view,
+            "/static/{name}": self._static,
+        }
+        return [Route(path, endpoint, methods=["GET"]) for path, endpoint in endpoints.items()]
+
     @property
     def _known(self) -> Known:
         return self._home.known
@@ -76,64 +87,56 @@ class Site:
         async with self._turns:
             return await asyncio.to_thread(make, *values)
 
-    async def metrics(self, request: Request) -> Response:
-        """Answer Prometheus."""
+    async def _metrics(self, request: Request) -> Response:
         encode, kind = choose_encoder(request.headers.get("accept", ""))
         text = await asyncio.to_thread(encode, self._registry)
         return Response(text, headers={"Content-Type": kind})
 
-    async def healthz(self, _: Request) -> Response:
-        """Answer whoever asks whether the service is of use."""
+    async def _healthz(self, _: Request) -> Response:
         reason = self._home.sick(datetime.now(UTC))
         return plain(503, reason) if reason else plain(200, "ok")
 
-    async def status(self, _: Request) -> Response:
-        """Answer a program."""
+    async def _status(self, _: Request) -> Response:
         known, health = self._known, self._home.health()
         document = await self._made(status_document, known.judged, known.costs, health)
         return JSONResponse(document)
 
-    async def overview(self, request: Request) -> Response:
-        """Answer the question of the morning."""
+    async def _overview(self, request: Request) -> Response:
         known = self._known
         packages = await self._evidence(known)
         health = self._home.health()
         args = (visit(request), known.judged, known.costs, health, packages)
         return html(await self._made(overview, *args))
 
-    async def job(self, request: Request) -> Response:
-        """Answer with a job's page."""
+    async def _job(self, request: Request) -> Response:
         known = self._known
         names = (request.path_params["schedule"], request.path_params["job"])
         changes = await self._changes(known, *names)
         args = (visit(request), known.judged, *names, changes)
         return html(await self._made(job_page, *args))
 
-    async def runs(self, request: Request) -> Response:
-        """Answer with the list of runs."""
+    async def _runs(self, request: Request) -> Response:
         known = self._known
         return html(await self._made(runs_page, visit(request), known.judged, known.costs))
 
-    async def run(self, request: Request) -> Response:
-        """Answer with a run's page."""
+    async def _run(self, request: Request) -> Response:
         known, run = self._known, request.path_params["run"]
-        if run not in known.runs:
+        if run not in known.history.by_id:
             raise HTTPException(404)
         async with turn(self._reading):
-            log = await self._objects.log(known.runs, run)
+            log = await self._objects.log(known.history.by_id, run)
 
         def make() -> str | None:
-            month = month_of(known.runs[run][1].started, known.judged.zone)
+            month = month_of(known.history.by_id[run][1].started, known.judged.zone)
             costs = month_costs(known.history, month, known.judged.now)
             return run_page(visit(request), known.judged, costs, run, log)
 
         return html(await self._made(make))
 
-    async def run_job(self, request: Request) -> Response:
-        """Answer with the page of a job in a run."""
+    async def _run_job(self, request: Request) -> Response:
         known, run, job = self._known, request.path_params["run"], request.path_params["job"]
         async with turn(self._reading):
-            package = await self._objects.package(known.runs, run, job)
+            package = await self._objects.package(known.history.by_id, run, job)
             log = await self._objects.printed(package, JobKey(run, job))
 
         def make() -> str | None:
@@ -142,11 +145,10 @@ class Site:
 
         return html(await self._made(make))
 
-    async def view(self, request: Request) -> Response:
-        """Answer with a page that shows a file."""
+    async def _view(self, request: Request) -> Response:
         run, job, path = (request.path_params[name] for name in ("run", "job", "path"))
         async with turn(self._reading):
-            package = await self._objects.package(self._known.runs, run, job)
+            package = await self._objects.package(self._known.history.by_id, run, job)
             resources = package.resources if isinstance(package, Package) else ()
             found = next((one for one in resources if one.path == path), None)
             if found is None or not may_be_looked_at(found):
@@ -156,14 +158,14 @@ class Site:
                 text = await self._objects.beginning(file_of(JobKey(run, job), found).object)
         return html(await self._made(file_page, visit(request), run, job, found, text))
 
-    async def object(self, request: Request) -> Response:
-        """Answer with an object: its path is its key."""
+    async def _object(self, request: Request) -> Response:
         async with turn(self._reading):
-            file = await self._objects.file(self._known.runs, request.scope["path"].lstrip("/"))
+            file = await self._objects.file(
+                self._known.history.by_id, request.scope["path"].lstrip("/")
+            )
         return ObjectResponse(self._objects, self._sending, file)
 
-    async def static(self, request: Request) -> Response:
-        """Answer with what pages need."""
+    async def _static(self, request: Request) -> Response:
         found = static_file(request.path_params["name"])
         if found is None:
             raise HTTPException(404)
@@ -176,7 +178,7 @@ class Site:
         try:
             async with asyncio.timeout(EVIDENCE_SECONDS), turn(self._reading):
                 for run, job in evidence_wanted(known.judged):
-                    package = await self._objects.package(known.runs, run, job)
+                    package = await self._objects.package(known.history.by_id, run, job)
                     if isinstance(package, Package):
                         found[run, job] = package
         except (MayflyError, TimeoutError):
@@ -189,19 +191,13 @@ class Site:
             return None
         try:
             async with asyncio.timeout(EVIDENCE_SECONDS), turn(self._reading):
-                return await self._objects.changes(known.runs, schedule, job, *runs)
+                return await self._objects.changes(known.history.by_id, schedule, job, *runs)
         except (MayflyError, TimeoutError) as error:
             return Invalid(str(error) or "the bucket did not answer in time")
 
 
 def application(site: Site, hosts: Collection[str], log: Log) -> ASGIApp:
-    """Return the application.
-
-    Args:
-        site: Answers.
-        hosts: Names of the service; see `Guard`.
-        log: Is told of defects.
-    """
+    """Return the application for a service with these names (see `Guard`); the log is told of defects."""
 
     async def failed(_: Request, error: Exception) -> Response:
         log.error("request.failed", error=repr(error)[:500], exc_info=error)
@@ -215,23 +211,8 @@ def application(site: Site, hosts: Collection[str], log: Log) -> ASGIApp:
             raise error
         return problem(error)
 
-    def route(path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:
-        return Route(path, endpoint, methods=["GET"])
-
     app = Starlette(
-        routes=[
-            route("/", site.overview),
-            route("/metrics", site.metrics),
-            route("/healthz", site.healthz),
-            route("/status.json", site.status),
-            route("/jobs/{schedule}/{job}", site.job),
-            route("/runs", site.runs),
-            route("/runs/{run}", site.run),
-            route("/runs/{run}/jobs/{job}", site.run_job),
-            route("/runs/{run}/{rest:path}", site.object),
-            route("/view/{run}/{job}/{path:path}", site.view),
-            route("/static/{name}", site.static),
-        ],
+        routes=site.routes(),
         exception_handlers={404: missing, MayflyError: expected, Exception: failed},
     )
     # A slash too many is a path that is not there, and no redirect to a host that the client names.

@@ -33,9 +33,7 @@ OWN_NAMES = ("*.svc", "*.cluster.local", "*.localhost")
 class Guard:
     """The application behind these rules.
 
-    Args:
-        app: The application.
-        hosts: Names by which the service is called besides its addresses and names without a dot; `*` is any part.
+    `hosts` are names of the service besides its addresses and names without a dot; `*` is any part of one.
     """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:

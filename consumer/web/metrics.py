@@ -1,4 +1,4 @@
-"""What is known, as Prometheus series. Nothing here reads the bucket; what is unknown is absent, not zero.
+"""What is known, as Prometheus series, without a read of the bucket; what is unknown is absent, not zero.
 
 Every series has the bucket's name, so that two buckets in one Prometheus do not mix. Which rule or panel uses a series,
 docs/serve.md says.
@@ -97,12 +97,7 @@ Number = float | datetime | None
 
 
 class HomeCollector(Collector):
-    """All series of the service but those of its process.
-
-    Args:
-        home: What is known.
-        version: Of this program.
-    """
+    """All series of the service but those of its process."""
 
     def __init__(self, home: Home, version: str) -> None:
         self._home = home

@@ -15,13 +15,13 @@ from starlette.types import Receive, Scope, Send
 
 from agent.base.errors import MayflyError, StoreError
 from consumer.objects import AbsentError, File, Objects
+from consumer.page.file import PICTURES
 from consumer.web.guard import PIECE_BYTES, plain
 
 AT_ONCE = 4
 """Objects that are sent, and again that are read for a page; each may hold some megabytes."""
 WAIT_SECONDS = 30.0
 """For a turn; then 503."""
-PICTURES = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff"}
 TEXTS = (".log", ".jsonl", ".txt", ".html", ".json", ".csv", ".md", ".xml")
 SANDBOX = {
     "Content-Security-Policy": "default-src 'none'; sandbox",

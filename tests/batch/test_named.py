@@ -1,15 +1,14 @@
 """Which run a person means, for each command that takes one."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from agent.base.errors import UsageError
-from agent.batch.named import Key, find_run, run_named
+from agent.batch.named import Search, run_named
+from agent.contract.ids import Batch
 from agent.contract.layout import PointerKey
-from consumer.bucket import ObjectInfo
 from tests.bucket.entries import RunWriter
 from tests.bucket.objects import FolderObjects
 
@@ -25,13 +24,15 @@ class Index:
         self.taken = 0
         self._keys = sorted(one.text for one in pointers)
 
-    async def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[Key]:
-        """Yield the pointers."""
-        assert prefix == "index/"
-        for key in self._keys:
-            if key > (after or ""):
+    def find(self, name: str) -> tuple[Batch, str]:
+        """Look for the run that a person means."""
+        search = Search(name, NOW)
+        for key in self._keys if search.possible else ():
+            if key > (search.after or ""):
                 self.taken += 1
-                yield ObjectInfo(key, 0, NOW)
+                if search.add(key):
+                    break
+        return search.found(self.name)
 
 
 def pointer(tmp_path: Path, started: datetime, kind: str = "began") -> PointerKey:
@@ -39,7 +40,7 @@ def pointer(tmp_path: Path, started: datetime, kind: str = "began") -> PointerKe
     return PointerKey(started, kind, RunWriter(FolderObjects(tmp_path), started).key)
 
 
-async def test_the_latest_is_the_last_that_did_something(tmp_path: Path) -> None:
+def test_the_latest_is_the_last_that_did_something(tmp_path: Path) -> None:
     """Neither one that stood back, nor one that a wrong clock dated to come; each has its id all the same."""
     first, last, twin, forged = (
         pointer(tmp_path, NOW + timedelta(days=days)) for days in (-9, -2, -1, 900)
@@ -47,21 +48,21 @@ async def test_the_latest_is_the_last_that_did_something(tmp_path: Path) -> None
     stood_back = pointer(tmp_path, twin.time, "stood_back")
     index = Index(first, last, twin, stood_back, forged)
     for name, found in (("latest", last), (first.entry.run, first), (twin.entry.run, twin)):
-        assert await find_run(index, name, NOW) == (found.entry.batch, found.entry.run)
+        assert index.find(name) == (found.entry.batch, found.entry.run)
     index.taken = 0
-    await find_run(index, first.entry.run, NOW)
+    index.find(first.entry.run)
     assert index.taken == 1, "it looks no further"
 
 
-async def test_what_is_no_run_is_told_in_the_same_words(tmp_path: Path) -> None:
+def test_what_is_no_run_is_told_in_the_same_words(tmp_path: Path) -> None:
     """With what lists the runs; nothing is asked for what cannot be a run."""
     index = Index(pointer(tmp_path, NOW))
     for name in ("yesterday", "20200101T000000Z-000000"):
         with pytest.raises(UsageError, match=f"no run '{name}' is known in the bucket") as error:
-            await find_run(index, name, NOW)
+            index.find(name)
         assert "mayfly status" in error.value.remedy
     assert index.taken == 1
     with pytest.raises(UsageError, match="'latest'"):
-        await find_run(Index(), "latest", NOW)
+        Index().find("latest")
     with pytest.raises(UsageError, match="'latest'"):
         run_named("latest", {"20200101T000000Z-000000": True}, "here")

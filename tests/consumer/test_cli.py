@@ -20,10 +20,10 @@ from agent.contract.entries import Planned
 from agent.contract.facts import Cost, Schedule
 from agent.contract.ids import Batch as Id
 from consumer.cli.status import age
-from consumer.spending import requests_month
+from consumer.spending import REQUESTS_MONTH
 from tests.bucket.bucket import Bucket
 from tests.bucket.entries import RELEASE, RunWriter, leave_run
-from tests.parts.command import MAYFLY, call, surroundings
+from tests.parts.command import MAYFLY, call, completed, surroundings
 from tests.parts.ports import free_port
 from tests.parts.program import Program
 from tests.parts.waiting import wait_until
@@ -280,7 +280,7 @@ def test_cost_of_a_month(bucket: Bucket) -> None:
     assert "43,200 LIST requests a month" in result.output
     document = json.loads(ask("cost", "--json", environ=bucket.environ).output)
     assert document["runs"][0]["usd"] == 0.0123
-    assert document["poll_requests_month"] == requests_month()
+    assert document["poll_requests_month"] == REQUESTS_MONTH
     other = ask("cost", "--month", "2025-01", "--json", environ=bucket.environ)
     assert json.loads(other.output)["runs"] == []
 
@@ -447,3 +447,13 @@ def test_columns_stand_below_each_other_in_any_script() -> None:
     """Japanese and emoji in a cell do not shift the next column."""
     lines = aligned([("a", "1"), ("\u65e5\u672c", "22"), ("\U0001f98b", "3")], frozenset({1}))
     assert lines == ["a      1", "\u65e5\u672c  22", "\U0001f98b     3"]
+
+
+def test_without_its_packages_the_service_says_what_to_install() -> None:
+    """Before it reads or writes anything."""
+    program = (
+        "import sys; sys.modules['uvicorn'] = None; sys.argv = ['mayfly', 'serve']; "
+        "from agent.cli import main; main()"
+    )
+    done = completed([sys.executable, "-c", program])
+    assert (done.returncode, "pip install 'mayfly[home]'" in done.stderr) == (2, True)

@@ -84,9 +84,7 @@ class Home:
 
     def run(self, run: str) -> tuple[Batch, Run]:
         """Return a run."""
-        found = self.store.history().find(run)
-        assert found is not None
-        return found
+        return self.store.history().by_id[run]
 
     def status(self, run: str) -> RunStatus:
         """Return how a run is shown."""
@@ -108,14 +106,14 @@ def local(folder: Bucket) -> Home:
 
 async def test_one_list_when_nothing_is_new(home: Home, bucket: Bucket) -> None:
     """Whatever there is: an empty bucket, runs that ended, a run under way."""
-    assert not (await home.polls()).changed
+    assert not (await home.polls()).looked
     assert home.bucket.took() == ["LIST index"]
     leave_run(bucket.objects, STARTED)
     leave_run(bucket.objects, STARTED + MINUTE, until="jobs")
     await home.polls()
     assert home.bucket.took().count("GET batches") == 7
     for minute in range(5):
-        assert not (await home.polls(NOW + minute * MINUTE)).changed
+        assert not (await home.polls(NOW + minute * MINUTE)).looked
     assert home.bucket.took() == ["LIST index"] * 5
 
 
@@ -211,7 +209,7 @@ async def test_a_beginning_that_arrives_late_is_read(local: Home, folder: Bucket
     writer.append(began=writer.began(), pointer=False)
     assert (await local.polls(NOW + 5 * MINUTE)).entries == 1
     assert local.store.history().missing == 0
-    assert not (await local.polls(NOW + 6 * MINUTE)).changed
+    assert not (await local.polls(NOW + 6 * MINUTE)).looked
 
 
 async def test_a_pointer_of_years_to_come_hides_nothing(local: Home, folder: Bucket) -> None:

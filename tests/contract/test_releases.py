@@ -7,10 +7,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from agent.contract.entries import Invalid
+from agent.contract.entries import MOST_BYTES, Invalid, write_entry
 from agent.contract.layout import ReleaseKey, parse_key
 from agent.contract.releases import (
-    MOST_BYTES,
     Bad,
     Contact,
     Fact,
@@ -26,7 +25,6 @@ from agent.contract.releases import (
     Version,
     facts_of,
     read_release_entry,
-    write_release_entry,
 )
 
 NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
@@ -62,12 +60,12 @@ def full_entry() -> ReleaseEntry:
 
 def changed(**changes: Any) -> bytes:
     """Return the full entry as JSON, with changes that no writer of ours would make."""
-    return json.dumps(json.loads(write_release_entry(full_entry())) | changes).encode()
+    return json.dumps(json.loads(write_entry(full_entry())) | changes).encode()
 
 
 def test_what_is_written_is_read_back() -> None:
     """All of it, and it fits the published schema."""
-    text = write_release_entry(full_entry())
+    text = write_entry(full_entry())
     assert read_release_entry(KEY, text) == full_entry()
     jsonschema.validate(json.loads(text), ReleaseEntry.model_json_schema())
 
@@ -82,7 +80,7 @@ def test_a_fact_knows_when_it_arrived_and_who_wrote_it() -> None:
 
 def test_what_a_newer_writer_says_survives() -> None:
     """A part, a field and a word that nobody here knows; what is not understood is not held against a release."""
-    document = json.loads(write_release_entry(full_entry()))
+    document = json.loads(write_entry(full_entry()))
     document["version"] = 9
     document["learnt"][0] |= {"weather": {"sun": True}}
     document["learnt"][0]["trial"] |= {"stage": "dreaming", "mood": 1}
@@ -100,7 +98,7 @@ def test_what_a_newer_writer_says_survives() -> None:
     ("text", "reason"),
     [
         (b"", "EOF"),
-        (write_release_entry(full_entry())[:-30], "EOF"),
+        (write_entry(full_entry())[:-30], "EOF"),
         (b"[" * 100_000, "recursion"),
         (b"x" * (MOST_BYTES + 1), "more than"),
         (b"\xff{}", ""),
@@ -131,4 +129,4 @@ def test_a_snapshot_is_told_from_its_key() -> None:
     assert parse_key(KEY.text) == KEY
     plain = ReleaseKey("v*", RUN, NONCE, 0)
     assert parse_key(plain.text) == plain
-    assert isinstance(read_release_entry(plain, write_release_entry(full_entry())), Invalid)
+    assert isinstance(read_release_entry(plain, write_entry(full_entry())), Invalid)

@@ -36,7 +36,6 @@ from agent.contract.releases import (
     Trial,
     TrialStage,
     Version,
-    write_release_entry,
 )  # fmt: skip
 from agent.contract.results import JobCause, JobStatus, RunStatus
 from agent.delivery.spool import Closing, Finished
@@ -226,7 +225,7 @@ _LEARNT = (
     Learnt(contact=Contact(reached=STARTED, stale_since=STARTED)),
 )
 RELEASE_ENTRY: dict[str, Any] = json.loads(
-    write_release_entry(
+    write_entry(
         ReleaseEntry(
             channel="v*",
             run=RUN,
