@@ -29,9 +29,10 @@ from agent.base.units import Seconds, Size
 from agent.base.versions import requirement_problem
 from agent.base.zones import zone_problem, zones
 from agent.config.faults import LONGEST_SHOWN, Fault, faults_of, read_toml, suggest
+from agent.contract.ids import JOB
 from agent.contract.names import path_problem
 
-_JOB_NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+_JOB_NAME = f"^{JOB}$"
 _ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _SERVICE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
 
@@ -43,11 +44,6 @@ def _matches(pattern: str, remedy: str) -> AfterValidator:
         return text
 
     return AfterValidator(check)
-
-
-def is_job_name(text: str) -> bool:
-    """Tell whether a job can have this name, which is also that of a folder, a container and a unit."""
-    return re.fullmatch(_JOB_NAME, text) is not None
 
 
 JobName = Annotated[

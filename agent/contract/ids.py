@@ -17,6 +17,7 @@ RUN = r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}"
 NONCE = r"[0-9a-f]{8}"
 SCHEDULE = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 JOB = SCHEDULE
+"""Also the name of a folder, a container and a unit."""
 GROUP = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?"
 STAMP = r"[0-9]{8}T[0-9]{6}\.[0-9]{3}Z"
 _SLOT = r"[0-9]{8}T[0-9]{6}Z"

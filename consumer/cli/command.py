@@ -4,6 +4,7 @@ import asyncio
 import functools
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -21,7 +22,6 @@ from agent.batch.named import run_named
 from agent.bucket.address import LocalBucket, bucket_at
 from agent.config.credentials import static_credentials
 from agent.config.faults import ConfigurationError, Fault
-from agent.config.jobsfile import is_job_name
 from agent.config.locate import (
     MACHINE,
     Loaded,
@@ -34,6 +34,7 @@ from agent.config.locate import (
 from agent.config.settings import Settings
 from agent.contract.entries import Invalid
 from agent.contract.facts import Schedule
+from agent.contract.ids import JOB
 from consumer.bucket import ReadOnlyBucket
 from consumer.follow import poll
 from consumer.judge import Judged, Rules, judge
@@ -187,7 +188,7 @@ def pull_command(function: Function) -> Function:
         jobs: tuple[str, ...], command: str | None, exec_timeout: float, **given: Any
     ) -> Any:
         for job in jobs:
-            if not is_job_name(job):
+            if not re.fullmatch(JOB, job):
                 raise UsageError(f"{job!r} cannot be the name of a job")
         said = {
             name: given.pop(name) for name in ("keep", "partial", "complete_groups", "max_bytes")

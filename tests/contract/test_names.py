@@ -1,13 +1,14 @@
 """Which path a file gets in the bucket: total, injective, and the original comes back from what is written of it."""
 
 import json
+import re
 from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config.jobsfile import is_job_name
+from agent.contract.ids import JOB
 from agent.contract.names import (
     MAX_NAME_BYTES,
     MAX_PATH_BYTES,
@@ -104,8 +105,8 @@ def test_what_is_no_name_below_a_folder_is_refused(text: str) -> None:
 
 def test_no_job_has_a_longer_name() -> None:
     """What these tests take for the longest name of a job is it."""
-    assert is_job_name(LONGEST_JOB)
-    assert not is_job_name(f"{LONGEST_JOB}j")
+    assert re.fullmatch(JOB, LONGEST_JOB)
+    assert not re.fullmatch(JOB, f"{LONGEST_JOB}j")
 
 
 @pytest.mark.parametrize(

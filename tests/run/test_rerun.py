@@ -133,7 +133,7 @@ def test_after_a_rollback_it_is_the_release_that_made_the_result() -> None:
     assert release_of(folded, RUN, "counts") is planned
     folded = State(Batch.of_run("main", RUN), {RUN: folded_run(planned, made_by="b" * 40)})
     assert release_of(folded, RUN, "counts").ref == "v2"
-    nothing = State(Batch.of_run("main", RUN), {RUN: Run(RUN, (WHEN, ""))})
+    nothing = State(Batch.of_run("main", RUN), {RUN: Run(RUN, (WHEN, ""), WHEN)})
     with pytest.raises(UsageError, match="had no release"):
         release_of(nothing, RUN, "counts")
 
@@ -142,7 +142,7 @@ def folded_run(release: Release, made_by: str | None) -> Run:
     """Return a run that planned a job of a release, which some release made."""
     ended = Ended(name="counts", status=JobStatus.SKIPPED, release=made_by)
     plan = Planned(release=release, count=1, jobs=("counts",))
-    return Run(RUN, (WHEN, ""), planned=plan, results={"counts": Result(RUN, WHEN, ended)})
+    return Run(RUN, (WHEN, ""), WHEN, planned=plan, results={"counts": Result(RUN, WHEN, ended)})
 
 
 def test_watching_asks_for_a_window() -> None:
