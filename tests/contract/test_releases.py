@@ -105,7 +105,7 @@ def test_what_a_newer_writer_says_survives() -> None:
         (changed(channel="main"), "another entry"),
         (changed(run="20261122T180000Z-aaaaaa"), "another entry"),
         (changed(snapshot=None), "another entry"),
-        (changed(learnt=[], snapshot=None), "says nothing"),
+        (changed(learnt=[], snapshot=None), "has no content"),
         (changed(written="2026-11-22T18:00:00"), "written"),
         (changed(written="9999-01-01T00:00:00Z"), "written"),
         (
