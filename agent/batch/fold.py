@@ -4,6 +4,7 @@ An object arrived at the time that the store says. Each key is put by one reques
 readers that have seen the same objects agree, in whichever order they saw them.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -45,7 +46,7 @@ class Result:
     job: Ended
 
 
-class Attempt:
+class Attempt(ABC):
     """One attempt at a batch: what follows from its entries, for `Run` and for home, which keeps less of it.
 
     Attributes:
@@ -65,9 +66,9 @@ class Attempt:
     stood_back: StoodBack | None
 
     @property
+    @abstractmethod
     def ended_jobs(self) -> Collection[str]:
         """The names of the jobs that ended."""
-        raise NotImplementedError
 
     @property
     def deadline(self) -> datetime:

@@ -3,6 +3,7 @@
 import json
 import mimetypes
 import re
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -96,9 +97,9 @@ class Descriptor(Record):
             names.add(resource.name)
         return self
 
+    @abstractmethod
     def file_problem(self, path: str) -> str | None:
         """Return why a path cannot be one of this kind of package; None when it can."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
