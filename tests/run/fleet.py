@@ -46,7 +46,12 @@ class Member:
         self.process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it and everything it started, at once, as a node that is gone does."""
+        """End it, which is at work, and everything it started, at once, as a node that is gone does."""
+        assert self.process.poll() is None, f"shard {self.shard} has ended before it was killed"
+        self.end()
+
+    def end(self) -> None:
+        """End what is left of it."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(RUN_SECONDS)
         for run in {each["run_id"] for each in self.log.events() if "run_id" in each}:
@@ -98,7 +103,7 @@ class Fleet:
         """End what is left of it."""
         for member in self.started:
             if member.process.poll() is None:
-                member.kill()
+                member.end()
 
 
 def succeeded(bucket: Bucket) -> Counter[str]:
