@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from html import unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -154,6 +153,8 @@ def reason_of(message: str) -> str:
     """
     said = message.split("\n\n", maxsplit=1)[0]
     if code := code_of(said):
+        from html import unescape  # noqa: PLC0415 -- only errors need it and its two thousand entities
+
         status, text = _STATUS.search(said), _MESSAGE.search(said)
         parts = (
             code,

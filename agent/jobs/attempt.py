@@ -9,6 +9,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from agent.base.containers import start_failure
 from agent.base.errors import BrowserError, ContainerError, StoreError
 from agent.base.logs import Log
 from agent.base.stop import StoppedError, first
@@ -20,7 +21,6 @@ from agent.contract.results import JobCause, JobStatus
 from agent.delivery.scan import open_file, read_start, scan
 from agent.delivery.spool import Workspace
 from agent.jobs.capture import Capture
-from agent.jobs.containers import Containers, into_container, start_failure
 from agent.jobs.context import JobContext, now
 from agent.jobs.environment import AttemptPaths, job_environment
 from agent.jobs.interface import Isolation, Launch, Running
@@ -135,6 +135,9 @@ async def _run_program(
 
 def _isolation_of(job: Job, context: JobContext) -> Isolation:
     if job.in_container:
+        # The first job of a machine that is just up would wait for this import.
+        from agent.jobs.containers.isolation import Containers  # noqa: PLC0415
+
         return Containers(context.environ, context.run_logger.log.bind(job=job.name), context.login)
     return context.isolation
 
@@ -208,6 +211,8 @@ def _launch(
     secrets = {name: context.secrets[name] for name in job.secrets}
     spec = None
     if job.in_container:
+        from agent.jobs.containers.isolation import into_container  # noqa: PLC0415 -- see above
+
         paths, spec = into_container(job, paths, space)
         spec = replace(spec, release=context.tree, working=working)
     return Launch(

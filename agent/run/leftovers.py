@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from agent.base import processes
 from agent.base.logs import Log
 from agent.browser import remove_leftovers
-from agent.jobs.containers import remove_stacks
+from agent.jobs.containers.leftovers import remove_stacks
 from agent.jobs.isolation.unit import end_units
 
 

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import textwrap
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +58,7 @@ class Bench:
         store: The bucket's URL.
         environ: What the command's environment has besides the usual.
         settings: `section.key` to value, given as `--set`.
+        program: What runs start as `mayfly`.
         bucket: The bucket as a test reads it, where `deliver_to` chose one.
     """
 
@@ -66,6 +67,7 @@ class Bench:
     store: str
     environ: dict[str, str] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
+    program: Sequence[str] = MAYFLY
     bucket: Bucket = field(init=False)
     _ended: int = field(default=0, init=False)
 
@@ -135,7 +137,7 @@ class Bench:
             **{key.replace("__", "."): value for key, value in settings.items()},
         }
         sets = [text for key, value in pairs.items() for text in ("--set", f"{key}={value}")]
-        return [*MAYFLY, "run", "--json", "--store", self.store, *sets, *arguments]
+        return [*self.program, "run", "--json", "--store", self.store, *sets, *arguments]
 
     def environment(self) -> dict[str, str]:
         """Return the command's environment: the test's own, without this machine's Mayfly and account at AWS."""
