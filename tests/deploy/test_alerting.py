@@ -14,7 +14,7 @@ from tests.parts.program import answers
 from tests.parts.recorder import Recorder
 from tests.parts.waiting import wait_until
 
-SECONDS = 60
+SECONDS = 120
 JOBS = ("quotes", "notes", "prices", "news", "books")
 FAILURES = 'mayfly_job_consecutive_failures{job_name="quotes"}'
 
