@@ -441,7 +441,7 @@ async def test_an_hour_with_more_pointers_than_a_page_is_read_to_its_end() -> No
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_pointers_that_lead_nowhere_blind_nobody(local: Home, folder: Bucket) -> None:
     """However many somebody forged: what was looked for in vain makes room for a run that is new."""
     batch = Id("main", "g.0-of-2")
