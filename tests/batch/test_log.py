@@ -166,12 +166,14 @@ async def test_a_process_begins_with_how_its_run_began(bucket: Bucket) -> None:
         await writer(bucket).append(closed=closed())
 
 
-async def claims(bucket: Bucket, batch: Batch, number: int) -> Work | StandBack | LookAgain:
-    """Return what one of several claimants does."""
+async def claims(
+    bucket: Bucket, batch: Batch, number: int, arrived: asyncio.Barrier
+) -> Work | StandBack | LookAgain:
+    """Return what one of several claimants does, who looks when all have arrived."""
     run = run_id(now(), bytes([number, 7, 7]))
     log = LogWriter(bucket, batch, run, process_nonce(bytes([0, 0, 0, number])), now=now)
     await log.append(began=began())
-    await asyncio.sleep(1.0)
+    await arrived.wait()
     return decide(fold(batch, await LogReader(bucket, batch).look()), Claimant(run))
 
 
@@ -179,7 +181,8 @@ async def test_of_three_that_claim_at_once_one_works(bucket: Bucket) -> None:
     """In a real store's own time, three times over."""
     for number in range(3):
         batch = Batch.of_shard("nightly", f"race-{number}", 0, 1)
-        decisions = await asyncio.gather(*(claims(bucket, batch, one) for one in range(3)))
+        arrived = asyncio.Barrier(3)
+        decisions = await asyncio.gather(*(claims(bucket, batch, one, arrived) for one in range(3)))
         assert sorted(type(one).__name__ for one in decisions) == ["StandBack", "StandBack", "Work"]
 
 

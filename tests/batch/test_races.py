@@ -7,6 +7,7 @@ import sys
 import time
 import uuid
 from collections import Counter, defaultdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,15 +32,19 @@ def race(
     *,
     races: int,
     spread: float = 0.05,
-    shards: bool = False,
+    twins: Path | None = None,
 ) -> tuple[dict[str, Any], Answers]:
-    """Let one process for each endpoint claim the same batches; return the race, and the answers by batch."""
+    """Let one process for each endpoint claim the same batches; return the race, and the answers by batch.
+
+    Where two of them are `twins`, they wait for each other in that folder before they end.
+    """
     common: dict[str, Any] = {
         "url": f"s3://{bucket}/prod",
         "races": races,
         "seed": uuid.uuid4().hex[:8],
         "spread": spread,
-        "shards": shards,
+        "shards": twins is not None,
+        "folder": str(twins),
         "begin": time.time() + START_SECONDS,
     }
     print(common)
@@ -133,9 +138,11 @@ async def test_a_claimant_whose_requests_are_late(
     await assert_one_works(s3_server, ran, answers, 2)
 
 
-async def test_a_job_of_two_twins_counts_once(s3_server: S3Server, s3_bucket: str) -> None:
+async def test_a_job_of_two_twins_counts_once(
+    s3_server: S3Server, s3_bucket: str, tmp_path: Path
+) -> None:
     """A shard that an engine has started twice: both work, nobody waits, and all readers name the same success."""
-    ran, answers = race(s3_server, s3_bucket, [s3_server.url] * 2, races=10, shards=True)
+    ran, answers = race(s3_server, s3_bucket, [s3_server.url] * 2, races=10, twins=tmp_path)
     assert all(one["works"] for said in answers.values() for one in said)
     for state, again in zip(
         await logs_of(s3_server, ran), await logs_of(s3_server, ran), strict=True

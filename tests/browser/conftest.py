@@ -20,8 +20,8 @@ from tests.parts.grid import Grid
 from tests.parts.missing import program
 from tests.parts.waiting import wait_until
 
-QUICK = WatchSettings(interval=0.2, answer=1.0, misses=3, pause=0.2)
-"""The supervisor's watch, at a pace at which tests can wait for it."""
+QUICK = WatchSettings(interval=0.2, answer=10.0, misses=3, pause=0.2)
+"""The supervisor's watch, at a pace at which tests can wait for it; a browser may be slow on a busy machine."""
 
 
 @dataclass
@@ -99,7 +99,9 @@ def own_rig(request: pytest.FixtureRequest) -> Rig:
     return kind
 
 
-def supervisor_of(rig: Rig, place: Place, events: Events, **settings: Any) -> Supervisor:
+def supervisor_of(
+    rig: Rig, place: Place, events: Events, *, pace: WatchSettings = QUICK, **settings: Any
+) -> Supervisor:
     """The supervisor of a rig's browser, watching quickly."""
     return supervise(
         rig.choice,
@@ -107,5 +109,5 @@ def supervisor_of(rig: Rig, place: Place, events: Events, **settings: Any) -> Su
         settings=Browser.model_validate({"timeout": "60s", "shared_memory": "512MiB", **settings}),
         environ=rig.environ,
         log=events.log,
-        pace=QUICK,
+        pace=pace,
     )

@@ -55,6 +55,13 @@ def profiles(place: Place) -> list[str]:
     ]
 
 
+def _runs_chromedriver(process: psutil.Process) -> bool:
+    try:
+        return Path(process.exe()).name == "chromedriver"
+    except psutil.Error:  # a helper of the browser's that has just ended
+        return False
+
+
 class ChromedriverRig:
     """A chromedriver of the run's own."""
 
@@ -71,9 +78,7 @@ class ChromedriverRig:
     def driver(self, place: Place) -> psutil.Process:
         """The chromedriver of a run."""
         (driver,) = (
-            process
-            for process in browser_processes(place.run_id)
-            if Path(process.exe()).name == "chromedriver"
+            process for process in browser_processes(place.run_id) if _runs_chromedriver(process)
         )
         return driver
 

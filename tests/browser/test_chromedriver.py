@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import signal
 import subprocess
 from dataclasses import replace
@@ -14,7 +15,7 @@ from agent.base.errors import BrowserError
 from agent.browser import Chromedriver, Place, open_to_browser, remove_leftovers, supervise
 from agent.browser.chromedriver import LocalBrowser
 from agent.config.settings import Browser
-from tests.browser.conftest import Events, supervisor_of
+from tests.browser.conftest import QUICK, Events, supervisor_of
 from tests.browser.rigs import ChromedriverRig, browser_processes, profiles
 from tests.browser.site import REPORT, site
 from tests.parts.ports import LOOPBACK
@@ -41,15 +42,15 @@ def _leave_open(url: str, page: str, folder: Path) -> None:
     open_to_browser(folder)
     options = {"prefs": {"download.default_directory": str(folder)}}
     opened = f"{url}/session/{_open(url, options)}"
-    requests.post(f"{opened}/url", json={"url": page}, timeout=20).raise_for_status()
+    requests.post(f"{opened}/url", json={"url": page}, timeout=60).raise_for_status()
     script = "console.error('canary'); document.getElementById('download').click()"
     answer = requests.post(
-        f"{opened}/execute/sync", json={"script": script, "args": []}, timeout=20
+        f"{opened}/execute/sync", json={"script": script, "args": []}, timeout=60
     )
     answer.raise_for_status()
     report = folder / "report.csv"
-    wait_until(report.exists, seconds=20, what="the download")
-    wait_until(lambda: report.read_bytes() == REPORT, seconds=20, what="its content")
+    wait_until(report.exists, what="the download")
+    wait_until(lambda: report.read_bytes() == REPORT, what="its content")
     _open(url, {})
 
 
@@ -77,7 +78,8 @@ async def test_a_hung_driver_is_replaced(
     local_rig: ChromedriverRig, place: Place, events: Events
 ) -> None:
     """It is there and does not answer: after some looks in vain it counts as dead."""
-    async with supervisor_of(local_rig, place, events) as supervisor:
+    pace = replace(QUICK, answer=1.0)
+    async with supervisor_of(local_rig, place, events, pace=pace) as supervisor:
         await supervisor.ready()
         local_rig.suspend(place)
         await events.wait_for("browser.died")
@@ -91,7 +93,8 @@ async def test_a_driver_that_is_slow_once_is_not_replaced(
     local_rig: ChromedriverRig, place: Place, events: Events
 ) -> None:
     """A machine under load may miss an answer."""
-    async with supervisor_of(local_rig, place, events) as supervisor:
+    pace = replace(QUICK, answer=3.0, misses=20)
+    async with supervisor_of(local_rig, place, events, pace=pace) as supervisor:
         await supervisor.ready()
         driver = local_rig.driver(place)
         driver.send_signal(signal.SIGSTOP)
@@ -151,7 +154,7 @@ async def test_leftovers_of_dead_runs_are_removed_and_no_others(
 ) -> None:
     """A run that was killed cannot end its driver; the next run does, profiles included, and only that one's."""
     far = replace(place, folder=place.folder.parent / ("long" * 20) / "browser")
-    other = replace(place, run_id="20260101T000000Z-ffffff")
+    other = replace(place, run_id=f"20260101T000000Z-{secrets.token_hex(3)}")
     mine, theirs = (
         LocalBrowser(chromedriver, here, local_rig.environ, events.log) for here in (far, other)
     )

@@ -48,7 +48,6 @@ async def test_a_browser_that_dies_comes_back_under_its_url(
         await asyncio.to_thread(
             wait_until,
             lambda: supervisor.generation >= 1,
-            seconds=20,
             what="its death to be noticed",
         )
         rig.revive()
@@ -76,7 +75,7 @@ async def test_its_port_taken_meanwhile_is_waited_for(
             stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             # Nothing here yields to the supervisor, which would take the port again.
             own_rig.kill(supervisor, place)
-            wait_until(lambda: _taken(stranger, port), seconds=10, what="the port to be free")
+            wait_until(lambda: _taken(stranger, port), what="the port to be free")
             await events.wait_for("browser.not_restarted")
             with pytest.raises(BrowserError, match=r"already in use|does not listen on port"):
                 await supervisor.ready()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +49,7 @@ def _use(supervisor: Supervisor, page: str, folder: Path) -> None:
     with session(supervisor.url, options=options) as browser:
         browser.visit(page)
         assert browser.run("return zone.textContent") == "Asia/Tokyo"
-        (node,) = requests.get(f"{supervisor.url}/status", timeout=5).json()["value"]["nodes"]
+        (node,) = requests.get(f"{supervisor.url}/status", timeout=30).json()["value"]["nodes"]
         assert len(node["slots"]) == node["maxSessions"] == 1
         with pytest.raises(requests.Timeout):  # it waits for the slot
             requests.post(
@@ -59,8 +60,8 @@ def _use(supervisor: Supervisor, page: str, folder: Path) -> None:
             )
         browser.run("download.click()")
         report = folder / "report.csv"
-        wait_until(report.exists, seconds=20, what="the download")
-        wait_until(lambda: report.read_bytes() == REPORT, seconds=20, what="its content")
+        wait_until(report.exists, what="the download")
+        wait_until(lambda: report.read_bytes() == REPORT, what="its content")
     assert report.stat().st_mode & 0o444 == 0o444
     report.unlink()
 
@@ -122,7 +123,7 @@ async def test_leftovers_of_dead_runs_are_removed_and_no_others(
     container_rig: ContainerRig, place: Place, events: Events
 ) -> None:
     """A run that was killed cannot remove its container; the next run does, by the label, and only that."""
-    other = replace(place, run_id="20260101T000000Z-ffffff")
+    other = replace(place, run_id=f"20260101T000000Z-{secrets.token_hex(3)}")
     mine, theirs = (
         ContainerBrowser(container_rig.image, here, SMALL, container_rig.environ, events.log)
         for here in (place, other)

@@ -28,7 +28,7 @@ def open_session(url: str) -> str:
 
 def is_open(url: str, session: str) -> bool:
     """Tell whether a session is still there."""
-    return requests.get(f"{url}/session/{session}/url", timeout=10).ok
+    return requests.get(f"{url}/session/{session}/url", timeout=30).ok
 
 
 async def test_what_the_last_job_leaves_open_is_closed(

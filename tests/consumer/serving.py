@@ -17,8 +17,8 @@ from tests.parts.ports import LOOPBACK, free_port
 from tests.parts.program import Program
 from tests.parts.waiting import wait_until
 
-START_SECONDS = 30.0
-SECONDS = 30.0
+START_SECONDS = 60.0
+SECONDS = 60.0
 """Within which anything that a test waits for happens."""
 
 
@@ -57,7 +57,7 @@ class Serving:
     ) -> Answer:
         """Ask for a path as it is given, without any tidying of it."""
         address = urlsplit(self.url)
-        connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=20)
+        connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=60)
         try:
             connection.putrequest(method, path, skip_accept_encoding=True)
             for name, value in (headers or {}).items():

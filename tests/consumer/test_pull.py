@@ -484,7 +484,7 @@ def in_process(dest: Path, environ: Mapping[str, str]) -> Pulled:
     """Pull as a process of its own: a command in a thread could not handle signals."""
     log = dest.parent / "pull.json"
     with pulling(dest, environ, "--lock-timeout", "0.3s", log=log) as process:
-        return Pulled(process.wait(30), {}, log.with_suffix(".err").read_text())
+        return Pulled(process.wait(60), {}, log.with_suffix(".err").read_text())
 
 
 def test_at_a_terminal_lines_and_the_bar_do_not_meet(folder: Bucket, dest: Path) -> None:

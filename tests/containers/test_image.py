@@ -82,11 +82,11 @@ def test_a_container_past_its_limit_gets_its_grace_and_then_goes(
         "trap 'echo late > /mayfly/output/late.csv; exit 0' TERM; while true; do sleep 0.1; done"
     )
     deaf = "trap '' TERM; echo early > /mayfly/output/early.csv; while true; do sleep 0.1; done"
-    text = job(busybox, polite, timeout="4s") + job(busybox, deaf, timeout="4s").replace(
+    text = job(busybox, polite, timeout="10s") + job(busybox, deaf, timeout="10s").replace(
         '"a"', '"b"'
     )
     yard.release("v1", text)
-    ran = yard.run(limits__grace="2s")
+    ran = yard.run(limits__grace="6s")
     assert ran.code == 8, ran.stderr
     assert [ran.job(name)["cause"] for name in "ab"] == ["timeout", "timeout"]
     assert {"a/late.csv", "b/early.csv"} <= bucket.run(ran.run_id).results
@@ -97,7 +97,7 @@ def test_a_run_that_is_told_to_stop_stops_its_containers(yard: Bench, busybox: s
     script = "trap 'echo bye; exit 0' TERM; echo ready; while true; do sleep 0.1; done"
     yard.release("v1", job(busybox, script))
     with yard.running() as process:
-        yard.log.wait_for("job.output", line="ready", seconds=90)
+        yard.log.wait_for("job.output", line="ready", seconds=120)
         process.send_signal(signal.SIGTERM)
         ran = finish(process)
     assert ran.code == 7, ran.stderr
@@ -127,13 +127,13 @@ def test_secrets_reach_the_container_and_no_command_line(
     yard: Bench, docker_engine: DockerEngine, busybox: str
 ) -> None:
     """Not that of the engine's client, nor the log; a value may have more than one line."""
-    script = 'echo "$TOKEN" | head -n 1; echo ready; sleep 30'
+    script = 'echo "$TOKEN" | head -n 1; echo ready; sleep 300'
     yard.release("v1", job(busybox, script, secrets=["TOKEN"]))
     secrets = yard.folder / "secrets.env"
     secrets.touch(0o600)
     secrets.write_text("TOKEN='hush-hush-hush second'\n")
     with yard.running(secrets__source=str(secrets)) as process:
-        yard.log.wait_for("job.output", line="ready", seconds=90)
+        yard.log.wait_for("job.output", line="ready", seconds=120)
         lines = [_command_line(path) for path in Path("/proc").iterdir() if path.name.isdecimal()]
         (name,) = {name for name in remains(docker_engine, yard) if name.endswith("-a-1")}
         inspected = docker_engine.docker(
@@ -226,9 +226,9 @@ def test_the_container_of_a_killed_agent_is_removed_at_the_next_start(
     script = "echo done > /mayfly/output/a.csv; echo ready; sleep 300"
     yard.release("v1", job(busybox, script))
     with yard.running() as process:
-        yard.log.wait_for("job.output", line="ready", seconds=90)
+        yard.log.wait_for("job.output", line="ready", seconds=120)
         process.send_signal(signal.SIGKILL)
-        process.wait(10)
+        process.wait(60)
     assert len(remains(docker_engine, yard)) == 2
     yard.release("v2", job(busybox, "true"))
     ran = yard.run()

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import secrets
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ from tests.parts.private_registry import USER, PrivateRegistry
 from tests.parts.registry_tokens import LIFETIME, TokenService
 from tests.run.bench import Bench
 
-PASSWORD = "cAnary-registry-password-5c"
+PASSWORD = f"cAnary-registry-password-{secrets.token_hex(4)}"
+"""Of this process of the tests: another one may give it to docker's client while a job here looks at all processes."""
 ECR = "123456789012.dkr.ecr.ap-northeast-3.amazonaws.com"
 JOB = """
     [[job]]

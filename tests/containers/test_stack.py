@@ -125,9 +125,9 @@ def test_the_stack_of_a_killed_agent_is_removed_at_the_next_start(
     script = "echo done > /data/a.csv; echo ready; sleep 300"
     compose_yard.release("v1", JOB, {"compose.yml": stack(busybox, script)})
     with compose_yard.running() as process:
-        compose_yard.log.wait_for("job.output", line="ready", seconds=90)
+        compose_yard.log.wait_for("job.output", line="ready", seconds=120)
         process.send_signal(signal.SIGKILL)
-        process.wait(10)
+        process.wait(60)
     assert len(remains(docker_engine, compose_yard)) >= 3
     compose_yard.release("v2", '[[job]]\nname = "a"\ncommand = ["true"]\n')
     ran = compose_yard.run()

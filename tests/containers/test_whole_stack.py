@@ -61,7 +61,7 @@ services:
   batch:
     image: {busybox}
     depends_on: [page]
-    command: ["sh", "-c", "nc -w 1 page 8080 </dev/null"]
+    command: ["sh", "-c", "nc -w 30 page 8080 </dev/null"]
   page:
     image: {busybox}
     expose: ["8080"]
@@ -85,7 +85,7 @@ services:
   batch:
     image: ${IMAGE}
     depends_on: [db]
-    command: ["sh", "-c", "sleep 1; nc -w 2 db 5432 </dev/null; echo $$FROM_OVERRIDE"]
+    command: ["sh", "-c", "sleep 1; nc -w 30 db 5432 </dev/null; echo $$FROM_OVERRIDE"]
   db:
     image: ${IMAGE}
     env_file: [db.env]
@@ -144,7 +144,7 @@ services:
 """
     compose_yard.release("v1", JOB, {"compose.yml": stack})
     with compose_yard.running() as process:
-        compose_yard.log.wait_for("job.output", line="process 1", seconds=90)
+        compose_yard.log.wait_for("job.output", line="process 1", seconds=120)
         process.send_signal(signal.SIGTERM)
         ran = finish(process)
     assert ran.job("legacy")["status"] == "interrupted", ran.stderr

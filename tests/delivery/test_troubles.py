@@ -11,6 +11,7 @@ from agent.contract.layout import JobKey, batch_prefix
 from agent.contract.results import JobStatus, RunStatus
 from agent.delivery.recovery import deliver_pending
 from tests.delivery.buckets import s3_bucket
+from tests.delivery.test_delivery import until
 from tests.delivery.world import World, began
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import Answer, BlackHole, Corrupt, Fault, Lie, LoseAnswer
@@ -61,12 +62,24 @@ async def test_a_lie_is_noticed_before_the_commit(
         behind.attempt("a", {"1": b"one", "2": b"two"})
         behind.run.saved_state("a").write_bytes(b"state")
         await delivery.ended(behind.finished("a"))
+        await until(lambda: _is_noticed(behind))
         assert await delivery.flush(SOON) == ["a"]
         assert (await behind.seen()).results == {}
         s3_proxy.heal()
         assert await delivery.flush(SECONDS) == []
     assert set(await behind.committed()) == {"a"}
-    assert any("does not hold it" in str(event.get("reason")) for event in behind.events)
+
+
+async def _is_noticed(world: World) -> bool:
+    return any("does not hold it" in str(event.get("reason")) for event in world.events)
+
+
+async def _is_sent(world: World, *paths: str) -> bool:
+    return None not in [await world.content("a", path) for path in paths]
+
+
+async def _is_committed(world: World, job: str) -> bool:
+    return job in (await world.seen()).results
 
 
 async def test_a_pointer_to_the_beginning_is_put_before_anything_else(
@@ -155,6 +168,7 @@ async def test_one_job_that_cannot_be_sent_keeps_no_other(
         behind.attempt("b", {"x": b"1"})
         await delivery.ended(behind.finished("a"))
         await delivery.ended(behind.finished("b"))
+        await until(lambda: _is_committed(behind, "b"))
         pending = await delivery.flush(SOON, hurried=True)
         assert pending == ["a"]
         await delivery.close(behind.record(), pending, keeps_disk=True)
@@ -179,6 +193,7 @@ async def test_without_a_disk_a_job_is_committed_as_far_as_it_was_sent(
         behind.attempt("a", {"1": b"1", "2": b"22", "stuck": b"333"})
         behind.run.saved_state("a").write_bytes(b"state")
         await delivery.ended(behind.finished("a"))
+        await until(lambda: _is_sent(behind, "files/1", "files/2"))
         assert await delivery.flush(SOON, hurried=True, keeps_disk=False) == []
         closed = await delivery.close(behind.record(RunStatus.INTERRUPTED), [], keeps_disk=False)
     assert (closed.pending, closed.not_sent) == ((), 0)
@@ -197,6 +212,7 @@ async def test_without_a_disk_what_could_not_be_sent_is_counted(
         await delivery.ended(behind.finished("a"))
         behind.attempt("b", {"1": b"1"})
         await delivery.ended(behind.finished("b"))
+        await until(lambda: _is_committed(behind, "b"))
         pending = await delivery.flush(SOON, keeps_disk=False)
         assert pending == ["a"]
         closed = await delivery.close(
@@ -216,6 +232,7 @@ async def test_the_manifest_names_no_package_that_could_not_be_put(
         for job in ("a", "b"):
             behind.attempt(job, {"1": b"1"})
             await delivery.ended(behind.finished(job))
+        await until(lambda: _is_committed(behind, "b"))
         pending = await delivery.flush(SOON, keeps_disk=False)
         assert pending == ["a"]
         record = behind.record(RunStatus.INTERRUPTED)

@@ -80,6 +80,7 @@ def _base(recipe: Recipe, engine: DockerEngine, scratch: Path) -> str:
         _run(
             program("mmdebstrap"),
             *("--variant=minbase", f"--include={recipe.included}"),
+            '--aptopt=Acquire::Retries "3"',
             *("--dpkgopt=force-unsafe-io", "--dpkgopt=path-exclude=/usr/share/doc/*"),
             *("--format=tar", "bookworm", str(partial)),
             seconds=ROOT_SECONDS,

@@ -14,11 +14,12 @@ from tests.parts.program import answers
 from tests.parts.recorder import Recorder
 from tests.parts.waiting import wait_until
 
-SECONDS = 60
+SECONDS = 120
 JOBS = ("quotes", "notes", "prices", "news", "books")
 FAILURES = 'mayfly_job_consecutive_failures{job_name="quotes"}'
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.long
 def test_three_failed_days_are_told_and_a_success_ends_it(
     folder: Bucket, recorder: Recorder, tmp_path: Path

@@ -81,13 +81,9 @@ class Engine:
         """Return what a container has logged."""
         return events_in(self.docker.docker("logs", name).stderr)
 
-    def until_at(self, name: str, jobs: int) -> None:
-        """Wait until a container has started so many jobs."""
-
-        def started() -> bool:
-            return len([one for one in self.told(name) if one["event"] == "job.started"]) >= jobs
-
-        wait_until(started, seconds=SECONDS, what=f"{jobs} jobs")
+    def until_visited(self, times: int) -> None:
+        """Wait until the site was visited so many times."""
+        wait_until(lambda: len(self.visits) == times, seconds=SECONDS, what=f"{times} visits")
 
     @property
     def visits(self) -> list[str]:
@@ -183,12 +179,12 @@ def test_a_shard_that_is_started_again_repeats_only_what_was_not_committed(
     """Evicted, it closes, and ends with 7; killed, it says nothing more; the next attempt does the rest."""
     engine.close(closed=True)
     evicted = engine.start(0)
-    engine.until_at(evicted, jobs=2)
+    engine.until_visited(2)
     engine.docker.do("stop", "--time", "60", evicted)
     assert engine.wait(evicted) == 7
     done, cut = engine.visits
     killed = engine.start(0)
-    engine.until_at(killed, jobs=1)
+    engine.until_visited(3)
     engine.docker.do("kill", killed)
     assert engine.wait(killed) == 137
     engine.close(closed=False)

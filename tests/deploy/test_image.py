@@ -63,7 +63,7 @@ def test_it_serves_and_pulls_without_any_rights(
         wait_until(pulled, seconds=SECONDS, what="the pull")
         assert docker_engine.do("exec", name, "id", "-u") == "10001\n"
         assert docker_engine.docker("exec", name, "touch", "/opt/mayfly/x").returncode != 0
-        docker_engine.do("stop", "--time", "20", name)
+        docker_engine.do("stop", "--time", "60", name)
         assert docker_engine.do("inspect", "-f", "{{.State.ExitCode}}", name) == "0\n"
 
 
@@ -110,5 +110,5 @@ def running(engine: DockerEngine, image: str, *options: str) -> Iterator[tuple[s
 
 def text(url: str) -> str:
     """Return what a URL answers."""
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=30) as answer:
         return str(answer.read().decode())

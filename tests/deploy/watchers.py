@@ -15,18 +15,18 @@ from tests.parts.missing import MissingPartError, program
 from tests.parts.ports import LOOPBACK, free_port
 from tests.parts.program import Program, answers
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 
 
 def asked(url: str) -> Any:
     """Return the JSON that a URL answers with."""
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=30) as answer:
         return json.load(answer)
 
 
 @contextmanager
 def alertmanager(folder: Path, receiver: str) -> Iterator[str]:
-    """Run Alertmanager with the example's routes; the notes' bridge is `receiver`, and nobody waits for more alerts.
+    """Run Alertmanager with the routes of the example, which wait a few seconds for more alerts; `receiver` gets notes.
 
     Of the example are changed: the two servers' addresses, the password's file, and the times for which alerts are
     collected before they are sent.
@@ -40,7 +40,7 @@ def alertmanager(folder: Path, receiver: str) -> Iterator[str]:
         "smtp_smarthost": f"{LOOPBACK}:{free_port()}",
     }
     for route in config["route"]["routes"]:
-        route |= {"group_wait": "1s", "group_interval": "1s"}
+        route |= {"group_wait": "5s", "group_interval": "1s"}
     (hook,) = config["receivers"][0]["webhook_configs"]
     hook["url"] = hook["url"].replace("http://apprise:8000", receiver)
     file = folder / "alertmanager.yml"
@@ -64,13 +64,13 @@ def alertmanager(folder: Path, receiver: str) -> Iterator[str]:
 def prometheus(folder: Path, target: str, alerts_to: str) -> Iterator[str]:
     """Run Prometheus with the rules as shipped, scraping and judging every second instead of every minute.
 
-    Of the rules is changed for how long an alert is held, from half an hour to 20 seconds.
+    Of the rules is changed for how long an alert is held, from half an hour to 40 seconds.
     """
     folder.mkdir()
     config = yaml.safe_load((MONITORING / "prometheus.yml").read_text("utf-8"))
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     for source in (MONITORING / "rules").glob("*.yml"):
-        rules = source.read_text("utf-8").replace("keep_firing_for: 30m", "keep_firing_for: 20s")
+        rules = source.read_text("utf-8").replace("keep_firing_for: 30m", "keep_firing_for: 40s")
         (folder / source.name).write_text(rules, "utf-8")
     config["rule_files"] = [str(folder / name) for name in ("limits.yml", "mayfly.yml")]
     config["scrape_configs"][0]["static_configs"][0]["targets"] = [urlsplit(target).netloc]

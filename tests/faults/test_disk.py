@@ -208,7 +208,11 @@ WAITING = """
     [[job]]
     name = "last"
     needs = ["one"]
-    command = ["sh", "-ec", 'echo 2 > "$MAYFLY_OUTPUT_DIR/2"; touch FOLDER/up; sleep 2']
+    command = ["sh", "-ec", '''
+    echo 2 > "$MAYFLY_OUTPUT_DIR/2"
+    touch FOLDER/up
+    until [ -e FOLDER/go ]; do sleep 0.1; done
+    ''']
 """
 
 
@@ -220,6 +224,7 @@ def test_a_disk_that_fails_while_jobs_run(tmp_path: Path) -> None:
         with bench.running() as process:
             wait_until((tmp_path / "up").exists, what="the second job")
             disk.abort()
+            (tmp_path / "go").touch()
             ran = finish(process)
         assert ran.code == 6, ran.stderr
         assert f"the file system of {bench.state} is read-only" in ran.outcome["undelivered"]

@@ -83,7 +83,7 @@ def test_a_lie_is_noticed_before_the_commit(tmp_path: Path, s3_proxy: FaultProxy
             if what == "the manifest":
                 s3_proxy.inject(Delay(0), path="/jobs/")  # their packages have the same name
             s3_proxy.inject(LIES[lie], method="PUT", path=OBJECTS[what])
-            ran = world.bench.run(limits__handoff="6s")
+            ran = world.bench.run(limits__handoff="12s")
             noticed = ran.code == 6 and named_wrongly(world, ran.run_id) == []
             # An entry is tried again for longer than this hand-off lasts.
             told = "does not hold it" in ran.stderr or what == "an entry"

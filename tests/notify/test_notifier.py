@@ -165,7 +165,7 @@ async def test_a_watchdog_that_is_away_costs_a_bounded_time(
     settings = Notify(healthchecks=f"{url}/{SECRET}")
     began = time.monotonic()
     await Notifier(settings, RUN, run_logger.log).ended(DONE)
-    assert time.monotonic() - began < PING_SECONDS + 5
+    assert time.monotonic() - began < PING_SECONDS + 30
     assert len(events) == 1
     assert SECRET not in str(events)
 

@@ -110,7 +110,7 @@ class LogFile:
         ]
 
     def wait_for(
-        self, name: str, *, count: int = 1, seconds: float = 30.0, **fields: object
+        self, name: str, *, count: int = 1, seconds: float = 60.0, **fields: object
     ) -> None:
         """Wait until so many of these events are there."""
         wait_until(

@@ -31,7 +31,7 @@ from tests.parts.faults import (
     Throttle,
 )
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
-from tests.parts.ports import LOOPBACK
+from tests.parts.ports import LOOPBACK, free_port
 from tests.parts.seaweed import S3Server
 
 UPSTREAM_SECONDS = 60
@@ -86,7 +86,8 @@ class FaultProxy:
         self._rules: list[_Rule] = []
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
-        self._port = 0
+        # Not one of the kernel's choice, which another program may be given between `refuse` and `accept`.
+        self._port = free_port()
         self._http = self._listener()
 
     @property
@@ -178,9 +179,7 @@ class FaultProxy:
         return self._http.closing
 
     def _listener(self) -> LoopbackHttp:
-        listener = LoopbackHttp(_Exchange, owner=self, port=self._port)
-        self._port = listener.port
-        return listener
+        return LoopbackHttp(_Exchange, owner=self, port=self._port)
 
 
 def _matches(method: str, target: str, wanted_method: str, wanted_path: str) -> bool:

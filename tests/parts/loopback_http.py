@@ -57,6 +57,9 @@ class QuietHandler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+    # Of more connections than that at once the kernel drops some while this process waits for a core, and a client
+    # tries again seconds later. The library's default is 5.
+    request_queue_size = 128
     # A person's laptop has IPv6 and slow resolvers; neither matters on the loopback address.
     address_family = socket.AF_INET
 

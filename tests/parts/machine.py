@@ -148,7 +148,7 @@ class Machine:
             ],
             log=self.console.with_suffix(".qemu.log"),
         )
-        self._qemu.start(self._qmp.exists, seconds=30)
+        self._qemu.start(self._qmp.exists, seconds=60)
 
     def _hardware(self) -> list[str]:
         """What the machine is told apart by: its network and its firmware.
@@ -181,7 +181,7 @@ class Machine:
 
         wait_until(written, seconds=seconds, what="the machine to be written down")
         self.ask("quit")
-        wait_until(lambda: not self.running, seconds=30, what="QEMU to end")
+        wait_until(lambda: not self.running, seconds=60, what="QEMU to end")
 
     def ssh(
         self, command: str, *, seconds: float = 120, check: bool = True

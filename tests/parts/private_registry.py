@@ -10,7 +10,7 @@ from tests.parts.ports import LOOPBACK, free_port
 from tests.parts.program import Program, answers
 from tests.parts.registry_tokens import TokenService
 
-READY_SECONDS = 20
+READY_SECONDS = 60
 USER = "puller"
 
 

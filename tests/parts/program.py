@@ -13,6 +13,8 @@ from tests.parts.missing import program
 from tests.parts.waiting import WaitedTooLongError, wait_until
 
 LOG_TAIL_CHARACTERS = 2000
+KILLED_SECONDS = 60
+"""For the kernel to take a killed process apart, on a busy machine with a process of gigabytes."""
 
 
 def answers(url: str, status: int = 200) -> bool:
@@ -113,7 +115,7 @@ class Program:
         if self._process is None:
             return
         self._signal(signal.SIGKILL)
-        self._process.wait(10)
+        self._process.wait(KILLED_SECONDS)
         self._process = None
 
     def _signal(self, number: signal.Signals) -> None:

@@ -36,7 +36,7 @@ class Recorder(LoopbackHttp):
         self.requests: list[Recorded] = []
         super().__init__(_Handler)
 
-    def wait_for(self, count: int, *, seconds: float = 10) -> list[Recorded]:
+    def wait_for(self, count: int, *, seconds: float = 60) -> list[Recorded]:
         """Wait until `count` requests have arrived, and return all."""
         wait_until(
             lambda: len(self.requests) >= count, seconds=seconds, what=f"{count} requests to arrive"

@@ -11,7 +11,7 @@ from tests.parts.missing import program
 from tests.parts.ports import LOOPBACK, free_port
 from tests.parts.program import Program
 
-READY_SECONDS = 20
+READY_SECONDS = 60
 
 
 def make_key(file: Path, passphrase: str = "") -> Path:

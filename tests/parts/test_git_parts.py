@@ -16,7 +16,7 @@ from tests.parts.stalled import refused, silent, stalled_connect
 
 
 def clone(
-    url: str, into: Path, *, seconds: float = 20, environ: Mapping[str, str] | None = None
+    url: str, into: Path, *, seconds: float = 60, environ: Mapping[str, str] | None = None
 ) -> str:
     """`git clone` with a limit; returns the commit that was checked out."""
     settings = {**GIT_ENVIRON, "PATH": "/usr/bin:/bin", **(environ or {})}

@@ -98,7 +98,7 @@ def test_the_image_serves_a_browser_and_writes_into_a_mount(
         *("--env", "SE_NODE_MAX_SESSIONS=3", "--env", "SE_NODE_OVERRIDE_MAX_SESSIONS=true"),
     )
     with container(docker_engine, selenium_image, *options):
-        wait_until(lambda: is_ready(url), seconds=60, what="the container's Grid")
+        wait_until(lambda: is_ready(url), seconds=120, what="the container's Grid")
         nodes: list[dict[str, Any]] = requests.get(f"{url}/status", timeout=5).json()["value"][
             "nodes"
         ]
@@ -107,7 +107,7 @@ def test_the_image_serves_a_browser_and_writes_into_a_mount(
             browser.visit("data:text/html,<a download='a b.txt' href='data:text/plain,hello'>x</a>")
             browser.run("document.querySelector('a').click()")
             file = downloads / "a b.txt"
-            wait_until(file.exists, seconds=20, what="the download")
+            wait_until(file.exists, what="the download")
     assert file.read_text() == "hello"
     about = file.stat()
     assert (about.st_uid, about.st_gid, oct(about.st_mode)) == (1200, 1201, "0o100644")

@@ -10,7 +10,7 @@ class WaitedTooLongError(Exception):
     """Something did not become true in the time it was given."""
 
 
-def wait_until(condition: Callable[[], object], *, what: str, seconds: float = 30.0) -> None:
+def wait_until(condition: Callable[[], object], *, what: str, seconds: float = 60.0) -> None:
     """Ask `condition` until it is true.
 
     Raises:

@@ -68,7 +68,7 @@ class Computer:
     cache: Path
     events: list[dict[str, Any]] = field(default_factory=list)
     now: datetime = START
-    timeout: float = 20.0
+    timeout: float = 60.0
     machine: bool = False
     index: dict[str, Index] = field(default_factory=dict)
     isolation: Callable[[], Awaitable[Isolation]] | None = None
@@ -191,7 +191,7 @@ def ends_in(folder: Path) -> None:
     Raises:
         WaitedTooLongError: Something goes on.
     """
-    wait_until(lambda: running_in(folder) == [], seconds=10, what=f"processes in {folder} to end")
+    wait_until(lambda: running_in(folder) == [], what=f"processes in {folder} to end")
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ async def greeting(release: Installed) -> str:
     """Return what the release's own Python prints for its job."""
     assert release.programs is not None
     command = [str(release.programs / "python"), "greet.py"]
-    done = await processes.run(command, environ={}, seconds=20, cwd=release.tree)
+    done = await processes.run(command, environ={}, seconds=60, cwd=release.tree)
     assert done.code == 0, done.complaint
     return done.stdout.decode().strip()
 

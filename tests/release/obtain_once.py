@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from agent.release.context import ReleaseContext
 from agent.release.memory import Memory, Writer
 from agent.release.obtain import obtain
 from agent.release.store import ReleaseStore, good_of
+
+LASTS_SECONDS = 60.0
 
 
 async def _obtain(repository: str, state: str, cache: str) -> None:
@@ -42,4 +45,6 @@ async def _obtain(repository: str, state: str, cache: str) -> None:
 
 if __name__ == "__main__":
     asyncio.run(_obtain(*sys.argv[1:]))
+    # A run has its jobs to do now: whoever kills it finds it, however late on a busy machine.
+    time.sleep(LASTS_SECONDS)
     leave(0)

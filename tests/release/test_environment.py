@@ -205,7 +205,7 @@ async def test_time_for_installing_is_limited(
         started = time.monotonic()
         with pytest.raises(ReleaseError, match="uv sync: no end within the time limit") as caught:
             await computer.obtain(install_timeout=4)
-        assert time.monotonic() - started < 4 + 5
+        assert time.monotonic() - started < 4 + 60
     assert "install_timeout" in caught.value.with_remedy
 
 

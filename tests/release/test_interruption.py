@@ -54,7 +54,7 @@ async def _whole(release: Installed, version: str) -> bool:
     data = sorted((release.tree / "data").iterdir())
     same = [file.read_text() == _content(version, int(file.stem)) for file in data]
     python = release.root / "env/bin/python"
-    done = await processes.run([str(python), "greet.py"], environ={}, seconds=20, cwd=release.tree)
+    done = await processes.run([str(python), "greet.py"], environ={}, seconds=60, cwd=release.tree)
     return same == [True] * FILES and done.stdout == b"3.10\n"
 
 
@@ -64,7 +64,7 @@ def _good(computer: Computer) -> Installed | None:
 
 
 async def _kill_when(computer: Computer, moment: Callable[[], bool]) -> bool:
-    """Start an agent that obtains, kill -9 it when `moment` has come, and tell whether it was still at work."""
+    """Start an agent that obtains, kill -9 it when `moment` has come, and tell whether it was still there."""
     agent = subprocess.Popen(  # noqa: ASYNC220 -- it is polled, and killed
         [
             *(sys.executable, "-m", "tests.release.obtain_once"),
@@ -81,7 +81,7 @@ async def _kill_when(computer: Computer, moment: Callable[[], bool]) -> bool:
             await asyncio.sleep(0)
     finally:
         agent.send_signal(signal.SIGKILL)
-    return agent.wait(10) == -signal.SIGKILL
+    return agent.wait(60) == -signal.SIGKILL
 
 
 async def _prepare(computer: Computer, repo: Repo, locked: Locked) -> str:

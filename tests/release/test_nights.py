@@ -122,7 +122,7 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_thirty_nights_on_a_fresh_disk(machine: Machine) -> None:
     """The newest good release runs, in every night in which git can be reached; else the image's."""
     nights: list[Callable[[], object]] = [

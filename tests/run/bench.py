@@ -21,7 +21,7 @@ from tests.parts.repo import Repo
 NOWHERE = "http://127.0.0.1:9"
 """An address at which nothing listens: as `browser.url` it keeps runs that need no browser from starting one."""
 
-RUN_SECONDS = 120.0
+RUN_SECONDS = 240.0
 """No run of these tests may take longer, whatever is broken in it."""
 
 

@@ -180,6 +180,7 @@ ATTACKS: dict[str, tuple[Callable[[Stage], None], str, str]] = {
 }
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.long
 def test_every_attack_is_refused_and_the_files_arrive(bench: Bench, bucket: Bucket) -> None:
     """One after the other on one machine: what was refused and why is in each manifest; no canary ever appears."""

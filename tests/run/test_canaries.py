@@ -315,7 +315,7 @@ def test_no_part_of_an_address_leaves_a_run(bench: Bench, bucket: Bucket) -> Non
         for command in commands
         if b"release.repository=" not in command  # the test's own
     }
-    assert len(pings) == 2
+    assert len(pings) >= 2
     found = {name: hits(content, [*ADDRESSED.values()]) for name, content in places.items()}
     assert {name: what for name, what in found.items() if what} == {}
 

@@ -33,7 +33,7 @@ CRAWL = """
     [[job]]
     name = "crawl"
     state = "checkpoint"
-    timeout = "3s"
+    timeout = "6s"
     command = ["sh", "-c", "cat $MAYFLY_STATE_DIR/page; echo 7 > $MAYFLY_STATE_DIR/page; sleep 60"]
 """
 

@@ -60,10 +60,8 @@ def test_a_run_that_is_told_to_stop_hands_over_what_it_has(
     bench.release("v1", JOBS, {"slow.sh": SLOW})
     with bench.running() as process:
         _under_way(bench)
-        began = time.monotonic()
         process.send_signal(number)
         ran = finish(process)
-    assert time.monotonic() - began < 20
     assert (ran.code, ran.outcome["status"]) == (7, "interrupted"), ran.stderr
     manifest = sound(bucket, ran.run_id)
     assert (manifest.status, manifest.record["interruption"]) == ("interrupted", number.name)
@@ -106,12 +104,11 @@ def test_a_job_that_waits_for_its_browser_hears_that_the_run_is_told_to_stop(
     bench.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
     job = '[[job]]\nname = "a"\ncommand = ["python3", "a.py"]\nbrowser = true\nretries = 1'
     bench.release("v1", job, {"a.py": KILLS_THE_BROWSER})
-    with bench.running(limits__isolation="process") as process:
+    # Longer than `finish` waits.
+    with bench.running(limits__isolation="process", browser__timeout="10m") as process:
         bench.log.wait_for("job.started", attempt=2)
-        began = time.monotonic()
         process.send_signal(signal.SIGTERM)
         ran = finish(process)
-    assert time.monotonic() - began < 20
     assert (ran.code, ran.job("a")["status"]) == (7, "interrupted"), ran.stderr
     sound(bucket, ran.run_id)
 
@@ -140,14 +137,13 @@ def test_told_twice_it_leaves_the_hand_off_to_the_next_run(bench: Bench, bucket:
     """A second Ctrl-C ends it at once with exit code 6; the next run hands over what was finished."""
     deaf = "trap '' TERM\n" + SLOW.replace("    wait", "    while :; do sleep 1; done")
     bench.release("v1", JOBS, {"slow.sh": deaf})
-    with bench.running(limits__grace="60s") as process:
+    # Longer than `finish` waits.
+    with bench.running(limits__grace="10m") as process:
         _under_way(bench)
         process.send_signal(signal.SIGINT)
         bench.log.wait_for("run.signal")
         process.send_signal(signal.SIGINT)
-        began = time.monotonic()
         ran = finish(process)
-    assert time.monotonic() - began < 20
     assert ran.code == 6, ran.stderr
     (left,) = bench.spool
     assert marked(f"MAYFLY_RUN_ID={left.name}") == []
@@ -196,8 +192,11 @@ def test_killed_while_it_fetches(bench: Bench, bucket: Bucket) -> None:
 def test_killed_while_the_browser_starts(bench: Bench, bucket: Bucket) -> None:
     """No chromedriver and no browser of the dead run is left."""
     bench.with_browser()
-    bench.release("v1", '[[job]]\nname = "a"\nbrowser = true\ncommand = ["true"]\n')
-    with bench.running() as process:
+    # Its release never comes: a job that needs nothing but the browser would be done before the kill.
+    with (
+        silent() as address,
+        bench.running(release__repository=f"http://{address}/scrapers.git") as process,
+    ):
         bench.log.wait_for("browser.starting")
         bench.log.wait_for("batch.begun")
         dead = bench.spool[0].name
@@ -278,7 +277,7 @@ def test_killed_during_an_early_upload(
         (BlackHole(), "PUT /index/", False),
         (BlackHole(), "PUT /batches/", False),
         (BlackHole(), "PUT /a/files/4", True),
-        (Throttle(400_000), "PUT /a/files/big", True),
+        (Throttle(100_000), "PUT /a/files/big", True),
         (BlackHole(), f"PUT /{STATES}", True),
         (BlackHole(), f"GET prefix={quote_plus(PREFIX)}%2F{RUNS[:-1]}", True),
         (BlackHole(), f"PUT /jobs/a/{DESCRIPTOR}", True),
@@ -300,7 +299,9 @@ def test_killed_at_a_point_of_the_delivery(
     """Wherever it was, the next run delivers the rest, and says the same again where something was said."""
     bench.release("v1", HAND_OFF, {"a.sh": MANY})
     method, path = request_.split()
-    s3_proxy.inject(fault, method=method, path=path)
+    s3_proxy.inject(fault, times=1, method=method, path=path)
+    # A run that is told the same again would be over before the kill, on a machine where this process waits for a core.
+    s3_proxy.inject(BlackHole(), method=method, path=path)
     with bench.running() as process:
         wait_until(lambda: bool(bench.spool), what="a run")
         dead = bench.spool[0].name
@@ -324,20 +325,23 @@ def test_killed_at_a_point_of_the_delivery(
 def test_a_slow_store_and_random_kills(
     bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy
 ) -> None:
-    """Runs killed at four times, each delivering some of those before: every one arrives once, and sound."""
+    """Runs killed at four times, each delivering some of those before: every one that began arrives, and sound."""
     bench.release("v1", HAND_OFF, {"a.sh": MANY})
     s3_proxy.inject(Delay(0.05))
-    begun: list[str] = []
+    started: set[str] = set()
+    begun: set[str] = set()
     for seconds in (0.8, 1.2, 1.6, 2.0):
         with bench.running() as process:
             time.sleep(seconds)  # the moment is what is tried
-            begun += [path.name for path in bench.spool if path.name not in begun]
             process.kill()
             process.wait(30)
+        started |= {event["run_id"] for event in bench.log.events("run.started")}
+        begun |= {event["run_id"] for event in bench.log.events("batch.begun")}
     s3_proxy.heal()
     ran = bench.run()
     assert ran.code == 0, ran.stderr
-    assert sorted(all_sound(bucket_on_s3)) == sorted({*begun, ran.run_id})
+    # One that died before it had a batch is nobody's; one that died between that and its log's line has one.
+    assert begun | {ran.run_id} <= set(all_sound(bucket_on_s3)) <= started | {ran.run_id}
     assert bench.spool == []
     assert list((bench.state / "spool").iterdir()) == []
 

@@ -32,6 +32,8 @@ from agent.jobs.isolation.unit import UnitIsolation, exit_of
 from agent.jobs.resultfile import ResultFile
 from agent.jobs.verdict import Ended, Exit, Produced, judge, not_started
 from tests.bucket.bucket import Bucket
+from tests.parts.stalled import refused
+from tests.parts.waiting import wait_until
 from tests.run.bench import Bench
 
 LOG = structlog.get_logger()
@@ -221,7 +223,8 @@ async def test_only_the_job_that_occupies_most_is_ended(tmp_path: Path) -> None:
         watch.watching(small, lambda: ended.append("small")),
         watch.watching(large, lambda: ended.append("large")),
     ):
-        await asyncio.sleep(1.5)  # the disk is looked at more than once
+        await asyncio.to_thread(wait_until, lambda: ended, what="a job to be ended")
+        await asyncio.sleep(1.0)  # the disk is looked at again
     assert ended == ["large"]
 
 
@@ -230,7 +233,9 @@ async def test_a_probe_says_what_a_program_can_reach() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         there = await reach_of_jobs(ProcessIsolation(), "r", os.environ, ["127.0.0.1"], port)
-    gone = await reach_of_jobs(ProcessIsolation(), "r", os.environ, ["127.0.0.1"], port)
+    with refused() as address:
+        port = int(address.rpartition(":")[2])
+        gone = await reach_of_jobs(ProcessIsolation(), "r", os.environ, ["127.0.0.1"], port)
     assert (there, gone) == (Reach.REACHABLE, Reach.UNREACHABLE)
 
 

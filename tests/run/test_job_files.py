@@ -12,7 +12,7 @@ from tests.bucket.bucket import Bucket, Document, Run
 from tests.bucket.sound import sound
 from tests.parts.command import mayfly
 from tests.parts.waiting import wait_until
-from tests.run.bench import Bench
+from tests.run.bench import Bench, finish
 
 JOB = """
     [[job]]
@@ -83,9 +83,10 @@ def test_an_output_folder_that_was_replaced_has_no_results(
     secret = bench.folder / "secret"
     secret.mkdir()
     (secret / "file").write_text(CANARY)
+    gate = bench.folder / "gate"
     program = f"""
 (out / "early").write_text("early")
-time.sleep(3 if {replacement!r} == "link" else 0)
+while {replacement!r} == "link" and not Path({str(gate)!r}).exists(): time.sleep(0.05)
 out.rename(str(out) + ".old")
 if {replacement!r} == "link":
     out.symlink_to({str(secret)!r})
@@ -93,9 +94,14 @@ elif {replacement!r} == "file":
     out.write_text("no folder")
 """
     bench.release("v1", JOB, _program(program))
-    ran = bench.run()
+    with bench.running() as process:
+        if replacement == "link":
+            wait_until(lambda: _early(bench, "early"), what="an early upload")
+        gate.touch()
+        ran = finish(process)
     manifest = sound(bucket, ran.run_id)
     assert manifest.results == set()
+    assert not _early(bench, "early")
     if replacement == "nothing":
         assert (ran.code, _refused(manifest)) == (0, {})
         return
@@ -260,6 +266,11 @@ def test_a_flood_of_refused_files_is_summed_up(bench: Bench, bucket: Bucket) -> 
     assert (len(refused), refused[-1]["reason"]) == (101, "and 400 more entries")
 
 
+def _early(bench: Bench, name: str) -> bool:
+    """Tell whether a file of the job is in the bucket, whatever the run has said of it."""
+    return any((bench.folder / "bucket/runs").glob(f"*/jobs/a/files/{name}"))
+
+
 CHANGES = """
 (out / "rewritten").write_text("first")
 (out / "appended").write_text("first")
@@ -269,7 +280,7 @@ CHANGES = """
 (out / "big").write_bytes(b"1" * 3_000_000)
 (out / "kept").mkdir()
 (out / "kept" / "file").write_text("kept")
-time.sleep(4)
+while not Path(GATE).exists(): time.sleep(0.05)
 (out / "rewritten").write_text("final")
 (out / "appended").open("a").write(" and final")
 (out / "deleted").unlink()
@@ -285,11 +296,12 @@ def test_what_changes_after_an_early_upload_arrives_as_it_was_at_the_end(
     bench: Bench, bucket: Bucket
 ) -> None:
     """While a job runs its settled files are on their way already; in the end only the final ones are there."""
-    bench.release("v1", JOB, _program(CHANGES))
+    gate = bench.folder / "gate"
+    bench.release("v1", JOB, _program(CHANGES.replace("GATE", repr(str(gate)))))
     with bench.running() as process:
-        early = bench.folder / "bucket/runs"
-        wait_until(lambda: any(early.glob("*/jobs/a/files/deleted")), what="an early upload")
-        wait_until(lambda: any(early.glob("*/jobs/a/files/big")), what="an early upload of parts")
+        wait_until(lambda: _early(bench, "deleted"), what="an early upload")
+        wait_until(lambda: _early(bench, "big"), what="an early upload of parts")
+        gate.touch()
         assert process.wait(60) == 0
     run = bucket.newest.id
     sound(bucket, run)
@@ -307,21 +319,20 @@ def test_what_changes_after_an_early_upload_arrives_as_it_was_at_the_end(
 
 def test_files_of_a_failed_attempt_are_not_delivered(bench: Bench, bucket: Bucket) -> None:
     """Only the last attempt's files are results; what the first had uploaded already is removed from the bucket."""
-    program = """
+    gate = bench.folder / "gate"
+    program = f"""
 if os.environ["MAYFLY_ATTEMPT"] == "1":
     (out / "both").write_text("first")
     (out / "only first").write_text("first")
-    time.sleep(3)
+    while not Path({str(gate)!r}).exists(): time.sleep(0.05)
     sys.exit(75)
 (out / "both").write_text("second")
 (out / "only second").write_text("second")
 """
     bench.release("v1", JOB, _program(program))
     with bench.running() as process:
-        wait_until(
-            lambda: any((bench.folder / "bucket/runs").glob("*/jobs/a/files/only first")),
-            what="early",
-        )
+        wait_until(lambda: _early(bench, "only first"), what="an early upload")
+        gate.touch()
         assert process.wait(60) == 0
     run = bucket.newest.id
     assert sound(bucket, run).results == {"a/both", "a/only second"}

@@ -17,15 +17,14 @@ JOB = """
 name = "job-{number}"
 command = ["sh", "-c", "sleep {seconds}; echo done | tee $MAYFLY_OUTPUT_DIR/page"]
 """
-MOST = 50
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("apart", "puts"), [(0, range(24, 28)), (6, range(32, 35))])
+@pytest.mark.parametrize(("apart", "expected"), [(0, {1, 2}), (6, {4, 5})])
 def test_five_jobs_each_night(
-    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy, apart: int, puts: range
+    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy, apart: int, expected: set[int]
 ) -> None:
-    """Jobs that end together share a commit; of those that end six seconds apart each has its own."""
+    """Jobs that end together share a commit; of those that end six seconds apart each has its own, time permitting."""
     jobs = [JOB.format(number=number, seconds=1 + apart * number) for number in range(5)]
     bench.release("v1", "".join(jobs))
     asked: Counter[str] = Counter()
@@ -37,6 +36,11 @@ def test_five_jobs_each_night(
             "LIST" if "list-type=2" in seen.path else seen.method for seen in s3_proxy.seen
         )
         print(f"night {night + 1}, {apart} s apart: {asked.total()}, {dict(sorted(asked.items()))}")
-    assert asked.total() < MOST
-    assert asked["PUT"] in puts
+    entries = bucket_on_s3.newest.entries
+    commits = sum(bool(entry.get("jobs")) for entry in entries if "closed" not in entry)
+    parts = sum(len(entry.get("log", ())) for entry in entries)
+    assert commits in expected
+    # One each minute, and the last: on a busy machine a run takes longer.
+    assert asked["PUT"] == 20 + 2 * commits + parts
     assert asked["LIST"] == 10
+    assert asked["GET"] + asked["HEAD"] == 6

@@ -41,7 +41,7 @@ def demo_site(folder: Path, host: str = "127.0.0.1") -> Iterator[str]:
     log = folder / "site.log"
     command = [sys.executable, "-m", "demo_site", "--host", host, "--port", "0"]
     site = Program(command, log=log, environ={"PYTHONPATH": str(SCRAPERS)})
-    site.start(lambda: "listening on " in log.read_text(), seconds=20)
+    site.start(lambda: "listening on " in log.read_text(), seconds=60)
     found = re.search(r"listening on (http://\S+?)/?\n", log.read_text())
     assert found is not None
     try:
@@ -127,10 +127,11 @@ def test_a_browser_that_dies_mid_run_costs_one_attempt(
     script = script.replace("sleep 30", watcher)
     bench.release("v1", job, {"browse.sh": script})
     with bench.running(browser__image=selenium_image) as process:
-        bench.log.wait_for("job.output", line="using", seconds=60)
-        names = docker_engine.docker("ps", "--format", "{{.Names}}").stdout.split()
-        ours = [name for name in names if name.startswith("mayfly-")]
-        docker_engine.docker("kill", *ours)
+        bench.log.wait_for("job.output", line="using")
+        (run_id,) = (event["run_id"] for event in bench.log.events("run.started"))
+        # Others use the engine as well.
+        (ours,) = docker_engine.do("ps", "--quiet", f"--filter=label=mayfly.run={run_id}").split()
+        docker_engine.do("kill", ours)
         ran = finish(process)
     assert ran.code == 0, ran.stderr[-3000:]
     run = bucket.run(ran.run_id)

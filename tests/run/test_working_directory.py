@@ -138,7 +138,7 @@ def test_a_job_past_its_limit_has_what_it_wrote_beside_its_code(
     name = "a"
     command = ["sh", "-c", "echo early > early.csv; sleep 60"]
     output = "."
-    timeout = "1s"
+    timeout = "4s"
     """
     bench.release("v1", jobs)
     ran = bench.run()

@@ -14,7 +14,7 @@ import uv
 
 from tests.parts.demo_site import SCRAPERS
 
-JOB_SECONDS = 60.0
+JOB_SECONDS = 150.0
 
 
 def install_environment() -> Path:

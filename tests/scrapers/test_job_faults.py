@@ -9,13 +9,17 @@ from pathlib import Path
 
 import psutil
 import pytest
+import requests
 
 from tests.parts.demo_site import DemoSite
+from tests.parts.loopback_http import LoopbackHttp, QuietHandler
 from tests.parts.program import Program
 from tests.parts.waiting import wait_until
 from tests.scrapers.conftest import StartJob
 from tests.scrapers.jobs import Ended, JobProcess
 
+DEADLINE_SECONDS = 20.0
+"""A busy machine needs some of them to open a browser."""
 EVIDENCE = {".evidence/screenshot.png", ".evidence/page.html", ".evidence/console.log"}
 
 
@@ -114,7 +118,7 @@ def begin_slow_quotes(
         "quotes", MAYFLY_WEBDRIVER_URL=url, SCRAPE_BASE_URL=f"{demo_site.url}/slow", **environ
     )
     second = "GET /slow/api/quotes?page=2"
-    wait_until(lambda: second in demo_site.requests[before:], seconds=30, what="the second page")
+    wait_until(lambda: second in demo_site.requests[before:], what="the second page")
     return job
 
 
@@ -130,7 +134,7 @@ def test_browser_that_dies_is_told(
     else:
         for child in psutil.Process(driver.pid).children():
             child.kill()
-    ended = job.ended(30)
+    ended = job.ended()
     assert (ended.code, ended.result["cause"]) == (75, "browser"), ended.log
     assert "quotes.jsonl" not in ended.files
 
@@ -142,31 +146,41 @@ def test_sigterm_keeps_what_is_collected(
     url, driver = own_chromedriver
     job = begin_slow_quotes(start_job, demo_site, url)
     job.process.send_signal(signal.SIGTERM)
-    ended = job.ended(15)
+    ended = job.ended()
     assert (ended.code, ended.result["cause"]) == (143, "interrupted"), ended.log
     assert ended.files == {"quotes.jsonl"}
     assert len(ended.rows("quotes.jsonl")) >= 6
-    wait_until(
-        lambda: not psutil.Process(driver.pid).children(), seconds=10, what="the browser to close"
-    )
+    wait_until(lambda: not psutil.Process(driver.pid).children(), what="the browser to close")
 
 
 def test_deadline_keeps_what_is_collected(
     start_job: StartJob, demo_site: DemoSite, webdriver_url: str
 ) -> None:
     """A job ends by itself before its deadline, as a time-out, with the rows it has."""
-    deadline = time.time() + 10
-    site = f"{demo_site.url}/slow"
-    job = start_job(
-        "quotes",
-        MAYFLY_WEBDRIVER_URL=webdriver_url,
-        SCRAPE_BASE_URL=site,
-        MAYFLY_DEADLINE=str(deadline),
-    )
-    ended = job.ended(20)
+    deadline = time.time() + DEADLINE_SECONDS
+    with LoopbackHttp(_HoldsThirdPage, owner=demo_site) as site:
+        ended = start_job(
+            "quotes",
+            MAYFLY_WEBDRIVER_URL=webdriver_url,
+            SCRAPE_BASE_URL=site.url,
+            MAYFLY_DEADLINE=str(deadline),
+        ).ended()
     assert (ended.code, ended.result["cause"]) == (1, "timeout"), ended.log
     assert "quotes.jsonl" in ended.files
     assert "summary.md" not in ended.files
+
+
+class _HoldsThirdPage(QuietHandler):
+    """The demo site, whose third page does not come before the deadline."""
+
+    owner: DemoSite
+
+    def do_GET(self) -> None:  # noqa: N802 -- the name is the library's
+        if "page=3" in self.path:
+            time.sleep(DEADLINE_SECONDS)
+        answer = requests.get(f"{self.owner.url}{self.path}", timeout=60)
+        kind = {"Content-Type": answer.headers["Content-Type"]}
+        self.answer(answer.status_code, answer.content, kind)
 
 
 @pytest.fixture
@@ -182,7 +196,7 @@ def test_silent_site_does_not_outlast_the_deadline(
 ) -> None:
     """A page that never answers is given up in time, with and without a browser."""
     environ = {"MAYFLY_WEBDRIVER_URL": own_chromedriver[0], "MAYFLY_DEADLINE": str(time.time() + 5)}
-    ended = start_job(job, SCRAPE_BASE_URL=silent_site, **environ).ended(25)
+    ended = start_job(job, SCRAPE_BASE_URL=silent_site, **environ).ended()
     assert (ended.code, ended.result["cause"]) == (1, "timeout"), ended.log
 
 
@@ -225,7 +239,7 @@ from scrapers.kit import Downloads, Result, browser_session, run_job
 def main(job):
     with browser_session(job, downloads=True) as driver:
         driver.get("data:text/html,<title>Files</title><a {link}>get it</a>")
-        Downloads(job, driver, seconds=2).save(driver.find_element(By.CSS_SELECTOR, "a").click)
+        Downloads(job, driver, seconds={seconds}).save(driver.find_element(By.CSS_SELECTOR, "a").click)
     return Result(items=1)
 
 run_job(main)
@@ -236,7 +250,8 @@ def test_click_that_downloads_nothing_is_a_changed_page(
     start_job: StartJob, webdriver_url: str, tmp_path: Path
 ) -> None:
     """A click after which no file appears ends in time."""
-    ended = run_script(start_job, tmp_path, DOWNLOAD_JOB.format(link="href='%23'"), webdriver_url)
+    source = DOWNLOAD_JOB.format(link="href='%23'", seconds=2)
+    ended = run_script(start_job, tmp_path, source, webdriver_url)
     assert (ended.code, ended.result["cause"]) == (1, "page_changed"), ended.log
     assert "no download began in 2 s" in ended.result["message"]
 
@@ -271,9 +286,9 @@ def test_download_that_never_ends_is_the_sites_fault(
     start_job: StartJob, webdriver_url: str, tmp_path: Path, half_a_file: str
 ) -> None:
     """Half a file is never taken for a whole one."""
-    ended = run_script(
-        start_job, tmp_path, DOWNLOAD_JOB.format(link=f"href='{half_a_file}'"), webdriver_url
-    )
+    # On a busy machine a download does not begin at once.
+    source = DOWNLOAD_JOB.format(link=f"href='{half_a_file}'", seconds=8)
+    ended = run_script(start_job, tmp_path, source, webdriver_url)
     assert (ended.code, ended.result["cause"]) == (75, "site_unreachable"), ended.log
     assert "did not end" in ended.result["message"]
     assert ended.files == EVIDENCE
