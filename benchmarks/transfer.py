@@ -150,6 +150,10 @@ def _notes() -> tuple[str, ...]:
         ),
         "Client and server share the machine's cores; the server's part is the same for all.",
         (
+            "They share the disk as well: before each run all that was written earlier is synced. A pull's own sync is "
+            "of the whole file system, and would else wait for what the server was sent just before."
+        ),
+        (
             "Event loop: its longest turn. `stall` is by the clock, with what other programs took of the cores; "
             "`busy` is CPU time of its thread alone."
         ),
@@ -282,6 +286,8 @@ class _Carrier:
 
     def _measured(self, who: str, command: list[str], cwd: Path | None = None) -> Sample:
         """Run a program as `measured` does; tell what the server used meanwhile as well."""
+        # What the server was sent before is on the same disk, and would be written down within the next one's sync.
+        os.sync()
         before = _cpu_seconds(self._endpoint.server.pid)
         sample = measured(who, command, self._endpoint.environ, cwd=cwd)
         server = _cpu_seconds(self._endpoint.server.pid) - before
