@@ -126,9 +126,10 @@ class ReadOnlyBucket:
         """
         # Half of the processor's time that the client takes for an answer in the event loop.
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._content, key, limit)
+        return await loop.run_in_executor(self._threads, self.content, key, limit)
 
-    def _content(self, key: str, limit: int) -> bytes | None:
+    def content(self, key: str, limit: int) -> bytes | None:
+        """Do what `get` does, in the thread of the caller."""
         with self._asking("get", key):
             try:
                 answer = obstore.get(self._store, key)
