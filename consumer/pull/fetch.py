@@ -144,7 +144,8 @@ class _Fetching:
         """
         small = iter([file for file in files if file.bytes <= SMALL_BYTES])
         large = iter([file for file in files if file.bytes > SMALL_BYTES])
-        loop, threads = asyncio.get_running_loop(), ThreadPoolExecutor(ANSWERS_AT_ONCE)
+        loop = asyncio.get_running_loop()
+        threads = ThreadPoolExecutor(ANSWERS_AT_ONCE, thread_name_prefix="fetch")
         works = [
             *(
                 loop.run_in_executor(threads, self._fetch_whole, small, loop)
