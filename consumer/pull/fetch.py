@@ -174,7 +174,7 @@ class _Fetching:
         for file in files:
             if self.ended or self.problems:
                 return
-            with self._judging(file):
+            with self._noting_problems(file):
                 content = self.bucket.content(self._key_of(file), file.bytes)
                 if content is None:
                     raise FileNotFoundError
@@ -190,14 +190,14 @@ class _Fetching:
         for file in files:
             if self.problems:
                 return
-            with self._judging(file):
+            with self._noting_problems(file):
                 await self._in_parts(self._key_of(file), file)
 
     def _key_of(self, file: Resource) -> str:
         return JobKey(self.key.run, self.key.job, file.path).text
 
     @contextmanager
-    def _judging(self, file: Resource) -> Iterator[None]:
+    def _noting_problems(self, file: Resource) -> Iterator[None]:
         try:
             yield
         except FileNotFoundError:
