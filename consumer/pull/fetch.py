@@ -5,8 +5,10 @@ import fcntl
 import mmap
 import os
 import stat
+import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -131,6 +133,8 @@ class _Fetching:
     received: Received
     memory: _Memory = field(default_factory=_Memory)
     problems: list[str] = field(default_factory=list)
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    ended: bool = False
 
     async def all(self, files: list[Resource]) -> None:
         """Fetch files, some at a time; the first failure, or problem, ends it.
@@ -140,39 +144,70 @@ class _Fetching:
         """
         small = iter([file for file in files if file.bytes <= SMALL_BYTES])
         large = iter([file for file in files if file.bytes > SMALL_BYTES])
-        workers = [self._work(small, self._whole) for _ in range(min(ANSWERS_AT_ONCE, len(files)))]
-        workers += [self._work(large, self._in_parts) for _ in range(LARGE_AT_ONCE)]
-        tasks = [asyncio.create_task(worker) for worker in workers]
+        loop = asyncio.get_running_loop()
+        threads = ThreadPoolExecutor(ANSWERS_AT_ONCE, thread_name_prefix="fetch")
+        works = [
+            *(
+                loop.run_in_executor(threads, self._fetch_whole, small, loop)
+                for _ in range(min(ANSWERS_AT_ONCE, len(files)))
+            ),
+            *(asyncio.create_task(self._fetch_in_parts(large)) for _ in range(LARGE_AT_ONCE)),
+        ]
         try:
-            await asyncio.gather(*tasks)
+            await asyncio.gather(*works)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            for work in works:
+                work.cancel()
+            threads.shutdown(wait=False)
+            await asyncio.gather(*works, asyncio.to_thread(self._end), return_exceptions=True)
 
-    async def _work(
-        self, files: Iterator[Resource], fetch: Callable[[str, Resource], Awaitable[None]]
-    ) -> None:
+    def _end(self) -> None:
+        """Let no thread store anything more; one whose answer is still on its way goes on until it has come."""
+        with self.turn:
+            self.ended = True
+
+    def _fetch_whole(self, files: Iterator[Resource], loop: asyncio.AbstractEventLoop) -> None:
+        """Fetch small files, in a thread; of each nothing is written before all of it is right.
+
+        A thread that went back to the event loop with every file would cost as much as the files themselves.
+        """
+        for file in files:
+            if self.ended or self.problems:
+                return
+            with self._noting_problems(file):
+                content = self.bucket.content(self._key_of(file), file.bytes)
+                if content is None:
+                    raise FileNotFoundError
+                # Threads that store at once take Python's lock from each other at every call of the system.
+                with self.turn:
+                    if self.ended or self.problems:
+                        return
+                    _check(file, len(content), sha256(content).hexdigest())
+                    self.write(file.path, content)
+                    loop.call_soon_threadsafe(self.received, len(content))
+
+    async def _fetch_in_parts(self, files: Iterator[Resource]) -> None:
         for file in files:
             if self.problems:
                 return
-            try:
-                await fetch(JobKey(self.key.run, self.key.job, file.path).text, file)
-            except FileNotFoundError:
-                self.problems.append(f"{file.path!r}: it is not in the bucket")
-            except _WrongError as error:
-                self.problems.append(f"{file.path!r}: {error}")
+            with self._noting_problems(file):
+                await self._in_parts(self._key_of(file), file)
 
-    async def _whole(self, key: str, file: Resource) -> None:
-        """Fetch a file of which nothing is written before all of it is right."""
+    def _key_of(self, file: Resource) -> str:
+        return JobKey(self.key.run, self.key.job, file.path).text
+
+    @contextmanager
+    def _noting_problems(self, file: Resource) -> Iterator[None]:
         try:
-            content = await self.bucket.get(key, limit=file.bytes)
-        except TooLargeError as error:
-            raise _too_long(file) from error
-        if content is None:
-            raise FileNotFoundError
-        await _all_ended(asyncio.to_thread(self._store_whole, file, content))
-        self.received(len(content))
+            yield
+        except FileNotFoundError:
+            self.problems.append(f"{file.path!r}: it is not in the bucket")
+        except TooLargeError:
+            self.problems.append(
+                f"{file.path!r}: it has more than the {file.bytes} bytes it declares"
+            )
+        except _WrongError as error:
+            self.problems.append(f"{file.path!r}: {error}")
 
     async def _in_parts(self, key: str, file: Resource) -> None:
         """Fetch a file part by part, with never more on the disk than it declares."""
@@ -210,18 +245,12 @@ class _Fetching:
                 first = ahead[0]
                 yield first.buffer[: await first.reading]
                 self.memory.give_back(ahead.popleft().buffer)
-        except TooLargeError as error:
-            raise _too_long(file) from error
         finally:
             for part_ahead in ahead:
                 part_ahead.reading.cancel()
             await asyncio.gather(*(one.reading for one in ahead), return_exceptions=True)
             for part_ahead in ahead:
                 self.memory.give_back(part_ahead.buffer)
-
-    def _store_whole(self, file: Resource, content: bytes) -> None:
-        _check(file, len(content), sha256(content).hexdigest())
-        self.write(file.path, content)
 
     def write(self, path: str, content: bytes) -> None:
         """Store a file at once."""
@@ -262,10 +291,6 @@ async def _all_ended(*works: Coroutine[Any, Any, None]) -> None:
     for error in found:
         if error is not None:
             raise error
-
-
-def _too_long(file: Resource) -> _WrongError:
-    return _WrongError(f"it has more than the {file.bytes} bytes it declares")
 
 
 def _check(file: Resource, size: int, digest: str) -> None:
