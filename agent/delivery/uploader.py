@@ -288,16 +288,18 @@ class _Supply:
     """Gives files to several workers; the next page is read when one needs it."""
 
     def __init__(self, pages: Iterable[Sequence[OutboxFile]]) -> None:
-        self._rest = iter(pages)
+        self._rest: Iterator[Sequence[OutboxFile]] | None = iter(pages)
         self._ready: deque[OutboxFile] = deque()
         self._turn = asyncio.Lock()
 
     async def next(self) -> OutboxFile | None:
         """Return the next file; None after the last."""
         async with self._turn:
-            while not self._ready:
+            while not self._ready and self._rest is not None:
                 more = await fenced(next, self._rest, None)
                 if more is None:
-                    return None
-                self._ready += more
-            return self._ready.popleft()
+                    # Every worker asks once more: a thread looks for the first of them alone.
+                    self._rest = None
+                else:
+                    self._ready += more
+            return self._ready.popleft() if self._ready else None

@@ -3,9 +3,10 @@
 import asyncio
 import mmap
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -41,6 +42,27 @@ def files(world: World, job: str) -> list[OutboxFile]:
     """Return the one result of a job, which its package is to name."""
     (found,) = results_of(job, world.attempt(job, {"result": b"1"}), Scan())
     return world.run.sent.expect(found)
+
+
+class Pages:
+    """Pages of files.
+
+    Attributes:
+        ends: How often somebody asked for a page after the last one.
+    """
+
+    def __init__(self, pages: Iterable[list[OutboxFile]]) -> None:
+        self._pages = iter(pages)
+        self.ends = 0
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> list[OutboxFile]:
+        for page in self._pages:
+            return page
+        self.ends += 1
+        raise StopIteration
 
 
 @pytest.mark.timeout(60)
@@ -94,6 +116,16 @@ async def test_a_file_that_its_program_has_mapped_is_sent_again(tmp_path: Path) 
     (found,) = results_of("a", output, Scan())
     await uploader.send([world.run.sent.expect(found)])
     assert await world.content("a", "files/result") == b"2"
+
+
+async def test_the_end_of_the_files_is_looked_for_once(tmp_path: Path) -> None:
+    """Not once for each request that there may be at a time: a thread does it, and the last files wait behind them."""
+    world = World.make(tmp_path, folder_bucket(tmp_path / "bucket"))
+    output = world.attempt("a", {str(number): b"1" for number in range(20)})
+    pages = Pages(results_of("a", output, Scan()))
+    await world.uploader().send(map(world.run.sent.expect, pages))
+    assert len(list(world.run.sent.sealed("a"))) == 20
+    assert pages.ends == 1
 
 
 async def test_want_of_descriptors_is_no_fault_of_a_file(tmp_path: Path) -> None:
