@@ -23,6 +23,9 @@ from consumer.pull.folder import Destination, FolderError, edge, new_file, walk
 
 SMALL_BYTES = 1024**2
 """Up to this, a file comes with one answer, and reaches the disk when it is right. Most files are small."""
+STORED_AT_ONCE = 4
+"""Of small ones: more threads take Python's lock from each other at every call of the system, which costs the processor
+more than it saves; fewer would wait for a folder that is on another computer."""
 LARGE_AT_ONCE = 4
 PART_BYTES = 10 * 1024**2
 """What one request asks of a larger one: two of the parts in which the agent sent it, since a store works a sixth more
@@ -133,7 +136,7 @@ class _Fetching:
     received: Received
     memory: _Memory = field(default_factory=_Memory)
     problems: list[str] = field(default_factory=list)
-    turn: threading.Lock = field(default_factory=threading.Lock)
+    turns: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(STORED_AT_ONCE))
     ended: bool = False
 
     async def all(self, files: list[Resource]) -> None:
@@ -163,8 +166,10 @@ class _Fetching:
 
     def _end(self) -> None:
         """Let no thread store anything more; one whose answer is still on its way goes on until it has come."""
-        with self.turn:
-            self.ended = True
+        self.ended = True
+        for _ in range(STORED_AT_ONCE):
+            self.turns.acquire()
+        self.turns.release(STORED_AT_ONCE)
 
     def _fetch_whole(self, files: Iterator[Resource], loop: asyncio.AbstractEventLoop) -> None:
         """Fetch small files, in a thread; of each nothing is written before all of it is right.
@@ -178,8 +183,7 @@ class _Fetching:
                 content = self.bucket.content(self._key_of(file), file.bytes)
                 if content is None:
                     raise FileNotFoundError
-                # Threads that store at once take Python's lock from each other at every call of the system.
-                with self.turn:
+                with self.turns:
                     if self.ended or self.problems:
                         return
                     _check(file, len(content), sha256(content).hexdigest())
