@@ -158,7 +158,7 @@ def test_deadline_keeps_what_is_collected(
 ) -> None:
     """A job ends by itself before its deadline, as a time-out, with the rows it has."""
     deadline = time.time() + DEADLINE_SECONDS
-    with LoopbackHttp(_HoldsThirdPage, owner=demo_site) as site:
+    with LoopbackHttp(_SlowPages, owner=demo_site) as site:
         ended = start_job(
             "quotes",
             MAYFLY_WEBDRIVER_URL=webdriver_url,
@@ -170,14 +170,17 @@ def test_deadline_keeps_what_is_collected(
     assert "summary.md" not in ended.files
 
 
-class _HoldsThirdPage(QuietHandler):
-    """The demo site, whose third page does not come before the deadline."""
+class _SlowPages(QuietHandler):
+    """The demo site, whose three further pages take so long that the last does not come before the deadline.
+
+    None takes the ten seconds after which a job calls a page changed.
+    """
 
     owner: DemoSite
 
     def do_GET(self) -> None:  # noqa: N802 -- the name is the library's
-        if "page=3" in self.path:
-            time.sleep(DEADLINE_SECONDS)
+        if "api/quotes?page=" in self.path and not self.path.endswith("=1"):
+            time.sleep(0.3 * DEADLINE_SECONDS)
         answer = requests.get(f"{self.owner.url}{self.path}", timeout=60)
         kind = {"Content-Type": answer.headers["Content-Type"]}
         self.answer(answer.status_code, answer.content, kind)
