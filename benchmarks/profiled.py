@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 ROWS = 8
+ROOT = Path(__file__).resolve().parents[1]
 KNOWN = {
     "<method 'poll' of 'select.epoll' objects>": "waits for the store, or for threads that sync",
     "<method 'update' of '_hashlib.HASH' objects>": "hashes",
@@ -43,7 +44,7 @@ def main() -> None:
         _handoff(profiler, *arguments)
     rows = []
     for (file, _, name), (_, calls, own, *_) in pstats.Stats(profiler).stats.items():  # type: ignore[attr-defined]
-        where = re.sub(r"^.*/(site-packages|lib/python[^/]*)/", "", file)
+        where = re.sub(r"^.*/(site-packages|lib/python[^/]*)/", "", file.removeprefix(f"{ROOT}/"))
         what = KNOWN.get(name) or (f"{where}: {name}" if where != "~" else name)
         rows.append((own, calls, what))
     rows.sort(reverse=True)
