@@ -47,7 +47,7 @@ def arrival(_: int) -> Findings:
     target = Target("median, s", LIMIT, "s", tuple(seconds))
     worst = f"The longest of {len(seconds)} took {max(seconds):.1f} s, the median {median(seconds):.1f} s."
     note = (
-        "A run commits every 5 seconds at most, and `mayfly pull --watch 1` looks a second after its last look. "
+        "A run commits every 4 seconds at most, and `mayfly pull --watch 1` looks a second after its last look. "
         f"{worst} Server, run and pull share this machine."
     )
     return Findings((case,), (target,), {}, (note,))

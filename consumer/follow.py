@@ -23,8 +23,8 @@ MOST_POINTERS = 10_000
 """Of one poll, those with the smallest keys; the next poll goes on behind them."""
 MOST_LOOKS = 500
 """Batches that one poll looks into; the next goes on with the others."""
-MOST_ENTRIES = 20_000
-"""Of one batch that are read; a run that commits every five seconds has fewer in a day."""
+MOST_ENTRIES = 25_000
+"""Of one batch that are read; a run that commits every four seconds has fewer in a day."""
 MOST_LOG_BYTES = 32 * 1024**2
 """Of one batch's entries together: those of ten thousand jobs have ten megabytes."""
 AT_ONCE = 16

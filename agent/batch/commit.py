@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from agent.contract.entries import MOST_BYTES, MOST_JOBS, Ended
 
-EVERY_SECONDS = 5.0
+EVERY_SECONDS = 4.0
 """From the start of one commit to that of the next; what ends meanwhile goes with it."""
 
 

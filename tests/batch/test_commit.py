@@ -4,20 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.batch.commit import EVERY_SECONDS, in_entries, next_commit
+from agent.batch.commit import in_entries, next_commit
 from agent.contract.entries import MOST_JOBS
 from tests.batch.entries import A, job
 
 
 @pytest.mark.parametrize(
     ("last", "now", "seconds"),
-    [(None, 7.0, 0.0), (10.0, 10.0, 5.0), (10.0, 12.5, 2.5), (10.0, 15.0, 0.0), (10.0, 99.0, 0.0)],
+    [(None, 7.0, 0.0), (10.0, 10.0, 4.0), (10.0, 12.5, 1.5), (10.0, 14.0, 0.0), (10.0, 99.0, 0.0)],
 )
-def test_a_commit_begins_every_five_seconds_at_most(
+def test_a_commit_begins_every_four_seconds_at_most(
     last: float | None, now: float, seconds: float
 ) -> None:
     """The first at once."""
-    assert EVERY_SECONDS == 5.0
     assert next_commit(last, now) == seconds
 
 
