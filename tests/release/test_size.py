@@ -1,4 +1,4 @@
-"""A release that is too large is stopped while it is fetched; tests/run/test_attacks.py has one that packs well."""
+"""A release that is too large is stopped while it is fetched; tests/run/test_attacks.py has those of many files."""
 
 import os
 from pathlib import Path
