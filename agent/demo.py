@@ -43,12 +43,7 @@ def scrapers_folder(named: Path | None) -> Path:
 
 
 def claim_folder(folder: Path, *, by: str = "mayfly demo --dir", marker: str = MARKER) -> None:
-    """Make a folder of our own and mark it, or check that the same command did so earlier.
-
-    Args:
-        folder: The folder.
-        by: The command that writes into it.
-        marker: Name of the file that marks it.
+    """Make a folder of the command `by` and mark it with a file, or check that the same command did so earlier.
 
     Raises:
         UsageError: The folder belongs to somebody else, or cannot be written.
@@ -159,18 +154,10 @@ def _is_free(host: str, port: int) -> bool:
 async def make_release(
     scrapers: Path, repository: Path, site: str, environ: Mapping[str, str]
 ) -> str:
-    """Commit the scrapers' present state to a bare repository, and tag it as the next version if it is new.
+    """Commit the scrapers' present state to a bare repository, tagged as the next version if it is new; return the tag.
 
-    The repository has no work tree, so there is none in which a person's changes could be lost.
-
-    Args:
-        scrapers: The scrapers' folder; its content becomes the root of the repository.
-        repository: The bare repository, made if it is not there.
-        site: URL of the site that the jobs shall scrape.
-        environ: The environment.
-
-    Returns:
-        The newest tag.
+    The repository has no work tree, so there is none in which a person's changes could be lost. `site` is the URL of
+    the site that the jobs shall scrape.
 
     Raises:
         MayflyError: git is missing, or failed.

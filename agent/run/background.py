@@ -9,7 +9,6 @@ from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from agent.base.errors import SecretsError, ShardError, StoreError
@@ -27,7 +26,7 @@ from agent.bucket.store import Bucket
 from agent.contract.facts import Cost, Host
 from agent.contract.ids import process_nonce
 from agent.delivery.recovery import deliver_pending
-from agent.jobs.isolation.choice import Chosen, choose_isolation
+from agent.jobs.isolation.choice import choose_isolation
 from agent.machine.cost import Rate
 from agent.machine.instance import HostFacts, with_facts
 from agent.machine.metadata import read_facts
@@ -78,29 +77,22 @@ class Background:
         self.bucket = self._start(self._open())
         self.secrets = self._start(self._read_secrets())
         self.earlier = self._start(self._deliver_earlier())
-        self.isolation = self._start(self._isolate())
+        self.isolation = self._start(
+            choose_isolation(call.settings, call.places, context.run.run, call.environ, self._log)
+        )
         sweep = asyncio.to_thread(context.spool.sweep, self._log)
         self._start(self._unless_it_fails("sweep", sweep))
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def claim(self, begin: Begin) -> None:
-        """Start to claim the run's batch.
-
-        Args:
-            begin: Puts the beginning.
-        """
+        """Start to claim the run's batch; `begin` puts the beginning."""
         self.session = self._start(self._begin(begin))
         self.settled = self._start(self._settle())
         self.history = self._start(self._open_history())
@@ -139,11 +131,7 @@ class Background:
         return self.facts.result() if self.facts.done() else None
 
     async def cost(self, *, taken_back: bool) -> Cost | None:
-        """Return what the run costs, if it ends now; None where nothing is billed, or nobody knows the price.
-
-        Args:
-            taken_back: Whether EC2 takes the machine away.
-        """
+        """Return what the run costs, if it ends now; None where nothing is billed, or nobody knows the price."""
         self._at_end.set()
         seconds = HURRIED_COST_SECONDS if taken_back else COST_SECONDS
         price = self._price or self._price_task()
@@ -178,20 +166,18 @@ class Background:
             self.unopened = error.with_remedy
             self._log.info("store.retry", reason=str(error))
 
+        call = self._call
+        store, add_secrets = call.settings.store, call.run_logger.add_secrets
         try:
             bucket = await until_answered(
-                self._open_once, seconds=self._context.seconds_left(), again=again
+                lambda: open_bucket(store, call.places.bucket, call.environ, add_secrets),
+                seconds=self._context.seconds_left(),
+                again=again,
             )
         except SecretsError as error:
             raise StoreError(f"no credentials: {error}", remedy=error.remedy) from error
         self.unopened = ""
         return bucket
-
-    async def _open_once(self) -> Bucket:
-        call = self._call
-        return await open_bucket(
-            *(call.settings.store, call.places.bucket, call.environ), call.run_logger.add_secrets
-        )
 
     async def _read_secrets(self) -> dict[str, str]:
         secrets = await until_answered(
@@ -307,24 +293,11 @@ class Background:
         await self._earlier_done()
         return History(await asyncio.shield(self.bucket), session.batch, self._began.started)
 
-    async def _isolate(self) -> Chosen:
-        call = self._call
-        return await choose_isolation(
-            call.settings, call.places, self._context.run.run, call.environ, self._log
-        )
-
 
 async def slot_of_tag(
     facts: HostFacts | None, booted: datetime | None, environ: Mapping[str, str], log: Log
 ) -> datetime | None:
-    """Return the slot that the machine's tag names; waits, bounded, where the tag may be the last slot's still.
-
-    Args:
-        facts: What EC2 said of the machine.
-        booted: When it booted.
-        environ: Where its metadata service is.
-        log: Is told of the wait.
-    """
+    """Return the slot that the machine's tag names; waits, bounded, where the tag may be the last slot's still."""
     slot = facts.slot if facts else None
     while slot is not None and tag_may_change(slot, booted, _now()):
         log.info("slot.tag_is_old", slot=slot.isoformat())

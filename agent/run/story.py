@@ -17,6 +17,7 @@ from agent.machine.host import boot_phases
 from agent.notify.notifier import Notifier
 from agent.notify.outcome import Outcome
 from agent.release.obtain import Obtained
+from agent.release.trial import Decision
 from agent.run.background import Background
 from agent.run.call import Call
 from agent.run.context import RunContext
@@ -24,7 +25,7 @@ from agent.run.draft import MOST_TEXT, Draft
 from agent.run.ending import Ending
 from agent.run.leftovers import end_leftovers
 from agent.run.phases import Phases
-from agent.run.update import Update, on_trial
+from agent.run.update import Update
 from agent.run.work import JobsOfRun
 from agent.secrets.keyring import Keyring
 
@@ -149,9 +150,9 @@ class _Run:
                 self._draft.warn(error.with_remedy)
                 return None
         if obtained is not None:
-            record = on_trial(obtained.record) if obtained.on_trial else obtained.record
+            trial = {"trial": Decision.UNDECIDED.value} if obtained.on_trial else {}
             self._draft.warn(*obtained.warnings)
-            self._draft.note(release=record)
+            self._draft.note(release=obtained.record.model_copy(update=trial))
         return obtained
 
     async def stands_back(self) -> bool:

@@ -1,23 +1,18 @@
 """The release's part in a run: it is obtained, tried, judged, and what it replaced is cleared away."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 
 from agent import __version__
 from agent.base.errors import ReleaseError
 from agent.base.stop import StoppedError
 from agent.batch.log import Store
-from agent.browser import Supervisor
-from agent.config.jobsfile import Job, JobsFile, ReleaseBrowser
+from agent.config.jobsfile import JobsFile
 from agent.contract.facts import RefusedRelease, Release, RolledBack, Stale
 from agent.contract.package import JobRecord
 from agent.contract.releases import Bad, Good, Passed, ReleaseEntry
-from agent.jobs.context import JobContext
 from agent.jobs.interface import Isolation
-from agent.jobs.plan import chosen
-from agent.jobs.runner import run_jobs
 from agent.release.checks import Checks
 from agent.release.context import ReleaseContext
 from agent.release.memory import READ_SECONDS, Memory, Writer
@@ -44,31 +39,10 @@ Results = Callable[[], Sequence[JobRecord]]
 """Returns what became of the run's jobs, as far as is known; of a job that ran once more, the last time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """How a trial ended.
-
-    Attributes:
-        judgement: What becomes of the release.
-        taken_over: The release that took over, and did the rest; None when none did.
-        again: The jobs that ran once more on another release, whoever is to blame.
-    """
-
-    judgement: Judgement
-    taken_over: Installed | None = None
-    again: tuple[str, ...] = ()
-
-
 class Update:
     """What a run does about its release."""
 
     def __init__(self, context: RunContext, keyring: Keyring) -> None:
-        """Make the part of a run.
-
-        Args:
-            context: The run.
-            keyring: What opens what is private.
-        """
         call = context.call
         self._context = context
         self._keyring = keyring
@@ -76,20 +50,16 @@ class Update:
         self._environ = call.environ
         self._log = context.log
         self._releases = ReleaseStore.at(call.places.state, call.places.cache)
-        self._memory = self._memory_of(context)
-
-    def _memory_of(self, context: RunContext) -> Memory:
-        """Return what is known of releases, as this disk has it."""
-        began, settings = context.began, context.settings
-        quiet = any(hint.shard for hint in context.call.shard.hints)
-        return Memory(
+        began = context.began
+        quiet = any(hint.shard for hint in call.shard.hints)
+        self._memory = Memory(
             began.channel,
             Writer(context.run.run, began.host.name, began.deadline, quiet=quiet),
             copy=self._releases.copy,
-            place=settings.store.url or str(context.call.places.bucket),
+            place=call.settings.store.url or str(call.places.bucket),
             now=lambda: datetime.now(UTC),
             log=context.log,
-            seconds=min(READ_SECONDS, settings.job_seconds / 4),
+            seconds=min(READ_SECONDS, call.settings.job_seconds / 4),
             redact=self._redacted,
         )
 
@@ -99,7 +69,8 @@ class Update:
     def last_jobs(self) -> JobsFile | None:
         """Return the jobs of the last good release on this disk, for a guess at what this run will need."""
         try:
-            known = last_here(self._releases, self._good, self._checks)
+            checks = Checks(self._settings.release.jobs, __version__, self._environ)
+            known = last_here(self._releases, self._good, checks)
         except ReleaseError:
             return None
         return known.jobs if known else None
@@ -107,10 +78,6 @@ class Update:
     @property
     def _good(self) -> tuple[Good, ...]:
         return self._memory.known.good(__version__)
-
-    @property
-    def _checks(self) -> Checks:
-        return Checks(self._settings.release.jobs, __version__, self._environ)
 
     async def obtain(
         self, isolation: Callable[[], Awaitable[Isolation]], bucket: Awaitable[Store]
@@ -168,42 +135,41 @@ class Update:
         return tuple(self._memory.problems)
 
     async def tidy(self, record: Release) -> None:
-        """Clear away what no run needs any more; only after the commit, and for a bounded time.
-
-        Args:
-            record: The release that ran.
-        """
+        """Clear away what no run needs any more, but the release that ran; after the commit, for a bounded time."""
         await self._memory.compact()
         grown = record.trial is not None or bool(record.refused)
         budget = self._settings.limits.disk
         await prune(self._obtaining, record.commit, budget=budget, grown=grown)
 
-    async def end_trial(self, release: Installed, results: Results, rerun: Rerun) -> Verdict:
-        """Judge a release on trial by its jobs; those whose failure it may have caused run again on the last good one.
+    async def end_trial(
+        self, obtained: Obtained, results: Results, rerun: Rerun
+    ) -> tuple[Release, str]:
+        """Judge a release by its jobs; those whose failure it may have caused run again on the last good one.
 
-        Args:
-            release: The release on trial.
-            results: What became of its jobs.
-            rerun: Runs jobs once more.
+        Returns:
+            What the manifest says of the release from now on, and why it failed its trial, if it did.
         """
-        first = tuple(results())
-        guilty = guilty_of(first)
-        if not has_fallback(self._releases, self._good, release.commit):
+        release, first = obtained.release, tuple(results())
+        other: Installed | None = None
+        names: tuple[str, ...] = ()
+        if has_fallback(self._releases, self._good, release.commit):
+            guilty = guilty_of(first)
+            if guilty:
+                self._mark(release, judge(first, (), guilty).reason)
+                await self._memory.send()
+            other, names = await self._to_ask(release, first)
+            if other and names:
+                self._log.warning("release.asks_last_good", ref=other.ref, jobs=names)
+                await rerun(other, names)
+            second = [result for result in results() if result.name in names]
+            judgement = judge(first, second, guilty)
+        else:
             judgement = judge_alone(first)
-            await self._apply(judgement, release, first)
-            return Verdict(judgement)
-        if guilty:
-            self._mark(release, judge(first, (), guilty).reason)
-            await self._memory.send()
-        other, names = await self._to_ask(release, first)
-        if other and names:
-            self._log.warning("release.asks_last_good", ref=other.ref, jobs=names)
-            await rerun(other, names)
-        second = [result for result in results() if result.name in names]
-        judgement = judge(first, second, guilty)
         await self._apply(judgement, release, first)
-        failed = judgement.decision is Decision.BAD
-        return Verdict(judgement, other if failed and names else None, names)
+        record = after_trial(obtained.record, release, judgement)
+        if other and names and judgement.decision is Decision.BAD:
+            record = taken_over(record, release, other, names)
+        return record, judgement.reason
 
     async def _to_ask(
         self, release: Installed, results: Sequence[JobRecord]
@@ -274,82 +240,39 @@ class Update:
         self._memory.contact(stale_since=since)
 
 
-def on_trial(record: Release) -> Release:
-    """Return what the plan says of a release that has not proved itself yet."""
-    return record.model_copy(update={"trial": Decision.UNDECIDED.value})
+def after_trial(record: Release, release: Installed, judgement: Judgement) -> Release:
+    """Return what the manifest says of a release that was tried; `record` is what it said before."""
+    changes: dict[str, object] = {"trial": judgement.decision.value}
+    if judgement.decision is Decision.BAD:
+        refused = RefusedRelease(
+            ref=release.ref, commit=release.commit, kind="trial", reason=judgement.reason
+        )
+        changes["refused"] = (*record.refused, refused)
+    return record.model_copy(update=changes)
 
 
-def after_trial(record: Release, release: Installed, verdict: Verdict, now: datetime) -> Release:
-    """Return what the manifest says of the release after its trial.
-
-    Args:
-        record: What it said before.
-        release: The release on trial.
-        verdict: How the trial ended.
-        now: The time (aware).
-    """
-    judgement, other = verdict.judgement, verdict.taken_over
-    tried = record.model_copy(update={"trial": judgement.decision.value})
-    if judgement.decision is not Decision.BAD:
-        return tried
-    refused = RefusedRelease(
-        ref=release.ref, commit=release.commit, kind="trial", reason=judgement.reason
+def taken_over(
+    record: Release, release: Installed, other: Installed, again: tuple[str, ...]
+) -> Release:
+    """Return what the manifest says once another release has taken over, on which jobs ran again."""
+    now, before = datetime.now(UTC), record.stale  # the release on trial was not the newest either
+    reason = record.refused[-1].reason
+    stale = Stale(
+        wanted=before.wanted if before else release.ref,
+        reason=before.reason if before else f"it failed its trial: {reason}",
+        age_seconds=max(0.0, (now - other.marker.fetched).total_seconds()),
+        since=(before and before.since) or now,
     )
-    tried = tried.model_copy(update={"refused": (*record.refused, refused)})
-    if other is None:
-        return tried
-    age = max(0.0, (now - other.marker.fetched).total_seconds())
-    before = record.stale  # the release on trial was not the newest either
-    return tried.model_copy(
+    return record.model_copy(
         update={
             "repository": other.marker.repository,
             "ref": other.ref,
             "commit": other.commit,
             "fetched": other.marker.fetched,
             "verified_by": other.marker.verified_by,
-            "stale": Stale(
-                wanted=before.wanted if before else release.ref,
-                reason=before.reason if before else f"it failed its trial: {judgement.reason}",
-                age_seconds=age,
-                since=(before and before.since) or now,
-            ),
+            "stale": stale,
             "rolled_back_from": RolledBack(
-                ref=release.ref,
-                commit=release.commit,
-                reason=judgement.reason,
-                jobs=verdict.again,
+                ref=release.ref, commit=release.commit, reason=reason, jobs=again
             ),
         }
     )
-
-
-async def run_again(
-    release: Installed,
-    names: tuple[str, ...],
-    *,
-    context: JobContext,
-    settle: Callable[[ReleaseBrowser | None, tuple[Job, ...]], Awaitable[Supervisor | None]],
-    sessions: int,
-    ended: Callable[[JobContext, Job, JobRecord], Awaitable[None]],
-) -> None:
-    """Run jobs once more, on another release than the one they failed on.
-
-    Args:
-        release: The other release.
-        names: The jobs.
-        context: What the jobs shared the first time.
-        settle: Returns the browser that jobs need.
-        sessions: Browser sessions at once.
-        ended: Told of each result.
-    """
-    jobs = chosen(release.jobs.job, frozenset(names))
-    again = replace(
-        context,
-        tree=release.tree,
-        programs=release.programs,
-        ref=release.ref,
-        commit=release.commit,
-    )
-    if any(job.browser for job in jobs):
-        again = replace(again, browser=await settle(release.jobs.browser, jobs))
-    await run_jobs(jobs, sessions, again, partial(ended, again))

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from dataclasses import replace
 from functools import partial
 
 from agent.base.errors import SecretsError
@@ -20,15 +20,17 @@ from agent.delivery.spool import Finished
 from agent.jobs.context import JobContext
 from agent.jobs.interface import Isolation
 from agent.jobs.job import keeps_checkpoint
+from agent.jobs.plan import chosen
 from agent.jobs.runner import run_jobs
 from agent.jobs.worktree import WorkingTrees
 from agent.release.obtain import Obtained
+from agent.release.store import Installed
 from agent.release.trial import may_run_again
 from agent.run.background import Background
 from agent.run.context import RunContext
 from agent.run.draft import Draft
 from agent.run.phases import Phases
-from agent.run.update import Update, after_trial, run_again
+from agent.run.update import Update
 from agent.secrets.keyring import Keyring
 
 
@@ -106,8 +108,7 @@ class JobsOfRun:
         jitter = random.uniform(0, call.settings.limits.jitter)  # noqa: S311 -- no secret
         await call.stop.pause(jitter)
         with self._phases.measure("jobs"):
-            sessions = call.settings.browser.sessions
-            await run_jobs(self.jobs, sessions, context, partial(self._ended, context))
+            await self._run_jobs(self.jobs, context)
             if obtained.on_trial:
                 await self._end_trial(obtained, update, browser, context)
         if not obtained.on_trial:
@@ -115,6 +116,10 @@ class JobsOfRun:
         past = self._past
         if past is not None and past.done() and not past.exception() and past.result().cut:
             self._draft.warn("the bucket holds too much to find what every job produced before")
+
+    async def _run_jobs(self, jobs: tuple[Job, ...], context: JobContext) -> None:
+        sessions = self._context.settings.browser.sessions
+        await run_jobs(jobs, sessions, context, partial(self._ended, context))
 
     def _on_batch_change(self, decision: Work | StandBack) -> None:
         """Leave out what other runs of the batch have done meanwhile, or stop if one of them has the batch."""
@@ -128,20 +133,25 @@ class JobsOfRun:
         self, obtained: Obtained, update: Update, browser: Prewarm, context: JobContext
     ) -> None:
         """Judge a new release; what it broke runs once more on the last good one, in this run."""
-        release = obtained.release
-        rerun = partial(
-            run_again,
-            context=context,
-            settle=browser.settle,
-            sessions=self._context.settings.browser.sessions,
-            ended=self._ended,
-        )
+
+        async def rerun(other: Installed, names: tuple[str, ...]) -> None:
+            jobs = chosen(other.jobs.job, frozenset(names))
+            again = replace(
+                context,
+                tree=other.tree,
+                programs=other.programs,
+                ref=other.ref,
+                commit=other.commit,
+            )
+            if any(job.browser for job in jobs):
+                again = replace(again, browser=await browser.settle(other.jobs.browser, jobs))
+            await self._run_jobs(jobs, again)
+
         self._on_trial = False
-        verdict = await update.end_trial(release, lambda: self.results, rerun)
-        record = after_trial(obtained.record, release, verdict, datetime.now(UTC))
+        record, reason = await update.end_trial(obtained, lambda: self.results, rerun)
         self._draft.note(release=record)
-        if verdict.judgement.reason:
-            self._draft.warn(f"{release.ref} failed its trial: {verdict.judgement.reason}")
+        if reason:
+            self._draft.warn(f"{obtained.release.ref} failed its trial: {reason}")
         await self.plan()
         await self._delivery.release()
 
@@ -216,7 +226,10 @@ class JobsOfRun:
         )
         hold = self._on_trial and may_run_again(record)
         await self._delivery.ended(finished, hold=hold)
-        context.progress.ended(_end_of(record))
+        succeeded, attempts = record.status is JobStatus.SUCCEEDED, len(record.attempts)
+        context.progress.ended(
+            JobEnd(record.name, record.status.value, succeeded, attempts, record.seconds)
+        )
         self._context.log.info(
             "job.ended",
             job=record.name,
@@ -225,9 +238,3 @@ class JobsOfRun:
             message=record.message,
             seconds=round(record.seconds, 3),
         )
-
-
-def _end_of(record: JobRecord) -> JobEnd:
-    succeeded = record.status is JobStatus.SUCCEEDED
-    attempts = len(record.attempts)
-    return JobEnd(record.name, record.status.value, succeeded, attempts, record.seconds)

@@ -11,17 +11,16 @@ from tests.bucket.layout import ENTRIES
 from tests.machine.inside import BUCKET, EC2, MAYFLY, REPOSITORY, Inside, Row, ran
 from tests.parts.missing import program
 from tests.parts.waiting import wait_until
-from tests.run.bench import Ran
+from tests.run.bench import Ran, job
 
 pytestmark = pytest.mark.timeout(1800)
 
 HERE = Path(__file__).parent
-NEIGHBOUR = """
-    [[job]]
-    name = "neighbour"
-    command = ["sh", "-c", "echo mine > $MAYFLY_OUTPUT_DIR/secret; for i in 1 2 3 4 5 6 7 8; do date; sleep 1; done"]
-    expect = { min_files = 1 }
-"""
+NEIGHBOUR = job(
+    "neighbour",
+    "echo mine > $MAYFLY_OUTPUT_DIR/secret; for i in 1 2 3 4 5 6 7 8; do date; sleep 1; done",
+    expect={"min_files": 1},
+)
 
 
 def no_units_left(inside: Inside) -> bool:
@@ -33,8 +32,8 @@ def no_units_left(inside: Inside) -> bool:
 
 def ends(ran: Ran, row: Row, what: str) -> dict[str, tuple[str, str | None]]:
     """Return how the jobs of a run ended: status and cause, by name; and print it."""
-    for job in ran.outcome["jobs"]:
-        row(f"{what}: {job['name']}", f"{job['status']}, {job['cause']}: {job['message'][:80]}")
+    for one in ran.outcome["jobs"]:
+        row(f"{what}: {one['name']}", f"{one['status']}, {one['cause']}: {one['message'][:80]}")
     return {job["name"]: (job["status"], job["cause"]) for job in ran.outcome["jobs"]}
 
 
@@ -48,54 +47,33 @@ def check_tries(report: dict[str, dict[str, str]], row: Row, who: str) -> None:
     assert {name: why for name, why in report["worked"].items() if why} == {}
 
 
-CONTRACT = """
-    [[job]]
-    name = "environment"
-    command = ["env"]
-    env = { GREETING = "good day", ODD = "a\\n\\"b\\" $HOME %n \\\\" }
-    matrix = { shop = ["north"] }
-    secrets = ["TOKEN"]
-
-    [[job]]
-    name = "files"
-    command = ["sh", "files.sh"]
-
-    [[job]]
-    name = "after"
-    needs = ["files"]
-    command = ["sh", "-c", "yes | head -1; echo > $MAYFLY_OUTPUT_DIR/n; test $MAYFLY_ATTEMPT = 2 || exit 75"]
-
-    [[job]]
-    name = "code-203"
-    command = ["sh", "-c", "exit 203"]
-
-    [[job]]
-    name = "segfault"
-    command = ["sh", "-c", "kill -SEGV $$"]
-
-    [[job]]
-    name = "terminated"
-    command = ["sh", "-c", "kill -TERM $$"]
-
-    [[job]]
-    name = "cannot-start"
-    command = ["./broken"]
-
-    [[job]]
-    name = "polite"
-    timeout = "3s"
-    command = ["sh", "-c", "trap 'echo whole > $MAYFLY_OUTPUT_DIR/whole; exit 0' TERM; while :; do sleep 0.1; done"]
-
-    [[job]]
-    name = "deaf"
-    timeout = "3s"
-    command = ["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"]
-
-    [[job]]
-    name = "flood"
-    command = ["sh", "-c", "head -c 20000000 /dev/zero | tr '\\\\0' x; echo; echo the end; exit 1"]
-"""
-
+FOREVER = "while :; do sleep 0.1; done"
+CONTRACT = [
+    job(
+        "environment",
+        ["env"],
+        env={"GREETING": "good day", "ODD": 'a\n"b" $HOME %n \\'},
+        matrix={"shop": ["north"]},
+        secrets=["TOKEN"],
+    ),
+    job("files", ["sh", "files.sh"]),
+    job(
+        "after",
+        "yes | head -1; echo > $MAYFLY_OUTPUT_DIR/n; test $MAYFLY_ATTEMPT = 2 || exit 75",
+        needs=["files"],
+    ),
+    job("code-203", "exit 203"),
+    job("segfault", "kill -SEGV $$"),
+    job("terminated", "kill -TERM $$"),
+    job("cannot-start", ["./broken"]),
+    job(
+        "polite",
+        f"trap 'echo whole > $MAYFLY_OUTPUT_DIR/whole; exit 0' TERM; {FOREVER}",
+        timeout="3s",
+    ),
+    job("deaf", f"trap '' TERM; {FOREVER}", timeout="3s"),
+    job("flood", "head -c 20000000 /dev/zero | tr '\\0' x; echo; echo the end; exit 1"),
+]
 FILES = """
     set -e
     cd "$MAYFLY_OUTPUT_DIR"
@@ -111,7 +89,7 @@ FILES = """
 def test_the_contract_of_a_job_holds_in_a_unit(inside: Inside, row: Row) -> None:
     """Environment, files, memory, exit codes, signals, retries, grace and floods are those of a process."""
     files = {"files.sh": FILES, "broken": "#!/no/such/interpreter\n"}
-    inside.release(CONTRACT, files)
+    inside.release("".join(CONTRACT), files)
     first = inside.run("--job", "files", limits__isolation="systemd")
     assert first.code == 0, first.stderr
     ran = inside.run(
@@ -167,7 +145,7 @@ def assert_environment(ran: Ran) -> None:
 
 def test_what_no_job_may_do_is_refused(inside: Inside, row: Row) -> None:
     """From inside a job: credentials, sockets, other jobs, the system, more than its limits; the useful works."""
-    spy = '[[job]]\nname = "spy"\ncommand = ["sh", "-c", "exec python3 spy.py"]\ntimeout = "10m"\n'
+    spy = job("spy", "exec python3 spy.py", timeout="10m")
     inside.release(spy + NEIGHBOUR, {"spy.py": (HERE / "spy.py").read_text()})
     inside.environ = {"AWS_SECRET_ACCESS_KEY": "CANARY-of-the-agent", **EC2}
     try:
@@ -186,30 +164,21 @@ def test_what_no_job_may_do_is_refused(inside: Inside, row: Row) -> None:
     assert ran.outcome["warnings"] == []
 
 
-HOSTILE = """
-    [[job]]
-    name = "fork-bomb"
-    timeout = "15s"
-    command = ["bash", "-c", "b() { b | b & }; b; sleep 300"]
-
-    [[job]]
-    name = "large-file"
-    command = ["sh", "-c", "head -c 10G /dev/zero > $MAYFLY_OUTPUT_DIR/large"]
-
-    [[job]]
-    name = "survivors"
-    command = ["sh", "survivors.sh"]
-
-    [[job]]
-    name = "hog"
-    command = ["python3", "-c", "x = []\\nwhile True: x.append(bytearray(10_000_000))"]
-    memory = "200MiB"
-
-    [[job]]
-    name = "forked-hog"
-    command = ["bash", "-c", "for i in 1 2 3 4; do python3 hog.py & done; wait"]
-    memory = "300MiB"
-"""
+HOSTILE = [
+    job("fork-bomb", ["bash", "-c", "b() { b | b & }; b; sleep 300"], timeout="15s"),
+    job("large-file", "head -c 10G /dev/zero > $MAYFLY_OUTPUT_DIR/large"),
+    job("survivors", ["sh", "survivors.sh"]),
+    job(
+        "hog",
+        ["python3", "-c", "x = []\nwhile True: x.append(bytearray(10_000_000))"],
+        memory="200MiB",
+    ),
+    job(
+        "forked-hog",
+        ["bash", "-c", "for i in 1 2 3 4; do python3 hog.py & done; wait"],
+        memory="300MiB",
+    ),
+]
 
 SURVIVORS = """
     exec 2>/dev/null
@@ -225,7 +194,7 @@ SURVIVORS = """
 def test_hostile_jobs_are_contained_and_the_neighbour_succeeds(inside: Inside, row: Row) -> None:
     """A fork bomb, 10 GB, memory without end, and processes that leave every session: all of it ends with its unit."""
     hog = "import time\nx = bytearray(200_000_000)\ntime.sleep(300)\n"
-    inside.release(HOSTILE + NEIGHBOUR, {"survivors.sh": SURVIVORS, "hog.py": hog})
+    inside.release("".join(HOSTILE) + NEIGHBOUR, {"survivors.sh": SURVIVORS, "hog.py": hog})
     ran = inside.run(limits__jobs="6", limits__grace="3s", limits__file="300MiB")
     assert ends(ran, row, "hostile") == {
         "fork-bomb": ("timed_out", "timeout"),
@@ -239,20 +208,14 @@ def test_hostile_jobs_are_contained_and_the_neighbour_succeeds(inside: Inside, r
     assert inside.sh("pgrep -f 'sleep 100[1-5]' || true") == ""
 
 
-FILLS = """
-    [[job]]
-    name = "fills"
-    command = ["sh", "-c", "for i in $(seq 1000); do head -c 50M /dev/zero > {place}/$i; sleep 0.2; done"]
-"""
-
-
-@pytest.mark.parametrize(("place", "output"), [("$HOME", ""), (".", 'output = "."')])
+@pytest.mark.parametrize(("place", "keys"), [("$HOME", {}), (".", {"output": "."})])
 def test_a_job_that_fills_the_disk_is_ended(
-    inside: Inside, row: Row, place: str, output: str
+    inside: Inside, row: Row, place: str, keys: dict[str, str]
 ) -> None:
     """Many files, each within its limit: before the disk is full the job that occupies most is ended."""
     free = int(inside.sh("df -k --output=avail /var/lib/mayfly | tail -1")) // 1024
-    inside.release(f"{FILLS.format(place=place)}    {output}\n{NEIGHBOUR}")
+    fills = f"for i in $(seq 1000); do head -c 50M /dev/zero > {place}/$i; sleep 0.2; done"
+    inside.release(job("fills", fills, **keys) + NEIGHBOUR)
     ran = inside.run(limits__free=f"{free - 400}MiB")
     assert ends(ran, row, f"fills the disk in {place}") == {
         "fills": ("failed", "out_of_disk"),
@@ -260,32 +223,22 @@ def test_a_job_that_fills_the_disk_is_ended(
     }, ran.stderr
 
 
-BESIDE = """
-    [[job]]
-    name = "dot"
-    command = ["python3", "scrape.py"]
-    output = "."
-
-    [[job]]
-    name = "folder"
-    command = ["sh", "-c", "test $MAYFLY_OUTPUT_DIR = $PWD/out && echo 2 > out/new.csv && echo > stray.csv"]
-    output = "out"
-
-    [[job]]
-    name = "again"
-    command = ["sh", "-c", "test ! -e half.csv && echo $MAYFLY_ATTEMPT > half.csv && test $MAYFLY_ATTEMPT = 2"]
-    output = "."
-    retries = 1
-
-    [[job]]
-    name = "fails"
-    command = ["python3", "scrape.py"]
-
-    [[job]]
-    name = "goes-on"
-    command = ["sh", "-c", "echo 1 > books.csv; exit 0"]
-"""
-
+BESIDE = [
+    job("dot", ["python3", "scrape.py"], output="."),
+    job(
+        "folder",
+        "test $MAYFLY_OUTPUT_DIR = $PWD/out && echo 2 > out/new.csv && echo > stray.csv",
+        output="out",
+    ),
+    job(
+        "again",
+        "test ! -e half.csv && echo $MAYFLY_ATTEMPT > half.csv && test $MAYFLY_ATTEMPT = 2",
+        output=".",
+        retries=1,
+    ),
+    job("fails", ["python3", "scrape.py"]),
+    job("goes-on", "echo 1 > books.csv; exit 0"),
+]
 SCRAPE = """
     import os
     open("books.csv", "a").write("title\\n")
@@ -309,7 +262,7 @@ def release_is_untouched(inside: Inside) -> bool:
 def test_results_beside_the_code_come_from_a_copy_of_the_jobs_own(inside: Inside, row: Row) -> None:
     """With `output`, each attempt works in a copy; without, it cannot write there, and is told where it can."""
     files = {"scrape.py": SCRAPE, "known.csv": "old\n", "out/old.csv": "old\n"}
-    inside.release(BESIDE, files)
+    inside.release("".join(BESIDE), files)
     ran = inside.run()
     assert ends(ran, row, "beside its code") == {
         "dot": ("succeeded", None),
@@ -335,17 +288,9 @@ def test_results_beside_the_code_come_from_a_copy_of_the_jobs_own(inside: Inside
     assert no_units_left(inside)
 
 
-INTRUDER = """
-    [[job]]
-    name = "intruder"
-    command = ["python3", "intruder.py"]
-    output = "."
-
-    [[job]]
-    name = "private"
-    command = ["sh", "-c", "echo mine > out/private.csv; sleep 40"]
-    output = "out"
-"""
+INTRUDER = job("intruder", ["python3", "intruder.py"], output=".") + job(
+    "private", "echo mine > out/private.csv; sleep 40", output="out"
+)
 
 
 def test_a_job_in_a_copy_reaches_neither_the_release_nor_another_copy(
@@ -365,14 +310,7 @@ def test_a_job_in_a_copy_reaches_neither_the_release_nor_another_copy(
     assert release_is_untouched(inside)
 
 
-RESUMES = """
-    [[job]]
-    name = "resumes"
-    command = ["sh", "resumes.sh"]
-    state = "checkpoint"
-    output = "."
-    timeout = "20s"
-"""
+RESUMES = job("resumes", ["sh", "resumes.sh"], state="checkpoint", output=".", timeout="20s")
 PAGES = """
     cat "$MAYFLY_STATE_DIR/page" > before.csv 2>/dev/null || echo none > before.csv
     echo 7 > "$MAYFLY_STATE_DIR/page"
@@ -475,16 +413,9 @@ url = "s3://scraped/prod"
 url = "http://127.0.0.1:9"
 port = 0
 """
-TRIED = """
-    [[job]]
-    name = "who"
-    command = ["sh", "-c", "cat /proc/self/cgroup; id -u; ls /root/agent.toml /etc/mayfly; true"]
-
-    [[job]]
-    name = "dot"
-    command = ["python3", "scrape.py"]
-    output = "."
-"""
+TRIED = job("who", "cat /proc/self/cgroup; id -u; ls /root/agent.toml /etc/mayfly; true") + job(
+    "dot", ["python3", "scrape.py"], output="."
+)
 TRIAL = "/root/trial"
 
 
@@ -524,15 +455,7 @@ def test_a_trial_on_a_computer_with_systemd_has_the_machines_isolation(
     assert inside.sh(f"ls -A {TRIAL}").split() == [".mayfly-as-machine", "bucket", "state"]
 
 
-LONG = """
-    [[job]]
-    name = "long"
-    command = ["sh", "long.sh"]
-
-    [[job]]
-    name = "ok"
-    command = ["true"]
-"""
+LONG = job("long", ["sh", "long.sh"]) + job("ok", ["true"])
 
 
 def test_a_killed_agent_leaves_nothing_that_the_next_run_does_not_end(
@@ -566,8 +489,7 @@ def test_a_killed_agent_leaves_nothing_that_the_next_run_does_not_end(
 
 def test_a_unit_is_hardened_and_shows_no_secret(inside: Inside, row: Row) -> None:
     """`systemd-analyze security` gives at most 1.5; a unit's properties, which all may read, have no secret."""
-    job = '[[job]]\nname = "waits"\ncommand = ["sleep", "1007"]\nsecrets = ["TOKEN"]\ntimeout = "90s"\n'
-    inside.release(job)
+    inside.release(job("waits", ["sleep", "1007"], secrets=["TOKEN"], timeout="90s"))
     command = inside.command(secrets__source="/etc/mayfly/secrets.env", limits__grace="1s")
     inside.sh(f"nohup setsid {command} > /root/waits.log 2>&1 &")
     wait_until(

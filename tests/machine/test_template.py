@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,19 @@ from tests.parts.repo import make_signer
 PACKER = ROOT / "packer"
 SCRIPTS = sorted(path for path in PACKER.rglob("*.sh"))
 QUIET = {**os.environ, "CHECKPOINT_DISABLE": "1"}
+
+
+def script(path: Path, text: str) -> Path:
+    """Write a program that stands in for another."""
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def ami(environ: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+    """Try to build Amazon's image."""
+    command = [str(PACKER / "ami.sh"), str(PACKER / "agent.example.toml")]
+    return completed(command, environ=environ)
 
 
 def blocks(kind: str) -> list[dict[str, Any]]:
@@ -72,6 +86,9 @@ def test_the_full_text_parses_and_requires_imdsv2() -> None:
     (base,) = source["source_ami_filter"]
     assert base["owners"] == ["amazon"]
     assert base["most_recent"] is True
+    # The newest image of a pattern that several kernels match would be any of them.
+    name = base["filters"]["name"]
+    assert name == "al2023-ami-2023.*-kernel-${var.kernel}-${var.arch}"
     assert blocks("packer")[0]["required_plugins"]
 
 
@@ -82,13 +99,6 @@ def test_a_builder_ends_itself_whatever_becomes_of_packer() -> None:
     assert source["shutdown_behavior"] == "terminate"
     steps = json.dumps(blocks("build"))
     assert 0 < steps.index("/run/systemd/shutdown/scheduled") < steps.index("provision.sh amazon")
-
-
-def test_the_base_is_of_one_kernel() -> None:
-    """The newest image of a pattern that several kernels match would be any of them."""
-    (base,) = amazon()["source_ami_filter"]
-    name = base["filters"]["name"]
-    assert name == "al2023-ami-2023.*-kernel-${var.kernel}-${var.arch}"
 
 
 def test_what_is_fenced_is_only_what_old_packers_refuse() -> None:
@@ -129,21 +139,14 @@ def systemctl(*words: str) -> str:
 @pytest.mark.parametrize("broken", ["", "--check"])
 def test_a_kernel_that_cannot_keep_the_fence_ends_the_build(tmp_path: Path, broken: str) -> None:
     """Whether the rules cannot be put up, or are not there afterwards; with a kernel that can, the build goes on."""
-    fence = tmp_path / "fence.sh"
-    fence.write_text(f'#!/bin/sh\n[ "$1" != "{broken}" ]\n')
-    fence.chmod(0o755)
-    done = build_fence(fence)
+    fence = script(tmp_path / "fence.sh", f'#!/bin/sh\n[ "$1" != "{broken}" ]\n')
+    command, environ = [str(PACKER / "provision" / "fence.sh")], {**os.environ, "FENCE": str(fence)}
+    done = completed(command, environ=environ)
     assert (done.returncode, "choose another base" in done.stderr) == (1, True)
-    fence.write_text(f'#!/bin/sh\necho "$1" >>{tmp_path}/said\n')
-    assert build_fence(fence).returncode == 0
+    script(fence, f'#!/bin/sh\necho "$1" >>{tmp_path}/said\n')
+    assert completed(command, environ=environ).returncode == 0
     assert (tmp_path / "said").read_text() == "\n--check\n"
     assert "step ./fence.sh\n" in (PACKER / "provision/provision.sh").read_text("utf-8")
-
-
-def build_fence(fence: Path) -> "subprocess.CompletedProcess[str]":
-    """Run the build's step with a fence that stands in."""
-    command = [str(PACKER / "provision" / "fence.sh")]
-    return completed(command, environ={**os.environ, "FENCE": str(fence)})
 
 
 STUBS = {
@@ -162,8 +165,7 @@ def packages(folder: Path, **given: str) -> "subprocess.CompletedProcess[str]":
     tools = folder / "tools"
     tools.mkdir(exist_ok=True)
     for name, text in STUBS.items():
-        (tools / name).write_text(f"#!/bin/bash\n{text}\n")
-        (tools / name).chmod(0o755)
+        script(tools / name, f"#!/bin/bash\n{text}\n")
     environ = {
         "PATH": f"{tools}:{os.environ['PATH']}",
         "ROOT": str(folder),
@@ -218,20 +220,12 @@ esac
 @pytest.mark.parametrize(("takes", "code"), [("1-", 0), ("1,2", 1)], ids=["all", "not all"])
 def test_the_kernel_is_told_to_end_a_panic(tmp_path: Path, takes: str, code: int) -> None:
     """Every kernel of Amazon's image gets the words; grubby, here a stand-in, that does not take all ends the build."""
-    grubby = tmp_path / "grubby"
-    grubby.write_text(GRUBBY)
-    grubby.chmod(0o755)
-    done = completed(
-        [str(PACKER / "provision" / "kernel.sh")],
-        environ={
-            "PATH": f"{tmp_path}:/usr/bin:/bin",
-            "KEPT": str(tmp_path / "kept"),
-            "TAKES": takes,
-        },
-    )
+    script(tmp_path / "grubby", GRUBBY)
+    kept = tmp_path / "kept"
+    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "KEPT": str(kept), "TAKES": takes}
+    done = completed([str(PACKER / "provision" / "kernel.sh")], environ=environ)
     assert done.returncode == code, done.stderr
-    kept = (tmp_path / "kept").read_text()
-    assert kept == "panic=10 rd.emergency=poweroff rd.shell=0\n"
+    assert kept.read_text() == "panic=10 rd.emergency=poweroff rd.shell=0\n"
     assert ("did not take rd.shell=0" in done.stderr) == bool(code)
 
 
@@ -250,22 +244,16 @@ def test_no_amazon_image_without_credentials(tmp_path: Path) -> None:
     """The first thing said is what is missing, and what to do about it; nothing is built."""
     environ = {key: value for key, value in QUIET.items() if not key.startswith("AWS_")}
     environ |= {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path)}
-    done = completed([str(PACKER / "ami.sh"), str(PACKER / "agent.example.toml")], environ=environ)
-    assert done.returncode == 1
-    assert done.stdout == ""
+    done = ami(environ)
+    assert (done.returncode, done.stdout) == (1, "")
     assert "no AWS account to build in" in done.stderr
     assert "AWS_PROFILE" in done.stderr
 
 
 def test_an_old_packer_is_refused_for_amazon(aws_stand_in: Aws, tmp_path: Path) -> None:
     """With an account, but with a Packer that would leave IMDSv1 open, nothing is built either."""
-    old = tmp_path / "packer"
-    old.write_text("#!/bin/sh\necho 'Packer v1.6.6'\n")
-    old.chmod(0o755)
-    done = completed(
-        [str(PACKER / "ami.sh"), str(PACKER / "agent.example.toml")],
-        environ={**QUIET, **aws_stand_in.environ, "PATH": f"{tmp_path}:{QUIET['PATH']}"},
-    )
+    script(tmp_path / "packer", "#!/bin/sh\necho 'Packer v1.6.6'\n")
+    done = ami({**QUIET, **aws_stand_in.environ, "PATH": f"{tmp_path}:{QUIET['PATH']}"})
     assert done.returncode == 1
     assert "ami: account " in done.stderr
     assert "Packer 1.6.6 cannot require IMDSv2" in done.stderr

@@ -1,4 +1,4 @@
-"""Trees that are too much: for releases that nobody should take."""
+"""A tree that is too much: for a release that nobody should take."""
 
 import hashlib
 import zlib
@@ -28,12 +28,3 @@ def tree_of_zeros(repo: Repo, size: int) -> str:
     tree = repo.git("write-tree")
     repo.git("rm", "--quiet", "--cached", "zeros.bin")
     return tree
-
-
-def tree_of_many(repo: Repo, count: int) -> str:
-    """Make a tree of `count` files, all the same; return its id."""
-    blob = repo.git("hash-object", "-w", "jobs.toml")
-    lines = "".join(f"100644 blob {blob}\tf{number:06d}\n" for number in range(count))
-    listing = repo.write(".git/listing", lines)
-    repo.git("-c", f"alias.many=!git mktree < {listing} > .git/tree", "many")
-    return (repo.work / ".git/tree").read_text().strip()

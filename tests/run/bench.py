@@ -25,6 +25,20 @@ RUN_SECONDS = 240.0
 """No run of these tests may take longer, whatever is broken in it."""
 
 
+def job(name: str, command: str | Sequence[str], **keys: object) -> str:
+    """Return a job of a jobs.toml; a command that is one text is a script of the shell."""
+    words = ["sh", "-c", command] if isinstance(command, str) else command
+    pairs = {"name": name, "command": words, **keys}
+    return "\n".join(["[[job]]", *(f"{key} = {_toml(value)}" for key, value in pairs.items()), ""])
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, Mapping):
+        inner = (f"{json.dumps(key)} = {_toml(part)}" for key, part in value.items())
+        return f"{{ {', '.join(inner)} }}"
+    return json.dumps(value, ensure_ascii=False)
+
+
 @dataclass(frozen=True)
 class Ran:
     """What one run left behind: exit code, its outcome on stdout, its log on stderr."""
@@ -123,6 +137,14 @@ class Bench:
         content |= {name: textwrap.dedent(text) for name, text in (files or {}).items()}
         return self.repo.release(tag, content)
 
+    def secrets(self, text: str) -> Path:
+        """Have the jobs' secrets in a file from now on; return it."""
+        path = self.folder / "secrets.env"
+        path.touch(0o600)
+        path.write_text(text)
+        self.settings["secrets.source"] = str(path)
+        return path
+
     def command(self, *arguments: str, **settings: str) -> list[str]:
         """Return the command line of a run."""
         pairs = {
@@ -150,10 +172,10 @@ class Bench:
         around = {**self.environment(), **environ}
         return mayfly(*arguments, environ=around, at=at or self.folder)
 
-    def run(self, *arguments: str, **settings: str) -> Ran:
-        """Do a run to its end."""
+    def run(self, *arguments: str, code: int | None = None, **settings: str) -> Ran:
+        """Do a run to its end, with an exit code if one is given."""
         with self.running(*arguments, **settings) as process:
-            return finish(process)
+            return finish(process, code)
 
     @contextmanager
     def running(self, *arguments: str, **settings: str) -> Iterator[subprocess.Popen[str]]:
@@ -180,9 +202,10 @@ class Bench:
             self._ended = int(time.time())
 
 
-def finish(process: "subprocess.Popen[str]") -> Ran:
-    """Wait for a run and collect what it said."""
+def finish(process: "subprocess.Popen[str]", code: int | None = None) -> Ran:
+    """Wait for a run, which must end with `code` if that is given, and collect what it said."""
     stdout, _ = process.communicate(timeout=RUN_SECONDS)
     stderr = Path(str(process.args)).read_text()
+    assert code in (None, process.returncode), (process.returncode, stderr[-3000:])
     outcome = json.loads(stdout) if stdout.strip() else {}
     return Ran(process.returncode, outcome, events_in(stderr), stderr)

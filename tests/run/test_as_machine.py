@@ -1,48 +1,38 @@
 """A run on a laptop as the machine would do it: in a folder of its own, and nothing else of the computer."""
 
-from pathlib import Path
-
 import pytest
 
 from agent.cli.as_machine import differences
 from agent.config.settings import Settings
 from tests.bucket.bucket import Bucket
-from tests.run.bench import Bench
-
-JOBS = """
-[[job]]
-name = "plain"
-command = ["sh", "-c", "echo x > $MAYFLY_OUTPUT_DIR/file"]
-"""
+from tests.run.bench import Bench, job
 
 
-def configured(bench: Bench, **changes: str) -> Path:
-    """Write what the image would have as its agent.toml, and return where."""
-    text = (
+@pytest.fixture
+def config(bench: Bench) -> str:
+    """What the image would have as its agent.toml, and a release."""
+    bench.release("v1", job("plain", "echo x > $MAYFLY_OUTPUT_DIR/file"))
+    path = bench.folder / "agent.toml"
+    path.write_text(
         f'[release]\nrepository = "{bench.repo.bare}"\n[store]\nurl = "s3://scraped/prod"\n'
         '[browser]\nurl = "http://127.0.0.1:9"\nport = 0\n[power]\nafter = "poweroff"\n'
     )
-    path = bench.folder / "agent.toml"
-    path.write_text(text + "".join(changes.values()))
-    return path
+    return str(path)
 
 
-def test_it_runs_in_its_folder_and_says_what_differs(bench: Bench) -> None:
-    """State and bucket are below it; production's bucket is not asked, and the power stays on."""
-    bench.release("v1", JOBS)
-    launch = bench.folder / "launch.toml"
+def test_it_runs_in_its_folder_and_says_what_differs(bench: Bench, config: str) -> None:
+    """State and bucket are below it; production's bucket is not asked, and the power stays on.
+
+    A fault of the launch is in a manifest, with the machine's exit code.
+    """
+    place, launch = bench.folder / "trial", bench.folder / "launch.toml"
     launch.write_text("[limits]\njobs = 1\n")
-    config, place = configured(bench), bench.folder / "trial"
-    command = ("run", "--config", str(config), "--as-machine", str(place), "--json")
+    command = ("run", "--config", config, "--as-machine", str(place), "--json")
     done = bench.mayfly(*command, "--launch", str(launch))
     assert done.returncode == 0, done.stderr
-    (ran,) = Bucket.in_folder(place / "bucket").runs.values()
-    assert ran.status == "succeeded"
-    assert sorted(path.name for path in place.iterdir()) == [
-        ".mayfly-as-machine",
-        "bucket",
-        "state",
-    ]
+    bucket = Bucket.in_folder(place / "bucket")
+    assert bucket.newest.status == "succeeded"
+    assert {path.name for path in place.iterdir()} == {".mayfly-as-machine", "bucket", "state"}
     told = [
         line for line in done.stderr.splitlines() if line.startswith("differs from the machine:")
     ]
@@ -50,34 +40,17 @@ def test_it_runs_in_its_folder_and_says_what_differs(bench: Bench) -> None:
     assert any("the power stays on" in line for line in told)
     again = bench.mayfly(*command)
     assert again.returncode == 0, again.stderr
-
-
-def test_a_fault_of_the_launch_is_reported_as_the_machine_would(bench: Bench) -> None:
-    """In a manifest, with the machine's exit code."""
-    bench.release("v1", JOBS)
-    launch = bench.folder / "launch.toml"
     launch.write_text("[limits]\nrnu = 1\n")
-    place = bench.folder / "trial"
-    done = bench.mayfly(
-        "run",
-        "--config",
-        str(configured(bench)),
-        "--as-machine",
-        str(place),
-        "--launch",
-        str(launch),
-    )
-    assert done.returncode == 4
-    (ran,) = Bucket.in_folder(place / "bucket").runs.values()
-    assert ran.status == "failed"
+    assert bench.mayfly(*command, "--launch", str(launch)).returncode == 4
+    assert [run.status for run in bucket.runs.values()] == ["succeeded", "succeeded", "failed"]
 
 
-def test_a_folder_of_somebody_else_is_left_alone(bench: Bench) -> None:
+def test_a_folder_of_somebody_else_is_left_alone(bench: Bench, config: str) -> None:
     """With a remedy, and before anything is read or written."""
     place = bench.folder / "work"
     place.mkdir()
     (place / "mine.txt").write_text("mine")
-    done = bench.mayfly("run", "--config", str(configured(bench)), "--as-machine", str(place))
+    done = bench.mayfly("run", "--config", config, "--as-machine", str(place))
     assert (done.returncode, [path.name for path in place.iterdir()]) == (2, ["mine.txt"])
     assert "name a new or an empty folder: mayfly run --as-machine DIR" in done.stderr
     alone = bench.mayfly("run", "--launch", "x.toml")

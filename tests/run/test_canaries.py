@@ -2,11 +2,10 @@
 
 import base64
 import json
-import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote, quote_plus
@@ -17,7 +16,7 @@ from tests.bucket.bucket import Bucket
 from tests.bucket.sound import all_sound
 from tests.consumer.serving import serving
 from tests.parts.aws import KEYS, REGION
-from tests.parts.command import mayfly
+from tests.parts.command import mayfly, surroundings
 from tests.parts.gitserver import GitServer
 from tests.parts.metadata import Metadata
 from tests.parts.private_index import USER as READER
@@ -26,24 +25,13 @@ from tests.parts.recorder import Recorder
 from tests.parts.seaweed import S3Server
 from tests.parts.sshd import SshServer, make_key
 from tests.parts.waiting import wait_until
-from tests.run.bench import NOWHERE, Bench
+from tests.run.bench import NOWHERE, Bench, job
 
 CANARY = 'cAnary-7f3 "q/u+o&t=e%d" \u5bc6\\x\'y'
 """With everything that some spelling changes: both quotes, a backslash, reserved characters, another script."""
 
-JOBS = """
-    [[job]]
-    name = "careless"
-    command = ["PYTHON", "careless.py"]
-    secrets = ["TOKEN"]
-
-    [[job]]
-    name = "lasting"
-    command = ["PYTHON", "lasting.py"]
-    secrets = ["TOKEN"]
-"""
 SPELLINGS = """
-import base64, json, os, pathlib, sys
+import base64, json, os, pathlib, sys, time
 from urllib.parse import quote, quote_plus
 token = os.environ["TOKEN"]
 data = token.encode()
@@ -60,9 +48,15 @@ for text in said:
     print(text)
     print(text, file=sys.stderr)
     print(f"before{{text}}after " * 3)
+# Longer than what is read at once, and cut in the middle of it.
+sys.stdout.write("x" * 40_000 + token + "y" * 40_000 + "\\n" + "z" * 65_530)
+sys.stdout.flush()
+time.sleep(0.2)
+print(token, flush=True)
 out = pathlib.Path(os.environ["MAYFLY_OUTPUT_DIR"])
 (out / ".evidence").mkdir()
 (out / ".evidence" / "page.html").write_text("<p>" + "</p><p>".join(said))
+(out / ".evidence" / "screenshot.png").write_bytes(b"\\x89PNG\\xff\\xfe")
 (out / "result.txt").write_text("a result\\n")
 pathlib.Path(os.environ["MAYFLY_RESULT_FILE"]).write_text(json.dumps({{"message": " ".join(said)}}))
 def inner(secret):
@@ -73,7 +67,6 @@ except KeyError as error:
     raise RuntimeError(f"could not log in with {{token!r}}") from error
 """
 LASTING = f"""{SPELLINGS}
-import time
 print("\\n".join(said), flush=True)
 time.sleep(float(os.environ.get("LASTS", "1.5")))
 print("end")
@@ -113,8 +106,39 @@ def hits(content: bytes, secrets: list[str]) -> list[str]:
     ]
 
 
+Places = dict[str, bytes]
+"""Contents in which a secret might be, by where they are."""
+
+
+def in_bucket(bucket: Bucket) -> Places:
+    """Return every object of a bucket."""
+    return {key: bucket.objects.get(key) for key in bucket.objects.stamps()}
+
+
+def below(*folders: Path) -> Places:
+    """Return every file in folders."""
+    files = (file for folder in folders for file in folder.rglob("*") if file.is_file())
+    return {str(file): file.read_bytes() for file in files}
+
+
+def served(folder: Path, environ: Mapping[str, str], *paths: str) -> Places:
+    """Return what `mayfly serve` answers, and what it leaves in its folder."""
+    folder.mkdir(exist_ok=True)
+    with serving(folder, environ) as service:
+        service.looked()
+        answers = {f"serve {path}": service.get(path).body for path in paths}
+    return answers | below(folder)
+
+
+def assert_nowhere(secrets: Iterable[str], places: Places) -> None:
+    """No secret is in any of the places, in any spelling."""
+    known = list(secrets)
+    found = {name: hits(content, known) for name, content in places.items()}
+    assert {name: what for name, what in found.items() if what} == {}
+
+
 @contextmanager
-def process_list() -> Iterator[list[bytes]]:
+def process_list() -> Iterator[Places]:
     """Collect every command line of the machine while the block runs."""
     seen: set[bytes] = set()
     over = threading.Event()
@@ -129,13 +153,13 @@ def process_list() -> Iterator[list[bytes]]:
 
     thread = threading.Thread(target=look)
     thread.start()
-    found: list[bytes] = []
+    found: Places = {}
     try:
         yield found
     finally:
         over.set()
         thread.join()
-        found += sorted(seen)
+        found |= {f"command {command[:40]!r}": command for command in sorted(seen)}
 
 
 @pytest.fixture
@@ -157,19 +181,9 @@ def canaries(
     }
     bench.store = Bucket.on_s3(s3_server, s3_bucket).environ["MAYFLY_STORE_URL"]
     files = {"careless.py": CARELESS, "lasting.py": LASTING}
-    bench.release("v1.0", JOBS.replace("PYTHON", sys.executable), files)
+    jobs = [job(name[:-3], [sys.executable, name], secrets=["TOKEN"]) for name in files]
+    bench.release("v1.0", "".join(jobs), files)
     return [CANARY, s3_server.secret_key]
-
-
-def home(server: S3Server, bucket: str, folder: Path) -> dict[str, str]:
-    """The environment of a command at home, whose keys are the usual ones."""
-    return {
-        "PATH": os.environ["PATH"],
-        "HOME": str(folder),
-        "MAYFLY_CONFIG": os.devnull,
-        **Bucket.on_s3(server, bucket).environ,
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
 
 
 @pytest.mark.parametrize("style", ["json", "console"])
@@ -184,12 +198,13 @@ def test_no_canary_leaves_a_run(
     (run,) = all_sound(bucket)
     # It was there, and was told: otherwise nothing is shown by its absence.
     assert "[redacted:TOKEN]" in ran.stderr
-    page = bucket.run(run).evidence("careless")["page.html"]
-    assert page.count(b"[redacted:TOKEN]") >= 20
-    places = {key: bucket.objects.get(key) for key in bucket.objects.stamps()}
-    places |= {"stderr": ran.stderr.encode(), "outcome": json.dumps(ran.outcome).encode()}
-    places |= {f"command {command[:40]!r}": command for command in commands}
-    around = home(s3_server, s3_bucket, bench.folder)
+    evidence = bucket.run(run).evidence("careless")
+    assert evidence["page.html"].count(b"[redacted:TOKEN]") >= 20
+    assert evidence["screenshot.png"] == b"\x89PNG\xff\xfe"
+    printed = bucket.run(run).printed("careless")
+    assert b"x[redacted:TOKEN]y" in printed
+    assert b"z[redacted:TOKEN]\n" in printed
+    around = surroundings({"HOME": str(bench.folder), **bucket.environ})
     machine = bench.environment() | {
         "MAYFLY_RELEASE_REPOSITORY": str(bench.repo.bare),
         "MAYFLY_STORE_URL": bench.store,
@@ -197,19 +212,17 @@ def test_no_canary_leaves_a_run(
         "MAYFLY_SECRETS_SOURCE": "ssm:/canaries/jobs",
         "MAYFLY_BROWSER_TIMEOUT": "2s",
     }
-    for name, words in (("status", ["status"]), ("doctor", ["doctor"])):
-        environ = around if name == "status" else machine
-        places[name] = said(words, environ)
-    folder = bench.folder / "home"
-    folder.mkdir()
-    with serving(folder, around) as service:
-        service.looked()
-        for path in ("/", "/metrics", "/healthz"):
-            places[f"serve {path}"] = service.get(path).body
-    places |= {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    places = {
+        **in_bucket(bucket),
+        **commands,
+        **served(bench.folder / "home", around, "/", "/metrics", "/healthz"),
+        "stderr": ran.stderr.encode(),
+        "outcome": json.dumps(ran.outcome).encode(),
+        "status": said(["status"], around),
+        "doctor": said(["doctor"], machine),
+    }
     assert b"careless" in places["serve /metrics"]
-    found = {name: hits(content, canaries) for name, content in places.items()}
-    assert {name: what for name, what in found.items() if what} == {}
+    assert_nowhere(canaries, places)
 
 
 def said(words: list[str], environ: dict[str, str]) -> bytes:
@@ -225,14 +238,15 @@ def test_no_canary_stays_in_the_spool(bench: Bench, canaries: list[str]) -> None
         log = bench.folder / "stderr.log"
         wait_until(lambda: log.read_text().count("[redacted:TOKEN]") > 20, what="the job's output")
         process.send_signal(signal.SIGKILL)
-        process.wait(20)
     (spooled,) = bench.spool
     own = {"output", "state", "home", "tmp", "said"}
-    files = [path for path in bench.state.rglob("*") if path.is_file()]
-    ours = [path for path in files if own.isdisjoint(path.relative_to(bench.state).parts)]
-    assert spooled / "run.sqlite" in ours
-    found = {str(path): hits(path.read_bytes(), canaries) for path in ours}
-    assert {name: what for name, what in found.items() if what} == {}
+    ours = {
+        path: content
+        for path, content in below(bench.state).items()
+        if own.isdisjoint(Path(path).relative_to(bench.state).parts)
+    }
+    assert str(spooled / "run.sqlite") in ours
+    assert_nowhere(canaries, ours)
 
 
 ADDRESSED = {
@@ -261,17 +275,8 @@ raise RuntimeError(known)
 def test_no_part_of_an_address_leaves_a_run(bench: Bench, bucket: Bucket) -> None:
     """Tokens and passwords in the addresses of repository, browser, watchdog, chat, proxy and package index."""
     known = " ".join(ADDRESSED.values())
-    jobs = f"""
-        [[job]]
-        name = "talks"
-        command = ["{sys.executable}", "talks.py"]
-        env = {{ KNOWN = "{known}" }}
-
-        [[job]]
-        name = "browses"
-        command = ["true"]
-        browser = true
-    """
+    jobs = job("talks", [sys.executable, "talks.py"], env={"KNOWN": known})
+    jobs += job("browses", ["true"], browser=True)
     bench.release("v1.0", jobs, {"talks.py": TALKS})
     del bench.settings["browser.url"]
     with (
@@ -305,19 +310,19 @@ def test_no_part_of_an_address_leaves_a_run(bench: Bench, bucket: Bucket) -> Non
     page = bucket.run(run).evidence("talks")["page.html"]
     assert page.count(b"[redacted:") == len(ADDRESSED)
     assert "opened no browser session" in ran.job("browses")["message"]
-    places = {key: bucket.objects.get(key) for key in bucket.objects.stamps()}
-    places |= {"stderr": ran.stderr.encode(), "outcome": json.dumps(ran.outcome).encode()}
-    places |= {f"ping {number}": ping.body for number, ping in enumerate(pings)} | {
-        "doctor": doctor
-    }
-    places |= {
-        f"command {command[:40]!r}": command
-        for command in commands
-        if b"release.repository=" not in command  # the test's own
-    }
     assert len(pings) >= 2
-    found = {name: hits(content, [*ADDRESSED.values()]) for name, content in places.items()}
-    assert {name: what for name, what in found.items() if what} == {}
+    others = {  # not the test's own
+        name: command for name, command in commands.items() if b"release.repository=" not in command
+    }
+    places = {
+        **in_bucket(bucket),
+        **others,
+        **{f"ping {number}": ping.body for number, ping in enumerate(pings)},
+        "stderr": ran.stderr.encode(),
+        "outcome": json.dumps(ran.outcome).encode(),
+        "doctor": doctor,
+    }
+    assert_nowhere(ADDRESSED.values(), places)
 
 
 GIT_TOKEN = "cAnary-git-token-b81"
@@ -353,13 +358,8 @@ def test_what_opens_a_private_repository_or_index_is_for_no_job_and_no_reader(
     parameters("/canaries/git", token=GIT_TOKEN)
     parameters("/canaries/index", username=READER, password=INDEX_PASSWORD)
     private = [GIT_TOKEN, INDEX_PASSWORD]
-    jobs = f"""
-        [[job]]
-        name = "prowls"
-        command = ["python", "prowls.py"]
-        env.SOUGHT = "{" ".join(secret[::-1] for secret in private)}"
-        env.STATE = "{bench.state}"
-    """
+    sought = " ".join(secret[::-1] for secret in private)
+    jobs = job("prowls", ["python", "prowls.py"], env={"SOUGHT": sought, "STATE": str(bench.state)})
     (project := bench.folder / "project").mkdir()
     config = bench.folder / "agent.toml"
     config.write_text('[index."team-index"]\ncredentials = "ssm:/canaries/index"\n')
@@ -390,15 +390,22 @@ def test_what_opens_a_private_repository_or_index_is_for_no_job_and_no_reader(
     assert b"logins of team-index" in doctor
     assert b"mayfly secrets set --git token" in alarmed
     assert "[redacted:git token]" in refused.stderr
+    assert_prowled_in_vain(bucket, 50)
+    places = {
+        **in_bucket(bucket),
+        **commands,
+        **below(bench.state),
+        "stderr": (ran.stderr + refused.stderr).encode(),
+        "doctor": doctor + alarmed,
+    }
+    assert_nowhere(private, places)
+
+
+def assert_prowled_in_vain(bucket: Bucket, files: int) -> None:
+    """The job of each run has looked into more than so many files, and found nothing."""
     for run in all_sound(bucket):
         looked, found = json.loads(bucket.run(run).file("prowls", "found.json"))
-        assert (looked > 50, found) == (True, [])
-    places = {key: bucket.objects.get(key) for key in bucket.objects.stamps()}
-    places |= {"stderr": (ran.stderr + refused.stderr).encode(), "doctor": doctor + alarmed}
-    places |= {f"command {command[:40]!r}": command for command in commands}
-    places |= {str(file): file.read_bytes() for file in bench.state.rglob("*") if file.is_file()}
-    hit = {name: hits(content, private) for name, content in places.items()}
-    assert {name: what for name, what in hit.items() if what} == {}
+        assert (looked > files, found) == (True, [])
 
 
 def test_a_deploy_key_and_what_a_launch_says_are_for_no_job_and_nobody_at_home(
@@ -414,17 +421,12 @@ def test_a_deploy_key_and_what_a_launch_says_are_for_no_job_and_nobody_at_home(
     middle = key.read_text().splitlines()[2]
     # The S3 server of the tests has its own keys in its environment: no job is to look for those.
     private = [middle, ping, s3_server.secret_key]
-    jobs = f"""
-        [[job]]
-        name = "prowls"
-        command = ["python3", "prowls.py"]
-        env.SOUGHT = "{middle[::-1]} {ping[::-1]}"
-        env.STATE = "{bench.state}"
-    """
-    bench.release("v1.0", jobs, {"prowls.py": PROWLS})
+    env = {"SOUGHT": f"{middle[::-1]} {ping[::-1]}", "STATE": str(bench.state)}
+    bench.release("v1.0", job("prowls", ["python3", "prowls.py"], env=env), {"prowls.py": PROWLS})
     keys = {"access_key_id": s3_server.access_key, "secret_access_key": s3_server.secret_key}
     parameters("/canaries/key-store", **keys)
-    around = home(s3_server, s3_bucket, bench.folder)
+    bucket = Bucket.on_s3(s3_server, s3_bucket)
+    around = surroundings({"HOME": str(bench.folder), **bucket.environ})
     with (
         SshServer(bench.folder / "sshd") as git,
         Recorder() as watchdog,
@@ -458,22 +460,17 @@ def test_a_deploy_key_and_what_a_launch_says_are_for_no_job_and_nobody_at_home(
     assert "the server rejected the key" in refused.stderr
     assert watchdog.requests
     assert b"notify.healthchecks" in explained
-    bucket = Bucket.on_s3(s3_server, s3_bucket)
-    for run in all_sound(bucket):
-        looked, found = json.loads(bucket.run(run).file("prowls", "found.json"))
-        assert (looked > 20, found) == (True, [])
-    places = {key: bucket.objects.get(key) for key in bucket.objects.stamps()}
-    places |= {"stderr": (ran.stderr + refused.stderr).encode(), "explained": explained}
-    places |= {f"command {command[:40]!r}": command for command in commands}
-    (folder := bench.folder / "home").mkdir()
-    places["pull"] = said(["pull", str(folder / "pulled")], around)
-    with serving(folder, around) as service:
-        service.looked()
-        for path in ("/", "/metrics"):
-            places[f"serve {path}"] = service.get(path).body
-    for place in (folder, bench.state):
-        places |= {str(file): file.read_bytes() for file in place.rglob("*") if file.is_file()}
+    assert_prowled_in_vain(bucket, 20)
+    folder = bench.folder / "home"
+    places = {
+        **in_bucket(bucket),
+        **commands,
+        "stderr": (ran.stderr + refused.stderr).encode(),
+        "explained": explained,
+        "pull": said(["pull", str(folder / "pulled")], around),
+        **served(folder, around, "/", "/metrics"),
+        **below(bench.state),
+    }
     assert b"prowls" in places["serve /metrics"]
     assert any("found.json" in name for name in places if name.startswith(str(folder / "pulled")))
-    hit = {name: hits(content, private) for name, content in places.items()}
-    assert {name: what for name, what in hit.items() if what} == {}
+    assert_nowhere(private, places)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.bucket.bucket import Bucket
 from tests.parts.seaweed import S3Server
-from tests.run.bench import NOWHERE, Bench
+from tests.run.bench import Bench, job
 
 LATER = {
     *("boto3", "botocore", "s3transfer", "requests", "urllib3", "charset_normalizer"),
@@ -14,7 +14,7 @@ LATER = {
 }
 """What a run that needs it loads when it comes to it."""
 
-JOB = '[[job]]\nname = "first"\ncommand = ["sh", "-c", "echo the-job > $MAYFLY_OUTPUT_DIR/file"]\n'
+JOB = job("first", "echo the-job > $MAYFLY_OUTPUT_DIR/file")
 WATCHED = """
 import pathlib, sys
 before = set(sys.modules)
@@ -37,13 +37,11 @@ def test_the_first_job_waits_for_no_import_that_it_does_not_need(
     bucket = Bucket.on_s3(s3_server, s3_bucket)
     bench.store = bucket.environ["MAYFLY_STORE_URL"]
     bench.environ |= bucket.environ
-    bench.settings["browser.url"] = NOWHERE
     bench.release("v1", JOB)
     bench.run()  # the next one knows that no browser is needed
     loaded = tmp_path / "loaded"
     bench.program = (sys.executable, "-c", WATCHED.format(loaded=str(loaded)))
-    ran = bench.run()
-    assert ran.code == 0, ran.stderr
+    bench.run(code=0)
     modules = set(loaded.read_text().splitlines())
     assert "agent.jobs.attempt" in modules
     assert modules & LATER == set()

@@ -5,7 +5,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote_plus
 
@@ -20,22 +21,10 @@ from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import BlackHole, Delay, Fault, LoseAnswer, Throttle
 from tests.parts.stalled import silent
 from tests.parts.waiting import wait_until
-from tests.run.bench import NOWHERE, Bench, finish
+from tests.run.bench import NOWHERE, Bench, finish, job
 
-JOBS = """
-    [[job]]
-    name = "quick"
-    command = ["sh", "-c", "echo done > $MAYFLY_OUTPUT_DIR/file; echo 1 > $MAYFLY_STATE_DIR/seen"]
-
-    [[job]]
-    name = "slow"
-    command = ["sh", "slow.sh"]
-
-    [[job]]
-    name = "later"
-    needs = ["slow"]
-    command = ["true"]
-"""
+QUICK = "echo done > $MAYFLY_OUTPUT_DIR/file; echo 1 > $MAYFLY_STATE_DIR/seen"
+JOBS = job("quick", QUICK) + job("slow", ["sh", "slow.sh"]) + job("later", "true", needs=["slow"])
 SLOW = """
     echo half > "$MAYFLY_OUTPUT_DIR/half"
     echo x > "$MAYFLY_OUTPUT_DIR/unfinished.part"
@@ -61,13 +50,13 @@ def test_a_run_that_is_told_to_stop_hands_over_what_it_has(
     with bench.running() as process:
         _under_way(bench)
         process.send_signal(number)
-        ran = finish(process)
-    assert (ran.code, ran.outcome["status"]) == (7, "interrupted"), ran.stderr
-    manifest = sound(bucket, ran.run_id)
-    assert (manifest.status, manifest.record["interruption"]) == ("interrupted", number.name)
-    assert manifest.statuses == {"quick": "succeeded", "slow": "interrupted", "later": "skipped"}
-    assert manifest.job("later")["cause"] == "interrupted"
-    assert manifest.results == {"quick/file", "slow/half"}
+        ran = finish(process, code=7)
+    assert ran.outcome["status"] == "interrupted"
+    run = sound(bucket, ran.run_id)
+    assert (run.status, run.record["interruption"]) == ("interrupted", number.name)
+    assert run.statuses == {"quick": "succeeded", "slow": "interrupted", "later": "skipped"}
+    assert run.job("later")["cause"] == "interrupted"
+    assert run.results == {"quick/file", "slow/half"}
     assert bench.spool == []
     assert marked(f"MAYFLY_RUN_ID={ran.run_id}") == []
 
@@ -102,35 +91,38 @@ def test_a_job_that_waits_for_its_browser_hears_that_the_run_is_told_to_stop(
     )
     driver.chmod(0o755)
     bench.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
-    job = '[[job]]\nname = "a"\ncommand = ["python3", "a.py"]\nbrowser = true\nretries = 1'
-    bench.release("v1", job, {"a.py": KILLS_THE_BROWSER})
+    a = job("a", ["python3", "a.py"], browser=True, retries=1)
+    bench.release("v1", a, {"a.py": KILLS_THE_BROWSER})
     # Longer than `finish` waits.
     with bench.running(limits__isolation="process", browser__timeout="10m") as process:
         bench.log.wait_for("job.started", attempt=2)
         process.send_signal(signal.SIGTERM)
-        ran = finish(process)
-    assert (ran.code, ran.job("a")["status"]) == (7, "interrupted"), ran.stderr
+        ran = finish(process, code=7)
+    assert ran.job("a")["status"] == "interrupted"
     sound(bucket, ran.run_id)
+
+
+@contextmanager
+def _without_a_release(bench: Bench) -> Iterator["subprocess.Popen[str]"]:
+    """A run whose release never comes."""
+    with (
+        silent() as address,
+        bench.running(release__repository=f"http://{address}/scrapers.git") as process,
+    ):
+        yield process
 
 
 def test_a_run_that_is_told_to_stop_while_it_fetches_is_committed(
     bench: Bench, bucket: Bucket
 ) -> None:
     """There is no release yet, and no job; that it began and was stopped is known at home all the same."""
-    with (
-        silent() as address,
-        bench.running(release__repository=f"http://{address}/scrapers.git") as process,
-    ):
+    with _without_a_release(bench) as process:
         bench.log.wait_for("run.started")
         process.send_signal(signal.SIGTERM)
-        ran = finish(process)
-    assert ran.code == 7, ran.stderr
+        ran = finish(process, code=7)
     record = sound(bucket, ran.run_id).record
-    assert (record["status"], record["release"], record["interruption"]) == (
-        "interrupted",
-        None,
-        "SIGTERM",
-    )
+    told = (record["status"], record["release"], record["interruption"])
+    assert told == ("interrupted", None, "SIGTERM")
 
 
 def test_told_twice_it_leaves_the_hand_off_to_the_next_run(bench: Bench, bucket: Bucket) -> None:
@@ -143,21 +135,19 @@ def test_told_twice_it_leaves_the_hand_off_to_the_next_run(bench: Bench, bucket:
         process.send_signal(signal.SIGINT)
         bench.log.wait_for("run.signal")
         process.send_signal(signal.SIGINT)
-        ran = finish(process)
-    assert ran.code == 6, ran.stderr
+        finish(process, code=6)
     (left,) = bench.spool
     assert marked(f"MAYFLY_RUN_ID={left.name}") == []
     assert bucket.run(left.name).status == "running"
-    manifest = _recovered(bench, bucket, left.name)
-    assert manifest.status == "interrupted"
-    assert manifest.results == {"quick/file", "slow/half"}
+    run = _recovered(bench, bucket, left.name)
+    assert run.status == "interrupted"
+    assert run.results == {"quick/file", "slow/half"}
 
 
 def _recovered(bench: Bench, bucket: Bucket, dead: str, *, sealed: bool = False) -> Run:
     """Let the next run close the dead one, whose end was sealed before it died, or not; return the dead one."""
-    bench.release("v9", '[[job]]\nname = "b"\ncommand = ["true"]\n')
-    ran = bench.run()
-    assert ran.code == 0, ran.stderr
+    bench.release("v9", job("b", "true"))
+    ran = bench.run(code=0)
     assert all_sound(bucket) == [dead, ran.run_id]
     assert bench.spool == []
     assert marked(f"MAYFLY_RUN_ID={dead}") == []
@@ -174,63 +164,44 @@ def _kill(process: "subprocess.Popen[str]") -> None:
     process.wait(30)
 
 
-def test_killed_while_it_fetches(bench: Bench, bucket: Bucket) -> None:
-    """A run without a release is handed over as interrupted, with no jobs."""
-    with (
-        silent() as address,
-        bench.running(release__repository=f"http://{address}/scrapers.git") as process,
-    ):
-        bench.log.wait_for(
-            "batch.begun"
-        )  # a run that died before it is nobody's: the next one forgets it
-        time.sleep(0.3)  # git waits for an answer by then
-        _kill(process)
-    manifest = _recovered(bench, bucket, bench.spool[0].name)
-    assert (manifest.status, manifest.jobs) == ("interrupted", [])
-
-
-def test_killed_while_the_browser_starts(bench: Bench, bucket: Bucket) -> None:
-    """No chromedriver and no browser of the dead run is left."""
+def test_killed_while_it_fetches_and_the_browser_starts(bench: Bench, bucket: Bucket) -> None:
+    """A run without a release is handed over as interrupted, with no jobs; its chromedriver and browser are gone."""
     bench.with_browser()
-    # Its release never comes: a job that needs nothing but the browser would be done before the kill.
-    with (
-        silent() as address,
-        bench.running(release__repository=f"http://{address}/scrapers.git") as process,
-    ):
+    with _without_a_release(bench) as process:
         bench.log.wait_for("browser.starting")
+        # A run that died before it is nobody's: the next one forgets it.
         bench.log.wait_for("batch.begun")
         dead = bench.spool[0].name
         wait_until(lambda: marked(f"MAYFLY_RUN_ID={dead}"), what="a process of the browser")
+        time.sleep(0.3)  # git waits for an answer by then
         _kill(process)
     bench.settings["browser.url"] = NOWHERE
     run = _recovered(bench, bucket, dead)
     assert (run.status, run.told) == ("interrupted", {})
 
 
-@pytest.mark.parametrize("early", [False, True])
-def test_killed_while_jobs_run(bench: Bench, bucket: Bucket, early: bool) -> None:
-    """Before or after early uploads: what had ended is as it was, what ran is interrupted, with the files it had."""
+def test_killed_while_jobs_run(bench: Bench, bucket: Bucket) -> None:
+    """After early uploads, too, what had ended is as it was; what ran is interrupted, with the files it had."""
     bench.release("v1", JOBS, {"slow.sh": SLOW})
     with bench.running() as process:
         _under_way(bench)
-        if early:
-            wait_until(
-                lambda: bucket.objects.keys(file_key(bench.spool[0].name, "slow", "half")),
-                what="an early upload",
-            )
         dead = bench.spool[0].name
+        early = file_key(dead, "slow", "half")
+        wait_until(lambda: bucket.objects.keys(early), what="an early upload")
         _kill(process)
     assert marked(f"MAYFLY_RUN_ID={dead}") != []
-    manifest = _recovered(bench, bucket, dead)
-    assert manifest.results == {"quick/file", "slow/half"}
-    assert manifest.status == "interrupted"
-    assert manifest.statuses == {"quick": "succeeded", "slow": "interrupted"}
-    assert "while it ran" in manifest.job("slow")["message"]
-    assert manifest.job("quick")["state"]["key"] in bucket.states("quick")
+    run = _recovered(bench, bucket, dead)
+    assert run.results == {"quick/file", "slow/half"}
+    assert (run.status, run.statuses) == (
+        "interrupted",
+        {"quick": "succeeded", "slow": "interrupted"},
+    )
+    assert "while it ran" in run.job("slow")["message"]
+    assert run.job("quick")["state"]["key"] in bucket.states("quick")
 
 
 def test_killed_again_and_again(bench: Bench, bucket: Bucket) -> None:
-    """Runs that died one after the other are handed over oldest first by the first one that lives."""
+    """Runs that died before anything was sent are handed over oldest first by the first one that lives."""
     bench.release("v1", JOBS, {"slow.sh": SLOW})
     dead = []
     for _ in range(2):
@@ -238,17 +209,13 @@ def test_killed_again_and_again(bench: Bench, bucket: Bucket) -> None:
             _under_way(bench)
             dead.append(bench.spool[-1].name)
             _kill(process)
-    bench.release("v2", '[[job]]\nname = "b"\ncommand = ["true"]\n')
-    ran = bench.run()
-    assert ran.code == 0, ran.stderr
+    bench.release("v2", job("b", "true"))
+    ran = bench.run(code=0)
     assert all_sound(bucket) == [*dead, ran.run_id]
+    assert all(bucket.run(run).results == {"quick/file", "slow/half"} for run in dead)
 
 
-HAND_OFF = """
-    [[job]]
-    name = "a"
-    command = ["sh", "a.sh"]
-"""
+HAND_OFF = job("a", ["sh", "a.sh"])
 MANY = """
     cd "$MAYFLY_OUTPUT_DIR"
     echo x | tee 1 2 3 4 5 6 "$MAYFLY_STATE_DIR/seen"
@@ -267,8 +234,7 @@ def test_killed_during_an_early_upload(
         dead = bench.spool[0].name
         _kill(process)
     s3_proxy.heal()
-    manifest = _recovered(bench, bucket_on_s3, dead)
-    assert manifest.results == {"quick/file", "slow/half"}
+    assert _recovered(bench, bucket_on_s3, dead).results == {"quick/file", "slow/half"}
 
 
 @pytest.mark.parametrize(
@@ -331,63 +297,42 @@ def test_a_slow_store_and_random_kills(
     started: set[str] = set()
     begun: set[str] = set()
     for seconds in (0.8, 1.2, 1.6, 2.0):
-        with bench.running() as process:
+        with bench.running():
             time.sleep(seconds)  # the moment is what is tried
-            process.kill()
-            process.wait(30)
         started |= {event["run_id"] for event in bench.log.events("run.started")}
         begun |= {event["run_id"] for event in bench.log.events("batch.begun")}
     s3_proxy.heal()
-    ran = bench.run()
-    assert ran.code == 0, ran.stderr
+    ran = bench.run(code=0)
     # One that died before it had a batch is nobody's; one that died between that and its log's line has one.
     assert begun | {ran.run_id} <= set(all_sound(bucket_on_s3)) <= started | {ran.run_id}
     assert bench.spool == []
     assert list((bench.state / "spool").iterdir()) == []
 
 
-def _cut(run: Path) -> None:
-    database = run / "run.sqlite"
-    database.write_bytes(database.read_bytes()[:6000])
-
-
-def _nothing_known(run: Path) -> None:
-    """It was put aside once before, and came back from a backup."""
-    (run / "run.sqlite").write_bytes(b"\0" * 100)
-    (run.parent / "broken" / run.name).mkdir(parents=True)
-    (run.parent / "broken" / run.name / "kept").touch()
-
-
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "damage",
-    [_cut, _nothing_known],
-    ids=lambda damage: damage.__name__.strip("_"),
-)
-def test_a_damaged_run_does_not_keep_others_from_the_bucket(
-    bench: Bench, bucket: Bucket, damage: Callable[[Path], None]
-) -> None:
+def test_a_damaged_run_does_not_keep_others_from_the_bucket(bench: Bench, bucket: Bucket) -> None:
     """It is put aside whole, and the run that found it says so; what waited behind it arrives."""
     bench.release("v1", HAND_OFF, {"a.sh": MANY})
-    waiting = []
     store, bench.store = bench.store, "file:///dev/null/nowhere"
-    for _ in range(2):
-        ran = bench.run()
-        assert ran.code == 6, ran.stderr
-        waiting.append(ran.run_id)
+    cut, unknown, whole = (bench.run(code=6).run_id for _ in range(3))
     bench.store = store
-    damage(bench.state / "spool" / waiting[0])
-    found = bench.run()
-    assert found.code == 0, found.stderr
-    assert all_sound(bucket) == [waiting[1], found.run_id]
-    (warning,) = _warnings_of(bucket, found.run_id, waiting[0])
-    (told,) = found.events("spool.put_aside")
-    assert told["of"] == waiting[0]
-    assert told["folder"] in warning
-    assert len(list(Path(told["folder"], "jobs").rglob("big"))) == 1
-    again = bench.run()
-    assert again.code == 0, again.stderr
-    assert _warnings_of(bucket, again.run_id, waiting[0]) == []
+    spool = bench.state / "spool"
+    database = spool / cut / "run.sqlite"
+    database.write_bytes(database.read_bytes()[:6000])
+    # It was put aside once before, and came back from a backup.
+    (spool / unknown / "run.sqlite").write_bytes(b"\0" * 100)
+    (spool / "broken" / unknown).mkdir(parents=True)
+    (spool / "broken" / unknown / "kept").touch()
+    found = bench.run(code=0)
+    assert all_sound(bucket) == [whole, found.run_id]
+    told = {event["of"]: event["folder"] for event in found.events("spool.put_aside")}
+    assert told.keys() == {cut, unknown}
+    for run, folder in told.items():
+        (warning,) = _warnings_of(bucket, found.run_id, run)
+        assert folder in warning
+        assert len(list(Path(folder, "jobs").rglob("big"))) == 1
+    again = bench.run(code=0)
+    assert [_warnings_of(bucket, again.run_id, run) for run in told] == [[], []]
 
 
 def _warnings_of(bucket: Bucket, run: str, about: str) -> list[str]:

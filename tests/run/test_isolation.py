@@ -23,7 +23,7 @@ from agent.contract import facts
 from agent.contract.results import JobCause
 from agent.jobs.interface import Launch, Running
 from agent.jobs.isolation import launcher
-from agent.jobs.isolation.choice import choose_isolation
+from agent.jobs.isolation.choice import Chosen, choose_isolation
 from agent.jobs.isolation.confinement import Confinement, properties, unit_name
 from agent.jobs.isolation.diskwatch import DiskWatch, occupied
 from agent.jobs.isolation.probe import Reach, reach_of_jobs
@@ -34,7 +34,7 @@ from agent.jobs.verdict import Ended, Exit, Produced, judge, not_started
 from tests.bucket.bucket import Bucket
 from tests.parts.stalled import refused
 from tests.parts.waiting import wait_until
-from tests.run.bench import Bench
+from tests.run.bench import Bench, job
 
 LOG = structlog.get_logger()
 
@@ -79,10 +79,7 @@ def test_the_launcher_becomes_the_program_with_exactly_its_environment() -> None
     _, status, _ = become([b"/bin/grep", b"SigIgn", b"/proc/self/status"], environ)
     ignored = int(status.split()[1], 16)  # whoever started the tests may have others ignored
     assert not any(ignored & 1 << number - 1 for number in (signal.SIGPIPE, signal.SIGXFSZ))
-
-
-def test_the_launcher_tells_why_a_program_cannot_be_started() -> None:
-    """It answers the number of the error, which no exit code could tell."""
+    # Why a program cannot be started is the number of the error, which no exit code could tell.
     answer, output, code = become([b"/no/such/program"], {b"A": b"b"})
     assert (int(answer), output, code) == (errno.ENOENT, b"", 1)
 
@@ -101,14 +98,8 @@ ROWS = [
 @pytest.mark.parametrize(("code", "status", "result", "expected"), ROWS)
 def test_what_systemd_says_of_an_end(code: str, status: str, result: str, expected: Exit) -> None:
     """Exit code or signal, exactly, and whose limit it was."""
-    shown = {
-        "LoadState": "loaded",
-        "ActiveState": "failed",
-        "Result": result,
-        "ExecMainCode": code,
-        "ExecMainStatus": status,
-    }
-    assert exit_of(shown) == expected
+    known = {"LoadState": "loaded", "ActiveState": "failed", "Result": result}
+    assert exit_of({**known, "ExecMainCode": code, "ExecMainStatus": status}) == expected
 
 
 @pytest.mark.parametrize("shown", [{}, {"LoadState": "not-found", "ExecMainStatus": "0"}])
@@ -152,10 +143,7 @@ def test_a_unit_has_its_limits_and_sees_only_its_own() -> None:
     assert "-/etc/mayfly" in closed
     assert "/var/lib/mayfly/cache" not in closed
     assert not any(rule.startswith("BindReadOnlyPaths=") for rule in rules)
-
-
-def test_what_is_in_a_home_stays_visible() -> None:
-    """A state, or a Python, below a home directory needs an empty home and not a closed one."""
+    # What is in a home stays visible: that is emptied, and not closed.
     rules = properties(launch(readable=(Path("/root/.local/state/mayfly/r/tree"),)), PLACES)
     assert "ProtectHome=tmpfs" in rules
 
@@ -255,26 +243,28 @@ async def test_a_probe_that_takes_too_long_says_so() -> None:
         await reach_of_jobs(_Hanging(), "r", os.environ, [])
 
 
+async def chosen(folder: Path, isolation: str, path: str) -> Chosen:
+    """Return the isolation of a computer without a metadata service, whose programs are in a path."""
+    settings = Settings.model_validate({"limits": {"isolation": isolation}})
+    places = Locations(folder, folder / "cache", folder / "bucket")
+    environ = {"PATH": path, "AWS_EC2_METADATA_DISABLED": "true"}
+    return await choose_isolation(settings, places, "r", environ, LOG)
+
+
 async def test_a_computer_without_a_metadata_service_is_not_asked_for_one(tmp_path: Path) -> None:
     """The manifest says `absent`, nobody is warned, and nothing is started to find out."""
-    settings = Settings(limits=Limits(isolation="process"))
-    places = Locations(tmp_path, tmp_path / "cache", tmp_path / "bucket")
-    environ = {"PATH": os.defpath, "AWS_EC2_METADATA_DISABLED": "true"}
-    chosen = await choose_isolation(settings, places, "r", environ, LOG)
-    assert chosen.record == facts.Isolation(
+    found = await chosen(tmp_path, "process", os.defpath)
+    assert found.record == facts.Isolation(
         backend="process", metadata=Reach.ABSENT, containers=Reach.ABSENT
     )
-    assert chosen.warnings == ()
+    assert found.warnings == ()
 
 
 async def test_units_that_were_asked_for_by_name_are_not_replaced(tmp_path: Path) -> None:
     """Where there is no systemd every job fails, and the run says why: better none than an open one."""
-    settings = Settings(limits=Limits(isolation="systemd"))
-    places = Locations(tmp_path, tmp_path / "cache", tmp_path / "bucket")
-    nowhere = {"PATH": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true"}
-    chosen = await choose_isolation(settings, places, "r", nowhere, LOG)
-    assert chosen.record.backend == "systemd"
-    assert "no job can run in a unit of its own" in chosen.warnings[0]
+    found = await chosen(tmp_path, "systemd", str(tmp_path))
+    assert found.record.backend == "systemd"
+    assert "no job can run in a unit of its own" in found.warnings[0]
 
 
 async def test_a_machine_without_systemd_is_not_the_releases_fault(tmp_path: Path) -> None:
@@ -286,17 +276,11 @@ async def test_a_machine_without_systemd_is_not_the_releases_fault(tmp_path: Pat
     assert not_started(caught.value) is JobCause.ERROR
 
 
-LARGE = """
-    [[job]]
-    name = "large"
-    command = ["python3", "-c", "import os; open(os.environ['MAYFLY_OUTPUT_DIR'] + '/x', 'wb').write(bytes(3000000))"]
-"""
-
-
 def test_a_file_beyond_the_limit_is_out_of_disk(bench: Bench, bucket: Bucket) -> None:
     """As a plain process, too; what was written up to the limit is delivered all the same."""
-    bench.release("v1", LARGE)
-    ran = bench.run(limits__file="1MiB", limits__isolation="process")
-    job = bucket.run(ran.run_id).job("large")
-    assert (job["status"], job["cause"]) == ("failed", "out_of_disk")
-    assert len(bucket.run(ran.run_id).files["large/x"]) == 2**20
+    write = "import os; open(os.environ['MAYFLY_OUTPUT_DIR'] + '/x', 'wb').write(bytes(3000000))"
+    bench.release("v1", job("large", ["python3", "-c", write]))
+    run = bucket.run(bench.run(limits__file="1MiB", limits__isolation="process").run_id)
+    told = run.job("large")
+    assert (told["status"], told["cause"]) == ("failed", "out_of_disk")
+    assert len(run.files["large/x"]) == 2**20

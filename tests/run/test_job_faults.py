@@ -9,56 +9,34 @@ import pytest
 
 from tests.bucket.bucket import Bucket
 from tests.bucket.sound import sound
-from tests.run.bench import Bench
+from tests.run.bench import Bench, job
 
-ENDS = """
-    [[job]]
-    name = "fails"
-    command = ["sh", "-c", "echo half > $MAYFLY_OUTPUT_DIR/half.txt; echo no such luck >&2; exit 3"]
-
-    [[job]]
-    name = "asks-again"
-    command = ["sh", "-c", "echo $MAYFLY_ATTEMPT > $MAYFLY_OUTPUT_DIR/n; test $MAYFLY_ATTEMPT = 2 || exit 75"]
-
-    [[job]]
-    name = "never-content"
-    command = ["sh", "-c", "exit 75"]
-
-    [[job]]
-    name = "again"
-    command = ["false"]
-    retries = 1
-
-    [[job]]
-    name = "cannot-start"
-    command = ["./broken"]
-
-    [[job]]
-    name = "killed"
-    command = ["sh", "-c", "kill -SEGV $$"]
-
-    [[job]]
-    name = "empty"
-    command = ["sh", "-c", "exit 0"]
-    expect = { min_files = 1 }
-
-    [[job]]
-    name = "too-little"
-    command = ["sh", "-c", "echo x > $MAYFLY_OUTPUT_DIR/x"]
-    expect = { min_bytes = "1KiB" }
-"""
+WRITES = "echo {text} > $MAYFLY_OUTPUT_DIR/{name}"
+ENDS: dict[str, tuple[str | list[str], dict[str, object]]] = {
+    "fails": (WRITES.format(text="half", name="half") + "; echo no such luck >&2; exit 3", {}),
+    "asks-again": (
+        WRITES.format(text="$MAYFLY_ATTEMPT", name="n") + "; test $MAYFLY_ATTEMPT = 2 || exit 75",
+        {},
+    ),
+    "never-content": ("exit 75", {}),
+    "again": ("false", {"retries": 1}),
+    "cannot-start": (["./broken"], {}),
+    "killed": ("kill -SEGV $$", {}),
+    "empty": ("exit 0", {"expect": {"min_files": 1}}),
+    "too-little": (WRITES.format(text="x", name="x"), {"expect": {"min_bytes": "1KiB"}}),
+    "greedy": (["python3", "-c", "x = bytearray(300 * 2**20)"], {"memory": "100MiB"}),
+    "modest": (["python3", "-c", "x = bytearray(30 * 2**20)"], {"memory": "100MiB"}),
+}
 
 
 def test_every_end_has_its_status_and_cause(bench: Bench, bucket: Bucket) -> None:
     """Each way to end has its own status, cause, attempts and words; exit code 75 gets one more attempt."""
     bench.repo.write("broken", "#!/no/such/interpreter\n", executable=True)
-    bench.release("v1", ENDS)
-    ran = bench.run(limits__jobs="16")
-    assert (ran.code, ran.outcome["status"]) == (3, "partial"), ran.stderr
-    manifest = sound(bucket, ran.run_id)
-    seen = {
-        job["name"]: (job["status"], job["cause"], len(job["attempts"])) for job in manifest.jobs
-    }
+    bench.release("v1", "".join(job(name, how, **keys) for name, (how, keys) in ENDS.items()))
+    ran = bench.run(code=3, limits__jobs="16")
+    assert ran.outcome["status"] == "partial"
+    run = sound(bucket, ran.run_id)
+    seen = {job["name"]: (job["status"], job["cause"], len(job["attempts"])) for job in run.jobs}
     assert seen == {
         "fails": ("failed", "error", 1),
         "asks-again": ("succeeded", None, 2),
@@ -68,67 +46,43 @@ def test_every_end_has_its_status_and_cause(bench: Bench, bucket: Bucket) -> Non
         "killed": ("failed", "error", 1),
         "empty": ("empty", "expectation", 1),
         "too-little": ("empty", "expectation", 1),
+        "greedy": ("failed", "out_of_memory", 1),
+        "modest": ("succeeded", None, 1),
     }
-    assert manifest.job("fails")["message"] == "exit code 3: no such luck"
-    assert manifest.job("fails")["attempts"][0]["exit_code"] == 3
-    assert manifest.job("killed")["attempts"][0]["signal"] == 11
-    assert "could not be started" in manifest.job("cannot-start")["message"]
-    assert "expected at least 1" in manifest.job("empty")["message"]
-    assert manifest.results == {"fails/half.txt", "too-little/x", "asks-again/n"}
-    assert manifest.printed("fails") == b"no such luck\n"
+    assert run.job("fails")["message"] == "exit code 3: no such luck"
+    assert run.job("fails")["attempts"][0]["exit_code"] == 3
+    assert run.job("killed")["attempts"][0]["signal"] == 11
+    assert "could not be started" in run.job("cannot-start")["message"]
+    assert "expected at least 1" in run.job("empty")["message"]
+    assert run.results == {"fails/half", "too-little/x", "asks-again/n"}
+    assert run.printed("fails") == b"no such luck\n"
 
 
-def test_when_no_job_succeeds_the_run_failed(bench: Bench, bucket: Bucket) -> None:
-    """The exit code is 8, and the run is committed all the same."""
-    bench.release("v1", '[[job]]\nname = "a"\ncommand = ["false"]\n')
-    ran = bench.run()
-    assert (ran.code, ran.outcome["status"]) == (8, "failed")
-    assert sound(bucket, ran.run_id).status == "failed"
-
-
-HANGS = """
-    [[job]]
-    name = "hangs"
-    timeout = "4s"
-    command = ["sleep", "300"]
-
-    [[job]]
-    name = "deaf"
-    timeout = "4s"
-    command = ["sh", "-c", "trap '' TERM; echo half > $MAYFLY_OUTPUT_DIR/half; while :; do sleep 0.1; done"]
-
-    [[job]]
-    name = "polite"
-    timeout = "4s"
-    command = ["sh", "-c", "trap 'echo whole > $MAYFLY_OUTPUT_DIR/whole; exit 0' TERM; while :; do sleep 0.1; done"]
-
-    [[job]]
-    name = "closes"
-    timeout = "4s"
-    command = ["sh", "-c", "exec >&- 2>&-; sleep 300"]
-"""
+FOREVER = "while :; do sleep 0.1; done"
+HANGS: dict[str, tuple[str | list[str], tuple[int | None, int | None]]] = {
+    "hangs": (["sleep", "300"], (None, 15)),
+    "deaf": (f"trap '' TERM; echo half > $MAYFLY_OUTPUT_DIR/half; {FOREVER}", (None, 9)),
+    "polite": (
+        f"trap 'echo whole > $MAYFLY_OUTPUT_DIR/whole; exit 0' TERM; {FOREVER}",
+        (0, None),
+    ),
+    "closes": ("exec >&- 2>&-; sleep 300", (None, 15)),
+}
+"""Jobs that do not end, and how they end at their limit: with which exit code or signal."""
 
 
 def test_a_job_past_its_time_is_stopped(bench: Bench, bucket: Bucket) -> None:
-    """SIGTERM at the limit, SIGKILL after the grace period; what was written is delivered."""
-    bench.release("v1", HANGS)
+    """SIGTERM at the limit, SIGKILL after the grace period; what was written is delivered; no success, no good run."""
+    bench.release("v1", "".join(job(name, how, timeout="4s") for name, (how, _) in HANGS.items()))
     # Seconds in which a busy machine starts a shell, and lets it hear a signal.
-    ran = bench.run(limits__grace="4s", limits__jobs="8")
-    assert ran.code == 8, ran.stderr
-    manifest = sound(bucket, ran.run_id)
-    assert {job["status"] for job in manifest.jobs} == {"timed_out"}
-    assert {job["cause"] for job in manifest.jobs} == {"timeout"}
-    ends = {
-        job["name"]: (job["attempts"][0].get("exit_code"), job["attempts"][0].get("signal"))
-        for job in manifest.jobs
-    }
-    assert ends == {
-        "hangs": (None, 15),
-        "deaf": (None, 9),
-        "polite": (0, None),
-        "closes": (None, 15),
-    }
-    assert manifest.results == {"deaf/half", "polite/whole"}
+    ran = bench.run(code=8, limits__grace="4s", limits__jobs="8")
+    run = sound(bucket, ran.run_id)
+    assert (ran.outcome["status"], run.status) == ("failed", "failed")
+    assert {(job["status"], job["cause"]) for job in run.jobs} == {("timed_out", "timeout")}
+    attempts = {job["name"]: job["attempts"][0] for job in run.jobs}
+    ends = {name: (one.get("exit_code"), one.get("signal")) for name, one in attempts.items()}
+    assert ends == {name: end for name, (_, end) in HANGS.items()}
+    assert run.results == {"deaf/half", "polite/whole"}
 
 
 FLOOD = """
@@ -145,16 +99,14 @@ FLOOD = """
 @pytest.mark.parametrize("line", ["x\n", "x"])
 def test_a_flood_on_stderr_is_bounded(bench: Bench, bucket: Bucket, line: str) -> None:
     """100 MB of output leave a log of the set size with its first and its last lines, in little memory."""
-    flood = f"    LINE = {line.encode()!r}{FLOOD}"
-    bench.release("v1", '[[job]]\nname = "a"\ncommand = ["python3", "a.py"]\n', {"a.py": flood})
-    secrets = bench.folder / "secrets.env"
-    secrets.touch(0o600)
-    secrets.write_text("TOKEN=never-in-any-log\n")
-    ran = bench.run(secrets__source=str(secrets))
-    job = sound(bucket, ran.run_id).job("a")
-    assert job["attempts"][0]["output_bytes"] > 99 * 2**20
-    assert job["message"] == "exit code 1: the end"
-    run = bucket.run(ran.run_id)
+    bench.release(
+        "v1", job("a", ["python3", "a.py"]), {"a.py": f"    LINE = {line.encode()!r}{FLOOD}"}
+    )
+    bench.secrets("TOKEN=never-in-any-log\n")
+    run = sound(bucket, bench.run().run_id)
+    told = run.job("a")
+    assert told["attempts"][0]["output_bytes"] > 99 * 2**20
+    assert told["message"] == "exit code 1: the end"
     captured = run.printed("a")
     assert len(captured) < 4.1 * 2**20
     assert captured.startswith(line.encode() * 10)
@@ -180,10 +132,9 @@ def test_nothing_that_a_job_started_survives_the_run(
     bench: Bench, bucket: Bucket, ending: str, timeout: str
 ) -> None:
     """Children in the background, in sessions of their own, orphaned, and without any environment are gone."""
-    jobs = f'[[job]]\nname = "a"\ncommand = ["sh", "a.sh"]\ntimeout = "{timeout}"\n'
+    jobs = job("a", ["sh", "a.sh"], timeout=timeout)
     bench.release("v1", jobs, {"a.sh": CHILDREN + ending + "\n"})
-    ran = bench.run(limits__grace="1s")
-    assert ran.code == (0 if ending == "exit 0" else 8), ran.stderr
+    ran = bench.run(code=0 if ending == "exit 0" else 8, limits__grace="1s")
     pids = [int(line) for line in bucket.run(ran.run_id).files["a/pids"].split()]
     assert len(pids) == 5
     assert [pid for pid in pids if _alive(pid)] == []
@@ -196,52 +147,22 @@ def _alive(pid: int) -> bool:
         return False
 
 
-MEMORY = """
-    [[job]]
-    name = "greedy"
-    memory = "100MiB"
-    command = ["python3", "-c", "x = bytearray(300 * 2**20)"]
-
-    [[job]]
-    name = "modest"
-    memory = "100MiB"
-    command = ["python3", "-c", "x = bytearray(30 * 2**20)"]
-"""
-
-
-def test_a_memory_limit_is_kept(bench: Bench) -> None:
-    """A job that wants more than its limit fails with the cause `out_of_memory`; one below it does not notice."""
-    bench.release("v1", MEMORY)
-    ran = bench.run()
-    assert (ran.job("greedy")["status"], ran.job("greedy")["cause"]) == ("failed", "out_of_memory")
-    assert ran.job("modest")["status"] == "succeeded"
-
-
-LATE = """
-    [[job]]
-    name = "long"
-    command = ["sh", "-c", "echo $MAYFLY_DEADLINE > $MAYFLY_OUTPUT_DIR/deadline; sleep 300"]
-
-    [[job]]
-    name = "waits"
-    command = ["true"]
-"""
+LATE = "echo $MAYFLY_DEADLINE > $MAYFLY_OUTPUT_DIR/deadline; sleep 300"
 
 
 def test_the_run_s_limit_stops_its_jobs_in_time_for_the_hand_off(
     bench: Bench, bucket: Bucket
 ) -> None:
     """Jobs end when three quarters of the run are over; what has not begun by then is skipped, not forgotten."""
-    bench.release("v1", LATE)
+    bench.release("v1", job("long", LATE) + job("waits", "true"))
     began = time.time()
-    ran = bench.run(limits__run="12s", limits__jobs="1", limits__grace="1s")
-    manifest = sound(bucket, ran.run_id)
-    assert (ran.code, manifest.job("long")["status"]) == (8, "timed_out")
-    waits = manifest.job("waits")
+    ran = bench.run(code=8, limits__run="12s", limits__jobs="1", limits__grace="1s")
+    run = sound(bucket, ran.run_id)
+    assert run.job("long")["status"] == "timed_out"
+    waits = run.job("waits")
     assert (waits["status"], waits["cause"]) == ("skipped", "timeout")
     assert "the run's time was over" in waits["message"]
-    deadline = int(bucket.run(ran.run_id).files["long/deadline"])
-    assert began + 8 <= deadline <= time.time()
+    assert began + 8 <= int(run.files["long/deadline"]) <= time.time()
 
 
 SYSTEMD_RUN = """#!/bin/sh
@@ -259,18 +180,6 @@ exit 1
 """
 
 
-FORGOTTEN = """
-    [[job]]
-    name = "slow"
-    command = ["sleep", "60"]
-    timeout = "1s"
-
-    [[job]]
-    name = "brief"
-    command = ["sh", "-c", "exit 3"]
-"""
-
-
 def test_what_a_job_did_is_told_although_systemd_has_forgotten_how_it_ended(
     bench: Bench, bucket: Bucket
 ) -> None:
@@ -281,11 +190,14 @@ def test_what_a_job_did_is_told_although_systemd_has_forgotten_how_it_ended(
         (tools / name).write_text(text.format(pid=pid))
         (tools / name).chmod(0o755)
     bench.environ["PATH"] = f"{tools}:{os.environ['PATH']}"
-    bench.release("v1", FORGOTTEN)
-    found = bucket.run(bench.run(limits__isolation="systemd", limits__jobs="1").run_id)
-    job = found.job("slow")
-    assert (job["status"], job["cause"]) == ("timed_out", "timeout")
-    assert job["message"] == "still running after 1.0s"
-    job = found.job("brief")
-    assert (job["status"], job["cause"]) == ("failed", "error")
-    assert job["message"] == "it ran, and systemd has forgotten how it ended"
+    bench.release("v1", job("slow", ["sleep", "60"], timeout="1s") + job("brief", "exit 3"))
+    run = bucket.run(bench.run(limits__isolation="systemd", limits__jobs="1").run_id)
+    told = {
+        name: tuple(run.job(name)[key] for key in ("status", "cause", "message"))
+        for name in ("slow", "brief")
+    }
+    forgotten = "it ran, and systemd has forgotten how it ended"
+    assert told == {
+        "slow": ("timed_out", "timeout", "still running after 1.0s"),
+        "brief": ("failed", "error", forgotten),
+    }

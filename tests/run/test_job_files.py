@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
@@ -10,35 +11,37 @@ import pytest
 
 from tests.bucket.bucket import Bucket, Document, Run
 from tests.bucket.sound import sound
-from tests.parts.command import mayfly
 from tests.parts.waiting import wait_until
-from tests.run.bench import Bench, finish
+from tests.run.bench import Bench, finish, job
 
-JOB = """
-    [[job]]
-    name = "a"
-    command = ["python3", "a.py"]
-"""
 CANARY = "only-root-may-know"
+HEAD = (
+    "import os, sys, time\nfrom pathlib import Path\nout = Path(os.environ['MAYFLY_OUTPUT_DIR'])\n"
+)
 
 
-def _program(text: str) -> dict[str, str]:
-    head = "import os, sys, time\nfrom pathlib import Path\nout = Path(os.environ['MAYFLY_OUTPUT_DIR'])\n"
-    return {"a.py": head + text}
+def _publish(bench: Bench, **programs: str) -> None:
+    """Publish a release with a job of each name, whose program goes on with the text."""
+    jobs = "".join(job(name, ["python3", f"{name}.py"]) for name in programs)
+    bench.release("v1", jobs, {f"{name}.py": HEAD + text for name, text in programs.items()})
 
 
-def _refused(manifest: Run) -> dict[str, str]:
-    return {each["path"]: each["reason"] for each in manifest.job("a")["refused"]}
+def _refused(run: Run, name: str) -> dict[str, str]:
+    return {each["path"]: each["reason"] for each in run.job(name)["refused"]}
 
 
-def test_links_and_special_files_are_refused(bench: Bench, bucket: Bucket) -> None:
-    """Nothing that leads out of the folder is followed; each is listed with its reason, and the rest is delivered."""
-    secret = bench.folder / "secret"
-    secret.mkdir()
-    (secret / "file").write_text(CANARY)
-    program = f"""
+@pytest.fixture
+def secret(bench: Bench) -> Path:
+    """A folder outside of all output, with a file that no job may hand over."""
+    folder = bench.folder / "secret"
+    folder.mkdir()
+    (folder / "file").write_text(CANARY)
+    return folder
+
+
+LINKS = """
 import socket
-secret = {str(secret)!r}
+secret = SECRET
 (out / "good").write_text("good")
 (out / "link").symlink_to(secret + "/file")
 (out / "dangling").symlink_to("/nowhere")
@@ -52,16 +55,42 @@ socket.socket(socket.AF_UNIX).bind("socket")
 if os.geteuid() == 0:
     os.mknod(out / "device", 0o20666, os.makedev(1, 5))
 """
-    bench.release("v1", JOB, _program(program))
-    ran = bench.run()
-    assert ran.code == 3, ran.stderr
-    manifest = sound(bucket, ran.run_id)
-    assert manifest.results == {"a/good"}
-    refused = _refused(manifest)
-    summary = manifest.told["a"]
-    assert (summary["status"], summary["refused"]) == ("succeeded", len(refused))
+LONG_PATH = """
+(out / "good").touch()
+os.chdir(out)
+for _ in range(50):
+    os.mkdir("x" * 90)
+    os.chdir("x" * 90)
+Path("bottom").touch()
+"""
+HUGE = """
+(out / "good").touch()
+with open(out / "huge", "wb") as stream: stream.truncate(49 * 1024**3)
+"""
+CLOSED = """
+(out / "good").touch()
+(out / "mine").touch(0o000)
+(out / "closed").mkdir()
+(out / "closed" / "file").touch()
+(out / "closed").chmod(0o000)
+"""
+
+
+def test_what_cannot_be_delivered_is_listed_and_the_rest_arrives(
+    bench: Bench, bucket: Bucket, secret: Path
+) -> None:
+    """Links out of the folder, special files, paths that nothing opens, files that are too large or unreadable."""
+    links = LINKS.replace("SECRET", repr(str(secret)))
+    _publish(bench, links=links, deep=LONG_PATH, huge=HUGE, closed=CLOSED)
+    run = sound(bucket, bench.run(code=3, limits__file="50GiB").run_id)
+    assert set(run.statuses.values()) == {"succeeded"}
+    root = os.geteuid() == 0
+    good = {"links/good", "deep/good", "huge/good", "closed/good"}
+    assert run.results == good | ({"closed/mine", "closed/closed/file"} if root else set())
+    refused, summary = _refused(run, "links"), run.told["links"]
+    assert summary["refused"] == len(refused)
     assert summary["message"].startswith(f"{len(refused)} files could not be delivered, such as ")
-    if os.geteuid() == 0:
+    if root:
         assert refused.pop("device") == "not a regular file"
     assert refused == {
         "link": "a link",
@@ -72,41 +101,63 @@ if os.geteuid() == 0:
         "pipe": "not a regular file",
         "socket": "not a regular file",
     }
-    assert all(CANARY.encode() not in content for content in manifest.everything().values())
+    assert [*_refused(run, "deep").values()] == ["its path is longer than 4095 bytes"]
+    too_large = "larger than 51.5 GB, the most that a bucket takes"
+    assert _refused(run, "huge") == {"huge": too_large}
+    reason = "cannot be read: Permission denied"
+    assert _refused(run, "closed") == ({} if root else {"mine": reason, "closed": reason})
+    assert all(CANARY.encode() not in content for content in run.everything().values())
+    assert list((bench.state / "spool").iterdir()) == []
 
 
-@pytest.mark.parametrize("replacement", ["link", "file", "nothing"])
+EVIDENCE = """
+(out / ".evidence").mkdir()
+(out / ".evidence" / "attempt-1.log").write_text("of the job")
+print("printed")
+sys.exit(1)
+"""
+
+
+def test_of_jobs_that_hand_over_nothing_it_is_said_why(bench: Bench, bucket: Bucket) -> None:
+    """Where all was refused, an exit code is no success; long lists are summed up; evidence may have any name."""
+    link = "(out / 'link').symlink_to('/etc/passwd')"
+    flood = "for n in range(500): (out / f'link-{n:03}').symlink_to('/etc/passwd')"
+    _publish(bench, link=link, flood=flood, fails=EVIDENCE)
+    run = sound(bucket, bench.run(code=8).run_id)
+    told = run.job("link")
+    assert (told["status"], told["cause"], told["refused_files"]) == ("empty", "expectation", 1)
+    assert told["message"] == "1 file could not be delivered, such as link (a link)"
+    refused = run.job("flood")["refused"]
+    assert (len(refused), refused[-1]["reason"]) == (101, "and 400 more entries")
+    assert run.printed("fails") == b"printed\n"
+    assert run.evidence("fails") == {"attempt-1.log": b"of the job"}
+
+
 def test_an_output_folder_that_was_replaced_has_no_results(
-    bench: Bench, bucket: Bucket, replacement: str
+    bench: Bench, bucket: Bucket, secret: Path
 ) -> None:
     """The agent reads the folder it made, or none; what was uploaded from the first one is gone again."""
-    secret = bench.folder / "secret"
-    secret.mkdir()
-    (secret / "file").write_text(CANARY)
     gate = bench.folder / "gate"
-    program = f"""
-(out / "early").write_text("early")
-while {replacement!r} == "link" and not Path({str(gate)!r}).exists(): time.sleep(0.05)
-out.rename(str(out) + ".old")
-if {replacement!r} == "link":
-    out.symlink_to({str(secret)!r})
-elif {replacement!r} == "file":
-    out.write_text("no folder")
-"""
-    bench.release("v1", JOB, _program(program))
+    begins = '(out / "early").write_text("early")\n'
+    away = 'out.rename(str(out) + ".old")\n'
+    waits = f"while not Path({str(gate)!r}).exists(): time.sleep(0.05)\n"
+    _publish(
+        bench,
+        link=f"{begins}{waits}{away}out.symlink_to({str(secret)!r})",
+        file=f'{begins}{away}out.write_text("no folder")',
+        nothing=begins + away,
+    )
     with bench.running() as process:
-        if replacement == "link":
-            wait_until(lambda: _early(bench, "early"), what="an early upload")
+        wait_until(lambda: _early(bench, "link", "early"), what="an early upload")
         gate.touch()
-        ran = finish(process)
-    manifest = sound(bucket, ran.run_id)
-    assert manifest.results == set()
-    assert not _early(bench, "early")
-    if replacement == "nothing":
-        assert (ran.code, _refused(manifest)) == (0, {})
-        return
-    assert (ran.code, _refused(manifest)) == (8, {".": "a link, or no folder"})
-    assert ran.job("a")["status"] == "empty"
+        ran = finish(process, code=3)
+    run = sound(bucket, ran.run_id)
+    assert run.results == set()
+    assert not any(_early(bench, name, "early") for name in ("link", "file", "nothing"))
+    assert run.statuses == {"link": "empty", "file": "empty", "nothing": "succeeded"}
+    replaced = {".": "a link, or no folder"}
+    refused = {name: _refused(run, name) for name in run.statuses}
+    assert refused == {"link": replaced, "file": replaced, "nothing": {}}
 
 
 ODD_NAMES = """
@@ -132,12 +183,8 @@ for _ in range(9):
 ODD_COUNT = 8 + 6 + 1 + 9 + 1
 
 
-def _originals(manifest: Run) -> set[bytes]:
-    """The names that a job gave its files, as the manifest has them."""
-    return {_original(each) for each in manifest.resources.values()}
-
-
 def _original(resource: Document) -> bytes:
+    """Return the name that a job gave a file, as its package has it."""
     if "mayfly:path" in resource:
         return unquote_to_bytes(resource["mayfly:path"])
     return str(resource["path"]).removeprefix("files/").encode()
@@ -152,123 +199,46 @@ def _below(root: Path) -> dict[bytes, bytes]:
     }
 
 
-def test_every_name_that_a_linux_disk_allows_arrives(bench: Bench, bucket: Bucket) -> None:
-    """Through a bucket in a folder: the package has the names, in the bucket and at home."""
-    bench.release("v1", JOB, _program(ODD_NAMES))
-    ran = bench.run()
-    assert ran.code == 0, ran.stderr
-    _check_odd_names(bench, sound(bucket, ran.run_id), ran.run_id)
-    copy = bench.folder / "copy"
-    shutil.copytree(bucket.root / "runs" / ran.run_id, copy)
-    _mayfly(bench, "verify", str(copy / "jobs" / "a"))
-
-
-def test_every_name_arrives_through_s3_as_well(bench: Bench, bucket_on_s3: Bucket) -> None:
-    """A server that takes a backslash for a folder, and whose listings are XML, sees neither."""
-    bench.release("v1", JOB, _program(ODD_NAMES))
-    ran = bench.run()
-    assert ran.code == 0, ran.stderr
-    _check_odd_names(bench, sound(bucket_on_s3, ran.run_id), ran.run_id)
-
-
-def _check_odd_names(bench: Bench, manifest: Run, run: str) -> None:
-    names = _originals(manifest)
+@pytest.mark.parametrize("kind", ["bucket", "bucket_on_s3"])
+def test_every_name_that_a_linux_disk_allows_arrives(
+    bench: Bench, request: pytest.FixtureRequest, kind: str
+) -> None:
+    """In a folder, and on a server that takes a backslash for a folder and whose listings are XML; also at home."""
+    bucket: Bucket = request.getfixturevalue(kind)
+    _publish(bench, a=ODD_NAMES)
+    run = sound(bucket, bench.run(code=0).run_id)
+    names = {_original(each) for each in run.resources.values()}
     assert {b"caf\xe9", b"line\nbreak", b"back\\slash", b"Episode #1", b"n" * 255} <= names
     assert len(names) == ODD_COUNT
-    assert _refused(manifest) == {}
-    _mayfly(bench, "verify", run)
+    assert _refused(run, "a") == {}
+    _mayfly(bench, "verify", run.id)
     home = bench.folder / "home"
     _mayfly(bench, "pull", str(home))
-    there = _below(home / "a" / run / "files")
-    assert there.keys() == {path.removeprefix("a/").encode() for path in manifest.results}
+    there = _below(home / "a" / run.id / "files")
+    assert there.keys() == {path.removeprefix("a/").encode() for path in run.results}
     own = {
         _original(each): there[each["path"].removeprefix("files/").encode()]
-        for each in manifest.resources.values()
+        for each in run.resources.values()
     }
     assert own.keys() == names
     assert all(
         name.rpartition(b"/")[2] == data for name, data in own.items() if name != b"note.txt"
     )
+    if kind == "bucket":
+        copy = bench.folder / "copy"
+        shutil.copytree(bucket.root / "runs" / run.id, copy)
+        _mayfly(bench, "verify", str(copy / "jobs" / "a"))
 
 
 def _mayfly(bench: Bench, *arguments: str) -> None:
     """Do something at home, with the bucket of the bench."""
-    environ = {**bench.environment(), **bench.bucket.environ}
-    done = mayfly(*arguments, environ=environ, at=bench.folder)
+    done = bench.mayfly(*arguments, at=bench.folder, **bench.bucket.environ)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_path_that_no_program_can_open_is_refused(bench: Bench, bucket: Bucket) -> None:
-    """What is deeper than the kernel opens at once is listed, and makes the run partial."""
-    program = """
-(out / "good").touch()
-os.chdir(out)
-for _ in range(50):
-    os.mkdir("x" * 90)
-    os.chdir("x" * 90)
-Path("bottom").touch()
-"""
-    bench.release("v1", JOB, _program(program))
-    ran = bench.run()
-    assert ran.code == 3, ran.stderr
-    (reason,) = _refused(sound(bucket, ran.run_id)).values()
-    assert reason == "its path is longer than 4095 bytes"
-
-
-def test_a_file_that_no_bucket_can_hold_is_refused(bench: Bench, bucket: Bucket) -> None:
-    """A file that S3 has too few parts for is told, and does not keep the run in the spool for ever."""
-    program = """
-(out / "good").touch()
-with open(out / "huge", "wb") as stream: stream.truncate(49 * 1024**3)
-"""
-    bench.release("v1", JOB, _program(program))
-    ran = bench.run(limits__file="50GiB")
-    assert ran.code == 3, ran.stderr
-    manifest = sound(bucket, ran.run_id)
-    assert manifest.results == {"a/good"}
-    assert _refused(manifest) == {"huge": "larger than 51.5 GB, the most that a bucket takes"}
-
-
-def test_a_job_of_which_everything_was_refused_is_empty(bench: Bench, bucket: Bucket) -> None:
-    """It succeeded by its exit code alone: nothing of it comes home."""
-    bench.release("v1", JOB, _program("(out / 'link').symlink_to('/etc/passwd')"))
-    ran = bench.run()
-    assert ran.code == 8, ran.stderr
-    job = sound(bucket, ran.run_id).job("a")
-    assert (job["status"], job["cause"], job["refused_files"]) == ("empty", "expectation", 1)
-    assert job["message"] == "1 file could not be delivered, such as link (a link)"
-
-
-def test_what_a_job_prints_and_what_it_puts_aside_never_meet(bench: Bench, bucket: Bucket) -> None:
-    """Its evidence may have any name, also that of the agent's record of its output."""
-    program = """
-(out / ".evidence").mkdir()
-(out / ".evidence" / "attempt-1.log").write_text("of the job")
-print("printed")
-sys.exit(1)
-"""
-    bench.release("v1", JOB, _program(program))
-    ran = bench.run()
-    assert ran.code == 8, ran.stderr
-    sound(bucket, ran.run_id)
-    run = bucket.run(ran.run_id)
-    assert run.printed("a") == b"printed\n"
-    assert run.evidence("a") == {"attempt-1.log": b"of the job"}
-
-
-def test_a_flood_of_refused_files_is_summed_up(bench: Bench, bucket: Bucket) -> None:
-    """A manifest lists a hundred of them, and how many more there are."""
-    bench.release(
-        "v1", JOB, _program("for n in range(500): (out / f'link-{n:03}').symlink_to('/etc/passwd')")
-    )
-    ran = bench.run()
-    refused = sound(bucket, ran.run_id).job("a")["refused"]
-    assert (len(refused), refused[-1]["reason"]) == (101, "and 400 more entries")
-
-
-def _early(bench: Bench, name: str) -> bool:
-    """Tell whether a file of the job is in the bucket, whatever the run has said of it."""
-    return any((bench.folder / "bucket/runs").glob(f"*/jobs/a/files/{name}"))
+def _early(bench: Bench, name: str, path: str) -> bool:
+    """Tell whether a file of a job is in the bucket, whatever the run has said of it."""
+    return any((bench.folder / "bucket/runs").glob(f"*/jobs/{name}/files/{path}"))
 
 
 CHANGES = """
@@ -292,21 +262,32 @@ os.utime(out / "touched")
 """
 
 
+AGAIN = """
+if os.environ["MAYFLY_ATTEMPT"] == "1":
+    (out / "both").write_text("first")
+    (out / "only first").write_text("first")
+    while not Path(GATE).exists(): time.sleep(0.05)
+    sys.exit(75)
+(out / "both").write_text("second")
+(out / "only second").write_text("second")
+"""
+
+
 def test_what_changes_after_an_early_upload_arrives_as_it_was_at_the_end(
     bench: Bench, bucket: Bucket
 ) -> None:
-    """While a job runs its settled files are on their way already; in the end only the final ones are there."""
+    """Settled files leave while their job runs; in the end only the final ones of the last attempt are there."""
     gate = bench.folder / "gate"
-    bench.release("v1", JOB, _program(CHANGES.replace("GATE", repr(str(gate)))))
+    programs = {"changes": CHANGES, "again": AGAIN}
+    own = {name: text.replace("GATE", repr(str(gate))) for name, text in programs.items()}
+    _publish(bench, **own)
     with bench.running() as process:
-        wait_until(lambda: _early(bench, "deleted"), what="an early upload")
-        wait_until(lambda: _early(bench, "big"), what="an early upload of parts")
+        for name, path in (("changes", "deleted"), ("changes", "big"), ("again", "only first")):
+            wait_until(partial(_early, bench, name, path), what=f"an early upload of {path}")
         gate.touch()
-        assert process.wait(60) == 0
-    run = bucket.newest.id
-    sound(bucket, run)
-    files = bucket.run(run).files_of("a")
-    assert {path: content[:20] for path, content in files.items()} == {
+        ran = finish(process, code=0)
+    run = sound(bucket, ran.run_id)
+    assert {path: content[:20] for path, content in run.files_of("changes").items()} == {
         "rewritten": b"final",
         "appended": b"first and final",
         "new name": b"first",
@@ -315,28 +296,7 @@ def test_what_changes_after_an_early_upload_arrives_as_it_was_at_the_end(
         "moved/file": b"kept",
         "last": b"last",
     }
-
-
-def test_files_of_a_failed_attempt_are_not_delivered(bench: Bench, bucket: Bucket) -> None:
-    """Only the last attempt's files are results; what the first had uploaded already is removed from the bucket."""
-    gate = bench.folder / "gate"
-    program = f"""
-if os.environ["MAYFLY_ATTEMPT"] == "1":
-    (out / "both").write_text("first")
-    (out / "only first").write_text("first")
-    while not Path({str(gate)!r}).exists(): time.sleep(0.05)
-    sys.exit(75)
-(out / "both").write_text("second")
-(out / "only second").write_text("second")
-"""
-    bench.release("v1", JOB, _program(program))
-    with bench.running() as process:
-        wait_until(lambda: _early(bench, "only first"), what="an early upload")
-        gate.touch()
-        assert process.wait(60) == 0
-    run = bucket.newest.id
-    assert sound(bucket, run).results == {"a/both", "a/only second"}
-    assert bucket.run(run).files["a/both"] == b"second"
+    assert run.files_of("again") == {"both": b"second", "only second": b"second"}
 
 
 RESULT_FILES = {
@@ -357,10 +317,8 @@ def test_a_result_file_that_cannot_be_read_is_noted_and_nothing_else(
     bench: Bench, bucket: Bucket
 ) -> None:
     """The job's exit code decides; a note says why what it said of itself is missing."""
-    jobs = "".join(
-        f'[[job]]\nname = "{name}"\ncommand = ["python3", "a.py", "{name}"]\n'
-        for name in (*RESULT_FILES, "link", "folder", "pipe", "good")
-    )
+    others = ("link", "folder", "pipe", "good")
+    jobs = "".join(job(name, ["python3", "a.py", name]) for name in (*RESULT_FILES, *others))
     texts = ", ".join(f"{name!r}: {text}" for name, text in RESULT_FILES.items())
     program = f"""
 texts = {{{texts}}}
@@ -372,44 +330,14 @@ elif name == "pipe": os.mkfifo(file)
 elif name == "good": file.write_text('{{"items": 3, "message": "as usual", "metrics": {{"pages": 2.5}}, "new": 1}}')
 else: file.write_bytes(texts[name].encode("latin-1"))
 """
-    bench.release("v1", jobs, _program(program))
-    ran = bench.run(limits__jobs="4")
-    assert ran.code == 0, ran.stderr
-    manifest = sound(bucket, ran.run_id)
-    for name in (*RESULT_FILES, "link", "folder", "pipe"):
-        notes = manifest.job(name)["notes"]
-        assert [note.split(":")[0] for note in notes] == ["its result file could not be read"], name
-        assert len(notes[0]) < 300
-    good = manifest.job("good")
-    assert (good["items"], good["message"], good["metrics"], good["notes"]) == (
-        3,
-        "as usual",
-        {"pages": 2.5},
-        [],
-    )
-
-
-def test_files_that_cannot_be_read_are_listed(bench: Bench, bucket: Bucket) -> None:
-    """A file or folder that the agent may not read is no silent loss (the superuser may read all)."""
-    program = """
-(out / "good").touch()
-(out / "mine").touch(0o000)
-(out / "closed").mkdir()
-(out / "closed" / "file").touch()
-(out / "closed").chmod(0o000)
-"""
-    bench.release("v1", JOB, _program(program))
-    ran = bench.run()
-    assert ran.code == 0, ran.stderr
-    manifest = sound(bucket, ran.run_id)
-    reason = "cannot be read: Permission denied"
-    if os.geteuid() == 0:
-        assert set(manifest.results) == {"a/good", "a/mine", "a/closed/file"}
-    else:
-        assert _refused(manifest) == {"mine": reason, "closed": reason}
-        assert set(manifest.results) == {"a/good"}
-    assert bench.spool == []
-    assert list((bench.state / "spool").glob(".gone-*")) == []
+    bench.release("v1", jobs, {"a.py": HEAD + program})
+    run = sound(bucket, bench.run(code=0, limits__jobs="4").run_id)
+    for name in (*RESULT_FILES, *others[:-1]):
+        (note,) = run.job(name)["notes"]
+        assert note.split(":")[0] == "its result file could not be read", name
+        assert len(note) < 300
+    told = {key: run.job("good")[key] for key in ("items", "message", "metrics", "notes")}
+    assert told == {"items": 3, "message": "as usual", "metrics": {"pages": 2.5}, "notes": []}
 
 
 DEEP = """
@@ -424,10 +352,9 @@ for _ in range(1500):
 @pytest.mark.long
 def test_a_job_s_folder_that_cannot_be_removed_costs_no_run(bench: Bench, bucket: Bucket) -> None:
     """What is left of a committed run in the spool is a warning, now and in the next run."""
-    bench.release("v1", JOB, _program(DEEP))
+    _publish(bench, a=DEEP)
     try:
-        first, second = bench.run(), bench.run()
-        assert (first.code, second.code) == (0, 0), first.stderr
+        first, second = bench.run(code=0), bench.run(code=0)
         assert len(first.events("spool.not_removed")) == 1
         assert len(second.events("spool.not_removed")) == 2
     finally:
@@ -435,27 +362,12 @@ def test_a_job_s_folder_that_cannot_be_removed_costs_no_run(bench: Bench, bucket
     assert len(bucket.runs) == 2
 
 
-TAMPERS = """
-    [[job]]
-    name = "a"
-    command = ["sh", "-c", "echo x > $MAYFLY_OUTPUT_DIR/x; echo > $MAYFLY_OUTPUT_DIR/../../../b"]
-
-    [[job]]
-    name = "b"
-    command = ["true"]
-
-    [[job]]
-    name = "c"
-    command = ["sh", "-c", "echo x > $MAYFLY_OUTPUT_DIR/x"]
-"""
-
-
 def test_what_goes_wrong_around_one_job_costs_no_other(bench: Bench, bucket: Bucket) -> None:
     """A workspace that cannot be made, here by a neighbour's doing, fails that job with its reason."""
-    bench.release("v1", TAMPERS)
-    ran = bench.run(limits__jobs="1")
-    assert ran.code == 3, ran.stderr
-    manifest = sound(bucket, ran.run_id)
-    assert manifest.results == {"a/x", "c/x"}
-    assert manifest.job("b")["status"] == "failed"
-    assert "jobs/b" in manifest.job("b")["message"]
+    writes = "echo x > $MAYFLY_OUTPUT_DIR/x"
+    tampers = f"{writes}; echo > $MAYFLY_OUTPUT_DIR/../../../b"
+    bench.release("v1", job("a", tampers) + job("b", "true") + job("c", writes))
+    run = sound(bucket, bench.run(code=3, limits__jobs="1").run_id)
+    assert run.results == {"a/x", "c/x"}
+    assert run.job("b")["status"] == "failed"
+    assert "jobs/b" in run.job("b")["message"]

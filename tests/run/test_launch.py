@@ -8,19 +8,13 @@ import pytest
 from tests.bucket.bucket import Bucket
 from tests.bucket.sound import sound
 from tests.parts.metadata import Metadata
-from tests.run.bench import Bench
-
-JOBS = """
-[[job]]
-name = "plain"
-command = ["sh", "-c", "echo x > $MAYFLY_OUTPUT_DIR/file"]
-"""
+from tests.run.bench import Bench, job
 
 
 @pytest.fixture
 def machine(bench: Bench) -> Iterator[Metadata]:
     """The metadata service of the machine."""
-    bench.release("v1", JOBS)
+    bench.release("v1", job("plain", "echo x > $MAYFLY_OUTPUT_DIR/file"))
     with Metadata() as machine:
         bench.environ |= {
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": machine.url,
@@ -35,16 +29,13 @@ def test_one_image_serves_two_launches(bench: Bench, machine: Metadata) -> None:
     for name in ("test", "prod"):
         bucket = Bucket.in_folder(bench.folder / name)
         machine.said["user-data"] = f'[store]\nurl = "{bucket.environ["MAYFLY_STORE_URL"]}"'
-        ran = bench.run()
-        assert ran.code == 0
-        assert [job["name"] for job in bucket.run(ran.run_id).jobs] == ["plain"]
+        assert [*bucket.run(bench.run(code=0).run_id).told] == ["plain"]
 
 
 def test_a_fault_of_the_launch_reaches_the_manifest(bench: Bench, machine: Metadata) -> None:
     """Nothing runs; home reads why, in the bucket that the image knows; the exit code says configuration."""
     machine.said["user-data"] = "[limits]\nrnu = 1"
-    ran = bench.run()
-    assert ran.code == 4
+    ran = bench.run(code=4)
     run = sound(bench.bucket, ran.run_id)
     assert (run.status, run.jobs) == ("failed", [])
     assert [text for text in run.warnings if "user data: limits.rnu: unknown key" in text]
@@ -55,8 +46,7 @@ def test_a_fault_of_the_launch_reaches_the_manifest(bench: Bench, machine: Metad
 def test_a_launch_that_cannot_be_read_runs_nothing(bench: Bench, machine: Metadata) -> None:
     """The service answers nothing of use: the image alone might be for another bucket."""
     machine.status = 500
-    ran = bench.run()
-    assert ran.code == 4
+    ran = bench.run(code=4)
     assert "user data: cannot be read" in str(ran.outcome["warnings"])
 
 

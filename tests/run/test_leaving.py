@@ -8,13 +8,9 @@ from tests.bucket.bucket import Bucket
 from tests.bucket.layout import ENTRIES
 from tests.bucket.sound import sound
 from tests.parts.missing import program
-from tests.run.bench import RUN_SECONDS, Bench
+from tests.run.bench import RUN_SECONDS, Bench, job
 
-JOBS = """
-    [[job]]
-    name = "one"
-    command = ["sh", "-c", "echo result > $MAYFLY_OUTPUT_DIR/file"]
-"""
+JOBS = job("one", "echo result > $MAYFLY_OUTPUT_DIR/file")
 
 
 def test_a_machine_that_goes_off_leaves_the_deleting_to_the_next_run(
@@ -31,18 +27,16 @@ def test_a_machine_that_goes_off_leaves_the_deleting_to_the_next_run(
     bench.release("v1", JOBS)
     spool = bench.state / "spool"
     for number in (1, 2):
-        ran = bench.run(power__after="poweroff")
-        assert ran.code == 0, ran.stderr
+        ran = bench.run(code=0, power__after="poweroff")
         sound(bucket, ran.run_id)
         assert bench.spool == []
         assert [path.name for path in spool.glob(".*")] == [f".gone-{ran.run_id}"], number
-    assert bench.run().code == 0
+    bench.run(code=0)
     assert list(spool.glob(".*")) == []
 
 
 def test_a_bucket_in_a_folder_is_durable_before_the_spool_goes(bench: Bench) -> None:
     """Files reach the disk before the entry that commits them, and the end before the run leaves the spool."""
-    bench.store = (bench.folder / "bucket").as_uri()
     bench.release("v1", JOBS)
     trace = bench.folder / "trace"
     calls = "trace=syncfs,rename,renameat,renameat2,link,linkat"

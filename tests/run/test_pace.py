@@ -11,16 +11,14 @@ import pytest
 from agent.base.errors import StateError
 from agent.jobs.rate_limit import reserve
 from tests.bucket.bucket import Bucket
-from tests.run.bench import Bench
+from tests.run.bench import Bench, job
 from tests.run.fleet import Fleet
 
-JOBS = """
-    [[job]]
-    name = "shop"
-    command = ["sh", "-c", "date +%s.%N >> {visits}"]
-    matrix = {{ shop = ["0", "1", "2", "3", "4", "5", "6", "7"] }}
-    rate = {{ "shop.example" = "2/s" }}
-"""
+
+def shops(bench: Bench, rate: str) -> str:
+    """Return eight jobs that note the time of their visit to one site."""
+    visits = f"date +%s.%N >> {bench.folder / 'visits'}"
+    return job("shop", visits, matrix={"shop": [*"01234567"]}, rate={"shop.example": rate})
 
 
 @pytest.fixture
@@ -31,7 +29,7 @@ def fleet(bench: Bench) -> Iterator[Fleet]:
         "limits.jitter": "1s",
         "paths.pace": str(bench.folder / "pace"),
     }
-    bench.release("v1", JOBS.format(visits=bench.folder / "visits"))
+    bench.release("v1", shops(bench, "2/s"))
     fleet = Fleet(bench, "night-1", 2)
     yield fleet
     fleet.end()
@@ -41,13 +39,7 @@ def test_shards_of_a_machine_keep_one_pace(fleet: Fleet, bucket: Bucket) -> None
     """Two agents with four places each take their turns from one file: nobody starts before its turn."""
     members = [fleet.start(shard) for shard in range(2)]
     assert [member.wait() for member in members] == [0, 0]
-    starts = sorted(
-        each["timestamp"]
-        for member in members
-        for each in member.log.events()
-        if each["event"] == "job.started"
-    )
-    assert len(starts) == 8
+    assert sum(len(member.log.events("job.started")) for member in members) == 8
     times = sorted(float(line) for line in (fleet.bench.folder / "visits").read_text().split())
     # A start may be late on a busy machine, never early: the last cannot come before its turn.
     assert times[-1] - float((fleet.bench.folder / "pace" / "shop.example").read_text()) >= -0.6
@@ -79,16 +71,11 @@ async def test_a_pace_that_cannot_be_kept_is_an_error(tmp_path: Path) -> None:
 
 def test_a_job_whose_turn_comes_too_late_fails_in_time(bench: Bench, bucket: Bucket) -> None:
     """A run does not wait beyond its time, and says why the job did not start."""
-    bench.settings |= {"limits.run": "30s"}
-    jobs = JOBS.format(visits=bench.folder / "visits").replace('"2/s"', '"1/h"')
-    bench.release("v1", jobs)
-    ran = bench.run()
-    assert ran.code == 3
+    bench.release("v1", shops(bench, "1/h"))
+    bench.run(code=3, limits__run="30s")
     told = bucket.newest.told.values()
     statuses = [job["status"] for job in told]
     assert (statuses.count("succeeded"), statuses.count("failed")) == (1, 7)
     late = next(job for job in told if job["status"] == "failed")
-    assert (late["cause"], late["message"]) == (
-        "timeout",
-        "the rate limit left no time for this job",
-    )
+    message = "the rate limit left no time for this job"
+    assert (late["cause"], late["message"]) == ("timeout", message)

@@ -9,13 +9,12 @@ import pytest
 
 from tests.bucket.bucket import Bucket
 from tests.parts.repo import Repo, Signer, make_signer
-from tests.run.bench import Bench
+from tests.run.bench import Bench, job
 
-JOB = """
-[[job]]
-name = "only"
-command = ["sh", "-c", "echo {version} > $MAYFLY_OUTPUT_DIR/file"]
-"""
+
+def jobs(version: str) -> str:
+    """Return a jobs file of a version."""
+    return job("only", f"echo {version} > $MAYFLY_OUTPUT_DIR/file")
 
 
 def mayfly(
@@ -23,11 +22,8 @@ def mayfly(
 ) -> "subprocess.CompletedProcess[str]":
     """Run `mayfly release ...` on the workbench."""
     git = {"GIT_AUTHOR_DATE": "", "GIT_CONFIG_NOSYSTEM": "1"}
-    pairs = {"paths.state": str(bench.state)}
-    if "store.endpoint" in bench.settings:
-        pairs["store.endpoint"] = bench.settings["store.endpoint"]
-    options = [text for key, value in pairs.items() for text in ("--set", f"{key}={value}")]
-    return bench.mayfly("release", *arguments, *options, "--store", bench.store, at=at, **git)
+    options = ("--set", f"paths.state={bench.state}", "--store", bench.store)
+    return bench.mayfly("release", *arguments, *options, at=at, **git)
 
 
 def listed(bench: Bench) -> dict[str, dict[str, Any]]:
@@ -39,17 +35,15 @@ def listed(bench: Bench) -> dict[str, dict[str, Any]]:
 
 def ran(bench: Bench, bucket: Bucket) -> tuple[str, dict[str, Any]]:
     """Do a run, and return the release's ref and what the manifest says of it."""
-    done = bench.run()
-    assert done.code == 0, done.stderr[-2000:]
-    release = bucket.run(done.run_id).release
+    release = bucket.run(bench.run(code=0).run_id).release
     return release["ref"], release
 
 
 def versions(bench: Bench, *names: str) -> None:
     """Publish versions, and run each."""
     for name in names:
-        bench.release(name, JOB.format(version=name))
-        assert bench.run().code == 0
+        bench.release(name, jobs(name))
+        bench.run(code=0)
 
 
 def test_an_operator_goes_back_and_the_next_release_goes_on(bench: Bench, bucket: Bucket) -> None:
@@ -64,7 +58,7 @@ def test_an_operator_goes_back_and_the_next_release_goes_on(bench: Bench, bucket
     assert "an operator went back" in release["stale"]["reason"]
     rows = listed(bench)
     assert (rows["v1.0"]["good"], rows["v2.0"]["bad"]["operator"]) == (True, True)
-    bench.release("v3.0", JOB.format(version="v3.0"))
+    bench.release("v3.0", jobs("v3.0"))
     assert ran(bench, bucket)[0] == "v3.0"
 
 
@@ -82,7 +76,7 @@ def test_a_repository_of_longer_names_is_operated_alike(bench: Bench, bucket: Bu
 def test_a_pinned_release_runs_until_it_is_unpinned(bench: Bench, bucket: Bucket) -> None:
     """One that is here needs no git; one that is not is fetched; a commit will do for a name."""
     versions(bench, "v1.0")
-    bench.release("v1.5", JOB.format(version="v1.5"))
+    bench.release("v1.5", jobs("v1.5"))
     versions(bench, "v2.0")
     commit = listed(bench)["v1.0"]["commit"]
     assert mayfly(bench, "pin", commit[:10]).returncode == 0
@@ -111,7 +105,7 @@ def test_what_cannot_be_done_says_so(bench: Bench) -> None:
 @pytest.fixture
 def author(bench: Bench) -> Signer:
     """Somebody with a key, an identity, and a clean working tree that has jobs."""
-    bench.repo.write("jobs.toml", JOB.format(version="1"))
+    bench.repo.write("jobs.toml", jobs("1"))
     bench.repo.commit()
     bench.repo.git("config", "user.name", "Ada")
     bench.repo.git("config", "user.email", "ada@example.com")
@@ -155,7 +149,7 @@ def test_a_new_release_that_no_machine_would_run_is_not_made(bench: Bench, autho
     assert "git push origin v1.0" in done.stdout
     assert "v1.0 already" in mayfly(bench, "new", "v1.0", *key, at=work).stderr
     assert "is older than v1.0" in mayfly(bench, "new", "v0.9", *key, at=work).stderr
-    bench.repo.write("jobs.toml", '[[job]]\nname = "X"\n')
+    bench.repo.write("jobs.toml", job("X", "true"))
     bench.repo.commit()
     done = mayfly(bench, "new", "v1.1", *key, at=work)
     assert (done.returncode, "job[X].name" in done.stderr) == (4, True)

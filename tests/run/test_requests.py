@@ -10,13 +10,8 @@ import pytest
 
 from tests.bucket.bucket import Bucket
 from tests.parts.faultproxy import FaultProxy
-from tests.run.bench import Bench
+from tests.run.bench import Bench, job
 
-JOB = """
-[[job]]
-name = "job-{number}"
-command = ["sh", "-c", "sleep {seconds}; echo done | tee $MAYFLY_OUTPUT_DIR/page"]
-"""
 MOST, LOG_PARTS = 50, 2
 """Requests of a night of less than a minute, whose log has so many parts."""
 
@@ -27,13 +22,13 @@ def test_five_jobs_each_night(
     bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy, apart: int, expected: set[int]
 ) -> None:
     """Jobs that end together share a commit; of those that end six seconds apart each has its own, time permitting."""
-    jobs = [JOB.format(number=number, seconds=1 + apart * number) for number in range(5)]
+    writes = "echo done | tee $MAYFLY_OUTPUT_DIR/page"
+    jobs = [job(f"job-{n}", f"sleep {1 + apart * n}; {writes}") for n in range(5)]
     bench.release("v1", "".join(jobs))
     asked: Counter[str] = Counter()
     for night in range(3):
         s3_proxy.seen.clear()
-        ran = bench.run("--slot", f"2026-11-2{night}T03:00:00Z", limits__jobs="5")
-        assert ran.code == 0, ran.stderr
+        bench.run("--slot", f"2026-11-2{night}T03:00:00Z", code=0, limits__jobs="5")
         asked = Counter(
             "LIST" if "list-type=2" in seen.path else seen.method for seen in s3_proxy.seen
         )

@@ -17,21 +17,14 @@ from agent.contract.facts import Release, RolledBack
 from agent.contract.ids import Batch
 from agent.contract.results import JobStatus
 from tests.bucket.entries import RELEASE
-from tests.run.bench import Bench
+from tests.run.bench import Bench, job
 
 RUN = "20261122T180000Z-3f9a1c"
 WHEN = datetime(2026, 11, 22, 18, tzinfo=UTC)
 
-COUNTS = """
-[[job]]
-name = "counts"
-state = "success"
-command = ["sh", "count.sh"]
-
-[[job]]
-name = "other"
-command = ["sh", "-c", "echo x > $MAYFLY_OUTPUT_DIR/file"]
-"""
+COUNTS = job("counts", ["sh", "count.sh"], state="success") + job(
+    "other", "echo x > $MAYFLY_OUTPUT_DIR/file"
+)
 COUNT = """
 echo "{said} $(cat $MAYFLY_STATE_DIR/number 2>/dev/null)" > $MAYFLY_OUTPUT_DIR/said
 echo x >> $MAYFLY_STATE_DIR/number
@@ -51,11 +44,6 @@ def rerun(bench: Bench, *arguments: str) -> "subprocess.CompletedProcess[str]":
         "browser.url": "http://127.0.0.1:9",
         "browser.port": "0",
         "notify.healthchecks": "http://127.0.0.1:9/ping",
-        **(
-            {"store.endpoint": endpoint}
-            if (endpoint := bench.bucket.objects.store.endpoint)
-            else {}
-        ),
     }
     sets = [text for key, value in pairs.items() for text in ("--set", f"{key}={value}")]
     return bench.mayfly("rerun", "--store", bench.store, *sets, *arguments)
@@ -77,7 +65,7 @@ def nights(bench: Bench) -> list[str]:
 
 
 def test_it_has_the_release_and_the_state_of_then(bench: Bench, nights: list[str]) -> None:
-    """Of the second run: the older release, and the state that the first one left; the bucket stays as it was."""
+    """Of the first run none, of the last all of it: what came after a run is as if it had never been."""
     before = bench.bucket.objects.stamps()
     place = bench.folder / "again"
     done = rerun(bench, nights[1], "counts", "--dir", str(place))
@@ -87,19 +75,15 @@ def test_it_has_the_release_and_the_state_of_then(bench: Bench, nights: list[str
     assert str(place / "bucket" / "runs") in done.stdout
     assert not list((place / "bucket").glob("runs/*/jobs/other"))
     assert "127.0.0.1:9/ping" not in done.stderr
-    assert bench.bucket.objects.stamps() == before
     # Once more in the same folder: what the first rerun left is not what the run had.
     again = rerun(bench, nights[1], "counts", "--dir", str(place), "--json")
     assert json.loads(again.stdout)["jobs"][0]["status"] == "succeeded"
     assert said(place) == "v1 x"
-
-
-def test_the_first_run_had_no_state_and_the_last_all_of_it(bench: Bench, nights: list[str]) -> None:
-    """What came after a run is as if it had never been."""
     for name, run, text in ((nights[0], nights[0], "v1"), ("latest", nights[2], "v2 x x")):
         done = rerun(bench, name, "counts")
         assert done.returncode == 0, done.stderr
         assert said(bench.folder / f"rerun-{run}-counts") == text
+    assert bench.bucket.objects.stamps() == before
 
 
 def test_what_there_is_not(bench: Bench, nights: list[str], tmp_path: Path) -> None:
@@ -115,10 +99,7 @@ def test_what_there_is_not(bench: Bench, nights: list[str], tmp_path: Path) -> N
         done = rerun(bench, *arguments)
         assert done.returncode == 2, done.stderr
         assert says in done.stderr
-
-
-def test_without_a_repository_no_files_are_promised(bench: Bench, nights: list[str]) -> None:
-    """Nothing ran; the text says why, and names no folder that is not there."""
+    # Without a repository nothing runs, and no files are promised.
     done = rerun(bench, nights[0], "counts", "--set", "release.repository=")
     assert done.returncode == 5, done.stderr
     assert "release.repository" in done.stdout

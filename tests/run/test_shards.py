@@ -2,23 +2,19 @@
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.bucket.bucket import Bucket, Run
 from tests.bucket.sound import all_sound
 from tests.parts.waiting import wait_until
-from tests.run.bench import Bench
+from tests.run.bench import Bench, job
 from tests.run.fleet import Fleet, succeeded
 
 VALUES = 24
 SHARDS = 3
-JOBS = f"""
-    [[job]]
-    name = "shop"
-    command = ["sh", "shop.sh"]
-    matrix = {{ shop = [{", ".join(f'"{number}"' for number in range(VALUES))}] }}
-"""
+JOBS = job("shop", ["sh", "shop.sh"], matrix={"shop": [str(number) for number in range(VALUES)]})
 SHOP = """
     echo "$MAYFLY_MATRIX_SHOP" > "$MAYFLY_OUTPUT_DIR/page"
     echo "$MAYFLY_JOB $MAYFLY_RUN_ID" >> "{visits}"
@@ -33,9 +29,8 @@ NAMES = {f"shop-{number}" for number in range(VALUES)}
 def fleet(bench: Bench) -> Iterator[Fleet]:
     """Three shards of one group, on a laptop's bucket."""
     bench.settings |= {"limits.jobs": "1"}
-    visits, gate = bench.folder / "visits", bench.folder / "gate"
-    visits.touch()
-    bench.release("v1", JOBS, {"shop.sh": SHOP.format(visits=visits, gate=gate)})
+    (seen := bench.folder / "visits").touch()
+    bench.release("v1", JOBS, {"shop.sh": SHOP.format(visits=seen, gate=gate(bench))})
     fleet = Fleet(bench, "night-1", SHARDS)
     yield fleet
     fleet.end()
@@ -47,14 +42,9 @@ def visits(bench: Bench) -> list[str]:
     return [line.split()[0] for line in lines]
 
 
-def close_gate(bench: Bench) -> None:
-    """Let every run's third job hang."""
-    (bench.folder / "gate").touch()
-
-
-def open_gate(bench: Bench) -> None:
-    """Let jobs go on that begin from now on."""
-    (bench.folder / "gate").unlink()
+def gate(bench: Bench) -> Path:
+    """Return the file that closes the gate: while it is there, every run's third job hangs."""
+    return bench.folder / "gate"
 
 
 def left_out(run: Run) -> dict[str, str]:
@@ -64,7 +54,10 @@ def left_out(run: Run) -> dict[str, str]:
 
 
 def test_a_group_of_shards_does_everything_once(fleet: Fleet, bucket: Bucket) -> None:
-    """Three processes share the values; each is a batch of its own that says which part it is."""
+    """Three processes share the values; each is a batch of its own that says which part it is.
+
+    An engine that starts a completed shard again gets its success, and no page is fetched twice.
+    """
     members = [fleet.start(shard) for shard in range(SHARDS)]
     assert [member.wait() for member in members] == [0, 0, 0]
     assert sorted(visits(fleet.bench)) == sorted(NAMES)
@@ -76,20 +69,24 @@ def test_a_group_of_shards_does_everything_once(fleet: Fleet, bucket: Bucket) ->
         part = (run.began["group"], run.began["shard"], run.began["shards"])
         assert part == ("night-1", shard, SHARDS)
         assert {job["family"] for job in run.jobs} == {"shop"}
+    assert fleet.start(0).wait() == 0
+    assert len(visits(fleet.bench)) == VALUES
+    assert succeeded(bucket) == dict.fromkeys(NAMES, 1)
+    assert len(all_sound(bucket)) == SHARDS + 1
 
 
 def test_a_shard_that_is_killed_with_its_disk_loses_what_was_running(
     fleet: Fleet, bucket: Bucket
 ) -> None:
     """What had ended some seconds before is there: the engine's next attempt, on another disk, leaves it out."""
-    close_gate(fleet.bench)
+    gate(fleet.bench).touch()
     first = fleet.start(1)
     wait_until(lambda: len(succeeded(bucket)) == 2, what="two jobs in the bucket")
     wait_until(lambda: first.tells("job.started", 3), what="a third one")
     first.kill()
     shutil.rmtree(first.folder / "state")
     done = visits(fleet.bench)[:2]
-    open_gate(fleet.bench)
+    gate(fleet.bench).unlink()
     assert [fleet.start(shard).wait() for shard in range(SHARDS)] == [0, 0, 0]
     assert succeeded(bucket) == dict.fromkeys(NAMES, 1)
     assert set(done).isdisjoint(visits(fleet.bench)[3:])
@@ -101,13 +98,13 @@ def test_a_shard_that_is_killed_with_its_disk_loses_what_was_running(
 
 def test_an_evicted_shard_repeats_only_what_was_missing(fleet: Fleet, bucket: Bucket) -> None:
     """It had time to commit what was finished, and to close; the next attempt says what it leaves out, and why."""
-    close_gate(fleet.bench)
+    gate(fleet.bench).touch()
     first = fleet.start(1)
     wait_until(lambda: first.tells("job.started", 3), what="three jobs")
     first.told_to_stop()
     assert first.wait() == 7
     shutil.rmtree(first.folder / "state")
-    open_gate(fleet.bench)
+    gate(fleet.bench).unlink()
     before = visits(fleet.bench)
     assert fleet.start(1).wait() == 0
     all_sound(bucket)
@@ -118,13 +115,24 @@ def test_an_evicted_shard_repeats_only_what_was_missing(fleet: Fleet, bucket: Bu
     assert set(succeeded(bucket).values()) == {1}
 
 
-def test_a_shard_that_was_done_does_nothing(fleet: Fleet, bucket: Bucket) -> None:
-    """An engine that starts a completed shard again gets its success, and no page is fetched twice."""
-    assert [fleet.start(0).wait(), fleet.start(0).wait()] == [0, 0]
-    seen = visits(fleet.bench)
-    assert len(seen) == len(set(seen))
-    assert set(succeeded(bucket).values()) == {1}
+def test_two_live_twins_do_a_job_twice_and_it_counts_once(fleet: Fleet, bucket: Bucket) -> None:
+    """Neither stands back, both commit what they did, and whoever comes after them leaves out all of it."""
+    gate(fleet.bench).touch()
+    twins = [fleet.start(1), fleet.start(1)]
+    wait_until(lambda: all(twin.tells("job.started", 3) for twin in twins), what="both at work")
+    for twin in twins:
+        twin.told_to_stop()
+    assert [twin.wait() for twin in twins] == [7, 7]
     assert len(all_sound(bucket)) == 2
+    done = set(succeeded(bucket))
+    gate(fleet.bench).unlink()
+    before = len(visits(fleet.bench))
+    assert fleet.start(1).wait() == 0
+    assert done.isdisjoint(visits(fleet.bench)[before:])
+    told = left_out(bucket.newest)
+    assert told.keys() == done
+    for name, reason in told.items():
+        assert reason in {f"succeeded in {run.id}" for run in bucket.working if name in run.told}
 
 
 def test_another_group_does_everything_again(fleet: Fleet, bucket: Bucket) -> None:
@@ -136,42 +144,17 @@ def test_another_group_does_everything_again(fleet: Fleet, bucket: Bucket) -> No
     assert succeeded(bucket) == dict.fromkeys(NAMES, 2)
 
 
-def test_two_live_twins_do_a_job_twice_and_it_counts_once(fleet: Fleet, bucket: Bucket) -> None:
-    """Neither stands back, both commit what they did, and whoever comes after them leaves out all of it."""
-    close_gate(fleet.bench)
-    twins = [fleet.start(1), fleet.start(1)]
-    wait_until(lambda: all(twin.tells("job.started", 3) for twin in twins), what="both at work")
-    for twin in twins:
-        twin.told_to_stop()
-    assert [twin.wait() for twin in twins] == [7, 7]
-    assert len(all_sound(bucket)) == 2
-    done = set(succeeded(bucket))
-    open_gate(fleet.bench)
-    before = len(visits(fleet.bench))
-    assert fleet.start(1).wait() == 0
-    assert done.isdisjoint(visits(fleet.bench)[before:])
-    told = left_out(bucket.newest)
-    assert told.keys() == done
-    for job, reason in told.items():
-        assert reason in {f"succeeded in {run.id}" for run in bucket.working if job in run.told}
-
-
 def test_what_nobody_can_deal_is_refused(fleet: Fleet, bucket: Bucket) -> None:
     """Contradictions, and jobs that need a whole matrix, end the run before it does anything."""
     bench = fleet.bench
-    ran = bench.run("--shard", "2/8")
-    assert (ran.code, "a shard needs a group" in ran.stderr) == (2, True)
-    ran = bench.run("--shard", "9/8", "--group", "g")
-    assert (ran.code, "--shard" in ran.stderr) == (2, True)
+    group = ("--group", "g")
+    assert "a shard needs a group" in bench.run("--shard", "2/8", code=2).stderr
+    assert "--shard" in bench.run("--shard", "9/8", *group, code=2).stderr
     bench.environ |= {"JOB_COMPLETION_INDEX": "3", "MAYFLY_SHARDS": "8"}
-    ran = bench.run("--shard", "2/8", "--group", "g")
-    assert ran.code == 2
+    ran = bench.run("--shard", "2/8", *group, code=2)
     assert "--shard says 1 and JOB_COMPLETION_INDEX says 3" in ran.stderr
-    needy = '[[job]]\nname = "sum"\ncommand = ["true"]\nneeds = ["shop"]\n'
-    bench.release("v2", f"{JOBS}\n    " + needy.replace("\n", "\n    "), {"shop.sh": "true"})
-    ran = bench.run("--group", "g")
-    assert ran.code == 2
-    assert "a value of a matrix" in ran.stderr
+    bench.release("v2", JOBS + job("sum", "true", needs=["shop"]), {"shop.sh": "true"})
+    assert "a value of a matrix" in bench.run(*group, code=2).stderr
     assert {run.status for run in bucket.runs.values()} == {"stood_back"}
     assert all_sound(bucket) == []
     assert bench.spool == []

@@ -23,7 +23,7 @@ from tests.bucket.sound import all_sound, sound
 from tests.parts.metadata import Metadata
 from tests.parts.seaweed import S3Server
 from tests.parts.waiting import wait_until
-from tests.run.bench import Bench, Ran, finish
+from tests.run.bench import Bench, Ran, finish, job
 from tests.run.fleet import succeeded
 
 SEEDS = int(os.environ.get("MAYFLY_TEST_SEEDS", "2"))
@@ -34,19 +34,10 @@ MBIT, MEGABYTES = 20, 200 if LONG else 20
 SOON = 30.0
 """Seconds until a notice must have been seen: polls are five seconds apart, the rest is for a busy machine."""
 
-JOBS = """
-    [[job]]
-    name = "quick"
-    command = ["sh", "-c", "echo done > $MAYFLY_OUTPUT_DIR/file; echo 1 > $MAYFLY_STATE_DIR/seen"]
-
-    [[job]]
-    name = "steady"
-    command = ["sh", "-c", "for n in 1 2 3 4; do sleep 0.5; echo $n > $MAYFLY_OUTPUT_DIR/$n; done"]
-
-    [[job]]
-    name = "slow"
-    command = ["sh", "-c", "echo half > $MAYFLY_OUTPUT_DIR/half; sleep 12; echo > $MAYFLY_OUTPUT_DIR/end"]
-"""
+QUICK = "echo done > $MAYFLY_OUTPUT_DIR/file; echo 1 > $MAYFLY_STATE_DIR/seen"
+STEADY = "for n in 1 2 3 4; do sleep 0.5; echo $n > $MAYFLY_OUTPUT_DIR/$n; done"
+SLOW = "echo half > $MAYFLY_OUTPUT_DIR/half; sleep 12; echo > $MAYFLY_OUTPUT_DIR/end"
+JOBS = job("quick", QUICK) + job("steady", STEADY) + job("slow", SLOW)
 
 
 def release_with_gate(bench: Bench) -> Path:
@@ -69,16 +60,16 @@ def at(event: dict[str, Any]) -> float:
 
 
 def interrupted(
-    bench: Bench, ec2: Metadata, *, after: float = 0.0, job: str = "", **settings: str
+    bench: Bench, ec2: Metadata, *, after: float = 0.0, once: str = ""
 ) -> tuple[Ran, float, float]:
     """Run, and let the notice come after a time, or once a job has ended.
 
     Returns:
         The run; seconds until the notice was seen (-1: the run was over before) and until it closed.
     """
-    with bench.running(**settings) as process:
-        if job:
-            bench.log.wait_for("job.ended", job=job, seconds=60)
+    with bench.running() as process:
+        if once:
+            bench.log.wait_for("job.ended", job=once)
         time.sleep(after)  # the moment is what is tried
         since = taken(ec2)
         ran = finish(process)
@@ -109,19 +100,13 @@ def test_a_notice_at_any_moment(bench: Bench, bucket: Bucket, ec2: Metadata, see
     assert (ran.code, run.closed["pending"], bench.spool) == (7 if cut else 0, [], [])
     if cut:
         assert run.record["interruption"].startswith("spot: EC2 will terminate the machine at 20")
-    again = bench.run(limits__catch_up="6h")
-    assert again.code == 0, again.stderr[-3000:]
+    bench.run(code=0, limits__catch_up="6h")
     # After a run that was not cut the next one is a batch by itself.
     assert succeeded(bucket) == dict.fromkeys(("quick", "steady", "slow"), 1 if cut else 2)
     all_sound(bucket)
 
 
 ENDING = """
-    [[job]]
-    name = "ending"
-    command = ["sh", "ending.sh"]
-"""
-ENDING_SCRIPT = """
     finish() {{
         touch {folder}/ending
         until test -e {folder}/go; do sleep 0.05; done
@@ -138,7 +123,8 @@ def test_the_signal_of_a_shutdown_after_a_notice_ends_no_hand_off(
     bench: Bench, bucket: Bucket, ec2: Metadata
 ) -> None:
     """EC2's shutdown of the machine is the first signal, not a second: what a job writes in its grace is delivered."""
-    bench.release("v1", ENDING, {"ending.sh": ENDING_SCRIPT.format(folder=bench.folder)})
+    script = {"ending.sh": ENDING.format(folder=bench.folder)}
+    bench.release("v1", job("ending", ["sh", "ending.sh"]), script)
     with bench.running(limits__grace="60s") as process:
         bench.log.wait_for("job.output", line="ready")
         taken(ec2)
@@ -146,8 +132,8 @@ def test_the_signal_of_a_shutdown_after_a_notice_ends_no_hand_off(
         process.send_signal(signal.SIGTERM)
         bench.log.wait_for("run.signal")
         (bench.folder / "go").touch()
-        ran = finish(process)
-    assert (ran.code, ran.outcome["delivered"]) == (7, True)
+        ran = finish(process, code=7)
+    assert ran.outcome["delivered"]
     assert bucket.run(ran.run_id).files["ending/all"] == b"all\n"
 
 
@@ -155,87 +141,38 @@ def test_the_signal_of_a_shutdown_after_a_notice_ends_no_hand_off(
 def test_a_slow_service_does_not_delay_the_look(
     bench: Bench, bucket: Bucket, ec2: Metadata
 ) -> None:
-    """With half a second for each answer the notice is seen in time as well."""
+    """With half a second for each answer the notice is seen in time; a recommendation is noted, and stops nothing."""
     release_with_gate(bench)
-    ec2.delay = 0.5
-    ran, seen, _ = interrupted(bench, ec2, job="quick")
-    assert 0 <= seen < SOON
-    assert bucket.run(ran.run_id).status == "interrupted"
-
-
-@pytest.mark.long
-def test_a_recommendation_stops_nothing(bench: Bench, bucket: Bucket, ec2: Metadata) -> None:
-    """It is noted once, and the run goes on to its end."""
-    bench.release("v1.0", JOBS)
-    ec2.rebalance = True
-    ran = bench.run()
-    assert ran.code == 0, ran.stderr[-3000:]
+    ec2.delay, ec2.rebalance = 0.5, True
+    with bench.running() as process:
+        bench.log.wait_for("spot.rebalance_recommended")
+        bench.log.wait_for("job.ended", job="steady")
+        since = taken(ec2)
+        ran = finish(process)
     assert len(ran.events("spot.rebalance_recommended")) == 1
-    assert len(bucket.run(ran.run_id).results) == 7
+    assert 0 <= at(ran.events("spot.notice")[0]) - since < SOON
+    run = bucket.run(ran.run_id)
+    assert run.statuses == {"quick": "succeeded", "steady": "succeeded", "slow": "interrupted"}
 
 
 @pytest.mark.long
-def test_the_next_run_does_what_was_not_finished(
+def test_another_slot_is_another_day_and_a_run_by_name_is_its_own(
     bench: Bench, bucket: Bucket, ec2: Metadata
 ) -> None:
-    """Inside the window only that, with the reason for the rest."""
+    """Neither goes on with an interrupted run, and nothing is left to catch up with after one that was not."""
     gate = release_with_gate(bench)
-    first, _, _ = interrupted(bench, ec2, job="steady")
-    gate.touch()
-    ran = bench.run(limits__catch_up="6h")
-    assert ran.code == 0, ran.stderr[-3000:]
-    assert [job["name"] for job in ran.outcome["jobs"]] == ["slow"]
-    planned = bucket.run(ran.run_id).planned
-    assert planned is not None
-    assert planned["left_out"] == [
-        {"name": name, "reason": f"succeeded in {first.run_id}"} for name in ("quick", "steady")
-    ]
-    assert all_sound(bucket) == [first.run_id, ran.run_id]
-
-
-@pytest.mark.long
-def test_a_run_by_name_is_a_batch_by_itself(bench: Bench, bucket: Bucket, ec2: Metadata) -> None:
-    """It does what was done, too; and as it was not interrupted, nothing is left to catch up with after it."""
-    gate = release_with_gate(bench)
-    interrupted(bench, ec2, job="steady")
-    gate.touch()
-    named = bench.run("--job", "quick", limits__catch_up="6h")
-    assert named.job("quick")["status"] == "succeeded"
-    assert bench.run(limits__catch_up="6h").job("steady")["status"] == "succeeded"
-    assert len({run.batch for run in bucket.runs.values()}) == 3
-
-
-@pytest.mark.long
-def test_a_job_that_will_end_in_time_goes_on(bench: Bench, bucket: Bucket, ec2: Metadata) -> None:
-    """It has not taken long before, and the machine has two minutes: nothing is cut off."""
-    gate = release_with_gate(bench)
-    gate.touch()
-    assert bench.run().code == 0
-    gate.unlink()
-    with bench.running() as process:
+    bench.settings["limits.catch_up"] = "6h"
+    with bench.running("--slot", "2026-11-22T18:00:00Z") as process:
         bench.log.wait_for("job.ended", job="steady")
         taken(ec2)
-        bench.log.wait_for("spot.notice")
-        gate.touch()
-        ran = finish(process)
-    run = sound(bucket, ran.run_id)
-    assert (ran.code, run.status, run.statuses["slow"]) == (0, "succeeded", "succeeded")
-    assert run.record["interruption"].startswith("spot: ")
-
-
-@pytest.mark.long
-def test_another_slot_is_another_day(bench: Bench, bucket: Bucket, ec2: Metadata) -> None:
-    """The same slot, and a run without one, go on with an interrupted run; one for the next slot does everything."""
-    gate = release_with_gate(bench)
-    day, next_day = "2026-11-22T18:00:00Z", "2026-11-23T18:00:00Z"
-    with bench.running("--slot", day) as process:
-        bench.log.wait_for("job.ended", count=2, seconds=60)
-        taken(ec2)
-        assert finish(process).code == 7
+        finish(process, code=7)
     ec2.notice = None
     gate.touch()
-    other = bench.run("--slot", next_day, limits__catch_up="6h")
-    assert {job["status"] for job in other.outcome["jobs"]} == {"succeeded"}
+    assert bench.run("--job", "quick").job("quick")["status"] == "succeeded"
+    assert bench.run().job("steady")["status"] == "succeeded"
+    other = bench.run("--slot", "2026-11-23T18:00:00Z")
+    assert [job["status"] for job in other.outcome["jobs"]] == ["succeeded"] * 3
+    assert len({run.batch for run in bucket.runs.values()}) == 4
     all_sound(bucket)
 
 
@@ -263,20 +200,9 @@ BIG = """
 
 def big_release(bench: Bench, sizes: list[int]) -> None:
     """Publish a release whose jobs leave a small file, and files of so many kB each, all at once."""
-    bench.release(
-        "v1.0",
-        f"""
-        [[job]]
-        name = "small"
-        command = ["sh", "-c", "echo small > $MAYFLY_OUTPUT_DIR/file"]
-
-        [[job]]
-        name = "zbig"
-        command = ["{sys.executable}", "big.py"]
-        env = {{ SIZES = "{" ".join(map(str, sizes))}" }}
-        """,
-        {"big.py": BIG},
-    )
+    big = job("zbig", [sys.executable, "big.py"], env={"SIZES": " ".join(map(str, sizes))})
+    jobs = job("small", "echo small > $MAYFLY_OUTPUT_DIR/file") + big
+    bench.release("v1.0", jobs, {"big.py": BIG})
 
 
 WHOLE = {"small/file", *(f"zbig/{number}.bin" for number in range(5))}
@@ -290,12 +216,11 @@ def test_what_waits_on_a_narrow_link_is_sent_or_follows(
     """200 MB on 20 Mbit/s (long): closed inside the two minutes, and after the next run nothing is missing."""
     bench.settings["limits.catch_up"] = "6h"
     big_release(bench, [MEGABYTES * 1000 // 40] * 40)
-    ran, seen, closed = interrupted(bench, ec2, job="zbig")
+    ran, seen, closed = interrupted(bench, ec2, once="zbig")
     sound(narrow, ran.run_id)
     print(f"{MEGABYTES} MB on {MBIT} Mbit/s: {seen=:.1f} s, {closed=:.1f} s")
     assert closed < 110
-    again = bench.run()
-    assert again.code == 0, again.stderr[-3000:]
+    bench.run(code=0)
     assert bench.spool == []
     all_sound(narrow)
     assert narrow.run(ran.run_id).results == {"small/file", *(f"zbig/{n}.bin" for n in range(40))}
@@ -312,7 +237,7 @@ def test_what_cannot_be_sent_in_time_follows_or_is_named(
     bench.settings |= {"limits.catch_up": "6h", "power.keeps_disk": str(keeps_disk).lower()}
     big_release(bench, [40, 40, *[MBIT * 1500] * 3])
     with bench.running() as process:
-        bench.log.wait_for("job.ended", count=2, seconds=60)
+        bench.log.wait_for("job.ended", count=2)
         # A notice of which most of the time is over: what the agent would find after a busy start.
         soon = datetime.now(UTC) + timedelta(seconds=45)
         ec2.said["meta-data/spot/instance-action"] = json.dumps(
@@ -331,8 +256,7 @@ def test_what_cannot_be_sent_in_time_follows_or_is_named(
         assert run.told["zbig"]["status"] == "interrupted"
         assert "could not be sent in time" in run.told["zbig"]["message"]
         assert {"small/file", "zbig/0.bin", "zbig/1.bin"} <= run.results < WHOLE
-    again = bench.run()
-    assert again.code == 0, again.stderr[-3000:]
+    again = bench.run(code=0)
     assert bench.spool == []
     all_sound(narrow)
     if keeps_disk:

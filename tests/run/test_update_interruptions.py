@@ -13,14 +13,10 @@ import pytest
 
 from tests.bucket.bucket import Bucket
 from tests.bucket.sound import all_sound
-from tests.run.bench import Bench
+from tests.run.bench import Bench, job
 
 SEEDS = range(int(os.environ.get("MAYFLY_TEST_SEEDS", "3")))
-JOB = """
-[[job]]
-name = "only"
-command = ["sh", "job.sh"]
-"""
+JOB = job("only", ["sh", "job.sh"])
 SCRIPT = 'sleep 0.3; cat a.txt b.txt > "$MAYFLY_OUTPUT_DIR/file"\n'
 
 
@@ -28,19 +24,6 @@ def release(bench: Bench, version: str, *, script: str = SCRIPT) -> str:
     """Publish a release whose two files say which it is."""
     files = {"job.sh": script, "a.txt": f"{version} ", "b.txt": f"{version}\n"}
     return bench.release(version, JOB, files)
-
-
-def killed(bench: Bench, seconds: float) -> bool:
-    """Start a run, kill it after a time, and tell whether it was still under way."""
-    with bench.running() as process:
-        time.sleep(seconds)  # the moment is what is tried
-        process.send_signal(signal.SIGKILL)
-        return process.wait(20) == -signal.SIGKILL
-
-
-def wait_for_the_job(bench: Bench) -> None:
-    """Return when the run that is under way has started its job."""
-    bench.log.wait_for("job.started")
 
 
 def good(bench: Bench) -> str:
@@ -59,18 +42,17 @@ def test_killed_at_any_time_of_an_update(
 ) -> None:
     """After the kill the next run delivers the day's file, whole, of the one version or the other; then it settles."""
     release(bench, "v1.0")
-    assert bench.run().code == 0
+    bench.run(code=0)
     usual = time.monotonic()
-    assert bench.run().code == 0
+    bench.run(code=0)
     usual = time.monotonic() - usual
     release(bench, "v2.0", script=SCRIPT if works else "exit 3\n")
-    killed(bench, random.Random(seed).uniform(0.1, 1.2) * usual)
+    with bench.running():
+        time.sleep(random.Random(seed).uniform(0.1, 1.2) * usual)  # the moment is what is tried
     assert good(bench) in ({"v1.0", "v2.0"} if works else {"v1.0"})
     wanted = b"v2.0 v2.0\n" if works else b"v1.0 v1.0\n"
-    ran = bench.run()
-    assert ran.code == 0, ran.stderr[-3000:]
-    assert bucket.run(ran.run_id).results == {"only/file"}
-    assert bucket.run(ran.run_id).files["only/file"] == wanted
+    ran = bench.run(code=0)
+    assert bucket.run(ran.run_id).files == {"only/file": wanted}
     assert good(bench) == ("v2.0" if works else "v1.0")
     assert bench.spool == []
     all_sound(bucket)
@@ -79,35 +61,19 @@ def test_killed_at_any_time_of_an_update(
 def test_a_release_that_takes_the_machine_down_is_left_after_three_times(
     bench: Bench, bucket: Bucket
 ) -> None:
-    """Each time the trial was written down before; the fourth run takes the last good release, and says why."""
+    """Each time the trial was written down before; runs that end in order, here on a signal, do not count."""
     release(bench, "v1.0")
-    assert bench.run().code == 0
+    bench.run(code=0)
     release(bench, "v2.0", script="sleep 60\n")
-    for _ in range(3):
+    for number in (*[signal.SIGTERM] * 4, *[signal.SIGKILL] * 3):
         with bench.running() as process:
-            wait_for_the_job(bench)
-            process.send_signal(signal.SIGKILL)
-            process.wait(20)
-    ran = bench.run()
-    assert ran.code == 0, ran.stderr[-3000:]
-    record = bucket.run(ran.run_id).release
-    assert record["ref"] == "v1.0"
-    assert record["refused"][0]["kind"] == "trial"
-    assert "started 3 times" in record["refused"][0]["reason"]
-    assert bucket.run(ran.run_id).files["only/file"] == b"v1.0 v1.0\n"
-
-
-def test_runs_that_end_in_order_do_not_count_against_a_release(
-    bench: Bench, bucket: Bucket
-) -> None:
-    """A machine that is told to stop in the middle, again and again, finishes the trial when it is left alone."""
-    release(bench, "v1.0")
-    assert bench.run().code == 0
-    release(bench, "v2.0", script=f"sleep 0.5\n{SCRIPT}")
-    for _ in range(4):
-        with bench.running() as process:
-            wait_for_the_job(bench)
-            process.send_signal(signal.SIGTERM)
+            bench.log.wait_for("job.started")
+            process.send_signal(number)
             process.wait(60)
-    ran = bench.run()
-    assert bucket.run(ran.run_id).release["ref"] == "v2.0"
+        wanted = [event["ref"] for event in bench.log.events("release.on_trial")]
+        assert wanted == ["v2.0"], number
+    run = bucket.run(bench.run(code=0).run_id)
+    assert run.release["ref"] == "v1.0"
+    assert run.release["refused"][0]["kind"] == "trial"
+    assert "started 3 times" in run.release["refused"][0]["reason"]
+    assert run.files["only/file"] == b"v1.0 v1.0\n"

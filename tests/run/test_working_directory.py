@@ -4,18 +4,27 @@ import pytest
 
 from tests.bucket.bucket import Bucket
 from tests.bucket.sound import sound
-from tests.run.bench import Bench
+from tests.run.bench import Bench, job
 
-JOBS = """
-    [[job]]
-    name = "a"
-    command = ["python3", "scrapers/a.py"]
-
-    [[job]]
-    name = "b"
-    command = ["sh", "b.sh"]
+HEAD = """
+import os
+from pathlib import Path
+out = Path(os.environ["MAYFLY_OUTPUT_DIR"])
+# Whoever is no superuser opens the folders first, which nobody can forbid.
+for folder in (".", "scrapers"): os.chmod(folder, 0o755)
 """
-B = 'test ! -e out.csv && cp scrapers/data.txt "$MAYFLY_OUTPUT_DIR"\n'
+STRAYS = {
+    "relative": "Path('out.csv').write_text('1'); Path('scrapers/more.csv').write_text('2')",
+    "beside": "[Path(__file__).resolve().with_name(name).touch() for name in ('c', 'd')]",
+    "over": """
+for name in ("scrapers/data.txt", "next.sh"):
+    os.chmod(name, 0o644)
+    open(name, "r+").write("X")
+""",
+}
+"""Programs that write into their working directory only: relative to it, beside their code, and over the release."""
+LOGS = "(out / 'x').touch(); Path('driver.log').touch()"
+NEXT = 'test ! -e out.csv && cp scrapers/data.txt "$MAYFLY_OUTPUT_DIR"\n'
 
 
 @pytest.fixture(autouse=True)
@@ -24,57 +33,32 @@ def _processes(bench: Bench) -> None:
     bench.settings |= {"limits.isolation": "process", "limits.jobs": "1"}
 
 
-def _release(bench: Bench, program: str) -> None:
-    head = "import os\nfrom pathlib import Path\nout = Path(os.environ['MAYFLY_OUTPUT_DIR'])\n"
-    # Whoever is no superuser opens the folders first, which nobody can forbid.
-    head += "for folder in ('.', 'scrapers'): os.chmod(folder, 0o755)\n"
-    bench.release(
-        "v1", JOBS, {"scrapers/a.py": head + program, "scrapers/data.txt": "original", "b.sh": B}
-    )
-
-
-STRAYS = {
-    "relative": "Path('out.csv').write_text('1'); Path('scrapers/more.csv').write_text('2')",
-    "beside the program": "[Path(__file__).resolve().with_name(name).touch() for name in ('c', 'd')]",
-    "over the release": """
-for name in ('scrapers/data.txt', 'b.sh'):
-    os.chmod(name, 0o644)
-    open(name, 'r+').write('X')
-""",
-}
-
-
-@pytest.mark.parametrize("how", sorted(STRAYS))
-def test_a_job_that_writes_into_its_working_directory_only_is_empty(
-    bench: Bench, bucket: Bucket, how: str
+def test_what_a_job_writes_into_its_working_directory_is_no_result(
+    bench: Bench, bucket: Bucket
 ) -> None:
-    """It is told what it wrote and where results belong; the release and the next job see nothing of it."""
-    _release(bench, STRAYS[how])
-    ran = bench.run()
-    manifest = sound(bucket, ran.run_id)
+    """It is told what it wrote and where results belong; the release and the next job see nothing of it.
+
+    Drivers write logs beside themselves: of a job with results that is a note, and no failure.
+    """
+    programs = {f"scrapers/{name}.py": HEAD + text for name, text in STRAYS.items()}
+    files = {"scrapers/logs.py": HEAD + LOGS, "scrapers/data.txt": "original", "next.sh": NEXT}
+    jobs = [job(name, ["python3", f"scrapers/{name}.py"]) for name in (*STRAYS, "logs")]
+    bench.release("v1", "".join(jobs) + job("next", ["sh", "next.sh"]), programs | files)
+    run = sound(bucket, bench.run(code=3).run_id)
     (tree,) = (bench.state / "releases").glob("*/tree")
     assert (tree / "scrapers" / "data.txt").read_text() == "original"
-    assert (tree / "b.sh").read_text() == B
-    assert {path.name for path in tree.rglob("*")} == {
-        *("jobs.toml", "b.sh", "scrapers", "a.py", "data.txt"),
-    }
-    assert manifest.results == {"b/data.txt"}
-    assert bucket.run(ran.run_id).files["b/data.txt"] == b"original"
-    job = manifest.job("a")
-    assert (ran.code, job["status"], job["cause"]) == (3, "empty", "expectation"), ran.stderr
-    assert job["message"].startswith("it wrote 2 files beside its code, such as ")
-    assert job["message"].endswith('; set output = "."')
-
-
-def test_a_job_with_results_is_told_in_a_note(bench: Bench, bucket: Bucket) -> None:
-    """Drivers write logs beside themselves, which is no failure; none of it is handed over, or stays on the disk."""
-    _release(bench, "(out / 'x').touch(); Path('driver.log').touch()")
-    ran = bench.run()
-    assert ran.code == 0, ran.stderr
-    manifest = sound(bucket, ran.run_id)
-    (note,) = manifest.job("a")["notes"]
-    assert note == 'it wrote 1 file beside its code: driver.log; set output = "."'
-    assert manifest.results == {"a/x", "b/data.txt"}
+    assert (tree / "next.sh").read_text() == NEXT
+    there = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file()}
+    assert there == {"jobs.toml", *programs, *files}
+    assert run.files == {"next/data.txt": b"original", "logs/x": b""}
+    for name in STRAYS:
+        told = run.job(name)
+        assert (told["status"], told["cause"]) == ("empty", "expectation")
+        assert told["message"].startswith("it wrote 2 files beside its code, such as ")
+        assert told["message"].endswith('; set output = "."')
+    assert run.statuses["logs"] == "succeeded"
+    note = 'it wrote 1 file beside its code: driver.log; set output = "."'
+    assert run.job("logs")["notes"] == [note]
     assert list((bench.state / "spool").iterdir()) == []
 
 
@@ -90,57 +74,29 @@ open("__pycache__/x.pyc", "w")
 open("half.part", "w")
 os.symlink("/etc/passwd", "link.txt")
 """
+PLACES = {"all": ".", "out": "out"}
+OF_ALL = {"books.csv", "known.csv", "out/deep/a.csv", "named.csv"}
 
 
-@pytest.mark.parametrize(
-    ("output", "expected", "left"),
-    [
-        (".", {"books.csv", "known.csv", "out/deep/a.csv", "named.csv"}, ()),
-        (
-            "out",
-            {"deep/a.csv", "named.csv"},
-            ('it wrote 3 files beside its code, such as books.csv; set output = "."',),
-        ),
-    ],
-)
-def test_results_beside_the_code(
-    bench: Bench, bucket: Bucket, output: str, expected: set[str], left: tuple[str, ...]
-) -> None:
-    """What is new or changed in the folder that the job names is its output, and the code is none of it."""
-    jobs = f"""
-    [[job]]
-    name = "a"
-    command = ["python3", "a.py"]
-    output = "{output}"
-    retries = 1
+def test_results_beside_the_code(bench: Bench, bucket: Bucket) -> None:
+    """What is new or changed in the folder that the job names is its output, and the code is none of it.
+
+    Also of a job that was ended at its limit.
     """
-    bench.release("v1", jobs, {"a.py": BESIDE, "known.csv": "old\n", "other.csv": "x\n"})
-    ran = bench.run()
-    assert ran.code in {0, 3}, ran.stderr
-    manifest = sound(bucket, ran.run_id)
-    assert set(manifest.results) == {f"a/{name}" for name in expected}
-    job = manifest.job("a")
-    assert tuple(job.get("notes", ())) == left
-    assert [refused["reason"] for refused in job.get("refused", [])] == (
-        ["a link"] if output == "." else []
-    )
-    if output == ".":
-        assert bucket.run(ran.run_id).files["a/known.csv"] == b"old\nnew\n"
+    jobs = [job(name, ["python3", "a.py"], output=out, retries=1) for name, out in PLACES.items()]
+    late = job("late", "echo early > early.csv; sleep 60", output=".", timeout="4s")
+    files = {"a.py": BESIDE, "known.csv": "old\n", "other.csv": "x\n"}
+    bench.release("v1", "".join(jobs) + late, files)
+    run = sound(bucket, bench.run(code=3).run_id)
+    assert run.statuses["late"] == "timed_out"
+    assert run.results == {
+        *(f"all/{name}" for name in OF_ALL),
+        *("out/deep/a.csv", "out/named.csv", "late/early.csv"),
+    }
+    assert run.files["all/known.csv"] == b"old\nnew\n"
+    assert run.files["late/early.csv"] == b"early\n"
+    left = 'it wrote 3 files beside its code, such as books.csv; set output = "."'
+    assert [run.job(name).get("notes", []) for name in PLACES] == [[], [left]]
+    refused = {name: [each["reason"] for each in run.job(name)["refused"]] for name in PLACES}
+    assert refused == {"all": ["a link"], "out": []}
     assert list((bench.state / "spool").iterdir()) == []
-
-
-def test_a_job_past_its_limit_has_what_it_wrote_beside_its_code(
-    bench: Bench, bucket: Bucket
-) -> None:
-    """As with any other output."""
-    jobs = """
-    [[job]]
-    name = "a"
-    command = ["sh", "-c", "echo early > early.csv; sleep 60"]
-    output = "."
-    timeout = "4s"
-    """
-    bench.release("v1", jobs)
-    ran = bench.run()
-    assert ran.job("a")["status"] == "timed_out", ran.stderr
-    assert bucket.run(ran.run_id).files["a/early.csv"] == b"early\n"

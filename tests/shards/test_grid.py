@@ -19,7 +19,7 @@ from tests.bucket.sound import Broken, Looker, examine
 from tests.parts.grid import Hub
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
 from tests.parts.waiting import wait_until
-from tests.run.bench import Bench
+from tests.run.bench import Bench, job
 from tests.run.fleet import Fleet, Member, succeeded
 
 SHARDS = 8
@@ -31,16 +31,15 @@ NAMES = [f"shop-{number}" for number in range(VALUES)]
 OWN = Counter(home_of(name, SHARDS) for name in NAMES)
 HARMED = [shard for shard in range(SHARDS) if OWN[shard] > 1][:3]
 """Two that are killed and one that is evicted, each after its first value: it has another one to lose."""
-JOBS = f"""
-    [[job]]
-    name = "shop"
-    command = ["python3", "shop.py"]
-    browser = true
-    retries = 2
-    timeout = "15m"
-    matrix = {{ shop = [{", ".join(f'"{number}"' for number in range(VALUES))}] }}
-    expect = {{ min_items = 1 }}
-"""
+JOBS = job(
+    "shop",
+    ["python3", "shop.py"],
+    browser=True,
+    retries=2,
+    timeout="15m",
+    matrix={"shop": [str(number) for number in range(VALUES)]},
+    expect={"min_items": 1},
+)
 SHOP = """
 import json, os, urllib.request
 
