@@ -59,14 +59,7 @@ class Tried:
 
 
 async def attempt(job: Job, number: int, context: JobContext, log: Log) -> Tried:
-    """Run one attempt to its end.
-
-    Args:
-        job: The job.
-        number: From 1.
-        context: What the jobs share.
-        log: Bound to the job and the attempt.
-    """
+    """Run an attempt, whose number is from 1 on, to its end."""
     started = now()
     space = context.run.workspace(job.name, number)
     await asyncio.to_thread(space.make)

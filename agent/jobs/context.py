@@ -3,12 +3,12 @@
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from agent.base.engine import Login, no_login
+from agent.base.engine import Login
 from agent.base.errors import StoreError
 from agent.base.logs import RunLogger
 from agent.base.progress import Progress
@@ -61,7 +61,7 @@ class JobContext:
         progress: Who watches.
         trees: Lends the copies.
         timezone: In which days are meant where a job does not say; empty for the agent's.
-        pace: Folder of the reservations at sites; None for no rate limits.
+        pace: Folder of the reservations at sites.
         secrets_unread: Why there are none; empty when their source was read, or no job asks for any.
         finished: Jobs that another run of the batch has done, each with the reason; it may grow.
         login: What opens a private registry.
@@ -87,11 +87,11 @@ class JobContext:
     run_logger: RunLogger
     progress: Progress
     trees: WorkingTrees
-    timezone: str = ""
-    pace: Path | None = None
-    secrets_unread: str = ""
-    finished: Mapping[str, str] = field(default_factory=dict)
-    login: Login = no_login
+    timezone: str
+    pace: Path
+    secrets_unread: str
+    finished: Mapping[str, str]
+    login: Login
 
     async def grace(self) -> float:
         """Return the seconds from SIGTERM to SIGKILL: `limits.grace`, or less on a machine that is taken back."""
@@ -123,8 +123,6 @@ class JobContext:
         Raises:
             StateError: The folder of the reservations cannot be used.
         """
-        if self.pace is None:
-            return True
         for site, rate in sorted(job.rate.items()):
             left = self.seconds_left()
             wait = await reserve(self.pace, site, interval_of(rate), within=left)

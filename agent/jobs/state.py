@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from agent.base.durable import sync_directory
 from agent.base.stop import StoppedError
 from agent.base.units import show_size
-from agent.delivery.scan import Signature, open_file
+from agent.delivery.scan import open_file
 
 MAX_ENTRIES = 10_000
 """Files and folders. Each costs a request of the disk now and in every later run, however small it is."""
@@ -76,12 +76,7 @@ def pack(state: Path, archive: Path, limit: int, stopped: Stopped) -> str:
 
 
 def _add_all(tar: tarfile.TarFile, state: Path, budget: _Budget) -> list[str]:
-    """Add the plain files of a folder to an archive; return the names of the other entries.
-
-    Raises:
-        ValueError: There are more than a state may hold.
-        StoppedError: The run was told to stop.
-    """
+    """Add the plain files of a folder to an archive; return the names of the other entries."""
     left_out: list[str] = []
     for name in sorted(_names(state, budget)):
         with ExitStack() as held:
@@ -93,7 +88,9 @@ def _add_all(tar: tarfile.TarFile, state: Path, budget: _Budget) -> list[str]:
                 left_out.append(name)
                 continue
             budget.take(size=mark.size)
-            tar.addfile(_header(name, mark), stream)
+            header = tarfile.TarInfo(name)
+            header.size, header.mtime = mark.size, mark.modified // 10**9
+            tar.addfile(header, stream)
     return left_out
 
 
@@ -109,12 +106,6 @@ def _names(state: Path, budget: _Budget) -> Iterator[str]:
                     folders.append(f"{inside}{entry.name}/")
                 else:
                     yield f"{inside}{entry.name}"
-
-
-def _header(name: str, mark: Signature) -> tarfile.TarInfo:
-    header = tarfile.TarInfo(name)
-    header.size, header.mtime = mark.size, mark.modified // 10**9
-    return header
 
 
 def unpack(archive: Path, state: Path, limit: int, stopped: Stopped) -> str:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import psutil
 
-from agent.browser import HOST, Choice, Chromedriver, Container, Place, Remote, Supervisor
+from agent.browser import HOST, Choice, Chromedriver, Container, Place, Remote
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.grid import Grid
 from tests.parts.ports import LOOPBACK
@@ -24,7 +24,7 @@ class Rig(Protocol):
     listen: str
     """The address on which such a page must be served."""
 
-    def kill(self, supervisor: Supervisor, place: Place) -> None:
+    def kill(self, place: Place) -> None:
         """End the browser as a crash would."""
 
     def revive(self) -> None:
@@ -71,7 +71,7 @@ class ChromedriverRig:
         self.choice: Choice = Chromedriver(program)
         self.environ: Mapping[str, str] = {"PATH": os.environ["PATH"]}
 
-    def kill(self, supervisor: Supervisor, place: Place) -> None:
+    def kill(self, place: Place) -> None:
         """End the driver; its browsers are orphans then."""
         self.driver(place).kill()
 
@@ -115,7 +115,7 @@ class ContainerRig:
         listed = self.engine.docker("ps", "--all", "--quiet", f"--filter=label=mayfly.run={run_id}")
         return listed.stdout.split()
 
-    def kill(self, supervisor: Supervisor, place: Place) -> None:
+    def kill(self, place: Place) -> None:
         """End all processes of the container."""
         (container,) = self.containers(place.run_id)
         assert self.engine.docker("kill", container).returncode == 0
@@ -138,7 +138,7 @@ class RemoteRig:
         self.environ: Mapping[str, str] = {}
         self.grid = grid
 
-    def kill(self, supervisor: Supervisor, place: Place) -> None:
+    def kill(self, place: Place) -> None:
         """Stop the Grid."""
         self.grid.__exit__(None, None, None)
 

@@ -43,13 +43,9 @@ async def test_a_browser_that_dies_comes_back_under_its_url(
         await supervisor.ready()
         url = supervisor.url
         assert not await supervisor.lost(0)
-        rig.kill(supervisor, place)
+        rig.kill(place)
         assert await supervisor.lost(0)
-        await asyncio.to_thread(
-            wait_until,
-            lambda: supervisor.generation >= 1,
-            what="its death to be noticed",
-        )
+        await events.wait_for("browser.died")
         rig.revive()
         await supervisor.ready()
         assert supervisor.url == url
@@ -74,7 +70,7 @@ async def test_its_port_taken_meanwhile_is_waited_for(
         with socket.socket() as stranger:
             stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             # Nothing here yields to the supervisor, which would take the port again.
-            own_rig.kill(supervisor, place)
+            own_rig.kill(place)
             wait_until(lambda: _taken(stranger, port), what="the port to be free")
             await events.wait_for("browser.not_restarted")
             with pytest.raises(BrowserError, match=r"already in use|does not listen on port"):

@@ -66,6 +66,9 @@ def _use(supervisor: Supervisor, page: str, folder: Path) -> None:
     report.unlink()
 
 
+USUAL = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+
+
 @pytest.mark.parametrize(
     ("environ", "reason", "remedy"),
     [
@@ -75,27 +78,34 @@ def _use(supervisor: Supervisor, page: str, folder: Path) -> None:
             "install chromium and chromedriver",
         ),
         (
-            {"PATH": "/usr/local/bin:/usr/bin:/bin", "DOCKER_HOST": "unix:///nonexistent/socket"},
-            "docker version failed",
-            "start the engine",
+            {**USUAL, "DOCKER_HOST": "unix:///nonexistent/socket"},
+            *("docker version failed", "start the engine"),
         ),
+        (None, ABSENT, "check its name and the network"),
     ],
-    ids=["no docker", "no engine"],
+    ids=["no docker", "no engine", "no image"],
 )
-async def test_without_an_engine_the_remedy_says_what_is_missing(
-    place: Place, events: Events, environ: dict[str, str], reason: str, remedy: str
+async def test_what_cannot_be_had_is_named_with_a_remedy(  # noqa: PLR0917 -- a row of the table
+    docker_engine: DockerEngine,
+    place: Place,
+    events: Events,
+    environ: dict[str, str] | None,
+    reason: str,
+    remedy: str,
 ) -> None:
-    """The client is not there, or nobody answers it."""
-    await _fails(place, events, environ, reason, remedy)
-
-
-async def test_an_image_that_cannot_be_had_is_named(
-    docker_engine: DockerEngine, place: Place, events: Events
-) -> None:
-    """It is not here, and no registry has it: the image, the engine's reason, and what to do."""
-    environ = {"PATH": "/usr/local/bin:/usr/bin:/bin", **docker_engine.environ}
-    await _fails(place, events, environ, ABSENT, "check its name and the network")
-    assert events.named("browser.image_pulled")
+    """The client is not there, nobody answers it, or no registry has the image."""
+    environ = environ or {**USUAL, **docker_engine.environ}
+    supervisor = supervise(
+        Container(ABSENT), place, settings=Browser(), environ=environ, log=events.log
+    )
+    async with supervisor:
+        with pytest.raises(BrowserError) as caught:
+            await supervisor.ready()
+    assert reason in str(caught.value)
+    assert remedy in caught.value.remedy
+    assert supervisor.generation == 0
+    assert len(events.named("browser.failed")) == 1
+    assert bool(events.named("browser.image_pulled")) == (reason == ABSENT)
 
 
 async def test_a_container_that_ends_at_once_is_quoted(
@@ -158,21 +168,6 @@ async def test_an_engine_that_is_gone_does_not_hold_up_the_end(
     await browser.stop()
     assert len(events.named("browser.not_removed")) == 1
     assert await remove_leftovers([place.run_id], environ=gone, log=events.log) == 0
-
-
-async def _fails(
-    place: Place, events: Events, environ: dict[str, str], reason: str, remedy: str
-) -> None:
-    supervisor = supervise(
-        Container(ABSENT), place, settings=Browser(), environ=environ, log=events.log
-    )
-    async with supervisor:
-        with pytest.raises(BrowserError) as caught:
-            await supervisor.ready()
-    assert reason in str(caught.value)
-    assert remedy in caught.value.remedy
-    assert supervisor.generation == 0
-    assert len(events.named("browser.failed")) == 1
 
 
 async def test_a_stop_that_is_cancelled_is_repeated(

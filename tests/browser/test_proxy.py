@@ -31,10 +31,8 @@ def head(path: str = "/status", host: str = "localhost:4444", **fields: str) -> 
 @pytest.mark.parametrize(
     ("asked", "passed"),
     [
-        ("/wd/hub/session", "/session"),
-        ("/wd/hub", "/"),
-        ("/session/1/url", "/session/1/url"),
-        ("/status", "/status"),
+        *(("/wd/hub/session", "/session"), ("/wd/hub", "/")),
+        *(("/session/1/url", "/session/1/url"), ("/status", "/status")),
     ],
 )
 def test_the_root_of_old_servers_is_taken_off(asked: str, passed: str) -> None:
@@ -63,14 +61,14 @@ def test_pages_and_nonsense_are_refused(request_: bytes) -> None:
         passed_on(request_, TARGET)
 
 
-def test_a_client_that_names_itself_as_origin_is_none_of_those() -> None:
-    """WebSocket clients in Python do."""
+def test_which_upgrades_are_passed_on() -> None:
+    """A WebSocket's, whose clients in Python name themselves as origin.
+
+    Java's client would rather speak HTTP 2 with each first request: a browser that ignores that would keep the
+    connection.
+    """
     websocket = head(Origin="http://localhost:4444", Connection="Upgrade", Upgrade="websocket")
     assert passed_on(websocket, TARGET).upgrade
-
-
-def test_a_client_that_would_rather_speak_http_2_is_answered_in_http_1() -> None:
-    """Java's client asks for it with each first request; a browser that ignores that would keep the connection."""
     request = passed_on(head(Connection="Upgrade, HTTP2-Settings", Upgrade="h2c"), TARGET)
     assert not request.upgrade
     assert b"h2c" not in request.head

@@ -75,33 +75,23 @@ class Early:
         return self.kept[-1]
 
 
-async def test_a_right_guess_is_kept(
+async def test_a_right_guess_is_kept_and_leaving_is_not_waited_for(
     local_rig: ChromedriverRig, place: Place, events: Events
 ) -> None:
-    """Without a last release a browser is started at once, and the jobs get that one."""
+    """Without a last release a browser is started at once, and the jobs get that one.
+
+    Its record is there while it still stops; the end of the context has stopped it.
+    """
     early = Early(local_rig, place, events)
     async with early.browser as browser:
         await browser.guess(None)
         supervisor = await browser.settle(None, (PLAIN, BROWSING))
         assert supervisor is early.kept[0]
         await early.kept[0].ready()
-        record = browser.leave()
-    assert record is not None
-    assert early.chosen == [Chromedriver("chromedriver")]
-    assert local_rig.remains(place) == []
-
-
-async def test_leaving_is_not_waited_for(
-    local_rig: ChromedriverRig, place: Place, events: Events
-) -> None:
-    """The record is there at once, while the browser still stops; the end of the context has stopped it."""
-    early = Early(local_rig, place, events)
-    async with early.browser as browser:
-        await browser.guess(None)
-        await early.kept[0].ready()
         assert browser.leave() is not None
         assert not events.named("browser.stopped")
         assert browser.leave() is None
+    assert early.chosen == [Chromedriver("chromedriver")]
     assert len(events.named("browser.stopped")) == 1
     assert local_rig.remains(place) == []
 

@@ -1,7 +1,6 @@
 """What is said to the engine and to Chromium, and what their answers mean."""
 
 import csv
-import json
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,10 @@ names = st.text(st.characters(codec="utf-8", exclude_characters="\0\n\r/"), min_
 
 
 def test_a_container_gets_what_it_needs_and_no_more() -> None:
-    """Loopback port, shared memory, session limit; no capability, no way to gain one, a bound on its processes."""
+    """Loopback port, shared memory, session limit; no capability, no way to gain one, a bound on its processes.
+
+    The first start names no port: the engine chooses one that is free.
+    """
     place = Place(RUN, Path("/run/browser"), Path("/run/downloads"))
     arguments = run_arguments("name", "image:1", place, SETTINGS, port="4999", zone="Asia/Tokyo")
     line = " ".join(arguments)
@@ -41,14 +43,9 @@ def test_a_container_gets_what_it_needs_and_no_more() -> None:
         assert part in line
     assert arguments[-1] == "image:1"
     assert "--privileged" not in arguments
-
-
-def test_the_engine_chooses_the_port_when_there_is_none_yet() -> None:
-    """The first start names no port, so that it cannot be taken."""
-    place = Place(RUN, Path("/run/browser"), Path("/run/downloads"))
-    arguments = run_arguments("name", "image:1", place, SETTINGS)
-    assert arguments[arguments.index("--publish") + 1] == "127.0.0.1::4444"
-    assert not any(argument.startswith("TZ=") for argument in arguments)
+    first = " ".join(run_arguments("name", "image:1", place, SETTINGS))
+    assert "--publish 127.0.0.1::4444" in first
+    assert " TZ=" not in first
 
 
 @given(names)
@@ -63,33 +60,22 @@ def test_any_downloads_folder_can_be_mounted(name: str) -> None:
 @pytest.mark.parametrize(
     ("inspected", "digest"),
     [
-        ([{"Id": "sha256:1", "RepoDigests": ["selenium/x@sha256:2"]}], "sha256:2"),
-        ([{"Id": "sha256:1", "RepoDigests": []}], "sha256:1"),
-        ([{"Id": "sha256:1", "RepoDigests": None}], "sha256:1"),
-        ([{}], None),
-        ([], None),
-        ("odd", None),
+        ('[{"Id": "sha256:1", "RepoDigests": ["selenium/x@sha256:2"]}]', "sha256:2"),
+        # An image that was built here has no registry's digest; its id says as much.
+        ('[{"Id": "sha256:1", "RepoDigests": []}]', "sha256:1"),
+        ('[{"Id": "sha256:1", "RepoDigests": null}]', "sha256:1"),
+        *(("[{}]", None), ("[]", None), ('"odd"', None), ("<html>", None)),
     ],
 )
-def test_the_digest_is_the_registrys_or_the_images_own(
-    inspected: object, digest: str | None
-) -> None:
-    """An image that was built here has no registry's digest; its id says as much."""
-    assert image_digest(json.dumps(inspected).encode()) == digest
-
-
-def test_an_engine_that_answers_no_json_has_no_digest() -> None:
-    """The digest is a fact for the manifest, not something to fail for."""
-    assert image_digest(b"<html>") is None
+def test_the_digest_is_the_registrys_or_the_images_own(inspected: str, digest: str | None) -> None:
+    """It is a fact for the manifest, and not something to fail for."""
+    assert image_digest(inspected.encode()) == digest
 
 
 @pytest.mark.parametrize(
     ("complaint", "remedy"),
     [
-        (
-            "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?",
-            "start",
-        ),
+        ("Cannot connect to the Docker daemon at unix:///x. Is the daemon running?", "start"),
         ("permission denied while trying to connect to the Docker daemon socket", "group docker"),
         ("failed to register layer: no space left on device", "disk"),
         ("something new", ""),

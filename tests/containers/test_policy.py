@@ -36,14 +36,15 @@ def one(**service: Any) -> dict[str, Any]:
     return {"services": {"a": service}}
 
 
+def build(**more: Any) -> dict[str, Any]:
+    """A stack of one service, which is built."""
+    return one(build={"context": TREE} | more)
+
+
 def bind(source: str, target: str = "/x", **more: Any) -> dict[str, Any]:
     """A mount as compose writes it."""
-    return {
-        "type": "bind",
-        "source": source,
-        "target": target,
-        "bind": {"create_host_path": True},
-    } | more
+    mount = {"type": "bind", "source": source, "target": target}
+    return {**mount, "bind": {"create_host_path": True}, **more}
 
 
 ORDINARY: dict[str, Any] = {
@@ -162,22 +163,16 @@ SERVICE_WISHES: tuple[tuple[str, Any], ...] = (
     ("volumes_from", ["container:x"]),
 )
 INNER_WISHES: tuple[tuple[str, dict[str, Any]], ...] = (
-    (
-        "build.additional_contexts.x",
-        one(build={"context": TREE, "additional_contexts": {"x": "/etc"}}),
-    ),
-    ("build.cache_to", one(build={"context": TREE, "cache_to": ["type=local,dest=/etc/cron.d"]})),
-    (
-        "build.context",
-        one(build={"context": "https://example.org/x.git", "dockerfile_inline": "x"}),
-    ),
-    ("build.dockerfile", one(build={"context": TREE, "dockerfile": "/etc/passwd"})),
-    ("build.dockerfile", one(build={"context": TREE, "dockerfile": "../x"})),
-    ("build.entitlements", one(build={"context": TREE, "entitlements": ["security.insecure"]})),
-    ("build.network", one(build={"context": TREE, "network": "host"})),
-    ("build.privileged", one(build={"context": TREE, "privileged": True})),
-    ("build.ssh", one(build={"context": TREE, "ssh": ["default"]})),
-    ("build.tags", one(build={"context": TREE, "tags": ["postgres"]})),
+    ("build.additional_contexts.x", build(additional_contexts={"x": "/etc"})),
+    ("build.cache_to", build(cache_to=["type=local,dest=/etc/cron.d"])),
+    ("build.context", build(context="https://example.org/x.git", dockerfile_inline="x")),
+    ("build.dockerfile", build(dockerfile="/etc/passwd")),
+    ("build.dockerfile", build(dockerfile="../x")),
+    ("build.entitlements", build(entitlements=["security.insecure"])),
+    ("build.network", build(network="host")),
+    ("build.privileged", build(privileged=True)),
+    ("build.ssh", build(ssh=["default"])),
+    ("build.tags", build(tags=["postgres"])),
     (
         "deploy.resources.reservations.devices",
         one(deploy={"resources": {"reservations": {"devices": [{}]}}}),
@@ -200,10 +195,7 @@ OUTER_WISHES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("include", {"include": ["x"]}),
     ("models", {"models": {"m": {"model": "x"}}}),
     ("networks.n.driver", {"networks": {"n": {"name": "p_n", "driver": "macvlan"}}}),
-    (
-        "networks.n.driver_opts",
-        {"networks": {"n": {"name": "p_n", "driver_opts": {"x": "docker0"}}}},
-    ),
+    ("networks.n.driver_opts", {"networks": {"n": {"driver_opts": {"x": "docker0"}}}}),
     ("networks.n.ipam", {"networks": {"n": {"name": "p_n", "ipam": {"config": [{}]}}}}),
     ("networks.n.name", {"networks": {"n": {"name": "host"}}}),
     ("secrets.s.driver", {"secrets": {"s": {"driver": "x"}}}),
@@ -234,9 +226,8 @@ def test_what_reaches_the_machine_is_refused_with_a_remedy(
 
 def test_all_faults_are_told_at_once() -> None:
     """One for each value."""
-    document = one(
-        privileged=True, cap_add=["SYS_ADMIN", "CHOWN", "SYS_PTRACE"], volumes=[bind("/")]
-    )
+    mounts = [bind("/")]
+    document = one(privileged=True, cap_add=["SYS_ADMIN", "CHOWN", "SYS_PTRACE"], volumes=mounts)
     assert keys_of(document) == [
         f"services.a.{key}" for key in ("privileged", "cap_add", "cap_add", "volumes")
     ]
@@ -248,13 +239,8 @@ JUDGED = (
     | {key for key, _ in SERVICE_WISHES}
     | {"networks", "pre_stop"}
 )
-values = st.one_of(
-    st.booleans(),
-    st.integers(),
-    st.text(),
-    st.lists(st.text()),
-    st.dictionaries(st.text(), st.text()),
-)
+texts = st.text()
+values = st.booleans() | st.integers() | texts | st.lists(texts) | st.dictionaries(texts, texts)
 
 
 @given(st.text(min_size=1), values)
@@ -283,9 +269,8 @@ def test_a_folder_is_mounted_if_it_is_the_release_s(parts: list[str]) -> None:
 
 def test_a_link_in_the_release_is_not_followed() -> None:
     """It may lead anywhere, or be changed by the service that mounts the folder in which it is."""
-    stack = Stack(
-        "compose.yml", "p", TREE, (), real={f"{TREE}/link": "/etc", TREE: TREE}.__getitem__
-    )
+    real = {f"{TREE}/link": "/etc", TREE: TREE}.__getitem__
+    stack = Stack("compose.yml", "p", TREE, (), real=real)
     assert stack_faults(one(volumes=[bind(f"{TREE}/link")]), stack)
     assert file_fault("a", "env_file", f"{TREE}/link", stack)
 
@@ -415,13 +400,8 @@ def test_where_a_service_has_folders_of_the_release() -> None:
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("/app", "app"),
-        ("/app/out/deep", "app/out/deep"),
-        ("/src", "."),
-        ("/src/app", "other"),
-        ("/src/data", "data"),
-        ("/application", None),
-        ("/", None),
+        *(("/app", "app"), ("/app/out/deep", "app/out/deep"), ("/src", "."), ("/src/app", "other")),
+        *(("/src/data", "data"), ("/application", None), ("/", None)),
     ],
 )
 def test_a_path_in_a_service_is_a_folder_of_the_release(path: str, expected: str | None) -> None:

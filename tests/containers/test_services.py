@@ -9,6 +9,8 @@ from agent.base.logs import RunLogger
 from agent.jobs.containers.ready import wait_until_ready
 from agent.jobs.containers.services import Beside, Look, Sign, beside, has_init, look, waits_with
 
+HUB = {"batch", "hub", "node"}
+
 
 def depends(*names: str, condition: str = "service_started") -> dict[str, Any]:
     """A service that depends on others, as compose prints it."""
@@ -20,22 +22,16 @@ def depends(*names: str, condition: str = "service_started") -> dict[str, Any]:
     [
         ({"batch": {}}, {"batch"}, Beside((), (), ())),
         # Nobody depends on anybody: all start.
-        (
-            {"batch": {}, "hub": {}, "node": {}},
-            {"batch", "hub", "node"},
-            Beside(("hub", "node"), (), ()),
-        ),
+        (dict.fromkeys(HUB), HUB, Beside(("hub", "node"), (), ())),
         # A node points at the hub, and nobody at the node.
         (
             {"batch": depends("hub"), "hub": {}, "node": depends("hub")},
-            {"batch", "hub", "node"},
-            Beside(("hub", "node"), (), ("hub",)),
+            *(HUB, Beside(("hub", "node"), (), ("hub",))),
         ),
         # Compose itself waits for a condition.
         (
             {"batch": depends("db", condition="service_healthy"), "db": {}},
-            {"batch", "db"},
-            Beside(("db",), (), ()),
+            *({"batch", "db"}, Beside(("db",), (), ())),
         ),
         # What depends on the job cannot start before it.
         (
@@ -52,13 +48,11 @@ def depends(*names: str, condition: str = "service_started") -> dict[str, Any]:
         ({"batch": depends("db"), "db": {}, "tools": {}}, {"batch"}, Beside(("db",), (), ("db",))),
         (
             {"batch": {"links": ["chrome:selenium"]}, "chrome": {}},
-            {"batch"},
-            Beside(("chrome",), (), ()),
+            *({"batch"}, Beside(("chrome",), (), ())),
         ),
         (
             {"batch": {"pid": "service:other"}, "other": {"depends_on": ["batch2"]}, "batch2": {}},
-            {"batch"},
-            Beside(("batch2", "other"), (), ("batch2",)),
+            *({"batch"}, Beside(("batch2", "other"), (), ("batch2",))),
         ),
     ],
 )
@@ -123,10 +117,7 @@ def test_an_image_that_has_to_be_process_one_is_left_alone(
         ({"command": ["crond", "-l", "2", "-f"]}, "crond -l 2 -f"),
         ({"command": ["python", "scrape.py", "--mode", "cron"]}, ""),
         ({"command": ["sh", "-c", "crontab /app/crontab && exec cron -f"]}, "cron -f"),
-        (
-            {"entrypoint": ["/usr/local/bin/supercronic"], "command": ["/app/crontab"]},
-            "supercronic",
-        ),
+        ({"entrypoint": ["/bin/supercronic"], "command": ["/app/crontab"]}, "supercronic"),
         ({"command": ["tail", "-f", "/dev/null"]}, "tail -f /dev/null"),
         ({"command": ["sleep", "infinity"]}, "sleep infinity"),
         ({"command": ["python", "crontab_reader.py"]}, ""),

@@ -137,36 +137,6 @@ def test_the_stack_of_a_killed_agent_is_removed_at_the_next_start(
     assert dead.files["legacy/a.csv"] == b"done\n"
 
 
-FIXED = """
-services:
-  python-scripts:
-    image: {image}
-    container_name: mayfly-test-batch
-    depends_on: [selenium]
-    volumes: ["scraped:/scraped"]
-    command: ["sh", "-c", "{wait} [ -e /scraped/x ] || echo new volume; touch /scraped/x; sleep 2"]
-  selenium:
-    image: {image}
-    container_name: mayfly-test-chrome
-    ports: ["127.0.0.1:45671:4444"]
-    command: [nc, -ll, -p, "4444", -e, echo, page]
-networks: {{ default: {{ name: mayfly-test-network }} }}
-volumes: {{ scraped: {{ name: mayfly-test-volume }} }}
-"""
-WAIT = "until nc -w 5 mayfly-test-chrome 4444 </dev/null; do sleep 1; done;"
-
-
-def test_fixed_names_and_ports_do_not_collide(compose_yard: Bench, busybox: str) -> None:
-    """Two stacks at once: each has its own containers, networks and volumes, whatever their names."""
-    jobs = JOB + JOB.replace('"legacy"', '"twin"')
-    compose_yard.release("v1", jobs, {"compose.yml": FIXED.format(image=busybox, wait=WAIT)})
-    ran = compose_yard.run()
-    assert ran.code == 0, ran.stderr
-    lines = [event["line"] for event in ran.events("job.output")]
-    assert lines.count("page") == 2
-    assert lines.count("new volume") == 2
-
-
 ORDINARY = """
 name: shop
 x-common: &common

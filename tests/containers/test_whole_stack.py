@@ -76,31 +76,6 @@ services:
 
 
 @pytest.mark.long
-def test_the_override_beside_the_file_and_env_files_of_other_services(
-    compose_yard: Bench, busybox: str
-) -> None:
-    """`compose.override.yml` is read, `.env` fills in names, and a service whose env file git lacks gets the job's."""
-    stack = """
-services:
-  batch:
-    image: ${IMAGE}
-    depends_on: [db]
-    command: ["sh", "-c", "sleep 1; nc -w 30 db 5432 </dev/null; echo $$FROM_OVERRIDE"]
-  db:
-    image: ${IMAGE}
-    env_file: [db.env]
-    expose: ["5432"]
-    command: [sh, -c, "exec nc -ll -p 5432 -e echo token-$$TOKEN"]
-"""
-    override = 'services: {batch: {environment: {FROM_OVERRIDE: "overridden"}}}\n'
-    jobs = JOB + '    env = { TOKEN = "4711" }\n'
-    files = {"compose.yml": stack, "compose.override.yml": override, ".env": f"IMAGE={busybox}\n"}
-    compose_yard.release("v1", jobs, files)
-    said = lines(compose_yard)
-    assert {"token-4711", "overridden"} <= {*said}
-
-
-@pytest.mark.long
 def test_each_release_runs_its_own_code_and_its_images_go_with_it(
     compose_yard: Bench, docker_engine: DockerEngine, busybox: str
 ) -> None:

@@ -4,6 +4,7 @@ import errno
 import os
 import random
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -32,6 +33,7 @@ from agent.jobs.verdict import (
 ASTRAY = 'it wrote 3 files beside its code, such as out.csv; set output = "."'
 LINKS = (RefusedFile(path="l", reason="a link"),)
 OK, BAD, SKIPPED = JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.SKIPPED
+EMPTY, TIMED_OUT, INTERRUPTED = JobStatus.EMPTY, JobStatus.TIMED_OUT, JobStatus.INTERRUPTED
 SILENT = ResultFile()
 
 
@@ -40,54 +42,43 @@ def job(name: str, *needs: str, browser: bool = False, on: str | None = None) ->
     return Job(name=name, command=("x",), needs=needs, browser=browser, on=on)
 
 
-def board(
-    *jobs: Job,
-    ended: dict[str, JobStatus] | None = None,
-    running: tuple[str, ...] = (),
-    parallel: int = 9,
-    sessions: int = 9,
-    stopping: str = "",
-) -> SchedulerState:
-    """A board."""
-    return SchedulerState(jobs, ended or {}, frozenset(running), parallel, sessions, stopping)
+def board(*jobs: Job, parallel: int = 9, sessions: int = 9, **more: Any) -> SchedulerState:
+    """A board on which nothing has ended or runs, unless the test says so."""
+    state: dict[str, Any] = {"ended": {}, "running": frozenset(), **more}
+    return SchedulerState(jobs, parallel=parallel, sessions=sessions, **state)
+
+
+RUNS_A = frozenset({"a"})
+TWO = (job("a"), job("b"))
+A_NEEDS_B = (job("a", "b"), job("b"))
+BROWSING = (job("a", browser=True), job("b", browser=True))
 
 
 @pytest.mark.parametrize(
-    ("state", "step"),
+    ("state", "start", "skip"),
     [
-        (board(job("a"), job("b")), Decision(("a", "b"))),
-        (board(job("a"), job("b"), parallel=1), Decision(("a",))),
-        (board(job("a"), job("b"), parallel=1, running=("a",)), Decision()),
-        (board(job("a", "b"), job("b")), Decision(("b",))),
-        (board(job("a", "b"), job("b"), ended={"b": OK}), Decision(("a",))),
+        (board(*TWO), ("a", "b"), ()),
+        (board(*TWO, parallel=1), ("a",), ()),
+        (board(*TWO, parallel=1, running=RUNS_A), (), ()),
+        (board(*A_NEEDS_B), ("b",), ()),
+        (board(*A_NEEDS_B, ended={"b": OK}), ("a",), ()),
+        (board(*A_NEEDS_B, ended={"b": BAD}), (), (("a", 'it needs "b", which did not succeed'),)),
+        # Another run has done it: it counts as done, and is not run again.
+        (board(*A_NEEDS_B, finished=frozenset({"b"})), ("a",), ()),
+        (board(*BROWSING, job("c"), sessions=1), ("a", "c"), ()),
+        (board(*BROWSING, sessions=1, running=RUNS_A), (), ()),
         (
-            board(job("a", "b"), job("b"), ended={"b": BAD}),
-            Decision((), (("a", 'it needs "b", which did not succeed'),)),
-        ),
-        (
-            board(job("a", browser=True), job("b", browser=True), job("c"), sessions=1),
-            Decision(("a", "c")),
-        ),
-        (
-            board(job("a", browser=True), job("b", browser=True), sessions=1, running=("a",)),
-            Decision(),
-        ),
-        (
-            board(job("a"), job("b"), job("c"), running=("a",), ended={"b": OK}, stopping="late"),
-            Decision((), (("c", "late"),)),
+            board(*TWO, job("c"), running=RUNS_A, ended={"b": OK}, stopping="late"),
+            (),
+            (("c", "late"),),
         ),
     ],
 )
-def test_what_may_start_now(state: SchedulerState, step: Decision) -> None:
+def test_what_may_start_now(
+    state: SchedulerState, start: tuple[str, ...], skip: tuple[tuple[str, str], ...]
+) -> None:
     """File order decides between equals; needs, parallelism and sessions limit."""
-    assert next_step(state) == step
-
-
-def test_what_needs_a_job_that_another_run_did_starts() -> None:
-    """It counts as done, and is not run again."""
-    jobs = (job("a"), job("b", "a"))
-    state = SchedulerState(jobs, {}, frozenset(), 2, 2, finished=frozenset({"a"}))
-    assert next_step(state) == Decision(("b",))
+    assert next_step(state) == Decision(start, skip)
 
 
 @st.composite
@@ -152,168 +143,124 @@ def test_pauses_between_attempts_grow_to_half_a_minute() -> None:
     assert [backoff(number) for number in range(1, 7)] == [2, 4, 8, 16, 30, 30]
 
 
+DENIED = "PermissionError: [Errno 13] Permission denied: "
+NO_SPACE = "[Errno 28] No space left on device"
+EROFS = "Error: EROFS: read-only file system, open 'out.csv'"
+OS_EROFS = "OSError: [Errno 30] Read-only file system: 'out.csv'"
+LATE = "still running after 10m 00s"
+STOPPED = "stopped because the run was told to stop"
+WROTE = Strays(3, "out.csv")
+
+
 @pytest.mark.parametrize(
-    ("ended", "reported", "verdict"),
+    ("ended", "status", "cause", "message"),
     [
-        (Ended(0), SILENT, Verdict(OK)),
-        (Ended(0), ResultFile(message="12 new"), Verdict(OK, None, "12 new")),
-        (Ended(3), SILENT, Verdict(BAD, JobCause.ERROR, "exit code 3")),
-        (Ended(3, tail="a\nboom \n"), SILENT, Verdict(BAD, JobCause.ERROR, "exit code 3: boom")),
+        (Ended(0), OK, None, ""),
+        (Ended(3), BAD, "error", "exit code 3"),
+        (Ended(3, tail="a\nboom \n"), BAD, "error", "exit code 3: boom"),
+        (Ended(signal=9), BAD, "out_of_memory", "killed by signal 9"),
+        (Ended(signal=11), BAD, "error", "killed by signal 11"),
+        (Ended(1, tail="MemoryError"), BAD, "out_of_memory", "exit code 1: MemoryError"),
+        (Ended(1, tail=NO_SPACE), BAD, "out_of_disk", f"exit code 1: {NO_SPACE}"),
+        (Ended(1, browser_died=True), BAD, "browser", "exit code 1"),
+        (Ended(timed_out=True, limit=600), TIMED_OUT, "timeout", LATE),
+        (Ended(0, interrupted=True), INTERRUPTED, "interrupted", STOPPED),
+        (Ended(failure="no such program"), BAD, "release", "no such program"),
+        (Ended(0, strays=WROTE), EMPTY, "expectation", ASTRAY),
+        (Ended(1, strays=WROTE), BAD, "error", f"exit code 1; {ASTRAY}"),
         (
-            Ended(EX_TEMPFAIL),
-            SILENT,
-            Verdict(BAD, JobCause.ERROR, "exit code 75", asks_retry=True),
+            Ended(1, tail=f"{DENIED}'out.csv'", read_only=True),
+            *(BAD, "error", f"exit code 1: {DENIED}'out.csv'; {READ_ONLY}"),
         ),
         (
-            Ended(1),
-            ResultFile(cause=JobCause.BLOCKED, message="403"),
-            Verdict(BAD, JobCause.BLOCKED, "403"),
-        ),
-        (Ended(signal=9), SILENT, Verdict(BAD, JobCause.OUT_OF_MEMORY, "killed by signal 9")),
-        (Ended(signal=11), SILENT, Verdict(BAD, JobCause.ERROR, "killed by signal 11")),
-        (
-            Ended(1, tail="MemoryError"),
-            SILENT,
-            Verdict(BAD, JobCause.OUT_OF_MEMORY, "exit code 1: MemoryError"),
+            Ended(1, tail=f"{DENIED}'/etc/shadow'", read_only=True),
+            *(BAD, "error", f"exit code 1: {DENIED}'/etc/shadow'"),
         ),
         (
-            Ended(1, tail="[Errno 28] No space left on device"),
-            SILENT,
-            Verdict(BAD, JobCause.OUT_OF_DISK, "exit code 1: [Errno 28] No space left on device"),
+            Ended(1, tail=OS_EROFS, read_only=True),
+            *(BAD, "error", f"exit code 1: {OS_EROFS}; {READ_ONLY}"),
         ),
-        (Ended(1, browser_died=True), SILENT, Verdict(BAD, JobCause.BROWSER, "exit code 1")),
-        (
-            Ended(timed_out=True, limit=600),
-            SILENT,
-            Verdict(JobStatus.TIMED_OUT, JobCause.TIMEOUT, "still running after 10m 00s"),
-        ),
-        (
-            Ended(timed_out=True, limit=600),
-            ResultFile(message="page 3"),
-            Verdict(JobStatus.TIMED_OUT, JobCause.TIMEOUT, "still running after 10m 00s; page 3"),
-        ),
-        (
-            Ended(0, interrupted=True),
-            SILENT,
-            Verdict(
-                JobStatus.INTERRUPTED,
-                JobCause.INTERRUPTED,
-                "stopped because the run was told to stop",
-            ),
-        ),
-        (
-            Ended(failure="no such program"),
-            SILENT,
-            Verdict(BAD, JobCause.RELEASE, "no such program"),
-        ),
-        (
-            Ended(0, strays=Strays(3, "out.csv")),
-            SILENT,
-            Verdict(JobStatus.EMPTY, JobCause.EXPECTATION, ASTRAY),
-        ),
-        (
-            Ended(1, strays=Strays(3, "out.csv")),
-            SILENT,
-            Verdict(BAD, JobCause.ERROR, f"exit code 1; {ASTRAY}"),
-        ),
-        (
-            Ended(
-                1, tail="PermissionError: [Errno 13] Permission denied: 'out.csv'", read_only=True
-            ),
-            SILENT,
-            Verdict(
-                BAD,
-                JobCause.ERROR,
-                f"exit code 1: PermissionError: [Errno 13] Permission denied: 'out.csv'; {READ_ONLY}",
-            ),
-        ),
-        (
-            Ended(
-                1,
-                tail="PermissionError: [Errno 13] Permission denied: '/etc/shadow'",
-                read_only=True,
-            ),
-            SILENT,
-            Verdict(
-                BAD,
-                JobCause.ERROR,
-                "exit code 1: PermissionError: [Errno 13] Permission denied: '/etc/shadow'",
-            ),
-        ),
-        (
-            Ended(1, tail="OSError: [Errno 30] Read-only file system: 'out.csv'", read_only=True),
-            SILENT,
-            Verdict(
-                BAD,
-                JobCause.ERROR,
-                f"exit code 1: OSError: [Errno 30] Read-only file system: 'out.csv'; {READ_ONLY}",
-            ),
-        ),
-        (
-            Ended(0, tail="Error: EROFS: read-only file system, open 'out.csv'", read_only=True),
-            SILENT,
-            Verdict(JobStatus.EMPTY, JobCause.EXPECTATION, READ_ONLY),
-        ),
-        (
-            Ended(0, tail="Error: EROFS: read-only file system, open 'out.csv'"),
-            SILENT,
-            Verdict(OK),
-        ),
+        (Ended(0, tail=EROFS, read_only=True), EMPTY, "expectation", READ_ONLY),
+        (Ended(0, tail=EROFS), OK, None, ""),
     ],
 )
-def test_how_an_attempt_counts(ended: Ended, reported: ResultFile, verdict: Verdict) -> None:
-    """What the job says of itself comes before what we can tell from outside."""
-    assert judge(ended, reported, Produced(), Expect()) == verdict
+def test_how_an_attempt_counts(
+    ended: Ended, status: JobStatus, cause: str | None, message: str
+) -> None:
+    """Of a job that says nothing of itself, what can be told from outside."""
+    expected = Verdict(status, JobCause(cause) if cause else None, message)
+    assert judge(ended, SILENT, Produced(), Expect()) == expected
+
+
+ONE_FILE = Expect(min_files=1)
+NO_FILE = "0 files, expected at least 1"
+REFUSED = "2 files could not be delivered, such as l (a link)"
+
+
+@pytest.mark.parametrize(
+    ("ended", "reported", "produced", "expect", "verdict"),
+    [
+        (Ended(0), {"message": "12 new"}, Produced(), Expect(), Verdict(OK, None, "12 new")),
+        (
+            *(Ended(1), {"cause": "blocked", "message": "403"}, Produced(), Expect()),
+            Verdict(BAD, JobCause.BLOCKED, "403"),
+        ),
+        (
+            *(Ended(timed_out=True, limit=600), {"message": "page 3"}, Produced(), Expect()),
+            Verdict(TIMED_OUT, JobCause.TIMEOUT, f"{LATE}; page 3"),
+        ),
+        (
+            *(Ended(EX_TEMPFAIL), {}, Produced(), Expect()),
+            Verdict(BAD, JobCause.ERROR, "exit code 75", asks_retry=True),
+        ),
+        (Ended(0), {}, Produced(), ONE_FILE, Verdict(EMPTY, JobCause.EXPECTATION, NO_FILE)),
+        (
+            *(Ended(0), {"cause": "page_changed", "message": "no table"}, Produced(), ONE_FILE),
+            Verdict(EMPTY, JobCause.PAGE_CHANGED, f"{NO_FILE}; no table"),
+        ),
+        (
+            *(Ended(0), {}, Produced(0, 0, LINKS, 2), Expect()),
+            Verdict(EMPTY, JobCause.EXPECTATION, REFUSED),
+        ),
+        # With one file it succeeded, whatever it wrote besides; the run tells that it is incomplete.
+        (Ended(0, strays=WROTE), {}, Produced(1, 1, LINKS, 2), Expect(), Verdict(OK)),
+    ],
+)
+def test_what_a_job_says_and_leaves_comes_before_what_we_can_tell(
+    ended: Ended, reported: dict[str, object], produced: Produced, expect: Expect, verdict: Verdict
+) -> None:
+    """Its own cause says more than ours; one of which nothing can be handed over is empty."""
+    assert judge(ended, ResultFile.model_validate(reported), produced, expect) == verdict
+
+
+FILES = [Output(files=files) for files in (10, 2, 10)]
+NO_FILES = [Output(files=0), Output(files=0)]
+ITEMS = [Output(files=1, items=items) for items in (100, 120, None)]
 
 
 @pytest.mark.parametrize(
     ("expect", "produced", "items", "past", "says"),
     [
         ({}, Produced(), None, [], ""),
-        ({"min_files": 1}, Produced(0, 0), None, [], "0 files, expected at least 1"),
+        ({"min_files": 1}, Produced(0, 0), None, [], NO_FILE),
         ({"min_files": 1}, Produced(1, 0), None, [], ""),
         ({"min_bytes": "1KiB"}, Produced(1, 1000), None, [], "1.0 kB, expected at least 1.0 kB"),
         ({"min_bytes": "1KiB"}, Produced(1, 1024), None, [], ""),
         ({"min_items": 5}, Produced(9, 9), 4, [], "4 items, expected at least 5"),
         ({"min_items": 5}, Produced(9, 9), None, [], "0 items, expected at least 5"),
         ({"drop": 0.5}, Produced(4), None, [], ""),
-        ({"drop": 0.5}, Produced(4), None, [10, 2, 10], "4 files, fewer than 50% of the usual 10"),
-        ({"drop": 0.5}, Produced(5), None, [10, 2, 10], ""),
-        ({"drop": 0.5}, Produced(0), None, [0, 0], ""),
+        ({"drop": 0.5}, Produced(4), None, FILES, "4 files, fewer than 50% of the usual 10"),
+        ({"drop": 0.5}, Produced(5), None, FILES, ""),
+        ({"drop": 0.5}, Produced(0), None, NO_FILES, ""),
+        # The same number of files with hardly anything in them, by the job's own count.
+        ({"drop": 0.5}, Produced(1, 9), 3, ITEMS, "3 items, fewer than 50% of the usual 110"),
     ],
 )
 def test_what_a_job_must_produce(
-    expect: dict[str, object], produced: Produced, items: int | None, past: list[int], says: str
+    expect: dict[str, object], produced: Produced, items: int | None, past: list[Output], says: str
 ) -> None:
     """Each expectation names what was there and what was wanted."""
-    history = [Output(files=files) for files in past]
-    assert broken_expectation(Expect.model_validate(expect), produced, items, history) == says
-
-
-def test_a_drop_of_items_counts_like_one_of_files() -> None:
-    """The same number of files with hardly anything in them is empty, by the job's own count."""
-    past = [Output(files=1, items=items) for items in (100, 120, None)]
-    verdict = judge(Ended(0), ResultFile(items=3), Produced(1, 9), Expect(drop=0.5), past)
-    assert (verdict.status, verdict.cause) == (JobStatus.EMPTY, JobCause.EXPECTATION)
-    assert verdict.message == "3 items, fewer than 50% of the usual 110"
-
-
-def test_a_job_of_which_nothing_can_be_handed_over_is_empty() -> None:
-    """With one file that can be, it succeeded, whatever it wrote besides; the run tells that it is incomplete."""
-    reported, ended = ResultFile(), Ended(0, strays=Strays(1, "x"))
-    empty = judge(Ended(0), reported, Produced(0, 0, LINKS, 2), Expect())
-    assert (empty.status, empty.cause) == (JobStatus.EMPTY, JobCause.EXPECTATION)
-    assert empty.message == "2 files could not be delivered, such as l (a link)"
-    assert judge(ended, reported, Produced(1, 1, LINKS, 2), Expect()) == Verdict(OK)
-
-
-def test_an_empty_job_that_knows_why_keeps_its_cause() -> None:
-    """Its own cause says more than ours."""
-    reported = ResultFile(cause=JobCause.PAGE_CHANGED, message="no table")
-    verdict = judge(Ended(0), reported, Produced(), Expect(min_files=1))
-    assert verdict == Verdict(
-        JobStatus.EMPTY, JobCause.PAGE_CHANGED, "0 files, expected at least 1; no table"
-    )
+    assert broken_expectation(Expect.model_validate(expect), produced, items, past) == says
 
 
 @pytest.mark.parametrize(
@@ -325,9 +272,9 @@ def test_an_empty_job_that_knows_why_keeps_its_cause() -> None:
         (Verdict(BAD, asks_retry=True), 0, False, 2),
         (Verdict(BAD, asks_retry=True), 3, False, 4),
         (Verdict(BAD), 0, True, 2),
-        (Verdict(JobStatus.EMPTY), 1, False, 2),
-        (Verdict(JobStatus.TIMED_OUT), 1, False, 2),
-        (Verdict(JobStatus.INTERRUPTED, asks_retry=True), 9, True, 1),
+        (Verdict(EMPTY), 1, False, 2),
+        (Verdict(TIMED_OUT), 1, False, 2),
+        (Verdict(INTERRUPTED, asks_retry=True), 9, True, 1),
     ],
 )
 def test_how_many_attempts_a_job_gets(
@@ -343,14 +290,8 @@ def test_how_many_attempts_a_job_gets(
 @pytest.mark.parametrize(
     "text",
     [
-        '{"metrics": {"a": NaN}}',
-        '{"metrics": {"a": 1e400}}',
-        '{"metrics": {"a b": 1}}',
-        '{"items": -1}',
-        '{"items": 1e30}',
-        '{"cause": "bad luck"}',
-        "[]",
-        "",
+        *('{"metrics": {"a": NaN}}', '{"metrics": {"a": 1e400}}', '{"metrics": {"a b": 1}}'),
+        *('{"items": -1}', '{"items": 1e30}', '{"cause": "bad luck"}', "[]", ""),
     ],
 )
 def test_a_result_file_says_only_what_a_manifest_can_hold(text: str) -> None:
@@ -360,32 +301,22 @@ def test_a_result_file_says_only_what_a_manifest_can_hold(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "cause"),
+    ("error", "cause"),
     [
-        (errno.ENOENT, JobCause.RELEASE),
-        (errno.EACCES, JobCause.RELEASE),
-        (errno.ENOEXEC, JobCause.RELEASE),
-        (errno.EISDIR, JobCause.RELEASE),
-        (errno.ENOSPC, JobCause.OUT_OF_DISK),
-        (errno.EAGAIN, JobCause.ERROR),
-        (errno.ENOMEM, JobCause.ERROR),
-        (errno.EMFILE, JobCause.ERROR),
+        *((errno.ENOENT, "release"), (errno.EACCES, "release")),
+        *((errno.ENOEXEC, "release"), (errno.EISDIR, "release")),
+        # The agent finds that out itself, so that the error has no number.
+        (FileNotFoundError('program "x" is not on the PATH'), "release"),
+        (errno.ENOSPC, "out_of_disk"),
+        *((errno.EAGAIN, "error"), (errno.ENOMEM, "error"), (errno.EMFILE, "error")),
+        # A machine with too much to do starts nobody's program in time.
+        (OSError("systemd did not start its unit in 60 s"), "error"),
     ],
 )
-def test_the_release_is_to_blame_for_its_program_only(number: int, cause: JobCause) -> None:
+def test_the_release_is_to_blame_for_its_program_only(error: int | OSError, cause: str) -> None:
     """No such program, or none that can be executed; what the machine had not is the machine's."""
-    assert not_started(OSError(number, os.strerror(number))) is cause
-
-
-def test_a_program_that_is_not_on_the_path_is_the_releases() -> None:
-    """The agent finds that out itself, so that the error has no number."""
-    assert not_started(FileNotFoundError('program "x" is not on the PATH')) is JobCause.RELEASE
-
-
-def test_a_unit_that_did_not_start_in_time_is_not_the_releases() -> None:
-    """A machine with too much to do starts nobody's program in time."""
-    error = OSError("systemd did not start its unit in 60 s")
-    assert not_started(error) is JobCause.ERROR
+    raised = error if isinstance(error, OSError) else OSError(error, os.strerror(error))
+    assert not_started(raised) is JobCause(cause)
 
 
 VOLUMES = Strays(volumes=("/data", "/cache"))

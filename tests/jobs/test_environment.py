@@ -1,5 +1,6 @@
 """What a job's program sees of the world: the contract, its own, and nothing else of the agent's."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from agent.config.jobsfile import Job
@@ -8,22 +9,18 @@ from agent.jobs.environment import AttemptPaths, job_environment
 RUN = "20261122T064205Z-3f9a1c"
 
 
-def paths(**more: object) -> AttemptPaths:
-    """Return where an attempt works."""
-    values: dict[str, object] = {
-        "run_id": RUN,
-        "batch": "20261122T180000Z",
-        "number": 2,
-        "deadline": 1795337000,
-        "output": Path("/o"),
-        "state": Path("/s"),
-        "home": Path("/h"),
-        "result_file": Path("/r.json"),
-        **more,
-    }
-    return AttemptPaths(**values)  # type: ignore[arg-type]
-
-
+PATHS = AttemptPaths(
+    run_id=RUN,
+    batch="20261122T180000Z",
+    number=2,
+    deadline=1795337000,
+    output=Path("/o"),
+    state=Path("/s"),
+    home=Path("/h"),
+    result_file=Path("/r.json"),
+    webdriver="http://127.0.0.1:4444",
+    downloads=Path("/d"),
+)
 CONTRACT = {
     "PATH": "/bin",
     "HOME": "/h",
@@ -40,7 +37,7 @@ CONTRACT = {
 
 
 def test_a_job_gets_the_contract_and_nothing_else_of_the_agents() -> None:
-    """Credentials, settings and whatever else the agent has stay with it."""
+    """Credentials, settings and whatever else the agent has stay with it; only who asked is told of the browser."""
     agent = {
         "PATH": "/bin",
         "AWS_SECRET_ACCESS_KEY": "no",
@@ -48,7 +45,7 @@ def test_a_job_gets_the_contract_and_nothing_else_of_the_agents() -> None:
         "HOME": "/root",
         "LD_PRELOAD": "no",
     }
-    assert job_environment(Job(name="quotes", command=("x",)), paths(), {}, agent) == CONTRACT
+    assert job_environment(Job(name="quotes", command=("x",)), PATHS, {}, agent) == CONTRACT
 
 
 def test_a_browser_job_of_a_matrix_gets_its_part_and_its_own() -> None:
@@ -60,11 +57,9 @@ def test_a_browser_job_of_a_matrix_gets_its_part_and_its_own() -> None:
         env={"TZ": "Asia/Tokyo", "A": "1"},
         matrix={"shop": ("b",)},
     )
-    where = paths(
-        webdriver="http://127.0.0.1:4444", downloads=Path("/d"), programs=Path("/rel/env/bin")
-    )
+    paths = replace(PATHS, programs=Path("/rel/env/bin"))
     agent = {"PATH": "/bin", "TZ": "UTC", "LANG": "ja_JP.UTF-8"}
-    assert job_environment(job, where, {"TOKEN": "t"}, agent) == {
+    assert job_environment(job, paths, {"TOKEN": "t"}, agent) == {
         **CONTRACT,
         "PATH": "/rel/env/bin:/bin",
         "VIRTUAL_ENV": "/rel/env",
@@ -76,10 +71,3 @@ def test_a_browser_job_of_a_matrix_gets_its_part_and_its_own() -> None:
         "MAYFLY_WEBDRIVER_URL": "http://127.0.0.1:4444",
         "MAYFLY_DOWNLOADS_DIR": "/d",
     }
-
-
-def test_a_job_without_a_browser_is_not_told_of_one() -> None:
-    """Its sessions are for those that asked."""
-    where = paths(webdriver="http://127.0.0.1:4444", downloads=Path("/d"))
-    environment = job_environment(Job(name="quotes", command=("x",)), where, {}, {"PATH": "/bin"})
-    assert environment == CONTRACT

@@ -3,20 +3,20 @@
 import os
 import stat
 import sys
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from agent.base.stop import StoppedError
 from agent.jobs.verdict import Strays
-from agent.jobs.worktree import WorkingTrees
+from agent.jobs.worktree import WorkingDirectory, WorkingTrees
 from tests.parts.command import completed
 from tests.parts.missing import program
 
-
-def never() -> bool:
-    """The run goes on."""
-    return False
+Lend = Callable[..., AbstractAsyncContextManager[WorkingDirectory]]
 
 
 @pytest.fixture
@@ -43,26 +43,21 @@ def content(tree: Path) -> dict[str, tuple[int, str]]:
     }
 
 
-async def test_a_copy_that_was_left_alone_is_lent_again(tree: Path, tmp_path: Path) -> None:
-    """It is the release, with its modes and links, somewhere else; caches and new files are gone when it comes back."""
-    trees = WorkingTrees(tmp_path / "trees")
-    async with trees.lend(tree, stopped=never) as first:
-        assert content(first.path) == content(tree)
-        assert (first.path / "link").readlink() == Path("a.py")
-        first.path.chmod(0o755)
-        first.path.chmod(0o555)
-    assert first.strays == Strays()
-    async with trees.lend(tree, stopped=never) as second:
-        assert second.path == first.path
-        async with trees.lend(tree, stopped=never) as beside:
-            assert beside.path != second.path
+@pytest.fixture
+def lend(tree: Path, tmp_path: Path) -> Lend:
+    """Lends copies of the release; the run goes on."""
+    return partial(WorkingTrees(tmp_path / "trees").lend, tree, stopped=lambda: False)
 
 
-async def test_what_is_written_into_a_copy_is_told_and_gone(tree: Path, tmp_path: Path) -> None:
-    """New files and folders count; what is hidden, half written, or Python's own does not."""
-    trees = WorkingTrees(tmp_path / "trees")
-    async with trees.lend(tree, stopped=never) as working:
-        here = working.path
+async def test_a_copy_that_was_left_alone_is_lent_again(tree: Path, lend: Lend) -> None:
+    """It is the release, with its modes and links, somewhere else; new files are told, and gone when it comes back.
+
+    What is hidden, half written, or Python's own does not count.
+    """
+    async with lend() as first:
+        here = first.path
+        assert content(here) == content(tree)
+        assert (here / "link").readlink() == Path("a.py")
         for folder in (here, here / "scrapers"):
             folder.chmod(0o755)
         (here / "out.csv").touch()
@@ -73,19 +68,20 @@ async def test_what_is_written_into_a_copy_is_told_and_gone(tree: Path, tmp_path
         (here / "scrapers" / "__pycache__" / "a.pyc").touch()
         for folder in (here / "scrapers", here):
             folder.chmod(0o555)
-    assert working.strays == Strays(2, "out.csv")
-    async with trees.lend(tree, stopped=never) as again:
-        assert content(again.path) == content(tree)
+    assert first.strays == Strays(2, "out.csv")
+    async with lend() as second:
+        assert second.path == here
+        assert content(here) == content(tree)
+        async with lend() as beside:
+            assert beside.path != here
+    assert second.strays == Strays()
 
 
 @pytest.mark.parametrize("how", ["rewritten", "in place", "removed", "replaced", "mode"])
-async def test_a_copy_that_was_changed_is_not_lent_again(
-    tree: Path, tmp_path: Path, how: str
-) -> None:
+async def test_a_copy_that_was_changed_is_not_lent_again(tree: Path, lend: Lend, how: str) -> None:
     """Also when size and time are as before; the release is what it was in any case."""
     before, times = content(tree), (tree / "a.py").stat()
-    trees = WorkingTrees(tmp_path / "trees")
-    async with trees.lend(tree, stopped=never) as working:
+    async with lend() as working:
         working.path.chmod(0o755)
         file = working.path / "a.py"
         file.chmod(0o644)
@@ -106,27 +102,25 @@ async def test_a_copy_that_was_changed_is_not_lent_again(
     assert working.strays.count == (how in {"rewritten", "replaced"})
     assert not working.path.exists()
     assert content(tree) == before
-    async with trees.lend(tree, stopped=never) as again:
+    async with lend() as again:
         assert content(again.path) == before
 
 
-async def test_copying_is_given_up_when_the_run_is_told_to_stop(tree: Path, tmp_path: Path) -> None:
+async def test_copying_is_given_up_when_the_run_is_told_to_stop(lend: Lend, tmp_path: Path) -> None:
     """Between two files, and nothing of it stays."""
     answers = iter([False, True])
-    trees = WorkingTrees(tmp_path / "trees")
     with pytest.raises(StoppedError):
-        async with trees.lend(tree, stopped=lambda: next(answers, True)):
+        async with lend(stopped=lambda: next(answers, True)):
             pass
     assert list((tmp_path / "trees").iterdir()) == []
 
 
 async def test_results_beside_the_code_are_moved_and_the_rest_is_told(
-    tree: Path, tmp_path: Path
+    tree: Path, lend: Lend, tmp_path: Path
 ) -> None:
     """Of the folder that is named, or the file; what is elsewhere is told with the path at which a stack has it."""
-    trees, results = WorkingTrees(tmp_path / "trees"), tmp_path / "results"
-    results.mkdir()
-    async with trees.lend(tree, stopped=never, results=results) as working:
+    (results := tmp_path / "results").mkdir()
+    async with lend(results=results) as working:
         working.output, working.mounted = "scrapers", {"/app": "scrapers", "/log": "log"}
         here = working.path
         (here / "scrapers" / "out").mkdir()
@@ -140,20 +134,19 @@ async def test_results_beside_the_code_are_moved_and_the_rest_is_told(
     found = {str(path.relative_to(results)) for path in results.rglob("*") if path.is_file()}
     assert found == {"out/a.csv", "run.sh"}
     assert working.strays == Strays(1, "log/app.txt", "/log")
-    async with trees.lend(tree, stopped=never, results=results) as working:
+    async with lend(results=results) as working:
         working.output = "scrapers/run.sh"
         (working.path / "scrapers" / "run.sh").write_text("a file that is mounted by itself")
     assert (results / "run.sh").read_text() == "a file that is mounted by itself"
     assert content(tree)["a.py"] == (0o444, "original")
 
 
-async def test_no_link_leads_a_result_out_of_its_copy(tree: Path, tmp_path: Path) -> None:
+async def test_no_link_leads_a_result_out_of_its_copy(lend: Lend, tmp_path: Path) -> None:
     """A folder that became a link is not passed through; the link itself is moved, and refused like any other."""
     (tmp_path / "secret").mkdir()
     (tmp_path / "secret" / "key").touch()
-    trees, results = WorkingTrees(tmp_path / "trees"), tmp_path / "results"
-    results.mkdir()
-    async with trees.lend(tree, stopped=never, results=results) as working:
+    (results := tmp_path / "results").mkdir()
+    async with lend(results=results) as working:
         working.output = "."
         (working.path / "out").symlink_to(tmp_path / "secret")
     assert [path.name for path in results.iterdir()] == ["out"]
@@ -168,8 +161,6 @@ def test_a_result_that_cannot_be_copied_whole_is_not_delivered_in_part(tmp_path:
 import asyncio, os, resource
 from pathlib import Path
 from agent.jobs.worktree import WorkingTrees
-from tests.parts.command import completed
-from tests.parts.missing import program
 
 async def main():
     here = Path({str(tmp_path)!r})

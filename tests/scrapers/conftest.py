@@ -64,11 +64,9 @@ def start_job(tmp_path: Path, job_python: Path) -> Iterator[StartJob]:
     """Start a job's module, or a script, with more environment: `start_job("quotes", SCRAPE_BASE_URL=...)`."""
     started: list[JobProcess] = []
 
-    def start(
-        job: str | Path, *arguments: str, folder: Path = tmp_path, **environ: str
-    ) -> JobProcess:
+    def start(job: str | Path, *arguments: str, **environ: str) -> JobProcess:
         what = ["-m", f"scrapers.{job}"] if isinstance(job, str) else [str(job)]
-        process = JobProcess(folder, [str(job_python), *what, *arguments], environ)
+        process = JobProcess(tmp_path, [str(job_python), *what, *arguments], environ)
         started.append(process)
         return process
 

@@ -34,7 +34,6 @@ class Ended:
     state: Path
     result: dict[str, Any]
     log: str
-    seconds: float
 
     @property
     def files(self) -> set[str]:
@@ -56,7 +55,6 @@ class JobProcess:
             (folder / name).mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._log = (folder / "log").open("wb")
-        self._started = time.monotonic()
         surroundings = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
@@ -89,5 +87,4 @@ class JobProcess:
             state=self._folder / "state",
             result=json.loads(result.read_text("utf-8")) if result.exists() else {},
             log=(self._folder / "log").read_text("utf-8", errors="replace"),
-            seconds=time.monotonic() - self._started,
         )

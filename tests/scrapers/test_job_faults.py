@@ -1,10 +1,6 @@
 import json
 import signal
-import socket
-import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
@@ -14,6 +10,7 @@ import requests
 from tests.parts.demo_site import DemoSite
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
 from tests.parts.program import Program
+from tests.parts.stalled import silent
 from tests.parts.waiting import wait_until
 from tests.scrapers.conftest import StartJob
 from tests.scrapers.jobs import Ended, JobProcess
@@ -79,34 +76,37 @@ def test_evidence_has_the_page_as_it_was(at_faulty_sites: dict[tuple[str, str], 
 
 
 @pytest.mark.parametrize(
-    ("fault", "cause", "code"),
-    [("blocked", "blocked", 1), ("captcha", "page_changed", 1), ("down", "site_unreachable", 75)],
+    ("job", "site", "browser", "cause", "code"),
+    [
+        # A job without a browser tells the same causes from HTTP alone.
+        ("notes", "blocked", "running", "blocked", 1),
+        ("notes", "captcha", "running", "page_changed", 1),
+        ("notes", "down", "running", "site_unreachable", 75),
+        ("notes", "closed", "running", "site_unreachable", 75),
+        ("quotes", "closed", "running", "site_unreachable", 75),
+        # An endpoint that does not answer, or is not given, is not the page's fault.
+        ("quotes", "closed", "closed", "browser", 75),
+        ("quotes", "closed", "unset", "browser", 75),
+    ],
 )
-def test_faulty_api_is_told(
-    start_job: StartJob, demo_site: DemoSite, fault: str, cause: str, code: int
+def test_what_cannot_be_reached_is_told(  # noqa: PLR0917 -- a row of the table
+    start_job: StartJob,
+    demo_site: DemoSite,
+    webdriver_url: str,
+    closed_port: str,
+    job: str,
+    site: str,
+    browser: str,
+    cause: str,
+    code: int,
 ) -> None:
-    """A job without a browser tells the same causes from HTTP alone, and leaves no result."""
-    ended = start_job("notes", SCRAPE_BASE_URL=f"{demo_site.url}/{fault}").ended()
+    """The cause is the site's or the browser's, a retry is asked for where it may help, and no result is left."""
+    shown = EVIDENCE if (job, browser) == ("quotes", "running") else set()
+    url = closed_port if site == "closed" else f"{demo_site.url}/{site}"
+    endpoint = {"running": webdriver_url, "closed": closed_port, "unset": ""}[browser]
+    ended = start_job(job, MAYFLY_WEBDRIVER_URL=endpoint, SCRAPE_BASE_URL=url).ended()
     assert (ended.code, ended.result["cause"]) == (code, cause), ended.log
-    assert ended.files == set()
-
-
-@pytest.mark.parametrize("job", ["quotes", "notes"])
-def test_site_that_is_down_asks_for_a_retry(
-    start_job: StartJob, webdriver_url: str, closed_port: str, job: str
-) -> None:
-    """Where nothing listens the cause is the site, with and without a browser."""
-    ended = start_job(job, MAYFLY_WEBDRIVER_URL=webdriver_url, SCRAPE_BASE_URL=closed_port).ended()
-    assert (ended.code, ended.result["cause"]) == (75, "site_unreachable"), ended.log
-
-
-@pytest.mark.parametrize("endpoint", ["closed", "unset"])
-def test_no_browser_asks_for_a_retry(start_job: StartJob, closed_port: str, endpoint: str) -> None:
-    """An endpoint that does not answer, or is not given, is the browser's fault and not the page's."""
-    url = closed_port if endpoint == "closed" else ""
-    ended = start_job("quotes", MAYFLY_WEBDRIVER_URL=url, SCRAPE_BASE_URL=closed_port).ended()
-    assert (ended.code, ended.result["cause"]) == (75, "browser"), ended.log
-    assert ended.files == set()
+    assert ended.files <= shown
 
 
 def begin_slow_quotes(
@@ -186,20 +186,14 @@ class _SlowPages(QuietHandler):
         self.answer(answer.status_code, answer.content, kind)
 
 
-@pytest.fixture
-def silent_site() -> Iterator[str]:
-    """A site that accepts connections and never says a word."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-
-
 @pytest.mark.parametrize("job", ["quotes", "notes"])
 def test_silent_site_does_not_outlast_the_deadline(
-    start_job: StartJob, own_chromedriver: tuple[str, Program], silent_site: str, job: str
+    start_job: StartJob, own_chromedriver: tuple[str, Program], job: str
 ) -> None:
     """A page that never answers is given up in time, with and without a browser."""
     environ = {"MAYFLY_WEBDRIVER_URL": own_chromedriver[0], "MAYFLY_DEADLINE": str(time.time() + 5)}
-    ended = start_job(job, SCRAPE_BASE_URL=silent_site, **environ).ended()
+    with silent() as address:
+        ended = start_job(job, SCRAPE_BASE_URL=f"http://{address}", **environ).ended()
     assert (ended.code, ended.result["cause"]) == (1, "timeout"), ended.log
 
 
@@ -249,20 +243,10 @@ run_job(main)
 """
 
 
-def test_click_that_downloads_nothing_is_a_changed_page(
-    start_job: StartJob, webdriver_url: str, tmp_path: Path
-) -> None:
-    """A click after which no file appears ends in time."""
-    source = DOWNLOAD_JOB.format(link="href='%23'", seconds=2)
-    ended = run_script(start_job, tmp_path, source, webdriver_url)
-    assert (ended.code, ended.result["cause"]) == (1, "page_changed"), ended.log
-    assert "no download began in 2 s" in ended.result["message"]
-
-
-class HalfAFile(BaseHTTPRequestHandler):
+class HalfAFile(QuietHandler):
     """Begins a download and never ends it."""
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 -- the name is the library's
         """Send less than was promised, and wait for the visitor to give up."""
         self.send_response(200)
         self.send_header("Content-Type", "text/csv")
@@ -275,25 +259,31 @@ class HalfAFile(BaseHTTPRequestHandler):
         self.rfile.read(1)
 
 
-@pytest.fixture
-def half_a_file() -> Iterator[str]:
-    """The address of a download that never ends."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), HalfAFile) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/half.csv"
-        server.shutdown()
-
-
-def test_download_that_never_ends_is_the_sites_fault(
-    start_job: StartJob, webdriver_url: str, tmp_path: Path, half_a_file: str
+@pytest.mark.parametrize(
+    ("link", "seconds", "cause", "code", "message"),
+    [
+        ("#", 2, "page_changed", 1, "no download began in 2 s"),
+        # On a busy machine a download does not begin at once.
+        ("half.csv", 8, "site_unreachable", 75, "did not end"),
+    ],
+)
+def test_a_download_that_does_not_come_is_told(  # noqa: PLR0917 -- a row of the table
+    start_job: StartJob,
+    webdriver_url: str,
+    tmp_path: Path,
+    link: str,
+    seconds: int,
+    cause: str,
+    code: int,
+    message: str,
 ) -> None:
-    """Half a file is never taken for a whole one."""
-    # On a busy machine a download does not begin at once.
-    source = DOWNLOAD_JOB.format(link=f"href='{half_a_file}'", seconds=8)
-    ended = run_script(start_job, tmp_path, source, webdriver_url)
-    assert (ended.code, ended.result["cause"]) == (75, "site_unreachable"), ended.log
-    assert "did not end" in ended.result["message"]
+    """A click after which no file appears ends in time; half a file is never taken for a whole one."""
+    with LoopbackHttp(HalfAFile) as server:
+        target = "%23" if link == "#" else f"{server.url}/{link}"
+        source = DOWNLOAD_JOB.format(link=f"href='{target}'", seconds=seconds)
+        ended = run_script(start_job, tmp_path, source, webdriver_url)
+    assert (ended.code, ended.result["cause"]) == (code, cause), ended.log
+    assert message in ended.result["message"]
     assert ended.files == EVIDENCE
 
 

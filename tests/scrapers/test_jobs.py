@@ -1,11 +1,15 @@
-import hashlib
 import json
 from pathlib import Path
+
+import pytest
 
 from tests.parts.demo_site import SCRAPERS, DemoSite
 from tests.scrapers.conftest import StartJob
 
 CONTENT = SCRAPERS / "demo_site" / "content"
+COPIES = {"evening sightings 2026.csv": "sightings.csv", "川の記録 十一月.csv": "kawa.csv"}
+LINES = {"water-temperature.csv": 1 + 720 * 40, "visitors by lamp.csv": 1 + 5 * 24}
+"""The reports of the site: those that are files of it, and those that are made."""
 
 
 def test_quotes_reads_every_page_and_remembers(
@@ -33,30 +37,32 @@ def test_quotes_reads_every_page_and_remembers(
     assert json.loads((ended.state / "seen.json").read_text()) == sorted(row["id"] for row in rows)
 
 
+@pytest.mark.parametrize("disk", ["shared", "grid"])
 def test_reports_keeps_the_files_under_their_own_names(
-    start_job: StartJob, demo_site: DemoSite, webdriver_url: str, tmp_path: Path
+    start_job: StartJob,
+    demo_site: DemoSite,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    disk: str,
 ) -> None:
-    """Downloads arrive whole and bit for bit; what was in the folder before is not taken for one of them."""
+    """Downloads arrive whole and bit for bit, by a folder or through a Grid that shares no disk with the job.
+
+    What was in the folder before is not taken for one of them.
+    """
     (tmp_path / "downloads").mkdir()
     (tmp_path / "downloads" / "a stranger.csv").write_text("x")
+    endpoint = request.getfixturevalue("webdriver_url" if disk == "shared" else "grid_url")
+    environ = {"MAYFLY_WEBDRIVER_URL": endpoint, "SCRAPE_BASE_URL": demo_site.url}
     ended = start_job(
-        "reports", MAYFLY_WEBDRIVER_URL=webdriver_url, SCRAPE_BASE_URL=demo_site.url
+        "reports", **environ, **({} if disk == "shared" else {"MAYFLY_DOWNLOADS_DIR": ""})
     ).ended()
     assert ended.code == 0, ended.log
-    assert ended.files == expected_reports()
-    check_reports(ended.output)
+    assert ended.files == {*COPIES, *LINES}
+    for name, source in COPIES.items():
+        assert (ended.output / name).read_bytes() == (CONTENT / source).read_bytes()
+    for name, count in LINES.items():
+        assert len((ended.output / name).read_text().splitlines()) == count
     assert [path.name for path in (tmp_path / "downloads").iterdir()] == ["a stranger.csv"]
-
-
-def test_reports_come_through_a_grid_that_shares_no_disk(
-    start_job: StartJob, demo_site: DemoSite, grid_url: str
-) -> None:
-    """Without a downloads folder the same job fetches the same files through the Grid."""
-    environ = {"MAYFLY_WEBDRIVER_URL": grid_url, "MAYFLY_DOWNLOADS_DIR": ""}
-    ended = start_job("reports", SCRAPE_BASE_URL=demo_site.url, **environ).ended()
-    assert ended.code == 0, ended.log
-    assert ended.files == expected_reports()
-    check_reports(ended.output)
 
 
 def test_notes_needs_no_browser(start_job: StartJob, demo_site: DemoSite) -> None:
@@ -70,30 +76,3 @@ def test_notes_needs_no_browser(start_job: StartJob, demo_site: DemoSite) -> Non
     assert "## 2026-11-21" in digest
     assert "> 麦茶を作りすぎた。誰か来てください。" in digest
     assert "> (no text)" in digest
-
-
-def expected_reports() -> set[str]:
-    """The names the site gives its four reports."""
-    names = [
-        "evening sightings 2026.csv",
-        "川の記録 十一月.csv",
-        "water-temperature.csv",
-        "visitors by lamp.csv",
-    ]
-    return set(names)
-
-
-def check_reports(output: Path) -> None:
-    """Compare the downloaded reports with what the site has."""
-    for name, source in (
-        ("evening sightings 2026.csv", "sightings.csv"),
-        ("川の記録 十一月.csv", "kawa.csv"),
-    ):
-        assert digest_of(output / name) == digest_of(CONTENT / source)
-    assert len((output / "water-temperature.csv").read_text().splitlines()) == 1 + 720 * 40
-    assert len((output / "visitors by lamp.csv").read_text().splitlines()) == 1 + 5 * 24
-
-
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

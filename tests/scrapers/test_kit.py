@@ -13,7 +13,7 @@ from scrapers.kit.causes import JobFailure
 from scrapers.kit.downloads import finished_download
 from scrapers.kit.evidence import same_site_network_errors, without_passwords
 from scrapers.kit.job import job_from
-from scrapers.kit.output import json_lines, keep_file, read_json, write_json, write_text
+from scrapers.kit.output import json_lines, write_text
 from scrapers.kit.stops import (
     RESERVE_SECONDS,
     DeadlineReached,
@@ -35,32 +35,22 @@ def names(folder: Path) -> list[str]:
 
 @given(st.text(), st.sampled_from(KINDS))
 def test_page_source_has_no_typed_password(secret: str, kind: str) -> None:
-    """Whatever was typed into a password input, the evidence has the input without it."""
-    page = f'<p>before</p><input class="a>b" value="{html.escape(secret)}" {kind}><p>after</p>'
-    assert without_passwords(page) == f'<p>before</p><input class="a>b" {kind}><p>after</p>'
-
-
-def test_other_inputs_keep_their_value() -> None:
-    """What is not a password is evidence."""
-    page = '<input type="search" value="blue lamps"><input value=1 name=page><input type=submit value="Go">'
-    assert without_passwords(page) == page
+    """Whatever was typed into a password input, the evidence has the input without it; other inputs are evidence."""
+    others = '<input type="search" value="blue lamps"><input value=1 name=page><input type=submit value="Go">'
+    page = f'{others}<input class="a>b" value="{html.escape(secret)}" {kind}><p>after</p>'
+    assert without_passwords(page) == f'{others}<input class="a>b" {kind}><p>after</p>'
 
 
 def test_only_errors_of_the_same_site_count() -> None:
     """A blocked advertisement in the console is no reason to call the site unreachable."""
-    console = [
-        {
-            "message": "https://shop.example/api/list - Failed to load resource: net::ERR_CONNECTION_RESET"
-        },
-        {
-            "message": "https://ads.example/x.js - Failed to load resource: net::ERR_NAME_NOT_RESOLVED"
-        },
-        {"message": "https://shop.example/api/list 12:3 Uncaught TypeError: Failed to fetch"},
-        {"level": "SEVERE"},
-    ]
-    assert same_site_network_errors("https://shop.example/list?page=2", console) == (
-        console[0]["message"],
+    page, failed = "https://shop.example/api/list", "Failed to load resource: net::ERR"
+    texts = (
+        f"{page} - {failed}_CONNECTION_RESET",
+        f"https://ads.example/x.js - {failed}_NAME_NOT_RESOLVED",
+        f"{page} 12:3 Uncaught TypeError: Failed to fetch",
     )
+    console = [*({"message": text} for text in texts), {"level": "SEVERE"}]
+    assert same_site_network_errors("https://shop.example/list?page=2", console) == texts[:1]
 
 
 @pytest.mark.parametrize(
@@ -92,14 +82,10 @@ def test_a_job_stops_before_its_deadline(left: float) -> None:
     assert stop_after(None, 1e9) is None
 
 
-def test_sandbox_is_given_up_only_as_root() -> None:
-    """Chromium keeps its sandbox wherever it can run with one."""
+def test_flags_of_the_browser() -> None:
+    """Chromium keeps its sandbox wherever it can run with one; one that a person watches has a window."""
     assert "--no-sandbox" in browser_flags(0)
     assert "--no-sandbox" not in browser_flags(1000)
-
-
-def test_a_browser_that_is_watched_has_a_window() -> None:
-    """`mayfly rerun --watch` says so; in all else it is the same browser."""
     assert set(browser_flags(0)) - set(browser_flags(0, watched=True)) == {"--headless=new"}
 
 
@@ -154,24 +140,6 @@ def test_rows_of_a_stopped_job_are_kept(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         stop()
     assert (tmp_path / "rows.jsonl").read_text() == '{"n": 1}\n'
-
-
-def test_memory_survives_and_starts_empty(tmp_path: Path) -> None:
-    """A first run reads the default, the next one what was written."""
-    path = tmp_path / "state" / "seen.json"
-    assert read_json(path, []) == []
-    write_json(path, ["b", "ä"])
-    assert read_json(path, []) == ["b", "ä"]
-
-
-def test_kept_file_is_moved_whole(tmp_path: Path) -> None:
-    """A finished file is moved under its own name, and nothing is left behind."""
-    source = tmp_path / "川の記録 十一月.csv"
-    source.write_bytes(b"x" * 100_000)
-    keep_file(source, tmp_path / "out" / source.name)
-    assert not source.exists()
-    assert names(tmp_path / "out") == [source.name]
-    assert (tmp_path / "out" / source.name).read_bytes() == b"x" * 100_000
 
 
 def test_stop_waits_for_the_file_being_written(tmp_path: Path) -> None:

@@ -20,21 +20,17 @@ CONNECT_SECONDS = 1.0
 
 
 async def wait_until_ready(
-    engine: Engine,
-    project: str,
-    services: Collection[str],
-    log: Log,
-    seconds: float = READY_SECONDS,
+    engine: Engine, project: str, services: Collection[str], log: Log
 ) -> None:
     """Wait for services, all at once; log those that are not ready in time, or of which the engine tells nothing."""
     if services:
         log.info("job.services_awaited", services=services)
-    await asyncio.gather(*(_report(engine, project, name, log, seconds) for name in services))
+    await asyncio.gather(*(_report(engine, project, name, log) for name in services))
 
 
-async def _report(engine: Engine, project: str, service: str, log: Log, seconds: float) -> None:
+async def _report(engine: Engine, project: str, service: str, log: Log) -> None:
     began = time.monotonic()
-    reason = await _wait(engine, project, service, seconds)
+    reason = await _wait(engine, project, service)
     took = round(time.monotonic() - began, 1)
     if reason:
         log.warning("job.service_not_ready", service=service, reason=reason, seconds=took)
@@ -42,11 +38,11 @@ async def _report(engine: Engine, project: str, service: str, log: Log, seconds:
         log.info("job.service_ready", service=service, seconds=took)
 
 
-async def _wait(engine: Engine, project: str, service: str, seconds: float) -> str:
+async def _wait(engine: Engine, project: str, service: str) -> str:
     """Wait for a service, and return why it does not serve; empty when it does."""
     reason = "it did not start"
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(READY_SECONDS):
             while True:
                 found = await _look(engine, project, service)
                 if found.sign is Sign.SERVES:
@@ -55,11 +51,11 @@ async def _wait(engine: Engine, project: str, service: str, seconds: float) -> s
                     reason = "its health check did not pass"
                 else:
                     reason = f"none of its ports answered: {', '.join(map(str, found.ports))}"
-                    if await _serves(found, seconds):
+                    if await _serves(found):
                         return ""
                 await asyncio.sleep(POLL_SECONDS)
     except TimeoutError:
-        return f"{reason} within {seconds:g} s"
+        return f"{reason} within {READY_SECONDS:g} s"
     except (BrowserError, ContainerError) as error:
         return str(error)
 
@@ -71,14 +67,14 @@ async def _look(engine: Engine, project: str, service: str) -> Look:
     return max(found, key=lambda one: rank.index(one.sign), default=Look(Sign.STARTING))
 
 
-async def _serves(found: Look, seconds: float) -> bool:
+async def _serves(found: Look) -> bool:
     open_ports = [port for port in found.ports if await _connects(found.address, port)]
     if SELENIUM_PORT not in open_ports:
         return bool(open_ports)
     url = f"http://{found.address}:{SELENIUM_PORT}"
     if await answers(url):
         await wait_for_session(
-            url, seconds=seconds, alive=lambda: asyncio.sleep(0, result=True), shared=True
+            url, seconds=READY_SECONDS, alive=lambda: asyncio.sleep(0, result=True), shared=True
         )
     return True
 

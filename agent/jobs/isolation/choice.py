@@ -2,9 +2,10 @@
 
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from agent.base.logs import Log
@@ -19,6 +20,9 @@ from agent.jobs.isolation.unit import Systemd, UnitIsolation, can_use_units
 from agent.machine.metadata import metadata_endpoint
 
 FENCE = "mayfly-fence.service"
+
+Probe = Callable[[Isolation], Awaitable[Reach]]
+"""Tells whether programs under an isolation reach the metadata service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,37 +47,30 @@ async def choose_isolation(
         log: Told of the choice.
     """
     there = metadata_endpoint(environ) is not None
-    probe = _Probe(run_id, environ, METADATA if there else ())
-    isolation, reach, trouble = await _try(settings, places, probe, log)
+    addresses = METADATA if there else ()
+    probe = partial(reach_of_jobs, run_id=run_id, environ=environ, addresses=addresses)
+    isolation, reach, trouble = await _try(settings, places, probe, environ, log)
+    if not there:
+        reach = Reach.ABSENT
     record = facts.Isolation(
         backend="systemd" if isinstance(isolation, UnitIsolation) else "process",
-        metadata=reach if there else Reach.ABSENT,
+        metadata=reach,
         containers=await _containers(environ, log) if there else Reach.ABSENT,
     )
     log.info("isolation.chosen", **record.model_dump(mode="json"))
     return Chosen(isolation, record, (*trouble, *_warnings(record)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Probe:
-    run_id: str
-    environ: Mapping[str, str]
-    addresses: tuple[str, ...]
-
-    async def under(self, isolation: Isolation) -> Reach:
-        return await reach_of_jobs(isolation, self.run_id, self.environ, self.addresses)
-
-
 async def _try(
-    settings: Settings, places: Locations, probe: _Probe, log: Log
+    settings: Settings, places: Locations, probe: Probe, environ: Mapping[str, str], log: Log
 ) -> tuple[Isolation, Reach, tuple[str, ...]]:
     """Return an isolation, its reach of the metadata service, and warnings."""
     wanted = settings.limits.isolation
     trouble = ""
-    if wanted == "systemd" or (wanted == "auto" and can_use_units(probe.environ)):
-        units = UnitIsolation(_confinement(settings, places), probe.environ, log)
+    if wanted == "systemd" or (wanted == "auto" and can_use_units(environ)):
+        units = UnitIsolation(_confinement(settings, places), environ, log)
         try:
-            return units, await probe.under(units), ()
+            return units, await probe(units), ()
         except OSError as error:
             trouble = f"no job can run in a unit of its own: {error}"
             log.error("isolation.no_units", reason=str(error))
@@ -81,9 +78,9 @@ async def _try(
             return units, Reach.UNKNOWN, (trouble,)
     processes = ProcessIsolation()
     reach = Reach.UNKNOWN
-    if probe.addresses:
+    if metadata_endpoint(environ) is not None:
         with suppress(OSError):
-            reach = await probe.under(processes)
+            reach = await probe(processes)
     return processes, reach, (trouble,) if trouble else ()
 
 

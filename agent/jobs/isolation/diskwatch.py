@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -18,15 +19,9 @@ INNOCENT = 16 * 1024**2
 
 
 class DiskWatch:
-    """Watches the free space while jobs run; what each occupies is counted only when the disk is nearly full."""
+    """Watches that jobs leave `free` bytes; what each occupies is counted only when the disk is nearly full."""
 
     def __init__(self, free: int, log: Log) -> None:
-        """Make a watch.
-
-        Args:
-            free: Bytes that jobs must leave free.
-            log: Gets the jobs that are ended.
-        """
         self._free = free
         self._log = log
         self._running: dict[str, tuple[Path, ...]] = {}
@@ -50,7 +45,7 @@ class DiskWatch:
     async def _watch(self, name: str, place: Path, end: Callable[[], None]) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            if free_bytes(place) >= self._free:
+            if shutil.disk_usage(place).free >= self._free:
                 continue
             sizes = {
                 other: await asyncio.to_thread(occupied, folders)
@@ -60,12 +55,6 @@ class DiskWatch:
                 self._log.warning("job.fills_the_disk", name=name, occupies=show_size(sizes[name]))
                 end()
                 return
-
-
-def free_bytes(place: Path) -> int:
-    """Return the bytes that users other than root can still write on the file system of `place`."""
-    status = os.statvfs(place)
-    return status.f_bavail * status.f_frsize
 
 
 def occupied(folders: Iterable[Path]) -> int:

@@ -52,13 +52,6 @@ class UnitIsolation:
     protects_tree = True
 
     def __init__(self, rules: Confinement, environ: Mapping[str, str], log: Log) -> None:
-        """Run jobs in units.
-
-        Args:
-            rules: What holds for all of them.
-            environ: The agent's environment, of which systemd's clients get PATH.
-            log: Told of units that do not end.
-        """
         self._rules = rules
         self._systemd = Systemd(environ, log)
         self._disk = DiskWatch(rules.limits.free, log)
@@ -126,7 +119,7 @@ async def _start_program(unit: "_Unit", orders: StreamWriter, program: str, laun
 
 
 class Systemd:
-    """`systemctl` with time limits."""
+    """`systemctl` with time limits; of the agent's environment it gets PATH."""
 
     def __init__(self, environ: Mapping[str, str], log: Log) -> None:
         self.environ = {"PATH": environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}

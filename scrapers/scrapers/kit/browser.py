@@ -4,8 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from scrapers.kit.causes import JobFailure
 from scrapers.kit.job import Job
@@ -39,24 +38,12 @@ FLAGS = (
 
 
 def browser_flags(user_id: int, *, watched: bool = False) -> tuple[str, ...]:
-    """Return Chromium's flags.
+    """Return Chromium's flags for the browser of a user: its sandbox refuses to run as root.
 
-    Args:
-        user_id: Whose browser it is: Chromium's sandbox refuses to run as root.
-        watched: Whether a person wants to see its window (`mayfly rerun --watch`).
+    One that is `watched` has a window for a person (`mayfly rerun --watch`).
     """
     flags = tuple(flag for flag in FLAGS if not (watched and flag.startswith("--headless")))
     return (*flags, "--no-sandbox") if user_id == 0 else flags
-
-
-def download_preferences(folder: Path) -> dict[str, Any]:
-    """Return Chromium's preferences that make every download land in `folder` without a question."""
-    return {
-        "download.default_directory": str(folder),
-        "download.prompt_for_download": False,
-        "plugins.always_open_pdf_externally": True,
-        "profile.default_content_setting_values.automatic_downloads": 1,
-    }
 
 
 @contextmanager
@@ -120,7 +107,13 @@ def _options(job: Job, *, downloads: bool) -> "ChromeOptions":
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     options.timeouts = {"pageLoad": PAGE_LOAD_SECONDS * 1000, "script": SCRIPT_SECONDS * 1000}
     if downloads and job.downloads_dir is not None:
-        options.add_experimental_option("prefs", download_preferences(job.downloads_dir))
+        preferences = {  # every download lands in the folder, without a question
+            "download.default_directory": str(job.downloads_dir),
+            "download.prompt_for_download": False,
+            "plugins.always_open_pdf_externally": True,
+            "profile.default_content_setting_values.automatic_downloads": 1,
+        }
+        options.add_experimental_option("prefs", preferences)
     elif downloads:
         options.enable_downloads = True
     return options

@@ -4,9 +4,9 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from scrapers.kit.causes import JobFailure
+from scrapers.kit.causes import Cause, JobFailure
 from scrapers.kit.job import Job
 from scrapers.kit.output import keep_file
 
@@ -19,18 +19,6 @@ POLL_SECONDS = 0.1
 _UNFINISHED = (".crdownload", ".part", ".tmp")
 
 
-class _Shelf(Protocol):
-    """Where the browser puts downloads."""
-
-    def sizes(self) -> Mapping[str, int]:
-        """Return the size of every file that is there by name; -1 where only the name is known."""
-        ...
-
-    def take(self, name: str, target: Path) -> None:
-        """Move a finished file to `target`."""
-        ...
-
-
 class _Folder:
     """A folder that job and browser share."""
 
@@ -38,6 +26,7 @@ class _Folder:
         self._folder = folder
 
     def sizes(self) -> Mapping[str, int]:
+        """Return the size of every file that is there, by name."""
         found = {}
         for path in self._folder.iterdir():
             try:
@@ -47,11 +36,12 @@ class _Folder:
         return found
 
     def take(self, name: str, target: Path) -> None:
+        """Move a finished file to `target`."""
         keep_file(self._folder / name, target)
 
 
 class _Managed:
-    """The Grid's own store of a session's downloads, for a browser on another machine."""
+    """The Grid's own store of a session's downloads, for a browser on another machine: sizes are unknown, so -1."""
 
     def __init__(self, driver: "WebDriver", scratch: Path) -> None:
         self._driver = driver
@@ -81,7 +71,7 @@ class Downloads:
         self._output = job.output_dir
         self._seconds = seconds
         self._saved: set[str] = set()
-        self._shelf: _Shelf = (
+        self._shelf: _Folder | _Managed = (
             _Folder(job.downloads_dir) if job.downloads_dir else _Managed(driver, job.output_dir)
         )
 
@@ -107,13 +97,9 @@ class Downloads:
             wait = WebDriverWait(self._driver, self._seconds, poll_frequency=POLL_SECONDS)
             name = wait.until(finished)
         except TimeoutException as error:
-            if seen[-1]:
-                raise JobFailure(
-                    "site_unreachable", f"a download did not end in {self._seconds:.0f} s"
-                ) from error
-            raise JobFailure(
-                "page_changed", f"no download began in {self._seconds:.0f} s"
-            ) from error
+            cause: Cause = "site_unreachable" if seen[-1] else "page_changed"
+            what = "a download did not end" if seen[-1] else "no download began"
+            raise JobFailure(cause, f"{what} in {self._seconds:.0f} s") from error
         if name in self._saved:
             raise JobFailure("error", f"two downloads are called {name!r}")
         self._saved.add(name)

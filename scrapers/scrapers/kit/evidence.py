@@ -108,9 +108,7 @@ def gather(driver: WebDriver, output_dir: Path, budget: float = BUDGET_SECONDS) 
 def _console(driver: WebDriver) -> list[Mapping[str, Any]]:
     # The remote driver has no method for it, but the endpoint of Chromium and of a Grid is the same.
     entries = driver.execute(Command.GET_LOG, {"type": "browser"})["value"]
-    return (
-        [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
-    )
+    return [entry for entry in entries if isinstance(entry, dict)]
 
 
 def _write_screenshot(driver: WebDriver, path: Path) -> None:

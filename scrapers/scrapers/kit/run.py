@@ -13,7 +13,6 @@ from scrapers.kit.job import Job, Result, job_from
 from scrapers.kit.output import write_text
 from scrapers.kit.stops import Stopped, cleaning_up, watch
 
-SUCCEEDED = 0
 FAILED = 1
 TRY_AGAIN = 75
 """EX_TEMPFAIL: asks the agent for a retry."""
@@ -42,17 +41,17 @@ def carry_out(
         try:
             result = main(job)
             with cleaning_up():
-                return _succeeded(job, result)
+                _succeeded(job, result)
+                return 0
         except (Exception, Stopped) as error:  # noqa: BLE001 -- the place where every failure becomes a value
             with cleaning_up():
                 return _failed(job, error)
 
 
-def _succeeded(job: Job, result: Result) -> int:
+def _succeeded(job: Job, result: Result) -> None:
     told = {"items": result.items, "message": result.message, "metrics": dict(result.metrics)}
     _tell(job.result_file, told)
     print(f"{result.items} items. {result.message}".strip(), file=sys.stderr)
-    return SUCCEEDED
 
 
 def _failed(job: Job | None, error: BaseException) -> int:
