@@ -16,6 +16,7 @@ from tests.parts.ports import LOOPBACK, free_port
 from tests.parts.program import Program, answers
 
 REGION = "ap-northeast-3"
+ACCOUNT = "123456789012"
 KEYS = ("testing", "testing-too")
 PERSON = {
     "AWS_ACCESS_KEY_ID": KEYS[0],

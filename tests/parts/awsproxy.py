@@ -1,5 +1,6 @@
 """A proxy in front of the stand-in for AWS, for what the stand-in leaves out."""
 
+import re
 import ssl
 from collections.abc import Iterable
 
@@ -8,6 +9,7 @@ import requests
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
 
 FORWARD_SECONDS = 60
+NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15/"
 HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "content-encoding"}
 
 Answer = tuple[int, bytes]
@@ -39,6 +41,27 @@ class AwsProxy(LoopbackHttp):
         return requests.post(
             f"{self._target}{path}", data=body, headers=headers, timeout=FORWARD_SECONDS
         )
+
+
+class Ec2Proxy(AwsProxy):
+    """Forwards requests of EC2, without what the stand-in does not know of a fleet."""
+
+    def forward(self, path: str, headers: dict[str, str], body: bytes) -> requests.Response:
+        """Send a request on."""
+        if b"Action=CreateFleet" in body:
+            body = re.sub(rb"&ClientToken=[^&]*", b"", body)
+        return super().forward(path, headers, body)
+
+
+def ec2_answer(action: str, content: str) -> bytes:
+    """Return the body of EC2's answer to a request."""
+    return f'<{action}Response xmlns="{NAMESPACE}"><requestId>r</requestId>{content}</{action}Response>'.encode()
+
+
+def ec2_error(code: str, message: str) -> bytes:
+    """Return the body of EC2's refusal of a request."""
+    error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+    return f"<Response><Errors>{error}</Errors><RequestID>r</RequestID></Response>".encode()
 
 
 class LateAws(AwsProxy):

@@ -19,11 +19,7 @@ APPLETS = (
 
 
 def ensure_busybox(engine: DockerEngine) -> str:
-    """The name of the image, imported when the engine does not have it.
-
-    Raises:
-        MissingPartError: BusyBox is not installed.
-    """
+    """The name of the image, imported when the engine does not have it."""
     binary = Path(program("busybox")).read_bytes()
     name = f"{REPOSITORY}:{hashlib.sha256(binary + repr(APPLETS).encode()).hexdigest()[:12]}"
     with one_at_a_time("busybox-image"):

@@ -58,11 +58,7 @@ def output_of(
     at: Path | None = None,
     seconds: float = COMMAND_SECONDS,
 ) -> str:
-    """Run a program as `completed` does, and return its standard output.
-
-    Raises:
-        CommandError: It failed.
-    """
+    """Run a program as `completed` does, and return its standard output."""
     done = completed(command, environ=environ, at=at, seconds=seconds)
     if done.returncode != 0:
         said = (done.stdout + done.stderr)[-4000:]

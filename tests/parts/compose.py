@@ -12,11 +12,7 @@ CONFIG = "docker-config"
 
 
 def with_plugin(environ: Mapping[str, str]) -> dict[str, str]:
-    """What finds the plugin has in its environment.
-
-    Raises:
-        MissingPartError: It is neither in the cache nor installed.
-    """
+    """What finds the plugin has in its environment."""
     config = cache_folder() / CONFIG
     found = {**environ, "DOCKER_CONFIG": str(config)} if config.is_dir() else dict(environ)
     done = completed(["docker", "compose", "version"], environ={**os.environ, **found})

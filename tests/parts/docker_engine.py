@@ -17,6 +17,7 @@ from tests.parts.waiting import WaitedTooLongError, wait_until
 START_SECONDS = 60
 STOP_SECONDS = 30
 ANSWER_SECONDS = 20
+BUILD_SECONDS = 300
 ENGINE = "docker/engine"
 """Who starts or stops it does so alone."""
 
@@ -57,27 +58,20 @@ class DockerEngine:
         return completed([program("docker"), *arguments], environ=self._around, seconds=seconds)
 
     def do(self, *arguments: str, seconds: float = 60) -> str:
-        """Run `docker ARGUMENTS`, which must succeed, and return its standard output.
-
-        Raises:
-            CommandError: It failed.
-        """
+        """Run `docker ARGUMENTS`, which must succeed, and return its standard output."""
         return output_of([program("docker"), *arguments], environ=self._around, seconds=seconds)
 
     def has(self, image: str) -> bool:
         """Whether it has an image."""
         return self.docker("image", "inspect", image).returncode == 0
 
-    def build(self, name: str, context: Path, *options: str, seconds: float = 300) -> None:
+    def build(self, name: str, context: Path, *options: str) -> None:
         """Build an image from a folder with a Dockerfile.
 
         With the classic builder: the other one is a plug-in that Debian's package does not bring.
-
-        Raises:
-            CommandError: It failed.
         """
         command = [program("docker"), "build", "--tag", name, *options, str(context)]
-        output_of(command, environ={**self._around, "DOCKER_BUILDKIT": "0"}, seconds=seconds)
+        output_of(command, environ={**self._around, "DOCKER_BUILDKIT": "0"}, seconds=BUILD_SECONDS)
 
     @property
     def _around(self) -> dict[str, str]:

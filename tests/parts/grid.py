@@ -35,11 +35,7 @@ def chromium_wrapper(folder: Path) -> Path:
 
 
 def browser() -> str:
-    """The path of Chromium, or of Chrome where Chromium is missing.
-
-    Raises:
-        MissingPartError: Neither is installed.
-    """
+    """The path of Chromium, or of Chrome where Chromium is missing."""
     try:
         return program("chromium")
     except MissingPartError:
@@ -114,7 +110,7 @@ def _java(folder: Path, arguments: list[str], heap: str) -> Program:
     )
 
 
-def _chrome(folder: Path, sessions: int, session_timeout: int = 60) -> list[str]:
+def _chrome(folder: Path, sessions: int) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     stereotype = {
         "browserName": "chrome",
@@ -123,7 +119,7 @@ def _chrome(folder: Path, sessions: int, session_timeout: int = 60) -> list[str]
     return [
         *("--selenium-manager", "false", "--detect-drivers", "false"),
         *("--max-sessions", str(sessions), "--override-max-sessions", "true"),
-        *("--session-timeout", str(session_timeout), "--enable-managed-downloads", "true"),
+        *("--session-timeout", "60", "--enable-managed-downloads", "true"),
         *("--driver-configuration", "display-name=chrome", f"max-sessions={sessions}"),
         f"stereotype={json.dumps(stereotype)}",
         f"webdriver-executable={program('chromedriver')}",
@@ -131,20 +127,20 @@ def _chrome(folder: Path, sessions: int, session_timeout: int = 60) -> list[str]
 
 
 class Grid:
-    """A standalone Grid, as a context manager.
+    """A standalone Grid with two sessions, as a context manager.
 
     Attributes:
         url: Its address for WebDriver clients.
     """
 
-    def __init__(self, folder: Path, *, sessions: int = 2, session_timeout: int = 60) -> None:
+    def __init__(self, folder: Path) -> None:
         port, publish, subscribe = free_ports(3)
         self.url = f"http://{LOOPBACK}:{port}"
         command = [
             *("standalone", "--host", LOOPBACK, "--port", str(port)),
             *("--publish-events", f"tcp://{LOOPBACK}:{publish}"),
             *("--subscribe-events", f"tcp://{LOOPBACK}:{subscribe}"),
-            *_chrome(folder, sessions, session_timeout),
+            *_chrome(folder, 2),
         ]
         self._program = _java(folder, command, "-Xmx256m")
 

@@ -5,7 +5,6 @@ import os
 import shlex
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -165,7 +164,7 @@ class Machine:
             words += ["-smbios", "type=1,manufacturer=Amazon EC2,product=t3.medium"]
         return words
 
-    def freeze(self, state: Path, seconds: float = 120) -> None:
+    def freeze(self, state: Path) -> None:
         """Stop the machine where it is, write what it has in memory to a file, and switch it off.
 
         Its layer must not change as long as the file is used: each thawed machine gets a layer of its own above it.
@@ -179,7 +178,7 @@ class Machine:
         def written() -> bool:
             return bool(self.ask("query-migrate")["return"].get("status") == "completed")
 
-        wait_until(written, seconds=seconds, what="the machine to be written down")
+        wait_until(written, seconds=120, what="the machine to be written down")
         self.ask("quit")
         wait_until(lambda: not self.running, seconds=60, what="QEMU to end")
 
@@ -288,9 +287,10 @@ class Machine:
 def forwards(services: Mapping[str, int]) -> str:
     """Return QEMU's words for addresses in a user network behind which ports of this machine lie.
 
-    The addresses stay the same from one test to the next, so that they can be built into an image.
+    The addresses stay the same from one test to the next, so that they can be built into an image. Every connection
+    starts a relay: one that starts at once, because cloud-init alone makes dozens.
     """
-    relay = f"{sys.executable} -S -E {Path(__file__).with_name('relay.py')}"
+    relay = f"{program('busybox')} nc {LOOPBACK}"
     return "".join(
         f",guestfwd=tcp:{address}-cmd:{relay} {port}" for address, port in services.items()
     )

@@ -7,8 +7,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -33,22 +33,47 @@ class ImageBuildError(Exception):
     """The image could not be built; the message carries the end of what the builder said."""
 
 
-@contextmanager
-def built_disk() -> Iterator[Disk]:
-    """Yield the image, and keep it from being removed meanwhile; of two test runs one builds, the other waits.
+def built_disk() -> AbstractContextManager[Disk]:
+    """Have the image, built when anything that goes into it has changed, for the length of a block."""
 
-    Raises:
-        ImageBuildError: A step of the build failed.
-        MissingPartError: A program that the build needs is not installed.
+    def build(draft: Path) -> None:
+        for needed in ("packer", "qemu-system-x86_64", "qemu-img", "mmdebstrap", "dockerd"):
+            program(needed)
+        with tempfile.TemporaryDirectory() as name:
+            place = Path(name)
+            (place / "git").mkdir()
+            publish_baked(Repo(place / "git"))
+            config = place / "agent.toml"
+            config.write_text(CONFIG)
+            with GitServer(place / "git") as git:
+                _run_builder(draft, config, {GIT: int(git.base_url.rpartition(":")[2])})
+
+    return kept_disk("image", image_key(), build)
+
+
+@contextmanager
+def kept_disk(name: str, key: str, build: Callable[[Path], None]) -> Iterator[Disk]:
+    """Yield a disk of the cache, and keep it from being removed meanwhile; of two test runs one builds it.
+
+    Args:
+        name: Of the folder in the cache.
+        key: Of what goes into the disk.
+        build: Builds it in an empty folder, when the cache does not have it.
     """
     if os.geteuid() != 0:
-        raise MissingPartError("the machine's image", "building it needs root")
-    cache = cache_folder() / "image"
+        raise MissingPartError("a machine's disk", "building it needs root")
+    cache = cache_folder() / name
     cache.mkdir(exist_ok=True)
-    folder = cache / f"built-{image_key()}"
-    with one_at_a_time("image/built"):
+    folder = cache / f"built-{key}"
+    with one_at_a_time(f"{name}/built"):
         if not (folder / "disk.qcow2").exists():
-            _build(cache, folder)
+            draft = Path(tempfile.mkdtemp(dir=cache, prefix="draft-"))
+            try:
+                build(draft)
+                shutil.rmtree(folder, ignore_errors=True)
+                draft.rename(folder)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
         os.utime(folder)
         # Under the gate, so that nobody clears away between the build and this.
         held = hold(folder)
@@ -105,26 +130,8 @@ def _inputs() -> Iterator[Path]:
         yield from (path for path in found if path.is_file() and "__pycache__" not in path.parts)
 
 
-def _build(cache: Path, folder: Path) -> None:
-    for needed in ("packer", "qemu-system-x86_64", "qemu-img", "mmdebstrap", "dockerd"):
-        program(needed)
-    with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        (place / "git").mkdir()
-        publish_baked(Repo(place / "git"))
-        config = place / "agent.toml"
-        config.write_text(CONFIG)
-        draft = Path(tempfile.mkdtemp(dir=cache, prefix="draft-"))
-        try:
-            with GitServer(place / "git") as git:
-                _run_builder(draft, config, {GIT: int(git.base_url.rpartition(":")[2])}, cache)
-            shutil.rmtree(folder, ignore_errors=True)
-            draft.rename(folder)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-
-
-def _run_builder(folder: Path, config: Path, services: dict[str, int], cache: Path) -> None:
+def _run_builder(folder: Path, config: Path, services: dict[str, int]) -> None:
+    cache = folder.parent
     environ = {
         **os.environ,
         "MAYFLY_IMAGE_CACHE": str(cache),

@@ -25,14 +25,10 @@ def do_without(error: MissingPartError) -> NoReturn:
     pytest.skip(str(error))
 
 
-def program(name: str, *, remedy: str = REMEDY) -> str:
-    """The path of an installed program, of this environment before the PATH's.
-
-    Raises:
-        MissingPartError: It is in neither place.
-    """
+def program(name: str) -> str:
+    """The path of an installed program, of this environment before the PATH's."""
     own = Path(sysconfig.get_path("scripts")) / name
     found = str(own) if own.exists() else shutil.which(name) or shutil.which(name, path="/usr/sbin")
     if found is None:
-        raise MissingPartError(name, remedy)
+        raise MissingPartError(name)
     return found

@@ -58,9 +58,9 @@ class Repo:
         self.git(*init, str(self.work), at=folder)
         self.git("remote", "add", "origin", str(self.bare))
 
-    def git(self, *arguments: str, at: Path | None = None, now: int | None = None) -> str:
+    def git(self, *arguments: str, at: Path | None = None) -> str:
         """Run git in the work tree, or in `at`, and return its output without surrounding white space."""
-        date = f"{now or self._clock} +0000"
+        date = f"{self._clock} +0000"
         environ = {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
         return _run([program("git"), *arguments], cwd=at or self.work, environ=environ)
 
@@ -79,9 +79,9 @@ class Repo:
         self.git("commit", "--quiet", "--allow-empty", "--message", message)
         return self.git("rev-parse", "HEAD")
 
-    def commit_signed(self, signer: Signer, message: str = "A change") -> str:
+    def commit_signed(self, signer: Signer) -> str:
         """Commit everything with a signature, a minute after the last commit, and return the commit id."""
-        self.commit(message)
+        self.commit()
         key = ("-c", "gpg.format=ssh", "-c", f"user.signingKey={signer.key}")
         self.git(*key, "commit", "--quiet", "--amend", "--no-edit", "--gpg-sign")
         return self.git("rev-parse", "HEAD")

@@ -2,6 +2,7 @@
 
 import secrets
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,8 +34,6 @@ PORT_FLAGS = (
 class S3Server:
     """An S3 server with random credentials, as a context manager.
 
-    `stop`, `kill` and `start` work in the middle of a test; ports, credentials and what is stored stay the same.
-
     Attributes:
         url: Its endpoint, without a trailing slash.
         access_key: The access key id of its one user, an administrator.
@@ -62,12 +61,12 @@ class S3Server:
         )
 
     def __enter__(self) -> Self:
-        self.start()
+        self._program.start(self._stores, seconds=START_SECONDS)
         return self
 
     def __exit__(self, *raised: object) -> None:
         # Nobody reads its data again, so there is nothing to wait for.
-        self.kill()
+        self._program.kill()
         # It puts its sockets there, wherever TMPDIR points, and leaves some of them.
         for port in self._ports:
             for socket in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
@@ -77,18 +76,6 @@ class S3Server:
     def pid(self) -> int:
         """The process id, while it runs."""
         return self._program.pid
-
-    def start(self) -> None:
-        """Start it and wait until it stores an object."""
-        self._program.start(self._stores, seconds=START_SECONDS)
-
-    def stop(self) -> None:
-        """Stop it in order; a stopped one is left alone."""
-        self._program.stop()
-
-    def kill(self) -> None:
-        """End it as a power cut would."""
-        self._program.kill()
 
     def client(self) -> Any:
         """A boto3 S3 client that gives up soon; for what a test looks at, not for what it tests."""
@@ -137,12 +124,8 @@ class S3Server:
     def _stores(self) -> bool:
         client = self.client()
         try:
-            client.create_bucket(Bucket="ready")
-        except client.exceptions.BucketAlreadyOwnedByYou:
-            pass
-        except (BotoCoreError, ClientError):
-            return False
-        try:
+            with suppress(client.exceptions.BucketAlreadyOwnedByYou):
+                client.create_bucket(Bucket="ready")
             client.put_object(Bucket="ready", Key="ready", Body=b"ready")
         except (BotoCoreError, ClientError):
             return False

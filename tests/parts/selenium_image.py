@@ -33,12 +33,7 @@ def image_name() -> str:
 
 
 def ensure_image(engine: DockerEngine) -> str:
-    """The name of the image, built when the engine does not have it.
-
-    Raises:
-        CommandError: A step of the build failed.
-        MissingPartError: A program that the build needs is not installed.
-    """
+    """The name of the image, built when the engine does not have it."""
     name = image_name()
     # Of two test runs one builds; the other waits for it, as long as a build may take.
     with one_at_a_time("selenium-image"):

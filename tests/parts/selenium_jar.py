@@ -9,11 +9,7 @@ VERSION = "4.48.0"
 
 
 def selenium_jar() -> Path:
-    """The path of the server's archive.
-
-    Raises:
-        MissingPartError: It was not fetched.
-    """
+    """The path of the server's archive."""
     jar = cache_folder() / f"selenium-server-{VERSION}.jar"
     if not jar.exists():
         raise MissingPartError(jar.name)

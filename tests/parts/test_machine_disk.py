@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.parts.machine_disk import ROOT, forget, hold
+import pytest
+
+from tests.parts.machine_disk import ROOT, ImageBuildError, forget, hold, kept_disk
 
 HOLDER = """
 import sys
@@ -54,3 +56,23 @@ def test_an_image_in_use_stays_until_its_user_is_gone(tmp_path: Path) -> None:
         user.wait(20)
     forget(tmp_path, kept=1)
     assert (old.exists(), newer.exists()) == (False, True)
+
+
+def test_a_disk_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build that fails leaves nothing; what was built is found by the next who wants the same."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    built: list[str] = []
+
+    def build(draft: Path) -> None:
+        built.append(draft.name)
+        if len(built) == 1:
+            raise ImageBuildError("no mirror")
+        (draft / "disk.qcow2").touch()
+
+    with pytest.raises(ImageBuildError), kept_disk("x", "key", build):
+        pass
+    for _ in range(2):
+        with kept_disk("x", "key", build) as disk:
+            assert disk.image.exists()
+    assert len(built) == 2
+    assert {path.name for path in disk.image.parent.parent.iterdir()} == {"built-key", "built.lock"}

@@ -16,26 +16,8 @@ from tests.parts.docker_engine import DockerEngine
 from tests.parts.machine_disk import ROOT
 from tests.parts.missing import MissingPartError, program
 from tests.parts.ports import LOOPBACK, free_port, free_ports
-from tests.parts.recorder import Recorder
 from tests.parts.waiting import WaitedTooLongError, wait_until
 from tests.parts.webdriver import is_ready, session
-
-
-class TestRecorder:
-    """The receiver of news."""
-
-    def test_it_records_and_answers_as_told(self, recorder: Recorder) -> None:
-        """Method, path and body are kept; status and delay are what the test set."""
-        assert requests.post(f"{recorder.url}/ping/1?rid=2", data=b"log", timeout=5).ok
-        recorder.status, recorder.delay = 404, 5
-        with pytest.raises(requests.ReadTimeout):
-            requests.get(f"{recorder.url}/slow", timeout=0.2)
-        recorder.wait_for(2)
-        recorder.delay = 0
-        assert requests.head(f"{recorder.url}/gone", timeout=5).status_code == 404
-        first, second, third = recorder.wait_for(3)
-        assert (first.method, first.path, first.body) == ("POST", "/ping/1?rid=2", b"log")
-        assert (second.path, third.method) == ("/slow", "HEAD")
 
 
 def test_a_missing_program_names_the_remedy() -> None:
@@ -64,13 +46,6 @@ def test_waiting_ends() -> None:
     """What never becomes true ends the wait, with a message that says what was waited for."""
     with pytest.raises(WaitedTooLongError, match="the end of time"):
         wait_until(lambda: False, seconds=0.1, what="the end of time")
-
-
-def test_the_grid_opens_a_session(grid_url: str) -> None:
-    """A real browser runs a script in a page."""
-    with session(grid_url) as browser:
-        browser.visit("data:text/html,<title>real</title>")
-        assert browser.run("return document.title") == "real"
 
 
 @contextmanager

@@ -1,18 +1,14 @@
 """The disk of Amazon's images in the stand-in: Debian's, with what Amazon's has and the project's image has not."""
 
 import hashlib
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from tests.parts.cache import cache_folder, one_at_a_time
+from tests.parts.cache import cache_folder
 from tests.parts.command import output_of
 from tests.parts.machine import Disk
-from tests.parts.machine_disk import ROOT, forget, hold
-from tests.parts.missing import MissingPartError, program
+from tests.parts.machine_disk import ROOT, kept_disk
+from tests.parts.missing import program
 
 FILES = Path(__file__).with_name("disk")
 SCRIPTS = ROOT / "packer" / "disk"
@@ -23,28 +19,11 @@ PACKAGES = (
 BUILD_SECONDS = 900
 
 
-@contextmanager
-def base_disk() -> Iterator[Disk]:
-    """Yield the disk, built when its recipe has changed, and keep it from being removed meanwhile.
-
-    Raises:
-        CommandError: A step of the build failed.
-        MissingPartError: A program that the build needs is not installed.
-    """
-    if os.geteuid() != 0:
-        raise MissingPartError("the disk of Amazon's images", "building it needs root")
+def base_disk() -> AbstractContextManager[Disk]:
+    """Have the disk, built when its recipe has changed, for the length of a block."""
     for needed in ("mmdebstrap", "dockerd", "mke2fs", "qemu-img"):
         program(needed)
-    cache = cache_folder() / "ec2"
-    cache.mkdir(exist_ok=True)
-    with one_at_a_time("ec2/built"):
-        folder = cache / f"built-{_key(SCRIPTS, FILES)}"
-        if not (folder / "disk.qcow2").exists():
-            _build(cache, folder)
-        held = hold(folder)
-        forget(cache)
-    with held:
-        yield Disk.at(folder)
+    return kept_disk("ec2", _key(SCRIPTS, FILES), _build)
 
 
 def browser_archive() -> Path:
@@ -52,19 +31,13 @@ def browser_archive() -> Path:
     return _archive(cache_folder() / "image", "browser")
 
 
-def _build(cache: Path, folder: Path) -> None:
+def _build(draft: Path) -> None:
+    cache = draft.parent
     root = _archive(cache, "root", *PACKAGES)
     for old in cache.glob("root-*.tar"):
         if old != root:
             old.unlink()
-    browser = browser_archive()
-    draft = Path(tempfile.mkdtemp(dir=cache, prefix="draft-"))
-    try:
-        _run("assemble.sh", str(root), str(browser), str(draft), str(FILES))
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.rename(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    _run("assemble.sh", str(root), str(browser_archive()), str(draft), str(FILES))
 
 
 def _archive(folder: Path, name: str, *packages: str) -> Path:

@@ -1,9 +1,6 @@
 """A machine of EC2, as far as an emulator can be one: one interface, and a firmware that says whose it is."""
 
-from collections.abc import Mapping
-
-from tests.parts.machine import Machine
-from tests.parts.missing import program
+from tests.parts.machine import Machine, forwards
 from tests.parts.ports import LOOPBACK
 
 NETWORK = "net=169.254.0.0/16,host=169.254.0.2,dns=169.254.0.3,dhcpstart=169.254.0.15,ipv6=off,restrict=on"
@@ -26,21 +23,10 @@ class Ec2Machine(Machine):
         way_in = login if self._login else ""
         words = f"user,model=virtio-net-pci,{NETWORK},{way_in}".rstrip(",")
         return [
-            *("-nic", f"{words}{_relayed(self.services)}"),
+            *("-nic", f"{words}{forwards(self.services)}"),
             *(
                 "-smbios",
                 f"type=1,manufacturer=Amazon EC2,product={self.type},serial={UUID},uuid={UUID}",
             ),
             *("-smbios", f"type=2,manufacturer=Amazon EC2,asset={self.name}"),
         ]
-
-
-def _relayed(services: Mapping[str, int]) -> str:
-    """Return QEMU's words for addresses behind which ports of this machine lie.
-
-    cloud-init makes dozens of connections, each of which starts the relay: here it is one that starts at once.
-    """
-    relay = f"{program('busybox')} nc {LOOPBACK}"
-    return "".join(
-        f",guestfwd=tcp:{address}-cmd:{relay} {port}" for address, port in services.items()
-    )

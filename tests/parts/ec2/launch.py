@@ -1,7 +1,6 @@
 """What a request to launch, or the launch template that it names, says of a machine. Decisions only."""
 
 import base64
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -71,8 +70,3 @@ def template_named(asked: Mapping[str, str]) -> tuple[str, str] | None:
         if name := asked.get(f"{prefix}LaunchTemplateId"):
             return name, asked.get(f"{prefix}Version", "$Default")
     return None
-
-
-def machines_named(asked: Mapping[str, str]) -> list[str]:
-    """Return the ids of the machines that a request is about."""
-    return [value for key, value in asked.items() if re.fullmatch(r"InstanceId\.\d+", key)]

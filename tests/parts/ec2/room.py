@@ -23,24 +23,18 @@ from urllib.parse import parse_qsl
 
 import requests
 
-from tests.parts.aws import REGION, Aws
-from tests.parts.awsproxy import Answer, AwsProxy
+from tests.parts.aws import ACCOUNT, REGION, Aws
+from tests.parts.awsproxy import Answer, AwsProxy, Ec2Proxy, ec2_answer, ec2_error
 from tests.parts.certificate import Certificate, make_certificate
 from tests.parts.ec2.hardware import AWS, METADATA, Ec2Machine
 from tests.parts.ec2.identity import Identity
-from tests.parts.ec2.launch import (
-    Launch,
-    fleet_launch,
-    launch_of,
-    machines_named,
-    template_named,
-)
+from tests.parts.ec2.launch import Launch, fleet_launch, launch_of, template_named
+from tests.parts.ec2_rights import values
 from tests.parts.machine import Disk
 from tests.parts.missing import program
 from tests.parts.ports import free_port
 from tests.parts.waiting import wait_until
 
-ACCOUNT = "123456789012"
 BASE = {
     "name": "al2023-ami-2023.*-kernel-6.1-x86_64",
     "root-device-type": "ebs",
@@ -53,7 +47,6 @@ BUTTON_SECONDS = {"stop": 300, "terminate": 90}
 NOTICE = timedelta(seconds=120)
 ROUND_SECONDS = 1.0
 MEMORY = 2560
-NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15/"
 IDS = re.compile(rb">(i-[0-9a-f]+)<")
 STATES = {"stop": (64, "stopping"), "terminate": (32, "shutting-down")}
 TAKEN = "Server.SpotInstanceTermination"
@@ -380,7 +373,7 @@ class MachineRoom(Aws):
         return {tag["Key"]: tag["Value"] for tag in page["Instances"][0].get("Tags", [])}
 
 
-class _Front(AwsProxy):
+class _Front(Ec2Proxy):
     """What everybody asks."""
 
     def __init__(self, room: MachineRoom, target: str) -> None:
@@ -396,21 +389,15 @@ class _Front(AwsProxy):
         match asked.get("Action"):
             case "GetConsoleOutput":
                 return 200, _console(asked["InstanceId"], self._room.console(asked["InstanceId"]))
-            case "StopInstances" if self._room.end(machines_named(asked), "stop"):
+            case "StopInstances" if self._room.end(values(asked, "InstanceId"), "stop"):
                 return 200, _ended(asked, "stop")
-            case "TerminateInstances" if self._room.end(machines_named(asked), "terminate"):
+            case "TerminateInstances" if self._room.end(values(asked, "InstanceId"), "terminate"):
                 return 200, _ended(asked, "terminate")
             case "RunInstances" if not self._room.has_image(
                 launch_of(asked, self._room.template(asked)).image
             ):
-                return 400, _error("InvalidAMIID.NotFound", "there is no disk of this image")
+                return 400, ec2_error("InvalidAMIID.NotFound", "there is no disk of this image")
         return None
-
-    def forward(self, path: str, headers: dict[str, str], body: bytes) -> requests.Response:
-        """Send a request on, without what the stand-in does not know."""
-        if b"Action=CreateFleet" in body:
-            body = re.sub(rb"&ClientToken=[^&]*", b"", body)
-        return super().forward(path, headers, body)
 
     def changed(self, request: bytes, answer: bytes) -> bytes:
         """Let the room do what was asked; its client could not be told what goes wrong here, but a test is."""
@@ -516,17 +503,15 @@ def _ended(asked: Mapping[str, str], ending: str) -> bytes:
         f"<item><instanceId>{name}</instanceId>"
         f"<currentState><code>{code}</code><name>{state}</name></currentState>"
         "<previousState><code>16</code><name>running</name></previousState></item>"
-        for name in machines_named(asked)
+        for name in values(asked, "InstanceId")
     )
-    action = asked["Action"]
-    content = f"<requestId>r</requestId><instancesSet>{items}</instancesSet>"
-    return f'<{action}Response xmlns="{NAMESPACE}">{content}</{action}Response>'.encode()
+    return ec2_answer(asked["Action"], f"<instancesSet>{items}</instancesSet>")
 
 
 def _console(name: str, text: str) -> bytes:
     output = base64.b64encode(text[-65536:].encode()).decode()
-    content = f"<requestId>r</requestId><instanceId>{name}</instanceId><output>{output}</output>"
-    return f'<GetConsoleOutputResponse xmlns="{NAMESPACE}">{content}</GetConsoleOutputResponse>'.encode()
+    content = f"<instanceId>{name}</instanceId><output>{output}</output>"
+    return ec2_answer("GetConsoleOutput", content)
 
 
 def _as_seen(answer: bytes, name: str, slot: Slot) -> bytes:
@@ -541,8 +526,3 @@ def _as_seen(answer: bytes, name: str, slot: Slot) -> bytes:
         pattern = rf"({head}<stateReason>)(?:(?!</stateReason>).)*"
         text = re.sub(pattern, rf"\1<code>{TAKEN}</code>", text, flags=re.DOTALL)
     return text.encode()
-
-
-def _error(code: str, message: str) -> bytes:
-    error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
-    return f"<Response><Errors>{error}</Errors><RequestID>r</RequestID></Response>".encode()
