@@ -26,20 +26,19 @@ class Beginning:
     now: datetime
     window: timedelta
     channel: str
-    dead: Collection[str] = ()
+    dead: Collection[str]
 
 
 def catch_up(batches: Collection[State], begins: Beginning) -> State | None:
-    """Return the batch that a run goes on with; None when it is a batch by itself.
+    """Return the batch that a run goes on with, of those of a schedule that are no shards; None for a batch by itself.
 
-    Only the newest batch of the schedule counts, and only if its last run was lost or interrupted inside the window, by
+    Only the newest batch counts, and only if its last run was lost or interrupted inside the window, by
     no person, on the same channel. A batch that is done, or that somebody works on, is left alone.
     """
     worked = [
         (state, runs)
         for state in batches
-        if state.batch.shard is None
-        and (runs := [run for run in state.runs.values() if not run.stood_back])
+        if (runs := [run for run in state.runs.values() if not run.stood_back])
     ]
     if not worked:
         return None

@@ -6,7 +6,7 @@ arrived, and none if the batch is done. No other clock than the store's counts.
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from agent.batch.fold import Run, State
@@ -17,6 +17,8 @@ PAST_DEADLINE = timedelta(minutes=5)
 """Most by which the clock that set a deadline may be behind the store's."""
 SILENCE = timedelta(minutes=10)
 """Without a sign of life; a part of the log goes out every five minutes, news or not."""
+
+Heard = Mapping[str, Collection[datetime]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Claimant:
     run: str
     retried: bool = False
     dead: Collection[str] = ()
-    heard: Mapping[str, Collection[datetime]] | None = None
+    heard: Heard = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,10 @@ def decide(state: State, claimant: Claimant) -> Work | StandBack | LookAgain:
         return Work(state.finished)
     if done := state.done_by:
         return StandBack(f"run {done.id} has done it", done.id)
-    rivals = (*_earlier(state, own, claimant), *_overtaking(state, own, claimant))
-    return next(map(_to, rivals), Work(state.finished))
+    heard = claimant.heard
+    earlier = [run for run in _before(state, own, claimant) if not _is_over(run, own.first, heard)]
+    overtaking = [run for run in _after(state, own) if _is_over(own, run.first, heard)]
+    return next(map(_to, [*earlier, *overtaking]), Work(state.finished))
 
 
 def unheard(state: State, claimant: Claimant) -> frozenset[str]:
@@ -95,14 +99,12 @@ def unheard(state: State, claimant: Claimant) -> frozenset[str]:
     return frozenset(silent)
 
 
-def is_over(
-    run: Run, at: datetime, heard: Mapping[str, Collection[datetime]] | None = None
-) -> bool:
+def _is_over(run: Run, at: datetime, heard: Heard) -> bool:
     """Tell whether a claim was over at a moment of the store's time, from what every run can see.
 
     The moment is fixed, so that all who have read the same objects give the same answer, at any time.
     """
-    signs = [*run.signs, *(heard or {}).get(run.id, ())]
+    signs = [*run.signs, *heard.get(run.id, ())]
     last = max((sign for sign in signs if sign <= at), default=run.first)
     return _is_late(run, at) or last + SILENCE < at
 
@@ -112,21 +114,7 @@ def _is_late(run: Run, at: datetime) -> bool:
 
 
 def _seems_silent(run: Run, at: datetime) -> bool:
-    return is_over(run, at) and not _is_late(run, at)
-
-
-def _earlier(state: State, own: Run, claimant: Claimant) -> Iterator[Run]:
-    """Yield the runs that began before a run and whose claims were not over then."""
-    for run in _before(state, own, claimant):
-        if not is_over(run, own.first, claimant.heard):
-            yield run
-
-
-def _overtaking(state: State, own: Run, claimant: Claimant) -> Iterator[Run]:
-    """Yield the runs that began when a run's claim was over, and work still."""
-    for run in _after(state, own):
-        if is_over(own, run.first, claimant.heard):
-            yield run
+    return _is_over(run, at, {}) and not _is_late(run, at)
 
 
 def _before(state: State, own: Run, claimant: Claimant) -> Iterator[Run]:

@@ -27,14 +27,7 @@ from agent.contract.entries import (
     write_entry,
 )
 from agent.contract.ids import Batch
-from agent.contract.layout import (
-    EntryKey,
-    LogKey,
-    PointerKey,
-    batch_prefix,
-    log_prefix,
-    parse_key,
-)
+from agent.contract.layout import EntryKey, LogKey, PointerKey, batch_prefix, log_prefix, parse_key
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 """Seconds between attempts at a put: half a minute, after which the entry waits for the next append."""
@@ -239,7 +232,10 @@ class LogWriter:
     def find(self, key: EntryKey, etag: str) -> Entry | None:
         """Return an entry of this process that a listing shows with its MD5, so that it need not be read; else None."""
         entry = self._unproven.get(key)
-        if entry is None or etag != _md5(write_entry(entry)):
+        if (
+            entry is None
+            or etag != hashlib.md5(write_entry(entry), usedforsecurity=False).hexdigest()
+        ):
             return None
         return self._unproven.pop(key)
 
@@ -363,7 +359,3 @@ async def heard(bucket: Source, run: str) -> tuple[datetime, ...]:
         if len(signs) == MOST_ENTRIES:
             break
     return tuple(signs)
-
-
-def _md5(data: bytes) -> str:
-    return hashlib.md5(data, usedforsecurity=False).hexdigest()

@@ -13,16 +13,7 @@ from typing import TypeVar
 
 from agent.base.errors import StoreError
 from agent.batch.catchup import Beginning
-from agent.batch.claim import (
-    SETTLE,
-    SILENCE,
-    Claimant,
-    LookAgain,
-    StandBack,
-    Work,
-    decide,
-    unheard,
-)
+from agent.batch.claim import SETTLE, SILENCE, Claimant, LookAgain, StandBack, Work, decide, unheard
 from agent.batch.fold import State, fold
 from agent.batch.history import batch_to_go_on_with
 from agent.batch.log import LogReader, LogWriter, Store, heard
@@ -143,8 +134,8 @@ class BatchSession:
             return Settled(Work({}), self._warning)
         until = self._clock() + self._seconds
         while (left := until - self._clock()) > 0:
-            if await self._look_within(left, self._look_settled) and self._last:
-                return Settled(self._last)
+            if decision := await self._look_within(left, self._look_settled):
+                return Settled(decision)
             await self._pause(SETTLE.total_seconds())
         why = self._trouble or "it does not list what this run has put"
         return Settled(
@@ -175,8 +166,8 @@ class BatchSession:
             await self._pause(POLL_SECONDS)
             if self._age < (LOOK_EVERY if self._sure else LOOK_AGAIN):
                 continue
-            if await self._look_within(LOOK_SECONDS, self.look) and self._last:
-                report(self._last)
+            if news := await self._look_within(LOOK_SECONDS, self.look):
+                report(news)
 
     async def stand_back(self, reason: str, run: str | None = None) -> bool:
         """Close the run as one that did nothing, and tell whether that is in the log; bounded.
@@ -184,18 +175,19 @@ class BatchSession:
         `run` has the batch; None where there is another reason, such as a request that makes no sense.
         """
         closing = self.log.append(stood_back=StoodBack(reason=reason, run=run))
-        return await self._try(_true(closing), STAND_BACK_SECONDS) is not None
+        await self._try(closing, STAND_BACK_SECONDS)
+        return self.log.pending == 0
 
-    async def _look_within(self, seconds: float, look: Look) -> bool:
-        """Look, remember when and what was seen, and tell whether that is news."""
+    async def _look_within(self, seconds: float, look: Look) -> Work | StandBack | None:
+        """Look, remember when and what was seen, and return it where that is news."""
         asked = (self._clock(), self._now())
         decision = await self._try(look(), seconds)
         self._looked = asked  # not when the answer came: the machine may have stood still meanwhile
         self._sure = isinstance(decision, Work | StandBack)
         if not isinstance(decision, Work | StandBack) or decision == self._last:
-            return False
+            return None
         self._last = decision
-        return True
+        return decision
 
     async def _state(self) -> State:
         return fold(self.batch, await self._reader.look())
@@ -260,8 +252,3 @@ class BatchSession:
 
 async def _put(log: LogWriter, _: Batch, began: Began) -> None:
     await log.append(began=began)
-
-
-async def _true(step: Awaitable[None]) -> bool:
-    await step
-    return True

@@ -79,11 +79,6 @@ NO_HINTS = ShardHints()
 """A run that nobody told of shards."""
 
 
-def is_group(text: str) -> bool:
-    """Tell whether a group can have this name."""
-    return re.fullmatch(GROUP, text) is not None
-
-
 def shard_hints(flag: str | None, group: str | None, environ: Mapping[str, str]) -> ShardHints:
     """Return what the command line and the environment say.
 
@@ -92,22 +87,23 @@ def shard_hints(flag: str | None, group: str | None, environ: Mapping[str, str])
     Raises:
         ShardError: One of them cannot be understood.
     """
+
+    def said(variable: str) -> int | None:
+        return _number(variable, environ[variable]) if environ.get(variable) else None
+
     hints = [_flag(flag)] if flag else []
-    if environ.get(KUBERNETES_INDEX):
-        hints.append(ShardHint(KUBERNETES_INDEX, shard=_number(KUBERNETES_INDEX, environ)))
-    if environ.get(BATCH_INDEX):
-        shard, size = _number(BATCH_INDEX, environ), None
-        if environ.get(BATCH_SIZE):
-            size = _number(BATCH_SIZE, environ)
-        hints.append(ShardHint(BATCH_INDEX, shard, size))
-    if environ.get(COUNT_VARIABLE):
-        hints.append(ShardHint(COUNT_VARIABLE, shards=_number(COUNT_VARIABLE, environ)))
+    if (index := said(KUBERNETES_INDEX)) is not None:
+        hints.append(ShardHint(KUBERNETES_INDEX, index))
+    if (index := said(BATCH_INDEX)) is not None:
+        hints.append(ShardHint(BATCH_INDEX, index, said(BATCH_SIZE)))
+    if (shards := said(COUNT_VARIABLE)) is not None:
+        hints.append(ShardHint(COUNT_VARIABLE, shards=shards))
     # A child of an array is called `<parent>:<index>`, and keeps that id when it is retried.
     parent = environ.get(BATCH_JOB, "").partition(":")[0]
     name = group or environ.get(GROUP_VARIABLE) or parent
     slot = parse_slot(name)
     name = _slot_name(slot) if slot else name
-    if name and not is_group(name):
+    if name and not re.fullmatch(GROUP, name):
         raise ShardError(
             f'"{name}" cannot be a group',
             remedy="use letters, digits, dots, hyphens and underscores, at most 100",
@@ -169,10 +165,9 @@ def _flag(text: str) -> ShardHint:
     return ShardHint("--shard", int(match.group(1)) - 1, int(match.group(2)))
 
 
-def _number(variable: str, environ: Mapping[str, str]) -> int:
-    text = environ[variable]
+def _number(source: str, text: str) -> int:
     if _NUMBER.fullmatch(text) is None:
-        raise ShardError(f'{variable} is "{text}", which is not a number')
+        raise ShardError(f'{source} is "{text}", which is not a number')
     return int(text)
 
 
@@ -181,8 +176,8 @@ def _fleet(known: ShardHints, tags: Mapping[str, str], index: int | None) -> Ite
     count = tags.get(COUNT_TAG)
     numbered = any(hint.shard is not None for hint in known.hints)
     if count is not None:
-        shards = _number(f"the tag {COUNT_TAG}", {f"the tag {COUNT_TAG}": count})
-        yield ShardHint(f"the tag {COUNT_TAG}", index, shards)
+        source = f"the tag {COUNT_TAG}"
+        yield ShardHint(source, index, _number(source, count))
     elif index is not None and known.hints and not numbered:
         yield ShardHint("the launch index", index)
 

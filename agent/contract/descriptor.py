@@ -39,11 +39,6 @@ class Role(OpenEnum):
     PACKAGE = "package"
     OTHER = "other"
 
-    @classmethod
-    def fallback(cls) -> "Role":
-        """Return `other`."""
-        return cls("other")
-
 
 class Resource(Record):
     """A file, as a Data Package resource."""

@@ -5,14 +5,7 @@ from typing import Self
 
 from pydantic import Field
 
-from agent.contract.descriptor import (
-    NO_RELEASE,
-    PROFILE,
-    Descriptor,
-    Role,
-    Sealed,
-    render,
-)
+from agent.contract.descriptor import NO_RELEASE, PROFILE, Descriptor, Role, Sealed, render
 from agent.contract.entries import Began, Invalid, Object, RunId, read_form
 from agent.contract.facts import Browser, Cost, Host, Isolation, Phase, Release, Schedule
 from agent.contract.ids import SCHEDULE, Batch

@@ -6,13 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from agent.contract.described import Said
-from agent.contract.descriptor import (
-    NO_RELEASE,
-    PROFILE,
-    Descriptor,
-    Sealed,
-    render,
-)
+from agent.contract.descriptor import NO_RELEASE, PROFILE, Descriptor, Sealed, render
 from agent.contract.entries import Invalid, JobName, Object, RunId, read_form
 from agent.contract.layout import EVIDENCE, FILES, LOGS, JobKey
 from agent.contract.results import (

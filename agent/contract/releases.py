@@ -42,12 +42,9 @@ class TrialStage(OpenEnum):
 
     INSTALLING = "installing"
     STARTED = "started"
-    ENDED = "ended"  # in order, whatever came of it
-
-    @classmethod
-    def fallback(cls) -> Self:
-        """Return `ended`: an unknown stage does not count against a release."""
-        return cls("ended")
+    ENDED = (
+        "ended"  # in order, whatever came of it; an unknown stage does not count against a release
+    )
 
 
 class Trial(Record):

@@ -21,17 +21,12 @@ _WORD = r"^[a-z][a-z0-9_]{0,31}$"
 
 
 class OpenEnum(StrEnum):
-    """An enum that is open: an unknown word keeps its text, and is treated as the member `fallback()`."""
-
-    @classmethod
-    def fallback(cls) -> Self:
-        """Return the member that stands for a word of a newer writer."""
-        return cls("unknown")
+    """An enum that is open: an unknown word of a newer writer keeps its text, and is treated as the last member."""
 
     @property
     def known(self) -> Self:
-        """The member to decide by: itself, or the fallback for an unknown word."""
-        return self if self.name in type(self).__members__ else self.fallback()
+        """The member to decide by: itself, or the last one for an unknown word."""
+        return self if self.name in type(self).__members__ else [*type(self)][-1]
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:
@@ -95,11 +90,6 @@ class JobCause(OpenEnum):
         if word is not None:
             word.fault = cls.ERROR.fault
         return word
-
-    @classmethod
-    def fallback(cls) -> Self:
-        """Return `error`."""
-        return cls("error")
 
 
 class JobStatus(OpenEnum):

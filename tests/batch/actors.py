@@ -4,7 +4,7 @@ What can be exchanged is in `Rules`: a test that breaks one shows that the model
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -20,20 +20,12 @@ from agent.batch.fold import Arrived, Result, State, fold
 from agent.batch.log import LogReader, LogWriter
 from agent.batch.session import BatchSession, Settled
 from agent.batch.which import Purpose
-from agent.contract.entries import (
-    Began,
-    Closed,
-    Ended,
-    Entry,
-    Object,
-    Planned,
-    StoodBack,
-    read_entry,
-)
+from agent.contract.entries import Began, Closed, Ended, Entry, Object, StoodBack, read_entry
 from agent.contract.facts import Host
 from agent.contract.ids import Batch, run_id
 from agent.contract.layout import INDEX, EntryKey, JobKey, LogKey, PointerKey, parse_key
 from agent.contract.results import JobCause, JobStatus, RunStatus
+from tests.batch.entries import planned
 from tests.batch.world import Process, View, World
 
 JOBS = ("a", "b")
@@ -85,7 +77,6 @@ class Truth:
     """What really happened, for the invariants."""
 
     looked: dict[str, float] = field(default_factory=dict)
-    decided: dict[str, float] = field(default_factory=dict)
     started: list[Started] = field(default_factory=list)
     stopped: dict[str, float] = field(default_factory=dict)
     claimless: set[str] = field(default_factory=set)
@@ -188,11 +179,8 @@ class _Work:
     dead: frozenset[str]
 
     def __post_init__(self) -> None:
-        self.world, self.rules, self.truth = (
-            self.machine.world,
-            self.machine.rules,
-            self.machine.truth,
-        )
+        machine = self.machine
+        self.world, self.rules, self.truth = machine.world, machine.rules, machine.truth
         self.run = self.spooled.run
         self.session = _Session(self)
         self.logs = 0
@@ -209,12 +197,12 @@ class _Work:
         if settled.warning:
             self.truth.claimless.add(self.run)
         if isinstance(settled.decision, StandBack):
-            await self._close_as_stood_back(settled.decision)
+            back = settled.decision
+            await self._finish(stood_back=StoodBack(reason=back.reason, run=back.run))
             return
         self.session.works = True
-        self.truth.decided[self.run] = self.truth.looked.get(self.run, -1.0)
         names = tuple(name for name in JOBS if name not in settled.decision.leave_out)
-        await self._try(planned=Planned(count=len(names), jobs=names))
+        await self._try(planned=planned(*names))
         again: Work | StandBack | LookAgain = settled.decision
         for name in names:
             again = await self._look_while_working()
@@ -225,10 +213,9 @@ class _Work:
         await self._close(interrupted=isinstance(again, StandBack))
 
     async def _look_while_working(self) -> Work | StandBack | LookAgain:
-        try:
+        with suppress(StoreError):
             return await self.session.look()
-        except StoreError:
-            return LookAgain()
+        return LookAgain()
 
     async def _job(self, name: str) -> None:
         looked = self.truth.looked.get(self.run, -1.0)
@@ -248,56 +235,42 @@ class _Work:
 
     async def _commit(self, job: Ended) -> None:
         for portion in in_entries([job]):
-            if self.rules.package_first:
-                try:
-                    await put_job(self.view, job)
-                except StoreError:
-                    return
+            if self.rules.package_first and not await _succeeds(put_job(self.view, job)):
+                return
             if await self._try(jobs=portion):
                 self.truth.committed.add((self.run, job.name))
             if not self.rules.package_first:
                 await put_job(self.view, job)
 
     async def _close(self, *, interrupted: bool) -> None:
-        missing = [
-            job
-            for job in self.spooled.ended.values()
-            if (self.run, job.name) not in self.truth.committed
-        ]
-        for job in missing:
-            await self._commit(job)
+        for job in self.spooled.ended.values():
+            if (self.run, job.name) not in self.truth.committed:
+                await self._commit(job)
         sent = all((self.run, name) in self.truth.committed for name in self.spooled.ended)
         status = RunStatus.INTERRUPTED if interrupted or not sent else RunStatus.SUCCEEDED
         await self._finish(closed=Closed(status=status, finished=self.world.clock(self.process)))
-
-    async def _close_as_stood_back(self, back: StandBack) -> None:
-        await self._finish(stood_back=StoodBack(reason=back.reason, run=back.run))
 
     async def _finish(self, **last: Any) -> None:
         self.truth.stopped[self.run] = self.world.now
         self.spooled.last = last
         done = await self._try(**last)
         for _ in range(3):
-            if done:
-                break
-            done = await self._try_flush()
+            if not done:
+                await self.world.sleep(self.process, 30.0)
+                done = await _succeeds(self.session.log.flush())
         self.spooled.committed = done
 
     async def _try(self, **parts: Any) -> bool:
         """Append an entry; tell whether everything up to it is committed."""
-        try:
-            await self.session.log.append(**parts)
-        except StoreError:
-            return False
-        return True
+        return await _succeeds(self.session.log.append(**parts))
 
-    async def _try_flush(self) -> bool:
-        await self.world.sleep(self.process, 30.0)
-        try:
-            await self.session.log.flush()
-        except StoreError:
-            return False
-        return True
+
+async def _succeeds(step: Awaitable[None]) -> bool:
+    try:
+        await step
+    except StoreError:
+        return False
+    return True
 
 
 class _Session(BatchSession):
@@ -401,20 +374,16 @@ async def put_job(view: View, job: Ended) -> None:
     key = parse_key(job.package.key)
     assert isinstance(key, JobKey)
     file = replace(key, path="files/page.html")
-    puts = (
-        (file.text, content_of(key.run, key.job)),
-        (key.text, package_of(key.run, key.job, job.status.value)),
-    )
-    for text, data in puts:
-        await put_surely(view, text, data)
+    await put_surely(view, file.text, content_of(key.run, key.job))
+    await put_surely(view, key.text, package_of(key.run, key.job, job.status.value))
 
 
 async def put_surely(view: View, key: str, data: bytes) -> None:
     """Put an object; a few failures in a row are nothing."""
     for _ in range(3):
-        with suppress(StoreError):
-            return await view.put_once(key, data)
-    return await view.put_once(key, data)
+        if await _succeeds(view.put_once(key, data)):
+            return
+    await view.put_once(key, data)
 
 
 async def put_log_part(view: View, run: str, number: int) -> None:

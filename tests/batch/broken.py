@@ -94,60 +94,51 @@ class Everybody(tuple[str, ...]):
         return True
 
 
+def _looks_again(*_: Any) -> LookAgain:
+    return LookAgain()
+
+
+def _works(*_: Any) -> Work:
+    return Work({})
+
+
+AT_ONCE = "two machines at once"
+IN_TURN = "two machines, one after the other"
+KEPT = "one machine, its disk kept"
+GONE = "one machine that does not come back"
+TWINS = "a shard and its twin, clocks that jump"
+
 BROKEN: dict[str, tuple[str, Rules, str]] = {
-    "numbered names": (
-        "one machine, its disk kept",
-        Rules(nonce=lambda _: "0" * 8),
-        "was changed",
-    ),
-    "a put is repeated under its key": (
-        "a shard and its twin, clocks that jump",
-        Rules(writer=SameKey),
-        "another",
-    ),
+    "numbered names": (KEPT, Rules(nonce=lambda _: "0" * 8), "was changed"),
+    "a put is repeated under its key": (TWINS, Rules(writer=SameKey), "another"),
     "no queue behind the beginning": (
-        "two machines, one after the other",
+        IN_TURN,
         Rules(writer=Impatient),
         "came before its beginning",
     ),
-    "the beginning's pointer last": (
-        "one machine that does not come back",
-        Rules(writer=PointerLast),
-        "never heard",
-    ),
+    "the beginning's pointer last": (GONE, Rules(writer=PointerLast), "never heard"),
     "no second look": (
-        "two machines at once",
-        Rules(looks_after=False, go_on=lambda *_: LookAgain()),
+        AT_ONCE,
+        Rules(looks_after=False, go_on=_looks_again),
         "work at the same time",
     ),
     "claims by the own clock": (
-        "two machines at once",
-        Rules(decide=_by_own_clock, go_on=lambda *_: LookAgain()),
+        AT_ONCE,
+        Rules(decide=_by_own_clock, go_on=_looks_again),
         "work at the same time",
     ),
     "nobody looks while it works": (
         "two machines that stand still",
-        Rules(go_on=lambda *_: LookAgain()),
+        Rules(go_on=_looks_again),
         "at the same time",
     ),
     "a batch that is done is not looked for": (
-        "two machines, one after the other",
-        Rules(
-            decide=lambda *_: Work({}),
-            go_on=lambda *_: Work({}),
-        ),
+        IN_TURN,
+        Rules(decide=_works, go_on=_works),
         "again, after its success|is worked again|at the same time",
     ),
-    "time by the writers' clocks": (
-        "a shard and its twin, clocks that jump",
-        Rules(fold=_by_writers_clock),
-        "another",
-    ),
-    "the last success counts": (
-        "a shard and its twin, clocks that jump",
-        Rules(fold=_last_counts),
-        "another",
-    ),
+    "time by the writers' clocks": (TWINS, Rules(fold=_by_writers_clock), "another"),
+    "the last success counts": (TWINS, Rules(fold=_last_counts), "another"),
     "whoever has not closed is dead": (
         "a slot's machine at work, and one that nobody scheduled",
         Rules(begins=lambda begins: replace(begins, dead=Everybody())),
@@ -158,23 +149,15 @@ BROKEN: dict[str, tuple[str, Rules, str]] = {
         Rules(begins=lambda begins: replace(begins, window=timedelta(0))),
         "does not go on",
     ),
-    "the entry before the package": (
-        "one machine, its disk kept",
-        Rules(package_first=False),
-        "which is not there",
-    ),
-    "nobody looks at the deadline": (
-        "one machine that does not come back",
-        Rules(next_look=lambda *_: None),
-        "another picture",
-    ),
+    "the entry before the package": (KEPT, Rules(package_first=False), "which is not there"),
+    "nobody looks at the deadline": (GONE, Rules(next_look=lambda *_: None), "another picture"),
     "the cursor follows the last pointer": (
-        "two machines, one after the other",
+        IN_TURN,
         Rules(cursor=Hasty),
         "another picture|never heard",
     ),
     "lost is who is past its deadline by home's clock": (
-        "two machines at once",
+        AT_ONCE,
         Rules(shown=lambda run, looked: run.status(looked + timedelta(minutes=20))),
         "is called lost",
     ),

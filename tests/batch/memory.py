@@ -5,12 +5,17 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from agent.base.errors import StoreError
-from tests.batch.entries import at
+from agent.batch.log import Store
+from agent.batch.session import BatchSession
+from agent.batch.which import Purpose
+from tests.batch.entries import SLOT, at, began
 from tests.batch.world import Stored
 
 PAGE = 1000
+SCHEDULED = Purpose(slot=SLOT.slot)
 
 
 class TimeIsUpError(Exception):
@@ -100,12 +105,6 @@ class MemoryBucket:
         stored = self.objects.get(key)
         return stored.data if stored else None
 
-    async def size(self, key: str) -> int | None:
-        """Return an object's size."""
-        await self._ask("get", key)
-        stored = self.objects.get(key)
-        return stored.bytes if stored else None
-
     async def put_once(self, key: str, data: bytes) -> None:
         """Write an object; twice is a defect."""
         await self._ask("put", key)
@@ -132,3 +131,25 @@ class MemoryBucket:
             await asyncio.Event().wait()
         if kind in self.fails:
             raise StoreError(f"could not {kind} {key}")
+
+
+def session(
+    bucket: MemoryBucket,
+    run: str,
+    purpose: Purpose = SCHEDULED,
+    *,
+    boot: str | None = None,
+    channel: str = "main",
+    of: Store | None = None,
+    **more: Any,
+) -> BatchSession:
+    """Return the session of a run that begins now; `boot` is of the one machine that is known by its id."""
+    clock = bucket.clock
+    return BatchSession(
+        of or bucket,
+        run,
+        run[-6:] + "00",
+        purpose,
+        began(clock.seconds, instance="i-1" if boot else None, boot=boot, channel=channel),
+        **{"now": clock.now, "pause": clock.pause, "clock": clock.monotonic} | more,
+    )

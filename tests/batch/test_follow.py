@@ -1,5 +1,6 @@
 """Where a reader looks: what it lists again, and when it looks without being told to."""
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 import pytest
@@ -18,25 +19,23 @@ def pointer(seconds: float, number: int = 0) -> PointerKey:
     return PointerKey(at(seconds), "jobs", EntryKey(SLOT, A, "00000000", number))
 
 
-def test_a_small_index_is_listed_whole() -> None:
-    """From where the reader began: one page holds it."""
-    assert Cursor().start(at(0)) == "index/"
-    assert Cursor(reach=3).advance([pointer(1), pointer(2)], at(9)).start(at(9)) == "index/"
-
-
-def test_a_large_one_from_an_hour_before_the_newest() -> None:
-    """Or as far back as the last pointers reach, if that is farther."""
-    cursor = Cursor(reach=2).advance([pointer(n, n) for n in range(9)], at(10))
-    assert cursor.start(at(10)) == index_start(at(8 - 3600))
-    quiet = Cursor(reach=2).advance([pointer(0), pointer(9000)], at(9001))
-    assert quiet.start(at(9001)) == pointer(0).text
-
-
-def test_a_pointer_from_the_future_moves_nothing() -> None:
-    """A clock that is days ahead would hide everybody else's entries."""
-    cursor = Cursor(reach=1).advance([pointer(0), pointer(500_000)], at(60))
-    assert cursor.recent == (pointer(0).text,)
-    assert cursor.start(at(60)) < pointer(0).text
+@pytest.mark.parametrize(
+    ("reach", "seen", "now", "start"),
+    [
+        (900, [], 0, "index/"),
+        (3, [1, 2], 9, "index/"),
+        # From an hour before the newest, or as far back as the last pointers reach, if that is farther.
+        (2, range(9), 10, index_start(at(8 - 3600))),
+        (2, [0, 9000], 9001, pointer(0).text),
+        # A clock that is days ahead would hide everybody else's entries.
+        (1, [0, 500_000], 60, index_start(at(-3600))),
+    ],
+    ids=["at first", "a small index", "a large one", "a quiet one", "from the future"],
+)
+def test_where_a_listing_begins(reach: int, seen: Iterable[int], now: float, start: str) -> None:
+    """Where the reader began, while one page holds the index."""
+    cursor = Cursor(reach=reach).advance([pointer(one) for one in seen], at(now))
+    assert cursor.start(at(now)) == start
 
 
 def test_a_clock_that_was_ahead_once_does_no_lasting_harm() -> None:

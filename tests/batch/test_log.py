@@ -1,4 +1,4 @@
-"""The log in real buckets: a folder, and an S3 server; with a proxy where requests fail."""
+"""The log and sessions in real buckets, a folder and an S3 server; with a proxy where requests fail."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,23 +9,35 @@ from typing import Any
 import pytest
 
 from agent.base.errors import StoreError, StoreRefused
-from agent.batch.claim import Claimant, LookAgain, StandBack, Work, decide
-from agent.batch.fold import fold
+from agent.batch.claim import StandBack, Work
+from agent.batch.fold import State, fold
+from agent.batch.history import History
 from agent.batch.log import PAUSES, LogReader, LogWriter, heard
-from agent.bucket.address import LocalBucket, S3Bucket
+from agent.batch.session import BatchSession
+from agent.batch.which import Purpose
+from agent.bucket.address import LocalBucket
 from agent.bucket.store import Bucket
-from agent.config.credentials import Credentials
-from agent.contract.entries import MOST_BYTES, Began, Invalid
+from agent.contract.entries import MOST_BYTES, Began, Invalid, Object, Output
 from agent.contract.facts import Host
-from agent.contract.ids import Batch, process_nonce, run_id
-from agent.contract.layout import INDEX, EntryKey, LogKey, PointerKey, batch_prefix, parse_key
-from tests.batch.entries import closed, job, planned
+from agent.contract.ids import Batch, run_id
+from agent.contract.layout import (
+    INDEX,
+    EntryKey,
+    LogKey,
+    PointerKey,
+    StateKey,
+    batch_prefix,
+    parse_key,
+)
+from tests.batch.entries import closed, job, jobs, planned
 from tests.batch.memory import MemoryBucket
+from tests.delivery.buckets import s3_bucket as open_bucket
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import Answer, LoseAnswer
 from tests.parts.seaweed import S3Server
 
 BATCH = Batch.of_shard("nightly", "monday.v2", 3, 8)
+SLOT = Purpose(slot=datetime(2026, 11, 22, 18, 0, tzinfo=UTC))
 
 
 def now() -> datetime:
@@ -33,24 +45,19 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-RUN = run_id(now(), b"abc")
+def run_named(name: bytes, ago: timedelta = timedelta(0)) -> str:
+    """Return the id of a run."""
+    return run_id(now() - ago, name)
+
+
+RUN, OTHER = run_named(b"abc"), run_named(b"xyz")
 
 
 def began() -> Began:
     """Return a beginning."""
     deadline = now() + timedelta(hours=1)
-    return Began(started=now(), deadline=deadline, host=Host(name="h"), agent="1", channel="main")
-
-
-def s3(server: S3Server, name: str, url: str = "") -> Bucket:
-    """Return a bucket of an S3 server, or of a proxy in front of it."""
-    config: dict[str, str | bool] = {
-        "region": "us-east-1",
-        "endpoint": url or server.url,
-        "virtual_hosted_style_request": False,
-    }
-    address = S3Bucket(name, "some/prefix", config)
-    return Bucket.open(address, Credentials(server.access_key, server.secret_key))
+    host = Host(name="host")
+    return Began(started=now(), deadline=deadline, host=host, agent="1", channel="main")
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -58,8 +65,8 @@ def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
     """An empty bucket of either kind."""
     if request.param == "folder":
         return Bucket.open(LocalBucket(tmp_path / "bucket"), None)
-    server = request.getfixturevalue("s3_server")
-    return s3(server, server.make_bucket())
+    server: S3Server = request.getfixturevalue("s3_server")
+    return open_bucket(server, server.make_bucket())
 
 
 class Pauses:
@@ -73,9 +80,26 @@ class Pauses:
         self.seconds.append(seconds)
 
 
-def writer(bucket: Bucket, run: str = RUN, nonce: str = "00c0ffee", **more: Any) -> LogWriter:
+def writer(bucket: Bucket, **more: Any) -> LogWriter:
     """Return a writer that does not wait between attempts."""
-    return LogWriter(bucket, BATCH, run, nonce, now=now, **{"pause": Pauses()} | more)
+    return LogWriter(bucket, BATCH, RUN, "00c0ffee", now=now, **{"pause": Pauses()} | more)
+
+
+async def shortly(_: float) -> None:
+    """Wait for less than is asked: these stores list at once what they have taken."""
+    await asyncio.sleep(0.05)
+
+
+def session(bucket: Bucket, name: bytes, purpose: Purpose = SLOT, **more: Any) -> BatchSession:
+    """Return the session of a run that begins now."""
+    run = run_named(name)
+    options = {"pause": shortly} | more
+    return BatchSession(bucket, run, run[-6:] + "00", purpose, began(), now=now, **options)
+
+
+async def state_of(bucket: Bucket, batch: Batch = BATCH) -> State:
+    """Return what a batch's log says."""
+    return fold(batch, await LogReader(bucket, batch).look())
 
 
 async def keys(bucket: Bucket, prefix: str) -> list[Any]:
@@ -87,21 +111,19 @@ async def test_what_is_appended_is_seen(bucket: Bucket) -> None:
     """With its pointers, and with the store's own times."""
     log = writer(bucket)
     before = now() - timedelta(seconds=2)
+    with pytest.raises(ValueError, match="how its run began"):
+        await log.append(closed=closed())
     await log.append(began=began())
     await log.append(planned=planned("x"), jobs=(job(RUN, "x"),))
     await log.append(closed=closed())
-    reader = LogReader(bucket, BATCH)
-    state = fold(BATCH, await reader.look())
+    state = await state_of(bucket)
     assert state.done_by is not None
     assert state.done_by.id == RUN
     assert list(state.successes) == ["x"]
     assert all(before <= sign <= now() + timedelta(seconds=2) for sign in state.runs[RUN].signs)
     pointers = await keys(bucket, INDEX)
-    assert {(one.kind, one.entry.number) for one in pointers} == {
-        ("began", 0),
-        ("jobs", 1),
-        ("closed", 2),
-    }
+    told = {(one.kind, one.entry.number) for one in pointers}
+    assert told == {("began", 0), ("jobs", 1), ("closed", 2)}
     assert log.pending == 0
 
 
@@ -120,35 +142,21 @@ async def test_a_reader_gets_only_what_is_new(bucket: Bucket) -> None:
 
 
 async def test_damage_is_seen_as_such(bucket: Bucket) -> None:
-    """Cut short, copied from elsewhere, too large to be read at all."""
+    """Cut short, copied from elsewhere, too large to be read at all; nobody holds what has no limit."""
     log = writer(bucket)
     await log.append(began=began())
     [whole] = [item async for item in bucket.list(batch_prefix(BATCH))]
     content = await bucket.get(whole.key)
     assert content is not None
-    other = EntryKey(BATCH, run_id(now(), b"xyz"), "00c0ffee", 0)
     await bucket.put(EntryKey(BATCH, RUN, "00c0ffee", 1).text, content[:-9])
-    await bucket.put(other.text, content)
+    await bucket.put(EntryKey(BATCH, OTHER, "00c0ffee", 0).text, content)
     await bucket.put(EntryKey(BATCH, RUN, "00c0ffee", 2).text, b" " * (MOST_BYTES + 1))
-    seen = {
-        one.key.number: one.entry
-        for one in await LogReader(bucket, BATCH).look()
-        if one.key.run == RUN
-    }
-    assert isinstance(seen[1], Invalid)
-    assert isinstance(seen[2], Invalid)
-    assert str(MOST_BYTES + 1) in seen[2].reason
-    state = fold(BATCH, await LogReader(bucket, BATCH).look())
-    assert len(state.invalid) == 3
+    state = await state_of(bucket)
+    assert sorted(map(len, state.invalid)) == [len(whole.key)] * 3
+    assert f"it has {MOST_BYTES + 1} bytes" in state.invalid.values()
     assert state.runs[RUN].began is not None
-
-
-async def test_no_more_is_read_than_was_listed(bucket: Bucket) -> None:
-    """An object can have grown since; nobody holds what has no limit."""
-    await bucket.put("a", b"xyz")
-    assert await bucket.get("a", limit=3) == b"xyz"
-    with pytest.raises(StoreError, match="3 bytes, more than 2"):
-        await bucket.get("a", limit=2)
+    with pytest.raises(StoreError, match=f"bytes, more than {len(whole.key)}"):
+        await bucket.get(whole.key, limit=len(whole.key))
 
 
 async def test_parts_of_a_runs_log_are_signs_of_life(bucket: Bucket) -> None:
@@ -157,33 +165,58 @@ async def test_parts_of_a_runs_log_are_signs_of_life(bucket: Bucket) -> None:
     await bucket.put(LogKey(RUN, 1).text, b"{}\n")
     await bucket.put(f"runs/{RUN}/log/other", b"")
     assert len(await heard(bucket, RUN)) == 2
-    assert await heard(bucket, run_id(now(), b"xyz")) == ()
-
-
-async def test_a_process_begins_with_how_its_run_began(bucket: Bucket) -> None:
-    """Anything else would be a defect of ours."""
-    with pytest.raises(ValueError, match="how its run began"):
-        await writer(bucket).append(closed=closed())
-
-
-async def claims(
-    bucket: Bucket, batch: Batch, number: int, arrived: asyncio.Barrier
-) -> Work | StandBack | LookAgain:
-    """Return what one of several claimants does, who looks when all have arrived."""
-    run = run_id(now(), bytes([number, 7, 7]))
-    log = LogWriter(bucket, batch, run, process_nonce(bytes([0, 0, 0, number])), now=now)
-    await log.append(began=began())
-    await arrived.wait()
-    return decide(fold(batch, await LogReader(bucket, batch).look()), Claimant(run))
+    assert await heard(bucket, OTHER) == ()
 
 
 async def test_of_three_that_claim_at_once_one_works(bucket: Bucket) -> None:
     """In a real store's own time, three times over."""
-    for number in range(3):
-        batch = Batch.of_shard("nightly", f"race-{number}", 0, 1)
-        arrived = asyncio.Barrier(3)
-        decisions = await asyncio.gather(*(claims(bucket, batch, one, arrived) for one in range(3)))
-        assert sorted(type(one).__name__ for one in decisions) == ["StandBack", "StandBack", "Work"]
+    for hour in range(3):
+        purpose = Purpose(slot=SLOT.slot and SLOT.slot + timedelta(hours=hour))
+        three = [session(bucket, bytes([hour, one, 7]), purpose) for one in range(3)]
+        await asyncio.gather(*(one.begin() for one in three))
+        settled = await asyncio.gather(*(one.settle() for one in three))
+        kinds = sorted(type(one.decision).__name__ for one in settled)
+        assert kinds == ["StandBack", "StandBack", "Work"]
+
+
+async def test_a_run_is_cut_off_and_a_fresh_machine_goes_on(bucket: Bucket) -> None:
+    """A slot's run is told to stop; whoever comes next, without a disk and without a slot, does what is left."""
+    one, beside = session(bucket, b"one"), session(bucket, b"two")
+    for each in (one, beside):
+        await each.begin()
+    assert (await one.settle()).decision == Work({})
+    back = (await beside.settle()).decision
+    assert isinstance(back, StandBack)
+    assert await beside.stand_back(back.reason, back.run)
+    await one.log.append(jobs=jobs(one.run, ["x"]), closed=closed("interrupted"))
+    late = session(bucket, b"six", Purpose(), catch_up=timedelta(hours=6))
+    await late.begin()
+    assert late.batch == one.batch
+    assert (await late.settle()).decision == Work({"x": f"succeeded in {one.run}"})
+    await late.log.append(jobs=jobs(late.run, ["y"]), closed=closed())
+    state = await state_of(bucket, late.batch)
+    counted = {name: result.run for name, result in state.successes.items()}
+    assert counted == {"x": one.run, "y": late.run}
+    assert state.done_by is not None
+
+
+async def test_what_was_before_is_found(bucket: Bucket) -> None:
+    """Outputs of the newest entry, and the newest state that was committed."""
+    for number in range(12):
+        run = run_named(bytes([number, 7, 7]), timedelta(minutes=30 - number))
+        batch = Batch.of_shard("main", f"g{number}", 0, 1)
+        state = Object(key=StateKey("x", run).text, bytes=3, sha256="0" * 64)
+        await bucket.put_once(state.key, b"tar")
+        outputs = tuple(Output(files=one) for one in range(number + 1))
+        ended = job(run, "x").model_copy(update={"state": state, "outputs": outputs})
+        log = LogWriter(bucket, batch, run, "00c0ffee", now=now)
+        await log.append(began=began(), jobs=(ended,), closed=closed())
+    await bucket.put_once(StateKey("x", run_named(b"new")).text, b"uncommitted")
+    history = History(bucket, batch, now())
+    assert [one.files for one in (await history.outputs(["x"])).outputs["x"]] == list(range(12))
+    found = await history.newest_state("x")
+    assert found is not None
+    assert (found.key.run, found.object) == (run, state)
 
 
 # Where requests fail.
@@ -192,18 +225,7 @@ async def test_of_three_that_claim_at_once_one_works(bucket: Bucket) -> None:
 @pytest.fixture
 def proxied(s3_server: S3Server, s3_proxy: FaultProxy, s3_bucket: str) -> Bucket:
     """A bucket behind a proxy."""
-    return s3(s3_server, s3_bucket, s3_proxy.url)
-
-
-async def test_a_put_of_the_log_is_one_request(proxied: Bucket, s3_proxy: FaultProxy) -> None:
-    """The client repeats others by itself, under the same key: then the time of the object would change."""
-    s3_proxy.inject(Answer(503, "SlowDown"), times=1, method="PUT")
-    with pytest.raises(StoreError):
-        await proxied.put_once("a", b"")
-    assert s3_proxy.count("PUT") == 1
-    s3_proxy.inject(Answer(503, "SlowDown"), times=1, method="PUT")
-    await proxied.put("b", b"")
-    assert s3_proxy.count("PUT") == 3
+    return open_bucket(s3_server, s3_bucket, s3_proxy.url)
 
 
 Fault = Answer | LoseAnswer
@@ -237,52 +259,41 @@ async def test_what_cannot_be_put_waits_and_keeps_its_order(
     """Nothing of a run comes before its beginning, however long the bucket is away."""
     log = writer(proxied)
     s3_proxy.inject(Answer(500), method="PUT")
-    appends: list[Callable[[], Any]] = [
-        lambda: log.append(began=began()),
-        lambda: log.append(jobs=(job(RUN, "x"),)),
-        lambda: log.append(closed=closed()),
+    parts: list[dict[str, Any]] = [
+        {"began": began()},
+        {"jobs": (job(RUN, "x"),)},
+        {"closed": closed()},
     ]
-    for number, append in enumerate(appends):
+    for number, one in enumerate(parts):
         with pytest.raises(StoreError):
-            await append()
+            await log.append(**one)
         assert log.pending == number + 1
     s3_proxy.relent()
     await log.flush()
     assert log.pending == 0
     seen = sorted(await LogReader(proxied, BATCH).look(), key=lambda one: one.key.number)
-    assert [one.entry.kind for one in seen if not isinstance(one.entry, Invalid)] == [
-        "began",
-        "jobs",
-        "closed",
-    ]
+    kinds = [one.entry.kind for one in seen if not isinstance(one.entry, Invalid)]
+    assert kinds == ["began", "jobs", "closed"]
 
 
-async def test_a_beginning_is_told_before_it_is_there(
+async def test_a_beginning_is_told_before_it_is_there_and_all_else_after(
     proxied: Bucket, s3_proxy: FaultProxy
 ) -> None:
-    """Should the machine vanish between the two, home knows that something began; else the entry comes first."""
+    """Home knows of a machine that vanishes; an entry is committed without its pointer, which follows with the next."""
     log = writer(proxied)
     await log.append(began=began())
-    await log.append(closed=closed())
+    await log.append(planned=planned("x"))
     puts = [one.path for one in s3_proxy.seen if one.method == "PUT"]
     assert ["/index/" in path for path in puts] == [True, False, False, True]
-
-
-async def test_an_entry_is_committed_without_its_pointer(
-    proxied: Bucket, s3_proxy: FaultProxy
-) -> None:
-    """The pointer follows with the next entry, under the time at which it is put."""
-    log = writer(proxied)
-    await log.append(began=began())
     s3_proxy.inject(Answer(500), method="PUT", path="/index/")
     await log.append(jobs=(job(RUN, "x"),))
     assert log.pending == 0
     pointers: list[PointerKey] = await keys(proxied, INDEX)
-    assert [one.entry.number for one in pointers] == [0]
+    assert [one.entry.number for one in pointers] == [0, 1]
     s3_proxy.relent()
     await log.append(closed=closed())
     pointers = await keys(proxied, INDEX)
-    assert sorted(one.entry.number for one in pointers) == [0, 1, 2]
+    assert sorted(one.entry.number for one in pointers) == [0, 1, 2, 3]
 
 
 async def test_a_refusal_is_not_repeated(proxied: Bucket, s3_proxy: FaultProxy) -> None:

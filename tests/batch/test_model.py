@@ -10,7 +10,6 @@ draws another one.
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -24,16 +23,7 @@ from agent.contract.entries import Entry
 from agent.contract.ids import Batch
 from agent.contract.layout import EntryKey, JobKey, LogKey, PointerKey, parse_key
 from agent.contract.results import COMPLETE, RunStatus
-from tests.batch.actors import (
-    Home,
-    Machine,
-    Rules,
-    Started,
-    Truth,
-    arrived_of,
-    entry_of,
-    object_of,
-)
+from tests.batch.actors import Home, Machine, Rules, Started, Truth, arrived_of, entry_of, object_of
 from tests.batch.broken import BROKEN
 from tests.batch.world import (
     BEGINNING,
@@ -64,7 +54,8 @@ SEED = int(os.environ.get("MAYFLY_BATCH_SEED", "1"))
 
 STORE = frozenset({*FAULTS, *DEATHS})
 Meaning = dict[str, Any]
-Machines = Callable[[World, Rules, Truth], list[tuple[float, Machine]]]
+Machines = list[tuple[float, dict[str, Any]]]
+"""When each machine is started, and what is special about it."""
 
 
 @dataclass(frozen=True)
@@ -79,38 +70,25 @@ class Scenario:
     second_reader: bool = False
 
 
-def _one(**options: Any) -> Machines:
-    return lambda world, rules, truth: [(0.0, Machine(world, rules, truth, SLOT, "m", **options))]
-
-
-def _two(gap: float, batch: Batch = SLOT, **options: Any) -> Machines:
-    def machines(world: World, rules: Rules, truth: Truth) -> list[tuple[float, Machine]]:
-        ahead, behind = timedelta(minutes=4), timedelta(minutes=-4)
-        first = Machine(world, rules, truth, batch, "m", skew=ahead, **options)
-        second = Machine(world, rules, truth, batch, "n", skew=behind, **options)
-        return [(0.0, first), (gap, second)]
-
-    return machines
+def _two(gap: float, **options: Any) -> Machines:
+    ahead, behind = timedelta(minutes=4), timedelta(minutes=-4)
+    return [(0.0, {"skew": ahead, **options}), (gap, {"skew": behind, **options})]
 
 
 def _then_unscheduled(gap: float) -> Machines:
-    def machines(world: World, rules: Rules, truth: Truth) -> list[tuple[float, Machine]]:
-        first = Machine(world, rules, truth, SLOT, "m", keeps_disk=False, comes_back=False)
-        second = Machine(
-            world, rules, truth, SLOT, "n", keeps_disk=False, comes_back=False, unscheduled=True
-        )
-        return [(0.0, first), (gap, second)]
-
-    return machines
+    gone = {"keeps_disk": False, "comes_back": False}
+    return [(0.0, gone), (gap, {**gone, "unscheduled": True})]
 
 
 SCENARIOS = {
-    "one machine, its disk kept": Scenario(SLOT, _one(), STORE | {Trouble.NO_POINTERS}),
+    "one machine, its disk kept": Scenario(SLOT, [(0.0, {})], STORE | {Trouble.NO_POINTERS}),
     "one machine, its disk wiped": Scenario(
-        SLOT, _one(keeps_disk=False), STORE | {Trouble.NO_POINTERS}
+        SLOT, [(0.0, {"keeps_disk": False})], STORE | {Trouble.NO_POINTERS}
     ),
     "one machine that does not come back": Scenario(
-        SLOT, _one(comes_back=False), frozenset({*DEATHS, Trouble.NO_POINTERS, Trouble.OUTAGE})
+        SLOT,
+        [(0.0, {"comes_back": False})],
+        frozenset({*DEATHS, Trouble.NO_POINTERS, Trouble.OUTAGE}),
     ),
     "two machines at once": Scenario(
         SLOT, _two(0.0, keeps_disk=False), STORE, preempt=LONG, home_skew=timedelta(minutes=-3)
@@ -149,7 +127,7 @@ SCENARIOS = {
     ),
     "a shard and its twin, clocks that jump": Scenario(
         SHARD,
-        _two(3.0, SHARD, retried=True, keeps_disk=False, jump=timedelta(minutes=-7)),
+        _two(3.0, retried=True, keeps_disk=False, jump=timedelta(minutes=-7)),
         STORE,
         preempt=LONG,
     ),
@@ -234,14 +212,10 @@ class Verdict:
 
     def _earlier_run(self, at: float) -> str | None:
         """Return the run of the scenario's batch that had begun by then."""
-        return next(
-            (
-                key.run
-                for stored, key, entry in self.entries
-                if key.batch == self.scenario.batch and entry.began and stored.at < at
-            ),
-            None,
-        )
+        for stored, key, entry in self.entries:
+            if key.batch == self.scenario.batch and entry.began and stored.at < at:
+                return key.run
+        return None
 
     def judge(self, log: list[Arrived]) -> None:
         """Check the whole, when nothing is under way any more and home has seen everything."""
@@ -423,7 +397,8 @@ async def play(scenario: Scenario, rules: Rules, choices: Choices, tally: Counte
     home, *_ = homes
     verdict = Verdict(scenario, world, rules, truth, home, tally=tally)
     world.on_applied = verdict.applied
-    for moment, machine in scenario.machines(world, rules, truth):
+    for name, (moment, options) in zip("mn", scenario.machines, strict=False):
+        machine = Machine(world, rules, truth, scenario.batch, name, **options)
         world.at(moment, machine.boot)
     for reader, looks in homes.items():
         reader.start(*looks)

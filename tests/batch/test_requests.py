@@ -5,6 +5,7 @@ Files, packages, states and parts of the log come on top: whoever delivers them 
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
 from datetime import timedelta
 
 import pytest
@@ -15,12 +16,12 @@ from agent.batch.history import History
 from agent.batch.session import BatchSession
 from agent.batch.which import Purpose
 from agent.delivery.committer import MOST_UNPROVEN
-from tests.batch.entries import SLOT, A, began, closed, jobs, planned, run_of
-from tests.batch.memory import Clock, MemoryBucket
+from tests.batch.entries import A, closed, jobs, planned, run_of
+from tests.batch.memory import SCHEDULED, MemoryBucket
+from tests.batch.memory import session as session_of
 
 WRITTEN, READ = 5.0, 0.4
 """US dollars for a million PUTs or LISTs, and for a million GETs, at AWS's list price (us-east-1)."""
-NIGHTLY = Purpose(slot=SLOT.slot)
 SHARD = Purpose(shard=("monday", 1, 1000), retried=True)
 
 
@@ -41,21 +42,11 @@ async def run(
     """Let a run do its jobs, so many in each commit, and return what it asked for its batch."""
     clock = bucket.clock
     own = run_of(name, clock.seconds)
-    session = BatchSession(
-        bucket,
-        own,
-        own[-6:] + "00",
-        purpose,
-        began(clock.seconds),
-        now=clock.now,
-        pause=clock.sleep,
-        clock=clock.monotonic,
-        catch_up=timedelta(hours=6),
-    )
+    session = session_of(bucket, own, purpose, pause=clock.sleep, catch_up=timedelta(hours=6))
     bucket.forget()
     claiming = asyncio.create_task(claimed(session))
     await clock.pass_seconds(10)
-    await claiming
+    assert await claiming == {}
     history = History(bucket, session.batch, clock.now())
     plan = planned(*names)
     told: list[object] = []
@@ -65,7 +56,8 @@ async def run(
         for job in some:
             assert await history.newest_state(job) is None
         await clock.pass_seconds(seconds)
-        await session.log.append(planned=plan if start == 0 else None, jobs=jobs(own, some))
+        results = jobs(session.run, some)
+        await session.log.append(planned=plan if start == 0 else None, jobs=results)
         if session.log.unproven >= MOST_UNPROVEN:
             await session.log.prove()
     await session.log.append(closed=closed())
@@ -75,35 +67,33 @@ async def run(
     return bucket.forget()
 
 
-async def claimed(session: BatchSession) -> None:
-    """Claim a batch that nobody else wants."""
+async def claimed(session: BatchSession) -> Mapping[str, str]:
+    """Claim a batch that nobody else wants, and return what is left out."""
     await session.begin()
-    assert isinstance((await session.settle()).decision, Work)
+    decision = (await session.settle()).decision
+    assert isinstance(decision, Work)
+    return decision.leave_out
 
 
 FIVE = [f"job-{number}" for number in range(5)]
 
 
-async def test_five_jobs_each_night() -> None:
-    """In the worst case each has a commit of its own."""
-    asked = await run(MemoryBucket(), NIGHTLY, FIVE)
-    assert asked == {"put": 14, "list": 3}
-    together = await run(MemoryBucket(), NIGHTLY, FIVE, at_once=5)
-    assert together == {"put": 6, "list": 3}
+@pytest.mark.parametrize(
+    ("purpose", "at_once", "puts"),
+    [(SCHEDULED, 1, 14), (SCHEDULED, 5, 6), (Purpose(), 1, 14)],
+    ids=["a commit for each job", "one commit", "a run by itself"],
+)
+async def test_five_jobs(purpose: Purpose, at_once: int, puts: int) -> None:
+    """Nobody scheduled the last: it looks once whether there is something to go on with."""
+    asked = await run(MemoryBucket(), purpose, FIVE, at_once=at_once)
+    assert asked == {"put": puts, "list": 3}
 
 
 async def test_five_jobs_of_two_minutes() -> None:
     """Two looks while it works, which find its own entries by their tags."""
-    asked = await run(MemoryBucket(), NIGHTLY, FIVE, seconds=120)
-    assert asked["put"] == 14
+    asked = await run(MemoryBucket(), SCHEDULED, FIVE, seconds=120)
+    assert (asked["put"], asked["get"]) == (14, 0)
     assert asked["list"] <= 5
-    assert asked["get"] == 0
-
-
-async def test_a_run_by_itself() -> None:
-    """One look whether there is something to go on with."""
-    asked = await run(MemoryBucket(), Purpose(), FIVE)
-    assert asked == {"put": 14, "list": 3}
 
 
 async def test_the_next_night_asks_the_same() -> None:
@@ -131,7 +121,7 @@ async def test_a_million_jobs_on_a_thousand_shards(at_once: int, commits: int) -
 
 async def test_other_shards_cost_a_shard_nothing() -> None:
     """A group's pointers are listed by nobody who works in it."""
-    bucket = MemoryBucket(Clock())
+    bucket = MemoryBucket()
     alone = await run(bucket, SHARD, FIVE)
     for number in range(2, 60):
         await run(bucket, Purpose(shard=("monday", number, 1000), retried=True), FIVE)
@@ -143,19 +133,7 @@ async def test_a_shard_that_is_tried_again_reads_what_it_has_committed() -> None
     """An entry is read once."""
     bucket = MemoryBucket()
     await run(bucket, SHARD, [f"shop-{number}" for number in range(50)])
-    session = BatchSession(
-        bucket,
-        A,
-        "0" * 8,
-        SHARD,
-        began(),
-        now=bucket.clock.now,
-        pause=bucket.clock.pause,
-        clock=bucket.clock.monotonic,
-    )
+    session = session_of(bucket, A, SHARD)
     bucket.forget()
-    await session.begin()
-    decision = (await session.settle()).decision
-    assert isinstance(decision, Work)
-    assert len(decision.leave_out) == 50
+    assert len(await claimed(session)) == 50
     assert bucket.asked == {"put": 2, "list": 1, "get": 52}

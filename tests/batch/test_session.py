@@ -12,44 +12,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.base.errors import StoreError
+from agent.batch.catchup import PERSON
 from agent.batch.claim import StandBack, Work
 from agent.batch.fold import State, fold
 from agent.batch.history import MOST_POINTERS
 from agent.batch.log import LogReader, LogWriter, Opening
-from agent.batch.log import Store as Protocol
 from agent.batch.session import BatchSession, Settled
 from agent.batch.which import Purpose
 from agent.contract.ids import Batch
 from agent.contract.layout import INDEX, EntryKey, LogKey, PointerKey, parse_key
-from agent.contract.results import JobStatus, RunStatus
-from tests.batch.entries import SLOT, A, B, C, began, closed, job, jobs, run_of
-from tests.batch.memory import MemoryBucket, TimeIsUpError
+from agent.contract.results import JobStatus
+from tests.batch.entries import SLOT, A, B, C, closed, job, jobs, run_of
+from tests.batch.memory import SCHEDULED, MemoryBucket, TimeIsUpError, session
 
-SCHEDULED = Purpose(slot=SLOT.slot)
 SHARD = Purpose(shard=("monday", 1, 8), retried=True)
 CATCH_UP = timedelta(hours=6)
 MINUTE = 60.0
 
 
-def session(
-    bucket: MemoryBucket,
-    run: str,
-    purpose: Purpose = SCHEDULED,
-    *,
-    boot: str | None = None,
-    of: Protocol | None = None,
-    **more: Any,
-) -> BatchSession:
-    """Return the session of a run that begins now; `boot` is of the one machine that is known by its id."""
-    clock = bucket.clock
-    return BatchSession(
-        of or bucket,
-        run,
-        run[-6:] + "00",
-        purpose,
-        began(clock.seconds, instance="i-1" if boot else None, boot=boot),
-        **{"now": clock.now, "pause": clock.pause, "clock": clock.monotonic} | more,
-    )
+@pytest.fixture
+def bucket() -> MemoryBucket:
+    """An empty bucket."""
+    return MemoryBucket()
 
 
 async def settled(one: BatchSession) -> Settled:
@@ -82,32 +66,13 @@ async def watched(bucket: MemoryBucket, one: BatchSession, seconds: float) -> li
 # The claim.
 
 
-async def test_a_run_by_itself_asks_nobody() -> None:
+async def test_a_run_by_itself_asks_nobody(bucket: MemoryBucket) -> None:
     """Nobody else can be in its batch."""
-    bucket = MemoryBucket()
     one = await works(session(bucket, A, Purpose()))
     assert bucket.asked == {"put": 2}
     assert bucket.clock.seconds == 0
     assert await watched(bucket, one, 3600) == []
     assert bucket.asked == {"put": 2}
-
-
-async def test_of_two_that_begin_at_once_the_first_works() -> None:
-    """The other says so in the log, and why."""
-    bucket = MemoryBucket()
-    one, two = session(bucket, A), session(bucket, B)
-    await one.begin()
-    await two.begin()
-    assert (await one.settle()).decision == Work({})
-    back = (await two.settle()).decision
-    assert back == StandBack(f"run {A} on host works for it", A)
-    assert await two.stand_back(back.reason, back.run)
-    runs = (await state_of(bucket)).runs
-    assert [run.status(bucket.clock.now()) for run in runs.values()] == [
-        RunStatus.RUNNING,
-        RunStatus.STOOD_BACK,
-    ]
-    assert "log" not in {key.split("/")[2] for _, key in bucket.keys if key.startswith("runs/")}
 
 
 async def test_five_seconds_pass_between_beginning_and_second_look() -> None:
@@ -130,25 +95,25 @@ async def test_five_seconds_pass_between_beginning_and_second_look() -> None:
     ("status", "works_again"),
     [("succeeded", False), ("partial", False), ("failed", False), ("interrupted", True)],
 )
-async def test_a_batch_that_is_done_is_not_done_again(status: str, *, works_again: bool) -> None:
-    """A scheduler's retry; it is in the log all the same, as it cost money."""
-    bucket = MemoryBucket()
+async def test_a_batch_that_is_done_is_not_done_again(
+    bucket: MemoryBucket, status: str, *, works_again: bool
+) -> None:
+    """A scheduler's retry; it is in the log all the same, as it cost money. Who asks for jobs by name gets them."""
     one = await works(session(bucket, A))
     await one.log.append(jobs=jobs(A, ["x"]), closed=closed(status))
     two = session(bucket, B)
-    decision = (await settled(two)).decision
-    reason = f"succeeded in {A}"
-    assert decision == (
-        Work({"x": reason}) if works_again else StandBack(f"run {A} has done it", A)
-    )
+    done = Work({"x": f"succeeded in {A}"}) if works_again else StandBack(f"run {A} has done it", A)
+    assert (await settled(two)).decision == done
     assert B in (await state_of(bucket)).runs
     other_day = session(bucket, C, Purpose(slot=bucket.clock.now() + timedelta(days=1)))
     assert (await settled(other_day)).decision == Work({})
+    if works_again:
+        named = session(bucket, run_of("d", 3), Purpose(slot=SLOT.slot, by_name=True), dead={B})
+        assert (await settled(named)).decision == Work({})
 
 
-async def test_a_shard_that_is_tried_again_works_at_once() -> None:
+async def test_a_shard_that_is_tried_again_works_at_once(bucket: MemoryBucket) -> None:
     """Without a wait, whoever else is there; it leaves out what was committed."""
-    bucket = MemoryBucket()
     one = await works(session(bucket, A, SHARD))
     assert bucket.forget() == {"put": 2, "list": 1}
     assert bucket.clock.seconds == 0
@@ -160,23 +125,13 @@ async def test_a_shard_that_is_tried_again_works_at_once() -> None:
     assert (await settled(three)).decision == Work({"x": f"succeeded in {A}"})
 
 
-async def test_a_machine_of_a_fleet_claims_its_shard() -> None:
+async def test_a_machine_of_a_fleet_claims_its_shard(bucket: MemoryBucket) -> None:
     """No engine starts it again, and a second fleet for the slot would be paid for nothing."""
-    bucket = MemoryBucket()
     part = Purpose(slot=SLOT.slot, shard=("20261122T180000Z", 1, 2))
     await works(session(bucket, A, part))
     assert isinstance((await settled(session(bucket, B, part))).decision, StandBack)
     other = Purpose(slot=SLOT.slot, shard=("20261122T180000Z", 0, 2))
     assert (await settled(session(bucket, C, other))).decision == Work({})
-
-
-async def test_who_asks_for_jobs_by_name_gets_them() -> None:
-    """Whatever was done before."""
-    bucket = MemoryBucket()
-    one = await works(session(bucket, A))
-    await one.log.append(jobs=jobs(A, ["x"]), closed=closed("interrupted"))
-    named = session(bucket, B, Purpose(slot=SLOT.slot, by_name=True))
-    assert (await settled(named)).decision == Work({})
 
 
 @pytest.mark.parametrize(
@@ -191,10 +146,9 @@ async def test_who_asks_for_jobs_by_name_gets_them() -> None:
     ],
 )
 async def test_who_died_is_taken_over_from(
-    after: float, more: dict[str, Any], *, takes_over: bool
+    bucket: MemoryBucket, after: float, more: dict[str, Any], *, takes_over: bool
 ) -> None:
     """And what it committed is left out."""
-    bucket = MemoryBucket()
     one = await works(session(bucket, A, boot="one"))
     await one.log.append(jobs=jobs(A, ["x"]))
     bucket.clock.seconds += after
@@ -203,9 +157,8 @@ async def test_who_died_is_taken_over_from(
     assert decision == Work({"x": f"succeeded in {A}"}) or not takes_over
 
 
-async def test_a_long_job_is_no_silence() -> None:
+async def test_a_long_job_is_no_silence(bucket: MemoryBucket) -> None:
     """Parts of its log are listed where nothing else is heard of a run, and only there."""
-    bucket = MemoryBucket()
     await works(session(bucket, A))
     for number in range(3):
         bucket.clock.seconds += 5 * MINUTE
@@ -234,9 +187,8 @@ async def test_a_listing_that_lags_is_waited_for() -> None:
     assert bucket.clock.seconds - before >= 20
 
 
-async def test_two_that_could_not_see_each_other_find_out() -> None:
+async def test_two_that_could_not_see_each_other_find_out(bucket: MemoryBucket) -> None:
     """With the first look while they work; the first goes on."""
-    bucket = MemoryBucket()
     one = await works(session(bucket, A))
     hidden = {key: bucket.objects.pop(key) for key in list(bucket.objects)}
     two = await works(session(bucket, B))
@@ -249,9 +201,10 @@ async def test_two_that_could_not_see_each_other_find_out() -> None:
 
 
 @pytest.mark.parametrize("failing", ["list", "get", "put"])
-async def test_without_the_bucket_a_run_works_and_says_so(failing: str) -> None:
+async def test_without_the_bucket_a_run_works_and_says_so(
+    bucket: MemoryBucket, failing: str
+) -> None:
     """A lost day is worse than two runs of one; as soon as the bucket answers, it looks."""
-    bucket = MemoryBucket()
     other = await works(session(bucket, A))
     bucket.fails = {failing}
     one = session(bucket, B)
@@ -290,46 +243,34 @@ async def _time_passes(bucket: MemoryBucket) -> None:
         bucket.clock.seconds += 0.01
 
 
-async def test_what_cannot_be_said_is_no_error() -> None:
-    """A run that stands back goes off all the same."""
-    bucket = MemoryBucket()
-    await works(session(bucket, A))
-    one = session(bucket, B)
-    assert isinstance((await settled(one)).decision, StandBack)
-    bucket.fails = {"put"}
-    assert not await one.stand_back("x", A)
-
-
-async def test_a_request_that_makes_no_sense_closes_without_another_run() -> None:
-    """It is nobody's failed day, and does not end the batch."""
-    bucket = MemoryBucket()
+async def test_who_has_no_request_to_serve_or_cannot_say_so_stands_back(
+    bucket: MemoryBucket,
+) -> None:
+    """A request that makes no sense closes without another run, and does not end the batch; silence is no error."""
     one = await works(session(bucket, A))
     assert await one.stand_back('v1 has no job "x"')
     assert (await state_of(bucket)).done_by is None
-    assert (await settled(session(bucket, B))).decision == Work({})
+    await works(session(bucket, B))
+    two = session(bucket, C)
+    assert isinstance((await settled(two)).decision, StandBack)
+    bucket.fails = {"put"}
+    assert not await two.stand_back("x", B)
 
 
-async def test_a_bucket_that_is_still_being_opened_is_waited_for() -> None:
-    """Its keys come late after a boot; that counts against the same limit."""
-    bucket = MemoryBucket()
+async def test_a_bucket_that_is_still_being_opened_is_waited_for(bucket: MemoryBucket) -> None:
+    """Its keys come late after a boot; one that cannot be opened keeps nobody from work, and the warning says why."""
 
-    async def opened() -> MemoryBucket:
+    async def opened(error: StoreError | None = None) -> MemoryBucket:
         await asyncio.sleep(0.05)
+        if error:
+            raise error
         return bucket
 
     one = session(bucket, A, of=Opening(asyncio.create_task(opened())))
     assert (await settled(one)).decision == Work({})
     assert A in (await state_of(bucket)).runs
-
-
-async def test_a_bucket_that_cannot_be_opened_keeps_nobody_from_work() -> None:
-    """The reason is in the warning."""
-
-    async def refused() -> MemoryBucket:
-        raise StoreError("no credentials: nobody has any")
-
-    bucket = MemoryBucket()
-    outcome = await settled(session(bucket, A, of=Opening(asyncio.create_task(refused()))))
+    refused = asyncio.create_task(opened(StoreError("no credentials: nobody has any")))
+    outcome = await settled(session(bucket, B, of=Opening(refused)))
     assert outcome.decision == Work({})
     assert "nobody has any" in outcome.warning
 
@@ -337,9 +278,8 @@ async def test_a_bucket_that_cannot_be_opened_keeps_nobody_from_work() -> None:
 # While it works.
 
 
-async def test_who_was_silent_is_overtaken_and_told() -> None:
+async def test_who_was_silent_is_overtaken_and_told(bucket: MemoryBucket) -> None:
     """A machine that stood still for twelve minutes looks as soon as it goes on."""
-    bucket = MemoryBucket()
     one = await works(session(bucket, A))
     bucket.clock.seconds += 12 * MINUTE
     two = await works(session(bucket, B))
@@ -348,9 +288,8 @@ async def test_who_was_silent_is_overtaken_and_told() -> None:
     assert await watched(bucket, two, 6 * MINUTE) == [Work({"x": f"succeeded in {A}"})]
 
 
-async def test_twins_hear_of_each_others_jobs_and_a_job_counts_once() -> None:
+async def test_twins_hear_of_each_others_jobs_and_a_job_counts_once(bucket: MemoryBucket) -> None:
     """A shard and its replacement, both alive: what the other has done is left out, what it did itself is not news."""
-    bucket = MemoryBucket()
     one = await works(session(bucket, A, SHARD))
     two = await works(session(bucket, B, SHARD))
     await one.log.append(jobs=jobs(A, ["x"]))
@@ -361,9 +300,8 @@ async def test_twins_hear_of_each_others_jobs_and_a_job_counts_once() -> None:
     assert {name: result.run for name, result in counted.items()} == {"x": A, "y": B}
 
 
-async def test_a_run_looks_every_five_minutes() -> None:
+async def test_a_run_looks_every_five_minutes(bucket: MemoryBucket) -> None:
     """No more often, as each look is paid for; after one that failed, twice a minute."""
-    bucket = MemoryBucket()
     one = await works(session(bucket, A))
     bucket.forget()
     assert await watched(bucket, one, 3600) == []
@@ -371,21 +309,22 @@ async def test_a_run_looks_every_five_minutes() -> None:
     bucket.fails = {"list"}
     await watched(bucket, one, 10 * MINUTE)
     assert 9 <= bucket.forget()["list"] <= 20
-
-
-async def test_a_look_is_as_old_as_its_question() -> None:
-    """A machine that stood still while it waited for the answer looks again as soon as it has it."""
-    bucket = MemoryBucket()
-    one = await works(session(bucket, A))
+    bucket.fails = {"put"}
+    with pytest.raises(StoreError):
+        await one.log.append(jobs=jobs(A, ["x"]))
+    bucket.fails = set()
+    await watched(bucket, one, MINUTE)
+    assert "x" in (await state_of(bucket)).successes, "a look puts what waits"
     bucket.forget()
     bucket.slow = 6 * MINUTE
     await watched(bucket, one, 3600)
-    assert bucket.asked["list"] >= 9
+    assert bucket.asked["list"] >= 9, "a look is as old as its question"
 
 
-async def test_a_clock_that_stands_still_with_the_machine_is_not_alone() -> None:
+async def test_a_clock_that_stands_still_with_the_machine_is_not_alone(
+    bucket: MemoryBucket,
+) -> None:
     """A virtual machine that was paused for an hour counts no second of it on one clock, and all on the other."""
-    bucket = MemoryBucket()
     one = session(bucket, A, clock=lambda: 0.0)
     await one.begin()
     assert (await one.look()) == Work({})
@@ -393,18 +332,6 @@ async def test_a_clock_that_stands_still_with_the_machine_is_not_alone() -> None
     bucket.forget()
     await watched(bucket, one, 16)
     assert bucket.asked["list"] == 1
-
-
-async def test_a_look_puts_what_waits() -> None:
-    """Such as a result that the bucket did not take a minute ago."""
-    bucket = MemoryBucket()
-    one = await works(session(bucket, A))
-    bucket.fails = {"put"}
-    with pytest.raises(StoreError):
-        await one.log.append(jobs=jobs(A, ["x"]))
-    bucket.fails = set()
-    await watched(bucket, one, 6 * MINUTE)
-    assert "x" in (await state_of(bucket)).successes
 
 
 # A run that nobody scheduled.
@@ -428,22 +355,23 @@ LATER = run_of("later", 9000)
     ("end", "after", "goes_on"),
     [
         ({"status": "interrupted", "interruption": "spot notice"}, MINUTE, True),
-        ({"status": "interrupted", "interruption": "SIGINT"}, MINUTE, False),
+        ({"status": "interrupted", "interruption": PERSON}, MINUTE, False),
         ({"status": "interrupted"}, 7 * 3600.0, False),
         ({"status": "succeeded"}, MINUTE, False),
         ({"status": "failed"}, MINUTE, False),
         ({}, MINUTE, False),  # it works still
+        ({"dead": {A}}, MINUTE, True),  # the disk was kept, so that it is known to be dead
         ({}, 70 * MINUTE, True),  # lost
     ],
 )
 async def test_a_run_goes_on_with_what_was_cut_off(
-    first: Purpose, end: dict[str, Any], after: float, *, goes_on: bool
+    bucket: MemoryBucket, first: Purpose, end: dict[str, Any], after: float, *, goes_on: bool
 ) -> None:
     """In that batch's log, and for its slot; else it is a batch by itself."""
-    bucket = MemoryBucket()
-    await cut_off(bucket, A, first, **end)
+    dead = end.get("dead", set())
+    await cut_off(bucket, A, first, **({} if dead else end))
     bucket.clock.seconds += after
-    one = session(bucket, LATER, Purpose(), catch_up=CATCH_UP)
+    one = session(bucket, LATER, Purpose(), catch_up=CATCH_UP, dead=dead)
     outcome = await settled(one)
     assert outcome == Settled(Work({"x": f"succeeded in {A}"} if goes_on else {}))
     assert one.batch == (first.batch(A) if goes_on else Purpose().batch(LATER))
@@ -452,74 +380,62 @@ async def test_a_run_goes_on_with_what_was_cut_off(
     assert said.slot == (first.slot if goes_on else None)
 
 
-async def test_a_machine_that_comes_back_at_once_goes_on() -> None:
-    """Its disk was kept, so that the run is known to be dead."""
-    bucket = MemoryBucket()
-    await cut_off(bucket)
-    one = session(bucket, LATER, Purpose(), catch_up=CATCH_UP, dead={A})
-    assert (await settled(one)).decision == Work({"x": f"succeeded in {A}"})
-
-
 @pytest.mark.parametrize(
-    ("purpose", "window"),
+    ("first", "purpose", "more"),
     [
-        (Purpose(), timedelta(0)),
-        (Purpose(by_name=True), CATCH_UP),
-        (Purpose("other"), CATCH_UP),
-        (Purpose(slot=SLOT.slot and SLOT.slot + timedelta(days=1)), CATCH_UP),
+        (SCHEDULED, Purpose(), {"catch_up": timedelta(0)}),
+        (SCHEDULED, Purpose(), {"channel": "beta"}),
+        (SCHEDULED, Purpose(by_name=True), {}),
+        (SCHEDULED, Purpose("other"), {}),
+        (SCHEDULED, Purpose(slot=SLOT.slot and SLOT.slot + timedelta(days=1)), {}),
+        (SHARD, Purpose(), {}),
     ],
-    ids=["limits.catch_up = 0", "jobs by name", "another schedule", "the next slot"],
+    ids=["no catch-up", "another channel", "by name", "another schedule", "next slot", "a shard"],
 )
-async def test_who_does_not_go_on(purpose: Purpose, window: timedelta) -> None:
-    """With what another batch has left."""
-    bucket = MemoryBucket()
-    await cut_off(bucket, status="interrupted")
-    one = session(bucket, LATER, purpose, catch_up=window)
+async def test_who_does_not_go_on(
+    bucket: MemoryBucket, first: Purpose, purpose: Purpose, more: dict[str, Any]
+) -> None:
+    """With what another batch has left; a shard is started again by its engine."""
+    await cut_off(bucket, A, first, status="interrupted")
+    one = session(bucket, LATER, purpose, **{"catch_up": CATCH_UP} | more)
     assert (await settled(one)).decision == Work({})
     assert one.batch == purpose.batch(LATER)
 
 
-async def test_only_the_newest_batch_is_gone_on_with() -> None:
-    """What came after it, was done or stood back, decides."""
-    bucket = MemoryBucket()
+@pytest.mark.parametrize(
+    ("others", "told", "goes_on"),
+    [(5, True, True), (1, False, True), (0, True, False)],
+    ids=["stood back", "stood back, without a pointer that says so", "done"],
+)
+async def test_only_the_newest_batch_is_gone_on_with(
+    bucket: MemoryBucket, others: int, *, told: bool, goes_on: bool
+) -> None:
+    """What came after it and was done decides; who stood back was nobody's batch, whatever it was for."""
     await cut_off(bucket, status="interrupted")
     bucket.clock.seconds += MINUTE
-    done = await works(session(bucket, B, Purpose()))
-    await done.log.append(closed=closed())
-    one = session(bucket, LATER, Purpose(), catch_up=CATCH_UP)
-    await one.begin()
-    assert one.batch == Purpose().batch(LATER)
-
-
-@pytest.mark.parametrize(("odd_ones", "told"), [(5, True), (1, False)])
-async def test_who_stood_back_was_nobodys_batch(odd_ones: int, *, told: bool) -> None:
-    """Whatever it was for, and also where its pointer says nothing of that."""
-    bucket = MemoryBucket()
-    await cut_off(bucket, status="interrupted")
-    bucket.clock.seconds += MINUTE
-    for number in range(odd_ones):
+    for number in range(others):
         run = run_of(f"odd {number}", bucket.clock.seconds)
         odd = await works(session(bucket, run, Purpose()))
         await odd.stand_back('v1 has no job "x"')
+    if not goes_on:
+        done = await works(session(bucket, B, Purpose()))
+        await done.log.append(closed=closed())
     for key in [key for key in bucket.objects if ".stood_back." in key and not told]:
         del bucket.objects[key]
     one = session(bucket, LATER, Purpose(), catch_up=CATCH_UP)
     await one.begin()
-    assert one.batch == SLOT
+    assert one.batch == (SLOT if goes_on else Purpose().batch(LATER))
 
 
-async def test_of_two_that_would_go_on_one_works() -> None:
+async def test_of_two_that_would_go_on_one_works(bucket: MemoryBucket) -> None:
     """They began in the same moment: it is a batch like any other."""
-    bucket = MemoryBucket()
     await cut_off(bucket, status="interrupted")
     two = [session(bucket, run, Purpose(), catch_up=CATCH_UP) for run in (B, C)]
     await asyncio.gather(*(one.begin() for one in two))
     assert [one.batch for one in two] == [SLOT, SLOT]
     decisions = [(await one.settle()).decision for one in two]
-    assert decisions == [
-        Work({"x": f"succeeded in {A}"}),
-        StandBack(f"run {B} on host works for it", B),
-    ]
+    assert decisions[0] == Work({"x": f"succeeded in {A}"})
+    assert decisions[1] == StandBack(f"run {B} on host works for it", B)
 
 
 async def test_without_the_index_a_run_does_everything_and_says_so() -> None:
@@ -530,9 +446,8 @@ async def test_without_the_index_a_run_does_everything_and_says_so() -> None:
     assert outcome.warning == f"what earlier runs finished is not known: could not list {INDEX}"
 
 
-async def test_who_cannot_see_the_newest_batch_goes_on_with_none() -> None:
+async def test_who_cannot_see_the_newest_batch_goes_on_with_none(bucket: MemoryBucket) -> None:
     """A thousand shards of another schedule have filled the index meanwhile."""
-    bucket = MemoryBucket()
     await cut_off(bucket, status="interrupted")
     for number in range(MOST_POINTERS):
         other = EntryKey(Batch.of_shard("other", "g", number, MOST_POINTERS), B, "0" * 8, 0)
@@ -547,9 +462,8 @@ async def test_who_cannot_see_the_newest_batch_goes_on_with_none() -> None:
 # Many.
 
 
-async def test_of_fifty_machines_for_one_slot_one_works() -> None:
+async def test_of_fifty_machines_for_one_slot_one_works(bucket: MemoryBucket) -> None:
     """A schedule that went wrong costs each of them a few requests, and no log of another is listed."""
-    bucket = MemoryBucket()
     many = [session(bucket, run_of(str(number), number)) for number in range(50)]
     for one in many:
         await one.begin()

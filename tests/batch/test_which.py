@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from agent.batch.which import Purpose
 from agent.contract.entries import Began
 from agent.contract.ids import Batch
-from tests.batch.entries import A, B, began
+from tests.batch.entries import A, began
 
 SLOT = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
 TOKYO = timezone(timedelta(hours=9))
@@ -35,11 +35,6 @@ def test_a_run_is_for_its_shard_else_its_slot_else_itself(purpose: Purpose, name
     assert purpose.unscheduled is (name == A)
 
 
-def test_batches_of_two_schedules_never_meet() -> None:
-    """They are below the schedule's name."""
-    assert Purpose("hourly", SLOT).batch(A) != Purpose("nightly", SLOT).batch(A)
-
-
 @pytest.mark.parametrize(
     "purpose",
     [
@@ -56,31 +51,6 @@ def test_a_name_that_no_key_can_hold_is_refused(purpose: Purpose) -> None:
         purpose.batch(A)
 
 
-@pytest.mark.parametrize(
-    ("purpose", "told"),
-    [
-        (Purpose(), (None, None, None, None)),
-        (Purpose(slot=SLOT), (SLOT, None, None, None)),
-        (Purpose(slot=SLOT, shard=("x", 3, 8)), (SLOT, "x", 3, 8)),
-        (Purpose(shard=("x", 0, 1)), (None, "x", 0, 1)),
-    ],
-)
-def test_a_beginning_tells_slot_and_shard(
-    purpose: Purpose, told: tuple[datetime | None, str | None, int | None, int | None]
-) -> None:
-    """Home knows by them what is complete, and what is late."""
-    said = purpose.in_batch(began(), purpose.batch(A))
-    assert (said.slot, said.group, said.shard, said.shards) == told
-    assert said.host == began().host
-
-
-def test_who_goes_on_with_a_slot_says_which() -> None:
-    """Home counts that slot as done then."""
-    said = Purpose().in_batch(began(), Purpose(slot=SLOT).batch(A))
-    assert said.slot == SLOT
-    assert Purpose().in_batch(began(), Purpose().batch(B)).slot is None
-
-
 @given(
     st.sampled_from([None, SLOT]),
     st.none()
@@ -91,10 +61,11 @@ def test_who_goes_on_with_a_slot_says_which() -> None:
 def test_what_a_beginning_tells_is_valid_and_names_the_batch(
     slot: datetime | None, shard: tuple[str, int, int] | None
 ) -> None:
-    """A copy of a model is not checked when it is made."""
+    """Home knows by it what is complete, and what is late; a copy of a model is not checked when it is made."""
     purpose = Purpose("main", slot, shard)
     batch = purpose.batch(A)
     said = Began.model_validate_json(purpose.in_batch(began(), batch).model_dump_json())
-    told = (said.group, said.shard, said.shards) if said.group else None
-    assert batch.shard == told
-    assert batch.slot == (said.slot if told is None else None)
+    assert (said.slot, said.host) == (slot, began().host)
+    assert (said.group, said.shard, said.shards) == (batch.shard or (None, None, None))
+    assert batch.shard == shard
+    assert batch.slot == (slot if shard is None else None)

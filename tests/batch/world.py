@@ -7,7 +7,7 @@ well, every other one is a piece of trouble, and a run has at most so many of th
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -29,8 +29,6 @@ PATIENCE = 60.0
 """Seconds that a request may take."""
 SUSPENDED = 1000.0
 """Seconds for which a process stands still; more than a claim may be silent."""
-
-
 OUTAGE = 60.0
 """Seconds for which a process cannot reach the store; more than a put is tried."""
 
@@ -134,6 +132,12 @@ class Process:
         """Whether it waits for the world."""
         return self.task is None or self.task.done() or self.future is not None
 
+    def waits_no_more(self) -> asyncio.Future[Any] | None:
+        """Let it wait for nothing, and return what it waited for."""
+        future = self.future
+        self.request, self.wakes, self.future = None, None, None
+        return future
+
 
 @dataclass(frozen=True)
 class Request:
@@ -200,7 +204,7 @@ class World:
     def _given_up(self, process: Process) -> None:
         """Let a put that somebody waits for no longer arrive all the same."""
         request = process.request
-        process.request, process.wakes, process.future = None, None, None
+        process.waits_no_more()
         if request is not None and request.kind == "put" and not process.dead:
             self.at(SHORTLY, lambda: self.apply(request.key, request.data))
 
@@ -257,8 +261,7 @@ class World:
         trouble = self._trouble(process, request)
         self.happened[trouble] += 1
         if trouble is Trouble.SUSPENDED:
-            process.request = None
-            future = process.future
+            process.request, future = None, process.future
             self.at(SUSPENDED, lambda: self._resume(process, request, future))
             return
         if trouble is Trouble.NO_POINTERS:
@@ -266,9 +269,15 @@ class World:
         if trouble is Trouble.OUTAGE:
             process.away_until = self.now + OUTAGE
         if request.kind == "put":
-            self._put(process, request, trouble)
+            self._put(request, trouble)
+        if trouble in DEATHS:
+            self._kill(process)
+        elif trouble in {Trouble.NONE, Trouble.LAGS, Trouble.GAPS}:
+            self._answer(
+                process, self._listed(request, trouble) if request.kind == "list" else None
+            )
         else:
-            self._list(process, request, trouble)
+            self._fail(process, request)
 
     def _resume(
         self, process: Process, request: Request, future: "asyncio.Future[Any] | None"
@@ -287,35 +296,21 @@ class World:
         wanted = [one for one in Trouble if one in possible & self.troubles]
         return (Trouble.NONE, *wanted)[self.choices.pick(len(wanted) + 1)]
 
-    def _put(self, process: Process, request: Request, trouble: Trouble) -> None:
+    def _put(self, request: Request, trouble: Trouble) -> None:
         if trouble in {Trouble.NONE, Trouble.LOST_ANSWER, Trouble.DIES_AFTER}:
             self.apply(request.key, request.data)
         elif trouble in {Trouble.LATE, Trouble.VERY_LATE, Trouble.DIES_LATE}:
             seconds = LATE if trouble is Trouble.VERY_LATE else SHORTLY
             self.at(seconds, lambda: self.apply(request.key, request.data))
-        if trouble in DEATHS:
-            self._kill(process)
-        elif trouble is Trouble.NONE:
-            self._answer(process, None)
-        else:
-            self._fail(process, request)
 
-    def _list(self, process: Process, request: Request, trouble: Trouble) -> None:
-        if trouble is Trouble.DIES_BEFORE:
-            self._kill(process)
-        elif trouble in {Trouble.FAILED, Trouble.OUTAGE}:
-            self._fail(process, request)
-        else:
-            shown = self._shown(trouble)
-            after = request.after or ""
-            listed = [one for one in shown if one.key.startswith(request.key) and one.key > after]
-            self._answer(process, sorted(listed, key=lambda one: one.key))
-
-    def _shown(self, trouble: Trouble) -> Iterable[Stored]:
-        """Return the objects that a listing shows: all, those that are not new, or every other of the new ones."""
+    def _listed(self, request: Request, trouble: Trouble) -> list[Stored]:
+        """Return what a listing shows: all objects, those that are not new, or every other of the new ones."""
         new = [one for one in self.objects.values() if one.at > self.now - LAG]
         hidden = {Trouble.LAGS: new, Trouble.GAPS: new[::2]}.get(trouble, [])
-        return [one for one in self.objects.values() if one not in hidden]
+        after = request.after or ""
+        shown = (one for one in self.objects.values() if one not in hidden)
+        listed = [one for one in shown if one.key.startswith(request.key) and one.key > after]
+        return sorted(listed, key=lambda one: one.key)
 
     def apply(self, key: str, data: bytes) -> None:
         """Let a put arrive."""
@@ -325,19 +320,18 @@ class World:
         self.on_applied(stored)
 
     def _answer(self, process: Process, value: Any) -> None:
-        future, process.future = process.future, None
-        process.request, process.wakes = None, None
+        future = process.waits_no_more()
         if future is not None and not future.done():
             future.set_result(value)
 
     def _fail(self, process: Process, request: Request) -> None:
-        future, process.future, process.request = process.future, None, None
+        future = process.waits_no_more()
         if future is not None:
             future.set_exception(StoreError(f"could not {request.kind} {request.key}"))
 
     def _kill(self, process: Process) -> None:
         process.dead = True
-        process.request, process.wakes, process.future = None, None, None
+        process.waits_no_more()
         assert process.task is not None
         process.task.cancel()
         if process.on_death is not None:
@@ -366,11 +360,6 @@ class View:
         stored = self._world.objects.get(key)
         return stored.data if stored else None
 
-    async def size(self, key: str) -> int | None:
-        """Return an object's size, in the same way."""
-        stored = self._world.objects.get(key)
-        return stored.bytes if stored else None
-
     async def put_once(self, key: str, data: bytes) -> None:
         """Put an object."""
         await self._world.ask(self._process, Request("put", key, data, since=self._world.now))
@@ -380,17 +369,13 @@ def explore(
     play: Callable[[Choices], Coroutine[Any, Any, None]], budget: int, most: int, seed: int | None
 ) -> Iterator[list[int]]:
     """Run the world with every combination of at most `budget` choices, or with `most` random ones; yield them."""
-
-    async def once(choices: Choices) -> None:
-        await play(choices)
-
     with asyncio.Runner() as runner:
         given: list[int] | None = []
         for number in range(most):
             random = None if seed is None else Random(f"{seed}-{number}")
             choices = Choices(given or [], budget, random)
             try:
-                runner.run(once(choices))
+                runner.run(play(choices))
             except BaseException as error:
                 error.add_note(f"choices: {[choice for choice, _ in choices.made]}")
                 raise

@@ -281,14 +281,6 @@ class Bucket:
         """Return the keys of the states that a job left, or all jobs."""
         return self.objects.keys(f"{layout.STATES}{job}/" if job else layout.STATES)
 
-    def put_file(self, run: str, job: str, path: str, content: bytes) -> None:
-        """Store a result, over what is there."""
-        self.objects.put(layout.file_key(run, job, path), content)
-
-    def remove_file(self, run: str, job: str, path: str) -> None:
-        """Remove a result."""
-        self.objects.delete(layout.file_key(run, job, path))
-
 
 def _read(text: bytes) -> Document | None:
     """Return an entry; one that was cut short, by a store that lies, says nothing."""

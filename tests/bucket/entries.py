@@ -122,47 +122,26 @@ class RunWriter:
     ) -> Ended:
         """Put a job's files and its package, and return its result."""
         good = JobStatus(status) is JobStatus.SUCCEEDED
-        cause = None if good else JobCause.PAGE_CHANGED
-        contents = {
-            f"files/{bucket_path(path)}": (path, content) for path, content in files.items()
+        said: dict[str, Any] = {
+            "status": JobStatus(status),
+            "cause": None if good else JobCause.PAGE_CHANGED,
         }
-        contents |= {
-            f"evidence/attempt-1/{path}": (path, content) for path, content in evidence.items()
-        }
+        told = {"name": name, "message": message, "seconds": 3.5, **said}
+        times = {"started": self.started, "finished": self.now}
+        contents = {f"files/{bucket_path(path)}": (path, data) for path, data in files.items()}
+        contents |= {f"evidence/attempt-1/{path}": (path, data) for path, data in evidence.items()}
         contents["logs/attempt-1.log"] = ("", b"said something\n")
         sealed = [self._file(name, path, *each) for path, each in contents.items()]
-        record = JobRecord(
-            run=self.run,
-            name=name,
-            status=JobStatus(status),
-            cause=cause,
-            message=message,
-            started=self.started,
-            finished=self.now,
-            seconds=3.5,
-            attempts=(
-                Attempt(
-                    number=1,
-                    started=self.started,
-                    finished=self.now,
-                    status=JobStatus(status),
-                    cause=cause,
-                    exit_code=0 if good else 1,
-                ),
-            ),
-        )
+        attempt = Attempt(number=1, exit_code=0 if good else 1, **said, **times)
+        record = JobRecord(run=self.run, attempts=(attempt,), **told, **times)
         package = self.put(JobKey(self.run, name).text, b"".join(seal_package(record, sealed)))
         self.packages.append(package)
         ended = Ended(
-            name=name,
-            status=JobStatus(status),
-            cause=cause,
-            message=message,
             files=len(files),
             bytes=sum(map(len, files.values())),
-            seconds=3.5,
             attempts=1,
             package=package,
+            **told,
         )
         self.results.append(ended)
         return ended

@@ -56,11 +56,6 @@ class Held:
         digest = hashlib.sha256(content).hexdigest()
         return cls(len(content), digest, content if is_read else b"")
 
-    @property
-    def mark(self) -> tuple[int, str]:
-        """Its size and digest."""
-        return self.size, self.sha256
-
 
 class Looker:
     """Looks at a bucket again and again, and reads only what is not what it was at the last look."""
@@ -108,15 +103,6 @@ class Broken:
             each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)
         }
         return Broken(**sums)
-
-    def __sub__(self, other: "Broken") -> "Broken":
-        """Return the difference."""
-        return self + Broken(**{each.name: -getattr(other, each.name) for each in fields(self)})
-
-    @property
-    def wrong(self) -> int:
-        """What is said and is not so."""
-        return self.missing + self.different + self.unlisted
 
 
 Problem = tuple[str, str]
@@ -178,7 +164,8 @@ class Inspection:
             resource["path"].removeprefix("files/"): digest
             for resource in (package or {"resources": ()})["resources"]
             if resource["path"].startswith("files/")
-            and (digest := self._digest(prefix + resource["path"])) == _digest_of(resource)
+            and (held := self.objects.get(prefix + resource["path"]))
+            and (digest := held.sha256) == _digest_of(resource)
         }
 
     def problems(self) -> Iterator[Problem]:
@@ -206,7 +193,7 @@ class Inspection:
             return  # what an entry names and is not there has been told
         yield from self._problems_of_descriptor(prefix, package)
         named = {prefix + resource["path"] for resource in package["resources"]}
-        for key in self._beneath(prefix) - named - {prefix + DESCRIPTOR}:
+        for key in set(self.keys(prefix)) - named - {prefix + DESCRIPTOR}:
             yield "unlisted", key
 
     def _problems_of_closed(self, run: Run, closed: Document) -> Iterator[Problem]:
@@ -225,7 +212,7 @@ class Inspection:
         if closed.get("not_sent") or set(pending) - run.told.keys():
             return  # what was on its way then is there and named by nobody, or not yet
         jobs = tuple(layout.job_key(run.id, name, "") for name in run.told)
-        for key in self._beneath(prefix) - named:
+        for key in set(self.keys(prefix)) - named:
             if not jobs or not key.startswith(jobs):
                 yield "unlisted", key
 
@@ -241,19 +228,12 @@ class Inspection:
         held = self.objects.get(key)
         if held is None:
             yield "missing", key
-        elif held.mark != (size, digest):
+        elif (held.size, held.sha256) != (size, digest):
             yield "different", key
 
     def _document(self, key: str) -> Document | None:
         held = self.objects.get(key)
         return json.loads(held.text) if held else None
-
-    def _digest(self, key: str) -> str | None:
-        held = self.objects.get(key)
-        return held.sha256 if held else None
-
-    def _beneath(self, prefix: str) -> set[str]:
-        return {key for key in self.objects if key.startswith(prefix)}
 
 
 def _once(objects: Iterable[Document]) -> list[Document]:

@@ -66,22 +66,13 @@ def test_stamps_sort_as_times_do(one: datetime, other: datetime) -> None:
 def test_a_batch_is_a_slot_a_shard_or_a_run() -> None:
     """And says which."""
     slot = Batch.of_slot("main", datetime(2026, 11, 23, 3, 0, tzinfo=TOKYO))
-    assert (slot.name, slot.slot, slot.shard) == (
-        "20261122T180000Z",
-        datetime(2026, 11, 22, 18, tzinfo=UTC),
-        None,
-    )
     shard = Batch.of_shard("main", "20261122T180000Z.0-of-2", 3, 8)
-    assert (shard.name, shard.slot, shard.shard) == (
-        "20261122T180000Z.0-of-2.3-of-8",
-        None,
-        ("20261122T180000Z.0-of-2", 3, 8),
-    )
     run = Batch.of_run("main", "20261122T064205Z-3f9a1c")
-    assert (run.slot, run.shard) == (None, None)
-    assert slot.valid
-    assert shard.valid
-    assert run.valid
+    assert (slot.name, shard.name) == ("20261122T180000Z", "20261122T180000Z.0-of-2.3-of-8")
+    assert slot.slot == datetime(2026, 11, 22, 18, tzinfo=UTC)
+    assert shard.shard == ("20261122T180000Z.0-of-2", 3, 8)
+    assert (slot.shard, shard.slot, run.slot, run.shard) == (None, None, None, None)
+    assert all(one.valid for one in (slot, shard, run))
 
 
 @pytest.mark.parametrize(

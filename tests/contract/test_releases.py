@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 
 from agent.contract.entries import MOST_BYTES, Invalid, write_entry
-from agent.contract.layout import ReleaseKey, parse_key
+from agent.contract.layout import ReleaseKey
 from agent.contract.releases import (
     Bad,
     Contact,
@@ -99,19 +99,14 @@ def test_what_a_newer_writer_says_survives() -> None:
     [
         (b"", "EOF"),
         (write_entry(full_entry())[:-30], "EOF"),
-        (b"[" * 100_000, "recursion"),
         (b"x" * (MOST_BYTES + 1), "more than"),
-        (b"\xff{}", ""),
         (changed(channel="main"), "another entry"),
         (changed(run="20261122T180000Z-aaaaaa"), "another entry"),
         (changed(snapshot=None), "another entry"),
         (changed(learnt=[], snapshot=None), "has no content"),
         (changed(written="2026-11-22T18:00:00"), "written"),
         (changed(written="9999-01-01T00:00:00Z"), "written"),
-        (
-            changed(learnt=[{"seen": {"repository": "x", "tag": "v1", "commit": "--upload-pack"}}]),
-            "commit",
-        ),
+        (changed(learnt=[{"passed": {"commit": "--upload-pack"}}]), "commit"),
         (changed(learnt=[{"pin": {"ref": ""}}]), "ref"),
         (changed(learnt=[{"good": {**VERSION, "fetched": "now"}}]), "fetched"),
     ],
@@ -121,12 +116,3 @@ def test_damage_and_forgery_are_invalid(text: bytes, reason: str) -> None:
     read = read_release_entry(KEY, text)
     assert isinstance(read, Invalid)
     assert reason in read.reason
-
-
-def test_a_snapshot_is_told_from_its_key() -> None:
-    """So that one listing says what has to be read."""
-    assert KEY.text == f"releases/v%2A/{RUN}-{NONCE}.0.snapshot.json"
-    assert parse_key(KEY.text) == KEY
-    plain = ReleaseKey("v*", RUN, NONCE, 0)
-    assert parse_key(plain.text) == plain
-    assert isinstance(read_release_entry(plain, write_entry(full_entry())), Invalid)

@@ -1,4 +1,4 @@
-"""A large upload that is cut off: its parts would be paid for, unseen, until somebody removed them."""
+"""Puts that a store refuses or that are cut off: none is repeated in vain, and no parts of an upload are left."""
 
 import asyncio
 import json
@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.base.errors import StoreRefused
-from agent.bucket.address import bucket_at
+from agent.base.errors import StoreError, StoreRefused
+from agent.bucket.address import code_of, store_error
 from agent.bucket.store import PARTS_AT_ONCE, PIECE_BYTES, Bucket
-from agent.config.credentials import Credentials
-from agent.config.settings import Store
+from tests.delivery.buckets import s3_bucket as open_bucket
 from tests.parts.aws import Aws
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import Answer, BlackHole
@@ -26,9 +25,7 @@ PIECES = 5 * PARTS + 2
 @pytest.fixture
 def bucket(s3_server: S3Server, s3_bucket: str, s3_proxy: FaultProxy) -> Bucket:
     """A bucket of the S3 server, behind the proxy."""
-    store = Store(url=f"s3://{s3_bucket}/prod", endpoint=s3_proxy.url, region="us-east-1")
-    keys = Credentials(s3_server.access_key, s3_server.secret_key)
-    return Bucket.open(bucket_at(store, Path()), keys)
+    return open_bucket(s3_server, s3_bucket, s3_proxy.url)
 
 
 def pieces(count: int = PIECES) -> Iterator[bytes]:
@@ -68,22 +65,25 @@ async def test_an_upload_that_is_cancelled_leaves_no_parts(
     assert s3_server.keys(s3_bucket) == []
 
 
-@pytest.mark.parametrize("part", [1, PARTS, PARTS + 1])
+@pytest.mark.parametrize(
+    "refused",
+    [
+        ("PUT", "partNumber=1"),
+        ("PUT", f"partNumber={PARTS}"),
+        ("PUT", f"partNumber={PARTS + 1}"),  # the last, which is sent when all has been read
+        ("POST", "uploadId="),  # all parts are there, and no object
+    ],
+)
 async def test_an_upload_that_the_store_refuses_leaves_no_parts(
-    bucket: Bucket, s3_server: S3Server, s3_bucket: str, s3_proxy: FaultProxy, part: int
+    bucket: Bucket,
+    s3_server: S3Server,
+    s3_bucket: str,
+    s3_proxy: FaultProxy,
+    refused: tuple[str, str],
 ) -> None:
-    """Whichever part it was, also the last, which is sent when all has been read."""
-    s3_proxy.inject(Answer(403, "AccessDenied"), method="PUT", path=f"partNumber={part}")
-    with pytest.raises(StoreRefused):
-        await bucket.put_stream("large", pieces())
-    assert unfinished(s3_server, s3_bucket) == []
-
-
-async def test_an_upload_that_cannot_be_completed_leaves_no_parts(
-    bucket: Bucket, s3_server: S3Server, s3_bucket: str, s3_proxy: FaultProxy
-) -> None:
-    """All its parts are there, and no object."""
-    s3_proxy.inject(Answer(403, "AccessDenied"), method="POST", path="uploadId=")
+    """Whichever part it was, and when it cannot be completed."""
+    method, path = refused
+    s3_proxy.inject(Answer(403, "AccessDenied"), method=method, path=path)
     with pytest.raises(StoreRefused):
         await bucket.put_stream("large", pieces())
     assert unfinished(s3_server, s3_bucket) == []
@@ -128,3 +128,38 @@ def test_the_lifecycle_rule_of_the_docs_is_one(aws_stand_in: Aws) -> None:
     assert rule["Status"] == "Enabled"
     assert rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] <= 7
     assert "Expiration" not in rule
+
+
+@pytest.mark.parametrize("code", ["RequestTimeout", "IncompleteBody", "SlowDown"])
+async def test_a_put_is_repeated_unless_it_is_made_once(
+    bucket: Bucket, s3_proxy: FaultProxy, code: str
+) -> None:
+    """Where the store means the moment; of an entry, whose time counts, another key is tried instead."""
+    s3_proxy.inject(Answer(503 if code == "SlowDown" else 400, code), method="PUT", times=3)
+    with pytest.raises(StoreError, match=code):
+        await bucket.put_once("once", b"1")
+    assert s3_proxy.count("PUT") == 1
+    await bucket.put("again", b"1")
+    assert await bucket.get("again") == b"1"
+    assert s3_proxy.count("PUT", "/again") == 3
+
+
+async def test_what_is_final_is_not_repeated(bucket: Bucket, s3_proxy: FaultProxy) -> None:
+    """And shows the store's word."""
+    s3_proxy.inject(Answer(400, "InvalidRequest"), method="PUT")
+    with pytest.raises(StoreError, match="InvalidRequest") as caught:
+        await bucket.put("x", b"1")
+    assert caught.value.code == "InvalidRequest"
+    assert s3_proxy.count("PUT", "/x") == 1
+
+
+def test_the_code_is_shown_however_long_the_key_is() -> None:
+    """The rest of the message is cut."""
+    xml = "<Error><Code>{}</Code><Message>m</Message></Error>"
+    message = f"PUT http://x/{'k' * 600}: 400 Bad Request: {xml.format('Odd.Code')}"
+    error = store_error("put", "k", message, denied=False)
+    assert str(error).startswith("could not put k: Odd.Code: m")
+    refused = store_error("put", "k", xml.format("AccessDenied"), denied=True)
+    assert isinstance(refused, StoreRefused)
+    assert "AccessDenied" in str(refused)
+    assert code_of("connection refused") == ""
